@@ -1,0 +1,90 @@
+"""Configuration: dataclasses filled from `--config FILE` (YAML or JSON), overridden by the command line."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+from hf_components.errors import UserError
+from hf_components.logs import set_up_logging
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> None:
+        raise UserError(message)
+
+
+def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, description: str | None = None) -> tuple:
+    """Parse `argv` into one instance per dataclass and set up logging.
+
+    The keys of `--config FILE` become flags in front of the command line, so both go through the same
+    conversion and the same checks, and the command line wins. `--num-experts` and `--num_experts` are one flag.
+
+    Args:
+        dataclass_types: dataclass or sequence of dataclasses; every field documents itself by `metadata["help"]`.
+        argv: arguments without the program's name; `sys.argv[1:]` if None.
+        description: shown by `--help`, normally the recipe's `__doc__`.
+    Returns:
+        the instances, in the order of `dataclass_types`.
+    Raises:
+        UserError: unknown flag or key (with the nearest right one), wrong value, unreadable configuration file.
+    """
+    types = [dataclass_types] if dataclasses.is_dataclass(dataclass_types) else list(dataclass_types)
+    parser = _Parser(types, description=description, allow_abbrev=False,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of defaults for the flags below")
+    argv = sys.argv[1:] if argv is None else list(argv)
+
+    config_only = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    config_only.add_argument("--config")
+    config_file = config_only.parse_known_args(argv)[0].config
+    flags = {option: action for action in parser._actions for option in action.option_strings}
+    from_file = _flags_of_file(Path(config_file), flags) if config_file else []
+
+    *instances, _, unknown = parser.parse_args_into_dataclasses(from_file + argv, return_remaining_strings=True,
+                                                                look_for_args_file=False)
+    if unknown:
+        raise UserError(f"unknown argument {unknown[0]!r}{_nearest(unknown[0].split('=')[0], flags)}")
+    set_up_logging(next((i.log_file for i in instances if getattr(i, "log_file", None)), None))
+    return tuple(instances)
+
+
+def add_config(argv: list[str], config: str | Path) -> list[str]:
+    """Put `--config config` in front of `argv` unless it names one itself."""
+    return argv if any(a == "--config" or a.startswith("--config=") for a in argv) else ["--config", str(config), *argv]
+
+
+def _flags_of_file(path: Path, flags: dict[str, argparse.Action]) -> list[str]:
+    try:
+        values = json.loads(path.read_text()) if path.suffix == ".json" else yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read --config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML or JSON: {error}") from error
+    if not isinstance(values or {}, dict):
+        raise UserError(f"{path} must map keys to values, got {type(values).__name__}")
+    arguments: list[str] = []
+    for key, value in (values or {}).items():
+        flag = f"--{key}"
+        if flag not in flags or key in ("config", "help"):
+            raise UserError(f"{path}: unknown key {key!r}{_nearest(flag, flags)}")
+        if value is None:
+            continue  # an empty value leaves the default
+        if isinstance(value, dict):
+            arguments += [flag, json.dumps(value)]
+        elif isinstance(value, list):
+            arguments += [flag, *map(str, value)]
+        else:
+            arguments += [f"{flag}={value}"]  # one token, so that a value may start with a dash
+    return arguments
+
+
+def _nearest(flag: str, flags: dict[str, argparse.Action]) -> str:
+    match = difflib.get_close_matches(flag.replace("-", "_"), [f.replace("-", "_") for f in flags], n=1, cutoff=0.6)
+    return f"; did you mean --{match[0].lstrip('_')}?" if match else "; --help lists the known ones"

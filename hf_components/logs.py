@@ -1,0 +1,41 @@
+"""One logger set-up for all recipes, and the entry point that turns user mistakes into one-line errors."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from hf_components.errors import UserError
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+QUIET = ("httpx", "urllib3", "matplotlib", "fsspec", "numba", "absl", "torchcodec")
+
+
+def set_up_logging(log_file: str | Path | None = None) -> None:
+    """Log to standard error (main process only) and, if given, append to `log_file`.
+
+    `UNDERHEARD_LOG_LEVEL` (default INFO) sets the level.
+    """
+    # accelerate and torchrun number the processes of a run; all but the first log warnings only.
+    is_main = int(os.environ.get("RANK", "0")) == 0
+    level = os.environ.get("UNDERHEARD_LOG_LEVEL", "INFO").upper() if is_main else "WARNING"
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if log_file is not None and is_main:
+        Path(log_file).parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log_file))
+    logging.basicConfig(level=level, format=FORMAT, datefmt="%H:%M:%S", handlers=handlers, force=True)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def run_recipe(main: Callable[[list[str] | None], dict]) -> None:
+    """Run a recipe's `main` as a program: exit 0, or print what the user did wrong and exit 2."""
+    try:
+        main(None)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command with --resume to continue", file=sys.stderr)
+        sys.exit(130)
