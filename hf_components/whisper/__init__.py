@@ -1,0 +1,10 @@
+"""MoE-Whisper and Whisper on short audio. Closed: the Hub copies this folder to users' machines.
+
+Imports torch and transformers; `save_experts` and `from_experts` also need peft and safetensors.
+"""
+
+from .audio_context import DynamicContextWhisper
+from .configuration_moe_whisper import MoeWhisperConfig
+from .modeling_moe_whisper import MoeWhisperForConditionalGeneration
+
+__all__ = ["DynamicContextWhisper", "MoeWhisperConfig", "MoeWhisperForConditionalGeneration"]

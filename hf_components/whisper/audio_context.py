@@ -1,0 +1,201 @@
+"""Whisper on as much audio as there is: an encoder for 2 to 3000 mel frames, and `generate` that uses it.
+
+The only file that overrides private methods of transformers' Whisper. The state dict and the configuration are those
+of stock Whisper.
+"""
+
+import torch
+import transformers
+from packaging import version
+from torch import nn
+from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperModel
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+SUPPORTED = (version.parse("5.23"), version.parse("5.24"))
+if not SUPPORTED[0] <= version.parse(transformers.__version__) < SUPPORTED[1]:
+    raise ImportError(f"this model overrides private methods of Whisper as of transformers >= {SUPPORTED[0]}, "
+                      f"< {SUPPORTED[1]}; found {transformers.__version__}. pip install 'transformers=={SUPPORTED[0]}.*'")
+
+DYNAMIC_RANGE = 2.0  # log-mel features span at most 8 powers of ten, divided by 4 (openai-whisper audio.py)
+
+
+def count_real_frames(input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Number of mel frames before the padding at the end.
+
+    A frame is padding if all its mel bins are equal and no later frame is real: digital silence under Whisper's
+    feature extractor, or the zeros that `generate` appends.
+
+    Args:
+        input_features: `(batch, num_mel_bins, frames)`.
+        attention_mask: `(batch, frames)`; used instead of the features if its length equals theirs.
+    Returns:
+        `(batch,)` long, each at least 1.
+    """
+    frames = input_features.shape[-1]
+    if attention_mask is not None and attention_mask.shape[-1] == frames:
+        is_real = attention_mask.bool()
+    else:
+        is_real = (input_features != input_features[:, :1]).any(dim=1)  # (batch, frames)
+    positions = torch.arange(1, frames + 1, device=input_features.device)
+    return (is_real * positions).amax(dim=-1).clamp(min=1)
+
+
+def fit_audio_context(input_features: torch.Tensor, frames: int) -> torch.Tensor:
+    """Cut or extend features to `frames`, extending by the silence that Whisper's feature extractor pads with.
+
+    Args:
+        input_features: `(batch, num_mel_bins, any)`.
+        frames: mel frames of the result.
+    Returns:
+        `(batch, num_mel_bins, frames)`.
+    """
+    missing = frames - input_features.shape[-1]
+    if missing <= 0:
+        return input_features[..., :frames]
+    silence = input_features.amax(dim=(1, 2), keepdim=True) - DYNAMIC_RANGE
+    return torch.cat([input_features, silence.expand(-1, input_features.shape[1], missing)], dim=-1)
+
+
+def pool_real_frames(hidden_states: torch.Tensor, real_frames: torch.Tensor) -> torch.Tensor:
+    """Mean of encoder states over the positions that hear real audio.
+
+    Args:
+        hidden_states: `(batch, positions, d_model)`, two mel frames per position.
+        real_frames: `(batch,)` mel frames.
+    Returns:
+        `(batch, d_model)` in float32.
+    """
+    real_positions = ((real_frames + 1) // 2).clamp(max=hidden_states.shape[1])
+    mask = torch.arange(hidden_states.shape[1], device=hidden_states.device) < real_positions[:, None]
+    return (hidden_states.float() * mask[..., None]).sum(1) / real_positions[:, None]
+
+
+class DynamicContextEncoder(WhisperEncoder):
+    """Whisper's encoder for any even number of mel frames up to `2 * max_source_positions`."""
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs) -> BaseModelOutput:
+        """Encode `(batch, num_mel_bins, frames)` to `(batch, frames / 2, d_model)`; the mask is not used."""
+        hidden_states = self.run_layers(self.embed_frames(input_features), self.layers, **kwargs)
+        return BaseModelOutput(last_hidden_state=self.layer_norm(hidden_states))
+
+    def embed_frames(self, input_features: torch.Tensor) -> torch.Tensor:
+        """Convolutions and positions: `(batch, num_mel_bins, frames)` to `(batch, frames / 2, d_model)`."""
+        frames, longest = input_features.shape[-1], 2 * self.max_source_positions
+        if frames % 2 or not 2 <= frames <= longest:
+            raise ValueError(f"`input_features` must have an even number of mel frames in [2, {longest}], got {frames}.")
+        hidden_states = nn.functional.gelu(self.conv1(input_features))
+        hidden_states = nn.functional.gelu(self.conv2(hidden_states)).transpose(1, 2)
+        hidden_states = hidden_states + self.embed_positions.weight[: frames // 2]
+        return nn.functional.dropout(hidden_states, p=self.dropout, training=self.training)
+
+    def run_layers(self, hidden_states: torch.Tensor, layers: nn.ModuleList, **kwargs) -> torch.Tensor:
+        for layer in layers:
+            hidden_states = layer(hidden_states, None, **kwargs)
+        return hidden_states
+
+    def embed(self, input_features: torch.Tensor, layer: int, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Mean over real frames of the hidden states after `layer` layers, `(batch, d_model)` in float32."""
+        hidden_states = self.run_layers(self.embed_frames(input_features), self.layers[:layer])
+        return pool_real_frames(hidden_states, count_real_frames(input_features, attention_mask))
+
+
+class DynamicContextMixin:
+    """`generate` and the training loss of a Whisper whose encoder takes short input.
+
+    `audio_context` ("dynamic" or "full") and `min_audio_context` (mel frames) are read from the configuration where
+    it has them, and can be set on the instance.
+    """
+
+    def set_audio_context(self, audio_context: str, min_audio_context: int = 1000) -> None:
+        """Choose what `generate` shows the encoder: each batch of segments cut to its speech, or 30 s.
+
+        Args:
+            audio_context: "dynamic" or "full".
+            min_audio_context: mel frames that a dynamic context keeps at least.
+        """
+        if audio_context not in ("dynamic", "full"):
+            raise ValueError(f"`audio_context` must be dynamic or full, got {audio_context!r}.")
+        self.audio_context, self.min_audio_context = audio_context, min_audio_context
+
+    def prepare_audio_context(self, input_features: torch.Tensor) -> torch.Tensor:
+        """Fit segments of at most 30 s, `(batch, num_mel_bins, frames)`, to the audio context of this model."""
+        frames = 2 * self.config.max_source_positions
+        if self.audio_context == "dynamic":
+            longest = int(count_real_frames(input_features).max())
+            frames = min(frames, max(longest + longest % 2, self.min_audio_context + self.min_audio_context % 2))
+        return fit_audio_context(input_features, frames)
+
+    def _get_input_segment(self, input_features, seek, seek_num_frames, num_segment_frames, cur_bsz, batch_idx_map):
+        # Stock Whisper pads each segment with zeros to 3000 frames, whatever the input's length.
+        if input_features is None:
+            return None
+        segments = []
+        for row, original in enumerate(batch_idx_map[:cur_bsz]):
+            end = seek[original] + seek_num_frames[original]
+            segment = input_features[row : row + 1, :, seek[original] : end]
+            segments.append(fit_audio_context(segment, num_segment_frames))
+        return self.prepare_audio_context(torch.cat(segments))
+
+
+def token_loss(logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None,
+               reduction: str = "mean") -> torch.Tensor:
+    """Cross-entropy: sum over tokens divided by the tokens of the whole accumulated global batch.
+
+    Args:
+        logits: `(rows, tokens, vocab_size)`.
+        labels: `(rows, tokens)`, -100 is ignored.
+        num_items_in_batch: tokens of the accumulated global batch, as `Trainer` counts them; this batch's if None.
+        reduction: "mean" for that loss, "none" for the sum over each row's tokens, `(rows,)`.
+    """
+    loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.to(logits.device).flatten(), ignore_index=-100,
+                                       reduction="none").view(labels.shape)
+    if reduction == "none":
+        return loss.sum(-1)
+    return loss.sum() / (num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum())
+
+
+class DynamicContextWhisperModel(WhisperModel):
+    def __init__(self, config: WhisperConfig):
+        super().__init__(config)
+        self.encoder = DynamicContextEncoder(config)
+        self.post_init()
+
+
+class DynamicContextWhisper(DynamicContextMixin, WhisperForConditionalGeneration):
+    """Stock Whisper whose encoder takes any even number of mel frames up to 3000.
+
+    Saves a checkpoint that `WhisperForConditionalGeneration` loads. Its loss is right under gradient accumulation.
+    """
+
+    def __init__(self, config: WhisperConfig):
+        super().__init__(config)
+        self.model = DynamicContextWhisperModel(config)
+        self.set_audio_context("full")
+        self.post_init()
+
+    def forward(self, input_features=None, labels=None, num_items_in_batch=None, decoder_input_ids=None, **kwargs):
+        """As stock Whisper; `num_items_in_batch` are the tokens over which `Trainer` averages the loss."""
+        if labels is not None and decoder_input_ids is None:
+            decoder_input_ids = labels_to_decoder_input(labels, self.config)
+        output = super().forward(input_features=input_features, decoder_input_ids=decoder_input_ids, **kwargs)
+        if labels is not None:
+            output.loss = token_loss(output.logits, labels, num_items_in_batch)
+        return output
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Save as stock `WhisperForConditionalGeneration`."""
+        super().save_pretrained(save_directory, **kwargs)
+        self.config.architectures = [WhisperForConditionalGeneration.__name__]
+        self.config.save_pretrained(save_directory)
+
+
+def labels_to_decoder_input(labels: torch.Tensor, config: WhisperConfig) -> torch.Tensor:
+    """Shift labels right behind the start token; -100 becomes padding."""
+    start = labels.new_full((labels.shape[0], 1), config.decoder_start_token_id)
+    shifted = torch.cat([start, labels[:, :-1]], dim=1)
+    return shifted.masked_fill(shifted == -100, config.pad_token_id)

@@ -1,0 +1,98 @@
+"""Configuration of MoE-Whisper: stock Whisper's fields and those of the router and its LoRA experts."""
+
+from transformers import WhisperConfig
+
+ROUTINGS = ("hard", "top_k", "soft")
+MIXTURES = ("weights", "logits")
+AUDIO_CONTEXTS = ("dynamic", "full")
+
+
+class MoeWhisperConfig(WhisperConfig):
+    r"""Configuration of [`MoeWhisperForConditionalGeneration`].
+
+    `model_type` stays `"whisper"`, by which `pipeline` chooses the sequence-to-sequence decoder.
+
+    Args:
+        num_experts (`int`): LoRA experts the router chooses from.
+        experts_per_utterance (`int`): experts that stay active under `routing="top_k"`, 1 to `num_experts`
+            (default 2, or 1 with a single expert).
+        routing (`str`): `"hard"` (the best expert), `"top_k"` (the best `experts_per_utterance`, renormalised) or
+            `"soft"` (all).
+        mixture (`str`): `"weights"` decodes once with the merged LoRA, `"logits"` once per active expert and mixes
+            the probabilities.
+        router_layer (`int`): the router reads the encoder after this many layers, 1 to `encoder_layers` (default:
+            half of them); experts live in the layers above and in the decoder.
+        router_hidden_size (`int`): width of the router's hidden layer.
+        router_temperature (`float`): the router's logits are divided by it.
+        router_noise_std (`float`): standard deviation of Gaussian noise on the router's logits, in training only.
+        min_expert_usage_fraction (`float`): floor f of every gate in training under soft routing, f < 1 / num_experts.
+        lora_rank, lora_alpha, lora_dropout: size, scale (`lora_alpha / lora_rank`) and dropout of each expert.
+        target_modules: names of the linear layers that carry experts.
+        shared_expert (`bool`): one more LoRA that every utterance carries with weight 1.
+        audio_context (`str`): `"dynamic"` lets `generate` cut each segment to its speech, `"full"` keeps 30 s.
+        min_audio_context (`int`): mel frames that a dynamic context keeps at least. Weights never trained on short
+            input need about 1000; below, they loop.
+    """
+
+    num_experts: int = 4
+    experts_per_utterance: int | None = None
+    routing: str = "hard"
+    mixture: str = "weights"
+    router_layer: int | None = None
+    router_hidden_size: int = 128
+    router_temperature: float | int = 1.0
+    router_noise_std: float | int = 0.0
+    min_expert_usage_fraction: float | int = 0.0
+    lora_rank: int = 8
+    lora_alpha: float | int = 16
+    lora_dropout: float | int = 0.0
+    target_modules: list[str] | tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+    shared_expert: bool = False
+    audio_context: str = "full"
+    min_audio_context: int = 1000
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.target_modules = list(self.target_modules)
+        if self.experts_per_utterance is None:
+            self.experts_per_utterance = min(2, self.num_experts)
+        if self.router_layer is None:
+            self.router_layer = max(1, self.encoder_layers // 2)
+        self.check()
+
+    def check(self) -> None:
+        """Hold every field against its rule.
+
+        Raises:
+            ValueError: the message names the field, the rule and the value.
+        """
+        _in_range("num_experts", self.num_experts, 1, None)
+        _in_range("experts_per_utterance", self.experts_per_utterance, 1, self.num_experts)
+        _in_range("router_layer", self.router_layer, 1, self.encoder_layers)
+        _in_range("lora_rank", self.lora_rank, 1, None)
+        _in_range("min_audio_context", self.min_audio_context, 2, 2 * self.max_source_positions)
+        _one_of("routing", self.routing, ROUTINGS)
+        _one_of("mixture", self.mixture, MIXTURES)
+        _one_of("audio_context", self.audio_context, AUDIO_CONTEXTS)
+        if self.router_temperature <= 0:
+            raise ValueError(f"`router_temperature` must be positive, got {self.router_temperature}.")
+        if self.router_noise_std < 0:
+            raise ValueError(f"`router_noise_std` must not be negative, got {self.router_noise_std}.")
+        if not 0 <= self.min_expert_usage_fraction * self.num_experts < 1:
+            raise ValueError(f"`min_expert_usage_fraction` must lie in [0, 1 / num_experts = {1 / self.num_experts:.3g}), "
+                             f"got {self.min_expert_usage_fraction}.")
+        if self.encoder_layerdrop or self.decoder_layerdrop:
+            raise ValueError("LayerDrop would drop experts: `encoder_layerdrop` and `decoder_layerdrop` must be 0.")
+
+
+def _in_range(name: str, value: int, low: int, high: int | None) -> None:
+    if value < low or (high is not None and value > high):
+        raise ValueError(f"`{name}` must lie in [{low}, {'inf' if high is None else high}], got {value}.")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}.")
+
+
+MoeWhisperConfig.register_for_auto_class()

@@ -1,0 +1,511 @@
+"""MoE-Whisper: Whisper with an utterance-level router and LoRA experts.
+
+The router reads the encoder after layer `router_layer`; experts live strictly above it, in the later encoder layers
+and in the decoder. So one pass through the encoder suffices, and the embedding that is clustered is what the router
+sees.
+"""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
+from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperPreTrainedModel
+from transformers.utils import logging
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .adapters import load_adapter, save_adapter, stack_adapters
+from .audio_context import (
+    DynamicContextEncoder,
+    DynamicContextMixin,
+    count_real_frames,
+    labels_to_decoder_input,
+    pool_real_frames,
+    token_loss,
+)
+from .configuration_moe_whisper import MoeWhisperConfig
+from .routed_lora import RoutedLinear, RoutingState, UtteranceRouter
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass
+class MoeEncoderOutput(BaseModelOutput):
+    """Encoder states and the routing that made them; the decoder routes by what travels here.
+
+    With `mixture="logits"` and k active experts, `last_hidden_state` is `(batch, k, positions, d_model)`.
+
+    Args:
+        expert_weights: weights each row carries, `(batch, experts)`, or one-hot `(batch, k, experts)` under "logits".
+        mixture_weights: weights of the k active experts under "logits", `(batch, k)`; None otherwise.
+        router_logits: `(batch, experts)`.
+        gates: softmax of the router's logits before any selection, `(batch, experts)`.
+    """
+
+    expert_weights: torch.FloatTensor | None = None
+    mixture_weights: torch.FloatTensor | None = None
+    router_logits: torch.FloatTensor | None = None
+    gates: torch.FloatTensor | None = None
+
+
+@dataclass
+class MoeSeq2SeqModelOutput(Seq2SeqModelOutput):
+    encoder_outputs: MoeEncoderOutput | None = None
+
+
+@dataclass
+class MoeSeq2SeqLMOutput(Seq2SeqLMOutput):
+    """Stock output, plus the routing.
+
+    Args:
+        router_logits, gates: `(batch, experts)`, see [`MoeEncoderOutput`].
+        expert_weights: weights over experts that made this output, `(batch, experts)`.
+        expert_losses: mean token loss of each active expert, `(batch, k)`, under `mixture="logits"` with labels.
+    """
+
+    router_logits: torch.FloatTensor | None = None
+    gates: torch.FloatTensor | None = None
+    expert_weights: torch.FloatTensor | None = None
+    expert_losses: torch.FloatTensor | None = None
+
+
+class MoeWhisperPreTrainedModel(WhisperPreTrainedModel):
+    config: MoeWhisperConfig
+    config_class = MoeWhisperConfig
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, RoutedLinear):
+            # As PEFT (Kaiming with a = sqrt 5): A uniform, B zero, so that a fresh expert changes nothing.
+            bound = module.in_features**-0.5
+            init.uniform_(module.lora_a, -bound, bound)
+            init.zeros_(module.lora_b)
+        elif isinstance(module, UtteranceRouter):
+            init.zeros_(module.mean)
+            init.ones_(module.std)
+
+
+class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
+    """Encoder that routes after `router_layer` layers."""
+
+    def __init__(self, config: MoeWhisperConfig):
+        super().__init__(config)
+        self.router = UtteranceRouter(config.d_model, config.router_hidden_size, config.num_experts)
+        self.state = RoutingState()
+        add_routed_lora(self.layers[config.router_layer :], config, self.state)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None,
+                expert_weights: torch.Tensor | None = None, **kwargs) -> MoeEncoderOutput:
+        """Encode and route.
+
+        Args:
+            input_features: `(batch, num_mel_bins, frames)`, an even number of frames up to 3000.
+            attention_mask: `(batch, frames)`, tells the router where padding starts; found from the features if None.
+            expert_weights: `(batch, experts)`, used as given instead of the router's choice.
+        """
+        layer = self.config.router_layer
+        hidden_states = self.run_layers(self.embed_frames(input_features), self.layers[:layer], **kwargs)
+        router_logits = self.router(pool_real_frames(hidden_states, count_real_frames(input_features, attention_mask)))
+        gates = self.gates(router_logits)
+        if expert_weights is None:
+            weights = self.select(gates)
+            if not self.training:
+                logger.info("routing: experts %s", weights.argmax(-1).tolist())
+        else:
+            weights = check_expert_weights(expert_weights, gates)
+
+        mixture_weights = None
+        if self.config.mixture == "logits" and (expert_weights is not None or self.config.routing != "hard"):
+            mixture_weights, weights = self.active_experts(weights, all_experts=expert_weights is not None)
+            hidden_states = hidden_states.repeat_interleave(weights.shape[1], dim=0)  # (batch * k, positions, d_model)
+        self.state.expert_weights = row_weights(weights, self.config)
+        hidden_states = self.layer_norm(self.run_layers(hidden_states, self.layers[layer:], **kwargs))
+        if mixture_weights is not None:
+            hidden_states = hidden_states.unflatten(0, mixture_weights.shape)
+        return MoeEncoderOutput(last_hidden_state=hidden_states, expert_weights=weights, mixture_weights=mixture_weights,
+                                router_logits=router_logits, gates=gates)
+
+    def gates(self, router_logits: torch.Tensor) -> torch.Tensor:
+        """Softmax at the configured temperature, with noise and the usage floor in training, `(batch, experts)`."""
+        config = self.config
+        if self.training and config.router_noise_std > 0:
+            router_logits = router_logits + config.router_noise_std * torch.randn_like(router_logits)
+        gates = (router_logits / config.router_temperature).softmax(-1)
+        if self.training and config.routing == "soft" and config.min_expert_usage_fraction > 0:
+            floor = config.min_expert_usage_fraction
+            gates = (1 - config.num_experts * floor) * gates + floor
+        return gates
+
+    def select(self, gates: torch.Tensor) -> torch.Tensor:
+        """Weights over experts `(batch, experts)` by the configured routing."""
+        config = self.config
+        if config.routing == "soft":
+            return gates
+        if config.routing == "top_k":
+            best = gates.topk(config.experts_per_utterance, dim=-1)
+            kept = torch.zeros_like(gates).scatter(-1, best.indices, best.values)
+            return kept / kept.sum(-1, keepdim=True)
+        chosen = nn.functional.one_hot(gates.argmax(-1), config.num_experts).to(gates.dtype)
+        # Straight-through: the value is one-hot, the gradient is the gates', so that the router stays in the graph.
+        return chosen + (gates - gates.detach()) if self.training else chosen
+
+    def active_experts(self, weights: torch.Tensor, all_experts: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """The k experts with weight: their weights `(batch, k)` and one-hot rows `(batch, k, experts)`."""
+        top_k = self.config.routing == "top_k" and not all_experts
+        active = weights.topk(self.config.experts_per_utterance if top_k else self.config.num_experts, dim=-1)
+        return active.values, nn.functional.one_hot(active.indices, self.config.num_experts).to(weights.dtype)
+
+
+class MoeWhisperDecoder(MoeWhisperPreTrainedModel, WhisperDecoder):
+    """Stock decoder whose linear layers carry experts; the model sets their weights in `state`."""
+
+    def __init__(self, config: MoeWhisperConfig):
+        super().__init__(config)
+        self.state = RoutingState()
+        add_routed_lora(self.layers, config, self.state)
+        self.post_init()
+
+
+class MoeWhisperModel(MoeWhisperPreTrainedModel, WhisperModel):
+    def __init__(self, config: MoeWhisperConfig):
+        super().__init__(config)
+        self.encoder = MoeWhisperEncoder(config)
+        self.decoder = MoeWhisperDecoder(config)
+        self.post_init()
+
+    def forward(self, input_features=None, attention_mask=None, decoder_input_ids=None, decoder_attention_mask=None,
+                encoder_outputs=None, past_key_values=None, decoder_inputs_embeds=None, decoder_position_ids=None,
+                use_cache=None, expert_weights=None, **kwargs) -> MoeSeq2SeqModelOutput:
+        if encoder_outputs is None:
+            if self.training and self.config.apply_spec_augment:
+                frames = torch.arange(input_features.shape[-1], device=input_features.device)
+                attention_mask = (frames < count_real_frames(input_features, attention_mask)[:, None]).long()
+                input_features = self._mask_input_features(input_features.clone(), attention_mask)
+            encoder_outputs = self.encoder(input_features, attention_mask=attention_mask, expert_weights=expert_weights,
+                                           **kwargs)
+        if not isinstance(encoder_outputs, MoeEncoderOutput):
+            raise ValueError("`encoder_outputs` must come from this model's own encoder, which routes; "
+                             f"got {type(encoder_outputs).__name__}.")
+        encoder_states = encoder_outputs.last_hidden_state
+        if encoder_outputs.mixture_weights is not None:
+            encoder_states = encoder_states.flatten(0, 1)  # (batch * k, positions, d_model)
+            k = encoder_outputs.mixture_weights.shape[1]
+            decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, decoder_position_ids = (
+                None if value is None else value.repeat_interleave(k, dim=0)
+                for value in (decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, decoder_position_ids)
+            )
+        self.decoder.state.expert_weights = row_weights(encoder_outputs.expert_weights, self.config)
+        decoder_outputs = self.decoder(
+            input_ids=decoder_input_ids, attention_mask=decoder_attention_mask, encoder_hidden_states=encoder_states,
+            past_key_values=past_key_values, inputs_embeds=decoder_inputs_embeds, position_ids=decoder_position_ids,
+            use_cache=use_cache, **kwargs,
+        )
+        return MoeSeq2SeqModelOutput(
+            last_hidden_state=decoder_outputs.last_hidden_state, past_key_values=decoder_outputs.past_key_values,
+            decoder_hidden_states=decoder_outputs.hidden_states, decoder_attentions=decoder_outputs.attentions,
+            cross_attentions=decoder_outputs.cross_attentions, encoder_last_hidden_state=encoder_outputs.last_hidden_state,
+            encoder_hidden_states=encoder_outputs.hidden_states, encoder_attentions=encoder_outputs.attentions,
+            encoder_outputs=encoder_outputs,
+        )
+
+
+class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicContextMixin, WhisperForConditionalGeneration):
+    """Whisper with a router and LoRA experts; loads with `AutoModelForSpeechSeq2Seq` and `trust_remote_code=True`."""
+
+    def __init__(self, config: MoeWhisperConfig):
+        super().__init__(config)
+        self.model = MoeWhisperModel(config)
+        self.set_audio_context(config.audio_context, config.min_audio_context)
+        self.post_init()
+
+    @classmethod
+    def from_base(cls, base: str | Path | WhisperForConditionalGeneration, **config) -> "MoeWhisperForConditionalGeneration":
+        """Put fresh experts and a fresh router on a Whisper checkpoint; the result computes what the base computes.
+
+        Args:
+            base: Hub id, folder, or model.
+            config: fields of [`MoeWhisperConfig`] that differ from its defaults.
+        """
+        if not isinstance(base, WhisperForConditionalGeneration):
+            base = WhisperForConditionalGeneration.from_pretrained(base)
+        inherited = base.config.to_dict()
+        inherited.pop("architectures", None)
+        model = cls(MoeWhisperConfig(**{**inherited, **config})).to(base.dtype)
+        model.load_state_dict(base.state_dict(), strict=False)
+        model.generation_config = base.generation_config
+        model.name_or_path = base.name_or_path
+        return model
+
+    @classmethod
+    def from_experts(cls, base: str | Path | WhisperForConditionalGeneration, adapters: list[str | Path] | str | Path,
+                     router: str | Path | UtteranceRouter | None = None, **config) -> "MoeWhisperForConditionalGeneration":
+        """Assemble a mixture from PEFT adapters of one base model.
+
+        Args:
+            base: Hub id, folder, or model.
+            adapters: folders of PEFT LoRA adapters, one per expert, or the folder that holds `expert_0`, `expert_1`, ...
+            router: folder or object; untrained if None.
+            config: further fields of [`MoeWhisperConfig`].
+        Raises:
+            ValueError: adapters that reach below the router, or a router for another number of experts.
+        """
+        if isinstance(adapters, (str, Path)):
+            adapters = sorted(Path(adapters).glob("expert_*"), key=lambda folder: int(folder.name.split("_")[1]))
+        if not adapters:
+            raise ValueError("`adapters` must name at least one PEFT adapter, got none.")
+        stacked, rank, scaling = stack_adapters([load_adapter(Path(folder)) for folder in adapters])
+        if isinstance(router, (str, Path)):
+            router, config["router_layer"] = UtteranceRouter.load(router)
+        if router is not None:
+            config["router_hidden_size"] = router.hidden.out_features
+            if router.output.out_features != len(adapters):
+                raise ValueError(f"`router` must score {len(adapters)} experts, got {router.output.out_features}.")
+        model = cls.from_base(base, num_experts=len(adapters), lora_rank=rank, lora_alpha=scaling * rank,
+                              target_modules=sorted({name.rsplit(".", 1)[-1] for name in stacked}), shared_expert=False,
+                              **config)
+        model.load_experts(stacked)
+        if router is not None:
+            model.model.encoder.router.load_state_dict(router.state_dict())
+        return model
+
+    @torch.no_grad()
+    def load_experts(self, stacked: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Set `lora_a (experts, rank, in)` and `lora_b (experts, out, rank)` of the named modules, zero the others."""
+        layers = self.routed_layers()
+        unknown = sorted(stacked.keys() - layers.keys())
+        if unknown:
+            raise ValueError(f"experts must live above encoder layer {self.config.router_layer}, which the router reads; got "
+                             f"weights for {unknown[0]} and {len(unknown) - 1} more. Train adapters on the layers above, "
+                             "or lower `router_layer`.")
+        for name, layer in layers.items():
+            if name in stacked:
+                layer.lora_a.copy_(stacked[name][0])
+                layer.lora_b.copy_(stacked[name][1])
+            else:
+                layer.lora_b.zero_()
+
+    def routed_layers(self) -> dict[str, RoutedLinear]:
+        """The layers that carry experts, by module name."""
+        return {name: module for name, module in self.named_modules() if isinstance(module, RoutedLinear)}
+
+    def save_experts(self, folder: str | Path) -> list[Path]:
+        """Write each expert as a PEFT adapter `expert_<i>`, the shared expert folded in; returns the folders."""
+        folders = []
+        for expert in range(self.config.num_experts):
+            lora = {}
+            for name, layer in self.routed_layers().items():
+                slots = self._slots_of(expert)
+                # Two LoRAs side by side are one of twice the rank: [B_i B_s] [A_i; A_s].
+                lora[name] = (layer.lora_a[slots].flatten(0, 1), torch.cat([layer.lora_b[i] for i in slots], dim=1))
+            folders.append(Path(folder) / f"expert_{expert}")
+            save_adapter(folders[-1], lora, scaling=self.config.lora_alpha / self.config.lora_rank,
+                         base_model=self.name_or_path or None)
+        return folders
+
+    @torch.no_grad()
+    def merge_expert(self, expert: int) -> WhisperForConditionalGeneration:
+        """A plain Whisper with one expert (and the shared one) merged into its weights."""
+        if not 0 <= expert < self.config.num_experts:
+            raise ValueError(f"`expert` must lie in [0, {self.config.num_experts - 1}], got {expert}.")
+        fields = self.config.to_dict()
+        own = MoeWhisperConfig().to_dict().keys() - WhisperConfig().to_dict().keys()
+        for name in own | {"auto_map", "architectures"}:
+            fields.pop(name, None)
+        merged = WhisperForConditionalGeneration(WhisperConfig(**fields)).to(self.dtype)
+        state = {name: value for name, value in self.state_dict().items() if name in merged.state_dict()}
+        for name, layer in self.routed_layers().items():
+            state[f"{name}.weight"] = layer.weight + layer.delta(self._slots_of(expert))
+        merged.load_state_dict(state)
+        merged.generation_config = self.generation_config
+        return merged.to(self.device).eval()
+
+    def _slots_of(self, expert: int) -> list[int]:
+        return [expert, self.config.num_experts] if self.config.shared_expert else [expert]
+
+    def embed(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """What the router sees: mean over real frames after `router_layer`, `(batch, d_model)` in float32."""
+        return self.model.encoder.embed(input_features, self.config.router_layer, attention_mask)
+
+    def route(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """The router's gates, `(batch, experts)`, before hard or top-k selection."""
+        return self.model.encoder.gates(self.model.encoder.router(self.embed(input_features, attention_mask)))
+
+    def train_only(self, *, experts: bool, router: bool) -> None:
+        """Freeze everything but the LoRA of the experts and the router, as asked."""
+        for name, parameter in self.named_parameters():
+            is_lora = name.endswith((".lora_a", ".lora_b"))
+            parameter.requires_grad_((experts and is_lora) or (router and ".router." in name))
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None) -> None:
+        """As in transformers, non-reentrant only.
+
+        Raises:
+            ValueError: `use_reentrant=True`; its second forward runs outside the graph that carries the routing.
+        """
+        options = {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}
+        if options["use_reentrant"]:
+            raise ValueError("`use_reentrant` must be False: routed experts need non-reentrant gradient checkpointing.")
+        super().gradient_checkpointing_enable(options)
+
+    def forward(self, input_features=None, attention_mask=None, decoder_input_ids=None, labels=None, expert_weights=None,
+                num_items_in_batch=None, decoder_attention_mask=None, encoder_outputs=None, past_key_values=None,
+                decoder_inputs_embeds=None, decoder_position_ids=None, use_cache=None, **kwargs) -> MoeSeq2SeqLMOutput:
+        """As stock Whisper, routed.
+
+        Args:
+            input_features: `(batch, num_mel_bins, frames)`, an even number of frames up to 3000.
+            attention_mask: `(batch, frames)`, optional.
+            labels: `(batch, tokens)`, -100 is ignored.
+            expert_weights: `(batch, experts)`, used as given instead of the router's choice.
+            num_items_in_batch: tokens over which `Trainer` averages the loss.
+        """
+        kwargs.pop("return_dict", None)
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            decoder_input_ids = labels_to_decoder_input(labels, self.config)
+        outputs = self.model(
+            input_features=input_features, attention_mask=attention_mask, decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask, encoder_outputs=encoder_outputs, past_key_values=past_key_values,
+            decoder_inputs_embeds=decoder_inputs_embeds, decoder_position_ids=decoder_position_ids, use_cache=use_cache,
+            expert_weights=expert_weights, **kwargs,
+        )
+        logits = self.proj_out(outputs.last_hidden_state)
+        encoded, loss, expert_losses = outputs.encoder_outputs, None, None
+        mixture_weights, weights = encoded.mixture_weights, encoded.expert_weights
+        if mixture_weights is not None:
+            expert_logits = logits.unflatten(0, mixture_weights.shape)  # (batch, k, tokens, vocab_size)
+            log_weights = mixture_weights.log()[:, :, None, None]
+            logits = torch.logsumexp(expert_logits.float().log_softmax(-1) + log_weights, dim=1)
+            weights = (weights * mixture_weights[..., None]).sum(1)
+        if labels is not None:
+            loss = token_loss(logits, labels, num_items_in_batch)
+            if mixture_weights is not None:
+                tokens = (labels != -100).sum(-1)  # (batch,)
+                summed = token_loss(expert_logits.flatten(0, 1), labels.repeat_interleave(mixture_weights.shape[1], 0),
+                                    reduction="none").view(mixture_weights.shape)
+                expert_losses = summed / tokens.clamp(min=1)[:, None]
+                if self.training:
+                    loss = (mixture_weights * summed).sum() / (tokens.sum() if num_items_in_batch is None
+                                                               else num_items_in_batch)
+        return MoeSeq2SeqLMOutput(
+            loss=loss, logits=logits, past_key_values=outputs.past_key_values,
+            decoder_hidden_states=outputs.decoder_hidden_states, decoder_attentions=outputs.decoder_attentions,
+            cross_attentions=outputs.cross_attentions, encoder_last_hidden_state=outputs.encoder_last_hidden_state,
+            encoder_hidden_states=outputs.encoder_hidden_states, encoder_attentions=outputs.encoder_attentions,
+            router_logits=encoded.router_logits, gates=encoded.gates, expert_weights=weights, expert_losses=expert_losses,
+        )
+
+    @torch.no_grad()
+    def expert_losses(self, input_features: torch.Tensor, labels: torch.Tensor,
+                      attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Mean token loss of every utterance under every expert, `(batch, experts)`, without gradients or dropout.
+
+        Call it before the forward that is trained, since it sets the routing state too.
+        """
+        was_training = self.training
+        self.eval()
+        every = input_features.new_ones(input_features.shape[0], self.config.num_experts)
+        with self.override(mixture="logits"):
+            losses = self(input_features, attention_mask=attention_mask, labels=labels, expert_weights=every,
+                          use_cache=False)
+        self.train(was_training)
+        return losses.expert_losses
+
+    @contextmanager
+    def override(self, **fields):
+        """Change configuration fields (`routing`, `mixture`, `experts_per_utterance`, ...) within a `with` block."""
+        before = {name: getattr(self.config, name) for name in fields}
+        try:
+            self._set_fields(fields)
+            yield self
+        finally:
+            self._set_fields(before, check=False)
+
+    def _set_fields(self, fields: dict, check: bool = True) -> None:
+        for name, value in fields.items():
+            setattr(self.config, name, value)
+        if check:
+            self.config.check()
+
+    def generate(self, input_features=None, *args, expert_weights=None, **kwargs):
+        """As stock Whisper's `generate`, with `expert_weights (batch, experts)` to override the router.
+
+        Without them the router decides for each 30 s window. With them, long-form audio and temperature fallback run
+        row by row, since both change the batch under way.
+        """
+        if expert_weights is None:
+            return super().generate(input_features, *args, **kwargs)
+        rows = input_features.shape[0]
+        check_expert_weights(expert_weights, torch.empty(rows, self.config.num_experts))
+        temperature = kwargs.get("temperature")
+        falls_back = isinstance(temperature, (list, tuple)) and len(temperature) > 1
+        is_long = input_features.shape[-1] > 2 * self.config.max_source_positions
+        if rows > 1 and (falls_back or is_long):
+            return self._generate_by_row(input_features, args, expert_weights, kwargs)
+        repeats = kwargs.get("num_return_sequences") or self.generation_config.num_return_sequences or 1
+        expert_weights = expert_weights.repeat_interleave(repeats, dim=0)  # stock repeats the features, not other inputs
+        return super().generate(input_features, *args, expert_weights=expert_weights, **kwargs)
+
+    def _generate_by_row(self, input_features, args, expert_weights, kwargs):
+        mask, results = kwargs.pop("attention_mask", None), []
+        for row in range(input_features.shape[0]):
+            features = input_features[row : row + 1]
+            if mask is not None:
+                features = features[..., : int(mask[row].sum())]
+            results.append(self.generate(features, *args, expert_weights=expert_weights[row : row + 1], **kwargs))
+        sequences = [result["sequences"] if isinstance(result, dict) else result for result in results]
+        longest = max(sequence.shape[1] for sequence in sequences)
+        pad = self.generation_config.pad_token_id
+        padded = torch.cat([nn.functional.pad(sequence, (0, longest - sequence.shape[1]), value=pad)
+                            for sequence in sequences])
+        if not isinstance(results[0], dict):
+            return padded
+        if not all(set(result) <= {"sequences", "segments"} for result in results):
+            raise ValueError("`expert_weights` with long-form audio or temperature fallback returns sequences and segments "
+                             f"only; got {sorted(results[0])}. Generate row by row for more.")
+        return {"sequences": padded, "segments": [segments for result in results for segments in result["segments"]]}
+
+    def _reorder_cache(self, past_key_values, beam_idx: torch.Tensor):
+        # Under mixture="logits" each beam owns k neighbouring rows of the cache.
+        rows = past_key_values.self_attention_cache.layers[0].keys.shape[0]
+        k = rows // beam_idx.shape[0]
+        past_key_values.reorder_cache((beam_idx[:, None] * k + torch.arange(k, device=beam_idx.device)).flatten())
+        return past_key_values
+
+
+def add_routed_lora(layers: nn.ModuleList, config: MoeWhisperConfig, state: RoutingState) -> None:
+    """Replace the target linears below `layers` by routed ones; their weights keep their names."""
+    slots = config.num_experts + config.shared_expert  # the shared expert is the last slot
+    for parent in list(layers.modules()):
+        for name, child in list(parent.named_children()):
+            if name in config.target_modules and type(child) is nn.Linear:
+                routed = RoutedLinear(child, slots, config.lora_rank, config.lora_alpha / config.lora_rank,
+                                      config.lora_dropout, state)
+                setattr(parent, name, routed)
+
+
+def row_weights(expert_weights: torch.Tensor, config: MoeWhisperConfig) -> torch.Tensor:
+    """Weights per row of the batch over all slots: flattened over active experts, 1 for the shared expert."""
+    weights = expert_weights.flatten(0, -2)
+    return torch.cat([weights, torch.ones_like(weights[:, :1])], dim=1) if config.shared_expert else weights
+
+
+def check_expert_weights(expert_weights: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
+    """The given weights, if they have the gates' shape and are finite and not negative; else ValueError."""
+    if expert_weights.shape != gates.shape:
+        raise ValueError(f"`expert_weights` must have shape (batch, experts) = {tuple(gates.shape)}, got "
+                         f"{tuple(expert_weights.shape)}.")
+    if not bool((expert_weights >= 0).all() & expert_weights.isfinite().all()):
+        raise ValueError("`expert_weights` must be finite and not negative.")
+    return expert_weights.to(torch.float32)
+
+
+MoeWhisperForConditionalGeneration.register_for_auto_class("AutoModelForSpeechSeq2Seq")
