@@ -4,10 +4,12 @@ import argparse
 import dataclasses
 import difflib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers import HfArgumentParser
 
@@ -35,20 +37,24 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
     Raises:
         UserError: unknown flag or key (with the nearest right one), wrong value, unreadable configuration file.
     """
+    _stay_on_cpu_without_accelerator()
     types = [dataclass_types] if dataclasses.is_dataclass(dataclass_types) else list(dataclass_types)
     parser = _Parser(types, description=description, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of defaults for the flags below")
     argv = sys.argv[1:] if argv is None else list(argv)
 
-    config_only = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    config_only = _Parser([], add_help=False, allow_abbrev=False)
     config_only.add_argument("--config")
     config_file = config_only.parse_known_args(argv)[0].config
     flags = {option: action for action in parser._actions for option in action.option_strings}
     from_file = _flags_of_file(Path(config_file), flags) if config_file else []
 
-    *instances, _, unknown = parser.parse_args_into_dataclasses(from_file + argv, return_remaining_strings=True,
-                                                                look_for_args_file=False)
+    try:
+        *instances, _, unknown = parser.parse_args_into_dataclasses(from_file + argv, return_remaining_strings=True,
+                                                                    look_for_args_file=False)
+    except ValueError as error:  # a dataclass refuses a combination of values
+        raise UserError(str(error)) from error
     if unknown:
         raise UserError(f"unknown argument {unknown[0]!r}{_nearest(unknown[0].split('=')[0], flags)}")
     set_up_logging(next((i.log_file for i in instances if getattr(i, "log_file", None)), None))
@@ -60,6 +66,13 @@ def add_config(argv: list[str], config: str | Path) -> list[str]:
     return argv if any(a == "--config" or a.startswith("--config=") for a in argv) else ["--config", str(config), *argv]
 
 
+def _stay_on_cpu_without_accelerator() -> None:
+    # `accelerate launch` hands `use_cpu` to a lone process only. Without it accelerate takes each of several CPU
+    # processes for a run of its own, and all of them write the same files.
+    if "LOCAL_RANK" in os.environ and not torch.accelerator.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+
+
 def _flags_of_file(path: Path, flags: dict[str, argparse.Action]) -> list[str]:
     try:
         values = json.loads(path.read_text()) if path.suffix == ".json" else yaml.safe_load(path.read_text())
@@ -67,10 +80,11 @@ def _flags_of_file(path: Path, flags: dict[str, argparse.Action]) -> list[str]:
         raise UserError(f"cannot read --config {path}: {error.strerror}") from error
     except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML or JSON: {error}") from error
-    if not isinstance(values or {}, dict):
+    values = {} if values is None else values  # an empty file
+    if not isinstance(values, dict):
         raise UserError(f"{path} must map keys to values, got {type(values).__name__}")
     arguments: list[str] = []
-    for key, value in (values or {}).items():
+    for key, value in values.items():
         flag = f"--{key}"
         if flag not in flags or key in ("config", "help"):
             raise UserError(f"{path}: unknown key {key!r}{_nearest(flag, flags)}")
@@ -78,6 +92,8 @@ def _flags_of_file(path: Path, flags: dict[str, argparse.Action]) -> list[str]:
             continue  # an empty value leaves the default
         if isinstance(value, dict):
             arguments += [flag, json.dumps(value)]
+        elif value == [] and flags[flag].nargs == "+":
+            flags[flag].default, flags[flag].required = [], False  # argparse has no words for an empty list
         elif isinstance(value, list):
             arguments += [flag, *map(str, value)]
         else:

@@ -15,15 +15,21 @@ QUIET = ("httpx", "urllib3", "matplotlib", "fsspec", "numba", "absl", "torchcode
 def set_up_logging(log_file: str | Path | None = None) -> None:
     """Log to standard error (main process only) and, if given, append to `log_file`.
 
-    `UNDERHEARD_LOG_LEVEL` (default INFO) sets the level.
+    `UNDERHEARD_LOG_LEVEL` (default INFO) sets the level. Raises `UserError` for an unknown level or a file that cannot
+    be written.
     """
     # accelerate and torchrun number the processes of a run; all but the first log warnings only.
     is_main = int(os.environ.get("RANK", "0")) == 0
     level = os.environ.get("UNDERHEARD_LOG_LEVEL", "INFO").upper() if is_main else "WARNING"
+    if level not in logging.getLevelNamesMapping():
+        raise UserError(f"UNDERHEARD_LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR, got {level}")
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log_file is not None and is_main:
-        Path(log_file).parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log_file))
+        try:
+            Path(log_file).parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.FileHandler(log_file))
+        except OSError as error:
+            raise UserError(f"cannot write --log_file {log_file}: {error.strerror}; choose another") from error
     logging.basicConfig(level=level, format=FORMAT, datefmt="%H:%M:%S", handlers=handlers, force=True)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -19,6 +19,7 @@ import accelerate
 import torch
 import transformers
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 from hf_components.errors import UserError
 
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 PROOF = "stage.json"
 # Fields that change how a stage runs or where it writes, not what it computes.
-NOT_PART_OF_RESULT = {"output_dir", "resume", "log_file", "logging_dir", "num_workers", "dataloader_num_workers",
+NOT_PART_OF_RESULT = {"output_dir", "resume", "log_file", "logging_dir", "num_workers", "num_proc", "dataloader_num_workers",
                       "report_to", "push_to_hub", "hub_model_id", "hub_token", "disable_tqdm", "run_name"}
 
 
@@ -47,9 +48,11 @@ def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config
         UserError: `output_dir` cannot be written, or holds something that is not a stage's result.
     """
     output_dir = Path(output_dir)
-    state = PartialState()
+    if output_dir.name in ("", "..") or (output_dir.exists() and not output_dir.is_dir()):
+        raise UserError(f"--output_dir must name a folder that may be replaced, got {output_dir}; choose another")
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     resolved = _plain(config)
-    identity = {"config": _result_relevant(resolved), "inputs": {Path(p).name: fingerprint(p) for p in inputs},
+    identity = {"config": _result_relevant(resolved), "inputs": _fingerprints(inputs),
                 "code_version": importlib.metadata.version("underheard")}
     digest = _digest(identity)
 
@@ -128,6 +131,14 @@ def write_json(path: str | Path, value: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _fingerprints(inputs: Iterable[str | Path]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for path in inputs:  # by name, so that moving a run does not repeat it; two of one name are told apart by number
+        name = Path(path).name
+        named[f"{name} ({len(named) + 1})" if name in named else name] = fingerprint(path)
+    return named
 
 
 def _open_work_folder(work: Path, digest: str, resume: bool) -> None:

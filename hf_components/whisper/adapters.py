@@ -54,6 +54,9 @@ def load_adapter(folder: Path) -> tuple[Lora, int, float]:
     if config.get("peft_type") != "LORA" or used:
         raise ValueError(f"{folder} must be a plain LoRA adapter, got {config.get('peft_type')} with {used or 'none'} of "
                          f"{', '.join(UNSUPPORTED)}")
+    foreign = [key for key in tensors if not key.endswith((".lora_A.weight", ".lora_B.weight"))]
+    if foreign:
+        raise ValueError(f"{folder} must hold the A and B of a LoRA only, got {foreign[0]}")
     names = {key.removeprefix(PREFIX).rsplit(".lora_", 1)[0] for key in tensors}
     lora = {name: (tensors[f"{PREFIX}{name}.lora_A.weight"], tensors[f"{PREFIX}{name}.lora_B.weight"]) for name in names}
     rank = config["r"]

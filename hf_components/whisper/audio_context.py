@@ -19,7 +19,8 @@ if not SUPPORTED[0] <= version.parse(transformers.__version__) < SUPPORTED[1]:
     raise ImportError(f"this model overrides private methods of Whisper as of transformers >= {SUPPORTED[0]}, "
                       f"< {SUPPORTED[1]}; found {transformers.__version__}. pip install 'transformers=={SUPPORTED[0]}.*'")
 
-DYNAMIC_RANGE = 2.0  # log-mel features span at most 8 powers of ten, divided by 4 (openai-whisper audio.py)
+# Log-mel features are (log10(power) + 4) / 4, spanning at most 8 powers of ten and cut at 1e-10 (openai-whisper audio.py).
+DYNAMIC_RANGE, LOWEST = 2.0, -1.5
 
 
 def count_real_frames(input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -43,19 +44,25 @@ def count_real_frames(input_features: torch.Tensor, attention_mask: torch.Tensor
     return (is_real * positions).amax(dim=-1).clamp(min=1)
 
 
-def fit_audio_context(input_features: torch.Tensor, frames: int) -> torch.Tensor:
+def silence_of(input_features: torch.Tensor) -> torch.Tensor:
+    """What Whisper's feature extractor gives for silence in recordings `(batch, num_mel_bins, frames)`, `(batch, 1, 1)`."""
+    return (input_features.amax(dim=(1, 2), keepdim=True) - DYNAMIC_RANGE).clamp(min=LOWEST)
+
+
+def fit_audio_context(input_features: torch.Tensor, frames: int, silence: torch.Tensor | None = None) -> torch.Tensor:
     """Cut or extend features to `frames`, extending by the silence that Whisper's feature extractor pads with.
 
     Args:
         input_features: `(batch, num_mel_bins, any)`.
         frames: mel frames of the result.
+        silence: `(batch, 1, 1)`, of the whole recording if `input_features` are a part; found from them if None.
     Returns:
         `(batch, num_mel_bins, frames)`.
     """
     missing = frames - input_features.shape[-1]
     if missing <= 0:
         return input_features[..., :frames]
-    silence = input_features.amax(dim=(1, 2), keepdim=True) - DYNAMIC_RANGE
+    silence = silence_of(input_features) if silence is None else silence
     return torch.cat([input_features, silence.expand(-1, input_features.shape[1], missing)], dim=-1)
 
 
@@ -122,11 +129,11 @@ class DynamicContextMixin:
             raise ValueError(f"`audio_context` must be dynamic or full, got {audio_context!r}.")
         self.audio_context, self.min_audio_context = audio_context, min_audio_context
 
-    def prepare_audio_context(self, input_features: torch.Tensor) -> torch.Tensor:
-        """Fit segments of at most 30 s, `(batch, num_mel_bins, frames)`, to the audio context of this model."""
+    def prepare_audio_context(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Fit features `(batch, num_mel_bins, frames)`, or their first 30 s, to the audio context of this model."""
         frames = 2 * self.config.max_source_positions
         if self.audio_context == "dynamic":
-            longest = int(count_real_frames(input_features).max())
+            longest = int(count_real_frames(input_features, attention_mask).max())
             frames = min(frames, max(longest + longest % 2, self.min_audio_context + self.min_audio_context % 2))
         return fit_audio_context(input_features, frames)
 
@@ -134,12 +141,23 @@ class DynamicContextMixin:
         # Stock Whisper pads each segment with zeros to 3000 frames, whatever the input's length.
         if input_features is None:
             return None
-        segments = []
+        segments, silence = [], silence_of(input_features)
         for row, original in enumerate(batch_idx_map[:cur_bsz]):
             end = seek[original] + seek_num_frames[original]
             segment = input_features[row : row + 1, :, seek[original] : end]
-            segments.append(fit_audio_context(segment, num_segment_frames))
+            segments.append(fit_audio_context(segment, num_segment_frames, silence[row : row + 1]))
         return self.prepare_audio_context(torch.cat(segments))
+
+    def _maybe_prepare_encoder_kwargs_for_generation(self, inputs_tensor, model_kwargs, *args):
+        # The mask is the whole batch's: segments start later, and rows leave it when they end or fall back.
+        model_kwargs = {name: value for name, value in model_kwargs.items() if name != "attention_mask"}
+        return super()._maybe_prepare_encoder_kwargs_for_generation(inputs_tensor, model_kwargs, *args)
+
+    def detect_language(self, input_features=None, *args, **kwargs):
+        """As stock Whisper, in the audio context of this model."""
+        if input_features is not None:
+            input_features = self.prepare_audio_context(input_features)
+        return super().detect_language(input_features, *args, **kwargs)
 
 
 def token_loss(logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None,
@@ -196,6 +214,8 @@ class DynamicContextWhisper(DynamicContextMixin, WhisperForConditionalGeneration
 
 def labels_to_decoder_input(labels: torch.Tensor, config: WhisperConfig) -> torch.Tensor:
     """Shift labels right behind the start token; -100 becomes padding."""
+    if labels.shape[1] > config.max_target_positions:
+        raise ValueError(f"`labels` must have at most {config.max_target_positions} tokens, got {labels.shape[1]}.")
     start = labels.new_full((labels.shape[0], 1), config.decoder_start_token_id)
     shifted = torch.cat([start, labels[:, :-1]], dim=1)
     return shifted.masked_fill(shifted == -100, config.pad_token_id)

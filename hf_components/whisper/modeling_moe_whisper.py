@@ -159,10 +159,15 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
         return chosen + (gates - gates.detach()) if self.training else chosen
 
     def active_experts(self, weights: torch.Tensor, all_experts: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """The k experts with weight: their weights `(batch, k)` and one-hot rows `(batch, k, experts)`."""
-        top_k = self.config.routing == "top_k" and not all_experts
-        active = weights.topk(self.config.experts_per_utterance if top_k else self.config.num_experts, dim=-1)
-        return active.values, nn.functional.one_hot(active.indices, self.config.num_experts).to(weights.dtype)
+        """The k experts that take part: their weights `(batch, k)` and one-hot rows `(batch, k, experts)`.
+
+        The best `experts_per_utterance`, best first, under top-k routing; all of them in their own order otherwise.
+        """
+        every = torch.eye(self.config.num_experts, dtype=weights.dtype, device=weights.device)
+        if all_experts or self.config.routing == "soft":
+            return weights, every.expand(weights.shape[0], -1, -1)
+        active = weights.topk(self.config.experts_per_utterance, dim=-1)
+        return active.values, every[active.indices]
 
 
 class MoeWhisperDecoder(MoeWhisperPreTrainedModel, WhisperDecoder):
@@ -243,7 +248,7 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
         model.load_state_dict(base.state_dict(), strict=False)
         model.generation_config = base.generation_config
         model.name_or_path = base.name_or_path
-        return model
+        return model.eval()
 
     @classmethod
     def from_experts(cls, base: str | Path | WhisperForConditionalGeneration, adapters: list[str | Path] | str | Path,
@@ -333,11 +338,21 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
 
     def embed(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """What the router sees: mean over real frames after `router_layer`, `(batch, d_model)` in float32."""
+        if not self.training:
+            input_features, attention_mask = self.fit_inputs(input_features, attention_mask)
         return self.model.encoder.embed(input_features, self.config.router_layer, attention_mask)
 
     def route(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """The router's gates, `(batch, experts)`, before hard or top-k selection."""
         return self.model.encoder.gates(self.model.encoder.router(self.embed(input_features, attention_mask)))
+
+    def fit_inputs(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None) -> tuple:
+        """Features and mask in this model's audio context, so that gates do not depend on how the caller padded."""
+        fitted = self.prepare_audio_context(input_features, attention_mask)
+        if attention_mask is not None and attention_mask.shape[-1] == input_features.shape[-1]:
+            more = fitted.shape[-1] - attention_mask.shape[-1]
+            attention_mask = nn.functional.pad(attention_mask, (0, more))  # a negative number cuts
+        return fitted, attention_mask
 
     def train_only(self, *, experts: bool, router: bool) -> None:
         """Freeze everything but the LoRA of the experts and the router, as asked."""
@@ -345,32 +360,37 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
             is_lora = name.endswith((".lora_a", ".lora_b"))
             parameter.requires_grad_((experts and is_lora) or (router and ".router." in name))
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None) -> None:
-        """As in transformers, non-reentrant only.
+    def activation_checkpointing_enable(self, activation_checkpointing_kwargs: dict | None = None, **kwargs) -> None:
+        """As in transformers, non-reentrant only (gradient checkpointing is its older name).
 
         Raises:
             ValueError: `use_reentrant=True`; its second forward runs outside the graph that carries the routing.
         """
-        options = {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}
+        options = {"use_reentrant": False, **(activation_checkpointing_kwargs or {})}
         if options["use_reentrant"]:
             raise ValueError("`use_reentrant` must be False: routed experts need non-reentrant gradient checkpointing.")
-        super().gradient_checkpointing_enable(options)
+        super().activation_checkpointing_enable(options, **kwargs)
 
     def forward(self, input_features=None, attention_mask=None, decoder_input_ids=None, labels=None, expert_weights=None,
                 num_items_in_batch=None, decoder_attention_mask=None, encoder_outputs=None, past_key_values=None,
-                decoder_inputs_embeds=None, decoder_position_ids=None, use_cache=None, **kwargs) -> MoeSeq2SeqLMOutput:
+                decoder_inputs_embeds=None, decoder_position_ids=None, use_cache=None, fit_audio_context=None,
+                **kwargs) -> MoeSeq2SeqLMOutput:
         """As stock Whisper, routed.
 
         Args:
             input_features: `(batch, num_mel_bins, frames)`, an even number of frames up to 3000.
+            fit_audio_context: cut or extend the features to the configured audio context, so that the result does
+                not depend on their padding. By default in evaluation mode; in training the collator decides.
             attention_mask: `(batch, frames)`, optional.
             labels: `(batch, tokens)`, -100 is ignored.
-            expert_weights: `(batch, experts)`, used as given instead of the router's choice.
+            expert_weights: `(batch, experts)`, or one row for all, used as given instead of the router's choice.
             num_items_in_batch: tokens over which `Trainer` averages the loss.
         """
         kwargs.pop("return_dict", None)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = labels_to_decoder_input(labels, self.config)
+        if encoder_outputs is None and (not self.training if fit_audio_context is None else fit_audio_context):
+            input_features, attention_mask = self.fit_inputs(input_features, attention_mask)
         outputs = self.model(
             input_features=input_features, attention_mask=attention_mask, decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask, encoder_outputs=encoder_outputs, past_key_values=past_key_values,
@@ -410,14 +430,17 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
 
         Call it before the forward that is trained, since it sets the routing state too.
         """
-        was_training = self.training
+        training = [module for module in self.modules() if module.training]
         self.eval()
-        every = input_features.new_ones(input_features.shape[0], self.config.num_experts)
-        with self.override(mixture="logits"):
-            losses = self(input_features, attention_mask=attention_mask, labels=labels, expert_weights=every,
-                          use_cache=False)
-        self.train(was_training)
-        return losses.expert_losses
+        every = input_features.new_ones(1, self.config.num_experts)
+        try:
+            with self.override(mixture="logits"):
+                output = self(input_features, attention_mask=attention_mask, labels=labels, expert_weights=every,
+                              use_cache=False, fit_audio_context=False)
+        finally:
+            for module in training:
+                module.training = True
+        return output.expert_losses
 
     @contextmanager
     def override(self, **fields):
@@ -435,30 +458,38 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
         if check:
             self.config.check()
 
-    def generate(self, input_features=None, *args, expert_weights=None, **kwargs):
+    def generate(self, input_features=None, generation_config=None, *args, expert_weights=None, **kwargs):
         """As stock Whisper's `generate`, with `expert_weights (batch, experts)` to override the router.
 
-        Without them the router decides for each 30 s window. With them, long-form audio and temperature fallback run
-        row by row, since both change the batch under way.
+        Without them the router decides for each 30 s window, and finds the padding in the features. With them,
+        long-form audio, timestamps and temperature fallback run row by row, since they change the batch under way.
         """
         if expert_weights is None:
-            return super().generate(input_features, *args, **kwargs)
+            return super().generate(input_features, generation_config, *args, **kwargs)
+        if input_features is None:
+            raise ValueError("`expert_weights` need `input_features`: encoder outputs are routed already.")
         rows = input_features.shape[0]
-        check_expert_weights(expert_weights, torch.empty(rows, self.config.num_experts))
-        temperature = kwargs.get("temperature")
-        falls_back = isinstance(temperature, (list, tuple)) and len(temperature) > 1
-        is_long = input_features.shape[-1] > 2 * self.config.max_source_positions
-        if rows > 1 and (falls_back or is_long):
-            return self._generate_by_row(input_features, args, expert_weights, kwargs)
-        repeats = kwargs.get("num_return_sequences") or self.generation_config.num_return_sequences or 1
-        expert_weights = expert_weights.repeat_interleave(repeats, dim=0)  # stock repeats the features, not other inputs
-        return super().generate(input_features, *args, expert_weights=expert_weights, **kwargs)
+        expert_weights = check_expert_weights(expert_weights, torch.empty(rows, self.config.num_experts))
+        if rows > 1:
+            config, temperature = generation_config or self.generation_config, kwargs.get("temperature")
+            is_long = input_features.shape[-1] > 2 * self.config.max_source_positions
+            falls_back = isinstance(temperature, (list, tuple)) and len(temperature) > 1
+            has_timestamps = kwargs.get("return_timestamps")
+            if has_timestamps is None:
+                has_timestamps = getattr(config, "return_timestamps", False)  # an attribute of Whisper's own configs only
+            if is_long or falls_back or has_timestamps:
+                return self._generate_by_row(input_features, (generation_config, *args), expert_weights, is_long, kwargs)
+            repeats = kwargs.get("num_return_sequences") or config.num_return_sequences or 1
+            expert_weights = expert_weights.repeat_interleave(repeats, dim=0)  # stock repeats the features, not other inputs
+        return super().generate(input_features, generation_config, *args, expert_weights=expert_weights, **kwargs)
 
-    def _generate_by_row(self, input_features, args, expert_weights, kwargs):
+    def _generate_by_row(self, input_features, args, expert_weights, is_long, kwargs):
         mask, results = kwargs.pop("attention_mask", None), []
+        if is_long and kwargs.get("return_timestamps") is None:
+            kwargs["return_timestamps"] = True  # as stock does for the batch, though a row alone may be short
         for row in range(input_features.shape[0]):
             features = input_features[row : row + 1]
-            if mask is not None:
+            if is_long and mask is not None:
                 features = features[..., : int(mask[row].sum())]
             results.append(self.generate(features, *args, expert_weights=expert_weights[row : row + 1], **kwargs))
         sequences = [result["sequences"] if isinstance(result, dict) else result for result in results]
@@ -499,13 +530,16 @@ def row_weights(expert_weights: torch.Tensor, config: MoeWhisperConfig) -> torch
 
 
 def check_expert_weights(expert_weights: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
-    """The given weights, if they have the gates' shape and are finite and not negative; else ValueError."""
-    if expert_weights.shape != gates.shape:
+    """The given weights in the gates' shape, if they are finite and not negative; else ValueError.
+
+    One row counts for the whole batch.
+    """
+    if expert_weights.shape not in (gates.shape, (1, gates.shape[1])):
         raise ValueError(f"`expert_weights` must have shape (batch, experts) = {tuple(gates.shape)}, got "
                          f"{tuple(expert_weights.shape)}.")
     if not bool((expert_weights >= 0).all() & expert_weights.isfinite().all()):
         raise ValueError("`expert_weights` must be finite and not negative.")
-    return expert_weights.to(torch.float32)
+    return expert_weights.to(torch.float32).expand(gates.shape)
 
 
 MoeWhisperForConditionalGeneration.register_for_auto_class("AutoModelForSpeechSeq2Seq")

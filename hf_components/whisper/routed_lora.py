@@ -51,7 +51,7 @@ class RoutedLinear(nn.Linear):
         if weights.shape[0] != hidden_states.shape[0]:
             raise RuntimeError(f"{weights.shape[0]} rows of expert weights for {hidden_states.shape[0]} rows of input; "
                                "torch.nn.DataParallel is not supported, use `accelerate launch`")
-        down = nn.functional.linear(self.lora_dropout(hidden_states), self.lora_a.flatten(0, 1))  # (rows, time, experts * rank)
+        down = nn.functional.linear(self.lora_dropout(hidden_states), self.lora_a.flatten(0, 1))  # (rows, time, all ranks)
         down = down * weights.to(down.dtype).repeat_interleave(self.rank, dim=1)[:, None]
         up = self.lora_b.transpose(0, 1).flatten(1)  # (out_features, experts * rank)
         return output + self.scaling * nn.functional.linear(down, up)

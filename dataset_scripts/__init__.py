@@ -1,0 +1,5 @@
+"""`datasets` builders, one per source layout, and what they share."""
+
+from dataset_scripts.speaker_json import SpeakerJson
+
+__all__ = ["SpeakerJson"]

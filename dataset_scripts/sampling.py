@@ -1,0 +1,67 @@
+"""Choose a part of a corpus: a pure function of seed and ids, stable when files are added."""
+
+import hashlib
+from collections.abc import Sequence
+from math import floor
+
+from hf_components.errors import UserError
+
+SAMPLING = ("random", "stratified")
+
+
+def check_sampling(sampling: str, percent: float, max_samples: int | None) -> None:
+    """Raises UserError unless `sampling` is known, 0 < `percent` <= 100 and `max_samples` is None or positive."""
+    if sampling not in SAMPLING:
+        raise UserError(f"sampling must be one of {', '.join(SAMPLING)}, got {sampling!r}")
+    if not 0 < percent <= 100:
+        raise UserError(f"percent must lie in (0, 100], got {percent}")
+    if max_samples is not None and max_samples < 1:
+        raise UserError(f"max_samples must be at least 1, got {max_samples}; leave it out to take all")
+
+
+def sample(ids: Sequence[str], groups: Sequence[str], sampling: str = "random", percent: float = 100.0,
+           max_samples: int | None = None, seed: int = 42) -> list[int]:
+    """Indices of the chosen utterances, ascending.
+
+    Each id has a rank that depends on `seed` and the id alone, and the lowest ranks are taken. So the choice does not
+    depend on the order, a smaller sample is part of a larger one (with `random`), and adding utterances moves only
+    as many in or out as the size changes.
+
+    Args:
+        ids: unique name of each utterance.
+        groups: group of each utterance, used by `stratified`.
+        sampling: `random` ranks all utterances together; `stratified` keeps the share of every group (largest
+            remainder) and at least one utterance of each as long as the sample has room for it.
+        percent: share to keep, in (0, 100].
+        max_samples: upper bound after `percent`.
+    Raises:
+        UserError: see `check_sampling`.
+    """
+    check_sampling(sampling, percent, max_samples)
+    size = min(max(round(len(ids) * percent / 100), 1), max_samples or len(ids), len(ids))
+    ranked = sorted(range(len(ids)), key=lambda index: (_rank(seed, ids[index]), index))
+    if sampling == "random":
+        return sorted(ranked[:size])
+    members: dict[str, list[int]] = {}
+    for index in ranked:
+        members.setdefault(groups[index], []).append(index)
+    sizes = _share({group: len(indices) for group, indices in members.items()}, size)
+    return sorted(index for group, indices in members.items() for index in indices[:sizes[group]])
+
+
+def _share(counts: dict[str, int], size: int) -> dict[str, int]:
+    """Split `size` over groups in proportion to their counts (largest remainder; ties by count, then name)."""
+    total = sum(counts.values())
+    exact = {group: size * count / total for group, count in counts.items()}
+    at_least = 1 if size >= len(counts) else 0
+    sizes = {group: max(floor(share), at_least) for group, share in exact.items()}
+    while (missing := size - sum(sizes.values())) != 0:
+        step = 1 if missing > 0 else -1
+        movable = [g for g in counts if at_least <= sizes[g] + step <= counts[g]]
+        group = max(movable, key=lambda g: (step * (exact[g] - sizes[g]), counts[g], g))
+        sizes[group] += step
+    return sizes
+
+
+def _rank(seed: int, utterance_id: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{utterance_id}".encode()).digest()

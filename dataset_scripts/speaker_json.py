@@ -1,0 +1,130 @@
+"""Builder for corpora with one JSON file per speaker, the layout of the Speech Accessibility Project.
+
+    <data_dir>/Train|Dev|Test/<speaker_id>/<speaker_id>.json     {"Etiology": ..., "Files": [{"Filename": ...,
+                                                                   "Prompt": {"Transcript": ...}}, ...]}
+    <data_dir>/Train|Dev|Test/<speaker_id>/<audio files>
+"""
+
+import json
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import datasets
+
+from dataset_scripts.corpus_builder import CorpusBuilder, Utterance
+from dataset_scripts.transcripts import clean_transcript, count_unintelligible
+from hf_components.errors import UserError
+
+SPLITS = {"Train": "train", "Dev": "dev", "Test": "test"}
+UNKNOWN = "unknown"
+
+
+class SpeakerJson(CorpusBuilder):
+    """`SpeakerJson(data_dir=...)`: splits train, dev and test as far as their folders exist.
+
+    Beside the columns of every corpus: `etiology` (as given, or null; `group` is then "unknown") and
+    `unintelligible_words`. Words that nobody understood have no place in `text`, since there is nothing to write;
+    that teaches a model to leave them out, so whoever does not want this filters by `unintelligible_words == 0`.
+
+    Raises:
+        UserError: `data_dir` has no such layout, a speaker's JSON is not what it claims to be (file and line), or a
+            speaker is in several splits.
+    """
+
+    VERSION = datasets.Version("1.0.0")
+    SOURCE_COLUMNS = {"etiology": datasets.Value("string"), "unintelligible_words": datasets.Value("int32")}
+
+    def read_manifests(self, root: Path) -> dict[str, list[Utterance]]:
+        folders = {split: root / name for name, split in SPLITS.items() if (root / name).is_dir()}
+        if not folders:
+            raise UserError(f"{root} has no folder Train, Dev or Test; the layout is "
+                            "Train|Dev/<speaker_id>/<speaker_id>.json")
+        split_of: dict[str, str] = {}
+        listed: dict[str, list[Utterance]] = {}
+        for split, folder in folders.items():
+            listed[split] = []
+            for speaker in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+                manifest = read_manifest(speaker / f"{speaker.name}.json")
+                # A folder may have been renamed, so a speaker goes by the name within as well.
+                for name in {speaker.name, str(manifest.get("Contributor_ID", speaker.name))}:
+                    if split_of.setdefault(name, split) != split:
+                        raise UserError(f"speaker {name} is in the splits {split_of[name]} and {split} of {root}; splits must "
+                                        "not share a speaker, remove one of the two")
+                folder_of_files = PurePosixPath(speaker.relative_to(root).as_posix())
+                listed[split] += _utterances(manifest, speaker.name, folder_of_files, self.config.disfluencies)
+        return listed
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a speaker's JSON file and check the type of everything that is used of it.
+
+    Raises:
+        UserError: with file and line, if it is missing, is not JSON, lacks `Files`, or holds something of a wrong type.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        manifest = json.loads(text)
+        json.dumps(manifest, ensure_ascii=False).encode()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; every speaker's folder holds <speaker_id>.json") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
+    except UnicodeError as error:
+        line = error.object[:error.start].count(b"\n") + 1 if isinstance(error, UnicodeDecodeError) else 1
+        raise UserError(f"{path}, line {line}: not UTF-8 text: {error.reason}") from error
+    if not isinstance(manifest, dict):
+        raise UserError(f"{path}, line 1: expected an object with Files, got {_type(manifest)}")
+    if not isinstance(manifest.get("Files"), list):
+        found = f"got {_type(manifest['Files'])}" if "Files" in manifest else f"it has {', '.join(manifest) or 'no keys'}"
+        raise UserError(f"{path}, line {_line(text, 'Files')}: Files must be a list of recordings, {found}")
+    if not isinstance(manifest.get("Etiology"), str | None):
+        raise UserError(f"{path}, line {_line(text, 'Etiology')}: Etiology must be a string, "
+                        f"got {_type(manifest['Etiology'])}")
+    for number, entry in enumerate(manifest["Files"]):
+        if problem := _problem(entry):
+            raise UserError(f"{path}, line {_line(text, 'Files', number)}: Files[{number}]: {problem}")
+    return manifest
+
+
+def _problem(entry: Any) -> str | None:
+    """What is of the wrong type in an entry of `Files`; a transcript may be missing, that costs only its row."""
+    if not isinstance(entry, dict):
+        return f"expected an object with Filename and Prompt, got {_type(entry)}"
+    if not isinstance(entry.get("Filename"), str):
+        return f"Filename must be a string, got {_type(entry.get('Filename'))}"
+    if not isinstance(entry.get("Prompt"), dict | None):
+        return f"Prompt must be an object with Transcript, got {_type(entry['Prompt'])}"
+    transcript = (entry.get("Prompt") or {}).get("Transcript")
+    return None if isinstance(transcript, str | None) else f"Transcript must be a string, got {_type(transcript)}"
+
+
+def _utterances(manifest: dict, speaker_id: str, folder: PurePosixPath, disfluencies: str) -> list[Utterance]:
+    etiology = (manifest.get("Etiology") or "").strip() or None
+    utterances = []
+    for entry in manifest["Files"]:
+        raw = (entry.get("Prompt") or {}).get("Transcript")
+        name = PurePosixPath(entry["Filename"])
+        utterances.append(Utterance(
+            id=f"{speaker_id}/{name.with_suffix('') if name.name else name}", file=str(folder / name),
+            text=clean_transcript(raw or "", disfluencies), raw_text=raw, speaker_id=speaker_id,
+            group=etiology or UNKNOWN,
+            columns={"etiology": etiology, "unintelligible_words": count_unintelligible(raw or "")}))
+    return utterances
+
+
+def _line(text: str, key: str, entry: int | None = None) -> int:
+    """The line of a top-level key, or of one entry of the list it holds."""
+    found = re.search(rf'"{key}"\s*:\s*\[?\s*', text)
+    if found is None:
+        return 1
+    position = found.start() if entry is None else found.end()
+    for _ in range(entry or 0):
+        _, end = json.JSONDecoder().raw_decode(text, position)
+        position = re.compile(r"[\s,]*").match(text, end).end()
+    return text.count("\n", 0, position) + 1
+
+
+def _type(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "nothing"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,76 @@
+"""Load a prepared corpus (see `recipes/prepare_corpus.py`) and decode its audio."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+from datasets import Audio, Dataset, DatasetDict, load_dataset
+from datasets.exceptions import DatasetGenerationError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+from hf_components.audio import SAMPLING_RATE, decode
+from hf_components.errors import UserError
+
+REQUIRED = ("id", "audio", "text", "speaker_id", "group", "duration")
+LONG = "_long"  # split of the recordings a model cannot take in one piece; its speakers are those of the split it is named for
+
+
+def load_corpus(path_or_hub_id: str | Path, split: str | None = None) -> DatasetDict | Dataset:
+    """Load a prepared corpus with its audio undecoded (`Audio(decode=False)`: bytes and path; see `waveforms`).
+
+    Args:
+        path_or_hub_id: folder that `prepare_corpus` wrote, or a data set of that form on the Hub.
+        split: name of one split; all of them by default.
+    Raises:
+        UserError: there is no such corpus, it is not a prepared one, it has no such split, a required column is
+            missing, or a speaker is in several splits.
+    """
+    corpus = _load(path_or_hub_id)
+    speakers: dict[str, str] = {}
+    for name, rows in corpus.items():
+        if missing := [column for column in REQUIRED if column not in rows.column_names]:
+            raise UserError(f"{path_or_hub_id}, split {name}, lacks the columns {', '.join(missing)}; a prepared corpus has "
+                            f"{', '.join(REQUIRED)}; recipes/prepare_corpus.py writes one")
+        part = name.removesuffix(LONG)
+        for speaker in rows.unique("speaker_id"):
+            if speakers.setdefault(speaker, part) != part:
+                raise UserError(f"speaker {speaker} of {path_or_hub_id} is in the splits {speakers[speaker]} and {part}; "
+                                "splits must not share a speaker")
+    if split is not None and split not in corpus:
+        raise UserError(f"{path_or_hub_id} has no split {split!r}; it has {', '.join(corpus)}")
+    corpus = corpus.cast_column("audio", Audio(sampling_rate=SAMPLING_RATE, decode=False))
+    return corpus if split is None else corpus[split]
+
+
+def waveforms(rows: Iterable[dict[str, Any]], sampling_rate: int = SAMPLING_RATE) -> list[np.ndarray]:
+    """Decode the audio of rows of a corpus loaded by `load_corpus`: float32 (samples,) each.
+
+    Raises:
+        AudioError: with the row's id.
+    """
+    return [decode(row["audio"]["bytes"] or row["audio"]["path"], sampling_rate, name=row["id"]) for row in rows]
+
+
+def sample_rows(corpus: Dataset, size: int, seed: int) -> Dataset:
+    """At most `size` rows drawn by seed, in the order of the corpus."""
+    if size < 1:
+        raise UserError(f"a sample must have at least 1 utterance, got {size}")
+    if size >= len(corpus):
+        return corpus
+    return corpus.select(sorted(np.random.default_rng(seed).choice(len(corpus), size, replace=False).tolist()))
+
+
+def _load(path_or_hub_id: str | Path) -> DatasetDict:
+    folder = Path(path_or_hub_id)
+    if folder.exists() and not any(folder.rglob("*.parquet")):
+        raise UserError(f"{folder} is not a prepared corpus (it holds no Parquet file); run recipes/prepare_corpus.py "
+                        f"--data_dir {folder} --output_dir <prepared> and give the folder <prepared>")
+    try:
+        return load_dataset(str(path_or_hub_id))
+    except (FileNotFoundError, HFValidationError, OfflineModeIsEnabled, HfHubHTTPError, ConnectionError) as error:
+        raise UserError(f"{path_or_hub_id} is neither a folder nor a data set that the Hub gives access to: "
+                        f"{str(error).splitlines()[0]}") from error
+    except (DatasetGenerationError, pyarrow.ArrowInvalid) as error:
+        raise UserError(f"{path_or_hub_id} cannot be read: {error.__cause__ or error}; prepare it again") from error

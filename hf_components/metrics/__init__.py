@@ -1,0 +1,1 @@
+"""`evaluate` modules, one CLOSED folder each."""

@@ -1,0 +1,91 @@
+"""Percentile bootstrap (Efron and Tibshirani 1993, chapter 13) of error rates, over speakers or utterances.
+
+Utterances of one speaker resemble each other, so that resampling utterances gives intervals that are too narrow for
+any statement about new speakers: give `units` (the speakers) wherever they are known
+(Bisani and Ney 2004, https://doi.org/10.1109/ICASSP.2004.1326009).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+DRAWS_AT_ONCE = 2**20  # bounds memory: 100,000 utterances times 1000 resamples do not fit at once
+
+
+def error_rate(errors: np.ndarray, reference_length: np.ndarray) -> np.ndarray:
+    """Errors per reference word; without any reference word the number of errors, as in jiwer."""
+    return errors / np.maximum(reference_length, 1)
+
+
+def interval(errors: np.ndarray, reference_words: np.ndarray, units: Sequence[str] | None = None,
+             num_bootstrap: int = 1000, confidence: float = 0.95, seed: int = 0) -> list[float] | None:
+    """Bootstrap interval of the corpus error rate.
+
+    Args:
+        errors, reference_words: counts of shape (utterances,).
+        units: label per utterance of what is resampled, normally its speaker; every utterance for itself if None.
+    Returns:
+        [low, high], or None with fewer than two units or `num_bootstrap=0`.
+    Raises:
+        ValueError: `confidence` outside (0, 1), negative `num_bootstrap`, or not one unit per utterance.
+    """
+    sums = _resample(np.stack([errors, reference_words], axis=1), units, num_bootstrap, seed)
+    return _percentiles(error_rate(sums[:, 0], sums[:, 1]), confidence)
+
+
+def paired_bootstrap(a: dict[str, np.ndarray], b: dict[str, np.ndarray], units: Sequence[str] | None = None,
+                     num_bootstrap: int = 1000, confidence: float = 0.95, seed: int = 0) -> dict:
+    """Compare two systems on the same utterances: both are scored on every resample, and the difference is kept.
+
+    Args:
+        a, b: results of `utterance_errors` for the two systems, in the same order of utterances.
+        units: label per utterance of what is resampled, normally its speaker; every utterance for itself if None.
+    Returns:
+        `wer_a`, `wer_b`, `difference` (b - a: negative if b is better), `interval` [low, high] of the difference
+        (None with fewer than two units), `utterances`, `units` (how many were resampled).
+    Raises:
+        ValueError: the systems were not scored on the same number of utterances.
+    """
+    if len(a["errors"]) != len(b["errors"]):
+        raise ValueError(f"both systems must be scored on the same utterances, got {len(a['errors'])} "
+                         f"and {len(b['errors'])}")
+    # The reference words of the systems differ where each is scored against its own best of several references.
+    counts = np.stack([a["errors"], a["reference_words"], b["errors"], b["reference_words"]], axis=1)
+    total = counts.sum(axis=0)
+    sums = _resample(counts, units, num_bootstrap, seed)
+    wer_a, wer_b = error_rate(total[0], total[1]), error_rate(total[2], total[3])
+    differences = error_rate(sums[:, 2], sums[:, 3]) - error_rate(sums[:, 0], sums[:, 1])
+    return {"wer_a": float(wer_a), "wer_b": float(wer_b), "difference": float(wer_b - wer_a),
+            "interval": _percentiles(differences, confidence), "utterances": len(counts),
+            "units": len(counts) if units is None else len(set(units))}
+
+
+def sum_by_unit(counts: np.ndarray, units: Sequence[str]) -> np.ndarray:
+    """Add up rows of `counts` (utterances, columns) by unit -> (units, columns), in sorted order of the labels."""
+    if len(units) != len(counts):
+        raise ValueError(f"every utterance needs a unit (speaker), got {len(units)} for {len(counts)} utterances")
+    labels, position = np.unique(np.asarray(units, dtype=str), return_inverse=True)
+    totals = np.zeros((len(labels), counts.shape[1]), dtype=counts.dtype)
+    np.add.at(totals, position, counts)
+    return totals
+
+
+def _resample(counts: np.ndarray, units: Sequence[str] | None, num_bootstrap: int, seed: int) -> np.ndarray:
+    """Draw as many units as there are, with replacement, `num_bootstrap` times -> sums (num_bootstrap, columns)."""
+    if num_bootstrap < 0:
+        raise ValueError(f"num_bootstrap must be 0 or more, got {num_bootstrap}")
+    totals = counts if units is None else sum_by_unit(counts, units)
+    if len(totals) < 2:  # every resample would be the sample itself, and the interval a false certainty
+        return np.empty((0, counts.shape[1]))
+    rng = np.random.default_rng(seed)
+    rows = max(1, DRAWS_AT_ONCE // len(totals))
+    sums = [totals[rng.integers(len(totals), size=(min(rows, num_bootstrap - start), len(totals)))].sum(axis=1)
+            for start in range(0, num_bootstrap, rows)]
+    return np.concatenate(sums) if sums else np.empty((0, counts.shape[1]))
+
+
+def _percentiles(values: np.ndarray, confidence: float) -> list[float] | None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
+    tail = (1 - confidence) / 2
+    return np.quantile(values, [tail, 1 - tail]).tolist() if len(values) else None

@@ -1,0 +1,82 @@
+"""Errors per utterance: Whisper's text normaliser, then the alignment of jiwer."""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+
+try:
+    from whisper.normalizers import EnglishTextNormalizer
+except ImportError as error:
+    raise ImportError("whisper_wer needs OpenAI's Whisper: pip install openai-whisper "
+                      "(the package named whisper on PyPI is another program)") from error
+
+NORMALIZERS = ("english", "none")
+WORD_COUNTS = ("errors", "substitutions", "deletions", "insertions", "hits", "reference_words")
+CHARACTER_COUNTS = ("character_errors", "reference_characters")
+
+_english = EnglishTextNormalizer()
+
+
+@lru_cache(maxsize=2**18)  # prompts repeat over speakers and references over evaluations; normalising is what takes time
+def normalize(text: str, normalizer: str = "english") -> str:
+    """Text as it is scored: after `EnglishTextNormalizer` ("english") or as it is ("none"), single spaces, stripped."""
+    return " ".join((_english(text) if normalizer == "english" else text).split())
+
+
+def utterance_errors(predictions: Iterable[str], references: Iterable[str | Sequence[str]],
+                     normalizer: str = "english") -> dict[str, np.ndarray]:
+    """Count the errors of every utterance.
+
+    Of several references of an utterance the one with the fewest errors counts, the longer one if they are equal;
+    words and characters choose independently.
+
+    Args:
+        predictions: one text per utterance.
+        references: one text, or a sequence of alternative texts, per utterance.
+        normalizer: "english" (Whisper's `EnglishTextNormalizer`, on both sides) or "none".
+    Returns:
+        int64 arrays of shape (utterances,): `errors` (words), `substitutions`, `deletions`, `insertions`, `hits`,
+        `reference_words`, `character_errors`, `reference_characters` (spaces count as characters, as in jiwer).
+    Raises:
+        ValueError: different numbers of predictions and references, an utterance without reference, or no string.
+    """
+    if normalizer not in NORMALIZERS:
+        raise ValueError(f"normalizer must be one of {', '.join(NORMALIZERS)}, got {normalizer!r}")
+    predictions, references = list(predictions), list(references)
+    if len(predictions) != len(references):
+        raise ValueError(f"predictions and references must be of equal length, got {len(predictions)} "
+                         f"and {len(references)}")
+    rows = []
+    for index, (prediction, alternatives) in enumerate(zip(predictions, references, strict=True)):
+        alternatives = [alternatives] if isinstance(alternatives, str) else alternatives
+        _check(index, prediction, alternatives)
+        hypothesis = normalize(prediction, normalizer)
+        texts = [normalize(text, normalizer) for text in alternatives]
+        rows.append(min((_count_words(text, hypothesis) for text in texts), key=_fewest_errors_then_longest)
+                    + min((_count_characters(text, hypothesis) for text in texts), key=_fewest_errors_then_longest))
+    columns = np.array(rows, dtype=np.int64).reshape(len(rows), len(WORD_COUNTS + CHARACTER_COUNTS)).T
+    return dict(zip(WORD_COUNTS + CHARACTER_COUNTS, columns, strict=True))
+
+
+def _check(index: int, prediction: str, alternatives: Sequence[str]) -> None:
+    if not isinstance(prediction, str):
+        raise ValueError(f"predictions[{index}] must be a string, got {prediction!r}")
+    if not alternatives or not all(isinstance(text, str) for text in alternatives):
+        raise ValueError(f"references[{index}] must be a string or a list of at least one, got {alternatives!r}")
+
+
+def _count_words(reference: str, hypothesis: str) -> tuple[int, ...]:
+    words = reference.split()
+    tags = [edit.tag for edit in Levenshtein.editops(words, hypothesis.split())]
+    substitutions, deletions, insertions = tags.count("replace"), tags.count("delete"), tags.count("insert")
+    return len(tags), substitutions, deletions, insertions, len(words) - substitutions - deletions, len(words)
+
+
+def _count_characters(reference: str, hypothesis: str) -> tuple[int, int]:
+    return Levenshtein.distance(reference, hypothesis), len(reference)
+
+
+def _fewest_errors_then_longest(counts: tuple[int, ...]) -> tuple[int, int]:
+    return counts[0], -counts[-1]

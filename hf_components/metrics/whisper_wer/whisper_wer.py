@@ -1,0 +1,122 @@
+"""Word and character error rate after Whisper's `EnglishTextNormalizer`, per group, with bootstrap intervals."""
+
+from collections.abc import Sequence
+
+import evaluate
+import numpy as np
+from datasets import Features, List, Value
+
+# evaluate copies the siblings named in this file, and only those: each one of the folder stands here.
+from .bootstrap import error_rate, interval, sum_by_unit
+from .counting import utterance_errors
+
+_DESCRIPTION = """
+Corpus word error rate, total errors over total reference words, after Whisper's EnglishTextNormalizer on both sides;
+character error rate, error types, variants clipped per utterance, bootstrap interval over speakers, all per group.
+"""
+
+_INPUTS = """
+Args:
+    predictions (list of str): what the system wrote, one per utterance.
+    references (list of str or of lists of str): what was said; of several texts the one with the fewest errors counts.
+    groups (list of str, optional): a label per utterance; the same figures follow for each one under `per_group`.
+    speakers (list of str, optional): speaker per utterance; the interval and `wer_speaker_mean` are over speakers.
+    normalizer (str): "english" (Whisper's EnglishTextNormalizer) or "none" (text that is normalised already).
+    num_bootstrap (int): resamples for the interval; 0 leaves it out.
+    confidence (float): coverage of the interval.
+    seed (int): seed of the resampling.
+Returns:
+    wer, cer, wer_clipped, cer_clipped, wer_speaker_mean (float);
+    substitutions, deletions, insertions, hits, reference_words, reference_characters, utterances, speakers (int);
+    wer_interval ([low, high]); per_group ({group: the same figures}).
+    wer_speaker_mean and speakers are None without `speakers`; wer_interval is None below two speakers (utterances).
+Examples:
+    >>> whisper_wer = evaluate.load("hf_components/metrics/whisper_wer")
+    >>> result = whisper_wer.compute(predictions=["Mr. Brown won't go."], references=["mister brown will not come"])
+    >>> result["wer"]
+    0.2
+"""
+
+_CITATION = """
+@inproceedings{radford2023robust,
+  title = {Robust Speech Recognition via Large-Scale Weak Supervision},
+  author = {Radford, Alec and Kim, Jong Wook and Xu, Tao and Brockman, Greg and McLeavey, Christine and Sutskever, Ilya},
+  booktitle = {International Conference on Machine Learning},
+  year = {2023}
+}
+"""
+
+
+class WhisperWer(evaluate.Metric):
+    """`evaluate.load("<path>/whisper_wer")`; arguments and results are described in `inputs_description`."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION, citation=_CITATION, inputs_description=_INPUTS,
+            features=Features({"predictions": Value("string"), "references": List(Value("string"))}),
+            reference_urls=["https://github.com/openai/whisper", "https://github.com/jitsi/jiwer"],
+        )
+
+    def add(self, *, prediction: str | None = None, reference: str | Sequence[str] | None = None) -> None:
+        """Add one utterance; `reference` is a text or a list of alternative texts."""
+        super().add(prediction=prediction, reference=_alternatives(reference))
+
+    def add_batch(self, *, predictions: Sequence[str] | None = None,
+                  references: Sequence[str | Sequence[str]] | None = None) -> None:
+        """Add several utterances; each reference is a text or a list of alternative texts."""
+        # With the two forms declared as alternative features, evaluate decides by the first utterance and writes the
+        # lists of later ones as their representation, "['a', 'b']".
+        references = references if references is None else [_alternatives(reference) for reference in references]
+        super().add_batch(predictions=predictions, references=references)
+
+    def _compute(self, predictions: Sequence[str], references: Sequence[str | Sequence[str]],
+                 groups: Sequence[str] | None = None, speakers: Sequence[str] | None = None,
+                 normalizer: str = "english", num_bootstrap: int = 1000, confidence: float = 0.95,
+                 seed: int = 0) -> dict:
+        if not len(predictions):
+            raise ValueError("there are no utterances to score")
+        counts = utterance_errors(predictions, references, normalizer)
+        speakers = _labels("speakers", speakers, len(counts["errors"]))
+        groups = _labels("groups", groups, len(counts["errors"]))
+
+        def figures(rows: np.ndarray) -> dict:
+            return _figures({name: values[rows] for name, values in counts.items()},
+                            None if speakers is None else speakers[rows], num_bootstrap, confidence, seed)
+
+        per_group = {} if groups is None else {str(group): figures(groups == group) for group in np.unique(groups)}
+        return {**figures(np.full(len(counts["errors"]), True)), "per_group": per_group}
+
+
+def _alternatives(reference: str | Sequence[str]) -> list[str]:
+    return [reference] if isinstance(reference, str) else reference
+
+
+def _labels(name: str, labels: Sequence[str] | None, utterances: int) -> np.ndarray | None:
+    if labels is None:
+        return None
+    labels = list(labels)
+    if len(labels) != utterances:
+        raise ValueError(f"{name} must give one label per utterance, got {len(labels)} for {utterances} utterances")
+    wrong = next((index for index, label in enumerate(labels) if not isinstance(label, str)), None)
+    if wrong is not None:
+        raise ValueError(f"{name}[{wrong}] must be a string, got {labels[wrong]!r}")
+    return np.array(labels, dtype=str)
+
+
+def _figures(counts: dict[str, np.ndarray], speakers: np.ndarray | None, num_bootstrap: int, confidence: float,
+             seed: int) -> dict:
+    errors, words = counts["errors"], counts["reference_words"]
+    character_errors, characters = counts["character_errors"], counts["reference_characters"]
+    by_speaker = None if speakers is None else sum_by_unit(np.stack([errors, words], axis=1), speakers)
+    return {
+        "wer": float(error_rate(errors.sum(), words.sum())),
+        "cer": float(error_rate(character_errors.sum(), characters.sum())),
+        "wer_clipped": float(error_rate(np.minimum(errors, words).sum(), words.sum())),
+        "cer_clipped": float(error_rate(np.minimum(character_errors, characters).sum(), characters.sum())),
+        "wer_interval": interval(errors, words, speakers, num_bootstrap, confidence, seed),
+        "wer_speaker_mean": None if speakers is None else float(error_rate(by_speaker[:, 0], by_speaker[:, 1]).mean()),
+        **{name: int(counts[name].sum()) for name in ("substitutions", "deletions", "insertions", "hits",
+                                                      "reference_words", "reference_characters")},
+        "utterances": len(errors),
+        "speakers": None if speakers is None else len(by_speaker),
+    }

@@ -1,0 +1,65 @@
+"""Plots as PNG, by matplotlib's object interface: no window system and no global state."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Okabe and Ito (https://jfly.uni-koeln.de/color/): told apart with any kind of colour vision. Yellow is too pale on
+# white for points and lines. Beyond seven the markers change, so that colour never stands alone.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+MARKERS = ("o", "^", "s", "X", "D")
+MAX_POINTS = 5000
+
+
+def plot_clusters(file: str | Path, points: np.ndarray, labels: Sequence[str], groups: Sequence[str],
+                  title: str = "", axis_name: str = "principal component") -> None:
+    """Two panels of the same points, coloured by cluster and by group; of many points a random 5000 are drawn.
+
+    Args:
+        file: PNG to write.
+        points: (utterances, 2).
+        labels: name of each point's cluster.
+        groups: name of each point's group.
+        title: above both panels.
+        axis_name: what the two axes are; they are numbered.
+    """
+    # A fixed order mixed by chance: utterances come sorted by group, and the last drawn would cover the others.
+    shown = np.random.default_rng(0).permutation(len(points))[:MAX_POINTS]
+    figure = Figure(figsize=(12, 6.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    _scatter(left, points, np.asarray(labels), shown, "by cluster")
+    _scatter(right, points, np.asarray(groups), shown, "by group")
+    for axes in (left, right):
+        axes.set_xlabel(f"{axis_name} 1")
+    left.set_ylabel(f"{axis_name} 2")
+    figure.savefig(file, dpi=120)
+
+
+def _scatter(axes: Axes, points: np.ndarray, names: np.ndarray, shown: np.ndarray, title: str) -> None:
+    for index, name in enumerate(np.unique(names)):
+        x, y = points[shown][names[shown] == name].T
+        axes.scatter(x, y, s=18 if len(points) > 500 else 30, alpha=0.75, linewidths=0,
+                     color=PALETTE[index % len(PALETTE)], marker=MARKERS[index // len(PALETTE) % len(MARKERS)],
+                     label=f"{name} ({np.count_nonzero(names == name)})")
+    axes.set_title(title)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False, fontsize=9)
+
+
+def plot_curves(file: str | Path, curves: dict[str, Sequence[float]], x_label: str, y_label: str, title: str,
+                x: Sequence[float] | None = None) -> None:
+    """Draw named curves over `x` (1, 2, ... by default) into a PNG."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for i, (name, values) in enumerate(curves.items()):
+        axes.plot(range(1, len(values) + 1) if x is None else x, values, label=name, color=PALETTE[i % len(PALETTE)])
+    axes.set(xlabel=x_label, ylabel=y_label, title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(file, dpi=120)

@@ -1,0 +1,139 @@
+"""`Seq2SeqTrainer` for speech: duration buckets, a loss that is right under accumulation, evaluation by WER."""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import datasets
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    ProgressCallback,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    WhisperProcessor,
+)
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from hf_components.scoring import score
+from hf_components.stages import write_json
+from hf_components.training.data import DurationBatchSampler, SpeechCollator, SpeechDataset
+from hf_components.transcription import transcribe
+
+logger = logging.getLogger(__name__)
+
+COMPLETE = "complete"  # marker of a usable checkpoint, written last
+TRAINED_WEIGHTS = "model.safetensors"
+
+
+@dataclass
+class SpeechTrainingArguments(Seq2SeqTrainingArguments):
+    """`Seq2SeqTrainingArguments` with the defaults of speech, and what only speech has."""
+
+    full_context_fraction: float = field(default=0.1, metadata={
+        "help": "Share of training batches with 30 s of audio context, which keep the checkpoint good in stock Whisper."})
+    time_masks: int = field(default=2, metadata={"help": "SpecAugment: masked stretches of time per utterance."})
+    time_mask_length: int = field(default=40, metadata={"help": "SpecAugment: longest masked stretch in mel frames (10 ms)."})
+    mel_masks: int = field(default=2, metadata={"help": "SpecAugment: masked bands of mel bins per utterance."})
+    mel_mask_width: int = field(default=10, metadata={"help": "SpecAugment: widest masked band in mel bins."})
+    max_new_tokens: int = field(default=225, metadata={"help": "Longest transcript in evaluation, in tokens."})
+    output_dir: str | None = field(default=None, metadata={"help": "Folder of the result."})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "Utterances per step and device."})
+    per_device_eval_batch_size: int = field(default=16, metadata={"help": "Utterances per evaluation batch and device."})
+    learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate; the default suits LoRA."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up, as steps or as a fraction of training below 1."})
+    eval_strategy: str = field(default="no", metadata={"help": "When to evaluate in training: no, steps or epoch."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to write checkpoints: no, steps or epoch."})
+    save_total_limit: int = field(default=2, metadata={"help": "Checkpoints kept; two, so that one is always whole."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between log entries."})
+    report_to: str = field(default="tensorboard", metadata={"help": "tensorboard, trackio, wandb, none, ..."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Kept False: batches come from our own collator."})
+
+
+class SpeechTrainer(Seq2SeqTrainer):
+    """Train a Whisper of `hf_components.whisper` on a prepared corpus.
+
+    Args:
+        model: model to train; only parameters that require gradients enter its checkpoints.
+        args: training arguments.
+        processor: of the checkpoint.
+        corpus: training rows, audio not decoded.
+        eval_corpus: rows that `evaluate` transcribes and scores.
+        expert_weights: `(utterances, experts)` given to the model for each training row.
+    """
+
+    def __init__(self, model: PreTrainedModel, args: SpeechTrainingArguments, processor: WhisperProcessor,
+                 corpus: datasets.Dataset, eval_corpus: datasets.Dataset | None = None, expert_weights=None, **kwargs):
+        collator = SpeechCollator(processor.feature_extractor, time_masks=args.time_masks, seed=args.seed,
+                                  time_mask_length=args.time_mask_length, mel_masks=args.mel_masks,
+                                  mel_mask_width=args.mel_mask_width)
+        super().__init__(model=model, args=args, data_collator=collator, processing_class=processor, eval_dataset=eval_corpus,
+                         train_dataset=SpeechDataset(corpus, processor, expert_weights), **kwargs)
+        self.durations = corpus["duration"]
+        if not self.is_world_process_zero():
+            self.remove_callback(ProgressCallback)
+            self.remove_callback(PrinterCallback)
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        sampler = DurationBatchSampler(self.durations, self._train_batch_size, self.args.seed, self.args.full_context_fraction)
+        return self.accelerator.prepare(torch.utils.data.DataLoader(
+            self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers, pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers))
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval", **kwargs) -> dict:
+        """Transcribe and score; text is decoded batch by batch and no logits are kept.
+
+        Returns:
+            WER, CER and counts of the `whisper_wer` metric, each key prefixed; per-group WER as `<prefix>_wer_<group>`.
+        """
+        corpus, start = eval_dataset or self.eval_dataset, time.time()
+        texts = transcribe(self.accelerator.unwrap_model(self.model), self.processing_class, corpus, description="evaluating",
+                           batch_size=self.args.eval_batch_size, max_new_tokens=self.args.max_new_tokens)
+        scores = score(texts, corpus["text"], corpus["group"], corpus["speaker_id"], num_bootstrap=0)
+        metrics = {f"{metric_key_prefix}_{key}": value for key, value in scores.items() if isinstance(value, (int, float))}
+        for group, values in scores["per_group"].items():
+            metrics[f"{metric_key_prefix}_wer_{group}"] = values["wer"]
+        metrics[f"{metric_key_prefix}_runtime"] = round(time.time() - start, 1)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def train(self, resume_from_checkpoint: bool | str | None = None, **kwargs):
+        """As `Trainer.train`; `True` resumes from the last complete checkpoint, if there is one."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+
+    def _save_checkpoint(self, model, trial):
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            write_json(folder / COMPLETE, {"step": self.state.global_step})
+
+    def _save(self, output_dir=None, state_dict=None):
+        # A checkpoint holds what is trained: of an adapted large-v3, megabytes instead of gigabytes.
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        state_dict = self.accelerator.unwrap_model(self.model).state_dict() if state_dict is None else state_dict
+        trained = {name: state_dict[name].contiguous() for name, parameter in self.model.named_parameters()
+                   if parameter.requires_grad}
+        save_file(trained, folder / TRAINED_WEIGHTS, metadata={"format": "pt"})
+        write_json(folder / "base.json", {"base_model": self.model.name_or_path})
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        weights = load_file(Path(resume_from_checkpoint) / TRAINED_WEIGHTS)
+        unexpected = self.model.load_state_dict(weights, strict=False).unexpected_keys
+        if unexpected:
+            raise ValueError(f"{resume_from_checkpoint} is of another model: it has {unexpected[0]}")
+
+
+def last_complete_checkpoint(folder: str | Path) -> str | None:
+    """The highest checkpoint whose marker was written; one that a kill interrupted is passed over."""
+    checkpoints = [path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (path / COMPLETE).exists()]
+    return str(max(checkpoints, key=lambda path: int(path.name.split("-")[1]))) if checkpoints else None

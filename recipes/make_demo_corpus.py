@@ -1,0 +1,54 @@
+"""Make a demo corpus spoken by eSpeak NG: four groups of synthetic speakers in the speaker-JSON layout.
+
+accelerate launch --config_file accelerate_configs/cpu.yaml \\
+    recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/default.yaml
+"""
+
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from dataset_scripts.demo_speakers import write_demo_corpus
+from hf_components.arguments import parse_arguments
+from hf_components.logs import run_recipe
+from hf_components.stages import run_stage
+
+
+@dataclass
+class Arguments:
+    output_dir: str = field(default="data/demo_speakers", metadata={"help": "Folder of the corpus."})
+    train_speakers: int = field(default=4, metadata={"help": "Speakers of each of the four groups in Train."})
+    dev_speakers: int = field(default=2, metadata={"help": "Speakers of each group in Dev; none of them is in Train."})
+    utterances_per_speaker: int = field(default=24, metadata={"help": "Recordings of each speaker, about 2.5 s each."})
+    seed: int = field(default=0, metadata={"help": "Decides voices, sentences and noise."})
+    resume: bool = field(default=False, metadata={"help": "Skip the work if its result is there and nothing changed."})
+
+
+def main(argv: list[str] | None = None) -> dict:
+    (args,) = parse_arguments(Arguments, argv, __doc__)
+    console = Console(stderr=True)
+    metrics = run_stage(
+        args.output_dir,
+        lambda folder: {"rows": write_demo_corpus(
+            folder, train_speakers=args.train_speakers, dev_speakers=args.dev_speakers,
+            utterances=args.utterances_per_speaker, seed=args.seed,
+            progress=lambda speakers: track(speakers, "Speaking", console=console))},
+        config=args, resume=args.resume)
+    console.print(summary(metrics["rows"], args.output_dir))
+    return metrics
+
+
+def summary(rows: list[dict], title: str) -> Table:
+    table = Table("split", "group", title=title)
+    for column in ("speakers", "utterances", "minutes", "Hz"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(row["split"], row["group"], str(row["speakers"]), str(row["utterances"]), f"{row['minutes']:.1f}",
+                      str(row["sample_rate"]))
+    return table
+
+
+if __name__ == "__main__":
+    run_recipe(main)

@@ -1,0 +1,205 @@
+"""Imports point downward, closed folders stay closed, sound files and pickles are opened in one place each."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = {"recipes", "dataset_scripts", "hf_components", "tests", "benchmarks"}
+RECIPES = {path.stem for path in ROOT.glob("recipes/*.py")} - {"__init__"}
+CLOSED = re.compile(r"hf_components/(whisper|acoustic_units|unit_hifigan|metrics/[^/]+)/")
+
+MAY_OPEN_SOUND = {"hf_components/audio.py"}
+MAY_WRITE_SOUND = {"dataset_scripts/demo_speakers.py"}
+SOUND_LIBRARIES = {"soundfile", "torchaudio", "librosa", "torchcodec", "audioread", "pydub", "wave", "scipy.io.wavfile"}
+SOUND_FUNCTIONS = {"load_audio", "ffmpeg_read"}  # of transformers and whisper
+
+MAY_UNPICKLE = {"hf_components/training/checkpoints.py"}  # optimizer state of training checkpoints
+PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def imported(path: str, source: str) -> Iterator[tuple[int, str, bool]]:
+    """`(line, dotted name, is relative)` of each import anywhere in `source`, relative ones made absolute.
+
+    `from a import b` yields `a.b`: whether b is a module or a name in one, its prefix tells.
+    """
+    folder = PurePosixPath(path).parent.parts
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name, False) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(folder[: len(folder) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            yield from ((node.lineno, f"{module}.{alias.name}", bool(node.level)) for alias in node.names)
+        elif isinstance(node, ast.Call) and _callee(node) in ("import_module", "__import__"):
+            first = node.args[0] if node.args else None
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                yield node.lineno, first.value, False
+
+
+def directions(path: str, source: str) -> list[str]:
+    """Imports of our own modules that the layering forbids."""
+    found = []
+    closed = CLOSED.match(path)
+    for line, name, relative in imported(path, source):
+        top = name.split(".")[0]
+        if top in RECIPES:  # a launched recipe finds its neighbours without the folder's name
+            top, name = "recipes", f"recipes.{name}"
+        if top not in OURS and not (closed and relative):
+            continue
+        where = f"{path}:{line} imports {name}: "
+        if closed:
+            if not relative or not f"{name.replace('.', '/')}/".startswith(closed.group()):
+                found.append(where + f"{closed.group()} is copied to the Hub alone; import siblings only, as `from .x`")
+        elif top in ("tests", "benchmarks"):
+            found.append(where + "nothing imports tests or benchmarks")
+        elif path.startswith("hf_components/") and top != "hf_components":
+            found.append(where + "hf_components imports upward")
+        elif path.startswith("dataset_scripts/") and top == "recipes":
+            found.append(where + "dataset_scripts imports upward")
+        elif path.startswith("recipes/") and top == "recipes":
+            step = (name.split(".") + [""])[1]
+            if not _is_pipeline(PurePosixPath(path).stem) or _is_pipeline(step):
+                found.append(where + "only a pipeline imports recipes, and only steps")
+    return found
+
+
+def sounds(path: str, source: str) -> list[str]:
+    """Imports with which a file could open a sound file."""
+    if path in MAY_OPEN_SOUND:
+        return []
+    found = []
+    for line, name, relative in imported(path, source):
+        foreign = not relative and name.split(".")[0] not in OURS
+        library = foreign and _inside(name, SOUND_LIBRARIES)
+        function = foreign and name.split(".")[-1] in SOUND_FUNCTIONS
+        if function or (library and not (path in MAY_WRITE_SOUND and name.split(".")[0] == "soundfile")):
+            found.append(f"{path}:{line} imports {name}: sound files are opened in {', '.join(MAY_OPEN_SOUND)} only")
+    return found
+
+
+def pickles(path: str, source: str) -> list[str]:
+    """Ways to read or write a pickle."""
+    if path in MAY_UNPICKLE:
+        return []
+    found = [f"{path}:{line} imports {name}" for line, name, relative in imported(path, source)
+             if not relative and (_inside(name, PICKLES) or name in ("torch.load", "torch.save"))]
+    tree = ast.parse(source)
+    torch_names = {alias.asname or alias.name for node in ast.walk(tree) if isinstance(node, ast.Import)
+                   for alias in node.names if alias.name == "torch"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in ("load", "save") and _is_name(node.value, torch_names):
+            found.append(f"{path}:{node.lineno} uses torch.{node.attr}")
+        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle" and not _is_false(node.value):
+            found.append(f"{path}:{node.value.lineno} allows pickle")
+    return [f"{line}: learned things are safetensors, JSON or Parquet" for line in found]
+
+
+def _inside(name: str, modules: set[str]) -> bool:
+    return any(f"{name}.".startswith(f"{module}.") for module in modules)
+
+
+def _is_pipeline(stem: str) -> bool:
+    return re.fullmatch(r"run_\w+_pipeline", stem) is not None
+
+
+def _is_name(node: ast.expr, names: set[str]) -> bool:
+    return isinstance(node, ast.Name) and node.id in names
+
+
+def _is_false(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is False
+
+
+def _callee(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+FILES = sorted(path.relative_to(ROOT).as_posix() for folder in ("recipes", "dataset_scripts", "hf_components")
+               for path in (ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("rule", [directions, sounds, pickles])
+@pytest.mark.parametrize("path", FILES)
+def test_file_keeps_the_rule(rule, path):
+    found = rule(path, (ROOT / path).read_text())
+    assert not found, "\n".join(found)
+
+
+def test_there_is_something_to_check():
+    assert {"hf_components/audio.py", "hf_components/stages.py"} <= set(FILES)
+    assert any(CLOSED.match(path) for path in FILES)
+
+
+MOE = "hf_components/whisper/modeling_moe_whisper.py"
+
+
+@pytest.mark.parametrize(("rule", "path", "source"), [
+    (directions, "hf_components/stages.py", "import dataset_scripts"),
+    (directions, "hf_components/stages.py", "from dataset_scripts.speaker_json import SpeakerJson"),
+    (directions, "hf_components/stages.py", "from recipes import prepare_corpus"),
+    (directions, "hf_components/stages.py", "def f():\n    import recipes.prepare_corpus"),
+    (directions, "hf_components/stages.py", "import importlib\nimportlib.import_module('recipes.x')"),
+    (directions, "hf_components/stages.py", "from tests.conftest import ROOT"),
+    (directions, "hf_components/stages.py", "from ..recipes import x"),
+    (directions, "hf_components/training/trainer.py", "from dataset_scripts import SpeakerJson"),
+    (directions, "hf_components/training/trainer.py", "if True:\n    from recipes.x import y"),
+    (directions, "dataset_scripts/speaker_json.py", "from recipes.prepare_corpus import main"),
+    (directions, "dataset_scripts/speaker_json.py", "import benchmarks.timing"),
+    (directions, "recipes/train_x.py", "from recipes.import_whisper import main"),
+    (directions, "recipes/train_x.py", "from recipes import import_whisper"),
+    (directions, "recipes/train_x.py", "from . import import_whisper"),
+    (directions, "recipes/train_x.py", "import import_whisper"),
+    (directions, "recipes/run_all_pipeline.py", "from recipes import run_moe_pipeline"),
+    (directions, MOE, "from hf_components.errors import UserError"),
+    (directions, MOE, "from hf_components.whisper.routed_lora import RoutedLinear"),
+    (directions, MOE, "from ..errors import UserError"),
+    (directions, MOE, "from .. import errors"),
+    (directions, MOE, "from ..whisper_wer import x"),
+    (directions, MOE, "def f():\n    from dataset_scripts import SpeakerJson"),
+    (directions, "hf_components/metrics/whisper_wer/whisper_wer.py", "from hf_components.metrics.other import x"),
+    (directions, "hf_components/metrics/whisper_wer/whisper_wer.py", "from ..other import x"),
+    (directions, "hf_components/acoustic_units/modeling.py", "from ..unit_hifigan import x"),
+    (sounds, "recipes/train_x.py", "import soundfile as sf"),
+    (sounds, "dataset_scripts/speaker_json.py", "from soundfile import read"),
+    (sounds, "dataset_scripts/speaker_json.py", "def f():\n    import torchaudio.functional as F"),
+    (sounds, "hf_components/stages.py", "import librosa"),
+    (sounds, "hf_components/stages.py", "from scipy.io import wavfile"),
+    (sounds, "hf_components/stages.py", "from torchcodec.decoders import AudioDecoder"),
+    (sounds, "hf_components/stages.py", "from transformers.audio_utils import load_audio"),
+    (sounds, "dataset_scripts/demo_speakers.py", "import torchaudio"),
+    (sounds, MOE, "import wave"),
+    (pickles, "hf_components/stages.py", "import pickle"),
+    (pickles, "hf_components/stages.py", "from joblib import dump"),
+    (pickles, "recipes/train_x.py", "def f():\n    import dill"),
+    (pickles, "recipes/train_x.py", "import torch\ntorch.load('x')"),
+    (pickles, "recipes/train_x.py", "import torch as t\nt.save({}, 'x')"),
+    (pickles, "recipes/train_x.py", "from torch import load"),
+    (pickles, "recipes/train_x.py", "import numpy as np\nnp.load('x', allow_pickle=True)"),
+])
+def test_rule_finds_what_it_forbids(rule, path, source):
+    found = rule(path, source)
+    assert found
+    assert found[0].startswith(f"{path}:")
+
+
+@pytest.mark.parametrize(("rule", "path", "source"), [
+    (directions, "recipes/train_x.py", "from hf_components.whisper import x\nfrom dataset_scripts import SpeakerJson"),
+    (directions, "recipes/run_all_pipeline.py", "from recipes import import_whisper\nimport import_whisper"),
+    (directions, "dataset_scripts/speaker_json.py", "from hf_components.audio import decode\nfrom .transcripts import x"),
+    (directions, "hf_components/scoring.py", "from hf_components.metrics.whisper_wer.bootstrap import x"),
+    (directions, "hf_components/training/trainer.py", "from ..whisper import x\nfrom .collators import y"),
+    (directions, MOE, "import torch\nfrom .routed_lora import RoutedLinear\nfrom . import adapters"),
+    (sounds, "hf_components/audio.py", "import soundfile"),
+    (sounds, "dataset_scripts/demo_speakers.py", "import soundfile"),
+    (sounds, "recipes/train_x.py", "from hf_components.audio import load_audio"),
+    (pickles, "hf_components/training/checkpoints.py", "import torch\ntorch.load('x')"),
+    (pickles, "recipes/train_x.py", "import numpy as np\nnp.load('x', allow_pickle=False)\nnp.save('x', 1)"),
+])
+def test_rule_lets_pass_what_it_allows(rule, path, source):
+    assert rule(path, source) == []
