@@ -89,17 +89,17 @@ GROUPS = {
 }
 
 
-def write_demo_corpus(folder: str | Path, *, train_speakers: int = 4, dev_speakers: int = 2, utterances: int = 24,
+def write_demo_corpus(folder: str | Path, *, train_speakers: int = 4, dev_speakers: int = 2, utterances_per_speaker: int = 24,
                       seed: int = 0, progress: Callable[[Iterator], Iterator] = iter) -> list[dict]:
     """Write `Train|Dev/<speaker_id>/<speaker_id>.json` and the speaker's FLAC files beside it.
 
-    The same arguments give the same bytes. More speakers or more utterances only add files: each speaker is a pure
+    The same arguments give the same bytes. More speakers or utterances leave the other recordings alone: a speaker is a pure
     function of (seed, split, group, number), and each recording of the speaker and its position.
 
     Args:
         folder: exists, or is made.
         train_speakers, dev_speakers: per group.
-        utterances: per speaker.
+        utterances_per_speaker: each a sentence of its own.
         progress: wraps the iterator over speakers.
     Returns:
         one row per split and group: split, group, speakers, utterances, minutes, sample_rate.
@@ -107,19 +107,19 @@ def write_demo_corpus(folder: str | Path, *, train_speakers: int = 4, dev_speake
         UserError: a number is out of range.
     """
     for name, value, most in (("train_speakers", train_speakers, 100), ("dev_speakers", dev_speakers, 100),
-                              ("utterances", utterances, MOST_UTTERANCES)):
+                              ("utterances_per_speaker", utterances_per_speaker, MOST_UTTERANCES)):
         if not 1 <= value <= most:
             raise UserError(f"`{name}` must lie in [1, {most}], got {value}")
     speakers = [draw_speaker(seed, split, group, number) for group in GROUPS
                 for split, count in (("Train", train_speakers), ("Dev", dev_speakers)) for number in range(count)]
     rows: dict[tuple, dict] = {}
     for speaker in progress(speakers):
-        seconds, sample_rate = _write_speaker(Path(folder), speaker, utterances, seed)
+        seconds, sample_rate = _write_speaker(Path(folder), speaker, utterances_per_speaker, seed)
         row = rows.setdefault((speaker.split, speaker.group), {
             "split": speaker.split, "group": speaker.group, "speakers": 0, "utterances": 0, "minutes": 0.0,
             "sample_rate": sample_rate})
         row["speakers"] += 1
-        row["utterances"] += utterances
+        row["utterances"] += utterances_per_speaker
         row["minutes"] += seconds / 60
     return [rows[key] for key in sorted(rows, reverse=True)]
 

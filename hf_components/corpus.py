@@ -1,5 +1,7 @@
 """Load a prepared corpus (see `recipes/prepare_corpus.py`) and decode its audio."""
 
+import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,15 @@ def sample_rows(corpus: Dataset, size: int, seed: int) -> Dataset:
     if size >= len(corpus):
         return corpus
     return corpus.select(sorted(np.random.default_rng(seed).choice(len(corpus), size, replace=False).tolist()))
+
+
+def describe_corpus(path_or_hub_id: str | Path) -> dict:
+    """Rows per split, hours in all, and rejected rows per reason where the corpus lies on this disk."""
+    corpus = load_corpus(path_or_hub_id)
+    rejected = Path(path_or_hub_id) / "rejected.jsonl"
+    reasons = [json.loads(line)["reason"] for line in rejected.read_text().splitlines()] if rejected.exists() else []
+    return {"name": Path(path_or_hub_id).name, "rows": {name: len(rows) for name, rows in corpus.items()},
+            "hours": sum(sum(rows["duration"]) for rows in corpus.values()) / 3600, "rejected": dict(Counter(reasons))}
 
 
 def _load(path_or_hub_id: str | Path) -> DatasetDict:

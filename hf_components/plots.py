@@ -63,3 +63,20 @@ def plot_curves(file: str | Path, curves: dict[str, Sequence[float]], x_label: s
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(file, dpi=120)
+
+
+def plot_bars(file: str | Path, series: dict[str, Sequence[float]], categories: Sequence[str], y_label: str,
+              title: str) -> None:
+    """Draw grouped bars, one group per category and one bar per series, each with its value, into a PNG."""
+    width = 0.8 / len(series)
+    figure = Figure(figsize=(max(7.0, 0.55 * len(series) * len(categories)), 4.2), layout="constrained")
+    axes = figure.subplots()
+    for i, (name, values) in enumerate(series.items()):
+        positions = np.arange(len(categories)) + (i - (len(series) - 1) / 2) * width
+        bars = axes.bar(positions, values, 0.92 * width, label=name, color=PALETTE[i % len(PALETTE)])
+        axes.bar_label(bars, fmt="%.0f", fontsize=7)
+    axes.set(ylabel=y_label, title=title, xticks=range(len(categories)))
+    axes.set_xticklabels(categories)
+    axes.legend(frameon=False, fontsize=8, ncols=min(3, len(series)), loc="upper center", bbox_to_anchor=(0.5, -0.08))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=120)

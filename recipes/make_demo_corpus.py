@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> dict:
         args.output_dir,
         lambda folder: {"rows": write_demo_corpus(
             folder, train_speakers=args.train_speakers, dev_speakers=args.dev_speakers,
-            utterances=args.utterances_per_speaker, seed=args.seed,
+            utterances_per_speaker=args.utterances_per_speaker, seed=args.seed,
             progress=lambda speakers: track(speakers, "Speaking", console=console))},
         config=args, resume=args.resume)
     console.print(summary(metrics["rows"], args.output_dir))

@@ -108,6 +108,11 @@ class SpeechTrainer(Seq2SeqTrainer):
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
 
+    @property
+    def last_loss(self) -> float | None:
+        """The newest training loss in the log, None if training ended before the first entry."""
+        return next((entry["loss"] for entry in reversed(self.state.log_history) if "loss" in entry), None)
+
     def _save_checkpoint(self, model, trial):
         super()._save_checkpoint(model, trial)
         if self.args.should_save:

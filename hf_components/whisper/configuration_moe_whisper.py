@@ -5,6 +5,7 @@ from transformers import WhisperConfig
 ROUTINGS = ("hard", "top_k", "soft")
 MIXTURES = ("weights", "logits")
 AUDIO_CONTEXTS = ("dynamic", "full")
+TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
 class MoeWhisperConfig(WhisperConfig):
@@ -30,8 +31,8 @@ class MoeWhisperConfig(WhisperConfig):
         target_modules: names of the linear layers that carry experts.
         shared_expert (`bool`): one more LoRA that every utterance carries with weight 1.
         audio_context (`str`): `"dynamic"` lets `generate` cut each segment to its speech, `"full"` keeps 30 s.
-        min_audio_context (`int`): mel frames that a dynamic context keeps at least. Weights never trained on short
-            input need about 1000; below, they loop.
+        min_audio_context (`int`): mel frames that a dynamic context keeps at least (default 1000, or the window if that
+            is shorter). Weights never trained on short input need about 1000; below, they loop.
     """
 
     num_experts: int = 4
@@ -46,10 +47,10 @@ class MoeWhisperConfig(WhisperConfig):
     lora_rank: int = 8
     lora_alpha: float | int = 16
     lora_dropout: float | int = 0.0
-    target_modules: list[str] | tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+    target_modules: list[str] | tuple[str, ...] = TARGETS
     shared_expert: bool = False
     audio_context: str = "full"
-    min_audio_context: int = 1000
+    min_audio_context: int | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
@@ -58,6 +59,8 @@ class MoeWhisperConfig(WhisperConfig):
             self.experts_per_utterance = min(2, self.num_experts)
         if self.router_layer is None:
             self.router_layer = max(1, self.encoder_layers // 2)
+        if self.min_audio_context is None:
+            self.min_audio_context = min(1000, 2 * self.max_source_positions)
         self.check()
 
     def check(self) -> None:
@@ -74,6 +77,9 @@ class MoeWhisperConfig(WhisperConfig):
         _one_of("routing", self.routing, ROUTINGS)
         _one_of("mixture", self.mixture, MIXTURES)
         _one_of("audio_context", self.audio_context, AUDIO_CONTEXTS)
+        unknown = [name for name in self.target_modules if name not in TARGETS]
+        if unknown or not self.target_modules:
+            raise ValueError(f"`target_modules` must be some of {', '.join(TARGETS)}, got {', '.join(unknown) or 'none'}.")
         if self.router_temperature <= 0:
             raise ValueError(f"`router_temperature` must be positive, got {self.router_temperature}.")
         if self.router_noise_std < 0:

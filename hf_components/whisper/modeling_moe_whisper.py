@@ -125,6 +125,8 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
 
         mixture_weights = None
         if self.config.mixture == "logits" and (expert_weights is not None or self.config.routing != "hard"):
+            if not bool(weights.any(-1).all()):
+                raise ValueError("`expert_weights` must hold at least one positive weight per row to mix probabilities.")
             mixture_weights, weights = self.active_experts(weights, all_experts=expert_weights is not None)
             hidden_states = hidden_states.repeat_interleave(weights.shape[1], dim=0)  # (batch * k, positions, d_model)
         self.state.expert_weights = row_weights(weights, self.config)
@@ -293,8 +295,11 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
                              "or lower `router_layer`.")
         for name, layer in layers.items():
             if name in stacked:
-                layer.lora_a.copy_(stacked[name][0])
-                layer.lora_b.copy_(stacked[name][1])
+                for parameter, value in zip((layer.lora_a, layer.lora_b), stacked[name], strict=True):
+                    if value.shape != parameter.shape:
+                        raise ValueError(f"experts must fit their base model: {name} takes {tuple(parameter.shape)}, got "
+                                         f"{tuple(value.shape)}.")
+                    parameter.copy_(value)
             else:
                 layer.lora_b.zero_()
 

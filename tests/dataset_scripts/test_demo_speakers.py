@@ -20,7 +20,7 @@ from hf_components.errors import UserError
 pytestmark = pytest.mark.unit
 espeakng_loader = pytest.importorskip("espeakng_loader", reason="the wheel espeakng-loader is not installed")
 
-SIZE = {"train_speakers": 2, "dev_speakers": 1, "utterances": 2}
+SIZE = {"train_speakers": 2, "dev_speakers": 1, "utterances_per_speaker": 2}
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -70,7 +70,7 @@ def test_same_bytes_in_another_process(corpus, tmp_path):
 
 
 def test_larger_corpus_contains_the_smaller_one(corpus, tmp_path):
-    write_demo_corpus(tmp_path, train_speakers=3, dev_speakers=1, utterances=3)
+    write_demo_corpus(tmp_path, train_speakers=3, dev_speakers=1, utterances_per_speaker=3)
     larger, smaller = digests(tmp_path), digests(corpus)
     audio = {name for name in smaller if name.endswith(".flac")}
     assert audio and all(larger[name] == smaller[name] for name in audio)
@@ -121,7 +121,7 @@ def test_sentences_are_filled_in_different_and_of_their_split():
         assert all(split_of(text) == split and "{" not in text for text in made)
 
 
-@pytest.mark.parametrize("name", ["train_speakers", "dev_speakers", "utterances"])
+@pytest.mark.parametrize("name", ["train_speakers", "dev_speakers", "utterances_per_speaker"])
 def test_size_out_of_range(tmp_path, name):
     with pytest.raises(UserError, match=rf"`{name}` must lie in \[1, .*got 0"):
         write_demo_corpus(tmp_path, **{name: 0})

@@ -1,0 +1,185 @@
+"""Benchmark recognisers on one fixed sample: a row per system, every row on the same utterances."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from rich.table import Table
+from tqdm.auto import tqdm
+from transformers import WhisperProcessor
+
+from hf_components.audio import log_mel
+from hf_components.corpus import sample_rows, waveforms
+from hf_components.errors import UserError
+from hf_components.scoring import compare, score
+from hf_components.stages import write_json
+from hf_components.transcription import duration_batches
+from hf_components.whisper import MoeWhisperForConditionalGeneration
+
+
+@dataclass
+class Row:
+    """One system's transcripts of the sample, in its order."""
+
+    name: str
+    audio_context: str
+    texts: list[str]
+    seconds: float
+
+
+def fixed_sample(corpus: datasets.Dataset, file: Path, size: int, seed: int) -> datasets.Dataset:
+    """The utterances named in `file`, which is written by seed if it does not exist.
+
+    The file is kept until someone deletes it, so that figures of different days stand on the same utterances.
+
+    Raises:
+        UserError: the file names utterances that the corpus does not have.
+    """
+    if not file.exists():
+        sample = sample_rows(corpus, size, seed)
+        if PartialState().is_main_process:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, {"size": len(sample), "seed": seed, "ids": sample["id"][:]})
+        PartialState().wait_for_everyone()
+        return sample
+    ids = json.loads(file.read_text())["ids"]
+    rows = {name: row for row, name in enumerate(corpus["id"])}
+    missing = [name for name in ids if name not in rows]
+    if missing:
+        raise UserError(f"{file} names {len(missing)} utterances that the corpus lacks, {missing[0]} for one; delete it to "
+                        "draw another sample")
+    return corpus.select([rows[name] for name in ids])
+
+
+def run_row(name: str, audio_context: str, transcribe: Callable[[], list[str]]) -> Row:
+    """Run one system and take its time."""
+    start = time.perf_counter()
+    texts = transcribe()
+    return Row(name, audio_context, texts, time.perf_counter() - start)
+
+
+@torch.inference_mode()
+def over_corpus(compute: Callable[[torch.Tensor, list[int]], torch.Tensor], model: MoeWhisperForConditionalGeneration,
+                processor: WhisperProcessor, corpus: datasets.Dataset, batch_size: int, description: str) -> torch.Tensor:
+    """Apply `compute(features, indices) -> (batch, ...)` to a corpus by batches; results in corpus order."""
+    state = PartialState()
+    found: list[tuple[int, np.ndarray]] = []
+    batches = duration_batches(corpus["duration"], batch_size)[state.process_index :: state.num_processes]
+    for indices in tqdm(batches, desc=description, unit="batch", disable=not state.is_main_process):
+        features = log_mel(processor.feature_extractor, waveforms(corpus.select(indices)))
+        features = model.prepare_audio_context(features.to(model.device, model.dtype))
+        found += zip(indices, compute(features, indices).cpu().numpy(), strict=True)
+    if state.num_processes > 1:
+        found = gather_object(found)
+    return torch.from_numpy(np.stack([value for _, value in sorted(found, key=lambda pair: pair[0])]))
+
+
+def corpus_gates(model: MoeWhisperForConditionalGeneration, processor: WhisperProcessor, corpus: datasets.Dataset,
+                 batch_size: int) -> torch.Tensor:
+    """The router's gates `(utterances, experts)`."""
+    return over_corpus(lambda features, _: model.route(features), model, processor, corpus, batch_size, "gates")
+
+
+def oracle_weights(model: MoeWhisperForConditionalGeneration, processor: WhisperProcessor, corpus: datasets.Dataset,
+                   batch_size: int) -> torch.Tensor:
+    """One-hot weights `(utterances, experts)` of the expert to which each reference is most likely.
+
+    It reads the references, so it is what a perfect router could reach at most (by loss), not a system.
+    """
+    tokenizer = processor.tokenizer
+    labels = [torch.tensor(tokenizer(text).input_ids[1:]) for text in corpus["text"]]
+
+    def compute(features: torch.Tensor, indices: list[int]) -> torch.Tensor:
+        padded = torch.nn.utils.rnn.pad_sequence([labels[i] for i in indices], batch_first=True, padding_value=-100)
+        losses = model.expert_losses(features, padded.to(features.device))
+        return torch.nn.functional.one_hot(losses.argmin(-1), model.config.num_experts).float()
+
+    return over_corpus(compute, model, processor, corpus, batch_size, "oracle")
+
+
+def judge(rows: list[Row], corpus: datasets.Dataset, *, baseline: str, num_bootstrap: int, seed: int) -> dict:
+    """Score every row, and compare it with the baselines on the same utterances.
+
+    Args:
+        rows: systems; the first is the zero-shot one.
+        baseline: name of the row that mixtures are compared with besides the first.
+    Returns:
+        `rows` (name -> figures of the `whisper_wer` metric, audio context, real-time factor) and `differences`
+        (list of paired comparisons, b - a).
+    """
+    references, speakers = corpus["text"][:], corpus["speaker_id"][:]
+    audio_seconds = sum(corpus["duration"])
+    figures = {}
+    for row in rows:
+        figures[row.name] = {
+            "audio_context": row.audio_context, "seconds": round(row.seconds, 2),
+            "real_time_factor": round(row.seconds / audio_seconds, 4),
+            **score(row.texts, references, corpus["group"][:], speakers, num_bootstrap=num_bootstrap, seed=seed),
+        }
+    by_name, differences = {row.name: row for row in rows}, []
+    for row in rows[1:]:
+        for other in dict.fromkeys((rows[0].name, baseline)):
+            if other in by_name and other != row.name:
+                difference = compare(by_name[other].texts, row.texts, references, speakers, num_bootstrap=num_bootstrap,
+                                     seed=seed)
+                differences.append({"a": other, "b": row.name, **difference})
+    return {"rows": figures, "differences": differences}
+
+
+def write_transcripts(file: Path, rows: list[Row], corpus: datasets.Dataset) -> None:
+    """One JSON line per utterance: reference and what each system wrote."""
+    with file.open("w") as lines:
+        for i, row in enumerate(corpus.remove_columns("audio")):
+            texts = {system.name: system.texts[i] for system in rows}
+            line = {"id": row["id"], "speaker_id": row["speaker_id"], "group": row["group"], "reference": row["text"], **texts}
+            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def write_gates(file: Path, gates: torch.Tensor, oracle: torch.Tensor, corpus: datasets.Dataset) -> None:
+    """One JSON line per utterance: the router's gates, its choice, and the oracle's."""
+    with file.open("w") as lines:
+        for i, row in enumerate(corpus.select_columns(["id", "speaker_id", "group"])):
+            line = {**row, "gates": [round(float(gate), 5) for gate in gates[i]], "expert": int(gates[i].argmax()),
+                    "oracle_expert": int(oracle[i].argmax())}
+            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def routing_summary(gates: torch.Tensor, oracle: torch.Tensor, groups: list[str]) -> dict:
+    """Share of utterances per expert, overall and per group, mean entropy (nats), agreement with the oracle."""
+    best, experts = gates.argmax(-1), gates.shape[-1]
+    log_gates = gates.clamp(min=1e-9).log()
+    of_group = np.asarray(groups)
+    return {
+        "usage": torch.bincount(best, minlength=experts).div(len(best)).tolist(),
+        "usage_per_group": {group: torch.bincount(best[of_group == group], minlength=experts)
+                            .div(int((of_group == group).sum())).tolist() for group in sorted(set(groups))},
+        "gate_entropy": float(-(gates * log_gates).sum(-1).mean()),
+        "oracle_agreement": float((best == oracle.argmax(-1)).float().mean()),
+    }
+
+
+def summary_table(result: dict) -> Table:
+    """WER with interval per system, and per group."""
+    groups = sorted({group for row in result["rows"].values() for group in row["per_group"]})
+    table = Table(title=f"WER on {result['sample']['utterances']} utterances of {result['sample']['speakers']} speakers, split "
+                        f"{result['sample']['split']}")
+    for heading in ("system", "context", "WER", "95 % interval", "CER", "RTF", *groups):
+        table.add_column(heading, justify="left" if heading in ("system", "context") else "right")
+    for name, row in result["rows"].items():
+        interval = row["wer_interval"]
+        table.add_row(name, row["audio_context"], percent(row["wer"]),
+                      "" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}", percent(row["cer"]),
+                      f"{row['real_time_factor']:.2f}",
+                      *(percent(row["per_group"][group]["wer"]) if group in row["per_group"] else "" for group in groups))
+    return table
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}"

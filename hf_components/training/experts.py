@@ -1,0 +1,84 @@
+"""LoRA experts between stages: build them on a base model, save what was trained, load it again."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from transformers import WhisperConfig
+
+from hf_components.errors import UserError
+from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWhisperForConditionalGeneration
+from hf_components.whisper.routed_lora import UtteranceRouter
+
+WEIGHTS = "experts.safetensors"
+
+
+@dataclass
+class ExpertArguments:
+    """Size and place of the LoRA experts."""
+
+    lora_rank: int = field(default=8, metadata={"help": "rank of each expert"})
+    lora_alpha: float = field(default=16, metadata={"help": "scale: alpha / rank"})
+    lora_dropout: float = field(default=0.1, metadata={"help": "dropout before each expert"})
+    target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
+        metadata={"help": "linear layers that carry experts"})
+    shared_expert: bool = field(default=True, metadata={
+        "help": "one more LoRA that every utterance carries, so that the experts learn differences"})
+
+
+def build_experts(base: DynamicContextWhisper, args: ExpertArguments, num_experts: int,
+                  router_layer: int) -> MoeWhisperForConditionalGeneration:
+    """Fresh experts above `router_layer`; with one expert the shared one would only double it and is left out.
+
+    Raises:
+        UserError: a size out of its range.
+    """
+    try:
+        return MoeWhisperForConditionalGeneration.from_base(
+            base, num_experts=num_experts, router_layer=router_layer, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha,
+            lora_dropout=args.lora_dropout, target_modules=args.target_modules,
+            shared_expert=args.shared_expert and num_experts > 1)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def save_trained_experts(model: MoeWhisperForConditionalGeneration, folder: Path) -> None:
+    """Write the LoRA weights and the configuration, and each expert as a PEFT adapter `expert_<i>`."""
+    model.config.save_pretrained(folder)
+    lora = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items() if ".lora_" in name}
+    save_file(lora, folder / WEIGHTS, metadata={"format": "pt"})
+    model.save_experts(folder)
+
+
+def load_trained_experts(base: DynamicContextWhisper, folder: str | Path, **config) -> MoeWhisperForConditionalGeneration:
+    """Put saved experts on their base model; `config` changes fields that do not concern weights.
+
+    Raises:
+        UserError: the folder holds no experts, they are of another base model, or a field is out of its range.
+    """
+    folder = Path(folder)
+    if not (folder / WEIGHTS).exists():
+        raise UserError(f"{folder} holds no {WEIGHTS}; --experts_dir takes the output folder of pretrain_experts")
+    own = MoeWhisperConfig().to_dict().keys() - WhisperConfig().to_dict().keys()
+    saved = MoeWhisperConfig.from_pretrained(folder)
+    try:
+        fields = {**{name: getattr(saved, name) for name in own}, **config}
+        model = MoeWhisperForConditionalGeneration.from_base(base, **fields)
+        model.load_state_dict(load_file(folder / WEIGHTS), strict=False)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"the experts in {folder} do not fit {base.name_or_path}: {error}") from error
+    return model
+
+
+def load_router(folder: str | Path) -> tuple[UtteranceRouter, int]:
+    """A pre-trained router and the encoder layer that it reads.
+
+    Raises:
+        UserError: the folder holds no router.
+    """
+    try:
+        return UtteranceRouter.load(folder)
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} holds no router ({Path(error.filename).name} is missing); --router_dir takes the output "
+                        "folder of pretrain_router") from error

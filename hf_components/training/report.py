@@ -1,0 +1,33 @@
+"""What a training run leaves to look at: its history as JSON and its curves as plots."""
+
+from pathlib import Path
+
+from hf_components.plots import plot_curves
+from hf_components.stages import write_json
+from hf_components.training.trainer import SpeechTrainer
+
+CURVES = {  # file: (keys of the log, title, y label)
+    "loss.png": (("loss",), "{title}: training loss", "nats per token"),
+    "routing.png": (("routing_entropy", "routing_alignment", "routing_load_balance", "routing_temperature"),
+                    "{title}: routing", "entropy, KL (nats); balance; temperature"),
+    "wer.png": (("eval_wer",), "{title}: WER in training", "WER"),
+}
+
+
+def save_history(trainer: SpeechTrainer, folder: Path, title: str) -> None:
+    """Write `history.json` and a plot for every kind of entry that the log has."""
+    history = trainer.state.log_history
+    write_json(folder / "history.json", history)
+    for file, (keys, heading, unit) in CURVES.items():
+        plot_history(folder / file, history, keys, heading.format(title=title), unit)
+    usage = sorted({key for entry in history for key in entry if key.startswith("usage_expert_")})
+    plot_history(folder / "usage.png", history, usage, f"{title}: share of routing per expert", "share")
+
+
+def plot_history(file: Path, history: list[dict], keys: tuple[str, ...] | list[str], title: str, unit: str) -> None:
+    """Plot the entries of the log that have any of `keys` over their epoch; no file if none has."""
+    entries = [entry for entry in history if any(key in entry for key in keys)]
+    curves = {key.replace("_", " "): [entry.get(key, float("nan")) for entry in entries] for key in keys
+              if any(key in entry for entry in entries)}
+    if curves:
+        plot_curves(file, curves, "epoch", unit, title, x=[entry["epoch"] for entry in entries])

@@ -1,0 +1,117 @@
+"""The whole of MoE-Whisper: corpus, embeddings, clusters, router, experts, joint training, benchmark, card.
+
+accelerate launch --config_file accelerate_configs/cpu.yaml \\
+    recipes/run_moe_pipeline.py --config recipes/configs/run_moe_pipeline/default.yaml \\
+    --data data/my_speakers --model openai/whisper-small --output_dir runs/moe
+"""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from accelerate import PartialState
+
+from hf_components.arguments import parse_arguments
+from hf_components.corpus import describe_corpus
+from hf_components.errors import UserError
+from hf_components.logs import run_recipe
+from hf_components.moe_release import release_model
+from hf_components.stages import environment, run_stage, write_json
+from recipes import (
+    benchmark_asr,
+    cluster_embeddings,
+    extract_embeddings,
+    prepare_corpus,
+    pretrain_experts,
+    pretrain_router,
+    train_moe_whisper,
+)
+
+CONFIGS = Path(__file__).parent / "configs"
+STAGES = ("prepare_corpus", "extract_embeddings", "cluster_embeddings", "pretrain_router", "pretrain_experts",
+          "train_moe_whisper", "benchmark_asr")
+
+
+@dataclass
+class Arguments:
+    data: str = field(metadata={"help": "speaker-JSON folder (Train/, Dev/), or a prepared corpus: folder or Hub id"})
+    output_dir: str = field(metadata={"help": "run folder; the model goes to <output_dir>/model"})
+    model: str = field(default="models/whisper-tiny.en", metadata={"help": "base Whisper: folder or Hub id"})
+    mode: Literal["quick", "full"] = field(default="full", metadata={
+        "help": "configurations of the stages: quick.yaml (minutes on two CPU cores) or default.yaml"})
+    seed: int = field(default=42, metadata={"help": "seed of every stage"})
+    num_experts: int = field(default=4, metadata={"help": "experts"})
+    experts_per_utterance: int = field(default=2, metadata={
+        "help": "experts of top-k routing", "aliases": ["--top_k_experts", "--moe_top_k"]})
+    algorithm: Literal["spectral", "group"] = field(default="spectral", metadata={
+        "help": "how experts are found: by clustering, or one per known group", "aliases": ["--clustering_algorithm"]})
+    expert_epochs: float = field(default=5, metadata={"help": "epochs of expert pre-training"})
+    joint_epochs: float = field(default=10, metadata={"help": "epochs of joint training; the single LoRA gets both together"})
+    stage_options: list[str] = field(default_factory=list, metadata={
+        "help": "further options, each as STAGE.FLAG=VALUE, for example pretrain_experts.learning_rate=1e-4"})
+    resume: bool = field(default=False, metadata={"help": "skip finished stages, continue an interrupted one"})
+    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+
+
+def main(argv: list[str] | None = None) -> dict:
+    (args,) = parse_arguments(Arguments, argv, __doc__)
+    start, out = time.time(), Path(args.output_dir)
+    if not 1 <= args.experts_per_utterance <= args.num_experts:
+        raise UserError(f"experts_per_utterance must lie in [1, num_experts = {args.num_experts}], got "
+                        f"{args.experts_per_utterance}")
+    options = stage_options(args)
+    is_raw = any((Path(args.data) / split).is_dir() for split in ("Train", "Dev"))
+    corpus = str(out / "corpus") if is_raw else args.data
+
+    def run(stage, folder: str, **flags) -> dict:
+        name = stage.__name__.rsplit(".", 1)[-1]
+        config = CONFIGS / name / ("quick.yaml" if args.mode == "quick" else "default.yaml")
+        argv = ["--config", str(config), "--output_dir", str(out / folder), f"--resume={args.resume}"]
+        argv += [f"--{flag}={value}" for flag, value in flags.items()] + options.get(name, [])
+        return stage.main(argv if args.log_file is None else [*argv, f"--log_file={args.log_file}"])
+
+    if is_raw:
+        run(prepare_corpus, "corpus", builder="speaker_json", data_dir=args.data, seed=args.seed)
+    on_base = {"corpus": corpus, "base_model": args.model, "seed": args.seed}
+    labels = {"labels_dir": out / "clusters"}
+    run(extract_embeddings, "embeddings", corpus=corpus, whisper_model=args.model, seed=args.seed)
+    clusters = run(cluster_embeddings, "clusters", embedding_dir=out / "embeddings", algorithm=args.algorithm,
+                   num_experts=args.num_experts, seed=args.seed)
+    router = run(pretrain_router, "router", embedding_dir=out / "embeddings", **labels, seed=args.seed)
+    above = {"router_dir": out / "router"}
+    experts = run(pretrain_experts, "experts", **on_base, **labels, **above, num_train_epochs=args.expert_epochs)
+    single = run(pretrain_experts, "single_lora", **on_base, **above,
+                 num_train_epochs=args.expert_epochs + args.joint_epochs)
+    joint = run(train_moe_whisper, "joint", **on_base, **above, experts_dir=out / "experts",
+                experts_per_utterance=min(args.experts_per_utterance, clusters["num_experts"]),
+                num_train_epochs=args.joint_epochs)
+    scores = run(benchmark_asr, "benchmark", **on_base, moe_dir=out / "joint" / "model", single_lora_dir=out / "single_lora",
+                 experts_per_utterance=min(args.experts_per_utterance, clusters["num_experts"]))
+
+    results = {
+        "mode": args.mode, "seed": args.seed, "base_model": args.model, "corpus": describe_corpus(corpus),
+        "clusters": clusters, "training": {"router": router, "experts": experts, "single_lora": single, "joint": joint},
+        "benchmark": scores, "seconds": round(time.time() - start), "environment": environment(),
+    }
+    run_stage(out / "model", lambda folder: release_model(folder, out, results), config=args,
+              inputs=[out / "joint", out / "benchmark"], resume=args.resume)
+    if PartialState().is_main_process:
+        write_json(out / "results.json", results)
+        print(f"model: {out / 'model'}\ncard: {out / 'model' / 'README.md'}\nfigures: {out / 'results.json'}")
+    return results
+
+
+def stage_options(args: Arguments) -> dict[str, list[str]]:
+    """`STAGE.FLAG=VALUE` as flags per stage."""
+    options: dict[str, list[str]] = {}
+    for option in args.stage_options:
+        stage, dot, flag = option.partition(".")
+        if stage not in STAGES or not dot or "=" not in flag:
+            raise UserError(f"--stage_options takes STAGE.FLAG=VALUE with a stage of {', '.join(STAGES)}, got {option!r}")
+        options.setdefault(stage, []).append(f"--{flag}")
+    return options
+
+
+if __name__ == "__main__":
+    run_recipe(main)

@@ -1,0 +1,80 @@
+"""Train MoE-Whisper jointly: soft, then top-k, then hard routing.
+
+accelerate launch --config_file accelerate_configs/cpu.yaml \\
+    recipes/train_moe_whisper.py --config recipes/configs/train_moe_whisper/default.yaml \\
+    --corpus data/corpus --experts_dir runs/moe/experts --router_dir runs/moe/router --output_dir runs/moe/moe
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from hf_components.arguments import parse_arguments
+from hf_components.checkpoints import load_whisper
+from hf_components.corpus import load_corpus
+from hf_components.errors import UserError
+from hf_components.logs import run_recipe
+from hf_components.stages import run_stage
+from hf_components.training.curriculum import RoutingArguments
+from hf_components.training.data import drop_long_transcripts
+from hf_components.training.experts import load_router, load_trained_experts
+from hf_components.training.moe_trainer import MoeTrainer
+from hf_components.training.report import save_history
+from hf_components.training.trainer import SpeechTrainingArguments
+
+
+@dataclass
+class Arguments:
+    corpus: str = field(metadata={"help": "prepared corpus: folder or Hub id"})
+    experts_dir: str = field(metadata={"help": "output of pretrain_experts"})
+    router_dir: str = field(metadata={"help": "output of pretrain_router"})
+    base_model: str = field(default="models/whisper-tiny.en", metadata={"help": "Whisper checkpoint: folder or Hub id"})
+    experts_per_utterance: int = field(default=2, metadata={
+        "help": "experts that stay active in the top-k phase", "aliases": ["--top_k_experts", "--moe_top_k"]})
+    mixture: Literal["weights", "logits"] = field(default="weights", metadata={
+        "help": "weights: one pass with merged LoRA; logits: one pass per active expert"})
+    min_audio_context: int = field(default=200, metadata={
+        "help": "mel frames (10 ms) of audio context that the trained model needs at least"})
+    resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted one"})
+    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+
+
+ARGUMENTS = (Arguments, RoutingArguments, SpeechTrainingArguments)
+
+
+def main(argv: list[str] | None = None) -> dict:
+    args, routing_args, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
+    return run_stage(training_args.output_dir, lambda folder: produce(args, routing_args, training_args, folder),
+                     config=(args, routing_args, training_args), resume=args.resume,
+                     inputs=[args.corpus, args.base_model, args.experts_dir, args.router_dir])
+
+
+def produce(args: Arguments, routing_args: RoutingArguments, training_args: SpeechTrainingArguments, folder: Path) -> dict:
+    corpus = load_corpus(args.corpus)
+    base, processor = load_whisper(args.base_model)
+    router, router_layer = load_router(args.router_dir)
+    model = load_trained_experts(base, args.experts_dir, experts_per_utterance=args.experts_per_utterance,
+                                 mixture=args.mixture, audio_context="dynamic", min_audio_context=args.min_audio_context,
+                                 router_hidden_size=router.hidden.out_features)
+    if (router.output.out_features, router_layer) != (model.config.num_experts, model.config.router_layer):
+        raise UserError(f"the router in {args.router_dir} chooses among {router.output.out_features} experts above layer "
+                        f"{router_layer}, but {args.experts_dir} holds {model.config.num_experts} above layer "
+                        f"{model.config.router_layer}; make both from the same clusters and embeddings")
+    model.model.encoder.router.load_state_dict(router.state_dict())
+    model.train_only(experts=True, router=True)
+
+    training_args.output_dir = str(folder / "checkpoints")
+    train = drop_long_transcripts(corpus["train"], processor, model.config.max_target_positions)
+    trainer = MoeTrainer(model, training_args, processor, train, corpus.get("dev"), routing=routing_args)
+    trainer.train(resume_from_checkpoint=args.resume)
+    if trainer.is_world_process_zero():
+        model.save_pretrained(folder / "model")
+        processor.save_pretrained(folder / "model")
+        model.save_experts(folder / "experts")
+        save_history(trainer, folder, "Joint training")
+    return {"train_loss": trainer.last_loss, "steps": trainer.state.global_step, "usage": trainer.usage.tolist(),
+            "routing": model.config.routing, "router_temperature": model.config.router_temperature}
+
+
+if __name__ == "__main__":
+    run_recipe(main)

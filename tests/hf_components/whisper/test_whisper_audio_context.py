@@ -1,0 +1,139 @@
+"""How many frames the encoder hears, what padding is, and that checkpoints stay stock."""
+
+import json
+
+import pytest
+import torch
+from tiny_whisper import WINDOW, FramesHeard, extract, noise, speech, tiny_base, tiny_moe, tokens
+from transformers import WhisperForConditionalGeneration
+
+from hf_components.whisper import DynamicContextWhisper
+from hf_components.whisper.audio_context import count_real_frames, fit_audio_context, labels_to_decoder_input, token_loss
+
+pytestmark = pytest.mark.unit
+
+
+def dynamic(base=None):
+    base = tiny_base() if base is None else base
+    model = DynamicContextWhisper(base.config).eval()
+    model.load_state_dict(base.state_dict())
+    model.generation_config = base.generation_config
+    return model
+
+
+@pytest.mark.parametrize("frames", [2, 4, 118, 1000, 2998, 3000])
+def test_encoder_uses_as_many_positions_as_there_is_audio(frames):
+    encoder = dynamic(tiny_base(window=3000)).get_encoder()
+    with torch.no_grad():
+        assert encoder(noise(1, frames)).last_hidden_state.shape == (1, frames // 2, 16)
+
+
+@pytest.mark.parametrize("make", [dynamic, tiny_moe])
+@pytest.mark.parametrize("frames", [0, 1, 117, 202])
+def test_encoder_refuses_odd_and_too_long(frames, make):
+    with pytest.raises(ValueError, match=rf"even number of mel frames in \[2, 200\], got {frames}"):
+        make().get_encoder()(noise(1, frames))
+
+
+def test_short_input_sees_the_first_positions():
+    base, short = tiny_base(), noise(1, 60)
+    encoder = base.get_encoder()
+    encoder.embed_positions.weight.data[30:] = float("nan")  # a later position would spread
+    assert dynamic(base).get_encoder()(short).last_hidden_state.isfinite().all()
+
+
+@pytest.mark.parametrize("make", [dynamic, tiny_moe])
+@pytest.mark.parametrize(("context", "minimum", "frames", "heard"), [
+    ("full", 2, 61, 200), ("dynamic", 2, 61, 62), ("dynamic", 2, 200, 200), ("dynamic", 101, 61, 102), ("dynamic", 500, 61, 200),
+    ("dynamic", 2, 1, 2)])
+def test_generate_hears_the_audio_context(make, context, minimum, frames, heard):
+    model = make()
+    model.set_audio_context(context, minimum)
+    recorded = FramesHeard(model)
+    model.generate(noise(2, frames), max_new_tokens=2)
+    model.generate(fit_audio_context(noise(2, frames), 200), max_new_tokens=2)  # padded by the caller
+    assert recorded.frames == [heard, heard]
+
+
+def test_longest_clip_of_a_batch_sets_the_context():
+    model = tiny_moe(audio_context="dynamic", min_audio_context=2)
+    recorded = FramesHeard(model)
+    batch = extract([speech(0.3, 0), speech(1.1, 1)])
+    model.generate(**batch, max_new_tokens=2)
+    assert 110 <= recorded.frames[0] <= 112
+
+
+def test_wrong_audio_context():
+    with pytest.raises(ValueError, match="`audio_context` must be dynamic or full, got 'short'"):
+        dynamic().set_audio_context("short")
+
+
+@pytest.mark.parametrize("level", [0.3, 0.01, 1e-3, 1e-5, 0.0], ids=lambda level: f"level_{level}")
+def test_silence_equals_the_extractors_padding(level):
+    features = extract([speech(3.21, level=level)], window=3000)["input_features"]
+    short = features[..., :400]
+    assert torch.equal(fit_audio_context(short, 3000), features)
+    assert torch.equal(fit_audio_context(features, 400), short)
+
+
+@pytest.mark.parametrize("seconds", [0.11, 0.5, 0.777, 1.3, 1.97])
+def test_real_frames_against_the_extractors_mask(seconds):
+    batch = extract([speech(seconds)])
+    features, expected = batch["input_features"], int(batch["attention_mask"].sum())
+    assert count_real_frames(features, batch["attention_mask"]).item() == expected
+    assert 0 <= count_real_frames(features).item() - expected <= 2  # a window of 25 ms reaches over the end
+    zeros = torch.cat([features[..., :expected], torch.zeros(1, 80, 200 - expected)], dim=-1)
+    assert count_real_frames(zeros).item() == expected
+    assert count_real_frames(features, batch["attention_mask"][:, :50]) == count_real_frames(features)  # of another length
+
+
+def test_silence_inside_a_recording_is_real():
+    features = noise(2, 60)
+    features[:, :, 20:40] = -0.7
+    features[1, :, 30:] = 0.0
+    assert count_real_frames(features).tolist() == [60, 20]
+    assert count_real_frames(torch.zeros(1, 80, 10)).tolist() == [1]
+
+
+def test_multilingual_language_detection_hears_the_audio_context():
+    base = tiny_base()
+    config = base.generation_config
+    config.is_multilingual, config.lang_to_id, config.task_to_id = True, {"<|en|>": 92, "<|fr|>": 93}, {"transcribe": 94}
+    model = dynamic(base)
+    for context, heard in (("full", 200), ("dynamic", 62)):
+        model.set_audio_context(context, 2)
+        recorded = FramesHeard(model)
+        model.generate(noise(1, 61), max_new_tokens=2)
+        assert recorded.frames == [heard, heard]
+
+
+def test_checkpoint_is_stock(tmp_path):
+    model = dynamic()
+    model.set_audio_context("dynamic", 2)
+    model.save_pretrained(tmp_path)
+    tiny_base().save_pretrained(tmp_path / "stock")
+    ours, stock = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path, tmp_path / "stock"))
+    assert ours == stock and ours["architectures"] == ["WhisperForConditionalGeneration"]
+    again, info = WhisperForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    features, labels = noise(2, WINDOW), tokens(2, 6)
+    with torch.no_grad():
+        assert torch.equal(again(features, labels=labels).logits, model(features, labels=labels).logits)
+    assert torch.equal(again.generate(features, max_new_tokens=6), dynamic().generate(features, max_new_tokens=6))
+
+
+def test_loss_counts_tokens_of_the_accumulated_batch():
+    model, features, labels = dynamic(), noise(4, WINDOW), tokens(4, 6)
+    count = (labels != -100).sum()
+    whole = model(features, labels=labels).loss
+    torch.testing.assert_close(whole, tiny_base()(features, labels=labels).loss)
+    halves = [model(features[i : i + 2], labels=labels[i : i + 2], num_items_in_batch=count).loss for i in (0, 2)]
+    torch.testing.assert_close(sum(halves), whole)
+    torch.testing.assert_close(token_loss(model(features, labels=labels).logits, labels, reduction="none").sum() / count, whole)
+
+
+def test_labels_are_shifted_and_bounded():
+    config = tiny_base().config
+    assert labels_to_decoder_input(torch.tensor([[5, 6, -100, -100]]), config).tolist() == [[91, 5, 6, 90]]
+    with pytest.raises(ValueError, match="at most 64 tokens, got 65"):
+        dynamic()(noise(1, WINDOW), labels=tokens(1, 65))
