@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from transformers import WhisperProcessor
 
 from hf_components.audio import log_mel
+from hf_components.cards import percent
 from hf_components.corpus import sample_rows, waveforms
 from hf_components.errors import UserError
 from hf_components.scoring import compare, score
@@ -165,21 +166,23 @@ def routing_summary(gates: torch.Tensor, oracle: torch.Tensor, groups: list[str]
     }
 
 
-def summary_table(result: dict) -> Table:
-    """WER with interval per system, and per group."""
-    groups = sorted({group for row in result["rows"].values() for group in row["per_group"]})
-    table = Table(title=f"WER on {result['sample']['utterances']} utterances of {result['sample']['speakers']} speakers, split "
-                        f"{result['sample']['split']}")
-    for heading in ("system", "context", "WER", "95 % interval", "CER", "RTF", *groups):
-        table.add_column(heading, justify="left" if heading in ("system", "context") else "right")
-    for name, row in result["rows"].items():
-        interval = row["wer_interval"]
-        table.add_row(name, row["audio_context"], percent(row["wer"]),
-                      "" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}", percent(row["cer"]),
-                      f"{row['real_time_factor']:.2f}",
-                      *(percent(row["per_group"][group]["wer"]) if group in row["per_group"] else "" for group in groups))
-    return table
+def summary_tables(result: dict) -> list[Table]:
+    """WER with its interval per system; WER per system and group."""
+    sample, rows = result["sample"], result["rows"]
+    overall = Table(title=f"WER (%) on {sample['utterances']} utterances of {sample['speakers']} speakers, split {sample['split']}",
+                    caption="interval: 95 % bootstrap over speakers; RTF: seconds of work per second of audio")
+    for heading in ("system", "context", "WER", "interval", "CER", "RTF"):
+        overall.add_column(heading, justify="left" if heading in ("system", "context") else "right", no_wrap=True)
+    for name, row in rows.items():
+        low_high = row["wer_interval"]
+        overall.add_row(name, row["audio_context"], percent(row["wer"]),
+                        "-" if low_high is None else f"{percent(low_high[0])} to {percent(low_high[1])}", percent(row["cer"]),
+                        f"{row['real_time_factor']:.2f}")
+    per_group = Table(title="WER (%) per group")
+    per_group.add_column("group")
+    for name in rows:
+        per_group.add_column(name.replace("_", " "), justify="right")
+    for group in sorted(next(iter(rows.values()))["per_group"]):
+        per_group.add_row(group, *(percent(row["per_group"][group]["wer"]) for row in rows.values()))
+    return [overall, per_group]
 
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f}"

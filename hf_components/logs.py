@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import transformers
+
 from hf_components.errors import UserError
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -31,6 +33,9 @@ def set_up_logging(log_file: str | Path | None = None) -> None:
         except OSError as error:
             raise UserError(f"cannot write --log_file {log_file}: {error.strerror}; choose another") from error
     logging.basicConfig(level=level, format=FORMAT, datefmt="%H:%M:%S", handlers=handlers, force=True)
+    if "TRANSFORMERS_VERBOSITY" not in os.environ:
+        # Whisper's own generate passes itself arguments that transformers warns of, once per batch.
+        transformers.logging.set_verbosity_error()
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 

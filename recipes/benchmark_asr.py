@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> dict:
     inputs = [path for path in (args.corpus, args.moe_dir, args.base_model, args.single_lora_dir) if path]
     result = run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=inputs, resume=args.resume)
     if PartialState().is_main_process:
-        Console().print(benchmark.summary_table(result))
+        Console().print(*benchmark.summary_tables(result), sep="\n")
     return result
 
 

@@ -5,12 +5,15 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
     --data data/my_speakers --model openai/whisper-small --output_dir runs/moe
 """
 
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from accelerate import PartialState
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a script finds its own folder; the steps are imported as recipes.<step>
 
 from hf_components.arguments import parse_arguments
 from hf_components.corpus import describe_corpus
@@ -39,8 +42,9 @@ class Arguments:
     output_dir: str = field(metadata={"help": "run folder; the model goes to <output_dir>/model"})
     model: str = field(default="models/whisper-tiny.en", metadata={"help": "base Whisper: folder or Hub id"})
     mode: Literal["quick", "full"] = field(default="full", metadata={
-        "help": "configurations of the stages: quick.yaml (minutes on two CPU cores) or default.yaml"})
+        "help": "configurations of the stages: quick.yaml (minutes on two CPU cores) or default.yaml (a GPU)"})
     seed: int = field(default=42, metadata={"help": "seed of every stage"})
+    max_samples: int | None = field(default=None, metadata={"help": "utterances per split taken from a speaker-JSON folder"})
     num_experts: int = field(default=4, metadata={"help": "experts"})
     experts_per_utterance: int = field(default=2, metadata={
         "help": "experts of top-k routing", "aliases": ["--top_k_experts", "--moe_top_k"]})
@@ -66,13 +70,14 @@ def main(argv: list[str] | None = None) -> dict:
 
     def run(stage, folder: str, **flags) -> dict:
         name = stage.__name__.rsplit(".", 1)[-1]
-        config = CONFIGS / name / ("quick.yaml" if args.mode == "quick" else "default.yaml")
-        argv = ["--config", str(config), "--output_dir", str(out / folder), f"--resume={args.resume}"]
-        argv += [f"--{flag}={value}" for flag, value in flags.items()] + options.get(name, [])
+        size = "quick" if args.mode == "quick" and stage is not prepare_corpus else "default"  # quick: all data, less work
+        argv = ["--config", str(CONFIGS / name / f"{size}.yaml"), "--output_dir", str(out / folder), f"--resume={args.resume}"]
+        argv += [f"--{flag}={value}" for flag, value in flags.items() if value is not None] + options.get(name, [])
         return stage.main(argv if args.log_file is None else [*argv, f"--log_file={args.log_file}"])
 
     if is_raw:
-        run(prepare_corpus, "corpus", builder="speaker_json", data_dir=args.data, seed=args.seed)
+        run(prepare_corpus, "corpus", builder="speaker_json", data_dir=args.data, seed=args.seed,
+            max_samples=args.max_samples)
     on_base = {"corpus": corpus, "base_model": args.model, "seed": args.seed}
     labels = {"labels_dir": out / "clusters"}
     run(extract_embeddings, "embeddings", corpus=corpus, whisper_model=args.model, seed=args.seed)

@@ -12,6 +12,7 @@ from typing import Literal
 from hf_components.arguments import parse_arguments
 from hf_components.checkpoints import load_whisper
 from hf_components.corpus import load_corpus
+from hf_components.ctranslate2_import import save_processor
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage
@@ -69,7 +70,7 @@ def produce(args: Arguments, routing_args: RoutingArguments, training_args: Spee
     trainer.train(resume_from_checkpoint=args.resume)
     if trainer.is_world_process_zero():
         model.save_pretrained(folder / "model")
-        processor.save_pretrained(folder / "model")
+        save_processor(processor, folder / "model")
         model.save_experts(folder / "experts")
         save_history(trainer, folder, "Joint training")
     return {"train_loss": trainer.last_loss, "steps": trainer.state.global_step, "usage": trainer.usage.tolist(),

@@ -81,7 +81,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         sampler = DurationBatchSampler(self.durations, self._train_batch_size, self.args.seed, self.args.full_context_fraction)
         return self.accelerator.prepare(torch.utils.data.DataLoader(
             self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers, pin_memory=self.args.dataloader_pin_memory,
+            num_workers=self.args.dataloader_num_workers, pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
             persistent_workers=self.args.dataloader_persistent_workers))
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval", **kwargs) -> dict:

@@ -119,7 +119,7 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
         if expert_weights is None:
             weights = self.select(gates)
             if not self.training:
-                logger.info("routing: experts %s", weights.argmax(-1).tolist())
+                logger.debug("routing: experts %s", weights.argmax(-1).tolist())
         else:
             weights = check_expert_weights(expert_weights, gates)
 
