@@ -234,6 +234,11 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
         self.set_audio_context(config.audio_context, config.min_audio_context)
         self.post_init()
 
+    def set_audio_context(self, audio_context: str, min_audio_context: int = 1000) -> None:
+        """As for any dynamic Whisper, and kept in the configuration that is saved."""
+        super().set_audio_context(audio_context, min_audio_context)
+        self.config.audio_context, self.config.min_audio_context = audio_context, min_audio_context
+
     @classmethod
     def from_base(cls, base: str | Path | WhisperForConditionalGeneration, **config) -> "MoeWhisperForConditionalGeneration":
         """Put fresh experts and a fresh router on a Whisper checkpoint; the result computes what the base computes.

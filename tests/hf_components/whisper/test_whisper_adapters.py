@@ -22,7 +22,7 @@ def peft_adapter(folder, seed: int, **config):
 def test_adapters_of_different_ranks_scalings_and_modules(tmp_path):
     recipes = [{"r": 2, "lora_alpha": 16, "target_modules": ABOVE + "q_proj"},
                {"r": 5, "lora_alpha": 5, "target_modules": ABOVE + "(q_proj|v_proj|fc2)"},
-               {"r": 3, "lora_alpha": 9, "use_rslora": True, "target_modules": r"model\.decoder.*encoder_attn\.(k_proj|out_proj)"},
+               {"r": 3, "lora_alpha": 9, "use_rslora": True, "target_modules": r".*decoder.*encoder_attn\.(k_proj|out_proj)"},
                {"r": 4, "lora_alpha": 1, "target_modules": ABOVE + "fc1"}]
     folders = [peft_adapter(tmp_path / f"adapter_{i}", i, **recipe) for i, recipe in enumerate(recipes)]
     model = MoeWhisperForConditionalGeneration.from_experts(tiny_base(), folders)

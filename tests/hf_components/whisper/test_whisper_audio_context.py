@@ -44,8 +44,8 @@ def test_short_input_sees_the_first_positions():
 
 @pytest.mark.parametrize("make", [dynamic, tiny_moe])
 @pytest.mark.parametrize(("context", "minimum", "frames", "heard"), [
-    ("full", 2, 61, 200), ("dynamic", 2, 61, 62), ("dynamic", 2, 200, 200), ("dynamic", 101, 61, 102), ("dynamic", 500, 61, 200),
-    ("dynamic", 2, 1, 2)])
+    ("full", 2, 61, 200), ("dynamic", 2, 61, 62), ("dynamic", 2, 200, 200), ("dynamic", 101, 61, 102),
+    ("dynamic", 500, 61, 200), ("dynamic", 2, 1, 2)])
 def test_generate_hears_the_audio_context(make, context, minimum, frames, heard):
     model = make()
     model.set_audio_context(context, minimum)
@@ -129,7 +129,8 @@ def test_loss_counts_tokens_of_the_accumulated_batch():
     torch.testing.assert_close(whole, tiny_base()(features, labels=labels).loss)
     halves = [model(features[i : i + 2], labels=labels[i : i + 2], num_items_in_batch=count).loss for i in (0, 2)]
     torch.testing.assert_close(sum(halves), whole)
-    torch.testing.assert_close(token_loss(model(features, labels=labels).logits, labels, reduction="none").sum() / count, whole)
+    per_row = token_loss(model(features, labels=labels).logits, labels, reduction="none")
+    torch.testing.assert_close(per_row.sum() / count, whole)
 
 
 def test_labels_are_shifted_and_bounded():

@@ -10,8 +10,8 @@ from hf_components.whisper.audio_context import count_real_frames, pool_real_fra
 
 pytestmark = pytest.mark.unit
 CLIPS = [speech(0.3, 0), speech(1.1, 1), speech(0.62, 2)]
-CONTEXTS = pytest.mark.parametrize("context", [{"audio_context": "full"}, {"audio_context": "dynamic", "min_audio_context": 2}],
-                                   ids=["full", "dynamic"])
+CONTEXTS = pytest.mark.parametrize("context", [
+    {"audio_context": "full"}, {"audio_context": "dynamic", "min_audio_context": 2}], ids=["full", "dynamic"])
 
 
 class GatesSeen:

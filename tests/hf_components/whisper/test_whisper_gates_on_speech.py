@@ -1,6 +1,7 @@
 """How far gates move with the encoder's context, on real weights and real speech.
 
-Self-attention hears the padding, so gates at 0.5 s, 10 s and 30 s of context cannot be equal; the choice must be.
+Self-attention hears the padding, so gates of one clip alone, with 10 s and with 30 s of context cannot be equal. In
+evaluation the model therefore fits every input to its own audio context first; this test says what that is worth.
 """
 
 import json
@@ -63,17 +64,16 @@ def test_gates_choose_the_same_expert_in_every_context(corpora, capsys):
     model = MoeWhisperForConditionalGeneration.from_base(TINY_EN, num_experts=4, routing="soft", audio_context="full")
     fit_router(model, *features_of(corpora, "Train"))
     features, groups = features_of(corpora, "Dev")
+    encoder = model.model.encoder
     gates, real = {}, [int(count_real_frames(x)) for x in features]
     for context in CONTEXTS:
         cut = [fit_audio_context(x, max(context, n + n % 2)) for x, n in zip(features, real, strict=True)]
-        gates[context] = torch.cat([
-            model.model.encoder.gates(model.model.encoder.router(model.model.encoder.embed(x, model.config.router_layer)))
-            for x in cut])
+        gates[context] = torch.cat([encoder.gates(encoder.router(encoder.embed(x, model.config.router_layer))) for x in cut])
 
     # What a mean over all 30 s would choose, with a router that was never told of the padding.
-    layers = model.model.encoder.layers[: model.config.router_layer]
-    unmasked = torch.cat([model.model.encoder.run_layers(model.model.encoder.embed_frames(x), layers).mean(1) for x in features])
-    blind = model.model.encoder.gates(model.model.encoder.router(unmasked))
+    layers = encoder.layers[: model.config.router_layer]
+    unmasked = torch.cat([encoder.run_layers(encoder.embed_frames(x), layers).mean(1) for x in features])
+    blind = encoder.gates(encoder.router(unmasked))
 
     full = gates[3000]
     moved = {context: (gates[context] - full).abs().amax(-1) for context in CONTEXTS[:2]}
@@ -87,4 +87,10 @@ def test_gates_choose_the_same_expert_in_every_context(corpora, capsys):
         print(f"unmasked mean: experts {blind.argmax(-1).bincount(minlength=4).tolist()}, masked "
               f"{full.argmax(-1).bincount(minlength=4).tolist()}; agreement "
               f"{(blind.argmax(-1) == full.argmax(-1)).float().mean():.2f}")
+    # Measured on 28 clips: 1000 frames move gates by 0.08 (at most 0.18) and keep every choice; the bare clip moves them
+    # by 0.20 (at most 0.56) and keeps 86 % of choices; the unmasked mean sends all 28 clips to one expert.
     assert accuracy > 0.7
+    assert agree[1000] >= 0.95 and moved[1000].mean() < 0.12 and moved[1000].max() < 0.3
+    assert agree[0] >= 0.75 and moved[0].mean() < 0.3
+    assert blind.argmax(-1).bincount().max() > 0.8 * len(features)
+    assert (blind.argmax(-1) == full.argmax(-1)).float().mean() < 0.6

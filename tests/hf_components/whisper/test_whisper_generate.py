@@ -127,14 +127,16 @@ def test_temperature_fallback(mixture, weights, num_return_sequences):
     model = tiny_moe(mixture=mixture, routing="soft")
     batch = extract([speech(1.8, 0), speech(0.4, 1), speech(1.1, 2)])
     options = {"temperature": (0.0, 0.8, 1.0), "logprob_threshold": 0.0, "compression_ratio_threshold": 0.01,
-               "num_return_sequences": num_return_sequences, "do_sample": num_return_sequences > 1, "max_new_tokens": 6}  # nothing passes: every row falls back
+               "num_return_sequences": num_return_sequences,
+               "do_sample": num_return_sequences > 1, "max_new_tokens": 6}  # nothing passes: every row falls back
     torch.manual_seed(0)
     result = model.generate(**batch, expert_weights=weights, **options)
     sequences = result["sequences"] if isinstance(result, dict) else result
     assert sequences.shape[0] == 3 * num_return_sequences
     if weights is not None and num_return_sequences == 1:
         torch.manual_seed(0)
-        single = [model.generate(batch["input_features"][i : i + 1], expert_weights=weights[i : i + 1], **options) for i in range(3)]
+        single = [model.generate(batch["input_features"][i : i + 1], expert_weights=weights[i : i + 1], **options)
+                  for i in range(3)]
         assert rows(result) == [rows(one)[0] for one in single]
 
 
@@ -165,7 +167,8 @@ def test_weights_need_features():
     encoded = model.get_encoder()(noise(1, WINDOW))
     with pytest.raises(ValueError, match="`expert_weights` need `input_features`"):
         model.generate(encoder_outputs=encoded, expert_weights=one_hot(0))
-    assert torch.equal(model.generate(encoder_outputs=encoded, max_new_tokens=5), model.generate(noise(1, WINDOW), max_new_tokens=5))
+    assert torch.equal(model.generate(encoder_outputs=encoded, max_new_tokens=5),
+                       model.generate(noise(1, WINDOW), max_new_tokens=5))
     with pytest.raises(ValueError, match="must come from this model's own encoder"):
         model(encoder_outputs=(encoded.last_hidden_state,), decoder_input_ids=torch.full((1, 1), 91))
 

@@ -71,7 +71,7 @@ def test_routings_agree_where_one_expert_is_left():
 @pytest.mark.parametrize("routing", ["top_k", "soft", "given"])
 @pytest.mark.parametrize("shared_expert", [False, True])
 def test_logits_mixture_is_the_explicit_ensemble(routing, shared_expert):
-    features, labels = noise(3, WINDOW), tokens(3, 6)
+    features = noise(3, WINDOW)
     given = torch.tensor([[0.1, 0.2, 0.3, 0.4], [1, 0, 0, 0], [0, 0.5, 0.5, 0]]) if routing == "given" else None
     model = tiny_moe(routing="hard" if routing == "given" else routing, mixture="logits", shared_expert=shared_expert)
     weights = given if given is not None else routed(routing, model.route(features))

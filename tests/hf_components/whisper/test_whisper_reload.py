@@ -39,7 +39,8 @@ def test_reloaded_elsewhere_gives_the_same_logits(tmp_path):
     model = tiny_moe(routing="soft", mixture="logits", shared_expert=True)
     model.save_pretrained(tmp_path / "model")
     ids = torch.tensor([[91, 5, 7]]).repeat(2, 1)
-    save_file({"features": noise(2, WINDOW), "ids": ids, "weights": one_hot(2, 2).contiguous()}, tmp_path / "inputs.safetensors")
+    save_file({"features": noise(2, WINDOW), "ids": ids, "weights": one_hot(2, 2).contiguous()},
+              tmp_path / "inputs.safetensors")
     run_elsewhere("""
 import torch
 from safetensors.torch import load_file, save_file

@@ -41,9 +41,9 @@ def test_trainers_call_enables_checkpointing_and_reentrant_is_refused():
     model = tiny_moe()
     model.activation_checkpointing_enable(activation_checkpointing_kwargs=None, every_n_layers=1, offload=False)
     assert model.is_gradient_checkpointing
-    for enable, name in ((model.activation_checkpointing_enable, "activation"), (model.gradient_checkpointing_enable, "gradient")):
+    for enable in (model.activation_checkpointing_enable, model.gradient_checkpointing_enable):
         with pytest.raises(ValueError, match="`use_reentrant` must be False"):
-            enable(**{f"{name}_checkpointing_kwargs": {"use_reentrant": True}})
+            enable({"use_reentrant": True})
 
 
 @ROUTINGS
@@ -74,7 +74,7 @@ def test_inactive_experts_get_no_gradient(routing, mixture):
         if name.endswith(".lora_b"):
             moved = {expert for expert in range(EXPERTS) if gradient[expert].abs().max() > 0}
             assert moved <= active, name
-            assert moved == active or "encoder_attn" in name or "layers" in name and moved, name
+            assert moved == active, name
 
 
 @MIXTURES
@@ -224,7 +224,7 @@ def test_spec_augment_masks_speech_in_training_only():
     masked, mask = heard[1]
     silent = (masked == 0).all(1)  # whole frames
     assert 5 <= int(silent[0].sum()) < 120 and not torch.equal(masked, before)
-    assert mask.sum(-1).tolist() == [122, 62] or (mask.sum(-1) - torch.tensor([120, 60])).abs().max() <= 2
+    assert (mask.sum(-1) - torch.tensor([120, 60])).abs().max() <= 2
     assert not silent[0, 124:].any() and not silent[1, 64:].any()  # padding is not what gets masked
 
 

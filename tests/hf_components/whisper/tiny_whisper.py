@@ -22,8 +22,9 @@ def tiny_base(seed: int = 0, window: int = WINDOW, **config) -> WhisperForCondit
     model = WhisperForConditionalGeneration(WhisperConfig(**{
         "vocab_size": VOCAB, "num_mel_bins": 80, "d_model": 16, "encoder_layers": 3, "decoder_layers": 2,
         "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32,
-        "max_source_positions": window // 2, "max_target_positions": 64, "pad_token_id": END, "bos_token_id": END, "eos_token_id": END,
-        "decoder_start_token_id": START, "suppress_tokens": None, "begin_suppress_tokens": None, "init_std": 0.4, **config,
+        "max_source_positions": window // 2, "max_target_positions": 64, "pad_token_id": END, "bos_token_id": END,
+        "eos_token_id": END, "decoder_start_token_id": START, "suppress_tokens": None, "begin_suppress_tokens": None,
+        "init_std": 0.4, **config,
     })).eval()
     model.generation_config = GenerationConfig(
         decoder_start_token_id=START, pad_token_id=END, bos_token_id=END, eos_token_id=END, max_length=64,
