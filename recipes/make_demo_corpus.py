@@ -21,7 +21,7 @@ class Arguments:
     output_dir: str = field(default="data/demo_speakers", metadata={"help": "Folder of the corpus."})
     train_speakers: int = field(default=4, metadata={"help": "Speakers of each of the four groups in Train."})
     dev_speakers: int = field(default=2, metadata={"help": "Speakers of each group in Dev; none of them is in Train."})
-    utterances_per_speaker: int = field(default=24, metadata={"help": "Recordings of each speaker, about 2.5 s each."})
+    utterances_per_speaker: int = field(default=16, metadata={"help": "Recordings of each speaker, about 2.5 s each."})
     seed: int = field(default=0, metadata={"help": "Decides voices, sentences and noise."})
     resume: bool = field(default=False, metadata={"help": "Skip the work if its result is there and nothing changed."})
 

@@ -16,7 +16,7 @@ from accelerate import PartialState
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script finds its own folder; the steps are imported as recipes.<step>
 
 from hf_components.arguments import parse_arguments
-from hf_components.corpus import describe_corpus
+from hf_components.corpus import describe_corpus, load_corpus
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.moe_release import release_model
@@ -78,6 +78,10 @@ def main(argv: list[str] | None = None) -> dict:
     if is_raw:
         run(prepare_corpus, "corpus", builder="speaker_json", data_dir=args.data, seed=args.seed,
             max_samples=args.max_samples)
+    missing = {"train", "dev"} - load_corpus(corpus).keys()  # told now, not after hours of training
+    if missing:
+        raise UserError(f"{args.data} has no split {' and no split '.join(sorted(missing))}: a mixture is trained on some "
+                        "speakers and judged on others; divide the speakers between Train/ and Dev/")
     on_base = {"corpus": corpus, "base_model": args.model, "seed": args.seed}
     labels = {"labels_dir": out / "clusters"}
     run(extract_embeddings, "embeddings", corpus=corpus, whisper_model=args.model, seed=args.seed)

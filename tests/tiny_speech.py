@@ -118,9 +118,10 @@ def speaker_folder(root: Path) -> Path:
     for split, speakers in (("Train", 2), ("Dev", 1)):
         for group, name in enumerate(("low", "middle", "high")):
             for number in range(speakers):
-                seeds = range(4 * number + (100 if split == "Dev" else 0), 4 * number + 4 + (100 if split == "Dev" else 0))
-                folder = add_speaker(root, split, f"{split}-{name}-{number}", {f"{seed}.wav": sentence(seed) for seed in seeds},
-                                     etiology=name)
+                first = 4 * number + (100 if split == "Dev" else 0)
+                seeds = range(first, first + 4)
+                transcripts = {f"{seed}.wav": sentence(seed) for seed in seeds}
+                folder = add_speaker(root, split, f"{split}-{name}-{number}", transcripts, etiology=name)
                 for seed in seeds:
                     soundfile.write(folder / f"{seed}.wav", tone(group, seed, 0.4 + 0.1 * (seed % 5)), 16_000)
     return root
@@ -145,7 +146,8 @@ class GradientRecorder(TrainerCallback):
                            if parameter.grad is not None})
 
 
-def gradient_of_one_step(folder: Path, batch_size: int, accumulation: int, *, routing: str | None, mixture: str = "weights") -> dict[str, torch.Tensor]:
+def gradient_of_one_step(folder: Path, batch_size: int, accumulation: int, *, routing: str | None,
+                         mixture: str = "weights") -> dict[str, torch.Tensor]:
     """Train one step on eight utterances with the real trainer and return what reached the optimizer.
 
     Args:
@@ -170,3 +172,27 @@ def gradient_of_one_step(folder: Path, batch_size: int, accumulation: int, *, ro
     trainer.train()
     (gradients,) = recorder.steps
     return {name.removeprefix("module."): gradient for name, gradient in gradients.items()}
+
+
+class Kill(TrainerCallback):
+    """Stops the process, as it were, in the middle of a step."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def resumable_trainer(folder: Path, *, save_steps: int = 1, accumulation: int = 1, callbacks=(), routing: dict | None = None,
+                      **options) -> MoeTrainer:
+    """Everything that draws random numbers is on: order, augmentation, context, dropout, router noise."""
+    model = tiny_moe(lora_dropout=0.2)
+    model.train_only(experts=True, router=True)
+    args = training_arguments(folder, **{
+        "per_device_train_batch_size": 4 // accumulation, "gradient_accumulation_steps": accumulation, "num_train_epochs": 3,
+        "save_strategy": "steps", "save_steps": save_steps, "learning_rate": 1e-2, "full_context_fraction": 0.3,
+        "time_masks": 2, "mel_masks": 2, "warmup_steps": 2, "max_grad_norm": 1.0, "save_total_limit": 20, **options})
+    phases = RoutingArguments(**{"soft_routing_epochs": 1, "topk_routing_epochs": 1, **(routing or {})})
+    return MoeTrainer(model, args, tiny_processor(), rows(12), rows(3, first=50), routing=phases, callbacks=list(callbacks))

@@ -113,13 +113,18 @@ class MoeTrainer(SpeechTrainer):
         if self.args.should_save:  # before the marker of completeness, which the parent writes last
             folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / ROUTING_STATE, {"usage": self.usage.tolist()})
+            config = self.model.config
+            write_json(folder / ROUTING_STATE, {"usage": self.usage.tolist(), "routing": config.routing,
+                                                "router_temperature": config.router_temperature})
         super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         state = json.loads((Path(resume_from_checkpoint) / ROUTING_STATE).read_text())
         self.usage = torch.tensor(state["usage"], device=self.args.device)
+        # The next step sets these anew; after the last one they are what the finished model is saved with.
+        config = self.model.config
+        config.routing, config.router_temperature = state["routing"], state["router_temperature"]
 
 
 PHASES = {"soft": 0, "top_k": 1, "hard": 2}  # for plots

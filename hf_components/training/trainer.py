@@ -49,6 +49,7 @@ class SpeechTrainingArguments(Seq2SeqTrainingArguments):
     save_strategy: str = field(default="epoch", metadata={"help": "When to write checkpoints: no, steps or epoch."})
     save_total_limit: int = field(default=2, metadata={"help": "Checkpoints kept; two, so that one is always whole."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between log entries."})
+    logging_first_step: bool = field(default=True, metadata={"help": "Log the first step too, so that short runs have a log."})
     report_to: str = field(default="tensorboard", metadata={"help": "tensorboard, trackio, wandb, none, ..."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Kept False: batches come from our own collator."})
 

@@ -1,0 +1,109 @@
+"""Training that is killed and resumed ends with the same bits as training that never stopped."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from tiny_speech import Kill, resumable_trainer
+
+from hf_components.training.moe_trainer import MoeTrainer
+from hf_components.training.trainer import COMPLETE, TRAINED_WEIGHTS, last_complete_checkpoint
+
+pytestmark = pytest.mark.unit
+STEPS = 9  # three epochs of three steps
+
+
+def outcome(trainer: MoeTrainer) -> dict:
+    config = trainer.model.config
+    return {"weights": {name: value.clone() for name, value in trainer.model.state_dict().items()},
+            "usage": trainer.usage.tolist(), "optimizer": trainer.optimizer.state_dict()["state"],
+            "config": (config.routing, config.router_temperature, config.router_noise_std, config.min_expert_usage_fraction),
+            "step": trainer.state.global_step}
+
+
+def assert_same(actual: dict, expected: dict) -> None:
+    for name, value in expected["weights"].items():
+        assert torch.equal(actual["weights"][name], value), name
+    for index, moments in expected["optimizer"].items():
+        for name, value in moments.items():
+            assert torch.equal(actual["optimizer"][index][name], value), (index, name)
+    for key in ("usage", "config", "step"):
+        assert actual[key] == expected[key]
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["8x1", "4x2"])
+def uninterrupted(request, tmp_path_factory):
+    trainer = resumable_trainer(tmp_path_factory.mktemp("whole"), save_steps=100, accumulation=request.param)
+    trainer.train()
+    assert trainer.state.global_step == STEPS
+    return request.param, outcome(trainer)
+
+
+@pytest.mark.parametrize("step", [2, 3, 7])  # within the first epoch, between epochs, within the last one
+def test_resuming_gives_the_same_bits(uninterrupted, tmp_path, step):
+    accumulation, expected = uninterrupted
+    with pytest.raises(KeyboardInterrupt):
+        resumable_trainer(tmp_path, accumulation=accumulation, callbacks=[Kill(step)]).train()
+    resumed = resumable_trainer(tmp_path, save_steps=100, accumulation=accumulation)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same(outcome(resumed), expected)
+
+
+def test_evaluation_in_between_changes_no_bit(uninterrupted, tmp_path):
+    accumulation, expected = uninterrupted
+    trainer = resumable_trainer(tmp_path, save_steps=100, accumulation=accumulation, eval_strategy="steps", eval_steps=2)
+    trainer.train()
+    assert_same(outcome(trainer), expected)
+    assert sum("eval_wer" in entry for entry in trainer.state.log_history) == 5  # after the last step too
+
+
+@pytest.mark.parametrize("phases", [{"soft_routing_epochs": 1}, {"soft_routing_epochs": 9}])
+def test_killed_between_the_last_step_and_the_end(tmp_path, phases):
+    whole = resumable_trainer(tmp_path, save_steps=STEPS, routing=phases)
+    whole.train()
+    resumed = resumable_trainer(tmp_path, save_steps=STEPS, routing=phases)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same({**outcome(resumed), "optimizer": {}}, {**outcome(whole), "optimizer": {}})
+    assert resumed.last_loss == whole.last_loss
+
+
+def test_an_incomplete_checkpoint_is_passed_over(uninterrupted, tmp_path):
+    accumulation, expected = uninterrupted
+    with pytest.raises(KeyboardInterrupt):
+        resumable_trainer(tmp_path, accumulation=accumulation, callbacks=[Kill(5)]).train()
+    (tmp_path / "checkpoint-5" / COMPLETE).unlink()
+    (tmp_path / "checkpoint-5" / "optimizer.pt").write_bytes(b"half")
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
+    resumed = resumable_trainer(tmp_path, accumulation=accumulation)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same(outcome(resumed), expected)
+    assert (tmp_path / "checkpoint-5" / COMPLETE).exists()
+
+
+def test_without_a_complete_checkpoint_training_starts_anew(tmp_path):
+    (tmp_path / "checkpoint-7").mkdir()
+    assert last_complete_checkpoint(tmp_path) is None and last_complete_checkpoint(tmp_path / "nowhere") is None
+    trainer = resumable_trainer(tmp_path, max_steps=1, save_steps=100)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 1
+
+
+def test_checkpoints_hold_what_is_trained_and_two_are_kept(tmp_path):
+    trainer = resumable_trainer(tmp_path, max_steps=4, save_total_limit=2)
+    trainer.train()
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-4"}
+    trained = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+    with safe_open(tmp_path / "checkpoint-4" / TRAINED_WEIGHTS, "pt") as weights:
+        assert set(weights.keys()) == trained
+        for name in weights.keys():  # noqa: SIM118
+            assert torch.equal(weights.get_tensor(name), trainer.model.state_dict()[name])
+    assert json.loads((tmp_path / "checkpoint-4" / COMPLETE).read_text()) == {"step": 4}
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
+
+
+def test_checkpoints_are_compared_by_number(tmp_path):
+    for step in (9, 10, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")

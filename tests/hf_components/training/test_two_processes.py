@@ -1,0 +1,39 @@
+"""Two processes over gloo train as one does, and resume as one does."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_speech import gradient_of_one_step
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def launch(folder: Path, what: str) -> None:
+    subprocess.run([Path(sys.executable).with_name("accelerate"), "launch", "--config_file",
+                    ROOT / "accelerate_configs" / "multi_cpu.yaml", ROOT / "tests" / "two_processes.py", folder, what],
+                   check=True, cwd=ROOT, timeout=300)
+
+
+def test_two_processes_give_the_gradient_of_one(tmp_path):
+    launch(tmp_path, "gradients")
+    for routing, mixture in ((None, "weights"), ("soft", "weights"), ("top_k", "logits")):
+        expected = gradient_of_one_step(tmp_path, 8, 1, routing=routing, mixture=mixture)
+        scale = max(float(gradient.abs().max()) for gradient in expected.values())
+        for batch_size, accumulation in ((4, 1), (2, 2)):
+            actual = load_file(tmp_path / f"{routing}_{mixture}_{batch_size}x{accumulation}.safetensors")
+            assert actual.keys() == expected.keys()
+            for name, gradient in expected.items():
+                torch.testing.assert_close(actual[name], gradient, atol=2e-5 * scale, rtol=1e-3)
+
+
+def test_two_processes_resume_with_the_same_bits(tmp_path):
+    launch(tmp_path, "resume")
+    whole, resumed = load_file(tmp_path / "whole.safetensors"), load_file(tmp_path / "resumed.safetensors")
+    assert not any("lora_b" in name and not value.any() for name, value in whole.items())
+    for name, value in whole.items():
+        assert torch.equal(resumed[name], value), name

@@ -1,0 +1,131 @@
+"""The whole MoE pipeline on a tiny model and tones, and what it says to users who err."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from make_corpus import add_speaker
+from tiny_speech import save_tiny_whisper, speaker_folder
+
+from hf_components.errors import UserError
+from hf_components.whisper import MoeWhisperForConditionalGeneration
+from recipes import benchmark_asr, run_moe_pipeline
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = str(ROOT / "recipes" / "configs" / "run_moe_pipeline" / "quick.yaml")
+SMALL = ["--num_experts=3", "--expert_epochs=1", "--joint_epochs=2", "--stage_options", "pretrain_router.num_train_epochs=3",
+         "extract_embeddings.full_context_samples=3", "benchmark_asr.max_new_tokens=6", "benchmark_asr.num_bootstrap=20",
+         "pretrain_experts.report_to=none", "train_moe_whisper.report_to=none", "pretrain_experts.full_context_fraction=0",
+         "train_moe_whisper.full_context_fraction=0"]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("sources")
+    return speaker_folder(folder / "speakers"), save_tiny_whisper(folder / "whisper")
+
+
+@pytest.fixture(scope="module")
+def finished(sources, tmp_path_factory) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("pipeline") / "run"
+    return out, run_moe_pipeline.main(command(sources, out))
+
+
+def command(sources: tuple[Path, Path], out: Path, *more: str) -> list[str]:
+    data, model = sources
+    return ["--config", QUICK, "--data", str(data), "--model", str(model), "--output_dir", str(out), *SMALL, *more]
+
+
+def test_every_system_is_judged_on_the_same_sample(finished):
+    out, results = finished
+    rows = results["benchmark"]["rows"]
+    assert list(rows) == ["zero_shot", "single_lora", "moe_top1", "moe_top2_weights", "moe_oracle"]
+    assert len({row["utterances"] for row in rows.values()}) == 1
+    assert rows["zero_shot"]["utterances"] == results["benchmark"]["sample"]["utterances"] == 12
+    assert json.loads((out / "results.json").read_text())["benchmark"]["rows"].keys() == rows.keys()
+    transcripts = [json.loads(line) for line in (out / "benchmark" / "transcripts.jsonl").read_text().splitlines()]
+    assert len(transcripts) == 12 and rows.keys() <= transcripts[0].keys()
+
+
+def test_the_single_lora_trains_as_many_epochs_as_the_mixture(finished):
+    training = finished[1]["training"]
+    assert training["single_lora"]["steps"] == training["experts"]["steps"] + training["joint"]["steps"]
+
+
+def test_the_model_folder_is_complete(finished):
+    out, _ = finished
+    model = MoeWhisperForConditionalGeneration.from_pretrained(out / "model")
+    assert (model.config.num_experts, model.config.routing, model.config.audio_context) == (3, "hard", "dynamic")
+    card = (out / "model" / "README.md").read_text()
+    assert all(name in card for name in ("zero_shot", "single_lora", "moe_oracle", "trust_remote_code=True"))
+    plots = {line.split("(")[1].rstrip(")") for line in card.splitlines() if line.startswith("![")}
+    assert plots and all((out / "model" / plot).is_file() for plot in plots)
+    assert sorted(folder.name for folder in (out / "model" / "experts").iterdir()) == ["expert_0", "expert_1", "expert_2"]
+
+
+def test_resume_skips_what_is_finished_and_repeats_what_changed(finished, sources, caplog):
+    out, results = finished
+    before = {proof.parent.name: proof.stat().st_mtime_ns for proof in out.glob("*/stage.json")}
+    with caplog.at_level("INFO"):
+        again = run_moe_pipeline.main(command(sources, out, "--resume", "--stage_options", *SMALL[4:],
+                                              "benchmark_asr.batch_size=5"))
+    after = {proof.parent.name: proof.stat().st_mtime_ns for proof in out.glob("*/stage.json")}
+    assert {name for name in after if after[name] != before[name]} == {"benchmark", "model"}
+    assert again["training"] == results["training"]
+
+
+def test_an_interrupted_run_continues(finished, sources, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    shutil.rmtree(out / "benchmark")
+    shutil.rmtree(out / "model")
+    monkeypatch.setattr(benchmark_asr.benchmark, "judge", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run_moe_pipeline.main(command(sources, out, "--resume"))
+    assert not (out / "benchmark").exists()
+    monkeypatch.undo()
+    results = run_moe_pipeline.main(command(sources, out, "--resume"))
+    wer = {name: row["wer"] for name, row in results["benchmark"]["rows"].items()}
+    assert wer == {name: row["wer"] for name, row in finished[1]["benchmark"]["rows"].items()}
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (["--experts_per_utterance=9"], r"experts_per_utterance must lie in \[1, num_experts = 3\], got 9"),
+    (["--num_expert=4"], "did you mean --num_experts"),
+    (["--stage_options", "benchmark.split=dev"], "STAGE.FLAG=VALUE"),
+    (["--num_experts=100"], "experts"),
+    (["--data=/no/such/folder"], "/no/such/folder"),
+    (["--model=models/no-such-model"], "models/no-such-model"),
+])
+def test_mistakes_are_told(sources, tmp_path, flags, message):
+    with pytest.raises(UserError, match=message):
+        run_moe_pipeline.main(command(sources, tmp_path / "run", *flags))
+
+
+def test_an_output_folder_that_cannot_be_written_is_told(sources, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--output_dir"):
+        run_moe_pipeline.main(command(sources, tmp_path / "file" / "run"))
+
+
+def test_a_single_speaker_cannot_be_judged(sources, tmp_path):
+    only = tmp_path / "speakers"
+    folder = add_speaker(only, "Train", "alone", {"0.wav": "one two"})
+    shutil.copy(next(sources[0].glob("Train/*/0.wav")), folder)
+    with pytest.raises(UserError, match="no split dev: a mixture is trained on some speakers and judged on others"):
+        run_moe_pipeline.main(command((only, sources[1]), tmp_path / "run"))
+
+
+def test_a_mistake_on_the_command_line_has_no_traceback(tmp_path):
+    launched = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", "accelerate_configs/cpu.yaml",
+         "recipes/run_moe_pipeline.py", "--config", QUICK, "--data", "x", "--output_dir", str(tmp_path / "run"),
+         "--expert_epoch=2"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert launched.returncode != 0
+    assert "did you mean --expert_epochs" in launched.stderr
+    assert "Traceback" not in launched.stderr
