@@ -47,7 +47,7 @@ def main() -> None:
                 if repeat:  # the first is a warm-up
                     times[context].append(time.perf_counter() - start)
         clip, full = (statistics.median(times[context]) for context in contexts)
-        print(f"{name:14} clip {1000 * clip:7.0f} ms   30 s {1000 * full:7.0f} ms   30 s costs {full / clip:.1f} times as much")
+        print(f"{name:14} clip {1000 * clip:7.0f} ms   30 s {1000 * full:7.0f} ms   ratio {full / clip:.1f}")
 
 
 def step(model: MoeWhisperForConditionalGeneration, features: torch.Tensor, labels: torch.Tensor) -> None:

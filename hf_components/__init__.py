@@ -1,1 +1,1 @@
-"""What the recipes are made of. See docs/architecture in README.md for the map."""
+"""What the recipes are made of; the README's section "What is where" says what each module is for."""

@@ -19,7 +19,7 @@ from hf_components.audio import log_mel
 from hf_components.cards import percent
 from hf_components.corpus import sample_rows, waveforms
 from hf_components.errors import UserError
-from hf_components.scoring import compare, score
+from hf_components.scoring import compare, score, utterance_errors
 from hf_components.stages import write_json
 from hf_components.transcription import duration_batches
 from hf_components.whisper import MoeWhisperForConditionalGeneration
@@ -41,16 +41,18 @@ def fixed_sample(corpus: datasets.Dataset, file: Path, size: int, seed: int) -> 
     The file is kept until someone deletes it, so that figures of different days stand on the same utterances.
 
     Raises:
-        UserError: the file names utterances that the corpus does not have.
+        UserError: the file is not such a sample, or names utterances that the corpus does not have.
     """
-    if not file.exists():
+    state = PartialState()
+    if state.is_main_process and not file.exists():
         sample = sample_rows(corpus, size, seed)
-        if PartialState().is_main_process:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, {"size": len(sample), "seed": seed, "ids": sample["id"][:]})
-        PartialState().wait_for_everyone()
-        return sample
-    ids = json.loads(file.read_text())["ids"]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"size": len(sample), "seed": seed, "ids": sample["id"][:]})
+    state.wait_for_everyone()
+    try:
+        ids = json.loads(file.read_text())["ids"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is not a sample that benchmark_asr drew; delete it to draw one") from error
     rows = {name: row for row, name in enumerate(corpus["id"])}
     missing = [name for name in ids if name not in rows]
     if missing:
@@ -67,42 +69,28 @@ def run_row(name: str, audio_context: str, transcribe: Callable[[], list[str]]) 
 
 
 @torch.inference_mode()
-def over_corpus(compute: Callable[[torch.Tensor, list[int]], torch.Tensor], model: MoeWhisperForConditionalGeneration,
-                processor: WhisperProcessor, corpus: datasets.Dataset, batch_size: int, description: str) -> torch.Tensor:
-    """Apply `compute(features, indices) -> (batch, ...)` to a corpus by batches; results in corpus order."""
+def corpus_gates(model: MoeWhisperForConditionalGeneration, processor: WhisperProcessor, corpus: datasets.Dataset,
+                 batch_size: int) -> torch.Tensor:
+    """The router's gates `(utterances, experts)`, in the order of the corpus, the same on every process."""
     state = PartialState()
     found: list[tuple[int, np.ndarray]] = []
     batches = duration_batches(corpus["duration"], batch_size)[state.process_index :: state.num_processes]
-    for indices in tqdm(batches, desc=description, unit="batch", disable=not state.is_main_process):
+    for indices in tqdm(batches, desc="gates", unit="batch", disable=not state.is_main_process):
         features = log_mel(processor.feature_extractor, waveforms(corpus.select(indices)))
-        features = model.prepare_audio_context(features.to(model.device, model.dtype))
-        found += zip(indices, compute(features, indices).cpu().numpy(), strict=True)
+        gates = model.route(features.to(model.device, model.dtype))
+        found += zip(indices, gates.cpu().numpy(), strict=True)
     if state.num_processes > 1:
         found = gather_object(found)
-    return torch.from_numpy(np.stack([value for _, value in sorted(found, key=lambda pair: pair[0])]))
+    return torch.from_numpy(np.stack([gate for _, gate in sorted(found, key=lambda pair: pair[0])]))
 
 
-def corpus_gates(model: MoeWhisperForConditionalGeneration, processor: WhisperProcessor, corpus: datasets.Dataset,
-                 batch_size: int) -> torch.Tensor:
-    """The router's gates `(utterances, experts)`."""
-    return over_corpus(lambda features, _: model.route(features), model, processor, corpus, batch_size, "gates")
+def oracle_choice(experts: list[Row], corpus: datasets.Dataset) -> np.ndarray:
+    """The expert whose transcript of each utterance has the fewest word errors, `(utterances,)`; the first of equals.
 
-
-def oracle_weights(model: MoeWhisperForConditionalGeneration, processor: WhisperProcessor, corpus: datasets.Dataset,
-                   batch_size: int) -> torch.Tensor:
-    """One-hot weights `(utterances, experts)` of the expert to which each reference is most likely.
-
-    It reads the references, so it is what a perfect router could reach at most (by loss), not a system.
+    It reads the references: no router can do better one utterance at a time, and it is a bound, not a system.
     """
-    tokenizer = processor.tokenizer
-    labels = [torch.tensor(tokenizer(text).input_ids[1:]) for text in corpus["text"]]
-
-    def compute(features: torch.Tensor, indices: list[int]) -> torch.Tensor:
-        padded = torch.nn.utils.rnn.pad_sequence([labels[i] for i in indices], batch_first=True, padding_value=-100)
-        losses = model.expert_losses(features, padded.to(features.device))
-        return torch.nn.functional.one_hot(losses.argmin(-1), model.config.num_experts).float()
-
-    return over_corpus(compute, model, processor, corpus, batch_size, "oracle")
+    references = corpus["text"][:]
+    return np.stack([utterance_errors(row.texts, references)["errors"] for row in experts]).argmin(axis=0)
 
 
 def judge(rows: list[Row], corpus: datasets.Dataset, *, baseline: str, num_bootstrap: int, seed: int) -> dict:
@@ -143,33 +131,39 @@ def write_transcripts(file: Path, rows: list[Row], corpus: datasets.Dataset) -> 
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def write_gates(file: Path, gates: torch.Tensor, oracle: torch.Tensor, corpus: datasets.Dataset) -> None:
+def write_gates(file: Path, gates: torch.Tensor, oracle: np.ndarray, corpus: datasets.Dataset) -> None:
     """One JSON line per utterance: the router's gates, its choice, and the oracle's."""
     with file.open("w") as lines:
         for i, row in enumerate(corpus.select_columns(["id", "speaker_id", "group"])):
             line = {**row, "gates": [round(float(gate), 5) for gate in gates[i]], "expert": int(gates[i].argmax()),
-                    "oracle_expert": int(oracle[i].argmax())}
+                    "oracle_expert": int(oracle[i])}
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def routing_summary(gates: torch.Tensor, oracle: torch.Tensor, groups: list[str]) -> dict:
-    """Share of utterances per expert, overall and per group, mean entropy (nats), agreement with the oracle."""
-    best, experts = gates.argmax(-1), gates.shape[-1]
-    log_gates = gates.clamp(min=1e-9).log()
-    of_group = np.asarray(groups)
+def routing_summary(gates: torch.Tensor, experts: list[Row], oracle: np.ndarray, corpus: datasets.Dataset) -> dict:
+    """What the router chooses: share of utterances per expert, overall and per group; entropy of its gates (nats); WER of
+    every expert alone; share of utterances on which no expert makes fewer word errors than the chosen one."""
+    best, log_gates, groups = gates.argmax(-1).numpy(), gates.clamp(min=1e-9).log(), np.asarray(corpus["group"])
+    references = corpus["text"][:]
+    errors = np.stack([utterance_errors(row.texts, references)["errors"] for row in experts])  # (experts, utterances)
+    every = np.arange(len(best))
+
+    def shares(chosen: np.ndarray) -> list[float]:
+        return (np.bincount(chosen, minlength=len(experts)) / len(chosen)).tolist()
+
     return {
-        "usage": torch.bincount(best, minlength=experts).div(len(best)).tolist(),
-        "usage_per_group": {group: torch.bincount(best[of_group == group], minlength=experts)
-                            .div(int((of_group == group).sum())).tolist() for group in sorted(set(groups))},
+        "usage": shares(best), "usage_per_group": {group: shares(best[groups == group]) for group in sorted(set(groups))},
         "gate_entropy": float(-(gates * log_gates).sum(-1).mean()),
-        "oracle_agreement": float((best == oracle.argmax(-1)).float().mean()),
+        "wer_of_each_expert": [score(row.texts, references, num_bootstrap=0)["wer"] for row in experts],
+        "as_good_as_oracle": float((errors[best, every] == errors[oracle, every]).mean()),
     }
 
 
 def summary_tables(result: dict) -> list[Table]:
     """WER with its interval per system; WER per system and group."""
     sample, rows = result["sample"], result["rows"]
-    overall = Table(title=f"WER (%) on {sample['utterances']} utterances of {sample['speakers']} speakers, split {sample['split']}",
+    where = f"{sample['utterances']} utterances of {sample['speakers']} speakers, split {sample['split']}"
+    overall = Table(title=f"WER (%) on {where}",
                     caption="interval: 95 % bootstrap over speakers; RTF: seconds of work per second of audio")
     for heading in ("system", "context", "WER", "interval", "CER", "RTF"):
         overall.add_column(heading, justify="left" if heading in ("system", "context") else "right", no_wrap=True)

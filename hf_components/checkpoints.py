@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from safetensors import SafetensorError
 from transformers import WhisperProcessor
 
 from hf_components.errors import UserError
@@ -36,9 +37,11 @@ def _load(cls, name_or_path: str):
     if name_or_path.startswith((".", "/", "models/")) and not Path(name_or_path).exists():
         raise UserError(f"there is no checkpoint at {name_or_path}; recipes/import_whisper.py makes the offline default")
     try:
-        model = cls.from_pretrained(name_or_path, dtype=torch.float32)
-    except (OSError, ValueError) as error:
+        model, found = cls.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{name_or_path} is not a checkpoint that can be loaded: {_first_line(error)}") from error
+    if found["missing_keys"]:  # transformers would fill them with random numbers
+        raise UserError(f"{name_or_path} is not a checkpoint of {cls.__name__}: it lacks {min(found['missing_keys'])}")
     return model.to(PartialState().device).eval(), load_processor(name_or_path)
 
 

@@ -10,6 +10,9 @@ from transformers import PreTrainedModel, WhisperProcessor
 
 from hf_components.audio import log_mel
 from hf_components.corpus import waveforms
+from hf_components.errors import UserError
+
+TASK_TOKENS = 4  # at most: start, language, task, no timestamps
 
 
 def duration_batches(durations: list[float], batch_size: int) -> list[list[int]]:
@@ -30,7 +33,12 @@ def transcribe(model: PreTrainedModel, processor: WhisperProcessor, corpus: data
         batch_size: utterances per batch and process.
         expert_weights: `(utterances, experts)`, overrides the router of a MoE-Whisper.
         max_new_tokens: bound on each transcript; a looping decoder stops there.
+    Raises:
+        UserError: the decoder has fewer positions than that.
     """
+    longest = model.config.max_target_positions - TASK_TOKENS
+    if not 1 <= max_new_tokens <= longest:
+        raise UserError(f"max_new_tokens must lie in [1, {longest}] with this decoder's positions, got {max_new_tokens}")
     state = PartialState()
     was_training = model.training
     model.eval()
@@ -39,7 +47,8 @@ def transcribe(model: PreTrainedModel, processor: WhisperProcessor, corpus: data
     for indices in tqdm(batches, desc=description, unit="batch", disable=not state.is_main_process):
         features = log_mel(processor.feature_extractor, waveforms(corpus.select(indices)))
         routing = {} if expert_weights is None else {"expert_weights": expert_weights[indices].to(model.device)}
-        tokens = model.generate(features.to(model.device, model.dtype), max_new_tokens=max_new_tokens, num_beams=num_beams, **routing)
+        features = features.to(model.device, model.dtype)
+        tokens = model.generate(features, max_new_tokens=max_new_tokens, num_beams=num_beams, **routing)
         texts += zip(indices, processor.batch_decode(tokens, skip_special_tokens=True), strict=True)
     model.train(was_training)
     if state.num_processes > 1:

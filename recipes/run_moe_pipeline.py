@@ -6,7 +6,6 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
 """
 
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -19,8 +18,8 @@ from hf_components.arguments import parse_arguments
 from hf_components.corpus import describe_corpus, load_corpus
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
-from hf_components.moe_release import release_model
-from hf_components.stages import environment, run_stage, write_json
+from hf_components.moe_release import base_model_id, release_model
+from hf_components.stages import environment, read_proof, run_stage, write_json
 from recipes import (
     benchmark_asr,
     cluster_embeddings,
@@ -60,7 +59,7 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
-    start, out = time.time(), Path(args.output_dir)
+    out = Path(args.output_dir)
     if not 1 <= args.experts_per_utterance <= args.num_experts:
         raise UserError(f"experts_per_utterance must lie in [1, num_experts = {args.num_experts}], got "
                         f"{args.experts_per_utterance}")
@@ -99,9 +98,10 @@ def main(argv: list[str] | None = None) -> dict:
                  experts_per_utterance=min(args.experts_per_utterance, clusters["num_experts"]))
 
     results = {
-        "mode": args.mode, "seed": args.seed, "base_model": args.model, "corpus": describe_corpus(corpus),
+        "mode": args.mode, "seed": args.seed, "base_model": base_model_id(args.model), "corpus": describe_corpus(corpus),
         "clusters": clusters, "training": {"router": router, "experts": experts, "single_lora": single, "joint": joint},
-        "benchmark": scores, "seconds": round(time.time() - start), "environment": environment(),
+        "benchmark": scores, "seconds": round(sum(proof["seconds"] for proof in map(read_proof, out.iterdir()) if proof)),
+        "environment": environment(),
     }
     run_stage(out / "model", lambda folder: release_model(folder, out, results), config=args,
               inputs=[out / "joint", out / "benchmark"], resume=args.resume)

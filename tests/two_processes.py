@@ -47,3 +47,4 @@ if __name__ == "__main__":
     parse_arguments(ExpertArguments, [])  # as every recipe begins
     {"gradients": gradients, "resume": resume}[sys.argv[2]](Path(sys.argv[1]))
     assert PartialState().num_processes == 2
+    PartialState().destroy_process_group()

@@ -31,10 +31,13 @@ class RoutingArguments:
     usage_momentum: float = field(default=0.9, metadata={"help": "Of the running mean of expert usage, per step."})
 
     def __post_init__(self):
-        if self.routing_temperature_min <= 0:
-            raise UserError(f"routing_temperature_min must be positive, got {self.routing_temperature_min}")
-        if self.routing_alignment_tau <= 0:
-            raise UserError(f"routing_alignment_tau must be positive, got {self.routing_alignment_tau}")
+        for name in ("routing_temperature_start", "routing_temperature_end", "routing_temperature_min",
+                     "routing_alignment_tau"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("router_noise_std", "min_expert_usage_fraction"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.usage_momentum < 1:
             raise UserError(f"usage_momentum must lie in [0, 1), got {self.usage_momentum}")
 

@@ -65,7 +65,10 @@ def load_trained_experts(base: DynamicContextWhisper, folder: str | Path, **conf
     try:
         fields = {**{name: getattr(saved, name) for name in own}, **config}
         model = MoeWhisperForConditionalGeneration.from_base(base, **fields)
-        model.load_state_dict(load_file(folder / WEIGHTS), strict=False)
+        weights = load_file(folder / WEIGHTS)
+        if unmatched := weights.keys() ^ {name for name in model.state_dict() if ".lora_" in name}:
+            raise ValueError(f"one of the two lacks {min(unmatched)}")
+        model.load_state_dict(weights, strict=False)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"the experts in {folder} do not fit {base.name_or_path}: {error}") from error
     return model

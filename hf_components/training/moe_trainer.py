@@ -9,6 +9,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hf_components.errors import UserError
 from hf_components.stages import write_json
 from hf_components.training.curriculum import RoutingArguments, routing_losses
 from hf_components.training.trainer import SpeechTrainer
@@ -27,12 +28,17 @@ class MoeTrainer(SpeechTrainer):
 
     Args:
         routing: the curriculum.
+    Raises:
+        UserError: the curriculum's floor of usage leaves no room for a choice among the model's experts.
     """
 
     def __init__(self, *args, routing: RoutingArguments, **kwargs):
         super().__init__(*args, **kwargs)
         self.routing = routing
         experts = self.model.config.num_experts
+        if routing.min_expert_usage_fraction * experts >= 1:
+            raise UserError(f"min_expert_usage_fraction must be below 1 / num_experts = {1 / experts:.3g}, got "
+                            f"{routing.min_expert_usage_fraction}")
         self.usage = torch.full((experts,), 1 / experts, device=self.args.device)
         self._step_gates = torch.zeros(experts + 1, device=self.args.device)  # sums over the step under way, and their count
         self._log_sums: dict[str, float] = defaultdict(float)
@@ -83,8 +89,7 @@ class MoeTrainer(SpeechTrainer):
     def set_routing(self) -> None:
         """Put the curriculum's routing, temperature, noise and usage floor for the next step into the configuration."""
         config, progress = self.model.config, self._progress()
-        # Half a step of slack: epochs are sums of floating-point fractions.
-        config.routing = self.routing.routing(self.state.epoch + 0.5 / max(self.state.max_steps, 1) * self.args.num_train_epochs)
+        config.routing = self.routing.routing(round(self.state.epoch, 6))  # epochs are sums of floating-point fractions
         config.router_temperature = self.routing.temperature(progress)
         config.router_noise_std = self.routing.router_noise_std * (1 - progress)
         config.min_expert_usage_fraction = self.routing.min_expert_usage_fraction

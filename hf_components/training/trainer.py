@@ -1,5 +1,6 @@
 """`Seq2SeqTrainer` for speech: duration buckets, a loss that is right under accumulation, evaluation by WER."""
 
+import json
 import logging
 import time
 from dataclasses import dataclass, field
@@ -14,12 +15,14 @@ from transformers import (
     ProgressCallback,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
+    TrainerCallback,
     WhisperProcessor,
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hf_components.errors import UserError
 from hf_components.scoring import score
-from hf_components.stages import write_json
+from hf_components.stages import fingerprint, write_json
 from hf_components.training.data import DurationBatchSampler, SpeechCollator, SpeechDataset
 from hf_components.transcription import transcribe
 
@@ -27,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 COMPLETE = "complete"  # marker of a usable checkpoint, written last
 TRAINED_WEIGHTS = "model.safetensors"
+BASE = "base.json"  # what the trained weights belong to
 
 
 @dataclass
@@ -74,16 +78,18 @@ class SpeechTrainer(Seq2SeqTrainer):
         super().__init__(model=model, args=args, data_collator=collator, processing_class=processor, eval_dataset=eval_corpus,
                          train_dataset=SpeechDataset(corpus, processor, expert_weights), **kwargs)
         self.durations = corpus["duration"]
+        self.add_callback(_SamplerEpoch(self))
         if not self.is_world_process_zero():
             self.remove_callback(ProgressCallback)
             self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
-        sampler = DurationBatchSampler(self.durations, self._train_batch_size, self.args.seed, self.args.full_context_fraction)
+        args = self.args
+        self.sampler = DurationBatchSampler(self.durations, self._train_batch_size, args.seed, args.full_context_fraction)
         return self.accelerator.prepare(torch.utils.data.DataLoader(
-            self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers, pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
-            persistent_workers=self.args.dataloader_persistent_workers))
+            self.train_dataset, batch_sampler=self.sampler, collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers, pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
+            persistent_workers=args.dataloader_persistent_workers))
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval", **kwargs) -> dict:
         """Transcribe and score; text is decoded batch by batch and no logits are kept.
@@ -116,6 +122,7 @@ class SpeechTrainer(Seq2SeqTrainer):
 
     def _save_checkpoint(self, model, trial):
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes the state of its own random generators
         if self.args.should_save:
             folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             write_json(folder / COMPLETE, {"step": self.state.global_step})
@@ -130,13 +137,32 @@ class SpeechTrainer(Seq2SeqTrainer):
         trained = {name: state_dict[name].contiguous() for name, parameter in self.model.named_parameters()
                    if parameter.requires_grad}
         save_file(trained, folder / TRAINED_WEIGHTS, metadata={"format": "pt"})
-        write_json(folder / "base.json", {"base_model": self.model.name_or_path})
+        write_json(folder / BASE, self._base())
+
+    def _base(self) -> dict[str, str]:
+        name = self.model.name_or_path  # empty for a model built in code
+        return {"base_model": name, "fingerprint": fingerprint(name) if name else ""}
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        base = json.loads((Path(resume_from_checkpoint) / BASE).read_text())
+        if base != self._base():
+            raise UserError(f"{resume_from_checkpoint} adapts {base['base_model']} ({base['fingerprint']}), not "
+                            f"{self.model.name_or_path} as it is now; train without --resume")
         weights = load_file(Path(resume_from_checkpoint) / TRAINED_WEIGHTS)
         unexpected = self.model.load_state_dict(weights, strict=False).unexpected_keys
         if unexpected:
             raise ValueError(f"{resume_from_checkpoint} is of another model: it has {unexpected[0]}")
+
+
+class _SamplerEpoch(TrainerCallback):
+    """Tells the sampler its epoch: of one that several processes share and whose epoch is resumed in the middle,
+    `Trainer` reaches only the wrappers."""
+
+    def __init__(self, trainer: SpeechTrainer):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.sampler.set_epoch(int(state.epoch))
 
 
 def last_complete_checkpoint(folder: str | Path) -> str | None:

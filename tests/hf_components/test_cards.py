@@ -1,0 +1,107 @@
+"""Model cards: complete or refused, with metadata that the Hub takes, and every picture beside them."""
+
+import json
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+
+from hf_components.cards import interval, percent, render_card
+from hf_components.errors import UserError
+from hf_components.moe_release import PLOTS, card_data, release_model
+
+pytestmark = pytest.mark.unit
+
+
+def figures(wer: float) -> dict:
+    return {"wer": wer, "cer": wer / 2, "wer_interval": [wer - 0.05, wer + 0.05], "audio_context": "30 s",
+            "per_group": {"child": {"wer": wer, "speakers": 1}, "adult": {"wer": wer + 0.01, "speakers": 2}}}
+
+
+@pytest.fixture
+def results() -> dict:
+    return {
+        "mode": "quick", "seed": 42, "base_model": "openai/whisper-tiny.en", "seconds": 90,
+        "corpus": {"name": "demo", "rows": {"train": 30, "dev": 12}, "hours": 0.1,
+                   "rejected": {"empty audio": 2, "missing file": 1}},
+        "clusters": {"algorithm": "spectral", "agreement_nmi": {"group": 0.5, "speaker": 0.4, "duration_quartile": 0.1}},
+        "benchmark": {
+            "sample": {"utterances": 12, "speakers": 3, "split": "dev", "hours": 0.02, "file": "sample.json", "seed": 42},
+            "rows": {name: figures(0.3 - 0.02 * i) for i, name in enumerate(("zero_shot", "single_lora", "moe_top1"))},
+            "differences": [{"a": "zero_shot", "b": "moe_top1", "difference": -0.04, "interval": [-0.1, 0.02]},
+                            {"a": "single_lora", "b": "moe_top1", "difference": -0.02, "interval": None}],
+            "routing": {"as_good_as_oracle": 0.4, "gate_entropy": 0.9, "wer_of_each_expert": [0.3, 0.4, 0.5]}},
+        "environment": {"gpu": None, "cpu_count": 2, "torch": "2", "transformers": "5"},
+        "training": {"router": {}, "experts": {}, "single_lora": {}, "joint": {}},
+    }
+
+
+@pytest.fixture
+def run(tmp_path):
+    for file in PLOTS:
+        (tmp_path / "run" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / file).write_bytes(b"\x89PNG")
+    for folder in ("model", "experts/expert_0"):
+        (tmp_path / "run" / "joint" / folder).mkdir(parents=True)
+    config = {"num_experts": 3, "shared_expert": True, "router_layer": 2, "encoder_layers": 4, "experts_per_utterance": 2}
+    (tmp_path / "run" / "joint" / "model" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "run" / "joint" / "experts" / "expert_0" / "adapter_config.json").write_text("{}")
+    return tmp_path / "run"
+
+
+def test_the_release_is_whole_and_its_card_valid(run, tmp_path, results):
+    folder = tmp_path / "release"
+    folder.mkdir()
+    assert release_model(folder, run, results) == pytest.approx({"zero_shot": 0.3, "single_lora": 0.28, "moe_top1": 0.26})
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.base_model == "openai/whisper-tiny.en" and card.data.license == "apache-2.0"
+    assert card.data.pipeline_tag == "automatic-speech-recognition" and card.data.library_name == "transformers"
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", card.text)
+    assert len(pictures) >= 5 and all((folder / picture).is_file() for picture in pictures)
+    assert (folder / "experts" / "expert_0" / "adapter_config.json").exists()
+    assert json.loads((folder / "results.json").read_text()) == results
+    assert "{{" not in card.text and "{%" not in card.text
+    assert "2 empty audio, 1 missing file" in card.text
+
+
+def test_the_tables_of_the_card_are_tables(run, tmp_path, results):
+    release_model(tmp_path / "release", run, results)
+    lines = (tmp_path / "release" / "README.md").read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("| system |"))
+    table = lines[start : start + 5]
+    assert [line.count("|") for line in table] == [8] * 5  # no blank line between them, as many cells in each
+    assert set(table[1]) <= set("|-:")
+    assert [line.split("|")[1].strip() for line in table[2:]] == ["zero_shot", "single_lora", "moe_top1"]
+    assert "| 30.0 | 25.0 to 35.0 | 15.0 |" in table[2] and table[0].split("|")[6].strip() == "adult (2)"
+    start = next(i for i, line in enumerate(lines) if line.startswith("| a | b |"))
+    assert lines[start + 2] == "| zero_shot | moe_top1 | -4.0 | -10.0 to 2.0 |"
+    assert lines[start + 3] == "| single_lora | moe_top1 | -2.0 | - |"
+
+
+@pytest.mark.parametrize("path", ["seed", "benchmark.routing.gate_entropy", "clusters.algorithm", "benchmark.sample.split",
+                                  "benchmark.rows.moe_top1.wer", "environment.torch"])
+def test_a_missing_figure_fails_the_card(run, tmp_path, results, path):
+    *parents, last = path.split(".")
+    node = results
+    for name in parents:
+        node = node[name]
+    del node[last]
+    with pytest.raises((UserError, KeyError), match=last):
+        release_model(tmp_path / "release", run, results)
+    if last != "wer":  # which the returned figures need before
+        assert not (tmp_path / "release" / "README.md").exists()
+
+
+def test_a_base_model_on_this_disk_is_no_hub_id(tmp_path):
+    assert card_data(str(tmp_path)).base_model is None
+    card = ModelCard(f"---\n{card_data(str(tmp_path)).to_yaml()}\n---\n\ntext")
+    assert card.data.license == "apache-2.0"
+
+
+def test_figures_as_text():
+    assert (percent(0.2514), interval([0.2, 0.3]), interval(None)) == ("25.1", "20.0 to 30.0", "-")
+
+
+def test_render_names_the_figure():
+    with pytest.raises(UserError, match="is undefined"):
+        render_card("moe_whisper.md", {}, card_data("a/b"))

@@ -1,0 +1,59 @@
+"""Loading checkpoints, and what is said of those that cannot be loaded."""
+
+import json
+
+import pytest
+import torch
+from tiny_speech import save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper
+
+from hf_components.checkpoints import load_moe_whisper, load_processor, load_whisper
+from hf_components.ctranslate2_import import save_processor
+from hf_components.errors import UserError
+from hf_components.whisper import DynamicContextWhisper
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_stock_checkpoint_loads_with_its_processor(tmp_path):
+    model, processor = load_whisper(str(save_tiny_whisper(tmp_path)))
+    assert type(model) is DynamicContextWhisper and not model.training and model.audio_context == "full"
+    expected = tiny_whisper().state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    assert processor.tokenizer("red").input_ids == tiny_processor().tokenizer("red").input_ids
+
+
+def test_a_mixture_loads(tmp_path):
+    tiny_moe(routing="soft").save_pretrained(tmp_path)
+    save_processor(tiny_processor(), tmp_path)
+    model, _ = load_moe_whisper(str(tmp_path))
+    assert model.config.routing == "soft" and len(model.routed_layers()) > 0
+
+
+def test_mistakes_are_named(tmp_path):
+    with pytest.raises(UserError, match="there is no checkpoint at models/none"):
+        load_whisper("models/none")
+    with pytest.raises(UserError, match="is not a checkpoint that can be loaded"):
+        load_whisper(str(tmp_path))
+    with pytest.raises(UserError, match="is not a checkpoint that can be loaded"):
+        load_whisper("someone/whisper-that-does-not-exist")
+    with pytest.raises(UserError, match="has no Whisper processor"):
+        load_processor(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(UserError, match="is not a checkpoint that can be loaded"):
+        load_whisper(str(tmp_path))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="is not a checkpoint that can be loaded"):
+        load_whisper(str(tmp_path))
+
+
+def test_half_a_weights_file_is_named(tmp_path):
+    folder = save_tiny_whisper(tmp_path / "whisper")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="is not a checkpoint that can be loaded"):
+        load_whisper(str(folder))
+
+
+def test_plain_whisper_is_no_mixture(tmp_path):
+    with pytest.raises(UserError, match="not a checkpoint of MoeWhisper.* lacks .*lora"):
+        load_moe_whisper(str(save_tiny_whisper(tmp_path)))

@@ -1,0 +1,52 @@
+"""Transcribe and embed a corpus: order, batches, expert weights."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_speech import rows, tiny_moe, tiny_processor, tiny_whisper
+
+from hf_components.audio import log_mel
+from hf_components.corpus import waveforms
+from hf_components.embedding import embed_corpus
+from hf_components.transcription import duration_batches, transcribe
+
+pytestmark = pytest.mark.unit
+
+
+def test_batches_hold_every_index_once_longest_first():
+    durations = [3.0, 9.0, 1.0, 9.0, 5.0]
+    assert duration_batches(durations, 2) == [[1, 3], [4, 0], [2]]
+
+
+def test_text_comes_in_the_order_of_the_corpus():
+    corpus, model = rows(9), tiny_whisper().train()
+    together = transcribe(model, tiny_processor(), corpus, batch_size=4, max_new_tokens=8)
+    assert model.training
+    alone = [transcribe(model, tiny_processor(), corpus.select([i]), max_new_tokens=8)[0] for i in range(9)]
+    assert together == alone and len(set(together)) > 1
+    assert max(map(len, together)) <= 8  # a token is a letter
+
+
+def test_expert_weights_stay_with_their_rows():
+    corpus, model = rows(6), tiny_moe(min_audio_context=400)  # one context for all, so that batches do not matter
+    chosen = torch.eye(3)[[2, 0, 1, 0, 2, 1]]
+    together = transcribe(model, tiny_processor(), corpus, batch_size=4, expert_weights=chosen, max_new_tokens=8)
+    for i in range(6):
+        alone = transcribe(model, tiny_processor(), corpus.select([i]), expert_weights=chosen[i : i + 1], max_new_tokens=8)
+        assert alone == together[i : i + 1]
+    others = transcribe(model, tiny_processor(), corpus, expert_weights=chosen.roll(1, dims=1), max_new_tokens=8)
+    assert others != together
+
+
+@pytest.mark.parametrize("full_context", [False, True])
+def test_embeddings_are_what_the_router_sees(full_context):
+    corpus, base, moe = rows(5), tiny_whisper(), tiny_moe(min_audio_context=2, router_layer=1)
+    found = embed_corpus(base, tiny_processor(), corpus, layer=1, full_context=full_context, batch_size=2)
+    assert found.shape == (5, 16) and found.dtype == np.float32
+    if full_context:
+        moe.set_audio_context("full")
+    longest_first = duration_batches(corpus["duration"], 2)
+    with torch.no_grad():
+        for indices in longest_first:
+            features = log_mel(tiny_processor().feature_extractor, waveforms(corpus.select(indices)))
+            np.testing.assert_allclose(found[indices], moe.embed(features).numpy(), atol=1e-4)

@@ -1,0 +1,95 @@
+"""Experts between stages: fresh, saved, loaded, and what does not fit."""
+
+import pytest
+import torch
+from tiny_speech import rows, tiny_moe, tiny_processor, tiny_whisper
+from transformers import WhisperForConditionalGeneration
+
+from hf_components.audio import log_mel
+from hf_components.corpus import waveforms
+from hf_components.errors import UserError
+from hf_components.training.experts import (
+    ExpertArguments,
+    build_experts,
+    load_router,
+    load_trained_experts,
+    save_trained_experts,
+)
+from hf_components.whisper.routed_lora import UtteranceRouter
+
+pytestmark = pytest.mark.unit
+
+
+def test_fresh_experts_change_nothing_and_are_built_as_asked():
+    base = tiny_whisper()
+    model = build_experts(base, ExpertArguments(lora_rank=4, target_modules=["q_proj", "fc1"]), 3, router_layer=2)
+    assert (model.config.num_experts, model.config.router_layer, model.config.shared_expert) == (3, 2, True)
+    assert {name.rsplit(".", 1)[-1] for name in model.routed_layers()} == {"q_proj", "fc1"}
+    features = log_mel(tiny_processor().feature_extractor, waveforms(rows(2)), 3000)
+    start = torch.full((2, 1), base.config.decoder_start_token_id)
+    torch.testing.assert_close(model(features, decoder_input_ids=start).logits, base(features, decoder_input_ids=start).logits)
+
+
+def test_a_single_expert_has_no_shared_one():
+    assert not build_experts(tiny_whisper(), ExpertArguments(), 1, router_layer=1).config.shared_expert
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"lora_rank": 0}, "lora_rank"), ({"target_modules": ["lm_head"]}, "target_modules")])
+def test_sizes_out_of_range_are_named(fields, message):
+    with pytest.raises(UserError, match=message):
+        build_experts(tiny_whisper(), ExpertArguments(**fields), 3, router_layer=1)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_round_trip(tmp_path, shared):
+    model = tiny_moe(shared_expert=shared, lora_dropout=0.1, target_modules=["v_proj", "fc2"])
+    save_trained_experts(model, tmp_path)
+    loaded = load_trained_experts(tiny_whisper(), tmp_path, mixture="logits")
+    assert loaded.config.mixture == "logits" and loaded.config.shared_expert == shared and loaded.config.lora_dropout == 0.1
+    for name, value in model.state_dict().items():
+        if ".router." not in name:
+            assert torch.equal(loaded.state_dict()[name], value), name
+    assert sorted(path.name for path in tmp_path.glob("expert_*")) == ["expert_0", "expert_1", "expert_2"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_saved_experts_are_peft_adapters_with_the_shared_one_inside(tmp_path):
+    from peft import PeftModel
+
+    model = tiny_moe()
+    save_trained_experts(model, tmp_path)
+    base = tiny_whisper()
+    stock = WhisperForConditionalGeneration(base.config).eval()
+    stock.load_state_dict(base.state_dict())
+    adapted = PeftModel.from_pretrained(stock, tmp_path / "expert_1")
+    features = log_mel(tiny_processor().feature_extractor, waveforms(rows(1)), 3000)
+    start = torch.full((1, 1), base.config.decoder_start_token_id)
+    with torch.no_grad():
+        ours = model(features, decoder_input_ids=start, expert_weights=torch.eye(3)[1:2], fit_audio_context=False).logits
+        theirs = adapted(input_features=features, decoder_input_ids=start).logits
+    torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layers", [2, 4])
+def test_experts_of_another_base_model_are_refused(tmp_path, layers):
+    save_trained_experts(tiny_moe(), tmp_path)
+    with pytest.raises(UserError, match="do not fit"):
+        load_trained_experts(tiny_whisper(encoder_layers=layers), tmp_path)
+
+
+def test_what_is_missing_or_out_of_range_is_named(tmp_path):
+    with pytest.raises(UserError, match="holds no experts.safetensors; .* the output folder of pretrain_experts"):
+        load_trained_experts(tiny_whisper(), tmp_path)
+    save_trained_experts(tiny_moe(), tmp_path)
+    with pytest.raises(UserError, match=r"`experts_per_utterance` must lie in \[1, 3\], got 4"):
+        load_trained_experts(tiny_whisper(), tmp_path, experts_per_utterance=4)
+
+
+def test_router_round_trip_and_its_absence(tmp_path):
+    router = UtteranceRouter(16, 8, 3)
+    router.save(tmp_path / "router", router_layer=2)
+    loaded, layer = load_router(tmp_path / "router")
+    assert layer == 2 and all(torch.equal(value, loaded.state_dict()[name]) for name, value in router.state_dict().items())
+    with pytest.raises(UserError, match=r"router.json is missing.*output folder of pretrain_router"):
+        load_router(tmp_path)
