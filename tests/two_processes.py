@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import gc
 import sys
 from pathlib import Path
 
@@ -47,4 +48,6 @@ if __name__ == "__main__":
     parse_arguments(ExpertArguments, [])  # as every recipe begins
     {"gradients": gradients, "resume": resume}[sys.argv[2]](Path(sys.argv[1]))
     assert PartialState().num_processes == 2
+    # Trainers are cyclic garbage; freed at interpreter exit, after gloo's threads, they may abort the process.
+    gc.collect()
     PartialState().destroy_process_group()
