@@ -51,8 +51,8 @@ def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config
     if output_dir.name in ("", "..") or (output_dir.exists() and not output_dir.is_dir()):
         raise UserError(f"--output_dir must name a folder that may be replaced, got {output_dir}; choose another")
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
-    resolved = _plain(config)
-    identity = {"config": _result_relevant(resolved), "inputs": _fingerprints(inputs),
+    resolved, inputs = _plain(config), [str(path) for path in inputs]
+    identity = {"config": _result_relevant(resolved, inputs), "inputs": _fingerprints(inputs),
                 "code_version": importlib.metadata.version("underheard")}
     digest = _digest(identity)
 
@@ -170,8 +170,9 @@ def _plain(config: Any) -> Any:
     return json.loads(json.dumps(values, default=_jsonable))
 
 
-def _result_relevant(config: dict) -> dict:
-    return {key: value for key, value in config.items() if key not in NOT_PART_OF_RESULT}
+def _result_relevant(config: dict, inputs: list[str]) -> dict:
+    # An input counts by its content, not by where it lies: a run that was moved is still complete.
+    return {key: value for key, value in config.items() if key not in NOT_PART_OF_RESULT and value not in inputs}
 
 
 def _jsonable(value: Any) -> Any:

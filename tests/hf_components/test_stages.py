@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from transformers import TrainingArguments
@@ -281,3 +282,18 @@ def test_json_is_replaced_whole(tmp_path):
 class Unwritable:
     def __str__(self):
         raise RuntimeError("cannot be written")
+
+
+def test_a_run_that_was_moved_is_still_complete(tmp_path):
+    def run(folder: Path) -> list[int]:
+        calls = []
+        corpus = folder / "corpus"
+        corpus.mkdir(parents=True, exist_ok=True)
+        (corpus / "rows").write_text("one")
+        run_stage(folder / "result", lambda work: calls.append(1) or {}, config={"corpus": str(corpus), "seed": 1},
+                  inputs=[corpus], resume=True)
+        return calls
+
+    assert run(tmp_path / "before") == [1]
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert run(tmp_path / "after") == []
