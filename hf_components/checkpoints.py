@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from transformers import WhisperProcessor
 
 from hf_components.errors import UserError
+from hf_components.stages import read_proof
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
 
@@ -31,6 +32,12 @@ def load_processor(name_or_path: str) -> WhisperProcessor:
         return WhisperProcessor.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
         raise UserError(f"{name_or_path} has no Whisper processor: {_first_line(error)}") from error
+
+
+def base_model_id(name_or_path: str) -> str:
+    """The Hub id of a base model: as given, or as `import_whisper` recorded it beside a local copy."""
+    proof = read_proof(name_or_path)
+    return (proof["metrics"].get("hub_id") if proof else None) or name_or_path
 
 
 def _load(cls, name_or_path: str):

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from hf_components.cards import render_card
-from hf_components.stages import read_proof, write_json
+from hf_components.stages import write_json
 
 PLOTS = ("benchmark/wer_per_group.png", "benchmark/routing_per_group.png", "clusters/clusters.png", "joint/usage.png",
          "joint/loss.png", "joint/routing.png")
@@ -34,12 +34,6 @@ def release_model(folder: Path, run: Path, results: dict) -> dict:
              "groups": sorted({group for row in rows.values() for group in row["per_group"]})}
     (folder / "README.md").write_text(render_card("moe_whisper.md", shown, card_data(results["base_model"])))
     return {name: row["wer"] for name, row in rows.items()}
-
-
-def base_model_id(name_or_path: str) -> str:
-    """The Hub id of a base model: as given, or as `import_whisper` recorded it beside a local copy."""
-    proof = read_proof(name_or_path)
-    return (proof["metrics"].get("hub_id") if proof else None) or name_or_path
 
 
 def card_data(base_model: str) -> ModelCardData:

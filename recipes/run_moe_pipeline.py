@@ -15,10 +15,11 @@ from accelerate import PartialState
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script finds its own folder; the steps are imported as recipes.<step>
 
 from hf_components.arguments import parse_arguments
+from hf_components.checkpoints import base_model_id
 from hf_components.corpus import describe_corpus, load_corpus
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
-from hf_components.moe_release import base_model_id, release_model
+from hf_components.moe_release import release_model
 from hf_components.stages import environment, read_proof, run_stage, write_json
 from recipes import (
     benchmark_asr,

@@ -6,6 +6,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from transformers import WhisperConfig
 
+from hf_components.checkpoints import base_model_id
 from hf_components.errors import UserError
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWhisperForConditionalGeneration
 from hf_components.whisper.routed_lora import UtteranceRouter
@@ -38,6 +39,7 @@ def build_experts(base: DynamicContextWhisper, args: ExpertArguments, num_expert
         return MoeWhisperForConditionalGeneration.from_base(
             base, num_experts=num_experts, router_layer=router_layer, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha,
             lora_dropout=args.lora_dropout, target_modules=args.target_modules,
+            base_model_name_or_path=base_model_id(base.name_or_path),
             shared_expert=args.shared_expert and num_experts > 1)
     except ValueError as error:
         raise UserError(str(error)) from error

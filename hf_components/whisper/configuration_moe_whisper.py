@@ -30,6 +30,7 @@ class MoeWhisperConfig(WhisperConfig):
         lora_rank, lora_alpha, lora_dropout: size, scale (`lora_alpha / lora_rank`) and dropout of each expert.
         target_modules: names of the linear layers that carry experts.
         shared_expert (`bool`): one more LoRA that every utterance carries with weight 1.
+        base_model_name_or_path (`str`): the Whisper that the experts adapt, as their PEFT adapters name it.
         audio_context (`str`): `"dynamic"` lets `generate` cut each segment to its speech, `"full"` keeps 30 s.
         min_audio_context (`int`): mel frames that a dynamic context keeps at least (default 1000, or the window if that
             is shorter). Weights never trained on short input need about 1000; below, they loop.
@@ -49,6 +50,7 @@ class MoeWhisperConfig(WhisperConfig):
     lora_dropout: float | int = 0.0
     target_modules: list[str] | tuple[str, ...] = TARGETS
     shared_expert: bool = False
+    base_model_name_or_path: str | None = None
     audio_context: str = "full"
     min_audio_context: int | None = None
 

@@ -251,6 +251,7 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
             base = WhisperForConditionalGeneration.from_pretrained(base)
         inherited = base.config.to_dict()
         inherited.pop("architectures", None)
+        inherited["base_model_name_or_path"] = base.name_or_path or None
         model = cls(MoeWhisperConfig(**{**inherited, **config})).to(base.dtype)
         model.load_state_dict(base.state_dict(), strict=False)
         model.generation_config = base.generation_config
@@ -323,7 +324,7 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
                 lora[name] = (layer.lora_a[slots].flatten(0, 1), torch.cat([layer.lora_b[i] for i in slots], dim=1))
             folders.append(Path(folder) / f"expert_{expert}")
             save_adapter(folders[-1], lora, scaling=self.config.lora_alpha / self.config.lora_rank,
-                         base_model=self.name_or_path or None)
+                         base_model=self.config.base_model_name_or_path)
         return folders
 
     @torch.no_grad()

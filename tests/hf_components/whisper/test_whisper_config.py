@@ -45,7 +45,7 @@ def test_round_trip(tmp_path):
     fields = {"num_experts": 5, "experts_per_utterance": 3, "routing": "top_k", "mixture": "logits", "router_layer": 2,
               "router_hidden_size": 16, "router_temperature": 0.7, "router_noise_std": 0.1, "min_expert_usage_fraction": 0.05,
               "lora_rank": 4, "lora_alpha": 3, "lora_dropout": 0.2, "target_modules": ["q_proj", "fc1"], "shared_expert": True,
-              "audio_context": "dynamic", "min_audio_context": 300}
+              "audio_context": "dynamic", "min_audio_context": 300, "base_model_name_or_path": "openai/whisper-tiny"}
     config = MoeWhisperConfig(encoder_layers=4, **fields)
     config.save_pretrained(tmp_path)
     again = MoeWhisperConfig.from_pretrained(tmp_path)
