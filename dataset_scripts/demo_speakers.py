@@ -89,7 +89,7 @@ GROUPS = {
 }
 
 
-def write_demo_corpus(folder: str | Path, *, train_speakers: int = 4, dev_speakers: int = 2, utterances_per_speaker: int = 24,
+def write_demo_corpus(folder: str | Path, *, train_speakers: int = 4, dev_speakers: int = 2, utterances_per_speaker: int = 16,
                       seed: int = 0, progress: Callable[[Iterator], Iterator] = iter) -> list[dict]:
     """Write `Train|Dev/<speaker_id>/<speaker_id>.json` and the speaker's FLAC files beside it.
 

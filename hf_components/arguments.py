@@ -61,11 +61,6 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
     return tuple(instances)
 
 
-def add_config(argv: list[str], config: str | Path) -> list[str]:
-    """Put `--config config` in front of `argv` unless it names one itself."""
-    return argv if any(a == "--config" or a.startswith("--config=") for a in argv) else ["--config", str(config), *argv]
-
-
 def _stay_on_cpu_without_accelerator() -> None:
     # `accelerate launch` hands `use_cpu` to a lone process only. Without it accelerate takes each of several CPU
     # processes for a run of its own, and all of them write the same files.

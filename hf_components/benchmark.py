@@ -1,5 +1,6 @@
 """Benchmark recognisers on one fixed sample: a row per system, every row on the same utterances."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -33,6 +34,12 @@ class Row:
     audio_context: str
     texts: list[str]
     seconds: float
+
+
+def sample_file(folder: Path, corpus: datasets.Dataset, split: str, size: int, seed: int) -> Path:
+    """Where the fixed sample of a split lies: another split, corpus, size or seed has another file."""
+    digest = hashlib.sha256("\n".join(sorted(corpus["id"])).encode()).hexdigest()[:8]
+    return folder / f"benchmark_samples_{split}_{digest}_{size}_{seed}.json"
 
 
 def fixed_sample(corpus: datasets.Dataset, file: Path, size: int, seed: int) -> datasets.Dataset:

@@ -12,13 +12,22 @@ from hf_components.stages import read_proof
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
 
-def load_whisper(name_or_path: str) -> tuple[DynamicContextWhisper, WhisperProcessor]:
+def load_whisper(name_or_path: str, language: str = "en") -> tuple[DynamicContextWhisper, WhisperProcessor]:
     """A Whisper of any audio context and its processor, in evaluation mode on this process's device.
 
+    Args:
+        language: code such as "en"; a multilingual checkpoint then trains and decodes with the prompt "transcribe this
+            language" instead of guessing it for each clip. English-only ones have no such prompt.
     Raises:
         UserError: there is no such checkpoint, or it is not a Whisper.
     """
-    return _load(DynamicContextWhisper, name_or_path)
+    model, processor = _load(DynamicContextWhisper, name_or_path)
+    if getattr(model.generation_config, "is_multilingual", False):
+        if f"<|{language}|>" not in model.generation_config.lang_to_id:
+            raise UserError(f"--language must be a code that {name_or_path} knows, such as en; got {language!r}")
+        processor.tokenizer.set_prefix_tokens(language=language, task="transcribe", predict_timestamps=False)
+        model.generation_config.language, model.generation_config.task = language, "transcribe"
+    return model, processor
 
 
 def load_moe_whisper(name_or_path: str) -> tuple[MoeWhisperForConditionalGeneration, WhisperProcessor]:
@@ -42,7 +51,7 @@ def base_model_id(name_or_path: str) -> str:
 
 def _load(cls, name_or_path: str):
     if name_or_path.startswith((".", "/", "models/")) and not Path(name_or_path).exists():
-        raise UserError(f"there is no checkpoint at {name_or_path}; recipes/import_whisper.py makes the offline default")
+        raise UserError(f"there is no checkpoint at {name_or_path}; recipes/import_whisper.py makes models/whisper-tiny.en")
     try:
         model, found = cls.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

@@ -26,19 +26,23 @@ def release_model(folder: Path, run: Path, results: dict) -> dict:
     shutil.copytree(run / "joint" / "model", folder, dirs_exist_ok=True)
     shutil.copytree(run / "joint" / "experts", folder / "experts", dirs_exist_ok=True)
     (folder / "plots").mkdir(exist_ok=True)
-    for plot in PLOTS:
-        shutil.copy(run / plot, folder / "plots")
+    plots = [run / plot for plot in PLOTS if (run / plot).exists()]  # a run may go without plots
+    for plot in plots:
+        shutil.copy(plot, folder / "plots")
     write_json(folder / "results.json", results)
     rows = results["benchmark"]["rows"]
-    shown = {**results, "moe": json.loads((folder / "config.json").read_text()),
+    shown = {**results, "plots": [plot.name for plot in plots],
+             "moe": json.loads((folder / "config.json").read_text()),
              "groups": sorted({group for row in rows.values() for group in row["per_group"]})}
-    (folder / "README.md").write_text(render_card("moe_whisper.md", shown, card_data(results["base_model"])))
+    (folder / "README.md").write_text(render_card("moe_whisper.md", shown, card_data(results)))
     return {name: row["wer"] for name, row in rows.items()}
 
 
-def card_data(base_model: str) -> ModelCardData:
+def card_data(results: dict) -> ModelCardData:
     """Metadata of the card; a base model on this disk has no Hub id and is left out."""
+    base_model = results["base_model"]
     return ModelCardData(
-        license="apache-2.0", language="en", library_name="transformers", pipeline_tag="automatic-speech-recognition",
+        license="apache-2.0", language=results["language"], library_name="transformers",
+        pipeline_tag="automatic-speech-recognition",
         tags=["whisper", "mixture-of-experts", "lora", "speech-recognition", "atypical-speech"], metrics=["wer", "cer"],
         base_model=None if Path(base_model).exists() else base_model)

@@ -32,7 +32,7 @@ NOT_PART_OF_RESULT = {"output_dir", "resume", "log_file", "logging_dir", "num_wo
 
 
 def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config: Any,
-              inputs: Iterable[str | Path] = (), resume: bool = False) -> dict:
+              inputs: Iterable[str | Path] = (), resume: bool = False, alone: bool = False) -> dict:
     """Run `produce(folder)` and put its folder at `output_dir` once it is complete.
 
     Args:
@@ -42,6 +42,7 @@ def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config
         config: dataclass, dict, or sequence of them; recorded, and part of the fingerprint.
         inputs: files and folders read; their fingerprints are part of this stage's.
         resume: return the earlier metrics if the fingerprint still matches, or say why it does not.
+        alone: only the main process produces, the others wait; else `produce` shares its work among processes.
     Returns:
         the metrics of `produce`.
     Raises:
@@ -72,7 +73,7 @@ def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config
     state.wait_for_everyone()
 
     start = time.time()
-    metrics = produce(work)
+    metrics = produce(work) if state.is_main_process or not alone else None
     state.wait_for_everyone()
     if state.is_main_process:
         (work / "fingerprint").unlink()
@@ -83,7 +84,7 @@ def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config
         _replace(work, output_dir)
         logger.info("%s written in %.0f s", output_dir, time.time() - start)
     state.wait_for_everyone()
-    return metrics
+    return read_proof(output_dir)["metrics"] if metrics is None else metrics
 
 
 def read_proof(folder: str | Path) -> dict | None:

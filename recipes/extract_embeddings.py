@@ -2,9 +2,10 @@
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/extract_embeddings.py --config recipes/configs/extract_embeddings/default.yaml \\
-    --corpus data/corpus --output_dir runs/moe/embeddings
+    --corpus data/prepared --output_dir runs/moe/embeddings
 """
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from hf_components.embedding import FULL_CONTEXT, embed_corpus
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage, write_json
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ["id", "speaker_id", "group", "duration"]
 
@@ -50,6 +53,8 @@ def produce(args: Arguments, folder: Path) -> dict:
     layer = max(1, layers // 2) if args.layer is None else args.layer
     if not 1 <= layer <= layers:
         raise UserError(f"--layer must lie in [1, {layers}] for {args.whisper_model}, got {layer}")
+    for name in (name for name in corpus if name.endswith(LONG)):
+        logger.warning("%d recordings of %s are longer than 30 s and take no part", len(corpus[name]), name)
     splits = {name: rows for name, rows in corpus.items() if not name.endswith(LONG)}
     # The router meets both contexts: clips alone in training, 30 s in stock pipelines.
     samples = {name: sample_rows(rows, args.full_context_samples, args.seed) for name, rows in splits.items()}

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> dict:
         save_processor(processor, folder)
         return {"hub_id": args.hub_id or (None if args.source else WHEEL_ID), **describe(model.config, model.num_parameters())}
 
-    metrics = run_stage(args.output_dir, produce, config=args, inputs=[source], resume=args.resume)
+    metrics = run_stage(args.output_dir, produce, config=args, inputs=[source], resume=args.resume, alone=True)
     logger.info("%s: %s", args.output_dir, ", ".join(f"{key} {value}" for key, value in metrics.items()))
     return metrics
 

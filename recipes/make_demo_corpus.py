@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> dict:
             folder, train_speakers=args.train_speakers, dev_speakers=args.dev_speakers,
             utterances_per_speaker=args.utterances_per_speaker, seed=args.seed,
             progress=lambda speakers: track(speakers, "Speaking", console=console))},
-        config=args, resume=args.resume)
+        config=args, resume=args.resume, alone=True)
     console.print(summary(metrics["rows"], args.output_dir))
     return metrics
 

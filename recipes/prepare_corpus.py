@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> dict:
         if (value := getattr(args, name)) is not None and value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
     metrics = run_stage(args.output_dir, lambda folder: prepare(args, folder), config=args,
-                        inputs=sorted(Path(args.data_dir).glob("*")), resume=args.resume)
+                        inputs=sorted(Path(args.data_dir).glob("*")), resume=args.resume, alone=True)
     print(format_summary(metrics))
     return metrics
 

@@ -2,11 +2,13 @@
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/pretrain_experts.py --config recipes/configs/pretrain_experts/default.yaml \\
-    --corpus data/corpus --labels_dir runs/moe/clusters --router_dir runs/moe/router --output_dir runs/moe/experts
+    --corpus data/prepared --labels_dir runs/moe/clusters --router_dir runs/moe/router --output_dir runs/moe/experts
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from transformers import set_seed
 
 from hf_components.arguments import parse_arguments
 from hf_components.checkpoints import load_whisper
@@ -24,6 +26,7 @@ from hf_components.training.trainer import SpeechTrainer, SpeechTrainingArgument
 class Arguments:
     corpus: str = field(metadata={"help": "prepared corpus: folder or Hub id"})
     base_model: str = field(default="models/whisper-tiny.en", metadata={"help": "Whisper checkpoint: folder or Hub id"})
+    language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
     labels_dir: str | None = field(default=None, metadata={
         "help": "output of cluster_embeddings; without it a single LoRA is trained, the baseline of every mixture"})
     router_dir: str | None = field(default=None, metadata={"help": "output of pretrain_router; says where experts may begin"})
@@ -42,16 +45,17 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def produce(args: Arguments, expert_args: ExpertArguments, training_args: SpeechTrainingArguments, folder: Path) -> dict:
-    corpus = load_corpus(args.corpus)
-    base, processor = load_whisper(args.base_model)
+    set_seed(training_args.seed)  # before the experts are drawn
+    train, dev = load_corpus(args.corpus, "train"), load_corpus(args.corpus).get("dev")
+    base, processor = load_whisper(args.base_model, args.language)
     router_layer = load_router(args.router_dir)[1] if args.router_dir else max(1, base.config.encoder_layers // 2)
     labels = load_labels(args.labels_dir) if args.labels_dir else None
     model = build_experts(base, expert_args, labels.num_experts if labels else 1, router_layer)
     model.train_only(experts=True, router=False)
 
     training_args.output_dir = str(folder / "checkpoints")
-    train = drop_long_transcripts(corpus["train"], processor, model.config.max_target_positions)
-    trainer = SpeechTrainer(model, training_args, processor, train, corpus.get("dev"),
+    train = drop_long_transcripts(train, processor, model.config.max_target_positions)
+    trainer = SpeechTrainer(model, training_args, processor, train, dev,
                             expert_weights=labels.weights_of(train["id"]) if labels else None)
     trainer.train(resume_from_checkpoint=args.resume)
     if trainer.is_world_process_zero():

@@ -32,6 +32,7 @@ from recipes import (
 )
 
 CONFIGS = Path(__file__).parent / "configs"
+EPOCHS = {"quick": (2, 2), "full": (5, 10)}  # of expert pre-training and of joint training
 STAGES = ("prepare_corpus", "extract_embeddings", "cluster_embeddings", "pretrain_router", "pretrain_experts",
           "train_moe_whisper", "benchmark_asr")
 
@@ -50,8 +51,11 @@ class Arguments:
         "help": "experts of top-k routing", "aliases": ["--top_k_experts", "--moe_top_k"]})
     algorithm: Literal["spectral", "group"] = field(default="spectral", metadata={
         "help": "how experts are found: by clustering, or one per known group", "aliases": ["--clustering_algorithm"]})
-    expert_epochs: float = field(default=5, metadata={"help": "epochs of expert pre-training"})
-    joint_epochs: float = field(default=10, metadata={"help": "epochs of joint training; the single LoRA gets both together"})
+    language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
+    expert_epochs: float | None = field(default=None, metadata={
+        "help": "epochs of expert pre-training; default: 2 in mode quick, 5 in mode full"})
+    joint_epochs: float | None = field(default=None, metadata={
+        "help": "epochs of joint training, default 2 or 10; the single LoRA gets both together"})
     stage_options: list[str] = field(default_factory=list, metadata={
         "help": "further options, each as STAGE.FLAG=VALUE, for example pretrain_experts.learning_rate=1e-4"})
     resume: bool = field(default=False, metadata={"help": "skip finished stages, continue an interrupted one"})
@@ -65,7 +69,12 @@ def main(argv: list[str] | None = None) -> dict:
         raise UserError(f"experts_per_utterance must lie in [1, num_experts = {args.num_experts}], got "
                         f"{args.experts_per_utterance}")
     options = stage_options(args)
+    expert_epochs, joint_epochs = EPOCHS[args.mode]
+    expert_epochs = expert_epochs if args.expert_epochs is None else args.expert_epochs
+    joint_epochs = joint_epochs if args.joint_epochs is None else args.joint_epochs
     is_raw = any((Path(args.data) / split).is_dir() for split in ("Train", "Dev"))
+    if args.max_samples is not None and not is_raw:
+        raise UserError(f"--max_samples chooses from a speaker-JSON folder, but {args.data} is prepared already")
     corpus = str(out / "corpus") if is_raw else args.data
 
     def run(stage, folder: str, **flags) -> dict:
@@ -82,30 +91,31 @@ def main(argv: list[str] | None = None) -> dict:
     if missing:
         raise UserError(f"{args.data} has no split {' and no split '.join(sorted(missing))}: a mixture is trained on some "
                         "speakers and judged on others; divide the speakers between Train/ and Dev/")
-    on_base = {"corpus": corpus, "base_model": args.model, "seed": args.seed}
+    on_base = {"corpus": corpus, "base_model": args.model, "language": args.language, "seed": args.seed}
     labels = {"labels_dir": out / "clusters"}
     run(extract_embeddings, "embeddings", corpus=corpus, whisper_model=args.model, seed=args.seed)
     clusters = run(cluster_embeddings, "clusters", embedding_dir=out / "embeddings", algorithm=args.algorithm,
                    num_experts=args.num_experts, seed=args.seed)
     router = run(pretrain_router, "router", embedding_dir=out / "embeddings", **labels, seed=args.seed)
     above = {"router_dir": out / "router"}
-    experts = run(pretrain_experts, "experts", **on_base, **labels, **above, num_train_epochs=args.expert_epochs)
+    experts = run(pretrain_experts, "experts", **on_base, **labels, **above, num_train_epochs=expert_epochs)
     single = run(pretrain_experts, "single_lora", **on_base, **above,
-                 num_train_epochs=args.expert_epochs + args.joint_epochs)
+                 num_train_epochs=expert_epochs + joint_epochs)
     joint = run(train_moe_whisper, "joint", **on_base, **above, experts_dir=out / "experts",
                 experts_per_utterance=min(args.experts_per_utterance, clusters["num_experts"]),
-                num_train_epochs=args.joint_epochs)
+                num_train_epochs=joint_epochs)
     scores = run(benchmark_asr, "benchmark", **on_base, moe_dir=out / "joint" / "model", single_lora_dir=out / "single_lora",
                  experts_per_utterance=min(args.experts_per_utterance, clusters["num_experts"]))
 
     results = {
-        "mode": args.mode, "seed": args.seed, "base_model": base_model_id(args.model), "corpus": describe_corpus(corpus),
-        "clusters": clusters, "training": {"router": router, "experts": experts, "single_lora": single, "joint": joint},
-        "benchmark": scores, "seconds": round(sum(proof["seconds"] for proof in map(read_proof, out.iterdir()) if proof)),
+        "mode": args.mode, "seed": args.seed, "language": args.language, "base_model": base_model_id(args.model),
+        "corpus": describe_corpus(corpus), "clusters": clusters, "benchmark": scores,
+        "training": {"router": router, "experts": experts, "single_lora": single, "joint": joint},
+        "seconds": round(sum(proof["seconds"] for proof in map(read_proof, out.iterdir()) if proof)),
         "environment": environment(),
     }
     run_stage(out / "model", lambda folder: release_model(folder, out, results), config=args,
-              inputs=[out / "joint", out / "benchmark"], resume=args.resume)
+              inputs=[out / "joint", out / "benchmark"], resume=args.resume, alone=True)
     if PartialState().is_main_process:
         write_json(out / "results.json", results)
         print(f"model: {out / 'model'}\ncard: {out / 'model' / 'README.md'}\nfigures: {out / 'results.json'}")

@@ -2,12 +2,14 @@
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/train_moe_whisper.py --config recipes/configs/train_moe_whisper/default.yaml \\
-    --corpus data/corpus --experts_dir runs/moe/experts --router_dir runs/moe/router --output_dir runs/moe/moe
+    --corpus data/prepared --experts_dir runs/moe/experts --router_dir runs/moe/router --output_dir runs/moe/joint
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from transformers import set_seed
 
 from hf_components.arguments import parse_arguments
 from hf_components.checkpoints import load_whisper
@@ -30,6 +32,7 @@ class Arguments:
     experts_dir: str = field(metadata={"help": "output of pretrain_experts"})
     router_dir: str = field(metadata={"help": "output of pretrain_router"})
     base_model: str = field(default="models/whisper-tiny.en", metadata={"help": "Whisper checkpoint: folder or Hub id"})
+    language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
     experts_per_utterance: int = field(default=2, metadata={
         "help": "experts that stay active in the top-k phase", "aliases": ["--top_k_experts", "--moe_top_k"]})
     mixture: Literal["weights", "logits"] = field(default="weights", metadata={
@@ -51,8 +54,9 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def produce(args: Arguments, routing_args: RoutingArguments, training_args: SpeechTrainingArguments, folder: Path) -> dict:
-    corpus = load_corpus(args.corpus)
-    base, processor = load_whisper(args.base_model)
+    set_seed(training_args.seed)
+    train, dev = load_corpus(args.corpus, "train"), load_corpus(args.corpus).get("dev")
+    base, processor = load_whisper(args.base_model, args.language)
     router, router_layer = load_router(args.router_dir)
     model = load_trained_experts(base, args.experts_dir, experts_per_utterance=args.experts_per_utterance,
                                  mixture=args.mixture, audio_context="dynamic", min_audio_context=args.min_audio_context,
@@ -61,12 +65,15 @@ def produce(args: Arguments, routing_args: RoutingArguments, training_args: Spee
         raise UserError(f"the router in {args.router_dir} chooses among {router.output.out_features} experts above layer "
                         f"{router_layer}, but {args.experts_dir} holds {model.config.num_experts} above layer "
                         f"{model.config.router_layer}; make both from the same clusters and embeddings")
+    if router.hidden.in_features != model.config.d_model:
+        raise UserError(f"the router in {args.router_dir} reads embeddings of {router.hidden.in_features} dimensions, "
+                        f"{args.base_model} has {model.config.d_model}; pre-train it on embeddings of this model")
     model.model.encoder.router.load_state_dict(router.state_dict())
     model.train_only(experts=True, router=True)
 
     training_args.output_dir = str(folder / "checkpoints")
-    train = drop_long_transcripts(corpus["train"], processor, model.config.max_target_positions)
-    trainer = MoeTrainer(model, training_args, processor, train, corpus.get("dev"), routing=routing_args)
+    train = drop_long_transcripts(train, processor, model.config.max_target_positions)
+    trainer = MoeTrainer(model, training_args, processor, train, dev, routing=routing_args)
     trainer.train(resume_from_checkpoint=args.resume)
     if trainer.is_world_process_zero():
         model.save_pretrained(folder / "model")

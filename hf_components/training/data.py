@@ -53,12 +53,15 @@ class DurationBatchSampler(torch.utils.data.Sampler):
         epoch = self.epoch
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(self.durations))
+        # accelerate deals whole batches out to processes and takes only the last one for incomplete.
+        order, incomplete = np.split(order, [len(order) - len(order) % self.batch_size])
         pool = self.batch_size * BATCHES_PER_POOL
         pools = [order[start : start + pool] for start in range(0, len(order), pool)]
-        order = np.concatenate([indices[np.argsort(self.durations[indices], kind="stable")] for indices in pools])
-        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        pools = [indices[np.argsort(self.durations[indices], kind="stable")] for indices in pools]
+        batches = [pool[start : start + self.batch_size] for pool in pools for start in range(0, len(pool), self.batch_size)]
+        batches = [batches[i] for i in random.permutation(len(batches))] + ([incomplete] if len(incomplete) else [])
         full = random.random(len(batches)) < self.full_context_fraction
-        for i in random.permutation(len(batches)):
+        for i in range(len(batches)):
             yield [Draw(int(index), epoch, bool(full[i])) for index in batches[i]]
 
 

@@ -61,9 +61,12 @@ def load_trained_experts(base: DynamicContextWhisper, folder: str | Path, **conf
     """
     folder = Path(folder)
     if not (folder / WEIGHTS).exists():
-        raise UserError(f"{folder} holds no {WEIGHTS}; --experts_dir takes the output folder of pretrain_experts")
+        raise UserError(f"{folder} holds no {WEIGHTS}; give the output folder of pretrain_experts")
     own = MoeWhisperConfig().to_dict().keys() - WhisperConfig().to_dict().keys()
     saved = MoeWhisperConfig.from_pretrained(folder)
+    own_base, given = saved.base_model_name_or_path, base_model_id(base.name_or_path)
+    if own_base and given and Path(own_base).name != Path(given).name:
+        raise UserError(f"the experts in {folder} adapt {own_base}, not {given}")
     try:
         fields = {**{name: getattr(saved, name) for name in own}, **config}
         model = MoeWhisperForConditionalGeneration.from_base(base, **fields)

@@ -39,9 +39,13 @@ class MoeTrainer(SpeechTrainer):
         if routing.min_expert_usage_fraction * experts >= 1:
             raise UserError(f"min_expert_usage_fraction must be below 1 / num_experts = {1 / experts:.3g}, got "
                             f"{routing.min_expert_usage_fraction}")
+        if routing.soft_routing_epochs + routing.topk_routing_epochs >= self.args.num_train_epochs > 0 > self.args.max_steps:
+            logger.warning("training ends after %g epochs, before hard routing begins: the saved model routes as it was "
+                           "trained last; shorten soft_routing_epochs and topk_routing_epochs", self.args.num_train_epochs)
+        self._warned: set[int] = set()
         self.usage = torch.full((experts,), 1 / experts, device=self.args.device)
         self._step_gates = torch.zeros(experts + 1, device=self.args.device)  # sums over the step under way, and their count
-        self._log_sums: dict[str, float] = defaultdict(float)
+        self._log_sums: dict[str, float | torch.Tensor] = defaultdict(float)
         self.add_callback(_Curriculum(self))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -68,7 +72,7 @@ class MoeTrainer(SpeechTrainer):
         gates = outputs.gates.detach()
         self._step_gates += torch.cat([gates.sum(0), gates.new_tensor([len(gates)])])
         for name, values in terms.items():
-            self._log_sums[name] += float(values.detach().mean())
+            self._log_sums[name] = self._log_sums[name] + values.detach().mean()  # a tensor: no wait for the device here
             self._log_sums[f"{name}_count"] += 1
         return (loss, outputs) if return_outputs else loss
 
@@ -76,7 +80,7 @@ class MoeTrainer(SpeechTrainer):
         if "loss" in logs:
             for name in ("load_balance", "entropy", "alignment"):
                 if count := self._log_sums.pop(f"{name}_count", 0):
-                    logs[f"routing_{name}"] = round(self._log_sums.pop(name) / count, 4)
+                    logs[f"routing_{name}"] = round(float(self._log_sums.pop(name)) / count, 4)
             logs |= {f"usage_expert_{i}": round(float(share), 4) for i, share in enumerate(self.usage)}
             config = self.model.config
             logs["routing_temperature"], logs["routing_phase"] = round(config.router_temperature, 4), PHASES[config.routing]
@@ -107,10 +111,13 @@ class MoeTrainer(SpeechTrainer):
     def _warn_of_collapse(self) -> None:
         even = 1 / len(self.usage)
         for i, share in enumerate(self.usage.tolist()):
-            if len(self.usage) > 1 and share < DEAD * even:
+            if len(self.usage) == 1 or i in self._warned or DEAD * even <= share <= DOMINANT:
+                continue
+            self._warned.add(i)
+            if share < DEAD * even:
                 logger.warning("expert %d is dying: %.1f %% of the routing; raise load_balance_coef or "
                                "min_expert_usage_fraction", i, 100 * share)
-            elif len(self.usage) > 1 and share > DOMINANT:
+            else:
                 logger.warning("expert %d takes over: %.1f %% of the routing; raise load_balance_coef or router_noise_std",
                                i, 100 * share)
 

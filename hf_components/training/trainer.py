@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,6 +126,9 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.accelerator.wait_for_everyone()  # each process writes the state of its own random generators
         if self.args.should_save:
             folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            for file in folder.iterdir():  # on the disk before the marker is
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
             write_json(folder / COMPLETE, {"step": self.state.global_step})
 
     def _save(self, output_dir=None, state_dict=None):

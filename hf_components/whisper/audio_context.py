@@ -1,7 +1,7 @@
 """Whisper on as much audio as there is: an encoder for 2 to 3000 mel frames, and `generate` that uses it.
 
-The only file that overrides private methods of transformers' Whisper. The state dict and the configuration are those
-of stock Whisper.
+Overrides private methods of transformers' Whisper (`modeling_moe_whisper` adds two more) and therefore checks its
+version. The state dict and the configuration are those of stock Whisper.
 """
 
 import torch

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 from transformers import TrainingArguments
 
-from hf_components.arguments import add_config, parse_arguments
+from hf_components.arguments import parse_arguments
 from hf_components.errors import UserError
 
 pytestmark = pytest.mark.unit
@@ -223,12 +223,6 @@ def test_help_shows_description_and_flags(capsys):
     assert stop.value.code == 0
     assert "A recipe." in shown
     assert "--num_experts" in shown
-
-
-def test_add_config_respects_the_users_own():
-    assert add_config(["--seed", "1"], "a.yaml") == ["--config", "a.yaml", "--seed", "1"]
-    assert add_config(["--config", "b.yaml"], "a.yaml") == ["--config", "b.yaml"]
-    assert add_config(["--config=b.yaml"], "a.yaml") == ["--config=b.yaml"]
 
 
 def test_several_processes_without_accelerator_are_told_to_stay_on_the_cpu(monkeypatch):

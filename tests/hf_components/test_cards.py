@@ -21,12 +21,13 @@ def figures(wer: float) -> dict:
 @pytest.fixture
 def results() -> dict:
     return {
-        "mode": "quick", "seed": 42, "base_model": "openai/whisper-tiny.en", "seconds": 90,
+        "mode": "quick", "seed": 42, "language": "en", "base_model": "openai/whisper-tiny.en", "seconds": 90,
         "corpus": {"name": "demo", "rows": {"train": 30, "dev": 12}, "hours": 0.1,
                    "rejected": {"empty audio": 2, "missing file": 1}},
         "clusters": {"algorithm": "spectral", "agreement_nmi": {"group": 0.5, "speaker": 0.4, "duration_quartile": 0.1}},
         "benchmark": {
-            "sample": {"utterances": 12, "speakers": 3, "split": "dev", "hours": 0.02, "file": "sample.json", "seed": 42},
+            "sample": {"utterances": 12, "speakers": 3, "split": "dev", "hours": 0.02, "file": "sample.json", "seed": 42,
+                       "batch_size": 16},
             "rows": {name: figures(0.3 - 0.02 * i) for i, name in enumerate(("zero_shot", "single_lora", "moe_top1"))},
             "differences": [{"a": "zero_shot", "b": "moe_top1", "difference": -0.04, "interval": [-0.1, 0.02]},
                             {"a": "single_lora", "b": "moe_top1", "difference": -0.02, "interval": None}],
@@ -43,7 +44,8 @@ def run(tmp_path):
         (tmp_path / "run" / file).write_bytes(b"\x89PNG")
     for folder in ("model", "experts/expert_0"):
         (tmp_path / "run" / "joint" / folder).mkdir(parents=True)
-    config = {"num_experts": 3, "shared_expert": True, "router_layer": 2, "encoder_layers": 4, "experts_per_utterance": 2}
+    config = {"num_experts": 3, "shared_expert": True, "router_layer": 2, "encoder_layers": 4, "experts_per_utterance": 2,
+              "lora_rank": 8, "routing": "hard"}
     (tmp_path / "run" / "joint" / "model" / "config.json").write_text(json.dumps(config))
     (tmp_path / "run" / "joint" / "experts" / "expert_0" / "adapter_config.json").write_text("{}")
     return tmp_path / "run"
@@ -93,8 +95,9 @@ def test_a_missing_figure_fails_the_card(run, tmp_path, results, path):
 
 
 def test_a_base_model_on_this_disk_is_no_hub_id(tmp_path):
-    assert card_data(str(tmp_path)).base_model is None
-    card = ModelCard(f"---\n{card_data(str(tmp_path)).to_yaml()}\n---\n\ntext")
+    assert card_data({"base_model": str(tmp_path), "language": "en"}).base_model is None
+    metadata = card_data({"base_model": str(tmp_path), "language": "en"})
+    card = ModelCard(f"---\n{metadata.to_yaml()}\n---\n\ntext")
     assert card.data.license == "apache-2.0"
 
 
@@ -104,4 +107,11 @@ def test_figures_as_text():
 
 def test_render_names_the_figure():
     with pytest.raises(UserError, match="is undefined"):
-        render_card("moe_whisper.md", {}, card_data("a/b"))
+        render_card("moe_whisper.md", {}, card_data({"base_model": "a/b", "language": "en"}))
+
+
+def test_a_run_without_plots_is_released_without_them(run, tmp_path, results):
+    (run / "clusters" / "clusters.png").unlink()
+    release_model(tmp_path / "release", run, results)
+    card = (tmp_path / "release" / "README.md").read_text()
+    assert "clusters.png" not in card and "wer_per_group.png" in card

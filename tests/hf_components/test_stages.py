@@ -297,3 +297,11 @@ def test_a_run_that_was_moved_is_still_complete(tmp_path):
     assert run(tmp_path / "before") == [1]
     (tmp_path / "before").rename(tmp_path / "after")
     assert run(tmp_path / "after") == []
+
+
+def test_alone_the_other_processes_wait_and_read_the_result(tmp_path, monkeypatch):
+    run_stage(tmp_path / "stage", lambda work: {"rows": 3}, config={}, alone=True)
+    monkeypatch.setattr("accelerate.PartialState.is_main_process", property(lambda self: False))
+    calls = []
+    assert run_stage(tmp_path / "stage", lambda work: calls.append(1) or {}, config={}, alone=True) == {"rows": 3}
+    assert not calls

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from make_corpus import add_speaker
 from tiny_speech import save_tiny_whisper, speaker_folder
 
 from hf_components.errors import UserError
 from hf_components.whisper import MoeWhisperForConditionalGeneration
-from recipes import benchmark_asr, run_moe_pipeline
+from recipes import benchmark_asr, pretrain_experts, run_moe_pipeline
 
 pytestmark = pytest.mark.integration
 
@@ -92,6 +93,30 @@ def test_an_interrupted_run_continues(finished, sources, tmp_path, monkeypatch):
     results = run_moe_pipeline.main(command(sources, out, "--resume"))
     wer = {name: row["wer"] for name, row in results["benchmark"]["rows"].items()}
     assert wer == {name: row["wer"] for name, row in finished[1]["benchmark"]["rows"].items()}
+
+
+def test_another_corpus_in_the_same_folder_draws_its_own_sample(finished, sources, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    for speaker in list((sources[0] / "Dev").iterdir()):
+        shutil.copytree(speaker, tmp_path / "other" / "Dev" / f"x{speaker.name}")
+        (tmp_path / "other" / "Dev" / f"x{speaker.name}" / f"{speaker.name}.json").rename(
+            tmp_path / "other" / "Dev" / f"x{speaker.name}" / f"x{speaker.name}.json")
+    shutil.copytree(sources[0] / "Train", tmp_path / "other" / "Train")
+    results = run_moe_pipeline.main(command((tmp_path / "other", sources[1]), out))
+    assert results["benchmark"]["sample"]["utterances"] == 12
+    assert len(list(out.glob("benchmark_samples_*.json"))) == 2
+
+
+def test_the_seed_decides_and_nothing_else(finished, sources, tmp_path):
+    torch.rand(7)  # the global generator is elsewhere than it was
+    argv = ["--config", str(ROOT / "recipes/configs/pretrain_experts/quick.yaml"), "--corpus", str(finished[0] / "corpus"),
+            "--base_model", str(sources[1]), "--num_train_epochs=1", "--report_to=none", "--full_context_fraction=0"]
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        pretrain_experts.main([*argv, "--output_dir", str(tmp_path / name), f"--seed={seed}"])
+        torch.rand(3)
+    one, again, other = ((tmp_path / name / "experts.safetensors").read_bytes() for name in ("one", "again", "other"))
+    assert one == again != other
 
 
 @pytest.mark.parametrize(("flags", "message"), [

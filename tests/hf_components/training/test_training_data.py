@@ -169,3 +169,17 @@ def test_long_transcripts_are_named_and_left_out(corpus, caplog):
     assert drop_long_transcripts(corpus, tiny_processor(), 64) is corpus
     with pytest.raises(UserError, match="no utterance is left"):
         drop_long_transcripts(corpus, tiny_processor(), 2)
+
+
+@pytest.mark.parametrize("processes", [2, 8])
+def test_no_utterance_is_lost_when_batches_are_dealt_to_processes(processes):
+    from accelerate.data_loader import BatchSamplerShard
+
+    for epoch in range(20):
+        shards = []
+        for process in range(processes):
+            sampler = DurationBatchSampler(list(range(103)), 4, seed=0, full_context_fraction=0.2)
+            sampler.set_epoch(epoch)
+            shards.append(list(BatchSamplerShard(sampler, num_processes=processes, process_index=process)))
+        assert len({len(shard) for shard in shards}) == 1  # else a process would wait for ever
+        assert {draw.index for shard in shards for batch in shard for draw in batch} == set(range(103))
