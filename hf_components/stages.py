@@ -50,7 +50,7 @@ def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config
     """
     output_dir = Path(output_dir)
     if output_dir.name in ("", "..") or (output_dir.exists() and not output_dir.is_dir()):
-        raise UserError(f"--output_dir must name a folder that may be replaced, got {output_dir}; choose another")
+        raise UserError(f"--output_dir must name a folder that may be replaced, got {output_dir}; choose one")
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     resolved, inputs = _plain(config), [str(path) for path in inputs]
     identity = {"config": _result_relevant(resolved, inputs), "inputs": _fingerprints(inputs),

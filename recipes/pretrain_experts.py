@@ -41,7 +41,8 @@ def main(argv: list[str] | None = None) -> dict:
     args, expert_args, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
     inputs = [path for path in (args.corpus, args.base_model, args.labels_dir, args.router_dir) if path]
     return run_stage(training_args.output_dir, lambda folder: produce(args, expert_args, training_args, folder),
-                     config=(args, expert_args, training_args), inputs=inputs, resume=args.resume)
+                     config=(args, expert_args, training_args, {"processes": training_args.world_size}), inputs=inputs,
+                     resume=args.resume)
 
 
 def produce(args: Arguments, expert_args: ExpertArguments, training_args: SpeechTrainingArguments, folder: Path) -> dict:

@@ -49,7 +49,7 @@ ARGUMENTS = (Arguments, RoutingArguments, SpeechTrainingArguments)
 def main(argv: list[str] | None = None) -> dict:
     args, routing_args, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
     return run_stage(training_args.output_dir, lambda folder: produce(args, routing_args, training_args, folder),
-                     config=(args, routing_args, training_args), resume=args.resume,
+                     config=(args, routing_args, training_args, {"processes": training_args.world_size}), resume=args.resume,
                      inputs=[args.corpus, args.base_model, args.experts_dir, args.router_dir])
 
 

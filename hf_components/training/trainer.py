@@ -45,7 +45,7 @@ class SpeechTrainingArguments(Seq2SeqTrainingArguments):
     mel_masks: int = field(default=2, metadata={"help": "SpecAugment: masked bands of mel bins per utterance."})
     mel_mask_width: int = field(default=10, metadata={"help": "SpecAugment: widest masked band in mel bins."})
     max_new_tokens: int = field(default=225, metadata={"help": "Longest transcript in evaluation, in tokens."})
-    output_dir: str | None = field(default=None, metadata={"help": "Folder of the result."})
+    output_dir: str = field(default="", metadata={"help": "Folder of the result; required."})
     per_device_train_batch_size: int = field(default=8, metadata={"help": "Utterances per step and device."})
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "Utterances per evaluation batch and device."})
     learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate; the default suits LoRA."})
@@ -57,6 +57,12 @@ class SpeechTrainingArguments(Seq2SeqTrainingArguments):
     logging_first_step: bool = field(default=True, metadata={"help": "Log the first step too, so that short runs have a log."})
     report_to: str = field(default="tensorboard", metadata={"help": "tensorboard, trackio, wandb, none, ..."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Kept False: batches come from our own collator."})
+
+    def __post_init__(self):
+        if self.label_smoothing_factor:
+            raise ValueError(f"label_smoothing_factor must be 0, since the loss is the model's own; got "
+                             f"{self.label_smoothing_factor}")
+        super().__post_init__()
 
 
 class SpeechTrainer(Seq2SeqTrainer):

@@ -208,6 +208,7 @@ ERRORS = [
     (pretrain_experts, {"corpus": "{run}/speakers"}, "is not a prepared corpus"),
     (train_moe_whisper, {"experts_per_utterance": 4}, r"`experts_per_utterance` must lie in \[1, 3\], got 4"),
     (train_moe_whisper, {"moe_top_k": 0}, r"`experts_per_utterance` must lie in \[1, 3\], got 0"),
+    (pretrain_experts, {"label_smoothing_factor": "0.1"}, "label_smoothing_factor must be 0"),
     (train_moe_whisper, {"experts_dir": "{run}/router"}, "give the output folder of pretrain_experts"),
     (train_moe_whisper, {"experts_dir": "{run}/single", "moe_top_k": 1}, "chooses among 3 experts above layer 1, .* holds 1"),
     (train_moe_whisper, {"min_expert_usage_fraction": 0.4}, "min_expert_usage_fraction must be below 1 / num_experts"),
@@ -220,6 +221,8 @@ ERRORS = [
     (benchmark_asr, {"moe_dir": "{run}/nowhere"}, "there is no checkpoint at"),
     (benchmark_asr, {"moe_dir": "{run}/whisper"}, "is not a checkpoint of MoeWhisper"),
     (benchmark_asr, {"single_lora_dir": "{run}/router"}, "holds no experts.safetensors"),
+    (benchmark_asr, {"single_lora_dir": "{run}/experts"}, "--single_lora_dir must hold one LoRA"),
+    (benchmark_asr, {"base_model": "{run}/other"}, "the zero-shot row must be its base|there is no checkpoint"),
     (benchmark_asr, {"max_samples": 0}, "at least 1 utterance"),
 ]
 
