@@ -13,11 +13,11 @@ from typing import Any
 import datasets
 from tqdm.auto import tqdm
 
-from dataset_scripts.sampling import check_sampling, sample
 from dataset_scripts.transcripts import DISFLUENCIES
 from hf_components.audio import SAMPLING_RATE, AudioError, decode, encode_flac, read_duration
 from hf_components.corpus import LONG
 from hf_components.errors import UserError
+from hf_components.sampling import check_sampling, sample
 from hf_components.stages import fingerprint
 
 REJECTED = "rejected-"
@@ -66,7 +66,7 @@ class CorpusConfig(datasets.BuilderConfig):
     """Options of every corpus builder.
 
     Attributes:
-        sampling: `random` or `stratified` (by `group`); see `dataset_scripts.sampling.sample`. Applied to each split
+        sampling: `random` or `stratified` (by `group`); see `hf_components.sampling.sample`. Applied to each split
             before its audio is looked at, so a sample may hold rejections.
         percent: share of each split to take, in (0, 100].
         max_samples: upper bound per split.

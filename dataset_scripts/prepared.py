@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import shutil
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -36,26 +35,27 @@ def write_parquet(builder_class: type[CorpusBuilder], folder: Path, *, num_proc:
     Raises:
         UserError: no row is left; and what the builder raises.
     """
-    data = folder / "data"
-    shutil.rmtree(data, ignore_errors=True)
+    data, building = folder / "data", folder / "building"
+    for leftover in (data, building):  # of an interrupted run
+        shutil.rmtree(leftover, ignore_errors=True)
     data.mkdir()
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        builder = builder_class(cache_dir=temporary, **options)
-        output = Path(temporary) / "parquet"
-        builder.download_and_prepare(output, file_format="parquet", max_shard_size=shard_megabytes * 10**6,
-                                     num_proc=num_proc if num_proc > 1 else None)
-        rejected = builder.rejections()
-        rows = {name: info.num_examples for name, info in builder.info.splits.items()}
-        reasons = dict(Counter(row["reason"] for row in rejected).most_common())
-        if not any(rows.values()):
-            found = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-            raise UserError(f"{options['data_dir']} has no usable utterance: {found}; for example {rejected[0]['file']}: "
-                            f"{rejected[0]['detail']}")
-        for split, count in rows.items():
-            shards = sorted(output.glob(f"{builder.dataset_name}-{split}.parquet")) or \
-                sorted(output.glob(f"{builder.dataset_name}-{split}-*.parquet"))
-            for number, shard in enumerate(shards if count else []):
-                shard.replace(data / f"{split}-{number:05d}-of-{len(shards):05d}.parquet")
+    builder = builder_class(cache_dir=str(building), **options)
+    output = building / "parquet"
+    builder.download_and_prepare(output, file_format="parquet", max_shard_size=shard_megabytes * 10**6,
+                                 num_proc=num_proc if num_proc > 1 else None)
+    rejected = builder.rejections()
+    rows = {name: info.num_examples for name, info in builder.info.splits.items()}
+    reasons = dict(Counter(row["reason"] for row in rejected).most_common())
+    if not any(rows.values()):
+        found = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        raise UserError(f"{options['data_dir']} has no usable utterance: {found}; for example {rejected[0]['file']}: "
+                        f"{rejected[0]['detail']}")
+    for split, count in rows.items():
+        shards = sorted(output.glob(f"{builder.dataset_name}-{split}.parquet")) or \
+            sorted(output.glob(f"{builder.dataset_name}-{split}-*.parquet"))
+        for number, shard in enumerate(shards if count else []):
+            shard.replace(data / f"{split}-{number:05d}-of-{len(shards):05d}.parquet")
+    shutil.rmtree(building)
     with (folder / "rejected.jsonl").open("w") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected)
     for split in (split for split, count in rows.items() if not count):

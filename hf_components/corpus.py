@@ -14,17 +14,20 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 
 from hf_components.audio import SAMPLING_RATE, decode
 from hf_components.errors import UserError
+from hf_components.sampling import Sampling
 
 REQUIRED = ("id", "audio", "text", "speaker_id", "group", "duration")
 LONG = "_long"  # split of the recordings a model cannot take in one piece; its speakers are those of the split it is named for
 
 
-def load_corpus(path_or_hub_id: str | Path, split: str | None = None) -> DatasetDict | Dataset:
+def load_corpus(path_or_hub_id: str | Path, split: str | None = None,
+                data_config_override: str | None = None) -> DatasetDict | Dataset:
     """Load a prepared corpus with its audio undecoded (`Audio(decode=False)`: bytes and path; see `waveforms`).
 
     Args:
         path_or_hub_id: folder that `prepare_corpus` wrote, or a data set of that form on the Hub.
         split: name of one split; all of them by default.
+        data_config_override: how much of each split to take, as `hf_components.sampling.Sampling.parse` reads it.
     Raises:
         UserError: there is no such corpus, it is not a prepared one, it has no such split, a required column is
             missing, or a speaker is in several splits.
@@ -43,7 +46,10 @@ def load_corpus(path_or_hub_id: str | Path, split: str | None = None) -> Dataset
     if split is not None and split not in corpus:
         raise UserError(f"{path_or_hub_id} has no split {split!r}; it has {', '.join(corpus)}")
     corpus = corpus.cast_column("audio", Audio(sampling_rate=SAMPLING_RATE, decode=False))
-    return corpus if split is None else corpus[split]
+    sampling = Sampling.parse(data_config_override)
+    if split is None:
+        return DatasetDict({name: sampling.of(rows) for name, rows in corpus.items()})
+    return sampling.of(corpus[split])
 
 
 def waveforms(rows: Iterable[dict[str, Any]], sampling_rate: int = SAMPLING_RATE) -> list[np.ndarray]:
@@ -57,11 +63,7 @@ def waveforms(rows: Iterable[dict[str, Any]], sampling_rate: int = SAMPLING_RATE
 
 def sample_rows(corpus: Dataset, size: int, seed: int) -> Dataset:
     """At most `size` rows drawn by seed, in the order of the corpus."""
-    if size < 1:
-        raise UserError(f"a sample must have at least 1 utterance, got {size}")
-    if size >= len(corpus):
-        return corpus
-    return corpus.select(sorted(np.random.default_rng(seed).choice(len(corpus), size, replace=False).tolist()))
+    return Sampling(max_samples=size, seed=seed).of(corpus)
 
 
 def describe_corpus(path_or_hub_id: str | Path) -> dict:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
 from hf_components.errors import UserError
@@ -49,5 +50,5 @@ def load_labels(folder: str | Path) -> ExpertLabels:
     except pyarrow.ArrowInvalid as error:
         raise UserError(f"{file} is damaged: {error}; cluster the embeddings again") from error
     ids = table["id"].to_pylist()
-    weights = np.array(table["weights"].to_pylist(), dtype=np.float32)
+    weights = pyarrow.compute.list_flatten(table["weights"]).to_numpy().astype(np.float32, copy=False).reshape(len(ids), -1)
     return ExpertLabels(str(folder), {name: row for row, name in enumerate(ids)}, weights)

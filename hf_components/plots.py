@@ -15,35 +15,42 @@ MARKERS = ("o", "^", "s", "X", "D")
 MAX_POINTS = 5000
 
 
-def plot_clusters(file: str | Path, points: np.ndarray, labels: Sequence[str], groups: Sequence[str],
+def drawn_points(count: int) -> np.ndarray:
+    """Which of so many points a scatter plot draws: 5000 at most, in an order mixed by chance, but always the same.
+
+    Utterances come sorted by group, and the last drawn would cover the others.
+    """
+    return np.random.default_rng(0).permutation(count)[:MAX_POINTS]
+
+
+def plot_clusters(file: str | Path, points: np.ndarray, drawn: np.ndarray, labels: Sequence[str], groups: Sequence[str],
                   title: str = "", axis_name: str = "principal component") -> None:
-    """Two panels of the same points, coloured by cluster and by group; of many points a random 5000 are drawn.
+    """Two panels of the same points, coloured by cluster and by group.
 
     Args:
         file: PNG to write.
-        points: (utterances, 2).
-        labels: name of each point's cluster.
-        groups: name of each point's group.
+        points: (drawn utterances, 2).
+        drawn: which of the utterances these are, see `drawn_points`.
+        labels: name of each utterance's cluster, of all utterances: the legend counts them.
+        groups: name of each utterance's group, likewise.
         title: above both panels.
         axis_name: what the two axes are; they are numbered.
     """
-    # A fixed order mixed by chance: utterances come sorted by group, and the last drawn would cover the others.
-    shown = np.random.default_rng(0).permutation(len(points))[:MAX_POINTS]
     figure = Figure(figsize=(12, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    _scatter(left, points, np.asarray(labels), shown, "by cluster")
-    _scatter(right, points, np.asarray(groups), shown, "by group")
+    _scatter(left, points, drawn, np.asarray(labels), "by cluster")
+    _scatter(right, points, drawn, np.asarray(groups), "by group")
     for axes in (left, right):
         axes.set_xlabel(f"{axis_name} 1")
     left.set_ylabel(f"{axis_name} 2")
     figure.savefig(file, dpi=120)
 
 
-def _scatter(axes: Axes, points: np.ndarray, names: np.ndarray, shown: np.ndarray, title: str) -> None:
+def _scatter(axes: Axes, points: np.ndarray, drawn: np.ndarray, names: np.ndarray, title: str) -> None:
     for index, name in enumerate(np.unique(names)):
-        x, y = points[shown][names[shown] == name].T
+        x, y = points[names[drawn] == name].T
         axes.scatter(x, y, s=18 if len(points) > 500 else 30, alpha=0.75, linewidths=0,
                      color=PALETTE[index % len(PALETTE)], marker=MARKERS[index // len(PALETTE) % len(MARKERS)],
                      label=f"{name} ({np.count_nonzero(names == name)})")
@@ -79,4 +86,26 @@ def plot_bars(file: str | Path, series: dict[str, Sequence[float]], categories: 
     axes.set_xticklabels(categories)
     axes.legend(frameon=False, fontsize=8, ncols=min(3, len(series)), loc="upper center", bbox_to_anchor=(0.5, -0.08))
     axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=120)
+
+
+def plot_reliability(file: str | Path, parts: dict[str, list[dict[str, float]]], title: str) -> None:
+    """Draw accuracy over confidence (Guo et al. 2017) into a PNG: below the diagonal is too sure, above too modest.
+
+    Args:
+        parts: name -> bins of `confidence`, `accuracy` and `share` of the utterances, which is the area of a point.
+    """
+    figure = Figure(figsize=(6, 5.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1)
+    for i, (name, bins) in enumerate(parts.items()):
+        x, y, share = ([row[key] for row in bins] for key in ("confidence", "accuracy", "share"))
+        color, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
+        axes.plot(x, y, color=color, linewidth=1, alpha=0.5)
+        axes.scatter(x, y, s=[10 + 200 * value for value in share], color=color, marker=marker, alpha=0.8, linewidths=0,
+                     label=name)
+    axes.set(xlabel="confidence (greatest gate)", ylabel="accuracy", title=title, xlim=(0, 1), ylim=(-0.02, 1.02))
+    axes.grid(alpha=0.3)
+    for handle in axes.legend(frameon=False, fontsize=9).legend_handles:
+        handle.set_sizes([30])
     figure.savefig(file, dpi=120)

@@ -1,13 +1,9 @@
-"""Transcribe and embed a corpus: order, batches, expert weights."""
+"""Transcribe a corpus: order, batches, expert weights."""
 
-import numpy as np
 import pytest
 import torch
 from tiny_speech import rows, tiny_moe, tiny_processor, tiny_whisper
 
-from hf_components.audio import log_mel
-from hf_components.corpus import waveforms
-from hf_components.embedding import embed_corpus
 from hf_components.transcription import duration_batches, transcribe
 
 pytestmark = pytest.mark.unit
@@ -36,17 +32,3 @@ def test_expert_weights_stay_with_their_rows():
         assert alone == together[i : i + 1]
     others = transcribe(model, tiny_processor(), corpus, expert_weights=chosen.roll(1, dims=1), max_new_tokens=8)
     assert others != together
-
-
-@pytest.mark.parametrize("full_context", [False, True])
-def test_embeddings_are_what_the_router_sees(full_context):
-    corpus, base, moe = rows(5), tiny_whisper(), tiny_moe(min_audio_context=2, router_layer=1)
-    found = embed_corpus(base, tiny_processor(), corpus, layer=1, full_context=full_context, batch_size=2)
-    assert found.shape == (5, 16) and found.dtype == np.float32
-    if full_context:
-        moe.set_audio_context("full")
-    longest_first = duration_batches(corpus["duration"], 2)
-    with torch.no_grad():
-        for indices in longest_first:
-            features = log_mel(tiny_processor().feature_extractor, waveforms(corpus.select(indices)))
-            np.testing.assert_allclose(found[indices], moe.embed(features).numpy(), atol=1e-4)

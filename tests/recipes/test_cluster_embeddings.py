@@ -8,6 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from hf_components.errors import UserError
+from hf_components.labels import load_labels
 from recipes.cluster_embeddings import main
 
 pytestmark = pytest.mark.integration
@@ -22,11 +23,12 @@ def embedding_dir(tmp_path):
     speaker = np.arange(120) // 4 % 5
     folder = tmp_path / "embeddings"
     folder.mkdir()
+    vectors = (3 * rng.normal(size=(4, 24))[group] + rng.normal(size=(120, 24))).astype(np.float32)
     pyarrow.parquet.write_table(pyarrow.table({
         "id": [f"u{i}" for i in range(120)], "split": np.where(speaker == 4, "dev", "train"),
         "speaker_id": [f"{g}-{s}" for g, s in zip(group, speaker, strict=True)],
         "group": np.array(["adult", "child", "digits", "studio"])[group], "duration": rng.uniform(1, 9, 120),
-        "embedding": list((3 * rng.normal(size=(4, 24))[group] + rng.normal(size=(120, 24))).astype(np.float32)),
+        "embedding": pyarrow.FixedSizeListArray.from_arrays(vectors.ravel(), 24),
     }), folder / "embeddings.parquet")
     (folder / "embeddings.json").write_text(json.dumps({"model": "tiny", "layer": 2, "pooling": "mean"}))
     return folder
@@ -37,42 +39,70 @@ def from_repository_root(monkeypatch, request):
     monkeypatch.chdir(request.config.rootpath)
 
 
-@pytest.mark.parametrize("algorithm", ["spectral", "group"])
+def command(embedding_dir, output_dir, *more: str) -> list[str]:
+    return ["--config", QUICK, "--embedding_dir", str(embedding_dir), "--output_dir", str(output_dir), *more]
+
+
+@pytest.mark.parametrize("algorithm", ["spectral", "hdbscan", "group"])
 def test_writes_labels_summary_and_plot(embedding_dir, tmp_path, algorithm, capsys):
     output_dir = tmp_path / "clusters"
-    summary = main(["--config", QUICK, "--embedding_dir", str(embedding_dir), "--output_dir", str(output_dir),
-                    "--algorithm", algorithm])
+    summary = main(command(embedding_dir, output_dir, "--clustering_algorithm", algorithm))
     rows = pyarrow.parquet.read_table(output_dir / "labels.parquet").to_pylist()
     assert [row["id"] for row in rows] == [f"u{i}" for i in range(120)]
     assert all(np.argmax(row["weights"]) == row["label"] for row in rows)
     assert len({(int(row["id"][1:]) % 4, row["label"]) for row in rows}) == 4  # groups and clusters are one to one
+    labels = load_labels(output_dir)
+    assert labels.num_experts == 4 and np.allclose(labels.weights_of(["u7", "u2"]), [rows[7]["weights"], rows[2]["weights"]])
     assert json.loads((output_dir / "summary.json").read_text()) == summary
     assert summary["splits"]["dev"]["per_expert"] == [6, 6, 6, 6]
     assert (output_dir / "clusters.png").stat().st_size > 10_000
-    assert "NMI with group 1.00" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "NMI with group 1.00" in shown.out and f"{algorithm}, 4 experts" in shown.out
+    assert f"{algorithm} clustering of 120 embeddings took" in shown.err and "peak memory of the process" in shown.err
+
+
+def test_the_summary_says_what_hdbscan_used(embedding_dir, tmp_path, capsys):
+    given = ["--algorithm=hdbscan", "--min_cluster_size=40", "--min_samples=3", "--metric=cosine", "--no_plot"]
+    summary = main(command(embedding_dir, tmp_path / "clusters", *given))
+    used = summary["parameters"]
+    assert [attempt["min_cluster_size"] for attempt in used["attempts"]] == [40, 20]
+    assert (used["min_cluster_size"], used["min_samples"], used["metric"], used["clusters_found"]) == (20, 3, "cosine", 4)
+    assert "min_cluster_size 20, 2 attempts" in " ".join(capsys.readouterr().out.split())
+
+
+def test_options_of_the_other_algorithm_are_named_as_ignored(embedding_dir, tmp_path, capsys):
+    main(command(embedding_dir, tmp_path / "clusters", "--min_samples=3", "--no-reduce-experts", "--no_plot"))
+    warnings = [line.split(": ", 1)[1] for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
+    assert warnings == ["--min_samples is ignored with --algorithm spectral; leave it out",
+                        "--no_reduce_experts is ignored with --algorithm spectral; leave it out"]
 
 
 def test_resume_and_no_plot(embedding_dir, tmp_path, monkeypatch):
     output_dir = tmp_path / "clusters"
-    argv = ["--config", QUICK, "--embedding_dir", str(embedding_dir), "--output_dir", str(output_dir), "--no_plot"]
-    first = main(argv)
+    first = main(command(embedding_dir, output_dir, "--no_plot"))
     assert not (output_dir / "clusters.png").exists()
     monkeypatch.setattr("recipes.cluster_embeddings.cluster", None)  # calling it again would fail
-    assert main([*argv, "--resume"]) == first
+    assert main(command(embedding_dir, output_dir, "--no_plot", "--resume")) == first
 
 
-def test_tsne_plot(embedding_dir, tmp_path):
-    main(["--config", QUICK, "--embedding_dir", str(embedding_dir), "--output_dir", str(tmp_path / "clusters"),
-          "--plot_method", "tsne"])
-    assert (tmp_path / "clusters" / "clusters.png").exists()
+@pytest.mark.slow  # numba compiles for half a minute
+def test_umap_reduces_and_plots(embedding_dir, tmp_path):
+    given = ["--algorithm=hdbscan", "--reduce=umap", "--reduce_dim=3", "--plot_method=umap"]
+    first = main(command(embedding_dir, tmp_path / "clusters", *given))
+    assert first["agreement_nmi"]["group"] > 0.95 and (first["reduce"], first["reduced_dim"]) == ("umap", 3)
+    assert (tmp_path / "clusters" / "clusters.png").stat().st_size > 10_000
+    assert main(command(embedding_dir, tmp_path / "again", *given)) == first
 
 
 @pytest.mark.parametrize(("flags", "message"), [
     (["--num_experts", "500"], "more utterances than experts"),
-    (["--algorithm", "hdbscan"], "invalid choice: 'hdbscan'"),
+    (["--algorithm", "kmeans"], "invalid choice: 'kmeans'"),
+    (["--plot_method", "tsne"], "invalid choice: 'tsne'"),
     (["--num_expert", "3"], "did you mean --num_experts"),
+    (["--algorithm=hdbscan", "--min_cluster_size=60", "--max_retries=0"], "found no cluster with min_cluster_size 60"),
+    (["--algorithm=hdbscan", "--num_experts=9", "--no_reduce_experts"], "not the 9 of --num_experts"),
 ])
 def test_mistakes_are_named_and_leave_no_result(embedding_dir, tmp_path, flags, message):
     with pytest.raises(UserError, match=message):
-        main(["--config", QUICK, "--embedding_dir", str(embedding_dir), "--output_dir", str(tmp_path / "clusters"), *flags])
+        main(command(embedding_dir, tmp_path / "clusters", *flags))
     assert not (tmp_path / "clusters").exists()

@@ -1,12 +1,55 @@
 """Choose a part of a corpus: a pure function of seed and ids, stable when files are added."""
 
+import dataclasses
 import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import floor
+
+from datasets import Dataset
 
 from hf_components.errors import UserError
 
 SAMPLING = ("random", "stratified")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How much of a corpus a stage takes; the same choice in every stage with the same values."""
+
+    sampling: str = "random"
+    percent: float = 100.0
+    max_samples: int | None = None
+    seed: int = 42
+
+    @classmethod
+    def parse(cls, override: str | None) -> "Sampling":
+        """From a JSON object such as `{"percent": 50, "sampling": "stratified"}`; None takes all.
+
+        Raises:
+            UserError: not such an object, an unknown key, or a value out of its range.
+        """
+        known = {field.name: field.type for field in dataclasses.fields(cls)}
+        try:
+            values = json.loads(override or "{}")
+            if not isinstance(values, dict):
+                raise ValueError(f"got {type(values).__name__}")
+            if unknown := values.keys() - known.keys():
+                raise ValueError(f"unknown key {min(unknown)!r}")
+            if wrong := [name for name, value in values.items() if not isinstance(value, known[name])
+                         and not (known[name] is float and isinstance(value, int))]:
+                raise ValueError(f"{wrong[0]} cannot be {values[wrong[0]]!r}")
+        except ValueError as error:
+            raise UserError(f"data_config_override must be a JSON object with keys of {', '.join(known)}: {error}") from error
+        found = cls(**values)
+        check_sampling(found.sampling, found.percent, found.max_samples)
+        return found
+
+    def of(self, corpus: Dataset) -> Dataset:
+        """The chosen rows of a prepared corpus, in its order."""
+        chosen = sample(corpus["id"][:], corpus["group"][:], **dataclasses.asdict(self))
+        return corpus if len(chosen) == len(corpus) else corpus.select(chosen)
 
 
 def check_sampling(sampling: str, percent: float, max_samples: int | None) -> None:

@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from dataset_scripts.sampling import sample
 from hf_components.errors import UserError
+from hf_components.sampling import sample
 
 pytestmark = pytest.mark.unit
 IDS = [f"speaker/{n}" for n in range(200)]

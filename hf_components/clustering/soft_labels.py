@@ -1,0 +1,43 @@
+"""Weights over experts from similarities to them, at the temperature that gives a chosen mean entropy."""
+
+import numpy as np
+
+
+def cosine_similarities(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """(utterances, dimension), (experts, dimension) -> (utterances, experts); a zero vector is similar to nothing."""
+    return unit(points) @ unit(centroids).T
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors along the last axis scaled to length one; a zero vector stays zero."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return scores / scores.sum(axis=-1, keepdims=True)
+
+
+def normalised_entropy(weights: np.ndarray) -> np.ndarray:
+    """Entropy of rows of (utterances, experts), in [0, 1]: 0 is one-hot, or a single expert; 1 is uniform."""
+    entropy = -np.sum(weights * np.log(np.maximum(weights, 1e-300)), axis=-1)
+    return entropy / np.log(max(2, weights.shape[-1]))
+
+
+def calibrate_temperature(scores: np.ndarray, target_entropy: float) -> float:
+    """The temperature at which softmax(scores / temperature) has this mean normalised entropy, by bisection.
+
+    Entropy rises with temperature from one-hot to uniform, so that any target in (0, 1) is met once.
+
+    Args:
+        scores: (utterances, experts): similarities, or logarithms of probabilities.
+    """
+    low, high = np.log(1e-6), np.log(1e4)
+    for _ in range(60):
+        middle = (low + high) / 2
+        if normalised_entropy(softmax(scores / np.exp(middle))).mean() < target_entropy:
+            low = middle
+        else:
+            high = middle
+    return float(np.exp(middle))
