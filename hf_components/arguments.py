@@ -51,7 +51,8 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
     from_file = _flags_of_file(Path(config_file), flags) if config_file else []
 
     try:
-        *instances, _, unknown = parser.parse_args_into_dataclasses(from_file + argv, return_remaining_strings=True,
+        words = from_file + [_with_underscores(word, flags) for word in argv]
+        *instances, _, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True,
                                                                     look_for_args_file=False)
     except ValueError as error:  # a dataclass refuses a combination of values
         raise UserError(str(error)) from error
@@ -66,6 +67,13 @@ def _stay_on_cpu_without_accelerator() -> None:
     # processes for a run of its own, and all of them write the same files.
     if "LOCAL_RANK" in os.environ and not torch.accelerator.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"
+
+
+def _with_underscores(word: str, flags: dict[str, argparse.Action]) -> str:
+    # HfArgumentParser knows flags with dashes too, but not their aliases.
+    name, equals, value = word.partition("=")
+    flag = f"--{name[2:].replace('-', '_')}"
+    return flag + equals + value if name.startswith("--") and flag in flags else word
 
 
 def _flags_of_file(path: Path, flags: dict[str, argparse.Action]) -> list[str]:

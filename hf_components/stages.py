@@ -10,8 +10,10 @@ import logging
 import os
 import platform
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,80 +23,94 @@ import transformers
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
+from hf_components.disk import full_disk_explained, sync_folder
 from hf_components.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 PROOF = "stage.json"
+BEGUN = "begun.json"  # what an unfinished stage was begun with
+PACKAGES = ("hf_components", "dataset_scripts")  # whose sources count as the code of a stage, with the recipe's own file
+NAMED_FILES = 5  # changed source files that a warning names
 # Fields that change how a stage runs or where it writes, not what it computes.
 NOT_PART_OF_RESULT = {"output_dir", "resume", "log_file", "logging_dir", "num_workers", "num_proc", "dataloader_num_workers",
-                      "report_to", "push_to_hub", "hub_model_id", "hub_token", "disable_tqdm", "run_name"}
+                      "report_to", "push_to_hub", "hub_model_id", "hub_token", "disable_tqdm", "run_name", "plot", "no_plot",
+                      "rebase_output_dir"}
 
 
 def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config: Any,
-              inputs: Iterable[str | Path] = (), resume: bool = False, alone: bool = False) -> dict:
+              inputs: Iterable[str | Path] = (), resume: bool = False, alone: bool = False,
+              archive: bool = False) -> dict:
     """Run `produce(folder)` and put its folder at `output_dir` once it is complete.
 
     Args:
         output_dir: where the finished folder goes. An earlier result of a stage is replaced, anything else refused.
         produce: writes its files into the folder it is given and returns JSON-serialisable metrics. With `resume`
-            the folder may hold the files of an interrupted run with the same fingerprint.
+            the folder may hold the files of an interrupted run with the same settings and inputs.
         config: dataclass, dict, or sequence of them; recorded, and part of the fingerprint.
         inputs: files and folders read; their fingerprints are part of this stage's.
-        resume: return the earlier metrics if the fingerprint still matches, or say why it does not.
+        resume: continue an interrupted run or return the earlier metrics if settings, inputs and package version
+            are the same, or say what differs. Other changes of the code throw no work away, but are warned of.
         alone: only the main process produces, the others wait; else `produce` shares its work among processes.
+        archive: keep an earlier result that is replaced, as `archive/<name>_<time of its end>` beside it.
     Returns:
         the metrics of `produce`.
     Raises:
-        UserError: `output_dir` cannot be written, or holds something that is not a stage's result.
+        UserError: `output_dir` cannot be written, holds something that is not a stage's result, or its disk is full.
     """
     output_dir = Path(output_dir)
     if output_dir.name in ("", "..") or (output_dir.exists() and not output_dir.is_dir()):
         raise UserError(f"--output_dir must name a folder that may be replaced, got {output_dir}; choose one")
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    # Long, since the others wait while the main process works alone.
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(hours=12))
     resolved, inputs = _plain(config), [str(path) for path in inputs]
-    identity = {"config": _result_relevant(resolved, inputs), "inputs": _fingerprints(inputs),
-                "code_version": importlib.metadata.version("underheard")}
-    digest = _digest(identity)
-
-    proof = read_proof(output_dir)
-    if resume and proof is not None:
-        if proof["fingerprint"] == digest:
-            logger.info("%s is complete, skipped", output_dir)
-            return proof["metrics"]
-        logger.info("%s runs again: %s", output_dir, _difference(proof["identity"], identity))
-    elif proof is None and output_dir.is_dir() and any(output_dir.iterdir()):
-        raise UserError(f"{output_dir} is not empty and not the result of a stage ({PROOF} is missing); "
-                        "choose another --output_dir or empty it")
+    stage = {"identity": {"config": _result_relevant(resolved, inputs), "inputs": _fingerprints(inputs),
+                          "code_version": importlib.metadata.version("underheard")},
+             "sources": _source_digests(produce)}
 
     work = output_dir.with_name(f".{output_dir.name}.partial")
-    if state.is_main_process:
-        _open_work_folder(work, digest, resume)
-    state.wait_for_everyone()
+    proof, unfinished = read_proof(output_dir), _read_begun(work)
+    if proof is None and output_dir.is_dir() and any(output_dir.iterdir()):
+        raise UserError(f"{output_dir} is not empty and not the result of a stage ({PROOF} is missing); "
+                        "choose another --output_dir or empty it")
+    state.wait_for_everyone()  # all have read before the main process writes
 
-    start = time.time()
-    metrics = produce(work) if state.is_main_process or not alone else None
+    goes_on = resume and unfinished is not None and unfinished["identity"] == stage["identity"]
+    if goes_on:  # also over a finished result of the same settings, which the interrupted run was to replace
+        _warn_of_changed_sources(unfinished["sources"], stage["sources"], f"the interrupted run of {output_dir} goes on",
+                                 "to begin anew, run without --resume")
+    elif resume and proof is not None and proof["identity"] == stage["identity"]:
+        _warn_of_changed_sources(proof.get("sources", {}), stage["sources"], f"{output_dir} is complete and kept",
+                                 f"to make it anew, delete {output_dir}")
+        logger.info("%s is complete, skipped", output_dir)
+        return proof["metrics"]
+    elif resume and proof is not None:
+        logger.info("%s runs again: %s", output_dir, _difference(proof["identity"], stage["identity"]))
+
+    if state.is_main_process:
+        if not goes_on:
+            _discard(work, unfinished, stage, resume)
+        _open_work_folder(work, stage)
+    state.wait_for_everyone()
+    if read_proof(work) is None:  # else it was killed between the proof and the renaming
+        with full_disk_explained(output_dir):
+            _produce(work, produce, {**stage, "config": resolved}, alone)
     state.wait_for_everyone()
     if state.is_main_process:
-        (work / "fingerprint").unlink()
-        write_json(work / PROOF, {
-            "fingerprint": digest, "identity": identity, "config": resolved, "metrics": metrics,
-            "seconds": round(time.time() - start, 1), "environment": environment(),
-        })
-        _replace(work, output_dir)
-        logger.info("%s written in %.0f s", output_dir, time.time() - start)
+        _replace(work, output_dir, archive)
     state.wait_for_everyone()
-    return read_proof(output_dir)["metrics"] if metrics is None else metrics
+    proof = read_proof(output_dir)
+    logger.info("%s written in %.0f s", output_dir, proof["seconds"])
+    return proof["metrics"]
 
 
 def read_proof(folder: str | Path) -> dict | None:
-    """The content of a finished stage's `stage.json`, or None."""
-    try:
-        return json.loads((Path(folder) / PROOF).read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{Path(folder) / PROOF} is damaged: {error}; delete {folder} and run the stage again") from error
+    """The content of a finished stage's `stage.json`, or None.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    return _read_json(Path(folder) / PROOF)
 
 
 def fingerprint(path: str | Path) -> str:
@@ -123,37 +139,79 @@ def environment() -> dict:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON so that a reader finds the old file or the new one, never half of it."""
+    """Write JSON so that a reader finds the old file or the new one, never half of it.
+
+    Raises:
+        UserError: the disk is full.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as file:
-        json.dump(value, file, indent=2, ensure_ascii=False, default=_jsonable)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with full_disk_explained(path):
+        try:
+            with temporary.open("w") as file:
+                json.dump(value, file, indent=2, ensure_ascii=False, default=_jsonable)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)  # half of it would fill a full disk further
 
 
-def _fingerprints(inputs: Iterable[str | Path]) -> dict[str, str]:
-    named: dict[str, str] = {}
-    for path in inputs:  # by name, so that moving a run does not repeat it; two of one name are told apart by number
-        name = Path(path).name
-        named[f"{name} ({len(named) + 1})" if name in named else name] = fingerprint(path)
-    return named
-
-
-def _open_work_folder(work: Path, digest: str, resume: bool) -> None:
-    mark = work / "fingerprint"
+def _read_json(file: Path) -> dict | None:
     try:
-        if work.exists() and not (resume and mark.exists() and mark.read_text() == digest):
-            shutil.rmtree(work)
+        return json.loads(file.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file} is damaged: {error}; delete {file.parent} and run the stage again") from error
+
+
+def _read_begun(work: Path) -> dict | None:
+    """What the unfinished stage in `work` was begun with; None if there is none, or none that says so."""
+    return read_proof(work) or _read_json(work / BEGUN)
+
+
+def _discard(work: Path, unfinished: dict | None, stage: dict, resume: bool) -> None:
+    if not work.exists():
+        return
+    if not resume:
+        logger.info("the interrupted run in %s is discarded; --resume would have continued it if nothing changed", work)
+    elif unfinished is None:
+        logger.warning("the interrupted run in %s does not say what it was begun with and is discarded", work)
+    else:
+        logger.warning("the interrupted run in %s is discarded: %s", work,
+                       _difference(unfinished["identity"], stage["identity"]))
+    shutil.rmtree(work)
+
+
+def _open_work_folder(work: Path, stage: dict) -> None:
+    try:
         work.mkdir(parents=True, exist_ok=True)
-        mark.write_text(digest)
     except OSError as error:
         raise UserError(f"cannot write to {work.parent}: {error.strerror}; choose another --output_dir") from error
+    write_json(work / BEGUN, stage)
 
 
-def _replace(work: Path, output_dir: Path) -> None:
+def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bool) -> None:
+    state, start = PartialState(), time.time()
+    metrics = produce(work) if state.is_main_process or not alone else None
+    state.wait_for_everyone()
+    if state.is_main_process:
+        sync_folder(work)  # before the proof, or a file that never reached the disk would be taken for whole
+        digest = _digest({key: stage[key] for key in ("identity", "sources")})
+        write_json(work / PROOF, {"fingerprint": digest, **stage, "metrics": metrics,
+                                  "seconds": round(time.time() - start, 1), "environment": environment()})
+
+
+def _replace(work: Path, output_dir: Path, archive: bool) -> None:
+    (work / BEGUN).unlink(missing_ok=True)
+    if archive and (output_dir / PROOF).exists():
+        ended = time.strftime("%Y%m%d-%H%M%S", time.localtime((output_dir / PROOF).stat().st_mtime))
+        kept = output_dir.with_name("archive") / f"{output_dir.name}_{ended}"
+        kept.parent.mkdir(exist_ok=True)
+        output_dir.rename(kept)
+        logger.info("the earlier result is kept as %s", kept)
     old = output_dir.with_name(f".{output_dir.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
@@ -166,14 +224,31 @@ def _plain(config: Any) -> Any:
     if isinstance(config, (list, tuple)):
         return {key: value for part in config for key, value in _plain(part).items()}
     if hasattr(config, "to_sanitized_dict"):  # TrainingArguments, without tokens
-        return dict(config.to_sanitized_dict())
+        config = config.to_sanitized_dict()
     values = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
-    return json.loads(json.dumps(values, default=_jsonable))
+    return json.loads(json.dumps(values, default=_jsonable))  # as it is read back for comparison
 
 
 def _result_relevant(config: dict, inputs: list[str]) -> dict:
     # An input counts by its content, not by where it lies: a run that was moved is still complete.
     return {key: value for key, value in config.items() if key not in NOT_PART_OF_RESULT and value not in inputs}
+
+
+def _fingerprints(inputs: Iterable[str | Path]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for path in inputs:  # by name, so that moving a run does not repeat it; two of one name are told apart by number
+        name = Path(path).name
+        named[f"{name} ({len(named) + 1})" if name in named else name] = fingerprint(path)
+    return named
+
+
+def _source_digests(produce: Callable) -> dict[str, str]:
+    root = Path(__file__).parents[1]
+    files = {path.relative_to(root).as_posix(): path for package in PACKAGES for path in (root / package).rglob("*.py")}
+    recipe = vars(sys.modules[produce.__module__]).get("__file__")  # a notebook has none
+    if recipe:
+        files["/".join(Path(recipe).parts[-2:])] = Path(recipe)
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in sorted(files.items())}
 
 
 def _jsonable(value: Any) -> Any:
@@ -196,7 +271,18 @@ def _fingerprint_file(path: Path) -> str:
 
 
 def _difference(old: dict, new: dict) -> str:
-    changed = [f"{section}.{key}" for section in ("config", "inputs")
-               for key in sorted(old[section].keys() | new[section].keys())
-               if old[section].get(key) != new[section].get(key)]
-    return ", ".join(changed) + " changed" if changed else "the code version changed"
+    changes = [f"config.{key} changed from {old['config'].get(key)} to {new['config'].get(key)}"
+               for key in sorted(old["config"].keys() | new["config"].keys())
+               if old["config"].get(key) != new["config"].get(key)]
+    changes += [f"inputs.{name} changed" for name in sorted(old["inputs"].keys() | new["inputs"].keys())
+                if old["inputs"].get(name) != new["inputs"].get(name)]
+    if old["code_version"] != new["code_version"]:
+        changes.append(f"the version of underheard changed from {old['code_version']} to {new['code_version']}")
+    return ", ".join(changes)
+
+
+def _warn_of_changed_sources(old: dict[str, str], new: dict[str, str], what: str, advice: str) -> None:
+    changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    if changed and PartialState().is_main_process:
+        more = f" and {len(changed) - NAMED_FILES} more" if len(changed) > NAMED_FILES else ""
+        logger.warning("%s, but the code changed since: %s%s; %s", what, ", ".join(changed[:NAMED_FILES]), more, advice)

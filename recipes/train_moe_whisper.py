@@ -13,34 +13,29 @@ from transformers import set_seed
 
 from hf_components.arguments import parse_arguments
 from hf_components.checkpoints import load_whisper
-from hf_components.corpus import load_corpus
 from hf_components.ctranslate2_import import save_processor
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage
+from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments
 from hf_components.training.curriculum import RoutingArguments
-from hf_components.training.data import drop_long_transcripts
-from hf_components.training.experts import load_router, load_trained_experts
+from hf_components.training.data import drop_long_transcripts, load_training_rows
+from hf_components.training.experts import freeze_shared_expert, load_router, load_trained_experts
 from hf_components.training.moe_trainer import MoeTrainer
 from hf_components.training.report import save_history
-from hf_components.training.trainer import SpeechTrainingArguments
 
 
-@dataclass
-class Arguments:
-    corpus: str = field(metadata={"help": "prepared corpus: folder or Hub id"})
+@dataclass(kw_only=True)
+class Arguments(TrainingRecipeArguments):
     experts_dir: str = field(metadata={"help": "output of pretrain_experts"})
-    router_dir: str = field(metadata={"help": "output of pretrain_router"})
-    base_model: str = field(default="models/whisper-tiny.en", metadata={"help": "Whisper checkpoint: folder or Hub id"})
-    language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
+    router_dir: str = field(metadata={"help": "output of pretrain_router", "aliases": ["--gating_model_checkpoint"]})
     experts_per_utterance: int = field(default=2, metadata={
         "help": "experts that stay active in the top-k phase", "aliases": ["--top_k_experts", "--moe_top_k"]})
     mixture: Literal["weights", "logits"] = field(default="weights", metadata={
         "help": "weights: one pass with merged LoRA; logits: one pass per active expert"})
     min_audio_context: int = field(default=200, metadata={
         "help": "mel frames (10 ms) of audio context that the trained model needs at least"})
-    resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted one"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+    freeze_shared_expert: bool = field(default=False, metadata={"help": "train what the experts add to the shared one only"})
 
 
 ARGUMENTS = (Arguments, RoutingArguments, SpeechTrainingArguments)
@@ -50,12 +45,13 @@ def main(argv: list[str] | None = None) -> dict:
     args, routing_args, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
     return run_stage(training_args.output_dir, lambda folder: produce(args, routing_args, training_args, folder),
                      config=(args, routing_args, training_args, {"processes": training_args.world_size}), resume=args.resume,
+                     archive=training_args.rebase_output_dir,
                      inputs=[args.corpus, args.base_model, args.experts_dir, args.router_dir])
 
 
 def produce(args: Arguments, routing_args: RoutingArguments, training_args: SpeechTrainingArguments, folder: Path) -> dict:
     set_seed(training_args.seed)
-    train, dev = load_corpus(args.corpus, "train"), load_corpus(args.corpus).get("dev")
+    train, evaluated = load_training_rows(args, training_args)
     base, processor = load_whisper(args.base_model, args.language)
     router, router_layer = load_router(args.router_dir)
     model = load_trained_experts(base, args.experts_dir, experts_per_utterance=args.experts_per_utterance,
@@ -70,17 +66,21 @@ def produce(args: Arguments, routing_args: RoutingArguments, training_args: Spee
                         f"{args.base_model} has {model.config.d_model}; pre-train it on embeddings of this model")
     model.model.encoder.router.load_state_dict(router.state_dict())
     model.train_only(experts=True, router=True)
+    if args.freeze_shared_expert:
+        freeze_shared_expert(model)
 
     training_args.output_dir = str(folder / "checkpoints")
     train = drop_long_transcripts(train, processor, model.config.max_target_positions)
-    trainer = MoeTrainer(model, training_args, processor, train, dev, routing=routing_args)
+    trainer = MoeTrainer(model, training_args, processor, train, evaluated, routing=routing_args)
     trainer.train(resume_from_checkpoint=args.resume)
+    model = trainer.whole_model()
     if trainer.is_world_process_zero():
         model.save_pretrained(folder / "model")
         save_processor(processor, folder / "model")
         model.save_experts(folder / "experts")
-        save_history(trainer, folder, "Joint training")
-    return {"train_loss": trainer.last_loss, "steps": trainer.state.global_step, "usage": trainer.usage.tolist(),
+        save_history(trainer, folder, "Joint training", args.plot)
+    return {"train_loss": trainer.last_loss, "steps": trainer.state.global_step,
+            "selected_on": args.eval_split if training_args.load_best_model_at_end else None, "usage": trainer.usage.tolist(),
             "routing": model.config.routing, "router_temperature": model.config.router_temperature}
 
 

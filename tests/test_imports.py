@@ -19,7 +19,7 @@ MAY_WRITE_SOUND = {"dataset_scripts/demo_speakers.py"}
 SOUND_LIBRARIES = {"soundfile", "torchaudio", "librosa", "torchcodec", "audioread", "pydub", "wave", "scipy.io.wavfile"}
 SOUND_FUNCTIONS = {"load_audio", "ffmpeg_read"}  # of transformers and whisper
 
-MAY_UNPICKLE = {"hf_components/training/checkpoints.py"}  # optimizer state of training checkpoints
+MAY_UNPICKLE = {"hf_components/training/trainer.py"}  # optimizer and scheduler state of training checkpoints
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
@@ -198,7 +198,7 @@ def test_rule_finds_what_it_forbids(rule, path, source):
     (sounds, "hf_components/audio.py", "import soundfile"),
     (sounds, "dataset_scripts/demo_speakers.py", "import soundfile"),
     (sounds, "recipes/train_x.py", "from hf_components.audio import load_audio"),
-    (pickles, "hf_components/training/checkpoints.py", "import torch\ntorch.load('x')"),
+    (pickles, "hf_components/training/trainer.py", "import torch\ntorch.load('x')"),
     (pickles, "recipes/train_x.py", "import numpy as np\nnp.load('x', allow_pickle=False)\nnp.save('x', 1)"),
 ])
 def test_rule_lets_pass_what_it_allows(rule, path, source):

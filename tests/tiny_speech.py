@@ -23,9 +23,10 @@ from transformers import (
 
 from hf_components.audio import encode_flac
 from hf_components.ctranslate2_import import load_tokenizer, save_processor, whisper_generation_config
+from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.curriculum import RoutingArguments
 from hf_components.training.moe_trainer import MoeTrainer
-from hf_components.training.trainer import SpeechTrainer, SpeechTrainingArguments
+from hf_components.training.trainer import SpeechTrainer
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
 SPECIAL = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|translate|>", "<|transcribe|>", "<|startofprev|>",

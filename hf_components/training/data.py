@@ -11,13 +11,21 @@ import torch
 from transformers import WhisperFeatureExtractor, WhisperProcessor
 
 from hf_components.audio import count_mel_frames, log_mel
-from hf_components.corpus import waveforms
+from hf_components.corpus import load_corpus, waveforms
 from hf_components.errors import UserError
+from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments
 
 logger = logging.getLogger(__name__)
 
 FULL_CONTEXT_FRAMES = 3000
 BATCHES_PER_POOL = 50  # batches are cut from pools sorted by duration: little padding, and still another order each epoch
+
+
+def load_training_rows(args: TrainingRecipeArguments, training_args: SpeechTrainingArguments
+                       ) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+    """The part of the split "train" that is asked for, and the rows that evaluations transcribe, None without any."""
+    train = load_corpus(args.corpus, "train", args.data_config_override)
+    return train, load_corpus(args.corpus, args.eval_split) if training_args.do_eval else None
 
 
 class Draw(NamedTuple):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from transformers import WhisperConfig
 
@@ -43,6 +44,44 @@ def build_experts(base: DynamicContextWhisper, args: ExpertArguments, num_expert
             shared_expert=args.shared_expert and num_experts > 1)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def start_from_lora(model: MoeWhisperForConditionalGeneration, lora: MoeWhisperForConditionalGeneration) -> None:
+    """Let the shared expert, or the only one, begin as a trained single LoRA; further experts then learn what it lacks.
+
+    Raises:
+        UserError: there is no shared expert, or the LoRA is of another size or place.
+    """
+    if model.config.num_experts > 1 and not model.config.shared_expert:
+        raise UserError("a single LoRA is the start of the shared expert, but shared_expert is false; leave one of them out")
+    if lora.config.num_experts != 1:
+        raise UserError(f"experts start from a single LoRA, got {lora.config.num_experts} experts; "
+                        "pretrain_experts without --labels_dir makes one")
+    own, given = model.routed_layers(), lora.routed_layers()
+    for size in ("lora_rank", "lora_alpha"):
+        if getattr(model.config, size) != getattr(lora.config, size):
+            raise UserError(f"the experts have {size} {getattr(model.config, size)}, the single LoRA they would start "
+                            f"from {getattr(lora.config, size)}; train both with the same")
+    if own.keys() != given.keys():
+        raise UserError("the experts and the single LoRA they would start from adapt different layers, "
+                        f"{min(own.keys() ^ given.keys())} for one; train both with the same target_modules and --router_dir")
+    with torch.no_grad():
+        for name, layer in own.items():
+            layer.lora_a[-1].copy_(given[name].lora_a[0])  # the shared expert is the last, the only one too
+            layer.lora_b[-1].copy_(given[name].lora_b[0])
+
+
+def freeze_shared_expert(model: MoeWhisperForConditionalGeneration) -> None:
+    """Keep the shared expert as it is while the others train; they share their parameters, so its gradient is cut.
+
+    Raises:
+        UserError: there is no shared expert.
+    """
+    if not model.config.shared_expert:
+        raise UserError("freeze_shared_expert needs a shared expert; train the experts with shared_expert")
+    for layer in model.routed_layers().values():
+        layer.lora_a.register_hook(_without_last)
+        layer.lora_b.register_hook(_without_last)
 
 
 def save_trained_experts(model: MoeWhisperForConditionalGeneration, folder: Path) -> None:
@@ -90,3 +129,7 @@ def load_router(folder: str | Path) -> tuple[UtteranceRouter, int]:
     except FileNotFoundError as error:
         raise UserError(f"{folder} holds no router ({Path(error.filename).name} is missing); --router_dir takes the output "
                         "folder of pretrain_router") from error
+
+
+def _without_last(gradient: torch.Tensor) -> torch.Tensor:
+    return torch.cat([gradient[:-1], torch.zeros_like(gradient[-1:])])

@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
+from torch.distributed.fsdp import register_fsdp_forward_method
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -145,6 +146,9 @@ PHASES = {"soft": 0, "top_k": 1, "hard": 2}  # for plots
 class _Curriculum(TrainerCallback):
     def __init__(self, trainer: MoeTrainer):
         self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        register_fsdp_forward_method(self.trainer.model, "expert_losses")  # FSDP gathers weights for it as for `forward`
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.trainer.set_routing()

@@ -14,10 +14,13 @@ CURVES = {  # file: (keys of the log, title, y label)
 }
 
 
-def save_history(trainer: SpeechTrainer, folder: Path, title: str) -> None:
-    """Write `history.json` and a plot for every kind of entry that the log has."""
-    history = trainer.state.log_history
+def save_history(trainer: SpeechTrainer, folder: Path, title: str, plot: bool = True) -> None:
+    """Write `history.json` and, with `plot`, a plot for every kind of entry that the log has."""
+    # Without the mean loss that `Trainer` ends with: of a resumed training it covers the steps since then alone.
+    history = [{key: value for key, value in entry.items() if key != "train_loss"} for entry in trainer.state.log_history]
     write_json(folder / "history.json", history)
+    if not plot:
+        return
     for file, (keys, heading, unit) in CURVES.items():
         plot_history(folder / file, history, keys, heading.format(title=title), unit)
     usage = sorted({key for entry in history for key in entry if key.startswith("usage_expert_")})

@@ -2,29 +2,34 @@
 
 import json
 import logging
-import os
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
 import torch
+from accelerate.utils import save_fsdp_optimizer
 from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from transformers import (
+    EarlyStoppingCallback,
     PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
     Seq2SeqTrainer,
-    Seq2SeqTrainingArguments,
     TrainerCallback,
     WhisperProcessor,
 )
+from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hf_components.disk import sync_folder
 from hf_components.errors import UserError
 from hf_components.scoring import score
 from hf_components.stages import fingerprint, write_json
+from hf_components.training.arguments import SpeechTrainingArguments
+from hf_components.training.callbacks import BestRecord, EveryNEpochs
 from hf_components.training.data import DurationBatchSampler, SpeechCollator, SpeechDataset
+from hf_components.training.sharding import prepare_sharding, whole_model
 from hf_components.transcription import transcribe
 
 logger = logging.getLogger(__name__)
@@ -32,37 +37,6 @@ logger = logging.getLogger(__name__)
 COMPLETE = "complete"  # marker of a usable checkpoint, written last
 TRAINED_WEIGHTS = "model.safetensors"
 BASE = "base.json"  # what the trained weights belong to
-
-
-@dataclass
-class SpeechTrainingArguments(Seq2SeqTrainingArguments):
-    """`Seq2SeqTrainingArguments` with the defaults of speech, and what only speech has."""
-
-    full_context_fraction: float = field(default=0.1, metadata={
-        "help": "Share of training batches with 30 s of audio context, which keep the checkpoint good in stock Whisper."})
-    time_masks: int = field(default=2, metadata={"help": "SpecAugment: masked stretches of time per utterance."})
-    time_mask_length: int = field(default=40, metadata={"help": "SpecAugment: longest masked stretch in mel frames (10 ms)."})
-    mel_masks: int = field(default=2, metadata={"help": "SpecAugment: masked bands of mel bins per utterance."})
-    mel_mask_width: int = field(default=10, metadata={"help": "SpecAugment: widest masked band in mel bins."})
-    max_new_tokens: int = field(default=225, metadata={"help": "Longest transcript in evaluation, in tokens."})
-    output_dir: str = field(default="", metadata={"help": "Folder of the result; required."})
-    per_device_train_batch_size: int = field(default=8, metadata={"help": "Utterances per step and device."})
-    per_device_eval_batch_size: int = field(default=16, metadata={"help": "Utterances per evaluation batch and device."})
-    learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate; the default suits LoRA."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up, as steps or as a fraction of training below 1."})
-    eval_strategy: str = field(default="no", metadata={"help": "When to evaluate in training: no, steps or epoch."})
-    save_strategy: str = field(default="epoch", metadata={"help": "When to write checkpoints: no, steps or epoch."})
-    save_total_limit: int = field(default=2, metadata={"help": "Checkpoints kept; two, so that one is always whole."})
-    logging_steps: float = field(default=10, metadata={"help": "Steps between log entries."})
-    logging_first_step: bool = field(default=True, metadata={"help": "Log the first step too, so that short runs have a log."})
-    report_to: str = field(default="tensorboard", metadata={"help": "tensorboard, trackio, wandb, none, ..."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Kept False: batches come from our own collator."})
-
-    def __post_init__(self):
-        if self.label_smoothing_factor:
-            raise ValueError(f"label_smoothing_factor must be 0, since the loss is the model's own; got "
-                             f"{self.label_smoothing_factor}")
-        super().__post_init__()
 
 
 class SpeechTrainer(Seq2SeqTrainer):
@@ -75,28 +49,39 @@ class SpeechTrainer(Seq2SeqTrainer):
         corpus: training rows, audio not decoded.
         eval_corpus: rows that `evaluate` transcribes and scores.
         expert_weights: `(utterances, experts)` given to the model for each training row.
+    Raises:
+        UserError: the launcher shards parameters in a way that is not supported.
     """
 
     def __init__(self, model: PreTrainedModel, args: SpeechTrainingArguments, processor: WhisperProcessor,
                  corpus: datasets.Dataset, eval_corpus: datasets.Dataset | None = None, expert_weights=None, **kwargs):
-        collator = SpeechCollator(processor.feature_extractor, time_masks=args.time_masks, seed=args.seed,
+        collator = SpeechCollator(processor.feature_extractor, time_masks=args.time_masks, seed=args.data_seed,
                                   time_mask_length=args.time_mask_length, mel_masks=args.mel_masks,
                                   mel_mask_width=args.mel_mask_width)
         super().__init__(model=model, args=args, data_collator=collator, processing_class=processor, eval_dataset=eval_corpus,
                          train_dataset=SpeechDataset(corpus, processor, expert_weights), **kwargs)
+        prepare_sharding(self.accelerator)
         self.durations = corpus["duration"]
         self.add_callback(_SamplerEpoch(self))
+        self.add_callback(EveryNEpochs(args.save_every_n_epochs, args.eval_every_n_epochs))
+        self.add_callback(BestRecord(Path(args.output_dir)))
+        if args.early_stopping_patience:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
         if not self.is_world_process_zero():
             self.remove_callback(ProgressCallback)
             self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         args = self.args
-        self.sampler = DurationBatchSampler(self.durations, self._train_batch_size, args.seed, args.full_context_fraction)
+        self.sampler = DurationBatchSampler(self.durations, self._train_batch_size, args.data_seed, args.full_context_fraction)
         return self.accelerator.prepare(torch.utils.data.DataLoader(
             self.train_dataset, batch_sampler=self.sampler, collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers, pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
             persistent_workers=args.dataloader_persistent_workers))
+
+    def whole_model(self) -> PreTrainedModel:
+        """The model as trained, with all its parameters on this process; every process must call. To read only."""
+        return whole_model(self.accelerator.unwrap_model(self.model))
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval", **kwargs) -> dict:
         """Transcribe and score; text is decoded batch by batch and no logits are kept.
@@ -105,7 +90,7 @@ class SpeechTrainer(Seq2SeqTrainer):
             WER, CER and counts of the `whisper_wer` metric, each key prefixed; per-group WER as `<prefix>_wer_<group>`.
         """
         corpus, start = eval_dataset or self.eval_dataset, time.time()
-        texts = transcribe(self.accelerator.unwrap_model(self.model), self.processing_class, corpus, description="evaluating",
+        texts = transcribe(self.whole_model(), self.processing_class, corpus, description="evaluating",
                            batch_size=self.args.eval_batch_size, max_new_tokens=self.args.max_new_tokens)
         scores = score(texts, corpus["text"], corpus["group"], corpus["speaker_id"], num_bootstrap=0)
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in scores.items() if isinstance(value, (int, float))}
@@ -132,9 +117,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.accelerator.wait_for_everyone()  # each process writes the state of its own random generators
         if self.args.should_save:
             folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            for file in folder.iterdir():  # on the disk before the marker is
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
+            sync_folder(folder)  # before the marker is written
             write_json(folder / COMPLETE, {"step": self.state.global_step})
 
     def _save(self, output_dir=None, state_dict=None):
@@ -149,9 +132,26 @@ class SpeechTrainer(Seq2SeqTrainer):
         save_file(trained, folder / TRAINED_WEIGHTS, metadata={"format": "pt"})
         write_json(folder / BASE, self._base())
 
+    def _save_optimizer_and_scheduler(self, output_dir):
+        if not self.is_fsdp_enabled:
+            return super()._save_optimizer_and_scheduler(output_dir)
+        # Without the whole model that `Trainer` would add.
+        save_fsdp_optimizer(self.accelerator.state.fsdp_plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        if checkpoint is not None and self.is_deepspeed_enabled:  # which loads weights by itself, and nothing else of ours
+            self._load_from_checkpoint(checkpoint)
+        super()._load_optimizer_and_scheduler(checkpoint)
+
     def _base(self) -> dict[str, str]:
         name = self.model.name_or_path  # empty for a model built in code
         return {"base_model": name, "fingerprint": fingerprint(name) if name else ""}
+
+    def _load_best_model(self):
+        logger.info("the best weights are those of %s (WER %.4f)", self.state.best_model_checkpoint, self.state.best_metric)
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         base = json.loads((Path(resume_from_checkpoint) / BASE).read_text())
@@ -159,7 +159,8 @@ class SpeechTrainer(Seq2SeqTrainer):
             raise UserError(f"{resume_from_checkpoint} adapts {base['base_model']} ({base['fingerprint']}), not "
                             f"{self.model.name_or_path} as it is now; train without --resume")
         weights = load_file(Path(resume_from_checkpoint) / TRAINED_WEIGHTS)
-        unexpected = self.model.load_state_dict(weights, strict=False).unexpected_keys
+        options = StateDictOptions(full_state_dict=True, strict=False)  # whole in the file, whatever they are in the model
+        unexpected = set_model_state_dict(self.model, weights, options=options).unexpected_keys
         if unexpected:
             raise ValueError(f"{resume_from_checkpoint} is of another model: it has {unexpected[0]}")
 

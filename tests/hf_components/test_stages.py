@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from transformers import TrainingArguments
 
 from hf_components.errors import UserError
-from hf_components.stages import PROOF, fingerprint, read_proof, run_stage, write_json
+from hf_components.stages import BEGUN, PROOF, fingerprint, read_proof, run_stage, write_json
 
 pytestmark = pytest.mark.unit
 
@@ -30,7 +31,7 @@ class Producer:
 
     def __call__(self, folder):
         self.calls += 1
-        self.found = sorted(p.name for p in folder.iterdir() if p.name != "fingerprint")
+        self.found = sorted(p.name for p in folder.iterdir() if p.name != BEGUN)
         (folder / "weights.txt").write_text(self.content)
         return {"calls": self.calls}
 
@@ -91,14 +92,72 @@ def test_partial_folder_is_kept_on_resume(out):
     assert produce.found == ["half.txt"]
 
 
-@pytest.mark.parametrize(("config", "resume"), [({"rank": 8}, False), ({"rank": 4}, True)])
-def test_partial_folder_of_another_run_is_emptied(out, config, resume):
+@pytest.mark.parametrize(("config", "resume", "message"), [
+    ({"rank": 8}, False, "is discarded; --resume would have continued it"),
+    ({"rank": 4}, True, "is discarded: config.rank changed from 8 to 4")])
+def test_partial_folder_of_another_run_is_emptied(out, caplog, config, resume, message):
+    caplog.set_level(logging.INFO)
     with pytest.raises(RuntimeError):
         run_stage(out, crash, config={"rank": 8})
     produce = Producer()
     run_stage(out, produce, config=config, resume=resume)
     assert produce.found == []
     assert not (out / "half.txt").exists()
+    assert f"the interrupted run in {out.parent / '.stage.partial'} {message}" in caplog.text
+
+
+def test_partial_folder_of_other_inputs_is_emptied(out, tmp_path, caplog):
+    (tmp_path / "corpus").write_text("one")
+    with pytest.raises(RuntimeError):
+        run_stage(out, crash, config={}, inputs=[tmp_path / "corpus"])
+    (tmp_path / "corpus").write_text("two")
+    run_stage(out, Producer(), config={}, inputs=[tmp_path / "corpus"], resume=True)
+    assert not (out / "half.txt").exists() and "is discarded: inputs.corpus changed" in caplog.text
+
+
+def test_partial_folder_of_unknown_origin_is_emptied(out, caplog):
+    (out.parent / ".stage.partial").mkdir(parents=True)
+    (out.parent / ".stage.partial" / "half.txt").write_text("half")
+    run_stage(out, Producer(), config={}, resume=True)
+    assert not (out / "half.txt").exists() and "does not say what it was begun with" in caplog.text
+
+
+def test_an_interrupted_repetition_goes_on_over_the_earlier_result(out):
+    run_stage(out, Producer("first"), config={})
+    with pytest.raises(RuntimeError):
+        run_stage(out, crash, config={})
+    assert run_stage(out, Producer("second"), config={}, resume=True) == {"calls": 1}
+    assert (out / "weights.txt").read_text() == "second" and (out / "half.txt").exists()
+
+
+def test_another_setting_interrupted_in_between_does_not_cost_the_result(out):
+    run_stage(out, Producer(), config={"rank": 8})
+    with pytest.raises(RuntimeError):
+        run_stage(out, crash, config={"rank": 4})
+    again = Producer()
+    run_stage(out, again, config={"rank": 8}, resume=True)
+    assert again.calls == 0 and (out.parent / ".stage.partial" / "half.txt").exists()
+
+
+@pytest.mark.parametrize("before", [1, 2])  # before and after the earlier result is set aside
+def test_killed_between_the_proof_and_the_renaming(out, monkeypatch, before):
+    renamed, rename = [], Path.rename
+    run_stage(out, Producer("first"), config={"rank": 4})
+
+    def die(path, target):
+        renamed.append(path)
+        if len(renamed) == before:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(out, Producer("second"), config={"rank": 8})
+    again = Producer()
+    assert run_stage(out, again, config={"rank": 8}, resume=True) == {"calls": 1} and again.calls == 0
+    assert (out / "weights.txt").read_text() == "second"
+    assert names(out) == [PROOF, "weights.txt"] and names(out.parent) == ["stage"]
 
 
 def test_resume_skips_a_complete_stage(out, caplog):
@@ -117,7 +176,8 @@ def test_without_resume_the_stage_runs_again(out):
     assert names(out.parent) == ["stage"]
 
 
-@pytest.mark.parametrize(("change", "reason"), [("config", "config.rank changed"), ("input", "inputs.corpus changed")])
+@pytest.mark.parametrize(("change", "reason"), [
+    ("config", "config.rank changed from 8 to 4"), ("input", "inputs.corpus changed")])
 def test_rerun_says_what_changed(out, tmp_path, caplog, change, reason):
     caplog.set_level(logging.INFO)
     corpus = tmp_path / "corpus"
@@ -132,14 +192,88 @@ def test_rerun_says_what_changed(out, tmp_path, caplog, change, reason):
     assert f"runs again: {reason}" in caplog.text
 
 
-def test_another_code_version_reruns(out, caplog, monkeypatch):
+def test_another_package_version_reruns(out, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
+    monkeypatch.setattr("hf_components.stages.importlib.metadata.version", lambda name: "98.0")
     run_stage(out, Producer(), config={})
     monkeypatch.setattr("hf_components.stages.importlib.metadata.version", lambda name: "99.0")
     again = Producer()
     run_stage(out, again, config={}, resume=True)
     assert again.calls == 1
-    assert "the code version changed" in caplog.text
+    assert "the version of underheard changed from 98.0 to 99.0" in caplog.text
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """Our packages in a folder of their own, free to be edited."""
+    root = tmp_path / "site-packages"
+    for file in ("hf_components/stages.py", "hf_components/training/router.py", "dataset_scripts/speaker_json.py"):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text("pass")
+    monkeypatch.setattr("hf_components.stages.__file__", str(root / "hf_components" / "stages.py"))
+    return root
+
+
+def edit(sources):
+    (sources / "hf_components" / "training" / "router.py").write_text("changed")
+    (sources / "dataset_scripts" / "new.py").write_text("new")
+
+
+def test_the_code_is_recorded_with_the_recipe_that_produced(out, sources):
+    run_stage(out, Producer(), config={})
+    assert list(read_proof(out)["sources"]) == ["dataset_scripts/speaker_json.py", "hf_components/stages.py",
+                                                "hf_components/test_stages.py", "hf_components/training/router.py"]
+
+
+def test_a_result_of_other_code_is_kept_with_a_warning(out, sources, caplog):
+    run_stage(out, Producer(), config={})
+    edit(sources)
+    again = Producer()
+    assert run_stage(out, again, config={}, resume=True) == {"calls": 1} and again.calls == 0
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning == (f"{out} is complete and kept, but the code changed since: dataset_scripts/new.py, "
+                       f"hf_components/training/router.py; to make it anew, delete {out}")
+    caplog.clear()
+    run_stage(out, again, config={})
+    run_stage(out, again, config={}, resume=True)
+    assert again.calls == 1 and not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_many_changed_files_are_counted(out, sources, caplog):
+    run_stage(out, Producer(), config={})
+    for number in range(7):
+        (sources / "hf_components" / f"{number}.py").write_text("")
+    run_stage(out, Producer(), config={}, resume=True)
+    assert "hf_components/0.py, hf_components/1.py, hf_components/2.py, hf_components/3.py, hf_components/4.py and 2 more" \
+        in caplog.text
+
+
+def test_an_interrupted_run_of_other_code_goes_on_with_a_warning(out, sources, caplog):
+    with pytest.raises(RuntimeError):
+        run_stage(out, crash, config={})
+    edit(sources)
+    produce = Producer()
+    run_stage(out, produce, config={}, resume=True)
+    assert produce.found == ["half.txt"]
+    assert f"the interrupted run of {out} goes on, but the code changed since: dataset_scripts/new.py" in caplog.text
+
+
+def test_what_is_made_anew_by_other_code_makes_the_next_stage_run_again(out, tmp_path, sources, caplog):
+    caplog.set_level(logging.INFO)
+    first, second = tmp_path / "first", Producer()
+    run_stage(first, Producer(), config={})
+    run_stage(out, second, config={}, inputs=[first])
+    run_stage(first, Producer(), config={})  # by the same code: the same result
+    run_stage(out, second, config={}, inputs=[first], resume=True)
+    assert second.calls == 1
+    edit(sources)
+    run_stage(first, Producer(), config={}, resume=True)
+    run_stage(out, second, config={}, inputs=[first], resume=True)
+    assert second.calls == 1
+    shutil.rmtree(first)
+    run_stage(first, Producer(), config={}, resume=True)
+    run_stage(out, second, config={}, inputs=[first], resume=True)
+    assert second.calls == 2 and "runs again: inputs.first changed" in caplog.text
 
 
 def test_what_does_not_change_the_result_does_not_rerun(out):
@@ -305,3 +439,12 @@ def test_alone_the_other_processes_wait_and_read_the_result(tmp_path, monkeypatc
     calls = []
     assert run_stage(tmp_path / "stage", lambda work: calls.append(1) or {}, config={}, alone=True) == {"rows": 3}
     assert not calls
+
+
+def test_an_earlier_result_is_archived_when_asked(tmp_path):
+    for text, archive in (("first", False), ("second", True), ("third", True)):
+        run_stage(tmp_path / "out", lambda folder, text=text: (folder / "file").write_text(text) and {}, config={"text": text},
+                  archive=archive)
+        os.utime(tmp_path / "out" / "stage.json", (0, {"first": 0, "second": 100, "third": 200}[text]))
+    assert (tmp_path / "out" / "file").read_text() == "third"
+    assert sorted(path.read_text() for path in (tmp_path / "archive").glob("out_*/file")) == ["first", "second"]

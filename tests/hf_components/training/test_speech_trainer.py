@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_speech import GradientRecorder, rows, tiny_moe, tiny_processor, tiny_whisper, training_arguments
+from transformers import TrainerCallback
 
 from hf_components.scoring import score
 from hf_components.training.trainer import SpeechTrainer
@@ -49,6 +51,40 @@ def test_best_checkpoint_by_wer_is_loaded_at_the_end(tmp_path):
     assert trainer.state.best_model_checkpoint.endswith("checkpoint-1")
     for name, value in load_file(tmp_path / "checkpoint-1" / "model.safetensors").items():
         assert torch.equal(model.state_dict()[name], value)
+
+
+class Events(TrainerCallback):
+    """What a user's own callback sees."""
+
+    def __init__(self):
+        self.seen: list[tuple[str, int, list[str]]] = []
+
+    def on_log(self, args, state, control, logs, model, **kwargs):
+        self.seen.append(("log", state.global_step, sorted(logs)))
+
+    def on_evaluate(self, args, state, control, metrics, model, **kwargs):
+        self.seen.append(("evaluate", state.global_step, sorted(metrics)))
+
+    def on_save(self, args, state, control, model, **kwargs):
+        self.seen.append(("save", state.global_step, []))
+
+
+def test_callbacks_and_reports_of_a_user_get_losses_and_word_error_rates(tmp_path):
+    events = Events()
+    model = tiny_moe()
+    model.train_only(experts=True, router=False)
+    args = training_arguments(tmp_path, per_device_train_batch_size=4, max_steps=2, eval_strategy="steps", eval_steps=1,
+                              save_strategy="steps", save_steps=2, report_to="tensorboard")
+    SpeechTrainer(model, args, tiny_processor(), rows(8), rows(3), callbacks=[events]).train()
+    rare = [(event, step) for event, step, _ in events.seen if event != "log"]
+    assert rare == [("evaluate", 1), ("evaluate", 2), ("save", 2)]
+    assert [step for event, step, keys in events.seen if event == "log" and "loss" in keys] == [1, 2]
+    assert all("eval_wer" in keys for event, _, keys in events.seen if event == "evaluate")
+
+    (file,) = tmp_path.glob("runs/*/events*")
+    report = EventAccumulator(str(file)).Reload()
+    assert [entry.step for entry in report.Scalars("train/loss")] == [1, 2]
+    assert [entry.step for entry in report.Scalars("eval/wer")] == [1, 2]
 
 
 def test_given_weights_train_their_experts_alone(tmp_path):

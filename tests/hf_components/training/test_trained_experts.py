@@ -11,9 +11,11 @@ from hf_components.errors import UserError
 from hf_components.training.experts import (
     ExpertArguments,
     build_experts,
+    freeze_shared_expert,
     load_router,
     load_trained_experts,
     save_trained_experts,
+    start_from_lora,
 )
 from hf_components.whisper.routed_lora import UtteranceRouter
 
@@ -93,3 +95,59 @@ def test_router_round_trip_and_its_absence(tmp_path):
     assert layer == 2 and all(torch.equal(value, loaded.state_dict()[name]) for name, value in router.state_dict().items())
     with pytest.raises(UserError, match=r"router.json is missing.*output folder of pretrain_router"):
         load_router(tmp_path)
+
+
+def trained_lora(**sizes):
+    lora = build_experts(tiny_whisper(), ExpertArguments(**sizes), 1, router_layer=2)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for layer in lora.routed_layers().values():
+            layer.lora_b.copy_(0.3 * torch.randn(layer.lora_b.shape, generator=generator))
+    return lora
+
+
+def logits(model, **routing):
+    features = log_mel(tiny_processor().feature_extractor, waveforms(rows(2)), 3000)
+    start = torch.full((2, 1), model.config.decoder_start_token_id)
+    return model(features, decoder_input_ids=start, **routing).logits
+
+
+@pytest.mark.parametrize("num_experts", [1, 3])
+def test_experts_that_start_from_a_lora_compute_what_it_computes(num_experts):
+    lora = trained_lora()
+    model = build_experts(tiny_whisper(), ExpertArguments(), num_experts, router_layer=2)
+    start_from_lora(model, lora)
+    expected = logits(lora)
+    assert not torch.allclose(expected, logits(tiny_whisper()))
+    torch.testing.assert_close(logits(model), expected)
+
+
+@pytest.mark.parametrize(("sizes", "layer", "num_experts", "message"), [
+    ({"lora_rank": 4}, 2, 3, "lora_rank 4, the single LoRA they would start from 8"),
+    ({"target_modules": ["fc1"]}, 2, 3, "adapt different layers"),
+    ({}, 1, 3, "adapt different layers"),
+    ({"shared_expert": False}, 2, 3, "shared_expert is false"),
+])
+def test_a_lora_that_does_not_fit_is_told(sizes, layer, num_experts, message):
+    model = build_experts(tiny_whisper(), ExpertArguments(**sizes), num_experts, router_layer=layer)
+    with pytest.raises(UserError, match=message):
+        start_from_lora(model, trained_lora())
+
+
+def test_several_experts_are_no_single_lora():
+    model = build_experts(tiny_whisper(), ExpertArguments(), 3, router_layer=2)
+    with pytest.raises(UserError, match="single LoRA, got 3 experts"):
+        start_from_lora(model, model)
+
+
+def test_a_frozen_shared_expert_gets_no_gradient_and_the_others_do():
+    model = build_experts(tiny_whisper(), ExpertArguments(), 3, router_layer=2)
+    start_from_lora(model, trained_lora())
+    model.train_only(experts=True, router=False)
+    freeze_shared_expert(model)
+    logits(model, expert_weights=torch.tensor([[0.5, 0.3, 0.2]])).square().mean().backward()
+    for layer in model.routed_layers().values():
+        assert not layer.lora_b.grad[-1].any()
+    assert any(layer.lora_b.grad[:-1].abs().sum() > 0 for layer in model.routed_layers().values())
+    with pytest.raises(UserError, match="needs a shared expert"):
+        freeze_shared_expert(build_experts(tiny_whisper(), ExpertArguments(shared_expert=False), 3, router_layer=2))

@@ -1,0 +1,98 @@
+"""Training arguments of every recipe that trains a Whisper."""
+
+import os
+from dataclasses import dataclass, field
+
+import torch
+from transformers import Seq2SeqTrainingArguments
+
+
+@dataclass(kw_only=True)
+class TrainingRecipeArguments:
+    """What every recipe that trains a Whisper asks for."""
+
+    corpus: str = field(metadata={"help": "prepared corpus: folder or Hub id"})
+    base_model: str = field(default="models/whisper-tiny.en", metadata={"help": "Whisper checkpoint: folder or Hub id"})
+    language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
+    data_config_override: str | None = field(default=None, metadata={
+        "help": 'how much of the split train to take: JSON with sampling, percent, max_samples, seed, as in {"percent": 50}'})
+    eval_split: str = field(default="dev", metadata={"help": "split that evaluations in training transcribe"})
+    plot: bool = field(default=True, metadata={"help": "draw the curves of training"})
+    resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted one"})
+    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+
+
+@dataclass
+class SpeechTrainingArguments(Seq2SeqTrainingArguments):
+    """`Seq2SeqTrainingArguments` with the defaults of speech, and what only speech has."""
+
+    full_context_fraction: float = field(default=0.1, metadata={
+        "help": "Share of training batches with 30 s of audio context, which keep the checkpoint good in stock Whisper."})
+    time_masks: int = field(default=2, metadata={"help": "SpecAugment: masked stretches of time per utterance."})
+    time_mask_length: int = field(default=40, metadata={"help": "SpecAugment: longest masked stretch in mel frames (10 ms)."})
+    mel_masks: int = field(default=2, metadata={"help": "SpecAugment: masked bands of mel bins per utterance."})
+    mel_mask_width: int = field(default=10, metadata={"help": "SpecAugment: widest masked band in mel bins."})
+    max_new_tokens: int = field(default=225, metadata={"help": "Longest transcript in evaluation, in tokens."})
+    data_seed: int | None = field(default=None, metadata={
+        "help": "Seed of order, augmentation and audio context; seed by default. A stage that continues another's training "
+                "takes another, else it begins with the same batches and the same masks."})
+    output_dir: str = field(default="", metadata={"help": "Folder of the result; required."})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "Utterances per step and device."})
+    per_device_eval_batch_size: int = field(default=16, metadata={"help": "Utterances per evaluation batch and device."})
+    learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate; the default suits LoRA."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up, as steps or as a fraction of training below 1."})
+    eval_strategy: str = field(default="no", metadata={"help": "When to evaluate in training: no, steps or epoch."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to write checkpoints: no, steps or epoch."})
+    save_every_n_epochs: int | None = field(default=None, metadata={
+        "help": "Write a checkpoint after every so many epochs, and after the last; sets save_strategy to epoch."})
+    eval_every_n_epochs: int | None = field(default=None, metadata={
+        "help": "Evaluate after every so many epochs, and after the last; sets eval_strategy to epoch."})
+    early_stopping_patience: int | None = field(default=None, metadata={
+        "help": "Stop after so many evaluations without a smaller WER, and keep the best checkpoint's weights."})
+    metric_for_best_model: str = field(default="wer", metadata={"help": "Metric by which best.json names a checkpoint."})
+    greater_is_better: bool = field(default=False, metadata={"help": "Whether more of that metric is better."})
+    fp16: bool | None = field(default=None, metadata={
+        "nargs": "?", "const": True,
+        "help": "Mixed precision with float16. On CUDA the default is bf16, or fp16 where the GPU has no bf16."})
+    bf16: bool | None = field(default=None, metadata={
+        "nargs": "?", "const": True, "help": "Mixed precision with bfloat16."})
+    no_fp16: bool = field(default=False, metadata={"help": "Train in float32 even on a GPU."})
+    rebase_output_dir: bool = field(default=False, metadata={
+        "help": "Move an earlier result to archive/<name>_<time> beside it instead of replacing it."})
+    save_total_limit: int = field(default=2, metadata={"help": "Checkpoints kept; two, so that one is always whole."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between log entries."})
+    logging_first_step: bool = field(default=True, metadata={"help": "Log the first step too, so that short runs have a log."})
+    report_to: str = field(default="tensorboard", metadata={"help": "tensorboard, trackio, wandb, none, ..."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Kept False: batches come from our own collator."})
+
+    def __post_init__(self):
+        if self.label_smoothing_factor:
+            raise ValueError(f"label_smoothing_factor must be 0, since the loss is the model's own; got "
+                             f"{self.label_smoothing_factor}")
+        for name in ("save_every_n_epochs", "eval_every_n_epochs", "early_stopping_patience"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.save_every_n_epochs:
+            self.save_strategy = "epoch"
+        if self.eval_every_n_epochs:
+            self.eval_strategy = "epoch"
+        if self.early_stopping_patience:
+            if self.eval_strategy == "no":
+                raise ValueError("early_stopping_patience needs evaluations; set eval_every_n_epochs or eval_strategy")
+            self.load_best_model_at_end = self.restore_callback_states_from_checkpoint = True
+        if self.data_seed is None:
+            self.data_seed = self.seed
+        self._choose_precision()
+        super().__post_init__()
+        if self.no_fp16:
+            self.mixed_precision = "no"  # whatever `accelerate launch` says
+
+    def _choose_precision(self) -> None:
+        if self.no_fp16 and (self.fp16 or self.bf16):
+            raise ValueError("no_fp16 trains in float32 and excludes fp16 and bf16; leave one of them out")
+        launched_with = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        automatic = torch.cuda.is_available() and not self.use_cpu and not self.no_fp16 and launched_with == "no"
+        if automatic and self.fp16 is None and self.bf16 is None:
+            self.bf16 = torch.cuda.is_bf16_supported()
+            self.fp16 = not self.bf16
+        self.fp16, self.bf16 = bool(self.fp16), bool(self.bf16)

@@ -1,0 +1,49 @@
+"""What happens at the end of an epoch: rarer checkpoints and evaluations, and the record of the best one."""
+
+from pathlib import Path
+
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from hf_components.stages import write_json
+
+
+class EveryNEpochs(TrainerCallback):
+    """Save and evaluate only after every n-th epoch, and after the last.
+
+    Args:
+        save, evaluate: n of each; None leaves the trainer's own rhythm.
+    """
+
+    def __init__(self, save: int | None, evaluate: int | None):
+        self.save, self.evaluate = save, evaluate
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        is_last = state.global_step >= state.max_steps
+
+        def is_due(every: int | None) -> bool:
+            return every is None or is_last or round(state.epoch) % every == 0
+
+        control.should_save &= is_due(self.save)
+        control.should_evaluate &= is_due(self.evaluate)
+        if args.load_best_model_at_end:  # the best can only be kept if it was written
+            control.should_save = control.should_evaluate
+        return control
+
+
+class BestRecord(TrainerCallback):
+    """Keep `best.json` in a folder: the best evaluation so far, and its checkpoint if one was written."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        name = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
+        if name not in metrics or not state.is_world_process_zero:  # an evaluation of other rows, by the user
+            return
+        values = [entry[name] for entry in state.log_history if name in entry]
+        best = (max if args.greater_is_better else min)(values)
+        if metrics[name] == best and values.index(best) == len(values) - 1:
+            write_json(self.folder / "best.json", {
+                "metric": args.metric_for_best_model, "value": best, "epoch": round(state.epoch, 3), "step": state.global_step,
+                "checkpoint": f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}" if control.should_save else None})

@@ -1,0 +1,49 @@
+"""Training whose parameters are spread over processes (FSDP2): what it asks of the launcher, and the whole model again."""
+
+import torch
+from accelerate import Accelerator, DistributedType
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
+from transformers import PreTrainedModel
+
+from hf_components.errors import UserError
+
+
+def prepare_sharding(accelerator: Accelerator) -> None:
+    """Let FSDP return losses and sum gradients in float32, as unsharded training does; accelerate would in bf16 or fp16.
+
+    Raises:
+        UserError: the launcher shards in a way that is not put together again here.
+    """
+    if accelerator.distributed_type == DistributedType.FSDP:
+        plugin = accelerator.state.fsdp_plugin
+        for name, given, right in (("fsdp_version", plugin.fsdp_version, 2),
+                                   ("fsdp_state_dict_type", plugin.state_dict_type.name, "FULL_STATE_DICT"),
+                                   ("fsdp_cpu_ram_efficient_loading", plugin.cpu_ram_efficient_loading, False)):
+            if given != right:
+                raise UserError(f"{name} must be {right}, got {given}; see accelerate_configs/fsdp.yaml")
+        if plugin.mixed_precision_policy is not None:
+            plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=plugin.mixed_precision_policy.param_dtype,
+                                                                 reduce_dtype=torch.float32)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED and accelerator.state.deepspeed_plugin.zero_stage == 3:
+        raise UserError("zero_stage must be at most 2, got 3; a model that does not fit into one GPU trains with "
+                        "accelerate_configs/fsdp.yaml")
+
+
+def whole_model(model: PreTrainedModel) -> PreTrainedModel:
+    """A Whisper of `hf_components.whisper` with all its parameters on this process.
+
+    If FSDP shards the model this is a copy, for which every process must call; else it is the model itself.
+    """
+    if not isinstance(model, FSDPModule):
+        return model
+    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    with torch.device("meta"):  # without memory, and without drawing from the random generator
+        whole = type(model)(model.config)
+    whole.load_state_dict(weights, assign=True)
+    whole.tie_weights()
+    for parameter, sharded in zip(whole.parameters(), model.parameters(), strict=True):
+        parameter.requires_grad_(sharded.requires_grad)
+    whole.generation_config, whole.name_or_path = model.generation_config, model.name_or_path
+    whole.set_audio_context(model.audio_context, model.min_audio_context)
+    return whole

@@ -1,0 +1,127 @@
+"""Two processes that shard (FSDP2 or ZeRO-2, over gloo) train as one process does, and resume as one does."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import DistributedType, FullyShardedDataParallelPlugin
+from safetensors.torch import load_file
+from sharded_processes import SYSTEMS, experts_trainer, mixture_trainer
+from tiny_speech import gradient_of_one_step, tiny_whisper
+
+from hf_components.errors import UserError
+from hf_components.training.experts import load_trained_experts
+from hf_components.training.sharding import prepare_sharding
+from hf_components.training.trainer import SpeechTrainer
+from hf_components.whisper import MoeWhisperForConditionalGeneration
+
+ROOT = Path(__file__).resolve().parents[3]
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
+CONFIGS = ("fsdp", pytest.param("deepspeed_zero2", marks=needs_deepspeed))
+
+
+def launch(config: str, folder: Path, what: str) -> None:
+    subprocess.run([sys.executable, "-m", "accelerate.commands.launch", "--config_file",
+                    ROOT / "accelerate_configs" / f"{config}.yaml", "--num_processes", "2", "--mixed_precision", "no",
+                    ROOT / "tests" / "sharded_processes.py", folder, what],
+                   check=True, cwd=ROOT, timeout=300, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+
+
+@pytest.mark.slow
+def test_shards_give_the_gradient_of_one_process(tmp_path):
+    launch("fsdp", tmp_path, "gradients")
+    for routing, mixture in SYSTEMS:
+        expected = gradient_of_one_step(tmp_path, 8, 1, routing=routing, mixture=mixture)
+        actual = load_file(tmp_path / f"{routing}_{mixture}.safetensors")
+        scale = max(float(gradient.abs().max()) for gradient in expected.values())
+        assert actual.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(actual[name], gradient, atol=2e-5 * scale, rtol=1e-3)
+
+
+def compare_after_training(alone: SpeechTrainer, sharded: dict[str, torch.Tensor], names: list[str]) -> None:
+    """Train in this process alone and hold the named weights against those that two processes came to."""
+    before = {name: value.clone() for name, value in alone.model.state_dict().items()}
+    alone.train()
+    after = alone.model.state_dict()
+    for name in names:
+        torch.testing.assert_close(sharded[name], after[name], atol=1e-5, rtol=1e-4)
+        if ".lora_" in name:  # what was learnt is far larger than the tolerance
+            assert float((after[name] - before[name]).abs().max()) > 1e-3, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS)
+def test_shards_train_evaluate_and_save_as_one_process_does(config, tmp_path):
+    launch(config, tmp_path, "train")
+    alone = experts_trainer(tmp_path, 8, use_cpu=True)
+    actual = load_trained_experts(tiny_whisper(), tmp_path / "trained")
+    compare_after_training(alone, actual.state_dict(), [name for name in actual.state_dict() if ".lora_" in name])
+
+    alone = mixture_trainer(tmp_path, 8, use_cpu=True)
+    actual = MoeWhisperForConditionalGeneration.from_pretrained(tmp_path / "model")
+    compare_after_training(alone, actual.state_dict(), list(actual.state_dict()))
+    assert actual.config.routing == alone.model.config.routing == "hard"
+    experts = MoeWhisperForConditionalGeneration.from_experts(tiny_whisper(), tmp_path / "experts")
+    assert experts.config.num_experts == 3
+
+    expected, actual = alone.evaluate(), json.loads((tmp_path / "metrics.json").read_text())
+    for metrics in (expected, actual):
+        metrics.pop("eval_runtime")
+    assert actual == expected
+
+    best = json.loads((tmp_path / "best.json").read_text())["checkpoint"]
+    kept, chosen = load_file(tmp_path / "best.safetensors"), load_file(f"{best}/model.safetensors")
+    assert kept.keys() == chosen.keys()
+    for name, value in chosen.items():
+        assert torch.equal(kept[name], value), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS)
+def test_shards_resume_with_the_same_bits(config, tmp_path):
+    launch(config, tmp_path, "resume")
+    whole, resumed = load_file(tmp_path / "whole.safetensors"), load_file(tmp_path / "resumed.safetensors")
+    assert not any("lora_b" in name and not value.any() for name, value in whole.items())
+    for name, value in whole.items():
+        assert torch.equal(resumed[name], value), name
+    names = {path.name for path in (tmp_path / "killed" / "checkpoint-5").iterdir()}
+    assert {"model.safetensors", "scheduler.pt", "complete"} <= names
+    assert "pytorch_model_fsdp.bin" not in names  # `Trainer`'s copy of the whole model, frozen weights included
+
+
+def accelerator(kind: DistributedType, **plugins) -> SimpleNamespace:
+    return SimpleNamespace(distributed_type=kind, state=SimpleNamespace(**plugins))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("name", "option"), [
+    ("fsdp_version", {"fsdp_version": 1}), ("fsdp_state_dict_type", {"state_dict_type": "SHARDED_STATE_DICT"}),
+    ("fsdp_cpu_ram_efficient_loading", {"cpu_ram_efficient_loading": True})])
+def test_other_ways_of_sharding_are_refused(name, option):
+    right = {"fsdp_version": 2, "state_dict_type": "FULL_STATE_DICT", "cpu_ram_efficient_loading": False}
+    prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=FullyShardedDataParallelPlugin(**right)))
+    plugin = FullyShardedDataParallelPlugin(**{**right, **option})
+    with pytest.raises(UserError, match=rf"^{name} must be .*, got .*fsdp\.yaml"):
+        prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=plugin))
+
+
+@pytest.mark.unit
+def test_zero_3_is_refused():
+    with pytest.raises(UserError, match=r"zero_stage must be at most 2, got 3.*fsdp\.yaml"):
+        prepare_sharding(accelerator(DistributedType.DEEPSPEED, deepspeed_plugin=SimpleNamespace(zero_stage=3)))
+
+
+@pytest.mark.unit
+def test_losses_and_sums_of_gradients_stay_float32():
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, state_dict_type="FULL_STATE_DICT", cpu_ram_efficient_loading=False)
+    plugin.set_mixed_precision("bf16")
+    prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=plugin))
+    policy = plugin.mixed_precision_policy
+    assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (torch.bfloat16, torch.float32, None)
