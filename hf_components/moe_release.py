@@ -6,6 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
+from hf_components.benchmark.report import difference_matrix
 from hf_components.cards import render_card
 from hf_components.stages import write_json
 
@@ -31,7 +32,8 @@ def release_model(folder: Path, run: Path, results: dict) -> dict:
         shutil.copy(plot, folder / "plots")
     write_json(folder / "results.json", results)
     rows = results["benchmark"]["rows"]
-    shown = {**results, "plots": [plot.name for plot in plots],
+    baselines, differences = difference_matrix(results["benchmark"])
+    shown = {**results, "plots": [plot.name for plot in plots], "baselines": baselines, "differences": differences,
              "moe": json.loads((folder / "config.json").read_text()),
              "groups": sorted({group for row in rows.values() for group in row["per_group"]})}
     (folder / "README.md").write_text(render_card("moe_whisper.md", shown, card_data(results)))

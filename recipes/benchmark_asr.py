@@ -1,4 +1,4 @@
-"""Benchmark a MoE-Whisper against zero-shot Whisper, a single LoRA and oracle routing, on one fixed sample.
+"""Benchmark a MoE-Whisper against zero-shot Whisper, LoRA, full fine-tuning, oracle and random routing, on one fixed sample.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/benchmark_asr.py --config recipes/configs/benchmark_asr/default.yaml \\
@@ -6,134 +6,134 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
     --output_dir runs/moe/benchmark
 """
 
-import json
-import time
+import dataclasses
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import torch
 from accelerate import PartialState
 from rich.console import Console
 
-from hf_components import benchmark
 from hf_components.arguments import parse_arguments
-from hf_components.checkpoints import base_model_id, load_moe_whisper, load_whisper
+from hf_components.benchmark.report import (
+    add_to_index,
+    copy_result,
+    plot_benchmark,
+    summary_tables,
+    write_benchmark,
+    write_transcripts,
+)
+from hf_components.benchmark.routing import TOP_1, routing_summary, run_mixture
+from hf_components.benchmark.rows import Row, judge, run_row
+from hf_components.benchmark.sample import fixed_sample, sample_file
+from hf_components.benchmark.systems import FLAGS, choose_systems, load_system, mixture_config
 from hf_components.corpus import load_corpus
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
-from hf_components.plots import plot_bars
-from hf_components.stages import run_stage, write_json
-from hf_components.training.experts import load_trained_experts
-from hf_components.transcription import transcribe
+from hf_components.sampling import Sampling
+from hf_components.stages import run_stage
 
 
 @dataclass
 class Arguments:
     corpus: str = field(metadata={"help": "prepared corpus: folder or Hub id"})
-    moe_dir: str = field(metadata={"help": "MoE-Whisper checkpoint: folder or Hub id"})
-    output_dir: str = field(metadata={"help": "folder of benchmark.json, transcripts, gates and plots"})
+    output_dir: str = field(metadata={"help": "folder of results, gates and plots; index and sample lie beside it"})
+    models: str | None = field(default=None, metadata={
+        "help": f"systems, divided by commas, of {','.join(FLAGS)}; default: all whose folder is given"})
+    moe_dir: str | None = field(default=None, metadata={"help": "MoE-Whisper: folder or Hub id"})
+    soup_dir: str | None = field(default=None, metadata={"help": "MoE-Whisper of averaged checkpoints, judged top-1"})
     single_lora_dir: str | None = field(default=None, metadata={"help": "output of pretrain_experts without labels"})
+    single_lora_wide_dir: str | None = field(default=None, metadata={
+        "help": "the same with the rank of all experts together"})
+    full_dir: str | None = field(default=None, metadata={"help": "fully fine-tuned Whisper, judged at 30 s: folder or Hub id"})
     base_model: str = field(default="models/whisper-tiny.en", metadata={"help": "Whisper checkpoint: folder or Hub id"})
     language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
-    split: str = field(default="dev", metadata={"help": "split that is transcribed"})
-    max_samples: int = field(default=200, metadata={"help": "utterances in the fixed sample"})
+    split: str = field(default="dev", metadata={"help": "split that is transcribed (Train and Dev are train and dev)"})
+    percent: float = field(default=100.0, metadata={"help": "share of the split to draw the sample from, in per cent"})
+    max_samples: int = field(default=200, metadata={"help": "utterances in the fixed sample, at most"})
     sample_file: str | None = field(default=None, metadata={
         "help": "the fixed sample; default: benchmark_samples_*.json beside output_dir"})
     experts_per_utterance: int = field(default=2, metadata={
-        "help": "experts of the top-k row", "aliases": ["--moe_top_k", "--top_k_experts"]})
-    mixture: Literal["weights", "logits"] = field(default="weights", metadata={
-        "help": "how the top-k row mixes", "aliases": ["--moe_mixture"]})
+        "help": "experts of the top-k row; 1 leaves it out",
+        "aliases": ["--moe_top_k", "--top_k_experts"]})
+    moe_mixture: Literal["weights", "logits"] = field(default="weights", metadata={
+        "help": "how the top-k row mixes; logits if no value follows", "nargs": "?", "const": "logits",
+        "aliases": ["--mixture"]})
     batch_size: int = field(default=16, metadata={"help": "utterances per batch and process"})
     num_beams: int = field(default=1, metadata={"help": "beams; 1 is greedy"})
     max_new_tokens: int = field(default=225, metadata={"help": "longest transcript in tokens"})
     num_bootstrap: int = field(default=1000, metadata={"help": "resamples over speakers for each interval"})
-    seed: int = field(default=42, metadata={"help": "seed of the sample and of the resampling"})
+    seed: int = field(default=42, metadata={"help": "seed of sample, random routing and resampling"})
+    run_id: str | None = field(default=None, metadata={
+        "help": "part of the file names; default: name of the folder that holds output_dir"})
+    output: str | None = field(default=None, metadata={"help": "write the result of the largest k to this file too"})
+    gating_output: str | None = field(default=None, metadata={"help": "write the gates of the largest k to this file too"})
+    plot: bool = field(default=True, metadata={"help": "draw WER and routing per group"})
     resume: bool = field(default=False, metadata={"help": "keep the result if nothing has changed"})
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+
+    def __post_init__(self):
+        self.split = {"Train": "train", "Dev": "dev"}.get(self.split, self.split)
+
+    @property
+    def folders(self) -> dict[str, str | None]:
+        return {name: getattr(self, flag) for name, flag in FLAGS.items()}
 
 
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
-    inputs = [path for path in (args.corpus, args.moe_dir, args.base_model, args.single_lora_dir, args.sample_file) if path]
-    result = run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=inputs, resume=args.resume)
+    names = choose_systems(args.models, args.folders)
+    if args.gating_output and "moe" not in names:
+        raise UserError("--gating_output needs a router: give --moe_dir, or leave it out")
+    out = Path(args.output_dir)
+    run_id = out.resolve().parent.name if args.run_id is None else args.run_id
+    if not run_id or Path(run_id).name != run_id:
+        raise UserError(f"--run_id becomes part of file names and must hold no slash, got {run_id!r}; choose one")
+    inputs = [path for path in (args.corpus, *args.folders.values(), args.sample_file) if path]
+    result = run_stage(out, lambda folder: produce(args, names, run_id, folder), inputs=inputs, resume=args.resume,
+                       config=dataclasses.replace(args, output=None, gating_output=None))
     if PartialState().is_main_process:
-        Console().print(*benchmark.summary_tables(result), sep="\n")
+        add_to_index(out.parent / "benchmarks_index.jsonl", sorted(out.glob("benchmark_*.json")))
+        largest = f"topk{args.experts_per_utterance}" if "moe" in names and args.experts_per_utterance > 1 else TOP_1
+        for kind, flag, target in (("benchmark", "--output", args.output), ("gating", "--gating_output", args.gating_output)):
+            if target:
+                copy_result(next(out.glob(f"{kind}_*_{largest}.json*")), Path(target), flag)
+        Console().print(*summary_tables(result), sep="\n")
     return result
 
 
-def produce(args: Arguments, folder: Path) -> dict:
+def produce(args: Arguments, names: list[str], run_id: str, folder: Path) -> dict:
+    config = mixture_config(args.folders, names, args.experts_per_utterance)
     rows_of_split = load_corpus(args.corpus, args.split)
-    file = Path(args.sample_file) if args.sample_file else benchmark.sample_file(
-        Path(args.output_dir).parent, rows_of_split, args.split, args.max_samples, args.seed)
-    corpus = benchmark.fixed_sample(rows_of_split, file, args.max_samples, args.seed)
-    base, processor = load_whisper(args.base_model, args.language)
-    moe, _ = load_moe_whisper(args.moe_dir)
-    if not 1 <= args.experts_per_utterance <= moe.config.num_experts:
-        raise UserError(f"experts_per_utterance must lie in [1, num_experts = {moe.config.num_experts}], got "
-                        f"{args.experts_per_utterance}")
-    adapted, given = moe.config.base_model_name_or_path, base_model_id(args.base_model)
-    if adapted and Path(adapted).name != Path(given).name:
-        raise UserError(f"{args.moe_dir} adapts {adapted}, not --base_model {given}; the zero-shot row must be its base")
-    if args.single_lora_dir:
-        lora = load_trained_experts(base, args.single_lora_dir, audio_context=moe.config.audio_context,
-                                    min_audio_context=moe.config.min_audio_context)
-        if lora.config.num_experts != 1:
-            raise UserError(f"--single_lora_dir must hold one LoRA, {args.single_lora_dir} holds {lora.config.num_experts}; "
-                            "pretrain_experts without --labels_dir makes it")
+    sampling = Sampling(percent=args.percent, max_samples=args.max_samples, seed=args.seed)
+    file = Path(args.sample_file) if args.sample_file else sample_file(Path(args.output_dir).parent, rows_of_split, args.split,
+                                                                       sampling)
+    corpus = fixed_sample(rows_of_split, file, sampling)
     options = {"batch_size": args.batch_size, "num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
 
-    def run(name, model, **routing):
-        return benchmark.run_row(name, context_of(model), partial(transcribe, model, processor, corpus, **options, **routing,
-                                                                  description=name))
+    def run(name: str) -> Row:  # a model is freed before the next is loaded
+        return run_row(name, *load_system(name, args.folders, args.language, config), corpus, **options)
 
-    rows = [run("zero_shot", base)]  # at 30 s: weights never trained on short input loop when truncated
-    if args.single_lora_dir:
-        rows.append(run("single_lora", lora.to(base.device)))
-    with moe.override(routing="hard"):
-        rows.append(run("moe_top1", moe))
-    if args.experts_per_utterance > 1:
-        with moe.override(routing="top_k", experts_per_utterance=args.experts_per_utterance, mixture=args.mixture):
-            rows.append(run(f"moe_top{args.experts_per_utterance}_{args.mixture}", moe))
-    every_row = torch.eye(moe.config.num_experts)[:, None].expand(-1, len(corpus), -1)  # (experts, utterances, experts)
-    with moe.override(mixture="weights"):
-        experts = [run(f"expert_{i}", moe, expert_weights=weights) for i, weights in enumerate(every_row)]
-    oracle = benchmark.oracle_choice(experts, corpus)
-    rows.append(benchmark.Row("moe_oracle", context_of(moe), [experts[expert].texts[i] for i, expert in enumerate(oracle)],
-                              sum(row.seconds for row in experts)))
-    gates = benchmark.corpus_gates(moe, processor, corpus, args.batch_size)
-
-    result = benchmark.judge(rows, corpus, baseline="single_lora", num_bootstrap=args.num_bootstrap, seed=args.seed)
-    result["sample"] = {"split": args.split, "utterances": len(corpus), "speakers": len(set(corpus["speaker_id"])),
-                        "hours": sum(corpus["duration"]) / 3600, "file": file.name, "seed": args.seed,
-                        "batch_size": args.batch_size}
-    result["routing"] = benchmark.routing_summary(gates, experts, oracle, corpus)
+    rows, mixture = [run(name) for name in names if name != "moe"], None
+    if "moe" in names:
+        mixture = run_mixture(*load_system("moe", args.folders, args.language, config), corpus, **options, seed=args.seed,
+                              experts_per_utterance=args.experts_per_utterance, mixture=args.moe_mixture)
+        rows += mixture.rows
+    result = {
+        "run_id": run_id,
+        "sample": {"split": args.split, "utterances": len(corpus), "speakers": len(set(corpus["speaker_id"])),
+                   "hours": sum(corpus["duration"]) / 3600, "file": file.name, "seed": args.seed,
+                   "batch_size": args.batch_size, "processes": PartialState().num_processes},
+        **judge(rows, corpus, num_bootstrap=args.num_bootstrap, seed=args.seed),
+    }
+    if mixture is not None:
+        result["routing"] = routing_summary(mixture, TOP_1, corpus)
     if PartialState().is_main_process:
-        write_outputs(args, folder, result, rows, corpus, gates, oracle)
+        write_benchmark(folder, run_id, result, mixture, corpus)
+        write_transcripts(folder / "transcripts.jsonl", rows + (mixture.experts if mixture else []), corpus)
+        if args.plot:
+            plot_benchmark(folder, result)
     return result
-
-
-def write_outputs(args: Arguments, folder: Path, result: dict, rows, corpus, gates, oracle) -> None:
-    write_json(folder / "benchmark.json", result)
-    benchmark.write_transcripts(folder / "transcripts.jsonl", rows, corpus)
-    benchmark.write_gates(folder / "gating.jsonl", gates, oracle, corpus)
-    groups = sorted(set(corpus["group"]))
-    plot_bars(folder / "wer_per_group.png", {name: [100 * row["per_group"][group]["wer"] for group in groups]
-                                             for name, row in result["rows"].items()}, groups, "WER (%)",
-              f"WER per group, {len(corpus)} utterances of the split {args.split}")
-    usage = result["routing"]["usage_per_group"]
-    plot_bars(folder / "routing_per_group.png", {f"expert {i}": [100 * usage[group][i] for group in groups]
-                                                 for i in range(gates.shape[1])}, groups, "utterances (%)",
-              f"Experts that the router chooses, split {args.split}")
-    line = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "output": args.output_dir, "sample": result["sample"],
-            "wer": {name: row["wer"] for name, row in result["rows"].items()}}
-    with (Path(args.output_dir).parent / "benchmarks_index.jsonl").open("a") as index:
-        index.write(json.dumps(line) + "\n")
-
-
-def context_of(model) -> str:
-    return "30 s" if model.audio_context == "full" else f">= {model.min_audio_context / 100:g} s"
 
 
 if __name__ == "__main__":

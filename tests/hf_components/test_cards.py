@@ -15,6 +15,7 @@ pytestmark = pytest.mark.unit
 
 def figures(wer: float) -> dict:
     return {"wer": wer, "cer": wer / 2, "wer_interval": [wer - 0.05, wer + 0.05], "audio_context": "30 s",
+            "real_time_factor": 0.25,
             "per_group": {"child": {"wer": wer, "speakers": 1}, "adult": {"wer": wer + 0.01, "speakers": 2}}}
 
 
@@ -27,13 +28,16 @@ def results() -> dict:
         "clusters": {"algorithm": "spectral", "agreement_nmi": {"group": 0.5, "speaker": 0.4, "duration_quartile": 0.1}},
         "benchmark": {
             "sample": {"utterances": 12, "speakers": 3, "split": "dev", "hours": 0.02, "file": "sample.json", "seed": 42,
-                       "batch_size": 16},
-            "rows": {name: figures(0.3 - 0.02 * i) for i, name in enumerate(("zero_shot", "single_lora", "moe_top1"))},
-            "differences": [{"a": "zero_shot", "b": "moe_top1", "difference": -0.04, "interval": [-0.1, 0.02]},
+                       "batch_size": 16, "processes": 1},
+            "rows": {name: figures(0.3 - 0.02 * i) for i, name in enumerate(("zero_shot", "single_lora", "full", "moe_top1"))},
+            "differences": [{"a": "zero_shot", "b": "single_lora", "difference": -0.02, "interval": [-0.03, -0.01]},
+                            {"a": "zero_shot", "b": "moe_top1", "difference": -0.04, "interval": [-0.1, 0.02]},
                             {"a": "single_lora", "b": "moe_top1", "difference": -0.02, "interval": None}],
-            "routing": {"as_good_as_oracle": 0.4, "gate_entropy": 0.9, "wer_of_each_expert": [0.3, 0.4, 0.5]}},
+            "bootstrap": {"resamples": 1000, "unit": "speaker", "confidence": 0.95, "seed": 42},
+            "routing": {"usage": [0.5, 0.3, 0.2], "oracle_chosen": 0.3, "as_good_as_oracle": 0.4, "as_good_by_chance": 0.35,
+                        "gate_entropy": 0.9, "wer_of_each_expert": [0.3, 0.4, 0.5]}},
         "environment": {"gpu": None, "cpu_count": 2, "torch": "2", "transformers": "5"},
-        "training": {"router": {}, "experts": {}, "single_lora": {}, "joint": {}},
+        "training": {"router": {}, "experts": {}, "single_lora": {}, "joint": {"selected_on": None}},
     }
 
 
@@ -54,7 +58,8 @@ def run(tmp_path):
 def test_the_release_is_whole_and_its_card_valid(run, tmp_path, results):
     folder = tmp_path / "release"
     folder.mkdir()
-    assert release_model(folder, run, results) == pytest.approx({"zero_shot": 0.3, "single_lora": 0.28, "moe_top1": 0.26})
+    assert release_model(folder, run, results) == pytest.approx(
+        {"zero_shot": 0.3, "single_lora": 0.28, "full": 0.26, "moe_top1": 0.24})
     card = ModelCard.load(folder / "README.md")
     assert card.data.base_model == "openai/whisper-tiny.en" and card.data.license == "apache-2.0"
     assert card.data.pipeline_tag == "automatic-speech-recognition" and card.data.library_name == "transformers"
@@ -70,17 +75,28 @@ def test_the_tables_of_the_card_are_tables(run, tmp_path, results):
     release_model(tmp_path / "release", run, results)
     lines = (tmp_path / "release" / "README.md").read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("| system |"))
-    table = lines[start : start + 5]
-    assert [line.count("|") for line in table] == [8] * 5  # no blank line between them, as many cells in each
+    table = lines[start : start + 6]
+    assert [line.count("|") for line in table] == [9] * 6  # no blank line between them, as many cells in each
     assert set(table[1]) <= set("|-:")
-    assert [line.split("|")[1].strip() for line in table[2:]] == ["zero_shot", "single_lora", "moe_top1"]
-    assert "| 30.0 | 25.0 to 35.0 | 15.0 |" in table[2] and table[0].split("|")[6].strip() == "adult (2)"
-    start = next(i for i, line in enumerate(lines) if line.startswith("| a | b |"))
-    assert lines[start + 2] == "| zero_shot | moe_top1 | -4.0 | -10.0 to 2.0 |"
-    assert lines[start + 3] == "| single_lora | moe_top1 | -2.0 | - |"
+    assert [line.split("|")[1].strip() for line in table[2:]] == ["`zero_shot`", "`single_lora`", "`full`", "`moe_top1`"]
+    assert "| 30.0 | 25.0 to 35.0 | 15.0 | 0.250 |" in table[2] and table[0].split("|")[7].strip() == "adult (2)"
+    start = next(i for i, line in enumerate(lines) if "minus `zero_shot`" in line)
+    assert lines[start : start + 5] == [
+        "| system | minus `zero_shot` | minus `single_lora` |", "|---|---:|---:|",
+        "| `single_lora` | -2.0 (-3.0 to -1.0) | |", "| `moe_top1` | -4.0 (-10.0 to 2.0) | -2.0 (-) |", ""]
 
 
-@pytest.mark.parametrize("path", ["seed", "benchmark.routing.gate_entropy", "clusters.algorithm", "benchmark.sample.split",
+def test_rows_are_explained_if_they_are_there(run, tmp_path, results):
+    release_model(tmp_path / "release", run, results)
+    card = (tmp_path / "release" / "README.md").read_text()
+    assert "- `full`: " in card and "- `single_lora`: " in card and "`soup`" not in card and "`single_lora_wide`" not in card
+    results["benchmark"]["rows"]["soup"] = figures(0.2)
+    release_model(tmp_path / "again", run, results)
+    assert "- `soup`: " in (tmp_path / "again" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", ["seed", "benchmark.routing.gate_entropy", "benchmark.bootstrap.seed",
+                                  "clusters.algorithm", "benchmark.sample.split",
                                   "benchmark.rows.moe_top1.wer", "environment.torch"])
 def test_a_missing_figure_fails_the_card(run, tmp_path, results, path):
     *parents, last = path.split(".")

@@ -1,0 +1,231 @@
+"""The benchmark as a program on tiny models and tones: which systems, which files, and what it says to users who err."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_speech import save_tiny_whisper, speaker_folder, tiny_moe, tiny_processor, tiny_whisper
+
+from hf_components.arguments import parse_arguments
+from hf_components.benchmark.routing import random_experts
+from hf_components.benchmark.systems import FLAGS, load_system
+from hf_components.corpus import load_corpus
+from hf_components.ctranslate2_import import save_processor
+from hf_components.errors import UserError
+from hf_components.training.experts import ExpertArguments, build_experts, save_trained_experts
+from hf_components.transcription import transcribe
+from recipes import benchmark_asr, prepare_corpus
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = str(ROOT / "recipes" / "configs" / "benchmark_asr" / "quick.yaml")
+OPTIONS = {"max_samples": 7, "batch_size": 4, "max_new_tokens": 6, "num_bootstrap": 20}
+BASELINES = ["zero_shot", "single_lora", "single_lora_wide", "full"]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> Path:
+    """A corpus of 24 utterances to train on and 12 to test on, and one checkpoint per system."""
+    folder = tmp_path_factory.mktemp("sources")
+    base = save_tiny_whisper(folder / "base_model")
+    for seed, name in ((0, "moe_dir"), (1, "soup_dir")):
+        mixture = tiny_moe(min_audio_context=100, base_model_name_or_path=str(base))
+        generator = torch.Generator().manual_seed(seed)
+        for layer in mixture.routed_layers().values():
+            layer.lora_b.data = 0.3 * torch.randn(layer.lora_b.shape, generator=generator)
+        mixture.save_pretrained(folder / name)
+        save_processor(tiny_processor(), folder / name)
+    for rank, experts, name in ((2, 1, "single_lora_dir"), (6, 1, "single_lora_wide_dir"), (2, 2, "experts")):
+        lora = build_experts(tiny_whisper(), ExpertArguments(lora_rank=rank), experts, router_layer=1)
+        for layer in lora.routed_layers().values():
+            torch.nn.init.normal_(layer.lora_b, std=0.3)
+        (folder / name).mkdir()
+        save_trained_experts(lora, folder / name)
+    save_tiny_whisper(folder / "full_dir", seed=1)
+    prepare_corpus.main(["--data_dir", str(speaker_folder(folder / "speakers")), "--output_dir", str(folder / "corpus"),
+                         "--num_proc", "1"])
+    return folder
+
+
+def command(sources: Path, output: Path, *more: str, systems=tuple(FLAGS), **flags) -> list[str]:
+    flags = {"corpus": sources / "corpus", "output_dir": output, **{FLAGS[name]: sources / FLAGS[name] for name in systems},
+             **OPTIONS, **flags}
+    return ["--config", CONFIG, *(f"--{flag}={value}" for flag, value in flags.items()), *more]
+
+
+def lines_of(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(sources, tmp_path_factory) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("runs") / "trial" / "benchmark"
+    return out, benchmark_asr.main(command(sources, out))
+
+
+def test_a_row_per_system_on_the_same_utterances(finished):
+    out, result = finished
+    assert list(result["rows"]) == [*BASELINES, "soup", "moe_top1", "moe_top2_weights", "moe_random", "moe_oracle"]
+    assert {row["utterances"] for row in result["rows"].values()} == {7}
+    contexts = {name: row["audio_context"] for name, row in result["rows"].items()}
+    assert {name for name, context in contexts.items() if context == "30 s"} == {"zero_shot", "full"}
+    assert set(contexts.values()) == {"30 s", ">= 1 s"}  # a LoRA runs in the mixture's context
+    assert all(row["seconds"] > 0 and row["real_time_factor"] > 0 for row in result["rows"].values())
+    oracle, others = result["rows"].pop("moe_oracle"), result["rows"]
+    assert oracle["wer"] <= min(others[name]["wer"] for name in ("moe_top1", "moe_random"))
+    others["moe_oracle"] = oracle
+    pairs = {(line["a"], line["b"]) for line in result["differences"]}
+    mixtures = result["rows"].keys() - set(BASELINES)
+    assert pairs == {("zero_shot", name) for name in BASELINES[1:]} | {(a, b) for a in BASELINES for b in mixtures}
+
+
+@pytest.mark.parametrize(("name", "context"), [("zero_shot", "full"), ("single_lora", "dynamic"),
+                                               ("single_lora_wide", "dynamic"), ("full", "full"), ("soup", "dynamic")])
+def test_each_row_is_its_own_checkpoint(sources, finished, name, context):
+    out, _ = finished
+    written = lines_of(out / "transcripts.jsonl")
+    corpus = load_corpus(sources / "corpus", "dev")
+    corpus = corpus.select([corpus["id"][:].index(line["id"]) for line in written])
+    folders = {system: str(sources / flag) for system, flag in FLAGS.items()}
+    model, processor = load_system(name, folders, "en", tiny_moe(min_audio_context=100).config)
+    assert model.audio_context == context
+    texts = transcribe(model, processor, corpus, batch_size=4, max_new_tokens=6)
+    assert [line[name] for line in written] == texts
+    assert all(texts != [line[other] for line in written] for other in [*BASELINES, "soup"] if other != name)
+
+
+def test_experts_are_drawn_by_seed_and_id(finished):
+    out, _ = finished
+    transcripts = lines_of(out / "transcripts.jsonl")
+    for line, expert in zip(transcripts, random_experts([line["id"] for line in transcripts], 3, seed=42), strict=True):
+        assert line["moe_random"] == line[f"expert_{expert}"]
+    for line, gates in zip(transcripts, lines_of(out / "gating_trial_top1.jsonl"), strict=True):
+        assert line["id"] == gates["id"] and line["moe_top1"] == line[f"expert_{gates['experts'][0]}"]
+        assert line["moe_oracle"] == line[f"expert_{gates['oracle_expert']}"]
+
+
+def test_files_of_a_run(finished):
+    out, result = finished
+    assert {path.name for path in out.iterdir()} == {
+        "benchmark_trial_top1.json", "benchmark_trial_topk2.json", "gating_trial_top1.jsonl", "gating_trial_topk2.jsonl",
+        "transcripts.jsonl", "wer_per_group.png", "routing_per_group.png", "stage.json"}
+    sample = json.loads(next(out.parent.glob("benchmark_samples_dev_*_100pct_7_42.json")).read_text())
+    assert sample["ids"] == [line["id"] for line in lines_of(out / "transcripts.jsonl")] and len(sample["ids"]) == 7
+    index = lines_of(out.parent / "benchmarks_index.jsonl")
+    assert [line["file"] for line in index] == ["benchmark/benchmark_trial_top1.json", "benchmark/benchmark_trial_topk2.json"]
+    for line in index:
+        written = json.loads((out.parent / line["file"]).read_text())
+        assert line["wer"] == {name: row["wer"] for name, row in written["rows"].items()}
+        assert written["sample"] == result["sample"] == line["sample"] and written["run_id"] == line["run_id"] == "trial"
+    assert "routing" in result and "moe_top1" not in index[1]["wer"]
+
+
+def test_resume_keeps_the_result_copies_it_and_adds_what_the_index_lacks(sources, finished, monkeypatch, tmp_path):
+    out, result = finished
+    index = out.parent / "benchmarks_index.jsonl"
+    before = index.read_text()
+    index.write_text(before.splitlines(keepends=True)[0])  # killed before the second line
+    monkeypatch.setattr(benchmark_asr, "produce", None)  # calling it again would fail
+    again = benchmark_asr.main(command(sources, out, "--resume", f"--output={tmp_path}/deep/b.json",
+                                       "--gating-output", str(tmp_path / "g.jsonl")))
+    assert again == json.loads(json.dumps(result))
+    assert [line["sha256"] for line in lines_of(index)] == [json.loads(line)["sha256"] for line in before.splitlines()]
+    assert (tmp_path / "deep" / "b.json").read_bytes() == (out / "benchmark_trial_topk2.json").read_bytes()
+    assert (tmp_path / "g.jsonl").read_bytes() == (out / "gating_trial_topk2.jsonl").read_bytes()
+
+
+def test_top_1_alone_under_another_name(sources, finished, tmp_path):
+    out = tmp_path / "benchmark"
+    result = benchmark_asr.main(command(sources, out, "--moe-top-k=1", "--run_id=second", "--no_plot", "--models=moe",
+                                        f"--output={tmp_path}/b.json", f"--gating_output={tmp_path}/g.jsonl"))
+    assert list(result["rows"]) == ["moe_top1", "moe_random", "moe_oracle"] and result["differences"] == []
+    assert result["rows"]["moe_top1"]["wer"] == finished[1]["rows"]["moe_top1"]["wer"]
+    assert {path.name for path in out.iterdir()} == {"benchmark_second_top1.json", "gating_second_top1.jsonl",
+                                                     "transcripts.jsonl", "stage.json"}
+    assert (tmp_path / "b.json").read_bytes() == (out / "benchmark_second_top1.json").read_bytes()
+    assert (tmp_path / "g.jsonl").read_bytes() == (out / "gating_second_top1.jsonl").read_bytes()
+
+
+def test_baselines_without_a_mixture(sources, tmp_path):
+    result = benchmark_asr.main(command(sources, tmp_path / "benchmark", "--models=full, single_lora", "--split=Dev",
+                                        "--percent=50", systems=("zero_shot", "single_lora", "full")))
+    assert list(result["rows"]) == ["single_lora", "full"] and "routing" not in result and result["differences"] == []
+    assert result["sample"]["utterances"] == 6 and result["sample"]["split"] == "dev"
+    assert result["rows"]["single_lora"]["audio_context"] == "30 s"  # as the LoRA's own configuration says
+    assert [path.name for path in (tmp_path / "benchmark").glob("*.jsonl")] == ["transcripts.jsonl"]
+
+
+def test_by_default_all_run_whose_folder_is_given(sources, tmp_path):
+    result = benchmark_asr.main(command(sources, tmp_path / "benchmark", systems=("zero_shot", "soup"), max_samples=2))
+    assert list(result["rows"]) == ["zero_shot", "soup"]
+
+
+@pytest.mark.parametrize(("flags", "expected"), [
+    ([], "weights"), (["--moe_mixture"], "logits"), (["--moe-mixture", "--moe-top-k", "3"], "logits"),
+    (["--mixture=logits"], "logits"), (["--moe_mixture", "weights"], "weights")])
+def test_a_bare_mixture_flag_means_logits(flags, expected):
+    (args,) = parse_arguments(benchmark_asr.Arguments, ["--corpus=a", "--output_dir=b", *flags])
+    assert args.moe_mixture == expected and args.experts_per_utterance == (3 if "3" in flags else 2)
+
+
+def test_several_experts_may_mix_probabilities(sources, tmp_path):
+    result = benchmark_asr.main(command(sources, tmp_path / "benchmark", "--moe_mixture", systems=("zero_shot", "moe"),
+                                        moe_top_k=3, max_samples=3))
+    assert list(result["rows"]) == ["zero_shot", "moe_top1", "moe_top3_logits", "moe_random", "moe_oracle"]
+
+
+def test_a_wide_lora_of_another_rank_is_warned_of(sources, finished, tmp_path, caplog):
+    folders = {name: str(sources / flag) for name, flag in FLAGS.items()}
+    config = tiny_moe().config  # three experts of rank 2
+    load_system("single_lora_wide", folders, "en", config)
+    assert not caplog.records
+    load_system("single_lora_wide", {**folders, "single_lora_wide": folders["single_lora"]}, "en", config)
+    assert "has rank 2, the mixture's 3 experts have 6 together; train it with pretrain_experts --lora_rank 6" in caplog.text
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    ({"models": "zero_shot,mo"}, "--models takes some of zero_shot,.*got 'mo'; did you mean moe"),
+    *(({"models": name, FLAGS[name]: ""}, f"--models {name} needs --{FLAGS[name]}") for name in FLAGS if name != "zero_shot"),
+    ({"models": ""}, "--models takes some of .*got ''"),
+    ({"moe_dir": "{sources}/nowhere"}, "there is no checkpoint at"),
+    ({"moe_dir": "{sources}/base_model"}, "is not a checkpoint of MoeWhisper"),
+    ({"soup_dir": "{sources}/full_dir"}, "is not a checkpoint of MoeWhisper"),
+    ({"full_dir": "{sources}/nowhere"}, "there is no checkpoint at"),
+    ({"base_model": "{sources}/full_dir"}, "moe_dir adapts .*base_model, not --base_model"),
+    ({"base_model": "{sources}/full_dir", "moe_dir": ""}, "soup_dir adapts .*base_model, not --base_model"),
+    ({"single_lora_dir": "{sources}/experts"}, "--single_lora_dir must hold one LoRA, .* holds 2"),
+    ({"single_lora_wide_dir": "{sources}/experts"}, "--single_lora_wide_dir must hold one LoRA, .* holds 2"),
+    ({"single_lora_dir": "{sources}/full_dir"}, "holds no experts.safetensors"),
+    ({"moe_top_k": 4}, r"experts_per_utterance must lie in \[1, num_experts = 3\], got 4"),
+    ({"moe_top_k": 0}, r"experts_per_utterance must lie in \[1, num_experts = 3\], got 0"),
+    ({"moe_mixture": "both"}, "invalid choice: 'both'"),
+    ({"max_new_tokens": 100}, r"max_new_tokens must lie in \[1, 60\]"),
+    ({"split": "test"}, "has no split 'test'"),
+    ({"percent": 0}, r"percent must lie in \(0, 100\], got 0"),
+    ({"max_samples": 0}, "max_samples must be at least 1"),
+    ({"run_id": "a/b"}, "--run_id .* must hold no slash, got 'a/b'"),
+    ({"run_id": ""}, "--run_id .* must hold no slash, got ''"),
+    ({"gating_output": "g.jsonl", "models": "zero_shot"}, "--gating_output needs a router"),
+])
+def test_mistakes_are_named_and_leave_no_result(sources, tmp_path, flags, message):
+    flags = {flag: str(value).format(sources=sources) for flag, value in flags.items()}
+    with pytest.raises(UserError, match=message):
+        benchmark_asr.main(command(sources, tmp_path / "output", **{"max_samples": 1, **flags}))
+    assert not (tmp_path / "output").exists() and not (tmp_path / "benchmarks_index.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_does(sources, finished, tmp_path):
+    out = tmp_path / "trial" / "benchmark"
+    subprocess.run([Path(sys.executable).with_name("accelerate"), "launch", "--config_file",
+                    ROOT / "accelerate_configs" / "multi_cpu.yaml", ROOT / "recipes" / "benchmark_asr.py",
+                    *command(sources, out)], check=True, cwd=ROOT, timeout=300)
+    for name in ("transcripts.jsonl", "gating_trial_top1.jsonl", "gating_trial_topk2.jsonl"):
+        assert (out / name).read_text() == (finished[0] / name).read_text()
+    result = json.loads((out / "stage.json").read_text())["metrics"]
+    assert result["differences"] == finished[1]["differences"] and result["sample"]["processes"] == 2
+    assert len(lines_of(out.parent / "benchmarks_index.jsonl")) == 2
