@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "recipes" / "configs"
 SIZES = ("default", "quick")
-MAX_LINES = 170
+MAX_LINES = 180
 
 
 def recipes() -> list[str]:
@@ -70,8 +70,9 @@ def cards_named(text: str) -> set[str]:
 
 
 def test_every_recipe_has_its_configurations_and_every_configuration_its_recipe():
-    expected = {f"{recipe}/{size}.yaml" for recipe in recipes() for size in SIZES}
-    assert {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_file()} == expected
+    assert {path.parent.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_file()} == set(recipes())
+    assert [f"{recipe}/{size}" for recipe in recipes() for size in SIZES
+            if not (CONFIGS / recipe / f"{size}.yaml").is_file()] == []
 
 
 def test_every_pipeline_has_a_target_and_every_target_a_pipeline():
@@ -167,18 +168,15 @@ def test_help_is_shown(recipe, capsys):
     assert "--config FILE" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("recipe", recipes())
-def test_configuration_parses(recipe, size):
-    config = CONFIGS / recipe / f"{size}.yaml"
-    types = arguments(recipe)
-    parse_arguments(types, ["--config", str(config), *placeholders(types, config.read_text())])
+@pytest.mark.parametrize("config", sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")))
+def test_configuration_parses(config):
+    types, given = arguments(config.split("/")[0]), (CONFIGS / config).read_text()
+    parse_arguments(types, ["--config", str(CONFIGS / config), *placeholders(types, given)])
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("recipe", recipes())
-def test_configuration_is_flat_and_names_nothing_twice(recipe, size):
-    keys = re.findall(r"^([\w-]+):", (CONFIGS / recipe / f"{size}.yaml").read_text(), re.MULTILINE)
+@pytest.mark.parametrize("config", sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")))
+def test_configuration_is_flat_and_names_nothing_twice(config):
+    keys = re.findall(r"^([\w-]+):", (CONFIGS / config).read_text(), re.MULTILINE)
     assert len(keys) == len({key.replace("-", "_") for key in keys})  # YAML itself lets the last one win
 
 

@@ -19,10 +19,10 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = str(ROOT / "recipes" / "configs" / "run_moe_pipeline" / "quick.yaml")
-SMALL = ["--num_experts=3", "--expert_epochs=1", "--joint_epochs=2", "--stage_options", "pretrain_router.num_train_epochs=3",
-         "extract_embeddings.full_context_samples=3", "benchmark_asr.max_new_tokens=6", "benchmark_asr.num_bootstrap=20",
-         "pretrain_experts.report_to=none", "train_moe_whisper.report_to=none", "pretrain_experts.full_context_fraction=0",
-         "train_moe_whisper.full_context_fraction=0"]
+SMALL = ["--num_experts=3", "--shared_epochs=1", "--expert_epochs=1", "--joint_epochs=2", "--stage_options",
+         "pretrain_router.num_train_epochs=3", "extract_embeddings.full_context_samples=3", "benchmark_asr.max_new_tokens=6",
+         "benchmark_asr.num_bootstrap=20", "pretrain_experts.report_to=none", "train_moe_whisper.report_to=none",
+         "pretrain_experts.full_context_fraction=0", "train_moe_whisper.full_context_fraction=0"]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def command(sources: tuple[Path, Path], out: Path, *more: str) -> list[str]:
 def test_every_system_is_judged_on_the_same_sample(finished):
     out, results = finished
     rows = results["benchmark"]["rows"]
-    assert list(rows) == ["zero_shot", "single_lora", "moe_top1", "moe_top2_weights", "moe_oracle"]
+    assert list(rows) == ["zero_shot", "single_lora", "moe_top1", "moe_top2_weights", "moe_random", "moe_oracle"]
     assert len({row["utterances"] for row in rows.values()}) == 1
     assert rows["zero_shot"]["utterances"] == results["benchmark"]["sample"]["utterances"] == 12
     assert json.loads((out / "results.json").read_text())["benchmark"]["rows"].keys() == rows.keys()
@@ -53,9 +53,12 @@ def test_every_system_is_judged_on_the_same_sample(finished):
     assert len(transcripts) == 12 and rows.keys() <= transcripts[0].keys()
 
 
-def test_the_single_lora_trains_as_many_epochs_as_the_mixture(finished):
-    training = finished[1]["training"]
+def test_the_single_lora_goes_on_from_the_shared_one_for_as_long_as_the_mixture(finished):
+    out, results = finished
+    training = results["training"]
     assert training["single_lora"]["steps"] == training["experts"]["steps"] + training["joint"]["steps"]
+    proof = json.loads((out / "single_lora" / "stage.json").read_text())
+    assert "shared" in proof["identity"]["inputs"] and proof["config"]["labels_dir"] is None
 
 
 def test_the_model_folder_is_complete(finished):
@@ -73,7 +76,7 @@ def test_resume_skips_what_is_finished_and_repeats_what_changed(finished, source
     out, results = finished
     before = {proof.parent.name: proof.stat().st_mtime_ns for proof in out.glob("*/stage.json")}
     with caplog.at_level("INFO"):
-        again = run_moe_pipeline.main(command(sources, out, "--resume", "--stage_options", *SMALL[4:],
+        again = run_moe_pipeline.main(command(sources, out, "--resume", "--stage_options", *SMALL[5:],
                                               "benchmark_asr.batch_size=5"))
     after = {proof.parent.name: proof.stat().st_mtime_ns for proof in out.glob("*/stage.json")}
     assert {name for name in after if after[name] != before[name]} == {"benchmark", "model"}
@@ -85,7 +88,7 @@ def test_an_interrupted_run_continues(finished, sources, tmp_path, monkeypatch):
     shutil.copytree(finished[0], out)
     shutil.rmtree(out / "benchmark")
     shutil.rmtree(out / "model")
-    monkeypatch.setattr(benchmark_asr.benchmark, "judge", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(benchmark_asr, "judge", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run_moe_pipeline.main(command(sources, out, "--resume"))
     assert not (out / "benchmark").exists()
@@ -93,6 +96,30 @@ def test_an_interrupted_run_continues(finished, sources, tmp_path, monkeypatch):
     results = run_moe_pipeline.main(command(sources, out, "--resume"))
     wer = {name: row["wer"] for name, row in results["benchmark"]["rows"].items()}
     assert wer == {name: row["wer"] for name, row in finished[1]["benchmark"]["rows"].items()}
+
+
+def test_every_rival_is_trained_when_it_is_asked_for(finished, sources, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    asked = "zero_shot,single_lora,single_lora_wide,full,soup,moe"
+    results = run_moe_pipeline.main(command(
+        sources, out, "--resume", f"--benchmark_models={asked}", "--benchmark_max_samples=3",
+        "--stage_options", *SMALL[5:], "finetune_whisper.report_to=none",
+        "soup_checkpoints.max_new_tokens=6"))
+    assert set(results["benchmark"]["rows"]) >= {"zero_shot", "single_lora", "single_lora_wide", "full", "soup", "moe_top1"}
+    wide = json.loads((out / "single_lora_wide" / "config.json").read_text())
+    assert wide["lora_rank"] == 3 * json.loads((out / "experts" / "config.json").read_text())["lora_rank"]
+    steps = {stage: row["steps"] for stage, row in results["training"].items() if stage in ("shared", "single_lora", "full")}
+    assert steps["full"] == steps["shared"] + steps["single_lora"]
+
+
+def test_a_share_of_the_data_is_the_same_in_every_stage(sources, tmp_path):
+    out = tmp_path / "run"
+    results = run_moe_pipeline.main(command(sources, out, "--data_percent=50", "--no_plot", "--pooling=flatten"))
+    steps = results["training"]["shared"]["steps"]
+    assert results["benchmark"]["sample"]["utterances"] == 6 and steps == 2  # of 12 in Dev; of 24 in Train by batches of 8
+    assert not list(out.rglob("*.png"))
+    assert (out / "clustering_embeddings").is_dir()  # the router keeps to means
 
 
 def test_another_corpus_in_the_same_folder_draws_its_own_sample(finished, sources, tmp_path):

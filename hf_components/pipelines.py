@@ -1,0 +1,102 @@
+"""What pipelines share: flags that they pass on to their stages, documented once, in the stage."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from accelerate import PartialState
+
+from hf_components.errors import UserError
+from hf_components.stages import environment, read_proof, run_stage, write_json
+
+PassedOn = Mapping[ModuleType, Mapping[str, str]]  # stage -> {flag of the pipeline: flag of the stage}
+
+
+def same_names(*flags: str) -> dict[str, str]:
+    """Flags that a pipeline and its stage call alike."""
+    return {flag: flag for flag in flags}
+
+
+def all_flags(kind: type, without: Iterable[str] = ()) -> dict[str, str]:
+    """All flags of a dataclass of arguments but those that the pipeline sets itself."""
+    return same_names(*(field.name for field in dataclasses.fields(kind) if field.name not in without))
+
+
+def passed_on_arguments(passed_on: PassedOn) -> type:
+    """A dataclass of those flags, each with the stage's type and help, and None unless it is given.
+
+    A value that is not given is left to the stage's own configuration.
+    """
+    flags: dict[str, tuple[str, Any, dataclasses.Field]] = {}
+    for stage, names in passed_on.items():
+        for flag, name in names.items():
+            flags.setdefault(flag, (flag, *_optional(_fields(stage)[name], keep_aliases=flag == name)))
+    return dataclasses.make_dataclass("PassedOn", flags.values())
+
+
+def stage_options(options: Iterable[str], stages: Iterable[str]) -> dict[str, list[str]]:
+    """`STAGE.FLAG=VALUE` as command-line words per stage.
+
+    Raises:
+        UserError: an option of another form, or for no stage.
+    """
+    found: dict[str, list[str]] = {}
+    for option in options:
+        stage, dot, flag = option.partition(".")
+        if stage not in stages or not dot or "=" not in flag:
+            raise UserError(f"--stage_options takes STAGE.FLAG=VALUE with a stage of {', '.join(stages)}, got {option!r}")
+        found.setdefault(stage, []).append(f"--{flag}")
+    return found
+
+
+def stage_words(flags: Mapping[str, Any], names: Mapping[str, str], passed_on: Any) -> list[str]:
+    """The command line of a stage.
+
+    Args:
+        flags: what the pipeline sets; None leaves a flag out, a list takes several words.
+        names: of the flags passed on to this stage, as in `PassedOn`.
+        passed_on: what was given to the pipeline; comes before what the pipeline sets.
+    """
+    words: list[str] = []
+    for flag, value in {**flags, **{name: getattr(passed_on, flag) for flag, name in names.items()
+                                    if getattr(passed_on, flag) is not None}}.items():
+        if isinstance(value, list):
+            words += [f"--{flag}", *map(str, value)]
+        elif value is not None:
+            words.append(f"--{flag}={value}")
+    return words
+
+
+def finish_pipeline(output_dir: Path, results: dict, release: Callable[[Path, Path, dict], dict], *, config: Any,
+                    inputs: Iterable[Path], resume: bool) -> dict:
+    """Add time and environment to the results, release the model to `<output_dir>/model`, write `results.json`.
+
+    Args:
+        release: called with the folder to fill, `output_dir` and the results; returns metrics.
+        config, inputs: what the release depends on, as `run_stage` takes them.
+    """
+    results = {**results, "environment": environment(),
+               "seconds": round(sum(proof["seconds"] for proof in map(read_proof, output_dir.iterdir()) if proof))}
+    model, figures = output_dir / "model", output_dir / "results.json"
+    run_stage(model, lambda folder: release(folder, output_dir, results), config=config, inputs=inputs, resume=resume,
+              alone=True)
+    if PartialState().is_main_process:
+        write_json(figures, results)
+        print(f"model: {model}\ncard: {model / 'README.md'}\nfigures: {figures}")
+    return results
+
+
+def _fields(stage: ModuleType) -> dict[str, dataclasses.Field]:
+    kinds = stage.ARGUMENTS if "ARGUMENTS" in vars(stage) else (stage.Arguments,)
+    return {field.name: field for kind in kinds for field in dataclasses.fields(kind)}
+
+
+def _optional(field: dataclasses.Field, keep_aliases: bool) -> tuple[Any, dataclasses.Field]:
+    """Type and field of the same flag that may be left out."""
+    metadata = {key: value for key, value in field.metadata.items() if keep_aliases or key != "aliases"}
+    if field.type in (bool, bool | None):
+        metadata |= {"nargs": "?", "const": True}  # a bare flag, which HfArgumentParser denies to a boolean that may be None
+    kind = field.type if type(None) in getattr(field.type, "__args__", ()) else field.type | None
+    return kind, dataclasses.field(default=None, metadata=metadata)

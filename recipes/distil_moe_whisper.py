@@ -1,0 +1,79 @@
+"""Distil a MoE-Whisper into one plain Whisper, which starts as its experts' mean or as any Whisper of its vocabulary.
+
+accelerate launch --config_file accelerate_configs/cpu.yaml \\
+    recipes/distil_moe_whisper.py --config recipes/configs/distil_moe_whisper/default.yaml \\
+    --moe_dir runs/moe/joint/model --base_model runs/moe/merged/model --corpus data/prepared --output_dir runs/moe/distilled
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from accelerate import PartialState
+from rich.console import Console
+from transformers import set_seed
+
+from hf_components.arguments import parse_arguments
+from hf_components.benchmark.report import summary_tables
+from hf_components.checkpoints import load_moe_whisper, load_whisper
+from hf_components.corpus import load_corpus, sample_rows
+from hf_components.ctranslate2_import import save_processor
+from hf_components.logs import run_recipe
+from hf_components.merging import judge_plain
+from hf_components.stages import run_stage
+from hf_components.training.arguments import TrainingRecipeArguments
+from hf_components.training.data import drop_long_transcripts, load_training_rows
+from hf_components.training.distillation import DistillationArguments, DistillationTrainer
+from hf_components.training.report import save_history
+
+
+@dataclass(kw_only=True)
+class Arguments(TrainingRecipeArguments):
+    moe_dir: str = field(metadata={"help": "the teacher, a MoE-Whisper checkpoint: folder or Hub id"})
+    base_model: str = field(metadata={
+        "help": "what the student starts from: <output_dir>/model of merge_moe_whisper, or any Whisper with the teacher's "
+                "vocabulary; folder or Hub id", "aliases": ["--student"]})
+    split: str = field(default="dev", metadata={"help": "split that is judged"})
+    max_samples: int = field(default=200, metadata={"help": "utterances drawn from it"})
+    num_bootstrap: int = field(default=1000, metadata={"help": "resamples over speakers for each interval"})
+
+
+ARGUMENTS = (Arguments, DistillationArguments)
+
+
+def main(argv: list[str] | None = None) -> dict:
+    args, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
+    result = run_stage(training_args.output_dir, lambda folder: produce(args, training_args, folder),
+                       config=(args, training_args, {"processes": training_args.world_size}), resume=args.resume,
+                       inputs=[args.corpus, args.base_model, args.moe_dir])
+    if PartialState().is_main_process:
+        Console().print(*summary_tables(result), sep="\n")
+    return result
+
+
+def produce(args: Arguments, training_args: DistillationArguments, folder: Path) -> dict:
+    set_seed(training_args.seed)
+    train, evaluated = load_training_rows(args, training_args)
+    corpus = sample_rows(load_corpus(args.corpus, args.split), args.max_samples, training_args.seed)
+    teacher, _ = load_moe_whisper(args.moe_dir)
+    student, processor = load_whisper(args.base_model, args.language)
+    student.model.encoder.embed_positions.requires_grad_(False)  # sinusoids, as Whisper's own training keeps them
+
+    training_args.output_dir = str(folder / "checkpoints")
+    train = drop_long_transcripts(train, processor, student.config.max_target_positions)
+    trainer = DistillationTrainer(student, training_args, processor, train, evaluated, teacher=teacher)
+    trainer.train(resume_from_checkpoint=args.resume)
+    student = trainer.whole_model()
+    if trainer.is_world_process_zero():
+        student.save_pretrained(folder / "model")
+        save_processor(processor, folder / "model")
+        save_history(trainer, folder, "Distillation", args.plot)
+    before, _ = load_whisper(args.base_model, args.language)
+    result = judge_plain({"student_before": before, "student": student}, teacher, processor, corpus, split=args.split,
+                         batch_size=training_args.per_device_eval_batch_size, max_new_tokens=training_args.max_new_tokens,
+                         num_bootstrap=args.num_bootstrap, seed=training_args.seed)
+    return {"train_loss": trainer.last_loss, "steps": trainer.state.global_step,
+            "selected_on": args.eval_split if training_args.load_best_model_at_end else None, **result}
+
+
+if __name__ == "__main__":
+    run_recipe(main)

@@ -1,0 +1,89 @@
+"""Export a Whisper, or one expert of a MoE-Whisper, to CTranslate2 for faster-whisper, and check the export.
+
+accelerate launch --config_file accelerate_configs/cpu.yaml \\
+    recipes/export_ctranslate2.py --config recipes/configs/export_ctranslate2/default.yaml \\
+    --model runs/moe/joint/model --expert 0 --corpus data/prepared --output_dir runs/moe/export
+"""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from hf_components.arguments import parse_arguments
+from hf_components.audio import log_mel
+from hf_components.checkpoints import load_moe_whisper, load_whisper
+from hf_components.corpus import load_corpus, sample_rows, waveforms
+from hf_components.ctranslate2_export import export_whisper, transcribe_exported
+from hf_components.errors import UserError
+from hf_components.logs import run_recipe
+from hf_components.merging import merge_experts
+from hf_components.scoring import score
+from hf_components.stages import run_stage
+from hf_components.training.data import FULL_CONTEXT_FRAMES
+from hf_components.transcription import transcribe
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Arguments:
+    model: str = field(metadata={"help": "Whisper or MoE-Whisper checkpoint: folder or Hub id"})
+    output_dir: str = field(metadata={"help": "the export goes to <output_dir>/model"})
+    expert: int | None = field(default=None, metadata={
+        "help": "which expert of a MoE-Whisper, counted from 0; recipes/merge_moe_whisper.py merges several"})
+    quantization: Literal["float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16",
+                          "int8_bfloat16"] = field(default="float16", metadata={
+        "help": "type of the stored weights; faster-whisper converts it to its compute_type"})
+    language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
+    corpus: str | None = field(default=None, metadata={"help": "prepared corpus to check the export on: folder or Hub id"})
+    split: str = field(default="dev", metadata={"help": "split that clips are drawn from"})
+    check_clips: int = field(default=4, metadata={"help": "clips that the export and the original both transcribe"})
+    max_new_tokens: int = field(default=200, metadata={"help": "longest transcript in tokens"})
+    seed: int = field(default=42, metadata={"help": "seed of the choice of clips"})
+    resume: bool = field(default=False, metadata={"help": "keep the result if nothing has changed"})
+    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+
+
+def main(argv: list[str] | None = None) -> dict:
+    (args,) = parse_arguments(Arguments, argv, __doc__)
+    inputs = [args.model] if args.corpus is None else [args.model, args.corpus]
+    return run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=inputs, resume=args.resume,
+                     alone=True)
+
+
+def produce(args: Arguments, folder: Path) -> dict:
+    model, processor = load_whisper(args.model, args.language)
+    experts = model.config.to_dict().get("num_experts")
+    if experts is not None:  # loaded as a plain Whisper it is the bare base model
+        if args.expert is None or not 0 <= args.expert < experts:
+            raise UserError(f"{args.model} mixes {experts} experts: give --expert 0 to {experts - 1}, got {args.expert}; or "
+                            "merge them with recipes/merge_moe_whisper.py")
+        prompted = model.generation_config
+        moe, _ = load_moe_whisper(args.model)
+        model = merge_experts(moe, [float(i == args.expert) for i in range(experts)])
+        model.generation_config = prompted
+    elif args.expert is not None:
+        raise UserError(f"{args.model} has no experts; leave --expert out")
+    corpus = sample_rows(load_corpus(args.corpus, args.split), args.check_clips, args.seed) if args.corpus else None
+    export_whisper(model, processor, folder / "model", args.quantization)
+    if corpus is None:
+        logger.warning("the export is not checked; give --corpus to hold its transcripts against those of %s", args.model)
+        return {"quantization": args.quantization, "check": None}
+
+    texts = transcribe(model, processor, corpus, max_new_tokens=args.max_new_tokens, description="original")
+    features = log_mel(processor.feature_extractor, waveforms(corpus), FULL_CONTEXT_FRAMES)
+    exported = transcribe_exported(folder / "model", processor, features, args.max_new_tokens)
+    references = corpus["text"][:]
+    check = {"clips": len(corpus), "equal": sum(a == b for a, b in zip(texts, exported, strict=True)),
+             "wer_original": score(texts, references, num_bootstrap=0)["wer"],
+             "wer_export": score(exported, references, num_bootstrap=0)["wer"],
+             "wer_between": score(exported, texts, num_bootstrap=0)["wer"]}
+    if check["equal"] < len(corpus):
+        logger.warning("%d of %d clips are transcribed differently by the export (%s), %.1f %% of the words", len(corpus) -
+                       check["equal"], len(corpus), args.quantization, 100 * check["wer_between"])
+    return {"quantization": args.quantization, "check": check}
+
+
+if __name__ == "__main__":
+    run_recipe(main)

@@ -1,0 +1,123 @@
+"""Merge a MoE-Whisper into one plain Whisper: one expert, the experts' weighted mean, or a greedy soup of experts.
+
+accelerate launch --config_file accelerate_configs/cpu.yaml \\
+    recipes/merge_moe_whisper.py --config recipes/configs/merge_moe_whisper/default.yaml \\
+    --moe_dir runs/moe/joint/model --corpus data/prepared --output_dir runs/moe/merged
+"""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import datasets
+from accelerate import PartialState
+from rich.console import Console
+
+from hf_components.arguments import parse_arguments
+from hf_components.benchmark.report import summary_tables
+from hf_components.benchmark.routing import corpus_gates
+from hf_components.checkpoints import load_moe_whisper
+from hf_components.corpus import load_corpus, sample_rows
+from hf_components.ctranslate2_import import save_processor
+from hf_components.errors import UserError
+from hf_components.logs import run_recipe
+from hf_components.merging import judge_plain, merge_experts
+from hf_components.scoring import score
+from hf_components.soup import greedy_soup
+from hf_components.stages import run_stage
+from hf_components.transcription import transcribe
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Arguments:
+    moe_dir: str = field(metadata={"help": "MoE-Whisper checkpoint: folder or Hub id"})
+    corpus: str = field(metadata={"help": "prepared corpus: folder or Hub id"})
+    output_dir: str = field(metadata={"help": "the plain Whisper goes to <output_dir>/model"})
+    method: Literal["average", "expert", "soup"] = field(default="average", metadata={
+        "help": "average: mean by --weights; expert: the one of --expert; soup: from best to worst, an expert joins if the "
+                "WER does not grow"})
+    weights: str = field(default="usage", metadata={
+        "help": "of method average: usage (mean gates on the split train), uniform, or a number per expert, as 0.2,0.5,0.3"})
+    expert: int | None = field(default=None, metadata={"help": "of method expert: which one, counted from 0"})
+    selection_split: str = field(default="dev", metadata={
+        "help": "split by whose WER method soup selects, which is optimistic there"})
+    split: str = field(default="dev", metadata={"help": "split that is judged"})
+    max_samples: int = field(default=200, metadata={"help": "utterances drawn from each of these splits"})
+    batch_size: int = field(default=16, metadata={"help": "utterances per batch and process"})
+    max_new_tokens: int = field(default=225, metadata={"help": "longest transcript in tokens"})
+    num_bootstrap: int = field(default=1000, metadata={"help": "resamples over speakers for each interval"})
+    seed: int = field(default=42, metadata={"help": "seed of the samples and of the resampling"})
+    resume: bool = field(default=False, metadata={"help": "keep the result if nothing has changed"})
+    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+
+
+def main(argv: list[str] | None = None) -> dict:
+    (args,) = parse_arguments(Arguments, argv, __doc__)
+    result = run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=[args.moe_dir, args.corpus],
+                       resume=args.resume)
+    if PartialState().is_main_process:
+        Console().print(*summary_tables(result), sep="\n")
+    return result
+
+
+def produce(args: Arguments, folder: Path) -> dict:
+    moe, processor = load_moe_whisper(args.moe_dir)
+    corpus = sampled(args, args.split)
+    weights, choice = choose_weights(args, moe, processor)
+    plain = merge_experts(moe, weights)
+    if PartialState().is_main_process:
+        plain.save_pretrained(folder / "model")
+        save_processor(processor, folder / "model")
+    result = judge_plain({args.method: plain}, moe, processor, corpus, split=args.split, batch_size=args.batch_size,
+                         max_new_tokens=args.max_new_tokens, num_bootstrap=args.num_bootstrap, seed=args.seed)
+    return {"method": args.method, "weights": weights, **choice, **result}
+
+
+def sampled(args: Arguments, split: str) -> datasets.Dataset:
+    return sample_rows(load_corpus(args.corpus, split), args.max_samples, args.seed)
+
+
+def choose_weights(args: Arguments, moe, processor) -> tuple[list[float], dict]:
+    """Weights over experts, and how a soup found them."""
+    experts = moe.config.num_experts
+    if args.method == "expert":
+        if args.expert is None or not 0 <= args.expert < experts:
+            raise UserError(f"--method expert needs --expert from 0 to {experts - 1}, got {args.expert}")
+        return mean_of([args.expert], experts), {}
+    if args.expert is not None:
+        raise UserError(f"--expert goes with --method expert, got --method {args.method}; leave one of them out")
+    if args.method == "soup":
+        corpus = sampled(args, args.selection_split)
+        soup = greedy_soup(experts, lambda members: word_error_rate(args, merge_experts(moe, mean_of(members, experts)),
+                                                                    processor, corpus))
+        if args.selection_split == args.split:
+            logger.warning("the soup is selected and judged on the split %s, where its WER is optimistic; judge another one",
+                           args.split)
+        return mean_of(soup.members, experts), {"selected_on": args.selection_split, "expert_wer": soup.candidate_scores,
+                                                "chosen": soup.members}
+    if args.weights == "usage":
+        return corpus_gates(moe, processor, sampled(args, "train"), args.batch_size).mean(0).tolist(), {}
+    if args.weights == "uniform":
+        return mean_of(range(experts), experts), {}
+    try:
+        return [float(number) for number in args.weights.split(",")], {}
+    except ValueError as error:
+        raise UserError(f"--weights must be usage, uniform or one number per expert, such as 0.2,0.5,0.3; got "
+                        f"{args.weights!r}") from error
+
+
+def mean_of(members, experts: int) -> list[float]:
+    return [1 / len(members) if expert in members else 0.0 for expert in range(experts)]
+
+
+def word_error_rate(args: Arguments, plain, processor, corpus) -> float:
+    texts = transcribe(plain, processor, corpus, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens,
+                       description="soup of experts")
+    return score(texts, corpus["text"][:], num_bootstrap=0)["wer"]
+
+
+if __name__ == "__main__":
+    run_recipe(main)

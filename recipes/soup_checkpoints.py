@@ -1,0 +1,96 @@
+"""Average the checkpoints of a joint training into one MoE-Whisper: all of them, or those that a greedy soup selects.
+
+accelerate launch --config_file accelerate_configs/cpu.yaml \\
+    recipes/soup_checkpoints.py --config recipes/configs/soup_checkpoints/default.yaml \\
+    --joint_dir runs/moe/joint --corpus data/prepared --output_dir runs/moe/soup
+"""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from accelerate import PartialState
+
+from hf_components.arguments import parse_arguments
+from hf_components.checkpoints import load_moe_whisper
+from hf_components.corpus import load_corpus, sample_rows
+from hf_components.ctranslate2_import import save_processor
+from hf_components.errors import UserError
+from hf_components.logs import run_recipe
+from hf_components.scoring import compare, score
+from hf_components.soup import average, greedy_soup, load_checkpoints
+from hf_components.stages import run_stage
+from hf_components.transcription import transcribe
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Arguments:
+    joint_dir: str = field(metadata={"help": "output of train_moe_whisper, with its checkpoints"})
+    corpus: str = field(metadata={"help": "prepared corpus: folder or Hub id"})
+    output_dir: str = field(metadata={"help": "the model goes to <output_dir>/model"})
+    method: Literal["greedy", "uniform"] = field(default="greedy", metadata={
+        "help": "greedy: from best to worst, a checkpoint joins if the WER does not grow; uniform: all of them"})
+    last: int | None = field(default=None, metadata={"help": "newest checkpoints that take part; default: all"})
+    selection_split: str = field(default="dev", metadata={
+        "help": "split whose WER is reported, and by which greedy selects: there its WER is optimistic"})
+    max_samples: int = field(default=200, metadata={"help": "utterances drawn from that split"})
+    batch_size: int = field(default=16, metadata={"help": "utterances per batch and process"})
+    max_new_tokens: int = field(default=225, metadata={"help": "longest transcript in tokens"})
+    seed: int = field(default=42, metadata={"help": "seed of the sample"})
+    resume: bool = field(default=False, metadata={"help": "keep the result if nothing has changed"})
+    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+
+
+def main(argv: list[str] | None = None) -> dict:
+    (args,) = parse_arguments(Arguments, argv, __doc__)
+    return run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=[args.joint_dir, args.corpus],
+                     resume=args.resume)
+
+
+def produce(args: Arguments, folder: Path) -> dict:
+    joint = Path(args.joint_dir)
+    if not (joint / "model" / "config.json").exists():
+        raise UserError(f"{joint} holds no model; --joint_dir takes the output folder of train_moe_whisper")
+    candidates = load_checkpoints(joint / "checkpoints", args.last)
+    names, weights = list(candidates), list(candidates.values())
+    corpus = sample_rows(load_corpus(args.corpus, args.selection_split), args.max_samples, args.seed)
+    model, processor = load_moe_whisper(str(joint / "model"))
+    references, texts, wer = corpus["text"][:], {}, {}
+
+    def named(members: list[int]) -> str:
+        return " + ".join(names[i] for i in members)
+
+    def evaluate(members: list[int]) -> float:
+        model.load_state_dict(average([weights[i] for i in members]), strict=False)
+        key = tuple(members)
+        texts[key] = transcribe(model, processor, corpus, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens,
+                                description=named(members))
+        wer[key] = score(texts[key], references, num_bootstrap=0)["wer"]
+        return wer[key]
+
+    last = len(names) - 1
+    if args.method == "greedy":
+        members = greedy_soup(len(names), evaluate).members
+        logger.info("selected on the split %s, where the soup's WER is therefore optimistic", args.selection_split)
+    else:
+        members = list(range(len(names)))
+        evaluate([last])
+        evaluate(members)
+    model.load_state_dict(average([weights[i] for i in members]), strict=False)
+    if PartialState().is_main_process:
+        model.save_pretrained(folder / "model")
+        save_processor(processor, folder / "model")
+    chosen = tuple(members)
+    logger.info("%s: WER %.1f %% against %.1f %% of %s", named(members), 100 * wer[chosen], 100 * wer[(last,)], names[last])
+    return {"method": args.method, "split": args.selection_split, "utterances": len(corpus),
+            "selected_on": args.selection_split if args.method == "greedy" else None, "candidates": names,
+            "candidate_wer": {names[i]: wer[(i,)] for i in range(len(names)) if (i,) in wer},
+            "chosen": [names[i] for i in members], "wer": wer[chosen],
+            "against_last": compare(texts[(last,)], texts[chosen], references, corpus["speaker_id"][:])}
+
+
+if __name__ == "__main__":
+    run_recipe(main)
