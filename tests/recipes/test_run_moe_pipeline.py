@@ -1,6 +1,7 @@
 """The whole MoE pipeline on a tiny model and tones, and what it says to users who err."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 from make_corpus import add_speaker
 from tiny_speech import save_tiny_whisper, speaker_folder
 
+from hf_components.arguments import parse_arguments
 from hf_components.errors import UserError
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 from recipes import benchmark_asr, pretrain_experts, run_moe_pipeline
@@ -144,6 +146,25 @@ def test_the_seed_decides_and_nothing_else(finished, sources, tmp_path):
         torch.rand(3)
     one, again, other = ((tmp_path / name / "experts.safetensors").read_bytes() for name in ("one", "again", "other"))
     assert one == again != other
+
+
+def test_the_flags_of_the_original_pipeline_are_known():
+    flags = shlex.split("""--mode quick --seed 7 --resume --no-plot --dataset-root corpus --output-dir out --data-percent 50
+        --log-file f.log --clustering-algorithm hdbscan --num-experts 6 --min-clusters 3
+        --min-cluster-size 20 --min-samples 5 --metric cosine
+        --allow-single-cluster --no-reduce-experts --min-experts 2 --max-retries 4 --hdbscan-algorithm best --reduce umap
+        --reduce-dim 20 --plot-method umap --pooling flatten --whisper-model v2 --gating-batch-size 64 --expert-batch-size 4
+        --asr-batch-size 2 --num-workers 0 --no-fp16 --gradient-accumulation-steps 8 --eval-every-n-epochs 2
+        --save-every-n-epochs 1 --load-balance-coef 0.1 --soft-routing-epochs 1 --topk-routing-epochs 1 --top-k-experts 2
+        --routing-temperature-start 3 --routing-temperature-end 1 --routing-temperature-min 1 --router-noise-std 0.1
+        --routing-alignment-coef 0.2 --routing-entropy-coef 0.1 --min-expert-usage-fraction 0.01 --rebase-output-dir
+        --benchmark-split Dev --benchmark-percent 50 --benchmark-max-samples 100 --benchmark-batch-size 4
+        --benchmark-top-k 3 --benchmark-seed 1 --benchmark-models zero_shot,moe --benchmark-mixture logits""")
+    args, passed_on = parse_arguments(run_moe_pipeline.ARGUMENTS, flags)
+    assert (args.data, args.experts_per_utterance, args.pooling, args.whisper_model) == ("corpus", 2, "flatten", "v2")
+    assert (passed_on.algorithm, passed_on.allow_single_cluster, passed_on.asr_batch_size) == ("hdbscan", True, 2)
+    assert (passed_on.no_fp16, passed_on.rebase_output_dir, passed_on.benchmark_top_k) == (True, True, 3)
+    assert passed_on.target_entropy is None  # left to the stage
 
 
 @pytest.mark.parametrize(("flags", "message"), [

@@ -1,0 +1,169 @@
+"""Which way of making experts earns its place beside a single LoRA of as many epochs.
+
+python benchmarks/moe_ablations.py --corpus data/prepared --output_dir runs/ablations --variants cold warm --seeds 42 43
+
+Every variant runs the recipes' own stages on one corpus and is judged on all of its split "dev", paired with the
+single LoRA of the same seed. What is finished is kept, so that variants can be added later; `ablations.json` holds
+every figure and `ablations.md` the table.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+
+from hf_components.checkpoints import load_moe_whisper, load_whisper
+from hf_components.corpus import load_corpus
+from hf_components.scoring import compare, score
+from hf_components.stages import write_json
+from hf_components.training.experts import load_trained_experts
+from hf_components.transcription import transcribe
+from recipes import cluster_embeddings, extract_embeddings, pretrain_experts, pretrain_router, train_moe_whisper
+
+# Epochs of the shared LoRA, of all experts, of joint training. The single LoRA beside a variant starts from the same
+# shared one and goes on for as long as experts and joint training together.
+COLD = {"shared": 0, "experts": 2, "joint": 2}
+WARM = {"shared": 2, "experts": 1, "joint": 1}
+LATE = {"shared": 4, "experts": 0.5, "joint": 0.5}
+PHASES = ["--soft_routing_epochs", 0.4, "--topk_routing_epochs", 0.3]
+GROUPS = {"cluster_embeddings": ["--algorithm", "group"]}
+
+
+CURRICULUM = {"shared": 4, "experts": 0.5, "joint": 1}
+
+
+def gentle(experts: float, joint: float, *more) -> dict:
+    return {"pretrain_experts": ["--learning_rate", experts], "train_moe_whisper": ["--learning_rate", joint, *more]}
+
+
+# Variant: epochs, then flags per stage where they differ from quick.yaml.
+VARIANTS: dict[str, dict] = {
+    "cold": {"epochs": COLD},
+    "cold_no_shared": {"epochs": COLD, "pretrain_experts": ["--no_shared_expert"]},
+    "warm": {"epochs": WARM},
+    "warm_gentle": {"epochs": WARM, **gentle(5e-4, 2e-4)},
+    "late": {"epochs": LATE, **gentle(3e-4, 2e-4)},
+    "late_groups": {"epochs": LATE, **GROUPS, **gentle(3e-4, 2e-4)},
+    "late_curriculum": {"epochs": CURRICULUM, **gentle(3e-4, 2e-4, *PHASES)},
+    "late_curriculum_aligned": {"epochs": CURRICULUM, **gentle(3e-4, 2e-4, *PHASES, "--routing_alignment_coef", 1)},
+    "late_curriculum_groups": {"epochs": CURRICULUM, **GROUPS, **gentle(3e-4, 2e-4, *PHASES)},
+    "late_frozen": {"epochs": LATE, "pretrain_experts": ["--freeze_shared_expert"],
+                    "train_moe_whisper": ["--freeze_shared_expert"]},
+    "late_longer": {"epochs": {"shared": 4, "experts": 1, "joint": 1}, **gentle(3e-4, 2e-4)},
+    "late_soft_labels": {"epochs": LATE, "cluster_embeddings": ["--target_entropy", "0.6"], **gentle(3e-4, 2e-4)},
+    "late_two_experts": {"epochs": LATE, "cluster_embeddings": ["--num_experts", "2"], **gentle(3e-4, 2e-4)},
+    "late_decoder_only": {"epochs": LATE, "layer": 4, **gentle(3e-4, 2e-4)},
+}
+
+
+def run(stage, output_dir: Path, *flags: str) -> dict:
+    name = stage.__name__.rsplit(".", 1)[-1]
+    config = Path(__file__).parents[1] / "recipes" / "configs" / name / "quick.yaml"
+    return stage.main(["--config", str(config), "--output_dir", str(output_dir), "--resume", *map(str, flags)])
+
+
+def train(args: argparse.Namespace, name: str, seed: int) -> tuple[Path, Path]:
+    """Run a variant's stages; returns the folders of its mixture and of the single LoRA beside it."""
+    variant = VARIANTS[name]
+    epochs, layer = variant["epochs"], variant.get("layer", 2)
+    out, own = args.output_dir, args.output_dir / f"{name}_{seed}"
+    base = ["--corpus", args.corpus, "--base_model", args.base_model, "--seed", seed]
+
+    def flags(stage: str) -> list[str]:
+        return variant.get(stage, [])
+
+    embeddings = out / f"embeddings_{layer}"
+    run(extract_embeddings, embeddings, "--corpus", args.corpus, "--whisper_model", args.base_model, "--layer", layer)
+    run(cluster_embeddings, own / "clusters", "--embedding_dir", embeddings, "--seed", seed, *flags("cluster_embeddings"))
+    labels = ["--labels_dir", own / "clusters"]
+    run(pretrain_router, own / "router", "--embedding_dir", embeddings, *labels, "--seed", seed)
+    router = ["--router_dir", own / "router"]
+
+    def lora(name: str, epochs: float, *more: str) -> Path:  # alike for variants with experts above the same layer
+        folder = out / f"{name}_{layer}_{epochs:g}_{seed}"
+        if not (folder / "stage.json").exists():
+            run(pretrain_experts, folder, *base, *router, "--num_train_epochs", epochs, *more)
+        return folder
+
+    fresh = ["--data_seed", seed + 1000]  # else every stage would begin with the same batches and the same masks
+    start = ["--single_lora_dir", lora("lora", epochs["shared"])] if epochs["shared"] else []
+    rest = epochs["experts"] + epochs["joint"]
+    rate = flags("pretrain_experts") if "--learning_rate" in flags("pretrain_experts") else []
+    single = lora(f"single_after_{epochs['shared']:g}_at_{rate[-1] if rate else 'default'}", rest, *start, *rate, *fresh)
+    run(pretrain_experts, own / "experts", *base, *labels, *router, *start, "--num_train_epochs", epochs["experts"], *fresh,
+        *flags("pretrain_experts"))
+    run(train_moe_whisper, own / "joint", *base, *router, "--experts_dir", own / "experts", "--num_train_epochs",
+        epochs["joint"], "--data_seed", seed + 2000, *flags("train_moe_whisper"))
+    return own / "joint" / "model", single
+
+
+def judge(args: argparse.Namespace, mixture: Path, single: Path) -> dict:
+    """WER of a mixture by routing, and of the single LoRA, on the split "dev"; transcripts are kept beside the models."""
+    corpus = load_corpus(args.corpus, "dev")
+    references, speakers, groups = corpus["text"][:], corpus["speaker_id"][:], corpus["group"][:]
+
+    def texts(file: Path, model, **options) -> list[str]:
+        if not file.exists():
+            write_json(file, transcribe(model, processor, corpus, batch_size=16, max_new_tokens=225, **options))
+        return json.loads(file.read_text())
+
+    moe, processor = load_moe_whisper(str(mixture))
+    lora = load_trained_experts(load_whisper(args.base_model)[0], single, audio_context="dynamic",
+                                min_audio_context=moe.config.min_audio_context)
+    systems = {"single_lora": texts(single / "dev.json", lora)}
+    for routing in ("hard", "top_k", "soft"):
+        with moe.override(routing=routing):
+            systems[routing] = texts(mixture.parent / f"dev_{routing}.json", moe)
+    every = torch.eye(moe.config.num_experts)[:, None].expand(-1, len(corpus), -1)
+    experts = [texts(mixture.parent / f"dev_expert_{i}.json", moe, expert_weights=weights)
+               for i, weights in enumerate(every)] if args.experts else []
+    results = {}
+    for name, predictions in systems.items():
+        found = score(predictions, references, groups, speakers, num_bootstrap=0)
+        results[name] = {"wer": found["wer"], "per_group": {group: row["wer"] for group, row in found["per_group"].items()}}
+        if name != "single_lora":
+            results[name]["minus_single_lora"] = compare(systems["single_lora"], predictions, references, speakers)
+    results["wer_of_each_expert"] = [score(texts, references, num_bootstrap=0)["wer"] for texts in experts]
+    return results
+
+
+def table(results: dict) -> str:
+    lines = ["| variant | seed | single LoRA | top-1 | top-2 | soft | top-1 minus single LoRA |",
+             "|---|---:|---:|---:|---:|---:|---|"]
+    for name, row in results.items():
+        variant, seed = name.rsplit("_", 1)
+        difference = row["hard"]["minus_single_lora"]
+        low, high = difference["interval"]
+        cells = [f"{100 * row[system]['wer']:.1f}" for system in ("single_lora", "hard", "top_k", "soft")]
+        lines.append(f"| {variant} | {seed} | {' | '.join(cells)} | {100 * difference['difference']:+.1f} "
+                     f"({100 * low:.1f} to {100 * high:.1f}) |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", required=True, help="prepared corpus with the splits train and dev")
+    parser.add_argument("--base_model", default="models/whisper-tiny.en")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="VARIANT",
+                        help=", ".join(VARIANTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[42])
+    parser.add_argument("--experts", action="store_true", help="judge every expert alone too")
+    args = parser.parse_args()
+
+    file = args.output_dir / "ablations.json"
+    results = json.loads(file.read_text()) if file.exists() else {}
+    for seed in args.seeds:
+        for name in args.variants:
+            results[f"{name}_{seed}"] = judge(args, *train(args, name, seed))
+            write_json(file, results)
+            (args.output_dir / "ablations.md").write_text(table(results))
+            print(table(results), flush=True)
+
+
+if __name__ == "__main__":
+    main()
