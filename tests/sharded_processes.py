@@ -102,7 +102,7 @@ def train(folder: Path) -> None:
     best.train()
     save(folder / "best.safetensors", trained_weights(best))
     if trainer.is_world_process_zero():
-        write_json(folder / "best.json", {"checkpoint": best.state.best_model_checkpoint})
+        write_json(folder / "chosen.json", {"checkpoint": best.state.best_model_checkpoint})
 
 
 def resume(folder: Path) -> None:

@@ -91,8 +91,8 @@ class SpeechTrainingArguments(Seq2SeqTrainingArguments):
         if self.no_fp16 and (self.fp16 or self.bf16):
             raise ValueError("no_fp16 trains in float32 and excludes fp16 and bf16; leave one of them out")
         launched_with = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-        automatic = torch.cuda.is_available() and not self.use_cpu and not self.no_fp16 and launched_with == "no"
-        if automatic and self.fp16 is None and self.bf16 is None:
-            self.bf16 = torch.cuda.is_bf16_supported()
-            self.fp16 = not self.bf16
+        if self.fp16 is None and self.bf16 is None and not self.no_fp16:
+            automatic = launched_with == "no" and torch.cuda.is_available() and not self.use_cpu
+            self.bf16 = launched_with == "bf16" or (automatic and torch.cuda.is_bf16_supported())
+            self.fp16 = launched_with == "fp16" or (automatic and not self.bf16)
         self.fp16, self.bf16 = bool(self.fp16), bool(self.bf16)

@@ -148,9 +148,9 @@ def test_the_seed_decides_and_nothing_else(finished, sources, tmp_path):
     assert one == again != other
 
 
-def test_the_flags_of_the_original_pipeline_are_known():
-    flags = shlex.split("""--mode quick --seed 7 --resume --no-plot --dataset-root corpus --output-dir out --data-percent 50
-        --log-file f.log --clustering-algorithm hdbscan --num-experts 6 --min-clusters 3
+def test_the_flags_of_the_original_pipeline_are_known(tmp_path):
+    flags = shlex.split(f"""--mode quick --seed 7 --resume --no-plot --dataset-root corpus --output-dir out --data-percent 50
+        --log-file {tmp_path}/f.log --clustering-algorithm hdbscan --num-experts 6 --min-clusters 3
         --min-cluster-size 20 --min-samples 5 --metric cosine
         --allow-single-cluster --no-reduce-experts --min-experts 2 --max-retries 4 --hdbscan-algorithm best --reduce umap
         --reduce-dim 20 --plot-method umap --pooling flatten --whisper-model v2 --gating-batch-size 64 --expert-batch-size 4

@@ -76,7 +76,7 @@ def test_shards_train_evaluate_and_save_as_one_process_does(config, tmp_path):
         metrics.pop("eval_runtime")
     assert actual == expected
 
-    best = json.loads((tmp_path / "best.json").read_text())["checkpoint"]
+    best = json.loads((tmp_path / "chosen.json").read_text())["checkpoint"]
     kept, chosen = load_file(tmp_path / "best.safetensors"), load_file(f"{best}/model.safetensors")
     assert kept.keys() == chosen.keys()
     for name, value in chosen.items():
