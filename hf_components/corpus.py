@@ -66,9 +66,9 @@ def sample_rows(corpus: Dataset, size: int, seed: int) -> Dataset:
     return Sampling(max_samples=size, seed=seed).of(corpus)
 
 
-def describe_corpus(path_or_hub_id: str | Path) -> dict:
+def describe_corpus(path_or_hub_id: str | Path, data_config_override: str | None = None) -> dict:
     """Rows per split, hours in all, and rejected rows per reason where the corpus lies on this disk."""
-    corpus = load_corpus(path_or_hub_id)
+    corpus = load_corpus(path_or_hub_id, data_config_override=data_config_override)
     rejected = Path(path_or_hub_id) / "rejected.jsonl"
     reasons = [json.loads(line)["reason"] for line in rejected.read_text().splitlines()] if rejected.exists() else []
     return {"name": Path(path_or_hub_id).name, "rows": {name: len(rows) for name, rows in corpus.items()},

@@ -1,6 +1,7 @@
 """What pipelines share: flags that they pass on to their stages, documented once, in the stage."""
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -36,17 +37,22 @@ def passed_on_arguments(passed_on: PassedOn) -> type:
     return dataclasses.make_dataclass("PassedOn", flags.values())
 
 
-def stage_options(options: Iterable[str], stages: Iterable[str]) -> dict[str, list[str]]:
+def stage_options(options: Iterable[str], stages: Mapping[str, ModuleType]) -> dict[str, list[str]]:
     """`STAGE.FLAG=VALUE` as command-line words per stage.
 
     Raises:
-        UserError: an option of another form, or for no stage.
+        UserError: an option of another form, for no stage, or for a flag that its stage does not have.
     """
     found: dict[str, list[str]] = {}
     for option in options:
         stage, dot, flag = option.partition(".")
         if stage not in stages or not dot or "=" not in flag:
             raise UserError(f"--stage_options takes STAGE.FLAG=VALUE with a stage of {', '.join(stages)}, got {option!r}")
+        name, known = flag.partition("=")[0].replace("-", "_"), _fields(stages[stage])
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            raise UserError(f"--stage_options {option}: {stage} has no flag {name}"
+                            + (f"; did you mean {nearest[0]}?" if nearest else ""))
         found.setdefault(stage, []).append(f"--{flag}")
     return found
 
@@ -80,10 +86,11 @@ def finish_pipeline(output_dir: Path, results: dict, release: Callable[[Path, Pa
     results = {**results, "environment": environment(),
                "seconds": round(sum(proof["seconds"] for proof in map(read_proof, output_dir.iterdir()) if proof))}
     model, figures = output_dir / "model", output_dir / "results.json"
+    if PartialState().is_main_process:
+        write_json(figures, results)
     run_stage(model, lambda folder: release(folder, output_dir, results), config=config, inputs=inputs, resume=resume,
               alone=True)
     if PartialState().is_main_process:
-        write_json(figures, results)
         print(f"model: {model}\ncard: {model / 'README.md'}\nfigures: {figures}")
     return results
 

@@ -82,6 +82,8 @@ def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config
     elif resume and proof is not None and proof["identity"] == stage["identity"]:
         _warn_of_changed_sources(proof.get("sources", {}), stage["sources"], f"{output_dir} is complete and kept",
                                  f"to make it anew, delete {output_dir}")
+        if resolved.get("plot") and proof["config"].get("plot") is False:
+            logger.warning("%s was made without plots; to draw them, delete it", output_dir)
         logger.info("%s is complete, skipped", output_dir)
         return proof["metrics"]
     elif resume and proof is not None:

@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> dict:
     args, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
     result = run_stage(training_args.output_dir, lambda folder: produce(args, training_args, folder),
                        config=(args, training_args, {"processes": training_args.world_size}), resume=args.resume,
+                       archive=training_args.rebase_output_dir,
                        inputs=[args.corpus, args.base_model, args.moe_dir])
     if PartialState().is_main_process:
         Console().print(*summary_tables(result), sep="\n")

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PIPELINE = ROOT / "recipes" / "run_moe_pipeline.py"
 QUICK = ROOT / "recipes" / "configs" / "run_moe_pipeline" / "quick.yaml"
 TRAINING = {"report_to": "none", "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 2,
-            "full_context_fraction": 0.3, "max_new_tokens": 6, "logging_steps": 1}
+            "full_context_fraction": 0.3, "max_new_tokens": 6, "logging_steps": 5}
 OPTIONS = {  # small and still everything: checkpoints in every epoch, all three phases of routing
     "extract_embeddings": {"full_context_samples": 3, "batch_size": 4},
     "pretrain_router": {"num_train_epochs": 12, "save_every_n_epochs": 2, "validation_fraction": 0.5},

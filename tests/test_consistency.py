@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "recipes" / "configs"
 SIZES = ("default", "quick")
-MAX_LINES = 180
+MAX_LINES = 160
 
 
 def recipes() -> list[str]:

@@ -47,7 +47,7 @@ def run_row(name: str, model: PreTrainedModel, processor: WhisperProcessor, corp
 
 
 def judge(rows: list[Row], corpus: datasets.Dataset, *, num_bootstrap: int, seed: int) -> dict:
-    """Score every row, and compare each with the zero-shot row and each of a mixture with every baseline.
+    """Score every row, and compare it with every baseline before it.
 
     Args:
         rows: systems, the baselines first.
@@ -68,7 +68,7 @@ def judge(rows: list[Row], corpus: datasets.Dataset, *, num_bootstrap: int, seed
             **score(row.texts, references, groups, speakers, **resampling),
         }
         errors[row.name] = utterance_errors(row.texts, references)
-        for other in (ZERO_SHOT,) if row.name in BASELINES else BASELINES:
+        for other in BASELINES:
             if other in errors and other != row.name:
                 differences.append({"a": other, "b": row.name,
                                     **paired_bootstrap(errors[other], errors[row.name], speakers, **resampling)})

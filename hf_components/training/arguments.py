@@ -15,7 +15,7 @@ class TrainingRecipeArguments:
     base_model: str = field(default="models/whisper-tiny.en", metadata={"help": "Whisper checkpoint: folder or Hub id"})
     language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
     data_config_override: str | None = field(default=None, metadata={
-        "help": 'how much of the split train to take: JSON with sampling, percent, max_samples, seed, as in {"percent": 50}'})
+        "help": 'how much of the splits to take: JSON with sampling, percent, max_samples, seed, as in {"percent": 50}'})
     eval_split: str = field(default="dev", metadata={"help": "split that evaluations in training transcribe"})
     plot: bool = field(default=True, metadata={"help": "draw the curves of training"})
     resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted one"})

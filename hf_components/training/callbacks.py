@@ -31,6 +31,16 @@ class EveryNEpochs(TrainerCallback):
         return control
 
 
+class LogWithCheckpoints(TrainerCallback):
+    """Close the log entry under way before a checkpoint, which does not hold its sums."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_log |= control.should_save
+        return control
+
+    on_epoch_end = on_step_end
+
+
 class BestRecord(TrainerCallback):
     """Keep `best.json` in a folder: the best evaluation so far, and its checkpoint if one was written."""
 

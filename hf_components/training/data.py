@@ -23,9 +23,9 @@ BATCHES_PER_POOL = 50  # batches are cut from pools sorted by duration: little p
 
 def load_training_rows(args: TrainingRecipeArguments, training_args: SpeechTrainingArguments
                        ) -> tuple[datasets.Dataset, datasets.Dataset | None]:
-    """The part of the split "train" that is asked for, and the rows that evaluations transcribe, None without any."""
+    """The part of the split "train" that is asked for, and that of the split that evaluations transcribe, None without any."""
     train = load_corpus(args.corpus, "train", args.data_config_override)
-    return train, load_corpus(args.corpus, args.eval_split) if training_args.do_eval else None
+    return train, load_corpus(args.corpus, args.eval_split, args.data_config_override) if training_args.do_eval else None
 
 
 class Draw(NamedTuple):

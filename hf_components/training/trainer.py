@@ -27,7 +27,7 @@ from hf_components.errors import UserError
 from hf_components.scoring import score
 from hf_components.stages import fingerprint, write_json
 from hf_components.training.arguments import SpeechTrainingArguments
-from hf_components.training.callbacks import BestRecord, EveryNEpochs
+from hf_components.training.callbacks import BestRecord, EveryNEpochs, LogWithCheckpoints
 from hf_components.training.data import DurationBatchSampler, SpeechCollator, SpeechDataset
 from hf_components.training.sharding import prepare_sharding, whole_model
 from hf_components.transcription import transcribe
@@ -64,6 +64,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.durations = corpus["duration"]
         self.add_callback(_SamplerEpoch(self))
         self.add_callback(EveryNEpochs(args.save_every_n_epochs, args.eval_every_n_epochs))
+        self.add_callback(LogWithCheckpoints())
         self.add_callback(BestRecord(Path(args.output_dir)))
         if args.early_stopping_patience:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))

@@ -25,7 +25,8 @@ def results() -> dict:
         "mode": "quick", "seed": 42, "language": "en", "base_model": "openai/whisper-tiny.en", "seconds": 90,
         "corpus": {"name": "demo", "rows": {"train": 30, "dev": 12}, "hours": 0.1,
                    "rejected": {"empty audio": 2, "missing file": 1}},
-        "clusters": {"algorithm": "spectral", "agreement_nmi": {"group": 0.5, "speaker": 0.4, "duration_quartile": 0.1}},
+        "clusters": {"algorithm": "spectral", "agreement_nmi": {"group": 0.5, "speaker": 0.4, "duration_quartile": 0.1},
+                     "splits": {"train": {"utterances": 20}}},
         "benchmark": {
             "sample": {"utterances": 12, "speakers": 3, "split": "dev", "hours": 0.02, "file": "sample.json", "seed": 42,
                        "batch_size": 16, "processes": 1},
@@ -37,7 +38,7 @@ def results() -> dict:
             "routing": {"usage": [0.5, 0.3, 0.2], "oracle_chosen": 0.3, "as_good_as_oracle": 0.4, "as_good_by_chance": 0.35,
                         "gate_entropy": 0.9, "wer_of_each_expert": [0.3, 0.4, 0.5]}},
         "environment": {"gpu": None, "cpu_count": 2, "torch": "2", "transformers": "5"},
-        "training": {"router": {}, "experts": {}, "single_lora": {}, "joint": {"selected_on": None}},
+        "training": {"router": {}, "experts": {}, "single_lora": {}, "joint": {}}, "selected_on": [],
     }
 
 

@@ -56,7 +56,10 @@ def test_all_flags_but_some():
 
 
 def test_stage_options():
-    assert stage_options(["a.x=1", "b.y=c=d"], ["a", "b"]) == {"a": ["--x=1"], "b": ["--y=c=d"]}
-    for wrong in ("c.x=1", "a.x", "x=1"):
+    stages = {"a": STAGE, "b": STAGE}
+    assert stage_options(["a.rank=1", "b.method=c=d"], stages) == {"a": ["--rank=1"], "b": ["--method=c=d"]}
+    for wrong in ("c.rank=1", "a.rank", "rank=1"):
         with pytest.raises(UserError, match="STAGE.FLAG=VALUE with a stage of a, b"):
-            stage_options([wrong], ["a", "b"])
+            stage_options([wrong], stages)
+    with pytest.raises(UserError, match="a has no flag ranks; did you mean rank"):
+        stage_options(["a.ranks=1"], stages)

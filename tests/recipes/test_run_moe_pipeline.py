@@ -170,7 +170,12 @@ def test_the_flags_of_the_original_pipeline_are_known(tmp_path):
 @pytest.mark.parametrize(("flags", "message"), [
     (["--experts_per_utterance=9"], r"experts_per_utterance must lie in \[1, num_experts = 3\], got 9"),
     (["--num_expert=4"], "did you mean --num_experts"),
-    (["--stage_options", "benchmark.split=dev"], "STAGE.FLAG=VALUE"),
+    (["--stage_options", "benchmarks.split=dev"], "STAGE.FLAG=VALUE"),
+    (["--stage_options", "benchmark.max_token=6"], "benchmark has no flag max_token; did you mean max_new_tokens"),
+    (["--benchmark_models=zero_shot,full"], "must name moe"),
+    (["--benchmark_models=moe, suop"], "did you mean soup"),
+    (["--benchmark_split=test"], "no split test to benchmark on"),
+    (["--data_percent=0"], r"data_percent must lie in \(0, 100\], got 0"),
     (["--num_experts=100"], "experts"),
     (["--data=/no/such/folder"], "/no/such/folder"),
     (["--model=models/no-such-model"], "models/no-such-model"),

@@ -107,3 +107,20 @@ def test_checkpoints_are_compared_by_number(tmp_path):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
     assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
+
+
+def test_the_log_of_a_resumed_run_is_that_of_one_that_never_stopped(tmp_path):
+    options = {"save_steps": 3, "logging_steps": 4}  # an entry spans a checkpoint
+    whole = resumable_trainer(tmp_path / "whole", **options)
+    whole.train()
+    with pytest.raises(KeyboardInterrupt):
+        resumable_trainer(tmp_path / "killed", callbacks=[Kill(7)], **options).train()
+    resumed = resumable_trainer(tmp_path / "killed", **options)
+    resumed.train(resume_from_checkpoint=True)
+
+    def entries(trainer: MoeTrainer) -> list[dict]:
+        return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+    assert [entry["step"] for entry in entries(whole)] == [1, 3, 4, 6, 8, 9]
+    assert entries(resumed) == entries(whole)
+    assert resumed.last_loss == whole.last_loss
