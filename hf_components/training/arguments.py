@@ -72,6 +72,8 @@ class SpeechTrainingArguments(Seq2SeqTrainingArguments):
         for name in ("save_every_n_epochs", "eval_every_n_epochs", "early_stopping_patience"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.save_total_limit == 1:  # the old one goes before the new one is whole
+            raise ValueError("save_total_limit must be at least 2, so that one checkpoint is always whole; got 1")
         if self.save_every_n_epochs:
             self.save_strategy = "epoch"
         if self.eval_every_n_epochs:

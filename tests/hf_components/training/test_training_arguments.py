@@ -39,6 +39,7 @@ def mixed_precision_of_trainer(self):
     ({"no_fp16": True, "fp16": True}, "leave one of them out"),
     ({"save_every_n_epochs": 0}, "save_every_n_epochs must be at least 1, got 0"),
     ({"early_stopping_patience": 2}, "needs evaluations"),
+    ({"save_total_limit": 1}, "save_total_limit must be at least 2"),
 ])
 def test_what_does_not_fit_is_told(tmp_path, flags, message):
     with pytest.raises(ValueError, match=message):
