@@ -27,6 +27,7 @@ def save_adapter(folder: Path, lora: Lora, *, scaling: float, base_model: str | 
     # Without task_type: SEQ_2_SEQ_LM would make PEFT pass `input_ids` to Whisper.
     config = LoraConfig(r=rank, lora_alpha=scaling * rank, target_modules=sorted(lora), base_model_name_or_path=base_model,
                         inference_mode=True)
+    config.target_modules = sorted(lora)  # of which PEFT makes a set, written in another order by every process
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     tensors = {}

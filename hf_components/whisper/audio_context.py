@@ -160,21 +160,18 @@ class DynamicContextMixin:
         return super().detect_language(input_features, *args, **kwargs)
 
 
-def token_loss(logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None,
-               reduction: str = "mean") -> torch.Tensor:
+def token_loss(logits: torch.Tensor, labels: torch.Tensor,
+               num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
     """Cross-entropy: sum over tokens divided by the tokens of the whole accumulated global batch.
 
     Args:
         logits: `(rows, tokens, vocab_size)`.
         labels: `(rows, tokens)`, -100 is ignored.
         num_items_in_batch: tokens of the accumulated global batch, as `Trainer` counts them; this batch's if None.
-        reduction: "mean" for that loss, "none" for the sum over each row's tokens, `(rows,)`.
     """
     loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.to(logits.device).flatten(), ignore_index=-100,
-                                       reduction="none").view(labels.shape)
-    if reduction == "none":
-        return loss.sum(-1)
-    return loss.sum() / (num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum())
+                                       reduction="sum")
+    return loss / (num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum())
 
 
 class DynamicContextWhisperModel(WhisperModel):

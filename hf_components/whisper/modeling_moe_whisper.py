@@ -7,6 +7,7 @@ sees.
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -97,7 +98,7 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
     def __init__(self, config: MoeWhisperConfig):
         super().__init__(config)
         self.router = UtteranceRouter(config.d_model, config.router_hidden_size, config.num_experts)
-        self.state = RoutingState()
+        self.state = RoutingState(config.shared_expert)
         add_routed_lora(self.layers[config.router_layer :], config, self.state)
         self.post_init()
 
@@ -129,7 +130,7 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
                 raise ValueError("`expert_weights` must hold at least one positive weight per row to mix probabilities.")
             mixture_weights, weights = self.active_experts(weights, all_experts=expert_weights is not None)
             hidden_states = hidden_states.repeat_interleave(weights.shape[1], dim=0)  # (batch * k, positions, d_model)
-        self.state.expert_weights = row_weights(weights, self.config)
+        self.state.set(weights)
         hidden_states = self.layer_norm(self.run_layers(hidden_states, self.layers[layer:], **kwargs))
         if mixture_weights is not None:
             hidden_states = hidden_states.unflatten(0, mixture_weights.shape)
@@ -177,7 +178,7 @@ class MoeWhisperDecoder(MoeWhisperPreTrainedModel, WhisperDecoder):
 
     def __init__(self, config: MoeWhisperConfig):
         super().__init__(config)
-        self.state = RoutingState()
+        self.state = RoutingState(config.shared_expert)
         add_routed_lora(self.layers, config, self.state)
         self.post_init()
 
@@ -210,7 +211,8 @@ class MoeWhisperModel(MoeWhisperPreTrainedModel, WhisperModel):
                 None if value is None else value.repeat_interleave(k, dim=0)
                 for value in (decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, decoder_position_ids)
             )
-        self.decoder.state.expert_weights = row_weights(encoder_outputs.expert_weights, self.config)
+        continues = past_key_values is not None and past_key_values.get_seq_length() > 0
+        self.decoder.state.set(encoder_outputs.expert_weights, continues=continues)
         decoder_outputs = self.decoder(
             input_ids=decoder_input_ids, attention_mask=decoder_attention_mask, encoder_hidden_states=encoder_states,
             past_key_values=past_key_values, inputs_embeds=decoder_inputs_embeds, position_ids=decoder_position_ids,
@@ -412,20 +414,16 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
         encoded, loss, expert_losses = outputs.encoder_outputs, None, None
         mixture_weights, weights = encoded.mixture_weights, encoded.expert_weights
         if mixture_weights is not None:
-            expert_logits = logits.unflatten(0, mixture_weights.shape)  # (batch, k, tokens, vocab_size)
-            log_weights = mixture_weights.log()[:, :, None, None]
-            logits = torch.logsumexp(expert_logits.float().log_softmax(-1) + log_weights, dim=1)
+            log_probs = logits.unflatten(0, mixture_weights.shape).float().log_softmax(-1)  # (batch, k, tokens, vocab_size)
+            logits = mix_probabilities(log_probs, mixture_weights)
             weights = (weights * mixture_weights[..., None]).sum(1)
-        if labels is not None:
+        if labels is not None and mixture_weights is not None:
+            tokens, summed = (labels != -100).sum(-1), summed_losses(log_probs, labels)
+            expert_losses = summed / tokens.clamp(min=1)[:, None]
+        if labels is not None and mixture_weights is not None and self.training:
+            loss = (mixture_weights * summed).sum() / (tokens.sum() if num_items_in_batch is None else num_items_in_batch)
+        elif labels is not None:
             loss = token_loss(logits, labels, num_items_in_batch)
-            if mixture_weights is not None:
-                tokens = (labels != -100).sum(-1)  # (batch,)
-                summed = token_loss(expert_logits.flatten(0, 1), labels.repeat_interleave(mixture_weights.shape[1], 0),
-                                    reduction="none").view(mixture_weights.shape)
-                expert_losses = summed / tokens.clamp(min=1)[:, None]
-                if self.training:
-                    loss = (mixture_weights * summed).sum() / (tokens.sum() if num_items_in_batch is None
-                                                               else num_items_in_batch)
         return MoeSeq2SeqLMOutput(
             loss=loss, logits=logits, past_key_values=outputs.past_key_values,
             decoder_hidden_states=outputs.decoder_hidden_states, decoder_attentions=outputs.decoder_attentions,
@@ -446,12 +444,13 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
         every = input_features.new_ones(1, self.config.num_experts)
         try:
             with self.override(mixture="logits"):
-                output = self(input_features, attention_mask=attention_mask, labels=labels, expert_weights=every,
-                              use_cache=False, fit_audio_context=False)
+                outputs = self.model(input_features, attention_mask, labels_to_decoder_input(labels, self.config),
+                                     expert_weights=every, use_cache=False)
         finally:
             for module in training:
                 module.training = True
-        return output.expert_losses
+        logits = self.proj_out(outputs.last_hidden_state).unflatten(0, (len(labels), -1))
+        return summed_losses(logits.float().log_softmax(-1), labels) / (labels != -100).sum(-1).clamp(min=1)[:, None]
 
     @contextmanager
     def override(self, **fields):
@@ -534,10 +533,25 @@ def add_routed_lora(layers: nn.ModuleList, config: MoeWhisperConfig, state: Rout
                 setattr(parent, name, routed)
 
 
-def row_weights(expert_weights: torch.Tensor, config: MoeWhisperConfig) -> torch.Tensor:
-    """Weights per row of the batch over all slots: flattened over active experts, 1 for the shared expert."""
-    weights = expert_weights.flatten(0, -2)
-    return torch.cat([weights, torch.ones_like(weights[:, :1])], dim=1) if config.shared_expert else weights
+def mix_probabilities(log_probs: torch.Tensor, mixture_weights: torch.Tensor) -> torch.Tensor:
+    """Log of the weighted sum of the experts' probabilities.
+
+    Args:
+        log_probs: `(batch, k, tokens, vocab_size)`.
+        mixture_weights: `(batch, k)`.
+    Returns:
+        `(batch, tokens, vocab_size)`.
+    """
+    # Pair by pair, which reads the vocabulary once where logsumexp does so five times. Two infinities have no gradient.
+    log_weights = mixture_weights.log().clamp(min=torch.finfo(torch.float32).min)
+    return reduce(torch.logaddexp, (log_probs + log_weights[:, :, None, None]).unbind(1))
+
+
+def summed_losses(log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Each expert's loss summed over the tokens of each row, `(batch, k)`, of `(batch, k, tokens, vocab_size)`."""
+    targets = labels[:, None].expand(log_probs.shape[:-1])
+    losses = nn.functional.nll_loss(log_probs.flatten(0, 2), targets.flatten(), ignore_index=-100, reduction="none")
+    return losses.view(targets.shape).sum(-1)
 
 
 def check_expert_weights(expert_weights: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:

@@ -7,25 +7,54 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+# With fewer positions, as in a decoder's cached steps, copying weights for each row costs more than products with all of them.
+GATHER_FROM = 16
+
 
 class RoutingState:
     """Expert weights of the forward pass under way, shared by the routed layers of one encoder or decoder.
 
     Set once per forward and left in place, because non-reentrant gradient checkpointing reads it again in backward.
+
+    Args:
+        shared_expert: the last slot is an expert that every row carries with weight 1.
     """
 
-    def __init__(self):
-        self.expert_weights: torch.Tensor | None = None  # (rows, experts)
+    def __init__(self, shared_expert: bool):
+        self.shared_expert = shared_expert
+        self.expert_weights: torch.Tensor | None = None  # (rows, slots)
+        self._given = self._active = None
+        self.stacked: dict[RoutedLinear, tuple[torch.Tensor, ...]] = {}
+
+    def set(self, expert_weights: torch.Tensor, *, continues: bool = False) -> None:
+        """Route by `expert_weights (rows, experts)`, or one-hot `(batch, k, experts)` of rows batch * k.
+
+        Args:
+            continues: this forward continues the cached decoding that the same weights began; what layers have stacked
+                for it stays, as the cache does.
+        """
+        if continues and expert_weights is self._given:
+            return
+        self._given, self._active, self.stacked = expert_weights, None, {}
+        weights = expert_weights.flatten(0, -2)
+        self.expert_weights = torch.cat([weights, torch.ones_like(weights[:, :1])], dim=1) if self.shared_expert else weights
+
+    def active(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each row's experts: their weights and slots, `(rows, k)`, k the most that any row has."""
+        if self._active is None:
+            k = int((self.expert_weights > 0).sum(-1).max())
+            self._active = tuple(self.expert_weights.topk(max(k, 1), dim=-1))
+        return self._active
 
     def __deepcopy__(self, memo):
-        return RoutingState()  # weights belong to one graph
+        return RoutingState(self.shared_expert)  # weights belong to one graph
 
 
 class RoutedLinear(nn.Linear):
     """A linear layer whose rows each carry their own mixture of LoRA experts.
 
-    `y = W x + s * ((x A^T) * weights) B^T` as two flat matrix products over all experts (Hu et al. 2021,
-    arXiv 2106.09685, with s = alpha / rank). A one-hot row picks an expert, a soft row merges them.
+    `y = W x + s * ((x A^T) * weights) B^T` (Hu et al. 2021, arXiv 2106.09685, with s = alpha / rank). A one-hot row
+    picks an expert, a soft row merges them.
 
     Args:
         linear: the layer to take the place of; its weight and bias keep their names in the state dict.
@@ -51,10 +80,44 @@ class RoutedLinear(nn.Linear):
         if weights.shape[0] != hidden_states.shape[0]:
             raise RuntimeError(f"{weights.shape[0]} rows of expert weights for {hidden_states.shape[0]} rows of input; "
                                "torch.nn.DataParallel is not supported, use `accelerate launch`")
-        down = nn.functional.linear(self.lora_dropout(hidden_states), self.lora_a.flatten(0, 1))  # (rows, time, all ranks)
+        hidden_states = self.lora_dropout(hidden_states)
+        # An expert without weight adds nothing, but the gradient of its weight needs it.
+        if weights.requires_grad or hidden_states.shape[1] < GATHER_FROM:
+            return self._add_stacked(output, hidden_states)
+        return self._add_gathered(output, hidden_states)
+
+    def _add_stacked(self, output: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Two flat products over the experts of the whole batch."""
+        a, b, weights = self._stacked()
+        down = nn.functional.linear(hidden_states, a)  # (rows, time, experts * rank)
+        down = (down * weights.to(down.dtype)).flatten(0, 1)
+        return torch.addmm(output.flatten(0, 1), down, b, alpha=self.scaling).view_as(output)
+
+    def _stacked(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A and B^T one below the other, `(experts * rank, in_features or out_features)`, and the weights of their rows.
+
+        Of all experts with gradients; without, of those in use, and kept for the steps of a decoder.
+        """
+        lora_a, lora_b, weights = self.lora_a, self.lora_b, self.state.expert_weights
+        if not torch.is_grad_enabled():
+            if self in self.state.stacked:
+                return self.state.stacked[self]
+            used = weights.any(0).nonzero().flatten()
+            lora_a, lora_b, weights = lora_a[used], lora_b[used], weights[:, used]
+        stacked = (lora_a.flatten(0, 1), lora_b.transpose(1, 2).flatten(0, 1),
+                   weights.repeat_interleave(self.rank, dim=1)[:, None])
+        if not torch.is_grad_enabled():
+            self.state.stacked[self] = stacked
+        return stacked
+
+    def _add_gathered(self, output: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Two batched products over the experts of each row."""
+        weights, slots = self.state.active()
+        a = self.lora_a[slots].flatten(1, 2)  # (rows, k * rank, in_features)
+        b = self.lora_b[slots].transpose(2, 3).flatten(1, 2)  # (rows, k * rank, out_features)
+        down = torch.bmm(hidden_states, a.transpose(1, 2))
         down = down * weights.to(down.dtype).repeat_interleave(self.rank, dim=1)[:, None]
-        up = self.lora_b.transpose(0, 1).flatten(1)  # (out_features, experts * rank)
-        return output + self.scaling * nn.functional.linear(down, up)
+        return torch.baddbmm(output, down, b, alpha=self.scaling)
 
     def delta(self, experts: list[int]) -> torch.Tensor:
         """What these experts add to the weight, `(out_features, in_features)`."""

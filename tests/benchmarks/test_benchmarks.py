@@ -1,0 +1,38 @@
+"""Each benchmark in its smallest form. Times are the machine's; what is held here are the products that each way needs."""
+
+import pytest
+
+from benchmarks import embedding_extraction, generation, soft_routing, training_throughput
+
+pytestmark = pytest.mark.integration
+
+
+def test_training_throughput(capsys):
+    found = training_throughput.main(["--batch_size", "1", "--batches", "2", "--repeats", "1"])
+    assert found["clips at 30 s"]["flops"] == pytest.approx(found["usual recipe"]["flops"], rel=0.01)
+    assert found["speedup at 0"]["flops"] > 8 > found["speedup at 0.1"]["flops"] > 4
+    assert "train_moe_whisper/quick.yaml" in capsys.readouterr().out
+
+
+def test_soft_routing():
+    found = soft_routing.main(["--batch_size", "1", "--num_experts", "4", "--seconds", "1", "--repeats", "1"])
+    for ways in found.values():
+        flops = {name: values["flops"] for name, values in ways.items()}
+        assert flops["loop over adapters"] > 3 * flops["weights"]
+        assert flops["loop over adapters"] > max(flops["logits"], flops["weights, alignment"])
+
+
+def test_generation(capsys):
+    found = generation.main(["--batch_size", "2", "--seconds", "1", "--tokens", "2", "--num_experts", "4", "--repeats", "1",
+                             "--profile"])
+    plain = found["plain Whisper"]["flops"]
+    assert plain < found["top-1"]["flops"] <= found["top-2, weights"]["flops"] < 1.2 * plain
+    assert 1.2 * plain < found["top-2, logits"]["flops"] < 2.2 * plain
+    printed = capsys.readouterr().out
+    assert "matrix products" in printed and "aten::addmm" in printed
+
+
+def test_embedding_extraction():
+    found = embedding_extraction.main(["--clips", "4", "--batch_size", "2", "--repeats", "1"])
+    half, whole, loop = (values["flops"] for values in found.values())
+    assert half < whole < loop / 6
