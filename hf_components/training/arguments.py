@@ -26,7 +26,7 @@ class TrainingRecipeArguments:
 class SpeechTrainingArguments(Seq2SeqTrainingArguments):
     """`Seq2SeqTrainingArguments` with the defaults of speech, and what only speech has."""
 
-    full_context_fraction: float = field(default=0.1, metadata={
+    full_context_fraction: float = field(default=0.04, metadata={
         "help": "Share of training batches with 30 s of audio context, which keep the checkpoint good in stock Whisper."})
     time_masks: int = field(default=2, metadata={"help": "SpecAugment: masked stretches of time per utterance."})
     time_mask_length: int = field(default=40, metadata={"help": "SpecAugment: longest masked stretch in mel frames (10 ms)."})
