@@ -110,10 +110,11 @@ def product_speed(rows: int, size_in: int, size_out: int) -> float:
 
 def print_profile(name: str, run: Callable[[], object]) -> None:
     """Where one run's time goes: kinds of kernels, Python, and the kernels one by one."""
-    start = time.perf_counter()
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
+        start = time.perf_counter()
         run()
-    total, kernels = time.perf_counter() - start, profiler.key_averages()
+        total = time.perf_counter() - start
+    kernels = profiler.key_averages()
     kinds = dict.fromkeys(("matrix products", "attention", "other kernels"), 0.0)
     for kernel in kernels:
         if kernel.key in MATRIX_PRODUCTS:
