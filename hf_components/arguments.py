@@ -6,6 +6,7 @@ import difflib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
     """Parse `argv` into one instance per dataclass and set up logging.
 
     The keys of `--config FILE` become flags in front of the command line, so both go through the same
-    conversion and the same checks, and the command line wins. `--num-experts` and `--num_experts` are one flag.
+    conversion and the same checks, and the command line wins. `--num-experts` and `--num_experts` are one flag. Keys of
+    the file may be grouped in sections (`training:`), whose names mean nothing.
 
     Args:
         dataclass_types: dataclass or sequence of dataclasses; every field documents itself by `metadata["help"]`.
@@ -87,7 +89,7 @@ def _flags_of_file(path: Path, flags: dict[str, argparse.Action]) -> list[str]:
     if not isinstance(values, dict):
         raise UserError(f"{path} must map keys to values, got {type(values).__name__}")
     arguments: list[str] = []
-    for key, value in values.items():
+    for key, value in _without_sections(values, flags, path):
         flag = f"--{key}"
         if flag not in flags or key in ("config", "help"):
             raise UserError(f"{path}: unknown key {key!r}{_nearest(flag, flags)}")
@@ -102,6 +104,18 @@ def _flags_of_file(path: Path, flags: dict[str, argparse.Action]) -> list[str]:
         else:
             arguments += [f"{flag}={value}"]  # one token, so that a value may start with a dash
     return arguments
+
+
+def _without_sections(values: dict, flags: dict[str, argparse.Action], path: Path) -> Iterator[tuple[Any, Any]]:
+    """The keys and values of a file; a mapping under a key that is no flag is a section, which only groups its keys."""
+    section_of: dict[Any, Any] = {}
+    for section, keys in values.items():
+        grouped = isinstance(keys, dict) and f"--{section}" not in flags
+        for key, value in keys.items() if grouped else [(section, keys)]:
+            if key in section_of:
+                raise UserError(f"{path}: {key!r} is given twice, under {section_of[key]!r} and {section!r}; leave one out")
+            section_of[key] = section
+            yield key, value
 
 
 def _nearest(flag: str, flags: dict[str, argparse.Action]) -> str:

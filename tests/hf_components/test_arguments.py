@@ -156,6 +156,20 @@ def test_unknown_key_names_file_and_nearest(write):
     assert "did you mean --num_experts?" in message
 
 
+def test_sections_group_keys(write):
+    config = write("model:\n  num_experts: 3\nrouting: soft\ntraining:\n  note: short\n")
+    assert parse("--config", config) == Arguments(num_experts=3, routing="soft", note="short")
+
+
+def test_a_key_in_two_sections_is_refused(write):
+    message = refusal("--config", write("model:\n  num_experts: 3\ntraining:\n  num_experts: 4\n"))
+    assert "'num_experts' is given twice, under 'model' and 'training'" in message
+
+
+def test_unknown_key_in_a_section_names_the_nearest(write):
+    assert "did you mean --num_experts?" in refusal("--config", write("model:\n  num_expert: 3\n"))
+
+
 @pytest.mark.parametrize("key", ["config", "help"])
 def test_reserved_keys_are_refused(write, key):
     assert f"unknown key '{key}'" in refusal("--config", write(f"{key}: x"))
