@@ -71,9 +71,9 @@ def step(model: MoeWhisperForConditionalGeneration, features: torch.Tensor, labe
          mixture: str = "weights", alignment: bool = False) -> None:
     """Forwards and backwards, as `MoeTrainer` does under soft routing."""
     coefficients = RoutingArguments()
-    expert_losses = model.expert_losses(features, labels) if alignment else None
+    expert_losses, trunk_states = model.expert_losses(features, labels) if alignment else (None, None)
     with model.override(mixture=mixture):
-        output = model(features, labels=labels)
+        output = model(features, labels=labels, trunk_states=trunk_states)
     usage = torch.full((model.config.num_experts,), 1 / model.config.num_experts)
     terms = routing_losses(output.gates, usage, expert_losses, coefficients.routing_alignment_tau)
     loss = output.loss + coefficients.load_balance_coef * terms["load_balance"].mean()

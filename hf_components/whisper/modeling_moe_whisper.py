@@ -105,16 +105,17 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
     @merge_with_config_defaults
     @capture_outputs
     def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None,
-                expert_weights: torch.Tensor | None = None, **kwargs) -> MoeEncoderOutput:
+                expert_weights: torch.Tensor | None = None, trunk_states: torch.Tensor | None = None,
+                **kwargs) -> MoeEncoderOutput:
         """Encode and route.
 
         Args:
             input_features: `(batch, num_mel_bins, frames)`, an even number of frames up to 3000.
             attention_mask: `(batch, frames)`, tells the router where padding starts; found from the features if None.
             expert_weights: `(batch, experts)`, used as given instead of the router's choice.
+            trunk_states: what `trunk` returned for these features, so that it need not be computed again.
         """
-        layer = self.config.router_layer
-        hidden_states = self.run_layers(self.embed_frames(input_features), self.layers[:layer], **kwargs)
+        hidden_states = self.trunk(input_features, **kwargs) if trunk_states is None else trunk_states
         router_logits = self.router(pool_real_frames(hidden_states, count_real_frames(input_features, attention_mask)))
         gates = self.gates(router_logits)
         if expert_weights is None:
@@ -131,11 +132,15 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
             mixture_weights, weights = self.active_experts(weights, all_experts=expert_weights is not None)
             hidden_states = hidden_states.repeat_interleave(weights.shape[1], dim=0)  # (batch * k, positions, d_model)
         self.state.set(weights)
-        hidden_states = self.layer_norm(self.run_layers(hidden_states, self.layers[layer:], **kwargs))
+        hidden_states = self.layer_norm(self.run_layers(hidden_states, self.layers[self.config.router_layer :], **kwargs))
         if mixture_weights is not None:
             hidden_states = hidden_states.unflatten(0, mixture_weights.shape)
         return MoeEncoderOutput(last_hidden_state=hidden_states, expert_weights=weights, mixture_weights=mixture_weights,
                                 router_logits=router_logits, gates=gates)
+
+    def trunk(self, input_features: torch.Tensor, **kwargs) -> torch.Tensor:
+        """States after `router_layer` layers, `(batch, positions, d_model)`: below it all experts are alike."""
+        return self.run_layers(self.embed_frames(input_features), self.layers[: self.config.router_layer], **kwargs)
 
     def gates(self, router_logits: torch.Tensor) -> torch.Tensor:
         """Softmax at the configured temperature, with noise and the usage floor in training, `(batch, experts)`."""
@@ -192,14 +197,14 @@ class MoeWhisperModel(MoeWhisperPreTrainedModel, WhisperModel):
 
     def forward(self, input_features=None, attention_mask=None, decoder_input_ids=None, decoder_attention_mask=None,
                 encoder_outputs=None, past_key_values=None, decoder_inputs_embeds=None, decoder_position_ids=None,
-                use_cache=None, expert_weights=None, **kwargs) -> MoeSeq2SeqModelOutput:
+                use_cache=None, expert_weights=None, trunk_states=None, **kwargs) -> MoeSeq2SeqModelOutput:
         if encoder_outputs is None:
             if self.training and self.config.apply_spec_augment:
                 frames = torch.arange(input_features.shape[-1], device=input_features.device)
                 attention_mask = (frames < count_real_frames(input_features, attention_mask)[:, None]).long()
                 input_features = self._mask_input_features(input_features.clone(), attention_mask)
             encoder_outputs = self.encoder(input_features, attention_mask=attention_mask, expert_weights=expert_weights,
-                                           **kwargs)
+                                           trunk_states=trunk_states, **kwargs)
         if not isinstance(encoder_outputs, MoeEncoderOutput):
             raise ValueError("`encoder_outputs` must come from this model's own encoder, which routes; "
                              f"got {type(encoder_outputs).__name__}.")
@@ -387,7 +392,7 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
     def forward(self, input_features=None, attention_mask=None, decoder_input_ids=None, labels=None, expert_weights=None,
                 num_items_in_batch=None, decoder_attention_mask=None, encoder_outputs=None, past_key_values=None,
                 decoder_inputs_embeds=None, decoder_position_ids=None, use_cache=None, fit_audio_context=None,
-                **kwargs) -> MoeSeq2SeqLMOutput:
+                trunk_states=None, **kwargs) -> MoeSeq2SeqLMOutput:
         """As stock Whisper, routed.
 
         Args:
@@ -398,6 +403,7 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
             labels: `(batch, tokens)`, -100 is ignored.
             expert_weights: `(batch, experts)`, or one row for all, used as given instead of the router's choice.
             num_items_in_batch: tokens over which `Trainer` averages the loss.
+            trunk_states: what `expert_losses` returned for these features, so that the encoder need not begin again.
         """
         kwargs.pop("return_dict", None)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
@@ -408,7 +414,7 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
             input_features=input_features, attention_mask=attention_mask, decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask, encoder_outputs=encoder_outputs, past_key_values=past_key_values,
             decoder_inputs_embeds=decoder_inputs_embeds, decoder_position_ids=decoder_position_ids, use_cache=use_cache,
-            expert_weights=expert_weights, **kwargs,
+            expert_weights=expert_weights, trunk_states=trunk_states, **kwargs,
         )
         logits = self.proj_out(outputs.last_hidden_state)
         encoded, loss, expert_losses = outputs.encoder_outputs, None, None
@@ -434,23 +440,31 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
 
     @torch.no_grad()
     def expert_losses(self, input_features: torch.Tensor, labels: torch.Tensor,
-                      attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Mean token loss of every utterance under every expert, `(batch, experts)`, without gradients or dropout.
+                      attention_mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Mean token loss of every utterance under every expert, without gradients or dropout.
 
         Call it before the forward that is trained, since it sets the routing state too.
+
+        Returns:
+            losses `(batch, experts)`, and the encoder's `trunk_states` for that forward, None where they would differ there.
         """
         training = [module for module in self.modules() if module.training]
+        trunk = [self.model.encoder.conv1, self.model.encoder.conv2, *self.model.encoder.layers[: self.config.router_layer]]
+        varies = (self.config.dropout or self.config.attention_dropout or self.config.activation_dropout
+                  or self.config.apply_spec_augment or any(p.requires_grad for module in trunk for p in module.parameters()))
         self.eval()
         every = input_features.new_ones(1, self.config.num_experts)
         try:
             with self.override(mixture="logits"):
+                trunk_states = self.model.encoder.trunk(input_features)
                 outputs = self.model(input_features, attention_mask, labels_to_decoder_input(labels, self.config),
-                                     expert_weights=every, use_cache=False)
+                                     expert_weights=every, trunk_states=trunk_states, use_cache=False)
         finally:
             for module in training:
                 module.training = True
         logits = self.proj_out(outputs.last_hidden_state).unflatten(0, (len(labels), -1))
-        return summed_losses(logits.float().log_softmax(-1), labels) / (labels != -100).sum(-1).clamp(min=1)[:, None]
+        losses = summed_losses(logits.float().log_softmax(-1), labels) / (labels != -100).sum(-1).clamp(min=1)[:, None]
+        return losses, None if varies else trunk_states
 
     @contextmanager
     def override(self, **fields):

@@ -28,7 +28,7 @@ def by_hand(routing: str | None, mixture: str) -> dict[str, torch.Tensor]:
         model = tiny_moe(mixture=mixture, experts_per_utterance=2, routing=routing, router_temperature=2.0,
                          min_expert_usage_fraction=0.02 if routing == "soft" else 0.0)
         model.train_only(experts=True, router=True)
-        per_expert = model.expert_losses(batch["input_features"], batch["labels"], batch["attention_mask"])
+        per_expert, _ = model.expert_losses(batch["input_features"], batch["labels"], batch["attention_mask"])
         output = model.train()(**batch)
         terms = routing_losses(output.gates, torch.tensor([0.5, 0.3, 0.2]), per_expert if routing == "soft" else None, 0.1)
         added = 0.5 * terms["load_balance"] - 0.5 * terms["entropy"] + 0.5 * terms.get("alignment", 0)

@@ -103,7 +103,7 @@ def test_expert_losses_are_those_of_each_expert_alone(training, shared_expert):
     model.model.encoder.conv1.eval()  # frozen parts may be in evaluation mode on their own
     modes = [module.training for module in model.modules()]
     features, labels = noise(3, WINDOW), tokens(3, 6)
-    losses = model.expert_losses(features, labels)
+    losses, _ = model.expert_losses(features, labels)
     assert [module.training for module in model.modules()] == modes
     assert (model.config.mixture, model.config.routing) == ("weights", "hard")
     assert losses.shape == (3, EXPERTS) and not losses.requires_grad
@@ -113,6 +113,29 @@ def test_expert_losses_are_those_of_each_expert_alone(training, shared_expert):
             for expert in range(EXPERTS):
                 alone = model(features[row : row + 1], labels=labels[row : row + 1], expert_weights=one_hot(expert)).loss
                 torch.testing.assert_close(losses[row, expert], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_forward_takes_over_the_trunk_of_the_expert_losses(monkeypatch):
+    model = tiny_moe(routing="soft").train()
+    model.train_only(experts=True, router=True)
+    features, labels = noise(3, WINDOW), tokens(3, 6)
+    plain = model(features, labels=labels)
+    _, trunk_states = model.expert_losses(features, labels)
+    monkeypatch.setattr(model.model.encoder, "trunk", None)  # not computed again
+    again = model(features, labels=labels, trunk_states=trunk_states)
+    assert torch.equal(again.loss, plain.loss) and torch.equal(again.gates, plain.gates)
+
+
+def test_no_trunk_is_handed_on_that_training_changes():
+    def handed_on(**config):
+        model = tiny_moe(**config).train()
+        model.train_only(experts=True, router=True)
+        model.model.encoder.conv2.bias.requires_grad_(config == {})
+        return model.expert_losses(noise(1, WINDOW), tokens(1, 6))[1]
+
+    assert handed_on() is None  # trained
+    assert handed_on(dropout=0.1) is None and handed_on(apply_spec_augment=True) is None
+    assert handed_on(routing="soft") is not None
 
 
 def test_expert_losses_restore_the_model_after_an_error():
@@ -137,7 +160,7 @@ def test_training_loss_of_the_logits_mixture(routing):
     features, labels = noise(3, WINDOW), tokens(3, 6)
     output = model(features, labels=labels)
     lengths = (labels != -100).sum(-1)
-    per_expert = model.expert_losses(features, labels)  # (batch, experts)
+    per_expert, _ = model.expert_losses(features, labels)  # (batch, experts)
     expected = (output.expert_weights * per_expert * lengths[:, None]).sum() / lengths.sum()
     torch.testing.assert_close(output.loss, expected, atol=1e-4, rtol=1e-4)
     scaled = model(features, labels=labels, num_items_in_batch=torch.tensor(70)).loss
