@@ -130,11 +130,15 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
             if not bool(weights.any(-1).all()):
                 raise ValueError("`expert_weights` must hold at least one positive weight per row to mix probabilities.")
             mixture_weights, weights = self.active_experts(weights, all_experts=expert_weights is not None)
+        above = self.layers[self.config.router_layer :]
+        if mixture_weights is not None and above:
             hidden_states = hidden_states.repeat_interleave(weights.shape[1], dim=0)  # (batch * k, positions, d_model)
         self.state.set(weights)
-        hidden_states = self.layer_norm(self.run_layers(hidden_states, self.layers[self.config.router_layer :], **kwargs))
+        hidden_states = self.layer_norm(self.run_layers(hidden_states, above, **kwargs))
         if mixture_weights is not None:
-            hidden_states = hidden_states.unflatten(0, mixture_weights.shape)
+            k = mixture_weights.shape[1]
+            # Without experts in the encoder all k states of an utterance are one.
+            hidden_states = hidden_states.unflatten(0, (-1, k)) if above else hidden_states[:, None].expand(-1, k, -1, -1)
         return MoeEncoderOutput(last_hidden_state=hidden_states, expert_weights=weights, mixture_weights=mixture_weights,
                                 router_logits=router_logits, gates=gates)
 
@@ -210,7 +214,10 @@ class MoeWhisperModel(MoeWhisperPreTrainedModel, WhisperModel):
                              f"got {type(encoder_outputs).__name__}.")
         encoder_states = encoder_outputs.last_hidden_state
         if encoder_outputs.mixture_weights is not None:
-            encoder_states = encoder_states.flatten(0, 1)  # (batch * k, positions, d_model)
+            # (batch * k, positions, d_model), or (batch, positions, d_model) where routed layers give each expert its row
+            alike = self.config.router_layer == self.config.encoder_layers
+            routed = {"k_proj", "v_proj"} <= set(self.config.target_modules)
+            encoder_states = encoder_states[:, 0] if alike and routed else encoder_states.flatten(0, 1)
             k = encoder_outputs.mixture_weights.shape[1]
             decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, decoder_position_ids = (
                 None if value is None else value.repeat_interleave(k, dim=0)

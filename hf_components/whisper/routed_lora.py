@@ -23,6 +23,7 @@ class RoutingState:
     def __init__(self, shared_expert: bool):
         self.shared_expert = shared_expert
         self.expert_weights: torch.Tensor | None = None  # (rows, slots)
+        self.mixed = 1  # consecutive rows that are one utterance under its several experts
         self._given = self._active = None
         self.stacked: dict[RoutedLinear, tuple[torch.Tensor, ...]] = {}
 
@@ -37,6 +38,7 @@ class RoutingState:
             return
         self._given, self._active, self.stacked = expert_weights, None, {}
         weights = expert_weights.flatten(0, -2)
+        self.mixed = len(weights) // len(expert_weights)
         self.expert_weights = torch.cat([weights, torch.ones_like(weights[:, :1])], dim=1) if self.shared_expert else weights
 
     def active(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,11 +74,16 @@ class RoutedLinear(nn.Linear):
         self.lora_dropout = nn.Dropout(dropout)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`(rows, time, in_features)` to `(rows, time, out_features)`."""
+        """`(rows, time, in_features)` to `(rows, time, out_features)`.
+
+        One row per utterance will do where its experts all hear the same.
+        """
         output = super().forward(hidden_states)
-        weights = self.state.expert_weights
+        weights, mixed = self.state.expert_weights, self.state.mixed
         if weights is None:
             return output
+        if hidden_states.shape[0] * mixed == weights.shape[0] and mixed > 1:
+            output, hidden_states = output.repeat_interleave(mixed, dim=0), hidden_states.repeat_interleave(mixed, dim=0)
         if weights.shape[0] != hidden_states.shape[0]:
             raise RuntimeError(f"{weights.shape[0]} rows of expert weights for {hidden_states.shape[0]} rows of input; "
                                "torch.nn.DataParallel is not supported, use `accelerate launch`")

@@ -69,11 +69,12 @@ def test_routings_agree_where_one_expert_is_left():
 
 
 @pytest.mark.parametrize("routing", ["top_k", "soft", "given"])
-@pytest.mark.parametrize("shared_expert", [False, True])
-def test_logits_mixture_is_the_explicit_ensemble(routing, shared_expert):
+@pytest.mark.parametrize("config", [{}, {"shared_expert": True}, {"router_layer": 3, "shared_expert": True},
+                                    {"router_layer": 3, "target_modules": ["fc1", "q_proj"]}])
+def test_logits_mixture_is_the_explicit_ensemble(routing, config):
     features = noise(3, WINDOW)
     given = torch.tensor([[0.1, 0.2, 0.3, 0.4], [1, 0, 0, 0], [0, 0.5, 0.5, 0]]) if routing == "given" else None
-    model = tiny_moe(routing="hard" if routing == "given" else routing, mixture="logits", shared_expert=shared_expert)
+    model = tiny_moe(routing="hard" if routing == "given" else routing, mixture="logits", **config)
     weights = given if given is not None else routed(routing, model.route(features))
     reference = ExplicitEnsemble.of(model, features, weights)
     ids = torch.tensor([[91, 4, 17, 33]]).expand(3, -1)
@@ -89,7 +90,7 @@ def test_logits_mixture_is_the_explicit_ensemble(routing, shared_expert):
         assert torch.equal(ours.sequences, theirs.sequences)
         if "num_beams" in options:
             torch.testing.assert_close(ours.sequences_scores, theirs.sequences_scores, atol=1e-4, rtol=1e-4)
-    weighted = tiny_moe(routing="soft", mixture="weights").generate(features, expert_weights=weights, max_new_tokens=8)
+    weighted = tiny_moe(routing="soft", **config).generate(features, expert_weights=weights, max_new_tokens=8)
     assert not torch.equal(weighted, ours.sequences[::2, 1:])  # the other mixture is another model
 
 
