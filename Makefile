@@ -1,6 +1,7 @@
 # Each target sets up what it needs: the virtual environment, the embedded Whisper, the demo corpus.
 #
 #   make recipe-moe                                  the whole MoE-Whisper pipeline on embedded model and demo corpus
+#   make recipe-children                             Whisper fine-tuned on children's voices, to a packed submission
 #   make recipe-moe DATA=my_corpus MODEL=openai/whisper-small ARGS="--seed 7 --resume"
 
 PYTHON ?= python3
@@ -21,12 +22,12 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup recipe-moe test test-slow lint format clean
+.PHONY: help setup recipe-moe recipe-children test test-slow lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "  %-24s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo "  DATA                     corpus folder (speaker-JSON layout) or Hub id; default: data/demo_speakers"
+	@echo "  DATA                     corpus folder (speaker-JSON, JSONL manifest) or Hub id; default: a demo corpus in data/"
 	@echo "  MODEL                    base Whisper, folder or Hub id; default: models/whisper-tiny.en"
 	@echo "  CONFIG                   the recipe's configuration; default: its quick.yaml"
 	@echo "  OUTPUT                   output folder; default: runs/<recipe>"
@@ -51,9 +52,17 @@ models/whisper-tiny.en: | $(INSTALLED) ## Import the embedded base model from it
 data/demo_speakers: | $(INSTALLED) ## Speak the demo corpus with eSpeak NG
 	$(LAUNCH) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/default.yaml --output_dir $@
 
+data/demo_children: | $(INSTALLED) ## Speak a demo corpus of children's voices
+	$(LAUNCH) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/children.yaml --output_dir $@
+
 recipe-moe: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA),,data/demo_speakers) ## Whisper with a router and LoRA experts, and its benchmark
 	$(LAUNCH) recipes/run_moe_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_moe_pipeline/quick.yaml)" \
 		--data "$(or $(DATA),data/demo_speakers)" --model "$(or $(MODEL),models/whisper-tiny.en)" --output_dir "$(or $(OUTPUT),runs/moe)" $(ARGS)
+
+recipe-children: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA),,data/demo_children) ## Whisper fine-tuned on children's speech, from a JSONL manifest to a submission
+	$(LAUNCH) recipes/run_children_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_children_pipeline/quick.yaml)" \
+		--data "$(or $(DATA),data/demo_children)" --model "$(or $(MODEL),models/whisper-tiny.en)" --output_dir "$(or $(OUTPUT),runs/children)" \
+		$(if $(DATA),,--test_manifest data/demo_children/test/utterance_metadata.jsonl --submission_format data/demo_children/test/submission_format.jsonl) $(ARGS)
 
 test: $(INSTALLED) ## Run the tests that take seconds each; offline
 	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" $(ARGS)
@@ -67,6 +76,6 @@ lint: $(INSTALLED) ## Check the code with ruff
 format: $(INSTALLED) ## Mend what ruff can mend by itself
 	$(BIN)/ruff check --fix .
 
-clean: ## Remove caches, the embedded model and the demo corpus; keep the environment and runs
-	rm -rf build dist .pytest_cache .ruff_cache models/whisper-tiny.en data/demo_speakers
+clean: ## Remove caches, the embedded model and the demo corpora; keep the environment and runs
+	rm -rf build dist .pytest_cache .ruff_cache models/whisper-tiny.en data/demo_speakers data/demo_children
 	find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -r {} +

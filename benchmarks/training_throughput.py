@@ -11,6 +11,7 @@ of the recipe's configurations and others.
 import argparse
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -22,6 +23,7 @@ from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneratio
 
 from benchmarks.side_by_side import Work, compare
 from benchmarks.synthetic import SIZES, clips, transcript, whisper
+from hf_components.asr.whisper import Whisper
 from hf_components.training.data import FULL_CONTEXT_FRAMES, DurationBatchSampler, SpeechCollator
 from hf_components.whisper import DynamicContextWhisper
 
@@ -46,7 +48,8 @@ def main(argv: list[str] | None = None) -> dict:
              for i, (waveform, duration) in enumerate(zip(clips(durations), durations, strict=True))]
     buckets = [[items[draw.index] for draw in draws]
                for draws in DurationBatchSampler(durations, args.batch_size, seed=0, full_context_fraction=0)]
-    collator = SpeechCollator(WhisperFeatureExtractor(), time_masks=2, mel_masks=2)
+    processor = SimpleNamespace(feature_extractor=WhisperFeatureExtractor())
+    collator = SpeechCollator(Whisper(), processor, time_masks=2, mel_masks=2)
     mixed = [{**item, "full_context": True} for item in items[:: args.batches]]  # lengths as the corpus has them
     padded = collator(mixed)
 
@@ -96,7 +99,8 @@ class Training:
 
 def shipped_fractions() -> dict[str, float]:
     configs = ROOT / "recipes" / "configs"
-    given = {path: yaml.safe_load(path.read_text()).get("full_context_fraction") for path in sorted(configs.glob("*/*.yaml"))}
+    given = {path: yaml.safe_load(path.read_text()) for path in sorted(configs.glob("*/*.yaml"))}
+    given = {path: {**values, **values.get("training", {})}.get("full_context_fraction") for path, values in given.items()}
     return {path.relative_to(configs).as_posix(): value for path, value in given.items() if value is not None}
 
 

@@ -1,8 +1,6 @@
-"""Write what a builder yields as a prepared corpus: Parquet with the audio inside, rejections, data card."""
+"""Write what a builder lists as a prepared corpus: Parquet with the audio inside, rejections, records, data card."""
 
 import hashlib
-import json
-import logging
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -11,56 +9,58 @@ from typing import Any
 import pyarrow.dataset
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from dataset_scripts.corpus_builder import CorpusBuilder
-from hf_components.errors import UserError
-
-logger = logging.getLogger(__name__)
+from dataset_scripts.corpus_builder import CorpusBuilder, write_rejected
+from hf_components.corpus import LONG
+from hf_components.stages import write_json
 
 CARD = Path(__file__).parents[1] / "model_cards" / "dataset.md"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+BUILDING = "building"
+PLACES = ("data_dir", "manifest", "samples", "audio_dirs", "val_manifest", "split_file")  # options the card does not print
 
 
-def write_parquet(builder_class: type[CorpusBuilder], folder: Path, *, num_proc: int = 1, shard_megabytes: int = 500,
-                  **options: Any) -> tuple[dict[str, int], dict[str, int]]:
-    """Run a builder and write `data/<split>-00000-of-0000N.parquet` and `rejected.jsonl` below `folder`.
+def write_corpus(builder_class: type[CorpusBuilder], folder: Path, options: dict[str, Any], *, num_proc: int = 1,
+                 shard_megabytes: int = 500, name: str, source: str, license: str | None = None,
+                 language: str | None = None) -> dict[str, Any]:
+    """Run a builder and write `data/<split>-00000-of-0000N.parquet`, `rejected.jsonl`, the builder's records and the card.
 
-    Rows are streamed to disk.
+    Rows are streamed to disk in shards. Run again in a folder where it was killed, with the same options and inputs, it
+    goes on from the finished shards and leaves the same bytes as a run that was never killed.
 
     Args:
-        num_proc: worker processes; each writes its own shards.
-        shard_megabytes: a shard is closed once it has this size.
         options: of the builder.
+        num_proc: worker processes; the result does not depend on it.
+        shard_megabytes: a Parquet file is closed once it has this size.
+        name, source, license, language: for the card.
     Returns:
-        rows per split (a split whose rows were all rejected is not written), and rejected rows per reason.
+        rows per split (a split whose rows were all rejected is not there), rejected and remarked rows per reason, groups
+        (see `summarise`), and the records of the builder.
     Raises:
         UserError: no row is left; and what the builder raises.
     """
-    data, building = folder / "data", folder / "building"
-    for leftover in (data, building):  # of an interrupted run
-        shutil.rmtree(leftover, ignore_errors=True)
-    data.mkdir()
-    builder = builder_class(cache_dir=str(building), **options)
-    output = building / "parquet"
-    builder.download_and_prepare(output, file_format="parquet", max_shard_size=shard_megabytes * 10**6,
-                                 num_proc=num_proc if num_proc > 1 else None)
-    rejected = builder.rejections()
-    rows = {name: info.num_examples for name, info in builder.info.splits.items()}
-    reasons = dict(Counter(row["reason"] for row in rejected).most_common())
-    if not any(rows.values()):
-        found = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-        raise UserError(f"{options['data_dir']} has no usable utterance: {found}; for example {rejected[0]['file']}: "
-                        f"{rejected[0]['detail']}")
-    for split, count in rows.items():
-        shards = sorted(output.glob(f"{builder.dataset_name}-{split}.parquet")) or \
-            sorted(output.glob(f"{builder.dataset_name}-{split}-*.parquet"))
-        for number, shard in enumerate(shards if count else []):
-            shard.replace(data / f"{split}-{number:05d}-of-{len(shards):05d}.parquet")
-    shutil.rmtree(building)
-    with (folder / "rejected.jsonl").open("w") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected)
-    for split in (split for split, count in rows.items() if not count):
-        logger.warning("every row of the split %s was rejected; it is left out", split)
-    return {split: count for split, count in rows.items() if count}, reasons
+    data, building = folder / "data", folder / BUILDING
+    data.mkdir(exist_ok=True)
+    # The inputs are the stage's to compare, so that not all files are read once more for a key of this cache.
+    builder = builder_class(cache_dir=str(building), config_id="default", **options)
+    listing = builder.read_manifests()
+    prepared = builder.write_shards(listing, building / "shards", num_proc, shard_megabytes)
+    for split, files in prepared.files.items():
+        for number, file in enumerate(files):
+            if file.exists():  # else it has been moved before a kill
+                file.replace(data / f"{split}-{number:05d}-of-{len(files):05d}.parquet")
+    write_rejected(folder, prepared.rejected)
+    for record, content in listing.records.items():
+        write_json(folder / f"{record}.json", content)
+    splits = [split for name in listing.splits for split in (name, name + LONG) if split in prepared.rows]
+    metrics = {"rows": {split: prepared.rows[split] for split in splits},
+               "rejected": dict(Counter(row["reason"] for row in prepared.rejected).most_common()),
+               "remarks": {remark: len(ids) for remark, ids in prepared.remarks.items()},
+               "groups": summarise(folder, splits), **listing.records}
+    write_card(folder, metrics, name=name, source=source, license=license, language=language,
+               options={option: value for option, value in options.items() if option not in PLACES},
+               max_duration=builder.config.max_duration)
+    shutil.rmtree(building)  # last, since a run killed before it goes on from what is there
+    return metrics
 
 
 def summarise(folder: Path, splits: list[str]) -> list[dict[str, Any]]:
@@ -75,18 +75,17 @@ def summarise(folder: Path, splits: list[str]) -> list[dict[str, Any]]:
     return table
 
 
-def write_card(folder: Path, table: list[dict], rejected: dict[str, int], *, name: str, source: str,
-               options: dict[str, Any], license: str | None = None, language: str | None = None) -> None:
+def write_card(folder: Path, metrics: dict[str, Any], *, name: str, source: str, options: dict[str, Any],
+               max_duration: float, license: str | None = None, language: str | None = None) -> None:
     """Write `README.md`: metadata by which `load_dataset(folder)` finds the splits, and what is in them."""
-    total = sum(row["utterances"] for row in table)
-    splits = dict.fromkeys(row["split"] for row in table)
+    total, splits = sum(metrics["rows"].values()), list(metrics["rows"])
     metadata = DatasetCardData(
         pretty_name=name, license=license, language=language, task_categories=["automatic-speech-recognition"],
         size_categories=next((size for limit, size in SIZES if total < limit), "n>1M"),
         configs=[{"config_name": "default", "description": f"content {_digest(folder / 'data')}",
                   "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]}])
-    DatasetCard.from_template(metadata, template_path=str(CARD), name=name, source=source, options=options, table=table,
-                              rejected=rejected).save(folder / "README.md")
+    DatasetCard.from_template(metadata, template_path=str(CARD), name=name, source=source, options=options,
+                              max_duration=max_duration, **metrics).save(folder / "README.md")
 
 
 def _digest(folder: Path) -> str:

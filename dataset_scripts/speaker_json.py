@@ -12,8 +12,9 @@ from typing import Any
 
 import datasets
 
-from dataset_scripts.corpus_builder import CorpusBuilder, Utterance
+from dataset_scripts.corpus_builder import CorpusBuilder, Listing
 from dataset_scripts.transcripts import clean_transcript, count_unintelligible
+from dataset_scripts.utterances import Utterance
 from hf_components.errors import UserError
 
 SPLITS = {"Train": "train", "Dev": "dev", "Test": "test"}
@@ -35,7 +36,8 @@ class SpeakerJson(CorpusBuilder):
     VERSION = datasets.Version("1.0.0")
     SOURCE_COLUMNS = {"etiology": datasets.Value("string"), "unintelligible_words": datasets.Value("int32")}
 
-    def read_manifests(self, root: Path) -> dict[str, list[Utterance]]:
+    def read_manifests(self) -> Listing:
+        root = Path(self.config.data_dir).resolve()
         folders = {split: root / name for name, split in SPLITS.items() if (root / name).is_dir()}
         if not folders:
             raise UserError(f"{root} has no folder Train, Dev or Test; the layout is "
@@ -53,7 +55,7 @@ class SpeakerJson(CorpusBuilder):
                                         "not share a speaker, remove one of the two")
                 folder_of_files = PurePosixPath(speaker.relative_to(root).as_posix())
                 listed[split] += _utterances(manifest, speaker.name, folder_of_files, self.config.disfluencies)
-        return listed
+        return Listing(listed)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

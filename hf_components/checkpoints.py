@@ -1,46 +1,89 @@
-"""Load Whisper checkpoints by folder or Hub id, with errors that say what to do."""
+"""Load checkpoints by folder or Hub id, with errors that say what to do."""
 
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
-from transformers import WhisperProcessor
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin, WhisperProcessor
 
 from hf_components.errors import UserError
 from hf_components.stages import read_proof
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
+UNUSED_IN_INFERENCE = "masked_spec_embed"  # SpecAugment's vector of wav2vec2 and its kin; published checkpoints lack it
 
-def load_whisper(name_or_path: str, language: str = "en") -> tuple[DynamicContextWhisper, WhisperProcessor]:
-    """A Whisper of any audio context and its processor, in evaluation mode on this process's device.
+
+def load_whisper(name_or_path: str, language: str = "en", dtype: torch.dtype = torch.float32
+                 ) -> tuple[DynamicContextWhisper, WhisperProcessor]:
+    """A Whisper and its processor, in evaluation mode on this process's device.
+
+    It hears 30 s unless its configuration names an `audio_context` and `min_audio_context` that it was trained for.
 
     Args:
         language: code such as "en"; a multilingual checkpoint then trains and decodes with the prompt "transcribe this
             language" instead of guessing it for each clip. English-only ones have no such prompt.
+        dtype: of the weights.
     Raises:
         UserError: there is no such checkpoint, or it is not a Whisper.
     """
-    model, processor = _load(DynamicContextWhisper, name_or_path)
-    if getattr(model.generation_config, "is_multilingual", False):
-        if f"<|{language}|>" not in model.generation_config.lang_to_id:
-            raise UserError(f"--language must be a code that {name_or_path} knows, such as en; got {language!r}")
-        processor.tokenizer.set_prefix_tokens(language=language, task="transcribe", predict_timestamps=False)
-        model.generation_config.language, model.generation_config.task = language, "transcribe"
+    model = load_model(DynamicContextWhisper, name_or_path, dtype)
+    fields = model.config.to_dict()
+    if "audio_context" in fields and "num_experts" not in fields:  # a mixture loaded so is its base, never trained short
+        model.set_audio_context(fields["audio_context"], fields["min_audio_context"])
+    processor = load_processor(name_or_path)
+    prompt_language(model, processor, language)
     return model, processor
 
 
-def load_moe_whisper(name_or_path: str) -> tuple[MoeWhisperForConditionalGeneration, WhisperProcessor]:
-    """A MoE-Whisper and its processor, as `load_whisper`."""
-    return _load(MoeWhisperForConditionalGeneration, name_or_path)
+def load_moe_whisper(name_or_path: str, dtype: torch.dtype = torch.float32
+                     ) -> tuple[MoeWhisperForConditionalGeneration, WhisperProcessor]:
+    """A MoE-Whisper and its processor, as `load_whisper`, prompted as it was saved."""
+    return load_model(MoeWhisperForConditionalGeneration, name_or_path, dtype), load_processor(name_or_path)
 
 
-def load_processor(name_or_path: str) -> WhisperProcessor:
-    """The processor of a Whisper checkpoint."""
+def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, language: str) -> None:
+    """Have a multilingual Whisper train and decode with the prompt "transcribe this language".
+
+    Raises:
+        UserError: the checkpoint does not know the language.
+    """
+    generation = model.generation_config
+    if getattr(generation, "is_multilingual", False):
+        if f"<|{language}|>" not in generation.lang_to_id:
+            raise UserError(f"--language must be a code that {model.name_or_path} knows, such as en; got {language!r}")
+        processor.tokenizer.set_prefix_tokens(language=language, task="transcribe", predict_timestamps=False)
+        generation.language, generation.task = language, "transcribe"
+        generation.forced_decoder_ids = model.config.forced_decoder_ids = None  # older checkpoints' way to say another prompt
+
+
+def load_processor(name_or_path: str, processor_class: type = WhisperProcessor) -> ProcessorMixin:
+    """The processor of a checkpoint, a Whisper's unless told."""
     try:
-        return WhisperProcessor.from_pretrained(name_or_path)
+        return processor_class.from_pretrained(name_or_path)
+    except (OSError, ValueError, ImportError) as error:
+        kind = "Whisper " if processor_class is WhisperProcessor else ""
+        raise UserError(f"{name_or_path} has no {kind}processor: {_first_line(error)}") from error
+
+
+def read_config(name_or_path: str) -> dict:
+    """The fields of a checkpoint's `config.json`, whatever its model.
+
+    Raises:
+        UserError: there is no such checkpoint, or it is an adapter alone.
+    """
+    _check_there(name_or_path)
+    folder = Path(name_or_path)
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        raise UserError(f"{name_or_path} holds an adapter and no model: give its base model, and --adapter {name_or_path}")
+    try:
+        fields, _ = PreTrainedConfig.get_config_dict(name_or_path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{name_or_path} has no Whisper processor: {_first_line(error)}") from error
+        raise UserError(f"{name_or_path} is not a checkpoint that can be loaded: {_first_line(error)}") from error
+    if "model_type" not in fields:  # also what a folder without a configuration gives
+        raise UserError(f"{name_or_path} is not a checkpoint that can be loaded: it has no config.json with a model_type")
+    return fields
 
 
 def base_model_id(name_or_path: str) -> str:
@@ -49,16 +92,45 @@ def base_model_id(name_or_path: str) -> str:
     return (proof["metrics"].get("hub_id") if proof else None) or name_or_path
 
 
-def _load(cls, name_or_path: str):
-    if name_or_path.startswith((".", "/", "models/")) and not Path(name_or_path).exists():
-        raise UserError(f"there is no checkpoint at {name_or_path}; recipes/import_whisper.py makes models/whisper-tiny.en")
+def load_model(model_class: type, name_or_path: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A model, in evaluation mode on this process's device.
+
+    Args:
+        model_class: model or auto class of transformers.
+    Raises:
+        UserError: there is no such checkpoint, or it lacks weights of this class.
+    """
+    _check_there(name_or_path)
     try:
-        model, found = cls.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
+        model, found = model_class.from_pretrained(name_or_path, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{name_or_path} is not a checkpoint that can be loaded: {_first_line(error)}") from error
-    if found["missing_keys"]:  # transformers would fill them with random numbers
-        raise UserError(f"{name_or_path} is not a checkpoint of {cls.__name__}: it lacks {min(found['missing_keys'])}")
-    return model.to(PartialState().device).eval(), load_processor(name_or_path)
+    missing = [name for name in found["missing_keys"] if not name.endswith(UNUSED_IN_INFERENCE)]
+    if missing:  # transformers would fill them with random numbers
+        raise UserError(f"{name_or_path} is not a checkpoint of {type(model).__name__}: it lacks {min(missing)}")
+    return model.to(PartialState().device).eval()
+
+
+def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
+    """The model with a PEFT LoRA merged into its weights, which costs nothing when transcribing.
+
+    Raises:
+        UserError: there is no such adapter, or it is of another model.
+    """
+    name = model.name_or_path
+    try:
+        adapted = PeftModel(model, PeftConfig.from_pretrained(adapter))
+        found = adapted.load_adapter(adapter, adapted.active_adapter)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"{adapter} is not an adapter of {name}: {_first_line(error)}") from error
+    if strangers := [*found.unexpected_keys, *found.missing_keys]:  # of which PEFT would only warn
+        raise UserError(f"{adapter} is not an adapter of {name}: one of the two has no {min(strangers)}")
+    return adapted.merge_and_unload()
+
+
+def _check_there(name_or_path: str) -> None:
+    if name_or_path.startswith((".", "/", "models/")) and not Path(name_or_path).exists():
+        raise UserError(f"there is no checkpoint at {name_or_path}; recipes/import_whisper.py makes models/whisper-tiny.en")
 
 
 def _first_line(error: Exception) -> str:

@@ -67,12 +67,15 @@ def sample_rows(corpus: Dataset, size: int, seed: int) -> Dataset:
 
 
 def describe_corpus(path_or_hub_id: str | Path, data_config_override: str | None = None) -> dict:
-    """Rows per split, hours in all, and rejected rows per reason where the corpus lies on this disk."""
+    """Rows per split and hours in all; where the corpus lies on this disk also rejected rows per reason, and the names of
+    external data in it, None if its preparation recorded none."""
     corpus = load_corpus(path_or_hub_id, data_config_override=data_config_override)
     rejected = Path(path_or_hub_id) / "rejected.jsonl"
+    provenance = Path(path_or_hub_id) / "provenance.json"
     reasons = [json.loads(line)["reason"] for line in rejected.read_text().splitlines()] if rejected.exists() else []
     return {"name": Path(path_or_hub_id).name, "rows": {name: len(rows) for name, rows in corpus.items()},
-            "hours": sum(sum(rows["duration"]) for rows in corpus.values()) / 3600, "rejected": dict(Counter(reasons))}
+            "hours": sum(sum(rows["duration"]) for rows in corpus.values()) / 3600, "rejected": dict(Counter(reasons)),
+            "external_data": json.loads(provenance.read_text())["external_data"] if provenance.exists() else None}
 
 
 def _load(path_or_hub_id: str | Path) -> DatasetDict:

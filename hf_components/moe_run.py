@@ -5,11 +5,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hf_components.errors import UserError
+from hf_components.training.arguments import UNSELECTED
 
 logger = logging.getLogger(__name__)
 
 EPOCHS = {"quick": (4, 0.5, 1), "full": (4, 2, 4)}  # of the shared LoRA, of all experts, of joint training
 FURTHER_RATE = {"quick": 3e-4, "full": 1.5e-4}  # learning rate of what goes on from the shared LoRA
+# Of the full fine-tuning that a mixture is compared with: batches and warm-up as the mixture's, and no more selected on dev.
+RIVAL = {"quick": UNSELECTED, "full": {**UNSELECTED, "per_device_train_batch_size": 16, "gradient_accumulation_steps": 2,
+                                       "warmup_steps": 0.1}}
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -73,6 +73,31 @@ def stage_words(flags: Mapping[str, Any], names: Mapping[str, str], passed_on: A
         elif value is not None:
             words.append(f"--{flag}={value}")
     return words
+
+
+def stage_runner(configs: Path, quick: Collection[ModuleType], output_dir: Path, passed_on: Any, names: PassedOn,
+                 options: Mapping[str, list[str]], **everywhere: Any) -> Callable[..., dict]:
+    """A function `run(stage, folder, **flags)` that runs a stage of a pipeline and returns its metrics.
+
+    The stage starts from its own configuration. Over that go, each over the one before: options for the recipe, what the
+    pipeline sets, flags passed on, options for the folder.
+
+    Args:
+        configs: folder of the recipes' configurations.
+        quick: stages that start from `quick.yaml`; the others do from `default.yaml`.
+        output_dir: of the run; a stage with an `output_dir` gets `<output_dir>/<folder>`.
+        passed_on, names: see `passed_on_arguments`.
+        options: what `stage_options` returned.
+        everywhere: flags that every stage gets that has them.
+    """
+    def run(stage: ModuleType, folder: str, **flags: Any) -> dict:
+        recipe, size = stage.__name__.rsplit(".", 1)[-1], "quick" if stage in quick else "default"
+        common = {flag: value for flag, value in {"output_dir": output_dir / folder, **everywhere}.items()
+                  if flag in _fields(stage)}
+        return stage.main(["--config", str(configs / recipe / f"{size}.yaml"), *options.get(recipe, []),
+                           *stage_words({**flags, **common}, names.get(stage, {}), passed_on), *options.get(folder, [])])
+
+    return run
 
 
 def finish_pipeline(output_dir: Path, results: dict, release: Callable[[Path, Path, dict], dict], *, config: Any,

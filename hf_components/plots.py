@@ -1,6 +1,7 @@
 """Plots as PNG, by matplotlib's object interface: no window system and no global state."""
 
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -73,15 +74,23 @@ def plot_curves(file: str | Path, curves: dict[str, Sequence[float]], x_label: s
 
 
 def plot_bars(file: str | Path, series: dict[str, Sequence[float]], categories: Sequence[str], y_label: str,
-              title: str) -> None:
-    """Draw grouped bars, one group per category and one bar per series, each with its value, into a PNG."""
+              title: str, intervals: dict[str, Sequence[Sequence[float] | None]] | None = None) -> None:
+    """Draw grouped bars, one group per category and one bar per series, each with its value, into a PNG.
+
+    Args:
+        intervals: [low, high] around each value, None where there is none, drawn as a line.
+    """
     width = 0.8 / len(series)
     figure = Figure(figsize=(max(7.0, 0.55 * len(series) * len(categories)), 4.2), layout="constrained")
     axes = figure.subplots()
     for i, (name, values) in enumerate(series.items()):
         positions = np.arange(len(categories)) + (i - (len(series) - 1) / 2) * width
-        bars = axes.bar(positions, values, 0.92 * width, label=name, color=PALETTE[i % len(PALETTE)])
-        axes.bar_label(bars, fmt="%.0f", fontsize=7)
+        axes.bar(positions, values, 0.92 * width, label=name, color=PALETTE[i % len(PALETTE)])
+        bounds = [of or (value, value) for value, of in zip(values, intervals[name] if intervals else repeat(None),
+                                                                   strict=False)]
+        axes.vlines(positions, *zip(*bounds, strict=True), color="0.25", linewidth=1)
+        for position, value, (_, high) in zip(positions, values, bounds, strict=True):
+            axes.text(position, max(value, high), f"{value:.0f}", fontsize=7, ha="center", va="bottom")
     axes.set(ylabel=y_label, title=title, xticks=range(len(categories)))
     axes.set_xticklabels(categories)
     axes.legend(frameon=False, fontsize=8, ncols=min(3, len(series)), loc="upper center", bbox_to_anchor=(0.5, -0.08))

@@ -82,7 +82,7 @@ def sample(ids: Sequence[str], groups: Sequence[str], sampling: str = "random", 
     """
     check_sampling(sampling, percent, max_samples)
     size = min(max(round(len(ids) * percent / 100), 1), max_samples or len(ids), len(ids))
-    ranked = sorted(range(len(ids)), key=lambda index: (_rank(seed, ids[index]), index))
+    ranked = sorted(range(len(ids)), key=lambda index: (rank(seed, ids[index]), index))
     if sampling == "random":
         return sorted(ranked[:size])
     members: dict[str, list[int]] = {}
@@ -106,5 +106,6 @@ def _share(counts: dict[str, int], size: int) -> dict[str, int]:
     return sizes
 
 
-def _rank(seed: int, utterance_id: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{utterance_id}".encode()).digest()
+def rank(seed: int, name: str) -> bytes:
+    """The place of a name in a random order that depends on `seed` and the name alone."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()

@@ -35,7 +35,7 @@ NAMED_FILES = 5  # changed source files that a warning names
 # Fields that change how a stage runs or where it writes, not what it computes.
 NOT_PART_OF_RESULT = {"output_dir", "resume", "log_file", "logging_dir", "num_workers", "num_proc", "dataloader_num_workers",
                       "report_to", "push_to_hub", "hub_model_id", "hub_token", "disable_tqdm", "run_name", "plot", "no_plot",
-                      "rebase_output_dir"}
+                      "rebase_output_dir", "force_restart"}
 
 
 def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config: Any,
@@ -61,8 +61,7 @@ def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config
     output_dir = Path(output_dir)
     if output_dir.name in ("", "..") or (output_dir.exists() and not output_dir.is_dir()):
         raise UserError(f"--output_dir must name a folder that may be replaced, got {output_dir}; choose one")
-    # Long, since the others wait while the main process works alone.
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(hours=12))
+    state = join_processes()
     resolved, inputs = _plain(config), [str(path) for path in inputs]
     stage = {"identity": {"config": _result_relevant(resolved, inputs), "inputs": _fingerprints(inputs),
                           "code_version": importlib.metadata.version("underheard")},
@@ -104,6 +103,12 @@ def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config
     proof = read_proof(output_dir)
     logger.info("%s written in %.0f s", output_dir, proof["seconds"])
     return proof["metrics"]
+
+
+def join_processes() -> PartialState:
+    """The processes that the launcher started for this run; called before anything else asks for them."""
+    # Long, since the others wait while the main process works alone.
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(hours=12))
 
 
 def read_proof(folder: str | Path) -> dict | None:

@@ -1,4 +1,6 @@
-"""Transcribe a corpus with a Whisper: batches of like duration, split over processes, text in corpus order."""
+"""Transcribe a corpus with any speech recogniser: batches of like duration, split over processes, text in corpus order."""
+
+from collections.abc import Sequence
 
 import datasets
 import numpy as np
@@ -6,13 +8,10 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, WhisperProcessor
+from transformers import PreTrainedModel, ProcessorMixin
 
-from hf_components.audio import log_mel
+from hf_components.asr.families import family_of
 from hf_components.corpus import waveforms
-from hf_components.errors import UserError
-
-TASK_TOKENS = 4  # at most: start, language, task, no timestamps
 
 
 def duration_batches(durations: list[float], batch_size: int) -> list[list[int]]:
@@ -21,35 +20,43 @@ def duration_batches(durations: list[float], batch_size: int) -> list[list[int]]
     return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
 
 
+def seconds_batches(seconds: Sequence[float], batch_seconds: float) -> list[list[int]]:
+    """Indices in batches that padded to their longest are at most `batch_seconds` (or one alone), the longest first."""
+    order = np.argsort(-np.asarray(seconds), kind="stable").tolist()
+    batches = []
+    while order:
+        size = max(1, int(batch_seconds // seconds[order[0]]))
+        batches.append(order[:size])
+        order = order[size:]
+    return batches
+
+
 @torch.inference_mode()
-def transcribe(model: PreTrainedModel, processor: WhisperProcessor, corpus: datasets.Dataset, *, batch_size: int = 16,
+def transcribe(model: PreTrainedModel, processor: ProcessorMixin, corpus: datasets.Dataset, *, batch_size: int = 16,
                expert_weights: torch.Tensor | None = None, max_new_tokens: int = 225, num_beams: int = 1,
-               description: str = "transcribing") -> list[str]:
+               language: str = "en", description: str = "transcribing") -> list[str]:
     """Transcripts of a corpus, in its order; each process does its share and all return the whole.
 
     Args:
-        model: a Whisper of `hf_components.whisper`; its audio context decides how far features are padded.
+        model: of any family of `hf_components.asr`. A Whisper's audio context decides how far features are padded.
         corpus: rows of the data contract, at most 30 s each, audio not decoded.
         batch_size: utterances per batch and process.
         expert_weights: `(utterances, experts)`, overrides the router of a MoE-Whisper.
         max_new_tokens: bound on each transcript; a looping decoder stops there.
+        language: code such as "en", for families that are prompted with each request; a Whisper is when it is loaded.
     Raises:
-        UserError: the decoder has fewer positions than that.
+        UserError: no family serves the model, or it cannot decode with these settings.
     """
-    longest = model.config.max_target_positions - TASK_TOKENS
-    if not 1 <= max_new_tokens <= longest:
-        raise UserError(f"max_new_tokens must lie in [1, {longest}] with this decoder's positions, got {max_new_tokens}")
-    state = PartialState()
+    family, state = family_of(model), PartialState()
     was_training = model.training
     model.eval()
     batches = duration_batches(corpus["duration"], batch_size)[state.process_index :: state.num_processes]
     texts: list[tuple[int, str]] = []
     for indices in tqdm(batches, desc=description, unit="batch", disable=not state.is_main_process):
-        features = log_mel(processor.feature_extractor, waveforms(corpus.select(indices)))
-        routing = {} if expert_weights is None else {"expert_weights": expert_weights[indices].to(model.device)}
-        features = features.to(model.device, model.dtype)
-        tokens = model.generate(features, max_new_tokens=max_new_tokens, num_beams=num_beams, **routing)
-        texts += zip(indices, processor.batch_decode(tokens, skip_special_tokens=True), strict=True)
+        inputs = family.inputs(processor, waveforms(corpus.select(indices)), language=language)
+        routing = {} if expert_weights is None else {"expert_weights": expert_weights[indices]}
+        written = family.decode(model, processor, inputs, max_new_tokens=max_new_tokens, num_beams=num_beams, **routing)
+        texts += zip(indices, written, strict=True)
     model.train(was_training)
     if state.num_processes > 1:
         texts = gather_object(texts)

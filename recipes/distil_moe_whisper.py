@@ -24,6 +24,7 @@ from hf_components.training.arguments import TrainingRecipeArguments
 from hf_components.training.data import drop_long_transcripts, load_training_rows
 from hf_components.training.distillation import DistillationArguments, DistillationTrainer
 from hf_components.training.report import save_history
+from hf_components.training.teacher import Teacher
 
 
 @dataclass(kw_only=True)
@@ -60,8 +61,8 @@ def produce(args: Arguments, training_args: DistillationArguments, folder: Path)
     student.model.encoder.embed_positions.requires_grad_(False)  # sinusoids, as Whisper's own training keeps them
 
     training_args.output_dir = str(folder / "checkpoints")
-    train = drop_long_transcripts(train, processor, student.config.max_target_positions)
-    trainer = DistillationTrainer(student, training_args, processor, train, evaluated, teacher=teacher)
+    train = drop_long_transcripts(train, student, processor)
+    trainer = DistillationTrainer(student, training_args, processor, train, evaluated, teacher=Teacher(teacher))
     trainer.train(resume_from_checkpoint=args.resume)
     student = trainer.whole_model()
     if trainer.is_world_process_zero():

@@ -1,61 +1,142 @@
-"""Fine-tune all of a Whisper, or all but its encoder, on a prepared corpus.
+"""Fine-tune a Whisper: all of it, all but its encoder, or a LoRA, on a prepared corpus or a JSONL manifest.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/finetune_whisper.py --config recipes/configs/finetune_whisper/default.yaml \\
-    --corpus data/prepared --output_dir runs/full
+    --train_manifest data/train_word_transcripts.jsonl --audio_dirs data/audio_0 data/audio_1 data/audio_2 \\
+    --output_dir runs/whisper-small
 """
 
-from dataclasses import dataclass, field
+import copy
+import json
+import os
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from transformers import set_seed
 
+from dataset_scripts.jsonl_manifest import JsonlManifest, JsonlManifestConfig
+from dataset_scripts.prepared import write_corpus
 from hf_components.arguments import parse_arguments
 from hf_components.checkpoints import load_whisper
-from hf_components.ctranslate2_import import save_processor
+from hf_components.corpus import sample_rows
+from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage
-from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments
+from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments, warn_of_learning_rate
 from hf_components.training.data import drop_long_transcripts, load_training_rows
+from hf_components.training.filtering import FilterArguments, filter_by_transcripts
+from hf_components.training.kl_to_base import KlToBaseArguments, speech_trainer
+from hf_components.training.lora import LoraArguments, add_lora, save_lora
 from hf_components.training.report import save_history
-from hf_components.training.trainer import SpeechTrainer
+from hf_components.training.saving import save_whisper
+from hf_components.training.teacher import BaseOfAdapter, Teacher
+
+DEBUG_SAMPLES = {"train": 100, "validation": 20}
 
 
 @dataclass(kw_only=True)
 class Arguments(TrainingRecipeArguments):
+    corpus: str | None = field(default=None, metadata={"help": "prepared corpus: folder or Hub id"})
+    finetuning: Literal["full", "lora"] = field(default="full", metadata={
+        "help": "train all weights, or a LoRA: the adapter goes to <output_dir>/adapter, merged to <output_dir>/model"})
     freeze_encoder: bool = field(default=False, metadata={"help": "train the decoder alone"})
+    audio_context: Literal["dynamic", "full"] = field(default="dynamic", metadata={
+        "help": "what the encoder hears in training and evaluation: as much as there is audio, or always 30 s"})
+    min_audio_context: int = field(default=200, metadata={
+        "help": "mel frames of 10 ms that a dynamic context has at least; the saved model keeps both settings"})
+    resume: bool = field(default=True, metadata={"help": "keep a finished result, continue an interrupted one"})
+    force_restart: bool = field(default=False, metadata={"help": "start from nothing, whatever is there"})
+    debug_run: bool = field(default=False, metadata={
+        "help": f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on {DEBUG_SAMPLES['validation']}",
+        "aliases": ["--debug"]})
 
 
-ARGUMENTS = (Arguments, SpeechTrainingArguments)
+@dataclass
+class ManifestArguments:
+    """A corpus that is not prepared yet; it is, in <output_dir>_corpus."""
+
+    train_manifest: str | None = field(default=None, metadata={"help": "JSONL manifest, instead of --corpus"})
+    audio_dirs: list[str] = field(default_factory=list, metadata={
+        "help": "folders to search for its audio; by default the manifest's own and those in it"})
+    val_manifest: str | None = field(default=None, metadata={"help": "JSONL manifest of validation data, of other speakers"})
+    val_ratio: float = field(default=0.1, metadata={"help": "share of the rows for validation, without val_manifest"})
+    stratify_by: str = field(default="age_bucket", metadata={
+        "help": "column whose values have the same share in validation: age_bucket, session_id, none"})
+    split_seed: int = field(default=42, metadata={"help": "seed of the division into training and validation"})
+
+
+ARGUMENTS = (Arguments, ManifestArguments, FilterArguments, LoraArguments, KlToBaseArguments, SpeechTrainingArguments)
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
-    return run_stage(training_args.output_dir, lambda folder: produce(args, training_args, folder),
-                     config=(args, training_args, {"processes": training_args.world_size}), resume=args.resume,
-                     archive=training_args.rebase_output_dir,
-                     inputs=[args.corpus, args.base_model])
+    args, manifest, *others, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
+    args.resume = args.resume and not args.force_restart
+    if (args.corpus is None) == (manifest.train_manifest is None):
+        raise UserError(f"give either --corpus or --train_manifest, got {args.corpus} and {manifest.train_manifest}")
+    warn_of_learning_rate(training_args, args.finetuning)
+    if args.debug_run:
+        training_args.num_train_epochs = 1
+    if args.audio_context == "full":
+        training_args.full_context_fraction = 1.0
+    if manifest.train_manifest:
+        args.corpus = prepare(args, manifest, training_args.output_dir)
+    filters = others[0]
+    inputs = [path for path in (args.corpus, args.base_model, filters.filter_transcripts, training_args.noise_dir) if path]
+    return run_stage(training_args.output_dir, lambda folder: produce(args, *others, training_args, folder),
+                     config=(args, *others, training_args, {"processes": training_args.world_size}), inputs=inputs,
+                     resume=args.resume, archive=training_args.rebase_output_dir)
 
 
-def produce(args: Arguments, training_args: SpeechTrainingArguments, folder: Path) -> dict:
+def prepare(args: Arguments, manifest: ManifestArguments, output_dir: str) -> str:
+    """The prepared form of a manifest's corpus; kept from an earlier run if nothing has changed."""
+    folder = f"{output_dir.rstrip('/')}{'_debug' if args.debug_run else ''}_corpus"
+    options = {**asdict(manifest), "manifest": manifest.train_manifest, "audio_dirs": manifest.audio_dirs or None,
+               "max_samples": DEBUG_SAMPLES["train"] if args.debug_run else None}
+    del options["train_manifest"]
+    name = Path(manifest.train_manifest).stem
+    run_stage(folder, lambda work: write_corpus(JsonlManifest, work, options, num_proc=os.cpu_count(), name=name,
+                                                source="jsonl_manifest", language=args.language),
+              config=options, inputs=JsonlManifestConfig(**options).inputs(), resume=True, alone=True)
+    return folder
+
+
+def produce(args: Arguments, filters: FilterArguments, lora_args: LoraArguments, kl: KlToBaseArguments,
+            training_args: SpeechTrainingArguments, folder: Path) -> dict:
     set_seed(training_args.seed)
     train, evaluated = load_training_rows(args, training_args)
+    dropped = []
+    if filters.filter_transcripts:
+        train, dropped = filter_by_transcripts(train, filters.filter_transcripts, filters.filter_max_wer)
+    if args.debug_run:
+        train = sample_rows(train, DEBUG_SAMPLES["train"], training_args.seed)
+        evaluated = evaluated and sample_rows(evaluated, DEBUG_SAMPLES["validation"], training_args.seed)
     model, processor = load_whisper(args.base_model, args.language)
-    model.model.encoder.requires_grad_(not args.freeze_encoder)
-    model.model.encoder.embed_positions.requires_grad_(False)  # sinusoids, as Whisper's own training keeps them
+    train = drop_long_transcripts(train, model, processor)
+    base = Teacher(copy.deepcopy(model)) if kl.kl_to_base_coef and args.finetuning == "full" else None
+    lora = add_lora(model, lora_args, freeze_encoder=args.freeze_encoder) if args.finetuning == "lora" else None
+    if lora is None:
+        model.model.encoder.requires_grad_(not args.freeze_encoder)
+        model.model.encoder.embed_positions.requires_grad_(False)  # sinusoids, as Whisper's own training keeps them
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    model.set_audio_context(args.audio_context, args.min_audio_context)
 
     training_args.output_dir = str(folder / "checkpoints")
-    train = drop_long_transcripts(train, processor, model.config.max_target_positions)
-    trainer = SpeechTrainer(model, training_args, processor, train, evaluated)
+    trainer = speech_trainer(model, training_args, processor, train, evaluated, kl=kl,
+                             teacher=base if lora is None else BaseOfAdapter(lora))
     trainer.train(resume_from_checkpoint=args.resume)
     model = trainer.whole_model()
     if trainer.is_world_process_zero():
-        model.save_pretrained(folder / "model")
-        save_processor(processor, folder / "model")
+        if lora is not None:
+            save_lora(lora, folder / "adapter")
+            model = lora.merge_and_unload()
+        save_whisper(model, processor, folder / "model")
         save_history(trainer, folder, "Fine-tuning", args.plot)
-    return {"train_loss": trainer.last_loss, "steps": trainer.state.global_step,
-            "selected_on": args.eval_split if training_args.load_best_model_at_end else None,
-            "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad)}
+        if filters.filter_transcripts:
+            (folder / "filtered.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in dropped))
+    return {"finetuning": args.finetuning, "train_loss": trainer.last_loss, "steps": trainer.state.global_step,
+            "best_wer": trainer.state.best_metric, "utterances": len(train), "filtered": len(dropped),
+            "selected_on": args.eval_split if training_args.load_best_model_at_end else None, "trained_parameters": trained}
 
 
 if __name__ == "__main__":

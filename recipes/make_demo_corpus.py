@@ -1,4 +1,4 @@
-"""Make a demo corpus spoken by eSpeak NG: four groups of synthetic speakers in the speaker-JSON layout.
+"""Make a demo corpus spoken by eSpeak NG: four groups of speakers, or children of four ages in the layout of JSONL manifests.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/default.yaml
@@ -10,17 +10,23 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from dataset_scripts.demo_children import write_demo_children
 from dataset_scripts.demo_speakers import write_demo_corpus
 from hf_components.arguments import parse_arguments
+from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage
+
+LAYOUTS = {"speakers": write_demo_corpus, "children": write_demo_children}
 
 
 @dataclass
 class Arguments:
+    layout: str = field(default="speakers", metadata={"help": "What to make: speakers (one JSON file each), or children "
+                                                              "(JSONL manifests; Dev is then the folder test/)."})
     output_dir: str = field(default="data/demo_speakers", metadata={"help": "Folder of the corpus."})
-    train_speakers: int = field(default=4, metadata={"help": "Speakers of each of the four groups in Train."})
-    dev_speakers: int = field(default=2, metadata={"help": "Speakers of each group in Dev; none of them is in Train."})
+    train_speakers: int = field(default=4, metadata={"help": "Speakers of each of the four groups or ages in Train."})
+    dev_speakers: int = field(default=2, metadata={"help": "The same in Dev; none of them is in Train."})
     utterances_per_speaker: int = field(default=16, metadata={"help": "Recordings of each speaker, about 2.5 s each."})
     seed: int = field(default=0, metadata={"help": "Decides voices, sentences and noise."})
     resume: bool = field(default=False, metadata={"help": "Skip the work if its result is there and nothing changed."})
@@ -28,10 +34,12 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
+    if args.layout not in LAYOUTS:
+        raise UserError(f"layout must be one of {', '.join(LAYOUTS)}, got {args.layout!r}")
     console = Console(stderr=True)
     metrics = run_stage(
         args.output_dir,
-        lambda folder: {"rows": write_demo_corpus(
+        lambda folder: {"rows": LAYOUTS[args.layout](
             folder, train_speakers=args.train_speakers, dev_speakers=args.dev_speakers,
             utterances_per_speaker=args.utterances_per_speaker, seed=args.seed,
             progress=lambda speakers: track(speakers, "Speaking", console=console))},

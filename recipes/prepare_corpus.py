@@ -3,27 +3,34 @@
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/prepare_corpus.py --config recipes/configs/prepare_corpus/default.yaml \\
     --builder speaker_json --data_dir data/speakers --output_dir data/prepared
+
+For a corpus with JSONL manifests:
+
+    --builder jsonl_manifest --manifest data/train.jsonl --audio_dirs data/audio_0 data/audio_1 --output_dir data/prepared
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-from dataset_scripts import SpeakerJson
-from dataset_scripts.prepared import summarise, write_card, write_parquet
+from datasets import BuilderConfig
+
+from dataset_scripts import JsonlManifest, SpeakerJson
+from dataset_scripts.corpus_builder import CorpusBuilder
+from dataset_scripts.prepared import write_corpus
 from hf_components.arguments import parse_arguments
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage
 
-BUILDERS = {"speaker_json": SpeakerJson}
-BUILDER_OPTIONS = ("sampling", "percent", "max_samples", "seed", "disfluencies", "min_duration", "max_duration")
+BUILDERS = {"speaker_json": SpeakerJson, "jsonl_manifest": JsonlManifest}
 
 
 @dataclass
 class Arguments:
-    data_dir: str = field(metadata={"help": "folder of the source corpus"})
     output_dir: str = field(metadata={"help": "folder of the prepared corpus"})
+    data_dir: str | None = field(default=None, metadata={"help": "folder of the source corpus; by default the manifest's"})
     builder: str = field(default="speaker_json", metadata={"help": f"source layout: {', '.join(BUILDERS)}"})
     sampling: str = field(default="random", metadata={"help": "random, or stratified: keep the share of every group"})
     percent: float = field(default=100.0, metadata={"help": "share of each split to take, in (0, 100]"})
@@ -32,12 +39,27 @@ class Arguments:
     disfluencies: str = field(default="keep", metadata={"help": "keep or drop words in (parentheses)"})
     min_duration: float = field(default=0.0, metadata={"help": "seconds; shorter recordings are rejected"})
     max_duration: float = field(default=30.0, metadata={"help": "seconds; longer recordings go whole to <split>_long"})
+    manifest: str | None = field(default=None, metadata={"aliases": ["--train_manifest"], "help": "jsonl_manifest: the "
+                                 "file; by default the one *.jsonl in data_dir"})
+    audio_dirs: list[str] | None = field(default=None, metadata={"help": "jsonl_manifest: folders to search for audio; by "
+                                                                         "default data_dir and its sub-folders"})
+    val_manifest: str | None = field(default=None, metadata={"help": "jsonl_manifest: rows of dev; all others are for train"})
+    split_file: str | None = field(default=None, metadata={"help": "jsonl_manifest: splits.json of a prepared corpus, to "
+                                                                   "divide the children as there"})
+    val_ratio: float = field(default=0.1, metadata={"help": "jsonl_manifest: share of the rows for dev, by child; in [0, 1)"})
+    stratify_by: str = field(default="age_bucket", metadata={"help": "jsonl_manifest: age_bucket, or none"})
+    split_seed: int = field(default=42, metadata={"help": "jsonl_manifest: seed of the division into train and dev"})
+    fields: list[str] | None = field(default=None, metadata={"help": "jsonl_manifest: OURS=THEIRS for every field that the "
+                                                                     "manifest calls otherwise"})
+    require_text: bool = field(default=True, metadata={"help": "jsonl_manifest: reject rows without a transcript"})
+    external_data: list[str] | None = field(default=None, metadata={"help": "jsonl_manifest: names of data from elsewhere "
+                                                                            "in the manifest, for the card"})
     name: str | None = field(default=None, metadata={"help": "name on the data card; the source folder's by default"})
     license: str | None = field(default=None, metadata={"help": "licence for the data card, such as cc-by-4.0"})
     language: str | None = field(default=None, metadata={"help": "language for the data card, such as en"})
     shard_megabytes: int = field(default=500, metadata={"help": "a Parquet file is closed once it has this size"})
     num_proc: int | None = field(default=None, metadata={"help": "worker processes; one per core by default"})
-    resume: bool = field(default=False, metadata={"help": "keep the result if nothing has changed"})
+    resume: bool = field(default=False, metadata={"help": "go on from finished shards; keep a result if nothing has changed"})
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
 
@@ -48,26 +70,42 @@ def main(argv: list[str] | None = None) -> dict:
     for name in ("num_proc", "shard_megabytes"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
-    metrics = run_stage(args.output_dir, lambda folder: prepare(args, folder), config=args,
-                        inputs=sorted(Path(args.data_dir).glob("*")), resume=args.resume, alone=True)
+    builder, options = BUILDERS[args.builder], builder_options(args)
+    config = builder.BUILDER_CONFIG_CLASS(**options)
+    metrics = run_stage(args.output_dir, lambda folder: write_corpus(
+        builder, folder, options, num_proc=args.num_proc or os.cpu_count(), shard_megabytes=args.shard_megabytes,
+        name=args.name or Path(config.data_dir).resolve().name, source=args.builder, license=args.license,
+        language=args.language), config=args, inputs=config.inputs(), resume=args.resume, alone=True)
     print(format_summary(metrics))
     return metrics
 
 
-def prepare(args: Arguments, folder: Path) -> dict:
-    options = {name: getattr(args, name) for name in BUILDER_OPTIONS}
-    rows, rejected = write_parquet(BUILDERS[args.builder], folder, num_proc=args.num_proc or os.cpu_count(),
-                                   shard_megabytes=args.shard_megabytes, data_dir=args.data_dir, **options)
-    table = summarise(folder, list(rows))
-    write_card(folder, table, rejected, name=args.name or Path(args.data_dir).resolve().name, source=args.builder,
-               options=options, license=args.license, language=args.language)
-    return {"rows": rows, "rejected": rejected, "groups": table}
+def builder_options(args: Arguments) -> dict[str, Any]:
+    """What the flags say to the builder. Raises UserError for a flag that only another builder takes."""
+    def options(builder: type[CorpusBuilder]) -> set[str]:
+        return {option.name for option in fields(builder.BUILDER_CONFIG_CLASS)} - {o.name for o in fields(BuilderConfig)}
+
+    taken = options(BUILDERS[args.builder]) | {"data_dir"}
+    foreign = set().union(*map(options, BUILDERS.values())) - taken
+    for flag in fields(Arguments):
+        if flag.name in foreign and getattr(args, flag.name) != flag.default:
+            raise UserError(f"--{flag.name} is no option of the builder {args.builder}; leave it out, or choose its --builder")
+    values = {name: value for name, value in vars(args).items() if name in taken}
+    if args.fields is not None:
+        if wrong := [pair for pair in args.fields if "=" not in pair]:
+            raise UserError(f"fields must be pairs of our and the manifest's name, such as child_id=speaker, got {wrong[0]!r}")
+        values["fields"] = dict(pair.split("=", 1) for pair in args.fields)
+    return values
 
 
 def format_summary(metrics: dict) -> str:
     lines = [f"{'split':12}{'group':24}{'utterances':>12}{'speakers':>10}{'hours':>9}"]
     lines += [f"{row['split']:12}{row['group']:24}{row['utterances']:12}{row['speakers']:10}{row['hours']:9.2f}"
               for row in metrics["groups"]]
+    for row in metrics.get("splits", {}).get("strata", ()):
+        off = "" if row["deviation"] is None else f" ({100 * row['deviation']:+.1f} points from val_ratio)"
+        lines.append(f"in dev of {row['stratum']}: {100 * row['dev_share']:.1f} % of the rows{off}, "
+                     f"{row['dev_speakers']} of {row['train_speakers'] + row['dev_speakers']} speakers")
     rejected = ", ".join(f"{count} {reason}" for reason, count in metrics["rejected"].items())
     return "\n".join([*lines, f"rejected: {rejected or 'none'}"])
 

@@ -26,8 +26,9 @@ from hf_components.training.experts import (
     save_trained_experts,
     start_from_lora,
 )
+from hf_components.training.kl_to_base import KlToBaseArguments, speech_trainer
 from hf_components.training.report import save_history
-from hf_components.training.trainer import SpeechTrainer
+from hf_components.training.teacher import Teacher
 
 
 @dataclass(kw_only=True)
@@ -41,19 +42,20 @@ class Arguments(TrainingRecipeArguments):
     freeze_shared_expert: bool = field(default=False, metadata={"help": "train what the experts add to the shared one only"})
 
 
-ARGUMENTS = (Arguments, ExpertArguments, SpeechTrainingArguments)
+ARGUMENTS = (Arguments, ExpertArguments, KlToBaseArguments, SpeechTrainingArguments)
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args, expert_args, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
+    args, expert_args, kl, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
     inputs = [path for path in (args.corpus, args.base_model, args.labels_dir, args.router_dir, args.single_lora_dir)
               if path]
-    return run_stage(training_args.output_dir, lambda folder: produce(args, expert_args, training_args, folder),
-                     config=(args, expert_args, training_args, {"processes": training_args.world_size}), inputs=inputs,
+    return run_stage(training_args.output_dir, lambda folder: produce(args, expert_args, kl, training_args, folder),
+                     config=(args, expert_args, kl, training_args, {"processes": training_args.world_size}), inputs=inputs,
                      resume=args.resume, archive=training_args.rebase_output_dir)
 
 
-def produce(args: Arguments, expert_args: ExpertArguments, training_args: SpeechTrainingArguments, folder: Path) -> dict:
+def produce(args: Arguments, expert_args: ExpertArguments, kl: KlToBaseArguments, training_args: SpeechTrainingArguments,
+            folder: Path) -> dict:
     set_seed(training_args.seed)  # before the experts are drawn
     train, evaluated = load_training_rows(args, training_args)
     base, processor = load_whisper(args.base_model, args.language)
@@ -67,9 +69,9 @@ def produce(args: Arguments, expert_args: ExpertArguments, training_args: Speech
         freeze_shared_expert(model)
 
     training_args.output_dir = str(folder / "checkpoints")
-    train = drop_long_transcripts(train, processor, model.config.max_target_positions)
-    trainer = SpeechTrainer(model, training_args, processor, train, evaluated,
-                            expert_weights=labels.weights_of(train["id"]) if labels else None)
+    train = drop_long_transcripts(train, model, processor)
+    trainer = speech_trainer(model, training_args, processor, train, evaluated, kl=kl, teacher=Teacher(base),
+                             expert_weights=labels.weights_of(train["id"]) if labels else None)
     trainer.train(resume_from_checkpoint=args.resume)
     model = trainer.whole_model()
     if trainer.is_world_process_zero():

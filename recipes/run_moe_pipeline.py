@@ -19,10 +19,11 @@ from hf_components.corpus import describe_corpus, load_corpus
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.moe_release import release_model
-from hf_components.moe_run import MoePipelineArguments, at_most
-from hf_components.pipelines import all_flags, finish_pipeline, passed_on_arguments, same_names, stage_options, stage_words
+from hf_components.moe_run import RIVAL, MoePipelineArguments, at_most
+from hf_components.pipelines import all_flags, finish_pipeline, passed_on_arguments, same_names, stage_options, stage_runner
 from hf_components.training.curriculum import RoutingArguments
 from recipes import (
+    average_checkpoints,
     benchmark_asr,
     cluster_embeddings,
     extract_embeddings,
@@ -30,7 +31,6 @@ from recipes import (
     prepare_corpus,
     pretrain_experts,
     pretrain_router,
-    soup_checkpoints,
     train_moe_whisper,
 )
 
@@ -38,7 +38,7 @@ CONFIGS = Path(__file__).parent / "configs"
 
 FOLDERS = {"corpus": prepare_corpus, "embeddings": extract_embeddings, "clustering_embeddings": extract_embeddings,
            "clusters": cluster_embeddings, "router": pretrain_router, "shared": pretrain_experts, "experts": pretrain_experts,
-           "joint": train_moe_whisper, "soup": soup_checkpoints, "single_lora": pretrain_experts,
+           "joint": train_moe_whisper, "soup": average_checkpoints, "single_lora": pretrain_experts,
            "single_lora_wide": pretrain_experts, "full": finetune_whisper, "benchmark": benchmark_asr}
 STAGES = {stage.__name__.rsplit(".", 1)[-1]: stage for stage in FOLDERS.values()}
 TRAINING = same_names("gradient_accumulation_steps", "fp16", "no_fp16", "bf16", "save_every_n_epochs", "eval_every_n_epochs")
@@ -48,7 +48,7 @@ PASSED_ON = {
     pretrain_experts: {"expert_batch_size": "per_device_train_batch_size", **TRAINING},
     train_moe_whisper: {"asr_batch_size": "per_device_train_batch_size", **TRAINING, **all_flags(RoutingArguments),
                         **same_names("mixture", "rebase_output_dir")},
-    soup_checkpoints: {"benchmark_batch_size": "batch_size"},
+    average_checkpoints: {"benchmark_batch_size": "batch_size"},
     finetune_whisper: {"asr_batch_size": "per_device_train_batch_size", **TRAINING},
     benchmark_asr: {f"benchmark_{flag}": flag for flag in ("split", "max_samples", "batch_size", "seed", "models")} | {
         "benchmark_top_k": "experts_per_utterance", "benchmark_mixture": "moe_mixture"},
@@ -70,12 +70,8 @@ def main(argv: list[str] | None = None) -> dict:
         raise UserError(f"experts_per_utterance must lie in [1, num_experts = {passed_on.num_experts}], got "
                         f"{args.experts_per_utterance}")
 
-    def run(stage, folder: str, **flags) -> dict:
-        name = stage.__name__.rsplit(".", 1)[-1]
-        size = "quick" if args.mode == "quick" and stage is not prepare_corpus else "default"  # quick: all data, less work
-        flags |= {"output_dir": out / folder, "resume": args.resume, "log_file": args.log_file}
-        return stage.main(["--config", str(CONFIGS / name / f"{size}.yaml"), *options.get(name, []),
-                           *stage_words(flags, PASSED_ON.get(stage, {}), passed_on), *options.get(folder, [])])
+    quick = set(FOLDERS.values()) - {prepare_corpus} if args.mode == "quick" else ()  # all data, less work
+    run = stage_runner(CONFIGS, quick, out, passed_on, PASSED_ON, options, resume=args.resume, log_file=args.log_file)
 
     corpus = prepare(args, run, passed_on.benchmark_split or "dev")
     share = {"data_config_override": json.dumps({"percent": args.data_percent})}
@@ -107,11 +103,11 @@ def main(argv: list[str] | None = None) -> dict:
     rank, whole = json.loads((out / "experts" / "config.json").read_text()), {**training, "num_train_epochs": sum(args.epochs)}
     wide = {name: rank[name] * clusters["num_experts"] for name in ("lora_rank", "lora_alpha")}
     rivals = {name: train() for name, train in {
-        "soup": lambda: run(soup_checkpoints, "soup", joint_dir=out / "joint", corpus=corpus, method="uniform",
+        "soup": lambda: run(average_checkpoints, "soup", candidates=[out / "joint"], corpus=corpus, method="uniform",
                             seed=args.seed),
         "single_lora": lambda: run(pretrain_experts, "single_lora", **further, num_train_epochs=expert_epochs + joint_epochs),
         "single_lora_wide": lambda: run(pretrain_experts, "single_lora_wide", **whole, **above, **wide),
-        "full": lambda: run(finetune_whisper, "full", **whole),
+        "full": lambda: run(finetune_whisper, "full", **whole, **RIVAL[args.mode]),
     }.items() if name in models}
     folders = {"single_lora_dir": "single_lora", "single_lora_wide_dir": "single_lora_wide", "full_dir": "full/model",
                "soup_dir": "soup/model", "moe_dir": "joint/model"}

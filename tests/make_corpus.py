@@ -1,5 +1,6 @@
-"""Write small speaker-JSON corpora for tests."""
+"""Write small corpora for tests, in the speaker-JSON layout and in that of JSONL manifests."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -39,4 +40,36 @@ def small_corpus(root: Path) -> Path:
     """Two speakers to train on and one to test on, three utterances each."""
     for split, speaker, etiology in (("Train", "A", "ALS"), ("Train", "B", None), ("Dev", "C", "ALS")):
         add_speaker(root, split, speaker, {f"{n}.wav": f"Sentence {n} of {speaker}." for n in range(3)}, etiology)
+    return root
+
+
+def manifest_row(utterance: str, child: str, age: str | None = "5-7", **more) -> dict:
+    """A row of a JSONL manifest; `more` replaces its fields or, given as None, leaves them out."""
+    row = {"utterance_id": utterance, "child_id": child, "session_id": f"S_{child}", "audio_path": f"audio/{utterance}.flac",
+           "audio_duration_sec": 0.3, "age_bucket": age, "orthographic_text": f"words of {utterance}"} | more
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def write_manifest(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def add_audio(folder: Path, utterance: str, seconds: float = 0.3, seed: int | None = None) -> Path:
+    """A recording at `folder/audio/<utterance>.flac`, of noise that depends on its name."""
+    path = folder / "audio" / f"{utterance}.flac"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, noise(seconds, seed=sum(utterance.encode()) if seed is None else seed), 16_000)
+    return path
+
+
+def children_corpus(root: Path, children: int = 6, utterances: int = 3) -> Path:
+    """`train.jsonl`, its children of two ages in turn, and audio spread over audio_0 to audio_2, with checksums."""
+    rows = []
+    for number in range(children * utterances):
+        child = number // utterances
+        path = add_audio(root / f"audio_{number % 3}", f"U_{number}")
+        rows.append(manifest_row(f"U_{number}", f"C_{child}", ("5-7", "8-11")[child % 2],
+                                 md5_hash=hashlib.md5(path.read_bytes()).hexdigest()))
+    write_manifest(root / "train.jsonl", rows)
     return root

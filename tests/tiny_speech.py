@@ -25,7 +25,10 @@ from hf_components.audio import encode_flac
 from hf_components.ctranslate2_import import load_tokenizer, save_processor, whisper_generation_config
 from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.curriculum import RoutingArguments
+from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
+from hf_components.training.lora import LoraArguments, add_lora
 from hf_components.training.moe_trainer import MoeTrainer
+from hf_components.training.teacher import BaseOfAdapter
 from hf_components.training.trainer import SpeechTrainer
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
@@ -171,6 +174,23 @@ def gradient_of_one_step(folder: Path, batch_size: int, accumulation: int, *, ro
         trainer = MoeTrainer(model, *common, routing=losses, callbacks=[recorder])
         trainer.usage = torch.tensor([0.5, 0.3, 0.2])  # as in the middle of a run: a loss that is not constant
     trainer.train()
+    (gradients,) = recorder.steps
+    return {name.removeprefix("module."): gradient for name, gradient in gradients.items()}
+
+
+def gradient_near_base(folder: Path, batch_size: int, accumulation: int) -> dict[str, torch.Tensor]:
+    """As `gradient_of_one_step`, of a LoRA that is held near its base."""
+    model, recorder = tiny_whisper(), GradientRecorder()
+    torch.manual_seed(0)
+    lora = add_lora(model, LoraArguments(lora_rank=2, lora_dropout=0.0), freeze_encoder=False)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    args = training_arguments(folder, per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation,
+                              num_train_epochs=1)
+    KlToBaseTrainer(model, args, tiny_processor(), rows(8, seconds=0.6), kl=KlToBaseArguments(kl_to_base_coef=2.0),
+                    teacher=BaseOfAdapter(lora), callbacks=[recorder]).train()
     (gradients,) = recorder.steps
     return {name.removeprefix("module."): gradient for name, gradient in gradients.items()}
 

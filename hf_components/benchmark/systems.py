@@ -82,7 +82,9 @@ def load_system(name: str, folders: Mapping[str, str | None], language: str,
         model.config.routing = "hard"
         return model, processor
     if name == "full":
-        return load_whisper(folders[name], language)
+        model, processor = load_whisper(folders[name], language)
+        model.set_audio_context("full")
+        return model, processor
     base, processor = load_whisper(folders["zero_shot"], language)
     if name == "zero_shot":
         return base, processor

@@ -1,10 +1,21 @@
 """Training arguments of every recipe that trains a Whisper."""
 
+import logging
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from transformers import Seq2SeqTrainingArguments
+
+from hf_components.training.augmentation import AugmentationArguments
+
+logger = logging.getLogger(__name__)
+
+VARIANTS = ("tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en", "large", "large-v2", "large-v3",
+            "large-v3-turbo")
+USUAL_RATES = {"full": (1e-6, 1e-4), "lora": (5e-5, 5e-3)}
+UNSELECTED = {"eval_strategy": "no", "early_stopping_patience": 0}  # the last checkpoint is kept: figures on dev are honest
 
 
 @dataclass(kw_only=True)
@@ -12,7 +23,9 @@ class TrainingRecipeArguments:
     """What every recipe that trains a Whisper asks for."""
 
     corpus: str = field(metadata={"help": "prepared corpus: folder or Hub id"})
-    base_model: str = field(default="models/whisper-tiny.en", metadata={"help": "Whisper checkpoint: folder or Hub id"})
+    base_model: str = field(default="models/whisper-tiny.en", metadata={
+        "help": f"Whisper checkpoint: folder, Hub id, or a variant of OpenAI's: {', '.join(VARIANTS)}",
+        "aliases": ["--variant"]})
     language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
     data_config_override: str | None = field(default=None, metadata={
         "help": 'how much of the splits to take: JSON with sampling, percent, max_samples, seed, as in {"percent": 50}'})
@@ -21,17 +34,17 @@ class TrainingRecipeArguments:
     resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted one"})
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
+    def __post_init__(self):
+        if self.base_model in VARIANTS and not Path(self.base_model).exists():
+            self.base_model = f"openai/whisper-{self.base_model}"
+
 
 @dataclass
-class SpeechTrainingArguments(Seq2SeqTrainingArguments):
+class SpeechTrainingArguments(AugmentationArguments, Seq2SeqTrainingArguments):
     """`Seq2SeqTrainingArguments` with the defaults of speech, and what only speech has."""
 
     full_context_fraction: float = field(default=0.04, metadata={
         "help": "Share of training batches with 30 s of audio context, which keep the checkpoint good in stock Whisper."})
-    time_masks: int = field(default=2, metadata={"help": "SpecAugment: masked stretches of time per utterance."})
-    time_mask_length: int = field(default=40, metadata={"help": "SpecAugment: longest masked stretch in mel frames (10 ms)."})
-    mel_masks: int = field(default=2, metadata={"help": "SpecAugment: masked bands of mel bins per utterance."})
-    mel_mask_width: int = field(default=10, metadata={"help": "SpecAugment: widest masked band in mel bins."})
     max_new_tokens: int = field(default=225, metadata={"help": "Longest transcript in evaluation, in tokens."})
     data_seed: int | None = field(default=None, metadata={
         "help": "Seed of order, augmentation and audio context; seed by default. A stage that continues another's training "
@@ -48,7 +61,7 @@ class SpeechTrainingArguments(Seq2SeqTrainingArguments):
     eval_every_n_epochs: int | None = field(default=None, metadata={
         "help": "Evaluate after every so many epochs, and after the last; sets eval_strategy to epoch."})
     early_stopping_patience: int | None = field(default=None, metadata={
-        "help": "Stop after so many evaluations without a smaller WER, and keep the best checkpoint's weights."})
+        "help": "Stop after so many evaluations without a smaller WER, and keep the best checkpoint's weights; 0: never."})
     metric_for_best_model: str = field(default="wer", metadata={"help": "Metric by which best.json names a checkpoint."})
     greater_is_better: bool = field(default=False, metadata={"help": "Whether more of that metric is better."})
     fp16: bool | None = field(default=None, metadata={
@@ -63,15 +76,17 @@ class SpeechTrainingArguments(Seq2SeqTrainingArguments):
     logging_steps: float = field(default=10, metadata={"help": "Steps between log entries."})
     logging_first_step: bool = field(default=True, metadata={"help": "Log the first step too, so that short runs have a log."})
     report_to: str = field(default="tensorboard", metadata={"help": "tensorboard, trackio, wandb, none, ..."})
+    debug: str = field(default="", init=False, metadata={"help": "Of transformers; no flag, since --debug is a recipe's own."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Kept False: batches come from our own collator."})
 
     def __post_init__(self):
         if self.label_smoothing_factor:
             raise ValueError(f"label_smoothing_factor must be 0, since the loss is the model's own; got "
                              f"{self.label_smoothing_factor}")
-        for name in ("save_every_n_epochs", "eval_every_n_epochs", "early_stopping_patience"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name, least in (("save_every_n_epochs", 1), ("eval_every_n_epochs", 1), ("early_stopping_patience", 0)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        self.check_augmentation()
         if self.save_total_limit == 1:  # the old one goes before the new one is whole
             raise ValueError("save_total_limit must be at least 2, so that one checkpoint is always whole; got 1")
         if self.save_every_n_epochs:
@@ -98,3 +113,11 @@ class SpeechTrainingArguments(Seq2SeqTrainingArguments):
             self.bf16 = launched_with == "bf16" or (automatic and torch.cuda.is_bf16_supported())
             self.fp16 = launched_with == "fp16" or (automatic and not self.bf16)
         self.fp16, self.bf16 = bool(self.fp16), bool(self.bf16)
+
+
+def warn_of_learning_rate(args: SpeechTrainingArguments, finetuning: str) -> None:
+    """Say that a learning rate is of another order than what trains all weights ("full") or a LoRA ("lora")."""
+    lowest, highest = USUAL_RATES[finetuning]
+    if not lowest <= args.learning_rate <= highest:
+        logger.warning("learning_rate %g is unusual for %s fine-tuning of a Whisper; it usually lies between %g and %g",
+                       args.learning_rate, finetuning, lowest, highest)

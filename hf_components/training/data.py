@@ -1,19 +1,20 @@
 """From corpus rows to batches. Every random choice is a pure function of (seed, epoch, utterance or batch)."""
 
 import logging
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import datasets
 import numpy as np
 import torch
-from transformers import WhisperFeatureExtractor, WhisperProcessor
+from transformers import PreTrainedModel, ProcessorMixin
 
-from hf_components.audio import count_mel_frames, log_mel
+from hf_components.asr.families import family_of
+from hf_components.asr.family import Family
 from hf_components.corpus import load_corpus, waveforms
 from hf_components.errors import UserError
 from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments
+from hf_components.training.augmentation import WaveformAugmentation, draws_of, spec_augment
 
 logger = logging.getLogger(__name__)
 
@@ -78,33 +79,35 @@ class SpeechDataset(torch.utils.data.Dataset):
 
     Args:
         corpus: `datasets.Dataset` with the columns of the data contract, audio not decoded.
-        processor: gives the tokenizer.
+        family: of the model, says what it learns to write.
+        processor: of the checkpoint.
         expert_weights: `(utterances, experts)` float32, given to the model instead of its router's choice.
+        augment: what the recordings go through; None leaves them as they are.
     """
 
-    def __init__(self, corpus: datasets.Dataset, processor: WhisperProcessor, expert_weights: np.ndarray | None = None):
-        self.corpus, self.tokenizer, self.expert_weights = corpus, processor.tokenizer, expert_weights
+    def __init__(self, corpus: datasets.Dataset, family: Family, processor: ProcessorMixin,
+                 expert_weights: np.ndarray | None = None, augment: WaveformAugmentation | None = None):
+        self.corpus, self.family, self.processor = corpus, family, processor
+        self.expert_weights, self.augment = expert_weights, augment
 
     def __len__(self) -> int:
         return len(self.corpus)
 
     def __getitem__(self, draw: Draw) -> dict:
         row = self.corpus[draw.index]
+        (waveform,) = waveforms([row])
         item = {"id": row["id"], "epoch": draw.epoch, "full_context": draw.full_context,
-                "waveform": waveforms([row])[0], "labels": tokenize(self.tokenizer, row["text"])}
+                "waveform": self.augment(waveform, draw.epoch, row["id"]) if self.augment else waveform,
+                "labels": self.family.tokenize(self.processor, row["text"])}
         if self.expert_weights is not None:
             item["expert_weights"] = self.expert_weights[draw.index]
         return item
 
 
-def tokenize(tokenizer, text: str) -> list[int]:
-    """Token ids that the decoder learns to write: task tokens, text, end; the start token is its first input."""
-    return tokenizer(text).input_ids[1:]
-
-
-def drop_long_transcripts(corpus: datasets.Dataset, processor: WhisperProcessor, longest: int) -> datasets.Dataset:
+def drop_long_transcripts(corpus: datasets.Dataset, model: PreTrainedModel, processor: ProcessorMixin) -> datasets.Dataset:
     """Leave out utterances with more tokens than the decoder has positions, and name them in a warning."""
-    lengths = [len(tokenize(processor.tokenizer, text)) for text in corpus["text"]]
+    family, longest = family_of(model), model.config.max_target_positions
+    lengths = [len(family.tokenize(processor, text)) for text in corpus["text"]]
     kept = [i for i, length in enumerate(lengths) if length <= longest]
     if len(kept) < len(lengths):
         ids = [name for name, length in zip(corpus["id"], lengths, strict=True) if length > longest]
@@ -115,47 +118,33 @@ def drop_long_transcripts(corpus: datasets.Dataset, processor: WhisperProcessor,
 
 
 class SpeechCollator:
-    """Log-mel features of the shortest even length that holds the batch, labels padded with -100.
+    """Features of the shortest length that holds the batch, labels padded with -100.
 
     Args:
-        feature_extractor: of the checkpoint.
-        time_masks, time_mask_length, mel_masks, mel_mask_width: SpecAugment (Park et al. 2019, arXiv 1904.08779):
-            number and greatest size (mel frames, mel bins) of masked stretches per utterance; 0 masks nothing.
+        family: of the model, says how it is fed.
+        processor: of the checkpoint.
+        time_masks, time_mask_length, mel_masks, mel_mask_width: of `spec_augment`, for families with log-mel features.
         seed: with epoch and utterance id, decides where the masks lie.
     """
 
-    def __init__(self, feature_extractor: WhisperFeatureExtractor, *, time_masks: int = 0, time_mask_length: int = 40,
+    def __init__(self, family: Family, processor: ProcessorMixin, *, time_masks: int = 0, time_mask_length: int = 40,
                  mel_masks: int = 0, mel_mask_width: int = 10, seed: int = 0):
-        self.feature_extractor, self.seed = feature_extractor, seed
-        self.time_masks, self.time_mask_length = time_masks, time_mask_length
-        self.mel_masks, self.mel_mask_width = mel_masks, mel_mask_width
+        self.family, self.processor, self.seed = family, processor, seed
+        self.masks = {"time_masks": time_masks, "time_mask_length": time_mask_length, "mel_masks": mel_masks,
+                      "mel_mask_width": mel_mask_width}
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
-        """Returns `input_features (batch, n_mels, frames)`, `attention_mask (batch, frames)`, `labels (batch, tokens)`
-        and, where the data set has them, `expert_weights (batch, experts)`."""
-        frames = FULL_CONTEXT_FRAMES if items[0]["full_context"] else None
-        features = log_mel(self.feature_extractor, [item["waveform"] for item in items], frames)
-        real_frames = torch.tensor([count_mel_frames(self.feature_extractor, len(item["waveform"])) for item in items])
-        for row, item in enumerate(items):
-            self._mask(features[row], int(real_frames[row]), item)
+        """Returns what the family gives, for Whisper `input_features (batch, n_mels, frames)` and `attention_mask
+        (batch, frames)`; `labels (batch, tokens)`; and, where the data set has them, `expert_weights (batch, experts)`."""
+        batch = self.family.inputs(self.processor, [item["waveform"] for item in items],
+                                   full_context=items[0]["full_context"])
+        if self.family.has_mel_features:
+            for item, features, mask in zip(items, batch["input_features"], batch["attention_mask"], strict=True):
+                spec_augment(features, int(mask.sum()), draws_of(self.seed, item["epoch"], item["id"]), **self.masks)
         labels = torch.full((len(items), max(len(item["labels"]) for item in items)), -100)
         for row, item in enumerate(items):
             labels[row, : len(item["labels"])] = torch.tensor(item["labels"])
-        batch = {"input_features": features, "labels": labels,
-                 "attention_mask": (torch.arange(features.shape[-1]) < real_frames[:, None]).long()}
+        batch["labels"] = labels
         if "expert_weights" in items[0]:
             batch["expert_weights"] = torch.from_numpy(np.stack([item["expert_weights"] for item in items]))
         return batch
-
-    def _mask(self, features: torch.Tensor, real_frames: int, item: dict) -> None:
-        random = np.random.default_rng([self.seed, item["epoch"], zlib.crc32(item["id"].encode())])
-        mean = features[:, :real_frames].mean()
-        for _ in range(self.time_masks):
-            # At most a fifth of the clip, so that short words survive.
-            length = int(random.integers(0, min(self.time_mask_length, real_frames // 5) + 1))
-            start = int(random.integers(0, real_frames - length + 1))
-            features[:, start : start + length] = mean
-        for _ in range(self.mel_masks):
-            width = int(random.integers(0, self.mel_mask_width + 1))
-            start = int(random.integers(0, features.shape[0] - width + 1))
-            features[start : start + width, :real_frames] = mean

@@ -9,6 +9,7 @@ from transformers import WhisperConfig
 
 from hf_components.checkpoints import base_model_id
 from hf_components.errors import UserError
+from hf_components.training.lora import LoraArguments
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWhisperForConditionalGeneration
 from hf_components.whisper.routed_lora import UtteranceRouter
 
@@ -16,15 +17,9 @@ WEIGHTS = "experts.safetensors"
 
 
 @dataclass
-class ExpertArguments:
+class ExpertArguments(LoraArguments):
     """Size and place of the LoRA experts."""
 
-    lora_rank: int = field(default=8, metadata={"help": "rank of each expert"})
-    lora_alpha: float = field(default=16, metadata={"help": "scale: alpha / rank"})
-    lora_dropout: float = field(default=0.1, metadata={"help": "dropout before each expert"})
-    target_modules: list[str] = field(
-        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
-        metadata={"help": "linear layers that carry experts"})
     shared_expert: bool = field(default=True, metadata={
         "help": "one more LoRA that every utterance carries, so that the experts learn differences"})
 

@@ -10,6 +10,7 @@ CURVES = {  # file: (keys of the log, title, y label)
     "loss.png": (("loss",), "{title}: training loss", "nats per token"),
     "routing.png": (("routing_entropy", "routing_alignment", "routing_load_balance", "routing_temperature"),
                     "{title}: routing", "entropy, KL (nats); balance; temperature"),
+    "kl.png": (("distillation_kl", "kl_to_base"), "{title}: distance from the teacher", "KL, nats per token"),
     "wer.png": (("eval_wer",), "{title}: WER in training", "WER"),
 }
 

@@ -2,6 +2,7 @@
 
 import torch
 from accelerate import Accelerator, DistributedType
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from transformers import PreTrainedModel
@@ -9,13 +10,16 @@ from transformers import PreTrainedModel
 from hf_components.errors import UserError
 
 
-def prepare_sharding(accelerator: Accelerator) -> None:
+def prepare_sharding(accelerator: Accelerator, model: PreTrainedModel) -> None:
     """Let FSDP return losses and sum gradients in float32, as unsharded training does; accelerate would in bf16 or fp16.
 
     Raises:
         UserError: the launcher shards in a way that is not put together again here.
     """
     if accelerator.distributed_type == DistributedType.FSDP:
+        if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+            raise UserError("a LoRA of PEFT is not trained sharded; its frozen base takes little memory: train it with "
+                            "accelerate_configs/multi_gpu.yaml")
         plugin = accelerator.state.fsdp_plugin
         for name, given, right in (("fsdp_version", plugin.fsdp_version, 2),
                                    ("fsdp_state_dict_type", plugin.state_dict_type.name, "FULL_STATE_DICT"),

@@ -22,11 +22,13 @@ from transformers import (
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hf_components.asr.families import family_of
 from hf_components.disk import sync_folder
 from hf_components.errors import UserError
 from hf_components.scoring import score
 from hf_components.stages import fingerprint, write_json
 from hf_components.training.arguments import SpeechTrainingArguments
+from hf_components.training.augmentation import WaveformAugmentation
 from hf_components.training.callbacks import BestRecord, EveryNEpochs, LogWithCheckpoints
 from hf_components.training.data import DurationBatchSampler, SpeechCollator, SpeechDataset
 from hf_components.training.sharding import prepare_sharding, whole_model
@@ -55,12 +57,15 @@ class SpeechTrainer(Seq2SeqTrainer):
 
     def __init__(self, model: PreTrainedModel, args: SpeechTrainingArguments, processor: WhisperProcessor,
                  corpus: datasets.Dataset, eval_corpus: datasets.Dataset | None = None, expert_weights=None, **kwargs):
-        collator = SpeechCollator(processor.feature_extractor, time_masks=args.time_masks, seed=args.data_seed,
+        family = family_of(model)
+        collator = SpeechCollator(family, processor, time_masks=args.time_masks, seed=args.data_seed,
                                   time_mask_length=args.time_mask_length, mel_masks=args.mel_masks,
                                   mel_mask_width=args.mel_mask_width)
+        augments = args.noise or args.speed_factors
+        augment = WaveformAugmentation(args, args.data_seed, family.longest_seconds) if augments else None
         super().__init__(model=model, args=args, data_collator=collator, processing_class=processor, eval_dataset=eval_corpus,
-                         train_dataset=SpeechDataset(corpus, processor, expert_weights), **kwargs)
-        prepare_sharding(self.accelerator)
+                         train_dataset=SpeechDataset(corpus, family, processor, expert_weights, augment), **kwargs)
+        prepare_sharding(self.accelerator, self.model)
         self.durations = corpus["duration"]
         self.add_callback(_SamplerEpoch(self))
         self.add_callback(EveryNEpochs(args.save_every_n_epochs, args.eval_every_n_epochs))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import embedding_extraction, generation, soft_routing, training_throughput
+from benchmarks import corpus_scale, embedding_extraction, generation, soft_routing, training_throughput
 
 pytestmark = pytest.mark.integration
 
@@ -36,3 +36,9 @@ def test_embedding_extraction():
     found = embedding_extraction.main(["--clips", "4", "--batch_size", "2", "--repeats", "1"])
     half, whole, loop = (values["flops"] for values in found.values())
     assert half < whole < loop / 6
+
+
+def test_corpus_scale(tmp_path, capsys):
+    found = corpus_scale.main(["--rows", "20", "--seconds", "0.3", "--num_proc", "1", "--folder", str(tmp_path)])
+    assert found[1]["rows"] == 20 and found[1]["main_mib"] >= found[1]["modules_mib"] > 0
+    assert "20        " in capsys.readouterr().out

@@ -13,7 +13,8 @@ import pytest
 import soundfile
 
 from dataset_scripts.demo_sentences import TEMPLATES, WORDS, sentences, split_of
-from dataset_scripts.demo_speakers import GROUPS, draw_speaker, speak, write_demo_corpus
+from dataset_scripts.demo_speakers import GROUPS, write_demo_corpus
+from dataset_scripts.demo_voices import draw_speaker, speak
 from dataset_scripts.espeak_ng import EspeakNg
 from hf_components.errors import UserError
 
@@ -84,12 +85,12 @@ def test_another_seed_changes_every_recording(corpus, tmp_path):
 
 def test_groups_differ():
     """Speech rate, pitch and bandwidth of a group are outside the others' range where the group is made of them."""
-    speakers = {name: [draw_speaker(0, split, name, number) for split in ("Train", "Dev") for number in range(4)]
-                for name in GROUPS}
+    speakers = {name: [draw_speaker(0, split, name, group, number) for split in ("Train", "Dev") for number in range(4)]
+                for name, group in GROUPS.items()}
     assert max(s.rate for s in speakers["Slow creaky"]) < min(s.rate for s in speakers["Accent"])
     assert min(s.pitch for s in speakers["Child-like"]) >= max(s.pitch for s in speakers["Accent"])
     assert all(len({(s.voice, s.pitch, s.rate) for s in group}) == 8 for group in speakers.values())
-    _, samples, sample_rate = next(speak(speakers["Telephone"][0], 1, 0))
+    _, samples, sample_rate = next(speak(speakers["Telephone"][0], GROUPS["Telephone"], ["Good morning."], 0))
     assert sample_rate == 8000
     assert samples.dtype == np.int16 and 8000 < np.abs(samples).max() < 2**15 - 1
 

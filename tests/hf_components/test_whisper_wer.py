@@ -15,8 +15,9 @@ import pytest
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer as TransformersNormalizer
 from whisper import normalizers as openai_normalizers
 
-from hf_components.metrics.whisper_wer.bootstrap import interval, paired_bootstrap
-from hf_components.metrics.whisper_wer.counting import utterance_errors
+from hf_components.evaluation import references_of_manifest
+from hf_components.metrics.whisper_wer.bootstrap import interval, intervals, paired_bootstrap
+from hf_components.metrics.whisper_wer.counting import normalize, utterance_errors
 from hf_components.scoring import compare, score
 
 pytestmark = pytest.mark.unit
@@ -33,6 +34,21 @@ REAL = [
     ("um I'd like, uh, twenty-one colour photos for $3.50", "I would like 21 color photos for three dollars fifty"),
     ("She'll be in Aunt Bertha's kitchen", "she will be in and Bertha kitchen kitchen kitchen"),
     ("Set the alarm for seven thirty a.m.", "set the alarm for 7.30 am"),
+]
+# Contractions, numbers, money, fillers, nothing left, other scripts, digits glued to letters, apostrophes, invisible
+# characters, titles, brackets, spelling.
+HARD = [
+    "I'm won't can't y'all gonna wanna gimme I'd've ain't let's ma'am o'clock 'twas", "she's been he'd come he'd got",
+    "can ’ t don ’t we`re we´re", "twenty-one 2nd 3rd 1,000,000 one hundred and one two oh one zero one point five",
+    "double oh seven triple five five hundred thousand million and a half", "nineteen ninety nine the 60s 1960s",
+    "$3.50 £2 €1.99 20¢ five dollars and ten cents ¥500 3 dollars 50", "5% fifty percent per cent 50 percents",
+    "um uh hmm mhm mm huh umm er", "um", "...", "[noise]", "(laughs)", "<unk>", "", "   ", "日本語 テスト", "привет мир",
+    "مرحبا", "ñandú façade naïve Łódź Straße", "3cats cat3 a1b2 12th12 one1",
+    "rock ’n’ roll 'cause o'neill the boys' dogs'",
+    "\ufeffhello wor\u200bld \u00a0x\u2028y", "Mr. Mrs. Dr. St. Prof. Capt. Sen. Rep. Rev. Hon. Lt. Col. Jr. Sr. Esq.",
+    "he said [inaudible] and (coughs) then {x} <b>bold</b>", "unclosed [bracket here", "e-mail A.B.C. U.S.A. 7.30 a.m. 3:45",
+    "½ ⅓ x² ①", "+5 -3 1/2 #1 @home & so", "grey colour favourite centre theatre", "ok okay O.K. THE QUICK",
+    "one two three four five", "five nine five three", "a  b\tc\nd",
 ]
 
 
@@ -51,14 +67,39 @@ def texts() -> tuple[list[str], list[str]]:
     return references, predictions
 
 
-@pytest.mark.parametrize("normalizer", [openai_normalizers.EnglishTextNormalizer(), TransformersNormalizer(SPELLING)],
-                         ids=["openai-whisper", "transformers"])
+@pytest.fixture(params=[openai_normalizers.EnglishTextNormalizer(), TransformersNormalizer(SPELLING)],
+                ids=["openai-whisper", "transformers"])
+def normalizer(request):
+    return request.param
+
+
 def test_equals_jiwer_after_the_reference_normalizers(texts, normalizer):
-    references, predictions = texts
+    check_equality(*texts, normalizer)
+
+
+def test_equals_jiwer_on_a_page_of_hard_cases(normalizer):
+    assert [normalize(text) for text in HARD] == [" ".join(normalizer(text).split()) for text in HARD]
+    for shift in range(len(HARD)):  # every one heard as every other
+        check_equality(HARD, HARD[shift:] + HARD[:shift], normalizer, least=0)
+
+
+def test_equals_jiwer_on_a_whole_corpus_of_children(corpora, normalizer):
+    manifest = corpora / "children" / "train_word_transcripts.jsonl"
+    if not manifest.is_file():
+        pytest.skip(f"the children's corpus is not at {manifest}")
+    references = references_of_manifest(manifest).texts
+    rng, words = random.Random(0), [word for text in references for word in text.split()]
+    predictions = [" ".join(rng.choice([word, word, word, word.upper() + ".", rng.choice(words), "", rng.choice(TRICKY)])
+                            for word in text.split()) for text in references]
+    assert len(references) > 500
+    check_equality(references, predictions, normalizer)
+
+
+def check_equality(references: list[str], predictions: list[str], normalizer, least: float = 0.1) -> None:
     clean_references, clean_predictions = [normalizer(t) for t in references], [normalizer(t) for t in predictions]
     words = jiwer.process_words(clean_references, clean_predictions)
     result = score(predictions, references, num_bootstrap=0)
-    assert words.wer > 0.1
+    assert words.wer >= least
     assert result["wer"] == words.wer
     assert result["cer"] == jiwer.cer(clean_references, clean_predictions)
     assert {key: result[key] for key in ("substitutions", "deletions", "insertions", "hits")} == {
@@ -160,6 +201,23 @@ def test_interval_matches_a_plain_loop_and_is_seeded():
     np.testing.assert_allclose(got, np.quantile(rates, [0.025, 0.975]), atol=0.006)
     assert got == interval(errors, words, speakers, num_bootstrap=4000, seed=3)
     assert got != interval(errors, words, speakers, num_bootstrap=4000, seed=4)
+
+
+def test_intervals_of_several_rates_are_those_of_each_alone():
+    rng = np.random.default_rng(2)
+    words, letters = rng.integers(1, 9, size=50), rng.integers(5, 40, size=50)
+    rates = {"wer": (rng.binomial(words, 0.3), words), "cer": (rng.binomial(letters, 0.1), letters)}
+    speakers = [f"s{i % 7}" for i in range(50)]
+    together = intervals(rates, speakers, seed=5)
+    assert together == {name: interval(*rate, speakers, seed=5) for name, rate in rates.items()}
+
+
+def test_every_rate_has_its_interval():
+    result = score(["a b b b b", "d", "x y"], ["a b", "d e", "x y"], speakers=["1", "2", "3"])
+    for rate in ("wer", "cer", "wer_clipped", "cer_clipped"):
+        low, high = result[f"{rate}_interval"]
+        assert low <= result[rate] <= high
+    assert result["wer_clipped_interval"] != result["wer_interval"]
 
 
 def test_interval_over_speakers_is_wider_when_speakers_differ():

@@ -17,13 +17,13 @@ from hf_components.errors import UserError
 from hf_components.merging import merge_experts
 from hf_components.scoring import score
 from hf_components.transcription import duration_batches, transcribe
-from recipes import distil_moe_whisper, export_ctranslate2, merge_moe_whisper, prepare_corpus, soup_checkpoints
+from recipes import average_checkpoints, distil_moe_whisper, export_ctranslate2, merge_moe_whisper, prepare_corpus
 
 pytestmark = pytest.mark.integration
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "configs"
 INPUTS = {
-    "soup_checkpoints": {"corpus": "corpus", "joint_dir": "joint"},
+    "average_checkpoints": {"corpus": "corpus", "candidates": "joint"},
     "merge_moe_whisper": {"corpus": "corpus", "moe_dir": "joint/model"},
     "distil_moe_whisper": {"corpus": "corpus", "moe_dir": "joint/model", "base_model": "average/model"},
     "export_ctranslate2": {"corpus": "corpus", "model": "average/model"},
@@ -59,14 +59,14 @@ def run(tmp_path_factory) -> Path:
 def by_characters():
     """Selection by character errors: a model of random weights gets every word wrong."""
     with pytest.MonkeyPatch.context() as patch:
-        for recipe in (soup_checkpoints, merge_moe_whisper):
+        for recipe in (average_checkpoints, merge_moe_whisper):
             patch.setattr(recipe, "score", lambda *args, **options: {"wer": score(*args, **options)["cer"]})
         yield
 
 
 @pytest.fixture(scope="module")
 def greedy(run, by_characters):
-    return soup_checkpoints.main(command(soup_checkpoints, run, "soup", **DECODING))
+    return average_checkpoints.main(command(average_checkpoints, run, "soup", **DECODING))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def trained_weights(run: Path, step: int) -> dict[str, torch.Tensor]:
 
 
 def test_uniform_soup_is_the_mean_of_the_checkpoints(run):
-    metrics = soup_checkpoints.main(command(soup_checkpoints, run, "uniform", method="uniform", last=2, **DECODING))
+    metrics = average_checkpoints.main(command(average_checkpoints, run, "uniform", method="uniform", last=2, **DECODING))
     soup, _ = load_moe_whisper(str(run / "uniform" / "model"))
     six, nine = trained_weights(run, 6), trained_weights(run, 9)
     for name, value in soup.state_dict().items():
@@ -197,20 +197,21 @@ def test_export_of_an_expert(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("recipe", "output", "flags"), [
-    (soup_checkpoints, "soup", DECODING), (merge_moe_whisper, "average", MERGE), (distil_moe_whisper, "distilled", DISTIL)],
+    (average_checkpoints, "soup", DECODING), (merge_moe_whisper, "average", MERGE), (distil_moe_whisper, "distilled", DISTIL)],
     ids=lambda value: getattr(value, "__name__", None))
 def test_resume_skips_what_is_complete(run, greedy, distilled, monkeypatch, recipe, output, flags):
     metrics = json.loads((run / output / "stage.json").read_text())["metrics"]
-    monkeypatch.setattr(recipe, "load_moe_whisper", None)  # calling it again would fail
+    monkeypatch.setattr(recipe, "load_corpus", None, raising=False)  # calling it again would fail
+    monkeypatch.setattr(recipe, "load_moe_whisper", None, raising=False)
     assert recipe.main([*command(recipe, run, output, **flags), "--resume"]) == metrics
 
 
 ERRORS = [
-    (soup_checkpoints, {"joint_dir": "{run}/average"}, "a soup needs at least 2 complete checkpoints, .* holds 0"),
-    (soup_checkpoints, {"joint_dir": "{run}/corpus"}, "holds no model; --joint_dir takes the output folder of train_moe"),
-    (soup_checkpoints, {"last": 1}, "--last must be at least 2, got 1"),
-    (soup_checkpoints, {"selection_split": "test"}, "has no split 'test'"),
-    (soup_checkpoints, {"method": "best"}, "invalid choice: 'best'"),
+    (average_checkpoints, {"candidates": "{run}/average"}, "a soup needs at least 2 complete checkpoints, .* holds 0"),
+    (average_checkpoints, {"candidates": "{run}/corpus"}, "holds no model; .* takes the output folder of a training"),
+    (average_checkpoints, {"last": 1}, "--last must be at least 2, got 1"),
+    (average_checkpoints, {"selection_split": "test"}, "has no split 'test'"),
+    (average_checkpoints, {"method": "best"}, "invalid choice: 'best'"),
     (merge_moe_whisper, {"moe_dir": "{run}/average/model"}, "is not a checkpoint of MoeWhisper"),
     (merge_moe_whisper, {"moe_dir": "{run}/nowhere"}, "there is no checkpoint at"),
     (merge_moe_whisper, {"method": "expert"}, "--method expert needs --expert from 0 to 2, got None"),

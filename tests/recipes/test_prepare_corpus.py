@@ -1,13 +1,19 @@
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from huggingface_hub import DatasetCard
-from make_corpus import add_entry, add_speaker, small_corpus
+from kill_and_resume import differences
+from make_corpus import add_audio, add_entry, add_speaker, children_corpus, manifest_row, small_corpus, write_manifest
 
+from dataset_scripts import shards
 from hf_components.corpus import load_corpus, waveforms
 from hf_components.errors import UserError
 from recipes import prepare_corpus
@@ -103,6 +109,164 @@ def test_resume_skips_unchanged_and_notices_changed_data(root, tmp_path):
     assert load_corpus(tmp_path / "out", "dev")["text"][0] == "Sentence 9 of C."
 
 
+def die_before(event: str, name: str) -> None:
+    """Have this process killed when it, or one of its workers, is about to do `event` to a path that ends in `name`."""
+    main_process = os.getpid()
+
+    def watch(seen: str, args: tuple) -> None:
+        if seen == event and str(args[0]).endswith(name):
+            os.kill(main_process, signal.SIGKILL)
+            time.sleep(0.5)  # a worker learns of it within that time
+
+    sys.addaudithook(watch)
+
+
+def prepare_and_die(event: str, name: str, *arguments) -> None:
+    die_before(event, name)
+    prepare(*arguments)
+
+
+@pytest.mark.parametrize("builder, num_proc, event, name, redone", [
+    ("jsonl_manifest", 1, "os.rename", "/.train-00003.partial", {"train-00003", "train-00004", "dev-00000", "dev-00001"}),
+    ("jsonl_manifest", 2, "os.rename", "/.train-00003.partial", None),
+    ("jsonl_manifest", 1, "open", "/.dev-00001.partial/0.parquet", {"dev-00001"}),
+    ("jsonl_manifest", 1, "os.rename", "/train-00002/0.parquet", set()),  # while finished shards move to their place
+    ("jsonl_manifest", 1, "shutil.rmtree", "/building", set()),
+    ("speaker_json", 1, "os.rename", "/.train-00001.partial", {"train-00001", "train-00002", "dev-00000"}),
+])
+def test_killed_and_resumed_it_ends_as_if_it_had_never_been_killed(builder, num_proc, event, name, redone, tmp_path,
+                                                                  monkeypatch):
+    monkeypatch.setattr(shards, "IDS_PER_SHARD", 3)
+    if builder == "speaker_json":
+        source = small_corpus(tmp_path / "corpus")
+        add_entry(source / "Train" / "A", "absent.wav")
+        add_speaker(source, "Train", "L", {"long.wav": "many words"}, seconds=31)
+    else:
+        source = children_corpus(tmp_path / "corpus")
+        with (source / "train.jsonl").open("a") as file:
+            file.write(json.dumps(manifest_row("absent", "C_0")) + "\n{\n")
+    flags = [f"--builder={builder}"] + (["--val_ratio=0.3"] if builder == "jsonl_manifest" else [])
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    metrics = prepare(source, whole / "run", *flags)
+
+    flags += [f"--num_proc={num_proc}"]
+    process = multiprocessing.get_context("fork").Process(
+        target=prepare_and_die, args=(event, name, source, killed / "run", *flags))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    time.sleep(1)  # workers die with their parent
+    building = killed / ".run.partial" / "building" / "shards"
+    finished = {path.parent.name for path in building.glob("*/shard.json") if not path.parent.name.startswith(".")}
+    assert finished and not (killed / "run").exists()
+
+    written, write = [], shards.Writer.write
+    monkeypatch.setattr(shards.Writer, "write", lambda self, folder, *rest: (written.append(folder.name),
+                                                                          write(self, folder, *rest)))
+    assert prepare(source, killed / "run", *flags, "--num_proc=1", "--resume") == metrics
+    assert not finished & set(written)
+    assert redone in (None, set(written))
+    assert differences(whole / "run", killed / "run") == []
+    assert not (killed / ".run.partial").exists()
+
+
+def test_workers_die_with_their_parent(tmp_path, monkeypatch):
+    """Else they would write into the shards of the run that goes on."""
+    monkeypatch.setattr(shards, "IDS_PER_SHARD", 3)
+    source = children_corpus(tmp_path / "corpus")
+
+    def write(self, *_):
+        (tmp_path / f"worker-{os.getpid()}").touch()
+        time.sleep(600)
+
+    monkeypatch.setattr(shards.Writer, "write", write)
+    process = multiprocessing.get_context("fork").Process(
+        target=prepare, args=(source, tmp_path / "out", "--builder=jsonl_manifest", "--num_proc=2"))
+    process.start()
+    deadline = time.time() + 30
+    while len(workers := list(tmp_path.glob("worker-*"))) < 2 and time.time() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.join()
+    pids = [int(path.name.split("-")[1]) for path in workers]
+    assert len(pids) == 2 and process.pid not in pids
+    while any(map(runs, pids)) and time.time() < deadline:
+        time.sleep(0.05)
+    assert not any(map(runs, pids))
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"  # dead, but nobody asked after it
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_worker_that_is_killed_stops_the_run_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "IDS_PER_SHARD", 3)
+
+    def write(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(shards.Writer, "write", write)
+    with pytest.raises(UserError, match="a worker process was killed, .*--resume and a smaller --num_proc"):
+        prepare(children_corpus(tmp_path / "corpus"), tmp_path / "out", "--builder=jsonl_manifest", "--num_proc=2")
+
+
+def test_the_number_of_workers_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "IDS_PER_SHARD", 4)
+    source = children_corpus(tmp_path / "corpus")
+    for number in (1, 3):
+        prepare(source, tmp_path / str(number) / "run", "--builder=jsonl_manifest", "--val_ratio=0.3", f"--num_proc={number}")
+    (different,) = differences(tmp_path / "1" / "run", tmp_path / "3" / "run")
+    assert different.startswith('stage.json: -   "num_proc": 1')
+    corpus = load_corpus(tmp_path / "3" / "run")
+    assert sum(part.num_rows for part in corpus.values()) == 18
+    assert len(list((tmp_path / "3" / "run" / "data").glob("train-*"))) == 3
+
+
+def test_children_on_the_card_and_beside_the_corpus(tmp_path):
+    source = children_corpus(tmp_path / "corpus")
+    add_audio(source / "audio_0", "alone")
+    add_audio(source / "audio_1", "alone")
+    with (source / "train.jsonl").open("a") as file:
+        file.write(json.dumps(manifest_row("alone", "C_alone", "12+")) + "\n")
+        file.write(json.dumps(manifest_row("absent", "C_0")) + "\n")
+    metrics = prepare(source, tmp_path / "out", "--builder=jsonl_manifest", "--val_ratio=0.34", "--external_data", "TalkBank",
+                      "MyST")
+    assert metrics["rows"] == {"train": 13, "dev": 6} and metrics["rejected"] == {"missing file": 1}
+    card = DatasetCard.load(tmp_path / "out" / "README.md").text
+    for line in ("| 12+ | 1 | 0 | 1 | 0 | 0.0 | -34.0 |", "- External data: MyST, TalkBank", "| missing file | 1 |",
+                 "- `train.jsonl`: 20 rows, 7 speakers", "34.0 % of the rows of each stratum for dev, seed 42",
+                 "| 1 | in several folders, all copies alike; the first is taken |"):
+        assert line in card, line
+    assert str(tmp_path) not in card
+    record = json.loads((tmp_path / "out" / "splits.json").read_text())
+    corpus = load_corpus(tmp_path / "out")
+    assert {side: set(names) for side, names in record["speakers"].items()} == {
+        side: set(rows["speaker_id"]) for side, rows in corpus.items()}
+    assert json.loads((tmp_path / "out" / "provenance.json").read_text())["external_data"] == ["MyST", "TalkBank"]
+
+    other = prepare(source, tmp_path / "again", "--builder=jsonl_manifest", "--split_seed=7",
+                    f"--split_file={tmp_path / 'out' / 'splits.json'}")
+    assert other["splits"]["speakers"] == record["speakers"] and other["splits"]["given_by"] == "splits.json"
+    assert "As `splits.json` gives it." in (tmp_path / "again" / "README.md").read_text()
+
+
+def test_flags_of_a_children_corpus(tmp_path):
+    source = children_corpus(tmp_path / "corpus")
+    rows = [json.loads(line) for line in (source / "train.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["speaker"] = row.pop("child_id")
+        del row["orthographic_text"]
+    manifest = write_manifest(tmp_path / "metadata.jsonl", rows)
+    metrics = prepare_corpus.main([
+        "--builder=jsonl_manifest", f"--train-manifest={manifest}", f"--output_dir={tmp_path / 'out'}", "--val_ratio=0",
+        "--audio-dirs", *(str(source / f"audio_{n}") for n in range(3)), "--fields", "child_id=speaker",
+        "--require_text=false", "--num_proc=1"])
+    assert metrics["rows"] == {"train": 18} and not metrics["rejected"]
+
+
 def test_load_corpus_decodes_and_names_what_is_wrong(root, tmp_path):
     prepare(root, tmp_path / "out")
     rows = load_corpus(tmp_path / "out", "dev")
@@ -127,9 +291,13 @@ def test_load_corpus_decodes_and_names_what_is_wrong(root, tmp_path):
 
 
 @pytest.mark.parametrize("flags, message", [
-    (["--builder=speaker_jso"], "builder must be one of speaker_json, got 'speaker_jso'"), (["--percent=0"], "percent"),
+    (["--builder=speaker_jso"], "builder must be one of speaker_json, jsonl_manifest, got 'speaker_jso'"),
+    (["--percent=0"], "percent"),
     (["--sampel=random"], "did you mean --sampling"), (["--max_samples=-1"], "max_samples"),
     (["--num_proc=0"], "num_proc"), (["--shard_megabytes=0"], "shard_megabytes"),
+    (["--val_ratio=0.2"], "--val_ratio is no option of the builder speaker_json"),
+    (["--builder=jsonl_manifest", "--fields", "child_id"], "fields must be pairs"),
+    (["--builder=jsonl_manifest"], r"has no \*\.jsonl file; say which file is the manifest"),
 ])
 def test_wrong_flags(root, tmp_path, flags, message):
     with pytest.raises(UserError, match=message):
@@ -146,6 +314,13 @@ def test_output_folder_that_cannot_be_written(root, tmp_path):
 def test_source_folder_that_is_none(tmp_path):
     with pytest.raises(UserError, match="data_dir must be a folder"):
         prepare(tmp_path / "absent", tmp_path / "out")
+
+
+def test_real_children(corpora, tmp_path):
+    metrics = prepare(corpora / "children", tmp_path / "out", "--builder=jsonl_manifest", "--val_ratio=0.3")
+    assert sum(metrics["rows"].values()) == 576 and metrics["rows"]["dev"] >= 150
+    assert not metrics["rejected"] and not metrics["remarks"]
+    assert all(abs(row["deviation"]) < 0.05 for row in metrics["splits"]["strata"])
 
 
 def test_real_corpus(corpora, tmp_path):

@@ -107,7 +107,7 @@ def test_every_rival_is_trained_when_it_is_asked_for(finished, sources, tmp_path
     results = run_moe_pipeline.main(command(
         sources, out, "--resume", f"--benchmark_models={asked}", "--benchmark_max_samples=3",
         "--stage_options", *SMALL[5:], "finetune_whisper.report_to=none",
-        "soup_checkpoints.max_new_tokens=6"))
+        "average_checkpoints.max_new_tokens=6"))
     assert set(results["benchmark"]["rows"]) >= {"zero_shot", "single_lora", "single_lora_wide", "full", "soup", "moe_top1"}
     wide = json.loads((out / "single_lora_wide" / "config.json").read_text())
     assert wide["lora_rank"] == 3 * json.loads((out / "experts" / "config.json").read_text())["lora_rank"]

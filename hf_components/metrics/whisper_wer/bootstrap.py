@@ -29,8 +29,18 @@ def interval(errors: np.ndarray, reference_words: np.ndarray, units: Sequence[st
     Raises:
         ValueError: `confidence` outside (0, 1), negative `num_bootstrap`, or not one unit per utterance.
     """
-    sums = _resample(np.stack([errors, reference_words], axis=1), units, num_bootstrap, seed)
-    return _percentiles(error_rate(sums[:, 0], sums[:, 1]), confidence)
+    return intervals({"": (errors, reference_words)}, units, num_bootstrap, confidence, seed)[""]
+
+
+def intervals(rates: dict[str, tuple[np.ndarray, np.ndarray]], units: Sequence[str] | None = None, num_bootstrap: int = 1000,
+              confidence: float = 0.95, seed: int = 0) -> dict[str, list[float] | None]:
+    """As `interval`, of several rates on the same resamples.
+
+    Args:
+        rates: name -> errors and reference lengths, counts of shape (utterances,) each.
+    """
+    sums = _resample(np.stack([column for rate in rates.values() for column in rate], axis=1), units, num_bootstrap, seed)
+    return {name: _percentiles(error_rate(sums[:, 2 * i], sums[:, 2 * i + 1]), confidence) for i, name in enumerate(rates)}
 
 
 def paired_bootstrap(a: dict[str, np.ndarray], b: dict[str, np.ndarray], units: Sequence[str] | None = None,

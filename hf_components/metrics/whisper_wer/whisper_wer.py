@@ -7,7 +7,7 @@ import numpy as np
 from datasets import Features, List, Value
 
 # evaluate copies the siblings named in this file, and only those: each one of the folder stands here.
-from .bootstrap import error_rate, interval, sum_by_unit
+from .bootstrap import error_rate, intervals, sum_by_unit
 from .counting import utterance_errors
 
 _DESCRIPTION = """
@@ -28,8 +28,9 @@ Args:
 Returns:
     wer, cer, wer_clipped, cer_clipped, wer_speaker_mean (float);
     substitutions, deletions, insertions, hits, reference_words, reference_characters, utterances, speakers (int);
-    wer_interval ([low, high]); per_group ({group: the same figures}).
-    wer_speaker_mean and speakers are None without `speakers`; wer_interval is None below two speakers (utterances).
+    wer_interval, cer_interval, wer_clipped_interval, cer_clipped_interval ([low, high]);
+    per_group ({group: the same figures}).
+    wer_speaker_mean and speakers are None without `speakers`; the intervals are None below two speakers (utterances).
 Examples:
     >>> whisper_wer = evaluate.load("hf_components/metrics/whisper_wer")
     >>> result = whisper_wer.compute(predictions=["Mr. Brown won't go."], references=["mister brown will not come"])
@@ -108,12 +109,13 @@ def _figures(counts: dict[str, np.ndarray], speakers: np.ndarray | None, num_boo
     errors, words = counts["errors"], counts["reference_words"]
     character_errors, characters = counts["character_errors"], counts["reference_characters"]
     by_speaker = None if speakers is None else sum_by_unit(np.stack([errors, words], axis=1), speakers)
+    rates = {"wer": (errors, words), "cer": (character_errors, characters),
+             "wer_clipped": (np.minimum(errors, words), words),
+             "cer_clipped": (np.minimum(character_errors, characters), characters)}
+    bounds = intervals(rates, speakers, num_bootstrap, confidence, seed)
     return {
-        "wer": float(error_rate(errors.sum(), words.sum())),
-        "cer": float(error_rate(character_errors.sum(), characters.sum())),
-        "wer_clipped": float(error_rate(np.minimum(errors, words).sum(), words.sum())),
-        "cer_clipped": float(error_rate(np.minimum(character_errors, characters).sum(), characters.sum())),
-        "wer_interval": interval(errors, words, speakers, num_bootstrap, confidence, seed),
+        **{name: float(error_rate(wrong.sum(), length.sum())) for name, (wrong, length) in rates.items()},
+        **{f"{name}_interval": bounds[name] for name in rates},
         "wer_speaker_mean": None if speakers is None else float(error_rate(by_speaker[:, 0], by_speaker[:, 1]).mean()),
         **{name: int(counts[name].sum()) for name in ("substitutions", "deletions", "insertions", "hits",
                                                       "reference_words", "reference_characters")},

@@ -8,6 +8,7 @@ from hf_components.errors import UserError
 from hf_components.merging import merge_experts
 from hf_components.training.data import Draw
 from hf_components.training.distillation import DistillationArguments, DistillationTrainer
+from hf_components.training.teacher import Teacher
 from hf_components.training.trainer import SpeechTrainer
 from hf_components.whisper.audio_context import labels_to_decoder_input
 
@@ -23,7 +24,7 @@ def arguments(folder, **options) -> DistillationArguments:
 
 def trainer_of(folder, teacher=None, student=None, callbacks=(), corpus=None, **options) -> DistillationTrainer:
     return DistillationTrainer(student or tiny_whisper(), arguments(folder, **options), tiny_processor(), corpus or rows(8),
-                               teacher=teacher or tiny_moe(), callbacks=list(callbacks))
+                               teacher=Teacher(teacher or tiny_moe()), callbacks=list(callbacks))
 
 
 def batch_of(trainer: SpeechTrainer, full_context: bool = False) -> dict[str, torch.Tensor]:
@@ -60,7 +61,7 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn_from_it(tmp_path
 
 def test_without_teacher_it_is_plain_training(tmp_path):
     gradients = []
-    for kind, more in ((DistillationTrainer, {"teacher": tiny_moe()}), (SpeechTrainer, {})):
+    for kind, more in ((DistillationTrainer, {"teacher": Teacher(tiny_moe())}), (SpeechTrainer, {})):
         recorder = GradientRecorder()
         kind(tiny_whisper(), arguments(tmp_path, kl_weight=0.0, max_steps=1), tiny_processor(), rows(8), callbacks=[recorder],
              **more).train()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_speech import gradient_of_one_step, rows, tiny_moe, tiny_processor, tiny_whisper
 
+from hf_components.asr.families import family_of
 from hf_components.training.curriculum import routing_losses
 from hf_components.training.data import Draw, SpeechCollator, SpeechDataset
 
@@ -12,8 +13,9 @@ SYSTEMS = [(None, "weights"), *((r, mixture) for r in ("soft", "top_k", "hard") 
 
 
 def whole_batch() -> dict[str, torch.Tensor]:
-    dataset = SpeechDataset(rows(8, seconds=0.6), tiny_processor())
-    return SpeechCollator(tiny_processor().feature_extractor)([dataset[Draw(i, 0, False)] for i in range(8)])
+    family, processor = family_of(tiny_whisper()), tiny_processor()
+    dataset = SpeechDataset(rows(8, seconds=0.6), family, processor)
+    return SpeechCollator(family, processor)([dataset[Draw(i, 0, False)] for i in range(8)])
 
 
 def by_hand(routing: str | None, mixture: str) -> dict[str, torch.Tensor]:

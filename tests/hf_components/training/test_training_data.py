@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from tiny_speech import rows, tiny_processor
+from tiny_speech import rows, tiny_processor, tiny_whisper
+from transformers import WhisperConfig
 
+from hf_components.asr.families import family_of
 from hf_components.audio import count_mel_frames, log_mel
 from hf_components.corpus import waveforms
 from hf_components.errors import UserError
@@ -14,10 +16,10 @@ from hf_components.training.data import (
     SpeechCollator,
     SpeechDataset,
     drop_long_transcripts,
-    tokenize,
 )
 
 pytestmark = pytest.mark.unit
+WHISPER = family_of(WhisperConfig())
 DURATIONS = np.random.default_rng(0).uniform(0.5, 20, 103)
 
 
@@ -70,13 +72,13 @@ def corpus():
 
 
 def items(corpus, indices, epoch=0, full_context=False, **options):
-    dataset = SpeechDataset(corpus, tiny_processor(), **options)
+    dataset = SpeechDataset(corpus, WHISPER, tiny_processor(), **options)
     assert len(dataset) == len(corpus)
     return [dataset[Draw(index, epoch, full_context)] for index in indices]
 
 
 def collate(batch, **options):
-    return SpeechCollator(tiny_processor().feature_extractor, **options)(batch)
+    return SpeechCollator(WHISPER, tiny_processor(), **options)(batch)
 
 
 def test_labels_are_text_between_task_tokens_padded(corpus):
@@ -84,7 +86,7 @@ def test_labels_are_text_between_task_tokens_padded(corpus):
     batch = collate(items(corpus, range(6)))
     for labels, text in zip(batch["labels"], corpus["text"], strict=True):
         tokens = labels[labels != -100].tolist()
-        assert tokens == tokenize(tokenizer, text)
+        assert tokens == WHISPER.tokenize(tiny_processor(), text)
         assert tokenizer.convert_ids_to_tokens(tokens[0]) == "<|notimestamps|>" and tokens[-1] == tokenizer.eos_token_id
         assert tokenizer.decode(tokens, skip_special_tokens=True) == text
         assert (labels[len(tokens):] == -100).all()
@@ -160,15 +162,16 @@ def test_augmentation_keeps_within_its_sizes():
 
 
 def test_long_transcripts_are_named_and_left_out(corpus, caplog):
-    lengths = [len(tokenize(tiny_processor().tokenizer, text)) for text in corpus["text"]]
-    longest = sorted(lengths)[3]
+    lengths, model = [len(WHISPER.tokenize(tiny_processor(), text)) for text in corpus["text"]], tiny_whisper()
+    assert drop_long_transcripts(corpus, model, tiny_processor()) is corpus
+    model.config.max_target_positions = longest = sorted(lengths)[3]
     with caplog.at_level("WARNING"):
-        kept = drop_long_transcripts(corpus, tiny_processor(), longest)
+        kept = drop_long_transcripts(corpus, model, tiny_processor())
     assert kept["id"][:] == [f"u{i}" for i, length in enumerate(lengths) if length <= longest]
     assert all(f"u{i}" in caplog.text for i, length in enumerate(lengths) if length > longest)
-    assert drop_long_transcripts(corpus, tiny_processor(), 64) is corpus
+    model.config.max_target_positions = 2
     with pytest.raises(UserError, match="no utterance is left"):
-        drop_long_transcripts(corpus, tiny_processor(), 2)
+        drop_long_transcripts(corpus, model, tiny_processor())
 
 
 @pytest.mark.parametrize("processes", [2, 8])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_speech import gradient_of_one_step
+from tiny_speech import gradient_near_base, gradient_of_one_step
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[3]
@@ -19,16 +19,20 @@ def launch(folder: Path, what: str) -> None:
                    check=True, cwd=ROOT, timeout=300)
 
 
+def assert_equal(file: Path, expected: dict[str, torch.Tensor]) -> None:
+    actual, scale = load_file(file), max(float(gradient.abs().max()) for gradient in expected.values())
+    assert actual.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(actual[name], gradient, atol=2e-5 * scale, rtol=1e-3)
+
+
 def test_two_processes_give_the_gradient_of_one(tmp_path):
     launch(tmp_path, "gradients")
     for routing, mixture in ((None, "weights"), ("soft", "weights"), ("top_k", "logits")):
         expected = gradient_of_one_step(tmp_path, 8, 1, routing=routing, mixture=mixture)
-        scale = max(float(gradient.abs().max()) for gradient in expected.values())
-        for batch_size, accumulation in ((4, 1), (2, 2)):
-            actual = load_file(tmp_path / f"{routing}_{mixture}_{batch_size}x{accumulation}.safetensors")
-            assert actual.keys() == expected.keys()
-            for name, gradient in expected.items():
-                torch.testing.assert_close(actual[name], gradient, atol=2e-5 * scale, rtol=1e-3)
+        for split in ("4x1", "2x2"):
+            assert_equal(tmp_path / f"{routing}_{mixture}_{split}.safetensors", expected)
+    assert_equal(tmp_path / "near_base.safetensors", gradient_near_base(tmp_path, 8, 1))
 
 
 def test_two_processes_resume_with_the_same_bits(tmp_path):

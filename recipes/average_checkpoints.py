@@ -1,10 +1,11 @@
-"""Average the checkpoints of a joint training into one MoE-Whisper: all of them, or those that a greedy soup selects.
+"""Average trained weights (a model soup): checkpoints of one training, several models, or several LoRA adapters.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
-    recipes/soup_checkpoints.py --config recipes/configs/soup_checkpoints/default.yaml \\
-    --joint_dir runs/moe/joint --corpus data/prepared --output_dir runs/moe/soup
+    recipes/average_checkpoints.py --config recipes/configs/average_checkpoints/default.yaml \\
+    --candidates runs/children --corpus data/prepared --output_dir runs/soup
 """
 
+import dataclasses
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +14,13 @@ from typing import Literal
 from accelerate import PartialState
 
 from hf_components.arguments import parse_arguments
-from hf_components.checkpoints import load_moe_whisper
+from hf_components.asr.families import load_asr
+from hf_components.checkpoints import merge_adapter
 from hf_components.corpus import load_corpus, sample_rows
 from hf_components.ctranslate2_import import save_processor
-from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.scoring import compare, score
-from hf_components.soup import average, greedy_soup, load_checkpoints
+from hf_components.soup import average_into, averaged, find_candidates, greedy_soup, save_average_adapter
 from hf_components.stages import run_stage
 from hf_components.transcription import transcribe
 
@@ -28,11 +29,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Arguments:
-    joint_dir: str = field(metadata={"help": "output of train_moe_whisper, with its checkpoints"})
+    candidates: list[str] = field(metadata={
+        "help": "output folder of train_moe_whisper or finetune_whisper, with its checkpoints; or two or more folders of "
+                "models, or of PEFT adapters of one model"})
     corpus: str = field(metadata={"help": "prepared corpus: folder or Hub id"})
-    output_dir: str = field(metadata={"help": "the model goes to <output_dir>/model"})
+    output_dir: str = field(metadata={
+        "help": "the model goes to <output_dir>/model; of adapters the averaged one to <output_dir>/adapter, too"})
+    base_model: str | None = field(default=None, metadata={"help": "what adapters adapt; default: the one that they name"})
+    language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
     method: Literal["greedy", "uniform"] = field(default="greedy", metadata={
-        "help": "greedy: from best to worst, a checkpoint joins if the WER does not grow; uniform: all of them"})
+        "help": "greedy: from best to worst, a candidate joins if the WER does not grow; uniform: all of them"})
     last: int | None = field(default=None, metadata={"help": "newest checkpoints that take part; default: all"})
     selection_split: str = field(default="dev", metadata={
         "help": "split whose WER is reported, and by which greedy selects: there its WER is optimistic"})
@@ -46,28 +52,28 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
-    return run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=[args.joint_dir, args.corpus],
-                     resume=args.resume)
+    inputs = [*args.candidates, args.corpus, *([args.base_model] if args.base_model else [])]
+    config = dataclasses.asdict(args)
+    if len(args.candidates) == 1:  # as an input it counts by its content, so that a run may be moved
+        config["candidates"] = args.candidates[0]
+    return run_stage(args.output_dir, lambda folder: produce(args, folder), config=config, inputs=inputs, resume=args.resume)
 
 
 def produce(args: Arguments, folder: Path) -> dict:
-    joint = Path(args.joint_dir)
-    if not (joint / "model" / "config.json").exists():
-        raise UserError(f"{joint} holds no model; --joint_dir takes the output folder of train_moe_whisper")
-    candidates = load_checkpoints(joint / "checkpoints", args.last)
-    names, weights = list(candidates), list(candidates.values())
+    candidates = find_candidates(args.candidates, args.last, args.base_model)
+    names, texts, wer = list(candidates.folders), {}, {}
     corpus = sample_rows(load_corpus(args.corpus, args.selection_split), args.max_samples, args.seed)
-    model, processor = load_moe_whisper(str(joint / "model"))
-    references, texts, wer = corpus["text"][:], {}, {}
+    model, processor = load_asr(candidates.model, args.language)
+    references = corpus["text"][:]
 
     def named(members: list[int]) -> str:
         return " + ".join(names[i] for i in members)
 
     def evaluate(members: list[int]) -> float:
-        model.load_state_dict(average([weights[i] for i in members]), strict=False)
         key = tuple(members)
-        texts[key] = transcribe(model, processor, corpus, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens,
-                                description=named(members))
+        with averaged(model, candidates, members):
+            texts[key] = transcribe(model, processor, corpus, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens,
+                                    language=args.language, description=named(members))
         wer[key] = score(texts[key], references, num_bootstrap=0)["wer"]
         return wer[key]
 
@@ -79,8 +85,12 @@ def produce(args: Arguments, folder: Path) -> dict:
         members = list(range(len(names)))
         evaluate([last])
         evaluate(members)
-    model.load_state_dict(average([weights[i] for i in members]), strict=False)
     if PartialState().is_main_process:
+        if candidates.adapter is None:
+            average_into(model, candidates.of(members))
+        else:
+            save_average_adapter(folder / "adapter", candidates.of(members), candidates.adapter)
+            model = merge_adapter(model, str(folder / "adapter"))
         model.save_pretrained(folder / "model")
         save_processor(processor, folder / "model")
     chosen = tuple(members)

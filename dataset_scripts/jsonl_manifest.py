@@ -1,0 +1,173 @@
+"""Builder for corpora with one JSON object per line, their audio spread over several folders.
+
+    <data_dir>/<name>.jsonl    {"utterance_id": ..., "child_id": ..., "session_id": ..., "audio_path": "audio/<name>.flac",
+                                "audio_duration_sec": ..., "age_bucket": ..., "md5_hash": ..., "orthographic_text": ...}
+    <data_dir>/audio_0|audio_1|.../audio/<audio files>
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import datasets
+
+from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
+from dataset_scripts.jsonl_rows import FIELDS, IN_MEMORY, one_child_per_id, read_rows
+from dataset_scripts.utterances import Reader, Utterance
+from hf_components.errors import UserError
+from hf_components.splits import DEV, TRAIN, check_val_ratio, read_split, report_split, split_speakers
+
+STRATA = ("age_bucket", "none")
+
+
+@dataclasses.dataclass
+class JsonlManifestConfig(CorpusConfig):
+    """Options of `JsonlManifest`, beside those of every builder.
+
+    Attributes:
+        manifest: file; by default the one *.jsonl in `data_dir`. Without `data_dir`, its folder is that.
+        samples: rows as dicts, instead of a manifest.
+        audio_dirs: folders to search for audio; by default `data_dir` and its sub-folders.
+        val_manifest: rows of the split dev; all rows of the manifest are then for train.
+        split_file: a split as `splits.json` of a prepared corpus records it.
+        val_ratio: share of the rows for dev, if neither is given; in [0, 1).
+        stratify_by: column whose values have the same share in dev, or `none`.
+        split_seed: of the division into train and dev.
+        fields: the manifest's name for each of our fields, where it is another.
+        require_text: whether rows without a transcript are rejected; without, their `text` is empty.
+        external_data: names of data from elsewhere that the manifest holds.
+    """
+
+    manifest: str | None = None
+    samples: list[dict] | None = None
+    audio_dirs: list[str] | None = None
+    val_manifest: str | None = None
+    split_file: str | None = None
+    val_ratio: float = 0.1
+    stratify_by: str = "age_bucket"
+    split_seed: int = 42
+    fields: dict[str, str] | None = None
+    require_text: bool = True
+    external_data: list[str] | None = None
+
+    def __post_init__(self):
+        if self.data_dir is None and self.manifest is not None:
+            self.data_dir = str(Path(self.manifest).parent)
+        elif self.data_dir is None and self.audio_dirs:
+            self.data_dir = os.path.commonpath([Path(folder).resolve() for folder in self.audio_dirs])
+        super().__post_init__()
+        check_val_ratio(self.val_ratio)
+        if self.stratify_by not in STRATA:
+            raise UserError(f"stratify_by must be one of {', '.join(STRATA)}, got {self.stratify_by!r}")
+        if unknown := (self.fields or {}).keys() - set(FIELDS):
+            raise UserError(f"fields maps {min(unknown)!r}, which is none of {', '.join(FIELDS)}")
+        if self.manifest is not None and self.samples is not None:
+            raise UserError("manifest and samples are both given; leave one of them out")
+        if self.val_manifest is not None and self.split_file is not None:
+            raise UserError("val_manifest and split_file are both given; leave one of them out")
+        for folder in self.audio_dirs or ():
+            if not Path(folder).is_dir():
+                inside = Path(self.data_dir, folder)
+                raise UserError(f"audio_dirs names {folder}, which is no folder"
+                                + (f"; did you mean {inside}?" if inside.is_dir() else "; check the path"))
+        if self.manifest is None and self.samples is None:
+            self.manifest = self._only_manifest()
+
+    def inputs(self) -> list[Path]:
+        given = [Path(file) for file in (self.manifest, self.val_manifest, self.split_file) if file is not None]
+        return list(dict.fromkeys([*given, *(map(Path, self.audio_dirs) if self.audio_dirs else super().inputs())]))
+
+    def reader(self) -> Reader:
+        root = _absolute(self.data_dir)
+        children = (path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith("."))
+        folders = [_absolute(folder) for folder in self.audio_dirs] if self.audio_dirs else [root, *children]
+        # By its path in the corpus: where that lies on this machine is nobody else's business.
+        named = tuple((str(path.relative_to(root)) if path.is_relative_to(root) else path.name, path.resolve())
+                      for path in folders)
+        return Reader(named, by_bare_name=True, min_duration=self.min_duration, require_text=self.require_text)
+
+    def _only_manifest(self) -> str:
+        found = sorted(path for path in Path(self.data_dir).glob("*.jsonl") if path.is_file())
+        if len(found) != 1:
+            names = ", ".join(path.name for path in found)
+            raise UserError(f"{self.data_dir} has " + (f"several manifests, {names}" if found else "no *.jsonl file")
+                            + "; say which file is the manifest (--manifest)")
+        return str(found[0])
+
+
+class JsonlManifest(CorpusBuilder):
+    """`JsonlManifest(data_dir=...)`: splits train and dev, which share no child.
+
+    Beside the columns of every corpus: `session_id` and `age_bucket` (as given, or null; `group` is then "unknown"). The
+    child's id is `speaker_id`. A line that is no row, lacks a field or holds something of a wrong type is rejected with its
+    number; only a file without a single row is none.
+
+    Raises:
+        UserError: the manifest cannot be found, or is not one (file and line); or the split that is given has a child on
+            both sides, or on none.
+    """
+
+    VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIG_CLASS = JsonlManifestConfig
+    SOURCE_COLUMNS = {"session_id": datasets.Value("string"), "age_bucket": datasets.Value("string")}
+
+    def read_manifests(self) -> Listing:
+        config = self.config
+        listed, rejected = self._read(config.manifest, config.samples)
+        manifests = [_describe(config.manifest, listed, rejected)]
+        sides = None
+        if config.val_manifest is not None:
+            for_dev, rejected_of_dev = self._read(config.val_manifest, None)
+            manifests.append(_describe(config.val_manifest, for_dev, rejected_of_dev))
+            sides = self._sides_of_manifests(listed, for_dev)
+            listed, rejected = listed + for_dev, rejected + rejected_of_dev
+        listed, contradicting = one_child_per_id(listed)
+        sides = sides or self._sides(listed)
+        splits = {side: [u for u in listed if sides[u.speaker_id] == side] for side in (TRAIN, DEV)}
+        return Listing({side: utterances for side, utterances in splits.items() if utterances}, rejected + contradicting,
+                       {"splits": self._record(listed, sides),
+                        "provenance": {"manifests": manifests, "external_data": sorted(config.external_data or [])}})
+
+    def _read(self, manifest: str | None, samples: list[dict] | None) -> tuple[list[Utterance], list[dict]]:
+        return read_rows(manifest, samples, self.config.fields or {}, self.config.disfluencies)
+
+    def _sides_of_manifests(self, for_train: list[Utterance], for_dev: list[Utterance]) -> dict[str, str]:
+        sides = {side: {u.speaker_id for u in listed} for side, listed in ((TRAIN, for_train), (DEV, for_dev))}
+        if both := sorted(sides[TRAIN] & sides[DEV]):
+            raise UserError(f"{len(both)} children, such as {both[0]}, are in {self.config.manifest or IN_MEMORY} and in "
+                            f"{self.config.val_manifest}; splits must not share a speaker: take their rows out of one of them")
+        return {child: side for side, children in sides.items() for child in children}
+
+    def _sides(self, listed: list[Utterance]) -> dict[str, str]:
+        config, children = self.config, [utterance.speaker_id for utterance in listed]
+        if config.split_file is None:
+            return split_speakers(children, self._strata(listed), config.val_ratio, config.split_seed)
+        sides = read_split(config.split_file)
+        if lacking := sorted(set(children) - sides.keys()):
+            raise UserError(f"{config.split_file} does not say where {len(lacking)} children of the manifest belong, such as "
+                            f"{lacking[0]}; add them to it, or split anew without split_file")
+        return {child: sides[child] for child in children}
+
+    def _record(self, listed: list[Utterance], sides: dict[str, str]) -> dict:
+        """`splits.json`: how the children were divided, and how well that came out."""
+        config = self.config
+        given = config.val_manifest or config.split_file
+        how = {"given_by": Path(given).name} if given else {"val_ratio": config.val_ratio, "split_seed": config.split_seed}
+        strata = report_split([u.speaker_id for u in listed], self._strata(listed), sides,
+                              None if given else config.val_ratio)
+        speakers = {side: sorted(child for child in sides if sides[child] == side) for side in (TRAIN, DEV)}
+        return {**how, "stratify_by": config.stratify_by, "strata": strata, "speakers": speakers}
+
+    def _strata(self, listed: list[Utterance]) -> list[str]:
+        return ["all" if self.config.stratify_by == "none" else utterance.group for utterance in listed]
+
+
+def _describe(manifest: str | None, listed: list[Utterance], rejected: list[dict]) -> dict:
+    """Where a manifest's rows come from, for the record."""
+    return {"name": IN_MEMORY if manifest is None else Path(manifest).name, "rows": len(listed) + len(rejected),
+            "speakers": len({utterance.speaker_id for utterance in listed})}
+
+
+def _absolute(folder: str) -> Path:
+    """Without `..`, and with its own name even where it is a link."""
+    return Path(os.path.normpath(Path(folder).absolute()))

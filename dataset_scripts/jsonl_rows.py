@@ -1,0 +1,113 @@
+"""Lines of a JSONL manifest, or samples in memory, into utterances; what is none becomes a rejection with its line number."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dataset_scripts.transcripts import clean_transcript
+from dataset_scripts.utterances import Rejection, Utterance
+from hf_components.errors import UserError
+
+REQUIRED = ("utterance_id", "child_id", "audio_path")
+TEXTS = (*REQUIRED, "session_id", "age_bucket", "md5_hash", "orthographic_text")
+FIELDS = (*TEXTS, "audio_duration_sec")
+UNKNOWN = "unknown"
+IN_MEMORY = "samples"  # what stands for the manifest's name where there is none
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def read_rows(manifest: str | None, samples: list[dict] | None, fields: dict[str, str],
+              disfluencies: str) -> tuple[list[Utterance], list[dict]]:
+    """Read a manifest, or samples in memory where it is None.
+
+    Args:
+        fields: the manifest's name for each of `FIELDS` that it calls otherwise.
+        disfluencies: `keep` or `drop` the words in parentheses.
+    Returns:
+        the utterances, and the rows of `rejected.jsonl` for the lines that are none.
+    Raises:
+        UserError: the file cannot be read, or not one line of it is a row.
+    """
+    name = IN_MEMORY if manifest is None else Path(manifest).name
+    listed, rejected = [], []
+    for number, line in enumerate(samples, start=1) if manifest is None else _lines(manifest):
+        row: dict[str, Any] = {}
+        try:
+            row = _row(line, fields)
+            listed.append(_utterance(row, disfluencies, name, number))
+        except Rejection as problem:
+            names = [str(row.get(key) or "") for key in ("utterance_id", "audio_path")]
+            rejected.append(problem.row(*names, None, name, number))
+    if not listed:
+        first = "".join(f", line {row['line']}: {row['reason']}: {row['detail']}" for row in rejected[:1])
+        raise UserError(f"{manifest or IN_MEMORY}{first or ' is empty'}; not one line is a row of a manifest")
+    return listed, rejected
+
+
+def one_child_per_id(listed: Iterable[Utterance]) -> tuple[list[Utterance], list[dict]]:
+    """Without the later rows that give an id to another child, which could be on the other side of a split."""
+    first, kept, rejected = {}, [], []
+    for utterance in listed:
+        earlier = first.setdefault(utterance.id, utterance)
+        if earlier.speaker_id == utterance.speaker_id:
+            kept.append(utterance)
+        else:
+            problem = Rejection("duplicate id", f"{earlier.manifest}, line {earlier.line}, gives {utterance.id} to "
+                                                f"{earlier.speaker_id}, this line to {utterance.speaker_id}")
+            rejected.append(problem.row(utterance.id, utterance.file, None, utterance.manifest, utterance.line))
+    return kept, rejected
+
+
+def _lines(path: str) -> Iterator[tuple[int, bytes]]:
+    """Each line that is not blank, with its number from 1, without a byte order mark or a carriage return.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                content = line.removeprefix(BYTE_ORDER_MARK if number == 1 else b"").strip()
+                if content:
+                    yield number, content
+    except OSError as error:
+        raise UserError(f"cannot read the manifest {path}: {error.strerror}") from error
+
+
+def _row(line: bytes | dict, fields: dict[str, str]) -> dict[str, Any]:
+    """Our fields of a line, by our names. Raises Rejection if it is not an object or lacks what every row has."""
+    try:
+        values = json.loads(line.decode()) if isinstance(line, bytes) else line
+        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
+    except UnicodeError as error:
+        raise Rejection("not UTF-8 text", error.reason) from error
+    except json.JSONDecodeError as error:
+        raise Rejection("not JSON", f"{error.msg} (column {error.colno})") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Rejection("not JSON", str(error)) from error
+    if not isinstance(values, dict):
+        raise Rejection("not a row", f"expected an object with {', '.join(REQUIRED)}, got {type(values).__name__}")
+    row = {name: values[fields.get(name, name)] for name in FIELDS if fields.get(name, name) in values}
+    if lacking := [name for name in REQUIRED if name not in row]:
+        raise Rejection("missing field", f"{', '.join(lacking)}; the row has {', '.join(values) or 'none'}; a field under "
+                                         f"another name is given by --fields {lacking[0]}=<name>")
+    return row
+
+
+def _utterance(row: dict[str, Any], disfluencies: str, manifest: str, line: int) -> Utterance:
+    """Raises Rejection if something is of the wrong type."""
+    for name in TEXTS:
+        if not isinstance(row.get(name), str if name in REQUIRED else str | None):
+            raise Rejection("wrong type", f"{name} must be a string, got {json.dumps(row[name])[:80]}")
+    if empty := [name for name in REQUIRED if not row[name].strip()]:
+        raise Rejection("missing field", f"{empty[0]} is empty")
+    duration, md5, raw, age = (row.get(name) for name in ("audio_duration_sec", "md5_hash", "orthographic_text", "age_bucket"))
+    if isinstance(duration, bool) or not isinstance(duration, int | float | None) or not math.isfinite(duration or 0):
+        raise Rejection("wrong type", f"audio_duration_sec must be a number of seconds, got {json.dumps(duration)[:80]}")
+    return Utterance(
+        id=row["utterance_id"], file=row["audio_path"], text=clean_transcript(raw or "", disfluencies), raw_text=raw,
+        speaker_id=row["child_id"], group=(age or "").strip() or UNKNOWN,
+        columns={"session_id": row.get("session_id"), "age_bucket": age}, md5=md5.strip().lower() if md5 else None,
+        duration=duration, manifest=manifest, line=line)

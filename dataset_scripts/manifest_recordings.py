@@ -1,0 +1,71 @@
+"""Recordings that a manifest lists, to be transcribed as they are: found and checked as `JsonlManifest` does, not prepared."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataset_scripts.jsonl_manifest import JsonlManifestConfig
+from dataset_scripts.utterances import Reader, Rejection
+from hf_components.asr.recordings import Recordings
+from hf_components.audio import AudioError, decode, read_duration
+from hf_components.errors import UserError
+from hf_components.json_lines import read_json_lines, text_field
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a manifest says of a recording: its path, and its MD5 checksum and length in seconds where it gives them."""
+
+    file: str
+    md5: str | None
+    seconds: float | None
+
+
+class ManifestRecordings(Recordings):
+    """Recordings by id, and where to find them."""
+
+    def __init__(self, listed: Mapping[str, Listed], reader: Reader):
+        self.listed, self.reader, self.ids = listed, reader, list(listed)
+
+    def read(self, index):
+        return decode(self._content(index), name=self.ids[index])
+
+    def seconds(self, index):
+        given = self.listed[self.ids[index]].seconds
+        return read_duration(self._content(index), name=self.ids[index]) if given is None else given
+
+    def without(self, ids):
+        return ManifestRecordings({name: row for name, row in self.listed.items() if name not in ids}, self.reader)
+
+    def _content(self, index: int) -> bytes:
+        name = self.ids[index]
+        try:
+            return self.reader.find(self.listed[name].file, self.listed[name].md5)
+        except Rejection as problem:
+            raise AudioError(name, problem.reason, problem.detail) from problem
+
+
+def read_recordings(manifest: str | Path, audio_dirs: list[str] | None, fields: Mapping[str, str]) -> ManifestRecordings:
+    """The recordings of a manifest; transcripts and speakers, if it has them, are not looked at.
+
+    Args:
+        audio_dirs: folders to search; by default the manifest's and its sub-folders.
+        fields: the manifest's name for each of our fields, where it is another.
+    Raises:
+        UserError: with file and line, for a line that is none, lacks an id or a path, or repeats an id; every line counts
+            when all ids must come back.
+    """
+    reader = JsonlManifestConfig(manifest=str(manifest), audio_dirs=audio_dirs, fields=dict(fields)).reader()
+    listed: dict[str, Listed] = {}
+    lines: dict[str, int] = {}
+    for line, row in read_json_lines(manifest):
+        name, file = (text_field(row, fields.get(key, key), manifest, line) for key in ("utterance_id", "audio_path"))
+        if name in listed:
+            raise UserError(f"{manifest}, line {line}: {name} is on line {lines[name]} already; every id must be there once")
+        md5, seconds = (row.get(fields.get(key, key)) for key in ("md5_hash", "audio_duration_sec"))
+        listed[name] = Listed(file, md5.strip().lower() if isinstance(md5, str) and md5.strip() else None,
+                              float(seconds) if isinstance(seconds, (int, float)) and seconds > 0 else None)
+        lines[name] = line
+    if not listed:
+        raise UserError(f"{manifest} lists nothing to transcribe")
+    return ManifestRecordings(listed, reader)

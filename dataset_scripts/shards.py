@@ -1,0 +1,185 @@
+"""Prepare the rows of a corpus in shards, each complete on the disk or absent, by several processes."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets.arrow_writer import ParquetWriter
+from tqdm.auto import tqdm
+
+from dataset_scripts.utterances import Reader, Rejection, Utterance
+from hf_components.corpus import LONG
+from hf_components.disk import sync_folder
+from hf_components.errors import UserError
+from hf_components.stages import write_json
+
+IDS_PER_SHARD = 500  # what a killed run may lose per process; a Parquet file holds no more
+ROWS_IN_MEMORY = 32  # per process and split, 1 MB each at most (but for the long split)
+CONTENT = "shard.json"
+
+
+@dataclass(frozen=True)
+class Writer:
+    """How a shard is written: by which reader, into which columns, in files of at most how many bytes of audio.
+
+    Recordings longer than `max_duration` seconds go whole into the split `<split>_long`.
+    """
+
+    reader: Reader
+    features: datasets.Features
+    max_duration: float
+    max_bytes: int
+
+    def write(self, folder: Path, split: str, utterances: list[Utterance]) -> None:
+        """Write the usable rows to `folder/<number>.parquet`, and what became of all to `folder/shard.json`.
+
+        Of several utterances of one id the first usable one is a row. `folder` is there with all that belongs into it,
+        or not at all.
+        """
+        temporary = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed run
+        temporary.mkdir(parents=True)
+        rejected, remarks, accepted = [], defaultdict(list), set()
+        files = _Files(temporary, self)
+        for utterance in utterances:
+            try:
+                row, odd = self.reader.read(utterance)
+                if utterance.id in accepted:
+                    raise Rejection("duplicate id", f"{utterance.id} is listed more than once; the first usable row is kept")
+            except Rejection as problem:
+                rejected.append(problem.row(utterance.id, utterance.file, split, utterance.manifest, utterance.line))
+                continue
+            accepted.add(utterance.id)
+            files.add(split + LONG if row["duration"] > self.max_duration else split, row)
+            for remark in odd:
+                remarks[remark].append(utterance.id)
+        write_json(temporary / CONTENT, {"files": files.close(), "rejected": rejected, "remarks": remarks})
+        sync_folder(temporary)
+        temporary.rename(folder)
+
+
+@dataclass
+class Prepared:
+    """What became of the utterances, in the order in which they were listed.
+
+    Attributes:
+        files: Parquet files of each split.
+        rows: their number per split.
+        rejected: rows of `rejected.jsonl`.
+        remarks: ids of the rows about which there is something odd, by what it is.
+    """
+
+    files: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    rows: Counter = field(default_factory=Counter)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    remarks: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+
+def write_shards(splits: dict[str, list[Utterance]], folder: Path, writer: Writer, num_proc: int) -> Prepared:
+    """Write the shards that are not in `folder` yet, and collect what became of all utterances.
+
+    Which utterances make a shard does not depend on `num_proc`. Utterances of one id are in one shard.
+
+    Raises:
+        UserError: a process was killed from outside.
+    """
+    shards = [(folder / f"{split}-{number:05d}", split, utterances) for split, listed in splits.items()
+              for number, utterances in enumerate(_divide(listed))]
+    missing = [shard for shard in shards if not shard[0].exists()]
+    total, left = (sum(len(utterances) for *_, utterances in some) for some in (shards, missing))
+    with tqdm(desc="Preparing", total=total, initial=total - left, unit=" utterances") as progress:
+        for count in _work(writer, missing, num_proc):
+            progress.update(count)
+    prepared = Prepared()
+    for place, *_ in shards:
+        content = json.loads((place / CONTENT).read_text())
+        for number, (split, rows) in enumerate(content["files"]):
+            prepared.files[split].append(place / f"{number}.parquet")
+            prepared.rows[split] += rows
+        prepared.rejected += content["rejected"]
+        for remark, ids in content["remarks"].items():
+            prepared.remarks[remark] += ids
+    return prepared
+
+
+class _Files:
+    """The Parquet files of a shard: one at a time for each split, closed at `max_bytes`."""
+
+    def __init__(self, folder: Path, writer: Writer):
+        self.folder, self.writer = folder, writer
+        self.content: list[list] = []  # [split, rows] of each file
+        self.open: dict[str, tuple[int, ParquetWriter]] = {}  # by split, with the file's number
+        self.sizes: Counter = Counter()  # by split, bytes of audio
+
+    def add(self, split: str, row: dict) -> None:
+        if split not in self.open:
+            number = len(self.content)
+            path = str(self.folder / f"{number}.parquet")
+            self.open[split] = number, ParquetWriter(path=path, features=self.writer.features,
+                                                     writer_batch_size=ROWS_IN_MEMORY)
+            self.content.append([split, 0])
+        number, file = self.open[split]
+        file.write(self.writer.features.encode_example(row))
+        self.content[number][1] += 1
+        self.sizes[split] += len(row["audio"]["bytes"])
+        if self.sizes[split] >= self.writer.max_bytes:
+            self._close(split)
+
+    def close(self) -> list[list]:
+        for split in list(self.open):
+            self._close(split)
+        return self.content
+
+    def _close(self, split: str) -> None:
+        self.open.pop(split)[1].finalize()
+        del self.sizes[split]
+
+
+def _divide(utterances: list[Utterance]) -> Iterator[list[Utterance]]:
+    """Shards of `IDS_PER_SHARD` ids, in the order in which the ids are first listed."""
+    by_id: dict[str, list[Utterance]] = {}
+    for utterance in utterances:
+        by_id.setdefault(utterance.id, []).append(utterance)
+    ids = list(by_id.values())
+    for start in range(0, len(ids), IDS_PER_SHARD):
+        yield [utterance for of_one_id in ids[start:start + IDS_PER_SHARD] for utterance in of_one_id]
+
+
+def _work(writer: Writer, shards: list[tuple], num_proc: int) -> Iterable[int]:
+    """Write the shards; yields the number of utterances of each as it is finished."""
+    num_proc = min(num_proc, len(shards))
+    if num_proc <= 1:
+        for shard in shards:
+            writer.write(*shard)
+            yield len(shard[-1])
+        return
+    with ProcessPoolExecutor(num_proc, initializer=_end_with_parent) as pool:
+        futures = {pool.submit(writer.write, *shard): len(shard[-1]) for shard in shards}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                yield futures[future]
+        except BrokenProcessPool as error:
+            raise UserError("a worker process was killed, most likely for want of memory; run the same command with --resume "
+                            "and a smaller --num_proc") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent is killed would wait for work for ever, and write into the shards of the run that goes on."""
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

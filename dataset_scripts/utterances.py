@@ -1,0 +1,154 @@
+"""From an utterance as a manifest lists it to a row of the prepared corpus, or the reason why it cannot be one."""
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from hf_components.audio import SAMPLING_RATE, AudioError, decode, encode_flac
+
+SEVERAL_FOLDERS = "in several folders, all copies alike; the first is taken"
+OTHER_DURATION = "of another duration than the manifest says; the recording's own is kept"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Utterance:
+    """One row of a manifest, before its audio is read.
+
+    Attributes:
+        file: path as the manifest gives it; not to be trusted before `Reader.read`.
+        raw_text: transcript as given, None where there is none; `text` is its clean form.
+        columns: the source's own.
+        md5, duration: of the recording, where the manifest gives them; hexadecimal digits and seconds.
+        manifest, line: where the row stands, in a source with one manifest for all.
+    """
+
+    id: str
+    file: str
+    text: str
+    raw_text: str | None
+    speaker_id: str
+    group: str
+    columns: dict[str, Any] = dataclasses.field(default_factory=dict)
+    md5: str | None = None
+    duration: float | None = None
+    manifest: str | None = None
+    line: int | None = None
+
+
+class Rejection(Exception):
+    """Why an utterance cannot be a row: `reason` names the kind, for counting, `detail` the case."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+    def row(self, utterance_id: str, file: str, split: str | None, manifest: str | None = None,
+            line: int | None = None) -> dict[str, Any]:
+        """As `rejected.jsonl` lists it."""
+        where = {} if line is None else {"manifest": manifest, "line": line}
+        return {"id": utterance_id, "file": file, "reason": self.reason, "detail": self.detail, "split": split, **where}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Finds, checks and reads recordings.
+
+    Attributes:
+        folders: where to look: the name that each has in `source_file`, and its resolved path.
+        by_bare_name: look for a file also directly in each folder, without the manifest's own folders.
+        min_duration: seconds.
+        require_text: whether an utterance without a transcript is rejected.
+    """
+
+    folders: tuple[tuple[str, Path], ...]
+    by_bare_name: bool = False
+    min_duration: float = 0.0
+    require_text: bool = True
+
+    def read(self, utterance: Utterance) -> tuple[dict, list[str]]:
+        """The row of the prepared corpus, its audio as 16 kHz mono 16-bit FLAC, and remarks on what is odd about it.
+
+        Raises:
+            Rejection: the path leads out of the folders, nothing is there, copies differ, there is no transcript, the
+                checksum is another, or the audio cannot be used.
+        """
+        files = self._locate(utterance.file)
+        if self.require_text and utterance.raw_text is None:
+            raise Rejection("missing transcript", "the manifest gives none")
+        if self.require_text and not utterance.text:
+            raise Rejection("empty transcript", f"no word is left of {utterance.raw_text!r}")
+        try:
+            source_file, content = _read_one_of(files, utterance.md5)
+            waveform = decode(content)
+        except AudioError as error:
+            raise Rejection(error.reason, error.detail) from error
+        except OSError as error:
+            raise Rejection("unreadable audio", error.strerror) from error
+        duration = len(waveform) / SAMPLING_RATE
+        if duration < self.min_duration:
+            raise Rejection("too short", f"{duration:.3f} s, min_duration is {self.min_duration}")
+        remarks = [SEVERAL_FOLDERS] if len(files) > 1 else []
+        if utterance.duration is not None and abs(utterance.duration - duration) > max(0.1, 0.05 * duration):
+            remarks.append(OTHER_DURATION)
+        return {
+            "id": utterance.id,
+            # Without a path: `datasets` would prefer a file of that name in the current directory to the bytes.
+            "audio": {"bytes": encode_flac(waveform), "path": None},
+            "text": utterance.text, "raw_text": utterance.raw_text, "speaker_id": utterance.speaker_id,
+            "group": utterance.group, "duration": duration, "source_file": source_file, **utterance.columns,
+        }, remarks
+
+    def find(self, file: str, md5: str | None) -> bytes:
+        """The content of the recording that a manifest means by `file`, which has the checksum `md5` where one is given.
+
+        Raises:
+            Rejection: as `read`.
+        """
+        try:
+            return _read_one_of(self._locate(file), md5)[1]
+        except OSError as error:
+            raise Rejection("unreadable audio", error.strerror) from error
+
+    def _locate(self, file: str) -> dict[Path, str]:
+        """The real path of each file that `file` may mean, with its path in the corpus; a file counts once.
+
+        No path climbs, even if it stays below its folder: it would bring a recording of one split into another.
+        """
+        if "\0" in file or PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
+            raise Rejection("path outside the corpus", f"{file} is absolute or climbs by '..'")
+        found: dict[Path, str] = {}
+        for name, folder in self.folders:
+            for place in dict.fromkeys([file, PurePosixPath(file).name] if self.by_bare_name else [file]):
+                if _is_file(folder / place):
+                    real = Path(os.path.realpath(folder / place))
+                    if not any(real.is_relative_to(inside) for _, inside in self.folders):
+                        raise Rejection("path outside the corpus", f"{PurePosixPath(name, place)} links out")
+                    found.setdefault(real, str(PurePosixPath(name, place)))
+        if not found:
+            folders = f" in any of {', '.join(name for name, _ in self.folders)}" if len(self.folders) > 1 else ""
+            raise Rejection("missing file", f"no file at {file}{folders}")
+        return found
+
+
+def _read_one_of(files: dict[Path, str], md5: str | None) -> tuple[str, bytes]:
+    """Path in the corpus and content of the file with the checksum `md5`; without one, of files that are all alike."""
+    contents: dict[str, tuple[str, bytes]] = {}
+    for path, name in files.items():
+        content = path.read_bytes()
+        contents.setdefault(hashlib.md5(content, usedforsecurity=False).hexdigest(), (name, content))
+    if md5 is not None and md5 not in contents:
+        found = ", ".join(f"{name} has {digest}" for digest, (name, _) in contents.items())
+        raise Rejection("checksum mismatch", f"the manifest says {md5}, {found}")
+    if md5 is None and len(contents) > 1:
+        names = " and ".join(name for name, _ in contents.values())
+        raise Rejection("ambiguous audio", f"{names} differ and the manifest gives no checksum; remove all but one")
+    return contents[md5] if md5 is not None else next(iter(contents.values()))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than the file system allows
+        return False

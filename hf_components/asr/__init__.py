@@ -1,0 +1,1 @@
+"""Speech recognition with any model: families that say how a kind of model is fed and read, and `Transcriber` over them."""

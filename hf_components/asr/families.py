@@ -1,0 +1,63 @@
+"""The registry of speech recognisers: `Transcriber`, `transcribe` and the recipes serve what is listed here.
+
+To add a family, add an entry to `FAMILIES`: a `Seq2Seq` with its own request, or a new subclass of `Family`.
+"""
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+
+from hf_components.asr.ctc import Ctc
+from hf_components.asr.family import Family, extract
+from hf_components.asr.seq2seq import Seq2Seq
+from hf_components.asr.transducer import Transducer
+from hf_components.asr.whisper import Whisper
+from hf_components.audio import SAMPLING_RATE
+from hf_components.checkpoints import read_config
+from hf_components.errors import UserError
+
+FAMILIES: tuple[Family, ...] = (
+    Whisper(),
+    Ctc(),
+    Transducer(),
+    Seq2Seq("Canary", "canary", lambda processor, clips, language: processor.apply_transcription_request(
+        clips, source_language=language)),
+    Seq2Seq("Cohere", "cohere_asr", lambda processor, clips, language: processor(
+        clips, language=language, sampling_rate=SAMPLING_RATE)),
+    Seq2Seq("Moonshine", "moonshine", lambda processor, clips, language: extract(processor, clips)),
+    Seq2Seq("Qwen3-ASR", "qwen3_asr", lambda processor, clips, language: processor.apply_transcription_request(
+        clips, language=language), reading={"return_format": "transcription_only"}),
+)
+
+
+def family_of(model: PreTrainedModel | PreTrainedConfig) -> Family:
+    """The family of a model, or of its configuration.
+
+    Raises:
+        UserError: no family serves it.
+    """
+    config = model if isinstance(model, PreTrainedConfig) else model.config
+    return _family(config.model_type, config.name_or_path)
+
+
+def load_asr(name_or_path: str, language: str = "en",
+             dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Any served speech recogniser and its processor, in evaluation mode on this process's device.
+
+    Args:
+        name_or_path: folder or Hub id.
+        language: code such as "en", for checkpoints that carry their prompt (Whisper).
+        dtype: of the weights.
+    Raises:
+        UserError: there is no such checkpoint, no family serves it, or it lacks weights.
+    """
+    fields = read_config(name_or_path)
+    return _family(fields["model_type"], name_or_path).load(name_or_path, fields, language, dtype)
+
+
+def _family(model_type: str, name_or_path: str) -> Family:
+    for family in FAMILIES:
+        if model_type in family.model_classes:
+            return family
+    served = sorted(name for family in FAMILIES for name in family.model_classes)
+    raise UserError(f"{name_or_path or 'the model'} is of type {model_type}, which cannot be transcribed with; served are "
+                    f"{', '.join(served)}")

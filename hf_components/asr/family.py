@@ -1,0 +1,110 @@
+"""What one family of speech recognisers has to tell, so that everything else need not know which it deals with."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from hf_components.audio import SAMPLING_RATE
+from hf_components.checkpoints import load_model, load_processor
+from hf_components.errors import UserError
+
+# Shorter clips are extended by silence: no encoder's first layers take less than 25 ms, and features normalised over time
+# need several frames.
+SHORTEST_SAMPLES = SAMPLING_RATE // 10
+
+
+class Family(ABC):
+    """Models that are fed and read alike.
+
+    Attributes:
+        name: as shown to users.
+        model_classes: `model_type` of a configuration -> class that loads such a checkpoint.
+        longest_seconds: of one piece of audio. Most models were trained on 30 to 40 s at most, and attention costs
+            the square of the length; longer recordings are cut.
+        has_mel_features: `inputs` are log-mel `input_features (batch, n_mels, frames)` with a mask over frames, which
+            training masks by SpecAugment.
+    """
+
+    name: str
+    model_classes: Mapping[str, type]
+    longest_seconds: float = 30.0
+    has_mel_features: bool = False
+
+    def load(self, name_or_path: str, fields: Mapping, language: str = "en",
+             dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:
+        """Model in evaluation mode on this process's device, and its processor.
+
+        Args:
+            fields: of the checkpoint's configuration.
+            language: code such as "en", for families whose checkpoints carry their prompt.
+            dtype: of the weights.
+        Raises:
+            UserError: there is no such checkpoint, it lacks weights, or its audio is not sampled at 16 kHz.
+        """
+        model = load_model(self.model_classes[fields["model_type"]], name_or_path, dtype)
+        processor = load_processor(name_or_path, AutoProcessor)
+        rate = processor.feature_extractor.sampling_rate
+        if rate != SAMPLING_RATE:
+            raise UserError(f"{name_or_path} hears audio of {rate} Hz; models that hear {SAMPLING_RATE} Hz are served")
+        return model, processor
+
+    def heard_seconds(self, model: PreTrainedModel, seconds: float) -> float:
+        """What a clip counts for in a batch: its length with padding, at least 1 s, since its text takes memory too."""
+        return max(seconds, 1.0)
+
+    @abstractmethod
+    def inputs(self, processor: ProcessorMixin, waveforms: Sequence[np.ndarray], *, language: str = "en",
+               full_context: bool = False) -> dict[str, torch.Tensor]:
+        """What `forward` and `generate` take for a batch, on the CPU, attention mask included where the model uses one.
+
+        Args:
+            waveforms: float32 (samples,) each at 16 kHz, at most `longest_seconds`.
+            language: code such as "en", for families that are prompted with each request.
+            full_context: pad to the longest input of families that have one (Whisper's 30 s), else to the longest clip.
+        """
+
+    @abstractmethod
+    def decode(self, model: PreTrainedModel, processor: ProcessorMixin, inputs: Mapping[str, torch.Tensor], *,
+               max_new_tokens: int, num_beams: int) -> list[str]:
+        """Texts of a batch of `inputs`.
+
+        Args:
+            max_new_tokens: bound on each text, for decoders that write token by token until they stop.
+            num_beams: 1 is greedy.
+        Raises:
+            UserError: the model cannot decode so.
+        """
+
+    def tokenize(self, processor: ProcessorMixin, text: str) -> list[int]:
+        """Token ids that the model learns to write.
+
+        Raises:
+            UserError: the family is served for transcription only.
+        """
+        raise UserError(f"{self.name} models are served for transcription, not for training")
+
+
+def extend(waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The clips, those under `SHORTEST_SAMPLES` extended by silence."""
+    return [np.pad(clip, (0, max(0, SHORTEST_SAMPLES - len(clip)))) for clip in waveforms]
+
+
+def extract(processor: ProcessorMixin, waveforms: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+    """Features padded to the longest clip, with an attention mask only where the checkpoint's extractor asks for one:
+    models normalised over groups (wav2vec2-base) were trained on zeros without a mask."""
+    return dict(processor.feature_extractor(extend(waveforms), sampling_rate=SAMPLING_RATE, padding=True, return_tensors="pt"))
+
+
+def place(inputs: Mapping[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Inputs on the model's device, real numbers in its type."""
+    return {name: value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
+            for name, value in inputs.items()}
+
+
+def check_greedy(name: str, num_beams: int) -> None:
+    """Raises `UserError` for beams of a model without a beam search."""
+    if num_beams != 1:
+        raise UserError(f"{name} models decode greedily: num_beams must be 1, got {num_beams}")

@@ -1,0 +1,61 @@
+"""What can be transcribed: recordings by id, read one at a time."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import datasets
+import numpy as np
+
+from hf_components.audio import decode, read_duration
+from hf_components.corpus import waveforms
+
+
+class Recordings(ABC):
+    """Recordings in an order; `ids` are different from each other."""
+
+    ids: list[str]
+
+    @abstractmethod
+    def read(self, index: int) -> np.ndarray:
+        """float32 waveform (samples,) at 16 kHz. Raises `AudioError`."""
+
+    @abstractmethod
+    def seconds(self, index: int) -> float:
+        """Length as a header or manifest has it, which decides the batches. Raises `AudioError`."""
+
+    @abstractmethod
+    def without(self, ids: Collection[str]) -> "Recordings":
+        """All but these."""
+
+
+class Files(Recordings):
+    """Audio files."""
+
+    def __init__(self, files: Mapping[str, str | Path]):
+        self.files, self.ids = files, list(files)
+
+    def read(self, index):
+        return decode(self.files[self.ids[index]])
+
+    def seconds(self, index):
+        return read_duration(self.files[self.ids[index]])
+
+    def without(self, ids):
+        return Files({name: file for name, file in self.files.items() if name not in ids})
+
+
+class Rows(Recordings):
+    """Rows of a prepared corpus, audio not decoded."""
+
+    def __init__(self, corpus: datasets.Dataset):
+        self.corpus, self.ids, self.durations = corpus, corpus["id"][:], corpus["duration"][:]
+
+    def read(self, index):
+        return waveforms([self.corpus[index]])[0]
+
+    def seconds(self, index):
+        return self.durations[index]
+
+    def without(self, ids):
+        return Rows(self.corpus.select([i for i, name in enumerate(self.ids) if name not in ids]))

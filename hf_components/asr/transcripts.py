@@ -1,0 +1,158 @@
+"""Transcripts on disk: JSON lines of exactly `utterance_id` and `orthographic_text`, written so that a kill costs a batch."""
+
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from accelerate import PartialState
+
+from hf_components.asr.recordings import Recordings
+from hf_components.asr.transcriber import Transcriber, Transcript
+from hf_components.disk import full_disk_explained
+from hf_components.errors import UserError
+from hf_components.json_lines import read_json_lines, text_field
+from hf_components.stages import environment, write_json
+
+logger = logging.getLogger(__name__)
+
+ID, TEXT = "utterance_id", "orthographic_text"
+BEGUN = "begun.json"  # what the transcripts in a partial folder were begun with
+NAMED = 10  # ids that a message names
+
+
+def read_submission_format(path: str | Path) -> list[str]:
+    """The ids of a `submission_format.jsonl`, in its order.
+
+    Raises:
+        UserError: it cannot be read, or a line is none, or has the id of an earlier line (file and line).
+    """
+    found: dict[str, int] = {}
+    for line, row in read_json_lines(path):
+        name = text_field(row, ID, path, line)
+        if name in found:
+            raise UserError(f"{path}, line {line}: {ID} {name} is on line {found[name]} already; every id must be there once")
+        found[name] = line
+    return list(found)
+
+
+def check_same_ids(expected: Sequence[str], expected_in: str, given: Iterable[str], given_in: str) -> None:
+    """Raises `UserError` naming the ids that one file has and the other lacks."""
+    expected, given = set(expected), set(given)
+    lacking = ((expected - given, expected_in, given_in), (given - expected, given_in, expected_in))
+    problems = [f"{_some(sorted(names))} of {one} missing from {other}" for names, one, other in lacking if names]
+    if problems:
+        raise UserError(f"{'; '.join(problems)}; both must hold the same ids")
+
+
+def read_finished(output: Path, identity: Mapping) -> dict | None:
+    """The metrics of finished transcripts of that identity without failures; None if there is anything left to do."""
+    file = _summary_of(output)
+    if not (file.exists() and output.exists()):
+        return None
+    summary = json.loads(file.read_text())
+    return summary["metrics"] if summary["identity"] == identity and not summary["metrics"]["failed"] else None
+
+
+def transcribe_to_file(transcriber: Transcriber, recordings: Recordings, output: Path, *, order: Sequence[str],
+                       identity: Mapping, resume: bool) -> dict:
+    """Transcribe, and write `output` with one line per id, complete or not at all; processes share the work.
+
+    Finished batches are kept in a folder beside it, from which a run that was stopped goes on. What could not be read has
+    an empty text, a warning and a line in `<output>.failures.jsonl`, and is all that another run tries again.
+
+    Args:
+        recordings: what to transcribe.
+        order: the ids of `recordings` in the order of the lines.
+        identity: settings and fingerprints of inputs; transcripts begun with another one are not gone on from.
+        resume: go on from an earlier run.
+    Returns:
+        counts (`kept`: of an earlier run), and of this run seconds of audio, wall seconds and real-time factor (wall
+        seconds per second of audio).
+    """
+    state, start = PartialState(), time.perf_counter()
+    partial = output.with_name(f".{output.name}.partial")
+    with full_disk_explained(output):
+        if state.is_main_process:
+            _open_partial(partial, identity, resume)
+        state.wait_for_everyone()
+        earlier, runs = _read_partial(partial), len(list(partial.glob("*.jsonl")))
+        state.wait_for_everyone()  # all have read before one writes
+        kept = {name for name, transcript in earlier.items() if transcript.problem is None}
+        if kept:
+            logger.info("%d of %d transcripts are there from an earlier run", len(kept), len(order))
+        with (partial / f"{runs:06d}-{state.process_index}.jsonl").open("w") as file:
+            for batch in transcriber.stream(recordings.without(kept)):
+                file.writelines(json.dumps(dataclasses.asdict(transcript)) + "\n" for transcript in batch)
+                file.flush()
+                os.fsync(file.fileno())
+        state.wait_for_everyone()
+        found = _read_partial(partial)
+        failed = {name: found[name].problem for name in order if found[name].problem is not None}
+        audio_seconds = sum(transcript.seconds for name, transcript in found.items() if name not in kept)
+        seconds = time.perf_counter() - start
+        metrics = {"utterances": len(order), "kept": len(kept), "failed": len(failed),
+                   "audio_seconds": round(audio_seconds, 1), "seconds": round(seconds, 1),
+                   "real_time_factor": round(seconds / audio_seconds, 4) if audio_seconds else None}
+        if state.is_main_process:
+            _note_failures(output.with_suffix(".failures.jsonl"), failed)
+            _write_lines(output, [{ID: name, TEXT: found[name].text} for name in order])
+            write_json(_summary_of(output), {"identity": identity, "metrics": metrics, "environment": environment()})
+            if not failed:
+                shutil.rmtree(partial)
+        state.wait_for_everyone()
+    return metrics
+
+
+def _summary_of(output: Path) -> Path:
+    return output.with_suffix(".summary.json")
+
+
+def _open_partial(partial: Path, identity: Mapping, resume: bool) -> None:
+    begun = json.loads((partial / BEGUN).read_text()) if (partial / BEGUN).exists() else None
+    if partial.exists() and not (resume and begun == identity):
+        if resume:
+            logger.warning("the transcripts in %s are discarded: the model, its settings or the input changed", partial)
+        shutil.rmtree(partial)
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {partial.parent}: {error.strerror}; choose another --output_jsonl") from error
+    write_json(partial / BEGUN, identity)
+
+
+def _read_partial(partial: Path) -> dict[str, Transcript]:
+    """Transcripts by id; those of later runs count, and a line that a kill cut short does not."""
+    found = {}
+    for file in sorted(partial.glob("*.jsonl")):
+        for line in file.read_text().splitlines(keepends=True):
+            if line.endswith("\n"):
+                transcript = Transcript(**json.loads(line))
+                found[transcript.id] = transcript
+    return found
+
+
+def _note_failures(file: Path, failed: Mapping[str, str]) -> None:
+    file.unlink(missing_ok=True)
+    if failed:
+        _write_lines(file, [{ID: name, "reason": reason} for name, reason in failed.items()])
+        logger.warning("%d recordings could not be read and have an empty text: %s; the reasons are in %s. Mend them and run "
+                       "the same command again, which does only these", len(failed), _some(list(failed)), file)
+
+
+def _write_lines(file: Path, lines: Iterable[dict]) -> None:
+    """A reader finds the whole file or none."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as opened:
+        opened.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        opened.flush()
+        os.fsync(opened.fileno())
+    temporary.replace(file)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

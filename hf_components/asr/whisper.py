@@ -1,0 +1,49 @@
+"""Whisper, and MoE-Whisper, which its configuration tells apart."""
+
+import torch
+
+from hf_components.asr.family import Family, place
+from hf_components.audio import count_mel_frames, log_mel
+from hf_components.checkpoints import load_moe_whisper, load_whisper, prompt_language
+from hf_components.errors import UserError
+from hf_components.whisper import DynamicContextWhisper
+
+TASK_TOKENS = 4  # at most: start, language, task, no timestamps
+
+
+class Whisper(Family):
+    """`DynamicContextWhisper` and `MoeWhisperForConditionalGeneration`; the audio context is the checkpoint's."""
+
+    name = "Whisper"
+    model_classes = {"whisper": DynamicContextWhisper}
+    has_mel_features = True
+
+    def load(self, name_or_path, fields, language="en", dtype=torch.float32):
+        if "num_experts" not in fields:
+            return load_whisper(name_or_path, language, dtype)
+        model, processor = load_moe_whisper(name_or_path, dtype)
+        prompt_language(model, processor, language)
+        return model, processor
+
+    def heard_seconds(self, model, seconds):
+        return self.longest_seconds if model.audio_context == "full" else max(seconds, model.min_audio_context / 100)
+
+    def inputs(self, processor, waveforms, *, language="en", full_context=False):
+        extractor = processor.feature_extractor
+        features = log_mel(extractor, waveforms, extractor.nb_max_frames if full_context else None)
+        real_frames = torch.tensor([count_mel_frames(extractor, len(clip)) for clip in waveforms])
+        return {"input_features": features, "attention_mask": (torch.arange(features.shape[-1]) < real_frames[:, None]).long()}
+
+    def decode(self, model, processor, inputs, *, max_new_tokens, num_beams, expert_weights: torch.Tensor | None = None):
+        """As every family; `expert_weights (batch, experts)` overrides the router of a MoE-Whisper."""
+        longest = model.config.max_target_positions - TASK_TOKENS
+        if not 1 <= max_new_tokens <= longest:
+            raise UserError(f"max_new_tokens must lie in [1, {longest}] with this decoder's positions, got {max_new_tokens}")
+        routing = {} if expert_weights is None else {"expert_weights": expert_weights.to(model.device)}
+        features = place(inputs, model)["input_features"]  # without the mask: padding is found in the features themselves
+        tokens = model.generate(features, max_new_tokens=max_new_tokens, num_beams=num_beams, **routing)
+        return processor.batch_decode(tokens, skip_special_tokens=True)
+
+    def tokenize(self, processor, text):
+        """Task tokens, text, end; the start token is the decoder's first input."""
+        return processor.tokenizer(text).input_ids[1:]

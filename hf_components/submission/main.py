@@ -1,0 +1,231 @@
+"""Transcribe the utterances of a competition, offline, with the model in the folder `model` beside this file.
+
+    python main.py
+
+Reads `data/utterance_metadata.jsonl`, `data/submission_format.jsonl` and the audio under `data/`, and writes
+`submission/submission.jsonl`: every id of the format once, in its order, with an empty text where the audio cannot be read.
+Both folders belong to the working directory if it holds these data, else to the folder of this file. Needs torch,
+transformers (4.57 or 5), soundfile and numpy, and no network. With a GPU the model runs in float16, else in float32.
+"""
+
+import json
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+
+import numpy as np
+import soundfile
+import torch
+import transformers
+
+HERE = Path(__file__).resolve().parent
+METADATA, FORMAT = "utterance_metadata.jsonl", "submission_format.jsonl"
+SAMPLING_RATE = 16_000
+LONGEST, SHORTEST = 30 * SAMPLING_RATE, SAMPLING_RATE // 10  # samples of one piece; shorter ones are padded with silence
+QUIET = SAMPLING_RATE // 5  # samples that must be quiet together where a long recording is cut
+BATCH_SIZE = {"cuda": 64, "cpu": 8}  # pieces
+BATCHES_AHEAD = 4  # that are read while the model works
+LOG_EVERY, MOST_COMPLAINTS = 30, 100  # seconds, lines: runtimes cut long logs off
+
+
+def main() -> None:
+    root = find_root()
+    data, start = root / "data", time.time()
+    ids = list(dict.fromkeys(row["utterance_id"] for row in read_lines(data / FORMAT)))
+    audio_path = {row["utterance_id"]: row["audio_path"] for row in read_lines(data / METADATA)}
+    model, processor = load_model()
+    loaded = time.time()
+    log(f"{len(ids)} utterances in {data}; {type(model).__name__} on {model.device} in {model.dtype}, "
+        f"transformers {transformers.__version__}, torch {torch.__version__}")
+    complain = Complaints()
+    clips = find_clips(ids, audio_path, data, complain)
+    texts = dict.fromkeys(ids, "") | transcribe(model, processor, clips, complain)
+    write_submission(root / "submission" / "submission.jsonl", texts)
+    log("finished " + json.dumps({
+        "utterances": len(ids), "unreadable": len(complain.ids), "audio_seconds": round(sum(clip[2] for clip in clips), 1),
+        "loading_seconds": round(loaded - start, 2), "transcribing_seconds": round(time.time() - loaded, 2)}))
+
+
+def find_root() -> Path:
+    """The working directory if it holds `data/utterance_metadata.jsonl`, else the folder of this file."""
+    for root in (Path.cwd(), HERE):
+        if (root / "data" / METADATA).is_file():
+            return root
+    sys.exit(f"error: there is no data/{METADATA} in the working directory {Path.cwd()}, nor in {HERE}")
+
+
+def read_lines(file: Path) -> Iterator[dict]:
+    with file.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError as error:
+                    log(f"{file}, line {number}, is not JSON and left out: {error}")
+
+
+def load_model() -> tuple[transformers.PreTrainedModel, transformers.ProcessorMixin]:
+    transformers.logging.set_verbosity_error()
+    device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
+    is_ctc = transformers.AutoConfig.from_pretrained(HERE / "model").architectures[0].endswith("ForCTC")
+    kind = transformers.AutoModelForCTC if is_ctc else transformers.AutoModelForSpeechSeq2Seq
+    model = kind.from_pretrained(HERE / "model", dtype=dtype).to(device).eval()
+    return model, transformers.AutoProcessor.from_pretrained(HERE / "model")
+
+
+def find_clips(ids: Iterable[str], audio_path: dict[str, str], data: Path, complain: "Complaints") -> list[tuple]:
+    """`(id, file, seconds)` of what seems readable, the longest first, so that memory runs out at once or not at all."""
+    folders = [data, *sorted(path for path in data.glob("audio*") if path.is_dir())]
+
+    def find(utterance_id: str) -> tuple[str, Path, float] | None:
+        try:
+            given = Path(audio_path[utterance_id])
+            places = [data / given, *(folder / given.name for folder in folders)]
+            file = next(path for path in places if path.is_file())
+            return utterance_id, file, soundfile.info(file).duration
+        except KeyError:
+            complain(utterance_id, f"is not in {METADATA}")
+        except StopIteration:
+            complain(utterance_id, f"{given} is not in {', '.join(str(folder) for folder in folders)}")
+        except (OSError, soundfile.SoundFileError) as error:
+            complain(utterance_id, f"{file} cannot be read: {error}")
+
+    with ThreadPoolExecutor() as readers:
+        return sorted(filter(None, readers.map(find, ids)), key=lambda clip: -clip[2])
+
+
+def transcribe(model, processor, clips: list[tuple], complain: "Complaints") -> dict[str, str]:
+    """Text by id of what could be read."""
+    texts, start, reported = {}, time.time(), 0.0
+    size = BATCH_SIZE[model.device.type]
+    total, done = sum(number_of_pieces(clip) for clip in clips), 0
+    for batch, waveforms in read_ahead(in_batches(clips, size), complain):
+        pieces = [(clip[0], piece) for clip, waveform in zip(batch, waveforms, strict=True) if waveform is not None
+                  for piece in cut(waveform)]
+        for first in range(0, len(pieces), size):
+            part = pieces[first : first + size]
+            for (utterance_id, _), text in zip(part, decode(model, processor, [piece for _, piece in part]), strict=True):
+                texts[utterance_id] = f"{texts.get(utterance_id, '')} {text.strip()}".strip()
+        done += sum(map(number_of_pieces, batch))
+        passed = time.time() - start
+        if passed - reported > LOG_EVERY or not reported or done == total:
+            reported = passed
+            log(f"{100 * done / total:.0f} % in {passed:.0f} s, {passed * (total - done) / done:.0f} s to go")
+    return texts
+
+
+def number_of_pieces(clip: tuple) -> int:
+    return 1 + int(clip[2] * SAMPLING_RATE / LONGEST)
+
+
+def in_batches(clips: list[tuple], size: int) -> Iterator[list[tuple]]:
+    batch: list[tuple] = []
+    for clip in clips:
+        if batch and sum(map(number_of_pieces, batch)) + number_of_pieces(clip) > size:
+            yield batch
+            batch = []
+        batch.append(clip)
+    if batch:
+        yield batch
+
+
+def read_ahead(batches: Iterable[list[tuple]], complain: "Complaints") -> Iterator[tuple[list, list]]:
+    """Each batch with its waveforms, a few batches before they are needed."""
+    with ThreadPoolExecutor() as readers:
+        waiting: deque = deque()
+        for batch in batches:
+            waiting.append((batch, [readers.submit(read_audio, *clip[:2], complain) for clip in batch]))
+            if len(waiting) > BATCHES_AHEAD:
+                batch, futures = waiting.popleft()
+                yield batch, [future.result() for future in futures]
+        for batch, futures in waiting:
+            yield batch, [future.result() for future in futures]
+
+
+def read_audio(utterance_id: str, file: Path, complain: "Complaints") -> np.ndarray | None:
+    """float32 waveform (samples,) at 16 kHz, None if there is none to be had."""
+    try:
+        channels, rate = soundfile.read(file, dtype="float32", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
+        return complain(utterance_id, f"{file} cannot be read: {error}")
+    if not len(channels) or not np.isfinite(channels).all():
+        return complain(utterance_id, f"{file} is empty or holds samples that are no numbers")
+    waveform = channels.mean(axis=1)
+    if rate != SAMPLING_RATE:  # band-limited interpolation by Fourier transform
+        length = max(1, round(len(waveform) * SAMPLING_RATE / rate))
+        waveform = np.fft.irfft(np.fft.rfft(waveform)[: length // 2 + 1], length) * (length / len(waveform))
+    return np.pad(waveform, (0, max(0, SHORTEST - len(waveform)))).astype(np.float32)
+
+
+def cut(waveform: np.ndarray) -> Iterator[np.ndarray]:
+    """Pieces of at most 30 s; each ends in the middle of the quietest 0.2 s of its last 10 s."""
+    while len(waveform) > LONGEST:
+        first = LONGEST * 2 // 3
+        energy = np.concatenate([[0.0], np.cumsum(np.square(waveform[first:LONGEST], dtype=np.float64))])
+        energy = energy[QUIET:] - energy[:-QUIET]  # of each window
+        end = first + len(energy) - 1 - int(energy[::-1].argmin()) + QUIET // 2
+        yield waveform[:end]
+        waveform = waveform[end:]
+    yield waveform
+
+
+@torch.inference_mode()
+def decode(model, processor, pieces: list[np.ndarray]) -> list[str]:
+    """Texts of a batch; one that does not fit on the GPU is divided."""
+    try:
+        is_whisper = model.config.is_encoder_decoder
+        options = {"device": model.device.type} if is_whisper else {"padding": True}  # Whisper's pads to 30 s by itself
+        inputs = processor.feature_extractor(pieces, sampling_rate=SAMPLING_RATE, return_tensors="pt", **options)
+        inputs = inputs.to(model.device, model.dtype)
+        if is_whisper:
+            tokens = model.generate(inputs.input_features)
+        else:
+            tokens = model(**inputs).logits.argmax(-1)
+            if "attention_mask" in inputs:  # what is heard in the padding is no speech
+                real = model._get_feature_vector_attention_mask(tokens.shape[1], inputs.attention_mask).bool()
+                tokens[~real] = model.config.pad_token_id
+        return processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    except torch.cuda.OutOfMemoryError:
+        if len(pieces) == 1:
+            raise
+    torch.cuda.empty_cache()
+    half = len(pieces) // 2
+    return decode(model, processor, pieces[:half]) + decode(model, processor, pieces[half:])
+
+
+def write_submission(file: Path, texts: dict[str, str]) -> None:
+    """Write the whole file, or leave an earlier one as it was."""
+    file.parent.mkdir(exist_ok=True)
+    temporary = file.with_name(f".{file.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as lines:
+        for utterance_id, text in texts.items():
+            lines.write(json.dumps({"utterance_id": utterance_id, "orthographic_text": text}, ensure_ascii=False) + "\n")
+    temporary.replace(file)
+
+
+class Complaints:
+    """Says which utterances get an empty text and why, and counts them."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    def __call__(self, utterance_id: str, reason: str) -> None:
+        self.ids.append(utterance_id)
+        if len(self.ids) <= MOST_COMPLAINTS:
+            log(f"{utterance_id} gets an empty text: {reason}")
+        elif len(self.ids) == MOST_COMPLAINTS + 1:
+            log("further ones are only counted")
+
+
+def log(message: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {message[:300]}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""What training does to recordings: speed, noise and SpecAugment. Each draw is a pure function of (seed, epoch, id)."""
+
+import zlib
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soxr
+import torch
+
+from hf_components.audio import SAMPLING_RATE, AudioError, decode, read_duration
+from hf_components.errors import UserError
+
+NOISES = ("gaussian", "recordings")
+WAVEFORM = 1  # second part of a seed: perturbations of the waveform draw apart from SpecAugment
+
+
+@dataclass
+class AugmentationArguments:
+    """Augmentation of training data; evaluation hears recordings as they are."""
+
+    time_masks: int = field(default=2, metadata={"help": "SpecAugment: masked stretches of time per utterance."})
+    time_mask_length: int = field(default=40, metadata={"help": "SpecAugment: longest masked stretch in mel frames (10 ms)."})
+    mel_masks: int = field(default=2, metadata={"help": "SpecAugment: masked bands of mel bins per utterance."})
+    mel_mask_width: int = field(default=10, metadata={"help": "SpecAugment: widest masked band in mel bins."})
+    speed_factors: list[float] = field(default_factory=list, metadata={
+        "help": "Speeds of which each utterance draws one per epoch, as in 0.9 1.0 1.1; pitch changes with it."})
+    noise: list[str] = field(default_factory=list, metadata={
+        "help": f"Kinds of noise to mix in, of {', '.join(NOISES)}; a noisy utterance draws one."})
+    noise_probability: float = field(default=0.5, metadata={"help": "Share of utterances with noise, if any kind is named."})
+    noise_snr: list[float] = field(default_factory=lambda: [5.0, 20.0], metadata={
+        "help": "Lowest and highest signal-to-noise ratio in dB."})
+    noise_dir: str | None = field(default=None, metadata={
+        "help": "Folder of sound files, searched through, that the noise `recordings` is cut from."})
+
+    def check_augmentation(self) -> None:
+        """Raises UserError for a value out of its range."""
+        if wrong := [factor for factor in self.speed_factors if not 0.5 <= factor <= 2]:
+            raise UserError(f"speed_factors must lie in [0.5, 2], got {wrong[0]}")
+        if wrong := [kind for kind in self.noise if kind not in NOISES]:
+            raise UserError(f"noise must be of {', '.join(NOISES)}, got {wrong[0]!r}")
+        if not 0 <= self.noise_probability <= 1:
+            raise UserError(f"noise_probability must lie in [0, 1], got {self.noise_probability}")
+        if len(self.noise_snr) != 2 or self.noise_snr[0] > self.noise_snr[1]:
+            raise UserError("noise_snr must be the lowest and the highest ratio in dB, as in 5 20; got "
+                            f"{' '.join(map(str, self.noise_snr))}")
+        if ("recordings" in self.noise) != bool(self.noise_dir):
+            raise UserError("noise recordings and noise_dir go together, got noise "
+                            f"{' '.join(self.noise) or 'of no kind'} and noise_dir {self.noise_dir}; give both or neither")
+
+
+class WaveformAugmentation:
+    """Speed perturbation (Ko et al. 2015, "Audio augmentation for speech recognition"), then additive noise.
+
+    Args:
+        args: what to do.
+        seed: with epoch and id, decides every draw.
+        longest: seconds that the model takes; a clip is slowed down no further.
+    Raises:
+        UserError: `noise_dir` holds no sound file.
+    """
+
+    def __init__(self, args: AugmentationArguments, seed: int, longest: float):
+        self.args, self.seed, self.longest = args, seed, longest
+        self.recordings = find_recordings(args.noise_dir) if args.noise_dir else []
+
+    def __call__(self, waveform: np.ndarray, epoch: int, utterance_id: str) -> np.ndarray:
+        """float32 (samples,) as this epoch hears it, (samples / speed,)."""
+        random = draws_of(self.seed, epoch, utterance_id, WAVEFORM)
+        factors = [factor for factor in self.args.speed_factors if len(waveform) <= factor * self.longest * SAMPLING_RATE]
+        if factors:
+            waveform = change_speed(waveform, float(random.choice(factors)))
+        if self.args.noise and random.random() < self.args.noise_probability:
+            if random.choice(self.args.noise) == "gaussian":
+                noise = random.standard_normal(len(waveform))
+            else:
+                noise = _cut(_decode_noise(self.recordings[random.integers(len(self.recordings))]), len(waveform), random)
+            waveform = mix(waveform, noise, random.uniform(*self.args.noise_snr))
+        return waveform
+
+
+def draws_of(seed: int, epoch: int, utterance_id: str, *stream: int) -> np.random.Generator:
+    """The generator of one utterance in one epoch; other `stream`s draw apart."""
+    return np.random.default_rng([seed, epoch, zlib.crc32(utterance_id.encode()), *stream])
+
+
+def change_speed(waveform: np.ndarray, factor: float) -> np.ndarray:
+    """Play `(samples,)` faster by `factor`, tempo and pitch alike: `(samples / factor,)`."""
+    if factor == 1:
+        return waveform
+    return soxr.resample(waveform, factor * SAMPLING_RATE, SAMPLING_RATE)
+
+
+def mix(waveform: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
+    """Add noise `(samples,)` at `snr` dB, the ratio of mean powers; silence on either side leaves the waveform as it is."""
+    power, noise_power = np.mean(np.square(waveform, dtype=np.float64)), np.mean(np.square(noise, dtype=np.float64))
+    if power == 0 or noise_power == 0:
+        return waveform
+    scale = np.sqrt(power / noise_power * 10 ** (-snr / 10))
+    return (waveform + scale * noise).astype(np.float32)
+
+
+def find_recordings(folder: str | Path) -> list[Path]:
+    """The sound files below a folder, by name.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and _is_sound(path))
+    if not files:
+        raise UserError(f"noise_dir must be a folder with sound files, and {folder} holds none")
+    return files
+
+
+def spec_augment(features: torch.Tensor, real_frames: int, random: np.random.Generator, *, time_masks: int,
+                 time_mask_length: int, mel_masks: int, mel_mask_width: int) -> None:
+    """Mask stretches of `features (n_mels, frames)` by their mean, in place (Park et al. 2019, arXiv 1904.08779).
+
+    Args:
+        real_frames: frames before the padding, which stays as it is.
+        time_masks, time_mask_length, mel_masks, mel_mask_width: number and greatest size (mel frames, mel bins) of
+            masked stretches; 0 masks nothing.
+    """
+    mean = features[:, :real_frames].mean()
+    for _ in range(time_masks):
+        # At most a fifth of the clip, so that short words survive.
+        length = int(random.integers(0, min(time_mask_length, real_frames // 5) + 1))
+        start = int(random.integers(0, real_frames - length + 1))
+        features[:, start : start + length] = mean
+    for _ in range(mel_masks):
+        width = int(random.integers(0, mel_mask_width + 1))
+        start = int(random.integers(0, features.shape[0] - width + 1))
+        features[start : start + width, :real_frames] = mean
+
+
+@lru_cache(maxsize=64)
+def _decode_noise(path: Path) -> np.ndarray:
+    return decode(path)
+
+
+def _cut(noise: np.ndarray, samples: int, random: np.random.Generator) -> np.ndarray:
+    """A stretch of that length from a random place on, going round at the end."""
+    start = int(random.integers(len(noise)))
+    return np.take(noise, np.arange(start, start + samples), mode="wrap")
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        return read_duration(path) > 0
+    except AudioError:
+        return False

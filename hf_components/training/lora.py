@@ -1,0 +1,55 @@
+"""LoRA by PEFT on a plain Whisper, and what is kept of it: the adapter, and the Whisper that it is merged into."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
+
+from hf_components.checkpoints import base_model_id
+from hf_components.errors import UserError
+from hf_components.whisper import DynamicContextWhisper
+from hf_components.whisper.adapters import save_adapter
+
+ENCODER = r"model\.encoder\..*"
+
+
+@dataclass
+class LoraArguments:
+    """Size and place of a LoRA."""
+
+    lora_rank: int = field(default=8, metadata={"help": "rank of the LoRA, or of each expert"})
+    lora_alpha: float = field(default=16, metadata={"help": "scale: alpha / rank"})
+    lora_dropout: float = field(default=0.1, metadata={"help": "dropout before the LoRA"})
+    target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
+        metadata={"help": "linear layers that carry it"})
+
+
+def add_lora(model: DynamicContextWhisper, args: LoraArguments, *, freeze_encoder: bool) -> PeftModel:
+    """Put a fresh LoRA into the layers of `model`, which computes what it did and trains nothing else.
+
+    Args:
+        freeze_encoder: the decoder alone carries it.
+    Returns:
+        the PEFT model around `model`, by which adapters are switched off and merged.
+    Raises:
+        UserError: a size out of its range, or no layer of those names.
+    """
+    try:
+        # Without task_type: SEQ_2_SEQ_LM would make PEFT pass `input_ids` to Whisper.
+        config = LoraConfig(r=args.lora_rank, lora_alpha=args.lora_alpha, lora_dropout=args.lora_dropout,
+                            target_modules=args.target_modules, exclude_modules=ENCODER if freeze_encoder else None)
+        return PeftModel(model, config)
+    except ValueError as error:
+        raise UserError(f"lora_rank {args.lora_rank}, lora_dropout {args.lora_dropout}, target_modules "
+                        f"{' '.join(args.target_modules)}: {str(error).splitlines()[0]}") from error
+
+
+def save_lora(lora: PeftModel, folder: Path) -> None:
+    """Write the trained LoRA as a PEFT adapter of its base model."""
+    layers = {name: module for name, module in lora.get_base_model().named_modules() if isinstance(module, LoraLayer)}
+    save_adapter(folder, {name: (layer.lora_A["default"].weight, layer.lora_B["default"].weight)
+                          for name, layer in layers.items()},
+                 scaling=next(iter(layers.values())).scaling["default"],
+                 base_model=base_model_id(lora.get_base_model().name_or_path))

@@ -1,0 +1,105 @@
+"""Training beside a frozen teacher: KL(teacher || student), token by token on the same transcripts."""
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from hf_components.errors import UserError
+from hf_components.training.trainer import SpeechTrainer
+from hf_components.whisper.audio_context import labels_to_decoder_input
+
+
+class Teacher:
+    """A frozen Whisper, asked in the audio context that it is set to.
+
+    Args:
+        model: a Whisper of `hf_components.whisper`; it is frozen.
+    """
+
+    def __init__(self, model: PreTrainedModel):
+        self.model = model.requires_grad_(False).eval()
+
+    @property
+    def config(self):
+        return self.model.config
+
+    @torch.no_grad()
+    def log_probs(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """`(batch, tokens, vocab_size)` in float32, of a training batch."""
+        features = self.model.prepare_audio_context(inputs["input_features"], inputs["attention_mask"])
+        mask = torch.nn.functional.pad(inputs["attention_mask"], (0, features.shape[-1] - inputs["attention_mask"].shape[-1]))
+        start = labels_to_decoder_input(inputs["labels"], self.config)
+        logits = self.model(features, attention_mask=mask, decoder_input_ids=start, use_cache=False).logits
+        return logits.float().log_softmax(-1)
+
+
+class BaseOfAdapter(Teacher):
+    """The base of a LoRA in training: the same weights with the adapter off, at the 30 s that stock weights know.
+
+    Args:
+        lora: the model in training as PEFT wraps it.
+    """
+
+    def __init__(self, lora: PeftModel):
+        self.lora, self.model = lora, lora.get_base_model()
+
+    def log_probs(self, inputs):
+        was_training, context = self.model.training, (self.model.audio_context, self.model.min_audio_context)
+        self.model.eval().set_audio_context("full")
+        with self.lora.disable_adapter():
+            log_probs = super().log_probs(inputs)
+        self.model.train(was_training).set_audio_context(*context)
+        return log_probs
+
+
+class TaughtTrainer(SpeechTrainer):
+    """A `SpeechTrainer` whose loss is a sum of cross-entropy and KL(teacher || student).
+
+    Both hear the same augmented features (Beyer et al. 2022, arXiv 2106.05237), each in an audio context that it is good
+    in: the teacher in its own, the student in the batch's.
+
+    Args:
+        teacher: who is asked; first, while no graph of the student's is kept.
+    Raises:
+        UserError: teacher and student write different tokens.
+    """
+
+    kl_name: str  # of the mean KL per token in the log
+
+    def __init__(self, model, *others, teacher: Teacher, **kwargs):
+        super().__init__(model, *others, **kwargs)
+        for name in ("vocab_size", "decoder_start_token_id"):
+            if getattr(teacher.config, name) != getattr(model.config, name):
+                raise UserError(f"teacher and student must write the same tokens, but their {name} is "
+                                f"{getattr(teacher.config, name)} and {getattr(model.config, name)}; distil into a Whisper "
+                                "with the teacher's vocabulary")
+        teacher.model.to(self.args.device)
+        self.teacher = teacher
+        self._kl_sum, self._kl_count = torch.zeros((), device=self.args.device), 0
+
+    def loss_weights(self) -> tuple[float, float]:
+        """Of cross-entropy and of KL at this step."""
+        raise NotImplementedError
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        real = inputs["labels"] != -100
+        with self.accelerator.autocast():
+            target = self.teacher.log_probs(inputs)[real]  # (tokens, vocab_size)
+        cross_entropy, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        student = outputs.logits[real].float().log_softmax(-1)  # (tokens, vocab_size)
+        kl_sum = torch.nn.functional.kl_div(student, target, reduction="sum", log_target=True)
+        kl = kl_sum / (real.sum() if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            kl = kl * self.accelerator.num_processes  # gradients are averaged over processes afterwards
+        of_cross_entropy, of_kl = self.loss_weights()
+        self._kl_sum += kl_sum.detach() / real.sum()
+        self._kl_count += 1
+        loss = of_cross_entropy * cross_entropy + of_kl * kl
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        if "loss" in logs and self._kl_count:
+            logs[self.kl_name] = round(float(self._kl_sum) / self._kl_count, 4)
+            self._kl_sum.zero_()
+            self._kl_count = 0
+        super().log(logs, *args, **kwargs)

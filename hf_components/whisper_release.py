@@ -1,0 +1,32 @@
+"""The folder that a fine-tuned Whisper is published from: weights, plots and the card that is its report."""
+
+import shutil
+from pathlib import Path
+
+from huggingface_hub import ModelCardData
+
+from hf_components.release import hub_id, write_report
+
+PLOTS = ("evaluation/wer_per_group.png", "finetuned/loss.png")
+
+
+def release_whisper(folder: Path, run: Path, results: dict) -> dict:
+    """Copy the trained model and the plots of a run to `folder` and write `README.md` and `results.json`.
+
+    Args:
+        folder: of the release.
+        run: output folder of `run_children_pipeline`.
+        results: everything the card may show.
+    Returns:
+        WER per system.
+    """
+    trained = run / ("finetuned" if results["average"] is None else "average")
+    shutil.copytree(trained / "model", folder, dirs_exist_ok=True)
+    if (trained / "adapter").exists():
+        shutil.copytree(trained / "adapter", folder / "adapter", dirs_exist_ok=True)
+    card_data = ModelCardData(
+        license="apache-2.0", language=results["language"], library_name="transformers",
+        pipeline_tag="automatic-speech-recognition", tags=["whisper", "speech-recognition", "child-speech"],
+        metrics=["wer", "cer"], base_model=hub_id(results["base_model"]))
+    write_report(folder, [run / plot for plot in PLOTS], results, "whisper.md", card_data)
+    return {name: figures["wer"] for name, figures in results["evaluation"]["systems"].items()}

@@ -1,0 +1,114 @@
+"""Pack a speech recogniser for a competition: a zip with `main.py`, which transcribes offline, and the model beside it.
+
+accelerate launch --config_file accelerate_configs/cpu.yaml \\
+    recipes/pack_submission.py --config recipes/configs/pack_submission/default.yaml \\
+    --model_path runs/children/model --corpus data/prepared --output submission.zip
+"""
+
+import dataclasses
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import datasets
+import torch
+
+from dataset_scripts.demo_speakers import GROUPS, draw_speaker, speak
+from hf_components.arguments import parse_arguments
+from hf_components.audio import encode_flac
+from hf_components.corpus import load_corpus, sample_rows
+from hf_components.errors import UserError
+from hf_components.logs import run_recipe
+from hf_components.packing import estimated_seconds, load_packable, run_package, write_package
+from hf_components.scoring import score
+from hf_components.stages import environment, write_json
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Arguments:
+    model_path: str = field(metadata={"help": "checkpoint of a Whisper or a CTC model: folder or Hub id"})
+    output: str = field(default="submission.zip", metadata={"help": "zip to write; what was found goes beside it as .json"})
+    adapter: str | None = field(default=None, metadata={"help": "PEFT adapter of that model, merged into the packed weights"})
+    language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
+    dtype: Literal["float16", "float32"] = field(default="float16", metadata={
+        "help": "type of the packed weights; whether float16 changes the WER is measured"})
+    max_new_tokens: int = field(default=225, metadata={"help": "longest transcript of a Whisper in tokens"})
+    corpus: str | None = field(default=None, metadata={
+        "help": "prepared corpus whose clips try the package, folder or Hub id; default: synthetic voices"})
+    split: str = field(default="dev", metadata={"help": "split that the clips are drawn from"})
+    clips: int = field(default=32, metadata={"help": "how many"})
+    seed: int = field(default=42, metadata={"help": "seed of their choice"})
+    utterances: int | None = field(default=None, metadata={"help": "size of the test set, for the estimate of the run time"})
+    hours: float | None = field(default=None, metadata={"help": "audio of the test set, likewise, if utterances are unknown"})
+    max_megabytes: float | None = field(default=None, metadata={"help": "the competition's limit for the zip, in 10^6 bytes"})
+    verify: bool = field(default=True, metadata={
+        "help": "run the zip as a process of its own, in an empty folder, and compare it with the model"})
+    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+
+    def __post_init__(self):
+        for name in ("clips", "utterances", "hours", "max_megabytes"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"{name} must be greater than 0, got {value}")
+        if Path(self.output).suffix != ".zip":
+            raise ValueError(f"output must name a file that ends in .zip, got {self.output}")
+
+
+def main(argv: list[str] | None = None) -> dict:
+    (args,) = parse_arguments(Arguments, argv, __doc__)
+    output = Path(args.output)
+    transcriber = load_packable(args.model_path, args.language, args.adapter, args.max_new_tokens)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = output.with_name(f".{output.name}")
+    try:
+        clips = try_clips(args) if args.verify else None
+        before = [transcript.text for transcript in transcriber.transcribe_corpus(clips)] if args.verify else []
+        write_package(unfinished, transcriber, getattr(torch, args.dtype))
+        size = unfinished.stat().st_size / 1e6
+        if args.max_megabytes is not None and size > args.max_megabytes:
+            raise UserError(f"the zip has {size:.1f} MB, more than --max_megabytes {args.max_megabytes:g}; pack a smaller "
+                            "model" + (", or --dtype float16" if args.dtype == "float32" else ""))
+        result = {"megabytes": round(size, 1), "verified": verify(args, unfinished, clips, before) if args.verify else None}
+        unfinished.replace(output)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    write_json(output.with_suffix(".json"), {**result, "config": dataclasses.asdict(args), "environment": environment()})
+    limit = "" if args.max_megabytes is None else f" of {args.max_megabytes:g} allowed"
+    logger.info("%s: %.1f MB%s, %s", output, size, limit, "runs by itself" if args.verify else "not tried (--no_verify)")
+    return result
+
+
+def verify(args: Arguments, package: Path, clips: datasets.Dataset, before: list[str]) -> dict:
+    """Run the package on clips, compare its transcripts with those of the model before packing, and estimate the run time."""
+    logger.info("trying the package on %d clips, %s", len(clips), f"of {args.corpus}" if args.corpus else "synthetic ones")
+    after, report = run_package(package, clips)
+    references = clips["text"][:]
+    wer = {name: score(texts, references, num_bootstrap=0)["wer"] for name, texts in (("before", before), ("packed", after))}
+    different = sum(a != b for a, b in zip(before, after, strict=True))
+    tell = logger.warning if wer["packed"] > wer["before"] else logger.info
+    tell("packed as %s, %d of %d transcripts differ: WER %.1f %% before, %.1f %% packed%s", args.dtype, different, len(after),
+         100 * wer["before"], 100 * wer["packed"],
+         "; if that matters, pack --dtype float32" if wer["packed"] > wer["before"] and args.dtype == "float16" else "")
+    seconds = estimated_seconds(report, args.utterances, args.hours)
+    gpu = environment()["gpu"]
+    if seconds is not None:
+        logger.info("a test set of %s takes about %.0f minutes on %s", f"{args.utterances} utterances" if args.utterances else
+                    f"{args.hours:g} hours", seconds / 60, gpu or "the CPU of this machine")
+    return {**report, "wer": wer, "different": different, "estimated_seconds": seconds, "device": gpu or "cpu"}
+
+
+def try_clips(args: Arguments) -> datasets.Dataset:
+    """Rows drawn from the corpus; without one, sentences by the voices of the demo corpus, a share of each group."""
+    if args.corpus:
+        return sample_rows(load_corpus(args.corpus, args.split), args.clips, args.seed)
+    rows = [{"id": f"{group}-{number}", "audio": {"bytes": encode_flac(samples / 32768, rate), "path": None}, "text": text,
+             "speaker_id": group, "group": group, "duration": len(samples) / rate}
+            for group in GROUPS for number, (text, samples, rate) in enumerate(
+                speak(draw_speaker(args.seed, "Dev", group, 0), -(-args.clips // len(GROUPS)), args.seed))]
+    return datasets.Dataset.from_list(rows[: args.clips])
+
+
+if __name__ == "__main__":
+    run_recipe(main)

@@ -1,0 +1,134 @@
+"""The whole of children's Whisper: manifest, fine-tuning, transcripts and their WER beside zero-shot, submission, card.
+
+accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+    recipes/run_children_pipeline.py --config recipes/configs/run_children_pipeline/default.yaml \\
+    --data data/children --model openai/whisper-small --output_dir runs/children
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a script finds its own folder; the steps are imported as recipes.<step>
+
+from hf_components.arguments import parse_arguments
+from hf_components.checkpoints import base_model_id
+from hf_components.corpus import describe_corpus, load_corpus
+from hf_components.errors import UserError
+from hf_components.logs import run_recipe
+from hf_components.pipelines import all_flags, finish_pipeline, passed_on_arguments, same_names, stage_options, stage_runner
+from hf_components.training.arguments import UNSELECTED
+from hf_components.training.augmentation import AugmentationArguments
+from hf_components.training.filtering import FilterArguments
+from hf_components.training.kl_to_base import KlToBaseArguments
+from hf_components.training.lora import LoraArguments
+from hf_components.whisper_release import release_whisper
+from recipes import average_checkpoints, evaluate_asr, finetune_whisper, pack_submission, prepare_corpus, transcribe
+
+CONFIGS = Path(__file__).parent / "configs"
+
+FOLDERS = {"corpus": prepare_corpus, "finetuned": finetune_whisper, "average": average_checkpoints, "zero_shot": transcribe,
+           "finetuned_transcripts": transcribe, "finetuned_30s": transcribe, "test": transcribe, "evaluation": evaluate_asr,
+           "submission": pack_submission}
+STAGES = {stage.__name__.rsplit(".", 1)[-1]: stage for stage in FOLDERS.values()}
+PASSED_ON = {
+    prepare_corpus: same_names("manifest", "audio_dirs", "val_manifest", "split_file", "val_ratio", "stratify_by", "split_seed",
+                               "fields", "external_data", "max_samples", "license"),
+    finetune_whisper: same_names(
+        "finetuning", "freeze_encoder", "audio_context", "num_train_epochs", "per_device_train_batch_size",
+        "gradient_accumulation_steps", "learning_rate", "warmup_steps", "full_context_fraction", "eval_strategy",
+        "early_stopping_patience", "fp16", "no_fp16", "bf16", "debug_run", "max_new_tokens") | {
+        flag: flag for kind in (FilterArguments, LoraArguments, KlToBaseArguments, AugmentationArguments)
+        for flag in all_flags(kind)},
+    transcribe: same_names("batch_seconds", "num_beams", "max_new_tokens"),
+    evaluate_asr: same_names("num_bootstrap", "worst"),
+    pack_submission: same_names("utterances", "hours", "max_megabytes", "max_new_tokens"),
+}
+
+
+@dataclass
+class Arguments:
+    data: str = field(metadata={
+        "help": "folder of a JSONL manifest and its audio, or a prepared corpus: folder or Hub id"})
+    output_dir: str = field(metadata={"help": "run folder; the model goes to <output_dir>/model"})
+    model: str = field(default="models/whisper-tiny.en", metadata={"help": "base Whisper: folder or Hub id"})
+    mode: Literal["quick", "full"] = field(default="full", metadata={
+        "help": "configurations of the stages: quick.yaml (minutes on two CPU cores) or default.yaml (a GPU)"})
+    average: Literal["none", "uniform", "greedy"] = field(default="none", metadata={
+        "help": "average the checkpoints of training: all of them, or those that lower the WER on dev"})
+    test_manifest: str | None = field(default=None, metadata={
+        "help": "manifest without transcripts, to be transcribed to <output_dir>/submission.jsonl"})
+    submission_format: str | None = field(default=None, metadata={"help": "the order of its lines"})
+    language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
+    seed: int = field(default=42, metadata={"help": "seed of every stage"})
+    no_plot: bool = field(default=False, metadata={"help": "draw no plots"})
+    num_workers: int | None = field(default=None, metadata={"help": "worker processes that load audio, per training process"})
+    stage_options: list[str] = field(default_factory=list, metadata={
+        "action": "extend",
+        "help": "further options, each as STAGE.FLAG=VALUE; STAGE is a recipe, where what the pipeline sets goes first, or "
+                "a folder of the run, as in finetuned.warmup_steps=50"})
+    resume: bool = field(default=False, metadata={"help": "skip finished stages, continue an interrupted one"})
+    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+
+    def __post_init__(self):
+        if self.submission_format and not self.test_manifest:
+            raise UserError(f"--submission_format {self.submission_format} orders the transcripts of a --test_manifest; give "
+                            "that too")
+
+
+ARGUMENTS = (Arguments, passed_on_arguments(PASSED_ON))
+
+
+def main(argv: list[str] | None = None) -> dict:
+    args, passed_on = parse_arguments(ARGUMENTS, argv, __doc__)
+    out = Path(args.output_dir)
+    quick = set(FOLDERS.values()) - {prepare_corpus} if args.mode == "quick" else ()  # all data, less work
+    run = stage_runner(CONFIGS, quick, out, passed_on, PASSED_ON, stage_options(args.stage_options, STAGES | FOLDERS),
+                       resume=args.resume, log_file=args.log_file, language=args.language, seed=args.seed,
+                       plot=not args.no_plot)
+    corpus = prepare(args, run)
+    finetuned = run(finetune_whisper, "finetuned", corpus=corpus, base_model=args.model, force_restart=not args.resume,
+                    dataloader_num_workers=args.num_workers, **(UNSELECTED if args.mode == "quick" else {}))
+    average = None
+    if args.average != "none":
+        average = run(average_checkpoints, "average", candidates=[out / "finetuned"], corpus=corpus, method=args.average)
+    model = out / ("finetuned" if average is None else "average") / "model"
+
+    transcripts = out / "transcripts"
+    systems = {"zero_shot": (args.model, "full"), "finetuned": (model, None), "finetuned_30s": (model, "full")}
+    speed = {name: run(transcribe, "finetuned_transcripts" if name == "finetuned" else name, corpus=corpus, model_path=path,
+                       audio_context=context, output_jsonl=transcripts / f"{name}.jsonl")
+             for name, (path, context) in systems.items()}
+    evaluation = run(evaluate_asr, "evaluation", corpus=corpus,
+                     predictions=[transcripts / f"{name}.jsonl" for name in systems])
+    if args.test_manifest:
+        run(transcribe, "test", input_jsonl=args.test_manifest, audio_dirs=passed_on.audio_dirs, model_path=model,
+            submission_format=args.submission_format, output_jsonl=out / "submission.jsonl")
+    package = run(pack_submission, "submission", model_path=model, corpus=corpus, output=out / "submission.zip")
+
+    results = {
+        "mode": args.mode, "seed": args.seed, "language": args.language, "base_model": base_model_id(args.model),
+        "corpus": describe_corpus(corpus), "training": finetuned, "average": average,
+        "evaluation": evaluation, "transcription": speed, "package": package,
+        "selected_on": next((stage["selected_on"] for stage in (average, finetuned) if stage and stage["selected_on"]), None),
+    }
+    return finish_pipeline(out, results, release_whisper, config=(args, passed_on), resume=args.resume,
+                           inputs=[model, out / "evaluation"])
+
+
+def prepare(args: Arguments, run) -> str:
+    """The prepared corpus: the one given, or made from a manifest."""
+    is_raw = any(Path(args.data).glob("*.jsonl")) and not any(Path(args.data).glob("data/*.parquet"))
+    corpus = str(Path(args.output_dir) / "corpus") if is_raw else args.data
+    if is_raw:
+        run(prepare_corpus, "corpus", builder="jsonl_manifest", data_dir=args.data)
+    splits = load_corpus(corpus).keys()  # looked at now, not after hours of training
+    if missing := {"train", "dev"} - splits:
+        raise UserError(f"{args.data} has no split {' and no split '.join(sorted(missing))}: a model is trained on some "
+                        "children and judged on others; raise --val_ratio, or give a --val_manifest")
+    return corpus
+
+
+if __name__ == "__main__":
+    run_recipe(main)

@@ -1,0 +1,161 @@
+"""Each family against transformers' own pipeline or `generate`; what is served, and what is said of the rest."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from peft import LoraConfig, get_peft_model
+from tiny_speech import save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper, tone
+from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, WhisperForConditionalGeneration, pipeline
+
+from hf_components.asr.families import FAMILIES, family_of, load_asr
+from hf_components.audio import log_mel
+from hf_components.checkpoints import merge_adapter
+from hf_components.ctranslate2_import import save_processor
+from hf_components.errors import UserError
+from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
+
+pytestmark = pytest.mark.unit
+
+GREEDY = {"max_new_tokens": 10, "num_beams": 1}
+CLIPS = [tone(i % 3, i, 0.5 + 0.4 * i) for i in range(4)]
+WITH_PIPELINE = {
+    "wav2vec2": tiny_models.save_wav2vec2,
+    "wav2vec2 without mask": lambda folder: tiny_models.save_wav2vec2(folder, norm="group"),
+    "hubert": lambda folder: tiny_models.save_wav2vec2(folder, kind="hubert"),
+    "w2v-bert": tiny_models.save_wav2vec2_bert,
+    "parakeet ctc": tiny_models.save_parakeet,
+    "parakeet tdt": lambda folder: tiny_models.save_parakeet(folder, kind="tdt"),
+    "moonshine": tiny_models.save_moonshine,
+}
+# Those of which padding changes nothing that is heard: masked throughout, and no feature depends on what follows the clip.
+BATCHED = {**{name: save for name, save in WITH_PIPELINE.items() if name not in ("wav2vec2 without mask", "moonshine")},
+           "canary": tiny_models.save_canary, "cohere": tiny_models.save_cohere}
+
+
+def written(folder, clips) -> list[str]:
+    model, processor = load_asr(str(folder))
+    family = family_of(model)
+    return family.decode(model, processor, family.inputs(processor, clips), **GREEDY)
+
+
+@pytest.mark.parametrize("name", WITH_PIPELINE)
+def test_what_is_written_is_what_the_pipeline_writes(name, tmp_path):
+    folder = WITH_PIPELINE[name](tmp_path)
+    options = {"generate_kwargs": GREEDY} if name == "moonshine" else {}
+    reference = pipeline("automatic-speech-recognition", model=str(folder))
+    expected = [reference(clip.copy(), **options)["text"].replace("<unk>", "") for clip in CLIPS[:2]]
+    texts = [written(folder, [clip])[0] for clip in CLIPS[:2]]
+    assert texts == expected and len(set(texts)) == 2
+
+
+@pytest.mark.parametrize(("save", "request_of", "read"), [
+    (tiny_models.save_canary, lambda processor, clip: processor.apply_transcription_request(clip, source_language="en"), {}),
+    (tiny_models.save_cohere, lambda processor, clip: processor(clip, language="en", sampling_rate=16_000), {}),
+    (tiny_models.save_qwen3_asr, lambda processor, clip: processor.apply_transcription_request(clip, language="en"),
+     {"return_format": "transcription_only"}),
+])
+def test_what_is_written_is_what_generate_writes(save, request_of, read, tmp_path):
+    folder = save(tmp_path)
+    model, processor = AutoModelForSpeechSeq2Seq.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    inputs = request_of(processor, CLIPS[3])
+    prompt = inputs["decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"]
+    tokens = model.generate(**{name: value for name, value in inputs.items() if torch.is_tensor(value)}, **GREEDY)
+    assert torch.equal(tokens[:, : prompt.shape[1]], prompt)
+    (expected,) = processor.decode(tokens[:, prompt.shape[1] :], skip_special_tokens=True, **read)
+    assert written(folder, [CLIPS[3]]) == [expected] and expected
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_a_batch_is_written_as_its_clips_alone(name, tmp_path):
+    folder = BATCHED[name](tmp_path)
+    together = written(folder, CLIPS)
+    assert together == [written(folder, [clip])[0] for clip in CLIPS] and len(set(together)) > 1
+
+
+def test_whisper_writes_what_stock_whisper_writes_of_30_seconds(tmp_path):
+    folder = save_tiny_whisper(tmp_path)
+    stock, processor = WhisperForConditionalGeneration.from_pretrained(folder).eval(), tiny_processor()
+    features = log_mel(processor.feature_extractor, CLIPS, 3000)
+    expected = processor.batch_decode(stock.generate(features, **GREEDY), skip_special_tokens=True)
+    assert written(folder, CLIPS) == expected and len(set(expected)) > 1
+
+
+def test_a_mixture_is_told_from_a_plain_whisper(tmp_path):
+    tiny_moe(routing="soft").save_pretrained(tmp_path / "moe")
+    save_processor(tiny_processor(), tmp_path / "moe")
+    assert isinstance(load_asr(str(tmp_path / "moe"))[0], MoeWhisperForConditionalGeneration)
+    assert type(load_asr(str(save_tiny_whisper(tmp_path / "plain")))[0]) is DynamicContextWhisper
+
+
+def test_inputs_of_whisper_are_as_long_as_asked_and_masked():
+    (whisper,) = [family for family in FAMILIES if family.name == "Whisper"]
+    short, full = (whisper.inputs(tiny_processor(), CLIPS[:2], full_context=full) for full in (False, True))
+    assert short["input_features"].shape == (2, 80, 92) and full["input_features"].shape == (2, 80, 3000)
+    assert short["attention_mask"].sum(1).tolist() == full["attention_mask"].sum(1).tolist() == [52, 92]
+
+
+def test_the_mask_is_given_where_the_extractor_asks_for_it(tmp_path):
+    for norm in ("layer", "group"):
+        model, processor = load_asr(str(tiny_models.save_wav2vec2(tmp_path / norm, norm)))
+        assert ("attention_mask" in family_of(model).inputs(processor, CLIPS)) == (norm == "layer")
+
+
+@pytest.mark.parametrize("save", [tiny_models.save_wav2vec2, tiny_models.save_parakeet, tiny_models.save_canary,
+                                  tiny_models.save_qwen3_asr])
+def test_a_clip_of_one_sample_is_taken(save, tmp_path):
+    assert len(written(save(tmp_path), [np.zeros(1, np.float32)])) == 1
+
+
+def test_labels_are_in_the_case_of_the_vocabulary(tmp_path):
+    model, processor = load_asr(str(tiny_models.save_wav2vec2(tmp_path / "upper")))
+    assert processor.tokenizer.decode(family_of(model).tokenize(processor, "Hello moon"), group_tokens=False) == "HELLO MOON"
+    model, processor = load_asr(str(tiny_models.save_parakeet(tmp_path / "lower")))
+    assert processor.tokenizer.decode(family_of(model).tokenize(processor, "hello moon"), group_tokens=False) == "hello moon"
+
+
+def test_what_cannot_be_done_is_told(tmp_path):
+    model, processor = load_asr(str(tiny_models.save_wav2vec2(tmp_path / "ctc")))
+    family = family_of(model)
+    with pytest.raises(UserError, match="CTC models decode greedily: num_beams must be 1, got 3"):
+        family.decode(model, processor, family.inputs(processor, CLIPS), max_new_tokens=5, num_beams=3)
+    model, processor = load_asr(str(tiny_models.save_canary(tmp_path / "canary")))
+    with pytest.raises(UserError, match="Canary cannot be asked for language 'tlh'"):
+        family_of(model).inputs(processor, CLIPS, language="tlh")
+    with pytest.raises(UserError, match="Canary models are served for transcription, not for training"):
+        family_of(model).tokenize(processor, "hello")
+
+
+def test_what_is_not_served_is_told(tmp_path):
+    with pytest.raises(UserError, match="there is no checkpoint at ./none"):
+        load_asr("./none")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(UserError, match="is of type bert, which cannot be transcribed with; served are .*canary.*wav2vec2"):
+        load_asr(str(tmp_path))
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match="is not a checkpoint that can be loaded"):
+        load_asr(str(tmp_path))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds an adapter and no model: give its base model"):
+        load_asr(str(tmp_path))
+
+
+def test_a_model_without_a_head_is_told(tmp_path):
+    folder = tiny_models.save_wav2vec2(tmp_path)
+    model, _ = load_asr(str(folder))
+    model.wav2vec2.save_pretrained(folder)
+    with pytest.raises(UserError, match="is not a checkpoint of Wav2Vec2ForCTC: it lacks lm_head.bias"):
+        load_asr(str(folder))
+
+
+def test_an_adapter_that_is_none_or_of_another_model_is_told(tmp_path):
+    model, _ = load_asr(str(save_tiny_whisper(tmp_path / "model")))
+    with pytest.raises(UserError, match="is not an adapter of"):
+        merge_adapter(model, str(tmp_path / "model"))
+    for layers in (2, 4):
+        other = get_peft_model(tiny_whisper(encoder_layers=layers), LoraConfig(target_modules=["q_proj"]))
+        other.save_pretrained(tmp_path / "lora")
+        with pytest.raises(UserError, match=r"is not an adapter of .*: one of the two has no .*encoder.layers.[23].*lora"):
+            merge_adapter(load_asr(str(tmp_path / "model"))[0], str(tmp_path / "lora"))

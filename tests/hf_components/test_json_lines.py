@@ -1,0 +1,33 @@
+"""JSON lines as other programs write them, and lines that are none."""
+
+import pytest
+
+from hf_components.errors import UserError
+from hf_components.json_lines import read_json_lines, text_field
+
+pytestmark = pytest.mark.unit
+
+
+def test_blank_lines_byte_order_mark_and_crlf_are_allowed(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"a": "\xc3\xa9\xe2\x80\xa8"}\r\n\r\n  \n{"a": 2}')
+    assert list(read_json_lines(tmp_path / "a.jsonl")) == [(1, {"a": "é\u2028"}), (4, {"a": 2})]
+
+
+@pytest.mark.parametrize(("line", "message"), [
+    (b'{"a": "cut', "line 2: not JSON .*was the file cut short"), (b'{"a": "\xff"}', "line 2: not JSON .*utf-8"),
+    (b"[1]", r"line 2: expected an object, got \[1\]")])
+def test_a_line_that_is_none_is_named(tmp_path, line, message):
+    (tmp_path / "a.jsonl").write_bytes(b"{}\n" + line)
+    with pytest.raises(UserError, match=message):
+        list(read_json_lines(tmp_path / "a.jsonl"))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match="cannot read .*a.jsonl: No such file"):
+        list(read_json_lines(tmp_path / "a.jsonl"))
+
+
+def test_a_field_must_hold_text():
+    assert text_field({"a": ""}, "a", "f", 3) == ""
+    with pytest.raises(UserError, match="f, line 3: a must be a string, got None; the line has b"):
+        text_field({"b": 1}, "a", "f", 3)

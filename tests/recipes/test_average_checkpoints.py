@@ -1,0 +1,93 @@
+"""`recipes/average_checkpoints.py` on finished models, on a fine-tuning of a LoRA, and on adapters; joint trainings of a
+mixture are in test_moe_exports.py."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from tiny_speech import save_tiny_whisper, speaker_folder, tiny_whisper
+from transformers import WhisperForConditionalGeneration
+
+from hf_components.errors import UserError
+from recipes import average_checkpoints, finetune_whisper, prepare_corpus
+
+pytestmark = pytest.mark.integration
+
+QUICK = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "average_checkpoints" / "quick.yaml"
+FINETUNING = {"finetuning": "lora", "lora_rank": 2, "per_device_train_batch_size": 8, "report_to": "none", "use_cpu": True,
+              "num_train_epochs": 2, "max_new_tokens": 6, "learning_rate": 1e-2, "plot": False, "full_context_fraction": 0}
+DECODING = {"max_samples": 3, "max_new_tokens": 6}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A corpus, two Whispers, and the fine-tuning of a LoRA with its two checkpoints."""
+    folder = tmp_path_factory.mktemp("run")
+    for seed in range(2):
+        save_tiny_whisper(folder / f"whisper_{seed}", seed=seed)
+    prepare_corpus.main(["--data_dir", str(speaker_folder(folder / "speakers")), "--output_dir", str(folder / "corpus"),
+                         "--num_proc", "1"])
+    finetune_whisper.main(words(corpus=folder / "corpus", base_model=folder / "whisper_0", output_dir=folder / "lora",
+                                **FINETUNING))
+    return folder
+
+
+def words(*others: object, **flags: object) -> list[str]:
+    return [*(f"--{name}={value}" for name, value in flags.items()), *map(str, others)]
+
+
+def soup(run: Path, output: Path, *candidates: Path, **flags: object) -> dict:
+    return average_checkpoints.main(words("--candidates", *candidates, config=QUICK, corpus=run / "corpus",
+                                          output_dir=output, **DECODING, **flags))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return WhisperForConditionalGeneration.from_pretrained(folder).state_dict()
+
+
+def test_models_are_averaged(run, tmp_path):
+    candidates = [run / "whisper_0", run / "whisper_1"]
+    metrics = soup(run, tmp_path / "out", *candidates, method="uniform")
+    zero, one = map(weights, candidates)
+    for name, value in weights(tmp_path / "out" / "model").items():
+        torch.testing.assert_close(value, (zero[name] + one[name]) / 2, msg=name)
+    assert metrics["chosen"] == metrics["candidates"] == [str(path) for path in candidates]
+    assert metrics["against_last"]["wer_b"] == metrics["wer"]
+
+
+def test_checkpoints_of_a_lora_are_averaged_as_merged_models(run, tmp_path):
+    metrics = soup(run, tmp_path / "out", run / "lora", method="uniform")
+    checkpoints = sorted((run / "lora" / "checkpoints").glob("checkpoint-*"))
+    assert len(metrics["chosen"]) == len(checkpoints) == 2
+    base, expected = tiny_whisper().state_dict(), {}
+    for name in base:  # W + alpha / rank mean(B A)
+        layer = name.removesuffix(".weight")
+        loras = [load_file(folder / "model.safetensors") for folder in checkpoints]
+        if f"{layer}.lora_A.default.weight" in loras[0]:
+            products = [lora[f"{layer}.lora_B.default.weight"] @ lora[f"{layer}.lora_A.default.weight"] for lora in loras]
+            assert not torch.equal(*products)
+            expected[name] = base[name] + 16 / 2 * sum(products) / 2
+    assert expected
+    merged = PeftModel.from_pretrained(tiny_whisper(), tmp_path / "out" / "adapter").merge_and_unload().state_dict()
+    for name, value in weights(tmp_path / "out" / "model").items():
+        torch.testing.assert_close(value, expected.get(name, base[name]), msg=name)
+        torch.testing.assert_close(value, merged[name], msg=name)
+
+
+def test_adapters_are_averaged_on_the_model_that_is_given(run, tmp_path):
+    soup(run, tmp_path / "first", run / "lora", method="uniform")
+    adapters = [run / "lora" / "adapter", tmp_path / "first" / "adapter"]
+    metrics = soup(run, tmp_path / "out", *adapters, base_model=run / "whisper_0")
+    assert metrics["selected_on"] == "dev" and len(metrics["candidate_wer"]) == 2
+    assert metrics["wer"] <= min(metrics["candidate_wer"].values())
+    assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_mistakes_are_named(run, tmp_path):
+    with pytest.raises(UserError, match="holds an adapter; --candidates takes the output folder"):
+        soup(run, tmp_path / "out", run / "whisper_0", run / "lora" / "adapter")
+    with pytest.raises(UserError, match="nowhere holds no model"):
+        soup(run, tmp_path / "out", tmp_path / "nowhere")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,117 @@
+"""`recipes/evaluate_asr.py`: transcripts of files and of a model, judged by a corpus or a manifest; mistakes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+from tiny_speech import save_tiny_whisper, sentence, speaker_folder, tone
+
+from hf_components.asr.transcriber import Transcriber
+from hf_components.corpus import load_corpus
+from hf_components.errors import UserError
+from hf_components.scoring import compare, score
+from recipes import evaluate_asr, prepare_corpus
+
+pytestmark = pytest.mark.integration
+
+QUICK = str(Path(__file__).resolve().parents[2] / "recipes" / "configs" / "evaluate_asr" / "quick.yaml")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A prepared corpus, a manifest of other utterances, a tiny Whisper, and transcripts of two systems."""
+    folder = tmp_path_factory.mktemp("run")
+    save_tiny_whisper(folder / "whisper")
+    prepare_corpus.main(["--data_dir", str(speaker_folder(folder / "speakers")), "--output_dir", str(folder / "corpus"),
+                         "--num_proc", "1"])
+    with (folder / "manifest.jsonl").open("w") as lines:
+        for i in range(6):
+            audio = folder / f"audio_{i % 2}" / f"u{i}.flac"
+            audio.parent.mkdir(exist_ok=True)
+            soundfile.write(audio, tone(i % 3, i, 0.5), 16_000)
+            lines.write(json.dumps({"utterance_id": f"u{i}", "child_id": f"c{i % 3}", "audio_path": f"audio/u{i}.flac",
+                                    "age_bucket": ("5-7", "8-11")[i % 2], "orthographic_text": sentence(i)}) + "\n")
+    corpus = load_corpus(folder / "corpus", "dev")
+    for name, change in (("base", lambda text: "um " + text.replace("o", "u")), ("best", str.upper)):
+        (folder / name).mkdir()
+        with (folder / name / "predictions.jsonl").open("w") as lines:
+            for row in corpus.remove_columns("audio"):
+                lines.write(json.dumps({"utterance_id": row["id"], "orthographic_text": change(row["text"])}) + "\n")
+    return folder
+
+
+def command(output: Path, *words: object, **flags: object) -> list[str]:
+    return ["--config", QUICK, f"--output_dir={output}", *(f"--{name}={value}" for name, value in flags.items()),
+            *map(str, words)]
+
+
+def predictions(run: Path, *names: str) -> list[object]:
+    return ["--predictions", *(run / name / "predictions.jsonl" for name in names)]
+
+
+def test_two_systems_on_a_corpus(run, tmp_path, capsys):
+    result = evaluate_asr.main(command(tmp_path / "out", *predictions(run, "base", "best"), corpus=run / "corpus"))
+    corpus = load_corpus(run / "corpus", "dev")
+    references, speakers = corpus["text"][:], corpus["speaker_id"][:]
+    base = [text.replace("o", "u") for text in references]
+    expected = score(base, references, corpus["group"][:], speakers, num_bootstrap=200, seed=42)
+    found = result["systems"]["base/predictions"]
+    assert {name: found[name] for name in expected} == expected and expected["wer"] > 0
+    assert (found["missing"], found["unknown"]) == (0, 0)
+    assert result["systems"]["best/predictions"]["wer"] == 0 and not result["systems"]["best/predictions"]["worst"]
+    (line,) = result["differences"]
+    assert line == {"a": "base/predictions", "b": "best/predictions",
+                    **compare(base, references, references, speakers, num_bootstrap=200, seed=42)}
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == result
+    utterances = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert sorted(row["id"] for row in utterances) == sorted(corpus["id"])
+    assert (tmp_path / "out" / "wer_per_group.png").exists()
+    shown = capsys.readouterr().out
+    assert "middle" in shown and "WER minus that of the first" in shown
+
+
+def test_a_model_on_a_manifest(run, tmp_path):
+    flags = {"val_manifest": run / "manifest.jsonl", "model_path": run / "whisper", "max_new_tokens": 6}
+    result = evaluate_asr.main(command(tmp_path / "out", "--no_plot", **flags))
+    transcriber = Transcriber.from_pretrained(run / "whisper", max_new_tokens=6)
+    texts = [transcriber.transcribe(run / f"audio_{i % 2}" / f"u{i}.flac") for i in range(6)]
+    found = result["systems"][str(run / "whisper")]
+    assert found["cer"] == score(texts, [sentence(i) for i in range(6)], num_bootstrap=0)["cer"]
+    assert result["references"] == {"utterances": 6, "speakers": 3, "groups": {"5-7": 3, "8-11": 3}}
+    assert not (tmp_path / "out" / "wer_per_group.png").exists()
+
+
+def test_what_is_missing_or_unknown_is_told(run, tmp_path, capsys):
+    lines = (run / "best" / "predictions.jsonl").read_text().splitlines()
+    lost = json.loads(lines.pop(0))["utterance_id"]
+    (tmp_path / "a.jsonl").write_text("\n".join([*lines, '{"utterance_id": "stranger", "orthographic_text": "x"}']))
+    result = evaluate_asr.main(command(tmp_path / "out", "--predictions", tmp_path / "a.jsonl", corpus=run / "corpus"))
+    assert (result["systems"]["a"]["missing"], result["systems"]["a"]["unknown"]) == (1, 1)
+    assert result["systems"]["a"]["deletions"] > 0
+    log = capsys.readouterr().err
+    assert f"lacks 1 of 12 utterances, which count as empty: {lost}" in log
+    assert "1 ids that are not among the references and are left out: stranger" in log
+
+
+def test_resume_keeps_what_is_complete_and_sees_new_transcripts(run, tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text((run / "base" / "predictions.jsonl").read_text())
+    words = command(tmp_path / "out", "--predictions", tmp_path / "a.jsonl", "--resume", corpus=run / "corpus")
+    first = evaluate_asr.main(words)
+    assert evaluate_asr.main(words) == first and "is complete, skipped" in capsys.readouterr().err
+    (tmp_path / "a.jsonl").write_text((run / "best" / "predictions.jsonl").read_text())
+    assert evaluate_asr.main(words)["systems"]["a"]["wer"] == 0
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    ([], "there is nothing to judge: give --predictions, --model_path, or both"),
+    (["--predictions", "{run}/base/predictions.jsonl", "--val_manifest", "{run}/manifest.jsonl"], "give either --corpus or"),
+    (["--predictions", "{run}/nowhere.jsonl"], "cannot read .*nowhere.jsonl"),
+    (["--predictions", "{run}/manifest.jsonl"], "no transcript of any of the 12 utterances"),
+    (["--predictions", "{run}/base/predictions.jsonl", "--split", "test"], "has no split 'test'"),
+])
+def test_mistakes_are_named_and_leave_no_result(run, tmp_path, words, message):
+    words = [word.format(run=run) for word in words]
+    with pytest.raises(UserError, match=message):
+        evaluate_asr.main(command(tmp_path / "out", *words, corpus=run / "corpus"))
+    assert not (tmp_path / "out").exists()

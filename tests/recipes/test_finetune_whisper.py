@@ -1,0 +1,215 @@
+"""Fine-tuning in-process, on a tiny model and tones: what it leaves, resuming, debugging, data of a manifest, mistakes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from make_corpus import children_corpus
+from safetensors.torch import load_file
+from tiny_speech import save_tiny_whisper, speaker_folder
+from transformers import WhisperForConditionalGeneration
+
+from hf_components.arguments import parse_arguments
+from hf_components.corpus import load_corpus
+from hf_components.errors import UserError
+from recipes import finetune_whisper, prepare_corpus
+
+pytestmark = pytest.mark.integration
+
+CONFIG = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "finetune_whisper"
+FLAGS = {"per_device_train_batch_size": 8, "report_to": "none", "full_context_fraction": 0, "logging_steps": 1,
+         "use_cpu": True, "num_train_epochs": 2, "max_new_tokens": 6, "learning_rate": 1e-3, "plot": False, "val_ratio": 0.5}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A corpus of 24 utterances to train on and 12 to test on, and a Whisper of 60k parameters."""
+    folder = tmp_path_factory.mktemp("run")
+    save_tiny_whisper(folder / "whisper")
+    prepare_corpus.main(["--data_dir", str(speaker_folder(folder / "speakers")), "--output_dir", str(folder / "corpus"),
+                         "--num_proc", "1"])
+    return folder
+
+
+def command(run: Path, output: str | Path, *words: str, **flags) -> list[str]:
+    flags = {"corpus": run / "corpus", "base_model": run / "whisper", "output_dir": run / output, **FLAGS, **flags}
+    return ["--config", str(CONFIG / "quick.yaml"), *words,
+            *(f"--{flag}={value}" for flag, value in flags.items() if value is not None)]
+
+
+@pytest.fixture(scope="module")
+def finetuned(run) -> dict:
+    return finetune_whisper.main(command(run, "full", plot=True))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def test_everything_is_trained_and_the_best_epoch_kept(run, finetuned):
+    assert (finetuned["steps"], finetuned["utterances"], finetuned["selected_on"]) == (6, 24, "dev")
+    assert {"model", "checkpoints", "history.json", "loss.png", "wer.png", "stage.json"} <= {
+        path.name for path in (run / "full").iterdir()}
+    best = json.loads((run / "full" / "checkpoints" / "best.json").read_text())
+    assert best["value"] == finetuned["best_wer"] == min(
+        entry["eval_wer"] for entry in json.loads((run / "full" / "history.json").read_text()) if "eval_wer" in entry)
+    stock, base = (WhisperForConditionalGeneration.from_pretrained(folder).state_dict() for folder in (
+        run / "full" / "model", run / "whisper"))
+    kept = load_file(run / "full" / "checkpoints" / best["checkpoint"] / "model.safetensors")
+    assert all(torch.equal(value, kept[name]) for name, value in stock.items() if name in kept)
+    kept = [name for name, value in base.items() if torch.equal(stock[name], value)]
+    assert kept == ["model.encoder.embed_positions.weight"]
+
+
+def test_a_finished_run_is_kept_and_restarted_by_force(run, finetuned, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune_whisper, "produce", None)  # calling it again would fail
+        assert finetune_whisper.main(command(run, "full", plot=True)) == finetuned
+    before = (run / "full" / "stage.json").stat().st_mtime_ns
+    assert finetune_whisper.main(command(run, "full", "--force_restart", plot=True)) == finetuned
+    assert (run / "full" / "stage.json").stat().st_mtime_ns > before
+    monkeypatch.setattr(finetune_whisper, "produce", None)
+    assert finetune_whisper.main(command(run, "full", plot=True)) == finetuned  # made by force, and kept from then on
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_an_interrupted_run_goes_on_by_itself_unless_forced(run, finetuned, monkeypatch, force):
+    output = f"again{force}"
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune_whisper, "save_history", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            finetune_whisper.main(command(run, output))
+    started = []
+    train = finetune_whisper.speech_trainer
+
+    def watched(*args, **kwargs):
+        trainer = train(*args, **kwargs)
+        started.append(Path(trainer.args.output_dir, "checkpoint-3").exists())
+        return trainer
+
+    monkeypatch.setattr(finetune_whisper, "speech_trainer", watched)
+    finetune_whisper.main(command(run, output, *(["--force-restart"] if force else [])))
+    assert started == [not force]
+    assert all(torch.equal(value, weights(run / "full")[name]) for name, value in weights(run / output).items())
+
+
+def test_decoder_alone(run):
+    metrics = finetune_whisper.main(command(run, "decoder", freeze_encoder=True, num_train_epochs=1))
+    moved = {name for name, value in load_file(run / "whisper" / "model.safetensors").items()
+             if not torch.equal(value, weights(run / "decoder")[name])}
+    assert moved and not any("encoder.layers" in name or "encoder.conv" in name for name in moved)
+    assert metrics["trained_parameters"] < 40_000
+
+
+def test_lora_leaves_an_adapter_and_the_merged_model(run):
+    metrics = finetune_whisper.main(command(run, "lora", finetuning="lora", lora_rank=2, kl_to_base_coef=0.1,
+                                            num_train_epochs=1, learning_rate=1e-2))
+    assert {"adapter_config.json", "adapter_model.safetensors"} == {path.name for path in (run / "lora" / "adapter").iterdir()}
+    moved = {name for name, value in load_file(run / "whisper" / "model.safetensors").items()
+             if not torch.equal(value, weights(run / "lora")[name])}
+    assert moved and all(name.endswith(("_proj.weight", "fc1.weight", "fc2.weight")) for name in moved)
+    entries = [entry for entry in json.loads((run / "lora" / "history.json").read_text()) if "loss" in entry]
+    assert metrics["trained_parameters"] < 5000 and all("kl_to_base" in entry for entry in entries)
+
+
+def test_full_context_trains_and_evaluates_at_30_seconds(run, monkeypatch):
+    seen = []
+    train = finetune_whisper.speech_trainer
+
+    def watched(model, *args, **kwargs):
+        model.get_encoder().register_forward_pre_hook(lambda _, inputs, named: seen.append((named.get(
+            "input_features", inputs[0] if inputs else None)).shape[-1]), with_kwargs=True)
+        return train(model, *args, **kwargs)
+
+    monkeypatch.setattr(finetune_whisper, "speech_trainer", watched)
+    flags = {"max_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    finetune_whisper.main(command(run, "context", audio_context="full", **flags))
+    assert len(seen) >= 2 and set(seen) == {3000}
+    seen.clear()
+    finetune_whisper.main(command(run, "context", audio_context="dynamic", **flags))
+    assert min(seen) < 200 and max(seen) == 1000  # of evaluation
+
+
+def test_debug_is_small_and_otherwise_in_earnest(run, monkeypatch):
+    monkeypatch.setattr(finetune_whisper, "DEBUG_SAMPLES", {"train": 10, "validation": 4})
+    metrics = finetune_whisper.main(command(run, "debug", "--debug"))
+    assert (metrics["utterances"], metrics["steps"]) == (10, 2)
+    history = json.loads((run / "debug" / "history.json").read_text())
+    assert [entry["eval_utterances"] for entry in history if "eval_wer" in entry] == [4]
+    assert (run / "debug" / "model" / "model.safetensors").exists()
+
+
+def test_filtered_utterances_are_listed(run):
+    ids = load_corpus(run / "corpus", "train")["id"][:]
+    lines = [{"utterance_id": name, "orthographic_text": "not a word of it"} for name in ids[:5]]
+    (run / "heard.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    metrics = finetune_whisper.main(command(run, "filtered", filter_transcripts=run / "heard.jsonl", filter_max_wer=0.5,
+                                            num_train_epochs=1))
+    rows = [json.loads(line) for line in (run / "filtered" / "filtered.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == ids[:5] and (metrics["utterances"], metrics["filtered"]) == (19, 5)
+    assert set(rows[0]) == {"id", "group", "text", "transcript", "wer", "threshold"}
+
+
+def test_from_a_manifest(run, tmp_path, monkeypatch):
+    root = children_corpus(tmp_path / "children")
+    flags = {"corpus": None, "train_manifest": root / "train.jsonl", "num_train_epochs": 1, "output_dir": tmp_path / "out"}
+    folders = ["--audio_dirs", *(str(root / f"audio_{i}") for i in range(3))]
+    metrics = finetune_whisper.main(command(run, "", *folders, **flags))
+    corpus = load_corpus(tmp_path / "out_corpus")
+    assert metrics["utterances"] == len(corpus["train"]) and sum(map(len, corpus.values())) == 18
+    assert not set(corpus["train"]["speaker_id"]) & set(corpus["dev"]["speaker_id"])
+    monkeypatch.setattr(finetune_whisper, "write_corpus", None)
+    monkeypatch.setattr(finetune_whisper, "produce", None)
+    assert finetune_whisper.main(command(run, "", *folders, **flags)) == metrics  # both stages are kept
+
+
+@pytest.mark.parametrize("flag", ["--base_model", "--variant"])
+def test_variants_are_openais_and_folders_come_first(tmp_path, monkeypatch, flag):
+    def base_model(name: str) -> str:
+        return parse_arguments(finetune_whisper.ARGUMENTS, [flag, name, "--output_dir", "x"])[0].base_model
+
+    monkeypatch.chdir(tmp_path)
+    assert base_model("large-v3-turbo") == "openai/whisper-large-v3-turbo"
+    assert base_model("tiny.en") == "openai/whisper-tiny.en"
+    assert base_model("someone/whisper") == "someone/whisper"
+    (tmp_path / "small").mkdir()
+    assert base_model("small") == "small" and base_model("base") == "openai/whisper-base"
+
+
+def test_effective_batch_of_the_default_configuration():
+    args = parse_arguments(finetune_whisper.ARGUMENTS, ["--config", str(CONFIG / "default.yaml"), "--output_dir", "x"])[-1]
+    assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 36
+    assert (args.learning_rate, args.warmup_steps, args.activation_checkpointing) == (1e-5, 500, True)
+    assert args.load_best_model_at_end and args.metric_for_best_model == "wer"
+
+
+ERRORS = [
+    ({"train_manifest": "x.jsonl"}, "give either --corpus or --train_manifest"),
+    ({"corpus": None}, "give either --corpus or --train_manifest, got None and None"),
+    ({"corpus": "{run}/speakers"}, "is not a prepared corpus"),
+    ({"base_model": "{run}/nowhere"}, "there is no checkpoint at"),
+    ({"finetuning": "half"}, "invalid choice: 'half'"),
+    ({"finetuning": "lora", "lora_rank": 0}, "lora_rank 0"),
+    ({"filter_max_wer": "0.5"}, "filter_transcripts and filter_max_wer go together"),
+    ({"kl_to_base_coef": -1}, "kl_to_base_coef must not be negative"),
+    ({"noise": "loud"}, "noise must be of gaussian, recordings"),
+    ({"audio_dirz": "x"}, "did you mean --audio_dirs"),
+    ({"corpus": None, "train_manifest": "nowhere.jsonl"}, "nowhere.jsonl"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), ERRORS)
+def test_mistakes_are_named_and_leave_no_result(run, tmp_path, flags, message):
+    flags = {flag: value.format(run=run) if isinstance(value, str) else value for flag, value in flags.items()}
+    with pytest.raises(UserError, match=message):
+        finetune_whisper.main(command(run, tmp_path / "output", **flags))
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(("flags", "warned"), [
+    ({"finetuning": "lora", "learning_rate": 1e-5}, True), ({"learning_rate": 1e-3}, True), ({"learning_rate": 1e-5}, False)])
+def test_an_unusual_learning_rate_is_told(run, tmp_path, monkeypatch, capsys, flags, warned):
+    monkeypatch.setattr(finetune_whisper, "run_stage", lambda *args, **kwargs: {})
+    finetune_whisper.main(command(run, tmp_path / "output", **flags))
+    assert ("is unusual for" in capsys.readouterr().err) == warned

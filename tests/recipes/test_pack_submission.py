@@ -1,0 +1,65 @@
+"""`recipes/pack_submission.py`: the zip, what is said of it, and mistakes; with real weights the package is run."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_speech import save_tiny_whisper
+
+from hf_components.errors import UserError
+from recipes import pack_submission
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = str(ROOT / "recipes" / "configs" / "pack_submission" / "quick.yaml")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_tiny_whisper(tmp_path_factory.mktemp("model"))
+
+
+def command(output: Path, *words: object, **flags: object) -> list[str]:
+    return ["--config", QUICK, f"--output={output}", *(f"--{name}={value}" for name, value in flags.items()), *map(str, words)]
+
+
+@pytest.mark.integration
+def test_size_and_settings_are_beside_the_zip(model, tmp_path, capsys):
+    result = pack_submission.main(command(tmp_path / "a" / "b.zip", "--no_verify", model_path=model, max_megabytes=5))
+    assert result["megabytes"] == pytest.approx((tmp_path / "a" / "b.zip").stat().st_size / 1e6, abs=0.05)
+    found = json.loads((tmp_path / "a" / "b.json").read_text())
+    assert found["megabytes"] == result["megabytes"] and found["config"]["dtype"] == "float16"
+    assert f"{result['megabytes']} MB of 5 allowed, not tried (--no_verify)" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"b.zip", "b.json"}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("flags", "message"), [
+    ({"max_megabytes": 0.1}, "the zip has .* MB, more than --max_megabytes 0.1; pack a smaller model$"),
+    ({"max_megabytes": 0.1, "dtype": "float32"}, "pack a smaller model, or --dtype float16"),
+    ({"model_path": "/nowhere"}, "there is no checkpoint at /nowhere"),
+    ({"adapter": "/nowhere"}, "/nowhere is not an adapter of"),
+    ({"clips": 0}, "clips must be greater than 0, got 0"),
+    ({"output": "a.tar"}, "output must name a file that ends in .zip, got a.tar"),  # the last --output counts
+])
+def test_mistakes_are_named_and_an_earlier_zip_stays(model, tmp_path, flags, message):
+    (tmp_path / "a.zip").write_text("earlier")
+    with pytest.raises(UserError, match=message):
+        pack_submission.main(command(tmp_path / "a.zip", "--no_verify", f"--model_path={model}",
+                                     *(f"--{name}={value}" for name, value in flags.items())))
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.zip", "earlier")]
+
+
+@pytest.mark.slow
+def test_a_real_whisper_is_packed_tried_and_timed(tmp_path, capsys):
+    whisper = ROOT / "models" / "whisper-tiny.en"
+    if not whisper.is_dir():
+        pytest.skip("models/whisper-tiny.en is not there; make models/whisper-tiny.en")
+    shutil.copytree(whisper, tmp_path / "whisper")
+    result = pack_submission.main(command(tmp_path / "a.zip", model_path=tmp_path / "whisper", clips=4, utterances=1000))
+    tried = result["verified"]
+    assert 70 < result["megabytes"] < 90
+    assert (tried["utterances"], tried["unreadable"]) == (4, 0)
+    assert tried["wer"]["packed"] <= tried["wer"]["before"] + 0.05 < 0.6
+    assert tried["estimated_seconds"] == pytest.approx(tried["loading_seconds"] + 250 * tried["transcribing_seconds"])
+    assert "a test set of 1000 utterances takes about" in capsys.readouterr().err

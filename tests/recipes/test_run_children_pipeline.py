@@ -1,0 +1,89 @@
+"""The whole children's pipeline on a tiny model and noise: from a manifest to transcripts, figures, submission and card."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from make_corpus import children_corpus, write_manifest
+from tiny_speech import save_tiny_whisper
+from transformers import WhisperForConditionalGeneration
+
+from hf_components.errors import UserError
+from recipes import finetune_whisper, run_children_pipeline, transcribe
+
+pytestmark = pytest.mark.integration
+
+QUICK = str(Path(__file__).resolve().parents[2] / "recipes" / "configs" / "run_children_pipeline" / "quick.yaml")
+SMALL = ["--val_ratio=0.34", "--num_train_epochs=1", "--full_context_fraction=0", "--max_new_tokens=6", "--num_bootstrap=20",
+         "--stage_options", "finetune_whisper.report_to=none", "pack_submission.clips=2"]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("sources")
+    data = children_corpus(folder / "children")
+    rows = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()][:4]
+    (data / "test").mkdir()
+    write_manifest(data / "test" / "metadata.jsonl", [
+        {name: value for name, value in row.items() if name != "orthographic_text"} for row in rows])
+    write_manifest(data / "test" / "format.jsonl", [
+        {"utterance_id": row["utterance_id"], "orthographic_text": ""} for row in reversed(rows)])
+    return data, save_tiny_whisper(folder / "whisper")
+
+
+@pytest.fixture(scope="module")
+def finished(sources, tmp_path_factory) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("pipeline") / "run"
+    return out, run_children_pipeline.main(command(sources, out))
+
+
+def command(sources: tuple[Path, Path], out: Path, *more: str) -> list[str]:
+    data, model = sources
+    return ["--config", QUICK, "--data", str(data), "--model", str(model), "--output_dir", str(out), *SMALL,
+            "--test_manifest", str(data / "test" / "metadata.jsonl"),
+            "--submission_format", str(data / "test" / "format.jsonl"),
+            "--audio_dirs", *(str(data / f"audio_{i}") for i in range(3)), *more]
+
+
+def test_every_system_is_judged_on_children_that_none_was_trained_on(finished):
+    out, results = finished
+    assert list(results["evaluation"]["systems"]) == ["zero_shot", "finetuned", "finetuned_30s"]
+    assert results["evaluation"]["references"]["utterances"] == results["corpus"]["rows"]["dev"] == 6
+    assert results["training"]["utterances"] == results["corpus"]["rows"]["train"] == 12
+    assert json.loads((out / "results.json").read_text())["evaluation"] == results["evaluation"]
+
+
+def test_the_model_is_a_stock_whisper_with_its_card(finished):
+    out, results = finished
+    WhisperForConditionalGeneration.from_pretrained(out / "model")
+    card = (out / "model" / "README.md").read_text()
+    wer = results["evaluation"]["systems"]["finetuned"]["wer"]
+    assert f"| `finetuned` | {100 * wer:.1f} |" in card and "plots/wer_per_group.png" in card
+    assert "None" not in card and "\n\n\n" not in card
+
+
+def test_the_submission_has_the_order_of_its_format_and_the_package_runs(finished):
+    out, results = finished
+    ids = [json.loads(line)["utterance_id"] for line in (out / "submission.jsonl").read_text().splitlines()]
+    assert ids == ["U_3", "U_2", "U_1", "U_0"]
+    assert "main.py" in zipfile.ZipFile(out / "submission.zip").namelist()
+    assert results["package"]["verified"]["wer"].keys() == {"before", "packed"}
+
+
+def test_resuming_trains_and_transcribes_nothing_again(sources, finished, monkeypatch):
+    out, results = finished
+    monkeypatch.setattr(finetune_whisper, "produce", None)  # calling them would fail
+    monkeypatch.setattr(transcribe, "transcribe_to_file", None)
+    again = run_children_pipeline.main(command(sources, out, "--resume"))
+    assert again["evaluation"] == results["evaluation"]
+
+
+def test_a_corpus_without_held_out_children_is_refused(sources, tmp_path):
+    with pytest.raises(UserError, match="has no split dev"):
+        run_children_pipeline.main(command(sources, tmp_path / "run", "--val_ratio=0"))
+
+
+def test_a_submission_format_needs_a_manifest(sources, tmp_path):
+    with pytest.raises(UserError, match="give that too"):
+        run_children_pipeline.main(["--data=x", "--output_dir", str(tmp_path / "run"), "--submission_format=x.jsonl"])

@@ -1,0 +1,220 @@
+"""`recipes/transcribe.py`: one line per id in the asked order, whatever happens to files and processes."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+from tiny_speech import rows, save_tiny_whisper, tone
+
+from hf_components.asr.transcriber import Transcriber
+from hf_components.errors import UserError
+from recipes import transcribe
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = str(ROOT / "recipes" / "configs" / "transcribe" / "quick.yaml")
+IDS = [f"u{i}" for i in range(6)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_tiny_whisper(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A manifest without transcripts, its audio in two folders."""
+    lines = []
+    for i, name in enumerate(IDS):
+        file = tmp_path / f"audio_{i % 2}" / "audio" / f"{name}.flac"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(file, tone(i % 3, i, 0.4 + 0.1 * i), 16_000)
+        lines.append({"utterance_id": name, "child_id": "c", "audio_path": f"audio/{name}.flac",
+                      "audio_duration_sec": 0.4 + 0.1 * i, "md5_hash": hashlib.md5(file.read_bytes()).hexdigest()})
+    write_lines(tmp_path / "metadata.jsonl", lines)
+    return tmp_path
+
+
+def write_lines(file: Path, lines: list[dict]) -> None:
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def read_lines(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def arguments(model: Path, data: Path, *more: str) -> list[str]:
+    return ["--config", QUICK, "--model_path", str(model), "--input_jsonl", str(data / "metadata.jsonl"), "--output_jsonl",
+            str(data / "out" / "predictions.jsonl"), "--max_new_tokens", "8", "--batch_seconds", "60", *more]
+
+
+def run(model: Path, data: Path, *more: str) -> tuple[dict, list[dict]]:
+    metrics = transcribe.main(arguments(model, data, *more))
+    return metrics, read_lines(data / "out" / "predictions.jsonl")
+
+
+def counting(monkeypatch) -> list[int]:
+    """The number of clips of each batch that a model decodes from now on."""
+    sizes, decode = [], Transcriber._decode
+    monkeypatch.setattr(Transcriber, "_decode", lambda self, clips: sizes.append(len(clips)) or decode(self, clips))
+    return sizes
+
+
+def test_lines_are_in_the_order_of_the_manifest(model, data):
+    metrics, lines = run(model, data)
+    assert [list(line) for line in lines] == [["utterance_id", "orthographic_text"]] * 6
+    assert [line["utterance_id"] for line in lines] == IDS
+    files = [data / f"audio_{i % 2}" / "audio" / f"{name}.flac" for i, name in enumerate(IDS)]
+    expected = Transcriber.from_pretrained(model, dtype="float32", max_new_tokens=8).transcribe_files(files)
+    assert [line["orthographic_text"] for line in lines] == [transcript.text for transcript in expected]
+    assert len({line["orthographic_text"] for line in lines}) > 1
+    assert (metrics["utterances"], metrics["failed"], metrics["audio_seconds"]) == (6, 0, 3.9)
+    assert {path.name for path in (data / "out").iterdir()} == {"predictions.jsonl", "predictions.summary.json"}
+
+
+def test_lines_are_in_the_order_of_the_submission_format(model, data):
+    order = ["u3", "u0", "u5", "u1", "u4", "u2"]
+    write_lines(data / "format.jsonl", [{"utterance_id": name, "orthographic_text": ""} for name in order])
+    _, lines = run(model, data, "--submission_format", str(data / "format.jsonl"))
+    assert [line["utterance_id"] for line in lines] == order
+    assert {line["utterance_id"]: line for line in lines} == {line["utterance_id"]: line for line in run(model, data)[1]}
+
+
+def test_ids_that_differ_are_told(model, data):
+    write_lines(data / "format.jsonl", [{"utterance_id": name} for name in ("u0", "x1", "u2", "u3", "u4", "x0")])
+    with pytest.raises(UserError, match=r"x0, x1 of .*format.jsonl missing from .*metadata.jsonl; u1, u5 of .*metadata.jsonl "
+                                        r"missing from .*format.jsonl"):
+        run(model, data, "--submission_format", str(data / "format.jsonl"))
+    write_lines(data / "format.jsonl", [{"utterance_id": name} for name in ("u0", "u1", "u0")])
+    with pytest.raises(UserError, match="format.jsonl, line 3: utterance_id u0 is on line 1 already"):
+        run(model, data, "--submission_format", str(data / "format.jsonl"))
+
+
+@pytest.mark.parametrize(("line", "message"), [
+    ('{"utterance_id": "u9", "audio_pa', "line 7: not JSON"),
+    ('{"utterance_id": "u9"}', "line 7: audio_path must be a string"),
+    ('{"utterance_id": "u2", "audio_path": "a.wav"}', "line 7: u2 is on line 3 already"),
+])
+def test_a_line_that_is_wrong_is_named(model, data, line, message):
+    with (data / "metadata.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(UserError, match=f"metadata.jsonl, {message}"):
+        run(model, data)
+
+
+def test_what_cannot_be_read_is_empty_named_and_tried_again(model, data, capsys, monkeypatch):
+    lines = read_lines(data / "metadata.jsonl")
+    (data / "audio_1" / "audio" / "u1.flac").unlink()
+    (data / "audio_0" / "audio" / "u2.flac").write_bytes(b"other")
+    del lines[4]["md5_hash"]
+    whole = (data / "audio_0" / "audio" / "u4.flac").read_bytes()
+    (data / "audio_0" / "audio" / "u4.flac").write_bytes(whole[:500])
+    lines[5]["audio_path"] = "../secret.flac"
+    write_lines(data / "metadata.jsonl", lines)
+    metrics, found = run(model, data)
+    assert [line["utterance_id"] for line in found] == IDS and metrics["failed"] == 4
+    assert [bool(line["orthographic_text"]) for line in found] == [True, False, False, True, False, False]
+    failures = {line["utterance_id"]: line["reason"] for line in read_lines(data / "out" / "predictions.failures.jsonl")}
+    kinds = {name: reason.split(":")[0] for name, reason in failures.items()}
+    assert kinds == {"u1": "missing file", "u2": "checksum mismatch", "u4": "truncated audio", "u5": "path outside the corpus"}
+    assert "4 recordings could not be read and have an empty text: u1, u2, u4, u5" in capsys.readouterr().err
+
+    (data / "audio_0" / "audio" / "u4.flac").write_bytes(whole)
+    sizes = counting(monkeypatch)
+    metrics, mended = run(model, data)
+    assert sizes == [1] and (metrics["kept"], metrics["failed"]) == (2, 3)
+    assert mended[4]["orthographic_text"] and [mended[i] for i in (0, 3)] == [found[i] for i in (0, 3)]
+
+
+def test_a_finished_run_is_not_repeated_unless_something_changed(model, data, monkeypatch):
+    first = run(model, data)
+    sizes = counting(monkeypatch)
+    assert run(model, data) == first and sizes == []
+    run(model, data, "--num_beams", "2")
+    run(model, data, "--num_beams", "2", "--no_resume")
+    assert sum(sizes) == 12
+
+
+def test_an_interrupted_run_goes_on(model, data, monkeypatch):
+    decode, done = Transcriber._decode, []
+
+    def stop_in_the_third_batch(self, clips):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(len(clips))
+        return decode(self, clips)
+
+    monkeypatch.setattr(Transcriber, "_decode", stop_in_the_third_batch)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, data)
+    assert not (data / "out" / "predictions.jsonl").exists()
+    (part,) = (data / "out" / ".predictions.jsonl.partial").glob("*.jsonl")
+    part.write_text(part.read_text()[:-20])  # the last line cut short
+    monkeypatch.setattr(Transcriber, "_decode", decode)
+    sizes = counting(monkeypatch)
+    metrics, lines = run(model, data)
+    assert sum(sizes) == metrics["utterances"] - metrics["kept"] == 3
+    assert lines == run(model, data, "--no_resume")[1] and not (data / "out" / ".predictions.jsonl.partial").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_a_batch_at_most(model, data):
+    script = ("import os, signal, sys; from recipes import transcribe; from hf_components.asr.transcriber import Transcriber\n"
+              "decode, done = Transcriber._decode, []\n"
+              "def kill(self, clips):\n"
+              "    if len(done) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+              "    done.append(clips); return decode(self, clips)\n"
+              "Transcriber._decode = kill; transcribe.main(sys.argv[1:])")
+    killed = subprocess.run([sys.executable, "-c", script, *arguments(model, data)], cwd=ROOT, env=os.environ, check=False)
+    assert killed.returncode == -signal.SIGKILL and not (data / "out" / "predictions.jsonl").exists()
+    metrics, lines = run(model, data)
+    assert metrics["kept"] == 4 and [line["utterance_id"] for line in lines] == IDS
+    assert lines == run(model, data, "--no_resume")[1]
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(model, data):
+    (data / "audio_0" / "audio" / "u2.flac").write_bytes(b"other")
+    _, alone = run(model, data, "--no_resume")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/multi_cpu.yaml",
+              "recipes/transcribe.py", *arguments(model, data, "--no_resume")]
+    subprocess.run(launch, cwd=ROOT, check=True)
+    assert read_lines(data / "out" / "predictions.jsonl") == alone
+    parts = sorted((data / "out" / ".predictions.jsonl.partial").glob("*.jsonl"))
+    assert [part.name for part in parts] == ["000000-0.jsonl", "000000-1.jsonl"]
+    assert sorted(line["id"] for part in parts for line in read_lines(part)) == IDS and all(map(read_lines, parts))
+
+
+def test_a_split_of_a_corpus(model, data):
+    (data / "corpus").mkdir()
+    corpus = rows(4)
+    corpus.to_parquet(data / "corpus" / "test.parquet")
+    output = data / "predictions.jsonl"
+    transcribe.main(["--config", QUICK, "--model_path", str(model), "--corpus", str(data / "corpus"), "--split", "test",
+                     "--output_jsonl", str(output), "--max_new_tokens", "8"])
+    expected = Transcriber.from_pretrained(model, dtype="float32", max_new_tokens=8).transcribe_corpus(corpus)
+    assert read_lines(output) == [{"utterance_id": t.id, "orthographic_text": t.text} for t in expected]
+
+
+def test_a_manifest_with_other_field_names(model, data):
+    theirs = [{"key": line["utterance_id"], "file": line["audio_path"]} for line in read_lines(data / "metadata.jsonl")]
+    _, expected = run(model, data)
+    write_lines(data / "metadata.jsonl", theirs)
+    folders = [str(data / "audio_0"), str(data / "audio_1")]
+    assert run(model, data, "--fields", "utterance_id=key", "audio_path=file", "--audio_dirs", *folders)[1] == expected
+
+
+def test_arguments_that_contradict_are_told(model, data):
+    with pytest.raises(UserError, match="give either --input_jsonl or --corpus, got both"):
+        run(model, data, "--corpus", "data/prepared")
+    with pytest.raises(UserError, match="there is no checkpoint at ./none"):
+        run(model, data, "--model_path", "./none")
+    with pytest.raises(UserError, match="fields must be pairs"):
+        run(model, data, "--fields", "key")
