@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import inspect
 import json
 import os
 import sys
@@ -50,7 +51,10 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
     config_only.add_argument("--config")
     config_file = config_only.parse_known_args(argv)[0].config
     flags = {option: action for action in parser._actions for option in action.option_strings}
-    from_file = _flags_of_file(Path(config_file), flags) if config_file else []
+    # From the annotations, since HfArgumentParser narrows the fields' types.
+    mappings = {name for kind in types for parent in kind.__mro__
+                for name, annotation in inspect.get_annotations(parent).items() if "dict" in str(annotation)}
+    from_file = _flags_of_file(Path(config_file), flags, mappings) if config_file else []
 
     try:
         words = from_file + [_with_underscores(word, flags) for word in argv]
@@ -78,7 +82,7 @@ def _with_underscores(word: str, flags: dict[str, argparse.Action]) -> str:
     return flag + equals + value if name.startswith("--") and flag in flags else word
 
 
-def _flags_of_file(path: Path, flags: dict[str, argparse.Action]) -> list[str]:
+def _flags_of_file(path: Path, flags: dict[str, argparse.Action], mappings: set[str]) -> list[str]:
     try:
         values = json.loads(path.read_text()) if path.suffix == ".json" else yaml.safe_load(path.read_text())
     except OSError as error:
@@ -89,7 +93,7 @@ def _flags_of_file(path: Path, flags: dict[str, argparse.Action]) -> list[str]:
     if not isinstance(values, dict):
         raise UserError(f"{path} must map keys to values, got {type(values).__name__}")
     arguments: list[str] = []
-    for key, value in _without_sections(values, flags, path):
+    for key, value in _without_sections(values, mappings, path):
         flag = f"--{key}"
         if flag not in flags or key in ("config", "help"):
             raise UserError(f"{path}: unknown key {key!r}{_nearest(flag, flags)}")
@@ -106,12 +110,14 @@ def _flags_of_file(path: Path, flags: dict[str, argparse.Action]) -> list[str]:
     return arguments
 
 
-def _without_sections(values: dict, flags: dict[str, argparse.Action], path: Path) -> Iterator[tuple[Any, Any]]:
-    """The keys and values of a file; a mapping under a key that is no flag is a section, which only groups its keys."""
+def _without_sections(values: dict, mappings: set[str], path: Path) -> Iterator[tuple[Any, Any]]:
+    """The keys and values of a file; a mapping is a section, which only groups its keys, unless a flag takes one by that name.
+
+    A section may have the name of another flag: `model:` and `data:` are both.
+    """
     section_of: dict[Any, Any] = {}
     for section, keys in values.items():
-        grouped = isinstance(keys, dict) and f"--{section}" not in flags
-        for key, value in keys.items() if grouped else [(section, keys)]:
+        for key, value in keys.items() if isinstance(keys, dict) and section not in mappings else [(section, keys)]:
             if key in section_of:
                 raise UserError(f"{path}: {key!r} is given twice, under {section_of[key]!r} and {section!r}; leave one out")
             section_of[key] = section

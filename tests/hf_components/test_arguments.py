@@ -161,6 +161,10 @@ def test_sections_group_keys(write):
     assert parse("--config", config) == Arguments(num_experts=3, routing="soft", note="short")
 
 
+def test_a_section_may_have_the_name_of_a_flag(write):
+    assert parse("--config", write("note:\n  num_experts: 3\n  note: short\n")) == Arguments(num_experts=3, note="short")
+
+
 def test_a_key_in_two_sections_is_refused(write):
     message = refusal("--config", write("model:\n  num_experts: 3\ntraining:\n  num_experts: 4\n"))
     assert "'num_experts' is given twice, under 'model' and 'training'" in message
