@@ -11,6 +11,7 @@ from tiny_speech import save_tiny_whisper, speaker_folder
 from transformers import WhisperForConditionalGeneration
 
 from hf_components.arguments import parse_arguments
+from hf_components.checkpoints import load_whisper
 from hf_components.corpus import load_corpus
 from hf_components.errors import UserError
 from recipes import finetune_whisper, prepare_corpus
@@ -126,9 +127,12 @@ def test_full_context_trains_and_evaluates_at_30_seconds(run, monkeypatch):
     flags = {"max_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
     finetune_whisper.main(command(run, "context", audio_context="full", **flags))
     assert len(seen) >= 2 and set(seen) == {3000}
+    assert load_whisper(str(run / "context" / "model"))[0].audio_context == "full"
     seen.clear()
-    finetune_whisper.main(command(run, "context", audio_context="dynamic", **flags))
-    assert min(seen) < 200 and max(seen) == 1000  # of evaluation
+    finetune_whisper.main(command(run, "context", audio_context="dynamic", min_audio_context=400, **flags))
+    assert min(seen) < 200 and max(seen) == 400  # of evaluation
+    model, _ = load_whisper(str(run / "context" / "model"))
+    assert (model.audio_context, model.min_audio_context) == ("dynamic", 400)
 
 
 def test_debug_is_small_and_otherwise_in_earnest(run, monkeypatch):
