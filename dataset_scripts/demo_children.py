@@ -6,12 +6,11 @@ capitals nor punctuation, and the children to be judged come apart, without text
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from dataset_scripts.demo_sentences import sentences
+from dataset_scripts.demo_sentences import word_sentences
 from dataset_scripts.demo_speakers import check_size
 from dataset_scripts.demo_voices import Group, Speaker, draw_speaker, random_of, shorter_tract, speak
 from hf_components.audio import encode_flac
@@ -55,7 +54,8 @@ def write_demo_children(folder: str | Path, *, train_speakers: int = 6, dev_spea
             raise UserError(f"{len(AGES)} ages x `{split.lower()}_speakers` x `utterances_per_speaker` must be at most "
                             f"{MOST_UTTERANCES[split]}, got {total}")
     folder = Path(folder)
-    texts = {split: _short_sentences(split, seed) for split in ("Train", "Dev")}
+    texts = {split: word_sentences(split, random_of(seed, split, "sentences of children"), MOST_WORDS)
+             for split in ("Train", "Dev")}
     listed: dict[str, list[dict]] = {"Train": [], "Dev": []}
     table: dict[tuple, dict] = {}
     for child in progress([draw_speaker(seed, split, age, group, number) for age, group in AGES.items()
@@ -75,14 +75,6 @@ def write_demo_children(folder: str | Path, *, train_speakers: int = 6, dev_spea
     _write_lines(folder / "test" / FORMAT, [{"utterance_id": row["utterance_id"], text: ""} for row in test])
     _write_lines(folder / "test" / TRANSCRIPTS, [{key: row[key] for key in ("utterance_id", text)} for row in test])
     return [row for split in ("Train", "Dev") for key, row in table.items() if key[0] == split]
-
-
-def _short_sentences(split: str, seed: int) -> Iterator[str]:
-    """Endless different sentences as word-level transcripts have them."""
-    for sentence in sentences(split, random_of(seed, split, "sentences of children")):
-        words = re.findall(r"\w+", sentence.lower())
-        if len(words) <= MOST_WORDS:
-            yield " ".join(words)
 
 
 def _write_child(folder: Path, child: Speaker, texts: Iterator[str], seed: int) -> tuple[list[dict], float, int]:

@@ -1,5 +1,6 @@
-"""Load checkpoints by folder or Hub id, with errors that say what to do."""
+"""Load checkpoints by folder or Hub id, with errors that say what to do; save their processors."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -65,6 +66,20 @@ def load_processor(name_or_path: str, processor_class: type = WhisperProcessor) 
     except (OSError, ValueError, ImportError) as error:
         kind = "Whisper " if processor_class is WhisperProcessor else ""
         raise UserError(f"{name_or_path} has no {kind}processor: {_first_line(error)}") from error
+
+
+def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
+    """`processor.save_pretrained` so that transformers 4.57 loads it too, and Whisper's `normalizer.json`, which
+    transformers 5 reads but does not write."""
+    processor.save_pretrained(folder)
+    file = Path(folder) / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    if "extra_special_tokens" in settings:  # a list, for which 4.57 has another name; 5 reads that as well
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+        file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if isinstance(processor, WhisperProcessor):
+        spelling = json.dumps(processor.tokenizer.english_spelling_normalizer, indent=2, ensure_ascii=False)
+        (Path(folder) / "normalizer.json").write_text(spelling + "\n", encoding="utf-8")
 
 
 def read_config(name_or_path: str) -> dict:

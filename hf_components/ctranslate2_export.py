@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from hf_components.ctranslate2_import import save_processor
+from hf_components.checkpoints import save_processor
 from hf_components.errors import UserError
 
 

@@ -19,7 +19,6 @@ import torch
 from tokenizers import AddedToken
 from transformers import (
     GenerationConfig,
-    ProcessorMixin,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
@@ -73,20 +72,6 @@ def import_whisper(folder: str | Path,
     model.config.dtype = dtype
     model.generation_config = generation_config
     return model.eval(), WhisperProcessor(WhisperFeatureExtractor(feature_size=config.num_mel_bins), tokenizer)
-
-
-def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
-    """`processor.save_pretrained` so that transformers 4.57 loads it too, and Whisper's `normalizer.json`, which
-    transformers 5 reads but does not write."""
-    processor.save_pretrained(folder)
-    file = Path(folder) / "tokenizer_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8"))
-    if "extra_special_tokens" in settings:  # a list, for which 4.57 has another name; 5 reads that as well
-        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
-        file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if isinstance(processor, WhisperProcessor):
-        spelling = json.dumps(processor.tokenizer.english_spelling_normalizer, indent=2, ensure_ascii=False)
-        (Path(folder) / "normalizer.json").write_text(spelling + "\n", encoding="utf-8")
 
 
 def read_ctranslate2(path: str | Path) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import datasets
@@ -104,7 +105,7 @@ def align(name: str, transcripts: Mapping[str, str], references: References) -> 
 
 def evaluate(systems: Mapping[str, list[str]], references: References, *, num_bootstrap: int, seed: int,
              worst: int) -> tuple[dict, list[dict]]:
-    """Score every system, and compare each with the first one.
+    """Score every system, and compare each with those before it.
 
     Args:
         systems: name -> texts in the order of the references.
@@ -112,16 +113,15 @@ def evaluate(systems: Mapping[str, list[str]], references: References, *, num_bo
         worst: utterances listed per system.
     Returns:
         `references` (how much was judged), `systems` (name -> figures of the `whisper_wer` metric and `worst` utterances),
-        `differences` (paired comparisons with the first system, b - a) and `bootstrap`; and a row for every utterance with
+        `differences` (paired comparisons, b - a) and `bootstrap`; and a row for every utterance with
         what each system wrote, those with the most errors first.
     """
     resampling = {"num_bootstrap": num_bootstrap, "seed": seed}
     errors = {name: utterance_errors(texts, references.texts) for name, texts in systems.items()}
     figures = {name: score(texts, references.texts, references.groups, references.speakers, **resampling)
                for name, texts in systems.items()}
-    baseline, *others = systems
-    differences = [{"a": baseline, "b": other, **paired_bootstrap(errors[baseline], errors[other], references.speakers,
-                                                                  **resampling)} for other in others]
+    differences = [{"a": a, "b": b, **paired_bootstrap(errors[a], errors[b], references.speakers, **resampling)}
+                   for a, b in combinations(systems, 2)]
     for name, texts in systems.items():
         counts = errors[name]
         order = sorted(range(len(texts)), key=lambda i: (-counts["errors"][i], counts["reference_words"][i]))
@@ -163,12 +163,12 @@ def tables(result: dict) -> list[Table]:
                                                       row["reference"], row["prediction"])))
         shown += [table, worst] if figures["worst"] else [table]
     if result["differences"]:
-        table = Table(title="WER minus that of the first (points)", caption="95 % paired bootstrap over speakers; an interval "
-                      "that contains 0 shows no difference")
-        for heading in ("first", "other", "difference", "interval"):
+        table = Table(title="Difference in WER (points)", caption="95 % paired bootstrap over speakers; an interval that "
+                      "contains 0 shows no difference")
+        for heading in ("system", "minus", "WER", "interval"):
             table.add_column(heading)
         for line in result["differences"]:
-            table.add_row(escape(line["a"]), escape(line["b"]), percent(line["difference"]), interval(line["interval"]))
+            table.add_row(escape(line["b"]), escape(line["a"]), percent(line["difference"]), interval(line["interval"]))
         shown.append(table)
     return shown
 

@@ -15,8 +15,8 @@ import torch
 
 from hf_components.asr.transcriber import Transcriber
 from hf_components.audio import encode_flac
+from hf_components.checkpoints import save_processor
 from hf_components.corpus import waveforms
-from hf_components.ctranslate2_import import save_processor
 from hf_components.disk import full_disk_explained
 from hf_components.errors import UserError
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
@@ -45,6 +45,8 @@ def load_packable(name_or_path: str, language: str, adapter: str | None, max_new
     if not isinstance(model, DynamicContextWhisper) and (transcriber.family.name != "CTC" or model.can_generate()):
         raise UserError(f"{name_or_path} is of type {model.config.model_type}; what can be packed is a Whisper, or a CTC "
                         "model of the kind of wav2vec2")
+    if isinstance(model, DynamicContextWhisper):
+        model.set_audio_context("full")  # as main.py hears it, so that what differs is the packing's
     return transcriber
 
 

@@ -127,8 +127,8 @@ def average_into(model: PreTrainedModel, folders: Sequence[Path]) -> None:
         for name in opened[0]:
             values, target = [tensors[name].get_slice(name) for tensors in opened], state[name]
             if sizes := [size for value in values if (size := tuple(value.get_shape())) != target.shape]:
-                raise UserError(f"{name} is of shape {sizes[0]} in a candidate, but {tuple(target.shape)} in the model; a soup "
-                                "is of models of one size")
+                raise UserError(f"{name} is of shape {sizes[0]} in a candidate, but {tuple(target.shape)} in the model; a "
+                                "soup is of models of one size")
             target.copy_(sum(value[...].float() for value in values) / len(values))
 
 

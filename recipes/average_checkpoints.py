@@ -15,9 +15,8 @@ from accelerate import PartialState
 
 from hf_components.arguments import parse_arguments
 from hf_components.asr.families import load_asr
-from hf_components.checkpoints import merge_adapter
+from hf_components.checkpoints import merge_adapter, save_processor
 from hf_components.corpus import load_corpus, sample_rows
-from hf_components.ctranslate2_import import save_processor
 from hf_components.logs import run_recipe
 from hf_components.scoring import compare, score
 from hf_components.soup import average_into, averaged, find_candidates, greedy_soup, save_average_adapter

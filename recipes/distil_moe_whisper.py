@@ -14,9 +14,8 @@ from transformers import set_seed
 
 from hf_components.arguments import parse_arguments
 from hf_components.benchmark.report import summary_tables
-from hf_components.checkpoints import load_moe_whisper, load_whisper
+from hf_components.checkpoints import load_moe_whisper, load_whisper, save_processor
 from hf_components.corpus import load_corpus, sample_rows
-from hf_components.ctranslate2_import import save_processor
 from hf_components.logs import run_recipe
 from hf_components.merging import judge_plain
 from hf_components.stages import run_stage

@@ -36,7 +36,7 @@ from hf_components.stages import run_stage, write_json
 class Arguments:
     output_dir: str = field(metadata={"help": "folder of results.json, evaluation.json (every utterance) and the plot"})
     predictions: list[str] = field(default_factory=list, metadata={
-        "help": "JSONL files of utterance_id and orthographic_text; the first is the baseline of the others"})
+        "help": "JSONL files of utterance_id and orthographic_text; each is compared with those before it"})
     model_path: str | None = field(default=None, metadata={
         "help": "transcribe with this checkpoint and judge it too, after the files"})
     adapter: str | None = field(default=None, metadata={"help": "PEFT adapter of that model"})

@@ -14,7 +14,8 @@ import torch
 from transformers import WhisperConfig
 
 from hf_components.arguments import parse_arguments
-from hf_components.ctranslate2_import import import_whisper, save_processor
+from hf_components.checkpoints import save_processor
+from hf_components.ctranslate2_import import import_whisper
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage

@@ -1,4 +1,5 @@
-"""Make a demo corpus spoken by eSpeak NG: four groups of speakers, or children of four ages in the layout of JSONL manifests.
+"""Make a demo corpus spoken by eSpeak NG: four groups of speakers, children of four ages in the layout of JSONL manifests, or
+recordings without transcripts, clean and noisy.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/default.yaml
@@ -11,19 +12,21 @@ from rich.progress import track
 from rich.table import Table
 
 from dataset_scripts.demo_children import write_demo_children
+from dataset_scripts.demo_recordings import write_demo_recordings
 from dataset_scripts.demo_speakers import write_demo_corpus
 from hf_components.arguments import parse_arguments
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage
 
-LAYOUTS = {"speakers": write_demo_corpus, "children": write_demo_children}
+LAYOUTS = {"speakers": write_demo_corpus, "children": write_demo_children, "clean_noisy": write_demo_recordings}
 
 
 @dataclass
 class Arguments:
-    layout: str = field(default="speakers", metadata={"help": "What to make: speakers (one JSON file each), or children "
-                                                              "(JSONL manifests; Dev is then the folder test/)."})
+    layout: str = field(default="speakers", metadata={
+        "help": "What to make: speakers (one JSON file each), children (JSONL manifests; Dev is then the folder test/), or "
+                "clean_noisy (two folders of recordings by speakers of Dev alone, and truth.jsonl to judge by)."})
     output_dir: str = field(default="data/demo_speakers", metadata={"help": "Folder of the corpus."})
     train_speakers: int = field(default=4, metadata={"help": "Speakers of each of the four groups or ages in Train."})
     dev_speakers: int = field(default=2, metadata={"help": "The same in Dev; none of them is in Train."})
@@ -40,9 +43,9 @@ def main(argv: list[str] | None = None) -> dict:
     metrics = run_stage(
         args.output_dir,
         lambda folder: {"rows": LAYOUTS[args.layout](
-            folder, train_speakers=args.train_speakers, dev_speakers=args.dev_speakers,
-            utterances_per_speaker=args.utterances_per_speaker, seed=args.seed,
-            progress=lambda speakers: track(speakers, "Speaking", console=console))},
+            folder, dev_speakers=args.dev_speakers, utterances_per_speaker=args.utterances_per_speaker, seed=args.seed,
+            progress=lambda spoken: track(spoken, "Speaking", console=console),
+            **({} if args.layout == "clean_noisy" else {"train_speakers": args.train_speakers}))},
         config=args, resume=args.resume, alone=True)
     console.print(summary(metrics["rows"], args.output_dir))
     return metrics

@@ -17,9 +17,8 @@ from rich.console import Console
 from hf_components.arguments import parse_arguments
 from hf_components.benchmark.report import summary_tables
 from hf_components.benchmark.routing import corpus_gates
-from hf_components.checkpoints import load_moe_whisper
+from hf_components.checkpoints import load_moe_whisper, save_processor
 from hf_components.corpus import load_corpus, sample_rows
-from hf_components.ctranslate2_import import save_processor
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.merging import judge_plain, merge_experts

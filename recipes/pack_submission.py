@@ -8,13 +8,16 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
 import dataclasses
 import logging
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import datasets
 import torch
 
-from dataset_scripts.demo_speakers import GROUPS, draw_speaker, speak
+from dataset_scripts.demo_children import AGES
+from dataset_scripts.demo_sentences import sentences
+from dataset_scripts.demo_voices import draw_speaker, random_of, speak
 from hf_components.arguments import parse_arguments
 from hf_components.audio import encode_flac
 from hf_components.corpus import load_corpus, sample_rows
@@ -100,13 +103,15 @@ def verify(args: Arguments, package: Path, clips: datasets.Dataset, before: list
 
 
 def try_clips(args: Arguments) -> datasets.Dataset:
-    """Rows drawn from the corpus; without one, sentences by the voices of the demo corpus, a share of each group."""
+    """Rows drawn from the corpus; without one, sentences by the voices of the demo corpus, a share of each age."""
     if args.corpus:
         return sample_rows(load_corpus(args.corpus, args.split), args.clips, args.seed)
-    rows = [{"id": f"{group}-{number}", "audio": {"bytes": encode_flac(samples / 32768, rate), "path": None}, "text": text,
-             "speaker_id": group, "group": group, "duration": len(samples) / rate}
-            for group in GROUPS for number, (text, samples, rate) in enumerate(
-                speak(draw_speaker(args.seed, "Dev", group, 0), -(-args.clips // len(GROUPS)), args.seed))]
+    texts = sentences("Dev", random_of(args.seed))
+    rows = [{"id": f"{age}-{number}", "audio": {"bytes": encode_flac(samples / 32768, rate), "path": None}, "text": text,
+             "speaker_id": age, "group": age, "duration": len(samples) / rate}
+            for age, voices in AGES.items() for number, (text, samples, rate) in enumerate(
+                speak(draw_speaker(args.seed, "Dev", age, voices, 0), voices, islice(texts, -(-args.clips // len(AGES))),
+                      args.seed))]
     return datasets.Dataset.from_list(rows[: args.clips])
 
 

@@ -33,8 +33,8 @@ FOLDERS = {"corpus": prepare_corpus, "finetuned": finetune_whisper, "average": a
            "submission": pack_submission}
 STAGES = {stage.__name__.rsplit(".", 1)[-1]: stage for stage in FOLDERS.values()}
 PASSED_ON = {
-    prepare_corpus: same_names("manifest", "audio_dirs", "val_manifest", "split_file", "val_ratio", "stratify_by", "split_seed",
-                               "fields", "external_data", "max_samples", "license"),
+    prepare_corpus: same_names("manifest", "audio_dirs", "val_manifest", "split_file", "val_ratio", "stratify_by",
+                               "split_seed", "fields", "external_data", "max_samples", "license"),
     finetune_whisper: same_names(
         "finetuning", "freeze_encoder", "audio_context", "num_train_epochs", "per_device_train_batch_size",
         "gradient_accumulation_steps", "learning_rate", "warmup_steps", "full_context_fraction", "eval_strategy",

@@ -12,8 +12,7 @@ from typing import Literal
 from transformers import set_seed
 
 from hf_components.arguments import parse_arguments
-from hf_components.checkpoints import load_whisper
-from hf_components.ctranslate2_import import save_processor
+from hf_components.checkpoints import load_whisper, save_processor
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage
@@ -70,7 +69,7 @@ def produce(args: Arguments, routing_args: RoutingArguments, training_args: Spee
         freeze_shared_expert(model)
 
     training_args.output_dir = str(folder / "checkpoints")
-    train = drop_long_transcripts(train, processor, model.config.max_target_positions)
+    train = drop_long_transcripts(train, model, processor)
     trainer = MoeTrainer(model, training_args, processor, train, evaluated, routing=routing_args)
     trainer.train(resume_from_checkpoint=args.resume)
     model = trainer.whole_model()

@@ -22,7 +22,8 @@ from transformers import (
 )
 
 from hf_components.audio import encode_flac
-from hf_components.ctranslate2_import import load_tokenizer, save_processor, whisper_generation_config
+from hf_components.checkpoints import save_processor
+from hf_components.ctranslate2_import import load_tokenizer, whisper_generation_config
 from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.curriculum import RoutingArguments
 from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # before tests/, which has a folder hf_components of its own
 
+from tiny_ctc import ctc_gradient_of_one_step
 from tiny_speech import Kill, gradient_near_base, gradient_of_one_step, resumable_trainer
 
 from hf_components.arguments import parse_arguments
@@ -30,6 +31,7 @@ def gradients(folder: Path) -> None:
             found = gradient_of_one_step(folder, batch_size, accumulation, routing=routing, mixture=mixture)
             save(folder / f"{routing}_{mixture}_{batch_size}x{accumulation}.safetensors", found)
     save(folder / "near_base.safetensors", gradient_near_base(folder, 2, 2))
+    save(folder / "ctc.safetensors", ctc_gradient_of_one_step(folder, 2, 2))
 
 
 def resume(folder: Path) -> None:

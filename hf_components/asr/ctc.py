@@ -1,9 +1,13 @@
 """Connectionist temporal classification (Graves et al. 2006): wav2vec2, HuBERT, WavLM, w2v-BERT, Parakeet-CTC and kin."""
 
-from transformers import AutoModelForCTC
+import unicodedata
+
+from transformers import AutoModelForCTC, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
 from hf_components.asr.family import Family, check_greedy, extract, place
+
+SILENT = {"'": "", ".": ""}  # punctuation within words, "a.m."; other punctuation parts them
 
 
 class Ctc(Family):
@@ -33,6 +37,24 @@ class Ctc(Family):
         return [processor.tokenizer.decode(row, group_tokens=False, skip_special_tokens=True) for row in merged]
 
     def tokenize(self, processor, text):
-        """Characters or pieces, in upper case where the vocabulary has no lower one."""
-        lower = any(len(token) == 1 and token.islower() for token in processor.tokenizer.get_vocab())
-        return processor.tokenizer(text if lower else text.upper(), add_special_tokens=False).input_ids
+        """Characters or pieces of what `writable` leaves."""
+        return processor.tokenizer(writable(processor.tokenizer, text), add_special_tokens=False).input_ids
+
+
+def writable(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """The text in the case that the vocabulary has, without the punctuation that it lacks, words one space apart.
+
+    Letters and numbers that it lacks stay, to become the unknown token.
+    """
+    vocabulary = tokenizer.get_vocab()
+    for case, other in ((str.islower, str.upper), (str.isupper, str.lower)):
+        if not any(len(token) == 1 and case(token) for token in vocabulary):
+            text = other(text)
+    text = text.replace("\u2019", "'")
+    spoken = [character if character in vocabulary or not _is_punctuation(character) else SILENT.get(character, " ")
+              for character in text]
+    return " ".join("".join(spoken).split())
+
+
+def _is_punctuation(character: str) -> bool:
+    return unicodedata.category(character).startswith("P")

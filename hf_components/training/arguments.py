@@ -119,5 +119,5 @@ def warn_of_learning_rate(args: SpeechTrainingArguments, finetuning: str) -> Non
     """Say that a learning rate is of another order than what trains all weights ("full") or a LoRA ("lora")."""
     lowest, highest = USUAL_RATES[finetuning]
     if not lowest <= args.learning_rate <= highest:
-        logger.warning("learning_rate %g is unusual for %s fine-tuning of a Whisper; it usually lies between %g and %g",
+        logger.warning("learning_rate %g is unusual for %s fine-tuning; it usually lies between %g and %g",
                        args.learning_rate, finetuning, lowest, highest)

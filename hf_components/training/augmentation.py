@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import soxr
 import torch
+from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
 from hf_components.audio import SAMPLING_RATE, AudioError, decode, read_duration
 from hf_components.errors import UserError
 
 NOISES = ("gaussian", "recordings")
+MEL_BINS, SAMPLES_PER_FRAME = 80, SAMPLING_RATE // 100  # the units of masks, as in Whisper's features
 WAVEFORM = 1  # second part of a seed: perturbations of the waveform draw apart from SpecAugment
 
 
@@ -132,6 +134,34 @@ def spec_augment(features: torch.Tensor, real_frames: int, random: np.random.Gen
         width = int(random.integers(0, mel_mask_width + 1))
         start = int(random.integers(0, features.shape[0] - width + 1))
         features[start : start + width, :real_frames] = mean
+
+
+def mask_waveform(waveform: np.ndarray, random: np.random.Generator, *, time_masks: int, time_mask_length: int,
+                  mel_masks: int, mel_mask_width: int) -> np.ndarray:
+    """SpecAugment for models that hear waveforms: `(samples,)` with stretches and bands silenced, as in SpeechBrain's
+    `DropChunk` and `DropFreq` (Ravanelli et al. 2021, arXiv 2106.04624).
+
+    Args:
+        time_masks, time_mask_length, mel_masks, mel_mask_width: of `spec_augment`, with a frame of 10 ms and a bin an 80th
+            of the mel scale up to 8 kHz.
+    """
+    if mel_masks:
+        spectrum = np.fft.rfft(waveform)
+        frequencies = np.fft.rfftfreq(len(waveform), 1 / SAMPLING_RATE)
+        edges = mel_to_hertz(np.linspace(0, hertz_to_mel(SAMPLING_RATE / 2, "slaney"), MEL_BINS + 1), "slaney")
+        for _ in range(mel_masks):
+            width = int(random.integers(0, mel_mask_width + 1))
+            low = int(random.integers(0, MEL_BINS - width + 1))
+            spectrum[(frequencies >= edges[low]) & (frequencies < edges[low + width])] = 0
+        waveform = np.fft.irfft(spectrum, len(waveform)).astype(np.float32)
+    else:
+        waveform = waveform.copy()
+    frames, samples = len(waveform) // SAMPLES_PER_FRAME, SAMPLES_PER_FRAME
+    for _ in range(time_masks):
+        length = int(random.integers(0, min(time_mask_length, frames // 5) + 1))
+        start = int(random.integers(0, frames - length + 1))
+        waveform[start * samples : (start + length) * samples] = 0
+    return waveform
 
 
 @lru_cache(maxsize=64)

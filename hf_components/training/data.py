@@ -14,7 +14,7 @@ from hf_components.asr.family import Family
 from hf_components.corpus import load_corpus, waveforms
 from hf_components.errors import UserError
 from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments
-from hf_components.training.augmentation import WaveformAugmentation, draws_of, spec_augment
+from hf_components.training.augmentation import WaveformAugmentation, draws_of, mask_waveform, spec_augment
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,8 @@ class SpeechCollator:
     Args:
         family: of the model, says how it is fed.
         processor: of the checkpoint.
-        time_masks, time_mask_length, mel_masks, mel_mask_width: of `spec_augment`, for families with log-mel features.
+        time_masks, time_mask_length, mel_masks, mel_mask_width: of `spec_augment` for families with log-mel features, of
+            `mask_waveform` for the others.
         seed: with epoch and utterance id, decides where the masks lie.
     """
 
@@ -136,11 +137,14 @@ class SpeechCollator:
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
         """Returns what the family gives, for Whisper `input_features (batch, n_mels, frames)` and `attention_mask
         (batch, frames)`; `labels (batch, tokens)`; and, where the data set has them, `expert_weights (batch, experts)`."""
-        batch = self.family.inputs(self.processor, [item["waveform"] for item in items],
-                                   full_context=items[0]["full_context"])
+        draws = [draws_of(self.seed, item["epoch"], item["id"]) for item in items]
+        clips = [item["waveform"] for item in items]
+        if not self.family.has_mel_features:
+            clips = [mask_waveform(clip, random, **self.masks) for clip, random in zip(clips, draws, strict=True)]
+        batch = self.family.inputs(self.processor, clips, full_context=items[0]["full_context"])
         if self.family.has_mel_features:
-            for item, features, mask in zip(items, batch["input_features"], batch["attention_mask"], strict=True):
-                spec_augment(features, int(mask.sum()), draws_of(self.seed, item["epoch"], item["id"]), **self.masks)
+            for random, features, mask in zip(draws, batch["input_features"], batch["attention_mask"], strict=True):
+                spec_augment(features, int(mask.sum()), random, **self.masks)
         labels = torch.full((len(items), max(len(item["labels"]) for item in items)), -100)
         for row, item in enumerate(items):
             labels[row, : len(item["labels"])] = torch.tensor(item["labels"])

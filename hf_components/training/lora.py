@@ -1,14 +1,14 @@
-"""LoRA by PEFT on a plain Whisper, and what is kept of it: the adapter, and the Whisper that it is merged into."""
+"""LoRA by PEFT on a stock model, and what is kept of it: the adapter, and the model that it is merged into."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
+from transformers import PreTrainedModel
 
 from hf_components.checkpoints import base_model_id
 from hf_components.errors import UserError
-from hf_components.whisper import DynamicContextWhisper
 from hf_components.whisper.adapters import save_adapter
 
 ENCODER = r"model\.encoder\..*"
@@ -26,11 +26,11 @@ class LoraArguments:
         metadata={"help": "linear layers that carry it"})
 
 
-def add_lora(model: DynamicContextWhisper, args: LoraArguments, *, freeze_encoder: bool) -> PeftModel:
+def add_lora(model: PreTrainedModel, args: LoraArguments, *, freeze_encoder: bool = False) -> PeftModel:
     """Put a fresh LoRA into the layers of `model`, which computes what it did and trains nothing else.
 
     Args:
-        freeze_encoder: the decoder alone carries it.
+        freeze_encoder: the decoder of a Whisper alone carries it.
     Returns:
         the PEFT model around `model`, by which adapters are switched off and merged.
     Raises:

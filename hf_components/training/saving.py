@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, WhisperForConditionalGeneration, WhisperProcessor
 
-from hf_components.ctranslate2_import import save_processor
+from hf_components.checkpoints import save_processor
 from hf_components.whisper import DynamicContextWhisper
 
 NOT_COMPARED = ("_name_or_path", "transformers_version")

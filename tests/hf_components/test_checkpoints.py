@@ -6,8 +6,7 @@ import pytest
 import torch
 from tiny_speech import save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper
 
-from hf_components.checkpoints import load_moe_whisper, load_processor, load_whisper
-from hf_components.ctranslate2_import import save_processor
+from hf_components.checkpoints import load_moe_whisper, load_processor, load_whisper, save_processor
 from hf_components.errors import UserError
 from hf_components.whisper import DynamicContextWhisper
 

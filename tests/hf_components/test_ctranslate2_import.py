@@ -16,7 +16,8 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration, Whisper
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer as TransformersNormalizer
 from whisper.normalizers import EnglishTextNormalizer
 
-from hf_components.ctranslate2_import import TIMESTAMPS, import_whisper, read_ctranslate2, save_processor
+from hf_components.checkpoints import save_processor
+from hf_components.ctranslate2_import import TIMESTAMPS, import_whisper, read_ctranslate2
 from hf_components.errors import UserError
 
 CODES = {"float32": 0, "int8": 1, "int16": 2, "float16": 4, "uint16": 5}

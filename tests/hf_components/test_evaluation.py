@@ -54,11 +54,13 @@ def test_every_rate_overall_and_per_group(result):
     assert figures["references"] == {"utterances": 4, "speakers": 3, "groups": {"5-7": 2, "12+": 2}}
 
 
-def test_systems_are_compared_with_the_first(result):
+def test_every_system_is_compared_with_those_before_it(result):
     (line,) = result[0]["differences"]
     assert (line["a"], line["b"], line["units"]) == ("base", "other", 3)
     assert line["difference"] == pytest.approx(1 / 6 - 7 / 6)
     assert line["interval"][0] <= line["difference"] <= line["interval"][1]
+    three = evaluate({"x": BASE, "y": OTHER, "z": BASE}, REFERENCES, num_bootstrap=0, seed=0, worst=0)[0]["differences"]
+    assert [(line["a"], line["b"]) for line in three] == [("x", "y"), ("x", "z"), ("y", "z")]
 
 
 def test_utterances_with_most_errors_are_listed_and_all_are_kept(result):
@@ -81,7 +83,7 @@ def test_tables_show_groups_by_age_and_text_as_it_is(result):
     assert text.index("5-7") < text.index("12+") < text.index("all")
     assert "116.7" in text and "most errors" in text and "4 of 3" in text
     assert "a[b]: error rates" in text and "[x] the red cat" not in text  # no error, not listed
-    assert "WER minus that of the first" in text
+    assert "Difference in WER" in text
 
 
 def test_plot_is_a_picture(result, tmp_path):

@@ -11,8 +11,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load
 from tiny_speech import rows, save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper
+from transformers import GenerationConfig
 
-from hf_components.ctranslate2_import import save_processor
+from hf_components.checkpoints import save_processor
 from hf_components.errors import UserError
 from hf_components.packing import estimated_seconds, load_packable, run_package, write_package
 
@@ -32,6 +33,17 @@ print(transformers.__version__)
 @pytest.fixture(scope="module")
 def whisper(tmp_path_factory):
     return str(save_tiny_whisper(tmp_path_factory.mktemp("whisper")))
+
+
+@pytest.fixture(scope="module")
+def multilingual(tmp_path_factory):
+    """A Whisper that is told its language and its task."""
+    folder, ids = save_tiny_whisper(tmp_path_factory.mktemp("multilingual")), tiny_processor().tokenizer.get_vocab()
+    generation = GenerationConfig.from_pretrained(folder)
+    generation.is_multilingual, generation.lang_to_id = True, {"<|en|>": ids["<|en|>"]}
+    generation.task_to_id = {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
+    generation.save_pretrained(folder)
+    return str(folder)
 
 
 def content(file, name: str) -> bytes:
@@ -96,8 +108,9 @@ def pythons() -> list:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("python", pythons())
-def test_runs_as_a_process_of_its_own(whisper, tmp_path, python):
-    transcriber = load_packable(whisper, "en", None, 8)
+def test_runs_as_a_process_of_its_own(multilingual, tmp_path, python):
+    transcriber = load_packable(multilingual, "en", None, 8)
+    assert transcriber.model.generation_config.language == "en"
     expected = [transcript.text for transcript in transcriber.transcribe_corpus(rows(6))]
     write_package(tmp_path / "a.zip", transcriber, torch.float32)
     texts, report = run_package(tmp_path / "a.zip", rows(6), python)

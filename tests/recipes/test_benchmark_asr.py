@@ -13,8 +13,8 @@ from tiny_speech import save_tiny_whisper, speaker_folder, tiny_moe, tiny_proces
 from hf_components.arguments import parse_arguments
 from hf_components.benchmark.routing import random_experts
 from hf_components.benchmark.systems import FLAGS, load_system
+from hf_components.checkpoints import save_processor
 from hf_components.corpus import load_corpus
-from hf_components.ctranslate2_import import save_processor
 from hf_components.errors import UserError
 from hf_components.training.experts import ExpertArguments, build_experts, save_trained_experts
 from hf_components.transcription import transcribe

@@ -68,7 +68,7 @@ def test_two_systems_on_a_corpus(run, tmp_path, capsys):
     assert sorted(row["id"] for row in utterances) == sorted(corpus["id"])
     assert (tmp_path / "out" / "wer_per_group.png").exists()
     shown = capsys.readouterr().out
-    assert "middle" in shown and "WER minus that of the first" in shown
+    assert "middle" in shown and "Difference in WER" in shown
 
 
 def test_a_model_on_a_manifest(run, tmp_path):

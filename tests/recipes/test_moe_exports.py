@@ -10,9 +10,9 @@ from tiny_speech import EXPERTS, resumable_trainer, save_tiny_whisper, speaker_f
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from hf_components.audio import log_mel
-from hf_components.checkpoints import load_moe_whisper
+from hf_components.checkpoints import load_moe_whisper, save_processor
 from hf_components.corpus import load_corpus, sample_rows, waveforms
-from hf_components.ctranslate2_import import import_whisper, save_processor
+from hf_components.ctranslate2_import import import_whisper
 from hf_components.errors import UserError
 from hf_components.merging import merge_experts
 from hf_components.scoring import score

@@ -12,8 +12,7 @@ from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, WhisperForCon
 
 from hf_components.asr.families import FAMILIES, family_of, load_asr
 from hf_components.audio import log_mel
-from hf_components.checkpoints import merge_adapter
-from hf_components.ctranslate2_import import save_processor
+from hf_components.checkpoints import merge_adapter, save_processor
 from hf_components.errors import UserError
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 

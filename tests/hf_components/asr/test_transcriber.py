@@ -15,7 +15,7 @@ from hf_components.asr.families import load_asr
 from hf_components.asr.segmentation import cut_at_quiet
 from hf_components.asr.transcriber import Transcriber, choose_dtype
 from hf_components.audio import AudioError
-from hf_components.ctranslate2_import import save_processor
+from hf_components.checkpoints import save_processor
 from hf_components.errors import UserError
 from hf_components.transcription import seconds_batches, transcribe
 

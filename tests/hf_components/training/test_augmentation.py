@@ -5,11 +5,20 @@ import pytest
 import soundfile
 import torch
 from tiny_speech import Kill, resumable_trainer, rows, tiny_processor, tone, training_arguments
+from transformers import Wav2Vec2Config
 
+from hf_components.asr.ctc_from_scratch import letter_processor
 from hf_components.asr.families import family_of
 from hf_components.errors import UserError
-from hf_components.training.augmentation import SAMPLING_RATE, WaveformAugmentation, change_speed, find_recordings, mix
-from hf_components.training.data import Draw, SpeechDataset
+from hf_components.training.augmentation import (
+    SAMPLING_RATE,
+    WaveformAugmentation,
+    change_speed,
+    find_recordings,
+    mask_waveform,
+    mix,
+)
+from hf_components.training.data import Draw, SpeechCollator, SpeechDataset
 
 pytestmark = pytest.mark.unit
 CLIP = tone(1, 0, 1.0)
@@ -120,3 +129,31 @@ def test_mistakes_are_named(tmp_path, options, message):
 def test_a_noise_folder_without_sound_is_named(tmp_path):
     with pytest.raises(UserError, match="noise_dir must be a folder with sound files"):
         find_recordings(tmp_path)
+
+
+def test_mask_of_a_waveform_silences_bands_and_stretches():
+    noise = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    sizes = {"time_masks": 1, "time_mask_length": 40, "mel_masks": 0, "mel_mask_width": 10}
+    clip = mask_waveform(noise, np.random.default_rng(2), **sizes)
+    silent = np.flatnonzero(clip == 0)
+    assert 0 < len(silent) <= 20 * 160 and len(silent) % 160 == 0 and np.ptp(silent) == len(silent) - 1
+    assert np.array_equal(np.delete(clip, silent), np.delete(noise, silent))
+    clip = mask_waveform(noise, np.random.default_rng(2), **{**sizes, "time_masks": 0, "mel_masks": 1})
+    gone = np.flatnonzero(np.abs(np.fft.rfft(clip)) < 1e-2)
+    assert clip.dtype == np.float32 and 10 < len(gone) < 4000 and np.ptp(gone) == len(gone) - 1
+    clip = mask_waveform(noise, np.random.default_rng(2), **{**sizes, "time_masks": 0})
+    assert np.array_equal(clip, noise) and clip is not noise
+    assert len(mask_waveform(noise[:100], np.random.default_rng(2), **{**sizes, "mel_masks": 2})) == 100
+
+
+def test_masks_of_waveforms_are_a_function_of_seed_epoch_and_id():
+    family, processor = family_of(Wav2Vec2Config()), letter_processor()
+    item = {"id": "u0", "epoch": 0, "full_context": False, "waveform": CLIP, "labels": [1]}
+
+    def masked(seed: int = 3, **changes) -> np.ndarray:
+        collator = SpeechCollator(family, processor, time_masks=2, mel_masks=2, seed=seed)
+        return collator([{**item, **changes}])["input_values"].numpy()
+
+    assert np.array_equal(masked(), masked())
+    for other in ({"seed": 4}, {"epoch": 1}, {"id": "u1"}):
+        assert not np.array_equal(masked(), masked(**other))

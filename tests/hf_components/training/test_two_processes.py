@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_ctc import ctc_gradient_of_one_step
 from tiny_speech import gradient_near_base, gradient_of_one_step
 
 pytestmark = pytest.mark.slow
@@ -33,6 +34,7 @@ def test_two_processes_give_the_gradient_of_one(tmp_path):
         for split in ("4x1", "2x2"):
             assert_equal(tmp_path / f"{routing}_{mixture}_{split}.safetensors", expected)
     assert_equal(tmp_path / "near_base.safetensors", gradient_near_base(tmp_path, 8, 1))
+    assert_equal(tmp_path / "ctc.safetensors", ctc_gradient_of_one_step(tmp_path, 8, 1))
 
 
 def test_two_processes_resume_with_the_same_bits(tmp_path):

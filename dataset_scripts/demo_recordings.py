@@ -1,0 +1,104 @@
+"""A demo corpus in the layout of field recordings, `clean/` and `noisy/` without transcripts, and what a recogniser of such
+speech is trained on."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from dataset_scripts.audio_folder import CONDITIONS, TRUTH
+from dataset_scripts.demo_sentences import word_sentences
+from dataset_scripts.demo_speakers import check_size
+from dataset_scripts.demo_voices import Group, Speaker, accented, draw_speaker, random_of, speak
+from hf_components.training.augmentation import mix
+
+MOST_WORDS = 7  # so that nobody speaks for longer than 4 s
+MOST_UTTERANCES = 300  # per condition, since nobody repeats another and so many short sentences are set apart
+TALKERS = 4  # who babble together in a noisy recording
+SNR = (3.0, 8.0)  # dB of the babble
+
+HEARD = Group(("en-us+m1", "en-us+f2", "en-us+m2", "en-us+Alicia", "en-us+m3", "en-us+f1", "en-us+m4", "en-us+f5",
+               "en-us+Michael", "en-us+steph", "en-us+m7", "en-us+Annie"),
+              (160, 200), (30, 70), (30, 60), (0, 1), (18, 30), accented)
+NEW = Group(("en-us+m8", "en-us+f3", "en-us+m6", "en-us+belinda"), (160, 200), (30, 70), (30, 60), (0, 1), (18, 30), accented)
+
+
+def heard_utterances(speakers: int, utterances_per_speaker: int, seed: int) -> Iterator[tuple[Speaker, str, np.ndarray, int]]:
+    """Yield (speaker, transcript, int16 samples, sample rate) of what a recogniser may train on: other voices and other
+    sentences than the recordings of `write_demo_recordings`. Sentences return with other speakers."""
+    for number in range(speakers):
+        speaker = draw_speaker(seed, "Train", "Heard", HEARD, number)
+        texts = islice(word_sentences("Train", random_of(seed, speaker.id, "sentences"), MOST_WORDS), utterances_per_speaker)
+        for spoken in speak(speaker, HEARD, texts, seed):
+            yield speaker, *spoken
+
+
+def new_utterances(condition: str, speakers: int, utterances_per_speaker: int, seed: int
+                   ) -> Iterator[tuple[Speaker, str, np.ndarray, int]]:
+    """Yield the same of voices that no recogniser was trained on; in the condition "noisy" others babble behind them."""
+    texts = word_sentences("Dev", random_of(seed, "Dev", "sentences"), MOST_WORDS)
+    skipped = CONDITIONS.index(condition) * MOST_UTTERANCES
+    own = list(islice(texts, skipped, skipped + speakers * utterances_per_speaker))
+    for number in range(speakers):
+        speaker = draw_speaker(seed, "Dev", "New", NEW, number)
+        part = own[number * utterances_per_speaker : (number + 1) * utterances_per_speaker]
+        babble = _babble(seed) if condition == "noisy" else None
+        for text, samples, sample_rate in speak(speaker, NEW, part, seed):
+            if babble is not None:
+                samples = _behind(samples, babble, random_of(seed, speaker.id, text))
+            yield speaker, text, samples, sample_rate
+
+
+def write_demo_recordings(folder: str | Path, *, dev_speakers: int = 4, utterances_per_speaker: int = 15, seed: int = 0,
+                          progress: Callable[[Iterable], Iterable] = iter) -> list[dict]:
+    """Write `clean/audio_001.wav …`, `noisy/audio_061.wav …`, and `truth.jsonl` (file, text) to judge by. The same arguments
+    give the same bytes.
+
+    Args:
+        folder: exists, or is made.
+        dev_speakers: per condition, the same voices in both.
+        utterances_per_speaker: per condition, each a sentence of its own.
+        progress: wraps the iterator over conditions.
+    Returns:
+        one row per condition: split, group, speakers, utterances, minutes, sample_rate.
+    Raises:
+        UserError: a number is out of range.
+    """
+    check_size(1, dev_speakers, utterances_per_speaker, MOST_UTTERANCES // dev_speakers if dev_speakers > 0 else 1)
+    folder, truth = Path(folder), []
+    rows = {name: {"split": "test", "group": name, "speakers": dev_speakers, "utterances": 0, "minutes": 0.0,
+                   "sample_rate": 0} for name in CONDITIONS}
+    spoken = [(name, *utterance) for name in progress(CONDITIONS)
+              for utterance in new_utterances(name, dev_speakers, utterances_per_speaker, seed)]
+    for condition, _, text, samples, sample_rate in spoken:
+        file = f"{condition}/audio_{len(truth) + 1:03d}.wav"
+        (folder / condition).mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / file, samples, sample_rate, subtype="PCM_16")
+        truth.append({"file": file, "text": text})
+        row = rows[condition]
+        row["utterances"] += 1
+        row["minutes"] += len(samples) / sample_rate / 60
+        row["sample_rate"] = sample_rate
+    (folder / TRUTH).write_text("".join(json.dumps(row) + "\n" for row in truth))
+    return list(rows.values())
+
+
+def _babble(seed: int) -> list[np.ndarray]:
+    """What the voices behind a recording say: sentences of the heard speakers, one long track for each."""
+    tracks: dict[str, list[np.ndarray]] = {}
+    for speaker, _, samples, _ in heard_utterances(2 * TALKERS, 4, seed + 1):
+        tracks.setdefault(speaker.id, []).append(samples.astype(np.float32))
+    return [np.concatenate(parts) for parts in tracks.values()]
+
+
+def _behind(samples: np.ndarray, tracks: list[np.ndarray], random: np.random.Generator) -> np.ndarray:
+    """Samples with stretches of `TALKERS` tracks mixed in, int16 with the peak they had."""
+    noise = np.zeros(len(samples), np.float32)
+    for track in random.permutation(len(tracks))[:TALKERS]:
+        start = int(random.integers(len(tracks[track])))
+        noise += np.take(tracks[track], np.arange(start, start + len(samples)), mode="wrap")
+    mixed = mix(samples.astype(np.float32), noise, random.uniform(*SNR))
+    return np.round(mixed * (np.abs(samples).max() / np.abs(mixed).max())).astype(np.int16)
