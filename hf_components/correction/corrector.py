@@ -1,0 +1,206 @@
+"""`TranscriptCorrector`: an instruct model that mends transcripts, in batches, within limits.
+
+    from hf_components.correction.corrector import TranscriptCorrector
+    corrector = TranscriptCorrector.from_pretrained("mistralai/Mistral-7B-Instruct-v0.3")
+    print(corrector.correct(["i red the hole book"])[0].text)
+"""
+
+import copy
+import dataclasses
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from tqdm.auto import tqdm
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_components.asr.transcriber import choose_dtype
+from hf_components.correction import prompt
+from hf_components.correction.gate import LIMITS, GateLimits, gate
+from hf_components.correction.loading import load_llm
+from hf_components.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+FAST_TOKENS, TOKENS = 128, 512
+PROBES = ("a", "1")  # two requests have in common what all have
+EXAMPLE = "i would like to by sum bred"
+
+
+@dataclasses.dataclass
+class Correction:
+    """What became of one transcript.
+
+    Args:
+        heard: the recogniser's text, its likeliest if it gave several.
+        alternatives: the others.
+        proposed: the LLM's reply, None if it was not asked.
+        text: what to use: the reply if the gate accepted it, else `heard`.
+        accepted: the gate let the reply pass, changed or not.
+        reason: "corrected", "unchanged", or why not.
+        seconds: its share of the time of its batch.
+    """
+
+    heard: str
+    alternatives: list[str]
+    proposed: str | None
+    text: str
+    accepted: bool
+    reason: str
+    seconds: float
+
+
+class TranscriptCorrector:
+    """An instruct model that is shown what a recogniser heard, and a gate that its replies must pass.
+
+    Decoding is greedy. What all requests share (instructions and examples) is computed once and kept.
+
+    Args:
+        model: in evaluation mode, on its device.
+        tokenizer: with a chat template.
+        alphabet: characters that the recogniser can write, space included; None if it can spell anything.
+        limits: of the gate.
+        batch_size: transcripts per batch.
+        fast_mode: replies of at most 128 tokens, else 512. Transcripts with more keep the recogniser's text.
+        name: of the model, as `correct_to_file` records it.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, alphabet: frozenset[str] | None = None,
+                 limits: GateLimits = LIMITS, batch_size: int = 16, fast_mode: bool = True, name: str = ""):
+        if batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, got {batch_size}")
+        self.model, self.tokenizer, self.alphabet, self.limits = model, tokenizer, alphabet, limits
+        self.batch_size, self.max_tokens, self.name = batch_size, FAST_TOKENS if fast_mode else TOKENS, name
+        # Made anew, since checkpoints bring settings for sampling and penalties for repeating what was said.
+        ends = model.generation_config.eos_token_id
+        ends = tokenizer.eos_token_id if ends is None else ends
+        self._ends = set(ends) if isinstance(ends, list) else {ends}
+        self._padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends, pad_token_id=self._padding)
+        self._probes = [self._request([text]) for text in PROBES]
+        self._shared, self._cache = [], DynamicCache(config=model.config)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, gguf_file: str | None = None, quantization: str = "auto",
+                        dtype: str = "auto", device: str | torch.device | None = None, **options) -> "TranscriptCorrector":
+        """Load an instruct model.
+
+        Args:
+            name: folder or Hub id.
+            gguf_file: the file in it, of a checkpoint in GGUF.
+            quantization: 4bit, none, or auto: 4bit on CUDA where bitsandbytes is installed.
+            dtype: float32, float16, bfloat16 or auto: half precision on a GPU, float32 elsewhere.
+            device: this process's by default.
+            options: as of the class.
+        Raises:
+            UserError: it cannot be loaded, or is no instruct model; says what to do.
+        """
+        device = torch.device(device) if device is not None else PartialState().device
+        model, tokenizer = load_llm(str(name), gguf_file, quantization, choose_dtype(dtype, device), device)
+        return cls(model, tokenizer, name=str(name) if gguf_file is None else f"{name}/{gguf_file}", **options)
+
+    def warm_up(self) -> float:
+        """Correct an example, so that the first transcript does not pay for what is computed once; seconds it took."""
+        start = time.perf_counter()
+        self.correct([EXAMPLE])
+        return time.perf_counter() - start
+
+    def correct(self, texts: Sequence[str | Sequence[str]]) -> list[Correction]:
+        """Correct transcripts.
+
+        Args:
+            texts: per recording what was heard, or a list of hypotheses, the likeliest first.
+        Returns:
+            in their order.
+        Raises:
+            UserError: a batch does not fit into the memory.
+        """
+        found = {i: correction for batch in self.stream(texts, range(len(texts))) for i, correction in batch}
+        return [found[i] for i in range(len(texts))]
+
+    def stream(self, texts: Sequence[str | Sequence[str]], indices: Sequence[int],
+               progress: bool = False) -> Iterator[list[tuple[int, Correction]]]:
+        """Index and correction of the texts at `indices`, batch by batch, the longest first."""
+        recordings = {i: [texts[i]] if isinstance(texts[i], str) else list(texts[i]) for i in indices}
+        lengths = {i: self._tokens(hypotheses) for i, hypotheses in recordings.items()}
+        idle = {i: _not_asked(recordings[i], f"too long: {length} tokens, at most {self.max_tokens} are asked for"
+                              if length else "nothing heard")
+                for i, length in lengths.items() if not 0 < length <= self.max_tokens}
+        if idle:
+            yield list(idle.items())
+        order = sorted(lengths.keys() - idle.keys(), key=lambda i: (-lengths[i], i))
+        with tqdm(total=len(order), desc="correcting", unit="transcript", disable=not progress) as bar:
+            for start in range(0, len(order), self.batch_size):
+                batch = order[start : start + self.batch_size]
+                begun = time.perf_counter()
+                # A longer reply could not pass the gate.
+                longest = math.ceil(self.limits.max_length_ratio * max(lengths[i] for i in batch)) + 8
+                replies = self._ask([self._request(recordings[i]) for i in batch], min(longest, self.max_tokens))
+                seconds = round((time.perf_counter() - begun) / len(batch), 3)
+                yield [(i, self.judge(recordings[i], *reply, seconds)) for i, reply in zip(batch, replies, strict=True)]
+                bar.update(len(batch))
+
+    def judge(self, hypotheses: list[str], proposed: str, finished: bool, seconds: float) -> Correction:
+        """What becomes of a reply, which must pass the gate for one of the hypotheses.
+
+        Args:
+            finished: the LLM ended it itself.
+        """
+        heard, *others = hypotheses
+        if not finished:
+            return Correction(heard, others, proposed, heard, False, "cut off: the reply did not end", seconds)
+        verdicts = [gate(text, proposed, self.alphabet, self.limits) for text in hypotheses if text.strip()]
+        best = next((verdict for verdict in verdicts if verdict.accepted), verdicts[0])
+        if not best.accepted:
+            return Correction(heard, others, proposed, heard, False, best.reason, seconds)
+        reason = "unchanged" if best.text == heard else "corrected"
+        return Correction(heard, others, proposed, best.text, True, reason, seconds)
+
+    def _tokens(self, hypotheses: Sequence[str]) -> int:
+        """Of the longest hypothesis, as the LLM sees it."""
+        return max(len(self.tokenizer(prompt.shown(text), add_special_tokens=False).input_ids) for text in hypotheses)
+
+    def _request(self, hypotheses: Sequence[str]) -> list[int]:
+        # Models that reason aloud by default are told not to; templates that know no such switch ignore it.
+        return self.tokenizer.apply_chat_template(prompt.conversation(hypotheses), add_generation_prompt=True,
+                                                  enable_thinking=False)["input_ids"]
+
+    @torch.inference_mode()
+    def _ask(self, requests: list[list[int]], max_new_tokens: int) -> list[tuple[str, bool]]:
+        """Greedy replies, and whether each came to its end within `max_new_tokens`."""
+        shared = len(os.path.commonprefix([*self._probes, *requests]))
+        width = max(map(len, requests))
+        # Padding goes between what is shared and what is not, where the cache of the one ends.
+        rows = [(request, width - len(request)) for request in requests]
+        tokens = torch.tensor([request[:shared] + [self._padding] * gap + request[shared:] for request, gap in rows])
+        mask = torch.tensor([[1] * shared + [0] * gap + [1] * (len(request) - shared) for request, gap in rows])
+        try:
+            cache = copy.deepcopy(self._prefix_cache(requests[0][:shared]))
+            cache.batch_repeat_interleave(len(requests))
+            written = self.model.generate(input_ids=tokens.to(self.model.device), attention_mask=mask.to(self.model.device),
+                                          past_key_values=cache, max_new_tokens=max_new_tokens)[:, width:]
+        except torch.OutOfMemoryError as error:
+            raise UserError(f"a batch of {len(requests)} transcripts does not fit into the memory of {self.model.device}: "
+                            f"lower --llm_batch_size, now {self.batch_size}") from error
+        return [self._read(row) for row in written.tolist()]
+
+    def _prefix_cache(self, shared: list[int]) -> DynamicCache:
+        if shared != self._shared:
+            cache = DynamicCache(config=self.model.config)
+            self.model(input_ids=torch.tensor([shared], device=self.model.device), past_key_values=cache, logits_to_keep=1)
+            self._shared, self._cache = shared, cache
+        return self._cache
+
+    def _read(self, row: list[int]) -> tuple[str, bool]:
+        end = next((i for i, token in enumerate(row) if token in self._ends), None)
+        return self.tokenizer.decode(row[:end], skip_special_tokens=True).strip(), end is not None
+
+
+def _not_asked(hypotheses: list[str], reason: str) -> Correction:
+    heard, *others = hypotheses
+    return Correction(heard, others, None, heard, False, reason, 0.0)

@@ -1,0 +1,126 @@
+"""`corrections.jsonl`: what was heard, proposed and kept, written as batches finish, so that nothing is asked twice."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from accelerate import PartialState
+
+from hf_components.correction import prompt
+from hf_components.correction.corrector import Correction, TranscriptCorrector
+from hf_components.disk import full_disk_explained
+from hf_components.errors import UserError
+from hf_components.stages import fingerprint
+
+DECIMALS = 3
+
+
+def correct_to_file(corrector: TranscriptCorrector, ids: Sequence[str], texts: Sequence[str | Sequence[str]],
+                    path: str | Path, resume: bool = True) -> list[Correction]:
+    """Correct transcripts and record them; processes started by `accelerate launch` share the work.
+
+    Each line holds `id`, the fields of `Correction`, and `asked`, a digest of model and settings. It is appended as soon as
+    its batch is done; in the end there is one line per id, in order. With `resume`, an earlier line counts if id, what
+    was heard and `asked` are the same.
+
+    Args:
+        ids: unique, one per text.
+        texts: per recording what was heard, or a list of hypotheses, the likeliest first.
+    Returns:
+        the corrections in the order of `ids`, in every process.
+    Raises:
+        UserError: `path` cannot be written, or its disk is full.
+    """
+    state, path = PartialState(), Path(path)
+    settings = _digest(corrector)
+    recordings = [[text] if isinstance(text, str) else list(text) for text in texts]
+    with full_disk_explained(path):
+        if state.is_main_process:
+            _open(path, resume)
+        state.wait_for_everyone()
+        found = _read(path, settings)
+        state.wait_for_everyone()  # all have read before one writes
+        left = [i for i, (name, recording) in enumerate(zip(ids, recordings, strict=True))
+                if (name, *recording) not in found]
+        # Dealt out by length, so that all have as much to do.
+        left = sorted(left, key=lambda i: -len(recordings[i][0]))[state.process_index :: state.num_processes]
+        if left:
+            corrector.warm_up()
+        # One unbuffered write per batch: lines of several processes appended to one file stay whole.
+        with path.open("ab", buffering=0) as file:
+            for batch in corrector.stream(recordings, left, progress=state.is_main_process):
+                file.write("".join(_line(ids[i], correction, settings) for i, correction in batch).encode())
+                os.fsync(file.fileno())
+        state.wait_for_everyone()
+        found = _read(path, settings)
+        corrections = [found[name, *recording] for name, recording in zip(ids, recordings, strict=True)]
+        state.wait_for_everyone()
+        if state.is_main_process:
+            _write(path, [_line(name, correction, settings) for name, correction in zip(ids, corrections, strict=True)])
+        state.wait_for_everyone()
+    return corrections
+
+
+def summarise(corrections: Iterable[Correction]) -> dict:
+    """Counts of corrections: `transcripts`, `corrected`, `unchanged`, `rejected`, of these by reason; and
+    `seconds_per_transcript` of those that the LLM was asked for."""
+    corrections = list(corrections)
+    asked = [correction.seconds for correction in corrections if correction.proposed is not None]
+    reasons = Counter(correction.reason.partition(":")[0] for correction in corrections)
+    rejected = {reason: count for reason, count in reasons.most_common() if reason not in ("corrected", "unchanged")}
+    return {"transcripts": len(corrections), "corrected": reasons["corrected"], "unchanged": reasons["unchanged"],
+            "rejected": sum(rejected.values()), "rejected_by_reason": rejected,
+            "seconds_per_transcript": round(sum(asked) / len(asked), DECIMALS) if asked else None}
+
+
+def _digest(corrector: TranscriptCorrector) -> str:
+    """Of all that decides what is proposed and accepted."""
+    model = corrector.model
+    quantization = model.config.to_dict().get("quantization_config")
+    decided = [corrector.name, fingerprint(corrector.name), str(model.dtype), quantization, corrector.max_tokens,
+               prompt.conversation(["a"]), dataclasses.asdict(corrector.limits), sorted(corrector.alphabet or ())]
+    return hashlib.sha256(json.dumps(decided, default=str, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _open(path: Path, resume: bool) -> None:
+    """Begin the file, or cut off a line that a kill left unfinished."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = path.read_bytes().rpartition(b"\n") if resume and path.exists() else (b"", b"", b"")
+        path.write_bytes(whole[0] + whole[1])
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another folder") from error
+
+
+def _read(path: Path, settings: str) -> dict[tuple[str, ...], Correction]:
+    """Corrections made with these settings, by id and all that was heard."""
+    found = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if line:
+            try:
+                row = json.loads(line)
+                name, asked = row.pop("id"), row.pop("asked")
+                correction = Correction(**row)
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise UserError(f"{path}, line {number}: no correction ({error}); delete the line or the file") from error
+            if asked == settings:
+                found[name, correction.heard, *correction.alternatives] = correction
+    return found
+
+
+def _line(name: str, correction: Correction, settings: str) -> str:
+    return json.dumps({"id": name, **dataclasses.asdict(correction), "asked": settings}, ensure_ascii=False) + "\n"
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    """A reader finds the file as it was or in order."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

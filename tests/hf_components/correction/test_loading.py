@@ -1,0 +1,104 @@
+"""What a user is told when the LLM cannot be loaded."""
+
+import pytest
+import torch
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from tiny_llm import save_tiny_llm
+
+from hf_components.correction import loading
+from hf_components.correction.corrector import TranscriptCorrector
+from hf_components.errors import UserError
+
+pytestmark = pytest.mark.unit
+
+load = TranscriptCorrector.from_pretrained
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory):
+    return save_tiny_llm(tmp_path_factory.mktemp("llm"))
+
+
+def test_without_the_hub():
+    with pytest.raises(UserError, match="someone/llm is not in its cache.*make models/smollm2"):
+        load("someone/llm")
+
+
+def test_folder_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="there is no LLM at .*nowhere.*make models/smollm2"):
+        load(tmp_path / "nowhere")
+
+
+def test_folder_that_is_none(tmp_path, llm):
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load(tmp_path)
+    with pytest.raises(UserError, match="there is no none.gguf in"):
+        load(llm, gguf_file="none.gguf")
+    (tmp_path / "config.json").write_text((llm / "config.json").read_text())
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load(tmp_path)
+
+
+def test_model_without_chat_template(tmp_path):
+    with pytest.raises(UserError, match="no chat template"):
+        load(save_tiny_llm(tmp_path, template=None))
+
+
+@pytest.mark.parametrize(("error", "advice"), [(GatedRepoError, "gated.*hf auth login"),
+                                               (RepositoryNotFoundError, "no such repository")])
+def test_what_the_hub_refuses(monkeypatch, error, advice):
+    def refuse(*args, **kwargs):
+        raise OSError("as transformers says it") from error.__new__(error)  # they are made from a reply of the Hub
+
+    monkeypatch.setattr(loading.AutoConfig, "from_pretrained", refuse)
+    with pytest.raises(UserError, match=advice):
+        load("someone/llm")
+
+
+def test_too_little_memory_is_told_before_loading(monkeypatch, llm):
+    monkeypatch.setattr(loading.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000}))
+    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", None)
+    with pytest.raises(UserError, match="needs about .* GiB of memory, cpu has 0.0 GiB free; choose a smaller --llm"):
+        load(llm)
+
+
+def test_too_little_memory_while_loading(monkeypatch, llm):
+    def refuse(*args, **kwargs):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", refuse)
+    with pytest.raises(UserError, match="does not fit into the memory"):
+        load(llm)
+
+
+def test_four_bits_need_bitsandbytes(monkeypatch, llm):
+    monkeypatch.setattr(loading, "is_bitsandbytes_available", lambda: False)
+    with pytest.raises(UserError, match="pip install bitsandbytes"):
+        load(llm, quantization="4bit")
+
+
+def test_unknown_quantization(llm):
+    with pytest.raises(UserError, match="auto, 4bit, none, got '8bit'"):
+        load(llm, quantization="8bit")
+
+
+def test_auto_is_4_bit_on_cuda_only(monkeypatch, llm, caplog):
+    config = loading.AutoConfig.from_pretrained(llm)
+    monkeypatch.setattr(loading, "is_bitsandbytes_available", lambda: True)
+    assert not loading._in_4_bit(config, "auto", torch.device("cpu"))
+    assert loading._in_4_bit(config, "auto", torch.device("cuda"))
+    assert not loading._in_4_bit(config, "none", torch.device("cuda"))
+    monkeypatch.setattr(loading, "is_bitsandbytes_available", lambda: False)
+    assert not loading._in_4_bit(config, "auto", torch.device("cuda"))
+    assert "pip install bitsandbytes" in caplog.text
+    config.quantization_config = {"quant_method": "awq"}
+    assert not loading._in_4_bit(config, "auto", torch.device("cuda"))
+    with pytest.raises(UserError, match="quantised already .awq."):
+        loading._in_4_bit(config, "4bit", torch.device("cuda"))
+
+
+def test_4_bit_weights_answer_on_the_cpu(llm):
+    pytest.importorskip("bitsandbytes")
+    corrector = load(llm, quantization="4bit")
+    assert corrector.model.is_loaded_in_4bit
+    assert corrector.correct(["the cat sat"])[0].proposed is not None
