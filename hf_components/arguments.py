@@ -68,6 +68,19 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
     return tuple(instances)
 
 
+def parse_pairs(flag: str, words: list[str] | None) -> dict[str, str] | None:
+    """The words OURS=THEIRS of a flag as a mapping; None without any.
+
+    Raises:
+        UserError: a word without "=".
+    """
+    if words is None:
+        return None
+    if wrong := [word for word in words if "=" not in word]:
+        raise UserError(f"{flag} takes pairs of our and the file's name, such as child_id=speaker, got {wrong[0]!r}")
+    return dict(word.split("=", 1) for word in words)
+
+
 def _stay_on_cpu_without_accelerator() -> None:
     # `accelerate launch` hands `use_cpu` to a lone process only. Without it accelerate takes each of several CPU
     # processes for a run of its own, and all of them write the same files.

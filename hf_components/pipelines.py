@@ -101,20 +101,22 @@ def stage_runner(configs: Path, quick: Collection[ModuleType], output_dir: Path,
 
 
 def finish_pipeline(output_dir: Path, results: dict, release: Callable[[Path, Path, dict], dict], *, config: Any,
-                    inputs: Iterable[Path], resume: bool) -> dict:
+                    inputs: Iterable[Path], resume: bool, seconds: float = 0.0) -> dict:
     """Add time and environment to the results, release the model to `<output_dir>/model`, write `results.json`.
 
     Args:
         release: called with the folder to fill, `output_dir` and the results; returns metrics.
-        config, inputs: what the release depends on, as `run_stage` takes them.
+        config, inputs: what the release depends on, beside its figures, as `run_stage` takes them.
+        seconds: that steps took which are no stages.
     """
-    results = {**results, "environment": environment(),
-               "seconds": round(sum(proof["seconds"] for proof in map(read_proof, output_dir.iterdir()) if proof))}
+    stages = sum(proof["seconds"] for folder, proof in ((folder, read_proof(folder)) for folder in output_dir.iterdir())
+                 if proof and folder.name != "model")
+    results = {**results, "environment": environment(), "seconds": round(stages + seconds)}
     model, figures = output_dir / "model", output_dir / "results.json"
     if PartialState().is_main_process:
         write_json(figures, results)
-    run_stage(model, lambda folder: release(folder, output_dir, results), config=config, inputs=inputs, resume=resume,
-              alone=True)
+    run_stage(model, lambda folder: release(folder, output_dir, results), config=config,
+              inputs=[*inputs, figures], resume=resume, alone=True)
     if PartialState().is_main_process:
         print(f"model: {model}\ncard: {model / 'README.md'}\nfigures: {figures}")
     return results

@@ -17,7 +17,7 @@ from transformers import set_seed
 
 from dataset_scripts.jsonl_manifest import JsonlManifest, JsonlManifestConfig
 from dataset_scripts.prepared import write_corpus
-from hf_components.arguments import parse_arguments
+from hf_components.arguments import parse_arguments, parse_pairs
 from hf_components.checkpoints import load_whisper
 from hf_components.corpus import sample_rows
 from hf_components.errors import UserError
@@ -48,7 +48,8 @@ class Arguments(TrainingRecipeArguments):
     resume: bool = field(default=True, metadata={"help": "keep a finished result, continue an interrupted one"})
     force_restart: bool = field(default=False, metadata={"help": "start from nothing, whatever is there"})
     debug_run: bool = field(default=False, metadata={
-        "help": f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on {DEBUG_SAMPLES['validation']}",
+        "help": f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on {DEBUG_SAMPLES['validation']}, into "
+                "<output_dir>_debug",
         "aliases": ["--debug"]})
 
 
@@ -62,8 +63,13 @@ class ManifestArguments:
     val_manifest: str | None = field(default=None, metadata={"help": "JSONL manifest of validation data, of other speakers"})
     val_ratio: float = field(default=0.1, metadata={"help": "share of the rows for validation, without val_manifest"})
     stratify_by: str = field(default="age_bucket", metadata={
-        "help": "column whose values have the same share in validation: age_bucket, session_id, none"})
+        "help": "age_bucket: every age has the same share in validation; or none"})
     split_seed: int = field(default=42, metadata={"help": "seed of the division into training and validation"})
+    split_file: str | None = field(default=None, metadata={"help": "splits.json of a corpus, to divide the children as there"})
+    fields: list[str] | None = field(default=None, metadata={
+        "help": "OURS=THEIRS for every field that the manifest calls otherwise"})
+    external_data: list[str] | None = field(default=None, metadata={
+        "help": "names of data from elsewhere in the manifest, for the corpus's card"})
 
 
 ARGUMENTS = (Arguments, ManifestArguments, FilterArguments, LoraArguments, KlToBaseArguments, SpeechTrainingArguments)
@@ -74,9 +80,13 @@ def main(argv: list[str] | None = None) -> dict:
     args.resume = args.resume and not args.force_restart
     if (args.corpus is None) == (manifest.train_manifest is None):
         raise UserError(f"give either --corpus or --train_manifest, got {args.corpus} and {manifest.train_manifest}")
+    if args.corpus and (given := manifest.audio_dirs or manifest.val_manifest or manifest.split_file):
+        raise UserError(f"{given} belongs to a --train_manifest; {args.corpus} is prepared and divided already")
+    if not training_args.output_dir:
+        raise UserError("--output_dir is required: the folder of the result")
     warn_of_learning_rate(training_args, args.finetuning)
-    if args.debug_run:
-        training_args.num_train_epochs = 1
+    if args.debug_run:  # beside the result in earnest, which it must not replace
+        training_args.num_train_epochs, training_args.output_dir = 1, f"{training_args.output_dir.rstrip('/')}_debug"
     if args.audio_context == "full":
         training_args.full_context_fraction = 1.0
     if manifest.train_manifest:
@@ -90,8 +100,9 @@ def main(argv: list[str] | None = None) -> dict:
 
 def prepare(args: Arguments, manifest: ManifestArguments, output_dir: str) -> str:
     """The prepared form of a manifest's corpus; kept from an earlier run if nothing has changed."""
-    folder = f"{output_dir.rstrip('/')}{'_debug' if args.debug_run else ''}_corpus"
+    folder = f"{output_dir.rstrip('/')}_corpus"
     options = {**asdict(manifest), "manifest": manifest.train_manifest, "audio_dirs": manifest.audio_dirs or None,
+               "fields": parse_pairs("fields", manifest.fields),
                "max_samples": DEBUG_SAMPLES["train"] if args.debug_run else None}
     del options["train_manifest"]
     name = Path(manifest.train_manifest).stem
@@ -134,9 +145,10 @@ def produce(args: Arguments, filters: FilterArguments, lora_args: LoraArguments,
         save_history(trainer, folder, "Fine-tuning", args.plot)
         if filters.filter_transcripts:
             (folder / "filtered.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in dropped))
-    return {"finetuning": args.finetuning, "train_loss": trainer.last_loss, "steps": trainer.state.global_step,
-            "best_wer": trainer.state.best_metric, "utterances": len(train), "filtered": len(dropped),
-            "selected_on": args.eval_split if training_args.load_best_model_at_end else None, "trained_parameters": trained}
+    return {"finetuning": args.finetuning, "audio_context": args.audio_context, "train_loss": trainer.last_loss,
+            "steps": trainer.state.global_step, "best_wer": trainer.state.best_metric, "utterances": len(train),
+            "selected_on": args.eval_split if training_args.load_best_model_at_end else None, "filtered": len(dropped),
+            "trained_parameters": trained}
 
 
 if __name__ == "__main__":

@@ -12,10 +12,12 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script finds its own folder; the steps are imported as recipes.<step>
 
-from hf_components.arguments import parse_arguments
+from hf_components.arguments import parse_arguments, parse_pairs
+from hf_components.asr.transcripts import check_same_ids, read_submission_format
 from hf_components.checkpoints import base_model_id
 from hf_components.corpus import describe_corpus, load_corpus
 from hf_components.errors import UserError
+from hf_components.json_lines import read_json_lines, text_field
 from hf_components.logs import run_recipe
 from hf_components.pipelines import all_flags, finish_pipeline, passed_on_arguments, same_names, stage_options, stage_runner
 from hf_components.training.arguments import UNSELECTED
@@ -38,7 +40,7 @@ PASSED_ON = {
     finetune_whisper: same_names(
         "finetuning", "freeze_encoder", "audio_context", "num_train_epochs", "per_device_train_batch_size",
         "gradient_accumulation_steps", "learning_rate", "warmup_steps", "full_context_fraction", "eval_strategy",
-        "early_stopping_patience", "fp16", "no_fp16", "bf16", "debug_run", "max_new_tokens") | {
+        "early_stopping_patience", "fp16", "no_fp16", "bf16", "max_new_tokens") | {
         flag: flag for kind in (FilterArguments, LoraArguments, KlToBaseArguments, AugmentationArguments)
         for flag in all_flags(kind)},
     transcribe: same_names("batch_seconds", "num_beams", "max_new_tokens"),
@@ -59,6 +61,8 @@ class Arguments:
         "help": "average the checkpoints of training: all of them, or those that lower the WER on dev"})
     test_manifest: str | None = field(default=None, metadata={
         "help": "manifest without transcripts, to be transcribed to <output_dir>/submission.jsonl"})
+    test_audio_dirs: list[str] | None = field(default=None, metadata={
+        "help": "folders to search for its audio; by default --audio_dirs, or its own folder and those in it"})
     submission_format: str | None = field(default=None, metadata={"help": "the order of its lines"})
     language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
     seed: int = field(default=42, metadata={"help": "seed of every stage"})
@@ -87,7 +91,9 @@ def main(argv: list[str] | None = None) -> dict:
     run = stage_runner(CONFIGS, quick, out, passed_on, PASSED_ON, stage_options(args.stage_options, STAGES | FOLDERS),
                        resume=args.resume, log_file=args.log_file, language=args.language, seed=args.seed,
                        plot=not args.no_plot)
-    corpus = prepare(args, run)
+    if args.test_manifest:
+        check_test_set(args, parse_pairs("fields", passed_on.fields) or {})
+    corpus = prepare(args, passed_on, run)
     finetuned = run(finetune_whisper, "finetuned", corpus=corpus, base_model=args.model, force_restart=not args.resume,
                     dataloader_num_workers=args.num_workers, **(UNSELECTED if args.mode == "quick" else {}))
     average = None
@@ -97,14 +103,17 @@ def main(argv: list[str] | None = None) -> dict:
 
     transcripts = out / "transcripts"
     systems = {"zero_shot": (args.model, "full"), "finetuned": (model, None), "finetuned_30s": (model, "full")}
+    if finetuned["audio_context"] == "full":
+        del systems["finetuned_30s"]  # the same
     speed = {name: run(transcribe, "finetuned_transcripts" if name == "finetuned" else name, corpus=corpus, model_path=path,
                        audio_context=context, output_jsonl=transcripts / f"{name}.jsonl")
              for name, (path, context) in systems.items()}
     evaluation = run(evaluate_asr, "evaluation", corpus=corpus,
                      predictions=[transcripts / f"{name}.jsonl" for name in systems])
     if args.test_manifest:
-        run(transcribe, "test", input_jsonl=args.test_manifest, audio_dirs=passed_on.audio_dirs, model_path=model,
-            submission_format=args.submission_format, output_jsonl=out / "submission.jsonl")
+        speed["test"] = run(transcribe, "test", input_jsonl=args.test_manifest, fields=passed_on.fields, model_path=model,
+                            audio_dirs=args.test_audio_dirs or passed_on.audio_dirs, output_jsonl=out / "submission.jsonl",
+                            submission_format=args.submission_format)
     package = run(pack_submission, "submission", model_path=model, corpus=corpus, output=out / "submission.zip")
 
     results = {
@@ -114,19 +123,32 @@ def main(argv: list[str] | None = None) -> dict:
         "selected_on": next((stage["selected_on"] for stage in (average, finetuned) if stage and stage["selected_on"]), None),
     }
     return finish_pipeline(out, results, release_whisper, config=(args, passed_on), resume=args.resume,
-                           inputs=[model, out / "evaluation"])
+                           inputs=[model, out / "evaluation"], seconds=sum(figures["seconds"] for figures in speed.values()))
 
 
-def prepare(args: Arguments, run) -> str:
+def check_test_set(args: Arguments, fields: dict[str, str]) -> None:
+    """Tell now what would else be told after hours of training. Raises UserError."""
+    name = fields.get("utterance_id", "utterance_id")
+    ids = [text_field(row, name, args.test_manifest, line) for line, row in read_json_lines(args.test_manifest)]
+    if args.submission_format:
+        check_same_ids(read_submission_format(args.submission_format), args.submission_format, ids, args.test_manifest)
+
+
+def prepare(args: Arguments, passed_on, run) -> str:
     """The prepared corpus: the one given, or made from a manifest."""
-    is_raw = any(Path(args.data).glob("*.jsonl")) and not any(Path(args.data).glob("data/*.parquet"))
-    corpus = str(Path(args.output_dir) / "corpus") if is_raw else args.data
-    if is_raw:
+    is_prepared = any(Path(args.data).glob("data/*.parquet")) or not Path(args.data).is_dir()
+    given = [flag for flag in PASSED_ON[prepare_corpus] if getattr(passed_on, flag) is not None and flag not in (
+        "val_ratio", "stratify_by")]  # which configurations name
+    if is_prepared and given:
+        raise UserError(f"--{given[0]} is for a manifest, but {args.data} is prepared and divided already; leave it out")
+    corpus = args.data if is_prepared else str(Path(args.output_dir) / "corpus")
+    if not is_prepared:
         run(prepare_corpus, "corpus", builder="jsonl_manifest", data_dir=args.data)
-    splits = load_corpus(corpus).keys()  # looked at now, not after hours of training
+    splits = load_corpus(corpus).keys()
     if missing := {"train", "dev"} - splits:
         raise UserError(f"{args.data} has no split {' and no split '.join(sorted(missing))}: a model is trained on some "
-                        "children and judged on others; raise --val_ratio, or give a --val_manifest")
+                        "children and judged on others; raise --val_ratio, take --stratify_by none if no age has two "
+                        "children, or give a --val_manifest")
     return corpus
 
 

@@ -25,7 +25,7 @@ class FilterArguments:
     filter_transcripts: str | None = field(default=None, metadata={
         "help": f"another model's transcripts of the training utterances: JSON lines of {ID} and {TEXT}, as transcribe writes "
                 "them"})
-    filter_max_wer: str | None = field(default=None, metadata={
+    filter_max_wer: dict | str | None = field(default=None, metadata={
         "help": "utterances with a larger WER between transcript and reference are not trained on: a number, or JSON per "
                 'group, as in {"3-4": 1.0, "default": 0.5}'})
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 from transformers import TrainingArguments
 
-from hf_components.arguments import parse_arguments
+from hf_components.arguments import parse_arguments, parse_pairs
 from hf_components.errors import UserError
 
 pytestmark = pytest.mark.unit
@@ -252,3 +252,9 @@ def test_several_processes_without_accelerator_are_told_to_stay_on_the_cpu(monke
     parse()
     assert os.environ["ACCELERATE_USE_CPU"] == "true"
     monkeypatch.delenv("ACCELERATE_USE_CPU")
+
+
+def test_pairs():
+    assert parse_pairs("fields", ["a=b", "c=d=e"]) == {"a": "b", "c": "d=e"} and parse_pairs("fields", None) is None
+    with pytest.raises(UserError, match="fields takes pairs .* got 'b'"):
+        parse_pairs("fields", ["a=b", "b"])

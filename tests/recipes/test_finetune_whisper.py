@@ -137,11 +137,11 @@ def test_full_context_trains_and_evaluates_at_30_seconds(run, monkeypatch):
 
 def test_debug_is_small_and_otherwise_in_earnest(run, monkeypatch):
     monkeypatch.setattr(finetune_whisper, "DEBUG_SAMPLES", {"train": 10, "validation": 4})
-    metrics = finetune_whisper.main(command(run, "debug", "--debug"))
+    metrics = finetune_whisper.main(command(run, "debugged", "--debug"))
     assert (metrics["utterances"], metrics["steps"]) == (10, 2)
-    history = json.loads((run / "debug" / "history.json").read_text())
+    history = json.loads((run / "debugged_debug" / "history.json").read_text())
     assert [entry["eval_utterances"] for entry in history if "eval_wer" in entry] == [4]
-    assert (run / "debug" / "model" / "model.safetensors").exists()
+    assert (run / "debugged_debug" / "model" / "model.safetensors").exists()
 
 
 def test_filtered_utterances_are_listed(run):

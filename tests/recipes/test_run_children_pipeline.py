@@ -10,7 +10,7 @@ from tiny_speech import save_tiny_whisper
 from transformers import WhisperForConditionalGeneration
 
 from hf_components.errors import UserError
-from recipes import finetune_whisper, run_children_pipeline, transcribe
+from recipes import finetune_whisper, prepare_corpus, run_children_pipeline, transcribe
 
 pytestmark = pytest.mark.integration
 
@@ -82,6 +82,23 @@ def test_resuming_trains_and_transcribes_nothing_again(sources, finished, monkey
 def test_a_corpus_without_held_out_children_is_refused(sources, tmp_path):
     with pytest.raises(UserError, match="has no split dev"):
         run_children_pipeline.main(command(sources, tmp_path / "run", "--val_ratio=0"))
+
+
+def test_mistakes_about_the_test_set_are_told_before_training(sources, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_corpus, "main", None)  # nothing has run yet
+    other = write_manifest(tmp_path / "format.jsonl", [{"utterance_id": "U_99", "orthographic_text": ""}])
+    for flags, message in ((["--submission_format", str(other)], "U_99"),
+                           (["--test_manifest", "missing.jsonl"], "missing.jsonl"),
+                           (["--fields", "utterance_id=name"], "name must be a string")):
+        with pytest.raises(UserError, match=message):
+            run_children_pipeline.main(command(sources, tmp_path / "run", *flags))
+
+
+def test_flags_of_a_manifest_are_refused_for_a_prepared_corpus(finished, tmp_path):
+    out, _ = finished
+    with pytest.raises(UserError, match="--split_seed is for a manifest"):
+        run_children_pipeline.main(["--config", QUICK, "--data", str(out / "corpus"), "--output_dir", str(tmp_path / "run"),
+                                    "--split_seed=1"])
 
 
 def test_a_submission_format_needs_a_manifest(sources, tmp_path):
