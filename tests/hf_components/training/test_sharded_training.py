@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import DistributedType, FullyShardedDataParallelPlugin
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from sharded_processes import SYSTEMS, experts_trainer, mixture_trainer
 from tiny_speech import gradient_of_one_step, tiny_whisper
@@ -96,6 +97,9 @@ def test_shards_resume_with_the_same_bits(config, tmp_path):
     assert "pytorch_model_fsdp.bin" not in names  # `Trainer`'s copy of the whole model, frozen weights included
 
 
+MODEL = torch.nn.Linear(2, 2)
+
+
 def accelerator(kind: DistributedType, **plugins) -> SimpleNamespace:
     return SimpleNamespace(distributed_type=kind, state=SimpleNamespace(**plugins))
 
@@ -106,22 +110,30 @@ def accelerator(kind: DistributedType, **plugins) -> SimpleNamespace:
     ("fsdp_cpu_ram_efficient_loading", {"cpu_ram_efficient_loading": True})])
 def test_other_ways_of_sharding_are_refused(name, option):
     right = {"fsdp_version": 2, "state_dict_type": "FULL_STATE_DICT", "cpu_ram_efficient_loading": False}
-    prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=FullyShardedDataParallelPlugin(**right)))
+    prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=FullyShardedDataParallelPlugin(**right)), MODEL)
     plugin = FullyShardedDataParallelPlugin(**{**right, **option})
     with pytest.raises(UserError, match=rf"^{name} must be .*, got .*fsdp\.yaml"):
-        prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=plugin))
+        prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=plugin), MODEL)
+
+
+@pytest.mark.unit
+def test_a_lora_of_peft_is_not_sharded():
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, state_dict_type="FULL_STATE_DICT", cpu_ram_efficient_loading=False)
+    lora = get_peft_model(torch.nn.Sequential(MODEL), LoraConfig(target_modules=["0"]))
+    with pytest.raises(UserError, match="not trained sharded"):
+        prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=plugin), lora)
 
 
 @pytest.mark.unit
 def test_zero_3_is_refused():
     with pytest.raises(UserError, match=r"zero_stage must be at most 2, got 3.*fsdp\.yaml"):
-        prepare_sharding(accelerator(DistributedType.DEEPSPEED, deepspeed_plugin=SimpleNamespace(zero_stage=3)))
+        prepare_sharding(accelerator(DistributedType.DEEPSPEED, deepspeed_plugin=SimpleNamespace(zero_stage=3)), MODEL)
 
 
 @pytest.mark.unit
 def test_losses_and_sums_of_gradients_stay_float32():
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2, state_dict_type="FULL_STATE_DICT", cpu_ram_efficient_loading=False)
     plugin.set_mixed_precision("bf16")
-    prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=plugin))
+    prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=plugin), MODEL)
     policy = plugin.mixed_precision_policy
     assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (torch.bfloat16, torch.float32, None)
