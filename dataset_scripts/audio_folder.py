@@ -46,10 +46,15 @@ class AudioFolderConfig(CorpusConfig):
             raise UserError(f"{self.data_dir} has no {TRUTH} with a transcript for each recording; give the file by --truth")
 
     def inputs(self) -> list[Path]:
-        return list(dict.fromkeys([*super().inputs(), *([Path(self.truth)] if self.truth else [])]))
+        return [Path(self.truth)] if self.truth else []
 
-    def reader(self):
-        return dataclasses.replace(super().reader(), require_text=self.require_text)
+    def files(self):
+        root = Path(self.data_dir)
+        return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.suffix.lower() in SUFFIXES
+                      and path.is_file() and not path.name.startswith("."))
+
+    def reader(self, files):
+        return dataclasses.replace(super().reader(files), require_text=self.require_text)
 
 
 class AudioFolder(CorpusBuilder):
@@ -65,8 +70,7 @@ class AudioFolder(CorpusBuilder):
 
     def read_manifests(self) -> Listing:
         root = Path(self.config.data_dir)
-        files = sorted(path.relative_to(root) for path in root.rglob("*")
-                       if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."))
+        files = [Path(file) for file in self.config.files()]
         if not files:
             raise UserError(f"{root} holds no recordings; put them into {' and '.join(CONDITIONS)} there, or as they are, and "
                             "they are split in half by name")

@@ -1,10 +1,11 @@
 """What the corpus builders share: options, sampling, columns, and the way from a list of utterances to a data set."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import datasets
 import pyarrow.parquet
 
 from dataset_scripts.shards import Prepared, Writer, write_shards
-from dataset_scripts.transcripts import DISFLUENCIES
 from dataset_scripts.utterances import Reader, Utterance
 from hf_components.audio import SAMPLING_RATE
 from hf_components.corpus import LONG
@@ -46,7 +46,6 @@ class CorpusConfig(datasets.BuilderConfig):
         percent: share of each split to take, in (0, 100].
         max_samples: upper bound per split.
         seed: of the sampling.
-        disfluencies: `keep` or `drop` the words in parentheses.
         min_duration: seconds; shorter recordings are rejected.
         max_duration: seconds; longer recordings go whole into a split of their own, `<split>_long`, because their
             words cannot be divided without an alignment. Whisper takes 30 s.
@@ -56,32 +55,41 @@ class CorpusConfig(datasets.BuilderConfig):
     percent: float = 100.0
     max_samples: int | None = None
     seed: int = 42
-    disfluencies: str = "keep"
     min_duration: float = 0.0
     max_duration: float = 30.0
 
     def __post_init__(self):
         super().__post_init__()
         check_sampling(self.sampling, self.percent, self.max_samples)
-        if self.disfluencies not in DISFLUENCIES:
-            raise UserError(f"disfluencies must be one of {', '.join(DISFLUENCIES)}, got {self.disfluencies!r}")
         if not 0 <= self.min_duration < self.max_duration:
             raise UserError(f"0 <= min_duration < max_duration must hold, got {self.min_duration} and {self.max_duration}")
         if self.data_dir is None or not Path(self.data_dir).is_dir():
             raise UserError(f"data_dir must be a folder, got {self.data_dir!r}; check the path")
 
     def inputs(self) -> list[Path]:
-        """Files and folders that the builder reads."""
-        return sorted(Path(self.data_dir).iterdir())
+        """Files and folders that the builder reads, all that is in them; nothing else in `data_dir` counts."""
+        raise NotImplementedError
 
-    def reader(self) -> Reader:
-        """How the recordings are found and checked."""
+    def files(self) -> list[str]:
+        """Paths of the recordings that the rows name, as a `Reader` takes them; none of those that `inputs` holds."""
+        return []
+
+    def recordings(self) -> dict[str, str]:
+        """A digest of the content of `files`, by a name, to be recorded with the settings of whatever is made of them."""
+        digest, files = hashlib.sha256(), sorted(set(self.files()))
+        reader = self.reader(files)
+        for file in files:
+            digest.update(json.dumps([file, reader.fingerprint(file)]).encode())
+        return {"recordings": digest.hexdigest()[:16]}
+
+    def reader(self, files: Iterable[str]) -> Reader:
+        """How the recordings, whose paths the rows give as `files`, are found and checked."""
         return Reader((("", Path(self.data_dir).resolve()),), min_duration=self.min_duration)
 
     def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None) -> str:
         # By itself `datasets` keys its cache by the options and would serve old rows for changed files.
         files = ",".join(f"{path.name}:{fingerprint(path)}" for path in self.inputs())
-        return super().create_config_id({**config_kwargs, "files": files}, custom_features)
+        return super().create_config_id({**config_kwargs, "files": files, **self.recordings()}, custom_features)
 
 
 @dataclasses.dataclass
@@ -122,7 +130,8 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         Raises:
             UserError: no row is left.
         """
-        writer = Writer(self.config.reader(), self.info.features, self.config.max_duration, shard_megabytes * 10**6)
+        files = [utterance.file for listed in listing.splits.values() for utterance in listed]
+        writer = Writer(self.config.reader(files), self.info.features, self.config.max_duration, shard_megabytes * 10**6)
         sampled = {split: self._sample(listed) for split, listed in listing.splits.items()}
         prepared = write_shards(sampled, folder, writer, num_proc)
         prepared.rejected = listing.rejected + prepared.rejected

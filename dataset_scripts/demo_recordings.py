@@ -15,32 +15,39 @@ from dataset_scripts.demo_speakers import check_size
 from dataset_scripts.demo_voices import Group, Speaker, accented, draw_speaker, random_of, speak
 from hf_components.training.augmentation import mix
 
-MOST_WORDS = 7  # so that nobody speaks for longer than 4 s
-MOST_UTTERANCES = 300  # per condition, since nobody repeats another and so many short sentences are set apart
+MOST_WORDS = 8  # so that nobody speaks for longer than 4 s
+BLANKS = ("animal", "color", "device", "feeling", "name", "relative", "room", "weekday")  # 144 words in all
+MOST_HEARD, MOST_NEW = 500, 120  # utterances of a speaker and in a condition; there are 545 and 261 such sentences
 TALKERS = 4  # who babble together in a noisy recording
 SNR = (3.0, 8.0)  # dB of the babble
 
+MANNER = {"rate": (160, 200), "pitch": (30, 70), "pitch_range": (30, 60), "word_gap": (0, 1), "snr": (18, 30),
+          "effect": accented}
 HEARD = Group(("en-us+m1", "en-us+f2", "en-us+m2", "en-us+Alicia", "en-us+m3", "en-us+f1", "en-us+m4", "en-us+f5",
-               "en-us+Michael", "en-us+steph", "en-us+m7", "en-us+Annie"),
-              (160, 200), (30, 70), (30, 60), (0, 1), (18, 30), accented)
-NEW = Group(("en-us+m8", "en-us+f3", "en-us+m6", "en-us+belinda"), (160, 200), (30, 70), (30, 60), (0, 1), (18, 30), accented)
+               "en-us+Michael", "en-us+steph", "en-us+m7", "en-us+Annie", "en-us+Mario", "en-us+linda", "en-us+m5",
+               "en-us+f4"), **MANNER)
+NEW = Group(("en-us", "en-us+f3", "en-us+m6", "en-us+belinda"), **MANNER)
 
 
 def heard_utterances(speakers: int, utterances_per_speaker: int, seed: int) -> Iterator[tuple[Speaker, str, np.ndarray, int]]:
     """Yield (speaker, transcript, int16 samples, sample rate) of what a recogniser may train on: other voices and other
     sentences than the recordings of `write_demo_recordings`. Sentences return with other speakers."""
+    check_size(speakers, 1, utterances_per_speaker, MOST_HEARD)
     for number in range(speakers):
         speaker = draw_speaker(seed, "Train", "Heard", HEARD, number)
-        texts = islice(word_sentences("Train", random_of(seed, speaker.id, "sentences"), MOST_WORDS), utterances_per_speaker)
-        for spoken in speak(speaker, HEARD, texts, seed):
-            yield speaker, *spoken
+        texts = word_sentences("Train", random_of(seed, speaker.id, "sentences"), MOST_WORDS, BLANKS)
+        random = random_of(seed, speaker.id, "margins")
+        for text, samples, sample_rate in speak(speaker, HEARD, islice(texts, utterances_per_speaker), seed):
+            # Margins of one length, as they are spoken, would tell a small model where it is.
+            begin, end = random.integers(0, sample_rate // 5, 2)
+            yield speaker, text, samples[begin : len(samples) - end], sample_rate
 
 
 def new_utterances(condition: str, speakers: int, utterances_per_speaker: int, seed: int
                    ) -> Iterator[tuple[Speaker, str, np.ndarray, int]]:
     """Yield the same of voices that no recogniser was trained on; in the condition "noisy" others babble behind them."""
-    texts = word_sentences("Dev", random_of(seed, "Dev", "sentences"), MOST_WORDS)
-    skipped = CONDITIONS.index(condition) * MOST_UTTERANCES
+    texts = word_sentences("Dev", random_of(seed, "Dev", "sentences"), MOST_WORDS, BLANKS)
+    skipped = CONDITIONS.index(condition) * MOST_NEW
     own = list(islice(texts, skipped, skipped + speakers * utterances_per_speaker))
     for number in range(speakers):
         speaker = draw_speaker(seed, "Dev", "New", NEW, number)
@@ -67,7 +74,7 @@ def write_demo_recordings(folder: str | Path, *, dev_speakers: int = 4, utteranc
     Raises:
         UserError: a number is out of range.
     """
-    check_size(1, dev_speakers, utterances_per_speaker, MOST_UTTERANCES // dev_speakers if dev_speakers > 0 else 1)
+    check_size(1, dev_speakers, utterances_per_speaker, MOST_NEW // dev_speakers if dev_speakers > 0 else 1)
     folder, truth = Path(folder), []
     rows = {name: {"split": "test", "group": name, "speakers": dev_speakers, "utterances": 0, "minutes": 0.0,
                    "sample_rate": 0} for name in CONDITIONS}

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -98,21 +98,22 @@ TEMPLATES = (
 )
 
 
-def sentences(split: str, random: np.random.Generator) -> Iterator[str]:
+def sentences(split: str, random: np.random.Generator, templates: Sequence[str] = TEMPLATES) -> Iterator[str]:
     """Endless different sentences of one split, "Train" or "Dev"; which split owns a sentence is fixed by its hash."""
     seen = set()
     while True:
-        template = TEMPLATES[random.integers(len(TEMPLATES))]
+        template = templates[random.integers(len(templates))]
         sentence = re.sub(r"{(\w+)}", lambda slot: str(random.choice(WORDS[slot[1]])), template)
         if sentence not in seen and split_of(sentence) == split:
             seen.add(sentence)
             yield sentence
 
 
-def word_sentences(split: str, random: np.random.Generator, most_words: int) -> Iterator[str]:
-    """As `sentences`, those of at most so many words, without capitals and punctuation. There are 630 of up to 7 words in
-    Dev; who asks for more than there are waits forever."""
-    for sentence in sentences(split, random):
+def word_sentences(split: str, random: np.random.Generator, most_words: int,
+                   blanks: Iterable[str] = tuple(WORDS)) -> Iterator[str]:
+    """As `sentences`, those of at most so many words, without capitals and punctuation, and made from templates that have
+    no other blanks. Who asks for more than there are waits forever."""
+    for sentence in sentences(split, random, [text for text in TEMPLATES if set(re.findall(r"{(\w+)}", text)) <= set(blanks)]):
         words = re.findall(r"\w+", sentence.lower())
         if len(words) <= most_words:
             yield " ".join(words)

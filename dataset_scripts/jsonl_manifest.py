@@ -7,13 +7,14 @@
 
 import dataclasses
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import datasets
 
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.jsonl_rows import FIELDS, IN_MEMORY, one_child_per_id, read_rows
-from dataset_scripts.utterances import Reader, Utterance
+from dataset_scripts.utterances import Reader, Utterance, shared_names
 from hf_components.errors import UserError
 from hf_components.splits import DEV, TRAIN, check_val_ratio, read_split, report_split, split_speakers
 
@@ -74,17 +75,25 @@ class JsonlManifestConfig(CorpusConfig):
             self.manifest = self._only_manifest()
 
     def inputs(self) -> list[Path]:
-        given = [Path(file) for file in (self.manifest, self.val_manifest, self.split_file) if file is not None]
-        return list(dict.fromkeys([*given, *(map(Path, self.audio_dirs) if self.audio_dirs else super().inputs())]))
+        return [Path(file) for file in (self.manifest, self.val_manifest, self.split_file) if file is not None]
 
-    def reader(self) -> Reader:
+    def files(self) -> list[str]:
+        return [utterance.file for listed, _ in self.rows() for utterance in listed]
+
+    def rows(self) -> list[tuple[list[Utterance], list[dict]]]:
+        """Utterances and rejections of the manifest, and after them those of `val_manifest` if there is one."""
+        given = [(self.manifest, self.samples), *([(self.val_manifest, None)] if self.val_manifest is not None else [])]
+        return [read_rows(manifest, samples, self.fields or {}) for manifest, samples in given]
+
+    def reader(self, files: Iterable[str]) -> Reader:
         root = _absolute(self.data_dir)
         children = (path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith("."))
         folders = [_absolute(folder) for folder in self.audio_dirs] if self.audio_dirs else [root, *children]
         # By its path in the corpus: where that lies on this machine is nobody else's business.
         named = tuple((str(path.relative_to(root)) if path.is_relative_to(root) else path.name, path.resolve())
                       for path in folders)
-        return Reader(named, by_bare_name=True, min_duration=self.min_duration, require_text=self.require_text)
+        return Reader(named, by_bare_name=True, shared_names=shared_names(files), min_duration=self.min_duration,
+                      require_text=self.require_text)
 
     def _only_manifest(self) -> str:
         found = sorted(path for path in Path(self.data_dir).glob("*.jsonl") if path.is_file())
@@ -113,11 +122,10 @@ class JsonlManifest(CorpusBuilder):
 
     def read_manifests(self) -> Listing:
         config = self.config
-        listed, rejected = self._read(config.manifest, config.samples)
+        (listed, rejected), *further = config.rows()
         manifests = [_describe(config.manifest, listed, rejected)]
         sides = None
-        if config.val_manifest is not None:
-            for_dev, rejected_of_dev = self._read(config.val_manifest, None)
+        for for_dev, rejected_of_dev in further:
             manifests.append(_describe(config.val_manifest, for_dev, rejected_of_dev))
             sides = self._sides_of_manifests(listed, for_dev)
             listed, rejected = listed + for_dev, rejected + rejected_of_dev
@@ -127,9 +135,6 @@ class JsonlManifest(CorpusBuilder):
         return Listing({side: utterances for side, utterances in splits.items() if utterances}, rejected + contradicting,
                        {"splits": self._record(listed, sides),
                         "provenance": {"manifests": manifests, "external_data": sorted(config.external_data or [])}})
-
-    def _read(self, manifest: str | None, samples: list[dict] | None) -> tuple[list[Utterance], list[dict]]:
-        return read_rows(manifest, samples, self.config.fields or {}, self.config.disfluencies)
 
     def _sides_of_manifests(self, for_train: list[Utterance], for_dev: list[Utterance]) -> dict[str, str]:
         sides = {side: {u.speaker_id for u in listed} for side, listed in ((TRAIN, for_train), (DEV, for_dev))}

@@ -1,30 +1,30 @@
 """Lines of a JSONL manifest, or samples in memory, into utterances; what is none becomes a rejection with its line number."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dataset_scripts.transcripts import clean_transcript
 from dataset_scripts.utterances import Rejection, Utterance
 from hf_components.errors import UserError
+from hf_components.json_lines import as_id
 
 REQUIRED = ("utterance_id", "child_id", "audio_path")
+IDS = ("utterance_id", "child_id", "session_id")
 TEXTS = (*REQUIRED, "session_id", "age_bucket", "md5_hash", "orthographic_text")
 FIELDS = (*TEXTS, "audio_duration_sec")
+MOST_SECONDS = 86_400  # of one recording; a manifest that gives more is wrong
 UNKNOWN = "unknown"
 IN_MEMORY = "samples"  # what stands for the manifest's name where there is none
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def read_rows(manifest: str | None, samples: list[dict] | None, fields: dict[str, str],
-              disfluencies: str) -> tuple[list[Utterance], list[dict]]:
+def read_rows(manifest: str | None, samples: list[dict] | None,
+              fields: dict[str, str]) -> tuple[list[Utterance], list[dict]]:
     """Read a manifest, or samples in memory where it is None.
 
     Args:
         fields: the manifest's name for each of `FIELDS` that it calls otherwise.
-        disfluencies: `keep` or `drop` the words in parentheses.
     Returns:
         the utterances, and the rows of `rejected.jsonl` for the lines that are none.
     Raises:
@@ -36,7 +36,7 @@ def read_rows(manifest: str | None, samples: list[dict] | None, fields: dict[str
         row: dict[str, Any] = {}
         try:
             row = _row(line, fields)
-            listed.append(_utterance(row, disfluencies, name, number))
+            listed.append(_utterance(row, name, number))
         except Rejection as problem:
             names = [str(row.get(key) or "") for key in ("utterance_id", "audio_path")]
             rejected.append(problem.row(*names, None, name, number))
@@ -58,6 +58,11 @@ def one_child_per_id(listed: Iterable[Utterance]) -> tuple[list[Utterance], list
                                                 f"{earlier.speaker_id}, this line to {utterance.speaker_id}")
             rejected.append(problem.row(utterance.id, utterance.file, None, utterance.manifest, utterance.line))
     return kept, rejected
+
+
+def is_seconds(value: Any) -> bool:
+    """Whether a manifest can mean it as the length of a recording; NaN compares as false."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -MOST_SECONDS <= value <= MOST_SECONDS
 
 
 def _lines(path: str) -> Iterator[tuple[int, bytes]]:
@@ -96,18 +101,20 @@ def _row(line: bytes | dict, fields: dict[str, str]) -> dict[str, Any]:
     return row
 
 
-def _utterance(row: dict[str, Any], disfluencies: str, manifest: str, line: int) -> Utterance:
+def _utterance(row: dict[str, Any], manifest: str, line: int) -> Utterance:
     """Raises Rejection if something is of the wrong type."""
+    row = row | {name: found for name in IDS if (found := as_id(row.get(name))) is not None}
     for name in TEXTS:
         if not isinstance(row.get(name), str if name in REQUIRED else str | None):
             raise Rejection("wrong type", f"{name} must be a string, got {json.dumps(row[name])[:80]}")
     if empty := [name for name in REQUIRED if not row[name].strip()]:
         raise Rejection("missing field", f"{empty[0]} is empty")
     duration, md5, raw, age = (row.get(name) for name in ("audio_duration_sec", "md5_hash", "orthographic_text", "age_bucket"))
-    if isinstance(duration, bool) or not isinstance(duration, int | float | None) or not math.isfinite(duration or 0):
-        raise Rejection("wrong type", f"audio_duration_sec must be a number of seconds, got {json.dumps(duration)[:80]}")
+    if duration is not None and not is_seconds(duration):
+        raise Rejection("wrong type", f"audio_duration_sec must be a number of seconds, at most {MOST_SECONDS}, got "
+                                      f"{json.dumps(duration)[:80]}")
     return Utterance(
-        id=row["utterance_id"], file=row["audio_path"], text=clean_transcript(raw or "", disfluencies), raw_text=raw,
+        id=row["utterance_id"], file=row["audio_path"], text=(raw or "").strip(), raw_text=raw,
         speaker_id=row["child_id"], group=(age or "").strip() or UNKNOWN,
-        columns={"session_id": row.get("session_id"), "age_bucket": age}, md5=md5.strip().lower() if md5 else None,
+        columns={"session_id": row.get("session_id"), "age_bucket": age}, md5=(md5 or "").strip().lower() or None,
         duration=duration, manifest=manifest, line=line)

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset_scripts.jsonl_manifest import JsonlManifestConfig
+from dataset_scripts.jsonl_rows import is_seconds
 from dataset_scripts.utterances import Reader, Rejection
 from hf_components.asr.recordings import Recordings
 from hf_components.audio import AudioError, decode, read_duration
 from hf_components.errors import UserError
-from hf_components.json_lines import read_json_lines, text_field
+from hf_components.json_lines import ID, read_by_id, text_field
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class ManifestRecordings(Recordings):
         given = self.listed[self.ids[index]].seconds
         return read_duration(self._content(index), name=self.ids[index]) if given is None else given
 
+    def fingerprint(self, index):
+        return self.reader.fingerprint(self.listed[self.ids[index]].file)
+
     def without(self, ids):
         return ManifestRecordings({name: row for name, row in self.listed.items() if name not in ids}, self.reader)
 
@@ -55,17 +59,13 @@ def read_recordings(manifest: str | Path, audio_dirs: list[str] | None, fields: 
         UserError: with file and line, for a line that is none, lacks an id or a path, or repeats an id; every line counts
             when all ids must come back.
     """
-    reader = JsonlManifestConfig(manifest=str(manifest), audio_dirs=audio_dirs, fields=dict(fields)).reader()
+    config = JsonlManifestConfig(manifest=str(manifest), audio_dirs=audio_dirs, fields=dict(fields))
     listed: dict[str, Listed] = {}
-    lines: dict[str, int] = {}
-    for line, row in read_json_lines(manifest):
-        name, file = (text_field(row, fields.get(key, key), manifest, line) for key in ("utterance_id", "audio_path"))
-        if name in listed:
-            raise UserError(f"{manifest}, line {line}: {name} is on line {lines[name]} already; every id must be there once")
+    for line, name, row in read_by_id(manifest, fields.get(ID, ID)):
+        file = text_field(row, fields.get("audio_path", "audio_path"), manifest, line)
         md5, seconds = (row.get(fields.get(key, key)) for key in ("md5_hash", "audio_duration_sec"))
         listed[name] = Listed(file, md5.strip().lower() if isinstance(md5, str) and md5.strip() else None,
-                              float(seconds) if isinstance(seconds, (int, float)) and seconds > 0 else None)
-        lines[name] = line
+                              float(seconds) if is_seconds(seconds) and seconds > 0 else None)
     if not listed:
         raise UserError(f"{manifest} lists nothing to transcribe")
-    return ManifestRecordings(listed, reader)
+    return ManifestRecordings(listed, config.reader(row.file for row in listed.values()))

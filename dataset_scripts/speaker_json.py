@@ -5,6 +5,7 @@
     <data_dir>/Train|Dev|Test/<speaker_id>/<audio files>
 """
 
+import dataclasses
 import json
 import re
 from pathlib import Path, PurePosixPath
@@ -12,13 +13,32 @@ from typing import Any
 
 import datasets
 
-from dataset_scripts.corpus_builder import CorpusBuilder, Listing
-from dataset_scripts.transcripts import clean_transcript, count_unintelligible
+from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
+from dataset_scripts.transcripts import DISFLUENCIES, clean_transcript, count_unintelligible
 from dataset_scripts.utterances import Utterance
 from hf_components.errors import UserError
 
 SPLITS = {"Train": "train", "Dev": "dev", "Test": "test"}
 UNKNOWN = "unknown"
+
+
+@dataclasses.dataclass
+class SpeakerJsonConfig(CorpusConfig):
+    """Options of `SpeakerJson`, beside those of every builder.
+
+    Attributes:
+        disfluencies: `keep` or `drop` the words in parentheses.
+    """
+
+    disfluencies: str = "keep"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.disfluencies not in DISFLUENCIES:
+            raise UserError(f"disfluencies must be one of {', '.join(DISFLUENCIES)}, got {self.disfluencies!r}")
+
+    def inputs(self) -> list[Path]:
+        return [folder for name in SPLITS if (folder := Path(self.data_dir, name)).is_dir()]
 
 
 class SpeakerJson(CorpusBuilder):
@@ -34,6 +54,7 @@ class SpeakerJson(CorpusBuilder):
     """
 
     VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIG_CLASS = SpeakerJsonConfig
     SOURCE_COLUMNS = {"etiology": datasets.Value("string"), "unintelligible_words": datasets.Value("int32")}
 
     def read_manifests(self) -> Listing:

@@ -3,10 +3,13 @@
 import dataclasses
 import hashlib
 import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hf_components.audio import SAMPLING_RATE, AudioError, decode, encode_flac
+from hf_components.stages import fingerprint
 
 SEVERAL_FOLDERS = "in several folders, all copies alike; the first is taken"
 OTHER_DURATION = "of another duration than the manifest says; the recording's own is kept"
@@ -57,13 +60,16 @@ class Reader:
 
     Attributes:
         folders: where to look: the name that each has in `source_file`, and its resolved path.
-        by_bare_name: look for a file also directly in each folder, without the manifest's own folders.
+        by_bare_name: look for a file that is in no folder by its path directly in each, without the manifest's own folders.
+        shared_names: file names that end several of the manifest's paths, so that only a checksum can tell by the bare
+            name which recording is meant.
         min_duration: seconds.
         require_text: whether an utterance without a transcript is rejected.
     """
 
     folders: tuple[tuple[str, Path], ...]
     by_bare_name: bool = False
+    shared_names: frozenset[str] = frozenset()
     min_duration: float = 0.0
     require_text: bool = True
 
@@ -74,7 +80,7 @@ class Reader:
             Rejection: the path leads out of the folders, nothing is there, copies differ, there is no transcript, the
                 checksum is another, or the audio cannot be used.
         """
-        files = self._locate(utterance.file)
+        files = self._locate(utterance.file, utterance.md5)
         if self.require_text and utterance.raw_text is None:
             raise Rejection("missing transcript", "the manifest gives none")
         if self.require_text and not utterance.text:
@@ -107,29 +113,57 @@ class Reader:
             Rejection: as `read`.
         """
         try:
-            return _read_one_of(self._locate(file), md5)[1]
+            return _read_one_of(self._locate(file, md5), md5)[1]
         except OSError as error:
             raise Rejection("unreadable audio", error.strerror) from error
 
-    def _locate(self, file: str) -> dict[Path, str]:
-        """The real path of each file that `file` may mean, with its path in the corpus; a file counts once.
+    def fingerprint(self, file: str) -> str | None:
+        """What changes with the recordings that `file` may mean; None if it means none."""
+        try:
+            return ",".join(map(fingerprint, self._candidates(file)[0])) or None
+        except Rejection:
+            return None
+
+    def _locate(self, file: str, md5: str | None) -> dict[Path, str]:
+        """The real path of each file that `file` may mean, with its path in the corpus; a file counts once."""
+        found, by_path = self._candidates(file)
+        name = PurePosixPath(file).name
+        problem = f"no file at {file}"
+        if len(self.folders) > 1:
+            problem += f" in any of {', '.join(name for name, _ in self.folders)}"
+        if not found:
+            raise Rejection("missing file", problem)
+        if not by_path and md5 is None and name in self.shared_names:
+            raise Rejection("missing file", f"{problem}; {', '.join(found.values())} may be another recording, since several "
+                                            f"paths of the manifest end in {name} and it gives no checksum")
+        return found
+
+    def _candidates(self, file: str) -> tuple[dict[Path, str], bool]:
+        """The files at that path in any folder, else those of its bare name, and whether it is by path that they were found.
 
         No path climbs, even if it stays below its folder: it would bring a recording of one split into another.
         """
         if "\0" in file or PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
             raise Rejection("path outside the corpus", f"{file} is absolute or climbs by '..'")
+        if (found := self._files_at(file)) or not self.by_bare_name:
+            return found, True
+        return self._files_at(PurePosixPath(file).name), False
+
+    def _files_at(self, place: str) -> dict[Path, str]:
         found: dict[Path, str] = {}
         for name, folder in self.folders:
-            for place in dict.fromkeys([file, PurePosixPath(file).name] if self.by_bare_name else [file]):
-                if _is_file(folder / place):
-                    real = Path(os.path.realpath(folder / place))
-                    if not any(real.is_relative_to(inside) for _, inside in self.folders):
-                        raise Rejection("path outside the corpus", f"{PurePosixPath(name, place)} links out")
-                    found.setdefault(real, str(PurePosixPath(name, place)))
-        if not found:
-            folders = f" in any of {', '.join(name for name, _ in self.folders)}" if len(self.folders) > 1 else ""
-            raise Rejection("missing file", f"no file at {file}{folders}")
+            if _is_file(folder / place):
+                real = Path(os.path.realpath(folder / place))
+                if not any(real.is_relative_to(inside) for _, inside in self.folders):
+                    raise Rejection("path outside the corpus", f"{PurePosixPath(name, place)} links out")
+                found.setdefault(real, str(PurePosixPath(name, place)))
         return found
+
+
+def shared_names(files: Iterable[str]) -> frozenset[str]:
+    """The file names that end several of these paths."""
+    names = Counter(PurePosixPath(file).name for file in set(files))
+    return frozenset(name for name, count in names.items() if count > 1)
 
 
 def _read_one_of(files: dict[Path, str], md5: str | None) -> tuple[str, bytes]:

@@ -1,6 +1,7 @@
 """Load checkpoints by folder or Hub id, with errors that say what to do; save their processors."""
 
 import json
+import logging
 from pathlib import Path
 
 import torch
@@ -8,30 +9,35 @@ from accelerate import PartialState
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin, WhisperProcessor
+from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from hf_components.errors import UserError
 from hf_components.stages import read_proof
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
+logger = logging.getLogger(__name__)
+
 UNUSED_IN_INFERENCE = "masked_spec_embed"  # SpecAugment's vector of wav2vec2 and its kin; published checkpoints lack it
 
 
-def load_whisper(name_or_path: str, language: str = "en", dtype: torch.dtype = torch.float32
+def load_whisper(name_or_path: str, language: str | None = None, dtype: torch.dtype = torch.float32
                  ) -> tuple[DynamicContextWhisper, WhisperProcessor]:
     """A Whisper and its processor, in evaluation mode on this process's device.
 
     It hears 30 s unless its configuration names an `audio_context` and `min_audio_context` that it was trained for.
 
     Args:
-        language: code such as "en"; a multilingual checkpoint then trains and decodes with the prompt "transcribe this
-            language" instead of guessing it for each clip. English-only ones have no such prompt.
+        language: as of `prompt_language`.
         dtype: of the weights.
     Raises:
-        UserError: there is no such checkpoint, or it is not a Whisper.
+        UserError: there is no such checkpoint, it is not a plain Whisper, or it does not know the language.
     """
+    fields = read_config(name_or_path)
+    if "num_experts" in fields:  # its experts would be left out, silently
+        raise UserError(f"{name_or_path} mixes experts, where a plain Whisper is needed; recipes/merge_moe_whisper.py makes "
+                        "one of it")
     model = load_model(DynamicContextWhisper, name_or_path, dtype)
-    fields = model.config.to_dict()
-    if "audio_context" in fields and "num_experts" not in fields:  # a mixture loaded so is its base, never trained short
+    if "audio_context" in fields:
         model.set_audio_context(fields["audio_context"], fields["min_audio_context"])
     processor = load_processor(name_or_path)
     prompt_language(model, processor, language)
@@ -44,19 +50,27 @@ def load_moe_whisper(name_or_path: str, dtype: torch.dtype = torch.float32
     return load_model(MoeWhisperForConditionalGeneration, name_or_path, dtype), load_processor(name_or_path)
 
 
-def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, language: str) -> None:
-    """Have a multilingual Whisper train and decode with the prompt "transcribe this language".
+def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, language: str | None) -> None:
+    """Have a multilingual Whisper train and decode with the prompt "transcribe this language", instead of guessing it for each
+    clip. English-only ones have no such prompt.
 
+    Args:
+        language: code such as "de"; by default the one that the checkpoint was saved with, else "en".
     Raises:
         UserError: the checkpoint does not know the language.
     """
     generation = model.generation_config
-    if getattr(generation, "is_multilingual", False):
-        if f"<|{language}|>" not in generation.lang_to_id:
-            raise UserError(f"--language must be a code that {model.name_or_path} knows, such as en; got {language!r}")
-        processor.tokenizer.set_prefix_tokens(language=language, task="transcribe", predict_timestamps=False)
-        generation.language, generation.task = language, "transcribe"
-        generation.forced_decoder_ids = model.config.forced_decoder_ids = None  # older checkpoints' way to say another prompt
+    if not getattr(generation, "is_multilingual", False):
+        if language not in (None, "en"):
+            logger.warning("%s knows English alone, so --language %s changes nothing; a multilingual checkpoint follows it",
+                           model.name_or_path, language)
+        return
+    language = language or _saved_language(model)
+    if f"<|{language}|>" not in generation.lang_to_id:
+        raise UserError(f"--language must be a code that {model.name_or_path} knows, such as en; got {language!r}")
+    processor.tokenizer.set_prefix_tokens(language=language, task="transcribe", predict_timestamps=False)
+    generation.language, generation.task = language, "transcribe"
+    generation.forced_decoder_ids = model.config.forced_decoder_ids = None  # older checkpoints' way to say another prompt
 
 
 def load_processor(name_or_path: str, processor_class: type = WhisperProcessor) -> ProcessorMixin:
@@ -136,11 +150,22 @@ def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
     try:
         adapted = PeftModel(model, PeftConfig.from_pretrained(adapter))
         found = adapted.load_adapter(adapter, adapted.active_adapter)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise UserError(f"{adapter} is not an adapter of {name}: {_first_line(error)}") from error
     if strangers := [*found.unexpected_keys, *found.missing_keys]:  # of which PEFT would only warn
         raise UserError(f"{adapter} is not an adapter of {name}: one of the two has no {min(strangers)}")
     return adapted.merge_and_unload()
+
+
+def _saved_language(model: PreTrainedModel) -> str:
+    """The code of the language that a multilingual checkpoint says it writes, as a code, a name, or a token."""
+    saved = getattr(model.generation_config, "language", None)
+    if saved is None:
+        logger.warning("%s knows many languages and does not say which it writes; en is taken, choose with --language",
+                       model.name_or_path)
+        return "en"
+    saved = saved.strip("<|>").lower()
+    return TO_LANGUAGE_CODE.get(saved, saved)
 
 
 def _check_there(name_or_path: str) -> None:

@@ -14,13 +14,12 @@ from rich.table import Table
 
 from hf_components.cards import interval, percent
 from hf_components.errors import UserError
-from hf_components.json_lines import read_json_lines, text_field
+from hf_components.json_lines import GROUP, SPEAKER, TEXT, id_field, read_by_id, text_field
 from hf_components.plots import plot_bars
 from hf_components.scoring import paired_bootstrap, score, utterance_errors
 
 logger = logging.getLogger(__name__)
 
-ID, TEXT, SPEAKER, GROUP = "utterance_id", "orthographic_text", "child_id", "age_bucket"
 UNKNOWN_GROUP = "unknown"
 NAMED = 5  # ids that a message names
 RATES = ("wer", "wer_clipped", "cer", "cer_clipped")
@@ -49,20 +48,18 @@ def references_of_manifest(path: str | Path) -> References:
         UserError: it is no manifest, has no transcripts, or gives an id twice.
     """
     rows, without = {}, []
-    for line, row in read_json_lines(path):
-        name = text_field(row, ID, path, line)
-        if name in rows:
-            raise UserError(f"{path}, line {line}: {ID} {name} is on line {rows[name][0]} already; remove one of them")
+    for line, name, row in read_by_id(path):
         if row.get(TEXT) is None:
             without.append(line)
             continue
-        rows[name] = (line, text_field(row, TEXT, path, line), text_field(row, SPEAKER, path, line),
-                      row.get(GROUP) or UNKNOWN_GROUP)
+        group = "" if row.get(GROUP) is None else text_field(row, GROUP, path, line)
+        rows[name] = (text_field(row, TEXT, path, line).strip(), id_field(row, SPEAKER, path, line),
+                      group.strip() or UNKNOWN_GROUP)
     if not rows:
         raise UserError(f"{path} has no {TEXT} to judge by")
     if without:
         logger.warning("%d rows of %s have no %s and are not judged: line %s", len(without), path, TEXT, listed(without))
-    return References(list(rows), *map(list, zip(*(row[1:] for row in rows.values()), strict=True)))
+    return References(list(rows), *map(list, zip(*rows.values(), strict=True)))
 
 
 def read_transcripts(path: str | Path) -> dict[str, str]:
@@ -71,14 +68,7 @@ def read_transcripts(path: str | Path) -> dict[str, str]:
     Raises:
         UserError: a line is not one of `utterance_id` and `orthographic_text`, or an id is there twice.
     """
-    texts, line_of = {}, {}
-    for line, row in read_json_lines(path):
-        name = text_field(row, ID, path, line)
-        if name in texts:
-            raise UserError(f"{path}, line {line}: {ID} {name} is on line {line_of[name]} already; one text per utterance "
-                            "can be judged, remove the other")
-        texts[name], line_of[name] = text_field(row, TEXT, path, line), line
-    return texts
+    return {name: text_field(row, TEXT, path, line) for line, name, row in read_by_id(path)}
 
 
 def align(name: str, transcripts: Mapping[str, str], references: References) -> tuple[list[str], dict]:

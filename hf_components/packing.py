@@ -26,11 +26,11 @@ FINISHED = re.compile(r"finished (\{.*\})$", re.MULTILINE)  # the last line that
 REPORTED_LINES = 15  # of the log of a package that fails
 
 
-def load_packable(name_or_path: str, language: str, adapter: str | None, max_new_tokens: int) -> Transcriber:
+def load_packable(name_or_path: str, language: str | None, adapter: str | None, max_new_tokens: int) -> Transcriber:
     """A recogniser in float32 that `main.py` can run with transformers alone.
 
     Args:
-        language: code such as "en", which a multilingual checkpoint is then packed with.
+        language: code such as "en", which a multilingual checkpoint is then packed with; None for the one it was saved with.
         adapter: PEFT adapter, merged into the weights.
         max_new_tokens: bound on each text of a Whisper.
     Raises:

@@ -43,13 +43,16 @@ class Candidates:
 
     Attributes:
         folders: by name, in the order of training or as given.
-        model: checkpoint that takes the averaged weights, or that the adapters adapt.
+        model: checkpoint that takes the averaged weights, or that the adapters adapt. A run's own, so that the result keeps
+            the audio context and the language that the run was trained for.
         adapter: None where weights are averaged; else an adapter of the same base model and scaling as the candidates.
+        base: checkpoint whose weights `model` must take before the adapters adapt it, since its own have one merged in.
     """
 
     folders: dict[str, Path]
     model: str
     adapter: Path | None = None
+    base: str | None = None
 
     def of(self, members: Sequence[int]) -> list[Path]:
         """The folders of the candidates with these indices."""
@@ -184,7 +187,7 @@ def _checkpoints_of_run(run: Path, last: int | None, base_model: str | None) -> 
         raise UserError(f"the checkpoints in {run} adapt different base models: {foreign[0]} and {newest}; a soup is of one "
                         "run")
     if (run / "adapter").exists():
-        return Candidates(folders, base_model or bases[newest]["base_model"], run / "adapter")
+        return Candidates(folders, str(run / "model"), run / "adapter", base_model or bases[newest]["base_model"])
     return Candidates(folders, str(run / "model"))
 
 

@@ -34,7 +34,7 @@ def seconds_batches(seconds: Sequence[float], batch_seconds: float) -> list[list
 @torch.inference_mode()
 def transcribe(model: PreTrainedModel, processor: ProcessorMixin, corpus: datasets.Dataset, *, batch_size: int = 16,
                expert_weights: torch.Tensor | None = None, max_new_tokens: int = 225, num_beams: int = 1,
-               language: str = "en", description: str = "transcribing") -> list[str]:
+               language: str | None = None, description: str = "transcribing") -> list[str]:
     """Transcripts of a corpus, in its order; each process does its share and all return the whole.
 
     Args:

@@ -15,13 +15,15 @@ from accelerate import PartialState
 
 from hf_components.arguments import parse_arguments
 from hf_components.asr.families import load_asr
-from hf_components.checkpoints import merge_adapter, save_processor
+from hf_components.checkpoints import load_model, merge_adapter, save_processor
 from hf_components.corpus import load_corpus, sample_rows
 from hf_components.logs import run_recipe
 from hf_components.scoring import compare, score
 from hf_components.soup import average_into, averaged, find_candidates, greedy_soup, save_average_adapter
 from hf_components.stages import run_stage
+from hf_components.training.saving import save_whisper
 from hf_components.transcription import transcribe
+from hf_components.whisper import DynamicContextWhisper
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,8 @@ class Arguments:
     output_dir: str = field(metadata={
         "help": "the model goes to <output_dir>/model; of adapters the averaged one to <output_dir>/adapter, too"})
     base_model: str | None = field(default=None, metadata={"help": "what adapters adapt; default: the one that they name"})
-    language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
+    language: str | None = field(default=None, metadata={
+        "help": "language code, for multilingual checkpoints; default: the one that they were saved with"})
     method: Literal["greedy", "uniform"] = field(default="greedy", metadata={
         "help": "greedy: from best to worst, a candidate joins if the WER does not grow; uniform: all of them"})
     last: int | None = field(default=None, metadata={"help": "newest checkpoints that take part; default: all"})
@@ -63,6 +66,8 @@ def produce(args: Arguments, folder: Path) -> dict:
     names, texts, wer = list(candidates.folders), {}, {}
     corpus = sample_rows(load_corpus(args.corpus, args.selection_split), args.max_samples, args.seed)
     model, processor = load_asr(candidates.model, args.language)
+    if candidates.base is not None:
+        model.load_state_dict(load_model(type(model), candidates.base).state_dict())
     references = corpus["text"][:]
 
     def named(members: list[int]) -> str:
@@ -90,8 +95,11 @@ def produce(args: Arguments, folder: Path) -> dict:
         else:
             save_average_adapter(folder / "adapter", candidates.of(members), candidates.adapter)
             model = merge_adapter(model, str(folder / "adapter"))
-        model.save_pretrained(folder / "model")
-        save_processor(processor, folder / "model")
+        if isinstance(model, DynamicContextWhisper):
+            save_whisper(model, processor, folder / "model")
+        else:
+            model.save_pretrained(folder / "model")
+            save_processor(processor, folder / "model")
     chosen = tuple(members)
     logger.info("%s: WER %.1f %% against %.1f %% of %s", named(members), 100 * wer[chosen], 100 * wer[(last,)], names[last])
     return {"method": args.method, "split": args.selection_split, "utterances": len(corpus),

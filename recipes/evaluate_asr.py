@@ -5,12 +5,14 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
     --predictions baseline.jsonl finetuned.jsonl --corpus data/prepared --output_dir runs/evaluation
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate import PartialState
 from rich.console import Console
 
+from dataset_scripts.jsonl_manifest import JsonlManifestConfig
 from dataset_scripts.manifest_recordings import read_recordings
 from hf_components.arguments import parse_arguments
 from hf_components.asr.recordings import Recordings, Rows
@@ -40,7 +42,8 @@ class Arguments:
     model_path: str | None = field(default=None, metadata={
         "help": "transcribe with this checkpoint and judge it too, after the files"})
     adapter: str | None = field(default=None, metadata={"help": "PEFT adapter of that model"})
-    language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
+    language: str | None = field(default=None, metadata={
+        "help": "language code, for multilingual checkpoints; default: the one that they were saved with"})
     batch_seconds: float = field(default=240.0, metadata={"help": "audio per batch of that model, padding included"})
     max_new_tokens: int = field(default=225, metadata={"help": "longest transcript of that model in tokens"})
     corpus: str | None = field(default=None, metadata={"help": "prepared corpus to judge by: folder or Hub id"})
@@ -63,8 +66,16 @@ def main(argv: list[str] | None = None) -> dict:
                         + ("neither" if args.corpus is None else "both"))
     if not args.predictions and args.model_path is None:
         raise UserError("there is nothing to judge: give --predictions, --model_path, or both")
+    if not 0 < args.batch_seconds < math.inf:
+        raise UserError(f"batch_seconds must be positive and finite, got {args.batch_seconds}")
+    for name, least in (("num_bootstrap", 0), ("worst", 0), ("max_new_tokens", 1)):
+        if vars(args)[name] < least:
+            raise UserError(f"{name} must be at least {least}, got {vars(args)[name]}")
     inputs = [path for path in (*args.predictions, args.model_path, args.adapter, args.corpus, args.val_manifest) if path]
-    result = run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=inputs, resume=args.resume)
+    heard = args.val_manifest is not None and args.model_path is not None
+    recordings = JsonlManifestConfig(manifest=args.val_manifest, audio_dirs=args.audio_dirs).recordings() if heard else {}
+    result = run_stage(args.output_dir, lambda folder: produce(args, folder), config=(args, recordings), inputs=inputs,
+                       resume=args.resume)
     if PartialState().is_main_process:
         Console().print(*tables(result), sep="\n")
     return result

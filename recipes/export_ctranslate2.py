@@ -12,7 +12,7 @@ from typing import Literal
 
 from hf_components.arguments import parse_arguments
 from hf_components.audio import log_mel
-from hf_components.checkpoints import load_moe_whisper, load_whisper
+from hf_components.checkpoints import load_moe_whisper, load_whisper, prompt_language, read_config
 from hf_components.corpus import load_corpus, sample_rows, waveforms
 from hf_components.ctranslate2_export import export_whisper, transcribe_exported
 from hf_components.errors import UserError
@@ -35,7 +35,8 @@ class Arguments:
     quantization: Literal["float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16",
                           "int8_bfloat16"] = field(default="float16", metadata={
         "help": "type of the stored weights; faster-whisper converts it to its compute_type"})
-    language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
+    language: str | None = field(default=None, metadata={
+        "help": "language code, for multilingual checkpoints; default: the one that they were saved with"})
     corpus: str | None = field(default=None, metadata={"help": "prepared corpus to check the export on: folder or Hub id"})
     split: str = field(default="dev", metadata={"help": "split that clips are drawn from"})
     check_clips: int = field(default=4, metadata={"help": "clips that the export and the original both transcribe"})
@@ -53,18 +54,18 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def produce(args: Arguments, folder: Path) -> dict:
-    model, processor = load_whisper(args.model, args.language)
-    experts = model.config.to_dict().get("num_experts")
-    if experts is not None:  # loaded as a plain Whisper it is the bare base model
+    experts = read_config(args.model).get("num_experts")
+    if experts is not None:
         if args.expert is None or not 0 <= args.expert < experts:
             raise UserError(f"{args.model} mixes {experts} experts: give --expert 0 to {experts - 1}, got {args.expert}; or "
                             "merge them with recipes/merge_moe_whisper.py")
-        prompted = model.generation_config
-        moe, _ = load_moe_whisper(args.model)
-        model = merge_experts(moe, [float(i == args.expert) for i in range(experts)])
-        model.generation_config = prompted
+        mixture, processor = load_moe_whisper(args.model)
+        prompt_language(mixture, processor, args.language)
+        model = merge_experts(mixture, [float(i == args.expert) for i in range(experts)])
     elif args.expert is not None:
         raise UserError(f"{args.model} has no experts; leave --expert out")
+    else:
+        model, processor = load_whisper(args.model, args.language)
     corpus = sample_rows(load_corpus(args.corpus, args.split), args.check_clips, args.seed) if args.corpus else None
     export_whisper(model, processor, folder / "model", args.quantization)
     if corpus is None:

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 def produce(args: Arguments, folder: Path) -> dict:
     corpus = load_corpus(args.corpus, data_config_override=args.data_config_override)
-    model, processor = load_whisper(args.whisper_model)
+    model, processor = load_whisper(args.whisper_model, "en")  # nothing is decoded
     layers = model.config.encoder_layers
     layer = max(1, layers // 2) if args.layer is None else args.layer
     if not 1 <= layer <= layers:

@@ -105,10 +105,10 @@ def prepare(args: Arguments, manifest: ManifestArguments, output_dir: str) -> st
                "fields": parse_pairs("fields", manifest.fields),
                "max_samples": DEBUG_SAMPLES["train"] if args.debug_run else None}
     del options["train_manifest"]
-    name = Path(manifest.train_manifest).stem
+    name, source = Path(manifest.train_manifest).stem, JsonlManifestConfig(**options)
     run_stage(folder, lambda work: write_corpus(JsonlManifest, work, options, num_proc=os.cpu_count(), name=name,
                                                 source="jsonl_manifest", language=args.language),
-              config=options, inputs=JsonlManifestConfig(**options).inputs(), resume=True, alone=True)
+              config=(options, source.recordings()), inputs=source.inputs(), resume=True, alone=True)
     return folder
 
 

@@ -14,18 +14,20 @@ from typing import Literal
 
 import datasets
 import torch
+from accelerate.utils import broadcast_object_list
 
 from dataset_scripts.demo_children import AGES
 from dataset_scripts.demo_sentences import sentences
 from dataset_scripts.demo_voices import draw_speaker, random_of, speak
 from hf_components.arguments import parse_arguments
+from hf_components.asr.transcriber import Transcriber
 from hf_components.audio import encode_flac
 from hf_components.corpus import load_corpus, sample_rows
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.packing import estimated_seconds, load_packable, run_package, write_package
 from hf_components.scoring import score
-from hf_components.stages import environment, write_json
+from hf_components.stages import environment, join_processes, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,8 @@ class Arguments:
     model_path: str = field(metadata={"help": "checkpoint of a Whisper or a CTC model: folder or Hub id"})
     output: str = field(default="submission.zip", metadata={"help": "zip to write; what was found goes beside it as .json"})
     adapter: str | None = field(default=None, metadata={"help": "PEFT adapter of that model, merged into the packed weights"})
-    language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
+    language: str | None = field(default=None, metadata={
+        "help": "language code, for multilingual checkpoints; default: the one that they were saved with"})
     dtype: Literal["float16", "float32"] = field(default="float16", metadata={
         "help": "type of the packed weights; whether float16 changes the WER is measured"})
     max_new_tokens: int = field(default=225, metadata={"help": "longest transcript of a Whisper in tokens"})
@@ -61,13 +64,20 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
-    output = Path(args.output)
+    state = join_processes()
     transcriber = load_packable(args.model_path, args.language, args.adapter, args.max_new_tokens)
+    clips = try_clips(args) if args.verify else None
+    before = [transcript.text for transcript in transcriber.transcribe_corpus(clips)] if args.verify else []  # all share this
+    # The others wait for what the main process found.
+    return broadcast_object_list([pack(args, transcriber, clips, before) if state.is_main_process else None])[0]
+
+
+def pack(args: Arguments, transcriber: Transcriber, clips: datasets.Dataset | None, before: list[str]) -> dict:
+    """Write the zip and try it, and put it in its place once it is found good."""
+    output = Path(args.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f".{output.name}")
     try:
-        clips = try_clips(args) if args.verify else None
-        before = [transcript.text for transcript in transcriber.transcribe_corpus(clips)] if args.verify else []
         write_package(unfinished, transcriber, getattr(torch, args.dtype))
         size = unfinished.stat().st_size / 1e6
         if args.max_megabytes is not None and size > args.max_megabytes:

@@ -19,7 +19,7 @@ from datasets import BuilderConfig
 from dataset_scripts import JsonlManifest, SpeakerJson
 from dataset_scripts.corpus_builder import CorpusBuilder
 from dataset_scripts.prepared import write_corpus
-from hf_components.arguments import parse_arguments
+from hf_components.arguments import parse_arguments, parse_pairs
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage
@@ -36,7 +36,7 @@ class Arguments:
     percent: float = field(default=100.0, metadata={"help": "share of each split to take, in (0, 100]"})
     max_samples: int | None = field(default=None, metadata={"help": "most utterances per split; all by default"})
     seed: int = field(default=42, metadata={"help": "seed of the sampling"})
-    disfluencies: str = field(default="keep", metadata={"help": "keep or drop words in (parentheses)"})
+    disfluencies: str = field(default="keep", metadata={"help": "speaker_json: keep or drop words in (parentheses)"})
     min_duration: float = field(default=0.0, metadata={"help": "seconds; shorter recordings are rejected"})
     max_duration: float = field(default=30.0, metadata={"help": "seconds; longer recordings go whole to <split>_long"})
     manifest: str | None = field(default=None, metadata={"aliases": ["--train_manifest"], "help": "jsonl_manifest: the "
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> dict:
     metrics = run_stage(args.output_dir, lambda folder: write_corpus(
         builder, folder, options, num_proc=args.num_proc or os.cpu_count(), shard_megabytes=args.shard_megabytes,
         name=args.name or Path(config.data_dir).resolve().name, source=args.builder, license=args.license,
-        language=args.language), config=args, inputs=config.inputs(), resume=args.resume, alone=True)
+        language=args.language), config=(args, config.recordings()), inputs=config.inputs(), resume=args.resume, alone=True)
     print(format_summary(metrics))
     return metrics
 
@@ -90,12 +90,8 @@ def builder_options(args: Arguments) -> dict[str, Any]:
     for flag in fields(Arguments):
         if flag.name in foreign and getattr(args, flag.name) != flag.default:
             raise UserError(f"--{flag.name} is no option of the builder {args.builder}; leave it out, or choose its --builder")
-    values = {name: value for name, value in vars(args).items() if name in taken}
-    if args.fields is not None:
-        if wrong := [pair for pair in args.fields if "=" not in pair]:
-            raise UserError(f"fields must be pairs of our and the manifest's name, such as child_id=speaker, got {wrong[0]!r}")
-        values["fields"] = dict(pair.split("=", 1) for pair in args.fields)
-    return values
+    given = {**vars(args), "fields": parse_pairs("fields", args.fields)}
+    return {name: value for name, value in given.items() if name in taken}
 
 
 def format_summary(metrics: dict) -> str:

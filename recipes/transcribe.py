@@ -8,12 +8,13 @@ Run again after a stop, it goes on where it was; after unreadable files were men
 """
 
 import logging
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from dataset_scripts.manifest_recordings import read_recordings
-from hf_components.arguments import parse_arguments
+from hf_components.arguments import parse_arguments, parse_pairs
 from hf_components.asr.recordings import Rows
 from hf_components.asr.transcriber import Transcriber
 from hf_components.asr.transcripts import check_same_ids, read_finished, read_submission_format, transcribe_to_file
@@ -40,7 +41,8 @@ class Arguments:
         "help": "submission_format.jsonl, whose order the lines then have and whose ids must be those of the input"})
     adapter: list[str] | None = field(default=None, metadata={
         "help": "PEFT LoRA of the model: folder or Hub id; several are merged one after the other"})
-    language: str = field(default="en", metadata={"help": "language code, for models that are prompted with one"})
+    language: str | None = field(default=None, metadata={
+        "help": "language code, for models that are prompted with one; default: the one that they were saved with"})
     audio_context: Literal["dynamic", "full"] | None = field(default=None, metadata={
         "help": "what a Whisper hears of each clip: as much as there is, or always 30 s; by default as it was trained"})
     dtype: str = field(default="auto", metadata={
@@ -63,15 +65,15 @@ def main(argv: list[str] | None = None) -> dict:
     settings = ("audio_dirs", "fields", "split", "language", "audio_context", "dtype", "num_beams", "max_new_tokens")
     identity = {"inputs": {path: fingerprint(path) for path in inputs if path is not None},
                 "settings": {name: vars(args)[name] for name in settings}}
-    finished = read_finished(output, identity) if args.resume else None
+    if args.corpus is not None:
+        recordings = Rows(load_corpus(args.corpus, args.split))
+    else:
+        recordings = read_recordings(args.input_jsonl, args.audio_dirs, parse_pairs("fields", args.fields) or {})
+    finished = read_finished(output, identity, recordings) if args.resume else None
     if finished is not None:
         logger.info("%s is complete, skipped", output)
         return finished
 
-    if args.corpus is not None:
-        recordings = Rows(load_corpus(args.corpus, args.split))
-    else:
-        recordings = read_recordings(args.input_jsonl, args.audio_dirs, dict(pair.split("=", 1) for pair in args.fields or []))
     order = recordings.ids
     if args.submission_format is not None:
         order = read_submission_format(args.submission_format)
@@ -91,10 +93,13 @@ def check(args: Arguments) -> None:
     """Raises UserError for flags that cannot be meant."""
     if (args.input_jsonl is None) == (args.corpus is None):
         raise UserError(f"give either --input_jsonl or --corpus, got {'neither' if args.corpus is None else 'both'}")
-    if args.batch_seconds <= 0:
-        raise UserError(f"batch_seconds must be positive, got {args.batch_seconds}")
-    if wrong := [pair for pair in args.fields or [] if "=" not in pair]:
-        raise UserError(f"fields must be pairs of our and the manifest's name, such as audio_path=file, got {wrong[0]!r}")
+    if not 0 < args.batch_seconds < math.inf:
+        raise UserError(f"batch_seconds must be positive and finite, got {args.batch_seconds}")
+    for name, least in (("num_beams", 1), ("max_new_tokens", 1), ("num_workers", 0)):
+        if vars(args)[name] < least:
+            raise UserError(f"{name} must be at least {least}, got {vars(args)[name]}")
+    if Path(args.output_jsonl).is_dir():
+        raise UserError(f"output_jsonl must name a file, and {args.output_jsonl} is a folder; name a file in it")
 
 
 if __name__ == "__main__":

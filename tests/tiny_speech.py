@@ -14,6 +14,7 @@ import torch
 from make_corpus import add_speaker
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    GenerationConfig,
     TrainerCallback,
     WhisperConfig,
     WhisperFeatureExtractor,
@@ -76,6 +77,18 @@ def save_tiny_whisper(folder: Path, **options) -> Path:
     stock.generation_config = model.generation_config
     stock.save_pretrained(folder)
     save_processor(tiny_processor(), folder)
+    return folder
+
+
+def save_multilingual_whisper(folder: Path, language: str | None = None) -> Path:
+    """As `save_tiny_whisper`, of one that knows "en" and "de", with the language that it says it writes."""
+    save_tiny_whisper(folder)
+    ids = tiny_processor().tokenizer.get_vocab()
+    generation = GenerationConfig.from_pretrained(folder)
+    generation.is_multilingual, generation.language = True, language
+    generation.lang_to_id = {"<|en|>": ids["<|en|>"], "<|de|>": ids["<|en|>"] + 2}  # Whisper's first and third language
+    generation.task_to_id = {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
+    generation.save_pretrained(folder)
     return folder
 
 

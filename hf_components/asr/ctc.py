@@ -16,7 +16,7 @@ class Ctc(Family):
     name = "CTC"
     model_classes = dict.fromkeys(MODEL_FOR_CTC_MAPPING_NAMES, AutoModelForCTC)
 
-    def inputs(self, processor, waveforms, *, language="en", full_context=False):
+    def inputs(self, processor, waveforms, *, language=None, full_context=False):
         return extract(processor, waveforms)
 
     def decode(self, model, processor, inputs, *, max_new_tokens=None, num_beams=1):

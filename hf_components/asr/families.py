@@ -39,13 +39,13 @@ def family_of(model: PreTrainedModel | PreTrainedConfig) -> Family:
     return _family(config.model_type, config.name_or_path)
 
 
-def load_asr(name_or_path: str, language: str = "en",
+def load_asr(name_or_path: str, language: str | None = None,
              dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Any served speech recogniser and its processor, in evaluation mode on this process's device.
 
     Args:
         name_or_path: folder or Hub id.
-        language: code such as "en", for checkpoints that carry their prompt (Whisper).
+        language: code such as "en", for checkpoints that carry their prompt (Whisper); by default as they were saved.
         dtype: of the weights.
     Raises:
         UserError: there is no such checkpoint, no family serves it, or it lacks weights.

@@ -33,13 +33,13 @@ class Family(ABC):
     longest_seconds: float = 30.0
     has_mel_features: bool = False
 
-    def load(self, name_or_path: str, fields: Mapping, language: str = "en",
+    def load(self, name_or_path: str, fields: Mapping, language: str | None = None,
              dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:
         """Model in evaluation mode on this process's device, and its processor.
 
         Args:
             fields: of the checkpoint's configuration.
-            language: code such as "en", for families whose checkpoints carry their prompt.
+            language: code such as "en", for families whose checkpoints carry their prompt; by default as they were saved.
             dtype: of the weights.
         Raises:
             UserError: there is no such checkpoint, it lacks weights, or its audio is not sampled at 16 kHz.
@@ -56,13 +56,13 @@ class Family(ABC):
         return max(seconds, 1.0)
 
     @abstractmethod
-    def inputs(self, processor: ProcessorMixin, waveforms: Sequence[np.ndarray], *, language: str = "en",
+    def inputs(self, processor: ProcessorMixin, waveforms: Sequence[np.ndarray], *, language: str | None = None,
                full_context: bool = False) -> dict[str, torch.Tensor]:
         """What `forward` and `generate` take for a batch, on the CPU, attention mask included where the model uses one.
 
         Args:
             waveforms: float32 (samples,) each at 16 kHz, at most `longest_seconds`.
-            language: code such as "en", for families that are prompted with each request.
+            language: code such as "en", for families that are prompted with each request; by default "en".
             full_context: pad to the longest input of families that have one (Whisper's 30 s), else to the longest clip.
         """
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from hf_components.audio import decode, read_duration
 from hf_components.corpus import waveforms
+from hf_components.stages import fingerprint
 
 
 class Recordings(ABC):
@@ -23,6 +24,10 @@ class Recordings(ABC):
     @abstractmethod
     def seconds(self, index: int) -> float:
         """Length as a header or manifest has it, which decides the batches. Raises `AudioError`."""
+
+    @abstractmethod
+    def fingerprint(self, index: int) -> str | None:
+        """What changes with the recording; None if it is not there."""
 
     @abstractmethod
     def without(self, ids: Collection[str]) -> "Recordings":
@@ -41,12 +46,15 @@ class Files(Recordings):
     def seconds(self, index):
         return read_duration(self.files[self.ids[index]])
 
+    def fingerprint(self, index):
+        return fingerprint(self.files[self.ids[index]])
+
     def without(self, ids):
         return Files({name: file for name, file in self.files.items() if name not in ids})
 
 
 class Rows(Recordings):
-    """Rows of a prepared corpus, audio not decoded."""
+    """Rows of a prepared corpus, audio not decoded; the corpus has its own fingerprint."""
 
     def __init__(self, corpus: datasets.Dataset):
         self.corpus, self.ids, self.durations = corpus, corpus["id"][:], corpus["duration"][:]
@@ -56,6 +64,9 @@ class Rows(Recordings):
 
     def seconds(self, index):
         return self.durations[index]
+
+    def fingerprint(self, index):
+        return None
 
     def without(self, ids):
         return Rows(self.corpus.select([i for i, name in enumerate(self.ids) if name not in ids]))

@@ -32,7 +32,8 @@ class Seq2Seq(Family):
     def model_classes(self) -> dict[str, type]:
         return {self.model_type: AutoModelForSpeechSeq2Seq}
 
-    def inputs(self, processor, waveforms, *, language="en", full_context=False):
+    def inputs(self, processor, waveforms, *, language=None, full_context=False):
+        language = language or "en"
         try:
             inputs = self.request(processor, extend(waveforms), language)
         except ValueError as error:

@@ -49,21 +49,21 @@ class Transcriber:
     Args:
         model: in evaluation mode, on its device.
         processor: of the same checkpoint.
-        language: code such as "en", for models that are prompted with it.
+        language: code such as "en", for models that are prompted with each request; a Whisper is when it is loaded.
         batch_seconds: of audio per batch, padding included (30 s for each clip of a stock Whisper).
         max_new_tokens: bound on the text of one piece of audio, where the decoder itself would not stop.
         num_beams: 1 is greedy.
         num_workers: processes that decode audio ahead of the model; 0 does it in between.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, *, language: str = "en",
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, *, language: str | None = None,
                  batch_seconds: float = 240.0, max_new_tokens: int = 225, num_beams: int = 1, num_workers: int = 0):
         self.family = family_of(model)
         self.model, self.processor, self.language, self.batch_seconds = model, processor, language, batch_seconds
         self.max_new_tokens, self.num_beams, self.num_workers = max_new_tokens, num_beams, num_workers
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, language: str = "en", *,
+    def from_pretrained(cls, name_or_path: str | Path, language: str | None = None, *,
                         adapter: str | Path | Sequence[str | Path] = (), dtype: str = "auto",
                         device: str | torch.device | None = None, audio_context: str | None = None,
                         **options) -> "Transcriber":
@@ -71,6 +71,8 @@ class Transcriber:
 
         Args:
             name_or_path: folder or Hub id of any model that a family serves.
+            language: code such as "en", for models that are prompted with it; by default the one that the checkpoint was
+                saved with, else "en".
             adapter: folder or Hub id of a PEFT LoRA of this model, or several, merged into it one after the other.
             dtype: float32, float16, bfloat16 or auto: on a GPU bfloat16 where it computes in it, else float16; float32
                 elsewhere.

@@ -1,12 +1,15 @@
 """Transcripts on disk: JSON lines of exactly `utterance_id` and `orthographic_text`, written so that a kill costs a batch."""
 
+import contextlib
 import dataclasses
+import fcntl
+import hashlib
 import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from accelerate import PartialState
@@ -15,12 +18,11 @@ from hf_components.asr.recordings import Recordings
 from hf_components.asr.transcriber import Transcriber, Transcript
 from hf_components.disk import full_disk_explained
 from hf_components.errors import UserError
-from hf_components.json_lines import read_json_lines, text_field
+from hf_components.json_lines import ID, TEXT, read_by_id
 from hf_components.stages import environment, write_json
 
 logger = logging.getLogger(__name__)
 
-ID, TEXT = "utterance_id", "orthographic_text"
 BEGUN = "begun.json"  # what the transcripts in a partial folder were begun with
 NAMED = 10  # ids that a message names
 
@@ -31,13 +33,7 @@ def read_submission_format(path: str | Path) -> list[str]:
     Raises:
         UserError: it cannot be read, or a line is none, or has the id of an earlier line (file and line).
     """
-    found: dict[str, int] = {}
-    for line, row in read_json_lines(path):
-        name = text_field(row, ID, path, line)
-        if name in found:
-            raise UserError(f"{path}, line {line}: {ID} {name} is on line {found[name]} already; every id must be there once")
-        found[name] = line
-    return list(found)
+    return [name for _, name, _ in read_by_id(path)]
 
 
 def check_same_ids(expected: Sequence[str], expected_in: str, given: Iterable[str], given_in: str) -> None:
@@ -49,13 +45,29 @@ def check_same_ids(expected: Sequence[str], expected_in: str, given: Iterable[st
         raise UserError(f"{'; '.join(problems)}; both must hold the same ids")
 
 
-def read_finished(output: Path, identity: Mapping) -> dict | None:
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """A transcript in a partial folder.
+
+    Attributes:
+        recording: fingerprint of what was transcribed.
+        seconds: its share of the wall time of its batch, and of what came before that, divided by the number of processes.
+    """
+
+    transcript: Transcript
+    recording: str | None
+    seconds: float
+
+
+def read_finished(output: Path, identity: Mapping, recordings: Recordings) -> dict | None:
     """The metrics of finished transcripts of that identity without failures; None if there is anything left to do."""
     file = _summary_of(output)
     if not (file.exists() and output.exists()):
         return None
     summary = json.loads(file.read_text())
-    return summary["metrics"] if summary["identity"] == identity and not summary["metrics"]["failed"] else None
+    if summary["identity"] != identity or summary["metrics"]["failed"]:
+        return None
+    return summary["metrics"] if summary["recordings"] == _digest(_fingerprints(recordings)) else None
 
 
 def transcribe_to_file(transcriber: Transcriber, recordings: Recordings, output: Path, *, order: Sequence[str],
@@ -63,7 +75,8 @@ def transcribe_to_file(transcriber: Transcriber, recordings: Recordings, output:
     """Transcribe, and write `output` with one line per id, complete or not at all; processes share the work.
 
     Finished batches are kept in a folder beside it, from which a run that was stopped goes on. What could not be read has
-    an empty text, a warning and a line in `<output>.failures.jsonl`, and is all that another run tries again.
+    an empty text, a warning and a line in `<output>.failures.jsonl`; another run does only these again, and recordings that
+    have changed.
 
     Args:
         recordings: what to transcribe.
@@ -71,37 +84,45 @@ def transcribe_to_file(transcriber: Transcriber, recordings: Recordings, output:
         identity: settings and fingerprints of inputs; transcripts begun with another one are not gone on from.
         resume: go on from an earlier run.
     Returns:
-        counts (`kept`: of an earlier run), and of this run seconds of audio, wall seconds and real-time factor (wall
-        seconds per second of audio).
+        counts (`kept`: of an earlier run), and seconds of audio, wall seconds and real-time factor (wall seconds per second
+        of audio), those of earlier runs included.
+    Raises:
+        UserError: the output cannot be written, or another run is writing it.
     """
     state, start = PartialState(), time.perf_counter()
     partial = output.with_name(f".{output.name}.partial")
-    with full_disk_explained(output):
+    with full_disk_explained(output), _alone_in(partial) if state.is_main_process else contextlib.nullcontext():
         if state.is_main_process:
             _open_partial(partial, identity, resume)
         state.wait_for_everyone()
         earlier, runs = _read_partial(partial), len(list(partial.glob("*.jsonl")))
         state.wait_for_everyone()  # all have read before one writes
-        kept = {name for name, transcript in earlier.items() if transcript.problem is None}
+        fingerprints = _fingerprints(recordings)
+        kept = {name for name, written in earlier.items()
+                if written.transcript.problem is None and written.recording == fingerprints[name]}
         if kept:
             logger.info("%d of %d transcripts are there from an earlier run", len(kept), len(order))
         with (partial / f"{runs:06d}-{state.process_index}.jsonl").open("w") as file:
             for batch in transcriber.stream(recordings.without(kept)):
-                file.writelines(json.dumps(dataclasses.asdict(transcript)) + "\n" for transcript in batch)
+                share, start = (time.perf_counter() - start) / (len(batch) * state.num_processes), time.perf_counter()
+                written = [Written(transcript, fingerprints[transcript.id], share) for transcript in batch]
+                file.writelines(json.dumps(dataclasses.asdict(line)) + "\n" for line in written)
                 file.flush()
                 os.fsync(file.fileno())
         state.wait_for_everyone()
         found = _read_partial(partial)
-        failed = {name: found[name].problem for name in order if found[name].problem is not None}
-        audio_seconds = sum(transcript.seconds for name, transcript in found.items() if name not in kept)
-        seconds = time.perf_counter() - start
+        transcripts = {name: found[name].transcript for name in order}
+        failed = {name: transcript.problem for name, transcript in transcripts.items() if transcript.problem is not None}
+        audio_seconds = sum(transcript.seconds for transcript in transcripts.values())
+        seconds = sum(found[name].seconds for name in order)
         metrics = {"utterances": len(order), "kept": len(kept), "failed": len(failed),
                    "audio_seconds": round(audio_seconds, 1), "seconds": round(seconds, 1),
                    "real_time_factor": round(seconds / audio_seconds, 4) if audio_seconds else None}
         if state.is_main_process:
             _note_failures(output.with_suffix(".failures.jsonl"), failed)
-            _write_lines(output, [{ID: name, TEXT: found[name].text} for name in order])
-            write_json(_summary_of(output), {"identity": identity, "metrics": metrics, "environment": environment()})
+            _write_lines(output, [{ID: name, TEXT: transcript.text} for name, transcript in transcripts.items()])
+            write_json(_summary_of(output), {"identity": identity, "recordings": _digest(fingerprints), "metrics": metrics,
+                                             "environment": environment()})
             if not failed:
                 shutil.rmtree(partial)
         state.wait_for_everyone()
@@ -112,27 +133,52 @@ def _summary_of(output: Path) -> Path:
     return output.with_suffix(".summary.json")
 
 
-def _open_partial(partial: Path, identity: Mapping, resume: bool) -> None:
-    begun = json.loads((partial / BEGUN).read_text()) if (partial / BEGUN).exists() else None
-    if partial.exists() and not (resume and begun == identity):
-        if resume:
-            logger.warning("the transcripts in %s are discarded: the model, its settings or the input changed", partial)
-        shutil.rmtree(partial)
+def _fingerprints(recordings: Recordings) -> dict[str, str | None]:
+    return {name: recordings.fingerprint(index) for index, name in enumerate(recordings.ids)}
+
+
+def _digest(fingerprints: Mapping[str, str | None]) -> str:
+    return hashlib.sha256(json.dumps(fingerprints, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _alone_in(partial: Path) -> Iterator[None]:
+    """The folder, made if it is not there, for this run alone; a lock that ends with its process, however that ends."""
     try:
         partial.mkdir(parents=True, exist_ok=True)
+        folder = os.open(partial, os.O_RDONLY)
     except OSError as error:
         raise UserError(f"cannot write to {partial.parent}: {error.strerror}; choose another --output_jsonl") from error
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another run is writing to {partial}; wait for it, or choose another --output_jsonl") from error
+        yield
+    finally:
+        os.close(folder)
+
+
+def _open_partial(partial: Path, identity: Mapping, resume: bool) -> None:
+    begun = json.loads((partial / BEGUN).read_text()) if (partial / BEGUN).exists() else None
+    earlier = list(partial.iterdir())
+    if earlier and not (resume and begun == identity):
+        if resume:
+            logger.warning("the transcripts in %s are discarded: the model, its settings or the input changed", partial)
+        for file in earlier:  # not the folder, which is locked
+            file.unlink()
     write_json(partial / BEGUN, identity)
 
 
-def _read_partial(partial: Path) -> dict[str, Transcript]:
+def _read_partial(partial: Path) -> dict[str, Written]:
     """Transcripts by id; those of later runs count, and a line that a kill cut short does not."""
     found = {}
     for file in sorted(partial.glob("*.jsonl")):
         for line in file.read_text().splitlines(keepends=True):
             if line.endswith("\n"):
-                transcript = Transcript(**json.loads(line))
-                found[transcript.id] = transcript
+                values = json.loads(line)
+                written = Written(**values | {"transcript": Transcript(**values["transcript"])})
+                found[written.transcript.id] = written
     return found
 
 

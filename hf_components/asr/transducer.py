@@ -11,7 +11,7 @@ class Transducer(Family):
     name = "transducer"
     model_classes = {"parakeet_rnnt": AutoModelForRNNT, "parakeet_tdt": AutoModelForTDT}
 
-    def inputs(self, processor, waveforms, *, language="en", full_context=False):
+    def inputs(self, processor, waveforms, *, language=None, full_context=False):
         return extract(processor, waveforms)
 
     def decode(self, model, processor, inputs, *, max_new_tokens=None, num_beams=1):

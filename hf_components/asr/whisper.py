@@ -18,7 +18,7 @@ class Whisper(Family):
     model_classes = {"whisper": DynamicContextWhisper}
     has_mel_features = True
 
-    def load(self, name_or_path, fields, language="en", dtype=torch.float32):
+    def load(self, name_or_path, fields, language=None, dtype=torch.float32):
         if "num_experts" not in fields:
             return load_whisper(name_or_path, language, dtype)
         model, processor = load_moe_whisper(name_or_path, dtype)
@@ -28,7 +28,7 @@ class Whisper(Family):
     def heard_seconds(self, model, seconds):
         return self.longest_seconds if model.audio_context == "full" else max(seconds, model.min_audio_context / 100)
 
-    def inputs(self, processor, waveforms, *, language="en", full_context=False):
+    def inputs(self, processor, waveforms, *, language=None, full_context=False):
         extractor = processor.feature_extractor
         features = log_mel(extractor, waveforms, extractor.nb_max_frames if full_context else None)
         real_frames = torch.tensor([count_mel_frames(extractor, len(clip)) for clip in waveforms])

@@ -4,6 +4,7 @@
 
 Reads `data/utterance_metadata.jsonl`, `data/submission_format.jsonl` and the audio under `data/`, and writes
 `submission/submission.jsonl`: every id of the format once, in its order, with an empty text where the audio cannot be read.
+What is wrong with a row or a recording costs its own text alone, and is said on standard error.
 Both folders belong to the working directory if it holds these data, else to the folder of this file. Needs torch,
 transformers (4.57 or 5), soundfile and numpy, and no network. With a GPU the model runs in float16, else in float32.
 """
@@ -13,9 +14,10 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 
@@ -28,6 +30,8 @@ HERE = Path(__file__).resolve().parent
 METADATA, FORMAT = "utterance_metadata.jsonl", "submission_format.jsonl"
 SAMPLING_RATE = 16_000
 LONGEST, SHORTEST = 30 * SAMPLING_RATE, SAMPLING_RATE // 10  # samples of one piece; shorter ones are padded with silence
+BLOCK = 1 << 20  # frames read at once; a header that lies about the length must not decide how much is allocated
+UNKNOWN_LENGTH = (1 << 63) - 1  # libsndfile's frame count for a stream whose header has none
 QUIET = SAMPLING_RATE // 5  # samples that must be quiet together where a long recording is cut
 BATCH_SIZE = {"cuda": 64, "cpu": 8}  # pieces
 BATCHES_AHEAD = 4  # that are read while the model works
@@ -37,14 +41,13 @@ LOG_EVERY, MOST_COMPLAINTS = 30, 100  # seconds, lines: runtimes cut long logs o
 def main() -> None:
     root = find_root()
     data, start = root / "data", time.time()
-    ids = list(dict.fromkeys(row["utterance_id"] for row in read_lines(data / FORMAT)))
-    audio_path = {row["utterance_id"]: row["audio_path"] for row in read_lines(data / METADATA)}
+    ids, metadata = list(read_rows(data / FORMAT)), read_rows(data / METADATA)
     model, processor = load_model()
     loaded = time.time()
     log(f"{len(ids)} utterances in {data}; {type(model).__name__} on {model.device} in {model.dtype}, "
         f"transformers {transformers.__version__}, torch {torch.__version__}")
     complain = Complaints()
-    clips = find_clips(ids, audio_path, data, complain)
+    clips = find_clips(ids, metadata, data, complain)
     texts = dict.fromkeys(ids, "") | transcribe(model, processor, clips, complain)
     write_submission(root / "submission" / "submission.jsonl", texts)
     log("finished " + json.dumps({
@@ -60,14 +63,18 @@ def find_root() -> Path:
     sys.exit(f"error: there is no data/{METADATA} in the working directory {Path.cwd()}, nor in {HERE}")
 
 
-def read_lines(file: Path) -> Iterator[dict]:
-    with file.open(encoding="utf-8-sig") as lines:
+def read_rows(file: Path) -> dict[str, dict]:
+    """Rows by id, in the order of the file."""
+    rows = {}
+    with file.open("rb") as lines:  # bytes, so that a line in another encoding is no worse than one that is not JSON
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
-                    yield json.loads(line)
-                except json.JSONDecodeError as error:
-                    log(f"{file}, line {number}, is not JSON and left out: {error}")
+                    row = json.loads(line)
+                    rows[row["utterance_id"]] = row
+                except (ValueError, KeyError, TypeError) as error:
+                    log(f"{file}, line {number}, is no JSON with an utterance_id and left out: {error!r}")
+    return rows
 
 
 def load_model() -> tuple[transformers.PreTrainedModel, transformers.ProcessorMixin]:
@@ -79,25 +86,34 @@ def load_model() -> tuple[transformers.PreTrainedModel, transformers.ProcessorMi
     return model, transformers.AutoProcessor.from_pretrained(HERE / "model")
 
 
-def find_clips(ids: Iterable[str], audio_path: dict[str, str], data: Path, complain: "Complaints") -> list[tuple]:
+def find_clips(ids: Iterable[str], metadata: dict[str, dict], data: Path, complain: "Complaints") -> list[tuple]:
     """`(id, file, seconds)` of what seems readable, the longest first, so that memory runs out at once or not at all."""
     folders = [data, *sorted(path for path in data.glob("audio*") if path.is_dir())]
 
-    def find(utterance_id: str) -> tuple[str, Path, float] | None:
-        try:
-            given = Path(audio_path[utterance_id])
-            places = [data / given, *(folder / given.name for folder in folders)]
-            file = next(path for path in places if path.is_file())
-            return utterance_id, file, soundfile.info(file).duration
-        except KeyError:
-            complain(utterance_id, f"is not in {METADATA}")
-        except StopIteration:
-            complain(utterance_id, f"{given} is not in {', '.join(str(folder) for folder in folders)}")
-        except (OSError, soundfile.SoundFileError) as error:
-            complain(utterance_id, f"{file} cannot be read: {error}")
+    def find(utterance_id: str) -> tuple[str, Path, float]:
+        file = find_file(metadata.get(utterance_id, {}).get("audio_path"), folders)
+        header = soundfile.info(file)
+        if header.frames == UNKNOWN_LENGTH:
+            raise ValueError(f"{file} was written to a pipe and its header gives no length")
+        return utterance_id, file, header.duration
 
     with ThreadPoolExecutor() as readers:
-        return sorted(filter(None, readers.map(find, ids)), key=lambda clip: -clip[2])
+        found = readers.map(lambda utterance_id: complain.attempt(utterance_id, find, utterance_id), ids)
+        return sorted(filter(None, found), key=lambda clip: -clip[2])
+
+
+def find_file(audio_path: str | None, folders: list[Path]) -> Path:
+    """The recording under the first folder that has the whole path; else the only one of its name in these folders."""
+    if not audio_path:
+        raise ValueError(f"it has no audio_path in {METADATA}")
+    whole = [path for folder in folders if (path := folder / audio_path).is_file()]
+    if whole:
+        return whole[0]
+    names = [path for folder in folders if (path := folder / Path(audio_path).name).is_file()]
+    if len(names) != 1:  # another recording of that name would be worse than none
+        raise FileNotFoundError(f"{audio_path} is not in {', '.join(map(str, folders))}" +
+                                (f", and its name alone could be any of {', '.join(map(str, names))}" if names else ""))
+    return names[0]
 
 
 def transcribe(model, processor, clips: list[tuple], complain: "Complaints") -> dict[str, str]:
@@ -136,11 +152,11 @@ def in_batches(clips: list[tuple], size: int) -> Iterator[list[tuple]]:
 
 
 def read_ahead(batches: Iterable[list[tuple]], complain: "Complaints") -> Iterator[tuple[list, list]]:
-    """Each batch with its waveforms, a few batches before they are needed."""
+    """Each batch with its waveforms, None where there is none to be had, a few batches before they are needed."""
     with ThreadPoolExecutor() as readers:
         waiting: deque = deque()
         for batch in batches:
-            waiting.append((batch, [readers.submit(read_audio, *clip[:2], complain) for clip in batch]))
+            waiting.append((batch, [readers.submit(complain.attempt, clip[0], read_audio, clip[1]) for clip in batch]))
             if len(waiting) > BATCHES_AHEAD:
                 batch, futures = waiting.popleft()
                 yield batch, [future.result() for future in futures]
@@ -148,14 +164,16 @@ def read_ahead(batches: Iterable[list[tuple]], complain: "Complaints") -> Iterat
             yield batch, [future.result() for future in futures]
 
 
-def read_audio(utterance_id: str, file: Path, complain: "Complaints") -> np.ndarray | None:
-    """float32 waveform (samples,) at 16 kHz, None if there is none to be had."""
-    try:
-        channels, rate = soundfile.read(file, dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
-        return complain(utterance_id, f"{file} cannot be read: {error}")
+def read_audio(file: Path) -> np.ndarray:
+    """float32 waveform (samples,) at 16 kHz, at least 0.1 s."""
+    with soundfile.SoundFile(file) as audio:
+        blocks = [audio.read(BLOCK, dtype="float32", always_2d=True)]
+        while len(blocks[-1]) == BLOCK:
+            blocks.append(audio.read(BLOCK, dtype="float32", always_2d=True))
+        rate = audio.samplerate
+    channels = np.concatenate(blocks)
     if not len(channels) or not np.isfinite(channels).all():
-        return complain(utterance_id, f"{file} is empty or holds samples that are no numbers")
+        raise ValueError(f"{file} is empty or holds samples that are no numbers")
     waveform = channels.mean(axis=1)
     if rate != SAMPLING_RATE:  # band-limited interpolation by Fourier transform
         length = max(1, round(len(waveform) * SAMPLING_RATE / rate))
@@ -184,19 +202,27 @@ def decode(model, processor, pieces: list[np.ndarray]) -> list[str]:
         inputs = processor.feature_extractor(pieces, sampling_rate=SAMPLING_RATE, return_tensors="pt", **options)
         inputs = inputs.to(model.device, model.dtype)
         if is_whisper:
-            tokens = model.generate(inputs.input_features)
-        else:
-            tokens = model(**inputs).logits.argmax(-1)
-            if "attention_mask" in inputs:  # what is heard in the padding is no speech
-                real = model._get_feature_vector_attention_mask(tokens.shape[1], inputs.attention_mask).bool()
-                tokens[~real] = model.config.pad_token_id
-        return processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+            return processor.tokenizer.batch_decode(model.generate(inputs.input_features), skip_special_tokens=True)
+        tokens, blank = model(**inputs).logits.argmax(-1), model.config.pad_token_id
+        if "attention_mask" in inputs:  # what is heard in the padding is no speech
+            real = model._get_feature_vector_attention_mask(tokens.shape[1], inputs.attention_mask).bool()
+            tokens[~real] = blank
+        return [collapse(processor.tokenizer, frames, blank) for frames in tokens]
     except torch.cuda.OutOfMemoryError:
         if len(pieces) == 1:
             raise
     torch.cuda.empty_cache()
     half = len(pieces) // 2
     return decode(model, processor, pieces[:half]) + decode(model, processor, pieces[half:])
+
+
+def collapse(tokenizer, frames: torch.Tensor, blank: int) -> str:
+    """The text of a CTC model's best token of each frame (frames,): repetitions are merged first, then blanks go.
+
+    A tokenizer that skips special tokens does it the other way round and writes "helo" for "hello".
+    """
+    tokens = [token for token in frames.unique_consecutive().tolist() if token != blank]
+    return tokenizer.decode(tokens, group_tokens=False, skip_special_tokens=True)
 
 
 def write_submission(file: Path, texts: dict[str, str]) -> None:
@@ -214,6 +240,13 @@ class Complaints:
 
     def __init__(self) -> None:
         self.ids: list[str] = []
+
+    def attempt(self, utterance_id: str, function: Callable, *arguments) -> Any:
+        """What the function returns; None and a complaint if it raises anything."""
+        try:
+            return function(*arguments)
+        except Exception as error:  # files are broken in more ways than can be listed, and none may cost the other texts
+            self(utterance_id, f"{type(error).__name__}: {error}")
 
     def __call__(self, utterance_id: str, reason: str) -> None:
         self.ids.append(utterance_id)

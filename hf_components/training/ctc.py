@@ -17,6 +17,7 @@ TRAINED = ("wav2vec2", "hubert", "wavlm", "wav2vec2-conformer", "data2vec-audio"
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 FEED_FORWARD = ("intermediate_dense", "output_dense")
 SILENT_BELOW = 0.1  # frames with a token, as a share of the tokens of the transcripts
+SETTLED = 0.2  # share of training, beside warm-up, in which a model from random weights may write blanks alone
 
 
 @dataclass
@@ -66,8 +67,8 @@ class CtcTrainer(SpeechTrainer):
 
     The loss is -log p(transcript), summed over the batch in float32 and divided by the tokens of the whole accumulated
     global batch, so that every split of it has the same gradient. The log has `blank_rate`, the share of frames in which
-    blank is the likeliest; after warm-up a warning tells of a model that writes next to nothing, where CTC gets stuck when
-    the learning rate is too high or transcripts do not fit.
+    blank is the likeliest; after warm-up and a fifth of training a warning tells of a model that writes next to nothing,
+    where CTC gets stuck when the learning rate is too high or transcripts do not fit.
     """
 
     def __init__(self, *args, **kwargs):
@@ -94,8 +95,8 @@ class CtcTrainer(SpeechTrainer):
         frames, blanks, tokens = self._counts.tolist()
         if "loss" in logs and frames:
             logs["blank_rate"] = round(blanks / frames, 4)
-            warm = self.state.global_step > self.args.get_warmup_steps(self.state.max_steps)
-            if warm and not self._warned and frames - blanks < SILENT_BELOW * tokens:
+            settled = max(self.args.get_warmup_steps(self.state.max_steps), SETTLED * self.state.max_steps)
+            if self.state.global_step > settled and not self._warned and frames - blanks < SILENT_BELOW * tokens:
                 self._warned = True
                 logger.warning("at step %d the model writes next to nothing: %.1f %% of its frames are blank, and %d frames "
                                "have a token where the transcripts have %d. If this goes on, lower learning_rate, lengthen "

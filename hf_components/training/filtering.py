@@ -10,7 +10,8 @@ from pathlib import Path
 import datasets
 
 from hf_components.errors import UserError
-from hf_components.evaluation import ID, TEXT, read_transcripts
+from hf_components.evaluation import read_transcripts
+from hf_components.json_lines import ID, TEXT
 from hf_components.scoring import utterance_errors
 
 logger = logging.getLogger(__name__)

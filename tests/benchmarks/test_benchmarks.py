@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import corpus_scale, embedding_extraction, generation, soft_routing, training_throughput
+from benchmarks import corpus_scale, embedding_extraction, generation, lora_and_full, soft_routing, training_throughput
 
 pytestmark = pytest.mark.integration
 
@@ -42,3 +42,12 @@ def test_corpus_scale(tmp_path, capsys):
     found = corpus_scale.main(["--rows", "20", "--seconds", "0.3", "--num_proc", "1", "--folder", str(tmp_path)])
     assert found[1]["rows"] == 20 and found[1]["main_mib"] >= found[1]["modules_mib"] > 0
     assert "20        " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_lora_and_full(capsys):
+    found = lora_and_full.main(["--size", "tiny", "--batch_size", "1", "--seconds", "1", "--repeats", "1"])
+    full, lora, more = (found[name] for name in lora_and_full.METHODS)
+    assert lora["flops"] < more["flops"] < full["flops"]
+    assert lora["saved_bytes"] < more["saved_bytes"] < full["saved_bytes"] and lora["trained"] < more["trained"]
+    assert all(row["peak_megabytes"] > 0 for row in found.values()) and "peak memory" in capsys.readouterr().out

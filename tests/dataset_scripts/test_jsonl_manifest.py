@@ -79,12 +79,13 @@ def test_every_bad_line_is_listed_with_its_number_and_the_others_stay(build, roo
         ("[" * 100_000, "not JSON"),
         ({"utterance_id": "x", "audio_path": "audio/x.flac"}, "missing field"),
         (manifest_row("x", " "), "missing field"),
-        (manifest_row("x", 7), "wrong type"),
+        (manifest_row("x", True), "wrong type"),
         (manifest_row("x", "C_0", age=5), "wrong type"),
         (manifest_row("x", "C_0", orthographic_text=["a"]), "wrong type"),
         (manifest_row("x", "C_0", audio_duration_sec="2.0"), "wrong type"),
         (manifest_row("x", "C_0", audio_duration_sec=True), "wrong type"),
         (manifest_row("x", "C_0", audio_duration_sec=float("nan")), "wrong type"),
+        (manifest_row("x", "C_0", audio_duration_sec=10**400), "wrong type"),
         (manifest_row("U_0", "C_0"), "duplicate id"),
         (manifest_row("U_0", "C_1"), "duplicate id"),
         (manifest_row("a", "C_0", md5_hash="0" * 32), "checksum mismatch"),
@@ -285,3 +286,44 @@ def test_wrong_options(build, root, tmp_path):
             ({"samples": []}, "data_dir must be a folder, got None")):
         with pytest.raises(UserError, match=message):
             build(**options)
+
+
+def test_recordings_of_one_name_in_several_folders_are_told_apart_by_their_paths(build, tmp_path, caplog):
+    folder = tmp_path / "same_names"
+    for number in range(2):
+        (folder / f"c{number}").mkdir(parents=True)
+        soundfile.write(folder / f"c{number}" / "000.wav", noise(0.3, seed=number), 16_000)
+    listed = [manifest_row(f"U_{number}", f"C_{number}", audio_path=f"c{number}/000.wav") for number in range(2)]
+    manifest = write_manifest(folder / "train.jsonl", listed)
+    corpus, rejected = build(manifest=str(manifest), val_ratio=0)
+    sources = {row["id"]: row["source_file"] for row in corpus["train"]}
+    assert sources == {"U_0": "c0/000.wav", "U_1": "c1/000.wav"} and not rejected and "alike" not in caplog.text
+
+    (folder / "c0" / "000.wav").unlink()
+    corpus, rejected = build(manifest=str(manifest), val_ratio=0)
+    assert kept(corpus) == {"U_1"} and rejected[0]["reason"] == "missing file"
+    assert "c1/000.wav may be another recording, since several paths of the manifest end in 000.wav" in rejected[0]["detail"]
+
+    listed[0]["md5_hash"] = f" {hashlib.md5((folder / 'c1' / '000.wav').read_bytes()).hexdigest()}\n"
+    corpus, rejected = build(manifest=str(write_manifest(manifest, listed)), val_ratio=0)
+    assert kept(corpus) == {"U_0", "U_1"} and not rejected
+
+
+def test_the_transcript_is_kept_as_it_is_given(build, root):
+    given = " (the doggie) runs {laugh: home} [noise]\n"
+    write_manifest(root / "train.jsonl", [row | {"orthographic_text": given} for row in rows(root)])
+    corpus, _ = build()
+    assert set(corpus["train"]["text"]) == {given.strip()} and set(corpus["train"]["raw_text"]) == {given}
+
+
+def test_white_space_around_ids_and_ids_that_are_integers(build, root):
+    odd = [row | {"utterance_id": f" {row['utterance_id']} ", "child_id": f"{row['child_id']} " if number % 2 else
+                  row["child_id"], "session_id": number} for number, row in enumerate(rows(root))]
+    odd[0] |= {"utterance_id": 7, "md5_hash": " "}
+    expected = {name for name in kept(build()[0]) if name != "U_0"} | {"7"}
+    write_manifest(root / "train.jsonl", odd)
+    corpus, rejected = build()
+    assert not rejected and kept(corpus) == expected
+    assert "17" in {row["session_id"] for part in corpus.values() for row in part}
+    assert not set(corpus["train"]["speaker_id"]) & set(corpus["dev"]["speaker_id"])
+    assert {name for part in corpus.values() for name in part["speaker_id"]} == {f"C_{n}" for n in range(6)}

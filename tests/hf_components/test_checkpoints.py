@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
-from tiny_speech import save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper
+from peft import LoraConfig, get_peft_model
+from tiny_speech import save_multilingual_whisper, save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper
 
-from hf_components.checkpoints import load_moe_whisper, load_processor, load_whisper, save_processor
+from hf_components.asr.transcriber import Transcriber
+from hf_components.checkpoints import load_moe_whisper, load_processor, load_whisper, merge_adapter, save_processor
 from hf_components.errors import UserError
 from hf_components.whisper import DynamicContextWhisper
 
@@ -26,6 +28,45 @@ def test_a_mixture_loads(tmp_path):
     save_processor(tiny_processor(), tmp_path)
     model, _ = load_moe_whisper(str(tmp_path))
     assert model.config.routing == "soft" and len(model.routed_layers()) > 0
+
+
+def test_a_mixture_is_no_plain_whisper(tmp_path):
+    tiny_moe().save_pretrained(tmp_path)
+    save_processor(tiny_processor(), tmp_path)
+    with pytest.raises(UserError, match="mixes experts, where a plain Whisper is needed; recipes/merge_moe_whisper.py makes"):
+        load_whisper(str(tmp_path))
+
+
+@pytest.mark.parametrize("saved", ["de", "german", "<|de|>"])
+def test_the_language_is_the_checkpoints_unless_another_is_given(tmp_path, caplog, saved):
+    folder = str(save_multilingual_whisper(tmp_path, saved))
+    for model, processor in (load_whisper(folder), load_whisper(folder, "de")):
+        assert (model.generation_config.language, processor.tokenizer.language) == ("de", "de")
+    assert Transcriber.from_pretrained(folder).model.generation_config.language == "de"
+    model, processor = load_whisper(folder, "en")
+    assert (model.generation_config.language, processor.tokenizer.language) == ("en", "en")
+    assert not caplog.records
+    with pytest.raises(UserError, match="--language must be a code that .* knows, such as en; got 'fr'"):
+        load_whisper(folder, "fr")
+
+
+def test_a_language_that_is_not_known_is_told(tmp_path, caplog):
+    assert load_whisper(str(save_multilingual_whisper(tmp_path / "many")))[0].generation_config.language == "en"
+    assert "does not say which it writes; en is taken, choose with --language" in caplog.text
+    caplog.clear()
+    folder = str(save_tiny_whisper(tmp_path / "english"))
+    load_whisper(folder), load_whisper(folder, "en")
+    assert not caplog.records
+    load_whisper(folder, "de")
+    assert "knows English alone, so --language de changes nothing" in caplog.text
+
+
+def test_half_an_adapter_is_named(tmp_path):
+    get_peft_model(tiny_whisper(), LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path)
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="is not an adapter of"):
+        merge_adapter(tiny_whisper(), str(tmp_path))
 
 
 def test_mistakes_are_named(tmp_path):

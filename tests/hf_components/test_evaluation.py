@@ -121,6 +121,8 @@ def test_references_of_a_manifest(tmp_path, caplog):
         references_of_manifest(lines(tmp_path / "b.jsonl", rows[2]))
     with pytest.raises(UserError, match="line 2: utterance_id u1 is on line 1 already"):
         references_of_manifest(lines(tmp_path / "c.jsonl", rows[0], rows[0]))
+    with pytest.raises(UserError, match="line 1: age_bucket must be a string, got 5"):
+        references_of_manifest(lines(tmp_path / "d.jsonl", rows[0] | {"age_bucket": 5}))
 
 
 def test_names_are_as_short_as_tells_them_apart():

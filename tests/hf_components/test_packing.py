@@ -10,8 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load
-from tiny_speech import rows, save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper
-from transformers import GenerationConfig
+from tiny_speech import rows, save_multilingual_whisper, save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper
 
 from hf_components.checkpoints import save_processor
 from hf_components.errors import UserError
@@ -38,12 +37,7 @@ def whisper(tmp_path_factory):
 @pytest.fixture(scope="module")
 def multilingual(tmp_path_factory):
     """A Whisper that is told its language and its task."""
-    folder, ids = save_tiny_whisper(tmp_path_factory.mktemp("multilingual")), tiny_processor().tokenizer.get_vocab()
-    generation = GenerationConfig.from_pretrained(folder)
-    generation.is_multilingual, generation.lang_to_id = True, {"<|en|>": ids["<|en|>"]}
-    generation.task_to_id = {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
-    generation.save_pretrained(folder)
-    return str(folder)
+    return str(save_multilingual_whisper(tmp_path_factory.mktemp("multilingual")))
 
 
 def content(file, name: str) -> bytes:
@@ -72,6 +66,13 @@ def test_an_adapter_is_merged(whisper, tmp_path):
     expected = PeftModel.from_pretrained(tiny_whisper(), tmp_path / "adapter").merge_and_unload().state_dict()
     packed = load(content(tmp_path / "a.zip", "model/model.safetensors"))
     assert all(torch.equal(value, expected[name]) for name, value in packed.items())
+
+
+@pytest.mark.unit
+def test_the_language_of_the_checkpoint_is_packed(tmp_path):
+    write_package(tmp_path / "a.zip", load_packable(str(save_multilingual_whisper(tmp_path / "base", "de")), None, None, 7),
+                  torch.float32)
+    assert json.loads(content(tmp_path / "a.zip", "model/generation_config.json"))["language"] == "de"
 
 
 @pytest.mark.unit

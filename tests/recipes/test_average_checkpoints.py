@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from peft import PeftModel
 from safetensors.torch import load_file
-from tiny_speech import save_tiny_whisper, speaker_folder, tiny_whisper
+from tiny_speech import save_multilingual_whisper, save_tiny_whisper, speaker_folder, tiny_whisper
 from transformers import WhisperForConditionalGeneration
 
+from hf_components.checkpoints import load_whisper
 from hf_components.errors import UserError
 from recipes import average_checkpoints, finetune_whisper, prepare_corpus
 
@@ -74,6 +76,23 @@ def test_checkpoints_of_a_lora_are_averaged_as_merged_models(run, tmp_path):
     for name, value in weights(tmp_path / "out" / "model").items():
         torch.testing.assert_close(value, expected.get(name, base[name]), msg=name)
         torch.testing.assert_close(value, merged[name], msg=name)
+
+
+def test_the_audio_context_and_the_language_of_a_lora_run_are_kept(run, tmp_path):
+    finetune_whisper.main(words(corpus=run / "corpus", base_model=save_multilingual_whisper(tmp_path / "base"), language="de",
+                                output_dir=tmp_path / "lora", **FINETUNING))
+    soup(run, tmp_path / "out", tmp_path / "lora")
+    (trained, _), (found, _) = (load_whisper(str(tmp_path / name / "model")) for name in ("lora", "out"))
+    assert found.audio_context == trained.audio_context == "dynamic"
+    assert found.min_audio_context == trained.min_audio_context > 0
+    assert found.generation_config.language == trained.generation_config.language == "de"
+
+
+@pytest.mark.parametrize("name", ["finetune_whisper", "train_moe_whisper"])
+def test_trainings_keep_enough_checkpoints_for_a_soup(name):
+    for file in (QUICK.parents[1] / name).glob("*.yaml"):
+        settings = yaml.safe_load(file.read_text())
+        assert settings.get("training", settings)["save_total_limit"] == 4, file
 
 
 def test_adapters_are_averaged_on_the_model_that_is_given(run, tmp_path):

@@ -115,3 +115,25 @@ def test_mistakes_are_named_and_leave_no_result(run, tmp_path, words, message):
     with pytest.raises(UserError, match=message):
         evaluate_asr.main(command(tmp_path / "out", *words, corpus=run / "corpus"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("flag", "message"), [
+    ("--num_bootstrap=-1", "num_bootstrap must be at least 0, got -1"), ("--worst=-1", "worst must be at least 0"),
+    ("--max_new_tokens=0", "max_new_tokens must be at least 1"), ("--batch_seconds=nan", "batch_seconds must be positive")])
+def test_figures_out_of_range_are_told(run, tmp_path, flag, message):
+    with pytest.raises(UserError, match=message):
+        evaluate_asr.main(command(tmp_path / "out", *predictions(run, "base"), flag, corpus=run / "corpus"))
+
+
+def test_a_manifest_and_the_corpus_made_of_it_judge_alike(run, tmp_path):
+    rows = [json.loads(line) | {"orthographic_text": "(the doggie) runs {laugh: home}"}
+            for line in (run / "manifest.jsonl").read_text().splitlines()]
+    manifest, judged = run / "marked.jsonl", tmp_path / "judged.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judged.write_text("".join(json.dumps({"utterance_id": row["utterance_id"], "orthographic_text": "runs laugh home"}) + "\n"
+                              for row in rows))
+    prepare_corpus.main(["--builder=jsonl_manifest", f"--manifest={manifest}", f"--output_dir={tmp_path / 'corpus'}",
+                         "--val_ratio=0", "--num_proc=1"])
+    by_corpus = evaluate_asr.main(command(tmp_path / "a", "--predictions", judged, corpus=tmp_path / "corpus", split="train"))
+    by_manifest = evaluate_asr.main(command(tmp_path / "b", "--predictions", judged, val_manifest=manifest))
+    assert by_corpus["systems"]["judged"]["wer"] == by_manifest["systems"]["judged"]["wer"]

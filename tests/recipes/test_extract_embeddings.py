@@ -83,7 +83,7 @@ def test_a_stopped_extraction_goes_on_to_the_same_bytes(run, tmp_path, monkeypat
 def test_large_models_have_short_names(run, tmp_path, monkeypatch, name, hub_id, capsys):
     asked = []
     monkeypatch.setattr(extract_embeddings, "load_whisper",
-                        lambda model: asked.append(model) or load_whisper(str(run / "whisper")))
+                        lambda model, _: asked.append(model) or load_whisper(str(run / "whisper")))
     extract_embeddings.main(command(run, tmp_path / "embeddings", f"--whisper_model={name}"))
     assert asked == [hub_id] and f"by {hub_id} after layer 1" in capsys.readouterr().out
     monkeypatch.setattr(extract_embeddings, "load_whisper", None)  # the long name is the same model

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,19 @@ def test_mistakes_are_named_and_an_earlier_zip_stays(model, tmp_path, flags, mes
         pack_submission.main(command(tmp_path / "a.zip", "--no_verify", f"--model_path={model}",
                                      *(f"--{name}={value}" for name, value in flags.items())))
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.zip", "earlier")]
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_zip(model, tmp_path):
+    command_line = [str(Path(sys.executable).parent / "accelerate"), "launch", "--quiet", "--config_file",
+                    str(ROOT / "accelerate_configs" / "multi_cpu.yaml"), str(ROOT / "tests" / "pack_in_processes.py"),
+                    str(tmp_path), *command(tmp_path / "a.zip", model_path=model, max_new_tokens=6, clips=3)]
+    subprocess.run(command_line, check=True, cwd=ROOT, timeout=300)
+    first, second = (json.loads((tmp_path / f"{process}.json").read_text()) for process in range(2))
+    assert first["result"] == second["result"] and first["result"]["verified"]["utterances"] == 3
+    assert (first["written"], second["written"]) == (1, 0)
+    assert zipfile.ZipFile(tmp_path / "a.zip").testzip() is None
+    assert {path.suffix for path in tmp_path.iterdir()} == {".zip", ".json"}
 
 
 @pytest.mark.slow

@@ -296,7 +296,7 @@ def test_load_corpus_decodes_and_names_what_is_wrong(root, tmp_path):
     (["--sampel=random"], "did you mean --sampling"), (["--max_samples=-1"], "max_samples"),
     (["--num_proc=0"], "num_proc"), (["--shard_megabytes=0"], "shard_megabytes"),
     (["--val_ratio=0.2"], "--val_ratio is no option of the builder speaker_json"),
-    (["--builder=jsonl_manifest", "--fields", "child_id"], "fields must be pairs"),
+    (["--builder=jsonl_manifest", "--fields", "child_id"], "fields takes pairs"),
     (["--builder=jsonl_manifest"], r"has no \*\.jsonl file; say which file is the manifest"),
 ])
 def test_wrong_flags(root, tmp_path, flags, message):
@@ -329,3 +329,23 @@ def test_real_corpus(corpora, tmp_path):
     assert {row["group"] for row in metrics["groups"] if row["split"] == "train"} == {
         "L2 adult", "L2 child", "Narrowband digits", "Studio prompts"}
     shutil.rmtree(tmp_path / "out")
+
+
+@pytest.mark.parametrize("builder", ["speaker_json", "jsonl_manifest"])
+def test_what_else_lies_below_the_data_repeats_nothing_but_other_audio_does(tmp_path, builder):
+    root = (small_corpus if builder == "speaker_json" else children_corpus)(tmp_path / "corpus")
+    words = (root, root / "runs" / "out", "--resume", f"--builder={builder}")
+    prepare(*words)
+    (root / "runs" / "out" / "witness").touch()
+    (root / "runs" / "train.log").touch()
+    prepare(*words)
+    assert (root / "runs" / "out" / "witness").exists()
+    audio = next(path for path in sorted(root.rglob("*")) if path.suffix in (".wav", ".flac"))
+    shutil.copy(next(path for path in sorted(root.rglob(f"*{audio.suffix}")) if path != audio), audio)
+    prepare(*words)
+    assert not (root / "runs" / "out" / "witness").exists()
+
+
+def test_markup_is_of_one_builder(tmp_path):
+    with pytest.raises(UserError, match="--disfluencies is no option of the builder jsonl_manifest"):
+        prepare(children_corpus(tmp_path / "corpus"), tmp_path / "out", "--builder=jsonl_manifest", "--disfluencies=drop")

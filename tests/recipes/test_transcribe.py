@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from tiny_speech import rows, save_tiny_whisper, tone
 
+from hf_components.asr import transcripts
 from hf_components.asr.transcriber import Transcriber
 from hf_components.errors import UserError
 from recipes import transcribe
@@ -100,7 +101,8 @@ def test_ids_that_differ_are_told(model, data):
 @pytest.mark.parametrize(("line", "message"), [
     ('{"utterance_id": "u9", "audio_pa', "line 7: not JSON"),
     ('{"utterance_id": "u9"}', "line 7: audio_path must be a string"),
-    ('{"utterance_id": "u2", "audio_path": "a.wav"}', "line 7: u2 is on line 3 already"),
+    ('{"utterance_id": "u2", "audio_path": "a.wav"}', "line 7: utterance_id u2 is on line 3 already"),
+    ('{"utterance_id": " ", "audio_path": "a.wav"}', "line 7: utterance_id must be a string"),
 ])
 def test_a_line_that_is_wrong_is_named(model, data, line, message):
     with (data / "metadata.jsonl").open("a") as file:
@@ -189,7 +191,8 @@ def test_two_processes_share_the_work(model, data):
     assert read_lines(data / "out" / "predictions.jsonl") == alone
     parts = sorted((data / "out" / ".predictions.jsonl.partial").glob("*.jsonl"))
     assert [part.name for part in parts] == ["000000-0.jsonl", "000000-1.jsonl"]
-    assert sorted(line["id"] for part in parts for line in read_lines(part)) == IDS and all(map(read_lines, parts))
+    assert all(map(read_lines, parts))
+    assert sorted(line["transcript"]["id"] for part in parts for line in read_lines(part)) == IDS
 
 
 def test_a_split_of_a_corpus(model, data):
@@ -216,5 +219,68 @@ def test_arguments_that_contradict_are_told(model, data):
         run(model, data, "--corpus", "data/prepared")
     with pytest.raises(UserError, match="there is no checkpoint at ./none"):
         run(model, data, "--model_path", "./none")
-    with pytest.raises(UserError, match="fields must be pairs"):
+    with pytest.raises(UserError, match="fields takes pairs"):
         run(model, data, "--fields", "key")
+
+
+def without_checksums(data: Path) -> None:
+    write_lines(data / "metadata.jsonl", [{key: value for key, value in line.items() if key != "md5_hash"}
+                                          for line in read_lines(data / "metadata.jsonl")])
+
+
+def test_a_recording_that_was_replaced_is_transcribed_anew(model, data, monkeypatch):
+    without_checksums(data)
+    (data / "audio_0" / "audio" / "u2.flac").write_bytes(b"other")
+    _, first = run(model, data)
+    soundfile.write(data / "audio_0" / "audio" / "u0.flac", tone(2, 9, 0.4), 16_000)
+    sizes = counting(monkeypatch)
+    metrics, second = run(model, data)
+    assert (sum(sizes), metrics["kept"]) == (1, 4) and second[1:] == first[1:]
+    soundfile.write(data / "audio_0" / "audio" / "u2.flac", tone(2, 2, 0.6), 16_000)
+    assert run(model, data)[0]["failed"] == 0
+    soundfile.write(data / "audio_0" / "audio" / "u0.flac", tone(0, 0, 0.4), 16_000)  # of a finished run
+    sizes.clear()
+    assert run(model, data)[1][0] == first[0] and sum(sizes) == 6
+
+
+def test_figures_are_of_all_runs_that_made_the_transcripts(model, data, monkeypatch):
+    write = transcripts.write_json
+
+    def stop_before_the_summary(path, value):
+        if path.name == "predictions.summary.json":
+            raise KeyboardInterrupt
+        write(path, value)
+
+    monkeypatch.setattr(transcripts, "write_json", stop_before_the_summary)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, data)
+    monkeypatch.setattr(transcripts, "write_json", write)
+    metrics, _ = run(model, data)
+    assert (metrics["kept"], metrics["audio_seconds"]) == (6, 3.9) and metrics["real_time_factor"] > 0
+    (data / "audio_0" / "audio" / "u2.flac").write_bytes(b"other")
+    run(model, data)
+    assert run(model, data)[0]["real_time_factor"] > 0  # nothing but a failure left to try
+
+
+def test_two_runs_do_not_write_one_output(model, data):
+    with transcripts._alone_in(data / "out" / ".predictions.jsonl.partial"), \
+            pytest.raises(UserError, match="another run is writing to .*predictions.jsonl.partial"):
+        run(model, data)
+    assert run(model, data)[0]["failed"] == 0
+
+
+@pytest.mark.parametrize(("flag", "message"), [
+    ("--batch_seconds=inf", "batch_seconds must be positive and finite, got inf"), ("--batch_seconds=nan", "batch_seconds"),
+    ("--num_beams=0", "num_beams must be at least 1, got 0"), ("--num_workers=-1", "num_workers must be at least 0"),
+    ("--max_new_tokens=0", "max_new_tokens must be at least 1"), ("--output_jsonl={data}", "output_jsonl must name a file")])
+def test_arguments_out_of_range_are_told_before_the_work(model, data, flag, message):
+    with pytest.raises(UserError, match=message):
+        run(model, data, flag.format(data=data))
+
+
+def test_a_length_that_cannot_be_is_measured(model, data):
+    lines = read_lines(data / "metadata.jsonl")
+    for line, seconds in zip(lines, (10**400, float("nan"), float("inf"), 1e9, -1, True), strict=True):
+        line["audio_duration_sec"] = seconds
+    write_lines(data / "metadata.jsonl", lines)
+    assert run(model, data)[0]["audio_seconds"] == 3.9

@@ -92,10 +92,69 @@ def test_every_id_once_in_the_order_of_the_format_and_empty_where_nothing_can_be
     assert list(texts) == [row["utterance_id"] for row in written(unpacked)] == order[:-1]
     assert [name for name, text in texts.items() if not text] == ["u7", "u6", "stranger", "u5", "u4"]
     log = capsys.readouterr().err
-    for message in ("u7 gets an empty text: .*holds samples that are no numbers", "stranger .* is not in utterance_metadata",
-                    "u5 .* cannot be read", "u4 .*4.flac is not in .*audio", "line 9, is not JSON and left out",
+    for message in ("u7 gets an empty text: .*holds samples that are no numbers",
+                    "stranger .* has no audio_path in utterance_metadata", "u5 .*Error opening .*5.flac",
+                    "u4 .*4.flac is not in .*audio", "line 9, is no JSON with an utterance_id and left out",
                     '"unreadable": 5'):
         assert re.search(message, log), message
+
+
+def test_a_broken_row_or_recording_costs_its_own_text(unpacked, transcriber, capsys):
+    expected = [transcript.text for transcript in transcriber.transcribe_corpus(rows(9))]
+    data = unpacked / "data"
+    flac = bytearray((data / "audio" / "1.flac").read_bytes())
+    flac[21] &= 0xF0  # the length in the header, 36 bits: 0 is unknown
+    flac[22:26] = bytes(4)
+    (data / "audio" / "1.flac").write_bytes(flac)
+    metadata = [json.loads(line) for line in (data / submission.METADATA).open()]
+    metadata[2]["audio_path"] = None
+    del metadata[3]["audio_path"]
+    metadata[4]["audio_path"] = 4
+    metadata[5]["audio_path"] = "a\0b"
+    lines = [json.dumps(row).encode() for row in metadata]
+    lines += [b"[]", b"7", b'{"audio_path": "audio/6.flac"}', b'{"utterance_id": []}', b'{"utterance_id": "caf\xe9"}']
+    (data / submission.METADATA).write_bytes(b"\n".join(lines))
+    submission.main()
+    texts = ["" if i in range(1, 6) else text for i, text in enumerate(expected)]
+    assert [row["orthographic_text"] for row in written(unpacked)] == texts
+    log = capsys.readouterr().err
+    for message in ("u1 .*its header gives no length", "u2 .* has no audio_path", "u3 .* has no audio_path", "u4 .*TypeError",
+                    "u5 gets an empty text", "line 10, .*left out", "line 14, .*left out", '"unreadable": 5'):
+        assert re.search(message, log), message
+
+
+def test_a_recording_that_breaks_off_while_it_is_read_costs_its_own_text(unpacked, monkeypatch, capsys):
+    read = submission.read_audio
+
+    def fail(file):
+        if file.name == "3.flac":
+            raise MemoryError
+        return read(file)
+
+    monkeypatch.setattr(submission, "read_audio", fail)
+    submission.main()
+    assert [row["utterance_id"] for row in written(unpacked) if not row["orthographic_text"]] == ["u3"]
+    assert "u3 gets an empty text: MemoryError" in capsys.readouterr().err
+
+
+def test_a_recording_is_found_by_its_whole_path_before_its_name(tmp_path):
+    folders = [tmp_path, tmp_path / "audio_0", tmp_path / "audio_1"]
+    for path in ("a.flac", "audio_0/b.flac", "audio_1/b.flac", "audio_1/x/a.flac", "audio_1/c.flac"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    assert submission.find_file("x/a.flac", folders) == tmp_path / "audio_1" / "x" / "a.flac"
+    assert submission.find_file("b.flac", folders) == tmp_path / "audio_0" / "b.flac"
+    assert submission.find_file("elsewhere/c.flac", folders) == tmp_path / "audio_1" / "c.flac"
+    with pytest.raises(FileNotFoundError, match="elsewhere/b.flac is not in .*could be any of .*audio_0/b.flac, .*audio_1/b"):
+        submission.find_file("elsewhere/b.flac", folders)
+
+
+def test_repetitions_are_merged_before_blanks_go(tmp_path):
+    letters = ["<pad>", "|", "<unk>", *"HELO"]
+    (tmp_path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(letters)}))
+    tokenizer = Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"))
+    frames = ["<pad>", *"HHEEL", "<pad>", *"LLO", "|", "|", *"HO", "<pad>", "<pad>", "O", "<pad>"]
+    assert submission.collapse(tokenizer, torch.tensor([letters.index(frame) for frame in frames]), 0) == "HELLO HOO"
 
 
 def test_data_beside_main_are_used_if_the_working_directory_has_none(unpacked, tmp_path_factory, monkeypatch):
@@ -130,14 +189,14 @@ def test_audio_of_any_rate_is_as_the_library_decodes_it(tmp_path, rate, channels
     time = np.arange(rate) / rate
     wave = 0.5 * np.sin(2 * np.pi * 440 * time) * np.hanning(rate)
     soundfile.write(tmp_path / "a.wav", np.stack([wave] * channels, axis=1), rate)
-    found = submission.read_audio("a", tmp_path / "a.wav", submission.Complaints())
+    found = submission.read_audio(tmp_path / "a.wav")
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, decode(tmp_path / "a.wav"), atol=2e-3)
 
 
 def test_a_very_short_clip_is_extended(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.ones(3) / 2, 16_000)
-    assert len(submission.read_audio("a", tmp_path / "a.wav", submission.Complaints())) == submission.SHORTEST
+    assert len(submission.read_audio(tmp_path / "a.wav")) == submission.SHORTEST
 
 
 def test_a_batch_too_large_for_the_gpu_is_divided(monkeypatch):
