@@ -22,7 +22,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup recipe-moe recipe-children test test-slow lint format clean
+.PHONY: help setup recipe-moe recipe-children recipe-wav2vec2 test test-slow lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "  %-24s %s\n", $$1, $$2}' Makefile
@@ -62,6 +62,12 @@ data/demo_speakers: | $(INSTALLED) ## Speak the demo corpus with eSpeak NG
 data/demo_children: | $(INSTALLED) ## Speak a demo corpus of children's voices
 	$(LAUNCH) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/children.yaml --output_dir $@
 
+models/wav2vec2-demo: | $(INSTALLED) ## Train the small demo recogniser from scratch, in minutes
+	$(LAUNCH) recipes/train_demo_recogniser.py --config recipes/configs/train_demo_recogniser/default.yaml --output_dir $@
+
+data/demo_recordings: | $(INSTALLED) ## Speak clean and noisy demo recordings
+	$(LAUNCH) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/clean_noisy.yaml --output_dir $@
+
 recipe-moe: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA),,data/demo_speakers) ## Whisper with a router and LoRA experts, and its benchmark
 	$(LAUNCH) recipes/run_moe_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_moe_pipeline/quick.yaml)" \
 		--data "$(or $(DATA),data/demo_speakers)" --model "$(or $(MODEL),models/whisper-tiny.en)" --output_dir "$(or $(OUTPUT),runs/moe)" $(ARGS)
@@ -70,6 +76,10 @@ recipe-children: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA
 	$(LAUNCH) recipes/run_children_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_children_pipeline/quick.yaml)" \
 		--data "$(or $(DATA),data/demo_children)" --model "$(or $(MODEL),models/whisper-tiny.en)" --output_dir "$(or $(OUTPUT),runs/children)" \
 		$(if $(DATA),,--test_manifest data/demo_children/test/utterance_metadata.jsonl --submission_format data/demo_children/test/submission_format.jsonl) $(ARGS)
+
+recipe-wav2vec2: $(INSTALLED) $(if $(MODEL),,models/wav2vec2-demo) $(if $(CONFIG),,models/smollm2) $(if $(DATA),,data/demo_recordings) ## wav2vec2 trained by LoRA where corrected transcripts say that it erred
+	$(LAUNCH) recipes/run_wav2vec2_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_wav2vec2_pipeline/quick.yaml)" \
+		--data "$(or $(DATA),data/demo_recordings)" --model "$(or $(MODEL),models/wav2vec2-demo)" --output_dir "$(or $(OUTPUT),runs/wav2vec2)" $(ARGS)
 
 test: $(INSTALLED) ## Run the tests that take seconds each; offline
 	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" $(ARGS)
@@ -84,5 +94,5 @@ format: $(INSTALLED) ## Mend what ruff can mend by itself
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove caches, the embedded model and the demo corpora; keep the environment and runs
-	rm -rf build dist .pytest_cache .ruff_cache models/whisper-tiny.en models/smollm2 data/demo_speakers data/demo_children
+	rm -rf build dist .pytest_cache .ruff_cache models/whisper-tiny.en models/smollm2 models/wav2vec2-demo data/demo_speakers data/demo_children data/demo_recordings
 	find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -r {} +

@@ -1,0 +1,149 @@
+"""Fine-tune a wav2vec2 on recordings without transcripts: by LoRA, where it erred, on its own text corrected by an LLM.
+
+accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+    recipes/finetune_wav2vec2_lora.py --config recipes/configs/finetune_wav2vec2_lora/default.yaml \\
+    --audio_dir data/finetuning_audio --output_dir models/finetuned_wav2vec2
+
+`audio_dir` holds `clean/` and `noisy/`, or files that are split in half by name. Finished phases are kept in
+<output_dir>_work, from which the same command goes on after a stop.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import datasets
+from accelerate import PartialState
+from transformers import PreTrainedModel, ProcessorMixin, set_seed
+
+from dataset_scripts.audio_folder import AudioFolder, AudioFolderConfig
+from dataset_scripts.prepared import write_corpus
+from hf_components.arguments import parse_arguments
+from hf_components.asr.families import family_of, load_asr
+from hf_components.asr.transcriber import Transcriber
+from hf_components.checkpoints import base_model_id
+from hf_components.corpus import load_corpus
+from hf_components.correction.arguments import CorrectionArguments
+from hf_components.gold import GoldArguments, choose_for_training, find_gold, make_samples, training_rows
+from hf_components.improvement import describe, examples, improve, measure, summary
+from hf_components.logs import run_recipe
+from hf_components.stages import environment, run_stage
+from hf_components.training.arguments import warn_of_learning_rate
+from hf_components.training.ctc import CtcLoraArguments, CtcTrainer, prepare_ctc
+from hf_components.training.ctc_rows import keep_learnable
+from hf_components.training.lora import add_lora, save_lora
+from hf_components.training.report import save_history
+from hf_components.training.time_estimate import TimeEstimate
+from hf_components.wav2vec2_release import ADAPTER, LOGS, MODEL, RESULTS, publish_finetuned
+from hf_components.wav2vec2_run import Wav2Vec2Arguments, Wav2Vec2TrainingArguments, transcribe_rows
+
+ARGUMENTS = (Wav2Vec2Arguments, GoldArguments, CorrectionArguments, CtcLoraArguments, Wav2Vec2TrainingArguments)
+
+
+def main(argv: list[str] | None = None) -> dict:
+    args, gold, llm, lora_args, training_args = parsed = parse_arguments(ARGUMENTS, argv, __doc__)
+    warn_of_learning_rate(training_args, "lora" if args.use_lora else "full")
+    source = AudioFolderConfig(data_dir=args.audio_dir, truth=args.truth, require_text=gold.gold == "manifest")
+    output_dir = Path(training_args.output_dir)
+    work = output_dir.with_name(f"{output_dir.name}_work")
+    result = run_stage(output_dir, lambda folder: produce(*parsed, source, work, folder),
+                       config=(*parsed, source.recordings()), resume=args.resume,
+                       inputs=[*source.inputs(), args.model, *([llm.llm] if gold.gold == "llm" else [])])
+    say(summary(result), f"results: {output_dir / RESULTS}")
+    return result
+
+
+def produce(args: Wav2Vec2Arguments, gold_args: GoldArguments, llm: CorrectionArguments, lora_args: CtcLoraArguments,
+            training_args: Wav2Vec2TrainingArguments, source: AudioFolderConfig, work: Path, folder: Path) -> dict:
+    """The phases, each finished one a stage in `work`; what is made of them goes to `folder`."""
+    model, processor = load_asr(args.model)
+    prepare_ctc(model, freeze_feature_encoder=True)
+    ingested, corpus = ingest(source, work / "corpus", args.resume)
+    heard = transcribe_rows(Transcriber(model, processor, batch_seconds=args.batch_seconds), corpus, work / "baseline",
+                            inputs=[work / "corpus", args.model], resume=args.resume)
+    gold = find_gold(gold_args, llm, corpus, heard, processor, work, args.resume)
+    samples = make_samples(corpus, heard, gold, gold_args)
+    everywhere = measure(samples, heard)
+    say(describe("Baseline Metrics", everywhere, gold_args.label(llm.llm)), examples(samples))
+
+    chosen = choose_for_training(samples, gold_args.train_on, family_of(model).longest_seconds)
+    rows = keep_learnable(training_rows(corpus, chosen), model, processor, max(training_args.speed_factors, default=1.0))
+    learnable = set(rows["id"])
+    for row in chosen:
+        row.trained_on = row.id in learnable
+    used = [work / name for name in ("corpus", "baseline", "gold")[: 3 if gold_args.gold == "llm" else 2]]
+    trained = run_stage(work / "training", lambda stage: train(args, lora_args, training_args, model, processor, rows, stage),
+                        config=(gold_args, lora_args, training_args, {"use_lora": args.use_lora, "merge": args.merge}),
+                        inputs=[*used, args.model], resume=args.resume)
+
+    judged = [i for i, row in enumerate(samples) if row.held_out or gold_args.evaluate_on_train]
+    adapter = [work / "training" / ADAPTER] if args.use_lora else []
+    tuned = Transcriber.from_pretrained(args.model if args.use_lora else work / "training" / MODEL, adapter=adapter,
+                                        dtype="float32", batch_seconds=args.batch_seconds)
+    written = transcribe_rows(tuned, corpus.select(judged), work / "finetuned", inputs=[work / "corpus", work / "training"],
+                              resume=args.resume)
+    for i, text in zip(judged, written, strict=True):
+        samples[i].finetuned = text
+    judged = [samples[i] for i in judged]
+    baseline, finetuned = measure(judged, [row.heard for row in judged]), measure(judged, written)
+    say(describe("Fine-tuned Metrics", finetuned, gold_args.label(llm.llm)))
+    result = {
+        "base_model": base_model_id(args.model), "method": "lora" if args.use_lora else "full", "train_on": gold_args.train_on,
+        "evaluated_on": "training_recordings" if gold_args.evaluate_on_train else "held_out",
+        "gold": {"source": gold_args.gold, "label": gold_args.label(llm.llm), "corrections": gold.corrections,
+                 "wer_truth": measure(samples, gold.texts)["wer_truth"]},
+        "baseline": baseline, "finetuned": finetuned,
+        "improvement": improve(judged, [row.heard for row in judged], written, num_bootstrap=args.num_bootstrap,
+                               seed=training_args.seed),
+        "all_recordings": everywhere, "rejected": ingested["rejected"], "training": trained,
+        "division": {"eval_ratio": gold_args.eval_ratio, "split_seed": gold_args.split_seed},
+        "bootstrap": {"resamples": args.num_bootstrap, "unit": "recording", "confidence": 0.95, "seed": training_args.seed},
+        "environment": environment(),
+    }
+    if PartialState().is_main_process:
+        publish_finetuned(folder, work, result, samples, args.plot)
+    return result
+
+
+def ingest(source: AudioFolderConfig, folder: Path, resume: bool) -> tuple[dict, datasets.Dataset]:
+    """Every recording that can be read, as a prepared corpus; the others are in its `rejected.jsonl`."""
+    options = {name: getattr(source, name) for name in ("data_dir", "truth", "require_text")}
+    metrics = run_stage(folder, lambda stage: write_corpus(
+        AudioFolder, stage, options, num_proc=os.cpu_count(), name=Path(source.data_dir).resolve().name, source="audio_folder",
+        language="en"), config=(options, source.recordings()), inputs=source.inputs(), resume=resume, alone=True)
+    if metrics["rejected"]:
+        say("rejected, see rejected.jsonl: " + ", ".join(f"{count} {reason}" for reason, count in metrics["rejected"].items()))
+    return metrics, datasets.concatenate_datasets(list(load_corpus(folder).values()))
+
+
+def train(args: Wav2Vec2Arguments, lora_args: CtcLoraArguments, training_args: Wav2Vec2TrainingArguments,
+          model: PreTrainedModel, processor: ProcessorMixin, rows: datasets.Dataset, folder: Path) -> dict:
+    set_seed(training_args.seed)
+    total, lora = model.num_parameters(), add_lora(model, lora_args) if args.use_lora else None
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    say(f"training {trained:,} of {total:,} parameters ({trained / total:.2%}) on {len(rows)} recordings")
+    training_args.output_dir, estimate, start = str(folder / "checkpoints"), TimeEstimate(), time.time()
+    trainer = CtcTrainer(model, training_args, processor, rows, callbacks=[estimate])
+    trainer.train(resume_from_checkpoint=args.resume)
+    seconds, model = time.time() - start, trainer.whole_model()
+    if trainer.is_world_process_zero():
+        if lora is not None:
+            save_lora(lora, folder / ADAPTER)
+            model = lora.merge_and_unload()
+        if lora is None or args.merge:
+            model.save_pretrained(folder / MODEL)
+            processor.save_pretrained(folder / MODEL)
+        (folder / LOGS).mkdir(exist_ok=True)
+        save_history(trainer, folder / LOGS, "Fine-tuning", args.plot)
+    return {"recordings": len(rows), "steps": trainer.state.global_step, "train_loss": trainer.last_loss,
+            "trained_parameters": trained, "all_parameters": total, "estimated_seconds": estimate.seconds, "seconds": seconds}
+
+
+def say(*parts: str) -> None:
+    """On the main process alone."""
+    if PartialState().is_main_process:
+        print(*parts, sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    run_recipe(main)

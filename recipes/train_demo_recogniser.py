@@ -1,0 +1,84 @@
+"""Train a small wav2vec2 from nothing on speech of eSpeak NG: a recogniser for machines without the Hub.
+
+accelerate launch --config_file accelerate_configs/cpu.yaml \\
+    recipes/train_demo_recogniser.py --config recipes/configs/train_demo_recogniser/default.yaml
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import datasets
+import numpy as np
+import soxr
+from rich.progress import track
+from transformers import set_seed
+
+from dataset_scripts.demo_recordings import CONDITIONS, heard_utterances, new_utterances
+from hf_components.arguments import parse_arguments
+from hf_components.asr.ctc_from_scratch import NetworkArguments, build_wav2vec2
+from hf_components.audio import SAMPLING_RATE, encode_flac
+from hf_components.logs import run_recipe
+from hf_components.stages import run_stage
+from hf_components.training.ctc import CtcTrainer, CtcTrainingArguments, prepare_ctc
+from hf_components.training.ctc_rows import keep_learnable
+from hf_components.training.report import save_history
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Arguments:
+    train_speakers: int = field(default=24, metadata={"help": "synthetic speakers to train on"})
+    utterances_per_speaker: int = field(default=120, metadata={"help": "what each of them says, about 2 s each"})
+    dev_speakers: int = field(default=4, metadata={"help": "speakers to judge by, none of them trained on"})
+    dev_utterances: int = field(default=15, metadata={"help": "what each of them says, once clean and once in babble"})
+    speech_seed: int = field(default=0, metadata={"help": "decides voices, sentences and noise"})
+    plot: bool = field(default=True, metadata={"help": "draw the curves of training"})
+    resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted run"})
+
+
+ARGUMENTS = (Arguments, NetworkArguments, CtcTrainingArguments)
+
+
+def main(argv: list[str] | None = None) -> dict:
+    args, network, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
+    return run_stage(training_args.output_dir, lambda folder: produce(args, network, training_args, folder),
+                     config=(args, network, training_args), resume=args.resume)
+
+
+def produce(args: Arguments, network: NetworkArguments, training_args: CtcTrainingArguments, folder: Path) -> dict:
+    set_seed(training_args.seed)
+    train = spoken_rows("heard", heard_utterances(args.train_speakers, args.utterances_per_speaker, args.speech_seed))
+    dev = datasets.concatenate_datasets([
+        spoken_rows(condition, new_utterances(condition, args.dev_speakers, args.dev_utterances, args.speech_seed))
+        for condition in CONDITIONS])
+    model, processor = build_wav2vec2(network)
+    prepare_ctc(model, freeze_feature_encoder=False)
+    train = keep_learnable(train, model, processor, max(training_args.speed_factors, default=1.0))
+
+    training_args.output_dir = str(folder / "checkpoints")
+    trainer = CtcTrainer(model, training_args, processor, train, dev)
+    trainer.train(resume_from_checkpoint=args.resume)
+    metrics = trainer.evaluate()
+    if trainer.is_world_process_zero():
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        save_history(trainer, folder, "Demo recogniser", args.plot)
+    return {"parameters": model.num_parameters(), "utterances": len(train), "hours": round(sum(train["duration"]) / 3600, 2),
+            "train_loss": trainer.last_loss, **{f"wer_{name}": metrics[f"eval_wer_{name}"] for name in CONDITIONS}}
+
+
+def spoken_rows(group: str, spoken: Iterable[tuple]) -> datasets.Dataset:
+    """Rows of the data contract from (speaker, text, int16 samples, sample rate)."""
+    rows = []
+    for speaker, text, samples, sample_rate in track(list(spoken), f"encoding {group}"):
+        waveform = soxr.resample(samples.astype(np.float32) / 32768, sample_rate, SAMPLING_RATE)
+        rows.append({"id": f"{group}-{len(rows)}", "audio": {"bytes": encode_flac(waveform), "path": None}, "text": text,
+                     "speaker_id": speaker.id, "group": group, "duration": len(waveform) / SAMPLING_RATE})
+    return datasets.Dataset.from_list(rows)
+
+
+if __name__ == "__main__":
+    run_recipe(main)

@@ -1,0 +1,235 @@
+"""Fine-tuning on corrected transcripts, in-process, on a tiny wav2vec2, tones and a scripted LLM."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_ctc import save_tiny_wav2vec2
+from tiny_recordings import recordings, scripted_corrector
+
+from hf_components import gold
+from hf_components.asr.transcriber import Transcriber
+from hf_components.errors import UserError
+from hf_components.improvement import improve, measure
+from recipes import finetune_wav2vec2_lora
+
+pytestmark = pytest.mark.integration
+
+CONFIG = str(Path(__file__).resolve().parents[2] / "recipes" / "configs" / "finetune_wav2vec2_lora" / "quick.yaml")
+FLAGS = {"num_epochs": 2, "report_to": "none", "logging_steps": 1, "use_cpu": True, "learning_rate": 1e-2, "num_bootstrap": 50,
+         "batch_seconds": 4, "batch_size": 2, "eval_ratio": 0.4, "plot": False, "merge": True}
+TIMES = re.compile(r"seconds|environment")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sources")
+    recordings(folder / "audio")
+    save_tiny_wav2vec2(folder / "base")
+    return folder
+
+
+def command(sources: Path, output: Path, *words: str, **flags) -> list[str]:
+    flags = {"audio_dir": sources / "audio", "model": sources / "base", "output_dir": output, **FLAGS, **flags}
+    return ["--config", CONFIG, *words, *(f"--{name}={value}" for name, value in flags.items() if value is not None)]
+
+
+@pytest.fixture(scope="module")
+def corrector(tmp_path_factory):
+    """Mends most transcripts, by a letter."""
+    return scripted_corrector(tmp_path_factory.mktemp("llm"), lambda text: text[:-1] if len(text) % 3 else text, batch_size=2)
+
+
+@pytest.fixture
+def llm(corrector, monkeypatch) -> list[list[str]]:
+    """The batches that the LLM is asked for, apart from the one that warms it up."""
+    found, asked = corrector
+    asked.clear()
+    monkeypatch.setattr(found, "warm_up", lambda: 0.0)
+    monkeypatch.setattr(gold, "load_corrector", lambda args, alphabet: found)
+    return asked
+
+
+@pytest.fixture(scope="module")
+def whole(sources, corrector, tmp_path_factory) -> tuple[Path, dict]:
+    """On an LLM's gold, never interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gold, "load_corrector", lambda args, alphabet: corrector[0])
+        return out, finetune_wav2vec2_lora.main(command(sources, out, plot=True))
+
+
+def samples(folder: Path) -> list[gold.Sample]:
+    return [gold.Sample(**json.loads(line)) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+
+def timeless(value):
+    if isinstance(value, dict):
+        return {key: timeless(item) for key, item in value.items() if not TIMES.search(key)}
+    return value
+
+
+def test_no_recording_is_trained_on_and_judged(whole):
+    out, result = whole
+    rows = samples(out)
+    assert len(rows) == 10 and not any(row.held_out and row.trained_on for row in rows)
+    assert [sum(row.held_out for row in rows if row.condition == name) for name in ("clean", "noisy")] == [2, 2]
+    assert all((row.finetuned is not None) == row.held_out for row in rows)
+    assert all(row.trained_on == (row.heard != row.gold and not row.held_out) for row in rows)
+    assert result["training"]["recordings"] == sum(row.trained_on for row in rows) > 0
+    assert result["rejected"] == {"unreadable audio": 1} and (out / "rejected.jsonl").read_text().count("\n") == 1
+
+
+def test_every_figure_follows_from_the_texts_beside_it(whole):
+    out, result = whole
+    assert json.loads((out / "evaluation_results.json").read_text()) == result
+    rows = samples(out)
+    judged = [row for row in rows if row.held_out]
+    before, after = [row.heard for row in judged], [row.finetuned for row in judged]
+    assert (result["baseline"], result["finetuned"]) == (measure(judged, before), measure(judged, after))
+    assert result["improvement"] == improve(judged, before, after, num_bootstrap=50, seed=42)
+    assert result["all_recordings"] == measure(rows, [row.heard for row in rows])
+    assert result["gold"]["wer_truth"] == measure(rows, [row.gold for row in rows])["wer_truth"]
+    assert result["gold"]["corrections"]["transcripts"] == 10 == (out / "corrections.jsonl").read_text().count("\n")
+
+
+def test_a_forced_start_does_and_prints_everything_again(sources, tmp_path, llm, capsys):
+    first = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run"))
+    asked = [*llm]
+    assert finetune_wav2vec2_lora.main(command(sources, tmp_path / "run")) == first and llm == asked
+    capsys.readouterr()
+    finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", "--force_restart"))
+    assert llm == [*asked, *asked]
+    printed = capsys.readouterr().out
+    for text in ("Baseline Metrics (gold: the recogniser's text as", "Error samples (", "Fine-tuned Metrics (gold:",
+                 "SUMMARY: 4 held-out recordings, gold: llm", "rejected, see rejected.jsonl: 1 unreadable audio"):
+        assert text in printed
+    assert re.search(r"training 2,048 of [\d,]+ parameters", printed) and "Estimated training time: ~" in printed
+
+
+def test_adapter_merged_model_and_card(whole, sources):
+    out, result = whole
+    clip = sources / "audio" / "clean" / "0.wav"
+    adapted = Transcriber.from_pretrained(sources / "base", adapter=out / "lora_adapters")
+    merged = Transcriber.from_pretrained(out / "model")
+    assert adapted.transcribe(clip) == merged.transcribe(clip)
+    judged = {row.id: row.finetuned for row in samples(out) if row.held_out}
+    (name, text) = judged.popitem()
+    assert merged.transcribe(sources / "audio" / name) == text
+    cards = {name: (out / name / "README.md").read_text() for name in ("lora_adapters", "model")}
+    wer = 100 * result["finetuned"]["wer_truth"]
+    assert all(f"{wer:.1f}" in card and "plots/loss.png" in card and "None" not in card for card in cards.values())
+    assert "PeftModel" in cards["lora_adapters"] and "pipeline(" in cards["model"]
+    assert "favours that recogniser" in cards["model"] and "\n\n\n" not in cards["model"]
+    assert {"history.json", "loss.png"} <= {path.name for path in (out / "logs").iterdir()}
+
+
+PHASES = {"corpus": ("recipes.finetune_wav2vec2_lora.write_corpus", 1),
+          "baseline": ("hf_components.asr.transcriber.Transcriber._decode", 2),
+          "gold": ("hf_components.correction.corrector.TranscriptCorrector.judge", 5),
+          "training": ("hf_components.training.time_estimate.TimeEstimate.on_step_end", 3),
+          "after training": ("recipes.finetune_wav2vec2_lora.save_lora", 1),
+          "publication": ("hf_components.wav2vec2_release.write_card", 1)}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_stopped_in_any_phase_it_goes_on_and_asks_nothing_twice(sources, whole, tmp_path, llm, monkeypatch, phase):
+    where, times = PHASES[phase]
+    module, _, name = where.rpartition(".")
+    owner = eval_path(module)
+    function, calls = getattr(owner, name), []
+
+    def stop(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == times:
+            raise KeyboardInterrupt
+        return function(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, stop)
+        with pytest.raises(KeyboardInterrupt):
+            finetune_wav2vec2_lora.main(command(sources, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    result = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run"))
+    assert timeless(result) == timeless(whole[1])
+    trained, expected = (load_file(out / "lora_adapters" / "adapter_model.safetensors")
+                         for out in (tmp_path / "run", whole[0]))
+    assert all(torch.equal(value, expected[key]) for key, value in trained.items())
+    asked = [text for batch in llm for text in batch]
+    # The batch in which it was stopped was not recorded yet.
+    assert len(asked) - len(set(asked)) <= (2 if phase == "gold" else 0)
+
+
+def eval_path(path: str):
+    """The module or class of that name."""
+    __import__(path if path in sys.modules else path.rpartition(".")[0])
+    found = sys.modules.get(path)
+    return found if found is not None else getattr(sys.modules[path.rpartition(".")[0]], path.rpartition(".")[2])
+
+
+def test_other_training_keeps_transcripts_and_corrections(sources, tmp_path, llm):
+    first = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run"))
+    llm.clear()
+    other = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", "--no_lora", merge=False))
+    assert llm == [] and other["all_recordings"] == first["all_recordings"]
+    assert other["method"] == "full" and not (tmp_path / "run" / "lora_adapters").exists()
+    base, tuned = (load_file(folder / "model.safetensors") for folder in (sources / "base", tmp_path / "run" / "model"))
+    moved = {name for name in base if not torch.equal(base[name], tuned[name])}
+    assert moved and not any("feature_extractor" in name for name in moved)
+
+
+def test_evaluation_on_what_was_trained_on_says_so(sources, tmp_path, capsys):
+    result = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", "--evaluate_on_train", gold="manifest"))
+    assert result["evaluated_on"] == "training_recordings" and result["baseline"] == result["all_recordings"]
+    assert result["baseline"]["wer"] == result["baseline"]["wer_truth"]
+    assert "SUMMARY: 10 RECORDINGS THAT WERE TRAINED ON, gold: manifest" in capsys.readouterr().out
+    assert "**Measured on the 10 recordings that were trained on**" in (tmp_path / "run/lora_adapters/README.md").read_text()
+
+
+def test_own_text_as_gold_is_labelled_everywhere(sources, tmp_path, capsys):
+    result = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", gold="stt", train_on="agreed"))
+    assert result["baseline"]["wer"] == 0 < result["baseline"]["wer_truth"] == result["gold"]["wer_truth"]
+    assert capsys.readouterr().out.count("OWN TEXT, uncorrected") == 3
+    assert "OWN TEXT, uncorrected" in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
+def test_mistakes_are_told_at_once(sources, tmp_path):
+    with pytest.raises(UserError, match="merges a LoRA"):
+        finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", "--no_lora"))
+    with pytest.raises(UserError, match="give --train_on all"):
+        finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", gold="stt"))
+    (tmp_path / "audio").mkdir()
+    with pytest.raises(UserError, match="has no truth.jsonl"):
+        finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", gold="manifest", audio_dir=tmp_path / "audio"))
+
+
+FRESH = """
+import sys, soundfile, torch
+from peft import PeftModel
+from transformers import AutoModelForCTC, AutoProcessor, pipeline
+base, adapter, merged, clip = sys.argv[1:]
+samples, rate = soundfile.read(clip, dtype="float32")
+processor = AutoProcessor.from_pretrained(base)
+inputs = processor(samples, sampling_rate=rate, return_tensors="pt")
+adapted = PeftModel.from_pretrained(AutoModelForCTC.from_pretrained(base), adapter).eval()
+plain = AutoModelForCTC.from_pretrained(merged).eval()
+with torch.no_grad():
+    torch.testing.assert_close(adapted(**inputs).logits, plain(**inputs).logits, atol=1e-4, rtol=1e-4)
+recognise = pipeline("automatic-speech-recognition", model=merged, device="cpu")
+print("TEXT", recognise({"raw": samples, "sampling_rate": rate})["text"])
+assert not any(name.startswith("hf_components") for name in sys.modules)
+"""
+
+
+@pytest.mark.slow
+def test_plain_peft_and_transformers_load_it_in_another_process(whole, sources, tmp_path):
+    out, clip = whole[0], sources / "audio" / "clean" / "0.wav"
+    paths = map(str, (sources / "base", out / "lora_adapters", out / "model", clip))
+    done = subprocess.run([sys.executable, "-c", FRESH, *paths], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("TEXT ")[1].split() == Transcriber.from_pretrained(out / "model").transcribe(clip).split()

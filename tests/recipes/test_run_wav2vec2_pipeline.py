@@ -1,0 +1,86 @@
+"""The whole wav2vec2 pipeline on a tiny model, tones and a scripted LLM: from recordings to figures, model and card."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_ctc import save_tiny_wav2vec2
+from tiny_recordings import recordings, scripted_corrector
+from transformers import Wav2Vec2ForCTC
+
+from hf_components import gold
+from recipes import finetune_wav2vec2_lora, run_wav2vec2_pipeline
+
+pytestmark = pytest.mark.integration
+
+QUICK = str(Path(__file__).resolve().parents[2] / "recipes" / "configs" / "run_wav2vec2_pipeline" / "quick.yaml")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sources")
+    recordings(folder / "audio")
+    save_tiny_wav2vec2(folder / "base")
+    return folder
+
+
+def command(sources: Path, out: Path, *more: str) -> list[str]:
+    return ["--config", QUICK, "--data", str(sources / "audio"), "--model", str(sources / "base"), "--output_dir", str(out),
+            "--num_epochs=1", "--eval_ratio=0.4", "--num_bootstrap=20", "--no_plot", "--stage_options",
+            "finetune_wav2vec2_lora.report_to=none", "finetune_wav2vec2_lora.use_cpu=true", *more]
+
+
+@pytest.fixture(scope="module")
+def finished(sources, tmp_path_factory) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("pipeline") / "run"
+    corrector, _ = scripted_corrector(out.parent / "llm", lambda text: text[:-1] if len(text) % 3 else text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gold, "load_corrector", lambda args, alphabet: corrector)
+        return out, run_wav2vec2_pipeline.main(command(sources, out))
+
+
+def test_both_kinds_of_gold_have_a_figure_on_the_same_held_out_recordings(finished):
+    out, results = finished
+    manifest, llm = results["evaluation"], results["llm"]
+    assert (manifest["gold"]["source"], llm["gold"]["source"]) == ("manifest", "llm")
+    assert manifest["baseline"]["wer_truth"] == llm["baseline"]["wer_truth"] == manifest["baseline"]["wer"]
+    assert llm["baseline"]["wer"] != manifest["baseline"]["wer"]
+    assert json.loads((out / "results.json").read_text())["llm"] == llm and results["compared"] == {}
+
+
+def test_the_model_is_a_stock_wav2vec2_with_its_card(finished):
+    out, results = finished
+    Wav2Vec2ForCTC.from_pretrained(out / "model")
+    assert (out / "model" / "lora_adapters" / "adapter_config.json").exists()
+    card = (out / "model" / "README.md").read_text()
+    assert f"| all (4) | WER against the truth | {100 * results['evaluation']['baseline']['wer_truth']:.1f} |" in card
+    assert "## On an LLM's corrections" in card and "## What to train on" not in card
+    assert "None" not in card and "\n\n\n" not in card
+
+
+def test_resuming_does_nothing_again(sources, finished, monkeypatch):
+    out, results = finished
+    monkeypatch.setattr(finetune_wav2vec2_lora, "produce", None)  # calling it would fail
+    again = run_wav2vec2_pipeline.main(command(sources, out, "--resume"))
+    assert {**again, "seconds": 0} == {**results, "seconds": 0}
+
+
+def test_what_to_train_on_is_compared_after_as_many_steps(sources, tmp_path, monkeypatch):
+    corrector, _ = scripted_corrector(tmp_path / "llm", lambda text: text[:-1] if len(text) % 2 else text)
+    monkeypatch.setattr(gold, "load_corrector", lambda args, alphabet: corrector)
+    more = ("--gold=llm", "--train_on=all", "--compare_train_on", "--no_lora")
+    results = run_wav2vec2_pipeline.main(command(sources, tmp_path / "run", *more))
+    assert results["llm"] is None and results["evaluation"]["method"] == "full"
+    compared = results["compared"]
+    counts = {name: result["training"]["recordings"] for name, result in compared.items()}
+    assert list(counts) == ["errors", "agreed", "all"] and counts["errors"] + counts["agreed"] == counts["all"] == 6
+    assert len({result["training"]["steps"] for result in compared.values()}) == 1
+    assert "| nothing | 0 |" in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
+def test_the_lowest_error_rate_wins_against_the_truth_where_it_is_known():
+    one = {"training": {"recordings": 3}, "baseline": {"wer_truth": 0.5}, "finetuned": {"wer": 0.1, "wer_truth": 0.4}}
+    two = {**one, "finetuned": {"wer": 0.2, "wer_truth": 0.3}}
+    assert run_wav2vec2_pipeline.compare({"errors": one, "all": two}).endswith("lowest: all")
+    blind = [{**row, "baseline": {"wer_truth": None}} for row in (one, two)]
+    assert run_wav2vec2_pipeline.compare(dict(zip(("errors", "all"), blind, strict=True))).endswith("lowest: errors")
