@@ -19,7 +19,7 @@ MOST_WORDS = 8  # so that nobody speaks for longer than 4 s
 BLANKS = ("animal", "color", "device", "feeling", "name", "relative", "room", "weekday")  # 144 words in all
 MOST_HEARD, MOST_NEW = 500, 120  # utterances of a speaker and in a condition; there are 545 and 261 such sentences
 TALKERS = 4  # who babble together in a noisy recording
-SNR = (3.0, 8.0)  # dB of the babble
+SNR = (15.0, 20.0)  # dB of the babble
 
 MANNER = {"rate": (160, 200), "pitch": (30, 70), "pitch_range": (30, 60), "word_gap": (0, 1), "snr": (18, 30),
           "effect": accented}

@@ -49,7 +49,7 @@ class Arguments:
     train_on: Literal["errors", "agreed", "all"] = field(default="errors", metadata={
         "help": "recordings to train on: where recogniser and gold differ, where they agree, all"})
     compare_train_on: bool = field(default=False, metadata={
-        "help": "fine-tune on the other choices too, for as many steps, and report which wins"})
+        "help": "fine-tune on the other choices too, for as many epochs, and report which wins"})
     seed: int = field(default=42, metadata={"help": "seed of every stage"})
     no_plot: bool = field(default=False, metadata={"help": "draw no plots"})
     num_workers: int | None = field(default=None, metadata={"help": "worker processes that load audio, per training process"})
@@ -76,9 +76,8 @@ def main(argv: list[str] | None = None) -> dict:
     if args.llm_figure and args.gold != "llm":
         llm = run(finetune_wav2vec2_lora, "llm", gold="llm", train_on=args.train_on)
     if args.compare_train_on:
-        steps = finetuned["training"]["steps"]
         compared = {name: finetuned if name == args.train_on else run(
-            finetune_wav2vec2_lora, name, gold=args.gold, train_on=name, max_steps=steps) for name in TRAIN_ON}
+            finetune_wav2vec2_lora, name, gold=args.gold, train_on=name) for name in TRAIN_ON}
         print(compare(compared))
 
     results = {"mode": args.mode, "seed": args.seed, "base_model": base_model_id(args.model), "evaluation": finetuned,
