@@ -79,7 +79,8 @@ recipe-children: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA
 
 recipe-wav2vec2: $(INSTALLED) $(if $(MODEL),,models/wav2vec2-demo) $(if $(CONFIG),,models/smollm2) $(if $(DATA),,data/demo_recordings) ## wav2vec2 trained by LoRA where corrected transcripts say that it erred
 	$(LAUNCH) recipes/run_wav2vec2_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_wav2vec2_pipeline/quick.yaml)" \
-		--data "$(or $(DATA),data/demo_recordings)" --model "$(or $(MODEL),models/wav2vec2-demo)" --output_dir "$(or $(OUTPUT),runs/wav2vec2)" $(ARGS)
+		--data "$(or $(DATA),data/demo_recordings)" --model "$(or $(MODEL),models/wav2vec2-demo)" --output_dir "$(or $(OUTPUT),runs/wav2vec2)" \
+		$(if $(DATA),--gold llm --llm_figure false) $(ARGS)
 
 test: $(INSTALLED) ## Run the tests that take seconds each; offline
 	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" $(ARGS)

@@ -12,6 +12,8 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script finds its own folder; the steps are imported as recipes.<step>
 
+from accelerate import PartialState
+
 from hf_components.arguments import parse_arguments
 from hf_components.checkpoints import base_model_id
 from hf_components.correction.arguments import CorrectionArguments
@@ -78,7 +80,7 @@ def main(argv: list[str] | None = None) -> dict:
     if args.compare_train_on:
         compared = {name: finetuned if name == args.train_on else run(
             finetune_wav2vec2_lora, name, gold=args.gold, train_on=name) for name in TRAIN_ON}
-        print(compare(compared))
+        PartialState().print(compare(compared))
 
     results = {"mode": args.mode, "seed": args.seed, "base_model": base_model_id(args.model), "evaluation": finetuned,
                "llm": llm, "compared": compared}
