@@ -12,7 +12,7 @@ import soundfile
 from dataset_scripts.audio_folder import CONDITIONS, TRUTH
 from dataset_scripts.demo_sentences import word_sentences
 from dataset_scripts.demo_speakers import check_size
-from dataset_scripts.demo_voices import Group, Speaker, accented, draw_speaker, random_of, speak
+from dataset_scripts.demo_voices import Group, Speaker, accented, band_pass, draw_speaker, random_of, speak
 from hf_components.training.augmentation import mix
 
 MOST_WORDS = 8  # so that nobody speaks for longer than 4 s
@@ -20,6 +20,7 @@ BLANKS = ("animal", "color", "device", "feeling", "name", "relative", "room", "w
 MOST_HEARD, MOST_NEW = 500, 120  # utterances of a speaker and in a condition; there are 545 and 261 such sentences
 TALKERS = 4  # who babble together in a noisy recording
 SNR = (15.0, 20.0)  # dB of the babble
+BAND = (200.0, 2500.0)  # Hz that a noisy recording leaves of it all, as a small loudspeaker does
 
 MANNER = {"rate": (160, 200), "pitch": (30, 70), "pitch_range": (30, 60), "word_gap": (0, 1), "snr": (18, 30),
           "effect": accented}
@@ -45,7 +46,8 @@ def heard_utterances(speakers: int, utterances_per_speaker: int, seed: int) -> I
 
 def new_utterances(condition: str, speakers: int, utterances_per_speaker: int, seed: int
                    ) -> Iterator[tuple[Speaker, str, np.ndarray, int]]:
-    """Yield the same of voices that no recogniser was trained on; in the condition "noisy" others babble behind them."""
+    """Yield the same of voices that no recogniser was trained on; in the condition "noisy" through a small loudspeaker, and
+    others babble behind them."""
     texts = word_sentences("Dev", random_of(seed, "Dev", "sentences"), MOST_WORDS, BLANKS)
     skipped = CONDITIONS.index(condition) * MOST_NEW
     own = list(islice(texts, skipped, skipped + speakers * utterances_per_speaker))
@@ -55,13 +57,13 @@ def new_utterances(condition: str, speakers: int, utterances_per_speaker: int, s
         babble = _babble(seed) if condition == "noisy" else None
         for text, samples, sample_rate in speak(speaker, NEW, part, seed):
             if babble is not None:
-                samples = _behind(samples, babble, random_of(seed, speaker.id, text))
+                samples = _behind(samples, sample_rate, babble, random_of(seed, speaker.id, text))
             yield speaker, text, samples, sample_rate
 
 
-def write_demo_recordings(folder: str | Path, *, dev_speakers: int = 4, utterances_per_speaker: int = 15, seed: int = 0,
+def write_demo_recordings(folder: str | Path, *, dev_speakers: int = 4, utterances_per_speaker: int = 20, seed: int = 0,
                           progress: Callable[[Iterable], Iterable] = iter) -> list[dict]:
-    """Write `clean/audio_001.wav …`, `noisy/audio_061.wav …`, and `truth.jsonl` (file, text) to judge by. The same arguments
+    """Write `clean/audio_001.wav …`, `noisy/audio_081.wav …`, and `truth.jsonl` (file, text) to judge by. The same arguments
     give the same bytes.
 
     Args:
@@ -101,11 +103,11 @@ def _babble(seed: int) -> list[np.ndarray]:
     return [np.concatenate(parts) for parts in tracks.values()]
 
 
-def _behind(samples: np.ndarray, tracks: list[np.ndarray], random: np.random.Generator) -> np.ndarray:
-    """Samples with stretches of `TALKERS` tracks mixed in, int16 with the peak they had."""
+def _behind(samples: np.ndarray, sample_rate: int, tracks: list[np.ndarray], random: np.random.Generator) -> np.ndarray:
+    """Samples with stretches of `TALKERS` tracks mixed in, band-limited, int16 with the peak they had."""
     noise = np.zeros(len(samples), np.float32)
     for track in random.permutation(len(tracks))[:TALKERS]:
         start = int(random.integers(len(tracks[track])))
         noise += np.take(tracks[track], np.arange(start, start + len(samples)), mode="wrap")
-    mixed = mix(samples.astype(np.float32), noise, random.uniform(*SNR))
+    mixed = band_pass(mix(samples.astype(np.float32), noise, random.uniform(*SNR)), sample_rate, *BAND)
     return np.round(mixed * (np.abs(samples).max() / np.abs(mixed).max())).astype(np.int16)

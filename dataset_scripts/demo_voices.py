@@ -41,7 +41,7 @@ def creaky(samples: np.ndarray, sample_rate: int, speaker: Speaker) -> tuple[np.
     """Tremor of the loudness at 4 to 6 Hz, and consonants dulled by a low-pass filter."""
     time = np.arange(len(samples)) / sample_rate
     tremor = 1 - (0.2 + 0.3 * speaker.strength) * (0.5 + 0.5 * np.sin(2 * np.pi * (4 + 2 * speaker.strength) * time))
-    return _band(samples * tremor, sample_rate, 0, 4500 - 1500 * speaker.strength), sample_rate
+    return band_pass(samples * tremor, sample_rate, 0, 4500 - 1500 * speaker.strength), sample_rate
 
 
 def shorter_tract(least: float, more: float) -> Callable[[np.ndarray, int, Speaker], tuple[np.ndarray, int]]:
@@ -59,7 +59,7 @@ def accented(samples: np.ndarray, sample_rate: int, speaker: Speaker) -> tuple[n
 
 def telephone(samples: np.ndarray, sample_rate: int, speaker: Speaker) -> tuple[np.ndarray, int]:
     """300 to 3400 Hz at 8 kHz, in the 256 steps of mu-law."""
-    narrow = _band(soxr.resample(samples, sample_rate, 8000), 8000, 300, 3400)
+    narrow = band_pass(soxr.resample(samples, sample_rate, 8000), 8000, 300, 3400)
     narrow /= max(1e-9, np.abs(narrow).max())
     compressed = np.round(127 * np.sign(narrow) * np.log1p(255 * np.abs(narrow)) / np.log(256)) / 127
     return np.sign(compressed) * np.expm1(np.abs(compressed) * np.log(256)) / 255, 8000
@@ -102,7 +102,7 @@ def _add_noise(samples: np.ndarray, margin: int, snr: float, random: np.random.G
     return padded + noise * np.sqrt(np.mean(samples**2) / np.mean(noise**2) / 10 ** (snr / 10))
 
 
-def _band(samples: np.ndarray, sample_rate: int, low: float, high: float) -> np.ndarray:
+def band_pass(samples: np.ndarray, sample_rate: int, low: float, high: float) -> np.ndarray:
     """The band between `low` and `high` Hz, with the slopes of a sixth-order Butterworth filter and no delay."""
     frequency = np.fft.rfftfreq(len(samples), 1 / sample_rate)
     gain = 1 / np.sqrt(1 + (frequency / high) ** 12)

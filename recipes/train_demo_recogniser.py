@@ -33,7 +33,7 @@ class Arguments:
     train_speakers: int = field(default=24, metadata={"help": "synthetic speakers to train on"})
     utterances_per_speaker: int = field(default=120, metadata={"help": "what each of them says, about 2 s each"})
     dev_speakers: int = field(default=4, metadata={"help": "speakers to judge by, none of them trained on"})
-    dev_utterances: int = field(default=15, metadata={"help": "what each of them says, once clean and once in babble"})
+    dev_utterances: int = field(default=20, metadata={"help": "what each of them says, once clean and once in babble"})
     speech_seed: int = field(default=0, metadata={"help": "decides voices, sentences and noise"})
     plot: bool = field(default=True, metadata={"help": "draw the curves of training"})
     resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted run"})
@@ -44,8 +44,11 @@ ARGUMENTS = (Arguments, NetworkArguments, CtcTrainingArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, network, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
-    return run_stage(training_args.output_dir, lambda folder: produce(args, network, training_args, folder),
-                     config=(args, network, training_args), resume=args.resume)
+    output_dir = training_args.output_dir
+    metrics = run_stage(output_dir, lambda folder: produce(args, network, training_args, folder),
+                        config=(args, network, training_args), resume=args.resume)
+    logger.info("%s: %s", output_dir, ", ".join(f"{key} {value}" for key, value in metrics.items()))
+    return metrics
 
 
 def produce(args: Arguments, network: NetworkArguments, training_args: CtcTrainingArguments, folder: Path) -> dict:

@@ -18,6 +18,7 @@ from hf_components.errors import UserError
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "|")  # the first is the blank, the last parts words
 LETTERS = "ETAONIHSRDLUMWCFGYPBVK'XJQZ"
+POSITION_GROUPS = 4  # of the convolution that tells positions
 
 
 @dataclass
@@ -39,9 +40,6 @@ class NetworkArguments:
         if self.hidden_size % self.num_attention_heads or self.hidden_size % POSITION_GROUPS:
             raise UserError(f"hidden_size must be a multiple of num_attention_heads and of {POSITION_GROUPS}, got "
                             f"{self.hidden_size} and {self.num_attention_heads}")
-
-
-POSITION_GROUPS = 4
 
 
 def build_wav2vec2(args: NetworkArguments) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Processor]:
