@@ -2,6 +2,7 @@
 #
 #   make recipe-moe                                  the whole MoE-Whisper pipeline on embedded model and demo corpus
 #   make recipe-children                             Whisper fine-tuned on children's voices, to a packed submission
+#   make recipe-units DATA=my_recordings             units, motifs and a vocoder of recordings without transcripts
 #   make recipe-moe DATA=my_corpus MODEL=openai/whisper-small ARGS="--seed 7 --resume"
 
 PYTHON ?= python3
@@ -22,13 +23,13 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup recipe-moe recipe-children recipe-wav2vec2 test test-slow lint format clean
+.PHONY: help setup recipe-moe recipe-children recipe-wav2vec2 recipe-units test test-slow lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "  %-24s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo "  DATA                     corpus folder (speaker-JSON, JSONL manifest) or Hub id; default: a demo corpus in data/"
-	@echo "  MODEL                    base Whisper, folder or Hub id; default: models/whisper-tiny.en"
+	@echo "  DATA                     corpus folder (speaker-JSON, JSONL manifest, recordings) or Hub id; default: a demo corpus in data/"
+	@echo "  MODEL                    base model, folder or Hub id; default: models/whisper-tiny.en, models/wav2vec2-demo, or MFCC"
 	@echo "  CONFIG                   the recipe's configuration; default: its quick.yaml"
 	@echo "  OUTPUT                   output folder; default: runs/<recipe>"
 	@echo "  ARGS                     appended to the recipe's command line, or to pytest's"
@@ -68,6 +69,9 @@ models/wav2vec2-demo: | $(INSTALLED) ## Train the small demo recogniser from scr
 data/demo_recordings: | $(INSTALLED) ## Speak clean and noisy demo recordings
 	$(LAUNCH) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/clean_noisy.yaml --output_dir $@
 
+data/demo_long: | $(INSTALLED) ## Speak long demo recordings
+	$(LAUNCH) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/long.yaml --output_dir $@
+
 recipe-moe: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA),,data/demo_speakers) ## Whisper with a router and LoRA experts, and its benchmark
 	$(LAUNCH) recipes/run_moe_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_moe_pipeline/quick.yaml)" \
 		--data "$(or $(DATA),data/demo_speakers)" --model "$(or $(MODEL),models/whisper-tiny.en)" --output_dir "$(or $(OUTPUT),runs/moe)" $(ARGS)
@@ -82,6 +86,10 @@ recipe-wav2vec2: $(INSTALLED) $(if $(MODEL),,models/wav2vec2-demo) $(if $(CONFIG
 		--data "$(or $(DATA),data/demo_recordings)" --model "$(or $(MODEL),models/wav2vec2-demo)" --output_dir "$(or $(OUTPUT),runs/wav2vec2)" \
 		$(if $(DATA),--gold llm --llm_figure false) $(ARGS)
 
+recipe-units: $(INSTALLED) $(if $(DATA),,data/demo_long) ## Units, motifs and a unit vocoder, from long recordings
+	$(LAUNCH) recipes/run_units_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_units_pipeline/quick.yaml)" \
+		--data "$(or $(DATA),data/demo_long)" $(if $(MODEL),--model "$(MODEL)") --output_dir "$(or $(OUTPUT),runs/units)" $(ARGS)
+
 test: $(INSTALLED) ## Run the tests that take seconds each; offline
 	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" $(ARGS)
 
@@ -95,5 +103,5 @@ format: $(INSTALLED) ## Mend what ruff can mend by itself
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove caches, the embedded model and the demo corpora; keep the environment and runs
-	rm -rf build dist .pytest_cache .ruff_cache models/whisper-tiny.en models/smollm2 models/wav2vec2-demo data/demo_speakers data/demo_children data/demo_recordings
+	rm -rf build dist .pytest_cache .ruff_cache models/whisper-tiny.en models/smollm2 models/wav2vec2-demo data/demo_speakers data/demo_children data/demo_recordings data/demo_long
 	find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -r {} +

@@ -64,7 +64,7 @@ def train_ours(args: argparse.Namespace, folder: str) -> tuple[float, float]:
     clock = Clock()
     SpeechTrainer(model, SpeechTrainingArguments(
         output_dir=folder, per_device_train_batch_size=args.batch_size, num_train_epochs=1, learning_rate=1e-5,
-        full_context_fraction=args.full_context_fraction, save_strategy="no", report_to="none"),
+        time_masks=2, mel_masks=2, full_context_fraction=args.full_context_fraction, save_strategy="no", report_to="none"),
         processor, corpus, callbacks=[clock]).train()
     return clock.per_step
 

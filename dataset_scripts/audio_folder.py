@@ -49,9 +49,7 @@ class AudioFolderConfig(CorpusConfig):
         return [Path(self.truth)] if self.truth else []
 
     def files(self):
-        root = Path(self.data_dir)
-        return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.suffix.lower() in SUFFIXES
-                      and path.is_file() and not path.name.startswith("."))
+        return audio_files(self.data_dir)
 
     def reader(self, files):
         return dataclasses.replace(super().reader(files), require_text=self.require_text)
@@ -89,6 +87,13 @@ class AudioFolder(CorpusBuilder):
             listed.append(Utterance(id=name, file=name, text=" ".join(truth.get(name, "").split()), raw_text=truth.get(name),
                                     speaker_id=name, group=condition_of[file]))
         return Listing({SPLIT: listed}, rejected)
+
+
+def audio_files(folder: str | Path) -> list[str]:
+    """Paths below `folder` of what is meant as recordings, in order; also links to what is not there."""
+    root = Path(folder)
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.suffix.lower() in SUFFIXES
+                  and not path.is_dir() and not path.name.startswith("."))
 
 
 def read_truth(path: str | Path) -> dict[str, str]:

@@ -116,6 +116,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
     BUILDER_CONFIG_CLASS = CorpusConfig
     DEFAULT_WRITER_BATCH_SIZE = 32  # rows held in memory, 1 MB each at most (but for the long split)
     SOURCE_COLUMNS: dict[str, Any] = {}
+    TASKS: tuple[str, ...] = ("automatic-speech-recognition",)  # of the Hub, that the corpus is for
 
     def read_manifests(self) -> Listing:
         """List the utterances. Raises UserError if a manifest is not what it claims."""
@@ -130,11 +131,10 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         Raises:
             UserError: no row is left.
         """
-        files = [utterance.file for listed in listing.splits.values() for utterance in listed]
-        writer = Writer(self.config.reader(files), self.info.features, self.config.max_duration, shard_megabytes * 10**6)
         sampled = {split: self._sample(listed) for split, listed in listing.splits.items()}
-        prepared = write_shards(sampled, folder, writer, num_proc)
+        prepared = write_shards(sampled, folder, self.writer(listing, shard_megabytes * 10**6), num_proc)
         prepared.rejected = listing.rejected + prepared.rejected
+        prepared.records = dict(listing.records)
         if not prepared.rows:
             reasons = Counter(row["reason"] for row in prepared.rejected).most_common()
             found = ", ".join(f"{count} {reason}" for reason, count in reasons) or "none is listed"
@@ -146,6 +146,11 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         for remark, ids in prepared.remarks.items():
             logger.warning("%d recordings, such as %s, are %s", len(ids), ids[0], remark)
         return prepared
+
+    def writer(self, listing: Listing, max_bytes: int) -> Writer:
+        """How the rows are written."""
+        files = [utterance.file for listed in listing.splits.values() for utterance in listed]
+        return Writer(self.config.reader(files), self.info.features, self.config.max_duration, max_bytes)
 
     def rejections(self) -> list[dict[str, Any]]:
         """The utterances left out by `download_and_prepare`: id, file, reason, detail, split; kept with the cache."""

@@ -85,7 +85,7 @@ def speak(speaker: Speaker, group: Group, texts: Iterable[str], seed: int) -> It
             spoken = espeak.synthesise(text, speaker.voice, speaker.rate, speaker.pitch, speaker.pitch_range,
                                        speaker.word_gap)
             samples, sample_rate = group.effect(spoken / 32768, espeak.sample_rate, speaker)
-            samples = _add_noise(samples, sample_rate // 5, speaker.snr, random_of(seed, speaker.id, index))
+            samples = add_noise(samples, sample_rate // 5, speaker.snr, random_of(seed, speaker.id, index))
             yield text, np.round(samples * (0.5 / np.abs(samples).max()) * 32767).astype(np.int16), sample_rate
 
 
@@ -94,7 +94,7 @@ def random_of(*key) -> np.random.Generator:
     return np.random.default_rng(list(hashlib.sha256(repr(key).encode()).digest()))
 
 
-def _add_noise(samples: np.ndarray, margin: int, snr: float, random: np.random.Generator) -> np.ndarray:
+def add_noise(samples: np.ndarray, margin: int, snr: float, random: np.random.Generator) -> np.ndarray:
     """Pink noise `snr` dB below the mean power of the utterance, beginning and ending `margin` samples beyond it."""
     padded = np.pad(samples, margin)
     spectrum = np.fft.rfft(random.standard_normal(len(padded)))

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def write_corpus(builder_class: type[CorpusBuilder], folder: Path, options: dict
         name, source, license, language: for the card.
     Returns:
         rows per split (a split whose rows were all rejected is not there), rejected and remarked rows per reason, groups
-        (see `summarise`), and the records of the builder.
+        (see `summarise`), and its records.
     Raises:
         UserError: no row is left; and what the builder raises.
     """
@@ -49,16 +50,16 @@ def write_corpus(builder_class: type[CorpusBuilder], folder: Path, options: dict
             if file.exists():  # else it has been moved before a kill
                 file.replace(data / f"{split}-{number:05d}-of-{len(files):05d}.parquet")
     write_rejected(folder, prepared.rejected)
-    for record, content in listing.records.items():
+    for record, content in prepared.records.items():
         write_json(folder / f"{record}.json", content)
     splits = [split for name in listing.splits for split in (name, name + LONG) if split in prepared.rows]
     metrics = {"rows": {split: prepared.rows[split] for split in splits},
                "rejected": dict(Counter(row["reason"] for row in prepared.rejected).most_common()),
                "remarks": {remark: len(ids) for remark, ids in prepared.remarks.items()},
-               "groups": summarise(folder, splits), **listing.records}
+               "groups": summarise(folder, splits), **prepared.records}
     write_card(folder, metrics, name=name, source=source, license=license, language=language,
                options={option: value for option, value in options.items() if option not in PLACES},
-               max_duration=builder.config.max_duration)
+               max_duration=builder.config.max_duration, tasks=builder_class.TASKS)
     shutil.rmtree(building)  # last, since a run killed before it goes on from what is there
     return metrics
 
@@ -76,11 +77,11 @@ def summarise(folder: Path, splits: list[str]) -> list[dict[str, Any]]:
 
 
 def write_card(folder: Path, metrics: dict[str, Any], *, name: str, source: str, options: dict[str, Any],
-               max_duration: float, license: str | None = None, language: str | None = None) -> None:
+               max_duration: float, tasks: Sequence[str], license: str | None = None, language: str | None = None) -> None:
     """Write `README.md`: metadata by which `load_dataset(folder)` finds the splits, and what is in them."""
     total, splits = sum(metrics["rows"].values()), list(metrics["rows"])
     metadata = DatasetCardData(
-        pretty_name=name, license=license, language=language, task_categories=["automatic-speech-recognition"],
+        pretty_name=name, license=license, language=language, task_categories=list(tasks) or None,
         size_categories=next((size for limit, size in SIZES if total < limit), "n>1M"),
         configs=[{"config_name": "default", "description": f"content {_digest(folder / 'data')}",
                   "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]}])

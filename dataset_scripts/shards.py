@@ -6,14 +6,17 @@ import os
 import shutil
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import datasets
+import torch
 from datasets.arrow_writer import ParquetWriter
 from tqdm.auto import tqdm
 
@@ -26,6 +29,9 @@ from hf_components.stages import write_json
 IDS_PER_SHARD = 500  # what a killed run may lose per process; a Parquet file holds no more
 ROWS_IN_MEMORY = 32  # per process and split, 1 MB each at most (but for the long split)
 CONTENT = "shard.json"
+SECONDS_BETWEEN_UPDATES = 0.5  # of the progress bar
+
+_worker = SimpleNamespace()  # what belongs to a worker process
 
 
 @dataclass(frozen=True)
@@ -39,19 +45,37 @@ class Writer:
     features: datasets.Features
     max_duration: float
     max_bytes: int
+    unit: ClassVar[str] = "utterances"  # what the progress bar counts
 
-    def write(self, folder: Path, split: str, utterances: list[Utterance]) -> None:
+    def write(self, folder: Path, split: str, utterances: list[Utterance], progress: Callable[[int], Any]) -> None:
         """Write the usable rows to `folder/<number>.parquet`, and what became of all to `folder/shard.json`.
 
-        Of several utterances of one id the first usable one is a row. `folder` is there with all that belongs into it,
-        or not at all.
+        `folder` is there with all that belongs into it, or not at all. `progress` is told how much is done.
         """
         temporary = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(temporary, ignore_errors=True)  # of a killed run
         temporary.mkdir(parents=True)
+        write_json(temporary / CONTENT, self.fill(temporary, split, utterances, progress))
+        sync_folder(temporary)
+        temporary.rename(folder)
+
+    def divide(self, utterances: list[Utterance]) -> Iterable[list[Utterance]]:
+        """The utterances of each shard."""
+        return _divide(utterances)
+
+    def size(self, utterance: Utterance) -> int:
+        """How much of the progress it makes."""
+        return 1
+
+    def fill(self, folder: Path, split: str, utterances: list[Utterance], progress: Callable[[int], Any]) -> dict[str, Any]:
+        """Write the Parquet files of a shard; the content of its `shard.json`.
+
+        Of several utterances of one id the first usable one is a row.
+        """
         rejected, remarks, accepted = [], defaultdict(list), set()
-        files = _Files(temporary, self)
+        files = Files(folder, self)
         for utterance in utterances:
+            progress(self.size(utterance))
             try:
                 row, odd = self.reader.read(utterance)
                 if utterance.id in accepted:
@@ -63,9 +87,7 @@ class Writer:
             files.add(split + LONG if row["duration"] > self.max_duration else split, row)
             for remark in odd:
                 remarks[remark].append(utterance.id)
-        write_json(temporary / CONTENT, {"files": files.close(), "rejected": rejected, "remarks": remarks})
-        sync_folder(temporary)
-        temporary.rename(folder)
+        return {"files": files.close(), "rejected": rejected, "remarks": remarks, "statistics": []}
 
 
 @dataclass
@@ -77,12 +99,16 @@ class Prepared:
         rows: their number per split.
         rejected: rows of `rejected.jsonl`.
         remarks: ids of the rows about which there is something odd, by what it is.
+        statistics: what the writer has to say of each recording.
+        records: further JSON files of the prepared corpus, by name.
     """
 
     files: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     rows: Counter = field(default_factory=Counter)
     rejected: list[dict[str, Any]] = field(default_factory=list)
     remarks: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    statistics: list[dict[str, Any]] = field(default_factory=list)
+    records: dict[str, dict] = field(default_factory=dict)
 
 
 def write_shards(splits: dict[str, list[Utterance]], folder: Path, writer: Writer, num_proc: int) -> Prepared:
@@ -94,12 +120,12 @@ def write_shards(splits: dict[str, list[Utterance]], folder: Path, writer: Write
         UserError: a process was killed from outside.
     """
     shards = [(folder / f"{split}-{number:05d}", split, utterances) for split, listed in splits.items()
-              for number, utterances in enumerate(_divide(listed))]
+              for number, utterances in enumerate(writer.divide(listed))]
     missing = [shard for shard in shards if not shard[0].exists()]
-    total, left = (sum(len(utterances) for *_, utterances in some) for some in (shards, missing))
-    with tqdm(desc="Preparing", total=total, initial=total - left, unit=" utterances") as progress:
-        for count in _work(writer, missing, num_proc):
-            progress.update(count)
+    total, left = (sum(writer.size(utterance) for *_, utterances in some for utterance in utterances)
+                   for some in (shards, missing))
+    with tqdm(desc="Preparing", total=total, initial=total - left, unit=f" {writer.unit}") as bar:
+        _work(writer, missing, num_proc, bar.update)
     prepared = Prepared()
     for place, *_ in shards:
         content = json.loads((place / CONTENT).read_text())
@@ -107,12 +133,13 @@ def write_shards(splits: dict[str, list[Utterance]], folder: Path, writer: Write
             prepared.files[split].append(place / f"{number}.parquet")
             prepared.rows[split] += rows
         prepared.rejected += content["rejected"]
+        prepared.statistics += content["statistics"]
         for remark, ids in content["remarks"].items():
             prepared.remarks[remark] += ids
     return prepared
 
 
-class _Files:
+class Files:
     """The Parquet files of a shard: one at a time for each split, closed at `max_bytes`."""
 
     def __init__(self, folder: Path, writer: Writer):
@@ -140,6 +167,13 @@ class _Files:
             self._close(split)
         return self.content
 
+    def discard(self) -> None:
+        """Have none of them, if the shard is to have no rows."""
+        self.close()
+        for number in range(len(self.content)):
+            (self.folder / f"{number}.parquet").unlink()
+        self.content.clear()
+
     def _close(self, split: str) -> None:
         self.open.pop(split)[1].finalize()
         del self.sizes[split]
@@ -155,20 +189,23 @@ def _divide(utterances: list[Utterance]) -> Iterator[list[Utterance]]:
         yield [utterance for of_one_id in ids[start:start + IDS_PER_SHARD] for utterance in of_one_id]
 
 
-def _work(writer: Writer, shards: list[tuple], num_proc: int) -> Iterable[int]:
-    """Write the shards; yields the number of utterances of each as it is finished."""
+def _work(writer: Writer, shards: list[tuple], num_proc: int, progress: Callable[[int], Any]) -> None:
+    """Write the shards, and tell `progress` how much is done."""
     num_proc = min(num_proc, len(shards))
     if num_proc <= 1:
         for shard in shards:
-            writer.write(*shard)
-            yield len(shard[-1])
+            writer.write(*shard, progress)
         return
-    with ProcessPoolExecutor(num_proc, initializer=_end_with_parent) as pool:
-        futures = {pool.submit(writer.write, *shard): len(shard[-1]) for shard in shards}
+    done, told = multiprocessing.Value("q"), 0
+    with ProcessPoolExecutor(num_proc, initializer=_start_worker, initargs=(done,)) as pool:
+        waiting = {pool.submit(_write, writer, shard) for shard in shards}
         try:
-            for future in as_completed(futures):
-                future.result()
-                yield futures[future]
+            while waiting:
+                finished, waiting = wait(waiting, timeout=SECONDS_BETWEEN_UPDATES, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                told, more = done.value, done.value - told
+                progress(more)
         except BrokenProcessPool as error:
             raise UserError("a worker process was killed, most likely for want of memory; run the same command with --resume "
                             "and a smaller --num_proc") from error
@@ -176,10 +213,22 @@ def _work(writer: Writer, shards: list[tuple], num_proc: int) -> Iterable[int]:
             pool.shutdown(cancel_futures=True)
 
 
+def _start_worker(done: Synchronized) -> None:
+    """Prepare a worker, which adds to `done` what it has done."""
+    _worker.done = done
+    torch.set_num_threads(1)  # the others have the other cores
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
 def _end_with_parent() -> None:
     """A worker whose parent is killed would wait for work for ever, and write into the shards of the run that goes on."""
-    def wait() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
-    threading.Thread(target=wait, daemon=True).start()
+
+def _write(writer: Writer, shard: tuple) -> None:
+    def progress(count: int) -> None:
+        with _worker.done.get_lock():
+            _worker.done.value += count
+
+    writer.write(*shard, progress)

@@ -117,6 +117,14 @@ class Reader:
         except OSError as error:
             raise Rejection("unreadable audio", error.strerror) from error
 
+    def path(self, file: str) -> Path:
+        """Where the recording is that is meant by `file`, the first if there are several.
+
+        Raises:
+            Rejection: the path leads out of the folders, or nothing is there.
+        """
+        return next(iter(self._locate(file, None)))
+
     def fingerprint(self, file: str) -> str | None:
         """What changes with the recordings that `file` may mean; None if it means none."""
         try:

@@ -2,9 +2,10 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -15,7 +16,10 @@ from transformers import WhisperFeatureExtractor
 from hf_components.errors import UserError
 
 SAMPLING_RATE = 16_000
+NO_FILE = 7  # libsndfile's error for no file, and for what is called .mp3 and is something else
+NOT_ITS_NAME = "Not of the format that its name promises"
 BLOCK = 1 << 20  # frames read at once; a header that lies about the length must not decide how much is allocated
+FULL_SCALE = 32767 / 32768  # what 16 bits can say, and what a decoder that overshoots them goes beyond
 UNKNOWN_LENGTH = (1 << 63) - 1  # libsndfile's frame count for a stream whose header has none
 # libsndfile shortens a RIFF or AIFF chunk that is longer than its file and only notes it in its log.
 SHORTENED_CHUNK = re.compile(r"(?:data|SSND) *: (\d+) \(should be (\d+)\)")
@@ -38,6 +42,15 @@ class AudioError(UserError):
         return type(self), (self.name, self.reason, self.detail)
 
 
+class Block(NamedTuple):
+    """What `stream` reads at once: a float32 waveform (samples,) at the rate asked for, and how many samples of the source, of
+    all its channels, were read for it and how many of these touch full scale."""
+
+    waveform: np.ndarray
+    source_samples: int
+    clipped: int
+
+
 def decode(source: str | Path | bytes, sampling_rate: int = SAMPLING_RATE, name: str | None = None) -> np.ndarray:
     """Read a whole recording, mix its channels down and resample it.
 
@@ -50,19 +63,31 @@ def decode(source: str | Path | bytes, sampling_rate: int = SAMPLING_RATE, name:
     Raises:
         AudioError: not readable as audio, empty, shorter than its header says, or with NaN or infinite samples.
     """
+    blocks = [block.waveform for block in stream(source, sampling_rate, name)]
+    return np.ascontiguousarray(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
+
+
+def stream(source: str | Path | bytes, sampling_rate: int = SAMPLING_RATE, name: str | None = None) -> Iterator[Block]:
+    """As `decode`, a block at a time: joined they are the same bits, and memory does not grow with the recording.
+
+    What is wrong with a recording may be found at its very end, after blocks of it have been given.
+    """
     name = name or _name(source)
     with _open(source, name) as file:
-        channels = _read(file, name)  # (frames, channels)
-        rate = file.samplerate
-    if not np.isfinite(channels).all():
-        bad = int((~np.isfinite(channels)).sum())
-        raise AudioError(name, "non-finite samples", f"{bad} of {channels.size} samples are NaN or infinite")
-    waveform = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
-    if rate != sampling_rate:
-        waveform = soxr.resample(waveform, rate, sampling_rate)
-        if not len(waveform):
-            raise AudioError(name, "empty audio", f"{len(channels)} frames at {rate} Hz are less than one sample")
-    return np.ascontiguousarray(waveform, dtype=np.float32)
+        rate, total, given = file.samplerate, 0, 0
+        resampler = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32") if rate != sampling_rate else None
+        for channels in _read(file, name):  # (frames, channels)
+            if bad := channels.size - np.count_nonzero(np.isfinite(channels)):
+                raise AudioError(name, "non-finite samples", f"{bad} of the {channels.size} samples from {total / rate:.1f} s "
+                                                             "on are NaN or infinite")
+            total += len(channels)
+            waveform = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
+            if resampler is not None:
+                waveform = resampler.resample_chunk(waveform, last=len(channels) < BLOCK)
+            given += len(waveform)
+            yield Block(waveform, channels.size, int(np.count_nonzero(np.abs(channels) >= FULL_SCALE)))
+        if not given:
+            raise AudioError(name, "empty audio", f"{total} frames at {rate} Hz are less than one sample")
 
 
 def read_duration(source: str | Path | bytes, name: str | None = None) -> float:
@@ -81,10 +106,12 @@ def encode_flac(waveform: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> byt
 
     What was decoded from 16-bit audio at the same rate comes back bit for bit.
     """
-    samples = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, sampling_rate, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
+    return _encode(waveform, sampling_rate, "FLAC")
+
+
+def encode_wav(waveform: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> bytes:
+    """As `encode_flac`, as WAV, which every browser and editor plays."""
+    return _encode(waveform, sampling_rate, "WAV")
 
 
 def count_mel_frames(feature_extractor: WhisperFeatureExtractor, num_samples: int) -> int:
@@ -131,6 +158,13 @@ def log_mel(feature_extractor: WhisperFeatureExtractor, waveforms: Sequence[np.n
     return features[:, :, :frames].contiguous()
 
 
+def _encode(waveform: np.ndarray, sampling_rate: int, container: str) -> bytes:
+    samples = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sampling_rate, format=container, subtype="PCM_16")
+    return buffer.getvalue()
+
+
 def _name(source: str | Path | bytes) -> str:
     return "audio bytes" if isinstance(source, bytes) else str(source)
 
@@ -144,7 +178,8 @@ def _open(source: str | Path | bytes, name: str) -> soundfile.SoundFile:
     except OSError as error:
         raise AudioError(name, "unreadable audio", error.strerror or str(error)) from error
     except soundfile.LibsndfileError as error:
-        raise AudioError(name, "unreadable audio", error.error_string.rstrip(".")) from error
+        detail = NOT_ITS_NAME if error.code == NO_FILE else error.error_string.rstrip(".")
+        raise AudioError(name, "unreadable audio", detail) from error
     problem = None
     if file.frames == UNKNOWN_LENGTH:
         problem = "unreadable audio", "its header gives no length (it was written to a pipe); encode it again"
@@ -156,21 +191,19 @@ def _open(source: str | Path | bytes, name: str) -> soundfile.SoundFile:
     return file
 
 
-def _read(file: soundfile.SoundFile, name: str) -> np.ndarray:
-    """All frames as float32 (frames, channels)."""
+def _read(file: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
+    """All frames as float32 (frames, channels) in blocks of `BLOCK` frames, the last of them shorter, perhaps empty."""
     chunk = SHORTENED_CHUNK.search(file.extra_info)
     if chunk and STREAMED > int(chunk[1]) > int(chunk[2]) + 1:  # one byte is padding to an even size
         raise AudioError(name, "truncated audio", f"header promises {chunk[1]} bytes of samples, the file has {chunk[2]}")
-    blocks = []
-    try:
-        while True:
-            blocks.append(file.read(BLOCK, dtype="float32", always_2d=True))
-            if len(blocks[-1]) < BLOCK:
-                break
-    except soundfile.LibsndfileError as error:
-        raise AudioError(name, "truncated audio", f"header promises {file.frames} frames, decoding stopped: "
-                                                  f"{error.error_string.rstrip('.')}") from error
-    channels = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    if len(channels) < file.frames:
-        raise AudioError(name, "truncated audio", f"header promises {file.frames} frames, {len(channels)} can be read")
-    return channels
+    total, block = 0, None
+    while block is None or len(block) == BLOCK:
+        try:
+            block = file.read(BLOCK, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise AudioError(name, "truncated audio", f"header promises {file.frames} frames, decoding stopped: "
+                                                      f"{error.error_string.rstrip('.')}") from error
+        total += len(block)
+        if len(block) < BLOCK and total < file.frames:
+            raise AudioError(name, "truncated audio", f"header promises {file.frames} frames, {total} can be read")
+        yield block

@@ -1,13 +1,19 @@
 """Model cards: a Jinja template filled from results alone; a figure that is missing fails the rendering."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
-from huggingface_hub import ModelCardData
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from hf_components.errors import UserError
 
 TEMPLATES = Path(__file__).parents[1] / "model_cards"
+HERE = "path/to/this/folder"  # in lines of use; what is published has the repository's id there
+NOT_ON_THE_HUB = "audiofolder"  # type of a data set without an id there, as the Hub's own libraries write it
+RECOGNITION = "automatic-speech-recognition"
 
 
 def percent(share: float) -> str:
@@ -18,6 +24,41 @@ def percent(share: float) -> str:
 def interval(bounds: list[float] | None) -> str:
     """[0.2, 0.3] -> "20.0 to 30.0"; a dash where there is none."""
     return "-" if bounds is None else f"{percent(bounds[0])} to {percent(bounds[1])}"
+
+
+def error_rates(wer: float, cer: float) -> dict[tuple[str, str], float]:
+    """Shares of errors as `judged_on` takes them, the one that counts first."""
+    return {("wer", "WER, %"): 100 * wer, ("cer", "CER, %"): 100 * cer}
+
+
+def judged_on(corpus: dict[str, Any], split: str, figures: dict[tuple[str, str], float], *, name: str,
+              task: str = RECOGNITION) -> dict[str, Any]:
+    """Fields of `ModelCardData` for the figures of a model: the card's `model-index`, and the data set if it is on the Hub.
+
+    Args:
+        corpus: as `describe_corpus` returns it.
+        figures: value by type and name of the metric.
+        name: of the model.
+    """
+    return {
+        "model_name": name, "datasets": [corpus["hub_id"]] if corpus["hub_id"] else None,
+        "eval_results": [EvalResult(
+            task_type=task, dataset_type=corpus["hub_id"] or NOT_ON_THE_HUB, dataset_name=corpus["name"], dataset_split=split,
+            dataset_revision=corpus["revision"], metric_type=metric, metric_name=title, metric_value=round(value, 2))
+            for (metric, title), value in figures.items()]}
+
+
+def eval_results_file(results: Sequence[EvalResult]) -> str | None:
+    """The same for a file in `.eval_results/`, whose entries go to the data set's page: the first figure alone, since a task
+    there has one, under the name of the split. None if the data set is not on the Hub, whose id the form requires.
+    """
+    if not results or results[0].dataset_type == NOT_ON_THE_HUB:
+        return None
+    first, *others = results
+    notes = ", ".join([first.metric_name, *(f"{result.metric_name}: {result.metric_value}" for result in others)])
+    return yaml.safe_dump(eval_result_entries_to_yaml([EvalResultEntry(
+        dataset_id=first.dataset_type, dataset_revision=first.dataset_revision, task_id=first.dataset_split,
+        value=first.metric_value, notes=notes)]), sort_keys=False)
 
 
 def render_card(template: str, results: dict, card_data: ModelCardData) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow
-from datasets import Audio, Dataset, DatasetDict, load_dataset
+from datasets import Audio, Dataset, DatasetDict, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
@@ -30,7 +30,7 @@ def load_corpus(path_or_hub_id: str | Path, split: str | None = None,
         data_config_override: how much of each split to take, as `hf_components.sampling.Sampling.parse` reads it.
     Raises:
         UserError: there is no such corpus, it is not a prepared one, it has no such split, a required column is
-            missing, or a speaker is in several splits.
+            missing, or a speaker is in several splits and these are not parts of one recording.
     """
     corpus = _load(path_or_hub_id)
     speakers: dict[str, str] = {}
@@ -40,7 +40,7 @@ def load_corpus(path_or_hub_id: str | Path, split: str | None = None,
                             f"{', '.join(REQUIRED)}; recipes/prepare_corpus.py writes one")
         part = name.removesuffix(LONG)
         for speaker in rows.unique("speaker_id"):
-            if speakers.setdefault(speaker, part) != part:
+            if speakers.setdefault(speaker, part) != part and not _is_one_recording(corpus):
                 raise UserError(f"speaker {speaker} of {path_or_hub_id} is in the splits {speakers[speaker]} and {part}; "
                                 "splits must not share a speaker")
     if split is not None and split not in corpus:
@@ -50,6 +50,11 @@ def load_corpus(path_or_hub_id: str | Path, split: str | None = None,
     if split is None:
         return DatasetDict({name: sampling.of(rows) for name, rows in corpus.items()})
     return sampling.of(corpus[split])
+
+
+def is_prepared(data: str | Path) -> bool:
+    """Whether `data` names a prepared corpus, on this disk or the Hub, rather than a folder that one can be made from."""
+    return any(Path(data).glob("data/*.parquet")) or not Path(data).is_dir()
 
 
 def waveforms(rows: Iterable[dict[str, Any]], sampling_rate: int = SAMPLING_RATE) -> list[np.ndarray]:
@@ -68,14 +73,24 @@ def sample_rows(corpus: Dataset, size: int, seed: int) -> Dataset:
 
 def describe_corpus(path_or_hub_id: str | Path, data_config_override: str | None = None) -> dict:
     """Rows per split and hours in all; where the corpus lies on this disk also rejected rows per reason, and the names of
-    external data in it, None if its preparation recorded none."""
+    external data in it, None if its preparation recorded none; where it is on the Hub its id and revision there."""
     corpus = load_corpus(path_or_hub_id, data_config_override=data_config_override)
     rejected = Path(path_or_hub_id) / "rejected.jsonl"
     provenance = Path(path_or_hub_id) / "provenance.json"
     reasons = [json.loads(line)["reason"] for line in rejected.read_text().splitlines()] if rejected.exists() else []
-    return {"name": Path(path_or_hub_id).name, "rows": {name: len(rows) for name, rows in corpus.items()},
+    is_here = Path(path_or_hub_id).exists()
+    return {"name": Path(path_or_hub_id).name, "hub_id": None if is_here else str(path_or_hub_id),
+            # `datasets` keeps what it reads from the Hub under the commit that it read.
+            "revision": None if is_here else load_dataset_builder(str(path_or_hub_id)).hash,
+            "rows": {name: len(rows) for name, rows in corpus.items()},
             "hours": sum(sum(rows["duration"]) for rows in corpus.values()) / 3600, "rejected": dict(Counter(reasons)),
             "external_data": json.loads(provenance.read_text())["external_data"] if provenance.exists() else None}
+
+
+def _is_one_recording(corpus: DatasetDict) -> bool:
+    """Whether it is the segments of a single recording, whose last part alone can be held out."""
+    return all({"start", "source_file"} <= set(rows.column_names) for rows in corpus.values()) and \
+        len({file for rows in corpus.values() for file in rows.unique("source_file")}) == 1
 
 
 def _load(path_or_hub_id: str | Path) -> DatasetDict:

@@ -1,7 +1,6 @@
 """Utterance embeddings: what a router at some encoder layer sees, for a whole corpus, in shards that survive a stop."""
 
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from transformers import WhisperFeatureExtractor, WhisperProcessor
 
 from hf_components.audio import log_mel
 from hf_components.corpus import waveforms
+from hf_components.parquet_parts import join_parts, write_part
 from hf_components.training.data import FULL_CONTEXT_FRAMES
 from hf_components.transcription import duration_batches
 from hf_components.whisper import DynamicContextWhisper
@@ -88,7 +88,7 @@ def write_shards(model: DynamicContextWhisper, processor: WhisperProcessor, shar
             found.update(zip(indices, vectors, strict=True))
             progress.update(len(indices))
             if len(found) == len(shard.rows):
-                _write_table(_table(shard, [found[row] for row in range(len(found))]), folder / shard.file_name)
+                write_part(_table(shard, [found[row] for row in range(len(found))]), folder / shard.file_name)
                 found = {}
     state.wait_for_everyone()
 
@@ -115,14 +115,7 @@ def embed_batch(encoder: DynamicContextEncoder, features: torch.Tensor, layer: i
 
 def join_shards(shards: Iterable[Shard], folder: Path, file: Path) -> None:
     """Copy shards into one Parquet file, one at a time in memory."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    writer = None
-    for shard in shards:
-        table = pyarrow.parquet.read_table(folder / shard.file_name)
-        writer = writer or pyarrow.parquet.ParquetWriter(temporary, table.schema)
-        writer.write_table(table)
-    writer.close()
-    temporary.replace(file)
+    join_parts((pyarrow.parquet.read_table(folder / shard.file_name) for shard in shards), file)
 
 
 class _Features(torch.utils.data.Dataset):
@@ -147,13 +140,3 @@ def _table(shard: Shard, vectors: list[np.ndarray]) -> pyarrow.Table:
     if vectors[0].ndim == 2:
         embedding = pyarrow.ListArray.from_arrays(np.cumsum([0, *map(len, vectors)], dtype=np.int32), embedding)
     return pyarrow.table({**columns, "split": [shard.split] * len(vectors), "embedding": embedding})
-
-
-def _write_table(table: pyarrow.Table, file: Path) -> None:
-    """A reader finds the whole file or none."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    with temporary.open("wb") as opened:
-        pyarrow.parquet.write_table(table, opened)
-        opened.flush()
-        os.fsync(opened.fileno())
-    temporary.replace(file)

@@ -3,3 +3,7 @@
 
 class UserError(ValueError):
     """Wrong input. The message names the thing, the rule, the value, and what to do."""
+
+
+class NothingToTrainOnError(UserError):
+    """What was chosen for training has no recording in it."""

@@ -1,12 +1,13 @@
 """Gold: the texts that recordings without transcripts are judged and trained by, and which of the recordings are for what."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 import datasets
@@ -16,10 +17,10 @@ from transformers import ProcessorMixin
 from hf_components.correction.arguments import CorrectionArguments, load_corrector
 from hf_components.correction.record import correct_to_file, summarise
 from hf_components.correction.writing import alphabet_of
-from hf_components.errors import UserError
+from hf_components.errors import NothingToTrainOnError, UserError
 from hf_components.json_lines import read_json_lines
-from hf_components.sampling import sample
 from hf_components.scoring import utterance_errors
+from hf_components.splits import hold_out
 from hf_components.stages import run_stage
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ LABELS = {
     "manifest": "the transcripts of the manifest",
     "stt": "the recogniser's OWN TEXT, uncorrected, which is no measure of quality",
 }
+NAMED = 10  # ids that a message names
 BELIEVED = ("manifest", "stt", "corrected", "unchanged")  # sources of a gold text that nothing spoke against
 
 
@@ -39,6 +41,8 @@ class GoldArguments:
 
     gold: Literal["llm", "manifest", "stt"] = field(default="llm", metadata={
         "help": "llm: the recogniser's text, corrected by an LLM; manifest: the texts of --truth; stt: the recogniser's text"})
+    nbest: int = field(default=1, metadata={
+        "help": "of --gold llm: texts that the LLM is shown of each recording, by beam search; 1: what was heard"})
     train_on: Literal["errors", "agreed", "all"] = field(default="errors", metadata={
         "help": "recordings of the training part to train on: where recogniser and gold differ, where they agree, all"})
     eval_ratio: float = field(default=0.3, metadata={"help": "share of the recordings of each condition that is held out"})
@@ -49,6 +53,10 @@ class GoldArguments:
     def __post_init__(self):
         if not 0 < self.eval_ratio < 1:
             raise UserError(f"eval_ratio must lie between 0 and 1, got {self.eval_ratio}")
+        if self.nbest < 1:
+            raise UserError(f"nbest must be at least 1, got {self.nbest}")
+        if self.gold != "llm":
+            self.nbest = 1
         if self.gold == "stt" and self.train_on == "errors":
             raise UserError("--gold stt is the recogniser's own text, against which it makes no errors to train on; give "
                             "--train_on all too, or another --gold")
@@ -91,31 +99,32 @@ class Gold:
     corrections: dict | None = None
 
 
-def find_gold(args: GoldArguments, llm: CorrectionArguments, corpus: datasets.Dataset, heard: Sequence[str],
+def find_gold(args: GoldArguments, llm: CorrectionArguments, corpus: datasets.Dataset, heard: Sequence[Sequence[str]],
               processor: ProcessorMixin, work: Path, resume: bool) -> Gold:
     """The gold of each row.
 
     Args:
         corpus: rows as `dataset_scripts.audio_folder.AudioFolder` makes them.
-        heard: the recogniser's text of each.
+        heard: the recogniser's text of each, and further ones that the LLM is to be shown.
         processor: the recogniser's, which says what it can write.
-        work: holds the stage `baseline` that `heard` is of; gets the stage `gold` and `corrections.jsonl`, what an LLM was
-            asked and said, from which another run goes on.
+        work: holds the stage `baseline` or `nbest` that `heard` is of; gets the stage `gold` and `corrections.jsonl`, what
+            an LLM was asked and said, from which another run goes on.
     Raises:
         SystemExit: with status 1 and what to do, if the LLM cannot be used.
     """
     if args.gold == "manifest":
         return Gold(corpus["text"][:], ["manifest"] * len(corpus))
     if args.gold == "stt":
-        return Gold(list(heard), ["stt"] * len(corpus))
+        return Gold([texts[0] for texts in heard], ["stt"] * len(corpus))
+    source = work / ("baseline" if args.nbest == 1 else "nbest")
     metrics = run_stage(work / "gold", lambda folder: _correct(llm, corpus["id"][:], heard, processor, work, folder, resume),
-                        config=llm, inputs=[work / "baseline", llm.llm], resume=resume)
+                        config=llm, inputs=[source, llm.llm], resume=resume)
     rows = [row for _, row in read_json_lines(work / "gold" / CORRECTIONS)]
     return Gold([row["text"] for row in rows], [row["reason"] for row in rows], metrics)
 
 
-def _correct(args: CorrectionArguments, ids: Sequence[str], heard: Sequence[str], processor: ProcessorMixin, work: Path,
-             folder: Path, resume: bool) -> dict:
+def _correct(args: CorrectionArguments, ids: Sequence[str], heard: Sequence[Sequence[str]], processor: ProcessorMixin,
+             work: Path, folder: Path, resume: bool) -> dict:
     try:
         corrector = load_corrector(args, alphabet_of(processor.tokenizer))
     except UserError as error:
@@ -128,17 +137,24 @@ def _correct(args: CorrectionArguments, ids: Sequence[str], heard: Sequence[str]
 
 
 def make_samples(corpus: datasets.Dataset, heard: Sequence[str], gold: Gold, args: GoldArguments) -> list[Sample]:
-    """Recordings with their gold, divided into those to train on and those to judge by: by file, each condition alike.
+    """Recordings with their gold, divided into those to train on and those to judge by, each condition alike.
+
+    On one side are recordings of one name in both conditions, which are one utterance with and without noise, and
+    recordings of the same sound.
 
     Args:
-        corpus, heard, gold: as of `find_gold`.
+        corpus, gold: as of `find_gold`.
+        heard: the recogniser's text of each.
     Raises:
         UserError: there are too few recordings to hold any out.
     """
     ids, conditions = corpus["id"][:], corpus["group"][:]
     held_out: set[int] = set()
     if not args.evaluate_on_train:
-        held_out = set(sample(ids, conditions, "stratified", 100 * args.eval_ratio, seed=args.split_seed))
+        names = [str(PurePath(name.removeprefix(f"{condition}/")).with_suffix(""))
+                 for name, condition in zip(ids, conditions, strict=True)]
+        sounds = [hashlib.sha256(row["audio"]["bytes"]).hexdigest() for row in corpus.select_columns(["audio"])]
+        held_out = hold_out(ids, conditions, args.eval_ratio, args.split_seed, names, sounds)
         if len(held_out) == len(ids):
             raise UserError(f"{len(ids)} recordings are too few to hold {args.eval_ratio:.0%} of them out: give more, or "
                             "--evaluate_on_train")
@@ -159,7 +175,7 @@ def choose_for_training(samples: Sequence[Sample], train_on: str, longest_second
     reply was refused is one that the two disagree about.
 
     Raises:
-        UserError: none is left.
+        NothingToTrainOnError: none is left.
     """
     candidates = [(row, wrong) for row, wrong in zip(samples, has_errors(samples), strict=True) if not row.held_out]
     chosen = [row for row, wrong in candidates if train_on == "all" or (
@@ -168,12 +184,13 @@ def choose_for_training(samples: Sequence[Sample], train_on: str, longest_second
     long = [row.id for row in chosen if row.gold.strip() and row.duration > longest_seconds]
     for names, what in ((silent, "have no word in their gold"), (long, f"are longer than {longest_seconds:g} s")):
         if names:
-            logger.warning("%d of %d recordings %s and are not trained on: %s, ...", len(names), len(chosen), what, names[0])
+            logger.warning("%d of %d recordings %s and are not trained on: %s", len(names), len(chosen), what,
+                           ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else ""))
     chosen = [row for row in chosen if row.id not in {*silent, *long}]
     if not chosen:
         wrong = sum(is_wrong for _, is_wrong in candidates)
-        raise UserError(f"there is nothing to train on: {wrong} of {len(candidates)} recordings have errors against the gold, "
-                        f"and --train_on is {train_on}; choose another")
+        raise NothingToTrainOnError(f"there is nothing to train on: {wrong} of {len(candidates)} recordings have errors "
+                                    f"against the gold, and --train_on is {train_on}; choose another")
     return chosen
 
 

@@ -16,6 +16,7 @@ RATES = {"wer": ("errors", "reference_words"), "cer": ("character_errors", "refe
          "wer_truth": ("truth_errors", "truth_words"), "error_rate": ("error_samples", "samples")}
 NAMES = {"wer": "WER ({gold})", "wer_truth": "WER (truth)", "cer": "CER ({gold})", "error_rate": "Error Rate"}
 EXAMPLES = 5
+SILENT = 0.5  # share of the gold's length under which a recogniser has fewer errors by writing less
 WIDTH = 88  # of the summary, in characters
 
 
@@ -26,13 +27,17 @@ def measure(samples: Sequence[Sample], texts: Sequence[str]) -> dict:
         texts: one per sample.
     Returns:
         `wer` and `cer` against the gold; `wer_truth` against the truth, of the recordings where it is known, None if it is of
-        none; `error_rate`, the share of recordings with an error against the gold; the counts of `RATES`; and all that in
+        none; `error_rate`, the share of recordings with an error against the gold; the counts of `RATES`; `length_ratio`,
+        characters written by those of the gold (`written_characters` by `reference_characters`); and all that in
         `per_condition`.
     """
     def figures(rows: list[int]) -> dict:
         counts = _counts([samples[i] for i in rows], [texts[i] for i in rows])
         sums = {rate: [int(column.sum()) for column in columns] for rate, columns in counts.items()}
-        return {**{rate: float(error_rate(*sums[rate])) if len(counts[rate][0]) else None for rate in RATES},
+        written = [texts[i] for i in rows]
+        characters = int(utterance_errors(written, written)["reference_characters"].sum())
+        return {"written_characters": characters, "length_ratio": float(error_rate(characters, sums["cer"][1])),
+                **{rate: float(error_rate(*sums[rate])) if len(counts[rate][0]) else None for rate in RATES},
                 **{name: value for rate, names in RATES.items() for name, value in zip(names, sums[rate], strict=True)}}
 
     return _overall_and_per_condition(samples, figures)
@@ -60,8 +65,13 @@ def improve(samples: Sequence[Sample], before: Sequence[str], after: Sequence[st
     return _overall_and_per_condition(samples, figures)
 
 
-def describe(title: str, figures: dict, gold: str) -> str:
-    """Figures of `measure`, a line each; `gold` says what they are against."""
+def is_silent(result: dict) -> bool:
+    """Whether the fine-tuned recogniser writes so little that a lower error rate is no better hearing."""
+    return result["finetuned"]["length_ratio"] < SILENT
+
+
+def describe(title: str, figures: dict, where: str, gold: str) -> str:
+    """Figures of `measure`, a line each; `where` says what they are of and `gold` what they are against."""
     lines = [f"  WER: {_rate(figures['wer'])}", f"  CER: {_rate(figures['cer'])}",
              f"  Error Samples: {figures['error_samples']}/{figures['samples']}",
              f"  Error Rate: {_rate(figures['error_rate'])}"]
@@ -69,7 +79,7 @@ def describe(title: str, figures: dict, gold: str) -> str:
         lines.append(f"  WER against the truth: {_rate(figures['wer_truth'])}")
     lines += [f"  {condition}: WER {_rate(row['wer'])}, CER {_rate(row['cer'])}, error samples "
               f"{row['error_samples']}/{row['samples']}" for condition, row in figures["per_condition"].items()]
-    return "\n".join([f"{title} (gold: {gold}):", *lines])
+    return "\n".join([f"{title} of {where} (gold: {gold}):", *lines])
 
 
 def examples(samples: Sequence[Sample]) -> str:
@@ -85,7 +95,8 @@ def examples(samples: Sequence[Sample]) -> str:
 def summary(result: dict) -> str:
     """Before, after and improvement of an `evaluation_results.json`, in all and per condition."""
     source, parts = result["gold"]["source"], ("baseline", "finetuned", "improvement")
-    where = "held-out recordings" if result["evaluated_on"] == "held_out" else "RECORDINGS THAT WERE TRAINED ON"
+    where = "held-out recordings" if result["evaluated_on"] == "held_out" else (
+        f"recordings, {result['training']['recordings']} OF THEM TRAINED ON")
     lines = [f"SUMMARY: {result['baseline']['samples']} {where}, gold: {source}", "=" * WIDTH,
              _line("", "Baseline", "Fine-tuned", "Improvement (points; interval)")]
     for condition in (None, *result["baseline"]["per_condition"]):
@@ -97,6 +108,11 @@ def summary(result: dict) -> str:
                                    f"{change[rate]:.4f} ({100 * change[rate]:.2f}; {interval(change[f'{rate}_interval'])})"))
         lines.append(_line("  Error Samples", *(f"{row['error_samples']}/{row['samples']}" for row in (old, new)),
                            str(change["error_samples"])))
+        lines.append(_line("  Length by gold", *(f"{row['length_ratio']:.2f}" for row in (old, new)), ""))
+    if is_silent(result):
+        old, new = (result[part]["length_ratio"] for part in ("baseline", "finetuned"))
+        lines += ["=" * WIDTH, f"WARNING: the fine-tuned model writes {new:.0%} of the characters of the gold, the baseline "
+                  f"{old:.0%};", "where it makes fewer errors, it does by writing less, not by hearing better"]
     return "\n".join([*lines, "=" * WIDTH, f"gold: {result['gold']['label']}",
                       "interval: 95 % paired bootstrap over recordings; one that contains 0 shows no improvement"])
 
@@ -133,7 +149,7 @@ def _overall_and_per_condition(samples: Sequence[Sample], figures: Callable[[lis
 
 
 def _line(name: str, old: str, new: str, change: str) -> str:
-    return f"{name:18}{old:19}{new:19}{change}"
+    return f"{name:18}{old:19}{new:19}{change}".rstrip()
 
 
 def _rate(value: float) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from hf_components.benchmark.report import difference_matrix
+from hf_components.cards import error_rates, judged_on
 from hf_components.release import hub_id, write_report
 
 PLOTS = ("benchmark/wer_per_group.png", "benchmark/routing_per_group.png", "clusters/clusters.png", "joint/usage.png",
@@ -34,9 +35,13 @@ def release_model(folder: Path, run: Path, results: dict) -> dict:
 
 
 def card_data(results: dict) -> ModelCardData:
-    """Metadata of the card."""
+    """Metadata of the card, with the figures of the routing that the model is saved with."""
+    benchmark = results["benchmark"]
+    figures = benchmark["rows"]["moe_top1"]
     return ModelCardData(
-        license="apache-2.0", language=results["language"], library_name="transformers",
+        license=results["license"], language=results["language"], library_name="transformers",
         pipeline_tag="automatic-speech-recognition",
         tags=["whisper", "mixture-of-experts", "lora", "speech-recognition", "atypical-speech"], metrics=["wer", "cer"],
-        base_model=hub_id(results["base_model"]))
+        base_model=hub_id(results["base_model"]),
+        **judged_on(results["corpus"], benchmark["sample"]["split"], error_rates(figures["wer"], figures["cer"]),
+                    name=f"MoE-Whisper on {results['base_model']}, best expert"))

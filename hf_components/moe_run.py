@@ -11,9 +11,10 @@ logger = logging.getLogger(__name__)
 
 EPOCHS = {"quick": (4, 0.5, 1), "full": (4, 2, 4)}  # of the shared LoRA, of all experts, of joint training
 FURTHER_RATE = {"quick": 3e-4, "full": 1.5e-4}  # learning rate of what goes on from the shared LoRA
-# Of the full fine-tuning that a mixture is compared with: batches and warm-up as the mixture's, and no more selected on dev.
+# Of the full fine-tuning that a mixture is compared with: batches, warm-up and masks as the mixture's, and no more selected
+# on dev.
 RIVAL = {"quick": UNSELECTED, "full": {**UNSELECTED, "per_device_train_batch_size": 16, "gradient_accumulation_steps": 2,
-                                       "warmup_steps": 0.1}}
+                                       "warmup_steps": 0.1, "time_masks": 2, "mel_masks": 2}}
 
 
 @dataclass

@@ -5,6 +5,7 @@ from itertools import repeat
 from pathlib import Path
 
 import numpy as np
+from matplotlib import mlab
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 MARKERS = ("o", "^", "s", "X", "D")
 MAX_POINTS = 5000
+DYNAMIC_RANGE = 70  # dB below the loudest bin where a spectrogram is black
 
 
 def drawn_points(count: int) -> np.ndarray:
@@ -98,6 +100,17 @@ def plot_bars(file: str | Path, series: dict[str, Sequence[float]], categories: 
     figure.savefig(file, dpi=120)
 
 
+def plot_histogram(file: str | Path, edges: Sequence[float], counts: Sequence[int], x_label: str, y_label: str,
+                   title: str) -> None:
+    """Draw counts between `edges`, of which there is one more, into a PNG."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.stairs(counts, edges, fill=True, color=PALETTE[0])
+    axes.set(xlabel=x_label, ylabel=y_label, title=title)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=120)
+
+
 def plot_reliability(file: str | Path, parts: dict[str, list[dict[str, float]]], title: str) -> None:
     """Draw accuracy over confidence (Guo et al. 2017) into a PNG: below the diagonal is too sure, above too modest.
 
@@ -118,3 +131,22 @@ def plot_reliability(file: str | Path, parts: dict[str, list[dict[str, float]]],
     for handle in axes.legend(frameon=False, fontsize=9).legend_handles:
         handle.set_sizes([30])
     figure.savefig(file, dpi=120)
+
+
+def plot_spectrograms(file: str | Path, waveforms: dict[str, np.ndarray], title: str = "",
+                      sampling_rate: int = 16_000) -> None:
+    """Draw named waveforms (samples,) as spectrograms below each other, on one scale of time and of loudness, into a PNG."""
+    figure = Figure(figsize=(10, 2.4 * len(waveforms) + 0.6), layout="constrained")
+    figure.suptitle(title, parse_math=False)
+    rows = figure.subplots(len(waveforms), 1, sharex=True, squeeze=False)[:, 0]
+    levels = {name: 10 * np.log10(mlab.specgram(waveform, NFFT=512, noverlap=512 - 160, Fs=sampling_rate)[0] + 1e-20)
+              for name, waveform in waveforms.items()}  # (bins, frames) each
+    loudest = max(level.max() for level in levels.values())
+    for axes, (name, level) in zip(rows, levels.items(), strict=True):
+        seconds = len(waveforms[name]) / sampling_rate
+        image = axes.imshow(level, origin="lower", aspect="auto", extent=(0, seconds, 0, sampling_rate / 2000), cmap="magma",
+                            vmin=loudest - DYNAMIC_RANGE, vmax=loudest)
+        axes.set(ylabel="kHz", title=name)
+    rows[-1].set(xlabel="seconds", xlim=(0, max(map(len, waveforms.values())) / sampling_rate))
+    figure.colorbar(image, ax=rows, label="dB")
+    figure.savefig(file, dpi=100)

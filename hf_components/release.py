@@ -7,13 +7,15 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from hf_components.cards import render_card
+from hf_components.cards import eval_results_file, render_card
 from hf_components.stages import write_json
+
+EVAL_RESULTS = ".eval_results/underheard.yaml"
 
 
 def write_report(folder: Path, plots: Iterable[Path], results: dict[str, Any], template: str, card_data: ModelCardData,
                  **shown: Any) -> None:
-    """Write `plots/`, `results.json` and `README.md`, which shows the results.
+    """Write `plots/`, `results.json`, `README.md`, which shows the results, and `.eval_results/` if a data set of the Hub was judged on.
 
     Args:
         plots: PNGs; those that do not exist are left out, since a run may go without.
@@ -27,6 +29,9 @@ def write_report(folder: Path, plots: Iterable[Path], results: dict[str, Any], t
     for plot in drawn:
         shutil.copy(plot, folder / "plots")
     write_json(folder / "results.json", results)
+    if (entries := eval_results_file(card_data.eval_results or ())) is not None:
+        (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
+        (folder / EVAL_RESULTS).write_text(entries)
     shown = {**results, "plots": [plot.name for plot in drawn], **shown}
     (folder / "README.md").write_text(render_card(template, shown, card_data))
 

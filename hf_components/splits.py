@@ -1,4 +1,5 @@
-"""Divide a corpus into training and validation by speaker, stratified and seeded, and say how well it came out."""
+"""Divide a corpus into training and validation, stratified and seeded: by speaker, where they are known, and say how well it
+came out; else by recording."""
 
 import json
 import logging
@@ -6,8 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
 from hf_components.errors import UserError
-from hf_components.sampling import rank
+from hf_components.sampling import rank, sample
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +91,25 @@ def report_split(speakers: Sequence[str], strata: Sequence[str], sides: dict[str
     return table
 
 
+def hold_out(ids: Sequence[str], strata: Sequence[str], ratio: float, seed: int, *shared: Sequence[str]) -> set[int]:
+    """Indices of about `ratio` of the recordings, of every stratum alike; recordings that belong together are held out
+    together.
+
+    Args:
+        ids: unique name of each recording.
+        strata: stratum of each.
+        seed: another one holds out others.
+        shared: each a value per recording; those that have one in common belong together, directly or by way of others.
+    """
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(_together(len(ids), shared)):
+        members[label].append(index)
+    bundles = list(members.values())
+    spread = [" ".join(sorted({strata[i] for i in bundle})) for bundle in bundles]
+    chosen = sample([ids[bundle[0]] for bundle in bundles], spread, "stratified", 100 * ratio, seed=seed)
+    return {i for number in chosen for i in bundles[number]}
+
+
 def read_split(path: str | Path) -> dict[str, str]:
     """The side of each speaker in a split recorded as `{"speakers": {"train": [...], "dev": [...]}}`.
 
@@ -104,6 +128,16 @@ def read_split(path: str | Path) -> dict[str, str]:
     if twice := [name for name, count in counts.items() if count > 1]:
         raise UserError(f"{path} names {twice[0]} more than once; a speaker is on one side")
     return dict(named)
+
+
+def _together(rows: int, shared: Sequence[Sequence[str]]) -> list[int]:
+    """The label of what each row belongs to: the connected parts of the graph between rows and their values."""
+    values = [np.unique(column, return_inverse=True)[1] for column in shared]
+    nodes = rows + sum(len(column) for column in values)
+    ends = np.concatenate([column + rows * (number + 1) for number, column in enumerate(values)])
+    starts = np.tile(np.arange(rows), len(values))
+    _, labels = connected_components(coo_array((np.ones(len(ends)), (starts, ends)), shape=(nodes, nodes)), directed=False)
+    return labels[:rows].tolist()
 
 
 def _by_stratum(speakers: Sequence[str], strata: Sequence[str]) -> dict[str, list[str]]:

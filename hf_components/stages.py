@@ -25,6 +25,7 @@ from accelerate.utils import parse_flag_from_env
 
 from hf_components.disk import full_disk_explained, sync_folder
 from hf_components.errors import UserError
+from hf_components.locks import alone_in
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,8 @@ PACKAGES = ("hf_components", "dataset_scripts")  # whose sources count as the co
 NAMED_FILES = 5  # changed source files that a warning names
 # Fields that change how a stage runs or where it writes, not what it computes.
 NOT_PART_OF_RESULT = {"output_dir", "resume", "log_file", "logging_dir", "num_workers", "num_proc", "dataloader_num_workers",
-                      "report_to", "push_to_hub", "hub_model_id", "hub_token", "disable_tqdm", "run_name", "plot", "no_plot",
-                      "rebase_output_dir", "force_restart"}
+                      "report_to", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token", "disable_tqdm", "run_name",
+                      "plot", "no_plot", "rebase_output_dir", "force_restart"}
 
 
 def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config: Any,
@@ -56,7 +57,8 @@ def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config
     Returns:
         the metrics of `produce`.
     Raises:
-        UserError: `output_dir` cannot be written, holds something that is not a stage's result, or its disk is full.
+        UserError: `output_dir` cannot be written, is being written by another run, holds something that is not a stage's
+            result, or its disk is full.
     """
     output_dir = Path(output_dir)
     if output_dir.name in ("", "..") or (output_dir.exists() and not output_dir.is_dir()):
@@ -88,18 +90,19 @@ def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config
     elif resume and proof is not None:
         logger.info("%s runs again: %s", output_dir, _difference(proof["identity"], stage["identity"]))
 
-    if state.is_main_process:
-        if not goes_on:
-            _discard(work, unfinished, stage, resume)
-        _open_work_folder(work, stage)
-    state.wait_for_everyone()
-    if read_proof(work) is None:  # else it was killed between the proof and the renaming
-        with full_disk_explained(output_dir):
-            _produce(work, produce, {**stage, "config": resolved}, alone)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        _replace(work, output_dir, archive)
-    state.wait_for_everyone()
+    with alone_in(work, "--output_dir") if state.is_main_process else contextlib.nullcontext():
+        if state.is_main_process:
+            if not goes_on:
+                _discard(work, unfinished, stage, resume)
+            write_json(work / BEGUN, stage)
+        state.wait_for_everyone()
+        if read_proof(work) is None:  # else it was killed between the proof and the renaming
+            with full_disk_explained(output_dir):
+                _produce(work, produce, {**stage, "config": resolved}, alone)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            _replace(work, output_dir, archive)
+        state.wait_for_everyone()
     proof = read_proof(output_dir)
     logger.info("%s written in %.0f s", output_dir, proof["seconds"])
     return proof["metrics"]
@@ -180,7 +183,7 @@ def _read_begun(work: Path) -> dict | None:
 
 
 def _discard(work: Path, unfinished: dict | None, stage: dict, resume: bool) -> None:
-    if not work.exists():
+    if not any(work.iterdir()):
         return
     if not resume:
         logger.info("the interrupted run in %s is discarded; --resume would have continued it if nothing changed", work)
@@ -189,15 +192,11 @@ def _discard(work: Path, unfinished: dict | None, stage: dict, resume: bool) -> 
     else:
         logger.warning("the interrupted run in %s is discarded: %s", work,
                        _difference(unfinished["identity"], stage["identity"]))
-    shutil.rmtree(work)
-
-
-def _open_work_folder(work: Path, stage: dict) -> None:
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {work.parent}: {error.strerror}; choose another --output_dir") from error
-    write_json(work / BEGUN, stage)
+    for path in work.iterdir():  # not the folder, which is locked
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bool) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
+from hf_components.cards import judged_on
 from hf_components.gold import CORRECTIONS, Sample, write_samples
-from hf_components.improvement import plot_improvement
+from hf_components.improvement import is_silent, plot_improvement
 from hf_components.release import hub_id, write_report
 from hf_components.stages import write_json
 
@@ -16,21 +17,22 @@ PLOT, LOSS = "wer_per_condition.png", "logs/loss.png"
 RESULTS, SAMPLES, REJECTED = "evaluation_results.json", "samples.jsonl", "rejected.jsonl"
 
 
-def publish_finetuned(folder: Path, work: Path, result: dict, samples: Sequence[Sample], plot: bool) -> None:
+def publish_finetuned(folder: Path, prepared: Path, trained: Path, result: dict, samples: Sequence[Sample],
+                      plot: bool) -> None:
     """Fill the output folder of `finetune_wav2vec2_lora`: figures, texts, weights with their cards, logs.
 
     Args:
-        work: with the stages of its phases.
+        prepared: with the stages before training.
+        trained: stage of training.
         result: what `evaluation_results.json` holds.
     """
     write_json(folder / RESULTS, result)
     write_samples(folder / SAMPLES, samples)
-    shutil.copy(work / "corpus" / REJECTED, folder)
+    shutil.copy(prepared / "corpus" / REJECTED, folder)
     if result["gold"]["source"] == "llm":
-        shutil.copy(work / "gold" / CORRECTIONS, folder)
+        shutil.copy(prepared / "gold" / CORRECTIONS, folder)
     if plot:
         plot_improvement(folder / PLOT, result)
-    trained = work / "training"
     # TensorBoard's files of the training, and of what went before a stop.
     for source, target in ((trained / LOGS, LOGS), (trained / "checkpoints" / "runs", f"{LOGS}/runs"),
                            (trained / ADAPTER, ADAPTER), (trained / MODEL, MODEL)):
@@ -70,7 +72,19 @@ def write_card(folder: Path, trained: Path, results: dict) -> None:
     """
     is_adapter, base = (folder / "adapter_config.json").exists(), results["evaluation"]["base_model"]
     card_data = ModelCardData(
-        license="apache-2.0", language="en", library_name="peft" if is_adapter else "transformers",
+        license=results["evaluation"]["license"], language="en", library_name="peft" if is_adapter else "transformers",
         pipeline_tag="automatic-speech-recognition", tags=["wav2vec2", "speech-recognition", "ctc", "lora"],
-        metrics=["wer", "cer"], base_model=hub_id(base))
-    write_report(folder, [trained / PLOT, trained / LOSS], results, "wav2vec2.md", card_data, is_adapter=is_adapter)
+        metrics=["wer", "cer"], base_model=hub_id(base), **figures_for_the_hub(results["evaluation"]))
+    write_report(folder, [trained / PLOT, trained / LOSS], results, "wav2vec2.md", card_data, is_adapter=is_adapter,
+                 is_silent=is_silent(results["evaluation"]))
+
+
+def figures_for_the_hub(evaluation: dict) -> dict:
+    """Fields of the metadata for the error rate on the recordings that were held out, if there were any."""
+    if evaluation["evaluated_on"] != "held_out":
+        return {}
+    rates = evaluation["finetuned"]
+    known = rates["wer_truth"] is not None
+    title = f"WER against {'the truth' if known else evaluation['gold']['label']}, %"
+    return judged_on(evaluation["corpus"], "held_out", {("wer", title): 100 * rates["wer_truth" if known else "wer"]},
+                     name=f"{evaluation['base_model']} fine-tuned")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
+from hf_components.cards import error_rates, judged_on
 from hf_components.release import hub_id, write_report
 
 PLOTS = ("evaluation/wer_per_group.png", "finetuned/loss.png")
@@ -24,9 +25,12 @@ def release_whisper(folder: Path, run: Path, results: dict) -> dict:
     shutil.copytree(trained / "model", folder, dirs_exist_ok=True)
     if (trained / "adapter").exists():
         shutil.copytree(trained / "adapter", folder / "adapter", dirs_exist_ok=True)
+    figures = results["evaluation"]["systems"]["finetuned"]
     card_data = ModelCardData(
-        license="apache-2.0", language=results["language"], library_name="transformers",
+        license=results["license"], language=results["language"], library_name="transformers",
         pipeline_tag="automatic-speech-recognition", tags=["whisper", "speech-recognition", "child-speech"],
-        metrics=["wer", "cer"], base_model=hub_id(results["base_model"]))
+        metrics=["wer", "cer"], base_model=hub_id(results["base_model"]),
+        **judged_on(results["corpus"], "dev", error_rates(figures["wer"], figures["cer"]),
+                    name=f"{results['base_model']} fine-tuned on children's speech"))
     write_report(folder, [run / plot for plot in PLOTS], results, "whisper.md", card_data)
     return {name: figures["wer"] for name, figures in results["evaluation"]["systems"].items()}

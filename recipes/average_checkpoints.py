@@ -17,6 +17,7 @@ from hf_components.arguments import parse_arguments
 from hf_components.asr.families import load_asr
 from hf_components.checkpoints import load_model, merge_adapter, save_processor
 from hf_components.corpus import load_corpus, sample_rows
+from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
 from hf_components.scoring import compare, score
 from hf_components.soup import average_into, averaged, find_candidates, greedy_soup, save_average_adapter
@@ -52,13 +53,19 @@ class Arguments:
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
 
+ARGUMENTS = (Arguments, PublishModelArguments)
+
+
 def main(argv: list[str] | None = None) -> dict:
-    (args,) = parse_arguments(Arguments, argv, __doc__)
+    args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
     inputs = [*args.candidates, args.corpus, *([args.base_model] if args.base_model else [])]
     config = dataclasses.asdict(args)
     if len(args.candidates) == 1:  # as an input it counts by its content, so that a run may be moved
         config["candidates"] = args.candidates[0]
-    return run_stage(args.output_dir, lambda folder: produce(args, folder), config=config, inputs=inputs, resume=args.resume)
+    result = run_stage(args.output_dir, lambda folder: produce(args, folder), config=config, inputs=inputs,
+                       resume=args.resume)
+    push(publishing, Path(args.output_dir) / "model")
+    return result
 
 
 def produce(args: Arguments, folder: Path) -> dict:

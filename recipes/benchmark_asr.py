@@ -47,7 +47,8 @@ class Arguments:
         "help": "the same with the rank of all experts together"})
     full_dir: str | None = field(default=None, metadata={"help": "fully fine-tuned Whisper, judged at 30 s: folder or Hub id"})
     base_model: str = field(default="models/whisper-tiny.en", metadata={"help": "Whisper checkpoint: folder or Hub id"})
-    language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
+    language: str | None = field(default=None, metadata={
+        "help": "language code, for multilingual checkpoints; default: the one that they were saved with"})
     split: str = field(default="dev", metadata={"help": "split that is transcribed (Train and Dev are train and dev)"})
     percent: float = field(default=100.0, metadata={"help": "share of the split to draw the sample from, in per cent"})
     max_samples: int = field(default=200, metadata={"help": "utterances in the fixed sample, at most"})

@@ -16,6 +16,7 @@ from hf_components.arguments import parse_arguments
 from hf_components.benchmark.report import summary_tables
 from hf_components.checkpoints import load_moe_whisper, load_whisper, save_processor
 from hf_components.corpus import load_corpus, sample_rows
+from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
 from hf_components.merging import judge_plain
 from hf_components.stages import run_stage
@@ -37,17 +38,18 @@ class Arguments(TrainingRecipeArguments):
     num_bootstrap: int = field(default=1000, metadata={"help": "resamples over speakers for each interval"})
 
 
-ARGUMENTS = (Arguments, DistillationArguments)
+ARGUMENTS = (Arguments, PublishModelArguments, DistillationArguments)
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
+    args, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
     result = run_stage(training_args.output_dir, lambda folder: produce(args, training_args, folder),
                        config=(args, training_args, {"processes": training_args.world_size}), resume=args.resume,
                        archive=training_args.rebase_output_dir,
                        inputs=[args.corpus, args.base_model, args.moe_dir])
     if PartialState().is_main_process:
         Console().print(*summary_tables(result), sep="\n")
+    push(publishing, Path(training_args.output_dir) / "model")
     return result
 
 

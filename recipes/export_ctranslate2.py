@@ -16,6 +16,7 @@ from hf_components.checkpoints import load_moe_whisper, load_whisper, prompt_lan
 from hf_components.corpus import load_corpus, sample_rows, waveforms
 from hf_components.ctranslate2_export import export_whisper, transcribe_exported
 from hf_components.errors import UserError
+from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
 from hf_components.merging import merge_experts
 from hf_components.scoring import score
@@ -46,11 +47,16 @@ class Arguments:
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
 
+ARGUMENTS = (Arguments, PublishModelArguments)
+
+
 def main(argv: list[str] | None = None) -> dict:
-    (args,) = parse_arguments(Arguments, argv, __doc__)
+    args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
     inputs = [args.model] if args.corpus is None else [args.model, args.corpus]
-    return run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=inputs, resume=args.resume,
-                     alone=True)
+    result = run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=inputs,
+                       resume=args.resume, alone=True)
+    push(publishing, Path(args.output_dir) / "model")
+    return result
 
 
 def produce(args: Arguments, folder: Path) -> dict:

@@ -25,6 +25,7 @@ from hf_components.checkpoints import base_model_id
 from hf_components.corpus import load_corpus
 from hf_components.correction.arguments import CorrectionArguments
 from hf_components.gold import GoldArguments, choose_for_training, find_gold, make_samples, training_rows
+from hf_components.hub import PublishModelArguments, push
 from hf_components.improvement import describe, examples, improve, measure, summary
 from hf_components.logs import run_recipe
 from hf_components.stages import environment, run_stage
@@ -35,43 +36,49 @@ from hf_components.training.lora import add_lora, save_lora
 from hf_components.training.report import save_history
 from hf_components.training.time_estimate import TimeEstimate
 from hf_components.wav2vec2_release import ADAPTER, LOGS, MODEL, RESULTS, publish_finetuned
-from hf_components.wav2vec2_run import Wav2Vec2Arguments, Wav2Vec2TrainingArguments, transcribe_rows
+from hf_components.wav2vec2_run import Wav2Vec2Arguments, Wav2Vec2TrainingArguments, guess_rows, transcribe_rows, work_of
 
-ARGUMENTS = (Wav2Vec2Arguments, GoldArguments, CorrectionArguments, CtcLoraArguments, Wav2Vec2TrainingArguments)
+ARGUMENTS = (Wav2Vec2Arguments, GoldArguments, CorrectionArguments, CtcLoraArguments, Wav2Vec2TrainingArguments,
+             PublishModelArguments)
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args, gold, llm, lora_args, training_args = parsed = parse_arguments(ARGUMENTS, argv, __doc__)
+    args, gold, llm, lora_args, training_args, publishing = parsed = parse_arguments(ARGUMENTS, argv, __doc__)
     warn_of_learning_rate(training_args, "lora" if args.use_lora else "full")
     source = AudioFolderConfig(data_dir=args.audio_dir, truth=args.truth, require_text=gold.gold == "manifest")
     output_dir = Path(training_args.output_dir)
-    work = output_dir.with_name(f"{output_dir.name}_work")
-    result = run_stage(output_dir, lambda folder: produce(*parsed, source, work, folder),
+    result = run_stage(output_dir, lambda folder: produce(*parsed, source, work_of(output_dir), folder),
                        config=(*parsed, source.recordings()), resume=args.resume,
                        inputs=[*source.inputs(), args.model, *([llm.llm] if gold.gold == "llm" else [])])
     say(summary(result), f"results: {output_dir / RESULTS}")
+    push(publishing, output_dir / (ADAPTER if args.use_lora else MODEL))
     return result
 
 
 def produce(args: Wav2Vec2Arguments, gold_args: GoldArguments, llm: CorrectionArguments, lora_args: CtcLoraArguments,
-            training_args: Wav2Vec2TrainingArguments, source: AudioFolderConfig, work: Path, folder: Path) -> dict:
-    """The phases, each finished one a stage in `work`; what is made of them goes to `folder`."""
+            training_args: Wav2Vec2TrainingArguments, publishing: PublishModelArguments, source: AudioFolderConfig, work: Path,
+            folder: Path) -> dict:
+    """The phases, each finished one a stage in `work` or of the run that prepared it; what they make goes to `folder`."""
+    prepared, resume = (work_of(args.prepared), True) if args.prepared else (work, args.resume)
     model, processor = load_asr(args.model)
     prepare_ctc(model, freeze_feature_encoder=True)
-    ingested, corpus = ingest(source, work / "corpus", args.resume)
-    heard = transcribe_rows(Transcriber(model, processor, batch_seconds=args.batch_seconds), corpus, work / "baseline",
-                            inputs=[work / "corpus", args.model], resume=args.resume)
-    gold = find_gold(gold_args, llm, corpus, heard, processor, work, args.resume)
+    ingested, corpus = ingest(source, prepared / "corpus", resume)
+    transcriber = Transcriber(model, processor, batch_seconds=args.batch_seconds)
+    inputs = [prepared / "corpus", args.model]
+    heard = transcribe_rows(transcriber, corpus, prepared / "baseline", inputs=inputs, resume=resume)
+    guesses = guess_rows(transcriber, corpus, heard, gold_args.nbest, prepared / "nbest",
+                         inputs=[*inputs, prepared / "baseline"], resume=resume)
+    gold = find_gold(gold_args, llm, corpus, guesses, processor, prepared, resume)
     samples = make_samples(corpus, heard, gold, gold_args)
-    everywhere = measure(samples, heard)
-    say(describe("Baseline Metrics", everywhere, gold_args.label(llm.llm)), examples(samples))
+    everywhere, label = measure(samples, heard), gold_args.label(llm.llm)
+    say(describe("Baseline Metrics", everywhere, f"all {len(samples)} recordings", label), examples(samples))
 
     chosen = choose_for_training(samples, gold_args.train_on, family_of(model).longest_seconds)
     rows = keep_learnable(training_rows(corpus, chosen), model, processor, max(training_args.speed_factors, default=1.0))
     learnable = set(rows["id"])
     for row in chosen:
         row.trained_on = row.id in learnable
-    used = [work / name for name in ("corpus", "baseline", "gold")[: 3 if gold_args.gold == "llm" else 2]]
+    used = [prepared / name for name in ("corpus", "baseline", "gold")[: 3 if gold_args.gold == "llm" else 2]]
     trained = run_stage(work / "training", lambda stage: train(args, lora_args, training_args, model, processor, rows, stage),
                         config=(gold_args, lora_args, training_args, {"use_lora": args.use_lora, "merge": args.merge}),
                         inputs=[*used, args.model], resume=args.resume)
@@ -80,28 +87,29 @@ def produce(args: Wav2Vec2Arguments, gold_args: GoldArguments, llm: CorrectionAr
     adapter = [work / "training" / ADAPTER] if args.use_lora else []
     tuned = Transcriber.from_pretrained(args.model if args.use_lora else work / "training" / MODEL, adapter=adapter,
                                         dtype="float32", batch_seconds=args.batch_seconds)
-    written = transcribe_rows(tuned, corpus.select(judged), work / "finetuned", inputs=[work / "corpus", work / "training"],
-                              resume=args.resume)
+    written = transcribe_rows(tuned, corpus.select(judged), work / "finetuned", resume=args.resume,
+                              inputs=[prepared / "corpus", work / "training"])
     for i, text in zip(judged, written, strict=True):
         samples[i].finetuned = text
-    judged = [samples[i] for i in judged]
-    baseline, finetuned = measure(judged, [row.heard for row in judged]), measure(judged, written)
-    say(describe("Fine-tuned Metrics", finetuned, gold_args.label(llm.llm)))
+    judged, before = [samples[i] for i in judged], [heard[i] for i in judged]
+    finetuned = measure(judged, written)
+    part = "all" if gold_args.evaluate_on_train else "the held-out"
+    say(describe("Fine-tuned Metrics", finetuned, f"{part} {len(judged)} recordings", label))
     result = {
         "base_model": base_model_id(args.model), "method": "lora" if args.use_lora else "full", "train_on": gold_args.train_on,
         "evaluated_on": "training_recordings" if gold_args.evaluate_on_train else "held_out",
-        "gold": {"source": gold_args.gold, "label": gold_args.label(llm.llm), "corrections": gold.corrections,
-                 "wer_truth": measure(samples, gold.texts)["wer_truth"]},
-        "baseline": baseline, "finetuned": finetuned,
-        "improvement": improve(judged, [row.heard for row in judged], written, num_bootstrap=args.num_bootstrap,
-                               seed=training_args.seed),
+        "gold": {"source": gold_args.gold, "label": label, "nbest": gold_args.nbest,
+                 "corrections": gold.corrections, "wer_truth": measure(samples, gold.texts)["wer_truth"]},
+        "baseline": measure(judged, before), "finetuned": finetuned,
+        "improvement": improve(judged, before, written, num_bootstrap=args.num_bootstrap, seed=training_args.seed),
         "all_recordings": everywhere, "rejected": ingested["rejected"], "training": trained,
         "division": {"eval_ratio": gold_args.eval_ratio, "split_seed": gold_args.split_seed},
         "bootstrap": {"resamples": args.num_bootstrap, "unit": "recording", "confidence": 0.95, "seed": training_args.seed},
-        "environment": environment(),
+        "corpus": {"name": Path(args.audio_dir).resolve().name, "hub_id": None, "revision": None},
+        "environment": environment(), "license": publishing.model_license,
     }
     if PartialState().is_main_process:
-        publish_finetuned(folder, work, result, samples, args.plot)
+        publish_finetuned(folder, prepared, work / "training", result, samples, args.plot)
     return result
 
 

@@ -21,6 +21,7 @@ from hf_components.arguments import parse_arguments, parse_pairs
 from hf_components.checkpoints import load_whisper
 from hf_components.corpus import sample_rows
 from hf_components.errors import UserError
+from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage
 from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments, warn_of_learning_rate
@@ -72,11 +73,12 @@ class ManifestArguments:
         "help": "names of data from elsewhere in the manifest, for the corpus's card"})
 
 
-ARGUMENTS = (Arguments, ManifestArguments, FilterArguments, LoraArguments, KlToBaseArguments, SpeechTrainingArguments)
+ARGUMENTS = (Arguments, ManifestArguments, PublishModelArguments, FilterArguments, LoraArguments, KlToBaseArguments,
+             SpeechTrainingArguments)
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args, manifest, *others, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
+    args, manifest, publishing, *others, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
     args.resume = args.resume and not args.force_restart
     if (args.corpus is None) == (manifest.train_manifest is None):
         raise UserError(f"give either --corpus or --train_manifest, got {args.corpus} and {manifest.train_manifest}")
@@ -93,9 +95,12 @@ def main(argv: list[str] | None = None) -> dict:
         args.corpus = prepare(args, manifest, training_args.output_dir)
     filters = others[0]
     inputs = [path for path in (args.corpus, args.base_model, filters.filter_transcripts, training_args.noise_dir) if path]
-    return run_stage(training_args.output_dir, lambda folder: produce(args, *others, training_args, folder),
-                     config=(args, *others, training_args, {"processes": training_args.world_size}), inputs=inputs,
-                     resume=args.resume, archive=training_args.rebase_output_dir)
+    output_dir = Path(training_args.output_dir)
+    result = run_stage(output_dir, lambda folder: produce(args, *others, training_args, folder),
+                       config=(args, *others, training_args, {"processes": training_args.world_size}), inputs=inputs,
+                       resume=args.resume, archive=training_args.rebase_output_dir)
+    push(publishing, output_dir / ("adapter" if args.finetuning == "lora" else "model"))
+    return result
 
 
 def prepare(args: Arguments, manifest: ManifestArguments, output_dir: str) -> str:

@@ -17,6 +17,7 @@ from hf_components.arguments import parse_arguments
 from hf_components.checkpoints import save_processor
 from hf_components.ctranslate2_import import import_whisper
 from hf_components.errors import UserError
+from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage
 
@@ -37,8 +38,11 @@ class Arguments:
     resume: bool = field(default=False, metadata={"help": "Skip the import if its result is there and its input unchanged."})
 
 
+ARGUMENTS = (Arguments, PublishModelArguments)
+
+
 def main(argv: list[str] | None = None) -> dict:
-    (args,) = parse_arguments(Arguments, argv, __doc__)
+    args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
     source = Path(args.source) if args.source else wheel_model()
 
     def produce(folder: Path) -> dict:
@@ -49,6 +53,7 @@ def main(argv: list[str] | None = None) -> dict:
 
     metrics = run_stage(args.output_dir, produce, config=args, inputs=[source], resume=args.resume, alone=True)
     logger.info("%s: %s", args.output_dir, ", ".join(f"{key} {value}" for key, value in metrics.items()))
+    push(publishing, args.output_dir)
     return metrics
 
 

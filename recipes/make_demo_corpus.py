@@ -1,5 +1,5 @@
-"""Make a demo corpus spoken by eSpeak NG: four groups of speakers, children of four ages in the layout of JSONL manifests, or
-recordings without transcripts, clean and noisy.
+"""Make a demo corpus spoken by eSpeak NG: four groups of speakers, children of four ages in the layout of JSONL manifests,
+recordings without transcripts, clean and noisy, or long recordings with pauses between the sentences.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/default.yaml
@@ -12,6 +12,7 @@ from rich.progress import track
 from rich.table import Table
 
 from dataset_scripts.demo_children import write_demo_children
+from dataset_scripts.demo_long import write_demo_long
 from dataset_scripts.demo_recordings import write_demo_recordings
 from dataset_scripts.demo_speakers import write_demo_corpus
 from hf_components.arguments import parse_arguments
@@ -19,18 +20,22 @@ from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage
 
-LAYOUTS = {"speakers": write_demo_corpus, "children": write_demo_children, "clean_noisy": write_demo_recordings}
+BOTH = ("train_speakers", "dev_speakers")
+LAYOUTS = {"speakers": (write_demo_corpus, BOTH), "children": (write_demo_children, BOTH),  # and which speakers each has
+           "clean_noisy": (write_demo_recordings, BOTH[1:]), "long": (write_demo_long, BOTH[:1])}
 
 
 @dataclass
 class Arguments:
     layout: str = field(default="speakers", metadata={
-        "help": "What to make: speakers (one JSON file each), children (JSONL manifests; Dev is then the folder test/), or "
-                "clean_noisy (two folders of recordings by speakers of Dev alone, and truth.jsonl to judge by)."})
+        "help": "What to make: speakers (one JSON file each), children (JSONL manifests; Dev is then the folder test/), "
+                "clean_noisy (two folders of recordings by speakers of Dev alone, and truth.jsonl to judge by), or long (four "
+                "recordings of each speaker of Train, and sentences.jsonl to judge by)."})
     output_dir: str = field(default="data/demo_speakers", metadata={"help": "Folder of the corpus."})
     train_speakers: int = field(default=4, metadata={"help": "Speakers of each of the four groups or ages in Train."})
     dev_speakers: int = field(default=2, metadata={"help": "The same in Dev; none of them is in Train."})
-    utterances_per_speaker: int = field(default=16, metadata={"help": "Recordings of each speaker, about 2.5 s each."})
+    utterances_per_speaker: int = field(default=16, metadata={"help": "Recordings (of long: sentences) of each speaker, "
+                                                                           "about 2.5 s each."})
     seed: int = field(default=0, metadata={"help": "Decides voices, sentences and noise."})
     resume: bool = field(default=False, metadata={"help": "Skip the work if its result is there and nothing changed."})
 
@@ -40,12 +45,13 @@ def main(argv: list[str] | None = None) -> dict:
     if args.layout not in LAYOUTS:
         raise UserError(f"layout must be one of {', '.join(LAYOUTS)}, got {args.layout!r}")
     console = Console(stderr=True)
+    write, speakers = LAYOUTS[args.layout]
     metrics = run_stage(
         args.output_dir,
-        lambda folder: {"rows": LAYOUTS[args.layout](
-            folder, dev_speakers=args.dev_speakers, utterances_per_speaker=args.utterances_per_speaker, seed=args.seed,
+        lambda folder: {"rows": write(
+            folder, utterances_per_speaker=args.utterances_per_speaker, seed=args.seed,
             progress=lambda spoken: track(spoken, "Speaking", console=console),
-            **({} if args.layout == "clean_noisy" else {"train_speakers": args.train_speakers}))},
+            **{name: getattr(args, name) for name in speakers})},
         config=args, resume=args.resume, alone=True)
     console.print(summary(metrics["rows"], args.output_dir))
     return metrics

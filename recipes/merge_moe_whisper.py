@@ -20,6 +20,7 @@ from hf_components.benchmark.routing import corpus_gates
 from hf_components.checkpoints import load_moe_whisper, save_processor
 from hf_components.corpus import load_corpus, sample_rows
 from hf_components.errors import UserError
+from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
 from hf_components.merging import judge_plain, merge_experts
 from hf_components.scoring import score
@@ -53,12 +54,16 @@ class Arguments:
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
 
+ARGUMENTS = (Arguments, PublishModelArguments)
+
+
 def main(argv: list[str] | None = None) -> dict:
-    (args,) = parse_arguments(Arguments, argv, __doc__)
+    args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
     result = run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=[args.moe_dir, args.corpus],
                        resume=args.resume)
     if PartialState().is_main_process:
         Console().print(*summary_tables(result), sep="\n")
+    push(publishing, Path(args.output_dir) / "model")
     return result
 
 

@@ -7,6 +7,10 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
 For a corpus with JSONL manifests:
 
     --builder jsonl_manifest --manifest data/train.jsonl --audio_dirs data/audio_0 data/audio_1 --output_dir data/prepared
+
+For long recordings, which are cut at their pauses (see also recipes/segment_audio.py):
+
+    --builder segmented_audio --data_dir data/recordings --output_dir data/prepared
 """
 
 import os
@@ -16,19 +20,21 @@ from typing import Any
 
 from datasets import BuilderConfig
 
-from dataset_scripts import JsonlManifest, SpeakerJson
+from dataset_scripts import JsonlManifest, SegmentedAudio, SpeakerJson
 from dataset_scripts.corpus_builder import CorpusBuilder
 from dataset_scripts.prepared import write_corpus
 from hf_components.arguments import parse_arguments, parse_pairs
 from hf_components.errors import UserError
+from hf_components.hub import PublishArguments, push
 from hf_components.logs import run_recipe
+from hf_components.segmenting import Segmentation
 from hf_components.stages import run_stage
 
-BUILDERS = {"speaker_json": SpeakerJson, "jsonl_manifest": JsonlManifest}
+BUILDERS = {"speaker_json": SpeakerJson, "jsonl_manifest": JsonlManifest, "segmented_audio": SegmentedAudio}
 
 
 @dataclass
-class Arguments:
+class Arguments(Segmentation):
     output_dir: str = field(metadata={"help": "folder of the prepared corpus"})
     data_dir: str | None = field(default=None, metadata={"help": "folder of the source corpus; by default the manifest's"})
     builder: str = field(default="speaker_json", metadata={"help": f"source layout: {', '.join(BUILDERS)}"})
@@ -46,9 +52,11 @@ class Arguments:
     val_manifest: str | None = field(default=None, metadata={"help": "jsonl_manifest: rows of dev; all others are for train"})
     split_file: str | None = field(default=None, metadata={"help": "jsonl_manifest: splits.json of a prepared corpus, to "
                                                                    "divide the children as there"})
-    val_ratio: float = field(default=0.1, metadata={"help": "jsonl_manifest: share of the rows for dev, by child; in [0, 1)"})
+    val_ratio: float = field(default=0.1, metadata={"help": "jsonl_manifest, segmented_audio: share of the rows for "
+                                                            "dev, by speaker; in [0, 1)"})
     stratify_by: str = field(default="age_bucket", metadata={"help": "jsonl_manifest: age_bucket, or none"})
-    split_seed: int = field(default=42, metadata={"help": "jsonl_manifest: seed of the division into train and dev"})
+    split_seed: int = field(default=42, metadata={"help": "jsonl_manifest, segmented_audio: seed of the division into "
+                                                            "train and dev"})
     fields: list[str] | None = field(default=None, metadata={"help": "jsonl_manifest: OURS=THEIRS for every field that the "
                                                                      "manifest calls otherwise"})
     require_text: bool = field(default=True, metadata={"help": "jsonl_manifest: reject rows without a transcript"})
@@ -63,8 +71,11 @@ class Arguments:
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
 
+ARGUMENTS = (Arguments, PublishArguments)
+
+
 def main(argv: list[str] | None = None) -> dict:
-    (args,) = parse_arguments(Arguments, argv, __doc__)
+    args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
     if args.builder not in BUILDERS:
         raise UserError(f"builder must be one of {', '.join(BUILDERS)}, got {args.builder!r}")
     for name in ("num_proc", "shard_megabytes"):
@@ -77,6 +88,7 @@ def main(argv: list[str] | None = None) -> dict:
         name=args.name or Path(config.data_dir).resolve().name, source=args.builder, license=args.license,
         language=args.language), config=(args, config.recordings()), inputs=config.inputs(), resume=args.resume, alone=True)
     print(format_summary(metrics))
+    push(publishing, args.output_dir)
     return metrics
 
 

@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # a script finds its own fol
 from hf_components.arguments import parse_arguments, parse_pairs
 from hf_components.asr.transcripts import check_same_ids, read_submission_format
 from hf_components.checkpoints import base_model_id
-from hf_components.corpus import describe_corpus, load_corpus
+from hf_components.corpus import describe_corpus, is_prepared, load_corpus
 from hf_components.errors import UserError
+from hf_components.hub import PublishModelArguments, push
 from hf_components.json_lines import read_json_lines, text_field
 from hf_components.logs import run_recipe
 from hf_components.pipelines import all_flags, finish_pipeline, passed_on_arguments, same_names, stage_options, stage_runner
@@ -81,11 +82,11 @@ class Arguments:
                             "that too")
 
 
-ARGUMENTS = (Arguments, passed_on_arguments(PASSED_ON))
+ARGUMENTS = (Arguments, PublishModelArguments, passed_on_arguments(PASSED_ON))
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args, passed_on = parse_arguments(ARGUMENTS, argv, __doc__)
+    args, publishing, passed_on = parse_arguments(ARGUMENTS, argv, __doc__)
     out = Path(args.output_dir)
     quick = set(FOLDERS.values()) - {prepare_corpus} if args.mode == "quick" else ()  # all data, less work
     run = stage_runner(CONFIGS, quick, out, passed_on, PASSED_ON, stage_options(args.stage_options, STAGES | FOLDERS),
@@ -117,13 +118,16 @@ def main(argv: list[str] | None = None) -> dict:
     package = run(pack_submission, "submission", model_path=model, corpus=corpus, output=out / "submission.zip")
 
     results = {
-        "mode": args.mode, "seed": args.seed, "language": args.language, "base_model": base_model_id(args.model),
-        "corpus": describe_corpus(corpus), "training": finetuned, "average": average,
+        "mode": args.mode, "seed": args.seed, "language": args.language, "license": publishing.model_license,
+        "base_model": base_model_id(args.model), "corpus": describe_corpus(corpus), "training": finetuned, "average": average,
         "evaluation": evaluation, "transcription": speed, "package": package,
         "selected_on": next((stage["selected_on"] for stage in (average, finetuned) if stage and stage["selected_on"]), None),
     }
-    return finish_pipeline(out, results, release_whisper, config=(args, passed_on), resume=args.resume,
-                           inputs=[model, out / "evaluation"], seconds=sum(figures["seconds"] for figures in speed.values()))
+    results = finish_pipeline(out, results, release_whisper, config=(args, passed_on), resume=args.resume,
+                              inputs=[model, out / "evaluation"],
+                              seconds=sum(figures["seconds"] for figures in speed.values()))
+    push(publishing, out / "model")
+    return results
 
 
 def check_test_set(args: Arguments, fields: dict[str, str]) -> None:
@@ -136,13 +140,13 @@ def check_test_set(args: Arguments, fields: dict[str, str]) -> None:
 
 def prepare(args: Arguments, passed_on, run) -> str:
     """The prepared corpus: the one given, or made from a manifest."""
-    is_prepared = any(Path(args.data).glob("data/*.parquet")) or not Path(args.data).is_dir()
+    prepared = is_prepared(args.data)
     given = [flag for flag in PASSED_ON[prepare_corpus] if getattr(passed_on, flag) is not None and flag not in (
         "val_ratio", "stratify_by")]  # which configurations name
-    if is_prepared and given:
+    if prepared and given:
         raise UserError(f"--{given[0]} is for a manifest, but {args.data} is prepared and divided already; leave it out")
-    corpus = args.data if is_prepared else str(Path(args.output_dir) / "corpus")
-    if not is_prepared:
+    corpus = args.data if prepared else str(Path(args.output_dir) / "corpus")
+    if not prepared:
         run(prepare_corpus, "corpus", builder="jsonl_manifest", data_dir=args.data)
     splits = load_corpus(corpus).keys()
     if missing := {"train", "dev"} - splits:

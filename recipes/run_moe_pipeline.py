@@ -17,6 +17,7 @@ from hf_components.checkpoints import base_model_id
 from hf_components.clustering import ClusteringArguments
 from hf_components.corpus import describe_corpus, load_corpus
 from hf_components.errors import UserError
+from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
 from hf_components.moe_release import release_model
 from hf_components.moe_run import RIVAL, MoePipelineArguments, at_most
@@ -55,11 +56,11 @@ PASSED_ON = {
 }
 
 
-ARGUMENTS = (MoePipelineArguments, passed_on_arguments(PASSED_ON))
+ARGUMENTS = (MoePipelineArguments, PublishModelArguments, passed_on_arguments(PASSED_ON))
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args, passed_on = parse_arguments(ARGUMENTS, argv, __doc__)
+    args, publishing, passed_on = parse_arguments(ARGUMENTS, argv, __doc__)
     out = Path(args.output_dir)
     options = stage_options(args.stage_options, STAGES | FOLDERS)
     models = choose_systems(passed_on.benchmark_models or "zero_shot,single_lora,moe", dict.fromkeys(FLAGS, "trained here"))
@@ -118,12 +119,15 @@ def main(argv: list[str] | None = None) -> dict:
     trained = {"router": router, "shared": shared, "experts": experts, "joint": joint, **rivals}
     selected = {row["selected_on"] for row in trained.values() if row and row.get("selected_on")}
     results = {
-        "mode": args.mode, "seed": args.seed, "language": args.language, "base_model": base_model_id(args.model),
-        "corpus": describe_corpus(corpus, share["data_config_override"]), "clusters": clusters, "benchmark": scores,
+        "mode": args.mode, "seed": args.seed, "language": args.language, "license": publishing.model_license,
+        "base_model": base_model_id(args.model), "benchmark": scores, "clusters": clusters,
+        "corpus": describe_corpus(corpus, share["data_config_override"]),
         "training": trained, "selected_on": sorted(selected),
     }
-    return finish_pipeline(out, results, release_model, config=(args, passed_on), resume=args.resume,
-                           inputs=[out / "joint", out / "benchmark"])
+    results = finish_pipeline(out, results, release_model, config=(args, passed_on), resume=args.resume,
+                              inputs=[out / "joint", out / "benchmark"])
+    push(publishing, out / "model")
+    return results
 
 
 def prepare(args: MoePipelineArguments, run, benchmark_split: str) -> str:

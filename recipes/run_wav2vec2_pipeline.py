@@ -5,6 +5,7 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     --data data/finetuning_audio --model facebook/wav2vec2-base-960h --output_dir runs/wav2vec2
 """
 
+import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +18,17 @@ from accelerate import PartialState
 from hf_components.arguments import parse_arguments
 from hf_components.checkpoints import base_model_id
 from hf_components.correction.arguments import CorrectionArguments
+from hf_components.errors import NothingToTrainOnError
 from hf_components.gold import GoldArguments
+from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
 from hf_components.pipelines import all_flags, finish_pipeline, passed_on_arguments, same_names, stage_options, stage_runner
 from hf_components.training.augmentation import AugmentationArguments
 from hf_components.training.ctc import CtcLoraArguments
 from hf_components.wav2vec2_release import release_wav2vec2
 from recipes import finetune_wav2vec2_lora
+
+logger = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -63,35 +68,43 @@ class Arguments:
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
 
-ARGUMENTS = (Arguments, passed_on_arguments(PASSED_ON))
+ARGUMENTS = (Arguments, PublishModelArguments, passed_on_arguments(PASSED_ON))
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args, passed_on = parse_arguments(ARGUMENTS, argv, __doc__)
+    args, publishing, passed_on = parse_arguments(ARGUMENTS, argv, __doc__)
     out = Path(args.output_dir)
     quick = STAGES.values() if args.mode == "quick" else ()
     run = stage_runner(CONFIGS, quick, out, passed_on, PASSED_ON, stage_options(args.stage_options, STAGES | FOLDERS),
                        force_restart=not args.resume, log_file=args.log_file, seed=args.seed, plot=not args.no_plot,
                        audio_dir=args.data, model=args.model, dataloader_num_workers=args.num_workers)
-    finetuned = run(finetune_wav2vec2_lora, "finetuned", gold=args.gold, train_on=args.train_on, merge=not passed_on.no_lora)
+    finetuned = run(finetune_wav2vec2_lora, "finetuned", gold=args.gold, train_on=args.train_on, merge=not passed_on.no_lora,
+                    model_license=publishing.model_license)
     llm, compared = None, {}
     if args.llm_figure and args.gold != "llm":
         llm = run(finetune_wav2vec2_lora, "llm", gold="llm", train_on=args.train_on)
     if args.compare_train_on:
-        compared = {name: finetuned if name == args.train_on else run(
-            finetune_wav2vec2_lora, name, gold=args.gold, train_on=name) for name in TRAIN_ON}
+        for name in TRAIN_ON:
+            try:
+                compared[name] = finetuned if name == args.train_on else run(
+                    finetune_wav2vec2_lora, name, gold=args.gold, train_on=name, prepared=out / "finetuned")
+            except NothingToTrainOnError as error:
+                logger.warning("--train_on %s is left out of the comparison: %s", name, error)
         PartialState().print(compare(compared))
 
     results = {"mode": args.mode, "seed": args.seed, "base_model": base_model_id(args.model), "evaluation": finetuned,
                "llm": llm, "compared": compared}
-    return finish_pipeline(out, results, release_wav2vec2, config=(args, passed_on), resume=args.resume,
-                           inputs=[out / "finetuned", *([out / "llm"] if llm else [])])
+    results = finish_pipeline(out, results, release_wav2vec2, config=(args, passed_on), resume=args.resume,
+                              inputs=[out / "finetuned", *([out / "llm"] if llm else [])])
+    push(publishing, out / "model")
+    return results
 
 
 def compare(compared: dict[str, dict]) -> str:
     """WER after training on each choice of recordings, and which is the lowest; against the truth where it is known."""
     rate = "wer" if next(iter(compared.values()))["baseline"]["wer_truth"] is None else "wer_truth"
-    lines = [f"  {name:8}{result['training']['recordings']:5} recordings   {rate} {result['finetuned'][rate]:.4f}"
+    lines = [f"  {name:8}{result['training']['recordings']:5} recordings   {rate} {result['finetuned'][rate]:.4f}   "
+             f"length by gold {result['finetuned']['length_ratio']:.2f}"
              for name, result in compared.items()]
     best = min(compared, key=lambda name: compared[name]["finetuned"][rate])
     return "\n".join(["Trained on:", *lines, f"lowest: {best}"])

@@ -19,6 +19,7 @@ from dataset_scripts.demo_recordings import CONDITIONS, heard_utterances, new_ut
 from hf_components.arguments import parse_arguments
 from hf_components.asr.ctc_from_scratch import NetworkArguments, build_wav2vec2
 from hf_components.audio import SAMPLING_RATE, encode_flac
+from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage
 from hf_components.training.ctc import CtcTrainer, CtcTrainingArguments, prepare_ctc
@@ -39,15 +40,16 @@ class Arguments:
     resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted run"})
 
 
-ARGUMENTS = (Arguments, NetworkArguments, CtcTrainingArguments)
+ARGUMENTS = (Arguments, NetworkArguments, PublishModelArguments, CtcTrainingArguments)
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args, network, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
+    args, network, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
     output_dir = training_args.output_dir
     metrics = run_stage(output_dir, lambda folder: produce(args, network, training_args, folder),
                         config=(args, network, training_args), resume=args.resume)
     logger.info("%s: %s", output_dir, ", ".join(f"{key} {value}" for key, value in metrics.items()))
+    push(publishing, output_dir)
     return metrics
 
 

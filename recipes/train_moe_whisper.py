@@ -14,6 +14,7 @@ from transformers import set_seed
 from hf_components.arguments import parse_arguments
 from hf_components.checkpoints import load_whisper, save_processor
 from hf_components.errors import UserError
+from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage
 from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments
@@ -37,15 +38,18 @@ class Arguments(TrainingRecipeArguments):
     freeze_shared_expert: bool = field(default=False, metadata={"help": "train what the experts add to the shared one only"})
 
 
-ARGUMENTS = (Arguments, RoutingArguments, SpeechTrainingArguments)
+ARGUMENTS = (Arguments, RoutingArguments, PublishModelArguments, SpeechTrainingArguments)
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args, routing_args, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
-    return run_stage(training_args.output_dir, lambda folder: produce(args, routing_args, training_args, folder),
-                     config=(args, routing_args, training_args, {"processes": training_args.world_size}), resume=args.resume,
-                     archive=training_args.rebase_output_dir,
-                     inputs=[args.corpus, args.base_model, args.experts_dir, args.router_dir])
+    args, routing_args, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
+    output_dir = Path(training_args.output_dir)
+    result = run_stage(output_dir, lambda folder: produce(args, routing_args, training_args, folder),
+                       config=(args, routing_args, training_args, {"processes": training_args.world_size}),
+                       resume=args.resume, archive=training_args.rebase_output_dir,
+                       inputs=[args.corpus, args.base_model, args.experts_dir, args.router_dir])
+    push(publishing, output_dir / "model")
+    return result
 
 
 def produce(args: Arguments, routing_args: RoutingArguments, training_args: SpeechTrainingArguments, folder: Path) -> dict:

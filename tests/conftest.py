@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported, which reads it once
+
+from hub_server import TOKEN, HubServer
+from huggingface_hub import close_session, constants
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -16,3 +20,16 @@ def corpora() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real speech is not at {folder}; set UNDERHEARD_CORPORA to its folder")
     return folder
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub with which huggingface_hub speaks in this process, logged in."""
+    with HubServer(part_size=2**17) as server:
+        files = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in {"ENDPOINT": server.url, "HUGGINGFACE_CO_URL_TEMPLATE": files, "HF_HUB_OFFLINE": False,
+                            "HF_HUB_DISABLE_XET": True, "HF_TOKEN_PATH": str(tmp_path / "no_token")}.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server
+    close_session()

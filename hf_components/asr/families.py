@@ -4,28 +4,41 @@ To add a family, add an entry to `FAMILIES`: a `Seq2Seq` with its own request, o
 """
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import AutoModelForRNNT, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 
+from hf_components.asr.audio_llms import AUDIO_LLMS
 from hf_components.asr.ctc import Ctc
-from hf_components.asr.family import Family, extract
-from hf_components.asr.seq2seq import Seq2Seq
-from hf_components.asr.transducer import Transducer
+from hf_components.asr.family import Family, unprompted
+from hf_components.asr.frame_synchronous import Kyutai, VoxtralRealtime
+from hf_components.asr.seamless import Seamless
+from hf_components.asr.seq2seq import EncoderDecoder, Seq2Seq
+from hf_components.asr.transducer import TRANSDUCERS, Transducer, lookahead
 from hf_components.asr.whisper import Whisper
 from hf_components.audio import SAMPLING_RATE
 from hf_components.checkpoints import read_config
 from hf_components.errors import UserError
 
+# In the mapping of transformers' speech models that write text, and no recogniser.
+NO_RECOGNISERS = {"dia": "reads text aloud", "vibevoice": "reads text aloud", "pop2piano": "writes notes for the piano"}
+UNPROMPTED = tuple(sorted(set(MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES) - NO_RECOGNISERS.keys()))
+
 FAMILIES: tuple[Family, ...] = (
     Whisper(),
     Ctc(),
-    Transducer(),
-    Seq2Seq("Canary", "canary", lambda processor, clips, language: processor.apply_transcription_request(
+    Transducer("Nemotron Streaming", {"nemotron_asr_streaming": AutoModelForRNNT}, writing=lookahead),
+    Transducer("Nemotron 3.5", {"nemotron3_5_asr": AutoModelForRNNT}, lambda processor, clips, language: processor(
+        clips, language=language, sampling_rate=SAMPLING_RATE), writing=lookahead),
+    Transducer("transducer", TRANSDUCERS),
+    Seq2Seq("Canary", ("canary",), lambda processor, clips, language: processor.apply_transcription_request(
         clips, source_language=language)),
-    Seq2Seq("Cohere", "cohere_asr", lambda processor, clips, language: processor(
+    Seq2Seq("Cohere", ("cohere_asr",), lambda processor, clips, language: processor(
         clips, language=language, sampling_rate=SAMPLING_RATE)),
-    Seq2Seq("Moonshine", "moonshine", lambda processor, clips, language: extract(processor, clips)),
-    Seq2Seq("Qwen3-ASR", "qwen3_asr", lambda processor, clips, language: processor.apply_transcription_request(
-        clips, language=language), reading={"return_format": "transcription_only"}),
+    Seamless(),
+    Kyutai(),
+    VoxtralRealtime(),
+    *AUDIO_LLMS,
+    EncoderDecoder("encoder-decoder", UNPROMPTED, unprompted),
 )
 
 
@@ -58,6 +71,9 @@ def _family(model_type: str, name_or_path: str) -> Family:
     for family in FAMILIES:
         if model_type in family.model_classes:
             return family
-    served = sorted(name for family in FAMILIES for name in family.model_classes)
+    if model_type in NO_RECOGNISERS:
+        raise UserError(f"{name_or_path or 'the model'} is of type {model_type}, which {NO_RECOGNISERS[model_type]} and "
+                        "recognises no speech")
+    served = sorted({name for family in FAMILIES for name in family.model_classes})
     raise UserError(f"{name_or_path or 'the model'} is of type {model_type}, which cannot be transcribed with; served are "
                     f"{', '.join(served)}")

@@ -1,19 +1,24 @@
 """What one family of speech recognisers has to tell, so that everything else need not know which it deals with."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import soxr
 import torch
-from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoProcessor, FeatureExtractionMixin, PreTrainedModel, ProcessorMixin
 
 from hf_components.audio import SAMPLING_RATE
 from hf_components.checkpoints import load_model, load_processor
 from hf_components.errors import UserError
 
-# Shorter clips are extended by silence: no encoder's first layers take less than 25 ms, and features normalised over time
-# need several frames.
-SHORTEST_SAMPLES = SAMPLING_RATE // 10
+# Shorter clips are extended by silence: the first layers of encoders take up to 150 ms at once, and features normalised over
+# time need several frames.
+SHORTEST_SAMPLES = SAMPLING_RATE // 5
+
+# (processor, clips at its sampling rate, language) -> what `generate` takes
+Request = Callable[[ProcessorMixin, Sequence[np.ndarray], str], Mapping[str, Any]]
 
 
 class Family(ABC):
@@ -42,14 +47,10 @@ class Family(ABC):
             language: code such as "en", for families whose checkpoints carry their prompt; by default as they were saved.
             dtype: of the weights.
         Raises:
-            UserError: there is no such checkpoint, it lacks weights, or its audio is not sampled at 16 kHz.
+            UserError: there is no such checkpoint, or it lacks weights.
         """
         model = load_model(self.model_classes[fields["model_type"]], name_or_path, dtype)
-        processor = load_processor(name_or_path, AutoProcessor)
-        rate = processor.feature_extractor.sampling_rate
-        if rate != SAMPLING_RATE:
-            raise UserError(f"{name_or_path} hears audio of {rate} Hz; models that hear {SAMPLING_RATE} Hz are served")
-        return model, processor
+        return model, load_processor(name_or_path, AutoProcessor)
 
     def heard_seconds(self, model: PreTrainedModel, seconds: float) -> float:
         """What a clip counts for in a batch: its length with padding, at least 1 s, since its text takes memory too."""
@@ -87,15 +88,44 @@ class Family(ABC):
         raise UserError(f"{self.name} models are served for transcription, not for training")
 
 
-def extend(waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The clips, those under `SHORTEST_SAMPLES` extended by silence."""
-    return [np.pad(clip, (0, max(0, SHORTEST_SAMPLES - len(clip)))) for clip in waveforms]
+def rate_of(processor: ProcessorMixin) -> int:
+    """The sampling rate in Hz that a checkpoint hears; its processor may call its feature extractor by another name."""
+    (extractor,) = (part for part in vars(processor).values() if isinstance(part, FeatureExtractionMixin))
+    return extractor.sampling_rate
+
+
+def heard(processor: ProcessorMixin, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The clips at the checkpoint's sampling rate, those under `SHORTEST_SAMPLES` extended by silence."""
+    rate = rate_of(processor)
+    clips = [np.pad(clip, (0, max(0, SHORTEST_SAMPLES - len(clip)))) for clip in waveforms]
+    return clips if rate == SAMPLING_RATE else [soxr.resample(clip, SAMPLING_RATE, rate) for clip in clips]
 
 
 def extract(processor: ProcessorMixin, waveforms: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
     """Features padded to the longest clip, with an attention mask only where the checkpoint's extractor asks for one:
     models normalised over groups (wav2vec2-base) were trained on zeros without a mask."""
-    return dict(processor.feature_extractor(extend(waveforms), sampling_rate=SAMPLING_RATE, padding=True, return_tensors="pt"))
+    return dict(processor.feature_extractor(heard(processor, waveforms), sampling_rate=rate_of(processor), padding=True,
+                                            return_tensors="pt"))
+
+
+def unprompted(processor: ProcessorMixin, clips: Sequence[np.ndarray], language: str) -> Mapping[str, Any]:
+    """A `Request` of nothing but the audio, padded to the longest clip."""
+    return processor(audio=clips, sampling_rate=rate_of(processor), padding=True, return_tensors="pt")
+
+
+def ask(name: str, request: Request, processor: ProcessorMixin, waveforms: Sequence[np.ndarray],
+        language: str | None) -> dict[str, torch.Tensor]:
+    """Tensors of a request, for a language that is "en" unless told.
+
+    Raises:
+        UserError: the models of that name do not know the language.
+    """
+    language = language or "en"
+    try:
+        inputs = request(processor, heard(processor, waveforms), language)
+    except ValueError as error:
+        raise UserError(f"{name} cannot be asked for language {language!r}: {error}") from error
+    return {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
 
 
 def place(inputs: Mapping[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
 """Models that write token by token from audio and, most of them, a prompt: an encoder and a decoder, or a language model
 that hears."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,41 +9,77 @@ import numpy as np
 import torch
 from transformers import AutoModelForSpeechSeq2Seq, ProcessorMixin
 
-from hf_components.asr.family import Family, extend, place
+from hf_components.asr.family import Family, Request, ask, place, rate_of
 from hf_components.errors import UserError
 
 
 @dataclass(frozen=True)
 class Seq2Seq(Family):
-    """One such model; they differ in how they are asked.
+    """Such models that are asked alike.
 
     Attributes:
-        model_type: of its configuration.
-        request: `(processor, waveforms, language)` -> what `generate` takes.
+        model_types: of their configurations.
+        request: what `generate` takes.
         reading: options of the processor's `decode` that leave nothing but the text.
+        writing: options of `generate`.
+        model_class: auto class that loads them.
+        hears_windows: every clip is padded to 30 s, as Whisper's ear was built.
     """
 
     name: str
-    model_type: str
-    request: Callable[[ProcessorMixin, Sequence[np.ndarray], str], Mapping[str, Any]]
+    model_types: Sequence[str]
+    request: Request
     reading: Mapping[str, Any] = field(default_factory=dict)
+    writing: Mapping[str, Any] = field(default_factory=dict)
+    model_class: type = AutoModelForSpeechSeq2Seq
+    hears_windows: bool = False
 
     @property
     def model_classes(self) -> dict[str, type]:
-        return {self.model_type: AutoModelForSpeechSeq2Seq}
+        return dict.fromkeys(self.model_types, self.model_class)
+
+    def load(self, name_or_path, fields, language=None, dtype=torch.float32):
+        model, processor = super().load(name_or_path, fields, language, dtype)
+        processor.tokenizer.padding_side = "left"  # prompts end where the texts begin
+        return model, processor
+
+    def heard_seconds(self, model, seconds):
+        return self.longest_seconds if self.hears_windows else super().heard_seconds(model, seconds)
 
     def inputs(self, processor, waveforms, *, language=None, full_context=False):
-        language = language or "en"
-        try:
-            inputs = self.request(processor, extend(waveforms), language)
-        except ValueError as error:
-            raise UserError(f"{self.name} cannot be asked for language {language!r}: {error}") from error
-        return {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+        return ask(self.name, self.request, processor, waveforms, language)
 
     def decode(self, model, processor, inputs, *, max_new_tokens, num_beams):
         inputs = place(inputs, model)
-        tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, num_beams=num_beams, do_sample=False)
+        tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, num_beams=num_beams, do_sample=False, **self.writing)
         for prompt in ("decoder_input_ids", "input_ids"):
             if prompt in inputs:  # what is returned begins with it
                 tokens = tokens[:, inputs[prompt].shape[1] :]
         return processor.decode(tokens, skip_special_tokens=True, **self.reading)
+
+
+class EncoderDecoder(Seq2Seq):
+    """An encoder and a decoder that are given nothing but the audio; what they write is up to the checkpoint. Takes every such
+    model that has no entry of its own: Moonshine, Speech2Text, SpeechT5, any two models put together, and those to come."""
+
+    def load(self, name_or_path, fields, language=None, dtype=torch.float32):
+        model, processor = super().load(name_or_path, fields, language, dtype)
+        if not model.config.is_encoder_decoder:
+            raise UserError(f"{name_or_path} is of type {model.config.model_type}, a language model that hears, and how it is "
+                            "asked to transcribe is not known; add an entry to hf_components/asr/audio_llms.py")
+        return model, processor
+
+
+def in_language(processor: ProcessorMixin, clips: Sequence[np.ndarray], language: str) -> Mapping[str, Any]:
+    """A `Request` in the processor's own words, for a language."""
+    return processor.apply_transcription_request(clips, language=language, processor_kwargs=_batch(processor))
+
+
+def in_any_language(processor: ProcessorMixin, clips: Sequence[np.ndarray], language: str) -> Mapping[str, Any]:
+    """A `Request` in the processor's own words, which name no language."""
+    return processor.apply_transcription_request(clips, processor_kwargs=_batch(processor))
+
+
+def _batch(processor: ProcessorMixin) -> dict[str, Any]:
+    """Prompts of one length, which not every processor makes unless told."""
+    return {"sampling_rate": rate_of(processor), "return_tensors": "pt", "text_kwargs": {"padding": True}}

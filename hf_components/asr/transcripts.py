@@ -2,14 +2,13 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from accelerate import PartialState
@@ -19,6 +18,7 @@ from hf_components.asr.transcriber import Transcriber, Transcript
 from hf_components.disk import full_disk_explained
 from hf_components.errors import UserError
 from hf_components.json_lines import ID, TEXT, read_by_id
+from hf_components.locks import alone_in
 from hf_components.stages import environment, write_json
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,8 @@ def transcribe_to_file(transcriber: Transcriber, recordings: Recordings, output:
     """
     state, start = PartialState(), time.perf_counter()
     partial = output.with_name(f".{output.name}.partial")
-    with full_disk_explained(output), _alone_in(partial) if state.is_main_process else contextlib.nullcontext():
+    alone = alone_in(partial, "--output_jsonl") if state.is_main_process else contextlib.nullcontext()
+    with full_disk_explained(output), alone:
         if state.is_main_process:
             _open_partial(partial, identity, resume)
         state.wait_for_everyone()
@@ -139,24 +140,6 @@ def _fingerprints(recordings: Recordings) -> dict[str, str | None]:
 
 def _digest(fingerprints: Mapping[str, str | None]) -> str:
     return hashlib.sha256(json.dumps(fingerprints, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _alone_in(partial: Path) -> Iterator[None]:
-    """The folder, made if it is not there, for this run alone; a lock that ends with its process, however that ends."""
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        folder = os.open(partial, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"cannot write to {partial.parent}: {error.strerror}; choose another --output_jsonl") from error
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another run is writing to {partial}; wait for it, or choose another --output_jsonl") from error
-        yield
-    finally:
-        os.close(folder)
 
 
 def _open_partial(partial: Path, identity: Mapping, resume: bool) -> None:

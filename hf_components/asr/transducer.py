@@ -1,26 +1,47 @@
 """Transducers (Graves 2012, arXiv 1211.3711): RNN-T, and TDT (Xu et al. 2023, arXiv 2304.06795) such as Parakeet-TDT."""
 
-from transformers import AutoModelForRNNT, AutoModelForTDT
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from hf_components.asr.family import Family, check_greedy, extract, place
+from transformers import AutoModelForRNNT, AutoModelForTDT, ProcessorMixin
+from transformers.models.auto.modeling_auto import MODEL_FOR_RNNT_MAPPING_NAMES, MODEL_FOR_TDT_MAPPING_NAMES
+
+from hf_components.asr.family import Family, Request, ask, check_greedy, place, unprompted
+
+# All that transformers lists.
+TRANSDUCERS = {**dict.fromkeys(MODEL_FOR_RNNT_MAPPING_NAMES, AutoModelForRNNT),
+               **dict.fromkeys(MODEL_FOR_TDT_MAPPING_NAMES, AutoModelForTDT)}
 
 
+@dataclass(frozen=True)
 class Transducer(Family):
-    """Decoded greedily, as their `generate` does."""
+    """Transducers that are asked alike, decoded greedily as their `generate` does.
 
-    name = "transducer"
-    model_classes = {"parakeet_rnnt": AutoModelForRNNT, "parakeet_tdt": AutoModelForTDT}
+    Attributes:
+        writing: options of `generate` that the processor knows.
+    """
+
+    name: str
+    model_classes: Mapping[str, type]
+    request: Request = unprompted
+    writing: Callable[[ProcessorMixin], Mapping[str, Any]] = lambda processor: {}
 
     def inputs(self, processor, waveforms, *, language=None, full_context=False):
-        return extract(processor, waveforms)
+        return ask(self.name, self.request, processor, waveforms, language)
 
     def decode(self, model, processor, inputs, *, max_new_tokens=None, num_beams=1):
         """As every family; the length of a text is bound by that of the audio."""
         check_greedy(self.name, num_beams)
         inputs = place(inputs, model)
-        output = model.generate(**inputs)
+        output = model.generate(**inputs, **self.writing(processor))
         # A clip that is through goes on being written until the longest of the batch is; those tokens begin after its end.
         begins = output.durations.cumsum(dim=1) - output.durations  # (batch, tokens), in frames of the encoder
         frames = model._get_subsampling_output_length(inputs["attention_mask"].sum(dim=1))
         tokens = output.sequences.masked_fill(begins >= frames[:, None], processor.tokenizer.pad_token_id)
         return processor.batch_decode(tokens, skip_special_tokens=True)
+
+
+def lookahead(processor: ProcessorMixin) -> dict[str, int]:
+    """Option of the streaming Nemotrons: frames that they hear ahead, as the checkpoint was saved."""
+    return {"num_lookahead_tokens": processor.default_num_lookahead_tokens}

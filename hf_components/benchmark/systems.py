@@ -64,7 +64,7 @@ def mixture_config(folders: Mapping[str, str | None], names: list[str], experts_
     return next(iter(configs.values()), None)
 
 
-def load_system(name: str, folders: Mapping[str, str | None], language: str,
+def load_system(name: str, folders: Mapping[str, str | None], language: str | None,
                 mixture: MoeWhisperConfig | None) -> tuple[PreTrainedModel, WhisperProcessor]:
     """A system and its processor.
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from hf_components.correction.corrector import TranscriptCorrector
+from hf_components.errors import UserError
 
 
 @dataclass
@@ -19,6 +20,10 @@ class CorrectionArguments:
     llm_batch_size: int = field(default=16, metadata={"help": "transcripts per batch of the LLM"})
     fast_mode: bool = field(default=True, metadata={
         "help": "transcripts of up to 128 tokens only; else 512. Longer ones keep the recogniser's text"})
+
+    def __post_init__(self):
+        if self.llm_batch_size < 1:  # before the minutes that loading takes
+            raise UserError(f"llm_batch_size must be at least 1, got {self.llm_batch_size}")
 
 
 def load_corrector(args: CorrectionArguments, alphabet: frozenset[str] | None = None) -> TranscriptCorrector:

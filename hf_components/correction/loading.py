@@ -48,8 +48,8 @@ def load_llm(name: str, gguf_file: str | None, quantization: str, dtype: torch.d
         raise UserError(f"quantization must be {', '.join(QUANTIZATIONS)}, got {quantization!r}")
     if name.startswith((".", "/", "models/")) and not Path(name).exists():
         raise UserError(f"there is no LLM at {name}; give a folder or a Hub id, or {OFFLINE}")
-    if gguf_file and Path(name).is_dir() and not Path(name, gguf_file).is_file():
-        raise UserError(f"there is no {gguf_file} in {name}; --gguf_file must name a file of it")
+    if Path(name).is_dir():
+        _check_folder(Path(name), gguf_file)
     source = {"gguf_file": gguf_file} if gguf_file else {}
     with _explained(name):
         config = AutoConfig.from_pretrained(name, **source)
@@ -66,6 +66,15 @@ def load_llm(name: str, gguf_file: str | None, quantization: str, dtype: torch.d
             attn_implementation="flash_attention_2" if flash else "sdpa",
             quantization_config=_four_bit(dtype) if in_4_bit else None)
     return model.eval(), tokenizer
+
+
+def _check_folder(folder: Path, gguf_file: str | None) -> None:
+    if gguf_file and not (folder / gguf_file).is_file():
+        raise UserError(f"there is no {gguf_file} in {folder}; --gguf_file must name a file of it")
+    if not gguf_file and not (folder / "config.json").is_file():
+        files = sorted(file.name for file in folder.glob("*.gguf"))
+        raise UserError(f"the LLM {folder} cannot be loaded: it has no config.json; "
+                        + (f"--gguf_file {files[0]} loads the file there" if files else f"give another folder, or {OFFLINE}"))
 
 
 def _in_4_bit(config: PreTrainedConfig, quantization: str, device: torch.device) -> bool:

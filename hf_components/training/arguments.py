@@ -4,6 +4,7 @@ import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Seq2SeqTrainingArguments
@@ -37,6 +38,16 @@ class TrainingRecipeArguments:
     def __post_init__(self):
         if self.base_model in VARIANTS and not Path(self.base_model).exists():
             self.base_model = f"openai/whisper-{self.base_model}"
+
+
+def _published_elsewhere(default: bool | str | None) -> Any:
+    return field(default=default, init=False, metadata={
+        "help": "Of transformers; no flag, since what is published is the finished result, as hf_components.hub does it."})
+
+
+def _without_effect(**default: Any) -> Any:
+    return field(**default, init=False, metadata={
+        "help": "Of transformers; no flag, since batches are our own, and so is evaluation, which transcribes and scores."})
 
 
 @dataclass
@@ -77,6 +88,31 @@ class SpeechTrainingArguments(AugmentationArguments, Seq2SeqTrainingArguments):
     logging_first_step: bool = field(default=True, metadata={"help": "Log the first step too, so that short runs have a log."})
     report_to: str = field(default="tensorboard", metadata={"help": "tensorboard, trackio, wandb, none, ..."})
     debug: str = field(default="", init=False, metadata={"help": "Of transformers; no flag, since --debug is a recipe's own."})
+    push_to_hub: bool = _published_elsewhere(False)
+    hub_model_id: str | None = _published_elsewhere(None)
+    hub_strategy: str = _published_elsewhere("every_save")
+    hub_token: str | None = _published_elsewhere(None)
+    hub_private_repo: bool | None = _published_elsewhere(None)
+    hub_always_push: bool = _published_elsewhere(False)
+    hub_revision: str | None = _published_elsewhere(None)
+    dataloader_drop_last: bool = _without_effect(default=False)
+    dataloader_prefetch_factor: int | None = _without_effect(default=None)
+    train_sampling_strategy: str = _without_effect(default="random")
+    length_column_name: str = _without_effect(default="length")
+    sortish_sampler: bool = _without_effect(default=False)
+    predict_with_generate: bool = _without_effect(default=False)
+    generation_max_length: int | None = _without_effect(default=None)
+    generation_num_beams: int | None = _without_effect(default=None)
+    generation_config: str | None = _without_effect(default=None)
+    prediction_loss_only: bool = _without_effect(default=False)
+    eval_accumulation_steps: int | None = _without_effect(default=None)
+    eval_do_concat_batches: bool = _without_effect(default=True)
+    eval_use_gather_object: bool = _without_effect(default=False)
+    batch_eval_metrics: bool = _without_effect(default=False)
+    include_for_metrics: list[str] = _without_effect(default_factory=list)
+    fp16_full_eval: bool = _without_effect(default=False)
+    bf16_full_eval: bool = _without_effect(default=False)
+    do_predict: bool = _without_effect(default=False)
     remove_unused_columns: bool = field(default=False, metadata={"help": "Kept False: batches come from our own collator."})
 
     def __post_init__(self):

@@ -20,11 +20,11 @@ WAVEFORM = 1  # second part of a seed: perturbations of the waveform draw apart 
 
 @dataclass
 class AugmentationArguments:
-    """Augmentation of training data; evaluation hears recordings as they are."""
+    """Augmentation of training data, off by default; evaluation hears recordings as they are."""
 
-    time_masks: int = field(default=2, metadata={"help": "SpecAugment: masked stretches of time per utterance."})
+    time_masks: int = field(default=0, metadata={"help": "SpecAugment: masked stretches of time per utterance, such as 2."})
     time_mask_length: int = field(default=40, metadata={"help": "SpecAugment: longest masked stretch in mel frames (10 ms)."})
-    mel_masks: int = field(default=2, metadata={"help": "SpecAugment: masked bands of mel bins per utterance."})
+    mel_masks: int = field(default=0, metadata={"help": "SpecAugment: masked bands of mel bins per utterance, such as 2."})
     mel_mask_width: int = field(default=10, metadata={"help": "SpecAugment: widest masked band in mel bins."})
     speed_factors: list[float] = field(default_factory=list, metadata={
         "help": "Speeds of which each utterance draws one per epoch, as in 0.9 1.0 1.1; pitch changes with it."})

@@ -9,9 +9,9 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_components.asr.ctc import writable
 from hf_components.asr.families import family_of
-from hf_components.asr.family import SHORTEST_SAMPLES
+from hf_components.asr.family import SHORTEST_SAMPLES, rate_of
 from hf_components.audio import SAMPLING_RATE
-from hf_components.errors import UserError
+from hf_components.errors import NothingToTrainOnError
 
 logger = logging.getLogger(__name__)
 
@@ -21,21 +21,26 @@ NAMED = 10  # ids and characters that a message names
 def keep_learnable(corpus: datasets.Dataset, model: PreTrainedModel, processor: ProcessorMixin,
                    fastest: float = 1.0) -> datasets.Dataset:
     """Leave out the rows that a CTC model cannot learn from, and name them in warnings: transcripts with characters that
-    its vocabulary lacks, and those that need more frames than their audio has (`frames_needed`), whose loss is infinite.
+    its vocabulary lacks, those without any that it has, which would teach it to hear nothing, and those that need more
+    frames than their audio has (`frames_needed`), whose loss is infinite.
 
     Args:
         corpus: rows of the data contract.
         model: that hears waveforms, as wav2vec2, HuBERT and WavLM do.
         fastest: greatest speed factor of augmentation, by which clips become shorter.
     Raises:
-        UserError: no row is left.
+        NothingToTrainOnError: no row is left.
     """
     family, tokenizer = family_of(model), processor.tokenizer
     ids, texts = corpus["id"][:], corpus["text"][:]
     labels = [family.tokenize(processor, text) for text in texts]
     unknown = {i: _unknown_characters(tokenizer, texts[i]) for i, row in enumerate(labels) if tokenizer.unk_token_id in row}
-    frames = count_frames(model, [seconds / fastest for seconds in corpus["duration"]])
+    frames = count_frames(model, [seconds / fastest for seconds in corpus["duration"]], rate_of(processor))
     short = [i for i, row in enumerate(labels) if i not in unknown and frames_needed(row) > frames[i]]
+    empty = [i for i, row in enumerate(labels) if not row]
+    if empty:
+        logger.warning("%d of %d transcripts have no character that the tokenizer can write and are not trained on: %s",
+                       len(empty), len(ids), _some([ids[i] for i in empty]))
     if unknown:
         counts = Counter(character for characters in unknown.values() for character in characters)
         told = ", ".join(f"{character!r} in {count}" for character, count in counts.most_common(NAMED))
@@ -47,10 +52,11 @@ def keep_learnable(corpus: datasets.Dataset, model: PreTrainedModel, processor: 
                        "per token and one more between equal neighbours; look whether audio and transcript belong together",
                        len(short), len(ids), ", ".join(f"{ids[i]} ({frames[i]} frames, {frames_needed(labels[i])} needed)"
                                                        for i in short[:NAMED]))
-    kept = sorted(set(range(len(ids))) - set(unknown) - set(short))
+    kept = sorted(set(range(len(ids))) - {*unknown, *empty, *short})
     if not kept:
-        raise UserError(f"no utterance is left to train on: of {len(ids)}, {len(unknown)} have characters that the tokenizer "
-                        f"cannot write and {len(short)} are too short for their transcripts")
+        raise NothingToTrainOnError(
+            f"no utterance is left to train on: of {len(ids)}, {len(unknown)} have characters that the tokenizer lacks, "
+            f"{len(empty)} have none that it can, and {len(short)} are too short for their transcripts")
     return corpus.select(kept) if len(kept) < len(ids) else corpus
 
 
@@ -59,9 +65,10 @@ def frames_needed(labels: list[int]) -> int:
     return len(labels) + sum(a == b for a, b in zip(labels, labels[1:], strict=False))
 
 
-def count_frames(model: PreTrainedModel, seconds: list[float]) -> list[int]:
-    """Frames that the model writes for clips of these lengths."""
-    samples = torch.tensor([max(SHORTEST_SAMPLES, round(value * SAMPLING_RATE)) for value in seconds])
+def count_frames(model: PreTrainedModel, seconds: list[float], sampling_rate: int = SAMPLING_RATE) -> list[int]:
+    """Frames that the model writes for clips of these lengths, heard at that rate in Hz."""
+    shortest = SHORTEST_SAMPLES / SAMPLING_RATE
+    samples = torch.tensor([round(max(shortest, value) * sampling_rate) for value in seconds])
     return model._get_feat_extract_output_lengths(samples).tolist()
 
 

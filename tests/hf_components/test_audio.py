@@ -4,10 +4,12 @@ import io
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 from transformers import WhisperFeatureExtractor
 
-from hf_components.audio import AudioError, count_mel_frames, decode, encode_flac, log_mel, read_duration
+from hf_components import audio
+from hf_components.audio import AudioError, count_mel_frames, decode, encode_flac, log_mel, read_duration, stream
 from hf_components.errors import UserError
 
 pytestmark = pytest.mark.unit
@@ -38,6 +40,27 @@ def test_flac_keeps_16_bit_audio_bit_for_bit():
 def test_flac_clips_and_does_not_wrap():
     samples, _ = soundfile.read(io.BytesIO(encode_flac(np.array([2.0, -2.0], dtype=np.float32))), dtype="int16")
     assert samples.tolist() == [32767, -32768]
+
+
+@pytest.mark.parametrize("rate, channels", [(16_000, 1), (16_000, 2), (44_100, 1), (8_000, 2), (11_025, 1)])
+@pytest.mark.parametrize("block", [1000, 4410, 20_000])
+def test_a_stream_joined_is_the_recording(monkeypatch, rate, channels, block):
+    samples = np.stack([noise(20_000, seed) for seed in range(channels)], axis=1)
+    source = encoded(samples, rate)
+    mono = soundfile.read(io.BytesIO(source), dtype="float32", always_2d=True)[0].mean(axis=1)
+    whole = mono if rate == 16_000 else soxr.resample(mono, rate, 16_000)
+    monkeypatch.setattr(audio, "BLOCK", block)
+    blocks = list(stream(source))
+    assert len(blocks) == 20_000 // block + 1
+    assert np.array_equal(np.concatenate([block.waveform for block in blocks]), whole)
+    assert np.array_equal(decode(source), whole)
+    assert sum(block.source_samples for block in blocks) == 20_000 * channels
+
+
+def test_samples_at_full_scale_are_counted():
+    samples = np.array([[32767, 0], [-32768, 32767], [32766, -32767], [5, 5]], np.int16)
+    (block,) = stream(encoded(samples, 16_000))
+    assert (block.source_samples, block.clipped) == (8, 4)
 
 
 def test_stereo_at_8_khz_is_mixed_down_and_resampled(tmp_path):

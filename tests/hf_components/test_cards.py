@@ -22,7 +22,7 @@ def figures(wer: float) -> dict:
 @pytest.fixture
 def results() -> dict:
     return {
-        "mode": "quick", "seed": 42, "language": "en", "base_model": "openai/whisper-tiny.en", "seconds": 90,
+        "mode": "quick", "seed": 42, "language": "en", "license": "mit", "base_model": "openai/whisper-tiny.en", "seconds": 90,
         "corpus": {"name": "demo", "rows": {"train": 30, "dev": 12}, "hours": 0.1,
                    "rejected": {"empty audio": 2, "missing file": 1}},
         "clusters": {"algorithm": "spectral", "agreement_nmi": {"group": 0.5, "speaker": 0.4, "duration_quartile": 0.1},
@@ -62,7 +62,7 @@ def test_the_release_is_whole_and_its_card_valid(run, tmp_path, results):
     assert release_model(folder, run, results) == pytest.approx(
         {"zero_shot": 0.3, "single_lora": 0.28, "full": 0.26, "moe_top1": 0.24})
     card = ModelCard.load(folder / "README.md")
-    assert card.data.base_model == "openai/whisper-tiny.en" and card.data.license == "apache-2.0"
+    assert card.data.base_model == "openai/whisper-tiny.en" and card.data.license == "mit"
     assert card.data.pipeline_tag == "automatic-speech-recognition" and card.data.library_name == "transformers"
     pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", card.text)
     assert len(pictures) >= 5 and all((folder / picture).is_file() for picture in pictures)
@@ -112,10 +112,10 @@ def test_a_missing_figure_fails_the_card(run, tmp_path, results, path):
 
 
 def test_a_base_model_on_this_disk_is_no_hub_id(tmp_path):
-    assert card_data({"base_model": str(tmp_path), "language": "en"}).base_model is None
-    metadata = card_data({"base_model": str(tmp_path), "language": "en"})
+    assert card_data({"base_model": str(tmp_path), "language": "en", "license": "mit"}).base_model is None
+    metadata = card_data({"base_model": str(tmp_path), "language": "en", "license": "mit"})
     card = ModelCard(f"---\n{metadata.to_yaml()}\n---\n\ntext")
-    assert card.data.license == "apache-2.0"
+    assert card.data.license == "mit"
 
 
 def test_figures_as_text():
@@ -124,7 +124,7 @@ def test_figures_as_text():
 
 def test_render_names_the_figure():
     with pytest.raises(UserError, match="is undefined"):
-        render_card("moe_whisper.md", {}, card_data({"base_model": "a/b", "language": "en"}))
+        render_card("moe_whisper.md", {}, card_data({"base_model": "a/b", "language": "en", "license": "mit"}))
 
 
 def test_a_run_without_plots_is_released_without_them(run, tmp_path, results):

@@ -17,9 +17,10 @@ pytestmark = pytest.mark.unit
 
 
 def corpus(count: int = 20) -> datasets.Dataset:
-    names = [f"{('clean', 'noisy')[i >= count // 2]}/{i}" for i in range(count)]
+    names = [f"{('clean', 'noisy')[i >= count // 2]}/{i}.wav" for i in range(count)]
     return datasets.Dataset.from_dict({
         "id": names, "group": [name.partition("/")[0] for name in names], "duration": [1.0] * count,
+        "audio": [{"bytes": str(i).encode(), "path": None} for i in range(count)],
         "text": [f"truth {i}" for i in range(count)], "raw_text": [f"truth {i}" for i in range(count)]})
 
 
@@ -35,6 +36,24 @@ def test_a_share_of_each_condition_is_held_out_and_another_seed_holds_out_others
     assert held_out[1] != held_out[2]
     assert held_out[1] == {row.id for row in samples(GoldArguments(eval_ratio=0.3, split_seed=1)) if row.held_out}
     assert not any(row.held_out for row in samples(GoldArguments(evaluate_on_train=True)))
+
+
+def test_one_utterance_in_both_conditions_or_under_two_names_is_never_trained_on_and_judged():
+    rows = corpus()
+    names = [f"{condition}/{i}.wav" for condition in ("clean", "noisy") for i in range(10)]
+    texts = [""] * len(names)
+
+    def held_out(ids: list[str], audio: list[dict], seed: int) -> dict[str, bool]:
+        changed = rows.remove_columns(["id", "audio"]).add_column("id", ids).add_column("audio", audio)
+        found = make_samples(changed, texts, Gold(texts, texts), GoldArguments(split_seed=seed))
+        return {row.id: row.held_out for row in found}
+
+    copied = [rows[0]["audio"], *rows["audio"][:-1]]
+    for seed in range(10):
+        found = held_out(names, rows["audio"][:], seed)
+        assert all(found[f"clean/{i}.wav"] == found[f"noisy/{i}.wav"] for i in range(10)) and sum(found.values()) == 6
+        found = held_out(rows["id"][:], copied, seed)
+        assert found["clean/0.wav"] == found["clean/1.wav"]
 
 
 def test_one_recording_cannot_be_divided():
@@ -72,14 +91,14 @@ def test_nothing_to_train_on_is_told():
 
 
 def test_training_rows_have_the_gold_for_text():
-    rows = training_rows(corpus(4), [row for row in samples(GoldArguments(), 4) if row.id in ("clean/1", "noisy/2")])
-    assert list(zip(rows["id"], rows["text"], strict=True)) == [("clean/1", "text 1"), ("noisy/2", "text 2")]
+    rows = training_rows(corpus(4), [row for row in samples(GoldArguments(), 4) if row.id in ("clean/1.wav", "noisy/2.wav")])
+    assert list(zip(rows["id"], rows["text"], strict=True)) == [("clean/1.wav", "text 1"), ("noisy/2.wav", "text 2")]
 
 
 def find(work: Path, heard: list[str], **options) -> Gold:
     run_stage(work / "baseline", lambda folder: {}, config={}, resume=True)
     args = {"gold": "llm", "train_on": "all"} | options
-    return find_gold(GoldArguments(**args), CorrectionArguments(llm=str(work)), corpus(len(heard)), heard,
+    return find_gold(GoldArguments(**args), CorrectionArguments(llm=str(work)), corpus(len(heard)), [[text] for text in heard],
                      tiny_ctc_processor(), work, resume=True)
 
 

@@ -4,7 +4,7 @@ import jiwer
 import pytest
 
 from hf_components.gold import Sample
-from hf_components.improvement import RATES, describe, improve, measure, summary
+from hf_components.improvement import RATES, describe, improve, is_silent, measure, summary
 from hf_components.scoring import compare
 
 pytestmark = pytest.mark.unit
@@ -44,14 +44,26 @@ def test_improvement_is_what_the_rates_fell_by_with_a_paired_interval():
 
 def test_text_of_the_figures():
     old, new = measure(samples(), BEFORE), measure(samples(), AFTER)
-    text = describe("Baseline Metrics", old, "stt")
-    assert "Baseline Metrics (gold: stt):\n  WER: 0.3077 (30.77%)" in text and "Error Samples: 4/5" in text
+    text = describe("Baseline Metrics", old, "all 5 recordings", "stt")
+    assert "Baseline Metrics of all 5 recordings (gold: stt):\n  WER: 0.3077 (30.77%)" in text and "Error Samples: 4/5" in text
     result = {"baseline": old, "finetuned": new, "improvement": improve(samples(), BEFORE, AFTER, num_bootstrap=50, seed=0),
-              "evaluated_on": "held_out", "gold": {"source": "llm", "label": "corrections"}}
+              "evaluated_on": "held_out", "training": {"recordings": 3}, "gold": {"source": "llm", "label": "corrections"}}
     shown = summary(result)
     assert "SUMMARY: 5 held-out recordings, gold: llm" in shown and "WER (truth)" in shown
     assert "0.3077 (30.77%)    0.1538 (15.38%)    0.1538 (15.38;" in shown
-    assert "RECORDINGS THAT WERE TRAINED ON" in summary(result | {"evaluated_on": "training_recordings"})
+    trained_on = result | {"evaluated_on": "training_recordings"}
+    assert "SUMMARY: 5 recordings, 3 OF THEM TRAINED ON, gold: llm" in summary(trained_on)
     without = {**result, **{name: measure(samples([None] * 5), texts) for name, texts in (("baseline", BEFORE),
                                                                                          ("finetuned", AFTER))}}
     assert "truth" not in summary(without)
+
+
+def test_fewer_errors_by_writing_less_are_told():
+    gold = [Sample(str(i), "clean", 1.0, "", text, "manifest", text, True) for i, text in enumerate(GOLD)]
+    many, few = ["to many words that are wrong"] * 5, ["a", "", "", "", ""]
+    old, new = measure(gold, many), measure(gold, few)
+    assert new["wer"] < old["wer"] and new["length_ratio"] == new["written_characters"] / new["reference_characters"] < 0.1
+    result = {"baseline": old, "finetuned": new, "improvement": improve(gold, many, few, num_bootstrap=50, seed=0),
+              "evaluated_on": "held_out", "training": {"recordings": 3}, "gold": {"source": "manifest", "label": "known"}}
+    assert is_silent(result) and "WARNING: the fine-tuned model writes 2% of the characters of the gold" in summary(result)
+    assert not is_silent(result | {"finetuned": old}) and "WARNING" not in summary(result | {"finetuned": old})

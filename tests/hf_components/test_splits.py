@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from hf_components.errors import UserError
-from hf_components.splits import read_split, report_split, split_speakers
+from hf_components.sampling import sample
+from hf_components.splits import hold_out, read_split, report_split, split_speakers
 
 pytestmark = pytest.mark.unit
 
@@ -106,3 +107,18 @@ def test_recorded_split(tmp_path):
             read_split(path)
     with pytest.raises(UserError, match="cannot read the split"):
         read_split(tmp_path / "absent.json")
+
+
+def test_what_belongs_together_is_held_out_together():
+    ids = [f"{stratum}/{i}" for stratum in ("clean", "noisy") for i in range(20)]
+    strata = [name.partition("/")[0] for name in ids]
+    apart = hold_out(ids, strata, 0.3, 1, ids, ids)
+    assert apart == set(sample(ids, strata, "stratified", 30, seed=1)) and len(apart) == 12
+    names = [name.partition("/")[2] for name in ids]
+    paired = hold_out(ids, strata, 0.3, 1, names)
+    assert len(paired) == 12 and {names[i] for i in paired}.isdisjoint(names[i] for i in set(range(40)) - paired)
+    assert hold_out(ids, strata, 0.3, 2, names) != paired
+    sounds = [str(i) for i in range(40)]
+    sounds[3] = sounds[4]  # and 3 belongs to 23, 4 to 24
+    for seed in range(20):
+        assert len(hold_out(ids, strata, 0.3, seed, names, sounds) & {3, 4, 23, 24}) in (0, 4)

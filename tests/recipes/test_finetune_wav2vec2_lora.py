@@ -106,7 +106,8 @@ def test_a_forced_start_does_and_prints_everything_again(sources, tmp_path, llm,
     finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", "--force_restart"))
     assert llm == [*asked, *asked]
     printed = capsys.readouterr().out
-    for text in ("Baseline Metrics (gold: the recogniser's text as", "Error samples (", "Fine-tuned Metrics (gold:",
+    for text in ("Baseline Metrics of all 10 recordings (gold: the recogniser's text as", "Error samples (",
+                 "Fine-tuned Metrics of the held-out 4 recordings (gold:",
                  "SUMMARY: 4 held-out recordings, gold: llm", "rejected, see rejected.jsonl: 1 unreadable audio"):
         assert text in printed
     assert re.search(r"training [\d,]+ of [\d,]+ parameters", printed) and "Estimated training time: ~" in printed
@@ -183,12 +184,35 @@ def test_other_training_keeps_transcripts_and_corrections(sources, tmp_path, llm
     assert moved and not any("feature_extractor" in name for name in moved)
 
 
+def test_another_run_takes_over_what_was_prepared(sources, tmp_path, llm):
+    first = finetune_wav2vec2_lora.main(command(sources, tmp_path / "first"))
+    llm.clear()
+    more = ("--force_restart", f"--prepared={tmp_path / 'first'}")
+    other = finetune_wav2vec2_lora.main(command(sources, tmp_path / "other", *more, train_on="all"))
+    assert llm == [] and sorted(path.name for path in (tmp_path / "other_work").iterdir()) == ["finetuned", "training"]
+    assert other["baseline"] == first["baseline"] and other["training"]["recordings"] == 6
+    assert (tmp_path / "other/corrections.jsonl").read_text() == (tmp_path / "first/corrections.jsonl").read_text()
+
+
+def test_the_llm_is_shown_the_best_texts_of_each_recording(sources, tmp_path, llm):
+    finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", nbest=3, train_on="all"))
+    asked = [text for batch in llm for text in batch]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "corrections.jsonl").read_text().splitlines()]
+    assert all(len(row["alternatives"]) == 2 and row["heard"] not in row["alternatives"] for row in rows)
+    assert [row["heard"] for row in rows] == [row.heard for row in samples(tmp_path / "run")]
+    assert len(asked) == 10 and all(re.match(r"1\. .+\n2\. .+\n3\. ", text) for text in asked)
+    llm.clear()
+    again = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", nbest=2, train_on="all"))
+    assert all(text.count("\n") == 1 for batch in llm for text in batch) and again["gold"]["corrections"]["transcripts"] == 10
+
+
 def test_evaluation_on_what_was_trained_on_says_so(sources, tmp_path, capsys):
     result = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", "--evaluate_on_train", gold="manifest"))
     assert result["evaluated_on"] == "training_recordings" and result["baseline"] == result["all_recordings"]
     assert result["baseline"]["wer"] == result["baseline"]["wer_truth"]
-    assert "SUMMARY: 10 RECORDINGS THAT WERE TRAINED ON, gold: manifest" in capsys.readouterr().out
-    assert "**Measured on the 10 recordings that were trained on**" in (tmp_path / "run/lora_adapters/README.md").read_text()
+    assert "SUMMARY: 10 recordings, 10 OF THEM TRAINED ON, gold: manifest" in capsys.readouterr().out
+    card = (tmp_path / "run" / "lora_adapters" / "README.md").read_text()
+    assert "**Measured on 10 recordings, 10 of which were trained on**" in card
 
 
 def test_own_text_as_gold_is_labelled_everywhere(sources, tmp_path, capsys):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from make_corpus import children_corpus
 from safetensors.torch import load_file
 from tiny_speech import save_tiny_whisper, speaker_folder
@@ -186,6 +187,17 @@ def test_effective_batch_of_the_default_configuration():
     assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 36
     assert (args.learning_rate, args.warmup_steps, args.activation_checkpointing) == (1e-5, 500, True)
     assert args.load_best_model_at_end and args.metric_for_best_model == "wer"
+    assert (args.time_masks, args.mel_masks, args.noise, args.speed_factors) == (0, 0, [], [])
+
+
+@pytest.mark.parametrize(("recipe", "config"), [
+    ("finetune_whisper", "quick"), ("finetune_wav2vec2_lora", "default"),
+    *((recipe, config) for recipe in ("pretrain_experts", "train_moe_whisper", "distil_moe_whisper")
+      for config in ("quick", "default"))])
+def test_masks_that_figures_were_measured_with_are_named(recipe, config):
+    values = yaml.safe_load((CONFIG.parent / recipe / f"{config}.yaml").read_text())
+    values = values.get("training", values)  # in sections or not
+    assert (values["time_masks"], values["mel_masks"]) == (2, 2)
 
 
 ERRORS = [

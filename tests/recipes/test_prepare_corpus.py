@@ -291,7 +291,7 @@ def test_load_corpus_decodes_and_names_what_is_wrong(root, tmp_path):
 
 
 @pytest.mark.parametrize("flags, message", [
-    (["--builder=speaker_jso"], "builder must be one of speaker_json, jsonl_manifest, got 'speaker_jso'"),
+    (["--builder=speaker_jso"], "builder must be one of speaker_json, jsonl_manifest, segmented_audio, got 'speaker_jso'"),
     (["--percent=0"], "percent"),
     (["--sampel=random"], "did you mean --sampling"), (["--max_samples=-1"], "max_samples"),
     (["--num_proc=0"], "num_proc"), (["--shard_megabytes=0"], "shard_megabytes"),

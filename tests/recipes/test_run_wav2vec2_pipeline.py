@@ -66,10 +66,12 @@ def test_resuming_does_nothing_again(sources, finished, monkeypatch):
 
 
 def test_what_to_train_on_is_compared(sources, tmp_path, monkeypatch):
-    corrector, _ = scripted_corrector(tmp_path / "llm", lambda text: text[:-1] if len(text) % 2 else text)
+    corrector, asked = scripted_corrector(tmp_path / "llm", lambda text: text[:-1] if len(text) % 2 else text)
+    monkeypatch.setattr(corrector, "warm_up", lambda: 0.0)
     monkeypatch.setattr(gold, "load_corrector", lambda args, alphabet: corrector)
     more = ("--gold=llm", "--train_on=all", "--compare_train_on", "--no_lora")
     results = run_wav2vec2_pipeline.main(command(sources, tmp_path / "run", *more))
+    assert sum(map(len, asked)) == 10  # of the three runs the first asks for all
     assert results["llm"] is None and results["evaluation"]["method"] == "full"
     compared = results["compared"]
     counts = {name: result["training"]["recordings"] for name, result in compared.items()}
@@ -77,9 +79,16 @@ def test_what_to_train_on_is_compared(sources, tmp_path, monkeypatch):
     assert "| nothing | 0 |" in (tmp_path / "run" / "model" / "README.md").read_text()
 
 
+def test_a_choice_that_leaves_nothing_is_left_out_of_the_comparison(sources, tmp_path, capsys):
+    results = run_wav2vec2_pipeline.main(command(sources, tmp_path / "run", "--compare_train_on", "--llm_figure=false"))
+    assert list(results["compared"]) == ["errors", "all"]  # a tiny model is right nowhere
+    assert "--train_on agreed is left out of the comparison: there is nothing to train on: 6 of 6" in capsys.readouterr().err
+
+
 def test_the_lowest_error_rate_wins_against_the_truth_where_it_is_known():
-    one = {"training": {"recordings": 3}, "baseline": {"wer_truth": 0.5}, "finetuned": {"wer": 0.1, "wer_truth": 0.4}}
-    two = {**one, "finetuned": {"wer": 0.2, "wer_truth": 0.3}}
+    one = {"training": {"recordings": 3}, "baseline": {"wer_truth": 0.5}, "finetuned": {
+        "wer": 0.1, "wer_truth": 0.4, "length_ratio": 1.0}}
+    two = {**one, "finetuned": {"wer": 0.2, "wer_truth": 0.3, "length_ratio": 0.9}}
     assert run_wav2vec2_pipeline.compare({"errors": one, "all": two}).endswith("lowest: all")
     blind = [{**row, "baseline": {"wer_truth": None}} for row in (one, two)]
     assert run_wav2vec2_pipeline.compare(dict(zip(("errors", "all"), blind, strict=True))).endswith("lowest: errors")

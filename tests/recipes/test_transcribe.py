@@ -15,6 +15,7 @@ from tiny_speech import rows, save_tiny_whisper, tone
 from hf_components.asr import transcripts
 from hf_components.asr.transcriber import Transcriber
 from hf_components.errors import UserError
+from hf_components.locks import alone_in
 from recipes import transcribe
 
 pytestmark = pytest.mark.integration
@@ -263,7 +264,7 @@ def test_figures_are_of_all_runs_that_made_the_transcripts(model, data, monkeypa
 
 
 def test_two_runs_do_not_write_one_output(model, data):
-    with transcripts._alone_in(data / "out" / ".predictions.jsonl.partial"), \
+    with alone_in(data / "out" / ".predictions.jsonl.partial", "--output_jsonl"), \
             pytest.raises(UserError, match="another run is writing to .*predictions.jsonl.partial"):
         run(model, data)
     assert run(model, data)[0]["failed"] == 0

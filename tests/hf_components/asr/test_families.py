@@ -1,16 +1,20 @@
 """Each family against transformers' own pipeline or `generate`; what is served, and what is said of the rest."""
 
+import dataclasses
 import json
 
-import numpy as np
 import pytest
+import soxr
 import tiny_models
 import torch
+from every_model import EVERY
 from peft import LoraConfig, get_peft_model
 from tiny_speech import save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper, tone
-from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, WhisperForConditionalGeneration, pipeline
+from transformers import AutoModelForSeq2SeqLM, AutoProcessor, WhisperForConditionalGeneration, pipeline
 
+from hf_components.asr import audio_llms, families
 from hf_components.asr.families import FAMILIES, family_of, load_asr
+from hf_components.asr.seq2seq import EncoderDecoder
 from hf_components.audio import log_mel
 from hf_components.checkpoints import merge_adapter, save_processor
 from hf_components.errors import UserError
@@ -20,18 +24,9 @@ pytestmark = pytest.mark.unit
 
 GREEDY = {"max_new_tokens": 10, "num_beams": 1}
 CLIPS = [tone(i % 3, i, 0.5 + 0.4 * i) for i in range(4)]
-WITH_PIPELINE = {
-    "wav2vec2": tiny_models.save_wav2vec2,
-    "wav2vec2 without mask": lambda folder: tiny_models.save_wav2vec2(folder, norm="group"),
-    "hubert": lambda folder: tiny_models.save_wav2vec2(folder, kind="hubert"),
-    "w2v-bert": tiny_models.save_wav2vec2_bert,
-    "parakeet ctc": tiny_models.save_parakeet,
-    "parakeet tdt": lambda folder: tiny_models.save_parakeet(folder, kind="tdt"),
-    "moonshine": tiny_models.save_moonshine,
-}
-# Those of which padding changes nothing that is heard: masked throughout, and no feature depends on what follows the clip.
-BATCHED = {**{name: save for name, save in WITH_PIPELINE.items() if name not in ("wav2vec2 without mask", "moonshine")},
-           "canary": tiny_models.save_canary, "cohere": tiny_models.save_cohere}
+GENERATES = ("moonshine", "moonshine streaming", "speech2text", "speecht5", "two put together", "seamless")
+WITH_PIPELINE = ("wav2vec2", "wav2vec2 without mask", "hubert", "w2v-bert", "parakeet ctc", "granite 5", "lasr",
+                 "parakeet tdt", "parakeet rnnt", "nemotron streaming", *GENERATES)
 
 
 def written(folder, clips) -> list[str]:
@@ -42,36 +37,65 @@ def written(folder, clips) -> list[str]:
 
 @pytest.mark.parametrize("name", WITH_PIPELINE)
 def test_what_is_written_is_what_the_pipeline_writes(name, tmp_path):
-    folder = WITH_PIPELINE[name](tmp_path)
-    options = {"generate_kwargs": GREEDY} if name == "moonshine" else {}
+    folder = EVERY[name](tmp_path)
+    language = {"tgt_lang": "eng"} if name == "seamless" else {}
+    options = {"generate_kwargs": GREEDY | language} if name in GENERATES else {}
     reference = pipeline("automatic-speech-recognition", model=str(folder))
     expected = [reference(clip.copy(), **options)["text"].replace("<unk>", "") for clip in CLIPS[:2]]
     texts = [written(folder, [clip])[0] for clip in CLIPS[:2]]
     assert texts == expected and len(set(texts)) == 2
 
 
-@pytest.mark.parametrize(("save", "request_of", "read"), [
-    (tiny_models.save_canary, lambda processor, clip: processor.apply_transcription_request(clip, source_language="en"), {}),
-    (tiny_models.save_cohere, lambda processor, clip: processor(clip, language="en", sampling_rate=16_000), {}),
-    (tiny_models.save_qwen3_asr, lambda processor, clip: processor.apply_transcription_request(clip, language="en"),
-     {"return_format": "transcription_only"}),
-])
-def test_what_is_written_is_what_generate_writes(save, request_of, read, tmp_path):
-    folder = save(tmp_path)
-    model, processor = AutoModelForSpeechSeq2Seq.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
-    inputs = request_of(processor, CLIPS[3])
+ASKED = {
+    "canary": lambda processor, clip: processor.apply_transcription_request(clip, source_language="en"),
+    "cohere": lambda processor, clip: processor(clip, language="en", sampling_rate=16_000),
+    "qwen3-asr": lambda processor, clip: processor.apply_transcription_request(clip, language="en"),
+    "fun-asr": lambda processor, clip: processor.apply_transcription_request(clip, language="en"),
+    "granite": lambda processor, clip: processor(processor.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "<|audio|>can you transcribe the speech into a written format?"}], tokenize=False,
+        add_generation_prompt=True), clip, return_tensors="pt"),
+    **dict.fromkeys(("glm-asr", "moss", "audio flamingo", "nemotron transcribe"),
+                    lambda processor, clip: processor.apply_transcription_request(clip, return_tensors="pt")),
+}
+READ = {"qwen3-asr": {"return_format": "transcription_only"}, "audio flamingo": {"strip_prefix": True}}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_what_is_written_is_what_generate_writes(name, tmp_path):
+    folder = EVERY[name](tmp_path)
+    model, _ = load_asr(str(folder))
+    stock = type(model).from_pretrained(folder).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    inputs = ASKED[name](processor, CLIPS[3])
     prompt = inputs["decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"]
-    tokens = model.generate(**{name: value for name, value in inputs.items() if torch.is_tensor(value)}, **GREEDY)
+    tokens = stock.generate(**{name: value for name, value in inputs.items() if torch.is_tensor(value)}, **GREEDY)
     assert torch.equal(tokens[:, : prompt.shape[1]], prompt)
-    (expected,) = processor.decode(tokens[:, prompt.shape[1] :], skip_special_tokens=True, **read)
+    (expected,) = processor.decode(tokens[:, prompt.shape[1] :], skip_special_tokens=True, **READ.get(name, {}))
     assert written(folder, [CLIPS[3]]) == [expected] and expected
 
 
-@pytest.mark.parametrize("name", BATCHED)
-def test_a_batch_is_written_as_its_clips_alone(name, tmp_path):
-    folder = BATCHED[name](tmp_path)
-    together = written(folder, CLIPS)
-    assert together == [written(folder, [clip])[0] for clip in CLIPS] and len(set(together)) > 1
+def test_audio_of_another_rate_is_what_the_model_hears(tmp_path):
+    folder = EVERY["vibevoice"](tmp_path)
+    model, processor = load_asr(str(folder))
+    clip = soxr.resample(CLIPS[2], 16_000, 24_000)
+    inputs = processor.apply_transcription_request(clip, return_tensors="pt")
+    tokens = model.generate(**inputs, sample=False, **GREEDY)[:, inputs["input_ids"].shape[1] :]
+    (expected,) = processor.decode(tokens, return_format="transcription_only")
+    assert written(folder, [CLIPS[2]]) == [expected] and expected
+
+
+def test_a_language_is_asked_for(tmp_path):
+    model, processor = load_asr(str(EVERY["seamless"](tmp_path / "seamless")))
+    family = family_of(model)
+    for language, token in (("fr", "__fra__"), ("fra", "__fra__"), ("en", "__eng__"), (None, "__eng__")):
+        first = family.inputs(processor, CLIPS, language=language)["decoder_input_ids"]
+        assert set(processor.tokenizer.convert_ids_to_tokens(first[:, 0])) == {token}
+    with pytest.raises(UserError, match="SeamlessM4T cannot be asked for language 'de': its vocabulary has no __deu__"):
+        family.inputs(processor, CLIPS, language="de")
+    model, processor = load_asr(str(EVERY["nemotron 3.5"](tmp_path / "nemotron")))
+    assert set(family_of(model).inputs(processor, CLIPS, language="de")["prompt_ids"].tolist()) == {9}
+    with pytest.raises(UserError, match="Nemotron 3.5 cannot be asked for language 'tlh'"):
+        family_of(model).inputs(processor, CLIPS, language="tlh")
 
 
 def test_whisper_writes_what_stock_whisper_writes_of_30_seconds(tmp_path):
@@ -102,12 +126,6 @@ def test_the_mask_is_given_where_the_extractor_asks_for_it(tmp_path):
         assert ("attention_mask" in family_of(model).inputs(processor, CLIPS)) == (norm == "layer")
 
 
-@pytest.mark.parametrize("save", [tiny_models.save_wav2vec2, tiny_models.save_parakeet, tiny_models.save_canary,
-                                  tiny_models.save_qwen3_asr])
-def test_a_clip_of_one_sample_is_taken(save, tmp_path):
-    assert len(written(save(tmp_path), [np.zeros(1, np.float32)])) == 1
-
-
 def test_labels_are_in_the_case_of_the_vocabulary(tmp_path):
     model, processor = load_asr(str(tiny_models.save_wav2vec2(tmp_path / "upper")))
     assert processor.tokenizer.decode(family_of(model).tokenize(processor, "Hello moon"), group_tokens=False) == "HELLO MOON"
@@ -133,12 +151,31 @@ def test_what_is_not_served_is_told(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(UserError, match="is of type bert, which cannot be transcribed with; served are .*canary.*wav2vec2"):
         load_asr(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "dia"}))
+    with pytest.raises(UserError, match="is of type dia, which reads text aloud and recognises no speech"):
+        load_asr(str(tmp_path))
     (tmp_path / "config.json").unlink()
     with pytest.raises(UserError, match="is not a checkpoint that can be loaded"):
         load_asr(str(tmp_path))
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match="holds an adapter and no model: give its base model"):
         load_asr(str(tmp_path))
+
+
+def test_a_package_that_is_missing_is_told_before_the_weights_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio_llms, "is_mistral_common_available", lambda: False)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "voxtral"}))
+    with pytest.raises(UserError, match="whose requests mistral-common writes: pip install 'mistral-common>=1.11"):
+        load_asr(str(tmp_path))
+
+
+def test_a_language_model_of_which_nothing_is_known_is_told(tmp_path, monkeypatch):
+    folder = EVERY["glm-asr"](tmp_path)
+    (encoder_decoder,) = [family for family in FAMILIES if isinstance(family, EncoderDecoder)]
+    unknown = dataclasses.replace(encoder_decoder, model_types=("glmasr",), model_class=AutoModelForSeq2SeqLM)
+    monkeypatch.setattr(families, "FAMILIES", (unknown,))
+    with pytest.raises(UserError, match="is of type glmasr, a language model that hears, and how it is asked to transcribe"):
+        load_asr(str(folder))
 
 
 def test_a_model_without_a_head_is_told(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 import tiny_models
 import torch
+from every_model import EVERY
 from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_speech import rows, save_tiny_whisper, tiny_moe, tiny_processor, tone
 
@@ -102,6 +103,12 @@ def test_the_audio_context_is_the_checkpoints(whisper, tmp_path):
     save_processor(tiny_processor(), tmp_path / "moe")
     transcriber = Transcriber.from_pretrained(tmp_path / "moe", **SHORT)
     assert (transcriber.model.audio_context, transcriber._heard_seconds(1.0)) == ("dynamic", 4.0)
+
+
+def test_a_clip_counts_for_what_is_heard_of_it(tmp_path):
+    seconds = {name: Transcriber.from_pretrained(EVERY[name](tmp_path / name), **SHORT)._heard_seconds(3.0)
+               for name in ("glm-asr", "qwen3-asr")}
+    assert seconds == {"glm-asr": 30.0, "qwen3-asr": 3.0}
 
 
 @pytest.mark.parametrize("kind", ["whisper", "wav2vec2"])

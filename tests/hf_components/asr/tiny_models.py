@@ -1,4 +1,5 @@
-"""Tiny speech recognisers of every family with real processors, saved as checkpoints: built in code, offline."""
+"""Tiny speech recognisers with real processors, saved as checkpoints: built in code, offline. More of those with an encoder
+and a decoder are in `tiny_encoder_decoders.py`, language models in `tiny_audio_llms.py`."""
 
 import json
 from pathlib import Path
@@ -13,15 +14,32 @@ from transformers import (
     CohereAsrFeatureExtractor,
     CohereAsrForConditionalGeneration,
     CohereAsrProcessor,
+    GraniteSpeech5CTCConfig,
+    GraniteSpeech5FeatureExtractor,
+    GraniteSpeech5ForCTC,
+    GraniteSpeech5Processor,
     HubertConfig,
     HubertForCTC,
+    LasrCTCConfig,
+    LasrFeatureExtractor,
+    LasrForCTC,
+    LasrProcessor,
     MoonshineConfig,
     MoonshineForConditionalGeneration,
+    Nemotron3_5AsrConfig,
+    Nemotron3_5AsrForRNNT,
+    Nemotron3_5AsrProcessor,
+    NemotronAsrStreamingConfig,
+    NemotronAsrStreamingFeatureExtractor,
+    NemotronAsrStreamingForRNNT,
+    NemotronAsrStreamingProcessor,
     ParakeetCTCConfig,
     ParakeetFeatureExtractor,
     ParakeetForCTC,
+    ParakeetForRNNT,
     ParakeetForTDT,
     ParakeetProcessor,
+    ParakeetRNNTConfig,
     ParakeetTDTConfig,
     PreTrainedTokenizerFast,
     Qwen3ASRConfig,
@@ -38,6 +56,7 @@ from transformers import (
     Wav2Vec2ForCTC,
     Wav2Vec2Processor,
 )
+from transformers.models.lasr.tokenization_lasr import LasrTokenizer
 from transformers.models.parakeet.tokenization_parakeet import ParakeetTokenizer
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
@@ -84,6 +103,42 @@ def save_parakeet(folder: Path, kind: str = "ctc") -> Path:
         model.generation_config.decoder_start_token_id = blank
         model.generation_config.suppress_tokens = [len(tokenizer) + i for i in range(len(config.durations))]
     return _save(folder, model, ParakeetProcessor(ParakeetFeatureExtractor(feature_size=80), tokenizer, decoder_type=kind))
+
+
+def save_granite5(folder: Path) -> Path:
+    torch.manual_seed(0)
+    tokenizer = ParakeetTokenizer(tokenizer_object=_pieces(["<pad>"]), pad_token="<pad>", unk_token="<pad>")
+    size = {**SIZE, "vocab_size": len(tokenizer), "initializer_range": 0.7}
+    config = GraniteSpeech5CTCConfig(vocab_size=len(tokenizer), encoder_config=size, pad_token_id=0)
+    return _save(folder, GraniteSpeech5ForCTC(config), GraniteSpeech5Processor(GraniteSpeech5FeatureExtractor(), tokenizer))
+
+
+def save_lasr(folder: Path) -> Path:
+    torch.manual_seed(0)
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *"abcdefghijklmnopqrstuvwxyz"]
+    tokenizer = LasrTokenizer(vocab=[(piece, -1.0) for piece in pieces], pad_token="<pad>", extra_ids=0)
+    config = LasrCTCConfig(vocab_size=len(pieces), encoder_config=_conformer(128), pad_token_id=0)
+    return _save(folder, LasrForCTC(config), LasrProcessor(LasrFeatureExtractor(), tokenizer))
+
+
+def save_transducer(folder: Path, kind: str = "parakeet") -> Path:
+    """RNN-T: Parakeet's, or the streaming Nemotrons, of which the newer one is told a language."""
+    torch.manual_seed(0)
+    tokenizer = ParakeetTokenizer(tokenizer_object=_pieces(["<pad>", "<blank>"]), pad_token="<pad>", unk_token="<pad>")
+    make_config, make_model, extractor, processor, blank = {
+        "parakeet": (ParakeetRNNTConfig, ParakeetForRNNT, ParakeetFeatureExtractor, ParakeetProcessor, 2.6),
+        "nemotron": (NemotronAsrStreamingConfig, NemotronAsrStreamingForRNNT, NemotronAsrStreamingFeatureExtractor,
+                     NemotronAsrStreamingProcessor, 1.8),
+        "nemotron 3.5": (Nemotron3_5AsrConfig, Nemotron3_5AsrForRNNT, NemotronAsrStreamingFeatureExtractor,
+                         Nemotron3_5AsrProcessor, 1.5)}[kind]
+    small = {"prompt_intermediate_size": 16, "initializer_range": 0.3} if kind == "nemotron 3.5" else {}
+    model = make_model(make_config(
+        vocab_size=len(tokenizer), pad_token_id=0, blank_token_id=1, decoder_hidden_size=16, num_decoder_layers=1,
+        encoder_config=_conformer(80), **small))
+    model.joint.head.bias.data[1] = blank  # of the blank, which untrained it would hardly write
+    model.generation_config.decoder_start_token_id = 1
+    options = {"decoder_type": "rnnt"} if kind == "parakeet" else {}
+    return _save(folder, model, processor(extractor(feature_size=80), tokenizer, **options))
 
 
 def save_moonshine(folder: Path) -> Path:

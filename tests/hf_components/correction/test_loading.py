@@ -6,6 +6,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from tiny_llm import save_tiny_llm
 
 from hf_components.correction import loading
+from hf_components.correction.arguments import CorrectionArguments
 from hf_components.correction.corrector import TranscriptCorrector
 from hf_components.errors import UserError
 
@@ -30,13 +31,21 @@ def test_folder_that_is_not_there(tmp_path):
 
 
 def test_folder_that_is_none(tmp_path, llm):
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="has no config.json; give another folder, or use the small one"):
         load(tmp_path)
     with pytest.raises(UserError, match="there is no none.gguf in"):
         load(llm, gguf_file="none.gguf")
+    (tmp_path / "small.gguf").touch()
+    with pytest.raises(UserError, match="has no config.json; --gguf_file small.gguf loads the file there"):
+        load(tmp_path)
     (tmp_path / "config.json").write_text((llm / "config.json").read_text())
     with pytest.raises(UserError, match="cannot be loaded"):
         load(tmp_path)
+
+
+def test_a_batch_of_none_is_told_before_loading():
+    with pytest.raises(UserError, match="llm_batch_size must be at least 1, got 0"):
+        CorrectionArguments(llm_batch_size=0)
 
 
 def test_model_without_chat_template(tmp_path):

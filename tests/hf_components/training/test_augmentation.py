@@ -4,21 +4,24 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_speech import Kill, resumable_trainer, rows, tiny_processor, tone, training_arguments
+from tiny_speech import Kill, resumable_trainer, rows, tiny_processor, tiny_whisper, tone, training_arguments
 from transformers import Wav2Vec2Config
 
 from hf_components.asr.ctc_from_scratch import letter_processor
 from hf_components.asr.families import family_of
+from hf_components.audio import SAMPLING_RATE
+from hf_components.corpus import waveforms
 from hf_components.errors import UserError
+from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.augmentation import (
-    SAMPLING_RATE,
     WaveformAugmentation,
     change_speed,
     find_recordings,
     mask_waveform,
     mix,
 )
-from hf_components.training.data import Draw, SpeechCollator, SpeechDataset
+from hf_components.training.data import Draw, SpeechCollator
+from hf_components.training.trainer import SpeechTrainer
 
 pytestmark = pytest.mark.unit
 CLIP = tone(1, 0, 1.0)
@@ -93,11 +96,13 @@ def test_a_clip_is_not_slowed_down_beyond_what_the_model_takes(tmp_path):
 
 
 def test_off_by_default(tmp_path):
-    args = training_arguments(tmp_path)
-    assert args.noise == [] and args.speed_factors == []
-    corpus = rows(2)
-    dataset = SpeechDataset(corpus, family_of(resumable_trainer(tmp_path).model), tiny_processor())
-    assert len(dataset[Draw(0, 0, False)]["waveform"]) == round(corpus[0]["duration"] * SAMPLING_RATE)
+    args = SpeechTrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    assert (args.noise, args.speed_factors, args.time_masks, args.mel_masks) == ([], [], 0, 0)
+    corpus, processor = rows(2), tiny_processor()
+    trainer = SpeechTrainer(tiny_whisper(), args, processor, corpus)
+    batch = trainer.data_collator([trainer.train_dataset[Draw(0, 0, False)]])
+    expected = family_of(trainer.model).inputs(processor, waveforms([corpus[0]]))
+    assert torch.equal(batch["input_features"], expected["input_features"])
 
 
 def test_resuming_with_augmentation_gives_the_same_bits(tmp_path, noise_dir):

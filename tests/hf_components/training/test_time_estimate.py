@@ -1,4 +1,4 @@
-"""The estimate of training time is the mean of the first steps after the warm-up, for all that are left."""
+"""The estimate of training time is the median of the first steps after the warm-up, for all that are left."""
 
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ def estimate(monkeypatch, first: int, steps: int) -> TimeEstimate:
 
 
 @pytest.mark.parametrize(("first", "steps", "seconds"), [
-    (0, 100, 100 * (2 + 3 + 4 + 5) / 4), (50, 100, 50 * (52 + 53 + 54 + 55) / 4), (0, 3, 3 * (2 + 3) / 2), (0, 1, None)])
+    (0, 100, 100 * (6 + 7) / 2), (50, 100, 50 * (56 + 57) / 2), (0, 3, 3 * (2 + 3) / 2), (0, 1, None)])
 def test_estimate(monkeypatch, capsys, first, steps, seconds):
     assert estimate(monkeypatch, first, steps).seconds == seconds
     printed = capsys.readouterr().out

@@ -8,6 +8,9 @@ import torch
 from safetensors.torch import load_file
 from tiny_speech import rows, tiny_processor, tiny_whisper, training_arguments
 
+from hf_components.arguments import parse_arguments
+from hf_components.errors import UserError
+from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.trainer import SpeechTrainer
 
 pytestmark = pytest.mark.unit
@@ -44,6 +47,12 @@ def mixed_precision_of_trainer(self):
 def test_what_does_not_fit_is_told(tmp_path, flags, message):
     with pytest.raises(ValueError, match=message):
         training_arguments(tmp_path, **flags)
+
+
+@pytest.mark.parametrize("flag", ["predict_with_generate", "generation_num_beams", "dataloader_drop_last", "bf16_full_eval"])
+def test_flags_of_transformers_that_would_do_nothing_are_none(flag):
+    with pytest.raises(UserError, match=f"unknown argument '--{flag}"):
+        parse_arguments(SpeechTrainingArguments, ["--output_dir=x", f"--{flag}=1"])
 
 
 def test_checkpoints_and_evaluations_every_second_epoch_and_after_the_last(tmp_path):

@@ -1,0 +1,75 @@
+"""A demo corpus of long recordings: narrators who read sentences with pauses between them, no transcripts."""
+
+import json
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from dataset_scripts.demo_sentences import sentences
+from dataset_scripts.demo_speakers import check_size
+from dataset_scripts.demo_voices import Group, accented, add_noise, draw_speaker, random_of, speak
+from hf_components.audio import encode_flac
+from hf_components.errors import UserError
+
+RECORDINGS = 4  # of each narrator
+MOST = 400  # sentences of each narrator
+PAUSE = (0.7, 1.5)  # seconds between sentences
+SNR = 45.0  # dB of the room: its noise is softer than -60 dB relative to full scale
+SENTENCES = "sentences.jsonl"
+
+NARRATORS = Group(("en-us+m3", "en-us+f2", "en-us+Michael", "en-us+Alicia"), (150, 175), (35, 60), (35, 55), (0, 1), (60, 60),
+                  accented)
+
+
+def write_demo_long(folder: str | Path, *, train_speakers: int = 1, utterances_per_speaker: int = 72, seed: int = 0,
+                    progress: Callable[[Iterable], Iterable] = iter) -> list[dict]:
+    """Write `chapter_01.flac …`, of several narrators each in a folder of its own, and `sentences.jsonl` (file, start and end
+    in seconds, text) to judge by. The same arguments give the same bytes.
+
+    Args:
+        folder: exists, or is made.
+        train_speakers: narrators.
+        utterances_per_speaker: sentences of each, in all recordings, about 3.3 s each with the pause.
+        progress: wraps the iterator over narrators.
+    Returns:
+        one row: split, group, speakers, utterances, minutes, sample_rate.
+    Raises:
+        UserError: a number is out of range.
+    """
+    check_size(train_speakers, 1, utterances_per_speaker, MOST)
+    if utterances_per_speaker < RECORDINGS:
+        raise UserError(f"`utterances_per_speaker` must lie in [{RECORDINGS}, {MOST}], got {utterances_per_speaker}")
+    folder, lines = Path(folder), []
+    row = {"split": "-", "group": "Narrators", "speakers": train_speakers, "minutes": 0.0, "sample_rate": 0,
+           "utterances": train_speakers * utterances_per_speaker}
+    for narrator in progress([draw_speaker(seed, "Train", "Narrator", NARRATORS, number) for number in range(train_speakers)]):
+        texts = islice(sentences("Train", random_of(seed, narrator.id, "sentences")), utterances_per_speaker)
+        spoken = list(speak(narrator, NARRATORS, texts, seed))
+        for number in range(RECORDINGS):
+            file = Path(narrator.id if train_speakers > 1 else "", f"chapter_{number + 1:02d}.flac")
+            part = spoken[number * len(spoken) // RECORDINGS : (number + 1) * len(spoken) // RECORDINGS]
+            samples, sample_rate, spans = _recording(part, random_of(seed, narrator.id, "recording", number))
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_bytes(encode_flac(samples, sample_rate))
+            lines += [{"file": file.as_posix(), "start": start, "end": end, "text": text}
+                      for (start, end), (text, *_) in zip(spans, part, strict=True)]
+            row["minutes"] += len(samples) / sample_rate / 60
+            row["sample_rate"] = sample_rate
+    (folder / SENTENCES).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return [row]
+
+
+def _recording(spoken: list[tuple], random: np.random.Generator) -> tuple[np.ndarray, int, list[tuple[float, float]]]:
+    """The sentences one after the other in a quiet room: samples, their rate, and where each sentence begins and ends."""
+    sample_rate = spoken[0][2]
+    margin = round(PAUSE[0] * sample_rate)
+    parts, spans, position = [], [], margin
+    for _, samples, _ in spoken:
+        voice = samples[sample_rate // 5 : -(sample_rate // 5)] / 32768  # without the margins
+        spans.append((round(position / sample_rate, 3), round((position + len(voice)) / sample_rate, 3)))
+        pause = np.zeros(round(random.uniform(*PAUSE) * sample_rate))
+        parts += [voice, pause]
+        position += len(voice) + len(pause)
+    return add_noise(np.concatenate(parts[:-1]), margin, SNR, random), sample_rate, spans

@@ -1,0 +1,11 @@
+"""Discrete acoustic units of speech. Closed: the Hub copies this folder to users' machines.
+
+Imports torch, numpy and transformers.
+"""
+
+from .configuration_acoustic_units import DEFAULT_ENCODER, MFCC, AcousticUnitsConfig
+from .modeling_acoustic_units import AcousticUnitsModel, EncodedUnits, timed
+from .nearest import nearest_centroid
+
+__all__ = ["DEFAULT_ENCODER", "MFCC", "AcousticUnitsConfig", "AcousticUnitsModel", "EncodedUnits", "nearest_centroid",
+           "timed"]

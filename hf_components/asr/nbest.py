@@ -1,0 +1,66 @@
+"""The likeliest texts of a clip by CTC, where greedy decoding gives one: a prefix beam search over its frames."""
+
+from collections import defaultdict
+
+import numpy as np
+
+from hf_components.asr.ctc import Ctc
+from hf_components.asr.family import place
+
+WIDTH = 16  # prefixes that are kept from frame to frame, or as many as are asked for
+PRUNED = 7.0  # tokens under e^-7 of the likeliest of their frame are not tried: most frames are sure of one
+
+
+class CtcNBest(Ctc):
+    """`Ctc` that writes up to `count` different texts of each clip, the likeliest first, a line each."""
+
+    def __init__(self, count: int):
+        self.count, self.name = count, f"CTC, {count} best"
+
+    def decode(self, model, processor, inputs, *, max_new_tokens=None, num_beams=1):
+        """As every family; `num_beams` is not used."""
+        inputs = place(inputs, model)
+        log_probs = model(**inputs).logits.float().log_softmax(-1)
+        frames = [log_probs.shape[1]] * len(log_probs)
+        if "attention_mask" in inputs:
+            frames = model._get_feature_vector_attention_mask(frames[0], inputs["attention_mask"]).sum(-1).tolist()
+        return ["\n".join(self._texts(model, processor, clip[:count]))
+                for clip, count in zip(log_probs.cpu().numpy(), frames, strict=True)]
+
+    def _texts(self, model, processor, log_probs: np.ndarray) -> list[str]:
+        found = prefix_beam_search(log_probs, model.config.pad_token_id, max(WIDTH, self.count))
+        texts = [processor.tokenizer.decode(list(tokens), group_tokens=False, skip_special_tokens=True) for tokens in found]
+        return list(dict.fromkeys(" ".join(text.split()) for text in texts))[: self.count]
+
+
+def prefix_beam_search(log_probs: np.ndarray, blank: int, width: int) -> dict[tuple[int, ...], float]:
+    """Label sequences and their log probabilities, summed over the paths that were followed, the likeliest first.
+
+    Source: Hannun et al. 2014, "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent
+    DNNs", algorithm 1, without a language model.
+
+    Args:
+        log_probs: (frames, vocabulary), natural logarithms.
+        width: prefixes that are kept from frame to frame.
+    """
+    # Of each prefix the log probability of the paths that end in a blank, and of those that end in its last token.
+    beams = {(): (0.0, -np.inf)}
+    for frame in log_probs.astype(np.float64):
+        grown: dict[tuple[int, ...], list[float]] = defaultdict(lambda: [-np.inf, -np.inf])
+        for token in np.flatnonzero(frame >= frame.max() - PRUNED).tolist():
+            for prefix, (in_blank, in_token) in beams.items():
+                either = np.logaddexp(in_blank, in_token)
+                if token == blank:
+                    _add(grown[prefix], 0, either + frame[token])
+                elif prefix and token == prefix[-1]:  # said on, or after a blank said again
+                    _add(grown[prefix], 1, in_token + frame[token])
+                    if in_blank > -np.inf:
+                        _add(grown[*prefix, token], 1, in_blank + frame[token])
+                else:
+                    _add(grown[*prefix, token], 1, either + frame[token])
+        beams = dict(sorted(grown.items(), key=lambda item: -np.logaddexp(*item[1]))[:width])
+    return {prefix: float(np.logaddexp(*ends)) for prefix, ends in beams.items()}
+
+
+def _add(ends: list[float], which: int, log_prob: float) -> None:
+    ends[which] = np.logaddexp(ends[which], log_prob)

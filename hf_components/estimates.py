@@ -1,0 +1,39 @@
+"""How long a step will take and how much room it needs on the disk, told when its first part is done."""
+
+import logging
+import shutil
+from pathlib import Path
+
+from accelerate import PartialState
+
+logger = logging.getLogger(__name__)
+
+
+def estimate_rest(step: str, folder: str | Path, *, done: float, total: float, seconds: float,
+                  bytes_written: int = 0) -> tuple[float, int]:
+    """Print what the rest of a step will cost, if it goes on as it began; warn if the disk is too small for it.
+
+    Args:
+        step: named in the message, such as "segmenting".
+        folder: exists on the disk that is written to.
+        done: how much of the work is behind, in any measure: seconds of audio, batches.
+        total: all of the work, in the same measure.
+        seconds: that `done` took.
+        bytes_written: that `done` left on the disk and the rest will add to.
+    Returns:
+        seconds and bytes that the rest needs.
+    """
+    share = (total - done) / done
+    seconds_left, bytes_left = seconds * share, round(bytes_written * share)
+    free = shutil.disk_usage(folder).free
+    room = f" and {_size(bytes_left)} of the {_size(free)} that the disk has left" if bytes_written else ""
+    PartialState().print(f"Estimated rest of {step}: ~{seconds_left / 60:.1f} minutes{room} (measured on the first "
+                         f"{done / total:.1%})", flush=True)
+    if bytes_left > free:
+        logger.warning("%s needs about %s more, and the disk of %s has %s left: make room, or stop and choose another "
+                       "--output_dir", step, _size(bytes_left), folder, _size(free))
+    return seconds_left, bytes_left
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

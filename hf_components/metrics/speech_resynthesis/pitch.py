@@ -1,0 +1,39 @@
+"""Fundamental frequency by Praat's autocorrelation method, and its errors along an alignment."""
+
+import numpy as np
+import parselmouth
+
+from .cepstra import HOP, SAMPLING_RATE, WINDOW
+
+FLOOR, CEILING = 75.0, 600.0  # Hz, Praat's own
+SHORTEST = 3 / FLOOR  # seconds: Praat's window is three periods of the lowest pitch
+
+
+def fundamental_frequency(waveform: np.ndarray, frames: int) -> np.ndarray:
+    """F0 in Hz at the centres of so many cepstral frames, 0 where unvoiced (Boersma 1993, Praat's "To Pitch (ac)").
+
+    Args:
+        waveform: (samples,) at 16 kHz, at least `SHORTEST` seconds.
+    Returns:
+        float64 (frames,).
+    """
+    step = HOP / SAMPLING_RATE
+    pitch = parselmouth.Sound(waveform.astype(np.float64), SAMPLING_RATE).to_pitch_ac(
+        time_step=step, pitch_floor=FLOOR, pitch_ceiling=CEILING)
+    centres = (np.arange(frames) * HOP + WINDOW / 2) / SAMPLING_RATE
+    nearest = np.rint((centres - pitch.x1) / step).astype(int)
+    return pitch.selected_array["frequency"][nearest.clip(0, pitch.n_frames - 1)]
+
+
+def pitch_errors(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float | None]:
+    """Errors between aligned F0 tracks (steps,) in Hz, 0 where unvoiced.
+
+    Returns:
+        `log_f0_rmse`: root mean square of the difference of ln F0 over the steps voiced in both, None without any;
+        `voicing_error`: share of steps voiced in one of them only (Nakatani et al. 2008,
+        https://doi.org/10.1016/j.specom.2007.09.003).
+    """
+    voiced = (prediction > 0) & (reference > 0)
+    difference = np.log(prediction[voiced]) - np.log(reference[voiced])
+    return {"log_f0_rmse": float(np.sqrt(np.mean(difference**2))) if voiced.any() else None,
+            "voicing_error": float(np.mean((prediction > 0) != (reference > 0)))}

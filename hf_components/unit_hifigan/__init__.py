@@ -1,0 +1,9 @@
+"""Vocoder of acoustic units. Closed: the Hub copies this folder to users' machines.
+
+Imports torch and transformers. `discriminators` is for training alone: no file of a checkpoint imports it, so none carries it.
+"""
+
+from .configuration_unit_hifigan import UnitHifiGanConfig
+from .modeling_unit_hifigan import UnitHifiGanModel
+
+__all__ = ["UnitHifiGanConfig", "UnitHifiGanModel"]

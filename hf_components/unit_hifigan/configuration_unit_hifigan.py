@@ -1,0 +1,80 @@
+"""Configuration of the unit vocoder."""
+
+from math import prod
+
+from transformers import PreTrainedConfig
+
+HEADS = ("hifigan", "istft")
+
+
+class UnitHifiGanConfig(PreTrainedConfig):
+    r"""Configuration of [`UnitHifiGanModel`].
+
+    Args:
+        num_units (`int`): size of the unit vocabulary.
+        units (`dict`): which quantizer's units these are, as its `identity()` says; `require_units` refuses others.
+        head (`str`): `"hifigan"` upsamples by transposed convolutions (Kong et al. 2020, arXiv 2010.05646), `"istft"` predicts
+            a spectrum at the frame rate and inverts it (Vocos, Siuzdak 2023, arXiv 2306.00814), an order of magnitude cheaper.
+        embedding_dim (`int`): width of the unit embedding.
+        speakers (`list[str]`): names of the speakers, whose index is `speaker_ids`; empty for a vocoder of one voice.
+        use_f0 (`bool`): the fundamental frequency of each frame is an input beside the units.
+        predict_durations (`bool`): has a predictor of how many frames each unit of a deduplicated sequence lasts.
+        sampling_rate (`int`), hop_length (`int`): Hz, and samples per unit.
+        hidden_size, intermediate_size, num_layers: of the ConvNeXt backbone of `"istft"`.
+        n_fft (`int`): window of the inverse STFT, a multiple of `hop_length` by an even number.
+        upsample_initial_channel, upsample_rates, upsample_kernel_sizes, resblock_kernel_sizes, resblock_dilation_sizes,
+            leaky_relu_slope: of `"hifigan"`, as in `SpeechT5HifiGanConfig`; the product of the rates is `hop_length`.
+    """
+
+    model_type = "unit_hifigan"
+
+    num_units: int = 100
+    units: dict | None = None
+    head: str = "hifigan"
+    embedding_dim: int = 128
+    speakers: list[str] | tuple[str, ...] = ()
+    use_f0: bool = False
+    predict_durations: bool = False
+    sampling_rate: int = 16_000
+    hop_length: int = 320
+    hidden_size: int = 384
+    intermediate_size: int = 1152
+    num_layers: int = 8
+    n_fft: int = 1280
+    upsample_initial_channel: int = 512
+    upsample_rates: list[int] | tuple[int, ...] = (5, 4, 4, 2, 2)
+    upsample_kernel_sizes: list[int] | tuple[int, ...] = (11, 8, 8, 4, 4)
+    resblock_kernel_sizes: list[int] | tuple[int, ...] = (3, 7, 11)
+    resblock_dilation_sizes: list[list[int]] | tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
+    leaky_relu_slope: float = 0.1
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.speakers = list(self.speakers)
+        self.check()
+
+    def check(self) -> None:
+        """Hold the fields against their rules.
+
+        Raises:
+            ValueError: the message names the field, the rule and the value.
+        """
+        if self.head not in HEADS:
+            raise ValueError(f"`head` must be one of {', '.join(HEADS)}, got {self.head!r}.")
+        for name in ("num_units", "embedding_dim", "hop_length", "hidden_size", "intermediate_size", "num_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.units is not None and self.units["num_units"] != self.num_units:
+            raise ValueError(f"`num_units` must be that of `units`, {self.units['num_units']}, got {self.num_units}.")
+        if self.n_fft % (2 * self.hop_length):
+            raise ValueError(f"`n_fft` must be an even multiple of `hop_length` {self.hop_length}, got {self.n_fft}.")
+        if prod(self.upsample_rates) != self.hop_length:
+            raise ValueError(f"`upsample_rates` must multiply to `hop_length` {self.hop_length}, got {self.upsample_rates}.")
+        if len(self.upsample_rates) != len(self.upsample_kernel_sizes):
+            raise ValueError(f"`upsample_kernel_sizes` must be as many as `upsample_rates`, got {self.upsample_kernel_sizes}.")
+        for rate, kernel in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True):
+            if kernel < rate or (kernel - rate) % 2:  # else a frame would not become exactly `rate` samples
+                raise ValueError(f"`upsample_kernel_sizes` must exceed the rates by even numbers, got {kernel} for {rate}.")
+
+
+UnitHifiGanConfig.register_for_auto_class()

@@ -1,0 +1,78 @@
+"""What the launchers share: one command line, one set of exit codes."""
+
+import argparse
+import difflib
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from hf_components.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+FAILED, NOT_STARTED, TIMED_OUT, NO_LONGER_FOLLOWED = 1, 2, 124, 130  # exit codes; 0 is success
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Parser(argparse.ArgumentParser):
+    """`LAUNCHER [its flags] RECIPE [the recipe's own arguments]`; an action may stand in the recipe's place."""
+
+    def __init__(self, description: str, actions: Collection[str] = ()):
+        super().__init__(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self.actions = tuple(actions)
+        self.flag("--dry_run", action="store_true", help="print what would be done, and do nothing")
+        self.add_argument("recipe", metavar="RECIPE", help=" or ".join(["a file of recipes/ without .py", *actions]))
+        self.add_argument("words", metavar="...", nargs=argparse.REMAINDER, help="its arguments, as it takes them itself")
+
+    def flag(self, name: str, **options) -> None:
+        self.add_argument(name, *{f"--{name[2:].replace('_', '-')}"} - {name}, **options)
+
+    def parse(self, argv: list[str] | None) -> argparse.Namespace:
+        """Raises `UserError` for an unknown flag, recipe or action."""
+        args = self.parse_args(argv)
+        known = [*self.actions, *(path.stem for path in (ROOT / "recipes").glob("*.py"))]
+        if args.recipe not in known:
+            nearest = difflib.get_close_matches(args.recipe, known, n=1)
+            raise UserError(f"recipes/ has no {args.recipe}" + (f"; did you mean {nearest[0]}?" if nearest else ""))
+        return args
+
+    def error(self, message: str) -> None:
+        raise UserError(f"{message}; --help lists the flags")
+
+
+def run(main: Callable[[list[str] | None], int]) -> None:
+    """Run a launcher's `main` as a program: its exit code, or what the user did wrong and exit code 2."""
+    try:
+        sys.exit(main(None))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(NOT_STARTED)
+    except KeyboardInterrupt:
+        sys.exit(NO_LONGER_FOLLOWED)
+
+
+def seconds_of(duration: str) -> int:
+    """The seconds of "90s", "30m", "12h" or "2d"."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", duration)
+    if match is None:
+        raise UserError(f"--timeout takes a number with s, m, h or d, such as 90m, got {duration!r}")
+    return int(float(match[1]) * SECONDS[match[2]])
+
+
+def timeout_of(words: list[str]) -> str:
+    """A limit that fits a recipe's command line: an hour for quick.yaml, else half a day."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", default="")
+    return "1h" if Path(parser.parse_known_args(words)[0].config).stem == "quick" else "12h"
+
+
+def show(*lines: str | list[str]) -> None:
+    """Print commands that can be run by hand; a list of words is quoted."""
+    for line in lines:
+        print(shlex.join(line) if isinstance(line, list) else line)
+
+
+def as_json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,0 +1,109 @@
+"""Cut long recordings (MP3, WAV, FLAC, OGG, ...; of any length, rate and number of channels) at their pauses into a prepared
+corpus of segments without transcripts: Parquet with 16 kHz mono audio inside, statistics, histogram, list of rejected files.
+
+accelerate launch --config_file accelerate_configs/cpu.yaml \\
+    recipes/segment_audio.py --config recipes/configs/segment_audio/default.yaml \\
+    --data_dir data/demo_long --output_dir data/segments
+
+The same by recipes/prepare_corpus.py --builder segmented_audio, without the histogram.
+"""
+
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from dataset_scripts import SegmentedAudio
+from dataset_scripts.prepared import write_corpus
+from dataset_scripts.segmented_audio import SegmentedAudioConfig
+from hf_components.arguments import parse_arguments
+from hf_components.errors import UserError
+from hf_components.hub import PublishArguments, push
+from hf_components.logs import run_recipe
+from hf_components.plots import plot_histogram
+from hf_components.segmenting import Segmentation
+from hf_components.stages import run_stage
+
+BAR = 40  # characters of the longest bar of the histogram
+
+
+@dataclass
+class Arguments(Segmentation):
+    data_dir: str = field(metadata={"aliases": ["--audio_dir"], "help": "folder of recordings, however deep; the first folder "
+                                    "below it is the speaker, if there are at least two"})
+    output_dir: str = field(metadata={"help": "folder of the prepared corpus"})
+    val_ratio: float = field(default=0.1, metadata={"help": "share of the segments for dev, by speaker; of a single "
+                                                            "recording its last part; in [0, 1)"})
+    split_seed: int = field(default=42, metadata={"help": "seed of the division into train and dev"})
+    name: str | None = field(default=None, metadata={"help": "name on the data card; the source folder's by default"})
+    license: str | None = field(default=None, metadata={"help": "licence for the data card, such as cc-by-4.0"})
+    language: str | None = field(default=None, metadata={"help": "language for the data card, such as en"})
+    num_proc: int | None = field(default=None, metadata={"help": "worker processes; one per core by default"})
+    resume: bool = field(default=False, metadata={"help": "go on from finished recordings; keep a result if nothing changed"})
+    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+
+
+ARGUMENTS = (Arguments, PublishArguments)
+
+
+def main(argv: list[str] | None = None) -> dict:
+    args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
+    if args.num_proc is not None and args.num_proc < 1:
+        raise UserError(f"num_proc must be at least 1, got {args.num_proc}")
+    taken = {option.name for option in fields(SegmentedAudioConfig)} - {"name"}
+    options = {name: value for name, value in vars(args).items() if name in taken}
+    config = SegmentedAudioConfig(**options)
+    config.new_detector()  # whose package may be missing
+
+    def produce(folder: Path) -> dict:
+        metrics = write_corpus(
+            SegmentedAudio, folder, options, num_proc=args.num_proc or os.cpu_count(), source="segmented_audio",
+            name=args.name or Path(args.data_dir).resolve().name, license=args.license, language=args.language)
+        found = metrics["segments"]
+        plot_histogram(folder / "durations.png", **found["histogram"], x_label="duration (s)", y_label="segments",
+                       title=f"{found['segments']} segments, {found['duration']['mean']:.1f} s on average")
+        return metrics
+
+    metrics = run_stage(args.output_dir, produce, config=(args, config.recordings()), resume=args.resume, alone=True)
+    console = Console(stderr=True)
+    console.print(histogram(metrics["segments"]["histogram"]), highlight=False)
+    console.print(summary(metrics, args.output_dir))
+    push(publishing, args.output_dir)
+    return metrics
+
+
+def summary(metrics: dict, title: str) -> Table:
+    """Recordings and segments, what was left out and why."""
+    segments = metrics["segments"]
+    table = Table("", "number", "minutes", "share", title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+
+    def row(name: str, number: int | None, seconds: float) -> None:
+        share = f"{100 * seconds / segments['seconds']['total']:.1f} %"
+        table.add_row(name, "" if number is None else str(number), f"{seconds / 60:.1f}", share)
+
+    row("recordings", segments["recordings"], segments["seconds"]["total"])
+    for split in metrics["rows"]:
+        row(f"segments: {split}", metrics["rows"][split],
+            sum(3600 * group["hours"] for group in metrics["groups"] if group["split"] == split))
+    for reason in ("silence", "too short"):
+        row(f"left out: {reason}", None, segments["seconds"][reason])
+    for reason, files in metrics["rejected"].items():
+        table.add_row(f"rejected: {reason}", str(files), "", "")
+    duration = segments["duration"]
+    table.caption = (f"{duration['mean']:.2f} s per segment on average, median {duration['median']:.2f}, "
+                     f"{duration['shortest']:.2f} to {duration['longest']:.2f}")
+    return table
+
+
+def histogram(found: dict) -> str:
+    """Segments by duration, as text."""
+    return "\n".join(f"{low:6.2f} to {high:6.2f} s {count:7} {'█' * -(-BAR * count // max(found['counts']))}"
+                     for low, high, count in zip(found["edges"], found["edges"][1:], found["counts"], strict=False))
+
+
+if __name__ == "__main__":
+    run_recipe(main)

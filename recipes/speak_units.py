@@ -1,0 +1,74 @@
+"""Speak with a unit vocoder: a recording again, from its units alone, or units that are given.
+
+accelerate launch --config_file accelerate_configs/cpu.yaml \\
+    recipes/speak_units.py --config recipes/configs/speak_units/default.yaml \\
+    --audio clip.wav --units_model runs/units/units/model --vocoder runs/units/vocoder/model --output_wav spoken.wav
+
+The units of a language model, or of another's recording, are given as numbers: --units 3 3 3 17 17 4.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hf_components.acoustic_units import AcousticUnitsModel
+from hf_components.arguments import parse_arguments
+from hf_components.audio import decode, encode_wav
+from hf_components.checkpoints import load_model
+from hf_components.errors import UserError
+from hf_components.logs import run_recipe
+from hf_components.resynthesis.speaking import speak, voices_of
+from hf_components.unit_hifigan import UnitHifiGanModel
+from hf_components.units import check_same_units
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Arguments:
+    vocoder: str = field(metadata={"help": "checkpoint of train_unit_vocoder: its folder `model`, or Hub id"})
+    output_wav: str = field(metadata={"help": "file to write"})
+    audio: str | None = field(default=None, metadata={"help": "recording whose units are spoken"})
+    units_model: str | None = field(default=None, metadata={
+        "help": "checkpoint of learn_units that finds them: its folder `model`, or Hub id"})
+    units: list[int] | None = field(default=None, metadata={"help": "or the units themselves, one per 20 ms"})
+    speaker: str | None = field(default=None, metadata={"help": "whose voice, for a vocoder with several"})
+    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+
+
+def main(argv: list[str] | None = None) -> dict:
+    (args,) = parse_arguments(Arguments, argv, __doc__)
+    if (args.audio is None) == (args.units is None):
+        raise UserError("give either --audio or --units to speak, got " + ("neither" if args.audio is None else "both"))
+    if (args.audio is None) != (args.units_model is None):
+        raise UserError("--audio and --units_model, which finds its units, go together; give both or only --units")
+    vocoder = load_model(UnitHifiGanModel, args.vocoder)
+    if vocoder.config.speakers and args.speaker is None:
+        raise UserError(f"{args.vocoder} has several voices; choose one by --speaker: {', '.join(vocoder.config.speakers)}")
+    units = args.units if args.audio is None else units_of_recording(args, vocoder)
+    if not units or not 0 <= min(units) <= max(units) < vocoder.config.num_units:
+        raise UserError(f"--units must be numbers from 0 to {vocoder.config.num_units - 1}, one at least, got "
+                        f"{f'{min(units)} to {max(units)}' if units else 'none'}")
+    (waveform,) = speak(vocoder, [units], voices_of(vocoder, [args.speaker]))
+    rate, output = vocoder.config.sampling_rate, Path(args.output_wav)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_bytes(encode_wav(waveform, rate))
+    except OSError as error:
+        raise UserError(f"cannot write --output_wav {output}: {error.strerror}; choose another") from error
+    logger.info("%s: %.2f s spoken from %d units", output, len(waveform) / rate, len(units))
+    return {"units": units, "seconds": len(waveform) / rate}
+
+
+def units_of_recording(args: Arguments, vocoder: UnitHifiGanModel) -> list[int]:
+    model = load_model(AcousticUnitsModel, args.units_model)
+    check_same_units(model.identity(), args.units_model, vocoder.config.units or {}, args.vocoder)
+    waveform = decode(args.audio)
+    try:
+        return model.encode(waveform).units.tolist()
+    except ValueError as error:
+        raise UserError(f"{args.audio} has no units: {error}") from error
+
+
+if __name__ == "__main__":
+    run_recipe(main)

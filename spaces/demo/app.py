@@ -1,0 +1,97 @@
+"""Demo of Underheard: a recording through routed experts, and through discrete units and back.
+
+RECOGNISERS="user/moe-whisper" UNITS="user/units" python app.py
+"""
+
+import os
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before it is imported: recordings are nobody's business
+
+import gradio as gr
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from recognition import recognise
+from recordings import SAMPLING_RATE, read_recording, spectrograms
+from resynthesis import resynthesise
+
+RECOGNISERS, UNITS = os.environ.get("RECOGNISERS", "").split(), os.environ.get("UNITS", "").split()
+# A checkpoint brings code, and strangers must not choose what runs on a Space.
+TAKES_ANY_NAME = "SPACE_ID" not in os.environ
+
+
+def show_experts(file: str | None, name: str) -> tuple[str, str, dict, dict]:
+    """Transcript, remark, weights as bars, and what each expert heard."""
+    try:
+        waveform, remark = read_recording(file)
+        heard = recognise(name, waveform)
+    except ValueError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+    has_router = heard.weights is not None
+    experts = [f"Expert {number}" for number in range(len(heard.by_expert))]
+    weights = pd.DataFrame({"expert": experts, "weight": heard.weights or []})
+    rows = [[expert, f"{weight:.2f}", text] for expert, weight, text in zip(
+        experts, heard.weights or [], heard.by_expert, strict=True)]
+    return (heard.transcript, f"{heard.remark} {remark}".strip(), gr.update(value=weights, visible=has_router),
+            gr.update(value=rows, visible=has_router))
+
+
+def show_units(file: str | None, name: str) -> tuple[dict, str, str, Figure]:
+    """Speech from units, remark, the units, and spectrograms."""
+    try:
+        waveform, remark = read_recording(file)
+        result = resynthesise(name, waveform)
+    except ValueError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+    counts = (f"{result.frames} units of 20 ms, {sum(map(len, result.motifs))} without repetitions, {len(result.motifs)} "
+              f"motifs.")
+    panels = {"Recording": waveform}
+    audio = None
+    if result.speech is not None:
+        panels["From its units"] = result.speech
+        audio = SAMPLING_RATE, np.rint(np.clip(result.speech, -1, 1) * 32767).astype(np.int16)
+    motifs = "  ".join("-".join(map(str, motif)) for motif in result.motifs)
+    return (gr.update(value=audio, visible=audio is not None), f"{counts} {result.remark} {remark}".strip(), motifs,
+            spectrograms(panels))
+
+
+def checkpoint_field(names: list[str]) -> gr.Dropdown:
+    return gr.Dropdown(names, value=names[0] if names else None, label="Checkpoint", allow_custom_value=TAKES_ANY_NAME,
+                       info="A folder, or a repository of the Hub as user/name." if TAKES_ANY_NAME else None)
+
+
+def recording_field() -> gr.Audio:
+    return gr.Audio(sources=["microphone", "upload"], type="filepath", label="Recording, 30 s at most")
+
+
+def build() -> gr.Blocks:
+    """The page."""
+    with gr.Blocks(title="Underheard") as page:
+        gr.Markdown("# Underheard\nSpeech that mainstream models get wrong: who hears it, and what of it units keep.")
+        with gr.Tab("Experts"), gr.Row():
+            with gr.Column(scale=2):
+                recording, name = recording_field(), checkpoint_field(RECOGNISERS)
+                button = gr.Button("Transcribe", variant="primary")
+            with gr.Column(scale=3):
+                transcript = gr.Textbox(label="Transcript", lines=2, buttons=["copy"])
+                remark = gr.Markdown()
+                weights = gr.BarPlot(x="expert", y="weight", y_lim=[0, 1], height=240, label="Weights of the router",
+                                     x_title=" ", y_title="weight", sort=None, visible=False)
+                experts = gr.Dataframe(headers=["expert", "weight", "alone, it would have heard"], wrap=True, visible=False,
+                                       interactive=False, label="Each expert alone", column_widths=["90px", "80px", "auto"])
+            button.click(show_experts, [recording, name], [transcript, remark, weights, experts], api_name="recognise")
+        with gr.Tab("Units"), gr.Row():
+            with gr.Column(scale=2):
+                recording, name = recording_field(), checkpoint_field(UNITS)
+                button = gr.Button("To units and back", variant="primary")
+            with gr.Column(scale=3):
+                speech = gr.Audio(label="From its units", interactive=False, visible=False)
+                remark = gr.Markdown()
+                units = gr.Textbox(label="Units without repetitions, joined to motifs", lines=3, buttons=["copy"])
+                figure = gr.Plot(label="Spectrograms")
+            button.click(show_units, [recording, name], [speech, remark, units, figure], api_name="resynthesise")
+    return page
+
+
+if __name__ == "__main__":
+    build().launch()

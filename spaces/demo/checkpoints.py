@@ -1,0 +1,39 @@
+"""Checkpoints by name: a folder, or a repository of the Hub, which is fetched once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+WANTED = ("*.json", "*.txt", "*.model", "*.safetensors", "*.py")
+
+
+def fetch(name: str | None) -> Path:
+    """The folder of a checkpoint.
+
+    Raises:
+        ValueError: none is named, or there is none of that name.
+    """
+    if not name or not name.strip():
+        raise ValueError("Name a checkpoint first: a folder, or a repository of the Hub as user/name.")
+    name = name.strip()
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, allow_patterns=WANTED, ignore_patterns=["experts/*"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise ValueError(f"There is no folder {name}, and no repository of that name on the Hub that this app may "
+                         "read.") from error
+
+
+def read_fields(folder: Path, name: str) -> dict[str, Any]:
+    """What `config.json` says.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not (folder / "config.json").exists():
+        raise ValueError(f"{name} has no config.json, so it is no model.")
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -1,0 +1,91 @@
+"""Speech recognition with any recogniser of the collection, and what the experts of a MoE-Whisper would each have heard."""
+
+import functools
+import json
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from checkpoints import fetch, read_fields
+from peft import PeftModel
+from transformers import AutoModelForCTC, AutoModelForSpeechSeq2Seq, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+TAKING_PART = {"hard": "the expert of the largest weight writes the transcript", "soft": "all experts write it together"}
+
+
+class Recogniser(NamedTuple):
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    is_ctc: bool
+    num_experts: int | None  # None without a router
+
+
+class Heard(NamedTuple):
+    """What was heard.
+
+    Args:
+        weights: of the router, one per expert; None without a router.
+        by_expert: transcript of each expert alone.
+    """
+
+    transcript: str
+    weights: list[float] | None
+    by_expert: list[str]
+    remark: str
+
+
+@functools.lru_cache(maxsize=2)
+def load_recogniser(name: str) -> Recogniser:
+    """A recogniser by folder or Hub id: MoE-Whisper, Whisper, a CTC model such as wav2vec2, or a LoRA adapter of one.
+
+    Raises:
+        ValueError: there is none of that name, or it is something else.
+    """
+    folder = fetch(name)
+    adapter = folder if (folder / "adapter_config.json").exists() else None
+    if adapter:
+        base = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+        folder = fetch(base)
+    fields = read_fields(folder, name)
+    is_ctc = any(architecture.endswith("ForCTC") for architecture in fields.get("architectures") or ())
+    if fields["model_type"] == "acoustic_units":
+        raise ValueError(f"{name} turns speech into units and writes no text; choose it on the other tab.")
+    if not is_ctc and fields["model_type"] != "whisper":
+        raise ValueError(f"{name} is of the type {fields['model_type']}; a Whisper, a MoE-Whisper, a CTC model or an adapter "
+                         "of one is needed.")
+    kind = AutoModelForCTC if is_ctc else AutoModelForSpeechSeq2Seq
+    try:
+        model = kind.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)
+        if adapter:
+            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        processor = AutoProcessor.from_pretrained(folder)
+    except (OSError, ValueError, ImportError) as error:
+        raise ValueError(f"{name} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return Recogniser(model.to(DEVICE).eval(), processor, is_ctc, fields.get("num_experts"))
+
+
+@torch.inference_mode()
+def recognise(name: str, waveform: np.ndarray) -> Heard:
+    """Transcribe, with the router's expert or experts and with each expert alone.
+
+    Args:
+        waveform: (samples,) of 16 kHz, 30 s at most.
+    Raises:
+        ValueError: as of `load_recogniser`.
+    """
+    model, processor, is_ctc, num_experts = load_recogniser(name)
+    inputs = processor(waveform, sampling_rate=16_000, return_tensors="pt").to(DEVICE)
+    if is_ctc:
+        transcript = processor.batch_decode(model(**inputs).logits.argmax(-1))[0]
+        return Heard(transcript, None, [], f"{name} is a CTC model: it has no router and no experts.")
+    features = inputs.input_features
+    (transcript,) = processor.batch_decode(model.generate(features), skip_special_tokens=True)
+    if num_experts is None:
+        return Heard(transcript.strip(), None, [], f"{name} is a plain Whisper: it has no router and no experts.")
+    weights = model.route(features)[0].tolist()
+    with model.override(mixture="weights"):  # one expert at a time has nothing to mix
+        alone = model.generate(features.expand(num_experts, -1, -1), expert_weights=torch.eye(num_experts, device=DEVICE))
+    by_expert = [text.strip() for text in processor.batch_decode(alone, skip_special_tokens=True)]
+    part = TAKING_PART.get(model.config.routing, f"the best {model.config.experts_per_utterance} write it together")
+    return Heard(transcript.strip(), weights, by_expert, f"Routing is {model.config.routing}: {part}.")

@@ -1,0 +1,47 @@
+"""A tiny checkpoint of every kind that is served: name -> function that saves it."""
+
+import tiny_audio_llms
+import tiny_encoder_decoders
+import tiny_models
+from tiny_speech import save_tiny_whisper
+
+EVERY = {
+    "whisper": save_tiny_whisper,
+    "wav2vec2": tiny_models.save_wav2vec2,
+    "wav2vec2 without mask": lambda folder: tiny_models.save_wav2vec2(folder, norm="group"),
+    "hubert": lambda folder: tiny_models.save_wav2vec2(folder, kind="hubert"),
+    "w2v-bert": tiny_models.save_wav2vec2_bert,
+    "parakeet ctc": tiny_models.save_parakeet,
+    "granite 5": tiny_models.save_granite5,
+    "lasr": tiny_models.save_lasr,
+    "parakeet tdt": lambda folder: tiny_models.save_parakeet(folder, kind="tdt"),
+    "parakeet rnnt": tiny_models.save_transducer,
+    "nemotron streaming": lambda folder: tiny_models.save_transducer(folder, "nemotron"),
+    "nemotron 3.5": lambda folder: tiny_models.save_transducer(folder, "nemotron 3.5"),
+    "moonshine": tiny_models.save_moonshine,
+    "moonshine streaming": tiny_encoder_decoders.save_moonshine_streaming,
+    "speech2text": tiny_encoder_decoders.save_speech2text,
+    "speecht5": tiny_encoder_decoders.save_speecht5,
+    "two put together": tiny_encoder_decoders.save_two_put_together,
+    "canary": tiny_models.save_canary,
+    "cohere": tiny_models.save_cohere,
+    "seamless": tiny_encoder_decoders.save_seamless,
+    "seamless 2": lambda folder: tiny_encoder_decoders.save_seamless(folder, version=2),
+    "qwen3-asr": tiny_models.save_qwen3_asr,
+    "fun-asr": tiny_audio_llms.save_fun_asr,
+    "glm-asr": tiny_audio_llms.save_glm_asr,
+    "granite": tiny_audio_llms.save_granite_speech,
+    "granite plus": lambda folder: tiny_audio_llms.save_granite_speech(folder, plus=True),
+    "vibevoice": tiny_audio_llms.save_vibevoice_asr,
+    "moss": tiny_audio_llms.save_moss,
+    "nemotron transcribe": tiny_audio_llms.save_nemotron_transcribe,
+    "audio flamingo": tiny_audio_llms.save_audio_flamingo,
+    "kyutai": tiny_audio_llms.save_kyutai,
+    "voxtral": tiny_audio_llms.save_voxtral,
+    "voxtral realtime": tiny_audio_llms.save_voxtral_realtime,
+}
+# Of which the model itself, or its features, take the padding of shorter clips for sound, at least near their end.
+HEARS_PADDING = ("wav2vec2 without mask", "lasr", "moonshine", "moonshine streaming", "speech2text", "seamless 2", "qwen3-asr",
+                 "granite", "granite plus")
+NEEDS_MISTRAL_COMMON = ("voxtral", "voxtral realtime")
+WITHOUT_PEFT = ("granite 5",)  # it ties weights and has no input embeddings, by which PEFT 0.21 looks for tied ones

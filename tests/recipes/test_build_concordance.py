@@ -1,0 +1,124 @@
+"""The stage build_concordance, in-process on made-up units: clips are what the page says, and it needs its folder alone."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from tiny_units import write_tiny_segments, write_tiny_units
+
+from hf_components.audio import decode
+from hf_components.errors import UserError
+from recipes import learn_motifs
+from recipes.build_concordance import main
+
+pytestmark = pytest.mark.integration
+
+HOSTILE = '<script>alert("x")</script>&.mp3'
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text between."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("concordance")
+    units = write_tiny_units(folder / "units", write_tiny_segments(folder / "segments"))
+    table = pyarrow.parquet.read_table(units / "units.parquet")
+    table = table.set_column(2, table.schema.field("source_file"), [[HOSTILE] * len(table)])
+    pyarrow.parquet.write_table(table, units / "units.parquet")
+    learn_motifs.main(["--units_dir", str(units), "--output_dir", str(folder / "motifs"), "--vocab_size", "40"])
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def from_repository_root(monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+
+
+def command(folders, output_dir, *more: str) -> list[str]:
+    return ["--config", "recipes/configs/build_concordance/quick.yaml", "--corpus_dir", str(folders / "segments"),
+            "--units_dir", str(folders / "units"), "--motifs_dir", str(folders / "motifs"), "--output_dir", str(output_dir),
+            "--min_units", "2", *more]
+
+
+def test_page_of_the_most_frequent_motifs(folders, tmp_path):
+    metrics = main(command(folders, tmp_path / "page", "--num_motifs", "5", "--clips_per_motif", "3"))
+    page = Page((tmp_path / "page/index.html").read_text())
+    shown = [attributes["id"] for tag, attributes in page.tags if tag == "h2"]
+    counts = [int(count) for count in re.findall(r"(\d+) times in", page.text)]
+    assert len(shown) == metrics["motifs"] == 5 and counts == sorted(counts, reverse=True)
+    clips = [attributes["src"] for tag, attributes in page.tags if tag == "audio"]
+    assert len(clips) == metrics["clips"] == sum(min(3, count) for count in counts)
+    assert sorted(clips) == sorted(f"clips/{path.name}" for path in (tmp_path / "page/clips").iterdir())
+    assert metrics["clip_bytes"] == sum(path.stat().st_size for path in (tmp_path / "page/clips").iterdir())
+
+
+def test_motifs_that_are_too_short_are_left_out(folders, tmp_path):
+    main(command(folders, tmp_path / "page", "--min_units", "3"))
+    units = re.findall(r'class="units">([\d ]+)</span>', (tmp_path / "page/index.html").read_text())
+    assert units and all(len(motif.split()) >= 3 for motif in units)
+    with pytest.raises(UserError, match="none of the motifs occurs"):
+        main(command(folders, tmp_path / "none", "--min_units", "17"))
+
+
+def test_page_holds_no_foreign_markup_and_no_address(folders, tmp_path):
+    main(command(folders, tmp_path / "page"))
+    text = (tmp_path / "page/index.html").read_text()
+    page = Page(text)
+    assert HOSTILE in page.text and "script" not in {tag for tag, _ in page.tags}
+    assert "://" not in text and str(tmp_path) not in text
+
+
+def test_clips_are_the_motif_in_its_context(folders, tmp_path):
+    main(command(folders, tmp_path / "page", "--context_seconds", "0.1", "--clips_per_motif", "2"))
+    segments = {row["id"]: row for split in ("train", "dev") for row in
+                pyarrow.parquet.read_table(folders / f"segments/data/{split}-00000.parquet").to_pylist()}
+    rows = {row["id"]: row for row in pyarrow.parquet.read_table(folders / "units/units.parquet").to_pylist()}
+    text = (tmp_path / "page/index.html").read_text()
+    analysis = json.loads((folders / "motifs/motif_analysis.json").read_text())
+    units_of = {row["name"]: row["units"] for row in analysis["motifs"]}
+    clips = re.findall(r'src="(clips/(m\d+)_\d+\.flac)".*?, ([\d.]+) s to ([\d.]+) s;\n(\w+),', text, re.DOTALL)
+    assert len(clips) > 20
+    for file, name, start, end, segment in clips:
+        row = rows[segment]
+        first, last = (round((float(time) - row["start"]) / 0.02) for time in (start, end))
+        units = row["units"][first:last]
+        assert [unit for i, unit in enumerate(units) if not i or unit != units[i - 1]] == units_of[name]
+        waveform = decode(segments[segment]["audio"]["bytes"])
+        expected = waveform[max(0, round((0.02 * first - 0.1) * 16_000)):round((0.02 * last + 0.1) * 16_000)]
+        assert np.array_equal(decode(tmp_path / "page" / file), expected)
+
+
+def test_the_same_seed_draws_the_same_clips(folders, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        main(command(folders, tmp_path / name, "--seed", str(seed), "--clips_per_motif", "1"))
+    page = {name: (tmp_path / name / "index.html").read_text() for name in "abc"}
+    assert page["a"] == page["b"] != page["c"]
+
+
+def test_a_corpus_of_other_segments_is_refused(folders, tmp_path):
+    write_tiny_segments(tmp_path / "other", train=2, dev=1)
+    with pytest.raises(UserError, match="segment train_2 is not in the corpus; --corpus_dir"):
+        main(command(folders, tmp_path / "page", "--corpus_dir", str(tmp_path / "other")))
+
+
+@pytest.mark.parametrize(("flag", "value"), [
+    ("num_motifs", "0"), ("min_units", "1"), ("clips_per_motif", "0"), ("context_seconds", "-1")])
+def test_limits_are_checked(folders, tmp_path, flag, value):
+    with pytest.raises(UserError, match=f"{flag} must be at least"):
+        main(command(folders, tmp_path / "page", f"--{flag}", value))

@@ -1,0 +1,103 @@
+"""`recipes/evaluate_vocoder.py`: a run with and without a recogniser, mistakes, a run shared by processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+from tiny_ctc import save_tiny_wav2vec2
+from tiny_units import IDENTITY, write_tiny_segments, write_tiny_units
+from tiny_vocoder import save_tiny_vocoder
+
+from hf_components.errors import UserError
+from hf_components.resynthesis.summary import summarise
+from recipes import evaluate_vocoder
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = ROOT / "recipes" / "configs" / "evaluate_vocoder" / "quick.yaml"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """Segments, their units, a vocoder of them, and a recogniser."""
+    folder = tmp_path_factory.mktemp("run")
+    write_tiny_units(folder / "units", write_tiny_segments(folder / "segments", dev=5, seconds=1.0))
+    save_tiny_vocoder(folder / "vocoder")
+    save_tiny_wav2vec2(folder / "recogniser")
+    return folder
+
+
+def command(run: Path, output: Path, **flags: object) -> list[str]:
+    known = {"corpus_dir": run / "segments", "units_dir": run / "units", "vocoder": run / "vocoder", "output_dir": output}
+    return ["--config", str(QUICK), *(f"--{name}={value}" for name, value in (known | flags).items())]
+
+
+def test_a_vocoder_is_judged(run, tmp_path, capsys):
+    output = tmp_path / "out"
+    results = evaluate_vocoder.main(command(run, output, num_samples=4, recogniser=run / "recogniser"))
+    rows = json.loads((output / "segments.json").read_text())
+    assert json.loads((output / "results.json").read_text()) == results
+    assert {name: results[name] for name in summarise(rows, 1000, 42)} == summarise(rows, 1000, 42)
+    assert results["units"] == IDENTITY and results["sample"]["segments"] == len(rows) == 4
+    assert results["length_ratio"] == pytest.approx(49 * 320 / 16_000)
+    assert results["cer"] is not None and results["cer_original"] is None and "wrote" in results["missing"]["cer_original"]
+    for row in rows:
+        assert soundfile.info(output / row["original"]).frames == 16_000
+        assert soundfile.info(output / row["resynthesis"]).frames == 49 * 320
+    assert {path.name for path in (output / "audio").iterdir()} == {
+        f"{side}_{i:04d}.wav" for side in ("orig", "synth") for i in range(4)}
+    shown = capsys.readouterr().out
+    assert "mcd_shuffled_units" in shown and str(output / "index.html") in shown.replace("\n", "")
+    assert evaluate_vocoder.main([*command(run, output, num_samples=4, recogniser=run / "recogniser"), "--resume"]) == results
+
+
+def test_all_segments_are_judged_where_there_are_fewer_than_asked_for(run, tmp_path):
+    results = evaluate_vocoder.main(command(run, tmp_path / "out"))
+    assert results["sample"]["segments"] == 5 and results["cer"] is None
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
+    ({"num_bootstrap": -1}, "num_bootstrap must be at least 0, got -1"),
+    ({"batch_seconds": 0}, "batch_seconds must be positive and finite, got 0"),
+    ({"split": "test"}, "has no split 'test'; it has train, dev"),
+    ({"vocoder": "/nowhere/model"}, "there is no checkpoint at /nowhere/model"),
+    ({"units_dir": "/nowhere"}, "/nowhere/units.parquet does not exist"),
+    ({"recogniser": "/nowhere/asr"}, "there is no checkpoint at /nowhere/asr"),
+])
+def test_mistakes_are_named(run, tmp_path, flags, message):
+    with pytest.raises(UserError, match=message):
+        evaluate_vocoder.main(command(run, tmp_path / "out", **flags))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_vocoder_of_other_units_is_refused_by_name(run, tmp_path):
+    other = save_tiny_vocoder(tmp_path / "other", units={**IDENTITY, "centroids_sha256": "f" * 64})
+    with pytest.raises(UserError, match=f"units and {other} must be of the same units.* centroids_sha256 0{{64}} and f{{64}}"):
+        evaluate_vocoder.main(command(run, tmp_path / "out", vocoder=other))
+    nameless = save_tiny_vocoder(tmp_path / "nameless", units=None)
+    with pytest.raises(UserError, match="must be of the same units, but have encoder mfcc and None"):
+        evaluate_vocoder.main(command(run, tmp_path / "out", vocoder=nameless))
+
+
+def test_another_model_is_no_vocoder(run, tmp_path):
+    with pytest.raises(UserError, match="recogniser is not a checkpoint"):
+        evaluate_vocoder.main(command(run, tmp_path / "out", vocoder=run / "recogniser"))
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_does(run, tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for config, output in (("cpu", "one"), ("multi_cpu", "two")):
+        launch = [Path(sys.executable).with_name("accelerate"), "launch", "--config_file",
+                  ROOT / "accelerate_configs" / f"{config}.yaml", ROOT / "recipes" / "evaluate_vocoder.py"]
+        flags = command(run, tmp_path / output, batch_seconds=2, recogniser=run / "recogniser")
+        subprocess.run([*launch, *flags], check=True, cwd=ROOT, timeout=300, env=environment)
+    one, two = ({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*")
+                 if path.is_file() and path.name != "stage.json"} for folder in (tmp_path / "one", tmp_path / "two"))
+    assert one == two

@@ -1,0 +1,105 @@
+"""The stage export_annotations, in-process on made-up units."""
+
+import json
+
+import numpy as np
+import parselmouth
+import pytest
+import soundfile
+from parselmouth.praat import call
+from praatio import textgrid
+from pympi.Elan import Eaf
+from tiny_units import write_tiny_segments, write_tiny_units
+
+from hf_components.audio import AudioError
+from hf_components.errors import UserError
+from hf_components.motifs import Motifs
+from hf_components.units import read_units
+from recipes import learn_motifs
+from recipes.export_annotations import main
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("annotations")
+    write_tiny_units(folder / "units", write_tiny_segments(folder / "segments"))
+    learn_motifs.main(["--units_dir", str(folder / "units"), "--output_dir", str(folder / "motifs"), "--vocab_size", "40"])
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def from_repository_root(monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+
+
+def command(folders, output_dir, *more: str) -> list[str]:
+    return ["--config", "recipes/configs/export_annotations/quick.yaml", "--units_dir", str(folders / "units"),
+            "--motifs_dir", str(folders / "motifs"), "--output_dir", str(output_dir), *more]
+
+
+def boundaries(folders, split: str) -> list[tuple[float, float, str]]:
+    """Of the units in the recording, straight from the units of each frame."""
+    found = []
+    for row in read_units(folders / "units").of_split(split).to_pylist():
+        changes = [0, *(i for i, (a, b) in enumerate(zip(row["units"], row["units"][1:], strict=False), 1) if a != b)]
+        ends = [*changes[1:], len(row["units"])]
+        found += [(row["start"] + 0.02 * a, row["start"] + 0.02 * b, str(row["units"][a])) for a, b
+                  in zip(changes, ends, strict=True)]
+    return found
+
+
+def test_both_formats_say_what_the_units_say(folders, tmp_path, capsys):
+    counts = main(command(folders, tmp_path / "annotations"))
+    assert {path.name for path in (tmp_path / "annotations").iterdir()} == {
+        "train.TextGrid", "train.eaf", "dev.TextGrid", "dev.eaf", "stage.json"}
+    assert counts["recordings"] == 2 and counts["segments"] == 9
+    assert f"{counts['units']} units and {counts['motifs']} motifs of 2 recordings" in capsys.readouterr().out
+    motifs = Motifs.from_pretrained(folders / "motifs")
+    for split in ("train", "dev"):
+        expected = boundaries(folders, split)
+        grid = textgrid.openTextgrid(str(tmp_path / "annotations" / f"{split}.TextGrid"), includeEmptyIntervals=False)
+        document = Eaf(tmp_path / "annotations" / f"{split}.eaf")
+        units = grid.getTier("units").entries
+        assert [unit.label for unit in units] == [label for _, _, label in expected]
+        assert np.abs([[unit.start - start, unit.end - end] for unit, (start, end, _)
+                       in zip(units, expected, strict=True)]).max() < 1e-6
+        in_elan = sorted(document.get_annotation_data_for_tier("units"))
+        assert [label for _, _, label in in_elan] == [label for _, _, label in expected]
+        assert np.abs([[a - 1000 * start, b - 1000 * end] for (a, b, _), (start, end, _)
+                       in zip(in_elan, expected, strict=True)]).max() <= 0.5 + 1e-6
+        for motif in grid.getTier("motifs").entries:
+            inside = [int(unit.label) for unit in units if motif.start <= unit.start and unit.end <= motif.end]
+            assert inside == motifs.units[int(motif.label.removeprefix("m"))]
+
+
+def test_textgrids_are_as_long_as_the_recordings(folders, tmp_path):
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    for name in ("train", "dev"):
+        soundfile.write(recordings / f"{name}.mp3", np.zeros(50 * 16_000), 16_000, format="MP3")
+    main(command(folders, tmp_path / "annotations", "--recordings_dir", str(recordings)))
+    grid = parselmouth.read(str(tmp_path / "annotations/dev.TextGrid"))
+    assert grid.xmax == soundfile.info(recordings / "dev.mp3").duration >= 50
+    assert call(grid, "Get number of tiers") == 3
+    (medium,) = Eaf(tmp_path / "annotations/dev.eaf").get_linked_files()
+    assert (medium["MEDIA_URL"], medium["RELATIVE_MEDIA_URL"]) == ((recordings / "dev.mp3").as_uri(), "../recordings/dev.mp3")
+
+
+def test_a_recording_that_is_not_there_is_named(folders, tmp_path):
+    (tmp_path / "recordings").mkdir()
+    with pytest.raises(AudioError, match="train.mp3: unreadable audio: No such file"):
+        main(command(folders, tmp_path / "annotations", "--recordings_dir", str(tmp_path / "recordings")))
+
+
+def test_motifs_of_other_units_are_refused(folders, tmp_path):
+    other = tmp_path / "motifs"
+    other.mkdir()
+    for file in (folders / "motifs").iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((other / "tokenizer_config.json").read_text())
+    settings["units"]["centroids_sha256"] = "f" * 64
+    (other / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="must be of the same units, but have centroids_sha256"):
+        main(command(folders, tmp_path / "annotations", "--motifs_dir", str(other)))

@@ -1,0 +1,205 @@
+"""Pushed, and pulled by a stranger: another process, another folder, none of this project there, a pinned revision.
+
+What comes out is the same bit for bit, although the repository has gone on since that revision.
+"""
+
+import json
+import subprocess
+from pathlib import Path
+
+import evaluate
+import pytest
+import torch
+from bare_python import bare_python
+from datasets import Audio, load_dataset
+from hub_server import TOKEN, USER
+from make_corpus import children_corpus
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from tiny_ctc import save_tiny_wav2vec2, tiny_ctc_processor, tiny_wav2vec2
+from tiny_speech import save_tiny_whisper, tiny_moe, tiny_processor, tone
+from transformers import Wav2Vec2ForCTC
+
+from dataset_scripts import JsonlManifest
+from dataset_scripts.prepared import write_corpus
+from hf_components.checkpoints import save_processor
+from hf_components.hub import publish
+from hf_components.training.lora import LoraArguments, add_lora, save_lora
+
+pytestmark = pytest.mark.slow
+
+METRIC = Path(__file__).resolve().parents[1] / "hf_components" / "metrics" / "whisper_wer"
+CARD = "---\nlicense: apache-2.0\n---\n# Made for a test\n"
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory) -> Path:
+    return bare_python(tmp_path_factory.mktemp("stranger"))
+
+
+@pytest.fixture
+def pull(hub, stranger, tmp_path):
+    """Run a script in a fresh process of the stranger; `home` is all that it has."""
+    def run(script: str, **values) -> Path:
+        home = tmp_path / "elsewhere"
+        home.mkdir(exist_ok=True)
+        header = "import json, torch\nfrom safetensors.torch import load_file, save_file\n"
+        header += "".join(f"{name} = {value!r}\n" for name, value in values.items())
+        ran = subprocess.run([stranger, "-c", header + script], cwd=home, env=hub.environment(home / "hf"),
+                             capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        assert TOKEN not in ran.stdout + ran.stderr
+        return home
+    return run
+
+
+def twice(folder: Path, name: str, save) -> str:
+    """Publish version 0 and then version 1 under one name; the revision of version 0."""
+    revisions = []
+    for version in (0, 1):
+        target = folder / f"version_{version}" / name
+        save(target, version)
+        if not (target / "README.md").exists():
+            (target / "README.md").write_text(CARD)
+        revisions.append(publish(target, f"{USER}/{name}").revision)
+    assert revisions[0] != revisions[1]
+    return revisions[0]
+
+
+def speech(folder: Path, processor) -> dict[str, torch.Tensor]:
+    """What a model hears, also as a file for the other process."""
+    inputs = processor(tone(0, 0, 1.0), sampling_rate=16_000, return_tensors="pt")
+    inputs = {name: inputs[name] for name in ("input_features", "input_values") if name in inputs}
+    save_file(inputs, folder / "inputs.safetensors")
+    return inputs
+
+
+WHISPER = """
+model = {auto}.from_pretrained(repo, revision=revision{options}).eval()
+heard = load_file(inputs)
+start = torch.tensor([[model.config.decoder_start_token_id, 5, 6]])
+with torch.no_grad():
+    save_file({{"logits": model(**heard, decoder_input_ids=start).logits, "ids": model.generate(**heard, max_new_tokens=8)}},
+              "heard.safetensors")
+"""
+
+
+def whisper_outputs(model, heard: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    start = torch.tensor([[model.config.decoder_start_token_id, 5, 6]])
+    with torch.no_grad():
+        return {"logits": model(**heard, decoder_input_ids=start).logits, "ids": model.generate(**heard, max_new_tokens=8)}
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), f"{name} differs by {(found[name] - value).abs().max()}"
+
+
+def test_moe_whisper_by_its_own_code(hub, pull, tmp_path):
+    def save(folder, version):
+        tiny_moe(seed=version).save_pretrained(folder)
+        save_processor(tiny_processor(), folder)
+
+    revision = twice(tmp_path, "moe", save)
+    assert {name for name in hub.files(f"{USER}/moe") if name.endswith(".py")}
+    heard = speech(tmp_path, tiny_processor())
+    script = "from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor\n" + WHISPER.format(
+        auto="AutoModelForSpeechSeq2Seq", options=", trust_remote_code=True")
+    script += "AutoProcessor.from_pretrained(repo, revision=revision)\nassert model.config.num_experts == 3\n"
+    home = pull(script, repo=f"{USER}/moe", revision=revision, inputs=str(tmp_path / "inputs.safetensors"))
+    assert_same(load_file(home / "heard.safetensors"), whisper_outputs(tiny_moe(seed=0).eval(), heard))
+
+
+def test_whisper_as_any_whisper(hub, pull, tmp_path):
+    from transformers import WhisperForConditionalGeneration
+
+    revision = twice(tmp_path, "whisper", lambda folder, version: save_tiny_whisper(folder, seed=version))
+    heard = speech(tmp_path, tiny_processor())
+    script = "from transformers import WhisperForConditionalGeneration\n" + WHISPER.format(
+        auto="WhisperForConditionalGeneration", options="")
+    home = pull(script, repo=f"{USER}/whisper", revision=revision, inputs=str(tmp_path / "inputs.safetensors"))
+    local = WhisperForConditionalGeneration.from_pretrained(tmp_path / "version_0" / "whisper").eval()
+    assert_same(load_file(home / "heard.safetensors"), whisper_outputs(local, heard))
+
+
+def test_an_adapter_by_plain_peft(hub, pull, tmp_path):
+    (save_tiny_wav2vec2(tmp_path / "base") / "README.md").write_text(CARD)
+    base_revision = publish(tmp_path / "base", f"{USER}/base").revision
+
+    def save(folder, version):
+        model = tiny_wav2vec2()
+        model.name_or_path = f"{USER}/base"
+        lora = add_lora(model, LoraArguments(lora_rank=2, target_modules=["q_proj", "v_proj"]))
+        torch.manual_seed(version)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_()
+        save_lora(lora, folder)
+
+    revision = twice(tmp_path, "adapter", save)
+    heard = speech(tmp_path, tiny_ctc_processor())
+    home = pull("""
+from peft import PeftModel
+from transformers import Wav2Vec2ForCTC
+base = Wav2Vec2ForCTC.from_pretrained(base, revision=base_revision)
+model = PeftModel.from_pretrained(base, repo, revision=revision).eval()
+with torch.no_grad():
+    save_file({"logits": model(**load_file(inputs)).logits}, "heard.safetensors")
+""", base=f"{USER}/base", base_revision=base_revision, repo=f"{USER}/adapter", revision=revision,
+                inputs=str(tmp_path / "inputs.safetensors"))
+    base = Wav2Vec2ForCTC.from_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        plain = base(**heard).logits
+        adapted = PeftModel.from_pretrained(base, tmp_path / "version_0" / "adapter").eval()(**heard).logits
+    assert not torch.equal(plain, adapted)
+    assert_same(load_file(home / "heard.safetensors"), {"logits": adapted})
+
+
+def test_a_corpus_at_once_and_streamed(hub, pull, tmp_path):
+    def save(folder, version):
+        root = children_corpus(tmp_path / f"source_{version}", children=4 + version)
+        folder.mkdir(parents=True)
+        write_corpus(JsonlManifest, folder, {"manifest": str(root / "train.jsonl"), "val_ratio": 0.5}, name="children",
+                     source="jsonl_manifest", license="cc-by-4.0", language="en")
+
+    revision = twice(tmp_path, "corpus", save)
+    assert hub.repository(f"{USER}/corpus", "datasets").private
+    home = pull("""
+from datasets import Audio, load_dataset
+found = {}
+for streaming in (False, True):
+    corpus = load_dataset(repo, revision=revision, streaming=streaming).cast_column("audio", Audio(decode=False))
+    found[str(streaming)] = {split: [{**row, "audio": row["audio"]["bytes"].hex()} for row in corpus[split]]
+                             for split in corpus}
+json.dump(found, open("rows.json", "w"))
+""", repo=f"{USER}/corpus", revision=revision)
+    found = json.loads((home / "rows.json").read_text())
+    local = load_dataset(str(tmp_path / "version_0" / "corpus"), cache_dir=str(tmp_path / "cache")).cast_column(
+        "audio", Audio(decode=False))
+    rows = {split: [{**row, "audio": row["audio"]["bytes"].hex()} for row in local[split]] for split in local}
+    assert set(rows) == {"train", "dev"} and sum(map(len, rows.values())) == 12
+    assert found == {"False": rows, "True": rows}
+    assert not any(str(tmp_path).encode() in content for content in hub.files(f"{USER}/corpus", "datasets").values())
+
+
+def test_a_metric_from_its_space(hub, pull, tmp_path):
+    revision = publish(METRIC, f"{USER}/whisper_wer").revision
+    given = {"predictions": ["Mr. Brown won't go.", "twenty one"], "references": ["mister brown will not come", "21"],
+             "groups": ["a", "b"], "num_bootstrap": 20}
+    home = pull("""
+import evaluate
+json.dump(evaluate.load(repo, revision=revision).compute(**given), open("result.json", "w"))
+""", repo=f"{USER}/whisper_wer", revision=revision, given=given)
+    local = evaluate.load(str(METRIC)).compute(**given)
+    assert json.loads((home / "result.json").read_text()) == json.loads(json.dumps(local))
+
+
+def test_a_private_repository_stays_so(hub, stranger, tmp_path):
+    (save_tiny_whisper(tmp_path / "whisper") / "README.md").write_text(CARD)
+    publish(tmp_path / "whisper", f"{USER}/secret", private=True)
+    ran = subprocess.run([stranger, "-c", f"from huggingface_hub import hf_hub_download; hf_hub_download('{USER}/secret', "
+                          "'config.json')"], cwd=tmp_path, env={key: value for key, value in hub.environment(
+                              tmp_path / "hf", token=None).items() if key != "HF_TOKEN"}, capture_output=True, text=True)
+    assert ran.returncode and "401" in ran.stderr
