@@ -86,7 +86,7 @@ recipe-wav2vec2: $(INSTALLED) $(if $(MODEL),,models/wav2vec2-demo) $(if $(CONFIG
 		--data "$(or $(DATA),data/demo_recordings)" --model "$(or $(MODEL),models/wav2vec2-demo)" --output_dir "$(or $(OUTPUT),runs/wav2vec2)" \
 		$(if $(DATA),--gold llm --llm_figure false) $(ARGS)
 
-recipe-units: $(INSTALLED) $(if $(DATA),,data/demo_long) ## Units, motifs and a unit vocoder, from long recordings
+recipe-units: $(INSTALLED) $(if $(CONFIG),,models/whisper-tiny.en) $(if $(DATA),,data/demo_long) ## Units, motifs and a unit vocoder, from long recordings
 	$(LAUNCH) recipes/run_units_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_units_pipeline/quick.yaml)" \
 		--data "$(or $(DATA),data/demo_long)" $(if $(MODEL),--model "$(MODEL)") --output_dir "$(or $(OUTPUT),runs/units)" $(ARGS)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset
-from huggingface_hub import DatasetCard, DatasetCardData
+from huggingface_hub import DatasetCardData
 
 from dataset_scripts.corpus_builder import CorpusBuilder, write_rejected
+from hf_components.cards import render_card
 from hf_components.corpus import LONG
 from hf_components.stages import write_json
 
-CARD = Path(__file__).parents[1] / "model_cards" / "dataset.md"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 BUILDING = "building"
 PLACES = ("data_dir", "manifest", "samples", "audio_dirs", "val_manifest", "split_file")  # options the card does not print
@@ -85,8 +85,8 @@ def write_card(folder: Path, metrics: dict[str, Any], *, name: str, source: str,
         size_categories=next((size for limit, size in SIZES if total < limit), "n>1M"),
         configs=[{"config_name": "default", "description": f"content {_digest(folder / 'data')}",
                   "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]}])
-    DatasetCard.from_template(metadata, template_path=str(CARD), name=name, source=source, options=options,
-                              max_duration=max_duration, **metrics).save(folder / "README.md")
+    shown = {**metrics, "name": name, "source": source, "options": options, "max_duration": max_duration}
+    (folder / "README.md").write_text(render_card("dataset.md", shown, metadata))
 
 
 def _digest(folder: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 import yaml
-from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
+from huggingface_hub import CardData, EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
 from hf_components.errors import UserError
 
@@ -28,7 +28,7 @@ def interval(bounds: list[float] | None) -> str:
 
 def error_rates(wer: float, cer: float) -> dict[tuple[str, str], float]:
     """Shares of errors as `judged_on` takes them, the one that counts first."""
-    return {("wer", "WER, %"): 100 * wer, ("cer", "CER, %"): 100 * cer}
+    return {("wer", "WER (%)"): 100 * wer, ("cer", "CER (%)"): 100 * cer}
 
 
 def judged_on(corpus: dict[str, Any], split: str, figures: dict[tuple[str, str], float], *, name: str,
@@ -55,13 +55,13 @@ def eval_results_file(results: Sequence[EvalResult]) -> str | None:
     if not results or results[0].dataset_type == NOT_ON_THE_HUB:
         return None
     first, *others = results
-    notes = ", ".join([first.metric_name, *(f"{result.metric_name}: {result.metric_value}" for result in others)])
+    notes = "; ".join([first.metric_name, *(f"{result.metric_name} {result.metric_value}" for result in others)])
     return yaml.safe_dump(eval_result_entries_to_yaml([EvalResultEntry(
         dataset_id=first.dataset_type, dataset_revision=first.dataset_revision, task_id=first.dataset_split,
         value=first.metric_value, notes=notes)]), sort_keys=False)
 
 
-def render_card(template: str, results: dict, card_data: ModelCardData) -> str:
+def render_card(template: str, results: dict, card_data: CardData) -> str:
     """Fill `model_cards/<template>` from `results`, with `card_data` as YAML metadata on top.
 
     Raises:

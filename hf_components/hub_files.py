@@ -156,7 +156,8 @@ def _stage_report(folder: Path, license: str) -> Files:
                              library_name="peft" if is_adapter else "ctranslate2" if exported else "transformers",
                              pipeline_tag="automatic-speech-recognition" if use in TITLES else None)
     plots = {f"plots/{plot.name}": plot for plot in sorted(stage.glob("*.png"))}
-    shown = {**results, "base_model": base, "title": TITLES.get(use, architecture), "use": use, "own_code": "auto_map" in model,
+    shown = {**results, "base_model": base, "title": TITLES.get(use, architecture), "use": use,
+             "own_code": "auto_map" in model,
              "adapted": _read(folder / ADAPTER).get("base_model_name_or_path"),
              "data": next((Path(config[name]).name for name in DATA if config.get(name)), None),
              "plots": [Path(plot).name for plot in plots],

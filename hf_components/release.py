@@ -15,7 +15,8 @@ EVAL_RESULTS = ".eval_results/underheard.yaml"
 
 def write_report(folder: Path, plots: Iterable[Path], results: dict[str, Any], template: str, card_data: ModelCardData,
                  **shown: Any) -> None:
-    """Write `plots/`, `results.json`, `README.md`, which shows the results, and `.eval_results/` if a data set of the Hub was judged on.
+    """Write `plots/`, `results.json` and `README.md`, which shows the results; where they are of a data set of the Hub also
+    `.eval_results/`.
 
     Args:
         plots: PNGs; those that do not exist are left out, since a run may go without.

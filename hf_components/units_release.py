@@ -52,7 +52,7 @@ def release_units(folder: Path, run: Path, results: dict) -> dict:
 def card_data(results: dict) -> ModelCardData:
     """Metadata of the card."""
     encoder, evaluation = results["units"]["units"]["encoder"], results["evaluation"]
-    titles = {"mcd": "mel-cepstral distortion, dB", "length_ratio": "length ratio", "bitrate": "bitrate, bit/s"}
+    titles = {"mcd": "mel-cepstral distortion (dB)", "length_ratio": "length ratio", "bitrate": "bitrate (bit/s)"}
     return ModelCardData(
         license=results["license"], library_name="transformers", pipeline_tag=TASK,
         tags=["acoustic-units", "speech-units", "vocoder", "unwritten-languages", "unsupervised"],

@@ -85,6 +85,6 @@ def figures_for_the_hub(evaluation: dict) -> dict:
         return {}
     rates = evaluation["finetuned"]
     known = rates["wer_truth"] is not None
-    title = f"WER against {'the truth' if known else evaluation['gold']['label']}, %"
+    title = f"WER against {'the truth' if known else evaluation['gold']['label']} (%)"
     return judged_on(evaluation["corpus"], "held_out", {("wer", title): 100 * rates["wer_truth" if known else "wer"]},
                      name=f"{evaluation['base_model']} fine-tuned")

@@ -129,8 +129,9 @@ def launchers() -> Iterator[Finding]:
 
 def examine() -> Iterator[Finding]:
     needed = our_needs()
-    if not needed:
-        yield Finding("note", "underheard", "not installed, only its files are here", INSTALL)
+    if not needed and importlib.util.find_spec("torch") is None:
+        yield Finding("FAIL", "packages", f"nothing is installed in {sys.prefix}", INSTALL)
+        return
     packages = list(python_and_packages(constraints((ROOT / "constraints.txt").read_text()), needed))
     yield from packages
     if any(finding.state == "FAIL" for finding in packages):

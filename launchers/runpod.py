@@ -151,6 +151,7 @@ def reach(settings: dict[str, str], pod: dict) -> list[str]:
         for host, port in ssh_addresses(pod):
             words = ssh_words(settings, host, port)
             if subprocess.run([*words, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0:
+                say(f"reached {USER}@{host} at port {port}")
                 return words
         say(f"pod {pod['id']} is {pod['status']}")
         time.sleep(POLL)
@@ -278,8 +279,12 @@ def main(argv: list[str] | None = None) -> int:
         show_all(settings, args)
         return 0
     if args.recipe not in ("attach", "tensorboard", "ssh", "stop"):
-        ssh = reach(settings, running_pod(settings))
-        start(ssh, args)
+        try:
+            ssh = reach(settings, running_pod(settings))
+            start(ssh, args)
+        except KeyboardInterrupt:
+            say("interrupted; a pod that was made or resumed is billed until python launchers/runpod.py stop")
+            return NO_LONGER_FOLLOWED
         return follow(ssh, "+1")
     pod = find_pod(settings)
     if pod is None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from accelerate import PartialState
+
 from hf_components.arguments import parse_arguments
 from hf_components.audio import log_mel
 from hf_components.checkpoints import load_moe_whisper, load_whisper, prompt_language, read_config
@@ -54,7 +56,7 @@ def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
     inputs = [args.model] if args.corpus is None else [args.model, args.corpus]
     result = run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=inputs,
-                       resume=args.resume, alone=True)
+                       resume=args.resume)
     push(publishing, Path(args.output_dir) / "model")
     return result
 
@@ -73,12 +75,16 @@ def produce(args: Arguments, folder: Path) -> dict:
     else:
         model, processor = load_whisper(args.model, args.language)
     corpus = sample_rows(load_corpus(args.corpus, args.split), args.check_clips, args.seed) if args.corpus else None
-    export_whisper(model, processor, folder / "model", args.quantization)
+    is_main = PartialState().is_main_process
+    if is_main:
+        export_whisper(model, processor, folder / "model", args.quantization)
     if corpus is None:
         logger.warning("the export is not checked; give --corpus to hold its transcripts against those of %s", args.model)
         return {"quantization": args.quantization, "check": None}
 
-    texts = transcribe(model, processor, corpus, max_new_tokens=args.max_new_tokens, description="original")
+    texts = transcribe(model, processor, corpus, max_new_tokens=args.max_new_tokens, description="original")  # by all
+    if not is_main:
+        return {}
     features = log_mel(processor.feature_extractor, waveforms(corpus), FULL_CONTEXT_FRAMES)
     exported = transcribe_exported(folder / "model", processor, features, args.max_new_tokens)
     references = corpus["text"][:]

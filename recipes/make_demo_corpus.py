@@ -7,6 +7,7 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
 
 from dataclasses import dataclass, field
 
+from accelerate import PartialState
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -53,7 +54,8 @@ def main(argv: list[str] | None = None) -> dict:
             progress=lambda spoken: track(spoken, "Speaking", console=console),
             **{name: getattr(args, name) for name in speakers})},
         config=args, resume=args.resume, alone=True)
-    console.print(summary(metrics["rows"], args.output_dir))
+    if PartialState().is_main_process:
+        console.print(summary(metrics["rows"], args.output_dir))
     return metrics
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from datasets import BuilderConfig
 
 from dataset_scripts import JsonlManifest, SegmentedAudio, SpeakerJson
@@ -87,7 +88,7 @@ def main(argv: list[str] | None = None) -> dict:
         builder, folder, options, num_proc=args.num_proc or os.cpu_count(), shard_megabytes=args.shard_megabytes,
         name=args.name or Path(config.data_dir).resolve().name, source=args.builder, license=args.license,
         language=args.language), config=(args, config.recordings()), inputs=config.inputs(), resume=args.resume, alone=True)
-    print(format_summary(metrics))
+    PartialState().print(format_summary(metrics))
     push(publishing, args.output_dir)
     return metrics
 

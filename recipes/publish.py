@@ -10,9 +10,12 @@ In short: python recipes/publish.py runs/moe/model --repo_id user/moe-whisper
 import sys
 from dataclasses import asdict, dataclass, field
 
+from accelerate.utils import broadcast_object_list
+
 from hf_components.arguments import parse_arguments
 from hf_components.hub import LICENSE, publish
 from hf_components.logs import run_recipe
+from hf_components.stages import join_processes
 
 
 @dataclass
@@ -32,9 +35,11 @@ def main(argv: list[str] | None = None) -> dict:
     words = sys.argv[1:] if argv is None else list(argv)
     folder_first = words and not words[0].startswith("-")
     (args,) = parse_arguments(Arguments, ["--folder", *words] if folder_first else words, __doc__)
-    published = publish(args.folder, args.repo_id, private=args.private, license=args.license)
-    print(f"{published.url}\nrevision: {published.revision}")
-    return asdict(published)
+    state, published = join_processes(), None
+    if state.is_main_process:
+        published = publish(args.folder, args.repo_id, private=args.private, license=args.license)
+        print(f"{published.url}\nrevision: {published.revision}")
+    return asdict(broadcast_object_list([published])[0])
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ CONFIGS = Path(__file__).parent / "configs"
 FOLDERS = {"segments": segment_audio, "units": learn_units, "motifs": learn_motifs, "annotations": export_annotations,
            "concordance": build_concordance, "vocoder": train_unit_vocoder, "evaluation": evaluate_vocoder}
 STAGES = {stage.__name__.rsplit(".", 1)[-1]: stage for stage in FOLDERS.values()}
+FIGURES = ("snr", "mcd", "mcd_shuffled_units", "length_ratio", "log_f0_rmse", "bitrate", "cer", "cer_original")
 PASSED_ON = {
     segment_audio: same_names("silence_db", "min_silence", "min_segment", "max_segment", "padding", "detector", "val_ratio"),
     learn_units: same_names("num_units", "layer"),
@@ -89,7 +90,8 @@ def main(argv: list[str] | None = None) -> dict:
                      vocoder=out / "vocoder" / "model")
 
     results = {"mode": args.mode, "seed": args.seed, "license": publishing.model_license, "corpus": describe_corpus(corpus),
-               "segments": segments, "units": units, "motifs": motifs, "vocoder": vocoder, "evaluation": evaluation}
+               "segments": segments, "units": units, "motifs": motifs, "vocoder": vocoder, "evaluation": evaluation,
+               **{name: evaluation[name] for name in FIGURES}}
     results = finish_pipeline(out, results, release_units, config=(args, passed_on), resume=args.resume,
                               inputs=[out / folder for folder in ("units", "motifs", "vocoder", "evaluation")])
     push(publishing, out / "model")

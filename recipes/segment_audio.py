@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
@@ -67,9 +68,10 @@ def main(argv: list[str] | None = None) -> dict:
         return metrics
 
     metrics = run_stage(args.output_dir, produce, config=(args, config.recordings()), resume=args.resume, alone=True)
-    console = Console(stderr=True)
-    console.print(histogram(metrics["segments"]["histogram"]), highlight=False)
-    console.print(summary(metrics, args.output_dir))
+    if PartialState().is_main_process:
+        console = Console(stderr=True)
+        console.print(histogram(metrics["segments"]["histogram"]), highlight=False)
+        console.print(summary(metrics, args.output_dir))
     push(publishing, args.output_dir)
     return metrics
 

@@ -18,6 +18,7 @@ from hf_components.checkpoints import load_model
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.resynthesis.speaking import speak, voices_of
+from hf_components.stages import join_processes
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.units import check_same_units
 
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> dict:
         raise UserError("give either --audio or --units to speak, got " + ("neither" if args.audio is None else "both"))
     if (args.audio is None) != (args.units_model is None):
         raise UserError("--audio and --units_model, which finds its units, go together; give both or only --units")
+    state = join_processes()
     vocoder = load_model(UnitHifiGanModel, args.vocoder)
     if vocoder.config.speakers and args.speaker is None:
         raise UserError(f"{args.vocoder} has several voices; choose one by --speaker: {', '.join(vocoder.config.speakers)}")
@@ -51,11 +53,12 @@ def main(argv: list[str] | None = None) -> dict:
                         f"{f'{min(units)} to {max(units)}' if units else 'none'}")
     (waveform,) = speak(vocoder, [units], voices_of(vocoder, [args.speaker]))
     rate, output = vocoder.config.sampling_rate, Path(args.output_wav)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_bytes(encode_wav(waveform, rate))
-    except OSError as error:
-        raise UserError(f"cannot write --output_wav {output}: {error.strerror}; choose another") from error
+    if state.is_main_process:
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_bytes(encode_wav(waveform, rate))
+        except OSError as error:
+            raise UserError(f"cannot write --output_wav {output}: {error.strerror}; choose another") from error
     logger.info("%s: %.2f s spoken from %d units", output, len(waveform) / rate, len(units))
     return {"units": units, "seconds": len(waveform) / rate}
 

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> dict:
     args, network, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
     output_dir = training_args.output_dir
     metrics = run_stage(output_dir, lambda folder: produce(args, network, training_args, folder),
-                        config=(args, network, training_args), resume=args.resume)
+                        config=(args, network, training_args, {"processes": training_args.world_size}), resume=args.resume)
     logger.info("%s: %s", output_dir, ", ".join(f"{key} {value}" for key, value in metrics.items()))
     push(publishing, output_dir)
     return metrics

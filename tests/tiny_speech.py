@@ -52,7 +52,7 @@ def tiny_processor() -> WhisperProcessor:
     return WhisperProcessor(WhisperFeatureExtractor(feature_size=80), tokenizer)
 
 
-def tiny_whisper(seed: int = 0, encoder_layers: int = 3) -> DynamicContextWhisper:
+def tiny_whisper(seed: int = 0, encoder_layers: int = 3, positions: int = 64) -> DynamicContextWhisper:
     """Random weights, large enough that what is written depends on the audio; it writes letters only."""
     tokenizer = tiny_processor().tokenizer
     end, start = tokenizer.convert_tokens_to_ids(SPECIAL[:2])
@@ -60,7 +60,7 @@ def tiny_whisper(seed: int = 0, encoder_layers: int = 3) -> DynamicContextWhispe
     config = WhisperConfig(
         vocab_size=len(tokenizer), num_mel_bins=80, d_model=16, encoder_layers=encoder_layers, decoder_layers=1,
         encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16,
-        max_target_positions=64, pad_token_id=end, bos_token_id=end, eos_token_id=end, decoder_start_token_id=start,
+        max_target_positions=positions, pad_token_id=end, bos_token_id=end, eos_token_id=end, decoder_start_token_id=start,
         suppress_tokens=None, begin_suppress_tokens=None, init_std=0.5)
     model = DynamicContextWhisper(config).eval()
     letters = tokenizer.convert_tokens_to_ids(list("Ġabcdefghijklmnopqrstuvwxyz"))

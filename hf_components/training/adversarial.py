@@ -39,8 +39,8 @@ class AdversarialTrainer:
         model: the generator; trained under weight normalisation where its head asks for it.
         args: flags.
         train: what crops are drawn from.
-        held_out: what the mel loss is judged on; segments of it that are long enough become samples.
-        folder: of checkpoints, logs and samples.
+        held_out: what the mel loss is judged on.
+        folder: of checkpoints and logs.
 
     Attributes:
         history: an entry per epoch: mean losses in training, the learning rate, and `validation_mel_loss`.
@@ -191,7 +191,7 @@ class AdversarialTrainer:
         present = counts > 0
         inner = present.clone()
         inner[:, 0] = False
-        inner[torch.arange(len(inner)), present.sum(1) - 1] = False
+        inner[torch.arange(len(inner), device=inner.device), present.sum(1) - 1] = False
         predicted = self.bare_generator.predict_log_durations(names, present, speaker_ids)
         squared = (predicted - counts.clamp(min=1).log()).square() * inner
         return (squared.sum(1) / inner.sum(1).clamp(min=1)).mean()

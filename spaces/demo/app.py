@@ -15,7 +15,6 @@ from recognition import recognise
 from recordings import SAMPLING_RATE, read_recording, spectrograms
 from resynthesis import resynthesise
 
-RECOGNISERS, UNITS = os.environ.get("RECOGNISERS", "").split(), os.environ.get("UNITS", "").split()
 # A checkpoint brings code, and strangers must not choose what runs on a Space.
 TAKES_ANY_NAME = "SPACE_ID" not in os.environ
 
@@ -27,12 +26,12 @@ def show_experts(file: str | None, name: str) -> tuple[str, str, dict, dict]:
         heard = recognise(name, waveform)
     except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from error
-    has_router = heard.weights is not None
-    experts = [f"Expert {number}" for number in range(len(heard.by_expert))]
-    weights = pd.DataFrame({"expert": experts, "weight": heard.weights or []})
+    experts = [f"Expert {number}" for number in range(len(heard.weights))]
+    bars = pd.DataFrame({"expert": experts, "weight": np.round(heard.weights, 4)})
     rows = [[expert, f"{weight:.2f}", text] for expert, weight, text in zip(
-        experts, heard.weights or [], heard.by_expert, strict=True)]
-    return (heard.transcript, f"{heard.remark} {remark}".strip(), gr.update(value=weights, visible=has_router),
+        experts, heard.weights, heard.by_expert, strict=True)]
+    has_router = bool(experts)
+    return (heard.transcript, f"{heard.remark} {remark}".strip(), gr.update(value=bars, visible=has_router),
             gr.update(value=rows, visible=has_router))
 
 
@@ -43,15 +42,13 @@ def show_units(file: str | None, name: str) -> tuple[dict, str, str, Figure]:
         result = resynthesise(name, waveform)
     except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from error
-    counts = (f"{result.frames} units of 20 ms, {sum(map(len, result.motifs))} without repetitions, {len(result.motifs)} "
-              f"motifs.")
     panels = {"Recording": waveform}
     audio = None
     if result.speech is not None:
         panels["From its units"] = result.speech
         audio = SAMPLING_RATE, np.rint(np.clip(result.speech, -1, 1) * 32767).astype(np.int16)
-    motifs = "  ".join("-".join(map(str, motif)) for motif in result.motifs)
-    return (gr.update(value=audio, visible=audio is not None), f"{counts} {result.remark} {remark}".strip(), motifs,
+    motifs = "  ".join("\u2011".join(map(str, motif)) for motif in result.motifs)  # hyphens at which no line breaks
+    return (gr.update(value=audio, visible=audio is not None), f"{result.remark} {remark}".strip(), motifs,
             spectrograms(panels))
 
 
@@ -61,16 +58,17 @@ def checkpoint_field(names: list[str]) -> gr.Dropdown:
 
 
 def recording_field() -> gr.Audio:
-    return gr.Audio(sources=["microphone", "upload"], type="filepath", label="Recording, 30 s at most")
+    return gr.Audio(sources=["upload", "microphone"], type="filepath", label="Recording, 30 s at most",
+                    buttons=["download"])
 
 
-def build() -> gr.Blocks:
-    """The page."""
+def build(recognisers: list[str], units: list[str]) -> gr.Blocks:
+    """The page, with checkpoints to choose from."""
     with gr.Blocks(title="Underheard") as page:
         gr.Markdown("# Underheard\nSpeech that mainstream models get wrong: who hears it, and what of it units keep.")
         with gr.Tab("Experts"), gr.Row():
             with gr.Column(scale=2):
-                recording, name = recording_field(), checkpoint_field(RECOGNISERS)
+                recording, name = recording_field(), checkpoint_field(recognisers)
                 button = gr.Button("Transcribe", variant="primary")
             with gr.Column(scale=3):
                 transcript = gr.Textbox(label="Transcript", lines=2, buttons=["copy"])
@@ -78,20 +76,20 @@ def build() -> gr.Blocks:
                 weights = gr.BarPlot(x="expert", y="weight", y_lim=[0, 1], height=240, label="Weights of the router",
                                      x_title=" ", y_title="weight", sort=None, visible=False)
                 experts = gr.Dataframe(headers=["expert", "weight", "alone, it would have heard"], wrap=True, visible=False,
-                                       interactive=False, label="Each expert alone", column_widths=["90px", "80px", "auto"])
+                                       interactive=False, label="Each expert alone", column_widths=["15%", "15%", "70%"])
             button.click(show_experts, [recording, name], [transcript, remark, weights, experts], api_name="recognise")
         with gr.Tab("Units"), gr.Row():
             with gr.Column(scale=2):
-                recording, name = recording_field(), checkpoint_field(UNITS)
+                recording, name = recording_field(), checkpoint_field(units)
                 button = gr.Button("To units and back", variant="primary")
             with gr.Column(scale=3):
-                speech = gr.Audio(label="From its units", interactive=False, visible=False)
+                speech = gr.Audio(label="From its units", interactive=False, visible=False, buttons=["download"])
                 remark = gr.Markdown()
-                units = gr.Textbox(label="Units without repetitions, joined to motifs", lines=3, buttons=["copy"])
-                figure = gr.Plot(label="Spectrograms")
-            button.click(show_units, [recording, name], [speech, remark, units, figure], api_name="resynthesise")
+                motifs = gr.Textbox(label="Units without repetitions, joined to motifs", lines=3, buttons=["copy"])
+                figure = gr.Plot(show_label=False)
+            button.click(show_units, [recording, name], [speech, remark, motifs, figure], api_name="resynthesise")
     return page
 
 
 if __name__ == "__main__":
-    build().launch()
+    build(os.environ.get("RECOGNISERS", "").split(), os.environ.get("UNITS", "").split()).launch()

@@ -8,10 +8,16 @@ import numpy as np
 import torch
 from checkpoints import fetch, read_fields
 from peft import PeftModel
-from transformers import AutoModelForCTC, AutoModelForSpeechSeq2Seq, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoModelForCTC,
+    AutoModelForSpeechSeq2Seq,
+    AutoProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-TAKING_PART = {"hard": "the expert of the largest weight writes the transcript", "soft": "all experts write it together"}
 
 
 class Recogniser(NamedTuple):
@@ -25,12 +31,13 @@ class Heard(NamedTuple):
     """What was heard.
 
     Args:
-        weights: of the router, one per expert; None without a router.
+        weights: of the router, one per expert; none without a router.
         by_expert: transcript of each expert alone.
+        remark: who wrote the transcript, or what the checkpoint cannot do.
     """
 
     transcript: str
-    weights: list[float] | None
+    weights: list[float]
     by_expert: list[str]
     remark: str
 
@@ -78,14 +85,22 @@ def recognise(name: str, waveform: np.ndarray) -> Heard:
     inputs = processor(waveform, sampling_rate=16_000, return_tensors="pt").to(DEVICE)
     if is_ctc:
         transcript = processor.batch_decode(model(**inputs).logits.argmax(-1))[0]
-        return Heard(transcript, None, [], f"{name} is a CTC model: it has no router and no experts.")
+        return Heard(transcript, [], [], f"`{name}` is a CTC model: it has no router and no experts.")
     features = inputs.input_features
     (transcript,) = processor.batch_decode(model.generate(features), skip_special_tokens=True)
     if num_experts is None:
-        return Heard(transcript.strip(), None, [], f"{name} is a plain Whisper: it has no router and no experts.")
+        return Heard(transcript.strip(), [], [], f"`{name}` is a plain Whisper: it has no router and no experts.")
     weights = model.route(features)[0].tolist()
     with model.override(mixture="weights"):  # one expert at a time has nothing to mix
         alone = model.generate(features.expand(num_experts, -1, -1), expert_weights=torch.eye(num_experts, device=DEVICE))
     by_expert = [text.strip() for text in processor.batch_decode(alone, skip_special_tokens=True)]
-    part = TAKING_PART.get(model.config.routing, f"the best {model.config.experts_per_utterance} write it together")
-    return Heard(transcript.strip(), weights, by_expert, f"Routing is {model.config.routing}: {part}.")
+    return Heard(transcript.strip(), weights, by_expert, _writers(model.config, weights))
+
+
+def _writers(config: PreTrainedConfig, weights: list[float]) -> str:
+    """Which experts wrote the transcript, in words."""
+    by_weight = sorted(range(len(weights)), key=lambda expert: -weights[expert])
+    if config.routing == "hard":
+        return f"Expert {by_weight[0]} wrote the transcript, as its weight is the largest (`hard` routing)."
+    writing = by_weight if config.routing == "soft" else by_weight[: config.experts_per_utterance]
+    return f"Experts {', '.join(map(str, sorted(writing)))} wrote the transcript together (`{config.routing}` routing)."

@@ -25,12 +25,11 @@ class Resynthesis(NamedTuple):
     """Speech as units.
 
     Args:
-        frames: how many units, one per 20 ms.
-        motifs: units without repetitions, grouped by motif; each a group of its own without motifs.
+        motifs: units without repetitions, grouped by motif; each is a group of its own where there are no motifs.
         speech: (samples,) of 16 kHz, spoken from the units alone; None without a vocoder that can.
+        remark: how many there are, and what the checkpoint cannot do.
     """
 
-    frames: int
     motifs: list[list[int]]
     speech: np.ndarray | None
     remark: str
@@ -70,19 +69,23 @@ def resynthesise(name: str, waveform: np.ndarray) -> Resynthesis:
     quantizer, vocoder, motifs = load_units(name)
     units = quantizer(torch.from_numpy(waveform)[None].to(DEVICE))  # (1, frames)
     runs = torch.unique_consecutive(units[0]).tolist()
-    groups = [[unit] for unit in runs]
+    remarks = [f"{units.shape[1]} units of 20 ms, {len(runs)} without repetitions."]
     if motifs:
         pieces = motifs.tokenize("".join(chr(FIRST_SYMBOL + unit) for unit in runs))
         groups = [[ord(symbol) - FIRST_SYMBOL for symbol in piece] for piece in pieces]
-    remarks = [] if motifs else [f"{name} has no motifs."]
+        remarks.append(f"They make {len(groups)} motifs.")
+    else:
+        groups = [[unit] for unit in runs]
+        remarks.append(f"`{name}` has no motifs.")
     if vocoder is None or vocoder.config.use_f0:
-        lack = "has no vocoder" if vocoder is None else "has a vocoder that needs a melody beside the units"
-        return Resynthesis(units.shape[1], groups, None, " ".join([*remarks, f"{name} {lack}: the units are not spoken."]))
-    speaker = torch.zeros(1, dtype=torch.long, device=DEVICE) if vocoder.config.speakers else None
-    if vocoder.config.speakers:
-        remarks.append(f"Spoken in the voice of {vocoder.config.speakers[0]}.")
-    speech = vocoder(units, speaker_ids=speaker)[0].cpu().numpy()
-    return Resynthesis(units.shape[1], groups, speech, " ".join(remarks))
+        lack = "has no vocoder" if vocoder is None else "has a vocoder that needs a melody too"
+        remarks.append(f"`{name}` {lack}, so the units are not spoken.")
+        return Resynthesis(groups, None, " ".join(remarks))
+    speakers = vocoder.config.speakers
+    if speakers:
+        remarks.append(f"Spoken in the voice of {speakers[0]}, the first of {len(speakers)}.")
+    speech = vocoder(units, speaker_ids=torch.zeros(1, dtype=torch.long, device=DEVICE) if speakers else None)
+    return Resynthesis(groups, speech[0].cpu().numpy(), " ".join(remarks))
 
 
 def _load(folder: Path) -> PreTrainedModel:

@@ -4,11 +4,13 @@ import json
 import re
 
 import pytest
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import ModelCard, ModelCardData, parse_eval_result_entries
 
 from hf_components.cards import interval, percent, render_card
 from hf_components.errors import UserError
 from hf_components.moe_release import PLOTS, card_data, release_model
+from hf_components.release import EVAL_RESULTS
 
 pytestmark = pytest.mark.unit
 
@@ -23,7 +25,7 @@ def figures(wer: float) -> dict:
 def results() -> dict:
     return {
         "mode": "quick", "seed": 42, "language": "en", "license": "mit", "base_model": "openai/whisper-tiny.en", "seconds": 90,
-        "corpus": {"name": "demo", "rows": {"train": 30, "dev": 12}, "hours": 0.1,
+        "corpus": {"name": "demo", "hub_id": None, "revision": None, "rows": {"train": 30, "dev": 12}, "hours": 0.1,
                    "rejected": {"empty audio": 2, "missing file": 1}},
         "clusters": {"algorithm": "spectral", "agreement_nmi": {"group": 0.5, "speaker": 0.4, "duration_quartile": 0.1},
                      "splits": {"train": {"utterances": 20}}},
@@ -37,7 +39,8 @@ def results() -> dict:
             "bootstrap": {"resamples": 1000, "unit": "speaker", "confidence": 0.95, "seed": 42},
             "routing": {"usage": [0.5, 0.3, 0.2], "oracle_chosen": 0.3, "as_good_as_oracle": 0.4, "as_good_by_chance": 0.35,
                         "gate_entropy": 0.9, "wer_of_each_expert": [0.3, 0.4, 0.5]}},
-        "environment": {"gpu": None, "cpu_count": 2, "torch": "2", "transformers": "5"},
+        "environment": {"gpu": None, "cpu_count": 2, "platform": "x86_64", "python": "3", "torch": "2", "transformers": "5",
+                        "accelerate": "1"},
         "training": {"router": {}, "experts": {}, "single_lora": {}, "joint": {}}, "selected_on": [],
     }
 
@@ -111,9 +114,9 @@ def test_a_missing_figure_fails_the_card(run, tmp_path, results, path):
         assert not (tmp_path / "release" / "README.md").exists()
 
 
-def test_a_base_model_on_this_disk_is_no_hub_id(tmp_path):
-    assert card_data({"base_model": str(tmp_path), "language": "en", "license": "mit"}).base_model is None
-    metadata = card_data({"base_model": str(tmp_path), "language": "en", "license": "mit"})
+def test_a_base_model_on_this_disk_is_no_hub_id(tmp_path, results):
+    metadata = card_data(results | {"base_model": str(tmp_path)})
+    assert metadata.base_model is None
     card = ModelCard(f"---\n{metadata.to_yaml()}\n---\n\ntext")
     assert card.data.license == "mit"
 
@@ -124,7 +127,29 @@ def test_figures_as_text():
 
 def test_render_names_the_figure():
     with pytest.raises(UserError, match="is undefined"):
-        render_card("moe_whisper.md", {}, card_data({"base_model": "a/b", "language": "en", "license": "mit"}))
+        render_card("moe_whisper.md", {}, ModelCardData(license="mit"))
+
+
+def test_figures_of_a_corpus_on_this_disk_name_no_data_set_of_the_hub(run, tmp_path, results):
+    release_model(tmp_path / "release", run, results)
+    data = ModelCard.load(tmp_path / "release" / "README.md").data
+    assert data.datasets is None and not (tmp_path / "release" / ".eval_results").exists()
+    found = {result.metric_type: (result.metric_value, result.dataset_name, result.dataset_type, result.dataset_revision,
+                                  result.dataset_split, result.task_type) for result in data.eval_results}
+    local = ("demo", "audiofolder", None, "dev", "automatic-speech-recognition")
+    assert found == {"wer": (24.0, *local), "cer": (12.0, *local)}
+
+
+def test_figures_of_a_corpus_on_the_hub_are_tied_to_its_revision_in_both_forms(run, tmp_path, results):
+    results["corpus"] |= {"hub_id": "user/demo", "revision": "1234abcd"}
+    release_model(tmp_path / "release", run, results)
+    data = ModelCard.load(tmp_path / "release" / "README.md").data
+    assert data.datasets == ["user/demo"] and "`user/demo` at revision `1234abcd`" in (
+        tmp_path / "release" / "README.md").read_text()
+    assert {(result.dataset_type, result.dataset_revision) for result in data.eval_results} == {("user/demo", "1234abcd")}
+    (entry,) = parse_eval_result_entries(yaml.safe_load((tmp_path / "release" / EVAL_RESULTS).read_text()))
+    assert (entry.dataset_id, entry.dataset_revision, entry.task_id, entry.value) == ("user/demo", "1234abcd", "dev", 24.0)
+    assert entry.notes == "WER (%); CER (%) 12.0"
 
 
 def test_a_run_without_plots_is_released_without_them(run, tmp_path, results):

@@ -43,6 +43,13 @@ def test_an_old_python_is_refused(monkeypatch):
     assert first.state == "FAIL" and "3.10.1" in first.text
 
 
+def test_a_bare_python_is_told_what_to_install(monkeypatch):
+    monkeypatch.setattr(doctor, "our_needs", set)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    (finding,) = doctor.examine()
+    assert finding.state == "FAIL" and "make setup" in finding.advice
+
+
 @pytest.mark.parametrize(("usable", "listed", "state", "text"), [
     (2, "GPU 0: A\nGPU 1: B\n", "ok", "multi_gpu.yaml"),
     (1, "GPU 0: A\n", "ok", "Card 80 GB: single_gpu.yaml"),

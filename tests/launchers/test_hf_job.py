@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from hub_server import TOKEN
+from small_parcel import FILES, small_parcel
 
 from hf_components.errors import UserError
 from launchers import hf_job
 
 pytestmark = pytest.mark.integration
 
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "recipes/configs/run_children_pipeline/default.yaml"
 WORDS = ["run_children_pipeline", "--config", CONFIG, "--data", "tester/children", "--push_to_hub", "--hub_model_id",
          "tester/whisper-children"]
@@ -22,20 +24,15 @@ START = 'cp -r /parcel /tmp/underheard && exec bash /tmp/underheard/launchers/ru
 
 @pytest.fixture
 def parcel(monkeypatch):
-    """A parcel of two files, since the true one takes a while to pack; tests/launchers/test_parcel.py packs it."""
-    def build(folder):
-        (folder / "launchers").mkdir()
-        (folder / "launchers" / "run.sh").write_text("true\n")
-        (folder / "constraints.txt").write_text("torch==1\n")
-        return folder
-    monkeypatch.setattr(hf_job, "build_parcel", build)
+    """tests/launchers/test_parcel.py packs the true one."""
+    monkeypatch.setattr(hf_job, "build_parcel", small_parcel)
 
 
 def test_a_job_is_asked_for_field_by_field_and_its_log_is_streamed(hub, parcel, capsys):
     assert hf_job.main(["--flavor", "l4x1", "--timeout", "90m", "--volume", "hf://buckets/tester/runs:/runs", *WORDS]) == 0
     repository = hub.repository("tester/underheard-jobs", "datasets")
     assert repository.private
-    assert set(hub.files(repository.id, "datasets")) == {"constraints.txt", "launchers/run.sh"}
+    assert set(hub.files(repository.id, "datasets")) == FILES
     (job,) = hub.jobs.jobs.values()
     assert job.asked == {
         "command": ["bash", "-c", START, "run.sh", *WORDS], "arguments": [], "environment": {},
@@ -66,10 +63,9 @@ def test_every_ending_has_its_exit_code(hub, parcel, capsys, ending, code, text)
 
 def test_as_a_program_it_exits_with_the_code(hub, tmp_path):
     hub.jobs.ending = {"stage": "ERROR", "message": "Job timeout"}
-    assert hub.jobs.jobs == {}
     environment = hub.environment(tmp_path)
-    code = ("import sys; sys.path.insert(0, '.'); from launchers import commands, hf_job; "
-            "hf_job.build_parcel = lambda folder: folder.joinpath('x').write_text('x') and folder; commands.run(hf_job.main)")
+    code = (f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]; from launchers import commands, hf_job; "
+            "from small_parcel import small_parcel; hf_job.build_parcel = small_parcel; commands.run(hf_job.main)")
     ran = subprocess.run([sys.executable, "-c", code, *WORDS], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 124, ran.stderr
     assert TOKEN not in ran.stdout + ran.stderr

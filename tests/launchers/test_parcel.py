@@ -46,9 +46,7 @@ def test_a_recipe_runs_from_it_and_continues(tmp_path, offline_pip):
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(tmp_path / "installed")
-    bin_of_this = Path(sys.executable).parent
-    (programs / "uv").write_text(f"#!/usr/bin/env bash\necho \"uv $*\"\n[ \"$1\" = pip ] || {{ mkdir -p .venv/bin; "
-                                 f"ln -s {bin_of_this}/* .venv/bin/; }}\n")
+    (programs / "uv").write_text(f'#!/usr/bin/env bash\necho "uv $*"\n[ "$1" = pip ] || ln -s {sys.prefix} .venv\n')
     (programs / "uv").chmod(0o755)
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(tmp_path / "installed"),
                    "HF_HUB_OFFLINE": "1"}

@@ -14,6 +14,7 @@ import pytest
 from hub_server import TOKEN
 from loopback_sshd import Sshd, loopback_sshd, missing_programs
 from runpod_api import KEY, RunpodApi
+from small_parcel import small_parcel
 
 from hf_components.errors import UserError
 from launchers import runpod
@@ -54,21 +55,11 @@ def api(sshd, monkeypatch, tmp_path):
     with RunpodApi(sshd.port) as server:
         for name, value in {"API": server.url, "SETTINGS": tmp_path / ".runpod.env", "POLL": 0.05, "PATIENCE": 10.0,
                             "KNOWN_HOSTS": tmp_path / "known_hosts", "USER": getpass.getuser(), "VOLUME": str(sshd.home),
-                            "FOLDER": f"{sshd.home}/underheard", "build_parcel": parcel}.items():
+                            "FOLDER": f"{sshd.home}/underheard", "build_parcel": small_parcel}.items():
             monkeypatch.setattr(runpod, name, value)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         write_settings(sshd)
         yield server
-
-
-def parcel(folder: Path) -> Path:
-    """launchers/ as it is, beside an empty recipe; tests/launchers/test_parcel.py packs the true one."""
-    (folder / "launchers").mkdir()
-    for name in ("run.sh", "launch.sh"):
-        (folder / "launchers" / name).write_text((ROOT / "launchers" / name).read_text())
-    (folder / "recipes").mkdir()
-    (folder / "constraints.txt").write_text("torch==1\n")
-    return folder
 
 
 def write_settings(sshd: Sshd, **changes: str) -> None:
@@ -82,9 +73,9 @@ def launcher(*argv: str) -> subprocess.Popen:
     """The launcher as a program of its own, so that it can be interrupted as from a terminal."""
     values = {name: getattr(runpod, name) for name in ("API", "POLL", "PATIENCE", "USER", "VOLUME", "FOLDER")}
     paths = {name: str(getattr(runpod, name)) for name in ("SETTINGS", "KNOWN_HOSTS")}
-    code = (f"import sys; from pathlib import Path; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}, "
-            f"{str(Path(__file__).parent)!r}]\nfrom launchers import commands, runpod\nimport test_runpod\n"
-            f"vars(runpod).update({values!r}, build_parcel=test_runpod.parcel, "
+    code = (f"import sys; from pathlib import Path; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+            f"from launchers import commands, runpod\nfrom small_parcel import small_parcel\n"
+            f"vars(runpod).update({values!r}, build_parcel=small_parcel, "
             f"**{{name: Path(path) for name, path in {paths!r}.items()}})\ncommands.run(runpod.main)")
     return subprocess.Popen([sys.executable, "-c", code, *argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                             start_new_session=True)
@@ -177,6 +168,15 @@ def test_force_restart_ends_what_runs_and_begins_anew(api, sshd):
     assert line.endswith("--config recipes/configs/make_demo_corpus/quick.yaml --output_dir runs/debug/make_demo_corpus")
 
 
+def test_ctrl_c_while_the_pod_comes_up_says_what_it_costs(api, monkeypatch, capfd):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(runpod, "reach", interrupted)
+    assert runpod.main(RECIPE) == 130
+    assert "is billed until" in capfd.readouterr().err
+    assert "\nPOD_ID=pod1\n" in runpod.SETTINGS.read_text()  # so that stop finds it
+
+
 def test_a_recipe_ended_from_outside_is_no_success(api, sshd, capfd):
     started = launcher(*RECIPE)
     read_until(started, "step 1")
@@ -233,8 +233,7 @@ def test_the_printed_commands_run_by_hand(api, sshd, capfd, tmp_path):
     assert runpod.main(["--dry_run", *RECIPE]) == 0
     lines = capfd.readouterr().out
     lines = lines[lines.index("tar -C build/runpod"):].replace("HOST", "127.0.0.1").replace("PORT", str(sshd.port))
-    (tmp_path / "by_hand").mkdir()
-    parcel(tmp_path / "by_hand")
+    small_parcel(tmp_path / "by_hand")
     finish(sshd, 0)
     lines = lines.replace("build/runpod", shlex.quote(str(tmp_path / "by_hand")))
     ran = subprocess.run(["bash", "-e"], input=lines, text=True, capture_output=True, check=False)

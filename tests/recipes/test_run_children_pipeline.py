@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from card_blocks import run_blocks
 from make_corpus import children_corpus, write_manifest
 from tiny_speech import save_tiny_whisper
 from transformers import WhisperForConditionalGeneration
@@ -29,7 +30,7 @@ def sources(tmp_path_factory) -> tuple[Path, Path]:
         {name: value for name, value in row.items() if name != "orthographic_text"} for row in rows])
     write_manifest(data / "test" / "format.jsonl", [
         {"utterance_id": row["utterance_id"], "orthographic_text": ""} for row in reversed(rows)])
-    return data, save_tiny_whisper(folder / "whisper")
+    return data, save_tiny_whisper(folder / "whisper", positions=256)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,12 @@ def test_the_model_is_a_stock_whisper_with_its_card(finished):
     wer = results["evaluation"]["systems"]["finetuned"]["wer"]
     assert f"| `finetuned` | {100 * wer:.1f} |" in card and "plots/wer_per_group.png" in card
     assert "None" not in card and "\n\n\n" not in card
+
+
+@pytest.mark.slow
+def test_every_line_of_use_on_the_card_runs(finished, tmp_path):
+    model = finished[0] / "model"
+    assert run_blocks((model / "README.md").read_text(), tmp_path / "home", folder=model) == 2
 
 
 def test_the_submission_has_the_order_of_its_format_and_the_package_runs(finished):

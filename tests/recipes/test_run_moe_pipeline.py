@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from card_blocks import run_blocks
 from make_corpus import add_speaker
 from tiny_speech import save_tiny_whisper, speaker_folder
 
@@ -61,6 +62,12 @@ def test_the_single_lora_goes_on_from_the_shared_one_for_as_long_as_the_mixture(
     assert training["single_lora"]["steps"] == training["experts"]["steps"] + training["joint"]["steps"]
     proof = json.loads((out / "single_lora" / "stage.json").read_text())
     assert "shared" in proof["identity"]["inputs"] and proof["config"]["labels_dir"] is None
+
+
+@pytest.mark.slow
+def test_every_line_of_use_on_the_card_runs(finished, tmp_path):
+    model = finished[0] / "model"
+    assert run_blocks((model / "README.md").read_text(), tmp_path / "home", folder=model) == 3
 
 
 def test_the_model_folder_is_complete(finished):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from card_blocks import run_blocks
 from tiny_ctc import save_tiny_wav2vec2
 from tiny_recordings import recordings, scripted_corrector
 from transformers import Wav2Vec2ForCTC
@@ -56,6 +57,12 @@ def test_the_model_is_a_stock_wav2vec2_with_its_card(finished):
     assert f"| all (4) | WER against the truth | {100 * results['evaluation']['baseline']['wer_truth']:.1f} |" in card
     assert "## On an LLM's corrections" in card and "## What to train on" not in card
     assert "None" not in card and "\n\n\n" not in card
+
+
+@pytest.mark.slow
+def test_every_line_of_use_on_the_card_runs(finished, tmp_path):
+    model = finished[0] / "model"
+    assert run_blocks((model / "README.md").read_text(), tmp_path / "home", folder=model) == 2
 
 
 def test_resuming_does_nothing_again(sources, finished, monkeypatch):

@@ -1,0 +1,96 @@
+"""The whole units pipeline on bursts of noise: from recordings to units, motifs, vocoder, figures and card."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from make_long_recordings import long_recording
+from transformers import AutoModel, AutoTokenizer
+
+from hf_components.errors import UserError
+from recipes import run_units_pipeline, train_unit_vocoder
+
+pytestmark = pytest.mark.integration
+
+QUICK = str(Path(__file__).resolve().parents[2] / "recipes" / "configs" / "run_units_pipeline" / "quick.yaml")
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sources") / "tales"
+    for number in range(3):
+        long_recording(folder / f"{number}.wav", bursts=4, seed=number)
+    (folder / "broken.mp3").write_text("this is text")
+    return folder
+
+
+def command(recordings: Path, out: Path, *more: str) -> list[str]:
+    return ["--config", QUICK, f"--data={recordings}", f"--output_dir={out}", "--recogniser=none", "--num_units=6",
+            "--vocab_size=30", "--epochs=2", "--samples_per_epoch=4", "--batch_size=2", "--crop_seconds=0.5",
+            "--adversarial_from_epoch=2", "--validation_crops=2", "--num_samples=2", "--num_bootstrap=10", "--no_plot",
+            "--stage_options", "vocoder.hidden_size=16", "vocoder.num_layers=1", "segments.num_proc=1",
+            "vocoder.report_to=none", *more]
+
+
+@pytest.fixture(scope="module")
+def finished(recordings, tmp_path_factory) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("pipeline") / "run"
+    return out, run_units_pipeline.main(command(recordings, out))
+
+
+def test_figures_of_every_stage_are_in_the_results(finished):
+    out, results = finished
+    assert json.loads((out / "results.json").read_text())["mcd"] == results["evaluation"]["mcd"]
+    assert results["segments"]["rejected"] == {"unreadable audio": 1}
+    assert results["length_ratio"] == pytest.approx(1, abs=0.03)
+    identities = [results[part]["units"] for part in ("units", "motifs", "evaluation")]
+    assert identities[0] == identities[1] == identities[2] and identities[0]["num_units"] == 6
+    assert results["cer"] is None and results["evaluation"]["missing"]["cer"] == "no recogniser was given"
+
+
+def test_the_model_folder_is_units_motifs_and_vocoder_of_one_quantizer(finished):
+    model = finished[0] / "model"
+    quantizer = AutoModel.from_pretrained(model, trust_remote_code=True).eval()
+    vocoder = AutoModel.from_pretrained(model, subfolder="vocoder", trust_remote_code=True).eval()
+    motifs = AutoTokenizer.from_pretrained(model, subfolder="motifs")
+    vocoder.require_units(quantizer.identity())
+    samples = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    with torch.inference_mode():
+        units = quantizer(torch.from_numpy(samples)[None])
+        assert vocoder(units).shape == (1, units.shape[1] * 320)
+    runs = torch.unique_consecutive(units[0]).tolist()
+    text = "".join(chr(0x4E00 + unit) for unit in runs)
+    assert motifs.decode(motifs(text)["input_ids"], skip_special_tokens=True) == text
+
+
+def test_the_card_is_whole(finished):
+    card = (finished[0] / "model" / "README.md").read_text()
+    assert "| mcd |" in card and "6 units of MFCC features" in card and "[samples/orig_0000.wav]" in card
+    assert "None |" not in card and "\n\n\n" not in card
+
+
+def test_linguists_get_tiers_and_a_page_of_motifs(finished):
+    out, _ = finished
+    assert {path.suffix for path in (out / "annotations").iterdir()} == {".TextGrid", ".eaf", ".json"}
+    assert (out / "concordance" / "index.html").exists()
+
+
+def test_resumed_nothing_runs_again(finished, recordings, monkeypatch):
+    out, results = finished
+    monkeypatch.setattr(train_unit_vocoder, "produce", lambda *_: pytest.fail("the vocoder is trained again"))
+    assert run_units_pipeline.main(command(recordings, out, "--resume"))["mcd"] == results["mcd"]
+
+
+def test_a_prepared_corpus_is_not_cut_again(finished, tmp_path, monkeypatch):
+    out, results = finished
+    monkeypatch.setattr(run_units_pipeline.segment_audio, "main", lambda _: pytest.fail("it is cut again"))
+    again = run_units_pipeline.main([*command(out / "segments", tmp_path / "run"), "--linguists=false"])
+    assert again["segments"] is None and again["units"]["units"] == results["units"]["units"]
+    assert not (tmp_path / "run" / "annotations").exists()
+
+
+def test_more_units_than_frames_is_told(recordings, tmp_path):
+    with pytest.raises(UserError, match="num_units"):
+        run_units_pipeline.main([*command(recordings, tmp_path / "run"), "--num_units=5000"])
