@@ -12,6 +12,8 @@ MODEL ?=
 CONFIG ?=
 ARGS ?=
 OUTPUT ?=
+FLAVOR ?= t4-small
+JOB ?=
 ACCELERATE_CONFIG ?= accelerate_configs/cpu.yaml
 
 BIN := $(VENV)/bin
@@ -23,7 +25,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup recipe-moe recipe-children recipe-wav2vec2 recipe-units test test-slow lint format clean
+.PHONY: help setup recipe-moe recipe-children recipe-wav2vec2 recipe-units doctor test test-slow lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "  %-24s %s\n", $$1, $$2}' Makefile
@@ -33,6 +35,7 @@ help: ## Show this list
 	@echo "  CONFIG                   the recipe's configuration; default: its quick.yaml"
 	@echo "  OUTPUT                   output folder; default: runs/<recipe>"
 	@echo "  ARGS                     appended to the recipe's command line, or to pytest's"
+	@echo "  FLAVOR, JOB              of job-%: hardware of Hugging Face Jobs, and further flags of launchers/hf_job.py; now $(FLAVOR)"
 	@echo "  ACCELERATE_CONFIG        where to run; now $(ACCELERATE_CONFIG)"
 	@echo "  PYTHON, VENV             Python 3.11 or newer and the environment made from it; now $(PYTHON), $(VENV)"
 
@@ -89,6 +92,15 @@ recipe-wav2vec2: $(INSTALLED) $(if $(MODEL),,models/wav2vec2-demo) $(if $(CONFIG
 recipe-units: $(INSTALLED) $(if $(CONFIG),,models/whisper-tiny.en) $(if $(DATA),,data/demo_long) ## Units, motifs and a unit vocoder, from long recordings
 	$(LAUNCH) recipes/run_units_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_units_pipeline/quick.yaml)" \
 		--data "$(or $(DATA),data/demo_long)" $(if $(MODEL),--model "$(MODEL)") --output_dir "$(or $(OUTPUT),runs/units)" $(ARGS)
+
+job-%: $(INSTALLED) ## Run recipe-% as a Hugging Face Job on FLAVOR, from DATA on the Hub
+	@test -n "$(DATA)" || { echo 'error: a job needs DATA: a data set on the Hub, or a folder of a volume mounted by JOB' >&2; exit 2; }
+	$(BIN)/python launchers/hf_job.py --flavor "$(FLAVOR)" $(JOB) run_$*_pipeline \
+		--config "$(or $(CONFIG),recipes/configs/run_$*_pipeline/default.yaml)" --data "$(DATA)" \
+		$(if $(MODEL),--model "$(MODEL)") --output_dir "$(or $(OUTPUT),runs/$*)" $(ARGS)
+
+doctor: ## Say what will work on this machine, what will not, and how to mend it
+	@$(or $(wildcard $(BIN)/python),$(PYTHON)) launchers/doctor.py
 
 test: $(INSTALLED) ## Run the tests that take seconds each; offline
 	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" $(ARGS)

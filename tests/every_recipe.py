@@ -32,7 +32,7 @@ CONFIGS = Path(__file__).parents[1] / "recipes" / "configs"
 # Nothing random that is not a function of seed, epoch and id: no dropout, no noise of the router. Plain gradients, since Adam
 # makes much of those that are nothing but rounding. Clips are padded alike in every batch, by the shortest audio context.
 TRAINING = {"report_to": "none", "use_cpu": True, "num_train_epochs": 2, "optim": "sgd", "learning_rate": 0.05,
-            "full_context_fraction": 0, "logging_steps": 1, "warmup_steps": 0, "dataloader_pin_memory": False,
+            "full_context_fraction": 1, "logging_steps": 1, "warmup_steps": 0, "dataloader_pin_memory": False,
             "max_new_tokens": 6, "per_device_eval_batch_size": 4}
 CTC = {name: value for name, value in TRAINING.items() if name not in ("full_context_fraction", "max_new_tokens")}
 DECODING = {"max_new_tokens": 6, "batch_size": 4, "max_samples": 9}

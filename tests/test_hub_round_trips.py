@@ -4,6 +4,7 @@ What comes out is the same bit for bit, although the repository has gone on sinc
 """
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,11 +12,14 @@ import evaluate
 import pytest
 import torch
 from bare_python import bare_python
+from card_blocks import run_blocks
 from datasets import Audio, load_dataset
 from hub_server import TOKEN, USER
 from make_corpus import children_corpus
+from make_long_recordings import long_recording
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from test_run_units_pipeline import command
 from tiny_ctc import save_tiny_wav2vec2, tiny_ctc_processor, tiny_wav2vec2
 from tiny_speech import save_tiny_whisper, tiny_moe, tiny_processor, tone
 from transformers import Wav2Vec2ForCTC
@@ -25,10 +29,11 @@ from dataset_scripts.prepared import write_corpus
 from hf_components.checkpoints import save_processor
 from hf_components.hub import publish
 from hf_components.training.lora import LoraArguments, add_lora, save_lora
+from recipes import run_units_pipeline
 
 pytestmark = pytest.mark.slow
 
-METRIC = Path(__file__).resolve().parents[1] / "hf_components" / "metrics" / "whisper_wer"
+METRICS = Path(__file__).resolve().parents[1] / "hf_components" / "metrics"
 CARD = "---\nlicense: apache-2.0\n---\n# Made for a test\n"
 
 
@@ -157,6 +162,42 @@ with torch.no_grad():
     assert_same(load_file(home / "heard.safetensors"), {"logits": adapted})
 
 
+UNITS = """
+from transformers import AutoModel, AutoTokenizer
+quantizer = AutoModel.from_pretrained(repo, {options}trust_remote_code=True).eval()
+vocoder = AutoModel.from_pretrained(repo, subfolder="vocoder", {options}trust_remote_code=True).eval()
+motifs = AutoTokenizer.from_pretrained(repo, subfolder="motifs", {options})
+vocoder.require_units(quantizer.identity())
+with torch.inference_mode():
+    units = quantizer(load_file(inputs)["samples"])
+    speech = vocoder(units)
+text = "".join(chr(0x4E00 + unit) for unit in torch.unique_consecutive(units[0]).tolist())
+found = {{"units": units, "speech": speech, "motifs": torch.tensor(motifs(text)["input_ids"])}}
+"""
+
+
+def test_units_motifs_and_vocoder_by_their_own_code(hub, pull, tmp_path):
+    for number in range(2):
+        (tmp_path / "tales").mkdir(exist_ok=True)
+        long_recording(tmp_path / "tales" / f"{number}.wav", bursts=4, seed=number)
+    run_units_pipeline.main(command(tmp_path / "tales", tmp_path / "run"))
+    model = tmp_path / "run" / "model"
+    save_file({"samples": torch.from_numpy(tone(0, 0, 1.0))[None]}, tmp_path / "inputs.safetensors")
+    local = {"repo": str(model), "inputs": str(tmp_path / "inputs.safetensors"), "torch": torch, "load_file": load_file}
+    exec(UNITS.format(options=""), local)
+    revision = publish(model, f"{USER}/units").revision
+    weights = load_file(model / "vocoder" / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, model / "vocoder" / "model.safetensors", {"format": "pt"})
+    assert publish(model, f"{USER}/units").revision != revision
+    shutil.rmtree(tmp_path / "run")
+
+    card = hub.files(f"{USER}/units")["README.md"].decode()
+    home = pull(UNITS.format(options="revision=revision, ") + 'save_file(found, "found.safetensors")', repo=f"{USER}/units",
+                revision=revision, inputs=str(tmp_path / "inputs.safetensors"))
+    assert_same(load_file(home / "found.safetensors"), local["found"])
+    assert run_blocks(card, tmp_path / "reader", environment=hub.environment(tmp_path / "reader" / "hf")) == 1
+
+
 def test_a_corpus_at_once_and_streamed(hub, pull, tmp_path):
     def save(folder, version):
         root = children_corpus(tmp_path / f"source_{version}", children=4 + version)
@@ -184,15 +225,20 @@ json.dump(found, open("rows.json", "w"))
     assert not any(str(tmp_path).encode() in content for content in hub.files(f"{USER}/corpus", "datasets").values())
 
 
-def test_a_metric_from_its_space(hub, pull, tmp_path):
-    revision = publish(METRIC, f"{USER}/whisper_wer").revision
-    given = {"predictions": ["Mr. Brown won't go.", "twenty one"], "references": ["mister brown will not come", "21"],
-             "groups": ["a", "b"], "num_bootstrap": 20}
+WORDS = {"predictions": ["Mr. Brown won't go.", "twenty one"], "references": ["mister brown will not come", "21"],
+         "groups": ["a", "b"], "num_bootstrap": 20}
+WAVES = {"predictions": [tone(0, 1, 0.5).tolist()], "references": [tone(0, 2, 0.5).tolist()], "units": [[1, 1, 2]]}
+
+
+@pytest.mark.parametrize(("name", "given"), [("whisper_wer", WORDS), ("speech_resynthesis", WAVES)])
+def test_a_metric_from_its_space(hub, pull, name, given):
+    revision = publish(METRICS / name, f"{USER}/{name}").revision
+    assert f'evaluate.load("{USER}/{name}")' in hub.files(f"{USER}/{name}", "spaces")["README.md"].decode()
     home = pull("""
 import evaluate
 json.dump(evaluate.load(repo, revision=revision).compute(**given), open("result.json", "w"))
-""", repo=f"{USER}/whisper_wer", revision=revision, given=given)
-    local = evaluate.load(str(METRIC)).compute(**given)
+""", repo=f"{USER}/{name}", revision=revision, given=given)
+    local = evaluate.load(str(METRICS / name)).compute(**given)
     assert json.loads((home / "result.json").read_text()) == json.loads(json.dumps(local))
 
 

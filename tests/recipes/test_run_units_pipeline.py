@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from card_blocks import run_blocks
 from make_long_recordings import long_recording
 from transformers import AutoModel, AutoTokenizer
 
@@ -63,6 +64,12 @@ def test_the_model_folder_is_units_motifs_and_vocoder_of_one_quantizer(finished)
     runs = torch.unique_consecutive(units[0]).tolist()
     text = "".join(chr(0x4E00 + unit) for unit in runs)
     assert motifs.decode(motifs(text)["input_ids"], skip_special_tokens=True) == text
+
+
+@pytest.mark.slow
+def test_every_line_of_use_on_the_card_runs(finished, tmp_path):
+    model = finished[0] / "model"
+    assert run_blocks((model / "README.md").read_text(), tmp_path / "home", folder=model) == 1
 
 
 def test_the_card_is_whole(finished):
