@@ -12,6 +12,7 @@ MODEL ?=
 CONFIG ?=
 ARGS ?=
 OUTPUT ?=
+UNITS ?=
 FLAVOR ?= t4-small
 JOB ?=
 ACCELERATE_CONFIG ?= accelerate_configs/cpu.yaml
@@ -25,7 +26,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup recipe-moe recipe-children recipe-wav2vec2 recipe-units doctor test test-slow lint format clean
+.PHONY: help setup recipe-moe recipe-children recipe-wav2vec2 recipe-units demo doctor test test-slow lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "  %-24s %s\n", $$1, $$2}' Makefile
@@ -35,6 +36,7 @@ help: ## Show this list
 	@echo "  CONFIG                   the recipe's configuration; default: its quick.yaml"
 	@echo "  OUTPUT                   output folder; default: runs/<recipe>"
 	@echo "  ARGS                     appended to the recipe's command line, or to pytest's"
+	@echo "  UNITS                    of demo: a model folder of recipe-units; default: runs/units/model if it is there"
 	@echo "  FLAVOR, JOB              of job-%: hardware of Hugging Face Jobs, and further flags of launchers/hf_job.py; now $(FLAVOR)"
 	@echo "  ACCELERATE_CONFIG        where to run; now $(ACCELERATE_CONFIG)"
 	@echo "  PYTHON, VENV             Python 3.11 or newer and the environment made from it; now $(PYTHON), $(VENV)"
@@ -98,6 +100,10 @@ job-%: $(INSTALLED) ## Run recipe-% as a Hugging Face Job on FLAVOR, from DATA o
 	$(BIN)/python launchers/hf_job.py --flavor "$(FLAVOR)" $(JOB) run_$*_pipeline \
 		--config "$(or $(CONFIG),recipes/configs/run_$*_pipeline/default.yaml)" --data "$(DATA)" \
 		$(if $(MODEL),--model "$(MODEL)") --output_dir "$(or $(OUTPUT),runs/$*)" $(ARGS)
+
+demo: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) ## A page to try checkpoints on: MODEL and UNITS, or what lies in runs/
+	RECOGNISERS="$(or $(MODEL),$(wildcard runs/moe/model runs/children/model runs/wav2vec2/model) models/whisper-tiny.en)" \
+		UNITS="$(or $(UNITS),$(wildcard runs/units/model))" $(BIN)/python spaces/demo/app.py
 
 doctor: ## Say what will work on this machine, what will not, and how to mend it
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) launchers/doctor.py

@@ -1,17 +1,21 @@
 """Run recipes in this process, or shared by those of `accelerate launch`: `every_recipe.py SOURCES INPUTS OUT [RECIPE ...]`.
 
-Every recipe by default. SOURCES is what `write_sources` made. A recipe writes to OUT/<its name> and reads what others left
+All of them by default. SOURCES is what `write_sources` made. A recipe writes to OUT/<its name> and reads what others left
 in INPUTS, which is OUT itself, or that of another run. What its `main` returned to each process is written to
 OUT/<its name>.<process>.json. Global batches are the same, however many processes share them.
 """
 
+import argparse
 import gc
 import importlib
+import itertools
 import os
+import signal
 import sys
 from pathlib import Path
 
 import soundfile
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # before tests/, which has a folder hf_components of its own
 
@@ -82,7 +86,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
         "distil_moe_whisper": {**training, "moe_dir": joint, "base_model": inputs / "merge_moe_whisper" / "model",
                                "max_samples": 9, "num_bootstrap": 10},
         "benchmark_asr": {**base, **DECODING, "moe_dir": joint, "num_bootstrap": 10, "run_id": "run",
-                          "output_dir": out / "benchmark" / "benchmark_asr"},
+                          "output_dir": out / "benchmark_asr" / "run"},
         "transcribe": {"model_path": joint, "corpus": corpus, "max_new_tokens": 6, "batch_seconds": 40,
                        "output_jsonl": out / "transcribe.jsonl"},
         "evaluate_asr": {"predictions": inputs / "transcribe.jsonl", "model_path": sources / "whisper", "corpus": corpus,
@@ -129,7 +133,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
                 "pack_submission.clips=2", "corpus.num_proc=1"]},
         "run_wav2vec2_pipeline": {
             "data": sources / "recordings", "model": sources / "wav2vec2", "num_bootstrap": 10, "eval_ratio": 0.6,
-            "gold": "manifest", "train_on": "all", "num_train_epochs": 1, "per_device_train_batch_size": 4 // processes,
+            "gold": "manifest", "llm_figure": False, "train_on": "all", "num_train_epochs": 1, "per_device_train_batch_size": 4 // processes,
             "stage_options": [f"finetune_wav2vec2_lora.{flag}={value}" for flag, value in PIPELINED.items()
                               if flag in CTC]},
         "run_units_pipeline": {
@@ -149,22 +153,44 @@ def command(name: str, flags: dict, out: Path) -> list[str]:
     return words
 
 
-def scripted(load):
-    """As `load`, of an LLM that leaves out the last letter of every third transcript."""
-    def load_scripted(*args):
-        corrector = load(*args)
-        script(corrector, lambda shown: shown[:-1] if len(shown) % 3 == 0 else shown)
-        return corrector
+def script_llm() -> None:
+    """Have the LLM leave out the last letter of every third transcript."""
+    def scripted(load):
+        def load_scripted(*args):
+            corrector = load(*args)
+            script(corrector, lambda shown: shown[:-1] if len(shown) % 3 == 0 else shown)
+            return corrector
 
-    return load_scripted
+        return load_scripted
 
-
-def main(sources: str, inputs: str, out: str, *names: str) -> None:
     check_llm.load_corrector, gold.load_corrector = map(scripted, (check_llm.load_corrector, gold.load_corrector))
-    processes, out = int(os.environ.get("WORLD_SIZE", "1")), Path(out)
-    for name, flags in flags_of(Path(sources), Path(inputs), out, processes).items():
+
+
+def kill_at(event: str, number: int, out: Path) -> None:
+    """Kill this process at its n-th optimizer step, or when it opens its n-th file below `out` for writing."""
+    count = itertools.count(1)
+
+    def happened() -> None:
+        if next(count) == number:
+            (out.parent / "killed").touch()  # with the time
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_audit(name: str, args: tuple) -> None:
+        if name == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR) and \
+                str(args[0]).startswith(str(out)):
+            happened()
+
+    if event == "step":
+        register_optimizer_step_post_hook(lambda *_: happened())
+    else:
+        sys.addaudithook(on_audit)
+
+
+def run(sources: Path, inputs: Path, out: Path, names: list[str], more: list[str]) -> None:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    for name, flags in flags_of(sources, inputs, out, processes).items():
         if not names or name in names:
-            result = importlib.import_module(f"recipes.{name}").main(command(name, flags, out))
+            result = importlib.import_module(f"recipes.{name}").main([*command(name, flags, out), *more])
             state = PartialState()
             assert state.num_processes == processes, name
             write_json(out / f"{name}.{state.process_index}.json", result)
@@ -175,4 +201,14 @@ def main(sources: str, inputs: str, out: str, *names: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for folder in ("sources", "inputs", "out"):
+        parser.add_argument(folder, type=Path)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--kill", nargs=3, metavar=("RANK", "EVENT", "NUMBER"), help="as in 1 step 3, or 1 file 2")
+    parser.add_argument("--resume", action="store_true")
+    args = parser.parse_args()
+    if args.kill and args.kill[0] == os.environ["RANK"]:
+        kill_at(args.kill[1], int(args.kill[2]), args.out)
+    script_llm()
+    run(args.sources, args.inputs, args.out, args.names, ["--resume"] if args.resume else [])

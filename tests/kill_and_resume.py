@@ -1,11 +1,12 @@
-"""Kill the MoE pipeline at moments over all its stages, resume it, and compare with a run that was left alone.
+"""Kill a pipeline at moments over all its stages, resume it, and compare with a run that was left alone.
 
-    python tests/kill_and_resume.py                       every moment, about a minute each
-    python tests/kill_and_resume.py --stages experts      the moments of one stage
+    python tests/kill_and_resume.py moe                       every moment, about a minute each
+    python tests/kill_and_resume.py units --stages vocoder    the moments of one stage
 
-A moment is the n-th optimizer step of a stage, or the n-th time that it opens a file for writing or renames one: the same
-place in every run, however fast the machine. There the pipeline kills its whole process group. Stages and their
-numbers of steps and files are read off the run that is left alone. Exit code 1 if anything differs at the end.
+A moment is the n-th optimizer step of a stage, or the n-th time that it opens a file for writing or renames one, perhaps of a
+certain place: the same in every run, however fast the machine. There the pipeline kills its whole process group. Stages and
+their numbers of steps and files are read off the run that is left alone. Long recordings that are finished must not be read
+again. Exit code 1 if that happens, or anything differs at the end.
 """
 
 import argparse
@@ -21,32 +22,23 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from tiny_speech import save_tiny_whisper, speaker_folder
+from killed_pipelines import PIPELINES, Pipeline
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from dataset_scripts import segment_writer
+
 ROOT = Path(__file__).resolve().parents[1]
-PIPELINE = ROOT / "recipes" / "run_moe_pipeline.py"
-QUICK = ROOT / "recipes" / "configs" / "run_moe_pipeline" / "quick.yaml"
-TRAINING = {"report_to": "none", "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 2,
-            "full_context_fraction": 0.3, "max_new_tokens": 6, "logging_steps": 5}
-OPTIONS = {  # small and still everything: checkpoints in every epoch, all three phases of routing
-    "extract_embeddings": {"full_context_samples": 3, "batch_size": 4},
-    "pretrain_router": {"num_train_epochs": 12, "save_every_n_epochs": 2, "validation_fraction": 0.5},
-    "pretrain_experts": TRAINING, "train_moe_whisper": {**TRAINING, "soft_routing_epochs": 1, "topk_routing_epochs": 1},
-    "benchmark_asr": {"max_new_tokens": 6, "num_bootstrap": 20},
-}
-FLAGS = ["--num_experts=3", "--shared_epochs=1", "--expert_epochs=1", "--joint_epochs=3", "--stage_options",
-         *(f"{stage}.{flag}={value}" for stage, flags in OPTIONS.items() for flag, value in flags.items())]
-MORE = {"joint": (("step", 1 / 6), ("step", 5 / 6)), "single_lora": (("file", 0.5),)}  # soft and hard routing; a checkpoint
+RECIPES = ROOT / "recipes"
 TIMES = re.compile(r"(^|_)(seconds|runtime|time|time_factor|per_second|sha256)$")  # sha256: of a file with times
 NOT_COMPARED = {"training_args.bin"}  # a pickle of paths; training does not read it
 
 
 class Moment(NamedTuple):
-    """The n-th event of a kind, optimizer step or file written, of a stage."""
+    """The n-th event of a kind of a stage: an optimizer step, a file written, or one of a place."""
 
     stage: str
     kind: str
@@ -56,9 +48,9 @@ class Moment(NamedTuple):
 class Watch:
     """Counts the events of each stage by its unfinished folder, and kills the process group at one of them."""
 
-    def __init__(self, out: Path, moment: tuple):
-        self.out, self.moment, self.counts = out, moment, Counter()
-        self.unfinished = re.compile(rf"{re.escape(str(out))}/\.(\w+)\.partial/")
+    def __init__(self, out: Path, places: dict[str, str], moment: tuple):
+        self.out, self.places, self.moment, self.counts = out, places, moment, Counter()
+        self.unfinished = re.compile(rf"{re.escape(str(out))}/\.(\w+)\.partial/(.*)")
 
     def install(self) -> None:
         sys.addaudithook(self.on_audit)
@@ -70,6 +62,9 @@ class Watch:
             found = self.unfinished.match(os.fsdecode(args[0] if is_write else args[1]))
             if found:
                 self.count(found[1], "file")
+                for place, pattern in self.places.items():
+                    if re.match(pattern, found[2]):
+                        self.count(found[1], place)
 
     def count(self, stage: str, kind: str) -> None:
         self.counts[f"{stage} {kind}"] += 1
@@ -77,20 +72,32 @@ class Watch:
             os.killpg(0, signal.SIGKILL)
 
 
-def child(moment: str, counts: str, out: str, *argv: str) -> None:
+def child(pipeline: str, moment: str, folder: str, *argv: str) -> None:
     """The pipeline as a program, watched."""
-    watch = Watch(Path(out), tuple(json.loads(moment)))
+    recipe, folder = RECIPES / f"{PIPELINES[pipeline].recipe}.py", Path(folder)
+    watch = Watch(folder / "run", PIPELINES[pipeline].places, tuple(json.loads(moment)))
     watch.install()
-    sys.argv = [str(PIPELINE), *argv]
-    runpy.run_path(str(PIPELINE), run_name="__main__")
-    Path(counts).write_text(json.dumps(watch.counts))
+    segment_writer.stream = noting(segment_writer.stream, folder / "read.txt")
+    sys.argv = [str(recipe), *argv]
+    runpy.run_path(str(recipe), run_name="__main__")
+    (folder / "counts.json").write_text(json.dumps(watch.counts))
 
 
-def run_pipeline(sources: Path, folder: Path, *more: str, moment: Moment | None = None) -> int:
+def noting(stream: Callable, file: Path) -> Callable:
+    """`stream`, which adds a line to the file for each recording that is read."""
+    def noted(path: Path):
+        with file.open("a") as opened:
+            opened.write(f"{path.name}\n")
+        return stream(path)
+
+    return noted
+
+
+def run_pipeline(pipeline: str, words: list[str], folder: Path, *more: str, moment: Moment | None = None) -> int:
     """Run in `folder/run` and return the exit code; the log is in `folder/log.txt`."""
-    out = folder / "run"
-    argv = ["--config", QUICK, "--data", sources / "speakers", "--model", sources / "whisper", "--output_dir", out, *FLAGS]
-    command = [sys.executable, __file__, "child", json.dumps(moment or ""), folder / "counts.json", out, *argv, *more]
+    recipe = PIPELINES[pipeline].recipe
+    argv = ["--config", RECIPES / "configs" / recipe / "quick.yaml", "--output_dir", folder / "run", *words]
+    command = [sys.executable, __file__, "child", pipeline, json.dumps(moment or ""), folder, *argv, *more]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a") as log:
         return subprocess.run([*map(str, command)], cwd=ROOT, start_new_session=True, stdout=log, stderr=log, env={
@@ -98,14 +105,22 @@ def run_pipeline(sources: Path, folder: Path, *more: str, moment: Moment | None 
             "HF_DATASETS_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}).returncode
 
 
-def moments(counts: dict[str, int], stages: list[str] | None) -> list[Moment]:
+def moments(counts: dict[str, int], stages: list[str] | None, more: dict[str, tuple[tuple[str, float], ...]]) -> list[Moment]:
     """The middle of every stage, by steps where it trains and by files elsewhere, and more of some."""
     found = []
     for stage in dict.fromkeys(key.split()[0] for key in counts):
         kind = "step" if f"{stage} step" in counts else "file"
-        shares = sorted({(kind, 0.5), *MORE.get(stage, ())}, key=lambda pair: (pair[0] != kind, pair[1]))
+        shares = sorted({(kind, 0.5), *more.get(stage, ())}, key=lambda pair: (pair[0] != kind, pair))
         found += [Moment(stage, kind, math.ceil(share * counts[f"{stage} {kind}"])) for kind, share in shares]
     return [moment for moment in found if not stages or moment.stage in stages]
+
+
+def read_again(folder: Path) -> list[str]:
+    """Recordings that were read more than once, but for one, which a kill may have interrupted."""
+    file = folder / "read.txt"
+    times = Counter(file.read_text().splitlines()) if file.exists() else {}
+    again = [name for name, count in times.items() if count > 1]
+    return [f"read again: {', '.join(again)}"] if len(again) > 1 or max(times.values(), default=0) > 2 else []
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -146,25 +161,30 @@ def first_difference(one, other) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pipeline", choices=PIPELINES)
     parser.add_argument("--stages", nargs="+", help="only moments of these stages (folders of the run)")
+    parser.add_argument("--kinds", nargs="+", help="only moments of these kinds: step, file, or a place")
     parser.add_argument("--output_dir", help="keep the runs here; default: a temporary folder")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
-        return compare_all(Path(args.output_dir or temporary).resolve(), args.stages)
+        return compare_all(args.pipeline, Path(args.output_dir or temporary).resolve(), args.stages, args.kinds)
 
 
-def compare_all(folder: Path, stages: list[str] | None) -> int:
-    sources = folder / "sources"
-    speaker_folder(sources / "speakers")
-    save_tiny_whisper(sources / "whisper")
+def compare_all(pipeline: str, folder: Path, stages: list[str] | None, kinds: list[str] | None) -> int:
+    described: Pipeline = PIPELINES[pipeline]
+    words = [*described.sources(folder / "sources"), *described.flags]
     whole, failed = folder / "whole", 0
-    if run_pipeline(sources, whole):
+    if run_pipeline(pipeline, words, whole):
         print((whole / "log.txt").read_text()[-3000:])
         return 1
-    for moment in moments(json.loads((whole / "counts.json").read_text()), stages):
+    for moment in moments(json.loads((whole / "counts.json").read_text()), stages, described.more):
+        if kinds and moment.kind not in kinds:
+            continue
         start, killed = time.time(), folder / "_".join(map(str, moment))
-        codes = [run_pipeline(sources, killed, moment=moment), run_pipeline(sources, killed, "--resume")]
-        found = differences(whole / "run", killed / "run") if codes == [-signal.SIGKILL, 0] else [f"exit codes {codes}"]
+        codes = [run_pipeline(pipeline, words, killed, *more, moment=at) for more, at in (((), moment), (("--resume",), None))]
+        found = [f"exit codes {codes}"]
+        if codes == [-signal.SIGKILL, 0]:
+            found = differences(whole / "run", killed / "run") + read_again(killed)
         failed += bool(found)
         print(f"{moment.stage:20}{moment.kind} {moment.number:<6}{'differs' if found else 'equal':10}"
               f"{time.time() - start:.0f} s", *found, sep="\n    ", flush=True)

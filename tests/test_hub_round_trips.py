@@ -19,9 +19,9 @@ from make_corpus import children_corpus
 from make_long_recordings import long_recording
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from test_run_units_pipeline import command
 from tiny_ctc import save_tiny_wav2vec2, tiny_ctc_processor, tiny_wav2vec2
 from tiny_speech import save_tiny_whisper, tiny_moe, tiny_processor, tone
+from tiny_units import pipeline_command
 from transformers import Wav2Vec2ForCTC
 
 from dataset_scripts import JsonlManifest
@@ -180,7 +180,7 @@ def test_units_motifs_and_vocoder_by_their_own_code(hub, pull, tmp_path):
     for number in range(2):
         (tmp_path / "tales").mkdir(exist_ok=True)
         long_recording(tmp_path / "tales" / f"{number}.wav", bursts=4, seed=number)
-    run_units_pipeline.main(command(tmp_path / "tales", tmp_path / "run"))
+    run_units_pipeline.main(pipeline_command(tmp_path / "tales", tmp_path / "run"))
     model = tmp_path / "run" / "model"
     save_file({"samples": torch.from_numpy(tone(0, 0, 1.0))[None]}, tmp_path / "inputs.safetensors")
     local = {"repo": str(model), "inputs": str(tmp_path / "inputs.safetensors"), "torch": torch, "load_file": load_file}
@@ -227,7 +227,7 @@ json.dump(found, open("rows.json", "w"))
 
 WORDS = {"predictions": ["Mr. Brown won't go.", "twenty one"], "references": ["mister brown will not come", "21"],
          "groups": ["a", "b"], "num_bootstrap": 20}
-WAVES = {"predictions": [tone(0, 1, 0.5).tolist()], "references": [tone(0, 2, 0.5).tolist()], "units": [[1, 1, 2]]}
+WAVES = {"predictions": [tone(0, 1, 0.06).tolist()], "references": [tone(0, 2, 0.06).tolist()], "units": [[1, 1, 2]]}
 
 
 @pytest.mark.parametrize(("name", "given"), [("whisper_wer", WORDS), ("speech_resynthesis", WAVES)])

@@ -12,6 +12,7 @@ from hf_components.audio import encode_flac
 from hf_components.units import HOP, SECONDS_PER_UNIT, units_schema
 
 RATE = 16_000
+QUICK = Path(__file__).resolve().parents[1] / "recipes" / "configs" / "run_units_pipeline" / "quick.yaml"
 IDENTITY = {"encoder": "mfcc", "layer": None, "num_units": 8, "centroids_sha256": "0" * 64}
 CARD = """---
 configs:
@@ -80,3 +81,12 @@ def write_tiny_units(folder: Path, segments: Path, num_units: int = 8, seed: int
     (folder / "all_units_for_bpe.txt").write_text("".join(
         " ".join(map(str, row["deduplicated"])) + "\n" for row in rows if row["split"] == "train"))
     return folder
+
+
+def pipeline_command(recordings: Path, out: Path, *more: str) -> list[str]:
+    """The words of a quick `run_units_pipeline` on a folder of recordings."""
+    return ["--config", str(QUICK), f"--data={recordings}", f"--output_dir={out}", "--recogniser=none", "--num_units=6",
+            "--vocab_size=30", "--epochs=2", "--samples_per_epoch=4", "--batch_size=2", "--crop_seconds=0.5",
+            "--adversarial_from_epoch=2", "--validation_crops=2", "--num_samples=2", "--num_bootstrap=10", "--no_plot",
+            "--stage_options", "vocoder.hidden_size=16", "vocoder.num_layers=1", "segments.num_proc=1",
+            "vocoder.report_to=none", *more]

@@ -92,8 +92,10 @@ class CtcTrainer(SpeechTrainer):
         self._counts += torch.stack([real.sum(), (blank & real).sum(), tokens])
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        frames, blanks, tokens = self._counts.tolist()
-        if "loss" in logs and frames:
+        frames = 0
+        if "loss" in logs:
+            frames, blanks, tokens = self.accelerator.reduce(self._counts).tolist()  # over all processes
+        if frames:
             logs["blank_rate"] = round(blanks / frames, 4)
             settled = max(self.args.get_warmup_steps(self.state.max_steps), SETTLED * self.state.max_steps)
             if self.state.global_step > settled and not self._warned and frames - blanks < SILENT_BELOW * tokens:

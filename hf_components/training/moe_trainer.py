@@ -74,15 +74,16 @@ class MoeTrainer(SpeechTrainer):
         gates = outputs.gates.detach()
         self._step_gates += torch.cat([gates.sum(0), gates.new_tensor([len(gates)])])
         for name, values in terms.items():
-            self._log_sums[name] = self._log_sums[name] + values.detach().mean()  # a tensor: no wait for the device here
-            self._log_sums[f"{name}_count"] += 1
+            sums = torch.stack([values.detach().sum(), values.new_tensor(len(values))])
+            self._log_sums[name] = self._log_sums[name] + sums  # a tensor: no wait for the device here
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         if "loss" in logs:
-            for name in ("load_balance", "entropy", "alignment"):
-                if count := self._log_sums.pop(f"{name}_count", 0):
-                    logs[f"routing_{name}"] = round(float(self._log_sums.pop(name)) / count, 4)
+            for name, sums in self._log_sums.items():
+                total, utterances = self.accelerator.reduce(sums).tolist()  # over all processes
+                logs[f"routing_{name}"] = round(total / utterances, 4)
+            self._log_sums.clear()
             logs |= {f"usage_expert_{i}": round(float(share), 4) for i, share in enumerate(self.usage)}
             config = self.model.config
             logs["routing_temperature"], logs["routing_phase"] = round(config.router_temperature, 4), PHASES[config.routing]

@@ -75,7 +75,7 @@ class TaughtTrainer(SpeechTrainer):
                                 "with the teacher's vocabulary")
         teacher.model.to(self.args.device)
         self.teacher = teacher
-        self._kl_sum, self._kl_count = torch.zeros((), device=self.args.device), 0
+        self._kl = torch.zeros(2, device=self.args.device)  # sum and tokens
 
     def loss_weights(self) -> tuple[float, float]:
         """Of cross-entropy and of KL at this step."""
@@ -92,14 +92,14 @@ class TaughtTrainer(SpeechTrainer):
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             kl = kl * self.accelerator.num_processes  # gradients are averaged over processes afterwards
         of_cross_entropy, of_kl = self.loss_weights()
-        self._kl_sum += kl_sum.detach() / real.sum()
-        self._kl_count += 1
+        self._kl += torch.stack([kl_sum.detach(), real.sum()])
         loss = of_cross_entropy * cross_entropy + of_kl * kl
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        if "loss" in logs and self._kl_count:
-            logs[self.kl_name] = round(float(self._kl_sum) / self._kl_count, 4)
-            self._kl_sum.zero_()
-            self._kl_count = 0
+        if "loss" in logs:
+            kl_sum, tokens = self.accelerator.reduce(self._kl).tolist()  # over all processes
+            if tokens:
+                logs[self.kl_name] = round(kl_sum / tokens, 4)
+            self._kl.zero_()
         super().log(logs, *args, **kwargs)

@@ -65,7 +65,7 @@ def recording_field() -> gr.Audio:
 def build(recognisers: list[str], units: list[str]) -> gr.Blocks:
     """The page, with checkpoints to choose from."""
     with gr.Blocks(title="Underheard") as page:
-        gr.Markdown("# Underheard\nSpeech that mainstream models get wrong: who hears it, and what of it units keep.")
+        gr.Markdown("# Underheard\nSpeech that mainstream models get wrong: routed experts hear it, discrete units speak it.")
         with gr.Tab("Experts"), gr.Row():
             with gr.Column(scale=2):
                 recording, name = recording_field(), checkpoint_field(recognisers)

@@ -53,7 +53,10 @@ def load_recogniser(name: str) -> Recogniser:
     adapter = folder if (folder / "adapter_config.json").exists() else None
     if adapter:
         base = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-        folder = fetch(base)
+        try:
+            folder = fetch(base)
+        except ValueError as error:
+            raise ValueError(f"{name} adapts {base}, which must be there too. {error}") from error
     fields = read_fields(folder, name)
     is_ctc = any(architecture.endswith("ForCTC") for architecture in fields.get("architectures") or ())
     if fields["model_type"] == "acoustic_units":

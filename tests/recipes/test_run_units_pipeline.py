@@ -8,14 +8,13 @@ import pytest
 import torch
 from card_blocks import run_blocks
 from make_long_recordings import long_recording
+from tiny_units import pipeline_command as command
 from transformers import AutoModel, AutoTokenizer
 
 from hf_components.errors import UserError
 from recipes import run_units_pipeline, train_unit_vocoder
 
 pytestmark = pytest.mark.integration
-
-QUICK = str(Path(__file__).resolve().parents[2] / "recipes" / "configs" / "run_units_pipeline" / "quick.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +24,6 @@ def recordings(tmp_path_factory) -> Path:
         long_recording(folder / f"{number}.wav", bursts=4, seed=number)
     (folder / "broken.mp3").write_text("this is text")
     return folder
-
-
-def command(recordings: Path, out: Path, *more: str) -> list[str]:
-    return ["--config", QUICK, f"--data={recordings}", f"--output_dir={out}", "--recogniser=none", "--num_units=6",
-            "--vocab_size=30", "--epochs=2", "--samples_per_epoch=4", "--batch_size=2", "--crop_seconds=0.5",
-            "--adversarial_from_epoch=2", "--validation_crops=2", "--num_samples=2", "--num_bootstrap=10", "--no_plot",
-            "--stage_options", "vocoder.hidden_size=16", "vocoder.num_layers=1", "segments.num_proc=1",
-            "vocoder.report_to=none", *more]
 
 
 @pytest.fixture(scope="module")

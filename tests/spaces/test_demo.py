@@ -172,10 +172,13 @@ def test_what_is_wrong_with_a_checkpoint_is_said(tmp_path, moe, units):
     other = shutil.copytree(units, tmp_path / "other")
     tiny_vocoder().save_pretrained(other / "vocoder")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text('{"base_model_name_or_path": "lost/base"}')
     for call, name, said in (
             (recognise, "", "Name a checkpoint first"),
             (recognise, str(tmp_path / "nowhere"), "There is no folder .*nowhere, and no repository of that name"),
             (recognise, str(tmp_path / "empty"), "has no config.json"),
+            (recognise, str(tmp_path / "lora"), "lora adapts lost/base, which must be there too. There is no folder"),
             (recognise, str(units), "turns speech into units and writes no text; choose it on the other tab"),
             (resynthesise, str(moe), "is of the type whisper; acoustic units are needed"),
             (resynthesise, str(other), "the vocoder speaks units of")):
