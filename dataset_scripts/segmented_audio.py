@@ -101,7 +101,7 @@ class SegmentedAudio(CorpusBuilder):
         prepared = super().write_shards(listing, folder, num_proc, shard_megabytes)
         how = {"val_ratio": config.val_ratio, "split_seed": config.split_seed, "stratify_by": "none"}
         prepared.records["splits"] = how | (divide(prepared, config.val_ratio, config.split_seed) if more
-                                            else {"last_part_of": only.file})
+                                            else {"strata": [], "last_part_of": only.file})
         prepared.records["segments"] = summarise_segments(prepared.statistics, rules)
         if config.val_ratio and not prepared.rows[DEV]:
             logger.warning("there is no dev: %s", "only one speaker's recordings can be used" if more else

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow
 from datasets import Audio, Dataset, DatasetDict, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
+from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from hf_components.audio import SAMPLING_RATE, decode
@@ -72,14 +73,15 @@ def sample_rows(corpus: Dataset, size: int, seed: int) -> Dataset:
 
 
 def describe_corpus(path_or_hub_id: str | Path, data_config_override: str | None = None) -> dict:
-    """Rows per split and hours in all; where the corpus lies on this disk also rejected rows per reason, and the names of
-    external data in it, None if its preparation recorded none; where it is on the Hub its id and revision there."""
+    """Name, rows per split and hours in all; of a corpus on the Hub also its id and revision, of one on this disk the rejected
+    rows per reason, and the names of external data in it, None if its preparation recorded none."""
     corpus = load_corpus(path_or_hub_id, data_config_override=data_config_override)
-    rejected = Path(path_or_hub_id) / "rejected.jsonl"
-    provenance = Path(path_or_hub_id) / "provenance.json"
+    folder = Path(path_or_hub_id)
+    card, rejected, provenance = (folder / name for name in ("README.md", "rejected.jsonl", "provenance.json"))
     reasons = [json.loads(line)["reason"] for line in rejected.read_text().splitlines()] if rejected.exists() else []
-    is_here = Path(path_or_hub_id).exists()
-    return {"name": Path(path_or_hub_id).name, "hub_id": None if is_here else str(path_or_hub_id),
+    given_name = DatasetCard.load(card).data.pretty_name if card.exists() else None
+    is_here = folder.exists()
+    return {"name": given_name or folder.name, "hub_id": None if is_here else str(path_or_hub_id),
             # `datasets` keeps what it reads from the Hub under the commit that it read.
             "revision": None if is_here else load_dataset_builder(str(path_or_hub_id)).hash,
             "rows": {name: len(rows) for name, rows in corpus.items()},

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hf_components.errors import UserError
+from hf_components.pipelines import PipelineArguments
 from hf_components.training.arguments import UNSELECTED
 
 logger = logging.getLogger(__name__)
@@ -18,16 +19,12 @@ RIVAL = {"quick": UNSELECTED, "full": {**UNSELECTED, "per_device_train_batch_siz
 
 
 @dataclass
-class MoePipelineArguments:
+class MoePipelineArguments(PipelineArguments):
     """What the pipeline itself asks for; the flags of its stages are documented there."""
 
     data: str = field(metadata={
         "help": "speaker-JSON folder (Train/, Dev/), or a prepared corpus: folder or Hub id", "aliases": ["--dataset_root"]})
-    output_dir: str = field(metadata={"help": "run folder; the model goes to <output_dir>/model"})
     model: str = field(default="models/whisper-tiny.en", metadata={"help": "base Whisper: folder or Hub id"})
-    mode: Literal["quick", "full"] = field(default="full", metadata={
-        "help": "configurations of the stages: quick.yaml (minutes on two CPU cores) or default.yaml (a GPU)"})
-    seed: int = field(default=42, metadata={"help": "seed of every stage"})
     data_percent: float = field(default=100.0, metadata={"help": "share of every split that the stages take, in (0, 100]"})
     max_samples: int | None = field(default=None, metadata={"help": "utterances per split taken from a speaker-JSON folder"})
     experts_per_utterance: int = field(default=2, metadata={
@@ -44,14 +41,6 @@ class MoePipelineArguments:
     learning_rate: float | None = field(default=None, metadata={
         "help": "of experts and single LoRA after the shared one, default 3e-4 or 1.5e-4"})
     benchmark_percent: float = field(default=100.0, metadata={"help": "share of the benchmark's split to draw a sample from"})
-    no_plot: bool = field(default=False, metadata={"help": "draw no plots"})
-    num_workers: int | None = field(default=None, metadata={"help": "worker processes that load audio, per training process"})
-    stage_options: list[str] = field(default_factory=list, metadata={
-        "action": "extend",
-        "help": "further options, each as STAGE.FLAG=VALUE; STAGE is a recipe, where what the pipeline sets goes first, or "
-                "a folder of the run, as in experts.learning_rate=1e-4"})
-    resume: bool = field(default=False, metadata={"help": "skip finished stages, continue an interrupted one"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
     def __post_init__(self):
         for name in ("data_percent", "benchmark_percent"):

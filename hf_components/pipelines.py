@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from accelerate import PartialState
 
@@ -13,6 +13,25 @@ from hf_components.errors import UserError
 from hf_components.stages import environment, read_proof, run_stage, write_json
 
 PassedOn = Mapping[ModuleType, Mapping[str, str]]  # stage -> {flag of the pipeline: flag of the stage}
+
+
+@dataclasses.dataclass(kw_only=True)
+class PipelineArguments:
+    """What every pipeline asks for; the flags of its stages are documented there."""
+
+    output_dir: str = dataclasses.field(metadata={"help": "run folder; the model goes to <output_dir>/model"})
+    mode: Literal["quick", "full"] = dataclasses.field(default="full", metadata={
+        "help": "configurations of the stages: quick.yaml (minutes on two CPU cores) or default.yaml (a GPU)"})
+    seed: int = dataclasses.field(default=42, metadata={"help": "seed of every stage"})
+    no_plot: bool = dataclasses.field(default=False, metadata={"help": "draw no plots"})
+    num_workers: int | None = dataclasses.field(default=None, metadata={
+        "help": "worker processes that load audio, per training process"})
+    stage_options: list[str] = dataclasses.field(default_factory=list, metadata={
+        "action": "extend",
+        "help": "further options, each as STAGE.FLAG=VALUE; STAGE is a recipe, where what the pipeline sets goes first, or "
+                "a folder of the run, which goes over all else"})
+    resume: bool = dataclasses.field(default=False, metadata={"help": "skip finished stages, continue an interrupted one"})
+    log_file: str | None = dataclasses.field(default=None, metadata={"help": "append the log to this file"})
 
 
 def same_names(*flags: str) -> dict[str, str]:

@@ -73,7 +73,8 @@ def write_card(folder: Path, trained: Path, results: dict) -> None:
     is_adapter, base = (folder / "adapter_config.json").exists(), results["evaluation"]["base_model"]
     card_data = ModelCardData(
         license=results["evaluation"]["license"], language="en", library_name="peft" if is_adapter else "transformers",
-        pipeline_tag="automatic-speech-recognition", tags=["wav2vec2", "speech-recognition", "ctc", "lora"],
+        pipeline_tag="automatic-speech-recognition",
+        tags=["wav2vec2", "speech-recognition", "ctc", *(["lora"] if results["evaluation"]["method"] == "lora" else [])],
         metrics=["wer", "cer"], base_model=hub_id(base), **figures_for_the_hub(results["evaluation"]))
     write_report(folder, [trained / PLOT, trained / LOSS], results, "wav2vec2.md", card_data, is_adapter=is_adapter,
                  is_silent=is_silent(results["evaluation"]))

@@ -20,7 +20,15 @@ from hf_components.errors import UserError
 from hf_components.hub import PublishModelArguments, push
 from hf_components.json_lines import read_json_lines, text_field
 from hf_components.logs import run_recipe
-from hf_components.pipelines import all_flags, finish_pipeline, passed_on_arguments, same_names, stage_options, stage_runner
+from hf_components.pipelines import (
+    PipelineArguments,
+    all_flags,
+    finish_pipeline,
+    passed_on_arguments,
+    same_names,
+    stage_options,
+    stage_runner,
+)
 from hf_components.training.arguments import UNSELECTED
 from hf_components.training.augmentation import AugmentationArguments
 from hf_components.training.filtering import FilterArguments
@@ -51,13 +59,10 @@ PASSED_ON = {
 
 
 @dataclass
-class Arguments:
+class Arguments(PipelineArguments):
     data: str = field(metadata={
         "help": "folder of a JSONL manifest and its audio, or a prepared corpus: folder or Hub id"})
-    output_dir: str = field(metadata={"help": "run folder; the model goes to <output_dir>/model"})
     model: str = field(default="models/whisper-tiny.en", metadata={"help": "base Whisper: folder or Hub id"})
-    mode: Literal["quick", "full"] = field(default="full", metadata={
-        "help": "configurations of the stages: quick.yaml (minutes on two CPU cores) or default.yaml (a GPU)"})
     average: Literal["none", "uniform", "greedy"] = field(default="none", metadata={
         "help": "average the checkpoints of training: all of them, or those that lower the WER on dev"})
     test_manifest: str | None = field(default=None, metadata={
@@ -66,16 +71,6 @@ class Arguments:
         "help": "folders to search for its audio; by default --audio_dirs, or its own folder and those in it"})
     submission_format: str | None = field(default=None, metadata={"help": "the order of its lines"})
     language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
-    seed: int = field(default=42, metadata={"help": "seed of every stage"})
-    no_plot: bool = field(default=False, metadata={"help": "draw no plots"})
-    num_workers: int | None = field(default=None, metadata={"help": "worker processes that load audio, per training process"})
-    stage_options: list[str] = field(default_factory=list, metadata={
-        "action": "extend",
-        "help": "further options, each as STAGE.FLAG=VALUE; STAGE is a recipe, where what the pipeline sets goes first, or "
-                "a folder of the run, as in finetuned.warmup_steps=50"})
-    resume: bool = field(default=False, metadata={"help": "skip finished stages, continue an interrupted one"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
-
     def __post_init__(self):
         if self.submission_format and not self.test_manifest:
             raise UserError(f"--submission_format {self.submission_format} orders the transcripts of a --test_manifest; give "

@@ -8,7 +8,6 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script finds its own folder; the steps are imported as recipes.<step>
 
@@ -16,7 +15,15 @@ from hf_components.arguments import parse_arguments
 from hf_components.corpus import describe_corpus, is_prepared
 from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
-from hf_components.pipelines import all_flags, finish_pipeline, passed_on_arguments, same_names, stage_options, stage_runner
+from hf_components.pipelines import (
+    PipelineArguments,
+    all_flags,
+    finish_pipeline,
+    passed_on_arguments,
+    same_names,
+    stage_options,
+    stage_runner,
+)
 from hf_components.training.adversarial_arguments import AdversarialArguments
 from hf_components.units_release import release_units
 from recipes import (
@@ -46,24 +53,12 @@ PASSED_ON = {
 
 
 @dataclass
-class Arguments:
+class Arguments(PipelineArguments):
     data: str = field(metadata={"help": "folder of recordings of any length, or a prepared corpus: folder or Hub id"})
-    output_dir: str = field(metadata={"help": "run folder; units, motifs and vocoder go to <output_dir>/model"})
     model: str = field(default="facebook/wav2vec2-large-xlsr-53", metadata={
         "help": "what units are made of: a wav2vec2, HuBERT, WavLM or w2v-BERT (folder or Hub id), or mfcc"})
-    mode: Literal["quick", "full"] = field(default="full", metadata={
-        "help": "configurations of the stages: quick.yaml (minutes on two CPU cores) or default.yaml (a GPU)"})
     linguists: bool = field(default=True, metadata={
         "help": "also write TextGrid and ELAN tiers of each recording, and a page of motifs with clips to listen to"})
-    seed: int = field(default=42, metadata={"help": "seed of every stage"})
-    no_plot: bool = field(default=False, metadata={"help": "draw no plots"})
-    num_workers: int | None = field(default=None, metadata={"help": "worker processes that read audio"})
-    stage_options: list[str] = field(default_factory=list, metadata={
-        "action": "extend",
-        "help": "further options, each as STAGE.FLAG=VALUE; STAGE is a recipe, where what the pipeline sets goes first, or "
-                "a folder of the run, as in vocoder.hidden_size=256"})
-    resume: bool = field(default=False, metadata={"help": "skip finished stages, continue an interrupted one"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
 
 ARGUMENTS = (Arguments, PublishModelArguments, passed_on_arguments(PASSED_ON))

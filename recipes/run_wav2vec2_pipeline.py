@@ -22,7 +22,15 @@ from hf_components.errors import NothingToTrainOnError
 from hf_components.gold import GoldArguments
 from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
-from hf_components.pipelines import all_flags, finish_pipeline, passed_on_arguments, same_names, stage_options, stage_runner
+from hf_components.pipelines import (
+    PipelineArguments,
+    all_flags,
+    finish_pipeline,
+    passed_on_arguments,
+    same_names,
+    stage_options,
+    stage_runner,
+)
 from hf_components.training.augmentation import AugmentationArguments
 from hf_components.training.ctc import CtcLoraArguments
 from hf_components.wav2vec2_release import release_wav2vec2
@@ -43,12 +51,9 @@ PASSED_ON = {finetune_wav2vec2_lora: {
 
 
 @dataclass
-class Arguments:
+class Arguments(PipelineArguments):
     data: str = field(metadata={"help": "folder of recordings, in clean/ and noisy/ or to be split in half by name"})
-    output_dir: str = field(metadata={"help": "run folder; the model goes to <output_dir>/model"})
     model: str = field(default="models/wav2vec2-demo", metadata={"help": "wav2vec2, HuBERT or WavLM: folder or Hub id"})
-    mode: Literal["quick", "full"] = field(default="full", metadata={
-        "help": "configuration of fine-tuning: quick.yaml (minutes on two CPU cores) or default.yaml (a GPU)"})
     gold: Literal["llm", "manifest", "stt"] = field(default="llm", metadata={
         "help": "what is trained on and judged by: an LLM's corrections, the texts of --truth, the recogniser's own text"})
     llm_figure: bool = field(default=False, metadata={
@@ -57,15 +62,6 @@ class Arguments:
         "help": "recordings to train on: where recogniser and gold differ, where they agree, all"})
     compare_train_on: bool = field(default=False, metadata={
         "help": "fine-tune on the other choices too, for as many epochs, and report which wins"})
-    seed: int = field(default=42, metadata={"help": "seed of every stage"})
-    no_plot: bool = field(default=False, metadata={"help": "draw no plots"})
-    num_workers: int | None = field(default=None, metadata={"help": "worker processes that load audio, per training process"})
-    stage_options: list[str] = field(default_factory=list, metadata={
-        "action": "extend",
-        "help": "further options, each as STAGE.FLAG=VALUE; STAGE is the recipe, where what the pipeline sets goes first, or "
-                "a folder of the run, as in finetuned.warmup_steps=50"})
-    resume: bool = field(default=False, metadata={"help": "skip finished stages, continue an interrupted one"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
 
 ARGUMENTS = (Arguments, PublishModelArguments, passed_on_arguments(PASSED_ON))

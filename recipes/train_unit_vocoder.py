@@ -16,6 +16,7 @@ from transformers import set_seed
 
 from hf_components.arguments import parse_arguments
 from hf_components.corpus import load_corpus
+from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage
 from hf_components.training.adversarial import JUDGED, AdversarialTrainer
@@ -53,15 +54,16 @@ class ModelArguments:
         "help": "also learn how long each unit of a deduplicated sequence lasts"})
 
 
-ARGUMENTS = (Arguments, ModelArguments, AdversarialArguments)
+ARGUMENTS = (Arguments, ModelArguments, PublishModelArguments, AdversarialArguments)
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args, model_args, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
+    args, model_args, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
     metrics = run_stage(args.output_dir, lambda folder: produce(args, model_args, training_args, folder),
                         config=(args, model_args, training_args), inputs=[args.corpus_dir, args.units_dir], resume=args.resume)
     if PartialState().is_main_process:
         Console().print(summary_table(metrics))
+    push(publishing, Path(args.output_dir) / "model")
     return metrics
 
 

@@ -35,6 +35,7 @@ def run_blocks(card: str, home: Path, *, folder: Path | None = None, environment
     """
     text = card if folder is None else card.replace(HERE, str(folder))
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    blocks = [block for block in blocks if block[0] != "bibtex"]
     assert blocks and {language for language, _ in blocks} == {"python"} and HERE not in text
     home.mkdir(exist_ok=True)
     soundfile.write(home / "speech.wav", tone(0, 0, 1.0), 16_000)

@@ -42,7 +42,7 @@ CTC = {name: value for name, value in TRAINING.items() if name not in ("full_con
 DECODING = {"max_new_tokens": 6, "batch_size": 4, "max_samples": 9}
 VOCODER = {"head": "istft", "hidden_size": 16, "num_layers": 1, "epochs": 2, "samples_per_epoch": 8, "crop_seconds": 0.5,
            "validation_crops": 4, "adversarial_from_epoch": 2, "period_channels": 1, "resolution_channels": 2,
-           "num_samples": 2, "report_to": "none"}
+           "num_samples": 2, "r1_weight": 1, "predict_durations": True, "report_to": "none"}
 PIPELINED = {flag: value for flag, value in TRAINING.items() if flag not in ("num_train_epochs", "max_new_tokens")}
 WITHOUT_FOLDER = ("transcribe", "pack_submission", "check_llm", "speak_units", "publish")
 
@@ -133,7 +133,8 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
                 "pack_submission.clips=2", "corpus.num_proc=1"]},
         "run_wav2vec2_pipeline": {
             "data": sources / "recordings", "model": sources / "wav2vec2", "num_bootstrap": 10, "eval_ratio": 0.6,
-            "gold": "manifest", "llm_figure": False, "train_on": "all", "num_train_epochs": 1, "per_device_train_batch_size": 4 // processes,
+            "gold": "manifest", "llm_figure": False, "train_on": "all", "num_train_epochs": 1,
+            "per_device_train_batch_size": 4 // processes,
             "stage_options": [f"finetune_wav2vec2_lora.{flag}={value}" for flag, value in PIPELINED.items()
                               if flag in CTC]},
         "run_units_pipeline": {

@@ -34,6 +34,7 @@ from dataset_scripts import segment_writer
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes"
 TIMES = re.compile(r"(^|_)(seconds|runtime|time|time_factor|per_second|sha256)$")  # sha256: of a file with times
+NOT_CONTENT = {"resume", "results.json", "fingerprint"}  # the second is the digest of a file with times, the last of all else
 NOT_COMPARED = {"training_args.bin"}  # a pickle of paths; training does not read it
 
 
@@ -137,9 +138,11 @@ def differences(one: Path, other: Path) -> list[str]:
 
 def content(path: Path, run: Path):
     """Bytes; of text, its lines without times and without the run's own folder."""
-    if path.suffix not in (".json", ".jsonl", ".md"):
+    if path.suffix not in (".json", ".jsonl", ".md", ".html", ".eaf"):
         return path.read_bytes()
     text = path.read_text().replace(str(run), "RUN")
+    if path.suffix in (".html", ".eaf"):
+        return re.sub(r' DATE="\S+"', "", text).splitlines()
     if path.suffix == ".md":
         return re.sub(r"\d+ minutes|\d\.\d{3}", "", text).splitlines()  # the latter are real-time factors
     documents = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else [json.loads(text)]
@@ -148,7 +151,7 @@ def content(path: Path, run: Path):
 
 def timeless(value):
     if isinstance(value, dict):
-        return {key: timeless(item) for key, item in value.items() if not TIMES.search(key) and key != "resume"}
+        return {key: timeless(item) for key, item in value.items() if not TIMES.search(key) and key not in NOT_CONTENT}
     return [timeless(item) for item in value] if isinstance(value, list) else value
 
 

@@ -262,7 +262,7 @@ def test_what_a_single_recipe_made_gets_a_card_of_its_figures(hub, tmp_path):
     assert set(there) == {"README.md", "config.json", "results.json", "plots/loss.png"}
     card = ModelCard(there["README.md"].decode())
     assert (card.data.license, card.data.base_model, card.data.language) == ("mit", "openai/whisper-tiny.en", "en")
-    assert "| wer | 0.25 |" in card.text and "plots/loss.png" in card.text
+    assert f'from_pretrained("{REPO}")' in card.text and "| wer | 0.25 |" in card.text and "plots/loss.png" in card.text
     assert json.loads(there["results.json"])["metrics"]["candidates"] == ["base"]
     assert json.loads(there["config.json"]) == {"base_model": "base", "pad_token": "/"}
     assert not any(str(tmp_path).encode() in content for content in there.values())

@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -218,16 +216,3 @@ def test_mistakes_are_named_and_leave_no_result(sources, tmp_path, flags, messag
     with pytest.raises(UserError, match=message):
         benchmark_asr.main(command(sources, tmp_path / "output", **{"max_samples": 1, **flags}))
     assert not (tmp_path / "output").exists() and not (tmp_path / "benchmarks_index.jsonl").exists()
-
-
-@pytest.mark.slow
-def test_two_processes_write_what_one_does(sources, finished, tmp_path):
-    out = tmp_path / "trial" / "benchmark"
-    subprocess.run([Path(sys.executable).with_name("accelerate"), "launch", "--config_file",
-                    ROOT / "accelerate_configs" / "multi_cpu.yaml", ROOT / "recipes" / "benchmark_asr.py",
-                    *command(sources, out)], check=True, cwd=ROOT, timeout=300)
-    for name in ("transcripts.jsonl", "gating_trial_top1.jsonl", "gating_trial_topk2.jsonl"):
-        assert (out / name).read_text() == (finished[0] / name).read_text()
-    result = json.loads((out / "stage.json").read_text())["metrics"]
-    assert result["differences"] == finished[1]["differences"] and result["sample"]["processes"] == 2
-    assert len(lines_of(out.parent / "benchmarks_index.jsonl")) == 2

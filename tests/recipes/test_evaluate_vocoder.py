@@ -1,9 +1,6 @@
-"""`recipes/evaluate_vocoder.py`: a run with and without a recogniser, mistakes, a run shared by processes."""
+"""`recipes/evaluate_vocoder.py`: a run with and without a recogniser, mistakes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -88,16 +85,3 @@ def test_a_vocoder_of_other_units_is_refused_by_name(run, tmp_path):
 def test_another_model_is_no_vocoder(run, tmp_path):
     with pytest.raises(UserError, match="recogniser is not a checkpoint"):
         evaluate_vocoder.main(command(run, tmp_path / "out", vocoder=run / "recogniser"))
-
-
-@pytest.mark.slow
-def test_two_processes_write_what_one_does(run, tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for config, output in (("cpu", "one"), ("multi_cpu", "two")):
-        launch = [Path(sys.executable).with_name("accelerate"), "launch", "--config_file",
-                  ROOT / "accelerate_configs" / f"{config}.yaml", ROOT / "recipes" / "evaluate_vocoder.py"]
-        flags = command(run, tmp_path / output, batch_seconds=2, recogniser=run / "recogniser")
-        subprocess.run([*launch, *flags], check=True, cwd=ROOT, timeout=300, env=environment)
-    one, two = ({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*")
-                 if path.is_file() and path.name != "stage.json"} for folder in (tmp_path / "one", tmp_path / "two"))
-    assert one == two

@@ -1,12 +1,7 @@
-"""The stage extract_embeddings: poolings, models by name, stops, several processes; and who refuses its results."""
+"""The stage extract_embeddings: poolings, models by name, stops; and who refuses its results."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet
 import pytest
 from tiny_speech import save_tiny_whisper, speaker_folder
 
@@ -123,16 +118,3 @@ def test_mistakes_are_named(run, tmp_path, flags, message):
     with pytest.raises(UserError, match=message):
         extract_embeddings.main(command(run, tmp_path / "embeddings", *flags))
     assert not (tmp_path / "embeddings").exists()
-
-
-@pytest.mark.slow
-def test_two_processes_write_what_one_does(run, tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for config, output in (("cpu", "one"), ("multi_cpu", "two")):
-        launch = [Path(sys.executable).with_name("accelerate"), "launch", "--config_file",
-                  ROOT / "accelerate_configs" / f"{config}.yaml", ROOT / "recipes" / "extract_embeddings.py"]
-        subprocess.run([*launch, *command(run, tmp_path / output, "--batch_size=1")], check=True, cwd=ROOT, timeout=300,
-                       env=environment)
-    assert contents(tmp_path / "two") == contents(tmp_path / "one")
-    ids = pyarrow.parquet.read_table(tmp_path / "two" / "embeddings.parquet")["id"].to_pylist()
-    assert len(ids) == len(np.unique(ids)) == 36

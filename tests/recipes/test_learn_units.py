@@ -1,10 +1,7 @@
-"""The recipe learn_units: what it writes, stops at any moment, several processes, encoders, mistakes."""
+"""The recipe learn_units: what it writes, stops at any moment, encoders, mistakes."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -231,14 +228,3 @@ def test_features_that_are_not_finite_name_the_segment(segments, tmp_path, monke
     monkeypatch.setattr(AcousticUnitsModel, "features", broken)
     with pytest.raises(UserError, match=r"train_\d: the features of mfcc are not finite"):
         learn_units.main(command(segments, tmp_path / "units"))
-
-
-@pytest.mark.slow
-def test_two_processes_learn_what_one_does(segments, encoder, tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for config, output in (("cpu", "one"), ("multi_cpu", "two")):
-        launch = [Path(sys.executable).with_name("accelerate"), "launch", "--config_file",
-                  ROOT / "accelerate_configs" / f"{config}.yaml", ROOT / "recipes" / "learn_units.py"]
-        subprocess.run([*launch, *command(segments, tmp_path / output, f"--encoder={encoder}", "--layer=2", "--passes=4")],
-                       check=True, cwd=ROOT, timeout=300, env=environment)
-    assert contents(tmp_path / "two") == contents(tmp_path / "one")

@@ -125,17 +125,3 @@ def test_units_of_another_corpus_are_refused(inputs, tmp_path):
     other = write_tiny_segments(tmp_path / "segments", train=3, dev=2, seconds=2.5)
     with pytest.raises(UserError, match="run recipes/learn_units.py again"):
         train_unit_vocoder.main(["--corpus_dir", str(other), *command(inputs, tmp_path / "vocoder")[2:]])
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(inputs, tmp_path):
-    flags = ("--epochs=2", "--adversarial_from_epoch=2", "--r1_weight=1", "--predict_durations", "--report_to=none",
-             "--no_plot")
-    train_unit_vocoder.main(command(inputs, tmp_path / "one", *flags, "--batch_size=4"))
-    launch = [Path(sys.executable).with_name("accelerate"), "launch", "--config_file",
-              ROOT / "accelerate_configs" / "multi_cpu.yaml", ROOT / "recipes" / "train_unit_vocoder.py"]
-    subprocess.run([*launch, *command(inputs, tmp_path / "two", *flags)], check=True, cwd=ROOT, timeout=300,
-                   env=os.environ | {"PYTHONPATH": str(ROOT)})
-    one, two = (json.loads((tmp_path / name / "training_log.json").read_text()) for name in ("one", "two"))
-    for expected, entry in zip(one, two, strict=True):
-        assert entry == pytest.approx(expected, rel=1e-3)

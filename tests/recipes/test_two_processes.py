@@ -58,7 +58,7 @@ def content(file: Path, runs: tuple[Path, ...]):
         with zipfile.ZipFile(file) as package:
             return {name: package.read(name) for name in package.namelist()}
     if file.suffix == ".eaf":  # links to the recording
-        return re.sub(rb'MEDIA_URL="[^"]*"', b"", file.read_bytes())
+        return re.sub(rb'(MEDIA_URL|DATE)="[^"]*"', b"", file.read_bytes())
     return file.read_bytes()
 
 
