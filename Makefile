@@ -109,7 +109,7 @@ doctor: ## Say what will work on this machine, what will not, and how to mend it
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) launchers/doctor.py
 
 test: $(INSTALLED) ## Run the tests that take seconds each; offline
-	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-slow: $(INSTALLED) models/whisper-tiny.en models/smollm2 data/demo_speakers ## Run the tests with real weights, real speech and subprocesses; offline
 	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -m slow $(ARGS)

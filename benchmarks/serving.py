@@ -4,7 +4,8 @@ OMP_NUM_THREADS=1 python benchmarks/serving.py --model models/whisper-tiny.en --
 
 Takes any Whisper of this project: fine-tuned, or a MoE-Whisper that recipes/merge_moe_whisper.py merged. Greedy, from
 waveforms in memory to text. transformers hears each clip at 30 s, as stock Whisper does, and if the checkpoint was trained
-for it also at its own length; faster-whisper always hears 30 s. It needs `pip install faster-whisper`.
+for it also at its own length; faster-whisper always hears 30 s, and its products are not counted under GFLOP. It needs
+`pip install faster-whisper`.
 """
 
 import argparse

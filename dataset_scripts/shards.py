@@ -1,10 +1,12 @@
 """Prepare the rows of a corpus in shards, each complete on the disk or absent, by several processes."""
 
+import contextlib
 import json
 import multiprocessing
 import os
 import shutil
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -24,12 +26,14 @@ from dataset_scripts.utterances import Reader, Rejection, Utterance
 from hf_components.corpus import LONG
 from hf_components.disk import sync_folder
 from hf_components.errors import UserError
+from hf_components.estimates import estimate_rest
 from hf_components.stages import write_json
 
 IDS_PER_SHARD = 500  # what a killed run may lose per process; a Parquet file holds no more
 ROWS_IN_MEMORY = 32  # per process and split, 1 MB each at most (but for the long split)
 CONTENT = "shard.json"
 SECONDS_BETWEEN_UPDATES = 0.5  # of the progress bar
+SECONDS_UNTIL_ESTIMATE = 30.0  # which a short run does without
 
 _worker = SimpleNamespace()  # what belongs to a worker process
 
@@ -124,8 +128,9 @@ def write_shards(splits: dict[str, list[Utterance]], folder: Path, writer: Write
     missing = [shard for shard in shards if not shard[0].exists()]
     total, left = (sum(writer.size(utterance) for *_, utterances in some for utterance in utterances)
                    for some in (shards, missing))
+    folder.mkdir(parents=True, exist_ok=True)
     with tqdm(desc="Preparing", total=total, initial=total - left, unit=f" {writer.unit}") as bar:
-        _work(writer, missing, num_proc, bar.update)
+        _work(writer, missing, num_proc, _Progress(bar, folder, left))
     prepared = Prepared()
     for place, *_ in shards:
         content = json.loads((place / CONTENT).read_text())
@@ -177,6 +182,38 @@ class Files:
     def _close(self, split: str) -> None:
         self.open.pop(split)[1].finalize()
         del self.sizes[split]
+
+
+class _Progress:
+    """Moves the bar and, once the work has gone on for a while, says what the rest of it will cost.
+
+    Args:
+        folder: that fills as the work goes on.
+        total: how much there is to do.
+    """
+
+    def __init__(self, bar: tqdm, folder: Path, total: int):
+        self.bar, self.folder, self.total = bar, folder, total
+        self.done, self.told, self.start, self.bytes = 0, False, time.monotonic(), _bytes_in(folder)
+
+    def __call__(self, count: int) -> None:
+        self.bar.update(count)
+        self.done += count
+        seconds = time.monotonic() - self.start
+        if self.told or not 0 < self.done < self.total or seconds < SECONDS_UNTIL_ESTIMATE:
+            return
+        if written := _bytes_in(self.folder) - self.bytes:  # rows are written some at a time
+            self.told = True
+            estimate_rest("preparing", self.folder, done=self.done, total=self.total, seconds=seconds, bytes_written=written)
+
+
+def _bytes_in(folder: Path) -> int:
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # workers rename folders meanwhile
+                total += Path(place, name).stat().st_size
+    return total
 
 
 def _divide(utterances: list[Utterance]) -> Iterator[list[Utterance]]:

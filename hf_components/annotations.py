@@ -91,4 +91,5 @@ def write_eaf(file: Path, tiers: Tiers, identity: Mapping, recording: Path | Non
     if recording is not None:
         kind = mimetypes.guess_type(recording.name)[0] or "audio/x-wav"
         document.add_linked_file(recording.resolve().as_uri(), os.path.relpath(recording, file.parent), kind)
+    file.unlink(missing_ok=True)  # of a run that was stopped, or pympi keeps it as a .bak
     document.to_file(file)

@@ -29,10 +29,16 @@ def estimate_rest(step: str, folder: str | Path, *, done: float, total: float, s
     room = f" and {_size(bytes_left)} of the {_size(free)} that the disk has left" if bytes_written else ""
     PartialState().print(f"Estimated rest of {step}: ~{seconds_left / 60:.1f} minutes{room} (measured on the first "
                          f"{done / total:.1%})", flush=True)
-    if bytes_left > free:
-        logger.warning("%s needs about %s more, and the disk of %s has %s left: make room, or stop and choose another "
-                       "--output_dir", step, _size(bytes_left), folder, _size(free))
+    check_room(step, folder, bytes_left, "stop and choose another --output_dir")
     return seconds_left, bytes_left
+
+
+def check_room(step: str, folder: str | Path, needed: int, advice: str) -> None:
+    """Warn if the disk of a folder has less than `needed` bytes left; `advice` is what to do but for making room."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        logger.warning("%s needs about %s more, and the disk of %s has %s left: make room, or %s", step, _size(needed), folder,
+                       _size(free), advice)
 
 
 def _size(count: float) -> str:

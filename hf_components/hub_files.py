@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCardData, get_token
 
-from hf_components.cards import HERE, render_card
+from hf_components.cards import HERE, RECOGNITION, render_card
 from hf_components.checkpoints import base_model_id
 from hf_components.errors import UserError
 from hf_components.release import hub_id
@@ -29,7 +29,9 @@ DESCRIBING = (CARD, RESULTS, ADAPTER, "config.json")
 PLACE = re.compile(r"(?<=[\"`])/[^\"`\n/]+/[^\"`\n]+(?=[\"`])")  # an absolute path in JSON, or in a card
 TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{34}\b")
 RECOGNISERS = ("ForConditionalGeneration", "ForCTC")
-TITLES = {"adapter": "Adapter", "export": "CTranslate2 export", "recogniser": "Recogniser"}
+TITLES = {"adapter": "Adapter", "export": "CTranslate2 export", "recogniser": "Recogniser",
+          "AcousticUnitsModel": "Acoustic units", "UnitHifiGanModel": "Unit vocoder",
+          "Tokenizer": "Motif tokenizer", "Model": "Model"}
 DATA = ("corpus", "corpus_dir", "units_dir")  # flags of the recipes
 LONGEST_SEARCHED = 2**24  # bytes; weights and audio are larger, texts are not
 
@@ -149,14 +151,14 @@ def _stage_report(folder: Path, license: str) -> Files:
     config, model = proof["config"], _read(folder / "config.json")
     base = hub_id(_read(folder / ADAPTER)["base_model_name_or_path"] or str(folder) if is_adapter
                   else base_model_id(config.get("base_model") or config.get("model") or str(folder)))
-    architecture = next(iter(model.get("architectures") or ()), "Tokenizer")
+    architecture = next(iter(model.get("architectures") or ()), "Model" if model else "Tokenizer")
     use = "adapter" if is_adapter else "export" if exported else \
-        "recogniser" if architecture.endswith(RECOGNISERS) else architecture
+        "recogniser" if architecture.endswith(RECOGNISERS) else architecture if architecture in TITLES else "Model"
     metadata = ModelCardData(license=license, language=config.get("language"), base_model=base, tags=["speech"],
                              library_name="peft" if is_adapter else "ctranslate2" if exported else "transformers",
-                             pipeline_tag="automatic-speech-recognition" if use in TITLES else None)
+                             pipeline_tag=RECOGNITION if use in ("adapter", "export", "recogniser") else None)
     plots = {f"plots/{plot.name}": plot for plot in sorted(stage.glob("*.png"))}
-    shown = {**results, "base_model": base, "title": TITLES.get(use, architecture), "use": use,
+    shown = {**results, "base_model": base, "title": TITLES[use], "use": use,
              "own_code": "auto_map" in model,
              "adapted": _read(folder / ADAPTER).get("base_model_name_or_path"),
              "data": next((Path(config[name]).name for name in DATA if config.get(name)), None),

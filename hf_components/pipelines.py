@@ -134,6 +134,7 @@ def finish_pipeline(output_dir: Path, results: dict, release: Callable[[Path, Pa
     model, figures = output_dir / "model", output_dir / "results.json"
     if PartialState().is_main_process:
         write_json(figures, results)
+    PartialState().wait_for_everyone()  # it is an input of the stage, whose others would else find the earlier one
     run_stage(model, lambda folder: release(folder, output_dir, results), config=config,
               inputs=[*inputs, figures], resume=resume, alone=True)
     if PartialState().is_main_process:

@@ -16,10 +16,13 @@ from dataset_scripts.segmented_audio import recording_names
 from hf_components.annotations import tiers_of_recordings, write_eaf, write_textgrid
 from hf_components.arguments import parse_arguments
 from hf_components.audio import read_duration
+from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.motifs import Motifs, find_occurrences
 from hf_components.stages import run_stage
 from hf_components.units import check_same_units, read_units
+
+ROUNDING = 0.001  # s; of the recording's length when it is resampled, and of a header's
 
 
 @dataclass
@@ -52,9 +55,13 @@ def produce(args: Arguments, folder: Path) -> dict:
     names = recording_names(list(recordings))
     for source, tiers in tqdm(recordings.items(), desc="recordings", unit=" recordings"):
         recording = Path(args.recordings_dir) / source if args.recordings_dir else None
-        duration = read_duration(recording) if recording else tiers["segments"][-1].end
+        end = tiers["segments"][-1].end
+        duration = read_duration(recording) if recording else end
+        if end > duration + ROUNDING:
+            raise UserError(f"{recording} ends at {duration:.2f} s, but its last segment at {end:.2f} s: it is not what was "
+                            "segmented; check --recordings_dir, or segment it again")
         (folder / names[source]).parent.mkdir(parents=True, exist_ok=True)
-        write_textgrid(folder / f"{names[source]}.TextGrid", tiers, duration)
+        write_textgrid(folder / f"{names[source]}.TextGrid", tiers, max(duration, end))
         write_eaf(folder / f"{names[source]}.eaf", tiers, table.identity, recording)
     return {"recordings": len(recordings), **{name: sum(len(tiers[name]) for tiers in recordings.values())
                                               for name in ("segments", "units", "motifs")}}

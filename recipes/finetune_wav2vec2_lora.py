@@ -80,7 +80,8 @@ def produce(args: Wav2Vec2Arguments, gold_args: GoldArguments, llm: CorrectionAr
         row.trained_on = row.id in learnable
     used = [prepared / name for name in ("corpus", "baseline", "gold")[: 3 if gold_args.gold == "llm" else 2]]
     trained = run_stage(work / "training", lambda stage: train(args, lora_args, training_args, model, processor, rows, stage),
-                        config=(gold_args, lora_args, training_args, {"use_lora": args.use_lora, "merge": args.merge}),
+                        config=(gold_args, lora_args, training_args, {"use_lora": args.use_lora, "merge": args.merge,
+                                                                      "processes": training_args.world_size}),
                         inputs=[*used, args.model], resume=args.resume)
 
     judged = [i for i, row in enumerate(samples) if row.held_out or gold_args.evaluate_on_train]

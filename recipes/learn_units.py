@@ -7,6 +7,7 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
 
 import json
 import logging
+import math
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +63,7 @@ ARGUMENTS = (Arguments, PublishModelArguments)
 def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
     for name, least in NUMBERS.items():
-        if getattr(args, name) < least:
+        if not least <= getattr(args, name) < math.inf:
             raise UserError(f"--{name} must be at least {least}, got {getattr(args, name)}")
     report = run_stage(args.output_dir, lambda folder: produce(args, folder), config=args,
                        inputs=[args.corpus_dir, args.encoder], resume=args.resume)

@@ -12,7 +12,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script finds its own folder; the steps are imported as recipes.<step>
 
 from hf_components.arguments import parse_arguments
-from hf_components.corpus import describe_corpus, is_prepared
+from hf_components.corpus import describe_corpus, is_prepared, load_corpus
+from hf_components.errors import UserError
 from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
 from hf_components.pipelines import (
@@ -74,6 +75,9 @@ def main(argv: list[str] | None = None) -> dict:
     corpus, segments, recordings = args.data, None, None
     if not is_prepared(args.data):
         segments, corpus, recordings = run(segment_audio, "segments", data_dir=args.data), out / "segments", args.data
+    if missing := {"train", "dev"} - set(load_corpus(corpus)):  # told before the hours that it takes to get to the vocoder
+        raise UserError(f"{corpus} has no split {min(missing)!r}: units are learnt on train, the vocoder is judged by dev; "
+                        "give recordings of at least two speakers, or choose a larger --val_ratio")
     units = run(learn_units, "units", corpus_dir=corpus, encoder=args.model)
     motifs = run(learn_motifs, "motifs", units_dir=out / "units")
     if args.linguists:

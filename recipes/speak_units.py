@@ -11,13 +11,15 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from hf_components.acoustic_units import AcousticUnitsModel
 from hf_components.arguments import parse_arguments
 from hf_components.audio import decode, encode_wav
 from hf_components.checkpoints import load_model
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
-from hf_components.resynthesis.speaking import speak, voices_of
+from hf_components.resynthesis.speaking import pitches_of, speak, voices_of
 from hf_components.stages import join_processes
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.units import check_same_units
@@ -47,26 +49,29 @@ def main(argv: list[str] | None = None) -> dict:
     vocoder = load_model(UnitHifiGanModel, args.vocoder)
     if vocoder.config.speakers and args.speaker is None:
         raise UserError(f"{args.vocoder} has several voices; choose one by --speaker: {', '.join(vocoder.config.speakers)}")
-    units = args.units if args.audio is None else units_of_recording(args, vocoder)
+    if vocoder.config.use_f0 and args.audio is None:
+        raise UserError(f"{args.vocoder} needs the pitch beside the units (it was trained with --use_f0), which is heard in a "
+                        "recording: give --audio and --units_model, or take another --vocoder")
+    waveform = None if args.audio is None else decode(args.audio)
+    units = args.units if waveform is None else units_of_recording(args, waveform, vocoder)
     if not units or not 0 <= min(units) <= max(units) < vocoder.config.num_units:
         raise UserError(f"--units must be numbers from 0 to {vocoder.config.num_units - 1}, one at least, got "
                         f"{f'{min(units)} to {max(units)}' if units else 'none'}")
-    (waveform,) = speak(vocoder, [units], voices_of(vocoder, [args.speaker]))
+    (spoken,) = speak(vocoder, [units], voices_of(vocoder, [args.speaker]), pitches_of(vocoder, [waveform], [units]))
     rate, output = vocoder.config.sampling_rate, Path(args.output_wav)
     if state.is_main_process:
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_bytes(encode_wav(waveform, rate))
+            output.write_bytes(encode_wav(spoken, rate))
         except OSError as error:
             raise UserError(f"cannot write --output_wav {output}: {error.strerror}; choose another") from error
-    logger.info("%s: %.2f s spoken from %d units", output, len(waveform) / rate, len(units))
-    return {"units": units, "seconds": len(waveform) / rate}
+    logger.info("%s: %.2f s spoken from %d units", output, len(spoken) / rate, len(units))
+    return {"units": units, "seconds": len(spoken) / rate}
 
 
-def units_of_recording(args: Arguments, vocoder: UnitHifiGanModel) -> list[int]:
+def units_of_recording(args: Arguments, waveform: np.ndarray, vocoder: UnitHifiGanModel) -> list[int]:
     model = load_model(AcousticUnitsModel, args.units_model)
     check_same_units(model.identity(), args.units_model, vocoder.config.units or {}, args.vocoder)
-    waveform = decode(args.audio)
     try:
         return model.encode(waveform).units.tolist()
     except ValueError as error:

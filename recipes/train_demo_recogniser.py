@@ -12,6 +12,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import soxr
+from accelerate import PartialState
 from rich.progress import track
 from transformers import set_seed
 
@@ -78,7 +79,8 @@ def produce(args: Arguments, network: NetworkArguments, training_args: CtcTraini
 def spoken_rows(group: str, spoken: Iterable[tuple]) -> datasets.Dataset:
     """Rows of the data contract from (speaker, text, int16 samples, sample rate)."""
     rows = []
-    for speaker, text, samples, sample_rate in track(list(spoken), f"encoding {group}"):
+    for speaker, text, samples, sample_rate in track(list(spoken), f"encoding {group}",
+                                                     disable=not PartialState().is_main_process):
         waveform = soxr.resample(samples.astype(np.float32) / 32768, sample_rate, SAMPLING_RATE)
         rows.append({"id": f"{group}-{len(rows)}", "audio": {"bytes": encode_flac(waveform), "path": None}, "text": text,
                      "speaker_id": speaker.id, "group": group, "duration": len(waveform) / SAMPLING_RATE})

@@ -5,6 +5,7 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     --corpus_dir runs/units/segments --units_dir runs/units/units --output_dir runs/units/vocoder
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from transformers import set_seed
 
 from hf_components.arguments import parse_arguments
 from hf_components.corpus import load_corpus
+from hf_components.errors import UserError
 from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage
@@ -25,6 +27,8 @@ from hf_components.training.unit_crops import UnitCrops
 from hf_components.training.vocoder_report import Listener, save_vocoder, write_log
 from hf_components.unit_hifigan import UnitHifiGanConfig, UnitHifiGanModel
 from hf_components.units import SECONDS_PER_UNIT, read_units
+
+SHORTEST_CROP = 0.1  # seconds; the widest window of the mel loss has 0.128, half of it mirrored on either side
 
 
 @dataclass
@@ -59,6 +63,8 @@ ARGUMENTS = (Arguments, ModelArguments, PublishModelArguments, AdversarialArgume
 
 def main(argv: list[str] | None = None) -> dict:
     args, model_args, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
+    if not SHORTEST_CROP <= training_args.crop_seconds < math.inf:
+        raise UserError(f"crop_seconds must be at least {SHORTEST_CROP}, got {training_args.crop_seconds}")
     metrics = run_stage(args.output_dir, lambda folder: produce(args, model_args, training_args, folder),
                         config=(args, model_args, training_args), inputs=[args.corpus_dir, args.units_dir], resume=args.resume)
     if PartialState().is_main_process:

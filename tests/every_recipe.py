@@ -34,7 +34,7 @@ from recipes import check_llm
 
 CONFIGS = Path(__file__).parents[1] / "recipes" / "configs"
 # Nothing random that is not a function of seed, epoch and id: no dropout, no noise of the router. Plain gradients, since Adam
-# makes much of those that are nothing but rounding. Clips are padded alike in every batch, by the shortest audio context.
+# makes much of those that are nothing but rounding. All clips at 30 s: else a batch decides how far they are padded.
 TRAINING = {"report_to": "none", "use_cpu": True, "num_train_epochs": 2, "optim": "sgd", "learning_rate": 0.05,
             "full_context_fraction": 1, "logging_steps": 1, "warmup_steps": 0, "dataloader_pin_memory": False,
             "max_new_tokens": 6, "per_device_eval_batch_size": 4}
@@ -43,7 +43,9 @@ DECODING = {"max_new_tokens": 6, "batch_size": 4, "max_samples": 9}
 VOCODER = {"head": "istft", "hidden_size": 16, "num_layers": 1, "epochs": 2, "samples_per_epoch": 8, "crop_seconds": 0.5,
            "validation_crops": 4, "adversarial_from_epoch": 2, "period_channels": 1, "resolution_channels": 2,
            "num_samples": 2, "r1_weight": 1, "predict_durations": True, "report_to": "none"}
-PIPELINED = {flag: value for flag, value in TRAINING.items() if flag not in ("num_train_epochs", "max_new_tokens")}
+BY_PIPELINE = ("num_train_epochs", "max_new_tokens")  # what pipelines set themselves
+PIPELINED, PIPELINED_CTC = ({flag: value for flag, value in flags.items() if flag not in BY_PIPELINE}
+                            for flags in (TRAINING, CTC))
 WITHOUT_FOLDER = ("transcribe", "pack_submission", "check_llm", "speak_units", "publish")
 
 
@@ -76,7 +78,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
         "cluster_embeddings": {**clustering, "algorithm": "group", "reduce_dim": 4},
         "pretrain_router": {**clustering, "labels_dir": inputs / "cluster_embeddings", "num_train_epochs": 10,
                             "router_hidden_size": 8},
-        "pretrain_experts": {**training, **router, "labels_dir": inputs / "cluster_embeddings"},
+        "pretrain_experts": {**training, **router, "labels_dir": inputs / "cluster_embeddings", "lora_dropout": 0},
         "train_moe_whisper": {**training, **router, "experts_dir": inputs / "pretrain_experts", "router_noise_std": 0,
                               "soft_routing_epochs": 1, "topk_routing_epochs": 1},
         "finetune_whisper": {**training, "early_stopping_patience": 0},
@@ -117,31 +119,34 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
                              "num_bootstrap": 10, "batch_seconds": 10, "recogniser": sources / "wav2vec2"},
         "speak_units": {"audio": sources / "clip.wav", "units_model": units / "model",
                         "vocoder": inputs / "train_unit_vocoder" / "model", "output_wav": out / "speak_units.wav"},
-        "publish": {"folder": joint, "repo_id": f"{USER}/{out.name}"},
+        "publish": {"folder": joint, "repo_id": f"{USER}/{out.parent.name}"},
         "run_moe_pipeline": {
             "data": sources / "speakers", "model": sources / "whisper", "algorithm": "group", "shared_epochs": 1,
             "expert_epochs": 1, "joint_epochs": 1, "expert_batch_size": 24 // processes, "asr_batch_size": 24 // processes,
-            "stage_options": [f"{recipe}.{flag}={value}" for recipe, flags in {
-                "corpus": {"num_proc": 1}, "pretrain_router": {"num_train_epochs": 3},
-                "extract_embeddings": {"full_context_samples": 3}, "benchmark_asr": {"max_new_tokens": 6, "num_bootstrap": 10},
-                "pretrain_experts": PIPELINED, "train_moe_whisper": {**PIPELINED, "router_noise_std": 0}}.items()
-                for flag, value in flags.items()]},
+            "stage_options": stage_options({
+                "corpus": {"num_proc": 1}, "extract_embeddings": {"full_context_samples": 3},
+                "pretrain_router": {"num_train_epochs": 3}, "pretrain_experts": {**PIPELINED, "lora_dropout": 0},
+                "train_moe_whisper": {**PIPELINED, "router_noise_std": 0},
+                "benchmark_asr": {"max_new_tokens": 6, "num_bootstrap": 10}})},
         "run_children_pipeline": {
             "data": sources / "children", "model": sources / "whisper", "val_ratio": 0.34, "num_train_epochs": 1,
             "per_device_train_batch_size": 12 // processes, "max_new_tokens": 6, "num_bootstrap": 10,
-            "stage_options": [f"finetune_whisper.{flag}={value}" for flag, value in PIPELINED.items()] + [
-                "pack_submission.clips=2", "corpus.num_proc=1"]},
+            "stage_options": stage_options({"corpus": {"num_proc": 1}, "finetune_whisper": PIPELINED,
+                                            "pack_submission": {"clips": 2}})},
         "run_wav2vec2_pipeline": {
             "data": sources / "recordings", "model": sources / "wav2vec2", "num_bootstrap": 10, "eval_ratio": 0.6,
             "gold": "manifest", "llm_figure": False, "train_on": "all", "num_train_epochs": 1,
             "per_device_train_batch_size": 4 // processes,
-            "stage_options": [f"finetune_wav2vec2_lora.{flag}={value}" for flag, value in PIPELINED.items()
-                              if flag in CTC]},
+            "stage_options": stage_options({"finetune_wav2vec2_lora": PIPELINED_CTC})},
         "run_units_pipeline": {
             "data": inputs / "make_demo_corpus", "num_units": 8, "vocab_size": 40, "recogniser": "none", "num_bootstrap": 10,
-            "batch_size": 4 // processes, "stage_options": ["segments.num_proc=1"] + [
-                f"vocoder.{flag}={value}" for flag, value in VOCODER.items()]},
+            "batch_size": 4 // processes, "stage_options": stage_options({"segments": {"num_proc": 1}, "vocoder": VOCODER})},
     }
+
+
+def stage_options(flags: dict[str, dict]) -> list[str]:
+    """Stage -> its flags, as pipelines take them."""
+    return [f"{stage}.{flag}={value}" for stage, of_stage in flags.items() for flag, value in of_stage.items()]
 
 
 def command(name: str, flags: dict, out: Path) -> list[str]:

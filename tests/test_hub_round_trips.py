@@ -6,6 +6,7 @@ What comes out is the same bit for bit, although the repository has gone on sinc
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import evaluate
@@ -15,6 +16,7 @@ from bare_python import bare_python
 from card_blocks import run_blocks
 from datasets import Audio, load_dataset
 from hub_server import TOKEN, USER
+from huggingface_hub import HfApi
 from make_corpus import children_corpus
 from make_long_recordings import long_recording
 from peft import PeftModel
@@ -33,7 +35,8 @@ from recipes import run_units_pipeline
 
 pytestmark = pytest.mark.slow
 
-METRICS = Path(__file__).resolve().parents[1] / "hf_components" / "metrics"
+ROOT = Path(__file__).resolve().parents[1]
+METRICS = ROOT / "hf_components" / "metrics"
 CARD = "---\nlicense: apache-2.0\n---\n# Made for a test\n"
 
 
@@ -198,6 +201,13 @@ def test_units_motifs_and_vocoder_by_their_own_code(hub, pull, tmp_path):
     assert run_blocks(card, tmp_path / "reader", environment=hub.environment(tmp_path / "reader" / "hf")) == 1
 
 
+DESCRIBE = """
+import json, sys
+from hf_components.corpus import describe_corpus
+print(json.dumps(describe_corpus(sys.argv[1])))
+"""
+
+
 def test_a_corpus_at_once_and_streamed(hub, pull, tmp_path):
     def save(folder, version):
         root = children_corpus(tmp_path / f"source_{version}", children=4 + version)
@@ -223,6 +233,14 @@ json.dump(found, open("rows.json", "w"))
     assert set(rows) == {"train", "dev"} and sum(map(len, rows.values())) == 12
     assert found == {"False": rows, "True": rows}
     assert not any(str(tmp_path).encode() in content for content in hub.files(f"{USER}/corpus", "datasets").values())
+    card = hub.files(f"{USER}/corpus", "datasets")["README.md"].decode()
+    assert run_blocks(card, tmp_path / "reader", environment=hub.environment(tmp_path / "reader" / "hf")) == 1
+
+    ran = subprocess.run([sys.executable, "-c", DESCRIBE, f"{USER}/corpus"], capture_output=True, text=True, check=True,
+                         env={**hub.environment(tmp_path / "own"), "PYTHONPATH": str(ROOT)})
+    described = json.loads(ran.stdout)
+    assert described["hub_id"] == f"{USER}/corpus" and described["name"] == "corpus"
+    assert described["revision"] == HfApi().dataset_info(f"{USER}/corpus").sha != revision
 
 
 WORDS = {"predictions": ["Mr. Brown won't go.", "twenty one"], "references": ["mister brown will not come", "21"],

@@ -112,6 +112,7 @@ def transcribe_to_file(transcriber: Transcriber, recordings: Recordings, output:
                 os.fsync(file.fileno())
         state.wait_for_everyone()
         found = _read_partial(partial)
+        state.wait_for_everyone()  # all have read before one clears away
         transcripts = {name: found[name].transcript for name in order}
         failed = {name: transcript.problem for name, transcript in transcripts.items() if transcript.problem is not None}
         audio_seconds = sum(transcript.seconds for transcript in transcripts.values())

@@ -17,7 +17,7 @@ from hf_components.errors import UserError
 from hf_components.metrics.speech_resynthesis.cepstra import mel_cepstra, mel_cepstral_distortion
 from hf_components.metrics.speech_resynthesis.figures import judge
 from hf_components.plots import plot_spectrograms
-from hf_components.resynthesis.speaking import speak, voices_of
+from hf_components.resynthesis.speaking import pitches_of, speak, voices_of
 from hf_components.transcription import seconds_batches
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.units import SECONDS_PER_UNIT, UnitTable
@@ -68,9 +68,11 @@ def resynthesise(vocoder: UnitHifiGanModel, corpus: datasets.Dataset, units: Seq
         segments = [corpus[i] for i in batch]
         originals = waveforms(segments)
         voices = voices_of(vocoder, [row["speaker_id"] for row in segments])
-        spoken = speak(vocoder, [units[i] for i in batch], voices)
+        sequences = [units[i] for i in batch]
+        pitches = pitches_of(vocoder, originals, sequences)
+        spoken = speak(vocoder, sequences, voices, pitches)
         shuffles = [shuffled(units[i], row["id"], seed) for i, row in zip(batch, segments, strict=True)]
-        controls = speak(vocoder, shuffles, voices)
+        controls = speak(vocoder, shuffles, voices, pitches)
         for i, row, original, resynthesis, control in zip(batch, segments, originals, spoken, controls, strict=True):
             rows.append({"index": i, **{key: row[key] for key in ("id", "speaker_id", "duration", "text")},
                          **judge_segment(row["id"], original, resynthesis, control),

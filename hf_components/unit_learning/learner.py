@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from hf_components.acoustic_units import AcousticUnitsModel
 from hf_components.errors import UserError
+from hf_components.estimates import check_room, estimate_rest
 from hf_components.stages import write_json
 from hf_components.unit_learning.features import FeatureStream
 from hf_components.unit_learning.kmeans import MiniBatchKMeans, assign, kmeans_plus_plus, save_tensors
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 240.0  # between two; with the batch in work it is still under five minutes
 SAMPLE, SAMPLE_PER_UNIT = 20_000, 20  # frames that k-means++ chooses from: at least, and for each unit
+FEATURES = "features"
 TOLERANCE = 1e-3  # learning ends when a pass lowers the mean squared distance by less than this share
 
 
@@ -52,11 +54,15 @@ def learn_centroids(model: AcousticUnitsModel, rows: datasets.Dataset, folder: P
     if frames < num_units:
         raise UserError(f"{num_units} units need as many frames of 20 ms, but the split to learn from has {frames}; lower "
                         "--num_units or take more speech")
-    kept = 4 * frames * model.config.feature_size <= cache_gib * 2**30
+    size = 4 * frames * model.config.feature_size
+    kept = size <= cache_gib * 2**30
     if state.is_main_process:
         folder.mkdir(exist_ok=True)
+        if kept and not (folder / FEATURES).exists():
+            logger.info("features of %.1f hours are kept on the disk meanwhile: %.1f GiB", sum(durations) / 3600, size / 2**30)
+            check_room("keeping features", folder, size, "lower --cache_gib, so that each pass computes them anew")
     state.wait_for_everyone()
-    stream = FeatureStream(model, rows, folder / "features" if kept else None, num_workers)
+    stream = FeatureStream(model, rows, folder / FEATURES if kept else None, num_workers)
     steps = plan_steps(rows["id"][:], durations, seed, update_seconds, batch_seconds)
 
     sample = _sample(stream, steps, durations, folder / "sample.safetensors", passes=1 if kept else passes)
@@ -147,9 +153,9 @@ def _sample(stream: FeatureStream, steps: list[list[Batch]], durations: Sequence
     if state.num_processes > 1:
         found = gather_object(found)
     sample = torch.cat([features for _, features in sorted(found, key=lambda pair: pair[0])])
-    whole = sum(durations) * (passes + 1) * (time.perf_counter() - start) / seconds  # once more to write the units
-    state.print(f"Estimated time: ~{whole / 60:.1f} minutes at most ({sum(durations) / 3600:.1f} hours of speech, measured on "
-                f"{seconds / 60:.1f} minutes of it)", flush=True)
+    # Once more to write the units.
+    estimate_rest("learning and writing units, at most", file.parent, done=seconds, total=sum(durations) * (passes + 1),
+                  seconds=time.perf_counter() - start)
     if state.is_main_process:
         save_tensors({"features": sample}, file)
     state.wait_for_everyone()

@@ -247,7 +247,8 @@ def made_by_a_recipe(folder):
     def produce(work):
         (work / "model").mkdir()
         (folder.parent / "base").mkdir()
-        write_json(work / "model" / "config.json", {"base_model": str(folder.parent / "base"), "pad_token": "/"})
+        write_json(work / "model" / "config.json", {"architectures": ["WhisperForConditionalGeneration"],
+                                                        "base_model": str(folder.parent / "base"), "pad_token": "/"})
         (work / "loss.png").write_bytes(b"\x89PNG\0")
         return {"wer": 0.25, "steps": 3, "candidates": [str(folder.parent / "base")], "selected_on": None}
 
@@ -262,9 +263,10 @@ def test_what_a_single_recipe_made_gets_a_card_of_its_figures(hub, tmp_path):
     assert set(there) == {"README.md", "config.json", "results.json", "plots/loss.png"}
     card = ModelCard(there["README.md"].decode())
     assert (card.data.license, card.data.base_model, card.data.language) == ("mit", "openai/whisper-tiny.en", "en")
-    assert f'from_pretrained("{REPO}")' in card.text and "| wer | 0.25 |" in card.text and "plots/loss.png" in card.text
+    assert f'model="{REPO}")' in card.text and "| wer | 0.25 |" in card.text and "plots/loss.png" in card.text
     assert json.loads(there["results.json"])["metrics"]["candidates"] == ["base"]
-    assert json.loads(there["config.json"]) == {"base_model": "base", "pad_token": "/"}
+    assert json.loads(there["config.json"]) | {"architectures": None} == {
+        "architectures": None, "base_model": "base", "pad_token": "/"}
     assert not any(str(tmp_path).encode() in content for content in there.values())
     assert set(contents(model)) == {"config.json"}
 

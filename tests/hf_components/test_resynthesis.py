@@ -17,8 +17,8 @@ from hf_components.metrics.speech_resynthesis.figures import judge
 from hf_components.plots import plot_spectrograms
 from hf_components.resynthesis.judging import judge_segment, resynthesise, shuffled, units_of
 from hf_components.resynthesis.page import write_page
-from hf_components.resynthesis.speaking import speak, voices_of
-from hf_components.resynthesis.summary import figure_rows, shown, summarise, table
+from hf_components.resynthesis.speaking import pitches_of, speak, voices_of
+from hf_components.resynthesis.summary import figure_rows, shown, shown_range, summarise, table
 from hf_components.scoring import score
 from hf_components.units import HOP, read_units
 
@@ -216,3 +216,20 @@ def test_spectrograms_take_any_name_and_digital_silence(tmp_path):
     corpus_name, silent = HOSTILE, np.concatenate([np.zeros(16_000), babble(0.5, 0)]).astype(np.float32)
     plot_spectrograms(tmp_path / "x.png", {"original": silent, "resynthesis": silent[:9000]}, corpus_name)
     assert (tmp_path / "x.png").stat().st_size > 5000
+
+
+def test_the_pitch_of_the_recording_is_heard_in_what_is_spoken():
+    vocoder, recordings = tiny_vocoder(use_f0=True), [babble(1.0, 0), babble(0.6, 1)]
+    sequences = [[1, 2] * 24, [3] * 29]
+    pitches = pitches_of(vocoder, recordings, sequences)
+    assert [len(pitch) for pitch in pitches] == [48, 29] and any((pitch > 0).any() for pitch in pitches)
+    together = speak(vocoder, sequences, pitches=pitches)
+    for wave, units, pitch in zip(together, sequences, pitches, strict=True):
+        np.testing.assert_allclose(wave, speak(vocoder, [units], pitches=[pitch])[0], atol=1e-6)
+        assert np.abs(wave - speak(vocoder, [units], pitches=[2 * pitch])[0]).max() > 1e-4
+    assert pitches_of(tiny_vocoder(), recordings, sequences) is None
+
+
+def test_ranges_are_shown_in_three_digits():
+    ranges = ((0.98, 1.02), (None, 0.1491803), (5.0, None), (None, None))
+    assert [shown_range({"low": low, "high": high}) for low, high in ranges] == ["0.98 to 1.02", "<= 0.149", ">= 5", "-"]

@@ -53,6 +53,11 @@ def test_a_vocoder_is_judged(run, tmp_path, capsys):
     assert evaluate_vocoder.main([*command(run, output, num_samples=4, recogniser=run / "recogniser"), "--resume"]) == results
 
 
+def test_a_vocoder_that_is_told_the_pitch_is_judged(run, tmp_path):
+    vocoder = save_tiny_vocoder(tmp_path / "vocoder", use_f0=True)
+    assert evaluate_vocoder.main(command(run, tmp_path / "out", vocoder=vocoder))["sample"]["segments"] == 5
+
+
 def test_all_segments_are_judged_where_there_are_fewer_than_asked_for(run, tmp_path):
     results = evaluate_vocoder.main(command(run, tmp_path / "out"))
     assert results["sample"]["segments"] == 5 and results["cer"] is None

@@ -11,6 +11,7 @@ from praatio import textgrid
 from pympi.Elan import Eaf
 from tiny_units import write_tiny_segments, write_tiny_units
 
+from hf_components.annotations import Interval, write_eaf
 from hf_components.audio import AudioError
 from hf_components.errors import UserError
 from hf_components.motifs import Motifs
@@ -91,6 +92,29 @@ def test_a_recording_that_is_not_there_is_named(folders, tmp_path):
     (tmp_path / "recordings").mkdir()
     with pytest.raises(AudioError, match="train.mp3: unreadable audio: No such file"):
         main(command(folders, tmp_path / "annotations", "--recordings_dir", str(tmp_path / "recordings")))
+
+
+def test_a_recording_may_end_a_hair_before_its_last_segment_and_no_more(folders, tmp_path):
+    """At 44.1 kHz a recording is no whole number of samples at 16 kHz, and the last segment may end with it."""
+    recordings, rows = tmp_path / "recordings", read_units(folders / "units").rows
+    recordings.mkdir()
+    ends = {name: max(row["start"] + row["duration"] for row in rows.to_pylist() if row["split"] == name)
+            for name in ("train", "dev")}
+    for name, end in ends.items():
+        soundfile.write(recordings / f"{name}.mp3", np.zeros(int(44_100 * end)), 44_100, format="WAV")
+    assert any(int(44_100 * end) / 44_100 < end for end in ends.values())
+    main(command(folders, tmp_path / "annotations", "--recordings_dir", str(recordings)))
+    grid = textgrid.openTextgrid(str(tmp_path / "annotations/dev.TextGrid"), includeEmptyIntervals=False)
+    assert grid.maxTimestamp == pytest.approx(ends["dev"], abs=1e-6)
+    soundfile.write(recordings / "dev.mp3", np.zeros(44_100), 44_100, format="WAV")
+    with pytest.raises(UserError, match=r"dev.mp3 ends at 1.00 s, but its last segment at .* s: it is not what was segmented"):
+        main(command(folders, tmp_path / "others", "--recordings_dir", str(recordings)))
+
+
+def test_a_document_is_replaced_without_a_trace(tmp_path):
+    for _ in range(2):
+        write_eaf(tmp_path / "a.eaf", {"segments": [Interval(0, 1, "a")]}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.eaf"]
 
 
 def test_motifs_of_other_units_are_refused(folders, tmp_path):

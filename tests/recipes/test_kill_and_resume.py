@@ -4,24 +4,49 @@ import json
 
 import kill_and_resume
 import pytest
-from kill_and_resume import Moment, differences, moments
+from kill_and_resume import Moment, differences, moments, read_again
+from killed_pipelines import PIPELINES
 
 
 @pytest.mark.slow
 def test_killed_in_the_middle_of_an_epoch(tmp_path):
-    """One of the moments that `python tests/kill_and_resume.py` goes through."""
-    assert kill_and_resume.main(["--output_dir", str(tmp_path), "--stages", "experts"]) == 0
+    """One of the moments that `python tests/kill_and_resume.py moe` goes through."""
+    assert kill_and_resume.main(["moe", "--output_dir", str(tmp_path), "--stages", "experts"]) == 0
     log = (tmp_path / "experts_step_3" / "log.txt").read_text()
     assert "router is complete, skipped" in log and "experts written in" in log
+
+
+@pytest.mark.slow
+def test_killed_while_a_recording_is_cut(tmp_path):
+    """One of the moments that `python tests/kill_and_resume.py units` goes through."""
+    assert kill_and_resume.main(["units", "--output_dir", str(tmp_path), "--stages", "segments"]) == 0
+    read = next(tmp_path.glob("segments_*/read.txt")).read_text().split()
+    assert len(read) == 5 and len(set(read)) == 4  # the one that was in work again, and no other
 
 
 @pytest.mark.unit
 def test_moments_cover_every_stage():
     counts = {"corpus file": 21, "experts file": 27, "experts step": 6, "joint file": 86, "joint step": 18}
-    assert moments(counts, None) == [
+    more = PIPELINES["moe"].more
+    assert moments(counts, None, more) == [
         Moment("corpus", "file", 11), Moment("experts", "step", 3), Moment("joint", "step", 3), Moment("joint", "step", 9),
         Moment("joint", "step", 15)]
-    assert moments(counts, ["experts"]) == [Moment("experts", "step", 3)]
+    assert moments(counts, ["experts"], more) == [Moment("experts", "step", 3)]
+
+
+@pytest.mark.unit
+def test_moments_in_places():
+    counts = {"units file": 20, "units kmeans": 4, "vocoder file": 30, "vocoder step": 24}
+    assert moments(counts, None, {"units": (("kmeans", 0.5),)}) == [
+        Moment("units", "file", 10), Moment("units", "kmeans", 2), Moment("vocoder", "step", 12)]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("read", "found"), [
+    ("a b c", []), ("a b b c", []), ("a b b b c", ["read again: b"]), ("a b a b", ["read again: a, b"])])
+def test_recordings_read_again_are_found(tmp_path, read, found):
+    (tmp_path / "read.txt").write_text(read.replace(" ", "\n"))
+    assert read_again(tmp_path) == found
 
 
 @pytest.mark.unit
@@ -32,8 +57,9 @@ def test_differences_are_found_and_times_are_none(tmp_path):
         (folder / "model.safetensors").write_bytes(weights)
         figures = {"seconds": seconds, "real_time_factor": seconds, "rows": [{"wer": wer}], "output_dir": str(tmp_path / run)}
         (tmp_path / run / "results.json").write_text(json.dumps(figures))
+        (folder / "0.eaf").write_text(f'<ANNOTATION_DOCUMENT DATE="2026-01-0{seconds:.0f}" VERSION="{wer}">')
         (folder / "README.md").write_text(f"WER {wer}, RTF {seconds:.3f}, {seconds:.0f} minutes in {tmp_path / run}\n")
     (tmp_path / "other" / "more").touch()
     assert differences(tmp_path / "one", tmp_path / "same") == []
     assert [line.split(": ")[0] for line in differences(tmp_path / "one", tmp_path / "other")] == [
-        "more", "model/README.md", "model/model.safetensors", "results.json"]
+        "more", "model/0.eaf", "model/README.md", "model/model.safetensors", "results.json"]

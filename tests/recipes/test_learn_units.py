@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet
@@ -12,6 +13,7 @@ from tiny_ssl import CONFIGS, save_tiny_ssl
 from tiny_units import write_tiny_segments
 from transformers import BertConfig, BertModel
 
+from hf_components import estimates
 from hf_components.acoustic_units import AcousticUnitsModel
 from hf_components.corpus import load_corpus, waveforms
 from hf_components.errors import UserError
@@ -150,6 +152,15 @@ def test_progress_names_the_files_of_the_pass(segments, tmp_path, monkeypatch):
     assert sorted(seen[-1]["processed_files"]) == sorted(names)
 
 
+def test_features_that_the_disk_cannot_hold_are_warned_of(segments, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(estimates, "shutil", SimpleNamespace(disk_usage=lambda folder: SimpleNamespace(free=1000)))
+    learn_units.main(command(segments, tmp_path / "none", "--cache_gib=0"))
+    assert "keeping features" not in capsys.readouterr().err
+    learn_units.main(command(segments, tmp_path / "kept"))
+    told = capsys.readouterr().err
+    assert "keeping features needs about 0.2 MiB" in told and "lower --cache_gib" in told
+
+
 def test_without_kept_features_the_result_is_the_same(segments, whole, tmp_path):
     learn_units.main(command(segments, tmp_path / "units", "--cache_gib=0"))
     assert contents(tmp_path / "units") == contents(whole)
@@ -195,6 +206,7 @@ def test_prepared_corpora_are_their_own_sources(segments, tmp_path):
     (["--num_units=5000"], "5000 units need as many frames of 20 ms, but the split to learn from has"),
     (["--layer=3"], "--encoder mfcc cannot be used: .* no layers, got layer 3"),
     (["--encoder=nowhere/nothing", "--layer=3"], "--encoder nowhere/nothing cannot be used"),
+    (["--cache_gib=nan"], "--cache_gib must be at least 0, got nan"),
     (["--batch_seconds=0"], "--batch_seconds must be at least 1, got 0"),
 ])
 def test_mistakes_are_named(segments, tmp_path, flags, message):

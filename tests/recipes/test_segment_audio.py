@@ -1,5 +1,6 @@
 """The recipe that cuts long recordings: result, resuming without reading twice, the same by prepare_corpus."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from datasets import Audio, load_dataset
 from kill_and_resume import differences
 from make_long_recordings import long_recording
 
-from dataset_scripts import segment_writer
+from dataset_scripts import segment_writer, shards
 from hf_components.errors import UserError
 from recipes import prepare_corpus, segment_audio
 
@@ -68,6 +69,16 @@ def test_killed_and_resumed_no_finished_recording_is_read_twice(root, tmp_path, 
     assert len(read) == 5 and read.count(read[2]) == 2 and len(set(read)) == 4
     assert differences(whole, killed) == []
     assert run(root, killed, "--resume") == metrics and len(read) == 5
+
+
+def test_a_long_run_says_once_what_the_rest_costs(root, tmp_path, monkeypatch, capsys):
+    run(root, tmp_path / "short")
+    assert "Estimated" not in capsys.readouterr().out
+    monkeypatch.setattr(shards, "SECONDS_UNTIL_ESTIMATE", 0)
+    run(root, tmp_path / "out")
+    told = re.findall(r"Estimated rest of preparing: ~.* minutes and (\S+) MiB of the .*measured on the first (.*)%",
+                      capsys.readouterr().out)
+    assert len(told) == 1 and 0 < float(told[0][1]) < 100
 
 
 def test_the_number_of_workers_changes_nothing(root, tmp_path):

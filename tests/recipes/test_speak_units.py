@@ -84,3 +84,12 @@ def test_a_voice_must_be_chosen_among_several(run, tmp_path):
     speak_units.main(command(run, tmp_path / "x.wav", f"--vocoder={vocoder}", "--speaker=ben", "--units", 1))
     expected = speak(tiny_vocoder(speakers=["anna", "ben"]), [[1]], [1])[0]
     np.testing.assert_allclose(soundfile.read(tmp_path / "x.wav")[0], expected.clip(-1, 1), atol=1 / 32768)
+
+
+def test_a_vocoder_that_is_told_the_pitch_needs_a_recording(run, tmp_path):
+    units_model = AcousticUnitsModel.from_pretrained(run / "units_model")
+    vocoder = save_tiny_vocoder(tmp_path / "vocoder", units=units_model.identity(), use_f0=True)
+    words = command(run, tmp_path / "spoken.wav")[:2] + [f"--vocoder={vocoder}", f"--output_wav={tmp_path / 'spoken.wav'}"]
+    assert speak_units.main([*words, f"--audio={run / 'clip.wav'}", f"--units_model={run / 'units_model'}"])["seconds"] == 0.98
+    with pytest.raises(UserError, match="needs the pitch beside the units"):
+        speak_units.main([*words, "--units", "1", "2"])

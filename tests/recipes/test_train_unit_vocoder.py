@@ -121,6 +121,18 @@ def test_hifigan_without_plots(inputs, tmp_path):
     assert AutoModel.from_pretrained(out / "model", trust_remote_code=True).config.predict_durations
 
 
+@pytest.mark.parametrize("seconds", ["0.001", "-1", "nan", "inf"])
+def test_crops_must_have_a_length(inputs, tmp_path, seconds):
+    with pytest.raises(UserError, match="crop_seconds must be at least 0.1, got"):
+        train_unit_vocoder.main(command(inputs, tmp_path / "vocoder", f"--crop-seconds={seconds}"))
+
+
+def test_the_shortest_crops_train(inputs, tmp_path):
+    metrics = train_unit_vocoder.main(command(inputs, tmp_path / "vocoder", "--crop-seconds=0.1", "--epochs=1",
+                                              "--adversarial_from_epoch=1", "--plot=false", "--report_to=none"))
+    assert metrics["epochs"] == 1
+
+
 def test_units_of_another_corpus_are_refused(inputs, tmp_path):
     other = write_tiny_segments(tmp_path / "segments", train=3, dev=2, seconds=2.5)
     with pytest.raises(UserError, match="run recipes/learn_units.py again"):
