@@ -93,7 +93,7 @@ def read_until(process: subprocess.Popen, text: str) -> str:
 def interrupted(process: subprocess.Popen) -> str:
     """What it says after Ctrl-C, which a terminal sends to the whole group."""
     os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=20)[0]
+    said = process.communicate(timeout=120)[0]
     assert process.returncode == 130, said
     return said
 
@@ -131,7 +131,7 @@ def test_from_creation_to_stop(api, sshd, capfd):
     attached = launcher("attach")
     said += read_until(attached, "step")
     finish(sshd, 3)
-    said += attached.communicate(timeout=20)[0]
+    said += attached.communicate(timeout=120)[0]
     assert attached.returncode == 3
     assert "ended with exit code 3; the pod is billed" in said
 
@@ -181,7 +181,7 @@ def test_a_recipe_ended_from_outside_is_no_success(api, sshd, capfd):
     started = launcher(*RECIPE)
     read_until(started, "step 1")
     subprocess.run(["tmux", "-L", "underheard", "kill-server"], env={**os.environ, "TMUX_TMPDIR": str(sshd.home)}, check=True)
-    said = started.communicate(timeout=20)[0]
+    said = started.communicate(timeout=120)[0]
     assert started.returncode == 1 and "ended from outside" in said
 
 

@@ -167,7 +167,7 @@ def test_the_flags_of_the_original_pipeline_are_known(tmp_path):
         --routing-alignment-coef 0.2 --routing-entropy-coef 0.1 --min-expert-usage-fraction 0.01 --rebase-output-dir
         --benchmark-split Dev --benchmark-percent 50 --benchmark-max-samples 100 --benchmark-batch-size 4
         --benchmark-top-k 3 --benchmark-seed 1 --benchmark-models zero_shot,moe --benchmark-mixture logits""")
-    args, passed_on = parse_arguments(run_moe_pipeline.ARGUMENTS, flags)
+    args, _, passed_on = parse_arguments(run_moe_pipeline.ARGUMENTS, flags)
     assert (args.data, args.experts_per_utterance, args.pooling, args.whisper_model) == ("corpus", 2, "flatten", "v2")
     assert (passed_on.algorithm, passed_on.allow_single_cluster, passed_on.asr_batch_size) == ("hdbscan", True, 2)
     assert (passed_on.no_fp16, passed_on.rebase_output_dir, passed_on.benchmark_top_k) == (True, True, 3)

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from tiny_vocoder import IDENTITY, SIZES, some_units, tiny_vocoder
+from tiny_units import IDENTITY
+from tiny_vocoder import SIZES, some_units, tiny_vocoder
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from hf_components.unit_hifigan import UnitHifiGanConfig

@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_vocoder import IDENTITY, some_units, tiny_vocoder
+from tiny_units import IDENTITY
+from tiny_vocoder import some_units, tiny_vocoder
 
 pytestmark = pytest.mark.integration
 ELSEWHERE = """
