@@ -12,10 +12,10 @@ import datasets
 from rich.markup import escape
 from rich.table import Table
 
-from hf_components.cards import interval, percent
 from hf_components.errors import UserError
 from hf_components.json_lines import GROUP, SPEAKER, TEXT, id_field, read_by_id, text_field
 from hf_components.plots import plot_bars
+from hf_components.release.cards import interval, percent
 from hf_components.scoring import paired_bootstrap, score, utterance_errors
 
 logger = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCardData, get_token
 
-from hf_components.cards import HERE, RECOGNITION, render_card
 from hf_components.checkpoints import base_model_id
 from hf_components.errors import UserError
-from hf_components.release import hub_id
+from hf_components.release.cards import HERE, RECOGNITION, render_card
+from hf_components.release.report import hub_id
 from hf_components.stages import read_proof
 
 logger = logging.getLogger(__name__)

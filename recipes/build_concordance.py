@@ -13,12 +13,12 @@ from accelerate import PartialState
 from datasets import concatenate_datasets
 
 from hf_components.arguments import parse_arguments
-from hf_components.concordance import build_concordance
 from hf_components.corpus import load_corpus
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
-from hf_components.motif_analysis import describe_motifs
-from hf_components.motifs import Motifs, find_occurrences
+from hf_components.motifs.analysis import describe_motifs
+from hf_components.motifs.bpe import Motifs, find_occurrences
+from hf_components.motifs.concordance import build_concordance
 from hf_components.stages import run_stage
 from hf_components.units import check_same_units, read_units
 

@@ -16,8 +16,8 @@ from rich.table import Table
 from hf_components.arguments import parse_arguments
 from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
-from hf_components.motif_analysis import describe_motifs, measure_compression, plot_motifs
-from hf_components.motifs import Motifs, find_occurrences, save_motifs, train_motifs
+from hf_components.motifs.analysis import describe_motifs, measure_compression, plot_motifs
+from hf_components.motifs.bpe import Motifs, find_occurrences, save_motifs, train_motifs
 from hf_components.stages import run_stage, write_json
 from hf_components.units import read_units
 

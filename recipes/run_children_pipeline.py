@@ -29,12 +29,12 @@ from hf_components.pipelines import (
     stage_options,
     stage_runner,
 )
+from hf_components.release.whisper import release_whisper
 from hf_components.training.arguments import UNSELECTED
 from hf_components.training.augmentation import AugmentationArguments
 from hf_components.training.filtering import FilterArguments
 from hf_components.training.kl_to_base import KlToBaseArguments
 from hf_components.training.lora import LoraArguments
-from hf_components.whisper_release import release_whisper
 from recipes import average_checkpoints, evaluate_asr, finetune_whisper, pack_submission, prepare_corpus, transcribe
 
 CONFIGS = Path(__file__).parent / "configs"

@@ -19,9 +19,9 @@ from hf_components.corpus import describe_corpus, load_corpus
 from hf_components.errors import UserError
 from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
-from hf_components.moe_release import release_model
 from hf_components.moe_run import RIVAL, MoePipelineArguments, at_most
 from hf_components.pipelines import all_flags, finish_pipeline, passed_on_arguments, same_names, stage_options, stage_runner
+from hf_components.release.moe import release_model
 from hf_components.training.curriculum import RoutingArguments
 from recipes import (
     average_checkpoints,

@@ -25,8 +25,8 @@ from hf_components.pipelines import (
     stage_options,
     stage_runner,
 )
+from hf_components.release.units import release_units
 from hf_components.training.adversarial_arguments import AdversarialArguments
-from hf_components.units_release import release_units
 from recipes import (
     build_concordance,
     evaluate_vocoder,

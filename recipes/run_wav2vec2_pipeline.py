@@ -19,7 +19,6 @@ from hf_components.arguments import parse_arguments
 from hf_components.checkpoints import base_model_id
 from hf_components.correction.arguments import CorrectionArguments
 from hf_components.errors import NothingToTrainOnError
-from hf_components.gold import GoldArguments
 from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
 from hf_components.pipelines import (
@@ -31,9 +30,10 @@ from hf_components.pipelines import (
     stage_options,
     stage_runner,
 )
+from hf_components.release.wav2vec2 import release_wav2vec2
 from hf_components.training.augmentation import AugmentationArguments
 from hf_components.training.ctc import CtcLoraArguments
-from hf_components.wav2vec2_release import release_wav2vec2
+from hf_components.wav2vec2.gold import GoldArguments
 from recipes import finetune_wav2vec2_lora
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import soundfile
 from bare_python import bare_python
 from tiny_speech import tone
 
-from hf_components.cards import HERE
+from hf_components.release.cards import HERE
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNNER = """

@@ -28,8 +28,8 @@ from tiny_recordings import recordings
 from tiny_speech import save_tiny_whisper, speaker_folder, tone
 from tiny_ssl import save_tiny_ssl
 
-from hf_components import gold
 from hf_components.stages import write_json
+from hf_components.wav2vec2 import gold
 from recipes import check_llm
 
 CONFIGS = Path(__file__).parents[1] / "recipes" / "configs"

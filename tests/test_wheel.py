@@ -17,7 +17,7 @@ import json, pathlib, sys
 from huggingface_hub import ModelCardData
 import hf_components.hub
 import dataset_scripts.prepared
-from hf_components import cards
+from hf_components.release import cards
 from hf_components.hub_files import files_of, kind_of
 
 environment = pathlib.Path(sys.prefix)

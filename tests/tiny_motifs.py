@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 
-from hf_components.motifs import Motifs, save_motifs, train_motifs
+from hf_components.motifs.bpe import Motifs, save_motifs, train_motifs
 from hf_components.units import COLUMNS
 
 

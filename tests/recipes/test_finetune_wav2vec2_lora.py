@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from tiny_ctc import save_tiny_wav2vec2
 from tiny_recordings import recordings, scripted_corrector
 
-from hf_components import gold
 from hf_components.asr.transcriber import Transcriber
 from hf_components.errors import UserError
-from hf_components.improvement import improve, measure
+from hf_components.wav2vec2 import gold
+from hf_components.wav2vec2.improvement import improve, measure
 from recipes import finetune_wav2vec2_lora
 
 pytestmark = pytest.mark.integration
@@ -135,7 +135,7 @@ PHASES = {"corpus": ("recipes.finetune_wav2vec2_lora.write_corpus", 1),
           "gold": ("hf_components.correction.corrector.TranscriptCorrector.judge", 5),
           "training": ("hf_components.training.time_estimate.TimeEstimate.on_step_end", 3),
           "after training": ("recipes.finetune_wav2vec2_lora.save_lora", 1),
-          "publication": ("hf_components.wav2vec2_release.write_card", 1)}
+          "publication": ("hf_components.release.wav2vec2.write_card", 1)}
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -11,7 +11,7 @@ from tiny_units import write_tiny_segments, write_tiny_units
 from transformers import AutoTokenizer
 
 from hf_components.errors import UserError
-from hf_components.motifs import to_symbols
+from hf_components.motifs.bpe import to_symbols
 from hf_components.units import read_units
 from recipes.learn_motifs import main
 

@@ -9,7 +9,7 @@ from tiny_ctc import save_tiny_wav2vec2
 from tiny_recordings import recordings, scripted_corrector
 from transformers import Wav2Vec2ForCTC
 
-from hf_components import gold
+from hf_components.wav2vec2 import gold
 from recipes import finetune_wav2vec2_lora, run_wav2vec2_pipeline
 
 pytestmark = pytest.mark.integration

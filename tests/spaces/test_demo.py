@@ -27,7 +27,7 @@ from transformers import WhisperForConditionalGeneration
 from hf_components.acoustic_units import AcousticUnitsModel
 from hf_components.checkpoints import save_processor
 from hf_components.hub import publish
-from hf_components.motifs import save_motifs, train_motifs
+from hf_components.motifs.bpe import save_motifs, train_motifs
 from hf_components.training.lora import LoraArguments, add_lora, save_lora
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from hf_components.annotations import Interval, write_textgrid
 from hf_components.errors import UserError
-from hf_components.phone_labels import read_phone_labels
+from hf_components.motifs.annotations import Interval, write_textgrid
+from hf_components.unit_learning.phone_labels import read_phone_labels
 
 pytestmark = pytest.mark.unit
 

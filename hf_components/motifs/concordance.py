@@ -12,7 +12,7 @@ from tqdm import tqdm
 from hf_components.audio import SAMPLING_RATE, encode_flac
 from hf_components.corpus import waveforms
 from hf_components.errors import UserError
-from hf_components.motifs import Occurrences
+from hf_components.motifs.bpe import Occurrences
 
 PAGE = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                           lstrip_blocks=True).from_string("""\
@@ -65,7 +65,7 @@ def build_concordance(folder: Path, described: list[dict], rows: pyarrow.Table, 
     """Write `index.html` and `clips/`.
 
     Args:
-        described: motifs, as `hf_components.motif_analysis.describe_motifs` sorts them; those that occur are shown.
+        described: motifs, as `hf_components.motifs.analysis.describe_motifs` sorts them; those that occur are shown.
         rows: segments, as of `hf_components.units.UnitTable`.
         found: their motifs.
         corpus: the audio of the segments, which are found by `id`.

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from hf_components.cards import judged_on
-from hf_components.release import hub_id, write_report
+from hf_components.release.cards import judged_on
+from hf_components.release.report import hub_id, write_report
 from hf_components.resynthesis.summary import figure_rows
 from hf_components.units import check_same_units
 

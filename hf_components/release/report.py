@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from hf_components.cards import eval_results_file, render_card
+from hf_components.release.cards import eval_results_file, render_card
 from hf_components.stages import write_json
 
 EVAL_RESULTS = ".eval_results/underheard.yaml"

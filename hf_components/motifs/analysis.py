@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
-from hf_components.motifs import Motifs, Occurrences
+from hf_components.motifs.bpe import Motifs, Occurrences
 from hf_components.plots import PALETTE
 from hf_components.units import SECONDS_PER_UNIT
 

@@ -12,7 +12,7 @@ import pyarrow
 from praatio.textgrid import IntervalTier, Textgrid
 from pympi.Elan import Eaf
 
-from hf_components.motifs import Motifs, Occurrences
+from hf_components.motifs.bpe import Motifs, Occurrences
 from hf_components.units import SECONDS_PER_UNIT
 
 

@@ -7,10 +7,10 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData, parse_eval_result_entries
 
-from hf_components.cards import interval, percent, render_card
 from hf_components.errors import UserError
-from hf_components.moe_release import PLOTS, card_data, release_model
-from hf_components.release import EVAL_RESULTS
+from hf_components.release.cards import interval, percent, render_card
+from hf_components.release.moe import PLOTS, card_data, release_model
+from hf_components.release.report import EVAL_RESULTS
 
 pytestmark = pytest.mark.unit
 

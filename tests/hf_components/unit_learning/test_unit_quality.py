@@ -7,8 +7,8 @@ from PIL import Image
 from sklearn.metrics import mutual_info_score, normalized_mutual_info_score
 from tiny_motifs import unit_rows
 
-from hf_components.phone_labels import Phones
-from hf_components.unit_quality import agreement, label_free_figures, phone_agreement, plot_sweep
+from hf_components.unit_learning.phone_labels import Phones
+from hf_components.unit_learning.quality import agreement, label_free_figures, phone_agreement, plot_sweep
 
 pytestmark = pytest.mark.unit
 

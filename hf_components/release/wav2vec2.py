@@ -6,11 +6,11 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from hf_components.cards import judged_on
-from hf_components.gold import CORRECTIONS, Sample, write_samples
-from hf_components.improvement import is_silent, plot_improvement
-from hf_components.release import hub_id, write_report
+from hf_components.release.cards import judged_on
+from hf_components.release.report import hub_id, write_report
 from hf_components.stages import write_json
+from hf_components.wav2vec2.gold import CORRECTIONS, Sample, write_samples
+from hf_components.wav2vec2.improvement import is_silent, plot_improvement
 
 ADAPTER, MODEL, LOGS = "lora_adapters", "model", "logs"
 PLOT, LOSS = "wer_per_condition.png", "logs/loss.png"

@@ -9,8 +9,8 @@ from praatio import textgrid
 from pympi.Elan import Eaf
 from tiny_motifs import TABLE, pair_motif
 
-from hf_components.annotations import Interval, tiers_of_recordings, write_eaf, write_textgrid
-from hf_components.motifs import find_occurrences
+from hf_components.motifs.annotations import Interval, tiers_of_recordings, write_eaf, write_textgrid
+from hf_components.motifs.bpe import find_occurrences
 
 pytestmark = pytest.mark.unit
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_components.cards import interval
-from hf_components.gold import Sample, has_errors
 from hf_components.metrics.whisper_wer.bootstrap import error_rate
 from hf_components.plots import plot_bars
+from hf_components.release.cards import interval
 from hf_components.scoring import paired_bootstrap, utterance_errors
+from hf_components.wav2vec2.gold import Sample, has_errors
 
 # rate: what it divides by what
 RATES = {"wer": ("errors", "reference_words"), "cer": ("character_errors", "reference_characters"),

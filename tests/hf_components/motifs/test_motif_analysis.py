@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tiny_motifs import TABLE, pair_motif, unit_rows
 
-from hf_components.motif_analysis import describe_motifs, measure_compression
-from hf_components.motifs import Motifs, find_occurrences, save_motifs, train_motifs
+from hf_components.motifs.analysis import describe_motifs, measure_compression
+from hf_components.motifs.bpe import Motifs, find_occurrences, save_motifs, train_motifs
 
 pytestmark = pytest.mark.unit
 

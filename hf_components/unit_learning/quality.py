@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
-from hf_components.motif_analysis import measure_compression
-from hf_components.motifs import SPECIAL, Motifs, find_occurrences, to_fast_tokenizer, train_motifs
-from hf_components.phone_labels import Phones, recording_key
+from hf_components.motifs.analysis import measure_compression
+from hf_components.motifs.bpe import SPECIAL, Motifs, find_occurrences, to_fast_tokenizer, train_motifs
 from hf_components.plots import PALETTE
+from hf_components.unit_learning.phone_labels import Phones, recording_key
 from hf_components.units import SECONDS_PER_UNIT
 
 LEARNT_RUNS = 200  # motifs of two and more units, the same number for every number of units, so that they can be compared

@@ -10,7 +10,7 @@ from huggingface_hub import CardData, EvalResult, EvalResultEntry, eval_result_e
 
 from hf_components.errors import UserError
 
-TEMPLATES = Path(__file__).parents[1] / "model_cards"
+TEMPLATES = Path(__file__).parents[2] / "model_cards"
 HERE = "path/to/this/folder"  # in lines of use; what is published has the repository's id there
 NOT_ON_THE_HUB = "audiofolder"  # type of a data set without an id there, as the Hub's own libraries write it
 RECOGNITION = "automatic-speech-recognition"

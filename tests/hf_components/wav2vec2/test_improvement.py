@@ -3,9 +3,9 @@
 import jiwer
 import pytest
 
-from hf_components.gold import Sample
-from hf_components.improvement import RATES, describe, improve, is_silent, measure, summary
 from hf_components.scoring import compare
+from hf_components.wav2vec2.gold import Sample
+from hf_components.wav2vec2.improvement import RATES, describe, improve, is_silent, measure, summary
 
 pytestmark = pytest.mark.unit
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from hf_components.benchmark.report import difference_matrix
-from hf_components.cards import error_rates, judged_on
-from hf_components.release import hub_id, write_report
+from hf_components.release.cards import error_rates, judged_on
+from hf_components.release.report import hub_id, write_report
 
 PLOTS = ("benchmark/wer_per_group.png", "benchmark/routing_per_group.png", "clusters/clusters.png", "joint/usage.png",
          "joint/loss.png", "joint/routing.png")

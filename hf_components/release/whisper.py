@@ -5,8 +5,8 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from hf_components.cards import error_rates, judged_on
-from hf_components.release import hub_id, write_report
+from hf_components.release.cards import error_rates, judged_on
+from hf_components.release.report import hub_id, write_report
 
 PLOTS = ("evaluation/wer_per_group.png", "finetuned/loss.png")
 

@@ -7,11 +7,19 @@ import pytest
 from tiny_ctc import tiny_ctc_processor
 from tiny_recordings import scripted_corrector
 
-from hf_components import gold
 from hf_components.correction.arguments import CorrectionArguments
 from hf_components.errors import UserError
-from hf_components.gold import Gold, GoldArguments, Sample, choose_for_training, find_gold, make_samples, training_rows
 from hf_components.stages import run_stage
+from hf_components.wav2vec2 import gold
+from hf_components.wav2vec2.gold import (
+    Gold,
+    GoldArguments,
+    Sample,
+    choose_for_training,
+    find_gold,
+    make_samples,
+    training_rows,
+)
 
 pytestmark = pytest.mark.unit
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from hf_components import motifs as module
 from hf_components.errors import UserError
-from hf_components.motifs import MODEL, SPECIAL, Motifs, save_motifs, to_symbols, to_units, train_motifs
+from hf_components.motifs import bpe as module
+from hf_components.motifs.bpe import MODEL, SPECIAL, Motifs, save_motifs, to_symbols, to_units, train_motifs
 
 pytestmark = pytest.mark.unit
 

@@ -1,0 +1,1 @@
+"""Runs of units that recur: learned, counted, and shown to linguists."""

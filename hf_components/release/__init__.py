@@ -1,0 +1,1 @@
+"""The folders that models are published from: weights, plots, figures and the card, which is their report."""
