@@ -20,7 +20,7 @@ from hf_components.corpus import load_corpus
 from hf_components.errors import UserError
 from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
-from hf_components.stages import run_stage
+from hf_components.stages import join_processes, run_stage
 from hf_components.training.adversarial import JUDGED, AdversarialTrainer
 from hf_components.training.adversarial_arguments import AdversarialArguments
 from hf_components.training.unit_crops import UnitCrops
@@ -66,7 +66,8 @@ def main(argv: list[str] | None = None) -> dict:
     if not SHORTEST_CROP <= training_args.crop_seconds < math.inf:
         raise UserError(f"crop_seconds must be at least {SHORTEST_CROP}, got {training_args.crop_seconds}")
     metrics = run_stage(args.output_dir, lambda folder: produce(args, model_args, training_args, folder),
-                        config=(args, model_args, training_args), inputs=[args.corpus_dir, args.units_dir], resume=args.resume)
+                        config=(args, model_args, training_args, {"processes": join_processes().num_processes}),
+                        inputs=[args.corpus_dir, args.units_dir], resume=args.resume)
     if PartialState().is_main_process:
         Console().print(summary_table(metrics))
     push(publishing, Path(args.output_dir) / "model")
