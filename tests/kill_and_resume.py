@@ -159,7 +159,7 @@ def first_difference(one, other) -> str:
     if isinstance(one, bytes):
         return f"{len(one)} and {len(other)} bytes"
     changed = list(difflib.unified_diff(one, other, lineterm="", n=0))[2:]
-    return " | ".join(line.strip() for line in changed if not line.startswith(""))[:300]
+    return " | ".join(line.strip() for line in changed if not line.startswith("@@"))[:300]
 
 
 def main(argv: list[str] | None = None) -> int:

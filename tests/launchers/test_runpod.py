@@ -77,8 +77,9 @@ def launcher(*argv: str) -> subprocess.Popen:
             f"from launchers import commands, runpod\nfrom small_parcel import small_parcel\n"
             f"vars(runpod).update({values!r}, build_parcel=small_parcel, "
             f"**{{name: Path(path) for name, path in {paths!r}.items()}})\ncommands.run(runpod.main)")
+    # A shell's background job ignores Ctrl-C and leaves that to all that it starts, these tests included.
     return subprocess.Popen([sys.executable, "-c", code, *argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            start_new_session=True)
+                            start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def read_until(process: subprocess.Popen, text: str) -> str:
