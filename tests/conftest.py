@@ -1,15 +1,22 @@
 """Fixtures shared by all tests."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported, which reads it once
+# Code that comes with checkpoints is copied here before it is imported: processes that share the folder see each other's
+# half-written copies.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="underheard_modules_")
 
 from hub_server import TOKEN, HubServer
 from huggingface_hub import close_session, constants
 
+atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 ROOT = Path(__file__).resolve().parents[1]
 
 
