@@ -55,8 +55,7 @@ def test_round_trip(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "whisper"
 
 
-def test_auto_config(tmp_path, monkeypatch):
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+def test_auto_config(tmp_path):
     tiny_moe(num_experts=3).save_pretrained(tmp_path / "model")
     config = AutoConfig.from_pretrained(tmp_path / "model", trust_remote_code=True)
     assert type(config).__name__ == "MoeWhisperConfig" and config.num_experts == 3
