@@ -16,7 +16,7 @@ from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
-from hf_components.acoustic_units import DEFAULT_ENCODER, MFCC, AcousticUnitsModel
+from hf_components.acoustic_units import DEFAULT_ENCODER, MFCC
 from hf_components.arguments import parse_arguments
 from hf_components.corpus import LONG, load_corpus
 from hf_components.errors import UserError
@@ -24,6 +24,7 @@ from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
 from hf_components.plots import plot_curves
 from hf_components.stages import run_stage, write_json
+from hf_components.unit_learning.features import load_encoder
 from hf_components.unit_learning.learner import learn_centroids
 from hf_components.unit_learning.writing import BPE_SPLIT, write_units
 
@@ -77,7 +78,7 @@ def produce(args: Arguments, folder: Path) -> dict:
     if (folder / REPORT).exists():  # killed while it tidied up
         return finish(folder)
     splits = load_segments(args.corpus_dir)
-    model = load_features(args)
+    model = load_encoder(args.encoder, args.layer, args.num_units)
     kmeans = learn_centroids(model, splits[BPE_SPLIT], folder / WORK, passes=args.passes, seed=args.seed,
                              update_seconds=args.update_seconds, batch_seconds=args.batch_seconds, cache_gib=args.cache_gib,
                              num_workers=args.num_workers)
@@ -125,15 +126,6 @@ def load_segments(corpus_dir: str) -> dict:
             raise UserError(f"{rows['id'][shortest]} of {name} is {1000 * durations[shortest]:.0f} ms long, but a unit hears "
                             f"{1000 * SHORTEST:.0f} ms; segment the recordings with a minimum length")
     return splits
-
-
-def load_features(args: Arguments) -> AcousticUnitsModel:
-    """The encoder up to its layer, on this process's device. Raises UserError if there is none such."""
-    try:
-        model = AcousticUnitsModel.from_encoder(args.encoder, args.layer, args.num_units)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--encoder {args.encoder} cannot be used: {str(error).splitlines()[0]}") from error
-    return model.to(PartialState().device)
 
 
 def summary_table(report: dict) -> Table:

@@ -17,13 +17,14 @@ from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 
-from hf_components.acoustic_units import DEFAULT_ENCODER, MFCC, AcousticUnitsModel
+from hf_components.acoustic_units import DEFAULT_ENCODER, MFCC
 from hf_components.arguments import parse_arguments
 from hf_components.corpus import load_corpus, sample_rows
 from hf_components.errors import UserError
 from hf_components.estimates import estimate_rest
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage, write_json
+from hf_components.unit_learning.features import load_encoder
 from hf_components.unit_learning.learner import learn_centroids
 from hf_components.unit_learning.phone_labels import Phones, read_phone_labels
 from hf_components.unit_learning.quality import label_free_figures, phone_agreement, plot_sweep
@@ -108,10 +109,7 @@ def produce(args: Arguments, folder: Path) -> dict:
 def judge(args: Arguments, splits: dict[str, Dataset], labels: dict[str, Phones] | None, folder: Path, layer: int | None,
           size: int) -> dict:
     """Learn so many units of a layer on train, as learn_units does, and judge them by dev."""
-    try:
-        model = AcousticUnitsModel.from_encoder(args.encoder, layer, size).to(PartialState().device)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--encoder {args.encoder} cannot be used: {str(error).splitlines()[0]}") from error
+    model = load_encoder(args.encoder, layer, size)
     learn_centroids(model, splits["train"], folder, passes=args.passes, seed=args.seed, update_seconds=args.update_seconds,
                     batch_seconds=args.batch_seconds, cache_gib=args.cache_gib, num_workers=args.num_workers)
     (folder / "units").mkdir(exist_ok=True)

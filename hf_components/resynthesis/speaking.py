@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from hf_components.errors import UserError
-from hf_components.metrics.speech_resynthesis.pitch import SHORTEST, fundamental_frequency
+from hf_components.metrics.speech_resynthesis.pitch import SHORTEST, unit_pitch
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.units import SECONDS_PER_UNIT
 
@@ -64,6 +64,5 @@ def pitches_of(vocoder: UnitHifiGanModel, recordings: Sequence[np.ndarray], sequ
     if (shortest := min(frames) * SECONDS_PER_UNIT) < SHORTEST:
         raise UserError(f"a vocoder with pitch needs at least {1000 * SHORTEST:g} ms of speech, got units of "
                         f"{1000 * shortest:g} ms")
-    # Every 10 ms, of which a unit of 20 ms takes the first, as in training.
-    return [fundamental_frequency(waveform[: count * vocoder.config.hop_length], 2 * count)[::2]
+    return [unit_pitch(waveform[: count * vocoder.config.hop_length], count)
             for waveform, count in zip(recordings, frames, strict=True)]

@@ -10,7 +10,7 @@ import torch
 
 from hf_components.corpus import waveforms
 from hf_components.errors import UserError
-from hf_components.metrics.speech_resynthesis.pitch import fundamental_frequency
+from hf_components.metrics.speech_resynthesis.pitch import unit_pitch
 from hf_components.unit_hifigan import UnitHifiGanConfig
 
 logger = logging.getLogger(__name__)
@@ -91,8 +91,8 @@ class UnitCrops(torch.utils.data.Dataset):
         waveform = waveform[first * self.config.hop_length : last * self.config.hop_length]
         item = {"units": torch.from_numpy(self.units[crop.segment][first:last].astype(np.int64)),
                 "waveform": torch.from_numpy(waveform)}
-        if self.config.use_f0:  # every 10 ms, of which a unit of 20 ms takes the first
-            item["f0"] = torch.from_numpy(fundamental_frequency(waveform, 2 * frames)[::2]).float()
+        if self.config.use_f0:
+            item["f0"] = torch.from_numpy(unit_pitch(waveform, frames)).float()
         if self.config.speakers:
             item["speaker_ids"] = torch.tensor(self.speaker_ids[crop.segment])
         return item

@@ -7,11 +7,25 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
+from accelerate import PartialState
 
 from hf_components.acoustic_units import AcousticUnitsModel
 from hf_components.corpus import waveforms
 from hf_components.errors import UserError
 from hf_components.unit_learning.plan import Batch
+
+
+def load_encoder(encoder: str, layer: int | None, num_units: int) -> AcousticUnitsModel:
+    """The encoder up to its layer, on this process's device, with units yet to be learnt.
+
+    Raises:
+        UserError: there is none such.
+    """
+    try:
+        model = AcousticUnitsModel.from_encoder(encoder, layer, num_units)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--encoder {encoder} cannot be used: {str(error).splitlines()[0]}") from error
+    return model.to(PartialState().device)
 
 
 def pad_waveforms(clips: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:

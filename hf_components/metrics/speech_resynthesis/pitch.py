@@ -25,6 +25,11 @@ def fundamental_frequency(waveform: np.ndarray, frames: int) -> np.ndarray:
     return pitch.selected_array["frequency"][nearest.clip(0, pitch.n_frames - 1)]
 
 
+def unit_pitch(waveform: np.ndarray, units: int) -> np.ndarray:
+    """F0 in Hz of so many units, 0 where unvoiced: every 10 ms, of which a unit of 20 ms takes the first."""
+    return fundamental_frequency(waveform, 2 * units)[::2]
+
+
 def pitch_errors(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float | None]:
     """Errors between aligned F0 tracks (steps,) in Hz, 0 where unvoiced.
 
