@@ -27,7 +27,7 @@ from hf_components.stages import run_stage
 from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments, warn_of_learning_rate
 from hf_components.training.data import drop_long_transcripts, load_training_rows
 from hf_components.training.filtering import FilterArguments, filter_by_transcripts
-from hf_components.training.kl_to_base import KlToBaseArguments, speech_trainer
+from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
 from hf_components.training.lora import LoraArguments, add_lora, save_lora
 from hf_components.training.report import save_history
 from hf_components.training.saving import save_whisper
@@ -138,8 +138,8 @@ def produce(args: Arguments, filters: FilterArguments, lora_args: LoraArguments,
     model.set_audio_context(args.audio_context, args.min_audio_context)
 
     training_args.output_dir = str(folder / "checkpoints")
-    trainer = speech_trainer(model, training_args, processor, train, evaluated, kl=kl,
-                             teacher=base if lora is None else BaseOfAdapter(lora))
+    trainer = KlToBaseTrainer(model, training_args, processor, train, evaluated, kl=kl,
+                              base=base if lora is None else BaseOfAdapter(lora))
     trainer.train(resume_from_checkpoint=args.resume)
     model = trainer.whole_model()
     if trainer.is_world_process_zero():

@@ -26,7 +26,7 @@ from hf_components.training.experts import (
     save_trained_experts,
     start_from_lora,
 )
-from hf_components.training.kl_to_base import KlToBaseArguments, speech_trainer
+from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
 from hf_components.training.report import save_history
 from hf_components.training.teacher import Teacher
 
@@ -70,8 +70,8 @@ def produce(args: Arguments, expert_args: ExpertArguments, kl: KlToBaseArguments
 
     training_args.output_dir = str(folder / "checkpoints")
     train = drop_long_transcripts(train, model, processor)
-    trainer = speech_trainer(model, training_args, processor, train, evaluated, kl=kl, teacher=Teacher(base),
-                             expert_weights=labels.weights_of(train["id"]) if labels else None)
+    trainer = KlToBaseTrainer(model, training_args, processor, train, evaluated, kl=kl, base=Teacher(base),
+                              expert_weights=labels.weights_of(train["id"]) if labels else None)
     trainer.train(resume_from_checkpoint=args.resume)
     model = trainer.whole_model()
     if trainer.is_world_process_zero():

@@ -21,8 +21,10 @@ from hf_components.training.arguments import SpeechTrainingArguments, TrainingRe
 from hf_components.training.curriculum import RoutingArguments
 from hf_components.training.data import drop_long_transcripts, load_training_rows
 from hf_components.training.experts import freeze_shared_expert, load_router, load_trained_experts
+from hf_components.training.kl_to_base import KlToBaseArguments
 from hf_components.training.moe_trainer import MoeTrainer
 from hf_components.training.report import save_history
+from hf_components.training.teacher import Teacher
 
 
 @dataclass(kw_only=True)
@@ -38,21 +40,22 @@ class Arguments(TrainingRecipeArguments):
     freeze_shared_expert: bool = field(default=False, metadata={"help": "train what the experts add to the shared one only"})
 
 
-ARGUMENTS = (Arguments, RoutingArguments, PublishModelArguments, SpeechTrainingArguments)
+ARGUMENTS = (Arguments, RoutingArguments, KlToBaseArguments, PublishModelArguments, SpeechTrainingArguments)
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args, routing_args, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
+    args, routing_args, kl, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
     output_dir = Path(training_args.output_dir)
-    result = run_stage(output_dir, lambda folder: produce(args, routing_args, training_args, folder),
-                       config=(args, routing_args, training_args, {"processes": training_args.world_size}),
+    result = run_stage(output_dir, lambda folder: produce(args, routing_args, kl, training_args, folder),
+                       config=(args, routing_args, kl, training_args, {"processes": training_args.world_size}),
                        resume=args.resume, archive=training_args.rebase_output_dir,
                        inputs=[args.corpus, args.base_model, args.experts_dir, args.router_dir])
     push(publishing, output_dir / "model")
     return result
 
 
-def produce(args: Arguments, routing_args: RoutingArguments, training_args: SpeechTrainingArguments, folder: Path) -> dict:
+def produce(args: Arguments, routing_args: RoutingArguments, kl: KlToBaseArguments, training_args: SpeechTrainingArguments,
+            folder: Path) -> dict:
     set_seed(training_args.seed)
     train, evaluated = load_training_rows(args, training_args)
     base, processor = load_whisper(args.base_model, args.language)
@@ -74,7 +77,7 @@ def produce(args: Arguments, routing_args: RoutingArguments, training_args: Spee
 
     training_args.output_dir = str(folder / "checkpoints")
     train = drop_long_transcripts(train, model, processor)
-    trainer = MoeTrainer(model, training_args, processor, train, evaluated, routing=routing_args)
+    trainer = MoeTrainer(model, training_args, processor, train, evaluated, routing=routing_args, kl=kl, base=Teacher(base))
     trainer.train(resume_from_checkpoint=args.resume)
     model = trainer.whole_model()
     if trainer.is_world_process_zero():

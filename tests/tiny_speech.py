@@ -30,7 +30,7 @@ from hf_components.training.curriculum import RoutingArguments
 from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
 from hf_components.training.lora import LoraArguments, add_lora
 from hf_components.training.moe_trainer import MoeTrainer
-from hf_components.training.teacher import BaseOfAdapter
+from hf_components.training.teacher import BaseOfAdapter, Teacher
 from hf_components.training.trainer import SpeechTrainer
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
@@ -171,7 +171,7 @@ def gradient_of_one_step(folder: Path, batch_size: int, accumulation: int, *, ro
     Args:
         batch_size: utterances per micro-batch and process.
         accumulation: micro-batches per step.
-        routing: of a MoE-Whisper with every routing loss on; None trains a whole Whisper.
+        routing: of a MoE-Whisper with every routing loss on and its base beside it; None trains a whole Whisper.
     """
     recorder = GradientRecorder()
     # Clips of one length: padding is part of what the encoder hears, and would differ between splits.
@@ -185,7 +185,8 @@ def gradient_of_one_step(folder: Path, batch_size: int, accumulation: int, *, ro
         phases = {"soft": (1, 0), "top_k": (0, 1), "hard": (0, 0)}[routing]
         losses = RoutingArguments(soft_routing_epochs=phases[0], topk_routing_epochs=phases[1], router_noise_std=0.0,
                                   load_balance_coef=0.5, routing_alignment_coef=0.5, routing_entropy_coef=0.5)
-        trainer = MoeTrainer(model, *common, routing=losses, callbacks=[recorder])
+        trainer = MoeTrainer(model, *common, routing=losses, kl=KlToBaseArguments(kl_to_base_coef=0.5),
+                             base=Teacher(tiny_whisper()), callbacks=[recorder])
         trainer.usage = torch.tensor([0.5, 0.3, 0.2])  # as in the middle of a run: a loss that is not constant
     trainer.train()
     (gradients,) = recorder.steps
@@ -204,7 +205,7 @@ def gradient_near_base(folder: Path, batch_size: int, accumulation: int) -> dict
     args = training_arguments(folder, per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation,
                               num_train_epochs=1)
     KlToBaseTrainer(model, args, tiny_processor(), rows(8, seconds=0.6), kl=KlToBaseArguments(kl_to_base_coef=2.0),
-                    teacher=BaseOfAdapter(lora), callbacks=[recorder]).train()
+                    base=BaseOfAdapter(lora), callbacks=[recorder]).train()
     (gradients,) = recorder.steps
     return {name.removeprefix("module."): gradient for name, gradient in gradients.items()}
 
@@ -222,7 +223,7 @@ class Kill(TrainerCallback):
 
 def resumable_trainer(folder: Path, *, save_steps: int = 1, accumulation: int = 1, callbacks=(), routing: dict | None = None,
                       **options) -> MoeTrainer:
-    """Everything that draws random numbers is on: order, augmentation, context, dropout, router noise."""
+    """Everything that draws random numbers is on: order, augmentation, context, dropout, router noise; and KL to the base."""
     model = tiny_moe(lora_dropout=0.2)
     model.train_only(experts=True, router=True)
     args = training_arguments(folder, **{
@@ -230,4 +231,5 @@ def resumable_trainer(folder: Path, *, save_steps: int = 1, accumulation: int = 
         "save_strategy": "steps", "save_steps": save_steps, "learning_rate": 1e-2, "full_context_fraction": 0.3,
         "time_masks": 2, "mel_masks": 2, "warmup_steps": 2, "max_grad_norm": 1.0, "save_total_limit": 20, **options})
     phases = RoutingArguments(**{"soft_routing_epochs": 1, "topk_routing_epochs": 1, **(routing or {})})
-    return MoeTrainer(model, args, tiny_processor(), rows(12), rows(3, first=50), routing=phases, callbacks=list(callbacks))
+    return MoeTrainer(model, args, tiny_processor(), rows(12), rows(3, first=50), routing=phases, callbacks=list(callbacks),
+                      kl=KlToBaseArguments(kl_to_base_coef=1.0, kl_to_base_end=0.1), base=Teacher(tiny_whisper()))

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 from hf_components.errors import UserError
 from hf_components.training.teacher import TaughtTrainer, Teacher
-from hf_components.training.trainer import SpeechTrainer
 
 
 @dataclass
@@ -36,29 +35,22 @@ class KlToBaseTrainer(TaughtTrainer):
     2013, "KL-divergence regularized deep neural network adaptation for improved large vocabulary speech recognition").
 
     Args:
-        kl: weight and schedule.
+        kl: weight and schedule; with a weight of 0, or none given, this is a plain `SpeechTrainer`.
+        base: the base; None will do for a plain one.
     """
 
     kl_name = "kl_to_base"
 
-    def __init__(self, *args, kl: KlToBaseArguments, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.kl, self.coefficient = kl, kl.kl_to_base_coef
+    def __init__(self, *args, kl: KlToBaseArguments | None = None, base: Teacher | None = None, **kwargs):
+        self.kl = kl or KlToBaseArguments()
+        super().__init__(*args, teacher=base if self.kl.kl_to_base_coef else None, **kwargs)
+        self.coefficient = self.kl.kl_to_base_coef
 
     def loss_weights(self):
         self.coefficient = self.kl.coefficient(self.state.global_step / max(self.state.max_steps, 1))
         return 1.0, self.coefficient
 
     def log(self, logs, *args, **kwargs):
-        if "loss" in logs:
+        if self.teacher and "loss" in logs:
             logs["kl_to_base_coef"] = round(self.coefficient, 4)
         super().log(logs, *args, **kwargs)
-
-
-def speech_trainer(*args, kl: KlToBaseArguments, teacher: Teacher | None, **kwargs) -> SpeechTrainer:
-    """A `SpeechTrainer`, held near the base if that is asked for.
-
-    Args:
-        teacher: the base; None will do where it is not.
-    """
-    return KlToBaseTrainer(*args, kl=kl, teacher=teacher, **kwargs) if kl.kl_to_base_coef else SpeechTrainer(*args, **kwargs)

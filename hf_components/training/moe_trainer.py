@@ -1,4 +1,4 @@
-"""Joint training of router and experts: `SpeechTrainer` with the routing curriculum."""
+"""Joint training of router and experts through the routing curriculum."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from hf_components.errors import UserError
 from hf_components.stages import write_json
 from hf_components.training.curriculum import RoutingArguments, routing_losses
-from hf_components.training.trainer import SpeechTrainer
+from hf_components.training.kl_to_base import KlToBaseTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ ROUTING_STATE = "routing_state.json"
 DEAD, DOMINANT = 0.2, 0.9  # share of an even split below which an expert is dead; share of all above which one rules
 
 
-class MoeTrainer(SpeechTrainer):
+class MoeTrainer(KlToBaseTrainer):
     """Train a [`MoeWhisperForConditionalGeneration`] through soft, top-k and hard routing.
 
     The model's configuration carries the routing and temperature in force, so what is saved at the end is what was
@@ -29,6 +29,7 @@ class MoeTrainer(SpeechTrainer):
 
     Args:
         routing: the curriculum.
+        kl, base: of the `KlToBaseTrainer` that this is.
     Raises:
         UserError: the curriculum's floor of usage leaves no room for a choice among the model's experts.
     """

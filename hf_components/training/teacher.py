@@ -59,22 +59,24 @@ class TaughtTrainer(SpeechTrainer):
     in: the teacher in its own, the student in the batch's.
 
     Args:
-        teacher: who is asked; first, while no graph of the student's is kept.
+        teacher: who is asked; first, while no graph of the student's is kept. None leaves plain training.
     Raises:
         UserError: teacher and student write different tokens.
     """
 
     kl_name: str  # of the mean KL per token in the log
 
-    def __init__(self, model, *others, teacher: Teacher, **kwargs):
+    def __init__(self, model, *others, teacher: Teacher | None, **kwargs):
         super().__init__(model, *others, **kwargs)
+        self.teacher = teacher
+        if teacher is None:
+            return
         for name in ("vocab_size", "decoder_start_token_id"):
             if getattr(teacher.config, name) != getattr(model.config, name):
                 raise UserError(f"teacher and student must write the same tokens, but their {name} is "
                                 f"{getattr(teacher.config, name)} and {getattr(model.config, name)}; distil into a Whisper "
                                 "with the teacher's vocabulary")
         teacher.model.to(self.args.device)
-        self.teacher = teacher
         self._kl = torch.zeros(2, device=self.args.device)  # sum and tokens
 
     def loss_weights(self) -> tuple[float, float]:
@@ -82,6 +84,8 @@ class TaughtTrainer(SpeechTrainer):
         raise NotImplementedError
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if self.teacher is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         real = inputs["labels"] != -100
         with self.accelerator.autocast():
             target = self.teacher.log_probs(inputs)[real]  # (tokens, vocab_size)
@@ -97,7 +101,7 @@ class TaughtTrainer(SpeechTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        if "loss" in logs:
+        if self.teacher and "loss" in logs:
             kl_sum, tokens = self.accelerator.reduce(self._kl).tolist()  # over all processes
             if tokens:
                 logs[self.kl_name] = round(kl_sum / tokens, 4)

@@ -83,14 +83,14 @@ def test_an_interrupted_run_goes_on_by_itself_unless_forced(run, finetuned, monk
         with pytest.raises(KeyboardInterrupt):
             finetune_whisper.main(command(run, output))
     started = []
-    train = finetune_whisper.speech_trainer
+    train = finetune_whisper.KlToBaseTrainer
 
     def watched(*args, **kwargs):
         trainer = train(*args, **kwargs)
         started.append(Path(trainer.args.output_dir, "checkpoint-3").exists())
         return trainer
 
-    monkeypatch.setattr(finetune_whisper, "speech_trainer", watched)
+    monkeypatch.setattr(finetune_whisper, "KlToBaseTrainer", watched)
     finetune_whisper.main(command(run, output, *(["--force-restart"] if force else [])))
     assert started == [not force]
     assert all(torch.equal(value, weights(run / "full")[name]) for name, value in weights(run / output).items())
@@ -117,14 +117,14 @@ def test_lora_leaves_an_adapter_and_the_merged_model(run):
 
 def test_full_context_trains_and_evaluates_at_30_seconds(run, monkeypatch):
     seen = []
-    train = finetune_whisper.speech_trainer
+    train = finetune_whisper.KlToBaseTrainer
 
     def watched(model, *args, **kwargs):
         model.get_encoder().register_forward_pre_hook(lambda _, inputs, named: seen.append((named.get(
             "input_features", inputs[0] if inputs else None)).shape[-1]), with_kwargs=True)
         return train(model, *args, **kwargs)
 
-    monkeypatch.setattr(finetune_whisper, "speech_trainer", watched)
+    monkeypatch.setattr(finetune_whisper, "KlToBaseTrainer", watched)
     flags = {"max_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
     finetune_whisper.main(command(run, "context", audio_context="full", **flags))
     assert len(seen) >= 2 and set(seen) == {3000}

@@ -7,6 +7,7 @@ from tiny_speech import gradient_of_one_step, rows, tiny_moe, tiny_processor, ti
 from hf_components.asr.families import family_of
 from hf_components.training.curriculum import routing_losses
 from hf_components.training.data import Draw, SpeechCollator, SpeechDataset
+from hf_components.whisper.audio_context import fit_audio_context
 
 pytestmark = pytest.mark.unit
 SYSTEMS = [(None, "weights"), *((r, mixture) for r in ("soft", "top_k", "hard") for mixture in ("weights", "logits"))]
@@ -34,9 +35,19 @@ def by_hand(routing: str | None, mixture: str) -> dict[str, torch.Tensor]:
         output = model.train()(**batch)
         terms = routing_losses(output.gates, torch.tensor([0.5, 0.3, 0.2]), per_expert if routing == "soft" else None, 0.1)
         added = 0.5 * terms["load_balance"] - 0.5 * terms["entropy"] + 0.5 * terms.get("alignment", 0)
-        loss = output.loss + (added * tokens).sum() / tokens.sum()
+        kl = kl_from_base(batch, output.logits)
+        loss = output.loss + (added * tokens).sum() / tokens.sum() + 0.5 * kl.sum() / tokens.sum()
     loss.backward()
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def kl_from_base(batch: dict[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+    """KL(base || model) of each token, the base hearing 30 s."""
+    model = tiny_whisper().eval()
+    features = fit_audio_context(batch["input_features"], 2 * model.config.max_source_positions)
+    with torch.no_grad():
+        base = model(features, labels=batch["labels"]).logits.softmax(-1)
+    return (base * (base.log() - logits.log_softmax(-1))).sum(-1)[batch["labels"] != -100]
 
 
 def assert_equal(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:

@@ -8,7 +8,7 @@ from test_distillation import batch_of
 from tiny_speech import Kill, gradient_near_base, rows, tiny_moe, tiny_processor, tiny_whisper, training_arguments
 
 from hf_components.errors import UserError
-from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer, speech_trainer
+from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
 from hf_components.training.lora import LoraArguments, add_lora
 from hf_components.training.teacher import BaseOfAdapter, Teacher
 from hf_components.training.trainer import SpeechTrainer
@@ -17,10 +17,10 @@ pytestmark = pytest.mark.unit
 KL_ALONE = {"kl_to_base_coef": 1e6}  # beside which the cross-entropy does not count
 
 
-def trainer_of(folder, model, teacher, callbacks=(), kl=None, corpus=None, **options) -> SpeechTrainer:
+def trainer_of(folder, model, teacher, callbacks=(), kl=None, corpus=None, **options) -> KlToBaseTrainer:
     args = training_arguments(folder, **{"per_device_train_batch_size": 4, "full_context_fraction": 1.0, **options})
-    return speech_trainer(model, args, tiny_processor(), corpus or rows(8), teacher=teacher,
-                          kl=KlToBaseArguments(**(kl or {"kl_to_base_coef": 0.5})), callbacks=list(callbacks))
+    return KlToBaseTrainer(model, args, tiny_processor(), corpus or rows(8), base=teacher,
+                           kl=KlToBaseArguments(**(kl or {"kl_to_base_coef": 0.5})), callbacks=list(callbacks))
 
 
 def lora_of(model):
@@ -39,7 +39,7 @@ def test_zero_where_the_student_is_its_base_and_not_where_it_moved(tmp_path, fin
     model = tiny_whisper()
     teacher = Teacher(copy.deepcopy(model)) if finetuning == "full" else BaseOfAdapter(lora_of(model))
     trainer = trainer_of(tmp_path, model, teacher)
-    assert isinstance(trainer, KlToBaseTrainer) and kl_of(trainer) == pytest.approx(0, abs=1e-4)
+    assert kl_of(trainer) == pytest.approx(0, abs=1e-4)
     moved = next(p for name, p in model.named_parameters() if p.requires_grad and name.endswith(
         "lora_B.default.weight" if finetuning == "lora" else "fc1.weight"))
     with torch.no_grad():
@@ -90,7 +90,12 @@ def test_the_gradient_pulls_towards_the_base(tmp_path, finetuning):
 
 
 def test_without_coefficient_it_is_plain_training(tmp_path):
-    assert type(trainer_of(tmp_path, tiny_whisper(), None, kl={"kl_to_base_coef": 0})) is SpeechTrainer
+    trainer = trainer_of(tmp_path, tiny_whisper(), Teacher(tiny_whisper()), kl={"kl_to_base_coef": 0}, num_train_epochs=1)
+    batch = batch_of(trainer)
+    loss = trainer.compute_loss(trainer.model, dict(batch))
+    assert loss == SpeechTrainer.compute_loss(trainer, trainer.model, dict(batch))
+    trainer.train()
+    assert not any(key.startswith("kl_to_base") for entry in trainer.state.log_history for key in entry)
 
 
 def test_the_coefficient_goes_linearly_from_start_to_end(tmp_path):

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from tiny_speech import GradientRecorder, rows, tiny_moe, tiny_processor, training_arguments
+from tiny_speech import GradientRecorder, rows, tiny_moe, tiny_processor, tiny_whisper, training_arguments
 from transformers import TrainerCallback
 
 from hf_components.errors import UserError
 from hf_components.training.curriculum import RoutingArguments
+from hf_components.training.kl_to_base import KlToBaseArguments
 from hf_components.training.moe_trainer import MoeTrainer
+from hf_components.training.teacher import Teacher
 
 pytestmark = pytest.mark.unit
 
@@ -27,13 +29,14 @@ class Watch(TrainerCallback):
         self.usage.append(self.trainer.usage.clone())
 
 
-def joint_trainer(folder, model=None, *, routing: dict | None = None, experts=True, router=True, callbacks=(), **options):
+def joint_trainer(folder, model=None, *, routing: dict | None = None, kl: dict | None = None, experts=True, router=True,
+                  callbacks=(), **options):
     model = tiny_moe() if model is None else model
     model.train_only(experts=experts, router=router)
     args = training_arguments(folder, **{"per_device_train_batch_size": 4, "num_train_epochs": 3, "learning_rate": 1e-2,
                                          **options})
     return MoeTrainer(model, args, tiny_processor(), rows(8), rows(3, first=50), routing=RoutingArguments(**(routing or {})),
-                      callbacks=list(callbacks))
+                      kl=KlToBaseArguments(**(kl or {})), base=Teacher(tiny_whisper()), callbacks=list(callbacks))
 
 
 def watched(trainer) -> Watch:
@@ -113,3 +116,15 @@ def test_collapse_is_warned_of(tmp_path, caplog, usage, warnings):
 def test_a_floor_of_usage_that_leaves_no_choice_is_refused(tmp_path):
     with pytest.raises(UserError, match="min_expert_usage_fraction must be below 1 / num_experts = 0.333, got 0.4"):
         joint_trainer(tmp_path, routing={"min_expert_usage_fraction": 0.4})
+
+
+@pytest.mark.parametrize("mixture", ["weights", "logits"])
+@pytest.mark.parametrize("phase", ["soft", "top_k", "hard"])
+def test_kl_holds_the_mixture_near_its_base_in_every_phase(tmp_path, mixture, phase):
+    soft, top_k = {"soft": (12, 0), "top_k": (0, 12), "hard": (0, 0)}[phase]
+    trainer = joint_trainer(tmp_path, tiny_moe(mixture=mixture), num_train_epochs=12, full_context_fraction=1.0,
+                            routing={"soft_routing_epochs": soft, "topk_routing_epochs": top_k},
+                            kl={"kl_to_base_coef": 1e6})  # beside which everything else does not count
+    trainer.train()
+    kl = [entry["kl_to_base"] for entry in trainer.state.log_history if "kl_to_base" in entry]
+    assert kl[-1] < 0.5 * kl[0]
