@@ -3,13 +3,15 @@
 python benchmarks/moe_ablations.py --corpus data/prepared --output_dir runs/ablations --variants cold warm --seeds 42 43
 
 Every variant runs the recipes' own stages on one corpus and is judged on all of its split "dev", paired with the
-single LoRA of the same seed. What is finished is kept, so that variants can be added later; `ablations.json` holds
-every figure and `ablations.md` the table.
+single LoRA of the same seed; of several seeds together where a line says so. What is finished is kept, so that variants
+can be added later; `ablations.json` holds every figure and `ablations.md` the table.
 """
 
 import argparse
 import json
 import sys
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -29,15 +31,18 @@ from recipes import cluster_embeddings, extract_embeddings, pretrain_experts, pr
 COLD = {"shared": 0, "experts": 2, "joint": 2}
 WARM = {"shared": 2, "experts": 1, "joint": 1}
 LATE = {"shared": 4, "experts": 0.5, "joint": 0.5}
+CURRICULUM = {"shared": 4, "experts": 0.5, "joint": 1}
+RESIDUAL = {"shared": 6, "experts": 0.5, "joint": 1}  # the shared LoRA is trained to the end before experts begin
 PHASES = ["--soft_routing_epochs", 0.4, "--topk_routing_epochs", 0.3]
 GROUPS = {"cluster_embeddings": ["--algorithm", "group"]}
+FROZEN = ["--freeze_shared_expert"]
+KL = ["--kl_to_base_coef", 0.3]
+LORAS = ("single_lora", "shared_lora")  # what a mixture is held against
 
 
-CURRICULUM = {"shared": 4, "experts": 0.5, "joint": 1}
-
-
-def gentle(experts: float, joint: float, *more) -> dict:
-    return {"pretrain_experts": ["--learning_rate", experts], "train_moe_whisper": ["--learning_rate", joint, *more]}
+def gentle(experts: float, joint: float, *more, both: Sequence = ()) -> dict:
+    return {"pretrain_experts": ["--learning_rate", experts, *both],
+            "train_moe_whisper": ["--learning_rate", joint, *more, *both]}
 
 
 # Variant: epochs, then flags per stage where they differ from quick.yaml.
@@ -51,8 +56,9 @@ VARIANTS: dict[str, dict] = {
     "late_curriculum": {"epochs": CURRICULUM, **gentle(3e-4, 2e-4, *PHASES)},
     "late_curriculum_aligned": {"epochs": CURRICULUM, **gentle(3e-4, 2e-4, *PHASES, "--routing_alignment_coef", 1)},
     "late_curriculum_groups": {"epochs": CURRICULUM, **GROUPS, **gentle(3e-4, 2e-4, *PHASES)},
-    "late_frozen": {"epochs": LATE, "pretrain_experts": ["--freeze_shared_expert"],
-                    "train_moe_whisper": ["--freeze_shared_expert"]},
+    "late_frozen": {"epochs": LATE, "pretrain_experts": FROZEN, "train_moe_whisper": FROZEN},
+    "residual": {"epochs": RESIDUAL, **gentle(3e-4, 2e-4, *PHASES, both=FROZEN)},
+    "residual_kl": {"epochs": RESIDUAL, **gentle(3e-4, 2e-4, *PHASES, both=[*FROZEN, *KL])},
     "late_longer": {"epochs": {"shared": 4, "experts": 1, "joint": 1}, **gentle(3e-4, 2e-4)},
     "late_soft_labels": {"epochs": LATE, "cluster_embeddings": ["--target_entropy", "0.6"], **gentle(3e-4, 2e-4)},
     "late_two_experts": {"epochs": LATE, "cluster_embeddings": ["--num_experts", "2"], **gentle(3e-4, 2e-4)},
@@ -66,8 +72,9 @@ def run(stage, output_dir: Path, *flags: str) -> dict:
     return stage.main(["--config", str(config), "--output_dir", str(output_dir), "--resume", *map(str, flags)])
 
 
-def train(args: argparse.Namespace, name: str, seed: int) -> tuple[Path, Path]:
-    """Run a variant's stages; returns the folders of its mixture and of the single LoRA beside it."""
+def train(args: argparse.Namespace, name: str, seed: int) -> tuple[Path, Path, Path | None]:
+    """Run a variant's stages; returns the folders of its mixture, of the single LoRA beside it, and of the LoRA that both
+    started from."""
     variant = VARIANTS[name]
     epochs, layer = variant["epochs"], variant.get("layer", 2)
     out, own = args.output_dir, args.output_dir / f"{name}_{seed}"
@@ -90,19 +97,21 @@ def train(args: argparse.Namespace, name: str, seed: int) -> tuple[Path, Path]:
         return folder
 
     fresh = ["--data_seed", seed + 1000]  # else every stage would begin with the same batches and the same masks
-    start = ["--single_lora_dir", lora("lora", epochs["shared"])] if epochs["shared"] else []
+    shared = lora("lora", epochs["shared"]) if epochs["shared"] else None
+    start = ["--single_lora_dir", shared] if shared else []
     rest = epochs["experts"] + epochs["joint"]
-    rate = flags("pretrain_experts") if "--learning_rate" in flags("pretrain_experts") else []
+    rate = flags("pretrain_experts")[:2] if "--learning_rate" in flags("pretrain_experts") else []
     single = lora(f"single_after_{epochs['shared']:g}_at_{rate[-1] if rate else 'default'}", rest, *start, *rate, *fresh)
     run(pretrain_experts, own / "experts", *base, *labels, *router, *start, "--num_train_epochs", epochs["experts"], *fresh,
         *flags("pretrain_experts"))
     run(train_moe_whisper, own / "joint", *base, *router, "--experts_dir", own / "experts", "--num_train_epochs",
         epochs["joint"], "--data_seed", seed + 2000, *flags("train_moe_whisper"))
-    return own / "joint" / "model", single
+    return own / "joint" / "model", single, shared
 
 
-def judge(args: argparse.Namespace, mixture: Path, single: Path) -> dict:
-    """WER of a mixture by routing, and of the single LoRA, on the split "dev"; transcripts are kept beside the models."""
+def judge(args: argparse.Namespace, mixture: Path, single: Path, shared: Path | None) -> tuple[dict, dict[str, list[str]]]:
+    """WER of a mixture by routing, and of the LoRAs, on the split "dev", and their transcripts, which are kept beside the
+    models."""
     corpus = load_corpus(args.corpus, "dev")
     references, speakers, groups = corpus["text"][:], corpus["speaker_id"][:], corpus["group"][:]
 
@@ -112,9 +121,12 @@ def judge(args: argparse.Namespace, mixture: Path, single: Path) -> dict:
         return json.loads(file.read_text())
 
     moe, processor = load_moe_whisper(str(mixture))
-    lora = load_trained_experts(load_whisper(args.base_model)[0], single, audio_context="dynamic",
-                                min_audio_context=moe.config.min_audio_context)
-    systems = {"single_lora": texts(single / "dev.json", lora)}
+    systems = {}
+    for name, folder in {"single_lora": single, "shared_lora": shared}.items():
+        if folder:
+            lora = load_trained_experts(load_whisper(args.base_model)[0], folder, audio_context="dynamic",
+                                        min_audio_context=moe.config.min_audio_context)
+            systems[name] = texts(folder / "dev.json", lora)
     for routing in ("hard", "top_k", "soft"):
         with moe.override(routing=routing):
             systems[routing] = texts(mixture.parent / f"dev_{routing}.json", moe)
@@ -125,22 +137,36 @@ def judge(args: argparse.Namespace, mixture: Path, single: Path) -> dict:
     for name, predictions in systems.items():
         found = score(predictions, references, groups, speakers, num_bootstrap=0)
         results[name] = {"wer": found["wer"], "per_group": {group: row["wer"] for group, row in found["per_group"].items()}}
-        if name != "single_lora":
-            results[name]["minus_single_lora"] = compare(systems["single_lora"], predictions, references, speakers)
+        for rival in LORAS:
+            if rival in systems and name not in LORAS:
+                results[name][f"minus_{rival}"] = compare(systems[rival], predictions, references, speakers)
     results["wer_of_each_expert"] = [score(texts, references, num_bootstrap=0)["wer"] for texts in experts]
-    return results
+    return results, systems
+
+
+def of_all_seeds(args: argparse.Namespace, by_seed: list[tuple[dict, dict[str, list[str]]]]) -> dict:
+    """Mean WER of each system over seeds, and the differences of all seeds together, resampled by speaker."""
+    corpus, times = load_corpus(args.corpus, "dev"), len(by_seed)
+    together = {name: [text for _, systems in by_seed for text in systems[name]] for name in by_seed[0][1]}
+    rows = {name: {"wer": sum(results[name]["wer"] for results, _ in by_seed) / times} for name in together}
+    for rival in LORAS:
+        for name in rows.keys() - LORAS if rival in rows else ():
+            rows[name][f"minus_{rival}"] = compare(together[rival], together[name], corpus["text"][:] * times,
+                                                   corpus["speaker_id"][:] * times)
+    return rows
 
 
 def table(results: dict) -> str:
-    lines = ["| variant | seed | single LoRA | top-1 | top-2 | soft | top-1 minus single LoRA |",
-             "|---|---:|---:|---:|---:|---:|---|"]
+    lines = ["| variant | seed | start | single LoRA | top-1 | top-2 | soft | top-1 minus single LoRA | minus start |",
+             "|---|---:|---:|---:|---:|---:|---:|---|---|"]
     for name, row in results.items():
         variant, seed = name.rsplit("_", 1)
-        difference = row["hard"]["minus_single_lora"]
-        low, high = difference["interval"]
-        cells = [f"{100 * row[system]['wer']:.1f}" for system in ("single_lora", "hard", "top_k", "soft")]
-        lines.append(f"| {variant} | {seed} | {' | '.join(cells)} | {100 * difference['difference']:+.1f} "
-                     f"({100 * low:.1f} to {100 * high:.1f}) |")
+        wers = [f"{100 * row[system]['wer']:.1f}" if system in row else ""
+                for system in ("shared_lora", "single_lora", "hard", "top_k", "soft")]
+        differences = [row["hard"].get(f"minus_{rival}") for rival in LORAS]
+        cells = [f"{100 * found['difference']:+.1f} ({100 * found['interval'][0]:.1f} to {100 * found['interval'][1]:.1f})"
+                 if found else "" for found in differences]
+        lines.append(f"| {variant} | {seed} | {' | '.join(wers + cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -157,9 +183,13 @@ def main() -> None:
 
     file = args.output_dir / "ablations.json"
     results = json.loads(file.read_text()) if file.exists() else {}
+    judged = defaultdict(list)
     for seed in args.seeds:
         for name in args.variants:
-            results[f"{name}_{seed}"] = judge(args, *train(args, name, seed))
+            judged[name].append(judge(args, *train(args, name, seed)))
+            results[f"{name}_{seed}"] = judged[name][-1][0]
+            if len(judged[name]) > 1:
+                results[f"{name}_{'+'.join(map(str, args.seeds[: len(judged[name])]))}"] = of_all_seeds(args, judged[name])
             write_json(file, results)
             (args.output_dir / "ablations.md").write_text(table(results))
             print(table(results), flush=True)

@@ -10,7 +10,7 @@ from hf_components.training.arguments import UNSELECTED
 
 logger = logging.getLogger(__name__)
 
-EPOCHS = {"quick": (4, 0.5, 1), "full": (4, 2, 4)}  # of the shared LoRA, of all experts, of joint training
+EPOCHS = {"quick": (6, 0.5, 1), "full": (8, 1, 2)}  # of the shared LoRA, of all experts, of joint training
 FURTHER_RATE = {"quick": 3e-4, "full": 1.5e-4}  # learning rate of what goes on from the shared LoRA
 # Of the full fine-tuning that a mixture is compared with: batches, warm-up and masks as the mixture's, and no more selected
 # on dev.
@@ -34,10 +34,12 @@ class MoePipelineArguments(PipelineArguments):
     pooling: Literal["mean", "flatten"] = field(default="mean", metadata={"help": "of the embeddings that are clustered"})
     language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
     shared_epochs: float | None = field(default=None, metadata={
-        "help": "epochs of the LoRA that the shared expert and the single LoRA start from, 4 by default; 0: from nothing"})
-    expert_epochs: float | None = field(default=None, metadata={"help": "epochs of expert pre-training; default 0.5 or 2"})
+        "help": "epochs of the LoRA that the shared expert and the single LoRA start from, default 6 or 8; 0: from nothing"})
+    expert_epochs: float | None = field(default=None, metadata={"help": "epochs of expert pre-training; default 0.5 or 1"})
     joint_epochs: float | None = field(default=None, metadata={
-        "help": "epochs of joint training, default 1 or 4; the benchmark's other systems train as long as all three together"})
+        "help": "epochs of joint training, default 1 or 2; the benchmark's other systems train as long as all three together"})
+    freeze_shared_expert: bool = field(default=True, metadata={
+        "help": "keep the shared expert as its LoRA was trained; experts trained beside a moving one overfit"})
     learning_rate: float | None = field(default=None, metadata={
         "help": "of experts and single LoRA after the shared one, default 3e-4 or 1.5e-4"})
     benchmark_percent: float = field(default=100.0, metadata={"help": "share of the benchmark's split to draw a sample from"})

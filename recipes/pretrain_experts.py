@@ -66,7 +66,7 @@ def produce(args: Arguments, expert_args: ExpertArguments, kl: KlToBaseArguments
         start_from_lora(model, load_trained_experts(base, args.single_lora_dir))
     model.train_only(experts=True, router=False)
     if args.freeze_shared_expert:
-        freeze_shared_expert(model)
+        freeze_shared_expert(model, training_args.weight_decay)
 
     training_args.output_dir = str(folder / "checkpoints")
     train = drop_long_transcripts(train, model, processor)

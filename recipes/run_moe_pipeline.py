@@ -97,9 +97,10 @@ def main(argv: list[str] | None = None) -> dict:
     # What goes on from there sees other batches and masks, by another data_seed.
     further = {**training, **above, "data_seed": args.seed + 1000, "learning_rate": args.further_rate,
                "single_lora_dir": out / "shared" if shared else None}
-    experts = run(pretrain_experts, "experts", **further, **labels, num_train_epochs=expert_epochs)
-    joint = run(train_moe_whisper, "joint", **training, **above, experts_dir=out / "experts", experts_per_utterance=top_k,
-                num_train_epochs=joint_epochs, data_seed=args.seed + 2000)
+    frozen = {"freeze_shared_expert": bool(shared) and args.freeze_shared_expert}
+    experts = run(pretrain_experts, "experts", **further, **labels, **frozen, num_train_epochs=expert_epochs)
+    joint = run(train_moe_whisper, "joint", **training, **above, **frozen, experts_dir=out / "experts",
+                experts_per_utterance=top_k, num_train_epochs=joint_epochs, data_seed=args.seed + 2000)
 
     rank, whole = json.loads((out / "experts" / "config.json").read_text()), {**training, "num_train_epochs": sum(args.epochs)}
     wide = {name: rank[name] * clusters["num_experts"] for name in ("lora_rank", "lora_alpha")}

@@ -73,7 +73,7 @@ def produce(args: Arguments, routing_args: RoutingArguments, kl: KlToBaseArgumen
     model.model.encoder.router.load_state_dict(router.state_dict())
     model.train_only(experts=True, router=True)
     if args.freeze_shared_expert:
-        freeze_shared_expert(model)
+        freeze_shared_expert(model, training_args.weight_decay)
 
     training_args.output_dir = str(folder / "checkpoints")
     train = drop_long_transcripts(train, model, processor)

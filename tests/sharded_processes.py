@@ -23,7 +23,7 @@ from tiny_speech import Kill, gradient_of_one_step, resumable_trainer, rows, tin
 from hf_components.stages import write_json
 from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.curriculum import RoutingArguments
-from hf_components.training.experts import save_trained_experts
+from hf_components.training.experts import freeze_shared_expert, save_trained_experts
 from hf_components.training.moe_trainer import MoeTrainer
 from hf_components.training.trainer import SpeechTrainer
 
@@ -66,6 +66,7 @@ def mixture_trainer(folder: Path, batch_size: int, **options) -> MoeTrainer:
     """Soft, top-k and hard routing, each for a step of eight utterances, whose split among processes changes nothing."""
     model = tiny_moe(experts_per_utterance=2)
     model.train_only(experts=True, router=True)
+    freeze_shared_expert(model, weight_decay=0.0)
     losses = RoutingArguments(soft_routing_epochs=1, topk_routing_epochs=1, router_noise_std=0.0, load_balance_coef=0.5,
                               routing_alignment_coef=0.5, routing_entropy_coef=0.5)
     args = arguments(folder, batch_size, **options)

@@ -10,14 +10,14 @@ import datasets
 from rich.table import Table
 
 from hf_components.benchmark.routing import TOP_1, Mixture, routing_summary
-from hf_components.benchmark.rows import Row
+from hf_components.benchmark.rows import SHARED, Row
 from hf_components.disk import full_disk_explained
 from hf_components.errors import UserError
 from hf_components.plots import plot_bars
 from hf_components.release.cards import interval, percent
 from hf_components.stages import write_json
 
-NOT_SYSTEMS = ("moe_random", "moe_oracle")  # in the tables, but not among the bars
+NOT_SYSTEMS = (SHARED, "moe_random", "moe_oracle")  # in the tables, but not among the bars
 
 
 def write_benchmark(folder: Path, run_id: str, result: dict, mixture: Mixture | None, corpus: datasets.Dataset) -> None:

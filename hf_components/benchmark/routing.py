@@ -1,4 +1,4 @@
-"""A MoE-Whisper on the sample: the router's choice, every expert alone, and choices by lot and by errors."""
+"""A MoE-Whisper on the sample: the router's choice, every expert alone or none, and choices by lot and by errors."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from transformers import WhisperProcessor
 
 from hf_components.audio import log_mel
-from hf_components.benchmark.rows import Row, run_row
+from hf_components.benchmark.rows import SHARED, Row, run_row
 from hf_components.corpus import waveforms
 from hf_components.scoring import score, utterance_errors
 from hf_components.transcription import duration_batches
@@ -27,6 +27,7 @@ TOP_1 = "top1"
 class Mixture:
     """What a MoE-Whisper made of the sample; experts by number, utterances in the order of the sample."""
 
+    shared: Row | None  # the shared expert alone, where there is one
     routed: dict[str, Row]  # "top1", and "topk<k>" for k > 1
     weights: dict[str, np.ndarray]  # of the same names: (utterances, experts) that each row carries
     experts: list[Row]
@@ -37,13 +38,15 @@ class Mixture:
 
     @property
     def rows(self) -> list[Row]:
-        """The router's rows, one expert per utterance by lot, and the oracle's, which reads the references.
+        """The shared expert alone, the router's rows, one expert per utterance by lot, and the oracle's, which reads the
+        references.
 
         No router that takes one expert can do better than the oracle: it is a bound, not a system. Its time is that of all
         experts, the time by lot their mean.
         """
         seconds = [row.seconds for row in self.experts]
-        return [*self.routed.values(), self._composed("moe_random", self.random, float(np.mean(seconds))),
+        return [*([self.shared] if self.shared else []), *self.routed.values(),
+                self._composed("moe_random", self.random, float(np.mean(seconds))),
                 self._composed("moe_oracle", self.oracle, sum(seconds))]
 
     def _composed(self, name: str, chosen: np.ndarray, seconds: float) -> Row:
@@ -53,7 +56,7 @@ class Mixture:
 
 def run_mixture(model: MoeWhisperForConditionalGeneration, processor: WhisperProcessor, corpus: datasets.Dataset, *,
                 experts_per_utterance: int, mixture: str, seed: int, **options) -> Mixture:
-    """Transcribe with the best expert, with the best `experts_per_utterance` if that is more, and with every expert.
+    """Transcribe with the best expert, the best `experts_per_utterance` if that is more, every expert alone, and none.
 
     Args:
         mixture: "weights" or "logits", how several experts are mixed.
@@ -75,8 +78,11 @@ def run_mixture(model: MoeWhisperForConditionalGeneration, processor: WhisperPro
     with model.override(mixture="weights"):
         experts = [run_row(f"expert_{i}", model, processor, corpus, expert_weights=rows, **options)
                    for i, rows in enumerate(one_hot)]
+        none = torch.zeros(len(corpus), model.config.num_experts)
+        shared = (run_row(SHARED, model, processor, corpus, expert_weights=none, **options)
+                  if model.config.shared_expert else None)
     errors = np.stack([utterance_errors(row.texts, corpus["text"][:])["errors"] for row in experts])
-    return Mixture(routed, weights, experts, gates.numpy(), errors, errors.argmin(axis=0),
+    return Mixture(shared, routed, weights, experts, gates.numpy(), errors, errors.argmin(axis=0),
                    random_experts(corpus["id"][:], len(experts), seed))
 
 

@@ -14,7 +14,8 @@ from hf_components.scoring import paired_bootstrap, score, utterance_errors
 from hf_components.transcription import transcribe
 
 ZERO_SHOT = "zero_shot"
-BASELINES = (ZERO_SHOT, "single_lora", "single_lora_wide", "full")  # a row of any other name is a mixture's
+SHARED = "moe_shared"  # the shared expert of a mixture alone: what its experts must add to
+BASELINES = (ZERO_SHOT, "single_lora", "single_lora_wide", "full", SHARED)  # a row of any other name is a mixture's
 
 
 @dataclass

@@ -66,17 +66,21 @@ def start_from_lora(model: MoeWhisperForConditionalGeneration, lora: MoeWhisperF
             layer.lora_b[-1].copy_(given[name].lora_b[0])
 
 
-def freeze_shared_expert(model: MoeWhisperForConditionalGeneration) -> None:
-    """Keep the shared expert as it is while the others train; they share their parameters, so its gradient is cut.
+def freeze_shared_expert(model: MoeWhisperForConditionalGeneration, weight_decay: float) -> None:
+    """Keep the shared expert as it is while the others train, with which it shares its parameters.
 
+    Args:
+        weight_decay: of the optimizer, which would shrink what has no gradient too.
     Raises:
-        UserError: there is no shared expert.
+        UserError: there is no shared expert, or it would decay.
     """
+    if weight_decay:
+        raise UserError(f"weight_decay {weight_decay} would shrink the shared expert that freeze_shared_expert keeps; give up "
+                        "one of them")
     if not model.config.shared_expert:
         raise UserError("freeze_shared_expert needs a shared expert; train the experts with shared_expert")
     for layer in model.routed_layers().values():
-        layer.lora_a.register_hook(_without_last)
-        layer.lora_b.register_hook(_without_last)
+        layer.shared_is_frozen = True
 
 
 def save_trained_experts(model: MoeWhisperForConditionalGeneration, folder: Path) -> None:
@@ -124,7 +128,3 @@ def load_router(folder: str | Path) -> tuple[UtteranceRouter, int]:
     except FileNotFoundError as error:
         raise UserError(f"{folder} holds no router ({Path(error.filename).name} is missing); --router_dir takes the output "
                         "folder of pretrain_router") from error
-
-
-def _without_last(gradient: torch.Tensor) -> torch.Tensor:
-    return torch.cat([gradient[:-1], torch.zeros_like(gradient[-1:])])

@@ -64,7 +64,12 @@ class RoutedLinear(nn.Linear):
         rank, scaling, dropout: of each expert's LoRA.
         state: where the weights `(rows, num_experts)` of the current forward are found; without them the layer is
             the plain linear one.
+
+    `shared_is_frozen` cuts the shared expert, the last, out of the graph. It is a part of the same parameters as the others,
+    and a hook on their gradients would be lost when FSDP puts its own in their place.
     """
+
+    shared_is_frozen = False
 
     def __init__(self, linear: nn.Linear, num_experts: int, rank: int, scaling: float, dropout: float, state: RoutingState):
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None)
@@ -105,10 +110,10 @@ class RoutedLinear(nn.Linear):
 
         Of all experts with gradients; without, of those in use, and kept for the steps of a decoder.
         """
-        lora_a, lora_b, weights = self.lora_a, self.lora_b, self.state.expert_weights
+        if not torch.is_grad_enabled() and self in self.state.stacked:
+            return self.state.stacked[self]
+        (lora_a, lora_b), weights = self._experts(), self.state.expert_weights
         if not torch.is_grad_enabled():
-            if self in self.state.stacked:
-                return self.state.stacked[self]
             used = weights.any(0).nonzero().flatten()
             lora_a, lora_b, weights = lora_a[used], lora_b[used], weights[:, used]
         stacked = (lora_a.flatten(0, 1), lora_b.transpose(1, 2).flatten(0, 1),
@@ -117,11 +122,17 @@ class RoutedLinear(nn.Linear):
             self.state.stacked[self] = stacked
         return stacked
 
+    def _experts(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if not (self.shared_is_frozen and torch.is_grad_enabled()):
+            return self.lora_a, self.lora_b
+        return tuple(torch.cat([lora[:-1], lora[-1:].detach()]) for lora in (self.lora_a, self.lora_b))
+
     def _add_gathered(self, output: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
         """Two batched products over the experts of each row."""
         weights, slots = self.state.active()
-        a = self.lora_a[slots].flatten(1, 2)  # (rows, k * rank, in_features)
-        b = self.lora_b[slots].transpose(2, 3).flatten(1, 2)  # (rows, k * rank, out_features)
+        lora_a, lora_b = self._experts()
+        a = lora_a[slots].flatten(1, 2)  # (rows, k * rank, in_features)
+        b = lora_b[slots].transpose(2, 3).flatten(1, 2)  # (rows, k * rank, out_features)
         down = torch.bmm(hidden_states, a.transpose(1, 2))
         down = down * weights.to(down.dtype).repeat_interleave(self.rank, dim=1)[:, None]
         return torch.baddbmm(output, down, b, alpha=self.scaling)

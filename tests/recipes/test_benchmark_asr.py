@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "recipes" / "configs" / "benchmark_asr" / "quick.yaml")
 OPTIONS = {"max_samples": 7, "batch_size": 4, "max_new_tokens": 6, "num_bootstrap": 20}
 BASELINES = ["zero_shot", "single_lora", "single_lora_wide", "full"]
+MIXTURE = ["moe_top1", "moe_random", "moe_oracle"]  # of top-1
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def finished(sources, tmp_path_factory) -> tuple[Path, dict]:
 
 def test_a_row_per_system_on_the_same_utterances(finished):
     out, result = finished
-    assert list(result["rows"]) == [*BASELINES, "soup", "moe_top1", "moe_top2_weights", "moe_random", "moe_oracle"]
+    assert list(result["rows"]) == [*BASELINES, "soup", "moe_shared", "moe_top1", "moe_top2_weights", *MIXTURE[1:]]
     assert {row["utterances"] for row in result["rows"].values()} == {7}
     contexts = {name: row["audio_context"] for name, row in result["rows"].items()}
     assert {name for name, context in contexts.items() if context == "30 s"} == {"zero_shot", "full"}
@@ -79,7 +80,9 @@ def test_a_row_per_system_on_the_same_utterances(finished):
     others["moe_oracle"] = oracle
     pairs = {(line["a"], line["b"]) for line in result["differences"]}
     mixtures = result["rows"].keys() - set(BASELINES)
-    assert pairs == {*itertools.combinations(BASELINES, 2), *itertools.product(BASELINES, mixtures)}
+    # The shared expert alone is the last of the baselines that what follows is compared with.
+    assert pairs == {*itertools.combinations(BASELINES, 2), *itertools.product(BASELINES, mixtures),
+                     *itertools.product(["moe_shared"], mixtures - {"soup", "moe_shared"})}
 
 
 @pytest.mark.parametrize(("name", "context"), [("zero_shot", "full"), ("single_lora", "dynamic"),
@@ -141,7 +144,8 @@ def test_top_1_alone_under_another_name(sources, finished, tmp_path):
     out = tmp_path / "benchmark"
     result = benchmark_asr.main(command(sources, out, "--moe-top-k=1", "--run_id=second", "--no_plot", "--models=moe",
                                         f"--output={tmp_path}/b.json", f"--gating_output={tmp_path}/g.jsonl"))
-    assert list(result["rows"]) == ["moe_top1", "moe_random", "moe_oracle"] and result["differences"] == []
+    assert list(result["rows"]) == ["moe_shared", *MIXTURE]
+    assert {(line["a"], line["b"]) for line in result["differences"]} == set(itertools.product(["moe_shared"], MIXTURE))
     assert result["rows"]["moe_top1"]["wer"] == finished[1]["rows"]["moe_top1"]["wer"]
     assert {path.name for path in out.iterdir()} == {"benchmark_second_top1.json", "gating_second_top1.jsonl",
                                                      "transcripts.jsonl", "stage.json"}
@@ -175,7 +179,7 @@ def test_a_bare_mixture_flag_means_logits(flags, expected):
 def test_several_experts_may_mix_probabilities(sources, tmp_path):
     result = benchmark_asr.main(command(sources, tmp_path / "benchmark", "--moe_mixture", systems=("zero_shot", "moe"),
                                         moe_top_k=3, max_samples=3))
-    assert list(result["rows"]) == ["zero_shot", "moe_top1", "moe_top3_logits", "moe_random", "moe_oracle"]
+    assert list(result["rows"]) == ["zero_shot", "moe_shared", "moe_top1", "moe_top3_logits", *MIXTURE[1:]]
 
 
 def test_a_wide_lora_of_another_rank_is_warned_of(sources, finished, tmp_path, caplog):

@@ -148,7 +148,8 @@ def test_train_moe_whisper(run, joint):
 
 
 def test_benchmark_asr(run, benchmark):
-    assert list(benchmark["rows"]) == ["zero_shot", "single_lora", "moe_top1", "moe_top2_weights", "moe_random", "moe_oracle"]
+    assert list(benchmark["rows"]) == ["zero_shot", "single_lora", "moe_shared", "moe_top1", "moe_top2_weights", "moe_random",
+                                       "moe_oracle"]
     assert {row["utterances"] for row in benchmark["rows"].values()} == {7}
     assert benchmark["rows"]["zero_shot"]["audio_context"] == "30 s"
     assert benchmark["rows"]["moe_top1"]["audio_context"] == benchmark["rows"]["single_lora"]["audio_context"] == ">= 1 s"

@@ -48,7 +48,7 @@ def command(sources: tuple[Path, Path], out: Path, *more: str) -> list[str]:
 def test_every_system_is_judged_on_the_same_sample(finished):
     out, results = finished
     rows = results["benchmark"]["rows"]
-    assert list(rows) == ["zero_shot", "single_lora", "moe_top1", "moe_top2_weights", "moe_random", "moe_oracle"]
+    assert list(rows) == ["zero_shot", "single_lora", "moe_shared", "moe_top1", "moe_top2_weights", "moe_random", "moe_oracle"]
     assert len({row["utterances"] for row in rows.values()}) == 1
     assert rows["zero_shot"]["utterances"] == results["benchmark"]["sample"]["utterances"] == 12
     assert json.loads((out / "results.json").read_text())["benchmark"]["rows"].keys() == rows.keys()

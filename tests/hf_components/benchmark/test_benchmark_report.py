@@ -36,8 +36,8 @@ def judged():
     errors = np.stack([utterance_errors(row.texts, perfect)["errors"] for row in experts])
     routed = {"top1": Row("moe_top1", ">= 2 s", perfect[:5] + ["x"], 1.0),
               "topk2": Row("moe_top2_weights", ">= 2 s", perfect, 1.5)}
-    mixture = Mixture(routed, {"top1": np.eye(2)[gates.argmax(1)], "topk2": gates}, experts, gates, errors, errors.argmin(0),
-                      np.array([1, 1, 0, 0, 1, 0]))
+    mixture = Mixture(None, routed, {"top1": np.eye(2)[gates.argmax(1)], "topk2": gates}, experts, gates, errors,
+                      errors.argmin(0),                      np.array([1, 1, 0, 0, 1, 0]))
     systems = [Row("zero_shot", "30 s", ["wrong"] * 6, 2.0), Row("single_lora", ">= 2 s", perfect[:3] + ["x"] * 3, 1.0)]
     result = {"run_id": "trial", "sample": {"utterances": 6, "speakers": 4, "split": "dev"},
               **judge([*systems, *mixture.rows], corpus, num_bootstrap=50, seed=0),

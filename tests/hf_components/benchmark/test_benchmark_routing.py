@@ -31,7 +31,7 @@ def ran():
 
 def test_the_router_decides_its_rows(ran):
     corpus, model, texts, mixture = ran
-    assert [row.name for row in mixture.rows] == ["moe_top1", "moe_top2_logits", "moe_random", "moe_oracle"]
+    assert [row.name for row in mixture.rows] == ["moe_shared", "moe_top1", "moe_top2_logits", "moe_random", "moe_oracle"]
     assert list(mixture.routed) == list(mixture.weights) == ["top1", "topk2"]
     gates = corpus_gates(model, tiny_processor(), corpus, 2).numpy()
     np.testing.assert_array_equal(mixture.gates, gates)
@@ -45,9 +45,20 @@ def test_the_router_decides_its_rows(ran):
     assert model.config.routing == "hard" and model.config.mixture == "weights"  # as it was
 
 
-def test_a_single_expert_leaves_top_k_out():
+def test_the_shared_expert_alone_is_the_mixture_without_its_experts(ran):
+    corpus, _, texts, mixture = ran
+    model = tiny_moe()
+    with torch.no_grad():
+        for layer in model.routed_layers().values():
+            layer.lora_b[:-1].zero_()  # all but the shared one, which is the last
+    assert mixture.shared.texts == transcribe(model, tiny_processor(), corpus, **OPTIONS)
+    assert mixture.shared.texts not in texts
+
+
+def test_a_single_expert_leaves_top_k_out_and_the_row_of_the_shared_one_needs_one():
     corpus = rows(2)
-    mixture = run_mixture(tiny_moe(), tiny_processor(), corpus, experts_per_utterance=1, mixture="weights", seed=7, **OPTIONS)
+    model = tiny_moe(shared_expert=False)
+    mixture = run_mixture(model, tiny_processor(), corpus, experts_per_utterance=1, mixture="weights", seed=7, **OPTIONS)
     assert [row.name for row in mixture.rows] == ["moe_top1", "moe_random", "moe_oracle"]
 
 
@@ -88,8 +99,8 @@ def test_summary_by_hand():
     gates = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.3, 0.7, 0.0]])
     errors = np.stack([utterance_errors(row.texts, corpus["text"][:])["errors"] for row in experts])
     top_2 = np.array([[0.9, 0.1, 0], [0.2, 0.8, 0], [0.7, 0.3, 0], [0.3, 0.7, 0]])
-    mixture = Mixture({}, {"top1": np.eye(3)[gates.argmax(1)], "topk2": top_2}, experts, gates, errors, errors.argmin(0),
-                      np.zeros(4, int))
+    mixture = Mixture(None, {}, {"top1": np.eye(3)[gates.argmax(1)], "topk2": top_2}, experts, gates, errors,
+                      errors.argmin(0),                      np.zeros(4, int))
     assert mixture.oracle.tolist() == [1, 0, 0, 0]  # after normalising; the first of equals
 
     summary = routing_summary(mixture, "top1", corpus)

@@ -1,5 +1,7 @@
 """Experts between stages: fresh, saved, loaded, and what does not fit."""
 
+import copy
+
 import pytest
 import torch
 from tiny_speech import rows, tiny_moe, tiny_processor, tiny_whisper
@@ -140,14 +142,21 @@ def test_several_experts_are_no_single_lora():
         start_from_lora(model, model)
 
 
-def test_a_frozen_shared_expert_gets_no_gradient_and_the_others_do():
+@pytest.mark.parametrize("router", [True, False])  # weights with and without a gradient take two ways through a layer
+def test_a_frozen_shared_expert_gets_no_gradient_and_the_others_do(router):
     model = build_experts(tiny_whisper(), ExpertArguments(), 3, router_layer=2)
     start_from_lora(model, trained_lora())
     model.train_only(experts=True, router=False)
-    freeze_shared_expert(model)
-    logits(model, expert_weights=torch.tensor([[0.5, 0.3, 0.2]])).square().mean().backward()
+    before, weights = logits(model), torch.tensor([[0.5, 0.3, 0.2]], requires_grad=router)
+    freeze_shared_expert(model, weight_decay=0.0)
+    torch.testing.assert_close(logits(model), before, rtol=0, atol=0)
+    logits(copy.deepcopy(model), expert_weights=weights).square().mean().backward()  # a copy is another model
+    assert all(layer.lora_b.grad is None for layer in model.routed_layers().values())
+    logits(model, expert_weights=weights).square().mean().backward()
     for layer in model.routed_layers().values():
-        assert not layer.lora_b.grad[-1].any()
+        assert not layer.lora_b.grad[-1].any() and not layer.lora_a.grad[-1].any()
     assert any(layer.lora_b.grad[:-1].abs().sum() > 0 for layer in model.routed_layers().values())
     with pytest.raises(UserError, match="needs a shared expert"):
-        freeze_shared_expert(build_experts(tiny_whisper(), ExpertArguments(shared_expert=False), 3, router_layer=2))
+        freeze_shared_expert(build_experts(tiny_whisper(), ExpertArguments(shared_expert=False), 3, router_layer=2), 0.0)
+    with pytest.raises(UserError, match=r"weight_decay 0\.01 would shrink the shared expert"):
+        freeze_shared_expert(model, 0.01)
