@@ -11,7 +11,7 @@ from hf_components.training.arguments import UNSELECTED
 logger = logging.getLogger(__name__)
 
 EPOCHS = {"quick": (6, 0.5, 1), "full": (8, 1, 2)}  # of the shared LoRA, of all experts, of joint training
-FURTHER_RATE = {"quick": 3e-4, "full": 1.5e-4}  # learning rate of what goes on from the shared LoRA
+FURTHER_RATE = 1e-4  # learning rate of what goes on from the shared LoRA
 # Of the full fine-tuning that a mixture is compared with: batches, warm-up and masks as the mixture's, and no more selected
 # on dev.
 RIVAL = {"quick": UNSELECTED, "full": {**UNSELECTED, "per_device_train_batch_size": 16, "gradient_accumulation_steps": 2,
@@ -41,7 +41,7 @@ class MoePipelineArguments(PipelineArguments):
     freeze_shared_expert: bool = field(default=True, metadata={
         "help": "keep the shared expert as its LoRA was trained; experts trained beside a moving one overfit"})
     learning_rate: float | None = field(default=None, metadata={
-        "help": "of experts and single LoRA after the shared one, default 3e-4 or 1.5e-4"})
+        "help": "of experts and single LoRA after the shared one, default 1e-4"})
     benchmark_percent: float = field(default=100.0, metadata={"help": "share of the benchmark's split to draw a sample from"})
 
     def __post_init__(self):
@@ -60,7 +60,7 @@ class MoePipelineArguments(PipelineArguments):
     @property
     def further_rate(self) -> float | None:
         """Learning rate of what goes on from the shared LoRA; None for that of the stage's configuration."""
-        return self.learning_rate or (FURTHER_RATE[self.mode] if self.epochs[0] else None)
+        return self.learning_rate or (FURTHER_RATE if self.epochs[0] else None)
 
 
 def at_most(experts_per_utterance: int, num_experts: int) -> int:
