@@ -32,7 +32,7 @@ COLD = {"shared": 0, "experts": 2, "joint": 2}
 WARM = {"shared": 2, "experts": 1, "joint": 1}
 LATE = {"shared": 4, "experts": 0.5, "joint": 0.5}
 CURRICULUM = {"shared": 4, "experts": 0.5, "joint": 1}
-RESIDUAL = {"shared": 6, "experts": 0.5, "joint": 1}  # the shared LoRA is trained to the end before experts begin
+LATER = {"shared": 6, "experts": 0.5, "joint": 1}
 PHASES = ["--soft_routing_epochs", 0.4, "--topk_routing_epochs", 0.3]
 GROUPS = {"cluster_embeddings": ["--algorithm", "group"]}
 FROZEN = ["--freeze_shared_expert"]
@@ -57,8 +57,10 @@ VARIANTS: dict[str, dict] = {
     "late_curriculum_aligned": {"epochs": CURRICULUM, **gentle(3e-4, 2e-4, *PHASES, "--routing_alignment_coef", 1)},
     "late_curriculum_groups": {"epochs": CURRICULUM, **GROUPS, **gentle(3e-4, 2e-4, *PHASES)},
     "late_frozen": {"epochs": LATE, "pretrain_experts": FROZEN, "train_moe_whisper": FROZEN},
-    "residual": {"epochs": RESIDUAL, **gentle(3e-4, 2e-4, *PHASES, both=FROZEN)},
-    "residual_kl": {"epochs": RESIDUAL, **gentle(3e-4, 2e-4, *PHASES, both=[*FROZEN, *KL])},
+    "residual": {"epochs": CURRICULUM, **gentle(1e-4, 1e-4, *PHASES, both=FROZEN)},  # as the pipeline has it
+    "later_frozen": {"epochs": LATER, **gentle(3e-4, 2e-4, *PHASES, both=FROZEN)},
+    "later_frozen_kl": {"epochs": LATER, **gentle(3e-4, 2e-4, *PHASES, both=[*FROZEN, *KL])},
+    "later_residual": {"epochs": LATER, **gentle(1e-4, 1e-4, *PHASES, both=FROZEN)},
     "late_longer": {"epochs": {"shared": 4, "experts": 1, "joint": 1}, **gentle(3e-4, 2e-4)},
     "late_soft_labels": {"epochs": LATE, "cluster_embeddings": ["--target_entropy", "0.6"], **gentle(3e-4, 2e-4)},
     "late_two_experts": {"epochs": LATE, "cluster_embeddings": ["--num_experts", "2"], **gentle(3e-4, 2e-4)},

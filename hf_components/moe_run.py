@@ -10,7 +10,7 @@ from hf_components.training.arguments import UNSELECTED
 
 logger = logging.getLogger(__name__)
 
-EPOCHS = {"quick": (6, 0.5, 1), "full": (8, 1, 2)}  # of the shared LoRA, of all experts, of joint training
+EPOCHS = {"quick": (4, 0.5, 1), "full": (5, 1, 2)}  # of the shared LoRA, of all experts, of joint training
 FURTHER_RATE = 1e-4  # learning rate of what goes on from the shared LoRA
 # Of the full fine-tuning that a mixture is compared with: batches, warm-up and masks as the mixture's, and no more selected
 # on dev.
@@ -34,7 +34,7 @@ class MoePipelineArguments(PipelineArguments):
     pooling: Literal["mean", "flatten"] = field(default="mean", metadata={"help": "of the embeddings that are clustered"})
     language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
     shared_epochs: float | None = field(default=None, metadata={
-        "help": "epochs of the LoRA that the shared expert and the single LoRA start from, default 6 or 8; 0: from nothing"})
+        "help": "epochs of the LoRA that the shared expert and the single LoRA start from, default 4 or 5; 0: from nothing"})
     expert_epochs: float | None = field(default=None, metadata={"help": "epochs of expert pre-training; default 0.5 or 1"})
     joint_epochs: float | None = field(default=None, metadata={
         "help": "epochs of joint training, default 1 or 2; the benchmark's other systems train as long as all three together"})
