@@ -65,8 +65,8 @@ class RoutedLinear(nn.Linear):
         state: where the weights `(rows, num_experts)` of the current forward are found; without them the layer is
             the plain linear one.
 
-    `shared_is_frozen` cuts the shared expert, the last, out of the graph. It is a part of the same parameters as the others,
-    and a hook on their gradients would be lost when FSDP puts its own in their place.
+    `shared_is_frozen` cuts the shared expert, the last, out of the graph. It is a part of the same parameters as the others;
+    cut here, and not by a hook on their gradients, it stays whatever a launcher puts in the parameters' place.
     """
 
     shared_is_frozen = False
