@@ -97,7 +97,8 @@ def main(argv: list[str] | None = None) -> dict:
     # What goes on from there sees other batches and masks, by another data_seed.
     further = {**training, **above, "data_seed": args.seed + 1000, "learning_rate": args.further_rate,
                "single_lora_dir": out / "shared" if shared else None}
-    frozen = {"freeze_shared_expert": bool(shared) and args.freeze_shared_expert}
+    has_shared = bool(shared) and clusters["num_experts"] > 1  # a single expert starts from the LoRA itself
+    frozen = {"freeze_shared_expert": has_shared and args.freeze_shared_expert}
     experts = run(pretrain_experts, "experts", **further, **labels, **frozen, num_train_epochs=expert_epochs)
     joint = run(train_moe_whisper, "joint", **training, **above, **frozen, experts_dir=out / "experts",
                 experts_per_utterance=top_k, num_train_epochs=joint_epochs, data_seed=args.seed + 2000)

@@ -131,6 +131,14 @@ def test_a_share_of_the_data_is_the_same_in_every_stage(sources, tmp_path):
     assert (out / "clustering_embeddings").is_dir()  # the router keeps to means
 
 
+def test_a_single_cluster_leaves_one_expert_and_nothing_to_freeze(sources, tmp_path):
+    single = ["--algorithm=hdbscan", "--min_clusters=1", "--min_experts=1", "--min_cluster_size=20", "--allow_single_cluster",
+              "--no_plot"]
+    results = run_moe_pipeline.main(command(sources, tmp_path / "run", *single))
+    assert results["clusters"]["num_experts"] == 1
+    assert list(results["benchmark"]["rows"]) == ["zero_shot", "single_lora", "moe_top1", "moe_random", "moe_oracle"]
+
+
 def test_another_corpus_in_the_same_folder_draws_its_own_sample(finished, sources, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(finished[0], out)
