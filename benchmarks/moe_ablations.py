@@ -151,10 +151,11 @@ def of_all_seeds(args: argparse.Namespace, by_seed: list[tuple[dict, dict[str, l
     corpus, times = load_corpus(args.corpus, "dev"), len(by_seed)
     together = {name: [text for _, systems in by_seed for text in systems[name]] for name in by_seed[0][1]}
     rows = {name: {"wer": sum(results[name]["wer"] for results, _ in by_seed) / times} for name in together}
-    for rival in LORAS:
-        for name in rows.keys() - LORAS if rival in rows else ():
-            rows[name][f"minus_{rival}"] = compare(together[rival], together[name], corpus["text"][:] * times,
-                                                   corpus["speaker_id"][:] * times)
+    references, speakers = corpus["text"][:] * times, corpus["speaker_id"][:] * times
+    for name, predictions in together.items():
+        for rival in LORAS:
+            if rival in together and name not in LORAS:
+                rows[name][f"minus_{rival}"] = compare(together[rival], predictions, references, speakers)
     return rows
 
 
@@ -190,8 +191,8 @@ def main() -> None:
         for name in args.variants:
             judged[name].append(judge(args, *train(args, name, seed)))
             results[f"{name}_{seed}"] = judged[name][-1][0]
-            if len(judged[name]) > 1:
-                results[f"{name}_{'+'.join(map(str, args.seeds[: len(judged[name])]))}"] = of_all_seeds(args, judged[name])
+            if 1 < len(judged[name]) == len(args.seeds):
+                results[f"{name}_{'+'.join(map(str, args.seeds))}"] = of_all_seeds(args, judged[name])
             write_json(file, results)
             (args.output_dir / "ablations.md").write_text(table(results))
             print(table(results), flush=True)
