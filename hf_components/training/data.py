@@ -19,7 +19,7 @@ from hf_components.training.augmentation import WaveformAugmentation, draws_of, 
 logger = logging.getLogger(__name__)
 
 FULL_CONTEXT_FRAMES = 3000
-BATCHES_PER_POOL = 50  # batches are cut from pools sorted by duration: little padding, and still another order each epoch
+STEPS_PER_POOL = 50  # batches are cut from pools sorted by duration: little padding, and still another order each epoch
 
 
 def load_training_rows(args: TrainingRecipeArguments, training_args: SpeechTrainingArguments
@@ -40,16 +40,22 @@ class Draw(NamedTuple):
 class DurationBatchSampler(torch.utils.data.Sampler):
     """Batches of utterances of like duration, in another order each epoch.
 
+    The batches of one optimiser step, which follow one another, are of like duration and context too: no process waits
+    for another's longer clips, and `batch_size * batches_per_step` alone decides what a step learns from.
+
     Args:
         durations: seconds per utterance.
         batch_size: utterances per batch.
         seed: with the epoch, decides the order.
-        full_context_fraction: share of batches drawn with 30 s of audio context.
+        full_context_fraction: share of steps with 30 s of audio context, spread evenly.
+        batches_per_step: processes times gradient accumulation steps.
     """
 
-    def __init__(self, durations: Sequence[float], batch_size: int, seed: int, full_context_fraction: float):
+    def __init__(self, durations: Sequence[float], batch_size: int, seed: int, full_context_fraction: float,
+                 batches_per_step: int = 1):
         self.durations = np.asarray(durations)
-        self.batch_size, self.seed, self.full_context_fraction = batch_size, seed, full_context_fraction
+        self.batch_size, self.batches_per_step = batch_size, batches_per_step
+        self.seed, self.full_context_fraction = seed, full_context_fraction
         self.drop_last, self.epoch = False, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -59,19 +65,25 @@ class DurationBatchSampler(torch.utils.data.Sampler):
         return -(-len(self.durations) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        epoch = self.epoch
+        epoch, per_step = self.epoch, self.batch_size * self.batches_per_step
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(self.durations))
         # accelerate deals whole batches out to processes and takes only the last one for incomplete.
-        order, incomplete = np.split(order, [len(order) - len(order) % self.batch_size])
-        pool = self.batch_size * BATCHES_PER_POOL
-        pools = [order[start : start + pool] for start in range(0, len(order), pool)]
-        pools = [indices[np.argsort(self.durations[indices], kind="stable")] for indices in pools]
-        batches = [pool[start : start + self.batch_size] for pool in pools for start in range(0, len(pool), self.batch_size)]
-        batches = [batches[i] for i in random.permutation(len(batches))] + ([incomplete] if len(incomplete) else [])
-        full = random.random(len(batches)) < self.full_context_fraction
-        for i in range(len(batches)):
-            yield [Draw(int(index), epoch, bool(full[i])) for index in batches[i]]
+        order, rest = np.split(order, [len(order) - len(order) % per_step])
+        pools = [self._by_duration(pool) for pool in in_parts(order, per_step * STEPS_PER_POOL)]
+        steps = [step for pool in pools for step in in_parts(pool, per_step)]
+        steps = [steps[i] for i in random.permutation(len(steps))] + ([self._by_duration(rest)] if len(rest) else [])
+        full = np.diff(np.floor(random.random() + self.full_context_fraction * np.arange(len(steps) + 1))) > 0
+        for step, full_context in zip(steps, full, strict=True):
+            for batch in in_parts(step, self.batch_size):
+                yield [Draw(int(index), epoch, bool(full_context)) for index in batch]
+
+    def _by_duration(self, indices: np.ndarray) -> np.ndarray:
+        return indices[np.argsort(self.durations[indices], kind="stable")]
+
+
+def in_parts(items: np.ndarray, size: int) -> list[np.ndarray]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 class SpeechDataset(torch.utils.data.Dataset):

@@ -79,7 +79,8 @@ class SpeechTrainer(Seq2SeqTrainer):
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         args = self.args
-        self.sampler = DurationBatchSampler(self.durations, self._train_batch_size, args.data_seed, args.full_context_fraction)
+        self.sampler = DurationBatchSampler(self.durations, self._train_batch_size, args.data_seed, args.full_context_fraction,
+                                            batches_per_step=args.world_size * args.gradient_accumulation_steps)
         return self.accelerator.prepare(torch.utils.data.DataLoader(
             self.train_dataset, batch_sampler=self.sampler, collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers, pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),

@@ -1,12 +1,13 @@
-"""One optimizer step on eight utterances has one gradient, however the eight are split."""
+"""One optimizer step has one gradient, and a training one result, however its utterances are split."""
 
 import pytest
 import torch
-from tiny_speech import gradient_of_one_step, rows, tiny_moe, tiny_processor, tiny_whisper
+from tiny_speech import gradient_of_one_step, rows, tiny_moe, tiny_processor, tiny_whisper, training_arguments
 
 from hf_components.asr.families import family_of
 from hf_components.training.curriculum import routing_losses
 from hf_components.training.data import Draw, SpeechCollator, SpeechDataset
+from hf_components.training.trainer import SpeechTrainer
 from hf_components.whisper.audio_context import fit_audio_context
 
 pytestmark = pytest.mark.unit
@@ -63,3 +64,20 @@ def test_every_split_gives_the_gradient_of_the_whole(tmp_path, routing, mixture)
     expected = by_hand(routing, mixture)
     for batch_size, accumulation in ((8, 1), (4, 2), (2, 4)):
         assert_equal(gradient_of_one_step(tmp_path, batch_size, accumulation, routing=routing, mixture=mixture), expected)
+
+
+def test_a_training_learns_the_same_however_its_steps_are_split(tmp_path):
+    """At 30 s, where padding does not depend on the neighbours; 19 utterances leave the last step of an epoch incomplete."""
+    trained = []
+    for batch_size, accumulation in ((4, 1), (2, 2), (1, 4)):
+        args = training_arguments(tmp_path, per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation,
+                                  full_context_fraction=1.0, num_train_epochs=2, learning_rate=0.1, optim="sgd", time_masks=2)
+        trainer = SpeechTrainer(tiny_whisper(), args, tiny_processor(), rows(19))
+        trainer.train()
+        assert trainer.state.global_step == 10
+        trained.append(dict(trainer.model.named_parameters()))
+    start = dict(tiny_whisper().named_parameters())
+    assert max(float((trained[0][name] - start[name]).abs().max().detach()) for name in start) > 1e-2
+    for other in trained[1:]:
+        for name, weights in trained[0].items():
+            torch.testing.assert_close(other[name], weights, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")

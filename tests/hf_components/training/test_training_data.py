@@ -57,13 +57,43 @@ def test_batches_are_of_like_duration():
     assert np.mean(spread) < 1 < np.ptp(DURATIONS) / 10
 
 
-def test_share_of_batches_at_full_context():
-    durations = np.ones(8000)
-    batches = epoch_of(0, durations=durations)
+@pytest.mark.parametrize("fraction", [0, 0.03, 0.25, 0.7, 1])
+def test_share_of_batches_at_full_context_is_spread_evenly(fraction):
+    batches = epoch_of(0, full_context_fraction=fraction, durations=np.ones(8000))
     assert all(len({draw.full_context for draw in batch}) == 1 for batch in batches)
-    assert np.mean([batch[0].full_context for batch in batches]) == pytest.approx(0.25, abs=0.04)
-    assert not any(draw.full_context for batch in epoch_of(0, full_context_fraction=0) for draw in batch)
-    assert all(draw.full_context for batch in epoch_of(0, full_context_fraction=1) for draw in batch)
+    full = np.array([batch[0].full_context for batch in batches])
+    assert abs(full.sum() - fraction * len(batches)) < 1 and full.all() == (fraction == 1)
+    gaps = np.diff(np.flatnonzero(full))
+    assert not len(gaps) or np.ptp(gaps) <= 1
+    if 0 < fraction < 1:
+        starts = {epoch_of(epoch, full_context_fraction=fraction)[0][0].full_context for epoch in range(60)}
+        assert starts == {True, False}  # the first of an epoch is not always, nor never, among them
+
+
+@pytest.mark.parametrize("count", [103, 800, 5])
+def test_a_step_is_the_same_however_its_batch_is_divided(count):
+    durations, each = np.random.default_rng(1).uniform(0.5, 20, count), {}
+    for batch_size, batches_per_step in ((8, 1), (4, 2), (2, 4), (1, 8)):
+        sampler = DurationBatchSampler(durations, batch_size, 7, 0.25, batches_per_step)
+        batches = list(sampler)
+        assert len(batches) == len(sampler) and all(len(batch) == batch_size for batch in batches[:-1])
+        steps = [sum(batches[i : i + batches_per_step], []) for i in range(0, len(batches), batches_per_step)]
+        assert all(len({draw.full_context for draw in step}) == 1 for step in steps)
+        each[batch_size] = steps
+    assert each[8] == each[4] == each[2] == each[1]
+    assert sorted(draw.index for step in each[8] for draw in step) == list(range(count))
+
+
+def test_processes_hear_clips_of_like_duration_and_context_at_the_same_time():
+    durations = np.random.default_rng(2).uniform(0.5, 20, 6400)
+
+    def waiting(batches_per_step: int) -> float:
+        """How much longer the slowest of eight processes takes than the mean one, steps taking as long as what they hear."""
+        batches = list(DurationBatchSampler(durations, 4, 0, 0.03, batches_per_step))
+        heard = np.array([30 if batch[0].full_context else max(durations[draw.index] for draw in batch) for batch in batches])
+        return heard.reshape(-1, 8).max(1).mean() / heard.mean()
+
+    assert waiting(8) < 1.05 and waiting(1) > 1.8
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +211,7 @@ def test_no_utterance_is_lost_when_batches_are_dealt_to_processes(processes):
     for epoch in range(20):
         shards = []
         for process in range(processes):
-            sampler = DurationBatchSampler(list(range(103)), 4, seed=0, full_context_fraction=0.2)
+            sampler = DurationBatchSampler(list(range(103)), 4, 0, 0.2, batches_per_step=2 * processes)
             sampler.set_epoch(epoch)
             shards.append(list(BatchSamplerShard(sampler, num_processes=processes, process_index=process)))
         assert len({len(shard) for shard in shards}) == 1  # else a process would wait for ever
