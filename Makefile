@@ -16,11 +16,19 @@ UNITS ?=
 FLAVOR ?= t4-small
 JOB ?=
 ACCELERATE_CONFIG ?= accelerate_configs/cpu.yaml
+# accelerate starts as many processes as its file says, whatever GPUs there are: count those of this machine.
+SEVERAL_GPUS := $(filter %multi_gpu.yaml %fsdp.yaml %deepspeed_zero2.yaml,$(ACCELERATE_CONFIG))
+PROCESSES ?= $(if $(SEVERAL_GPUS),$(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU'))
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Quiet, or the launcher adds its own traceback to every error message of a recipe.
-LAUNCH := $(BIN)/accelerate launch --quiet --config_file "$(ACCELERATE_CONFIG)"
+LAUNCH = $(BIN)/accelerate launch --quiet --config_file "$(ACCELERATE_CONFIG)" $(if $(PROCESSES),--num_processes $(PROCESSES))
+ifneq ($(and $(SEVERAL_GPUS),$(filter 0 1,$(PROCESSES))),)
+$(error $(SEVERAL_GPUS) is for several GPUs, and $(PROCESSES) found here; take single_gpu.yaml or cpu.yaml, or give PROCESSES)
+endif
+# Every configuration names a model; what is given here counts instead.
+BASE_MODEL := $(if $(MODEL),--model "$(MODEL)")
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
@@ -32,13 +40,14 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "  %-24s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "  DATA                     corpus folder (speaker-JSON, JSONL manifest, recordings) or Hub id; default: a demo corpus in data/"
-	@echo "  MODEL                    base model, folder or Hub id; default: models/whisper-tiny.en, models/wav2vec2-demo, or MFCC"
+	@echo "  MODEL                    base model, folder or Hub id; default: that of CONFIG; without one models/whisper-tiny.en, models/wav2vec2-demo, or MFCC"
 	@echo "  CONFIG                   the recipe's configuration; default: its quick.yaml"
 	@echo "  OUTPUT                   output folder; default: runs/<recipe>"
 	@echo "  ARGS                     appended to the recipe's command line, or to pytest's"
 	@echo "  UNITS                    of demo: a model folder of recipe-units; default: runs/units/model if it is there"
 	@echo "  FLAVOR, JOB              of job-%: hardware of Hugging Face Jobs, and further flags of launchers/hf_job.py; now $(FLAVOR)"
 	@echo "  ACCELERATE_CONFIG        where to run; now $(ACCELERATE_CONFIG)"
+	@echo "  PROCESSES                how many; default: one per GPU with multi_gpu.yaml, fsdp.yaml, deepspeed_zero2.yaml"
 	@echo "  PYTHON, VENV             Python 3.11 or newer and the environment made from it; now $(PYTHON), $(VENV)"
 
 setup: $(INSTALLED) ## Make the virtual environment
@@ -79,27 +88,27 @@ data/demo_long: | $(INSTALLED) ## Speak long demo recordings
 
 recipe-moe: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA),,data/demo_speakers) ## Whisper with a router and LoRA experts, and its benchmark
 	$(LAUNCH) recipes/run_moe_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_moe_pipeline/quick.yaml)" \
-		--data "$(or $(DATA),data/demo_speakers)" --model "$(or $(MODEL),models/whisper-tiny.en)" --output_dir "$(or $(OUTPUT),runs/moe)" $(ARGS)
+		--data "$(or $(DATA),data/demo_speakers)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/moe)" $(ARGS)
 
 recipe-children: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA),,data/demo_children) ## Whisper fine-tuned on children's speech, from a JSONL manifest to a submission
 	$(LAUNCH) recipes/run_children_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_children_pipeline/quick.yaml)" \
-		--data "$(or $(DATA),data/demo_children)" --model "$(or $(MODEL),models/whisper-tiny.en)" --output_dir "$(or $(OUTPUT),runs/children)" \
+		--data "$(or $(DATA),data/demo_children)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/children)" \
 		$(if $(DATA),,--test_manifest data/demo_children/test/utterance_metadata.jsonl --submission_format data/demo_children/test/submission_format.jsonl) $(ARGS)
 
-recipe-wav2vec2: $(INSTALLED) $(if $(MODEL),,models/wav2vec2-demo) $(if $(CONFIG),,models/smollm2) $(if $(DATA),,data/demo_recordings) ## wav2vec2 trained by LoRA where corrected transcripts say that it erred
+recipe-wav2vec2: $(INSTALLED) $(if $(MODEL)$(CONFIG),,models/wav2vec2-demo) $(if $(CONFIG),,models/smollm2) $(if $(DATA),,data/demo_recordings) ## wav2vec2 trained by LoRA where corrected transcripts say that it erred
 	$(LAUNCH) recipes/run_wav2vec2_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_wav2vec2_pipeline/quick.yaml)" \
-		--data "$(or $(DATA),data/demo_recordings)" --model "$(or $(MODEL),models/wav2vec2-demo)" --output_dir "$(or $(OUTPUT),runs/wav2vec2)" \
-		$(if $(DATA),--gold llm --llm_figure false) $(ARGS)
+		--data "$(or $(DATA),data/demo_recordings)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/wav2vec2)" \
+		$(if $(DATA),$(if $(CONFIG),,--gold llm --llm_figure false)) $(ARGS)
 
 recipe-units: $(INSTALLED) $(if $(CONFIG),,models/whisper-tiny.en) $(if $(DATA),,data/demo_long) ## Units, motifs and a unit vocoder, from long recordings
 	$(LAUNCH) recipes/run_units_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_units_pipeline/quick.yaml)" \
-		--data "$(or $(DATA),data/demo_long)" $(if $(MODEL),--model "$(MODEL)") --output_dir "$(or $(OUTPUT),runs/units)" $(ARGS)
+		--data "$(or $(DATA),data/demo_long)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/units)" $(ARGS)
 
 job-%: $(INSTALLED) ## Run recipe-% as a Hugging Face Job on FLAVOR, from DATA on the Hub
 	@test -n "$(DATA)" || { echo 'error: a job needs DATA: a data set on the Hub, or a folder of a volume mounted by JOB' >&2; exit 2; }
 	$(BIN)/python launchers/hf_job.py --flavor "$(FLAVOR)" $(JOB) run_$*_pipeline \
 		--config "$(or $(CONFIG),recipes/configs/run_$*_pipeline/default.yaml)" --data "$(DATA)" \
-		$(if $(MODEL),--model "$(MODEL)") --output_dir "$(or $(OUTPUT),runs/$*)" $(ARGS)
+		$(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/$*)" $(ARGS)
 
 demo: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) ## A page to try checkpoints on: MODEL and UNITS, or what lies in runs/
 	RECOGNISERS="$(or $(MODEL),$(wildcard runs/moe/model runs/children/model runs/wav2vec2/model) models/whisper-tiny.en)" \

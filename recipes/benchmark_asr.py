@@ -1,6 +1,6 @@
 """Benchmark a MoE-Whisper against zero-shot Whisper, LoRA, full fine-tuning, oracle and random routing, on one fixed sample.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/benchmark_asr.py --config recipes/configs/benchmark_asr/default.yaml \\
     --corpus data/prepared --moe_dir runs/moe/joint/model --single_lora_dir runs/moe/single_lora \\
     --output_dir runs/moe/benchmark

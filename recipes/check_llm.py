@@ -1,6 +1,6 @@
 """Check the LLM that is to correct transcripts: load it, have it answer, correct an example, measure a few more.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/check_llm.py --config recipes/configs/check_llm/default.yaml
 
 Exit code 0: it can be used. 1: it cannot, and what to do is said.

@@ -1,6 +1,6 @@
 """Distil a MoE-Whisper into one plain Whisper, which starts as its experts' mean or as any Whisper of its vocabulary.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/distil_moe_whisper.py --config recipes/configs/distil_moe_whisper/default.yaml \\
     --moe_dir runs/moe/joint/model --base_model runs/moe/merged/model --corpus data/prepared --output_dir runs/moe/distilled
 """

@@ -1,6 +1,6 @@
 """Judge a unit vocoder: held-out segments spoken again from their units, in figures with intervals and as a page to hear.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/evaluate_vocoder.py --config recipes/configs/evaluate_vocoder/default.yaml \\
     --corpus_dir runs/units/segments --units_dir runs/units/units --vocoder runs/units/vocoder/model \\
     --output_dir runs/units/evaluation

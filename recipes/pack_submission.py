@@ -1,6 +1,6 @@
 """Pack a speech recogniser for a competition: a zip with `main.py`, which transcribes offline, and the model beside it.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/pack_submission.py --config recipes/configs/pack_submission/default.yaml \\
     --model_path runs/children/model --corpus data/prepared --output submission.zip
 """

@@ -146,7 +146,7 @@ class SpeechTrainingArguments(AugmentationArguments, Seq2SeqTrainingArguments):
         launched_with = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         if self.fp16 is None and self.bf16 is None and not self.no_fp16:
             automatic = launched_with == "no" and torch.cuda.is_available() and not self.use_cpu
-            self.bf16 = launched_with == "bf16" or (automatic and torch.cuda.is_bf16_supported())
+            self.bf16 = launched_with == "bf16" or (automatic and torch.cuda.is_bf16_supported(including_emulation=False))
             self.fp16 = launched_with == "fp16" or (automatic and not self.bf16)
         self.fp16, self.bf16 = bool(self.fp16), bool(self.bf16)
 

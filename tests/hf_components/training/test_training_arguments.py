@@ -27,7 +27,7 @@ pytestmark = pytest.mark.unit
 ])
 def test_precision_is_automatic_with_cuda(tmp_path, monkeypatch, flags, has_cuda, has_bf16, launched_with, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16 or including_emulation)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched_with)
     if has_cuda:  # no GPU here: only the choice is looked at
         monkeypatch.setattr("transformers.training_args.TrainingArguments.__post_init__", mixed_precision_of_trainer)
