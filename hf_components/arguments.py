@@ -17,6 +17,7 @@ from transformers import HfArgumentParser
 
 from hf_components.errors import UserError
 from hf_components.logs import set_up_logging
+from hf_components.stages import join_processes
 
 
 class _Parser(HfArgumentParser):
@@ -41,6 +42,8 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
         UserError: unknown flag or key (with the nearest right one), wrong value, unreadable configuration file.
     """
     _stay_on_cpu_without_accelerator()
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        join_processes()  # before a dataclass asks for the device, and with it for processes that wait half an hour only
     types = [dataclass_types] if dataclasses.is_dataclass(dataclass_types) else list(dataclass_types)
     parser = _Parser(types, description=description, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import enum
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -21,8 +20,9 @@ import accelerate
 import torch
 import transformers
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
+from hf_components import __version__
 from hf_components.disk import full_disk_explained, sync_folder
 from hf_components.errors import UserError
 from hf_components.locks import alone_in
@@ -36,7 +36,9 @@ NAMED_FILES = 5  # changed source files that a warning names
 # Fields that change how a stage runs or where it writes, not what it computes.
 NOT_PART_OF_RESULT = {"output_dir", "resume", "log_file", "logging_dir", "num_workers", "num_proc", "dataloader_num_workers",
                       "report_to", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token", "disable_tqdm", "run_name",
-                      "plot", "no_plot", "rebase_output_dir", "force_restart"}
+                      "plot", "no_plot", "rebase_output_dir", "force_restart", "logging_steps", "logging_strategy",
+                      "logging_first_step", "save_total_limit", "dataloader_pin_memory", "dataloader_persistent_workers",
+                      "ddp_timeout"}
 
 
 def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config: Any,
@@ -64,17 +66,20 @@ def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config
     if output_dir.name in ("", "..") or (output_dir.exists() and not output_dir.is_dir()):
         raise UserError(f"--output_dir must name a folder that may be replaced, got {output_dir}; choose one")
     state = join_processes()
-    resolved, inputs = _plain(config), [str(path) for path in inputs]
-    stage = {"identity": {"config": _result_relevant(resolved, inputs), "inputs": _fingerprints(inputs),
-                          "code_version": importlib.metadata.version("underheard")},
-             "sources": _source_digests(produce)}
-
     work = output_dir.with_name(f".{output_dir.name}.partial")
-    proof, unfinished = read_proof(output_dir), _read_begun(work)
-    if proof is None and output_dir.is_dir() and any(output_dir.iterdir()):
-        raise UserError(f"{output_dir} is not empty and not the result of a stage ({PROOF} is missing); "
-                        "choose another --output_dir or empty it")
-    state.wait_for_everyone()  # all have read before the main process writes
+    resolved, inputs = _plain(config), _named(inputs)
+
+    def look() -> tuple[dict, dict | None, dict | None]:
+        proof = read_proof(output_dir)
+        if proof is None and output_dir.is_dir() and any(output_dir.iterdir()):
+            raise UserError(f"{output_dir} is not empty and not the result of a stage ({PROOF} is missing); "
+                            "choose another --output_dir or empty it")
+        fingerprints = {name: fingerprint(path) for name, path in inputs.items()}
+        identity = {"config": _result_relevant(resolved, inputs), "inputs": fingerprints, "code_version": __version__}
+        return {"identity": identity, "sources": _source_digests(produce)}, proof, _read_begun(work)
+
+    # One process looks, so that all decide alike whatever their disks say.
+    stage, proof, unfinished = broadcast_object_list([look() if state.is_main_process else None])[0]
 
     goes_on = resume and unfinished is not None and unfinished["identity"] == stage["identity"]
     if goes_on:  # also over a finished result of the same settings, which the interrupted run was to replace
@@ -93,7 +98,7 @@ def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config
     with alone_in(work, "--output_dir") if state.is_main_process else contextlib.nullcontext():
         if state.is_main_process:
             if not goes_on:
-                _discard(work, unfinished, stage, resume)
+                _set_aside(work, unfinished, stage, resume)
             write_json(work / BEGUN, stage)
         state.wait_for_everyone()
         if read_proof(work) is None:  # else it was killed between the proof and the renaming
@@ -182,21 +187,27 @@ def _read_begun(work: Path) -> dict | None:
     return read_proof(work) or _read_json(work / BEGUN)
 
 
-def _discard(work: Path, unfinished: dict | None, stage: dict, resume: bool) -> None:
+def _interrupted(work: Path) -> Path:
+    return work.with_name(work.name.removesuffix(".partial") + ".interrupted")
+
+
+def _set_aside(work: Path, unfinished: dict | None, stage: dict, resume: bool) -> None:
+    """Empty `work`, whose run does not go on; what it holds may have taken days, and is kept until the new run is complete."""
     if not any(work.iterdir()):
         return
     if not resume:
-        logger.info("the interrupted run in %s is discarded; --resume would have continued it if nothing changed", work)
+        why = "--resume would have continued it if nothing changed"
     elif unfinished is None:
-        logger.warning("the interrupted run in %s does not say what it was begun with and is discarded", work)
+        why = "it does not say what it was begun with"
     else:
-        logger.warning("the interrupted run in %s is discarded: %s", work,
-                       _difference(unfinished["identity"], stage["identity"]))
-    for path in work.iterdir():  # not the folder, which is locked
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        why = _difference(unfinished["identity"], stage["identity"])
+    kept = _interrupted(work)
+    logger.warning("the interrupted run in %s is set aside: %s; it is kept in %s until this run is complete, and goes on if "
+                   "put back", work, why, kept)
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir()
+    for path in list(work.iterdir()):  # not the folder, which is locked
+        path.rename(kept / path.name)
 
 
 def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bool) -> None:
@@ -223,7 +234,8 @@ def _replace(work: Path, output_dir: Path, archive: bool) -> None:
     with contextlib.suppress(FileNotFoundError):
         output_dir.rename(old)
     work.rename(output_dir)
-    shutil.rmtree(old, ignore_errors=True)
+    for left in (old, _interrupted(work)):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _plain(config: Any) -> Any:
@@ -235,17 +247,25 @@ def _plain(config: Any) -> Any:
     return json.loads(json.dumps(values, default=_jsonable))  # as it is read back for comparison
 
 
-def _result_relevant(config: dict, inputs: list[str]) -> dict:
-    # An input counts by its content, not by where it lies: a run that was moved is still complete.
-    return {key: value for key, value in config.items() if key not in NOT_PART_OF_RESULT and value not in inputs}
-
-
-def _fingerprints(inputs: Iterable[str | Path]) -> dict[str, str]:
+def _named(inputs: Iterable[str | Path]) -> dict[str, str]:
+    """Inputs by file name, so that moving a run does not repeat it; two of one name are told apart by number."""
     named: dict[str, str] = {}
-    for path in inputs:  # by name, so that moving a run does not repeat it; two of one name are told apart by number
+    for path in map(str, inputs):
         name = Path(path).name
-        named[f"{name} ({len(named) + 1})" if name in named else name] = fingerprint(path)
+        named[f"{name} ({len(named) + 1})" if name in named else name] = path
     return named
+
+
+def _result_relevant(config: dict, inputs: dict[str, str]) -> dict:
+    # An input counts by its name and content, not by where it lies.
+    names = {path: name for name, path in inputs.items()}
+
+    def named(value: Any) -> Any:
+        if isinstance(value, list):
+            return [named(one) for one in value]
+        return names.get(value, value) if isinstance(value, str) else value
+
+    return {key: named(value) for key, value in config.items() if key not in NOT_PART_OF_RESULT}
 
 
 def _source_digests(produce: Callable) -> dict[str, str]:

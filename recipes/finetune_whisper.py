@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def prepare(args: Arguments, manifest: ManifestArguments, output_dir: str) -> str:
-    """The prepared form of a manifest's corpus; kept from an earlier run if nothing has changed."""
+    """The prepared form of a manifest's corpus; an earlier run's if nothing has changed, unless all is to begin anew."""
     folder = f"{output_dir.rstrip('/')}_corpus"
     options = {**asdict(manifest), "manifest": manifest.train_manifest, "audio_dirs": manifest.audio_dirs or None,
                "fields": parse_pairs("fields", manifest.fields),
@@ -113,7 +113,7 @@ def prepare(args: Arguments, manifest: ManifestArguments, output_dir: str) -> st
     name, source = Path(manifest.train_manifest).stem, JsonlManifestConfig(**options)
     run_stage(folder, lambda work: write_corpus(JsonlManifest, work, options, num_proc=os.cpu_count(), name=name,
                                                 source="jsonl_manifest", language=args.language),
-              config=(options, source.recordings()), inputs=source.inputs(), resume=True, alone=True)
+              config=(options, source.recordings()), inputs=source.inputs(), resume=not args.force_restart, alone=True)
     return folder
 
 

@@ -1,6 +1,6 @@
 """Train LoRA experts, each utterance carrying its cluster labels as weights; without labels, one LoRA for all.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/pretrain_experts.py --config recipes/configs/pretrain_experts/default.yaml \\
     --corpus data/prepared --labels_dir runs/moe/clusters --router_dir runs/moe/router --output_dir runs/moe/experts
 """
@@ -70,7 +70,9 @@ def produce(args: Arguments, expert_args: ExpertArguments, kl: KlToBaseArguments
 
     training_args.output_dir = str(folder / "checkpoints")
     train = drop_long_transcripts(train, model, processor)
-    trainer = KlToBaseTrainer(model, training_args, processor, train, evaluated, kl=kl, base=Teacher(base),
+    teacher = Teacher(base) if kl.kl_to_base_coef else None
+    del base  # the experts' model has its weights; a second copy would stay in the GPU's memory
+    trainer = KlToBaseTrainer(model, training_args, processor, train, evaluated, kl=kl, base=teacher,
                               expert_weights=labels.weights_of(train["id"]) if labels else None)
     trainer.train(resume_from_checkpoint=args.resume)
     model = trainer.whole_model()

@@ -1,6 +1,6 @@
 """Train MoE-Whisper jointly: soft, then top-k, then hard routing.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/train_moe_whisper.py --config recipes/configs/train_moe_whisper/default.yaml \\
     --corpus data/prepared --experts_dir runs/moe/experts --router_dir runs/moe/router --output_dir runs/moe/joint
 """
@@ -77,7 +77,9 @@ def produce(args: Arguments, routing_args: RoutingArguments, kl: KlToBaseArgumen
 
     training_args.output_dir = str(folder / "checkpoints")
     train = drop_long_transcripts(train, model, processor)
-    trainer = MoeTrainer(model, training_args, processor, train, evaluated, routing=routing_args, kl=kl, base=Teacher(base))
+    teacher = Teacher(base) if kl.kl_to_base_coef else None
+    del base  # the mixture has its weights; a second copy would stay in the GPU's memory
+    trainer = MoeTrainer(model, training_args, processor, train, evaluated, routing=routing_args, kl=kl, base=teacher)
     trainer.train(resume_from_checkpoint=args.resume)
     model = trainer.whole_model()
     if trainer.is_world_process_zero():

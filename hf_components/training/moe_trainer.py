@@ -54,7 +54,8 @@ class MoeTrainer(KlToBaseTrainer):
         core, labels = self.accelerator.unwrap_model(model), inputs["labels"]
         expert_losses = None
         if self.routing.routing_alignment_coef > 0 and core.config.routing == "soft" and core.config.mixture == "weights":
-            expert_losses, trunk_states = core.expert_losses(inputs["input_features"], labels, inputs["attention_mask"])
+            with self.accelerator.autocast():  # as `forward` is run; the model's other methods are not
+                expert_losses, trunk_states = core.expert_losses(inputs["input_features"], labels, inputs["attention_mask"])
             inputs = {**inputs, "trunk_states": trunk_states}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if expert_losses is None and core.config.routing == "soft" and self.routing.routing_alignment_coef > 0:

@@ -93,29 +93,64 @@ def test_partial_folder_is_kept_on_resume(out):
 
 
 @pytest.mark.parametrize(("config", "resume", "message"), [
-    ({"rank": 8}, False, "is discarded; --resume would have continued it"),
-    ({"rank": 4}, True, "is discarded: config.rank changed from 8 to 4")])
-def test_partial_folder_of_another_run_is_emptied(out, caplog, config, resume, message):
-    caplog.set_level(logging.INFO)
+    ({"rank": 8}, False, "is set aside: --resume would have continued it"),
+    ({"rank": 4}, True, "is set aside: config.rank changed from 8 to 4")])
+def test_partial_folder_of_another_run_is_set_aside_until_this_one_is_complete(out, caplog, config, resume, message):
+    partial, kept = out.parent / ".stage.partial", out.parent / ".stage.interrupted"
     with pytest.raises(RuntimeError):
         run_stage(out, crash, config={"rank": 8})
-    produce = Producer()
+
+    def produce(folder):
+        assert names(folder) == [BEGUN] and (kept / "half.txt").exists()
+        return {}
     run_stage(out, produce, config=config, resume=resume)
-    assert produce.found == []
-    assert not (out / "half.txt").exists()
-    assert f"the interrupted run in {out.parent / '.stage.partial'} {message}" in caplog.text
+    assert not (out / "half.txt").exists() and not kept.exists()
+    assert f"the interrupted run in {partial} {message}" in caplog.text and str(kept) in caplog.text
 
 
-def test_partial_folder_of_other_inputs_is_emptied(out, tmp_path, caplog):
+def test_a_run_that_was_set_aside_goes_on_when_put_back(out):
+    partial, kept = out.parent / ".stage.partial", out.parent / ".stage.interrupted"
+    for config in ({"rank": 8}, {"rank": 4}):  # the second by mistake
+        with pytest.raises(RuntimeError):
+            run_stage(out, crash, config=config)
+    assert kept.is_dir()
+    shutil.rmtree(partial)
+    kept.rename(partial)
+    produce = Producer()
+    run_stage(out, produce, config={"rank": 8}, resume=True)
+    assert produce.found == ["half.txt"]
+
+
+def test_partial_folder_of_other_inputs_is_set_aside(out, tmp_path, caplog):
     (tmp_path / "corpus").write_text("one")
     with pytest.raises(RuntimeError):
         run_stage(out, crash, config={}, inputs=[tmp_path / "corpus"])
     (tmp_path / "corpus").write_text("two")
     run_stage(out, Producer(), config={}, inputs=[tmp_path / "corpus"], resume=True)
-    assert not (out / "half.txt").exists() and "is discarded: inputs.corpus changed" in caplog.text
+    assert not (out / "half.txt").exists() and "is set aside: inputs.corpus changed" in caplog.text
 
 
-def test_partial_folder_of_unknown_origin_is_emptied(out, caplog):
+def test_inputs_that_changed_places_are_other_inputs(out, tmp_path, caplog):
+    for name in ("train.jsonl", "dev.jsonl"):
+        (tmp_path / name).write_text(name)
+    inputs = {"train": str(tmp_path / "train.jsonl"), "val": str(tmp_path / "dev.jsonl")}
+    run_stage(out, Producer("first"), config=inputs, inputs=inputs.values())
+    swapped = {"train": inputs["val"], "val": inputs["train"]}
+    caplog.set_level(logging.INFO)
+    run_stage(out, Producer("second"), config=swapped, inputs=swapped.values(), resume=True)
+    assert (out / "weights.txt").read_text() == "second"
+    assert "config.train changed from train.jsonl to dev.jsonl" in caplog.text
+
+
+def test_how_a_run_logs_is_no_part_of_its_result(out):
+    with pytest.raises(RuntimeError):
+        run_stage(out, crash, config={"rank": 8, "logging_steps": 10})
+    produce = Producer()
+    run_stage(out, produce, config={"rank": 8, "logging_steps": 50}, resume=True)
+    assert produce.found == ["half.txt"]
+
+
+def test_partial_folder_of_unknown_origin_is_set_aside(out, caplog):
     (out.parent / ".stage.partial").mkdir(parents=True)
     (out.parent / ".stage.partial" / "half.txt").write_text("half")
     run_stage(out, Producer(), config={}, resume=True)
@@ -194,9 +229,9 @@ def test_rerun_says_what_changed(out, tmp_path, caplog, change, reason):
 
 def test_another_package_version_reruns(out, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("hf_components.stages.importlib.metadata.version", lambda name: "98.0")
+    monkeypatch.setattr("hf_components.stages.__version__", "98.0")
     run_stage(out, Producer(), config={})
-    monkeypatch.setattr("hf_components.stages.importlib.metadata.version", lambda name: "99.0")
+    monkeypatch.setattr("hf_components.stages.__version__", "99.0")
     again = Producer()
     run_stage(out, again, config={}, resume=True)
     assert again.calls == 1
@@ -434,7 +469,10 @@ def test_a_run_that_was_moved_is_still_complete(tmp_path):
 
 
 def test_alone_the_other_processes_wait_and_read_the_result(tmp_path, monkeypatch):
+    sent = []
+    monkeypatch.setattr("hf_components.stages.broadcast_object_list", lambda seen: sent.append(seen) or seen)
     run_stage(tmp_path / "stage", lambda work: {"rows": 3}, config={}, alone=True)
+    monkeypatch.setattr("hf_components.stages.broadcast_object_list", lambda seen: sent[0])
     monkeypatch.setattr("accelerate.PartialState.is_main_process", property(lambda self: False))
     calls = []
     assert run_stage(tmp_path / "stage", lambda work: calls.append(1) or {}, config={}, alone=True) == {"rows": 3}
