@@ -4,6 +4,8 @@ Overrides private methods of transformers' Whisper (`modeling_moe_whisper` adds 
 version. The state dict and the configuration are those of stock Whisper.
 """
 
+import logging
+
 import torch
 import transformers
 from packaging import version
@@ -14,10 +16,24 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+logger = logging.getLogger(__name__)
+
 SUPPORTED = (version.parse("5.23"), version.parse("5.24"))
-if not SUPPORTED[0] <= version.parse(transformers.__version__) < SUPPORTED[1]:
-    raise ImportError(f"this model overrides private methods of Whisper as of transformers >= {SUPPORTED[0]}, "
-                      f"< {SUPPORTED[1]}; found {transformers.__version__}. pip install 'transformers=={SUPPORTED[0]}.*'")
+HOOKS = ("_get_input_segment", "_maybe_prepare_encoder_kwargs_for_generation")
+
+
+def check_transformers(found: str = transformers.__version__, whisper: type = WhisperForConditionalGeneration) -> None:
+    """Refuse a transformers without the private methods that are overridden here; warn of a newer one than was tested."""
+    rule = f"this model overrides private methods of Whisper as of transformers >= {SUPPORTED[0]}, < {SUPPORTED[1]}"
+    remedy = f"pip install 'transformers=={SUPPORTED[0]}.*'"
+    lost = [name for name in HOOKS if not hasattr(whisper, name)]
+    if version.parse(found) < SUPPORTED[0] or lost:
+        raise ImportError(f"{rule}; found {found}{', which lacks ' + lost[0] if lost else ''}. {remedy}")
+    if version.parse(found) >= SUPPORTED[1]:
+        logger.warning(f"{rule}; found {found}, with which it was not tested. Should it transcribe oddly: {remedy}")
+
+
+check_transformers()
 
 # Log-mel features are (log10(power) + 4) / 4, spanning at most 8 powers of ten and cut at 1e-10 (openai-whisper audio.py).
 DYNAMIC_RANGE, LOWEST = 2.0, -1.5

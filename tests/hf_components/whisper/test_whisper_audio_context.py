@@ -8,7 +8,12 @@ from tiny_whisper import WINDOW, FramesHeard, extract, noise, speech, tiny_base,
 from transformers import WhisperForConditionalGeneration
 
 from hf_components.whisper import DynamicContextWhisper
-from hf_components.whisper.audio_context import count_real_frames, fit_audio_context, labels_to_decoder_input
+from hf_components.whisper.audio_context import (
+    check_transformers,
+    count_real_frames,
+    fit_audio_context,
+    labels_to_decoder_input,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -136,3 +141,14 @@ def test_labels_are_shifted_and_bounded():
     assert labels_to_decoder_input(torch.tensor([[5, 6, -100, -100]]), config).tolist() == [[91, 5, 6, 90]]
     with pytest.raises(ValueError, match="at most 64 tokens, got 65"):
         dynamic()(noise(1, WINDOW), labels=tokens(1, 65))
+
+
+def test_another_transformers_is_refused_or_warned_of(caplog):
+    with pytest.raises(ImportError, match=r"transformers >= 5.23, < 5.24; found 4.57.6. pip install 'transformers==5.23"):
+        check_transformers("4.57.6")
+    with pytest.raises(ImportError, match="found 5.30.0, which lacks _get_input_segment"):
+        check_transformers("5.30.0", whisper=object)
+    check_transformers("5.23.4")
+    assert not caplog.text
+    check_transformers("5.30.0")
+    assert "found 5.30.0, with which it was not tested" in caplog.text
