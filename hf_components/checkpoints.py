@@ -65,12 +65,24 @@ def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, languag
             logger.warning("%s knows English alone, so --language %s changes nothing; a multilingual checkpoint follows it",
                            model.name_or_path, language)
         return
-    language = language or _saved_language(model)
+    if language is None and getattr(generation, "language", None) is None:
+        logger.warning("%s knows many languages and does not say which it writes; en is taken, choose with --language",
+                       model.name_or_path)
+    language = language or language_of(model)
     if f"<|{language}|>" not in generation.lang_to_id:
         raise UserError(f"--language must be a code that {model.name_or_path} knows, such as en; got {language!r}")
     processor.tokenizer.set_prefix_tokens(language=language, task="transcribe", predict_timestamps=False)
     generation.language, generation.task = language, "transcribe"
     generation.forced_decoder_ids = model.config.forced_decoder_ids = None  # older checkpoints' way to say another prompt
+
+
+def language_of(model: PreTrainedModel) -> str:
+    """Code of the language that a model writes: the one it is prompted with, "en" without a prompt."""
+    generation = getattr(model, "generation_config", None)  # a CTC model has none
+    if not getattr(generation, "is_multilingual", False):
+        return "en"
+    saved = (getattr(generation, "language", None) or "en").strip("<|>").lower()
+    return TO_LANGUAGE_CODE.get(saved, saved)
 
 
 def load_processor(name_or_path: str, processor_class: type = WhisperProcessor) -> ProcessorMixin:
@@ -156,16 +168,6 @@ def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
         raise UserError(f"{adapter} is not an adapter of {name}: one of the two has no {min(strangers)}")
     return adapted.merge_and_unload()
 
-
-def _saved_language(model: PreTrainedModel) -> str:
-    """The code of the language that a multilingual checkpoint says it writes, as a code, a name, or a token."""
-    saved = getattr(model.generation_config, "language", None)
-    if saved is None:
-        logger.warning("%s knows many languages and does not say which it writes; en is taken, choose with --language",
-                       model.name_or_path)
-        return "en"
-    saved = saved.strip("<|>").lower()
-    return TO_LANGUAGE_CODE.get(saved, saved)
 
 
 def _check_there(name_or_path: str) -> None:

@@ -94,21 +94,22 @@ def align(name: str, transcripts: Mapping[str, str], references: References) -> 
 
 
 def evaluate(systems: Mapping[str, list[str]], references: References, *, num_bootstrap: int, seed: int,
-             worst: int) -> tuple[dict, list[dict]]:
+             worst: int, language: str | None = None) -> tuple[dict, list[dict]]:
     """Score every system, and compare each with those before it.
 
     Args:
         systems: name -> texts in the order of the references.
         num_bootstrap: resamples over speakers for each interval.
         worst: utterances listed per system.
+        language: of the texts; English without one.
     Returns:
         `references` (how much was judged), `systems` (name -> figures of the `whisper_wer` metric and `worst` utterances),
         `differences` (paired comparisons, b - a) and `bootstrap`; and a row for every utterance with
         what each system wrote, those with the most errors first.
     """
     resampling = {"num_bootstrap": num_bootstrap, "seed": seed}
-    errors = {name: utterance_errors(texts, references.texts) for name, texts in systems.items()}
-    figures = {name: score(texts, references.texts, references.groups, references.speakers, **resampling)
+    errors = {name: utterance_errors(texts, references.texts, language) for name, texts in systems.items()}
+    figures = {name: score(texts, references.texts, references.groups, references.speakers, language=language, **resampling)
                for name, texts in systems.items()}
     differences = [{"a": a, "b": b, **paired_bootstrap(errors[a], errors[b], references.speakers, **resampling)}
                    for a, b in combinations(systems, 2)]

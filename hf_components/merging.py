@@ -56,7 +56,7 @@ def judge_plain(plain: dict[str, DynamicContextWhisper], model: MoeWhisperForCon
     _, mixture, first, *others = rows
     for a, b in [(mixture, first), *((baseline, row) for row in others for baseline in (mixture, first))]:
         result["differences"].append({"a": a.name, "b": b.name, **compare(
-            a.texts, b.texts, references, speakers, num_bootstrap=num_bootstrap, seed=seed)})
+            a.texts, b.texts, references, speakers, language=a.language, num_bootstrap=num_bootstrap, seed=seed)})
     result["sample"] = {"split": split, "utterances": len(corpus), "speakers": len(set(speakers)), "seed": seed}
     return result
 

@@ -15,7 +15,7 @@ from accelerate import PartialState
 
 from hf_components.arguments import parse_arguments
 from hf_components.asr.families import load_asr
-from hf_components.checkpoints import load_model, merge_adapter, save_processor
+from hf_components.checkpoints import language_of, load_model, merge_adapter, save_processor
 from hf_components.corpus import load_corpus, sample_rows
 from hf_components.hub import PublishModelArguments, push
 from hf_components.logs import run_recipe
@@ -75,7 +75,7 @@ def produce(args: Arguments, folder: Path) -> dict:
     model, processor = load_asr(candidates.model, args.language)
     if candidates.base is not None:
         model.load_state_dict(load_model(type(model), candidates.base).state_dict())
-    references = corpus["text"][:]
+    references, language = corpus["text"][:], args.language or language_of(model)
 
     def named(members: list[int]) -> str:
         return " + ".join(names[i] for i in members)
@@ -85,7 +85,7 @@ def produce(args: Arguments, folder: Path) -> dict:
         with averaged(model, candidates, members):
             texts[key] = transcribe(model, processor, corpus, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens,
                                     language=args.language, description=named(members))
-        wer[key] = score(texts[key], references, num_bootstrap=0)["wer"]
+        wer[key] = score(texts[key], references, num_bootstrap=0, language=language)["wer"]
         return wer[key]
 
     last = len(names) - 1
@@ -113,7 +113,7 @@ def produce(args: Arguments, folder: Path) -> dict:
             "selected_on": args.selection_split if args.method == "greedy" else None, "candidates": names,
             "candidate_wer": {names[i]: wer[(i,)] for i in range(len(names)) if (i,) in wer},
             "chosen": [names[i] for i in members], "wer": wer[chosen],
-            "against_last": compare(texts[(last,)], texts[chosen], references, corpus["speaker_id"][:])}
+            "against_last": compare(texts[(last,)], texts[chosen], references, corpus["speaker_id"][:], language=language)}
 
 
 if __name__ == "__main__":

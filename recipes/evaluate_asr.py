@@ -15,9 +15,10 @@ from rich.console import Console
 from dataset_scripts.jsonl_manifest import JsonlManifestConfig
 from dataset_scripts.manifest_recordings import read_recordings
 from hf_components.arguments import parse_arguments
-from hf_components.asr.recordings import Recordings, Rows
+from hf_components.asr.recordings import Rows
 from hf_components.asr.transcriber import Transcriber
 from hf_components.asr.transcripts import transcribe_to_file
+from hf_components.checkpoints import language_of
 from hf_components.corpus import load_corpus
 from hf_components.errors import UserError
 from hf_components.evaluation import (
@@ -43,7 +44,7 @@ class Arguments:
         "help": "transcribe with this checkpoint and judge it too, after the files"})
     adapter: str | None = field(default=None, metadata={"help": "PEFT adapter of that model"})
     language: str | None = field(default=None, metadata={
-        "help": "language code, for multilingual checkpoints; default: the one that they were saved with"})
+        "help": "language code: of the texts, English by default, and for multilingual checkpoints, which know their own"})
     batch_seconds: float = field(default=240.0, metadata={"help": "audio per batch of that model, padding included"})
     max_new_tokens: int = field(default=225, metadata={"help": "longest transcript of that model in tokens"})
     corpus: str | None = field(default=None, metadata={"help": "prepared corpus to judge by: folder or Hub id"})
@@ -84,14 +85,20 @@ def main(argv: list[str] | None = None) -> dict:
 def produce(args: Arguments, folder: Path) -> dict:
     corpus = load_corpus(args.corpus, args.split) if args.corpus else None
     references = references_of_corpus(corpus) if args.corpus else references_of_manifest(args.val_manifest)
-    systems, lacking = {}, {}
+    systems, lacking, language = {}, {}, args.language
     for name, file in zip(distinct_names(args.predictions), args.predictions, strict=True):
         systems[name], lacking[name] = align(file, read_transcripts(file), references)
     if args.model_path:
         recordings = Rows(corpus) if args.corpus else read_recordings(args.val_manifest, args.audio_dirs, {})
-        written = transcribe_with_model(args, recordings, folder / "predictions.jsonl")
+        transcriber = Transcriber.from_pretrained(args.model_path, args.language, adapter=args.adapter or (),
+                                                  batch_seconds=args.batch_seconds, max_new_tokens=args.max_new_tokens)
+        language = language or language_of(transcriber.model)
+        transcribe_to_file(transcriber, recordings, folder / "predictions.jsonl", order=recordings.ids, identity={},
+                           resume=args.resume)
+        written = read_transcripts(folder / "predictions.jsonl")
         systems[args.model_path], lacking[args.model_path] = align(args.model_path, written, references)
-    result, utterances = evaluate(systems, references, num_bootstrap=args.num_bootstrap, seed=args.seed, worst=args.worst)
+    result, utterances = evaluate(systems, references, num_bootstrap=args.num_bootstrap, seed=args.seed, worst=args.worst,
+                                  language=language)
     for name, counts in lacking.items():
         result["systems"][name] |= counts
     if PartialState().is_main_process:
@@ -100,13 +107,6 @@ def produce(args: Arguments, folder: Path) -> dict:
         if args.plot:
             plot_evaluation(folder / "wer_per_group.png", result)
     return result
-
-
-def transcribe_with_model(args: Arguments, recordings: Recordings, output: Path) -> dict[str, str]:
-    transcriber = Transcriber.from_pretrained(args.model_path, args.language, adapter=args.adapter or (),
-                                              batch_seconds=args.batch_seconds, max_new_tokens=args.max_new_tokens)
-    transcribe_to_file(transcriber, recordings, output, order=recordings.ids, identity={}, resume=args.resume)
-    return read_transcripts(output)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from hf_components.arguments import parse_arguments
 from hf_components.asr.transcriber import Transcriber
-from hf_components.checkpoints import load_model
+from hf_components.checkpoints import language_of, load_model
 from hf_components.corpus import load_corpus, sample_rows
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
@@ -73,7 +73,8 @@ def produce(args: Arguments, folder: Path) -> dict:
                             batch_seconds=args.batch_seconds)
     if transcriber is not None:
         hear(segments, transcriber, folder)
-    results = {**summarise(segments, args.num_bootstrap, args.seed), "units": units.identity}
+    language = transcriber and language_of(transcriber.model)
+    results = {**summarise(segments, args.num_bootstrap, args.seed, language), "units": units.identity}
     if PartialState().is_main_process:
         write_json(folder / "segments.json", segments)
         write_json(folder / "results.json", results)

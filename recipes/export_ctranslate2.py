@@ -14,7 +14,7 @@ from accelerate import PartialState
 
 from hf_components.arguments import parse_arguments
 from hf_components.audio import log_mel
-from hf_components.checkpoints import load_moe_whisper, load_whisper, prompt_language, read_config
+from hf_components.checkpoints import language_of, load_moe_whisper, load_whisper, prompt_language, read_config
 from hf_components.corpus import load_corpus, sample_rows, waveforms
 from hf_components.ctranslate2_export import export_whisper, transcribe_exported
 from hf_components.errors import UserError
@@ -87,11 +87,11 @@ def produce(args: Arguments, folder: Path) -> dict:
         return {}
     features = log_mel(processor.feature_extractor, waveforms(corpus), FULL_CONTEXT_FRAMES)
     exported = transcribe_exported(folder / "model", processor, features, args.max_new_tokens)
-    references = corpus["text"][:]
+    references, scored = corpus["text"][:], {"num_bootstrap": 0, "language": language_of(model)}
     check = {"clips": len(corpus), "equal": sum(a == b for a, b in zip(texts, exported, strict=True)),
-             "wer_original": score(texts, references, num_bootstrap=0)["wer"],
-             "wer_export": score(exported, references, num_bootstrap=0)["wer"],
-             "wer_between": score(exported, texts, num_bootstrap=0)["wer"]}
+             "wer_original": score(texts, references, **scored)["wer"],
+             "wer_export": score(exported, references, **scored)["wer"],
+             "wer_between": score(exported, texts, **scored)["wer"]}
     if check["equal"] < len(corpus):
         logger.warning("%d of %d clips are transcribed differently by the export (%s), %.1f %% of the words", len(corpus) -
                        check["equal"], len(corpus), args.quantization, 100 * check["wer_between"])

@@ -123,7 +123,7 @@ def produce(args: Arguments, filters: FilterArguments, lora_args: LoraArguments,
     train, evaluated = load_training_rows(args, training_args)
     dropped = []
     if filters.filter_transcripts:
-        train, dropped = filter_by_transcripts(train, filters.filter_transcripts, filters.filter_max_wer)
+        train, dropped = filter_by_transcripts(train, filters.filter_transcripts, filters.filter_max_wer, args.language)
     if args.debug_run:
         train = sample_rows(train, DEBUG_SAMPLES["train"], training_args.seed)
         evaluated = evaluated and sample_rows(evaluated, DEBUG_SAMPLES["validation"], training_args.seed)

@@ -17,7 +17,7 @@ from rich.console import Console
 from hf_components.arguments import parse_arguments
 from hf_components.benchmark.report import summary_tables
 from hf_components.benchmark.routing import corpus_gates
-from hf_components.checkpoints import load_moe_whisper, save_processor
+from hf_components.checkpoints import language_of, load_moe_whisper, save_processor
 from hf_components.corpus import load_corpus, sample_rows
 from hf_components.errors import UserError
 from hf_components.hub import PublishModelArguments, push
@@ -120,7 +120,7 @@ def mean_of(members, experts: int) -> list[float]:
 def word_error_rate(args: Arguments, plain, processor, corpus) -> float:
     texts = transcribe(plain, processor, corpus, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens,
                        description="soup of experts")
-    return score(texts, corpus["text"][:], num_bootstrap=0)["wer"]
+    return score(texts, corpus["text"][:], num_bootstrap=0, language=language_of(plain))["wer"]
 
 
 if __name__ == "__main__":

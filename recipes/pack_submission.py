@@ -22,6 +22,7 @@ from dataset_scripts.demo_voices import draw_speaker, random_of, speak
 from hf_components.arguments import parse_arguments
 from hf_components.asr.transcriber import Transcriber
 from hf_components.audio import encode_flac
+from hf_components.checkpoints import language_of
 from hf_components.corpus import load_corpus, sample_rows
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
@@ -83,7 +84,8 @@ def pack(args: Arguments, transcriber: Transcriber, clips: datasets.Dataset | No
         if args.max_megabytes is not None and size > args.max_megabytes:
             raise UserError(f"the zip has {size:.1f} MB, more than --max_megabytes {args.max_megabytes:g}; pack a smaller "
                             "model" + (", or --dtype float16" if args.dtype == "float32" else ""))
-        result = {"megabytes": round(size, 1), "verified": verify(args, unfinished, clips, before) if args.verify else None}
+        verified = verify(args, unfinished, clips, before, language_of(transcriber.model)) if args.verify else None
+        result = {"megabytes": round(size, 1), "verified": verified}
         unfinished.replace(output)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -93,12 +95,13 @@ def pack(args: Arguments, transcriber: Transcriber, clips: datasets.Dataset | No
     return result
 
 
-def verify(args: Arguments, package: Path, clips: datasets.Dataset, before: list[str]) -> dict:
+def verify(args: Arguments, package: Path, clips: datasets.Dataset, before: list[str], language: str) -> dict:
     """Run the package on clips, compare its transcripts with those of the model before packing, and estimate the run time."""
     logger.info("trying the package on %d clips, %s", len(clips), f"of {args.corpus}" if args.corpus else "synthetic ones")
     after, report = run_package(package, clips)
     references = clips["text"][:]
-    wer = {name: score(texts, references, num_bootstrap=0)["wer"] for name, texts in (("before", before), ("packed", after))}
+    wer = {name: score(texts, references, num_bootstrap=0, language=language)["wer"]
+           for name, texts in (("before", before), ("packed", after))}
     different = sum(a != b for a, b in zip(before, after, strict=True))
     tell = logger.warning if wer["packed"] > wer["before"] else logger.info
     tell("packed as %s, %d of %d transcripts differ: WER %.1f %% before, %.1f %% packed%s", args.dtype, different, len(after),

@@ -51,7 +51,7 @@ class Mixture:
 
     def _composed(self, name: str, chosen: np.ndarray, seconds: float) -> Row:
         texts = [self.experts[expert].texts[i] for i, expert in enumerate(chosen)]
-        return Row(name, self.experts[0].audio_context, texts, seconds)
+        return Row(name, self.experts[0].audio_context, texts, seconds, self.experts[0].language)
 
 
 def run_mixture(model: MoeWhisperForConditionalGeneration, processor: WhisperProcessor, corpus: datasets.Dataset, *,
@@ -81,7 +81,7 @@ def run_mixture(model: MoeWhisperForConditionalGeneration, processor: WhisperPro
         none = torch.zeros(len(corpus), model.config.num_experts)
         shared = (run_row(SHARED, model, processor, corpus, expert_weights=none, **options)
                   if model.config.shared_expert else None)
-    errors = np.stack([utterance_errors(row.texts, corpus["text"][:])["errors"] for row in experts])
+    errors = np.stack([utterance_errors(row.texts, corpus["text"][:], row.language)["errors"] for row in experts])
     return Mixture(shared, routed, weights, experts, gates.numpy(), errors, errors.argmin(axis=0),
                    random_experts(corpus["id"][:], len(experts), seed))
 
@@ -129,7 +129,8 @@ def routing_summary(mixture: Mixture, key: str, corpus: datasets.Dataset) -> dic
         "usage": weights.mean(axis=0).tolist(),
         "usage_per_group": {group: weights[groups == group].mean(axis=0).tolist() for group in sorted(set(groups))},
         "gate_entropy": float(-(mixture.gates * np.log(mixture.gates.clip(min=1e-9))).sum(axis=1).mean()),
-        "wer_of_each_expert": [score(row.texts, references, num_bootstrap=0)["wer"] for row in mixture.experts],
+        "wer_of_each_expert": [score(row.texts, references, num_bootstrap=0, language=row.language)["wer"]
+                               for row in mixture.experts],
         "oracle_chosen": float(chosen[np.arange(len(chosen)), mixture.oracle].mean()),
         "as_good_as_oracle": float((chosen & is_best).any(axis=1).mean()),
         "as_good_by_chance": float(np.mean(by_lot)),

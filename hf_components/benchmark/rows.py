@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, WhisperProcessor
 
 from hf_components.audio import log_mel
+from hf_components.checkpoints import language_of
 from hf_components.corpus import waveforms
 from hf_components.scoring import paired_bootstrap, score, utterance_errors
 from hf_components.transcription import transcribe
@@ -30,6 +31,7 @@ class Row:
     audio_context: str
     texts: list[str]
     seconds: float
+    language: str = "en"  # of the texts, by its code
 
 
 def run_row(name: str, model: PreTrainedModel, processor: WhisperProcessor, corpus: datasets.Dataset, *,
@@ -44,7 +46,7 @@ def run_row(name: str, model: PreTrainedModel, processor: WhisperProcessor, corp
     start = time.perf_counter()
     texts = transcribe(model, processor, corpus, expert_weights=expert_weights, description=name, **options)
     context = "30 s" if model.audio_context == "full" else f">= {model.min_audio_context / 100:g} s"
-    return Row(name, context, texts, time.perf_counter() - start)
+    return Row(name, context, texts, time.perf_counter() - start, language_of(model))
 
 
 def judge(rows: list[Row], corpus: datasets.Dataset, *, num_bootstrap: int, seed: int) -> dict:
@@ -66,9 +68,9 @@ def judge(rows: list[Row], corpus: datasets.Dataset, *, num_bootstrap: int, seed
         figures[row.name] = {
             "audio_context": row.audio_context, "audio_seconds": round(audio_seconds, 2), "seconds": round(row.seconds, 2),
             "real_time_factor": round(row.seconds / audio_seconds, 4),
-            **score(row.texts, references, groups, speakers, **resampling),
+            **score(row.texts, references, groups, speakers, language=row.language, **resampling),
         }
-        errors[row.name] = utterance_errors(row.texts, references)
+        errors[row.name] = utterance_errors(row.texts, references, row.language)
         for other in BASELINES:
             if other in errors and other != row.name:
                 differences.append({"a": other, "b": row.name,

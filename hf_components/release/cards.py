@@ -14,6 +14,7 @@ TEMPLATES = Path(__file__).parents[2] / "model_cards"
 HERE = "path/to/this/folder"  # in lines of use; what is published has the repository's id there
 NOT_ON_THE_HUB = "audiofolder"  # type of a data set without an id there, as the Hub's own libraries write it
 RECOGNITION = "automatic-speech-recognition"
+NORMALISED = {"english": "after Whisper's `EnglishTextNormalizer`", "unicode": "in lower case without punctuation"}
 
 
 def percent(share: float) -> str:
@@ -69,7 +70,7 @@ def render_card(template: str, results: dict, card_data: CardData) -> str:
     """
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined,
                                      trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    environment.filters |= {"percent": percent, "interval": interval}
+    environment.filters |= {"percent": percent, "interval": interval, "normalised": NORMALISED.__getitem__}
     try:
         body = environment.get_template(template).render(results)
     except jinja2.UndefinedError as error:

@@ -27,11 +27,11 @@ GOOD = {
 }
 
 
-def summarise(rows: list[dict], num_bootstrap: int, seed: int) -> dict:
+def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | None = None) -> dict:
     """The figures of all segments, from the rows of `resynthesise` (and `hear`) alone.
 
     `bitrate` is that of all units of these segments. The recogniser is judged by the texts of the corpus or, unless all
-    segments have one, by what it wrote of the originals.
+    segments have one, by what it wrote of the originals; `language` (code) is what it writes.
 
     Returns:
         the figures and `<figure>_interval` (bootstrap over segments); `cer`, `wer`, `cer_original`, `wer_original` of the
@@ -46,7 +46,7 @@ def summarise(rows: list[dict], num_bootstrap: int, seed: int) -> dict:
     seconds = sum(row["duration"] for row in rows)
     figures["bitrate"] = bitrate([row["units"] for row in rows], seconds)
     figures["bitrate_deduplicated"] = bitrate([[unit for unit, _ in groupby(row["units"])] for row in rows], seconds)
-    rates, missing = recognition(rows, num_bootstrap, seed)
+    rates, missing = recognition(rows, num_bootstrap, seed, language)
     figures |= rates
     if unvoiced := sum(row["log_f0_rmse"] is None for row in rows):
         missing["log_f0_rmse"] = f"{unvoiced} of {len(rows)} segments have no frame that is voiced on both sides"
@@ -58,7 +58,7 @@ def summarise(rows: list[dict], num_bootstrap: int, seed: int) -> dict:
                        "frames": sum(len(row["units"]) for row in rows), "num_bootstrap": num_bootstrap, "seed": seed}}
 
 
-def recognition(rows: list[dict], num_bootstrap: int, seed: int) -> tuple[dict, dict[str, str]]:
+def recognition(rows: list[dict], num_bootstrap: int, seed: int, language: str | None) -> tuple[dict, dict[str, str]]:
     """Error rates of the recogniser on the resynthesis and on the original, and why some are None."""
     names = [f"{rate}{side}" for rate in RATES for side in ("", "_original")]
     rates = dict.fromkeys([*names, *(f"{name}_interval" for name in names)])
@@ -67,7 +67,7 @@ def recognition(rows: list[dict], num_bootstrap: int, seed: int) -> tuple[dict, 
     with_text = all(row["text"] for row in rows)
     references = [row["text" if with_text else "heard_original"] for row in rows]
     for side, heard in (("", "heard_resynthesis"), *([("_original", "heard_original")] if with_text else [])):
-        scored = score([row[heard] for row in rows], references, num_bootstrap=num_bootstrap, seed=seed)
+        scored = score([row[heard] for row in rows], references, num_bootstrap=num_bootstrap, seed=seed, language=language)
         rates |= {f"{rate}{side}{part}": scored[f"{rate}{part}"] for rate in RATES for part in ("", "_interval")}
     why = "not all segments have a text: what the recogniser wrote of the originals is the reference"
     return rates, {} if with_text else {f"{rate}_original": why for rate in RATES}

@@ -57,7 +57,7 @@ def parse_thresholds(text: str) -> dict[str, float]:
 
 
 def filter_by_transcripts(corpus: datasets.Dataset, transcripts: str | Path,
-                          max_wer: str) -> tuple[datasets.Dataset, list[dict]]:
+                          max_wer: str, language: str | None = None) -> tuple[datasets.Dataset, list[dict]]:
     """The utterances whose transcript is near enough to the reference, or not known.
 
     The WER of an utterance is errors over reference words, both normalised as in the `whisper_wer` metric; a reference
@@ -67,6 +67,7 @@ def filter_by_transcripts(corpus: datasets.Dataset, transcripts: str | Path,
         corpus: rows of the data contract.
         transcripts: file that `read_transcripts` takes.
         max_wer: what `parse_thresholds` takes.
+        language: code, of the texts; English without one.
     Returns:
         the rows kept, and the dropped ones: id, group, text, transcript, wer, threshold.
     Raises:
@@ -79,7 +80,7 @@ def filter_by_transcripts(corpus: datasets.Dataset, transcripts: str | Path,
     _check_ids(ids, written, transcripts)
     heard = [i for i, name in enumerate(ids) if name in written]
     texts = corpus.select(heard)["text"][:]
-    counts = utterance_errors([written[ids[i]] for i in heard], texts)
+    counts = utterance_errors([written[ids[i]] for i in heard], texts, language)
     dropped = []
     for i, text, errors, words in zip(heard, texts, counts["errors"], counts["reference_words"], strict=True):
         wer, threshold = float(errors) / max(int(words), 1), thresholds.get(groups[i], thresholds.get(DEFAULT))

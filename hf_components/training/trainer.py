@@ -23,6 +23,7 @@ from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_components.asr.families import family_of
+from hf_components.checkpoints import language_of
 from hf_components.disk import sync_folder
 from hf_components.errors import UserError
 from hf_components.scoring import score
@@ -99,7 +100,8 @@ class SpeechTrainer(Seq2SeqTrainer):
         corpus, start = eval_dataset or self.eval_dataset, time.time()
         texts = transcribe(self.whole_model(), self.processing_class, corpus, description="evaluating",
                            batch_size=self.args.eval_batch_size, max_new_tokens=self.args.max_new_tokens)
-        scores = score(texts, corpus["text"], corpus["group"], corpus["speaker_id"], num_bootstrap=0)
+        scores = score(texts, corpus["text"], corpus["group"], corpus["speaker_id"], num_bootstrap=0,
+                       language=language_of(self.accelerator.unwrap_model(self.model)))
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in scores.items() if isinstance(value, (int, float))}
         for group, values in scores["per_group"].items():
             metrics[f"{metric_key_prefix}_wer_{group}"] = values["wer"]

@@ -6,9 +6,17 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tiny_speech import save_multilingual_whisper, save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper
+from transformers import WhisperForConditionalGeneration
 
 from hf_components.asr.transcriber import Transcriber
-from hf_components.checkpoints import load_moe_whisper, load_processor, load_whisper, merge_adapter, save_processor
+from hf_components.checkpoints import (
+    language_of,
+    load_moe_whisper,
+    load_processor,
+    load_whisper,
+    merge_adapter,
+    save_processor,
+)
 from hf_components.errors import UserError
 from hf_components.whisper import DynamicContextWhisper
 
@@ -42,6 +50,8 @@ def test_the_language_is_the_checkpoints_unless_another_is_given(tmp_path, caplo
     folder = str(save_multilingual_whisper(tmp_path, saved))
     for model, processor in (load_whisper(folder), load_whisper(folder, "de")):
         assert (model.generation_config.language, processor.tokenizer.language) == ("de", "de")
+        assert language_of(model) == "de"
+    assert language_of(WhisperForConditionalGeneration.from_pretrained(folder)) == "de" and language_of(tiny_whisper()) == "en"
     assert Transcriber.from_pretrained(folder).model.generation_config.language == "de"
     model, processor = load_whisper(folder, "en")
     assert (model.generation_config.language, processor.tokenizer.language) == ("en", "en")

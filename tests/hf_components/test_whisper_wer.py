@@ -18,6 +18,7 @@ from whisper import normalizers as openai_normalizers
 from hf_components.evaluation import references_of_manifest
 from hf_components.metrics.whisper_wer.bootstrap import interval, intervals, paired_bootstrap
 from hf_components.metrics.whisper_wer.counting import normalize, utterance_errors
+from hf_components.metrics.whisper_wer.whisper_wer import WhisperWer
 from hf_components.scoring import compare, score
 
 pytestmark = pytest.mark.unit
@@ -183,7 +184,26 @@ def test_groups_speakers_and_macro_average():
 
 def test_normalizer_none_leaves_text_alone():
     assert score(["um Colour"], ["colour"])["wer"] == 0
-    assert score(["um Colour"], ["colour"], normalizer="none")["wer"] == 2
+    metric = WhisperWer(keep_in_memory=True)
+    assert metric.compute(predictions=["um Colour"], references=["colour"], normalizer="none")["wer"] == 2
+
+
+def test_other_languages_keep_their_letters_and_marks():
+    assert normalize("Schön, um 8 Uhr!", "unicode") == "schön um 8 uhr"
+    assert normalize("¿Qué? (sí)", "unicode") == "qué sí" and normalize("¿Qué? (sí)", "basic") == "qué"
+    hindi = "क्या हाल है?"
+    assert normalize(hindi, "unicode") == "क्या हाल है"
+    assert normalize(hindi, "basic") == " ".join(openai_normalizers.BasicTextNormalizer()(hindi).split()) != "क्या हाल है"
+    assert normalize("Ａ ﬁ", "unicode") == "a fi"
+
+
+def test_the_language_says_how_texts_are_normalised():
+    said, written = ["Das ist schön, um acht."], ["das ist schon acht"]
+    german, english = score(written, said, language="de"), score(written, said, language="en")
+    assert (german["wer"], german["normalizer"]) == (2 / 5, "unicode")
+    assert (english["wer"], english["normalizer"]) == (score(written, said)["wer"], "english") == (0, "english")
+    assert compare(said, written, said, language="de")["difference"] == 2 / 5
+    assert compare(said, written, said)["difference"] == 0
 
 
 def test_interval_matches_a_plain_loop_and_is_seeded():
@@ -265,8 +285,9 @@ def test_compare_scores_two_systems():
     ({"predictions": ["a"], "references": ["a"], "speakers": [None]}, r"speakers\[0\] must be a string, got None"),
     ({"predictions": ["a"], "references": ["a"], "confidence": 95}, "confidence must lie between 0 and 1, got 95"),
     ({"predictions": ["a"], "references": ["a"], "num_bootstrap": -1}, "num_bootstrap must be 0 or more, got -1"),
-    ({"predictions": ["a"], "references": ["a"], "normalizer": "german"}, "normalizer must be one of english, none"),
+    ({"predictions": ["a"], "references": ["a"], "normalizer": "german"},
+     "normalizer must be one of english, basic, unicode, none, got 'german'"),
 ])
 def test_wrong_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        score(**arguments)
+        WhisperWer(keep_in_memory=True).compute(**arguments)

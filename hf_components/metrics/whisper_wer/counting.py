@@ -1,5 +1,6 @@
-"""Errors per utterance: Whisper's text normaliser, then the alignment of jiwer."""
+"""Errors per utterance: a text normaliser, then the alignment of jiwer."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -7,22 +8,29 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 try:
-    from whisper.normalizers import EnglishTextNormalizer
+    from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
 except ImportError as error:
     raise ImportError("whisper_wer needs OpenAI's Whisper: pip install openai-whisper "
                       "(the package named whisper on PyPI is another program)") from error
 
-NORMALIZERS = ("english", "none")
 WORD_COUNTS = ("errors", "substitutions", "deletions", "insertions", "hits", "reference_words")
 CHARACTER_COUNTS = ("character_errors", "reference_characters")
 
-_english = EnglishTextNormalizer()
+
+def without_punctuation(text: str) -> str:
+    """Lower case in NFKC, punctuation and symbols blanked. Letters keep their marks, which are vowels in Indic scripts and
+    which `BasicTextNormalizer` blanks (Manohar and Pillai 2024, "What is lost in normalization?", arXiv 2409.02449)."""
+    text = unicodedata.normalize("NFKC", text.lower())
+    return "".join(" " if unicodedata.category(character)[0] in "PS" else character for character in text)
+
+
+NORMALIZERS = {"english": EnglishTextNormalizer(), "basic": BasicTextNormalizer(), "unicode": without_punctuation, "none": str}
 
 
 @lru_cache(maxsize=2**18)  # prompts repeat over speakers and references over evaluations; normalising is what takes time
 def normalize(text: str, normalizer: str = "english") -> str:
-    """Text as it is scored: after `EnglishTextNormalizer` ("english") or as it is ("none"), single spaces, stripped."""
-    return " ".join((_english(text) if normalizer == "english" else text).split())
+    """Text as it is scored, with single spaces and stripped; see `utterance_errors` for the normalisers."""
+    return " ".join(NORMALIZERS[normalizer](text).split())
 
 
 def utterance_errors(predictions: Iterable[str], references: Iterable[str | Sequence[str]],
@@ -35,7 +43,8 @@ def utterance_errors(predictions: Iterable[str], references: Iterable[str | Sequ
     Args:
         predictions: one text per utterance.
         references: one text, or a sequence of alternative texts, per utterance.
-        normalizer: "english" (Whisper's `EnglishTextNormalizer`, on both sides) or "none".
+        normalizer: of both sides: "english" and "basic" (Whisper's `EnglishTextNormalizer` and `BasicTextNormalizer`),
+            "unicode" (`without_punctuation`, for other languages), or "none".
     Returns:
         int64 arrays of shape (utterances,): `errors` (words), `substitutions`, `deletions`, `insertions`, `hits`,
         `reference_words`, `character_errors`, `reference_characters` (spaces count as characters, as in jiwer).

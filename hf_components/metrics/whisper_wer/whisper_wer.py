@@ -21,7 +21,8 @@ Args:
     references (list of str or of lists of str): what was said; of several texts the one with the fewest errors counts.
     groups (list of str, optional): a label per utterance; the same figures follow for each one under `per_group`.
     speakers (list of str, optional): speaker per utterance; the interval and `wer_speaker_mean` are over speakers.
-    normalizer (str): "english" (Whisper's EnglishTextNormalizer) or "none" (text that is normalised already).
+    normalizer (str): "english" or "basic" (Whisper's EnglishTextNormalizer or BasicTextNormalizer), "unicode" (lower case,
+        no punctuation; for other languages) or "none" (text that is normalised already).
     num_bootstrap (int): resamples for the interval; 0 leaves it out.
     confidence (float): coverage of the interval.
     seed (int): seed of the resampling.

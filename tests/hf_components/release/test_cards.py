@@ -16,8 +16,8 @@ pytestmark = pytest.mark.unit
 
 
 def figures(wer: float) -> dict:
-    return {"wer": wer, "cer": wer / 2, "wer_interval": [wer - 0.05, wer + 0.05], "audio_context": "30 s",
-            "real_time_factor": 0.25,
+    return {"wer": wer, "cer": wer / 2, "wer_interval": [wer - 0.05, wer + 0.05], "normalizer": "english",
+            "audio_context": "30 s", "real_time_factor": 0.25,
             "per_group": {"child": {"wer": wer, "speakers": 1}, "adult": {"wer": wer + 0.01, "speakers": 2}}}
 
 

@@ -33,6 +33,15 @@ def test_evaluation_scores_what_is_transcribed(tmp_path, monkeypatch):
     assert trainer.evaluate(corpus.select([2]), metric_key_prefix="test")["test_utterances"] == 1
 
 
+def test_evaluation_normalises_as_the_language_wants(tmp_path, monkeypatch):
+    corpus, model = rows(2).map(lambda row: {"text": "um schön"}), tiny_whisper()
+    monkeypatch.setattr("hf_components.training.trainer.transcribe", lambda *args, **options: ["schon"] * 2)
+    trainer = SpeechTrainer(model, training_arguments(tmp_path), tiny_processor(), rows(2), corpus)
+    assert trainer.evaluate()["eval_wer"] == 0
+    model.generation_config.is_multilingual, model.generation_config.language = True, "de"
+    assert trainer.evaluate()["eval_wer"] == 1
+
+
 def test_best_checkpoint_by_wer_is_loaded_at_the_end(tmp_path):
     model = tiny_moe()
     model.train_only(experts=True, router=False)
