@@ -87,6 +87,7 @@ def load_system(name: str, folders: Mapping[str, str | None], language: str | No
         return model, processor
     base, processor = load_whisper(folders["zero_shot"], language)
     if name == "zero_shot":
+        base.set_audio_context("full")
         return base, processor
     context = {} if mixture is None else {"audio_context": mixture.audio_context,
                                           "min_audio_context": mixture.min_audio_context}

@@ -1,11 +1,13 @@
 """LoRA experts between stages: build them on a base model, save what was trained, load it again."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import WhisperConfig
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from hf_components.checkpoints import base_model_id
 from hf_components.errors import UserError
@@ -14,6 +16,8 @@ from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWh
 from hf_components.whisper.routed_lora import UtteranceRouter
 
 WEIGHTS = "experts.safetensors"
+BASE_DIGEST = "base_digest"  # in that file's metadata
+BEGINNING = 64  # values of each weight that a digest reads
 
 
 @dataclass
@@ -87,8 +91,18 @@ def save_trained_experts(model: MoeWhisperForConditionalGeneration, folder: Path
     """Write the LoRA weights and the configuration, and each expert as a PEFT adapter `expert_<i>`."""
     model.config.save_pretrained(folder)
     lora = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items() if ".lora_" in name}
-    save_file(lora, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(lora, folder / WEIGHTS, metadata={"format": "pt", BASE_DIGEST: digest_of_base(model)})
     model.save_experts(folder)
+
+
+def digest_of_base(model: WhisperForConditionalGeneration) -> str:
+    """A digest of a Whisper's own weights, whatever experts are on them: of the beginning of each, in bfloat16."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if ".lora_" not in name and ".router." not in name:
+            values = value.flatten()[:BEGINNING].to("cpu", torch.bfloat16).view(torch.uint8)
+            digest.update(name.encode() + values.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def load_trained_experts(base: DynamicContextWhisper, folder: str | Path, **config) -> MoeWhisperForConditionalGeneration:
@@ -102,9 +116,6 @@ def load_trained_experts(base: DynamicContextWhisper, folder: str | Path, **conf
         raise UserError(f"{folder} holds no {WEIGHTS}; give the output folder of pretrain_experts")
     own = MoeWhisperConfig().to_dict().keys() - WhisperConfig().to_dict().keys()
     saved = MoeWhisperConfig.from_pretrained(folder)
-    own_base, given = saved.base_model_name_or_path, base_model_id(base.name_or_path)
-    if own_base and given and Path(own_base).name != Path(given).name:
-        raise UserError(f"the experts in {folder} adapt {own_base}, not {given}")
     try:
         fields = {**{name: getattr(saved, name) for name in own}, **config}
         model = MoeWhisperForConditionalGeneration.from_base(base, **fields)
@@ -114,6 +125,11 @@ def load_trained_experts(base: DynamicContextWhisper, folder: str | Path, **conf
         model.load_state_dict(weights, strict=False)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"the experts in {folder} do not fit {base.name_or_path}: {error}") from error
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        adapted = file.metadata().get(BASE_DIGEST)
+    if adapted != digest_of_base(base):
+        raise UserError(f"the experts in {folder} adapt {saved.base_model_name_or_path}, not "
+                        f"{base_model_id(base.name_or_path)}, whose weights are others")
     return model
 
 

@@ -82,6 +82,17 @@ def test_experts_of_another_base_model_are_refused(tmp_path, layers):
         load_trained_experts(tiny_whisper(encoder_layers=layers), tmp_path)
 
 
+def test_a_base_model_is_known_by_its_weights_not_by_its_name(tmp_path):
+    save_trained_experts(tiny_moe(), tmp_path)
+    renamed, finetuned = tiny_whisper(), tiny_whisper()
+    renamed.name_or_path = finetuned.name_or_path = "runs/other/model"
+    load_trained_experts(renamed, tmp_path), load_trained_experts(renamed.to(torch.bfloat16), tmp_path)
+    with torch.no_grad():
+        finetuned.model.decoder.layers[0].fc1.weight += 0.01
+    with pytest.raises(UserError, match="the experts in .* adapt .*, not runs/other/model, whose weights are others"):
+        load_trained_experts(finetuned, tmp_path)
+
+
 def test_what_is_missing_or_out_of_range_is_named(tmp_path):
     with pytest.raises(UserError, match="holds no experts.safetensors; .* the output folder of pretrain_experts"):
         load_trained_experts(tiny_whisper(), tmp_path)
