@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,35 @@ def test_configuration_parses(config):
 def test_configuration_names_nothing_twice(config):
     keys = re.findall(r"^ *([\w-]+): *[^ \n]", (CONFIGS / config).read_text(), re.MULTILINE)
     assert len(keys) == len({key.replace("-", "_") for key in keys})  # YAML itself lets the last one win
+
+
+@pytest.mark.parametrize("config", sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob("run_*/*.yaml")))
+def test_a_pipelines_configuration_names_its_model(config):
+    """The Makefile passes --model only where MODEL is given."""
+    assert re.search(r"^ *model: \S+/\S+$|^ *model: mfcc$", (CONFIGS / config).read_text(), re.MULTILINE)
+
+
+def make(*given: str) -> subprocess.CompletedProcess:
+    """What make would do with an environment that is not there yet."""
+    return subprocess.run(["make", "-n", "VENV=.venv-of-nobody", *given], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("given", "words", "without"), [
+    ("recipe-moe DATA=x CONFIG=c.yaml", '--config "c.yaml" --data "x"', "--model"),
+    ("recipe-children MODEL=openai/whisper-small", '--model "openai/whisper-small"', "--num_processes"),
+    ("recipe-wav2vec2 DATA=x", "--gold llm", "--model"),
+    ("recipe-wav2vec2 DATA=x CONFIG=c.yaml", '--data "x"', "--gold"),
+    ("recipe-units ACCELERATE_CONFIG=accelerate_configs/multi_gpu.yaml PROCESSES=3", "--num_processes 3", "--model"),
+])
+def test_make_passes_on_what_is_given_and_no_more(given, words, without):
+    command = make(*given.split()).stdout.replace("\\\n", "").split("accelerate launch")[-1]
+    command = " ".join(command.split())
+    assert words in command and without not in command
+
+
+def test_make_refuses_several_gpus_where_there_are_none():
+    refused = make("recipe-units", "ACCELERATE_CONFIG=accelerate_configs/multi_gpu.yaml", "PROCESSES=1")
+    assert refused.returncode and "is for several GPUs, and 1 found here; take single_gpu.yaml" in refused.stderr
 
 
 @pytest.mark.parametrize(("text", "words"), [
