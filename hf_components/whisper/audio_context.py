@@ -1,10 +1,16 @@
 """Whisper on as much audio as there is: an encoder for 2 to 3000 mel frames, and `generate` that uses it.
 
+What Whisper writes of a clip hangs on the silence behind it: cut off, attention that rested there falls on the speech, and
+the decoder loops. That silence is alike all over, so a few positions stand for it: a key that stands for n positions counts
+n times in a softmax if log n is added to its score. With 3000 frames nothing is left to stand for, and all is stock.
+
 Overrides private methods of transformers' Whisper (`modeling_moe_whisper` adds two more) and therefore checks its
 version. The state dict and the configuration are those of stock Whisper.
 """
 
 import logging
+import math
+from dataclasses import dataclass
 
 import torch
 import transformers
@@ -12,7 +18,7 @@ from packaging import version
 from torch import nn
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperModel
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.models.whisper.modeling_whisper import WhisperAttention, WhisperDecoder, WhisperEncoder
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -37,6 +43,8 @@ check_transformers()
 
 # Log-mel features are (log10(power) + 4) / 4, spanning at most 8 powers of ten and cut at 1e-10 (openai-whisper audio.py).
 DYNAMIC_RANGE, LOWEST = 2.0, -1.5
+SILENT_SHARE = 100  # of the positions of a whole window, one in so many stands for the silence behind shorter audio
+EDGE_FRAMES = 8  # of that silence that the convolutions see: its third position no longer hears the audio
 
 
 def count_real_frames(input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -96,29 +104,114 @@ def pool_real_frames(hidden_states: torch.Tensor, real_frames: torch.Tensor) -> 
     return (hidden_states.float() * mask[..., None]).sum(1) / real_positions[:, None]
 
 
+def silent_positions(config: WhisperConfig) -> int:
+    """How many positions stand for the silence behind audio that is shorter than the window."""
+    return max(1, config.max_source_positions // SILENT_SHARE)
+
+
+@dataclass
+class DynamicContextOutput(BaseModelOutput):
+    """An encoder's states of the audio, and behind them those that stand for the silence up to the end of the window.
+
+    Args:
+        silent_states: `(batch, silent_positions, d_model)`; None where the audio fills the window.
+    """
+
+    silent_states: torch.FloatTensor | None = None
+
+
+def whole_context(outputs: BaseModelOutput, config: WhisperConfig) -> torch.Tensor:
+    """What a decoder attends to: states of audio and silence, `(batch, positions, d_model)`.
+
+    Raises:
+        ValueError: states of a part of the window without those of its silence.
+    """
+    states, silent = outputs[0], getattr(outputs, "silent_states", None)
+    if silent is not None:
+        return torch.cat([states, silent], dim=-2)
+    if states.shape[-2] < config.max_source_positions:
+        raise ValueError("`encoder_outputs` must come from this model's own encoder, which tells the silence behind short "
+                         f"audio; got {states.shape[-2]} positions of {config.max_source_positions} without it.")
+    return states
+
+
+def divide_context(states: torch.Tensor, frames: int) -> dict[str, torch.Tensor | None]:
+    """Fields of a `DynamicContextOutput` from states of `frames` and of silence, `(..., positions, d_model)`."""
+    real = frames // 2
+    return {"last_hidden_state": states[..., :real, :],
+            "silent_states": states[..., real:, :] if real < states.shape[-2] else None}
+
+
+def context_bias(states: torch.Tensor, config: WhisperConfig) -> torch.Tensor | None:
+    """What attention adds to the scores of keys: log of the positions that each stands for; None if each is its own.
+
+    Args:
+        states: of audio and silence, `(batch, positions, d_model)`.
+    Returns:
+        `(1, 1, 1, positions)`.
+    """
+    positions, silent = states.shape[1], silent_positions(config)
+    if positions >= config.max_source_positions:
+        return None
+    stands_for = (config.max_source_positions - (positions - silent)) / silent
+    bias = states.new_zeros(1, 1, 1, positions)
+    bias[..., positions - silent :] = math.log(stands_for)
+    return bias
+
+
+class ContextAttention(WhisperAttention):
+    """The decoder's attention to an encoder whose last states stand for silence."""
+
+    def forward(self, hidden_states, key_value_states=None, past_key_values=None, attention_mask=None, **kwargs):
+        return super().forward(hidden_states, key_value_states, past_key_values, context_bias(key_value_states, self.config),
+                               **kwargs)
+
+
+def attend_to_context(decoder: WhisperDecoder) -> None:
+    """Give a decoder cross-attention that knows which of the encoder's states stand for silence; for a new, empty one."""
+    config = decoder.config
+    for index, layer in enumerate(decoder.layers):
+        layer.encoder_attn = ContextAttention(config.d_model, config.decoder_attention_heads, dropout=config.attention_dropout,
+                                              is_decoder=True, layer_idx=index, config=config)
+
+
 class DynamicContextEncoder(WhisperEncoder):
-    """Whisper's encoder for any even number of mel frames up to `2 * max_source_positions`."""
+    """Whisper's encoder for any even number of mel frames up to `2 * max_source_positions`.
+
+    Its layers see the frames, two to a position, and behind them `silent_positions` for the rest of the window.
+    """
 
     @merge_with_config_defaults
     @capture_outputs
-    def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs) -> BaseModelOutput:
+    def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None,
+                **kwargs) -> DynamicContextOutput:
         """Encode `(batch, num_mel_bins, frames)` to `(batch, frames / 2, d_model)`; the mask is not used."""
         hidden_states = self.run_layers(self.embed_frames(input_features), self.layers, **kwargs)
-        return BaseModelOutput(last_hidden_state=self.layer_norm(hidden_states))
+        return DynamicContextOutput(**divide_context(self.layer_norm(hidden_states), input_features.shape[-1]))
 
     def embed_frames(self, input_features: torch.Tensor) -> torch.Tensor:
-        """Convolutions and positions: `(batch, num_mel_bins, frames)` to `(batch, frames / 2, d_model)`."""
+        """Convolutions and positions: `(batch, num_mel_bins, frames)` to `(batch, positions, d_model)`."""
         frames, longest = input_features.shape[-1], 2 * self.max_source_positions
         if frames % 2 or not 2 <= frames <= longest:
             raise ValueError(f"`input_features` must have an even number of mel frames in [2, {longest}], got {frames}.")
+        real, window, silent = frames // 2, self.max_source_positions, silent_positions(self.config)
+        if real > window - silent:
+            real = window
+        input_features = fit_audio_context(input_features, 2 * real + (EDGE_FRAMES if real < window else 0))
         hidden_states = nn.functional.gelu(self.conv1(input_features))
         hidden_states = nn.functional.gelu(self.conv2(hidden_states)).transpose(1, 2)
-        hidden_states = hidden_states + self.embed_positions.weight[: frames // 2]
+        heard = torch.arange(real, device=hidden_states.device)
+        if real < window:
+            centres = real + (torch.arange(silent, device=heard.device) + 0.5) * (window - real) / silent
+            silence = hidden_states[:, real + 2 : real + 3].expand(-1, silent, -1)
+            heard, hidden_states = torch.cat([heard, centres.long()]), torch.cat([hidden_states[:, :real], silence], dim=1)
+        hidden_states = hidden_states + self.embed_positions.weight[heard]
         return nn.functional.dropout(hidden_states, p=self.dropout, training=self.training)
 
     def run_layers(self, hidden_states: torch.Tensor, layers: nn.ModuleList, **kwargs) -> torch.Tensor:
+        bias = context_bias(hidden_states, self.config)
         for layer in layers:
-            hidden_states = layer(hidden_states, None, **kwargs)
+            hidden_states = layer(hidden_states, bias, **kwargs)
         return hidden_states
 
     def embed(self, input_features: torch.Tensor, layer: int, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -194,7 +287,14 @@ class DynamicContextWhisperModel(WhisperModel):
     def __init__(self, config: WhisperConfig):
         super().__init__(config)
         self.encoder = DynamicContextEncoder(config)
+        attend_to_context(self.decoder)
         self.post_init()
+
+    def forward(self, input_features=None, attention_mask=None, encoder_outputs=None, **kwargs):
+        """As stock Whisper; the decoder attends to the silence behind the audio too."""
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(self._mask_input_features(input_features, attention_mask=attention_mask))
+        return super().forward(encoder_outputs=BaseModelOutput(whole_context(encoder_outputs, self.config)), **kwargs)
 
 
 class DynamicContextWhisper(DynamicContextMixin, WhisperForConditionalGeneration):

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperModel
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
+from transformers.modeling_outputs import Seq2SeqLMOutput, Seq2SeqModelOutput
 from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperPreTrainedModel
 from transformers.utils import logging
 from transformers.utils.generic import merge_with_config_defaults
@@ -24,10 +24,14 @@ from .adapters import load_adapter, save_adapter, stack_adapters
 from .audio_context import (
     DynamicContextEncoder,
     DynamicContextMixin,
+    DynamicContextOutput,
+    attend_to_context,
     count_real_frames,
+    divide_context,
     labels_to_decoder_input,
     pool_real_frames,
     token_loss,
+    whole_context,
 )
 from .configuration_moe_whisper import MoeWhisperConfig
 from .routed_lora import RoutedLinear, RoutingState, UtteranceRouter
@@ -36,10 +40,10 @@ logger = logging.get_logger(__name__)
 
 
 @dataclass
-class MoeEncoderOutput(BaseModelOutput):
+class MoeEncoderOutput(DynamicContextOutput):
     """Encoder states and the routing that made them; the decoder routes by what travels here.
 
-    With `mixture="logits"` and k active experts, `last_hidden_state` is `(batch, k, positions, d_model)`.
+    With `mixture="logits"` and k active experts, states are `(batch, k, positions, d_model)`.
 
     Args:
         expert_weights: weights each row carries, `(batch, experts)`, or one-hot `(batch, k, experts)` under "logits".
@@ -139,8 +143,8 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
             k = mixture_weights.shape[1]
             # Without experts in the encoder all k states of an utterance are one.
             hidden_states = hidden_states.unflatten(0, (-1, k)) if above else hidden_states[:, None].expand(-1, k, -1, -1)
-        return MoeEncoderOutput(last_hidden_state=hidden_states, expert_weights=weights, mixture_weights=mixture_weights,
-                                router_logits=router_logits, gates=gates)
+        return MoeEncoderOutput(**divide_context(hidden_states, input_features.shape[-1]), expert_weights=weights,
+                                mixture_weights=mixture_weights, router_logits=router_logits, gates=gates)
 
     def trunk(self, input_features: torch.Tensor, **kwargs) -> torch.Tensor:
         """States after `router_layer` layers, `(batch, positions, d_model)`: below it all experts are alike."""
@@ -187,6 +191,7 @@ class MoeWhisperDecoder(MoeWhisperPreTrainedModel, WhisperDecoder):
 
     def __init__(self, config: MoeWhisperConfig):
         super().__init__(config)
+        attend_to_context(self)
         self.state = RoutingState(config.shared_expert)
         add_routed_lora(self.layers, config, self.state)
         self.post_init()
@@ -212,7 +217,7 @@ class MoeWhisperModel(MoeWhisperPreTrainedModel, WhisperModel):
         if not isinstance(encoder_outputs, MoeEncoderOutput):
             raise ValueError("`encoder_outputs` must come from this model's own encoder, which routes; "
                              f"got {type(encoder_outputs).__name__}.")
-        encoder_states = encoder_outputs.last_hidden_state
+        encoder_states = whole_context(encoder_outputs, self.config)
         if encoder_outputs.mixture_weights is not None:
             # (batch * k, positions, d_model), or (batch, positions, d_model) where routed layers give each expert its row
             alike = self.config.router_layer == self.config.encoder_layers

@@ -40,11 +40,48 @@ def test_encoder_refuses_odd_and_too_long(frames, make):
         make().get_encoder()(noise(1, frames))
 
 
-def test_short_input_sees_the_first_positions():
-    base, short = tiny_base(), noise(1, 60)
-    encoder = base.get_encoder()
-    encoder.embed_positions.weight.data[30:] = float("nan")  # a later position would spread
-    assert dynamic(base).get_encoder()(short).last_hidden_state.isfinite().all()
+@torch.no_grad()
+def test_short_audio_is_heard_as_stock_whisper_hears_it_in_silence(monkeypatch):
+    """Nearly: its last position hears the window's end too. Without the silence it is another matter."""
+    base, ids = tiny_base(), tokens(2, 5).clamp(min=0)
+    features = fit_audio_context(noise(2, 50), 60)
+    expected = base(fit_audio_context(features, 200), decoder_input_ids=ids).logits
+
+    def distance(silent: int) -> float:
+        monkeypatch.setattr("hf_components.whisper.audio_context.silent_positions", lambda config: silent)
+        output = dynamic(base).get_encoder()(features)
+        assert output.last_hidden_state.shape == (2, 30, 16) and output.silent_states.shape == (2, silent, 16)
+        return float((dynamic(base)(features, decoder_input_ids=ids).logits - expected).abs().mean())
+    assert distance(70) < 0.01
+    monkeypatch.setattr("hf_components.whisper.audio_context.whole_context", lambda outputs, config: outputs[0])
+    assert distance(70) > 0.1
+
+
+@pytest.mark.parametrize("make", [dynamic, lambda: tiny_moe(audio_context="dynamic", min_audio_context=2)],
+                         ids=["plain", "moe"])
+@torch.no_grad()
+def test_a_position_counts_for_as_many_as_it_stands_for(make, monkeypatch):
+    """Where all silent positions are alike, few of them are exactly many."""
+    model = make()
+    encoder = model.get_encoder()
+    encoder.embed_positions.weight.data[30:] = encoder.embed_positions.weight.data[30]
+    features, ids, logits = noise(2, 60), tokens(2, 5).clamp(min=0), {}
+    for silent in (1, 7, 70):
+        monkeypatch.setattr("hf_components.whisper.audio_context.silent_positions", lambda config, silent=silent: silent)
+        logits[silent] = model(features, decoder_input_ids=ids).logits
+    torch.testing.assert_close(logits[1], logits[70], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits[7], logits[70], atol=1e-4, rtol=1e-4)
+    monkeypatch.setattr("hf_components.whisper.audio_context.silent_positions", lambda config: 7)
+    monkeypatch.setattr("hf_components.whisper.audio_context.context_bias", lambda states, config: None)
+    assert not torch.allclose(model(features, decoder_input_ids=ids).logits, logits[70], atol=1e-4, rtol=1e-4)
+
+
+def test_states_without_their_silence_are_refused():
+    model = dynamic()
+    with pytest.raises(ValueError, match="own encoder, .* got 30 positions of 100 without it"):
+        model(encoder_outputs=(torch.zeros(1, 30, 16),), decoder_input_ids=tokens(1, 3))
+    stock = model(encoder_outputs=(torch.zeros(1, 100, 16),), decoder_input_ids=tokens(1, 3))
+    assert stock.logits.isfinite().all()
 
 
 @pytest.mark.parametrize("make", [dynamic, tiny_moe])
