@@ -189,7 +189,8 @@ def test_a_pipelines_configuration_names_its_model(config):
 
 def make(*given: str) -> subprocess.CompletedProcess:
     """What make would do with an environment that is not there yet."""
-    return subprocess.run(["make", "-n", "VENV=.venv-of-nobody", *given], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = ["make", "-n", "VENV=.venv-of-nobody", *given]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(("given", "words", "without"), [
