@@ -91,7 +91,8 @@ def save_trained_experts(model: MoeWhisperForConditionalGeneration, folder: Path
     """Write the LoRA weights and the configuration, and each expert as a PEFT adapter `expert_<i>`."""
     model.config.save_pretrained(folder)
     lora = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items() if ".lora_" in name}
-    save_file(lora, folder / WEIGHTS, metadata={"format": "pt", BASE_DIGEST: digest_of_base(model)})
+    # One entry alone: safetensors writes several in any order, and equal runs must be equal files.
+    save_file(lora, folder / WEIGHTS, metadata={BASE_DIGEST: digest_of_base(model)})
     model.save_experts(folder)
 
 
