@@ -94,7 +94,7 @@ def test_wav_written_to_a_pipe_is_not_truncated():
     (b"", "empty audio"), (b"These are words, not sound.", "unreadable audio"), (encoded(noise(0)), "empty audio"),
     (encoded(np.array([0, np.nan], np.float32), subtype="FLOAT"), "non-finite samples"),
     (encoded(np.array([0, np.inf], np.float32), subtype="FLOAT"), "non-finite samples"),
-])
+], ids=["nothing", "text", "no samples", "nan", "inf"])  # a float WAV holds the time: workers would name it differently
 def test_bad_files_give_a_reason_with_their_name(tmp_path, content, reason):
     path = tmp_path / "bad.wav"
     path.write_bytes(content)
