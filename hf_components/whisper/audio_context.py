@@ -44,6 +44,7 @@ check_transformers()
 # Log-mel features are (log10(power) + 4) / 4, spanning at most 8 powers of ten and cut at 1e-10 (openai-whisper audio.py).
 DYNAMIC_RANGE, LOWEST = 2.0, -1.5
 SILENT_SHARE = 100  # of the positions of a whole window, one in so many stands for the silence behind shorter audio
+TAKE_BIAS = ("eager", "sdpa")  # attention that adds to scores; any other hears all of the silence itself
 EDGE_FRAMES = 8  # of that silence that the convolutions see: its third position no longer hears the audio
 
 
@@ -195,7 +196,7 @@ class DynamicContextEncoder(WhisperEncoder):
         if frames % 2 or not 2 <= frames <= longest:
             raise ValueError(f"`input_features` must have an even number of mel frames in [2, {longest}], got {frames}.")
         real, window, silent = frames // 2, self.max_source_positions, silent_positions(self.config)
-        if real > window - silent:
+        if real > window - silent or self.config._attn_implementation not in TAKE_BIAS:
             real = window
         input_features = fit_audio_context(input_features, 2 * real + (EDGE_FRAMES if real < window else 0))
         hidden_states = nn.functional.gelu(self.conv1(input_features))
@@ -290,11 +291,20 @@ class DynamicContextWhisperModel(WhisperModel):
         attend_to_context(self.decoder)
         self.post_init()
 
-    def forward(self, input_features=None, attention_mask=None, encoder_outputs=None, **kwargs):
+    def forward(self, input_features=None, attention_mask=None, decoder_input_ids=None, decoder_attention_mask=None,
+                encoder_outputs=None, past_key_values=None, decoder_inputs_embeds=None, decoder_position_ids=None,
+                use_cache=None, **kwargs):
         """As stock Whisper; the decoder attends to the silence behind the audio too."""
         if encoder_outputs is None:
-            encoder_outputs = self.encoder(self._mask_input_features(input_features, attention_mask=attention_mask))
-        return super().forward(encoder_outputs=BaseModelOutput(whole_context(encoder_outputs, self.config)), **kwargs)
+            encoder_outputs = self.encoder(self._mask_input_features(input_features, attention_mask=attention_mask), **kwargs)
+        elif not isinstance(encoder_outputs, BaseModelOutput):
+            encoder_outputs = BaseModelOutput(*encoder_outputs)
+        attended = BaseModelOutput(whole_context(encoder_outputs, self.config), encoder_outputs.hidden_states,
+                                   encoder_outputs.attentions)
+        return super().forward(
+            decoder_input_ids=decoder_input_ids, decoder_attention_mask=decoder_attention_mask, encoder_outputs=attended,
+            past_key_values=past_key_values, decoder_inputs_embeds=decoder_inputs_embeds,
+            decoder_position_ids=decoder_position_ids, use_cache=use_cache, **kwargs)
 
 
 class DynamicContextWhisper(DynamicContextMixin, WhisperForConditionalGeneration):

@@ -9,8 +9,10 @@ from transformers import WhisperForConditionalGeneration
 
 from hf_components.whisper import DynamicContextWhisper
 from hf_components.whisper.audio_context import (
+    DynamicContextOutput,
     check_transformers,
     count_real_frames,
+    divide_context,
     fit_audio_context,
     labels_to_decoder_input,
 )
@@ -74,6 +76,38 @@ def test_a_position_counts_for_as_many_as_it_stands_for(make, monkeypatch):
     monkeypatch.setattr("hf_components.whisper.audio_context.silent_positions", lambda config: 7)
     monkeypatch.setattr("hf_components.whisper.audio_context.context_bias", lambda states, config: None)
     assert not torch.allclose(model(features, decoder_input_ids=ids).logits, logits[70], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("frames", [60, 200])
+@torch.no_grad()
+def test_hidden_states_and_attentions_are_given_when_asked(frames):
+    asked = {"decoder_input_ids": tokens(1, 4), "output_hidden_states": True, "output_attentions": True}
+    base = tiny_base()
+    base.set_attn_implementation("eager")
+    model = dynamic(base)
+    model.set_attn_implementation("eager")
+    output, stock = model(noise(1, frames), **asked), base(fit_audio_context(noise(1, frames), 200), **asked)
+    for name in ("encoder_hidden_states", "encoder_attentions", "decoder_hidden_states", "decoder_attentions",
+                 "cross_attentions"):
+        assert len(output[name]) == len(stock[name]) > 0, name
+    positions = 31 if frames == 60 else 100
+    assert output.cross_attentions[0].shape[-1] == output.encoder_attentions[0].shape[-1] == positions
+
+
+@torch.no_grad()
+def test_attention_that_takes_no_bias_hears_the_whole_window():
+    model = dynamic()
+    expected = model(fit_audio_context(noise(2, 60), 200), decoder_input_ids=tokens(1, 4).expand(2, -1)).logits
+    encoder = model.get_encoder()
+    encoder.config._attn_implementation = "flash_attention_2"
+    hidden = encoder.embed_frames(noise(2, 60))
+    assert hidden.shape == (2, 100, 16)
+    encoder.config._attn_implementation = "eager"
+    states = encoder.layer_norm(encoder.run_layers(hidden, encoder.layers))
+    assert [part.shape[1] for part in divide_context(states, 60).values()] == [30, 70]
+    logits = model(encoder_outputs=DynamicContextOutput(**divide_context(states, 60)),
+                   decoder_input_ids=tokens(1, 4).expand(2, -1)).logits
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_states_without_their_silence_are_refused():
