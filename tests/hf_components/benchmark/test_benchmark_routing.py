@@ -16,12 +16,13 @@ from hf_components.transcription import transcribe
 pytestmark = pytest.mark.unit
 
 OPTIONS = {"batch_size": 2, "num_beams": 1, "max_new_tokens": 6}
+VARIED = 9  # seed of a mixture whose experts, and the shared one alone, write different texts
 
 
 @pytest.fixture(scope="module")
 def ran():
     """A mixture whose experts write different texts, with references that each of them gets right once."""
-    corpus, model = rows(6), tiny_moe()
+    corpus, model = rows(6), tiny_moe(VARIED)
     texts = [transcribe(model, tiny_processor(), corpus, expert_weights=torch.eye(3)[i].expand(6, -1), **OPTIONS)
              for i in range(3)]
     corpus = corpus.remove_columns("text").add_column("text", [texts[i % 3][i] for i in range(6)])
@@ -47,7 +48,7 @@ def test_the_router_decides_its_rows(ran):
 
 def test_the_shared_expert_alone_is_the_mixture_without_its_experts(ran):
     corpus, _, texts, mixture = ran
-    model = tiny_moe()
+    model = tiny_moe(VARIED)
     with torch.no_grad():
         for layer in model.routed_layers().values():
             layer.lora_b[:-1].zero_()  # all but the shared one, which is the last
