@@ -61,6 +61,7 @@ def fit_router(model, features, groups) -> None:
 def test_gates_choose_the_same_expert_in_every_context(corpora, capsys):
     if not TINY_EN.is_dir():
         pytest.skip("models/whisper-tiny.en is absent; `make recipe-moe` imports it")
+    torch.manual_seed(0)
     model = MoeWhisperForConditionalGeneration.from_base(TINY_EN, num_experts=4, routing="soft", audio_context="full")
     fit_router(model, *features_of(corpora, "Train"))
     features, groups = features_of(corpora, "Dev")
@@ -87,10 +88,10 @@ def test_gates_choose_the_same_expert_in_every_context(corpora, capsys):
         print(f"unmasked mean: experts {blind.argmax(-1).bincount(minlength=4).tolist()}, masked "
               f"{full.argmax(-1).bincount(minlength=4).tolist()}; agreement "
               f"{(blind.argmax(-1) == full.argmax(-1)).float().mean():.2f}")
-    # Measured on 28 clips: 1000 frames move gates by 0.08 (at most 0.18) and keep every choice; the bare clip moves them
-    # by 0.20 (at most 0.56) and keeps 86 % of choices; the unmasked mean sends all 28 clips to one expert.
+    # Measured on 28 clips: 1000 frames move gates by 0.02 (at most 0.08), the bare clip by 0.05 (at most 0.21), and by 0.20
+    # (0.56) without the silence behind it; the unmasked mean sends all 28 clips to one expert.
     assert accuracy > 0.7
-    assert agree[1000] >= 0.95 and moved[1000].mean() < 0.12 and moved[1000].max() < 0.3
-    assert agree[0] >= 0.75 and moved[0].mean() < 0.3
+    assert agree[1000] >= 0.9 and moved[1000].mean() < 0.05 and moved[1000].max() < 0.15
+    assert agree[0] >= 0.8 and moved[0].mean() < 0.1 and moved[0].max() < 0.4
     assert blind.argmax(-1).bincount().max() > 0.8 * len(features)
     assert (blind.argmax(-1) == full.argmax(-1)).float().mean() < 0.6
