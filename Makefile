@@ -125,9 +125,11 @@ test-slow: $(INSTALLED) models/whisper-tiny.en models/smollm2 data/demo_speakers
 
 lint: $(INSTALLED) ## Check the code with ruff
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 format: $(INSTALLED) ## Mend what ruff can mend by itself
 	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 clean: ## Remove caches, the embedded model and the demo corpora; keep the environment and runs
 	rm -rf build dist .pytest_cache .ruff_cache models/whisper-tiny.en models/smollm2 models/wav2vec2-demo data/demo_speakers data/demo_children data/demo_recordings data/demo_long

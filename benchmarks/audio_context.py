@@ -28,17 +28,22 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.manual_seed(0)
-    model = MoeWhisperForConditionalGeneration(MoeWhisperConfig(
-        **WhisperConfig(vocab_size=51864).to_dict() | {"num_experts": 4, "shared_expert": True}))
+    model = MoeWhisperForConditionalGeneration(
+        MoeWhisperConfig(**WhisperConfig(vocab_size=51864).to_dict() | {"num_experts": 4, "shared_expert": True})
+    )
     model.train_only(experts=True, router=True)
-    clips = list(np.random.default_rng(0).normal(0, 0.1, (args.batch_size, int(16_000 * args.seconds))).astype(np.float32))
+    clips = list(
+        np.random.default_rng(0).normal(0, 0.1, (args.batch_size, int(16_000 * args.seconds))).astype(np.float32)
+    )
     labels = torch.randint(0, 50_000, (args.batch_size, args.tokens))
     extractor = WhisperFeatureExtractor()
 
     contexts = {"clip": None, "30 s": FULL}
-    for name, work in (("features", lambda frames: log_mel(extractor, clips, frames)),
-                       ("training step", lambda frames: step(model, log_mel(extractor, clips, frames), labels)),
-                       ("encoding", lambda frames: encode(model, log_mel(extractor, clips, frames)))):
+    for name, work in (
+        ("features", lambda frames: log_mel(extractor, clips, frames)),
+        ("training step", lambda frames: step(model, log_mel(extractor, clips, frames), labels)),
+        ("encoding", lambda frames: encode(model, log_mel(extractor, clips, frames))),
+    ):
         times = {context: [] for context in contexts}
         for repeat in range(args.repeats + 1):
             for context, frames in contexts.items():

@@ -28,8 +28,12 @@ GROUPS, LATENT, D_MODEL, SPEAKERS = 8, 12, 384, 1000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", nargs="+", metavar="ALGORITHM:UTTERANCES",
-                        default=["hdbscan:20000", "spectral:20000", "spectral:100000"])
+    parser.add_argument(
+        "--runs",
+        nargs="+",
+        metavar="ALGORITHM:UTTERANCES",
+        default=["hdbscan:20000", "spectral:20000", "spectral:100000"],
+    )
     parser.add_argument("--measure", metavar="FOLDER", help=argparse.SUPPRESS)  # one run, in this process
     args = parser.parse_args()
     if args.measure:
@@ -40,11 +44,20 @@ def main() -> None:
         algorithm, _, utterances = run.partition(":")
         with tempfile.TemporaryDirectory() as folder:
             write_embeddings(Path(folder), int(utterances))
-            found = json.loads(subprocess.run([sys.executable, __file__, "--runs", run, "--measure", folder], check=True,
-                                              stdout=subprocess.PIPE, text=True).stdout)
-        print(f"{algorithm:9} {int(utterances):12,} {found['seconds']:10.1f} {found['cpu_seconds']:9.1f} "
-              f"{found['peak_gib']:19.2f} {found['clusters']:10} {found['ari_train']:11.3f} "
-              f"{found['ari_other']:17.3f}", flush=True)
+            found = json.loads(
+                subprocess.run(
+                    [sys.executable, __file__, "--runs", run, "--measure", folder],
+                    check=True,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                ).stdout
+            )
+        print(
+            f"{algorithm:9} {int(utterances):12,} {found['seconds']:10.1f} {found['cpu_seconds']:9.1f} "
+            f"{found['peak_gib']:19.2f} {found['clusters']:10} {found['ari_train']:11.3f} "
+            f"{found['ari_other']:17.3f}",
+            flush=True,
+        )
 
 
 def measure(algorithm: str, folder: str) -> dict:
@@ -55,8 +68,13 @@ def measure(algorithm: str, folder: str) -> dict:
     train = embeddings.splits == "train"
     near = embeddings.groups != "far"
     ari = [adjusted_rand_score(embeddings.groups[rows], found.labels[rows]) for rows in (train & near, ~train & near)]
-    return {**times, "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-            "clusters": found.summary["num_experts"], "ari_train": ari[0], "ari_other": ari[1]}
+    return {
+        **times,
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "clusters": found.summary["num_experts"],
+        "ari_train": ari[0],
+        "ari_other": ari[1],
+    }
 
 
 def write_embeddings(folder: Path, utterances: int) -> None:
@@ -66,15 +84,23 @@ def write_embeddings(folder: Path, utterances: int) -> None:
     latent = 2 * random.normal(size=(GROUPS, LATENT))[group] + 0.8 * random.normal(size=(utterances, LATENT))
     far = random.random(utterances) < 0.05
     latent[far] = 4 * random.normal(size=(far.sum(), LATENT))
-    vectors = latent @ random.normal(size=(LATENT, D_MODEL)) / LATENT**0.5 + 0.3 * random.normal(size=(utterances, D_MODEL))
+    vectors = latent @ random.normal(size=(LATENT, D_MODEL)) / LATENT**0.5 + 0.3 * random.normal(
+        size=(utterances, D_MODEL)
+    )
     speaker = np.arange(utterances) % SPEAKERS
-    pyarrow.parquet.write_table(pyarrow.table({
-        "id": [f"u{i}" for i in range(utterances)], "split": np.where(speaker % 5 == 4, "dev", "train"),
-        "speaker_id": [f"s{number}" for number in speaker],
-        "group": np.where(far, "far", np.array([f"g{number}" for number in group])),
-        "duration": random.uniform(1, 10, utterances),
-        "embedding": pyarrow.FixedSizeListArray.from_arrays(vectors.astype(np.float32).ravel(), D_MODEL),
-    }), folder / "embeddings.parquet")
+    pyarrow.parquet.write_table(
+        pyarrow.table(
+            {
+                "id": [f"u{i}" for i in range(utterances)],
+                "split": np.where(speaker % 5 == 4, "dev", "train"),
+                "speaker_id": [f"s{number}" for number in speaker],
+                "group": np.where(far, "far", np.array([f"g{number}" for number in group])),
+                "duration": random.uniform(1, 10, utterances),
+                "embedding": pyarrow.FixedSizeListArray.from_arrays(vectors.astype(np.float32).ravel(), D_MODEL),
+            }
+        ),
+        folder / "embeddings.parquet",
+    )
     (folder / "embeddings.json").write_text(json.dumps({"model": "synthetic", "layer": 2, "pooling": "mean"}))
 
 

@@ -3,8 +3,9 @@
 python benchmarks/corpus_scale.py
 python benchmarks/corpus_scale.py --rows 100000 --num_proc 2 --folder /tmp/corpus_scale
 
-The recordings are noise at 16 kHz, which FLAC does not compress: a hundred different ones, to which all rows are hard links.
-Each run is a process of its own, so that its peak memory is its own; that of the modules alone is printed beside it.
+The recordings are noise at 16 kHz, which FLAC does not compress: a hundred different ones, to which all rows are hard
+links. Each run is a process of its own, so that its peak memory is its own; that of the modules alone is printed
+beside it.
 """
 
 import argparse
@@ -43,26 +44,47 @@ def main(argv: list[str] | None = None) -> dict:
             print(json.dumps(found))
             return found
         write_corpus(folder / "source", args.rows, args.seconds)
-        print("rows      processes   time (s)   CPU (s)   rows/s   peak memory, MiB: main (modules alone)   largest worker")
+        print(
+            "rows      processes   time (s)   CPU (s)   rows/s   peak memory, MiB: main (modules alone)  "
+            " largest worker"
+        )
         found = {}
         for num_proc in args.num_proc:
             command = [sys.executable, __file__, "--measure", "--folder", str(folder), "--num_proc", str(num_proc)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found[num_proc] = run = json.loads(done.stdout.splitlines()[-1])
-            print(f"{run['rows']:<10,}{num_proc:9}{run['seconds']:11.1f}{run['cpu_seconds']:10.1f}"
-                  f"{run['rows'] / run['seconds']:9.0f}{run['main_mib']:25.0f} ({run['modules_mib']:.0f})"
-                  f"{run['worker_mib']:22.0f}", flush=True)
+            print(
+                f"{run['rows']:<10,}{num_proc:9}{run['seconds']:11.1f}{run['cpu_seconds']:10.1f}"
+                f"{run['rows'] / run['seconds']:9.0f}{run['main_mib']:25.0f} ({run['modules_mib']:.0f})"
+                f"{run['worker_mib']:22.0f}",
+                flush=True,
+            )
     return found
 
 
 def measure(folder: Path, num_proc: int) -> dict:
     modules, start = peak(resource.RUSAGE_SELF), time.perf_counter()
-    metrics = prepare_corpus.main(["--builder", "jsonl_manifest", "--data_dir", str(folder / "source"), "--output_dir",
-                                   str(folder / f"prepared_{num_proc}"), "--num_proc", str(num_proc)])
+    metrics = prepare_corpus.main(
+        [
+            "--builder",
+            "jsonl_manifest",
+            "--data_dir",
+            str(folder / "source"),
+            "--output_dir",
+            str(folder / f"prepared_{num_proc}"),
+            "--num_proc",
+            str(num_proc),
+        ]
+    )
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return {"rows": sum(metrics["rows"].values()), "seconds": time.perf_counter() - start,
-            "cpu_seconds": sum(each.ru_utime + each.ru_stime for each in used), "modules_mib": modules,
-            "main_mib": peak(resource.RUSAGE_SELF), "worker_mib": peak(resource.RUSAGE_CHILDREN)}
+    return {
+        "rows": sum(metrics["rows"].values()),
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": sum(each.ru_utime + each.ru_stime for each in used),
+        "modules_mib": modules,
+        "main_mib": peak(resource.RUSAGE_SELF),
+        "worker_mib": peak(resource.RUSAGE_CHILDREN),
+    }
 
 
 def peak(who: int) -> float:
@@ -84,10 +106,21 @@ def write_corpus(root: Path, rows: int, seconds: float) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 os.link(originals / f"{row % RECORDINGS}.flac", path)
-            manifest.write(json.dumps({
-                "utterance_id": path.stem, "child_id": f"C_{child:06d}", "session_id": f"S_{child:06d}",
-                "audio_path": f"audio/{path.name}", "audio_duration_sec": seconds, "age_bucket": AGES[child % len(AGES)],
-                "md5_hash": digests[row % RECORDINGS], "orthographic_text": f"these are the words of row {row}"}) + "\n")
+            manifest.write(
+                json.dumps(
+                    {
+                        "utterance_id": path.stem,
+                        "child_id": f"C_{child:06d}",
+                        "session_id": f"S_{child:06d}",
+                        "audio_path": f"audio/{path.name}",
+                        "audio_duration_sec": seconds,
+                        "age_bucket": AGES[child % len(AGES)],
+                        "md5_hash": digests[row % RECORDINGS],
+                        "orthographic_text": f"these are the words of row {row}",
+                    }
+                )
+                + "\n"
+            )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 OMP_NUM_THREADS=1 python benchmarks/embedding_extraction.py --size tiny --profile
 
-The loop calls the feature extractor and the whole encoder of stock Whisper for one clip after the other and takes the mean.
-Ours stops at the layer that a router reads (the middle of the encoder by default). Log-mel features are part of both.
-Clips of 2 to 5 s, random weights.
+The loop calls the feature extractor and the whole encoder of stock Whisper for one clip after the other and takes the
+mean. Ours stops at the layer that a router reads (the middle of the encoder by default). Log-mel features are part of
+both. Clips of 2 to 5 s, random weights.
 """
 
 import argparse
@@ -45,21 +45,33 @@ def main(argv: list[str] | None = None) -> dict:
     looped = waveforms[:: max(1, args.clips // 4)]  # one in each quarter of the lengths
 
     def in_batches(layer: int) -> list[np.ndarray]:
-        return [vector for indices in duration_batches(durations.tolist(), args.batch_size)
-                for vector in embed_batch(ours, log_mel(extractor, [waveforms[i] for i in indices]), layer, "mean")]
+        return [
+            vector
+            for indices in duration_batches(durations.tolist(), args.batch_size)
+            for vector in embed_batch(ours, log_mel(extractor, [waveforms[i] for i in indices]), layer, "mean")
+        ]
 
     def one_by_one() -> list[torch.Tensor]:
-        features = [extractor(waveform, sampling_rate=16_000, return_tensors="pt").input_features for waveform in looped]
+        features = [
+            extractor(waveform, sampling_rate=16_000, return_tensors="pt").input_features for waveform in looped
+        ]
         return [stock(one).last_hidden_state.mean(1) for one in features]
 
-    works = {f"in batches, up to layer {layers // 2}": Work(lambda: in_batches(layers // 2), args.clips),
-             f"in batches, up to layer {layers}": Work(lambda: in_batches(layers), args.clips),
-             "one by one, padded to 30 s": Work(one_by_one, len(looped))}
+    works = {
+        f"in batches, up to layer {layers // 2}": Work(lambda: in_batches(layers // 2), args.clips),
+        f"in batches, up to layer {layers}": Work(lambda: in_batches(layers), args.clips),
+        "one by one, padded to 30 s": Work(one_by_one, len(looped)),
+    }
     d_model = SIZES[args.size]["d_model"]
     positions = args.batch_size * int(100 * sum(SECONDS) / 2) // 2
     print(f"{args.size}, batch {args.batch_size}, clips of {SECONDS[0]} to {SECONDS[1]} s")
-    return compare(works, repeats=args.repeats, unit="clip", profiled=args.profile, products=[
-        (positions, d_model, 4 * d_model), (FULL_CONTEXT_FRAMES // 2, d_model, 4 * d_model)])
+    return compare(
+        works,
+        repeats=args.repeats,
+        unit="clip",
+        profiled=args.profile,
+        products=[(positions, d_model, 4 * d_model), (FULL_CONTEXT_FRAMES // 2, d_model, 4 * d_model)],
+    )
 
 
 if __name__ == "__main__":

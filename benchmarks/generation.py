@@ -43,7 +43,9 @@ def main(argv: list[str] | None = None) -> dict:
     context = {"audio_context": "dynamic", "min_audio_context": features.shape[-1]}
     plain = whisper(args.size, DynamicContextWhisper)
     plain.set_audio_context(**context)
-    moe = MoeWhisperForConditionalGeneration.from_base(plain, num_experts=args.num_experts, shared_expert=True, **context)
+    moe = MoeWhisperForConditionalGeneration.from_base(
+        plain, num_experts=args.num_experts, shared_expert=True, **context
+    )
     for layer in moe.routed_layers().values():
         torch.nn.init.normal_(layer.lora_b, std=0.02)
     with torch.no_grad():
@@ -58,11 +60,22 @@ def main(argv: list[str] | None = None) -> dict:
     works = {"plain Whisper": Work(lambda: plain.generate(features, **options))}
     works |= {name: Work(lambda fields=fields: routed(**fields)) for name, fields in ROUTINGS.items()}
     d_model, positions = plain.config.d_model, args.batch_size * features.shape[-1] // 2
-    print(f"{args.size}, batch {args.batch_size}, {features.shape[-1]} mel frames, {args.tokens} tokens, "
-          f"{args.num_experts} experts, {used} of them the best of some row")
-    return compare(works, repeats=args.repeats, unit="batch", profiled=args.profile, products=[
-        (positions, d_model, 4 * d_model), (args.batch_size, d_model, d_model),
-        (args.batch_size, d_model, plain.config.vocab_size), (2 * args.batch_size, d_model, plain.config.vocab_size)])
+    print(
+        f"{args.size}, batch {args.batch_size}, {features.shape[-1]} mel frames, {args.tokens} tokens, "
+        f"{args.num_experts} experts, {used} of them the best of some row"
+    )
+    return compare(
+        works,
+        repeats=args.repeats,
+        unit="batch",
+        profiled=args.profile,
+        products=[
+            (positions, d_model, 4 * d_model),
+            (args.batch_size, d_model, d_model),
+            (args.batch_size, d_model, plain.config.vocab_size),
+            (2 * args.batch_size, d_model, plain.config.vocab_size),
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 OMP_NUM_THREADS=1 python benchmarks/lora_and_full.py --batch_size 4 --seconds 5
 
-Both are set up as `finetune_wav2vec2_lora` does, convolutions frozen, with random weights of the size of wav2vec2-base. Peak
-memory is that of a process that does nothing else, less what it holds once everything is imported; on a GPU, what
-PyTorch has allocated there.
+Both are set up as `finetune_wav2vec2_lora` does, convolutions frozen, with random weights of the size of
+wav2vec2-base. Peak memory is that of a process that does nothing else, less what it holds once everything is imported;
+on a GPU, what PyTorch has allocated there.
 """
 
 import argparse
@@ -23,8 +23,16 @@ from hf_components.audio import SAMPLING_RATE
 from hf_components.training.ctc import ATTENTION, FEED_FORWARD, CtcLoraArguments, prepare_ctc
 from hf_components.training.lora import add_lora, save_lora
 
-SIZES = {"base": {}, "tiny": {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96,
-                              "conv_dim": (32,) * 7}}
+SIZES = {
+    "base": {},
+    "tiny": {
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 96,
+        "conv_dim": (32,) * 7,
+    },
+}
 LETTERS_PER_SECOND = 12
 METHODS = ("full", "lora", "lora_with_feed_forward")
 
@@ -95,16 +103,28 @@ def main(argv: list[str] | None = None) -> dict:
     trainings = {method: Training(method, args.size) for method in METHODS}
     config = trainings["full"].model.config
     print(f"{args.size}, {args.batch_size} clips of {args.seconds:g} s")
-    results = compare({method: Work(lambda training=training: training.step(args.batch_size, args.seconds))
-                       for method, training in trainings.items()}, repeats=args.repeats, unit="step",
-                      products=[(args.batch_size * int(50 * args.seconds), config.hidden_size, config.intermediate_size)])
+    results = compare(
+        {
+            method: Work(lambda training=training: training.step(args.batch_size, args.seconds))
+            for method, training in trainings.items()
+        },
+        repeats=args.repeats,
+        unit="step",
+        products=[(args.batch_size * int(50 * args.seconds), config.hidden_size, config.intermediate_size)],
+    )
     print(f"\n{'':24}{'trained':>12}{'of all':>9}{'saved (MB)':>12}{'peak memory (MiB)':>19}{'ratio':>7}")
     for method, training in trainings.items():
         trained, saved = sum(parameter.numel() for parameter in training.trained), training.saved_bytes()
-        print(f"{method:24}{trained:12,}{trained / training.parameters:9.2%}{saved / 1e6:12.2f}{memory[method]:19.0f}"
-              f"{memory[method] / memory['full']:7.2f}")
-        results[method] |= {"trained": trained, "share": trained / training.parameters, "saved_bytes": saved,
-                            "peak_megabytes": memory[method]}
+        print(
+            f"{method:24}{trained:12,}{trained / training.parameters:9.2%}{saved / 1e6:12.2f}{memory[method]:19.0f}"
+            f"{memory[method] / memory['full']:7.2f}"
+        )
+        results[method] |= {
+            "trained": trained,
+            "share": trained / training.parameters,
+            "saved_bytes": saved,
+            "peak_megabytes": memory[method],
+        }
     return results
 
 

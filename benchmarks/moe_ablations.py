@@ -1,10 +1,11 @@
 """Which way of making experts earns its place beside a single LoRA of as many epochs.
 
-python benchmarks/moe_ablations.py --corpus data/prepared --output_dir runs/ablations --variants cold warm --seeds 42 43
+python benchmarks/moe_ablations.py --corpus data/prepared --output_dir runs/ablations --variants cold warm --seeds 42
+43
 
 Every variant runs the recipes' own stages on one corpus and is judged on all of its split "dev", paired with the
-single LoRA of the same seed; of several seeds together where a line says so. What is finished is kept, so that variants
-can be added later; `ablations.json` holds every figure and `ablations.md` the table.
+single LoRA of the same seed; of several seeds together where a line says so. What is finished is kept, so that
+variants can be added later; `ablations.json` holds every figure and `ablations.md` the table.
 """
 
 import argparse
@@ -41,8 +42,10 @@ LORAS = ("single_lora", "shared_lora")  # what a mixture is held against
 
 
 def gentle(experts: float, joint: float, *more, both: Sequence = ()) -> dict:
-    return {"pretrain_experts": ["--learning_rate", experts, *both],
-            "train_moe_whisper": ["--learning_rate", joint, *more, *both]}
+    return {
+        "pretrain_experts": ["--learning_rate", experts, *both],
+        "train_moe_whisper": ["--learning_rate", joint, *more, *both],
+    }
 
 
 # Variant: epochs, then flags per stage where they differ from quick.yaml.
@@ -75,8 +78,8 @@ def run(stage, output_dir: Path, *flags: str) -> dict:
 
 
 def train(args: argparse.Namespace, name: str, seed: int) -> tuple[Path, Path, Path | None]:
-    """Run a variant's stages; returns the folders of its mixture, of the single LoRA beside it, and of the LoRA that both
-    started from."""
+    """Run a variant's stages; returns the folders of its mixture, of the single LoRA beside it, and of the LoRA that
+    both started from."""
     variant = VARIANTS[name]
     epochs, layer = variant["epochs"], variant.get("layer", 2)
     out, own = args.output_dir, args.output_dir / f"{name}_{seed}"
@@ -87,7 +90,15 @@ def train(args: argparse.Namespace, name: str, seed: int) -> tuple[Path, Path, P
 
     embeddings = out / f"embeddings_{layer}"
     run(extract_embeddings, embeddings, "--corpus", args.corpus, "--whisper_model", args.base_model, "--layer", layer)
-    run(cluster_embeddings, own / "clusters", "--embedding_dir", embeddings, "--seed", seed, *flags("cluster_embeddings"))
+    run(
+        cluster_embeddings,
+        own / "clusters",
+        "--embedding_dir",
+        embeddings,
+        "--seed",
+        seed,
+        *flags("cluster_embeddings"),
+    )
     labels = ["--labels_dir", own / "clusters"]
     run(pretrain_router, own / "router", "--embedding_dir", embeddings, *labels, "--seed", seed)
     router = ["--router_dir", own / "router"]
@@ -103,17 +114,42 @@ def train(args: argparse.Namespace, name: str, seed: int) -> tuple[Path, Path, P
     start = ["--single_lora_dir", shared] if shared else []
     rest = epochs["experts"] + epochs["joint"]
     rate = flags("pretrain_experts")[:2] if "--learning_rate" in flags("pretrain_experts") else []
-    single = lora(f"single_after_{epochs['shared']:g}_at_{rate[-1] if rate else 'default'}", rest, *start, *rate, *fresh)
-    run(pretrain_experts, own / "experts", *base, *labels, *router, *start, "--num_train_epochs", epochs["experts"], *fresh,
-        *flags("pretrain_experts"))
-    run(train_moe_whisper, own / "joint", *base, *router, "--experts_dir", own / "experts", "--num_train_epochs",
-        epochs["joint"], "--data_seed", seed + 2000, *flags("train_moe_whisper"))
+    single = lora(
+        f"single_after_{epochs['shared']:g}_at_{rate[-1] if rate else 'default'}", rest, *start, *rate, *fresh
+    )
+    run(
+        pretrain_experts,
+        own / "experts",
+        *base,
+        *labels,
+        *router,
+        *start,
+        "--num_train_epochs",
+        epochs["experts"],
+        *fresh,
+        *flags("pretrain_experts"),
+    )
+    run(
+        train_moe_whisper,
+        own / "joint",
+        *base,
+        *router,
+        "--experts_dir",
+        own / "experts",
+        "--num_train_epochs",
+        epochs["joint"],
+        "--data_seed",
+        seed + 2000,
+        *flags("train_moe_whisper"),
+    )
     return own / "joint" / "model", single, shared
 
 
-def judge(args: argparse.Namespace, mixture: Path, single: Path, shared: Path | None) -> tuple[dict, dict[str, list[str]]]:
-    """WER of a mixture by routing, and of the LoRAs, on the split "dev", and their transcripts, which are kept beside the
-    models."""
+def judge(
+    args: argparse.Namespace, mixture: Path, single: Path, shared: Path | None
+) -> tuple[dict, dict[str, list[str]]]:
+    """WER of a mixture by routing, and of the LoRAs, on the split "dev", and their transcripts, which are kept beside
+    the models."""
     corpus = load_corpus(args.corpus, "dev")
     references, speakers, groups = corpus["text"][:], corpus["speaker_id"][:], corpus["group"][:]
 
@@ -126,19 +162,32 @@ def judge(args: argparse.Namespace, mixture: Path, single: Path, shared: Path | 
     systems = {}
     for name, folder in {"single_lora": single, "shared_lora": shared}.items():
         if folder:
-            lora = load_trained_experts(load_whisper(args.base_model)[0], folder, audio_context="dynamic",
-                                        min_audio_context=moe.config.min_audio_context)
+            lora = load_trained_experts(
+                load_whisper(args.base_model)[0],
+                folder,
+                audio_context="dynamic",
+                min_audio_context=moe.config.min_audio_context,
+            )
             systems[name] = texts(folder / "dev.json", lora)
     for routing in ("hard", "top_k", "soft"):
         with moe.override(routing=routing):
             systems[routing] = texts(mixture.parent / f"dev_{routing}.json", moe)
     every = torch.eye(moe.config.num_experts)[:, None].expand(-1, len(corpus), -1)
-    experts = [texts(mixture.parent / f"dev_expert_{i}.json", moe, expert_weights=weights)
-               for i, weights in enumerate(every)] if args.experts else []
+    experts = (
+        [
+            texts(mixture.parent / f"dev_expert_{i}.json", moe, expert_weights=weights)
+            for i, weights in enumerate(every)
+        ]
+        if args.experts
+        else []
+    )
     results = {}
     for name, predictions in systems.items():
         found = score(predictions, references, groups, speakers, num_bootstrap=0)
-        results[name] = {"wer": found["wer"], "per_group": {group: row["wer"] for group, row in found["per_group"].items()}}
+        results[name] = {
+            "wer": found["wer"],
+            "per_group": {group: row["wer"] for group, row in found["per_group"].items()},
+        }
         for rival in LORAS:
             if rival in systems and name not in LORAS:
                 results[name][f"minus_{rival}"] = compare(systems[rival], predictions, references, speakers)
@@ -160,15 +209,23 @@ def of_all_seeds(args: argparse.Namespace, by_seed: list[tuple[dict, dict[str, l
 
 
 def table(results: dict) -> str:
-    lines = ["| variant | seed | start | single LoRA | top-1 | top-2 | soft | top-1 minus single LoRA | minus start |",
-             "|---|---:|---:|---:|---:|---:|---:|---|---|"]
+    lines = [
+        "| variant | seed | start | single LoRA | top-1 | top-2 | soft | top-1 minus single LoRA | minus start |",
+        "|---|---:|---:|---:|---:|---:|---:|---|---|",
+    ]
     for name, row in results.items():
         variant, seed = name.rsplit("_", 1)
-        wers = [f"{100 * row[system]['wer']:.1f}" if system in row else ""
-                for system in ("shared_lora", "single_lora", "hard", "top_k", "soft")]
+        wers = [
+            f"{100 * row[system]['wer']:.1f}" if system in row else ""
+            for system in ("shared_lora", "single_lora", "hard", "top_k", "soft")
+        ]
         differences = [row["hard"].get(f"minus_{rival}") for rival in LORAS]
-        cells = [f"{100 * found['difference']:+.1f} ({100 * found['interval'][0]:.1f} to {100 * found['interval'][1]:.1f})"
-                 if found else "" for found in differences]
+        cells = [
+            f"{100 * found['difference']:+.1f} ({100 * found['interval'][0]:.1f} to {100 * found['interval'][1]:.1f})"
+            if found
+            else ""
+            for found in differences
+        ]
         lines.append(f"| {variant} | {seed} | {' | '.join(wers + cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -178,8 +235,14 @@ def main() -> None:
     parser.add_argument("--corpus", required=True, help="prepared corpus with the splits train and dev")
     parser.add_argument("--base_model", default="models/whisper-tiny.en")
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="VARIANT",
-                        help=", ".join(VARIANTS))
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        default=list(VARIANTS),
+        choices=list(VARIANTS),
+        metavar="VARIANT",
+        help=", ".join(VARIANTS),
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[42])
     parser.add_argument("--experts", action="store_true", help="judge every expert alone too")
     args = parser.parse_args()

@@ -3,8 +3,9 @@
 python benchmarks/segmentation_scale.py
 python benchmarks/segmentation_scale.py --minutes 10 600 --recording chapter_01.mp3 --folder /tmp/segmentation_scale
 
-A recording is made by repeating a minute of bursts of noise with pauses of different lengths between them, or the one given.
-Each run is a process of its own, so that its peak memory is its own; that of the modules alone is printed beside it.
+A recording is made by repeating a minute of bursts of noise with pauses of different lengths between them, or the one
+given. Each run is a process of its own, so that its peak memory is its own; that of the modules alone is printed
+beside it.
 """
 
 import argparse
@@ -39,27 +40,57 @@ def main(argv: list[str] | None = None) -> dict:
             found = measure(folder, args.minutes[0], args.detector)
             print(json.dumps(found))
             return found
-        print("minutes   segments   time (s)   CPU (s)   x real time   peak memory, MiB (modules alone)   against the first")
+        print(
+            "minutes   segments   time (s)   CPU (s)   x real time   peak memory, MiB (modules alone)   "
+            "against the first"
+        )
         found = {}
         for minutes in args.minutes:
             write_recording(folder / f"{minutes:g}" / "long.wav", minutes, args.recording)
-            command = [sys.executable, __file__, "--measure", "--folder", str(folder), "--minutes", str(minutes), "--detector",
-                       args.detector]
+            command = [
+                sys.executable,
+                __file__,
+                "--measure",
+                "--folder",
+                str(folder),
+                "--minutes",
+                str(minutes),
+                "--detector",
+                args.detector,
+            ]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             found[minutes] = run = json.loads(done.stdout.splitlines()[-1])
             run["growth"] = run["peak_mib"] / found[args.minutes[0]]["peak_mib"]
-            print(f"{minutes:<10g}{run['segments']:8}{run['seconds']:11.1f}{run['cpu_seconds']:10.1f}"
-                  f"{60 * minutes / run['seconds']:14.0f}{run['peak_mib']:26.0f} ({run['modules_mib']:.0f})"
-                  f"{100 * (run['growth'] - 1):18.1f} %", flush=True)
+            print(
+                f"{minutes:<10g}{run['segments']:8}{run['seconds']:11.1f}{run['cpu_seconds']:10.1f}"
+                f"{60 * minutes / run['seconds']:14.0f}{run['peak_mib']:26.0f} ({run['modules_mib']:.0f})"
+                f"{100 * (run['growth'] - 1):18.1f} %",
+                flush=True,
+            )
     return found
 
 
 def measure(folder: Path, minutes: float, detector: str) -> dict:
     modules, start = peak(), time.perf_counter()
-    metrics = segment_audio.main(["--data_dir", str(folder / f"{minutes:g}"), "--output_dir",
-                                  str(folder / f"{minutes:g}_segments"), "--num_proc", "1", "--detector", detector])
-    return {"segments": metrics["segments"]["segments"], "seconds": time.perf_counter() - start,
-            "cpu_seconds": time.process_time(), "modules_mib": modules, "peak_mib": peak()}
+    metrics = segment_audio.main(
+        [
+            "--data_dir",
+            str(folder / f"{minutes:g}"),
+            "--output_dir",
+            str(folder / f"{minutes:g}_segments"),
+            "--num_proc",
+            "1",
+            "--detector",
+            detector,
+        ]
+    )
+    return {
+        "segments": metrics["segments"]["segments"],
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time(),
+        "modules_mib": modules,
+        "peak_mib": peak(),
+    }
 
 
 def peak() -> float:

@@ -1,11 +1,12 @@
-"""A Whisper as faster-whisper serves it from its CTranslate2 export, beside transformers: error rate and speed on the CPU.
+"""A Whisper as faster-whisper serves it from its CTranslate2 export, beside transformers: error rate and speed on the
+CPU.
 
 OMP_NUM_THREADS=1 python benchmarks/serving.py --model models/whisper-tiny.en --corpus data/prepared
 
 Takes any Whisper of this project: fine-tuned, or a MoE-Whisper that recipes/merge_moe_whisper.py merged. Greedy, from
-waveforms in memory to text. transformers hears each clip at 30 s, as stock Whisper does, and if the checkpoint was trained
-for it also at its own length; faster-whisper always hears 30 s, and its products are not counted under GFLOP. It needs
-`pip install faster-whisper`.
+waveforms in memory to text. transformers hears each clip at 30 s, as stock Whisper does, and if the checkpoint was
+trained for it also at its own length; faster-whisper always hears 30 s, and its products are not counted under GFLOP.
+It needs `pip install faster-whisper`.
 """
 
 import argparse
@@ -51,25 +52,44 @@ def main(argv: list[str] | None = None) -> dict:
         return transcribe(model, processor, corpus, batch_size=batch_size, max_new_tokens=args.max_new_tokens)
 
     def of_faster_whisper(served: WhisperModel) -> list[str]:
-        written = (served.transcribe(clip, beam_size=1, temperature=0, without_timestamps=True, language=args.language,
-                                     condition_on_previous_text=False, max_new_tokens=args.max_new_tokens)[0]
-                   for clip in clips)
+        written = (
+            served.transcribe(
+                clip,
+                beam_size=1,
+                temperature=0,
+                without_timestamps=True,
+                language=args.language,
+                condition_on_previous_text=False,
+                max_new_tokens=args.max_new_tokens,
+            )[0]
+            for clip in clips
+        )
         return [" ".join(segment.text.strip() for segment in segments) for segments in written]
 
     ways: dict[str, Callable[[], list[str]]] = {"transformers, 30 s, clip by clip": lambda: of_transformers("full", 1)}
     ways[f"transformers, 30 s, batches of {args.batch_size}"] = lambda: of_transformers("full", args.batch_size)
     if model.audio_context == "dynamic":
-        ways[f"transformers, own length, batches of {args.batch_size}"] = lambda: of_transformers("dynamic", args.batch_size)
+        ways[f"transformers, own length, batches of {args.batch_size}"] = lambda: of_transformers(
+            "dynamic", args.batch_size
+        )
     with tempfile.TemporaryDirectory() as folder:
         for quantization in args.quantizations:
             target = Path(folder) / quantization
             target.mkdir()
             export_whisper(model, processor, target / "model", quantization)
-            served = WhisperModel(str(target / "model"), device="cpu", compute_type=quantization,
-                                  cpu_threads=torch.get_num_threads())
+            served = WhisperModel(
+                str(target / "model"), device="cpu", compute_type=quantization, cpu_threads=torch.get_num_threads()
+            )
             ways[f"faster-whisper, {quantization}"] = lambda served=served: of_faster_whisper(served)
-        found = compare({name: Work(lambda name=name, way=way: texts.update({name: way()}), len(clips))
-                         for name, way in ways.items()}, repeats=args.repeats, unit="clip", products=[])
+        found = compare(
+            {
+                name: Work(lambda name=name, way=way: texts.update({name: way()}), len(clips))
+                for name, way in ways.items()
+            },
+            repeats=args.repeats,
+            unit="clip",
+            products=[],
+        )
     print("\nWER (%)")
     for name, written in texts.items():
         found[name]["wer"] = score(written, corpus["text"][:], num_bootstrap=0)["wer"]

@@ -1,10 +1,12 @@
 """What training at the clips' own length costs in WER, beside the usual recipe, which trains at 30 s alone.
 
-python benchmarks/short_context_wer.py --corpus data/prepared --output_dir runs/short_context --epochs 4 --seeds 42 43 44
+python benchmarks/short_context_wer.py --corpus data/prepared --output_dir runs/short_context --epochs 4 --seeds 42 43
+44
 
 Both train the same parameters for the same epochs, with the same batches and masks, and are judged on all of the split
-"dev": the usual recipe at 30 s, ours at 30 s and at the clips' length. Differences are of all seeds together, resampled by
-speaker. What is finished is kept, so that seeds and fractions can be added later; `short_context.json` holds every figure.
+"dev": the usual recipe at 30 s, ours at 30 s and at the clips' length. Differences are of all seeds together,
+resampled by speaker. What is finished is kept, so that seeds and fractions can be added later; `short_context.json`
+holds every figure.
 """
 
 import argparse
@@ -28,13 +30,32 @@ MIN_AUDIO_CONTEXT = 200  # mel frames, as the recipes' configurations have it
 
 
 def train(args: argparse.Namespace, fraction: float, seed: int) -> Path:
-    """Train with this share of batches at 30 s by the recipe's quick.yaml, nothing selected on dev; returns the folder."""
+    """Train with this share of batches at 30 s by the recipe's quick.yaml, nothing selected on dev; returns the
+    folder."""
     stage, folder = STAGES[args.trainables], args.output_dir / f"{args.trainables}_{args.epochs:g}_{fraction:g}_{seed}"
     name = stage.__name__.rsplit(".", 1)[-1]
-    flags = ["--config", Path(__file__).parents[1] / "recipes" / "configs" / name / "quick.yaml", "--corpus", args.corpus,
-             "--base_model", args.base_model, "--seed", seed, "--num_train_epochs", args.epochs, "--eval_strategy", "no",
-             "--early_stopping_patience", 0, "--full_context_fraction", fraction, "--output_dir", folder, "--resume",
-             *(["--learning_rate", args.learning_rate] if args.learning_rate else [])]
+    flags = [
+        "--config",
+        Path(__file__).parents[1] / "recipes" / "configs" / name / "quick.yaml",
+        "--corpus",
+        args.corpus,
+        "--base_model",
+        args.base_model,
+        "--seed",
+        seed,
+        "--num_train_epochs",
+        args.epochs,
+        "--eval_strategy",
+        "no",
+        "--early_stopping_patience",
+        0,
+        "--full_context_fraction",
+        fraction,
+        "--output_dir",
+        folder,
+        "--resume",
+        *(["--learning_rate", args.learning_rate] if args.learning_rate else []),
+    ]
     stage.main([str(flag) for flag in flags])
     return folder
 
@@ -57,8 +78,12 @@ def main() -> None:
     parser.add_argument("--corpus", required=True, help="prepared corpus with the splits train and dev")
     parser.add_argument("--base_model", default="models/whisper-tiny.en")
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--trainables", choices=list(STAGES), default="lora",
-                        help="a single LoRA above the middle of the encoder, as for experts, or all parameters")
+    parser.add_argument(
+        "--trainables",
+        choices=list(STAGES),
+        default="lora",
+        help="a single LoRA above the middle of the encoder, as for experts, or all parameters",
+    )
     parser.add_argument("--epochs", type=float, default=4)
     parser.add_argument("--learning_rate", type=float, help="that of quick.yaml by default")
     parser.add_argument("--fractions", nargs="+", type=float, default=[0.03, 0.04], help="shares of batches at 30 s")
@@ -68,30 +93,41 @@ def main() -> None:
     dev = load_corpus(args.corpus, "dev")
     references, speakers = dev["text"][:], dev["speaker_id"][:]
     trained = {fraction: [train(args, fraction, seed) for seed in args.seeds] for fraction in (*args.fractions, USUAL)}
-    systems = {(fraction, context): [texts(args, folder, dev, context) for folder in folders]
-               for fraction, folders in trained.items() for context in ("dynamic", "full")
-               if (fraction, context) != (USUAL, "dynamic")}  # which loops: it has never heard a short clip
+    systems = {
+        (fraction, context): [texts(args, folder, dev, context) for folder in folders]
+        for fraction, folders in trained.items()
+        for context in ("dynamic", "full")
+        if (fraction, context) != (USUAL, "dynamic")
+    }  # which loops: it has never heard a short clip
     together = [text for one in systems[USUAL, "full"] for text in one]
     rows = {}
     for (fraction, context), by_seed in systems.items():
         rows[f"{fraction:g} {context}"] = {
             "wer": [score(one, references, num_bootstrap=0)["wer"] for one in by_seed],
-            "minus_usual": compare(together, [text for one in by_seed for text in one], references * len(by_seed),
-                                   speakers * len(by_seed))}
-    write_json(args.output_dir / "short_context.json", {"trainables": args.trainables, "epochs": args.epochs,
-                                                        "seeds": args.seeds, "systems": rows})
+            "minus_usual": compare(
+                together, [text for one in by_seed for text in one], references * len(by_seed), speakers * len(by_seed)
+            ),
+        }
+    write_json(
+        args.output_dir / "short_context.json",
+        {"trainables": args.trainables, "epochs": args.epochs, "seeds": args.seeds, "systems": rows},
+    )
     print(table(rows, args.seeds))
 
 
 def table(rows: dict, seeds: list[int]) -> str:
-    lines = [f"| batches at 30 s, judged | {' | '.join(f'WER, seed {seed}' for seed in seeds)} | minus the usual recipe |",
-             f"|---|{'---:|' * len(seeds)}---|"]
+    lines = [
+        f"| batches at 30 s, judged | {' | '.join(f'WER, seed {seed}' for seed in seeds)} | minus the usual recipe |",
+        f"|---|{'---:|' * len(seeds)}---|",
+    ]
     for name, row in rows.items():
         difference, (low, high) = row["minus_usual"]["difference"], row["minus_usual"]["interval"]
         fraction, context = name.split()
-        lines.append(f"| {100 * float(fraction):g} %, {'at 30 s' if context == 'full' else 'at their length'} | "
-                     f"{' | '.join(f'{100 * wer:.1f}' for wer in row['wer'])} | "
-                     f"{100 * difference:+.1f} ({100 * low:.1f} to {100 * high:.1f}) |")
+        lines.append(
+            f"| {100 * float(fraction):g} %, {'at 30 s' if context == 'full' else 'at their length'} | "
+            f"{' | '.join(f'{100 * wer:.1f}' for wer in row['wer'])} | "
+            f"{100 * difference:+.1f} ({100 * low:.1f} to {100 * high:.1f}) |"
+        )
     return "\n".join(lines)
 
 

@@ -1,8 +1,8 @@
 """Time ways of doing the same work in turn, in one process, beside what the machine's matrix products allow.
 
 The scripts in this folder share it. A ratio is the median over rounds of two times taken in the same round, so that a
-machine whose speed drifts slows both. On a busy machine the ratio of CPU times is the one to trust. GFLOP/s are per second
-of CPU time.
+machine whose speed drifts slows both. On a busy machine the ratio of CPU times is the one to trust. GFLOP/s are per
+second of CPU time.
 """
 
 import os
@@ -18,13 +18,21 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 # PyTorch counts the attention kernels of GPUs only.
 CPU_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
-        lambda query, key, value, *args, **kwargs: sdpa_flop_count(query, key, value),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
-        lambda grad, query, key, value, *args, **kwargs: sdpa_backward_flop_count(grad, query, key, value),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *args, **kwargs: (
+        sdpa_flop_count(query, key, value)
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, query, key, value, *_, **__: (
+        sdpa_backward_flop_count(grad, query, key, value)
+    ),
 }
-MATRIX_PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::mkldnn_convolution",
-                   "aten::convolution_backward"}
+MATRIX_PRODUCTS = {
+    "aten::mm",
+    "aten::addmm",
+    "aten::bmm",
+    "aten::baddbmm",
+    "aten::mkldnn_convolution",
+    "aten::convolution_backward",
+}
 
 
 @dataclass
@@ -43,8 +51,9 @@ class Work:
     cpu: list[float] = field(default_factory=list)
 
 
-def compare(works: dict[str, Work], *, repeats: int, unit: str, products: list[tuple[int, int, int]],
-            profiled: bool = False) -> dict[str, dict[str, float]]:
+def compare(
+    works: dict[str, Work], *, repeats: int, unit: str, products: list[tuple[int, int, int]], profiled: bool = False
+) -> dict[str, dict[str, float]]:
     """Run all in turn, once to warm up and then `repeats` times, and print a table.
 
     Args:
@@ -53,7 +62,8 @@ def compare(works: dict[str, Work], *, repeats: int, unit: str, products: list[t
         products: rows, inputs and outputs of the linear layers whose speed is measured as the machine's limit.
         profiled: print where the time of each goes, too.
     Returns:
-        Per name `seconds` (median per unit), `ratio` and `cpu_ratio` (median over rounds) and `flops` (in products, per unit).
+        Per name `seconds` (median per unit), `ratio` and `cpu_ratio` (median over rounds) and `flops` (in products,
+        per unit).
     """
     for work in works.values():  # the warm-up
         with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
@@ -66,21 +76,37 @@ def compare(works: dict[str, Work], *, repeats: int, unit: str, products: list[t
             work.wall.append((time.perf_counter() - wall) / work.units)
             work.cpu.append((time.process_time() - cpu) / work.units)
 
-    print(machine(), *(f"a linear layer of {rows} x {size_in} -> {size_out} runs at "
-                       f"{product_speed(rows, size_in, size_out) / 1e9:.0f} GFLOP/s"
-                       for rows, size_in, size_out in products), sep="\n")
+    print(
+        machine(),
+        *(
+            f"a linear layer of {rows} x {size_in} -> {size_out} runs at "
+            f"{product_speed(rows, size_in, size_out) / 1e9:.0f} GFLOP/s"
+            for rows, size_in, size_out in products
+        ),
+        sep="\n",
+    )
     width = max(map(len, works))
-    print(f"\nper {unit}, median of {repeats} rounds (least to most)\n"
-          f"{'':{width}}  {'time (ms)':>24}  {'ratio':>22}  {'of CPU times':>12}  {'GFLOP':>8}  {'ratio':>6}  {'GFLOP/s':>7}")
+    print(
+        f"\nper {unit}, median of {repeats} rounds (least to most)\n"
+        f"{'':{width}}  {'time (ms)':>24}  {'ratio':>22}  {'of CPU times':>12}  {'GFLOP':>8}  "
+        f"{'ratio':>6}  {'GFLOP/s':>7}"
+    )
     first, results = next(iter(works.values())), {}
     for name, work in works.items():
         ratios = [own / other for own, other in zip(work.wall, first.wall, strict=True)]
         cpu_ratio = statistics.median(own / other for own, other in zip(work.cpu, first.cpu, strict=True))
         seconds = statistics.median(work.wall)
-        print(f"{name:{width}}  {spread([1000 * value for value in work.wall], 1):>24}  {spread(ratios, 2):>22}  "
-              f"{cpu_ratio:12.2f}  {work.flops / 1e9:8.2f}  {work.flops / first.flops:6.2f}  "
-              f"{work.flops / statistics.median(work.cpu) / 1e9:7.1f}")
-        results[name] = {"seconds": seconds, "ratio": statistics.median(ratios), "cpu_ratio": cpu_ratio, "flops": work.flops}
+        print(
+            f"{name:{width}}  {spread([1000 * value for value in work.wall], 1):>24}  {spread(ratios, 2):>22}  "
+            f"{cpu_ratio:12.2f}  {work.flops / 1e9:8.2f}  {work.flops / first.flops:6.2f}  "
+            f"{work.flops / statistics.median(work.cpu) / 1e9:7.1f}"
+        )
+        results[name] = {
+            "seconds": seconds,
+            "ratio": statistics.median(ratios),
+            "cpu_ratio": cpu_ratio,
+            "flops": work.flops,
+        }
     if profiled:
         for name, work in works.items():
             print_profile(name, work.run)
@@ -92,8 +118,10 @@ def spread(values: list[float], digits: int) -> str:
 
 
 def machine() -> str:
-    return (f"{os.cpu_count()} cores, {torch.get_num_threads()} threads used, {platform.machine()}, "
-            f"torch {torch.__version__}")
+    return (
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads used, {platform.machine()}, "
+        f"torch {torch.__version__}"
+    )
 
 
 @torch.no_grad()

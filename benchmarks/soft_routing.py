@@ -2,10 +2,10 @@
 
 OMP_NUM_THREADS=1 python benchmarks/soft_routing.py --size tiny --num_experts 8 --profile
 
-The loop runs the model forwards and backwards once per adapter and weighs the losses by the gates, which are given to it.
-That is what the mixture of probabilities ("logits") does in training, and both losses are held against each other. The
-default mixture of LoRA ("weights") needs one pass for all experts. "alignment" adds the recipes' teacher, which shows the
-router what each expert alone would have lost. All hear the clips at their own length.
+The loop runs the model forwards and backwards once per adapter and weighs the losses by the gates, which are given to
+it. That is what the mixture of probabilities ("logits") does in training, and both losses are held against each other.
+The default mixture of LoRA ("weights") needs one pass for all experts. "alignment" adds the recipes' teacher, which
+shows the router what each expert alone would have lost. All hear the clips at their own length.
 """
 
 import argparse
@@ -29,7 +29,9 @@ from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditiona
 def main(argv: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="tiny")
-    parser.add_argument("--router_layers", type=int, nargs="+", help="by default the middle and the last of the encoder")
+    parser.add_argument(
+        "--router_layers", type=int, nargs="+", help="by default the middle and the last of the encoder"
+    )
     parser.add_argument("--num_experts", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=3.5, help="length of the clips")
     parser.add_argument("--batch_size", type=int, default=8)
@@ -45,8 +47,9 @@ def main(argv: list[str] | None = None) -> dict:
 
 def measure(router_layer: int, features: torch.Tensor, labels: torch.Tensor, args: argparse.Namespace) -> dict:
     base = whisper(args.size, DynamicContextWhisper)
-    model = MoeWhisperForConditionalGeneration.from_base(base, num_experts=args.num_experts, router_layer=router_layer,
-                                                         routing="soft").train()
+    model = MoeWhisperForConditionalGeneration.from_base(
+        base, num_experts=args.num_experts, router_layer=router_layer, routing="soft"
+    ).train()
     for layer in model.routed_layers().values():
         torch.nn.init.normal_(layer.lora_b, std=0.02)
     model.train_only(experts=True, router=True)
@@ -56,19 +59,35 @@ def measure(router_layer: int, features: torch.Tensor, labels: torch.Tensor, arg
     with model.override(mixture="logits"), torch.no_grad():
         loss = float(model(features, labels=labels).loss)
     torch.testing.assert_close(loop.step(features, labels, gates), loss, rtol=1e-3, atol=0)
-    works = {"weights": Work(lambda: step(model, features, labels)),
-             "weights, alignment": Work(lambda: step(model, features, labels, alignment=True)),
-             "logits": Work(lambda: step(model, features, labels, mixture="logits")),
-             "loop over adapters": Work(lambda: loop.step(features, labels, gates))}
+    works = {
+        "weights": Work(lambda: step(model, features, labels)),
+        "weights, alignment": Work(lambda: step(model, features, labels, alignment=True)),
+        "logits": Work(lambda: step(model, features, labels, mixture="logits")),
+        "loop over adapters": Work(lambda: loop.step(features, labels, gates)),
+    }
     d_model, positions = model.config.d_model, args.batch_size * features.shape[-1] // 2
-    print(f"\n{args.size}, router after layer {router_layer} of {model.config.encoder_layers}, {args.num_experts} experts, "
-          f"batch {args.batch_size}, clips of {args.seconds} s")
-    return compare(works, repeats=args.repeats, unit="step", profiled=args.profile, products=[
-        (positions, d_model, 4 * d_model), (labels.numel(), d_model, model.config.vocab_size)])
+    print(
+        f"\n{args.size}, router after layer {router_layer} of {model.config.encoder_layers}, "
+        f"{args.num_experts} experts, "
+        f"batch {args.batch_size}, clips of {args.seconds} s"
+    )
+    return compare(
+        works,
+        repeats=args.repeats,
+        unit="step",
+        profiled=args.profile,
+        products=[(positions, d_model, 4 * d_model), (labels.numel(), d_model, model.config.vocab_size)],
+    )
 
 
-def step(model: MoeWhisperForConditionalGeneration, features: torch.Tensor, labels: torch.Tensor, *,
-         mixture: str = "weights", alignment: bool = False) -> None:
+def step(
+    model: MoeWhisperForConditionalGeneration,
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    mixture: str = "weights",
+    alignment: bool = False,
+) -> None:
     """Forwards and backwards, as `MoeTrainer` does under soft routing."""
     coefficients = RoutingArguments()
     expert_losses, trunk_states = model.expert_losses(features, labels) if alignment else (None, None)
@@ -100,7 +119,9 @@ class AdapterLoop:
         for expert, name in enumerate(self.names):
             self.model.set_adapter(name)
             logits = self.model(input_features=features, decoder_input_ids=self.decoder_input(labels)).logits
-            losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(-1)  # (batch,)
+            losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(
+                -1
+            )  # (batch,)
             loss = (gates[:, expert] * losses).sum() / labels.numel()
             loss.backward()
             total += float(loss.detach())

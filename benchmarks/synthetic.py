@@ -19,14 +19,33 @@ def whisper(size: str, kind: type[WhisperForConditionalGeneration] = WhisperForC
     """A Whisper of OpenAI's size and random weights, the same at each call for one kind."""
     torch.manual_seed(0)
     d_model, layers, heads = SIZES[size].values()
-    model = kind(WhisperConfig(
-        vocab_size=51864, d_model=d_model, encoder_layers=layers, decoder_layers=layers, encoder_attention_heads=heads,
-        decoder_attention_heads=heads, encoder_ffn_dim=4 * d_model, decoder_ffn_dim=4 * d_model, pad_token_id=FIRST_SPECIAL,
-        bos_token_id=FIRST_SPECIAL, eos_token_id=FIRST_SPECIAL, decoder_start_token_id=FIRST_SPECIAL + 1))
+    model = kind(
+        WhisperConfig(
+            vocab_size=51864,
+            d_model=d_model,
+            encoder_layers=layers,
+            decoder_layers=layers,
+            encoder_attention_heads=heads,
+            decoder_attention_heads=heads,
+            encoder_ffn_dim=4 * d_model,
+            decoder_ffn_dim=4 * d_model,
+            pad_token_id=FIRST_SPECIAL,
+            bos_token_id=FIRST_SPECIAL,
+            eos_token_id=FIRST_SPECIAL,
+            decoder_start_token_id=FIRST_SPECIAL + 1,
+        )
+    )
     model.generation_config = GenerationConfig(
-        decoder_start_token_id=FIRST_SPECIAL + 1, pad_token_id=FIRST_SPECIAL, bos_token_id=FIRST_SPECIAL,
-        eos_token_id=FIRST_SPECIAL, no_timestamps_token_id=50362, is_multilingual=False, return_timestamps=False,
-        begin_suppress_tokens=[220, FIRST_SPECIAL], suppress_tokens=list(range(FIRST_SPECIAL + 1, 50362)))
+        decoder_start_token_id=FIRST_SPECIAL + 1,
+        pad_token_id=FIRST_SPECIAL,
+        bos_token_id=FIRST_SPECIAL,
+        eos_token_id=FIRST_SPECIAL,
+        no_timestamps_token_id=50362,
+        is_multilingual=False,
+        return_timestamps=False,
+        begin_suppress_tokens=[220, FIRST_SPECIAL],
+        suppress_tokens=list(range(FIRST_SPECIAL + 1, 50362)),
+    )
     return model.eval()
 
 

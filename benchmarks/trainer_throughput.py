@@ -2,9 +2,10 @@
 
 OMP_NUM_THREADS=1 python benchmarks/trainer_throughput.py --corpus data/prepared --base_model models/whisper-tiny.en
 
-Both train all parameters in batches of the same size, warmed up by two steps that do not count. Ours runs a whole epoch, with
-its share of batches at 30 s, and decodes audio and makes features on the way; the stock trainer pads every clip to 30 s, as
-the usual recipe does, and has its features made beforehand. `benchmarks/training_throughput.py` tells where the time goes.
+Both train all parameters in batches of the same size, warmed up by two steps that do not count. Ours runs a whole
+epoch, with its share of batches at 30 s, and decodes audio and makes features on the way; the stock trainer pads every
+clip to 30 s, as the usual recipe does, and has its features made beforehand. `benchmarks/training_throughput.py` tells
+where the time goes.
 """
 
 import argparse
@@ -46,14 +47,20 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--corpus", required=True, help="prepared corpus with a split train")
     parser.add_argument("--base_model", default="models/whisper-tiny.en")
     parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--full_context_fraction", type=float, default=0.03, help="0.03: quick.yaml; 0.04: default.yaml")
-    parser.add_argument("--stock_steps", type=int, default=12, help="steps of the stock trainer; its steps are all alike")
+    parser.add_argument(
+        "--full_context_fraction", type=float, default=0.03, help="0.03: quick.yaml; 0.04: default.yaml"
+    )
+    parser.add_argument(
+        "--stock_steps", type=int, default=12, help="steps of the stock trainer; its steps are all alike"
+    )
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         ours, stock = train_ours(args, folder), train_stock(args, folder)
     result = {"ratio": stock[0] / ours[0], "cpu_ratio": stock[1] / ours[1]}
-    print(f"\nper step of {args.batch_size} clips: ours {1000 * ours[0]:.0f} ms, stock {1000 * stock[0]:.0f} ms\n"
-          f"throughput of ours against stock: {result['ratio']:.1f}, by CPU time {result['cpu_ratio']:.1f}")
+    print(
+        f"\nper step of {args.batch_size} clips: ours {1000 * ours[0]:.0f} ms, stock {1000 * stock[0]:.0f} ms\n"
+        f"throughput of ours against stock: {result['ratio']:.1f}, by CPU time {result['cpu_ratio']:.1f}"
+    )
     return result
 
 
@@ -62,10 +69,23 @@ def train_ours(args: argparse.Namespace, folder: str) -> tuple[float, float]:
     model.set_audio_context("dynamic")
     corpus = drop_long_transcripts(load_corpus(args.corpus, "train"), model, processor)
     clock = Clock()
-    SpeechTrainer(model, SpeechTrainingArguments(
-        output_dir=folder, per_device_train_batch_size=args.batch_size, num_train_epochs=1, learning_rate=1e-5,
-        time_masks=2, mel_masks=2, full_context_fraction=args.full_context_fraction, save_strategy="no", report_to="none"),
-        processor, corpus, callbacks=[clock]).train()
+    SpeechTrainer(
+        model,
+        SpeechTrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=args.batch_size,
+            num_train_epochs=1,
+            learning_rate=1e-5,
+            time_masks=2,
+            mel_masks=2,
+            full_context_fraction=args.full_context_fraction,
+            save_strategy="no",
+            report_to="none",
+        ),
+        processor,
+        corpus,
+        callbacks=[clock],
+    ).train()
     return clock.per_step
 
 
@@ -75,18 +95,34 @@ def train_stock(args: argparse.Namespace, folder: str) -> tuple[float, float]:
     family, items = Whisper(), []
     for row in corpus:
         inputs = family.inputs(processor, waveforms([row]), full_context=True)
-        items.append({"input_features": inputs["input_features"][0], "labels": family.tokenize(processor, row["text"])})
+        items.append(
+            {"input_features": inputs["input_features"][0], "labels": family.tokenize(processor, row["text"])}
+        )
 
     def collate(batch: list[dict]) -> dict[str, torch.Tensor]:
         labels = [torch.tensor(item["labels"]) for item in batch]
-        return {"input_features": torch.stack([item["input_features"] for item in batch]),
-                "labels": torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100)}
+        return {
+            "input_features": torch.stack([item["input_features"] for item in batch]),
+            "labels": torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100),
+        }
 
     clock = Clock()
-    Seq2SeqTrainer(WhisperForConditionalGeneration.from_pretrained(args.base_model), Seq2SeqTrainingArguments(
-        output_dir=folder, per_device_train_batch_size=args.batch_size, max_steps=WARM_UP + args.stock_steps,
-        learning_rate=1e-5, save_strategy="no", report_to="none", remove_unused_columns=False),
-        train_dataset=items, data_collator=collate, processing_class=processor, callbacks=[clock]).train()
+    Seq2SeqTrainer(
+        WhisperForConditionalGeneration.from_pretrained(args.base_model),
+        Seq2SeqTrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=args.batch_size,
+            max_steps=WARM_UP + args.stock_steps,
+            learning_rate=1e-5,
+            save_strategy="no",
+            report_to="none",
+            remove_unused_columns=False,
+        ),
+        train_dataset=items,
+        data_collator=collate,
+        processing_class=processor,
+        callbacks=[clock],
+    ).train()
     return clock.per_step
 
 

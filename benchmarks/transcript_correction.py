@@ -40,12 +40,19 @@ def main(argv: list[str] | None = None) -> dict:
                 corrector._shared = []  # of no request, so that it is computed again
             corrector.correct([text])
 
-    works = {"one by one": Work(lambda: one_by_one(kept=False), args.transcripts),
-             "one by one, shared prefix kept": Work(lambda: one_by_one(kept=True), args.transcripts),
-             f"batches of {args.batch_size}, shared prefix kept": Work(lambda: corrector.correct(heard), args.transcripts)}
+    works = {
+        "one by one": Work(lambda: one_by_one(kept=False), args.transcripts),
+        "one by one, shared prefix kept": Work(lambda: one_by_one(kept=True), args.transcripts),
+        f"batches of {args.batch_size}, shared prefix kept": Work(lambda: corrector.correct(heard), args.transcripts),
+    }
     width, inner = corrector.model.config.hidden_size, corrector.model.config.intermediate_size
-    return compare(works, repeats=args.repeats, unit="transcript", profiled=args.profile,
-                   products=[(1, width, inner), (args.batch_size, width, inner)])
+    return compare(
+        works,
+        repeats=args.repeats,
+        unit="transcript",
+        profiled=args.profile,
+        products=[(1, width, inner), (args.batch_size, width, inner)],
+    )
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 OMP_NUM_THREADS=1 python benchmarks/unit_clustering.py
 OMP_NUM_THREADS=1 python benchmarks/unit_clustering.py --corpus_dir runs/units/segments
 
-Features are MFCC of a corpus of segments, or synthetic: overlapping groups of uneven size. Both hear the same frames; ours in
-steps of 10,000 in an order that changes nothing between passes, scikit-learn as it draws them, by its own batch size and by
-ours. A full k-means (Lloyd's) shows what either leaves on the table. Inertia is taken over all frames with the final
-centroids; the ratio is to MiniBatchKMeans by its own batch size.
+Features are MFCC of a corpus of segments, or synthetic: overlapping groups of uneven size. Both hear the same frames;
+ours in steps of 10,000 in an order that changes nothing between passes, scikit-learn as it draws them, by its own
+batch size and by ours. A full k-means (Lloyd's) shows what either leaves on the table. Inertia is taken over all
+frames with the final centroids; the ratio is to MiniBatchKMeans by its own batch size.
 """
 
 import argparse
@@ -47,22 +47,37 @@ def main(argv: list[str] | None = None) -> dict:
     systems: dict[str, Callable[[int], torch.Tensor]] = {
         "MiniBatchKMeans": lambda seed: sklearn_centroids(MiniBatchKMeans(units, n_init=1, random_state=seed), points),
         f"MiniBatchKMeans, {STEP}": lambda seed: sklearn_centroids(
-            MiniBatchKMeans(units, n_init=1, batch_size=STEP, random_state=seed), points),
+            MiniBatchKMeans(units, n_init=1, batch_size=STEP, random_state=seed), points
+        ),
         "ours": lambda seed: ours(features, units, seed),
-        "KMeans": lambda seed: sklearn_centroids(KMeans(units, n_init=1, random_state=seed), points)}
-    print(machine(), f"{len(points)} frames of {points.shape[1]} features, {units} units, mean of {args.seeds} seeds", "",
-          f"{'':24}{'inertia per frame':>18}{'ratio':>8}{'seconds':>10}{'of CPU':>10}", sep="\n")
+        "KMeans": lambda seed: sklearn_centroids(KMeans(units, n_init=1, random_state=seed), points),
+    }
+    print(
+        machine(),
+        f"{len(points)} frames of {points.shape[1]} features, {units} units, mean of {args.seeds} seeds",
+        "",
+        f"{'':24}{'inertia per frame':>18}{'ratio':>8}{'seconds':>10}{'of CPU':>10}",
+        sep="\n",
+    )
     results: dict[str, dict[str, float]] = {}
     for name, fit in systems.items():
         start, cpu_start = time.perf_counter(), time.process_time()
         fitted = [fit(seed) for seed in range(args.seeds)]
-        seconds, cpu = ((now - then) / args.seeds for now, then in (
-            (time.perf_counter(), start), (time.process_time(), cpu_start)))
+        seconds, cpu = (
+            (now - then) / args.seeds for now, then in ((time.perf_counter(), start), (time.process_time(), cpu_start))
+        )
         inertias = [nearest_centroid(features, centroids)[1].mean().item() for centroids in fitted]
         first = results.get("MiniBatchKMeans", {"inertia": np.mean(inertias)})["inertia"]
-        results[name] = {"inertia": float(np.mean(inertias)), "ratio": float(np.mean(inertias) / first),
-                         "seconds": seconds, "cpu_seconds": cpu}
-        print(f"{name:24}{results[name]['inertia']:18.4f}{results[name]['ratio']:8.4f}{seconds:10.2f}{cpu:10.2f}", flush=True)
+        results[name] = {
+            "inertia": float(np.mean(inertias)),
+            "ratio": float(np.mean(inertias) / first),
+            "seconds": seconds,
+            "cpu_seconds": cpu,
+        }
+        print(
+            f"{name:24}{results[name]['inertia']:18.4f}{results[name]['ratio']:8.4f}{seconds:10.2f}{cpu:10.2f}",
+            flush=True,
+        )
     return results
 
 
@@ -85,7 +100,9 @@ def ours(features: torch.Tensor, num_units: int, seed: int, passes: int = 10) ->
 def of_corpus(corpus_dir: str) -> torch.Tensor:
     rows = load_corpus(corpus_dir, "train")
     steps = plan_steps(rows["id"][:], rows["duration"][:], 0, 600, 60)
-    return torch.cat(list(FeatureStream(AcousticUnitsModel.from_encoder(MFCC), rows)([b for step in steps for b in step])))
+    return torch.cat(
+        list(FeatureStream(AcousticUnitsModel.from_encoder(MFCC), rows)([b for step in steps for b in step]))
+    )
 
 
 def synthetic(frames: int, dim: int = 39, groups: int = 300) -> torch.Tensor:

@@ -1,17 +1,18 @@
-"""Units of a corpus in batches beside a loop over clips, and the memory of learning units on little and on much speech.
+"""Units of a corpus in batches beside a loop over clips, and the memory of learning units on little and on much
+speech.
 
 OMP_NUM_THREADS=1 python benchmarks/unit_extraction.py
 OMP_NUM_THREADS=1 python benchmarks/unit_extraction.py --encoder wav2vec2 --minutes
 OMP_NUM_THREADS=1 python benchmarks/unit_extraction.py --minutes 10 60
 
-Throughput is of waveforms in memory: batches of like duration as `learn_units` makes them, and `encode` called for one clip
-after the other. The encoder has random weights: `wav2vec2` is the first three layers of a model of the shape of XLSR-53. MFCC
-are computed clip by clip in both.
+Throughput is of waveforms in memory: batches of like duration as `learn_units` makes them, and `encode` called for one
+clip after the other. The encoder has random weights: `wav2vec2` is the first three layers of a model of the shape of
+XLSR-53. MFCC are computed clip by clip in both.
 
-Memory is of the whole recipe (MFCC, two passes), each length in a process of its own, on clips that are repeated to that
-length. Peak is of the anonymous memory, what the process itself holds: the kernel counts pages of the memory-mapped corpus to
-it too, and takes them back when it needs them. The corpus has been opened once before, when `datasets` copies it to its cache
-with buffers of its own.
+Memory is of the whole recipe (MFCC, two passes), each length in a process of its own, on clips that are repeated to
+that length. Peak is of the anonymous memory, what the process itself holds: the kernel counts pages of the
+memory-mapped corpus to it too, and takes them back when it needs them. The corpus has been opened once before, when
+`datasets` copies it to its cache with buffers of its own.
 """
 
 import argparse
@@ -38,8 +39,15 @@ from hf_components.unit_learning.features import pad_waveforms
 from recipes import learn_units
 
 SECONDS = (2.0, 20.0)
-LARGE = Wav2Vec2Config(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, conv_bias=True,
-                       do_stable_layer_norm=True, feat_extract_norm="layer")
+LARGE = Wav2Vec2Config(
+    hidden_size=1024,
+    num_hidden_layers=24,
+    num_attention_heads=16,
+    intermediate_size=4096,
+    conv_bias=True,
+    do_stable_layer_norm=True,
+    feat_extract_norm="layer",
+)
 OPEN = "import sys; from hf_components.corpus import load_corpus; load_corpus(sys.argv[1])"
 CARD = """---
 configs:
@@ -57,7 +65,9 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--batch_seconds", type=float, default=60.0)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--minutes", type=float, nargs="*", default=[10, 600], help="lengths of the corpora, or none")
-    parser.add_argument("--measure", metavar="FOLDER", help=argparse.SUPPRESS)  # one run of the recipe, in this process
+    parser.add_argument(
+        "--measure", metavar="FOLDER", help=argparse.SUPPRESS
+    )  # one run of the recipe, in this process
     args = parser.parse_args(argv)
     if args.measure:
         print(json.dumps(measure(Path(args.measure))))
@@ -69,17 +79,29 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def throughput(args: argparse.Namespace) -> dict:
-    config = AcousticUnitsConfig() if args.encoder == MFCC else AcousticUnitsConfig(
-        encoder="random", layer=3, encoder_config=LARGE.to_dict(), do_normalize=True)
+    config = (
+        AcousticUnitsConfig()
+        if args.encoder == MFCC
+        else AcousticUnitsConfig(encoder="random", layer=3, encoder_config=LARGE.to_dict(), do_normalize=True)
+    )
     model = AcousticUnitsModel(config).eval()
     clips = voices(np.linspace(*SECONDS, args.clips))
     seconds = [len(clip) / 16_000 for clip in clips]
     model.set_centroids(model.features(*pad_waveforms(clips[-1:]))[0][0, : config.num_units])
     batches = seconds_batches(seconds, args.batch_seconds)
-    works = {"in batches": Work(lambda: [model(*pad_waveforms([clips[i] for i in batch])) for batch in batches], len(clips)),
-             "one by one": Work(lambda: [model.encode(clip) for clip in clips], len(clips))}
-    print(f"{args.encoder}, {len(clips)} clips of {SECONDS[0]:.0f} to {SECONDS[1]:.0f} s, batches of {args.batch_seconds} s")
-    found = compare(works, repeats=args.repeats, unit="clip", products=[(3000, config.feature_size, 4 * config.feature_size)])
+    works = {
+        "in batches": Work(
+            lambda: [model(*pad_waveforms([clips[i] for i in batch])) for batch in batches], len(clips)
+        ),
+        "one by one": Work(lambda: [model.encode(clip) for clip in clips], len(clips)),
+    }
+    print(
+        f"{args.encoder}, {len(clips)} clips of {SECONDS[0]:.0f} to {SECONDS[1]:.0f} s, batches of "
+        f"{args.batch_seconds} s"
+    )
+    found = compare(
+        works, repeats=args.repeats, unit="clip", products=[(3000, config.feature_size, 4 * config.feature_size)]
+    )
     for name, row in found.items():
         print(f"{name}: {np.mean(seconds) / row['seconds']:.0f} seconds of speech per second")
     return found
@@ -92,13 +114,25 @@ def memory(minutes: list[float]) -> dict[float, dict]:
         with tempfile.TemporaryDirectory() as folder:
             write_corpus(Path(folder) / "corpus", length)
             environment = {**os.environ, "HF_DATASETS_CACHE": f"{folder}/cache"}
-            subprocess.run([sys.executable, "-c", OPEN, f"{folder}/corpus"], check=True, env=environment,
-                           cwd=Path(__file__).parents[1])
-            done = subprocess.run([sys.executable, __file__, "--measure", folder], check=True, env=environment,
-                                  stdout=subprocess.PIPE, text=True)
+            subprocess.run(
+                [sys.executable, "-c", OPEN, f"{folder}/corpus"],
+                check=True,
+                env=environment,
+                cwd=Path(__file__).parents[1],
+            )
+            done = subprocess.run(
+                [sys.executable, __file__, "--measure", folder],
+                check=True,
+                env=environment,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
         results[length] = json.loads(done.stdout.splitlines()[-1])
         ratio = results[length]["peak_mib"] / results[minutes[0]]["peak_mib"]
-        print(f"{length:8.0f}{results[length]['peak_mib']:34.0f}{ratio:8.2f}{results[length]['seconds']:10.0f}", flush=True)
+        print(
+            f"{length:8.0f}{results[length]['peak_mib']:34.0f}{ratio:8.2f}{results[length]['seconds']:10.0f}",
+            flush=True,
+        )
     return results
 
 
@@ -112,8 +146,18 @@ def measure(folder: Path) -> dict:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    learn_units.main(["--corpus_dir", str(folder / "corpus"), "--output_dir", str(folder / "units"), "--encoder", MFCC,
-                      "--passes", "2"])
+    learn_units.main(
+        [
+            "--corpus_dir",
+            str(folder / "corpus"),
+            "--output_dir",
+            str(folder / "units"),
+            "--encoder",
+            MFCC,
+            "--passes",
+            "2",
+        ]
+    )
     over.set()
     watcher.join()
     return {"peak_mib": peak[0] / 2**10, "seconds": time.perf_counter() - start}
@@ -124,11 +168,17 @@ def voices(durations: np.ndarray) -> list[np.ndarray]:
     random, clips = np.random.default_rng(0), []
     for seconds in durations:
         samples = int(seconds * 16_000)
-        wander = np.interp(np.arange(samples), np.linspace(0, samples, int(4 * seconds) + 2),
-                           random.uniform(80, 300, int(4 * seconds) + 2))
+        wander = np.interp(
+            np.arange(samples),
+            np.linspace(0, samples, int(4 * seconds) + 2),
+            random.uniform(80, 300, int(4 * seconds) + 2),
+        )
         phase = 2 * np.pi * np.cumsum(wander) / 16_000
-        clips.append((0.1 * sum(np.sin(n * phase) / n for n in range(1, 6)) + 0.01 * random.standard_normal(samples))
-                     .astype(np.float32))
+        clips.append(
+            (0.1 * sum(np.sin(n * phase) / n for n in range(1, 6)) + 0.01 * random.standard_normal(samples)).astype(
+                np.float32
+            )
+        )
     return clips
 
 
@@ -141,12 +191,21 @@ def write_corpus(folder: Path, minutes: float) -> None:
         seconds, number = 0.0, 0
         while seconds < 60 * minutes:
             duration, sound = sounds[number % len(sounds)]
-            yield {"id": f"clip_{number:06d}", "audio": {"bytes": sound, "path": None}, "text": "", "speaker_id": "one",
-                   "group": "tones", "duration": duration, "source_file": "tones.wav", "start": seconds}
+            yield {
+                "id": f"clip_{number:06d}",
+                "audio": {"bytes": sound, "path": None},
+                "text": "",
+                "speaker_id": "one",
+                "group": "tones",
+                "duration": duration,
+                "source_file": "tones.wav",
+                "start": seconds,
+            }
             seconds, number = seconds + duration, number + 1
 
-    Dataset.from_generator(rows, cache_dir=str(folder / "cache")).cast_column("audio", Audio(16_000, decode=False)) \
-        .to_parquet(folder / "data" / "train.parquet", batch_size=100)
+    Dataset.from_generator(rows, cache_dir=str(folder / "cache")).cast_column(
+        "audio", Audio(16_000, decode=False)
+    ).to_parquet(folder / "data" / "train.parquet", batch_size=100)
     (folder / "README.md").write_text(CARD.format(minutes=minutes))
 
 

@@ -1,9 +1,11 @@
-"""The two heads of the unit vocoder on this machine's CPU: how fast they speak, and how near they come when trained alike.
+"""The two heads of the unit vocoder on this machine's CPU: how fast they speak, and how near they come when trained
+alike.
 
-OMP_NUM_THREADS=1 python benchmarks/vocoder_heads.py --corpus_dir runs/units/segments --units_dir runs/units/units --steps 100
+OMP_NUM_THREADS=1 python benchmarks/vocoder_heads.py --corpus_dir runs/units/segments --units_dir runs/units/units
+--steps 100
 
-Both are trained on the same crops and units for as many steps, on the mel loss alone, and speak the same held-out segments.
-The real-time factor is time per second of speech; its ratio is taken side by side. MCD is that of the metric
+Both are trained on the same crops and units for as many steps, on the mel loss alone, and speak the same held-out
+segments. The real-time factor is time per second of speech; its ratio is taken side by side. MCD is that of the metric
 speech_resynthesis. The largest head is not trained, only timed.
 """
 
@@ -52,23 +54,39 @@ def main(argv: list[str] | None = None) -> dict:
     models = {name: build(fields, table.identity) for name, fields in HEADS.items()}
     spoken = corpus["dev"].select(range(min(args.segments, len(corpus["dev"]))))
     sequences = units_of(table, spoken)
-    works = {name: Work(lambda model=model: [speak(model, [units]) for units in sequences],
-                        units=SECONDS_PER_UNIT * sum(map(len, sequences))) for name, model in models.items()}
+    works = {
+        name: Work(
+            lambda model=model: [speak(model, [units]) for units in sequences],
+            units=SECONDS_PER_UNIT * sum(map(len, sequences)),
+        )
+        for name, model in models.items()
+    }
     speed = compare(works, repeats=args.repeats, unit="second of speech", products=[(len(sequences[0]), 256, 768)])
 
-    found = {name: {"parameters": models[name].num_parameters(), "real_time_factor": row["seconds"],
-                    **{key: row[key] for key in ("ratio", "cpu_ratio", "flops")}} for name, row in speed.items()}
+    found = {
+        name: {
+            "parameters": models[name].num_parameters(),
+            "real_time_factor": row["seconds"],
+            **{key: row[key] for key in ("ratio", "cpu_ratio", "flops")},
+        }
+        for name, row in speed.items()
+    }
     for name, lr in LEARNING_RATES.items():
         found[name] |= train(models[name], lr, corpus, table, args) | distortion(models[name], spoken, sequences)
     print(f"\n{'':10}  {'parameters':>10}  {'RTF':>7}")
     for name, row in found.items():
         print(f"{name:10}  {row['parameters'] / 1e6:8.1f} M  {row['real_time_factor']:7.4f}")
-    print(f"\nafter {args.steps} steps of {args.batch_size} crops\n{'':10}  {'seconds':>8}  {'mel loss':>8}  {'MCD':>5}  "
-          f"{'of shuffled units':>17}")
+    print(
+        f"\nafter {args.steps} steps of {args.batch_size} crops\n{'':10}  {'seconds':>8}  "
+        f"{'mel loss':>8}  {'MCD':>5}  "
+        f"{'of shuffled units':>17}"
+    )
     for name in LEARNING_RATES:
         row = found[name]
-        print(f"{name:10}  {row['train_seconds']:8.0f}  {row['mel_loss']:8.1f}  {row['mcd']:5.2f}  "
-              f"{row['mcd_shuffled_units']:17.2f}")
+        print(
+            f"{name:10}  {row['train_seconds']:8.0f}  {row['mel_loss']:8.1f}  {row['mcd']:5.2f}  "
+            f"{row['mcd_shuffled_units']:17.2f}"
+        )
     return found
 
 
@@ -77,14 +95,24 @@ def build(fields: dict, identity: dict) -> UnitHifiGanModel:
     return UnitHifiGanModel(UnitHifiGanConfig(num_units=identity["num_units"], units=identity, **fields)).eval()
 
 
-def train(model: UnitHifiGanModel, lr: float, corpus: datasets.DatasetDict, table: UnitTable,
-          args: argparse.Namespace) -> dict[str, float]:
+def train(
+    model: UnitHifiGanModel, lr: float, corpus: datasets.DatasetDict, table: UnitTable, args: argparse.Namespace
+) -> dict[str, float]:
     """One epoch of so many steps."""
     units = dict(zip(table.rows["id"].to_pylist(), table.rows["units"].to_numpy(), strict=True))
-    crops = (UnitCrops(corpus[split], units, round(args.crop_seconds / SECONDS_PER_UNIT), model.config)
-             for split in ("train", "dev"))
-    flags = AdversarialArguments(epochs=1, samples_per_epoch=args.steps * args.batch_size, batch_size=args.batch_size, lr=lr,
-                                 adversarial_from_epoch=2, checkpoint_every=2, report_to="none")
+    crops = (
+        UnitCrops(corpus[split], units, round(args.crop_seconds / SECONDS_PER_UNIT), model.config)
+        for split in ("train", "dev")
+    )
+    flags = AdversarialArguments(
+        epochs=1,
+        samples_per_epoch=args.steps * args.batch_size,
+        batch_size=args.batch_size,
+        lr=lr,
+        adversarial_from_epoch=2,
+        checkpoint_every=2,
+        report_to="none",
+    )
     with tempfile.TemporaryDirectory() as folder:
         trainer, start = AdversarialTrainer(model, flags, *crops, Path(folder)), time.perf_counter()
         trainer.train()

@@ -21,8 +21,27 @@ CONDITIONS = ("clean", "noisy")
 SPLIT = "recordings"
 TRUTH = "truth.jsonl"
 # What is meant as a recording; whether it can be read is found out by reading it.
-SUFFIXES = {".aac", ".aif", ".aifc", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".mp3", ".mp4", ".oga", ".ogg", ".opus",
-            ".snd", ".w64", ".wav", ".webm", ".wma"}
+SUFFIXES = {
+    ".aac",
+    ".aif",
+    ".aifc",
+    ".aiff",
+    ".amr",
+    ".au",
+    ".caf",
+    ".flac",
+    ".m4a",
+    ".mp3",
+    ".mp4",
+    ".oga",
+    ".ogg",
+    ".opus",
+    ".snd",
+    ".w64",
+    ".wav",
+    ".webm",
+    ".wma",
+}
 
 
 @dataclasses.dataclass
@@ -43,7 +62,9 @@ class AudioFolderConfig(CorpusConfig):
         if self.truth is None and beside.is_file():
             self.truth = str(beside)
         if self.truth is None and self.require_text:
-            raise UserError(f"{self.data_dir} has no {TRUTH} with a transcript for each recording; give the file by --truth")
+            raise UserError(
+                f"{self.data_dir} has no {TRUTH} with a transcript for each recording; give the file by --truth"
+            )
 
     def inputs(self) -> list[Path]:
         return [Path(self.truth)] if self.truth else []
@@ -70,12 +91,19 @@ class AudioFolder(CorpusBuilder):
         root = Path(self.config.data_dir)
         files = [Path(file) for file in self.config.files()]
         if not files:
-            raise UserError(f"{root} holds no recordings; put them into {' and '.join(CONDITIONS)} there, or as they are, and "
-                            "they are split in half by name")
+            raise UserError(
+                f"{root} holds no recordings; put them into {' and '.join(CONDITIONS)} there, or as they are, and "
+                "they are split in half by name"
+            )
         truth = read_truth(self.config.truth) if self.config.truth else {}
         if strangers := truth.keys() - {file.as_posix() for file in files}:
-            logger.warning("%s names %d recordings that are not below %s, such as %s", self.config.truth, len(strangers), root,
-                           min(strangers))
+            logger.warning(
+                "%s names %d recordings that are not below %s, such as %s",
+                self.config.truth,
+                len(strangers),
+                root,
+                min(strangers),
+            )
         condition_of = _conditions(root, files)
         listed, rejected = [], []
         for file in files:
@@ -84,16 +112,27 @@ class AudioFolder(CorpusBuilder):
                 problem = Rejection("no condition", f"it lies outside of {' and '.join(CONDITIONS)}")
                 rejected.append(problem.row(name, name, SPLIT))
                 continue
-            listed.append(Utterance(id=name, file=name, text=" ".join(truth.get(name, "").split()), raw_text=truth.get(name),
-                                    speaker_id=name, group=condition_of[file]))
+            listed.append(
+                Utterance(
+                    id=name,
+                    file=name,
+                    text=" ".join(truth.get(name, "").split()),
+                    raw_text=truth.get(name),
+                    speaker_id=name,
+                    group=condition_of[file],
+                )
+            )
         return Listing({SPLIT: listed}, rejected)
 
 
 def audio_files(folder: str | Path) -> list[str]:
     """Paths below `folder` of what is meant as recordings, in order; also links to what is not there."""
     root = Path(folder)
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.suffix.lower() in SUFFIXES
-                  and not path.is_dir() and not path.name.startswith("."))
+    return sorted(
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.is_dir() and not path.name.startswith(".")
+    )
 
 
 def read_truth(path: str | Path) -> dict[str, str]:
@@ -115,6 +154,13 @@ def _conditions(root: Path, files: list[Path]) -> dict[Path, str | None]:
     if any((root / name).is_dir() for name in CONDITIONS):
         return {file: file.parts[0] if file.parts[0] in CONDITIONS else None for file in files}
     half = -(-len(files) // 2)
-    logger.warning("%s has no folders %s: the first %d recordings by name are taken for %s, the other %d for %s", root,
-                   " and ".join(CONDITIONS), half, CONDITIONS[0], len(files) - half, CONDITIONS[1])
+    logger.warning(
+        "%s has no folders %s: the first %d recordings by name are taken for %s, the other %d for %s",
+        root,
+        " and ".join(CONDITIONS),
+        half,
+        CONDITIONS[0],
+        len(files) - half,
+        CONDITIONS[1],
+    )
     return {file: CONDITIONS[index >= half] for index, file in enumerate(files)}

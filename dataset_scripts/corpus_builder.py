@@ -62,7 +62,9 @@ class CorpusConfig(datasets.BuilderConfig):
         super().__post_init__()
         check_sampling(self.sampling, self.percent, self.max_samples)
         if not 0 <= self.min_duration < self.max_duration:
-            raise UserError(f"0 <= min_duration < max_duration must hold, got {self.min_duration} and {self.max_duration}")
+            raise UserError(
+                f"0 <= min_duration < max_duration must hold, got {self.min_duration} and {self.max_duration}"
+            )
         if self.data_dir is None or not Path(self.data_dir).is_dir():
             raise UserError(f"data_dir must be a folder, got {self.data_dir!r}; check the path")
 
@@ -75,7 +77,8 @@ class CorpusConfig(datasets.BuilderConfig):
         return []
 
     def recordings(self) -> dict[str, str]:
-        """A digest of the content of `files`, by a name, to be recorded with the settings of whatever is made of them."""
+        """A digest of the content of `files`, by a name, to be recorded with the settings of whatever is made of
+        them."""
         digest, files = hashlib.sha256(), sorted(set(self.files()))
         reader = self.reader(files)
         for file in files:
@@ -99,7 +102,8 @@ class Listing:
     Attributes:
         splits: the utterances of each split; no speaker is in two of them.
         rejected: rows of `rejected.jsonl` for what cannot be taken for an utterance.
-        records: further JSON files of the prepared corpus, by name: how the speakers were divided, where the data are from.
+        records: further JSON files of the prepared corpus, by name: how the speakers were divided, where the data are
+            from.
     """
 
     splits: dict[str, list[Utterance]]
@@ -161,7 +165,9 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         output = Path(self._output_dir)
-        prepared = self.write_shards(self.read_manifests(), output / "shards", dl_manager.download_config.num_proc or 1)
+        prepared = self.write_shards(
+            self.read_manifests(), output / "shards", dl_manager.download_config.num_proc or 1
+        )
         write_rejected(output, prepared.rejected)
         generators = []
         for split, files in prepared.files.items():
@@ -171,8 +177,14 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
 
     def _sample(self, utterances: list[Utterance]) -> list[Utterance]:
         config = self.config
-        indices = sample([u.id for u in utterances], [u.group for u in utterances], config.sampling, config.percent,
-                         config.max_samples, config.seed)
+        indices = sample(
+            [u.id for u in utterances],
+            [u.group for u in utterances],
+            config.sampling,
+            config.percent,
+            config.max_samples,
+            config.seed,
+        )
         return [utterances[index] for index in indices]
 
     def _generate_examples(self, files: list[Path]) -> Iterator[tuple[str, dict]]:

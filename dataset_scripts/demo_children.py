@@ -18,7 +18,11 @@ from hf_components.errors import UserError
 
 AUDIO_FOLDERS = ("audio_0", "audio_1", "audio_2")
 MANIFEST = "train_word_transcripts.jsonl"
-METADATA, FORMAT, TRANSCRIPTS = "utterance_metadata.jsonl", "submission_format.jsonl", "transcripts.jsonl"  # below test/
+METADATA, FORMAT, TRANSCRIPTS = (
+    "utterance_metadata.jsonl",
+    "submission_format.jsonl",
+    "transcripts.jsonl",
+)  # below test/
 MOST_WORDS = 6  # so that nobody speaks for longer than 4 s
 MOST_UTTERANCES = {"Train": 600, "Dev": 240}  # in all; so many short sentences can be made, and nobody repeats another
 
@@ -31,12 +35,18 @@ AGES = {  # the younger, the slower, the higher, and the shorter the vocal tract
 }
 
 
-def write_demo_children(folder: str | Path, *, train_speakers: int = 6, dev_speakers: int = 1,
-                        utterances_per_speaker: int = 10, seed: int = 0,
-                        progress: Callable[[Iterator], Iterator] = iter) -> list[dict]:
-    """Write `train_word_transcripts.jsonl` with its audio in `audio_0/audio` to `audio_2/audio`, and below `test/` other
-    children: their audio, `utterance_metadata.jsonl` without text, `submission_format.jsonl` with empty text, and
-    `transcripts.jsonl` to judge by. The same arguments give the same bytes.
+def write_demo_children(
+    folder: str | Path,
+    *,
+    train_speakers: int = 6,
+    dev_speakers: int = 1,
+    utterances_per_speaker: int = 10,
+    seed: int = 0,
+    progress: Callable[[Iterator], Iterator] = iter,
+) -> list[dict]:
+    """Write `train_word_transcripts.jsonl` with its audio in `audio_0/audio` to `audio_2/audio`, and below `test/`
+    other children: their audio, `utterance_metadata.jsonl` without text, `submission_format.jsonl` with empty text,
+    and `transcripts.jsonl` to judge by. The same arguments give the same bytes.
 
     Args:
         folder: exists, or is made.
@@ -51,20 +61,40 @@ def write_demo_children(folder: str | Path, *, train_speakers: int = 6, dev_spea
     check_size(train_speakers, dev_speakers, utterances_per_speaker, max(MOST_UTTERANCES.values()))
     for split, count in (("Train", train_speakers), ("Dev", dev_speakers)):
         if (total := len(AGES) * count * utterances_per_speaker) > MOST_UTTERANCES[split]:
-            raise UserError(f"{len(AGES)} ages x `{split.lower()}_speakers` x `utterances_per_speaker` must be at most "
-                            f"{MOST_UTTERANCES[split]}, got {total}")
+            raise UserError(
+                f"{len(AGES)} ages x `{split.lower()}_speakers` x `utterances_per_speaker` must be at most "
+                f"{MOST_UTTERANCES[split]}, got {total}"
+            )
     folder = Path(folder)
-    texts = {split: word_sentences(split, random_of(seed, split, "sentences of children"), MOST_WORDS)
-             for split in ("Train", "Dev")}
+    texts = {
+        split: word_sentences(split, random_of(seed, split, "sentences of children"), MOST_WORDS)
+        for split in ("Train", "Dev")
+    }
     listed: dict[str, list[dict]] = {"Train": [], "Dev": []}
     table: dict[tuple, dict] = {}
-    for child in progress([draw_speaker(seed, split, age, group, number) for age, group in AGES.items()
-                           for split, count in (("Train", train_speakers), ("Dev", dev_speakers)) for number in range(count)]):
-        own, seconds, sample_rate = _write_child(folder, child, islice(texts[child.split], utterances_per_speaker), seed)
+    for child in progress(
+        [
+            draw_speaker(seed, split, age, group, number)
+            for age, group in AGES.items()
+            for split, count in (("Train", train_speakers), ("Dev", dev_speakers))
+            for number in range(count)
+        ]
+    ):
+        own, seconds, sample_rate = _write_child(
+            folder, child, islice(texts[child.split], utterances_per_speaker), seed
+        )
         listed[child.split] += own
-        row = table.setdefault((child.split, child.group), {
-            "split": "test" if child.split == "Dev" else "train", "group": child.group, "speakers": 0, "utterances": 0,
-            "minutes": 0.0, "sample_rate": sample_rate})
+        row = table.setdefault(
+            (child.split, child.group),
+            {
+                "split": "test" if child.split == "Dev" else "train",
+                "group": child.group,
+                "speakers": 0,
+                "utterances": 0,
+                "minutes": 0.0,
+                "sample_rate": sample_rate,
+            },
+        )
         row["speakers"] += 1
         row["utterances"] += len(own)
         row["minutes"] += seconds / 60
@@ -86,11 +116,19 @@ def _write_child(folder: Path, child: Speaker, texts: Iterator[str], seed: int) 
         content = encode_flac(samples / 32768, sample_rate)
         (place / "audio").mkdir(parents=True, exist_ok=True)
         (place / "audio" / f"{name}.flac").write_bytes(content)
-        rows.append({
-            "utterance_id": name, "child_id": _name("C", child.id), "session_id": _name("S", child.id, index % 2),
-            "audio_path": f"audio/{name}.flac", "audio_duration_sec": round(len(samples) / sample_rate, 3),
-            "age_bucket": child.group, "md5_hash": hashlib.md5(content, usedforsecurity=False).hexdigest(),
-            "filesize_bytes": len(content), "orthographic_text": text})
+        rows.append(
+            {
+                "utterance_id": name,
+                "child_id": _name("C", child.id),
+                "session_id": _name("S", child.id, index % 2),
+                "audio_path": f"audio/{name}.flac",
+                "audio_duration_sec": round(len(samples) / sample_rate, 3),
+                "age_bucket": child.group,
+                "md5_hash": hashlib.md5(content, usedforsecurity=False).hexdigest(),
+                "filesize_bytes": len(content),
+                "orthographic_text": text,
+            }
+        )
         seconds += len(samples) / sample_rate
     return rows, seconds, sample_rate
 

@@ -19,14 +19,27 @@ PAUSE = (0.7, 1.5)  # seconds between sentences
 SNR = 45.0  # dB of the room: its noise is softer than -60 dB relative to full scale
 SENTENCES = "sentences.jsonl"
 
-NARRATORS = Group(("en-us+m3", "en-us+f2", "en-us+Michael", "en-us+Alicia"), (150, 175), (35, 60), (35, 55), (0, 1), (60, 60),
-                  accented)
+NARRATORS = Group(
+    ("en-us+m3", "en-us+f2", "en-us+Michael", "en-us+Alicia"),
+    (150, 175),
+    (35, 60),
+    (35, 55),
+    (0, 1),
+    (60, 60),
+    accented,
+)
 
 
-def write_demo_long(folder: str | Path, *, train_speakers: int = 1, utterances_per_speaker: int = 72, seed: int = 0,
-                    progress: Callable[[Iterable], Iterable] = iter) -> list[dict]:
-    """Write `chapter_01.flac …`, of several narrators each in a folder of its own, and `sentences.jsonl` (file, start and end
-    in seconds, text) to judge by. The same arguments give the same bytes.
+def write_demo_long(
+    folder: str | Path,
+    *,
+    train_speakers: int = 1,
+    utterances_per_speaker: int = 72,
+    seed: int = 0,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> list[dict]:
+    """Write `chapter_01.flac …`, of several narrators each in a folder of its own, and `sentences.jsonl` (file, start
+    and end in seconds, text) to judge by. The same arguments give the same bytes.
 
     Args:
         folder: exists, or is made.
@@ -42,9 +55,17 @@ def write_demo_long(folder: str | Path, *, train_speakers: int = 1, utterances_p
     if utterances_per_speaker < RECORDINGS:
         raise UserError(f"`utterances_per_speaker` must lie in [{RECORDINGS}, {MOST}], got {utterances_per_speaker}")
     folder, lines = Path(folder), []
-    row = {"split": "-", "group": "Narrators", "speakers": train_speakers, "minutes": 0.0, "sample_rate": 0,
-           "utterances": train_speakers * utterances_per_speaker}
-    for narrator in progress([draw_speaker(seed, "Train", "Narrator", NARRATORS, number) for number in range(train_speakers)]):
+    row = {
+        "split": "-",
+        "group": "Narrators",
+        "speakers": train_speakers,
+        "minutes": 0.0,
+        "sample_rate": 0,
+        "utterances": train_speakers * utterances_per_speaker,
+    }
+    for narrator in progress(
+        [draw_speaker(seed, "Train", "Narrator", NARRATORS, number) for number in range(train_speakers)]
+    ):
         texts = islice(sentences("Train", random_of(seed, narrator.id, "sentences")), utterances_per_speaker)
         spoken = list(speak(narrator, NARRATORS, texts, seed))
         for number in range(RECORDINGS):
@@ -53,8 +74,10 @@ def write_demo_long(folder: str | Path, *, train_speakers: int = 1, utterances_p
             samples, sample_rate, spans = _recording(part, random_of(seed, narrator.id, "recording", number))
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_bytes(encode_flac(samples, sample_rate))
-            lines += [{"file": file.as_posix(), "start": start, "end": end, "text": text}
-                      for (start, end), (text, *_) in zip(spans, part, strict=True)]
+            lines += [
+                {"file": file.as_posix(), "start": start, "end": end, "text": text}
+                for (start, end), (text, *_) in zip(spans, part, strict=True)
+            ]
             row["minutes"] += len(samples) / sample_rate / 60
             row["sample_rate"] = sample_rate
     (folder / SENTENCES).write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -62,7 +85,8 @@ def write_demo_long(folder: str | Path, *, train_speakers: int = 1, utterances_p
 
 
 def _recording(spoken: list[tuple], random: np.random.Generator) -> tuple[np.ndarray, int, list[tuple[float, float]]]:
-    """The sentences one after the other in a quiet room: samples, their rate, and where each sentence begins and ends."""
+    """The sentences one after the other in a quiet room: samples, their rate, and where each sentence begins and
+    ends."""
     sample_rate = spoken[0][2]
     margin = round(PAUSE[0] * sample_rate)
     parts, spans, position = [], [], margin

@@ -1,5 +1,5 @@
-"""A demo corpus in the layout of field recordings, `clean/` and `noisy/` without transcripts, and what a recogniser of such
-speech is trained on."""
+"""A demo corpus in the layout of field recordings, `clean/` and `noisy/` without transcripts, and what a recogniser of
+such speech is trained on."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -22,17 +22,43 @@ TALKERS = 4  # who babble together in a noisy recording
 SNR = (15.0, 20.0)  # dB of the babble
 BAND = (200.0, 2500.0)  # Hz that a noisy recording leaves of it all, as a small loudspeaker does
 
-MANNER = {"rate": (160, 200), "pitch": (30, 70), "pitch_range": (30, 60), "word_gap": (0, 1), "snr": (18, 30),
-          "effect": accented}
-HEARD = Group(("en-us+m1", "en-us+f2", "en-us+m2", "en-us+Alicia", "en-us+m3", "en-us+f1", "en-us+m4", "en-us+f5",
-               "en-us+Michael", "en-us+steph", "en-us+m7", "en-us+Annie", "en-us+Mario", "en-us+linda", "en-us+m5",
-               "en-us+f4"), **MANNER)
+MANNER = {
+    "rate": (160, 200),
+    "pitch": (30, 70),
+    "pitch_range": (30, 60),
+    "word_gap": (0, 1),
+    "snr": (18, 30),
+    "effect": accented,
+}
+HEARD = Group(
+    (
+        "en-us+m1",
+        "en-us+f2",
+        "en-us+m2",
+        "en-us+Alicia",
+        "en-us+m3",
+        "en-us+f1",
+        "en-us+m4",
+        "en-us+f5",
+        "en-us+Michael",
+        "en-us+steph",
+        "en-us+m7",
+        "en-us+Annie",
+        "en-us+Mario",
+        "en-us+linda",
+        "en-us+m5",
+        "en-us+f4",
+    ),
+    **MANNER,
+)
 NEW = Group(("en-us", "en-us+f3", "en-us+m6", "en-us+belinda"), **MANNER)
 
 
-def heard_utterances(speakers: int, utterances_per_speaker: int, seed: int) -> Iterator[tuple[Speaker, str, np.ndarray, int]]:
-    """Yield (speaker, transcript, int16 samples, sample rate) of what a recogniser may train on: other voices and other
-    sentences than the recordings of `write_demo_recordings`. Sentences return with other speakers."""
+def heard_utterances(
+    speakers: int, utterances_per_speaker: int, seed: int
+) -> Iterator[tuple[Speaker, str, np.ndarray, int]]:
+    """Yield (speaker, transcript, int16 samples, sample rate) of what a recogniser may train on: other voices and
+    other sentences than the recordings of `write_demo_recordings`. Sentences return with other speakers."""
     check_size(speakers, 1, utterances_per_speaker, MOST_HEARD)
     for number in range(speakers):
         speaker = draw_speaker(seed, "Train", "Heard", HEARD, number)
@@ -44,10 +70,11 @@ def heard_utterances(speakers: int, utterances_per_speaker: int, seed: int) -> I
             yield speaker, text, samples[begin : len(samples) - end], sample_rate
 
 
-def new_utterances(condition: str, speakers: int, utterances_per_speaker: int, seed: int
-                   ) -> Iterator[tuple[Speaker, str, np.ndarray, int]]:
-    """Yield the same of voices that no recogniser was trained on; in the condition "noisy" through a small loudspeaker, and
-    others babble behind them."""
+def new_utterances(
+    condition: str, speakers: int, utterances_per_speaker: int, seed: int
+) -> Iterator[tuple[Speaker, str, np.ndarray, int]]:
+    """Yield the same of voices that no recogniser was trained on; in the condition "noisy" through a small
+    loudspeaker, and others babble behind them."""
     texts = word_sentences("Dev", random_of(seed, "Dev", "sentences"), MOST_WORDS, BLANKS)
     skipped = CONDITIONS.index(condition) * MOST_NEW
     own = list(islice(texts, skipped, skipped + speakers * utterances_per_speaker))
@@ -61,10 +88,16 @@ def new_utterances(condition: str, speakers: int, utterances_per_speaker: int, s
             yield speaker, text, samples, sample_rate
 
 
-def write_demo_recordings(folder: str | Path, *, dev_speakers: int = 4, utterances_per_speaker: int = 20, seed: int = 0,
-                          progress: Callable[[Iterable], Iterable] = iter) -> list[dict]:
-    """Write `clean/audio_001.wav …`, `noisy/audio_081.wav …`, and `truth.jsonl` (file, text) to judge by. The same arguments
-    give the same bytes.
+def write_demo_recordings(
+    folder: str | Path,
+    *,
+    dev_speakers: int = 4,
+    utterances_per_speaker: int = 20,
+    seed: int = 0,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> list[dict]:
+    """Write `clean/audio_001.wav …`, `noisy/audio_081.wav …`, and `truth.jsonl` (file, text) to judge by. The same
+    arguments give the same bytes.
 
     Args:
         folder: exists, or is made.
@@ -78,10 +111,22 @@ def write_demo_recordings(folder: str | Path, *, dev_speakers: int = 4, utteranc
     """
     check_size(1, dev_speakers, utterances_per_speaker, MOST_NEW // dev_speakers if dev_speakers > 0 else 1)
     folder, truth = Path(folder), []
-    rows = {name: {"split": "test", "group": name, "speakers": dev_speakers, "utterances": 0, "minutes": 0.0,
-                   "sample_rate": 0} for name in CONDITIONS}
-    spoken = [(name, *utterance) for name in progress(CONDITIONS)
-              for utterance in new_utterances(name, dev_speakers, utterances_per_speaker, seed)]
+    rows = {
+        name: {
+            "split": "test",
+            "group": name,
+            "speakers": dev_speakers,
+            "utterances": 0,
+            "minutes": 0.0,
+            "sample_rate": 0,
+        }
+        for name in CONDITIONS
+    }
+    spoken = [
+        (name, *utterance)
+        for name in progress(CONDITIONS)
+        for utterance in new_utterances(name, dev_speakers, utterances_per_speaker, seed)
+    ]
     for condition, _, text, samples, sample_rate in spoken:
         file = f"{condition}/audio_{len(truth) + 1:03d}.wav"
         (folder / condition).mkdir(parents=True, exist_ok=True)
@@ -103,7 +148,9 @@ def _babble(seed: int) -> list[np.ndarray]:
     return [np.concatenate(parts) for parts in tracks.values()]
 
 
-def _behind(samples: np.ndarray, sample_rate: int, tracks: list[np.ndarray], random: np.random.Generator) -> np.ndarray:
+def _behind(
+    samples: np.ndarray, sample_rate: int, tracks: list[np.ndarray], random: np.random.Generator
+) -> np.ndarray:
     """Samples with stretches of `TALKERS` tracks mixed in, band-limited, int16 with the peak they had."""
     noise = np.zeros(len(samples), np.float32)
     for track in random.permutation(len(tracks))[:TALKERS]:

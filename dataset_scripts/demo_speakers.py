@@ -29,26 +29,76 @@ from hf_components.errors import UserError
 MOST_UTTERANCES = 1000  # per speaker; far fewer than a split has sentences
 
 GROUPS = {
-    "Slow creaky": Group(("en-us+croak", "en-us+klatt3", "en+croak", "en-us+grandpa", "en+grandma", "en-us+m6",
-                          "en-gb-x-rp+croak", "en-us+grandma"),
-                         (85, 120), (0, 25), (10, 35), (2, 8), (20, 30), creaky),
-    "Child-like": Group(("en-us+f1", "en-us+f2", "en-us+f3", "en-us+Alicia", "en-us+steph", "en-us+belinda", "en-us+f4",
-                         "en-us+f5"),
-                        (155, 190), (65, 85), (50, 80), (0, 2), (20, 30), shorter_tract(1.05, 0.15)),
-    "Accent": Group(("en-gb-scotland+m1", "en-029+m3", "hi+m5", "en-gb-x-gbclan+m4", "hi+f1", "en-gb-scotland+f4",
-                     "en-029+m7", "en-gb-x-gbcwmd+f2"),
-                    (145, 180), (30, 65), (40, 70), (0, 2), (20, 30), accented),
-    "Telephone": Group(("en-us+m1", "en-us+f2", "en+m3", "en-us+Michael", "en+f4", "en-us+m8", "en-us+f5", "en+m7"),
-                       (145, 175), (30, 70), (30, 60), (0, 3), (12, 20), telephone),
+    "Slow creaky": Group(
+        (
+            "en-us+croak",
+            "en-us+klatt3",
+            "en+croak",
+            "en-us+grandpa",
+            "en+grandma",
+            "en-us+m6",
+            "en-gb-x-rp+croak",
+            "en-us+grandma",
+        ),
+        (85, 120),
+        (0, 25),
+        (10, 35),
+        (2, 8),
+        (20, 30),
+        creaky,
+    ),
+    "Child-like": Group(
+        ("en-us+f1", "en-us+f2", "en-us+f3", "en-us+Alicia", "en-us+steph", "en-us+belinda", "en-us+f4", "en-us+f5"),
+        (155, 190),
+        (65, 85),
+        (50, 80),
+        (0, 2),
+        (20, 30),
+        shorter_tract(1.05, 0.15),
+    ),
+    "Accent": Group(
+        (
+            "en-gb-scotland+m1",
+            "en-029+m3",
+            "hi+m5",
+            "en-gb-x-gbclan+m4",
+            "hi+f1",
+            "en-gb-scotland+f4",
+            "en-029+m7",
+            "en-gb-x-gbcwmd+f2",
+        ),
+        (145, 180),
+        (30, 65),
+        (40, 70),
+        (0, 2),
+        (20, 30),
+        accented,
+    ),
+    "Telephone": Group(
+        ("en-us+m1", "en-us+f2", "en+m3", "en-us+Michael", "en+f4", "en-us+m8", "en-us+f5", "en+m7"),
+        (145, 175),
+        (30, 70),
+        (30, 60),
+        (0, 3),
+        (12, 20),
+        telephone,
+    ),
 }
 
 
-def write_demo_corpus(folder: str | Path, *, train_speakers: int = 4, dev_speakers: int = 2, utterances_per_speaker: int = 16,
-                      seed: int = 0, progress: Callable[[Iterator], Iterator] = iter) -> list[dict]:
+def write_demo_corpus(
+    folder: str | Path,
+    *,
+    train_speakers: int = 4,
+    dev_speakers: int = 2,
+    utterances_per_speaker: int = 16,
+    seed: int = 0,
+    progress: Callable[[Iterator], Iterator] = iter,
+) -> list[dict]:
     """Write `Train|Dev/<speaker_id>/<speaker_id>.json` and the speaker's FLAC files beside it.
 
-    The same arguments give the same bytes. More speakers or utterances leave the other recordings alone: a speaker is a pure
-    function of (seed, split, group, number), and each recording of the speaker and its position.
+    The same arguments give the same bytes. More speakers or utterances leave the other recordings alone: a speaker is
+    a pure function of (seed, split, group, number), and each recording of the speaker and its position.
 
     Args:
         folder: exists, or is made.
@@ -61,14 +111,26 @@ def write_demo_corpus(folder: str | Path, *, train_speakers: int = 4, dev_speake
         UserError: a number is out of range.
     """
     check_size(train_speakers, dev_speakers, utterances_per_speaker, MOST_UTTERANCES)
-    speakers = [draw_speaker(seed, split, name, group, number) for name, group in GROUPS.items()
-                for split, count in (("Train", train_speakers), ("Dev", dev_speakers)) for number in range(count)]
+    speakers = [
+        draw_speaker(seed, split, name, group, number)
+        for name, group in GROUPS.items()
+        for split, count in (("Train", train_speakers), ("Dev", dev_speakers))
+        for number in range(count)
+    ]
     rows: dict[tuple, dict] = {}
     for speaker in progress(speakers):
         seconds, sample_rate = _write_speaker(Path(folder), speaker, utterances_per_speaker, seed)
-        row = rows.setdefault((speaker.split, speaker.group), {
-            "split": speaker.split, "group": speaker.group, "speakers": 0, "utterances": 0, "minutes": 0.0,
-            "sample_rate": sample_rate})
+        row = rows.setdefault(
+            (speaker.split, speaker.group),
+            {
+                "split": speaker.split,
+                "group": speaker.group,
+                "speakers": 0,
+                "utterances": 0,
+                "minutes": 0.0,
+                "sample_rate": sample_rate,
+            },
+        )
         row["speakers"] += 1
         row["utterances"] += utterances_per_speaker
         row["minutes"] += seconds / 60
@@ -77,8 +139,11 @@ def write_demo_corpus(folder: str | Path, *, train_speakers: int = 4, dev_speake
 
 def check_size(train_speakers: int, dev_speakers: int, utterances_per_speaker: int, most_utterances: int) -> None:
     """Raises UserError if a number is out of range."""
-    for name, value, most in (("train_speakers", train_speakers, 100), ("dev_speakers", dev_speakers, 100),
-                              ("utterances_per_speaker", utterances_per_speaker, most_utterances)):
+    for name, value, most in (
+        ("train_speakers", train_speakers, 100),
+        ("dev_speakers", dev_speakers, 100),
+        ("utterances_per_speaker", utterances_per_speaker, most_utterances),
+    ):
         if not 1 <= value <= most:
             raise UserError(f"`{name}` must lie in [1, {most}], got {value}")
 

@@ -46,6 +46,7 @@ def creaky(samples: np.ndarray, sample_rate: int, speaker: Speaker) -> tuple[np.
 
 def shorter_tract(least: float, more: float) -> Callable[[np.ndarray, int, Speaker], tuple[np.ndarray, int]]:
     """Formants of a shorter vocal tract: played `least` to `least + more` times faster."""
+
     def effect(samples: np.ndarray, sample_rate: int, speaker: Speaker) -> tuple[np.ndarray, int]:
         return soxr.resample(samples, sample_rate * (least + more * speaker.strength), sample_rate), sample_rate
 
@@ -73,17 +74,27 @@ def draw_speaker(seed: int, split: str, name: str, group: Group, number: int) ->
     def within(bounds: tuple[int, int]) -> int:
         return int(random.integers(bounds[0], bounds[1], endpoint=True))
 
-    return Speaker(f"{name.upper().replace(' ', '-')}-{split.upper()}-{number:02d}", split, name,
-                   voices[number % len(voices)], within(group.rate), within(group.pitch), within(group.pitch_range),
-                   within(group.word_gap), within(group.snr), round(float(random.random()), 3))
+    return Speaker(
+        f"{name.upper().replace(' ', '-')}-{split.upper()}-{number:02d}",
+        split,
+        name,
+        voices[number % len(voices)],
+        within(group.rate),
+        within(group.pitch),
+        within(group.pitch_range),
+        within(group.word_gap),
+        within(group.snr),
+        round(float(random.random()), 3),
+    )
 
 
 def speak(speaker: Speaker, group: Group, texts: Iterable[str], seed: int) -> Iterator[tuple[str, np.ndarray, int]]:
     """Yield (text, int16 samples, sample rate) for each text, as the speaker says it."""
     with EspeakNg() as espeak:
         for index, text in enumerate(texts):
-            spoken = espeak.synthesise(text, speaker.voice, speaker.rate, speaker.pitch, speaker.pitch_range,
-                                       speaker.word_gap)
+            spoken = espeak.synthesise(
+                text, speaker.voice, speaker.rate, speaker.pitch, speaker.pitch_range, speaker.word_gap
+            )
             samples, sample_rate = group.effect(spoken / 32768, espeak.sample_rate, speaker)
             samples = add_noise(samples, sample_rate // 5, speaker.snr, random_of(seed, speaker.id, index))
             yield text, np.round(samples * (0.5 / np.abs(samples).max()) * 32767).astype(np.int16), sample_rate

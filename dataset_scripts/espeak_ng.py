@@ -52,8 +52,9 @@ class EspeakNg:
         _ctypes.dlclose(self._library._handle)
         self._folder.cleanup()
 
-    def synthesise(self, text: str, voice: str, rate: int = 175, pitch: int = 50, pitch_range: int = 50,
-                   word_gap: int = 0) -> np.ndarray:
+    def synthesise(
+        self, text: str, voice: str, rate: int = 175, pitch: int = 50, pitch_range: int = 50, word_gap: int = 0
+    ) -> np.ndarray:
         """Speak `text`.
 
         Args:

@@ -1,8 +1,8 @@
 """Builder for corpora with one JSON object per line, their audio spread over several folders.
 
-    <data_dir>/<name>.jsonl    {"utterance_id": ..., "child_id": ..., "session_id": ..., "audio_path": "audio/<name>.flac",
-                                "audio_duration_sec": ..., "age_bucket": ..., "md5_hash": ..., "orthographic_text": ...}
-    <data_dir>/audio_0|audio_1|.../audio/<audio files>
+<data_dir>/<name>.jsonl    {"utterance_id": ..., "child_id": ..., "session_id": ..., "audio_path": "audio/<name>.flac",
+                            "audio_duration_sec": ..., "age_bucket": ..., "md5_hash": ..., "orthographic_text": ...}
+<data_dir>/audio_0|audio_1|.../audio/<audio files>
 """
 
 import dataclasses
@@ -69,8 +69,10 @@ class JsonlManifestConfig(CorpusConfig):
         for folder in self.audio_dirs or ():
             if not Path(folder).is_dir():
                 inside = Path(self.data_dir, folder)
-                raise UserError(f"audio_dirs names {folder}, which is no folder"
-                                + (f"; did you mean {inside}?" if inside.is_dir() else "; check the path"))
+                raise UserError(
+                    f"audio_dirs names {folder}, which is no folder"
+                    + (f"; did you mean {inside}?" if inside.is_dir() else "; check the path")
+                )
         if self.manifest is None and self.samples is None:
             self.manifest = self._only_manifest()
 
@@ -82,7 +84,10 @@ class JsonlManifestConfig(CorpusConfig):
 
     def rows(self) -> list[tuple[list[Utterance], list[dict]]]:
         """Utterances and rejections of the manifest, and after them those of `val_manifest` if there is one."""
-        given = [(self.manifest, self.samples), *([(self.val_manifest, None)] if self.val_manifest is not None else [])]
+        given = [
+            (self.manifest, self.samples),
+            *([(self.val_manifest, None)] if self.val_manifest is not None else []),
+        ]
         return [read_rows(manifest, samples, self.fields or {}) for manifest, samples in given]
 
     def reader(self, files: Iterable[str]) -> Reader:
@@ -90,30 +95,40 @@ class JsonlManifestConfig(CorpusConfig):
         children = (path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith("."))
         folders = [_absolute(folder) for folder in self.audio_dirs] if self.audio_dirs else [root, *children]
         # By its path in the corpus: where that lies on this machine is nobody else's business.
-        named = tuple((str(path.relative_to(root)) if path.is_relative_to(root) else path.name, path.resolve())
-                      for path in folders)
-        return Reader(named, by_bare_name=True, shared_names=shared_names(files), min_duration=self.min_duration,
-                      require_text=self.require_text)
+        named = tuple(
+            (str(path.relative_to(root)) if path.is_relative_to(root) else path.name, path.resolve())
+            for path in folders
+        )
+        return Reader(
+            named,
+            by_bare_name=True,
+            shared_names=shared_names(files),
+            min_duration=self.min_duration,
+            require_text=self.require_text,
+        )
 
     def _only_manifest(self) -> str:
         found = sorted(path for path in Path(self.data_dir).glob("*.jsonl") if path.is_file())
         if len(found) != 1:
             names = ", ".join(path.name for path in found)
-            raise UserError(f"{self.data_dir} has " + (f"several manifests, {names}" if found else "no *.jsonl file")
-                            + "; say which file is the manifest (--manifest)")
+            raise UserError(
+                f"{self.data_dir} has "
+                + (f"several manifests, {names}" if found else "no *.jsonl file")
+                + "; say which file is the manifest (--manifest)"
+            )
         return str(found[0])
 
 
 class JsonlManifest(CorpusBuilder):
     """`JsonlManifest(data_dir=...)`: splits train and dev, which share no child.
 
-    Beside the columns of every corpus: `session_id` and `age_bucket` (as given, or null; `group` is then "unknown"). The
-    child's id is `speaker_id`. A line that is no row, lacks a field or holds something of a wrong type is rejected with its
-    number; only a file without a single row is none.
+    Beside the columns of every corpus: `session_id` and `age_bucket` (as given, or null; `group` is then "unknown").
+    The child's id is `speaker_id`. A line that is no row, lacks a field or holds something of a wrong type is rejected
+    with its number; only a file without a single row is none.
 
     Raises:
-        UserError: the manifest cannot be found, or is not one (file and line); or the split that is given has a child on
-            both sides, or on none.
+        UserError: the manifest cannot be found, or is not one (file and line); or the split that is given has a child
+            on both sides, or on none.
     """
 
     VERSION = datasets.Version("1.0.0")
@@ -132,15 +147,22 @@ class JsonlManifest(CorpusBuilder):
         listed, contradicting = one_child_per_id(listed)
         sides = sides or self._sides(listed)
         splits = {side: [u for u in listed if sides[u.speaker_id] == side] for side in (TRAIN, DEV)}
-        return Listing({side: utterances for side, utterances in splits.items() if utterances}, rejected + contradicting,
-                       {"splits": self._record(listed, sides),
-                        "provenance": {"manifests": manifests, "external_data": sorted(config.external_data or [])}})
+        return Listing(
+            {side: utterances for side, utterances in splits.items() if utterances},
+            rejected + contradicting,
+            {
+                "splits": self._record(listed, sides),
+                "provenance": {"manifests": manifests, "external_data": sorted(config.external_data or [])},
+            },
+        )
 
     def _sides_of_manifests(self, for_train: list[Utterance], for_dev: list[Utterance]) -> dict[str, str]:
         sides = {side: {u.speaker_id for u in listed} for side, listed in ((TRAIN, for_train), (DEV, for_dev))}
         if both := sorted(sides[TRAIN] & sides[DEV]):
-            raise UserError(f"{len(both)} children, such as {both[0]}, are in {self.config.manifest or IN_MEMORY} and in "
-                            f"{self.config.val_manifest}; splits must not share a speaker: take their rows out of one of them")
+            raise UserError(
+                f"{len(both)} children, such as {both[0]}, are in {self.config.manifest or IN_MEMORY} and in "
+                f"{self.config.val_manifest}; splits must not share a speaker: take their rows out of one of them"
+            )
         return {child: side for side, children in sides.items() for child in children}
 
     def _sides(self, listed: list[Utterance]) -> dict[str, str]:
@@ -149,17 +171,24 @@ class JsonlManifest(CorpusBuilder):
             return split_speakers(children, self._strata(listed), config.val_ratio, config.split_seed)
         sides = read_split(config.split_file)
         if lacking := sorted(set(children) - sides.keys()):
-            raise UserError(f"{config.split_file} does not say where {len(lacking)} children of the manifest belong, such as "
-                            f"{lacking[0]}; add them to it, or split anew without split_file")
+            raise UserError(
+                f"{config.split_file} does not say where {len(lacking)} children of the manifest belong, such as "
+                f"{lacking[0]}; add them to it, or split anew without split_file"
+            )
         return {child: sides[child] for child in children}
 
     def _record(self, listed: list[Utterance], sides: dict[str, str]) -> dict:
         """`splits.json`: how the children were divided, and how well that came out."""
         config = self.config
         given = config.val_manifest or config.split_file
-        how = {"given_by": Path(given).name} if given else {"val_ratio": config.val_ratio, "split_seed": config.split_seed}
-        strata = report_split([u.speaker_id for u in listed], self._strata(listed), sides,
-                              None if given else config.val_ratio)
+        how = (
+            {"given_by": Path(given).name}
+            if given
+            else {"val_ratio": config.val_ratio, "split_seed": config.split_seed}
+        )
+        strata = report_split(
+            [u.speaker_id for u in listed], self._strata(listed), sides, None if given else config.val_ratio
+        )
         speakers = {side: sorted(child for child in sides if sides[child] == side) for side in (TRAIN, DEV)}
         return {**how, "stratify_by": config.stratify_by, "strata": strata, "speakers": speakers}
 
@@ -169,8 +198,11 @@ class JsonlManifest(CorpusBuilder):
 
 def _describe(manifest: str | None, listed: list[Utterance], rejected: list[dict]) -> dict:
     """Where a manifest's rows come from, for the record."""
-    return {"name": IN_MEMORY if manifest is None else Path(manifest).name, "rows": len(listed) + len(rejected),
-            "speakers": len({utterance.speaker_id for utterance in listed})}
+    return {
+        "name": IN_MEMORY if manifest is None else Path(manifest).name,
+        "rows": len(listed) + len(rejected),
+        "speakers": len({utterance.speaker_id for utterance in listed}),
+    }
 
 
 def _absolute(folder: str) -> Path:

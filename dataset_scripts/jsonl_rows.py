@@ -1,4 +1,5 @@
-"""Lines of a JSONL manifest, or samples in memory, into utterances; what is none becomes a rejection with its line number."""
+"""Lines of a JSONL manifest, or samples in memory, into utterances; what is none becomes a rejection with its line
+number."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -19,8 +20,9 @@ IN_MEMORY = "samples"  # what stands for the manifest's name where there is none
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def read_rows(manifest: str | None, samples: list[dict] | None,
-              fields: dict[str, str]) -> tuple[list[Utterance], list[dict]]:
+def read_rows(
+    manifest: str | None, samples: list[dict] | None, fields: dict[str, str]
+) -> tuple[list[Utterance], list[dict]]:
     """Read a manifest, or samples in memory where it is None.
 
     Args:
@@ -54,8 +56,11 @@ def one_child_per_id(listed: Iterable[Utterance]) -> tuple[list[Utterance], list
         if earlier.speaker_id == utterance.speaker_id:
             kept.append(utterance)
         else:
-            problem = Rejection("duplicate id", f"{earlier.manifest}, line {earlier.line}, gives {utterance.id} to "
-                                                f"{earlier.speaker_id}, this line to {utterance.speaker_id}")
+            problem = Rejection(
+                "duplicate id",
+                f"{earlier.manifest}, line {earlier.line}, gives {utterance.id} to "
+                f"{earlier.speaker_id}, this line to {utterance.speaker_id}",
+            )
             rejected.append(problem.row(utterance.id, utterance.file, None, utterance.manifest, utterance.line))
     return kept, rejected
 
@@ -96,8 +101,11 @@ def _row(line: bytes | dict, fields: dict[str, str]) -> dict[str, Any]:
         raise Rejection("not a row", f"expected an object with {', '.join(REQUIRED)}, got {type(values).__name__}")
     row = {name: values[fields.get(name, name)] for name in FIELDS if fields.get(name, name) in values}
     if lacking := [name for name in REQUIRED if name not in row]:
-        raise Rejection("missing field", f"{', '.join(lacking)}; the row has {', '.join(values) or 'none'}; a field under "
-                                         f"another name is given by --fields {lacking[0]}=<name>")
+        raise Rejection(
+            "missing field",
+            f"{', '.join(lacking)}; the row has {', '.join(values) or 'none'}; a field under "
+            f"another name is given by --fields {lacking[0]}=<name>",
+        )
     return row
 
 
@@ -109,12 +117,24 @@ def _utterance(row: dict[str, Any], manifest: str, line: int) -> Utterance:
             raise Rejection("wrong type", f"{name} must be a string, got {json.dumps(row[name])[:80]}")
     if empty := [name for name in REQUIRED if not row[name].strip()]:
         raise Rejection("missing field", f"{empty[0]} is empty")
-    duration, md5, raw, age = (row.get(name) for name in ("audio_duration_sec", "md5_hash", "orthographic_text", "age_bucket"))
+    duration, md5, raw, age = (
+        row.get(name) for name in ("audio_duration_sec", "md5_hash", "orthographic_text", "age_bucket")
+    )
     if duration is not None and not is_seconds(duration):
-        raise Rejection("wrong type", f"audio_duration_sec must be a number of seconds, at most {MOST_SECONDS}, got "
-                                      f"{json.dumps(duration)[:80]}")
+        raise Rejection(
+            "wrong type",
+            f"audio_duration_sec must be a number of seconds, at most {MOST_SECONDS}, got {json.dumps(duration)[:80]}",
+        )
     return Utterance(
-        id=row["utterance_id"], file=row["audio_path"], text=(raw or "").strip(), raw_text=raw,
-        speaker_id=row["child_id"], group=(age or "").strip() or UNKNOWN,
-        columns={"session_id": row.get("session_id"), "age_bucket": age}, md5=(md5 or "").strip().lower() or None,
-        duration=duration, manifest=manifest, line=line)
+        id=row["utterance_id"],
+        file=row["audio_path"],
+        text=(raw or "").strip(),
+        raw_text=raw,
+        speaker_id=row["child_id"],
+        group=(age or "").strip() or UNKNOWN,
+        columns={"session_id": row.get("session_id"), "age_bucket": age},
+        md5=(md5 or "").strip().lower() or None,
+        duration=duration,
+        manifest=manifest,
+        line=line,
+    )

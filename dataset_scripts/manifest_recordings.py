@@ -1,4 +1,5 @@
-"""Recordings that a manifest lists, to be transcribed as they are: found and checked as `JsonlManifest` does, not prepared."""
+"""Recordings that a manifest lists, to be transcribed as they are: found and checked as `JsonlManifest` does, not
+prepared."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from hf_components.json_lines import ID, read_by_id, text_field
 
 @dataclass(frozen=True)
 class Listed:
-    """What a manifest says of a recording: its path, and its MD5 checksum and length in seconds where it gives them."""
+    """What a manifest says of a recording: its path, and its MD5 checksum and length in seconds where it gives
+    them."""
 
     file: str
     md5: str | None
@@ -49,23 +51,28 @@ class ManifestRecordings(Recordings):
             raise AudioError(name, problem.reason, problem.detail) from problem
 
 
-def read_recordings(manifest: str | Path, audio_dirs: list[str] | None, fields: Mapping[str, str]) -> ManifestRecordings:
+def read_recordings(
+    manifest: str | Path, audio_dirs: list[str] | None, fields: Mapping[str, str]
+) -> ManifestRecordings:
     """The recordings of a manifest; transcripts and speakers, if it has them, are not looked at.
 
     Args:
         audio_dirs: folders to search; by default the manifest's and its sub-folders.
         fields: the manifest's name for each of our fields, where it is another.
     Raises:
-        UserError: with file and line, for a line that is none, lacks an id or a path, or repeats an id; every line counts
-            when all ids must come back.
+        UserError: with file and line, for a line that is none, lacks an id or a path, or repeats an id; every line
+            counts when all ids must come back.
     """
     config = JsonlManifestConfig(manifest=str(manifest), audio_dirs=audio_dirs, fields=dict(fields))
     listed: dict[str, Listed] = {}
     for line, name, row in read_by_id(manifest, fields.get(ID, ID)):
         file = text_field(row, fields.get("audio_path", "audio_path"), manifest, line)
         md5, seconds = (row.get(fields.get(key, key)) for key in ("md5_hash", "audio_duration_sec"))
-        listed[name] = Listed(file, md5.strip().lower() if isinstance(md5, str) and md5.strip() else None,
-                              float(seconds) if is_seconds(seconds) and seconds > 0 else None)
+        listed[name] = Listed(
+            file,
+            md5.strip().lower() if isinstance(md5, str) and md5.strip() else None,
+            float(seconds) if is_seconds(seconds) and seconds > 0 else None,
+        )
     if not listed:
         raise UserError(f"{manifest} lists nothing to transcribe")
     return ManifestRecordings(listed, config.reader(row.file for row in listed.values()))

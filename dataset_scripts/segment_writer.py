@@ -17,7 +17,8 @@ from hf_components.splits import DEV
 
 @dataclass(frozen=True)
 class SegmentWriter(Writer):
-    """Writes the segments of one recording as a shard. Those that begin at `dev_from` seconds or later belong to dev."""
+    """Writes the segments of one recording as a shard. Those that begin at `dev_from` seconds or later belong to
+    dev."""
 
     rules: Segmentation
     dev_from: float
@@ -50,7 +51,9 @@ class SegmentWriter(Writer):
         progress(self.size(recording) - source["told"])
         return {"files": files.close(), "rejected": rejected, "remarks": {}, "statistics": statistics}
 
-    def write_segments(self, files: Files, split: str, recording: Utterance, blocks: Iterator[np.ndarray]) -> dict[str, Any]:
+    def write_segments(
+        self, files: Files, split: str, recording: Utterance, blocks: Iterator[np.ndarray]
+    ) -> dict[str, Any]:
         """Write the segments of a recording; how many samples were kept and left out.
 
         Raises:
@@ -69,21 +72,38 @@ class SegmentWriter(Writer):
             raise Rejection(error.reason, error.detail) from error
         if not durations:
             raise _nothing_left(samples, self.rules, detector.findings())
-        return {"source_file": recording.file, "speaker_id": recording.speaker_id,
-                "samples": {"total": samples.total(), **samples}, **detector.findings(), "durations": durations}
+        return {
+            "source_file": recording.file,
+            "speaker_id": recording.speaker_id,
+            "samples": {"total": samples.total(), **samples},
+            **detector.findings(),
+            "durations": durations,
+        }
 
 
 def _row(recording: Utterance, segment: Stretch) -> dict[str, Any]:
     start, end = segment.start / SAMPLING_RATE, segment.end / SAMPLING_RATE
-    return {"id": f"{recording.id}-{round(1000 * start):08d}-{round(1000 * end):08d}",
-            "audio": {"bytes": encode_flac(segment.waveform), "path": None}, "text": "", "raw_text": None,
-            "speaker_id": recording.speaker_id, "group": recording.group, "duration": len(segment.waveform) / SAMPLING_RATE,
-            "source_file": recording.file, "start": start, "end": end}
+    return {
+        "id": f"{recording.id}-{round(1000 * start):08d}-{round(1000 * end):08d}",
+        "audio": {"bytes": encode_flac(segment.waveform), "path": None},
+        "text": "",
+        "raw_text": None,
+        "speaker_id": recording.speaker_id,
+        "group": recording.group,
+        "duration": len(segment.waveform) / SAMPLING_RATE,
+        "source_file": recording.file,
+        "start": start,
+        "end": end,
+    }
 
 
 def _nothing_left(samples: Counter, rules: Segmentation, levels: dict[str, int]) -> Rejection:
     seconds = samples.total() / SAMPLING_RATE
     if samples[TOO_SHORT]:
-        return Rejection("too short", f"of its {seconds:.3f} s no stretch of speech has min_segment ({rules.min_segment} s)")
-    found = f"; its loudest tenth is above {levels['loud_db']} dB, silence_db is {rules.silence_db:g}" if levels else ""
+        return Rejection(
+            "too short", f"of its {seconds:.3f} s no stretch of speech has min_segment ({rules.min_segment} s)"
+        )
+    found = (
+        f"; its loudest tenth is above {levels['loud_db']} dB, silence_db is {rules.silence_db:g}" if levels else ""
+    )
     return Rejection("silence only", f"the detector {rules.detector} finds no speech in its {seconds:.3f} s{found}")

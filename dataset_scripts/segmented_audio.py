@@ -1,7 +1,7 @@
 """Builder for long recordings without transcripts: each is cut at its pauses, and its segments are the rows.
 
-    <data_dir>/<audio files>                one narrator, or nobody knows who
-    <data_dir>/<speaker>/<audio files, however deep>
+<data_dir>/<audio files>                one narrator, or nobody knows who
+<data_dir>/<speaker>/<audio files, however deep>
 """
 
 import dataclasses
@@ -59,10 +59,10 @@ class SegmentedAudioConfig(Segmentation, CorpusConfig):
 class SegmentedAudio(CorpusBuilder):
     """`SegmentedAudio(data_dir=...)`: splits train and dev, a row for each segment.
 
-    `speaker_id` is the name of the first folder below `data_dir` if recordings lie in at least two, else the recording's own
-    name, since nothing is known of who speaks. No speaker is in both splits, but for a single recording, whose last part is
-    dev. `id` is made of the recording's name and the milliseconds at which the segment begins and ends; `start` and `end` are
-    seconds in `source_file`, at 16 kHz whole samples.
+    `speaker_id` is the name of the first folder below `data_dir` if recordings lie in at least two, else the
+    recording's own name, since nothing is known of who speaks. No speaker is in both splits, but for a single
+    recording, whose last part is dev. `id` is made of the recording's name and the milliseconds at which the segment
+    begins and ends; `start` and `end` are seconds in `source_file`, at 16 kHz whole samples.
 
     Raises:
         UserError: there is no recording, or nothing of any is left.
@@ -82,8 +82,17 @@ class SegmentedAudio(CorpusBuilder):
         names, listed, rejected = recording_names(files), [], []
         for file, speaker in zip(files, speakers_of(files, names), strict=True):
             try:
-                listed.append(Utterance(id=names[file], file=file, text="", raw_text=None, speaker_id=speaker, group=UNKNOWN,
-                                        duration=header_duration(reader, file)))
+                listed.append(
+                    Utterance(
+                        id=names[file],
+                        file=file,
+                        text="",
+                        raw_text=None,
+                        speaker_id=speaker,
+                        group=UNKNOWN,
+                        duration=header_duration(reader, file),
+                    )
+                )
             except Rejection as problem:
                 rejected.append(problem.row(names[file], file, None))
         return Listing({TRAIN: listed, DEV: []}, rejected)
@@ -92,20 +101,33 @@ class SegmentedAudio(CorpusBuilder):
         dev_from = inf
         if self.config.val_ratio and len(listing.splits[TRAIN]) == 1:
             dev_from = (1 - self.config.val_ratio) * listing.splits[TRAIN][0].duration
-        return SegmentWriter(self.config.reader(()), self.info.features, self.config.max_segment, max_bytes,
-                             Segmentation.of(self.config), dev_from)
+        return SegmentWriter(
+            self.config.reader(()),
+            self.info.features,
+            self.config.max_segment,
+            max_bytes,
+            Segmentation.of(self.config),
+            dev_from,
+        )
 
     def write_shards(self, listing, folder, num_proc=1, shard_megabytes=500) -> Prepared:
         config, rules = self.config, Segmentation.of(self.config)
         only, *more = listing.splits[TRAIN] or [None]
         prepared = super().write_shards(listing, folder, num_proc, shard_megabytes)
         how = {"val_ratio": config.val_ratio, "split_seed": config.split_seed, "stratify_by": "none"}
-        prepared.records["splits"] = how | (divide(prepared, config.val_ratio, config.split_seed) if more
-                                            else {"strata": [], "last_part_of": only.file})
+        prepared.records["splits"] = how | (
+            divide(prepared, config.val_ratio, config.split_seed)
+            if more
+            else {"strata": [], "last_part_of": only.file}
+        )
         prepared.records["segments"] = summarise_segments(prepared.statistics, rules)
         if config.val_ratio and not prepared.rows[DEV]:
-            logger.warning("there is no dev: %s", "only one speaker's recordings can be used" if more else
-                           "no segment begins in the last part of the recording; choose a larger --val_ratio")
+            logger.warning(
+                "there is no dev: %s",
+                "only one speaker's recordings can be used"
+                if more
+                else "no segment begins in the last part of the recording; choose a larger --val_ratio",
+            )
         warn_of_recordings(prepared.statistics, rules)
         return prepared
 
@@ -121,8 +143,10 @@ def divide(prepared: Prepared, val_ratio: float, seed: int) -> dict:
         side = sides[recording["speaker_id"]]
         prepared.files[side] += own
         prepared.rows[side] += len(recording["durations"])
-    return {"strata": report_split(speakers, strata, sides, val_ratio),
-            "speakers": {side: sorted(name for name in sides if sides[name] == side) for side in (TRAIN, DEV)}}
+    return {
+        "strata": report_split(speakers, strata, sides, val_ratio),
+        "speakers": {side: sorted(name for name in sides if sides[name] == side) for side in (TRAIN, DEV)},
+    }
 
 
 def recording_names(files: list[str]) -> dict[str, str]:

@@ -71,7 +71,9 @@ class Writer:
         """How much of the progress it makes."""
         return 1
 
-    def fill(self, folder: Path, split: str, utterances: list[Utterance], progress: Callable[[int], Any]) -> dict[str, Any]:
+    def fill(
+        self, folder: Path, split: str, utterances: list[Utterance], progress: Callable[[int], Any]
+    ) -> dict[str, Any]:
         """Write the Parquet files of a shard; the content of its `shard.json`.
 
         Of several utterances of one id the first usable one is a row.
@@ -83,7 +85,9 @@ class Writer:
             try:
                 row, odd = self.reader.read(utterance)
                 if utterance.id in accepted:
-                    raise Rejection("duplicate id", f"{utterance.id} is listed more than once; the first usable row is kept")
+                    raise Rejection(
+                        "duplicate id", f"{utterance.id} is listed more than once; the first usable row is kept"
+                    )
             except Rejection as problem:
                 rejected.append(problem.row(utterance.id, utterance.file, split, utterance.manifest, utterance.line))
                 continue
@@ -123,11 +127,16 @@ def write_shards(splits: dict[str, list[Utterance]], folder: Path, writer: Write
     Raises:
         UserError: a process was killed from outside.
     """
-    shards = [(folder / f"{split}-{number:05d}", split, utterances) for split, listed in splits.items()
-              for number, utterances in enumerate(writer.divide(listed))]
+    shards = [
+        (folder / f"{split}-{number:05d}", split, utterances)
+        for split, listed in splits.items()
+        for number, utterances in enumerate(writer.divide(listed))
+    ]
     missing = [shard for shard in shards if not shard[0].exists()]
-    total, left = (sum(writer.size(utterance) for *_, utterances in some for utterance in utterances)
-                   for some in (shards, missing))
+    total, left = (
+        sum(writer.size(utterance) for *_, utterances in some for utterance in utterances)
+        for some in (shards, missing)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     with tqdm(desc="Preparing", total=total, initial=total - left, unit=f" {writer.unit}") as bar:
         _work(writer, missing, num_proc, _Progress(bar, folder, left))
@@ -157,8 +166,10 @@ class Files:
         if split not in self.open:
             number = len(self.content)
             path = str(self.folder / f"{number}.parquet")
-            self.open[split] = number, ParquetWriter(path=path, features=self.writer.features,
-                                                     writer_batch_size=ROWS_IN_MEMORY)
+            self.open[split] = (
+                number,
+                ParquetWriter(path=path, features=self.writer.features, writer_batch_size=ROWS_IN_MEMORY),
+            )
             self.content.append([split, 0])
         number, file = self.open[split]
         file.write(self.writer.features.encode_example(row))
@@ -204,7 +215,9 @@ class _Progress:
             return
         if written := _bytes_in(self.folder) - self.bytes:  # rows are written some at a time
             self.told = True
-            estimate_rest("preparing", self.folder, done=self.done, total=self.total, seconds=seconds, bytes_written=written)
+            estimate_rest(
+                "preparing", self.folder, done=self.done, total=self.total, seconds=seconds, bytes_written=written
+            )
 
 
 def _bytes_in(folder: Path) -> int:
@@ -223,7 +236,7 @@ def _divide(utterances: list[Utterance]) -> Iterator[list[Utterance]]:
         by_id.setdefault(utterance.id, []).append(utterance)
     ids = list(by_id.values())
     for start in range(0, len(ids), IDS_PER_SHARD):
-        yield [utterance for of_one_id in ids[start:start + IDS_PER_SHARD] for utterance in of_one_id]
+        yield [utterance for of_one_id in ids[start : start + IDS_PER_SHARD] for utterance in of_one_id]
 
 
 def _work(writer: Writer, shards: list[tuple], num_proc: int, progress: Callable[[int], Any]) -> None:
@@ -244,8 +257,10 @@ def _work(writer: Writer, shards: list[tuple], num_proc: int, progress: Callable
                 told, more = done.value, done.value - told
                 progress(more)
         except BrokenProcessPool as error:
-            raise UserError("a worker process was killed, most likely for want of memory; run the same command with --resume "
-                            "and a smaller --num_proc") from error
+            raise UserError(
+                "a worker process was killed, most likely for want of memory; run the same command with --resume "
+                "and a smaller --num_proc"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -258,7 +273,8 @@ def _start_worker(done: Synchronized) -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent is killed would wait for work for ever, and write into the shards of the run that goes on."""
+    """A worker whose parent is killed would wait for work for ever, and write into the shards of the run that goes
+    on."""
     multiprocessing.parent_process().join()
     os._exit(1)
 

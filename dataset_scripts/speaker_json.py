@@ -1,8 +1,8 @@
 """Builder for corpora with one JSON file per speaker, the layout of the Speech Accessibility Project.
 
-    <data_dir>/Train|Dev|Test/<speaker_id>/<speaker_id>.json     {"Etiology": ..., "Files": [{"Filename": ...,
-                                                                   "Prompt": {"Transcript": ...}}, ...]}
-    <data_dir>/Train|Dev|Test/<speaker_id>/<audio files>
+<data_dir>/Train|Dev|Test/<speaker_id>/<speaker_id>.json     {"Etiology": ..., "Files": [{"Filename": ...,
+                                                               "Prompt": {"Transcript": ...}}, ...]}
+<data_dir>/Train|Dev|Test/<speaker_id>/<audio files>
 """
 
 import dataclasses
@@ -61,19 +61,24 @@ class SpeakerJson(CorpusBuilder):
         root = Path(self.config.data_dir).resolve()
         folders = {split: root / name for name, split in SPLITS.items() if (root / name).is_dir()}
         if not folders:
-            raise UserError(f"{root} has no folder Train, Dev or Test; the layout is "
-                            "Train|Dev/<speaker_id>/<speaker_id>.json")
+            raise UserError(
+                f"{root} has no folder Train, Dev or Test; the layout is Train|Dev/<speaker_id>/<speaker_id>.json"
+            )
         split_of: dict[str, str] = {}
         listed: dict[str, list[Utterance]] = {}
         for split, folder in folders.items():
             listed[split] = []
-            for speaker in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+            for speaker in sorted(
+                path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+            ):
                 manifest = read_manifest(speaker / f"{speaker.name}.json")
                 # A folder may have been renamed, so a speaker goes by the name within as well.
                 for name in {speaker.name, str(manifest.get("Contributor_ID", speaker.name))}:
                     if split_of.setdefault(name, split) != split:
-                        raise UserError(f"speaker {name} is in the splits {split_of[name]} and {split} of {root}; splits must "
-                                        "not share a speaker, remove one of the two")
+                        raise UserError(
+                            f"speaker {name} is in the splits {split_of[name]} and {split} of {root}; splits must "
+                            "not share a speaker, remove one of the two"
+                        )
                 folder_of_files = PurePosixPath(speaker.relative_to(root).as_posix())
                 listed[split] += _utterances(manifest, speaker.name, folder_of_files, self.config.disfluencies)
         return Listing(listed)
@@ -83,27 +88,33 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """Read a speaker's JSON file and check the type of everything that is used of it.
 
     Raises:
-        UserError: with file and line, if it is missing, is not JSON, lacks `Files`, or holds something of a wrong type.
+        UserError: with file and line, if it is missing, is not JSON, lacks `Files`, or holds something of a wrong
+            type.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
         manifest = json.loads(text)
         json.dumps(manifest, ensure_ascii=False).encode()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; every speaker's folder holds <speaker_id>.json") from error
+        raise UserError(
+            f"cannot read {path}: {error.strerror}; every speaker's folder holds <speaker_id>.json"
+        ) from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
     except UnicodeError as error:
-        line = error.object[:error.start].count(b"\n") + 1 if isinstance(error, UnicodeDecodeError) else 1
+        line = error.object[: error.start].count(b"\n") + 1 if isinstance(error, UnicodeDecodeError) else 1
         raise UserError(f"{path}, line {line}: not UTF-8 text: {error.reason}") from error
     if not isinstance(manifest, dict):
         raise UserError(f"{path}, line 1: expected an object with Files, got {_type(manifest)}")
     if not isinstance(manifest.get("Files"), list):
-        found = f"got {_type(manifest['Files'])}" if "Files" in manifest else f"it has {', '.join(manifest) or 'no keys'}"
+        found = (
+            f"got {_type(manifest['Files'])}" if "Files" in manifest else f"it has {', '.join(manifest) or 'no keys'}"
+        )
         raise UserError(f"{path}, line {_line(text, 'Files')}: Files must be a list of recordings, {found}")
     if not isinstance(manifest.get("Etiology"), str | None):
-        raise UserError(f"{path}, line {_line(text, 'Etiology')}: Etiology must be a string, "
-                        f"got {_type(manifest['Etiology'])}")
+        raise UserError(
+            f"{path}, line {_line(text, 'Etiology')}: Etiology must be a string, got {_type(manifest['Etiology'])}"
+        )
     for number, entry in enumerate(manifest["Files"]):
         if problem := _problem(entry):
             raise UserError(f"{path}, line {_line(text, 'Files', number)}: Files[{number}]: {problem}")
@@ -128,11 +139,17 @@ def _utterances(manifest: dict, speaker_id: str, folder: PurePosixPath, disfluen
     for entry in manifest["Files"]:
         raw = (entry.get("Prompt") or {}).get("Transcript")
         name = PurePosixPath(entry["Filename"])
-        utterances.append(Utterance(
-            id=f"{speaker_id}/{name.with_suffix('') if name.name else name}", file=str(folder / name),
-            text=clean_transcript(raw or "", disfluencies), raw_text=raw, speaker_id=speaker_id,
-            group=etiology or UNKNOWN,
-            columns={"etiology": etiology, "unintelligible_words": count_unintelligible(raw or "")}))
+        utterances.append(
+            Utterance(
+                id=f"{speaker_id}/{name.with_suffix('') if name.name else name}",
+                file=str(folder / name),
+                text=clean_transcript(raw or "", disfluencies),
+                raw_text=raw,
+                speaker_id=speaker_id,
+                group=etiology or UNKNOWN,
+                columns={"etiology": etiology, "unintelligible_words": count_unintelligible(raw or "")},
+            )
+        )
     return utterances
 
 

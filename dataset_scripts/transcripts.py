@@ -71,7 +71,7 @@ def _close_without_partner(stack: list[list]) -> None:
     opening, pieces, count = stack.pop()
     text = "".join(pieces)
     if opening == "{" and (tag := UNINTELLIGIBLE_WORDS.match(text) or TAG.match(text)):
-        text = text[tag.end():]
+        text = text[tag.end() :]
     _append(stack, text, count)
 
 

@@ -47,11 +47,19 @@ class Rejection(Exception):
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
 
-    def row(self, utterance_id: str, file: str, split: str | None, manifest: str | None = None,
-            line: int | None = None) -> dict[str, Any]:
+    def row(
+        self, utterance_id: str, file: str, split: str | None, manifest: str | None = None, line: int | None = None
+    ) -> dict[str, Any]:
         """As `rejected.jsonl` lists it."""
         where = {} if line is None else {"manifest": manifest, "line": line}
-        return {"id": utterance_id, "file": file, "reason": self.reason, "detail": self.detail, "split": split, **where}
+        return {
+            "id": utterance_id,
+            "file": file,
+            "reason": self.reason,
+            "detail": self.detail,
+            "split": split,
+            **where,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +68,8 @@ class Reader:
 
     Attributes:
         folders: where to look: the name that each has in `source_file`, and its resolved path.
-        by_bare_name: look for a file that is in no folder by its path directly in each, without the manifest's own folders.
+        by_bare_name: look for a file that is in no folder by its path directly in each, without the manifest's own
+            folders.
         shared_names: file names that end several of the manifest's paths, so that only a checksum can tell by the bare
             name which recording is meant.
         min_duration: seconds.
@@ -102,12 +111,18 @@ class Reader:
             "id": utterance.id,
             # Without a path: `datasets` would prefer a file of that name in the current directory to the bytes.
             "audio": {"bytes": encode_flac(waveform), "path": None},
-            "text": utterance.text, "raw_text": utterance.raw_text, "speaker_id": utterance.speaker_id,
-            "group": utterance.group, "duration": duration, "source_file": source_file, **utterance.columns,
+            "text": utterance.text,
+            "raw_text": utterance.raw_text,
+            "speaker_id": utterance.speaker_id,
+            "group": utterance.group,
+            "duration": duration,
+            "source_file": source_file,
+            **utterance.columns,
         }, remarks
 
     def find(self, file: str, md5: str | None) -> bytes:
-        """The content of the recording that a manifest means by `file`, which has the checksum `md5` where one is given.
+        """The content of the recording that a manifest means by `file`, which has the checksum `md5` where one is
+        given.
 
         Raises:
             Rejection: as `read`.
@@ -142,12 +157,16 @@ class Reader:
         if not found:
             raise Rejection("missing file", problem)
         if not by_path and md5 is None and name in self.shared_names:
-            raise Rejection("missing file", f"{problem}; {', '.join(found.values())} may be another recording, since several "
-                                            f"paths of the manifest end in {name} and it gives no checksum")
+            raise Rejection(
+                "missing file",
+                f"{problem}; {', '.join(found.values())} may be another recording, since several "
+                f"paths of the manifest end in {name} and it gives no checksum",
+            )
         return found
 
     def _candidates(self, file: str) -> tuple[dict[Path, str], bool]:
-        """The files at that path in any folder, else those of its bare name, and whether it is by path that they were found.
+        """The files at that path in any folder, else those of its bare name, and whether it is by path that they were
+        found.
 
         No path climbs, even if it stays below its folder: it would bring a recording of one split into another.
         """

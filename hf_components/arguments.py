@@ -29,8 +29,8 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
     """Parse `argv` into one instance per dataclass and set up logging.
 
     The keys of `--config FILE` become flags in front of the command line, so both go through the same
-    conversion and the same checks, and the command line wins. `--num-experts` and `--num_experts` are one flag. Keys of
-    the file may be grouped in sections (`training:`), whose names mean nothing.
+    conversion and the same checks, and the command line wins. `--num-experts` and `--num_experts` are one flag. Keys
+    of the file may be grouped in sections (`training:`), whose names mean nothing.
 
     Args:
         dataclass_types: dataclass or sequence of dataclasses; every field documents itself by `metadata["help"]`.
@@ -43,10 +43,12 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
     """
     _stay_on_cpu_without_accelerator()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        join_processes()  # before a dataclass asks for the device, and with it for processes that wait half an hour only
+        # before a dataclass asks for the device, and with it for processes that wait half an hour only
+        join_processes()
     types = [dataclass_types] if dataclasses.is_dataclass(dataclass_types) else list(dataclass_types)
-    parser = _Parser(types, description=description, allow_abbrev=False,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(
+        types, description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of defaults for the flags below")
     argv = sys.argv[1:] if argv is None else list(argv)
 
@@ -55,14 +57,20 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
     config_file = config_only.parse_known_args(argv)[0].config
     flags = {option: action for action in parser._actions for option in action.option_strings}
     # From the annotations, since HfArgumentParser narrows the fields' types.
-    mappings = {name for kind in types for parent in kind.__mro__
-                for name, annotation in inspect.get_annotations(parent).items() if "dict" in str(annotation)}
+    mappings = {
+        name
+        for kind in types
+        for parent in kind.__mro__
+        for name, annotation in inspect.get_annotations(parent).items()
+        if "dict" in str(annotation)
+    }
     from_file = _flags_of_file(Path(config_file), flags, mappings) if config_file else []
 
     try:
         words = from_file + [_with_underscores(word, flags) for word in argv]
-        *instances, _, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True,
-                                                                    look_for_args_file=False)
+        *instances, _, unknown = parser.parse_args_into_dataclasses(
+            words, return_remaining_strings=True, look_for_args_file=False
+        )
     except ValueError as error:  # a dataclass refuses a combination of values
         raise UserError(str(error)) from error
     if unknown:
@@ -127,7 +135,8 @@ def _flags_of_file(path: Path, flags: dict[str, argparse.Action], mappings: set[
 
 
 def _without_sections(values: dict, mappings: set[str], path: Path) -> Iterator[tuple[Any, Any]]:
-    """The keys and values of a file; a mapping is a section, which only groups its keys, unless a flag takes one by that name.
+    """The keys and values of a file; a mapping is a section, which only groups its keys, unless a flag takes one by
+    that name.
 
     A section may have the name of another flag: `model:` and `data:` are both.
     """
@@ -135,7 +144,9 @@ def _without_sections(values: dict, mappings: set[str], path: Path) -> Iterator[
     for section, keys in values.items():
         for key, value in keys.items() if isinstance(keys, dict) and section not in mappings else [(section, keys)]:
             if key in section_of:
-                raise UserError(f"{path}: {key!r} is given twice, under {section_of[key]!r} and {section!r}; leave one out")
+                raise UserError(
+                    f"{path}: {key!r} is given twice, under {section_of[key]!r} and {section!r}; leave one out"
+                )
             section_of[key] = section
             yield key, value
 

@@ -43,8 +43,8 @@ class AudioError(UserError):
 
 
 class Block(NamedTuple):
-    """What `stream` reads at once: a float32 waveform (samples,) at the rate asked for, and how many samples of the source, of
-    all its channels, were read for it and how many of these touch full scale."""
+    """What `stream` reads at once: a float32 waveform (samples,) at the rate asked for, and how many samples of the
+    source, of all its channels, were read for it and how many of these touch full scale."""
 
     waveform: np.ndarray
     source_samples: int
@@ -78,8 +78,11 @@ def stream(source: str | Path | bytes, sampling_rate: int = SAMPLING_RATE, name:
         resampler = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32") if rate != sampling_rate else None
         for channels in _read(file, name):  # (frames, channels)
             if bad := channels.size - np.count_nonzero(np.isfinite(channels)):
-                raise AudioError(name, "non-finite samples", f"{bad} of the {channels.size} samples from {total / rate:.1f} s "
-                                                             "on are NaN or infinite")
+                raise AudioError(
+                    name,
+                    "non-finite samples",
+                    f"{bad} of the {channels.size} samples from {total / rate:.1f} s on are NaN or infinite",
+                )
             total += len(channels)
             waveform = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
             if resampler is not None:
@@ -124,8 +127,9 @@ def count_mel_frames(feature_extractor: WhisperFeatureExtractor, num_samples: in
     return min(frames + frames % 2, feature_extractor.nb_max_frames)
 
 
-def log_mel(feature_extractor: WhisperFeatureExtractor, waveforms: Sequence[np.ndarray],
-            frames: int | None = None) -> torch.Tensor:
+def log_mel(
+    feature_extractor: WhisperFeatureExtractor, waveforms: Sequence[np.ndarray], frames: int | None = None
+) -> torch.Tensor:
     """Whisper's log-mel features of a batch, padded to its longest clip instead of to 30 s.
 
     Every frame equals the one that the extractor gives for the same clip padded to 30 s, whatever the padding here:
@@ -148,13 +152,20 @@ def log_mel(feature_extractor: WhisperFeatureExtractor, waveforms: Sequence[np.n
     if frames % 2 or not 2 <= frames <= most:
         raise UserError(f"frames must be an even number in [2, {most}], got {frames}")
     if longest > frames * feature_extractor.hop_length:
-        raise UserError(f"a clip of {longest / feature_extractor.sampling_rate:.2f} s does not fit into {frames} mel frames "
-                        f"({frames * feature_extractor.hop_length / feature_extractor.sampling_rate:.2f} s); segment it")
+        raise UserError(
+            f"a clip of {longest / feature_extractor.sampling_rate:.2f} s does not fit into {frames} mel frames "
+            f"({frames * feature_extractor.hop_length / feature_extractor.sampling_rate:.2f} s); segment it"
+        )
     # Two frames more, cut off below, so that the end of the padded waveform mirrors silence, as it does at 30 s,
     # and the clip's maximum is taken over all frames that see it.
     padded = min(frames + 2, most) * feature_extractor.hop_length
-    features = feature_extractor(list(waveforms), sampling_rate=feature_extractor.sampling_rate, max_length=padded,
-                                 padding="max_length", return_tensors="pt").input_features
+    features = feature_extractor(
+        list(waveforms),
+        sampling_rate=feature_extractor.sampling_rate,
+        max_length=padded,
+        padding="max_length",
+        return_tensors="pt",
+    ).input_features
     return features[:, :, :frames].contiguous()
 
 
@@ -192,17 +203,23 @@ def _open(source: str | Path | bytes, name: str) -> soundfile.SoundFile:
 
 
 def _read(file: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
-    """All frames as float32 (frames, channels) in blocks of `BLOCK` frames, the last of them shorter, perhaps empty."""
+    """All frames as float32 (frames, channels) in blocks of `BLOCK` frames, the last of them shorter, perhaps
+    empty."""
     chunk = SHORTENED_CHUNK.search(file.extra_info)
     if chunk and STREAMED > int(chunk[1]) > int(chunk[2]) + 1:  # one byte is padding to an even size
-        raise AudioError(name, "truncated audio", f"header promises {chunk[1]} bytes of samples, the file has {chunk[2]}")
+        raise AudioError(
+            name, "truncated audio", f"header promises {chunk[1]} bytes of samples, the file has {chunk[2]}"
+        )
     total, block = 0, None
     while block is None or len(block) == BLOCK:
         try:
             block = file.read(BLOCK, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            raise AudioError(name, "truncated audio", f"header promises {file.frames} frames, decoding stopped: "
-                                                      f"{error.error_string.rstrip('.')}") from error
+            raise AudioError(
+                name,
+                "truncated audio",
+                f"header promises {file.frames} frames, decoding stopped: {error.error_string.rstrip('.')}",
+            ) from error
         total += len(block)
         if len(block) < BLOCK and total < file.frames:
             raise AudioError(name, "truncated audio", f"header promises {file.frames} frames, {total} can be read")

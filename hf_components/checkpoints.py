@@ -17,11 +17,14 @@ from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditiona
 
 logger = logging.getLogger(__name__)
 
-UNUSED_IN_INFERENCE = "masked_spec_embed"  # SpecAugment's vector of wav2vec2 and its kin; published checkpoints lack it
+UNUSED_IN_INFERENCE = (
+    "masked_spec_embed"  # SpecAugment's vector of wav2vec2 and its kin; published checkpoints lack it
+)
 
 
-def load_whisper(name_or_path: str, language: str | None = None, dtype: torch.dtype = torch.float32
-                 ) -> tuple[DynamicContextWhisper, WhisperProcessor]:
+def load_whisper(
+    name_or_path: str, language: str | None = None, dtype: torch.dtype = torch.float32
+) -> tuple[DynamicContextWhisper, WhisperProcessor]:
     """A Whisper and its processor, in evaluation mode on this process's device.
 
     It hears 30 s unless its configuration names an `audio_context` and `min_audio_context` that it was trained for.
@@ -34,8 +37,10 @@ def load_whisper(name_or_path: str, language: str | None = None, dtype: torch.dt
     """
     fields = read_config(name_or_path)
     if "num_experts" in fields:  # its experts would be left out, silently
-        raise UserError(f"{name_or_path} mixes experts, where a plain Whisper is needed; recipes/merge_moe_whisper.py makes "
-                        "one of it")
+        raise UserError(
+            f"{name_or_path} mixes experts, where a plain Whisper is needed; recipes/merge_moe_whisper.py makes "
+            "one of it"
+        )
     model = load_model(DynamicContextWhisper, name_or_path, dtype)
     if "audio_context" in fields:
         model.set_audio_context(fields["audio_context"], fields["min_audio_context"])
@@ -44,15 +49,16 @@ def load_whisper(name_or_path: str, language: str | None = None, dtype: torch.dt
     return model, processor
 
 
-def load_moe_whisper(name_or_path: str, dtype: torch.dtype = torch.float32
-                     ) -> tuple[MoeWhisperForConditionalGeneration, WhisperProcessor]:
+def load_moe_whisper(
+    name_or_path: str, dtype: torch.dtype = torch.float32
+) -> tuple[MoeWhisperForConditionalGeneration, WhisperProcessor]:
     """A MoE-Whisper and its processor, as `load_whisper`, prompted as it was saved."""
     return load_model(MoeWhisperForConditionalGeneration, name_or_path, dtype), load_processor(name_or_path)
 
 
 def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, language: str | None) -> None:
-    """Have a multilingual Whisper train and decode with the prompt "transcribe this language", instead of guessing it for each
-    clip. English-only ones have no such prompt.
+    """Have a multilingual Whisper train and decode with the prompt "transcribe this language", instead of guessing it
+    for each clip. English-only ones have no such prompt.
 
     Args:
         language: code such as "de"; by default the one that the checkpoint was saved with, else "en".
@@ -62,18 +68,25 @@ def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, languag
     generation = model.generation_config
     if not getattr(generation, "is_multilingual", False):
         if language not in (None, "en"):
-            logger.warning("%s knows English alone, so --language %s changes nothing; a multilingual checkpoint follows it",
-                           model.name_or_path, language)
+            logger.warning(
+                "%s knows English alone, so --language %s changes nothing; a multilingual checkpoint follows it",
+                model.name_or_path,
+                language,
+            )
         return
     if language is None and getattr(generation, "language", None) is None:
-        logger.warning("%s knows many languages and does not say which it writes; en is taken, choose with --language",
-                       model.name_or_path)
+        logger.warning(
+            "%s knows many languages and does not say which it writes; en is taken, choose with --language",
+            model.name_or_path,
+        )
     language = language or language_of(model)
     if f"<|{language}|>" not in generation.lang_to_id:
         raise UserError(f"--language must be a code that {model.name_or_path} knows, such as en; got {language!r}")
     processor.tokenizer.set_prefix_tokens(language=language, task="transcribe", predict_timestamps=False)
     generation.language, generation.task = language, "transcribe"
-    generation.forced_decoder_ids = model.config.forced_decoder_ids = None  # older checkpoints' way to say another prompt
+    generation.forced_decoder_ids = model.config.forced_decoder_ids = (
+        None  # older checkpoints' way to say another prompt
+    )
 
 
 def language_of(model: PreTrainedModel) -> str:
@@ -117,13 +130,17 @@ def read_config(name_or_path: str) -> dict:
     _check_there(name_or_path)
     folder = Path(name_or_path)
     if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
-        raise UserError(f"{name_or_path} holds an adapter and no model: give its base model, and --adapter {name_or_path}")
+        raise UserError(
+            f"{name_or_path} holds an adapter and no model: give its base model, and --adapter {name_or_path}"
+        )
     try:
         fields, _ = PreTrainedConfig.get_config_dict(name_or_path)
     except (OSError, ValueError) as error:
         raise UserError(f"{name_or_path} is not a checkpoint that can be loaded: {_first_line(error)}") from error
     if "model_type" not in fields:  # also what a folder without a configuration gives
-        raise UserError(f"{name_or_path} is not a checkpoint that can be loaded: it has no config.json with a model_type")
+        raise UserError(
+            f"{name_or_path} is not a checkpoint that can be loaded: it has no config.json with a model_type"
+        )
     return fields
 
 
@@ -169,10 +186,11 @@ def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
     return adapted.merge_and_unload()
 
 
-
 def _check_there(name_or_path: str) -> None:
     if name_or_path.startswith((".", "/", "models/")) and not Path(name_or_path).exists():
-        raise UserError(f"there is no checkpoint at {name_or_path}; recipes/import_whisper.py makes models/whisper-tiny.en")
+        raise UserError(
+            f"there is no checkpoint at {name_or_path}; recipes/import_whisper.py makes models/whisper-tiny.en"
+        )
 
 
 def _first_line(error: Exception) -> str:

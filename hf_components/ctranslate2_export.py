@@ -12,8 +12,9 @@ from hf_components.checkpoints import save_processor
 from hf_components.errors import UserError
 
 
-def export_whisper(model: WhisperForConditionalGeneration, processor: WhisperProcessor, folder: str | Path,
-                   quantization: str) -> None:
+def export_whisper(
+    model: WhisperForConditionalGeneration, processor: WhisperProcessor, folder: str | Path, quantization: str
+) -> None:
     """Write what faster-whisper loads: `model.bin`, `config.json`, `vocabulary.json`, `tokenizer.json` and
     `preprocessor_config.json`.
 
@@ -31,13 +32,16 @@ def export_whisper(model: WhisperForConditionalGeneration, processor: WhisperPro
     checkpoint = Path(folder).with_name("to_convert")
     model.save_pretrained(checkpoint)
     save_processor(processor, checkpoint)
-    TransformersConverter(str(checkpoint), copy_files=["tokenizer.json"]).convert(str(folder), quantization=quantization)
+    TransformersConverter(str(checkpoint), copy_files=["tokenizer.json"]).convert(
+        str(folder), quantization=quantization
+    )
     processor.feature_extractor.save_pretrained(folder)  # transformers 5 keeps it in processor_config.json alone
     shutil.rmtree(checkpoint)
 
 
-def transcribe_exported(folder: str | Path, processor: WhisperProcessor, input_features: torch.Tensor,
-                        max_new_tokens: int) -> list[str]:
+def transcribe_exported(
+    folder: str | Path, processor: WhisperProcessor, input_features: torch.Tensor, max_new_tokens: int
+) -> list[str]:
     """Greedy transcripts of an export, on the CPU.
 
     Args:

@@ -36,8 +36,9 @@ ENGLISH_VOCABULARY = 51864  # multilingual Whispers have a larger one
 TIMESTAMPS = [f"<|{step * 0.02:.2f}|>" for step in range(1501)]
 
 
-def import_whisper(folder: str | Path,
-                   dtype: torch.dtype = torch.float32) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
+def import_whisper(
+    folder: str | Path, dtype: torch.dtype = torch.float32
+) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
     """Read a folder of `model.bin`, `config.json` and `tokenizer.json`.
 
     Sizes are deduced from the tensors; quantised weights are dequantised; all weights are cast to `dtype`.
@@ -65,7 +66,9 @@ def import_whisper(folder: str | Path,
     with torch.device("meta"):  # spares the time and memory of initial weights
         model = WhisperForConditionalGeneration(config)
     try:
-        model.load_state_dict({name: torch.from_numpy(value).to(dtype) for name, value in state_dict.items()}, assign=True)
+        model.load_state_dict(
+            {name: torch.from_numpy(value).to(dtype) for name, value in state_dict.items()}, assign=True
+        )
     except RuntimeError as error:
         raise UserError(f"the tensors of {folder / 'model.bin'} do not fit together: {error}") from error
     model.tie_weights()
@@ -88,7 +91,9 @@ def read_ctranslate2(path: str | Path) -> dict[str, np.ndarray]:
     reader = _Reader(path)
     version = reader.number("I")
     if version != BINARY_VERSION:
-        raise UserError(f"{path} is not a CTranslate2 model of binary version {BINARY_VERSION}: its first number is {version}")
+        raise UserError(
+            f"{path} is not a CTranslate2 model of binary version {BINARY_VERSION}: its first number is {version}"
+        )
     specification = reader.string()
     if specification != "WhisperSpec":
         raise UserError(f"{path} is a CTranslate2 {specification!r}, only a 'WhisperSpec' can be imported")
@@ -119,8 +124,10 @@ class _Reader:
     def take(self, size: int) -> int:
         start = self.position
         if start + size > len(self.data):
-            raise UserError(f"{self.path} is truncated or damaged: {size} bytes are expected at {start}, "
-                            f"the file has {len(self.data)}; fetch it again")
+            raise UserError(
+                f"{self.path} is truncated or damaged: {size} bytes are expected at {start}, "
+                f"the file has {len(self.data)}; fetch it again"
+            )
         self.position += size
         return start
 
@@ -130,7 +137,7 @@ class _Reader:
     def string(self) -> str:
         length = self.number("H")
         start = self.take(length)
-        raw = self.data[start:start + length].tobytes()
+        raw = self.data[start : start + length].tobytes()
         if not raw.endswith(b"\0") or not raw[:-1].isascii():
             raise UserError(f"{self.path} is damaged: a name is expected at byte {start}, got {raw[:20]!r}")
         return raw[:-1].decode("ascii")
@@ -143,7 +150,9 @@ class _Reader:
         dtype = np.dtype(DTYPES[code]).newbyteorder("<")
         count = math.prod(shape)
         if count * dtype.itemsize != size:
-            raise UserError(f"{self.path} is damaged: {name!r} of shape {shape} and type {dtype.name} has {size} bytes")
+            raise UserError(
+                f"{self.path} is damaged: {name!r} of shape {shape} and type {dtype.name} has {size} bytes"
+            )
         value = np.frombuffer(self.data, dtype, count, self.take(size)).reshape(shape)
         if code == BFLOAT16:  # the upper half of a float32
             value = (value.astype(np.uint32) << 16).view(np.float32)
@@ -191,7 +200,9 @@ def whisper_state_dict(variables: dict[str, np.ndarray], config: WhisperConfig) 
     for convolution in ("conv1", "conv2"):
         linear(f"encoder/{convolution}", f"model.encoder.{convolution}")
     for part, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
-        tensors[f"model.{part}.embed_positions.weight"] = _dequantise(variables, f"{part}/position_encodings/encodings")
+        tensors[f"model.{part}.embed_positions.weight"] = _dequantise(
+            variables, f"{part}/position_encodings/encodings"
+        )
         norm(f"{part}/layer_norm", f"model.{part}.layer_norm")
         for index in range(layers):
             source, target = f"{part}/layer_{index}", f"model.{part}.layers.{index}"
@@ -219,7 +230,8 @@ def _is_tied(variables: dict[str, np.ndarray]) -> bool:
 
 
 def _dequantise(variables: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """A writable float32 copy; integers are divided by their scale (one per row, or one for all of an int16 matrix)."""
+    """A writable float32 copy; integers are divided by their scale (one per row, or one for all of an int16
+    matrix)."""
     value = np.array(variables[name], dtype=np.float32)
     if np.issubdtype(variables[name].dtype, np.integer):
         scale = np.asarray(variables[f"{name}_scale"], dtype=np.float32)
@@ -234,8 +246,14 @@ def load_tokenizer(path: Path, vocab_size: int) -> WhisperTokenizer:
     special = [token["content"] for token in backend.get("added_tokens", []) if token["special"]]
     if "<|startoftranscript|>" not in special:
         raise UserError(f"{path} is not the tokenizer of a Whisper model: it has no token '<|startoftranscript|>'")
-    settings = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
-                "pad_token": "<|endoftext|>", "model_max_length": 1024, "extra_special_tokens": special}
+    settings = {
+        "bos_token": "<|endoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+        "model_max_length": 1024,
+        "extra_special_tokens": special,
+    }
     with tempfile.TemporaryDirectory() as folder:  # from_pretrained is the only way in that keeps the stored pipeline
         shutil.copy(path, Path(folder) / "tokenizer.json")
         shutil.copy(english_spelling_map(), Path(folder) / "normalizer.json")
@@ -243,8 +261,10 @@ def load_tokenizer(path: Path, vocab_size: int) -> WhisperTokenizer:
         tokenizer = WhisperTokenizer.from_pretrained(folder)
     tokenizer.add_tokens([AddedToken(stamp, normalized=False, special=False) for stamp in TIMESTAMPS])
     if len(tokenizer) > vocab_size:
-        raise UserError(f"{path} has {len(tokenizer)} tokens with its timestamps, the model has {vocab_size}; "
-                        "they are not of the same checkpoint")
+        raise UserError(
+            f"{path} has {len(tokenizer)} tokens with its timestamps, the model has {vocab_size}; "
+            "they are not of the same checkpoint"
+        )
     return tokenizer
 
 
@@ -258,7 +278,9 @@ def whisper_generation_config(settings: dict, tokenizer: WhisperTokenizer, confi
     ids = tokenizer.get_vocab()
     end = ids["<|endoftext|>"]
     values = {
-        "bos_token_id": end, "eos_token_id": end, "pad_token_id": end,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "pad_token_id": end,
         "decoder_start_token_id": ids["<|startoftranscript|>"],
         "prev_sot_token_id": ids["<|startofprev|>"],
         "no_timestamps_token_id": ids["<|notimestamps|>"],

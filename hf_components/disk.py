@@ -12,10 +12,12 @@ from hf_components.errors import UserError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, limit of file sizes
 NUMBERS = "|".join(map(str, NO_SPACE))
-# How safetensors says it, and what is left of an `OSError` from another process; torch (twice) and numpy say it of any file
-# that they cannot write to its end.
-IN_WORDS = re.compile(rf"\(os error ({NUMBERS})\)|\[Errno ({NUMBERS})\]|unexpected pos \d+ vs|iostream error|"
-                      r"requested and \d+ written")
+# How safetensors says it, and what is left of an `OSError` from another process; torch (twice) and numpy say it of any
+# file that they cannot write to its end.
+IN_WORDS = re.compile(
+    rf"\(os error ({NUMBERS})\)|\[Errno ({NUMBERS})\]|unexpected pos \d+ vs|iostream error|"
+    r"requested and \d+ written"
+)
 
 
 def sync_folder(folder: Path) -> None:
@@ -37,9 +39,11 @@ def full_disk_explained(path: Path) -> Iterator[None]:
         if reason is None:
             raise
         free = shutil.disk_usage(path.parent).free / 2**20
-        raise UserError(f"{path} could not be written ({reason}); its disk has {free:.0f} MiB left: make room, or raise the "
-                        "quota or the limit of file sizes, and run the same command with --resume, which goes on from "
-                        "what is complete") from error
+        raise UserError(
+            f"{path} could not be written ({reason}); its disk has {free:.0f} MiB left: make room, or raise the "
+            "quota or the limit of file sizes, and run the same command with --resume, which goes on from "
+            "what is complete"
+        ) from error
 
 
 def _want_of_space(error: BaseException | None) -> str | None:

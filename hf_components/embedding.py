@@ -1,4 +1,5 @@
-"""Utterance embeddings: what a router at some encoder layer sees, for a whole corpus, in shards that survive a stop."""
+"""Utterance embeddings: what a router at some encoder layer sees, for a whole corpus, in shards that survive a
+stop."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,17 +52,32 @@ class Shard:
         return f"{self.context}-{self.split}-{self.start:09d}.parquet"
 
 
-def plan_shards(context: Literal["dynamic", "full"], splits: Mapping[str, datasets.Dataset], batch_size: int) -> list[Shard]:
+def plan_shards(
+    context: Literal["dynamic", "full"], splits: Mapping[str, datasets.Dataset], batch_size: int
+) -> list[Shard]:
     """All utterances of the splits, in their order."""
     size = BATCHES_PER_SHARD * batch_size
-    return [Shard(context, split, start, rows.select(range(start, min(start + size, len(rows)))))
-            for split, rows in splits.items() for start in range(0, len(rows), size)]
+    return [
+        Shard(context, split, start, rows.select(range(start, min(start + size, len(rows)))))
+        for split, rows in splits.items()
+        for start in range(0, len(rows), size)
+    ]
 
 
 @torch.inference_mode()
-def write_shards(model: DynamicContextWhisper, processor: WhisperProcessor, shards: Iterable[Shard], folder: Path, *,
-                 layer: int, pooling: Pooling = "mean", batch_size: int = 16, num_workers: int = 0) -> None:
-    """Embed the shards that are not in `folder` yet; each process does its share, and none returns before all are there.
+def write_shards(
+    model: DynamicContextWhisper,
+    processor: WhisperProcessor,
+    shards: Iterable[Shard],
+    folder: Path,
+    *,
+    layer: int,
+    pooling: Pooling = "mean",
+    batch_size: int = 16,
+    num_workers: int = 0,
+) -> None:
+    """Embed the shards that are not in `folder` yet; each process does its share, and none returns before all are
+    there.
 
     A shard is a Parquet file with the columns id, speaker_id, group, duration, split and embedding, see `embed_batch`.
 
@@ -78,11 +94,16 @@ def write_shards(model: DynamicContextWhisper, processor: WhisperProcessor, shar
     state.wait_for_everyone()  # all have looked before one writes
     mine = missing[state.process_index :: state.num_processes]
     batches = [(shard, indices) for shard in mine for indices in duration_batches(shard.rows["duration"], batch_size)]
-    loader = torch.utils.data.DataLoader(_Features(batches, processor.feature_extractor), batch_size=None,
-                                         num_workers=num_workers)
+    loader = torch.utils.data.DataLoader(
+        _Features(batches, processor.feature_extractor), batch_size=None, num_workers=num_workers
+    )
     found: dict[int, np.ndarray] = {}
-    with tqdm(total=sum(len(shard.rows) for shard in mine), desc="embedding", unit="utterance",
-              disable=not state.is_main_process) as progress:
+    with tqdm(
+        total=sum(len(shard.rows) for shard in mine),
+        desc="embedding",
+        unit="utterance",
+        disable=not state.is_main_process,
+    ) as progress:
         for (shard, indices), features in zip(batches, loader, strict=True):
             vectors = embed_batch(model.model.encoder, features.to(model.device, model.dtype), layer, pooling)
             found.update(zip(indices, vectors, strict=True))
@@ -93,7 +114,9 @@ def write_shards(model: DynamicContextWhisper, processor: WhisperProcessor, shar
     state.wait_for_everyone()
 
 
-def embed_batch(encoder: DynamicContextEncoder, features: torch.Tensor, layer: int, pooling: Pooling) -> list[np.ndarray]:
+def embed_batch(
+    encoder: DynamicContextEncoder, features: torch.Tensor, layer: int, pooling: Pooling
+) -> list[np.ndarray]:
     """Embeddings of a batch of log-mel features `(batch, n_mels, frames)` after `layer` layers, padding left out.
 
     - mean: over the frames, `(d_model,)`: what a router sees;
@@ -129,8 +152,11 @@ class _Features(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         shard, rows = self.batches[index]
-        return log_mel(self.feature_extractor, waveforms(shard.rows.select(rows)),
-                       FULL_CONTEXT_FRAMES if shard.context == "full" else None)
+        return log_mel(
+            self.feature_extractor,
+            waveforms(shard.rows.select(rows)),
+            FULL_CONTEXT_FRAMES if shard.context == "full" else None,
+        )
 
 
 def _table(shard: Shard, vectors: list[np.ndarray]) -> pyarrow.Table:

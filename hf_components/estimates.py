@@ -9,8 +9,9 @@ from accelerate import PartialState
 logger = logging.getLogger(__name__)
 
 
-def estimate_rest(step: str, folder: str | Path, *, done: float, total: float, seconds: float,
-                  bytes_written: int = 0) -> tuple[float, int]:
+def estimate_rest(
+    step: str, folder: str | Path, *, done: float, total: float, seconds: float, bytes_written: int = 0
+) -> tuple[float, int]:
     """Print what the rest of a step will cost, if it goes on as it began; warn if the disk is too small for it.
 
     Args:
@@ -27,8 +28,10 @@ def estimate_rest(step: str, folder: str | Path, *, done: float, total: float, s
     seconds_left, bytes_left = seconds * share, round(bytes_written * share)
     free = shutil.disk_usage(folder).free
     room = f" and {_size(bytes_left)} of the {_size(free)} that the disk has left" if bytes_written else ""
-    PartialState().print(f"Estimated rest of {step}: ~{seconds_left / 60:.1f} minutes{room} (measured on the first "
-                         f"{done / total:.1%})", flush=True)
+    PartialState().print(
+        f"Estimated rest of {step}: ~{seconds_left / 60:.1f} minutes{room} (measured on the first {done / total:.1%})",
+        flush=True,
+    )
     check_room(step, folder, bytes_left, "stop and choose another --output_dir")
     return seconds_left, bytes_left
 
@@ -37,8 +40,14 @@ def check_room(step: str, folder: str | Path, needed: int, advice: str) -> None:
     """Warn if the disk of a folder has less than `needed` bytes left; `advice` is what to do but for making room."""
     free = shutil.disk_usage(folder).free
     if needed > free:
-        logger.warning("%s needs about %s more, and the disk of %s has %s left: make room, or %s", step, _size(needed), folder,
-                       _size(free), advice)
+        logger.warning(
+            "%s needs about %s more, and the disk of %s has %s left: make room, or %s",
+            step,
+            _size(needed),
+            folder,
+            _size(free),
+            advice,
+        )
 
 
 def _size(count: float) -> str:

@@ -53,12 +53,17 @@ def references_of_manifest(path: str | Path) -> References:
             without.append(line)
             continue
         group = "" if row.get(GROUP) is None else text_field(row, GROUP, path, line)
-        rows[name] = (text_field(row, TEXT, path, line).strip(), id_field(row, SPEAKER, path, line),
-                      group.strip() or UNKNOWN_GROUP)
+        rows[name] = (
+            text_field(row, TEXT, path, line).strip(),
+            id_field(row, SPEAKER, path, line),
+            group.strip() or UNKNOWN_GROUP,
+        )
     if not rows:
         raise UserError(f"{path} has no {TEXT} to judge by")
     if without:
-        logger.warning("%d rows of %s have no %s and are not judged: line %s", len(without), path, TEXT, listed(without))
+        logger.warning(
+            "%d rows of %s have no %s and are not judged: line %s", len(without), path, TEXT, listed(without)
+        )
     return References(list(rows), *map(list, zip(*rows.values(), strict=True)))
 
 
@@ -82,19 +87,40 @@ def align(name: str, transcripts: Mapping[str, str], references: References) -> 
     missing = [utterance for utterance in references.ids if utterance not in transcripts]
     unknown = list(transcripts.keys() - set(references.ids))
     if len(missing) == len(references.ids):
-        raise UserError(f"{name} has no transcript of any of the {len(missing)} utterances, such as {missing[0]}; it holds "
-                        f"{listed(unknown) or 'nothing'}: is it of another split?")
+        raise UserError(
+            f"{name} has no transcript of any of the {len(missing)} utterances, such as {missing[0]}; it holds "
+            f"{listed(unknown) or 'nothing'}: is it of another split?"
+        )
     if missing:
-        logger.warning("%s lacks %d of %d utterances, which count as empty: %s", name, len(missing), len(references.ids),
-                       listed(missing))
+        logger.warning(
+            "%s lacks %d of %d utterances, which count as empty: %s",
+            name,
+            len(missing),
+            len(references.ids),
+            listed(missing),
+        )
     if unknown:
-        logger.warning("%s has %d ids that are not among the references and are left out: %s", name, len(unknown),
-                       listed(sorted(unknown)))
-    return [transcripts.get(utterance, "") for utterance in references.ids], {"missing": len(missing), "unknown": len(unknown)}
+        logger.warning(
+            "%s has %d ids that are not among the references and are left out: %s",
+            name,
+            len(unknown),
+            listed(sorted(unknown)),
+        )
+    return [transcripts.get(utterance, "") for utterance in references.ids], {
+        "missing": len(missing),
+        "unknown": len(unknown),
+    }
 
 
-def evaluate(systems: Mapping[str, list[str]], references: References, *, num_bootstrap: int, seed: int,
-             worst: int, language: str | None = None) -> tuple[dict, list[dict]]:
+def evaluate(
+    systems: Mapping[str, list[str]],
+    references: References,
+    *,
+    num_bootstrap: int,
+    seed: int,
+    worst: int,
+    language: str | None = None,
+) -> tuple[dict, list[dict]]:
     """Score every system, and compare each with those before it.
 
     Args:
@@ -103,32 +129,55 @@ def evaluate(systems: Mapping[str, list[str]], references: References, *, num_bo
         worst: utterances listed per system.
         language: of the texts; English without one.
     Returns:
-        `references` (how much was judged), `systems` (name -> figures of the `whisper_wer` metric and `worst` utterances),
-        `differences` (paired comparisons, b - a) and `bootstrap`; and a row for every utterance with
-        what each system wrote, those with the most errors first.
+        `references` (how much was judged), `systems` (name -> figures of the `whisper_wer` metric and `worst`
+        utterances), `differences` (paired comparisons, b - a) and `bootstrap`; and a row for every utterance with what
+        each system wrote, those with the most errors first.
     """
     resampling = {"num_bootstrap": num_bootstrap, "seed": seed}
     errors = {name: utterance_errors(texts, references.texts, language) for name, texts in systems.items()}
-    figures = {name: score(texts, references.texts, references.groups, references.speakers, language=language, **resampling)
-               for name, texts in systems.items()}
-    differences = [{"a": a, "b": b, **paired_bootstrap(errors[a], errors[b], references.speakers, **resampling)}
-                   for a, b in combinations(systems, 2)]
+    figures = {
+        name: score(texts, references.texts, references.groups, references.speakers, language=language, **resampling)
+        for name, texts in systems.items()
+    }
+    differences = [
+        {"a": a, "b": b, **paired_bootstrap(errors[a], errors[b], references.speakers, **resampling)}
+        for a, b in combinations(systems, 2)
+    ]
     for name, texts in systems.items():
         counts = errors[name]
         order = sorted(range(len(texts)), key=lambda i: (-counts["errors"][i], counts["reference_words"][i]))
         figures[name]["worst"] = [
-            {"id": references.ids[i], "group": references.groups[i], "errors": int(counts["errors"][i]),
-             "reference_words": int(counts["reference_words"][i]), "reference": references.texts[i], "prediction": texts[i]}
-            for i in order[:worst] if counts["errors"][i]]
+            {
+                "id": references.ids[i],
+                "group": references.groups[i],
+                "errors": int(counts["errors"][i]),
+                "reference_words": int(counts["reference_words"][i]),
+                "reference": references.texts[i],
+                "prediction": texts[i],
+            }
+            for i in order[:worst]
+            if counts["errors"][i]
+        ]
     utterances = [
-        {"id": references.ids[i], "speaker_id": references.speakers[i], "group": references.groups[i],
-         "reference": references.texts[i], "errors": {name: int(errors[name]["errors"][i]) for name in systems},
-         "predictions": {name: texts[i] for name, texts in systems.items()}} for i in range(len(references.ids))]
+        {
+            "id": references.ids[i],
+            "speaker_id": references.speakers[i],
+            "group": references.groups[i],
+            "reference": references.texts[i],
+            "errors": {name: int(errors[name]["errors"][i]) for name in systems},
+            "predictions": {name: texts[i] for name, texts in systems.items()},
+        }
+        for i in range(len(references.ids))
+    ]
     utterances.sort(key=lambda row: -sum(row["errors"].values()))
     return {
-        "references": {"utterances": len(references.ids), "speakers": len(set(references.speakers)),
-                       "groups": dict(sorted(Counter(references.groups).items(), key=_by_first_number))},
-        "systems": figures, "differences": differences,
+        "references": {
+            "utterances": len(references.ids),
+            "speakers": len(set(references.speakers)),
+            "groups": dict(sorted(Counter(references.groups).items(), key=_by_first_number)),
+        },
+        "systems": figures,
+        "differences": differences,
         "bootstrap": {"resamples": num_bootstrap, "unit": "speaker", "confidence": 0.95, "seed": seed},
     }, utterances
 
@@ -137,29 +186,51 @@ def tables(result: dict) -> list[Table]:
     """One table of figures per system, its worst utterances, and the differences between systems."""
     shown, groups = [], result["references"]["groups"]
     for name, figures in result["systems"].items():
-        table = Table(title=f"{escape(name)}: error rates (%)", caption="in brackets: 95 % bootstrap over speakers; clipped: "
-                      "at most as many errors per utterance as it has words (characters)")
+        table = Table(
+            title=f"{escape(name)}: error rates (%)",
+            caption="in brackets: 95 % bootstrap over speakers; clipped: "
+            "at most as many errors per utterance as it has words (characters)",
+        )
         table.add_column("group", no_wrap=True)
         for heading in ("utterances", "speakers", "WER", "clipped", "CER", "clipped", "sub", "del", "ins"):
             table.add_column(heading, justify="right")
         for group, row in [*((group, figures["per_group"][group]) for group in groups), ("all", figures)]:
-            table.add_row(escape(group), str(row["utterances"]), str(row["speakers"]),
-                          *(f"{percent(row[rate])} ({interval(row[f'{rate}_interval'])})" for rate in RATES),
-                          *(str(row[count]) for count in COUNTS), style="bold" if group == "all" else None)
+            table.add_row(
+                escape(group),
+                str(row["utterances"]),
+                str(row["speakers"]),
+                *(f"{percent(row[rate])} ({interval(row[f'{rate}_interval'])})" for rate in RATES),
+                *(str(row[count]) for count in COUNTS),
+                style="bold" if group == "all" else None,
+            )
         worst = Table(title=f"{escape(name)}: most errors")
         for heading in ("utterance", "group", "errors", "reference", "prediction"):
             worst.add_column(heading)
         for row in figures["worst"]:
-            worst.add_row(*(escape(text) for text in (row["id"], row["group"], f"{row['errors']} of {row['reference_words']}",
-                                                      row["reference"], row["prediction"])))
+            worst.add_row(
+                *(
+                    escape(text)
+                    for text in (
+                        row["id"],
+                        row["group"],
+                        f"{row['errors']} of {row['reference_words']}",
+                        row["reference"],
+                        row["prediction"],
+                    )
+                )
+            )
         shown += [table, worst] if figures["worst"] else [table]
     if result["differences"]:
-        table = Table(title="Difference in WER (points)", caption="95 % paired bootstrap over speakers; an interval that "
-                      "contains 0 shows no difference")
+        table = Table(
+            title="Difference in WER (points)",
+            caption="95 % paired bootstrap over speakers; an interval that contains 0 shows no difference",
+        )
         for heading in ("system", "minus", "WER", "interval"):
             table.add_column(heading)
         for line in result["differences"]:
-            table.add_row(escape(line["b"]), escape(line["a"]), percent(line["difference"]), interval(line["interval"]))
+            table.add_row(
+                escape(line["b"]), escape(line["a"]), percent(line["difference"]), interval(line["interval"])
+            )
         shown.append(table)
     return shown
 
@@ -171,11 +242,21 @@ def plot_evaluation(file: str | Path, result: dict) -> None:
     def rows(figures: dict) -> list[dict]:
         return [*(figures["per_group"][group] for group in groups[:-1]), figures]
 
-    plot_bars(file, {name: [100 * row["wer"] for row in rows(figures)] for name, figures in systems.items()}, groups,
-              "WER (%) with 95 % interval over speakers",
-              f"WER per group, {result['references']['utterances']} utterances of {result['references']['speakers']} speakers",
-              {name: [None if row["wer_interval"] is None else [100 * bound for bound in row["wer_interval"]]
-                      for row in rows(figures)] for name, figures in systems.items()})
+    plot_bars(
+        file,
+        {name: [100 * row["wer"] for row in rows(figures)] for name, figures in systems.items()},
+        groups,
+        "WER (%) with 95 % interval over speakers",
+        f"WER per group, {result['references']['utterances']} utterances of "
+        f"{result['references']['speakers']} speakers",
+        {
+            name: [
+                None if row["wer_interval"] is None else [100 * bound for bound in row["wer_interval"]]
+                for row in rows(figures)
+            ]
+            for name, figures in systems.items()
+        },
+    )
 
 
 def distinct_names(paths: Sequence[str]) -> list[str]:

@@ -1,4 +1,5 @@
-"""To the Hub: a finished folder in one commit, tried again where that may help, and never at the cost of what lies on disk."""
+"""To the Hub: a finished folder in one commit, tried again where that may help, and never at the cost of what lies on
+disk."""
 
 import json
 import logging
@@ -24,8 +25,11 @@ LICENSE = "apache-2.0"
 WAITS = (2, 4, 8, 16)  # seconds before each further attempt; the client's own, shorter ones come before
 PASSING = (408, 429, 500, 502, 503, 504)  # answers that another attempt may change
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
-ADVICE = {401: LOG_IN, 403: f"make room in the account, choose a namespace of your own, or {LOG_IN}",
-          507: "make room in the account"}
+ADVICE = {
+    401: LOG_IN,
+    403: f"make room in the account, choose a namespace of your own, or {LOG_IN}",
+    507: "make room in the account",
+}
 
 
 @dataclass
@@ -34,13 +38,21 @@ class PublishArguments:
 
     push_to_hub: bool = field(default=False, metadata={"help": "publish the result on the Hub"})
     hub_model_id: str | None = field(default=None, metadata={"help": "its repository there, as user/name"})
-    hub_private_repo: bool | None = field(default=None, metadata={
-        "nargs": "?", "const": True, "help": "a new repository is private; default: data are, models are not"})
+    hub_private_repo: bool | None = field(
+        default=None,
+        metadata={
+            "nargs": "?",
+            "const": True,
+            "help": "a new repository is private; default: data are, models are not",
+        },
+    )
 
     def __post_init__(self):
         if not self.push_to_hub:
             if self.hub_model_id:
-                logger.warning("--hub_model_id %s is given, but nothing goes there without --push_to_hub", self.hub_model_id)
+                logger.warning(
+                    "--hub_model_id %s is given, but nothing goes there without --push_to_hub", self.hub_model_id
+                )
             return
         if self.hub_model_id is None:
             raise UserError("--push_to_hub needs --hub_model_id, the repository as user/name")
@@ -51,8 +63,12 @@ class PublishArguments:
 
 @dataclass
 class PublishModelArguments(PublishArguments):
-    model_license: str = field(default=LICENSE, metadata={
-        "help": "licence on the model's card, as the Hub writes it; the base model's and the data's bind it"})
+    model_license: str = field(
+        default=LICENSE,
+        metadata={
+            "help": "licence on the model's card, as the Hub writes it; the base model's and the data's bind it"
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -73,8 +89,8 @@ def push(args: PublishArguments, folder: str | Path) -> None:
 def publish(folder: str | Path, repo_id: str, *, private: bool | None = None, license: str = LICENSE) -> Published:
     """Send a folder to the Hub in one commit: weights, configuration, code, card, plots, figures.
 
-    What has arrived already is not sent again: unchanged files are left out of the commit, and large ones that came through
-    before a failure are known by their checksum. The folder itself is not changed.
+    What has arrived already is not sent again: unchanged files are left out of the commit, and large ones that came
+    through before a failure are known by their checksum. The folder itself is not changed.
 
     Args:
         folder: a model, an adapter, a prepared corpus, a metric or a Space.
@@ -89,14 +105,18 @@ def publish(folder: str | Path, repo_id: str, *, private: bool | None = None, li
     check_name(folder, repo_id)
     kind, files = kind_of(folder), files_of(folder, license, repo_id)
     command = repeating_command(folder, repo_id, private, license)
-    logger.info("publishing %d files of %s as %s; should this stop, repeat it with: %s", len(files), folder, repo_id, command)
+    logger.info(
+        "publishing %d files of %s as %s; should this stop, repeat it with: %s", len(files), folder, repo_id, command
+    )
     try:
         published = _persistently(lambda: _send(folder, repo_id, kind, files, private))
     except Exception as error:  # whatever it was, the result is on disk and the command is known
         answer = _answer(error)
         advice = f"; {ADVICE[answer.response.status_code]}" if answer and answer.response.status_code in ADVICE else ""
-        raise UserError(f"{folder} is complete, but was not published as {repo_id}: {_reason(error)}{advice}; repeat it with: "
-                        f"{command}") from error
+        raise UserError(
+            f"{folder} is complete, but was not published as {repo_id}: {_reason(error)}{advice}; repeat it with: "
+            f"{command}"
+        ) from error
     logger.info("published: %s, revision %s", published.url, published.revision)
     return published
 
@@ -120,16 +140,27 @@ def check_repo_id(flag: str, repo_id: str) -> None:
 
 def _send(folder: Path, repo_id: str, kind: Kind, files: dict[str, Path | bytes], private: bool | None) -> Published:
     api, wants_private = HfApi(), kind.repo_type == "dataset" if private is None else private
-    url = api.create_repo(repo_id, repo_type=kind.repo_type, space_sdk=kind.sdk, exist_ok=True,
-                          private=True if wants_private else private)
+    url = api.create_repo(
+        repo_id,
+        repo_type=kind.repo_type,
+        space_sdk=kind.sdk,
+        exist_ok=True,
+        private=True if wants_private else private,
+    )
     there = api.repo_info(repo_id, repo_type=kind.repo_type)
     if wants_private and not there.private:  # it was there before; creating it again changes nothing
         raise UserError(f"{url} is there already and open to everyone; make it private there, or give --private false")
     # New operations for every attempt: the client writes into them what it found on the Hub.
-    operations = [CommitOperationAdd(path, str(file) if isinstance(file, Path) else file) for path, file in files.items()]
+    operations = [
+        CommitOperationAdd(path, str(file) if isinstance(file, Path) else file) for path, file in files.items()
+    ]
     stale = outdated([sibling.rfilename for sibling in there.siblings], files)
-    commit = api.create_commit(repo_id, [*operations, *(CommitOperationDelete(path) for path in stale)],
-                               repo_type=kind.repo_type, commit_message=f"Publish {folder.resolve().name}")
+    commit = api.create_commit(
+        repo_id,
+        [*operations, *(CommitOperationDelete(path) for path in stale)],
+        repo_type=kind.repo_type,
+        commit_message=f"Publish {folder.resolve().name}",
+    )
     return Published(str(url), commit.oid)
 
 
@@ -168,7 +199,9 @@ def _reason(error: Exception) -> str:
         cause = list(_chain(error))[-1]
         text = f"{type(cause).__name__}: {cause}"
     else:
-        text = f"the Hub answered {answer.response.status_code}, {answer.server_message or answer.response.reason_phrase}"
+        text = (
+            f"the Hub answered {answer.response.status_code}, {answer.server_message or answer.response.reason_phrase}"
+        )
     text = " ".join((text.replace(token, "<token>") if token else text).split())
     return re.sub(r"\bhf_[A-Za-z0-9]{8,}", "<token>", re.sub(r"(https?://[^\s?]+)\?\S*", r"\1", text))
 

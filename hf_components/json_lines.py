@@ -40,8 +40,10 @@ def text_field(row: dict, name: str, path: str | Path, line: int) -> str:
         UserError: it is missing or something else, with file and line.
     """
     if not isinstance(row.get(name), str):
-        raise UserError(f"{path}, line {line}: {name} must be a string, got {row.get(name)!r}; the line has "
-                        f"{', '.join(row) or 'no fields'}")
+        raise UserError(
+            f"{path}, line {line}: {name} must be a string, got {row.get(name)!r}; the line has "
+            f"{', '.join(row) or 'no fields'}"
+        )
     return row[name]
 
 
@@ -60,8 +62,10 @@ def id_field(row: dict, name: str, path: str | Path, line: int) -> str:
     """
     found = as_id(row.get(name))
     if found is None:
-        raise UserError(f"{path}, line {line}: {name} must be a string that is not empty, or an integer, got "
-                        f"{row.get(name)!r}; the line has {', '.join(row) or 'no fields'}")
+        raise UserError(
+            f"{path}, line {line}: {name} must be a string that is not empty, or an integer, got "
+            f"{row.get(name)!r}; the line has {', '.join(row) or 'no fields'}"
+        )
     return found
 
 
@@ -75,7 +79,9 @@ def read_by_id(path: str | Path, name: str = ID) -> Iterator[tuple[int, str, dic
     for line, row in read_json_lines(path):
         found = id_field(row, name, path, line)
         if found in lines:
-            raise UserError(f"{path}, line {line}: {name} {found} is on line {lines[found]} already; every id must be there "
-                            "once, remove one of the two")
+            raise UserError(
+                f"{path}, line {line}: {name} {found} is on line {lines[found]} already; every id must be there "
+                "once, remove one of the two"
+            )
         lines[found] = line
         yield line, found, row

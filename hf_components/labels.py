@@ -31,8 +31,10 @@ class ExpertLabels:
         """
         missing = [name for name in ids if name not in self.rows]
         if missing:
-            raise UserError(f"{len(missing)} of {len(ids)} utterances have no label in {self.folder}, {missing[0]} for one; "
-                            "extract and cluster the embeddings of the same corpus")
+            raise UserError(
+                f"{len(missing)} of {len(ids)} utterances have no label in {self.folder}, {missing[0]} for one; "
+                "extract and cluster the embeddings of the same corpus"
+            )
         return self.weights[[self.rows[name] for name in ids]]
 
 
@@ -46,9 +48,13 @@ def load_labels(folder: str | Path) -> ExpertLabels:
     try:
         table = pyarrow.parquet.read_table(file, columns=["id", "weights"])
     except FileNotFoundError as error:
-        raise UserError(f"{file} does not exist; --labels_dir takes the output folder of cluster_embeddings") from error
+        raise UserError(
+            f"{file} does not exist; --labels_dir takes the output folder of cluster_embeddings"
+        ) from error
     except pyarrow.ArrowInvalid as error:
         raise UserError(f"{file} is damaged: {error}; cluster the embeddings again") from error
     ids = table["id"].to_pylist()
-    weights = pyarrow.compute.list_flatten(table["weights"]).to_numpy().astype(np.float32, copy=False).reshape(len(ids), -1)
+    weights = (
+        pyarrow.compute.list_flatten(table["weights"]).to_numpy().astype(np.float32, copy=False).reshape(len(ids), -1)
+    )
     return ExpertLabels(str(folder), {name: row for row, name in enumerate(ids)}, weights)

@@ -11,7 +11,18 @@ import transformers
 from hf_components.errors import UserError
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-QUIET = ("accelerate", "httpx", "httpx2", "httpcore2", "urllib3", "matplotlib", "fsspec", "numba", "absl", "torchcodec")
+QUIET = (
+    "accelerate",
+    "httpx",
+    "httpx2",
+    "httpcore2",
+    "urllib3",
+    "matplotlib",
+    "fsspec",
+    "numba",
+    "absl",
+    "torchcodec",
+)
 
 
 def set_up_logging(log_file: str | Path | None = None) -> None:

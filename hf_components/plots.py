@@ -26,8 +26,15 @@ def drawn_points(count: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(count)[:MAX_POINTS]
 
 
-def plot_clusters(file: str | Path, points: np.ndarray, drawn: np.ndarray, labels: Sequence[str], groups: Sequence[str],
-                  title: str = "", axis_name: str = "principal component") -> None:
+def plot_clusters(
+    file: str | Path,
+    points: np.ndarray,
+    drawn: np.ndarray,
+    labels: Sequence[str],
+    groups: Sequence[str],
+    title: str = "",
+    axis_name: str = "principal component",
+) -> None:
     """Two panels of the same points, coloured by cluster and by group.
 
     Args:
@@ -54,16 +61,29 @@ def plot_clusters(file: str | Path, points: np.ndarray, drawn: np.ndarray, label
 def _scatter(axes: Axes, points: np.ndarray, drawn: np.ndarray, names: np.ndarray, title: str) -> None:
     for index, name in enumerate(np.unique(names)):
         x, y = points[names[drawn] == name].T
-        axes.scatter(x, y, s=18 if len(points) > 500 else 30, alpha=0.75, linewidths=0,
-                     color=PALETTE[index % len(PALETTE)], marker=MARKERS[index // len(PALETTE) % len(MARKERS)],
-                     label=f"{name} ({np.count_nonzero(names == name)})")
+        axes.scatter(
+            x,
+            y,
+            s=18 if len(points) > 500 else 30,
+            alpha=0.75,
+            linewidths=0,
+            color=PALETTE[index % len(PALETTE)],
+            marker=MARKERS[index // len(PALETTE) % len(MARKERS)],
+            label=f"{name} ({np.count_nonzero(names == name)})",
+        )
     axes.set_title(title)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False, fontsize=9)
 
 
-def plot_curves(file: str | Path, curves: dict[str, Sequence[float]], x_label: str, y_label: str, title: str,
-                x: Sequence[float] | None = None) -> None:
+def plot_curves(
+    file: str | Path,
+    curves: dict[str, Sequence[float]],
+    x_label: str,
+    y_label: str,
+    title: str,
+    x: Sequence[float] | None = None,
+) -> None:
     """Draw named curves over `x` (1, 2, ... by default) into a PNG."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -75,8 +95,14 @@ def plot_curves(file: str | Path, curves: dict[str, Sequence[float]], x_label: s
     figure.savefig(file, dpi=120)
 
 
-def plot_bars(file: str | Path, series: dict[str, Sequence[float]], categories: Sequence[str], y_label: str,
-              title: str, intervals: dict[str, Sequence[Sequence[float] | None]] | None = None) -> None:
+def plot_bars(
+    file: str | Path,
+    series: dict[str, Sequence[float]],
+    categories: Sequence[str],
+    y_label: str,
+    title: str,
+    intervals: dict[str, Sequence[Sequence[float] | None]] | None = None,
+) -> None:
     """Draw grouped bars, one group per category and one bar per series, each with its value, into a PNG.
 
     Args:
@@ -88,8 +114,10 @@ def plot_bars(file: str | Path, series: dict[str, Sequence[float]], categories: 
     for i, (name, values) in enumerate(series.items()):
         positions = np.arange(len(categories)) + (i - (len(series) - 1) / 2) * width
         axes.bar(positions, values, 0.92 * width, label=name, color=PALETTE[i % len(PALETTE)])
-        bounds = [of or (value, value) for value, of in zip(values, intervals[name] if intervals else repeat(None),
-                                                                   strict=False)]
+        bounds = [
+            of or (value, value)
+            for value, of in zip(values, intervals[name] if intervals else repeat(None), strict=False)
+        ]
         axes.vlines(positions, *zip(*bounds, strict=True), color="0.25", linewidth=1)
         for position, value, (_, high) in zip(positions, values, bounds, strict=True):
             axes.text(position, max(value, high), f"{value:.0f}", fontsize=7, ha="center", va="bottom")
@@ -100,8 +128,9 @@ def plot_bars(file: str | Path, series: dict[str, Sequence[float]], categories: 
     figure.savefig(file, dpi=120)
 
 
-def plot_histogram(file: str | Path, edges: Sequence[float], counts: Sequence[int], x_label: str, y_label: str,
-                   title: str) -> None:
+def plot_histogram(
+    file: str | Path, edges: Sequence[float], counts: Sequence[int], x_label: str, y_label: str, title: str
+) -> None:
     """Draw counts between `edges`, of which there is one more, into a PNG."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -124,8 +153,16 @@ def plot_reliability(file: str | Path, parts: dict[str, list[dict[str, float]]],
         x, y, share = ([row[key] for row in bins] for key in ("confidence", "accuracy", "share"))
         color, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
         axes.plot(x, y, color=color, linewidth=1, alpha=0.5)
-        axes.scatter(x, y, s=[10 + 200 * value for value in share], color=color, marker=marker, alpha=0.8, linewidths=0,
-                     label=name)
+        axes.scatter(
+            x,
+            y,
+            s=[10 + 200 * value for value in share],
+            color=color,
+            marker=marker,
+            alpha=0.8,
+            linewidths=0,
+            label=name,
+        )
     axes.set(xlabel="confidence (greatest gate)", ylabel="accuracy", title=title, xlim=(0, 1), ylim=(-0.02, 1.02))
     axes.grid(alpha=0.3)
     for handle in axes.legend(frameon=False, fontsize=9).legend_handles:
@@ -133,19 +170,30 @@ def plot_reliability(file: str | Path, parts: dict[str, list[dict[str, float]]],
     figure.savefig(file, dpi=120)
 
 
-def plot_spectrograms(file: str | Path, waveforms: dict[str, np.ndarray], title: str = "",
-                      sampling_rate: int = 16_000) -> None:
-    """Draw named waveforms (samples,) as spectrograms below each other, on one scale of time and of loudness, into a PNG."""
+def plot_spectrograms(
+    file: str | Path, waveforms: dict[str, np.ndarray], title: str = "", sampling_rate: int = 16_000
+) -> None:
+    """Draw named waveforms (samples,) as spectrograms below each other, on one scale of time and of loudness, into a
+    PNG."""
     figure = Figure(figsize=(10, 2.4 * len(waveforms) + 0.6), layout="constrained")
     figure.suptitle(title, parse_math=False)
     rows = figure.subplots(len(waveforms), 1, sharex=True, squeeze=False)[:, 0]
-    levels = {name: 10 * np.log10(mlab.specgram(waveform, NFFT=512, noverlap=512 - 160, Fs=sampling_rate)[0] + 1e-20)
-              for name, waveform in waveforms.items()}  # (bins, frames) each
+    levels = {
+        name: 10 * np.log10(mlab.specgram(waveform, NFFT=512, noverlap=512 - 160, Fs=sampling_rate)[0] + 1e-20)
+        for name, waveform in waveforms.items()
+    }  # (bins, frames) each
     loudest = max(level.max() for level in levels.values())
     for axes, (name, level) in zip(rows, levels.items(), strict=True):
         seconds = len(waveforms[name]) / sampling_rate
-        image = axes.imshow(level, origin="lower", aspect="auto", extent=(0, seconds, 0, sampling_rate / 2000), cmap="magma",
-                            vmin=loudest - DYNAMIC_RANGE, vmax=loudest)
+        image = axes.imshow(
+            level,
+            origin="lower",
+            aspect="auto",
+            extent=(0, seconds, 0, sampling_rate / 2000),
+            cmap="magma",
+            vmin=loudest - DYNAMIC_RANGE,
+            vmax=loudest,
+        )
         axes.set(ylabel="kHz", title=name)
     rows[-1].set(xlabel="seconds", xlim=(0, max(map(len, waveforms.values())) / sampling_rate))
     figure.colorbar(image, ax=rows, label="dB")

@@ -37,11 +37,16 @@ class Sampling:
                 raise ValueError(f"got {type(values).__name__}")
             if unknown := values.keys() - known.keys():
                 raise ValueError(f"unknown key {min(unknown)!r}")
-            if wrong := [name for name, value in values.items() if not isinstance(value, known[name])
-                         and not (known[name] is float and isinstance(value, int))]:
+            if wrong := [
+                name
+                for name, value in values.items()
+                if not isinstance(value, known[name]) and not (known[name] is float and isinstance(value, int))
+            ]:
                 raise ValueError(f"{wrong[0]} cannot be {values[wrong[0]]!r}")
         except ValueError as error:
-            raise UserError(f"data_config_override must be a JSON object with keys of {', '.join(known)}: {error}") from error
+            raise UserError(
+                f"data_config_override must be a JSON object with keys of {', '.join(known)}: {error}"
+            ) from error
         found = cls(**values)
         check_sampling(found.sampling, found.percent, found.max_samples)
         return found
@@ -62,8 +67,14 @@ def check_sampling(sampling: str, percent: float, max_samples: int | None) -> No
         raise UserError(f"max_samples must be at least 1, got {max_samples}; leave it out to take all")
 
 
-def sample(ids: Sequence[str], groups: Sequence[str], sampling: str = "random", percent: float = 100.0,
-           max_samples: int | None = None, seed: int = 42) -> list[int]:
+def sample(
+    ids: Sequence[str],
+    groups: Sequence[str],
+    sampling: str = "random",
+    percent: float = 100.0,
+    max_samples: int | None = None,
+    seed: int = 42,
+) -> list[int]:
     """Indices of the chosen utterances, ascending.
 
     Each id has a rank that depends on `seed` and the id alone, and the lowest ranks are taken. So the choice does not
@@ -89,7 +100,7 @@ def sample(ids: Sequence[str], groups: Sequence[str], sampling: str = "random", 
     for index in ranked:
         members.setdefault(groups[index], []).append(index)
     sizes = _share({group: len(indices) for group, indices in members.items()}, size)
-    return sorted(index for group, indices in members.items() for index in indices[:sizes[group]])
+    return sorted(index for group, indices in members.items() for index in indices[: sizes[group]])
 
 
 def _share(counts: dict[str, int], size: int) -> dict[str, int]:

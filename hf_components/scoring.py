@@ -14,9 +14,15 @@ def normalizer_of(language: str | None) -> str:
     return "english" if language in (None, "en") else "unicode"
 
 
-def score(predictions: Iterable[str], references: Iterable[str | Sequence[str]],
-          groups: Iterable[str] | None = None, speakers: Iterable[str] | None = None, *, language: str | None = None,
-          **options) -> dict:
+def score(
+    predictions: Iterable[str],
+    references: Iterable[str | Sequence[str]],
+    groups: Iterable[str] | None = None,
+    speakers: Iterable[str] | None = None,
+    *,
+    language: str | None = None,
+    **options,
+) -> dict:
     """Corpus WER and CER with error types, per group, with a bootstrap interval over speakers.
 
     Args:
@@ -30,19 +36,33 @@ def score(predictions: Iterable[str], references: Iterable[str | Sequence[str]],
     """
     # In memory: the metric's usual cache file is locked by one process, and evaluations may run side by side.
     metric, normalizer = WhisperWer(keep_in_memory=True), normalizer_of(language)
-    found = metric.compute(predictions=list(predictions), references=list(references), groups=groups, speakers=speakers,
-                           normalizer=normalizer, **options)
+    found = metric.compute(
+        predictions=list(predictions),
+        references=list(references),
+        groups=groups,
+        speakers=speakers,
+        normalizer=normalizer,
+        **options,
+    )
     return {**found, "normalizer": normalizer}
 
 
-def utterance_errors(predictions: Iterable[str], references: Iterable[str | Sequence[str]],
-                     language: str | None = None) -> dict[str, np.ndarray]:
+def utterance_errors(
+    predictions: Iterable[str], references: Iterable[str | Sequence[str]], language: str | None = None
+) -> dict[str, np.ndarray]:
     """Errors of every utterance, as of `counting.utterance_errors`, after the normaliser of a language."""
     return counting.utterance_errors(predictions, references, normalizer_of(language))
 
 
-def compare(predictions_a: Iterable[str], predictions_b: Iterable[str], references: Iterable[str | Sequence[str]],
-            speakers: Iterable[str] | None = None, *, language: str | None = None, **options) -> dict:
+def compare(
+    predictions_a: Iterable[str],
+    predictions_b: Iterable[str],
+    references: Iterable[str | Sequence[str]],
+    speakers: Iterable[str] | None = None,
+    *,
+    language: str | None = None,
+    **options,
+) -> dict:
     """Difference in WER of system b against system a on the same utterances, with a paired bootstrap interval.
 
     Args:
@@ -53,6 +73,9 @@ def compare(predictions_a: Iterable[str], predictions_b: Iterable[str], referenc
         `wer_a`, `wer_b`, `difference` (b - a: negative if b is better), `interval`, `utterances`, `units`.
     """
     references = list(references)
-    return paired_bootstrap(utterance_errors(predictions_a, references, language),
-                            utterance_errors(predictions_b, references, language),
-                            None if speakers is None else list(speakers), **options)
+    return paired_bootstrap(
+        utterance_errors(predictions_a, references, language),
+        utterance_errors(predictions_b, references, language),
+        None if speakers is None else list(speakers),
+        **options,
+    )

@@ -23,34 +23,61 @@ class Segmentation:
         UserError: a value is out of range.
     """
 
-    detector: str = field(default="energy", metadata={
-        "help": f"what tells speech from silence: {' or '.join(DETECTORS)} (Silero VAD; it takes longer, and hears speech in "
-                "noise)"})
-    silence_db: float = field(default=-40.0, metadata={
-        "help": "energy: silence is below this level, the RMS of 10 ms in dB relative to full scale (0 dB), not to the "
-                "recording's own peak"})
+    detector: str = field(
+        default="energy",
+        metadata={
+            "help": f"what tells speech from silence: {' or '.join(DETECTORS)} (Silero VAD; it takes "
+            "longer, and hears speech in "
+            "noise)"
+        },
+    )
+    silence_db: float = field(
+        default=-40.0,
+        metadata={
+            "help": "energy: silence is below this level, the RMS of 10 ms in dB relative to full scale "
+            "(0 dB), not to the "
+            "recording's own peak"
+        },
+    )
     min_silence: float = field(default=0.5, metadata={"help": "seconds; a shorter silence is no pause"})
-    min_segment: float = field(default=1.0, metadata={"help": "seconds; what is shorter between two pauses is left out"})
-    max_segment: float = field(default=30.0, metadata={
-        "help": "seconds; a longer segment is cut at its quietest place, looked for in the last third of this length"})
-    padding: float = field(default=0.1, metadata={
-        "help": "seconds of the pause that are kept on either side of a segment; at most half of min_silence"})
+    min_segment: float = field(
+        default=1.0, metadata={"help": "seconds; what is shorter between two pauses is left out"}
+    )
+    max_segment: float = field(
+        default=30.0,
+        metadata={
+            "help": "seconds; a longer segment is cut at its quietest place, looked for in the last "
+            "third of this length"
+        },
+    )
+    padding: float = field(
+        default=0.1,
+        metadata={
+            "help": "seconds of the pause that are kept on either side of a segment; at most half of min_silence"
+        },
+    )
 
     def __post_init__(self):
         if self.detector not in DETECTORS:
             raise UserError(f"detector must be one of {', '.join(DETECTORS)}, got {self.detector!r}")
         if not QUIETEST < self.silence_db < 0:
-            raise UserError(f"silence_db is relative to full scale and must lie in ({QUIETEST}, 0), got {self.silence_db}")
+            raise UserError(
+                f"silence_db is relative to full scale and must lie in ({QUIETEST}, 0), got {self.silence_db}"
+            )
         if not self.min_silence > 0:
             raise UserError(f"min_silence must be more than 0 s, got {self.min_silence}")
         if not 0 <= self.padding <= self.min_silence / 2:
-            raise UserError(f"padding must lie in [0, {self.min_silence / 2}], half of min_silence, so that segments do not "
-                            f"overlap, got {self.padding}")
+            raise UserError(
+                f"padding must lie in [0, {self.min_silence / 2}], half of min_silence, so that segments do not "
+                f"overlap, got {self.padding}"
+            )
         if not self.max_segment >= SHORTEST_LIMIT:
             raise UserError(f"max_segment must be at least {SHORTEST_LIMIT} s, got {self.max_segment}")
         if not 0 < self.min_segment <= self.max_segment / 2:
-            raise UserError(f"min_segment must lie in (0, {self.max_segment / 2}], half of max_segment, so that both parts of "
-                            f"a cut are long enough, got {self.min_segment}")
+            raise UserError(
+                f"min_segment must lie in (0, {self.max_segment / 2}], half of max_segment, so that both parts of "
+                f"a cut are long enough, got {self.min_segment}"
+            )
 
     @classmethod
     def of(cls, options: object) -> "Segmentation":
@@ -94,11 +121,14 @@ def segment(blocks: Iterable[np.ndarray], rules: Segmentation, detector: Detecto
 
 
 class _Segmenter:
-    """Positions are samples since the recording's begin. Open is the speech after which no pause has been found yet."""
+    """Positions are samples since the recording's begin. Open is the speech after which no pause has been found
+    yet."""
 
     def __init__(self, rules: Segmentation):
-        self.silence, self.least, self.most, self.padding = (round(seconds * SAMPLING_RATE) for seconds in (
-            rules.min_silence, rules.min_segment, rules.max_segment, rules.padding))
+        self.silence, self.least, self.most, self.padding = (
+            round(seconds * SAMPLING_RATE)
+            for seconds in (rules.min_silence, rules.min_segment, rules.max_segment, rules.padding)
+        )
         self.held, self.held_from = np.zeros(0, np.float32), 0
         self.heard = self.given = 0  # how far the recording was added, and given away as stretches
         self.open: tuple[int, int] | None = None
@@ -115,7 +145,7 @@ class _Segmenter:
         if self.open and self.heard - self.open[1] >= self.silence:
             yield from self._close()
         needed = self._start() if self.open else max(self.given, self.heard - self.padding)
-        self.held, self.held_from = self.held[needed - self.held_from:], needed
+        self.held, self.held_from = self.held[needed - self.held_from :], needed
 
     def finish(self) -> Iterator[Stretch]:
         if self.open:

@@ -43,10 +43,11 @@ class Candidates:
 
     Attributes:
         folders: by name, in the order of training or as given.
-        model: checkpoint that takes the averaged weights, or that the adapters adapt. A run's own, so that the result keeps
-            the audio context and the language that the run was trained for.
+        model: checkpoint that takes the averaged weights, or that the adapters adapt. A run's own, so that the result
+            keeps the audio context and the language that the run was trained for.
         adapter: None where weights are averaged; else an adapter of the same base model and scaling as the candidates.
-        base: checkpoint whose weights `model` must take before the adapters adapt it, since its own have one merged in.
+        base: checkpoint whose weights `model` must take before the adapters adapt it, since its own have one merged
+            in.
     """
 
     folders: dict[str, Path]
@@ -92,7 +93,9 @@ def find_candidates(paths: Sequence[str], last: int | None = None, base_model: s
     if len(paths) == 1:
         return _checkpoints_of_run(Path(paths[0]), last, base_model)
     if last is not None:
-        raise UserError(f"--last chooses among the checkpoints of one training, got {len(paths)} candidates; leave it out")
+        raise UserError(
+            f"--last chooses among the checkpoints of one training, got {len(paths)} candidates; leave it out"
+        )
     folders = {str(path): Path(path) for path in paths}
     if len(folders) < len(paths):
         raise UserError(f"each candidate counts once, got {' '.join(paths)}; leave the repetition out")
@@ -104,8 +107,10 @@ def find_candidates(paths: Sequence[str], last: int | None = None, base_model: s
         return Candidates(folders, base_model or bases.pop(), next(iter(folders.values())))
     for path, is_adapter in zip(folders, are_adapters, strict=True):
         if is_adapter or not (folders[path] / "config.json").exists():
-            raise UserError(f"{path} holds {'an adapter' if is_adapter else 'no model'}; --candidates takes the output folder "
-                            "of one training, or several models, or several adapters")
+            raise UserError(
+                f"{path} holds {'an adapter' if is_adapter else 'no model'}; --candidates takes the output folder "
+                "of one training, or several models, or several adapters"
+            )
     return Candidates(folders, next(iter(folders)))
 
 
@@ -113,25 +118,31 @@ def find_candidates(paths: Sequence[str], last: int | None = None, base_model: s
 def average_into(model: PreTrainedModel, folders: Sequence[Path]) -> None:
     """Set the parameters of `model` to the mean over checkpoints, each tensor read when it is its turn.
 
-    Of a LoRA the parameters are A and B, and the product of their means is not the mean of their products: checkpoints of one
-    run lie close enough together for that. `save_average_adapter` is exact.
+    Of a LoRA the parameters are A and B, and the product of their means is not the mean of their products: checkpoints
+    of one run lie close enough together for that. `save_average_adapter` is exact.
 
     Raises:
         UserError: a checkpoint holds other tensors than the first, or than the model.
     """
     state = model.state_dict()
     with contextlib.ExitStack() as stack:
-        opened = [{name: stack.enter_context(safe_open(file, "pt")) for name, file in _tensor_files(folder)}
-                  for folder in folders]
+        opened = [
+            {name: stack.enter_context(safe_open(file, "pt")) for name, file in _tensor_files(folder)}
+            for folder in folders
+        ]
         for folder, tensors in zip(folders, opened, strict=True):
             if unmatched := (tensors.keys() ^ opened[0].keys()) | (tensors.keys() - state.keys()):
-                raise UserError(f"{folder} and {folders[0]} do not hold the same weights of one model: {min(unmatched)} is in "
-                                "one of them alone, or not in the model")
+                raise UserError(
+                    f"{folder} and {folders[0]} do not hold the same weights of one model: {min(unmatched)} is in "
+                    "one of them alone, or not in the model"
+                )
         for name in opened[0]:
             values, target = [tensors[name].get_slice(name) for tensors in opened], state[name]
             if sizes := [size for value in values if (size := tuple(value.get_shape())) != target.shape]:
-                raise UserError(f"{name} is of shape {sizes[0]} in a candidate, but {tuple(target.shape)} in the model; a "
-                                "soup is of models of one size")
+                raise UserError(
+                    f"{name} is of shape {sizes[0]} in a candidate, but {tuple(target.shape)} in the model; a "
+                    "soup is of models of one size"
+                )
             target.copy_(sum(value[...].float() for value in values) / len(values))
 
 
@@ -145,8 +156,10 @@ def save_average_adapter(target: Path, folders: Sequence[Path], like: Path) -> N
         UserError: not plain LoRAs.
     """
     try:
-        adapters = [load_adapter(folder) if (folder / ADAPTER_CONFIG).exists() else _trained_lora(folder, like)
-                    for folder in folders]
+        adapters = [
+            load_adapter(folder) if (folder / ADAPTER_CONFIG).exists() else _trained_lora(folder, like)
+            for folder in folders
+        ]
     except ValueError as error:
         raise UserError(str(error)) from error
     stacked, _, scaling = stack_adapters(adapters)
@@ -173,19 +186,24 @@ def averaged(model: PreTrainedModel, candidates: Candidates, members: Sequence[i
 def _checkpoints_of_run(run: Path, last: int | None, base_model: str | None) -> Candidates:
     if not (run / "model" / "config.json").exists():
         raise UserError(f"{run} holds no model; as its only one --candidates takes the output folder of a training")
-    found = sorted((path.parent for path in (run / "checkpoints").glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}")),
-                   key=lambda path: int(path.name.split("-")[1]))
+    found = sorted(
+        (path.parent for path in (run / "checkpoints").glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}")),
+        key=lambda path: int(path.name.split("-")[1]),
+    )
     if len(found) < 2:
-        raise UserError(f"a soup needs at least 2 complete checkpoints, {run / 'checkpoints'} holds {len(found)}; train more "
-                        "epochs with a larger --save_total_limit")
+        raise UserError(
+            f"a soup needs at least 2 complete checkpoints, {run / 'checkpoints'} holds {len(found)}; train more "
+            "epochs with a larger --save_total_limit"
+        )
     if last is not None and last < 2:
         raise UserError(f"--last must be at least 2, got {last}")
     folders = {path.name: path for path in (found if last is None else found[-last:])}
     bases = {name: json.loads((path / BASE).read_text()) for name, path in folders.items()}
     newest = next(reversed(bases))
     if foreign := [name for name, base in bases.items() if base != bases[newest]]:
-        raise UserError(f"the checkpoints in {run} adapt different base models: {foreign[0]} and {newest}; a soup is of one "
-                        "run")
+        raise UserError(
+            f"the checkpoints in {run} adapt different base models: {foreign[0]} and {newest}; a soup is of one run"
+        )
     if (run / "adapter").exists():
         return Candidates(folders, str(run / "model"), run / "adapter", base_model or bases[newest]["base_model"])
     return Candidates(folders, str(run / "model"))
@@ -210,7 +228,11 @@ def _trained_lora(checkpoint: Path, scaling_of: Path) -> tuple[Lora, int, float]
     _, rank, scaling = load_adapter(scaling_of)
     tensors = load_file(checkpoint / TRAINED_WEIGHTS)
     names = {name.removesuffix(TRAINED_LORA["a"]) for name in tensors if name.endswith(TRAINED_LORA["a"])}
-    return {name: (tensors[name + TRAINED_LORA["a"]], tensors[name + TRAINED_LORA["b"]]) for name in names}, rank, scaling
+    return (
+        {name: (tensors[name + TRAINED_LORA["a"]], tensors[name + TRAINED_LORA["b"]]) for name in names},
+        rank,
+        scaling,
+    )
 
 
 def _base_of(adapter: Path) -> str:

@@ -34,9 +34,9 @@ class Detector(ABC):
 
 
 class EnergyDetector(Detector):
-    """Speech is what is louder than `silence_db`: the RMS of 10 ms in dB relative to full scale, as pydub (`silence_thresh`),
-    FFmpeg (`silencedetect`) and SoX (`silence`) have it; a sine at full scale has -3 dB. A high-pass filter at 20 Hz comes
-    first, so that a constant offset is not taken for sound."""
+    """Speech is what is louder than `silence_db`: the RMS of 10 ms in dB relative to full scale, as pydub
+    (`silence_thresh`), FFmpeg (`silencedetect`) and SoX (`silence`) have it; a sine at full scale has -3 dB. A
+    high-pass filter at 20 Hz comes first, so that a constant offset is not taken for sound."""
 
     frame = SAMPLING_RATE // 100
 
@@ -52,8 +52,9 @@ class EnergyDetector(Detector):
         filtered, self.state = lfilter(np.float32([1, -1]), np.float32([1, -self.pole]), waveform, zi=self.state)
         power = np.square(filtered.reshape(-1, self.frame)).mean(axis=1)
         level = 10 * np.log10(np.maximum(power, 10 ** (QUIETEST / 10)))
-        self.levels += np.bincount(np.clip(level.round().astype(int) - QUIETEST, 0, len(self.levels) - 1),
-                                   minlength=len(self.levels))
+        self.levels += np.bincount(
+            np.clip(level.round().astype(int) - QUIETEST, 0, len(self.levels) - 1), minlength=len(self.levels)
+        )
         return level > self.silence_db
 
     def findings(self):
@@ -64,16 +65,18 @@ class EnergyDetector(Detector):
 
 
 class VoiceActivityDetector(Detector):
-    """Silero VAD (https://github.com/snakers4/silero-vad), the model that its package brings along. Speech begins where the
-    probability reaches 0.5 and ends where it falls below 0.35, the package's own thresholds."""
+    """Silero VAD (https://github.com/snakers4/silero-vad), the model that its package brings along. Speech begins
+    where the probability reaches 0.5 and ends where it falls below 0.35, the package's own thresholds."""
 
     frame = 512  # which the model is made for
     BEGIN, END = 0.5, 0.35
 
     def __init__(self):
         if importlib.util.find_spec("silero_vad") is None:
-            raise UserError('the voice activity detector is not installed: pip install "underheard[vad]", or take '
-                            "--detector energy")
+            raise UserError(
+                'the voice activity detector is not installed: pip install "underheard[vad]", or take '
+                "--detector energy"
+            )
         threads = torch.get_num_threads()
         from silero_vad import load_silero_vad
 

@@ -1,5 +1,5 @@
-"""Divide a corpus into training and validation, stratified and seeded: by speaker, where they are known, and say how well it
-came out; else by recording."""
+"""Divide a corpus into training and validation, stratified and seeded: by speaker, where they are known, and say how
+well it came out; else by recording."""
 
 import json
 import logging
@@ -24,9 +24,9 @@ LARGE_DEVIATION = 0.1  # of a stratum's share in dev from the one asked for
 def split_speakers(speakers: Sequence[str], strata: Sequence[str], val_ratio: float, seed: int) -> dict[str, str]:
     """Give each speaker a side, `train` or `dev`, so that about `val_ratio` of the rows of every stratum are in dev.
 
-    The speakers of a stratum are gone through in an order that depends on `seed` and their names alone, and one goes to
-    dev if that brings the stratum nearer to its share. Of two or more speakers at least one is on either side. The order
-    of the rows does not matter.
+    The speakers of a stratum are gone through in an order that depends on `seed` and their names alone, and one goes
+    to dev if that brings the stratum nearer to its share. Of two or more speakers at least one is on either side. The
+    order of the rows does not matter.
 
     Args:
         speakers: speaker of each row.
@@ -45,9 +45,13 @@ def split_speakers(speakers: Sequence[str], strata: Sequence[str], val_ratio: fl
         return sides
     for stratum, members in sorted(_by_stratum(speakers, strata).items()):
         if len(members) == 1:
-            logger.warning("the stratum %s has one speaker, %s, who stays in train: dev has nobody of it", stratum, members[0])
+            logger.warning(
+                "the stratum %s has one speaker, %s, who stays in train: dev has nobody of it", stratum, members[0]
+            )
             continue
-        for speaker in _choose({name: rows[name] for name in sorted(members, key=lambda name: rank(seed, name))}, val_ratio):
+        for speaker in _choose(
+            {name: rows[name] for name in sorted(members, key=lambda name: rank(seed, name))}, val_ratio
+        ):
             sides[speaker] = DEV
     return sides
 
@@ -58,8 +62,9 @@ def check_val_ratio(val_ratio: float) -> None:
         raise UserError(f"val_ratio must lie in [0, 1), got {val_ratio}")
 
 
-def report_split(speakers: Sequence[str], strata: Sequence[str], sides: dict[str, str],
-                 val_ratio: float | None = None) -> list[dict]:
+def report_split(
+    speakers: Sequence[str], strata: Sequence[str], sides: dict[str, str], val_ratio: float | None = None
+) -> list[dict]:
     """Rows and speakers on either side, per stratum and at last in all.
 
     Args:
@@ -80,14 +85,25 @@ def report_split(speakers: Sequence[str], strata: Sequence[str], sides: dict[str
     for name in sorted(rows, key=lambda name: (name == ALL, name)):
         share = rows[name][DEV] / rows[name].total()
         deviation = None if val_ratio is None else round(share - val_ratio, 4)
-        row = {"stratum": name, "train_rows": rows[name][TRAIN], "dev_rows": rows[name][DEV],
-               "train_speakers": len(people[name][TRAIN]), "dev_speakers": len(people[name][DEV]),
-               "dev_share": round(share, 4), "deviation": deviation}
+        row = {
+            "stratum": name,
+            "train_rows": rows[name][TRAIN],
+            "dev_rows": rows[name][DEV],
+            "train_speakers": len(people[name][TRAIN]),
+            "dev_speakers": len(people[name][DEV]),
+            "dev_share": round(share, 4),
+            "deviation": deviation,
+        }
         table.append(row)
         if deviation is not None and row["dev_speakers"] and abs(deviation) > LARGE_DEVIATION:
-            logger.warning("%.1f %% of the rows of the stratum %s are in dev, asked for were %.1f %%: its %d speakers cannot "
-                           "be divided better", 100 * share, name, 100 * val_ratio,
-                           row["train_speakers"] + row["dev_speakers"])
+            logger.warning(
+                "%.1f %% of the rows of the stratum %s are in dev, asked for were %.1f %%: its %d speakers cannot "
+                "be divided better",
+                100 * share,
+                name,
+                100 * val_ratio,
+                row["train_speakers"] + row["dev_speakers"],
+            )
     return table
 
 
@@ -99,7 +115,8 @@ def hold_out(ids: Sequence[str], strata: Sequence[str], ratio: float, seed: int,
         ids: unique name of each recording.
         strata: stratum of each.
         seed: another one holds out others.
-        shared: each a value per recording; those that have one in common belong together, directly or by way of others.
+        shared: each a value per recording; those that have one in common belong together, directly or by way of
+            others.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(_together(len(ids), shared)):
@@ -123,8 +140,10 @@ def read_split(path: str | Path) -> dict[str, str]:
     except OSError as error:
         raise UserError(f"cannot read the split {path}: {error.strerror}") from error
     except (ValueError, LookupError, TypeError) as error:
-        raise UserError(f'{path} is not a split as splits.json records it, {{"speakers": {{"train": [...], "dev": [...]}}}}: '
-                        f"{error!r}") from error
+        raise UserError(
+            f'{path} is not a split as splits.json records it, {{"speakers": {{"train": [...], "dev": [...]}}}}: '
+            f"{error!r}"
+        ) from error
     if twice := [name for name, count in counts.items() if count > 1]:
         raise UserError(f"{path} names {twice[0]} more than once; a speaker is on one side")
     return dict(named)
@@ -136,7 +155,9 @@ def _together(rows: int, shared: Sequence[Sequence[str]]) -> list[int]:
     nodes = rows + sum(len(column) for column in values)
     ends = np.concatenate([column + rows * (number + 1) for number, column in enumerate(values)])
     starts = np.tile(np.arange(rows), len(values))
-    _, labels = connected_components(coo_array((np.ones(len(ends)), (starts, ends)), shape=(nodes, nodes)), directed=False)
+    _, labels = connected_components(
+        coo_array((np.ones(len(ends)), (starts, ends)), shape=(nodes, nodes)), directed=False
+    )
     return labels[:rows].tolist()
 
 

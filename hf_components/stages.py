@@ -31,19 +31,51 @@ logger = logging.getLogger(__name__)
 
 PROOF = "stage.json"
 BEGUN = "begun.json"  # what an unfinished stage was begun with
-PACKAGES = ("hf_components", "dataset_scripts")  # whose sources count as the code of a stage, with the recipe's own file
+PACKAGES = (
+    "hf_components",
+    "dataset_scripts",
+)  # whose sources count as the code of a stage, with the recipe's own file
 NAMED_FILES = 5  # changed source files that a warning names
 # Fields that change how a stage runs or where it writes, not what it computes.
-NOT_PART_OF_RESULT = {"output_dir", "resume", "log_file", "logging_dir", "num_workers", "num_proc", "dataloader_num_workers",
-                      "report_to", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token", "disable_tqdm", "run_name",
-                      "plot", "no_plot", "rebase_output_dir", "force_restart", "logging_steps", "logging_strategy",
-                      "logging_first_step", "save_total_limit", "dataloader_pin_memory", "dataloader_persistent_workers",
-                      "ddp_timeout"}
+NOT_PART_OF_RESULT = {
+    "output_dir",
+    "resume",
+    "log_file",
+    "logging_dir",
+    "num_workers",
+    "num_proc",
+    "dataloader_num_workers",
+    "report_to",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
+    "hub_token",
+    "disable_tqdm",
+    "run_name",
+    "plot",
+    "no_plot",
+    "rebase_output_dir",
+    "force_restart",
+    "logging_steps",
+    "logging_strategy",
+    "logging_first_step",
+    "save_total_limit",
+    "dataloader_pin_memory",
+    "dataloader_persistent_workers",
+    "ddp_timeout",
+}
 
 
-def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config: Any,
-              inputs: Iterable[str | Path] = (), resume: bool = False, alone: bool = False,
-              archive: bool = False) -> dict:
+def run_stage(
+    output_dir: str | Path,
+    produce: Callable[[Path], dict],
+    *,
+    config: Any,
+    inputs: Iterable[str | Path] = (),
+    resume: bool = False,
+    alone: bool = False,
+    archive: bool = False,
+) -> dict:
     """Run `produce(folder)` and put its folder at `output_dir` once it is complete.
 
     Args:
@@ -59,8 +91,8 @@ def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config
     Returns:
         the metrics of `produce`.
     Raises:
-        UserError: `output_dir` cannot be written, is being written by another run, holds something that is not a stage's
-            result, or its disk is full.
+        UserError: `output_dir` cannot be written, is being written by another run, holds something that is not a
+            stage's result, or its disk is full.
     """
     output_dir = Path(output_dir)
     if output_dir.name in ("", "..") or (output_dir.exists() and not output_dir.is_dir()):
@@ -72,8 +104,10 @@ def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config
     def look() -> tuple[dict, dict | None, dict | None]:
         proof = read_proof(output_dir)
         if proof is None and output_dir.is_dir() and any(output_dir.iterdir()):
-            raise UserError(f"{output_dir} is not empty and not the result of a stage ({PROOF} is missing); "
-                            "choose another --output_dir or empty it")
+            raise UserError(
+                f"{output_dir} is not empty and not the result of a stage ({PROOF} is missing); "
+                "choose another --output_dir or empty it"
+            )
         fingerprints = {name: fingerprint(path) for name, path in inputs.items()}
         identity = {"config": _result_relevant(resolved, inputs), "inputs": fingerprints, "code_version": __version__}
         return {"identity": identity, "sources": _source_digests(produce)}, proof, _read_begun(work)
@@ -83,11 +117,19 @@ def run_stage(output_dir: str | Path, produce: Callable[[Path], dict], *, config
 
     goes_on = resume and unfinished is not None and unfinished["identity"] == stage["identity"]
     if goes_on:  # also over a finished result of the same settings, which the interrupted run was to replace
-        _warn_of_changed_sources(unfinished["sources"], stage["sources"], f"the interrupted run of {output_dir} goes on",
-                                 "to begin anew, run without --resume")
+        _warn_of_changed_sources(
+            unfinished["sources"],
+            stage["sources"],
+            f"the interrupted run of {output_dir} goes on",
+            "to begin anew, run without --resume",
+        )
     elif resume and proof is not None and proof["identity"] == stage["identity"]:
-        _warn_of_changed_sources(proof.get("sources", {}), stage["sources"], f"{output_dir} is complete and kept",
-                                 f"to make it anew, delete {output_dir}")
+        _warn_of_changed_sources(
+            proof.get("sources", {}),
+            stage["sources"],
+            f"{output_dir} is complete and kept",
+            f"to make it anew, delete {output_dir}",
+        )
         if resolved.get("plot") and proof["config"].get("plot") is False:
             logger.warning("%s was made without plots; to draw them, delete it", output_dir)
         logger.info("%s is complete, skipped", output_dir)
@@ -147,8 +189,12 @@ def fingerprint(path: str | Path) -> str:
 def environment() -> dict:
     """Versions and hardware, as recorded beside every result."""
     return {
-        "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
-        "accelerate": accelerate.__version__, "platform": platform.machine(), "cpu_count": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "accelerate": accelerate.__version__,
+        "platform": platform.machine(),
+        "cpu_count": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
@@ -192,7 +238,8 @@ def _interrupted(work: Path) -> Path:
 
 
 def _set_aside(work: Path, unfinished: dict | None, stage: dict, resume: bool) -> None:
-    """Empty `work`, whose run does not go on; what it holds may have taken days, and is kept until the new run is complete."""
+    """Empty `work`, whose run does not go on; what it holds may have taken days, and is kept until the new run is
+    complete."""
     if not any(work.iterdir()):
         return
     if not resume:
@@ -202,8 +249,13 @@ def _set_aside(work: Path, unfinished: dict | None, stage: dict, resume: bool) -
     else:
         why = _difference(unfinished["identity"], stage["identity"])
     kept = _interrupted(work)
-    logger.warning("the interrupted run in %s is set aside: %s; it is kept in %s until this run is complete, and goes on if "
-                   "put back", work, why, kept)
+    logger.warning(
+        "the interrupted run in %s is set aside: %s; it is kept in %s until this run is complete, and goes on if "
+        "put back",
+        work,
+        why,
+        kept,
+    )
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir()
     for path in list(work.iterdir()):  # not the folder, which is locked
@@ -217,8 +269,16 @@ def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bo
     if state.is_main_process:
         sync_folder(work)  # before the proof, or a file that never reached the disk would be taken for whole
         digest = _digest({key: stage[key] for key in ("identity", "sources")})
-        write_json(work / PROOF, {"fingerprint": digest, **stage, "metrics": metrics,
-                                  "seconds": round(time.time() - start, 1), "environment": environment()})
+        write_json(
+            work / PROOF,
+            {
+                "fingerprint": digest,
+                **stage,
+                "metrics": metrics,
+                "seconds": round(time.time() - start, 1),
+                "environment": environment(),
+            },
+        )
 
 
 def _replace(work: Path, output_dir: Path, archive: bool) -> None:
@@ -270,7 +330,9 @@ def _result_relevant(config: dict, inputs: dict[str, str]) -> dict:
 
 def _source_digests(produce: Callable) -> dict[str, str]:
     root = Path(__file__).parents[1]
-    files = {path.relative_to(root).as_posix(): path for package in PACKAGES for path in (root / package).rglob("*.py")}
+    files = {
+        path.relative_to(root).as_posix(): path for package in PACKAGES for path in (root / package).rglob("*.py")
+    }
     recipe = vars(sys.modules[produce.__module__]).get("__file__")  # a notebook has none
     if recipe:
         files["/".join(Path(recipe).parts[-2:])] = Path(recipe)
@@ -297,11 +359,16 @@ def _fingerprint_file(path: Path) -> str:
 
 
 def _difference(old: dict, new: dict) -> str:
-    changes = [f"config.{key} changed from {old['config'].get(key)} to {new['config'].get(key)}"
-               for key in sorted(old["config"].keys() | new["config"].keys())
-               if old["config"].get(key) != new["config"].get(key)]
-    changes += [f"inputs.{name} changed" for name in sorted(old["inputs"].keys() | new["inputs"].keys())
-                if old["inputs"].get(name) != new["inputs"].get(name)]
+    changes = [
+        f"config.{key} changed from {old['config'].get(key)} to {new['config'].get(key)}"
+        for key in sorted(old["config"].keys() | new["config"].keys())
+        if old["config"].get(key) != new["config"].get(key)
+    ]
+    changes += [
+        f"inputs.{name} changed"
+        for name in sorted(old["inputs"].keys() | new["inputs"].keys())
+        if old["inputs"].get(name) != new["inputs"].get(name)
+    ]
     if old["code_version"] != new["code_version"]:
         changes.append(f"the version of underheard changed from {old['code_version']} to {new['code_version']}")
     return ", ".join(changes)
@@ -311,4 +378,6 @@ def _warn_of_changed_sources(old: dict[str, str], new: dict[str, str], what: str
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if changed and PartialState().is_main_process:
         more = f" and {len(changed) - NAMED_FILES} more" if len(changed) > NAMED_FILES else ""
-        logger.warning("%s, but the code changed since: %s%s; %s", what, ", ".join(changed[:NAMED_FILES]), more, advice)
+        logger.warning(
+            "%s, but the code changed since: %s%s; %s", what, ", ".join(changed[:NAMED_FILES]), more, advice
+        )

@@ -1,4 +1,5 @@
-"""Transcribe a corpus with any speech recogniser: batches of like duration, split over processes, text in corpus order."""
+"""Transcribe a corpus with any speech recogniser: batches of like duration, split over processes, text in corpus
+order."""
 
 from collections.abc import Sequence
 
@@ -21,7 +22,8 @@ def duration_batches(durations: list[float], batch_size: int) -> list[list[int]]
 
 
 def seconds_batches(seconds: Sequence[float], batch_seconds: float) -> list[list[int]]:
-    """Indices in batches that padded to their longest are at most `batch_seconds` (or one alone), the longest first."""
+    """Indices in batches that padded to their longest are at most `batch_seconds` (or one alone), the longest
+    first."""
     order = np.argsort(-np.asarray(seconds), kind="stable").tolist()
     batches = []
     while order:
@@ -32,9 +34,18 @@ def seconds_batches(seconds: Sequence[float], batch_seconds: float) -> list[list
 
 
 @torch.inference_mode()
-def transcribe(model: PreTrainedModel, processor: ProcessorMixin, corpus: datasets.Dataset, *, batch_size: int = 16,
-               expert_weights: torch.Tensor | None = None, max_new_tokens: int = 225, num_beams: int = 1,
-               language: str | None = None, description: str = "transcribing") -> list[str]:
+def transcribe(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    corpus: datasets.Dataset,
+    *,
+    batch_size: int = 16,
+    expert_weights: torch.Tensor | None = None,
+    max_new_tokens: int = 225,
+    num_beams: int = 1,
+    language: str | None = None,
+    description: str = "transcribing",
+) -> list[str]:
     """Transcripts of a corpus, in its order; each process does its share and all return the whole.
 
     Args:
@@ -55,7 +66,9 @@ def transcribe(model: PreTrainedModel, processor: ProcessorMixin, corpus: datase
     for indices in tqdm(batches, desc=description, unit="batch", disable=not state.is_main_process):
         inputs = family.inputs(processor, waveforms(corpus.select(indices)), language=language)
         routing = {} if expert_weights is None else {"expert_weights": expert_weights[indices]}
-        written = family.decode(model, processor, inputs, max_new_tokens=max_new_tokens, num_beams=num_beams, **routing)
+        written = family.decode(
+            model, processor, inputs, max_new_tokens=max_new_tokens, num_beams=num_beams, **routing
+        )
         texts += zip(indices, written, strict=True)
     model.train(was_training)
     if state.num_processes > 1:

@@ -13,11 +13,20 @@ FILE = "units.parquet"
 IDENTITY = ("encoder", "layer", "num_units", "centroids_sha256")
 HOP = 320  # samples of 16 kHz per unit: unit i speaks for audio[i * HOP : (i + 1) * HOP]
 SECONDS_PER_UNIT = HOP / 16_000
-COLUMNS = pyarrow.schema({
-    "id": pyarrow.string(), "split": pyarrow.string(), "source_file": pyarrow.string(), "start": pyarrow.float64(),
-    "speaker_id": pyarrow.string(), "duration": pyarrow.float64(), "units": pyarrow.list_(pyarrow.int32()),
-    "deduplicated": pyarrow.list_(pyarrow.int32()), "durations": pyarrow.list_(pyarrow.int32()),
-    "start_times": pyarrow.list_(pyarrow.float64())})
+COLUMNS = pyarrow.schema(
+    {
+        "id": pyarrow.string(),
+        "split": pyarrow.string(),
+        "source_file": pyarrow.string(),
+        "start": pyarrow.float64(),
+        "speaker_id": pyarrow.string(),
+        "duration": pyarrow.float64(),
+        "units": pyarrow.list_(pyarrow.int32()),
+        "deduplicated": pyarrow.list_(pyarrow.int32()),
+        "durations": pyarrow.list_(pyarrow.int32()),
+        "start_times": pyarrow.list_(pyarrow.float64()),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -81,8 +90,13 @@ def check_same_units(identity_a: dict, name_a: str, identity_b: dict, name_b: st
     Raises:
         UserError: they differ, saying in what.
     """
-    differences = [f"{key} {identity_a.get(key)} and {identity_b.get(key)}" for key in IDENTITY
-                   if identity_a.get(key) != identity_b.get(key)]
+    differences = [
+        f"{key} {identity_a.get(key)} and {identity_b.get(key)}"
+        for key in IDENTITY
+        if identity_a.get(key) != identity_b.get(key)
+    ]
     if differences:
-        raise UserError(f"{name_a} and {name_b} must be of the same units, but have {'; '.join(differences)}; a number "
-                        "means another sound in each: take both from one run of learn_units")
+        raise UserError(
+            f"{name_a} and {name_b} must be of the same units, but have {'; '.join(differences)}; a number "
+            "means another sound in each: take both from one run of learn_units"
+        )

@@ -20,11 +20,15 @@ class Parser(argparse.ArgumentParser):
     """`LAUNCHER [its flags] RECIPE [the recipe's own arguments]`; an action may stand in the recipe's place."""
 
     def __init__(self, description: str, actions: Collection[str] = ()):
-        super().__init__(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+        super().__init__(
+            description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         self.actions = tuple(actions)
         self.flag("--dry_run", action="store_true", help="print what would be done, and do nothing")
         self.add_argument("recipe", metavar="RECIPE", help=" or ".join(["a file of recipes/ without .py", *actions]))
-        self.add_argument("words", metavar="...", nargs=argparse.REMAINDER, help="its arguments, as it takes them itself")
+        self.add_argument(
+            "words", metavar="...", nargs=argparse.REMAINDER, help="its arguments, as it takes them itself"
+        )
 
     def flag(self, name: str, **options) -> None:
         self.add_argument(name, *{f"--{name[2:].replace('_', '-')}"} - {name}, **options)

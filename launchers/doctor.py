@@ -33,8 +33,11 @@ def constraints(text: str) -> dict[str, str]:
 def python_and_packages(tested: dict[str, str], needed: set[str]) -> Iterator[Finding]:
     """Versions against constraints.txt; `needed` are the names, in lower case, without which recipes do not start."""
     found = ".".join(map(str, sys.version_info[:3]))
-    yield (Finding("ok", "Python", found) if sys.version_info >= (3, 11)
-           else Finding("FAIL", "Python", f"{found}, 3.11 or newer is needed", "make setup PYTHON=python3.11"))
+    yield (
+        Finding("ok", "Python", found)
+        if sys.version_info >= (3, 11)
+        else Finding("FAIL", "Python", f"{found}, 3.11 or newer is needed", "make setup PYTHON=python3.11")
+    )
     missing, other = [], []
     for name, wanted in tested.items():
         try:
@@ -63,14 +66,22 @@ def our_needs() -> set[str]:
 def accelerators() -> Iterator[Finding]:
     import torch
 
-    listed = shutil.which("nvidia-smi") and subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    listed = shutil.which("nvidia-smi") and subprocess.run(
+        ["nvidia-smi", "-L"], capture_output=True, text=True, check=False
+    )
     if torch.cuda.is_available():
         found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
         fits = "multi_gpu.yaml" if len(found) > 1 else "single_gpu.yaml"
-        yield Finding("ok", "GPU", ", ".join(f"{gpu.name} {gpu.total_memory / GB:.0f} GB" for gpu in found) + f": {fits}")
+        yield Finding(
+            "ok", "GPU", ", ".join(f"{gpu.name} {gpu.total_memory / GB:.0f} GB" for gpu in found) + f": {fits}"
+        )
     elif listed and "GPU" in listed.stdout:
-        yield Finding("FAIL", "GPU", f"PyTorch {torch.__version__} for CUDA {torch.version.cuda} cannot use the one here",
-                      "a newer NVIDIA driver, or PyTorch for an older CUDA from https://pytorch.org")
+        yield Finding(
+            "FAIL",
+            "GPU",
+            f"PyTorch {torch.__version__} for CUDA {torch.version.cuda} cannot use the one here",
+            "a newer NVIDIA driver, or PyTorch for an older CUDA from https://pytorch.org",
+        )
     else:
         yield Finding("note", "GPU", "none: quick.yaml is right here, default.yaml takes days", "docs/where_to_run.md")
 
@@ -78,14 +89,21 @@ def accelerators() -> Iterator[Finding]:
 def sound() -> Iterator[Finding]:
     try:
         import torchcodec.decoders  # noqa: F401
+
         yield Finding("ok", "FFmpeg", "torchcodec decodes")
     except (ImportError, RuntimeError, OSError):
-        yield Finding("note", "FFmpeg", "not found: recipes decode without it, `datasets` itself does not",
-                      "apt-get install ffmpeg")
+        yield Finding(
+            "note",
+            "FFmpeg",
+            "not found: recipes decode without it, `datasets` itself does not",
+            "apt-get install ffmpeg",
+        )
     if importlib.util.find_spec("espeakng_loader"):
         yield Finding("ok", "eSpeak NG", f"wheel {version('espeakng-loader')}")
     else:
-        yield Finding("note", "eSpeak NG", "not installed: no demo corpora", "pip install -c constraints.txt espeakng-loader")
+        yield Finding(
+            "note", "eSpeak NG", "not installed: no demo corpora", "pip install -c constraints.txt espeakng-loader"
+        )
 
 
 def machine() -> Iterator[Finding]:
@@ -94,12 +112,20 @@ def machine() -> Iterator[Finding]:
     cores, memory = len(os.sched_getaffinity(0)), psutil.virtual_memory()
     yield Finding("ok" if cores > 1 else "note", "CPU", f"{cores} core{'s' if cores > 1 else ''}")
     free = memory.available / GB
-    yield Finding("ok" if free >= 6 else "note", "memory", f"{free:.0f} of {memory.total / GB:.0f} GB free",
-                  "" if free >= 6 else "a smaller --per_device_train_batch_size; a run takes 4 GB and more")
+    yield Finding(
+        "ok" if free >= 6 else "note",
+        "memory",
+        f"{free:.0f} of {memory.total / GB:.0f} GB free",
+        "" if free >= 6 else "a smaller --per_device_train_batch_size; a run takes 4 GB and more",
+    )
     disk = shutil.disk_usage(ROOT).free / GB
     state = "FAIL" if disk < 1 else "note" if disk < 20 else "ok"
-    yield Finding(state, "disk", f"{disk:.0f} GB free in {ROOT}",
-                  "" if state == "ok" else "make room, or --output_dir elsewhere; a checkpoint of Whisper small takes 3 GB")
+    yield Finding(
+        state,
+        "disk",
+        f"{disk:.0f} GB free in {ROOT}",
+        "" if state == "ok" else "make room, or --output_dir elsewhere; a checkpoint of Whisper small takes 3 GB",
+    )
 
 
 def hub() -> Iterator[Finding]:
@@ -108,21 +134,30 @@ def hub() -> Iterator[Finding]:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if get_token() is None:
-        yield Finding("note", "Hub", "not logged in: no --push_to_hub, private data or jobs", "hf auth login, or set HF_TOKEN")
+        yield Finding(
+            "note", "Hub", "not logged in: no --push_to_hub, private data or jobs", "hf auth login, or set HF_TOKEN"
+        )
         return
     try:
         yield Finding("ok", "Hub", f"logged in as {HfApi().whoami()['name']}")
     except HfHubHTTPError as error:
         yield Finding("note", "Hub", f"refuses the token: {error.response.status_code}", "hf auth login again")
     except (OfflineModeIsEnabled, TransportError):
-        yield Finding("note", "Hub", "cannot be reached: folders and PyPI wheels only",
-                      "unset HF_HUB_OFFLINE, or see to the network")
+        yield Finding(
+            "note",
+            "Hub",
+            "cannot be reached: folders and PyPI wheels only",
+            "unset HF_HUB_OFFLINE, or see to the network",
+        )
 
 
 def launchers() -> Iterator[Finding]:
     missing = [name for name in ("ssh", "tar") if shutil.which(name) is None]
-    yield (Finding("note", "Runpod", f"{' and '.join(missing)} missing", f"apt-get install {' '.join(missing)}") if missing
-           else Finding("ok", "Runpod", "ssh and tar are here"))
+    yield (
+        Finding("note", "Runpod", f"{' and '.join(missing)} missing", f"apt-get install {' '.join(missing)}")
+        if missing
+        else Finding("ok", "Runpod", "ssh and tar are here")
+    )
     if importlib.util.find_spec("modal") is None:
         yield Finding("note", "Modal", "not installed", "pip install -c constraints.txt modal")
 

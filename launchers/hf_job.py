@@ -22,7 +22,17 @@ from huggingface_hub.errors import HfHubHTTPError, HfUriError
 from huggingface_hub.utils import parse_hf_mount
 
 from hf_components.errors import UserError
-from launchers.commands import FAILED, NO_LONGER_FOLLOWED, TIMED_OUT, Parser, as_json, run, seconds_of, show, timeout_of
+from launchers.commands import (
+    FAILED,
+    NO_LONGER_FOLLOWED,
+    TIMED_OUT,
+    Parser,
+    as_json,
+    run,
+    seconds_of,
+    show,
+    timeout_of,
+)
 from launchers.parcel import build_parcel
 
 IMAGE = "ghcr.io/astral-sh/uv:python3.11-bookworm"  # the Python of constraints.txt, and uv
@@ -34,24 +44,41 @@ SECRET = "HF_TOKEN"
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__, actions=("attach", "cancel"))
-    parser.flag("--flavor", default="t4-small", help="hardware, as `hf jobs hardware` lists it with prices; default: t4-small")
-    parser.flag("--timeout", help="the job is ended after it, such as 90m or 2d; default: 1h with a quick.yaml, else 12h")
+    parser.flag(
+        "--flavor", default="t4-small", help="hardware, as `hf jobs hardware` lists it with prices; default: t4-small"
+    )
+    parser.flag(
+        "--timeout", help="the job is ended after it, such as 90m or 2d; default: 1h with a quick.yaml, else 12h"
+    )
     parser.flag("--namespace", help="user or organisation that pays; default: who is logged in")
-    parser.flag("--volume", action="append", default=[], metavar="hf://TYPE/ID:/PATH",
-                help="mount a dataset, model or bucket, as in hf://datasets/user/corpus:/data; may be repeated. What is "
-                     "written to a bucket outlives the job: with --output_dir there, the same command continues it")
+    parser.flag(
+        "--volume",
+        action="append",
+        default=[],
+        metavar="hf://TYPE/ID:/PATH",
+        help="mount a dataset, model or bucket, as in hf://datasets/user/corpus:/data; may be repeated. What is "
+        "written to a bucket outlives the job: with --output_dir there, the same command continues it",
+    )
     return parser.parse(argv)
 
 
 def request(args: argparse.Namespace, namespace: str, revision: str) -> dict:
     """What `HfApi.run_job` is asked for, but the secret."""
     timeout = args.timeout or timeout_of(args.words)
-    parcel = Volume(type="dataset", source=f"{namespace}/{REPOSITORY}", revision=revision, mount_path="/parcel",
-                    read_only=True)
+    parcel = Volume(
+        type="dataset", source=f"{namespace}/{REPOSITORY}", revision=revision, mount_path="/parcel", read_only=True
+    )
     # The label tells `attach` the limit, which the Hub does not repeat.
-    return {"image": IMAGE, "command": ["bash", "-c", START, "run.sh", args.recipe, *args.words], "flavor": args.flavor,
-            "timeout": seconds_of(timeout), "name": args.recipe, "labels": {"timeout": str(seconds_of(timeout))},
-            "volumes": [parcel, *map(volume_of, args.volume)], "namespace": namespace}
+    return {
+        "image": IMAGE,
+        "command": ["bash", "-c", START, "run.sh", args.recipe, *args.words],
+        "flavor": args.flavor,
+        "timeout": seconds_of(timeout),
+        "name": args.recipe,
+        "labels": {"timeout": str(seconds_of(timeout))},
+        "volumes": [parcel, *map(volume_of, args.volume)],
+        "namespace": namespace,
+    }
 
 
 def volume_of(mount: str) -> Volume:
@@ -59,22 +86,48 @@ def volume_of(mount: str) -> Volume:
         parsed = parse_hf_mount(mount)
     except HfUriError as error:
         raise UserError(f"--volume {mount}: {error.msg}") from error
-    return Volume(type=parsed.source.type, source=parsed.source.id, revision=parsed.source.revision,
-                  path=parsed.source.path_in_repo or None, mount_path=parsed.mount_path, read_only=parsed.read_only)
+    return Volume(
+        type=parsed.source.type,
+        source=parsed.source.id,
+        revision=parsed.source.revision,
+        path=parsed.source.path_in_repo or None,
+        mount_path=parsed.mount_path,
+        read_only=parsed.read_only,
+    )
 
 
 def show_request(asked: dict) -> None:
     repository, folder = f"{asked['namespace']}/{REPOSITORY}", f"build/{REPOSITORY}"
     mounts = [word for volume in asked["volumes"] for word in ("--volume", volume.to_uri())]
-    show(["python", "launchers/parcel.py", folder],
-         ["hf", "repos", "create", repository, "--type", "dataset", "--private", "--exist-ok"],
-         ["hf", "upload", repository, folder, ".", "--type", "dataset", "--delete", "*"],
-         "# REVISION is the commit that the upload names",
-         ["hf", "jobs", "run", "--namespace", asked["namespace"], "--flavor", asked["flavor"], "--timeout",
-          f"{asked['timeout']}s", "--secrets", SECRET, "--name", asked["name"],
-          "--label", f"timeout={asked['labels']['timeout']}", *mounts, asked["image"], *asked["command"]],
-         "# in Python: huggingface_hub.HfApi().run_job(**request, secrets={\"HF_TOKEN\": huggingface_hub.get_token()}) with",
-         as_json({**asked, "volumes": [volume.to_dict() for volume in asked["volumes"]]}))
+    show(
+        ["python", "launchers/parcel.py", folder],
+        ["hf", "repos", "create", repository, "--type", "dataset", "--private", "--exist-ok"],
+        ["hf", "upload", repository, folder, ".", "--type", "dataset", "--delete", "*"],
+        "# REVISION is the commit that the upload names",
+        [
+            "hf",
+            "jobs",
+            "run",
+            "--namespace",
+            asked["namespace"],
+            "--flavor",
+            asked["flavor"],
+            "--timeout",
+            f"{asked['timeout']}s",
+            "--secrets",
+            SECRET,
+            "--name",
+            asked["name"],
+            "--label",
+            f"timeout={asked['labels']['timeout']}",
+            *mounts,
+            asked["image"],
+            *asked["command"],
+        ],
+        '# in Python: huggingface_hub.HfApi().run_job(**request, secrets={"HF_TOKEN": '
+        "huggingface_hub.get_token()}) with",
+        as_json({**asked, "volumes": [volume.to_dict() for volume in asked["volumes"]]}),
+    )
 
 
 def follow(api: HfApi, job: JobInfo) -> int:
@@ -85,8 +138,11 @@ def follow(api: HfApi, job: JobInfo) -> int:
             print(line, flush=True)
         return verdict(api.wait_for_job(**where))
     except KeyboardInterrupt:
-        print(f"\nthe job goes on; follow it again with: python launchers/hf_job.py attach {job.id}\n"
-              f"and end it with: python launchers/hf_job.py cancel {job.id}", file=sys.stderr)
+        print(
+            f"\nthe job goes on; follow it again with: python launchers/hf_job.py attach {job.id}\n"
+            f"and end it with: python launchers/hf_job.py cancel {job.id}",
+            file=sys.stderr,
+        )
         return NO_LONGER_FOLLOWED
 
 
@@ -99,8 +155,11 @@ def verdict(job: JobInfo) -> int:
     ran = job.durations.running_secs if job.durations and job.durations.running_secs else 0
     # A job that ran out of time ends in the stage ERROR, as one that failed.
     if job.status.stage == JobStage.ERROR and ("timeout" in message.lower() or 0 < limit <= ran):
-        print(f"error: the job ran out of its {limit} s: {job.url}; give a longer --timeout, and an --output_dir in a "
-              "mounted bucket to continue where it stopped", file=sys.stderr)
+        print(
+            f"error: the job ran out of its {limit} s: {job.url}; give a longer --timeout, and an --output_dir in a "
+            "mounted bucket to continue where it stopped",
+            file=sys.stderr,
+        )
         return TIMED_OUT
     print(f"error: the job ended as {job.status.stage}{f', {message}' if message else ''}: {job.url}", file=sys.stderr)
     return FAILED
@@ -112,8 +171,13 @@ def launch(api: HfApi, args: argparse.Namespace, namespace: str) -> JobInfo:
     if not api.repo_info(repository, repo_type="dataset").private:
         raise UserError(f"{repository} is open to everyone; make it private on the Hub, then repeat the command")
     with tempfile.TemporaryDirectory() as folder:
-        commit = api.upload_folder(repo_id=repository, repo_type="dataset", folder_path=build_parcel(Path(folder)),
-                                   delete_patterns="*", commit_message=f"Parcel of {args.recipe}")
+        commit = api.upload_folder(
+            repo_id=repository,
+            repo_type="dataset",
+            folder_path=build_parcel(Path(folder)),
+            delete_patterns="*",
+            commit_message=f"Parcel of {args.recipe}",
+        )
     job = api.run_job(**request(args, namespace, commit.oid), secrets={SECRET: get_token()})
     print(f"started {job.url}", file=sys.stderr)
     return job
@@ -139,8 +203,11 @@ def main(argv: list[str] | None = None) -> int:
             api.cancel_job(job_id=job.id, namespace=namespace)
             return 0
         if "--push_to_hub" not in args.words and not args.volume:
-            print("warning: the job's disk vanishes with it; add --push_to_hub --hub_model_id user/name, or mount a bucket",
-                  file=sys.stderr)
+            print(
+                "warning: the job's disk vanishes with it; add --push_to_hub --hub_model_id user/name, "
+                "or mount a bucket",
+                file=sys.stderr,
+            )
         if args.dry_run:
             show_request(request(args, namespace, "REVISION"))
             return 0

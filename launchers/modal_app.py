@@ -6,9 +6,9 @@ python launchers/modal_app.py upload my_corpus children       to /data/children;
 python launchers/modal_app.py ls runs/children
 python launchers/modal_app.py download runs/children runs/children
 
-`pip install -c constraints.txt modal && modal setup` comes first; with HF_TOKEN in the environment a recipe may publish.
-Ctrl-C leaves the recipe running. Exit codes: the recipe's own; 2 nothing was started, 124 it ran out of time, 130 it goes
-on without being followed.
+`pip install -c constraints.txt modal && modal setup` comes first; with HF_TOKEN in the environment a recipe may
+publish. Ctrl-C leaves the recipe running. Exit codes: the recipe's own; 2 nothing was started, 124 it ran out of time,
+130 it goes on without being followed.
 """
 
 import argparse
@@ -34,31 +34,41 @@ BATCH = 100  # files in one upload, and so what an interruption may cost
 app = modal.App("underheard")
 volume = modal.Volume.from_name("underheard", create_if_missing=True)
 # The tested versions are built once; the code is added when a container starts, so that a change costs no build.
-image = (modal.Image.debian_slim(python_version="3.11")
-         .uv_pip_install(requirements=[str(ROOT / "constraints.txt")])
-         .env({"PYTHONPATH": str(CODE), "HF_HOME": str(DATA / "huggingface")})
-         .workdir(str(CODE))
-         .add_local_file(ROOT / "constraints.txt", str(CODE / "constraints.txt")))
+image = (
+    modal.Image.debian_slim(python_version="3.11")
+    .uv_pip_install(requirements=[str(ROOT / "constraints.txt")])
+    .env({"PYTHONPATH": str(CODE), "HF_HOME": str(DATA / "huggingface")})
+    .workdir(str(CODE))
+    .add_local_file(ROOT / "constraints.txt", str(CODE / "constraints.txt"))
+)
 for folder in FOLDERS:
     image = image.add_local_dir(ROOT / folder, str(CODE / folder), ignore=["**/__pycache__"])
 
 
-@app.function(image=image, volumes={str(DATA): volume}, secrets=[modal.Secret.from_local_environ(["HF_TOKEN"])]
-              if "HF_TOKEN" in os.environ else [])
+@app.function(
+    image=image,
+    volumes={str(DATA): volume},
+    secrets=[modal.Secret.from_local_environ(["HF_TOKEN"])] if "HF_TOKEN" in os.environ else [],
+)
 def run_recipe(recipe: str, words: list[str]) -> int:
     """Launch it on the GPUs that are here; the volume is committed in the background and when the container ends."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return subprocess.run(["bash", "launchers/launch.sh", recipe, *words], cwd=ROOT, env={**os.environ, "PATH": path},
-                          check=False).returncode
+    return subprocess.run(
+        ["bash", "launchers/launch.sh", recipe, *words], cwd=ROOT, env={**os.environ, "PATH": path}, check=False
+    ).returncode
 
 
 # The volume; its paths are relative to its root, which a recipe sees as /data
 
+
 def files_on(volume: modal.Volume, folder: str) -> dict[str, FileEntry]:
     """Path below the folder to entry of each file in it; empty if there is no such folder."""
     start = f"{folder.strip('/')}/".lstrip("/")
-    entries = ((entry.path.lstrip("/"), entry) for entry in volume.listdir("/", recursive=True)
-               if entry.type == FileEntryType.FILE)
+    entries = (
+        (entry.path.lstrip("/"), entry)
+        for entry in volume.listdir("/", recursive=True)
+        if entry.type == FileEntryType.FILE
+    )
     return {path.removeprefix(start): entry for path, entry in entries if path.startswith(start)}
 
 
@@ -71,7 +81,7 @@ def upload_folder(volume: modal.Volume, folder: Path, remote: str) -> tuple[int,
     there = files_on(volume, remote)
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     missing = [name for name, path in files.items() if not is_current(path, there.get(name))]
-    batches = [missing[start:start + BATCH] for start in range(0, len(missing), BATCH)]
+    batches = [missing[start : start + BATCH] for start in range(0, len(missing), BATCH)]
     for names in track(batches, f"{len(missing)} of {len(files)} files, in batches of {BATCH}"):
         with volume.batch_upload(force=True) as batch:
             for name in names:
@@ -93,8 +103,11 @@ def download_folder(volume: modal.Volume, remote: str, folder: Path) -> tuple[in
     there = files_on(volume, remote)
     if not there:
         raise UserError(f"the volume has no folder {remote}; python launchers/modal_app.py ls / lists it")
-    missing = [name for name, entry in there.items()
-               if not (folder / name).is_file() or (folder / name).stat().st_size != entry.size]
+    missing = [
+        name
+        for name, entry in there.items()
+        if not (folder / name).is_file() or (folder / name).stat().st_size != entry.size
+    ]
     for name in track(missing, f"{len(missing)} of {len(there)} files"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,10 +124,13 @@ def listing(entries: Iterable[tuple[str, FileEntry]]) -> str:
 
 # The command line
 
+
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__, actions=("upload", "ls", "download"))
     parser.flag("--gpu", help="such as L4, A100-80GB or H100:8, as https://modal.com/pricing names it; default: none")
-    parser.flag("--timeout", help="the recipe is ended after it, such as 90m or 24h; default: 1h with a quick.yaml, else 12h")
+    parser.flag(
+        "--timeout", help="the recipe is ended after it, such as 90m or 24h; default: 1h with a quick.yaml, else 12h"
+    )
     args = parser.parse(argv)
     wanted = {"upload": 2, "ls": 1, "download": 2}.get(args.recipe)
     if wanted is not None and len(args.words) != wanted:
@@ -129,19 +145,26 @@ def show_all(args: argparse.Namespace, timeout: int) -> None:
     theirs = {"upload": "put", "ls": "ls", "download": "get"}
     if args.recipe in theirs:
         return show(["modal", "volume", theirs[args.recipe], "underheard", *args.words])
-    by_hand = (f"import modal; from launchers.modal_app import app, run_recipe\n"
-               f"with modal.enable_output(), app.run(detach=True):\n"
-               f"    run_recipe.with_options(gpu={args.gpu!r}, timeout={timeout}).remote({args.recipe!r}, {args.words!r})")
-    return show(f"# image: Debian slim with Python 3.11 and constraints.txt, and {', '.join(FOLDERS)} in {CODE}",
-                f"# volume: underheard in {DATA}; secret HF_TOKEN: {'given' if 'HF_TOKEN' in os.environ else 'not given'}",
-                ["python", "-c", by_hand])
+    by_hand = (
+        f"import modal; from launchers.modal_app import app, run_recipe\n"
+        f"with modal.enable_output(), app.run(detach=True):\n"
+        f"    run_recipe.with_options(gpu={args.gpu!r}, timeout={timeout}).remote({args.recipe!r}, {args.words!r})"
+    )
+    return show(
+        f"# image: Debian slim with Python 3.11 and constraints.txt, and {', '.join(FOLDERS)} in {CODE}",
+        f"# volume: underheard in {DATA}; secret HF_TOKEN: {'given' if 'HF_TOKEN' in os.environ else 'not given'}",
+        ["python", "-c", by_hand],
+    )
 
 
 def launch(recipe: str, words: list[str], gpu: str | None, timeout: int) -> int:
     with modal.enable_output(), app.run(detach=True):
         call = run_recipe.with_options(gpu=gpu, timeout=timeout).spawn(recipe, words)
-        print(f"started {app.app_id}; follow it again with: modal app logs {app.app_id}; end it with: modal app stop "
-              f"{app.app_id}", file=sys.stderr)
+        print(
+            f"started {app.app_id}; follow it again with: modal app logs {app.app_id}; end it with: modal app stop "
+            f"{app.app_id}",
+            file=sys.stderr,
+        )
         try:
             return call.get()
         except modal.exception.FunctionTimeoutError:
@@ -164,8 +187,11 @@ def main(argv: list[str] | None = None) -> int:
         print("{} files downloaded, {} were here".format(*download_folder(volume, args.words[0], Path(args.words[1]))))
     else:
         if not any(word.startswith(("/data/", "--output_dir=/data/")) for word in args.words):
-            print("warning: what is written outside /data is lost when the recipe ends; give --output_dir /data/runs/...",
-                  file=sys.stderr)
+            print(
+                "warning: what is written outside /data is lost when the recipe ends; give --output_dir "
+                "/data/runs/...",
+                file=sys.stderr,
+            )
         return launch(args.recipe, args.words, args.gpu, timeout)
     return 0
 

@@ -36,8 +36,12 @@ def build_parcel(folder: Path) -> Path:
             shutil.copytree(ROOT / name, Path(source, name), ignore=NOT_CODE)
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(ROOT / name, source)
-        built = subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source],
-                               capture_output=True, text=True, check=False)
+        built = subprocess.run(
+            [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if built.returncode:
         raise UserError(f"pip could not build the wheel of {ROOT}:\n{built.stderr.strip()}")
     return folder

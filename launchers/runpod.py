@@ -7,9 +7,9 @@ python launchers/runpod.py tensorboard    http://localhost:6006
 python launchers/runpod.py ssh            a shell on the pod, or one command: ssh -- ls runs
 python launchers/runpod.py stop           the pod costs nothing more; its network volume does
 
-Settings are read from .runpod.env; copy .runpod.env.example. Ctrl-C leaves the recipe running, and what was interrupted
-continues. Everything lies in /workspace/underheard, on the network volume. Exit codes: the recipe's own; 2 nothing was
-started, 130 it goes on without being followed.
+Settings are read from .runpod.env; copy .runpod.env.example. Ctrl-C leaves the recipe running, and what was
+interrupted continues. Everything lies in /workspace/underheard, on the network volume. Exit codes: the recipe's own; 2
+nothing was started, 130 it goes on without being followed.
 """
 
 import argparse
@@ -46,13 +46,19 @@ END = f"{TMUX} kill-server 2>/dev/null; while {IS_RUNNING}; do sleep 0.2; done"
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__, actions=("attach", "tensorboard", "ssh", "stop"))
-    parser.flag("--debug", action="store_true",
-                help="smoke test: the recipe's quick.yaml instead of its --config, results in runs/debug")
-    parser.flag("--force_restart", action="store_true", help="end what runs there, and begin anew instead of continuing")
+    parser.flag(
+        "--debug",
+        action="store_true",
+        help="smoke test: the recipe's quick.yaml instead of its --config, results in runs/debug",
+    )
+    parser.flag(
+        "--force_restart", action="store_true", help="end what runs there, and begin anew instead of continuing"
+    )
     return parser.parse(argv)
 
 
 # Settings
+
 
 def read_settings() -> dict[str, str]:
     """The lines NAME=VALUE of .runpod.env.
@@ -71,14 +77,16 @@ def read_settings() -> dict[str, str]:
             raise UserError(f"{SETTINGS} has no {name}; .runpod.env.example says what it is")
     key = settings["SSH_KEY_PATH"] = str(Path(settings["SSH_KEY_PATH"]).expanduser())
     if not Path(f"{key}.pub").exists():
-        raise UserError(f"SSH_KEY_PATH {key} has no public key {key}.pub beside it; make a pair with ssh-keygen -t ed25519")
+        raise UserError(
+            f"SSH_KEY_PATH {key} has no public key {key}.pub beside it; make a pair with ssh-keygen -t ed25519"
+        )
     return settings
 
 
 def remember(pod: str) -> None:
     lines = SETTINGS.read_text().splitlines()
     where = next((i for i, line in enumerate(lines) if line.startswith("POD_ID=")), len(lines))
-    lines[where:where + 1] = [f"POD_ID={pod}"]
+    lines[where : where + 1] = [f"POD_ID={pod}"]
     partial = SETTINGS.with_name(f"{SETTINGS.name}.partial")
     partial.touch(mode=0o600)
     partial.write_text("\n".join(lines) + "\n")
@@ -87,10 +95,13 @@ def remember(pod: str) -> None:
 
 # The pod
 
+
 def ask(key: str, method: str, path: str, body: dict | None = None) -> dict:
     """Raises `UserError` with what Runpod says if it refuses, and `LookupError` if there is no such thing."""
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "User-Agent": "underheard"}
-    wanted = urllib.request.Request(API + path, None if body is None else json.dumps(body).encode(), headers, method=method)
+    wanted = urllib.request.Request(
+        API + path, None if body is None else json.dumps(body).encode(), headers, method=method
+    )
     try:
         with urllib.request.urlopen(wanted, timeout=60) as answer:
             return json.load(answer)
@@ -105,10 +116,17 @@ def ask(key: str, method: str, path: str, body: dict | None = None) -> dict:
 
 def pod_request(settings: dict[str, str], data_center: str) -> dict:
     """What a new pod is asked for; a network volume can be mounted in its own data centre only."""
-    return {"name": "underheard", "image": settings.get("IMAGE") or IMAGE, "cloud": "SECURE", "disk": 30,
-            "gpu": {"id": settings["GPU_TYPE"], "count": 1}, "ports": ["22/tcp"], "dataCenterIds": [data_center],
-            "env": {"PUBLIC_KEY": Path(settings["SSH_KEY_PATH"] + ".pub").read_text().strip()},
-            "mounts": {"network": [{"volumeId": settings["NETWORK_VOLUME_ID"], "path": VOLUME}]}}
+    return {
+        "name": "underheard",
+        "image": settings.get("IMAGE") or IMAGE,
+        "cloud": "SECURE",
+        "disk": 30,
+        "gpu": {"id": settings["GPU_TYPE"], "count": 1},
+        "ports": ["22/tcp"],
+        "dataCenterIds": [data_center],
+        "env": {"PUBLIC_KEY": Path(settings["SSH_KEY_PATH"] + ".pub").read_text().strip()},
+        "mounts": {"network": [{"volumeId": settings["NETWORK_VOLUME_ID"], "path": VOLUME}]},
+    }
 
 
 def find_pod(settings: dict[str, str]) -> dict | None:
@@ -129,12 +147,17 @@ def running_pod(settings: dict[str, str]) -> dict:
         try:
             volume = ask(key, "GET", f"/network-volumes/{settings['NETWORK_VOLUME_ID']}")
         except LookupError as error:
-            raise UserError(f"Runpod has no network volume {settings['NETWORK_VOLUME_ID']}; its console lists them") from error
+            raise UserError(
+                f"Runpod has no network volume {settings['NETWORK_VOLUME_ID']}; its console lists them"
+            ) from error
         pod = ask(key, "POST", "/pods", pod_request(settings, volume["dataCenter"]))
         remember(pod["id"])
         say(f"created pod {pod['id']} with one {settings['GPU_TYPE']} for {pod['cost']} USD per hour")
     elif pod["status"] == "EXITED":
-        say(f"resuming pod {pod['id']}; should its machine have no GPU free, empty POD_ID= in {SETTINGS.name} for another")
+        say(
+            f"resuming pod {pod['id']}; should its machine have no GPU free, empty POD_ID= in "
+            f"{SETTINGS.name} for another"
+        )
         pod = ask(key, "POST", f"/pods/{pod['id']}/action", {"action": "start"})
     else:
         return pod
@@ -147,17 +170,24 @@ def reach(settings: dict[str, str], pod: dict) -> list[str]:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if pod["status"] in ("ERROR", "EXITED", "TERMINATED"):
-            raise UserError(f"pod {pod['id']} is {pod['status']}; see Runpod's console, or empty POD_ID= in {SETTINGS.name}")
+            raise UserError(
+                f"pod {pod['id']} is {pod['status']}; see Runpod's console, or empty POD_ID= in {SETTINGS.name}"
+            )
         for host, port in ssh_addresses(pod):
             words = ssh_words(settings, host, port)
-            if subprocess.run([*words, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0:
+            if (
+                subprocess.run([*words, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode
+                == 0
+            ):
                 say(f"reached {USER}@{host} at port {port}")
                 return words
         say(f"pod {pod['id']} is {pod['status']}")
         time.sleep(POLL)
         pod = ask(settings["RUNPOD_API_KEY"], "GET", f"/pods/{pod['id']}")
-    raise UserError(f"pod {pod['id']} could not be reached by ssh with {settings['SSH_KEY_PATH']} within {PATIENCE:.0f} s; it "
-                    "is billed: stop it with python launchers/runpod.py stop")
+    raise UserError(
+        f"pod {pod['id']} could not be reached by ssh with {settings['SSH_KEY_PATH']} within {PATIENCE:.0f} s; it "
+        "is billed: stop it with python launchers/runpod.py stop"
+    )
 
 
 def ssh_addresses(pod: dict) -> Iterator[tuple[str, str]]:
@@ -167,15 +197,37 @@ def ssh_addresses(pod: dict) -> Iterator[tuple[str, str]]:
 
 
 def ssh_words(settings: dict[str, str], host: str, port: str) -> list[str]:
-    return ["ssh", "-i", settings["SSH_KEY_PATH"], "-p", port, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
-            "-o", "StrictHostKeyChecking=accept-new", "-o", f"UserKnownHostsFile={KNOWN_HOSTS}",
-            "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=30", "-o", "LogLevel=ERROR", f"{USER}@{host}"]
+    return [
+        "ssh",
+        "-i",
+        settings["SSH_KEY_PATH"],
+        "-p",
+        port,
+        "-o",
+        "IdentitiesOnly=yes",
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "StrictHostKeyChecking=accept-new",
+        "-o",
+        f"UserKnownHostsFile={KNOWN_HOSTS}",
+        "-o",
+        "ConnectTimeout=10",
+        "-o",
+        "ServerAliveInterval=30",
+        "-o",
+        "LogLevel=ERROR",
+        f"{USER}@{host}",
+    ]
 
 
 # What is run on the pod
 
+
 def upload_command() -> str:
-    return f"mkdir -p {FOLDER} && cd {FOLDER} && rm -rf recipes accelerate_configs launchers underheard-*.whl && tar -xz"
+    return (
+        f"mkdir -p {FOLDER} && cd {FOLDER} && rm -rf recipes accelerate_configs launchers underheard-*.whl && tar -xz"
+    )
 
 
 def start_command(args: argparse.Namespace) -> str:
@@ -203,6 +255,7 @@ echo 'error: the recipe was ended from outside' >&2; exit 1"""
 
 # The recipe
 
+
 def start(ssh: list[str], args: argparse.Namespace) -> None:
     """Upload this checkout and start the recipe, unless one runs already."""
     if subprocess.run([*ssh, IS_RUNNING], stdin=subprocess.DEVNULL, check=False).returncode == 0:
@@ -229,7 +282,9 @@ def follow(ssh: list[str], lines: str) -> int:
     try:
         code = subprocess.run([*ssh, follow_command(lines)], stdin=subprocess.DEVNULL, check=False).returncode
     except KeyboardInterrupt:
-        say("\nthe recipe goes on, and the pod is billed; python launchers/runpod.py attach follows it, stop ends both")
+        say(
+            "\nthe recipe goes on, and the pod is billed; python launchers/runpod.py attach follows it, stop ends both"
+        )
         return NO_LONGER_FOLLOWED
     if code == 255:  # ssh's own
         say("the connection was lost; the recipe goes on: python launchers/runpod.py attach")
@@ -247,18 +302,22 @@ def show_all(settings: dict[str, str], args: argparse.Namespace) -> None:
     ssh, pod = ssh_words(settings, "HOST", "PORT"), settings.get("POD_ID") or "POD_ID"
     asking = f'curl -sS -H "Authorization: Bearer $RUNPOD_API_KEY" -H "Content-Type: application/json" {API}'
     if args.recipe == "stop":
-        return show(f"{asking}/pods/{pod}/action -d '{{\"action\": \"stop\"}}'")
+        return show(f'{asking}/pods/{pod}/action -d \'{{"action": "stop"}}\'')
     creates = args.recipe not in ("attach", "tensorboard", "ssh")
     if creates and not settings.get("POD_ID"):
-        show(f"{asking}/network-volumes/{settings['NETWORK_VOLUME_ID']}   # its dataCenter is DATA_CENTER",
-             f"{asking}/pods -d {shlex.quote(as_json(pod_request(settings, 'DATA_CENTER')))}   # its id is POD_ID")
+        show(
+            f"{asking}/network-volumes/{settings['NETWORK_VOLUME_ID']}   # its dataCenter is DATA_CENTER",
+            f"{asking}/pods -d {shlex.quote(as_json(pod_request(settings, 'DATA_CENTER')))}   # its id is POD_ID",
+        )
     elif creates:
-        show(f"{asking}/pods/{pod}/action -d '{{\"action\": \"start\"}}'   # if its status is EXITED")
+        show(f'{asking}/pods/{pod}/action -d \'{{"action": "start"}}\'   # if its status is EXITED')
     show(f"{asking}/pods/{pod}   # until its runtime.ports give HOST and PORT of 22/tcp")
     if creates:
-        show(["python", "launchers/parcel.py", "build/runpod"],
-             f"tar -C build/runpod -cz . | {shlex.join([*ssh, upload_command()])}",
-             f"echo \"$HF_TOKEN\" | {shlex.join([*ssh, start_command(args)])}")
+        show(
+            ["python", "launchers/parcel.py", "build/runpod"],
+            f"tar -C build/runpod -cz . | {shlex.join([*ssh, upload_command()])}",
+            f'echo "$HF_TOKEN" | {shlex.join([*ssh, start_command(args)])}',
+        )
     return show(remote_command(ssh, args))
 
 

@@ -31,20 +31,37 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Arguments:
-    candidates: list[str] = field(metadata={
-        "help": "output folder of train_moe_whisper or finetune_whisper, with its checkpoints; or two or more folders of "
-                "models, or of PEFT adapters of one model"})
+    candidates: list[str] = field(
+        metadata={
+            "help": "output folder of train_moe_whisper or finetune_whisper, with its checkpoints; or "
+            "two or more folders of "
+            "models, or of PEFT adapters of one model"
+        }
+    )
     corpus: str = field(metadata={"help": "prepared corpus: folder or Hub id"})
-    output_dir: str = field(metadata={
-        "help": "the model goes to <output_dir>/model; of adapters the averaged one to <output_dir>/adapter, too"})
-    base_model: str | None = field(default=None, metadata={"help": "what adapters adapt; default: the one that they name"})
-    language: str | None = field(default=None, metadata={
-        "help": "language code, for multilingual checkpoints; default: the one that they were saved with"})
-    method: Literal["greedy", "uniform"] = field(default="greedy", metadata={
-        "help": "greedy: from best to worst, a candidate joins if the WER does not grow; uniform: all of them"})
+    output_dir: str = field(
+        metadata={
+            "help": "the model goes to <output_dir>/model; of adapters the averaged one to <output_dir>/adapter, too"
+        }
+    )
+    base_model: str | None = field(
+        default=None, metadata={"help": "what adapters adapt; default: the one that they name"}
+    )
+    language: str | None = field(
+        default=None,
+        metadata={"help": "language code, for multilingual checkpoints; default: the one that they were saved with"},
+    )
+    method: Literal["greedy", "uniform"] = field(
+        default="greedy",
+        metadata={
+            "help": "greedy: from best to worst, a candidate joins if the WER does not grow; uniform: all of them"
+        },
+    )
     last: int | None = field(default=None, metadata={"help": "newest checkpoints that take part; default: all"})
-    selection_split: str = field(default="dev", metadata={
-        "help": "split whose WER is reported, and by which greedy selects: there its WER is optimistic"})
+    selection_split: str = field(
+        default="dev",
+        metadata={"help": "split whose WER is reported, and by which greedy selects: there its WER is optimistic"},
+    )
     max_samples: int = field(default=200, metadata={"help": "utterances drawn from that split"})
     batch_size: int = field(default=16, metadata={"help": "utterances per batch and process"})
     max_new_tokens: int = field(default=225, metadata={"help": "longest transcript in tokens"})
@@ -62,8 +79,9 @@ def main(argv: list[str] | None = None) -> dict:
     config = dataclasses.asdict(args)
     if len(args.candidates) == 1:  # as an input it counts by its content, so that a run may be moved
         config["candidates"] = args.candidates[0]
-    result = run_stage(args.output_dir, lambda folder: produce(args, folder), config=config, inputs=inputs,
-                       resume=args.resume)
+    result = run_stage(
+        args.output_dir, lambda folder: produce(args, folder), config=config, inputs=inputs, resume=args.resume
+    )
     push(publishing, Path(args.output_dir) / "model")
     return result
 
@@ -83,8 +101,15 @@ def produce(args: Arguments, folder: Path) -> dict:
     def evaluate(members: list[int]) -> float:
         key = tuple(members)
         with averaged(model, candidates, members):
-            texts[key] = transcribe(model, processor, corpus, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens,
-                                    language=args.language, description=named(members))
+            texts[key] = transcribe(
+                model,
+                processor,
+                corpus,
+                batch_size=args.batch_size,
+                max_new_tokens=args.max_new_tokens,
+                language=args.language,
+                description=named(members),
+            )
         wer[key] = score(texts[key], references, num_bootstrap=0, language=language)["wer"]
         return wer[key]
 
@@ -108,12 +133,20 @@ def produce(args: Arguments, folder: Path) -> dict:
             model.save_pretrained(folder / "model")
             save_processor(processor, folder / "model")
     chosen = tuple(members)
-    logger.info("%s: WER %.1f %% against %.1f %% of %s", named(members), 100 * wer[chosen], 100 * wer[(last,)], names[last])
-    return {"method": args.method, "split": args.selection_split, "utterances": len(corpus),
-            "selected_on": args.selection_split if args.method == "greedy" else None, "candidates": names,
-            "candidate_wer": {names[i]: wer[(i,)] for i in range(len(names)) if (i,) in wer},
-            "chosen": [names[i] for i in members], "wer": wer[chosen],
-            "against_last": compare(texts[(last,)], texts[chosen], references, corpus["speaker_id"][:], language=language)}
+    logger.info(
+        "%s: WER %.1f %% against %.1f %% of %s", named(members), 100 * wer[chosen], 100 * wer[(last,)], names[last]
+    )
+    return {
+        "method": args.method,
+        "split": args.selection_split,
+        "utterances": len(corpus),
+        "selected_on": args.selection_split if args.method == "greedy" else None,
+        "candidates": names,
+        "candidate_wer": {names[i]: wer[(i,)] for i in range(len(names)) if (i,) in wer},
+        "chosen": [names[i] for i in members],
+        "wer": wer[chosen],
+        "against_last": compare(texts[(last,)], texts[chosen], references, corpus["speaker_id"][:], language=language),
+    }
 
 
 if __name__ == "__main__":

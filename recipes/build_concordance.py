@@ -28,10 +28,16 @@ class Arguments:
     corpus_dir: str = field(metadata={"help": "output folder of segment_audio"})
     units_dir: str = field(metadata={"help": "output folder of learn_units"})
     motifs_dir: str = field(metadata={"help": "output folder of learn_motifs"})
-    output_dir: str = field(metadata={"help": "folder of index.html and clips/, which may be moved and needs no network"})
+    output_dir: str = field(
+        metadata={"help": "folder of index.html and clips/, which may be moved and needs no network"}
+    )
     num_motifs: int = field(default=100, metadata={"help": "how many motifs are shown, the most frequent first"})
-    min_units: int = field(default=3, metadata={"help": "units of a motif at least; the most frequent pairs are mostly noise"})
-    clips_per_motif: int = field(default=10, metadata={"help": "occurrences of each, drawn by chance if there are more"})
+    min_units: int = field(
+        default=3, metadata={"help": "units of a motif at least; the most frequent pairs are mostly noise"}
+    )
+    clips_per_motif: int = field(
+        default=10, metadata={"help": "occurrences of each, drawn by chance if there are more"}
+    )
     context_seconds: float = field(default=0.5, metadata={"help": "seconds to hear before and after a motif"})
     seed: int = field(default=42, metadata={"help": "decides which occurrences"})
     resume: bool = field(default=False, metadata={"help": "keep the result if nothing has changed"})
@@ -45,8 +51,14 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
-    metrics = run_stage(args.output_dir, lambda folder: produce(args, folder), config=args,
-                        inputs=[args.corpus_dir, args.units_dir, args.motifs_dir], resume=args.resume, alone=True)
+    metrics = run_stage(
+        args.output_dir,
+        lambda folder: produce(args, folder),
+        config=args,
+        inputs=[args.corpus_dir, args.units_dir, args.motifs_dir],
+        resume=args.resume,
+        alone=True,
+    )
     if PartialState().is_main_process:
         print(f"{metrics['clips']} clips of {metrics['motifs']} motifs: {Path(args.output_dir) / 'index.html'}")
     return metrics
@@ -58,9 +70,16 @@ def produce(args: Arguments, folder: Path) -> dict:
     found = find_occurrences(motifs, table.rows)
     described = [motif for motif in describe_motifs(motifs, table.rows, found) if motif["length"] >= args.min_units]
     return build_concordance(
-        folder, described, table.rows, found,
-        concatenate_datasets(list(load_corpus(args.corpus_dir).values())), num_motifs=args.num_motifs,
-        clips_per_motif=args.clips_per_motif, context_seconds=args.context_seconds, seed=args.seed)
+        folder,
+        described,
+        table.rows,
+        found,
+        concatenate_datasets(list(load_corpus(args.corpus_dir).values())),
+        num_motifs=args.num_motifs,
+        clips_per_motif=args.clips_per_motif,
+        context_seconds=args.context_seconds,
+        seed=args.seed,
+    )
 
 
 if __name__ == "__main__":

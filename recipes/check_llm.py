@@ -73,8 +73,11 @@ def check(args: CorrectionArguments) -> dict:
     after = score([correction.text for correction in corrections], truth)["wer"]
     counts = summarise(corrections)
     say(f"   WER {before:.3f} -> {after:.3f}; {counts['seconds_per_transcript']:.2f} s per transcript")
-    say("   ok: it improves them" if after < before else
-        "   it works but does not improve them: take a larger --llm before its corrections serve as truth")
+    say(
+        "   ok: it improves them"
+        if after < before
+        else "   it works but does not improve them: take a larger --llm before its corrections serve as truth"
+    )
     return {"seconds_to_load": round(seconds_to_load, 1), "wer_heard": before, "wer_corrected": after, **counts}
 
 
@@ -84,16 +87,20 @@ def describe(corrector: TranscriptCorrector) -> str:
     stored = model.config.to_dict().get("quantization_config")
     quantization = QuantizationMethod(stored["quant_method"]).value if stored else "none"
     size = model.get_memory_footprint() / 2**30
-    return (f"{model.num_parameters() / 1e6:.0f} million weights in {size:.1f} GiB on {model.device}, {model.dtype}, "
-            f"quantization {quantization}, attention {model.config._attn_implementation}, replies of at most "
-            f"{corrector.max_tokens} tokens")
+    return (
+        f"{model.num_parameters() / 1e6:.0f} million weights in {size:.1f} GiB on {model.device}, {model.dtype}, "
+        f"quantization {quantization}, attention {model.config._attn_implementation}, replies of at most "
+        f"{corrector.max_tokens} tokens"
+    )
 
 
 def must_follow(corrections: list[Correction]) -> None:
     """Raises UserError if none of the replies ended in a text."""
     if all(correction.reason.startswith(("cut off", "empty reply", "several lines")) for correction in corrections):
-        raise UserError(f"no reply of the LLM is a transcript ({corrections[0].reason}): it does not follow instructions; "
-                        "take an instruct model, and one that does not reason aloud")
+        raise UserError(
+            f"no reply of the LLM is a transcript ({corrections[0].reason}): it does not follow instructions; "
+            "take an instruct model, and one that does not reason aloud"
+        )
 
 
 def say(text: str) -> None:

@@ -47,8 +47,14 @@ class Arguments(ClusteringArguments):
 
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
-    summary = run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=[args.embedding_dir],
-                        resume=args.resume, alone=True)
+    summary = run_stage(
+        args.output_dir,
+        lambda folder: produce(args, folder),
+        config=args,
+        inputs=[args.embedding_dir],
+        resume=args.resume,
+        alone=True,
+    )
     if PartialState().is_main_process:
         Console().print(summary_table(summary))
     return summary
@@ -58,8 +64,13 @@ def produce(args: Arguments, folder: Path) -> dict:
     embeddings = load_embeddings(args.embedding_dir, poolings=("mean", "flatten"))
     start = time.time()
     clustering = cluster(embeddings, args)
-    logger.info("%s clustering of %d embeddings took %.1f s; peak memory of the process %.2f GiB", args.algorithm,
-                len(embeddings.ids), time.time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+    logger.info(
+        "%s clustering of %d embeddings took %.1f s; peak memory of the process %.2f GiB",
+        args.algorithm,
+        len(embeddings.ids),
+        time.time() - start,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    )
     pyarrow.parquet.write_table(labels_table(embeddings, clustering), folder / "labels.parquet")
     write_json(folder / "summary.json", clustering.summary)
     if args.plot:
@@ -71,9 +82,15 @@ def plot(args: Arguments, embeddings: Embeddings, clustering: Clustering, file: 
     train = embeddings.splits == FIT_SPLIT
     drawn = drawn_points(int(train.sum()))
     names = [clustering.summary["expert_names"][label] for label in clustering.labels[train]]
-    plot_clusters(file, to_plane(clustering.points[train][drawn], args.plot_method, args.seed), drawn, names,
-                  embeddings.groups[train], f"{len(names)} training utterances, {describe_fit(clustering.summary)}",
-                  "principal component" if args.plot_method == "pca" else "UMAP")
+    plot_clusters(
+        file,
+        to_plane(clustering.points[train][drawn], args.plot_method, args.seed),
+        drawn,
+        names,
+        embeddings.groups[train],
+        f"{len(names)} training utterances, {describe_fit(clustering.summary)}",
+        "principal component" if args.plot_method == "pca" else "UMAP",
+    )
 
 
 def describe_fit(summary: dict) -> str:
@@ -81,8 +98,10 @@ def describe_fit(summary: dict) -> str:
     words = f"{summary['algorithm']}, {summary['num_experts']} experts"
     if summary["algorithm"] == "hdbscan":
         used = summary["parameters"]
-        words += (f" of {used['clusters_found']} clusters, {used['noise']} utterances noise, min_cluster_size "
-                  f"{used['min_cluster_size']}, {len(used['attempts'])} attempts")
+        words += (
+            f" of {used['clusters_found']} clusters, {used['noise']} utterances noise, min_cluster_size "
+            f"{used['min_cluster_size']}, {len(used['attempts'])} attempts"
+        )
     return words
 
 
@@ -90,9 +109,13 @@ def summary_table(summary: dict) -> Table:
     """Rows are groups, columns experts, cells training utterances; the caption says how good the clusters are."""
     nmi = summary["agreement_nmi"]
     silhouette = "undefined" if summary["silhouette"] is None else f"{summary['silhouette']:.3f}"
-    table = Table(title=f"Training utterances per group and expert\n{describe_fit(summary)}", caption=(
-        f"silhouette {silhouette}, mean entropy of the labels {summary['mean_entropy']:.2f}\n"
-        f"NMI with group {nmi['group']:.2f}, speaker {nmi['speaker']:.2f}, duration {nmi['duration_quartile']:.2f}"))
+    table = Table(
+        title=f"Training utterances per group and expert\n{describe_fit(summary)}",
+        caption=(
+            f"silhouette {silhouette}, mean entropy of the labels {summary['mean_entropy']:.2f}\n"
+            f"NMI with group {nmi['group']:.2f}, speaker {nmi['speaker']:.2f}, duration {nmi['duration_quartile']:.2f}"
+        ),
+    )
     table.add_column("group")
     for name in summary["expert_names"]:
         table.add_column(name, justify="right")

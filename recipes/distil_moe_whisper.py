@@ -2,7 +2,8 @@
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/distil_moe_whisper.py --config recipes/configs/distil_moe_whisper/default.yaml \\
-    --moe_dir runs/moe/joint/model --base_model runs/moe/merged/model --corpus data/prepared --output_dir runs/moe/distilled
+    --moe_dir runs/moe/joint/model --base_model runs/moe/merged/model --corpus data/prepared --output_dir
+    runs/moe/distilled
 """
 
 from dataclasses import dataclass, field
@@ -30,9 +31,14 @@ from hf_components.training.teacher import Teacher
 @dataclass(kw_only=True)
 class Arguments(TrainingRecipeArguments):
     moe_dir: str = field(metadata={"help": "the teacher, a MoE-Whisper checkpoint: folder or Hub id"})
-    base_model: str = field(metadata={
-        "help": "what the student starts from: <output_dir>/model of merge_moe_whisper, or any Whisper with the teacher's "
-                "vocabulary; folder or Hub id", "aliases": ["--student"]})
+    base_model: str = field(
+        metadata={
+            "help": "what the student starts from: <output_dir>/model of merge_moe_whisper, or any "
+            "Whisper with the teacher's "
+            "vocabulary; folder or Hub id",
+            "aliases": ["--student"],
+        }
+    )
     split: str = field(default="dev", metadata={"help": "split that is judged"})
     max_samples: int = field(default=200, metadata={"help": "utterances drawn from it"})
     num_bootstrap: int = field(default=1000, metadata={"help": "resamples over speakers for each interval"})
@@ -43,10 +49,14 @@ ARGUMENTS = (Arguments, PublishModelArguments, DistillationArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
-    result = run_stage(training_args.output_dir, lambda folder: produce(args, training_args, folder),
-                       config=(args, training_args, {"processes": training_args.world_size}), resume=args.resume,
-                       archive=training_args.rebase_output_dir,
-                       inputs=[args.corpus, args.base_model, args.moe_dir])
+    result = run_stage(
+        training_args.output_dir,
+        lambda folder: produce(args, training_args, folder),
+        config=(args, training_args, {"processes": training_args.world_size}),
+        resume=args.resume,
+        archive=training_args.rebase_output_dir,
+        inputs=[args.corpus, args.base_model, args.moe_dir],
+    )
     if PartialState().is_main_process:
         Console().print(*summary_tables(result), sep="\n")
     push(publishing, Path(training_args.output_dir) / "model")
@@ -71,11 +81,23 @@ def produce(args: Arguments, training_args: DistillationArguments, folder: Path)
         save_processor(processor, folder / "model")
         save_history(trainer, folder, "Distillation", args.plot)
     before, _ = load_whisper(args.base_model, args.language)
-    result = judge_plain({"student_before": before, "student": student}, teacher, processor, corpus, split=args.split,
-                         batch_size=training_args.per_device_eval_batch_size, max_new_tokens=training_args.max_new_tokens,
-                         num_bootstrap=args.num_bootstrap, seed=training_args.seed)
-    return {"train_loss": trainer.last_loss, "steps": trainer.state.global_step,
-            "selected_on": args.eval_split if training_args.load_best_model_at_end else None, **result}
+    result = judge_plain(
+        {"student_before": before, "student": student},
+        teacher,
+        processor,
+        corpus,
+        split=args.split,
+        batch_size=training_args.per_device_eval_batch_size,
+        max_new_tokens=training_args.max_new_tokens,
+        num_bootstrap=args.num_bootstrap,
+        seed=training_args.seed,
+    )
+    return {
+        "train_loss": trainer.last_loss,
+        "steps": trainer.state.global_step,
+        "selected_on": args.eval_split if training_args.load_best_model_at_end else None,
+        **result,
+    }
 
 
 if __name__ == "__main__":

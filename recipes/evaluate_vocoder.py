@@ -1,4 +1,5 @@
-"""Judge a unit vocoder: held-out segments spoken again from their units, in figures with intervals and as a page to hear.
+"""Judge a unit vocoder: held-out segments spoken again from their units, in figures with intervals and as a page to
+hear.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/evaluate_vocoder.py --config recipes/configs/evaluate_vocoder/default.yaml \\
@@ -32,14 +33,24 @@ class Arguments:
     corpus_dir: str = field(metadata={"help": "output folder of segment_audio, or any prepared corpus"})
     units_dir: str = field(metadata={"help": "output folder of learn_units for that corpus"})
     vocoder: str = field(metadata={"help": "checkpoint of train_unit_vocoder: its folder `model`, or Hub id"})
-    output_dir: str = field(metadata={
-        "help": "folder of results.json, segments.json (every segment), index.html, audio and spectrograms"})
+    output_dir: str = field(
+        metadata={"help": "folder of results.json, segments.json (every segment), index.html, audio and spectrograms"}
+    )
     split: str = field(default="dev", metadata={"help": "split of the corpus, which the vocoder was not trained on"})
     num_samples: int = field(default=20, metadata={"help": "segments drawn from it by seed"})
-    recogniser: str = field(default="none", metadata={
-        "help": "speech recogniser (folder or Hub id) whose error rates on both sides are compared, or none"})
-    language: str | None = field(default=None, metadata={
-        "help": "language code of that recogniser, if it is prompted with one; default: the one that it was saved with"})
+    recogniser: str = field(
+        default="none",
+        metadata={
+            "help": "speech recogniser (folder or Hub id) whose error rates on both sides are compared, or none"
+        },
+    )
+    language: str | None = field(
+        default=None,
+        metadata={
+            "help": "language code of that recogniser, if it is prompted with one; default: the one that "
+            "it was saved with"
+        },
+    )
     batch_seconds: float = field(default=240.0, metadata={"help": "speech per batch and process, padding included"})
     num_bootstrap: int = field(default=1000, metadata={"help": "resamples over segments for each interval"})
     seed: int = field(default=42, metadata={"help": "seed of the sample, of the shuffled units and of the resampling"})
@@ -55,8 +66,9 @@ def main(argv: list[str] | None = None) -> dict:
         if vars(args)[name] < least:
             raise UserError(f"{name} must be at least {least}, got {vars(args)[name]}")
     inputs = [args.corpus_dir, args.units_dir, args.vocoder, *([] if args.recogniser == "none" else [args.recogniser])]
-    results = run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=inputs,
-                        resume=args.resume)
+    results = run_stage(
+        args.output_dir, lambda folder: produce(args, folder), config=args, inputs=inputs, resume=args.resume
+    )
     if PartialState().is_main_process:
         Console().print(table(results), f"listen to {Path(args.output_dir) / 'index.html'}", sep="\n")
     return results
@@ -66,11 +78,15 @@ def produce(args: Arguments, folder: Path) -> dict:
     units = read_units(args.units_dir)
     vocoder = load_model(UnitHifiGanModel, args.vocoder)
     check_same_units(units.identity, args.units_dir, vocoder.config.units or {}, args.vocoder)
-    transcriber = None if args.recogniser == "none" else Transcriber.from_pretrained(args.recogniser, args.language,
-                                                                                    batch_seconds=args.batch_seconds)
+    transcriber = (
+        None
+        if args.recogniser == "none"
+        else Transcriber.from_pretrained(args.recogniser, args.language, batch_seconds=args.batch_seconds)
+    )
     corpus = sample_rows(load_corpus(args.corpus_dir, args.split), args.num_samples, args.seed)
-    segments = resynthesise(vocoder, corpus, units_of(units, corpus), folder, seed=args.seed,
-                            batch_seconds=args.batch_seconds)
+    segments = resynthesise(
+        vocoder, corpus, units_of(units, corpus), folder, seed=args.seed, batch_seconds=args.batch_seconds
+    )
     if transcriber is not None:
         hear(segments, transcriber, folder)
     language = transcriber and language_of(transcriber.model)
@@ -78,8 +94,12 @@ def produce(args: Arguments, folder: Path) -> dict:
     if PartialState().is_main_process:
         write_json(folder / "segments.json", segments)
         write_json(folder / "results.json", results)
-        about = {"vocoder": args.vocoder, "corpus": f"{args.corpus_dir}, split {args.split}", "recogniser": args.recogniser,
-                 "units": ", ".join(f"{key} {value}" for key, value in units.identity.items())}
+        about = {
+            "vocoder": args.vocoder,
+            "corpus": f"{args.corpus_dir}, split {args.split}",
+            "recogniser": args.recogniser,
+            "units": ", ".join(f"{key} {value}" for key, value in units.identity.items()),
+        }
         write_page(folder / "index.html", "Speech from acoustic units", about, results, segments)
     return results
 

@@ -30,9 +30,14 @@ class Arguments:
     units_dir: str = field(metadata={"help": "output folder of learn_units"})
     motifs_dir: str = field(metadata={"help": "output folder of learn_motifs"})
     output_dir: str = field(metadata={"help": "folder of a .TextGrid and an .eaf per recording"})
-    recordings_dir: str | None = field(default=None, metadata={
-        "help": "folder of the recordings that were segmented: the .eaf link to them and the TextGrids are as long as they "
-                "are; without it no recording is linked and a TextGrid ends with the last segment"})
+    recordings_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "folder of the recordings that were segmented: the .eaf link to them and the "
+            "TextGrids are as long as they "
+            "are; without it no recording is linked and a TextGrid ends with the last segment"
+        },
+    )
     resume: bool = field(default=False, metadata={"help": "keep the result if nothing has changed"})
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
@@ -40,11 +45,19 @@ class Arguments:
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
     inputs = [path for path in (args.units_dir, args.motifs_dir, args.recordings_dir) if path]
-    counts = run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=inputs, resume=args.resume,
-                       alone=True)
+    counts = run_stage(
+        args.output_dir,
+        lambda folder: produce(args, folder),
+        config=args,
+        inputs=inputs,
+        resume=args.resume,
+        alone=True,
+    )
     if PartialState().is_main_process:
-        print(f"{counts['segments']} segments, {counts['units']} units and {counts['motifs']} motifs of "
-              f"{counts['recordings']} recordings: {args.output_dir}")
+        print(
+            f"{counts['segments']} segments, {counts['units']} units and {counts['motifs']} motifs of "
+            f"{counts['recordings']} recordings: {args.output_dir}"
+        )
     return counts
 
 
@@ -58,13 +71,17 @@ def produce(args: Arguments, folder: Path) -> dict:
         end = tiers["segments"][-1].end
         duration = read_duration(recording) if recording else end
         if end > duration + ROUNDING:
-            raise UserError(f"{recording} ends at {duration:.2f} s, but its last segment at {end:.2f} s: it is not what was "
-                            "segmented; check --recordings_dir, or segment it again")
+            raise UserError(
+                f"{recording} ends at {duration:.2f} s, but its last segment at {end:.2f} s: it is not what was "
+                "segmented; check --recordings_dir, or segment it again"
+            )
         (folder / names[source]).parent.mkdir(parents=True, exist_ok=True)
         write_textgrid(folder / f"{names[source]}.TextGrid", tiers, max(duration, end))
         write_eaf(folder / f"{names[source]}.eaf", tiers, table.identity, recording)
-    return {"recordings": len(recordings), **{name: sum(len(tiers[name]) for tiers in recordings.values())
-                                              for name in ("segments", "units", "motifs")}}
+    return {
+        "recordings": len(recordings),
+        **{name: sum(len(tiers[name]) for tiers in recordings.values()) for name in ("segments", "units", "motifs")},
+    }
 
 
 if __name__ == "__main__":

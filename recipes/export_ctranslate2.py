@@ -33,14 +33,25 @@ logger = logging.getLogger(__name__)
 class Arguments:
     model: str = field(metadata={"help": "Whisper or MoE-Whisper checkpoint: folder or Hub id"})
     output_dir: str = field(metadata={"help": "the export goes to <output_dir>/model"})
-    expert: int | None = field(default=None, metadata={
-        "help": "which expert of a MoE-Whisper, counted from 0; recipes/merge_moe_whisper.py merges several"})
-    quantization: Literal["float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16",
-                          "int8_bfloat16"] = field(default="float16", metadata={
-        "help": "type of the stored weights; faster-whisper converts it to its compute_type"})
-    language: str | None = field(default=None, metadata={
-        "help": "language code, for multilingual checkpoints; default: the one that they were saved with"})
-    corpus: str | None = field(default=None, metadata={"help": "prepared corpus to check the export on: folder or Hub id"})
+    expert: int | None = field(
+        default=None,
+        metadata={
+            "help": "which expert of a MoE-Whisper, counted from 0; recipes/merge_moe_whisper.py merges several"
+        },
+    )
+    quantization: Literal[
+        "float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16", "int8_bfloat16"
+    ] = field(
+        default="float16",
+        metadata={"help": "type of the stored weights; faster-whisper converts it to its compute_type"},
+    )
+    language: str | None = field(
+        default=None,
+        metadata={"help": "language code, for multilingual checkpoints; default: the one that they were saved with"},
+    )
+    corpus: str | None = field(
+        default=None, metadata={"help": "prepared corpus to check the export on: folder or Hub id"}
+    )
     split: str = field(default="dev", metadata={"help": "split that clips are drawn from"})
     check_clips: int = field(default=4, metadata={"help": "clips that the export and the original both transcribe"})
     max_new_tokens: int = field(default=200, metadata={"help": "longest transcript in tokens"})
@@ -55,8 +66,9 @@ ARGUMENTS = (Arguments, PublishModelArguments)
 def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
     inputs = [args.model] if args.corpus is None else [args.model, args.corpus]
-    result = run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=inputs,
-                       resume=args.resume)
+    result = run_stage(
+        args.output_dir, lambda folder: produce(args, folder), config=args, inputs=inputs, resume=args.resume
+    )
     push(publishing, Path(args.output_dir) / "model")
     return result
 
@@ -65,8 +77,10 @@ def produce(args: Arguments, folder: Path) -> dict:
     experts = read_config(args.model).get("num_experts")
     if experts is not None:
         if args.expert is None or not 0 <= args.expert < experts:
-            raise UserError(f"{args.model} mixes {experts} experts: give --expert 0 to {experts - 1}, got {args.expert}; or "
-                            "merge them with recipes/merge_moe_whisper.py")
+            raise UserError(
+                f"{args.model} mixes {experts} experts: give --expert 0 to {experts - 1}, got {args.expert}; or "
+                "merge them with recipes/merge_moe_whisper.py"
+            )
         mixture, processor = load_moe_whisper(args.model)
         prompt_language(mixture, processor, args.language)
         model = merge_experts(mixture, [float(i == args.expert) for i in range(experts)])
@@ -79,7 +93,9 @@ def produce(args: Arguments, folder: Path) -> dict:
     if is_main:
         export_whisper(model, processor, folder / "model", args.quantization)
     if corpus is None:
-        logger.warning("the export is not checked; give --corpus to hold its transcripts against those of %s", args.model)
+        logger.warning(
+            "the export is not checked; give --corpus to hold its transcripts against those of %s", args.model
+        )
         return {"quantization": args.quantization, "check": None}
 
     texts = transcribe(model, processor, corpus, max_new_tokens=args.max_new_tokens, description="original")  # by all
@@ -88,13 +104,21 @@ def produce(args: Arguments, folder: Path) -> dict:
     features = log_mel(processor.feature_extractor, waveforms(corpus), FULL_CONTEXT_FRAMES)
     exported = transcribe_exported(folder / "model", processor, features, args.max_new_tokens)
     references, scored = corpus["text"][:], {"num_bootstrap": 0, "language": language_of(model)}
-    check = {"clips": len(corpus), "equal": sum(a == b for a, b in zip(texts, exported, strict=True)),
-             "wer_original": score(texts, references, **scored)["wer"],
-             "wer_export": score(exported, references, **scored)["wer"],
-             "wer_between": score(exported, texts, **scored)["wer"]}
+    check = {
+        "clips": len(corpus),
+        "equal": sum(a == b for a, b in zip(texts, exported, strict=True)),
+        "wer_original": score(texts, references, **scored)["wer"],
+        "wer_export": score(exported, references, **scored)["wer"],
+        "wer_between": score(exported, texts, **scored)["wer"],
+    }
     if check["equal"] < len(corpus):
-        logger.warning("%d of %d clips are transcribed differently by the export (%s), %.1f %% of the words", len(corpus) -
-                       check["equal"], len(corpus), args.quantization, 100 * check["wer_between"])
+        logger.warning(
+            "%d of %d clips are transcribed differently by the export (%s), %.1f %% of the words",
+            len(corpus) - check["equal"],
+            len(corpus),
+            args.quantization,
+            100 * check["wer_between"],
+        )
     return {"quantization": args.quantization, "check": check}
 
 

@@ -15,7 +15,15 @@ from accelerate import PartialState
 from hf_components.arguments import parse_arguments
 from hf_components.checkpoints import load_whisper
 from hf_components.corpus import LONG, load_corpus, sample_rows
-from hf_components.embedding import FULL_CONTEXT, TIME_BINS, WHISPER_MODELS, Pooling, join_shards, plan_shards, write_shards
+from hf_components.embedding import (
+    FULL_CONTEXT,
+    TIME_BINS,
+    WHISPER_MODELS,
+    Pooling,
+    join_shards,
+    plan_shards,
+    write_shards,
+)
 from hf_components.errors import UserError
 from hf_components.logs import run_recipe
 from hf_components.stages import run_stage, write_json
@@ -27,20 +35,38 @@ logger = logging.getLogger(__name__)
 class Arguments:
     corpus: str = field(metadata={"help": "prepared corpus: folder or Hub id"})
     output_dir: str = field(metadata={"help": "folder of embeddings.parquet and embeddings.json"})
-    whisper_model: str = field(default="models/whisper-tiny.en", metadata={
-        "help": "Whisper checkpoint: folder, Hub id, or v2 or v3 for openai/whisper-large-v2 or -v3"})
+    whisper_model: str = field(
+        default="models/whisper-tiny.en",
+        metadata={"help": "Whisper checkpoint: folder, Hub id, or v2 or v3 for openai/whisper-large-v2 or -v3"},
+    )
     layer: int | None = field(default=None, metadata={"help": "encoder layer to read; half of them by default"})
-    pooling: Pooling = field(default="mean", metadata={
-        "help": "mean over time, which a router is trained on; "
-                f"flatten: means over {TIME_BINS} stretches of time, one after the other, for clustering alone; "
-                "none: all frames (200 bytes x d_model per second), for your own use"})
+    pooling: Pooling = field(
+        default="mean",
+        metadata={
+            "help": "mean over time, which a router is trained on; "
+            f"flatten: means over {TIME_BINS} stretches of time, one after the other, for clustering alone; "
+            "none: all frames (200 bytes x d_model per second), for your own use"
+        },
+    )
     batch_size: int = field(default=16, metadata={"help": "utterances per batch and process"})
-    full_context_samples: int = field(default=2000, metadata={
-        "help": "with pooling mean: utterances per split that are embedded at 30 s too, for a router that knows both "
-                "contexts; 0 where no router is trained on them"})
-    data_config_override: str | None = field(default=None, metadata={
-        "help": 'how much of every split to take: JSON with sampling, percent, max_samples, seed, as in {"percent": 50}'})
-    num_workers: int = field(default=0, metadata={"help": "processes that decode audio ahead of the model, per process"})
+    full_context_samples: int = field(
+        default=2000,
+        metadata={
+            "help": "with pooling mean: utterances per split that are embedded at 30 s too, for a router "
+            "that knows both "
+            "contexts; 0 where no router is trained on them"
+        },
+    )
+    data_config_override: str | None = field(
+        default=None,
+        metadata={
+            "help": "how much of every split to take: JSON with sampling, percent, max_samples, seed, as "
+            'in {"percent": 50}'
+        },
+    )
+    num_workers: int = field(
+        default=0, metadata={"help": "processes that decode audio ahead of the model, per process"}
+    )
     seed: int = field(default=42, metadata={"help": "seed of the sample at 30 s"})
     resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted one"})
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
@@ -49,11 +75,19 @@ class Arguments:
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
     args.whisper_model = WHISPER_MODELS.get(args.whisper_model, args.whisper_model)
-    metrics = run_stage(args.output_dir, lambda folder: produce(args, folder), config=args,
-                        inputs=[args.corpus, args.whisper_model], resume=args.resume)
+    metrics = run_stage(
+        args.output_dir,
+        lambda folder: produce(args, folder),
+        config=args,
+        inputs=[args.corpus, args.whisper_model],
+        resume=args.resume,
+    )
     if PartialState().is_main_process:
-        print(f"{metrics['utterances']} utterances embedded by {args.whisper_model} after layer {metrics['layer']}, pooling "
-              f"{args.pooling}: {Path(args.output_dir) / 'embeddings.parquet'}")
+        print(
+            f"{metrics['utterances']} utterances embedded by {args.whisper_model} after layer "
+            f"{metrics['layer']}, pooling "
+            f"{args.pooling}: {Path(args.output_dir) / 'embeddings.parquet'}"
+        )
     return metrics
 
 
@@ -76,15 +110,25 @@ def produce(args: Arguments, folder: Path) -> dict:
         shards["full"] = plan_shards("full", samples, args.batch_size)
 
     parts = folder / "shards"
-    write_shards(model, processor, [shard for context in shards.values() for shard in context], parts, layer=layer,
-                 pooling=args.pooling, batch_size=args.batch_size, num_workers=args.num_workers)
+    write_shards(
+        model,
+        processor,
+        [shard for context in shards.values() for shard in context],
+        parts,
+        layer=layer,
+        pooling=args.pooling,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+    )
     if PartialState().is_main_process:
         for context, target in (("dynamic", folder), ("full", folder / FULL_CONTEXT)):
             if context in shards:
                 target.mkdir(exist_ok=True)
                 join_shards(shards[context], parts, target / "embeddings.parquet")
-                write_json(target / "embeddings.json", {"model": args.whisper_model, "layer": layer, "pooling": args.pooling,
-                                                        "audio_context": context})
+                write_json(
+                    target / "embeddings.json",
+                    {"model": args.whisper_model, "layer": layer, "pooling": args.pooling, "audio_context": context},
+                )
         shutil.rmtree(parts)
     return {"utterances": sum(map(len, splits.values())), "d_model": model.config.d_model, "layer": layer}
 

@@ -1,4 +1,5 @@
-"""Fine-tune a wav2vec2 on recordings without transcripts: by LoRA, where it erred, on its own text corrected by an LLM.
+"""Fine-tune a wav2vec2 on recordings without transcripts: by LoRA, where it erred, on its own text corrected by an
+LLM.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/finetune_wav2vec2_lora.py --config recipes/configs/finetune_wav2vec2_lora/default.yaml \\
@@ -36,10 +37,22 @@ from hf_components.training.report import save_history
 from hf_components.training.time_estimate import TimeEstimate
 from hf_components.wav2vec2.gold import GoldArguments, choose_for_training, find_gold, make_samples, training_rows
 from hf_components.wav2vec2.improvement import describe, examples, improve, measure, summary
-from hf_components.wav2vec2.run import Wav2Vec2Arguments, Wav2Vec2TrainingArguments, guess_rows, transcribe_rows, work_of
+from hf_components.wav2vec2.run import (
+    Wav2Vec2Arguments,
+    Wav2Vec2TrainingArguments,
+    guess_rows,
+    transcribe_rows,
+    work_of,
+)
 
-ARGUMENTS = (Wav2Vec2Arguments, GoldArguments, CorrectionArguments, CtcLoraArguments, Wav2Vec2TrainingArguments,
-             PublishModelArguments)
+ARGUMENTS = (
+    Wav2Vec2Arguments,
+    GoldArguments,
+    CorrectionArguments,
+    CtcLoraArguments,
+    Wav2Vec2TrainingArguments,
+    PublishModelArguments,
+)
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -47,18 +60,31 @@ def main(argv: list[str] | None = None) -> dict:
     warn_of_learning_rate(training_args, "lora" if args.use_lora else "full")
     source = AudioFolderConfig(data_dir=args.audio_dir, truth=args.truth, require_text=gold.gold == "manifest")
     output_dir = Path(training_args.output_dir)
-    result = run_stage(output_dir, lambda folder: produce(*parsed, source, work_of(output_dir), folder),
-                       config=(*parsed, source.recordings()), resume=args.resume,
-                       inputs=[*source.inputs(), args.model, *([llm.llm] if gold.gold == "llm" else [])])
+    result = run_stage(
+        output_dir,
+        lambda folder: produce(*parsed, source, work_of(output_dir), folder),
+        config=(*parsed, source.recordings()),
+        resume=args.resume,
+        inputs=[*source.inputs(), args.model, *([llm.llm] if gold.gold == "llm" else [])],
+    )
     say(summary(result), f"results: {output_dir / RESULTS}")
     push(publishing, output_dir / (ADAPTER if args.use_lora else MODEL))
     return result
 
 
-def produce(args: Wav2Vec2Arguments, gold_args: GoldArguments, llm: CorrectionArguments, lora_args: CtcLoraArguments,
-            training_args: Wav2Vec2TrainingArguments, publishing: PublishModelArguments, source: AudioFolderConfig, work: Path,
-            folder: Path) -> dict:
-    """The phases, each finished one a stage in `work` or of the run that prepared it; what they make goes to `folder`."""
+def produce(
+    args: Wav2Vec2Arguments,
+    gold_args: GoldArguments,
+    llm: CorrectionArguments,
+    lora_args: CtcLoraArguments,
+    training_args: Wav2Vec2TrainingArguments,
+    publishing: PublishModelArguments,
+    source: AudioFolderConfig,
+    work: Path,
+    folder: Path,
+) -> dict:
+    """The phases, each finished one a stage in `work` or of the run that prepared it; what they make goes to
+    `folder`."""
     prepared, resume = (work_of(args.prepared), True) if args.prepared else (work, args.resume)
     model, processor = load_asr(args.model)
     prepare_ctc(model, freeze_feature_encoder=True)
@@ -66,30 +92,56 @@ def produce(args: Wav2Vec2Arguments, gold_args: GoldArguments, llm: CorrectionAr
     transcriber = Transcriber(model, processor, batch_seconds=args.batch_seconds)
     inputs = [prepared / "corpus", args.model]
     heard = transcribe_rows(transcriber, corpus, prepared / "baseline", inputs=inputs, resume=resume)
-    guesses = guess_rows(transcriber, corpus, heard, gold_args.nbest, prepared / "nbest",
-                         inputs=[*inputs, prepared / "baseline"], resume=resume)
+    guesses = guess_rows(
+        transcriber,
+        corpus,
+        heard,
+        gold_args.nbest,
+        prepared / "nbest",
+        inputs=[*inputs, prepared / "baseline"],
+        resume=resume,
+    )
     gold = find_gold(gold_args, llm, corpus, guesses, processor, prepared, resume)
     samples = make_samples(corpus, heard, gold, gold_args)
     everywhere, label = measure(samples, heard), gold_args.label(llm.llm)
     say(describe("Baseline Metrics", everywhere, f"all {len(samples)} recordings", label), examples(samples))
 
     chosen = choose_for_training(samples, gold_args.train_on, family_of(model).longest_seconds)
-    rows = keep_learnable(training_rows(corpus, chosen), model, processor, max(training_args.speed_factors, default=1.0))
+    rows = keep_learnable(
+        training_rows(corpus, chosen), model, processor, max(training_args.speed_factors, default=1.0)
+    )
     learnable = set(rows["id"])
     for row in chosen:
         row.trained_on = row.id in learnable
     used = [prepared / name for name in ("corpus", "baseline", "gold")[: 3 if gold_args.gold == "llm" else 2]]
-    trained = run_stage(work / "training", lambda stage: train(args, lora_args, training_args, model, processor, rows, stage),
-                        config=(gold_args, lora_args, training_args, {"use_lora": args.use_lora, "merge": args.merge,
-                                                                      "processes": training_args.world_size}),
-                        inputs=[*used, args.model], resume=args.resume)
+    trained = run_stage(
+        work / "training",
+        lambda stage: train(args, lora_args, training_args, model, processor, rows, stage),
+        config=(
+            gold_args,
+            lora_args,
+            training_args,
+            {"use_lora": args.use_lora, "merge": args.merge, "processes": training_args.world_size},
+        ),
+        inputs=[*used, args.model],
+        resume=args.resume,
+    )
 
     judged = [i for i, row in enumerate(samples) if row.held_out or gold_args.evaluate_on_train]
     adapter = [work / "training" / ADAPTER] if args.use_lora else []
-    tuned = Transcriber.from_pretrained(args.model if args.use_lora else work / "training" / MODEL, adapter=adapter,
-                                        dtype="float32", batch_seconds=args.batch_seconds)
-    written = transcribe_rows(tuned, corpus.select(judged), work / "finetuned", resume=args.resume,
-                              inputs=[prepared / "corpus", work / "training"])
+    tuned = Transcriber.from_pretrained(
+        args.model if args.use_lora else work / "training" / MODEL,
+        adapter=adapter,
+        dtype="float32",
+        batch_seconds=args.batch_seconds,
+    )
+    written = transcribe_rows(
+        tuned,
+        corpus.select(judged),
+        work / "finetuned",
+        resume=args.resume,
+        inputs=[prepared / "corpus", work / "training"],
+    )
     for i, text in zip(judged, written, strict=True):
         samples[i].finetuned = text
     judged, before = [samples[i] for i in judged], [heard[i] for i in judged]
@@ -97,17 +149,33 @@ def produce(args: Wav2Vec2Arguments, gold_args: GoldArguments, llm: CorrectionAr
     part = "all" if gold_args.evaluate_on_train else "the held-out"
     say(describe("Fine-tuned Metrics", finetuned, f"{part} {len(judged)} recordings", label))
     result = {
-        "base_model": base_model_id(args.model), "method": "lora" if args.use_lora else "full", "train_on": gold_args.train_on,
+        "base_model": base_model_id(args.model),
+        "method": "lora" if args.use_lora else "full",
+        "train_on": gold_args.train_on,
         "evaluated_on": "training_recordings" if gold_args.evaluate_on_train else "held_out",
-        "gold": {"source": gold_args.gold, "label": label, "nbest": gold_args.nbest,
-                 "corrections": gold.corrections, "wer_truth": measure(samples, gold.texts)["wer_truth"]},
-        "baseline": measure(judged, before), "finetuned": finetuned,
+        "gold": {
+            "source": gold_args.gold,
+            "label": label,
+            "nbest": gold_args.nbest,
+            "corrections": gold.corrections,
+            "wer_truth": measure(samples, gold.texts)["wer_truth"],
+        },
+        "baseline": measure(judged, before),
+        "finetuned": finetuned,
         "improvement": improve(judged, before, written, num_bootstrap=args.num_bootstrap, seed=training_args.seed),
-        "all_recordings": everywhere, "rejected": ingested["rejected"], "training": trained,
+        "all_recordings": everywhere,
+        "rejected": ingested["rejected"],
+        "training": trained,
         "division": {"eval_ratio": gold_args.eval_ratio, "split_seed": gold_args.split_seed},
-        "bootstrap": {"resamples": args.num_bootstrap, "unit": "recording", "confidence": 0.95, "seed": training_args.seed},
+        "bootstrap": {
+            "resamples": args.num_bootstrap,
+            "unit": "recording",
+            "confidence": 0.95,
+            "seed": training_args.seed,
+        },
         "corpus": {"name": Path(args.audio_dir).resolve().name, "hub_id": None, "revision": None},
-        "environment": environment(), "license": publishing.model_license,
+        "environment": environment(),
+        "license": publishing.model_license,
     }
     if PartialState().is_main_process:
         publish_finetuned(folder, prepared, work / "training", result, samples, args.plot)
@@ -117,16 +185,39 @@ def produce(args: Wav2Vec2Arguments, gold_args: GoldArguments, llm: CorrectionAr
 def ingest(source: AudioFolderConfig, folder: Path, resume: bool) -> tuple[dict, datasets.Dataset]:
     """Every recording that can be read, as a prepared corpus; the others are in its `rejected.jsonl`."""
     options = {name: getattr(source, name) for name in ("data_dir", "truth", "require_text")}
-    metrics = run_stage(folder, lambda stage: write_corpus(
-        AudioFolder, stage, options, num_proc=os.cpu_count(), name=Path(source.data_dir).resolve().name, source="audio_folder",
-        language="en"), config=(options, source.recordings()), inputs=source.inputs(), resume=resume, alone=True)
+    metrics = run_stage(
+        folder,
+        lambda stage: write_corpus(
+            AudioFolder,
+            stage,
+            options,
+            num_proc=os.cpu_count(),
+            name=Path(source.data_dir).resolve().name,
+            source="audio_folder",
+            language="en",
+        ),
+        config=(options, source.recordings()),
+        inputs=source.inputs(),
+        resume=resume,
+        alone=True,
+    )
     if metrics["rejected"]:
-        say("rejected, see rejected.jsonl: " + ", ".join(f"{count} {reason}" for reason, count in metrics["rejected"].items()))
+        say(
+            "rejected, see rejected.jsonl: "
+            + ", ".join(f"{count} {reason}" for reason, count in metrics["rejected"].items())
+        )
     return metrics, datasets.concatenate_datasets(list(load_corpus(folder).values()))
 
 
-def train(args: Wav2Vec2Arguments, lora_args: CtcLoraArguments, training_args: Wav2Vec2TrainingArguments,
-          model: PreTrainedModel, processor: ProcessorMixin, rows: datasets.Dataset, folder: Path) -> dict:
+def train(
+    args: Wav2Vec2Arguments,
+    lora_args: CtcLoraArguments,
+    training_args: Wav2Vec2TrainingArguments,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    rows: datasets.Dataset,
+    folder: Path,
+) -> dict:
     set_seed(training_args.seed)
     total, lora = model.num_parameters(), add_lora(model, lora_args) if args.use_lora else None
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -144,8 +235,15 @@ def train(args: Wav2Vec2Arguments, lora_args: CtcLoraArguments, training_args: W
             processor.save_pretrained(folder / MODEL)
         (folder / LOGS).mkdir(exist_ok=True)
         save_history(trainer, folder / LOGS, "Fine-tuning", args.plot)
-    return {"recordings": len(rows), "steps": trainer.state.global_step, "train_loss": trainer.last_loss,
-            "trained_parameters": trained, "all_parameters": total, "estimated_seconds": estimate.seconds, "seconds": seconds}
+    return {
+        "recordings": len(rows),
+        "steps": trainer.state.global_step,
+        "train_loss": trainer.last_loss,
+        "trained_parameters": trained,
+        "all_parameters": total,
+        "estimated_seconds": estimate.seconds,
+        "seconds": seconds,
+    }
 
 
 def say(*parts: str) -> None:

@@ -39,19 +39,37 @@ DEBUG_SAMPLES = {"train": 100, "validation": 20}
 @dataclass(kw_only=True)
 class Arguments(TrainingRecipeArguments):
     corpus: str | None = field(default=None, metadata={"help": "prepared corpus: folder or Hub id"})
-    finetuning: Literal["full", "lora"] = field(default="full", metadata={
-        "help": "train all weights, or a LoRA: the adapter goes to <output_dir>/adapter, merged to <output_dir>/model"})
+    finetuning: Literal["full", "lora"] = field(
+        default="full",
+        metadata={
+            "help": "train all weights, or a LoRA: the adapter goes to <output_dir>/adapter, merged to "
+            "<output_dir>/model"
+        },
+    )
     freeze_encoder: bool = field(default=False, metadata={"help": "train the decoder alone"})
-    audio_context: Literal["dynamic", "full"] = field(default="dynamic", metadata={
-        "help": "what the encoder hears in training and evaluation: as much as there is audio, or always 30 s"})
-    min_audio_context: int = field(default=200, metadata={
-        "help": "mel frames of 10 ms that a dynamic context has at least; the saved model keeps both settings"})
+    audio_context: Literal["dynamic", "full"] = field(
+        default="dynamic",
+        metadata={
+            "help": "what the encoder hears in training and evaluation: as much as there is audio, or always 30 s"
+        },
+    )
+    min_audio_context: int = field(
+        default=200,
+        metadata={
+            "help": "mel frames of 10 ms that a dynamic context has at least; the saved model keeps both settings"
+        },
+    )
     resume: bool = field(default=True, metadata={"help": "keep a finished result, continue an interrupted one"})
     force_restart: bool = field(default=False, metadata={"help": "start from nothing, whatever is there"})
-    debug_run: bool = field(default=False, metadata={
-        "help": f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on {DEBUG_SAMPLES['validation']}, into "
-                "<output_dir>_debug",
-        "aliases": ["--debug"]})
+    debug_run: bool = field(
+        default=False,
+        metadata={
+            "help": f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on "
+            f"{DEBUG_SAMPLES['validation']}, into "
+            "<output_dir>_debug",
+            "aliases": ["--debug"],
+        },
+    )
 
 
 @dataclass
@@ -59,22 +77,38 @@ class ManifestArguments:
     """A corpus that is not prepared yet; it is, in <output_dir>_corpus."""
 
     train_manifest: str | None = field(default=None, metadata={"help": "JSONL manifest, instead of --corpus"})
-    audio_dirs: list[str] = field(default_factory=list, metadata={
-        "help": "folders to search for its audio; by default the manifest's own and those in it"})
-    val_manifest: str | None = field(default=None, metadata={"help": "JSONL manifest of validation data, of other speakers"})
+    audio_dirs: list[str] = field(
+        default_factory=list,
+        metadata={"help": "folders to search for its audio; by default the manifest's own and those in it"},
+    )
+    val_manifest: str | None = field(
+        default=None, metadata={"help": "JSONL manifest of validation data, of other speakers"}
+    )
     val_ratio: float = field(default=0.1, metadata={"help": "share of the rows for validation, without val_manifest"})
-    stratify_by: str = field(default="age_bucket", metadata={
-        "help": "age_bucket: every age has the same share in validation; or none"})
+    stratify_by: str = field(
+        default="age_bucket", metadata={"help": "age_bucket: every age has the same share in validation; or none"}
+    )
     split_seed: int = field(default=42, metadata={"help": "seed of the division into training and validation"})
-    split_file: str | None = field(default=None, metadata={"help": "splits.json of a corpus, to divide the children as there"})
-    fields: list[str] | None = field(default=None, metadata={
-        "help": "OURS=THEIRS for every field that the manifest calls otherwise"})
-    external_data: list[str] | None = field(default=None, metadata={
-        "help": "names of data from elsewhere in the manifest, for the corpus's card"})
+    split_file: str | None = field(
+        default=None, metadata={"help": "splits.json of a corpus, to divide the children as there"}
+    )
+    fields: list[str] | None = field(
+        default=None, metadata={"help": "OURS=THEIRS for every field that the manifest calls otherwise"}
+    )
+    external_data: list[str] | None = field(
+        default=None, metadata={"help": "names of data from elsewhere in the manifest, for the corpus's card"}
+    )
 
 
-ARGUMENTS = (Arguments, ManifestArguments, PublishModelArguments, FilterArguments, LoraArguments, KlToBaseArguments,
-             SpeechTrainingArguments)
+ARGUMENTS = (
+    Arguments,
+    ManifestArguments,
+    PublishModelArguments,
+    FilterArguments,
+    LoraArguments,
+    KlToBaseArguments,
+    SpeechTrainingArguments,
+)
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -94,36 +128,69 @@ def main(argv: list[str] | None = None) -> dict:
     if manifest.train_manifest:
         args.corpus = prepare(args, manifest, training_args.output_dir)
     filters = others[0]
-    inputs = [path for path in (args.corpus, args.base_model, filters.filter_transcripts, training_args.noise_dir) if path]
+    inputs = [
+        path for path in (args.corpus, args.base_model, filters.filter_transcripts, training_args.noise_dir) if path
+    ]
     output_dir = Path(training_args.output_dir)
-    result = run_stage(output_dir, lambda folder: produce(args, *others, training_args, folder),
-                       config=(args, *others, training_args, {"processes": training_args.world_size}), inputs=inputs,
-                       resume=args.resume, archive=training_args.rebase_output_dir)
+    result = run_stage(
+        output_dir,
+        lambda folder: produce(args, *others, training_args, folder),
+        config=(args, *others, training_args, {"processes": training_args.world_size}),
+        inputs=inputs,
+        resume=args.resume,
+        archive=training_args.rebase_output_dir,
+    )
     push(publishing, output_dir / ("adapter" if args.finetuning == "lora" else "model"))
     return result
 
 
 def prepare(args: Arguments, manifest: ManifestArguments, output_dir: str) -> str:
-    """The prepared form of a manifest's corpus; an earlier run's if nothing has changed, unless all is to begin anew."""
+    """The prepared form of a manifest's corpus; an earlier run's if nothing has changed, unless all is to begin
+    anew."""
     folder = f"{output_dir.rstrip('/')}_corpus"
-    options = {**asdict(manifest), "manifest": manifest.train_manifest, "audio_dirs": manifest.audio_dirs or None,
-               "fields": parse_pairs("fields", manifest.fields),
-               "max_samples": DEBUG_SAMPLES["train"] if args.debug_run else None}
+    options = {
+        **asdict(manifest),
+        "manifest": manifest.train_manifest,
+        "audio_dirs": manifest.audio_dirs or None,
+        "fields": parse_pairs("fields", manifest.fields),
+        "max_samples": DEBUG_SAMPLES["train"] if args.debug_run else None,
+    }
     del options["train_manifest"]
     name, source = Path(manifest.train_manifest).stem, JsonlManifestConfig(**options)
-    run_stage(folder, lambda work: write_corpus(JsonlManifest, work, options, num_proc=os.cpu_count(), name=name,
-                                                source="jsonl_manifest", language=args.language),
-              config=(options, source.recordings()), inputs=source.inputs(), resume=not args.force_restart, alone=True)
+    run_stage(
+        folder,
+        lambda work: write_corpus(
+            JsonlManifest,
+            work,
+            options,
+            num_proc=os.cpu_count(),
+            name=name,
+            source="jsonl_manifest",
+            language=args.language,
+        ),
+        config=(options, source.recordings()),
+        inputs=source.inputs(),
+        resume=not args.force_restart,
+        alone=True,
+    )
     return folder
 
 
-def produce(args: Arguments, filters: FilterArguments, lora_args: LoraArguments, kl: KlToBaseArguments,
-            training_args: SpeechTrainingArguments, folder: Path) -> dict:
+def produce(
+    args: Arguments,
+    filters: FilterArguments,
+    lora_args: LoraArguments,
+    kl: KlToBaseArguments,
+    training_args: SpeechTrainingArguments,
+    folder: Path,
+) -> dict:
     set_seed(training_args.seed)
     train, evaluated = load_training_rows(args, training_args)
     dropped = []
     if filters.filter_transcripts:
-        train, dropped = filter_by_transcripts(train, filters.filter_transcripts, filters.filter_max_wer, args.language)
+        train, dropped = filter_by_transcripts(
+            train, filters.filter_transcripts, filters.filter_max_wer, args.language
+        )
     if args.debug_run:
         train = sample_rows(train, DEBUG_SAMPLES["train"], training_args.seed)
         evaluated = evaluated and sample_rows(evaluated, DEBUG_SAMPLES["validation"], training_args.seed)
@@ -138,8 +205,9 @@ def produce(args: Arguments, filters: FilterArguments, lora_args: LoraArguments,
     model.set_audio_context(args.audio_context, args.min_audio_context)
 
     training_args.output_dir = str(folder / "checkpoints")
-    trainer = KlToBaseTrainer(model, training_args, processor, train, evaluated, kl=kl,
-                              base=base if lora is None else BaseOfAdapter(lora))
+    trainer = KlToBaseTrainer(
+        model, training_args, processor, train, evaluated, kl=kl, base=base if lora is None else BaseOfAdapter(lora)
+    )
     trainer.train(resume_from_checkpoint=args.resume)
     model = trainer.whole_model()
     if trainer.is_world_process_zero():
@@ -149,11 +217,20 @@ def produce(args: Arguments, filters: FilterArguments, lora_args: LoraArguments,
         save_whisper(model, processor, folder / "model")
         save_history(trainer, folder, "Fine-tuning", args.plot)
         if filters.filter_transcripts:
-            (folder / "filtered.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in dropped))
-    return {"finetuning": args.finetuning, "audio_context": args.audio_context, "train_loss": trainer.last_loss,
-            "steps": trainer.state.global_step, "best_wer": trainer.state.best_metric, "utterances": len(train),
-            "selected_on": args.eval_split if training_args.load_best_model_at_end else None, "filtered": len(dropped),
-            "trained_parameters": trained}
+            (folder / "filtered.jsonl").write_text(
+                "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in dropped)
+            )
+    return {
+        "finetuning": args.finetuning,
+        "audio_context": args.audio_context,
+        "train_loss": trainer.last_loss,
+        "steps": trainer.state.global_step,
+        "best_wer": trainer.state.best_metric,
+        "utterances": len(train),
+        "selected_on": args.eval_split if training_args.load_best_model_at_end else None,
+        "filtered": len(dropped),
+        "trained_parameters": trained,
+    }
 
 
 if __name__ == "__main__":

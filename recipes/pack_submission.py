@@ -1,4 +1,5 @@
-"""Pack a speech recogniser for a competition: a zip with `main.py`, which transcribes offline, and the model beside it.
+"""Pack a speech recogniser for a competition: a zip with `main.py`, which transcribes offline, and the model beside
+it.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/pack_submission.py --config recipes/configs/pack_submission/default.yaml \\
@@ -36,23 +37,40 @@ logger = logging.getLogger(__name__)
 @dataclass
 class Arguments:
     model_path: str = field(metadata={"help": "checkpoint of a Whisper or a CTC model: folder or Hub id"})
-    output: str = field(default="submission.zip", metadata={"help": "zip to write; what was found goes beside it as .json"})
-    adapter: str | None = field(default=None, metadata={"help": "PEFT adapter of that model, merged into the packed weights"})
-    language: str | None = field(default=None, metadata={
-        "help": "language code, for multilingual checkpoints; default: the one that they were saved with"})
-    dtype: Literal["float16", "float32"] = field(default="float16", metadata={
-        "help": "type of the packed weights; whether float16 changes the WER is measured"})
+    output: str = field(
+        default="submission.zip", metadata={"help": "zip to write; what was found goes beside it as .json"}
+    )
+    adapter: str | None = field(
+        default=None, metadata={"help": "PEFT adapter of that model, merged into the packed weights"}
+    )
+    language: str | None = field(
+        default=None,
+        metadata={"help": "language code, for multilingual checkpoints; default: the one that they were saved with"},
+    )
+    dtype: Literal["float16", "float32"] = field(
+        default="float16", metadata={"help": "type of the packed weights; whether float16 changes the WER is measured"}
+    )
     max_new_tokens: int = field(default=225, metadata={"help": "longest transcript of a Whisper in tokens"})
-    corpus: str | None = field(default=None, metadata={
-        "help": "prepared corpus whose clips try the package, folder or Hub id; default: synthetic voices"})
+    corpus: str | None = field(
+        default=None,
+        metadata={"help": "prepared corpus whose clips try the package, folder or Hub id; default: synthetic voices"},
+    )
     split: str = field(default="dev", metadata={"help": "split that the clips are drawn from"})
     clips: int = field(default=32, metadata={"help": "how many"})
     seed: int = field(default=42, metadata={"help": "seed of their choice"})
-    utterances: int | None = field(default=None, metadata={"help": "size of the test set, for the estimate of the run time"})
-    hours: float | None = field(default=None, metadata={"help": "audio of the test set, likewise, if utterances are unknown"})
-    max_megabytes: float | None = field(default=None, metadata={"help": "the competition's limit for the zip, in 10^6 bytes"})
-    verify: bool = field(default=True, metadata={
-        "help": "run the zip as a process of its own, in an empty folder, and compare it with the model"})
+    utterances: int | None = field(
+        default=None, metadata={"help": "size of the test set, for the estimate of the run time"}
+    )
+    hours: float | None = field(
+        default=None, metadata={"help": "audio of the test set, likewise, if utterances are unknown"}
+    )
+    max_megabytes: float | None = field(
+        default=None, metadata={"help": "the competition's limit for the zip, in 10^6 bytes"}
+    )
+    verify: bool = field(
+        default=True,
+        metadata={"help": "run the zip as a process of its own, in an empty folder, and compare it with the model"},
+    )
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
     def __post_init__(self):
@@ -68,7 +86,9 @@ def main(argv: list[str] | None = None) -> dict:
     state = join_processes()
     transcriber = load_packable(args.model_path, args.language, args.adapter, args.max_new_tokens)
     clips = try_clips(args) if args.verify else None
-    before = [transcript.text for transcript in transcriber.transcribe_corpus(clips)] if args.verify else []  # all share this
+    before = (
+        [transcript.text for transcript in transcriber.transcribe_corpus(clips)] if args.verify else []
+    )  # all share this
     # The others wait for what the main process found.
     return broadcast_object_list([pack(args, transcriber, clips, before) if state.is_main_process else None])[0]
 
@@ -82,36 +102,57 @@ def pack(args: Arguments, transcriber: Transcriber, clips: datasets.Dataset | No
         write_package(unfinished, transcriber, getattr(torch, args.dtype))
         size = unfinished.stat().st_size / 1e6
         if args.max_megabytes is not None and size > args.max_megabytes:
-            raise UserError(f"the zip has {size:.1f} MB, more than --max_megabytes {args.max_megabytes:g}; pack a smaller "
-                            "model" + (", or --dtype float16" if args.dtype == "float32" else ""))
+            raise UserError(
+                f"the zip has {size:.1f} MB, more than --max_megabytes {args.max_megabytes:g}; pack a smaller "
+                "model" + (", or --dtype float16" if args.dtype == "float32" else "")
+            )
         verified = verify(args, unfinished, clips, before, language_of(transcriber.model)) if args.verify else None
         result = {"megabytes": round(size, 1), "verified": verified}
         unfinished.replace(output)
     finally:
         unfinished.unlink(missing_ok=True)
-    write_json(output.with_suffix(".json"), {**result, "config": dataclasses.asdict(args), "environment": environment()})
+    write_json(
+        output.with_suffix(".json"), {**result, "config": dataclasses.asdict(args), "environment": environment()}
+    )
     limit = "" if args.max_megabytes is None else f" of {args.max_megabytes:g} allowed"
-    logger.info("%s: %.1f MB%s, %s", output, size, limit, "runs by itself" if args.verify else "not tried (--no_verify)")
+    logger.info(
+        "%s: %.1f MB%s, %s", output, size, limit, "runs by itself" if args.verify else "not tried (--no_verify)"
+    )
     return result
 
 
 def verify(args: Arguments, package: Path, clips: datasets.Dataset, before: list[str], language: str) -> dict:
-    """Run the package on clips, compare its transcripts with those of the model before packing, and estimate the run time."""
-    logger.info("trying the package on %d clips, %s", len(clips), f"of {args.corpus}" if args.corpus else "synthetic ones")
+    """Run the package on clips, compare its transcripts with those of the model before packing, and estimate the run
+    time."""
+    logger.info(
+        "trying the package on %d clips, %s", len(clips), f"of {args.corpus}" if args.corpus else "synthetic ones"
+    )
     after, report = run_package(package, clips)
     references = clips["text"][:]
-    wer = {name: score(texts, references, num_bootstrap=0, language=language)["wer"]
-           for name, texts in (("before", before), ("packed", after))}
+    wer = {
+        name: score(texts, references, num_bootstrap=0, language=language)["wer"]
+        for name, texts in (("before", before), ("packed", after))
+    }
     different = sum(a != b for a, b in zip(before, after, strict=True))
     tell = logger.warning if wer["packed"] > wer["before"] else logger.info
-    tell("packed as %s, %d of %d transcripts differ: WER %.1f %% before, %.1f %% packed%s", args.dtype, different, len(after),
-         100 * wer["before"], 100 * wer["packed"],
-         "; if that matters, pack --dtype float32" if wer["packed"] > wer["before"] and args.dtype == "float16" else "")
+    tell(
+        "packed as %s, %d of %d transcripts differ: WER %.1f %% before, %.1f %% packed%s",
+        args.dtype,
+        different,
+        len(after),
+        100 * wer["before"],
+        100 * wer["packed"],
+        "; if that matters, pack --dtype float32" if wer["packed"] > wer["before"] and args.dtype == "float16" else "",
+    )
     seconds = estimated_seconds(report, args.utterances, args.hours)
     gpu = environment()["gpu"]
     if seconds is not None:
-        logger.info("a test set of %s takes about %.0f minutes on %s", f"{args.utterances} utterances" if args.utterances else
-                    f"{args.hours:g} hours", seconds / 60, gpu or "the CPU of this machine")
+        logger.info(
+            "a test set of %s takes about %.0f minutes on %s",
+            f"{args.utterances} utterances" if args.utterances else f"{args.hours:g} hours",
+            seconds / 60,
+            gpu or "the CPU of this machine",
+        )
     return {**report, "wer": wer, "different": different, "estimated_seconds": seconds, "device": gpu or "cpu"}
 
 
@@ -120,11 +161,25 @@ def try_clips(args: Arguments) -> datasets.Dataset:
     if args.corpus:
         return sample_rows(load_corpus(args.corpus, args.split), args.clips, args.seed)
     texts = sentences("Dev", random_of(args.seed))
-    rows = [{"id": f"{age}-{number}", "audio": {"bytes": encode_flac(samples / 32768, rate), "path": None}, "text": text,
-             "speaker_id": age, "group": age, "duration": len(samples) / rate}
-            for age, voices in AGES.items() for number, (text, samples, rate) in enumerate(
-                speak(draw_speaker(args.seed, "Dev", age, voices, 0), voices, islice(texts, -(-args.clips // len(AGES))),
-                      args.seed))]
+    rows = [
+        {
+            "id": f"{age}-{number}",
+            "audio": {"bytes": encode_flac(samples / 32768, rate), "path": None},
+            "text": text,
+            "speaker_id": age,
+            "group": age,
+            "duration": len(samples) / rate,
+        }
+        for age, voices in AGES.items()
+        for number, (text, samples, rate) in enumerate(
+            speak(
+                draw_speaker(args.seed, "Dev", age, voices, 0),
+                voices,
+                islice(texts, -(-args.clips // len(AGES))),
+                args.seed,
+            )
+        )
+    ]
     return datasets.Dataset.from_list(rows[: args.clips])
 
 

@@ -29,7 +29,9 @@ HELD_OUT = f"{FIT_SPLIT}_held_out"  # of the speakers that early stopping listen
 class Arguments:
     embedding_dir: str = field(metadata={"help": "output of extract_embeddings on the base model that will be routed"})
     labels_dir: str = field(metadata={"help": "output of cluster_embeddings"})
-    output_dir: str = field(metadata={"help": "folder of the router; later stages take it as --gating_model_checkpoint"})
+    output_dir: str = field(
+        metadata={"help": "folder of the router; later stages take it as --gating_model_checkpoint"}
+    )
     plot: bool = field(default=True, metadata={"help": "draw router.png and reliability.png"})
     resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted one"})
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
@@ -40,8 +42,14 @@ ARGUMENTS = (Arguments, RouterArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, router_args = parse_arguments(ARGUMENTS, argv, __doc__)
-    metrics = run_stage(args.output_dir, lambda folder: produce(args, router_args, folder), config=(args, router_args),
-                        inputs=[args.embedding_dir, args.labels_dir], resume=args.resume, alone=True)
+    metrics = run_stage(
+        args.output_dir,
+        lambda folder: produce(args, router_args, folder),
+        config=(args, router_args),
+        inputs=[args.embedding_dir, args.labels_dir],
+        resume=args.resume,
+        alone=True,
+    )
     if PartialState().is_main_process:
         Console().print(summary_table(metrics))
     return metrics
@@ -49,8 +57,10 @@ def main(argv: list[str] | None = None) -> dict:
 
 def produce(args: Arguments, router_args: RouterArguments, folder: Path) -> dict:
     labels = load_labels(args.labels_dir)
-    contexts = {"dynamic": load_embeddings(args.embedding_dir),
-                "full": load_embeddings(Path(args.embedding_dir) / FULL_CONTEXT)}
+    contexts = {
+        "dynamic": load_embeddings(args.embedding_dir),
+        "full": load_embeddings(Path(args.embedding_dir) / FULL_CONTEXT),
+    }
     vectors = np.concatenate([view.vectors for view in contexts.values()])
     weights = np.concatenate([labels.weights_of(view.ids) for view in contexts.values()])
     speakers = np.concatenate([view.speakers for view in contexts.values()])
@@ -62,39 +72,66 @@ def produce(args: Arguments, router_args: RouterArguments, folder: Path) -> dict
     router, history = train_router(vectors[train], weights[train], router_args, held_out, folder / "checkpoints")
     parts[train] = np.where(held_out, HELD_OUT, FIT_SPLIT)
 
-    judged = {f"{part}_{context}_context": judge_router(router, vectors[chosen], weights[chosen])
-              for context in contexts for part in sorted(set(parts))
-              if (chosen := (names == context) & (parts == part)).any()}
+    judged = {
+        f"{part}_{context}_context": judge_router(router, vectors[chosen], weights[chosen])
+        for context in contexts
+        for part in sorted(set(parts))
+        if (chosen := (names == context) & (parts == part)).any()
+    }
     router.save(folder, router_layer=contexts["dynamic"].source["layer"])
     write_json(folder / "history.json", history)
     write_json(folder / "metrics.json", judged)
     if args.plot:
         plot(folder, history, judged)
-    return {"epochs": len(history), "best_epoch": best_epoch(history),
-            "held_out_speakers": sorted(set(speakers[train][held_out])), **judged}
+    return {
+        "epochs": len(history),
+        "best_epoch": best_epoch(history),
+        "held_out_speakers": sorted(set(speakers[train][held_out])),
+        **judged,
+    }
 
 
 def plot(folder: Path, history: list[dict], judged: dict[str, dict]) -> None:
-    curves = {key.replace("_kl", ""): [entry[key] for entry in history] for key in ("train_kl", "validation_kl")
-              if key in history[0]}
-    plot_curves(folder / "router.png", curves, "epoch", "KL to the soft labels (nats)",
-                f"Router pre-training, best epoch {best_epoch(history)} of {len(history)}")
-    plot_reliability(folder / "reliability.png", {name.replace("_", " "): row["reliability"] for name, row in judged.items()},
-                     "Gates against the labels' best expert")
+    curves = {
+        key.replace("_kl", ""): [entry[key] for entry in history]
+        for key in ("train_kl", "validation_kl")
+        if key in history[0]
+    }
+    plot_curves(
+        folder / "router.png",
+        curves,
+        "epoch",
+        "KL to the soft labels (nats)",
+        f"Router pre-training, best epoch {best_epoch(history)} of {len(history)}",
+    )
+    plot_reliability(
+        folder / "reliability.png",
+        {name.replace("_", " "): row["reliability"] for name, row in judged.items()},
+        "Gates against the labels' best expert",
+    )
 
 
 def summary_table(metrics: dict) -> Table:
-    table = Table(title="Router against the cluster labels", caption=(
-        f"weights of epoch {metrics['best_epoch']} of {metrics['epochs']}; ECE: expected calibration error;\n"
-        "confidence: mean greatest gate (mean greatest soft label)"))
+    table = Table(
+        title="Router against the cluster labels",
+        caption=(
+            f"weights of epoch {metrics['best_epoch']} of {metrics['epochs']}; ECE: expected calibration error;\n"
+            "confidence: mean greatest gate (mean greatest soft label)"
+        ),
+    )
     table.add_column("part, context", no_wrap=True)
     for heading in ("utterances", "accuracy", "KL", "ECE", "confidence"):
         table.add_column(heading, justify="right")
     for name, row in metrics.items():
         if name.endswith("_context"):
-            table.add_row(name.removesuffix("_context").replace("_", " "), str(row["utterances"]),
-                          f"{100 * row['accuracy']:.1f} %", f"{row['kl']:.3f}", f"{row['ece']:.3f}",
-                          f"{row['confidence']:.2f} ({row['label_confidence']:.2f})")
+            table.add_row(
+                name.removesuffix("_context").replace("_", " "),
+                str(row["utterances"]),
+                f"{100 * row['accuracy']:.1f} %",
+                f"{row['kl']:.3f}",
+                f"{row['ece']:.3f}",
+                f"{row['confidence']:.2f} ({row['label_confidence']:.2f})",
+            )
     return table
 
 

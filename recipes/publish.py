@@ -21,13 +21,24 @@ from hf_components.stages import join_processes
 @dataclass
 class Arguments:
     folder: str = field(metadata={"help": "what to publish; the flag may be left out if the folder comes first"})
-    repo_id: str = field(metadata={"help": "repository on the Hub, as user/name; a metric's is named as its folder",
-                                   "aliases": ["--hub_model_id"]})
-    private: bool | None = field(default=None, metadata={
-        "nargs": "?", "const": True, "aliases": ["--hub_private_repo"],
-        "help": "a new repository is private; default: data are, models are not"})
-    license: str = field(default=LICENSE, metadata={
-        "help": "licence on the card of a model that has none yet, as the Hub writes it"})
+    repo_id: str = field(
+        metadata={
+            "help": "repository on the Hub, as user/name; a metric's is named as its folder",
+            "aliases": ["--hub_model_id"],
+        }
+    )
+    private: bool | None = field(
+        default=None,
+        metadata={
+            "nargs": "?",
+            "const": True,
+            "aliases": ["--hub_private_repo"],
+            "help": "a new repository is private; default: data are, models are not",
+        },
+    )
+    license: str = field(
+        default=LICENSE, metadata={"help": "licence on the card of a model that has none yet, as the Hub writes it"}
+    )
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
 

@@ -1,5 +1,7 @@
-"""Cut long recordings (MP3, WAV, FLAC, OGG, ...; of any length, rate and number of channels) at their pauses into a prepared
-corpus of segments without transcripts: Parquet with 16 kHz mono audio inside, statistics, histogram, list of rejected files.
+"""Cut long recordings (MP3, WAV, FLAC, OGG, ...; of any length, rate and number of channels) at their pauses into a
+prepared corpus of segments without transcripts: Parquet with 16 kHz mono audio inside, statistics, histogram, list of
+rejected
+    files.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/segment_audio.py --config recipes/configs/segment_audio/default.yaml \\
@@ -32,17 +34,26 @@ BAR = 40  # characters of the longest bar of the histogram
 
 @dataclass
 class Arguments(Segmentation):
-    data_dir: str = field(metadata={"aliases": ["--audio_dir"], "help": "folder of recordings, however deep; the first folder "
-                                    "below it is the speaker, if there are at least two"})
+    data_dir: str = field(
+        metadata={
+            "aliases": ["--audio_dir"],
+            "help": "folder of recordings, however deep; the first folder "
+            "below it is the speaker, if there are at least two",
+        }
+    )
     output_dir: str = field(metadata={"help": "folder of the prepared corpus"})
-    val_ratio: float = field(default=0.1, metadata={"help": "share of the segments for dev, by speaker; of a single "
-                                                            "recording its last part; in [0, 1)"})
+    val_ratio: float = field(
+        default=0.1,
+        metadata={"help": "share of the segments for dev, by speaker; of a single recording its last part; in [0, 1)"},
+    )
     split_seed: int = field(default=42, metadata={"help": "seed of the division into train and dev"})
     name: str | None = field(default=None, metadata={"help": "name on the data card; the source folder's by default"})
     license: str | None = field(default=None, metadata={"help": "licence for the data card, such as cc-by-4.0"})
     language: str | None = field(default=None, metadata={"help": "language for the data card, such as en"})
     num_proc: int | None = field(default=None, metadata={"help": "worker processes; one per core by default"})
-    resume: bool = field(default=False, metadata={"help": "go on from finished recordings; keep a result if nothing changed"})
+    resume: bool = field(
+        default=False, metadata={"help": "go on from finished recordings; keep a result if nothing changed"}
+    )
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
 
@@ -60,11 +71,23 @@ def main(argv: list[str] | None = None) -> dict:
 
     def produce(folder: Path) -> dict:
         metrics = write_corpus(
-            SegmentedAudio, folder, options, num_proc=args.num_proc or os.cpu_count(), source="segmented_audio",
-            name=args.name or Path(args.data_dir).resolve().name, license=args.license, language=args.language)
+            SegmentedAudio,
+            folder,
+            options,
+            num_proc=args.num_proc or os.cpu_count(),
+            source="segmented_audio",
+            name=args.name or Path(args.data_dir).resolve().name,
+            license=args.license,
+            language=args.language,
+        )
         found = metrics["segments"]
-        plot_histogram(folder / "durations.png", **found["histogram"], x_label="duration (s)", y_label="segments",
-                       title=f"{found['segments']} segments, {found['duration']['mean']:.1f} s on average")
+        plot_histogram(
+            folder / "durations.png",
+            **found["histogram"],
+            x_label="duration (s)",
+            y_label="segments",
+            title=f"{found['segments']} segments, {found['duration']['mean']:.1f} s on average",
+        )
         return metrics
 
     metrics = run_stage(args.output_dir, produce, config=(args, config.recordings()), resume=args.resume, alone=True)
@@ -89,22 +112,29 @@ def summary(metrics: dict, title: str) -> Table:
 
     row("recordings", segments["recordings"], segments["seconds"]["total"])
     for split in metrics["rows"]:
-        row(f"segments: {split}", metrics["rows"][split],
-            sum(3600 * group["hours"] for group in metrics["groups"] if group["split"] == split))
+        row(
+            f"segments: {split}",
+            metrics["rows"][split],
+            sum(3600 * group["hours"] for group in metrics["groups"] if group["split"] == split),
+        )
     for reason in ("silence", "too short"):
         row(f"left out: {reason}", None, segments["seconds"][reason])
     for reason, files in metrics["rejected"].items():
         table.add_row(f"rejected: {reason}", str(files), "", "")
     duration = segments["duration"]
-    table.caption = (f"{duration['mean']:.2f} s per segment on average, median {duration['median']:.2f}, "
-                     f"{duration['shortest']:.2f} to {duration['longest']:.2f}")
+    table.caption = (
+        f"{duration['mean']:.2f} s per segment on average, median {duration['median']:.2f}, "
+        f"{duration['shortest']:.2f} to {duration['longest']:.2f}"
+    )
     return table
 
 
 def histogram(found: dict) -> str:
     """Segments by duration, as text."""
-    return "\n".join(f"{low:6.2f} to {high:6.2f} s {count:7} {'█' * -(-BAR * count // max(found['counts']))}"
-                     for low, high, count in zip(found["edges"], found["edges"][1:], found["counts"], strict=False))
+    return "\n".join(
+        f"{low:6.2f} to {high:6.2f} s {count:7} {'█' * -(-BAR * count // max(found['counts']))}"
+        for low, high, count in zip(found["edges"], found["edges"][1:], found["counts"], strict=False)
+    )
 
 
 if __name__ == "__main__":

@@ -32,8 +32,9 @@ class Arguments:
     vocoder: str = field(metadata={"help": "checkpoint of train_unit_vocoder: its folder `model`, or Hub id"})
     output_wav: str = field(metadata={"help": "file to write"})
     audio: str | None = field(default=None, metadata={"help": "recording whose units are spoken"})
-    units_model: str | None = field(default=None, metadata={
-        "help": "checkpoint of learn_units that finds them: its folder `model`, or Hub id"})
+    units_model: str | None = field(
+        default=None, metadata={"help": "checkpoint of learn_units that finds them: its folder `model`, or Hub id"}
+    )
     units: list[int] | None = field(default=None, metadata={"help": "or the units themselves, one per 20 ms"})
     speaker: str | None = field(default=None, metadata={"help": "whose voice, for a vocoder with several"})
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
@@ -42,21 +43,29 @@ class Arguments:
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
     if (args.audio is None) == (args.units is None):
-        raise UserError("give either --audio or --units to speak, got " + ("neither" if args.audio is None else "both"))
+        raise UserError(
+            "give either --audio or --units to speak, got " + ("neither" if args.audio is None else "both")
+        )
     if (args.audio is None) != (args.units_model is None):
         raise UserError("--audio and --units_model, which finds its units, go together; give both or only --units")
     state = join_processes()
     vocoder = load_model(UnitHifiGanModel, args.vocoder)
     if vocoder.config.speakers and args.speaker is None:
-        raise UserError(f"{args.vocoder} has several voices; choose one by --speaker: {', '.join(vocoder.config.speakers)}")
+        raise UserError(
+            f"{args.vocoder} has several voices; choose one by --speaker: {', '.join(vocoder.config.speakers)}"
+        )
     if vocoder.config.use_f0 and args.audio is None:
-        raise UserError(f"{args.vocoder} needs the pitch beside the units (it was trained with --use_f0), which is heard in a "
-                        "recording: give --audio and --units_model, or take another --vocoder")
+        raise UserError(
+            f"{args.vocoder} needs the pitch beside the units (it was trained with --use_f0), which is heard in a "
+            "recording: give --audio and --units_model, or take another --vocoder"
+        )
     waveform = None if args.audio is None else decode(args.audio)
     units = args.units if waveform is None else units_of_recording(args, waveform, vocoder)
     if not units or not 0 <= min(units) <= max(units) < vocoder.config.num_units:
-        raise UserError(f"--units must be numbers from 0 to {vocoder.config.num_units - 1}, one at least, got "
-                        f"{f'{min(units)} to {max(units)}' if units else 'none'}")
+        raise UserError(
+            f"--units must be numbers from 0 to {vocoder.config.num_units - 1}, one at least, got "
+            f"{f'{min(units)} to {max(units)}' if units else 'none'}"
+        )
     (spoken,) = speak(vocoder, [units], voices_of(vocoder, [args.speaker]), pitches_of(vocoder, [waveform], [units]))
     rate, output = vocoder.config.sampling_rate, Path(args.output_wav)
     if state.is_main_process:

@@ -33,8 +33,15 @@ from hf_components.units import read_units
 
 logger = logging.getLogger(__name__)
 
-SHOWN = {"nmi": "NMI", "nmi_by_chance": "by chance", "phone_purity": "phone purity", "cluster_purity": "cluster purity",
-         "order": "order", "speaker_nmi": "NMI with speakers", "bits_per_second": "bits per s"}
+SHOWN = {
+    "nmi": "NMI",
+    "nmi_by_chance": "by chance",
+    "phone_purity": "phone purity",
+    "cluster_purity": "cluster purity",
+    "order": "order",
+    "speaker_nmi": "NMI with speakers",
+    "bits_per_second": "bits per s",
+}
 
 
 @dataclass
@@ -42,19 +49,33 @@ class Arguments:
     corpus_dir: str = field(metadata={"help": "output folder of segment_audio, with the splits train and dev"})
     output_dir: str = field(metadata={"help": "folder of sweep.json and sweep.png"})
     encoder: str = field(default=DEFAULT_ENCODER, metadata={"help": f"as of learn_units: folder, Hub id or {MFCC}"})
-    layers: list[int] = field(default_factory=list, metadata={"help": f"encoder layers, counted from 1; none for {MFCC}"})
+    layers: list[int] = field(
+        default_factory=list, metadata={"help": f"encoder layers, counted from 1; none for {MFCC}"}
+    )
     num_units: list[int] = field(default_factory=lambda: [50, 100, 200, 500], metadata={"help": "numbers of units"})
-    phone_labels: str | None = field(default=None, metadata={
-        "help": "phones of the recordings of dev: JSON lines with source_file, start, end (seconds in the recording) and "
-                "phone, or a folder of TextGrids named as the recordings"})
+    phone_labels: str | None = field(
+        default=None,
+        metadata={
+            "help": "phones of the recordings of dev: JSON lines with source_file, start, end (seconds "
+            "in the recording) and "
+            "phone, or a folder of TextGrids named as the recordings"
+        },
+    )
     phone_tier: str = field(default="phones", metadata={"help": "tier of the TextGrids that holds the phones"})
-    max_segments: int = field(default=2000, metadata={"help": "segments of each split that take part, drawn by chance"})
+    max_segments: int = field(
+        default=2000, metadata={"help": "segments of each split that take part, drawn by chance"}
+    )
     passes: int = field(default=5, metadata={"help": "passes of k-means over the segments, at most"})
-    update_seconds: float = field(default=200.0, metadata={
-        "help": "seconds of speech from one step of the centroids to the next"})
+    update_seconds: float = field(
+        default=200.0, metadata={"help": "seconds of speech from one step of the centroids to the next"}
+    )
     batch_seconds: float = field(default=60.0, metadata={"help": "seconds of speech per batch and process"})
-    cache_gib: float = field(default=20.0, metadata={"help": "features of a layer are kept on the disk up to so many GiB"})
-    num_workers: int = field(default=0, metadata={"help": "processes that decode audio ahead of the model, per process"})
+    cache_gib: float = field(
+        default=20.0, metadata={"help": "features of a layer are kept on the disk up to so many GiB"}
+    )
+    num_workers: int = field(
+        default=0, metadata={"help": "processes that decode audio ahead of the model, per process"}
+    )
     seed: int = field(default=42, metadata={"help": "seed of the segments, their order and the first centroids"})
     resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted one"})
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
@@ -63,10 +84,15 @@ class Arguments:
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
     if (args.encoder == MFCC) == bool(args.layers):
-        raise UserError(f"--layers must name layers of --encoder {args.encoder}" if args.encoder != MFCC else
-                        f"--layers must be left out for {MFCC} features, which have none, got {args.layers}")
+        raise UserError(
+            f"--layers must name layers of --encoder {args.encoder}"
+            if args.encoder != MFCC
+            else f"--layers must be left out for {MFCC} features, which have none, got {args.layers}"
+        )
     inputs = [path for path in (args.corpus_dir, args.encoder, args.phone_labels) if path]
-    result = run_stage(args.output_dir, lambda folder: produce(args, folder), config=args, inputs=inputs, resume=args.resume)
+    result = run_stage(
+        args.output_dir, lambda folder: produce(args, folder), config=args, inputs=inputs, resume=args.resume
+    )
     if PartialState().is_main_process:
         Console().print(summary_table(result))
     return result
@@ -102,43 +128,79 @@ def produce(args: Arguments, folder: Path) -> dict:
             shutil.rmtree(learning, ignore_errors=True)
     if not state.is_main_process:
         return {}
-    plot_sweep(folder / "sweep.png", figures, f"Units of {args.encoder}, judged by {len(splits['dev'])} segments of dev")
-    return {"encoder": args.encoder, "segments": {name: len(rows) for name, rows in splits.items()}, "figures": figures}
+    plot_sweep(
+        folder / "sweep.png", figures, f"Units of {args.encoder}, judged by {len(splits['dev'])} segments of dev"
+    )
+    return {
+        "encoder": args.encoder,
+        "segments": {name: len(rows) for name, rows in splits.items()},
+        "figures": figures,
+    }
 
 
-def judge(args: Arguments, splits: dict[str, Dataset], labels: dict[str, Phones] | None, folder: Path, layer: int | None,
-          size: int) -> dict:
+def judge(
+    args: Arguments,
+    splits: dict[str, Dataset],
+    labels: dict[str, Phones] | None,
+    folder: Path,
+    layer: int | None,
+    size: int,
+) -> dict:
     """Learn so many units of a layer on train, as learn_units does, and judge them by dev."""
     model = load_encoder(args.encoder, layer, size)
-    learn_centroids(model, splits["train"], folder, passes=args.passes, seed=args.seed, update_seconds=args.update_seconds,
-                    batch_seconds=args.batch_seconds, cache_gib=args.cache_gib, num_workers=args.num_workers)
+    learn_centroids(
+        model,
+        splits["train"],
+        folder,
+        passes=args.passes,
+        seed=args.seed,
+        update_seconds=args.update_seconds,
+        batch_seconds=args.batch_seconds,
+        cache_gib=args.cache_gib,
+        num_workers=args.num_workers,
+    )
     (folder / "units").mkdir(exist_ok=True)
-    usage = write_units(model, splits, folder / "units", folder / "units" / "parts", batch_seconds=args.batch_seconds,
-                        num_workers=args.num_workers)
+    usage = write_units(
+        model,
+        splits,
+        folder / "units",
+        folder / "units" / "parts",
+        batch_seconds=args.batch_seconds,
+        num_workers=args.num_workers,
+    )
     found = {"layer": layer, "num_units": size}
     if PartialState().is_main_process:
         table = read_units(folder / "units")
         train, dev = table.of_split("train"), table.of_split("dev")
-        found |= {name: usage["dev"][name] for name in ("perplexity", "entropy", "runs_per_second", "inertia_per_frame")}
+        found |= {
+            name: usage["dev"][name] for name in ("perplexity", "entropy", "runs_per_second", "inertia_per_frame")
+        }
         found |= label_free_figures(train, dev, table.identity, args.seed)
         if labels is not None:
             found |= phone_agreement(dev, labels, args.seed)
             if not found["labelled_frames"]:
-                raise UserError(f"{args.phone_labels} labels none of the recordings of dev ({dev['source_file'][0]}, ...); "
-                                "labels and recordings must have the same names, but for the suffix")
+                raise UserError(
+                    f"{args.phone_labels} labels none of the recordings of dev ({dev['source_file'][0]}, ...); "
+                    "labels and recordings must have the same names, but for the suffix"
+                )
     return found
 
 
 def summary_table(result: dict) -> Table:
     """A row per layer and number of units."""
-    table = Table(title=f"Units of {result['encoder']}, judged by {result['segments']['dev']} segments of dev",
-                  caption="higher is better: NMI, purities, order; lower: NMI with speakers, bits")
+    table = Table(
+        title=f"Units of {result['encoder']}, judged by {result['segments']['dev']} segments of dev",
+        caption="higher is better: NMI, purities, order; lower: NMI with speakers, bits",
+    )
     names = [name for name in SHOWN if any(row.get(name) is not None for row in result["figures"])]
     for heading in ("layer", "units", *(SHOWN[name] for name in names)):
         table.add_column(heading, justify="right")
     for row in result["figures"]:
-        table.add_row("-" if row["layer"] is None else str(row["layer"]), str(row["num_units"]),
-                      *(f"{row[name]:.3g}" for name in names))
+        table.add_row(
+            "-" if row["layer"] is None else str(row["layer"]),
+            str(row["num_units"]),
+            *(f"{row[name]:.3g}" for name in names),
+        )
     return table
 
 

@@ -47,8 +47,12 @@ ARGUMENTS = (Arguments, NetworkArguments, PublishModelArguments, CtcTrainingArgu
 def main(argv: list[str] | None = None) -> dict:
     args, network, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
     output_dir = training_args.output_dir
-    metrics = run_stage(output_dir, lambda folder: produce(args, network, training_args, folder),
-                        config=(args, network, training_args, {"processes": training_args.world_size}), resume=args.resume)
+    metrics = run_stage(
+        output_dir,
+        lambda folder: produce(args, network, training_args, folder),
+        config=(args, network, training_args, {"processes": training_args.world_size}),
+        resume=args.resume,
+    )
     logger.info("%s: %s", output_dir, ", ".join(f"{key} {value}" for key, value in metrics.items()))
     push(publishing, output_dir)
     return metrics
@@ -57,9 +61,12 @@ def main(argv: list[str] | None = None) -> dict:
 def produce(args: Arguments, network: NetworkArguments, training_args: CtcTrainingArguments, folder: Path) -> dict:
     set_seed(training_args.seed)
     train = spoken_rows("heard", heard_utterances(args.train_speakers, args.utterances_per_speaker, args.speech_seed))
-    dev = datasets.concatenate_datasets([
-        spoken_rows(condition, new_utterances(condition, args.dev_speakers, args.dev_utterances, args.speech_seed))
-        for condition in CONDITIONS])
+    dev = datasets.concatenate_datasets(
+        [
+            spoken_rows(condition, new_utterances(condition, args.dev_speakers, args.dev_utterances, args.speech_seed))
+            for condition in CONDITIONS
+        ]
+    )
     model, processor = build_wav2vec2(network)
     prepare_ctc(model, freeze_feature_encoder=False)
     train = keep_learnable(train, model, processor, max(training_args.speed_factors, default=1.0))
@@ -72,18 +79,32 @@ def produce(args: Arguments, network: NetworkArguments, training_args: CtcTraini
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
         save_history(trainer, folder, "Demo recogniser", args.plot)
-    return {"parameters": model.num_parameters(), "utterances": len(train), "hours": round(sum(train["duration"]) / 3600, 2),
-            "train_loss": trainer.last_loss, **{f"wer_{name}": metrics[f"eval_wer_{name}"] for name in CONDITIONS}}
+    return {
+        "parameters": model.num_parameters(),
+        "utterances": len(train),
+        "hours": round(sum(train["duration"]) / 3600, 2),
+        "train_loss": trainer.last_loss,
+        **{f"wer_{name}": metrics[f"eval_wer_{name}"] for name in CONDITIONS},
+    }
 
 
 def spoken_rows(group: str, spoken: Iterable[tuple]) -> datasets.Dataset:
     """Rows of the data contract from (speaker, text, int16 samples, sample rate)."""
     rows = []
-    for speaker, text, samples, sample_rate in track(list(spoken), f"encoding {group}",
-                                                     disable=not PartialState().is_main_process):
+    for speaker, text, samples, sample_rate in track(
+        list(spoken), f"encoding {group}", disable=not PartialState().is_main_process
+    ):
         waveform = soxr.resample(samples.astype(np.float32) / 32768, sample_rate, SAMPLING_RATE)
-        rows.append({"id": f"{group}-{len(rows)}", "audio": {"bytes": encode_flac(waveform), "path": None}, "text": text,
-                     "speaker_id": speaker.id, "group": group, "duration": len(waveform) / SAMPLING_RATE})
+        rows.append(
+            {
+                "id": f"{group}-{len(rows)}",
+                "audio": {"bytes": encode_flac(waveform), "path": None},
+                "text": text,
+                "speaker_id": speaker.id,
+                "group": group,
+                "duration": len(waveform) / SAMPLING_RATE,
+            }
+        )
     return datasets.Dataset.from_list(rows)
 
 

@@ -31,13 +31,22 @@ from hf_components.training.teacher import Teacher
 class Arguments(TrainingRecipeArguments):
     experts_dir: str = field(metadata={"help": "output of pretrain_experts"})
     router_dir: str = field(metadata={"help": "output of pretrain_router", "aliases": ["--gating_model_checkpoint"]})
-    experts_per_utterance: int = field(default=2, metadata={
-        "help": "experts that stay active in the top-k phase", "aliases": ["--top_k_experts", "--moe_top_k"]})
-    mixture: Literal["weights", "logits"] = field(default="weights", metadata={
-        "help": "weights: one pass with merged LoRA; logits: one pass per active expert"})
-    min_audio_context: int = field(default=200, metadata={
-        "help": "mel frames (10 ms) of audio context that the trained model needs at least"})
-    freeze_shared_expert: bool = field(default=False, metadata={"help": "train what the experts add to the shared one only"})
+    experts_per_utterance: int = field(
+        default=2,
+        metadata={
+            "help": "experts that stay active in the top-k phase",
+            "aliases": ["--top_k_experts", "--moe_top_k"],
+        },
+    )
+    mixture: Literal["weights", "logits"] = field(
+        default="weights", metadata={"help": "weights: one pass with merged LoRA; logits: one pass per active expert"}
+    )
+    min_audio_context: int = field(
+        default=200, metadata={"help": "mel frames (10 ms) of audio context that the trained model needs at least"}
+    )
+    freeze_shared_expert: bool = field(
+        default=False, metadata={"help": "train what the experts add to the shared one only"}
+    )
 
 
 ARGUMENTS = (Arguments, RoutingArguments, KlToBaseArguments, PublishModelArguments, SpeechTrainingArguments)
@@ -46,30 +55,49 @@ ARGUMENTS = (Arguments, RoutingArguments, KlToBaseArguments, PublishModelArgumen
 def main(argv: list[str] | None = None) -> dict:
     args, routing_args, kl, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
     output_dir = Path(training_args.output_dir)
-    result = run_stage(output_dir, lambda folder: produce(args, routing_args, kl, training_args, folder),
-                       config=(args, routing_args, kl, training_args, {"processes": training_args.world_size}),
-                       resume=args.resume, archive=training_args.rebase_output_dir,
-                       inputs=[args.corpus, args.base_model, args.experts_dir, args.router_dir])
+    result = run_stage(
+        output_dir,
+        lambda folder: produce(args, routing_args, kl, training_args, folder),
+        config=(args, routing_args, kl, training_args, {"processes": training_args.world_size}),
+        resume=args.resume,
+        archive=training_args.rebase_output_dir,
+        inputs=[args.corpus, args.base_model, args.experts_dir, args.router_dir],
+    )
     push(publishing, output_dir / "model")
     return result
 
 
-def produce(args: Arguments, routing_args: RoutingArguments, kl: KlToBaseArguments, training_args: SpeechTrainingArguments,
-            folder: Path) -> dict:
+def produce(
+    args: Arguments,
+    routing_args: RoutingArguments,
+    kl: KlToBaseArguments,
+    training_args: SpeechTrainingArguments,
+    folder: Path,
+) -> dict:
     set_seed(training_args.seed)
     train, evaluated = load_training_rows(args, training_args)
     base, processor = load_whisper(args.base_model, args.language)
     router, router_layer = load_router(args.router_dir)
-    model = load_trained_experts(base, args.experts_dir, experts_per_utterance=args.experts_per_utterance,
-                                 mixture=args.mixture, audio_context="dynamic", min_audio_context=args.min_audio_context,
-                                 router_hidden_size=router.hidden.out_features)
+    model = load_trained_experts(
+        base,
+        args.experts_dir,
+        experts_per_utterance=args.experts_per_utterance,
+        mixture=args.mixture,
+        audio_context="dynamic",
+        min_audio_context=args.min_audio_context,
+        router_hidden_size=router.hidden.out_features,
+    )
     if (router.output.out_features, router_layer) != (model.config.num_experts, model.config.router_layer):
-        raise UserError(f"the router in {args.router_dir} chooses among {router.output.out_features} experts above layer "
-                        f"{router_layer}, but {args.experts_dir} holds {model.config.num_experts} above layer "
-                        f"{model.config.router_layer}; make both from the same clusters and embeddings")
+        raise UserError(
+            f"the router in {args.router_dir} chooses among {router.output.out_features} experts above layer "
+            f"{router_layer}, but {args.experts_dir} holds {model.config.num_experts} above layer "
+            f"{model.config.router_layer}; make both from the same clusters and embeddings"
+        )
     if router.hidden.in_features != model.config.d_model:
-        raise UserError(f"the router in {args.router_dir} reads embeddings of {router.hidden.in_features} dimensions, "
-                        f"{args.base_model} has {model.config.d_model}; pre-train it on embeddings of this model")
+        raise UserError(
+            f"the router in {args.router_dir} reads embeddings of {router.hidden.in_features} dimensions, "
+            f"{args.base_model} has {model.config.d_model}; pre-train it on embeddings of this model"
+        )
     model.model.encoder.router.load_state_dict(router.state_dict())
     model.train_only(experts=True, router=True)
     if args.freeze_shared_expert:
@@ -87,9 +115,14 @@ def produce(args: Arguments, routing_args: RoutingArguments, kl: KlToBaseArgumen
         save_processor(processor, folder / "model")
         model.save_experts(folder / "experts")
         save_history(trainer, folder, "Joint training", args.plot)
-    return {"train_loss": trainer.last_loss, "steps": trainer.state.global_step,
-            "selected_on": args.eval_split if training_args.load_best_model_at_end else None, "usage": trainer.usage.tolist(),
-            "routing": model.config.routing, "router_temperature": model.config.router_temperature}
+    return {
+        "train_loss": trainer.last_loss,
+        "steps": trainer.state.global_step,
+        "selected_on": args.eval_split if training_args.load_best_model_at_end else None,
+        "usage": trainer.usage.tolist(),
+        "routing": model.config.routing,
+        "router_temperature": model.config.router_temperature,
+    }
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ class Arguments:
     corpus_dir: str = field(metadata={"help": "segments, output of segment_audio, with the splits train and dev"})
     units_dir: str = field(metadata={"help": "their units, output of learn_units"})
     output_dir: str = field(metadata={"help": "folder of the result; the vocoder is in its model/"})
-    num_samples: int = field(default=4, metadata={"help": "held-out segments that every saved model speaks, to listen to"})
+    num_samples: int = field(
+        default=4, metadata={"help": "held-out segments that every saved model speaks, to listen to"}
+    )
     plot: bool = field(default=True, metadata={"help": "draw the curves of training and the samples' spectrograms"})
     resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted one"})
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
@@ -46,16 +48,25 @@ class Arguments:
 class ModelArguments:
     """The vocoder; sizes of the heads as in the papers."""
 
-    head: Literal["hifigan", "istft"] = field(default="hifigan", metadata={
-        "help": "how frames become samples: by upsampling convolutions, or by an inverse STFT, which costs a tenth"})
+    head: Literal["hifigan", "istft"] = field(
+        default="hifigan",
+        metadata={
+            "help": "how frames become samples: by upsampling convolutions, or by an inverse STFT, which costs a tenth"
+        },
+    )
     embedding_dim: int = field(default=128, metadata={"help": "width of the unit embedding"})
-    hidden_size: int = field(default=512, metadata={"help": "width of the istft head; its inner layers have three times that"})
+    hidden_size: int = field(
+        default=512, metadata={"help": "width of the istft head; its inner layers have three times that"}
+    )
     num_layers: int = field(default=8, metadata={"help": "layers of the istft head"})
-    upsample_initial_channel: int = field(default=512, metadata={"help": "width of the hifigan head before upsampling"})
+    upsample_initial_channel: int = field(
+        default=512, metadata={"help": "width of the hifigan head before upsampling"}
+    )
     speaker_embedding: bool = field(default=False, metadata={"help": "learn a voice for each speaker of the corpus"})
     use_f0: bool = field(default=False, metadata={"help": "the fundamental frequency is an input beside the units"})
-    predict_durations: bool = field(default=False, metadata={
-        "help": "also learn how long each unit of a deduplicated sequence lasts"})
+    predict_durations: bool = field(
+        default=False, metadata={"help": "also learn how long each unit of a deduplicated sequence lasts"}
+    )
 
 
 ARGUMENTS = (Arguments, ModelArguments, PublishModelArguments, AdversarialArguments)
@@ -65,9 +76,13 @@ def main(argv: list[str] | None = None) -> dict:
     args, model_args, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
     if not SHORTEST_CROP <= training_args.crop_seconds < math.inf:
         raise UserError(f"crop_seconds must be at least {SHORTEST_CROP}, got {training_args.crop_seconds}")
-    metrics = run_stage(args.output_dir, lambda folder: produce(args, model_args, training_args, folder),
-                        config=(args, model_args, training_args, {"processes": join_processes().num_processes}),
-                        inputs=[args.corpus_dir, args.units_dir], resume=args.resume)
+    metrics = run_stage(
+        args.output_dir,
+        lambda folder: produce(args, model_args, training_args, folder),
+        config=(args, model_args, training_args, {"processes": join_processes().num_processes}),
+        inputs=[args.corpus_dir, args.units_dir],
+        resume=args.resume,
+    )
     if PartialState().is_main_process:
         Console().print(summary_table(metrics))
     push(publishing, Path(args.output_dir) / "model")
@@ -103,26 +118,50 @@ def produce(args: Arguments, model_args: ModelArguments, training_args: Adversar
         save_vocoder(model, folder / "model")
         listener.hear(model, "final")
     first, best = trainer.history[0], trainer.history[trainer.best_epoch - 1]
-    return {"head": model_args.head, "parameters": model.num_parameters(), "segments": len(train.corpus),
-            "hours": round(sum(train.corpus["duration"]) / 3600, 2), "epochs": len(trainer.history),
-            "best_epoch": trainer.best_epoch, "mel_loss_first_epoch": first[JUDGED], "mel_loss": best[JUDGED],
-            "mel_loss_ratio": best[JUDGED] / first[JUDGED]}
+    return {
+        "head": model_args.head,
+        "parameters": model.num_parameters(),
+        "segments": len(train.corpus),
+        "hours": round(sum(train.corpus["duration"]) / 3600, 2),
+        "epochs": len(trainer.history),
+        "best_epoch": trainer.best_epoch,
+        "mel_loss_first_epoch": first[JUDGED],
+        "mel_loss": best[JUDGED],
+        "mel_loss_ratio": best[JUDGED] / first[JUDGED],
+    }
 
 
 def build_model(args: ModelArguments, identity: dict, speakers: list[str]) -> UnitHifiGanModel:
-    return UnitHifiGanModel(UnitHifiGanConfig(
-        num_units=identity["num_units"], units=identity, head=args.head, embedding_dim=args.embedding_dim,
-        hidden_size=args.hidden_size, intermediate_size=3 * args.hidden_size, num_layers=args.num_layers,
-        upsample_initial_channel=args.upsample_initial_channel, predict_durations=args.predict_durations,
-        use_f0=args.use_f0, speakers=sorted(speakers) if args.speaker_embedding else []))
+    return UnitHifiGanModel(
+        UnitHifiGanConfig(
+            num_units=identity["num_units"],
+            units=identity,
+            head=args.head,
+            embedding_dim=args.embedding_dim,
+            hidden_size=args.hidden_size,
+            intermediate_size=3 * args.hidden_size,
+            num_layers=args.num_layers,
+            upsample_initial_channel=args.upsample_initial_channel,
+            predict_durations=args.predict_durations,
+            use_f0=args.use_f0,
+            speakers=sorted(speakers) if args.speaker_embedding else [],
+        )
+    )
 
 
 def summary_table(metrics: dict) -> Table:
     table = Table(title="Unit vocoder", caption="mel loss: L1 of log-mel spectrograms of held-out crops, times 45")
     for heading in ("head", "parameters", "epochs", "best", "mel loss, first epoch", "best epoch", "ratio"):
         table.add_column(heading, justify="right")
-    table.add_row(metrics["head"], f"{metrics['parameters'] / 1e6:.1f} M", str(metrics["epochs"]), str(metrics["best_epoch"]),
-                  f"{metrics['mel_loss_first_epoch']:.1f}", f"{metrics['mel_loss']:.1f}", f"{metrics['mel_loss_ratio']:.2f}")
+    table.add_row(
+        metrics["head"],
+        f"{metrics['parameters'] / 1e6:.1f} M",
+        str(metrics["epochs"]),
+        str(metrics["best_epoch"]),
+        f"{metrics['mel_loss_first_epoch']:.1f}",
+        f"{metrics['mel_loss']:.1f}",
+        f"{metrics['mel_loss_ratio']:.2f}",
+    )
     return table
 
 

@@ -31,28 +31,55 @@ class Arguments:
     model_path: str = field(metadata={"help": "folder or Hub id of a speech recogniser of any family that is served"})
     output_jsonl: str = field(metadata={"help": "file of utterance_id and orthographic_text, one line per utterance"})
     input_jsonl: str | None = field(default=None, metadata={"help": "manifest; a transcript in it is not looked at"})
-    audio_dirs: list[str] | None = field(default=None, metadata={
-        "help": "folders to search for the manifest's audio; by default the manifest's and its sub-folders"})
-    fields: list[str] | None = field(default=None, metadata={
-        "help": "OURS=THEIRS for every field that the manifest calls otherwise, such as audio_path=file"})
-    corpus: str | None = field(default=None, metadata={"help": "prepared corpus, instead of a manifest: folder or Hub id"})
+    audio_dirs: list[str] | None = field(
+        default=None,
+        metadata={"help": "folders to search for the manifest's audio; by default the manifest's and its sub-folders"},
+    )
+    fields: list[str] | None = field(
+        default=None,
+        metadata={"help": "OURS=THEIRS for every field that the manifest calls otherwise, such as audio_path=file"},
+    )
+    corpus: str | None = field(
+        default=None, metadata={"help": "prepared corpus, instead of a manifest: folder or Hub id"}
+    )
     split: str = field(default="dev", metadata={"help": "split of the corpus"})
-    submission_format: str | None = field(default=None, metadata={
-        "help": "submission_format.jsonl, whose order the lines then have and whose ids must be those of the input"})
-    adapter: list[str] | None = field(default=None, metadata={
-        "help": "PEFT LoRA of the model: folder or Hub id; several are merged one after the other"})
-    language: str | None = field(default=None, metadata={
-        "help": "language code, for models that are prompted with one; default: the one that they were saved with"})
-    audio_context: Literal["dynamic", "full"] | None = field(default=None, metadata={
-        "help": "what a Whisper hears of each clip: as much as there is, or always 30 s; by default as it was trained"})
-    dtype: str = field(default="auto", metadata={
-        "help": "float32, float16, bfloat16, or auto: half precision on a GPU, float32 elsewhere"})
-    batch_seconds: float = field(default=240.0, metadata={
-        "help": "seconds of audio per batch, padding included; a clip counts 30 s for a stock Whisper"})
+    submission_format: str | None = field(
+        default=None,
+        metadata={
+            "help": "submission_format.jsonl, whose order the lines then have and whose ids must be those of the input"
+        },
+    )
+    adapter: list[str] | None = field(
+        default=None,
+        metadata={"help": "PEFT LoRA of the model: folder or Hub id; several are merged one after the other"},
+    )
+    language: str | None = field(
+        default=None,
+        metadata={
+            "help": "language code, for models that are prompted with one; default: the one that they were saved with"
+        },
+    )
+    audio_context: Literal["dynamic", "full"] | None = field(
+        default=None,
+        metadata={
+            "help": "what a Whisper hears of each clip: as much as there is, or always 30 s; by default "
+            "as it was trained"
+        },
+    )
+    dtype: str = field(
+        default="auto",
+        metadata={"help": "float32, float16, bfloat16, or auto: half precision on a GPU, float32 elsewhere"},
+    )
+    batch_seconds: float = field(
+        default=240.0,
+        metadata={"help": "seconds of audio per batch, padding included; a clip counts 30 s for a stock Whisper"},
+    )
     num_beams: int = field(default=1, metadata={"help": "beams of models that write token by token; 1 is greedy"})
     max_new_tokens: int = field(default=225, metadata={"help": "longest text of 30 s of audio, in tokens"})
     num_workers: int = field(default=0, metadata={"help": "processes that decode audio ahead of the model"})
-    resume: bool = field(default=True, metadata={"help": "keep what an earlier run with the same settings has transcribed"})
+    resume: bool = field(
+        default=True, metadata={"help": "keep what an earlier run with the same settings has transcribed"}
+    )
     log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
 
@@ -63,8 +90,10 @@ def main(argv: list[str] | None = None) -> dict:
     output = Path(args.output_jsonl)
     inputs = [args.model_path, *(args.adapter or []), args.input_jsonl or args.corpus, args.submission_format]
     settings = ("audio_dirs", "fields", "split", "language", "audio_context", "dtype", "num_beams", "max_new_tokens")
-    identity = {"inputs": {path: fingerprint(path) for path in inputs if path is not None},
-                "settings": {name: vars(args)[name] for name in settings}}
+    identity = {
+        "inputs": {path: fingerprint(path) for path in inputs if path is not None},
+        "settings": {name: vars(args)[name] for name in settings},
+    }
     if args.corpus is not None:
         recordings = Rows(load_corpus(args.corpus, args.split))
     else:
@@ -79,13 +108,28 @@ def main(argv: list[str] | None = None) -> dict:
         order = read_submission_format(args.submission_format)
         check_same_ids(order, args.submission_format, recordings.ids, args.input_jsonl or args.corpus)
     transcriber = Transcriber.from_pretrained(
-        args.model_path, args.language, adapter=args.adapter or (), audio_context=args.audio_context, dtype=args.dtype,
-        batch_seconds=args.batch_seconds, num_beams=args.num_beams, max_new_tokens=args.max_new_tokens,
-        num_workers=args.num_workers)
+        args.model_path,
+        args.language,
+        adapter=args.adapter or (),
+        audio_context=args.audio_context,
+        dtype=args.dtype,
+        batch_seconds=args.batch_seconds,
+        num_beams=args.num_beams,
+        max_new_tokens=args.max_new_tokens,
+        num_workers=args.num_workers,
+    )
     metrics = transcribe_to_file(transcriber, recordings, output, order=order, identity=identity, resume=args.resume)
-    logger.info("%d transcripts in %s, %d of them empty because unreadable, %d kept from an earlier run; %.1f s for %.1f s of "
-                "audio, real-time factor %s", metrics["utterances"], output, metrics["failed"], metrics["kept"],
-                metrics["seconds"], metrics["audio_seconds"], metrics["real_time_factor"])
+    logger.info(
+        "%d transcripts in %s, %d of them empty because unreadable, %d kept from an earlier run; %.1f s for %.1f s of "
+        "audio, real-time factor %s",
+        metrics["utterances"],
+        output,
+        metrics["failed"],
+        metrics["kept"],
+        metrics["seconds"],
+        metrics["audio_seconds"],
+        metrics["real_time_factor"],
+    )
     return metrics
 
 

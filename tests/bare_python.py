@@ -16,12 +16,19 @@ def bare_python(folder: Path) -> Path:
     site_packages = next((folder / "lib").glob("python*/site-packages"))
     (site_packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     python = folder / "bin" / "python"
-    found = subprocess.run([python, "-c", "import importlib.util as u; print(u.find_spec('hf_components'))"], cwd=folder,
-                           capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [python, "-c", "import importlib.util as u; print(u.find_spec('hf_components'))"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert found.stdout == "None\n", f"{found.stdout} is importable, and should not be"
     return python
 
 
 def install(python: Path, wheel: Path) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel],
-                   check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel],
+        check=True,
+    )

@@ -51,5 +51,7 @@ def run(python: Path | str, codes: list[str], home: Path, environment: dict[str,
     if not codes:
         return
     (home / "blocks.json").write_text(json.dumps(codes))
-    ran = subprocess.run([python, "-c", RUNNER, "blocks.json"], cwd=home, env=environment, capture_output=True, text=True)
+    ran = subprocess.run(
+        [python, "-c", RUNNER, "blocks.json"], cwd=home, env=environment, capture_output=True, text=True
+    )
     assert ran.returncode == 0, f"{ran.stdout[-500:]}\n{ran.stderr[-3000:]}"

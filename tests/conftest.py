@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported, which reads it once
-# Code that comes with checkpoints is copied here before it is imported: processes that share the folder see each other's
-# half-written copies.
+# Code that comes with checkpoints is copied here before it is imported: processes that share the folder see each
+# other's half-written copies.
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="underheard_modules_")
 
 from hub_server import TOKEN, HubServer
@@ -34,8 +34,13 @@ def hub(monkeypatch, tmp_path):
     """A Hub with which huggingface_hub speaks in this process, logged in."""
     with HubServer(part_size=2**17) as server:
         files = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        for name, value in {"ENDPOINT": server.url, "HUGGINGFACE_CO_URL_TEMPLATE": files, "HF_HUB_OFFLINE": False,
-                            "HF_HUB_DISABLE_XET": True, "HF_TOKEN_PATH": str(tmp_path / "no_token")}.items():
+        for name, value in {
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": files,
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+            "HF_TOKEN_PATH": str(tmp_path / "no_token"),
+        }.items():
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield server

@@ -22,7 +22,9 @@ if __name__ == "__main__":
     texts = ["word " * (i + 1) + "end" for i in range(9)]
     found = correct_to_file(corrector, [f"u{i}" for i in range(9)], texts, Path(folder) / "corrections.jsonl")
     assert [correction.heard for correction in found] == texts
-    Path(folder, f"asked_{state.process_index}.json").write_text(json.dumps([text for batch in asked[1:] for text in batch]))
+    Path(folder, f"asked_{state.process_index}.json").write_text(
+        json.dumps([text for batch in asked[1:] for text in batch])
+    )
     assert state.num_processes == 2
     state.wait_for_everyone()
     state.destroy_process_group()

@@ -77,8 +77,15 @@ class Api:
         name = self.user(request)
         if name is None:
             raise HubError(401, "Invalid username or password.")
-        return Answer.of({"type": "user", "name": name, "fullname": name, "orgs": [],
-                          "auth": {"type": "access_token", "accessToken": {"displayName": "test", "role": "write"}}})
+        return Answer.of(
+            {
+                "type": "user",
+                "name": name,
+                "fullname": name,
+                "orgs": [],
+                "auth": {"type": "access_token", "accessToken": {"displayName": "test", "role": "write"}},
+            }
+        )
 
     def validate_yaml(self, request: Request) -> Answer:
         """The rules for a card's metadata that can be told without the Hub's lists."""
@@ -128,20 +135,49 @@ class Api:
         repository = self.readable(request, kind, id)
         commit = repository.at(revision or "main")
         blobs = request.flag("blobs")
-        siblings = [{"rfilename": path, **({"size": file.size, "blobId": file.oid, **lfs(file)} if blobs else {})}
-                    for path, file in sorted(commit.files.items())]
-        return Answer.of({"_id": commit.oid[:24], "id": id, "modelId": id, "author": id.split("/")[0], "sha": commit.oid,
-                          "private": repository.private, "gated": False, "disabled": False, "downloads": 0, "likes": 0,
-                          "tags": [], "createdAt": repository.history("main")[-1].date, "lastModified": commit.date,
-                          "siblings": siblings, **({"sdk": repository.sdk} if repository.sdk else {})})
+        siblings = [
+            {"rfilename": path, **({"size": file.size, "blobId": file.oid, **lfs(file)} if blobs else {})}
+            for path, file in sorted(commit.files.items())
+        ]
+        return Answer.of(
+            {
+                "_id": commit.oid[:24],
+                "id": id,
+                "modelId": id,
+                "author": id.split("/")[0],
+                "sha": commit.oid,
+                "private": repository.private,
+                "gated": False,
+                "disabled": False,
+                "downloads": 0,
+                "likes": 0,
+                "tags": [],
+                "createdAt": repository.history("main")[-1].date,
+                "lastModified": commit.date,
+                "siblings": siblings,
+                **({"sdk": repository.sdk} if repository.sdk else {}),
+            }
+        )
 
     # References
 
     def refs(self, request: Request, kind: str, id: str) -> Answer:
         repository = self.readable(request, kind, id)
-        return Answer.of({"converts": [], "pullRequests": [], **{
-            group: [{"name": name, "ref": f"refs/{ref}/{name}", "targetCommit": oid} for name, oid in found.items()]
-            for group, ref, found in (("branches", "heads", repository.branches), ("tags", "tags", repository.tags))}})
+        return Answer.of(
+            {
+                "converts": [],
+                "pullRequests": [],
+                **{
+                    group: [
+                        {"name": name, "ref": f"refs/{ref}/{name}", "targetCommit": oid} for name, oid in found.items()
+                    ]
+                    for group, ref, found in (
+                        ("branches", "heads", repository.branches),
+                        ("tags", "tags", repository.tags),
+                    )
+                },
+            }
+        )
 
     def create_branch(self, request: Request, kind: str, id: str, name: str) -> Answer:
         repository = self.writable(request, kind, id)
@@ -170,9 +206,18 @@ class Api:
         return Answer()
 
     def commits(self, request: Request, kind: str, id: str, revision: str) -> Answer:
-        return Answer.of([{"id": commit.oid, "title": commit.title, "message": "", "date": commit.date,
-                           "authors": [{"user": id.split("/")[0]}]}
-                          for commit in self.readable(request, kind, id).history(revision)])
+        return Answer.of(
+            [
+                {
+                    "id": commit.oid,
+                    "title": commit.title,
+                    "message": "",
+                    "date": commit.date,
+                    "authors": [{"user": id.split("/")[0]}],
+                }
+                for commit in self.readable(request, kind, id).history(revision)
+            ]
+        )
 
     # Files of a commit
 
@@ -181,7 +226,7 @@ class Api:
         folder = (path or "").strip("/")
         entries = self.entries(commit, folder, request.flag("recursive"), request.flag("expand"))
         if folder and not entries:
-            raise HubError(404, f"{folder} does not exist on \"{revision}\"", "EntryNotFound")
+            raise HubError(404, f'{folder} does not exist on "{revision}"', "EntryNotFound")
         first = int(request.query.get("cursor", ["0"])[0])
         last = first + min(self.page_size, int(request.query.get("limit", [self.page_size])[0]))
         more = {}
@@ -205,8 +250,13 @@ class Api:
                 continue
             for parent in PurePosixPath(path).parents:
                 if (name := parent.as_posix()) not in (".", folder) and len(name) > len(folder):
-                    found[name] = {"type": "directory", "path": name, "size": 0, **last,
-                                   "oid": hashlib.sha1(f"{commit.oid} {name}".encode()).hexdigest()}
+                    found[name] = {
+                        "type": "directory",
+                        "path": name,
+                        "size": 0,
+                        **last,
+                        "oid": hashlib.sha1(f"{commit.oid} {name}".encode()).hexdigest(),
+                    }
             found[path] = {"type": "file", "path": path, "size": file.size, "oid": file.oid, **lfs(file), **last}
         depth = len(folder.split("/")) if folder else 0
         return [entry for path, entry in sorted(found.items()) if recursive or path.count("/") == depth]
@@ -218,18 +268,36 @@ class Api:
         file = commit.files[path]
         headers = {"X-Repo-Commit": commit.oid, "ETag": f'"{file.etag}"'}
         if file.sha256:
-            return Answer(302, {**headers, "X-Linked-Etag": f'"{file.etag}"', "X-Linked-Size": str(file.size),
-                                "Location": self.signed(f"/objects/{file.sha256}")})
+            return Answer(
+                302,
+                {
+                    **headers,
+                    "X-Linked-Etag": f'"{file.etag}"',
+                    "X-Linked-Size": str(file.size),
+                    "Location": self.signed(f"/objects/{file.sha256}"),
+                },
+            )
         return ranged(request, file.content, headers)
 
     # Commits
 
     def preupload(self, request: Request, kind: str, id: str, revision: str) -> Answer:
         files = self.writable(request, kind, id).at(revision).files
-        return Answer.of({"files": [{
-            "path": given["path"], "shouldIgnore": False,
-            "uploadMode": "lfs" if given["size"] > LARGE or b"\0" in base64.b64decode(given["sample"]) else "regular",
-            "oid": files[given["path"]].etag if given["path"] in files else None} for given in request.json()["files"]]})
+        return Answer.of(
+            {
+                "files": [
+                    {
+                        "path": given["path"],
+                        "shouldIgnore": False,
+                        "uploadMode": "lfs"
+                        if given["size"] > LARGE or b"\0" in base64.b64decode(given["sample"])
+                        else "regular",
+                        "oid": files[given["path"]].etag if given["path"] in files else None,
+                    }
+                    for given in request.json()["files"]
+                ]
+            }
+        )
 
     def commit(self, request: Request, kind: str, id: str, revision: str) -> Answer:
         repository = self.writable(request, kind, id)
@@ -241,8 +309,14 @@ class Api:
         for operation in operations:
             self.apply(operation["key"], operation["value"], files)
         commit = self.store.commit(repository, revision, head["value"]["summary"], files)
-        return Answer.of({"success": True, "commitOid": commit.oid, "hookOutput": "",
-                          "commitUrl": f"{self.page(kind, id)}/commit/{commit.oid}"})
+        return Answer.of(
+            {
+                "success": True,
+                "commitOid": commit.oid,
+                "hookOutput": "",
+                "commitUrl": f"{self.page(kind, id)}/commit/{commit.oid}",
+            }
+        )
 
     def apply(self, key: str, value: dict, files: dict[str, File]) -> None:
         path = value["path"]
@@ -266,8 +340,11 @@ class Api:
     def lfs_batch(self, request: Request, kind: str | None, id: str) -> Answer:
         repository, given = self.writable(request, kind, id), request.json()
         if self.store.is_full:
-            raise HubError(403, "Private repository storage limit reached, please upgrade your plan to increase your "
-                                "private storage limit.")
+            raise HubError(
+                403,
+                "Private repository storage limit reached, please upgrade your plan to increase your "
+                "private storage limit.",
+            )
         verify = {"href": f"{self.page(repository.kind, id)}.git/info/lfs/objects/verify"}
         objects = []
         for wanted in given["objects"]:
@@ -285,7 +362,10 @@ class Api:
         arrived.clear()
         count = -(-size // self.part_size)
         parts = {f"{part:05d}": self.signed(f"/objects/{oid}/{part}") for part in range(1, count + 1)}
-        return {"href": f"{self.url}/api/complete_multipart/{oid}", "header": {"chunk_size": str(self.part_size), **parts}}
+        return {
+            "href": f"{self.url}/api/complete_multipart/{oid}",
+            "header": {"chunk_size": str(self.part_size), **parts},
+        }
 
     def complete_multipart(self, request: Request, oid: str) -> Answer:
         parts = self.store.parts.pop(oid)
@@ -345,7 +425,9 @@ def metadata_errors(metadata: object, repo_type: str) -> list[str]:
     for name in ("tags", "metrics", "datasets", "task_categories"):
         if name in metadata and not isinstance(metadata[name], (list, str)):
             errors.append(f'"{name}" must be an array')
-    for base in [metadata["base_model"]] if isinstance(metadata.get("base_model"), str) else metadata.get("base_model") or []:
+    for base in (
+        [metadata["base_model"]] if isinstance(metadata.get("base_model"), str) else metadata.get("base_model") or []
+    ):
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base):
             errors.append(f'"base_model" with value {base!r} is not valid. Use a model id from https://hf.co/models.')
     for model in metadata.get("model-index") or []:
@@ -367,13 +449,22 @@ def ranged(request: Request, content: bytes, headers: dict[str, str]) -> Answer:
     last = min(int(match[2]) if match[1] and match[2] else len(content) - 1, len(content) - 1)
     if first > last:
         raise HubError(416, "Requested Range Not Satisfiable", headers={"Content-Range": f"bytes */{len(content)}"})
-    return Answer(206, {**headers, "Content-Range": f"bytes {first}-{last}/{len(content)}"}, content[first:last + 1])
+    return Answer(206, {**headers, "Content-Range": f"bytes {first}-{last}/{len(content)}"}, content[first : last + 1])
 
 
 def lfs(file: File) -> dict:
-    return {} if file.sha256 is None else {
-        "lfs": {"oid": file.sha256, "sha256": file.sha256, "size": file.size,
-                "pointerSize": len(pointer(file.sha256, file.size))}}
+    return (
+        {}
+        if file.sha256 is None
+        else {
+            "lfs": {
+                "oid": file.sha256,
+                "sha256": file.sha256,
+                "size": file.size,
+                "pointerSize": len(pointer(file.sha256, file.size)),
+            }
+        }
+    )
 
 
 def signature(path: str) -> str:

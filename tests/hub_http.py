@@ -73,7 +73,9 @@ class Service:
         routes: (method, pattern of the path, function of the request and the pattern's groups).
     """
 
-    def __init__(self, routes: list[tuple[str, str, Callable[..., Answer]]], records: list[Record], faults: list[Fault]):
+    def __init__(
+        self, routes: list[tuple[str, str, Callable[..., Answer]]], records: list[Record], faults: list[Fault]
+    ):
         self.routes = [(method, re.compile(pattern), function) for method, pattern, function in routes]
         self.records, self.faults, self.lock = records, faults, threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"service": self}))
@@ -107,7 +109,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_request(self) -> None:
         address = urlsplit(self.path)
-        name, headers = f"{self.command} {unquote(address.path)}", {key.lower(): value for key, value in self.headers.items()}
+        name, headers = (
+            f"{self.command} {unquote(address.path)}",
+            {key.lower(): value for key, value in self.headers.items()},
+        )
         fault = self.service.fault_of(name)
         if fault is not None and fault.drop_after is not None:
             length = min(fault.drop_after, int(headers.get("content-length", fault.drop_after)))

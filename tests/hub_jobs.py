@@ -31,11 +31,17 @@ class Job:
     def body(self) -> dict:
         stage, message = (self.stage, self.message) if self.is_over else ("RUNNING", None)
         names = ("command", "arguments", "environment", "flavor", "labels", "volumes", "dockerImage")
-        return {"id": self.id, "createdAt": TIME, "startedAt": TIME, "finishedAt": TIME if self.is_over else None,
-                **{name: self.asked[name] for name in names if name in self.asked},
-                "secrets": sorted(self.asked.get("secrets", {})), "status": {"stage": stage, "message": message},
-                "durations": {"schedulingSecs": 1, "runningSecs": self.running_secs, "totalSecs": self.running_secs + 1},
-                "owner": {"id": "1", "name": self.namespace, "type": "user"}}
+        return {
+            "id": self.id,
+            "createdAt": TIME,
+            "startedAt": TIME,
+            "finishedAt": TIME if self.is_over else None,
+            **{name: self.asked[name] for name in names if name in self.asked},
+            "secrets": sorted(self.asked.get("secrets", {})),
+            "status": {"stage": stage, "message": message},
+            "durations": {"schedulingSecs": 1, "runningSecs": self.running_secs, "totalSecs": self.running_secs + 1},
+            "owner": {"id": "1", "name": self.namespace, "type": "user"},
+        }
 
 
 class Jobs:
@@ -44,9 +50,12 @@ class Jobs:
     def __init__(self, store: Store):
         self.store, self.jobs, self.ending = store, dict[str, Job](), {}
         self._numbers = itertools.count(1)
-        self.routes = [("POST", JOBS, self.start), ("GET", rf"{JOBS}/(?P<id>\w+)", self.inspect),
-                       ("GET", rf"{JOBS}/(?P<id>\w+)/logs", self.logs),
-                       ("POST", rf"{JOBS}/(?P<id>\w+)/cancel", self.cancel)]
+        self.routes = [
+            ("POST", JOBS, self.start),
+            ("GET", rf"{JOBS}/(?P<id>\w+)", self.inspect),
+            ("GET", rf"{JOBS}/(?P<id>\w+)/logs", self.logs),
+            ("POST", rf"{JOBS}/(?P<id>\w+)/cancel", self.cancel),
+        ]
 
     def start(self, request: Request, namespace: str) -> Answer:
         self.check_owner(request, namespace)
@@ -61,7 +70,7 @@ class Jobs:
         job = self.find(request, namespace, id)
         job.streams += 1
         lines = ["===== Job started =====", *job.log]
-        events = [json.dumps({"data": line, "timestamp": TIME}) for line in lines[:None if job.is_over else 2]]
+        events = [json.dumps({"data": line, "timestamp": TIME}) for line in lines[: None if job.is_over else 2]]
         return Answer(200, {"Content-Type": "text/event-stream"}, "".join(f"data: {e}\n\n" for e in events).encode())
 
     def cancel(self, request: Request, namespace: str, id: str) -> Answer:

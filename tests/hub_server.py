@@ -1,4 +1,5 @@
-"""A Hub to test against: it speaks over HTTP what the unmodified `huggingface_hub` client asks, and fails as it is told.
+"""A Hub to test against: it speaks over HTTP what the unmodified `huggingface_hub` client asks, and fails as it is
+told.
 
 Set `HF_ENDPOINT` to its `url` and `HF_HUB_DISABLE_XET=1`, since Xet's own protocol is not spoken here:
 
@@ -35,8 +36,10 @@ class HubServer:
         self._faults: list[Fault] = []
         self._api = Api(self.store, part_size, page_size)
         self.jobs = Jobs(self.store)
-        self._services = [Service(routes, self.records, self._faults)
-                          for routes in (self._api.routes + self.jobs.routes, self._api.storage_routes)]
+        self._services = [
+            Service(routes, self.records, self._faults)
+            for routes in (self._api.routes + self.jobs.routes, self._api.storage_routes)
+        ]
         self.url, self.storage_url = (service.url for service in self._services)
         self._api.url, self._api.storage_url = self.url, self.storage_url
 
@@ -51,11 +54,20 @@ class HubServer:
             service.server.server_close()
 
     def environment(self, home: Path, token: str | None = TOKEN) -> dict[str, str]:
-        """The variables by which Hugging Face's libraries speak with this Hub, and keep what they have in `home` alone."""
-        variables = {key: value for key, value in os.environ.items() if key not in ("HF_HUB_OFFLINE", "HF_EVALUATE_OFFLINE")}
-        return {**variables, "HF_ENDPOINT": self.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home),
-                "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-                **({} if token is None else {"HF_TOKEN": token})}
+        """The variables by which Hugging Face's libraries speak with this Hub, and keep what they have in `home`
+        alone."""
+        variables = {
+            key: value for key, value in os.environ.items() if key not in ("HF_HUB_OFFLINE", "HF_EVALUATE_OFFLINE")
+        }
+        return {
+            **variables,
+            "HF_ENDPOINT": self.url,
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            **({} if token is None else {"HF_TOKEN": token}),
+        }
 
     # Failures
 

@@ -12,7 +12,9 @@ GIT_ATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n*.parquet 
 class HubError(Exception):
     """An answer other than success, with the header by which the client tells such answers apart."""
 
-    def __init__(self, status: int, message: str, code: str | None = None, headers: dict[str, str] | None = None, **body):
+    def __init__(
+        self, status: int, message: str, code: str | None = None, headers: dict[str, str] | None = None, **body
+    ):
         super().__init__(message)
         self.status, self.body = status, {"error": message, **body}
         self.headers = {"X-Error-Message": message, **({"X-Error-Code": code} if code else {}), **(headers or {})}
@@ -68,8 +70,11 @@ class Repository:
 
     def at(self, revision: str) -> Commit:
         """The commit of a branch, a tag or (the beginning of) a commit's id."""
-        oid = self.branches.get(revision) or self.tags.get(revision) or next(
-            (oid for oid in self.commits if len(revision) >= 7 and oid.startswith(revision)), None)
+        oid = (
+            self.branches.get(revision)
+            or self.tags.get(revision)
+            or next((oid for oid in self.commits if len(revision) >= 7 and oid.startswith(revision)), None)
+        )
         if oid is None:
             raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return self.commits[oid]
@@ -83,7 +88,8 @@ class Repository:
 
 
 class Store:
-    """Everything, and who may see it. `tokens` maps a token to the user whose it is; those in `expired` are refused."""
+    """Everything, and who may see it. `tokens` maps a token to the user whose it is; those in `expired` are
+    refused."""
 
     def __init__(self, tokens: dict[str, str]):
         self.tokens, self.expired = dict(tokens), set[str]()
@@ -116,8 +122,10 @@ class Store:
         """A repository that the user may read: whether it is missing or another's secret is not told."""
         repository = self.repositories.get((kind, id))
         if repository is None or (repository.private and user != id.split("/")[0]):
-            raise HubError(*((401, "Invalid username or password.") if user is None else (404, "Repository not found")),
-                           "RepoNotFound")
+            raise HubError(
+                *((401, "Invalid username or password.") if user is None else (404, "Repository not found")),
+                "RepoNotFound",
+            )
         return repository
 
     def find_own(self, kind: str, id: str, user: str | None) -> Repository:

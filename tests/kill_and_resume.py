@@ -3,10 +3,11 @@
     python tests/kill_and_resume.py moe                       every moment, about a minute each
     python tests/kill_and_resume.py units --stages vocoder    the moments of one stage
 
-A moment is the n-th optimizer step of a stage, or the n-th time that it opens a file for writing or renames one, perhaps of a
-certain place: the same in every run, however fast the machine. There the pipeline kills its whole process group. Stages and
-their numbers of steps and files are read off the run that is left alone. Long recordings that are finished must not be read
-again. Exit code 1 if that happens, or anything differs at the end.
+A moment is the n-th optimizer step of a stage, or the n-th time that it opens a file for writing or renames one,
+perhaps of a
+certain place: the same in every run, however fast the machine. There the pipeline kills its whole process group.
+Stages and their numbers of steps and files are read off the run that is left alone. Long recordings that are finished
+must not be read again. Exit code 1 if that happens, or anything differs at the end.
 """
 
 import argparse
@@ -34,7 +35,11 @@ from dataset_scripts import segment_writer
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes"
 TIMES = re.compile(r"(^|_)(seconds|runtime|time|time_factor|per_second|sha256)$")  # sha256: of a file with times
-NOT_CONTENT = {"resume", "results.json", "fingerprint"}  # the second is the digest of a file with times, the last of all else
+NOT_CONTENT = {
+    "resume",
+    "results.json",
+    "fingerprint",
+}  # the second is the digest of a file with times, the last of all else
 NOT_COMPARED = {"training_args.bin"}  # a pickle of paths; training does not read it
 
 
@@ -55,7 +60,9 @@ class Watch:
 
     def install(self) -> None:
         sys.addaudithook(self.on_audit)
-        register_optimizer_step_post_hook(lambda *_: self.count(next(self.out.glob(".*.partial")).name.split(".")[1], "step"))
+        register_optimizer_step_post_hook(
+            lambda *_: self.count(next(self.out.glob(".*.partial")).name.split(".")[1], "step")
+        )
 
     def on_audit(self, event: str, args: tuple) -> None:
         is_write = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
@@ -86,6 +93,7 @@ def child(pipeline: str, moment: str, folder: str, *argv: str) -> None:
 
 def noting(stream: Callable, file: Path) -> Callable:
     """`stream`, which adds a line to the file for each recording that is read."""
+
     def noted(path: Path):
         with file.open("a") as opened:
             opened.write(f"{path.name}\n")
@@ -101,12 +109,25 @@ def run_pipeline(pipeline: str, words: list[str], folder: Path, *more: str, mome
     command = [sys.executable, __file__, "child", pipeline, json.dumps(moment or ""), folder, *argv, *more]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a") as log:
-        return subprocess.run([*map(str, command)], cwd=ROOT, start_new_session=True, stdout=log, stderr=log, env={
-            **os.environ, "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1",
-            "HF_DATASETS_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}).returncode
+        return subprocess.run(
+            [*map(str, command)],
+            cwd=ROOT,
+            start_new_session=True,
+            stdout=log,
+            stderr=log,
+            env={
+                **os.environ,
+                "ACCELERATE_USE_CPU": "true",
+                "HF_HUB_OFFLINE": "1",
+                "HF_DATASETS_CACHE": str(folder / "cache"),
+                "PYTHONPATH": str(ROOT),
+            },
+        ).returncode
 
 
-def moments(counts: dict[str, int], stages: list[str] | None, more: dict[str, tuple[tuple[str, float], ...]]) -> list[Moment]:
+def moments(
+    counts: dict[str, int], stages: list[str] | None, more: dict[str, tuple[tuple[str, float], ...]]
+) -> list[Moment]:
     """The middle of every stage, by steps where it trains and by files elsewhere, and more of some."""
     found = []
     for stage in dict.fromkeys(key.split()[0] for key in counts):
@@ -184,13 +205,21 @@ def compare_all(pipeline: str, folder: Path, stages: list[str] | None, kinds: li
         if kinds and moment.kind not in kinds:
             continue
         start, killed = time.time(), folder / "_".join(map(str, moment))
-        codes = [run_pipeline(pipeline, words, killed, *more, moment=at) for more, at in (((), moment), (("--resume",), None))]
+        codes = [
+            run_pipeline(pipeline, words, killed, *more, moment=at)
+            for more, at in (((), moment), (("--resume",), None))
+        ]
         found = [f"exit codes {codes}"]
         if codes == [-signal.SIGKILL, 0]:
             found = differences(whole / "run", killed / "run") + read_again(killed)
         failed += bool(found)
-        print(f"{moment.stage:20}{moment.kind} {moment.number:<6}{'differs' if found else 'equal':10}"
-              f"{time.time() - start:.0f} s", *found, sep="\n    ", flush=True)
+        print(
+            f"{moment.stage:20}{moment.kind} {moment.number:<6}{'differs' if found else 'equal':10}"
+            f"{time.time() - start:.0f} s",
+            *found,
+            sep="\n    ",
+            flush=True,
+        )
     return int(failed > 0)
 
 

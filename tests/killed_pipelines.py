@@ -38,42 +38,81 @@ def long_recordings(folder: Path) -> list[str]:
     return [f"--data={folder / 'recordings'}"]
 
 
-TRAINING = {"report_to": "none", "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 2,
-            "full_context_fraction": 0.3, "max_new_tokens": 6, "logging_steps": 5}
+TRAINING = {
+    "report_to": "none",
+    "per_device_train_batch_size": 4,
+    "save_strategy": "steps",
+    "save_steps": 2,
+    "full_context_fraction": 0.3,
+    "max_new_tokens": 6,
+    "logging_steps": 5,
+}
 MOE = {  # checkpoints in every epoch, all three phases of routing
     "extract_embeddings": {"full_context_samples": 3, "batch_size": 4},
     "pretrain_router": {"num_train_epochs": 12, "save_every_n_epochs": 2, "validation_fraction": 0.5},
-    "pretrain_experts": TRAINING, "train_moe_whisper": {**TRAINING, "soft_routing_epochs": 1, "topk_routing_epochs": 1},
+    "pretrain_experts": TRAINING,
+    "train_moe_whisper": {**TRAINING, "soft_routing_epochs": 1, "topk_routing_epochs": 1},
     "benchmark_asr": {"max_new_tokens": 6, "num_bootstrap": 20},
 }
 UNITS = {  # several batches of features, parts of units and passes; half of the epochs with discriminators
     "segments": {"num_proc": 1, "val_ratio": 0.25},
     "units": {"batch_seconds": 2, "update_seconds": 4, "passes": 4},
     "concordance": {"min_units": 2, "num_motifs": 5, "clips_per_motif": 2},
-    "vocoder": {"hidden_size": 16, "num_layers": 1, "period_channels": 2, "resolution_channels": 2, "report_to": "none",
-                "save_every": 2, "checkpoint_every": 1, "patience": 0},
+    "vocoder": {
+        "hidden_size": 16,
+        "num_layers": 1,
+        "period_channels": 2,
+        "resolution_channels": 2,
+        "report_to": "none",
+        "save_every": 2,
+        "checkpoint_every": 1,
+        "patience": 0,
+    },
 }
 
 
 def options(of_stages: dict[str, dict]) -> list[str]:
-    return ["--stage_options", *(f"{stage}.{flag}={value}" for stage, flags in of_stages.items()
-                                 for flag, value in flags.items())]
+    return [
+        "--stage_options",
+        *(f"{stage}.{flag}={value}" for stage, flags in of_stages.items() for flag, value in flags.items()),
+    ]
 
 
 PIPELINES = {
     "moe": Pipeline(
-        "run_moe_pipeline", ["--num_experts=3", "--shared_epochs=1", "--expert_epochs=1", "--joint_epochs=3", *options(MOE)],
-        tiny_speakers, places={},
-        more={"joint": (("step", 1 / 6), ("step", 5 / 6)), "single_lora": (("file", 0.5),)}),  # soft, hard routing; checkpoint
+        "run_moe_pipeline",
+        ["--num_experts=3", "--shared_epochs=1", "--expert_epochs=1", "--joint_epochs=3", *options(MOE)],
+        tiny_speakers,
+        places={},
+        more={"joint": (("step", 1 / 6), ("step", 5 / 6)), "single_lora": (("file", 0.5),)},
+    ),  # soft, hard routing; checkpoint
     "units": Pipeline(
-        "run_units_pipeline", [
-            "--recogniser=none", "--num_units=6", "--vocab_size=20", "--epochs=4", "--samples_per_epoch=8", "--batch_size=2",
-            "--crop_seconds=0.5", "--adversarial_from_epoch=3", "--validation_crops=2", "--num_samples=4",
-            "--num_bootstrap=10", *options(UNITS)],
+        "run_units_pipeline",
+        [
+            "--recogniser=none",
+            "--num_units=6",
+            "--vocab_size=20",
+            "--epochs=4",
+            "--samples_per_epoch=8",
+            "--batch_size=2",
+            "--crop_seconds=0.5",
+            "--adversarial_from_epoch=3",
+            "--validation_crops=2",
+            "--num_samples=4",
+            "--num_bootstrap=10",
+            *options(UNITS),
+        ],
         long_recordings,
-        places={"features": r"learning/features/", "kmeans": r"learning/kmeans", "parts": r"learning/parts/",
-                "checkpoint": r"checkpoints/"},
+        places={
+            "features": r"learning/features/",
+            "kmeans": r"learning/kmeans",
+            "parts": r"learning/parts/",
+            "checkpoint": r"checkpoints/",
+        },
         # Discriminators have steps of their own: four epochs are 8 + 16 steps.
-        more={"units": (("features", 0.5), ("kmeans", 0.5), ("parts", 0.5)),
-              "vocoder": (("step", 1 / 6), ("step", 5 / 6), ("checkpoint", 0.5), ("checkpoint", 0.6))}),
+        more={
+            "units": (("features", 0.5), ("kmeans", 0.5), ("parts", 0.5)),
+            "vocoder": (("step", 1 / 6), ("step", 5 / 6), ("checkpoint", 0.5), ("checkpoint", 0.6)),
+        },
+    ),
 }

@@ -1,4 +1,5 @@
-"""An OpenSSH server of the test's own on this machine: a port, a host key, a user key and a home that are thrown away."""
+"""An OpenSSH server of the test's own on this machine: a port, a host key, a user key and a home that are thrown
+away."""
 
 import os
 import shutil
@@ -45,7 +46,8 @@ def loopback_sshd(folder: Path, path: str) -> Iterator[Sshd]:
     (folder / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\nStrictModes no\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nPasswordAuthentication no\nLogLevel VERBOSE\n"
-        f"SetEnv HOME={home} TMUX_TMPDIR={home} PATH={path}\n")
+        f"SetEnv HOME={home} TMUX_TMPDIR={home} PATH={path}\n"
+    )
     server = subprocess.Popen([SSHD, "-D", "-f", folder / "sshd_config", "-E", log])
     try:
         for _ in range(100):

@@ -14,8 +14,14 @@ def noise(seconds: float, rate: int = 16_000, channels: int = 1, seed: int = 0) 
     return (np.random.default_rng(seed).standard_normal(shape) * 0.1).astype(np.float32)
 
 
-def add_speaker(root: Path, split: str, speaker: str, transcripts: dict[str, str | None], etiology: str | None = "ALS",
-                seconds: float = 0.3) -> Path:
+def add_speaker(
+    root: Path,
+    split: str,
+    speaker: str,
+    transcripts: dict[str, str | None],
+    etiology: str | None = "ALS",
+    seconds: float = 0.3,
+) -> Path:
     """Write a speaker's folder with one recording per file name; a transcript of None leaves `Prompt` out."""
     folder = root / split / speaker
     folder.mkdir(parents=True)
@@ -45,8 +51,15 @@ def small_corpus(root: Path) -> Path:
 
 def manifest_row(utterance: str, child: str, age: str | None = "5-7", **more) -> dict:
     """A row of a JSONL manifest; `more` replaces its fields or, given as None, leaves them out."""
-    row = {"utterance_id": utterance, "child_id": child, "session_id": f"S_{child}", "audio_path": f"audio/{utterance}.flac",
-           "audio_duration_sec": 0.3, "age_bucket": age, "orthographic_text": f"words of {utterance}"} | more
+    row = {
+        "utterance_id": utterance,
+        "child_id": child,
+        "session_id": f"S_{child}",
+        "audio_path": f"audio/{utterance}.flac",
+        "audio_duration_sec": 0.3,
+        "age_bucket": age,
+        "orthographic_text": f"words of {utterance}",
+    } | more
     return {key: value for key, value in row.items() if value is not None}
 
 
@@ -69,7 +82,13 @@ def children_corpus(root: Path, children: int = 6, utterances: int = 3) -> Path:
     for number in range(children * utterances):
         child = number // utterances
         path = add_audio(root / f"audio_{number % 3}", f"U_{number}")
-        rows.append(manifest_row(f"U_{number}", f"C_{child}", ("5-7", "8-11")[child % 2],
-                                 md5_hash=hashlib.md5(path.read_bytes()).hexdigest()))
+        rows.append(
+            manifest_row(
+                f"U_{number}",
+                f"C_{child}",
+                ("5-7", "8-11")[child % 2],
+                md5_hash=hashlib.md5(path.read_bytes()).hexdigest(),
+            )
+        )
     write_manifest(root / "train.jsonl", rows)
     return root

@@ -7,7 +7,9 @@ import soundfile
 from make_corpus import noise
 
 
-def long_recording(path: Path, bursts: int = 3, rate: int = 16_000, channels: int = 1, seed: int = 0, **options) -> Path:
+def long_recording(
+    path: Path, bursts: int = 3, rate: int = 16_000, channels: int = 1, seed: int = 0, **options
+) -> Path:
     """Bursts of noise of 1.2 s, 1.3 s, ... at -20 dB, a pause of 0.8 s before each and after the last."""
     pause = np.zeros((round(0.8 * rate), channels), np.float32)
     parts = [pause]

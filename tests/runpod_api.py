@@ -1,4 +1,5 @@
-"""Runpod's HTTP API as far as the launcher asks it: pods that come up by themselves, one network volume, every request kept.
+"""Runpod's HTTP API as far as the launcher asks it: pods that come up by themselves, one network volume, every request
+kept.
 
 Fields and states: https://docs.runpod.io/api-reference-v2
 """
@@ -56,8 +57,13 @@ class RunpodApi:
 
     def shown(self, pod: dict) -> dict:
         ports = [{"private": 22, "public": self.ssh_port, "type": "tcp", "ip": "127.0.0.1"}]
-        return {"id": pod["id"], "status": pod["status"], "cost": pod["cost"], "env": pod["asked"]["env"],
-                "runtime": {"uptime": 1, "ports": ports} if pod["status"] == "RUNNING" else None}
+        return {
+            "id": pod["id"],
+            "status": pod["status"],
+            "cost": pod["cost"],
+            "env": pod["asked"]["env"],
+            "runtime": {"uptime": 1, "ports": ports} if pod["status"] == "RUNNING" else None,
+        }
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -66,9 +72,11 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_request(self) -> None:
         length = int(self.headers.get("content-length", 0))
         body = json.loads(self.rfile.read(length)) if length else None
-        status, found = (self.api.answer(self.command, self.path, body)
-                         if self.headers.get("authorization") == f"Bearer {KEY}"
-                         else (401, {"title": "Unauthorized", "status": 401, "detail": "missing bearer token"}))
+        status, found = (
+            self.api.answer(self.command, self.path, body)
+            if self.headers.get("authorization") == f"Bearer {KEY}"
+            else (401, {"title": "Unauthorized", "status": 401, "detail": "missing bearer token"})
+        )
         content = json.dumps(found).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json" if status < 400 else "application/problem+json")

@@ -1,7 +1,8 @@
-"""Run by tests through `accelerate launch` with two processes on CPU and FSDP or DeepSpeed; the first writes what comes out.
+"""Run by tests through `accelerate launch` with two processes on CPU and FSDP or DeepSpeed; the first writes what
+comes out.
 
-`sharded_processes.py FOLDER gradients` trains one step per system; `... FOLDER train` trains experts and a mixture, evaluates
-and saves them; `... FOLDER resume` trains, is killed, resumes.
+`sharded_processes.py FOLDER gradients` trains one step per system; `... FOLDER train` trains experts and a mixture,
+evaluates and saves them; `... FOLDER resume` trains, is killed, resumes.
 """
 
 import contextlib
@@ -18,7 +19,15 @@ from torch.distributed.tensor import DTensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # before tests/, which has a folder hf_components of its own
 
-from tiny_speech import Kill, gradient_of_one_step, resumable_trainer, rows, tiny_moe, tiny_processor, training_arguments
+from tiny_speech import (
+    Kill,
+    gradient_of_one_step,
+    resumable_trainer,
+    rows,
+    tiny_moe,
+    tiny_processor,
+    training_arguments,
+)
 
 from hf_components.stages import write_json
 from hf_components.training.arguments import SpeechTrainingArguments
@@ -48,9 +57,19 @@ def save(file: Path, tensors: dict) -> None:
 
 
 def arguments(folder: Path, batch_size: int, **options) -> SpeechTrainingArguments:
-    return training_arguments(folder, **{
-        "per_device_train_batch_size": batch_size, "per_device_eval_batch_size": 2, "num_train_epochs": 3, "optim": "sgd",
-        "learning_rate": 0.5, "max_grad_norm": 1.0, "use_cpu": False, **options})
+    return training_arguments(
+        folder,
+        **{
+            "per_device_train_batch_size": batch_size,
+            "per_device_eval_batch_size": 2,
+            "num_train_epochs": 3,
+            "optim": "sgd",
+            "learning_rate": 0.5,
+            "max_grad_norm": 1.0,
+            "use_cpu": False,
+            **options,
+        },
+    )
 
 
 def experts_trainer(folder: Path, batch_size: int, **options) -> SpeechTrainer:
@@ -58,28 +77,41 @@ def experts_trainer(folder: Path, batch_size: int, **options) -> SpeechTrainer:
     model = tiny_moe()
     model.train_only(experts=True, router=False)
     weights = np.random.default_rng(0).dirichlet(np.ones(3), 8).astype(np.float32)
-    return SpeechTrainer(model, arguments(folder, batch_size, **options), tiny_processor(), rows(8, seconds=0.6),
-                         expert_weights=weights)
+    return SpeechTrainer(
+        model, arguments(folder, batch_size, **options), tiny_processor(), rows(8, seconds=0.6), expert_weights=weights
+    )
 
 
 def mixture_trainer(folder: Path, batch_size: int, **options) -> MoeTrainer:
-    """Soft, top-k and hard routing, each for a step of eight utterances, whose split among processes changes nothing."""
+    """Soft, top-k and hard routing, each for a step of eight utterances, whose split among processes changes
+    nothing."""
     model = tiny_moe(experts_per_utterance=2)
     model.train_only(experts=True, router=True)
     freeze_shared_expert(model, weight_decay=0.0)
-    losses = RoutingArguments(soft_routing_epochs=1, topk_routing_epochs=1, router_noise_std=0.0, load_balance_coef=0.5,
-                              routing_alignment_coef=0.5, routing_entropy_coef=0.5)
+    losses = RoutingArguments(
+        soft_routing_epochs=1,
+        topk_routing_epochs=1,
+        router_noise_std=0.0,
+        load_balance_coef=0.5,
+        routing_alignment_coef=0.5,
+        routing_entropy_coef=0.5,
+    )
     args = arguments(folder, batch_size, **options)
     return MoeTrainer(model, args, tiny_processor(), rows(8, seconds=0.6), rows(5, first=50), routing=losses)
 
 
 def trained_weights(trainer: MoeTrainer) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach() for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+    return {
+        name: parameter.detach() for name, parameter in trainer.model.named_parameters() if parameter.requires_grad
+    }
 
 
 def gradients(folder: Path) -> None:
     for routing, mixture in SYSTEMS:
-        save(folder / f"{routing}_{mixture}.safetensors", gradient_of_one_step(folder, 2, 2, routing=routing, mixture=mixture))
+        save(
+            folder / f"{routing}_{mixture}.safetensors",
+            gradient_of_one_step(folder, 2, 2, routing=routing, mixture=mixture),
+        )
 
 
 def train(folder: Path) -> None:
@@ -99,7 +131,9 @@ def train(folder: Path) -> None:
         whole.save_experts(folder / "experts")
         write_json(folder / "metrics.json", metrics)
 
-    best = mixture_trainer(folder / "best", 4, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True)
+    best = mixture_trainer(
+        folder / "best", 4, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True
+    )
     best.train()
     save(folder / "best.safetensors", trained_weights(best))
     if trainer.is_world_process_zero():

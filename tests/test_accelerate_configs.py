@@ -13,7 +13,12 @@ FOLDER = Path(__file__).resolve().parents[1] / "accelerate_configs"
 # name: (distributed_type, use_cpu, machines, more than one process)
 EXPECTED = {
     "cpu": (DistributedType.NO, True, 1, False),
-    "multi_cpu": (DistributedType.MULTI_GPU, True, 1, True),  # the launcher's only way to several processes without MPI
+    "multi_cpu": (
+        DistributedType.MULTI_GPU,
+        True,
+        1,
+        True,
+    ),  # the launcher's only way to several processes without MPI
     "single_gpu": (DistributedType.NO, False, 1, False),
     "multi_gpu": (DistributedType.MULTI_GPU, False, 1, True),
     "fsdp": (DistributedType.FSDP, False, 1, True),
@@ -39,7 +44,9 @@ def test_configuration_loads_and_is_what_its_name_says(name):
 @pytest.mark.parametrize("name", EXPECTED)
 def test_launcher_accepts_the_configuration(name):
     parser = launch_command_parser()
-    given = parser.parse_args(["--config_file", str(FOLDER / f"{name}.yaml"), "--main_process_ip", "10.0.0.1", "recipe.py"])
+    given = parser.parse_args(
+        ["--config_file", str(FOLDER / f"{name}.yaml"), "--main_process_ip", "10.0.0.1", "recipe.py"]
+    )
     args, defaults, _ = _validate_launch_command(given)
     assert args.num_processes == defaults.num_processes
     assert args.use_fsdp == (name == "fsdp")

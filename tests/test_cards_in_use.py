@@ -1,4 +1,5 @@
-"""Every line of use on the cards of what single recipes, corpora and metrics publish, as the Hub shows it, run by a stranger.
+"""Every line of use on the cards of what single recipes, corpora and metrics publish, as the Hub shows it, run by a
+stranger.
 
 The cards of the pipelines are run with their pipelines, in tests/recipes.
 """
@@ -48,8 +49,14 @@ def save_units(folder: Path) -> None:
     AcousticUnitsModel.from_encoder("mfcc", None, 8).save_pretrained(folder)
 
 
-MADE = {"recogniser": save_tiny_whisper, "moe": save_moe, "adapter": save_adapter, "vocoder": save_tiny_vocoder,
-        "motifs": save_motifs, "units": save_units}
+MADE = {
+    "recogniser": save_tiny_whisper,
+    "moe": save_moe,
+    "adapter": save_adapter,
+    "vocoder": save_tiny_vocoder,
+    "motifs": save_motifs,
+    "units": save_units,
+}
 
 
 def published_card(hub, folder: Path, name: str, kind: str = "models") -> str:
@@ -69,8 +76,15 @@ def stage_card(hub, place: Path, name: str, save) -> str:
 def test_every_line_of_use_runs(hub, tmp_path):
     save_tiny_whisper(tmp_path / "whisper")
     cards = [stage_card(hub, tmp_path, name, save) for name, save in MADE.items()]
-    prepare_corpus.main(["--builder=speaker_json", "--data_dir", str(speaker_folder(tmp_path / "speakers")), "--output_dir",
-                         str(tmp_path / "corpus")])
+    prepare_corpus.main(
+        [
+            "--builder=speaker_json",
+            "--data_dir",
+            str(speaker_folder(tmp_path / "speakers")),
+            "--output_dir",
+            str(tmp_path / "corpus"),
+        ]
+    )
     cards.append(published_card(hub, tmp_path / "corpus", "corpus", "datasets"))
     cards += [published_card(hub, METRICS / name, name, "spaces") for name in ("whisper_wer", "speech_resynthesis")]
     reader = tmp_path / "reader"
@@ -82,5 +96,7 @@ def test_every_line_of_use_of_an_export_runs(hub, tmp_path):
     pytest.importorskip("faster_whisper")
     if not WHISPER.exists():
         pytest.skip(f"there is no {WHISPER}; recipes/import_whisper.py makes it")
-    card = stage_card(hub, tmp_path, "export", lambda folder: export_whisper(*load_whisper(str(WHISPER)), folder, "int8"))
+    card = stage_card(
+        hub, tmp_path, "export", lambda folder: export_whisper(*load_whisper(str(WHISPER)), folder, "int8")
+    )
     assert run_blocks(card, tmp_path / "reader", environment=hub.environment(tmp_path / "reader" / "hf")) == 1

@@ -42,9 +42,14 @@ def arguments(recipe: str) -> list[type]:
 
 def placeholders(types: list[type], given: str) -> list[str]:
     """Flags for required fields that a configuration leaves to the command line."""
-    return [f"--{field.name}=1" for kind in types for field in dataclasses.fields(kind)
-            if field.init and field.default is field.default_factory is dataclasses.MISSING
-            and not re.search(rf"^ *{field.name}: *[^ \n]", given, re.MULTILINE)]
+    return [
+        f"--{field.name}=1"
+        for kind in types
+        for field in dataclasses.fields(kind)
+        if field.init
+        and field.default is field.default_factory is dataclasses.MISSING
+        and not re.search(rf"^ *{field.name}: *[^ \n]", given, re.MULTILINE)
+    ]
 
 
 def launch_line(text: str) -> list[str]:
@@ -65,20 +70,32 @@ def readme_rows(text: str) -> list[tuple[str, str]]:
 
 def cards_named(text: str) -> set[str]:
     """Card templates that a source file names in a string, other than the README of what it writes."""
-    return {Path(node.value).name for node in ast.walk(ast.parse(text))
-            if isinstance(node, ast.Constant) and isinstance(node.value, str)
-            and re.fullmatch(r"[\w./-]+\.md(\.j2|\.jinja2?)?", node.value)} - {"README.md"}
+    return {
+        Path(node.value).name
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"[\w./-]+\.md(\.j2|\.jinja2?)?", node.value)
+    } - {"README.md"}
 
 
 def test_every_recipe_has_its_configurations_and_every_configuration_its_recipe():
-    assert {path.parent.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_file()} == set(recipes())
-    assert [f"{recipe}/{size}" for recipe in recipes() for size in SIZES
-            if not (CONFIGS / recipe / f"{size}.yaml").is_file()] == []
+    assert {path.parent.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_file()} == set(
+        recipes()
+    )
+    assert [
+        f"{recipe}/{size}"
+        for recipe in recipes()
+        for size in SIZES
+        if not (CONFIGS / recipe / f"{size}.yaml").is_file()
+    ] == []
 
 
 def test_every_pipeline_has_a_target_and_every_target_a_pipeline():
     pipelines = {match.group(1) for recipe in recipes() if (match := re.fullmatch(r"run_(\w+)_pipeline", recipe))}
-    assert makefile_targets((ROOT / "Makefile").read_text()) == {f"recipe-{name.replace('_', '-')}" for name in pipelines}
+    assert makefile_targets((ROOT / "Makefile").read_text()) == {
+        f"recipe-{name.replace('_', '-')}" for name in pipelines
+    }
 
 
 def test_every_target_is_in_the_help():
@@ -102,7 +119,9 @@ def test_readme_has_one_row_per_recipe():
 
 def test_files_named_in_the_readme_exist():
     text = (ROOT / "README.md").read_text()
-    named = set(re.findall(r"\]\(([\w./-]+)\)", text)) | set(re.findall(r"(?:recipes|accelerate_configs)/[\w/.]+\.yaml", text))
+    named = set(re.findall(r"\]\(([\w./-]+)\)", text)) | set(
+        re.findall(r"(?:recipes|accelerate_configs)/[\w/.]+\.yaml", text)
+    )
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
@@ -116,13 +135,19 @@ def test_readme_tree_names_what_is_there():
         path = folder / name if line.startswith(" ") else Path(name)
         assert (ROOT / path).exists(), f"README names {path}"
         named.add(path.as_posix())
-    modules = {path.relative_to(ROOT).as_posix() for folder in ("hf_components", "dataset_scripts")
-               for path in (ROOT / folder).glob("*.py") if path.name != "__init__.py"}
+    modules = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("hf_components", "dataset_scripts")
+        for path in (ROOT / folder).glob("*.py")
+        if path.name != "__init__.py"
+    }
     assert modules <= named, f"README lacks {sorted(modules - named)}"
 
 
 def test_every_named_card_exists_and_every_card_is_named():
-    sources = [path for folder in ("recipes", "dataset_scripts", "hf_components") for path in (ROOT / folder).rglob("*.py")]
+    sources = [
+        path for folder in ("recipes", "dataset_scripts", "hf_components") for path in (ROOT / folder).rglob("*.py")
+    ]
     named = {name for path in sources for name in cards_named(path.read_text())}
     assert {path.name for path in (ROOT / "model_cards").iterdir() if path.is_file()} == named
 
@@ -156,8 +181,12 @@ def test_main_takes_argv_and_returns_metrics(recipe):
 @pytest.mark.parametrize("recipe", recipes())
 def test_every_own_field_documents_itself(recipe):
     ours = [kind for kind in arguments(recipe) if kind.__module__.split(".")[0] in ("recipes", "hf_components")]
-    silent = [field.name for kind in ours for name, field in kind.__dataclass_fields__.items()
-              if name in kind.__annotations__ and not field.metadata.get("help")]
+    silent = [
+        field.name
+        for kind in ours
+        for name, field in kind.__dataclass_fields__.items()
+        if name in kind.__annotations__ and not field.metadata.get("help")
+    ]
     assert not silent, f"fields without help: {silent}"
 
 
@@ -181,7 +210,9 @@ def test_configuration_names_nothing_twice(config):
     assert len(keys) == len({key.replace("-", "_") for key in keys})  # YAML itself lets the last one win
 
 
-@pytest.mark.parametrize("config", sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob("run_*/*.yaml")))
+@pytest.mark.parametrize(
+    "config", sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob("run_*/*.yaml"))
+)
 def test_a_pipelines_configuration_names_its_model(config):
     """The Makefile passes --model only where MODEL is given."""
     assert re.search(r"^ *model: \S+/\S+$|^ *model: mfcc$", (CONFIGS / config).read_text(), re.MULTILINE)
@@ -193,13 +224,20 @@ def make(*given: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(("given", "words", "without"), [
-    ("recipe-moe DATA=x CONFIG=c.yaml", '--config "c.yaml" --data "x"', "--model"),
-    ("recipe-children MODEL=openai/whisper-small", '--model "openai/whisper-small"', "--num_processes"),
-    ("recipe-wav2vec2 DATA=x", "--gold llm", "--model"),
-    ("recipe-wav2vec2 DATA=x CONFIG=c.yaml", '--data "x"', "--gold"),
-    ("recipe-units ACCELERATE_CONFIG=accelerate_configs/multi_gpu.yaml PROCESSES=3", "--num_processes 3", "--model"),
-])
+@pytest.mark.parametrize(
+    ("given", "words", "without"),
+    [
+        ("recipe-moe DATA=x CONFIG=c.yaml", '--config "c.yaml" --data "x"', "--model"),
+        ("recipe-children MODEL=openai/whisper-small", '--model "openai/whisper-small"', "--num_processes"),
+        ("recipe-wav2vec2 DATA=x", "--gold llm", "--model"),
+        ("recipe-wav2vec2 DATA=x CONFIG=c.yaml", '--data "x"', "--gold"),
+        (
+            "recipe-units ACCELERATE_CONFIG=accelerate_configs/multi_gpu.yaml PROCESSES=3",
+            "--num_processes 3",
+            "--model",
+        ),
+    ],
+)
 def test_make_passes_on_what_is_given_and_no_more(given, words, without):
     command = make(*given.split()).stdout.replace("\\\n", "").split("accelerate launch")[-1]
     command = " ".join(command.split())
@@ -211,11 +249,16 @@ def test_make_refuses_several_gpus_where_there_are_none():
     assert refused.returncode and "is for several GPUs, and 1 found here; take single_gpu.yaml" in refused.stderr
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("Train.\n\naccelerate launch --config_file a.yaml \\\n    recipes/x.py --config b.yaml\n",
-     ["accelerate", "launch", "--config_file", "a.yaml", "recipes/x.py", "--config", "b.yaml"]),
-    ("Train with accelerate.\n", []),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "Train.\n\naccelerate launch --config_file a.yaml \\\n    recipes/x.py --config b.yaml\n",
+            ["accelerate", "launch", "--config_file", "a.yaml", "recipes/x.py", "--config", "b.yaml"],
+        ),
+        ("Train with accelerate.\n", []),
+    ],
+)
 def test_launch_line_is_found(text, words):
     assert launch_line(text) == words
 

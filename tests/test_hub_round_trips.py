@@ -48,16 +48,23 @@ def stranger(tmp_path_factory) -> Path:
 @pytest.fixture
 def pull(hub, stranger, tmp_path):
     """Run a script in a fresh process of the stranger; `home` is all that it has."""
+
     def run(script: str, **values) -> Path:
         home = tmp_path / "elsewhere"
         home.mkdir(exist_ok=True)
         header = "import json, torch\nfrom safetensors.torch import load_file, save_file\n"
         header += "".join(f"{name} = {value!r}\n" for name, value in values.items())
-        ran = subprocess.run([stranger, "-c", header + script], cwd=home, env=hub.environment(home / "hf"),
-                             capture_output=True, text=True)
+        ran = subprocess.run(
+            [stranger, "-c", header + script],
+            cwd=home,
+            env=hub.environment(home / "hf"),
+            capture_output=True,
+            text=True,
+        )
         assert ran.returncode == 0, ran.stderr
         assert TOKEN not in ran.stdout + ran.stderr
         return home
+
     return run
 
 
@@ -87,15 +94,18 @@ model = {auto}.from_pretrained(repo, revision=revision{options}).eval()
 heard = load_file(inputs)
 start = torch.tensor([[model.config.decoder_start_token_id, 5, 6]])
 with torch.no_grad():
-    save_file({{"logits": model(**heard, decoder_input_ids=start).logits, "ids": model.generate(**heard, max_new_tokens=8)}},
-              "heard.safetensors")
+    logits = model(**heard, decoder_input_ids=start).logits
+    save_file({{"logits": logits, "ids": model.generate(**heard, max_new_tokens=8)}}, "heard.safetensors")
 """
 
 
 def whisper_outputs(model, heard: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     start = torch.tensor([[model.config.decoder_start_token_id, 5, 6]])
     with torch.no_grad():
-        return {"logits": model(**heard, decoder_input_ids=start).logits, "ids": model.generate(**heard, max_new_tokens=8)}
+        return {
+            "logits": model(**heard, decoder_input_ids=start).logits,
+            "ids": model.generate(**heard, max_new_tokens=8),
+        }
 
 
 def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -113,7 +123,8 @@ def test_moe_whisper_by_its_own_code(hub, pull, tmp_path):
     assert {name for name in hub.files(f"{USER}/moe") if name.endswith(".py")}
     heard = speech(tmp_path, tiny_processor())
     script = "from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor\n" + WHISPER.format(
-        auto="AutoModelForSpeechSeq2Seq", options=", trust_remote_code=True")
+        auto="AutoModelForSpeechSeq2Seq", options=", trust_remote_code=True"
+    )
     script += "AutoProcessor.from_pretrained(repo, revision=revision)\nassert model.config.num_experts == 3\n"
     home = pull(script, repo=f"{USER}/moe", revision=revision, inputs=str(tmp_path / "inputs.safetensors"))
     assert_same(load_file(home / "heard.safetensors"), whisper_outputs(tiny_moe(seed=0).eval(), heard))
@@ -125,7 +136,8 @@ def test_whisper_as_any_whisper(hub, pull, tmp_path):
     revision = twice(tmp_path, "whisper", lambda folder, version: save_tiny_whisper(folder, seed=version))
     heard = speech(tmp_path, tiny_processor())
     script = "from transformers import WhisperForConditionalGeneration\n" + WHISPER.format(
-        auto="WhisperForConditionalGeneration", options="")
+        auto="WhisperForConditionalGeneration", options=""
+    )
     home = pull(script, repo=f"{USER}/whisper", revision=revision, inputs=str(tmp_path / "inputs.safetensors"))
     local = WhisperForConditionalGeneration.from_pretrained(tmp_path / "version_0" / "whisper").eval()
     assert_same(load_file(home / "heard.safetensors"), whisper_outputs(local, heard))
@@ -148,15 +160,21 @@ def test_an_adapter_by_plain_peft(hub, pull, tmp_path):
 
     revision = twice(tmp_path, "adapter", save)
     heard = speech(tmp_path, tiny_ctc_processor())
-    home = pull("""
+    home = pull(
+        """
 from peft import PeftModel
 from transformers import Wav2Vec2ForCTC
 base = Wav2Vec2ForCTC.from_pretrained(base, revision=base_revision)
 model = PeftModel.from_pretrained(base, repo, revision=revision).eval()
 with torch.no_grad():
     save_file({"logits": model(**load_file(inputs)).logits}, "heard.safetensors")
-""", base=f"{USER}/base", base_revision=base_revision, repo=f"{USER}/adapter", revision=revision,
-                inputs=str(tmp_path / "inputs.safetensors"))
+""",
+        base=f"{USER}/base",
+        base_revision=base_revision,
+        repo=f"{USER}/adapter",
+        revision=revision,
+        inputs=str(tmp_path / "inputs.safetensors"),
+    )
     base = Wav2Vec2ForCTC.from_pretrained(tmp_path / "base")
     with torch.no_grad():
         plain = base(**heard).logits
@@ -186,17 +204,28 @@ def test_units_motifs_and_vocoder_by_their_own_code(hub, pull, tmp_path):
     run_units_pipeline.main(pipeline_command(tmp_path / "tales", tmp_path / "run"))
     model = tmp_path / "run" / "model"
     save_file({"samples": torch.from_numpy(tone(0, 0, 1.0))[None]}, tmp_path / "inputs.safetensors")
-    local = {"repo": str(model), "inputs": str(tmp_path / "inputs.safetensors"), "torch": torch, "load_file": load_file}
+    local = {
+        "repo": str(model),
+        "inputs": str(tmp_path / "inputs.safetensors"),
+        "torch": torch,
+        "load_file": load_file,
+    }
     exec(UNITS.format(options=""), local)
     revision = publish(model, f"{USER}/units").revision
     weights = load_file(model / "vocoder" / "model.safetensors")
-    save_file({name: value + 1 for name, value in weights.items()}, model / "vocoder" / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: value + 1 for name, value in weights.items()}, model / "vocoder" / "model.safetensors", {"format": "pt"}
+    )
     assert publish(model, f"{USER}/units").revision != revision
     shutil.rmtree(tmp_path / "run")
 
     card = hub.files(f"{USER}/units")["README.md"].decode()
-    home = pull(UNITS.format(options="revision=revision, ") + 'save_file(found, "found.safetensors")', repo=f"{USER}/units",
-                revision=revision, inputs=str(tmp_path / "inputs.safetensors"))
+    home = pull(
+        UNITS.format(options="revision=revision, ") + 'save_file(found, "found.safetensors")',
+        repo=f"{USER}/units",
+        revision=revision,
+        inputs=str(tmp_path / "inputs.safetensors"),
+    )
     assert_same(load_file(home / "found.safetensors"), local["found"])
     assert run_blocks(card, tmp_path / "reader", environment=hub.environment(tmp_path / "reader" / "hf")) == 1
 
@@ -212,12 +241,20 @@ def test_a_corpus_at_once_and_streamed(hub, pull, tmp_path):
     def save(folder, version):
         root = children_corpus(tmp_path / f"source_{version}", children=4 + version)
         folder.mkdir(parents=True)
-        write_corpus(JsonlManifest, folder, {"manifest": str(root / "train.jsonl"), "val_ratio": 0.5}, name="children",
-                     source="jsonl_manifest", license="cc-by-4.0", language="en")
+        write_corpus(
+            JsonlManifest,
+            folder,
+            {"manifest": str(root / "train.jsonl"), "val_ratio": 0.5},
+            name="children",
+            source="jsonl_manifest",
+            license="cc-by-4.0",
+            language="en",
+        )
 
     revision = twice(tmp_path, "corpus", save)
     assert hub.repository(f"{USER}/corpus", "datasets").private
-    home = pull("""
+    home = pull(
+        """
 from datasets import Audio, load_dataset
 found = {}
 for streaming in (False, True):
@@ -225,10 +262,14 @@ for streaming in (False, True):
     found[str(streaming)] = {split: [{**row, "audio": row["audio"]["bytes"].hex()} for row in corpus[split]]
                              for split in corpus}
 json.dump(found, open("rows.json", "w"))
-""", repo=f"{USER}/corpus", revision=revision)
+""",
+        repo=f"{USER}/corpus",
+        revision=revision,
+    )
     found = json.loads((home / "rows.json").read_text())
     local = load_dataset(str(tmp_path / "version_0" / "corpus"), cache_dir=str(tmp_path / "cache")).cast_column(
-        "audio", Audio(decode=False))
+        "audio", Audio(decode=False)
+    )
     rows = {split: [{**row, "audio": row["audio"]["bytes"].hex()} for row in local[split]] for split in local}
     assert set(rows) == {"train", "dev"} and sum(map(len, rows.values())) == 12
     assert found == {"False": rows, "True": rows}
@@ -236,15 +277,24 @@ json.dump(found, open("rows.json", "w"))
     card = hub.files(f"{USER}/corpus", "datasets")["README.md"].decode()
     assert run_blocks(card, tmp_path / "reader", environment=hub.environment(tmp_path / "reader" / "hf")) == 1
 
-    ran = subprocess.run([sys.executable, "-c", DESCRIBE, f"{USER}/corpus"], capture_output=True, text=True, check=True,
-                         env={**hub.environment(tmp_path / "own"), "PYTHONPATH": str(ROOT)})
+    ran = subprocess.run(
+        [sys.executable, "-c", DESCRIBE, f"{USER}/corpus"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**hub.environment(tmp_path / "own"), "PYTHONPATH": str(ROOT)},
+    )
     described = json.loads(ran.stdout)
     assert described["hub_id"] == f"{USER}/corpus" and described["name"] == "corpus"
     assert described["revision"] == HfApi().dataset_info(f"{USER}/corpus").sha != revision
 
 
-WORDS = {"predictions": ["Mr. Brown won't go.", "twenty one"], "references": ["mister brown will not come", "21"],
-         "groups": ["a", "b"], "num_bootstrap": 20}
+WORDS = {
+    "predictions": ["Mr. Brown won't go.", "twenty one"],
+    "references": ["mister brown will not come", "21"],
+    "groups": ["a", "b"],
+    "num_bootstrap": 20,
+}
 WAVES = {"predictions": [tone(0, 1, 0.06).tolist()], "references": [tone(0, 2, 0.06).tolist()], "units": [[1, 1, 2]]}
 
 
@@ -252,10 +302,15 @@ WAVES = {"predictions": [tone(0, 1, 0.06).tolist()], "references": [tone(0, 2, 0
 def test_a_metric_from_its_space(hub, pull, name, given):
     revision = publish(METRICS / name, f"{USER}/{name}").revision
     assert f'evaluate.load("{USER}/{name}")' in hub.files(f"{USER}/{name}", "spaces")["README.md"].decode()
-    home = pull("""
+    home = pull(
+        """
 import evaluate
 json.dump(evaluate.load(repo, revision=revision).compute(**given), open("result.json", "w"))
-""", repo=f"{USER}/{name}", revision=revision, given=given)
+""",
+        repo=f"{USER}/{name}",
+        revision=revision,
+        given=given,
+    )
     local = evaluate.load(str(METRICS / name)).compute(**given)
     assert json.loads((home / "result.json").read_text()) == json.loads(json.dumps(local))
 
@@ -263,7 +318,15 @@ json.dump(evaluate.load(repo, revision=revision).compute(**given), open("result.
 def test_a_private_repository_stays_so(hub, stranger, tmp_path):
     (save_tiny_whisper(tmp_path / "whisper") / "README.md").write_text(CARD)
     publish(tmp_path / "whisper", f"{USER}/secret", private=True)
-    ran = subprocess.run([stranger, "-c", f"from huggingface_hub import hf_hub_download; hf_hub_download('{USER}/secret', "
-                          "'config.json')"], cwd=tmp_path, env={key: value for key, value in hub.environment(
-                              tmp_path / "hf", token=None).items() if key != "HF_TOKEN"}, capture_output=True, text=True)
+    ran = subprocess.run(
+        [
+            stranger,
+            "-c",
+            f"from huggingface_hub import hf_hub_download; hf_hub_download('{USER}/secret', 'config.json')",
+        ],
+        cwd=tmp_path,
+        env={key: value for key, value in hub.environment(tmp_path / "hf", token=None).items() if key != "HF_TOKEN"},
+        capture_output=True,
+        text=True,
+    )
     assert ran.returncode and "401" in ran.stderr

@@ -29,8 +29,15 @@ def api(hub) -> HfApi:
 @pytest.fixture
 def filled(api) -> HfApi:
     api.create_repo(REPO)
-    api.create_commit(REPO, [CommitOperationAdd("a.txt", b"one"), CommitOperationAdd("b/c.bin", SMALL),
-                             CommitOperationAdd("b/d/large.bin", LARGE)], commit_message="three files")
+    api.create_commit(
+        REPO,
+        [
+            CommitOperationAdd("a.txt", b"one"),
+            CommitOperationAdd("b/c.bin", SMALL),
+            CommitOperationAdd("b/d/large.bin", LARGE),
+        ],
+        commit_message="three files",
+    )
     return api
 
 
@@ -51,8 +58,12 @@ def test_files_come_back_as_they_went(api, hub, tmp_path, kind):
     with pytest.raises(HfHubHTTPError, match="already created"):
         api.create_repo(REPO, repo_type=kind, space_sdk="static" if kind == "space" else None)
     contents = {"a.txt": b"text", "b/small.bin": SMALL, "b/large.bin": LARGE, "empty.txt": b""}
-    commit = api.create_commit(REPO, [CommitOperationAdd(path, content) for path, content in contents.items()],
-                               commit_message="all", repo_type=kind)
+    commit = api.create_commit(
+        REPO,
+        [CommitOperationAdd(path, content) for path, content in contents.items()],
+        commit_message="all",
+        repo_type=kind,
+    )
     assert hub.files(REPO, f"{kind}s") == dict(sorted(contents.items()))
     folder = snapshot_download(REPO, repo_type=kind, revision=commit.oid, cache_dir=tmp_path)
     for path, content in contents.items():
@@ -63,8 +74,9 @@ def test_files_come_back_as_they_went(api, hub, tmp_path, kind):
 
 def test_what_is_there_is_not_asked_for_again(filled, hub):
     before = len(hub.asked("PUT /objects/"))
-    filled.create_commit(REPO, [CommitOperationAdd("other.bin", LARGE), CommitOperationAdd("a.txt", b"two")],
-                         commit_message="again")
+    filled.create_commit(
+        REPO, [CommitOperationAdd("other.bin", LARGE), CommitOperationAdd("a.txt", b"two")], commit_message="again"
+    )
     assert len(hub.asked("PUT /objects/")) == before
     assert [commit.title for commit in filled.list_repo_commits(REPO)] == ["again", "three files", "initial commit"]
 
@@ -79,7 +91,11 @@ def test_tree_and_paths(filled, hub):
     assert filled.get_paths_info(REPO, "a.txt", expand=True)[0].last_commit.title == "three files"
     with pytest.raises(RemoteEntryNotFoundError):
         list(filled.list_repo_tree(REPO, "none"))
-    assert [sibling.size for sibling in filled.model_info(REPO, files_metadata=True).siblings][1:] == [3, 1001, len(LARGE)]
+    assert [sibling.size for sibling in filled.model_info(REPO, files_metadata=True).siblings][1:] == [
+        3,
+        1001,
+        len(LARGE),
+    ]
 
 
 def test_a_long_tree_comes_in_pages(monkeypatch):
@@ -87,7 +103,9 @@ def test_a_long_tree_comes_in_pages(monkeypatch):
     with HubServer(page_size=7) as hub:
         api = HfApi(endpoint=hub.url, token=TOKEN)
         api.create_repo(REPO)
-        api.create_commit(REPO, [CommitOperationAdd(f"{i:02d} ä.txt", b"%d" % i) for i in range(20)], commit_message="many")
+        api.create_commit(
+            REPO, [CommitOperationAdd(f"{i:02d} ä.txt", b"%d" % i) for i in range(20)], commit_message="many"
+        )
         assert len(list(api.list_repo_tree(REPO))) == 21
         assert len(hub.asked("GET /api/models/tester/thing/tree")) == 3
 
@@ -152,14 +170,17 @@ def test_a_missing_file_is_told_from_a_missing_repository(filled, hub, tmp_path)
     assert not filled.repo_exists(f"{USER}/none") and filled.revision_exists(REPO, "main")
 
 
-@pytest.mark.parametrize(("kind", "metadata", "wrong"), [
-    ("model", "license: apache-2.0\nlibrary_name: transformers", None),
-    ("model", "license: [", "YAML Metadata Error"),
-    ("model", "license: My own", "license"),
-    ("model", "base_model: /home/me/model", "base_model"),
-    ("model", "model-index:\n- name: x\n  results:\n  - task: {type: x}", "dataset"),
-    ("space", "title: x", "sdk"),
-])
+@pytest.mark.parametrize(
+    ("kind", "metadata", "wrong"),
+    [
+        ("model", "license: apache-2.0\nlibrary_name: transformers", None),
+        ("model", "license: [", "YAML Metadata Error"),
+        ("model", "license: My own", "license"),
+        ("model", "base_model: /home/me/model", "base_model"),
+        ("model", "model-index:\n- name: x\n  results:\n  - task: {type: x}", "dataset"),
+        ("space", "title: x", "sdk"),
+    ],
+)
 def test_metadata_are_checked(api, kind, metadata, wrong):
     api.create_repo(REPO, repo_type=kind, space_sdk="static" if kind == "space" else None)
     card = CommitOperationAdd("README.md", f"---\n{metadata}\n---\ntext\n".encode())

@@ -14,9 +14,21 @@ OURS = {"recipes", "dataset_scripts", "hf_components", "tests", "benchmarks"}
 RECIPES = {path.stem for path in ROOT.glob("recipes/*.py")} - {"__init__"}
 CLOSED = re.compile(r"hf_components/(whisper|acoustic_units|unit_hifigan|submission|metrics/[^/]+)/")
 
-MAY_OPEN_SOUND = {"hf_components/audio.py", "hf_components/submission/main.py"}  # the latter runs without the rest of us
+MAY_OPEN_SOUND = {
+    "hf_components/audio.py",
+    "hf_components/submission/main.py",
+}  # the latter runs without the rest of us
 MAY_WRITE_SOUND = {"dataset_scripts/demo_speakers.py", "dataset_scripts/demo_recordings.py"}
-SOUND_LIBRARIES = {"soundfile", "torchaudio", "librosa", "torchcodec", "audioread", "pydub", "wave", "scipy.io.wavfile"}
+SOUND_LIBRARIES = {
+    "soundfile",
+    "torchaudio",
+    "librosa",
+    "torchcodec",
+    "audioread",
+    "pydub",
+    "wave",
+    "scipy.io.wavfile",
+}
 SOUND_FUNCTIONS = {"load_audio", "ffmpeg_read"}  # of transformers and whisper
 
 MAY_UNPICKLE = {"hf_components/training/trainer.py"}  # optimizer and scheduler state of training checkpoints
@@ -55,7 +67,9 @@ def directions(path: str, source: str) -> list[str]:
         where = f"{path}:{line} imports {name}: "
         if closed:
             if not relative or not f"{name.replace('.', '/')}/".startswith(closed.group()):
-                found.append(where + f"{closed.group()} is copied to the Hub alone; import siblings only, as `from .x`")
+                found.append(
+                    where + f"{closed.group()} is copied to the Hub alone; import siblings only, as `from .x`"
+                )
         elif top in ("tests", "benchmarks"):
             found.append(where + "nothing imports tests or benchmarks")
         elif path.startswith("hf_components/") and top != "hf_components":
@@ -87,11 +101,19 @@ def pickles(path: str, source: str) -> list[str]:
     """Ways to read or write a pickle."""
     if path in MAY_UNPICKLE:
         return []
-    found = [f"{path}:{line} imports {name}" for line, name, relative in imported(path, source)
-             if not relative and (_inside(name, PICKLES) or name in ("torch.load", "torch.save"))]
+    found = [
+        f"{path}:{line} imports {name}"
+        for line, name, relative in imported(path, source)
+        if not relative and (_inside(name, PICKLES) or name in ("torch.load", "torch.save"))
+    ]
     tree = ast.parse(source)
-    torch_names = {alias.asname or alias.name for node in ast.walk(tree) if isinstance(node, ast.Import)
-                   for alias in node.names if alias.name == "torch"}
+    torch_names = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if alias.name == "torch"
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr in ("load", "save") and _is_name(node.value, torch_names):
             found.append(f"{path}:{node.lineno} uses torch.{node.attr}")
@@ -120,8 +142,11 @@ def _callee(node: ast.Call) -> str:
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
-FILES = sorted(path.relative_to(ROOT).as_posix() for folder in ("recipes", "dataset_scripts", "hf_components")
-               for path in (ROOT / folder).rglob("*.py"))
+FILES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in ("recipes", "dataset_scripts", "hf_components")
+    for path in (ROOT / folder).rglob("*.py")
+)
 
 
 @pytest.mark.parametrize("rule", [directions, sounds, pickles])
@@ -139,67 +164,81 @@ def test_there_is_something_to_check():
 MOE = "hf_components/whisper/modeling_moe_whisper.py"
 
 
-@pytest.mark.parametrize(("rule", "path", "source"), [
-    (directions, "hf_components/stages.py", "import dataset_scripts"),
-    (directions, "hf_components/stages.py", "from dataset_scripts.speaker_json import SpeakerJson"),
-    (directions, "hf_components/stages.py", "from recipes import prepare_corpus"),
-    (directions, "hf_components/stages.py", "def f():\n    import recipes.prepare_corpus"),
-    (directions, "hf_components/stages.py", "import importlib\nimportlib.import_module('recipes.x')"),
-    (directions, "hf_components/stages.py", "from tests.conftest import ROOT"),
-    (directions, "hf_components/stages.py", "from ..recipes import x"),
-    (directions, "hf_components/training/trainer.py", "from dataset_scripts import SpeakerJson"),
-    (directions, "hf_components/training/trainer.py", "if True:\n    from recipes.x import y"),
-    (directions, "dataset_scripts/speaker_json.py", "from recipes.prepare_corpus import main"),
-    (directions, "dataset_scripts/speaker_json.py", "import benchmarks.timing"),
-    (directions, "recipes/train_x.py", "from recipes.import_whisper import main"),
-    (directions, "recipes/train_x.py", "from recipes import import_whisper"),
-    (directions, "recipes/train_x.py", "from . import import_whisper"),
-    (directions, "recipes/train_x.py", "import import_whisper"),
-    (directions, "recipes/run_all_pipeline.py", "from recipes import run_moe_pipeline"),
-    (directions, MOE, "from hf_components.errors import UserError"),
-    (directions, MOE, "from hf_components.whisper.routed_lora import RoutedLinear"),
-    (directions, MOE, "from ..errors import UserError"),
-    (directions, MOE, "from .. import errors"),
-    (directions, MOE, "from ..whisper_wer import x"),
-    (directions, MOE, "def f():\n    from dataset_scripts import SpeakerJson"),
-    (directions, "hf_components/metrics/whisper_wer/whisper_wer.py", "from hf_components.metrics.other import x"),
-    (directions, "hf_components/metrics/whisper_wer/whisper_wer.py", "from ..other import x"),
-    (directions, "hf_components/acoustic_units/modeling.py", "from ..unit_hifigan import x"),
-    (sounds, "recipes/train_x.py", "import soundfile as sf"),
-    (sounds, "dataset_scripts/speaker_json.py", "from soundfile import read"),
-    (sounds, "dataset_scripts/speaker_json.py", "def f():\n    import torchaudio.functional as F"),
-    (sounds, "hf_components/stages.py", "import librosa"),
-    (sounds, "hf_components/stages.py", "from scipy.io import wavfile"),
-    (sounds, "hf_components/stages.py", "from torchcodec.decoders import AudioDecoder"),
-    (sounds, "hf_components/stages.py", "from transformers.audio_utils import load_audio"),
-    (sounds, "dataset_scripts/demo_speakers.py", "import torchaudio"),
-    (sounds, MOE, "import wave"),
-    (pickles, "hf_components/stages.py", "import pickle"),
-    (pickles, "hf_components/stages.py", "from joblib import dump"),
-    (pickles, "recipes/train_x.py", "def f():\n    import dill"),
-    (pickles, "recipes/train_x.py", "import torch\ntorch.load('x')"),
-    (pickles, "recipes/train_x.py", "import torch as t\nt.save({}, 'x')"),
-    (pickles, "recipes/train_x.py", "from torch import load"),
-    (pickles, "recipes/train_x.py", "import numpy as np\nnp.load('x', allow_pickle=True)"),
-])
+@pytest.mark.parametrize(
+    ("rule", "path", "source"),
+    [
+        (directions, "hf_components/stages.py", "import dataset_scripts"),
+        (directions, "hf_components/stages.py", "from dataset_scripts.speaker_json import SpeakerJson"),
+        (directions, "hf_components/stages.py", "from recipes import prepare_corpus"),
+        (directions, "hf_components/stages.py", "def f():\n    import recipes.prepare_corpus"),
+        (directions, "hf_components/stages.py", "import importlib\nimportlib.import_module('recipes.x')"),
+        (directions, "hf_components/stages.py", "from tests.conftest import ROOT"),
+        (directions, "hf_components/stages.py", "from ..recipes import x"),
+        (directions, "hf_components/training/trainer.py", "from dataset_scripts import SpeakerJson"),
+        (directions, "hf_components/training/trainer.py", "if True:\n    from recipes.x import y"),
+        (directions, "dataset_scripts/speaker_json.py", "from recipes.prepare_corpus import main"),
+        (directions, "dataset_scripts/speaker_json.py", "import benchmarks.timing"),
+        (directions, "recipes/train_x.py", "from recipes.import_whisper import main"),
+        (directions, "recipes/train_x.py", "from recipes import import_whisper"),
+        (directions, "recipes/train_x.py", "from . import import_whisper"),
+        (directions, "recipes/train_x.py", "import import_whisper"),
+        (directions, "recipes/run_all_pipeline.py", "from recipes import run_moe_pipeline"),
+        (directions, MOE, "from hf_components.errors import UserError"),
+        (directions, MOE, "from hf_components.whisper.routed_lora import RoutedLinear"),
+        (directions, MOE, "from ..errors import UserError"),
+        (directions, MOE, "from .. import errors"),
+        (directions, MOE, "from ..whisper_wer import x"),
+        (directions, MOE, "def f():\n    from dataset_scripts import SpeakerJson"),
+        (directions, "hf_components/metrics/whisper_wer/whisper_wer.py", "from hf_components.metrics.other import x"),
+        (directions, "hf_components/metrics/whisper_wer/whisper_wer.py", "from ..other import x"),
+        (directions, "hf_components/acoustic_units/modeling.py", "from ..unit_hifigan import x"),
+        (sounds, "recipes/train_x.py", "import soundfile as sf"),
+        (sounds, "dataset_scripts/speaker_json.py", "from soundfile import read"),
+        (sounds, "dataset_scripts/speaker_json.py", "def f():\n    import torchaudio.functional as F"),
+        (sounds, "hf_components/stages.py", "import librosa"),
+        (sounds, "hf_components/stages.py", "from scipy.io import wavfile"),
+        (sounds, "hf_components/stages.py", "from torchcodec.decoders import AudioDecoder"),
+        (sounds, "hf_components/stages.py", "from transformers.audio_utils import load_audio"),
+        (sounds, "dataset_scripts/demo_speakers.py", "import torchaudio"),
+        (sounds, MOE, "import wave"),
+        (pickles, "hf_components/stages.py", "import pickle"),
+        (pickles, "hf_components/stages.py", "from joblib import dump"),
+        (pickles, "recipes/train_x.py", "def f():\n    import dill"),
+        (pickles, "recipes/train_x.py", "import torch\ntorch.load('x')"),
+        (pickles, "recipes/train_x.py", "import torch as t\nt.save({}, 'x')"),
+        (pickles, "recipes/train_x.py", "from torch import load"),
+        (pickles, "recipes/train_x.py", "import numpy as np\nnp.load('x', allow_pickle=True)"),
+    ],
+)
 def test_rule_finds_what_it_forbids(rule, path, source):
     found = rule(path, source)
     assert found
     assert found[0].startswith(f"{path}:")
 
 
-@pytest.mark.parametrize(("rule", "path", "source"), [
-    (directions, "recipes/train_x.py", "from hf_components.whisper import x\nfrom dataset_scripts import SpeakerJson"),
-    (directions, "recipes/run_all_pipeline.py", "from recipes import import_whisper\nimport import_whisper"),
-    (directions, "dataset_scripts/speaker_json.py", "from hf_components.audio import decode\nfrom .transcripts import x"),
-    (directions, "hf_components/scoring.py", "from hf_components.metrics.whisper_wer.bootstrap import x"),
-    (directions, "hf_components/training/trainer.py", "from ..whisper import x\nfrom .collators import y"),
-    (directions, MOE, "import torch\nfrom .routed_lora import RoutedLinear\nfrom . import adapters"),
-    (sounds, "hf_components/audio.py", "import soundfile"),
-    (sounds, "dataset_scripts/demo_speakers.py", "import soundfile"),
-    (sounds, "recipes/train_x.py", "from hf_components.audio import load_audio"),
-    (pickles, "hf_components/training/trainer.py", "import torch\ntorch.load('x')"),
-    (pickles, "recipes/train_x.py", "import numpy as np\nnp.load('x', allow_pickle=False)\nnp.save('x', 1)"),
-])
+@pytest.mark.parametrize(
+    ("rule", "path", "source"),
+    [
+        (
+            directions,
+            "recipes/train_x.py",
+            "from hf_components.whisper import x\nfrom dataset_scripts import SpeakerJson",
+        ),
+        (directions, "recipes/run_all_pipeline.py", "from recipes import import_whisper\nimport import_whisper"),
+        (
+            directions,
+            "dataset_scripts/speaker_json.py",
+            "from hf_components.audio import decode\nfrom .transcripts import x",
+        ),
+        (directions, "hf_components/scoring.py", "from hf_components.metrics.whisper_wer.bootstrap import x"),
+        (directions, "hf_components/training/trainer.py", "from ..whisper import x\nfrom .collators import y"),
+        (directions, MOE, "import torch\nfrom .routed_lora import RoutedLinear\nfrom . import adapters"),
+        (sounds, "hf_components/audio.py", "import soundfile"),
+        (sounds, "dataset_scripts/demo_speakers.py", "import soundfile"),
+        (sounds, "recipes/train_x.py", "from hf_components.audio import load_audio"),
+        (pickles, "hf_components/training/trainer.py", "import torch\ntorch.load('x')"),
+        (pickles, "recipes/train_x.py", "import numpy as np\nnp.load('x', allow_pickle=False)\nnp.save('x', 1)"),
+    ],
+)
 def test_rule_lets_pass_what_it_allows(rule, path, source):
     assert rule(path, source) == []

@@ -40,8 +40,22 @@ def test_an_installed_wheel_makes_cards_and_publishes_metrics(tmp_path):
         shutil.copy(ROOT / name, source)
     for name in ("hf_components", "dataset_scripts", "model_cards"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-index", "--no-build-isolation",
-                    "-w", tmp_path, source], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "-q",
+            "--no-deps",
+            "--no-index",
+            "--no-build-isolation",
+            "-w",
+            tmp_path,
+            source,
+        ],
+        check=True,
+    )
     python = bare_python(tmp_path / "environment")
     install(python, next(tmp_path.glob("underheard-*.whl")))
     ran = subprocess.run([python, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True)

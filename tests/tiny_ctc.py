@@ -9,8 +9,14 @@ from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 from hf_components.asr.ctc_from_scratch import NetworkArguments, build_wav2vec2, letter_processor
 from hf_components.training.ctc import CtcTrainer, prepare_ctc
 
-TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "conv_dim": [8, 16], "conv_kernel": [40, 16],
-        "conv_stride": [20, 16]}
+TINY = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "conv_dim": [8, 16],
+    "conv_kernel": [40, 16],
+    "conv_stride": [20, 16],
+}
 
 
 def tiny_wav2vec2(seed: int = 0, **config) -> Wav2Vec2ForCTC:
@@ -32,19 +38,37 @@ def tiny_ctc_processor() -> Wav2Vec2Processor:
     return letter_processor()
 
 
-def ctc_trainer(folder: Path, model: Wav2Vec2ForCTC | None = None, corpus=None, eval_corpus=None, callbacks=(),
-                freeze_feature_encoder: bool = False, **options) -> CtcTrainer:
+def ctc_trainer(
+    folder: Path,
+    model: Wav2Vec2ForCTC | None = None,
+    corpus=None,
+    eval_corpus=None,
+    callbacks=(),
+    freeze_feature_encoder: bool = False,
+    **options,
+) -> CtcTrainer:
     """Nothing random unless `options` of the training arguments say so."""
     model = model or tiny_wav2vec2()
     prepare_ctc(model, freeze_feature_encoder=freeze_feature_encoder)
-    return CtcTrainer(model, training_arguments(folder, **options), tiny_ctc_processor(), corpus or rows(8, seconds=0.6),
-                      eval_corpus, callbacks=list(callbacks))
+    return CtcTrainer(
+        model,
+        training_arguments(folder, **options),
+        tiny_ctc_processor(),
+        corpus or rows(8, seconds=0.6),
+        eval_corpus,
+        callbacks=list(callbacks),
+    )
 
 
 def ctc_gradient_of_one_step(folder: Path, batch_size: int, accumulation: int) -> dict[str, torch.Tensor]:
     """What reached the optimizer in one step on eight utterances, by parameter name."""
     recorder = GradientRecorder()
-    ctc_trainer(folder, callbacks=[recorder], per_device_train_batch_size=batch_size,
-                gradient_accumulation_steps=accumulation, num_train_epochs=1).train()
+    ctc_trainer(
+        folder,
+        callbacks=[recorder],
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        num_train_epochs=1,
+    ).train()
     (gradients,) = recorder.steps
     return {name.removeprefix("module."): gradient for name, gradient in gradients.items()}

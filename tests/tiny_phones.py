@@ -1,4 +1,5 @@
-"""Sentences spoken by eSpeak NG as segments of two long recordings, and its phonemes with their times as phone labels."""
+"""Sentences spoken by eSpeak NG as segments of two long recordings, and its phonemes with their times as phone
+labels."""
 
 import ctypes
 import json
@@ -20,9 +21,16 @@ PAUSE = 0.4  # seconds between segments
 
 
 class _Event(ctypes.Structure):
-    _fields_ = [("type", ctypes.c_int), ("unique_identifier", ctypes.c_uint), ("text_position", ctypes.c_int),
-                ("length", ctypes.c_int), ("audio_position", ctypes.c_int), ("sample", ctypes.c_int),
-                ("user_data", ctypes.c_void_p), ("name", ctypes.c_char * 8)]
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("name", ctypes.c_char * 8),
+    ]
 
 
 class SpokenPhones(EspeakNg):
@@ -40,8 +48,11 @@ class SpokenPhones(EspeakNg):
         self._begins = []
         samples = self.synthesise(text, voice)
         ends = [*(sample for sample, _ in self._begins[1:]), len(samples)]
-        return samples, [(begin / self.sample_rate, end / self.sample_rate, name)
-                         for (begin, name), end in zip(self._begins, ends, strict=True) if name and end > begin]
+        return samples, [
+            (begin / self.sample_rate, end / self.sample_rate, name)
+            for (begin, name), end in zip(self._begins, ends, strict=True)
+            if name and end > begin
+        ]
 
     def _collect(self, samples, count, events) -> int:
         event = ctypes.cast(events, ctypes.POINTER(_Event))
@@ -63,14 +74,27 @@ def write_spoken_phones(folder: Path, train: int = 12, dev: int = 6) -> tuple[Pa
             for number, text in enumerate(islice(sentences(split.title(), np.random.default_rng(0)), count)):
                 samples, phones = voice.speak(text, name)
                 wave = soxr.resample(samples / 32768, voice.sample_rate, RATE)
-                lines += [{"source_file": f"{split}.mp3", "start": start + a, "end": start + b, "phone": phone}
-                          for a, b, phone in phones]
-                rows.append({"id": f"{split}_{number}", "audio": {"bytes": encode_flac(wave), "path": None}, "text": "",
-                             "speaker_id": split, "group": "unknown", "duration": len(wave) / RATE,
-                             "source_file": f"{split}.mp3", "start": start, "end": start + len(wave) / RATE})
+                lines += [
+                    {"source_file": f"{split}.mp3", "start": start + a, "end": start + b, "phone": phone}
+                    for a, b, phone in phones
+                ]
+                rows.append(
+                    {
+                        "id": f"{split}_{number}",
+                        "audio": {"bytes": encode_flac(wave), "path": None},
+                        "text": "",
+                        "speaker_id": split,
+                        "group": "unknown",
+                        "duration": len(wave) / RATE,
+                        "source_file": f"{split}.mp3",
+                        "start": start,
+                        "end": start + len(wave) / RATE,
+                    }
+                )
                 start = rows[-1]["end"] + PAUSE
             Dataset.from_list(rows).cast_column("audio", Audio(RATE, decode=False)).to_parquet(
-                folder / "corpus" / "data" / f"{split}-00000.parquet")
+                folder / "corpus" / "data" / f"{split}-00000.parquet"
+            )
     (folder / "corpus" / "README.md").write_text(CARD.format(content=f"spoken {train} {dev}"))
     (folder / "phones.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder / "corpus", folder / "phones.jsonl"

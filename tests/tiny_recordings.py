@@ -27,7 +27,9 @@ def recordings(folder: Path, per_condition: int = 5, seconds: float = 0.5) -> Pa
     return folder
 
 
-def scripted_corrector(folder: Path, reply: Callable[[str], str], **options) -> tuple[TranscriptCorrector, list[list[str]]]:
+def scripted_corrector(
+    folder: Path, reply: Callable[[str], str], **options
+) -> tuple[TranscriptCorrector, list[list[str]]]:
     """A corrector that replies so, and the batches that it was asked for."""
     corrector = TranscriptCorrector.from_pretrained(save_tiny_llm(folder), **options)
     return corrector, script(corrector, reply)

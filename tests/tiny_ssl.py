@@ -29,7 +29,9 @@ CONFIGS = {
 }
 
 
-def save_tiny_ssl(folder: Path, config: PreTrainedConfig = CONFIGS["wav2vec2-large"], do_normalize: bool = True) -> Path:
+def save_tiny_ssl(
+    folder: Path, config: PreTrainedConfig = CONFIGS["wav2vec2-large"], do_normalize: bool = True
+) -> Path:
     """A checkpoint as it is published, weights and feature extractor."""
     torch.manual_seed(0)
     model = AutoModel.from_config(config).eval()
@@ -41,7 +43,10 @@ def save_tiny_ssl(folder: Path, config: PreTrainedConfig = CONFIGS["wav2vec2-lar
             if isinstance(module, torch.nn.BatchNorm1d):
                 module.bias.fill_(0.5)
     model.save_pretrained(folder)
-    extractor = SeamlessM4TFeatureExtractor() if config.model_type == "wav2vec2-bert" else \
-        Wav2Vec2FeatureExtractor(do_normalize=do_normalize)
+    extractor = (
+        SeamlessM4TFeatureExtractor()
+        if config.model_type == "wav2vec2-bert"
+        else Wav2Vec2FeatureExtractor(do_normalize=do_normalize)
+    )
     extractor.save_pretrained(folder)
     return folder

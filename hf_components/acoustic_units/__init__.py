@@ -7,5 +7,12 @@ from .configuration_acoustic_units import DEFAULT_ENCODER, MFCC, AcousticUnitsCo
 from .modeling_acoustic_units import AcousticUnitsModel, EncodedUnits, timed
 from .nearest import nearest_centroid
 
-__all__ = ["DEFAULT_ENCODER", "MFCC", "AcousticUnitsConfig", "AcousticUnitsModel", "EncodedUnits", "nearest_centroid",
-           "timed"]
+__all__ = [
+    "DEFAULT_ENCODER",
+    "MFCC",
+    "AcousticUnitsConfig",
+    "AcousticUnitsModel",
+    "EncodedUnits",
+    "nearest_centroid",
+    "timed",
+]

@@ -15,13 +15,13 @@ class AcousticUnitsConfig(PreTrainedConfig):
     Args:
         encoder (`str`): where the features come from: `"mfcc"`, or the name of a self-supervised speech encoder
             (wav2vec2, HuBERT, WavLM or w2v-BERT). A name alone, since the encoder's weights are the model's own.
-        layer (`int`): features are what comes out of the encoder's layer of this number, counted from 1, which transformers
-            calls `hidden_states[layer]`. The norm that some encoders have after their last layer is always left out. None
-            for `"mfcc"`.
+        layer (`int`): features are what comes out of the encoder's layer of this number, counted from 1, which
+            transformers calls `hidden_states[layer]`. The norm that some encoders have after their last layer is
+            always left out. None for `"mfcc"`.
         num_units (`int`): centroids, at least 2.
         encoder_config (`dict`): configuration of the whole encoder. None for `"mfcc"`.
-        do_normalize (`bool`): the encoder hears waveforms of zero mean and unit variance, as `do_normalize` of its feature
-            extractor says.
+        do_normalize (`bool`): the encoder hears waveforms of zero mean and unit variance, as `do_normalize` of its
+            feature extractor says.
     """
 
     model_type = "acoustic_units"
@@ -50,23 +50,31 @@ class AcousticUnitsConfig(PreTrainedConfig):
             raise ValueError(f"`num_units` must be at least 2, got {self.num_units}.")
         if self.encoder == MFCC:
             if self.layer is not None or self.encoder_config is not None:
-                raise ValueError(f"`layer` and `encoder_config` must be None for MFCC features, which have no layers, got "
-                                 f"layer {self.layer}.")
+                raise ValueError(
+                    f"`layer` and `encoder_config` must be None for MFCC features, which have no layers, got "
+                    f"layer {self.layer}."
+                )
             return
         if self.encoder_config is None:
-            raise ValueError(f"`encoder_config` must hold the configuration of {self.encoder}; "
-                             "`AcousticUnitsModel.from_encoder` reads it.")
+            raise ValueError(
+                f"`encoder_config` must hold the configuration of {self.encoder}; "
+                "`AcousticUnitsModel.from_encoder` reads it."
+            )
         kind = self.encoder_config.get("model_type")
         if kind not in ENCODERS:
-            raise ValueError(f"`encoder` must be '{MFCC}' or a model of type {', '.join(ENCODERS)}, got {self.encoder} of "
-                             f"type {kind}.")
+            raise ValueError(
+                f"`encoder` must be '{MFCC}' or a model of type {', '.join(ENCODERS)}, got {self.encoder} of "
+                f"type {kind}."
+            )
         layers = self.encoder_config["num_hidden_layers"]
         if self.layer is None or not 1 <= self.layer <= layers:
             raise ValueError(f"`layer` must lie in [1, {layers}] for {self.encoder}, got {self.layer}.")
         window, hop = frame_size(self.encoder_config)
         if (window, hop) != (WINDOW, HOP):
-            raise ValueError(f"`encoder` must have one frame of {WINDOW} samples every {HOP}, {self.encoder} has one of "
-                             f"{window} every {hop}.")
+            raise ValueError(
+                f"`encoder` must have one frame of {WINDOW} samples every {HOP}, {self.encoder} has one of "
+                f"{window} every {hop}."
+            )
 
 
 def frame_size(encoder_config: dict) -> tuple[int, int]:

@@ -35,8 +35,9 @@ def load_encoder(name_or_path: str, config: AcousticUnitsConfig) -> PreTrainedMo
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # the weights above the layer would be listed as a mistake
     try:
-        encoder, found = AutoModel.from_pretrained(name_or_path, config=_cut(config), dtype=torch.float32,
-                                                   output_loading_info=True)
+        encoder, found = AutoModel.from_pretrained(
+            name_or_path, config=_cut(config), dtype=torch.float32, output_loading_info=True
+        )
     finally:
         logging.set_verbosity(verbosity)
     if missing := [name for name in found["missing_keys"] if not name.endswith(UNUSED)]:
@@ -55,8 +56,13 @@ def wants_normalized(name_or_path: str, config: PreTrainedConfig) -> bool:
     return Wav2Vec2FeatureExtractor.from_pretrained(name_or_path).do_normalize
 
 
-def hidden_states(encoder: PreTrainedModel, waveforms: torch.Tensor, lengths: torch.Tensor, num_frames: torch.Tensor,
-                  do_normalize: bool) -> torch.Tensor:
+def hidden_states(
+    encoder: PreTrainedModel,
+    waveforms: torch.Tensor,
+    lengths: torch.Tensor,
+    num_frames: torch.Tensor,
+    do_normalize: bool,
+) -> torch.Tensor:
     """What the encoder makes of a padded batch, each clip as if it were alone.
 
     Args:
@@ -78,27 +84,40 @@ def hidden_states(encoder: PreTrainedModel, waveforms: torch.Tensor, lengths: to
         return encoder(waveforms).last_hidden_state
     if _may_be_padded(encoder.config):
         return encoder(waveforms, attention_mask=mask.long()).last_hidden_state
-    alone = [encoder(clip[None, :length]).last_hidden_state[0] for clip, length in zip(waveforms, lengths, strict=True)]
+    alone = [
+        encoder(clip[None, :length]).last_hidden_state[0] for clip, length in zip(waveforms, lengths, strict=True)
+    ]
     return nn.utils.rnn.pad_sequence(alone, batch_first=True)
 
 
 def _cut(config: AcousticUnitsConfig) -> PreTrainedConfig:
-    # SpecAugment and the adapter of translation models play no part; the type of the weights is for whoever loads them to say.
-    unused = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "add_adapter": False,
-              "use_intermediate_ffn_before_adapter": False, "dtype": None}
-    fields = {**config.encoder_config, **{name: value for name, value in unused.items() if name in config.encoder_config}}
+    # SpecAugment and the adapter of translation models play no part; the type of the weights is for whoever loads them
+    # to say.
+    unused = {
+        "mask_time_prob": 0.0,
+        "mask_feature_prob": 0.0,
+        "add_adapter": False,
+        "use_intermediate_ffn_before_adapter": False,
+        "dtype": None,
+    }
+    fields = {
+        **config.encoder_config,
+        **{name: value for name, value in unused.items() if name in config.encoder_config},
+    }
     return AutoConfig.for_model(**{**fields, "num_hidden_layers": config.layer})
 
 
 def _without_last_norm(encoder: PreTrainedModel) -> PreTrainedModel:
-    """Encoders whose layers begin with a norm have one more after their last layer, which is not for the layers before."""
+    """Encoders whose layers begin with a norm have one more after their last layer, which is not for the layers
+    before."""
     if getattr(encoder.config, "do_stable_layer_norm", False):  # w2v-BERT does not have the choice
         encoder.encoder.layer_norm = nn.Identity()
     return encoder
 
 
 def _may_be_padded(config: PreTrainedConfig) -> bool:
-    """Group norm takes its statistics over the whole padded clip, and batch norm moves zeros off zero before a convolution."""
+    """Group norm takes its statistics over the whole padded clip, and batch norm moves zeros off zero before a
+    convolution."""
     return config.feat_extract_norm == "layer" and not getattr(config, "conv_pos_batch_norm", False)
 
 
@@ -112,8 +131,10 @@ def _normalize(waveforms: torch.Tensor, mask: torch.Tensor, lengths: torch.Tenso
 def _fbank(waveforms: torch.Tensor, num_frames: torch.Tensor) -> torch.Tensor:
     """Log-mel features `(batch, frames, 160)` of w2v-BERT; half a last pair is made whole by 10 ms of silence."""
     samples = FBANK_WINDOW + FBANK_HOP * (2 * num_frames - 1)
-    clips = [nn.functional.pad(clip, (0, max(0, int(count) - len(clip))))[:count].cpu().numpy()
-             for clip, count in zip(waveforms.float(), samples, strict=True)]
+    clips = [
+        nn.functional.pad(clip, (0, max(0, int(count) - len(clip))))[:count].cpu().numpy()
+        for clip, count in zip(waveforms.float(), samples, strict=True)
+    ]
     return _fbank_extractor()(clips, sampling_rate=16_000, return_tensors="pt").input_features
 
 

@@ -16,7 +16,8 @@ REACH = 2  # frames to each side that a difference is fitted over
 def mfcc(waveform: torch.Tensor) -> torch.Tensor:
     """13 coefficients every 20 ms, their first and their second differences, as torchaudio computes them.
 
-    Differences are regression slopes over five frames (Young et al., The HTK Book, eq. 5.16), the first and the last frame
+    Differences are regression slopes over five frames (Young et al., The HTK Book, eq. 5.16), the first and the last
+    frame
     repeated at the edges. One clip at a time: a padded batch takes longer on a CPU, whose cache it leaves.
 
     Args:
@@ -34,8 +35,10 @@ def mfcc(waveform: torch.Tensor) -> torch.Tensor:
 def _slope(values: torch.Tensor) -> torch.Tensor:
     """(frames, dim)"""
     padded = torch.cat([values[:1]] * REACH + [values] + [values[-1:]] * REACH)
-    rises = [n * (padded[REACH + n : len(padded) - REACH + n] - padded[REACH - n : len(padded) - REACH - n])
-             for n in range(1, REACH + 1)]
+    rises = [
+        n * (padded[REACH + n : len(padded) - REACH + n] - padded[REACH - n : len(padded) - REACH - n])
+        for n in range(1, REACH + 1)
+    ]
     return sum(rises) / (2 * sum(n * n for n in range(1, REACH + 1)))
 
 
@@ -46,5 +49,8 @@ def _tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     band, order = torch.arange(MEL_BANDS, dtype=torch.float64), torch.arange(COEFFICIENTS, dtype=torch.float64)
     cosines = torch.cos(math.pi / MEL_BANDS * (band[:, None] + 0.5) * order) * math.sqrt(2 / MEL_BANDS)
     cosines[:, 0] *= math.sqrt(0.5)
-    return (torch.hann_window(WINDOW, device=device), torch.from_numpy(filters).float().to(device),
-            cosines.float().to(device))
+    return (
+        torch.hann_window(WINDOW, device=device),
+        torch.from_numpy(filters).float().to(device),
+        cosines.float().to(device),
+    )

@@ -42,8 +42,8 @@ def timed(units: torch.Tensor, deduplicate: bool) -> EncodedUnits:
 class AcousticUnitsModel(PreTrainedModel):
     """Speech to discrete units, one every 20 ms: unit i speaks for samples 320 i to 320 (i + 1).
 
-    A clip of n samples has `(n - 400) // 320 + 1` units, whatever the encoder, and they do not depend on the clips it is
-    batched with.
+    A clip of n samples has `(n - 400) // 320 + 1` units, whatever the encoder, and they do not depend on the clips it
+    is batched with.
     """
 
     config: AcousticUnitsConfig
@@ -58,8 +58,9 @@ class AcousticUnitsModel(PreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_encoder(cls, encoder: str = DEFAULT_ENCODER, layer: int | None = None,
-                     num_units: int = 100) -> "AcousticUnitsModel":
+    def from_encoder(
+        cls, encoder: str = DEFAULT_ENCODER, layer: int | None = None, num_units: int = 100
+    ) -> "AcousticUnitsModel":
         """The features of an encoder, with centroids that are still to be learnt (see `set_centroids`).
 
         Args:
@@ -74,7 +75,10 @@ class AcousticUnitsModel(PreTrainedModel):
         whole = AutoConfig.from_pretrained(encoder)
         config = AcousticUnitsConfig(
             encoder=Path(encoder).resolve().name if Path(encoder).exists() else encoder,
-            layer=DEFAULT_LAYER if layer is None else layer, num_units=num_units, encoder_config=whole.to_dict())
+            layer=DEFAULT_LAYER if layer is None else layer,
+            num_units=num_units,
+            encoder_config=whole.to_dict(),
+        )
         config.do_normalize = wants_normalized(encoder, whole)
         with torch.device("meta"):  # the encoder's random weights would take memory and time
             model = cls(config)
@@ -89,7 +93,9 @@ class AcousticUnitsModel(PreTrainedModel):
             ValueError: another shape.
         """
         if centroids.shape != self.centroids.shape:
-            raise ValueError(f"`centroids` must have the shape {tuple(self.centroids.shape)}, got {tuple(centroids.shape)}.")
+            raise ValueError(
+                f"`centroids` must have the shape {tuple(self.centroids.shape)}, got {tuple(centroids.shape)}."
+            )
         self.centroids.copy_(centroids)
 
     # transformers looks for a parameter, and with MFCC there is none.
@@ -106,8 +112,9 @@ class AcousticUnitsModel(PreTrainedModel):
         return (samples - WINDOW) // HOP + 1
 
     @torch.no_grad()
-    def features(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
-                 ) -> tuple[torch.Tensor, torch.Tensor]:
+    def features(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """What is quantised.
 
         Args: as of `forward`.
@@ -128,8 +135,8 @@ class AcousticUnitsModel(PreTrainedModel):
         """Units of a batch.
 
         Args:
-            input_values: waveforms `(batch, samples)`, mono, 16 kHz, in [-1, 1], as they are read from a file; what the
-                encoder wants done to them is done here.
+            input_values: waveforms `(batch, samples)`, mono, 16 kHz, in [-1, 1], as they are read from a file; what
+                the encoder wants done to them is done here.
             attention_mask: `(batch, samples)`, 1 for the clip and 0 for the padding after it; no padding by default.
         Returns:
             `(batch, frames)` int64, -1 after a clip's end.
@@ -159,20 +166,28 @@ class AcousticUnitsModel(PreTrainedModel):
     def identity(self) -> dict:
         """Whose units these are: two models with the same identity mean the same sound by the same number."""
         values = self.centroids.detach().cpu().numpy().astype("<f4")
-        return {"encoder": self.config.encoder, "layer": self.config.layer, "num_units": self.config.num_units,
-                "centroids_sha256": hashlib.sha256(values.tobytes()).hexdigest()}
+        return {
+            "encoder": self.config.encoder,
+            "layer": self.config.layer,
+            "num_units": self.config.num_units,
+            "centroids_sha256": hashlib.sha256(values.tobytes()).hexdigest(),
+        }
 
 
 def _lengths(input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
     """Samples of each clip `(batch,)`."""
     if input_values.ndim != 2 or not input_values.is_floating_point():
-        raise ValueError(f"`input_values` must be floats of the shape (batch, samples), got {input_values.dtype} of "
-                         f"{tuple(input_values.shape)}.")
+        raise ValueError(
+            f"`input_values` must be floats of the shape (batch, samples), got {input_values.dtype} of "
+            f"{tuple(input_values.shape)}."
+        )
     if attention_mask is None:
         attention_mask = torch.ones_like(input_values, dtype=torch.bool)
     if attention_mask.shape != input_values.shape or bool((attention_mask.long().diff(dim=1) > 0).any()):
-        raise ValueError("`attention_mask` must have the shape of `input_values` and be 1 for a clip, then 0 for the padding "
-                         "after it.")
+        raise ValueError(
+            "`attention_mask` must have the shape of `input_values` and be 1 for a clip, then 0 for the padding "
+            "after it."
+        )
     if not bool(torch.isfinite(input_values).all()):
         raise ValueError("`input_values` must be finite, got NaN or infinite samples.")
     lengths = attention_mask.long().sum(1)

@@ -1,1 +1,2 @@
-"""Speech recognition with any model: families that say how a kind of model is fed and read, and `Transcriber` over them."""
+"""Speech recognition with any model: families that say how a kind of model is fed and read, and `Transcriber` over
+them."""

@@ -1,4 +1,5 @@
-"""Connectionist temporal classification (Graves et al. 2006): wav2vec2, HuBERT, WavLM, w2v-BERT, Parakeet-CTC and kin."""
+"""Connectionist temporal classification (Graves et al. 2006): wav2vec2, HuBERT, WavLM, w2v-BERT, Parakeet-CTC and
+kin."""
 
 import unicodedata
 
@@ -30,8 +31,8 @@ class Ctc(Family):
             if "attention_mask" in inputs:
                 real = model._get_feature_vector_attention_mask(tokens.shape[1], inputs["attention_mask"]).bool()
                 tokens[~real] = model.config.pad_token_id
-        # Repetitions first, then blanks: tokenizers of wav2vec2 that are told to skip special tokens do it the other way
-        # round and write "helo" for "hello".
+        # Repetitions first, then blanks: tokenizers of wav2vec2 that are told to skip special tokens do it the other
+        # way round and write "helo" for "hello".
         blank = model.config.pad_token_id
         merged = [[token for token in row.unique_consecutive().tolist() if token != blank] for row in tokens]
         return [processor.tokenizer.decode(row, group_tokens=False, skip_special_tokens=True) for row in merged]
@@ -51,8 +52,10 @@ def writable(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
         if not any(len(token) == 1 and case(token) for token in vocabulary):
             text = other(text)
     text = text.replace("\u2019", "'")
-    spoken = [character if character in vocabulary or not _is_punctuation(character) else SILENT.get(character, " ")
-              for character in text]
+    spoken = [
+        character if character in vocabulary or not _is_punctuation(character) else SILENT.get(character, " ")
+        for character in text
+    ]
     return " ".join("".join(spoken).split())
 
 

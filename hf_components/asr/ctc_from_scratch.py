@@ -30,30 +30,52 @@ class NetworkArguments:
     num_attention_heads: int = field(default=4, metadata={"help": "heads in each"})
     conv_dim: list[int] = field(default_factory=lambda: [64, 128, 144], metadata={"help": "width of each convolution"})
     conv_kernel: list[int] = field(default_factory=lambda: [40, 8, 4], metadata={"help": "kernel of each convolution"})
-    conv_stride: list[int] = field(default_factory=lambda: [20, 4, 4], metadata={
-        "help": "stride of each convolution; a large first one is what makes training on a CPU bearable"})
+    conv_stride: list[int] = field(
+        default_factory=lambda: [20, 4, 4],
+        metadata={"help": "stride of each convolution; a large first one is what makes training on a CPU bearable"},
+    )
 
     def __post_init__(self):
         if not len(self.conv_dim) == len(self.conv_kernel) == len(self.conv_stride):
-            raise UserError("conv_dim, conv_kernel and conv_stride must name the same number of convolutions, got "
-                            f"{len(self.conv_dim)}, {len(self.conv_kernel)} and {len(self.conv_stride)}")
+            raise UserError(
+                "conv_dim, conv_kernel and conv_stride must name the same number of convolutions, got "
+                f"{len(self.conv_dim)}, {len(self.conv_kernel)} and {len(self.conv_stride)}"
+            )
         if self.hidden_size % self.num_attention_heads or self.hidden_size % POSITION_GROUPS:
-            raise UserError(f"hidden_size must be a multiple of num_attention_heads and of {POSITION_GROUPS}, got "
-                            f"{self.hidden_size} and {self.num_attention_heads}")
+            raise UserError(
+                f"hidden_size must be a multiple of num_attention_heads and of {POSITION_GROUPS}, got "
+                f"{self.hidden_size} and {self.num_attention_heads}"
+            )
 
 
 def build_wav2vec2(args: NetworkArguments) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Processor]:
-    """A model with random weights, normalised over layers as wav2vec2-large is, and the vocabulary of wav2vec2-base-960h."""
+    """A model with random weights, normalised over layers as wav2vec2-large is, and the vocabulary of
+    wav2vec2-base-960h."""
     processor = letter_processor()
     config = Wav2Vec2Config(
-        vocab_size=len(processor.tokenizer), pad_token_id=processor.tokenizer.pad_token_id, hidden_size=args.hidden_size,
-        num_hidden_layers=args.num_hidden_layers, num_attention_heads=args.num_attention_heads,
-        intermediate_size=4 * args.hidden_size, conv_dim=args.conv_dim, conv_kernel=args.conv_kernel,
-        conv_stride=args.conv_stride, num_feat_extract_layers=len(args.conv_dim), conv_bias=True, feat_extract_norm="layer",
-        do_stable_layer_norm=True, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=POSITION_GROUPS,
+        vocab_size=len(processor.tokenizer),
+        pad_token_id=processor.tokenizer.pad_token_id,
+        hidden_size=args.hidden_size,
+        num_hidden_layers=args.num_hidden_layers,
+        num_attention_heads=args.num_attention_heads,
+        intermediate_size=4 * args.hidden_size,
+        conv_dim=args.conv_dim,
+        conv_kernel=args.conv_kernel,
+        conv_stride=args.conv_stride,
+        num_feat_extract_layers=len(args.conv_dim),
+        conv_bias=True,
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=POSITION_GROUPS,
         # Minutes of training are too few to overfit, and dropout slows the way out of writing blanks alone.
-        hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, feat_proj_dropout=0.0, final_dropout=0.0,
-        mask_time_prob=0.0)
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        feat_proj_dropout=0.0,
+        final_dropout=0.0,
+        mask_time_prob=0.0,
+    )
     return Wav2Vec2ForCTC(config), processor
 
 
@@ -64,4 +86,6 @@ def letter_processor() -> Wav2Vec2Processor:
         file = Path(folder) / "vocab.json"
         file.write_text(json.dumps(vocabulary))
         tokenizer = Wav2Vec2CTCTokenizer(str(file))
-    return Wav2Vec2Processor(Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, return_attention_mask=True), tokenizer)
+    return Wav2Vec2Processor(
+        Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, return_attention_mask=True), tokenizer
+    )

@@ -20,20 +20,34 @@ from hf_components.checkpoints import read_config
 from hf_components.errors import UserError
 
 # In the mapping of transformers' speech models that write text, and no recogniser.
-NO_RECOGNISERS = {"dia": "reads text aloud", "vibevoice": "reads text aloud", "pop2piano": "writes notes for the piano"}
+NO_RECOGNISERS = {
+    "dia": "reads text aloud",
+    "vibevoice": "reads text aloud",
+    "pop2piano": "writes notes for the piano",
+}
 UNPROMPTED = tuple(sorted(set(MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES) - NO_RECOGNISERS.keys()))
 
 FAMILIES: tuple[Family, ...] = (
     Whisper(),
     Ctc(),
     Transducer("Nemotron Streaming", {"nemotron_asr_streaming": AutoModelForRNNT}, writing=lookahead),
-    Transducer("Nemotron 3.5", {"nemotron3_5_asr": AutoModelForRNNT}, lambda processor, clips, language: processor(
-        clips, language=language, sampling_rate=SAMPLING_RATE), writing=lookahead),
+    Transducer(
+        "Nemotron 3.5",
+        {"nemotron3_5_asr": AutoModelForRNNT},
+        lambda processor, clips, language: processor(clips, language=language, sampling_rate=SAMPLING_RATE),
+        writing=lookahead,
+    ),
     Transducer("transducer", TRANSDUCERS),
-    Seq2Seq("Canary", ("canary",), lambda processor, clips, language: processor.apply_transcription_request(
-        clips, source_language=language)),
-    Seq2Seq("Cohere", ("cohere_asr",), lambda processor, clips, language: processor(
-        clips, language=language, sampling_rate=SAMPLING_RATE)),
+    Seq2Seq(
+        "Canary",
+        ("canary",),
+        lambda processor, clips, language: processor.apply_transcription_request(clips, source_language=language),
+    ),
+    Seq2Seq(
+        "Cohere",
+        ("cohere_asr",),
+        lambda processor, clips, language: processor(clips, language=language, sampling_rate=SAMPLING_RATE),
+    ),
     Seamless(),
     Kyutai(),
     VoxtralRealtime(),
@@ -52,8 +66,9 @@ def family_of(model: PreTrainedModel | PreTrainedConfig) -> Family:
     return _family(config.model_type, config.name_or_path)
 
 
-def load_asr(name_or_path: str, language: str | None = None,
-             dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load_asr(
+    name_or_path: str, language: str | None = None, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Any served speech recogniser and its processor, in evaluation mode on this process's device.
 
     Args:
@@ -72,8 +87,12 @@ def _family(model_type: str, name_or_path: str) -> Family:
         if model_type in family.model_classes:
             return family
     if model_type in NO_RECOGNISERS:
-        raise UserError(f"{name_or_path or 'the model'} is of type {model_type}, which {NO_RECOGNISERS[model_type]} and "
-                        "recognises no speech")
+        raise UserError(
+            f"{name_or_path or 'the model'} is of type {model_type}, which {NO_RECOGNISERS[model_type]} and "
+            "recognises no speech"
+        )
     served = sorted({name for family in FAMILIES for name in family.model_classes})
-    raise UserError(f"{name_or_path or 'the model'} is of type {model_type}, which cannot be transcribed with; served are "
-                    f"{', '.join(served)}")
+    raise UserError(
+        f"{name_or_path or 'the model'} is of type {model_type}, which cannot be transcribed with; served are "
+        f"{', '.join(served)}"
+    )

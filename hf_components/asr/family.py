@@ -13,8 +13,8 @@ from hf_components.audio import SAMPLING_RATE
 from hf_components.checkpoints import load_model, load_processor
 from hf_components.errors import UserError
 
-# Shorter clips are extended by silence: the first layers of encoders take up to 150 ms at once, and features normalised over
-# time need several frames.
+# Shorter clips are extended by silence: the first layers of encoders take up to 150 ms at once, and features
+# normalised over time need several frames.
 SHORTEST_SAMPLES = SAMPLING_RATE // 5
 
 # (processor, clips at its sampling rate, language) -> what `generate` takes
@@ -38,13 +38,15 @@ class Family(ABC):
     longest_seconds: float = 30.0
     has_mel_features: bool = False
 
-    def load(self, name_or_path: str, fields: Mapping, language: str | None = None,
-             dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:
+    def load(
+        self, name_or_path: str, fields: Mapping, language: str | None = None, dtype: torch.dtype = torch.float32
+    ) -> tuple[PreTrainedModel, ProcessorMixin]:
         """Model in evaluation mode on this process's device, and its processor.
 
         Args:
             fields: of the checkpoint's configuration.
-            language: code such as "en", for families whose checkpoints carry their prompt; by default as they were saved.
+            language: code such as "en", for families whose checkpoints carry their prompt; by default as they were
+                saved.
             dtype: of the weights.
         Raises:
             UserError: there is no such checkpoint, or it lacks weights.
@@ -53,23 +55,39 @@ class Family(ABC):
         return model, load_processor(name_or_path, AutoProcessor)
 
     def heard_seconds(self, model: PreTrainedModel, seconds: float) -> float:
-        """What a clip counts for in a batch: its length with padding, at least 1 s, since its text takes memory too."""
+        """What a clip counts for in a batch: its length with padding, at least 1 s, since its text takes memory
+        too."""
         return max(seconds, 1.0)
 
     @abstractmethod
-    def inputs(self, processor: ProcessorMixin, waveforms: Sequence[np.ndarray], *, language: str | None = None,
-               full_context: bool = False) -> dict[str, torch.Tensor]:
-        """What `forward` and `generate` take for a batch, on the CPU, attention mask included where the model uses one.
+    def inputs(
+        self,
+        processor: ProcessorMixin,
+        waveforms: Sequence[np.ndarray],
+        *,
+        language: str | None = None,
+        full_context: bool = False,
+    ) -> dict[str, torch.Tensor]:
+        """What `forward` and `generate` take for a batch, on the CPU, attention mask included where the model uses
+        one.
 
         Args:
             waveforms: float32 (samples,) each at 16 kHz, at most `longest_seconds`.
             language: code such as "en", for families that are prompted with each request; by default "en".
-            full_context: pad to the longest input of families that have one (Whisper's 30 s), else to the longest clip.
+            full_context: pad to the longest input of families that have one (Whisper's 30 s), else to the longest
+                clip.
         """
 
     @abstractmethod
-    def decode(self, model: PreTrainedModel, processor: ProcessorMixin, inputs: Mapping[str, torch.Tensor], *,
-               max_new_tokens: int, num_beams: int) -> list[str]:
+    def decode(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        inputs: Mapping[str, torch.Tensor],
+        *,
+        max_new_tokens: int,
+        num_beams: int,
+    ) -> list[str]:
         """Texts of a batch of `inputs`.
 
         Args:
@@ -89,7 +107,8 @@ class Family(ABC):
 
 
 def rate_of(processor: ProcessorMixin) -> int:
-    """The sampling rate in Hz that a checkpoint hears; its processor may call its feature extractor by another name."""
+    """The sampling rate in Hz that a checkpoint hears; its processor may call its feature extractor by another
+    name."""
     (extractor,) = (part for part in vars(processor).values() if isinstance(part, FeatureExtractionMixin))
     return extractor.sampling_rate
 
@@ -104,8 +123,11 @@ def heard(processor: ProcessorMixin, waveforms: Sequence[np.ndarray]) -> list[np
 def extract(processor: ProcessorMixin, waveforms: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
     """Features padded to the longest clip, with an attention mask only where the checkpoint's extractor asks for one:
     models normalised over groups (wav2vec2-base) were trained on zeros without a mask."""
-    return dict(processor.feature_extractor(heard(processor, waveforms), sampling_rate=rate_of(processor), padding=True,
-                                            return_tensors="pt"))
+    return dict(
+        processor.feature_extractor(
+            heard(processor, waveforms), sampling_rate=rate_of(processor), padding=True, return_tensors="pt"
+        )
+    )
 
 
 def unprompted(processor: ProcessorMixin, clips: Sequence[np.ndarray], language: str) -> Mapping[str, Any]:
@@ -113,8 +135,9 @@ def unprompted(processor: ProcessorMixin, clips: Sequence[np.ndarray], language:
     return processor(audio=clips, sampling_rate=rate_of(processor), padding=True, return_tensors="pt")
 
 
-def ask(name: str, request: Request, processor: ProcessorMixin, waveforms: Sequence[np.ndarray],
-        language: str | None) -> dict[str, torch.Tensor]:
+def ask(
+    name: str, request: Request, processor: ProcessorMixin, waveforms: Sequence[np.ndarray], language: str | None
+) -> dict[str, torch.Tensor]:
     """Tensors of a request, for a language that is "en" unless told.
 
     Raises:
@@ -130,8 +153,10 @@ def ask(name: str, request: Request, processor: ProcessorMixin, waveforms: Seque
 
 def place(inputs: Mapping[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """Inputs on the model's device, real numbers in its type."""
-    return {name: value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
-            for name, value in inputs.items()}
+    return {
+        name: value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
+        for name, value in inputs.items()
+    }
 
 
 def check_greedy(name: str, num_beams: int) -> None:

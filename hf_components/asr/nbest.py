@@ -24,20 +24,24 @@ class CtcNBest(Ctc):
         frames = [log_probs.shape[1]] * len(log_probs)
         if "attention_mask" in inputs:
             frames = model._get_feature_vector_attention_mask(frames[0], inputs["attention_mask"]).sum(-1).tolist()
-        return ["\n".join(self._texts(model, processor, clip[:count]))
-                for clip, count in zip(log_probs.cpu().numpy(), frames, strict=True)]
+        return [
+            "\n".join(self._texts(model, processor, clip[:count]))
+            for clip, count in zip(log_probs.cpu().numpy(), frames, strict=True)
+        ]
 
     def _texts(self, model, processor, log_probs: np.ndarray) -> list[str]:
         found = prefix_beam_search(log_probs, model.config.pad_token_id, max(WIDTH, self.count))
-        texts = [processor.tokenizer.decode(list(tokens), group_tokens=False, skip_special_tokens=True) for tokens in found]
+        texts = [
+            processor.tokenizer.decode(list(tokens), group_tokens=False, skip_special_tokens=True) for tokens in found
+        ]
         return list(dict.fromkeys(" ".join(text.split()) for text in texts))[: self.count]
 
 
 def prefix_beam_search(log_probs: np.ndarray, blank: int, width: int) -> dict[tuple[int, ...], float]:
     """Label sequences and their log probabilities, summed over the paths that were followed, the likeliest first.
 
-    Source: Hannun et al. 2014, "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent
-    DNNs", algorithm 1, without a language model.
+    Source: Hannun et al. 2014, "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional
+    Recurrent DNNs", algorithm 1, without a language model.
 
     Args:
         log_probs: (frames, vocabulary), natural logarithms.

@@ -1,5 +1,5 @@
-"""SeamlessM4T and its second version (arXiv 2308.11596, 2312.05187): they translate into a language or, where it is the one
-that is spoken, transcribe."""
+"""SeamlessM4T and its second version (arXiv 2308.11596, 2312.05187): they translate into a language or, where it is
+the one that is spoken, transcribe."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,20 @@ from transformers import AutoModelForSpeechSeq2Seq, ProcessorMixin
 
 from hf_components.asr.family import Family, ask, place, rate_of
 
-# Codes of two letters (ISO 639-1) for those of three by which the checkpoints know a language; they take the latter too.
-THREE_LETTERS = dict(re.findall(r"(\w+):(\w+)", """
-    af:afr am:amh ar:arb as:asm az:azj be:bel bg:bul bn:ben bs:bos ca:cat cs:ces cy:cym da:dan de:deu el:ell en:eng es:spa
-    et:est eu:eus fa:pes ff:fuv fi:fin fr:fra ga:gle gl:glg gu:guj he:heb hi:hin hr:hrv hu:hun hy:hye id:ind ig:ibo is:isl
-    it:ita ja:jpn jv:jav ka:kat kk:kaz km:khm kn:kan ko:kor ky:kir lg:lug lo:lao lt:lit lv:lvs mk:mkd ml:mal mn:khk mr:mar
-    ms:zlm mt:mlt my:mya nb:nob ne:npi nl:nld nn:nno no:nob ny:nya om:gaz or:ory pa:pan pl:pol ps:pbt pt:por ro:ron ru:rus
-    sd:snd sk:slk sl:slv sn:sna so:som sr:srp sv:swe sw:swh ta:tam te:tel tg:tgk th:tha tl:tgl tr:tur uk:ukr ur:urd uz:uzn
-    vi:vie yo:yor zh:cmn zu:zul"""))
+# Codes of two letters (ISO 639-1) for those of three by which the checkpoints know a language; they take the latter
+# too.
+THREE_LETTERS = dict(
+    re.findall(
+        r"(\w+):(\w+)",
+        """
+    af:afr am:amh ar:arb as:asm az:azj be:bel bg:bul bn:ben bs:bos ca:cat cs:ces cy:cym da:dan de:deu el:ell en:eng
+    es:spa et:est eu:eus fa:pes ff:fuv fi:fin fr:fra ga:gle gl:glg gu:guj he:heb hi:hin hr:hrv hu:hun hy:hye id:ind
+    ig:ibo is:isl it:ita ja:jpn jv:jav ka:kat kk:kaz km:khm kn:kan ko:kor ky:kir lg:lug lo:lao lt:lit lv:lvs mk:mkd
+    ml:mal mn:khk mr:mar ms:zlm mt:mlt my:mya nb:nob ne:npi nl:nld nn:nno no:nob ny:nya om:gaz or:ory pa:pan pl:pol
+    ps:pbt pt:por ro:ron ru:rus sd:snd sk:slk sl:slv sn:sna so:som sr:srp sv:swe sw:swh ta:tam te:tel tg:tgk th:tha
+    tl:tgl tr:tur uk:ukr ur:urd uz:uzn vi:vie yo:yor zh:cmn zu:zul""",
+    )
+)
 
 
 class Seamless(Family):
@@ -32,8 +38,9 @@ class Seamless(Family):
     def decode(self, model, processor, inputs, *, max_new_tokens, num_beams):
         inputs = place(inputs, model)
         language = processor.tokenizer.convert_ids_to_tokens(int(inputs.pop("decoder_input_ids")[0]))
-        tokens = model.generate(**inputs, tgt_lang=language, max_new_tokens=max_new_tokens, num_beams=num_beams,
-                                do_sample=False)
+        tokens = model.generate(
+            **inputs, tgt_lang=language, max_new_tokens=max_new_tokens, num_beams=num_beams, do_sample=False
+        )
         return processor.batch_decode(tokens, skip_special_tokens=True)
 
 
@@ -42,4 +49,7 @@ def _request(processor: ProcessorMixin, clips: Sequence[np.ndarray], language: s
     if token not in processor.tokenizer.get_vocab():
         raise ValueError(f"its vocabulary has no {token}; give a code such as en or eng")
     first = torch.full((len(clips), 1), processor.tokenizer.convert_tokens_to_ids(token))
-    return {**processor(audio=clips, sampling_rate=rate_of(processor), return_tensors="pt"), "decoder_input_ids": first}
+    return {
+        **processor(audio=clips, sampling_rate=rate_of(processor), return_tensors="pt"),
+        "decoder_input_ids": first,
+    }

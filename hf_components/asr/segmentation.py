@@ -9,8 +9,8 @@ QUIET = 0.2  # seconds that must be quiet together: a pause rather than the clos
 def cut_at_quiet(waveform: np.ndarray, longest_seconds: float, sampling_rate: int) -> list[np.ndarray]:
     """Pieces of at most `longest_seconds` which joined are the recording again.
 
-    Each piece ends in the middle of the quietest `QUIET` seconds of the last third that it could have, so that words stay
-    whole where there is a pause; of equally quiet places the last is taken.
+    Each piece ends in the middle of the quietest `QUIET` seconds of the last third that it could have, so that words
+    stay whole where there is a pause; of equally quiet places the last is taken.
 
     Args:
         waveform: float32 (samples,).

@@ -1,5 +1,5 @@
-"""Models that write token by token from audio and, most of them, a prompt: an encoder and a decoder, or a language model
-that hears."""
+"""Models that write token by token from audio and, most of them, a prompt: an encoder and a decoder, or a language
+model that hears."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +51,9 @@ class Seq2Seq(Family):
 
     def decode(self, model, processor, inputs, *, max_new_tokens, num_beams):
         inputs = place(inputs, model)
-        tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, num_beams=num_beams, do_sample=False, **self.writing)
+        tokens = model.generate(
+            **inputs, max_new_tokens=max_new_tokens, num_beams=num_beams, do_sample=False, **self.writing
+        )
         for prompt in ("decoder_input_ids", "input_ids"):
             if prompt in inputs:  # what is returned begins with it
                 tokens = tokens[:, inputs[prompt].shape[1] :]
@@ -59,14 +61,18 @@ class Seq2Seq(Family):
 
 
 class EncoderDecoder(Seq2Seq):
-    """An encoder and a decoder that are given nothing but the audio; what they write is up to the checkpoint. Takes every such
-    model that has no entry of its own: Moonshine, Speech2Text, SpeechT5, any two models put together, and those to come."""
+    """An encoder and a decoder that are given nothing but the audio; what they write is up to the checkpoint. Takes
+    every such model that has no entry of its own: Moonshine, Speech2Text, SpeechT5, any two models put together, and
+    those to
+        come."""
 
     def load(self, name_or_path, fields, language=None, dtype=torch.float32):
         model, processor = super().load(name_or_path, fields, language, dtype)
         if not model.config.is_encoder_decoder:
-            raise UserError(f"{name_or_path} is of type {model.config.model_type}, a language model that hears, and how it is "
-                            "asked to transcribe is not known; add an entry to hf_components/asr/audio_llms.py")
+            raise UserError(
+                f"{name_or_path} is of type {model.config.model_type}, a language model that hears, and how it is "
+                "asked to transcribe is not known; add an entry to hf_components/asr/audio_llms.py"
+            )
         return model, processor
 
 

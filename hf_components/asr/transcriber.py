@@ -1,8 +1,8 @@
 """`Transcriber`: any speech recogniser behind one door.
 
-    from hf_components.asr.transcriber import Transcriber
-    transcriber = Transcriber.from_pretrained("openai/whisper-small", adapter="runs/lora")
-    print(transcriber.transcribe("audio.wav"))
+from hf_components.asr.transcriber import Transcriber
+transcriber = Transcriber.from_pretrained("openai/whisper-small", adapter="runs/lora")
+print(transcriber.transcribe("audio.wav"))
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,8 +42,8 @@ class Transcript:
 class Transcriber:
     """A speech recogniser of any family of `hf_components.asr.families`, ready to transcribe.
 
-    Recordings are transcribed in batches bounded by seconds of audio, the longest first; those longer than the model takes
-    are cut at quiet places. A recording that cannot be read costs its own text only. Processes started by
+    Recordings are transcribed in batches bounded by seconds of audio, the longest first; those longer than the model
+    takes are cut at quiet places. A recording that cannot be read costs its own text only. Processes started by
     `accelerate launch` share the work.
 
     Args:
@@ -56,23 +56,39 @@ class Transcriber:
         num_workers: processes that decode audio ahead of the model; 0 does it in between.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, *, language: str | None = None,
-                 batch_seconds: float = 240.0, max_new_tokens: int = 225, num_beams: int = 1, num_workers: int = 0):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        *,
+        language: str | None = None,
+        batch_seconds: float = 240.0,
+        max_new_tokens: int = 225,
+        num_beams: int = 1,
+        num_workers: int = 0,
+    ):
         self.family = family_of(model)
         self.model, self.processor, self.language, self.batch_seconds = model, processor, language, batch_seconds
         self.max_new_tokens, self.num_beams, self.num_workers = max_new_tokens, num_beams, num_workers
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, language: str | None = None, *,
-                        adapter: str | Path | Sequence[str | Path] = (), dtype: str = "auto",
-                        device: str | torch.device | None = None, audio_context: str | None = None,
-                        **options) -> "Transcriber":
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        language: str | None = None,
+        *,
+        adapter: str | Path | Sequence[str | Path] = (),
+        dtype: str = "auto",
+        device: str | torch.device | None = None,
+        audio_context: str | None = None,
+        **options,
+    ) -> "Transcriber":
         """Load a checkpoint.
 
         Args:
             name_or_path: folder or Hub id of any model that a family serves.
-            language: code such as "en", for models that are prompted with it; by default the one that the checkpoint was
-                saved with, else "en".
+            language: code such as "en", for models that are prompted with it; by default the one that the checkpoint
+                was saved with, else "en".
             adapter: folder or Hub id of a PEFT LoRA of this model, or several, merged into it one after the other.
             dtype: float32, float16, bfloat16 or auto: on a GPU bfloat16 where it computes in it, else float16; float32
                 elsewhere.
@@ -80,8 +96,8 @@ class Transcriber:
             audio_context: of a Whisper, instead of its own: "full" for 30 s, "dynamic" for the clips' length.
             options: as of the class.
         Raises:
-            UserError: there is no such checkpoint or adapter, no family serves it, the adapter is of another model, or the
-                model has no audio context to choose.
+            UserError: there is no such checkpoint or adapter, no family serves it, the adapter is of another model, or
+                the model has no audio context to choose.
         """
         device = torch.device(device) if device is not None else PartialState().device
         model, processor = load_asr(str(name_or_path), language, choose_dtype(dtype, device))
@@ -120,13 +136,21 @@ class Transcriber:
         batches = batches[state.process_index :: state.num_processes]
         if state.is_main_process and unreadable:
             yield [Transcript(ids[i], "", 0.0, problem) for i, problem in unreadable.items()]
-        loader = torch.utils.data.DataLoader(_Batches(recordings, batches), batch_size=None,
-                                             num_workers=self.num_workers, collate_fn=list)  # arrays stay arrays
-        with tqdm(total=round(sum(seconds[i] for batch in batches for i in batch)), desc=description, unit="s of audio",
-                  disable=not state.is_main_process) as progress:
+        loader = torch.utils.data.DataLoader(
+            _Batches(recordings, batches), batch_size=None, num_workers=self.num_workers, collate_fn=list
+        )  # arrays stay arrays
+        with tqdm(
+            total=round(sum(seconds[i] for batch in batches for i in batch)),
+            desc=description,
+            unit="s of audio",
+            disable=not state.is_main_process,
+        ) as progress:
             for batch, clips in zip(batches, loader, strict=True):
-                problems = {i: f"{clip.reason}: {clip.detail}" for i, clip in zip(batch, clips, strict=True)
-                            if isinstance(clip, AudioError)}
+                problems = {
+                    i: f"{clip.reason}: {clip.detail}"
+                    for i, clip in zip(batch, clips, strict=True)
+                    if isinstance(clip, AudioError)
+                }
                 decoded = {i: clip for i, clip in zip(batch, clips, strict=True) if i not in problems}
                 texts = self._transcribe(decoded)
                 yield [Transcript(ids[i], texts.get(i, ""), seconds[i], problems.get(i)) for i in batch]
@@ -144,8 +168,11 @@ class Transcriber:
 
     def _transcribe(self, clips: Mapping[int, np.ndarray]) -> dict[int, str]:
         """Texts of clips; one that is too long is cut, and the texts of its pieces joined."""
-        pieces = [(key, piece) for key, clip in clips.items()
-                  for piece in cut_at_quiet(clip, self.family.longest_seconds, SAMPLING_RATE)]
+        pieces = [
+            (key, piece)
+            for key, clip in clips.items()
+            for piece in cut_at_quiet(clip, self.family.longest_seconds, SAMPLING_RATE)
+        ]
         written = [""] * len(pieces)
         heard = [self._heard_seconds(len(piece) / SAMPLING_RATE) for _, piece in pieces]
         for batch in seconds_batches(heard, self.batch_seconds):
@@ -160,11 +187,14 @@ class Transcriber:
     def _decode(self, clips: list[np.ndarray]) -> list[str]:
         inputs = self.family.inputs(self.processor, clips, language=self.language)
         try:
-            return self.family.decode(self.model, self.processor, inputs, max_new_tokens=self.max_new_tokens,
-                                      num_beams=self.num_beams)
+            return self.family.decode(
+                self.model, self.processor, inputs, max_new_tokens=self.max_new_tokens, num_beams=self.num_beams
+            )
         except torch.OutOfMemoryError as error:
-            raise UserError(f"a batch of {len(clips)} clips does not fit into the memory of {self.model.device}: lower "
-                            f"batch_seconds, now {self.batch_seconds:g}") from error
+            raise UserError(
+                f"a batch of {len(clips)} clips does not fit into the memory of {self.model.device}: lower "
+                f"batch_seconds, now {self.batch_seconds:g}"
+            ) from error
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -1,4 +1,5 @@
-"""Transcripts on disk: JSON lines of exactly `utterance_id` and `orthographic_text`, written so that a kill costs a batch."""
+"""Transcripts on disk: JSON lines of exactly `utterance_id` and `orthographic_text`, written so that a kill costs a
+batch."""
 
 import contextlib
 import dataclasses
@@ -51,7 +52,8 @@ class Written:
 
     Attributes:
         recording: fingerprint of what was transcribed.
-        seconds: its share of the wall time of its batch, and of what came before that, divided by the number of processes.
+        seconds: its share of the wall time of its batch, and of what came before that, divided by the number of
+            processes.
     """
 
     transcript: Transcript
@@ -70,13 +72,20 @@ def read_finished(output: Path, identity: Mapping, recordings: Recordings) -> di
     return summary["metrics"] if summary["recordings"] == _digest(_fingerprints(recordings)) else None
 
 
-def transcribe_to_file(transcriber: Transcriber, recordings: Recordings, output: Path, *, order: Sequence[str],
-                       identity: Mapping, resume: bool) -> dict:
+def transcribe_to_file(
+    transcriber: Transcriber,
+    recordings: Recordings,
+    output: Path,
+    *,
+    order: Sequence[str],
+    identity: Mapping,
+    resume: bool,
+) -> dict:
     """Transcribe, and write `output` with one line per id, complete or not at all; processes share the work.
 
-    Finished batches are kept in a folder beside it, from which a run that was stopped goes on. What could not be read has
-    an empty text, a warning and a line in `<output>.failures.jsonl`; another run does only these again, and recordings that
-    have changed.
+    Finished batches are kept in a folder beside it, from which a run that was stopped goes on. What could not be read
+    has an empty text, a warning and a line in `<output>.failures.jsonl`; another run does only these again, and
+    recordings that have changed.
 
     Args:
         recordings: what to transcribe.
@@ -84,8 +93,8 @@ def transcribe_to_file(transcriber: Transcriber, recordings: Recordings, output:
         identity: settings and fingerprints of inputs; transcripts begun with another one are not gone on from.
         resume: go on from an earlier run.
     Returns:
-        counts (`kept`: of an earlier run), and seconds of audio, wall seconds and real-time factor (wall seconds per second
-        of audio), those of earlier runs included.
+        counts (`kept`: of an earlier run), and seconds of audio, wall seconds and real-time factor (wall seconds per
+        second of audio), those of earlier runs included.
     Raises:
         UserError: the output cannot be written, or another run is writing it.
     """
@@ -99,8 +108,11 @@ def transcribe_to_file(transcriber: Transcriber, recordings: Recordings, output:
         earlier, runs = _read_partial(partial), len(list(partial.glob("*.jsonl")))
         state.wait_for_everyone()  # all have read before one writes
         fingerprints = _fingerprints(recordings)
-        kept = {name for name, written in earlier.items()
-                if written.transcript.problem is None and written.recording == fingerprints[name]}
+        kept = {
+            name
+            for name, written in earlier.items()
+            if written.transcript.problem is None and written.recording == fingerprints[name]
+        }
         if kept:
             logger.info("%d of %d transcripts are there from an earlier run", len(kept), len(order))
         with (partial / f"{runs:06d}-{state.process_index}.jsonl").open("w") as file:
@@ -114,17 +126,31 @@ def transcribe_to_file(transcriber: Transcriber, recordings: Recordings, output:
         found = _read_partial(partial)
         state.wait_for_everyone()  # all have read before one clears away
         transcripts = {name: found[name].transcript for name in order}
-        failed = {name: transcript.problem for name, transcript in transcripts.items() if transcript.problem is not None}
+        failed = {
+            name: transcript.problem for name, transcript in transcripts.items() if transcript.problem is not None
+        }
         audio_seconds = sum(transcript.seconds for transcript in transcripts.values())
         seconds = sum(found[name].seconds for name in order)
-        metrics = {"utterances": len(order), "kept": len(kept), "failed": len(failed),
-                   "audio_seconds": round(audio_seconds, 1), "seconds": round(seconds, 1),
-                   "real_time_factor": round(seconds / audio_seconds, 4) if audio_seconds else None}
+        metrics = {
+            "utterances": len(order),
+            "kept": len(kept),
+            "failed": len(failed),
+            "audio_seconds": round(audio_seconds, 1),
+            "seconds": round(seconds, 1),
+            "real_time_factor": round(seconds / audio_seconds, 4) if audio_seconds else None,
+        }
         if state.is_main_process:
             _note_failures(output.with_suffix(".failures.jsonl"), failed)
             _write_lines(output, [{ID: name, TEXT: transcript.text} for name, transcript in transcripts.items()])
-            write_json(_summary_of(output), {"identity": identity, "recordings": _digest(fingerprints), "metrics": metrics,
-                                             "environment": environment()})
+            write_json(
+                _summary_of(output),
+                {
+                    "identity": identity,
+                    "recordings": _digest(fingerprints),
+                    "metrics": metrics,
+                    "environment": environment(),
+                },
+            )
             if not failed:
                 shutil.rmtree(partial)
         state.wait_for_everyone()
@@ -148,7 +174,9 @@ def _open_partial(partial: Path, identity: Mapping, resume: bool) -> None:
     earlier = list(partial.iterdir())
     if earlier and not (resume and begun == identity):
         if resume:
-            logger.warning("the transcripts in %s are discarded: the model, its settings or the input changed", partial)
+            logger.warning(
+                "the transcripts in %s are discarded: the model, its settings or the input changed", partial
+            )
         for file in earlier:  # not the folder, which is locked
             file.unlink()
     write_json(partial / BEGUN, identity)
@@ -170,8 +198,13 @@ def _note_failures(file: Path, failed: Mapping[str, str]) -> None:
     file.unlink(missing_ok=True)
     if failed:
         _write_lines(file, [{ID: name, "reason": reason} for name, reason in failed.items()])
-        logger.warning("%d recordings could not be read and have an empty text: %s; the reasons are in %s. Mend them and run "
-                       "the same command again, which does only these", len(failed), _some(list(failed)), file)
+        logger.warning(
+            "%d recordings could not be read and have an empty text: %s; the reasons are in %s. Mend them and run "
+            "the same command again, which does only these",
+            len(failed),
+            _some(list(failed)),
+            file,
+        )
 
 
 def _write_lines(file: Path, lines: Iterable[dict]) -> None:

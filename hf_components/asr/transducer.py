@@ -1,4 +1,5 @@
-"""Transducers (Graves 2012, arXiv 1211.3711): RNN-T, and TDT (Xu et al. 2023, arXiv 2304.06795) such as Parakeet-TDT."""
+"""Transducers (Graves 2012, arXiv 1211.3711): RNN-T, and TDT (Xu et al. 2023, arXiv 2304.06795) such as
+Parakeet-TDT."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_RNNT_MAPPING_NAMES,
 from hf_components.asr.family import Family, Request, ask, check_greedy, place, unprompted
 
 # All that transformers lists.
-TRANSDUCERS = {**dict.fromkeys(MODEL_FOR_RNNT_MAPPING_NAMES, AutoModelForRNNT),
-               **dict.fromkeys(MODEL_FOR_TDT_MAPPING_NAMES, AutoModelForTDT)}
+TRANSDUCERS = {
+    **dict.fromkeys(MODEL_FOR_RNNT_MAPPING_NAMES, AutoModelForRNNT),
+    **dict.fromkeys(MODEL_FOR_TDT_MAPPING_NAMES, AutoModelForTDT),
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Transducer(Family):
         check_greedy(self.name, num_beams)
         inputs = place(inputs, model)
         output = model.generate(**inputs, **self.writing(processor))
-        # A clip that is through goes on being written until the longest of the batch is; those tokens begin after its end.
+        # A clip that is through goes on being written until the longest of the batch is; those tokens begin after its
+        # end.
         begins = output.durations.cumsum(dim=1) - output.durations  # (batch, tokens), in frames of the encoder
         frames = model._get_subsampling_output_length(inputs["attention_mask"].sum(dim=1))
         tokens = output.sequences.masked_fill(begins >= frames[:, None], processor.tokenizer.pad_token_id)

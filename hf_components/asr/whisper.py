@@ -32,15 +32,24 @@ class Whisper(Family):
         extractor = processor.feature_extractor
         features = log_mel(extractor, waveforms, extractor.nb_max_frames if full_context else None)
         real_frames = torch.tensor([count_mel_frames(extractor, len(clip)) for clip in waveforms])
-        return {"input_features": features, "attention_mask": (torch.arange(features.shape[-1]) < real_frames[:, None]).long()}
+        return {
+            "input_features": features,
+            "attention_mask": (torch.arange(features.shape[-1]) < real_frames[:, None]).long(),
+        }
 
-    def decode(self, model, processor, inputs, *, max_new_tokens, num_beams, expert_weights: torch.Tensor | None = None):
+    def decode(
+        self, model, processor, inputs, *, max_new_tokens, num_beams, expert_weights: torch.Tensor | None = None
+    ):
         """As every family; `expert_weights (batch, experts)` overrides the router of a MoE-Whisper."""
         longest = model.config.max_target_positions - TASK_TOKENS
         if not 1 <= max_new_tokens <= longest:
-            raise UserError(f"max_new_tokens must lie in [1, {longest}] with this decoder's positions, got {max_new_tokens}")
+            raise UserError(
+                f"max_new_tokens must lie in [1, {longest}] with this decoder's positions, got {max_new_tokens}"
+            )
         routing = {} if expert_weights is None else {"expert_weights": expert_weights.to(model.device)}
-        features = place(inputs, model)["input_features"]  # without the mask: padding is found in the features themselves
+        features = place(inputs, model)[
+            "input_features"
+        ]  # without the mask: padding is found in the features themselves
         tokens = model.generate(features, max_new_tokens=max_new_tokens, num_beams=num_beams, **routing)
         return processor.batch_decode(tokens, skip_special_tokens=True)
 

@@ -34,8 +34,15 @@ class Row:
     language: str = "en"  # of the texts, by its code
 
 
-def run_row(name: str, model: PreTrainedModel, processor: WhisperProcessor, corpus: datasets.Dataset, *,
-            expert_weights: torch.Tensor | None = None, **options) -> Row:
+def run_row(
+    name: str,
+    model: PreTrainedModel,
+    processor: WhisperProcessor,
+    corpus: datasets.Dataset,
+    *,
+    expert_weights: torch.Tensor | None = None,
+    **options,
+) -> Row:
     """Transcribe the sample and take the time.
 
     Args:
@@ -57,32 +64,48 @@ def judge(rows: list[Row], corpus: datasets.Dataset, *, num_bootstrap: int, seed
         num_bootstrap: resamples over speakers for each interval.
         seed: of the resampling.
     Returns:
-        `rows` (name -> figures of the `whisper_wer` metric, audio context, real-time factor: wall seconds per second of
-        audio), `differences` (paired comparisons on the same utterances, b - a) and `bootstrap` (how their intervals were
-        found).
+        `rows` (name -> figures of the `whisper_wer` metric, audio context, real-time factor: wall seconds per second
+        of audio), `differences` (paired comparisons on the same utterances, b - a) and `bootstrap` (how their
+        intervals were found).
     """
     references, speakers, groups = corpus["text"][:], corpus["speaker_id"][:], corpus["group"][:]
     audio_seconds, resampling = sum(corpus["duration"]), {"num_bootstrap": num_bootstrap, "seed": seed}
     figures, errors, differences = {}, {}, []
     for row in rows:
         figures[row.name] = {
-            "audio_context": row.audio_context, "audio_seconds": round(audio_seconds, 2), "seconds": round(row.seconds, 2),
+            "audio_context": row.audio_context,
+            "audio_seconds": round(audio_seconds, 2),
+            "seconds": round(row.seconds, 2),
             "real_time_factor": round(row.seconds / audio_seconds, 4),
             **score(row.texts, references, groups, speakers, language=row.language, **resampling),
         }
         errors[row.name] = utterance_errors(row.texts, references, row.language)
         for other in BASELINES:
             if other in errors and other != row.name:
-                differences.append({"a": other, "b": row.name,
-                                    **paired_bootstrap(errors[other], errors[row.name], speakers, **resampling)})
-    return {"rows": figures, "differences": differences,
-            "bootstrap": {"resamples": num_bootstrap, "unit": "speaker", "confidence": 0.95, "seed": seed}}
+                differences.append(
+                    {
+                        "a": other,
+                        "b": row.name,
+                        **paired_bootstrap(errors[other], errors[row.name], speakers, **resampling),
+                    }
+                )
+    return {
+        "rows": figures,
+        "differences": differences,
+        "bootstrap": {"resamples": num_bootstrap, "unit": "speaker", "confidence": 0.95, "seed": seed},
+    }
 
 
 @torch.inference_mode()
-def _warm_up(model: PreTrainedModel, processor: WhisperProcessor, corpus: datasets.Dataset,
-             expert_weights: torch.Tensor | None, num_beams: int) -> None:
-    # The first pass pays for kernels, caches and memory that no later one pays for; two tokens of one clip take most of it.
+def _warm_up(
+    model: PreTrainedModel,
+    processor: WhisperProcessor,
+    corpus: datasets.Dataset,
+    expert_weights: torch.Tensor | None,
+    num_beams: int,
+) -> None:
+    # The first pass pays for kernels, caches and memory that no later one pays for; two tokens of one clip take most
+    # of it.
     shortest = int(np.argmin(corpus["duration"]))
     features = log_mel(processor.feature_extractor, waveforms(corpus.select([shortest])))
     routing = {} if expert_weights is None else {"expert_weights": expert_weights[[shortest]].to(model.device)}

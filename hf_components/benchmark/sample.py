@@ -21,7 +21,8 @@ def sample_file(folder: Path, corpus: datasets.Dataset, split: str, sampling: Sa
 
 
 def fixed_sample(corpus: datasets.Dataset, file: Path, sampling: Sampling) -> datasets.Dataset:
-    """The utterances named in `file`, which is drawn by `sampling` if it does not exist, and kept until someone deletes it.
+    """The utterances named in `file`, which is drawn by `sampling` if it does not exist, and kept until someone
+    deletes it.
 
     Raises:
         UserError: the file is not such a sample, or names utterances that the corpus does not have.
@@ -39,6 +40,8 @@ def fixed_sample(corpus: datasets.Dataset, file: Path, sampling: Sampling) -> da
     rows = {name: row for row, name in enumerate(corpus["id"])}
     missing = [name for name in ids if name not in rows]
     if missing:
-        raise UserError(f"{file} names {len(missing)} utterances that the corpus lacks, {missing[0]} for one; delete it to "
-                        "draw another sample")
+        raise UserError(
+            f"{file} names {len(missing)} utterances that the corpus lacks, {missing[0]} for one; delete it to "
+            "draw another sample"
+        )
     return corpus.select([rows[name] for name in ids])

@@ -15,8 +15,14 @@ from hf_components.whisper import MoeWhisperConfig
 logger = logging.getLogger(__name__)
 
 # In the order of the rows, with the flag that names the folder of each.
-FLAGS = {"zero_shot": "base_model", "single_lora": "single_lora_dir", "single_lora_wide": "single_lora_wide_dir",
-         "full": "full_dir", "soup": "soup_dir", "moe": "moe_dir"}
+FLAGS = {
+    "zero_shot": "base_model",
+    "single_lora": "single_lora_dir",
+    "single_lora_wide": "single_lora_wide_dir",
+    "full": "full_dir",
+    "soup": "soup_dir",
+    "moe": "moe_dir",
+}
 MIXTURES = ("moe", "soup")
 ON_BASE = ("zero_shot", "single_lora", "single_lora_wide")
 
@@ -36,41 +42,50 @@ def choose_systems(models: str | None, folders: Mapping[str, str | None]) -> lis
     for name in asked:
         if name not in FLAGS:
             nearest = difflib.get_close_matches(name, FLAGS, n=1)
-            raise UserError(f"--models takes some of {','.join(FLAGS)}, got {name!r}"
-                            + (f"; did you mean {nearest[0]}?" if nearest else ""))
+            raise UserError(
+                f"--models takes some of {','.join(FLAGS)}, got {name!r}"
+                + (f"; did you mean {nearest[0]}?" if nearest else "")
+            )
         if not folders[name]:
             raise UserError(f"--models {name} needs --{FLAGS[name]}; give its folder, or leave {name} out")
     return [name for name in FLAGS if name in asked]
 
 
-def mixture_config(folders: Mapping[str, str | None], names: list[str], experts_per_utterance: int) -> MoeWhisperConfig | None:
+def mixture_config(
+    folders: Mapping[str, str | None], names: list[str], experts_per_utterance: int
+) -> MoeWhisperConfig | None:
     """Configuration of the mixture whose folder is given, the soup's without one, None without either.
 
     Read before anything is transcribed, so that mistakes are told at once.
 
     Raises:
-        UserError: a mixture's folder holds none, it adapts another base model than the other rows, or it has fewer than
-            `experts_per_utterance` experts.
+        UserError: a mixture's folder holds none, it adapts another base model than the other rows, or it has fewer
+            than `experts_per_utterance` experts.
     """
     configs = {name: _read_config(folders[name]) for name in MIXTURES if folders[name]}
     given = base_model_id(folders["zero_shot"])
     for name, config in configs.items():
         adapted = config.base_model_name_or_path
         if name in names and adapted and Path(adapted).name != Path(given).name and not set(names).isdisjoint(ON_BASE):
-            raise UserError(f"{folders[name]} adapts {adapted}, not --base_model {given}; the zero-shot row must be its base")
+            raise UserError(
+                f"{folders[name]} adapts {adapted}, not --base_model {given}; the zero-shot row must be its base"
+            )
     if "moe" in names and not 1 <= experts_per_utterance <= configs["moe"].num_experts:
-        raise UserError(f"experts_per_utterance must lie in [1, num_experts = {configs['moe'].num_experts}], got "
-                        f"{experts_per_utterance}")
+        raise UserError(
+            f"experts_per_utterance must lie in [1, num_experts = {configs['moe'].num_experts}], got "
+            f"{experts_per_utterance}"
+        )
     return next(iter(configs.values()), None)
 
 
-def load_system(name: str, folders: Mapping[str, str | None], language: str | None,
-                mixture: MoeWhisperConfig | None) -> tuple[PreTrainedModel, WhisperProcessor]:
+def load_system(
+    name: str, folders: Mapping[str, str | None], language: str | None, mixture: MoeWhisperConfig | None
+) -> tuple[PreTrainedModel, WhisperProcessor]:
     """A system and its processor.
 
-    Zero-shot and fully fine-tuned Whisper run at 30 s, as stock Whisper does: weights never trained on short input loop
-    when truncated. A LoRA runs in the mixture's audio context, so that the adaptation alone differs, or without a mixture
-    in its own. A soup takes the best expert.
+    Zero-shot and fully fine-tuned Whisper run at 30 s, as stock Whisper does: weights never trained on short input
+    loop when truncated. A LoRA runs in the mixture's audio context, so that the adaptation alone differs, or without a
+    mixture in its own. A soup takes the best expert.
 
     Raises:
         UserError: the folder does not hold that system.
@@ -89,12 +104,17 @@ def load_system(name: str, folders: Mapping[str, str | None], language: str | No
     if name == "zero_shot":
         base.set_audio_context("full")
         return base, processor
-    context = {} if mixture is None else {"audio_context": mixture.audio_context,
-                                          "min_audio_context": mixture.min_audio_context}
+    context = (
+        {}
+        if mixture is None
+        else {"audio_context": mixture.audio_context, "min_audio_context": mixture.min_audio_context}
+    )
     lora = load_trained_experts(base, folders[name], **context)
     if lora.config.num_experts != 1:
-        raise UserError(f"--{FLAGS[name]} must hold one LoRA, {folders[name]} holds {lora.config.num_experts}; "
-                        "pretrain_experts without --labels_dir makes it")
+        raise UserError(
+            f"--{FLAGS[name]} must hold one LoRA, {folders[name]} holds {lora.config.num_experts}; "
+            "pretrain_experts without --labels_dir makes it"
+        )
     if name == "single_lora_wide" and mixture is not None:
         _check_width(lora.config.lora_rank, mixture)
     return lora.to(base.device), processor
@@ -113,5 +133,11 @@ def _read_config(name_or_path: str) -> MoeWhisperConfig:
 def _check_width(rank: int, mixture: MoeWhisperConfig) -> None:
     expected = mixture.num_experts * mixture.lora_rank
     if rank != expected:
-        logger.warning("the wide single LoRA has rank %d, the mixture's %d experts have %d together; train it with "
-                       "pretrain_experts --lora_rank %d", rank, mixture.num_experts, expected, expected)
+        logger.warning(
+            "the wide single LoRA has rank %d, the mixture's %d experts have %d together; train it with "
+            "pretrain_experts --lora_rank %d",
+            rank,
+            mixture.num_experts,
+            expected,
+            expected,
+        )

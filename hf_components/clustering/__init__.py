@@ -4,4 +4,12 @@ from hf_components.clustering.arguments import ClusteringArguments
 from hf_components.clustering.assignment import Clustering, cluster, labels_table
 from hf_components.clustering.embeddings import FIT_SPLIT, Embeddings, load_embeddings
 
-__all__ = ["FIT_SPLIT", "Clustering", "ClusteringArguments", "Embeddings", "cluster", "labels_table", "load_embeddings"]
+__all__ = [
+    "FIT_SPLIT",
+    "Clustering",
+    "ClusteringArguments",
+    "Embeddings",
+    "cluster",
+    "labels_table",
+    "load_embeddings",
+]

@@ -68,9 +68,16 @@ def cluster(embeddings: Embeddings, args: ClusteringArguments) -> Clustering:
         warn_of_unknown_groups(embeddings.groups[~known], names)
 
     summary = {
-        "algorithm": args.algorithm, "num_experts": len(names), "expert_names": list(map(str, names)),
-        "embeddings": embeddings.source, "reduce": args.reduce, "reduced_dim": points.shape[1], "seed": args.seed,
-        "parameters": parameters, "temperature": temperature, "target_entropy": args.target_entropy,
+        "algorithm": args.algorithm,
+        "num_experts": len(names),
+        "expert_names": list(map(str, names)),
+        "embeddings": embeddings.source,
+        "reduce": args.reduce,
+        "reduced_dim": points.shape[1],
+        "seed": args.seed,
+        "parameters": parameters,
+        "temperature": temperature,
+        "target_entropy": args.target_entropy,
         "nearest_centroid_agreement": float((similarities[train].argmax(axis=1) == train_labels).mean()),
         **describe(embeddings, train, points[train], labels, weights, args.seed),
     }
@@ -81,31 +88,45 @@ def cluster(embeddings: Embeddings, args: ClusteringArguments) -> Clustering:
 def labels_table(embeddings: Embeddings, clustering: Clustering) -> pyarrow.Table:
     """Columns `id`, `split`, `label` and `weights`, which the later stages join by `id`."""
     flat = pyarrow.array(clustering.weights.astype(np.float32).ravel())
-    return pyarrow.table({"id": embeddings.ids, "split": embeddings.splits, "label": clustering.labels,
-                          "weights": pyarrow.FixedSizeListArray.from_arrays(flat, clustering.weights.shape[1])})
+    return pyarrow.table(
+        {
+            "id": embeddings.ids,
+            "split": embeddings.splits,
+            "label": clustering.labels,
+            "weights": pyarrow.FixedSizeListArray.from_arrays(flat, clustering.weights.shape[1]),
+        }
+    )
 
 
 def _check_data(embeddings: Embeddings, train: np.ndarray, args: ClusteringArguments) -> None:
     if not train.any():
-        raise UserError(f"clusters are fitted on the split {FIT_SPLIT}, but there are only "
-                        f"{', '.join(np.unique(embeddings.splits))}")
+        raise UserError(
+            f"clusters are fitted on the split {FIT_SPLIT}, but there are only "
+            f"{', '.join(np.unique(embeddings.splits))}"
+        )
     experts = args.num_experts
     if args.algorithm == "group":
         groups = np.unique(embeddings.groups[train])
         if len(groups) < 2:
-            raise UserError(f"--algorithm group needs at least two groups in the split {FIT_SPLIT}, got only "
-                            f"{str(groups[0])!r}; use --algorithm spectral")
+            raise UserError(
+                f"--algorithm group needs at least two groups in the split {FIT_SPLIT}, got only "
+                f"{str(groups[0])!r}; use --algorithm spectral"
+            )
         if len(groups) != experts:
-            logger.warning("--algorithm group makes one expert per group: %d, not the %d of --num_experts", len(groups),
-                           experts)
+            logger.warning(
+                "--algorithm group makes one expert per group: %d, not the %d of --num_experts", len(groups), experts
+            )
         experts = len(groups)
     if train.sum() <= experts:
-        raise UserError(f"the split {FIT_SPLIT} must have more utterances than experts, got {int(train.sum())} for {experts}; "
-                        "lower --num_experts or add data")
+        raise UserError(
+            f"the split {FIT_SPLIT} must have more utterances than experts, got {int(train.sum())} for {experts}; "
+            "lower --num_experts or add data"
+        )
 
 
-def _find_experts(groups: np.ndarray, points: np.ndarray, args: ClusteringArguments
-                  ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, dict]:
+def _find_experts(
+    groups: np.ndarray, points: np.ndarray, args: ClusteringArguments
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, dict]:
     """Names of the experts; labels and, with hdbscan, memberships of the utterances; the parameters used."""
     if args.algorithm == "group":
         names = np.unique(groups)

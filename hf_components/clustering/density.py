@@ -19,18 +19,19 @@ NEIGHBORS = 10  # fitted utterances that an unseen one takes its weights from
 
 
 def density_clusters(points: np.ndarray, args: ClusteringArguments) -> tuple[np.ndarray, np.ndarray, dict]:
-    """HDBSCAN (Campello et al. 2013; McInnes et al. 2017) of (utterances, dimension), in at most `args.num_experts` clusters.
+    """HDBSCAN (Campello et al. 2013; McInnes et al. 2017) of (utterances, dimension), in at most `args.num_experts`
+    clusters.
 
     With fewer than `args.min_clusters` clusters it tries again with half the `min_cluster_size` (down to 5), at most
     `args.max_retries` times, and keeps the attempt with most clusters, the first of equals. More clusters than
     `args.num_experts` are merged by `merge_clusters`; a union has the greatest membership of its parts.
 
-    Noise belongs to no cluster, but has memberships like all others (`all_points_membership_vectors`), and the label of
-    the greatest.
+    Noise belongs to no cluster, but has memberships like all others (`all_points_membership_vectors`), and the label
+    of the greatest.
 
     Returns:
-        labels (utterances,), clusters numbered by size, the largest first; memberships (utterances, clusters), which sum
-        to one; and the parameters used, after retries.
+        labels (utterances,), clusters numbered by size, the largest first; memberships (utterances, clusters), which
+        sum to one; and the parameters used, after retries.
     Raises:
         UserError: there are no clusters, fewer than `args.min_experts`, or fewer than `args.num_experts` with
             `args.no_reduce_experts`.
@@ -49,23 +50,37 @@ def density_clusters(points: np.ndarray, args: ClusteringArguments) -> tuple[np.
     sizes = np.bincount(merged[labels])
     by_size = np.argsort(-sizes, kind="stable")
     merged = np.argsort(by_size)[merged]
-    # HDBSCAN's are inverse to the distance to a cluster's exemplars, so that a union has the greatest of its parts. Their
-    # sum would favour clusters of many parts.
+    # HDBSCAN's are inverse to the distance to a cluster's exemplars, so that a union has the greatest of its parts.
+    # Their sum would favour clusters of many parts.
     memberships = np.stack([memberships[:, merged == cluster].max(axis=1) for cluster in range(len(sizes))], axis=1)
     memberships /= memberships.sum(axis=1, keepdims=True)
 
     if noise.mean() > MUCH_NOISE:
-        logger.warning("HDBSCAN takes %d of %d utterances for noise, which has weak soft labels; lower --min_samples, or use "
-                       "--algorithm spectral", noise.sum(), len(noise))
-    return merged[labels], memberships, {
-        "metric": args.metric, "hdbscan_algorithm": args.hdbscan_algorithm,
-        "allow_single_cluster": args.allow_single_cluster, "min_cluster_size": fitted.min_cluster_size,
-        "min_samples": fitted.min_samples, "attempts": attempts, "clusters_found": found, "noise": int(noise.sum()),
-    }
+        logger.warning(
+            "HDBSCAN takes %d of %d utterances for noise, which has weak soft labels; lower --min_samples, or use "
+            "--algorithm spectral",
+            noise.sum(),
+            len(noise),
+        )
+    return (
+        merged[labels],
+        memberships,
+        {
+            "metric": args.metric,
+            "hdbscan_algorithm": args.hdbscan_algorithm,
+            "allow_single_cluster": args.allow_single_cluster,
+            "min_cluster_size": fitted.min_cluster_size,
+            "min_samples": fitted.min_samples,
+            "attempts": attempts,
+            "clusters_found": found,
+            "noise": int(noise.sum()),
+        },
+    )
 
 
 def in_metric(points: np.ndarray, metric: str) -> np.ndarray:
-    """Points in which the metric, other than cosine, measures: for cosine their directions, |u - v|^2 = 2 - 2 cos(u, v)."""
+    """Points in which the metric, other than cosine, measures: for cosine their directions, |u - v|^2 = 2 - 2 cos(u,
+    v)."""
     return unit(points) if metric == "cosine" else points
 
 
@@ -84,7 +99,9 @@ def weights_of_unseen(unseen: np.ndarray, fitted: np.ndarray, weights: np.ndarra
     """
     if not len(unseen):
         return np.empty((0, weights.shape[1]))
-    search = NearestNeighbors(n_neighbors=min(NEIGHBORS, len(fitted)), metric="euclidean" if metric == "cosine" else metric)
+    search = NearestNeighbors(
+        n_neighbors=min(NEIGHBORS, len(fitted)), metric="euclidean" if metric == "cosine" else metric
+    )
     nearest = search.fit(in_metric(fitted, metric)).kneighbors(in_metric(unseen, metric), return_distance=False)
     return weights[nearest].mean(axis=1)
 
@@ -132,14 +149,31 @@ def _fit(points: np.ndarray, args: ClusteringArguments) -> tuple[HDBSCAN, list[d
     best, most, attempts = None, -1, []
     for _ in range(args.max_retries + 1):
         samples = min(args.min_samples or min(size, MOST_SAMPLES), len(points) - 1)
-        fitted = HDBSCAN(min_cluster_size=size, min_samples=samples, allow_single_cluster=args.allow_single_cluster,
-                         metric="euclidean" if args.metric == "cosine" else args.metric, algorithm=args.hdbscan_algorithm,
-                         core_dist_n_jobs=1).fit(points)
+        fitted = HDBSCAN(
+            min_cluster_size=size,
+            min_samples=samples,
+            allow_single_cluster=args.allow_single_cluster,
+            metric="euclidean" if args.metric == "cosine" else args.metric,
+            algorithm=args.hdbscan_algorithm,
+            core_dist_n_jobs=1,
+        ).fit(points)
         found = int(fitted.labels_.max()) + 1
-        attempts.append({"min_cluster_size": size, "min_samples": samples, "clusters": found,
-                         "noise": int((fitted.labels_ < 0).sum())})
-        logger.info("HDBSCAN with min_cluster_size %d, min_samples %d: %d clusters, %d of %d utterances are noise", size,
-                    samples, found, attempts[-1]["noise"], len(points))
+        attempts.append(
+            {
+                "min_cluster_size": size,
+                "min_samples": samples,
+                "clusters": found,
+                "noise": int((fitted.labels_ < 0).sum()),
+            }
+        )
+        logger.info(
+            "HDBSCAN with min_cluster_size %d, min_samples %d: %d clusters, %d of %d utterances are noise",
+            size,
+            samples,
+            found,
+            attempts[-1]["noise"],
+            len(points),
+        )
         if found > most:
             best, most = fitted, found
         if found >= (args.min_clusters or args.num_experts) or size == smallest:
@@ -154,19 +188,34 @@ def _judge_number(found: int, attempts: list[dict], args: ClusteringArguments) -
     clusters = f"{found} cluster{'s' if found > 1 else ''}"
     remedy = "lower --min_cluster_size or --min_samples, or use --algorithm spectral, which finds as many as asked for"
     if found == 0:
-        raise UserError(f"HDBSCAN found no cluster with {tried}: all utterances of the split train are noise; {remedy}; "
-                        "--allow_single_cluster with --min_experts 1 makes one expert of them")
+        raise UserError(
+            f"HDBSCAN found no cluster with {tried}: all utterances of the split train are noise; {remedy}; "
+            "--allow_single_cluster with --min_experts 1 makes one expert of them"
+        )
     if found < args.num_experts and args.no_reduce_experts:
-        raise UserError(f"HDBSCAN found {clusters} with {tried}, not the {args.num_experts} of --num_experts, and "
-                        f"--no_reduce_experts forbids fewer experts; {remedy}")
+        raise UserError(
+            f"HDBSCAN found {clusters} with {tried}, not the {args.num_experts} of --num_experts, and "
+            f"--no_reduce_experts forbids fewer experts; {remedy}"
+        )
     if found < args.min_experts:
-        raise UserError(f"HDBSCAN found {clusters} with {tried}, fewer than the {args.min_experts} of --min_experts; {remedy}")
+        raise UserError(
+            f"HDBSCAN found {clusters} with {tried}, fewer than the {args.min_experts} of --min_experts; {remedy}"
+        )
     if found < args.num_experts:
-        logger.warning("HDBSCAN found %s with %s: the number of experts is reduced from %d to %d; for more, %s", clusters,
-                       tried, args.num_experts, found, remedy)
+        logger.warning(
+            "HDBSCAN found %s with %s: the number of experts is reduced from %d to %d; for more, %s",
+            clusters,
+            tried,
+            args.num_experts,
+            found,
+            remedy,
+        )
     if found == 1:
         logger.warning("a mixture of one expert is a plain LoRA, and its router has nothing to choose")
     if found > args.num_experts:
-        logger.warning("HDBSCAN found %d clusters, more than the %d of --num_experts: those that are merged add least to the "
-                       "variance within clusters (Ward's rule); raise --num_experts to keep them apart", found,
-                       args.num_experts)
+        logger.warning(
+            "HDBSCAN found %d clusters, more than the %d of --num_experts: those that are merged add least to the "
+            "variance within clusters (Ward's rule); raise --num_experts to keep them apart",
+            found,
+            args.num_experts,
+        )

@@ -42,12 +42,15 @@ def load_embeddings(folder: str | Path, poolings: Sequence[str] = ("mean",)) -> 
     try:
         source = json.loads((Path(folder) / "embeddings.json").read_text())
         if source.get("pooling") not in poolings:
-            raise UserError(f"the embeddings in {folder} were extracted with --pooling {source['pooling']}, which cannot be "
-                            f"used here; extract them with --pooling {' or '.join(poolings)}")
+            raise UserError(
+                f"the embeddings in {folder} were extracted with --pooling {source['pooling']}, which cannot be "
+                f"used here; extract them with --pooling {' or '.join(poolings)}"
+            )
         table = pyarrow.parquet.read_table(file)
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename or file} does not exist; --embedding_dir takes the output folder of "
-                        "extract_embeddings") from error
+        raise UserError(
+            f"{error.filename or file} does not exist; --embedding_dir takes the output folder of extract_embeddings"
+        ) from error
     except (pyarrow.ArrowInvalid, json.JSONDecodeError) as error:
         raise UserError(f"the embeddings in {folder} are damaged: {error}; extract them again") from error
     missing = [name for name in COLUMNS if name not in table.column_names]
@@ -63,14 +66,20 @@ def load_embeddings(folder: str | Path, poolings: Sequence[str] = ("mean",)) -> 
 def _vectors(table: pyarrow.Table, ids: np.ndarray, file: Path) -> np.ndarray:
     column = table["embedding"]
     if not (pyarrow.types.is_list(column.type) or pyarrow.types.is_fixed_size_list(column.type)):
-        raise UserError(f"the column embedding of {file} must hold lists of numbers, got {column.type}; extract it again")
+        raise UserError(
+            f"the column embedding of {file} must hold lists of numbers, got {column.type}; extract it again"
+        )
     lengths = pyarrow.compute.list_value_length(column).to_numpy()
     if lengths.min() != lengths.max() or not lengths.min():
-        raise UserError(f"all embeddings in {file} must have one length, got {lengths.min()} to {lengths.max()}; "
-                        "extract them with one model")
+        raise UserError(
+            f"all embeddings in {file} must have one length, got {lengths.min()} to {lengths.max()}; "
+            "extract them with one model"
+        )
     vectors = pyarrow.compute.list_flatten(column).to_numpy().astype(np.float32, copy=False).reshape(len(ids), -1)
     broken = ~np.isfinite(vectors).all(axis=1)
     if broken.any():
-        raise UserError(f"{int(broken.sum())} of {len(ids)} embeddings in {file} have values that are not finite, first "
-                        f"that of {str(ids[broken][0])!r}; extract them in float32 or check that recording")
+        raise UserError(
+            f"{int(broken.sum())} of {len(ids)} embeddings in {file} have values that are not finite, first "
+            f"that of {str(ids[broken][0])!r}; extract them in float32 or check that recording"
+        )
     return vectors

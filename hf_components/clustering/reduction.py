@@ -12,8 +12,9 @@ from hf_components.errors import UserError
 UMAP_NEIGHBORS = 30
 
 
-def standardise_and_reduce(vectors: np.ndarray, fit: np.ndarray, method: Literal["none", "pca", "umap"], dimensions: int,
-                           seed: int) -> np.ndarray:
+def standardise_and_reduce(
+    vectors: np.ndarray, fit: np.ndarray, method: Literal["none", "pca", "umap"], dimensions: int, seed: int
+) -> np.ndarray:
     """Centre and scale every dimension by the rows in `fit`, then reduce to `dimensions` by what these rows span.
 
     A Whisper encoder has a large common offset and a few dimensions that dwarf the rest: without this step all
@@ -31,8 +32,10 @@ def standardise_and_reduce(vectors: np.ndarray, fit: np.ndarray, method: Literal
         UserError: the rows in `fit` are all equal.
     """
     if not np.ptp(vectors[fit], axis=0).any():
-        raise UserError(f"the {int(fit.sum())} embeddings of the split {FIT_SPLIT} are all equal: there is nothing to "
-                        "cluster; check the model and layer of extract_embeddings")
+        raise UserError(
+            f"the {int(fit.sum())} embeddings of the split {FIT_SPLIT} are all equal: there is nothing to "
+            "cluster; check the model and layer of extract_embeddings"
+        )
     points = StandardScaler().fit(vectors[fit]).transform(vectors)
     if method == "pca":
         components = min(dimensions, int(fit.sum()) - 1, points.shape[1])
@@ -62,5 +65,11 @@ def _umap(utterances: int, dimensions: int, seed: int, **options):
     from umap import UMAP  # takes seconds to import, and most runs go without
 
     # With a seed UMAP works in one thread, and says so unless asked for it.
-    return UMAP(n_components=dimensions, n_neighbors=min(UMAP_NEIGHBORS, utterances - 1), metric="cosine", random_state=seed,
-                n_jobs=1, **options)
+    return UMAP(
+        n_components=dimensions,
+        n_neighbors=min(UMAP_NEIGHBORS, utterances - 1),
+        metric="cosine",
+        random_state=seed,
+        n_jobs=1,
+        **options,
+    )

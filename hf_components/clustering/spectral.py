@@ -37,8 +37,10 @@ def spectral_clusters(points: np.ndarray, num_experts: int, seed: int) -> tuple[
     labels = KMeans(num_experts, n_init=10, random_state=seed).fit_predict(vectors * scale[:, None])
     sizes = np.bincount(labels, minlength=num_experts)
     if not sizes.all():
-        raise UserError(f"the embeddings have only {np.count_nonzero(sizes)} distinct clusters, not {num_experts}; lower "
-                        "--num_experts")
+        raise UserError(
+            f"the embeddings have only {np.count_nonzero(sizes)} distinct clusters, not {num_experts}; lower "
+            "--num_experts"
+        )
     by_size = np.argsort(-sizes, kind="stable")
     return np.argsort(by_size)[labels], {"neighbors": neighbors}
 
@@ -49,7 +51,9 @@ def _neighbor_graph(points: np.ndarray, num_experts: int) -> tuple[csr_array, in
     With more components than clusters the eigenvectors are arbitrary mixtures, so that a few duplicates far from the
     rest decide the result; more neighbours join them.
     """
-    neighbors = min(NEIGHBORS, max(1, len(points) // (2 * num_experts)))  # of few points all would be neighbours of all
+    neighbors = min(
+        NEIGHBORS, max(1, len(points) // (2 * num_experts))
+    )  # of few points all would be neighbours of all
     while True:
         graph = csr_array(kneighbors_graph(points, neighbors, include_self=False))
         components = connected_components(graph, directed=False, return_labels=False)
@@ -60,9 +64,10 @@ def _neighbor_graph(points: np.ndarray, num_experts: int) -> tuple[csr_array, in
 
 
 def _leading_eigenvectors(matrix: csr_array, count: int, seed: int) -> np.ndarray:
-    """Of a symmetric sparse (n, n) -> (n, count), the largest eigenvalue first; repeated eigenvalues are no obstacle."""
+    """Of a symmetric sparse (n, n) -> (n, count), the largest eigenvalue first; repeated eigenvalues are no
+    obstacle."""
     if matrix.shape[0] <= DENSE_UP_TO:
-        return np.linalg.eigh(matrix.toarray()).eigenvectors[:, :-count - 1:-1]
+        return np.linalg.eigh(matrix.toarray()).eigenvectors[:, : -count - 1 : -1]
     # A block larger than asked for makes the last vectors converge as fast as the first.
     start = np.random.default_rng(seed).normal(size=(matrix.shape[0], count + 4))
     return lobpcg(matrix, start, largest=True, tol=1e-5, maxiter=1000)[1][:, :count]

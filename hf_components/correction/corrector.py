@@ -1,8 +1,8 @@
 """`TranscriptCorrector`: an instruct model that mends transcripts, in batches, within limits.
 
-    from hf_components.correction.corrector import TranscriptCorrector
-    corrector = TranscriptCorrector.from_pretrained("mistralai/Mistral-7B-Instruct-v0.3")
-    print(corrector.correct(["i red the hole book"])[0].text)
+from hf_components.correction.corrector import TranscriptCorrector
+corrector = TranscriptCorrector.from_pretrained("mistralai/Mistral-7B-Instruct-v0.3")
+print(corrector.correct(["i red the hole book"])[0].text)
 """
 
 import copy
@@ -70,8 +70,17 @@ class TranscriptCorrector:
         name: of the model, as `correct_to_file` records it.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, alphabet: frozenset[str] | None = None,
-                 limits: GateLimits = LIMITS, batch_size: int = 16, fast_mode: bool = True, name: str = ""):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        alphabet: frozenset[str] | None = None,
+        limits: GateLimits = LIMITS,
+        batch_size: int = 16,
+        fast_mode: bool = True,
+        name: str = "",
+    ):
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size}")
         self.model, self.tokenizer, self.alphabet, self.limits = model, tokenizer, alphabet, limits
@@ -86,8 +95,16 @@ class TranscriptCorrector:
         self._shared, self._cache = [], DynamicCache(config=model.config)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, gguf_file: str | None = None, quantization: str = "auto",
-                        dtype: str = "auto", device: str | torch.device | None = None, **options) -> "TranscriptCorrector":
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        gguf_file: str | None = None,
+        quantization: str = "auto",
+        dtype: str = "auto",
+        device: str | torch.device | None = None,
+        **options,
+    ) -> "TranscriptCorrector":
         """Load an instruct model.
 
         Args:
@@ -123,14 +140,20 @@ class TranscriptCorrector:
         found = {i: correction for batch in self.stream(texts, range(len(texts))) for i, correction in batch}
         return [found[i] for i in range(len(texts))]
 
-    def stream(self, texts: Sequence[str | Sequence[str]], indices: Sequence[int],
-               progress: bool = False) -> Iterator[list[tuple[int, Correction]]]:
+    def stream(
+        self, texts: Sequence[str | Sequence[str]], indices: Sequence[int], progress: bool = False
+    ) -> Iterator[list[tuple[int, Correction]]]:
         """Index and correction of the texts at `indices`, batch by batch, the longest first."""
         recordings = {i: [texts[i]] if isinstance(texts[i], str) else list(texts[i]) for i in indices}
         lengths = {i: self._tokens(hypotheses) for i, hypotheses in recordings.items()}
-        idle = {i: _not_asked(recordings[i], f"too long: {length} tokens, at most {self.max_tokens} are asked for"
-                              if length else "nothing heard")
-                for i, length in lengths.items() if not 0 < length <= self.max_tokens}
+        idle = {
+            i: _not_asked(
+                recordings[i],
+                f"too long: {length} tokens, at most {self.max_tokens} are asked for" if length else "nothing heard",
+            )
+            for i, length in lengths.items()
+            if not 0 < length <= self.max_tokens
+        }
         if idle:
             yield list(idle.items())
         order = sorted(lengths.keys() - idle.keys(), key=lambda i: (-lengths[i], i))
@@ -142,7 +165,9 @@ class TranscriptCorrector:
                 longest = math.ceil(self.limits.max_length_ratio * max(lengths[i] for i in batch)) + 8
                 replies = self._ask([self._request(recordings[i]) for i in batch], min(longest, self.max_tokens))
                 seconds = round((time.perf_counter() - begun) / len(batch), 3)
-                yield [(i, self.judge(recordings[i], *reply, seconds)) for i, reply in zip(batch, replies, strict=True)]
+                yield [
+                    (i, self.judge(recordings[i], *reply, seconds)) for i, reply in zip(batch, replies, strict=True)
+                ]
                 bar.update(len(batch))
 
     def judge(self, hypotheses: list[str], proposed: str, finished: bool, seconds: float) -> Correction:
@@ -167,8 +192,9 @@ class TranscriptCorrector:
 
     def _request(self, hypotheses: Sequence[str]) -> list[int]:
         # Models that reason aloud by default are told not to; templates that know no such switch ignore it.
-        return self.tokenizer.apply_chat_template(prompt.conversation(hypotheses), add_generation_prompt=True,
-                                                  enable_thinking=False)["input_ids"]
+        return self.tokenizer.apply_chat_template(
+            prompt.conversation(hypotheses), add_generation_prompt=True, enable_thinking=False
+        )["input_ids"]
 
     @torch.inference_mode()
     def _ask(self, requests: list[list[int]], max_new_tokens: int) -> list[tuple[str, bool]]:
@@ -182,17 +208,25 @@ class TranscriptCorrector:
         try:
             cache = copy.deepcopy(self._prefix_cache(requests[0][:shared]))
             cache.batch_repeat_interleave(len(requests))
-            written = self.model.generate(input_ids=tokens.to(self.model.device), attention_mask=mask.to(self.model.device),
-                                          past_key_values=cache, max_new_tokens=max_new_tokens)[:, width:]
+            written = self.model.generate(
+                input_ids=tokens.to(self.model.device),
+                attention_mask=mask.to(self.model.device),
+                past_key_values=cache,
+                max_new_tokens=max_new_tokens,
+            )[:, width:]
         except torch.OutOfMemoryError as error:
-            raise UserError(f"a batch of {len(requests)} transcripts does not fit into the memory of {self.model.device}: "
-                            f"lower --llm_batch_size, now {self.batch_size}") from error
+            raise UserError(
+                f"a batch of {len(requests)} transcripts does not fit into the memory of {self.model.device}: "
+                f"lower --llm_batch_size, now {self.batch_size}"
+            ) from error
         return [self._read(row) for row in written.tolist()]
 
     def _prefix_cache(self, shared: list[int]) -> DynamicCache:
         if shared != self._shared:
             cache = DynamicCache(config=self.model.config)
-            self.model(input_ids=torch.tensor([shared], device=self.model.device), past_key_values=cache, logits_to_keep=1)
+            self.model(
+                input_ids=torch.tensor([shared], device=self.model.device), past_key_values=cache, logits_to_keep=1
+            )
             self._shared, self._cache = shared, cache
         return self._cache
 

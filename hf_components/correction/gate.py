@@ -1,7 +1,7 @@
 """The gate between an LLM's proposals and the transcripts: a plain function, without a model.
 
-A proposal passes if every stretch of changed words could be a mishearing of the words in its place. What is stopped wrongly
-costs a correction, what passes wrongly spoils a label, so the limits are strict.
+A proposal passes if every stretch of changed words could be a mishearing of the words in its place. What is stopped
+wrongly costs a correction, what passes wrongly spoils a label, so the limits are strict.
 """
 
 import re
@@ -59,16 +59,60 @@ class Verdict:
 
 
 # What assistants write and nobody says: quotation, lists, emphasis, tags, "Corrected:".
-CHAT_MARKS = set("\"\u201c\u201d\u201e\u00ab\u00bb`*_#<>[](){}|\\:=~^\u2022")
+CHAT_MARKS = set('"\u201c\u201d\u201e\u00ab\u00bb`*_#<>[](){}|\\:=~^\u2022')
 # Of assistants that speak of their work.
 CHAT_PHRASES = (
-    "as an ai", "ai assistant", "language model", "corrected transcript", "corrected text", "corrected version",
-    "corrected sentence", "the transcript", "transcript is", "no errors", "no corrections", "no changes", "already correct",
-    "cannot assist", "cannot help", "cannot fulfill", "can't assist", "can't help", "can't fulfill", "unable to assist",
-    "unable to help", "unable to correct", "happy to help", "let me know if", "i apologize", "provide more context")
+    "as an ai",
+    "ai assistant",
+    "language model",
+    "corrected transcript",
+    "corrected text",
+    "corrected version",
+    "corrected sentence",
+    "the transcript",
+    "transcript is",
+    "no errors",
+    "no corrections",
+    "no changes",
+    "already correct",
+    "cannot assist",
+    "cannot help",
+    "cannot fulfill",
+    "can't assist",
+    "can't help",
+    "can't fulfill",
+    "unable to assist",
+    "unable to help",
+    "unable to correct",
+    "happy to help",
+    "let me know if",
+    "i apologize",
+    "provide more context",
+)
 # Words that answers begin or end with; a recogniser that missed them is less likely than an LLM that talks.
-CHAT_WORDS = {"absolutely", "answer", "assistant", "certainly", "corrected", "correction", "explanation", "here", "here's",
-              "no", "note", "ok", "okay", "output", "sorry", "sure", "system", "thanks", "transcript", "user", "yes"}
+CHAT_WORDS = {
+    "absolutely",
+    "answer",
+    "assistant",
+    "certainly",
+    "corrected",
+    "correction",
+    "explanation",
+    "here",
+    "here's",
+    "no",
+    "note",
+    "ok",
+    "okay",
+    "output",
+    "sorry",
+    "sure",
+    "system",
+    "thanks",
+    "transcript",
+    "user",
+    "yes",
+}
 
 
 def gate(heard: str, proposed: str, alphabet: frozenset[str] | None = None, limits: GateLimits = LIMITS) -> Verdict:

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import psutil
 import torch
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -27,11 +32,14 @@ logger = logging.getLogger(__name__)
 OFFLINE = "use the small one: make models/smollm2, --llm models/smollm2 --gguf_file SmolLM2-135M-Instruct.Q4_1.gguf"
 QUANTIZATIONS = ("auto", "4bit", "none")
 BYTES_IN_4_BIT = 0.6  # a weight with its share of scales and of the embeddings, which stay as they are
-SMALLER = "choose a smaller --llm, or use --quantization 4bit (bitsandbytes runs it on CPUs, too) or --llm_dtype bfloat16"
+SMALLER = (
+    "choose a smaller --llm, or use --quantization 4bit (bitsandbytes runs it on CPUs, too) or --llm_dtype bfloat16"
+)
 
 
-def load_llm(name: str, gguf_file: str | None, quantization: str, dtype: torch.dtype,
-             device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_llm(
+    name: str, gguf_file: str | None, quantization: str, dtype: torch.dtype, device: torch.device
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model that writes text and its tokenizer with a chat template, in evaluation mode.
 
     Weights that would not fit into the free memory are not begun to be loaded: a process that the system kills cannot
@@ -55,16 +63,23 @@ def load_llm(name: str, gguf_file: str | None, quantization: str, dtype: torch.d
         config = AutoConfig.from_pretrained(name, **source)
         tokenizer = AutoTokenizer.from_pretrained(name, **source)
         if tokenizer.chat_template is None:
-            raise UserError(f"{name} has no chat template, so it is no instruct model; choose one that is, such as "
-                            "mistralai/Mistral-7B-Instruct-v0.3")
+            raise UserError(
+                f"{name} has no chat template, so it is no instruct model; choose one that is, such as "
+                "mistralai/Mistral-7B-Instruct-v0.3"
+            )
         in_4_bit = _in_4_bit(config, quantization, device)
         if gguf_file or "quantization_config" not in config.to_dict():
             _check_memory(name, config, BYTES_IN_4_BIT if in_4_bit else dtype.itemsize, device)
         flash = device.type == "cuda" and dtype != torch.float32 and is_flash_attn_2_available()
         model = AutoModelForCausalLM.from_pretrained(
-            name, config=config, dtype=dtype, device_map={"": device}, **source,
+            name,
+            config=config,
+            dtype=dtype,
+            device_map={"": device},
+            **source,
             attn_implementation="flash_attention_2" if flash else "sdpa",
-            quantization_config=_four_bit(dtype) if in_4_bit else None)
+            quantization_config=_four_bit(dtype) if in_4_bit else None,
+        )
     return model.eval(), tokenizer
 
 
@@ -73,28 +88,35 @@ def _check_folder(folder: Path, gguf_file: str | None) -> None:
         raise UserError(f"there is no {gguf_file} in {folder}; --gguf_file must name a file of it")
     if not gguf_file and not (folder / "config.json").is_file():
         files = sorted(file.name for file in folder.glob("*.gguf"))
-        raise UserError(f"the LLM {folder} cannot be loaded: it has no config.json; "
-                        + (f"--gguf_file {files[0]} loads the file there" if files else f"give another folder, or {OFFLINE}"))
+        raise UserError(
+            f"the LLM {folder} cannot be loaded: it has no config.json; "
+            + (f"--gguf_file {files[0]} loads the file there" if files else f"give another folder, or {OFFLINE}")
+        )
 
 
 def _in_4_bit(config: PreTrainedConfig, quantization: str, device: torch.device) -> bool:
     stored = config.to_dict().get("quantization_config")
     if quantization == "4bit" and stored is not None:
-        raise UserError(f"{config.name_or_path} is quantised already ({stored['quant_method']}); use --quantization none")
+        raise UserError(
+            f"{config.name_or_path} is quantised already ({stored['quant_method']}); use --quantization none"
+        )
     if quantization == "none" or stored is not None or (quantization == "auto" and device.type != "cuda"):
         return False
     if is_bitsandbytes_available():
         return True
     if quantization == "4bit":
         raise UserError("--quantization 4bit needs bitsandbytes: pip install bitsandbytes, or use --quantization none")
-    logger.warning("bitsandbytes is not installed, so the LLM takes about four times the memory: pip install bitsandbytes")
+    logger.warning(
+        "bitsandbytes is not installed, so the LLM takes about four times the memory: pip install bitsandbytes"
+    )
     return False
 
 
 def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:
     """NF4 with quantised scales, as in QLoRA (Dettmers et al. 2023)."""
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-                              bnb_4bit_compute_dtype=dtype)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
 
 
 def _check_memory(name: str, config: PreTrainedConfig, bytes_per_weight: float, device: torch.device) -> None:
@@ -102,8 +124,10 @@ def _check_memory(name: str, config: PreTrainedConfig, bytes_per_weight: float, 
         weights = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     if weights * bytes_per_weight > free:
-        raise UserError(f"{name} needs about {weights * bytes_per_weight / 2**30:.1f} GiB of memory, {device} has "
-                        f"{free / 2**30:.1f} GiB free; {SMALLER}")
+        raise UserError(
+            f"{name} needs about {weights * bytes_per_weight / 2**30:.1f} GiB of memory, {device} has "
+            f"{free / 2**30:.1f} GiB free; {SMALLER}"
+        )
 
 
 @contextlib.contextmanager
@@ -114,8 +138,9 @@ def _explained(name: str) -> Iterator[None]:
     except UserError:
         raise
     except torch.OutOfMemoryError as error:
-        raise UserError(f"{name} does not fit into the memory of the GPU; {SMALLER}, and see that no other program holds "
-                        "it") from error
+        raise UserError(
+            f"{name} does not fit into the memory of the GPU; {SMALLER}, and see that no other program holds it"
+        ) from error
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
         raise UserError(f"the LLM {name} cannot be loaded: {_advice(name, error)}") from error
 
@@ -123,13 +148,21 @@ def _explained(name: str) -> Iterator[None]:
 def _advice(name: str, error: BaseException) -> str:
     causes = list(_causes(error))
     if any(isinstance(cause, GatedRepoError) for cause in causes):
-        return (f"its repository is gated; accept its conditions at https://huggingface.co/{name} and log in with `hf auth "
-                "login` (or set HF_TOKEN), or choose an open --llm")
+        return (
+            f"its repository is gated; accept its conditions at https://huggingface.co/{name} and log in "
+            "with `hf auth "
+            "login` (or set HF_TOKEN), or choose an open --llm"
+        )
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
-        return "there is no such repository on the Hub, or it is private: check the name, or log in with `hf auth login`"
+        return (
+            "there is no such repository on the Hub, or it is private: check the name, or log in with `hf auth login`"
+        )
     if any(isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled) for cause in causes):
-        return (f"the Hub cannot be reached (or HF_HUB_OFFLINE is set) and {name} is not in its cache; connect, or give the "
-                f"folder of a copy that `hf download {name}` made elsewhere, or {OFFLINE}")
+        return (
+            f"the Hub cannot be reached (or HF_HUB_OFFLINE is set) and {name} is not in its cache; "
+            "connect, or give the "
+            f"folder of a copy that `hf download {name}` made elsewhere, or {OFFLINE}"
+        )
     return str(error).strip().splitlines()[0]
 
 
@@ -137,4 +170,3 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-

@@ -1,4 +1,5 @@
-"""`corrections.jsonl`: what was heard, proposed and kept, written as batches finish, so that nothing is asked twice."""
+"""`corrections.jsonl`: what was heard, proposed and kept, written as batches finish, so that nothing is asked
+twice."""
 
 import dataclasses
 import hashlib
@@ -19,13 +20,18 @@ from hf_components.stages import fingerprint
 DECIMALS = 3
 
 
-def correct_to_file(corrector: TranscriptCorrector, ids: Sequence[str], texts: Sequence[str | Sequence[str]],
-                    path: str | Path, resume: bool = True) -> list[Correction]:
+def correct_to_file(
+    corrector: TranscriptCorrector,
+    ids: Sequence[str],
+    texts: Sequence[str | Sequence[str]],
+    path: str | Path,
+    resume: bool = True,
+) -> list[Correction]:
     """Correct transcripts and record them; processes started by `accelerate launch` share the work.
 
-    Each line holds `id`, the fields of `Correction`, and `asked`, a digest of model and settings. It is appended as soon as
-    its batch is done; in the end there is one line per id, in order. With `resume`, an earlier line counts if id, what
-    was heard and `asked` are the same.
+    Each line holds `id`, the fields of `Correction`, and `asked`, a digest of model and settings. It is appended as
+    soon as its batch is done; in the end there is one line per id, in order. With `resume`, an earlier line counts if
+    id, what was heard and `asked` are the same.
 
     Args:
         ids: unique, one per text.
@@ -44,8 +50,11 @@ def correct_to_file(corrector: TranscriptCorrector, ids: Sequence[str], texts: S
         state.wait_for_everyone()
         found = _read(path, settings)
         state.wait_for_everyone()  # all have read before one writes
-        left = [i for i, (name, recording) in enumerate(zip(ids, recordings, strict=True))
-                if (name, *recording) not in found]
+        left = [
+            i
+            for i, (name, recording) in enumerate(zip(ids, recordings, strict=True))
+            if (name, *recording) not in found
+        ]
         # Dealt out by length, so that all have as much to do.
         left = sorted(left, key=lambda i: -len(recordings[i][0]))[state.process_index :: state.num_processes]
         if left:
@@ -60,7 +69,9 @@ def correct_to_file(corrector: TranscriptCorrector, ids: Sequence[str], texts: S
         corrections = [found[name, *recording] for name, recording in zip(ids, recordings, strict=True)]
         state.wait_for_everyone()
         if state.is_main_process:
-            _write(path, [_line(name, correction, settings) for name, correction in zip(ids, corrections, strict=True)])
+            _write(
+                path, [_line(name, correction, settings) for name, correction in zip(ids, corrections, strict=True)]
+            )
         state.wait_for_everyone()
     return corrections
 
@@ -72,17 +83,30 @@ def summarise(corrections: Iterable[Correction]) -> dict:
     asked = [correction.seconds for correction in corrections if correction.proposed is not None]
     reasons = Counter(correction.reason.partition(":")[0] for correction in corrections)
     rejected = {reason: count for reason, count in reasons.most_common() if reason not in ("corrected", "unchanged")}
-    return {"transcripts": len(corrections), "corrected": reasons["corrected"], "unchanged": reasons["unchanged"],
-            "rejected": sum(rejected.values()), "rejected_by_reason": rejected,
-            "seconds_per_transcript": round(sum(asked) / len(asked), DECIMALS) if asked else None}
+    return {
+        "transcripts": len(corrections),
+        "corrected": reasons["corrected"],
+        "unchanged": reasons["unchanged"],
+        "rejected": sum(rejected.values()),
+        "rejected_by_reason": rejected,
+        "seconds_per_transcript": round(sum(asked) / len(asked), DECIMALS) if asked else None,
+    }
 
 
 def _digest(corrector: TranscriptCorrector) -> str:
     """Of all that decides what is proposed and accepted."""
     model = corrector.model
     quantization = model.config.to_dict().get("quantization_config")
-    decided = [corrector.name, fingerprint(corrector.name), str(model.dtype), quantization, corrector.max_tokens,
-               prompt.conversation(["a"]), dataclasses.asdict(corrector.limits), sorted(corrector.alphabet or ())]
+    decided = [
+        corrector.name,
+        fingerprint(corrector.name),
+        str(model.dtype),
+        quantization,
+        corrector.max_tokens,
+        prompt.conversation(["a"]),
+        dataclasses.asdict(corrector.limits),
+        sorted(corrector.alphabet or ()),
+    ]
     return hashlib.sha256(json.dumps(decided, default=str, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -106,7 +130,9 @@ def _read(path: Path, settings: str) -> dict[tuple[str, ...], Correction]:
                 name, asked = row.pop("id"), row.pop("asked")
                 correction = Correction(**row)
             except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise UserError(f"{path}, line {number}: no correction ({error}); delete the line or the file") from error
+                raise UserError(
+                    f"{path}, line {number}: no correction ({error}); delete the line or the file"
+                ) from error
             if asked == settings:
                 found[name, correction.heard, *correction.alternatives] = correction
     return found

@@ -9,7 +9,8 @@ CURLY = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'"})
 
 
 def alphabet_of(tokenizer: PreTrainedTokenizerBase) -> frozenset[str] | None:
-    """The characters that a recogniser can write, space included; None if its vocabulary is of pieces that spell anything."""
+    """The characters that a recogniser can write, space included; None if its vocabulary is of pieces that spell
+    anything."""
     if not isinstance(tokenizer, Wav2Vec2CTCTokenizer):
         return None
     letters = {token for token in tokenizer.get_vocab() if len(token) == 1}
@@ -24,7 +25,8 @@ def in_writing(text: str, heard: str, alphabet: frozenset[str] | None = None) ->
     Args:
         text: one line.
         heard: what the recogniser wrote itself; its case counts if it is all upper or all lower.
-        alphabet: what it can write. None: punctuation stays if there is some in `heard`; an apostrophe is no punctuation.
+        alphabet: what it can write. None: punctuation stays if there is some in `heard`; an apostrophe is no
+            punctuation.
     """
     text = unicodedata.normalize("NFC", text).translate(CURLY)
     if heard.isupper():

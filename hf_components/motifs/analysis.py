@@ -19,8 +19,8 @@ def describe_motifs(motifs: Motifs, rows: pyarrow.Table, found: Occurrences) -> 
         rows: the segments.
         found: their motifs.
     Returns:
-        per motif `id`, `name`, `units`, `length` (units), `count`, `segments` and `speakers` that it occurs in, and `seconds`:
-        mean, shortest and longest; no seconds where it does not occur.
+        per motif `id`, `name`, `units`, `length` (units), `count`, `segments` and `speakers` that it occurs in, and
+        `seconds`: mean, shortest and longest; no seconds where it does not occur.
     """
     order = np.argsort(found.motif, kind="stable")
     ids, begins = np.unique(found.motif[order], return_index=True)
@@ -32,11 +32,24 @@ def describe_motifs(motifs: Motifs, rows: pyarrow.Table, found: Occurrences) -> 
             continue
         at = occurrences.get(motif, np.zeros(0, np.int64))
         seconds = found.end[at] - found.start[at]
-        described.append({
-            "id": motif, "name": motifs.name(motif), "units": units, "length": len(units), "count": len(at),
-            "segments": len(np.unique(found.row[at])), "speakers": len(np.unique(speakers[found.row[at]])),
-            "seconds": {"mean": round(float(seconds.mean()), 4), "min": round(float(seconds.min()), 2),
-                        "max": round(float(seconds.max()), 2)} if len(at) else None})
+        described.append(
+            {
+                "id": motif,
+                "name": motifs.name(motif),
+                "units": units,
+                "length": len(units),
+                "count": len(at),
+                "segments": len(np.unique(found.row[at])),
+                "speakers": len(np.unique(speakers[found.row[at]])),
+                "seconds": {
+                    "mean": round(float(seconds.mean()), 4),
+                    "min": round(float(seconds.min()), 2),
+                    "max": round(float(seconds.max()), 2),
+                }
+                if len(at)
+                else None,
+            }
+        )
     return sorted(described, key=lambda row: (-row["count"], row["id"]))
 
 
@@ -44,7 +57,8 @@ def measure_compression(motifs: Motifs, rows: pyarrow.Table, found: Occurrences,
     """How much shorter segments are as motifs.
 
     `units_per_motif` grows with any vocabulary; what is due to the order of the units is how much greater it is than
-    `units_per_motif_shuffled`, of the same segments with their units in random order. `bits_ratio` counts that an id of a
+    `units_per_motif_shuffled`, of the same segments with their units in random order. `bits_ratio` counts that an id
+    of a
     large vocabulary costs more: bits of the units over bits of the motifs, each in a code of fixed length.
     """
     lengths = motifs.lengths()
@@ -53,12 +67,18 @@ def measure_compression(motifs: Motifs, rows: pyarrow.Table, found: Occurrences,
     rng = np.random.default_rng(seed)
     shuffled = sum(map(len, motifs.encode([rng.permutation(row) for row in rows["deduplicated"].to_pylist()])))
     return {
-        "segments": len(rows), "seconds": round(frames * SECONDS_PER_UNIT, 2), "frames": frames, "units": units,
-        "motifs": count, "frames_per_unit": _ratio(frames, units), "units_per_motif": _ratio(units, count),
+        "segments": len(rows),
+        "seconds": round(frames * SECONDS_PER_UNIT, 2),
+        "frames": frames,
+        "units": units,
+        "motifs": count,
+        "frames_per_unit": _ratio(frames, units),
+        "units_per_motif": _ratio(units, count),
         "units_per_motif_shuffled": _ratio(units, shuffled),
         "bits_ratio": _ratio(units * np.log2(motifs.identity["num_units"]), count * np.log2(len(lengths))),
         "units_in_runs": _ratio(int(lengths[found.motif][lengths[found.motif] > 1].sum()), units),
-        "seconds_per_motif": _ratio(frames * SECONDS_PER_UNIT, count)}
+        "seconds_per_motif": _ratio(frames * SECONDS_PER_UNIT, count),
+    }
 
 
 def _ratio(a: float, b: float) -> float | None:

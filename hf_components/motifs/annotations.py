@@ -47,13 +47,19 @@ def tiers_of_recordings(rows: pyarrow.Table, motifs: Motifs, found: Occurrences)
         times = [_time(row["start"] + at) for at in [*row["start_times"], len(row["units"]) * SECONDS_PER_UNIT]]
         tiers["segments"].append(Interval(_time(row["start"]), _time(row["start"] + row["duration"]), row["id"]))
         tiers["units"] += map(Interval, times, times[1:], map(str, row["deduplicated"]))
-        for motif, unit in zip(found.motif[of_row[i]:of_row[i + 1]], found.unit[of_row[i]:of_row[i + 1]], strict=True):
+        for motif, unit in zip(
+            found.motif[of_row[i] : of_row[i + 1]], found.unit[of_row[i] : of_row[i + 1]], strict=True
+        ):
             if len(motifs.units[motif]) > 1:
-                tiers["motifs"].append(Interval(times[unit], times[unit + len(motifs.units[motif])], motifs.name(motif)))
+                tiers["motifs"].append(
+                    Interval(times[unit], times[unit + len(motifs.units[motif])], motifs.name(motif))
+                )
     for tiers in recordings.values():
         segments = tiers["segments"]
         ends = [min(a.end, b.start) for a, b in pairwise(segments)] + [segments[-1].end]
-        tiers["segments"] = [Interval(segment.start, end, segment.label) for segment, end in zip(segments, ends, strict=True)]
+        tiers["segments"] = [
+            Interval(segment.start, end, segment.label) for segment, end in zip(segments, ends, strict=True)
+        ]
     return recordings
 
 

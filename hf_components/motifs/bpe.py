@@ -66,8 +66,9 @@ class Motifs:
         """The ids of the motifs of each sequence of units."""
         if not len(sequences):
             return []
-        encoded = self.tokenizer([to_symbols(units) for units in sequences], add_special_tokens=False,
-                                 return_attention_mask=False)
+        encoded = self.tokenizer(
+            [to_symbols(units) for units in sequences], add_special_tokens=False, return_attention_mask=False
+        )
         return [np.array(ids, dtype=np.int64) for ids in encoded["input_ids"]]
 
     def decode(self, ids: Sequence[int]) -> list[int]:
@@ -110,7 +111,8 @@ def find_occurrences(motifs: Motifs, rows: pyarrow.Table) -> Occurrences:
     encoded = motifs.encode(rows["deduplicated"].to_pylist())
     motif = np.concatenate([np.zeros(0, np.int64), *encoded])
     row = np.repeat(np.arange(len(encoded)), [len(ids) for ids in encoded])
-    # Of the units of all segments in one line, where each motif ends, which frame each unit ends at, and where segments begin.
+    # Of the units of all segments in one line, where each motif ends, which frame each unit ends at, and where
+    # segments begin.
     last = np.cumsum(motifs.lengths()[motif])
     first = last - motifs.lengths()[motif]
     frames = np.concatenate([[0], np.cumsum(pc.list_flatten(rows["durations"]).to_numpy())])
@@ -135,8 +137,8 @@ def train_motifs(sequences: Sequence[Sequence[int]], num_units: int, vocab_size:
     Args:
         sequences: deduplicated units of each segment.
         num_units: all of them are in the vocabulary, seen or not.
-        vocab_size: motifs, single units and the four special symbols together. Where the sequences hold fewer, as many as
-            they hold, with a warning.
+        vocab_size: motifs, single units and the four special symbols together. Where the sequences hold fewer, as many
+            as they hold, with a warning.
     Returns:
         the model's bytes.
     Raises:
@@ -146,11 +148,15 @@ def train_motifs(sequences: Sequence[Sequence[int]], num_units: int, vocab_size:
     if num_units > most:
         raise UserError(f"motifs can be learnt over at most {most} units, got {num_units}")
     if vocab_size <= needed:
-        raise UserError(f"--vocab_size must exceed {needed}, the {num_units} units and {len(SPECIAL)} special symbols, or no "
-                        f"motif fits in; got {vocab_size}")
+        raise UserError(
+            f"--vocab_size must exceed {needed}, the {num_units} units and {len(SPECIAL)} special symbols, or no "
+            f"motif fits in; got {vocab_size}"
+        )
     if not any(len(units) > 1 for units in sequences):
-        raise UserError(f"a motif needs two units in a row, and none of the {len(sequences)} segments to learn from has them; "
-                        "give more recordings, or learn more than one unit")
+        raise UserError(
+            f"a motif needs two units in a row, and none of the {len(sequences)} segments to learn from has them; "
+            "give more recordings, or learn more than one unit"
+        )
     total = sum(map(len, sequences))
     alone = [[unit] for unit in range(num_units)] * (1 + total // SHARE_TO_COUNT)  # counted, and a neighbour of none
     try:
@@ -160,36 +166,63 @@ def train_motifs(sequences: Sequence[Sequence[int]], num_units: int, vocab_size:
         if found is None:
             raise
         largest = int(found[1])
-    logger.warning("--vocab_size %d is more than these %d units hold: %d are learnt, down to runs that occur once or never; "
-                   "lower it, or give more recordings", vocab_size, total, largest)
+    logger.warning(
+        "--vocab_size %d is more than these %d units hold: %d are learnt, down to runs that occur once or never; "
+        "lower it, or give more recordings",
+        vocab_size,
+        total,
+        largest,
+    )
     return _train([*sequences, *alone], largest)
 
 
 def _train(sequences: Sequence[Sequence[int]], vocab_size: int) -> bytes:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=map(to_symbols, sequences), model_writer=model, model_type="bpe", vocab_size=vocab_size,
-        unk_id=0, bos_id=1, eos_id=2, pad_id=3, character_coverage=1.0,
+        sentence_iterator=map(to_symbols, sequences),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=vocab_size,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=3,
+        character_coverage=1.0,
         max_sentence_length=1 << 30,  # in bytes; 4192 by default, which drops segments of 1,400 units without a word
-        normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False,
-        split_by_whitespace=False, split_by_unicode_script=False, split_by_number=False, minloglevel=2)
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        split_by_whitespace=False,
+        split_by_unicode_script=False,
+        split_by_number=False,
+        minloglevel=2,
+    )
     return model.getvalue()
 
 
 def to_fast_tokenizer(model: bytes) -> PreTrainedTokenizerFast:
     """The same vocabulary and merges as a tokenizer of `tokenizers`, which gives the same ids.
 
-    SentencePiece joins the neighbours whose union has the best score, whatever they are: so every way to divide a piece in
-    two pieces is a merge, in the order of the pieces.
+    SentencePiece joins the neighbours whose union has the best score, whatever they are: so every way to divide a
+    piece in two pieces is a merge, in the order of the pieces.
     """
     pieces = ModelProto.FromString(model).pieces
     vocabulary = {piece.piece: i for i, piece in enumerate(pieces)}
-    merges = [(piece.piece[:cut], piece.piece[cut:]) for piece in pieces if piece.type == piece.NORMAL
-              for cut in range(1, len(piece.piece)) if piece.piece[:cut] in vocabulary and piece.piece[cut:] in vocabulary]
+    merges = [
+        (piece.piece[:cut], piece.piece[cut:])
+        for piece in pieces
+        if piece.type == piece.NORMAL
+        for cut in range(1, len(piece.piece))
+        if piece.piece[:cut] in vocabulary and piece.piece[cut:] in vocabulary
+    ]
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token=SPECIAL["unk_token"], fuse_unk=True))
     tokenizer.decoder = decoders.Fuse()  # no space between motifs
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False,
-                                   model_input_names=["input_ids", "attention_mask"], **SPECIAL)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+        **SPECIAL,
+    )
 
 
 def save_motifs(folder: Path, model: bytes, identity: dict) -> None:
@@ -200,4 +233,6 @@ def save_motifs(folder: Path, model: bytes, identity: dict) -> None:
     to_fast_tokenizer(model).save_pretrained(folder)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     # The class's name in transformers 5 is unknown to 4.57; both know this one.
-    write_json(folder / "tokenizer_config.json", {**settings, "tokenizer_class": "PreTrainedTokenizerFast", "units": identity})
+    write_json(
+        folder / "tokenizer_config.json", {**settings, "tokenizer_class": "PreTrainedTokenizerFast", "units": identity}
+    )

@@ -14,8 +14,9 @@ from hf_components.corpus import waveforms
 from hf_components.errors import UserError
 from hf_components.motifs.bpe import Occurrences
 
-PAGE = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                          lstrip_blocks=True).from_string("""\
+PAGE = jinja2.Environment(
+    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+).from_string("""\
 <!DOCTYPE html>
 <html lang="en">
 <head>
@@ -35,8 +36,8 @@ audio { height: 2em; width: 15em }
 </head>
 <body>
 <h1>Concordance of motifs</h1>
-<p>{{ motifs | length }} of {{ total }} motifs, the most frequent first, with at most {{ clips_per_motif }} occurrences each,
-drawn by chance. Each clip has up to {{ context_seconds }} s before and after the motif.</p>
+<p>{{ motifs | length }} of {{ total }} motifs, the most frequent first, with at most {{ clips_per_motif }} occurrences
+each, drawn by chance. Each clip has up to {{ context_seconds }} s before and after the motif.</p>
 {% for motif in motifs %}
 <h2 id="{{ motif.name }}">{{ motif.name }} <span class="units">{{ motif.units | join(" ") }}</span></h2>
 <p>{{ motif.count }} times in {{ motif.segments }} segments of {{ motif.speakers }} speakers,
@@ -59,9 +60,18 @@ drawn by chance. Each clip has up to {{ context_seconds }} s before and after th
 """)
 
 
-def build_concordance(folder: Path, described: list[dict], rows: pyarrow.Table, found: Occurrences,
-                      corpus: datasets.Dataset, *, num_motifs: int, clips_per_motif: int, context_seconds: float,
-                      seed: int) -> dict:
+def build_concordance(
+    folder: Path,
+    described: list[dict],
+    rows: pyarrow.Table,
+    found: Occurrences,
+    corpus: datasets.Dataset,
+    *,
+    num_motifs: int,
+    clips_per_motif: int,
+    context_seconds: float,
+    seed: int,
+) -> dict:
     """Write `index.html` and `clips/`.
 
     Args:
@@ -79,31 +89,49 @@ def build_concordance(folder: Path, described: list[dict], rows: pyarrow.Table, 
     """
     shown = [{**motif, "clips": []} for motif in described if motif["count"]][:num_motifs]
     if not shown:
-        raise UserError("none of the motifs occurs in these segments; lower --min_units, or learn motifs from more speech")
+        raise UserError(
+            "none of the motifs occurs in these segments; lower --min_units, or learn motifs from more speech"
+        )
     chosen = [(int(at), motif) for motif in shown for at in _draw(found, motif["id"], clips_per_motif, seed)]
     chosen.sort(key=lambda choice: choice[0])  # so that each segment is decoded once
     index = {name: i for i, name in enumerate(corpus["id"])}
     (folder / "clips").mkdir(exist_ok=True)
     size = 0
-    for i, of_segment in tqdm(groupby(chosen, key=lambda choice: found.row[choice[0]]), desc="clips", unit=" segments"):
+    for i, of_segment in tqdm(
+        groupby(chosen, key=lambda choice: found.row[choice[0]]), desc="clips", unit=" segments"
+    ):
         (segment,) = rows.slice(i, 1).to_pylist()
         if segment["id"] not in index:
-            raise UserError(f"segment {segment['id']} is not in the corpus; --corpus_dir must be what the units are of")
+            raise UserError(
+                f"segment {segment['id']} is not in the corpus; --corpus_dir must be what the units are of"
+            )
         (waveform,) = waveforms([corpus[index[segment["id"]]]])
         for at, motif in of_segment:
             start, end = max(0.0, found.start[at] - context_seconds), found.end[at] + context_seconds
-            clip = encode_flac(waveform[round(start * SAMPLING_RATE):round(end * SAMPLING_RATE)])
+            clip = encode_flac(waveform[round(start * SAMPLING_RATE) : round(end * SAMPLING_RATE)])
             file = f"clips/{motif['name']}_{len(motif['clips'])}.flac"
             (folder / file).write_bytes(clip)
             size += len(clip)
             units, first = segment["deduplicated"], found.unit[at]
             earliest, latest = np.searchsorted(segment["start_times"], [start, end])
-            motif["clips"].append({
-                "file": file, "left": units[earliest:first], "right": units[first + motif["length"]:latest],
-                "source_file": segment["source_file"], "segment": segment["id"], "speaker": segment["speaker_id"],
-                "start": segment["start"] + found.start[at], "end": segment["start"] + found.end[at]})
-    (folder / "index.html").write_text(PAGE.render(motifs=shown, total=len(described), clips_per_motif=clips_per_motif,
-                                                   context_seconds=context_seconds), encoding="utf-8")
+            motif["clips"].append(
+                {
+                    "file": file,
+                    "left": units[earliest:first],
+                    "right": units[first + motif["length"] : latest],
+                    "source_file": segment["source_file"],
+                    "segment": segment["id"],
+                    "speaker": segment["speaker_id"],
+                    "start": segment["start"] + found.start[at],
+                    "end": segment["start"] + found.end[at],
+                }
+            )
+    (folder / "index.html").write_text(
+        PAGE.render(
+            motifs=shown, total=len(described), clips_per_motif=clips_per_motif, context_seconds=context_seconds
+        ),
+        encoding="utf-8",
+    )
     return {"motifs": len(shown), "clips": len(chosen), "clip_bytes": size}
 
 

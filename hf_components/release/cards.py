@@ -32,9 +32,11 @@ def error_rates(wer: float, cer: float) -> dict[tuple[str, str], float]:
     return {("wer", "WER (%)"): 100 * wer, ("cer", "CER (%)"): 100 * cer}
 
 
-def judged_on(corpus: dict[str, Any], split: str, figures: dict[tuple[str, str], float], *, name: str,
-              task: str = RECOGNITION) -> dict[str, Any]:
-    """Fields of `ModelCardData` for the figures of a model: the card's `model-index`, and the data set if it is on the Hub.
+def judged_on(
+    corpus: dict[str, Any], split: str, figures: dict[tuple[str, str], float], *, name: str, task: str = RECOGNITION
+) -> dict[str, Any]:
+    """Fields of `ModelCardData` for the figures of a model: the card's `model-index`, and the data set if it is on the
+    Hub.
 
     Args:
         corpus: as `describe_corpus` returns it.
@@ -42,24 +44,47 @@ def judged_on(corpus: dict[str, Any], split: str, figures: dict[tuple[str, str],
         name: of the model.
     """
     return {
-        "model_name": name, "datasets": [corpus["hub_id"]] if corpus["hub_id"] else None,
-        "eval_results": [EvalResult(
-            task_type=task, dataset_type=corpus["hub_id"] or NOT_ON_THE_HUB, dataset_name=corpus["name"], dataset_split=split,
-            dataset_revision=corpus["revision"], metric_type=metric, metric_name=title, metric_value=round(value, 2))
-            for (metric, title), value in figures.items()]}
+        "model_name": name,
+        "datasets": [corpus["hub_id"]] if corpus["hub_id"] else None,
+        "eval_results": [
+            EvalResult(
+                task_type=task,
+                dataset_type=corpus["hub_id"] or NOT_ON_THE_HUB,
+                dataset_name=corpus["name"],
+                dataset_split=split,
+                dataset_revision=corpus["revision"],
+                metric_type=metric,
+                metric_name=title,
+                metric_value=round(value, 2),
+            )
+            for (metric, title), value in figures.items()
+        ],
+    }
 
 
 def eval_results_file(results: Sequence[EvalResult]) -> str | None:
-    """The same for a file in `.eval_results/`, whose entries go to the data set's page: the first figure alone, since a task
-    there has one, under the name of the split. None if the data set is not on the Hub, whose id the form requires.
+    """The same for a file in `.eval_results/`, whose entries go to the data set's page: the first figure alone, since
+    a task there has one, under the name of the split. None if the data set is not on the Hub, whose id the form
+    requires.
     """
     if not results or results[0].dataset_type == NOT_ON_THE_HUB:
         return None
     first, *others = results
     notes = "; ".join([first.metric_name, *(f"{result.metric_name} {result.metric_value}" for result in others)])
-    return yaml.safe_dump(eval_result_entries_to_yaml([EvalResultEntry(
-        dataset_id=first.dataset_type, dataset_revision=first.dataset_revision, task_id=first.dataset_split,
-        value=first.metric_value, notes=notes)]), sort_keys=False)
+    return yaml.safe_dump(
+        eval_result_entries_to_yaml(
+            [
+                EvalResultEntry(
+                    dataset_id=first.dataset_type,
+                    dataset_revision=first.dataset_revision,
+                    task_id=first.dataset_split,
+                    value=first.metric_value,
+                    notes=notes,
+                )
+            ]
+        ),
+        sort_keys=False,
+    )
 
 
 def render_card(template: str, results: dict, card_data: CardData) -> str:
@@ -68,8 +93,13 @@ def render_card(template: str, results: dict, card_data: CardData) -> str:
     Raises:
         UserError: the template asks for something that the results do not have.
     """
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined,
-                                     trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     environment.filters |= {"percent": percent, "interval": interval, "normalised": NORMALISED.__getitem__}
     try:
         body = environment.get_template(template).render(results)

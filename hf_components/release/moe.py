@@ -10,8 +10,14 @@ from hf_components.benchmark.report import difference_matrix
 from hf_components.release.cards import error_rates, judged_on
 from hf_components.release.report import hub_id, write_report
 
-PLOTS = ("benchmark/wer_per_group.png", "benchmark/routing_per_group.png", "clusters/clusters.png", "joint/usage.png",
-         "joint/loss.png", "joint/routing.png")
+PLOTS = (
+    "benchmark/wer_per_group.png",
+    "benchmark/routing_per_group.png",
+    "clusters/clusters.png",
+    "joint/usage.png",
+    "joint/loss.png",
+    "joint/routing.png",
+)
 
 
 def release_model(folder: Path, run: Path, results: dict) -> dict:
@@ -28,9 +34,17 @@ def release_model(folder: Path, run: Path, results: dict) -> dict:
     shutil.copytree(run / "joint" / "experts", folder / "experts", dirs_exist_ok=True)
     rows = results["benchmark"]["rows"]
     baselines, differences = difference_matrix(results["benchmark"])
-    write_report(folder, [run / plot for plot in PLOTS], results, "moe_whisper.md", card_data(results), baselines=baselines,
-                 differences=differences, moe=json.loads((folder / "config.json").read_text()),
-                 groups=sorted({group for row in rows.values() for group in row["per_group"]}))
+    write_report(
+        folder,
+        [run / plot for plot in PLOTS],
+        results,
+        "moe_whisper.md",
+        card_data(results),
+        baselines=baselines,
+        differences=differences,
+        moe=json.loads((folder / "config.json").read_text()),
+        groups=sorted({group for row in rows.values() for group in row["per_group"]}),
+    )
     return {name: row["wer"] for name, row in rows.items()}
 
 
@@ -39,9 +53,17 @@ def card_data(results: dict) -> ModelCardData:
     benchmark = results["benchmark"]
     figures = benchmark["rows"]["moe_top1"]
     return ModelCardData(
-        license=results["license"], language=results["language"], library_name="transformers",
+        license=results["license"],
+        language=results["language"],
+        library_name="transformers",
         pipeline_tag="automatic-speech-recognition",
-        tags=["whisper", "mixture-of-experts", "lora", "speech-recognition", "atypical-speech"], metrics=["wer", "cer"],
+        tags=["whisper", "mixture-of-experts", "lora", "speech-recognition", "atypical-speech"],
+        metrics=["wer", "cer"],
         base_model=hub_id(results["base_model"]),
-        **judged_on(results["corpus"], benchmark["sample"]["split"], error_rates(figures["wer"], figures["cer"]),
-                    name=f"MoE-Whisper on {results['base_model']}, best expert"))
+        **judged_on(
+            results["corpus"],
+            benchmark["sample"]["split"],
+            error_rates(figures["wer"], figures["cer"]),
+            name=f"MoE-Whisper on {results['base_model']}, best expert",
+        ),
+    )

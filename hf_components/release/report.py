@@ -13,10 +13,11 @@ from hf_components.stages import write_json
 EVAL_RESULTS = ".eval_results/underheard.yaml"
 
 
-def write_report(folder: Path, plots: Iterable[Path], results: dict[str, Any], template: str, card_data: ModelCardData,
-                 **shown: Any) -> None:
-    """Write `plots/`, `results.json` and `README.md`, which shows the results; where they are of a data set of the Hub also
-    `.eval_results/`.
+def write_report(
+    folder: Path, plots: Iterable[Path], results: dict[str, Any], template: str, card_data: ModelCardData, **shown: Any
+) -> None:
+    """Write `plots/`, `results.json` and `README.md`, which shows the results; where they are of a data set of the Hub
+    also `.eval_results/`.
 
     Args:
         plots: PNGs; those that do not exist are left out, since a run may go without.

@@ -1,4 +1,5 @@
-"""The folder that acoustic units are published from: the units model, its motifs and vocoder, plots, samples and the card."""
+"""The folder that acoustic units are published from: the units model, its motifs and vocoder, plots, samples and the
+card."""
 
 import shutil
 from pathlib import Path
@@ -18,7 +19,8 @@ MFCC, TASK = "mfcc", "audio-to-audio"
 def release_units(folder: Path, run: Path, results: dict) -> dict:
     """Copy units, motifs and vocoder of a run to `folder` and write `README.md` and `results.json`.
 
-    The units model lies at the root, where `AutoModel` finds it, the others in `motifs/` and `vocoder/`. The vocoder's code is
+    The units model lies at the root, where `AutoModel` finds it, the others in `motifs/` and `vocoder/`. The vocoder's
+    code is
     at the root too: `from_pretrained(repository, subfolder="vocoder")` looks for code there.
 
     Args:
@@ -34,8 +36,9 @@ def release_units(folder: Path, run: Path, results: dict) -> dict:
     for part in ("motifs", "evaluation"):
         check_same_units(results[part]["units"], str(run / part), identity, str(run / "units"))
     shutil.copytree(run / "units" / "model", folder, dirs_exist_ok=True)
-    shutil.copytree(run / "motifs", folder / "motifs", dirs_exist_ok=True,
-                    ignore=shutil.ignore_patterns("stage.json", "*.png"))
+    shutil.copytree(
+        run / "motifs", folder / "motifs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("stage.json", "*.png")
+    )
     shutil.copytree(run / "vocoder" / "model", folder / "vocoder", dirs_exist_ok=True)
     for code in (folder / "vocoder").glob("*.py"):
         shutil.copy(code, folder)
@@ -43,9 +46,15 @@ def release_units(folder: Path, run: Path, results: dict) -> dict:
     for number in range(min(SAMPLES, results["evaluation"]["sample"]["segments"])):
         for kind in ("orig", "synth"):
             shutil.copy(run / "evaluation" / "audio" / f"{kind}_{number:04d}.wav", folder / "samples")
-    write_report(folder, [run / plot for plot in PLOTS], results, "acoustic_units.md", card_data(results),
-                 figures=figure_rows(results["evaluation"]), samples=sorted(
-                     file.name.removeprefix("orig_") for file in (folder / "samples").glob("orig_*.wav")))
+    write_report(
+        folder,
+        [run / plot for plot in PLOTS],
+        results,
+        "acoustic_units.md",
+        card_data(results),
+        figures=figure_rows(results["evaluation"]),
+        samples=sorted(file.name.removeprefix("orig_") for file in (folder / "samples").glob("orig_*.wav")),
+    )
     return {name: results["evaluation"][name] for name in ("mcd", "mcd_shuffled_units", "length_ratio")}
 
 
@@ -54,8 +63,17 @@ def card_data(results: dict) -> ModelCardData:
     encoder, evaluation = results["units"]["units"]["encoder"], results["evaluation"]
     titles = {"mcd": "mel-cepstral distortion (dB)", "length_ratio": "length ratio", "bitrate": "bitrate (bit/s)"}
     return ModelCardData(
-        license=results["license"], library_name="transformers", pipeline_tag=TASK,
+        license=results["license"],
+        library_name="transformers",
+        pipeline_tag=TASK,
         tags=["acoustic-units", "speech-units", "vocoder", "unwritten-languages", "unsupervised"],
-        base_model=None if encoder == MFCC else hub_id(encoder), metrics=["cer"] if evaluation["cer"] is not None else None,
-        **judged_on(results["corpus"], "dev", {(name, title): evaluation[name] for name, title in titles.items()},
-                    name="Acoustic units and their vocoder", task=TASK))
+        base_model=None if encoder == MFCC else hub_id(encoder),
+        metrics=["cer"] if evaluation["cer"] is not None else None,
+        **judged_on(
+            results["corpus"],
+            "dev",
+            {(name, title): evaluation[name] for name, title in titles.items()},
+            name="Acoustic units and their vocoder",
+            task=TASK,
+        ),
+    )

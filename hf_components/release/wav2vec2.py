@@ -1,4 +1,5 @@
-"""The folders that a wav2vec2 trained on corrected transcripts is published from: weights, plots and the card, its report."""
+"""The folders that a wav2vec2 trained on corrected transcripts is published from: weights, plots and the card, its
+report."""
 
 import shutil
 from collections.abc import Sequence
@@ -17,8 +18,9 @@ PLOT, LOSS = "wer_per_condition.png", "logs/loss.png"
 RESULTS, SAMPLES, REJECTED = "evaluation_results.json", "samples.jsonl", "rejected.jsonl"
 
 
-def publish_finetuned(folder: Path, prepared: Path, trained: Path, result: dict, samples: Sequence[Sample],
-                      plot: bool) -> None:
+def publish_finetuned(
+    folder: Path, prepared: Path, trained: Path, result: dict, samples: Sequence[Sample], plot: bool
+) -> None:
     """Fill the output folder of `finetune_wav2vec2_lora`: figures, texts, weights with their cards, logs.
 
     Args:
@@ -34,8 +36,12 @@ def publish_finetuned(folder: Path, prepared: Path, trained: Path, result: dict,
     if plot:
         plot_improvement(folder / PLOT, result)
     # TensorBoard's files of the training, and of what went before a stop.
-    for source, target in ((trained / LOGS, LOGS), (trained / "checkpoints" / "runs", f"{LOGS}/runs"),
-                           (trained / ADAPTER, ADAPTER), (trained / MODEL, MODEL)):
+    for source, target in (
+        (trained / LOGS, LOGS),
+        (trained / "checkpoints" / "runs", f"{LOGS}/runs"),
+        (trained / ADAPTER, ADAPTER),
+        (trained / MODEL, MODEL),
+    ):
         if source.exists():
             shutil.copytree(source, folder / target, dirs_exist_ok=True)
     for name in (ADAPTER, MODEL):
@@ -67,17 +73,34 @@ def write_card(folder: Path, trained: Path, results: dict) -> None:
     Args:
         folder: with the weights.
         trained: output folder of `finetune_wav2vec2_lora`.
-        results: `evaluation` (its evaluation_results.json), `llm` (the same of the run on an LLM's corrections, or None) and
-            `compared` (the same by what else was trained on).
+        results: `evaluation` (its evaluation_results.json), `llm` (the same of the run on an LLM's corrections, or
+            None) and `compared` (the same by what else was trained on).
     """
     is_adapter, base = (folder / "adapter_config.json").exists(), results["evaluation"]["base_model"]
     card_data = ModelCardData(
-        license=results["evaluation"]["license"], language="en", library_name="peft" if is_adapter else "transformers",
+        license=results["evaluation"]["license"],
+        language="en",
+        library_name="peft" if is_adapter else "transformers",
         pipeline_tag="automatic-speech-recognition",
-        tags=["wav2vec2", "speech-recognition", "ctc", *(["lora"] if results["evaluation"]["method"] == "lora" else [])],
-        metrics=["wer", "cer"], base_model=hub_id(base), **figures_for_the_hub(results["evaluation"]))
-    write_report(folder, [trained / PLOT, trained / LOSS], results, "wav2vec2.md", card_data, is_adapter=is_adapter,
-                 is_silent=is_silent(results["evaluation"]))
+        tags=[
+            "wav2vec2",
+            "speech-recognition",
+            "ctc",
+            *(["lora"] if results["evaluation"]["method"] == "lora" else []),
+        ],
+        metrics=["wer", "cer"],
+        base_model=hub_id(base),
+        **figures_for_the_hub(results["evaluation"]),
+    )
+    write_report(
+        folder,
+        [trained / PLOT, trained / LOSS],
+        results,
+        "wav2vec2.md",
+        card_data,
+        is_adapter=is_adapter,
+        is_silent=is_silent(results["evaluation"]),
+    )
 
 
 def figures_for_the_hub(evaluation: dict) -> dict:
@@ -87,5 +110,9 @@ def figures_for_the_hub(evaluation: dict) -> dict:
     rates = evaluation["finetuned"]
     known = rates["wer_truth"] is not None
     title = f"WER against {'the truth' if known else evaluation['gold']['label']} (%)"
-    return judged_on(evaluation["corpus"], "held_out", {("wer", title): 100 * rates["wer_truth" if known else "wer"]},
-                     name=f"{evaluation['base_model']} fine-tuned")
+    return judged_on(
+        evaluation["corpus"],
+        "held_out",
+        {("wer", title): 100 * rates["wer_truth" if known else "wer"]},
+        name=f"{evaluation['base_model']} fine-tuned",
+    )

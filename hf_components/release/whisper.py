@@ -27,10 +27,19 @@ def release_whisper(folder: Path, run: Path, results: dict) -> dict:
         shutil.copytree(trained / "adapter", folder / "adapter", dirs_exist_ok=True)
     figures = results["evaluation"]["systems"]["finetuned"]
     card_data = ModelCardData(
-        license=results["license"], language=results["language"], library_name="transformers",
-        pipeline_tag="automatic-speech-recognition", tags=["whisper", "speech-recognition", "child-speech"],
-        metrics=["wer", "cer"], base_model=hub_id(results["base_model"]),
-        **judged_on(results["corpus"], "dev", error_rates(figures["wer"], figures["cer"]),
-                    name=f"{results['base_model']} fine-tuned on children's speech"))
+        license=results["license"],
+        language=results["language"],
+        library_name="transformers",
+        pipeline_tag="automatic-speech-recognition",
+        tags=["whisper", "speech-recognition", "child-speech"],
+        metrics=["wer", "cer"],
+        base_model=hub_id(results["base_model"]),
+        **judged_on(
+            results["corpus"],
+            "dev",
+            error_rates(figures["wer"], figures["cer"]),
+            name=f"{results['base_model']} fine-tuned on children's speech",
+        ),
+    )
     write_report(folder, [run / plot for plot in PLOTS], results, "whisper.md", card_data)
     return {name: figures["wer"] for name, figures in results["evaluation"]["systems"].items()}

@@ -1,1 +1,2 @@
-"""Judge a unit vocoder: segments spoken again from their units, beside their originals, in figures and to listen to."""
+"""Judge a unit vocoder: segments spoken again from their units, beside their originals, in figures and to listen
+to."""

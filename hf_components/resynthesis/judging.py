@@ -33,8 +33,10 @@ def units_of(table: UnitTable, corpus: datasets.Dataset) -> list[list[int]]:
     """
     units = dict(zip(table.rows["id"].to_pylist(), table.rows["units"].to_pylist(), strict=True))
     if missing := [name for name in corpus["id"] if not units.get(name)]:
-        raise UserError(f"{len(missing)} of {len(corpus)} segments have no units, such as {missing[0]}; the units are of "
-                        "another corpus, or of an earlier state of it: run learn_units again")
+        raise UserError(
+            f"{len(missing)} of {len(corpus)} segments have no units, such as {missing[0]}; the units are of "
+            "another corpus, or of an earlier state of it: run learn_units again"
+        )
     return [units[name] for name in corpus["id"]]
 
 
@@ -43,8 +45,15 @@ def shuffled(units: Sequence[int], name: str, seed: int) -> list[int]:
     return np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(units).tolist()
 
 
-def resynthesise(vocoder: UnitHifiGanModel, corpus: datasets.Dataset, units: Sequence[Sequence[int]], folder: Path, *,
-                 seed: int, batch_seconds: float) -> list[dict]:
+def resynthesise(
+    vocoder: UnitHifiGanModel,
+    corpus: datasets.Dataset,
+    units: Sequence[Sequence[int]],
+    folder: Path,
+    *,
+    seed: int,
+    batch_seconds: float,
+) -> list[dict]:
     """Speak segments from their units, and once more from the same units shuffled, and judge both.
 
     Args:
@@ -74,28 +83,41 @@ def resynthesise(vocoder: UnitHifiGanModel, corpus: datasets.Dataset, units: Seq
         shuffles = [shuffled(units[i], row["id"], seed) for i, row in zip(batch, segments, strict=True)]
         controls = speak(vocoder, shuffles, voices, pitches)
         for i, row, original, resynthesis, control in zip(batch, segments, originals, spoken, controls, strict=True):
-            rows.append({"index": i, **{key: row[key] for key in ("id", "speaker_id", "duration", "text")},
-                         **judge_segment(row["id"], original, resynthesis, control),
-                         **write_pair(folder, i, original, resynthesis), "units": list(units[i])})
+            rows.append(
+                {
+                    "index": i,
+                    **{key: row[key] for key in ("id", "speaker_id", "duration", "text")},
+                    **judge_segment(row["id"], original, resynthesis, control),
+                    **write_pair(folder, i, original, resynthesis),
+                    "units": list(units[i]),
+                }
+            )
     if state.num_processes > 1:
         rows = gather_object(rows)
     return sorted(rows, key=lambda row: row["index"])
 
 
-def judge_segment(name: str, original: np.ndarray, resynthesis: np.ndarray, control: np.ndarray) -> dict[str, float | None]:
+def judge_segment(
+    name: str, original: np.ndarray, resynthesis: np.ndarray, control: np.ndarray
+) -> dict[str, float | None]:
     """The figures of one segment. Raises `UserError` where a waveform cannot be judged."""
     try:
         figures = judge(prediction=resynthesis, reference=original)
     except ValueError as error:
-        raise UserError(f"segment {name} cannot be judged: {error} (the prediction is what the vocoder speaks, the reference "
-                        "is the recording)") from error
+        raise UserError(
+            f"segment {name} cannot be judged: {error} (the prediction is what the vocoder speaks, the reference "
+            "is the recording)"
+        ) from error
     return {**figures, "mcd_shuffled_units": mel_cepstral_distortion(mel_cepstra(control), mel_cepstra(original))[0]}
 
 
 def write_pair(folder: Path, index: int, original: np.ndarray, resynthesis: np.ndarray) -> dict[str, str]:
     """Write both sides as 16-bit WAV and their spectrograms as one PNG -> their paths within the folder."""
-    files = {"original": f"audio/orig_{index:04d}.wav", "resynthesis": f"audio/synth_{index:04d}.wav",
-             "spectrogram": f"spectrograms/{index:04d}.png"}
+    files = {
+        "original": f"audio/orig_{index:04d}.wav",
+        "resynthesis": f"audio/synth_{index:04d}.wav",
+        "spectrogram": f"spectrograms/{index:04d}.png",
+    }
     (folder / files["original"]).write_bytes(encode_wav(original))
     (folder / files["resynthesis"]).write_bytes(encode_wav(resynthesis))
     plot_spectrograms(folder / files["spectrogram"], {"original": original, "resynthesis": resynthesis})

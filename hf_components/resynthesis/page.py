@@ -25,12 +25,13 @@ PAGE = """\
   figure { margin: 0; }
   audio, img { width: 100%; }
   .heard { font-style: italic; }
-  dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; font-size: 0.9rem; overflow-wrap: anywhere; }
+  dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; font-size: 0.9rem;
+    overflow-wrap: anywhere; }
   dd { margin: 0; }
 </style>
 <h1>{{ title }}</h1>
-<p>{{ results.sample.segments }} segments ({{ "%.0f" % results.sample.seconds }} s, speakers: {{ results.sample.speakers }}),
-  each spoken again from its units alone. Intervals: 95 % bootstrap over segments.</p>
+<p>{{ results.sample.segments }} segments ({{ "%.0f" % results.sample.seconds }} s, speakers:
+  {{ results.sample.speakers }}), each spoken again from its units alone. Intervals: 95 % bootstrap over segments.</p>
 <div class="wide"><table>
   <thead><tr><th>figure<th>value<th>interval<th>called good<th>reached<th>by whom, and why</thead>
   {%- for row in figures %}
@@ -46,8 +47,9 @@ PAGE = """\
 {%- for row in segments %}
 <section>
   <h2 id="{{ row.index }}">{{ row.index }}: {{ row.id }}</h2>
-  <p>{{ "%.1f" % row.duration }} s, MCD {{ row.mcd | shown("dB") }} (shuffled {{ row.mcd_shuffled_units | shown("dB") }}),
-    log-F0 RMSE {{ row.log_f0_rmse | shown }}, voicing error {{ row.voicing_error | shown }}</p>
+  <p>{{ "%.1f" % row.duration }} s, MCD {{ row.mcd | shown("dB") }}
+    (shuffled {{ row.mcd_shuffled_units | shown("dB") }}), log-F0 RMSE {{ row.log_f0_rmse | shown }},
+    voicing error {{ row.voicing_error | shown }}</p>
   {%- if row.text %}
   <p>{{ row.text }}</p>
   {%- endif %}
@@ -62,7 +64,8 @@ PAGE = """\
     </figure>
     {%- endfor %}
   </div>
-  <img src="{{ row.spectrogram }}" alt="spectrograms of the original and of the resynthesis of {{ row.id }}" loading="lazy">
+  <img src="{{ row.spectrogram }}" alt="spectrograms of the original and of the resynthesis of {{ row.id }}"
+    loading="lazy">
 </section>
 {%- endfor %}
 </html>
@@ -78,5 +81,9 @@ def write_page(file: Path, title: str, about: dict[str, str], results: dict, seg
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["shown"] = shown
-    file.write_text(environment.from_string(PAGE).render(title=title, about=about, results=results,
-                                                         figures=figure_rows(results), segments=segments), encoding="utf-8")
+    file.write_text(
+        environment.from_string(PAGE).render(
+            title=title, about=about, results=results, figures=figure_rows(results), segments=segments
+        ),
+        encoding="utf-8",
+    )

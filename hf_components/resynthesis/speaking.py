@@ -12,8 +12,12 @@ from hf_components.units import SECONDS_PER_UNIT
 
 
 @torch.inference_mode()
-def speak(vocoder: UnitHifiGanModel, sequences: Sequence[Sequence[int]], voices: Sequence[int] | None = None,
-          pitches: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
+def speak(
+    vocoder: UnitHifiGanModel,
+    sequences: Sequence[Sequence[int]],
+    voices: Sequence[int] | None = None,
+    pitches: Sequence[np.ndarray] | None = None,
+) -> list[np.ndarray]:
     """Speak sequences of units in one batch, each as if it were alone.
 
     Args:
@@ -46,13 +50,16 @@ def voices_of(vocoder: UnitHifiGanModel, speakers: Sequence[str]) -> list[int] |
     """
     known = vocoder.config.speakers
     if known and (strangers := sorted(set(speakers) - set(known))):
-        raise UserError(f"{vocoder.name_or_path} has no voice for the speaker {strangers[0]}, only for {', '.join(known[:5])}"
-                        f"{' and others' if len(known) > 5 else ''}; use a vocoder trained without --speaker_embedding")
+        raise UserError(
+            f"{vocoder.name_or_path} has no voice for the speaker {strangers[0]}, only for {', '.join(known[:5])}"
+            f"{' and others' if len(known) > 5 else ''}; use a vocoder trained without --speaker_embedding"
+        )
     return [known.index(name) for name in speakers] if known else None
 
 
-def pitches_of(vocoder: UnitHifiGanModel, recordings: Sequence[np.ndarray], sequences: Sequence[Sequence[int]]
-               ) -> list[np.ndarray] | None:
+def pitches_of(
+    vocoder: UnitHifiGanModel, recordings: Sequence[np.ndarray], sequences: Sequence[Sequence[int]]
+) -> list[np.ndarray] | None:
     """The `pitches` of `speak`, heard in the recordings that the units are of; None for a vocoder without `use_f0`.
 
     Raises:
@@ -62,7 +69,11 @@ def pitches_of(vocoder: UnitHifiGanModel, recordings: Sequence[np.ndarray], sequ
         return None
     frames = [len(units) for units in sequences]
     if (shortest := min(frames) * SECONDS_PER_UNIT) < SHORTEST:
-        raise UserError(f"a vocoder with pitch needs at least {1000 * SHORTEST:g} ms of speech, got units of "
-                        f"{1000 * shortest:g} ms")
-    return [unit_pitch(waveform[: count * vocoder.config.hop_length], count)
-            for waveform, count in zip(recordings, frames, strict=True)]
+        raise UserError(
+            f"a vocoder with pitch needs at least {1000 * SHORTEST:g} ms of speech, got units of "
+            f"{1000 * shortest:g} ms"
+        )
+    return [
+        unit_pitch(waveform[: count * vocoder.config.hop_length], count)
+        for waveform, count in zip(recordings, frames, strict=True)
+    ]

@@ -3,10 +3,10 @@
     python main.py
 
 Reads `data/utterance_metadata.jsonl`, `data/submission_format.jsonl` and the audio under `data/`, and writes
-`submission/submission.jsonl`: every id of the format once, in its order, with an empty text where the audio cannot be read.
-What is wrong with a row or a recording costs its own text alone, and is said on standard error.
-Both folders belong to the working directory if it holds these data, else to the folder of this file. Needs torch,
-transformers (4.57 or 5), soundfile and numpy, and no network. With a GPU the model runs in float16, else in float32.
+`submission/submission.jsonl`: every id of the format once, in its order, with an empty text where the audio cannot be
+read. What is wrong with a row or a recording costs its own text alone, and is said on standard error. Both folders
+belong to the working directory if it holds these data, else to the folder of this file. Needs torch, transformers
+(4.57 or 5), soundfile and numpy, and no network. With a GPU the model runs in float16, else in float32.
 """
 
 import json
@@ -29,7 +29,10 @@ import transformers
 HERE = Path(__file__).resolve().parent
 METADATA, FORMAT = "utterance_metadata.jsonl", "submission_format.jsonl"
 SAMPLING_RATE = 16_000
-LONGEST, SHORTEST = 30 * SAMPLING_RATE, SAMPLING_RATE // 10  # samples of one piece; shorter ones are padded with silence
+LONGEST, SHORTEST = (
+    30 * SAMPLING_RATE,
+    SAMPLING_RATE // 10,
+)  # samples of one piece; shorter ones are padded with silence
 BLOCK = 1 << 20  # frames read at once; a header that lies about the length must not decide how much is allocated
 UNKNOWN_LENGTH = (1 << 63) - 1  # libsndfile's frame count for a stream whose header has none
 QUIET = SAMPLING_RATE // 5  # samples that must be quiet together where a long recording is cut
@@ -44,15 +47,26 @@ def main() -> None:
     ids, metadata = list(read_rows(data / FORMAT)), read_rows(data / METADATA)
     model, processor = load_model()
     loaded = time.time()
-    log(f"{len(ids)} utterances in {data}; {type(model).__name__} on {model.device} in {model.dtype}, "
-        f"transformers {transformers.__version__}, torch {torch.__version__}")
+    log(
+        f"{len(ids)} utterances in {data}; {type(model).__name__} on {model.device} in {model.dtype}, "
+        f"transformers {transformers.__version__}, torch {torch.__version__}"
+    )
     complain = Complaints()
     clips = find_clips(ids, metadata, data, complain)
     texts = dict.fromkeys(ids, "") | transcribe(model, processor, clips, complain)
     write_submission(root / "submission" / "submission.jsonl", texts)
-    log("finished " + json.dumps({
-        "utterances": len(ids), "unreadable": len(complain.ids), "audio_seconds": round(sum(clip[2] for clip in clips), 1),
-        "loading_seconds": round(loaded - start, 2), "transcribing_seconds": round(time.time() - loaded, 2)}))
+    log(
+        "finished "
+        + json.dumps(
+            {
+                "utterances": len(ids),
+                "unreadable": len(complain.ids),
+                "audio_seconds": round(sum(clip[2] for clip in clips), 1),
+                "loading_seconds": round(loaded - start, 2),
+                "transcribing_seconds": round(time.time() - loaded, 2),
+            }
+        )
+    )
 
 
 def find_root() -> Path:
@@ -87,7 +101,8 @@ def load_model() -> tuple[transformers.PreTrainedModel, transformers.ProcessorMi
 
 
 def find_clips(ids: Iterable[str], metadata: dict[str, dict], data: Path, complain: "Complaints") -> list[tuple]:
-    """`(id, file, seconds)` of what seems readable, the longest first, so that memory runs out at once or not at all."""
+    """`(id, file, seconds)` of what seems readable, the longest first, so that memory runs out at once or not at
+    all."""
     folders = [data, *sorted(path for path in data.glob("audio*") if path.is_dir())]
 
     def find(utterance_id: str) -> tuple[str, Path, float]:
@@ -111,8 +126,10 @@ def find_file(audio_path: str | None, folders: list[Path]) -> Path:
         return whole[0]
     names = [path for folder in folders if (path := folder / Path(audio_path).name).is_file()]
     if len(names) != 1:  # another recording of that name would be worse than none
-        raise FileNotFoundError(f"{audio_path} is not in {', '.join(map(str, folders))}" +
-                                (f", and its name alone could be any of {', '.join(map(str, names))}" if names else ""))
+        raise FileNotFoundError(
+            f"{audio_path} is not in {', '.join(map(str, folders))}"
+            + (f", and its name alone could be any of {', '.join(map(str, names))}" if names else "")
+        )
     return names[0]
 
 
@@ -122,11 +139,17 @@ def transcribe(model, processor, clips: list[tuple], complain: "Complaints") -> 
     size = BATCH_SIZE[model.device.type]
     total, done = sum(number_of_pieces(clip) for clip in clips), 0
     for batch, waveforms in read_ahead(in_batches(clips, size), complain):
-        pieces = [(clip[0], piece) for clip, waveform in zip(batch, waveforms, strict=True) if waveform is not None
-                  for piece in cut(waveform)]
+        pieces = [
+            (clip[0], piece)
+            for clip, waveform in zip(batch, waveforms, strict=True)
+            if waveform is not None
+            for piece in cut(waveform)
+        ]
         for first in range(0, len(pieces), size):
             part = pieces[first : first + size]
-            for (utterance_id, _), text in zip(part, decode(model, processor, [piece for _, piece in part]), strict=True):
+            for (utterance_id, _), text in zip(
+                part, decode(model, processor, [piece for _, piece in part]), strict=True
+            ):
                 texts[utterance_id] = f"{texts.get(utterance_id, '')} {text.strip()}".strip()
         done += sum(map(number_of_pieces, batch))
         passed = time.time() - start
@@ -198,7 +221,9 @@ def decode(model, processor, pieces: list[np.ndarray]) -> list[str]:
     """Texts of a batch; one that does not fit on the GPU is divided."""
     try:
         is_whisper = model.config.is_encoder_decoder
-        options = {"device": model.device.type} if is_whisper else {"padding": True}  # Whisper's pads to 30 s by itself
+        options = (
+            {"device": model.device.type} if is_whisper else {"padding": True}
+        )  # Whisper's pads to 30 s by itself
         inputs = processor.feature_extractor(pieces, sampling_rate=SAMPLING_RATE, return_tensors="pt", **options)
         inputs = inputs.to(model.device, model.dtype)
         if is_whisper:
@@ -231,7 +256,9 @@ def write_submission(file: Path, texts: dict[str, str]) -> None:
     temporary = file.with_name(f".{file.name}.tmp")
     with temporary.open("w", encoding="utf-8") as lines:
         for utterance_id, text in texts.items():
-            lines.write(json.dumps({"utterance_id": utterance_id, "orthographic_text": text}, ensure_ascii=False) + "\n")
+            lines.write(
+                json.dumps({"utterance_id": utterance_id, "orthographic_text": text}, ensure_ascii=False) + "\n"
+            )
     temporary.replace(file)
 
 
@@ -245,7 +272,9 @@ class Complaints:
         """What the function returns; None and a complaint if it raises anything."""
         try:
             return function(*arguments)
-        except Exception as error:  # files are broken in more ways than can be listed, and none may cost the other texts
+        except (
+            Exception
+        ) as error:  # files are broken in more ways than can be listed, and none may cost the other texts
             self(utterance_id, f"{type(error).__name__}: {error}")
 
     def __call__(self, utterance_id: str, reason: str) -> None:

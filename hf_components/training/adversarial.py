@@ -47,8 +47,9 @@ class AdversarialTrainer:
         best: the generator's weights (with weight normalisation) after `best_epoch`, the one with the least of it.
     """
 
-    def __init__(self, model: UnitHifiGanModel, args: AdversarialArguments, train: UnitCrops, held_out: UnitCrops,
-                 folder: Path):
+    def __init__(
+        self, model: UnitHifiGanModel, args: AdversarialArguments, train: UnitCrops, held_out: UnitCrops, folder: Path
+    ):
         self.args, self.folder = args, folder
         trackers = None if args.report_to == "none" else args.report_to
         project = ProjectConfiguration(str(folder), logging_dir=str(folder / "logs"))
@@ -56,19 +57,30 @@ class AdversarialTrainer:
         set_seed(args.seed)
         model.apply_weight_norm()
         discriminators = Discriminators(args.period_channels, args.resolution_channels)
-        optimizers = [torch.optim.AdamW(module.parameters(), lr=lr, betas=BETAS)
-                      for module, lr in ((model, args.lr), (discriminators, args.discriminator_lr))]
+        optimizers = [
+            torch.optim.AdamW(module.parameters(), lr=lr, betas=BETAS)
+            for module, lr in ((model, args.lr), (discriminators, args.discriminator_lr))
+        ]
         per_step = args.batch_size * self.accelerator.num_processes
         if args.samples_per_epoch < per_step:
-            raise UserError(f"samples_per_epoch must be at least {per_step}, a batch of every process; got "
-                            f"{args.samples_per_epoch}")
+            raise UserError(
+                f"samples_per_epoch must be at least {per_step}, a batch of every process; got "
+                f"{args.samples_per_epoch}"
+            )
         sampler = CropSampler(train, args.samples_per_epoch // per_step * per_step, args.seed)
-        loader = torch.utils.data.DataLoader(train, args.batch_size, sampler=sampler, num_workers=args.num_workers,
-                                             persistent_workers=args.num_workers > 0)
-        self.judged = torch.utils.data.DataLoader(held_out, args.batch_size,
-                                                  sampler=held_out.held_out(args.validation_crops, args.seed))
+        loader = torch.utils.data.DataLoader(
+            train,
+            args.batch_size,
+            sampler=sampler,
+            num_workers=args.num_workers,
+            persistent_workers=args.num_workers > 0,
+        )
+        self.judged = torch.utils.data.DataLoader(
+            held_out, args.batch_size, sampler=held_out.held_out(args.validation_crops, args.seed)
+        )
         self.generator, self.discriminators, *self.optimizers, self.loader = self.accelerator.prepare(
-            model, discriminators, *optimizers, loader)
+            model, discriminators, *optimizers, loader
+        )
         self.mel_loss = MelLoss(model.config.sampling_rate).to(self.accelerator.device)
         self.best, self.history = copy_of(model), []
 
@@ -87,8 +99,13 @@ class AdversarialTrainer:
         if args.report_to != "none":
             self.accelerator.init_trackers("vocoder")
         steps = len(self.loader)
-        progress = tqdm(total=args.epochs * steps, initial=len(self.history) * steps, desc="vocoder", unit="step",
-                        disable=not self.accelerator.is_main_process)
+        progress = tqdm(
+            total=args.epochs * steps,
+            initial=len(self.history) * steps,
+            desc="vocoder",
+            unit="step",
+            disable=not self.accelerator.is_main_process,
+        )
         while len(self.history) < args.epochs and not self.is_over():
             entry = self.train_epoch(progress)
             self.history.append(entry)
@@ -101,9 +118,13 @@ class AdversarialTrainer:
                 save_checkpoint(self.accelerator, checkpoints, self.best, self.history)
         progress.close()
         if len(self.history) < args.epochs:
-            logger.info("stopped after %d epochs: in the last %d the held-out mel loss got no better by %g; a larger "
-                        "--patience or a smaller --min_delta goes on for longer",
-                        len(self.history), args.patience, args.min_delta)
+            logger.info(
+                "stopped after %d epochs: in the last %d the held-out mel loss got no better by %g; a larger "
+                "--patience or a smaller --min_delta goes on for longer",
+                len(self.history),
+                args.patience,
+                args.min_delta,
+            )
         for tracker in self.accelerator.trackers:  # not end_training, which also parts the processes
             tracker.finish()
 
@@ -113,7 +134,8 @@ class AdversarialTrainer:
 
     @property
     def compared(self) -> list[dict]:
-        """The epochs that compete: those with discriminators, once there are any, since they trade mel loss for sharpness."""
+        """The epochs that compete: those with discriminators, once there are any, since they trade mel loss for
+        sharpness."""
         return [entry for entry in self.history if "discriminator_loss" in entry] or self.history
 
     @property
@@ -147,11 +169,15 @@ class AdversarialTrainer:
             for name, value in self.step(batch, adversarial).items():
                 totals[name] = totals.get(name, 0) + value.detach()
             progress.update()
-        means = {name: float(self.accelerator.reduce(total, "mean")) / len(self.loader) for name, total in totals.items()}
+        means = {
+            name: float(self.accelerator.reduce(total, "mean")) / len(self.loader) for name, total in totals.items()
+        }
         means[JUDGED] = self.judge()
         if wrong := [name for name, value in means.items() if not math.isfinite(value)]:
-            raise UserError(f"{wrong[0]} is not finite after epoch {epoch + 1}; start again with a lower --lr (now "
-                            f"{args.lr:g}), or with --resume from the last checkpoint if the machine is to blame")
+            raise UserError(
+                f"{wrong[0]} is not finite after epoch {epoch + 1}; start again with a lower --lr (now "
+                f"{args.lr:g}), or with --resume from the last checkpoint if the machine is to blame"
+            )
         progress.set_postfix({"epoch": epoch + 1, **{name: f"{value:.2f}" for name, value in means.items()}})
         return {"epoch": epoch + 1, "lr": args.lr * args.lr_decay**epoch, **means}
 
@@ -167,7 +193,10 @@ class AdversarialTrainer:
             with torch.no_grad():
                 of_real = judge(real)
             of_spoken = judge(spoken)
-            losses |= {"adversarial_loss": adversarial_loss(of_spoken), "feature_loss": feature_loss(of_real, of_spoken)}
+            losses |= {
+                "adversarial_loss": adversarial_loss(of_spoken),
+                "feature_loss": feature_loss(of_real, of_spoken),
+            }
             judge.requires_grad_(True)
         if self.bare_generator.duration_predictor is not None:
             losses["duration_loss"] = self.duration_loss(batch["units"], batch.get("speaker_ids"))
@@ -178,15 +207,18 @@ class AdversarialTrainer:
         for _ in range(self.args.discriminator_steps):
             waveform = real.clone().requires_grad_(self.args.r1_weight > 0)
             both = self.discriminators(torch.cat([waveform, spoken]))  # at once, as DDP wants
-            of_real, of_spoken = ([[layer[part] for layer in features] for features in both]
-                                  for part in (slice(len(real)), slice(len(real), None)))
+            of_real, of_spoken = (
+                [[layer[part] for layer in features] for features in both]
+                for part in (slice(len(real)), slice(len(real), None))
+            )
             loss = discriminator_loss(of_real, of_spoken)
             penalty = self.args.r1_weight * r1_penalty(of_real, waveform) if self.args.r1_weight else 0
             self.update(self.optimizers[1], loss + penalty)
         return loss.detach()
 
     def duration_loss(self, units: torch.Tensor, speaker_ids: torch.Tensor | None) -> torch.Tensor:
-        """Mean squared error of log durations, mean over crops, whose first and last units are cut and do not count."""
+        """Mean squared error of log durations, mean over crops, whose first and last units are cut and do not
+        count."""
         names, counts = deduplicate(units)
         present = counts > 0
         inner = present.clone()
@@ -238,7 +270,12 @@ def warn_of_collapse(losses: list[float]) -> None:
         losses: the discriminators' of all epochs, infinite where there were none.
     """
     if epochs_collapsed(losses) == COLLAPSED_EPOCHS:
-        logger.warning("the discriminators have collapsed onto telling everything apart: their loss has been below %g for %d "
-                       "epochs (%.4f now; 0.5 is undecided), and what they teach the generator is noise. Start again with a "
-                       "lower --discriminator_lr (a fifth), --r1_weight 1, --discriminator_steps 1, or a later "
-                       "--adversarial_from_epoch", COLLAPSED_LOSS, COLLAPSED_EPOCHS, losses[-1])
+        logger.warning(
+            "the discriminators have collapsed onto telling everything apart: their loss has been below %g for %d "
+            "epochs (%.4f now; 0.5 is undecided), and what they teach the generator is noise. Start again with a "
+            "lower --discriminator_lr (a fifth), --r1_weight 1, --discriminator_steps 1, or a later "
+            "--adversarial_from_epoch",
+            COLLAPSED_LOSS,
+            COLLAPSED_EPOCHS,
+            losses[-1],
+        )

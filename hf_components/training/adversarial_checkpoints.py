@@ -21,7 +21,9 @@ BEST = "best.safetensors"
 HISTORY = "history.json"
 
 
-def save_checkpoint(accelerator: Accelerator, folder: Path, best: dict[str, torch.Tensor], history: list[dict]) -> None:
+def save_checkpoint(
+    accelerator: Accelerator, folder: Path, best: dict[str, torch.Tensor], history: list[dict]
+) -> None:
     """Write everything that training needs to go on with the same bits; every process must call.
 
     Args:
@@ -51,7 +53,8 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, best: dict[str, torc
 
 
 def load_checkpoint(accelerator: Accelerator, folder: Path) -> tuple[dict[str, torch.Tensor], list[dict]] | None:
-    """Put the newest complete checkpoint into what the accelerator prepared, and return its best weights and history."""
+    """Put the newest complete checkpoint into what the accelerator prepared, and return its best weights and
+    history."""
     newest = last_complete_checkpoint(folder)
     if newest is None:
         return None

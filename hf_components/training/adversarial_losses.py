@@ -15,8 +15,8 @@ MEL_RESOLUTIONS = ((256, 20), (512, 40), (1024, 80), (2048, 160))  # window in s
 class MelLoss(nn.Module):
     """L1 distance of log-mel spectrograms, mean over resolutions, times 45.
 
-    HiFi-GAN takes one resolution; several leave no time-frequency grid to hide between (as in the Descript codec, Kumar et al.
-    2023, arXiv 2306.06546).
+    HiFi-GAN takes one resolution; several leave no time-frequency grid to hide between (as in the Descript codec,
+    Kumar et al. 2023, arXiv 2306.06546).
 
     Args:
         sampling_rate: Hz.
@@ -25,30 +25,39 @@ class MelLoss(nn.Module):
     def __init__(self, sampling_rate: int):
         super().__init__()
         for n_fft, bands in MEL_RESOLUTIONS:
-            bank = mel_filter_bank(n_fft // 2 + 1, bands, 0, sampling_rate / 2, sampling_rate, norm="slaney",
-                                   mel_scale="slaney")
+            bank = mel_filter_bank(
+                n_fft // 2 + 1, bands, 0, sampling_rate / 2, sampling_rate, norm="slaney", mel_scale="slaney"
+            )
             self.register_buffer(f"bank_{n_fft}", torch.from_numpy(bank).float())
             self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft))
 
     def log_mel(self, waveform: torch.Tensor, n_fft: int) -> torch.Tensor:
         """Natural logarithm of magnitudes, `(batch, frames, bands)`, of `waveform (batch, samples)`."""
-        spectrum = torch.stft(waveform.float(), n_fft, n_fft // 4, window=self.get_buffer(f"window_{n_fft}"),
-                              return_complex=True)
+        spectrum = torch.stft(
+            waveform.float(), n_fft, n_fft // 4, window=self.get_buffer(f"window_{n_fft}"), return_complex=True
+        )
         magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
         # Added, not a lower bound, whose gradient would be 0 for a generator that begins almost silent.
         return (magnitude.transpose(1, 2) @ self.get_buffer(f"bank_{n_fft}") + QUIETEST).log()
 
     def forward(self, spoken: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         """Scalar of two waveforms `(batch, samples)`."""
-        distances = [nn.functional.l1_loss(self.log_mel(spoken, n_fft), self.log_mel(real, n_fft))
-                     for n_fft, _ in MEL_RESOLUTIONS]
+        distances = [
+            nn.functional.l1_loss(self.log_mel(spoken, n_fft), self.log_mel(real, n_fft))
+            for n_fft, _ in MEL_RESOLUTIONS
+        ]
         return MEL_WEIGHT * torch.stack(distances).mean()
 
 
 def discriminator_loss(real: list[Features], spoken: list[Features]) -> torch.Tensor:
-    """Least squares (Mao et al. 2017, arXiv 1611.04076), mean over discriminators: 0 if all is told apart, 0.5 if nothing."""
-    return torch.stack([(1 - of_real[-1]).square().mean() + of_spoken[-1].square().mean()
-                        for of_real, of_spoken in zip(real, spoken, strict=True)]).mean()
+    """Least squares (Mao et al. 2017, arXiv 1611.04076), mean over discriminators: 0 if all is told apart, 0.5 if
+    nothing."""
+    return torch.stack(
+        [
+            (1 - of_real[-1]).square().mean() + of_spoken[-1].square().mean()
+            for of_real, of_spoken in zip(real, spoken, strict=True)
+        ]
+    ).mean()
 
 
 def adversarial_loss(spoken: list[Features]) -> torch.Tensor:
@@ -58,17 +67,25 @@ def adversarial_loss(spoken: list[Features]) -> torch.Tensor:
 
 def feature_loss(real: list[Features], spoken: list[Features]) -> torch.Tensor:
     """L1 distance of the discriminators' inner layers (Larsen et al. 2016, arXiv 1512.09300), weighted by 2."""
-    return FEATURE_WEIGHT * torch.stack([nn.functional.l1_loss(layer, target)
-                                         for of_real, of_spoken in zip(real, spoken, strict=True)
-                                         for target, layer in zip(of_real[:-1], of_spoken[:-1], strict=True)]).sum()
+    return (
+        FEATURE_WEIGHT
+        * torch.stack(
+            [
+                nn.functional.l1_loss(layer, target)
+                for of_real, of_spoken in zip(real, spoken, strict=True)
+                for target, layer in zip(of_real[:-1], of_spoken[:-1], strict=True)
+            ]
+        ).sum()
+    )
 
 
 def r1_penalty(real: list[Features], waveform: torch.Tensor) -> torch.Tensor:
-    """Half the squared gradient of the scores of real speech (Mescheder et al. 2018, arXiv 1801.04406), mean over the batch.
+    """Half the squared gradient of the scores of real speech (Mescheder et al. 2018, arXiv 1801.04406), mean over the
+    batch.
 
     Args:
         real: what the discriminators make of `waveform (batch, samples)`, which requires a gradient.
     """
     scores = torch.stack([features[-1].flatten(1).mean(1) for features in real]).sum()
-    gradient, = torch.autograd.grad(scores, waveform, create_graph=True)
+    (gradient,) = torch.autograd.grad(scores, waveform, create_graph=True)
     return 0.5 * gradient.square().sum(1).mean()

@@ -1,4 +1,5 @@
-"""What training does to recordings: speed, noise and SpecAugment. Each draw is a pure function of (seed, epoch, id)."""
+"""What training does to recordings: speed, noise and SpecAugment. Each draw is a pure function of (seed, epoch,
+id)."""
 
 import zlib
 from dataclasses import dataclass, field
@@ -22,19 +23,36 @@ WAVEFORM = 1  # second part of a seed: perturbations of the waveform draw apart 
 class AugmentationArguments:
     """Augmentation of training data, off by default; evaluation hears recordings as they are."""
 
-    time_masks: int = field(default=0, metadata={"help": "SpecAugment: masked stretches of time per utterance, such as 2."})
-    time_mask_length: int = field(default=40, metadata={"help": "SpecAugment: longest masked stretch in mel frames (10 ms)."})
-    mel_masks: int = field(default=0, metadata={"help": "SpecAugment: masked bands of mel bins per utterance, such as 2."})
+    time_masks: int = field(
+        default=0, metadata={"help": "SpecAugment: masked stretches of time per utterance, such as 2."}
+    )
+    time_mask_length: int = field(
+        default=40, metadata={"help": "SpecAugment: longest masked stretch in mel frames (10 ms)."}
+    )
+    mel_masks: int = field(
+        default=0, metadata={"help": "SpecAugment: masked bands of mel bins per utterance, such as 2."}
+    )
     mel_mask_width: int = field(default=10, metadata={"help": "SpecAugment: widest masked band in mel bins."})
-    speed_factors: list[float] = field(default_factory=list, metadata={
-        "help": "Speeds of which each utterance draws one per epoch, as in 0.9 1.0 1.1; pitch changes with it."})
-    noise: list[str] = field(default_factory=list, metadata={
-        "help": f"Kinds of noise to mix in, of {', '.join(NOISES)}; a noisy utterance draws one."})
-    noise_probability: float = field(default=0.5, metadata={"help": "Share of utterances with noise, if any kind is named."})
-    noise_snr: list[float] = field(default_factory=lambda: [5.0, 20.0], metadata={
-        "help": "Lowest and highest signal-to-noise ratio in dB."})
-    noise_dir: str | None = field(default=None, metadata={
-        "help": "Folder of sound files, searched through, that the noise `recordings` is cut from."})
+    speed_factors: list[float] = field(
+        default_factory=list,
+        metadata={
+            "help": "Speeds of which each utterance draws one per epoch, as in 0.9 1.0 1.1; pitch changes with it."
+        },
+    )
+    noise: list[str] = field(
+        default_factory=list,
+        metadata={"help": f"Kinds of noise to mix in, of {', '.join(NOISES)}; a noisy utterance draws one."},
+    )
+    noise_probability: float = field(
+        default=0.5, metadata={"help": "Share of utterances with noise, if any kind is named."}
+    )
+    noise_snr: list[float] = field(
+        default_factory=lambda: [5.0, 20.0], metadata={"help": "Lowest and highest signal-to-noise ratio in dB."}
+    )
+    noise_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder of sound files, searched through, that the noise `recordings` is cut from."},
+    )
 
     def check_augmentation(self) -> None:
         """Raises UserError for a value out of its range."""
@@ -45,11 +63,15 @@ class AugmentationArguments:
         if not 0 <= self.noise_probability <= 1:
             raise UserError(f"noise_probability must lie in [0, 1], got {self.noise_probability}")
         if len(self.noise_snr) != 2 or self.noise_snr[0] > self.noise_snr[1]:
-            raise UserError("noise_snr must be the lowest and the highest ratio in dB, as in 5 20; got "
-                            f"{' '.join(map(str, self.noise_snr))}")
+            raise UserError(
+                "noise_snr must be the lowest and the highest ratio in dB, as in 5 20; got "
+                f"{' '.join(map(str, self.noise_snr))}"
+            )
         if ("recordings" in self.noise) != bool(self.noise_dir):
-            raise UserError("noise recordings and noise_dir go together, got noise "
-                            f"{' '.join(self.noise) or 'of no kind'} and noise_dir {self.noise_dir}; give both or neither")
+            raise UserError(
+                "noise recordings and noise_dir go together, got noise "
+                f"{' '.join(self.noise) or 'of no kind'} and noise_dir {self.noise_dir}; give both or neither"
+            )
 
 
 class WaveformAugmentation:
@@ -70,14 +92,18 @@ class WaveformAugmentation:
     def __call__(self, waveform: np.ndarray, epoch: int, utterance_id: str) -> np.ndarray:
         """float32 (samples,) as this epoch hears it, (samples / speed,)."""
         random = draws_of(self.seed, epoch, utterance_id, WAVEFORM)
-        factors = [factor for factor in self.args.speed_factors if len(waveform) <= factor * self.longest * SAMPLING_RATE]
+        factors = [
+            factor for factor in self.args.speed_factors if len(waveform) <= factor * self.longest * SAMPLING_RATE
+        ]
         if factors:
             waveform = change_speed(waveform, float(random.choice(factors)))
         if self.args.noise and random.random() < self.args.noise_probability:
             if random.choice(self.args.noise) == "gaussian":
                 noise = random.standard_normal(len(waveform))
             else:
-                noise = _cut(_decode_noise(self.recordings[random.integers(len(self.recordings))]), len(waveform), random)
+                noise = _cut(
+                    _decode_noise(self.recordings[random.integers(len(self.recordings))]), len(waveform), random
+                )
             waveform = mix(waveform, noise, random.uniform(*self.args.noise_snr))
         return waveform
 
@@ -95,7 +121,8 @@ def change_speed(waveform: np.ndarray, factor: float) -> np.ndarray:
 
 
 def mix(waveform: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
-    """Add noise `(samples,)` at `snr` dB, the ratio of mean powers; silence on either side leaves the waveform as it is."""
+    """Add noise `(samples,)` at `snr` dB, the ratio of mean powers; silence on either side leaves the waveform as it
+    is."""
     power, noise_power = np.mean(np.square(waveform, dtype=np.float64)), np.mean(np.square(noise, dtype=np.float64))
     if power == 0 or noise_power == 0:
         return waveform
@@ -115,8 +142,16 @@ def find_recordings(folder: str | Path) -> list[Path]:
     return files
 
 
-def spec_augment(features: torch.Tensor, real_frames: int, random: np.random.Generator, *, time_masks: int,
-                 time_mask_length: int, mel_masks: int, mel_mask_width: int) -> None:
+def spec_augment(
+    features: torch.Tensor,
+    real_frames: int,
+    random: np.random.Generator,
+    *,
+    time_masks: int,
+    time_mask_length: int,
+    mel_masks: int,
+    mel_mask_width: int,
+) -> None:
     """Mask stretches of `features (n_mels, frames)` by their mean, in place (Park et al. 2019, arXiv 1904.08779).
 
     Args:
@@ -136,14 +171,21 @@ def spec_augment(features: torch.Tensor, real_frames: int, random: np.random.Gen
         features[start : start + width, :real_frames] = mean
 
 
-def mask_waveform(waveform: np.ndarray, random: np.random.Generator, *, time_masks: int, time_mask_length: int,
-                  mel_masks: int, mel_mask_width: int) -> np.ndarray:
+def mask_waveform(
+    waveform: np.ndarray,
+    random: np.random.Generator,
+    *,
+    time_masks: int,
+    time_mask_length: int,
+    mel_masks: int,
+    mel_mask_width: int,
+) -> np.ndarray:
     """SpecAugment for models that hear waveforms: `(samples,)` with stretches and bands silenced, as in SpeechBrain's
     `DropChunk` and `DropFreq` (Ravanelli et al. 2021, arXiv 2106.04624).
 
     Args:
-        time_masks, time_mask_length, mel_masks, mel_mask_width: of `spec_augment`, with a frame of 10 ms and a bin an 80th
-            of the mel scale up to 8 kHz.
+        time_masks, time_mask_length, mel_masks, mel_mask_width: of `spec_augment`, with a frame of 10 ms and a bin an
+            80th of the mel scale up to 8 kHz.
     """
     if mel_masks:
         spectrum = np.fft.rfft(waveform)

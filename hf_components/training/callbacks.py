@@ -54,6 +54,13 @@ class BestRecord(TrainerCallback):
         values = [entry[name] for entry in state.log_history if name in entry]
         best = (max if args.greater_is_better else min)(values)
         if metrics[name] == best and values.index(best) == len(values) - 1:
-            write_json(self.folder / "best.json", {
-                "metric": args.metric_for_best_model, "value": best, "epoch": round(state.epoch, 3), "step": state.global_step,
-                "checkpoint": f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}" if control.should_save else None})
+            write_json(
+                self.folder / "best.json",
+                {
+                    "metric": args.metric_for_best_model,
+                    "value": best,
+                    "epoch": round(state.epoch, 3),
+                    "step": state.global_step,
+                    "checkpoint": f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}" if control.should_save else None,
+                },
+            )

@@ -24,8 +24,13 @@ SETTLED = 0.2  # share of training, beside warm-up, in which a model from random
 class CtcLoraArguments(LoraArguments):
     """Size and place of a LoRA in wav2vec2 and its kin."""
 
-    target_modules: list[str] = field(default_factory=lambda: list(ATTENTION), metadata={
-        "help": f"linear layers that carry it: attention; add {' '.join(FEED_FORWARD)} for the feed-forward layers too"})
+    target_modules: list[str] = field(
+        default_factory=lambda: list(ATTENTION),
+        metadata={
+            "help": f"linear layers that carry it: attention; add {' '.join(FEED_FORWARD)} for the "
+            "feed-forward layers too"
+        },
+    )
 
 
 @dataclass
@@ -39,8 +44,8 @@ class CtcTrainingArguments(SpeechTrainingArguments):
 def prepare_ctc(model: PreTrainedModel, *, freeze_feature_encoder: bool) -> None:
     """Set a CTC model up for `CtcTrainer`, in place; its configuration is saved so.
 
-    The model's own SpecAugment and layer drop are switched off. The first draws from numpy's global generator, so that a
-    resumed run is another one; batches are masked by `mask_waveform` instead. The second leaves parameters without a
+    The model's own SpecAugment and layer drop are switched off. The first draws from numpy's global generator, so that
+    a resumed run is another one; batches are masked by `mask_waveform` instead. The second leaves parameters without a
     gradient, at which training on several processes stops.
 
     Args:
@@ -51,8 +56,10 @@ def prepare_ctc(model: PreTrainedModel, *, freeze_feature_encoder: bool) -> None
     """
     config = model.config
     if config.model_type not in TRAINED:
-        raise UserError(f"{model.name_or_path or 'the model'} is of type {config.model_type}; trained with CTC are "
-                        f"{', '.join(TRAINED)}")
+        raise UserError(
+            f"{model.name_or_path or 'the model'} is of type {config.model_type}; trained with CTC are "
+            f"{', '.join(TRAINED)}"
+        )
     config.apply_spec_augment, config.layerdrop = False, 0.0
     config.ctc_zero_infinity, config.ctc_loss_reduction = True, "sum"
     for name, parameter in model.named_parameters():
@@ -66,9 +73,9 @@ class CtcTrainer(SpeechTrainer):
     """A `SpeechTrainer` of a CTC model that `prepare_ctc` has set up.
 
     The loss is -log p(transcript), summed over the batch in float32 and divided by the tokens of the whole accumulated
-    global batch, so that every split of it has the same gradient. The log has `blank_rate`, the share of frames in which
-    blank is the likeliest; after warm-up and a fifth of training a warning tells of a model that writes next to nothing,
-    where CTC gets stuck when the learning rate is too high or transcripts do not fit.
+    global batch, so that every split of it has the same gradient. The log has `blank_rate`, the share of frames in
+    which blank is the likeliest; after warm-up and a fifth of training a warning tells of a model that writes next to
+    nothing, where CTC gets stuck when the learning rate is too high or transcripts do not fit.
     """
 
     def __init__(self, *args, **kwargs):
@@ -87,8 +94,11 @@ class CtcTrainer(SpeechTrainer):
         """Args: logits (batch, frames, vocabulary), attention_mask (batch, samples)."""
         base = self.accelerator.unwrap_model(self.model)
         blank = logits.argmax(-1) == base.config.pad_token_id
-        real = torch.ones_like(blank) if attention_mask is None else base._get_feature_vector_attention_mask(
-            blank.shape[1], attention_mask).bool()
+        real = (
+            torch.ones_like(blank)
+            if attention_mask is None
+            else base._get_feature_vector_attention_mask(blank.shape[1], attention_mask).bool()
+        )
         self._counts += torch.stack([real.sum(), (blank & real).sum(), tokens])
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
@@ -100,9 +110,14 @@ class CtcTrainer(SpeechTrainer):
             settled = max(self.args.get_warmup_steps(self.state.max_steps), SETTLED * self.state.max_steps)
             if self.state.global_step > settled and not self._warned and frames - blanks < SILENT_BELOW * tokens:
                 self._warned = True
-                logger.warning("at step %d the model writes next to nothing: %.1f %% of its frames are blank, and %d frames "
-                               "have a token where the transcripts have %d. If this goes on, lower learning_rate, lengthen "
-                               "warmup_steps, or look whether transcripts belong to their audio", self.state.global_step,
-                               100 * blanks / frames, frames - blanks, tokens)
+                logger.warning(
+                    "at step %d the model writes next to nothing: %.1f %% of its frames are blank, and %d frames "
+                    "have a token where the transcripts have %d. If this goes on, lower learning_rate, lengthen "
+                    "warmup_steps, or look whether transcripts belong to their audio",
+                    self.state.global_step,
+                    100 * blanks / frames,
+                    frames - blanks,
+                    tokens,
+                )
             self._counts.zero_()
         super().log(logs, *args, **kwargs)

@@ -18,11 +18,12 @@ logger = logging.getLogger(__name__)
 NAMED = 10  # ids and characters that a message names
 
 
-def keep_learnable(corpus: datasets.Dataset, model: PreTrainedModel, processor: ProcessorMixin,
-                   fastest: float = 1.0) -> datasets.Dataset:
-    """Leave out the rows that a CTC model cannot learn from, and name them in warnings: transcripts with characters that
-    its vocabulary lacks, those without any that it has, which would teach it to hear nothing, and those that need more
-    frames than their audio has (`frames_needed`), whose loss is infinite.
+def keep_learnable(
+    corpus: datasets.Dataset, model: PreTrainedModel, processor: ProcessorMixin, fastest: float = 1.0
+) -> datasets.Dataset:
+    """Leave out the rows that a CTC model cannot learn from, and name them in warnings: transcripts with characters
+    that its vocabulary lacks, those without any that it has, which would teach it to hear nothing, and those that need
+    more frames than their audio has (`frames_needed`), whose loss is infinite.
 
     Args:
         corpus: rows of the data contract.
@@ -34,34 +35,51 @@ def keep_learnable(corpus: datasets.Dataset, model: PreTrainedModel, processor: 
     family, tokenizer = family_of(model), processor.tokenizer
     ids, texts = corpus["id"][:], corpus["text"][:]
     labels = [family.tokenize(processor, text) for text in texts]
-    unknown = {i: _unknown_characters(tokenizer, texts[i]) for i, row in enumerate(labels) if tokenizer.unk_token_id in row}
+    unknown = {
+        i: _unknown_characters(tokenizer, texts[i]) for i, row in enumerate(labels) if tokenizer.unk_token_id in row
+    }
     frames = count_frames(model, [seconds / fastest for seconds in corpus["duration"]], rate_of(processor))
     short = [i for i, row in enumerate(labels) if i not in unknown and frames_needed(row) > frames[i]]
     empty = [i for i, row in enumerate(labels) if not row]
     if empty:
-        logger.warning("%d of %d transcripts have no character that the tokenizer can write and are not trained on: %s",
-                       len(empty), len(ids), _some([ids[i] for i in empty]))
+        logger.warning(
+            "%d of %d transcripts have no character that the tokenizer can write and are not trained on: %s",
+            len(empty),
+            len(ids),
+            _some([ids[i] for i in empty]),
+        )
     if unknown:
         counts = Counter(character for characters in unknown.values() for character in characters)
         told = ", ".join(f"{character!r} in {count}" for character, count in counts.most_common(NAMED))
-        logger.warning("%d of %d transcripts have characters that the tokenizer cannot write (%s) and are not trained on: %s; "
-                       "spell them out in the letters of its vocabulary", len(unknown), len(ids), told,
-                       _some([ids[i] for i in unknown]))
+        logger.warning(
+            "%d of %d transcripts have characters that the tokenizer cannot write (%s) and are not trained on: %s; "
+            "spell them out in the letters of its vocabulary",
+            len(unknown),
+            len(ids),
+            told,
+            _some([ids[i] for i in unknown]),
+        )
     if short:
-        logger.warning("%d of %d utterances are too short for their transcripts and are not trained on: %s. CTC needs a frame "
-                       "per token and one more between equal neighbours; look whether audio and transcript belong together",
-                       len(short), len(ids), ", ".join(f"{ids[i]} ({frames[i]} frames, {frames_needed(labels[i])} needed)"
-                                                       for i in short[:NAMED]))
+        logger.warning(
+            "%d of %d utterances are too short for their transcripts and are not trained on: %s. CTC needs a frame "
+            "per token and one more between equal neighbours; look whether audio and transcript belong together",
+            len(short),
+            len(ids),
+            ", ".join(f"{ids[i]} ({frames[i]} frames, {frames_needed(labels[i])} needed)" for i in short[:NAMED]),
+        )
     kept = sorted(set(range(len(ids))) - {*unknown, *empty, *short})
     if not kept:
         raise NothingToTrainOnError(
-            f"no utterance is left to train on: of {len(ids)}, {len(unknown)} have characters that the tokenizer lacks, "
-            f"{len(empty)} have none that it can, and {len(short)} are too short for their transcripts")
+            f"no utterance is left to train on: of {len(ids)}, {len(unknown)} have characters that the "
+            "tokenizer lacks, "
+            f"{len(empty)} have none that it can, and {len(short)} are too short for their transcripts"
+        )
     return corpus.select(kept) if len(kept) < len(ids) else corpus
 
 
 def frames_needed(labels: list[int]) -> int:
-    """Frames of the shortest CTC path: one per label, and a blank between equal neighbours (Graves et al. 2006, sec. 3)."""
+    """Frames of the shortest CTC path: one per label, and a blank between equal neighbours (Graves et al. 2006, sec.
+    3)."""
     return len(labels) + sum(a == b for a, b in zip(labels, labels[1:], strict=False))
 
 
@@ -73,8 +91,12 @@ def count_frames(model: PreTrainedModel, seconds: list[float], sampling_rate: in
 
 
 def _unknown_characters(tokenizer, text: str) -> set[str]:
-    return {character for character in writable(tokenizer, text) if not character.isspace()
-            and tokenizer.unk_token_id in tokenizer(character, add_special_tokens=False).input_ids}
+    return {
+        character
+        for character in writable(tokenizer, text)
+        if not character.isspace()
+        and tokenizer.unk_token_id in tokenizer(character, add_special_tokens=False).input_ids
+    }
 
 
 def _some(names: list[str]) -> str:

@@ -12,27 +12,45 @@ class RoutingArguments:
     """How routing changes over joint training, and what keeps it from collapsing onto one expert."""
 
     soft_routing_epochs: float = field(default=2.0, metadata={"help": "Epochs in which every expert takes part."})
-    topk_routing_epochs: float = field(default=2.0, metadata={
-        "help": "Epochs after those in which the best experts_per_utterance take part; the rest of training is hard."})
+    topk_routing_epochs: float = field(
+        default=2.0,
+        metadata={
+            "help": "Epochs after those in which the best experts_per_utterance take part; the rest of "
+            "training is hard."
+        },
+    )
     routing_temperature_start: float = field(default=2.0, metadata={"help": "Router temperature at the start."})
     routing_temperature_end: float = field(default=1.0, metadata={"help": "Router temperature at the end."})
     routing_temperature_min: float = field(default=0.5, metadata={"help": "Floor of the router temperature."})
-    router_noise_std: float = field(default=0.1, metadata={
-        "help": "Gaussian noise on the router's logits in training, fading to 0 at the end."})
-    min_expert_usage_fraction: float = field(default=0.02, metadata={
-        "help": "Floor of every gate under soft routing, below 1 / num_experts."})
+    router_noise_std: float = field(
+        default=0.1, metadata={"help": "Gaussian noise on the router's logits in training, fading to 0 at the end."}
+    )
+    min_expert_usage_fraction: float = field(
+        default=0.02, metadata={"help": "Floor of every gate under soft routing, below 1 / num_experts."}
+    )
     load_balance_coef: float = field(default=0.01, metadata={"help": "Weight of the load-balance loss."})
-    routing_alignment_coef: float = field(default=0.1, metadata={
-        "help": "Weight of KL(target || gate) under soft routing; the target prefers the expert with the smaller loss."})
-    routing_alignment_tau: float = field(default=0.1, metadata={
-        "help": "Temperature of that target, in nats of token loss: smaller is sharper."})
-    routing_entropy_coef: float = field(default=0.01, metadata={
-        "help": "Weight of the gates' entropy as a bonus, fading to 0 at the end."})
+    routing_alignment_coef: float = field(
+        default=0.1,
+        metadata={
+            "help": "Weight of KL(target || gate) under soft routing; the target prefers the expert with "
+            "the smaller loss."
+        },
+    )
+    routing_alignment_tau: float = field(
+        default=0.1, metadata={"help": "Temperature of that target, in nats of token loss: smaller is sharper."}
+    )
+    routing_entropy_coef: float = field(
+        default=0.01, metadata={"help": "Weight of the gates' entropy as a bonus, fading to 0 at the end."}
+    )
     usage_momentum: float = field(default=0.9, metadata={"help": "Of the running mean of expert usage, per step."})
 
     def __post_init__(self):
-        for name in ("routing_temperature_start", "routing_temperature_end", "routing_temperature_min",
-                     "routing_alignment_tau"):
+        for name in (
+            "routing_temperature_start",
+            "routing_temperature_end",
+            "routing_temperature_min",
+            "routing_alignment_tau",
+        ):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("router_noise_std", "min_expert_usage_fraction"):
@@ -53,8 +71,9 @@ class RoutingArguments:
         return max(self.routing_temperature_start * ratio**progress, self.routing_temperature_min)
 
 
-def routing_losses(gates: torch.Tensor, usage: torch.Tensor, expert_losses: torch.Tensor | None,
-                   tau: float) -> dict[str, torch.Tensor]:
+def routing_losses(
+    gates: torch.Tensor, usage: torch.Tensor, expert_losses: torch.Tensor | None, tau: float
+) -> dict[str, torch.Tensor]:
     """What is added to the recognition loss, one value per utterance, so that any split into micro-batches adds up.
 
     Args:

@@ -19,14 +19,20 @@ from hf_components.training.augmentation import WaveformAugmentation, draws_of, 
 logger = logging.getLogger(__name__)
 
 FULL_CONTEXT_FRAMES = 3000
-STEPS_PER_POOL = 50  # batches are cut from pools sorted by duration: little padding, and still another order each epoch
+STEPS_PER_POOL = (
+    50  # batches are cut from pools sorted by duration: little padding, and still another order each epoch
+)
 
 
-def load_training_rows(args: TrainingRecipeArguments, training_args: SpeechTrainingArguments
-                       ) -> tuple[datasets.Dataset, datasets.Dataset | None]:
-    """The part of the split "train" that is asked for, and that of the split that evaluations transcribe, None without any."""
+def load_training_rows(
+    args: TrainingRecipeArguments, training_args: SpeechTrainingArguments
+) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+    """The part of the split "train" that is asked for, and that of the split that evaluations transcribe, None without
+    any."""
     train = load_corpus(args.corpus, "train", args.data_config_override)
-    return train, load_corpus(args.corpus, args.eval_split, args.data_config_override) if training_args.do_eval else None
+    return train, load_corpus(
+        args.corpus, args.eval_split, args.data_config_override
+    ) if training_args.do_eval else None
 
 
 class Draw(NamedTuple):
@@ -51,8 +57,14 @@ class DurationBatchSampler(torch.utils.data.Sampler):
         batches_per_step: processes times gradient accumulation steps.
     """
 
-    def __init__(self, durations: Sequence[float], batch_size: int, seed: int, full_context_fraction: float,
-                 batches_per_step: int = 1):
+    def __init__(
+        self,
+        durations: Sequence[float],
+        batch_size: int,
+        seed: int,
+        full_context_fraction: float,
+        batches_per_step: int = 1,
+    ):
         self.durations = np.asarray(durations)
         self.batch_size, self.batches_per_step = batch_size, batches_per_step
         self.seed, self.full_context_fraction = seed, full_context_fraction
@@ -97,8 +109,14 @@ class SpeechDataset(torch.utils.data.Dataset):
         augment: what the recordings go through; None leaves them as they are.
     """
 
-    def __init__(self, corpus: datasets.Dataset, family: Family, processor: ProcessorMixin,
-                 expert_weights: np.ndarray | None = None, augment: WaveformAugmentation | None = None):
+    def __init__(
+        self,
+        corpus: datasets.Dataset,
+        family: Family,
+        processor: ProcessorMixin,
+        expert_weights: np.ndarray | None = None,
+        augment: WaveformAugmentation | None = None,
+    ):
         self.corpus, self.family, self.processor = corpus, family, processor
         self.expert_weights, self.augment = expert_weights, augment
 
@@ -108,24 +126,34 @@ class SpeechDataset(torch.utils.data.Dataset):
     def __getitem__(self, draw: Draw) -> dict:
         row = self.corpus[draw.index]
         (waveform,) = waveforms([row])
-        item = {"id": row["id"], "epoch": draw.epoch, "full_context": draw.full_context,
-                "waveform": self.augment(waveform, draw.epoch, row["id"]) if self.augment else waveform,
-                "labels": self.family.tokenize(self.processor, row["text"])}
+        item = {
+            "id": row["id"],
+            "epoch": draw.epoch,
+            "full_context": draw.full_context,
+            "waveform": self.augment(waveform, draw.epoch, row["id"]) if self.augment else waveform,
+            "labels": self.family.tokenize(self.processor, row["text"]),
+        }
         if self.expert_weights is not None:
             item["expert_weights"] = self.expert_weights[draw.index]
         return item
 
 
-def drop_long_transcripts(corpus: datasets.Dataset, model: PreTrainedModel, processor: ProcessorMixin) -> datasets.Dataset:
+def drop_long_transcripts(
+    corpus: datasets.Dataset, model: PreTrainedModel, processor: ProcessorMixin
+) -> datasets.Dataset:
     """Leave out utterances with more tokens than the decoder has positions, and name them in a warning."""
     family, longest = family_of(model), model.config.max_target_positions
     lengths = [len(family.tokenize(processor, text)) for text in corpus["text"]]
     kept = [i for i, length in enumerate(lengths) if length <= longest]
     if len(kept) < len(lengths):
         ids = [name for name, length in zip(corpus["id"], lengths, strict=True) if length > longest]
-        logger.warning("%d transcripts have more than %d tokens and are not trained on: %s", len(ids), longest, ", ".join(ids))
+        logger.warning(
+            "%d transcripts have more than %d tokens and are not trained on: %s", len(ids), longest, ", ".join(ids)
+        )
     if not kept:
-        raise UserError(f"no utterance is left to train on: all {len(lengths)} transcripts have more than {longest} tokens")
+        raise UserError(
+            f"no utterance is left to train on: all {len(lengths)} transcripts have more than {longest} tokens"
+        )
     return corpus.select(kept) if len(kept) < len(lengths) else corpus
 
 
@@ -135,20 +163,34 @@ class SpeechCollator:
     Args:
         family: of the model, says how it is fed.
         processor: of the checkpoint.
-        time_masks, time_mask_length, mel_masks, mel_mask_width: of `spec_augment` for families with log-mel features, of
-            `mask_waveform` for the others.
+        time_masks, time_mask_length, mel_masks, mel_mask_width: of `spec_augment` for families with log-mel features,
+            of `mask_waveform` for the others.
         seed: with epoch and utterance id, decides where the masks lie.
     """
 
-    def __init__(self, family: Family, processor: ProcessorMixin, *, time_masks: int = 0, time_mask_length: int = 40,
-                 mel_masks: int = 0, mel_mask_width: int = 10, seed: int = 0):
+    def __init__(
+        self,
+        family: Family,
+        processor: ProcessorMixin,
+        *,
+        time_masks: int = 0,
+        time_mask_length: int = 40,
+        mel_masks: int = 0,
+        mel_mask_width: int = 10,
+        seed: int = 0,
+    ):
         self.family, self.processor, self.seed = family, processor, seed
-        self.masks = {"time_masks": time_masks, "time_mask_length": time_mask_length, "mel_masks": mel_masks,
-                      "mel_mask_width": mel_mask_width}
+        self.masks = {
+            "time_masks": time_masks,
+            "time_mask_length": time_mask_length,
+            "mel_masks": mel_masks,
+            "mel_mask_width": mel_mask_width,
+        }
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
         """Returns what the family gives, for Whisper `input_features (batch, n_mels, frames)` and `attention_mask
-        (batch, frames)`; `labels (batch, tokens)`; and, where the data set has them, `expert_weights (batch, experts)`."""
+        (batch, frames)`; `labels (batch, tokens)`; and, where the data set has them, `expert_weights (batch,
+        experts)`."""
         draws = [draws_of(self.seed, item["epoch"], item["id"]) for item in items]
         clips = [item["waveform"] for item in items]
         if not self.family.has_mel_features:

@@ -10,9 +10,16 @@ from hf_components.training.teacher import TaughtTrainer
 class DistillationArguments(SpeechTrainingArguments):
     """Training arguments of a student all of whose weights are trained."""
 
-    kl_weight: float = field(default=0.8, metadata={
-        "help": "Weight of KL(teacher || student) in the loss, from 0 to 1; cross-entropy on the transcripts has the rest."})
-    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate; the default suits whole models."})
+    kl_weight: float = field(
+        default=0.8,
+        metadata={
+            "help": "Weight of KL(teacher || student) in the loss, from 0 to 1; cross-entropy on the "
+            "transcripts has the rest."
+        },
+    )
+    learning_rate: float = field(
+        default=1e-5, metadata={"help": "Peak learning rate; the default suits whole models."}
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -24,12 +24,15 @@ BEGINNING = 64  # values of each weight that a digest reads
 class ExpertArguments(LoraArguments):
     """Size and place of the LoRA experts."""
 
-    shared_expert: bool = field(default=True, metadata={
-        "help": "one more LoRA that every utterance carries, so that the experts learn differences"})
+    shared_expert: bool = field(
+        default=True,
+        metadata={"help": "one more LoRA that every utterance carries, so that the experts learn differences"},
+    )
 
 
-def build_experts(base: DynamicContextWhisper, args: ExpertArguments, num_experts: int,
-                  router_layer: int) -> MoeWhisperForConditionalGeneration:
+def build_experts(
+    base: DynamicContextWhisper, args: ExpertArguments, num_experts: int, router_layer: int
+) -> MoeWhisperForConditionalGeneration:
     """Fresh experts above `router_layer`; with one expert the shared one would only double it and is left out.
 
     Raises:
@@ -37,33 +40,48 @@ def build_experts(base: DynamicContextWhisper, args: ExpertArguments, num_expert
     """
     try:
         return MoeWhisperForConditionalGeneration.from_base(
-            base, num_experts=num_experts, router_layer=router_layer, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha,
-            lora_dropout=args.lora_dropout, target_modules=args.target_modules,
+            base,
+            num_experts=num_experts,
+            router_layer=router_layer,
+            lora_rank=args.lora_rank,
+            lora_alpha=args.lora_alpha,
+            lora_dropout=args.lora_dropout,
+            target_modules=args.target_modules,
             base_model_name_or_path=base_model_id(base.name_or_path),
-            shared_expert=args.shared_expert and num_experts > 1)
+            shared_expert=args.shared_expert and num_experts > 1,
+        )
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
 def start_from_lora(model: MoeWhisperForConditionalGeneration, lora: MoeWhisperForConditionalGeneration) -> None:
-    """Let the shared expert, or the only one, begin as a trained single LoRA; further experts then learn what it lacks.
+    """Let the shared expert, or the only one, begin as a trained single LoRA; further experts then learn what it
+    lacks.
 
     Raises:
         UserError: there is no shared expert, or the LoRA is of another size or place.
     """
     if model.config.num_experts > 1 and not model.config.shared_expert:
-        raise UserError("a single LoRA is the start of the shared expert, but shared_expert is false; leave one of them out")
+        raise UserError(
+            "a single LoRA is the start of the shared expert, but shared_expert is false; leave one of them out"
+        )
     if lora.config.num_experts != 1:
-        raise UserError(f"experts start from a single LoRA, got {lora.config.num_experts} experts; "
-                        "pretrain_experts without --labels_dir makes one")
+        raise UserError(
+            f"experts start from a single LoRA, got {lora.config.num_experts} experts; "
+            "pretrain_experts without --labels_dir makes one"
+        )
     own, given = model.routed_layers(), lora.routed_layers()
     for size in ("lora_rank", "lora_alpha"):
         if getattr(model.config, size) != getattr(lora.config, size):
-            raise UserError(f"the experts have {size} {getattr(model.config, size)}, the single LoRA they would start "
-                            f"from {getattr(lora.config, size)}; train both with the same")
+            raise UserError(
+                f"the experts have {size} {getattr(model.config, size)}, the single LoRA they would start "
+                f"from {getattr(lora.config, size)}; train both with the same"
+            )
     if own.keys() != given.keys():
-        raise UserError("the experts and the single LoRA they would start from adapt different layers, "
-                        f"{min(own.keys() ^ given.keys())} for one; train both with the same target_modules and --router_dir")
+        raise UserError(
+            "the experts and the single LoRA they would start from adapt different layers, "
+            f"{min(own.keys() ^ given.keys())} for one; train both with the same target_modules and --router_dir"
+        )
     with torch.no_grad():
         for name, layer in own.items():
             layer.lora_a[-1].copy_(given[name].lora_a[0])  # the shared expert is the last, the only one too
@@ -79,8 +97,10 @@ def freeze_shared_expert(model: MoeWhisperForConditionalGeneration, weight_decay
         UserError: there is no shared expert, or it would decay.
     """
     if weight_decay:
-        raise UserError(f"weight_decay {weight_decay} would shrink the shared expert that freeze_shared_expert keeps; give up "
-                        "one of them")
+        raise UserError(
+            f"weight_decay {weight_decay} would shrink the shared expert that freeze_shared_expert keeps; give up "
+            "one of them"
+        )
     if not model.config.shared_expert:
         raise UserError("freeze_shared_expert needs a shared expert; train the experts with shared_expert")
     for layer in model.routed_layers().values():
@@ -106,7 +126,9 @@ def digest_of_base(model: WhisperForConditionalGeneration) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_trained_experts(base: DynamicContextWhisper, folder: str | Path, **config) -> MoeWhisperForConditionalGeneration:
+def load_trained_experts(
+    base: DynamicContextWhisper, folder: str | Path, **config
+) -> MoeWhisperForConditionalGeneration:
     """Put saved experts on their base model; `config` changes fields that do not concern weights.
 
     Raises:
@@ -129,8 +151,10 @@ def load_trained_experts(base: DynamicContextWhisper, folder: str | Path, **conf
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         adapted = file.metadata().get(BASE_DIGEST)
     if adapted != digest_of_base(base):
-        raise UserError(f"the experts in {folder} adapt {saved.base_model_name_or_path}, not "
-                        f"{base_model_id(base.name_or_path)}, whose weights are others")
+        raise UserError(
+            f"the experts in {folder} adapt {saved.base_model_name_or_path}, not "
+            f"{base_model_id(base.name_or_path)}, whose weights are others"
+        )
     return model
 
 
@@ -143,5 +167,7 @@ def load_router(folder: str | Path) -> tuple[UtteranceRouter, int]:
     try:
         return UtteranceRouter.load(folder)
     except FileNotFoundError as error:
-        raise UserError(f"{folder} holds no router ({Path(error.filename).name} is missing); --router_dir takes the output "
-                        "folder of pretrain_router") from error
+        raise UserError(
+            f"{folder} holds no router ({Path(error.filename).name} is missing); --router_dir takes the output "
+            "folder of pretrain_router"
+        ) from error

@@ -10,19 +10,27 @@ from hf_components.training.teacher import TaughtTrainer, Teacher
 class KlToBaseArguments:
     """How strongly training is held near what the base model writes."""
 
-    kl_to_base_coef: float = field(default=0.0, metadata={
-        "help": "weight of KL(base || model) per token at the start of training; 0 is off; the base hears every "
-                "batch at 30 s, which takes its time"})
-    kl_to_base_end: float | None = field(default=None, metadata={
-        "help": "its weight at the end, reached linearly over the steps; that of the start by default"})
+    kl_to_base_coef: float = field(
+        default=0.0,
+        metadata={
+            "help": "weight of KL(base || model) per token at the start of training; 0 is off; the base hears every "
+            "batch at 30 s, which takes its time"
+        },
+    )
+    kl_to_base_end: float | None = field(
+        default=None,
+        metadata={"help": "its weight at the end, reached linearly over the steps; that of the start by default"},
+    )
 
     def __post_init__(self):
         for name in ("kl_to_base_coef", "kl_to_base_end"):
             if (value := getattr(self, name)) is not None and value < 0:
                 raise UserError(f"{name} must not be negative, got {value}")
         if self.kl_to_base_end and not self.kl_to_base_coef:
-            raise UserError(f"kl_to_base_end is where the weight kl_to_base_coef goes, and that is 0 (off); got "
-                            f"{self.kl_to_base_end}")
+            raise UserError(
+                f"kl_to_base_end is where the weight kl_to_base_coef goes, and that is 0 (off); got "
+                f"{self.kl_to_base_end}"
+            )
 
     def coefficient(self, progress: float) -> float:
         """The weight at a point of training, `progress` from 0 to 1."""
@@ -31,8 +39,9 @@ class KlToBaseArguments:
 
 
 class KlToBaseTrainer(TaughtTrainer):
-    """Cross-entropy + coefficient * KL(base || model): the targets are drawn towards what the base would write (Yu et al.
-    2013, "KL-divergence regularized deep neural network adaptation for improved large vocabulary speech recognition").
+    """Cross-entropy + coefficient * KL(base || model): the targets are drawn towards what the base would write (Yu et
+    al. 2013, "KL-divergence regularized deep neural network adaptation for improved large vocabulary speech
+    recognition").
 
     Args:
         kl: weight and schedule; with a weight of 0, or none given, this is a plain `SpeechTrainer`.

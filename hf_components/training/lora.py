@@ -23,7 +23,8 @@ class LoraArguments:
     lora_dropout: float = field(default=0.1, metadata={"help": "dropout before the LoRA"})
     target_modules: list[str] = field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
-        metadata={"help": "linear layers that carry it"})
+        metadata={"help": "linear layers that carry it"},
+    )
 
 
 def add_lora(model: PreTrainedModel, args: LoraArguments, *, freeze_encoder: bool = False) -> PeftModel:
@@ -38,18 +39,27 @@ def add_lora(model: PreTrainedModel, args: LoraArguments, *, freeze_encoder: boo
     """
     try:
         # Without task_type: SEQ_2_SEQ_LM would make PEFT pass `input_ids` to Whisper.
-        config = LoraConfig(r=args.lora_rank, lora_alpha=args.lora_alpha, lora_dropout=args.lora_dropout,
-                            target_modules=args.target_modules, exclude_modules=ENCODER if freeze_encoder else None)
+        config = LoraConfig(
+            r=args.lora_rank,
+            lora_alpha=args.lora_alpha,
+            lora_dropout=args.lora_dropout,
+            target_modules=args.target_modules,
+            exclude_modules=ENCODER if freeze_encoder else None,
+        )
         return PeftModel(model, config)
     except ValueError as error:
-        raise UserError(f"lora_rank {args.lora_rank}, lora_dropout {args.lora_dropout}, target_modules "
-                        f"{' '.join(args.target_modules)}: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"lora_rank {args.lora_rank}, lora_dropout {args.lora_dropout}, target_modules "
+            f"{' '.join(args.target_modules)}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def save_lora(lora: PeftModel, folder: Path) -> None:
     """Write the trained LoRA as a PEFT adapter of its base model."""
     layers = {name: module for name, module in lora.get_base_model().named_modules() if isinstance(module, LoraLayer)}
-    save_adapter(folder, {name: (layer.lora_A["default"].weight, layer.lora_B["default"].weight)
-                          for name, layer in layers.items()},
-                 scaling=next(iter(layers.values())).scaling["default"],
-                 base_model=base_model_id(lora.get_base_model().name_or_path))
+    save_adapter(
+        folder,
+        {name: (layer.lora_A["default"].weight, layer.lora_B["default"].weight) for name, layer in layers.items()},
+        scaling=next(iter(layers.values())).scaling["default"],
+        base_model=base_model_id(lora.get_base_model().name_or_path),
+    )

@@ -39,23 +39,41 @@ class MoeTrainer(KlToBaseTrainer):
         self.routing = routing
         experts = self.model.config.num_experts
         if routing.min_expert_usage_fraction * experts >= 1:
-            raise UserError(f"min_expert_usage_fraction must be below 1 / num_experts = {1 / experts:.3g}, got "
-                            f"{routing.min_expert_usage_fraction}")
-        if routing.soft_routing_epochs + routing.topk_routing_epochs >= self.args.num_train_epochs > 0 > self.args.max_steps:
-            logger.warning("training ends after %g epochs, before hard routing begins: the saved model routes as it was "
-                           "trained last; shorten soft_routing_epochs and topk_routing_epochs", self.args.num_train_epochs)
+            raise UserError(
+                f"min_expert_usage_fraction must be below 1 / num_experts = {1 / experts:.3g}, got "
+                f"{routing.min_expert_usage_fraction}"
+            )
+        if (
+            routing.soft_routing_epochs + routing.topk_routing_epochs
+            >= self.args.num_train_epochs
+            > 0
+            > self.args.max_steps
+        ):
+            logger.warning(
+                "training ends after %g epochs, before hard routing begins: the saved model routes as it was "
+                "trained last; shorten soft_routing_epochs and topk_routing_epochs",
+                self.args.num_train_epochs,
+            )
         self._warned: set[int] = set()
         self.usage = torch.full((experts,), 1 / experts, device=self.args.device)
-        self._step_gates = torch.zeros(experts + 1, device=self.args.device)  # sums over the step under way, and their count
+        self._step_gates = torch.zeros(
+            experts + 1, device=self.args.device
+        )  # sums over the step under way, and their count
         self._log_sums: dict[str, float | torch.Tensor] = defaultdict(float)
         self.add_callback(_Curriculum(self))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         core, labels = self.accelerator.unwrap_model(model), inputs["labels"]
         expert_losses = None
-        if self.routing.routing_alignment_coef > 0 and core.config.routing == "soft" and core.config.mixture == "weights":
+        if (
+            self.routing.routing_alignment_coef > 0
+            and core.config.routing == "soft"
+            and core.config.mixture == "weights"
+        ):
             with self.accelerator.autocast():  # as `forward` is run; the model's other methods are not
-                expert_losses, trunk_states = core.expert_losses(inputs["input_features"], labels, inputs["attention_mask"])
+                expert_losses, trunk_states = core.expert_losses(
+                    inputs["input_features"], labels, inputs["attention_mask"]
+                )
             inputs = {**inputs, "trunk_states": trunk_states}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if expert_losses is None and core.config.routing == "soft" and self.routing.routing_alignment_coef > 0:
@@ -68,8 +86,11 @@ class MoeTrainer(KlToBaseTrainer):
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             shares = shares * self.accelerator.num_processes  # gradients are averaged over processes afterwards
         fading = 1 - self._progress()
-        loss = (loss + self.routing.load_balance_coef * (shares * terms["load_balance"]).sum()
-                - fading * self.routing.routing_entropy_coef * (shares * terms["entropy"]).sum())
+        loss = (
+            loss
+            + self.routing.load_balance_coef * (shares * terms["load_balance"]).sum()
+            - fading * self.routing.routing_entropy_coef * (shares * terms["entropy"]).sum()
+        )
         if expert_losses is not None:
             loss = loss + self.routing.routing_alignment_coef * (shares * terms["alignment"]).sum()
 
@@ -88,7 +109,10 @@ class MoeTrainer(KlToBaseTrainer):
             self._log_sums.clear()
             logs |= {f"usage_expert_{i}": round(float(share), 4) for i, share in enumerate(self.usage)}
             config = self.model.config
-            logs["routing_temperature"], logs["routing_phase"] = round(config.router_temperature, 4), PHASES[config.routing]
+            logs["routing_temperature"], logs["routing_phase"] = (
+                round(config.router_temperature, 4),
+                PHASES[config.routing],
+            )
             logs["routing_noise_std"] = round(config.router_noise_std, 4)
             logs["routing_alignment_tau"] = self.routing.routing_alignment_tau
             logs["routing_min_usage"] = config.min_expert_usage_fraction
@@ -96,9 +120,12 @@ class MoeTrainer(KlToBaseTrainer):
         super().log(logs, *args, **kwargs)
 
     def set_routing(self) -> None:
-        """Put the curriculum's routing, temperature, noise and usage floor for the next step into the configuration."""
+        """Put the curriculum's routing, temperature, noise and usage floor for the next step into the
+        configuration."""
         config, progress = self.model.config, self._progress()
-        config.routing = self.routing.routing(round(self.state.epoch, 6))  # epochs are sums of floating-point fractions
+        config.routing = self.routing.routing(
+            round(self.state.epoch, 6)
+        )  # epochs are sums of floating-point fractions
         config.router_temperature = self.routing.temperature(progress)
         config.router_noise_std = self.routing.router_noise_std * (1 - progress)
         config.min_expert_usage_fraction = self.routing.min_expert_usage_fraction
@@ -120,19 +147,31 @@ class MoeTrainer(KlToBaseTrainer):
                 continue
             self._warned.add(i)
             if share < DEAD * even:
-                logger.warning("expert %d is dying: %.1f %% of the routing; raise load_balance_coef or "
-                               "min_expert_usage_fraction", i, 100 * share)
+                logger.warning(
+                    "expert %d is dying: %.1f %% of the routing; raise load_balance_coef or min_expert_usage_fraction",
+                    i,
+                    100 * share,
+                )
             else:
-                logger.warning("expert %d takes over: %.1f %% of the routing; raise load_balance_coef or router_noise_std",
-                               i, 100 * share)
+                logger.warning(
+                    "expert %d takes over: %.1f %% of the routing; raise load_balance_coef or router_noise_std",
+                    i,
+                    100 * share,
+                )
 
     def _save_checkpoint(self, model, trial):
         if self.args.should_save:  # before the marker of completeness, which the parent writes last
             folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
             config = self.model.config
-            write_json(folder / ROUTING_STATE, {"usage": self.usage.tolist(), "routing": config.routing,
-                                                "router_temperature": config.router_temperature})
+            write_json(
+                folder / ROUTING_STATE,
+                {
+                    "usage": self.usage.tolist(),
+                    "routing": config.routing,
+                    "router_temperature": config.router_temperature,
+                },
+            )
         super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
@@ -152,7 +191,9 @@ class _Curriculum(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
-        register_fsdp_forward_method(self.trainer.model, "expert_losses")  # FSDP gathers weights for it as for `forward`
+        register_fsdp_forward_method(
+            self.trainer.model, "expert_losses"
+        )  # FSDP gathers weights for it as for `forward`
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.trainer.set_routing()
@@ -163,4 +204,3 @@ class _Curriculum(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         config = self.trainer.model.config
         config.router_noise_std, config.min_expert_usage_fraction = 0.0, 0.0
-

@@ -8,8 +8,11 @@ from hf_components.training.trainer import SpeechTrainer
 
 CURVES = {  # file: (keys of the log, title, y label)
     "loss.png": (("loss",), "{title}: training loss", "nats per token"),
-    "routing.png": (("routing_entropy", "routing_alignment", "routing_load_balance", "routing_temperature"),
-                    "{title}: routing", "entropy, KL (nats); balance; temperature"),
+    "routing.png": (
+        ("routing_entropy", "routing_alignment", "routing_load_balance", "routing_temperature"),
+        "{title}: routing",
+        "entropy, KL (nats); balance; temperature",
+    ),
     "kl.png": (("distillation_kl", "kl_to_base"), "{title}: distance from the teacher", "KL, nats per token"),
     "wer.png": (("eval_wer",), "{title}: WER in training", "WER"),
 }
@@ -18,7 +21,9 @@ CURVES = {  # file: (keys of the log, title, y label)
 def save_history(trainer: SpeechTrainer, folder: Path, title: str, plot: bool = True) -> None:
     """Write `history.json` and, with `plot`, a plot for every kind of entry that the log has."""
     # Without the mean loss that `Trainer` ends with: of a resumed training it covers the steps since then alone.
-    history = [{key: value for key, value in entry.items() if key != "train_loss"} for entry in trainer.state.log_history]
+    history = [
+        {key: value for key, value in entry.items() if key != "train_loss"} for entry in trainer.state.log_history
+    ]
     write_json(folder / "history.json", history)
     if not plot:
         return
@@ -31,7 +36,10 @@ def save_history(trainer: SpeechTrainer, folder: Path, title: str, plot: bool = 
 def plot_history(file: Path, history: list[dict], keys: tuple[str, ...] | list[str], title: str, unit: str) -> None:
     """Plot the entries of the log that have any of `keys` over their epoch; no file if none has."""
     entries = [entry for entry in history if any(key in entry for key in keys)]
-    curves = {key.replace("_", " "): [entry.get(key, float("nan")) for entry in entries] for key in keys
-              if any(key in entry for entry in entries)}
+    curves = {
+        key.replace("_", " "): [entry.get(key, float("nan")) for entry in entries]
+        for key in keys
+        if any(key in entry for entry in entries)
+    }
     if curves:
         plot_curves(file, curves, "epoch", unit, title, x=[entry["epoch"] for entry in entries])

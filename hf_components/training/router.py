@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 CALIBRATION_BINS = 15  # of Guo et al. 2017
 KEPT_CHECKPOINTS = 2  # so that one is always whole
-# Of 45 real speakers 3 or more decide as well as no early stopping does; with one alone the accuracy on others fell from 85
-# to 70 % with the worst of ten seeds.
+# Of 45 real speakers 3 or more decide as well as no early stopping does; with one alone the accuracy on others fell
+# from 85 to 70 % with the worst of ten seeds.
 MIN_HELD_OUT = 3
 
 
@@ -33,15 +33,29 @@ class RouterArguments:
     num_train_epochs: int = field(default=60, metadata={"help": "passes over the embeddings, at most"})
     learning_rate: float = field(default=1e-3, metadata={"help": "of AdamW, with cosine decay"})
     weight_decay: float = field(default=0.05, metadata={"help": "of AdamW"})
-    validation_fraction: float = field(default=0.1, metadata={
-        "help": "share of the training speakers that is held out to stop early and to choose the best epoch; 0: none"})
-    early_stopping_patience: int = field(default=10, metadata={
-        "help": "epochs without a better validation loss after which training ends"})
-    save_every_n_epochs: int = field(default=5, metadata={"help": "epochs between checkpoints, from which --resume goes on"})
+    validation_fraction: float = field(
+        default=0.1,
+        metadata={
+            "help": "share of the training speakers that is held out to stop early and to choose the "
+            "best epoch; 0: none"
+        },
+    )
+    early_stopping_patience: int = field(
+        default=10, metadata={"help": "epochs without a better validation loss after which training ends"}
+    )
+    save_every_n_epochs: int = field(
+        default=5, metadata={"help": "epochs between checkpoints, from which --resume goes on"}
+    )
     seed: int = field(default=42, metadata={"help": "seed of initialisation, order and the held-out speakers"})
 
     def __post_init__(self):
-        for name in ("router_hidden_size", "batch_size", "num_train_epochs", "early_stopping_patience", "save_every_n_epochs"):
+        for name in (
+            "router_hidden_size",
+            "batch_size",
+            "num_train_epochs",
+            "early_stopping_patience",
+            "save_every_n_epochs",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.validation_fraction < 1:
@@ -69,15 +83,27 @@ def choose_held_out(speakers: np.ndarray, labels: np.ndarray, args: RouterArgume
             held_out.append(speaker)
             remaining = left
     if args.validation_fraction and len(held_out) < MIN_HELD_OUT:
-        logger.warning("early stopping needs %d held-out speakers, but validation_fraction %g of %d speakers gives %d: the "
-                       "router trains on all of them for all %d epochs; raise validation_fraction, or set it to 0 if that is "
-                       "meant", MIN_HELD_OUT, args.validation_fraction, len(names), len(held_out), args.num_train_epochs)
+        logger.warning(
+            "early stopping needs %d held-out speakers, but validation_fraction %g of %d speakers gives %d: the "
+            "router trains on all of them for all %d epochs; raise validation_fraction, or set it to 0 if that is "
+            "meant",
+            MIN_HELD_OUT,
+            args.validation_fraction,
+            len(names),
+            len(held_out),
+            args.num_train_epochs,
+        )
         held_out = []
     return np.isin(rows, held_out)
 
 
-def train_router(embeddings: np.ndarray, weights: np.ndarray, args: RouterArguments, held_out: np.ndarray | None = None,
-                 checkpoints: Path | None = None) -> tuple[UtteranceRouter, list[dict]]:
+def train_router(
+    embeddings: np.ndarray,
+    weights: np.ndarray,
+    args: RouterArguments,
+    held_out: np.ndarray | None = None,
+    checkpoints: Path | None = None,
+) -> tuple[UtteranceRouter, list[dict]]:
     """Fit a router to soft labels by KL divergence, until the held-out part gets no better.
 
     Args:
@@ -121,7 +147,9 @@ def train_router(embeddings: np.ndarray, weights: np.ndarray, args: RouterArgume
 
 def best_epoch(history: list[dict]) -> int:
     """Number (from 1) of the epoch with the least validation loss, of the last one without validation; 0 of none."""
-    losses = [entry.get("validation_kl", -epoch) for epoch, entry in enumerate(history)]  # without one the last is the best
+    losses = [
+        entry.get("validation_kl", -epoch) for epoch, entry in enumerate(history)
+    ]  # without one the last is the best
     return int(np.argmin(losses)) + 1 if losses else 0
 
 
@@ -147,8 +175,10 @@ def judge_router(router: UtteranceRouter, embeddings: np.ndarray, weights: np.nd
         "entropy": float(-(log_gates.exp() * log_gates).sum(-1).mean()),
         "nll": float(-log_gates.gather(1, labels[:, None]).mean()),
         "ece": sum(row["share"] * abs(row["accuracy"] - row["confidence"]) for row in bins),
-        "confidence": float(confidence.mean()), "label_confidence": float(targets.amax(-1).mean()),
-        "reliability": bins, "utterances": len(targets),
+        "confidence": float(confidence.mean()),
+        "label_confidence": float(targets.amax(-1).mean()),
+        "reliability": bins,
+        "utterances": len(targets),
         "usage": torch.bincount(best, minlength=weights.shape[1]).div(len(targets)).tolist(),
     }
 
@@ -161,12 +191,24 @@ def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, f
         correct: `(utterances,)` boolean.
     """
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1)
-    return [{"confidence": float(confidence[bins == i].mean()), "accuracy": float(correct[bins == i].mean()),
-             "share": float((bins == i).mean())} for i in np.unique(bins)]
+    return [
+        {
+            "confidence": float(confidence[bins == i].mean()),
+            "accuracy": float(correct[bins == i].mean()),
+            "share": float((bins == i).mean()),
+        }
+        for i in np.unique(bins)
+    ]
 
 
-def _train_epoch(router: UtteranceRouter, optimizer: torch.optim.Optimizer, inputs: torch.Tensor, targets: torch.Tensor,
-                 args: RouterArguments, epoch: int) -> dict[str, float]:
+def _train_epoch(
+    router: UtteranceRouter,
+    optimizer: torch.optim.Optimizer,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    args: RouterArguments,
+    epoch: int,
+) -> dict[str, float]:
     learning_rate = args.learning_rate * (1 + math.cos(math.pi * epoch / args.num_train_epochs)) / 2
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
@@ -185,14 +227,25 @@ def _state(router: UtteranceRouter) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in router.state_dict().items()}
 
 
-def _save_checkpoint(folder: Path, router: UtteranceRouter, optimizer: torch.optim.Optimizer,
-                     best: dict[str, torch.Tensor], history: list[dict]) -> None:
+def _save_checkpoint(
+    folder: Path,
+    router: UtteranceRouter,
+    optimizer: torch.optim.Optimizer,
+    best: dict[str, torch.Tensor],
+    history: list[dict],
+) -> None:
     """One file, which is there whole or not at all."""
     folder.mkdir(exist_ok=True)
-    moments = {f"{index}.{name}": value for index, state in optimizer.state_dict()["state"].items()
-               for name, value in state.items()}
-    tensors = {f"{kind}.{name}": value for kind, values in
-               (("router", router.state_dict()), ("best", best), ("optimizer", moments)) for name, value in values.items()}
+    moments = {
+        f"{index}.{name}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+    tensors = {
+        f"{kind}.{name}": value
+        for kind, values in (("router", router.state_dict()), ("best", best), ("optimizer", moments))
+        for name, value in values.items()
+    }
     temporary = folder / ".epoch.tmp"
     save_file(tensors, temporary, metadata={"history": json.dumps(history)})
     with temporary.open("rb") as file:
@@ -202,8 +255,9 @@ def _save_checkpoint(folder: Path, router: UtteranceRouter, optimizer: torch.opt
         old.unlink()
 
 
-def _load_checkpoint(folder: Path, router: UtteranceRouter,
-                     optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], list[dict]] | None:
+def _load_checkpoint(
+    folder: Path, router: UtteranceRouter, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, torch.Tensor], list[dict]] | None:
     newest = max(folder.glob("epoch-*.safetensors"), default=None)
     if newest is None:
         return None

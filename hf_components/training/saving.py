@@ -37,17 +37,23 @@ def save_whisper(model: DynamicContextWhisper, processor: WhisperProcessor, fold
     }
     differing = [name for name, (saved, found) in pairs.items() if saved != found]
     weights = model.state_dict()
-    differing += [name for name, value in stock.state_dict().items() if not torch.equal(value, weights[name].to(value.device))]
+    differing += [
+        name for name, value in stock.state_dict().items() if not torch.equal(value, weights[name].to(value.device))
+    ]
     if differing:
         raise RuntimeError(f"{folder} does not load as it was saved: {', '.join(differing[:5])}")
 
 
 def prompt_of(generation_config: GenerationConfig) -> list[int]:
-    """The tokens that `generate` puts before a transcript: start, language and task of a multilingual model, no timestamps."""
+    """The tokens that `generate` puts before a transcript: start, language and task of a multilingual model, no
+    timestamps."""
     fields = generation_config.to_dict()
     prompt = [fields["decoder_start_token_id"]]
     if fields.get("is_multilingual"):
-        prompt += [fields["lang_to_id"].get(f"<|{fields.get('language')}|>"), fields["task_to_id"].get(fields.get("task"))]
+        prompt += [
+            fields["lang_to_id"].get(f"<|{fields.get('language')}|>"),
+            fields["task_to_id"].get(fields.get("task")),
+        ]
     return [*prompt, fields.get("no_timestamps_token_id")]
 
 

@@ -1,4 +1,5 @@
-"""Training whose parameters are spread over processes (FSDP2): what it asks of the launcher, and the whole model again."""
+"""Training whose parameters are spread over processes (FSDP2): what it asks of the launcher, and the whole model
+again."""
 
 import torch
 from accelerate import Accelerator, DistributedType
@@ -11,27 +12,38 @@ from hf_components.errors import UserError
 
 
 def prepare_sharding(accelerator: Accelerator, model: PreTrainedModel) -> None:
-    """Let FSDP return losses and sum gradients in float32, as unsharded training does; accelerate would in bf16 or fp16.
+    """Let FSDP return losses and sum gradients in float32, as unsharded training does; accelerate would in bf16 or
+    fp16.
 
     Raises:
         UserError: the launcher shards in a way that is not put together again here.
     """
     if accelerator.distributed_type == DistributedType.FSDP:
         if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
-            raise UserError("a LoRA of PEFT is not trained sharded; its frozen base takes little memory: train it with "
-                            "accelerate_configs/multi_gpu.yaml")
+            raise UserError(
+                "a LoRA of PEFT is not trained sharded; its frozen base takes little memory: train it with "
+                "accelerate_configs/multi_gpu.yaml"
+            )
         plugin = accelerator.state.fsdp_plugin
-        for name, given, right in (("fsdp_version", plugin.fsdp_version, 2),
-                                   ("fsdp_state_dict_type", plugin.state_dict_type.name, "FULL_STATE_DICT"),
-                                   ("fsdp_cpu_ram_efficient_loading", plugin.cpu_ram_efficient_loading, False)):
+        for name, given, right in (
+            ("fsdp_version", plugin.fsdp_version, 2),
+            ("fsdp_state_dict_type", plugin.state_dict_type.name, "FULL_STATE_DICT"),
+            ("fsdp_cpu_ram_efficient_loading", plugin.cpu_ram_efficient_loading, False),
+        ):
             if given != right:
                 raise UserError(f"{name} must be {right}, got {given}; see accelerate_configs/fsdp.yaml")
         if plugin.mixed_precision_policy is not None:
-            plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=plugin.mixed_precision_policy.param_dtype,
-                                                                 reduce_dtype=torch.float32)
-    if accelerator.distributed_type == DistributedType.DEEPSPEED and accelerator.state.deepspeed_plugin.zero_stage == 3:
-        raise UserError("zero_stage must be at most 2, got 3; a model that does not fit into one GPU trains with "
-                        "accelerate_configs/fsdp.yaml")
+            plugin.mixed_precision_policy = MixedPrecisionPolicy(
+                param_dtype=plugin.mixed_precision_policy.param_dtype, reduce_dtype=torch.float32
+            )
+    if (
+        accelerator.distributed_type == DistributedType.DEEPSPEED
+        and accelerator.state.deepspeed_plugin.zero_stage == 3
+    ):
+        raise UserError(
+            "zero_stage must be at most 2, got 3; a model that does not fit into one GPU trains with "
+            "accelerate_configs/fsdp.yaml"
+        )
 
 
 def whole_model(model: PreTrainedModel) -> PreTrainedModel:

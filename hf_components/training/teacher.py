@@ -27,7 +27,9 @@ class Teacher:
     def log_probs(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """`(batch, tokens, vocab_size)` in float32, of a training batch."""
         features = self.model.prepare_audio_context(inputs["input_features"], inputs["attention_mask"])
-        mask = torch.nn.functional.pad(inputs["attention_mask"], (0, features.shape[-1] - inputs["attention_mask"].shape[-1]))
+        mask = torch.nn.functional.pad(
+            inputs["attention_mask"], (0, features.shape[-1] - inputs["attention_mask"].shape[-1])
+        )
         start = labels_to_decoder_input(inputs["labels"], self.config)
         logits = self.model(features, attention_mask=mask, decoder_input_ids=start, use_cache=False).logits
         return logits.float().log_softmax(-1)
@@ -55,7 +57,8 @@ class BaseOfAdapter(Teacher):
 class TaughtTrainer(SpeechTrainer):
     """A `SpeechTrainer` whose loss is a sum of cross-entropy and KL(teacher || student).
 
-    Both hear the same augmented features (Beyer et al. 2022, arXiv 2106.05237), each in an audio context that it is good
+    Both hear the same augmented features (Beyer et al. 2022, arXiv 2106.05237), each in an audio context that it is
+    good
     in: the teacher in its own, the student in the batch's.
 
     Args:
@@ -73,9 +76,11 @@ class TaughtTrainer(SpeechTrainer):
             return
         for name in ("vocab_size", "decoder_start_token_id"):
             if getattr(teacher.config, name) != getattr(model.config, name):
-                raise UserError(f"teacher and student must write the same tokens, but their {name} is "
-                                f"{getattr(teacher.config, name)} and {getattr(model.config, name)}; distil into a Whisper "
-                                "with the teacher's vocabulary")
+                raise UserError(
+                    f"teacher and student must write the same tokens, but their {name} is "
+                    f"{getattr(teacher.config, name)} and {getattr(model.config, name)}; distil into a Whisper "
+                    "with the teacher's vocabulary"
+                )
         teacher.model.to(self.args.device)
         self._kl = torch.zeros(2, device=self.args.device)  # sum and tokens
 

@@ -35,5 +35,8 @@ class TimeEstimate(TrainerCallback):
             timed = [end - start for start, end in zip(self.ends, self.ends[1:], strict=False)]
             per_step, steps = statistics.median(timed), state.max_steps - self.first
             self.seconds = per_step * steps
-            PartialState().print(f"Estimated training time: ~{self.seconds / 60:.1f} minutes ({steps} steps of {per_step:.2f} "
-                                 f"s, the median of {len(timed)} on this machine)", flush=True)
+            PartialState().print(
+                f"Estimated training time: ~{self.seconds / 60:.1f} minutes ({steps} steps of {per_step:.2f} "
+                f"s, the median of {len(timed)} on this machine)",
+                flush=True,
+            )

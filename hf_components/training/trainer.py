@@ -56,16 +56,37 @@ class SpeechTrainer(Seq2SeqTrainer):
         UserError: the launcher shards parameters in a way that is not supported.
     """
 
-    def __init__(self, model: PreTrainedModel, args: SpeechTrainingArguments, processor: WhisperProcessor,
-                 corpus: datasets.Dataset, eval_corpus: datasets.Dataset | None = None, expert_weights=None, **kwargs):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: SpeechTrainingArguments,
+        processor: WhisperProcessor,
+        corpus: datasets.Dataset,
+        eval_corpus: datasets.Dataset | None = None,
+        expert_weights=None,
+        **kwargs,
+    ):
         family = family_of(model)
-        collator = SpeechCollator(family, processor, time_masks=args.time_masks, seed=args.data_seed,
-                                  time_mask_length=args.time_mask_length, mel_masks=args.mel_masks,
-                                  mel_mask_width=args.mel_mask_width)
+        collator = SpeechCollator(
+            family,
+            processor,
+            time_masks=args.time_masks,
+            seed=args.data_seed,
+            time_mask_length=args.time_mask_length,
+            mel_masks=args.mel_masks,
+            mel_mask_width=args.mel_mask_width,
+        )
         augments = args.noise or args.speed_factors
         augment = WaveformAugmentation(args, args.data_seed, family.longest_seconds) if augments else None
-        super().__init__(model=model, args=args, data_collator=collator, processing_class=processor, eval_dataset=eval_corpus,
-                         train_dataset=SpeechDataset(corpus, family, processor, expert_weights, augment), **kwargs)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=collator,
+            processing_class=processor,
+            eval_dataset=eval_corpus,
+            train_dataset=SpeechDataset(corpus, family, processor, expert_weights, augment),
+            **kwargs,
+        )
         prepare_sharding(self.accelerator, self.model)
         self.durations = corpus["duration"]
         self.add_callback(_SamplerEpoch(self))
@@ -80,12 +101,23 @@ class SpeechTrainer(Seq2SeqTrainer):
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         args = self.args
-        self.sampler = DurationBatchSampler(self.durations, self._train_batch_size, args.data_seed, args.full_context_fraction,
-                                            batches_per_step=args.world_size * args.gradient_accumulation_steps)
-        return self.accelerator.prepare(torch.utils.data.DataLoader(
-            self.train_dataset, batch_sampler=self.sampler, collate_fn=self.data_collator,
-            num_workers=args.dataloader_num_workers, pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
-            persistent_workers=args.dataloader_persistent_workers))
+        self.sampler = DurationBatchSampler(
+            self.durations,
+            self._train_batch_size,
+            args.data_seed,
+            args.full_context_fraction,
+            batches_per_step=args.world_size * args.gradient_accumulation_steps,
+        )
+        return self.accelerator.prepare(
+            torch.utils.data.DataLoader(
+                self.train_dataset,
+                batch_sampler=self.sampler,
+                collate_fn=self.data_collator,
+                num_workers=args.dataloader_num_workers,
+                pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
+                persistent_workers=args.dataloader_persistent_workers,
+            )
+        )
 
     def whole_model(self) -> PreTrainedModel:
         """The model as trained, with all its parameters on this process; every process must call. To read only."""
@@ -95,14 +127,29 @@ class SpeechTrainer(Seq2SeqTrainer):
         """Transcribe and score; text is decoded batch by batch and no logits are kept.
 
         Returns:
-            WER, CER and counts of the `whisper_wer` metric, each key prefixed; per-group WER as `<prefix>_wer_<group>`.
+            WER, CER and counts of the `whisper_wer` metric, each key prefixed; per-group WER as
+            `<prefix>_wer_<group>`.
         """
         corpus, start = eval_dataset or self.eval_dataset, time.time()
-        texts = transcribe(self.whole_model(), self.processing_class, corpus, description="evaluating",
-                           batch_size=self.args.eval_batch_size, max_new_tokens=self.args.max_new_tokens)
-        scores = score(texts, corpus["text"], corpus["group"], corpus["speaker_id"], num_bootstrap=0,
-                       language=language_of(self.accelerator.unwrap_model(self.model)))
-        metrics = {f"{metric_key_prefix}_{key}": value for key, value in scores.items() if isinstance(value, (int, float))}
+        texts = transcribe(
+            self.whole_model(),
+            self.processing_class,
+            corpus,
+            description="evaluating",
+            batch_size=self.args.eval_batch_size,
+            max_new_tokens=self.args.max_new_tokens,
+        )
+        scores = score(
+            texts,
+            corpus["text"],
+            corpus["group"],
+            corpus["speaker_id"],
+            num_bootstrap=0,
+            language=language_of(self.accelerator.unwrap_model(self.model)),
+        )
+        metrics = {
+            f"{metric_key_prefix}_{key}": value for key, value in scores.items() if isinstance(value, (int, float))
+        }
         for group, values in scores["per_group"].items():
             metrics[f"{metric_key_prefix}_wer_{group}"] = values["wer"]
         metrics[f"{metric_key_prefix}_runtime"] = round(time.time() - start, 1)
@@ -136,8 +183,11 @@ class SpeechTrainer(Seq2SeqTrainer):
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         state_dict = self.accelerator.unwrap_model(self.model).state_dict() if state_dict is None else state_dict
-        trained = {name: state_dict[name].contiguous() for name, parameter in self.model.named_parameters()
-                   if parameter.requires_grad}
+        trained = {
+            name: state_dict[name].contiguous()
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
+        }
         save_file(trained, folder / TRAINED_WEIGHTS, metadata={"format": "pt"})
         write_json(folder / BASE, self._base())
 
@@ -145,12 +195,16 @@ class SpeechTrainer(Seq2SeqTrainer):
         if not self.is_fsdp_enabled:
             return super()._save_optimizer_and_scheduler(output_dir)
         # Without the whole model that `Trainer` would add.
-        save_fsdp_optimizer(self.accelerator.state.fsdp_plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        save_fsdp_optimizer(
+            self.accelerator.state.fsdp_plugin, self.accelerator, self.optimizer, self.model, output_dir
+        )
         if self.args.should_save:
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
-        if checkpoint is not None and self.is_deepspeed_enabled:  # which loads weights by itself, and nothing else of ours
+        if (
+            checkpoint is not None and self.is_deepspeed_enabled
+        ):  # which loads weights by itself, and nothing else of ours
             self._load_from_checkpoint(checkpoint)
         super()._load_optimizer_and_scheduler(checkpoint)
 
@@ -159,16 +213,22 @@ class SpeechTrainer(Seq2SeqTrainer):
         return {"base_model": name, "fingerprint": fingerprint(name) if name else ""}
 
     def _load_best_model(self):
-        logger.info("the best weights are those of %s (WER %.4f)", self.state.best_model_checkpoint, self.state.best_metric)
+        logger.info(
+            "the best weights are those of %s (WER %.4f)", self.state.best_model_checkpoint, self.state.best_metric
+        )
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         base = json.loads((Path(resume_from_checkpoint) / BASE).read_text())
         if base != self._base():
-            raise UserError(f"{resume_from_checkpoint} adapts {base['base_model']} ({base['fingerprint']}), not "
-                            f"{self.model.name_or_path} as it is now; train without --resume")
+            raise UserError(
+                f"{resume_from_checkpoint} adapts {base['base_model']} ({base['fingerprint']}), not "
+                f"{self.model.name_or_path} as it is now; train without --resume"
+            )
         weights = load_file(Path(resume_from_checkpoint) / TRAINED_WEIGHTS)
-        options = StateDictOptions(full_state_dict=True, strict=False)  # whole in the file, whatever they are in the model
+        options = StateDictOptions(
+            full_state_dict=True, strict=False
+        )  # whole in the file, whatever they are in the model
         unexpected = set_model_state_dict(self.model, weights, options=options).unexpected_keys
         if unexpected:
             raise ValueError(f"{resume_from_checkpoint} is of another model: it has {unexpected[0]}")

@@ -33,33 +33,47 @@ class UnitCrops(torch.utils.data.Dataset):
         config: of the vocoder, which says what goes with the units; unit i belongs to samples
             `[i * hop_length, (i + 1) * hop_length)`.
     Raises:
-        UserError: a segment has no units, more or fewer than its length gives, or an unknown speaker; none is long enough.
+        UserError: a segment has no units, more or fewer than its length gives, or an unknown speaker; none is long
+            enough.
     """
 
-    def __init__(self, corpus: datasets.Dataset, units: dict[str, np.ndarray], crop_frames: int, config: UnitHifiGanConfig):
+    def __init__(
+        self, corpus: datasets.Dataset, units: dict[str, np.ndarray], crop_frames: int, config: UnitHifiGanConfig
+    ):
         self.corpus, self.crop_frames, self.config = corpus, crop_frames, config
         hop_length, speakers = config.hop_length, config.speakers
         if missing := [name for name in corpus["id"] if name not in units]:
-            raise UserError(f"{len(missing)} of {len(corpus)} segments have no units, {missing[0]} first; run "
-                            "recipes/learn_units.py on this corpus")
+            raise UserError(
+                f"{len(missing)} of {len(corpus)} segments have no units, {missing[0]} first; run "
+                "recipes/learn_units.py on this corpus"
+            )
         for name, duration in zip(corpus["id"], corpus["duration"], strict=True):
             samples = round(duration * config.sampling_rate)
             if not 0 <= samples - hop_length * len(units[name]) < 2 * hop_length:
-                raise UserError(f"{name} has {len(units[name])} units for {duration:.2f} s of audio, at {hop_length} samples "
-                                "per unit: they are of another version of this corpus; run recipes/learn_units.py again")
+                raise UserError(
+                    f"{name} has {len(units[name])} units for {duration:.2f} s of audio, at {hop_length} samples "
+                    "per unit: they are of another version of this corpus; run recipes/learn_units.py again"
+                )
         self.units = [units[name] for name in corpus["id"]]
         if speakers:
             if strangers := sorted(set(corpus["speaker_id"]) - set(speakers)):
-                raise UserError(f"the speaker {strangers[0]} has no recording to train on, so that the vocoder has no voice "
-                                "for it; train without --speaker_embedding")
+                raise UserError(
+                    f"the speaker {strangers[0]} has no recording to train on, so that the vocoder has no voice "
+                    "for it; train without --speaker_embedding"
+                )
             self.speaker_ids = [speakers.index(name) for name in corpus["speaker_id"]]
         # How many crops begin in the segments up to each.
         self.places = np.cumsum([max(0, len(row) - crop_frames + 1) for row in self.units])
         if (short := sum(len(row) < crop_frames for row in self.units)) == len(self.units):
             raise UserError(f"none of {short} segments has the {crop_frames} frames of a crop; lower --crop_seconds")
         if short:
-            logger.warning("%d of %d segments are shorter than a crop of %d frames and are left out; a smaller --crop_seconds "
-                           "takes them in", short, len(self.units), crop_frames)
+            logger.warning(
+                "%d of %d segments are shorter than a crop of %d frames and are left out; a smaller --crop_seconds "
+                "takes them in",
+                short,
+                len(self.units),
+                crop_frames,
+            )
 
     def __len__(self) -> int:
         return int(self.places[-1])
@@ -71,8 +85,11 @@ class UnitCrops(torch.utils.data.Dataset):
 
     def held_out(self, count: int, seed: int) -> list[Crop]:
         """At most `count` crops side by side, drawn by seed."""
-        tiled = [Crop(segment, frame) for segment, row in enumerate(self.units)
-                 for frame in range(0, len(row) - self.crop_frames + 1, self.crop_frames)]
+        tiled = [
+            Crop(segment, frame)
+            for segment, row in enumerate(self.units)
+            for frame in range(0, len(row) - self.crop_frames + 1, self.crop_frames)
+        ]
         chosen = np.random.default_rng(seed).permutation(len(tiled))[:count]
         return [tiled[i] for i in sorted(chosen)]
 
@@ -89,8 +106,10 @@ class UnitCrops(torch.utils.data.Dataset):
         (waveform,) = waveforms([self.corpus[crop.segment]], self.config.sampling_rate)
         first, last = crop.frame, crop.frame + frames
         waveform = waveform[first * self.config.hop_length : last * self.config.hop_length]
-        item = {"units": torch.from_numpy(self.units[crop.segment][first:last].astype(np.int64)),
-                "waveform": torch.from_numpy(waveform)}
+        item = {
+            "units": torch.from_numpy(self.units[crop.segment][first:last].astype(np.int64)),
+            "waveform": torch.from_numpy(waveform),
+        }
         if self.config.use_f0:
             item["f0"] = torch.from_numpy(unit_pitch(waveform, frames)).float()
         if self.config.speakers:

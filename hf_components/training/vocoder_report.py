@@ -38,12 +38,16 @@ class Listener:
         for segment in self.segments:
             item, file = self.crops.whole(segment), self.crops.corpus[segment]["id"].replace("/", "_")
             original = item.pop("waveform").numpy()
-            spoken = model(**{key: value[None].to(model.device) for key, value in item.items()})[0].float().cpu().numpy()
+            spoken = (
+                model(**{key: value[None].to(model.device) for key, value in item.items()})[0].float().cpu().numpy()
+            )
             for folder, waveform in (("original", original), (name, spoken)):
                 (self.folder / folder).mkdir(parents=True, exist_ok=True)
                 (self.folder / folder / f"{file}.wav").write_bytes(encode_wav(waveform))
             if self.plot:
-                plot_spectrograms(self.folder / name / f"{file}.png", {"original": original, "resynthesis": spoken}, file)
+                plot_spectrograms(
+                    self.folder / name / f"{file}.png", {"original": original, "resynthesis": spoken}, file
+                )
 
 
 def save_vocoder(model: UnitHifiGanModel, folder: Path) -> None:

@@ -13,8 +13,10 @@ class UnitHifiGanConfig(PreTrainedConfig):
     Args:
         num_units (`int`): size of the unit vocabulary.
         units (`dict`): which quantizer's units these are, as its `identity()` says; `require_units` refuses others.
-        head (`str`): `"hifigan"` upsamples by transposed convolutions (Kong et al. 2020, arXiv 2010.05646), `"istft"` predicts
-            a spectrum at the frame rate and inverts it (Vocos, Siuzdak 2023, arXiv 2306.00814), an order of magnitude cheaper.
+        head (`str`): `"hifigan"` upsamples by transposed convolutions (Kong et al. 2020, arXiv 2010.05646), `"istft"`
+            predicts a spectrum at the frame rate and inverts it (Vocos, Siuzdak 2023, arXiv 2306.00814), an order of
+            magnitude
+        cheaper.
         embedding_dim (`int`): width of the unit embedding.
         speakers (`list[str]`): names of the speakers, whose index is `speaker_ids`; empty for a vocoder of one voice.
         use_f0 (`bool`): the fundamental frequency of each frame is an input beside the units.
@@ -22,7 +24,8 @@ class UnitHifiGanConfig(PreTrainedConfig):
         sampling_rate (`int`), hop_length (`int`): Hz, and samples per unit.
         hidden_size, intermediate_size, num_layers: of the ConvNeXt backbone of `"istft"`.
         n_fft (`int`): window of the inverse STFT, a multiple of `hop_length` by an even number.
-        upsample_initial_channel, upsample_rates, upsample_kernel_sizes, resblock_kernel_sizes, resblock_dilation_sizes,
+        upsample_initial_channel, upsample_rates, upsample_kernel_sizes, resblock_kernel_sizes,
+            resblock_dilation_sizes,
             leaky_relu_slope: of `"hifigan"`, as in `SpeechT5HifiGanConfig`; the product of the rates is `hop_length`.
     """
 
@@ -69,12 +72,18 @@ class UnitHifiGanConfig(PreTrainedConfig):
         if self.n_fft % (2 * self.hop_length):
             raise ValueError(f"`n_fft` must be an even multiple of `hop_length` {self.hop_length}, got {self.n_fft}.")
         if prod(self.upsample_rates) != self.hop_length:
-            raise ValueError(f"`upsample_rates` must multiply to `hop_length` {self.hop_length}, got {self.upsample_rates}.")
+            raise ValueError(
+                f"`upsample_rates` must multiply to `hop_length` {self.hop_length}, got {self.upsample_rates}."
+            )
         if len(self.upsample_rates) != len(self.upsample_kernel_sizes):
-            raise ValueError(f"`upsample_kernel_sizes` must be as many as `upsample_rates`, got {self.upsample_kernel_sizes}.")
+            raise ValueError(
+                f"`upsample_kernel_sizes` must be as many as `upsample_rates`, got {self.upsample_kernel_sizes}."
+            )
         for rate, kernel in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True):
             if kernel < rate or (kernel - rate) % 2:  # else a frame would not become exactly `rate` samples
-                raise ValueError(f"`upsample_kernel_sizes` must exceed the rates by even numbers, got {kernel} for {rate}.")
+                raise ValueError(
+                    f"`upsample_kernel_sizes` must exceed the rates by even numbers, got {kernel} for {rate}."
+                )
 
 
 UnitHifiGanConfig.register_for_auto_class()

@@ -29,8 +29,10 @@ class PeriodDiscriminator(nn.Module):
         super().__init__()
         self.period = period
         sizes = [1, channels, 4 * channels, 16 * channels, 32 * channels]
-        self.layers = nn.ModuleList(weight_norm(nn.Conv2d(size_in, size_out, (5, 1), (3, 1), (2, 0)))
-                                    for size_in, size_out in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(
+            weight_norm(nn.Conv2d(size_in, size_out, (5, 1), (3, 1), (2, 0)))
+            for size_in, size_out in zip(sizes, sizes[1:], strict=False)
+        )
         self.layers.append(weight_norm(nn.Conv2d(sizes[-1], sizes[-1], (5, 1), padding=(2, 0))))
         self.scores = weight_norm(nn.Conv2d(sizes[-1], 1, (3, 1), padding=(1, 0)))
 
@@ -53,8 +55,10 @@ class ResolutionDiscriminator(nn.Module):
         self.n_fft = n_fft
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         strides = (1, 2, 2, 2)
-        self.layers = nn.ModuleList(weight_norm(nn.Conv2d(channels if i else 1, channels, (3, 9), (1, stride), (1, 4)))
-                                    for i, stride in enumerate(strides))
+        self.layers = nn.ModuleList(
+            weight_norm(nn.Conv2d(channels if i else 1, channels, (3, 9), (1, stride), (1, 4)))
+            for i, stride in enumerate(strides)
+        )
         self.layers.append(weight_norm(nn.Conv2d(channels, channels, 3, padding=1)))
         self.scores = weight_norm(nn.Conv2d(channels, 1, 3, padding=1))
 
@@ -73,11 +77,20 @@ class Discriminators(nn.Module):
         period_channels, resolution_channels: of the first layers; 32 and 32 in the papers, fewer on a CPU.
     """
 
-    def __init__(self, period_channels: int = 32, resolution_channels: int = 32, periods: Sequence[int] = PERIODS,
-                 resolutions: Sequence[int] = RESOLUTIONS):
+    def __init__(
+        self,
+        period_channels: int = 32,
+        resolution_channels: int = 32,
+        periods: Sequence[int] = PERIODS,
+        resolutions: Sequence[int] = RESOLUTIONS,
+    ):
         super().__init__()
-        self.members = nn.ModuleList([*(PeriodDiscriminator(period, period_channels) for period in periods),
-                                      *(ResolutionDiscriminator(n_fft, resolution_channels) for n_fft in resolutions)])
+        self.members = nn.ModuleList(
+            [
+                *(PeriodDiscriminator(period, period_channels) for period in periods),
+                *(ResolutionDiscriminator(n_fft, resolution_channels) for n_fft in resolutions),
+            ]
+        )
 
     def forward(self, waveform: torch.Tensor) -> list[Features]:
         return [member(waveform) for member in self.members]

@@ -9,7 +9,8 @@ from .masking import masked
 
 
 class DurationPredictor(nn.Module):
-    """Two convolutions and a projection (FastSpeech 2, Ren et al. 2021, arXiv 2006.04558), as unit vocoders have it."""
+    """Two convolutions and a projection (FastSpeech 2, Ren et al. 2021, arXiv 2006.04558), as unit vocoders have
+    it."""
 
     def __init__(self, size: int):
         super().__init__()
@@ -18,7 +19,8 @@ class DurationPredictor(nn.Module):
         self.output = nn.Linear(size, 1)
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Logarithms of durations in frames, `(batch, units)`, of `hidden (batch, units, size)`; `mask (batch, units)`."""
+        """Logarithms of durations in frames, `(batch, units)`, of `hidden (batch, units, size)`; `mask (batch,
+        units)`."""
         mask = mask[..., None].to(hidden.dtype)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             hidden = norm(relu(conv(masked(hidden, mask).transpose(1, 2)).transpose(1, 2)))
@@ -26,7 +28,8 @@ class DurationPredictor(nn.Module):
 
 
 def repeat_units(units: torch.Tensor, durations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Units per frame, and their mask, `(batch, frames)` each, of units `(batch, units)` that last so many frames each.
+    """Units per frame, and their mask, `(batch, frames)` each, of units `(batch, units)` that last so many frames
+    each.
 
     Padding lasts 0 frames.
     """
@@ -39,6 +42,10 @@ def repeat_units(units: torch.Tensor, durations: torch.Tensor) -> tuple[torch.Te
 def deduplicate(units: torch.Tensor, attention_mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """The inverse of `repeat_units`: units that differ from the one before, and the frames each lasts, padded by 0."""
     lengths = [units.shape[1]] * len(units) if attention_mask is None else attention_mask.sum(1).tolist()
-    runs = [torch.unique_consecutive(row[:length], return_counts=True) for row, length in zip(units, lengths, strict=True)]
-    return (pad_sequence([names for names, _ in runs], batch_first=True),
-            pad_sequence([counts for _, counts in runs], batch_first=True))
+    runs = [
+        torch.unique_consecutive(row[:length], return_counts=True) for row, length in zip(units, lengths, strict=True)
+    ]
+    return (
+        pad_sequence([names for names, _ in runs], batch_first=True),
+        pad_sequence([counts for _, counts in runs], batch_first=True),
+    )

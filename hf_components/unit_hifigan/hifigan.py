@@ -17,8 +17,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, kernel_size: int, dilations: list[int], slope: float):
         super().__init__()
         self.slope = slope
-        self.convs1 = nn.ModuleList(nn.Conv1d(channels, channels, kernel_size, dilation=dilation, padding="same")
-                                    for dilation in dilations)
+        self.convs1 = nn.ModuleList(
+            nn.Conv1d(channels, channels, kernel_size, dilation=dilation, padding="same") for dilation in dilations
+        )
         self.convs2 = nn.ModuleList(nn.Conv1d(channels, channels, kernel_size, padding="same") for _ in dilations)
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -37,17 +38,23 @@ class HifiGanHead(nn.Module):
         self.conv_pre = nn.Conv1d(input_size, channels, 7, padding=3)
         self.upsampler, self.resblocks = nn.ModuleList(), nn.ModuleList()
         for rate, kernel_size in zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True):
-            self.upsampler.append(nn.ConvTranspose1d(channels, channels // 2, kernel_size, stride=rate,
-                                                     padding=(kernel_size - rate) // 2))
+            self.upsampler.append(
+                nn.ConvTranspose1d(
+                    channels, channels // 2, kernel_size, stride=rate, padding=(kernel_size - rate) // 2
+                )
+            )
             channels //= 2
-            self.resblocks.extend(ResidualBlock(channels, size, dilations, self.slope) for size, dilations in
-                                  zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True))
+            self.resblocks.extend(
+                ResidualBlock(channels, size, dilations, self.slope)
+                for size, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True)
+            )
         self.conv_post = nn.Conv1d(channels, 1, 7, padding=3)
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Waveform `(batch, frames * hop_length)` of `hidden (batch, input_size, frames)`.
 
-        With `mask (batch, 1, frames)` what lies behind the end is zero before every convolution, as it is behind the end of
+        With `mask (batch, 1, frames)` what lies behind the end is zero before every convolution, as it is behind the
+        end of
         an unpadded row: both give the same waveform.
         """
         hidden = self.conv_pre(masked(hidden, mask))

@@ -32,8 +32,10 @@ class IstftHead(nn.Module):
         self.hop_length, self.n_fft = config.hop_length, config.n_fft
         self.conv_pre = nn.Conv1d(input_size, config.hidden_size, 7, padding=3)
         self.norm_pre = nn.LayerNorm(config.hidden_size, eps=1e-6)
-        self.blocks = nn.ModuleList(ConvNeXtBlock(config.hidden_size, config.intermediate_size, 1 / config.num_layers)
-                                    for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(
+            ConvNeXtBlock(config.hidden_size, config.intermediate_size, 1 / config.num_layers)
+            for _ in range(config.num_layers)
+        )
         self.norm_post = nn.LayerNorm(config.hidden_size, eps=1e-6)
         self.spectrum = nn.Linear(config.hidden_size, config.n_fft + 2)
 
@@ -62,7 +64,11 @@ class IstftHead(nn.Module):
             frames, weights = frames * mask, weights * mask
         waveform, weight = self.overlap_add(frames), self.overlap_add(weights)
         # Behind the end of a padded row no window reaches.
-        return waveform / weight.clamp(min=1e-8) if mask is None else waveform / weight.clamp(min=1e-8) * self.samples_of(mask)
+        return (
+            waveform / weight.clamp(min=1e-8)
+            if mask is None
+            else waveform / weight.clamp(min=1e-8) * self.samples_of(mask)
+        )
 
     def overlap_add(self, frames: torch.Tensor) -> torch.Tensor:
         """`(batch, frames, n_fft)` to `(batch, frames * hop_length)`, without what reaches over both ends."""

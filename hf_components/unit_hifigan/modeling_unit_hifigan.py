@@ -37,12 +37,18 @@ class UnitHifiGanModel(PreTrainedModel):
         if isinstance(module, nn.Embedding):  # the first layer's input, not a residual stream
             init.normal_(module.weight)
         elif self.config.head == "hifigan" and isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
-            # PyTorch's own, under which a narrow generator is heard from the start; the paper's N(0, 0.01) leaves it silent.
+            # PyTorch's own, under which a narrow generator is heard from the start; the paper's N(0, 0.01) leaves it
+            # silent.
             init.kaiming_uniform_(module.weight, a=5**0.5)
 
-    def forward(self, units: torch.LongTensor, attention_mask: torch.Tensor | None = None,
-                durations: torch.LongTensor | None = None, speaker_ids: torch.LongTensor | None = None,
-                f0: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        units: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        durations: torch.LongTensor | None = None,
+        speaker_ids: torch.LongTensor | None = None,
+        f0: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Speak units.
 
         Args:
@@ -68,8 +74,9 @@ class UnitHifiGanModel(PreTrainedModel):
         mask = None if attention_mask is None else attention_mask[:, None].to(hidden.dtype)
         return self.head(hidden.transpose(1, 2), mask)
 
-    def predict_log_durations(self, units: torch.LongTensor, mask: torch.Tensor,
-                              speaker_ids: torch.LongTensor | None = None) -> torch.Tensor:
+    def predict_log_durations(
+        self, units: torch.LongTensor, mask: torch.Tensor, speaker_ids: torch.LongTensor | None = None
+    ) -> torch.Tensor:
         """Natural logarithms of the frames that each unit of deduplicated sequences lasts, `(batch, units)`.
 
         Args:
@@ -78,12 +85,15 @@ class UnitHifiGanModel(PreTrainedModel):
             ValueError: this vocoder has no duration predictor.
         """
         if self.duration_predictor is None:
-            raise ValueError("this vocoder was made without `predict_durations`; give it one unit per frame, or `durations`.")
+            raise ValueError(
+                "this vocoder was made without `predict_durations`; give it one unit per frame, or `durations`."
+            )
         return self.duration_predictor(self.embed(units, speaker_ids), mask)
 
     @torch.no_grad()
-    def predict_durations(self, units: torch.LongTensor, mask: torch.Tensor | None = None,
-                          speaker_ids: torch.LongTensor | None = None) -> torch.LongTensor:
+    def predict_durations(
+        self, units: torch.LongTensor, mask: torch.Tensor | None = None, speaker_ids: torch.LongTensor | None = None
+    ) -> torch.LongTensor:
         """Frames that each unit lasts, at least 1, and 0 for padding: the `durations` of `forward`."""
         mask = torch.ones_like(units) if mask is None else mask
         frames = self.predict_log_durations(units, mask, speaker_ids).exp().round().clamp(min=1)
@@ -95,7 +105,10 @@ class UnitHifiGanModel(PreTrainedModel):
         return hidden if self.speaker_embedding is None else hidden + self.speaker_embedding(speaker_ids)[:, None]
 
     def check_inputs(self, speaker_ids: torch.Tensor | None, f0: torch.Tensor | None) -> None:
-        for name, value, needed in (("speaker_ids", speaker_ids, bool(self.config.speakers)), ("f0", f0, self.config.use_f0)):
+        for name, value, needed in (
+            ("speaker_ids", speaker_ids, bool(self.config.speakers)),
+            ("f0", f0, self.config.use_f0),
+        ):
             if needed != (value is not None):
                 raise ValueError(f"this vocoder {'needs' if needed else 'knows no'} `{name}`.")
 
@@ -108,8 +121,10 @@ class UnitHifiGanModel(PreTrainedModel):
             ValueError: naming both.
         """
         if identity != self.config.units:
-            raise ValueError(f"the vocoder speaks units of {self.config.units}, but these are of {identity}; encode the audio "
-                             "with the units model that the vocoder was trained on, or train a vocoder on these units.")
+            raise ValueError(
+                f"the vocoder speaks units of {self.config.units}, but these are of {identity}; encode the audio "
+                "with the units model that the vocoder was trained on, or train a vocoder on these units."
+            )
 
     def apply_weight_norm(self) -> None:
         """Reparametrise the head for training (Salimans and Kingma 2016); remove it before saving."""

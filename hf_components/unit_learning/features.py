@@ -35,8 +35,9 @@ def pad_waveforms(clips: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tens
     return values, (torch.arange(values.shape[1]) < lengths[:, None]).long()
 
 
-def clip_features(model: AcousticUnitsModel, values: torch.Tensor, mask: torch.Tensor, ids: Sequence[str]
-                  ) -> list[torch.Tensor]:
+def clip_features(
+    model: AcousticUnitsModel, values: torch.Tensor, mask: torch.Tensor, ids: Sequence[str]
+) -> list[torch.Tensor]:
     """The features of each clip of a batch, `(frames, dim)` float32 on the model's device.
 
     Raises:
@@ -59,7 +60,9 @@ class FeatureStream:
         num_workers: processes that decode audio ahead of the model; 0 does it in between.
     """
 
-    def __init__(self, model: AcousticUnitsModel, rows: datasets.Dataset, folder: Path | None = None, num_workers: int = 0):
+    def __init__(
+        self, model: AcousticUnitsModel, rows: datasets.Dataset, folder: Path | None = None, num_workers: int = 0
+    ):
         self.model, self.rows, self.folder, self.num_workers = model, rows, folder, num_workers
         if folder is not None:
             folder.mkdir(exist_ok=True)

@@ -44,9 +44,9 @@ def assign(features: torch.Tensor, centroids: torch.Tensor) -> Assigned:
 class MiniBatchKMeans:
     """Centroids and everything that decides how they go on.
 
-    A step moves each centroid to the running mean of the frames that were nearest to it in this pass (Sculley 2010, "Web-scale
-    k-means clustering"). The mean begins anew with each pass, so that centroids do not remember where they came from:
-    with one step per pass this is Lloyd's algorithm.
+    A step moves each centroid to the running mean of the frames that were nearest to it in this pass (Sculley 2010,
+    "Web-scale k-means clustering"). The mean begins anew with each pass, so that centroids do not remember where they
+    came from: with one step per pass this is Lloyd's algorithm.
 
     Args:
         centroids: `(num_units, dim)` float64.
@@ -68,8 +68,9 @@ class MiniBatchKMeans:
 
     def add(self, assigned: Assigned) -> None:
         """Take in one batch of the step."""
-        self.step = Assigned(self.step.sums + assigned.sums, self.step.counts + assigned.counts,
-                             self.step.inertia + assigned.inertia)
+        self.step = Assigned(
+            self.step.sums + assigned.sums, self.step.counts + assigned.counts, self.step.inertia + assigned.inertia
+        )
         self.batches += 1
 
     def end_step(self) -> None:
@@ -92,9 +93,13 @@ class MiniBatchKMeans:
 
     def save(self, file: Path) -> None:
         """Write all of it, so that a reader finds the old file or the new one."""
-        tensors = {"centroids": self.centroids, "counts": self.counts, "step_sums": self.step.sums,
-                   "step_counts": self.step.counts,
-                   "inertia": torch.tensor([self.inertia, self.step.inertia], dtype=torch.float64)}
+        tensors = {
+            "centroids": self.centroids,
+            "counts": self.counts,
+            "step_sums": self.step.sums,
+            "step_counts": self.step.counts,
+            "inertia": torch.tensor([self.inertia, self.step.inertia], dtype=torch.float64),
+        }
         position = {"steps": self.steps, "batches": self.batches, "passes": self.passes, "revived": self.revived}
         save_tensors(tensors, file, {"position": json.dumps(position)})
 
@@ -118,10 +123,13 @@ def save_tensors(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[st
     temporary.replace(file)
 
 
-def kmeans_plus_plus(sample: torch.Tensor, num_units: int, seed: int, living: torch.Tensor | None = None) -> torch.Tensor:
+def kmeans_plus_plus(
+    sample: torch.Tensor, num_units: int, seed: int, living: torch.Tensor | None = None
+) -> torch.Tensor:
     """Frames of a sample that lie far from each other (Arthur and Vassilvitskii 2007), greedy as scikit-learn's.
 
-    Each next one is the best of a few drawn with a probability that grows with the squared distance to those there are.
+    Each next one is the best of a few drawn with a probability that grows with the squared distance to those there
+    are.
 
     Args:
         sample: `(frames, dim)`.
@@ -145,8 +153,10 @@ def kmeans_plus_plus(sample: torch.Tensor, num_units: int, seed: int, living: to
     while len(chosen) < num_units:
         cumulated = nearest.cumsum(0)
         if not cumulated[-1] > 0:
-            raise UserError(f"{num_units} units need as many different frames, but the {len(sample)} frames sampled of the "
-                            f"corpus hold {len(chosen)}; lower --num_units, or is the corpus silent?")
+            raise UserError(
+                f"{num_units} units need as many different frames, but the {len(sample)} frames sampled of the "
+                f"corpus hold {len(chosen)}; lower --num_units, or is the corpus silent?"
+            )
         drawn = torch.rand(trials, generator=generator, dtype=torch.float64) * cumulated[-1]
         candidates = torch.searchsorted(cumulated, drawn, right=True).clamp_max(len(sample) - 1)
         distances = torch.minimum(nearest, _squared_distances(sample[candidates], sample, norms))

@@ -24,7 +24,8 @@ class Phones:
     names: np.ndarray
 
     def of_frames(self, start: float, count: int) -> np.ndarray:
-        """The phone in the middle of what each of `count` frames hears, the first from `start` on; "" where there is none."""
+        """The phone in the middle of what each of `count` frames hears, the first from `start` on; "" where there is
+        none."""
         middles = start + np.arange(count) * SECONDS_PER_UNIT + HEARD / 2
         last = np.searchsorted(self.starts, middles, side="right") - 1
         inside = (last >= 0) & (middles < self.ends[last])
@@ -35,8 +36,8 @@ def read_phone_labels(path: str | Path, tier: str) -> dict[str, Phones]:
     """Phones by recording, which is named without its suffix, see `recording_key`.
 
     Args:
-        path: a file of JSON lines with `source_file`, `start`, `end` (seconds in the recording) and `phone`, or a folder of
-            TextGrids that are named as the recordings and lie as they do.
+        path: a file of JSON lines with `source_file`, `start`, `end` (seconds in the recording) and `phone`, or a
+            folder of TextGrids that are named as the recordings and lie as they do.
         tier: of the TextGrids that holds the phones.
     Raises:
         UserError: there are no labels, they are not what is said above, or those of a recording overlap.
@@ -59,8 +60,9 @@ def _from_json_lines(path: Path) -> dict[str, list[tuple[float, float, str]]]:
         try:
             name, start, end, phone = row["source_file"], float(row["start"]), float(row["end"]), row["phone"]
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}, line {line}: a phone needs source_file, start and end (in seconds) and phone, "
-                            f"got {row}") from error
+            raise UserError(
+                f"{path}, line {line}: a phone needs source_file, start and end (in seconds) and phone, got {row}"
+            ) from error
         found.setdefault(recording_key(str(name)), []).append((start, end, str(phone)))
     return found
 
@@ -74,13 +76,17 @@ def _from_textgrids(folder: Path, tier: str) -> dict[str, list[tuple[float, floa
             raise UserError(f"{file} cannot be read as a TextGrid: {error}") from error
         if tier not in grid.tierNames:
             raise UserError(f"{file} has no tier {tier!r}; it has {', '.join(grid.tierNames)}: give --phone_tier")
-        found[recording_key(file.relative_to(folder).as_posix())] = [tuple(phone) for phone in grid.getTier(tier).entries]
+        found[recording_key(file.relative_to(folder).as_posix())] = [
+            tuple(phone) for phone in grid.getTier(tier).entries
+        ]
     return found
 
 
 def _in_order(phones: Iterable[tuple[float, float, str]], where: str) -> Phones:
     starts, ends, names = map(np.array, zip(*sorted(phones), strict=True))
     if wrong := np.flatnonzero((ends <= starts) | np.append(ends[:-1] > starts[1:] + 1e-6, False)).tolist():
-        raise UserError(f"{where}: phones must be longer than nothing and must not overlap, but {names[wrong[0]]} is from "
-                        f"{starts[wrong[0]]:g} to {ends[wrong[0]]:g} s")
+        raise UserError(
+            f"{where}: phones must be longer than nothing and must not overlap, but {names[wrong[0]]} is from "
+            f"{starts[wrong[0]]:g} to {ends[wrong[0]]:g} s"
+        )
     return Phones(starts, ends, names)

@@ -20,8 +20,9 @@ class Batch:
     rows: tuple[int, ...]
 
 
-def plan_steps(ids: Sequence[str], durations: Sequence[float], seed: int, update_seconds: float,
-               batch_seconds: float) -> list[list[Batch]]:
+def plan_steps(
+    ids: Sequence[str], durations: Sequence[float], seed: int, update_seconds: float, batch_seconds: float
+) -> list[list[Batch]]:
     """All clips once, in an order drawn by `seed`, in steps after which the centroids move.
 
     Args:

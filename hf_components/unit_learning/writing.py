@@ -42,15 +42,25 @@ class Usage:
     squared_distance: float = 0.0
 
     def report(self) -> dict:
-        """Figures for `report.json`; entropy in bits per frame, perplexity is the number of units used evenly that has it."""
+        """Figures for `report.json`; entropy in bits per frame, perplexity is the number of units used evenly that has
+        it."""
         frames = int(self.counts.sum())
         shares = self.counts[self.counts > 0] / frames
         entropy = float(-(shares * np.log2(shares)).sum())
-        return {"segments": self.segments, "seconds": self.seconds, "frames": frames, "inertia": self.squared_distance,
-                "inertia_per_frame": self.squared_distance / frames, "entropy": entropy, "perplexity": 2**entropy,
-                "entropy_of_even_use": math.log2(len(self.counts)), "dead_units": np.flatnonzero(self.counts == 0).tolist(),
-                "frames_per_run": frames / self.runs, "runs_per_second": self.runs / self.seconds,
-                "usage": self.counts.tolist()}
+        return {
+            "segments": self.segments,
+            "seconds": self.seconds,
+            "frames": frames,
+            "inertia": self.squared_distance,
+            "inertia_per_frame": self.squared_distance / frames,
+            "entropy": entropy,
+            "perplexity": 2**entropy,
+            "entropy_of_even_use": math.log2(len(self.counts)),
+            "dead_units": np.flatnonzero(self.counts == 0).tolist(),
+            "frames_per_run": frames / self.runs,
+            "runs_per_second": self.runs / self.seconds,
+            "usage": self.counts.tolist(),
+        }
 
 
 @dataclass
@@ -67,13 +77,21 @@ class _Part:
         return f"{self.split}-{self.start:09d}.parquet"
 
 
-def write_units(model: AcousticUnitsModel, splits: Mapping[str, datasets.Dataset], folder: Path, folder_of_parts: Path, *,
-                batch_seconds: float = 60.0, num_workers: int = 0) -> dict[str, dict]:
+def write_units(
+    model: AcousticUnitsModel,
+    splits: Mapping[str, datasets.Dataset],
+    folder: Path,
+    folder_of_parts: Path,
+    *,
+    batch_seconds: float = 60.0,
+    num_workers: int = 0,
+) -> dict[str, dict]:
     """Write `units.parquet`, `units.json` and `all_units_for_bpe.txt`; each process encodes its share of the segments.
 
     Args:
         folder_of_parts: what is there is not encoded again, so that a stopped run goes on.
-        splits: rows of the data contract, audio not decoded. Without columns `source_file` and `start` each is its own source.
+        splits: rows of the data contract, audio not decoded. Without columns `source_file` and `start` each is its own
+            source.
         batch_seconds: of speech, padded, that a process encodes at once.
         num_workers: processes that decode audio ahead of the model.
     Returns:
@@ -87,8 +105,12 @@ def write_units(model: AcousticUnitsModel, splits: Mapping[str, datasets.Dataset
     missing = [part for part in parts if not (folder_of_parts / part.file_name).exists()]
     state.wait_for_everyone()  # all have looked before one writes
     mine = missing[state.process_index :: state.num_processes]
-    with tqdm(total=sum(len(part.rows) for part in mine), desc="writing units", unit="segment",
-              disable=not state.is_main_process) as progress:
+    with tqdm(
+        total=sum(len(part.rows) for part in mine),
+        desc="writing units",
+        unit="segment",
+        disable=not state.is_main_process,
+    ) as progress:
         inputs = torch.utils.data.DataLoader(_Waveforms(mine), batch_size=None, num_workers=num_workers)
         for part, table in _encoded(model, mine, iter(inputs)):
             write_part(table, folder_of_parts / part.file_name)
@@ -114,8 +136,9 @@ def _parts(split: str, rows: datasets.Dataset, batch_seconds: float) -> Iterator
         start = end
 
 
-def _encoded(model: AcousticUnitsModel, parts: list[_Part], inputs: Iterator[tuple[torch.Tensor, torch.Tensor]]
-             ) -> Iterator[tuple[_Part, pyarrow.Table]]:
+def _encoded(
+    model: AcousticUnitsModel, parts: list[_Part], inputs: Iterator[tuple[torch.Tensor, torch.Tensor]]
+) -> Iterator[tuple[_Part, pyarrow.Table]]:
     schema = units_schema(model.identity()).append(pyarrow.field(DISTANCE, pyarrow.float64()))
     for part in parts:
         rows: list[dict | None] = [None] * len(part.rows)
@@ -131,10 +154,19 @@ def _encoded(model: AcousticUnitsModel, parts: list[_Part], inputs: Iterator[tup
 
 def _row(segment: dict, split: str, units: torch.Tensor, distances: torch.Tensor) -> dict:
     runs = timed(units, deduplicate=True)
-    return {"id": segment["id"], "split": split, "source_file": segment.get("source_file", segment["id"]),
-            "start": segment.get("start", 0.0), "speaker_id": segment["speaker_id"], "duration": segment["duration"],
-            "units": units.numpy(), "deduplicated": runs.units.numpy(), "durations": runs.durations.numpy(),
-            "start_times": runs.start_times.numpy(), DISTANCE: distances.sum().item()}
+    return {
+        "id": segment["id"],
+        "split": split,
+        "source_file": segment.get("source_file", segment["id"]),
+        "start": segment.get("start", 0.0),
+        "speaker_id": segment["speaker_id"],
+        "duration": segment["duration"],
+        "units": units.numpy(),
+        "deduplicated": runs.units.numpy(),
+        "durations": runs.durations.numpy(),
+        "start_times": runs.start_times.numpy(),
+        DISTANCE: distances.sum().item(),
+    }
 
 
 def _copied(tables: Iterator[pyarrow.Table], usage: dict[str, Usage], json_file, bpe_file) -> Iterator[pyarrow.Table]:

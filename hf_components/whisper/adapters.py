@@ -25,8 +25,13 @@ def save_adapter(folder: Path, lora: Lora, *, scaling: float, base_model: str | 
         raise ImportError("writing adapters needs peft: pip install peft") from error
     rank = next(iter(lora.values()))[0].shape[0]
     # Without task_type: SEQ_2_SEQ_LM would make PEFT pass `input_ids` to Whisper.
-    config = LoraConfig(r=rank, lora_alpha=scaling * rank, target_modules=sorted(lora), base_model_name_or_path=base_model,
-                        inference_mode=True)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=scaling * rank,
+        target_modules=sorted(lora),
+        base_model_name_or_path=base_model,
+        inference_mode=True,
+    )
     config.target_modules = sorted(lora)  # of which PEFT makes a set, written in another order by every process
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
@@ -49,22 +54,29 @@ def load_adapter(folder: Path) -> tuple[Lora, int, float]:
         config = json.loads((folder / "adapter_config.json").read_text())
         tensors = load_file(folder / "adapter_model.safetensors")
     except FileNotFoundError as error:
-        raise ValueError(f"{folder} is not a PEFT adapter: {Path(error.filename or '').name or 'its weights'} is "
-                         "missing") from error
+        raise ValueError(
+            f"{folder} is not a PEFT adapter: {Path(error.filename or '').name or 'its weights'} is missing"
+        ) from error
     used = [key for key in UNSUPPORTED if config.get(key)]
     if config.get("peft_type") != "LORA" or used:
-        raise ValueError(f"{folder} must be a plain LoRA adapter, got {config.get('peft_type')} with {used or 'none'} of "
-                         f"{', '.join(UNSUPPORTED)}")
+        raise ValueError(
+            f"{folder} must be a plain LoRA adapter, got {config.get('peft_type')} with {used or 'none'} of "
+            f"{', '.join(UNSUPPORTED)}"
+        )
     foreign = [key for key in tensors if not key.endswith((".lora_A.weight", ".lora_B.weight"))]
     if foreign:
         raise ValueError(f"{folder} must hold the A and B of a LoRA only, got {foreign[0]}")
     names = {key.removeprefix(PREFIX).rsplit(".lora_", 1)[0] for key in tensors}
-    lora = {name: (tensors[f"{PREFIX}{name}.lora_A.weight"], tensors[f"{PREFIX}{name}.lora_B.weight"]) for name in names}
+    lora = {
+        name: (tensors[f"{PREFIX}{name}.lora_A.weight"], tensors[f"{PREFIX}{name}.lora_B.weight"]) for name in names
+    }
     rank = config["r"]
     return lora, rank, config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
 
 
-def stack_adapters(adapters: list[tuple[Lora, int, float]]) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], int, float]:
+def stack_adapters(
+    adapters: list[tuple[Lora, int, float]],
+) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], int, float]:
     """Stack LoRAs of any ranks and scalings into experts of one rank and one scaling.
 
     Smaller ranks are filled up with zeros, scalings other than the first one's move into B; a module that only some

@@ -1,8 +1,9 @@
 """Whisper on as much audio as there is: an encoder for 2 to 3000 mel frames, and `generate` that uses it.
 
-What Whisper writes of a clip hangs on the silence behind it: cut off, attention that rested there falls on the speech, and
-the decoder loops. That silence is alike all over, so a few positions stand for it: a key that stands for n positions counts
-n times in a softmax if log n is added to its score. With 3000 frames nothing is left to stand for, and all is stock.
+What Whisper writes of a clip hangs on the silence behind it: cut off, attention that rested there falls on the speech,
+and the decoder loops. That silence is alike all over, so a few positions stand for it: a key that stands for n
+positions counts n times in a softmax if log n is added to its score. With 3000 frames nothing is left to stand for,
+and all is stock.
 
 Overrides private methods of transformers' Whisper (`modeling_moe_whisper` adds two more) and therefore checks its
 version. The state dict and the configuration are those of stock Whisper.
@@ -29,7 +30,8 @@ HOOKS = ("_get_input_segment", "_maybe_prepare_encoder_kwargs_for_generation")
 
 
 def check_transformers(found: str = transformers.__version__, whisper: type = WhisperForConditionalGeneration) -> None:
-    """Refuse a transformers without the private methods that are overridden here; warn of a newer one than was tested."""
+    """Refuse a transformers without the private methods that are overridden here; warn of a newer one than was
+    tested."""
     rule = f"this model overrides private methods of Whisper as of transformers >= {SUPPORTED[0]}, < {SUPPORTED[1]}"
     remedy = f"pip install 'transformers=={SUPPORTED[0]}.*'"
     lost = [name for name in HOOKS if not hasattr(whisper, name)]
@@ -41,7 +43,8 @@ def check_transformers(found: str = transformers.__version__, whisper: type = Wh
 
 check_transformers()
 
-# Log-mel features are (log10(power) + 4) / 4, spanning at most 8 powers of ten and cut at 1e-10 (openai-whisper audio.py).
+# Log-mel features are (log10(power) + 4) / 4, spanning at most 8 powers of ten and cut at 1e-10 (openai-whisper
+# audio.py).
 DYNAMIC_RANGE, LOWEST = 2.0, -1.5
 SILENT_SHARE = 100  # of the positions of a whole window, one in so many stands for the silence behind shorter audio
 TAKE_BIAS = ("eager", "sdpa")  # attention that adds to scores; any other hears all of the silence itself
@@ -70,7 +73,8 @@ def count_real_frames(input_features: torch.Tensor, attention_mask: torch.Tensor
 
 
 def silence_of(input_features: torch.Tensor) -> torch.Tensor:
-    """What Whisper's feature extractor gives for silence in recordings `(batch, num_mel_bins, frames)`, `(batch, 1, 1)`."""
+    """What Whisper's feature extractor gives for silence in recordings `(batch, num_mel_bins, frames)`, `(batch, 1,
+    1)`."""
     return (input_features.amax(dim=(1, 2), keepdim=True) - DYNAMIC_RANGE).clamp(min=LOWEST)
 
 
@@ -131,16 +135,20 @@ def whole_context(outputs: BaseModelOutput, config: WhisperConfig) -> torch.Tens
     if silent is not None:
         return torch.cat([states, silent], dim=-2)
     if states.shape[-2] < config.max_source_positions:
-        raise ValueError("`encoder_outputs` must come from this model's own encoder, which tells the silence behind short "
-                         f"audio; got {states.shape[-2]} positions of {config.max_source_positions} without it.")
+        raise ValueError(
+            "`encoder_outputs` must come from this model's own encoder, which tells the silence behind short "
+            f"audio; got {states.shape[-2]} positions of {config.max_source_positions} without it."
+        )
     return states
 
 
 def divide_context(states: torch.Tensor, frames: int) -> dict[str, torch.Tensor | None]:
     """Fields of a `DynamicContextOutput` from states of `frames` and of silence, `(..., positions, d_model)`."""
     real = frames // 2
-    return {"last_hidden_state": states[..., :real, :],
-            "silent_states": states[..., real:, :] if real < states.shape[-2] else None}
+    return {
+        "last_hidden_state": states[..., :real, :],
+        "silent_states": states[..., real:, :] if real < states.shape[-2] else None,
+    }
 
 
 def context_bias(states: torch.Tensor, config: WhisperConfig) -> torch.Tensor | None:
@@ -164,16 +172,24 @@ class ContextAttention(WhisperAttention):
     """The decoder's attention to an encoder whose last states stand for silence."""
 
     def forward(self, hidden_states, key_value_states=None, past_key_values=None, attention_mask=None, **kwargs):
-        return super().forward(hidden_states, key_value_states, past_key_values, context_bias(key_value_states, self.config),
-                               **kwargs)
+        return super().forward(
+            hidden_states, key_value_states, past_key_values, context_bias(key_value_states, self.config), **kwargs
+        )
 
 
 def attend_to_context(decoder: WhisperDecoder) -> None:
-    """Give a decoder cross-attention that knows which of the encoder's states stand for silence; for a new, empty one."""
+    """Give a decoder cross-attention that knows which of the encoder's states stand for silence; for a new, empty
+    one."""
     config = decoder.config
     for index, layer in enumerate(decoder.layers):
-        layer.encoder_attn = ContextAttention(config.d_model, config.decoder_attention_heads, dropout=config.attention_dropout,
-                                              is_decoder=True, layer_idx=index, config=config)
+        layer.encoder_attn = ContextAttention(
+            config.d_model,
+            config.decoder_attention_heads,
+            dropout=config.attention_dropout,
+            is_decoder=True,
+            layer_idx=index,
+            config=config,
+        )
 
 
 class DynamicContextEncoder(WhisperEncoder):
@@ -184,8 +200,9 @@ class DynamicContextEncoder(WhisperEncoder):
 
     @merge_with_config_defaults
     @capture_outputs
-    def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None,
-                **kwargs) -> DynamicContextOutput:
+    def forward(
+        self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
+    ) -> DynamicContextOutput:
         """Encode `(batch, num_mel_bins, frames)` to `(batch, frames / 2, d_model)`; the mask is not used."""
         hidden_states = self.run_layers(self.embed_frames(input_features), self.layers, **kwargs)
         return DynamicContextOutput(**divide_context(self.layer_norm(hidden_states), input_features.shape[-1]))
@@ -194,7 +211,9 @@ class DynamicContextEncoder(WhisperEncoder):
         """Convolutions and positions: `(batch, num_mel_bins, frames)` to `(batch, positions, d_model)`."""
         frames, longest = input_features.shape[-1], 2 * self.max_source_positions
         if frames % 2 or not 2 <= frames <= longest:
-            raise ValueError(f"`input_features` must have an even number of mel frames in [2, {longest}], got {frames}.")
+            raise ValueError(
+                f"`input_features` must have an even number of mel frames in [2, {longest}], got {frames}."
+            )
         real, window, silent = frames // 2, self.max_source_positions, silent_positions(self.config)
         if real > window - silent or self.config._attn_implementation not in TAKE_BIAS:
             real = window
@@ -205,7 +224,10 @@ class DynamicContextEncoder(WhisperEncoder):
         if real < window:
             centres = real + (torch.arange(silent, device=heard.device) + 0.5) * (window - real) / silent
             silence = hidden_states[:, real + 2 : real + 3].expand(-1, silent, -1)
-            heard, hidden_states = torch.cat([heard, centres.long()]), torch.cat([hidden_states[:, :real], silence], dim=1)
+            heard, hidden_states = (
+                torch.cat([heard, centres.long()]),
+                torch.cat([hidden_states[:, :real], silence], dim=1),
+            )
         hidden_states = hidden_states + self.embed_positions.weight[heard]
         return nn.functional.dropout(hidden_states, p=self.dropout, training=self.training)
 
@@ -215,7 +237,9 @@ class DynamicContextEncoder(WhisperEncoder):
             hidden_states = layer(hidden_states, bias, **kwargs)
         return hidden_states
 
-    def embed(self, input_features: torch.Tensor, layer: int, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def embed(
+        self, input_features: torch.Tensor, layer: int, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Mean over real frames of the hidden states after `layer` layers, `(batch, d_model)` in float32."""
         hidden_states = self.run_layers(self.embed_frames(input_features), self.layers[:layer])
         return pool_real_frames(hidden_states, count_real_frames(input_features, attention_mask))
@@ -239,7 +263,9 @@ class DynamicContextMixin:
             raise ValueError(f"`audio_context` must be dynamic or full, got {audio_context!r}.")
         self.audio_context, self.min_audio_context = audio_context, min_audio_context
 
-    def prepare_audio_context(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def prepare_audio_context(
+        self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Fit features `(batch, num_mel_bins, frames)`, or their first 30 s, to the audio context of this model."""
         frames = 2 * self.config.max_source_positions
         if self.audio_context == "dynamic":
@@ -270,8 +296,9 @@ class DynamicContextMixin:
         return super().detect_language(input_features, *args, **kwargs)
 
 
-def token_loss(logits: torch.Tensor, labels: torch.Tensor,
-               num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
+def token_loss(
+    logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
     """Cross-entropy: sum over tokens divided by the tokens of the whole accumulated global batch.
 
     Args:
@@ -279,8 +306,9 @@ def token_loss(logits: torch.Tensor, labels: torch.Tensor,
         labels: `(rows, tokens)`, -100 is ignored.
         num_items_in_batch: tokens of the accumulated global batch, as `Trainer` counts them; this batch's if None.
     """
-    loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.to(logits.device).flatten(), ignore_index=-100,
-                                       reduction="sum")
+    loss = nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), labels.to(logits.device).flatten(), ignore_index=-100, reduction="sum"
+    )
     return loss / (num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum())
 
 
@@ -291,20 +319,39 @@ class DynamicContextWhisperModel(WhisperModel):
         attend_to_context(self.decoder)
         self.post_init()
 
-    def forward(self, input_features=None, attention_mask=None, decoder_input_ids=None, decoder_attention_mask=None,
-                encoder_outputs=None, past_key_values=None, decoder_inputs_embeds=None, decoder_position_ids=None,
-                use_cache=None, **kwargs):
+    def forward(
+        self,
+        input_features=None,
+        attention_mask=None,
+        decoder_input_ids=None,
+        decoder_attention_mask=None,
+        encoder_outputs=None,
+        past_key_values=None,
+        decoder_inputs_embeds=None,
+        decoder_position_ids=None,
+        use_cache=None,
+        **kwargs,
+    ):
         """As stock Whisper; the decoder attends to the silence behind the audio too."""
         if encoder_outputs is None:
-            encoder_outputs = self.encoder(self._mask_input_features(input_features, attention_mask=attention_mask), **kwargs)
+            encoder_outputs = self.encoder(
+                self._mask_input_features(input_features, attention_mask=attention_mask), **kwargs
+            )
         elif not isinstance(encoder_outputs, BaseModelOutput):
             encoder_outputs = BaseModelOutput(*encoder_outputs)
-        attended = BaseModelOutput(whole_context(encoder_outputs, self.config), encoder_outputs.hidden_states,
-                                   encoder_outputs.attentions)
+        attended = BaseModelOutput(
+            whole_context(encoder_outputs, self.config), encoder_outputs.hidden_states, encoder_outputs.attentions
+        )
         return super().forward(
-            decoder_input_ids=decoder_input_ids, decoder_attention_mask=decoder_attention_mask, encoder_outputs=attended,
-            past_key_values=past_key_values, decoder_inputs_embeds=decoder_inputs_embeds,
-            decoder_position_ids=decoder_position_ids, use_cache=use_cache, **kwargs)
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=attended,
+            past_key_values=past_key_values,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            decoder_position_ids=decoder_position_ids,
+            use_cache=use_cache,
+            **kwargs,
+        )
 
 
 class DynamicContextWhisper(DynamicContextMixin, WhisperForConditionalGeneration):

@@ -32,8 +32,8 @@ class MoeWhisperConfig(WhisperConfig):
         shared_expert (`bool`): one more LoRA that every utterance carries with weight 1.
         base_model_name_or_path (`str`): the Whisper that the experts adapt, as their PEFT adapters name it.
         audio_context (`str`): `"dynamic"` lets `generate` cut each segment to its speech, `"full"` keeps 30 s.
-        min_audio_context (`int`): mel frames that a dynamic context keeps at least (default 1000, or the window if that
-            is shorter). Weights never trained on short input need about 1000; below, they loop.
+        min_audio_context (`int`): mel frames that a dynamic context keeps at least (default 1000, or the window if
+            that is shorter). Weights never trained on short input need about 1000; below, they loop.
     """
 
     num_experts: int = 4
@@ -81,14 +81,18 @@ class MoeWhisperConfig(WhisperConfig):
         _one_of("audio_context", self.audio_context, AUDIO_CONTEXTS)
         unknown = [name for name in self.target_modules if name not in TARGETS]
         if unknown or not self.target_modules:
-            raise ValueError(f"`target_modules` must be some of {', '.join(TARGETS)}, got {', '.join(unknown) or 'none'}.")
+            raise ValueError(
+                f"`target_modules` must be some of {', '.join(TARGETS)}, got {', '.join(unknown) or 'none'}."
+            )
         if self.router_temperature <= 0:
             raise ValueError(f"`router_temperature` must be positive, got {self.router_temperature}.")
         if self.router_noise_std < 0:
             raise ValueError(f"`router_noise_std` must not be negative, got {self.router_noise_std}.")
         if not 0 <= self.min_expert_usage_fraction * self.num_experts < 1:
-            raise ValueError(f"`min_expert_usage_fraction` must lie in [0, 1 / num_experts = {1 / self.num_experts:.3g}), "
-                             f"got {self.min_expert_usage_fraction}.")
+            raise ValueError(
+                f"`min_expert_usage_fraction` must lie in [0, 1 / num_experts = {1 / self.num_experts:.3g}), "
+                f"got {self.min_expert_usage_fraction}."
+            )
         if self.encoder_layerdrop or self.decoder_layerdrop:
             raise ValueError("LayerDrop would drop experts: `encoder_layerdrop` and `decoder_layerdrop` must be 0.")
 

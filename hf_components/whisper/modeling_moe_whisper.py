@@ -108,9 +108,14 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
 
     @merge_with_config_defaults
     @capture_outputs
-    def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None,
-                expert_weights: torch.Tensor | None = None, trunk_states: torch.Tensor | None = None,
-                **kwargs) -> MoeEncoderOutput:
+    def forward(
+        self,
+        input_features: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        expert_weights: torch.Tensor | None = None,
+        trunk_states: torch.Tensor | None = None,
+        **kwargs,
+    ) -> MoeEncoderOutput:
         """Encode and route.
 
         Args:
@@ -132,7 +137,9 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
         mixture_weights = None
         if self.config.mixture == "logits" and (expert_weights is not None or self.config.routing != "hard"):
             if not bool(weights.any(-1).all()):
-                raise ValueError("`expert_weights` must hold at least one positive weight per row to mix probabilities.")
+                raise ValueError(
+                    "`expert_weights` must hold at least one positive weight per row to mix probabilities."
+                )
             mixture_weights, weights = self.active_experts(weights, all_experts=expert_weights is not None)
         above = self.layers[self.config.router_layer :]
         if mixture_weights is not None and above:
@@ -142,9 +149,16 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
         if mixture_weights is not None:
             k = mixture_weights.shape[1]
             # Without experts in the encoder all k states of an utterance are one.
-            hidden_states = hidden_states.unflatten(0, (-1, k)) if above else hidden_states[:, None].expand(-1, k, -1, -1)
-        return MoeEncoderOutput(**divide_context(hidden_states, input_features.shape[-1]), expert_weights=weights,
-                                mixture_weights=mixture_weights, router_logits=router_logits, gates=gates)
+            hidden_states = (
+                hidden_states.unflatten(0, (-1, k)) if above else hidden_states[:, None].expand(-1, k, -1, -1)
+            )
+        return MoeEncoderOutput(
+            **divide_context(hidden_states, input_features.shape[-1]),
+            expert_weights=weights,
+            mixture_weights=mixture_weights,
+            router_logits=router_logits,
+            gates=gates,
+        )
 
     def trunk(self, input_features: torch.Tensor, **kwargs) -> torch.Tensor:
         """States after `router_layer` layers, `(batch, positions, d_model)`: below it all experts are alike."""
@@ -204,22 +218,42 @@ class MoeWhisperModel(MoeWhisperPreTrainedModel, WhisperModel):
         self.decoder = MoeWhisperDecoder(config)
         self.post_init()
 
-    def forward(self, input_features=None, attention_mask=None, decoder_input_ids=None, decoder_attention_mask=None,
-                encoder_outputs=None, past_key_values=None, decoder_inputs_embeds=None, decoder_position_ids=None,
-                use_cache=None, expert_weights=None, trunk_states=None, **kwargs) -> MoeSeq2SeqModelOutput:
+    def forward(
+        self,
+        input_features=None,
+        attention_mask=None,
+        decoder_input_ids=None,
+        decoder_attention_mask=None,
+        encoder_outputs=None,
+        past_key_values=None,
+        decoder_inputs_embeds=None,
+        decoder_position_ids=None,
+        use_cache=None,
+        expert_weights=None,
+        trunk_states=None,
+        **kwargs,
+    ) -> MoeSeq2SeqModelOutput:
         if encoder_outputs is None:
             if self.training and self.config.apply_spec_augment:
                 frames = torch.arange(input_features.shape[-1], device=input_features.device)
                 attention_mask = (frames < count_real_frames(input_features, attention_mask)[:, None]).long()
                 input_features = self._mask_input_features(input_features.clone(), attention_mask)
-            encoder_outputs = self.encoder(input_features, attention_mask=attention_mask, expert_weights=expert_weights,
-                                           trunk_states=trunk_states, **kwargs)
+            encoder_outputs = self.encoder(
+                input_features,
+                attention_mask=attention_mask,
+                expert_weights=expert_weights,
+                trunk_states=trunk_states,
+                **kwargs,
+            )
         if not isinstance(encoder_outputs, MoeEncoderOutput):
-            raise ValueError("`encoder_outputs` must come from this model's own encoder, which routes; "
-                             f"got {type(encoder_outputs).__name__}.")
+            raise ValueError(
+                "`encoder_outputs` must come from this model's own encoder, which routes; "
+                f"got {type(encoder_outputs).__name__}."
+            )
         encoder_states = whole_context(encoder_outputs, self.config)
         if encoder_outputs.mixture_weights is not None:
-            # (batch * k, positions, d_model), or (batch, positions, d_model) where routed layers give each expert its row
+            # (batch * k, positions, d_model), or (batch, positions, d_model) where routed layers give each expert its
+            # row
             alike = self.config.router_layer == self.config.encoder_layers
             routed = {"k_proj", "v_proj"} <= set(self.config.target_modules)
             encoder_states = encoder_states[:, 0] if alike and routed else encoder_states.flatten(0, 1)
@@ -231,20 +265,31 @@ class MoeWhisperModel(MoeWhisperPreTrainedModel, WhisperModel):
         continues = past_key_values is not None and past_key_values.get_seq_length() > 0
         self.decoder.state.set(encoder_outputs.expert_weights, continues=continues)
         decoder_outputs = self.decoder(
-            input_ids=decoder_input_ids, attention_mask=decoder_attention_mask, encoder_hidden_states=encoder_states,
-            past_key_values=past_key_values, inputs_embeds=decoder_inputs_embeds, position_ids=decoder_position_ids,
-            use_cache=use_cache, **kwargs,
+            input_ids=decoder_input_ids,
+            attention_mask=decoder_attention_mask,
+            encoder_hidden_states=encoder_states,
+            past_key_values=past_key_values,
+            inputs_embeds=decoder_inputs_embeds,
+            position_ids=decoder_position_ids,
+            use_cache=use_cache,
+            **kwargs,
         )
         return MoeSeq2SeqModelOutput(
-            last_hidden_state=decoder_outputs.last_hidden_state, past_key_values=decoder_outputs.past_key_values,
-            decoder_hidden_states=decoder_outputs.hidden_states, decoder_attentions=decoder_outputs.attentions,
-            cross_attentions=decoder_outputs.cross_attentions, encoder_last_hidden_state=encoder_outputs.last_hidden_state,
-            encoder_hidden_states=encoder_outputs.hidden_states, encoder_attentions=encoder_outputs.attentions,
+            last_hidden_state=decoder_outputs.last_hidden_state,
+            past_key_values=decoder_outputs.past_key_values,
+            decoder_hidden_states=decoder_outputs.hidden_states,
+            decoder_attentions=decoder_outputs.attentions,
+            cross_attentions=decoder_outputs.cross_attentions,
+            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
+            encoder_hidden_states=encoder_outputs.hidden_states,
+            encoder_attentions=encoder_outputs.attentions,
             encoder_outputs=encoder_outputs,
         )
 
 
-class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicContextMixin, WhisperForConditionalGeneration):
+class MoeWhisperForConditionalGeneration(
+    MoeWhisperPreTrainedModel, DynamicContextMixin, WhisperForConditionalGeneration
+):
     """Whisper with a router and LoRA experts; loads with `AutoModelForSpeechSeq2Seq` and `trust_remote_code=True`."""
 
     def __init__(self, config: MoeWhisperConfig):
@@ -259,7 +304,9 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
         self.config.audio_context, self.config.min_audio_context = audio_context, min_audio_context
 
     @classmethod
-    def from_base(cls, base: str | Path | WhisperForConditionalGeneration, **config) -> "MoeWhisperForConditionalGeneration":
+    def from_base(
+        cls, base: str | Path | WhisperForConditionalGeneration, **config
+    ) -> "MoeWhisperForConditionalGeneration":
         """Put fresh experts and a fresh router on a Whisper checkpoint; the result computes what the base computes.
 
         Args:
@@ -278,13 +325,19 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
         return model.eval()
 
     @classmethod
-    def from_experts(cls, base: str | Path | WhisperForConditionalGeneration, adapters: list[str | Path] | str | Path,
-                     router: str | Path | UtteranceRouter | None = None, **config) -> "MoeWhisperForConditionalGeneration":
+    def from_experts(
+        cls,
+        base: str | Path | WhisperForConditionalGeneration,
+        adapters: list[str | Path] | str | Path,
+        router: str | Path | UtteranceRouter | None = None,
+        **config,
+    ) -> "MoeWhisperForConditionalGeneration":
         """Assemble a mixture from PEFT adapters of one base model.
 
         Args:
             base: Hub id, folder, or model.
-            adapters: folders of PEFT LoRA adapters, one per expert, or the folder that holds `expert_0`, `expert_1`, ...
+            adapters: folders of PEFT LoRA adapters, one per expert, or the folder that holds `expert_0`, `expert_1`,
+                ...
             router: folder or object; untrained if None.
             config: further fields of [`MoeWhisperConfig`].
         Raises:
@@ -301,9 +354,15 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
             config["router_hidden_size"] = router.hidden.out_features
             if router.output.out_features != len(adapters):
                 raise ValueError(f"`router` must score {len(adapters)} experts, got {router.output.out_features}.")
-        model = cls.from_base(base, num_experts=len(adapters), lora_rank=rank, lora_alpha=scaling * rank,
-                              target_modules=sorted({name.rsplit(".", 1)[-1] for name in stacked}), shared_expert=False,
-                              **config)
+        model = cls.from_base(
+            base,
+            num_experts=len(adapters),
+            lora_rank=rank,
+            lora_alpha=scaling * rank,
+            target_modules=sorted({name.rsplit(".", 1)[-1] for name in stacked}),
+            shared_expert=False,
+            **config,
+        )
         model.load_experts(stacked)
         if router is not None:
             model.model.encoder.router.load_state_dict(router.state_dict())
@@ -315,15 +374,19 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
         layers = self.routed_layers()
         unknown = sorted(stacked.keys() - layers.keys())
         if unknown:
-            raise ValueError(f"experts must live above encoder layer {self.config.router_layer}, which the router reads; got "
-                             f"weights for {unknown[0]} and {len(unknown) - 1} more. Train adapters on the layers above, "
-                             "or lower `router_layer`.")
+            raise ValueError(
+                f"experts must live above encoder layer {self.config.router_layer}, which the router reads; got "
+                f"weights for {unknown[0]} and {len(unknown) - 1} more. Train adapters on the layers above, "
+                "or lower `router_layer`."
+            )
         for name, layer in layers.items():
             if name in stacked:
                 for parameter, value in zip((layer.lora_a, layer.lora_b), stacked[name], strict=True):
                     if value.shape != parameter.shape:
-                        raise ValueError(f"experts must fit their base model: {name} takes {tuple(parameter.shape)}, got "
-                                         f"{tuple(value.shape)}.")
+                        raise ValueError(
+                            f"experts must fit their base model: {name} takes {tuple(parameter.shape)}, got "
+                            f"{tuple(value.shape)}."
+                        )
                     parameter.copy_(value)
             else:
                 layer.lora_b.zero_()
@@ -342,8 +405,12 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
                 # Two LoRAs side by side are one of twice the rank: [B_i B_s] [A_i; A_s].
                 lora[name] = (layer.lora_a[slots].flatten(0, 1), torch.cat([layer.lora_b[i] for i in slots], dim=1))
             folders.append(Path(folder) / f"expert_{expert}")
-            save_adapter(folders[-1], lora, scaling=self.config.lora_alpha / self.config.lora_rank,
-                         base_model=self.config.base_model_name_or_path)
+            save_adapter(
+                folders[-1],
+                lora,
+                scaling=self.config.lora_alpha / self.config.lora_rank,
+                base_model=self.config.base_model_name_or_path,
+            )
         return folders
 
     @torch.no_grad()
@@ -398,13 +465,29 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
         """
         options = {"use_reentrant": False, **(activation_checkpointing_kwargs or {})}
         if options["use_reentrant"]:
-            raise ValueError("`use_reentrant` must be False: routed experts need non-reentrant gradient checkpointing.")
+            raise ValueError(
+                "`use_reentrant` must be False: routed experts need non-reentrant gradient checkpointing."
+            )
         super().activation_checkpointing_enable(options, **kwargs)
 
-    def forward(self, input_features=None, attention_mask=None, decoder_input_ids=None, labels=None, expert_weights=None,
-                num_items_in_batch=None, decoder_attention_mask=None, encoder_outputs=None, past_key_values=None,
-                decoder_inputs_embeds=None, decoder_position_ids=None, use_cache=None, fit_audio_context=None,
-                trunk_states=None, **kwargs) -> MoeSeq2SeqLMOutput:
+    def forward(
+        self,
+        input_features=None,
+        attention_mask=None,
+        decoder_input_ids=None,
+        labels=None,
+        expert_weights=None,
+        num_items_in_batch=None,
+        decoder_attention_mask=None,
+        encoder_outputs=None,
+        past_key_values=None,
+        decoder_inputs_embeds=None,
+        decoder_position_ids=None,
+        use_cache=None,
+        fit_audio_context=None,
+        trunk_states=None,
+        **kwargs,
+    ) -> MoeSeq2SeqLMOutput:
         """As stock Whisper, routed.
 
         Args:
@@ -423,54 +506,91 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
         if encoder_outputs is None and (not self.training if fit_audio_context is None else fit_audio_context):
             input_features, attention_mask = self.fit_inputs(input_features, attention_mask)
         outputs = self.model(
-            input_features=input_features, attention_mask=attention_mask, decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask, encoder_outputs=encoder_outputs, past_key_values=past_key_values,
-            decoder_inputs_embeds=decoder_inputs_embeds, decoder_position_ids=decoder_position_ids, use_cache=use_cache,
-            expert_weights=expert_weights, trunk_states=trunk_states, **kwargs,
+            input_features=input_features,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            past_key_values=past_key_values,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            decoder_position_ids=decoder_position_ids,
+            use_cache=use_cache,
+            expert_weights=expert_weights,
+            trunk_states=trunk_states,
+            **kwargs,
         )
         logits = self.proj_out(outputs.last_hidden_state)
         encoded, loss, expert_losses = outputs.encoder_outputs, None, None
         mixture_weights, weights = encoded.mixture_weights, encoded.expert_weights
         if mixture_weights is not None:
-            log_probs = logits.unflatten(0, mixture_weights.shape).float().log_softmax(-1)  # (batch, k, tokens, vocab_size)
+            log_probs = (
+                logits.unflatten(0, mixture_weights.shape).float().log_softmax(-1)
+            )  # (batch, k, tokens, vocab_size)
             logits = mix_probabilities(log_probs, mixture_weights)
             weights = (weights * mixture_weights[..., None]).sum(1)
         if labels is not None and mixture_weights is not None:
             tokens, summed = (labels != -100).sum(-1), summed_losses(log_probs, labels)
             expert_losses = summed / tokens.clamp(min=1)[:, None]
         if labels is not None and mixture_weights is not None and self.training:
-            loss = (mixture_weights * summed).sum() / (tokens.sum() if num_items_in_batch is None else num_items_in_batch)
+            loss = (mixture_weights * summed).sum() / (
+                tokens.sum() if num_items_in_batch is None else num_items_in_batch
+            )
         elif labels is not None:
             loss = token_loss(logits, labels, num_items_in_batch)
         return MoeSeq2SeqLMOutput(
-            loss=loss, logits=logits, past_key_values=outputs.past_key_values,
-            decoder_hidden_states=outputs.decoder_hidden_states, decoder_attentions=outputs.decoder_attentions,
-            cross_attentions=outputs.cross_attentions, encoder_last_hidden_state=outputs.encoder_last_hidden_state,
-            encoder_hidden_states=outputs.encoder_hidden_states, encoder_attentions=outputs.encoder_attentions,
-            router_logits=encoded.router_logits, gates=encoded.gates, expert_weights=weights, expert_losses=expert_losses,
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            decoder_hidden_states=outputs.decoder_hidden_states,
+            decoder_attentions=outputs.decoder_attentions,
+            cross_attentions=outputs.cross_attentions,
+            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
+            encoder_hidden_states=outputs.encoder_hidden_states,
+            encoder_attentions=outputs.encoder_attentions,
+            router_logits=encoded.router_logits,
+            gates=encoded.gates,
+            expert_weights=weights,
+            expert_losses=expert_losses,
         )
 
     @torch.no_grad()
-    def expert_losses(self, input_features: torch.Tensor, labels: torch.Tensor,
-                      attention_mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def expert_losses(
+        self, input_features: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mean token loss of every utterance under every expert, without gradients or dropout.
 
         Call it before the forward that is trained, since it sets the routing state too.
 
         Returns:
-            losses `(batch, experts)`, and the encoder's `trunk_states` for that forward, None where they would differ there.
+            losses `(batch, experts)`, and the encoder's `trunk_states` for that forward, None where they would differ
+            there.
         """
         training = [module for module in self.modules() if module.training]
-        trunk = [self.model.encoder.conv1, self.model.encoder.conv2, *self.model.encoder.layers[: self.config.router_layer]]
-        varies = (self.config.dropout or self.config.attention_dropout or self.config.activation_dropout
-                  or self.config.apply_spec_augment or any(p.requires_grad for module in trunk for p in module.parameters()))
+        trunk = [
+            self.model.encoder.conv1,
+            self.model.encoder.conv2,
+            *self.model.encoder.layers[: self.config.router_layer],
+        ]
+        varies = (
+            self.config.dropout
+            or self.config.attention_dropout
+            or self.config.activation_dropout
+            or self.config.apply_spec_augment
+            or any(p.requires_grad for module in trunk for p in module.parameters())
+        )
         self.eval()
         every = input_features.new_ones(1, self.config.num_experts)
         try:
             with self.override(mixture="logits"):
                 trunk_states = self.model.encoder.trunk(input_features)
-                outputs = self.model(input_features, attention_mask, labels_to_decoder_input(labels, self.config),
-                                     expert_weights=every, trunk_states=trunk_states, use_cache=False)
+                outputs = self.model(
+                    input_features,
+                    attention_mask,
+                    labels_to_decoder_input(labels, self.config),
+                    expert_weights=every,
+                    trunk_states=trunk_states,
+                    use_cache=False,
+                )
         finally:
             for module in training:
                 module.training = True
@@ -512,11 +632,17 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
             falls_back = isinstance(temperature, (list, tuple)) and len(temperature) > 1
             has_timestamps = kwargs.get("return_timestamps")
             if has_timestamps is None:
-                has_timestamps = getattr(config, "return_timestamps", False)  # an attribute of Whisper's own configs only
+                has_timestamps = getattr(
+                    config, "return_timestamps", False
+                )  # an attribute of Whisper's own configs only
             if is_long or falls_back or has_timestamps:
-                return self._generate_by_row(input_features, (generation_config, *args), expert_weights, is_long, kwargs)
+                return self._generate_by_row(
+                    input_features, (generation_config, *args), expert_weights, is_long, kwargs
+                )
             repeats = kwargs.get("num_return_sequences") or config.num_return_sequences or 1
-            expert_weights = expert_weights.repeat_interleave(repeats, dim=0)  # stock repeats the features, not other inputs
+            expert_weights = expert_weights.repeat_interleave(
+                repeats, dim=0
+            )  # stock repeats the features, not other inputs
         return super().generate(input_features, generation_config, *args, expert_weights=expert_weights, **kwargs)
 
     def _generate_by_row(self, input_features, args, expert_weights, is_long, kwargs):
@@ -531,13 +657,16 @@ class MoeWhisperForConditionalGeneration(MoeWhisperPreTrainedModel, DynamicConte
         sequences = [result["sequences"] if isinstance(result, dict) else result for result in results]
         longest = max(sequence.shape[1] for sequence in sequences)
         pad = self.generation_config.pad_token_id
-        padded = torch.cat([nn.functional.pad(sequence, (0, longest - sequence.shape[1]), value=pad)
-                            for sequence in sequences])
+        padded = torch.cat(
+            [nn.functional.pad(sequence, (0, longest - sequence.shape[1]), value=pad) for sequence in sequences]
+        )
         if not isinstance(results[0], dict):
             return padded
         if not all(set(result) <= {"sequences", "segments"} for result in results):
-            raise ValueError("`expert_weights` with long-form audio or temperature fallback returns sequences and segments "
-                             f"only; got {sorted(results[0])}. Generate row by row for more.")
+            raise ValueError(
+                "`expert_weights` with long-form audio or temperature fallback returns sequences and segments "
+                f"only; got {sorted(results[0])}. Generate row by row for more."
+            )
         return {"sequences": padded, "segments": [segments for result in results for segments in result["segments"]]}
 
     def _reorder_cache(self, past_key_values, beam_idx: torch.Tensor):
@@ -554,8 +683,9 @@ def add_routed_lora(layers: nn.ModuleList, config: MoeWhisperConfig, state: Rout
     for parent in list(layers.modules()):
         for name, child in list(parent.named_children()):
             if name in config.target_modules and type(child) is nn.Linear:
-                routed = RoutedLinear(child, slots, config.lora_rank, config.lora_alpha / config.lora_rank,
-                                      config.lora_dropout, state)
+                routed = RoutedLinear(
+                    child, slots, config.lora_rank, config.lora_alpha / config.lora_rank, config.lora_dropout, state
+                )
                 setattr(parent, name, routed)
 
 
@@ -568,7 +698,8 @@ def mix_probabilities(log_probs: torch.Tensor, mixture_weights: torch.Tensor) ->
     Returns:
         `(batch, tokens, vocab_size)`.
     """
-    # Pair by pair, which reads the vocabulary once where logsumexp does so five times. Two infinities have no gradient.
+    # Pair by pair, which reads the vocabulary once where logsumexp does so five times. Two infinities have no
+    # gradient.
     log_weights = mixture_weights.log().clamp(min=torch.finfo(torch.float32).min)
     return reduce(torch.logaddexp, (log_probs + log_weights[:, :, None, None]).unbind(1))
 
@@ -586,8 +717,10 @@ def check_expert_weights(expert_weights: torch.Tensor, gates: torch.Tensor) -> t
     One row counts for the whole batch.
     """
     if expert_weights.shape not in (gates.shape, (1, gates.shape[1])):
-        raise ValueError(f"`expert_weights` must have shape (batch, experts) = {tuple(gates.shape)}, got "
-                         f"{tuple(expert_weights.shape)}.")
+        raise ValueError(
+            f"`expert_weights` must have shape (batch, experts) = {tuple(gates.shape)}, got "
+            f"{tuple(expert_weights.shape)}."
+        )
     if not bool((expert_weights >= 0).all() & expert_weights.isfinite().all()):
         raise ValueError("`expert_weights` must be finite and not negative.")
     return expert_weights.to(torch.float32).expand(gates.shape)

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-# With fewer positions, as in a decoder's cached steps, copying weights for each row costs more than products with all of them.
+# With fewer positions, as in a decoder's cached steps, copying weights for each row costs more than products with all
+# of them.
 GATHER_FROM = 16
 
 
@@ -39,7 +40,9 @@ class RoutingState:
         self._given, self._active, self.stacked = expert_weights, None, {}
         weights = expert_weights.flatten(0, -2)
         self.mixed = len(weights) // len(expert_weights)
-        self.expert_weights = torch.cat([weights, torch.ones_like(weights[:, :1])], dim=1) if self.shared_expert else weights
+        self.expert_weights = (
+            torch.cat([weights, torch.ones_like(weights[:, :1])], dim=1) if self.shared_expert else weights
+        )
 
     def active(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Each row's experts: their weights and slots, `(rows, k)`, k the most that any row has."""
@@ -65,13 +68,15 @@ class RoutedLinear(nn.Linear):
         state: where the weights `(rows, num_experts)` of the current forward are found; without them the layer is
             the plain linear one.
 
-    `shared_is_frozen` cuts the shared expert, the last, out of the graph. It is a part of the same parameters as the others;
-    cut here, and not by a hook on their gradients, it stays whatever a launcher puts in the parameters' place.
+    `shared_is_frozen` cuts the shared expert, the last, out of the graph. It is a part of the same parameters as the
+    others; cut here, and not by a hook on their gradients, it stays whatever a launcher puts in the parameters' place.
     """
 
     shared_is_frozen = False
 
-    def __init__(self, linear: nn.Linear, num_experts: int, rank: int, scaling: float, dropout: float, state: RoutingState):
+    def __init__(
+        self, linear: nn.Linear, num_experts: int, rank: int, scaling: float, dropout: float, state: RoutingState
+    ):
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None)
         self.rank, self.scaling, self.state = rank, scaling, state
         self.lora_a = nn.Parameter(torch.empty(num_experts, rank, linear.in_features))
@@ -88,10 +93,15 @@ class RoutedLinear(nn.Linear):
         if weights is None:
             return output
         if hidden_states.shape[0] * mixed == weights.shape[0] and mixed > 1:
-            output, hidden_states = output.repeat_interleave(mixed, dim=0), hidden_states.repeat_interleave(mixed, dim=0)
+            output, hidden_states = (
+                output.repeat_interleave(mixed, dim=0),
+                hidden_states.repeat_interleave(mixed, dim=0),
+            )
         if weights.shape[0] != hidden_states.shape[0]:
-            raise RuntimeError(f"{weights.shape[0]} rows of expert weights for {hidden_states.shape[0]} rows of input; "
-                               "torch.nn.DataParallel is not supported, use `accelerate launch`")
+            raise RuntimeError(
+                f"{weights.shape[0]} rows of expert weights for {hidden_states.shape[0]} rows of input; "
+                "torch.nn.DataParallel is not supported, use `accelerate launch`"
+            )
         hidden_states = self.lora_dropout(hidden_states)
         # An expert without weight adds nothing, but the gradient of its weight needs it.
         if weights.requires_grad or hidden_states.shape[1] < GATHER_FROM:
@@ -106,7 +116,8 @@ class RoutedLinear(nn.Linear):
         return torch.addmm(output.flatten(0, 1), down, b, alpha=self.scaling).view_as(output)
 
     def _stacked(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A and B^T one below the other, `(experts * rank, in_features or out_features)`, and the weights of their rows.
+        """A and B^T one below the other, `(experts * rank, in_features or out_features)`, and the weights of their
+        rows.
 
         Of all experts with gradients; without, of those in use, and kept for the steps of a decoder.
         """
@@ -116,8 +127,11 @@ class RoutedLinear(nn.Linear):
         if not torch.is_grad_enabled():
             used = weights.any(0).nonzero().flatten()
             lora_a, lora_b, weights = lora_a[used], lora_b[used], weights[:, used]
-        stacked = (lora_a.flatten(0, 1), lora_b.transpose(1, 2).flatten(0, 1),
-                   weights.repeat_interleave(self.rank, dim=1)[:, None])
+        stacked = (
+            lora_a.flatten(0, 1),
+            lora_b.transpose(1, 2).flatten(0, 1),
+            weights.repeat_interleave(self.rank, dim=1)[:, None],
+        )
         if not torch.is_grad_enabled():
             self.state.stacked[self] = stacked
         return stacked
@@ -173,8 +187,12 @@ class UtteranceRouter(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_file({key: value.contiguous() for key, value in self.state_dict().items()}, folder / self.WEIGHTS)
-        sizes = {"d_model": self.hidden.in_features, "router_hidden_size": self.hidden.out_features,
-                 "num_experts": self.output.out_features, "router_layer": router_layer}
+        sizes = {
+            "d_model": self.hidden.in_features,
+            "router_hidden_size": self.hidden.out_features,
+            "num_experts": self.output.out_features,
+            "router_layer": router_layer,
+        }
         (folder / self.CONFIG).write_text(json.dumps(sizes, indent=2) + "\n")
 
     @classmethod

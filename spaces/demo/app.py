@@ -28,11 +28,17 @@ def show_experts(file: str | None, name: str) -> tuple[str, str, dict, dict]:
         raise gr.Error(str(error), print_exception=False) from error
     experts = [f"Expert {number}" for number in range(len(heard.weights))]
     bars = pd.DataFrame({"expert": experts, "weight": np.round(heard.weights, 4)})
-    rows = [[expert, f"{weight:.2f}", text] for expert, weight, text in zip(
-        experts, heard.weights, heard.by_expert, strict=True)]
+    rows = [
+        [expert, f"{weight:.2f}", text]
+        for expert, weight, text in zip(experts, heard.weights, heard.by_expert, strict=True)
+    ]
     has_router = bool(experts)
-    return (heard.transcript, f"{heard.remark} {remark}".strip(), gr.update(value=bars, visible=has_router),
-            gr.update(value=rows, visible=has_router))
+    return (
+        heard.transcript,
+        f"{heard.remark} {remark}".strip(),
+        gr.update(value=bars, visible=has_router),
+        gr.update(value=rows, visible=has_router),
+    )
 
 
 def show_units(file: str | None, name: str) -> tuple[dict, str, str, Figure]:
@@ -48,24 +54,36 @@ def show_units(file: str | None, name: str) -> tuple[dict, str, str, Figure]:
         panels["From its units"] = result.speech
         audio = SAMPLING_RATE, np.rint(np.clip(result.speech, -1, 1) * 32767).astype(np.int16)
     motifs = "  ".join("\u2011".join(map(str, motif)) for motif in result.motifs)  # hyphens at which no line breaks
-    return (gr.update(value=audio, visible=audio is not None), f"{result.remark} {remark}".strip(), motifs,
-            spectrograms(panels))
+    return (
+        gr.update(value=audio, visible=audio is not None),
+        f"{result.remark} {remark}".strip(),
+        motifs,
+        spectrograms(panels),
+    )
 
 
 def checkpoint_field(names: list[str]) -> gr.Dropdown:
-    return gr.Dropdown(names, value=names[0] if names else None, label="Checkpoint", allow_custom_value=TAKES_ANY_NAME,
-                       info="A folder, or a repository of the Hub as user/name." if TAKES_ANY_NAME else None)
+    return gr.Dropdown(
+        names,
+        value=names[0] if names else None,
+        label="Checkpoint",
+        allow_custom_value=TAKES_ANY_NAME,
+        info="A folder, or a repository of the Hub as user/name." if TAKES_ANY_NAME else None,
+    )
 
 
 def recording_field() -> gr.Audio:
-    return gr.Audio(sources=["upload", "microphone"], type="filepath", label="Recording, 30 s at most",
-                    buttons=["download"])
+    return gr.Audio(
+        sources=["upload", "microphone"], type="filepath", label="Recording, 30 s at most", buttons=["download"]
+    )
 
 
 def build(recognisers: list[str], units: list[str]) -> gr.Blocks:
     """The page, with checkpoints to choose from."""
     with gr.Blocks(title="Underheard") as page:
-        gr.Markdown("# Underheard\nSpeech that mainstream models get wrong: routed experts hear it, discrete units speak it.")
+        gr.Markdown(
+            "# Underheard\nSpeech that mainstream models get wrong: routed experts hear it, discrete units speak it."
+        )
         with gr.Tab("Experts"), gr.Row():
             with gr.Column(scale=2):
                 recording, name = recording_field(), checkpoint_field(recognisers)
@@ -73,10 +91,25 @@ def build(recognisers: list[str], units: list[str]) -> gr.Blocks:
             with gr.Column(scale=3):
                 transcript = gr.Textbox(label="Transcript", lines=2, buttons=["copy"])
                 remark = gr.Markdown()
-                weights = gr.BarPlot(x="expert", y="weight", y_lim=[0, 1], height=240, label="Weights of the router",
-                                     x_title=" ", y_title="weight", sort=None, visible=False)
-                experts = gr.Dataframe(headers=["expert", "weight", "alone, it would have heard"], wrap=True, visible=False,
-                                       interactive=False, label="Each expert alone", column_widths=["15%", "15%", "70%"])
+                weights = gr.BarPlot(
+                    x="expert",
+                    y="weight",
+                    y_lim=[0, 1],
+                    height=240,
+                    label="Weights of the router",
+                    x_title=" ",
+                    y_title="weight",
+                    sort=None,
+                    visible=False,
+                )
+                experts = gr.Dataframe(
+                    headers=["expert", "weight", "alone, it would have heard"],
+                    wrap=True,
+                    visible=False,
+                    interactive=False,
+                    label="Each expert alone",
+                    column_widths=["15%", "15%", "70%"],
+                )
             button.click(show_experts, [recording, name], [transcript, remark, weights, experts], api_name="recognise")
         with gr.Tab("Units"), gr.Row():
             with gr.Column(scale=2):

@@ -24,8 +24,9 @@ def fetch(name: str | None) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=WANTED, ignore_patterns=["experts/*"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise ValueError(f"There is no folder {name}, and no repository of that name on the Hub that this app may "
-                         "read.") from error
+        raise ValueError(
+            f"There is no folder {name}, and no repository of that name on the Hub that this app may read."
+        ) from error
 
 
 def read_fields(folder: Path, name: str) -> dict[str, Any]:

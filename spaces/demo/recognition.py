@@ -1,4 +1,5 @@
-"""Speech recognition with any recogniser of the collection, and what the experts of a MoE-Whisper would each have heard."""
+"""Speech recognition with any recogniser of the collection, and what the experts of a MoE-Whisper would each have
+heard."""
 
 import functools
 import json
@@ -62,8 +63,10 @@ def load_recogniser(name: str) -> Recogniser:
     if fields["model_type"] == "acoustic_units":
         raise ValueError(f"{name} turns speech into units and writes no text; choose it on the other tab.")
     if not is_ctc and fields["model_type"] != "whisper":
-        raise ValueError(f"{name} is of the type {fields['model_type']}; a Whisper, a MoE-Whisper, a CTC model or an adapter "
-                         "of one is needed.")
+        raise ValueError(
+            f"{name} is of the type {fields['model_type']}; a Whisper, a MoE-Whisper, a CTC model or an adapter "
+            "of one is needed."
+        )
     kind = AutoModelForCTC if is_ctc else AutoModelForSpeechSeq2Seq
     try:
         model = kind.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)
@@ -95,7 +98,9 @@ def recognise(name: str, waveform: np.ndarray) -> Heard:
         return Heard(transcript.strip(), [], [], f"`{name}` is a plain Whisper: it has no router and no experts.")
     weights = model.route(features)[0].tolist()
     with model.override(mixture="weights"):  # one expert at a time has nothing to mix
-        alone = model.generate(features.expand(num_experts, -1, -1), expert_weights=torch.eye(num_experts, device=DEVICE))
+        alone = model.generate(
+            features.expand(num_experts, -1, -1), expert_weights=torch.eye(num_experts, device=DEVICE)
+        )
     by_expert = [text.strip() for text in processor.batch_decode(alone, skip_special_tokens=True)]
     return Heard(transcript.strip(), weights, by_expert, _writers(model.config, weights))
 
@@ -106,4 +111,6 @@ def _writers(config: PreTrainedConfig, weights: list[float]) -> str:
     if config.routing == "hard":
         return f"Expert {by_weight[0]} wrote the transcript, as its weight is the largest (`hard` routing)."
     writing = by_weight if config.routing == "soft" else by_weight[: config.experts_per_utterance]
-    return f"Experts {', '.join(map(str, sorted(writing)))} wrote the transcript together (`{config.routing}` routing)."
+    return (
+        f"Experts {', '.join(map(str, sorted(writing)))} wrote the transcript together (`{config.routing}` routing)."
+    )

@@ -45,7 +45,9 @@ def load_units(name: str) -> UnitModels:
     folder = fetch(name)
     kind = read_fields(folder, name)["model_type"]
     if kind != "acoustic_units":
-        raise ValueError(f"{name} is of the type {kind}; acoustic units are needed. Recognisers belong on the other tab.")
+        raise ValueError(
+            f"{name} is of the type {kind}; acoustic units are needed. Recognisers belong on the other tab."
+        )
     try:
         quantizer = _load(folder)
         vocoder = _load(folder / "vocoder") if (folder / "vocoder").is_dir() else None

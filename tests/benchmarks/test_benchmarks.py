@@ -1,4 +1,5 @@
-"""Each benchmark in its smallest form. Times are the machine's; what is held here are the products that each way needs."""
+"""Each benchmark in its smallest form. Times are the machine's; what is held here are the products that each way
+needs."""
 
 import pytest
 
@@ -23,8 +24,9 @@ def test_soft_routing():
 
 
 def test_generation(capsys):
-    found = generation.main(["--batch_size", "2", "--seconds", "1", "--tokens", "2", "--num_experts", "4", "--repeats", "1",
-                             "--profile"])
+    found = generation.main(
+        ["--batch_size", "2", "--seconds", "1", "--tokens", "2", "--num_experts", "4", "--repeats", "1", "--profile"]
+    )
     plain = found["plain Whisper"]["flops"]
     assert plain < found["top-1"]["flops"] <= found["top-2, weights"]["flops"] < 1.2 * plain
     assert 1.2 * plain < found["top-2, logits"]["flops"] < 2.2 * plain

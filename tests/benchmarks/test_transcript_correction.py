@@ -9,8 +9,9 @@ pytestmark = pytest.mark.integration
 
 
 def test_transcript_correction(tmp_path):
-    found = transcript_correction.main(["--llm", str(save_tiny_llm(tmp_path)), "--transcripts", "4", "--batch_size", "2",
-                                        "--repeats", "1"])
+    found = transcript_correction.main(
+        ["--llm", str(save_tiny_llm(tmp_path)), "--transcripts", "4", "--batch_size", "2", "--repeats", "1"]
+    )
     alone, kept, batched = (found[name]["flops"] for name in found)
     assert alone > 1.5 * kept
     assert batched == pytest.approx(kept, rel=0.3)  # but for padding

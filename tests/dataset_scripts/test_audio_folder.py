@@ -31,9 +31,16 @@ def empty_files(folder, *names):
 def test_every_recording_is_a_row_or_a_rejection(tmp_path):
     folder = recordings(tmp_path / "audio")
     soundfile.write(folder / "clean" / "long.wav", noise(31.0), 16_000)
-    metrics = write_corpus(AudioFolder, empty_files(tmp_path, "out/x.txt") / "out", {"data_dir": str(folder)}, name="x",
-                           source="audio_folder")
-    assert metrics["rows"] == {"recordings": 10, "recordings_long": 1} and metrics["rejected"] == {"unreadable audio": 1}
+    metrics = write_corpus(
+        AudioFolder,
+        empty_files(tmp_path, "out/x.txt") / "out",
+        {"data_dir": str(folder)},
+        name="x",
+        source="audio_folder",
+    )
+    assert metrics["rows"] == {"recordings": 10, "recordings_long": 1} and metrics["rejected"] == {
+        "unreadable audio": 1
+    }
     rejected = json.loads((tmp_path / "out" / "rejected.jsonl").read_text())
     assert (rejected["id"], rejected["reason"]) == ("clean/broken.wav", "unreadable audio")
     corpus = load_corpus(tmp_path / "out")
@@ -44,8 +51,16 @@ def test_every_recording_is_a_row_or_a_rejection(tmp_path):
 
 
 def test_only_recordings_are_looked_at_and_those_elsewhere_rejected(tmp_path):
-    folder = empty_files(tmp_path, "clean/a.WAV", "clean/deep/er/b.mp3", "clean/notes.txt", "clean/.hidden.wav", "noisy/c.m4a",
-                         "other/d.wav", "e.flac")
+    folder = empty_files(
+        tmp_path,
+        "clean/a.WAV",
+        "clean/deep/er/b.mp3",
+        "clean/notes.txt",
+        "clean/.hidden.wav",
+        "noisy/c.m4a",
+        "other/d.wav",
+        "e.flac",
+    )
     rows, rejected = listed(folder)
     assert list(rows) == ["clean/a.WAV", "clean/deep/er/b.mp3", "noisy/c.m4a"]
     assert {row["id"]: row["reason"] for row in rejected} == {"other/d.wav": "no condition", "e.flac": "no condition"}
@@ -66,10 +81,13 @@ def test_truth_may_lie_elsewhere_and_name_more_or_less(tmp_path, caplog):
     assert "names 1 recordings that are not below" in caplog.text
 
 
-@pytest.mark.parametrize(("lines", "message"), [
-    ('{"file": "a.wav"}', "line 1: text must be a string"),
-    ('{"file": "a.wav", "text": ""}\n{"file": "a.wav", "text": "x"}', "line 2: a.wav has a text already"),
-])
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('{"file": "a.wav"}', "line 1: text must be a string"),
+        ('{"file": "a.wav", "text": ""}\n{"file": "a.wav", "text": "x"}', "line 2: a.wav has a text already"),
+    ],
+)
 def test_a_wrong_truth_is_named(tmp_path, lines, message):
     empty_files(tmp_path, "a.wav")
     (tmp_path / "truth.jsonl").write_text(lines)

@@ -1,4 +1,5 @@
-"""The demo corpus of children: the layout of JSONL manifests, disjoint, deterministic, younger voices higher and slower."""
+"""The demo corpus of children: the layout of JSONL manifests, disjoint, deterministic, younger voices higher and
+slower."""
 
 import hashlib
 import json
@@ -45,8 +46,9 @@ def test_manifest_matches_its_audio(corpus):
 
 def test_children_to_be_judged_come_apart_and_without_text(corpus):
     train = lines(corpus / "train_word_transcripts.jsonl")
-    metadata, form, truth = (lines(corpus / "test" / f"{name}.jsonl")
-                             for name in ("utterance_metadata", "submission_format", "transcripts"))
+    metadata, form, truth = (
+        lines(corpus / "test" / f"{name}.jsonl") for name in ("utterance_metadata", "submission_format", "transcripts")
+    )
     assert not {row["child_id"] for row in train} & {row["child_id"] for row in metadata}
     assert not {row["orthographic_text"] for row in train} & {row["orthographic_text"] for row in truth}
     assert len({row["orthographic_text"] for row in train + truth}) == len(train + truth)
@@ -64,17 +66,23 @@ def test_same_arguments_same_bytes(corpus, tmp_path):
 
 
 def test_younger_is_higher_and_slower():
-    means = [(np.mean([child.pitch for child in children]), -np.mean([child.rate for child in children]))
-             for children in ([draw_speaker(0, "Train", age, group, number) for number in range(20)]
-                              for age, group in AGES.items())]
+    means = [
+        (np.mean([child.pitch for child in children]), -np.mean([child.rate for child in children]))
+        for children in (
+            [draw_speaker(0, "Train", age, group, number) for number in range(20)] for age, group in AGES.items()
+        )
+    ]
     assert means == sorted(means, reverse=True)
     assert [rate for _, rate in means] == sorted((rate for _, rate in means), reverse=True)
 
 
-@pytest.mark.parametrize("size, message", [
-    ({"dev_speakers": 0}, r"`dev_speakers` must lie in \[1, .*got 0"),
-    ({"train_speakers": 20, "utterances_per_speaker": 10}, "must be at most 600, got 800"),
-])
+@pytest.mark.parametrize(
+    "size, message",
+    [
+        ({"dev_speakers": 0}, r"`dev_speakers` must lie in \[1, .*got 0"),
+        ({"train_speakers": 20, "utterances_per_speaker": 10}, "must be at most 600, got 800"),
+    ],
+)
 def test_size_out_of_range(tmp_path, size, message):
     with pytest.raises(UserError, match=message):
         write_demo_children(tmp_path, **size)

@@ -29,7 +29,9 @@ def sentences(folder: Path) -> list[dict]:
 
 def test_recordings_are_long_and_their_sentences_listed(corpus):
     lines = sentences(corpus)
-    assert sorted(path.name for path in corpus.glob("*.flac")) == [f"chapter_0{number}.flac" for number in (1, 2, 3, 4)]
+    assert sorted(path.name for path in corpus.glob("*.flac")) == [
+        f"chapter_0{number}.flac" for number in (1, 2, 3, 4)
+    ]
     assert len({line["text"] for line in lines}) == 72
     for number in (1, 2, 3, 4):
         own = [line for line in lines if line["file"] == f"chapter_0{number}.flac"]
@@ -40,8 +42,11 @@ def test_recordings_are_long_and_their_sentences_listed(corpus):
 def test_segments_are_the_sentences(corpus):
     rules = Segmentation(min_segment=0.5)
     for file in {line["file"] for line in sentences(corpus)}:
-        found = [(stretch.start / 16_000, stretch.end / 16_000)
-                 for stretch in segment([decode(corpus / file)], rules, rules.new_detector()) if stretch.kind == SPEECH]
+        found = [
+            (stretch.start / 16_000, stretch.end / 16_000)
+            for stretch in segment([decode(corpus / file)], rules, rules.new_detector())
+            if stretch.kind == SPEECH
+        ]
         said = [(line["start"], line["end"]) for line in sentences(corpus) if line["file"] == file]
         assert np.abs(np.array(found) - np.array(said)).max() < 0.25
 
@@ -53,11 +58,19 @@ def test_same_arguments_same_bytes_and_narrators_have_folders(tmp_path):
     assert len(files) == 9
     assert all((tmp_path / "two" / file).read_bytes() == (tmp_path / "same" / file).read_bytes() for file in files)
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == [
-        "NARRATOR-TRAIN-00", "NARRATOR-TRAIN-01", "sentences.jsonl"]
-    assert {line["file"].split("/")[0] for line in sentences(tmp_path / "two")} == {"NARRATOR-TRAIN-00", "NARRATOR-TRAIN-01"}
+        "NARRATOR-TRAIN-00",
+        "NARRATOR-TRAIN-01",
+        "sentences.jsonl",
+    ]
+    assert {line["file"].split("/")[0] for line in sentences(tmp_path / "two")} == {
+        "NARRATOR-TRAIN-00",
+        "NARRATOR-TRAIN-01",
+    }
 
 
-@pytest.mark.parametrize("size", [{"train_speakers": 0}, {"utterances_per_speaker": 3}, {"utterances_per_speaker": 401}])
+@pytest.mark.parametrize(
+    "size", [{"train_speakers": 0}, {"utterances_per_speaker": 3}, {"utterances_per_speaker": 401}]
+)
 def test_sizes_out_of_range(tmp_path, size):
     with pytest.raises(UserError, match="must lie in"):
         write_demo_long(tmp_path, **size)

@@ -1,4 +1,5 @@
-"""The demo folders of clean and noisy recordings: layout, truth, determinism, nothing that the recogniser was trained on."""
+"""The demo folders of clean and noisy recordings: layout, truth, determinism, nothing that the recogniser was trained
+on."""
 
 import json
 from itertools import islice
@@ -31,7 +32,8 @@ def truth(folder: Path) -> list[dict]:
 def test_truth_names_every_recording(corpus):
     rows = truth(corpus)
     assert [row["file"] for row in rows] == [f"clean/audio_{i:03d}.wav" for i in range(1, 7)] + [
-        f"noisy/audio_{i:03d}.wav" for i in range(7, 13)]
+        f"noisy/audio_{i:03d}.wav" for i in range(7, 13)
+    ]
     assert {row["file"] for row in rows} == {path.relative_to(corpus).as_posix() for path in corpus.rglob("*.wav")}
     assert all(0.5 < soundfile.info(corpus / row["file"]).duration < 5 for row in rows)
     assert len({row["text"] for row in rows}) == 12
@@ -51,8 +53,10 @@ def test_noisy_is_speech_with_babble_behind_it():
 
     def quietest(utterances) -> list[float]:
         """Power of each recording's margin of 0.2 s, in which nobody but the babble speaks, in dB below the whole."""
-        return [10 * np.log10(np.mean(s[: rate // 6] ** 2.0) / np.mean(s**2.0)) for _, _, s, rate in
-                ((a, b, samples.astype(float), rate) for a, b, samples, rate in utterances)]
+        return [
+            10 * np.log10(np.mean(s[: rate // 6] ** 2.0) / np.mean(s**2.0))
+            for _, _, s, rate in ((a, b, samples.astype(float), rate) for a, b, samples, rate in utterances)
+        ]
 
     margins = np.mean(quietest(clean)), np.mean(quietest(noisy))  # clean recordings have a quiet room behind them
     assert margins[0] + 2 < margins[1] and -20 < margins[1] < -12

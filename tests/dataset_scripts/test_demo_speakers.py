@@ -25,8 +25,11 @@ SIZE = {"train_speakers": 2, "dev_speakers": 1, "utterances_per_speaker": 2}
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +60,25 @@ def test_layout_and_size(corpus):
 
 def test_splits_share_no_speaker_voice_or_sentence(corpus):
     train, dev = speaker_files(corpus, "Train"), speaker_files(corpus, "Dev")
-    for what in (lambda s: [s["Contributor_ID"]], lambda s: [s["Voice"]["voice"]],
-                 lambda s: [file["Prompt"]["Transcript"] for file in s["Files"]]):
+    for what in (
+        lambda s: [s["Contributor_ID"]],
+        lambda s: [s["Voice"]["voice"]],
+        lambda s: [file["Prompt"]["Transcript"] for file in s["Files"]],
+    ):
         first, second = ({item for speaker in part for item in what(speaker)} for part in (train, dev))
         assert first and second and not first & second
 
 
 def test_same_bytes_in_another_process(corpus, tmp_path):
-    code = f"from dataset_scripts.demo_speakers import write_demo_corpus; write_demo_corpus({str(tmp_path)!r}, **{SIZE})"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2],
-                   env={"PYTHONHASHSEED": "7", "PATH": ""})
+    code = (
+        f"from dataset_scripts.demo_speakers import write_demo_corpus; write_demo_corpus({str(tmp_path)!r}, **{SIZE})"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        cwd=Path(__file__).parents[2],
+        env={"PYTHONHASHSEED": "7", "PATH": ""},
+    )
     assert digests(tmp_path) == digests(corpus)
 
 
@@ -85,8 +97,10 @@ def test_another_seed_changes_every_recording(corpus, tmp_path):
 
 def test_groups_differ():
     """Speech rate, pitch and bandwidth of a group are outside the others' range where the group is made of them."""
-    speakers = {name: [draw_speaker(0, split, name, group, number) for split in ("Train", "Dev") for number in range(4)]
-                for name, group in GROUPS.items()}
+    speakers = {
+        name: [draw_speaker(0, split, name, group, number) for split in ("Train", "Dev") for number in range(4)]
+        for name, group in GROUPS.items()
+    }
     assert max(s.rate for s in speakers["Slow creaky"]) < min(s.rate for s in speakers["Accent"])
     assert min(s.pitch for s in speakers["Child-like"]) >= max(s.pitch for s in speakers["Accent"])
     assert all(len({(s.voice, s.pitch, s.rate) for s in group}) == 8 for group in speakers.values())

@@ -56,8 +56,16 @@ def test_rows_of_both_splits(build, root):
     assert sorted(set(corpus["dev"]["group"])) == ["5-7", "8-11"]
     row = next(row for part in corpus.values() for row in part if row["id"] == "U_4")
     assert {key: value for key, value in row.items() if key != "audio"} == {
-        "id": "U_4", "text": "words of U_4", "raw_text": "words of U_4", "speaker_id": "C_1", "group": "8-11",
-        "duration": 0.3, "source_file": "audio_1/audio/U_4.flac", "session_id": "S_C_1", "age_bucket": "8-11"}
+        "id": "U_4",
+        "text": "words of U_4",
+        "raw_text": "words of U_4",
+        "speaker_id": "C_1",
+        "group": "8-11",
+        "duration": 0.3,
+        "source_file": "audio_1/audio/U_4.flac",
+        "session_id": "S_C_1",
+        "age_bucket": "8-11",
+    }
     assert np.array_equal(waveforms([row])[0], decode(root / "audio_1/audio/U_4.flac"))
 
 
@@ -107,7 +115,8 @@ def test_every_bad_line_is_listed_with_its_number_and_the_others_stay(build, roo
         shutil.rmtree(root.parent / "cache", ignore_errors=True)
         corpus, rejected = build(num_proc=num_proc)
         assert {row["line"]: row["reason"] for row in rejected} == {
-            good + 1 + number: reason for number, (_, reason) in enumerate(bad)}
+            good + 1 + number: reason for number, (_, reason) in enumerate(bad)
+        }
         assert all(row["manifest"] == "train.jsonl" and row["detail"] for row in rejected)
         assert sum(part.num_rows for part in corpus.values()) == good  # rows in = rows out + rejected
         assert len(rejected) == len(bad)
@@ -122,14 +131,20 @@ def test_byte_order_mark_carriage_returns_blank_lines_and_a_missing_last_line_en
     assert all("\r" not in value for part in corpus.values() for value in part["text"])
 
 
-@pytest.mark.parametrize("content, message", [
-    (b"", r"train\.jsonl is empty; not one line is a row"),
-    (b"\n\r\n", r"train\.jsonl is empty"),
-    (b"id,child\nU_0,C_0\n", r"train\.jsonl, line 1: not JSON"),
-    (b'\n[\n {"utterance_id": "a"}\n]\n', r"train\.jsonl, line 2: not JSON"),
-    (b'{"id": "a", "speaker": "b"}\n', "line 1: missing field: utterance_id, .*has id, speaker; .*--fields utterance_id="),
-    ('{"utterance_id": "a"}'.encode("utf-16"), r"train\.jsonl, line 1: not "),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", r"train\.jsonl is empty; not one line is a row"),
+        (b"\n\r\n", r"train\.jsonl is empty"),
+        (b"id,child\nU_0,C_0\n", r"train\.jsonl, line 1: not JSON"),
+        (b'\n[\n {"utterance_id": "a"}\n]\n', r"train\.jsonl, line 2: not JSON"),
+        (
+            b'{"id": "a", "speaker": "b"}\n',
+            "line 1: missing field: utterance_id, .*has id, speaker; .*--fields utterance_id=",
+        ),
+        ('{"utterance_id": "a"}'.encode("utf-16"), r"train\.jsonl, line 1: not "),
+    ],
+)
 def test_a_file_that_is_no_manifest_stops_with_file_and_line(build, root, content, message):
     (root / "train.jsonl").write_bytes(content)
     with pytest.raises(UserError, match=message):
@@ -154,13 +169,20 @@ def test_samples_in_memory_and_a_bad_one_among_them(build, root):
     corpus, rejected = build(samples=samples, audio_dirs=[str(root / f"audio_{n}") for n in range(3)])
     assert kept(corpus) == {f"U_{n}" for n in range(18)}
     assert sorted((row["manifest"], row["line"], row["reason"]) for row in rejected) == [
-        ("samples", 19, "missing file"), ("samples", 20, "not a row"), ("samples", 21, "not JSON")]
+        ("samples", 19, "missing file"),
+        ("samples", 20, "not a row"),
+        ("samples", 21, "not JSON"),
+    ]
     assert {row["source_file"] for row in corpus["dev"]} < {f"audio_{n % 3}/audio/U_{n}.flac" for n in range(18)}
 
 
 def test_audio_is_found_by_path_and_by_bare_name_in_every_folder(build, root, tmp_path):
-    listed = [manifest_row("deep", "C_0"), manifest_row("bare", "C_0"), manifest_row("top", "C_1", audio_path="top.flac"),
-              manifest_row("linked", "C_1")]
+    listed = [
+        manifest_row("deep", "C_0"),
+        manifest_row("bare", "C_0"),
+        manifest_row("top", "C_1", audio_path="top.flac"),
+        manifest_row("linked", "C_1"),
+    ]
     add_audio(root / "audio_2", "deep")
     shutil.move(add_audio(root / "audio_1", "bare"), root / "audio_1" / "bare.flac")
     shutil.move(add_audio(root, "top"), root / "top.flac")
@@ -170,20 +192,28 @@ def test_audio_is_found_by_path_and_by_bare_name_in_every_folder(build, root, tm
     corpus, rejected = build(val_ratio=0)
     assert not rejected
     assert {row["id"]: row["source_file"] for row in corpus["train"]} == {
-        "deep": "audio_2/audio/deep.flac", "bare": "audio_1/bare.flac", "top": "top.flac",
-        "linked": "audio_3/audio/linked.flac"}
+        "deep": "audio_2/audio/deep.flac",
+        "bare": "audio_1/bare.flac",
+        "top": "top.flac",
+        "linked": "audio_3/audio/linked.flac",
+    }
     corpus, rejected = build(val_ratio=0, audio_dirs=[str(root / "audio_1"), str(root / "audio_3")])
     assert kept(corpus) == {"bare", "linked"}
-    assert {row["detail"] for row in rejected} == {"no file at audio/deep.flac in any of audio_1, audio_3",
-                                                   "no file at top.flac in any of audio_1, audio_3"}
+    assert {row["detail"] for row in rejected} == {
+        "no file at audio/deep.flac in any of audio_1, audio_3",
+        "no file at top.flac in any of audio_1, audio_3",
+    }
 
 
 def test_copies_that_are_alike_are_told_and_those_that_differ_are_told_apart_by_checksum(build, root, caplog):
     for folder in ("audio_0", "audio_1", "audio_2"):
         add_audio(root / folder, "twice", seed=3)
         path = add_audio(root / folder, "differ", seed=int(folder[-1]))
-    append(root, manifest_row("twice", "C_0"),
-           manifest_row("differ", "C_0", md5_hash=hashlib.md5(path.read_bytes()).hexdigest().upper()))
+    append(
+        root,
+        manifest_row("twice", "C_0"),
+        manifest_row("differ", "C_0", md5_hash=hashlib.md5(path.read_bytes()).hexdigest().upper()),
+    )
     with caplog.at_level(logging.WARNING):
         corpus, rejected = build(val_ratio=0)
     assert not rejected
@@ -202,8 +232,13 @@ def test_durations_that_are_not_the_recordings_are_told_and_the_recordings_kept(
 
 
 def test_other_names_of_fields(build, root):
-    renamed = [{{"utterance_id": "id", "child_id": "speaker", "orthographic_text": "sentence"}.get(key, key): value
-                for key, value in row.items()} for row in rows(root)]
+    renamed = [
+        {
+            {"utterance_id": "id", "child_id": "speaker", "orthographic_text": "sentence"}.get(key, key): value
+            for key, value in row.items()
+        }
+        for row in rows(root)
+    ]
     write_manifest(root / "train.jsonl", renamed)
     with pytest.raises(UserError, match="missing field: utterance_id, child_id"):
         build()
@@ -277,13 +312,15 @@ def test_changed_files_are_not_served_from_the_cache(build, root):
 
 def test_wrong_options(build, root, tmp_path):
     for options, message in (
-            ({"val_ratio": 1.0}, r"val_ratio must lie in \[0, 1\)"), ({"stratify_by": "age"}, "age_bucket, none, got 'age'"),
-            ({"audio_dirs": ["audio_0"]}, r"names audio_0, which is no folder; did you mean .*corpus/audio_0\?"),
-            ({"audio_dirs": ["nowhere"]}, "names nowhere, which is no folder; check the path"),
-            ({"val_manifest": "a", "split_file": "b"}, "val_manifest and split_file are both given"),
-            ({"samples": [], "manifest": "x", "data_dir": str(root)}, "manifest and samples are both given"),
-            ({"samples": [], "data_dir": str(root)}, "samples is empty"),
-            ({"samples": []}, "data_dir must be a folder, got None")):
+        ({"val_ratio": 1.0}, r"val_ratio must lie in \[0, 1\)"),
+        ({"stratify_by": "age"}, "age_bucket, none, got 'age'"),
+        ({"audio_dirs": ["audio_0"]}, r"names audio_0, which is no folder; did you mean .*corpus/audio_0\?"),
+        ({"audio_dirs": ["nowhere"]}, "names nowhere, which is no folder; check the path"),
+        ({"val_manifest": "a", "split_file": "b"}, "val_manifest and split_file are both given"),
+        ({"samples": [], "manifest": "x", "data_dir": str(root)}, "manifest and samples are both given"),
+        ({"samples": [], "data_dir": str(root)}, "samples is empty"),
+        ({"samples": []}, "data_dir must be a folder, got None"),
+    ):
         with pytest.raises(UserError, match=message):
             build(**options)
 
@@ -302,7 +339,10 @@ def test_recordings_of_one_name_in_several_folders_are_told_apart_by_their_paths
     (folder / "c0" / "000.wav").unlink()
     corpus, rejected = build(manifest=str(manifest), val_ratio=0)
     assert kept(corpus) == {"U_1"} and rejected[0]["reason"] == "missing file"
-    assert "c1/000.wav may be another recording, since several paths of the manifest end in 000.wav" in rejected[0]["detail"]
+    assert (
+        "c1/000.wav may be another recording, since several paths of the manifest end in 000.wav"
+        in rejected[0]["detail"]
+    )
 
     listed[0]["md5_hash"] = f" {hashlib.md5((folder / 'c1' / '000.wav').read_bytes()).hexdigest()}\n"
     corpus, rejected = build(manifest=str(write_manifest(manifest, listed)), val_ratio=0)
@@ -317,8 +357,15 @@ def test_the_transcript_is_kept_as_it_is_given(build, root):
 
 
 def test_white_space_around_ids_and_ids_that_are_integers(build, root):
-    odd = [row | {"utterance_id": f" {row['utterance_id']} ", "child_id": f"{row['child_id']} " if number % 2 else
-                  row["child_id"], "session_id": number} for number, row in enumerate(rows(root))]
+    odd = [
+        row
+        | {
+            "utterance_id": f" {row['utterance_id']} ",
+            "child_id": f"{row['child_id']} " if number % 2 else row["child_id"],
+            "session_id": number,
+        }
+        for number, row in enumerate(rows(root))
+    ]
     odd[0] |= {"utterance_id": 7, "md5_hash": " "}
     expected = {name for name in kept(build()[0]) if name != "U_0"} | {"7"}
     write_manifest(root / "train.jsonl", odd)

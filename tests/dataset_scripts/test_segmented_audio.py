@@ -77,7 +77,9 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path, caplog):
     soundfile.write(root / "silent.wav", np.zeros(2 * SECOND), SECOND)
     soundfile.write(root / "faint.wav", noise(2.0) * 0.001, SECOND)
     soundfile.write(root / "short.wav", noise(0.02), SECOND)
-    soundfile.write(root / "nan.wav", np.r_[noise(70.0), np.float32("nan")], SECOND, subtype="FLOAT")  # in the second block
+    soundfile.write(
+        root / "nan.wav", np.r_[noise(70.0), np.float32("nan")], SECOND, subtype="FLOAT"
+    )  # in the second block
     (root / "empty.wav").touch()
     (root / "text.mp3").write_text("This is no sound at all. " * 50)
     (root / "cut.flac").write_bytes(long_recording(tmp_path / "whole.flac").read_bytes()[:-20_000])
@@ -88,9 +90,16 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path, caplog):
     assert {row["source_file"] for row in rows_of(tmp_path / "out")} == {"good.wav"}
     rejected = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
     assert {row["file"]: row["reason"] for row in rejected} == {
-        "silent.wav": "silence only", "faint.wav": "silence only", "short.wav": "too short", "nan.wav": "non-finite samples",
-        "empty.wav": "empty audio", "text.mp3": "unreadable audio", "cut.flac": "truncated audio",
-        "link.wav": "path outside the corpus", "gone.wav": "missing file"}
+        "silent.wav": "silence only",
+        "faint.wav": "silence only",
+        "short.wav": "too short",
+        "nan.wav": "non-finite samples",
+        "empty.wav": "empty audio",
+        "text.mp3": "unreadable audio",
+        "cut.flac": "truncated audio",
+        "link.wav": "path outside the corpus",
+        "gone.wav": "missing file",
+    }
     assert metrics["rejected"]["silence only"] == 2 and len(list((tmp_path / "out" / "data").iterdir())) == 1
     detail = {row["file"]: row["detail"] for row in rejected}
     assert "its loudest tenth is above -79 dB, silence_db is -40" in detail["faint.wav"]
@@ -104,8 +113,10 @@ def test_clipping_and_an_offset_are_used_and_clipping_is_told_of(tmp_path, caplo
     soundfile.write(root / "offset.wav", plain + np.float32(0.4), rate)
     soundfile.write(root / "clipped.wav", np.clip(6 * plain, -1, 1), rate)
     metrics = prepare(root, tmp_path / "out")
-    spans = {name: [(row["start"], row["end"]) for row in rows_of(tmp_path / "out") if row["source_file"] == name]
-             for name in ("plain.wav", "offset.wav", "clipped.wav")}
+    spans = {
+        name: [(row["start"], row["end"]) for row in rows_of(tmp_path / "out") if row["source_file"] == name]
+        for name in ("plain.wav", "offset.wav", "clipped.wav")
+    }
     assert len(spans["plain.wav"]) == 3 and spans["plain.wav"] == spans["offset.wav"]
     assert np.abs(np.array(spans["clipped.wav"]) - spans["plain.wav"]).max() <= 0.0101  # it is also louder
     clipped = {file["source_file"]: file["clipped"] for file in metrics["segments"]["files"]}
@@ -116,8 +127,9 @@ def test_clipping_and_an_offset_are_used_and_clipping_is_told_of(tmp_path, caplo
     assert f"1 recordings are clipped, most of all clipped.wav with {100 * share:.2f} % of its samples" in warning
 
 
-@pytest.mark.parametrize("gain, bed, message", [(0.1, 0, "so quiet that speech may be taken for silence"),
-                                                (1, 0.02, "hardly ever silent")])
+@pytest.mark.parametrize(
+    "gain, bed, message", [(0.1, 0, "so quiet that speech may be taken for silence"), (1, 0.02, "hardly ever silent")]
+)
 def test_a_threshold_that_does_not_fit_is_told_of(tmp_path, caplog, gain, bed, message):
     plain, rate = soundfile.read(long_recording(tmp_path / "audio" / "a.wav"), dtype="float32")
     soundfile.write(tmp_path / "audio" / "a.wav", gain * plain + bed * 10 * noise(10)[: len(plain)], rate)
@@ -136,7 +148,11 @@ def test_speakers_are_folders_if_there_are_several(tmp_path):
     root = empty_recordings(tmp_path, "ada/1.wav", "ada/old/2.wav", "ben/1.wav", "who.wav")
     found = listing(root)
     assert {row.id: row.speaker_id for rows in found.splits.values() for row in rows} == {
-        "ada/1": "ada", "ada/old/2": "ada", "ben/1": "ben", "who": "who"}
+        "ada/1": "ada",
+        "ada/old/2": "ada",
+        "ben/1": "ben",
+        "who": "who",
+    }
     one = listing(empty_recordings(tmp_path / "one", "genesis/01.wav", "genesis/02.wav"))
     assert all(row.speaker_id == row.id for rows in one.splits.values() for row in rows)
 
@@ -202,11 +218,15 @@ def test_as_a_builder(tmp_path, monkeypatch):
     assert [row["reason"] for row in builder.rejections()] == ["empty audio"]
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"max_duration": 20.0}, "max_duration is about recordings that are taken whole; give max_segment"),
-    ({"min_duration": 1.0}, "give min_segment"), ({"val_ratio": 1.0}, r"val_ratio must lie in \[0, 1\)"),
-    ({"padding": 1.0}, "padding"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"max_duration": 20.0}, "max_duration is about recordings that are taken whole; give max_segment"),
+        ({"min_duration": 1.0}, "give min_segment"),
+        ({"val_ratio": 1.0}, r"val_ratio must lie in \[0, 1\)"),
+        ({"padding": 1.0}, "padding"),
+    ],
+)
 def test_options_out_of_range(tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         SegmentedAudio(data_dir=str(tmp_path), **options)
@@ -216,5 +236,7 @@ def test_nothing_to_cut_and_nothing_left_are_told(tmp_path):
     with pytest.raises(UserError, match="holds no recordings"):
         listing(tmp_path)
     soundfile.write(tmp_path / "silent.wav", np.zeros(SECOND), SECOND)
-    with pytest.raises(UserError, match="has no usable utterance: 1 silence only; for example silent.wav: the detector"):
+    with pytest.raises(
+        UserError, match="has no usable utterance: 1 silence only; for example silent.wav: the detector"
+    ):
         prepare(tmp_path, tmp_path / "out")

@@ -37,8 +37,16 @@ def test_rows_of_both_splits(build, root):
     assert rejected == []
     row = corpus["train"][4]
     assert {key: value for key, value in row.items() if key != "audio"} == {
-        "id": "B/1", "text": "Sentence 1 of B.", "raw_text": "Sentence 1 of B.", "speaker_id": "B", "group": "unknown",
-        "etiology": None, "duration": 0.3, "source_file": "Train/B/1.wav", "unintelligible_words": 0}
+        "id": "B/1",
+        "text": "Sentence 1 of B.",
+        "raw_text": "Sentence 1 of B.",
+        "speaker_id": "B",
+        "group": "unknown",
+        "etiology": None,
+        "duration": 0.3,
+        "source_file": "Train/B/1.wav",
+        "unintelligible_words": 0,
+    }
     assert corpus["dev"]["group"][:] == ["ALS"] * 3
     assert row["audio"]["bytes"][:4] == b"fLaC"
     assert np.array_equal(waveforms([row])[0], decode(root / "Train/B/1.wav"))
@@ -47,11 +55,17 @@ def test_rows_of_both_splits(build, root):
 def test_markup_is_cleaned_and_kept_in_raw_text(build, root):
     add_speaker(root, "Dev", "D", {"a.wav": "(um) call {u: mom} [cough] now"})
     row = build(disfluencies="drop")[0]["dev"].filter(lambda row: row["speaker_id"] == "D")[0]
-    assert (row["text"], row["raw_text"], row["unintelligible_words"]) == ("call now", "(um) call {u: mom} [cough] now", 1)
+    assert (row["text"], row["raw_text"], row["unintelligible_words"]) == (
+        "call now",
+        "(um) call {u: mom} [cough] now",
+        1,
+    )
 
 
 def test_every_bad_row_is_listed_with_its_reason_and_the_others_stay(build, root, tmp_path):
-    folder = add_speaker(root, "Train", "X", {"good.wav": "fine", "empty.wav": "", "markup.wav": "[noise]", "none.wav": None})
+    folder = add_speaker(
+        root, "Train", "X", {"good.wav": "fine", "empty.wav": "", "markup.wav": "[noise]", "none.wav": None}
+    )
     (folder / "zero.wav").write_bytes(b"")
     (folder / "text.wav").write_text("I am a text file.")
     soundfile.write(folder / "silent.wav", noise(0), 16_000)
@@ -63,16 +77,40 @@ def test_every_bad_row_is_listed_with_its_reason_and_the_others_stay(build, root
     soundfile.write(tmp_path / "outside.wav", noise(1), 16_000)
     (folder / "link.wav").symlink_to(tmp_path / "outside.wav")
     expected = {
-        "X/empty": "empty transcript", "X/markup": "empty transcript", "X/none": "missing transcript",
-        "X/zero": "empty audio", "X/text": "unreadable audio", "X/silent": "empty audio", "X/nan": "non-finite samples",
-        "X/cut": "truncated audio", "X/link": "path outside the corpus", "X/../../../outside": "path outside the corpus",
+        "X/empty": "empty transcript",
+        "X/markup": "empty transcript",
+        "X/none": "missing transcript",
+        "X/zero": "empty audio",
+        "X/text": "unreadable audio",
+        "X/silent": "empty audio",
+        "X/nan": "non-finite samples",
+        "X/cut": "truncated audio",
+        "X/link": "path outside the corpus",
+        "X/../../../outside": "path outside the corpus",
         "X/../../Dev/C/0": "path outside the corpus",
-        str(tmp_path / "outside"): "path outside the corpus", "X/absent": "missing file", "X/" + "n" * 300: "missing file",
-        "X/.": "missing file", "X/nul\0": "path outside the corpus", "X/good": "duplicate id",
+        str(tmp_path / "outside"): "path outside the corpus",
+        "X/absent": "missing file",
+        "X/" + "n" * 300: "missing file",
+        "X/.": "missing file",
+        "X/nul\0": "path outside the corpus",
+        "X/good": "duplicate id",
     }
-    for name in ("zero.wav", "text.wav", "silent.wav", "nan.wav", "cut.wav", "link.wav", "../../../outside.wav",
-                 "../../Dev/C/0.wav", str(tmp_path / "outside.wav"), "absent.wav",
-                 "n" * 300 + ".wav", "", "nul\0.wav", "good.wav"):
+    for name in (
+        "zero.wav",
+        "text.wav",
+        "silent.wav",
+        "nan.wav",
+        "cut.wav",
+        "link.wav",
+        "../../../outside.wav",
+        "../../Dev/C/0.wav",
+        str(tmp_path / "outside.wav"),
+        "absent.wav",
+        "n" * 300 + ".wav",
+        "",
+        "nul\0.wav",
+        "good.wav",
+    ):
         add_entry(folder, name)
     for num_proc in (None, 2):
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)
@@ -131,20 +169,32 @@ def test_rejections_stay_with_the_cache(build, root):
     assert build()[1] == build()[1] != []
 
 
-@pytest.mark.parametrize("content, message", [
-    ('{\n "Files": [\n  {"Filename": }', r"C\.json, line 3: not JSON"),
-    ("", r"C\.json, line 1: not JSON"),
-    ('{"Etiology": "ALS"}', r"C\.json, line 1: Files must be a list of recordings, it has Etiology"),
-    ('{\n"Files": {}\n}', r"C\.json, line 2: Files must be a list of recordings, got an object"),
-    ('["a"]', r"C\.json, line 1: expected an object with Files, got a list"),
-    ('{"Etiology": 3, "Files": []}', "Etiology must be a string, got a number"),
-    ('{"Files": [\n {"Filename": "0.wav"},\n {"Filename": 7}]}', r"line 3: Files\[1\]: Filename must be a string, got a num"),
-    ('{"Files": [{"Filename": "0.wav"},\n "1.wav"]}', r"line 2: Files\[1\]: expected an object with Filename"),
-    ('{"Files": [{"Filename": "0.wav", "Prompt": "hi"}]}', "Prompt must be an object with Transcript, got a string"),
-    ('{"Files": [{"Filename": "0.wav", "Prompt": {"Transcript": ["hi"]}}]}', "Transcript must be a string, got a list"),
-    ('{"Files": [{"Filename": "0.wav", "Prompt": {"Transcript": "\\ud800"}}]}', "not UTF-8 text"),
-    (b'{"Files":\n "\xff"}', r"line 2: not UTF-8 text"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ('{\n "Files": [\n  {"Filename": }', r"C\.json, line 3: not JSON"),
+        ("", r"C\.json, line 1: not JSON"),
+        ('{"Etiology": "ALS"}', r"C\.json, line 1: Files must be a list of recordings, it has Etiology"),
+        ('{\n"Files": {}\n}', r"C\.json, line 2: Files must be a list of recordings, got an object"),
+        ('["a"]', r"C\.json, line 1: expected an object with Files, got a list"),
+        ('{"Etiology": 3, "Files": []}', "Etiology must be a string, got a number"),
+        (
+            '{"Files": [\n {"Filename": "0.wav"},\n {"Filename": 7}]}',
+            r"line 3: Files\[1\]: Filename must be a string, got a num",
+        ),
+        ('{"Files": [{"Filename": "0.wav"},\n "1.wav"]}', r"line 2: Files\[1\]: expected an object with Filename"),
+        (
+            '{"Files": [{"Filename": "0.wav", "Prompt": "hi"}]}',
+            "Prompt must be an object with Transcript, got a string",
+        ),
+        (
+            '{"Files": [{"Filename": "0.wav", "Prompt": {"Transcript": ["hi"]}}]}',
+            "Transcript must be a string, got a list",
+        ),
+        ('{"Files": [{"Filename": "0.wav", "Prompt": {"Transcript": "\\ud800"}}]}', "not UTF-8 text"),
+        (b'{"Files":\n "\xff"}', r"line 2: not UTF-8 text"),
+    ],
+)
 def test_a_manifest_that_is_not_what_it_claims_stops_with_file_and_line(build, root, content, message):
     path = root / "Dev" / "C" / "C.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -184,8 +234,11 @@ def test_sampling_is_per_split(build):
 
 
 def test_wrong_options_and_folders(build, root, tmp_path):
-    for options, message in (({"disfluencies": "maybe"}, "keep, drop, got 'maybe'"), ({"percent": 0}, "percent"),
-                             ({"min_duration": 40.0}, "min_duration < max_duration")):
+    for options, message in (
+        ({"disfluencies": "maybe"}, "keep, drop, got 'maybe'"),
+        ({"percent": 0}, "percent"),
+        ({"min_duration": 40.0}, "min_duration < max_duration"),
+    ):
         with pytest.raises(UserError, match=message):
             build(**options)
     with pytest.raises(UserError, match="data_dir must be a folder"):

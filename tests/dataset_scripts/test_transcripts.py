@@ -8,34 +8,45 @@ from dataset_scripts.transcripts import clean_transcript, count_unintelligible
 pytestmark = pytest.mark.unit
 
 
-@pytest.mark.parametrize("raw, keep, drop, unintelligible", [
-    ("Set a  timer,\n please.", "Set a timer, please.", "Set a timer, please.", 0),
-    ("hello [cough] world", "hello world", "hello world", 0),
-    ("[background noise]", "", "", 0),
-    ("{w:3} went {w:1} home", "went home", "went home", 4),
-    ("{u: maybe} then { } and {}", "then and", "then and", 3),
-    ("{cs: hola amigo} he said", "hola amigo he said", "hola amigo he said", 0),
-    ("(um) I (I) went", "um I I went", "I went", 0),
-    ("{g: yes (uh [laughs] no) {w:2} ok}", "yes uh no ok", "yes ok", 2),
-    ("Well [sigh], there [noise].", "Well, there.", "Well, there.", 0),
-    ("(uh), hello", "uh, hello", "hello", 0),
-    ("wait, [x], go", "wait, go", "wait, go", 0),
-    ("at {5:30 sharp}", "at 5:30 sharp", "at 5:30 sharp", 0),
-    ("...", "", "", 0),
-    ("", "", "", 0),
-    ("bonjour , madame !", "bonjour , madame !", "bonjour , madame !", 0),
-    ("नमस्ते [x] दुनिया", "नमस्ते दुनिया", "नमस्ते दुनिया", 0),
-])
+@pytest.mark.parametrize(
+    "raw, keep, drop, unintelligible",
+    [
+        ("Set a  timer,\n please.", "Set a timer, please.", "Set a timer, please.", 0),
+        ("hello [cough] world", "hello world", "hello world", 0),
+        ("[background noise]", "", "", 0),
+        ("{w:3} went {w:1} home", "went home", "went home", 4),
+        ("{u: maybe} then { } and {}", "then and", "then and", 3),
+        ("{cs: hola amigo} he said", "hola amigo he said", "hola amigo he said", 0),
+        ("(um) I (I) went", "um I I went", "I went", 0),
+        ("{g: yes (uh [laughs] no) {w:2} ok}", "yes uh no ok", "yes ok", 2),
+        ("Well [sigh], there [noise].", "Well, there.", "Well, there.", 0),
+        ("(uh), hello", "uh, hello", "hello", 0),
+        ("wait, [x], go", "wait, go", "wait, go", 0),
+        ("at {5:30 sharp}", "at 5:30 sharp", "at 5:30 sharp", 0),
+        ("...", "", "", 0),
+        ("", "", "", 0),
+        ("bonjour , madame !", "bonjour , madame !", "bonjour , madame !", 0),
+        ("नमस्ते [x] दुनिया", "नमस्ते दुनिया", "नमस्ते दुनिया", 0),
+    ],
+)
 def test_markup(raw, keep, drop, unintelligible):
     assert clean_transcript(raw) == keep
     assert clean_transcript(raw, "drop") == drop
     assert count_unintelligible(raw) == unintelligible
 
 
-@pytest.mark.parametrize("raw, text", [
-    ("I (uh went home", "I uh went home"), ("I uh) went home", "I uh went home"), ("[a b", "a b"), ("a ] b } c", "a b c"),
-    ("{g: a b", "a b"), ("{w:3 a b", "a b"), ("(a [b) c", "a b c"),
-])
+@pytest.mark.parametrize(
+    "raw, text",
+    [
+        ("I (uh went home", "I uh went home"),
+        ("I uh) went home", "I uh went home"),
+        ("[a b", "a b"),
+        ("a ] b } c", "a b c"),
+        ("{g: a b", "a b"),
+        ("{w:3 a b", "a b"),
+        ("(a [b) c", "a b c"),
+    ],
+)
 def test_a_bracket_without_partner_costs_no_word(raw, text):
     assert clean_transcript(raw) == text
 

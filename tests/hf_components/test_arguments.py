@@ -40,6 +40,7 @@ def write(tmp_path):
         path = tmp_path / name
         path.write_text(text)
         return str(path)
+
     return _write
 
 
@@ -82,32 +83,37 @@ def test_hyphen_and_underscore_in_a_file(write, key):
     assert parse("--config", write(f"{key}: 7")).num_experts == 7
 
 
-@pytest.mark.parametrize(("text", "name", "value"), [
-    ("learning_rate: 5e-4", "learning_rate", 5e-4),  # a string to YAML 1.1, a float to us
-    ("learning_rate: 5.0e-4", "learning_rate", 5e-4),
-    ("learning_rate: -1", "learning_rate", -1.0),
-    ("shared_expert: false", "shared_expert", False),
-    ("shared_expert: no", "shared_expert", False),
-    ("shared_expert: true", "shared_expert", True),
-    ("num_experts:", "num_experts", 4),
-    ("num_experts: null", "num_experts", 4),
-    ("note: --looks-like-a-flag", "note", "--looks-like-a-flag"),
-    ("note: a = b, c", "note", "a = b, c"),
-    ("note: ''", "note", ""),
-    ("target_modules: [q_proj, v_proj]", "target_modules", ["q_proj", "v_proj"]),
-    ("target_modules:\n- q_proj", "target_modules", ["q_proj"]),
-    ("target_modules: q_proj", "target_modules", ["q_proj"]),
-    ("target_modules: []", "target_modules", []),
-    ("target_modules: ['1', 2]", "target_modules", ["1", "2"]),
-    ('extra: {"warmup": 0.1}', "extra", '{"warmup": 0.1}'),
-    ("extra:\n  warmup: 0.1", "extra", '{"warmup": 0.1}'),
-])
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("learning_rate: 5e-4", "learning_rate", 5e-4),  # a string to YAML 1.1, a float to us
+        ("learning_rate: 5.0e-4", "learning_rate", 5e-4),
+        ("learning_rate: -1", "learning_rate", -1.0),
+        ("shared_expert: false", "shared_expert", False),
+        ("shared_expert: no", "shared_expert", False),
+        ("shared_expert: true", "shared_expert", True),
+        ("num_experts:", "num_experts", 4),
+        ("num_experts: null", "num_experts", 4),
+        ("note: --looks-like-a-flag", "note", "--looks-like-a-flag"),
+        ("note: a = b, c", "note", "a = b, c"),
+        ("note: ''", "note", ""),
+        ("target_modules: [q_proj, v_proj]", "target_modules", ["q_proj", "v_proj"]),
+        ("target_modules:\n- q_proj", "target_modules", ["q_proj"]),
+        ("target_modules: q_proj", "target_modules", ["q_proj"]),
+        ("target_modules: []", "target_modules", []),
+        ("target_modules: ['1', 2]", "target_modules", ["1", "2"]),
+        ('extra: {"warmup": 0.1}', "extra", '{"warmup": 0.1}'),
+        ("extra:\n  warmup: 0.1", "extra", '{"warmup": 0.1}'),
+    ],
+)
 def test_values_from_yaml(write, text, name, value):
     assert getattr(parse("--config", write(text)), name) == value
 
 
 def test_nested_value_reaches_training_arguments_as_a_dictionary(write, tmp_path):
-    config = write(f"output_dir: {tmp_path}\nlr_scheduler_kwargs:\n  min_lr: 0.1\nlearning_rate: 5e-4\nuse_cpu: true\n")
+    config = write(
+        f"output_dir: {tmp_path}\nlr_scheduler_kwargs:\n  min_lr: 0.1\nlearning_rate: 5e-4\nuse_cpu: true\n"
+    )
     (args,) = parse_arguments(TrainingArguments, ["--config", config])
     assert (args.lr_scheduler_kwargs, args.learning_rate) == ({"min_lr": 0.1}, 5e-4)
 
@@ -128,8 +134,10 @@ def test_required_argument_may_come_from_the_file(write):
         parse_arguments(Required, [])
 
 
-@pytest.mark.parametrize(("flag", "right"), [
-    ("--num_expert", "--num_experts"), ("--num-expert", "--num_experts"), ("--learning-rat=3", "--learning_rate")])
+@pytest.mark.parametrize(
+    ("flag", "right"),
+    [("--num_expert", "--num_experts"), ("--num-expert", "--num_experts"), ("--learning-rat=3", "--learning_rate")],
+)
 def test_unknown_flag_names_the_nearest(flag, right):
     message = refusal(flag, "3") if "=" not in flag else refusal(flag)
     assert flag.split("=")[0] in message
@@ -162,7 +170,9 @@ def test_sections_group_keys(write):
 
 
 def test_a_section_may_have_the_name_of_a_flag(write):
-    assert parse("--config", write("note:\n  num_experts: 3\n  note: short\n")) == Arguments(num_experts=3, note="short")
+    assert parse("--config", write("note:\n  num_experts: 3\n  note: short\n")) == Arguments(
+        num_experts=3, note="short"
+    )
 
 
 def test_a_key_in_two_sections_is_refused(write):
@@ -183,7 +193,9 @@ def test_non_text_key_is_refused(write):
     assert "unknown key 3" in refusal("--config", write("3: x"))
 
 
-@pytest.mark.parametrize(("text", "name"), [("a: [1", "c.yaml"), ("\tb: 2", "c.yaml"), ("{", "c.json"), ("a: 1", "c.json")])
+@pytest.mark.parametrize(
+    ("text", "name"), [("a: [1", "c.yaml"), ("\tb: 2", "c.yaml"), ("{", "c.json"), ("a: 1", "c.json")]
+)
 def test_malformed_file_is_named(write, text, name):
     config = write(text, name)
     assert f"{config} is not valid YAML or JSON" in refusal("--config", config)
@@ -211,10 +223,19 @@ def test_config_flag_without_a_value():
     assert "--config" in refusal("--config")
 
 
-@pytest.mark.parametrize(("text", "name"), [
-    ("num_experts: many", "num_experts"), ("num_experts: 2.5", "num_experts"), ("num_experts: true", "num_experts"),
-    ("learning_rate: fast", "learning_rate"), ("shared_expert: perhaps", "shared_expert"), ("num_experts: []", "num_experts"),
-    ("num_experts: [1, 2]", "2"), ("routing: round", "routing")])
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("num_experts: many", "num_experts"),
+        ("num_experts: 2.5", "num_experts"),
+        ("num_experts: true", "num_experts"),
+        ("learning_rate: fast", "learning_rate"),
+        ("shared_expert: perhaps", "shared_expert"),
+        ("num_experts: []", "num_experts"),
+        ("num_experts: [1, 2]", "2"),
+        ("routing: round", "routing"),
+    ],
+)
 def test_wrong_value_names_the_argument(write, text, name):
     assert name in refusal("--config", write(text))
 
@@ -225,10 +246,13 @@ def test_wrong_value_on_the_command_line():
     assert "many" in message
 
 
-@pytest.mark.parametrize(("flags", "words"), [
-    (["--eval_strategy", "sometimes"], "eval_strategy"),
-    (["--load_best_model_at_end", "true", "--eval_strategy", "no"], "load_best_model_at_end"),
-])
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--eval_strategy", "sometimes"], "eval_strategy"),
+        (["--load_best_model_at_end", "true", "--eval_strategy", "no"], "load_best_model_at_end"),
+    ],
+)
 def test_combination_a_dataclass_refuses(tmp_path, flags, words):
     with pytest.raises(UserError, match=words):
         parse_arguments(TrainingArguments, ["--output_dir", str(tmp_path), *flags])

@@ -74,13 +74,15 @@ def test_stereo_at_8_khz_is_mixed_down_and_resampled(tmp_path):
     assert read_duration(tmp_path / "a.wav") == 1.0
 
 
-@pytest.mark.parametrize("format, subtype", [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("MP3", "MPEG_LAYER_III"),
-                                             ("AIFF", "PCM_16"), ("WAV", "FLOAT")])
+@pytest.mark.parametrize(
+    "format, subtype",
+    [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("MP3", "MPEG_LAYER_III"), ("AIFF", "PCM_16"), ("WAV", "FLOAT")],
+)
 def test_truncated_recordings_are_noticed_and_whole_ones_are_not(format, subtype):
     whole = encoded(noise(48_000), format=format, subtype=subtype)
     assert len(decode(whole)) == 48_000
     with pytest.raises(AudioError, match="a.x: truncated audio") as error:
-        decode(whole[:len(whole) // 2], name="a.x")
+        decode(whole[: len(whole) // 2], name="a.x")
     assert error.value.reason == "truncated audio"
 
 
@@ -90,11 +92,17 @@ def test_wav_written_to_a_pipe_is_not_truncated():
     assert len(decode(bytes(whole))) == 4000
 
 
-@pytest.mark.parametrize("content, reason", [
-    (b"", "empty audio"), (b"These are words, not sound.", "unreadable audio"), (encoded(noise(0)), "empty audio"),
-    (encoded(np.array([0, np.nan], np.float32), subtype="FLOAT"), "non-finite samples"),
-    (encoded(np.array([0, np.inf], np.float32), subtype="FLOAT"), "non-finite samples"),
-], ids=["nothing", "text", "no samples", "nan", "inf"])  # a float WAV holds the time: workers would name it differently
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"", "empty audio"),
+        (b"These are words, not sound.", "unreadable audio"),
+        (encoded(noise(0)), "empty audio"),
+        (encoded(np.array([0, np.nan], np.float32), subtype="FLOAT"), "non-finite samples"),
+        (encoded(np.array([0, np.inf], np.float32), subtype="FLOAT"), "non-finite samples"),
+    ],
+    ids=["nothing", "text", "no samples", "nan", "inf"],
+)  # a float WAV holds the time: workers would name it differently
 def test_bad_files_give_a_reason_with_their_name(tmp_path, content, reason):
     path = tmp_path / "bad.wav"
     path.write_bytes(content)
@@ -119,7 +127,7 @@ def test_log_mel_equals_the_extractor_at_30_s(extractor, samples):
     for frames in {None, shortest, min(shortest + 50, 3000), 3000}:
         features = log_mel(extractor, [waveform], frames)
         assert features.dtype == torch.float32
-        torch.testing.assert_close(features, stock[:, :, :features.shape[2]], atol=1e-5, rtol=0)
+        torch.testing.assert_close(features, stock[:, :, : features.shape[2]], atol=1e-5, rtol=0)
     length = count_mel_frames(extractor, samples)
     assert length % 2 == 0
     left = stock[:, :, length:]
@@ -132,14 +140,21 @@ def test_log_mel_of_a_batch_pads_to_its_longest_with_equal_bins(extractor):
     assert batch.shape == (3, 80, count_mel_frames(extractor, 32_000))
     for row, clip in zip(batch, clips, strict=True):
         torch.testing.assert_close(row, log_mel(extractor, [clip], batch.shape[2])[0], atol=1e-5, rtol=0)
-        padding = row[:, count_mel_frames(extractor, len(clip)):]
+        padding = row[:, count_mel_frames(extractor, len(clip)) :]
         assert torch.equal(padding.amin(0), padding.amax(0))
 
 
-@pytest.mark.parametrize("samples, frames, message", [
-    (480_001, None, "30.00 s does not fit into 3000"), (3200, 18, "does not fit into 18"), (320, 3, "even number"),
-    (320, 3002, "got 3002"), (320, 0, "got 0"), (0, None, "at least one sample"),
-])
+@pytest.mark.parametrize(
+    "samples, frames, message",
+    [
+        (480_001, None, "30.00 s does not fit into 3000"),
+        (3200, 18, "does not fit into 18"),
+        (320, 3, "even number"),
+        (320, 3002, "got 3002"),
+        (320, 0, "got 0"),
+        (0, None, "at least one sample"),
+    ],
+)
 def test_log_mel_never_truncates(extractor, samples, frames, message):
     with pytest.raises(UserError, match=message):
         log_mel(extractor, [noise(samples)], frames)

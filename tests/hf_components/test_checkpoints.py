@@ -41,7 +41,9 @@ def test_a_mixture_loads(tmp_path):
 def test_a_mixture_is_no_plain_whisper(tmp_path):
     tiny_moe().save_pretrained(tmp_path)
     save_processor(tiny_processor(), tmp_path)
-    with pytest.raises(UserError, match="mixes experts, where a plain Whisper is needed; recipes/merge_moe_whisper.py makes"):
+    with pytest.raises(
+        UserError, match="mixes experts, where a plain Whisper is needed; recipes/merge_moe_whisper.py makes"
+    ):
         load_whisper(str(tmp_path))
 
 
@@ -51,7 +53,10 @@ def test_the_language_is_the_checkpoints_unless_another_is_given(tmp_path, caplo
     for model, processor in (load_whisper(folder), load_whisper(folder, "de")):
         assert (model.generation_config.language, processor.tokenizer.language) == ("de", "de")
         assert language_of(model) == "de"
-    assert language_of(WhisperForConditionalGeneration.from_pretrained(folder)) == "de" and language_of(tiny_whisper()) == "en"
+    assert (
+        language_of(WhisperForConditionalGeneration.from_pretrained(folder)) == "de"
+        and language_of(tiny_whisper()) == "en"
+    )
     assert Transcriber.from_pretrained(folder).model.generation_config.language == "de"
     model, processor = load_whisper(folder, "en")
     assert (model.generation_config.language, processor.tokenizer.language) == ("en", "en")

@@ -29,12 +29,23 @@ def test_the_importer_reads_back_every_weight_and_setting(tmp_path):
     export_whisper(model, processor, tmp_path / "model", "float32")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert {path.name for path in (tmp_path / "model").iterdir()} == {
-        "model.bin", "config.json", "vocabulary.json", "tokenizer.json", "preprocessor_config.json"}
+        "model.bin",
+        "config.json",
+        "vocabulary.json",
+        "tokenizer.json",
+        "preprocessor_config.json",
+    }
     back, its_processor = import_whisper(tmp_path / "model")
     state = back.state_dict()
     assert state.keys() == model.state_dict().keys()
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
-    for name in ("suppress_tokens", "decoder_start_token_id", "eos_token_id", "no_timestamps_token_id", "is_multilingual"):
+    for name in (
+        "suppress_tokens",
+        "decoder_start_token_id",
+        "eos_token_id",
+        "no_timestamps_token_id",
+        "is_multilingual",
+    ):
         assert getattr(back.generation_config, name) == getattr(model.generation_config, name), name
     assert its_processor.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
     vocabulary = json.loads((tmp_path / "model" / "vocabulary.json").read_text())
@@ -78,8 +89,18 @@ def test_tiny_en_goes_there_and_back_and_transcribes_real_speech(tmp_path, corpo
     export_whisper(model, processor, tmp_path / "model", "float32")
     state = import_whisper(tmp_path / "model")[0].state_dict()
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
-    prepare_corpus.main(["--data_dir", str(corpora / "speakers"), "--output_dir", str(tmp_path / "corpus"), "--num_proc", "1",
-                         "--max_samples", "12"])
+    prepare_corpus.main(
+        [
+            "--data_dir",
+            str(corpora / "speakers"),
+            "--output_dir",
+            str(tmp_path / "corpus"),
+            "--num_proc",
+            "1",
+            "--max_samples",
+            "12",
+        ]
+    )
     corpus = sample_rows(load_corpus(tmp_path / "corpus", "dev"), 12, 0)
     features = log_mel(processor.feature_extractor, waveforms(corpus), 3000)
     texts = transcribe(model, processor, corpus, max_new_tokens=100)

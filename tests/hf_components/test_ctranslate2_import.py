@@ -21,16 +21,39 @@ from hf_components.ctranslate2_import import TIMESTAMPS, import_whisper, read_ct
 from hf_components.errors import UserError
 
 CODES = {"float32": 0, "int8": 1, "int16": 2, "float16": 4, "uint16": 5}
-SPECIAL = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|translate|>", "<|transcribe|>",
-           "<|startofprev|>", "<|nocaptions|>", "<|notimestamps|>"]
+SPECIAL = [
+    "<|endoftext|>",
+    "<|startoftranscript|>",
+    "<|en|>",
+    "<|de|>",
+    "<|translate|>",
+    "<|transcribe|>",
+    "<|startofprev|>",
+    "<|nocaptions|>",
+    "<|notimestamps|>",
+]
 
 
 def tiny_whisper(vocab_size: int, mel_bins: int = 80) -> WhisperForConditionalGeneration:
     torch.manual_seed(0)
     config = WhisperConfig(
-        vocab_size=vocab_size, num_mel_bins=mel_bins, d_model=16, encoder_layers=2, decoder_layers=3, encoder_ffn_dim=24,
-        decoder_ffn_dim=32, encoder_attention_heads=2, decoder_attention_heads=4, max_source_positions=8,
-        max_target_positions=20, bos_token_id=0, eos_token_id=0, pad_token_id=0, decoder_start_token_id=1, init_std=0.3)
+        vocab_size=vocab_size,
+        num_mel_bins=mel_bins,
+        d_model=16,
+        encoder_layers=2,
+        decoder_layers=3,
+        encoder_ffn_dim=24,
+        decoder_ffn_dim=32,
+        encoder_attention_heads=2,
+        decoder_attention_heads=4,
+        max_source_positions=8,
+        max_target_positions=20,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        decoder_start_token_id=1,
+        init_std=0.3,
+    )
     model = WhisperForConditionalGeneration(config).eval()
     for parameter in model.parameters():  # biases and norms are zeros and ones otherwise
         parameter.data += 0.05 * torch.randn_like(parameter)
@@ -44,8 +67,10 @@ def ctranslate2_variables(model: WhisperForConditionalGeneration) -> dict[str, n
 
     def linear(target: str, *sources: str) -> None:
         weights = [state[f"{source}.weight"] for source in sources]
-        biases = [state.get(f"{source}.bias", np.zeros(len(weight), np.float32))
-                  for source, weight in zip(sources, weights, strict=True)]
+        biases = [
+            state.get(f"{source}.bias", np.zeros(len(weight), np.float32))
+            for source, weight in zip(sources, weights, strict=True)
+        ]
         variables[f"{target}/weight"], variables[f"{target}/bias"] = np.concatenate(weights), np.concatenate(biases)
 
     def norm(target: str, source: str) -> None:
@@ -96,15 +121,20 @@ def quantised(variables: dict[str, np.ndarray], kind: str) -> dict[str, np.ndarr
     return result
 
 
-def write_ctranslate2(path: Path, variables: dict[str, np.ndarray], aliases: dict[str, str],
-                      name: str = "WhisperSpec") -> None:
+def write_ctranslate2(
+    path: Path, variables: dict[str, np.ndarray], aliases: dict[str, str], name: str = "WhisperSpec"
+) -> None:
     def string(text: str) -> bytes:
         return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
 
     parts = [struct.pack("<I", 6), string(name), struct.pack("<II", 3, len(variables))]
     for key, value in variables.items():
-        parts += [string(key), struct.pack(f"<B{value.ndim}I", value.ndim, *value.shape),
-                  struct.pack("<BI", CODES[value.dtype.name], value.nbytes), value.tobytes()]
+        parts += [
+            string(key),
+            struct.pack(f"<B{value.ndim}I", value.ndim, *value.shape),
+            struct.pack("<BI", CODES[value.dtype.name], value.nbytes),
+            value.tobytes(),
+        ]
     parts.append(struct.pack("<I", len(aliases)))
     parts += [string(text) for pair in aliases.items() for text in pair]
     path.write_bytes(b"".join(parts))
@@ -118,8 +148,11 @@ def write_tokenizer(path: Path) -> None:
 
 def write_checkpoint(folder: Path, model: WhisperForConditionalGeneration, kind: str = "float32") -> Path:
     variables = quantised(ctranslate2_variables(model), kind)
-    aliases = {f"decoder/projection/{key}": f"decoder/embeddings/{key}" for key in ("weight", "weight_scale")
-               if f"decoder/embeddings/{key}" in variables}
+    aliases = {
+        f"decoder/projection/{key}": f"decoder/embeddings/{key}"
+        for key in ("weight", "weight_scale")
+        if f"decoder/embeddings/{key}" in variables
+    }
     write_ctranslate2(folder / "model.bin", variables, aliases)
     settings = {"suppress_ids": [0], "suppress_ids_begin": [1], "alignment_heads": [[1, 0]], "lang_ids": [5]}
     (folder / "config.json").write_text(json.dumps(settings))
@@ -144,8 +177,9 @@ def logits(model: WhisperForConditionalGeneration) -> torch.Tensor:
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize(("kind", "tolerance"), [("float32", 0), ("float16", 0.005), ("bfloat16", 0.05), ("int8", 0.05),
-                                                 ("int16", 0.01)])
+@pytest.mark.parametrize(
+    ("kind", "tolerance"), [("float32", 0), ("float16", 0.005), ("bfloat16", 0.05), ("int8", 0.05), ("int16", 0.01)]
+)
 def test_logits_equal_the_original(original, tmp_path, kind, tolerance):
     model, _ = import_whisper(write_checkpoint(tmp_path, original, kind))
     expected, got = logits(original), logits(model)
@@ -159,8 +193,19 @@ def test_logits_equal_the_original(original, tmp_path, kind, tolerance):
 def test_sizes_are_deduced(tmp_path):
     original = tiny_whisper(VOCABULARY, mel_bins=128)
     model, processor = import_whisper(write_checkpoint(tmp_path, original))
-    sizes = ("vocab_size", "num_mel_bins", "d_model", "encoder_layers", "decoder_layers", "encoder_ffn_dim", "decoder_ffn_dim",
-             "encoder_attention_heads", "decoder_attention_heads", "max_source_positions", "max_target_positions")
+    sizes = (
+        "vocab_size",
+        "num_mel_bins",
+        "d_model",
+        "encoder_layers",
+        "decoder_layers",
+        "encoder_ffn_dim",
+        "decoder_ffn_dim",
+        "encoder_attention_heads",
+        "decoder_attention_heads",
+        "max_source_positions",
+        "max_target_positions",
+    )
     assert [getattr(model.config, size) for size in sizes] == [getattr(original.config, size) for size in sizes]
     assert processor.feature_extractor.feature_size == 128
 
@@ -266,12 +311,13 @@ def test_parity_of_tiny_en_on_real_speech(corpora):
     utterances = [
         (speaker["Etiology"], path.parent / file["Filename"], file["Prompt"]["Transcript"])
         for path in sorted((corpora / "speakers" / "Dev").glob("*/*.json"))
-        for speaker in [json.loads(path.read_text())] for file in speaker["Files"]
+        for speaker in [json.loads(path.read_text())]
+        for file in speaker["Files"]
     ]
     assert len(utterances) == 238
     normalise, references, hypotheses = EnglishTextNormalizer(), defaultdict(list), defaultdict(list)
     for start in range(0, len(utterances), 16):
-        batch = utterances[start:start + 16]
+        batch = utterances[start : start + 16]
         features = processor([audio_16khz(path) for _, path, _ in batch], sampling_rate=16000, return_tensors="pt")
         texts = processor.batch_decode(model.generate(features.input_features, num_beams=1), skip_special_tokens=True)
         for (group, _, reference), text in zip(batch, texts, strict=True):

@@ -41,7 +41,9 @@ def small_disk(tmp_path):
     """A file system of 1 MiB; `grow` gives it more."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small file system")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], capture_output=True, text=True
+    )
     if mounted.returncode:
         pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
     yield tmp_path
@@ -89,7 +91,10 @@ def test_every_way_of_writing_explains_a_full_disk(small_disk, writer):
 @pytest.mark.parametrize("writer", WRITERS)
 def test_every_way_of_writing_explains_a_limit_of_file_sizes(tmp_path, writer):
     out, produce = tmp_path / "run" / "stage", Producer(WRITERS[writer])
-    with largest_file(2**19), pytest.raises(UserError, match=r"/run/.*could not be written.*limit of file sizes.*--resume"):
+    with (
+        largest_file(2**19),
+        pytest.raises(UserError, match=r"/run/.*could not be written.*limit of file sizes.*--resume"),
+    ):
         run_stage(out, produce, config={})
     assert not out.exists() and read_proof(tmp_path / "run" / ".stage.partial") is None
     assert run_stage(out, produce, config={}, resume=True) == {"rows": 1}
@@ -120,8 +125,11 @@ def test_the_cause_may_lie_deeper(tmp_path, number):
 
 
 def test_the_cause_may_lie_in_another_process(tmp_path):
-    with pytest.raises(UserError, match=r"corpus could not be written \(No space left on device\)"), \
-            full_disk_explained(tmp_path / "corpus"), multiprocessing.get_context("fork").Pool(1) as pool:
+    with (
+        pytest.raises(UserError, match=r"corpus could not be written \(No space left on device\)"),
+        full_disk_explained(tmp_path / "corpus"),
+        multiprocessing.get_context("fork").Pool(1) as pool,
+    ):
         pool.apply(fail_as_datasets_does)
 
 
@@ -149,8 +157,10 @@ def test_training_goes_on_from_the_last_whole_checkpoint(small_disk, tmp_path_fa
     def produce(work):
         trainer = resumable_trainer(work / "checkpoints", save_steps=1, **short)
         trainer.train(resume_from_checkpoint=True)
-        save_file({name: value for name, value in trainer.model.state_dict().items() if ".lora_" in name},
-                  work / "trained.safetensors")
+        save_file(
+            {name: value for name, value in trainer.model.state_dict().items() if ".lora_" in name},
+            work / "trained.safetensors",
+        )
         return {"steps": trainer.state.global_step}
 
     with pytest.raises(UserError, match="experts could not be written.*--resume"):

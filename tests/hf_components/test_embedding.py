@@ -60,9 +60,14 @@ def test_poolings_agree_with_each_other():
         np.testing.assert_allclose(binned, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("pooling", "kind"), [
-    ("mean", "fixed_size_list<element: float>[16]"), ("flatten", f"fixed_size_list<element: float>[{16 * TIME_BINS}]"),
-    ("none", "list<element: fixed_size_list<element: float>[16]>")])
+@pytest.mark.parametrize(
+    ("pooling", "kind"),
+    [
+        ("mean", "fixed_size_list<element: float>[16]"),
+        ("flatten", f"fixed_size_list<element: float>[{16 * TIME_BINS}]"),
+        ("none", "list<element: fixed_size_list<element: float>[16]>"),
+    ],
+)
 def test_every_pooling_is_stored_in_the_order_of_the_corpus(tmp_path, pooling, kind):
     corpus, model = rows(7), tiny_whisper()
     shards = plan_shards("dynamic", {"train": corpus.select(range(5)), "dev": corpus.select([5, 6])}, batch_size=2)
@@ -113,6 +118,8 @@ def test_workers_decode_the_same(tmp_path):
     corpus, model = rows(6), tiny_whisper()
     shards = plan_shards("dynamic", {"train": corpus}, batch_size=2)
     for workers in (0, 2):
-        write_shards(model, tiny_processor(), shards, tmp_path / str(workers), layer=1, batch_size=2, num_workers=workers)
+        write_shards(
+            model, tiny_processor(), shards, tmp_path / str(workers), layer=1, batch_size=2, num_workers=workers
+        )
     for shard in shards:
         assert (tmp_path / "0" / shard.file_name).read_bytes() == (tmp_path / "2" / shard.file_name).read_bytes()

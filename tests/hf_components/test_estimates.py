@@ -13,9 +13,13 @@ pytestmark = pytest.mark.unit
 
 def test_the_rest_goes_on_as_it_began(tmp_path, capsys):
     assert estimate_rest("segmenting", tmp_path, done=600, total=36_000, seconds=12, bytes_written=3 << 20) == (
-        708, 59 * 3 << 20)
+        708,
+        59 * 3 << 20,
+    )
     printed = capsys.readouterr().out
-    assert "Estimated rest of segmenting: ~11.8 minutes and 177.0 MiB of the " in printed and "the first 1.7%" in printed
+    assert (
+        "Estimated rest of segmenting: ~11.8 minutes and 177.0 MiB of the " in printed and "the first 1.7%" in printed
+    )
 
 
 def test_nothing_is_said_of_the_disk_where_nothing_is_written(tmp_path, capsys):

@@ -20,8 +20,12 @@ from hf_components.evaluation import (
 
 pytestmark = pytest.mark.unit
 
-REFERENCES = References(["u1", "u2", "u3", "u4"], ["the red cat", "a dog", "one two three", "um"],
-                        ["c1", "c1", "c2", "c3"], ["12+", "12+", "5-7", "5-7"])
+REFERENCES = References(
+    ["u1", "u2", "u3", "u4"],
+    ["the red cat", "a dog", "one two three", "um"],
+    ["c1", "c1", "c2", "c3"],
+    ["12+", "12+", "5-7", "5-7"],
+)
 BASE = ["the red cat cat cat cat cat", "a dog", "1 2 4", ""]
 OTHER = ["the cat", "a dog", "one two three", ""]
 
@@ -59,19 +63,42 @@ def test_every_system_is_compared_with_those_before_it(result):
     assert (line["a"], line["b"], line["units"]) == ("base", "other", 3)
     assert line["difference"] == pytest.approx(1 / 6 - 7 / 6)
     assert line["interval"][0] <= line["difference"] <= line["interval"][1]
-    three = evaluate({"x": BASE, "y": OTHER, "z": BASE}, REFERENCES, num_bootstrap=0, seed=0, worst=0)[0]["differences"]
+    three = evaluate({"x": BASE, "y": OTHER, "z": BASE}, REFERENCES, num_bootstrap=0, seed=0, worst=0)[0][
+        "differences"
+    ]
     assert [(line["a"], line["b"]) for line in three] == [("x", "y"), ("x", "z"), ("y", "z")]
 
 
 def test_utterances_with_most_errors_are_listed_and_all_are_kept(result):
     figures, utterances = result
     assert figures["systems"]["base"]["worst"] == [
-        {"id": "u1", "group": "12+", "errors": 4, "reference_words": 3, "reference": "the red cat", "prediction": BASE[0]},
-        {"id": "u3", "group": "5-7", "errors": 3, "reference_words": 1, "reference": "one two three", "prediction": "1 2 4"}]
+        {
+            "id": "u1",
+            "group": "12+",
+            "errors": 4,
+            "reference_words": 3,
+            "reference": "the red cat",
+            "prediction": BASE[0],
+        },
+        {
+            "id": "u3",
+            "group": "5-7",
+            "errors": 3,
+            "reference_words": 1,
+            "reference": "one two three",
+            "prediction": "1 2 4",
+        },
+    ]
     assert [row["id"] for row in figures["systems"]["other"]["worst"]] == ["u1"]  # the others have no errors
     assert [row["id"] for row in utterances] == ["u1", "u3", "u2", "u4"]
-    assert utterances[0] == {"id": "u1", "speaker_id": "c1", "group": "12+", "reference": "the red cat",
-                             "errors": {"base": 4, "other": 1}, "predictions": {"base": BASE[0], "other": "the cat"}}
+    assert utterances[0] == {
+        "id": "u1",
+        "speaker_id": "c1",
+        "group": "12+",
+        "reference": "the red cat",
+        "errors": {"base": 4, "other": 1},
+        "predictions": {"base": BASE[0], "other": "the cat"},
+    }
     json.dumps(result)
 
 
@@ -96,7 +123,9 @@ def test_what_is_missing_counts_as_empty_and_what_is_unknown_is_left_out(caplog)
     assert (texts, counts) == (["the red cat", "", "x", "y"], {"missing": 1, "unknown": 1})
     assert "a.jsonl lacks 1 of 4 utterances, which count as empty: u2" in caplog.text
     assert "a.jsonl has 1 ids that are not among the references and are left out: z" in caplog.text
-    with pytest.raises(UserError, match="no transcript of any of the 4 utterances, such as u1; it holds z: is it of another"):
+    with pytest.raises(
+        UserError, match="no transcript of any of the 4 utterances, such as u1; it holds z: is it of another"
+    ):
         align("a.jsonl", {"z": ""}, REFERENCES)
 
 
@@ -104,18 +133,27 @@ def test_a_doubled_id_is_named_with_its_lines(tmp_path):
     file = lines(tmp_path / "a.jsonl", transcript("u1"), transcript("u2", "b"), transcript("u1", "c"))
     with pytest.raises(UserError, match="a.jsonl, line 3: utterance_id u1 is on line 1 already"):
         read_transcripts(file)
-    assert read_transcripts(lines(tmp_path / "a.jsonl", transcript("u2", "b"), transcript("u1"))) == {"u2": "b", "u1": ""}
+    assert read_transcripts(lines(tmp_path / "a.jsonl", transcript("u2", "b"), transcript("u1"))) == {
+        "u2": "b",
+        "u1": "",
+    }
     with pytest.raises(UserError, match="line 1: orthographic_text must be a string, got None"):
         read_transcripts(lines(tmp_path / "b.jsonl", {"utterance_id": "u1", "orthographic_text": None}))
 
 
 def test_references_of_a_manifest(tmp_path, caplog):
-    rows = [{"utterance_id": "u1", "child_id": "c1", "age_bucket": "5-7", "orthographic_text": "(um) Hi"},
-            {"utterance_id": "u2", "child_id": "c2", "age_bucket": None, "orthographic_text": "b"},
-            {"utterance_id": "u3", "child_id": "c2"}]
+    rows = [
+        {"utterance_id": "u1", "child_id": "c1", "age_bucket": "5-7", "orthographic_text": "(um) Hi"},
+        {"utterance_id": "u2", "child_id": "c2", "age_bucket": None, "orthographic_text": "b"},
+        {"utterance_id": "u3", "child_id": "c2"},
+    ]
     found = references_of_manifest(lines(tmp_path / "a.jsonl", *rows))
     assert (found.ids, found.texts, found.speakers, found.groups) == (
-        ["u1", "u2"], ["(um) Hi", "b"], ["c1", "c2"], ["5-7", "unknown"])
+        ["u1", "u2"],
+        ["(um) Hi", "b"],
+        ["c1", "c2"],
+        ["5-7", "unknown"],
+    )
     assert "1 rows of" in caplog.text and "are not judged: line 3" in caplog.text
     with pytest.raises(UserError, match="has no orthographic_text to judge by"):
         references_of_manifest(lines(tmp_path / "b.jsonl", rows[2]))

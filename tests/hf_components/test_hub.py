@@ -1,4 +1,5 @@
-"""Publishing over real HTTP: one commit, nothing sent twice, and after any failure the result and the command are there."""
+"""Publishing over real HTTP: one commit, nothing sent twice, and after any failure the result and the command are
+there."""
 
 import json
 import logging
@@ -18,8 +19,10 @@ from recipes import publish as recipe
 pytestmark = pytest.mark.unit
 
 REPO = f"{USER}/thing"
-WEIGHTS = {"model-00001-of-00002.safetensors": b"\0" + bytes(range(256)) * 1500,
-           "model-00002-of-00002.safetensors": b"\0" * 999}
+WEIGHTS = {
+    "model-00001-of-00002.safetensors": b"\0" + bytes(range(256)) * 1500,
+    "model-00002-of-00002.safetensors": b"\0" * 999,
+}
 CARD = "---\nlicense: mit\n---\n# A model\n"
 
 
@@ -32,13 +35,33 @@ def no_waiting(monkeypatch):
 def model(tmp_path):
     """A released model, with what must stay at home beside it."""
     folder = tmp_path / "run" / "model"
-    files = {**WEIGHTS, "config.json": b"{}", "README.md": CARD.encode(), "results.json": b'{"wer": 0.5}',
-             "modeling_x.py": b"x = 1\n", "plots/loss.png": b"\x89PNG\0", "experts/expert_0/adapter_model.safetensors": b"\0a",
-             ".eval_results/wer.yaml": b"- value: 0.5\n"}
-    at_home = ["stage.json", "begun.json", "checkpoint-5/model.safetensors", "checkpoints/checkpoint-1/optimizer.pt",
-               "optimizer.pt", "rng_state_0.pth", "training_args.bin", "pytorch_model.bin", ".x.partial/config.json",
-               ".results.json.tmp", "logs/events.out.tfevents.1.machine.0", "train.log", "__pycache__/modeling_x.cpython.pyc",
-               ".git/config", ".cache/huggingface/token"]
+    files = {
+        **WEIGHTS,
+        "config.json": b"{}",
+        "README.md": CARD.encode(),
+        "results.json": b'{"wer": 0.5}',
+        "modeling_x.py": b"x = 1\n",
+        "plots/loss.png": b"\x89PNG\0",
+        "experts/expert_0/adapter_model.safetensors": b"\0a",
+        ".eval_results/wer.yaml": b"- value: 0.5\n",
+    }
+    at_home = [
+        "stage.json",
+        "begun.json",
+        "checkpoint-5/model.safetensors",
+        "checkpoints/checkpoint-1/optimizer.pt",
+        "optimizer.pt",
+        "rng_state_0.pth",
+        "training_args.bin",
+        "pytorch_model.bin",
+        ".x.partial/config.json",
+        ".results.json.tmp",
+        "logs/events.out.tfevents.1.machine.0",
+        "train.log",
+        "__pycache__/modeling_x.cpython.pyc",
+        ".git/config",
+        ".cache/huggingface/token",
+    ]
     for name, content in {**files, **dict.fromkeys(at_home, b"{}")}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
@@ -68,8 +91,16 @@ def test_one_commit_holds_all_and_nothing_that_is_private(hub, model):
     published = publish(model, REPO)
     assert isinstance(published, Published) and published.url == f"{hub.url}/{REPO}"
     there = hub.files(REPO)
-    assert set(there) == {*WEIGHTS, "config.json", "README.md", "results.json", "modeling_x.py", "plots/loss.png",
-                          "experts/expert_0/adapter_model.safetensors", ".eval_results/wer.yaml"}
+    assert set(there) == {
+        *WEIGHTS,
+        "config.json",
+        "README.md",
+        "results.json",
+        "modeling_x.py",
+        "plots/loss.png",
+        "experts/expert_0/adapter_model.safetensors",
+        ".eval_results/wer.yaml",
+    }
     assert all(before[name] == content for name, content in there.items())
     history = [commit.title for commit in HfApi().list_repo_commits(REPO)]
     assert history == ["Publish model", "initial commit"]
@@ -101,7 +132,9 @@ def test_what_changed_alone_is_sent_and_what_is_gone_goes(hub, model, corpus):
     shard.rename(corpus / "data" / "train-00000-of-00001.parquet")
     (corpus / "data" / "train-00000-of-00002.parquet").unlink()
     publish(corpus, REPO)
-    assert [name for name in hub.files(REPO, "datasets") if name.startswith("data/")] == ["data/train-00000-of-00001.parquet"]
+    assert [name for name in hub.files(REPO, "datasets") if name.startswith("data/")] == [
+        "data/train-00000-of-00001.parquet"
+    ]
 
 
 @pytest.mark.parametrize(("private", "expected"), [(None, True), (True, True), (False, False)])
@@ -153,12 +186,15 @@ def test_the_hub_is_given_the_time_that_it_asks_for(hub, model, monkeypatch):
 
 
 LASTING = {
-    "expired": (lambda hub: hub.expire(), "401, User Access Token \"test\" is expired.*hf auth login"),
+    "expired": (lambda hub: hub.expire(), '401, User Access Token "test" is expired.*hf auth login'),
     "full": (lambda hub: hub.fill_disk(), "403, Private repository storage limit reached.*make room"),
     "507": (lambda hub: hub.fail("POST */objects/batch", times=99, status=507), "507.*make room"),
     "down": (lambda hub: hub.fail("*", times=999, status=500), "500, Internal Error"),
     "gone": (lambda hub: hub.drop("*", times=999), "RemoteProtocolError"),
-    "card": (lambda hub: hub.fail("POST /api/validate-yaml", status=400, message="no such licence"), "400, no such licence"),
+    "card": (
+        lambda hub: hub.fail("POST /api/validate-yaml", status=400, message="no such licence"),
+        "400, no such licence",
+    ),
 }
 
 
@@ -178,7 +214,7 @@ def test_what_lasts_is_told_with_the_command_that_repeats_it(hub, model, failure
     sent = [record.request for record in hub.asked("PUT /objects/") if record.status == 200]
     assert recipe.main(command_in(str(error.value)))["url"] == f"{hub.url}/{REPO}"
     assert HfApi().model_info(REPO).private and set(WEIGHTS) <= set(hub.files(REPO))
-    again = [record.request for record in hub.asked("PUT /objects/") if record.status == 200][len(sent):]
+    again = [record.request for record in hub.asked("PUT /objects/") if record.status == 200][len(sent) :]
     assert not set(sent) & set(again)
 
 
@@ -221,13 +257,16 @@ def test_metrics_and_spaces(hub, tmp_path, model):
         publish(folder, REPO)
 
 
-@pytest.mark.parametrize(("folder", "repo_id", "message"), [
-    ("run/model", "thing", "must be user/name"),
-    ("run/model", "a/b/c", "must be user/name of letters"),
-    ("run/none", REPO, "there is no folder"),
-    ("run", REPO, r"is no model.*; publish .*run/model"),
-    ("run/model/plots", REPO, "a model has a config.json"),
-])
+@pytest.mark.parametrize(
+    ("folder", "repo_id", "message"),
+    [
+        ("run/model", "thing", "must be user/name"),
+        ("run/model", "a/b/c", "must be user/name of letters"),
+        ("run/none", REPO, "there is no folder"),
+        ("run", REPO, r"is no model.*; publish .*run/model"),
+        ("run/model/plots", REPO, "a model has a config.json"),
+    ],
+)
 def test_mistakes(hub, model, folder, repo_id, message):
     with pytest.raises(UserError, match=message):
         publish(model.parents[1] / folder, repo_id)
@@ -244,15 +283,24 @@ def test_an_adapter_does_not_tell_where_its_base_lies(hub, model, caplog):
 
 def made_by_a_recipe(folder):
     """A finished stage whose model has no card."""
+
     def produce(work):
         (work / "model").mkdir()
         (folder.parent / "base").mkdir()
-        write_json(work / "model" / "config.json", {"architectures": ["WhisperForConditionalGeneration"],
-                                                        "base_model": str(folder.parent / "base"), "pad_token": "/"})
+        write_json(
+            work / "model" / "config.json",
+            {
+                "architectures": ["WhisperForConditionalGeneration"],
+                "base_model": str(folder.parent / "base"),
+                "pad_token": "/",
+            },
+        )
         (work / "loss.png").write_bytes(b"\x89PNG\0")
         return {"wer": 0.25, "steps": 3, "candidates": [str(folder.parent / "base")], "selected_on": None}
 
-    run_stage(folder, produce, config={"base_model": "openai/whisper-tiny.en", "language": "en", "corpus": str(folder)})
+    run_stage(
+        folder, produce, config={"base_model": "openai/whisper-tiny.en", "language": "en", "corpus": str(folder)}
+    )
     return folder / "model"
 
 
@@ -266,7 +314,10 @@ def test_what_a_single_recipe_made_gets_a_card_of_its_figures(hub, tmp_path):
     assert f'model="{REPO}")' in card.text and "| wer | 0.25 |" in card.text and "plots/loss.png" in card.text
     assert json.loads(there["results.json"])["metrics"]["candidates"] == ["base"]
     assert json.loads(there["config.json"]) | {"architectures": None} == {
-        "architectures": None, "base_model": "base", "pad_token": "/"}
+        "architectures": None,
+        "base_model": "base",
+        "pad_token": "/",
+    }
     assert not any(str(tmp_path).encode() in content for content in there.values())
     assert set(contents(model)) == {"config.json"}
 
@@ -285,7 +336,10 @@ def test_flags(hub, model, monkeypatch, caplog):
     assert "nothing goes there without --push_to_hub" in caplog.text
     push(PublishModelArguments(push_to_hub=True, hub_model_id=REPO, hub_private_repo=True), model)
     assert HfApi().model_info(REPO).private
-    for wrong, message in (({}, "needs --hub_model_id"), ({"hub_model_id": "thing"}, "--hub_model_id must be user/name")):
+    for wrong, message in (
+        ({}, "needs --hub_model_id"),
+        ({"hub_model_id": "thing"}, "--hub_model_id must be user/name"),
+    ):
         with pytest.raises(UserError, match=message):
             PublishArguments(push_to_hub=True, **wrong)
     monkeypatch.delenv("HF_TOKEN")

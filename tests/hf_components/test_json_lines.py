@@ -13,10 +13,17 @@ def test_blank_lines_byte_order_mark_and_crlf_are_allowed(tmp_path):
     assert list(read_json_lines(tmp_path / "a.jsonl")) == [(1, {"a": "é\u2028"}), (4, {"a": 2})]
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    (b'{"a": "cut', "line 2: not JSON .*was the file cut short"), (b'{"a": "\xff"}', "line 2: not JSON .*utf-8"),
-    (b"[" * 100_000, "line 2: not JSON"), (b'{"a": ' + b"1" * 5_000 + b"}", "line 2: not JSON"),
-    (b'{"a": "\\ud800"}', "line 2: not JSON .*surrogates"), (b"[1]", r"line 2: expected an object, got \[1\]")])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"a": "cut', "line 2: not JSON .*was the file cut short"),
+        (b'{"a": "\xff"}', "line 2: not JSON .*utf-8"),
+        (b"[" * 100_000, "line 2: not JSON"),
+        (b'{"a": ' + b"1" * 5_000 + b"}", "line 2: not JSON"),
+        (b'{"a": "\\ud800"}', "line 2: not JSON .*surrogates"),
+        (b"[1]", r"line 2: expected an object, got \[1\]"),
+    ],
+)
 def test_a_line_that_is_none_is_named(tmp_path, line, message):
     (tmp_path / "a.jsonl").write_bytes(b"{}\n" + line)
     with pytest.raises(UserError, match=message):

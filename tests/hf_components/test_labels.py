@@ -14,8 +14,9 @@ pytestmark = pytest.mark.unit
 @pytest.fixture
 def folder(tmp_path):
     weights = [[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]
-    pyarrow.parquet.write_table(pyarrow.table({"id": ["a", "b", "c"], "label": [0, 1, 0], "weights": weights}),
-                                tmp_path / "labels.parquet")
+    pyarrow.parquet.write_table(
+        pyarrow.table({"id": ["a", "b", "c"], "label": [0, 1, 0], "weights": weights}), tmp_path / "labels.parquet"
+    )
     return tmp_path
 
 

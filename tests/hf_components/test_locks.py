@@ -13,9 +13,11 @@ pytestmark = pytest.mark.unit
 
 
 def test_a_second_run_is_refused_until_the_first_has_ended(tmp_path):
-    with alone_in(tmp_path / "new" / "run", "--output_dir"), \
-            pytest.raises(UserError, match="another run is writing to .*run; wait for it, or choose another --output_dir"), \
-            alone_in(tmp_path / "new" / "run", "--output_dir"):
+    with (
+        alone_in(tmp_path / "new" / "run", "--output_dir"),
+        pytest.raises(UserError, match="another run is writing to .*run; wait for it, or choose another --output_dir"),
+        alone_in(tmp_path / "new" / "run", "--output_dir"),
+    ):
         pass
     with alone_in(tmp_path / "new" / "run", "--output_dir"):
         pass
@@ -47,6 +49,8 @@ def test_what_a_run_has_forked_does_not_keep_the_folder(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write to .*file: .*; choose another --output_dir"), \
-            alone_in(tmp_path / "file" / "run", "--output_dir"):
+    with (
+        pytest.raises(UserError, match="cannot write to .*file: .*; choose another --output_dir"),
+        alone_in(tmp_path / "file" / "run", "--output_dir"),
+    ):
         pass

@@ -52,6 +52,7 @@ def test_later_processes_log_warnings_only(monkeypatch, tmp_path):
 def test_users_mistake_is_one_line_and_exit_2(capsys):
     def main(argv):
         raise UserError("corpus must exist, got /nowhere")
+
     with pytest.raises(SystemExit) as stop:
         run_recipe(main)
     assert stop.value.code == 2
@@ -61,6 +62,7 @@ def test_users_mistake_is_one_line_and_exit_2(capsys):
 def test_interruption_is_exit_130(capsys):
     def main(argv):
         raise KeyboardInterrupt
+
     with pytest.raises(SystemExit) as stop:
         run_recipe(main)
     assert stop.value.code == 130
@@ -70,6 +72,7 @@ def test_interruption_is_exit_130(capsys):
 def test_bug_keeps_its_traceback():
     def main(argv):
         raise KeyError("a bug of ours")
+
     with pytest.raises(KeyError):
         run_recipe(main)
 

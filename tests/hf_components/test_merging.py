@@ -80,13 +80,20 @@ def test_weights_that_are_none_are_refused(weights):
 def test_plain_whispers_are_judged_beside_mixture_and_base():
     model, corpus = tiny_moe(), rows(5)
     plain = {"before": merge_experts(model, [1, 0, 0]), "after": merge_experts(model, WEIGHTS)}
-    result = judge_plain(plain, model, tiny_processor(), corpus, split="dev", batch_size=3, max_new_tokens=6,
-                         num_bootstrap=10, seed=0)
+    result = judge_plain(
+        plain, model, tiny_processor(), corpus, split="dev", batch_size=3, max_new_tokens=6, num_bootstrap=10, seed=0
+    )
     assert list(result["rows"]) == ["zero_shot", "moe", "before", "after"]
     assert [row["audio_context"] for row in result["rows"].values()] == ["30 s", ">= 0.5 s", "30 s", "30 s"]
     pairs = [(line["a"], line["b"]) for line in result["differences"]]
-    assert pairs == [("zero_shot", "moe"), ("zero_shot", "before"), ("zero_shot", "after"), ("moe", "before"),
-                     ("moe", "after"), ("before", "after")]
+    assert pairs == [
+        ("zero_shot", "moe"),
+        ("zero_shot", "before"),
+        ("zero_shot", "after"),
+        ("moe", "before"),
+        ("moe", "after"),
+        ("before", "after"),
+    ]
     for line in result["differences"]:
         assert line["difference"] == pytest.approx(result["rows"][line["b"]]["wer"] - result["rows"][line["a"]]["wer"])
     assert result["sample"] == {"split": "dev", "utterances": 5, "speakers": 4, "seed": 0}

@@ -1,4 +1,5 @@
-"""What goes into a package, what cannot, and the package as a process of its own, under both series of transformers."""
+"""What goes into a package, what cannot, and the package as a process of its own, under both series of
+transformers."""
 
 import json
 import os
@@ -70,8 +71,11 @@ def test_an_adapter_is_merged(whisper, tmp_path):
 
 @pytest.mark.unit
 def test_the_language_of_the_checkpoint_is_packed(tmp_path):
-    write_package(tmp_path / "a.zip", load_packable(str(save_multilingual_whisper(tmp_path / "base", "de")), None, None, 7),
-                  torch.float32)
+    write_package(
+        tmp_path / "a.zip",
+        load_packable(str(save_multilingual_whisper(tmp_path / "base", "de")), None, None, 7),
+        torch.float32,
+    )
     assert json.loads(content(tmp_path / "a.zip", "model/generation_config.json"))["language"] == "de"
 
 
@@ -79,7 +83,9 @@ def test_the_language_of_the_checkpoint_is_packed(tmp_path):
 def test_what_main_cannot_run_is_refused(tmp_path):
     tiny_moe().save_pretrained(tmp_path)
     save_processor(tiny_processor(), tmp_path)
-    with pytest.raises(UserError, match="mixes experts, which transformers alone cannot; recipes/merge_moe_whisper.py"):
+    with pytest.raises(
+        UserError, match="mixes experts, which transformers alone cannot; recipes/merge_moe_whisper.py"
+    ):
         load_packable(str(tmp_path), "en", None, 7)
 
 
@@ -103,8 +109,10 @@ def test_a_package_that_fails_is_told_with_its_last_words(tmp_path):
 def pythons() -> list:
     other = os.environ.get(PYTHON_4)
     absent = pytest.mark.skip(reason=f"{PYTHON_4} names no interpreter with transformers 4.57")
-    return [pytest.param(sys.executable, id="transformers 5"),
-            pytest.param(other, id="transformers 4.57", marks=[] if other else absent)]
+    return [
+        pytest.param(sys.executable, id="transformers 5"),
+        pytest.param(other, id="transformers 4.57", marks=[] if other else absent),
+    ]
 
 
 @pytest.mark.slow

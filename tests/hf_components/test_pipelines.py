@@ -8,7 +8,14 @@ import pytest
 
 from hf_components.arguments import parse_arguments
 from hf_components.errors import UserError
-from hf_components.pipelines import all_flags, passed_on_arguments, same_names, stage_options, stage_runner, stage_words
+from hf_components.pipelines import (
+    all_flags,
+    passed_on_arguments,
+    same_names,
+    stage_options,
+    stage_runner,
+    stage_words,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -70,10 +77,25 @@ def test_a_stage_gets_its_configuration_and_the_flags_it_has(tmp_path):
     stage = ModuleType("recipes.stage")
     stage.Arguments, stage.main = StageArguments, lambda words: seen.append(words) or {"rank": 1}
     for quick in ((), (stage,)):
-        run = stage_runner(tmp_path, quick, tmp_path / "run", parse("--expert_rank=4"), {stage: PASSED_ON[STAGE]},
-                           {"stage": ["--noisy=True"], "single": ["--layer=2"]}, noisy=False, resume=True)
+        run = stage_runner(
+            tmp_path,
+            quick,
+            tmp_path / "run",
+            parse("--expert_rank=4"),
+            {stage: PASSED_ON[STAGE]},
+            {"stage": ["--noisy=True"], "single": ["--layer=2"]},
+            noisy=False,
+            resume=True,
+        )
         assert run(stage, "single", rank=2) == {"rank": 1}
     default, quick = seen
-    assert default == ["--config", str(tmp_path / "stage" / "default.yaml"), "--noisy=True", "--rank=4",
-                       f"--output_dir={tmp_path}/run/single", "--noisy=False", "--layer=2"]
+    assert default == [
+        "--config",
+        str(tmp_path / "stage" / "default.yaml"),
+        "--noisy=True",
+        "--rank=4",
+        f"--output_dir={tmp_path}/run/single",
+        "--noisy=False",
+        "--layer=2",
+    ]
     assert quick[1] == str(tmp_path / "stage" / "quick.yaml")

@@ -42,10 +42,24 @@ def run(tmp_path_factory) -> tuple[Path, list[dict]]:
 
 def row(index: int = 0, **changes) -> dict:
     """A judged segment that no vocoder spoke."""
-    return {"index": index, "id": f"s{index}", "speaker_id": "a", "duration": 0.14, "text": "", "snr": -3.0 - index,
-            "si_sdr": -20.0, "mcd": 5.0 + index, "length_ratio": 0.99, "log_f0_rmse": 0.2, "voicing_error": 0.1,
-            "mcd_shuffled_units": 8.0, "units": UNITS, "original": f"audio/orig_{index:04d}.wav",
-            "resynthesis": f"audio/synth_{index:04d}.wav", "spectrogram": f"spectrograms/{index:04d}.png"} | changes
+    return {
+        "index": index,
+        "id": f"s{index}",
+        "speaker_id": "a",
+        "duration": 0.14,
+        "text": "",
+        "snr": -3.0 - index,
+        "si_sdr": -20.0,
+        "mcd": 5.0 + index,
+        "length_ratio": 0.99,
+        "log_f0_rmse": 0.2,
+        "voicing_error": 0.1,
+        "mcd_shuffled_units": 8.0,
+        "units": UNITS,
+        "original": f"audio/orig_{index:04d}.wav",
+        "resynthesis": f"audio/synth_{index:04d}.wav",
+        "spectrogram": f"spectrograms/{index:04d}.png",
+    } | changes
 
 
 @pytest.mark.parametrize("head", ["istft", "hifigan"])
@@ -99,7 +113,9 @@ def test_segments_without_units_are_named(run):
     corpus = load_corpus(folder / "segments", "train")
     units = read_units(folder / "units")
     rows = units.rows.filter([name != "train_2" for name in units.rows["id"].to_pylist()])
-    with pytest.raises(UserError, match="1 of 6 segments have no units, such as train_2; the units are of another corpus"):
+    with pytest.raises(
+        UserError, match="1 of 6 segments have no units, such as train_2; the units are of another corpus"
+    ):
         units_of(type(units)(rows, units.identity), corpus)
 
 
@@ -132,11 +148,17 @@ def test_bitrate_with_and_without_repetitions():
 def test_ranges_say_whether_they_are_reached_and_by_whom():
     good = summarise([row(mcd=4.0)], num_bootstrap=0, seed=0)["good"]
     assert {name: good[name]["reached"] for name in ("mcd", "mcd_to_shuffled", "snr", "si_sdr", "length_ratio")} == {
-        "mcd": True, "mcd_to_shuffled": True, "snr": False, "si_sdr": None, "length_ratio": True}
+        "mcd": True,
+        "mcd_to_shuffled": True,
+        "snr": False,
+        "si_sdr": None,
+        "length_ratio": True,
+    }
     assert all(figure["source"] for figure in good.values())
     good = summarise([row(mcd=7.9, length_ratio=1.05, log_f0_rmse=None)], num_bootstrap=0, seed=0)["good"]
-    assert {name: good[name]["reached"] for name in ("mcd", "mcd_to_shuffled", "length_ratio", "log_f0_rmse", "cer")} == {
-        "mcd": False, "mcd_to_shuffled": False, "length_ratio": False, "log_f0_rmse": None, "cer": None}
+    assert {
+        name: good[name]["reached"] for name in ("mcd", "mcd_to_shuffled", "length_ratio", "log_f0_rmse", "cer")
+    } == {"mcd": False, "mcd_to_shuffled": False, "length_ratio": False, "log_f0_rmse": None, "cer": None}
 
 
 def test_figures_that_are_missing_say_why():
@@ -148,11 +170,17 @@ def test_figures_that_are_missing_say_why():
 
 
 def test_error_rates_by_the_text_of_the_corpus():
-    rows = [row(i, text=text, heard_original=original, heard_resynthesis=resynthesis) for i, (text, original, resynthesis)
-            in enumerate([("the red cat", "the red cat", "the bed cat"), ("blue moon", "blue noon", "noon")])]
+    rows = [
+        row(i, text=text, heard_original=original, heard_resynthesis=resynthesis)
+        for i, (text, original, resynthesis) in enumerate(
+            [("the red cat", "the red cat", "the bed cat"), ("blue moon", "blue noon", "noon")]
+        )
+    ]
     results = summarise(rows, num_bootstrap=20, seed=0)
-    of_resynthesis, of_original = (score([one[f"heard_{side}"] for one in rows], [one["text"] for one in rows],
-                                         num_bootstrap=20, seed=0) for side in ("resynthesis", "original"))
+    of_resynthesis, of_original = (
+        score([one[f"heard_{side}"] for one in rows], [one["text"] for one in rows], num_bootstrap=20, seed=0)
+        for side in ("resynthesis", "original")
+    )
     assert (results["cer"], results["wer"]) == (of_resynthesis["cer"], of_resynthesis["wer"])
     assert (results["cer_original"], results["wer_original"]) == (of_original["cer"], 0.2)
     assert results["cer_interval"] == of_resynthesis["cer_interval"]
@@ -161,8 +189,10 @@ def test_error_rates_by_the_text_of_the_corpus():
 
 
 def test_error_rates_without_text_are_by_what_was_heard_of_the_original():
-    rows = [row(0, text="the red cat", heard_original="the bed cat", heard_resynthesis="the bed cat"),
-            row(1, heard_original="blue moon", heard_resynthesis="blue noon")]
+    rows = [
+        row(0, text="the red cat", heard_original="the bed cat", heard_resynthesis="the bed cat"),
+        row(1, heard_original="blue moon", heard_resynthesis="blue noon"),
+    ]
     results = summarise(rows, num_bootstrap=0, seed=0)
     assert results["wer"] == 0.2 and results["cer"] == pytest.approx(1 / 20)
     assert results["cer_original"] is results["wer_original"] is None
@@ -172,10 +202,21 @@ def test_error_rates_without_text_are_by_what_was_heard_of_the_original():
 
 def test_figures_are_shown_in_their_units():
     assert [shown(5.123, "dB"), shown(-0.01, "dB"), shown(148.3, "bit/s"), shown(0.5678), shown(None, "dB")] == [
-        "5.1 dB", "0.0 dB", "148 bit/s", "0.568", "-"]
+        "5.1 dB",
+        "0.0 dB",
+        "148 bit/s",
+        "0.568",
+        "-",
+    ]
     by_name = {shown_row["name"]: shown_row for shown_row in figure_rows(summarise([row(0), row(1)], 100, 0))}
-    assert by_name["mcd"] | {"source": ""} == {"name": "mcd", "value": "5.5 dB", "interval": "5.0 to 6.0", "good": "<= 6",
-                                               "reached": "yes", "source": ""}
+    assert by_name["mcd"] | {"source": ""} == {
+        "name": "mcd",
+        "value": "5.5 dB",
+        "interval": "5.0 to 6.0",
+        "good": "<= 6",
+        "reached": "yes",
+        "source": "",
+    }
     assert by_name["length_ratio"]["good"] == "0.98 to 1.02" and by_name["snr"]["good"] == ">= 5"
     assert table(summarise([row()], 0, 0)).row_count == len(by_name)
 
@@ -232,4 +273,9 @@ def test_the_pitch_of_the_recording_is_heard_in_what_is_spoken():
 
 def test_ranges_are_shown_in_three_digits():
     ranges = ((0.98, 1.02), (None, 0.1491803), (5.0, None), (None, None))
-    assert [shown_range({"low": low, "high": high}) for low, high in ranges] == ["0.98 to 1.02", "<= 0.149", ">= 5", "-"]
+    assert [shown_range({"low": low, "high": high}) for low, high in ranges] == [
+        "0.98 to 1.02",
+        "<= 0.149",
+        ">= 5",
+        "-",
+    ]

@@ -42,18 +42,31 @@ def test_percent_and_max_samples_bound_together():
     assert len(sample(IDS, GROUPS, percent=0.001)) == 1
 
 
-@pytest.mark.parametrize("size, expected", [(1, {"a": 1}), (3, {"a": 1, "b": 1, "c": 1}), (20, {"a": 15, "b": 4, "c": 1}),
-                                            (40, {"a": 30, "b": 9, "c": 1}), (200, {"a": 150, "b": 45, "c": 5})])
+@pytest.mark.parametrize(
+    "size, expected",
+    [
+        (1, {"a": 1}),
+        (3, {"a": 1, "b": 1, "c": 1}),
+        (20, {"a": 15, "b": 4, "c": 1}),
+        (40, {"a": 30, "b": 9, "c": 1}),
+        (200, {"a": 150, "b": 45, "c": 5}),
+    ],
+)
 def test_stratified_keeps_shares_and_every_group_it_has_room_for(size, expected):
     chosen = [GROUPS[i] for i in sample(IDS, GROUPS, "stratified", max_samples=size)]
     assert {group: chosen.count(group) for group in set(chosen)} == expected
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"percent": 0}, r"percent must lie in \(0, 100\], got 0"), ({"percent": 101}, "got 101"),
-    ({"percent": float("nan")}, "got nan"), ({"max_samples": 0}, "max_samples must be at least 1, got 0"),
-    ({"sampling": "even"}, "sampling must be one of random, stratified, got 'even'"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"percent": 0}, r"percent must lie in \(0, 100\], got 0"),
+        ({"percent": 101}, "got 101"),
+        ({"percent": float("nan")}, "got nan"),
+        ({"max_samples": 0}, "max_samples must be at least 1, got 0"),
+        ({"sampling": "even"}, "sampling must be one of random, stratified, got 'even'"),
+    ],
+)
 def test_wrong_options(options, message):
     with pytest.raises(UserError, match=message):
         sample(IDS, GROUPS, **options)

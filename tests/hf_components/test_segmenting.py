@@ -49,22 +49,31 @@ def check_complete(found: list[Stretch], waveform: np.ndarray) -> None:
 def test_cuts_are_at_pauses_and_keep_some_of_them():
     waveform = recording(5, (0.5, 1.5), (2.0, 2.5), (2.7, 3.2), (4.0, 4.1))
     found = stretches(waveform)
-    assert bounds(found) == [(SILENCE, 0, 0.4), (SPEECH, 0.4, 1.6), (SILENCE, 1.6, 1.9),
-                             (SPEECH, 1.9, 3.3),  # 0.2 s of silence are no pause
-                             (SILENCE, 3.3, 3.9), (TOO_SHORT, 3.9, 4.2), (SILENCE, 4.2, 5)]
+    assert bounds(found) == [
+        (SILENCE, 0, 0.4),
+        (SPEECH, 0.4, 1.6),
+        (SILENCE, 1.6, 1.9),
+        (SPEECH, 1.9, 3.3),  # 0.2 s of silence are no pause
+        (SILENCE, 3.3, 3.9),
+        (TOO_SHORT, 3.9, 4.2),
+        (SILENCE, 4.2, 5),
+    ]
     check_complete(found, waveform)
 
 
 def test_the_ends_of_a_recording_need_no_pause():
-    assert in_seconds(recording(2, (0, 0.7), (1.2, 1.95))) == [
-        (SPEECH, 0, 0.8), (SILENCE, 0.8, 1.1), (SPEECH, 1.1, 2)]
+    assert in_seconds(recording(2, (0, 0.7), (1.2, 1.95))) == [(SPEECH, 0, 0.8), (SILENCE, 0.8, 1.1), (SPEECH, 1.1, 2)]
     assert in_seconds(recording(1)) == [(SILENCE, 0, 1)]
     assert in_seconds(recording(0.02, (0, 0.02))) == [(TOO_SHORT, 0, 0.02)]
 
 
 def test_padding_may_be_none_or_all_of_the_shortest_pause():
     sounds = (0.5, 1.0), (1.3, 2.0)
-    assert in_seconds(recording(2, *sounds), padding=0.0)[1:] == [(SPEECH, 0.5, 1.0), (SILENCE, 1.0, 1.3), (SPEECH, 1.3, 2.0)]
+    assert in_seconds(recording(2, *sounds), padding=0.0)[1:] == [
+        (SPEECH, 0.5, 1.0),
+        (SILENCE, 1.0, 1.3),
+        (SPEECH, 1.3, 2.0),
+    ]
     assert in_seconds(recording(2, *sounds), padding=0.15)[1:] == [(SPEECH, 0.35, 1.15), (SPEECH, 1.15, 2.0)]
 
 
@@ -127,12 +136,18 @@ def test_silence_is_relative_to_full_scale():
     assert in_seconds(0.01 * waveform, silence_db=-70) == in_seconds(waveform)
 
 
-@pytest.mark.parametrize("rules, message", [
-    ({"detector": "ear"}, "one of energy, vad"), ({"silence_db": 40}, r"must lie in \(-120, 0\), got 40"),
-    ({"min_silence": 0}, "more than 0 s"), ({"padding": 0.3}, r"lie in \[0, 0.25\], half of min_silence"),
-    ({"max_segment": 0.5}, "at least 1.0 s"), ({"min_segment": 20}, r"lie in \(0, 15.0\], half of max_segment"),
-    ({"min_segment": float("nan")}, "min_segment"),
-])
+@pytest.mark.parametrize(
+    "rules, message",
+    [
+        ({"detector": "ear"}, "one of energy, vad"),
+        ({"silence_db": 40}, r"must lie in \(-120, 0\), got 40"),
+        ({"min_silence": 0}, "more than 0 s"),
+        ({"padding": 0.3}, r"lie in \[0, 0.25\], half of min_silence"),
+        ({"max_segment": 0.5}, "at least 1.0 s"),
+        ({"min_segment": 20}, r"lie in \(0, 15.0\], half of max_segment"),
+        ({"min_segment": float("nan")}, "min_segment"),
+    ],
+)
 def test_rules_out_of_range(rules, message):
     with pytest.raises(UserError, match=message):
         Segmentation(**rules)

@@ -19,10 +19,15 @@ pytestmark = pytest.mark.unit
 
 
 def test_greedy_goes_from_best_to_worst_and_keeps_what_does_not_hurt():
-    scores = {(0,): 0.5, (1,): 0.3, (2,): 0.4, (3,): 0.9,
-              (1, 2): 0.35,  # worse than the best alone: out
-              (1, 0): 0.3,  # no worse: in
-              (1, 0, 3): 0.2}  # the worst alone helps: in
+    scores = {
+        (0,): 0.5,
+        (1,): 0.3,
+        (2,): 0.4,
+        (3,): 0.9,
+        (1, 2): 0.35,  # worse than the best alone: out
+        (1, 0): 0.3,  # no worse: in
+        (1, 0, 3): 0.2,
+    }  # the worst alone helps: in
     asked = []
 
     def evaluate(members: list[int]) -> float:
@@ -62,7 +67,9 @@ def models(tmp_path_factory):
 
 def test_average_of_models_is_the_mean_of_every_parameter(models):
     folders = [models / "0", models / "1", models / "2"]
-    states = [WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).state_dict() for folder in folders]
+    states = [
+        WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).state_dict() for folder in folders
+    ]
     model = tiny_whisper(seed=7)
     average_into(model, folders)
     for name, value in model.state_dict().items():
@@ -100,10 +107,13 @@ def test_models_of_another_size_or_kind_are_named(models, tmp_path):
 def adapters(tmp_path_factory):
     """Three LoRAs of one model with separate beginnings, of other ranks, scalings and layers."""
     folder = tmp_path_factory.mktemp("adapters")
-    for seed, (rank, alpha, targets) in enumerate([(2, 4, ["q_proj", "fc1"]), (3, 3, ["q_proj"]), (2, 1, ["q_proj", "fc1"])]):
+    for seed, (rank, alpha, targets) in enumerate(
+        [(2, 4, ["q_proj", "fc1"]), (3, 3, ["q_proj"]), (2, 1, ["q_proj", "fc1"])]
+    ):
         torch.manual_seed(seed)
-        model = get_peft_model(tiny_whisper(), LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets,
-                                                          init_lora_weights=False))
+        model = get_peft_model(
+            tiny_whisper(), LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, init_lora_weights=False)
+        )
         model.peft_config["default"].base_model_name_or_path = "base"
         model.save_pretrained(folder / str(seed))
     return folder
@@ -176,9 +186,13 @@ def test_a_run_that_makes_no_soup_is_named(run, tmp_path):
         find_candidates([str(tmp_path / "nowhere")])
     with pytest.raises(UserError, match="--last must be at least 2, got 1"):
         find_candidates([str(run)], last=1)
-    (run / "checkpoints" / "checkpoint-4" / "base.json").write_text(json.dumps({"base_model": "another", "fingerprint": "x"}))
+    (run / "checkpoints" / "checkpoint-4" / "base.json").write_text(
+        json.dumps({"base_model": "another", "fingerprint": "x"})
+    )
     with pytest.raises(UserError, match="adapt different base models: checkpoint-4 and checkpoint-9"):
         find_candidates([str(run)])
     shutil.rmtree(run / "checkpoints")
-    with pytest.raises(UserError, match="at least 2 complete checkpoints, .*checkpoints holds 0; .*--save_total_limit"):
+    with pytest.raises(
+        UserError, match="at least 2 complete checkpoints, .*checkpoints holds 0; .*--save_total_limit"
+    ):
         find_candidates([str(run)])

@@ -1,4 +1,5 @@
-"""The metric of resynthesised speech: against a published package, against what is known of made-up signals, by path."""
+"""The metric of resynthesised speech: against a published package, against what is known of made-up signals, by
+path."""
 
 import json
 import shutil
@@ -56,8 +57,16 @@ def test_distortion_of_recordings_is_near_the_published_package(tmp_path):
     for name, wave in (("a", a), ("b", b)):
         soundfile.write(tmp_path / f"{name}.wav", wave, 16_000, subtype="FLOAT")
     theirs, _ = mel_cepstral_distance.compare_audio_files(
-        tmp_path / "a.wav", tmp_path / "b.wav", sample_rate=16_000, n_fft=32, win_len=32, hop_len=10, M=MEL_BANDS,
-        norm_audio=False, **THEIRS)
+        tmp_path / "a.wav",
+        tmp_path / "b.wav",
+        sample_rate=16_000,
+        n_fft=32,
+        win_len=32,
+        hop_len=10,
+        M=MEL_BANDS,
+        norm_audio=False,
+        **THEIRS,
+    )
     # Its filters have their corners on bins of the FFT, ours have them where the mel scale has them.
     assert judge(a, b)["mcd"] == pytest.approx(TO_OURS * theirs, rel=0.03)
 
@@ -90,8 +99,14 @@ def test_alignment_finds_the_smallest_sum_of_all_paths():
 
 def test_what_a_listener_would_not_mind_costs_nothing():
     speech = babble(2.0, 3)
-    assert judge(speech, speech) == {"snr": 150, "si_sdr": 150, "mcd": 0, "length_ratio": 1, "log_f0_rmse": 0,
-                                     "voicing_error": 0}
+    assert judge(speech, speech) == {
+        "snr": 150,
+        "si_sdr": 150,
+        "mcd": 0,
+        "length_ratio": 1,
+        "log_f0_rmse": 0,
+        "voicing_error": 0,
+    }
     quieter = judge(0.5 * speech, speech)
     assert quieter["si_sdr"] > 100 and quieter["mcd"] < 0.05 and quieter["snr"] == pytest.approx(6.02, abs=0.01)
     late = judge(np.concatenate([speech[:160], speech]), speech)  # the alignment absorbs 10 ms
@@ -133,12 +148,15 @@ def test_errors_of_pitch_and_voicing():
     assert judge(noise(seed=1), noise(seed=2) * np.linspace(1, 2, 16_000))["log_f0_rmse"] is None
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    (np.zeros((2, 16_000)), r"one channel of shape \(samples,\), got shape \(2, 16000\)"),
-    (voice(150.0, 0.039), "must last 40 ms .640 samples at 16000 Hz., one frame of F0, got 624"),
-    (np.r_[voice(150.0), np.nan, np.inf], "has 2 samples that are NaN or infinite"),
-    (np.zeros(16_000), "is silent: all 16000 samples are 0"),
-])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.zeros((2, 16_000)), r"one channel of shape \(samples,\), got shape \(2, 16000\)"),
+        (voice(150.0, 0.039), "must last 40 ms .640 samples at 16000 Hz., one frame of F0, got 624"),
+        (np.r_[voice(150.0), np.nan, np.inf], "has 2 samples that are NaN or infinite"),
+        (np.zeros(16_000), "is silent: all 16000 samples are 0"),
+    ],
+)
 def test_what_cannot_be_judged_says_so(wrong, message):
     with pytest.raises(ValueError, match=f"the prediction .*{message}"):
         judge(wrong, voice(150.0))
@@ -163,7 +181,9 @@ def test_mean_and_interval_of_what_there_is():
     values = np.random.default_rng(0).normal(3, 1, size=400).tolist()
     mean, (low, high) = mean_and_interval([*values, None], num_bootstrap=4000)
     assert mean == pytest.approx(np.mean(values))
-    assert (low, high) == pytest.approx((mean - 1.96 * np.std(values) / 20, mean + 1.96 * np.std(values) / 20), abs=0.02)
+    assert (low, high) == pytest.approx(
+        (mean - 1.96 * np.std(values) / 20, mean + 1.96 * np.std(values) / 20), abs=0.02
+    )
     assert mean_and_interval(values, seed=1) == mean_and_interval(values, seed=1) != mean_and_interval(values, seed=2)
     assert mean_and_interval([None]) == (None, None)
     assert mean_and_interval([2.0, None]) == (2.0, None)

@@ -15,8 +15,11 @@ pytestmark = pytest.mark.unit
 def corpus(children: int = 60, seed: int = 0) -> tuple[list[str], list[str]]:
     """Speaker and stratum of each row; a child has 1 to 20 rows, and three strata share the children unequally."""
     generator = random.Random(seed)
-    rows = [(f"c{child}", ("3-4", "5-7", "5-7", "8-11")[child % 4]) for child in range(children)
-            for _ in range(generator.randint(1, 20))]
+    rows = [
+        (f"c{child}", ("3-4", "5-7", "5-7", "8-11")[child % 4])
+        for child in range(children)
+        for _ in range(generator.randint(1, 20))
+    ]
     return [speaker for speaker, _ in rows], [stratum for _, stratum in rows]
 
 
@@ -100,8 +103,13 @@ def test_recorded_split(tmp_path):
     path.write_text(json.dumps({"speakers": {"train": ["a", "b"], "dev": ["b"]}}))
     with pytest.raises(UserError, match="names b more than once"):
         read_split(path)
-    for content in ("{", "[]", '{"speakers": {"train": ["a"]}}', '{"speakers": {"train": 3, "dev": []}}',
-                    '{"speakers": {"train": [["a"]], "dev": []}}'):
+    for content in (
+        "{",
+        "[]",
+        '{"speakers": {"train": ["a"]}}',
+        '{"speakers": {"train": 3, "dev": []}}',
+        '{"speakers": {"train": [["a"]], "dev": []}}',
+    ):
         path.write_text(content)
         with pytest.raises(UserError, match="not a split as splits.json records it"):
             read_split(path)

@@ -66,6 +66,7 @@ def test_folder_is_absent_while_the_stage_works(out):
         assert not out.exists()
         assert folder.parent == out.parent  # the same file system, so that renaming is atomic
         return {}
+
     run_stage(out, produce, config={})
     assert out.is_dir()
 
@@ -92,9 +93,13 @@ def test_partial_folder_is_kept_on_resume(out):
     assert produce.found == ["half.txt"]
 
 
-@pytest.mark.parametrize(("config", "resume", "message"), [
-    ({"rank": 8}, False, "is set aside: --resume would have continued it"),
-    ({"rank": 4}, True, "is set aside: config.rank changed from 8 to 4")])
+@pytest.mark.parametrize(
+    ("config", "resume", "message"),
+    [
+        ({"rank": 8}, False, "is set aside: --resume would have continued it"),
+        ({"rank": 4}, True, "is set aside: config.rank changed from 8 to 4"),
+    ],
+)
 def test_partial_folder_of_another_run_is_set_aside_until_this_one_is_complete(out, caplog, config, resume, message):
     partial, kept = out.parent / ".stage.partial", out.parent / ".stage.interrupted"
     with pytest.raises(RuntimeError):
@@ -103,6 +108,7 @@ def test_partial_folder_of_another_run_is_set_aside_until_this_one_is_complete(o
     def produce(folder):
         assert names(folder) == [BEGUN] and (kept / "half.txt").exists()
         return {}
+
     run_stage(out, produce, config=config, resume=resume)
     assert not (out / "half.txt").exists() and not kept.exists()
     assert f"the interrupted run in {partial} {message}" in caplog.text and str(kept) in caplog.text
@@ -211,8 +217,9 @@ def test_without_resume_the_stage_runs_again(out):
     assert names(out.parent) == ["stage"]
 
 
-@pytest.mark.parametrize(("change", "reason"), [
-    ("config", "config.rank changed from 8 to 4"), ("input", "inputs.corpus changed")])
+@pytest.mark.parametrize(
+    ("change", "reason"), [("config", "config.rank changed from 8 to 4"), ("input", "inputs.corpus changed")]
+)
 def test_rerun_says_what_changed(out, tmp_path, caplog, change, reason):
     caplog.set_level(logging.INFO)
     corpus = tmp_path / "corpus"
@@ -256,8 +263,12 @@ def edit(sources):
 
 def test_the_code_is_recorded_with_the_recipe_that_produced(out, sources):
     run_stage(out, Producer(), config={})
-    assert list(read_proof(out)["sources"]) == ["dataset_scripts/speaker_json.py", "hf_components/stages.py",
-                                                "hf_components/test_stages.py", "hf_components/training/router.py"]
+    assert list(read_proof(out)["sources"]) == [
+        "dataset_scripts/speaker_json.py",
+        "hf_components/stages.py",
+        "hf_components/test_stages.py",
+        "hf_components/training/router.py",
+    ]
 
 
 def test_a_result_of_other_code_is_kept_with_a_warning(out, sources, caplog):
@@ -266,8 +277,10 @@ def test_a_result_of_other_code_is_kept_with_a_warning(out, sources, caplog):
     again = Producer()
     assert run_stage(out, again, config={}, resume=True) == {"calls": 1} and again.calls == 0
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert warning == (f"{out} is complete and kept, but the code changed since: dataset_scripts/new.py, "
-                       f"hf_components/training/router.py; to make it anew, delete {out}")
+    assert warning == (
+        f"{out} is complete and kept, but the code changed since: dataset_scripts/new.py, "
+        f"hf_components/training/router.py; to make it anew, delete {out}"
+    )
     caplog.clear()
     run_stage(out, again, config={})
     run_stage(out, again, config={}, resume=True)
@@ -279,8 +292,10 @@ def test_many_changed_files_are_counted(out, sources, caplog):
     for number in range(7):
         (sources / "hf_components" / f"{number}.py").write_text("")
     run_stage(out, Producer(), config={}, resume=True)
-    assert "hf_components/0.py, hf_components/1.py, hf_components/2.py, hf_components/3.py, hf_components/4.py and 2 more" \
+    assert (
+        "hf_components/0.py, hf_components/1.py, hf_components/2.py, hf_components/3.py, hf_components/4.py and 2 more"
         in caplog.text
+    )
 
 
 def test_an_interrupted_run_of_other_code_goes_on_with_a_warning(out, sources, caplog):
@@ -459,8 +474,13 @@ def test_a_run_that_was_moved_is_still_complete(tmp_path):
         corpus = folder / "corpus"
         corpus.mkdir(parents=True, exist_ok=True)
         (corpus / "rows").write_text("one")
-        run_stage(folder / "result", lambda work: calls.append(1) or {}, config={"corpus": str(corpus), "seed": 1},
-                  inputs=[corpus], resume=True)
+        run_stage(
+            folder / "result",
+            lambda work: calls.append(1) or {},
+            config={"corpus": str(corpus), "seed": 1},
+            inputs=[corpus],
+            resume=True,
+        )
         return calls
 
     assert run(tmp_path / "before") == [1]
@@ -481,8 +501,12 @@ def test_alone_the_other_processes_wait_and_read_the_result(tmp_path, monkeypatc
 
 def test_an_earlier_result_is_archived_when_asked(tmp_path):
     for text, archive in (("first", False), ("second", True), ("third", True)):
-        run_stage(tmp_path / "out", lambda folder, text=text: (folder / "file").write_text(text) and {}, config={"text": text},
-                  archive=archive)
+        run_stage(
+            tmp_path / "out",
+            lambda folder, text=text: (folder / "file").write_text(text) and {},
+            config={"text": text},
+            archive=archive,
+        )
         os.utime(tmp_path / "out" / "stage.json", (0, {"first": 0, "second": 100, "third": 200}[text]))
     assert (tmp_path / "out" / "file").read_text() == "third"
     assert sorted(path.read_text() for path in (tmp_path / "archive").glob("out_*/file")) == ["first", "second"]

@@ -28,7 +28,9 @@ def test_expert_weights_stay_with_their_rows():
     chosen = torch.eye(3)[[2, 0, 1, 0, 2, 1]]
     together = transcribe(model, tiny_processor(), corpus, batch_size=4, expert_weights=chosen, max_new_tokens=8)
     for i in range(6):
-        alone = transcribe(model, tiny_processor(), corpus.select([i]), expert_weights=chosen[i : i + 1], max_new_tokens=8)
+        alone = transcribe(
+            model, tiny_processor(), corpus.select([i]), expert_weights=chosen[i : i + 1], max_new_tokens=8
+        )
         assert alone == together[i : i + 1]
     others = transcribe(model, tiny_processor(), corpus, expert_weights=chosen.roll(1, dims=1), max_new_tokens=8)
     assert others != together

@@ -23,7 +23,9 @@ def test_reads_rows_and_identity(units):
     assert table.of_split("dev")["id"].to_pylist() == ["dev_0", "dev_1", "dev_2"]
     for row in table.rows.to_pylist():
         assert sum(row["durations"]) == len(row["units"])
-        assert [unit for unit, n in zip(row["deduplicated"], row["durations"], strict=True) for _ in range(n)] == row["units"]
+        assert [unit for unit, n in zip(row["deduplicated"], row["durations"], strict=True) for _ in range(n)] == row[
+            "units"
+        ]
 
 
 def test_a_split_that_is_not_there_is_named(units):
@@ -32,7 +34,9 @@ def test_a_split_that_is_not_there_is_named(units):
 
 
 def test_says_what_is_wrong_with_a_folder(units, tmp_path):
-    with pytest.raises(UserError, match="units.parquet does not exist; --units_dir takes the output folder of learn_units"):
+    with pytest.raises(
+        UserError, match="units.parquet does not exist; --units_dir takes the output folder of learn_units"
+    ):
         read_units(tmp_path)
     (tmp_path / "units.parquet").write_bytes(b"no table")
     with pytest.raises(UserError, match="is damaged"):
@@ -46,9 +50,12 @@ def test_says_what_is_wrong_with_a_folder(units, tmp_path):
         read_units(tmp_path)
 
 
-@pytest.mark.parametrize(("key", "value"), [("encoder", "facebook/x"), ("layer", 3), ("num_units", 50),
-                                            ("centroids_sha256", "1" * 64)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("encoder", "facebook/x"), ("layer", 3), ("num_units", 50), ("centroids_sha256", "1" * 64)]
+)
 def test_other_units_are_refused_by_name(key, value):
     check_same_units(IDENTITY, "the vocoder", dict(IDENTITY), "the units")
-    with pytest.raises(UserError, match=rf"^the vocoder and the units must be of the same units, .* {key} .* and {value}"):
+    with pytest.raises(
+        UserError, match=rf"^the vocoder and the units must be of the same units, .* {key} .* and {value}"
+    ):
         check_same_units(IDENTITY, "the vocoder", {**IDENTITY, key: value}, "the units")

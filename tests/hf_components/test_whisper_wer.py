@@ -25,13 +25,17 @@ pytestmark = pytest.mark.unit
 
 FOLDER = Path(__file__).parents[2] / "hf_components" / "metrics" / "whisper_wer"
 SPELLING = json.loads((Path(openai_normalizers.__file__).parent / "english.json").read_text())
-TRICKY_WORDS = ("one two twenty oh zero hundred million half and a point double triple $5 5% 3,000 1960s 3rd £3.50 ¢ "
-                "cents pound . , um uh hmm Mr Dr. St. I'm won't can't y'all colour grey [noise] (laughs) <unk> é ½ 1.2.3 4. "
-                ".5 -3 per cent o'clock ' ’ \" 日本 ß house tree water people")
+TRICKY_WORDS = (
+    "one two twenty oh zero hundred million half and a point double triple $5 5% 3,000 1960s 3rd £3.50 ¢ "
+    "cents pound . , um uh hmm Mr Dr. St. I'm won't can't y'all colour grey [noise] (laughs) <unk> é ½ 1.2.3 4. "
+    ".5 -3 per cent o'clock ' ’ \" 日本 ß house tree water people"
+)
 TRICKY = TRICKY_WORDS.split()
 REAL = [
-    ("Mr. Quilter is the apostle of the middle classes, and we're glad to welcome his gospel.",
-     "mister quilter is the apostle of the middle classes and we are glad to welcome his gospel"),
+    (
+        "Mr. Quilter is the apostle of the middle classes, and we're glad to welcome his gospel.",
+        "mister quilter is the apostle of the middle classes and we are glad to welcome his gospel",
+    ),
     ("um I'd like, uh, twenty-one colour photos for $3.50", "I would like 21 color photos for three dollars fifty"),
     ("She'll be in Aunt Bertha's kitchen", "she will be in and Bertha kitchen kitchen kitchen"),
     ("Set the alarm for seven thirty a.m.", "set the alarm for 7.30 am"),
@@ -39,17 +43,40 @@ REAL = [
 # Contractions, numbers, money, fillers, nothing left, other scripts, digits glued to letters, apostrophes, invisible
 # characters, titles, brackets, spelling.
 HARD = [
-    "I'm won't can't y'all gonna wanna gimme I'd've ain't let's ma'am o'clock 'twas", "she's been he'd come he'd got",
-    "can ’ t don ’t we`re we´re", "twenty-one 2nd 3rd 1,000,000 one hundred and one two oh one zero one point five",
-    "double oh seven triple five five hundred thousand million and a half", "nineteen ninety nine the 60s 1960s",
-    "$3.50 £2 €1.99 20¢ five dollars and ten cents ¥500 3 dollars 50", "5% fifty percent per cent 50 percents",
-    "um uh hmm mhm mm huh umm er", "um", "...", "[noise]", "(laughs)", "<unk>", "", "   ", "日本語 テスト", "привет мир",
-    "مرحبا", "ñandú façade naïve Łódź Straße", "3cats cat3 a1b2 12th12 one1",
+    "I'm won't can't y'all gonna wanna gimme I'd've ain't let's ma'am o'clock 'twas",
+    "she's been he'd come he'd got",
+    "can ’ t don ’t we`re we´re",
+    "twenty-one 2nd 3rd 1,000,000 one hundred and one two oh one zero one point five",
+    "double oh seven triple five five hundred thousand million and a half",
+    "nineteen ninety nine the 60s 1960s",
+    "$3.50 £2 €1.99 20¢ five dollars and ten cents ¥500 3 dollars 50",
+    "5% fifty percent per cent 50 percents",
+    "um uh hmm mhm mm huh umm er",
+    "um",
+    "...",
+    "[noise]",
+    "(laughs)",
+    "<unk>",
+    "",
+    "   ",
+    "日本語 テスト",
+    "привет мир",
+    "مرحبا",
+    "ñandú façade naïve Łódź Straße",
+    "3cats cat3 a1b2 12th12 one1",
     "rock ’n’ roll 'cause o'neill the boys' dogs'",
-    "\ufeffhello wor\u200bld \u00a0x\u2028y", "Mr. Mrs. Dr. St. Prof. Capt. Sen. Rep. Rev. Hon. Lt. Col. Jr. Sr. Esq.",
-    "he said [inaudible] and (coughs) then {x} <b>bold</b>", "unclosed [bracket here", "e-mail A.B.C. U.S.A. 7.30 a.m. 3:45",
-    "½ ⅓ x² ①", "+5 -3 1/2 #1 @home & so", "grey colour favourite centre theatre", "ok okay O.K. THE QUICK",
-    "one two three four five", "five nine five three", "a  b\tc\nd",
+    "\ufeffhello wor\u200bld \u00a0x\u2028y",
+    "Mr. Mrs. Dr. St. Prof. Capt. Sen. Rep. Rev. Hon. Lt. Col. Jr. Sr. Esq.",
+    "he said [inaudible] and (coughs) then {x} <b>bold</b>",
+    "unclosed [bracket here",
+    "e-mail A.B.C. U.S.A. 7.30 a.m. 3:45",
+    "½ ⅓ x² ①",
+    "+5 -3 1/2 #1 @home & so",
+    "grey colour favourite centre theatre",
+    "ok okay O.K. THE QUICK",
+    "one two three four five",
+    "five nine five three",
+    "a  b\tc\nd",
 ]
 
 
@@ -63,13 +90,18 @@ def texts() -> tuple[list[str], list[str]]:
     rng = random.Random(0)
     references = [reference for reference, _ in REAL] + [random_text(rng) for _ in range(400)]
     predictions = [prediction for _, prediction in REAL] + [
-        " ".join(rng.choice(TRICKY) if rng.random() < 0.3 else word for word in reference.split()) + " " + random_text(rng, 2)
-        for reference in references[len(REAL):]]
+        " ".join(rng.choice(TRICKY) if rng.random() < 0.3 else word for word in reference.split())
+        + " "
+        + random_text(rng, 2)
+        for reference in references[len(REAL) :]
+    ]
     return references, predictions
 
 
-@pytest.fixture(params=[openai_normalizers.EnglishTextNormalizer(), TransformersNormalizer(SPELLING)],
-                ids=["openai-whisper", "transformers"])
+@pytest.fixture(
+    params=[openai_normalizers.EnglishTextNormalizer(), TransformersNormalizer(SPELLING)],
+    ids=["openai-whisper", "transformers"],
+)
 def normalizer(request):
     return request.param
 
@@ -90,8 +122,13 @@ def test_equals_jiwer_on_a_whole_corpus_of_children(corpora, normalizer):
         pytest.skip(f"the children's corpus is not at {manifest}")
     references = references_of_manifest(manifest).texts
     rng, words = random.Random(0), [word for text in references for word in text.split()]
-    predictions = [" ".join(rng.choice([word, word, word, word.upper() + ".", rng.choice(words), "", rng.choice(TRICKY)])
-                            for word in text.split()) for text in references]
+    predictions = [
+        " ".join(
+            rng.choice([word, word, word, word.upper() + ".", rng.choice(words), "", rng.choice(TRICKY)])
+            for word in text.split()
+        )
+        for text in references
+    ]
     assert len(references) > 500
     check_equality(references, predictions, normalizer)
 
@@ -104,8 +141,11 @@ def check_equality(references: list[str], predictions: list[str], normalizer, le
     assert result["wer"] == words.wer
     assert result["cer"] == jiwer.cer(clean_references, clean_predictions)
     assert {key: result[key] for key in ("substitutions", "deletions", "insertions", "hits")} == {
-        "substitutions": words.substitutions, "deletions": words.deletions, "insertions": words.insertions,
-        "hits": words.hits}
+        "substitutions": words.substitutions,
+        "deletions": words.deletions,
+        "insertions": words.insertions,
+        "hits": words.hits,
+    }
 
 
 def test_each_utterance_equals_jiwer(texts):
@@ -172,13 +212,19 @@ def test_clipping_limits_an_utterance_to_its_own_length():
 
 
 def test_groups_speakers_and_macro_average():
-    result = score(["a b c d", "x", "x y", "a"], ["a b c d", "a", "x y", "b"], groups=["g", "g", "h", "h"],
-                   speakers=["1", "2", "3", "3"])
+    result = score(
+        ["a b c d", "x", "x y", "a"],
+        ["a b c d", "a", "x y", "b"],
+        groups=["g", "g", "h", "h"],
+        speakers=["1", "2", "3", "3"],
+    )
     assert result["wer"] == 2 / 8
     assert result["wer_speaker_mean"] == pytest.approx((0 + 1 + 1 / 3) / 3)
     assert (result["utterances"], result["speakers"]) == (4, 3)
     assert {group: (r["wer"], r["utterances"], r["speakers"]) for group, r in result["per_group"].items()} == {
-        "g": (1 / 5, 2, 2), "h": (1 / 3, 2, 1)}
+        "g": (1 / 5, 2, 2),
+        "h": (1 / 3, 2, 1),
+    }
     assert result["per_group"]["h"]["wer_interval"] is None  # one speaker says nothing about others
 
 
@@ -193,7 +239,9 @@ def test_other_languages_keep_their_letters_and_marks():
     assert normalize("¿Qué? (sí)", "unicode") == "qué sí" and normalize("¿Qué? (sí)", "basic") == "qué"
     hindi = "क्या हाल है?"
     assert normalize(hindi, "unicode") == "क्या हाल है"
-    assert normalize(hindi, "basic") == " ".join(openai_normalizers.BasicTextNormalizer()(hindi).split()) != "क्या हाल है"
+    assert (
+        normalize(hindi, "basic") == " ".join(openai_normalizers.BasicTextNormalizer()(hindi).split()) != "क्या हाल है"
+    )
     assert normalize("Ａ ﬁ", "unicode") == "a fi"
 
 
@@ -262,8 +310,9 @@ def test_paired_comparison_sees_a_small_constant_gain():
     hard = rng.binomial(words, np.repeat(rng.uniform(0, 0.8, 40), 10))
     better = np.maximum(hard - (rng.random(400) < 0.2), 0)
     speakers = [f"s{i // 10}" for i in range(400)]
-    result = paired_bootstrap({"errors": hard, "reference_words": words},
-                              {"errors": better, "reference_words": words}, speakers)
+    result = paired_bootstrap(
+        {"errors": hard, "reference_words": words}, {"errors": better, "reference_words": words}, speakers
+    )
     assert result["difference"] == pytest.approx((better.sum() - hard.sum()) / words.sum())
     assert result["interval"][0] <= result["difference"] <= result["interval"][1] < 0
     assert (result["utterances"], result["units"]) == (400, 40)
@@ -276,18 +325,26 @@ def test_compare_scores_two_systems():
     assert (result["wer_a"], result["wer_b"], result["difference"]) == (1 / 3, 0, -1 / 3)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"predictions": ["a"], "references": ["a", "b"]}, r"predictions \(1\) and references \(2\)"),
-    ({"predictions": [], "references": []}, "no utterances"),
-    ({"predictions": ["a", None], "references": ["a", "b"]}, r"predictions\[1\] must be a string, got None"),
-    ({"predictions": ["a", "b"], "references": ["a", []]}, r"references\[1\] must be a string or a list"),
-    ({"predictions": ["a"], "references": ["a"], "groups": ["x", "y"]}, "groups must give one label per utterance"),
-    ({"predictions": ["a"], "references": ["a"], "speakers": [None]}, r"speakers\[0\] must be a string, got None"),
-    ({"predictions": ["a"], "references": ["a"], "confidence": 95}, "confidence must lie between 0 and 1, got 95"),
-    ({"predictions": ["a"], "references": ["a"], "num_bootstrap": -1}, "num_bootstrap must be 0 or more, got -1"),
-    ({"predictions": ["a"], "references": ["a"], "normalizer": "german"},
-     "normalizer must be one of english, basic, unicode, none, got 'german'"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"predictions": ["a"], "references": ["a", "b"]}, r"predictions \(1\) and references \(2\)"),
+        ({"predictions": [], "references": []}, "no utterances"),
+        ({"predictions": ["a", None], "references": ["a", "b"]}, r"predictions\[1\] must be a string, got None"),
+        ({"predictions": ["a", "b"], "references": ["a", []]}, r"references\[1\] must be a string or a list"),
+        (
+            {"predictions": ["a"], "references": ["a"], "groups": ["x", "y"]},
+            "groups must give one label per utterance",
+        ),
+        ({"predictions": ["a"], "references": ["a"], "speakers": [None]}, r"speakers\[0\] must be a string, got None"),
+        ({"predictions": ["a"], "references": ["a"], "confidence": 95}, "confidence must lie between 0 and 1, got 95"),
+        ({"predictions": ["a"], "references": ["a"], "num_bootstrap": -1}, "num_bootstrap must be 0 or more, got -1"),
+        (
+            {"predictions": ["a"], "references": ["a"], "normalizer": "german"},
+            "normalizer must be one of english, basic, unicode, none, got 'german'",
+        ),
+    ],
+)
 def test_wrong_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         WhisperWer(keep_in_memory=True).compute(**arguments)

@@ -50,12 +50,15 @@ def test_a_bare_python_is_told_what_to_install(monkeypatch):
     assert finding.state == "FAIL" and "make setup" in finding.advice
 
 
-@pytest.mark.parametrize(("usable", "listed", "state", "text"), [
-    (2, "GPU 0: A\nGPU 1: B\n", "ok", "multi_gpu.yaml"),
-    (1, "GPU 0: A\n", "ok", "Card 80 GB: single_gpu.yaml"),
-    (0, "GPU 0: A\n", "FAIL", "cannot use"),  # the driver is too old: training would run on the CPU for days
-    (0, "", "note", "none"),
-])
+@pytest.mark.parametrize(
+    ("usable", "listed", "state", "text"),
+    [
+        (2, "GPU 0: A\nGPU 1: B\n", "ok", "multi_gpu.yaml"),
+        (1, "GPU 0: A\n", "ok", "Card 80 GB: single_gpu.yaml"),
+        (0, "GPU 0: A\n", "FAIL", "cannot use"),  # the driver is too old: training would run on the CPU for days
+        (0, "", "note", "none"),
+    ],
+)
 def test_gpus_that_can_and_cannot_be_used(monkeypatch, usable, listed, state, text):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: usable > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: usable)
@@ -100,7 +103,13 @@ def test_exit_code(monkeypatch, capsys, state, code):
 
 @pytest.mark.slow
 def test_as_a_program(hub, tmp_path):
-    ran = subprocess.run([sys.executable, "launchers/doctor.py"], cwd=doctor.ROOT, env=hub.environment(tmp_path),
-                         capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, "launchers/doctor.py"],
+        cwd=doctor.ROOT,
+        env=hub.environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ran.returncode == ("FAIL" in ran.stdout)
     assert "logged in as tester" in ran.stdout and TOKEN not in ran.stdout + ran.stderr

@@ -19,7 +19,8 @@ FileEntry, FileEntryType = modal_app.FileEntry, modal_app.FileEntryType
 
 
 class Volume:
-    """The part of `modal.Volume` that is used. A batch arrives when it is complete; `breaks_at` is the one that fails."""
+    """The part of `modal.Volume` that is used. A batch arrives when it is complete; `breaks_at` is the one that
+    fails."""
 
     def __init__(self, breaks_at: int | None = None):
         self.files: dict[str, tuple[bytes, int]] = {}
@@ -29,8 +30,10 @@ class Volume:
     def listdir(self, path: str, *, recursive: bool = False) -> list[FileEntry]:
         assert (path, recursive) == ("/", True)
         folders = {parent.as_posix() for name in self.files for parent in Path(name).parents} - {"."}
-        return [*(FileEntry(name, FileEntryType.DIRECTORY, 0, 0) for name in folders),
-                *(FileEntry(name, FileEntryType.FILE, when, len(content)) for name, (content, when) in self.files.items())]
+        return [
+            *(FileEntry(name, FileEntryType.DIRECTORY, 0, 0) for name in folders),
+            *(FileEntry(name, FileEntryType.FILE, when, len(content)) for name, (content, when) in self.files.items()),
+        ]
 
     @contextmanager
     def batch_upload(self, force: bool = False):
@@ -83,7 +86,9 @@ def test_an_upload_continues_where_it_was_interrupted(corpus):
     assert modal_app.upload_folder(volume, corpus, "speech/raw") == (130, 100)
     assert [len(batch) for batch in volume.batches] == [100, 100, 30]
     assert len(volume.files) == 230  # none twice, none lost
-    assert {name.removeprefix("speech/raw/"): content for name, (content, _) in volume.files.items()} == contents(corpus)
+    assert {name.removeprefix("speech/raw/"): content for name, (content, _) in volume.files.items()} == contents(
+        corpus
+    )
     assert modal_app.upload_folder(volume, corpus, "/speech/raw/") == (0, 230)
 
 
@@ -127,13 +132,16 @@ def test_the_command_line_moves_folders(corpus, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize(("argv", "message"), [
-    (["upload", "x"], "upload takes 2 folders, got 1"),
-    (["upload", "/nowhere", "x"], "a folder of this machine"),
-    (["ls"], "ls takes 1 folder, got 0"),
-    (["--timeout", "soon", "learn_units"], "90m"),
-    (["learn_unit"], "did you mean learn_units"),
-])
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["upload", "x"], "upload takes 2 folders, got 1"),
+        (["upload", "/nowhere", "x"], "a folder of this machine"),
+        (["ls"], "ls takes 1 folder, got 0"),
+        (["--timeout", "soon", "learn_units"], "90m"),
+        (["learn_unit"], "did you mean learn_units"),
+    ],
+)
 def test_mistakes_are_told_by_name(argv, message):
     with pytest.raises(UserError, match=message):
         modal_app.main(argv)
@@ -175,8 +183,9 @@ def remote(monkeypatch) -> Remote:
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize(("answer", "code"), [(0, 0), (2, 2), (modal.exception.FunctionTimeoutError(), 124),
-                                              (KeyboardInterrupt(), 130)])
+@pytest.mark.parametrize(
+    ("answer", "code"), [(0, 0), (2, 2), (modal.exception.FunctionTimeoutError(), 124), (KeyboardInterrupt(), 130)]
+)
 def test_a_run_is_detached_and_its_ending_told_by_exit_code(remote, capsys, answer, code):
     remote.answer = answer
     words = ["learn_units", "--output_dir", "/data/runs/u"]
@@ -203,9 +212,11 @@ def test_dry_run_prints_what_python_runs(remote, monkeypatch, capsys):
 
 @pytest.mark.unit
 def test_dry_run_of_the_volume_prints_modals_own_commands(corpus, capsys):
-    for argv, line in ((["ls", "runs"], "modal volume ls underheard runs"),
-                       (["upload", str(corpus), "raw"], f"modal volume put underheard {corpus} raw"),
-                       (["download", "raw", "here"], "modal volume get underheard raw here")):
+    for argv, line in (
+        (["ls", "runs"], "modal volume ls underheard runs"),
+        (["upload", str(corpus), "raw"], f"modal volume put underheard {corpus} raw"),
+        (["download", "raw", "here"], "modal volume get underheard raw here"),
+    ):
         assert modal_app.main(["--dry_run", *argv]) == 0
         assert capsys.readouterr().out.strip() == line
 
@@ -213,14 +224,24 @@ def test_dry_run_of_the_volume_prints_modals_own_commands(corpus, capsys):
 @pytest.mark.slow
 def test_the_function_runs_a_recipe_locally(tmp_path):
     """What Modal calls in its container, on the demo corpus' quick configuration."""
-    assert modal_app.run_recipe.local("make_demo_corpus", ["--config", "recipes/configs/make_demo_corpus/quick.yaml",
-                                                           "--output_dir", str(tmp_path / "demo")]) == 0
+    assert (
+        modal_app.run_recipe.local(
+            "make_demo_corpus",
+            ["--config", "recipes/configs/make_demo_corpus/quick.yaml", "--output_dir", str(tmp_path / "demo")],
+        )
+        == 0
+    )
     assert (tmp_path / "demo" / "stage.json").is_file()
     assert modal_app.run_recipe.local("make_demo_corpus", ["--no_such_flag"]) != 0
 
 
 @pytest.mark.slow
 def test_it_is_a_program():
-    ran = subprocess.run([sys.executable, "launchers/modal_app.py", "--dry_run", "ls", "runs"], capture_output=True, text=True,
-                         cwd=modal_app.ROOT, check=False)
+    ran = subprocess.run(
+        [sys.executable, "launchers/modal_app.py", "--dry_run", "ls", "runs"],
+        capture_output=True,
+        text=True,
+        cwd=modal_app.ROOT,
+        check=False,
+    )
     assert (ran.returncode, ran.stdout) == (0, "modal volume ls underheard runs\n")

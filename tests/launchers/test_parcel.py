@@ -26,7 +26,12 @@ def test_it_holds_wheel_recipes_and_configurations_alone(tmp_path, offline_pip):
     folder = build_parcel(tmp_path / "parcel")
     (wheel,) = folder.glob("*.whl")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "accelerate_configs", "constraints.txt", "launchers", "recipes", wheel.name]
+        "accelerate_configs",
+        "constraints.txt",
+        "launchers",
+        "recipes",
+        wheel.name,
+    ]
     packed = zipfile.ZipFile(wheel).namelist()
     assert {"hf_components/arguments.py", "dataset_scripts/utterances.py", "model_cards/moe_whisper.md"} <= set(packed)
     for name in ("recipes", "accelerate_configs", "launchers"):
@@ -48,10 +53,21 @@ def test_a_recipe_runs_from_it_and_continues(tmp_path, offline_pip):
         packed.extractall(tmp_path / "installed")
     (programs / "uv").write_text(f'#!/usr/bin/env bash\necho "uv $*"\n[ "$1" = pip ] || ln -s {sys.prefix} .venv\n')
     (programs / "uv").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(tmp_path / "installed"),
-                   "HF_HUB_OFFLINE": "1"}
-    words = ["bash", folder / "launchers" / "run.sh", "make_demo_corpus", "--config",
-             "recipes/configs/make_demo_corpus/quick.yaml", "--output_dir", "runs/demo"]
+    environment = {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PYTHONPATH": str(tmp_path / "installed"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    words = [
+        "bash",
+        folder / "launchers" / "run.sh",
+        "make_demo_corpus",
+        "--config",
+        "recipes/configs/make_demo_corpus/quick.yaml",
+        "--output_dir",
+        "runs/demo",
+    ]
     first = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stdout + first.stderr
     assert f"underheard[demo,export,gpu] @ file://{folder}/{wheel.name}" in first.stdout

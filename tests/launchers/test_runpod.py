@@ -19,20 +19,25 @@ from small_parcel import small_parcel
 from hf_components.errors import UserError
 from launchers import runpod
 
-pytestmark = [pytest.mark.integration,
-              pytest.mark.skipif(bool(missing_programs()), reason=f"not installed: {', '.join(missing_programs())}; "
-                                 "apt-get install openssh-server openssh-client tmux")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        bool(missing_programs()),
+        reason=f"not installed: {', '.join(missing_programs())}; apt-get install openssh-server openssh-client tmux",
+    ),
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ["make_demo_corpus", "--config", "recipes/configs/make_demo_corpus/quick.yaml", "--output_dir", "runs/demo"]
-# The programs that run.sh and launch.sh call: no package is installed, and the recipe goes on until $HOME/finish holds its
-# exit code.
+# The programs that run.sh and launch.sh call: no package is installed, and the recipe goes on until $HOME/finish holds
+# its exit code.
 PROGRAMS = {
     "uv": 'mkdir -p .venv/bin; for p in python accelerate; do ln -sf "$HOME/bin/$p" .venv/bin/$p; done',
     "nvidia-smi": "true",
     "python": 'case "$*" in *--help*) echo "  --resume RESUME";; *) echo "doctor here";; esac',
-    "accelerate": 'echo "accelerate $*"; echo "token of ${#HF_TOKEN} characters"; i=0; until [ -e "$HOME/finish" ]; do '
-                  'i=$((i+1)); echo "step $i"; sleep 0.2; done; exit "$(cat "$HOME/finish")"',
+    "accelerate": 'echo "accelerate $*"; echo "token of ${#HF_TOKEN} characters"; i=0; until [ -e '
+    '"$HOME/finish" ]; do '
+    'i=$((i+1)); echo "step $i"; sleep 0.2; done; exit "$(cat "$HOME/finish")"',
 }
 
 
@@ -45,17 +50,29 @@ def sshd(tmp_path):
             (home / "bin" / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
             (home / "bin" / name).chmod(0o755)
         yield server
-        subprocess.run(["tmux", "-L", "underheard", "kill-server"], env={**os.environ, "TMUX_TMPDIR": str(home)},
-                       capture_output=True, check=False)
+        subprocess.run(
+            ["tmux", "-L", "underheard", "kill-server"],
+            env={**os.environ, "TMUX_TMPDIR": str(home)},
+            capture_output=True,
+            check=False,
+        )
 
 
 @pytest.fixture
 def api(sshd, monkeypatch, tmp_path):
     """Runpod with a pod that is this machine, and .runpod.env of someone who starts."""
     with RunpodApi(sshd.port) as server:
-        for name, value in {"API": server.url, "SETTINGS": tmp_path / ".runpod.env", "POLL": 0.05, "PATIENCE": 10.0,
-                            "KNOWN_HOSTS": tmp_path / "known_hosts", "USER": getpass.getuser(), "VOLUME": str(sshd.home),
-                            "FOLDER": f"{sshd.home}/underheard", "build_parcel": small_parcel}.items():
+        for name, value in {
+            "API": server.url,
+            "SETTINGS": tmp_path / ".runpod.env",
+            "POLL": 0.05,
+            "PATIENCE": 10.0,
+            "KNOWN_HOSTS": tmp_path / "known_hosts",
+            "USER": getpass.getuser(),
+            "VOLUME": str(sshd.home),
+            "FOLDER": f"{sshd.home}/underheard",
+            "build_parcel": small_parcel,
+        }.items():
             monkeypatch.setattr(runpod, name, value)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         write_settings(sshd)
@@ -63,8 +80,14 @@ def api(sshd, monkeypatch, tmp_path):
 
 
 def write_settings(sshd: Sshd, **changes: str) -> None:
-    values = {"RUNPOD_API_KEY": KEY, "NETWORK_VOLUME_ID": "vol_1", "POD_ID": "", "SSH_KEY_PATH": str(sshd.key),
-              "GPU_TYPE": "NVIDIA GeForce RTX 4090   # a comment", **changes}
+    values = {
+        "RUNPOD_API_KEY": KEY,
+        "NETWORK_VOLUME_ID": "vol_1",
+        "POD_ID": "",
+        "SSH_KEY_PATH": str(sshd.key),
+        "GPU_TYPE": "NVIDIA GeForce RTX 4090   # a comment",
+        **changes,
+    }
     runpod.SETTINGS.write_text("# mine\n" + "".join(f"{name}={value}\n" for name, value in values.items()))
     runpod.SETTINGS.chmod(0o600)
 
@@ -73,13 +96,21 @@ def launcher(*argv: str) -> subprocess.Popen:
     """The launcher as a program of its own, so that it can be interrupted as from a terminal."""
     values = {name: getattr(runpod, name) for name in ("API", "POLL", "PATIENCE", "USER", "VOLUME", "FOLDER")}
     paths = {name: str(getattr(runpod, name)) for name in ("SETTINGS", "KNOWN_HOSTS")}
-    code = (f"import sys; from pathlib import Path; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
-            f"from launchers import commands, runpod\nfrom small_parcel import small_parcel\n"
-            f"vars(runpod).update({values!r}, build_parcel=small_parcel, "
-            f"**{{name: Path(path) for name, path in {paths!r}.items()}})\ncommands.run(runpod.main)")
+    code = (
+        f"import sys; from pathlib import Path; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+        f"from launchers import commands, runpod\nfrom small_parcel import small_parcel\n"
+        f"vars(runpod).update({values!r}, build_parcel=small_parcel, "
+        f"**{{name: Path(path) for name, path in {paths!r}.items()}})\ncommands.run(runpod.main)"
+    )
     # A shell's background job ignores Ctrl-C and leaves that to all that it starts, these tests included.
-    return subprocess.Popen([sys.executable, "-c", code, *argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def read_until(process: subprocess.Popen, text: str) -> str:
@@ -112,11 +143,24 @@ def test_from_creation_to_stop(api, sshd, capfd):
     assert "the recipe goes on" in said
     assert f"token of {len(TOKEN)} characters" in said
     assert "--config_file accelerate_configs/cpu.yaml recipes/make_demo_corpus.py --resume true --config" in said
-    assert api.requests[:2] == [("GET", "/v2/network-volumes/vol_1", None), ("POST", "/v2/pods", {
-        "name": "underheard", "image": runpod.IMAGE, "cloud": "SECURE", "disk": 30, "ports": ["22/tcp"],
-        "gpu": {"id": "NVIDIA GeForce RTX 4090", "count": 1}, "dataCenterIds": ["EU-RO-1"],
-        "env": {"PUBLIC_KEY": Path(f"{sshd.key}.pub").read_text().strip()},
-        "mounts": {"network": [{"volumeId": "vol_1", "path": str(sshd.home)}]}})]
+    assert api.requests[:2] == [
+        ("GET", "/v2/network-volumes/vol_1", None),
+        (
+            "POST",
+            "/v2/pods",
+            {
+                "name": "underheard",
+                "image": runpod.IMAGE,
+                "cloud": "SECURE",
+                "disk": 30,
+                "ports": ["22/tcp"],
+                "gpu": {"id": "NVIDIA GeForce RTX 4090", "count": 1},
+                "dataCenterIds": ["EU-RO-1"],
+                "env": {"PUBLIC_KEY": Path(f"{sshd.key}.pub").read_text().strip()},
+                "mounts": {"network": [{"volumeId": "vol_1", "path": str(sshd.home)}]},
+            },
+        ),
+    ]
     assert runpod.SETTINGS.read_text().startswith("# mine\n") and "\nPOD_ID=pod1\n" in runpod.SETTINGS.read_text()
     assert stat.S_IMODE(runpod.SETTINGS.stat().st_mode) == 0o600
 
@@ -140,7 +184,8 @@ def test_from_creation_to_stop(api, sshd, capfd):
     assert api.pods["pod1"]["status"] == "EXITED"
     assert runpod.main(["stop"]) == 0
     assert [request for request in api.requests if request[0] == "POST"][1:] == [
-        ("POST", "/v2/pods/pod1/action", {"action": "stop"})]
+        ("POST", "/v2/pods/pod1/action", {"action": "stop"})
+    ]
     with pytest.raises(UserError, match="stopped"):
         runpod.main(["attach"])
 
@@ -166,12 +211,15 @@ def test_force_restart_ends_what_runs_and_begins_anew(api, sshd):
     assert said.count("accelerate launch") == 1
     (line,) = [line for line in said.splitlines() if line.startswith("accelerate launch")]
     assert "--resume false" in line
-    assert line.endswith("--config recipes/configs/make_demo_corpus/quick.yaml --output_dir runs/debug/make_demo_corpus")
+    assert line.endswith(
+        "--config recipes/configs/make_demo_corpus/quick.yaml --output_dir runs/debug/make_demo_corpus"
+    )
 
 
 def test_ctrl_c_while_the_pod_comes_up_says_what_it_costs(api, monkeypatch, capfd):
     def interrupted(*_):
         raise KeyboardInterrupt
+
     monkeypatch.setattr(runpod, "reach", interrupted)
     assert runpod.main(RECIPE) == 130
     assert "is billed until" in capfd.readouterr().err
@@ -181,7 +229,9 @@ def test_ctrl_c_while_the_pod_comes_up_says_what_it_costs(api, monkeypatch, capf
 def test_a_recipe_ended_from_outside_is_no_success(api, sshd, capfd):
     started = launcher(*RECIPE)
     read_until(started, "step 1")
-    subprocess.run(["tmux", "-L", "underheard", "kill-server"], env={**os.environ, "TMUX_TMPDIR": str(sshd.home)}, check=True)
+    subprocess.run(
+        ["tmux", "-L", "underheard", "kill-server"], env={**os.environ, "TMUX_TMPDIR": str(sshd.home)}, check=True
+    )
     said = started.communicate(timeout=120)[0]
     assert started.returncode == 1 and "ended from outside" in said
 
@@ -233,7 +283,7 @@ def test_the_printed_commands_run_by_hand(api, sshd, capfd, tmp_path):
     """What a dry run prints starts the recipe and follows it, once HOST and PORT are put in."""
     assert runpod.main(["--dry_run", *RECIPE]) == 0
     lines = capfd.readouterr().out
-    lines = lines[lines.index("tar -C build/runpod"):].replace("HOST", "127.0.0.1").replace("PORT", str(sshd.port))
+    lines = lines[lines.index("tar -C build/runpod") :].replace("HOST", "127.0.0.1").replace("PORT", str(sshd.port))
     small_parcel(tmp_path / "by_hand")
     finish(sshd, 0)
     lines = lines.replace("build/runpod", shlex.quote(str(tmp_path / "by_hand")))
@@ -242,12 +292,15 @@ def test_the_printed_commands_run_by_hand(api, sshd, capfd, tmp_path):
     assert "accelerate launch" in ran.stdout
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda path: path.unlink(), "copy .runpod.env.example"),
-    (lambda path: path.chmod(0o640), "chmod 600"),
-    (lambda path: path.write_text(path.read_text().replace("vol_1", "")), "no NETWORK_VOLUME_ID"),
-    (lambda path: path.write_text(path.read_text().replace("/key", "/no_key")), "ssh-keygen"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.unlink(), "copy .runpod.env.example"),
+        (lambda path: path.chmod(0o640), "chmod 600"),
+        (lambda path: path.write_text(path.read_text().replace("vol_1", "")), "no NETWORK_VOLUME_ID"),
+        (lambda path: path.write_text(path.read_text().replace("/key", "/no_key")), "ssh-keygen"),
+    ],
+)
 def test_settings_that_will_not_do(api, change, message):
     change(runpod.SETTINGS)
     with pytest.raises(UserError, match=message):
@@ -258,4 +311,7 @@ def test_settings_that_will_not_do(api, change, message):
 def test_the_example_names_what_is_read():
     names = {line.partition("=")[0] for line in (ROOT / ".runpod.env.example").read_text().splitlines() if "=" in line}
     assert names == {"RUNPOD_API_KEY", "NETWORK_VOLUME_ID", "POD_ID", "SSH_KEY_PATH", "GPU_TYPE"}
-    assert ".runpod.*" in (ROOT / ".gitignore").read_text() and "!.runpod.env.example" in (ROOT / ".gitignore").read_text()
+    assert (
+        ".runpod.*" in (ROOT / ".gitignore").read_text()
+        and "!.runpod.env.example" in (ROOT / ".gitignore").read_text()
+    )

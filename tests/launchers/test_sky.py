@@ -1,4 +1,5 @@
-"""SkyPilot's file asks for what the parcel holds; SkyPilot itself needs an environment of its own and is not imported."""
+"""SkyPilot's file asks for what the parcel holds; SkyPilot itself needs an environment of its own and is not
+imported."""
 
 import re
 import shlex

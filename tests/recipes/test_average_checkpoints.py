@@ -1,5 +1,5 @@
-"""`recipes/average_checkpoints.py` on finished models, on a fine-tuning of a LoRA, and on adapters; joint trainings of a
-mixture are in test_moe_exports.py."""
+"""`recipes/average_checkpoints.py` on finished models, on a fine-tuning of a LoRA, and on adapters; joint trainings of
+a mixture are in test_moe_exports.py."""
 
 from pathlib import Path
 
@@ -18,8 +18,18 @@ from recipes import average_checkpoints, finetune_whisper, prepare_corpus
 pytestmark = pytest.mark.integration
 
 QUICK = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "average_checkpoints" / "quick.yaml"
-FINETUNING = {"finetuning": "lora", "lora_rank": 2, "per_device_train_batch_size": 8, "report_to": "none", "use_cpu": True,
-              "num_train_epochs": 2, "max_new_tokens": 6, "learning_rate": 1e-2, "plot": False, "full_context_fraction": 0}
+FINETUNING = {
+    "finetuning": "lora",
+    "lora_rank": 2,
+    "per_device_train_batch_size": 8,
+    "report_to": "none",
+    "use_cpu": True,
+    "num_train_epochs": 2,
+    "max_new_tokens": 6,
+    "learning_rate": 1e-2,
+    "plot": False,
+    "full_context_fraction": 0,
+}
 DECODING = {"max_samples": 3, "max_new_tokens": 6}
 
 
@@ -29,10 +39,19 @@ def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     for seed in range(2):
         save_tiny_whisper(folder / f"whisper_{seed}", seed=seed)
-    prepare_corpus.main(["--data_dir", str(speaker_folder(folder / "speakers")), "--output_dir", str(folder / "corpus"),
-                         "--num_proc", "1"])
-    finetune_whisper.main(words(corpus=folder / "corpus", base_model=folder / "whisper_0", output_dir=folder / "lora",
-                                **FINETUNING))
+    prepare_corpus.main(
+        [
+            "--data_dir",
+            str(speaker_folder(folder / "speakers")),
+            "--output_dir",
+            str(folder / "corpus"),
+            "--num_proc",
+            "1",
+        ]
+    )
+    finetune_whisper.main(
+        words(corpus=folder / "corpus", base_model=folder / "whisper_0", output_dir=folder / "lora", **FINETUNING)
+    )
     return folder
 
 
@@ -41,8 +60,9 @@ def words(*others: object, **flags: object) -> list[str]:
 
 
 def soup(run: Path, output: Path, *candidates: Path, **flags: object) -> dict:
-    return average_checkpoints.main(words("--candidates", *candidates, config=QUICK, corpus=run / "corpus",
-                                          output_dir=output, **DECODING, **flags))
+    return average_checkpoints.main(
+        words("--candidates", *candidates, config=QUICK, corpus=run / "corpus", output_dir=output, **DECODING, **flags)
+    )
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -68,7 +88,9 @@ def test_checkpoints_of_a_lora_are_averaged_as_merged_models(run, tmp_path):
         layer = name.removesuffix(".weight")
         loras = [load_file(folder / "model.safetensors") for folder in checkpoints]
         if f"{layer}.lora_A.default.weight" in loras[0]:
-            products = [lora[f"{layer}.lora_B.default.weight"] @ lora[f"{layer}.lora_A.default.weight"] for lora in loras]
+            products = [
+                lora[f"{layer}.lora_B.default.weight"] @ lora[f"{layer}.lora_A.default.weight"] for lora in loras
+            ]
             assert not torch.equal(*products)
             expected[name] = base[name] + 16 / 2 * sum(products) / 2
     assert expected
@@ -79,8 +101,15 @@ def test_checkpoints_of_a_lora_are_averaged_as_merged_models(run, tmp_path):
 
 
 def test_the_audio_context_and_the_language_of_a_lora_run_are_kept(run, tmp_path):
-    finetune_whisper.main(words(corpus=run / "corpus", base_model=save_multilingual_whisper(tmp_path / "base"), language="de",
-                                output_dir=tmp_path / "lora", **FINETUNING))
+    finetune_whisper.main(
+        words(
+            corpus=run / "corpus",
+            base_model=save_multilingual_whisper(tmp_path / "base"),
+            language="de",
+            output_dir=tmp_path / "lora",
+            **FINETUNING,
+        )
+    )
     soup(run, tmp_path / "out", tmp_path / "lora")
     (trained, _), (found, _) = (load_whisper(str(tmp_path / name / "model")) for name in ("lora", "out"))
     assert found.audio_context == trained.audio_context == "dynamic"

@@ -1,4 +1,5 @@
-"""The benchmark as a program on tiny models and tones: which systems, which files, and what it says to users who err."""
+"""The benchmark as a program on tiny models and tones: which systems, which files, and what it says to users who
+err."""
 
 import itertools
 import json
@@ -46,14 +47,27 @@ def sources(tmp_path_factory) -> Path:
         (folder / name).mkdir()
         save_trained_experts(lora, folder / name)
     save_tiny_whisper(folder / "full_dir", seed=1)
-    prepare_corpus.main(["--data_dir", str(speaker_folder(folder / "speakers")), "--output_dir", str(folder / "corpus"),
-                         "--num_proc", "1"])
+    prepare_corpus.main(
+        [
+            "--data_dir",
+            str(speaker_folder(folder / "speakers")),
+            "--output_dir",
+            str(folder / "corpus"),
+            "--num_proc",
+            "1",
+        ]
+    )
     return folder
 
 
 def command(sources: Path, output: Path, *more: str, systems=tuple(FLAGS), **flags) -> list[str]:
-    flags = {"corpus": sources / "corpus", "output_dir": output, **{FLAGS[name]: sources / FLAGS[name] for name in systems},
-             **OPTIONS, **flags}
+    flags = {
+        "corpus": sources / "corpus",
+        "output_dir": output,
+        **{FLAGS[name]: sources / FLAGS[name] for name in systems},
+        **OPTIONS,
+        **flags,
+    }
     return ["--config", CONFIG, *(f"--{flag}={value}" for flag, value in flags.items()), *more]
 
 
@@ -81,12 +95,23 @@ def test_a_row_per_system_on_the_same_utterances(finished):
     pairs = {(line["a"], line["b"]) for line in result["differences"]}
     mixtures = result["rows"].keys() - set(BASELINES)
     # The shared expert alone is the last of the baselines that what follows is compared with.
-    assert pairs == {*itertools.combinations(BASELINES, 2), *itertools.product(BASELINES, mixtures),
-                     *itertools.product(["moe_shared"], mixtures - {"soup", "moe_shared"})}
+    assert pairs == {
+        *itertools.combinations(BASELINES, 2),
+        *itertools.product(BASELINES, mixtures),
+        *itertools.product(["moe_shared"], mixtures - {"soup", "moe_shared"}),
+    }
 
 
-@pytest.mark.parametrize(("name", "context"), [("zero_shot", "full"), ("single_lora", "dynamic"),
-                                               ("single_lora_wide", "dynamic"), ("full", "full"), ("soup", "dynamic")])
+@pytest.mark.parametrize(
+    ("name", "context"),
+    [
+        ("zero_shot", "full"),
+        ("single_lora", "dynamic"),
+        ("single_lora_wide", "dynamic"),
+        ("full", "full"),
+        ("soup", "dynamic"),
+    ],
+)
 def test_each_row_is_its_own_checkpoint(sources, finished, name, context):
     out, _ = finished
     written = lines_of(out / "transcripts.jsonl")
@@ -103,7 +128,9 @@ def test_each_row_is_its_own_checkpoint(sources, finished, name, context):
 def test_experts_are_drawn_by_seed_and_id(finished):
     out, _ = finished
     transcripts = lines_of(out / "transcripts.jsonl")
-    for line, expert in zip(transcripts, random_experts([line["id"] for line in transcripts], 3, seed=42), strict=True):
+    for line, expert in zip(
+        transcripts, random_experts([line["id"] for line in transcripts], 3, seed=42), strict=True
+    ):
         assert line["moe_random"] == line[f"expert_{expert}"]
     for line, gates in zip(transcripts, lines_of(out / "gating_trial_top1.jsonl"), strict=True):
         assert line["id"] == gates["id"] and line["moe_top1"] == line[f"expert_{gates['experts'][0]}"]
@@ -113,16 +140,28 @@ def test_experts_are_drawn_by_seed_and_id(finished):
 def test_files_of_a_run(finished):
     out, result = finished
     assert {path.name for path in out.iterdir()} == {
-        "benchmark_trial_top1.json", "benchmark_trial_topk2.json", "gating_trial_top1.jsonl", "gating_trial_topk2.jsonl",
-        "transcripts.jsonl", "wer_per_group.png", "routing_per_group.png", "stage.json"}
+        "benchmark_trial_top1.json",
+        "benchmark_trial_topk2.json",
+        "gating_trial_top1.jsonl",
+        "gating_trial_topk2.jsonl",
+        "transcripts.jsonl",
+        "wer_per_group.png",
+        "routing_per_group.png",
+        "stage.json",
+    }
     sample = json.loads(next(out.parent.glob("benchmark_samples_dev_*_100pct_7_42.json")).read_text())
     assert sample["ids"] == [line["id"] for line in lines_of(out / "transcripts.jsonl")] and len(sample["ids"]) == 7
     index = lines_of(out.parent / "benchmarks_index.jsonl")
-    assert [line["file"] for line in index] == ["benchmark/benchmark_trial_top1.json", "benchmark/benchmark_trial_topk2.json"]
+    assert [line["file"] for line in index] == [
+        "benchmark/benchmark_trial_top1.json",
+        "benchmark/benchmark_trial_topk2.json",
+    ]
     for line in index:
         written = json.loads((out.parent / line["file"]).read_text())
         assert line["wer"] == {name: row["wer"] for name, row in written["rows"].items()}
-        assert written["sample"] == result["sample"] == line["sample"] and written["run_id"] == line["run_id"] == "trial"
+        assert (
+            written["sample"] == result["sample"] == line["sample"] and written["run_id"] == line["run_id"] == "trial"
+        )
     assert "routing" in result and "moe_top1" not in index[1]["wer"]
 
 
@@ -132,8 +171,11 @@ def test_resume_keeps_the_result_copies_it_and_adds_what_the_index_lacks(sources
     before = index.read_text()
     index.write_text(before.splitlines(keepends=True)[0])  # killed before the second line
     monkeypatch.setattr(benchmark_asr, "produce", None)  # calling it again would fail
-    again = benchmark_asr.main(command(sources, out, "--resume", f"--output={tmp_path}/deep/b.json",
-                                       "--gating-output", str(tmp_path / "g.jsonl")))
+    again = benchmark_asr.main(
+        command(
+            sources, out, "--resume", f"--output={tmp_path}/deep/b.json", "--gating-output", str(tmp_path / "g.jsonl")
+        )
+    )
     assert again == json.loads(json.dumps(result))
     assert [line["sha256"] for line in lines_of(index)] == [json.loads(line)["sha256"] for line in before.splitlines()]
     assert (tmp_path / "deep" / "b.json").read_bytes() == (out / "benchmark_trial_topk2.json").read_bytes()
@@ -142,20 +184,44 @@ def test_resume_keeps_the_result_copies_it_and_adds_what_the_index_lacks(sources
 
 def test_top_1_alone_under_another_name(sources, finished, tmp_path):
     out = tmp_path / "benchmark"
-    result = benchmark_asr.main(command(sources, out, "--moe-top-k=1", "--run_id=second", "--no_plot", "--models=moe",
-                                        f"--output={tmp_path}/b.json", f"--gating_output={tmp_path}/g.jsonl"))
+    result = benchmark_asr.main(
+        command(
+            sources,
+            out,
+            "--moe-top-k=1",
+            "--run_id=second",
+            "--no_plot",
+            "--models=moe",
+            f"--output={tmp_path}/b.json",
+            f"--gating_output={tmp_path}/g.jsonl",
+        )
+    )
     assert list(result["rows"]) == ["moe_shared", *MIXTURE]
-    assert {(line["a"], line["b"]) for line in result["differences"]} == set(itertools.product(["moe_shared"], MIXTURE))
+    assert {(line["a"], line["b"]) for line in result["differences"]} == set(
+        itertools.product(["moe_shared"], MIXTURE)
+    )
     assert result["rows"]["moe_top1"]["wer"] == finished[1]["rows"]["moe_top1"]["wer"]
-    assert {path.name for path in out.iterdir()} == {"benchmark_second_top1.json", "gating_second_top1.jsonl",
-                                                     "transcripts.jsonl", "stage.json"}
+    assert {path.name for path in out.iterdir()} == {
+        "benchmark_second_top1.json",
+        "gating_second_top1.jsonl",
+        "transcripts.jsonl",
+        "stage.json",
+    }
     assert (tmp_path / "b.json").read_bytes() == (out / "benchmark_second_top1.json").read_bytes()
     assert (tmp_path / "g.jsonl").read_bytes() == (out / "gating_second_top1.jsonl").read_bytes()
 
 
 def test_baselines_without_a_mixture(sources, tmp_path):
-    result = benchmark_asr.main(command(sources, tmp_path / "benchmark", "--models=full, single_lora", "--split=Dev",
-                                        "--percent=50", systems=("zero_shot", "single_lora", "full")))
+    result = benchmark_asr.main(
+        command(
+            sources,
+            tmp_path / "benchmark",
+            "--models=full, single_lora",
+            "--split=Dev",
+            "--percent=50",
+            systems=("zero_shot", "single_lora", "full"),
+        )
+    )
     assert list(result["rows"]) == ["single_lora", "full"] and "routing" not in result
     assert [(line["a"], line["b"]) for line in result["differences"]] == [("single_lora", "full")]
     assert result["sample"]["utterances"] == 6 and result["sample"]["split"] == "dev"
@@ -168,17 +234,27 @@ def test_by_default_all_run_whose_folder_is_given(sources, tmp_path):
     assert list(result["rows"]) == ["zero_shot", "soup"]
 
 
-@pytest.mark.parametrize(("flags", "expected"), [
-    ([], "weights"), (["--moe_mixture"], "logits"), (["--moe-mixture", "--moe-top-k", "3"], "logits"),
-    (["--mixture=logits"], "logits"), (["--moe_mixture", "weights"], "weights")])
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], "weights"),
+        (["--moe_mixture"], "logits"),
+        (["--moe-mixture", "--moe-top-k", "3"], "logits"),
+        (["--mixture=logits"], "logits"),
+        (["--moe_mixture", "weights"], "weights"),
+    ],
+)
 def test_a_bare_mixture_flag_means_logits(flags, expected):
     (args,) = parse_arguments(benchmark_asr.Arguments, ["--corpus=a", "--output_dir=b", *flags])
     assert args.moe_mixture == expected and args.experts_per_utterance == (3 if "3" in flags else 2)
 
 
 def test_several_experts_may_mix_probabilities(sources, tmp_path):
-    result = benchmark_asr.main(command(sources, tmp_path / "benchmark", "--moe_mixture", systems=("zero_shot", "moe"),
-                                        moe_top_k=3, max_samples=3))
+    result = benchmark_asr.main(
+        command(
+            sources, tmp_path / "benchmark", "--moe_mixture", systems=("zero_shot", "moe"), moe_top_k=3, max_samples=3
+        )
+    )
     assert list(result["rows"]) == ["zero_shot", "moe_shared", "moe_top1", "moe_top3_logits", *MIXTURE[1:]]
 
 
@@ -188,33 +264,43 @@ def test_a_wide_lora_of_another_rank_is_warned_of(sources, finished, tmp_path, c
     load_system("single_lora_wide", folders, "en", config)
     assert not caplog.records
     load_system("single_lora_wide", {**folders, "single_lora_wide": folders["single_lora"]}, "en", config)
-    assert "has rank 2, the mixture's 3 experts have 6 together; train it with pretrain_experts --lora_rank 6" in caplog.text
+    assert (
+        "has rank 2, the mixture's 3 experts have 6 together; train it with pretrain_experts --lora_rank 6"
+        in caplog.text
+    )
 
 
-@pytest.mark.parametrize(("flags", "message"), [
-    ({"models": "zero_shot,mo"}, "--models takes some of zero_shot,.*got 'mo'; did you mean moe"),
-    *(({"models": name, FLAGS[name]: ""}, f"--models {name} needs --{FLAGS[name]}") for name in FLAGS if name != "zero_shot"),
-    ({"models": ""}, "--models takes some of .*got ''"),
-    ({"moe_dir": "{sources}/nowhere"}, "there is no checkpoint at"),
-    ({"moe_dir": "{sources}/base_model"}, "is not a checkpoint of MoeWhisper"),
-    ({"soup_dir": "{sources}/full_dir"}, "is not a checkpoint of MoeWhisper"),
-    ({"full_dir": "{sources}/nowhere"}, "there is no checkpoint at"),
-    ({"base_model": "{sources}/full_dir"}, "moe_dir adapts .*base_model, not --base_model"),
-    ({"base_model": "{sources}/full_dir", "moe_dir": ""}, "soup_dir adapts .*base_model, not --base_model"),
-    ({"single_lora_dir": "{sources}/experts"}, "--single_lora_dir must hold one LoRA, .* holds 2"),
-    ({"single_lora_wide_dir": "{sources}/experts"}, "--single_lora_wide_dir must hold one LoRA, .* holds 2"),
-    ({"single_lora_dir": "{sources}/full_dir"}, "holds no experts.safetensors"),
-    ({"moe_top_k": 4}, r"experts_per_utterance must lie in \[1, num_experts = 3\], got 4"),
-    ({"moe_top_k": 0}, r"experts_per_utterance must lie in \[1, num_experts = 3\], got 0"),
-    ({"moe_mixture": "both"}, "invalid choice: 'both'"),
-    ({"max_new_tokens": 100}, r"max_new_tokens must lie in \[1, 60\]"),
-    ({"split": "test"}, "has no split 'test'"),
-    ({"percent": 0}, r"percent must lie in \(0, 100\], got 0"),
-    ({"max_samples": 0}, "max_samples must be at least 1"),
-    ({"run_id": "a/b"}, "--run_id .* must hold no slash, got 'a/b'"),
-    ({"run_id": ""}, "--run_id .* must hold no slash, got ''"),
-    ({"gating_output": "g.jsonl", "models": "zero_shot"}, "--gating_output needs a router"),
-])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"models": "zero_shot,mo"}, "--models takes some of zero_shot,.*got 'mo'; did you mean moe"),
+        *(
+            ({"models": name, FLAGS[name]: ""}, f"--models {name} needs --{FLAGS[name]}")
+            for name in FLAGS
+            if name != "zero_shot"
+        ),
+        ({"models": ""}, "--models takes some of .*got ''"),
+        ({"moe_dir": "{sources}/nowhere"}, "there is no checkpoint at"),
+        ({"moe_dir": "{sources}/base_model"}, "is not a checkpoint of MoeWhisper"),
+        ({"soup_dir": "{sources}/full_dir"}, "is not a checkpoint of MoeWhisper"),
+        ({"full_dir": "{sources}/nowhere"}, "there is no checkpoint at"),
+        ({"base_model": "{sources}/full_dir"}, "moe_dir adapts .*base_model, not --base_model"),
+        ({"base_model": "{sources}/full_dir", "moe_dir": ""}, "soup_dir adapts .*base_model, not --base_model"),
+        ({"single_lora_dir": "{sources}/experts"}, "--single_lora_dir must hold one LoRA, .* holds 2"),
+        ({"single_lora_wide_dir": "{sources}/experts"}, "--single_lora_wide_dir must hold one LoRA, .* holds 2"),
+        ({"single_lora_dir": "{sources}/full_dir"}, "holds no experts.safetensors"),
+        ({"moe_top_k": 4}, r"experts_per_utterance must lie in \[1, num_experts = 3\], got 4"),
+        ({"moe_top_k": 0}, r"experts_per_utterance must lie in \[1, num_experts = 3\], got 0"),
+        ({"moe_mixture": "both"}, "invalid choice: 'both'"),
+        ({"max_new_tokens": 100}, r"max_new_tokens must lie in \[1, 60\]"),
+        ({"split": "test"}, "has no split 'test'"),
+        ({"percent": 0}, r"percent must lie in \(0, 100\], got 0"),
+        ({"max_samples": 0}, "max_samples must be at least 1"),
+        ({"run_id": "a/b"}, "--run_id .* must hold no slash, got 'a/b'"),
+        ({"run_id": ""}, "--run_id .* must hold no slash, got ''"),
+        ({"gating_output": "g.jsonl", "models": "zero_shot"}, "--gating_output needs a router"),
+    ],
+)
 def test_mistakes_are_named_and_leave_no_result(sources, tmp_path, flags, message):
     flags = {flag: str(value).format(sources=sources) for flag, value in flags.items()}
     with pytest.raises(UserError, match=message):

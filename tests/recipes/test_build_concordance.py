@@ -1,4 +1,5 @@
-"""The stage build_concordance, in-process on made-up units: clips are what the page says, and it needs its folder alone."""
+"""The stage build_concordance, in-process on made-up units: clips are what the page says, and it needs its folder
+alone."""
 
 import json
 import re
@@ -51,9 +52,21 @@ def from_repository_root(monkeypatch, request):
 
 
 def command(folders, output_dir, *more: str) -> list[str]:
-    return ["--config", "recipes/configs/build_concordance/quick.yaml", "--corpus_dir", str(folders / "segments"),
-            "--units_dir", str(folders / "units"), "--motifs_dir", str(folders / "motifs"), "--output_dir", str(output_dir),
-            "--min_units", "2", *more]
+    return [
+        "--config",
+        "recipes/configs/build_concordance/quick.yaml",
+        "--corpus_dir",
+        str(folders / "segments"),
+        "--units_dir",
+        str(folders / "units"),
+        "--motifs_dir",
+        str(folders / "motifs"),
+        "--output_dir",
+        str(output_dir),
+        "--min_units",
+        "2",
+        *more,
+    ]
 
 
 def test_page_of_the_most_frequent_motifs(folders, tmp_path):
@@ -86,8 +99,11 @@ def test_page_holds_no_foreign_markup_and_no_address(folders, tmp_path):
 
 def test_clips_are_the_motif_in_its_context(folders, tmp_path):
     main(command(folders, tmp_path / "page", "--context_seconds", "0.1", "--clips_per_motif", "2"))
-    segments = {row["id"]: row for split in ("train", "dev") for row in
-                pyarrow.parquet.read_table(folders / f"segments/data/{split}-00000.parquet").to_pylist()}
+    segments = {
+        row["id"]: row
+        for split in ("train", "dev")
+        for row in pyarrow.parquet.read_table(folders / f"segments/data/{split}-00000.parquet").to_pylist()
+    }
     rows = {row["id"]: row for row in pyarrow.parquet.read_table(folders / "units/units.parquet").to_pylist()}
     text = (tmp_path / "page/index.html").read_text()
     analysis = json.loads((folders / "motifs/motif_analysis.json").read_text())
@@ -100,7 +116,7 @@ def test_clips_are_the_motif_in_its_context(folders, tmp_path):
         units = row["units"][first:last]
         assert [unit for i, unit in enumerate(units) if not i or unit != units[i - 1]] == units_of[name]
         waveform = decode(segments[segment]["audio"]["bytes"])
-        expected = waveform[max(0, round((0.02 * first - 0.1) * 16_000)):round((0.02 * last + 0.1) * 16_000)]
+        expected = waveform[max(0, round((0.02 * first - 0.1) * 16_000)) : round((0.02 * last + 0.1) * 16_000)]
         assert np.array_equal(decode(tmp_path / "page" / file), expected)
 
 
@@ -117,8 +133,9 @@ def test_a_corpus_of_other_segments_is_refused(folders, tmp_path):
         main(command(folders, tmp_path / "page", "--corpus_dir", str(tmp_path / "other")))
 
 
-@pytest.mark.parametrize(("flag", "value"), [
-    ("num_motifs", "0"), ("min_units", "1"), ("clips_per_motif", "0"), ("context_seconds", "-1")])
+@pytest.mark.parametrize(
+    ("flag", "value"), [("num_motifs", "0"), ("min_units", "1"), ("clips_per_motif", "0"), ("context_seconds", "-1")]
+)
 def test_limits_are_checked(folders, tmp_path, flag, value):
     with pytest.raises(UserError, match=f"{flag} must be at least"):
         main(command(folders, tmp_path / "page", f"--{flag}", value))

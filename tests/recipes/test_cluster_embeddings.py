@@ -24,12 +24,19 @@ def embedding_dir(tmp_path):
     folder = tmp_path / "embeddings"
     folder.mkdir()
     vectors = (3 * rng.normal(size=(4, 24))[group] + rng.normal(size=(120, 24))).astype(np.float32)
-    pyarrow.parquet.write_table(pyarrow.table({
-        "id": [f"u{i}" for i in range(120)], "split": np.where(speaker == 4, "dev", "train"),
-        "speaker_id": [f"{g}-{s}" for g, s in zip(group, speaker, strict=True)],
-        "group": np.array(["adult", "child", "digits", "studio"])[group], "duration": rng.uniform(1, 9, 120),
-        "embedding": pyarrow.FixedSizeListArray.from_arrays(vectors.ravel(), 24),
-    }), folder / "embeddings.parquet")
+    pyarrow.parquet.write_table(
+        pyarrow.table(
+            {
+                "id": [f"u{i}" for i in range(120)],
+                "split": np.where(speaker == 4, "dev", "train"),
+                "speaker_id": [f"{g}-{s}" for g, s in zip(group, speaker, strict=True)],
+                "group": np.array(["adult", "child", "digits", "studio"])[group],
+                "duration": rng.uniform(1, 9, 120),
+                "embedding": pyarrow.FixedSizeListArray.from_arrays(vectors.ravel(), 24),
+            }
+        ),
+        folder / "embeddings.parquet",
+    )
     (folder / "embeddings.json").write_text(json.dumps({"model": "tiny", "layer": 2, "pooling": "mean"}))
     return folder
 
@@ -52,7 +59,9 @@ def test_writes_labels_summary_and_plot(embedding_dir, tmp_path, algorithm, caps
     assert all(np.argmax(row["weights"]) == row["label"] for row in rows)
     assert len({(int(row["id"][1:]) % 4, row["label"]) for row in rows}) == 4  # groups and clusters are one to one
     labels = load_labels(output_dir)
-    assert labels.num_experts == 4 and np.allclose(labels.weights_of(["u7", "u2"]), [rows[7]["weights"], rows[2]["weights"]])
+    assert labels.num_experts == 4 and np.allclose(
+        labels.weights_of(["u7", "u2"]), [rows[7]["weights"], rows[2]["weights"]]
+    )
     assert json.loads((output_dir / "summary.json").read_text()) == summary
     assert summary["splits"]["dev"]["per_expert"] == [6, 6, 6, 6]
     assert (output_dir / "clusters.png").stat().st_size > 10_000
@@ -66,15 +75,22 @@ def test_the_summary_says_what_hdbscan_used(embedding_dir, tmp_path, capsys):
     summary = main(command(embedding_dir, tmp_path / "clusters", *given))
     used = summary["parameters"]
     assert [attempt["min_cluster_size"] for attempt in used["attempts"]] == [40, 20]
-    assert (used["min_cluster_size"], used["min_samples"], used["metric"], used["clusters_found"]) == (20, 3, "cosine", 4)
+    assert (used["min_cluster_size"], used["min_samples"], used["metric"], used["clusters_found"]) == (
+        20,
+        3,
+        "cosine",
+        4,
+    )
     assert "min_cluster_size 20, 2 attempts" in " ".join(capsys.readouterr().out.split())
 
 
 def test_options_of_the_other_algorithm_are_named_as_ignored(embedding_dir, tmp_path, capsys):
     main(command(embedding_dir, tmp_path / "clusters", "--min_samples=3", "--no-reduce-experts", "--no_plot"))
     warnings = [line.split(": ", 1)[1] for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
-    assert warnings == ["--min_samples is ignored with --algorithm spectral; leave it out",
-                        "--no_reduce_experts is ignored with --algorithm spectral; leave it out"]
+    assert warnings == [
+        "--min_samples is ignored with --algorithm spectral; leave it out",
+        "--no_reduce_experts is ignored with --algorithm spectral; leave it out",
+    ]
 
 
 def test_resume_and_no_plot(embedding_dir, tmp_path, monkeypatch):
@@ -94,14 +110,20 @@ def test_umap_reduces_and_plots(embedding_dir, tmp_path):
     assert main(command(embedding_dir, tmp_path / "again", *given)) == first
 
 
-@pytest.mark.parametrize(("flags", "message"), [
-    (["--num_experts", "500"], "more utterances than experts"),
-    (["--algorithm", "kmeans"], "invalid choice: 'kmeans'"),
-    (["--plot_method", "tsne"], "invalid choice: 'tsne'"),
-    (["--num_expert", "3"], "did you mean --num_experts"),
-    (["--algorithm=hdbscan", "--min_cluster_size=60", "--max_retries=0"], "found no cluster with min_cluster_size 60"),
-    (["--algorithm=hdbscan", "--num_experts=9", "--no_reduce_experts"], "not the 9 of --num_experts"),
-])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_experts", "500"], "more utterances than experts"),
+        (["--algorithm", "kmeans"], "invalid choice: 'kmeans'"),
+        (["--plot_method", "tsne"], "invalid choice: 'tsne'"),
+        (["--num_expert", "3"], "did you mean --num_experts"),
+        (
+            ["--algorithm=hdbscan", "--min_cluster_size=60", "--max_retries=0"],
+            "found no cluster with min_cluster_size 60",
+        ),
+        (["--algorithm=hdbscan", "--num_experts=9", "--no_reduce_experts"], "not the 9 of --num_experts"),
+    ],
+)
 def test_mistakes_are_named_and_leave_no_result(embedding_dir, tmp_path, flags, message):
     with pytest.raises(UserError, match=message):
         main(command(embedding_dir, tmp_path / "clusters", *flags))

@@ -23,15 +23,33 @@ def run(tmp_path_factory) -> Path:
     """A prepared corpus, a manifest of other utterances, a tiny Whisper, and transcripts of two systems."""
     folder = tmp_path_factory.mktemp("run")
     save_tiny_whisper(folder / "whisper")
-    prepare_corpus.main(["--data_dir", str(speaker_folder(folder / "speakers")), "--output_dir", str(folder / "corpus"),
-                         "--num_proc", "1"])
+    prepare_corpus.main(
+        [
+            "--data_dir",
+            str(speaker_folder(folder / "speakers")),
+            "--output_dir",
+            str(folder / "corpus"),
+            "--num_proc",
+            "1",
+        ]
+    )
     with (folder / "manifest.jsonl").open("w") as lines:
         for i in range(6):
             audio = folder / f"audio_{i % 2}" / f"u{i}.flac"
             audio.parent.mkdir(exist_ok=True)
             soundfile.write(audio, tone(i % 3, i, 0.5), 16_000)
-            lines.write(json.dumps({"utterance_id": f"u{i}", "child_id": f"c{i % 3}", "audio_path": f"audio/u{i}.flac",
-                                    "age_bucket": ("5-7", "8-11")[i % 2], "orthographic_text": sentence(i)}) + "\n")
+            lines.write(
+                json.dumps(
+                    {
+                        "utterance_id": f"u{i}",
+                        "child_id": f"c{i % 3}",
+                        "audio_path": f"audio/u{i}.flac",
+                        "age_bucket": ("5-7", "8-11")[i % 2],
+                        "orthographic_text": sentence(i),
+                    }
+                )
+                + "\n"
+            )
     corpus = load_corpus(folder / "corpus", "dev")
     for name, change in (("base", lambda text: "um " + text.replace("o", "u")), ("best", str.upper)):
         (folder / name).mkdir()
@@ -42,8 +60,13 @@ def run(tmp_path_factory) -> Path:
 
 
 def command(output: Path, *words: object, **flags: object) -> list[str]:
-    return ["--config", QUICK, f"--output_dir={output}", *(f"--{name}={value}" for name, value in flags.items()),
-            *map(str, words)]
+    return [
+        "--config",
+        QUICK,
+        f"--output_dir={output}",
+        *(f"--{name}={value}" for name, value in flags.items()),
+        *map(str, words),
+    ]
 
 
 def predictions(run: Path, *names: str) -> list[object]:
@@ -61,8 +84,11 @@ def test_two_systems_on_a_corpus(run, tmp_path, capsys):
     assert (found["missing"], found["unknown"]) == (0, 0)
     assert result["systems"]["best/predictions"]["wer"] == 0 and not result["systems"]["best/predictions"]["worst"]
     (line,) = result["differences"]
-    assert line == {"a": "base/predictions", "b": "best/predictions",
-                    **compare(base, references, references, speakers, num_bootstrap=200, seed=42)}
+    assert line == {
+        "a": "base/predictions",
+        "b": "best/predictions",
+        **compare(base, references, references, speakers, num_bootstrap=200, seed=42),
+    }
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == result
     utterances = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert sorted(row["id"] for row in utterances) == sorted(corpus["id"])
@@ -103,13 +129,19 @@ def test_resume_keeps_what_is_complete_and_sees_new_transcripts(run, tmp_path, c
     assert evaluate_asr.main(words)["systems"]["a"]["wer"] == 0
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    ([], "there is nothing to judge: give --predictions, --model_path, or both"),
-    (["--predictions", "{run}/base/predictions.jsonl", "--val_manifest", "{run}/manifest.jsonl"], "give either --corpus or"),
-    (["--predictions", "{run}/nowhere.jsonl"], "cannot read .*nowhere.jsonl"),
-    (["--predictions", "{run}/manifest.jsonl"], "no transcript of any of the 12 utterances"),
-    (["--predictions", "{run}/base/predictions.jsonl", "--split", "test"], "has no split 'test'"),
-])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "there is nothing to judge: give --predictions, --model_path, or both"),
+        (
+            ["--predictions", "{run}/base/predictions.jsonl", "--val_manifest", "{run}/manifest.jsonl"],
+            "give either --corpus or",
+        ),
+        (["--predictions", "{run}/nowhere.jsonl"], "cannot read .*nowhere.jsonl"),
+        (["--predictions", "{run}/manifest.jsonl"], "no transcript of any of the 12 utterances"),
+        (["--predictions", "{run}/base/predictions.jsonl", "--split", "test"], "has no split 'test'"),
+    ],
+)
 def test_mistakes_are_named_and_leave_no_result(run, tmp_path, words, message):
     words = [word.format(run=run) for word in words]
     with pytest.raises(UserError, match=message):
@@ -117,23 +149,44 @@ def test_mistakes_are_named_and_leave_no_result(run, tmp_path, words, message):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("flag", "message"), [
-    ("--num_bootstrap=-1", "num_bootstrap must be at least 0, got -1"), ("--worst=-1", "worst must be at least 0"),
-    ("--max_new_tokens=0", "max_new_tokens must be at least 1"), ("--batch_seconds=nan", "batch_seconds must be positive")])
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--num_bootstrap=-1", "num_bootstrap must be at least 0, got -1"),
+        ("--worst=-1", "worst must be at least 0"),
+        ("--max_new_tokens=0", "max_new_tokens must be at least 1"),
+        ("--batch_seconds=nan", "batch_seconds must be positive"),
+    ],
+)
 def test_figures_out_of_range_are_told(run, tmp_path, flag, message):
     with pytest.raises(UserError, match=message):
         evaluate_asr.main(command(tmp_path / "out", *predictions(run, "base"), flag, corpus=run / "corpus"))
 
 
 def test_a_manifest_and_the_corpus_made_of_it_judge_alike(run, tmp_path):
-    rows = [json.loads(line) | {"orthographic_text": "(the doggie) runs {laugh: home}"}
-            for line in (run / "manifest.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) | {"orthographic_text": "(the doggie) runs {laugh: home}"}
+        for line in (run / "manifest.jsonl").read_text().splitlines()
+    ]
     manifest, judged = run / "marked.jsonl", tmp_path / "judged.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    judged.write_text("".join(json.dumps({"utterance_id": row["utterance_id"], "orthographic_text": "runs laugh home"}) + "\n"
-                              for row in rows))
-    prepare_corpus.main(["--builder=jsonl_manifest", f"--manifest={manifest}", f"--output_dir={tmp_path / 'corpus'}",
-                         "--val_ratio=0", "--num_proc=1"])
-    by_corpus = evaluate_asr.main(command(tmp_path / "a", "--predictions", judged, corpus=tmp_path / "corpus", split="train"))
+    judged.write_text(
+        "".join(
+            json.dumps({"utterance_id": row["utterance_id"], "orthographic_text": "runs laugh home"}) + "\n"
+            for row in rows
+        )
+    )
+    prepare_corpus.main(
+        [
+            "--builder=jsonl_manifest",
+            f"--manifest={manifest}",
+            f"--output_dir={tmp_path / 'corpus'}",
+            "--val_ratio=0",
+            "--num_proc=1",
+        ]
+    )
+    by_corpus = evaluate_asr.main(
+        command(tmp_path / "a", "--predictions", judged, corpus=tmp_path / "corpus", split="train")
+    )
     by_manifest = evaluate_asr.main(command(tmp_path / "b", "--predictions", judged, val_manifest=manifest))
     assert by_corpus["systems"]["judged"]["wer"] == by_manifest["systems"]["judged"]["wer"]

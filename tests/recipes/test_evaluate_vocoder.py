@@ -30,7 +30,12 @@ def run(tmp_path_factory) -> Path:
 
 
 def command(run: Path, output: Path, **flags: object) -> list[str]:
-    known = {"corpus_dir": run / "segments", "units_dir": run / "units", "vocoder": run / "vocoder", "output_dir": output}
+    known = {
+        "corpus_dir": run / "segments",
+        "units_dir": run / "units",
+        "vocoder": run / "vocoder",
+        "output_dir": output,
+    }
     return ["--config", str(QUICK), *(f"--{name}={value}" for name, value in (known | flags).items())]
 
 
@@ -42,15 +47,23 @@ def test_a_vocoder_is_judged(run, tmp_path, capsys):
     assert {name: results[name] for name in summarise(rows, 1000, 42)} == summarise(rows, 1000, 42)
     assert results["units"] == IDENTITY and results["sample"]["segments"] == len(rows) == 4
     assert results["length_ratio"] == pytest.approx(49 * 320 / 16_000)
-    assert results["cer"] is not None and results["cer_original"] is None and "wrote" in results["missing"]["cer_original"]
+    assert (
+        results["cer"] is not None
+        and results["cer_original"] is None
+        and "wrote" in results["missing"]["cer_original"]
+    )
     for row in rows:
         assert soundfile.info(output / row["original"]).frames == 16_000
         assert soundfile.info(output / row["resynthesis"]).frames == 49 * 320
     assert {path.name for path in (output / "audio").iterdir()} == {
-        f"{side}_{i:04d}.wav" for side in ("orig", "synth") for i in range(4)}
+        f"{side}_{i:04d}.wav" for side in ("orig", "synth") for i in range(4)
+    }
     shown = capsys.readouterr().out
     assert "mcd_shuffled_units" in shown and str(output / "index.html") in shown.replace("\n", "")
-    assert evaluate_vocoder.main([*command(run, output, num_samples=4, recogniser=run / "recogniser"), "--resume"]) == results
+    assert (
+        evaluate_vocoder.main([*command(run, output, num_samples=4, recogniser=run / "recogniser"), "--resume"])
+        == results
+    )
 
 
 def test_a_vocoder_that_is_told_the_pitch_is_judged(run, tmp_path):
@@ -63,15 +76,18 @@ def test_all_segments_are_judged_where_there_are_fewer_than_asked_for(run, tmp_p
     assert results["sample"]["segments"] == 5 and results["cer"] is None
 
 
-@pytest.mark.parametrize(("flags", "message"), [
-    ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
-    ({"num_bootstrap": -1}, "num_bootstrap must be at least 0, got -1"),
-    ({"batch_seconds": 0}, "batch_seconds must be positive and finite, got 0"),
-    ({"split": "test"}, "has no split 'test'; it has train, dev"),
-    ({"vocoder": "/nowhere/model"}, "there is no checkpoint at /nowhere/model"),
-    ({"units_dir": "/nowhere"}, "/nowhere/units.parquet does not exist"),
-    ({"recogniser": "/nowhere/asr"}, "there is no checkpoint at /nowhere/asr"),
-])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
+        ({"num_bootstrap": -1}, "num_bootstrap must be at least 0, got -1"),
+        ({"batch_seconds": 0}, "batch_seconds must be positive and finite, got 0"),
+        ({"split": "test"}, "has no split 'test'; it has train, dev"),
+        ({"vocoder": "/nowhere/model"}, "there is no checkpoint at /nowhere/model"),
+        ({"units_dir": "/nowhere"}, "/nowhere/units.parquet does not exist"),
+        ({"recogniser": "/nowhere/asr"}, "there is no checkpoint at /nowhere/asr"),
+    ],
+)
 def test_mistakes_are_named(run, tmp_path, flags, message):
     with pytest.raises(UserError, match=message):
         evaluate_vocoder.main(command(run, tmp_path / "out", **flags))
@@ -80,7 +96,9 @@ def test_mistakes_are_named(run, tmp_path, flags, message):
 
 def test_a_vocoder_of_other_units_is_refused_by_name(run, tmp_path):
     other = save_tiny_vocoder(tmp_path / "other", units={**IDENTITY, "centroids_sha256": "f" * 64})
-    with pytest.raises(UserError, match=f"units and {other} must be of the same units.* centroids_sha256 0{{64}} and f{{64}}"):
+    with pytest.raises(
+        UserError, match=f"units and {other} must be of the same units.* centroids_sha256 0{{64}} and f{{64}}"
+    ):
         evaluate_vocoder.main(command(run, tmp_path / "out", vocoder=other))
     nameless = save_tiny_vocoder(tmp_path / "nameless", units=None)
     with pytest.raises(UserError, match="must be of the same units, but have encoder mfcc and None"):

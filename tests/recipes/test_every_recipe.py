@@ -1,4 +1,5 @@
-"""Two processes over gloo leave what one does, in every recipe; one that is killed ends the run, which can be resumed."""
+"""Two processes over gloo leave what one does, in every recipe; one that is killed ends the run, which can be
+resumed."""
 
 import json
 import os
@@ -22,23 +23,52 @@ from tiny_speech import save_tiny_whisper, speaker_folder
 ROOT = Path(__file__).resolve().parents[2]
 ALL = list(flags_of(Path(), Path(), Path(), 2))
 # Of these every figure and weight is that of one process but for rounding; of all others every byte.
-ROUNDED = {"pretrain_experts", "train_moe_whisper", "finetune_whisper", "distil_moe_whisper", "train_demo_recogniser",
-           "finetune_wav2vec2_lora", "train_unit_vocoder", "benchmark_asr", "merge_moe_whisper",  # the last two: gates
-           *(name for name in ALL if name.startswith("run_"))}
+ROUNDED = {
+    "pretrain_experts",
+    "train_moe_whisper",
+    "finetune_whisper",
+    "distil_moe_whisper",
+    "train_demo_recogniser",
+    "finetune_wav2vec2_lora",
+    "train_unit_vocoder",
+    "benchmark_asr",
+    "merge_moe_whisper",  # the last two: gates
+    *(name for name in ALL if name.startswith("run_")),
+}
 # How and where a run was made, not what it made.
-ABOUT = {"identity", "config", "sources", "fingerprint", "inputs", "environment", "processes", "train_batch_size",
-         "seconds_to_load", "seconds_per_transcript", "total_flos"}
+ABOUT = {
+    "identity",
+    "config",
+    "sources",
+    "fingerprint",
+    "inputs",
+    "environment",
+    "processes",
+    "train_batch_size",
+    "seconds_to_load",
+    "seconds_per_transcript",
+    "total_flos",
+}
 # The same in prose: times, real-time factors, processes; in an annotation its date and where the recording lies.
 TOLD = re.compile(r'[\d.]+ minutes|\d\.\d{3}|\d process(es)?|(MEDIA_URL|DATE)="[^"]*"')
 # The last holds, in half precision, the weights that are compared beside it.
 NOT_COMPARED = re.compile(r"/(checkpoints|logs)/|\.png$|training_args\.bin$|run_children_pipeline/submission\.zip$")
 
 
-def launch(config: str, *words: object, check: bool = True, environment: dict | None = None) -> subprocess.CompletedProcess:
-    command = [Path(sys.executable).with_name("accelerate"), "launch", "--config_file",
-               ROOT / "accelerate_configs" / f"{config}.yaml", ROOT / "tests" / "every_recipe.py", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, check=check, timeout=1800,
-                          env={**(environment or os.environ), "OMP_NUM_THREADS": "1"})
+def launch(
+    config: str, *words: object, check: bool = True, environment: dict | None = None
+) -> subprocess.CompletedProcess:
+    command = [
+        Path(sys.executable).with_name("accelerate"),
+        "launch",
+        "--config_file",
+        ROOT / "accelerate_configs" / f"{config}.yaml",
+        ROOT / "tests" / "every_recipe.py",
+        *map(str, words),
+    ]
+    return subprocess.run(
+        command, cwd=ROOT, check=check, timeout=1800, env={**(environment or os.environ), "OMP_NUM_THREADS": "1"}
+    )
 
 
 def made(run: Path, name: str) -> dict[str, Path]:
@@ -95,7 +125,9 @@ def assert_same(two: Path, one: Path, name: str) -> None:
     actual, expected = made(two, name), made(one, name)
     assert actual.keys() == expected.keys() and expected
     for file in expected:
-        tolerance = 0 if name not in ROUNDED else 1e-4 if file.endswith(".wav") else 1e-5  # a sample is rounded to 16 bits
+        tolerance = (
+            0 if name not in ROUNDED else 1e-4 if file.endswith(".wav") else 1e-5
+        )  # a sample is rounded to 16 bits
         assert_close(content(actual[file], (two, one)), content(expected[file], (two, one)), file, tolerance)
 
 
@@ -119,7 +151,8 @@ def test_two_processes_prepare_and_embed_as_one_does(tmp_path):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> tuple[Path, Path, Path, HubServer, dict]:
-    """Sources; every recipe by one process, and again by two that read what the one left; a Hub, and how it is reached."""
+    """Sources; every recipe by one process, and again by two that read what the one left; a Hub, and how it is
+    reached."""
     folder = tmp_path_factory.mktemp("runs")
     sources, one, two = folder / "sources", folder / "one" / "run", folder / "two" / "run"
     write_sources(sources)
@@ -149,7 +182,9 @@ def test_two_processes_leave_what_one_does(runs, name):
 def test_a_killed_process_ends_the_run_which_can_be_resumed(runs, tmp_path, name, event, number):
     sources, one, two, _, environment = runs
     killed = tmp_path / "run"
-    failed = launch("multi_cpu", sources, one, killed, name, "--kill", 1, event, number, check=False, environment=environment)
+    failed = launch(
+        "multi_cpu", sources, one, killed, name, "--kill", 1, event, number, check=False, environment=environment
+    )
     assert failed.returncode != 0 and time.time() - (tmp_path / "killed").stat().st_mtime < 60
     assert not (killed / f"{name}.0.json").exists()
     launch("multi_cpu", sources, one, killed, name, "--resume", environment=environment)

@@ -26,7 +26,9 @@ pytestmark = pytest.mark.integration
 def folders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("annotations")
     write_tiny_units(folder / "units", write_tiny_segments(folder / "segments"))
-    learn_motifs.main(["--units_dir", str(folder / "units"), "--output_dir", str(folder / "motifs"), "--vocab_size", "40"])
+    learn_motifs.main(
+        ["--units_dir", str(folder / "units"), "--output_dir", str(folder / "motifs"), "--vocab_size", "40"]
+    )
     return folder
 
 
@@ -36,8 +38,17 @@ def from_repository_root(monkeypatch, request):
 
 
 def command(folders, output_dir, *more: str) -> list[str]:
-    return ["--config", "recipes/configs/export_annotations/quick.yaml", "--units_dir", str(folders / "units"),
-            "--motifs_dir", str(folders / "motifs"), "--output_dir", str(output_dir), *more]
+    return [
+        "--config",
+        "recipes/configs/export_annotations/quick.yaml",
+        "--units_dir",
+        str(folders / "units"),
+        "--motifs_dir",
+        str(folders / "motifs"),
+        "--output_dir",
+        str(output_dir),
+        *more,
+    ]
 
 
 def boundaries(folders, split: str) -> list[tuple[float, float, str]]:
@@ -46,15 +57,22 @@ def boundaries(folders, split: str) -> list[tuple[float, float, str]]:
     for row in read_units(folders / "units").of_split(split).to_pylist():
         changes = [0, *(i for i, (a, b) in enumerate(zip(row["units"], row["units"][1:], strict=False), 1) if a != b)]
         ends = [*changes[1:], len(row["units"])]
-        found += [(row["start"] + 0.02 * a, row["start"] + 0.02 * b, str(row["units"][a])) for a, b
-                  in zip(changes, ends, strict=True)]
+        found += [
+            (row["start"] + 0.02 * a, row["start"] + 0.02 * b, str(row["units"][a]))
+            for a, b in zip(changes, ends, strict=True)
+        ]
     return found
 
 
 def test_both_formats_say_what_the_units_say(folders, tmp_path, capsys):
     counts = main(command(folders, tmp_path / "annotations"))
     assert {path.name for path in (tmp_path / "annotations").iterdir()} == {
-        "train.TextGrid", "train.eaf", "dev.TextGrid", "dev.eaf", "stage.json"}
+        "train.TextGrid",
+        "train.eaf",
+        "dev.TextGrid",
+        "dev.eaf",
+        "stage.json",
+    }
     assert counts["recordings"] == 2 and counts["segments"] == 9
     assert f"{counts['units']} units and {counts['motifs']} motifs of 2 recordings" in capsys.readouterr().out
     motifs = Motifs.from_pretrained(folders / "motifs")
@@ -64,12 +82,23 @@ def test_both_formats_say_what_the_units_say(folders, tmp_path, capsys):
         document = Eaf(tmp_path / "annotations" / f"{split}.eaf")
         units = grid.getTier("units").entries
         assert [unit.label for unit in units] == [label for _, _, label in expected]
-        assert np.abs([[unit.start - start, unit.end - end] for unit, (start, end, _)
-                       in zip(units, expected, strict=True)]).max() < 1e-6
+        assert (
+            np.abs(
+                [[unit.start - start, unit.end - end] for unit, (start, end, _) in zip(units, expected, strict=True)]
+            ).max()
+            < 1e-6
+        )
         in_elan = sorted(document.get_annotation_data_for_tier("units"))
         assert [label for _, _, label in in_elan] == [label for _, _, label in expected]
-        assert np.abs([[a - 1000 * start, b - 1000 * end] for (a, b, _), (start, end, _)
-                       in zip(in_elan, expected, strict=True)]).max() <= 0.5 + 1e-6
+        assert (
+            np.abs(
+                [
+                    [a - 1000 * start, b - 1000 * end]
+                    for (a, b, _), (start, end, _) in zip(in_elan, expected, strict=True)
+                ]
+            ).max()
+            <= 0.5 + 1e-6
+        )
         for motif in grid.getTier("motifs").entries:
             inside = [int(unit.label) for unit in units if motif.start <= unit.start and unit.end <= motif.end]
             assert inside == motifs.units[int(motif.label.removeprefix("m"))]
@@ -85,7 +114,10 @@ def test_textgrids_are_as_long_as_the_recordings(folders, tmp_path):
     assert grid.xmax == soundfile.info(recordings / "dev.mp3").duration >= 50
     assert call(grid, "Get number of tiers") == 3
     (medium,) = Eaf(tmp_path / "annotations/dev.eaf").get_linked_files()
-    assert (medium["MEDIA_URL"], medium["RELATIVE_MEDIA_URL"]) == ((recordings / "dev.mp3").as_uri(), "../recordings/dev.mp3")
+    assert (medium["MEDIA_URL"], medium["RELATIVE_MEDIA_URL"]) == (
+        (recordings / "dev.mp3").as_uri(),
+        "../recordings/dev.mp3",
+    )
 
 
 def test_a_recording_that_is_not_there_is_named(folders, tmp_path):
@@ -98,8 +130,10 @@ def test_a_recording_may_end_a_hair_before_its_last_segment_and_no_more(folders,
     """At 44.1 kHz a recording is no whole number of samples at 16 kHz, and the last segment may end with it."""
     recordings, rows = tmp_path / "recordings", read_units(folders / "units").rows
     recordings.mkdir()
-    ends = {name: max(row["start"] + row["duration"] for row in rows.to_pylist() if row["split"] == name)
-            for name in ("train", "dev")}
+    ends = {
+        name: max(row["start"] + row["duration"] for row in rows.to_pylist() if row["split"] == name)
+        for name in ("train", "dev")
+    }
     for name, end in ends.items():
         soundfile.write(recordings / f"{name}.mp3", np.zeros(int(44_100 * end)), 44_100, format="WAV")
     assert any(int(44_100 * end) / 44_100 < end for end in ends.values())
@@ -107,7 +141,9 @@ def test_a_recording_may_end_a_hair_before_its_last_segment_and_no_more(folders,
     grid = textgrid.openTextgrid(str(tmp_path / "annotations/dev.TextGrid"), includeEmptyIntervals=False)
     assert grid.maxTimestamp == pytest.approx(ends["dev"], abs=1e-6)
     soundfile.write(recordings / "dev.mp3", np.zeros(44_100), 44_100, format="WAV")
-    with pytest.raises(UserError, match=r"dev.mp3 ends at 1.00 s, but its last segment at .* s: it is not what was segmented"):
+    with pytest.raises(
+        UserError, match=r"dev.mp3 ends at 1.00 s, but its last segment at .* s: it is not what was segmented"
+    ):
         main(command(folders, tmp_path / "others", "--recordings_dir", str(recordings)))
 
 

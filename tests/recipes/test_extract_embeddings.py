@@ -26,14 +26,33 @@ def small_shards(monkeypatch):
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     save_tiny_whisper(folder / "whisper")
-    prepare_corpus.main(["--data_dir", str(speaker_folder(folder / "speakers")), "--output_dir", str(folder / "corpus"),
-                         "--num_proc", "1"])
+    prepare_corpus.main(
+        [
+            "--data_dir",
+            str(speaker_folder(folder / "speakers")),
+            "--output_dir",
+            str(folder / "corpus"),
+            "--num_proc",
+            "1",
+        ]
+    )
     return folder
 
 
 def command(run: Path, output_dir: Path, *more: str) -> list[str]:
-    return ["--config", str(CONFIGS / "extract_embeddings" / "quick.yaml"), "--corpus", str(run / "corpus"), "--whisper_model",
-            str(run / "whisper"), "--output_dir", str(output_dir), "--batch_size=3", "--full_context_samples=5", *more]
+    return [
+        "--config",
+        str(CONFIGS / "extract_embeddings" / "quick.yaml"),
+        "--corpus",
+        str(run / "corpus"),
+        "--whisper_model",
+        str(run / "whisper"),
+        "--output_dir",
+        str(output_dir),
+        "--batch_size=3",
+        "--full_context_samples=5",
+        *more,
+    ]
 
 
 def contents(folder: Path) -> list[bytes]:
@@ -60,6 +79,7 @@ def test_a_stopped_extraction_goes_on_to_the_same_bytes(run, tmp_path, monkeypat
             if len(calls) == stop:
                 raise KeyboardInterrupt
             return function(*args)
+
         return call
 
     with monkeypatch.context() as patch:
@@ -77,8 +97,9 @@ def test_a_stopped_extraction_goes_on_to_the_same_bytes(run, tmp_path, monkeypat
 @pytest.mark.parametrize(("name", "hub_id"), [("v2", "openai/whisper-large-v2"), ("v3", "openai/whisper-large-v3")])
 def test_large_models_have_short_names(run, tmp_path, monkeypatch, name, hub_id, capsys):
     asked = []
-    monkeypatch.setattr(extract_embeddings, "load_whisper",
-                        lambda model, _: asked.append(model) or load_whisper(str(run / "whisper")))
+    monkeypatch.setattr(
+        extract_embeddings, "load_whisper", lambda model, _: asked.append(model) or load_whisper(str(run / "whisper"))
+    )
     extract_embeddings.main(command(run, tmp_path / "embeddings", f"--whisper_model={name}"))
     assert asked == [hub_id] and f"by {hub_id} after layer 1" in capsys.readouterr().out
     monkeypatch.setattr(extract_embeddings, "load_whisper", None)  # the long name is the same model
@@ -89,8 +110,16 @@ def test_large_models_have_short_names(run, tmp_path, monkeypatch, name, hub_id,
 def test_other_poolings_are_for_clustering_at_most(run, tmp_path, pooling):
     extract_embeddings.main(command(run, tmp_path / "embeddings", f"--pooling={pooling}"))
     assert not (tmp_path / "embeddings" / "full_context").exists()
-    cluster = ["--config", str(CONFIGS / "cluster_embeddings" / "quick.yaml"), "--embedding_dir",
-               str(tmp_path / "embeddings"), "--output_dir", str(tmp_path / "clusters"), "--algorithm=group", "--no_plot"]
+    cluster = [
+        "--config",
+        str(CONFIGS / "cluster_embeddings" / "quick.yaml"),
+        "--embedding_dir",
+        str(tmp_path / "embeddings"),
+        "--output_dir",
+        str(tmp_path / "clusters"),
+        "--algorithm=group",
+        "--no_plot",
+    ]
     if pooling == "flatten":
         assert cluster_embeddings.main(cluster)["embeddings"]["pooling"] == "flatten"
     else:
@@ -99,21 +128,33 @@ def test_other_poolings_are_for_clustering_at_most(run, tmp_path, pooling):
         extract_embeddings.main(command(run, tmp_path / "mean"))
         cluster_embeddings.main([*cluster, "--embedding_dir", str(tmp_path / "mean")])
     with pytest.raises(UserError, match=f"extracted with --pooling {pooling}, .* extract them with --pooling mean$"):
-        pretrain_router.main(["--embedding_dir", str(tmp_path / "embeddings"), "--labels_dir", str(tmp_path / "clusters"),
-                              "--output_dir", str(tmp_path / "router")])
+        pretrain_router.main(
+            [
+                "--embedding_dir",
+                str(tmp_path / "embeddings"),
+                "--labels_dir",
+                str(tmp_path / "clusters"),
+                "--output_dir",
+                str(tmp_path / "router"),
+            ]
+        )
 
 
 def test_a_part_of_the_corpus(run, tmp_path):
-    metrics = extract_embeddings.main(command(run, tmp_path / "embeddings", "--full_context_samples=0",
-                                              '--data_config_override={"percent": 50}'))
+    metrics = extract_embeddings.main(
+        command(run, tmp_path / "embeddings", "--full_context_samples=0", '--data_config_override={"percent": 50}')
+    )
     assert metrics["utterances"] == 18 and not (tmp_path / "embeddings" / "full_context").exists()
 
 
-@pytest.mark.parametrize(("flags", "message"), [
-    (["--pooling=max"], "invalid choice: 'max'"),
-    (["--batch_size=0"], "--batch_size must be at least 1, got 0"),
-    (["--full_context_samples=-1"], "must be at least 1, got -1"),
-])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--pooling=max"], "invalid choice: 'max'"),
+        (["--batch_size=0"], "--batch_size must be at least 1, got 0"),
+        (["--full_context_samples=-1"], "must be at least 1, got -1"),
+    ],
+)
 def test_mistakes_are_named(run, tmp_path, flags, message):
     with pytest.raises(UserError, match=message):
         extract_embeddings.main(command(run, tmp_path / "embeddings", *flags))

@@ -21,8 +21,19 @@ from recipes import finetune_wav2vec2_lora
 pytestmark = pytest.mark.integration
 
 CONFIG = str(Path(__file__).resolve().parents[2] / "recipes" / "configs" / "finetune_wav2vec2_lora" / "quick.yaml")
-FLAGS = {"num_epochs": 2, "report_to": "none", "logging_steps": 1, "use_cpu": True, "learning_rate": 1e-2, "num_bootstrap": 50,
-         "batch_seconds": 4, "batch_size": 2, "eval_ratio": 0.4, "plot": False, "merge": True}
+FLAGS = {
+    "num_epochs": 2,
+    "report_to": "none",
+    "logging_steps": 1,
+    "use_cpu": True,
+    "learning_rate": 1e-2,
+    "num_bootstrap": 50,
+    "batch_seconds": 4,
+    "batch_size": 2,
+    "eval_ratio": 0.4,
+    "plot": False,
+    "merge": True,
+}
 TIMES = re.compile(r"seconds|environment")
 
 
@@ -42,7 +53,9 @@ def command(sources: Path, output: Path, *words: str, **flags) -> list[str]:
 @pytest.fixture(scope="module")
 def corrector(tmp_path_factory):
     """Mends most transcripts, by a letter."""
-    return scripted_corrector(tmp_path_factory.mktemp("llm"), lambda text: text[:-1] if len(text) % 3 else text, batch_size=2)
+    return scripted_corrector(
+        tmp_path_factory.mktemp("llm"), lambda text: text[:-1] if len(text) % 3 else text, batch_size=2
+    )
 
 
 @pytest.fixture
@@ -106,9 +119,13 @@ def test_a_forced_start_does_and_prints_everything_again(sources, tmp_path, llm,
     finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", "--force_restart"))
     assert llm == [*asked, *asked]
     printed = capsys.readouterr().out
-    for text in ("Baseline Metrics of all 10 recordings (gold: the recogniser's text as", "Error samples (",
-                 "Fine-tuned Metrics of the held-out 4 recordings (gold:",
-                 "SUMMARY: 4 held-out recordings, gold: llm", "rejected, see rejected.jsonl: 1 unreadable audio"):
+    for text in (
+        "Baseline Metrics of all 10 recordings (gold: the recogniser's text as",
+        "Error samples (",
+        "Fine-tuned Metrics of the held-out 4 recordings (gold:",
+        "SUMMARY: 4 held-out recordings, gold: llm",
+        "rejected, see rejected.jsonl: 1 unreadable audio",
+    ):
         assert text in printed
     assert re.search(r"training [\d,]+ of [\d,]+ parameters", printed) and "Estimated training time: ~" in printed
 
@@ -130,12 +147,14 @@ def test_adapter_merged_model_and_card(whole, sources):
     assert {"history.json", "loss.png"} <= {path.name for path in (out / "logs").iterdir()}
 
 
-PHASES = {"corpus": ("recipes.finetune_wav2vec2_lora.write_corpus", 1),
-          "baseline": ("hf_components.asr.transcriber.Transcriber._decode", 2),
-          "gold": ("hf_components.correction.corrector.TranscriptCorrector.judge", 5),
-          "training": ("hf_components.training.time_estimate.TimeEstimate.on_step_end", 3),
-          "after training": ("recipes.finetune_wav2vec2_lora.save_lora", 1),
-          "publication": ("hf_components.release.wav2vec2.write_card", 1)}
+PHASES = {
+    "corpus": ("recipes.finetune_wav2vec2_lora.write_corpus", 1),
+    "baseline": ("hf_components.asr.transcriber.Transcriber._decode", 2),
+    "gold": ("hf_components.correction.corrector.TranscriptCorrector.judge", 5),
+    "training": ("hf_components.training.time_estimate.TimeEstimate.on_step_end", 3),
+    "after training": ("recipes.finetune_wav2vec2_lora.save_lora", 1),
+    "publication": ("hf_components.release.wav2vec2.write_card", 1),
+}
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -158,8 +177,9 @@ def test_stopped_in_any_phase_it_goes_on_and_asks_nothing_twice(sources, whole, 
     assert not (tmp_path / "run").exists()
     result = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run"))
     assert timeless(result) == timeless(whole[1])
-    trained, expected = (load_file(out / "lora_adapters" / "adapter_model.safetensors")
-                         for out in (tmp_path / "run", whole[0]))
+    trained, expected = (
+        load_file(out / "lora_adapters" / "adapter_model.safetensors") for out in (tmp_path / "run", whole[0])
+    )
     assert all(torch.equal(value, expected[key]) for key, value in trained.items())
     asked = [text for batch in llm for text in batch]
     # The batch in which it was stopped was not recorded yet.
@@ -179,7 +199,9 @@ def test_other_training_keeps_transcripts_and_corrections(sources, tmp_path, llm
     other = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", "--no_lora", merge=False))
     assert llm == [] and other["all_recordings"] == first["all_recordings"]
     assert other["method"] == "full" and not (tmp_path / "run" / "lora_adapters").exists()
-    base, tuned = (load_file(folder / "model.safetensors") for folder in (sources / "base", tmp_path / "run" / "model"))
+    base, tuned = (
+        load_file(folder / "model.safetensors") for folder in (sources / "base", tmp_path / "run" / "model")
+    )
     moved = {name for name in base if not torch.equal(base[name], tuned[name])}
     assert moved and not any("feature_extractor" in name for name in moved)
 
@@ -203,7 +225,10 @@ def test_the_llm_is_shown_the_best_texts_of_each_recording(sources, tmp_path, ll
     assert len(asked) == 10 and all(re.match(r"1\. .+\n2\. .+\n3\. ", text) for text in asked)
     llm.clear()
     again = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", nbest=2, train_on="all"))
-    assert all(text.count("\n") == 1 for batch in llm for text in batch) and again["gold"]["corrections"]["transcripts"] == 10
+    assert (
+        all(text.count("\n") == 1 for batch in llm for text in batch)
+        and again["gold"]["corrections"]["transcripts"] == 10
+    )
 
 
 def test_evaluation_on_what_was_trained_on_says_so(sources, tmp_path, capsys):

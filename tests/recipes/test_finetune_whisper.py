@@ -1,4 +1,5 @@
-"""Fine-tuning in-process, on a tiny model and tones: what it leaves, resuming, debugging, data of a manifest, mistakes."""
+"""Fine-tuning in-process, on a tiny model and tones: what it leaves, resuming, debugging, data of a manifest,
+mistakes."""
 
 import json
 from pathlib import Path
@@ -20,8 +21,18 @@ from recipes import finetune_whisper, prepare_corpus
 pytestmark = pytest.mark.integration
 
 CONFIG = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "finetune_whisper"
-FLAGS = {"per_device_train_batch_size": 8, "report_to": "none", "full_context_fraction": 0, "logging_steps": 1,
-         "use_cpu": True, "num_train_epochs": 2, "max_new_tokens": 6, "learning_rate": 1e-3, "plot": False, "val_ratio": 0.5}
+FLAGS = {
+    "per_device_train_batch_size": 8,
+    "report_to": "none",
+    "full_context_fraction": 0,
+    "logging_steps": 1,
+    "use_cpu": True,
+    "num_train_epochs": 2,
+    "max_new_tokens": 6,
+    "learning_rate": 1e-3,
+    "plot": False,
+    "val_ratio": 0.5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +40,27 @@ def run(tmp_path_factory) -> Path:
     """A corpus of 24 utterances to train on and 12 to test on, and a Whisper of 60k parameters."""
     folder = tmp_path_factory.mktemp("run")
     save_tiny_whisper(folder / "whisper")
-    prepare_corpus.main(["--data_dir", str(speaker_folder(folder / "speakers")), "--output_dir", str(folder / "corpus"),
-                         "--num_proc", "1"])
+    prepare_corpus.main(
+        [
+            "--data_dir",
+            str(speaker_folder(folder / "speakers")),
+            "--output_dir",
+            str(folder / "corpus"),
+            "--num_proc",
+            "1",
+        ]
+    )
     return folder
 
 
 def command(run: Path, output: str | Path, *words: str, **flags) -> list[str]:
     flags = {"corpus": run / "corpus", "base_model": run / "whisper", "output_dir": run / output, **FLAGS, **flags}
-    return ["--config", str(CONFIG / "quick.yaml"), *words,
-            *(f"--{flag}={value}" for flag, value in flags.items() if value is not None)]
+    return [
+        "--config",
+        str(CONFIG / "quick.yaml"),
+        *words,
+        *(f"--{flag}={value}" for flag, value in flags.items() if value is not None),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +75,22 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_everything_is_trained_and_the_best_epoch_kept(run, finetuned):
     assert (finetuned["steps"], finetuned["utterances"], finetuned["selected_on"]) == (6, 24, "dev")
     assert {"model", "checkpoints", "history.json", "loss.png", "wer.png", "stage.json"} <= {
-        path.name for path in (run / "full").iterdir()}
+        path.name for path in (run / "full").iterdir()
+    }
     best = json.loads((run / "full" / "checkpoints" / "best.json").read_text())
-    assert best["value"] == finetuned["best_wer"] == min(
-        entry["eval_wer"] for entry in json.loads((run / "full" / "history.json").read_text()) if "eval_wer" in entry)
-    stock, base = (WhisperForConditionalGeneration.from_pretrained(folder).state_dict() for folder in (
-        run / "full" / "model", run / "whisper"))
+    assert (
+        best["value"]
+        == finetuned["best_wer"]
+        == min(
+            entry["eval_wer"]
+            for entry in json.loads((run / "full" / "history.json").read_text())
+            if "eval_wer" in entry
+        )
+    )
+    stock, base = (
+        WhisperForConditionalGeneration.from_pretrained(folder).state_dict()
+        for folder in (run / "full" / "model", run / "whisper")
+    )
     kept = load_file(run / "full" / "checkpoints" / best["checkpoint"] / "model.safetensors")
     assert all(torch.equal(value, kept[name]) for name, value in stock.items() if name in kept)
     kept = [name for name, value in base.items() if torch.equal(stock[name], value)]
@@ -98,18 +131,29 @@ def test_an_interrupted_run_goes_on_by_itself_unless_forced(run, finetuned, monk
 
 def test_decoder_alone(run):
     metrics = finetune_whisper.main(command(run, "decoder", freeze_encoder=True, num_train_epochs=1))
-    moved = {name for name, value in load_file(run / "whisper" / "model.safetensors").items()
-             if not torch.equal(value, weights(run / "decoder")[name])}
+    moved = {
+        name
+        for name, value in load_file(run / "whisper" / "model.safetensors").items()
+        if not torch.equal(value, weights(run / "decoder")[name])
+    }
     assert moved and not any("encoder.layers" in name or "encoder.conv" in name for name in moved)
     assert metrics["trained_parameters"] < 40_000
 
 
 def test_lora_leaves_an_adapter_and_the_merged_model(run):
-    metrics = finetune_whisper.main(command(run, "lora", finetuning="lora", lora_rank=2, kl_to_base_coef=0.1,
-                                            num_train_epochs=1, learning_rate=1e-2))
-    assert {"adapter_config.json", "adapter_model.safetensors"} == {path.name for path in (run / "lora" / "adapter").iterdir()}
-    moved = {name for name, value in load_file(run / "whisper" / "model.safetensors").items()
-             if not torch.equal(value, weights(run / "lora")[name])}
+    metrics = finetune_whisper.main(
+        command(
+            run, "lora", finetuning="lora", lora_rank=2, kl_to_base_coef=0.1, num_train_epochs=1, learning_rate=1e-2
+        )
+    )
+    assert {"adapter_config.json", "adapter_model.safetensors"} == {
+        path.name for path in (run / "lora" / "adapter").iterdir()
+    }
+    moved = {
+        name
+        for name, value in load_file(run / "whisper" / "model.safetensors").items()
+        if not torch.equal(value, weights(run / "lora")[name])
+    }
     assert moved and all(name.endswith(("_proj.weight", "fc1.weight", "fc2.weight")) for name in moved)
     entries = [entry for entry in json.loads((run / "lora" / "history.json").read_text()) if "loss" in entry]
     assert metrics["trained_parameters"] < 5000 and all("kl_to_base" in entry for entry in entries)
@@ -120,8 +164,12 @@ def test_full_context_trains_and_evaluates_at_30_seconds(run, monkeypatch):
     train = finetune_whisper.KlToBaseTrainer
 
     def watched(model, *args, **kwargs):
-        model.get_encoder().register_forward_pre_hook(lambda _, inputs, named: seen.append((named.get(
-            "input_features", inputs[0] if inputs else None)).shape[-1]), with_kwargs=True)
+        model.get_encoder().register_forward_pre_hook(
+            lambda _, inputs, named: seen.append(
+                (named.get("input_features", inputs[0] if inputs else None)).shape[-1]
+            ),
+            with_kwargs=True,
+        )
         return train(model, *args, **kwargs)
 
     monkeypatch.setattr(finetune_whisper, "KlToBaseTrainer", watched)
@@ -149,8 +197,9 @@ def test_filtered_utterances_are_listed(run):
     ids = load_corpus(run / "corpus", "train")["id"][:]
     lines = [{"utterance_id": name, "orthographic_text": "not a word of it"} for name in ids[:5]]
     (run / "heard.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    metrics = finetune_whisper.main(command(run, "filtered", filter_transcripts=run / "heard.jsonl", filter_max_wer=0.5,
-                                            num_train_epochs=1))
+    metrics = finetune_whisper.main(
+        command(run, "filtered", filter_transcripts=run / "heard.jsonl", filter_max_wer=0.5, num_train_epochs=1)
+    )
     rows = [json.loads(line) for line in (run / "filtered" / "filtered.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == ids[:5] and (metrics["utterances"], metrics["filtered"]) == (19, 5)
     assert set(rows[0]) == {"id", "group", "text", "transcript", "wer", "threshold"}
@@ -158,7 +207,12 @@ def test_filtered_utterances_are_listed(run):
 
 def test_from_a_manifest(run, tmp_path, monkeypatch):
     root = children_corpus(tmp_path / "children")
-    flags = {"corpus": None, "train_manifest": root / "train.jsonl", "num_train_epochs": 1, "output_dir": tmp_path / "out"}
+    flags = {
+        "corpus": None,
+        "train_manifest": root / "train.jsonl",
+        "num_train_epochs": 1,
+        "output_dir": tmp_path / "out",
+    }
     folders = ["--audio_dirs", *(str(root / f"audio_{i}") for i in range(3))]
     metrics = finetune_whisper.main(command(run, "", *folders, **flags))
     corpus = load_corpus(tmp_path / "out_corpus")
@@ -183,17 +237,27 @@ def test_variants_are_openais_and_folders_come_first(tmp_path, monkeypatch, flag
 
 
 def test_effective_batch_of_the_default_configuration():
-    args = parse_arguments(finetune_whisper.ARGUMENTS, ["--config", str(CONFIG / "default.yaml"), "--output_dir", "x"])[-1]
+    args = parse_arguments(
+        finetune_whisper.ARGUMENTS, ["--config", str(CONFIG / "default.yaml"), "--output_dir", "x"]
+    )[-1]
     assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 36
     assert (args.learning_rate, args.warmup_steps, args.activation_checkpointing) == (1e-5, 500, True)
     assert args.load_best_model_at_end and args.metric_for_best_model == "wer"
     assert (args.time_masks, args.mel_masks, args.noise, args.speed_factors) == (0, 0, [], [])
 
 
-@pytest.mark.parametrize(("recipe", "config"), [
-    ("finetune_whisper", "quick"), ("finetune_wav2vec2_lora", "default"),
-    *((recipe, config) for recipe in ("pretrain_experts", "train_moe_whisper", "distil_moe_whisper")
-      for config in ("quick", "default"))])
+@pytest.mark.parametrize(
+    ("recipe", "config"),
+    [
+        ("finetune_whisper", "quick"),
+        ("finetune_wav2vec2_lora", "default"),
+        *(
+            (recipe, config)
+            for recipe in ("pretrain_experts", "train_moe_whisper", "distil_moe_whisper")
+            for config in ("quick", "default")
+        ),
+    ],
+)
 def test_masks_that_figures_were_measured_with_are_named(recipe, config):
     values = yaml.safe_load((CONFIG.parent / recipe / f"{config}.yaml").read_text())
     values = values.get("training", values)  # in sections or not
@@ -223,8 +287,14 @@ def test_mistakes_are_named_and_leave_no_result(run, tmp_path, flags, message):
     assert not (tmp_path / "output").exists()
 
 
-@pytest.mark.parametrize(("flags", "warned"), [
-    ({"finetuning": "lora", "learning_rate": 1e-5}, True), ({"learning_rate": 1e-3}, True), ({"learning_rate": 1e-5}, False)])
+@pytest.mark.parametrize(
+    ("flags", "warned"),
+    [
+        ({"finetuning": "lora", "learning_rate": 1e-5}, True),
+        ({"learning_rate": 1e-3}, True),
+        ({"learning_rate": 1e-5}, False),
+    ],
+)
 def test_an_unusual_learning_rate_is_told(run, tmp_path, monkeypatch, capsys, flags, warned):
     monkeypatch.setattr(finetune_whisper, "run_stage", lambda *args, **kwargs: {})
     finetune_whisper.main(command(run, tmp_path / "output", **flags))

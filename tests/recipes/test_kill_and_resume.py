@@ -29,8 +29,12 @@ def test_moments_cover_every_stage():
     counts = {"corpus file": 21, "experts file": 27, "experts step": 6, "joint file": 86, "joint step": 18}
     more = PIPELINES["moe"].more
     assert moments(counts, None, more) == [
-        Moment("corpus", "file", 11), Moment("experts", "step", 3), Moment("joint", "step", 3), Moment("joint", "step", 9),
-        Moment("joint", "step", 15)]
+        Moment("corpus", "file", 11),
+        Moment("experts", "step", 3),
+        Moment("joint", "step", 3),
+        Moment("joint", "step", 9),
+        Moment("joint", "step", 15),
+    ]
     assert moments(counts, ["experts"], more) == [Moment("experts", "step", 3)]
 
 
@@ -38,12 +42,17 @@ def test_moments_cover_every_stage():
 def test_moments_in_places():
     counts = {"units file": 20, "units kmeans": 4, "vocoder file": 30, "vocoder step": 24}
     assert moments(counts, None, {"units": (("kmeans", 0.5),)}) == [
-        Moment("units", "file", 10), Moment("units", "kmeans", 2), Moment("vocoder", "step", 12)]
+        Moment("units", "file", 10),
+        Moment("units", "kmeans", 2),
+        Moment("vocoder", "step", 12),
+    ]
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize(("read", "found"), [
-    ("a b c", []), ("a b b c", []), ("a b b b c", ["read again: b"]), ("a b a b", ["read again: a, b"])])
+@pytest.mark.parametrize(
+    ("read", "found"),
+    [("a b c", []), ("a b b c", []), ("a b b b c", ["read again: b"]), ("a b a b", ["read again: a, b"])],
+)
 def test_recordings_read_again_are_found(tmp_path, read, found):
     (tmp_path / "read.txt").write_text(read.replace(" ", "\n"))
     assert read_again(tmp_path) == found
@@ -51,15 +60,29 @@ def test_recordings_read_again_are_found(tmp_path, read, found):
 
 @pytest.mark.unit
 def test_differences_are_found_and_times_are_none(tmp_path):
-    for run, seconds, wer, weights in (("one", 1.5, 0.25, b"bits"), ("same", 2.5, 0.25, b"bits"), ("other", 1, 0.5, b"bots")):
+    for run, seconds, wer, weights in (
+        ("one", 1.5, 0.25, b"bits"),
+        ("same", 2.5, 0.25, b"bits"),
+        ("other", 1, 0.5, b"bots"),
+    ):
         folder = tmp_path / run / "model"
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(weights)
-        figures = {"seconds": seconds, "real_time_factor": seconds, "rows": [{"wer": wer}], "output_dir": str(tmp_path / run)}
+        figures = {
+            "seconds": seconds,
+            "real_time_factor": seconds,
+            "rows": [{"wer": wer}],
+            "output_dir": str(tmp_path / run),
+        }
         (tmp_path / run / "results.json").write_text(json.dumps(figures))
         (folder / "0.eaf").write_text(f'<ANNOTATION_DOCUMENT DATE="2026-01-0{seconds:.0f}" VERSION="{wer}">')
         (folder / "README.md").write_text(f"WER {wer}, RTF {seconds:.3f}, {seconds:.0f} minutes in {tmp_path / run}\n")
     (tmp_path / "other" / "more").touch()
     assert differences(tmp_path / "one", tmp_path / "same") == []
     assert [line.split(": ")[0] for line in differences(tmp_path / "one", tmp_path / "other")] == [
-        "more", "model/0.eaf", "model/README.md", "model/model.safetensors", "results.json"]
+        "more",
+        "model/0.eaf",
+        "model/README.md",
+        "model/model.safetensors",
+        "results.json",
+    ]

@@ -30,8 +30,15 @@ def from_repository_root(monkeypatch, request):
 
 
 def command(units_dir, output_dir, *more: str) -> list[str]:
-    return ["--config", "recipes/configs/learn_motifs/quick.yaml", "--units_dir", str(units_dir), "--output_dir",
-            str(output_dir), *more]
+    return [
+        "--config",
+        "recipes/configs/learn_motifs/quick.yaml",
+        "--units_dir",
+        str(units_dir),
+        "--output_dir",
+        str(output_dir),
+        *more,
+    ]
 
 
 def change_rows(units_dir, change) -> None:
@@ -45,8 +52,14 @@ def test_writes_model_tokenizer_analysis_and_plot(units_dir, tmp_path, capsys):
     output_dir = tmp_path / "motifs"
     metrics = main(command(units_dir, output_dir, "--vocab_size", "40"))
     assert {path.name for path in output_dir.iterdir()} == {
-        "motifs.model", "motifs.vocab", "tokenizer.json", "tokenizer_config.json", "motif_analysis.json", "motifs.png",
-        "stage.json"}
+        "motifs.model",
+        "motifs.vocab",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "motif_analysis.json",
+        "motifs.png",
+        "stage.json",
+    }
     table = read_units(units_dir)
     assert json.loads((output_dir / "tokenizer_config.json").read_text())["units"] == table.identity
     analysis = json.loads((output_dir / "motif_analysis.json").read_text())
@@ -75,7 +88,9 @@ def test_dev_plays_no_part_in_learning(tmp_path):
     segments = write_tiny_segments(tmp_path / "segments")
     units = write_tiny_units(tmp_path / "units", segments)
     main(command(units, tmp_path / "before", "--vocab_size", "40"))
-    change_rows(units, lambda row: {**row, "deduplicated": row["deduplicated"][::-1]} if row["split"] == "dev" else row)
+    change_rows(
+        units, lambda row: {**row, "deduplicated": row["deduplicated"][::-1]} if row["split"] == "dev" else row
+    )
     main(command(units, tmp_path / "after", "--vocab_size", "40"))
     assert (tmp_path / "before/motifs.model").read_bytes() == (tmp_path / "after/motifs.model").read_bytes()
     before, after = (json.loads((tmp_path / name / "motif_analysis.json").read_text()) for name in ("before", "after"))
@@ -95,11 +110,14 @@ def test_a_finished_stage_is_kept(units_dir, tmp_path, capsys):
     assert "is complete, skipped" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda row: {**row, "deduplicated": [3]}, "a motif needs two units in a row"),
-    (lambda row: {**row, "split": "dev"}, "the units have no split 'train'; they have dev"),
-    (lambda row: None, "the units have no split 'train'"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda row: {**row, "deduplicated": [3]}, "a motif needs two units in a row"),
+        (lambda row: {**row, "split": "dev"}, "the units have no split 'train'; they have dev"),
+        (lambda row: None, "the units have no split 'train'"),
+    ],
+)
 def test_units_without_motifs_are_refused(tmp_path, change, message):
     units = write_tiny_units(tmp_path / "units", write_tiny_segments(tmp_path / "segments", 2, 1))
     change_rows(units, change)

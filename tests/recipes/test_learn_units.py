@@ -26,8 +26,14 @@ from recipes import learn_units
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ("units.parquet", "units.json", "all_units_for_bpe.txt", "report.json", "model/model.safetensors",
-           "model/config.json")
+RESULTS = (
+    "units.parquet",
+    "units.json",
+    "all_units_for_bpe.txt",
+    "report.json",
+    "model/model.safetensors",
+    "model/config.json",
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +53,18 @@ def small(monkeypatch):
 
 
 def command(segments: Path, output_dir: Path, *more: str) -> list[str]:
-    return ["--config", str(ROOT / "recipes" / "configs" / "learn_units" / "quick.yaml"), "--corpus_dir", str(segments),
-            "--output_dir", str(output_dir), "--num_units=10", "--update_seconds=6", "--batch_seconds=5", *more]
+    return [
+        "--config",
+        str(ROOT / "recipes" / "configs" / "learn_units" / "quick.yaml"),
+        "--corpus_dir",
+        str(segments),
+        "--output_dir",
+        str(output_dir),
+        "--num_units=10",
+        "--update_seconds=6",
+        "--batch_seconds=5",
+        *more,
+    ]
 
 
 def rename(corpus: Path) -> None:
@@ -74,7 +90,14 @@ def whole(segments, tmp_path_factory) -> Path:
 
 def test_writes_the_units_of_every_segment(segments, whole):
     assert {path.name for path in whole.iterdir()} == {
-        "model", "units.parquet", "units.json", "all_units_for_bpe.txt", "report.json", "usage.png", "stage.json"}
+        "model",
+        "units.parquet",
+        "units.json",
+        "all_units_for_bpe.txt",
+        "report.json",
+        "usage.png",
+        "stage.json",
+    }
     table, model = read_units(whole), AcousticUnitsModel.from_pretrained(whole / "model")
     assert table.identity == model.identity() == json.loads((whole / "report.json").read_text())["units"]
     corpus = load_corpus(segments)
@@ -82,14 +105,16 @@ def test_writes_the_units_of_every_segment(segments, whole):
     assert [row["id"] for row in rows] == corpus["train"]["id"][:] + corpus["dev"]["id"][:]
     for row, segment in zip(rows, [*corpus["train"], *corpus["dev"]], strict=True):
         assert {key: row[key] for key in ("source_file", "start", "speaker_id", "duration")} == {
-            key: segment[key] for key in ("source_file", "start", "speaker_id", "duration")}
+            key: segment[key] for key in ("source_file", "start", "speaker_id", "duration")
+        }
         alone = model.encode(waveforms([segment])[0])
         runs = model.encode(waveforms([segment])[0], deduplicate=True)
         assert row["units"] == alone.units.tolist()
         assert [row[key] for key in ("deduplicated", "durations", "start_times")] == [value.tolist() for value in runs]
     assert json.loads((whole / "units.json").read_text()) == rows
     assert (whole / "all_units_for_bpe.txt").read_text().splitlines() == [
-        " ".join(map(str, row["deduplicated"])) for row in rows if row["split"] == "train"]
+        " ".join(map(str, row["deduplicated"])) for row in rows if row["split"] == "train"
+    ]
 
 
 def test_report_counts_what_the_table_holds(whole):
@@ -108,9 +133,17 @@ def test_report_counts_what_the_table_holds(whole):
     assert 0.8 * report["passes"][-1] < report["inertia_per_frame"] < report["passes"][0]
 
 
-MOMENTS = [(FeatureStream, "_keep", 3), (MiniBatchKMeans, "add", 9), (MiniBatchKMeans, "end_pass", 2),
-           (MiniBatchKMeans, "add", 31), (writing, "write_part", 2), (writing, "join_parts", 1),
-           (AcousticUnitsModel, "save_pretrained", 1), (learn_units, "plot_curves", 1), (learn_units, "finish", 1)]
+MOMENTS = [
+    (FeatureStream, "_keep", 3),
+    (MiniBatchKMeans, "add", 9),
+    (MiniBatchKMeans, "end_pass", 2),
+    (MiniBatchKMeans, "add", 31),
+    (writing, "write_part", 2),
+    (writing, "join_parts", 1),
+    (AcousticUnitsModel, "save_pretrained", 1),
+    (learn_units, "plot_curves", 1),
+    (learn_units, "finish", 1),
+]
 
 
 @pytest.mark.parametrize(("owner", "name", "number"), MOMENTS)
@@ -131,8 +164,11 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(segments, whole, tmp_path, monk
     assert not (tmp_path / "units").exists()
     read = []
     with monkeypatch.context() as patch:
-        patch.setattr(FeatureStream, "_keep", lambda stream, batch, features: read.append(batch.number) or
-                      keep(stream, batch, features))
+        patch.setattr(
+            FeatureStream,
+            "_keep",
+            lambda stream, batch, features: read.append(batch.number) or keep(stream, batch, features),
+        )
         learn_units.main(command(segments, tmp_path / "units", "--resume"))
     assert contents(tmp_path / "units") == contents(whole)
     assert (name == "_keep") == bool(read)  # no file is read twice for what is there
@@ -179,7 +215,9 @@ def test_learns_from_train_alone(segments, whole, tmp_path):
 @pytest.mark.parametrize("name", ["wav2vec2-large", "wav2vec2-base", "hubert-large", "wavlm-large", "w2v-bert"])
 def test_learns_from_a_layer_of_an_encoder(segments, tmp_path, name):
     checkpoint = save_tiny_ssl(tmp_path / "tiny-ssl", CONFIGS[name])
-    report = learn_units.main(command(segments, tmp_path / "units", f"--encoder={checkpoint}", "--layer=2", "--passes=3"))
+    report = learn_units.main(
+        command(segments, tmp_path / "units", f"--encoder={checkpoint}", "--layer=2", "--passes=3")
+    )
     assert [report["units"][key] for key in ("encoder", "layer", "num_units")] == ["tiny-ssl", 2, 10]
     assert report["inertia_per_frame"] < report["passes"][0]
     model = AcousticUnitsModel.from_pretrained(tmp_path / "units" / "model")
@@ -201,14 +239,17 @@ def test_prepared_corpora_are_their_own_sources(segments, tmp_path):
     assert (row["source_file"], row["start"]) == ("train_0", 0.0)
 
 
-@pytest.mark.parametrize(("flags", "message"), [
-    (["--num_units=1"], "--num_units must be at least 2, got 1"),
-    (["--num_units=5000"], "5000 units need as many frames of 20 ms, but the split to learn from has"),
-    (["--layer=3"], "--encoder mfcc cannot be used: .* no layers, got layer 3"),
-    (["--encoder=nowhere/nothing", "--layer=3"], "--encoder nowhere/nothing cannot be used"),
-    (["--cache_gib=nan"], "--cache_gib must be at least 0, got nan"),
-    (["--batch_seconds=0"], "--batch_seconds must be at least 1, got 0"),
-])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_units=1"], "--num_units must be at least 2, got 1"),
+        (["--num_units=5000"], "5000 units need as many frames of 20 ms, but the split to learn from has"),
+        (["--layer=3"], "--encoder mfcc cannot be used: .* no layers, got layer 3"),
+        (["--encoder=nowhere/nothing", "--layer=3"], "--encoder nowhere/nothing cannot be used"),
+        (["--cache_gib=nan"], "--cache_gib must be at least 0, got nan"),
+        (["--batch_seconds=0"], "--batch_seconds must be at least 1, got 0"),
+    ],
+)
 def test_mistakes_are_named(segments, tmp_path, flags, message):
     with pytest.raises(UserError, match=message):
         learn_units.main(command(segments, tmp_path / "units", *flags))
@@ -218,8 +259,9 @@ def test_mistakes_are_named(segments, tmp_path, flags, message):
 def test_layers_and_kinds_of_encoders_are_checked(segments, encoder, tmp_path):
     with pytest.raises(UserError, match=r"`layer` must lie in \[1, 3\] for tiny-ssl, got 14"):
         learn_units.main(command(segments, tmp_path / "units", f"--encoder={encoder}"))
-    BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
-              ).save_pretrained(tmp_path / "bert")
+    BertModel(
+        BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
+    ).save_pretrained(tmp_path / "bert")
     with pytest.raises(UserError, match="wav2vec2-bert, got bert of type bert"):
         learn_units.main(command(segments, tmp_path / "units", f"--encoder={tmp_path / 'bert'}"))
 

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_speech import EXPERTS, resumable_trainer, save_tiny_whisper, speaker_folder, tiny_moe, tiny_processor, tiny_whisper
+from tiny_speech import (
+    EXPERTS,
+    resumable_trainer,
+    save_tiny_whisper,
+    speaker_folder,
+    tiny_moe,
+    tiny_processor,
+    tiny_whisper,
+)
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from hf_components.audio import log_mel
@@ -30,24 +38,45 @@ INPUTS = {
 }
 DECODING = {"max_new_tokens": 6, "batch_size": 5, "max_samples": 9}
 MERGE = {**DECODING, "num_bootstrap": 10}
-DISTIL = {"max_new_tokens": 6, "max_samples": 9, "num_bootstrap": 10, "per_device_train_batch_size": 8, "report_to": "none",
-          "use_cpu": True, "logging_steps": 1, "full_context_fraction": 0, "learning_rate": 1e-3, "num_train_epochs": 2}
+DISTIL = {
+    "max_new_tokens": 6,
+    "max_samples": 9,
+    "num_bootstrap": 10,
+    "per_device_train_batch_size": 8,
+    "report_to": "none",
+    "use_cpu": True,
+    "logging_steps": 1,
+    "full_context_fraction": 0,
+    "learning_rate": 1e-3,
+    "num_train_epochs": 2,
+}
 
 
 def command(recipe, run: Path, output: str | Path, **flags) -> list[str]:
     """The command line of a recipe, its inputs in the run folder; `output` below it."""
     name = recipe.__name__.rsplit(".", 1)[-1]
     flags = {**{flag: run / path for flag, path in INPUTS[name].items()}, "output_dir": run / output, **flags}
-    return ["--config", str(CONFIGS / name / "quick.yaml"),
-            *(f"--{flag}={value}" for flag, value in flags.items() if value is not None)]
+    return [
+        "--config",
+        str(CONFIGS / name / "quick.yaml"),
+        *(f"--{flag}={value}" for flag, value in flags.items() if value is not None),
+    ]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A prepared corpus, and what train_moe_whisper leaves: a model and the checkpoints of nine steps."""
     folder = tmp_path_factory.mktemp("run")
-    prepare_corpus.main(["--data_dir", str(speaker_folder(folder / "speakers")), "--output_dir", str(folder / "corpus"),
-                         "--num_proc", "1"])
+    prepare_corpus.main(
+        [
+            "--data_dir",
+            str(speaker_folder(folder / "speakers")),
+            "--output_dir",
+            str(folder / "corpus"),
+            "--num_proc",
+            "1",
+        ]
+    )
     trainer = resumable_trainer(folder / "joint" / "checkpoints", save_steps=3)
     trainer.train()
     trainer.model.save_pretrained(folder / "joint" / "model")
@@ -84,7 +113,9 @@ def trained_weights(run: Path, step: int) -> dict[str, torch.Tensor]:
 
 
 def test_uniform_soup_is_the_mean_of_the_checkpoints(run):
-    metrics = average_checkpoints.main(command(average_checkpoints, run, "uniform", method="uniform", last=2, **DECODING))
+    metrics = average_checkpoints.main(
+        command(average_checkpoints, run, "uniform", method="uniform", last=2, **DECODING)
+    )
     soup, _ = load_moe_whisper(str(run / "uniform" / "model"))
     six, nine = trained_weights(run, 6), trained_weights(run, 9)
     for name, value in soup.state_dict().items():
@@ -103,7 +134,9 @@ def test_greedy_soup_holds_what_was_chosen_and_is_no_worse(run, greedy):
     soup, processor = load_moe_whisper(str(run / "soup" / "model"))
     weights = [trained_weights(run, int(name.split("-")[1])) for name in greedy["chosen"]]
     for name in weights[0]:
-        torch.testing.assert_close(soup.state_dict()[name], sum(part[name] for part in weights) / len(weights), msg=name)
+        torch.testing.assert_close(
+            soup.state_dict()[name], sum(part[name] for part in weights) / len(weights), msg=name
+        )
     corpus = sample_rows(load_corpus(run / "corpus", "dev"), DECODING["max_samples"], 42)
     texts = transcribe(soup, processor, corpus, max_new_tokens=6, batch_size=5)
     assert score(texts, corpus["text"], num_bootstrap=0)["cer"] == greedy["wer"]
@@ -115,22 +148,32 @@ def test_average_weighs_experts_by_their_mean_gates(run, average):
     moe, processor = load_moe_whisper(str(run / "joint" / "model"))
     train = sample_rows(load_corpus(run / "corpus", "train"), DECODING["max_samples"], 42)
     clips = waveforms(train)
-    gates = [moe.route(log_mel(processor.feature_extractor, [clips[i] for i in batch]))
-             for batch in duration_batches(train["duration"], DECODING["batch_size"])]
+    gates = [
+        moe.route(log_mel(processor.feature_extractor, [clips[i] for i in batch]))
+        for batch in duration_batches(train["duration"], DECODING["batch_size"])
+    ]
     assert average["weights"] == pytest.approx(torch.cat(gates).mean(0).tolist(), abs=1e-5)
     stock = WhisperForConditionalGeneration.from_pretrained(run / "average" / "model")
     for name, value in merge_experts(moe, average["weights"]).state_dict().items():
         assert torch.equal(stock.state_dict()[name], value), name
     assert list(average["rows"]) == ["zero_shot", "moe", "average"] and average["sample"]["utterances"] == 9
     assert {(line["a"], line["b"]) for line in average["differences"]} == {
-        ("zero_shot", "moe"), ("zero_shot", "average"), ("moe", "average")}
+        ("zero_shot", "moe"),
+        ("zero_shot", "average"),
+        ("moe", "average"),
+    }
     saved = WhisperProcessor.from_pretrained(run / "average" / "model").tokenizer
     assert saved.normalize("The colour") == tiny_processor().tokenizer.normalize("The colour") == "the color"
 
 
-@pytest.mark.parametrize(("flags", "weights"), [
-    ({"weights": "uniform"}, [1 / 3] * 3), ({"weights": "0.2,0.3,0.5"}, [0.2, 0.3, 0.5]),
-    ({"method": "expert", "expert": 2}, [0, 0, 1])])
+@pytest.mark.parametrize(
+    ("flags", "weights"),
+    [
+        ({"weights": "uniform"}, [1 / 3] * 3),
+        ({"weights": "0.2,0.3,0.5"}, [0.2, 0.3, 0.5]),
+        ({"method": "expert", "expert": 2}, [0, 0, 1]),
+    ],
+)
 def test_weights_as_asked(run, tmp_path, flags, weights):
     metrics = merge_moe_whisper.main(command(merge_moe_whisper, run, tmp_path / "merged", **MERGE, **flags))
     assert metrics["weights"] == pytest.approx(weights)
@@ -157,7 +200,8 @@ def test_distilled_whisper_is_stock_and_has_learnt(run, distilled):
     after = load_file(run / "distilled" / "model" / "model.safetensors")
     assert before.keys() == after.keys()
     assert {name for name, value in before.items() if torch.equal(after[name], value)} == {
-        "model.encoder.embed_positions.weight"}
+        "model.encoder.embed_positions.weight"
+    }
     WhisperForConditionalGeneration.from_pretrained(run / "distilled" / "model")
     history = json.loads((run / "distilled" / "history.json").read_text())
     assert all("distillation_kl" in entry for entry in history if "loss" in entry)
@@ -172,13 +216,16 @@ def test_an_interrupted_distillation_continues_with_the_same_bits(run, distilled
     (run / ".again.partial" / "checkpoints" / "checkpoint-6" / "complete").unlink()
     metrics = distil_moe_whisper.main([*command(distil_moe_whisper, run, "again", **flags), "--resume"])
     assert {name: row["wer"] for name, row in metrics["rows"].items()} == {
-        name: row["wer"] for name, row in distilled["rows"].items()}
+        name: row["wer"] for name, row in distilled["rows"].items()
+    }
     one, other = (load_file(run / name / "model" / "model.safetensors") for name in ("distilled", "again"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_export_of_a_merge_is_checked(run, average):
-    metrics = export_ctranslate2.main(command(export_ctranslate2, run, "export", quantization="float32", max_new_tokens=6))
+    metrics = export_ctranslate2.main(
+        command(export_ctranslate2, run, "export", quantization="float32", max_new_tokens=6)
+    )
     assert metrics["check"]["clips"] == metrics["check"]["equal"] == 4
     assert metrics["check"]["wer_between"] == 0 and metrics["check"]["wer_original"] == metrics["check"]["wer_export"]
     exported = import_whisper(run / "export" / "model")[0].state_dict()
@@ -187,8 +234,17 @@ def test_export_of_a_merge_is_checked(run, average):
 
 
 def test_export_of_an_expert(run, tmp_path, capsys):
-    metrics = export_ctranslate2.main(command(export_ctranslate2, run, tmp_path / "export", quantization="float32",
-                                              model=run / "joint" / "model", expert=1, corpus=None))
+    metrics = export_ctranslate2.main(
+        command(
+            export_ctranslate2,
+            run,
+            tmp_path / "export",
+            quantization="float32",
+            model=run / "joint" / "model",
+            expert=1,
+            corpus=None,
+        )
+    )
     assert metrics["check"] is None and "the export is not checked; give --corpus" in capsys.readouterr().err
     moe, _ = load_moe_whisper(str(run / "joint" / "model"))
     exported = import_whisper(tmp_path / "export" / "model")[0].state_dict()
@@ -196,9 +252,15 @@ def test_export_of_an_expert(run, tmp_path, capsys):
         torch.testing.assert_close(exported[name], value, msg=name)
 
 
-@pytest.mark.parametrize(("recipe", "output", "flags"), [
-    (average_checkpoints, "soup", DECODING), (merge_moe_whisper, "average", MERGE), (distil_moe_whisper, "distilled", DISTIL)],
-    ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(
+    ("recipe", "output", "flags"),
+    [
+        (average_checkpoints, "soup", DECODING),
+        (merge_moe_whisper, "average", MERGE),
+        (distil_moe_whisper, "distilled", DISTIL),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
 def test_resume_skips_what_is_complete(run, greedy, distilled, monkeypatch, recipe, output, flags):
     metrics = json.loads((run / output / "stage.json").read_text())["metrics"]
     monkeypatch.setattr(recipe, "load_corpus", None, raising=False)  # calling it again would fail
@@ -217,8 +279,16 @@ ERRORS = [
     (merge_moe_whisper, {"method": "expert"}, "--method expert needs --expert from 0 to 2, got None"),
     (merge_moe_whisper, {"method": "expert", "expert": 3}, "--method expert needs --expert from 0 to 2, got 3"),
     (merge_moe_whisper, {"expert": 1}, "--expert goes with --method expert, got --method average"),
-    (merge_moe_whisper, {"weights": "0.5,0.5"}, "weights must be 3 numbers of at least 0 that add up to 1, .* got 0.5, 0.5"),
-    (merge_moe_whisper, {"weights": "gates"}, "--weights must be usage, uniform or one number per expert, .* got 'gates'"),
+    (
+        merge_moe_whisper,
+        {"weights": "0.5,0.5"},
+        "weights must be 3 numbers of at least 0 that add up to 1, .* got 0.5, 0.5",
+    ),
+    (
+        merge_moe_whisper,
+        {"weights": "gates"},
+        "--weights must be usage, uniform or one number per expert, .* got 'gates'",
+    ),
     (distil_moe_whisper, {"kl_weight": 2}, r"kl_weight must lie in \[0, 1\], got 2"),
     (distil_moe_whisper, {"base_model": "{run}/nowhere"}, "there is no checkpoint at"),
     (distil_moe_whisper, {"kl_wait": 1}, "did you mean --kl_weight"),
@@ -244,5 +314,6 @@ def test_a_student_of_another_vocabulary_is_refused(run, tmp_path):
     save_tiny_whisper(tmp_path / "whisper")
     model.save_pretrained(tmp_path / "whisper")
     with pytest.raises(UserError, match="must write the same tokens, but their vocab_size is"):
-        distil_moe_whisper.main(command(distil_moe_whisper, run, tmp_path / "output", **{
-            **DISTIL, "base_model": tmp_path / "whisper"}))
+        distil_moe_whisper.main(
+            command(distil_moe_whisper, run, tmp_path / "output", **{**DISTIL, "base_model": tmp_path / "whisper"})
+        )

@@ -26,8 +26,15 @@ from recipes import (
 pytestmark = pytest.mark.integration
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "configs"
-TRAINING = {"per_device_train_batch_size": 8, "report_to": "none", "full_context_fraction": 0, "logging_steps": 1,
-            "use_cpu": True, "learning_rate": 1e-2, "max_new_tokens": 6}
+TRAINING = {
+    "per_device_train_batch_size": 8,
+    "report_to": "none",
+    "full_context_fraction": 0,
+    "logging_steps": 1,
+    "use_cpu": True,
+    "learning_rate": 1e-2,
+    "max_new_tokens": 6,
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +42,16 @@ def run(tmp_path_factory) -> Path:
     """A corpus of 24 utterances to train on and 12 to test on, and a Whisper of 60k parameters."""
     folder = tmp_path_factory.mktemp("run")
     save_tiny_whisper(folder / "whisper")
-    prepare_corpus.main(["--data_dir", str(speaker_folder(folder / "speakers")), "--output_dir", str(folder / "corpus"),
-                         "--num_proc", "1"])
+    prepare_corpus.main(
+        [
+            "--data_dir",
+            str(speaker_folder(folder / "speakers")),
+            "--output_dir",
+            str(folder / "corpus"),
+            "--num_proc",
+            "1",
+        ]
+    )
     return folder
 
 
@@ -48,8 +63,18 @@ def command(recipe, run: Path, output: str | Path, **flags) -> list[str]:
         "cluster_embeddings": {"embedding_dir": "embeddings"},
         "pretrain_router": {"embedding_dir": "embeddings", "labels_dir": "clusters"},
         "pretrain_experts": {"corpus": "corpus", "base_model": "whisper"},
-        "train_moe_whisper": {"corpus": "corpus", "base_model": "whisper", "experts_dir": "experts", "router_dir": "router"},
-        "benchmark_asr": {"corpus": "corpus", "base_model": "whisper", "moe_dir": "joint/model", "single_lora_dir": "single"},
+        "train_moe_whisper": {
+            "corpus": "corpus",
+            "base_model": "whisper",
+            "experts_dir": "experts",
+            "router_dir": "router",
+        },
+        "benchmark_asr": {
+            "corpus": "corpus",
+            "base_model": "whisper",
+            "moe_dir": "joint/model",
+            "single_lora_dir": "single",
+        },
     }[name]
     flags = {**{flag: run / path for flag, path in inputs.items()}, "output_dir": run / output, **flags}
     return ["--config", str(CONFIGS / name / "quick.yaml"), *(f"--{flag}={value}" for flag, value in flags.items())]
@@ -58,7 +83,13 @@ def command(recipe, run: Path, output: str | Path, **flags) -> list[str]:
 EMBED = {"batch_size": 5, "full_context_samples": 6}
 CLUSTER = {"algorithm": "group", "reduce_dim": 4, "plot": False}
 ROUTER = {"num_train_epochs": 20, "router_hidden_size": 8}
-JOINT = {**TRAINING, "num_train_epochs": 2, "soft_routing_epochs": 1, "topk_routing_epochs": 0.5, "min_audio_context": 100}
+JOINT = {
+    **TRAINING,
+    "num_train_epochs": 2,
+    "soft_routing_epochs": 1,
+    "topk_routing_epochs": 0.5,
+    "min_audio_context": 100,
+}
 BENCHMARK = {"max_samples": 7, "batch_size": 4, "max_new_tokens": 6, "num_bootstrap": 20}
 
 
@@ -79,14 +110,27 @@ def router(run, clusters):
 
 @pytest.fixture(scope="module")
 def experts(run, router):
-    return pretrain_experts.main(command(pretrain_experts, run, "experts", **TRAINING, labels_dir=run / "clusters",
-                                         router_dir=run / "router", num_train_epochs=1, lora_rank=2))
+    return pretrain_experts.main(
+        command(
+            pretrain_experts,
+            run,
+            "experts",
+            **TRAINING,
+            labels_dir=run / "clusters",
+            router_dir=run / "router",
+            num_train_epochs=1,
+            lora_rank=2,
+        )
+    )
 
 
 @pytest.fixture(scope="module")
 def single(run, router):
-    return pretrain_experts.main(command(pretrain_experts, run, "single", **TRAINING, router_dir=run / "router",
-                                         num_train_epochs=1, lora_rank=2))
+    return pretrain_experts.main(
+        command(
+            pretrain_experts, run, "single", **TRAINING, router_dir=run / "router", num_train_epochs=1, lora_rank=2
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +171,9 @@ def test_pretrain_experts(run, experts, single):
         if name.endswith("lora_b"):
             assert value.shape[0] == 4 and value.flatten(1).abs().amax(1).min() > 0, name
     assert all(value.shape[0] == 1 for value in load_file(run / "single" / "experts.safetensors").values())
-    assert {"history.json", "loss.png", "expert_0", "expert_2", "stage.json"} <= {p.name for p in (run / "experts").iterdir()}
+    assert {"history.json", "loss.png", "expert_0", "expert_2", "stage.json"} <= {
+        p.name for p in (run / "experts").iterdir()
+    }
     assert sorted(load_file(run / "experts" / "checkpoints" / "checkpoint-3" / "model.safetensors")) == sorted(weights)
 
 
@@ -135,8 +181,12 @@ def test_train_moe_whisper(run, joint):
     assert joint["routing"] == "hard" and joint["steps"] == 6 and sum(joint["usage"]) == pytest.approx(1, abs=1e-4)
     model, _ = load_moe_whisper(str(run / "joint" / "model"))
     config = model.config
-    assert (config.routing, config.router_noise_std, config.min_expert_usage_fraction, config.min_audio_context) == \
-        ("hard", 0.0, 0.0, 100)
+    assert (config.routing, config.router_noise_std, config.min_expert_usage_fraction, config.min_audio_context) == (
+        "hard",
+        0.0,
+        0.0,
+        100,
+    )
     for name, value in tiny_whisper().state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
     before, after = load_file(run / "experts" / "experts.safetensors"), model.state_dict()
@@ -148,11 +198,20 @@ def test_train_moe_whisper(run, joint):
 
 
 def test_benchmark_asr(run, benchmark):
-    assert list(benchmark["rows"]) == ["zero_shot", "single_lora", "moe_shared", "moe_top1", "moe_top2_weights", "moe_random",
-                                       "moe_oracle"]
+    assert list(benchmark["rows"]) == [
+        "zero_shot",
+        "single_lora",
+        "moe_shared",
+        "moe_top1",
+        "moe_top2_weights",
+        "moe_random",
+        "moe_oracle",
+    ]
     assert {row["utterances"] for row in benchmark["rows"].values()} == {7}
     assert benchmark["rows"]["zero_shot"]["audio_context"] == "30 s"
-    assert benchmark["rows"]["moe_top1"]["audio_context"] == benchmark["rows"]["single_lora"]["audio_context"] == ">= 1 s"
+    assert (
+        benchmark["rows"]["moe_top1"]["audio_context"] == benchmark["rows"]["single_lora"]["audio_context"] == ">= 1 s"
+    )
     ids = json.loads(next(run.glob("benchmark_samples_dev_*_7_42.json")).read_text())["ids"]
     lines = [json.loads(line) for line in (run / "benchmark" / "transcripts.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == ids
@@ -167,13 +226,22 @@ def test_a_second_benchmark_keeps_the_sample_and_adds_to_the_index(run, benchmar
     assert sample.read_text() == ids and "moe_top2_logits" in again["rows"]
     assert index.read_text().startswith(before)
     last = json.loads(index.read_text().splitlines()[-1])
-    assert last["wer"]["moe_top2_logits"] == again["rows"]["moe_top2_logits"]["wer"] and last["sample"]["utterances"] == 7
+    assert (
+        last["wer"]["moe_top2_logits"] == again["rows"]["moe_top2_logits"]["wer"] and last["sample"]["utterances"] == 7
+    )
     assert again["rows"]["zero_shot"]["wer"] == benchmark["rows"]["zero_shot"]["wer"]
 
 
-@pytest.mark.parametrize(("recipe", "output", "flags"), [
-    (extract_embeddings, "embeddings", EMBED), (pretrain_router, "router", ROUTER), (train_moe_whisper, "joint", JOINT),
-    (benchmark_asr, "benchmark", BENCHMARK)], ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(
+    ("recipe", "output", "flags"),
+    [
+        (extract_embeddings, "embeddings", EMBED),
+        (pretrain_router, "router", ROUTER),
+        (train_moe_whisper, "joint", JOINT),
+        (benchmark_asr, "benchmark", BENCHMARK),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
 def test_resume_skips_what_is_complete(run, benchmark, monkeypatch, recipe, output, flags):
     metrics = json.loads((run / output / "stage.json").read_text())["metrics"]
     monkeypatch.setattr(recipe, "produce", None)  # calling it again would fail
@@ -212,7 +280,11 @@ ERRORS = [
     (train_moe_whisper, {"moe_top_k": 0}, r"`experts_per_utterance` must lie in \[1, 3\], got 0"),
     (pretrain_experts, {"label_smoothing_factor": "0.1"}, "label_smoothing_factor must be 0"),
     (train_moe_whisper, {"experts_dir": "{run}/router"}, "give the output folder of pretrain_experts"),
-    (train_moe_whisper, {"experts_dir": "{run}/single", "moe_top_k": 1}, "chooses among 3 experts above layer 1, .* holds 1"),
+    (
+        train_moe_whisper,
+        {"experts_dir": "{run}/single", "moe_top_k": 1},
+        "chooses among 3 experts above layer 1, .* holds 1",
+    ),
     (train_moe_whisper, {"min_expert_usage_fraction": 0.4}, "min_expert_usage_fraction must be below 1 / num_experts"),
     (train_moe_whisper, {"routing_temperature_start": 0}, "routing_temperature_start must be positive"),
     (train_moe_whisper, {"min_audio_context": 4000}, "min_audio_context"),
@@ -228,7 +300,9 @@ def test_mistakes_are_named_and_leave_no_result(run, benchmark, tmp_path, recipe
     assert not (tmp_path / "output").exists()
 
 
-@pytest.mark.parametrize("recipe", [extract_embeddings, pretrain_router, pretrain_experts, train_moe_whisper, benchmark_asr])
+@pytest.mark.parametrize(
+    "recipe", [extract_embeddings, pretrain_router, pretrain_experts, train_moe_whisper, benchmark_asr]
+)
 def test_unknown_keys_and_folders_that_cannot_be_written(run, benchmark, tmp_path, recipe):
     (tmp_path / "config.yaml").write_text("seeed: 3\n")
     with pytest.raises(UserError, match="unknown key 'seeed'; did you mean --seed?"):

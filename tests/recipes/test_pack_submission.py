@@ -23,7 +23,13 @@ def model(tmp_path_factory):
 
 
 def command(output: Path, *words: object, **flags: object) -> list[str]:
-    return ["--config", QUICK, f"--output={output}", *(f"--{name}={value}" for name, value in flags.items()), *map(str, words)]
+    return [
+        "--config",
+        QUICK,
+        f"--output={output}",
+        *(f"--{name}={value}" for name, value in flags.items()),
+        *map(str, words),
+    ]
 
 
 @pytest.mark.integration
@@ -37,27 +43,43 @@ def test_size_and_settings_are_beside_the_zip(model, tmp_path, capsys):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("flags", "message"), [
-    ({"max_megabytes": 0.1}, "the zip has .* MB, more than --max_megabytes 0.1; pack a smaller model$"),
-    ({"max_megabytes": 0.1, "dtype": "float32"}, "pack a smaller model, or --dtype float16"),
-    ({"model_path": "/nowhere"}, "there is no checkpoint at /nowhere"),
-    ({"adapter": "/nowhere"}, "/nowhere is not an adapter of"),
-    ({"clips": 0}, "clips must be greater than 0, got 0"),
-    ({"output": "a.tar"}, "output must name a file that ends in .zip, got a.tar"),  # the last --output counts
-])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"max_megabytes": 0.1}, "the zip has .* MB, more than --max_megabytes 0.1; pack a smaller model$"),
+        ({"max_megabytes": 0.1, "dtype": "float32"}, "pack a smaller model, or --dtype float16"),
+        ({"model_path": "/nowhere"}, "there is no checkpoint at /nowhere"),
+        ({"adapter": "/nowhere"}, "/nowhere is not an adapter of"),
+        ({"clips": 0}, "clips must be greater than 0, got 0"),
+        ({"output": "a.tar"}, "output must name a file that ends in .zip, got a.tar"),  # the last --output counts
+    ],
+)
 def test_mistakes_are_named_and_an_earlier_zip_stays(model, tmp_path, flags, message):
     (tmp_path / "a.zip").write_text("earlier")
     with pytest.raises(UserError, match=message):
-        pack_submission.main(command(tmp_path / "a.zip", "--no_verify", f"--model_path={model}",
-                                     *(f"--{name}={value}" for name, value in flags.items())))
+        pack_submission.main(
+            command(
+                tmp_path / "a.zip",
+                "--no_verify",
+                f"--model_path={model}",
+                *(f"--{name}={value}" for name, value in flags.items()),
+            )
+        )
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.zip", "earlier")]
 
 
 @pytest.mark.slow
 def test_two_processes_write_one_zip(model, tmp_path):
-    command_line = [str(Path(sys.executable).parent / "accelerate"), "launch", "--quiet", "--config_file",
-                    str(ROOT / "accelerate_configs" / "multi_cpu.yaml"), str(ROOT / "tests" / "pack_in_processes.py"),
-                    str(tmp_path), *command(tmp_path / "a.zip", model_path=model, max_new_tokens=6, clips=3)]
+    command_line = [
+        str(Path(sys.executable).parent / "accelerate"),
+        "launch",
+        "--quiet",
+        "--config_file",
+        str(ROOT / "accelerate_configs" / "multi_cpu.yaml"),
+        str(ROOT / "tests" / "pack_in_processes.py"),
+        str(tmp_path),
+        *command(tmp_path / "a.zip", model_path=model, max_new_tokens=6, clips=3),
+    ]
     subprocess.run(command_line, check=True, cwd=ROOT, timeout=300)
     first, second = (json.loads((tmp_path / f"{process}.json").read_text()) for process in range(2))
     assert first["result"] == second["result"] and first["result"]["verified"]["utterances"] == 3
@@ -72,7 +94,9 @@ def test_a_real_whisper_is_packed_tried_and_timed(tmp_path, capsys):
     if not whisper.is_dir():
         pytest.skip("models/whisper-tiny.en is not there; make models/whisper-tiny.en")
     shutil.copytree(whisper, tmp_path / "whisper")
-    result = pack_submission.main(command(tmp_path / "a.zip", model_path=tmp_path / "whisper", clips=4, utterances=1000))
+    result = pack_submission.main(
+        command(tmp_path / "a.zip", model_path=tmp_path / "whisper", clips=4, utterances=1000)
+    )
     tried = result["verified"]
     assert 70 < result["megabytes"] < 90
     assert (tried["utterances"], tried["unreadable"]) == (4, 0)

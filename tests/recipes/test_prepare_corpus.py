@@ -52,8 +52,13 @@ def test_prepared_corpus_loads_in_a_fresh_process_without_our_code(root, tmp_pat
     assert metrics["rows"] == {"train": 6, "train_long": 1, "dev": 3}
     assert metrics["rejected"] == {"missing file": 1}
 
-    done = subprocess.run([sys.executable, "-I", "-c", WITHOUT_OUR_CODE, tmp_path / "out", tmp_path / "cache"],
-                          cwd=tmp_path, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", WITHOUT_OUR_CODE, tmp_path / "out", tmp_path / "cache"],
+        cwd=tmp_path,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert {split: len(part) for split, part in rows.items()} == metrics["rows"]
@@ -64,8 +69,13 @@ def test_files_of_a_prepared_corpus(root, tmp_path):
     add_entry(root / "Dev" / "C", "absent.wav")
     prepare(root, tmp_path / "out", "--license=cc-by-4.0")
     assert {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*")} == {
-        "README.md", "stage.json", "rejected.jsonl", "data", "data/train-00000-of-00001.parquet",
-        "data/dev-00000-of-00001.parquet"}
+        "README.md",
+        "stage.json",
+        "rejected.jsonl",
+        "data",
+        "data/train-00000-of-00001.parquet",
+        "data/dev-00000-of-00001.parquet",
+    }
     (row,) = map(json.loads, (tmp_path / "out" / "rejected.jsonl").read_text().splitlines())
     assert (row["id"], row["file"], row["reason"]) == ("C/absent", "Dev/C/absent.wav", "missing file")
     card = DatasetCard.load(tmp_path / "out" / "README.md")
@@ -77,7 +87,9 @@ def test_shards_are_bounded_and_complete(root, tmp_path):
     add_speaker(root, "Train", "Z", {f"{n}.wav": f"word {n}" for n in range(200)}, seconds=0.5)
     prepare(root, tmp_path / "out", "--shard_megabytes=1")
     shards = sorted((tmp_path / "out" / "data").glob("train-*"))
-    assert [shard.name for shard in shards] == [f"train-{n:05d}-of-{len(shards):05d}.parquet" for n in range(len(shards))]
+    assert [shard.name for shard in shards] == [
+        f"train-{n:05d}-of-{len(shards):05d}.parquet" for n in range(len(shards))
+    ]
     assert len(shards) > 1
     assert load_corpus(tmp_path / "out", "train").num_rows == 206
 
@@ -110,7 +122,8 @@ def test_resume_skips_unchanged_and_notices_changed_data(root, tmp_path):
 
 
 def die_before(event: str, name: str) -> None:
-    """Have this process killed when it, or one of its workers, is about to do `event` to a path that ends in `name`."""
+    """Have this process killed when it, or one of its workers, is about to do `event` to a path that ends in
+    `name`."""
     main_process = os.getpid()
 
     def watch(seen: str, args: tuple) -> None:
@@ -126,16 +139,32 @@ def prepare_and_die(event: str, name: str, *arguments) -> None:
     prepare(*arguments)
 
 
-@pytest.mark.parametrize("builder, num_proc, event, name, redone", [
-    ("jsonl_manifest", 1, "os.rename", "/.train-00003.partial", {"train-00003", "train-00004", "dev-00000", "dev-00001"}),
-    ("jsonl_manifest", 2, "os.rename", "/.train-00003.partial", None),
-    ("jsonl_manifest", 1, "open", "/.dev-00001.partial/0.parquet", {"dev-00001"}),
-    ("jsonl_manifest", 1, "os.rename", "/train-00002/0.parquet", set()),  # while finished shards move to their place
-    ("jsonl_manifest", 1, "shutil.rmtree", "/building", set()),
-    ("speaker_json", 1, "os.rename", "/.train-00001.partial", {"train-00001", "train-00002", "dev-00000"}),
-])
-def test_killed_and_resumed_it_ends_as_if_it_had_never_been_killed(builder, num_proc, event, name, redone, tmp_path,
-                                                                  monkeypatch):
+@pytest.mark.parametrize(
+    "builder, num_proc, event, name, redone",
+    [
+        (
+            "jsonl_manifest",
+            1,
+            "os.rename",
+            "/.train-00003.partial",
+            {"train-00003", "train-00004", "dev-00000", "dev-00001"},
+        ),
+        ("jsonl_manifest", 2, "os.rename", "/.train-00003.partial", None),
+        ("jsonl_manifest", 1, "open", "/.dev-00001.partial/0.parquet", {"dev-00001"}),
+        (
+            "jsonl_manifest",
+            1,
+            "os.rename",
+            "/train-00002/0.parquet",
+            set(),
+        ),  # while finished shards move to their place
+        ("jsonl_manifest", 1, "shutil.rmtree", "/building", set()),
+        ("speaker_json", 1, "os.rename", "/.train-00001.partial", {"train-00001", "train-00002", "dev-00000"}),
+    ],
+)
+def test_killed_and_resumed_it_ends_as_if_it_had_never_been_killed(
+    builder, num_proc, event, name, redone, tmp_path, monkeypatch
+):
     monkeypatch.setattr(shards, "IDS_PER_SHARD", 3)
     if builder == "speaker_json":
         source = small_corpus(tmp_path / "corpus")
@@ -151,7 +180,8 @@ def test_killed_and_resumed_it_ends_as_if_it_had_never_been_killed(builder, num_
 
     flags += [f"--num_proc={num_proc}"]
     process = multiprocessing.get_context("fork").Process(
-        target=prepare_and_die, args=(event, name, source, killed / "run", *flags))
+        target=prepare_and_die, args=(event, name, source, killed / "run", *flags)
+    )
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -161,8 +191,9 @@ def test_killed_and_resumed_it_ends_as_if_it_had_never_been_killed(builder, num_
     assert finished and not (killed / "run").exists()
 
     written, write = [], shards.Writer.write
-    monkeypatch.setattr(shards.Writer, "write", lambda self, folder, *rest: (written.append(folder.name),
-                                                                          write(self, folder, *rest)))
+    monkeypatch.setattr(
+        shards.Writer, "write", lambda self, folder, *rest: (written.append(folder.name), write(self, folder, *rest))
+    )
     assert prepare(source, killed / "run", *flags, "--num_proc=1", "--resume") == metrics
     assert not finished & set(written)
     assert redone in (None, set(written))
@@ -181,7 +212,8 @@ def test_workers_die_with_their_parent(tmp_path, monkeypatch):
 
     monkeypatch.setattr(shards.Writer, "write", write)
     process = multiprocessing.get_context("fork").Process(
-        target=prepare, args=(source, tmp_path / "out", "--builder=jsonl_manifest", "--num_proc=2"))
+        target=prepare, args=(source, tmp_path / "out", "--builder=jsonl_manifest", "--num_proc=2")
+    )
     process.start()
     deadline = time.time() + 30
     while len(workers := list(tmp_path.glob("worker-*"))) < 2 and time.time() < deadline:
@@ -197,7 +229,9 @@ def test_workers_die_with_their_parent(tmp_path, monkeypatch):
 
 def runs(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"  # dead, but nobody asked after it
+        return (
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        )  # dead, but nobody asked after it
     except (FileNotFoundError, ProcessLookupError):
         return False
 
@@ -217,7 +251,13 @@ def test_the_number_of_workers_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "IDS_PER_SHARD", 4)
     source = children_corpus(tmp_path / "corpus")
     for number in (1, 3):
-        prepare(source, tmp_path / str(number) / "run", "--builder=jsonl_manifest", "--val_ratio=0.3", f"--num_proc={number}")
+        prepare(
+            source,
+            tmp_path / str(number) / "run",
+            "--builder=jsonl_manifest",
+            "--val_ratio=0.3",
+            f"--num_proc={number}",
+        )
     (different,) = differences(tmp_path / "1" / "run", tmp_path / "3" / "run")
     assert different.startswith('stage.json: -   "num_proc": 1')
     corpus = load_corpus(tmp_path / "3" / "run")
@@ -232,23 +272,35 @@ def test_children_on_the_card_and_beside_the_corpus(tmp_path):
     with (source / "train.jsonl").open("a") as file:
         file.write(json.dumps(manifest_row("alone", "C_alone", "12+")) + "\n")
         file.write(json.dumps(manifest_row("absent", "C_0")) + "\n")
-    metrics = prepare(source, tmp_path / "out", "--builder=jsonl_manifest", "--val_ratio=0.34", "--external_data", "TalkBank",
-                      "MyST")
+    metrics = prepare(
+        source, tmp_path / "out", "--builder=jsonl_manifest", "--val_ratio=0.34", "--external_data", "TalkBank", "MyST"
+    )
     assert metrics["rows"] == {"train": 13, "dev": 6} and metrics["rejected"] == {"missing file": 1}
     card = DatasetCard.load(tmp_path / "out" / "README.md").text
-    for line in ("| 12+ | 1 | 0 | 1 | 0 | 0.0 | -34.0 |", "- External data: MyST, TalkBank", "| missing file | 1 |",
-                 "- `train.jsonl`: 20 rows, 7 speakers", "34.0 % of the rows of each stratum for dev, seed 42",
-                 "| 1 | in several folders, all copies alike; the first is taken |"):
+    for line in (
+        "| 12+ | 1 | 0 | 1 | 0 | 0.0 | -34.0 |",
+        "- External data: MyST, TalkBank",
+        "| missing file | 1 |",
+        "- `train.jsonl`: 20 rows, 7 speakers",
+        "34.0 % of the rows of each stratum for dev, seed 42",
+        "| 1 | in several folders, all copies alike; the first is taken |",
+    ):
         assert line in card, line
     assert str(tmp_path) not in card
     record = json.loads((tmp_path / "out" / "splits.json").read_text())
     corpus = load_corpus(tmp_path / "out")
     assert {side: set(names) for side, names in record["speakers"].items()} == {
-        side: set(rows["speaker_id"]) for side, rows in corpus.items()}
+        side: set(rows["speaker_id"]) for side, rows in corpus.items()
+    }
     assert json.loads((tmp_path / "out" / "provenance.json").read_text())["external_data"] == ["MyST", "TalkBank"]
 
-    other = prepare(source, tmp_path / "again", "--builder=jsonl_manifest", "--split_seed=7",
-                    f"--split_file={tmp_path / 'out' / 'splits.json'}")
+    other = prepare(
+        source,
+        tmp_path / "again",
+        "--builder=jsonl_manifest",
+        "--split_seed=7",
+        f"--split_file={tmp_path / 'out' / 'splits.json'}",
+    )
     assert other["splits"]["speakers"] == record["speakers"] and other["splits"]["given_by"] == "splits.json"
     assert "As `splits.json` gives it." in (tmp_path / "again" / "README.md").read_text()
 
@@ -260,10 +312,20 @@ def test_flags_of_a_children_corpus(tmp_path):
         row["speaker"] = row.pop("child_id")
         del row["orthographic_text"]
     manifest = write_manifest(tmp_path / "metadata.jsonl", rows)
-    metrics = prepare_corpus.main([
-        "--builder=jsonl_manifest", f"--train-manifest={manifest}", f"--output_dir={tmp_path / 'out'}", "--val_ratio=0",
-        "--audio-dirs", *(str(source / f"audio_{n}") for n in range(3)), "--fields", "child_id=speaker",
-        "--require_text=false", "--num_proc=1"])
+    metrics = prepare_corpus.main(
+        [
+            "--builder=jsonl_manifest",
+            f"--train-manifest={manifest}",
+            f"--output_dir={tmp_path / 'out'}",
+            "--val_ratio=0",
+            "--audio-dirs",
+            *(str(source / f"audio_{n}") for n in range(3)),
+            "--fields",
+            "child_id=speaker",
+            "--require_text=false",
+            "--num_proc=1",
+        ]
+    )
     assert metrics["rows"] == {"train": 18} and not metrics["rejected"]
 
 
@@ -290,15 +352,23 @@ def test_load_corpus_decodes_and_names_what_is_wrong(root, tmp_path):
         load_corpus(tmp_path / "damaged")
 
 
-@pytest.mark.parametrize("flags, message", [
-    (["--builder=speaker_jso"], "builder must be one of speaker_json, jsonl_manifest, segmented_audio, got 'speaker_jso'"),
-    (["--percent=0"], "percent"),
-    (["--sampel=random"], "did you mean --sampling"), (["--max_samples=-1"], "max_samples"),
-    (["--num_proc=0"], "num_proc"), (["--shard_megabytes=0"], "shard_megabytes"),
-    (["--val_ratio=0.2"], "--val_ratio is no option of the builder speaker_json"),
-    (["--builder=jsonl_manifest", "--fields", "child_id"], "fields takes pairs"),
-    (["--builder=jsonl_manifest"], r"has no \*\.jsonl file; say which file is the manifest"),
-])
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (
+            ["--builder=speaker_jso"],
+            "builder must be one of speaker_json, jsonl_manifest, segmented_audio, got 'speaker_jso'",
+        ),
+        (["--percent=0"], "percent"),
+        (["--sampel=random"], "did you mean --sampling"),
+        (["--max_samples=-1"], "max_samples"),
+        (["--num_proc=0"], "num_proc"),
+        (["--shard_megabytes=0"], "shard_megabytes"),
+        (["--val_ratio=0.2"], "--val_ratio is no option of the builder speaker_json"),
+        (["--builder=jsonl_manifest", "--fields", "child_id"], "fields takes pairs"),
+        (["--builder=jsonl_manifest"], r"has no \*\.jsonl file; say which file is the manifest"),
+    ],
+)
 def test_wrong_flags(root, tmp_path, flags, message):
     with pytest.raises(UserError, match=message):
         prepare(root, tmp_path / "out", *flags)
@@ -327,7 +397,11 @@ def test_real_corpus(corpora, tmp_path):
     metrics = prepare(corpora / "speakers", tmp_path / "out", "--sampling=stratified", "--max_samples=20")
     assert metrics["rows"] == {"train": 20, "dev": 20}
     assert {row["group"] for row in metrics["groups"] if row["split"] == "train"} == {
-        "L2 adult", "L2 child", "Narrowband digits", "Studio prompts"}
+        "L2 adult",
+        "L2 child",
+        "Narrowband digits",
+        "Studio prompts",
+    }
     shutil.rmtree(tmp_path / "out")
 
 
@@ -348,4 +422,6 @@ def test_what_else_lies_below_the_data_repeats_nothing_but_other_audio_does(tmp_
 
 def test_markup_is_of_one_builder(tmp_path):
     with pytest.raises(UserError, match="--disfluencies is no option of the builder jsonl_manifest"):
-        prepare(children_corpus(tmp_path / "corpus"), tmp_path / "out", "--builder=jsonl_manifest", "--disfluencies=drop")
+        prepare(
+            children_corpus(tmp_path / "corpus"), tmp_path / "out", "--builder=jsonl_manifest", "--disfluencies=drop"
+        )

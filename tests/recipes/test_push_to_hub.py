@@ -33,17 +33,40 @@ def push_to(name: str) -> list[str]:
 
 def prepared(folder: Path, *more: str) -> Path:
     children_corpus(folder / "source", children=4)
-    prepare_corpus.main(["--config", str(CONFIGS / "prepare_corpus" / "quick.yaml"), "--builder=jsonl_manifest",
-                         "--val_ratio=0.5", "--data_dir", str(folder / "source"), "--output_dir", str(folder / "corpus"),
-                         *more])
+    prepare_corpus.main(
+        [
+            "--config",
+            str(CONFIGS / "prepare_corpus" / "quick.yaml"),
+            "--builder=jsonl_manifest",
+            "--val_ratio=0.5",
+            "--data_dir",
+            str(folder / "source"),
+            "--output_dir",
+            str(folder / "corpus"),
+            *more,
+        ]
+    )
     return folder / "corpus"
 
 
 def finetune(folder: Path, corpus: Path, *more: str) -> dict:
-    return finetune_whisper.main([
-        "--config", str(CONFIGS / "finetune_whisper" / "quick.yaml"), "--corpus", str(corpus), "--base_model",
-        str(folder / "whisper"), "--output_dir", str(folder / "finetuned"), "--num_train_epochs=1",
-        "--full_context_fraction=0", "--report_to=none", "--max_new_tokens=6", *more])
+    return finetune_whisper.main(
+        [
+            "--config",
+            str(CONFIGS / "finetune_whisper" / "quick.yaml"),
+            "--corpus",
+            str(corpus),
+            "--base_model",
+            str(folder / "whisper"),
+            "--output_dir",
+            str(folder / "finetuned"),
+            "--num_train_epochs=1",
+            "--full_context_fraction=0",
+            "--report_to=none",
+            "--max_new_tokens=6",
+            *more,
+        ]
+    )
 
 
 def everything(folder: Path) -> bytes:
@@ -64,12 +87,27 @@ def test_corpus_adapter_and_model_go_up(hub, tmp_path):
     assert ModelCard(there["README.md"].decode()).data.library_name == "peft"
     assert ModelCard(there["README.md"].decode()).data.license == "mit"
 
-    average_checkpoints.main(["--candidates", str(tmp_path / "whisper"), str(tmp_path / "finetuned" / "model"), "--corpus",
-                              str(corpus), "--output_dir", str(tmp_path / "soup"), "--method=uniform", "--max_samples=2",
-                              "--max_new_tokens=6", *push_to("soup")])
+    average_checkpoints.main(
+        [
+            "--candidates",
+            str(tmp_path / "whisper"),
+            str(tmp_path / "finetuned" / "model"),
+            "--corpus",
+            str(corpus),
+            "--output_dir",
+            str(tmp_path / "soup"),
+            "--method=uniform",
+            "--max_samples=2",
+            "--max_new_tokens=6",
+            *push_to("soup"),
+        ]
+    )
     assert {"model.safetensors", "config.json", "tokenizer.json", "README.md"} <= set(hub.files(f"{USER}/soup"))
-    published = b"".join(content for name, kind in (("corpus", "datasets"), ("adapter", "models"), ("soup", "models"))
-                         for content in hub.files(f"{USER}/{name}", kind).values())
+    published = b"".join(
+        content
+        for name, kind in (("corpus", "datasets"), ("adapter", "models"), ("soup", "models"))
+        for content in hub.files(f"{USER}/{name}", kind).values()
+    )
     assert TOKEN.encode() not in published + everything(tmp_path)
     assert str(tmp_path).encode() not in published
 
@@ -88,7 +126,9 @@ def test_a_failed_push_costs_nothing_but_the_push(hub, tmp_path, monkeypatch):
     sent = [record for record in hub.asked("P") if " /objects/" in record.request or "/commit/" in record.request]
     finetune(tmp_path, corpus, *push_to("model"))  # the same command again: nothing is trained, nothing is sent
     assert read_proof(tmp_path / "finetuned") == proof
-    assert sent == [record for record in hub.asked("P") if " /objects/" in record.request or "/commit/" in record.request]
+    assert sent == [
+        record for record in hub.asked("P") if " /objects/" in record.request or "/commit/" in record.request
+    ]
     assert len(HfApi().list_repo_commits(f"{USER}/model")) == 2
 
 
@@ -112,20 +152,55 @@ save_file({{"logits": logits}}, "heard.safetensors")
 
 @pytest.mark.slow
 def test_a_whole_pipeline_is_pushed_and_pulled_and_the_token_is_nowhere(hub, tmp_path):
-    data, whisper, home = speaker_folder(tmp_path / "speakers"), save_tiny_whisper(tmp_path / "whisper"), tmp_path / "home"
+    data, whisper, home = (
+        speaker_folder(tmp_path / "speakers"),
+        save_tiny_whisper(tmp_path / "whisper"),
+        tmp_path / "home",
+    )
     out, log = tmp_path / "run", tmp_path / "run.log"
-    environment = {**hub.environment(home), "UNDERHEARD_LOG_LEVEL": "DEBUG", "HF_HUB_VERBOSITY": "debug", "HF_DEBUG": "1"}
+    environment = {
+        **hub.environment(home),
+        "UNDERHEARD_LOG_LEVEL": "DEBUG",
+        "HF_HUB_VERBOSITY": "debug",
+        "HF_DEBUG": "1",
+    }
     hub.drop("PUT /objects/*", after=100)
     hub.fail("POST */commit/*", status=503)
-    ran = subprocess.run([
-        sys.executable, str(ROOT / "recipes" / "run_moe_pipeline.py"), "--config",
-        str(CONFIGS / "run_moe_pipeline" / "quick.yaml"), "--data", str(data), "--model", str(whisper), "--output_dir",
-        str(out), "--log_file", str(log), *SMALL, *push_to("moe")], env=environment, capture_output=True, text=True)
+    ran = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "recipes" / "run_moe_pipeline.py"),
+            "--config",
+            str(CONFIGS / "run_moe_pipeline" / "quick.yaml"),
+            "--data",
+            str(data),
+            "--model",
+            str(whisper),
+            "--output_dir",
+            str(out),
+            "--log_file",
+            str(log),
+            *SMALL,
+            *push_to("moe"),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert ran.returncode == 0, ran.stderr[-3000:]
     there = hub.files(f"{USER}/moe")
-    assert {"README.md", "results.json", "config.json", "model.safetensors", "plots/wer_per_group.png",
-            "modeling_moe_whisper.py", "experts/expert_0/adapter_config.json"} <= set(there)
-    assert json.loads(there["results.json"])["benchmark"] == json.loads((out / "results.json").read_text())["benchmark"]
+    assert {
+        "README.md",
+        "results.json",
+        "config.json",
+        "model.safetensors",
+        "plots/wer_per_group.png",
+        "modeling_moe_whisper.py",
+        "experts/expert_0/adapter_config.json",
+    } <= set(there)
+    assert (
+        json.loads(there["results.json"])["benchmark"] == json.loads((out / "results.json").read_text())["benchmark"]
+    )
     for text in (ran.stdout.encode(), ran.stderr.encode(), everything(tmp_path), b"".join(there.values())):
         assert TOKEN.encode() not in text
     assert not [name for name, content in there.items() if str(tmp_path).encode() in content or "tfevents" in name]
@@ -138,9 +213,20 @@ def test_a_whole_pipeline_is_pushed_and_pulled_and_the_token_is_nowhere(hub, tmp
     out.rename(tmp_path / "away")
     stranger = bare_python(tmp_path / "stranger")
     (tmp_path / "elsewhere").mkdir()
-    pulled = subprocess.run([stranger, "-c", PULL.format(repo=f"{USER}/moe", revision=HfApi().model_info(f"{USER}/moe").sha,
-                                                         inputs=str(tmp_path / "inputs.safetensors"))],
-                            cwd=tmp_path / "elsewhere", env=hub.environment(tmp_path / "other_home"), capture_output=True,
-                            text=True)
+    pulled = subprocess.run(
+        [
+            stranger,
+            "-c",
+            PULL.format(
+                repo=f"{USER}/moe",
+                revision=HfApi().model_info(f"{USER}/moe").sha,
+                inputs=str(tmp_path / "inputs.safetensors"),
+            ),
+        ],
+        cwd=tmp_path / "elsewhere",
+        env=hub.environment(tmp_path / "other_home"),
+        capture_output=True,
+        text=True,
+    )
     assert pulled.returncode == 0, pulled.stderr
     assert torch.equal(load_file(tmp_path / "elsewhere" / "heard.safetensors")["logits"], expected)

@@ -1,4 +1,5 @@
-"""The whole children's pipeline on a tiny model and noise: from a manifest to transcripts, figures, submission and card."""
+"""The whole children's pipeline on a tiny model and noise: from a manifest to transcripts, figures, submission and
+card."""
 
 import json
 import zipfile
@@ -16,8 +17,16 @@ from recipes import finetune_whisper, prepare_corpus, run_children_pipeline, tra
 pytestmark = pytest.mark.integration
 
 QUICK = str(Path(__file__).resolve().parents[2] / "recipes" / "configs" / "run_children_pipeline" / "quick.yaml")
-SMALL = ["--val_ratio=0.34", "--num_train_epochs=1", "--full_context_fraction=0", "--max_new_tokens=6", "--num_bootstrap=20",
-         "--stage_options", "finetune_whisper.report_to=none", "pack_submission.clips=2"]
+SMALL = [
+    "--val_ratio=0.34",
+    "--num_train_epochs=1",
+    "--full_context_fraction=0",
+    "--max_new_tokens=6",
+    "--num_bootstrap=20",
+    "--stage_options",
+    "finetune_whisper.report_to=none",
+    "pack_submission.clips=2",
+]
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +35,14 @@ def sources(tmp_path_factory) -> tuple[Path, Path]:
     data = children_corpus(folder / "children")
     rows = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()][:4]
     (data / "test").mkdir()
-    write_manifest(data / "test" / "metadata.jsonl", [
-        {name: value for name, value in row.items() if name != "orthographic_text"} for row in rows])
-    write_manifest(data / "test" / "format.jsonl", [
-        {"utterance_id": row["utterance_id"], "orthographic_text": ""} for row in reversed(rows)])
+    write_manifest(
+        data / "test" / "metadata.jsonl",
+        [{name: value for name, value in row.items() if name != "orthographic_text"} for row in rows],
+    )
+    write_manifest(
+        data / "test" / "format.jsonl",
+        [{"utterance_id": row["utterance_id"], "orthographic_text": ""} for row in reversed(rows)],
+    )
     return data, save_tiny_whisper(folder / "whisper", positions=256)
 
 
@@ -41,10 +54,24 @@ def finished(sources, tmp_path_factory) -> tuple[Path, dict]:
 
 def command(sources: tuple[Path, Path], out: Path, *more: str) -> list[str]:
     data, model = sources
-    return ["--config", QUICK, "--data", str(data), "--model", str(model), "--output_dir", str(out), *SMALL,
-            "--test_manifest", str(data / "test" / "metadata.jsonl"),
-            "--submission_format", str(data / "test" / "format.jsonl"),
-            "--audio_dirs", *(str(data / f"audio_{i}") for i in range(3)), *more]
+    return [
+        "--config",
+        QUICK,
+        "--data",
+        str(data),
+        "--model",
+        str(model),
+        "--output_dir",
+        str(out),
+        *SMALL,
+        "--test_manifest",
+        str(data / "test" / "metadata.jsonl"),
+        "--submission_format",
+        str(data / "test" / "format.jsonl"),
+        "--audio_dirs",
+        *(str(data / f"audio_{i}") for i in range(3)),
+        *more,
+    ]
 
 
 def test_every_system_is_judged_on_children_that_none_was_trained_on(finished):
@@ -94,9 +121,11 @@ def test_a_corpus_without_held_out_children_is_refused(sources, tmp_path):
 def test_mistakes_about_the_test_set_are_told_before_training(sources, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare_corpus, "main", None)  # nothing has run yet
     other = write_manifest(tmp_path / "format.jsonl", [{"utterance_id": "U_99", "orthographic_text": ""}])
-    for flags, message in ((["--submission_format", str(other)], "U_99"),
-                           (["--test_manifest", "missing.jsonl"], "missing.jsonl"),
-                           (["--fields", "utterance_id=name"], "name must be a string")):
+    for flags, message in (
+        (["--submission_format", str(other)], "U_99"),
+        (["--test_manifest", "missing.jsonl"], "missing.jsonl"),
+        (["--fields", "utterance_id=name"], "name must be a string"),
+    ):
         with pytest.raises(UserError, match=message):
             run_children_pipeline.main(command(sources, tmp_path / "run", *flags))
 
@@ -104,8 +133,9 @@ def test_mistakes_about_the_test_set_are_told_before_training(sources, tmp_path,
 def test_flags_of_a_manifest_are_refused_for_a_prepared_corpus(finished, tmp_path):
     out, _ = finished
     with pytest.raises(UserError, match="--split_seed is for a manifest"):
-        run_children_pipeline.main(["--config", QUICK, "--data", str(out / "corpus"), "--output_dir", str(tmp_path / "run"),
-                                    "--split_seed=1"])
+        run_children_pipeline.main(
+            ["--config", QUICK, "--data", str(out / "corpus"), "--output_dir", str(tmp_path / "run"), "--split_seed=1"]
+        )
 
 
 def test_a_submission_format_needs_a_manifest(sources, tmp_path):

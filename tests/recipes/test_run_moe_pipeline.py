@@ -22,10 +22,21 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = str(ROOT / "recipes" / "configs" / "run_moe_pipeline" / "quick.yaml")
-SMALL = ["--num_experts=3", "--shared_epochs=1", "--expert_epochs=1", "--joint_epochs=2", "--stage_options",
-         "pretrain_router.num_train_epochs=3", "extract_embeddings.full_context_samples=3", "benchmark_asr.max_new_tokens=6",
-         "benchmark_asr.num_bootstrap=20", "pretrain_experts.report_to=none", "train_moe_whisper.report_to=none",
-         "pretrain_experts.full_context_fraction=0", "train_moe_whisper.full_context_fraction=0"]
+SMALL = [
+    "--num_experts=3",
+    "--shared_epochs=1",
+    "--expert_epochs=1",
+    "--joint_epochs=2",
+    "--stage_options",
+    "pretrain_router.num_train_epochs=3",
+    "extract_embeddings.full_context_samples=3",
+    "benchmark_asr.max_new_tokens=6",
+    "benchmark_asr.num_bootstrap=20",
+    "pretrain_experts.report_to=none",
+    "train_moe_whisper.report_to=none",
+    "pretrain_experts.full_context_fraction=0",
+    "train_moe_whisper.full_context_fraction=0",
+]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +59,15 @@ def command(sources: tuple[Path, Path], out: Path, *more: str) -> list[str]:
 def test_every_system_is_judged_on_the_same_sample(finished):
     out, results = finished
     rows = results["benchmark"]["rows"]
-    assert list(rows) == ["zero_shot", "single_lora", "moe_shared", "moe_top1", "moe_top2_weights", "moe_random", "moe_oracle"]
+    assert list(rows) == [
+        "zero_shot",
+        "single_lora",
+        "moe_shared",
+        "moe_top1",
+        "moe_top2_weights",
+        "moe_random",
+        "moe_oracle",
+    ]
     assert len({row["utterances"] for row in rows.values()}) == 1
     assert rows["zero_shot"]["utterances"] == results["benchmark"]["sample"]["utterances"] == 12
     assert json.loads((out / "results.json").read_text())["benchmark"]["rows"].keys() == rows.keys()
@@ -78,15 +97,20 @@ def test_the_model_folder_is_complete(finished):
     assert all(name in card for name in ("zero_shot", "single_lora", "moe_oracle", "trust_remote_code=True"))
     plots = {line.split("(")[1].rstrip(")") for line in card.splitlines() if line.startswith("![")}
     assert plots and all((out / "model" / plot).is_file() for plot in plots)
-    assert sorted(folder.name for folder in (out / "model" / "experts").iterdir()) == ["expert_0", "expert_1", "expert_2"]
+    assert sorted(folder.name for folder in (out / "model" / "experts").iterdir()) == [
+        "expert_0",
+        "expert_1",
+        "expert_2",
+    ]
 
 
 def test_resume_skips_what_is_finished_and_repeats_what_changed(finished, sources, caplog):
     out, results = finished
     before = {proof.parent.name: proof.stat().st_mtime_ns for proof in out.glob("*/stage.json")}
     with caplog.at_level("INFO"):
-        again = run_moe_pipeline.main(command(sources, out, "--resume", "--stage_options", *SMALL[5:],
-                                              "benchmark_asr.batch_size=5"))
+        again = run_moe_pipeline.main(
+            command(sources, out, "--resume", "--stage_options", *SMALL[5:], "benchmark_asr.batch_size=5")
+        )
     after = {proof.parent.name: proof.stat().st_mtime_ns for proof in out.glob("*/stage.json")}
     assert {name for name in after if after[name] != before[name]} == {"benchmark", "model"}
     assert again["training"] == results["training"]
@@ -111,14 +135,32 @@ def test_every_rival_is_trained_when_it_is_asked_for(finished, sources, tmp_path
     out = tmp_path / "run"
     shutil.copytree(finished[0], out)
     asked = "zero_shot,single_lora,single_lora_wide,full,soup,moe"
-    results = run_moe_pipeline.main(command(
-        sources, out, "--resume", f"--benchmark_models={asked}", "--benchmark_max_samples=3",
-        "--stage_options", *SMALL[5:], "finetune_whisper.report_to=none",
-        "average_checkpoints.max_new_tokens=6"))
-    assert set(results["benchmark"]["rows"]) >= {"zero_shot", "single_lora", "single_lora_wide", "full", "soup", "moe_top1"}
+    results = run_moe_pipeline.main(
+        command(
+            sources,
+            out,
+            "--resume",
+            f"--benchmark_models={asked}",
+            "--benchmark_max_samples=3",
+            "--stage_options",
+            *SMALL[5:],
+            "finetune_whisper.report_to=none",
+            "average_checkpoints.max_new_tokens=6",
+        )
+    )
+    assert set(results["benchmark"]["rows"]) >= {
+        "zero_shot",
+        "single_lora",
+        "single_lora_wide",
+        "full",
+        "soup",
+        "moe_top1",
+    }
     wide = json.loads((out / "single_lora_wide" / "config.json").read_text())
     assert wide["lora_rank"] == 3 * json.loads((out / "experts" / "config.json").read_text())["lora_rank"]
-    steps = {stage: row["steps"] for stage, row in results["training"].items() if stage in ("shared", "single_lora", "full")}
+    steps = {
+        stage: row["steps"] for stage, row in results["training"].items() if stage in ("shared", "single_lora", "full")
+    }
     assert steps["full"] == steps["shared"] + steps["single_lora"]
 
 
@@ -126,14 +168,22 @@ def test_a_share_of_the_data_is_the_same_in_every_stage(sources, tmp_path):
     out = tmp_path / "run"
     results = run_moe_pipeline.main(command(sources, out, "--data_percent=50", "--no_plot", "--pooling=flatten"))
     steps = results["training"]["shared"]["steps"]
-    assert results["benchmark"]["sample"]["utterances"] == 6 and steps == 2  # of 12 in Dev; of 24 in Train by batches of 8
+    assert (
+        results["benchmark"]["sample"]["utterances"] == 6 and steps == 2
+    )  # of 12 in Dev; of 24 in Train by batches of 8
     assert not list(out.rglob("*.png"))
     assert (out / "clustering_embeddings").is_dir()  # the router keeps to means
 
 
 def test_a_single_cluster_leaves_one_expert_and_nothing_to_freeze(sources, tmp_path):
-    single = ["--algorithm=hdbscan", "--min_clusters=1", "--min_experts=1", "--min_cluster_size=20", "--allow_single_cluster",
-              "--no_plot"]
+    single = [
+        "--algorithm=hdbscan",
+        "--min_clusters=1",
+        "--min_experts=1",
+        "--min_cluster_size=20",
+        "--allow_single_cluster",
+        "--no_plot",
+    ]
     results = run_moe_pipeline.main(command(sources, tmp_path / "run", *single))
     assert results["clusters"]["num_experts"] == 1
     assert list(results["benchmark"]["rows"]) == ["zero_shot", "single_lora", "moe_top1", "moe_random", "moe_oracle"]
@@ -145,7 +195,8 @@ def test_another_corpus_in_the_same_folder_draws_its_own_sample(finished, source
     for speaker in list((sources[0] / "Dev").iterdir()):
         shutil.copytree(speaker, tmp_path / "other" / "Dev" / f"x{speaker.name}")
         (tmp_path / "other" / "Dev" / f"x{speaker.name}" / f"{speaker.name}.json").rename(
-            tmp_path / "other" / "Dev" / f"x{speaker.name}" / f"x{speaker.name}.json")
+            tmp_path / "other" / "Dev" / f"x{speaker.name}" / f"x{speaker.name}.json"
+        )
     shutil.copytree(sources[0] / "Train", tmp_path / "other" / "Train")
     results = run_moe_pipeline.main(command((tmp_path / "other", sources[1]), out))
     assert results["benchmark"]["sample"]["utterances"] == 12
@@ -154,8 +205,17 @@ def test_another_corpus_in_the_same_folder_draws_its_own_sample(finished, source
 
 def test_the_seed_decides_and_nothing_else(finished, sources, tmp_path):
     torch.rand(7)  # the global generator is elsewhere than it was
-    argv = ["--config", str(ROOT / "recipes/configs/pretrain_experts/quick.yaml"), "--corpus", str(finished[0] / "corpus"),
-            "--base_model", str(sources[1]), "--num_train_epochs=1", "--report_to=none", "--full_context_fraction=0"]
+    argv = [
+        "--config",
+        str(ROOT / "recipes/configs/pretrain_experts/quick.yaml"),
+        "--corpus",
+        str(finished[0] / "corpus"),
+        "--base_model",
+        str(sources[1]),
+        "--num_train_epochs=1",
+        "--report_to=none",
+        "--full_context_fraction=0",
+    ]
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
         pretrain_experts.main([*argv, "--output_dir", str(tmp_path / name), f"--seed={seed}"])
         torch.rand(3)
@@ -164,17 +224,18 @@ def test_the_seed_decides_and_nothing_else(finished, sources, tmp_path):
 
 
 def test_the_flags_of_the_original_pipeline_are_known(tmp_path):
-    flags = shlex.split(f"""--mode quick --seed 7 --resume --no-plot --dataset-root corpus --output-dir out --data-percent 50
-        --log-file {tmp_path}/f.log --clustering-algorithm hdbscan --num-experts 6 --min-clusters 3
-        --min-cluster-size 20 --min-samples 5 --metric cosine
-        --allow-single-cluster --no-reduce-experts --min-experts 2 --max-retries 4 --hdbscan-algorithm best --reduce umap
-        --reduce-dim 20 --plot-method umap --pooling flatten --whisper-model v2 --gating-batch-size 64 --expert-batch-size 4
+    flags = shlex.split(f"""--mode quick --seed 7 --resume --no-plot --dataset-root corpus --output-dir out
+        --data-percent 50 --log-file {tmp_path}/f.log --clustering-algorithm hdbscan --num-experts 6
+        --min-clusters 3 --min-cluster-size 20 --min-samples 5 --metric cosine --allow-single-cluster
+        --no-reduce-experts --min-experts 2 --max-retries 4 --hdbscan-algorithm best --reduce umap --reduce-dim
+        20 --plot-method umap --pooling flatten --whisper-model v2 --gating-batch-size 64 --expert-batch-size 4
         --asr-batch-size 2 --num-workers 0 --no-fp16 --gradient-accumulation-steps 8 --eval-every-n-epochs 2
-        --save-every-n-epochs 1 --load-balance-coef 0.1 --soft-routing-epochs 1 --topk-routing-epochs 1 --top-k-experts 2
-        --routing-temperature-start 3 --routing-temperature-end 1 --routing-temperature-min 1 --router-noise-std 0.1
-        --routing-alignment-coef 0.2 --routing-entropy-coef 0.1 --min-expert-usage-fraction 0.01 --rebase-output-dir
-        --benchmark-split Dev --benchmark-percent 50 --benchmark-max-samples 100 --benchmark-batch-size 4
-        --benchmark-top-k 3 --benchmark-seed 1 --benchmark-models zero_shot,moe --benchmark-mixture logits""")
+        --save-every-n-epochs 1 --load-balance-coef 0.1 --soft-routing-epochs 1 --topk-routing-epochs 1
+        --top-k-experts 2 --routing-temperature-start 3 --routing-temperature-end 1 --routing-temperature-min 1
+        --router-noise-std 0.1 --routing-alignment-coef 0.2 --routing-entropy-coef 0.1
+        --min-expert-usage-fraction 0.01 --rebase-output-dir --benchmark-split Dev --benchmark-percent 50
+        --benchmark-max-samples 100 --benchmark-batch-size 4 --benchmark-top-k 3 --benchmark-seed 1
+        --benchmark-models zero_shot,moe --benchmark-mixture logits""")
     args, _, passed_on = parse_arguments(run_moe_pipeline.ARGUMENTS, flags)
     assert (args.data, args.experts_per_utterance, args.pooling, args.whisper_model) == ("corpus", 2, "flatten", "v2")
     assert (passed_on.algorithm, passed_on.allow_single_cluster, passed_on.asr_batch_size) == ("hdbscan", True, 2)
@@ -182,19 +243,22 @@ def test_the_flags_of_the_original_pipeline_are_known(tmp_path):
     assert passed_on.target_entropy is None  # left to the stage
 
 
-@pytest.mark.parametrize(("flags", "message"), [
-    (["--experts_per_utterance=9"], r"experts_per_utterance must lie in \[1, num_experts = 3\], got 9"),
-    (["--num_expert=4"], "did you mean --num_experts"),
-    (["--stage_options", "benchmarks.split=dev"], "STAGE.FLAG=VALUE"),
-    (["--stage_options", "benchmark.max_token=6"], "benchmark has no flag max_token; did you mean max_new_tokens"),
-    (["--benchmark_models=zero_shot,full"], "must name moe"),
-    (["--benchmark_models=moe, suop"], "did you mean soup"),
-    (["--benchmark_split=test"], "no split test to benchmark on"),
-    (["--data_percent=0"], r"data_percent must lie in \(0, 100\], got 0"),
-    (["--num_experts=100"], "experts"),
-    (["--data=/no/such/folder"], "/no/such/folder"),
-    (["--model=models/no-such-model"], "models/no-such-model"),
-])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--experts_per_utterance=9"], r"experts_per_utterance must lie in \[1, num_experts = 3\], got 9"),
+        (["--num_expert=4"], "did you mean --num_experts"),
+        (["--stage_options", "benchmarks.split=dev"], "STAGE.FLAG=VALUE"),
+        (["--stage_options", "benchmark.max_token=6"], "benchmark has no flag max_token; did you mean max_new_tokens"),
+        (["--benchmark_models=zero_shot,full"], "must name moe"),
+        (["--benchmark_models=moe, suop"], "did you mean soup"),
+        (["--benchmark_split=test"], "no split test to benchmark on"),
+        (["--data_percent=0"], r"data_percent must lie in \(0, 100\], got 0"),
+        (["--num_experts=100"], "experts"),
+        (["--data=/no/such/folder"], "/no/such/folder"),
+        (["--model=models/no-such-model"], "models/no-such-model"),
+    ],
+)
 def test_mistakes_are_told(sources, tmp_path, flags, message):
     with pytest.raises(UserError, match=message):
         run_moe_pipeline.main(command(sources, tmp_path / "run", *flags))
@@ -216,9 +280,27 @@ def test_a_single_speaker_cannot_be_judged(sources, tmp_path):
 
 def test_a_mistake_on_the_command_line_has_no_traceback(tmp_path):
     launched = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", "accelerate_configs/cpu.yaml",
-         "recipes/run_moe_pipeline.py", "--config", QUICK, "--data", "x", "--output_dir", str(tmp_path / "run"),
-         "--expert_epoch=2"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--quiet",
+            "--config_file",
+            "accelerate_configs/cpu.yaml",
+            "recipes/run_moe_pipeline.py",
+            "--config",
+            QUICK,
+            "--data",
+            "x",
+            "--output_dir",
+            str(tmp_path / "run"),
+            "--expert_epoch=2",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert launched.returncode != 0
     assert "did you mean --expert_epochs" in launched.stderr
     assert "Traceback" not in launched.stderr

@@ -1,4 +1,5 @@
-"""The whole wav2vec2 pipeline on a tiny model, tones and a scripted LLM: from recordings to figures, model and card."""
+"""The whole wav2vec2 pipeline on a tiny model, tones and a scripted LLM: from recordings to figures, model and
+card."""
 
 import json
 from pathlib import Path
@@ -26,9 +27,24 @@ def sources(tmp_path_factory) -> Path:
 
 
 def command(sources: Path, out: Path, *more: str) -> list[str]:
-    return ["--config", QUICK, "--data", str(sources / "audio"), "--model", str(sources / "base"), "--output_dir", str(out),
-            "--num_epochs=1", "--eval_ratio=0.4", "--num_bootstrap=20", "--no_plot", "--stage_options",
-            "finetune_wav2vec2_lora.report_to=none", "finetune_wav2vec2_lora.use_cpu=true", *more]
+    return [
+        "--config",
+        QUICK,
+        "--data",
+        str(sources / "audio"),
+        "--model",
+        str(sources / "base"),
+        "--output_dir",
+        str(out),
+        "--num_epochs=1",
+        "--eval_ratio=0.4",
+        "--num_bootstrap=20",
+        "--no_plot",
+        "--stage_options",
+        "finetune_wav2vec2_lora.report_to=none",
+        "finetune_wav2vec2_lora.use_cpu=true",
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +103,22 @@ def test_what_to_train_on_is_compared(sources, tmp_path, monkeypatch):
 
 
 def test_a_choice_that_leaves_nothing_is_left_out_of_the_comparison(sources, tmp_path, capsys):
-    results = run_wav2vec2_pipeline.main(command(sources, tmp_path / "run", "--compare_train_on", "--llm_figure=false"))
+    results = run_wav2vec2_pipeline.main(
+        command(sources, tmp_path / "run", "--compare_train_on", "--llm_figure=false")
+    )
     assert list(results["compared"]) == ["errors", "all"]  # a tiny model is right nowhere
-    assert "--train_on agreed is left out of the comparison: there is nothing to train on: 6 of 6" in capsys.readouterr().err
+    assert (
+        "--train_on agreed is left out of the comparison: there is nothing to train on: 6 of 6"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_lowest_error_rate_wins_against_the_truth_where_it_is_known():
-    one = {"training": {"recordings": 3}, "baseline": {"wer_truth": 0.5}, "finetuned": {
-        "wer": 0.1, "wer_truth": 0.4, "length_ratio": 1.0}}
+    one = {
+        "training": {"recordings": 3},
+        "baseline": {"wer_truth": 0.5},
+        "finetuned": {"wer": 0.1, "wer_truth": 0.4, "length_ratio": 1.0},
+    }
     two = {**one, "finetuned": {"wer": 0.2, "wer_truth": 0.3, "length_ratio": 0.9}}
     assert run_wav2vec2_pipeline.compare({"errors": one, "all": two}).endswith("lowest: all")
     blind = [{**row, "baseline": {"wer_truth": None}} for row in (one, two)]

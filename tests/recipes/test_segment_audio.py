@@ -37,10 +37,20 @@ def test_a_prepared_corpus_with_statistics_and_histogram(root, tmp_path, capsys)
     assert metrics["rows"] == {"train": 9, "dev": 3} and metrics["rejected"] == {"empty audio": 1}
     assert metrics["segments"]["duration"]["longest"] == pytest.approx(1.6, abs=0.02)
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"README.md", "data", "durations.png", "rejected.jsonl", "segments.json", "splits.json", "stage.json"}
+    assert names == {
+        "README.md",
+        "data",
+        "durations.png",
+        "rejected.jsonl",
+        "segments.json",
+        "splits.json",
+        "stage.json",
+    }
     assert (tmp_path / "out" / "durations.png").read_bytes().startswith(b"\x89PNG")
     rows = load_dataset(str(tmp_path / "out"), split="dev").cast_column("audio", Audio(decode=False))
-    assert {"id", "audio", "text", "speaker_id", "group", "duration", "source_file", "start", "end"} <= set(rows.column_names)
+    assert {"id", "audio", "text", "speaker_id", "group", "duration", "source_file", "start", "end"} <= set(
+        rows.column_names
+    )
     shown = capsys.readouterr().err
     for word in ("left out: silence", "left out: too short", "rejected: empty audio", "segments: dev", "██"):
         assert word in shown
@@ -76,8 +86,10 @@ def test_a_long_run_says_once_what_the_rest_costs(root, tmp_path, monkeypatch, c
     assert "Estimated" not in capsys.readouterr().out
     monkeypatch.setattr(shards, "SECONDS_UNTIL_ESTIMATE", 0)
     run(root, tmp_path / "out")
-    told = re.findall(r"Estimated rest of preparing: ~.* minutes and (\S+) MiB of the .*measured on the first (.*)%",
-                      capsys.readouterr().out)
+    told = re.findall(
+        r"Estimated rest of preparing: ~.* minutes and (\S+) MiB of the .*measured on the first (.*)%",
+        capsys.readouterr().out,
+    )
     assert len(told) == 1 and 0 < float(told[0][1]) < 100
 
 
@@ -85,7 +97,8 @@ def test_the_number_of_workers_changes_nothing(root, tmp_path):
     one, two = run(root, tmp_path / "one"), run(root, tmp_path / "two", "--num_proc=2")
     assert one == two
     assert {path.name: path.read_bytes() for path in (tmp_path / "one" / "data").iterdir()} == {
-        path.name: path.read_bytes() for path in (tmp_path / "two" / "data").iterdir()}
+        path.name: path.read_bytes() for path in (tmp_path / "two" / "data").iterdir()
+    }
 
 
 def test_changed_recordings_are_cut_again(root, tmp_path):
@@ -103,10 +116,15 @@ def test_the_same_by_prepare_corpus(root, tmp_path):
         prepare_corpus.main([f"--data_dir={root}", f"--output_dir={tmp_path / 'c'}", *flags[:1]])
 
 
-@pytest.mark.parametrize("flags, message", [
-    (["--num_proc=0"], "num_proc must be at least 1"), (["--silence_db=3"], "relative to full scale"),
-    (["--detector=ear"], "detector must be one of"), (["--silence=-40"], "did you mean --silence_db"),
-])
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--num_proc=0"], "num_proc must be at least 1"),
+        (["--silence_db=3"], "relative to full scale"),
+        (["--detector=ear"], "detector must be one of"),
+        (["--silence=-40"], "did you mean --silence_db"),
+    ],
+)
 def test_wrong_flags(root, tmp_path, flags, message):
     with pytest.raises(UserError, match=message):
         run(root, tmp_path / "out", *flags)

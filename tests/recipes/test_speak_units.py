@@ -52,13 +52,16 @@ def test_units_are_spoken(run, tmp_path):
     np.testing.assert_allclose(soundfile.read(tmp_path / "x.wav")[0], expected.clip(-1, 1), atol=1 / 32768)
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    ((), "give either --audio or --units to speak, got neither"),
-    (("--units", 1, "--audio", "x.wav"), "got both"),
-    (("--audio", "x.wav"), "--audio and --units_model, which finds its units, go together"),
-    (("--units", 1, 8), "--units must be numbers from 0 to 7, one at least, got 1 to 8"),
-    (("--units", -1), "--units must be numbers from 0 to 7, one at least, got -1 to -1"),
-])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "give either --audio or --units to speak, got neither"),
+        (("--units", 1, "--audio", "x.wav"), "got both"),
+        (("--audio", "x.wav"), "--audio and --units_model, which finds its units, go together"),
+        (("--units", 1, 8), "--units must be numbers from 0 to 7, one at least, got 1 to 8"),
+        (("--units", -1), "--units must be numbers from 0 to 7, one at least, got -1 to -1"),
+    ],
+)
 def test_mistakes_are_named(run, tmp_path, words, message):
     with pytest.raises(UserError, match=message):
         speak_units.main(command(run, tmp_path / "x.wav", *words))
@@ -68,11 +71,14 @@ def test_mistakes_are_named(run, tmp_path, words, message):
 def test_a_recording_must_be_long_enough_and_the_units_the_vocoders(run, tmp_path):
     soundfile.write(tmp_path / "short.wav", babble(0.02, 0), 16_000)
     with pytest.raises(UserError, match="short.wav has no units: a waveform must have at least 400 samples"):
-        speak_units.main(command(run, tmp_path / "x.wav", "--audio", tmp_path / "short.wav", "--units_model",
-                                 run / "units_model"))
+        speak_units.main(
+            command(run, tmp_path / "x.wav", "--audio", tmp_path / "short.wav", "--units_model", run / "units_model")
+        )
     AcousticUnitsModel.from_encoder("mfcc", num_units=8).save_pretrained(tmp_path / "other")
     with pytest.raises(UserError, match="other and .*vocoder must be of the same units, but have centroids_sha256"):
-        speak_units.main(command(run, tmp_path / "x.wav", "--audio", run / "clip.wav", "--units_model", tmp_path / "other"))
+        speak_units.main(
+            command(run, tmp_path / "x.wav", "--audio", run / "clip.wav", "--units_model", tmp_path / "other")
+        )
 
 
 def test_a_voice_must_be_chosen_among_several(run, tmp_path):
@@ -89,7 +95,13 @@ def test_a_voice_must_be_chosen_among_several(run, tmp_path):
 def test_a_vocoder_that_is_told_the_pitch_needs_a_recording(run, tmp_path):
     units_model = AcousticUnitsModel.from_pretrained(run / "units_model")
     vocoder = save_tiny_vocoder(tmp_path / "vocoder", units=units_model.identity(), use_f0=True)
-    words = command(run, tmp_path / "spoken.wav")[:2] + [f"--vocoder={vocoder}", f"--output_wav={tmp_path / 'spoken.wav'}"]
-    assert speak_units.main([*words, f"--audio={run / 'clip.wav'}", f"--units_model={run / 'units_model'}"])["seconds"] == 0.98
+    words = command(run, tmp_path / "spoken.wav")[:2] + [
+        f"--vocoder={vocoder}",
+        f"--output_wav={tmp_path / 'spoken.wav'}",
+    ]
+    assert (
+        speak_units.main([*words, f"--audio={run / 'clip.wav'}", f"--units_model={run / 'units_model'}"])["seconds"]
+        == 0.98
+    )
     with pytest.raises(UserError, match="needs the pitch beside the units"):
         speak_units.main([*words, "--units", "1", "2"])

@@ -24,14 +24,24 @@ def from_repository_root(monkeypatch, request):
 
 
 def command(corpus, output_dir, *more: str) -> list[str]:
-    return ["--config", "recipes/configs/sweep_units/quick.yaml", "--corpus_dir", str(corpus), "--output_dir", str(output_dir),
-            *more]
+    return [
+        "--config",
+        "recipes/configs/sweep_units/quick.yaml",
+        "--corpus_dir",
+        str(corpus),
+        "--output_dir",
+        str(output_dir),
+        *more,
+    ]
 
 
 def test_more_units_tell_phones_better(spoken, tmp_path, capsys):
     corpus, phones = spoken
-    result = main(command(corpus, tmp_path / "sweep", "--num_units", "4", "16", "64", "--passes", "2",
-                          "--phone_labels", str(phones)))
+    result = main(
+        command(
+            corpus, tmp_path / "sweep", "--num_units", "4", "16", "64", "--passes", "2", "--phone_labels", str(phones)
+        )
+    )
     few, some, many = result["figures"]
     assert [row["num_units"] for row in result["figures"]] == [4, 16, 64]
     assert few["phone_purity"] < some["phone_purity"] < many["phone_purity"]
@@ -47,8 +57,22 @@ def test_more_units_tell_phones_better(spoken, tmp_path, capsys):
 
 def test_layers_of_an_encoder_without_labels(spoken, tmp_path):
     encoder = save_tiny_ssl(tmp_path / "encoder")
-    result = main(command(spoken[0], tmp_path / "sweep", "--encoder", str(encoder), "--layers", "1", "2",
-                          "--num_units", "4", "8", "--passes", "2"))
+    result = main(
+        command(
+            spoken[0],
+            tmp_path / "sweep",
+            "--encoder",
+            str(encoder),
+            "--layers",
+            "1",
+            "2",
+            "--num_units",
+            "4",
+            "8",
+            "--passes",
+            "2",
+        )
+    )
     assert [(row["layer"], row["num_units"]) for row in result["figures"]] == [(1, 4), (1, 8), (2, 4), (2, 8)]
     assert all("nmi" not in row and row["bits_per_second"] > 0 for row in result["figures"])
     assert len({row["inertia_per_frame"] for row in result["figures"]}) == 4
@@ -73,11 +97,14 @@ def test_an_interrupted_sweep_goes_on(spoken, tmp_path, monkeypatch, at):
     assert main(command(corpus, tmp_path / "sweep", *arguments, "--resume")) == whole
 
 
-@pytest.mark.parametrize(("more", "message"), [
-    (["--layers", "3"], "--layers must be left out for mfcc features"),
-    (["--encoder", "some/encoder"], "--layers must name layers of --encoder some/encoder"),
-    (["--num_units", "100000"], "100000 units need as many frames"),
-])
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--layers", "3"], "--layers must be left out for mfcc features"),
+        (["--encoder", "some/encoder"], "--layers must name layers of --encoder some/encoder"),
+        (["--num_units", "100000"], "100000 units need as many frames"),
+    ],
+)
 def test_a_wrong_grid_is_refused(spoken, tmp_path, more, message):
     with pytest.raises(UserError, match=message):
         main(command(spoken[0], tmp_path / "sweep", *more))
@@ -86,4 +113,8 @@ def test_a_wrong_grid_is_refused(spoken, tmp_path, more, message):
 def test_labels_of_other_recordings_are_refused(spoken, tmp_path):
     (tmp_path / "phones.jsonl").write_text('{"source_file": "other.mp3", "start": 0, "end": 9, "phone": "a"}\n')
     with pytest.raises(UserError, match=r"labels none of the recordings of dev \(dev.mp3, ...\)"):
-        main(command(spoken[0], tmp_path / "sweep", "--num_units", "4", "--phone_labels", str(tmp_path / "phones.jsonl")))
+        main(
+            command(
+                spoken[0], tmp_path / "sweep", "--num_units", "4", "--phone_labels", str(tmp_path / "phones.jsonl")
+            )
+        )

@@ -1,4 +1,5 @@
-"""The demo recogniser: a stock checkpoint, the same when trained again, and good enough to be corrected and fine-tuned."""
+"""The demo recogniser: a stock checkpoint, the same when trained again, and good enough to be corrected and
+fine-tuned."""
 
 import json
 import time
@@ -14,10 +15,42 @@ from hf_components.errors import UserError
 from recipes.train_demo_recogniser import main
 
 pytest.importorskip("espeakng_loader", reason="the wheel espeakng-loader is not installed")
-TINY = ["--train_speakers", "2", "--utterances_per_speaker", "4", "--dev_speakers", "1", "--dev_utterances", "2",
-        "--hidden_size", "16", "--num_hidden_layers", "1", "--num_attention_heads", "2", "--conv_dim", "8", "16",
-        "--conv_kernel", "40", "16", "--conv_stride", "20", "16", "--max_steps", "2", "--save_strategy", "no",
-        "--per_device_train_batch_size", "4", "--report_to", "none", "--use_cpu", "--dataloader_pin_memory", "false"]
+TINY = [
+    "--train_speakers",
+    "2",
+    "--utterances_per_speaker",
+    "4",
+    "--dev_speakers",
+    "1",
+    "--dev_utterances",
+    "2",
+    "--hidden_size",
+    "16",
+    "--num_hidden_layers",
+    "1",
+    "--num_attention_heads",
+    "2",
+    "--conv_dim",
+    "8",
+    "16",
+    "--conv_kernel",
+    "40",
+    "16",
+    "--conv_stride",
+    "20",
+    "16",
+    "--max_steps",
+    "2",
+    "--save_strategy",
+    "no",
+    "--per_device_train_batch_size",
+    "4",
+    "--report_to",
+    "none",
+    "--use_cpu",
+    "--dataloader_pin_memory",
+    "false",
+]
 
 
 @pytest.mark.integration
@@ -41,10 +74,13 @@ def test_it_is_a_stock_checkpoint_and_a_function_of_its_settings(tmp_path):
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize(("flags", "message"), [
-    (["--conv_dim", "8"], "same number of convolutions, got 1, 3 and 3"),
-    (["--hidden_size", "30"], "hidden_size must be a multiple"),
-])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--conv_dim", "8"], "same number of convolutions, got 1, 3 and 3"),
+        (["--hidden_size", "30"], "hidden_size must be a multiple"),
+    ],
+)
 def test_sizes_that_do_not_fit_are_told(tmp_path, flags, message):
     with pytest.raises(UserError, match=message):
         main([*flags, "--output_dir", str(tmp_path / "model")])
@@ -53,6 +89,8 @@ def test_sizes_that_do_not_fit_are_told(tmp_path, flags, message):
 @pytest.mark.slow
 def test_figures_of_the_demo_recogniser(tmp_path):
     start = time.time()
-    metrics = main(["--config", "recipes/configs/train_demo_recogniser/default.yaml", "--output_dir", str(tmp_path / "model")])
+    metrics = main(
+        ["--config", "recipes/configs/train_demo_recogniser/default.yaml", "--output_dir", str(tmp_path / "model")]
+    )
     assert metrics["wer_clean"] <= 0.5 and 0.1 <= metrics["wer_noisy"] <= 0.9
     assert time.time() - start <= 480

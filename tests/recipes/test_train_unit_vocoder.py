@@ -24,7 +24,8 @@ KILLED = """
 import os, signal, sys
 from recipes import train_unit_vocoder
 def kill(event, args):
-    if event == "open" and isinstance(args[0], str) and ".checkpoint-2.tmp" in args[0] and args[0].endswith("optimizer.bin"):
+    name = args[0] if event == "open" and isinstance(args[0], str) else ""
+    if ".checkpoint-2.tmp" in name and name.endswith("optimizer.bin"):
         os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(kill)
 train_unit_vocoder.main(sys.argv[1:])
@@ -39,10 +40,29 @@ def inputs(tmp_path_factory):
 
 
 def command(inputs: Path, out: Path, *more: str) -> list[str]:
-    return ["--corpus_dir", str(inputs / "segments"), "--units_dir", str(inputs / "units"), "--output_dir", str(out),
-            "--head=istft", "--hidden_size=16", "--num_layers=1", "--epochs=3", "--samples_per_epoch=4", "--batch_size=2",
-            "--crop-seconds=0.5", "--validation_crops=2", "--adversarial_from_epoch=3", "--period_channels=1",
-            "--resolution_channels=2", "--lr=1e-3", "--num_samples=1", "--save_every=2", *more]
+    return [
+        "--corpus_dir",
+        str(inputs / "segments"),
+        "--units_dir",
+        str(inputs / "units"),
+        "--output_dir",
+        str(out),
+        "--head=istft",
+        "--hidden_size=16",
+        "--num_layers=1",
+        "--epochs=3",
+        "--samples_per_epoch=4",
+        "--batch_size=2",
+        "--crop-seconds=0.5",
+        "--validation_crops=2",
+        "--adversarial_from_epoch=3",
+        "--period_channels=1",
+        "--resolution_channels=2",
+        "--lr=1e-3",
+        "--num_samples=1",
+        "--save_every=2",
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +74,16 @@ def whole(inputs, tmp_path_factory):
 def test_what_a_vocoder_leaves(inputs, whole):
     out, metrics = whole
     assert {path.name for path in out.iterdir()} == {
-        "model", "models", "samples", "checkpoints", "training_log.json", "curves.png", "adversarial.png", "logs",
-        "stage.json"}
+        "model",
+        "models",
+        "samples",
+        "checkpoints",
+        "training_log.json",
+        "curves.png",
+        "adversarial.png",
+        "logs",
+        "stage.json",
+    }
     log = json.loads((out / "training_log.json").read_text())
     assert [entry["epoch"] for entry in log] == [1, 2, 3] and metrics["epochs"] == 3
     assert metrics["mel_loss"] == min(entry["validation_mel_loss"] for entry in log) < metrics["mel_loss_first_epoch"]
@@ -64,7 +92,11 @@ def test_what_a_vocoder_leaves(inputs, whole):
     original, rate = soundfile.read(sample)
     for name in ("epoch_0002", "final"):
         spoken, _ = soundfile.read(out / "samples" / name / sample.name)
-        assert rate == 16_000 and len(spoken) == len(original) and (out / "samples" / name / f"{sample.stem}.png").exists()
+        assert (
+            rate == 16_000
+            and len(spoken) == len(original)
+            and (out / "samples" / name / f"{sample.stem}.png").exists()
+        )
     for folder in ("model", "models/epoch_0002"):
         assert not any("discriminator" in path.name for path in (out / folder).iterdir())
         model = AutoModel.from_pretrained(out / folder, trust_remote_code=True)
@@ -92,8 +124,9 @@ def test_interrupted_after_an_epoch_it_ends_with_the_same_model(inputs, whole, t
 @pytest.mark.slow
 def test_killed_while_a_checkpoint_is_written(inputs, whole, tmp_path):
     argv = command(inputs, tmp_path / "vocoder")
-    done = subprocess.run([sys.executable, "-c", KILLED, *argv], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-                          timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *argv], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=300
+    )
     assert done.returncode == -signal.SIGKILL
     names = {path.name for path in (tmp_path / ".vocoder.partial" / "checkpoints").iterdir()}
     assert names == {"checkpoint-1", ".checkpoint-2.tmp"}
@@ -112,8 +145,9 @@ def assert_same(out: Path, metrics: dict, whole: Path, expected: dict) -> None:
 def test_hifigan_without_plots(inputs, tmp_path):
     out = tmp_path / "vocoder"
     flags = ("--no_plot", "--report_to=none", "--adversarial_from_epoch=9", "--epochs=1", "--save_every=1")
-    train_unit_vocoder.main(command(inputs, out, *flags, "--predict_durations", "--head=hifigan",
-                                    "--upsample_initial_channel=32"))
+    train_unit_vocoder.main(
+        command(inputs, out, *flags, "--predict_durations", "--head=hifigan", "--upsample_initial_channel=32")
+    )
     assert not list(out.rglob("*.png")) and not (out / "logs").exists()
     final, saved = (load_file(out / folder / "model.safetensors") for folder in ("model", "models/epoch_0001"))
     assert not any("parametrizations" in name for name in final)  # weight normalisation is of training alone
@@ -128,8 +162,17 @@ def test_crops_must_have_a_length(inputs, tmp_path, seconds):
 
 
 def test_the_shortest_crops_train(inputs, tmp_path):
-    metrics = train_unit_vocoder.main(command(inputs, tmp_path / "vocoder", "--crop-seconds=0.1", "--epochs=1",
-                                              "--adversarial_from_epoch=1", "--plot=false", "--report_to=none"))
+    metrics = train_unit_vocoder.main(
+        command(
+            inputs,
+            tmp_path / "vocoder",
+            "--crop-seconds=0.1",
+            "--epochs=1",
+            "--adversarial_from_epoch=1",
+            "--plot=false",
+            "--report_to=none",
+        )
+    )
     assert metrics["epochs"] == 1
 
 

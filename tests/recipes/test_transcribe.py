@@ -38,8 +38,15 @@ def data(tmp_path):
         file = tmp_path / f"audio_{i % 2}" / "audio" / f"{name}.flac"
         file.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(file, tone(i % 3, i, 0.4 + 0.1 * i), 16_000)
-        lines.append({"utterance_id": name, "child_id": "c", "audio_path": f"audio/{name}.flac",
-                      "audio_duration_sec": 0.4 + 0.1 * i, "md5_hash": hashlib.md5(file.read_bytes()).hexdigest()})
+        lines.append(
+            {
+                "utterance_id": name,
+                "child_id": "c",
+                "audio_path": f"audio/{name}.flac",
+                "audio_duration_sec": 0.4 + 0.1 * i,
+                "md5_hash": hashlib.md5(file.read_bytes()).hexdigest(),
+            }
+        )
     write_lines(tmp_path / "metadata.jsonl", lines)
     return tmp_path
 
@@ -53,8 +60,21 @@ def read_lines(file: Path) -> list[dict]:
 
 
 def arguments(model: Path, data: Path, *more: str) -> list[str]:
-    return ["--config", QUICK, "--model_path", str(model), "--input_jsonl", str(data / "metadata.jsonl"), "--output_jsonl",
-            str(data / "out" / "predictions.jsonl"), "--max_new_tokens", "8", "--batch_seconds", "60", *more]
+    return [
+        "--config",
+        QUICK,
+        "--model_path",
+        str(model),
+        "--input_jsonl",
+        str(data / "metadata.jsonl"),
+        "--output_jsonl",
+        str(data / "out" / "predictions.jsonl"),
+        "--max_new_tokens",
+        "8",
+        "--batch_seconds",
+        "60",
+        *more,
+    ]
 
 
 def run(model: Path, data: Path, *more: str) -> tuple[dict, list[dict]]:
@@ -86,25 +106,33 @@ def test_lines_are_in_the_order_of_the_submission_format(model, data):
     write_lines(data / "format.jsonl", [{"utterance_id": name, "orthographic_text": ""} for name in order])
     _, lines = run(model, data, "--submission_format", str(data / "format.jsonl"))
     assert [line["utterance_id"] for line in lines] == order
-    assert {line["utterance_id"]: line for line in lines} == {line["utterance_id"]: line for line in run(model, data)[1]}
+    assert {line["utterance_id"]: line for line in lines} == {
+        line["utterance_id"]: line for line in run(model, data)[1]
+    }
 
 
 def test_ids_that_differ_are_told(model, data):
     write_lines(data / "format.jsonl", [{"utterance_id": name} for name in ("u0", "x1", "u2", "u3", "u4", "x0")])
-    with pytest.raises(UserError, match=r"x0, x1 of .*format.jsonl missing from .*metadata.jsonl; u1, u5 of .*metadata.jsonl "
-                                        r"missing from .*format.jsonl"):
+    with pytest.raises(
+        UserError,
+        match=r"x0, x1 of .*format.jsonl missing from .*metadata.jsonl; u1, u5 of .*metadata.jsonl "
+        r"missing from .*format.jsonl",
+    ):
         run(model, data, "--submission_format", str(data / "format.jsonl"))
     write_lines(data / "format.jsonl", [{"utterance_id": name} for name in ("u0", "u1", "u0")])
     with pytest.raises(UserError, match="format.jsonl, line 3: utterance_id u0 is on line 1 already"):
         run(model, data, "--submission_format", str(data / "format.jsonl"))
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    ('{"utterance_id": "u9", "audio_pa', "line 7: not JSON"),
-    ('{"utterance_id": "u9"}', "line 7: audio_path must be a string"),
-    ('{"utterance_id": "u2", "audio_path": "a.wav"}', "line 7: utterance_id u2 is on line 3 already"),
-    ('{"utterance_id": " ", "audio_path": "a.wav"}', "line 7: utterance_id must be a string"),
-])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"utterance_id": "u9", "audio_pa', "line 7: not JSON"),
+        ('{"utterance_id": "u9"}', "line 7: audio_path must be a string"),
+        ('{"utterance_id": "u2", "audio_path": "a.wav"}', "line 7: utterance_id u2 is on line 3 already"),
+        ('{"utterance_id": " ", "audio_path": "a.wav"}', "line 7: utterance_id must be a string"),
+    ],
+)
 def test_a_line_that_is_wrong_is_named(model, data, line, message):
     with (data / "metadata.jsonl").open("a") as file:
         file.write(line + "\n")
@@ -124,9 +152,16 @@ def test_what_cannot_be_read_is_empty_named_and_tried_again(model, data, capsys,
     metrics, found = run(model, data)
     assert [line["utterance_id"] for line in found] == IDS and metrics["failed"] == 4
     assert [bool(line["orthographic_text"]) for line in found] == [True, False, False, True, False, False]
-    failures = {line["utterance_id"]: line["reason"] for line in read_lines(data / "out" / "predictions.failures.jsonl")}
+    failures = {
+        line["utterance_id"]: line["reason"] for line in read_lines(data / "out" / "predictions.failures.jsonl")
+    }
     kinds = {name: reason.split(":")[0] for name, reason in failures.items()}
-    assert kinds == {"u1": "missing file", "u2": "checksum mismatch", "u4": "truncated audio", "u5": "path outside the corpus"}
+    assert kinds == {
+        "u1": "missing file",
+        "u2": "checksum mismatch",
+        "u4": "truncated audio",
+        "u5": "path outside the corpus",
+    }
     assert "4 recordings could not be read and have an empty text: u1, u2, u4, u5" in capsys.readouterr().err
 
     (data / "audio_0" / "audio" / "u4.flac").write_bytes(whole)
@@ -169,13 +204,18 @@ def test_an_interrupted_run_goes_on(model, data, monkeypatch):
 
 @pytest.mark.slow
 def test_a_killed_process_loses_a_batch_at_most(model, data):
-    script = ("import os, signal, sys; from recipes import transcribe; from hf_components.asr.transcriber import Transcriber\n"
-              "decode, done = Transcriber._decode, []\n"
-              "def kill(self, clips):\n"
-              "    if len(done) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
-              "    done.append(clips); return decode(self, clips)\n"
-              "Transcriber._decode = kill; transcribe.main(sys.argv[1:])")
-    killed = subprocess.run([sys.executable, "-c", script, *arguments(model, data)], cwd=ROOT, env=os.environ, check=False)
+    script = (
+        "import os, signal, sys; from recipes import transcribe; from hf_components.asr.transcriber "
+        "import Transcriber\n"
+        "decode, done = Transcriber._decode, []\n"
+        "def kill(self, clips):\n"
+        "    if len(done) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    done.append(clips); return decode(self, clips)\n"
+        "Transcriber._decode = kill; transcribe.main(sys.argv[1:])"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", script, *arguments(model, data)], cwd=ROOT, env=os.environ, check=False
+    )
     assert killed.returncode == -signal.SIGKILL and not (data / "out" / "predictions.jsonl").exists()
     metrics, lines = run(model, data)
     assert metrics["kept"] == 4 and [line["utterance_id"] for line in lines] == IDS
@@ -186,8 +226,15 @@ def test_a_killed_process_loses_a_batch_at_most(model, data):
 def test_two_processes_share_the_work(model, data):
     (data / "audio_0" / "audio" / "u2.flac").write_bytes(b"other")
     _, alone = run(model, data, "--no_resume")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/multi_cpu.yaml",
-              "recipes/transcribe.py", *arguments(model, data, "--no_resume")]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        "accelerate_configs/multi_cpu.yaml",
+        "recipes/transcribe.py",
+        *arguments(model, data, "--no_resume"),
+    ]
     subprocess.run(launch, cwd=ROOT, check=True)
     assert read_lines(data / "out" / "predictions.jsonl") == alone
     parts = sorted((data / "out" / ".predictions.jsonl.partial").glob("*.jsonl"))
@@ -201,14 +248,30 @@ def test_a_split_of_a_corpus(model, data):
     corpus = rows(4)
     corpus.to_parquet(data / "corpus" / "test.parquet")
     output = data / "predictions.jsonl"
-    transcribe.main(["--config", QUICK, "--model_path", str(model), "--corpus", str(data / "corpus"), "--split", "test",
-                     "--output_jsonl", str(output), "--max_new_tokens", "8"])
+    transcribe.main(
+        [
+            "--config",
+            QUICK,
+            "--model_path",
+            str(model),
+            "--corpus",
+            str(data / "corpus"),
+            "--split",
+            "test",
+            "--output_jsonl",
+            str(output),
+            "--max_new_tokens",
+            "8",
+        ]
+    )
     expected = Transcriber.from_pretrained(model, dtype="float32", max_new_tokens=8).transcribe_corpus(corpus)
     assert read_lines(output) == [{"utterance_id": t.id, "orthographic_text": t.text} for t in expected]
 
 
 def test_a_manifest_with_other_field_names(model, data):
-    theirs = [{"key": line["utterance_id"], "file": line["audio_path"]} for line in read_lines(data / "metadata.jsonl")]
+    theirs = [
+        {"key": line["utterance_id"], "file": line["audio_path"]} for line in read_lines(data / "metadata.jsonl")
+    ]
     _, expected = run(model, data)
     write_lines(data / "metadata.jsonl", theirs)
     folders = [str(data / "audio_0"), str(data / "audio_1")]
@@ -225,8 +288,13 @@ def test_arguments_that_contradict_are_told(model, data):
 
 
 def without_checksums(data: Path) -> None:
-    write_lines(data / "metadata.jsonl", [{key: value for key, value in line.items() if key != "md5_hash"}
-                                          for line in read_lines(data / "metadata.jsonl")])
+    write_lines(
+        data / "metadata.jsonl",
+        [
+            {key: value for key, value in line.items() if key != "md5_hash"}
+            for line in read_lines(data / "metadata.jsonl")
+        ],
+    )
 
 
 def test_a_recording_that_was_replaced_is_transcribed_anew(model, data, monkeypatch):
@@ -264,16 +332,25 @@ def test_figures_are_of_all_runs_that_made_the_transcripts(model, data, monkeypa
 
 
 def test_two_runs_do_not_write_one_output(model, data):
-    with alone_in(data / "out" / ".predictions.jsonl.partial", "--output_jsonl"), \
-            pytest.raises(UserError, match="another run is writing to .*predictions.jsonl.partial"):
+    with (
+        alone_in(data / "out" / ".predictions.jsonl.partial", "--output_jsonl"),
+        pytest.raises(UserError, match="another run is writing to .*predictions.jsonl.partial"),
+    ):
         run(model, data)
     assert run(model, data)[0]["failed"] == 0
 
 
-@pytest.mark.parametrize(("flag", "message"), [
-    ("--batch_seconds=inf", "batch_seconds must be positive and finite, got inf"), ("--batch_seconds=nan", "batch_seconds"),
-    ("--num_beams=0", "num_beams must be at least 1, got 0"), ("--num_workers=-1", "num_workers must be at least 0"),
-    ("--max_new_tokens=0", "max_new_tokens must be at least 1"), ("--output_jsonl={data}", "output_jsonl must name a file")])
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--batch_seconds=inf", "batch_seconds must be positive and finite, got inf"),
+        ("--batch_seconds=nan", "batch_seconds"),
+        ("--num_beams=0", "num_beams must be at least 1, got 0"),
+        ("--num_workers=-1", "num_workers must be at least 0"),
+        ("--max_new_tokens=0", "max_new_tokens must be at least 1"),
+        ("--output_jsonl={data}", "output_jsonl must name a file"),
+    ],
+)
 def test_arguments_out_of_range_are_told_before_the_work(model, data, flag, message):
     with pytest.raises(UserError, match=message):
         run(model, data, flag.format(data=data))

@@ -1,4 +1,5 @@
-"""The demo Space: what its functions say of tiny checkpoints, and the page in a browser, run where none of us is installed."""
+"""The demo Space: what its functions say of tiny checkpoints, and the page in a browser, run where none of us is
+installed."""
 
 import ast
 import json
@@ -89,8 +90,10 @@ def speech(seed: int = 3) -> np.ndarray:
 def test_each_expert_is_heard_alone_and_the_best_one_writes(moe):
     heard, model = recognise(str(moe), speech()), tiny_moe()
     features = tiny_processor()(speech(), sampling_rate=RATE, return_tensors="pt").input_features
-    alone = [tiny_processor().batch_decode(model.merge_expert(i).generate(features), skip_special_tokens=True)[0].strip()
-             for i in range(EXPERTS)]
+    alone = [
+        tiny_processor().batch_decode(model.merge_expert(i).generate(features), skip_special_tokens=True)[0].strip()
+        for i in range(EXPERTS)
+    ]
     assert len(set(alone)) > 1, "the experts must differ for this to be a test"
     best = int(np.argmax(heard.weights))
     assert sum(heard.weights) == pytest.approx(1)
@@ -98,9 +101,13 @@ def test_each_expert_is_heard_alone_and_the_best_one_writes(moe):
     assert heard.remark == f"Expert {best} wrote the transcript, as its weight is the largest (`hard` routing)."
 
 
-@pytest.mark.parametrize(("routing", "mixture", "said"), [
-    ("top_k", "logits", r"Experts \d, \d wrote the transcript together \(`top_k` routing\)\."),
-    ("soft", "weights", r"Experts 0, 1, 2 wrote the transcript together \(`soft` routing\)\.")])
+@pytest.mark.parametrize(
+    ("routing", "mixture", "said"),
+    [
+        ("top_k", "logits", r"Experts \d, \d wrote the transcript together \(`top_k` routing\)\."),
+        ("soft", "weights", r"Experts 0, 1, 2 wrote the transcript together \(`soft` routing\)\."),
+    ],
+)
 def test_experts_that_write_together_are_named_and_heard_alone(tmp_path, moe, routing, mixture, said):
     tiny_moe(routing=routing, mixture=mixture, experts_per_utterance=2).save_pretrained(tmp_path)
     save_processor(tiny_processor(), tmp_path)
@@ -130,12 +137,18 @@ def test_an_adapter_is_put_on_its_base_model(tmp_path, whisper):
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(whisper)
     model = load_recogniser(str(tmp_path / "adapter")).model
-    expected = PeftModel.from_pretrained(WhisperForConditionalGeneration.from_pretrained(whisper), tmp_path / "adapter")
+    expected = PeftModel.from_pretrained(
+        WhisperForConditionalGeneration.from_pretrained(whisper), tmp_path / "adapter"
+    )
     features = torch.randn(1, 80, 3000)
     ids = torch.tensor([[3, 4, 5]])
     with torch.no_grad():
-        torch.testing.assert_close(model(features, decoder_input_ids=ids).logits,
-                                   expected.eval()(features, decoder_input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            model(features, decoder_input_ids=ids).logits,
+            expected.eval()(features, decoder_input_ids=ids).logits,
+            rtol=1e-4,
+            atol=1e-4,
+        )
 
 
 def test_speech_goes_to_units_and_motifs_and_back(units):
@@ -146,8 +159,9 @@ def test_speech_goes_to_units_and_motifs_and_back(units):
     runs = torch.unique_consecutive(ids[0]).tolist()
     assert [unit for motif in result.motifs for unit in motif] == runs
     assert len(result.motifs) < len(runs), "no two units were joined"
-    assert result.remark == (f"{ids.shape[1]} units of 20 ms, {len(runs)} without repetitions. They make "
-                             f"{len(result.motifs)} motifs.")
+    assert result.remark == (
+        f"{ids.shape[1]} units of 20 ms, {len(runs)} without repetitions. They make {len(result.motifs)} motifs."
+    )
 
 
 def test_units_without_vocoder_or_motifs_are_shown_and_the_lack_is_said(units, tmp_path):
@@ -160,8 +174,10 @@ def test_units_without_vocoder_or_motifs_are_shown_and_the_lack_is_said(units, t
 
 
 def test_a_vocoder_of_several_voices_says_which_speaks_and_one_with_melody_that_it_cannot(units, tmp_path):
-    for options, said in (({"speakers": ["Ann", "Bo"]}, "Spoken in the voice of Ann, the first of 2."),
-                          ({"use_f0": True}, "needs a melody too, so the units are not spoken.")):
+    for options, said in (
+        ({"speakers": ["Ann", "Bo"]}, "Spoken in the voice of Ann, the first of 2."),
+        ({"use_f0": True}, "needs a melody too, so the units are not spoken."),
+    ):
         target = shutil.copytree(units, tmp_path / next(iter(options)))
         identity = load_units(str(units)).quantizer.identity()
         tiny_vocoder(units=identity, **options).save_pretrained(target / "vocoder")
@@ -175,13 +191,14 @@ def test_what_is_wrong_with_a_checkpoint_is_said(tmp_path, moe, units):
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "adapter_config.json").write_text('{"base_model_name_or_path": "lost/base"}')
     for call, name, said in (
-            (recognise, "", "Name a checkpoint first"),
-            (recognise, str(tmp_path / "nowhere"), "There is no folder .*nowhere, and no repository of that name"),
-            (recognise, str(tmp_path / "empty"), "has no config.json"),
-            (recognise, str(tmp_path / "lora"), "lora adapts lost/base, which must be there too. There is no folder"),
-            (recognise, str(units), "turns speech into units and writes no text; choose it on the other tab"),
-            (resynthesise, str(moe), "is of the type whisper; acoustic units are needed"),
-            (resynthesise, str(other), "the vocoder speaks units of")):
+        (recognise, "", "Name a checkpoint first"),
+        (recognise, str(tmp_path / "nowhere"), "There is no folder .*nowhere, and no repository of that name"),
+        (recognise, str(tmp_path / "empty"), "has no config.json"),
+        (recognise, str(tmp_path / "lora"), "lora adapts lost/base, which must be there too. There is no folder"),
+        (recognise, str(units), "turns speech into units and writes no text; choose it on the other tab"),
+        (resynthesise, str(moe), "is of the type whisper; acoustic units are needed"),
+        (resynthesise, str(other), "the vocoder speaks units of"),
+    ):
         with pytest.raises(ValueError, match=said):
             call(name, speech())
 
@@ -219,6 +236,7 @@ def test_spectrograms_share_time_and_loudness():
 def test_a_space_lets_nobody_choose_another_checkpoint(monkeypatch):
     gradio = pytest.importorskip("gradio")
     import app
+
     assert app.checkpoint_field(["user/a"]).preprocess("user/b") == "user/b"
     monkeypatch.setattr(app, "TAKES_ANY_NAME", False)
     assert app.checkpoint_field(["user/a"]).preprocess("user/a") == "user/a"
@@ -229,6 +247,7 @@ def test_a_space_lets_nobody_choose_another_checkpoint(monkeypatch):
 def test_what_cannot_be_shown_is_hidden_and_errors_are_messages(whisper, wav):
     gradio = pytest.importorskip("gradio")
     import app
+
     transcript, remark, weights, experts = app.show_experts(str(wav), str(whisper))
     assert transcript
     assert "no router" in remark
@@ -239,14 +258,24 @@ def test_what_cannot_be_shown_is_hidden_and_errors_are_messages(whisper, wav):
 
 
 def test_the_files_are_a_space_that_imports_only_what_it_lists():
-    lists = [Requirement(line) for line in (DEMO / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    lists = [
+        Requirement(line) for line in (DEMO / "requirements.txt").read_text().splitlines() if not line.startswith("#")
+    ]
     for requirement in lists:
-        assert requirement.specifier.contains(version(requirement.name)), f"{requirement} is not what the tests run with"
-    own, brought = {path.stem for path in DEMO.glob("*.py")}, {"gradio", "huggingface_hub"}  # the Space's SDK, transformers
+        assert requirement.specifier.contains(version(requirement.name)), (
+            f"{requirement} is not what the tests run with"
+        )
+    own, brought = (
+        {path.stem for path in DEMO.glob("*.py")},
+        {"gradio", "huggingface_hub"},
+    )  # the Space's SDK, transformers
     for path in DEMO.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else (
-                [node.module] if isinstance(node, ast.ImportFrom) else [])
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else ([node.module] if isinstance(node, ast.ImportFrom) else [])
+            )
             foreign = {name.split(".")[0] for name in names} - own - set(sys.stdlib_module_names)
             assert foreign <= brought | {requirement.name for requirement in lists}, f"{path.name} imports {foreign}"
     metadata = SpaceCard.load(DEMO / "README.md").data.to_dict()
@@ -267,7 +296,9 @@ def test_it_is_published_as_a_space_and_reads_from_the_hub(hub, units, moe, tmp_
         (tmp_path / name / "README.md").write_text(CARD)
         publish(tmp_path / name, f"{USER}/{name}")
     assert recognise(f"{USER}/moe", speech()) == recognise(str(moe), speech())
-    np.testing.assert_array_equal(resynthesise(f"{USER}/units", speech()).speech, resynthesise(str(units), speech()).speech)
+    np.testing.assert_array_equal(
+        resynthesise(f"{USER}/units", speech()).speech, resynthesise(str(units), speech()).speech
+    )
 
 
 @pytest.fixture
@@ -292,12 +323,28 @@ def address(moe, whisper, units, tmp_path):
     """Of the app, run in a copy by an interpreter that knows nothing of us."""
     pytest.importorskip("gradio")
     app = shutil.copytree(DEMO, tmp_path / "space")
-    environment = {"PATH": "/usr/bin:/bin", "RECOGNISERS": f"{moe} {whisper}", "UNITS": str(units), "HF_HUB_OFFLINE": "1",
-                   "HF_HOME": str(tmp_path / "home"), "MPLCONFIGDIR": str(tmp_path), "PYTHONUNBUFFERED": "1",
-                   "GRADIO_TEMP_DIR": str(tmp_path / "uploads"), "OMP_NUM_THREADS": "1"}
-    with (tmp_path / "log").open("w+") as log, subprocess.Popen(
-            [bare_python(tmp_path / "stranger"), "app.py"], cwd=app, env=environment, stdout=subprocess.PIPE, stderr=log,
-            text=True) as process:
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "RECOGNISERS": f"{moe} {whisper}",
+        "UNITS": str(units),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "home"),
+        "MPLCONFIGDIR": str(tmp_path),
+        "PYTHONUNBUFFERED": "1",
+        "GRADIO_TEMP_DIR": str(tmp_path / "uploads"),
+        "OMP_NUM_THREADS": "1",
+    }
+    with (
+        (tmp_path / "log").open("w+") as log,
+        subprocess.Popen(
+            [bare_python(tmp_path / "stranger"), "app.py"],
+            cwd=app,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        ) as process,
+    ):
         found = next((line for line in process.stdout if "http://" in line), None)
         assert found, (tmp_path / "log").read_text()
         yield re.search(r"http://\S+", found)[0]
@@ -317,7 +364,9 @@ def test_page_in_a_browser(page, address, moe, whisper, units, wav):
     bars.last.wait_for()
     assert bars.count() == EXPERTS
     labels = " ".join(bar.get_attribute("aria-label") for bar in bars.all())
-    assert [float(weight) for weight in re.findall(r"weight: ([\d.]+)", labels)] == pytest.approx(heard.weights, abs=1e-3)
+    assert [float(weight) for weight in re.findall(r"weight: ([\d.]+)", labels)] == pytest.approx(
+        heard.weights, abs=1e-3
+    )
     table = page.get_by_role("grid").inner_text()
     assert all(text in table for text in heard.by_expert)
     page.screenshot(path=ARTEFACTS / "demo_experts.png", full_page=True)

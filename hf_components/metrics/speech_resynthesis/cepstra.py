@@ -18,8 +18,8 @@ _FILTERS = mel_filter_bank(WINDOW // 2 + 1, MEL_BANDS, 0, SAMPLING_RATE / 2, SAM
 def mel_cepstra(waveform: np.ndarray) -> np.ndarray:
     """Cepstra of the log mel energies, without the coefficient 0.
 
-    c_m = 1/M * sum over bands n of ln(E_n) cos(pi m (n - 1/2) / M), so that `distortion` is in dB. Frame i is centred on
-    second (i * 160 + 256) / 16000; silence is kept.
+    c_m = 1/M * sum over bands n of ln(E_n) cos(pi m (n - 1/2) / M), so that `distortion` is in dB. Frame i is centred
+    on second (i * 160 + 256) / 16000; silence is kept.
 
     Args:
         waveform: (samples,) at 16 kHz, at least 512.
@@ -48,7 +48,8 @@ def align(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     total = np.full((rows + 1, columns + 1), np.inf)
     total[1:, 1:] = distances
     total[0, 0] = 0
-    # All cells of an antidiagonal depend on the two before it alone. Its cells (i, k - i) lie `columns` apart in memory.
+    # All cells of an antidiagonal depend on the two before it alone. Its cells (i, k - i) lie `columns` apart in
+    # memory.
     flat, width = total.reshape(-1), columns + 1
     for k in range(2, rows + columns + 1):
         first, last = max(1, k - columns), min(rows, k - 1)
@@ -68,8 +69,8 @@ def mel_cepstral_distortion(a: np.ndarray, b: np.ndarray) -> tuple[float, tuple[
     """Mean mel-cepstral distortion in dB along the best alignment, which is returned with it.
 
     10 / ln 10 * sqrt(2 * sum over m = 1..13 of (c_m - c'_m)^2) per pair of frames (Kubichek 1993,
-    https://doi.org/10.1109/PACRIM.1993.407206): the difference in dB of the two smoothed spectra, root mean square over
-    the mel scale, whatever their loudness.
+    https://doi.org/10.1109/PACRIM.1993.407206): the difference in dB of the two smoothed spectra, root mean square
+    over the mel scale, whatever their loudness.
 
     Args:
         a, b: cepstra (frames, 13).

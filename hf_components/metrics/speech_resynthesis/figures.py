@@ -14,14 +14,14 @@ FIGURES = ("snr", "si_sdr", "mcd", "length_ratio", "log_f0_rmse", "voicing_error
 def judge(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float | None]:
     """The figures of a resynthesis against its original.
 
-    `snr` and `si_sdr` compare samples of the part that both have; `mcd`, `log_f0_rmse` and `voicing_error` compare frames
-    along one alignment, that of the cepstra.
+    `snr` and `si_sdr` compare samples of the part that both have; `mcd`, `log_f0_rmse` and `voicing_error` compare
+    frames along one alignment, that of the cepstra.
 
     Args:
         prediction, reference: waveforms (samples,) at 16 kHz, of any two lengths from 40 ms.
     Returns:
-        `snr`, `si_sdr` and `mcd` in dB, `length_ratio` (prediction / reference), `log_f0_rmse` in nepers (None where no
-        step is voiced in both), `voicing_error` as a share.
+        `snr`, `si_sdr` and `mcd` in dB, `length_ratio` (prediction / reference), `log_f0_rmse` in nepers (None where
+        no step is voiced in both), `voicing_error` as a share.
     Raises:
         ValueError: a waveform is not one-dimensional, too short, silent, or has NaN or infinite samples.
     """
@@ -29,11 +29,17 @@ def judge(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float | No
     common = min(len(prediction), len(reference))
     cepstra = [mel_cepstra(waveform) for waveform in (prediction, reference)]
     mcd, path = mel_cepstral_distortion(*cepstra)
-    tracks = [fundamental_frequency(waveform, len(frames))[steps]
-              for waveform, frames, steps in zip((prediction, reference), cepstra, path, strict=True)]
-    return {"snr": signal_to_noise(prediction[:common], reference[:common]),
-            "si_sdr": scale_invariant_sdr(prediction[:common], reference[:common]),
-            "mcd": mcd, "length_ratio": len(prediction) / len(reference), **pitch_errors(*tracks)}
+    tracks = [
+        fundamental_frequency(waveform, len(frames))[steps]
+        for waveform, frames, steps in zip((prediction, reference), cepstra, path, strict=True)
+    ]
+    return {
+        "snr": signal_to_noise(prediction[:common], reference[:common]),
+        "si_sdr": scale_invariant_sdr(prediction[:common], reference[:common]),
+        "mcd": mcd,
+        "length_ratio": len(prediction) / len(reference),
+        **pitch_errors(*tracks),
+    }
 
 
 def checked(name: str, waveform: np.ndarray) -> np.ndarray:
@@ -43,8 +49,10 @@ def checked(name: str, waveform: np.ndarray) -> np.ndarray:
     if waveform.ndim != 1:
         raise ValueError(f"the {name} must be one channel of shape (samples,), got shape {waveform.shape}")
     if len(waveform) < least:
-        raise ValueError(f"the {name} must last {1000 * SHORTEST:g} ms ({least} samples at {SAMPLING_RATE} Hz), one frame of "
-                         f"F0, got {len(waveform)} samples")
+        raise ValueError(
+            f"the {name} must last {1000 * SHORTEST:g} ms ({least} samples at {SAMPLING_RATE} Hz), one frame of "
+            f"F0, got {len(waveform)} samples"
+        )
     if not np.isfinite(waveform).all():
         raise ValueError(f"the {name} has {np.count_nonzero(~np.isfinite(waveform))} samples that are NaN or infinite")
     if not waveform.any():
@@ -67,13 +75,15 @@ def scale_invariant_sdr(prediction: np.ndarray, reference: np.ndarray) -> float:
 
 
 def decibels(signal: float, noise: float) -> float:
-    """Their ratio, at most 150 dB either way, which is beyond the precision of float32 samples and stays finite in JSON."""
+    """Their ratio, at most 150 dB either way, which is beyond the precision of float32 samples and stays finite in
+    JSON."""
     least = 1e-15 * max(signal, noise)
     return float(10 * np.log10(max(signal, least) / max(noise, least)))
 
 
 def bitrate(units: Sequence[Sequence[int]], seconds: float) -> float:
-    """Bits per second of discrete units: N / D * H, number of units per second times the entropy of their distribution.
+    """Bits per second of discrete units: N / D * H, number of units per second times the entropy of their
+    distribution.
 
     As in the Zero Resource Speech Challenge 2019 (Dunbar et al., https://arxiv.org/abs/1904.11469): units count as
     independent of each other, so that it is an upper bound of what a coder needs that knows their order.
@@ -84,16 +94,20 @@ def bitrate(units: Sequence[Sequence[int]], seconds: float) -> float:
     Raises:
         ValueError: no units, or no time.
     """
-    counts = np.unique(np.concatenate([np.asarray(sequence, dtype=np.int64) for sequence in units]), return_counts=True)[1]
+    counts = np.unique(
+        np.concatenate([np.asarray(sequence, dtype=np.int64) for sequence in units]), return_counts=True
+    )[1]
     if not counts.sum() or not seconds > 0:
         raise ValueError(f"a bitrate needs units and a positive duration, got {counts.sum()} units in {seconds} s")
     shares = counts / counts.sum()
     return float(counts.sum() / seconds * -(shares * np.log2(shares)).sum())
 
 
-def mean_and_interval(values: Sequence[float | None], num_bootstrap: int = 1000, confidence: float = 0.95,
-                      seed: int = 0) -> tuple[float | None, list[float] | None]:
-    """Mean of what is not None, and its percentile bootstrap interval [low, high] (Efron and Tibshirani 1993, chapter 13).
+def mean_and_interval(
+    values: Sequence[float | None], num_bootstrap: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> tuple[float | None, list[float] | None]:
+    """Mean of what is not None, and its percentile bootstrap interval [low, high] (Efron and Tibshirani 1993, chapter
+    13).
 
     Returns:
         None for the mean without any value; None for the interval below two values or with `num_bootstrap=0`.
@@ -101,6 +115,12 @@ def mean_and_interval(values: Sequence[float | None], num_bootstrap: int = 1000,
     known = np.array([value for value in values if value is not None])
     if len(known) < 2 or num_bootstrap == 0:
         return (float(known.mean()) if len(known) else None), None
-    found = bootstrap((known,), np.mean, n_resamples=num_bootstrap, confidence_level=confidence, method="percentile",
-                      rng=np.random.default_rng(seed))
+    found = bootstrap(
+        (known,),
+        np.mean,
+        n_resamples=num_bootstrap,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
     return float(known.mean()), [float(found.confidence_interval.low), float(found.confidence_interval.high)]

@@ -19,7 +19,8 @@ def fundamental_frequency(waveform: np.ndarray, frames: int) -> np.ndarray:
     """
     step = HOP / SAMPLING_RATE
     pitch = parselmouth.Sound(waveform.astype(np.float64), SAMPLING_RATE).to_pitch_ac(
-        time_step=step, pitch_floor=FLOOR, pitch_ceiling=CEILING)
+        time_step=step, pitch_floor=FLOOR, pitch_ceiling=CEILING
+    )
     centres = (np.arange(frames) * HOP + WINDOW / 2) / SAMPLING_RATE
     nearest = np.rint((centres - pitch.x1) / step).astype(int)
     return pitch.selected_array["frequency"][nearest.clip(0, pitch.n_frames - 1)]
@@ -40,5 +41,7 @@ def pitch_errors(prediction: np.ndarray, reference: np.ndarray) -> dict[str, flo
     """
     voiced = (prediction > 0) & (reference > 0)
     difference = np.log(prediction[voiced]) - np.log(reference[voiced])
-    return {"log_f0_rmse": float(np.sqrt(np.mean(difference**2))) if voiced.any() else None,
-            "voicing_error": float(np.mean((prediction > 0) != (reference > 0)))}
+    return {
+        "log_f0_rmse": float(np.sqrt(np.mean(difference**2))) if voiced.any() else None,
+        "voicing_error": float(np.mean((prediction > 0) != (reference > 0))),
+    }

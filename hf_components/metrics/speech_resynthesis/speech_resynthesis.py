@@ -12,9 +12,9 @@ from .figures import FIGURES, bitrate, judge, mean_and_interval
 from .pitch import CEILING, FLOOR
 
 _DESCRIPTION = f"""
-Resynthesised speech against its original: SNR and scale-invariant SDR over samples, mel-cepstral distortion over frames
-aligned by dynamic time warping, ratio of lengths, error of log F0 and of voicing (Praat, {FLOOR:g} to {CEILING:g} Hz), and
-the bitrate of the units it was made from. Means over pairs, with bootstrap intervals.
+Resynthesised speech against its original: SNR and scale-invariant SDR over samples, mel-cepstral distortion over
+frames aligned by dynamic time warping, ratio of lengths, error of log F0 and of voicing (Praat, {FLOOR:g} to
+{CEILING:g} Hz), and the bitrate of the units it was made from. Means over pairs, with bootstrap intervals.
 """
 
 _INPUTS = f"""
@@ -26,7 +26,8 @@ Args:
     confidence (float): coverage of the intervals.
     seed (int): seed of the resampling.
 Returns:
-    snr, si_sdr, mcd (dB), length_ratio, log_f0_rmse (nepers), voicing_error (share): means over the pairs that have them;
+    snr, si_sdr, mcd (dB), length_ratio, log_f0_rmse (nepers), voicing_error (share): means over the pairs that have
+        them;
     bitrate (bits per second), None without `units`;
     <figure>_interval ([low, high]) of each mean, None below two values;
     pairs (int), segments (list of the figures of each pair).
@@ -53,26 +54,39 @@ class SpeechResynthesis(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         waveform = List(Value("float32"))
         return evaluate.MetricInfo(
-            description=_DESCRIPTION, citation=_CITATION, inputs_description=_INPUTS,
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_INPUTS,
             features=Features({"predictions": waveform, "references": waveform}),
             reference_urls=["https://www.fon.hum.uva.nl/praat/", "https://zerospeech.com"],
         )
 
-    def _compute(self, predictions: Sequence[Sequence[float]], references: Sequence[Sequence[float]],
-                 units: Sequence[Sequence[int]] | None = None, num_bootstrap: int = 1000, confidence: float = 0.95,
-                 seed: int = 0) -> dict:
+    def _compute(
+        self,
+        predictions: Sequence[Sequence[float]],
+        references: Sequence[Sequence[float]],
+        units: Sequence[Sequence[int]] | None = None,
+        num_bootstrap: int = 1000,
+        confidence: float = 0.95,
+        seed: int = 0,
+    ) -> dict:
         if not len(predictions):
             raise ValueError("there are no waveforms to judge")
         if units is not None and len(units) != len(predictions):
             raise ValueError(f"units must give one sequence per prediction, got {len(units)} for {len(predictions)}")
         segments = [_judge(i, *pair) for i, pair in enumerate(zip(predictions, references, strict=True))]
-        means = {name: mean_and_interval([row[name] for row in segments], num_bootstrap, confidence, seed)
-                 for name in FIGURES}
+        means = {
+            name: mean_and_interval([row[name] for row in segments], num_bootstrap, confidence, seed)
+            for name in FIGURES
+        }
         seconds = sum(map(len, references)) / SAMPLING_RATE
-        return {**{name: mean for name, (mean, _) in means.items()},
-                **{f"{name}_interval": interval for name, (_, interval) in means.items()},
-                "bitrate": None if units is None else bitrate(units, seconds),
-                "pairs": len(segments), "segments": segments}
+        return {
+            **{name: mean for name, (mean, _) in means.items()},
+            **{f"{name}_interval": interval for name, (_, interval) in means.items()},
+            "bitrate": None if units is None else bitrate(units, seconds),
+            "pairs": len(segments),
+            "segments": segments,
+        }
 
 
 def _judge(index: int, prediction: Sequence[float], reference: Sequence[float]) -> dict[str, float | None]:

@@ -17,8 +17,14 @@ def error_rate(errors: np.ndarray, reference_length: np.ndarray) -> np.ndarray:
     return errors / np.maximum(reference_length, 1)
 
 
-def interval(errors: np.ndarray, reference_words: np.ndarray, units: Sequence[str] | None = None,
-             num_bootstrap: int = 1000, confidence: float = 0.95, seed: int = 0) -> list[float] | None:
+def interval(
+    errors: np.ndarray,
+    reference_words: np.ndarray,
+    units: Sequence[str] | None = None,
+    num_bootstrap: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> list[float] | None:
     """Bootstrap interval of the corpus error rate.
 
     Args:
@@ -32,19 +38,34 @@ def interval(errors: np.ndarray, reference_words: np.ndarray, units: Sequence[st
     return intervals({"": (errors, reference_words)}, units, num_bootstrap, confidence, seed)[""]
 
 
-def intervals(rates: dict[str, tuple[np.ndarray, np.ndarray]], units: Sequence[str] | None = None, num_bootstrap: int = 1000,
-              confidence: float = 0.95, seed: int = 0) -> dict[str, list[float] | None]:
+def intervals(
+    rates: dict[str, tuple[np.ndarray, np.ndarray]],
+    units: Sequence[str] | None = None,
+    num_bootstrap: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, list[float] | None]:
     """As `interval`, of several rates on the same resamples.
 
     Args:
         rates: name -> errors and reference lengths, counts of shape (utterances,) each.
     """
-    sums = _resample(np.stack([column for rate in rates.values() for column in rate], axis=1), units, num_bootstrap, seed)
-    return {name: _percentiles(error_rate(sums[:, 2 * i], sums[:, 2 * i + 1]), confidence) for i, name in enumerate(rates)}
+    sums = _resample(
+        np.stack([column for rate in rates.values() for column in rate], axis=1), units, num_bootstrap, seed
+    )
+    return {
+        name: _percentiles(error_rate(sums[:, 2 * i], sums[:, 2 * i + 1]), confidence) for i, name in enumerate(rates)
+    }
 
 
-def paired_bootstrap(a: dict[str, np.ndarray], b: dict[str, np.ndarray], units: Sequence[str] | None = None,
-                     num_bootstrap: int = 1000, confidence: float = 0.95, seed: int = 0) -> dict:
+def paired_bootstrap(
+    a: dict[str, np.ndarray],
+    b: dict[str, np.ndarray],
+    units: Sequence[str] | None = None,
+    num_bootstrap: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict:
     """Compare two systems on the same utterances: both are scored on every resample, and the difference is kept.
 
     Args:
@@ -57,17 +78,23 @@ def paired_bootstrap(a: dict[str, np.ndarray], b: dict[str, np.ndarray], units: 
         ValueError: the systems were not scored on the same number of utterances.
     """
     if len(a["errors"]) != len(b["errors"]):
-        raise ValueError(f"both systems must be scored on the same utterances, got {len(a['errors'])} "
-                         f"and {len(b['errors'])}")
+        raise ValueError(
+            f"both systems must be scored on the same utterances, got {len(a['errors'])} and {len(b['errors'])}"
+        )
     # The reference words of the systems differ where each is scored against its own best of several references.
     counts = np.stack([a["errors"], a["reference_words"], b["errors"], b["reference_words"]], axis=1)
     total = counts.sum(axis=0)
     sums = _resample(counts, units, num_bootstrap, seed)
     wer_a, wer_b = error_rate(total[0], total[1]), error_rate(total[2], total[3])
     differences = error_rate(sums[:, 2], sums[:, 3]) - error_rate(sums[:, 0], sums[:, 1])
-    return {"wer_a": float(wer_a), "wer_b": float(wer_b), "difference": float(wer_b - wer_a),
-            "interval": _percentiles(differences, confidence), "utterances": len(counts),
-            "units": len(counts) if units is None else len(set(units))}
+    return {
+        "wer_a": float(wer_a),
+        "wer_b": float(wer_b),
+        "difference": float(wer_b - wer_a),
+        "interval": _percentiles(differences, confidence),
+        "utterances": len(counts),
+        "units": len(counts) if units is None else len(set(units)),
+    }
 
 
 def sum_by_unit(counts: np.ndarray, units: Sequence[str]) -> np.ndarray:
@@ -89,8 +116,10 @@ def _resample(counts: np.ndarray, units: Sequence[str] | None, num_bootstrap: in
         return np.empty((0, counts.shape[1]))
     rng = np.random.default_rng(seed)
     rows = max(1, DRAWS_AT_ONCE // len(totals))
-    sums = [totals[rng.integers(len(totals), size=(min(rows, num_bootstrap - start), len(totals)))].sum(axis=1)
-            for start in range(0, num_bootstrap, rows)]
+    sums = [
+        totals[rng.integers(len(totals), size=(min(rows, num_bootstrap - start), len(totals)))].sum(axis=1)
+        for start in range(0, num_bootstrap, rows)
+    ]
     return np.concatenate(sums) if sums else np.empty((0, counts.shape[1]))
 
 

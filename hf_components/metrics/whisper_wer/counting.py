@@ -10,31 +10,43 @@ from rapidfuzz.distance import Levenshtein
 try:
     from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
 except ImportError as error:
-    raise ImportError("whisper_wer needs OpenAI's Whisper: pip install openai-whisper "
-                      "(the package named whisper on PyPI is another program)") from error
+    raise ImportError(
+        "whisper_wer needs OpenAI's Whisper: pip install openai-whisper "
+        "(the package named whisper on PyPI is another program)"
+    ) from error
 
 WORD_COUNTS = ("errors", "substitutions", "deletions", "insertions", "hits", "reference_words")
 CHARACTER_COUNTS = ("character_errors", "reference_characters")
 
 
 def without_punctuation(text: str) -> str:
-    """Lower case in NFKC, punctuation and symbols blanked. Letters keep their marks, which are vowels in Indic scripts and
-    which `BasicTextNormalizer` blanks (Manohar and Pillai 2024, "What is lost in normalization?", arXiv 2409.02449)."""
+    """Lower case in NFKC, punctuation and symbols blanked. Letters keep their marks, which are vowels in Indic scripts
+    and which `BasicTextNormalizer` blanks (Manohar and Pillai 2024, "What is lost in normalization?", arXiv
+    2409.02449).
+    """
     text = unicodedata.normalize("NFKC", text.lower())
     return "".join(" " if unicodedata.category(character)[0] in "PS" else character for character in text)
 
 
-NORMALIZERS = {"english": EnglishTextNormalizer(), "basic": BasicTextNormalizer(), "unicode": without_punctuation, "none": str}
+NORMALIZERS = {
+    "english": EnglishTextNormalizer(),
+    "basic": BasicTextNormalizer(),
+    "unicode": without_punctuation,
+    "none": str,
+}
 
 
-@lru_cache(maxsize=2**18)  # prompts repeat over speakers and references over evaluations; normalising is what takes time
+@lru_cache(
+    maxsize=2**18
+)  # prompts repeat over speakers and references over evaluations; normalising is what takes time
 def normalize(text: str, normalizer: str = "english") -> str:
     """Text as it is scored, with single spaces and stripped; see `utterance_errors` for the normalisers."""
     return " ".join(NORMALIZERS[normalizer](text).split())
 
 
-def utterance_errors(predictions: Iterable[str], references: Iterable[str | Sequence[str]],
-                     normalizer: str = "english") -> dict[str, np.ndarray]:
+def utterance_errors(
+    predictions: Iterable[str], references: Iterable[str | Sequence[str]], normalizer: str = "english"
+) -> dict[str, np.ndarray]:
     """Count the errors of every utterance.
 
     Of several references of an utterance the one with the fewest errors counts, the longer one if they are equal;
@@ -55,16 +67,19 @@ def utterance_errors(predictions: Iterable[str], references: Iterable[str | Sequ
         raise ValueError(f"normalizer must be one of {', '.join(NORMALIZERS)}, got {normalizer!r}")
     predictions, references = list(predictions), list(references)
     if len(predictions) != len(references):
-        raise ValueError(f"predictions and references must be of equal length, got {len(predictions)} "
-                         f"and {len(references)}")
+        raise ValueError(
+            f"predictions and references must be of equal length, got {len(predictions)} and {len(references)}"
+        )
     rows = []
     for index, (prediction, alternatives) in enumerate(zip(predictions, references, strict=True)):
         alternatives = [alternatives] if isinstance(alternatives, str) else alternatives
         _check(index, prediction, alternatives)
         hypothesis = normalize(prediction, normalizer)
         texts = [normalize(text, normalizer) for text in alternatives]
-        rows.append(min((_count_words(text, hypothesis) for text in texts), key=_fewest_errors_then_longest)
-                    + min((_count_characters(text, hypothesis) for text in texts), key=_fewest_errors_then_longest))
+        rows.append(
+            min((_count_words(text, hypothesis) for text in texts), key=_fewest_errors_then_longest)
+            + min((_count_characters(text, hypothesis) for text in texts), key=_fewest_errors_then_longest)
+        )
     columns = np.array(rows, dtype=np.int64).reshape(len(rows), len(WORD_COUNTS + CHARACTER_COUNTS)).T
     return dict(zip(WORD_COUNTS + CHARACTER_COUNTS, columns, strict=True))
 

@@ -21,8 +21,8 @@ Args:
     references (list of str or of lists of str): what was said; of several texts the one with the fewest errors counts.
     groups (list of str, optional): a label per utterance; the same figures follow for each one under `per_group`.
     speakers (list of str, optional): speaker per utterance; the interval and `wer_speaker_mean` are over speakers.
-    normalizer (str): "english" or "basic" (Whisper's EnglishTextNormalizer or BasicTextNormalizer), "unicode" (lower case,
-        no punctuation; for other languages) or "none" (text that is normalised already).
+    normalizer (str): "english" or "basic" (Whisper's EnglishTextNormalizer or BasicTextNormalizer), "unicode" (lower
+        case, no punctuation; for other languages) or "none" (text that is normalised already).
     num_bootstrap (int): resamples for the interval; 0 leaves it out.
     confidence (float): coverage of the interval.
     seed (int): seed of the resampling.
@@ -42,7 +42,8 @@ Examples:
 _CITATION = """
 @inproceedings{radford2023robust,
   title = {Robust Speech Recognition via Large-Scale Weak Supervision},
-  author = {Radford, Alec and Kim, Jong Wook and Xu, Tao and Brockman, Greg and McLeavey, Christine and Sutskever, Ilya},
+  author = {Radford, Alec and Kim, Jong Wook and Xu, Tao and Brockman, Greg and McLeavey, Christine and
+            Sutskever, Ilya},
   booktitle = {International Conference on Machine Learning},
   year = {2023}
 }
@@ -54,7 +55,9 @@ class WhisperWer(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description=_DESCRIPTION, citation=_CITATION, inputs_description=_INPUTS,
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_INPUTS,
             features=Features({"predictions": Value("string"), "references": List(Value("string"))}),
             reference_urls=["https://github.com/openai/whisper", "https://github.com/jitsi/jiwer"],
         )
@@ -63,18 +66,26 @@ class WhisperWer(evaluate.Metric):
         """Add one utterance; `reference` is a text or a list of alternative texts."""
         super().add(prediction=prediction, reference=_alternatives(reference))
 
-    def add_batch(self, *, predictions: Sequence[str] | None = None,
-                  references: Sequence[str | Sequence[str]] | None = None) -> None:
+    def add_batch(
+        self, *, predictions: Sequence[str] | None = None, references: Sequence[str | Sequence[str]] | None = None
+    ) -> None:
         """Add several utterances; each reference is a text or a list of alternative texts."""
         # With the two forms declared as alternative features, evaluate decides by the first utterance and writes the
         # lists of later ones as their representation, "['a', 'b']".
         references = references if references is None else [_alternatives(reference) for reference in references]
         super().add_batch(predictions=predictions, references=references)
 
-    def _compute(self, predictions: Sequence[str], references: Sequence[str | Sequence[str]],
-                 groups: Sequence[str] | None = None, speakers: Sequence[str] | None = None,
-                 normalizer: str = "english", num_bootstrap: int = 1000, confidence: float = 0.95,
-                 seed: int = 0) -> dict:
+    def _compute(
+        self,
+        predictions: Sequence[str],
+        references: Sequence[str | Sequence[str]],
+        groups: Sequence[str] | None = None,
+        speakers: Sequence[str] | None = None,
+        normalizer: str = "english",
+        num_bootstrap: int = 1000,
+        confidence: float = 0.95,
+        seed: int = 0,
+    ) -> dict:
         if not len(predictions):
             raise ValueError("there are no utterances to score")
         counts = utterance_errors(predictions, references, normalizer)
@@ -82,8 +93,13 @@ class WhisperWer(evaluate.Metric):
         groups = _labels("groups", groups, len(counts["errors"]))
 
         def figures(rows: np.ndarray) -> dict:
-            return _figures({name: values[rows] for name, values in counts.items()},
-                            None if speakers is None else speakers[rows], num_bootstrap, confidence, seed)
+            return _figures(
+                {name: values[rows] for name, values in counts.items()},
+                None if speakers is None else speakers[rows],
+                num_bootstrap,
+                confidence,
+                seed,
+            )
 
         per_group = {} if groups is None else {str(group): figures(groups == group) for group in np.unique(groups)}
         return {**figures(np.full(len(counts["errors"]), True)), "per_group": per_group}
@@ -105,21 +121,27 @@ def _labels(name: str, labels: Sequence[str] | None, utterances: int) -> np.ndar
     return np.array(labels, dtype=str)
 
 
-def _figures(counts: dict[str, np.ndarray], speakers: np.ndarray | None, num_bootstrap: int, confidence: float,
-             seed: int) -> dict:
+def _figures(
+    counts: dict[str, np.ndarray], speakers: np.ndarray | None, num_bootstrap: int, confidence: float, seed: int
+) -> dict:
     errors, words = counts["errors"], counts["reference_words"]
     character_errors, characters = counts["character_errors"], counts["reference_characters"]
     by_speaker = None if speakers is None else sum_by_unit(np.stack([errors, words], axis=1), speakers)
-    rates = {"wer": (errors, words), "cer": (character_errors, characters),
-             "wer_clipped": (np.minimum(errors, words), words),
-             "cer_clipped": (np.minimum(character_errors, characters), characters)}
+    rates = {
+        "wer": (errors, words),
+        "cer": (character_errors, characters),
+        "wer_clipped": (np.minimum(errors, words), words),
+        "cer_clipped": (np.minimum(character_errors, characters), characters),
+    }
     bounds = intervals(rates, speakers, num_bootstrap, confidence, seed)
     return {
         **{name: float(error_rate(wrong.sum(), length.sum())) for name, (wrong, length) in rates.items()},
         **{f"{name}_interval": bounds[name] for name in rates},
         "wer_speaker_mean": None if speakers is None else float(error_rate(by_speaker[:, 0], by_speaker[:, 1]).mean()),
-        **{name: int(counts[name].sum()) for name in ("substitutions", "deletions", "insertions", "hits",
-                                                      "reference_words", "reference_characters")},
+        **{
+            name: int(counts[name].sum())
+            for name in ("substitutions", "deletions", "insertions", "hits", "reference_words", "reference_characters")
+        },
         "utterances": len(errors),
         "speakers": None if speakers is None else len(by_speaker),
     }

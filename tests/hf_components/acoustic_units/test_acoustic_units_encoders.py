@@ -43,7 +43,9 @@ def test_a_layer_is_the_hidden_state_of_the_whole_encoder(checkpoint, layer):
 
 
 def test_the_last_layer_is_taken_before_the_norm_that_follows_it(checkpoint):
-    features, _ = AcousticUnitsModel.from_encoder(str(checkpoint), LAYERS, num_units=4).features(*pad_waveforms(CLIPS[:1]))
+    features, _ = AcousticUnitsModel.from_encoder(str(checkpoint), LAYERS, num_units=4).features(
+        *pad_waveforms(CLIPS[:1])
+    )
     model, _, last = whole_encoder(checkpoint, CLIPS[0])
     if getattr(model.config, "do_stable_layer_norm", False):
         assert not torch.allclose(features, last, atol=0.05)
@@ -82,8 +84,9 @@ def test_waveforms_are_normalised_as_the_feature_extractor_says(tmp_path):
 def test_mfcc_is_torchaudios_whatever_the_padding():
     model = AcousticUnitsModel.from_encoder("mfcc")
     features, frames = model.features(*pad_waveforms(CLIPS))
-    reference = torchaudio.transforms.MFCC(16_000, n_mfcc=13, log_mels=True, melkwargs={
-        "n_fft": 400, "hop_length": 320, "n_mels": 40, "center": False})
+    reference = torchaudio.transforms.MFCC(
+        16_000, n_mfcc=13, log_mels=True, melkwargs={"n_fft": 400, "hop_length": 320, "n_mels": 40, "center": False}
+    )
     for row, clip in enumerate(CLIPS):
         static = reference(torch.from_numpy(clip))
         slope = torchaudio.functional.compute_deltas(static)

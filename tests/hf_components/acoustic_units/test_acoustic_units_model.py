@@ -42,13 +42,17 @@ def learnt(encoder: str = "mfcc", layer: int | None = None, num_units: int = 12)
 @pytest.mark.parametrize(("frames", "dim", "scale"), [(20_000, 39, 1.0), (500, 256, 100.0)])
 def test_units_are_scikit_learns_nearest_centroids(frames, dim, scale):
     random = np.random.default_rng(0)
-    features = (scale * random.standard_normal((frames, dim)) + 10 * scale).astype(np.float32)  # far from zero: cancellation
+    features = (scale * random.standard_normal((frames, dim)) + 10 * scale).astype(
+        np.float32
+    )  # far from zero: cancellation
     centroids = features[random.choice(frames, 100, replace=False)] + np.float32(0.01)
     units, distances = nearest_centroid(torch.from_numpy(features), torch.from_numpy(centroids))
     kmeans = KMeans(100, init=centroids.astype(np.float64), n_init=1, max_iter=1).fit(features.astype(np.float64))
     kmeans.cluster_centers_ = centroids.astype(np.float64)
     assert (units.numpy() == kmeans.predict(features.astype(np.float64))).all()
-    expected, expected_distances = pairwise_distances_argmin_min(features.astype(np.float64), centroids.astype(np.float64))
+    expected, expected_distances = pairwise_distances_argmin_min(
+        features.astype(np.float64), centroids.astype(np.float64)
+    )
     assert (units.numpy() == expected).all()
     np.testing.assert_allclose(distances, expected_distances**2, rtol=1e-6, atol=1e-5)
 
@@ -88,8 +92,13 @@ def test_loads_in_a_fresh_process_without_this_package(tmp_path, ssl):
     np.save(tmp_path / "clip.npy", clip)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    done = subprocess.run([sys.executable, "-c", READER, tmp_path / "model", tmp_path / "clip.npy"], cwd=elsewhere, text=True,
-                          capture_output=True, env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")})
+    done = subprocess.run(
+        [sys.executable, "-c", READER, tmp_path / "model", tmp_path / "clip.npy"],
+        cwd=elsewhere,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")},
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found.pop("identity") == model.identity()
@@ -100,7 +109,10 @@ def test_identity_names_encoder_layer_and_centroids(tmp_path):
     mfcc, ssl = learnt(), learnt(str(save_tiny_ssl(tmp_path / "tiny-ssl")), 2)
     assert mfcc.identity().keys() == {"encoder", "layer", "num_units", "centroids_sha256"}
     assert [mfcc.identity()[key] for key in ("encoder", "layer", "num_units")] == ["mfcc", None, 12]
-    assert [ssl.identity()[key] for key in ("encoder", "layer")] == ["tiny-ssl", 2]  # of a folder its name, not its place
+    assert [ssl.identity()[key] for key in ("encoder", "layer")] == [
+        "tiny-ssl",
+        2,
+    ]  # of a folder its name, not its place
     before = mfcc.identity()
     mfcc.centroids[3, 5] += 1e-3
     assert mfcc.identity() != before
@@ -116,15 +128,22 @@ def test_centroids_stay_what_they_are_in_half_precision(tmp_path, dtype):
     assert (half.encode(clip).units == model.encode(clip).units).float().mean() > 0.8
 
 
-@pytest.mark.parametrize(("values", "mask", "message"), [
-    (torch.zeros(1, 399), None, r"at least 400 samples \(25 ms\), got 399"),
-    (torch.zeros(2, 800), torch.tensor([[1] * 800, [1] * 300 + [0] * 500]), r"at least 400 samples \(25 ms\), got 300"),
-    (torch.zeros(2, 800), torch.tensor([[1] * 800, [0] * 300 + [1] * 500]), "then 0 for the padding after it"),
-    (torch.zeros(2, 800), torch.ones(2, 700), "must have the shape of `input_values`"),
-    (torch.full((1, 800), torch.nan), None, "must be finite"),
-    (torch.zeros(800), None, r"floats of the shape \(batch, samples\), got torch.float32 of \(800,\)"),
-    (torch.zeros(1, 800, dtype=torch.int16), None, "must be floats .*, got torch.int16"),
-])
+@pytest.mark.parametrize(
+    ("values", "mask", "message"),
+    [
+        (torch.zeros(1, 399), None, r"at least 400 samples \(25 ms\), got 399"),
+        (
+            torch.zeros(2, 800),
+            torch.tensor([[1] * 800, [1] * 300 + [0] * 500]),
+            r"at least 400 samples \(25 ms\), got 300",
+        ),
+        (torch.zeros(2, 800), torch.tensor([[1] * 800, [0] * 300 + [1] * 500]), "then 0 for the padding after it"),
+        (torch.zeros(2, 800), torch.ones(2, 700), "must have the shape of `input_values`"),
+        (torch.full((1, 800), torch.nan), None, "must be finite"),
+        (torch.zeros(800), None, r"floats of the shape \(batch, samples\), got torch.float32 of \(800,\)"),
+        (torch.zeros(1, 800, dtype=torch.int16), None, "must be floats .*, got torch.int16"),
+    ],
+)
 def test_waveforms_that_cannot_be_encoded_are_refused(values, mask, message):
     with pytest.raises(ValueError, match=message):
         learnt()(values, mask)
@@ -137,16 +156,28 @@ def test_encode_takes_one_waveform():
         learnt().set_centroids(torch.zeros(11, 39))
 
 
-@pytest.mark.parametrize(("fields", "message"), [
-    ({"num_units": 1}, "`num_units` must be at least 2, got 1"),
-    ({"layer": 3}, "must be None for MFCC features, which have no layers, got layer 3"),
-    ({"encoder": "x"}, "`encoder_config` must hold the configuration of x"),
-    ({"encoder": "x", "layer": 1, "encoder_config": BertConfig().to_dict()}, "wav2vec2-bert, got x of type bert"),
-    ({"encoder": "x", "layer": 13, "encoder_config": Wav2Vec2Config().to_dict()}, r"must lie in \[1, 12\] for x, got 13"),
-    ({"encoder": "x", "encoder_config": Wav2Vec2Config().to_dict()}, r"must lie in \[1, 12\] for x, got None"),
-    ({"encoder": "x", "layer": 1, "encoder_config": Wav2Vec2Config(conv_stride=(5, 2, 2, 2, 2, 2, 1)).to_dict()},
-     "one frame of 400 samples every 320, x has one of 400 every 160"),
-])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_units": 1}, "`num_units` must be at least 2, got 1"),
+        ({"layer": 3}, "must be None for MFCC features, which have no layers, got layer 3"),
+        ({"encoder": "x"}, "`encoder_config` must hold the configuration of x"),
+        ({"encoder": "x", "layer": 1, "encoder_config": BertConfig().to_dict()}, "wav2vec2-bert, got x of type bert"),
+        (
+            {"encoder": "x", "layer": 13, "encoder_config": Wav2Vec2Config().to_dict()},
+            r"must lie in \[1, 12\] for x, got 13",
+        ),
+        ({"encoder": "x", "encoder_config": Wav2Vec2Config().to_dict()}, r"must lie in \[1, 12\] for x, got None"),
+        (
+            {
+                "encoder": "x",
+                "layer": 1,
+                "encoder_config": Wav2Vec2Config(conv_stride=(5, 2, 2, 2, 2, 2, 1)).to_dict(),
+            },
+            "one frame of 400 samples every 320, x has one of 400 every 160",
+        ),
+    ],
+)
 def test_configurations_that_make_no_units_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         AcousticUnitsConfig(**fields)

@@ -41,7 +41,16 @@ EVERY = {
     "voxtral realtime": tiny_audio_llms.save_voxtral_realtime,
 }
 # Of which the model itself, or its features, take the padding of shorter clips for sound, at least near their end.
-HEARS_PADDING = ("wav2vec2 without mask", "lasr", "moonshine", "moonshine streaming", "speech2text", "seamless 2", "qwen3-asr",
-                 "granite", "granite plus")
+HEARS_PADDING = (
+    "wav2vec2 without mask",
+    "lasr",
+    "moonshine",
+    "moonshine streaming",
+    "speech2text",
+    "seamless 2",
+    "qwen3-asr",
+    "granite",
+    "granite plus",
+)
 NEEDS_MISTRAL_COMMON = ("voxtral", "voxtral realtime")
 WITHOUT_PEFT = ("granite 5",)  # it ties weights and has no input embeddings, by which PEFT 0.21 looks for tied ones

@@ -1,4 +1,5 @@
-"""What holds for every kind of model that is served: batches, short and long recordings, adapters. And none is missing."""
+"""What holds for every kind of model that is served: batches, short and long recordings, adapters. And none is
+missing."""
 
 from collections import Counter
 
@@ -26,8 +27,11 @@ no_mistral_common = pytest.mark.skipif(not is_mistral_common_available(), reason
 
 
 def models(without: tuple[str, ...] = ()) -> list:
-    return [pytest.param(name, marks=no_mistral_common) if name in NEEDS_MISTRAL_COMMON else name
-            for name in EVERY if name not in without]
+    return [
+        pytest.param(name, marks=no_mistral_common) if name in NEEDS_MISTRAL_COMMON else name
+        for name in EVERY
+        if name not in without
+    ]
 
 
 every_model = pytest.mark.parametrize("name", models())
@@ -53,15 +57,22 @@ def written(model, processor, clips) -> list[str]:
 
 
 def own_linears(model) -> list[str]:
-    """Linear layers but those that share their weights, by which a merged LoRA would come elsewhere too, and the head."""
+    """Linear layers but those that share their weights, by which a merged LoRA would come elsewhere too, and the
+    head."""
     users = Counter(id(module.weight) for module in model.modules() if isinstance(module, (nn.Linear, nn.Embedding)))
-    return [name for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and users[id(module.weight)] == 1 and "head" not in name]
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and users[id(module.weight)] == 1 and "head" not in name
+    ]
 
 
 def test_all_that_transformers_lists_is_served_or_said_to_be_no_recogniser():
-    listed = {name for kind in ("SPEECH_SEQ_2_SEQ", "CTC", "RNNT", "TDT")
-              for name in getattr(modeling_auto, f"MODEL_FOR_{kind}_MAPPING_NAMES")}
+    listed = {
+        name
+        for kind in ("SPEECH_SEQ_2_SEQ", "CTC", "RNNT", "TDT")
+        for name in getattr(modeling_auto, f"MODEL_FOR_{kind}_MAPPING_NAMES")
+    }
     served = {name for family in FAMILIES for name in family.model_classes}
     assert listed - served == NO_RECOGNISERS.keys() and not served & NO_RECOGNISERS.keys()
 

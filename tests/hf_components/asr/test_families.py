@@ -25,8 +25,19 @@ pytestmark = pytest.mark.unit
 GREEDY = {"max_new_tokens": 10, "num_beams": 1}
 CLIPS = [tone(i % 3, i, 0.5 + 0.4 * i) for i in range(4)]
 GENERATES = ("moonshine", "moonshine streaming", "speech2text", "speecht5", "two put together", "seamless")
-WITH_PIPELINE = ("wav2vec2", "wav2vec2 without mask", "hubert", "w2v-bert", "parakeet ctc", "granite 5", "lasr",
-                 "parakeet tdt", "parakeet rnnt", "nemotron streaming", *GENERATES)
+WITH_PIPELINE = (
+    "wav2vec2",
+    "wav2vec2 without mask",
+    "hubert",
+    "w2v-bert",
+    "parakeet ctc",
+    "granite 5",
+    "lasr",
+    "parakeet tdt",
+    "parakeet rnnt",
+    "nemotron streaming",
+    *GENERATES,
+)
 
 
 def written(folder, clips) -> list[str]:
@@ -51,11 +62,19 @@ ASKED = {
     "cohere": lambda processor, clip: processor(clip, language="en", sampling_rate=16_000),
     "qwen3-asr": lambda processor, clip: processor.apply_transcription_request(clip, language="en"),
     "fun-asr": lambda processor, clip: processor.apply_transcription_request(clip, language="en"),
-    "granite": lambda processor, clip: processor(processor.tokenizer.apply_chat_template(
-        [{"role": "user", "content": "<|audio|>can you transcribe the speech into a written format?"}], tokenize=False,
-        add_generation_prompt=True), clip, return_tensors="pt"),
-    **dict.fromkeys(("glm-asr", "moss", "audio flamingo", "nemotron transcribe"),
-                    lambda processor, clip: processor.apply_transcription_request(clip, return_tensors="pt")),
+    "granite": lambda processor, clip: processor(
+        processor.tokenizer.apply_chat_template(
+            [{"role": "user", "content": "<|audio|>can you transcribe the speech into a written format?"}],
+            tokenize=False,
+            add_generation_prompt=True,
+        ),
+        clip,
+        return_tensors="pt",
+    ),
+    **dict.fromkeys(
+        ("glm-asr", "moss", "audio flamingo", "nemotron transcribe"),
+        lambda processor, clip: processor.apply_transcription_request(clip, return_tensors="pt"),
+    ),
 }
 READ = {"qwen3-asr": {"return_format": "transcription_only"}, "audio flamingo": {"strip_prefix": True}}
 
@@ -90,7 +109,9 @@ def test_a_language_is_asked_for(tmp_path):
     for language, token in (("fr", "__fra__"), ("fra", "__fra__"), ("en", "__eng__"), (None, "__eng__")):
         first = family.inputs(processor, CLIPS, language=language)["decoder_input_ids"]
         assert set(processor.tokenizer.convert_ids_to_tokens(first[:, 0])) == {token}
-    with pytest.raises(UserError, match="SeamlessM4T cannot be asked for language 'de': its vocabulary has no __deu__"):
+    with pytest.raises(
+        UserError, match="SeamlessM4T cannot be asked for language 'de': its vocabulary has no __deu__"
+    ):
         family.inputs(processor, CLIPS, language="de")
     model, processor = load_asr(str(EVERY["nemotron 3.5"](tmp_path / "nemotron")))
     assert set(family_of(model).inputs(processor, CLIPS, language="de")["prompt_ids"].tolist()) == {9}
@@ -128,9 +149,15 @@ def test_the_mask_is_given_where_the_extractor_asks_for_it(tmp_path):
 
 def test_labels_are_in_the_case_of_the_vocabulary(tmp_path):
     model, processor = load_asr(str(tiny_models.save_wav2vec2(tmp_path / "upper")))
-    assert processor.tokenizer.decode(family_of(model).tokenize(processor, "Hello moon"), group_tokens=False) == "HELLO MOON"
+    assert (
+        processor.tokenizer.decode(family_of(model).tokenize(processor, "Hello moon"), group_tokens=False)
+        == "HELLO MOON"
+    )
     model, processor = load_asr(str(tiny_models.save_parakeet(tmp_path / "lower")))
-    assert processor.tokenizer.decode(family_of(model).tokenize(processor, "hello moon"), group_tokens=False) == "hello moon"
+    assert (
+        processor.tokenizer.decode(family_of(model).tokenize(processor, "hello moon"), group_tokens=False)
+        == "hello moon"
+    )
 
 
 def test_what_cannot_be_done_is_told(tmp_path):
@@ -149,7 +176,9 @@ def test_what_is_not_served_is_told(tmp_path):
     with pytest.raises(UserError, match="there is no checkpoint at ./none"):
         load_asr("./none")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(UserError, match="is of type bert, which cannot be transcribed with; served are .*canary.*wav2vec2"):
+    with pytest.raises(
+        UserError, match="is of type bert, which cannot be transcribed with; served are .*canary.*wav2vec2"
+    ):
         load_asr(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dia"}))
     with pytest.raises(UserError, match="is of type dia, which reads text aloud and recognises no speech"):
@@ -174,7 +203,9 @@ def test_a_language_model_of_which_nothing_is_known_is_told(tmp_path, monkeypatc
     (encoder_decoder,) = [family for family in FAMILIES if isinstance(family, EncoderDecoder)]
     unknown = dataclasses.replace(encoder_decoder, model_types=("glmasr",), model_class=AutoModelForSeq2SeqLM)
     monkeypatch.setattr(families, "FAMILIES", (unknown,))
-    with pytest.raises(UserError, match="is of type glmasr, a language model that hears, and how it is asked to transcribe"):
+    with pytest.raises(
+        UserError, match="is of type glmasr, a language model that hears, and how it is asked to transcribe"
+    ):
         load_asr(str(folder))
 
 
@@ -193,5 +224,7 @@ def test_an_adapter_that_is_none_or_of_another_model_is_told(tmp_path):
     for layers in (2, 4):
         other = get_peft_model(tiny_whisper(encoder_layers=layers), LoraConfig(target_modules=["q_proj"]))
         other.save_pretrained(tmp_path / "lora")
-        with pytest.raises(UserError, match=r"is not an adapter of .*: one of the two has no .*encoder.layers.[23].*lora"):
+        with pytest.raises(
+            UserError, match=r"is not an adapter of .*: one of the two has no .*encoder.layers.[23].*lora"
+        ):
             merge_adapter(load_asr(str(tmp_path / "model"))[0], str(tmp_path / "lora"))

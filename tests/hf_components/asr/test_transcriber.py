@@ -72,7 +72,11 @@ def test_files_come_in_their_order_and_one_that_is_broken_costs_itself_alone(wav
     assert [transcript.text for transcript in found[1:5]] == [transcriber.transcribe(path) for path in paths]
     assert len({transcript.text for transcript in found[1:5]}) == 4 and found[7] == found[1]
     problems = [found[i].problem for i in (0, 5, 6)]
-    assert [problem.split(":")[0] for problem in problems] == ["unreadable audio", "truncated audio", "unreadable audio"]
+    assert [problem.split(":")[0] for problem in problems] == [
+        "unreadable audio",
+        "truncated audio",
+        "unreadable audio",
+    ]
     assert all(found[i].text == "" for i in (0, 5, 6)) and all(found[i].problem is None for i in (1, 2, 3, 4))
     with pytest.raises(AudioError, match="text.wav: unreadable audio"):
         transcriber.transcribe(tmp_path / "text.wav")
@@ -106,8 +110,10 @@ def test_the_audio_context_is_the_checkpoints(whisper, tmp_path):
 
 
 def test_a_clip_counts_for_what_is_heard_of_it(tmp_path):
-    seconds = {name: Transcriber.from_pretrained(EVERY[name](tmp_path / name), **SHORT)._heard_seconds(3.0)
-               for name in ("glm-asr", "qwen3-asr")}
+    seconds = {
+        name: Transcriber.from_pretrained(EVERY[name](tmp_path / name), **SHORT)._heard_seconds(3.0)
+        for name in ("glm-asr", "qwen3-asr")
+    }
     assert seconds == {"glm-asr": 30.0, "qwen3-asr": 3.0}
 
 
@@ -123,12 +129,17 @@ def test_adapters_on_top_are_those_of_peft(kind, request, tmp_path):
     alone = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path / "0").eval()
     expected = transcribe(alone.base_model.model, processor, corpus, max_new_tokens=8)
     found = Transcriber.from_pretrained(folder, adapter=tmp_path / "0", **SHORT).transcribe_corpus(corpus)
-    assert [transcript.text for transcript in found] == expected != transcribe(base, processor, corpus, max_new_tokens=8)
+    assert (
+        [transcript.text for transcript in found] == expected != transcribe(base, processor, corpus, max_new_tokens=8)
+    )
     both = Transcriber.from_pretrained(folder, adapter=[tmp_path / "0", tmp_path / "1"], **SHORT).model.state_dict()
     for name, weight in base.state_dict().items():
         if name.endswith("q_proj.weight"):
-            changes = [PeftModel.from_pretrained(copy.deepcopy(base), tmp_path / seed).merge_and_unload().state_dict()[name]
-                       - weight for seed in "01"]
+            changes = [
+                PeftModel.from_pretrained(copy.deepcopy(base), tmp_path / seed).merge_and_unload().state_dict()[name]
+                - weight
+                for seed in "01"
+            ]
             torch.testing.assert_close(both[name], weight + sum(changes))
 
 

@@ -30,18 +30,36 @@ pytestmark = pytest.mark.unit
 def judged():
     corpus = rows(6)
     perfect = corpus["text"][:]
-    experts = [Row(f"expert_{i}", ">= 2 s", [text if j % 2 == i else "x" for j, text in enumerate(perfect)], 1.0)
-               for i in range(2)]
+    experts = [
+        Row(f"expert_{i}", ">= 2 s", [text if j % 2 == i else "x" for j, text in enumerate(perfect)], 1.0)
+        for i in range(2)
+    ]
     gates = np.array([[0.9, 0.1]] * 3 + [[0.25, 0.75]] * 3)
     errors = np.stack([utterance_errors(row.texts, perfect)["errors"] for row in experts])
-    routed = {"top1": Row("moe_top1", ">= 2 s", perfect[:5] + ["x"], 1.0),
-              "topk2": Row("moe_top2_weights", ">= 2 s", perfect, 1.5)}
-    mixture = Mixture(None, routed, {"top1": np.eye(2)[gates.argmax(1)], "topk2": gates}, experts, gates, errors,
-                      errors.argmin(0),                      np.array([1, 1, 0, 0, 1, 0]))
-    systems = [Row("zero_shot", "30 s", ["wrong"] * 6, 2.0), Row("single_lora", ">= 2 s", perfect[:3] + ["x"] * 3, 1.0)]
-    result = {"run_id": "trial", "sample": {"utterances": 6, "speakers": 4, "split": "dev"},
-              **judge([*systems, *mixture.rows], corpus, num_bootstrap=50, seed=0),
-              "routing": routing_summary(mixture, "top1", corpus)}
+    routed = {
+        "top1": Row("moe_top1", ">= 2 s", perfect[:5] + ["x"], 1.0),
+        "topk2": Row("moe_top2_weights", ">= 2 s", perfect, 1.5),
+    }
+    mixture = Mixture(
+        None,
+        routed,
+        {"top1": np.eye(2)[gates.argmax(1)], "topk2": gates},
+        experts,
+        gates,
+        errors,
+        errors.argmin(0),
+        np.array([1, 1, 0, 0, 1, 0]),
+    )
+    systems = [
+        Row("zero_shot", "30 s", ["wrong"] * 6, 2.0),
+        Row("single_lora", ">= 2 s", perfect[:3] + ["x"] * 3, 1.0),
+    ]
+    result = {
+        "run_id": "trial",
+        "sample": {"utterances": 6, "speakers": 4, "split": "dev"},
+        **judge([*systems, *mixture.rows], corpus, num_bootstrap=50, seed=0),
+        "routing": routing_summary(mixture, "top1", corpus),
+    }
     return corpus, mixture, result
 
 
@@ -53,7 +71,11 @@ def test_one_file_per_routing_with_the_same_baselines(tmp_path, judged):
     corpus, mixture, result = judged
     write_benchmark(tmp_path, "trial", result, mixture, corpus)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "benchmark_trial_top1.json", "benchmark_trial_topk2.json", "gating_trial_top1.jsonl", "gating_trial_topk2.jsonl"}
+        "benchmark_trial_top1.json",
+        "benchmark_trial_topk2.json",
+        "gating_trial_top1.jsonl",
+        "gating_trial_topk2.jsonl",
+    }
     for key, own, other in (("top1", "moe_top1", "moe_top2_weights"), ("topk2", "moe_top2_weights", "moe_top1")):
         written = json.loads((tmp_path / f"benchmark_trial_{key}.json").read_text())
         assert list(written["rows"]) == ["zero_shot", "single_lora", own, "moe_random", "moe_oracle"]
@@ -67,8 +89,16 @@ def test_a_line_of_gates_per_utterance(tmp_path, judged):
     write_benchmark(tmp_path, "trial", result, mixture, corpus)
     lines = lines_of(tmp_path / "gating_trial_topk2.jsonl")
     assert [line["id"] for line in lines] == corpus["id"][:]
-    assert lines[4] == {"id": "u4", "speaker_id": "s0", "group": "middle", "gates": [0.25, 0.75], "experts": [1, 0],
-                        "weights": [0.75, 0.25], "oracle_expert": 0, "random_expert": 1}
+    assert lines[4] == {
+        "id": "u4",
+        "speaker_id": "s0",
+        "group": "middle",
+        "gates": [0.25, 0.75],
+        "experts": [1, 0],
+        "weights": [0.75, 0.25],
+        "oracle_expert": 0,
+        "random_expert": 1,
+    }
     first = lines_of(tmp_path / "gating_trial_top1.jsonl")[4]
     assert (first["experts"], first["weights"]) == ([1], [1.0])
 
@@ -92,10 +122,27 @@ def test_tables_show_every_system_group_and_difference(judged):
     console = Console(width=140, record=True, file=io.StringIO())
     console.print(*summary_tables(result))
     text = console.export_text()
-    assert all(name in text for name in ("zero_shot", "single_lora", "moe_top1", "moe_random", "moe_oracle", "low", "high",
-                                         "6 utterances of 4", "30 s", "50 resamples", "seed 0"))
-    low, high = next(line["interval"] for line in result["differences"]
-                     if (line["a"], line["b"]) == ("single_lora", "moe_top2_weights"))
+    assert all(
+        name in text
+        for name in (
+            "zero_shot",
+            "single_lora",
+            "moe_top1",
+            "moe_random",
+            "moe_oracle",
+            "low",
+            "high",
+            "6 utterances of 4",
+            "30 s",
+            "50 resamples",
+            "seed 0",
+        )
+    )
+    low, high = next(
+        line["interval"]
+        for line in result["differences"]
+        if (line["a"], line["b"]) == ("single_lora", "moe_top2_weights")
+    )
     difference = result["rows"]["moe_top2_weights"]["wer"] - result["rows"]["single_lora"]["wer"]
     assert f"{100 * difference:.1f} ({100 * low:.1f} to {100 * high:.1f})" in text
     assert "oracle's expert on" in " ".join(text.split())
@@ -127,7 +174,10 @@ def test_the_index_gets_a_line_per_file_and_none_twice(tmp_path, judged):
     add_to_index(index, files[:1])  # killed after the first, as it were
     add_to_index(index, files)
     lines = lines_of(index)
-    assert [line["file"] for line in lines] == ["benchmark/benchmark_trial_top1.json", "benchmark/benchmark_trial_topk2.json"]
+    assert [line["file"] for line in lines] == [
+        "benchmark/benchmark_trial_top1.json",
+        "benchmark/benchmark_trial_topk2.json",
+    ]
     assert lines[1]["wer"]["moe_top2_weights"] == result["rows"]["moe_top2_weights"]["wer"]
     assert "moe_top1" not in lines[1]["wer"]
     assert (lines[1]["run_id"], lines[1]["sample"]) == ("trial", result["sample"])

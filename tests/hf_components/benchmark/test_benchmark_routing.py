@@ -23,16 +23,26 @@ VARIED = 9  # seed of a mixture whose experts, and the shared one alone, write d
 def ran():
     """A mixture whose experts write different texts, with references that each of them gets right once."""
     corpus, model = rows(6), tiny_moe(VARIED)
-    texts = [transcribe(model, tiny_processor(), corpus, expert_weights=torch.eye(3)[i].expand(6, -1), **OPTIONS)
-             for i in range(3)]
+    texts = [
+        transcribe(model, tiny_processor(), corpus, expert_weights=torch.eye(3)[i].expand(6, -1), **OPTIONS)
+        for i in range(3)
+    ]
     corpus = corpus.remove_columns("text").add_column("text", [texts[i % 3][i] for i in range(6)])
-    mixture = run_mixture(model, tiny_processor(), corpus, experts_per_utterance=2, mixture="logits", seed=7, **OPTIONS)
+    mixture = run_mixture(
+        model, tiny_processor(), corpus, experts_per_utterance=2, mixture="logits", seed=7, **OPTIONS
+    )
     return corpus, model, texts, mixture
 
 
 def test_the_router_decides_its_rows(ran):
     corpus, model, texts, mixture = ran
-    assert [row.name for row in mixture.rows] == ["moe_shared", "moe_top1", "moe_top2_logits", "moe_random", "moe_oracle"]
+    assert [row.name for row in mixture.rows] == [
+        "moe_shared",
+        "moe_top1",
+        "moe_top2_logits",
+        "moe_random",
+        "moe_oracle",
+    ]
     assert list(mixture.routed) == list(mixture.weights) == ["top1", "topk2"]
     gates = corpus_gates(model, tiny_processor(), corpus, 2).numpy()
     np.testing.assert_array_equal(mixture.gates, gates)
@@ -59,7 +69,9 @@ def test_the_shared_expert_alone_is_the_mixture_without_its_experts(ran):
 def test_a_single_expert_leaves_top_k_out_and_the_row_of_the_shared_one_needs_one():
     corpus = rows(2)
     model = tiny_moe(shared_expert=False)
-    mixture = run_mixture(model, tiny_processor(), corpus, experts_per_utterance=1, mixture="weights", seed=7, **OPTIONS)
+    mixture = run_mixture(
+        model, tiny_processor(), corpus, experts_per_utterance=1, mixture="weights", seed=7, **OPTIONS
+    )
     assert [row.name for row in mixture.rows] == ["moe_top1", "moe_random", "moe_oracle"]
 
 
@@ -94,14 +106,24 @@ def test_gates_come_in_the_order_of_the_corpus():
 def test_summary_by_hand():
     corpus = rows(4).remove_columns(["group", "text"]).add_column("group", ["a", "a", "b", "b"])
     corpus = corpus.add_column("text", ["red green", "blue", "big small", "sun"])
-    experts = [Row("expert_0", "30 s", ["red", "blue", "big small", "sun"], 1.0),
-               Row("expert_1", "30 s", ["red green", "x", "big", "sun"], 1.0),
-               Row("expert_2", "30 s", ["x", "blue", "x", "x y"], 1.0)]
+    experts = [
+        Row("expert_0", "30 s", ["red", "blue", "big small", "sun"], 1.0),
+        Row("expert_1", "30 s", ["red green", "x", "big", "sun"], 1.0),
+        Row("expert_2", "30 s", ["x", "blue", "x", "x y"], 1.0),
+    ]
     gates = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.3, 0.7, 0.0]])
     errors = np.stack([utterance_errors(row.texts, corpus["text"][:])["errors"] for row in experts])
     top_2 = np.array([[0.9, 0.1, 0], [0.2, 0.8, 0], [0.7, 0.3, 0], [0.3, 0.7, 0]])
-    mixture = Mixture(None, {}, {"top1": np.eye(3)[gates.argmax(1)], "topk2": top_2}, experts, gates, errors,
-                      errors.argmin(0),                      np.zeros(4, int))
+    mixture = Mixture(
+        None,
+        {},
+        {"top1": np.eye(3)[gates.argmax(1)], "topk2": top_2},
+        experts,
+        gates,
+        errors,
+        errors.argmin(0),
+        np.zeros(4, int),
+    )
     assert mixture.oracle.tolist() == [1, 0, 0, 0]  # after normalising; the first of equals
 
     summary = routing_summary(mixture, "top1", corpus)

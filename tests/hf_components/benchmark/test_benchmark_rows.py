@@ -54,7 +54,9 @@ def test_every_row_is_scored(judged):
         expected = score(system.texts, corpus["text"], corpus["group"], corpus["speaker_id"], num_bootstrap=50, seed=3)
         assert {key: result["rows"][system.name][key] for key in expected} == expected
     row, seconds = result["rows"]["zero_shot"], sum(corpus["duration"])
-    assert (row["audio_context"], row["seconds"]) == ("30 s", 2.0) and row["audio_seconds"] == pytest.approx(seconds, abs=0.01)
+    assert (row["audio_context"], row["seconds"]) == ("30 s", 2.0) and row["audio_seconds"] == pytest.approx(
+        seconds, abs=0.01
+    )
     assert row["real_time_factor"] == pytest.approx(2 / seconds, abs=1e-4)
     assert json.loads(json.dumps(result)) == result
 
@@ -63,8 +65,11 @@ def test_every_row_is_compared_with_every_baseline_before_it(judged):
     corpus, systems, result = judged
     pairs = [(line["a"], line["b"]) for line in result["differences"]]
     baselines = ["zero_shot", "single_lora", "single_lora_wide", "full"]
-    assert pairs == [*((before, name) for i, name in enumerate(baselines) for before in baselines[:i]),
-                     *((name, "soup") for name in baselines), *((name, "moe_top1") for name in baselines)]
+    assert pairs == [
+        *((before, name) for i, name in enumerate(baselines) for before in baselines[:i]),
+        *((name, "soup") for name in baselines),
+        *((name, "moe_top1") for name in baselines),
+    ]
     last = compare(systems[3].texts, systems[5].texts, corpus["text"], corpus["speaker_id"], num_bootstrap=50, seed=3)
     assert result["differences"][-1] == {"a": "full", "b": "moe_top1", **last} and last["difference"] < 0
     assert result["bootstrap"] == {"resamples": 50, "unit": "speaker", "confidence": 0.95, "seed": 3}

@@ -32,10 +32,15 @@ def test_percent_and_the_upper_bound(tmp_path, percent, max_samples, size):
 
 def test_whatever_changes_the_sample_changes_its_file(tmp_path):
     corpus, sampling = rows(6), Sampling(max_samples=4, seed=1)
-    files = {sample_file(tmp_path, corpus, "dev", sampling), sample_file(tmp_path, corpus, "train", sampling),
-             sample_file(tmp_path, rows(6, first=1), "dev", sampling),
-             *(sample_file(tmp_path, corpus, "dev", Sampling(**{"max_samples": 4, "seed": 1, **other}))
-               for other in ({"seed": 2}, {"max_samples": 5}, {"percent": 50}))}
+    files = {
+        sample_file(tmp_path, corpus, "dev", sampling),
+        sample_file(tmp_path, corpus, "train", sampling),
+        sample_file(tmp_path, rows(6, first=1), "dev", sampling),
+        *(
+            sample_file(tmp_path, corpus, "dev", Sampling(**{"max_samples": 4, "seed": 1, **other}))
+            for other in ({"seed": 2}, {"max_samples": 5}, {"percent": 50})
+        ),
+    }
     assert len(files) == 6
     assert sample_file(tmp_path, corpus.select([3, 1, 0, 2, 5, 4]), "dev", sampling) in files  # order is no change
 

@@ -9,22 +9,34 @@ from hf_components.errors import UserError
 pytestmark = pytest.mark.unit
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"num_experts": 1}, "num_experts must be at least 2, got 1"),
-    ({"reduce_dim": 0}, "reduce_dim must be at least 2, got 0"),
-    ({"target_entropy": 1.0}, "target_entropy must lie between 0 .* got 1.0"),
-    ({"algorithm": "hdbscan", "min_cluster_size": 1}, "min_cluster_size must be at least 2, got 1"),
-    ({"algorithm": "hdbscan", "min_samples": 0}, "min_samples must be at least 1, got 0"),
-    ({"algorithm": "hdbscan", "max_retries": -1}, "max_retries must be at least 0, got -1"),
-    ({"algorithm": "hdbscan", "min_experts": 5}, "min_experts must be at most num_experts = 4, got 5"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_experts": 1}, "num_experts must be at least 2, got 1"),
+        ({"reduce_dim": 0}, "reduce_dim must be at least 2, got 0"),
+        ({"target_entropy": 1.0}, "target_entropy must lie between 0 .* got 1.0"),
+        ({"algorithm": "hdbscan", "min_cluster_size": 1}, "min_cluster_size must be at least 2, got 1"),
+        ({"algorithm": "hdbscan", "min_samples": 0}, "min_samples must be at least 1, got 0"),
+        ({"algorithm": "hdbscan", "max_retries": -1}, "max_retries must be at least 0, got -1"),
+        ({"algorithm": "hdbscan", "min_experts": 5}, "min_experts must be at most num_experts = 4, got 5"),
+    ],
+)
 def test_wrong_values_are_named(options, message):
     with pytest.raises(UserError, match=message):
         ClusteringArguments(**options).check()
 
 
-HDBSCAN_FLAGS = ["--min_clusters=3", "--min_cluster_size=9", "--min_samples=4", "--metric=cosine", "--allow_single_cluster",
-                 "--hdbscan-algorithm=generic", "--max_retries=1", "--min-experts=3", "--no-reduce-experts"]
+HDBSCAN_FLAGS = [
+    "--min_clusters=3",
+    "--min_cluster_size=9",
+    "--min_samples=4",
+    "--metric=cosine",
+    "--allow_single_cluster",
+    "--hdbscan-algorithm=generic",
+    "--max_retries=1",
+    "--min-experts=3",
+    "--no-reduce-experts",
+]
 
 
 @pytest.mark.parametrize("flag", HDBSCAN_FLAGS)
@@ -37,10 +49,16 @@ def test_options_of_hdbscan_are_ignored_by_name_elsewhere(flag, algorithm, caplo
     assert caplog.messages == [f"--{name} is ignored with --algorithm {algorithm}; leave it out"]
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"algorithm": "group"}, {"algorithm": "hdbscan", "min_samples": 4, "metric": "cosine"}, {"reduce": "umap"},
-    {"algorithm": "spectral", "metric": "euclidean", "max_retries": 3},  # as by default
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"algorithm": "group"},
+        {"algorithm": "hdbscan", "min_samples": 4, "metric": "cosine"},
+        {"reduce": "umap"},
+        {"algorithm": "spectral", "metric": "euclidean", "max_retries": 3},  # as by default
+    ],
+)
 def test_what_has_effect_or_is_the_default_goes_without_a_word(options, caplog):
     ClusteringArguments(**options).check()
     assert not caplog.records

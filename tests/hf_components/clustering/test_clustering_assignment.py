@@ -9,7 +9,12 @@ from sklearn.metrics import adjusted_rand_score
 from synthetic_embeddings import GROUPS, make_embeddings
 
 from hf_components.clustering import ClusteringArguments, cluster, labels_table
-from hf_components.clustering.soft_labels import calibrate_temperature, cosine_similarities, normalised_entropy, softmax
+from hf_components.clustering.soft_labels import (
+    calibrate_temperature,
+    cosine_similarities,
+    normalised_entropy,
+    softmax,
+)
 from hf_components.errors import UserError
 
 pytestmark = pytest.mark.unit
@@ -63,8 +68,17 @@ def test_hard_and_soft_labels_mostly_agree_where_blobs_overlap():
 
 def test_one_expert_carries_all_the_weight():
     embeddings = make_embeddings(groups=("all",))
-    result = cluster(embeddings, ClusteringArguments(algorithm="hdbscan", allow_single_cluster=True, min_experts=1,
-                                                     min_cluster_size=60, min_samples=3, max_retries=0))
+    result = cluster(
+        embeddings,
+        ClusteringArguments(
+            algorithm="hdbscan",
+            allow_single_cluster=True,
+            min_experts=1,
+            min_cluster_size=60,
+            min_samples=3,
+            max_retries=0,
+        ),
+    )
     assert (result.weights == 1).all() and result.summary["expert_names"] == ["cluster 0"]
     assert result.summary["silhouette"] is None and result.summary["mean_entropy"] == 0
 
@@ -129,10 +143,13 @@ def test_warns_of_a_single_speaker_small_clusters_and_clusters_of_length(caplog)
     assert "the smallest cluster has 3 of 192 utterances" in caplog.text
 
 
-@pytest.mark.parametrize(("embeddings", "given", "message"), [
-    (make_embeddings(utterances=8, speakers=1), {"num_experts": 8}, "more utterances than experts, got 8 for 8"),
-    (make_embeddings(groups=("all",)), {"algorithm": "group"}, "at least two groups .* only 'all'"),
-])
+@pytest.mark.parametrize(
+    ("embeddings", "given", "message"),
+    [
+        (make_embeddings(utterances=8, speakers=1), {"num_experts": 8}, "more utterances than experts, got 8 for 8"),
+        (make_embeddings(groups=("all",)), {"algorithm": "group"}, "at least two groups .* only 'all'"),
+    ],
+)
 def test_too_few_data_are_told(embeddings, given, message):
     with pytest.raises(UserError, match=message):
         cluster(embeddings, options(**given))

@@ -24,7 +24,9 @@ def blobs(*sizes: int, noise: int = 0, seed: int = 0) -> tuple[np.ndarray, np.nd
     truth = np.repeat(np.arange(len(sizes)), sizes)
     points = CORNERS[truth] + rng.normal(size=(len(truth), 2))
     angle = np.linspace(0, 2 * np.pi, noise, endpoint=False)
-    return np.concatenate([points, 90 * np.stack([np.cos(angle), np.sin(angle)], 1)]), np.append(truth, np.full(noise, -1))
+    return np.concatenate([points, 90 * np.stack([np.cos(angle), np.sin(angle)], 1)]), np.append(
+        truth, np.full(noise, -1)
+    )
 
 
 def options(**given) -> ClusteringArguments:
@@ -106,7 +108,9 @@ def test_fewer_clusters_reduce_the_experts_unless_that_is_forbidden(caplog):
     labels, memberships, _ = density_clusters(points, options(**given))
     assert labels.max() == 1 and memberships.shape == (120, 2)
     assert "the number of experts is reduced from 4 to 2" in caplog.text
-    with pytest.raises(UserError, match="found 2 clusters .*, not the 4 of --num_experts, and --no_reduce_experts forbids"):
+    with pytest.raises(
+        UserError, match="found 2 clusters .*, not the 4 of --num_experts, and --no_reduce_experts forbids"
+    ):
         density_clusters(points, options(**given, no_reduce_experts=True))
     with pytest.raises(UserError, match="found 2 clusters .*, fewer than the 3 of --min_experts"):
         density_clusters(points, options(**given, min_experts=3))
@@ -128,7 +132,9 @@ def test_more_clusters_are_merged_with_the_greatest_of_their_memberships(caplog)
     points, truth = blobs(60, 40, 40, 40, 40, 30)
     labels, memberships, used = density_clusters(points, options(num_experts=5, min_cluster_size=20, min_samples=5))
     assert used["clusters_found"] == 6 and "found 6 clusters, more than the 5 of --num_experts" in caplog.text
-    assert memberships.shape == (250, 5) and len(set(labels[truth >= 4])) == 1  # the two that are nearest to each other
+    assert (
+        memberships.shape == (250, 5) and len(set(labels[truth >= 4])) == 1
+    )  # the two that are nearest to each other
     assert sorted(np.bincount(labels)) == [40, 40, 40, 60, 70]
     single, apart, _ = density_clusters(points, options(num_experts=6, min_cluster_size=20, min_samples=5))
     columns = [apart[:, single[truth == blob][0]] for blob in range(6)]
@@ -140,8 +146,9 @@ def test_more_clusters_are_merged_with_the_greatest_of_their_memberships(caplog)
 def test_merging_many_parts_does_not_draw_all_into_the_union():
     """Sixteen of twenty clusters lie together: the others' utterances stay with the others."""
     rng = np.random.default_rng(0)
-    centres = np.concatenate([[[x, y] for x in range(0, 40, 10) for y in range(0, 40, 10)],
-                              [[-100, 0], [0, -100], [130, 0], [0, 130]]]).astype(float)
+    centres = np.concatenate(
+        [[[x, y] for x in range(0, 40, 10) for y in range(0, 40, 10)], [[-100, 0], [0, -100], [130, 0], [0, 130]]]
+    ).astype(float)
     truth = np.repeat(np.arange(20), 25)
     points = centres[truth] + rng.normal(size=(500, 2))
     labels, memberships, used = density_clusters(points, options(num_experts=5, min_cluster_size=15, min_samples=5))

@@ -20,13 +20,19 @@ def test_embeddings_survive_the_file(tmp_path, as_lists):
     assert loaded.vectors.dtype == np.float32 and loaded.source == embeddings.source
 
 
-@pytest.mark.parametrize(("replaced", "message"), [
-    ({"group": None}, "lacks the column group"),
-    ({"speaker_id": ["a", None] * 6}, "empty cells in speaker_id"),
-    ({"embedding": [[1.0, 2.0]] * 11 + [[1.0]]}, "must have one length, got 1 to 2"),
-    ({"embedding": [[1.0, 2.0]] * 10 + [[1.0, float("nan")], [float("inf"), 1.0]]}, "2 of 12 .* not finite, .* 'u10'"),
-    ({"embedding": [1.0] * 12}, "must hold lists of numbers, got double"),
-])
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ({"group": None}, "lacks the column group"),
+        ({"speaker_id": ["a", None] * 6}, "empty cells in speaker_id"),
+        ({"embedding": [[1.0, 2.0]] * 11 + [[1.0]]}, "must have one length, got 1 to 2"),
+        (
+            {"embedding": [[1.0, 2.0]] * 10 + [[1.0, float("nan")], [float("inf"), 1.0]]},
+            "2 of 12 .* not finite, .* 'u10'",
+        ),
+        ({"embedding": [1.0] * 12}, "must hold lists of numbers, got double"),
+    ],
+)
 def test_wrong_files_are_named(tmp_path, replaced, message):
     write_embeddings(make_embeddings(utterances=12), tmp_path, **replaced)
     with pytest.raises(UserError, match=message):
@@ -45,10 +51,17 @@ def test_missing_and_damaged_files_are_named(tmp_path):
         load_embeddings(tmp_path)
 
 
-@pytest.mark.parametrize(("pooling", "taken", "message"), [
-    ("flatten", ("mean",), "extracted with --pooling flatten, .* extract them with --pooling mean$"),
-    ("none", ("mean", "flatten"), "extracted with --pooling none, .* extract them with --pooling mean or flatten$"),
-])
+@pytest.mark.parametrize(
+    ("pooling", "taken", "message"),
+    [
+        ("flatten", ("mean",), "extracted with --pooling flatten, .* extract them with --pooling mean$"),
+        (
+            "none",
+            ("mean", "flatten"),
+            "extracted with --pooling none, .* extract them with --pooling mean or flatten$",
+        ),
+    ],
+)
 def test_a_pooling_that_cannot_be_used_is_refused(tmp_path, pooling, taken, message):
     embeddings = make_embeddings(utterances=12)
     embeddings.source["pooling"] = pooling

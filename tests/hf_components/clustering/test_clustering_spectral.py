@@ -18,7 +18,9 @@ pytestmark = pytest.mark.unit
 def test_equals_spectral_clustering_of_scikit_learn(utterances):
     embeddings = make_embeddings(utterances=utterances, spread=2.5)
     points = standardise_and_reduce(embeddings.vectors, np.full(utterances, True), "pca", 20, seed=0)
-    reference = SpectralClustering(4, affinity="nearest_neighbors", n_neighbors=11, random_state=0).fit_predict(unit(points))
+    reference = SpectralClustering(4, affinity="nearest_neighbors", n_neighbors=11, random_state=0).fit_predict(
+        unit(points)
+    )
     labels, parameters = spectral_clusters(points, 4, seed=0)
     assert adjusted_rand_score(reference, labels) > 0.98
     assert parameters == {"neighbors": 10} and (np.diff(np.bincount(labels)) <= 0).all()

@@ -53,8 +53,9 @@ def test_model_without_chat_template(tmp_path):
         load(save_tiny_llm(tmp_path, template=None))
 
 
-@pytest.mark.parametrize(("error", "advice"), [(GatedRepoError, "gated.*hf auth login"),
-                                               (RepositoryNotFoundError, "no such repository")])
+@pytest.mark.parametrize(
+    ("error", "advice"), [(GatedRepoError, "gated.*hf auth login"), (RepositoryNotFoundError, "no such repository")]
+)
 def test_what_the_hub_refuses(monkeypatch, error, advice):
     def refuse(*args, **kwargs):
         raise OSError("as transformers says it") from error.__new__(error)  # they are made from a reply of the Hub

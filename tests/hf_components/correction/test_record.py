@@ -121,9 +121,16 @@ def test_a_file_that_is_none_of_ours_is_told(llm, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_share_the_work(llm, tmp_path):
-    command = [str(Path(sys.executable).parent / "accelerate"), "launch", "--quiet", "--config_file",
-               str(ROOT / "accelerate_configs" / "multi_cpu.yaml"), str(ROOT / "tests" / "correct_in_processes.py"),
-               str(llm), str(tmp_path)]
+    command = [
+        str(Path(sys.executable).parent / "accelerate"),
+        "launch",
+        "--quiet",
+        "--config_file",
+        str(ROOT / "accelerate_configs" / "multi_cpu.yaml"),
+        str(ROOT / "tests" / "correct_in_processes.py"),
+        str(llm),
+        str(tmp_path),
+    ]
     subprocess.run(command, check=True, cwd=ROOT, timeout=300)
     rows = lines(tmp_path / "corrections.jsonl")
     assert [row["id"] for row in rows] == [f"u{i}" for i in range(9)]

@@ -21,12 +21,15 @@ def test_pieces_spell_anything(tmp_path):
     assert alphabet_of(AutoTokenizer.from_pretrained(save_tiny_llm(tmp_path))) is None
 
 
-@pytest.mark.parametrize(("text", "heard", "written"), [
-    ("Well-known, isn\u2019t it?", "well known is it", "well known isn't it"),
-    ("Well-known, isn\u2019t it?", "Well known, is it", "Well-known, isn't it?"),
-    ("  a \t b ", "A B", "A B"),
-    ("Anna called.", "anna called", "anna called"),
-    ("Anna called", "Anna call", "Anna called"),
-])
+@pytest.mark.parametrize(
+    ("text", "heard", "written"),
+    [
+        ("Well-known, isn\u2019t it?", "well known is it", "well known isn't it"),
+        ("Well-known, isn\u2019t it?", "Well known, is it", "Well-known, isn't it?"),
+        ("  a \t b ", "A B", "A B"),
+        ("Anna called.", "anna called", "anna called"),
+        ("Anna called", "Anna call", "Anna called"),
+    ],
+)
 def test_case_and_punctuation_follow_what_was_heard(text, heard, written):
     assert in_writing(text, heard) == written

@@ -33,8 +33,12 @@ def test_times_are_those_of_the_recording(tiers):
     assert [unit.label for unit in tiers["units"]] == ["0", "1", "2", "0", "1", "3", "2", "0", "1"]
     assert np.allclose([unit[:2] for unit in tiers["units"][:5]], [unit[:2] for unit in expected], atol=1e-9)
     assert tiers["motifs"] == [Interval(0, 0.1, "m4"), Interval(0.12, 0.16, "m4"), Interval(300.02, 300.14, "m4")]
-    assert tiers["segments"] == [Interval(0, 0.17, "s0"), Interval(100, 100.01, "s1"), Interval(200, 200.11, "s2"),
-                                 Interval(300, 300.15, "s3")]
+    assert tiers["segments"] == [
+        Interval(0, 0.17, "s0"),
+        Interval(100, 100.01, "s1"),
+        Interval(200, 200.11, "s2"),
+        Interval(300, 300.15, "s3"),
+    ]
 
 
 def test_recordings_apart_and_segments_in_order(motifs):
@@ -49,7 +53,8 @@ def test_recordings_apart_and_segments_in_order(motifs):
 def test_segments_that_touch_do_not_overlap(motifs):
     starts = np.cumsum([0.1 + 1 / 44100, 0.2 + 1 / 3, 0.7, 0.17]) + 1e5
     table = TABLE.set_column(3, "start", pyarrow.array(starts)).set_column(
-        5, "duration", pyarrow.array([*(np.diff(starts) + 1e-9), 0.2]))
+        5, "duration", pyarrow.array([*(np.diff(starts) + 1e-9), 0.2])
+    )
     segments = tiers_of_recordings(table, motifs, find_occurrences(motifs, table))["a.wav"]["segments"]
     assert all(a.end == b.start for a, b in zip(segments, segments[1:], strict=False))
 
@@ -72,7 +77,8 @@ def test_praatio_reads_the_textgrid(tiers, tmp_path):
     write_textgrid(tmp_path / "a.TextGrid", tiers, 310.5)
     grid = textgrid.openTextgrid(str(tmp_path / "a.TextGrid"), includeEmptyIntervals=False, reportingMode="error")
     assert {name: [tuple(interval) for interval in grid.getTier(name).entries] for name in grid.tierNames} == {
-        name: [tuple(interval) for interval in intervals] for name, intervals in tiers.items()}
+        name: [tuple(interval) for interval in intervals] for name, intervals in tiers.items()
+    }
 
 
 def test_elan_document_is_read_back(tiers, tmp_path):
@@ -84,7 +90,8 @@ def test_elan_document_is_read_back(tiers, tmp_path):
     assert list(document.get_tier_names()) == ["segments", "units", "motifs"]
     for name, intervals in tiers.items():
         assert sorted(document.get_annotation_data_for_tier(name)) == [
-            (round(1000 * start), round(1000 * end), label) for start, end, label in intervals]
+            (round(1000 * start), round(1000 * end), label) for start, end, label in intervals
+        ]
     assert ("units:encoder", "mfcc") in document.properties
     (medium,) = document.get_linked_files()
     assert (medium["RELATIVE_MEDIA_URL"], medium["MIME_TYPE"]) == ("../recordings/ß & <a>.mp3", "audio/mpeg")
@@ -95,5 +102,8 @@ def test_labels_with_quotes_survive(tmp_path):
     tiers = {"segments": [Interval(0, 1, 'a "b" \\ & <c> ŋ')]}
     write_textgrid(tmp_path / "a.TextGrid", tiers, 1)
     write_eaf(tmp_path / "a.eaf", tiers, {})
-    assert call(parselmouth.read(str(tmp_path / "a.TextGrid")), "Get label of interval", 1, 1) == tiers["segments"][0].label
+    assert (
+        call(parselmouth.read(str(tmp_path / "a.TextGrid")), "Get label of interval", 1, 1)
+        == tiers["segments"][0].label
+    )
     assert Eaf(tmp_path / "a.eaf").get_annotation_data_for_tier("segments")[0][2] == tiers["segments"][0].label

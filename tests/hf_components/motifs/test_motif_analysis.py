@@ -26,8 +26,16 @@ def test_occurrences_cover_each_segment(motifs):
 
 def test_describes_runs(motifs):
     (run,) = describe_motifs(motifs, TABLE, find_occurrences(motifs, TABLE))
-    assert run == {"id": 4, "name": "m4", "units": [0, 1], "length": 2, "count": 3, "segments": 2, "speakers": 2,
-                   "seconds": {"mean": 0.0867, "min": 0.04, "max": 0.12}}
+    assert run == {
+        "id": 4,
+        "name": "m4",
+        "units": [0, 1],
+        "length": 2,
+        "count": 3,
+        "segments": 2,
+        "speakers": 2,
+        "seconds": {"mean": 0.0867, "min": 0.04, "max": 0.12},
+    }
 
 
 def test_a_motif_that_does_not_occur_has_no_seconds(motifs):
@@ -38,9 +46,18 @@ def test_a_motif_that_does_not_occur_has_no_seconds(motifs):
 def test_compression(motifs):
     found = find_occurrences(motifs, TABLE)
     measured = measure_compression(motifs, TABLE, found, seed=0)
-    expected = {"segments": 4, "frames": 20, "seconds": 0.4, "units": 9, "motifs": 6, "units_per_motif": 1.5,
-                "frames_per_unit": 2.2222, "units_in_runs": 0.6667, "seconds_per_motif": 0.0667,
-                "bits_ratio": round(9 * 2 / (6 * np.log2(9)), 4)}
+    expected = {
+        "segments": 4,
+        "frames": 20,
+        "seconds": 0.4,
+        "units": 9,
+        "motifs": 6,
+        "units_per_motif": 1.5,
+        "frames_per_unit": 2.2222,
+        "units_in_runs": 0.6667,
+        "seconds_per_motif": 0.0667,
+        "bits_ratio": round(9 * 2 / (6 * np.log2(9)), 4),
+    }
     assert {name: measured[name] for name in expected} == expected
 
 
@@ -48,8 +65,11 @@ def test_order_is_what_compresses(tmp_path):
     rng = np.random.default_rng(0)
     words = [[0, 1, 2], [3, 4, 5, 6], [7, 8]]
     table = unit_rows(*([(unit, 2) for word in rng.integers(3, size=20) for unit in words[word]] for _ in range(20)))
-    save_motifs(tmp_path, train_motifs(table["deduplicated"].to_pylist(), 9, 25),
-                {"encoder": "mfcc", "layer": None, "num_units": 9, "centroids_sha256": "0"})
+    save_motifs(
+        tmp_path,
+        train_motifs(table["deduplicated"].to_pylist(), 9, 25),
+        {"encoder": "mfcc", "layer": None, "num_units": 9, "centroids_sha256": "0"},
+    )
     motifs = Motifs.from_pretrained(tmp_path)
     measured = measure_compression(motifs, table, find_occurrences(motifs, table), seed=0)
     assert measured["units_per_motif"] > 2.5 > 1.6 > measured["units_per_motif_shuffled"]

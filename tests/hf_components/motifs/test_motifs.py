@@ -94,8 +94,14 @@ assert [tokenizer.decode(row) for row in ids] == texts
 assert tokenizer(texts, padding=True)["input_ids"][0] == [tokenizer.pad_token_id] * max(map(len, ids))
 print(json.dumps(ids))
 """
-    process = subprocess.run([sys.executable, "-I", "-c", code], input=json.dumps([to_symbols(row) for row in sequences]),
-                             capture_output=True, text=True, cwd=folder, check=True)
+    process = subprocess.run(
+        [sys.executable, "-I", "-c", code],
+        input=json.dumps([to_symbols(row) for row in sequences]),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=True,
+    )
     assert json.loads(process.stdout) == [ids.tolist() for ids in learnt.encode(sequences)]
 
 
@@ -130,13 +136,16 @@ def test_rare_units_of_a_large_corpus_stay_in_the_vocabulary(monkeypatch):
     assert {to_symbols([unit]) for unit in range(9)} <= {pieces.id_to_piece(i) for i in range(16)}
 
 
-@pytest.mark.parametrize(("sequences", "num_units", "vocab_size", "message"), [
-    ([], 8, 500, "none of the 0 segments"),
-    ([[], []], 8, 500, "none of the 2 segments"),
-    ([[3], [3]], 8, 500, "a motif needs two units in a row"),
-    ([[0, 1]], 8, 12, "--vocab_size must exceed 12, the 8 units and 4 special symbols.*got 12"),
-    ([[0, 1]], 30_000, 50_000, "at most 20992 units, got 30000"),
-])
+@pytest.mark.parametrize(
+    ("sequences", "num_units", "vocab_size", "message"),
+    [
+        ([], 8, 500, "none of the 0 segments"),
+        ([[], []], 8, 500, "none of the 2 segments"),
+        ([[3], [3]], 8, 500, "a motif needs two units in a row"),
+        ([[0, 1]], 8, 12, "--vocab_size must exceed 12, the 8 units and 4 special symbols.*got 12"),
+        ([[0, 1]], 30_000, 50_000, "at most 20992 units, got 30000"),
+    ],
+)
 def test_what_cannot_be_learnt_is_refused(sequences, num_units, vocab_size, message):
     with pytest.raises(UserError, match=message):
         train_motifs(sequences, num_units, vocab_size)

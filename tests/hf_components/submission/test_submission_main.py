@@ -29,13 +29,26 @@ pytestmark = pytest.mark.unit
 
 def save_tiny_wav2vec2(folder: Path) -> Path:
     folder.mkdir()
-    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(["<pad>", "|", "<unk>", *"ABCDEFGH"])}))
+    (folder / "vocab.json").write_text(
+        json.dumps({token: i for i, token in enumerate(["<pad>", "|", "<unk>", *"ABCDEFGH"])})
+    )
     tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
     torch.manual_seed(0)
-    Wav2Vec2ForCTC(Wav2Vec2Config(
-        vocab_size=len(tokenizer), pad_token_id=0, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=16, conv_dim=(16,) * 7, num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
-        feat_extract_norm="layer", do_stable_layer_norm=True)).save_pretrained(folder)
+    Wav2Vec2ForCTC(
+        Wav2Vec2Config(
+            vocab_size=len(tokenizer),
+            pad_token_id=0,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=16,
+            conv_dim=(16,) * 7,
+            num_conv_pos_embeddings=8,
+            num_conv_pos_embedding_groups=2,
+            feat_extract_norm="layer",
+            do_stable_layer_norm=True,
+        )
+    ).save_pretrained(folder)
     Wav2Vec2Processor(Wav2Vec2FeatureExtractor(return_attention_mask=True), tokenizer).save_pretrained(folder)
     return folder
 
@@ -65,7 +78,9 @@ def written(root: Path) -> list[dict]:
 def test_writes_what_the_model_writes(unpacked, transcriber, capsys):
     expected = [transcript.text for transcript in transcriber.transcribe_corpus(rows(9))]
     submission.main()
-    assert written(unpacked) == [{"utterance_id": f"u{i}", "orthographic_text": text} for i, text in enumerate(expected)]
+    assert written(unpacked) == [
+        {"utterance_id": f"u{i}", "orthographic_text": text} for i, text in enumerate(expected)
+    ]
     assert len(set(expected)) > 1
     log = capsys.readouterr().err.splitlines()
     assert "100 % in" in log[-2] and "0 s to go" in log[-2]
@@ -92,10 +107,14 @@ def test_every_id_once_in_the_order_of_the_format_and_empty_where_nothing_can_be
     assert list(texts) == [row["utterance_id"] for row in written(unpacked)] == order[:-1]
     assert [name for name, text in texts.items() if not text] == ["u7", "u6", "stranger", "u5", "u4"]
     log = capsys.readouterr().err
-    for message in ("u7 gets an empty text: .*holds samples that are no numbers",
-                    "stranger .* has no audio_path in utterance_metadata", "u5 .*Error opening .*5.flac",
-                    "u4 .*4.flac is not in .*audio", "line 9, is no JSON with an utterance_id and left out",
-                    '"unreadable": 5'):
+    for message in (
+        "u7 gets an empty text: .*holds samples that are no numbers",
+        "stranger .* has no audio_path in utterance_metadata",
+        "u5 .*Error opening .*5.flac",
+        "u4 .*4.flac is not in .*audio",
+        "line 9, is no JSON with an utterance_id and left out",
+        '"unreadable": 5',
+    ):
         assert re.search(message, log), message
 
 
@@ -118,8 +137,16 @@ def test_a_broken_row_or_recording_costs_its_own_text(unpacked, transcriber, cap
     texts = ["" if i in range(1, 6) else text for i, text in enumerate(expected)]
     assert [row["orthographic_text"] for row in written(unpacked)] == texts
     log = capsys.readouterr().err
-    for message in ("u1 .*its header gives no length", "u2 .* has no audio_path", "u3 .* has no audio_path", "u4 .*TypeError",
-                    "u5 gets an empty text", "line 10, .*left out", "line 14, .*left out", '"unreadable": 5'):
+    for message in (
+        "u1 .*its header gives no length",
+        "u2 .* has no audio_path",
+        "u3 .* has no audio_path",
+        "u4 .*TypeError",
+        "u5 gets an empty text",
+        "line 10, .*left out",
+        "line 14, .*left out",
+        '"unreadable": 5',
+    ):
         assert re.search(message, log), message
 
 
@@ -145,7 +172,9 @@ def test_a_recording_is_found_by_its_whole_path_before_its_name(tmp_path):
     assert submission.find_file("x/a.flac", folders) == tmp_path / "audio_1" / "x" / "a.flac"
     assert submission.find_file("b.flac", folders) == tmp_path / "audio_0" / "b.flac"
     assert submission.find_file("elsewhere/c.flac", folders) == tmp_path / "audio_1" / "c.flac"
-    with pytest.raises(FileNotFoundError, match="elsewhere/b.flac is not in .*could be any of .*audio_0/b.flac, .*audio_1/b"):
+    with pytest.raises(
+        FileNotFoundError, match="elsewhere/b.flac is not in .*could be any of .*audio_0/b.flac, .*audio_1/b"
+    ):
         submission.find_file("elsewhere/b.flac", folders)
 
 
@@ -160,7 +189,9 @@ def test_repetitions_are_merged_before_blanks_go(tmp_path):
 def test_data_beside_main_are_used_if_the_working_directory_has_none(unpacked, tmp_path_factory, monkeypatch):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.chdir(elsewhere)
-    with pytest.raises(SystemExit, match=f"error: there is no data/utterance_metadata.jsonl .*{elsewhere}, nor in .*src"):
+    with pytest.raises(
+        SystemExit, match=f"error: there is no data/utterance_metadata.jsonl .*{elsewhere}, nor in .*src"
+    ):
         submission.main()
     (unpacked / "data").rename(unpacked / "src" / "data")
     submission.main()
@@ -228,5 +259,9 @@ def test_many_complaints_do_not_fill_the_log(capsys):
 
 def test_a_batch_counts_pieces():
     clips = [("a", None, 70.0), ("b", None, 31.0), ("c", None, 3.0), ("d", None, 2.0), ("e", None, 1.0)]
-    assert [[clip[0] for clip in batch] for batch in submission.in_batches(clips, 3)] == [["a"], ["b", "c"], ["d", "e"]]
+    assert [[clip[0] for clip in batch] for batch in submission.in_batches(clips, 3)] == [
+        ["a"],
+        ["b", "c"],
+        ["d", "e"],
+    ]
     assert [len(batch) for batch in submission.in_batches(clips[:1], 1)] == [1]

@@ -13,7 +13,13 @@ from hf_components.errors import UserError
 from hf_components.training import adversarial
 from hf_components.training.adversarial import JUDGED, AdversarialTrainer, epochs_without_gain, warn_of_collapse
 from hf_components.training.adversarial_arguments import AdversarialArguments
-from hf_components.training.adversarial_losses import MelLoss, adversarial_loss, discriminator_loss, feature_loss, r1_penalty
+from hf_components.training.adversarial_losses import (
+    MelLoss,
+    adversarial_loss,
+    discriminator_loss,
+    feature_loss,
+    r1_penalty,
+)
 from hf_components.training.trainer import COMPLETE
 from hf_components.training.unit_crops import UnitCrops
 from hf_components.unit_hifigan import UnitHifiGanConfig, UnitHifiGanModel
@@ -21,8 +27,19 @@ from hf_components.unit_hifigan.discriminators import PERIODS, RESOLUTIONS, Disc
 from hf_components.units import read_units
 
 pytestmark = pytest.mark.unit
-FLAGS = {"epochs": 4, "samples_per_epoch": 4, "batch_size": 2, "crop_seconds": 0.5, "validation_crops": 2, "lr": 1e-3,
-         "adversarial_from_epoch": 2, "period_channels": 1, "resolution_channels": 2, "report_to": "none", "patience": 0}
+FLAGS = {
+    "epochs": 4,
+    "samples_per_epoch": 4,
+    "batch_size": 2,
+    "crop_seconds": 0.5,
+    "validation_crops": 2,
+    "lr": 1e-3,
+    "adversarial_from_epoch": 2,
+    "period_channels": 1,
+    "resolution_channels": 2,
+    "report_to": "none",
+    "patience": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,20 +54,38 @@ def data(tmp_path_factory):
 def trainer_of(data, folder: Path, head: str = "istft", fields: dict | None = None, **flags) -> AdversarialTrainer:
     corpus, units, identity = data
     torch.manual_seed(0)
-    model = UnitHifiGanModel(UnitHifiGanConfig(
-        num_units=8, units=identity, head=head, embedding_dim=8, hidden_size=16, intermediate_size=32, num_layers=1,
-        upsample_initial_channel=32, resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1]], initializer_range=0.1,
-        **(fields or {})))
+    model = UnitHifiGanModel(
+        UnitHifiGanConfig(
+            num_units=8,
+            units=identity,
+            head=head,
+            embedding_dim=8,
+            hidden_size=16,
+            intermediate_size=32,
+            num_layers=1,
+            upsample_initial_channel=32,
+            resblock_kernel_sizes=[3],
+            resblock_dilation_sizes=[[1]],
+            initializer_range=0.1,
+            **(fields or {}),
+        )
+    )
     crops = [UnitCrops(corpus[split], units, 25, model.config) for split in ("train", "dev")]
     return AdversarialTrainer(model, AdversarialArguments(**{**FLAGS, **flags}), *crops, folder)
 
 
 def state_of(trainer: AdversarialTrainer) -> dict:
-    state = {f"{kind}.{name}": value.clone() for kind in ("generator", "discriminators")
-             for name, value in getattr(trainer, kind).state_dict().items()}
+    state = {
+        f"{kind}.{name}": value.clone()
+        for kind in ("generator", "discriminators")
+        for name, value in getattr(trainer, kind).state_dict().items()
+    }
     for number, optimizer in enumerate(trainer.optimizers):
-        state |= {f"optimizer{number}.{index}.{name}": value for index, moments in optimizer.state_dict()["state"].items()
-                  for name, value in moments.items()}
+        state |= {
+            f"optimizer{number}.{index}.{name}": value
+            for index, moments in optimizer.state_dict()["state"].items()
+            for name, value in moments.items()
+        }
     return state | {f"best.{name}": value for name, value in trainer.best.items()}
 
 
@@ -62,6 +97,7 @@ def stop_after(epoch: int):
     def after_epoch(trainer):
         if len(trainer.history) == epoch:
             raise Stop
+
     return after_epoch
 
 
@@ -80,10 +116,13 @@ def test_mel_loss_is_distance_in_loudness_and_pitch():
 def test_least_squares_by_hand():
     def scores(*values):
         return [[torch.ones(1), torch.tensor(value)] for value in values]
+
     assert discriminator_loss(scores([1.0], [1.0]), scores([0.0], [0.0])) == 0
     assert discriminator_loss(scores([0.5], [0.5]), scores([0.5], [0.5])) == 0.5
     assert adversarial_loss(scores([1.0], [0.0], [0.5])) == 1.25
-    assert feature_loss([[torch.tensor([1.0, 2.0]), torch.ones(1)]], [[torch.tensor([0.0, 0.0]), torch.zeros(1)]]) == 3.0
+    assert (
+        feature_loss([[torch.tensor([1.0, 2.0]), torch.ones(1)]], [[torch.tensor([0.0, 0.0]), torch.zeros(1)]]) == 3.0
+    )
 
 
 def test_r1_of_a_linear_discriminator_is_its_squared_weights():
@@ -124,7 +163,9 @@ def test_training_brings_the_mel_loss_down(data, tmp_path):
 
 
 def test_durations_are_learned_beside(data, tmp_path):
-    trainer = trainer_of(data, tmp_path, fields={"predict_durations": True}, epochs=6, adversarial_from_epoch=9, lr=1e-2)
+    trainer = trainer_of(
+        data, tmp_path, fields={"predict_durations": True}, epochs=6, adversarial_from_epoch=9, lr=1e-2
+    )
     trainer.train()
     losses = [entry["duration_loss"] for entry in trainer.history]
     assert losses[-1] < losses[0]
@@ -175,7 +216,9 @@ def test_the_best_epoch_is_kept_and_patience_ends_training(data, tmp_path, monke
 
 
 def test_epochs_with_discriminators_compete_among_themselves(data, tmp_path, monkeypatch):
-    trainer = trainer_of(data, tmp_path, epochs=20, patience=2, min_delta=0.1, adversarial_from_epoch=5, samples_per_epoch=2)
+    trainer = trainer_of(
+        data, tmp_path, epochs=20, patience=2, min_delta=0.1, adversarial_from_epoch=5, samples_per_epoch=2
+    )
     losses = iter([50.0, 40.0, 40.0, 40.0, 45.0, 44.0, 44.0, 44.0, 10.0])
     monkeypatch.setattr(trainer, "judge", lambda: next(losses))
     trainer.train()
@@ -197,12 +240,18 @@ def test_collapse_is_told_once_each_time(caplog):
         warn_of_collapse(losses[:count])
         if caplog.text:
             told.append(count)
-            assert "--discriminator_lr" in caplog.text and "--r1_weight" in caplog.text and "0.5 is undecided" in caplog.text
+            assert (
+                "--discriminator_lr" in caplog.text
+                and "--r1_weight" in caplog.text
+                and "0.5 is undecided" in caplog.text
+            )
     assert told == [9]
 
 
 def test_discriminators_that_win_raise_the_alarm(data, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(adversarial, "discriminator_loss", lambda real, spoken: 1e-3 * discriminator_loss(real, spoken))
+    monkeypatch.setattr(
+        adversarial, "discriminator_loss", lambda real, spoken: 1e-3 * discriminator_loss(real, spoken)
+    )
     trainer_of(data, tmp_path, epochs=6, adversarial_from_epoch=1, samples_per_epoch=2).train()
     assert caplog.text.count("have collapsed") == 1
 
@@ -214,12 +263,15 @@ def test_a_loss_that_is_not_finite_stops_training(data, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
-@pytest.mark.parametrize(("flags", "message"), [
-    ({"epochs": 0}, "epochs must be at least 1, got 0"),
-    ({"r1_weight": -1}, "r1_weight must not be negative"),
-    ({"samples_per_epoch": 1}, "samples_per_epoch must be at least batch_size 2, got 1"),
-    ({"lr": 0}, "lr must be positive"),
-])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"r1_weight": -1}, "r1_weight must not be negative"),
+        ({"samples_per_epoch": 1}, "samples_per_epoch must be at least batch_size 2, got 1"),
+        ({"lr": 0}, "lr must be positive"),
+    ],
+)
 def test_wrong_flags_are_named(flags, message):
     with pytest.raises(ValueError, match=message):
         AdversarialArguments(**{**FLAGS, **flags})

@@ -1,4 +1,5 @@
-"""Speed and noise: right sizes and ratios, draws that are a pure function of (seed, epoch, id), exact resume with them on."""
+"""Speed and noise: right sizes and ratios, draws that are a pure function of (seed, epoch, id), exact resume with them
+on."""
 
 import numpy as np
 import pytest
@@ -62,8 +63,12 @@ def test_noise_has_the_power_that_its_ratio_says(snr):
 
 
 def test_draws_are_a_function_of_seed_epoch_and_id(tmp_path, noise_dir):
-    options = {"speed_factors": [0.9, 1.0, 1.1], "noise": ["gaussian", "recordings"], "noise_dir": str(noise_dir),
-               "noise_probability": 0.7}
+    options = {
+        "speed_factors": [0.9, 1.0, 1.1],
+        "noise": ["gaussian", "recordings"],
+        "noise_dir": str(noise_dir),
+        "noise_probability": 0.7,
+    }
     augment = augmentation(tmp_path, **options)
     np.random.default_rng().random()
     heard = {(epoch, name): augment(CLIP, epoch, name) for epoch in range(3) for name in ("a", "b", "c")}
@@ -82,7 +87,9 @@ def test_share_of_noisy_utterances(tmp_path):
 
 
 def test_recordings_are_cut_from_a_random_place_and_go_round(tmp_path, noise_dir):
-    augment = augmentation(tmp_path, noise=["recordings"], noise_dir=str(noise_dir), noise_probability=1, noise_snr=[0, 0])
+    augment = augmentation(
+        tmp_path, noise=["recordings"], noise_dir=str(noise_dir), noise_probability=1, noise_snr=[0, 0]
+    )
     assert find_recordings(noise_dir) == [noise_dir / str(i) / "n.wav" for i in range(3)]
     added = augment(CLIP, 0, "a") - CLIP  # 1 s of noise that lasts 0.5 s
     np.testing.assert_allclose(added[:8000], added[8000:], atol=1e-6)
@@ -106,8 +113,13 @@ def test_off_by_default(tmp_path):
 
 
 def test_resuming_with_augmentation_gives_the_same_bits(tmp_path, noise_dir):
-    options = {"speed_factors": [0.9, 1.1], "noise": ["gaussian", "recordings"], "noise_dir": str(noise_dir),
-               "full_context_fraction": 0.0, "num_train_epochs": 1}
+    options = {
+        "speed_factors": [0.9, 1.1],
+        "noise": ["gaussian", "recordings"],
+        "noise_dir": str(noise_dir),
+        "full_context_fraction": 0.0,
+        "num_train_epochs": 1,
+    }
     whole = resumable_trainer(tmp_path / "whole", save_steps=100, **options)
     whole.train()
     with pytest.raises(KeyboardInterrupt):
@@ -118,14 +130,17 @@ def test_resuming_with_augmentation_gives_the_same_bits(tmp_path, noise_dir):
     assert all(torch.equal(value, expected[name]) for name, value in resumed.model.state_dict().items())
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"speed_factors": [0.9, 3.0]}, r"speed_factors must lie in \[0.5, 2\], got 3.0"),
-    ({"noise": ["pink"]}, "noise must be of gaussian, recordings, got 'pink'"),
-    ({"noise": ["recordings"]}, "go together, got noise recordings and noise_dir None"),
-    ({"noise_dir": "x"}, "go together, got noise of no kind and noise_dir x"),
-    ({"noise_probability": 1.5}, r"noise_probability must lie in \[0, 1\], got 1.5"),
-    ({"noise_snr": [20.0, 5.0]}, "noise_snr must be the lowest and the highest ratio in dB, .* got 20.0 5.0"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"speed_factors": [0.9, 3.0]}, r"speed_factors must lie in \[0.5, 2\], got 3.0"),
+        ({"noise": ["pink"]}, "noise must be of gaussian, recordings, got 'pink'"),
+        ({"noise": ["recordings"]}, "go together, got noise recordings and noise_dir None"),
+        ({"noise_dir": "x"}, "go together, got noise of no kind and noise_dir x"),
+        ({"noise_probability": 1.5}, r"noise_probability must lie in \[0, 1\], got 1.5"),
+        ({"noise_snr": [20.0, 5.0]}, "noise_snr must be the lowest and the highest ratio in dB, .* got 20.0 5.0"),
+    ],
+)
 def test_mistakes_are_named(tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         training_arguments(tmp_path, **options)

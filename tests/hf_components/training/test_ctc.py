@@ -1,4 +1,5 @@
-"""CTC training: one gradient however a batch is split, float32 loss, exact resume, blank alarm, what is frozen stays."""
+"""CTC training: one gradient however a batch is split, float32 loss, exact resume, blank alarm, what is frozen
+stays."""
 
 import logging
 
@@ -28,8 +29,14 @@ def loss_by_hand(logits: torch.Tensor, batch: dict[str, torch.Tensor], blank: in
     total, tokens = 0.0, 0
     for scores, labels in zip(logits.float(), batch["labels"], strict=True):
         labels = labels[labels != -100]
-        total += torch.nn.functional.ctc_loss(scores.log_softmax(-1)[:, None], labels[None], torch.tensor([len(scores)]),
-                                              torch.tensor([len(labels)]), blank=blank, reduction="sum")
+        total += torch.nn.functional.ctc_loss(
+            scores.log_softmax(-1)[:, None],
+            labels[None],
+            torch.tensor([len(scores)]),
+            torch.tensor([len(labels)]),
+            blank=blank,
+            reduction="sum",
+        )
         tokens += len(labels)
     return total / tokens
 
@@ -45,7 +52,9 @@ def test_every_split_gives_the_gradient_of_the_whole(tmp_path):
         found = ctc_gradient_of_one_step(tmp_path, batch_size, accumulation)
         assert found.keys() == expected.keys()
         for name, gradient in expected.items():
-            torch.testing.assert_close(found[name], gradient, atol=2e-5 * scale, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(
+                found[name], gradient, atol=2e-5 * scale, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
+            )
 
 
 def test_loss_is_float32_under_autocast(tmp_path):
@@ -72,10 +81,25 @@ def resumable(folder, **options) -> CtcTrainer:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.2
-    return ctc_trainer(folder, model, rows(12), **{
-        "per_device_train_batch_size": 4, "num_train_epochs": 3, "save_strategy": "steps", "save_steps": 1,
-        "learning_rate": 1e-2, "time_masks": 2, "mel_masks": 2, "warmup_steps": 2, "max_grad_norm": 1.0,
-        "save_total_limit": 20, "noise": ["gaussian"], **options})
+    return ctc_trainer(
+        folder,
+        model,
+        rows(12),
+        **{
+            "per_device_train_batch_size": 4,
+            "num_train_epochs": 3,
+            "save_strategy": "steps",
+            "save_steps": 1,
+            "learning_rate": 1e-2,
+            "time_masks": 2,
+            "mel_masks": 2,
+            "warmup_steps": 2,
+            "max_grad_norm": 1.0,
+            "save_total_limit": 20,
+            "noise": ["gaussian"],
+            **options,
+        },
+    )
 
 
 @pytest.mark.parametrize("step", [2, 7])
@@ -93,8 +117,11 @@ def test_resuming_gives_the_same_bits(tmp_path, step):
 
 
 def test_augmentation_of_the_model_itself_is_off_and_batches_are_masked_instead():
-    model = Wav2Vec2ForCTC(Wav2Vec2Config.from_dict({**tiny_wav2vec2().config.to_dict(), "mask_time_prob": 0.5,
-                                                     "mask_time_length": 2, "layerdrop": 0.5}))
+    model = Wav2Vec2ForCTC(
+        Wav2Vec2Config.from_dict(
+            {**tiny_wav2vec2().config.to_dict(), "mask_time_prob": 0.5, "mask_time_length": 2, "layerdrop": 0.5}
+        )
+    )
     batch = batch_of(rows(2, seconds=1.0))
     prepare_ctc(model, freeze_feature_encoder=False)
     model.train()
@@ -136,8 +163,10 @@ def test_blank_rate_counts_real_frames_and_a_model_that_writes_is_silent(tmp_pat
     batch = batch_of(corpus)
     logits = trainer.model.eval()(input_values=batch["input_values"], attention_mask=batch["attention_mask"]).logits
     lengths = trainer.model._get_feat_extract_output_lengths(batch["attention_mask"].sum(-1))
-    blanks = sum(int((row[:n].argmax(-1) == trainer.model.config.pad_token_id).sum())
-                 for row, n in zip(logits, lengths, strict=True))
+    blanks = sum(
+        int((row[:n].argmax(-1) == trainer.model.config.pad_token_id).sum())
+        for row, n in zip(logits, lengths, strict=True)
+    )
     assert trainer.state.log_history[0]["blank_rate"] == pytest.approx(blanks / int(lengths.sum()), abs=1e-4)
 
 
@@ -148,7 +177,14 @@ def test_evaluation_transcribes_and_scores(tmp_path):
 
 
 def test_other_kinds_of_models_are_refused():
-    config = ParakeetCTCConfig(encoder_config={"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
-                                               "intermediate_size": 8, "subsampling_conv_channels": 8})
+    config = ParakeetCTCConfig(
+        encoder_config={
+            "hidden_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 1,
+            "intermediate_size": 8,
+            "subsampling_conv_channels": 8,
+        }
+    )
     with pytest.raises(UserError, match="of type parakeet_ctc; trained with CTC are wav2vec2"):
         prepare_ctc(ParakeetForCTC(config), freeze_feature_encoder=False)

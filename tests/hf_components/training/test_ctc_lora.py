@@ -1,4 +1,5 @@
-"""LoRA in a wav2vec2: small, alone in moving, and the same after saving, in plain PEFT and merged in plain transformers."""
+"""LoRA in a wav2vec2: small, alone in moving, and the same after saving, in plain PEFT and merged in plain
+transformers."""
 
 import peft
 import pytest
@@ -18,12 +19,15 @@ def test_saved_adapter_and_merged_model_equal_what_was_trained(tmp_path, targets
     base = save_tiny_wav2vec2(tmp_path / "base")
     model, processor = load_asr(str(base))
     lora = add_lora(model, CtcLoraArguments(lora_rank=2, lora_alpha=8, target_modules=list(targets)))
-    carried = {name.rpartition(".lora_")[0].rpartition(".")[2] for name, _ in model.named_parameters() if ".lora_" in name}
+    carried = {
+        name.rpartition(".lora_")[0].rpartition(".")[2] for name, _ in model.named_parameters() if ".lora_" in name
+    }
     assert carried == set(targets)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     ctc_trainer(tmp_path / "run", model, freeze_feature_encoder=True, max_steps=3, learning_rate=1e-2).train()
     assert {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])} == {
-        name for name in before if ".lora_" in name}
+        name for name in before if ".lora_" in name
+    }
 
     waveforms = torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
     trained = model.eval()(waveforms).logits

@@ -20,12 +20,15 @@ def with_texts(texts: list[str], seconds: float):
     return corpus.remove_columns("text").add_column("text", texts)
 
 
-@pytest.mark.parametrize(("text", "written"), [
-    ("Turn on the light, please.", "TURN ON THE LIGHT PLEASE"),
-    ("it\u2019s  well-known", "IT'S WELL KNOWN"),
-    ("at 5 a.m.!", "AT 5 AM"),
-    ("\u201ccaf\u00e9\u201d", "CAF\u00c9"),
-])
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("Turn on the light, please.", "TURN ON THE LIGHT PLEASE"),
+        ("it\u2019s  well-known", "IT'S WELL KNOWN"),
+        ("at 5 a.m.!", "AT 5 AM"),
+        ("\u201ccaf\u00e9\u201d", "CAF\u00c9"),
+    ],
+)
 def test_case_and_punctuation_follow_the_vocabulary(text, written):
     assert writable(tiny_ctc_processor().tokenizer, text) == written
 
@@ -40,8 +43,14 @@ def test_labels_are_read_back_as_they_were_written():
 @pytest.mark.parametrize("labels", [[5, 6, 7], [5, 5], [5, 5, 5, 6, 6]])
 def test_frames_needed_are_the_fewest_with_a_finite_loss(labels):
     def loss(frames: int) -> float:
-        return float(torch.nn.functional.ctc_loss(torch.zeros(frames, 1, 9).log_softmax(-1), torch.tensor([labels]),
-                                                  torch.tensor([frames]), torch.tensor([len(labels)])))
+        return float(
+            torch.nn.functional.ctc_loss(
+                torch.zeros(frames, 1, 9).log_softmax(-1),
+                torch.tensor([labels]),
+                torch.tensor([frames]),
+                torch.tensor([len(labels)]),
+            )
+        )
 
     needed = frames_needed(labels)
     assert loss(needed) < float("inf") and loss(needed - 1) == float("inf")
@@ -80,5 +89,7 @@ def test_nothing_is_said_of_rows_that_fit(caplog):
 
 
 def test_nothing_left_is_an_error():
-    with pytest.raises(UserError, match="of 2, 1 have characters that .*, 0 have none that it can, and 1 are too short"):
+    with pytest.raises(
+        UserError, match="of 2, 1 have characters that .*, 0 have none that it can, and 1 are too short"
+    ):
         keep_learnable(with_texts(["5", "green " * 20], 0.5), tiny_wav2vec2(), tiny_ctc_processor())

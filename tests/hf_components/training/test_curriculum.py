@@ -11,7 +11,14 @@ pytestmark = pytest.mark.unit
 
 def test_phases_by_epoch():
     routing = RoutingArguments(soft_routing_epochs=1.5, topk_routing_epochs=1).routing
-    assert [routing(epoch) for epoch in (0, 1.4, 1.5, 2.4, 2.5, 9)] == ["soft", "soft", "top_k", "top_k", "hard", "hard"]
+    assert [routing(epoch) for epoch in (0, 1.4, 1.5, 2.4, 2.5, 9)] == [
+        "soft",
+        "soft",
+        "top_k",
+        "top_k",
+        "hard",
+        "hard",
+    ]
     assert RoutingArguments(soft_routing_epochs=0, topk_routing_epochs=0).routing(0) == "hard"
 
 
@@ -22,9 +29,18 @@ def test_temperature_falls_geometrically_to_its_floor():
     assert floored(0.1) > 0.5 and floored(0.9) == floored(1) == 0.5
 
 
-@pytest.mark.parametrize("field", [
-    {"routing_temperature_min": 0}, {"routing_temperature_start": 0}, {"routing_temperature_end": -1},
-    {"routing_alignment_tau": 0}, {"usage_momentum": 1}, {"router_noise_std": -0.1}, {"min_expert_usage_fraction": -0.1}])
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"routing_temperature_min": 0},
+        {"routing_temperature_start": 0},
+        {"routing_temperature_end": -1},
+        {"routing_alignment_tau": 0},
+        {"usage_momentum": 1},
+        {"router_noise_std": -0.1},
+        {"min_expert_usage_fraction": -0.1},
+    ],
+)
 def test_values_out_of_range_are_named(field):
     with pytest.raises(UserError, match=next(iter(field))):
         RoutingArguments(**field)

@@ -16,15 +16,36 @@ pytestmark = pytest.mark.unit
 
 
 def arguments(folder, **options) -> DistillationArguments:
-    return DistillationArguments(**{
-        "output_dir": str(folder), "use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no",
-        "full_context_fraction": 0.0, "time_masks": 0, "mel_masks": 0, "warmup_steps": 0, "max_grad_norm": 0.0,
-        "logging_steps": 1, "dataloader_pin_memory": False, "max_new_tokens": 6, "per_device_train_batch_size": 4, **options})
+    return DistillationArguments(
+        **{
+            "output_dir": str(folder),
+            "use_cpu": True,
+            "report_to": "none",
+            "disable_tqdm": True,
+            "save_strategy": "no",
+            "full_context_fraction": 0.0,
+            "time_masks": 0,
+            "mel_masks": 0,
+            "warmup_steps": 0,
+            "max_grad_norm": 0.0,
+            "logging_steps": 1,
+            "dataloader_pin_memory": False,
+            "max_new_tokens": 6,
+            "per_device_train_batch_size": 4,
+            **options,
+        }
+    )
 
 
 def trainer_of(folder, teacher=None, student=None, callbacks=(), corpus=None, **options) -> DistillationTrainer:
-    return DistillationTrainer(student or tiny_whisper(), arguments(folder, **options), tiny_processor(), corpus or rows(8),
-                               teacher=Teacher(teacher or tiny_moe()), callbacks=list(callbacks))
+    return DistillationTrainer(
+        student or tiny_whisper(),
+        arguments(folder, **options),
+        tiny_processor(),
+        corpus or rows(8),
+        teacher=Teacher(teacher or tiny_moe()),
+        callbacks=list(callbacks),
+    )
 
 
 def batch_of(trainer: SpeechTrainer, full_context: bool = False) -> dict[str, torch.Tensor]:
@@ -55,7 +76,9 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn_from_it(tmp_path
     with torch.no_grad():
         for layer in teacher.routed_layers().values():
             layer.lora_b.zero_()
-    trainer = trainer_of(tmp_path, teacher, merge_experts(teacher, [1, 0, 0]), kl_weight=1.0, corpus=rows(4, seconds=0.8))
+    trainer = trainer_of(
+        tmp_path, teacher, merge_experts(teacher, [1, 0, 0]), kl_weight=1.0, corpus=rows(4, seconds=0.8)
+    )
     assert trainer.compute_loss(trainer.model, batch_of(trainer)).item() == pytest.approx(0, abs=1e-5)
 
 
@@ -63,8 +86,14 @@ def test_without_teacher_it_is_plain_training(tmp_path):
     gradients = []
     for kind, more in ((DistillationTrainer, {"teacher": Teacher(tiny_moe())}), (SpeechTrainer, {})):
         recorder = GradientRecorder()
-        kind(tiny_whisper(), arguments(tmp_path, kl_weight=0.0, max_steps=1), tiny_processor(), rows(8), callbacks=[recorder],
-             **more).train()
+        kind(
+            tiny_whisper(),
+            arguments(tmp_path, kl_weight=0.0, max_steps=1),
+            tiny_processor(),
+            rows(8),
+            callbacks=[recorder],
+            **more,
+        ).train()
         gradients.append(recorder.steps[0])
     assert gradients[0].keys() == gradients[1].keys()
     for name, value in gradients[0].items():
@@ -74,8 +103,12 @@ def test_without_teacher_it_is_plain_training(tmp_path):
 @pytest.mark.parametrize("kl_weight", [0.2, 1.0])
 def test_the_student_learns_and_the_teacher_stays(tmp_path, kl_weight):
     teacher, student, recorder = tiny_moe(), tiny_whisper(), GradientRecorder()
-    kept, started = ({name: value.clone() for name, value in model.state_dict().items()} for model in (teacher, student))
-    trainer = trainer_of(tmp_path, teacher, student, [recorder], kl_weight=kl_weight, num_train_epochs=15, learning_rate=1e-2)
+    kept, started = (
+        {name: value.clone() for name, value in model.state_dict().items()} for model in (teacher, student)
+    )
+    trainer = trainer_of(
+        tmp_path, teacher, student, [recorder], kl_weight=kl_weight, num_train_epochs=15, learning_rate=1e-2
+    )
     trainer.train()
     assert not teacher.training and not any(parameter.requires_grad for parameter in teacher.parameters())
     assert all(torch.equal(value, kept[name]) for name, value in teacher.state_dict().items())
@@ -92,8 +125,14 @@ def test_accumulation_gives_the_same_gradient(tmp_path):
     found = []
     for batch_size, accumulation in ((8, 1), (2, 4)):
         recorder = GradientRecorder()
-        trainer_of(tmp_path, callbacks=[recorder], corpus=rows(8, seconds=0.6), per_device_train_batch_size=batch_size,
-                   gradient_accumulation_steps=accumulation, num_train_epochs=1).train()
+        trainer_of(
+            tmp_path,
+            callbacks=[recorder],
+            corpus=rows(8, seconds=0.6),
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulation,
+            num_train_epochs=1,
+        ).train()
         found.append(recorder.steps[0])
     scale = max(float(gradient.abs().max()) for gradient in found[0].values())
     for name, gradient in found[0].items():
@@ -101,7 +140,13 @@ def test_accumulation_gives_the_same_gradient(tmp_path):
 
 
 def test_resuming_gives_the_same_bits(tmp_path):
-    options = {"num_train_epochs": 2, "learning_rate": 1e-2, "time_masks": 2, "mel_masks": 2, "full_context_fraction": 0.3}
+    options = {
+        "num_train_epochs": 2,
+        "learning_rate": 1e-2,
+        "time_masks": 2,
+        "mel_masks": 2,
+        "full_context_fraction": 0.3,
+    }
     whole = trainer_of(tmp_path / "whole", **options)
     whole.train()
     saving = {**options, "save_strategy": "steps", "save_steps": 1}

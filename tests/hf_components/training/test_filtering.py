@@ -70,8 +70,10 @@ def test_nothing_dropped_leaves_all(corpus, transcripts):
     assert kept["id"][:] == corpus["id"][:] and dropped == []
 
 
-@pytest.mark.parametrize(("text", "thresholds"), [
-    ("0.5", {"default": 0.5}), ("1", {"default": 1.0}), ('{"3-4": 1, "default": 0.5}', {"3-4": 1.0, "default": 0.5})])
+@pytest.mark.parametrize(
+    ("text", "thresholds"),
+    [("0.5", {"default": 0.5}), ("1", {"default": 1.0}), ('{"3-4": 1, "default": 0.5}', {"3-4": 1.0, "default": 0.5})],
+)
 def test_thresholds_are_a_number_or_json(text, thresholds):
     assert parse_thresholds(text) == thresholds
 
@@ -82,13 +84,22 @@ def test_other_thresholds_are_refused(text):
         FilterArguments(filter_transcripts="x", filter_max_wer=text)
 
 
-@pytest.mark.parametrize(("lines", "message"), [
-    ("{\n", "line 1: not JSON"),
-    ('{"utterance_id": "u1"}\n', "line 1: orthographic_text must be a string, got None"),
-    ('{"utterance_id": "u1", "orthographic_text": "a"}\n' * 2, "line 2: utterance_id u1 is on line 1 already"),
-    ('{"utterance_id": "other", "orthographic_text": "a"}\n', "has a transcript of none of the 9 training utterances"),
-    ("".join(f'{{"utterance_id": "u{i}", "orthographic_text": "no"}}\n' for i in range(9)), "no utterance is left"),
-])
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("{\n", "line 1: not JSON"),
+        ('{"utterance_id": "u1"}\n', "line 1: orthographic_text must be a string, got None"),
+        ('{"utterance_id": "u1", "orthographic_text": "a"}\n' * 2, "line 2: utterance_id u1 is on line 1 already"),
+        (
+            '{"utterance_id": "other", "orthographic_text": "a"}\n',
+            "has a transcript of none of the 9 training utterances",
+        ),
+        (
+            "".join(f'{{"utterance_id": "u{i}", "orthographic_text": "no"}}\n' for i in range(9)),
+            "no utterance is left",
+        ),
+    ],
+)
 def test_files_that_cannot_be_used_are_named(corpus, tmp_path, lines, message):
     (tmp_path / "t.jsonl").write_text(lines)
     with pytest.raises(UserError, match=message):

@@ -29,12 +29,19 @@ def by_hand(routing: str | None, mixture: str) -> dict[str, torch.Tensor]:
         logits = model(**batch).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=-100)
     else:
-        model = tiny_moe(mixture=mixture, experts_per_utterance=2, routing=routing, router_temperature=2.0,
-                         min_expert_usage_fraction=0.02 if routing == "soft" else 0.0)
+        model = tiny_moe(
+            mixture=mixture,
+            experts_per_utterance=2,
+            routing=routing,
+            router_temperature=2.0,
+            min_expert_usage_fraction=0.02 if routing == "soft" else 0.0,
+        )
         model.train_only(experts=True, router=True)
         per_expert, _ = model.expert_losses(batch["input_features"], batch["labels"], batch["attention_mask"])
         output = model.train()(**batch)
-        terms = routing_losses(output.gates, torch.tensor([0.5, 0.3, 0.2]), per_expert if routing == "soft" else None, 0.1)
+        terms = routing_losses(
+            output.gates, torch.tensor([0.5, 0.3, 0.2]), per_expert if routing == "soft" else None, 0.1
+        )
         added = 0.5 * terms["load_balance"] - 0.5 * terms["entropy"] + 0.5 * terms.get("alignment", 0)
         kl = kl_from_base(batch, output.logits)
         loss = output.loss + (added * tokens).sum() / tokens.sum() + 0.5 * kl.sum() / tokens.sum()
@@ -56,22 +63,35 @@ def assert_equal(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tens
     scale = max(float(gradient.abs().max()) for gradient in expected.values())
     assert scale > 1e-3
     for name, gradient in expected.items():
-        torch.testing.assert_close(actual[name], gradient, atol=2e-5 * scale, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            actual[name], gradient, atol=2e-5 * scale, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.mark.parametrize(("routing", "mixture"), SYSTEMS)
 def test_every_split_gives_the_gradient_of_the_whole(tmp_path, routing, mixture):
     expected = by_hand(routing, mixture)
     for batch_size, accumulation in ((8, 1), (4, 2), (2, 4)):
-        assert_equal(gradient_of_one_step(tmp_path, batch_size, accumulation, routing=routing, mixture=mixture), expected)
+        assert_equal(
+            gradient_of_one_step(tmp_path, batch_size, accumulation, routing=routing, mixture=mixture), expected
+        )
 
 
 def test_a_training_learns_the_same_however_its_steps_are_split(tmp_path):
-    """At 30 s, where padding does not depend on the neighbours; 19 utterances leave the last step of an epoch incomplete."""
+    """At 30 s, where padding does not depend on the neighbours; 19 utterances leave the last step of an epoch
+    incomplete."""
     trained = []
     for batch_size, accumulation in ((4, 1), (2, 2), (1, 4)):
-        args = training_arguments(tmp_path, per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation,
-                                  full_context_fraction=1.0, num_train_epochs=2, learning_rate=0.1, optim="sgd", time_masks=2)
+        args = training_arguments(
+            tmp_path,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulation,
+            full_context_fraction=1.0,
+            num_train_epochs=2,
+            learning_rate=0.1,
+            optim="sgd",
+            time_masks=2,
+        )
         trainer = SpeechTrainer(tiny_whisper(), args, tiny_processor(), rows(19))
         trainer.train()
         assert trainer.state.global_step == 10

@@ -19,8 +19,15 @@ KL_ALONE = {"kl_to_base_coef": 1e6}  # beside which the cross-entropy does not c
 
 def trainer_of(folder, model, teacher, callbacks=(), kl=None, corpus=None, **options) -> KlToBaseTrainer:
     args = training_arguments(folder, **{"per_device_train_batch_size": 4, "full_context_fraction": 1.0, **options})
-    return KlToBaseTrainer(model, args, tiny_processor(), corpus or rows(8), base=teacher,
-                           kl=KlToBaseArguments(**(kl or {"kl_to_base_coef": 0.5})), callbacks=list(callbacks))
+    return KlToBaseTrainer(
+        model,
+        args,
+        tiny_processor(),
+        corpus or rows(8),
+        base=teacher,
+        kl=KlToBaseArguments(**(kl or {"kl_to_base_coef": 0.5})),
+        callbacks=list(callbacks),
+    )
 
 
 def lora_of(model):
@@ -40,8 +47,11 @@ def test_zero_where_the_student_is_its_base_and_not_where_it_moved(tmp_path, fin
     teacher = Teacher(copy.deepcopy(model)) if finetuning == "full" else BaseOfAdapter(lora_of(model))
     trainer = trainer_of(tmp_path, model, teacher)
     assert kl_of(trainer) == pytest.approx(0, abs=1e-4)
-    moved = next(p for name, p in model.named_parameters() if p.requires_grad and name.endswith(
-        "lora_B.default.weight" if finetuning == "lora" else "fc1.weight"))
+    moved = next(
+        p
+        for name, p in model.named_parameters()
+        if p.requires_grad and name.endswith("lora_B.default.weight" if finetuning == "lora" else "fc1.weight")
+    )
     with torch.no_grad():
         moved.add_(torch.randn_like(moved))
     assert kl_of(trainer) > 1e-3
@@ -82,15 +92,25 @@ def test_the_gradient_pulls_towards_the_base(tmp_path, finetuning):
                 if parameter.requires_grad and "embed" not in name:
                     parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     # An adapter is held near its base at 30 s.
-    trainer = trainer_of(tmp_path, model, teacher, kl=KL_ALONE, corpus=rows(2, seconds=0.8), num_train_epochs=12,
-                         learning_rate=1e-2, full_context_fraction=float(finetuning == "lora"))
+    trainer = trainer_of(
+        tmp_path,
+        model,
+        teacher,
+        kl=KL_ALONE,
+        corpus=rows(2, seconds=0.8),
+        num_train_epochs=12,
+        learning_rate=1e-2,
+        full_context_fraction=float(finetuning == "lora"),
+    )
     trainer.train()
     kl = [entry["kl_to_base"] for entry in trainer.state.log_history if "kl_to_base" in entry]
     assert kl[-1] < 0.5 * kl[0]
 
 
 def test_without_coefficient_it_is_plain_training(tmp_path):
-    trainer = trainer_of(tmp_path, tiny_whisper(), Teacher(tiny_whisper()), kl={"kl_to_base_coef": 0}, num_train_epochs=1)
+    trainer = trainer_of(
+        tmp_path, tiny_whisper(), Teacher(tiny_whisper()), kl={"kl_to_base_coef": 0}, num_train_epochs=1
+    )
     batch = batch_of(trainer)
     loss = trainer.compute_loss(trainer.model, dict(batch))
     assert loss == SpeechTrainer.compute_loss(trainer, trainer.model, dict(batch))
@@ -103,8 +123,13 @@ def test_the_coefficient_goes_linearly_from_start_to_end(tmp_path):
     assert [kl.coefficient(p) for p in (0, 0.5, 1)] == pytest.approx([0.8, 0.5, 0.2])
     assert KlToBaseArguments(kl_to_base_coef=0.8).coefficient(0.7) == 0.8
     model = tiny_whisper()
-    trainer = trainer_of(tmp_path, model, Teacher(copy.deepcopy(model)), num_train_epochs=2,
-                         kl={"kl_to_base_coef": 0.8, "kl_to_base_end": 0})
+    trainer = trainer_of(
+        tmp_path,
+        model,
+        Teacher(copy.deepcopy(model)),
+        num_train_epochs=2,
+        kl={"kl_to_base_coef": 0.8, "kl_to_base_end": 0},
+    )
     trainer.train()
     logged = [entry["kl_to_base_coef"] for entry in trainer.state.log_history if "loss" in entry]
     assert logged == pytest.approx([0.8, 0.6, 0.4, 0.2])
@@ -127,8 +152,18 @@ def test_resuming_a_lora_beside_its_base_gives_the_same_bits(tmp_path):
         torch.manual_seed(0)
         model = tiny_whisper()
         lora = add_lora(model, LoraArguments(lora_rank=2, lora_dropout=0.2), freeze_encoder=False)
-        return trainer_of(folder, model, BaseOfAdapter(lora), callbacks, kl={"kl_to_base_coef": 1.0, "kl_to_base_end": 0.1},
-                          num_train_epochs=2, learning_rate=1e-2, time_masks=2, full_context_fraction=0.0, **options)
+        return trainer_of(
+            folder,
+            model,
+            BaseOfAdapter(lora),
+            callbacks,
+            kl={"kl_to_base_coef": 1.0, "kl_to_base_end": 0.1},
+            num_train_epochs=2,
+            learning_rate=1e-2,
+            time_masks=2,
+            full_context_fraction=0.0,
+            **options,
+        )
 
     whole = trainer(tmp_path / "whole")
     whole.train()

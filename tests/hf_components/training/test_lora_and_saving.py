@@ -19,14 +19,22 @@ pytestmark = pytest.mark.unit
 
 
 def multilingual(folder):
-    """As the checkpoints on the Hub are: languages and tasks to choose from, and an older prompt that contradicts them."""
+    """As the checkpoints on the Hub are: languages and tasks to choose from, and an older prompt that contradicts
+    them."""
     save_tiny_whisper(folder)
     ids = tiny_processor().tokenizer.get_vocab()
-    for name, more in (("generation_config.json", {
-            "is_multilingual": True, "lang_to_id": {"<|en|>": ids["<|en|>"]},
-            "task_to_id": {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")},
-            "forced_decoder_ids": [[1, None], [2, ids["<|translate|>"]]]}),
-            ("config.json", {"forced_decoder_ids": [[1, ids["<|en|>"]], [2, ids["<|translate|>"]]], "max_length": 64})):
+    for name, more in (
+        (
+            "generation_config.json",
+            {
+                "is_multilingual": True,
+                "lang_to_id": {"<|en|>": ids["<|en|>"]},
+                "task_to_id": {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")},
+                "forced_decoder_ids": [[1, None], [2, ids["<|translate|>"]]],
+            },
+        ),
+        ("config.json", {"forced_decoder_ids": [[1, ids["<|en|>"]], [2, ids["<|translate|>"]]], "max_length": 64}),
+    ):
         fields = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps({**fields, **more}))
     return load_whisper(str(folder))
@@ -54,13 +62,18 @@ def test_merged_model_equals_adapter_on_the_base(tmp_path, freeze_encoder):
     save_whisper(lora.merge_and_unload(), processor, tmp_path / "model")
 
     stock = WhisperForConditionalGeneration.from_pretrained(base)
-    inputs = {"input_features": torch.randn(2, 80, 3000), "decoder_input_ids": torch.tensor([[257, 263, 5], [257, 263, 9]])}
+    inputs = {
+        "input_features": torch.randn(2, 80, 3000),
+        "decoder_input_ids": torch.tensor([[257, 263, 5], [257, 263, 9]]),
+    }
     plain = stock(**inputs).logits
     adapted = peft.PeftModel.from_pretrained(stock, tmp_path / "adapter").eval()(**inputs).logits
     merged = WhisperForConditionalGeneration.from_pretrained(tmp_path / "model")(**inputs).logits
     torch.testing.assert_close(adapted, merged, atol=1e-4, rtol=1e-4)
     assert (plain - merged).abs().max() > 1e-2
-    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
+        base
+    )
 
 
 def test_a_fresh_adapter_changes_nothing():
@@ -70,10 +83,13 @@ def test_a_fresh_adapter_changes_nothing():
     torch.testing.assert_close(model(features, labels=torch.tensor([[1, 2]])).logits, expected)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"lora_rank": 0}, "lora_rank 0, .*should be a positive integer"),
-    ({"target_modules": ["qproj"]}, "target_modules qproj"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lora_rank": 0}, "lora_rank 0, .*should be a positive integer"),
+        ({"target_modules": ["qproj"]}, "target_modules qproj"),
+    ],
+)
 def test_what_is_no_lora_is_named(options, message):
     with pytest.raises(UserError, match=message):
         add_lora(tiny_whisper(), LoraArguments(**options), freeze_encoder=False)
@@ -87,7 +103,9 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path, finetuning):
         model, recorder = tiny_whisper(), GradientRecorder()
         if finetuning == "lora":
             add_lora(model, LoraArguments(lora_rank=2, lora_dropout=0.0), freeze_encoder=False)
-        args = training_arguments(tmp_path, per_device_train_batch_size=4, max_steps=1, activation_checkpointing=checkpointing)
+        args = training_arguments(
+            tmp_path, per_device_train_batch_size=4, max_steps=1, activation_checkpointing=checkpointing
+        )
         SpeechTrainer(model, args, tiny_processor(), rows(4), callbacks=[recorder]).train()
         assert model.is_activation_checkpointing == checkpointing
         found.append(recorder.steps[0])

@@ -16,10 +16,18 @@ STEPS = 9  # three epochs of three steps
 
 def outcome(trainer: MoeTrainer) -> dict:
     config = trainer.model.config
-    return {"weights": {name: value.clone() for name, value in trainer.model.state_dict().items()},
-            "usage": trainer.usage.tolist(), "optimizer": trainer.optimizer.state_dict()["state"],
-            "config": (config.routing, config.router_temperature, config.router_noise_std, config.min_expert_usage_fraction),
-            "step": trainer.state.global_step}
+    return {
+        "weights": {name: value.clone() for name, value in trainer.model.state_dict().items()},
+        "usage": trainer.usage.tolist(),
+        "optimizer": trainer.optimizer.state_dict()["state"],
+        "config": (
+            config.routing,
+            config.router_temperature,
+            config.router_noise_std,
+            config.min_expert_usage_fraction,
+        ),
+        "step": trainer.state.global_step,
+    }
 
 
 def assert_same(actual: dict, expected: dict) -> None:
@@ -52,7 +60,9 @@ def test_resuming_gives_the_same_bits(uninterrupted, tmp_path, step):
 
 def test_evaluation_in_between_changes_no_bit(uninterrupted, tmp_path):
     accumulation, expected = uninterrupted
-    trainer = resumable_trainer(tmp_path, save_steps=100, accumulation=accumulation, eval_strategy="steps", eval_steps=2)
+    trainer = resumable_trainer(
+        tmp_path, save_steps=100, accumulation=accumulation, eval_strategy="steps", eval_steps=2
+    )
     trainer.train()
     assert_same(outcome(trainer), expected)
     assert sum("eval_wer" in entry for entry in trainer.state.log_history) == 5  # after the last step too

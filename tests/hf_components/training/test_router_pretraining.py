@@ -51,11 +51,13 @@ def assert_same(one: torch.nn.Module, other: torch.nn.Module) -> None:
 
 
 def test_learns_separable_clusters_and_generalises():
-    router, history = train_router(*clusters(), RouterArguments(router_hidden_size=16, num_train_epochs=60, batch_size=64,
-                                                                learning_rate=1e-2))
+    router, history = train_router(
+        *clusters(), RouterArguments(router_hidden_size=16, num_train_epochs=60, batch_size=64, learning_rate=1e-2)
+    )
     assert len(history) == 60 and history[-1]["train_kl"] < 0.05 < 0.5 < history[0]["train_kl"]
     assert [entry["learning_rate"] for entry in history] == pytest.approx(
-        [1e-2 * (1 + np.cos(np.pi * epoch / 60)) / 2 for epoch in range(60)])
+        [1e-2 * (1 + np.cos(np.pi * epoch / 60)) / 2 for epoch in range(60)]
+    )
     assert not router.training
     judged = judge_router(router, *clusters(seed=1))
     assert judged["accuracy"] > 0.97 and judged["kl"] < 0.1 and judged["utterances"] == 240
@@ -83,7 +85,9 @@ def test_stops_early_and_keeps_the_best_epoch():
     assert len(history) == best + 7 < 60 and losses[best - 1] == min(losses) < losses[-1]
     judged = judge_router(router, vectors[held_out], weights[held_out])
     assert (judged["kl"], judged["accuracy"]) == (losses[best - 1], history[best - 1]["validation_accuracy"])
-    torch.testing.assert_close(router.mean, torch.from_numpy(vectors[~held_out]).mean(0))  # of what is trained on alone
+    torch.testing.assert_close(
+        router.mean, torch.from_numpy(vectors[~held_out]).mean(0)
+    )  # of what is trained on alone
 
 
 def test_the_held_out_part_is_not_trained_on():
@@ -101,7 +105,9 @@ def test_the_held_out_part_is_not_trained_on():
 @pytest.mark.parametrize(("epochs_before", "save_every"), [(1, 1), (4, 1), (4, 3), (1, 3)])
 def test_resuming_gives_the_same_bits(tmp_path, monkeypatch, epochs_before, save_every, validated):
     vectors, weights, held_out = overfitting()
-    args = RouterArguments(**{**SMALL, "save_every_n_epochs": save_every}, learning_rate=1e-2, early_stopping_patience=3)
+    args = RouterArguments(
+        **{**SMALL, "save_every_n_epochs": save_every}, learning_rate=1e-2, early_stopping_patience=3
+    )
     inputs = (vectors, weights, args, held_out if validated else None)
     router, history = train_router(*inputs)
 
@@ -128,11 +134,19 @@ def test_resuming_gives_the_same_bits(tmp_path, monkeypatch, epochs_before, save
 
 def test_resuming_what_had_ended_changes_nothing(tmp_path):
     vectors, weights, held_out = overfitting()
-    args = RouterArguments(router_hidden_size=32, num_train_epochs=100, batch_size=20, learning_rate=1e-2,
-                           early_stopping_patience=2, save_every_n_epochs=1)
+    args = RouterArguments(
+        router_hidden_size=32,
+        num_train_epochs=100,
+        batch_size=20,
+        learning_rate=1e-2,
+        early_stopping_patience=2,
+        save_every_n_epochs=1,
+    )
     router, history = train_router(vectors, weights, args, held_out, tmp_path / "checkpoints")
     files = sorted((tmp_path / "checkpoints").iterdir())
-    assert [file.name for file in files] == [f"epoch-{number:05d}.safetensors" for number in (len(history) - 1, len(history))]
+    assert [file.name for file in files] == [
+        f"epoch-{number:05d}.safetensors" for number in (len(history) - 1, len(history))
+    ]
     with safe_open(files[-1], "pt") as file:
         assert json.loads(file.metadata()["history"]) == history
     before = [file.stat().st_mtime_ns for file in files]
@@ -159,9 +173,13 @@ def test_every_expert_keeps_utterances_to_train_on():
         assert held_out.sum() == 10 and not held_out[:8].any()
 
 
-@pytest.mark.parametrize(("speakers", "fraction", "message"), [
-    (20, 0.1, "early stopping needs 3 held-out speakers, but validation_fraction 0.1 of 20 speakers gives 2"),
-    (3, 0.9, "of 3 speakers gives 0")])
+@pytest.mark.parametrize(
+    ("speakers", "fraction", "message"),
+    [
+        (20, 0.1, "early stopping needs 3 held-out speakers, but validation_fraction 0.1 of 20 speakers gives 2"),
+        (3, 0.9, "of 3 speakers gives 0"),
+    ],
+)
 def test_too_few_speakers_are_told(caplog, speakers, fraction, message):
     labels = np.arange(speakers) % 3  # of three speakers each has an expert of his own
     names = np.array([f"s{i}" for i in range(speakers)])
@@ -175,10 +193,14 @@ def test_no_validation_asked_for_is_silent(caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize(("flag", "message"), [
-    ("--gating_batch_size=0", "batch_size must be at least 1, got 0"),
-    ("--early_stopping_patience=0", "early_stopping_patience must be at least 1, got 0"),
-    ("--validation_fraction=1", r"validation_fraction must lie in \[0, 1\), got 1.0")])
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--gating_batch_size=0", "batch_size must be at least 1, got 0"),
+        ("--early_stopping_patience=0", "early_stopping_patience must be at least 1, got 0"),
+        ("--validation_fraction=1", r"validation_fraction must lie in \[0, 1\), got 1.0"),
+    ],
+)
 def test_values_out_of_range_are_told(flag, message):
     with pytest.raises(UserError, match=message):
         parse_arguments(RouterArguments, [flag])
@@ -234,4 +256,6 @@ def test_a_calibrated_router_has_no_calibration_error_and_a_boastful_one_has():
     assert error(confidence) < 0.01 and error(np.ones(50_000)) == pytest.approx(0.25, abs=0.01)
     assert sum(row["share"] for row in reliability(confidence, correct)) == pytest.approx(1)
     assert reliability(np.array([0.0, 1.0]), np.array([False, True])) == [
-        {"confidence": 0.0, "accuracy": 0.0, "share": 0.5}, {"confidence": 1.0, "accuracy": 1.0, "share": 0.5}]
+        {"confidence": 0.0, "accuracy": 0.0, "share": 0.5},
+        {"confidence": 1.0, "accuracy": 1.0, "share": 0.5},
+    ]

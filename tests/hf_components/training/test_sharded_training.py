@@ -23,15 +23,33 @@ from hf_components.training.trainer import SpeechTrainer
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 
 ROOT = Path(__file__).resolve().parents[3]
-needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
+needs_deepspeed = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed"
+)
 CONFIGS = ("fsdp", pytest.param("deepspeed_zero2", marks=needs_deepspeed))
 
 
 def launch(config: str, folder: Path, what: str) -> None:
-    subprocess.run([sys.executable, "-m", "accelerate.commands.launch", "--config_file",
-                    ROOT / "accelerate_configs" / f"{config}.yaml", "--num_processes", "2", "--mixed_precision", "no",
-                    ROOT / "tests" / "sharded_processes.py", folder, what],
-                   check=True, cwd=ROOT, timeout=300, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--config_file",
+            ROOT / "accelerate_configs" / f"{config}.yaml",
+            "--num_processes",
+            "2",
+            "--mixed_precision",
+            "no",
+            ROOT / "tests" / "sharded_processes.py",
+            folder,
+            what,
+        ],
+        check=True,
+        cwd=ROOT,
+        timeout=300,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
 
 
 @pytest.mark.slow
@@ -105,9 +123,14 @@ def accelerator(kind: DistributedType, **plugins) -> SimpleNamespace:
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize(("name", "option"), [
-    ("fsdp_version", {"fsdp_version": 1}), ("fsdp_state_dict_type", {"state_dict_type": "SHARDED_STATE_DICT"}),
-    ("fsdp_cpu_ram_efficient_loading", {"cpu_ram_efficient_loading": True})])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("fsdp_version", {"fsdp_version": 1}),
+        ("fsdp_state_dict_type", {"state_dict_type": "SHARDED_STATE_DICT"}),
+        ("fsdp_cpu_ram_efficient_loading", {"cpu_ram_efficient_loading": True}),
+    ],
+)
 def test_other_ways_of_sharding_are_refused(name, option):
     right = {"fsdp_version": 2, "state_dict_type": "FULL_STATE_DICT", "cpu_ram_efficient_loading": False}
     prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=FullyShardedDataParallelPlugin(**right)), MODEL)
@@ -118,7 +141,9 @@ def test_other_ways_of_sharding_are_refused(name, option):
 
 @pytest.mark.unit
 def test_a_lora_of_peft_is_not_sharded():
-    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, state_dict_type="FULL_STATE_DICT", cpu_ram_efficient_loading=False)
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2, state_dict_type="FULL_STATE_DICT", cpu_ram_efficient_loading=False
+    )
     lora = get_peft_model(torch.nn.Sequential(MODEL), LoraConfig(target_modules=["0"]))
     with pytest.raises(UserError, match="not trained sharded"):
         prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=plugin), lora)
@@ -132,7 +157,9 @@ def test_zero_3_is_refused():
 
 @pytest.mark.unit
 def test_losses_and_sums_of_gradients_stay_float32():
-    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, state_dict_type="FULL_STATE_DICT", cpu_ram_efficient_loading=False)
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2, state_dict_type="FULL_STATE_DICT", cpu_ram_efficient_loading=False
+    )
     plugin.set_mixed_precision("bf16")
     prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=plugin), MODEL)
     policy = plugin.mixed_precision_policy

@@ -45,9 +45,19 @@ def test_evaluation_normalises_as_the_language_wants(tmp_path, monkeypatch):
 def test_best_checkpoint_by_wer_is_loaded_at_the_end(tmp_path):
     model = tiny_moe()
     model.train_only(experts=True, router=False)
-    args = training_arguments(tmp_path, per_device_train_batch_size=4, max_steps=2, learning_rate=1e-2, eval_strategy="steps",
-                              eval_steps=1, save_strategy="steps", save_steps=1, load_best_model_at_end=True,
-                              metric_for_best_model="wer", greater_is_better=False)
+    args = training_arguments(
+        tmp_path,
+        per_device_train_batch_size=4,
+        max_steps=2,
+        learning_rate=1e-2,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="wer",
+        greater_is_better=False,
+    )
     trainer = SpeechTrainer(model, args, tiny_processor(), rows(8), rows(3))
     wers = iter([0.1, 0.2, 0.3])
     evaluate = trainer.evaluate
@@ -82,8 +92,16 @@ def test_callbacks_and_reports_of_a_user_get_losses_and_word_error_rates(tmp_pat
     events = Events()
     model = tiny_moe()
     model.train_only(experts=True, router=False)
-    args = training_arguments(tmp_path, per_device_train_batch_size=4, max_steps=2, eval_strategy="steps", eval_steps=1,
-                              save_strategy="steps", save_steps=2, report_to="tensorboard")
+    args = training_arguments(
+        tmp_path,
+        per_device_train_batch_size=4,
+        max_steps=2,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=2,
+        report_to="tensorboard",
+    )
     SpeechTrainer(model, args, tiny_processor(), rows(8), rows(3), callbacks=[events]).train()
     rare = [(event, step) for event, step, _ in events.seen if event != "log"]
     assert rare == [("evaluate", 1), ("evaluate", 2), ("save", 2)]
@@ -101,8 +119,14 @@ def test_given_weights_train_their_experts_alone(tmp_path):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train_only(experts=True, router=False)
     weights = np.tile(np.float32([[1, 0, 0]]), (8, 1))
-    SpeechTrainer(model, training_arguments(tmp_path, per_device_train_batch_size=4, num_train_epochs=1, learning_rate=1e-2),
-                  tiny_processor(), rows(8), expert_weights=weights, callbacks=[recorder]).train()
+    SpeechTrainer(
+        model,
+        training_arguments(tmp_path, per_device_train_batch_size=4, num_train_epochs=1, learning_rate=1e-2),
+        tiny_processor(),
+        rows(8),
+        expert_weights=weights,
+        callbacks=[recorder],
+    ).train()
     for gradients in recorder.steps:
         assert gradients.keys() == {name for name in before if ".lora_" in name}
         for gradient in gradients.values():  # slots: experts 0 to 2, then the shared one
@@ -116,10 +140,17 @@ def test_weights_follow_their_utterances(tmp_path):
     weights = np.random.default_rng(0).dirichlet(np.ones(3), 8).astype(np.float32)
     model = tiny_moe()
     model.train_only(experts=True, router=False)
-    trainer = SpeechTrainer(model, training_arguments(tmp_path, per_device_train_batch_size=3, num_train_epochs=1),
-                            tiny_processor(), corpus, expert_weights=weights)
+    trainer = SpeechTrainer(
+        model,
+        training_arguments(tmp_path, per_device_train_batch_size=3, num_train_epochs=1),
+        tiny_processor(),
+        corpus,
+        expert_weights=weights,
+    )
     collate = trainer.data_collator
-    trainer.data_collator = lambda items: seen.extend((item["id"], item["expert_weights"]) for item in items) or collate(items)
+    trainer.data_collator = lambda items: (
+        seen.extend((item["id"], item["expert_weights"]) for item in items) or collate(items)
+    )
     trainer.train()
     assert sorted(name for name, _ in seen) == sorted(corpus["id"])
     for name, row in seen:

@@ -21,8 +21,10 @@ def estimate(monkeypatch, first: int, steps: int) -> TimeEstimate:
     return callback
 
 
-@pytest.mark.parametrize(("first", "steps", "seconds"), [
-    (0, 100, 100 * (6 + 7) / 2), (50, 100, 50 * (56 + 57) / 2), (0, 3, 3 * (2 + 3) / 2), (0, 1, None)])
+@pytest.mark.parametrize(
+    ("first", "steps", "seconds"),
+    [(0, 100, 100 * (6 + 7) / 2), (50, 100, 50 * (56 + 57) / 2), (0, 3, 3 * (2 + 3) / 2), (0, 1, None)],
+)
 def test_estimate(monkeypatch, capsys, first, steps, seconds):
     assert estimate(monkeypatch, first, steps).seconds == seconds
     printed = capsys.readouterr().out

@@ -31,15 +31,18 @@ def test_fresh_experts_change_nothing_and_are_built_as_asked():
     assert {name.rsplit(".", 1)[-1] for name in model.routed_layers()} == {"q_proj", "fc1"}
     features = log_mel(tiny_processor().feature_extractor, waveforms(rows(2)), 3000)
     start = torch.full((2, 1), base.config.decoder_start_token_id)
-    torch.testing.assert_close(model(features, decoder_input_ids=start).logits, base(features, decoder_input_ids=start).logits)
+    torch.testing.assert_close(
+        model(features, decoder_input_ids=start).logits, base(features, decoder_input_ids=start).logits
+    )
 
 
 def test_a_single_expert_has_no_shared_one():
     assert not build_experts(tiny_whisper(), ExpertArguments(), 1, router_layer=1).config.shared_expert
 
 
-@pytest.mark.parametrize(("fields", "message"), [
-    ({"lora_rank": 0}, "lora_rank"), ({"target_modules": ["lm_head"]}, "target_modules")])
+@pytest.mark.parametrize(
+    ("fields", "message"), [({"lora_rank": 0}, "lora_rank"), ({"target_modules": ["lm_head"]}, "target_modules")]
+)
 def test_sizes_out_of_range_are_named(fields, message):
     with pytest.raises(UserError, match=message):
         build_experts(tiny_whisper(), ExpertArguments(**fields), 3, router_layer=1)
@@ -50,7 +53,11 @@ def test_round_trip(tmp_path, shared):
     model = tiny_moe(shared_expert=shared, lora_dropout=0.1, target_modules=["v_proj", "fc2"])
     save_trained_experts(model, tmp_path)
     loaded = load_trained_experts(tiny_whisper(), tmp_path, mixture="logits")
-    assert loaded.config.mixture == "logits" and loaded.config.shared_expert == shared and loaded.config.lora_dropout == 0.1
+    assert (
+        loaded.config.mixture == "logits"
+        and loaded.config.shared_expert == shared
+        and loaded.config.lora_dropout == 0.1
+    )
     for name, value in model.state_dict().items():
         if ".router." not in name:
             assert torch.equal(loaded.state_dict()[name], value), name
@@ -70,7 +77,9 @@ def test_saved_experts_are_peft_adapters_with_the_shared_one_inside(tmp_path):
     features = log_mel(tiny_processor().feature_extractor, waveforms(rows(1)), 3000)
     start = torch.full((1, 1), base.config.decoder_start_token_id)
     with torch.no_grad():
-        ours = model(features, decoder_input_ids=start, expert_weights=torch.eye(3)[1:2], fit_audio_context=False).logits
+        ours = model(
+            features, decoder_input_ids=start, expert_weights=torch.eye(3)[1:2], fit_audio_context=False
+        ).logits
         theirs = adapted(input_features=features, decoder_input_ids=start).logits
     torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-4)
 
@@ -105,7 +114,9 @@ def test_router_round_trip_and_its_absence(tmp_path):
     router = UtteranceRouter(16, 8, 3)
     router.save(tmp_path / "router", router_layer=2)
     loaded, layer = load_router(tmp_path / "router")
-    assert layer == 2 and all(torch.equal(value, loaded.state_dict()[name]) for name, value in router.state_dict().items())
+    assert layer == 2 and all(
+        torch.equal(value, loaded.state_dict()[name]) for name, value in router.state_dict().items()
+    )
     with pytest.raises(UserError, match=r"router.json is missing.*output folder of pretrain_router"):
         load_router(tmp_path)
 
@@ -135,12 +146,15 @@ def test_experts_that_start_from_a_lora_compute_what_it_computes(num_experts):
     torch.testing.assert_close(logits(model), expected)
 
 
-@pytest.mark.parametrize(("sizes", "layer", "num_experts", "message"), [
-    ({"lora_rank": 4}, 2, 3, "lora_rank 4, the single LoRA they would start from 8"),
-    ({"target_modules": ["fc1"]}, 2, 3, "adapt different layers"),
-    ({}, 1, 3, "adapt different layers"),
-    ({"shared_expert": False}, 2, 3, "shared_expert is false"),
-])
+@pytest.mark.parametrize(
+    ("sizes", "layer", "num_experts", "message"),
+    [
+        ({"lora_rank": 4}, 2, 3, "lora_rank 4, the single LoRA they would start from 8"),
+        ({"target_modules": ["fc1"]}, 2, 3, "adapt different layers"),
+        ({}, 1, 3, "adapt different layers"),
+        ({"shared_expert": False}, 2, 3, "shared_expert is false"),
+    ],
+)
 def test_a_lora_that_does_not_fit_is_told(sizes, layer, num_experts, message):
     model = build_experts(tiny_whisper(), ExpertArguments(**sizes), num_experts, router_layer=layer)
     with pytest.raises(UserError, match=message):
@@ -168,6 +182,8 @@ def test_a_frozen_shared_expert_gets_no_gradient_and_the_others_do(router):
         assert not layer.lora_b.grad[-1].any() and not layer.lora_a.grad[-1].any()
     assert any(layer.lora_b.grad[:-1].abs().sum() > 0 for layer in model.routed_layers().values())
     with pytest.raises(UserError, match="needs a shared expert"):
-        freeze_shared_expert(build_experts(tiny_whisper(), ExpertArguments(shared_expert=False), 3, router_layer=2), 0.0)
+        freeze_shared_expert(
+            build_experts(tiny_whisper(), ExpertArguments(shared_expert=False), 3, router_layer=2), 0.0
+        )
     with pytest.raises(UserError, match=r"weight_decay 0\.01 would shrink the shared expert"):
         freeze_shared_expert(model, 0.01)

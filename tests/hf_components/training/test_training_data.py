@@ -88,9 +88,12 @@ def test_processes_hear_clips_of_like_duration_and_context_at_the_same_time():
     durations = np.random.default_rng(2).uniform(0.5, 20, 6400)
 
     def waiting(batches_per_step: int) -> float:
-        """How much longer the slowest of eight processes takes than the mean one, steps taking as long as what they hear."""
+        """How much longer the slowest of eight processes takes than the mean one, steps taking as long as what they
+        hear."""
         batches = list(DurationBatchSampler(durations, 4, 0, 0.03, batches_per_step))
-        heard = np.array([30 if batch[0].full_context else max(durations[draw.index] for draw in batch) for batch in batches])
+        heard = np.array(
+            [30 if batch[0].full_context else max(durations[draw.index] for draw in batch) for batch in batches]
+        )
         return heard.reshape(-1, 8).max(1).mean() / heard.mean()
 
     assert waiting(8) < 1.05 and waiting(1) > 1.8
@@ -117,9 +120,11 @@ def test_labels_are_text_between_task_tokens_padded(corpus):
     for labels, text in zip(batch["labels"], corpus["text"], strict=True):
         tokens = labels[labels != -100].tolist()
         assert tokens == WHISPER.tokenize(tiny_processor(), text)
-        assert tokenizer.convert_ids_to_tokens(tokens[0]) == "<|notimestamps|>" and tokens[-1] == tokenizer.eos_token_id
+        assert (
+            tokenizer.convert_ids_to_tokens(tokens[0]) == "<|notimestamps|>" and tokens[-1] == tokenizer.eos_token_id
+        )
         assert tokenizer.decode(tokens, skip_special_tokens=True) == text
-        assert (labels[len(tokens):] == -100).all()
+        assert (labels[len(tokens) :] == -100).all()
     assert batch["labels"].dtype == torch.int64
 
 
@@ -182,7 +187,10 @@ def test_augmentation_does_not_depend_on_the_rest_of_the_batch(corpus):
 
 def test_augmentation_keeps_within_its_sizes():
     corpus = rows(8, seconds=2.0)
-    plain, batch = collate(items(corpus, range(8))), collate(items(corpus, range(8)), time_masks=1, time_mask_length=30)
+    plain, batch = (
+        collate(items(corpus, range(8))),
+        collate(items(corpus, range(8)), time_masks=1, time_mask_length=30),
+    )
     frames = masked(batch, plain).any(1).sum(-1)
     assert frames.max() <= 30 and frames.float().mean() > 3
     batch = collate(items(corpus, range(8)), time_masks=1, time_mask_length=1000)

@@ -15,9 +15,20 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def launch(folder: Path, what: str) -> None:
-    subprocess.run([Path(sys.executable).with_name("accelerate"), "launch", "--config_file",
-                    ROOT / "accelerate_configs" / "multi_cpu.yaml", ROOT / "tests" / "two_processes.py", folder, what],
-                   check=True, cwd=ROOT, timeout=300)
+    subprocess.run(
+        [
+            Path(sys.executable).with_name("accelerate"),
+            "launch",
+            "--config_file",
+            ROOT / "accelerate_configs" / "multi_cpu.yaml",
+            ROOT / "tests" / "two_processes.py",
+            folder,
+            what,
+        ],
+        check=True,
+        cwd=ROOT,
+        timeout=300,
+    )
 
 
 def assert_equal(file: Path, expected: dict[str, torch.Tensor]) -> None:

@@ -1,4 +1,5 @@
-"""Crops of speech and their units: aligned to the frame, drawn by seed and epoch alone, refused where they do not fit."""
+"""Crops of speech and their units: aligned to the frame, drawn by seed and epoch alone, refused where they do not
+fit."""
 
 import datasets
 import numpy as np
@@ -23,8 +24,14 @@ def levelled(frames: list[int], extra: int = 80) -> datasets.Dataset:
     for segment, count in enumerate(frames):
         levels = (segment + 1) / 10 + np.arange(count) / 1000
         wave = np.concatenate([np.repeat(levels, HOP), np.zeros(extra)]).astype(np.float32)
-        rows.append({"id": f"s{segment}", "audio": {"bytes": encode_flac(wave), "path": None}, "speaker_id": f"v{segment}",
-                     "duration": len(wave) / 16_000})
+        rows.append(
+            {
+                "id": f"s{segment}",
+                "audio": {"bytes": encode_flac(wave), "path": None},
+                "speaker_id": f"v{segment}",
+                "duration": len(wave) / 16_000,
+            }
+        )
     return datasets.Dataset.from_list(rows)
 
 
@@ -91,11 +98,14 @@ def test_speaker_and_pitch_go_with_the_crop():
         assert f0.shape == (40,) and abs(f0[5:-5].median() - pitch) < 3
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda units: units.pop("s1"), "1 of 2 segments have no units, s1 first"),
-    (lambda units: units.update(s1=units["s1"][:-2]), r"s1 has 38 units for 0.81 s of audio"),
-    (lambda units: units.update(s1=np.arange(41)), r"s1 has 41 units for 0.81 s of audio"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda units: units.pop("s1"), "1 of 2 segments have no units, s1 first"),
+        (lambda units: units.update(s1=units["s1"][:-2]), r"s1 has 38 units for 0.81 s of audio"),
+        (lambda units: units.update(s1=np.arange(41)), r"s1 has 41 units for 0.81 s of audio"),
+    ],
+)
 def test_units_of_another_corpus_are_refused(change, message):
     units = numbered([25, 40])
     change(units)

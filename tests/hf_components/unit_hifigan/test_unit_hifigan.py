@@ -25,10 +25,16 @@ def test_a_frame_is_exactly_320_samples(head, frames):
 def test_parity_with_the_hifigan_of_transformers():
     model = tiny_vocoder("hifigan")
     torch.manual_seed(1)
-    reference = SpeechT5HifiGan(SpeechT5HifiGanConfig(
-        model_in_dim=SIZES["embedding_dim"], upsample_rates=model.config.upsample_rates, normalize_before=False,
-        upsample_kernel_sizes=model.config.upsample_kernel_sizes, initializer_range=0.2,
-        **{name: SIZES[name] for name in SIZES if name.startswith(("upsample", "resblock"))})).eval()
+    reference = SpeechT5HifiGan(
+        SpeechT5HifiGanConfig(
+            model_in_dim=SIZES["embedding_dim"],
+            upsample_rates=model.config.upsample_rates,
+            normalize_before=False,
+            upsample_kernel_sizes=model.config.upsample_kernel_sizes,
+            initializer_range=0.2,
+            **{name: SIZES[name] for name in SIZES if name.startswith(("upsample", "resblock"))},
+        )
+    ).eval()
     weights = {name: value for name, value in reference.state_dict().items() if name not in ("mean", "scale")}
     model.head.load_state_dict(weights)
     units = some_units(2, 20)
@@ -41,7 +47,9 @@ def test_parity_with_the_hifigan_of_transformers():
 def test_inverse_stft_is_that_of_torch():
     head = tiny_vocoder("istft").head
     window = torch.hann_window(head.n_fft)
-    spectrum = torch.randn(2, 30, head.n_fft // 2 + 1, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    spectrum = torch.randn(
+        2, 30, head.n_fft // 2 + 1, dtype=torch.complex64, generator=torch.Generator().manual_seed(0)
+    )
     # That of torch begins at the centre of the first frame, half a hop later.
     whole = torch.istft(spectrum.transpose(1, 2), head.n_fft, head.hop_length, window=window, center=True)
     over = head.n_fft // 2 - (head.n_fft - head.hop_length) // 2
@@ -95,8 +103,10 @@ def test_speakers_and_pitch_are_heard_and_asked_for():
     units = some_units(1, 12)
     model = tiny_vocoder("istft", speakers=["ana", "ben"], use_f0=True)
     f0 = torch.full((1, 12), 110.0)
-    spoken = {key: model(units, speaker_ids=torch.tensor([speaker]), f0=pitch)
-              for key, speaker, pitch in (("ana", 0, f0), ("ben", 1, f0), ("high", 0, 2 * f0), ("silent", 0, 0 * f0))}
+    spoken = {
+        key: model(units, speaker_ids=torch.tensor([speaker]), f0=pitch)
+        for key, speaker, pitch in (("ana", 0, f0), ("ben", 1, f0), ("high", 0, 2 * f0), ("silent", 0, 0 * f0))
+    }
     for name, waveform in spoken.items():
         assert name == "ana" or not torch.allclose(waveform, spoken["ana"], atol=1e-3)
     with pytest.raises(ValueError, match="needs `speaker_ids`"):
@@ -126,15 +136,18 @@ def test_weight_normalisation_changes_no_sample():
     assert sorted(model.state_dict()) == sorted(names)
 
 
-@pytest.mark.parametrize(("fields", "message"), [
-    ({"head": "wavenet"}, "`head` must be one of hifigan, istft"),
-    ({"num_units": 9}, "`num_units` must be that of `units`, 8, got 9"),
-    ({"n_fft": 960}, "`n_fft` must be an even multiple of `hop_length` 320, got 960"),
-    ({"upsample_rates": [4, 4, 4, 2, 2]}, "must multiply to `hop_length` 320"),
-    ({"upsample_kernel_sizes": [11, 8, 8, 4]}, "must be as many as `upsample_rates`"),
-    ({"upsample_kernel_sizes": [10, 8, 8, 4, 4]}, "by even numbers, got 10 for 5"),
-    ({"num_layers": 0}, "`num_layers` must be at least 1, got 0"),
-])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"head": "wavenet"}, "`head` must be one of hifigan, istft"),
+        ({"num_units": 9}, "`num_units` must be that of `units`, 8, got 9"),
+        ({"n_fft": 960}, "`n_fft` must be an even multiple of `hop_length` 320, got 960"),
+        ({"upsample_rates": [4, 4, 4, 2, 2]}, "must multiply to `hop_length` 320"),
+        ({"upsample_kernel_sizes": [11, 8, 8, 4]}, "must be as many as `upsample_rates`"),
+        ({"upsample_kernel_sizes": [10, 8, 8, 4, 4]}, "by even numbers, got 10 for 5"),
+        ({"num_layers": 0}, "`num_layers` must be at least 1, got 0"),
+    ],
+)
 def test_a_wrong_configuration_is_named(fields, message):
     with pytest.raises(ValueError, match=message):
         UnitHifiGanConfig(**{"num_units": 8, "units": IDENTITY, **fields})

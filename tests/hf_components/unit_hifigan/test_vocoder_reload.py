@@ -48,8 +48,14 @@ def test_reloaded_elsewhere_speaks_the_same_bits(tmp_path):
     save_file({"units": units}, tmp_path / "units.safetensors")
     (tmp_path / "elsewhere").mkdir()
     environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-I", "-c", ELSEWHERE, tmp_path], cwd=tmp_path / "elsewhere", env=environment,
-                          capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", ELSEWHERE, tmp_path],
+        cwd=tmp_path / "elsewhere",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     spoken = load_file(tmp_path / "spoken.safetensors")
     for head in expected:
@@ -61,8 +67,15 @@ def test_discriminators_do_not_travel(tmp_path):
     model = tiny_vocoder("istft")
     model.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "config.json", "model.safetensors", "configuration_unit_hifigan.py", "modeling_unit_hifigan.py", "hifigan.py",
-        "istft.py", "masking.py", "durations.py"}
+        "config.json",
+        "model.safetensors",
+        "configuration_unit_hifigan.py",
+        "modeling_unit_hifigan.py",
+        "hifigan.py",
+        "istft.py",
+        "masking.py",
+        "durations.py",
+    }
     assert load_file(tmp_path / "model.safetensors").keys() == model.state_dict().keys()
     assert not any("discriminator" in path.read_text() for path in tmp_path.glob("*.py"))
     assert model.config.from_pretrained(tmp_path).units == IDENTITY

@@ -16,8 +16,12 @@ PHONES = [(0.0, 0.05, "a"), (0.05, 0.1, "b"), (0.2, 0.3, "a")]
 
 def as_json_lines(folder, phones):
     file = folder / "phones.jsonl"
-    file.write_text("".join(json.dumps({"source_file": "x/a.mp3", "start": start, "end": end, "phone": phone}) + "\n"
-                            for start, end, phone in phones))
+    file.write_text(
+        "".join(
+            json.dumps({"source_file": "x/a.mp3", "start": start, "end": end, "phone": phone}) + "\n"
+            for start, end, phone in phones
+        )
+    )
     return file
 
 
@@ -48,12 +52,18 @@ def test_order_of_the_lines_does_not_matter(tmp_path):
     assert np.array_equal(labels.starts, [0.0, 0.05, 0.2])
 
 
-@pytest.mark.parametrize(("phones", "message"), [
-    ([(0, 0.2, "a"), (0.1, 0.3, "b")], "phones must be longer than nothing and must not overlap, but a is from 0 to 0.2 s"),
-    ([(0.2, 0.2, "a")], "a is from 0.2 to 0.2 s"),
-    ([(0, "soon", "a")], "line 1: a phone needs source_file, start and end"),
-    ([], "holds no phones"),
-])
+@pytest.mark.parametrize(
+    ("phones", "message"),
+    [
+        (
+            [(0, 0.2, "a"), (0.1, 0.3, "b")],
+            "phones must be longer than nothing and must not overlap, but a is from 0 to 0.2 s",
+        ),
+        ([(0.2, 0.2, "a")], "a is from 0.2 to 0.2 s"),
+        ([(0, "soon", "a")], "line 1: a phone needs source_file, start and end"),
+        ([], "holds no phones"),
+    ],
+)
 def test_labels_that_cannot_be_used_are_named(tmp_path, phones, message):
     with pytest.raises(UserError, match=message):
         read_phone_labels(as_json_lines(tmp_path, phones), "phones")

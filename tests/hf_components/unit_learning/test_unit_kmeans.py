@@ -16,8 +16,9 @@ pytestmark = pytest.mark.unit
 def blobs(frames: int = 6000, dim: int = 10, groups: int = 40) -> torch.Tensor:
     random = np.random.default_rng(0)
     centres = 4 * random.standard_normal((groups, dim))
-    return torch.from_numpy((centres[random.integers(groups, size=frames)] + random.standard_normal((frames, dim)))
-                            .astype(np.float32))
+    return torch.from_numpy(
+        (centres[random.integers(groups, size=frames)] + random.standard_normal((frames, dim))).astype(np.float32)
+    )
 
 
 def run(features: torch.Tensor, start: torch.Tensor, passes: int, steps: int) -> ours.MiniBatchKMeans:
@@ -38,7 +39,9 @@ def inertia(features: torch.Tensor, centroids: torch.Tensor) -> float:
 def test_one_step_per_pass_is_lloyds_algorithm():
     features = blobs()
     start = kmeans_plus_plus(features, 20, seed=0)
-    lloyd = KMeans(20, init=start.numpy(), n_init=1, max_iter=5, tol=0, algorithm="lloyd").fit(features.double().numpy())
+    lloyd = KMeans(20, init=start.numpy(), n_init=1, max_iter=5, tol=0, algorithm="lloyd").fit(
+        features.double().numpy()
+    )
     found = run(features, start, passes=5, steps=1)
     np.testing.assert_allclose(found.centroids, lloyd.cluster_centers_, rtol=1e-9, atol=1e-9)
     assert found.passes == sorted(found.passes, reverse=True)
@@ -47,7 +50,9 @@ def test_one_step_per_pass_is_lloyds_algorithm():
 @pytest.mark.parametrize("num_units", [20, 60])
 def test_as_good_as_scikit_learns_mini_batches(num_units):
     features = blobs()
-    reference = min(MiniBatchKMeans(num_units, n_init=1, random_state=i).fit(features.numpy()).inertia_ for i in range(3))
+    reference = min(
+        MiniBatchKMeans(num_units, n_init=1, random_state=i).fit(features.numpy()).inertia_ for i in range(3)
+    )
     found = run(features, kmeans_plus_plus(features, num_units, seed=0), passes=6, steps=6)
     assert inertia(features, found.centroids) < 1.02 * reference
 
@@ -59,7 +64,9 @@ def test_plus_plus_starts_as_well_as_scikit_learns():
     starts = [kmeans_plus_plus(features, 40, seed) for seed in range(5)]
     found = np.mean([inertia(features, run(features, start, passes=1, steps=1).centroids) for start in starts])
     assert found < 1.1 * expected
-    at_random = np.mean([inertia(features, run(features, features[i * 40 : (i + 1) * 40], 1, 1).centroids) for i in range(5)])
+    at_random = np.mean(
+        [inertia(features, run(features, features[i * 40 : (i + 1) * 40], 1, 1).centroids) for i in range(5)]
+    )
     assert found < 0.9 * at_random
     assert torch.equal(starts[0], kmeans_plus_plus(features, 40, 0)) and not torch.equal(starts[0], starts[1])
 

@@ -19,8 +19,10 @@ def test_every_clip_once_in_steps_of_batches_of_like_duration():
     for step in steps[:-1]:
         assert 100 <= sum(DURATIONS[row] for batch in step for row in batch.rows) < 110
     assert all(len(batch.rows) * max(DURATIONS[row] for row in batch.rows) <= 30 for batch in batches)
-    filled = [sum(DURATIONS[row] for row in batch.rows) / (len(batch.rows) * max(DURATIONS[row] for row in batch.rows))
-              for batch in batches]
+    filled = [
+        sum(DURATIONS[row] for row in batch.rows) / (len(batch.rows) * max(DURATIONS[row] for row in batch.rows))
+        for batch in batches
+    ]
     assert np.mean(filled) > 0.85
 
 

@@ -1,4 +1,5 @@
-"""Purity and mutual information against scikit-learn and by hand; figures without labels rise and fall as they should."""
+"""Purity and mutual information against scikit-learn and by hand; figures without labels rise and fall as they
+should."""
 
 import numpy as np
 import pyarrow
@@ -26,16 +27,22 @@ def test_information_is_that_of_scikit_learn(seed):
     units = np.where(rng.random(3000) < 0.7, labels * 3 + rng.integers(3, size=3000), rng.integers(40, size=3000))
     found = agreement(units, labels)
     assert found["nmi"] == pytest.approx(normalized_mutual_info_score(labels, units), abs=1e-12)
-    assert found["pnmi"] == pytest.approx(mutual_info_score(labels, units) / mutual_info_score(labels, labels), abs=1e-12)
+    assert found["pnmi"] == pytest.approx(
+        mutual_info_score(labels, units) / mutual_info_score(labels, labels), abs=1e-12
+    )
 
 
 def test_extremes():
     labels = np.arange(100) % 5
-    assert agreement(labels + 7, labels) == pytest.approx({"phone_purity": 1, "cluster_purity": 1, "pnmi": 1, "nmi": 1})
+    assert agreement(labels + 7, labels) == pytest.approx(
+        {"phone_purity": 1, "cluster_purity": 1, "pnmi": 1, "nmi": 1}
+    )
     constant = agreement(np.zeros(100, int), labels)
     assert constant == pytest.approx({"phone_purity": 0.2, "cluster_purity": 1, "pnmi": 0, "nmi": 0})
     every = agreement(np.arange(100), labels)
-    assert (every["phone_purity"], every["pnmi"]) == pytest.approx((1, 1)) and every["cluster_purity"] == pytest.approx(0.05)
+    assert (every["phone_purity"], every["pnmi"]) == pytest.approx((1, 1)) and every[
+        "cluster_purity"
+    ] == pytest.approx(0.05)
 
 
 def test_frames_without_a_phone_take_no_part():
@@ -67,7 +74,9 @@ def speech_like(count: int, seed: int, noise: float, offset: int = 0) -> pyarrow
 
 
 def figures(noise: float, offset: int = 0) -> dict:
-    return label_free_figures(speech_like(60, 0, noise, offset), speech_like(20, 1, noise, offset), {"num_units": 22}, seed=0)
+    return label_free_figures(
+        speech_like(60, 0, noise, offset), speech_like(20, 1, noise, offset), {"num_units": 22}, seed=0
+    )
 
 
 def test_order_is_lost_in_noise():
@@ -87,7 +96,19 @@ def test_bits_are_the_entropy_of_runs_times_their_rate():
 
 @pytest.mark.parametrize(("layers", "sizes"), [([None], [10, 20]), ([1, 2, 3], [10]), ([1, 2], [10, 20, 30])])
 def test_plot(tmp_path, layers, sizes):
-    rows = [{"layer": layer, "num_units": size, "nmi": 0.3, "phone_purity": 0.5, "cluster_purity": 0.2, "order": 1.2,
-             "speaker_nmi": None, "bits_per_second": 90.0} for layer in layers for size in sizes]
+    rows = [
+        {
+            "layer": layer,
+            "num_units": size,
+            "nmi": 0.3,
+            "phone_purity": 0.5,
+            "cluster_purity": 0.2,
+            "order": 1.2,
+            "speaker_nmi": None,
+            "bits_per_second": 90.0,
+        }
+        for layer in layers
+        for size in sizes
+    ]
     plot_sweep(tmp_path / "sweep.png", rows, "title")
     assert Image.open(tmp_path / "sweep.png").size == (1440, 816)

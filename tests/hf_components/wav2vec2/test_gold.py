@@ -26,10 +26,16 @@ pytestmark = pytest.mark.unit
 
 def corpus(count: int = 20) -> datasets.Dataset:
     names = [f"{('clean', 'noisy')[i >= count // 2]}/{i}.wav" for i in range(count)]
-    return datasets.Dataset.from_dict({
-        "id": names, "group": [name.partition("/")[0] for name in names], "duration": [1.0] * count,
-        "audio": [{"bytes": str(i).encode(), "path": None} for i in range(count)],
-        "text": [f"truth {i}" for i in range(count)], "raw_text": [f"truth {i}" for i in range(count)]})
+    return datasets.Dataset.from_dict(
+        {
+            "id": names,
+            "group": [name.partition("/")[0] for name in names],
+            "duration": [1.0] * count,
+            "audio": [{"bytes": str(i).encode(), "path": None} for i in range(count)],
+            "text": [f"truth {i}" for i in range(count)],
+            "raw_text": [f"truth {i}" for i in range(count)],
+        }
+    )
 
 
 def samples(args: GoldArguments, count: int = 20) -> list[Sample]:
@@ -38,8 +44,10 @@ def samples(args: GoldArguments, count: int = 20) -> list[Sample]:
 
 
 def test_a_share_of_each_condition_is_held_out_and_another_seed_holds_out_others():
-    held_out = {seed: {row.id for row in samples(GoldArguments(eval_ratio=0.3, split_seed=seed)) if row.held_out}
-                for seed in (1, 2)}
+    held_out = {
+        seed: {row.id for row in samples(GoldArguments(eval_ratio=0.3, split_seed=seed)) if row.held_out}
+        for seed in (1, 2)
+    }
     assert [sum(name.startswith(condition) for name in held_out[1]) for condition in ("clean", "noisy")] == [3, 3]
     assert held_out[1] != held_out[2]
     assert held_out[1] == {row.id for row in samples(GoldArguments(eval_ratio=0.3, split_seed=1)) if row.held_out}
@@ -70,19 +78,25 @@ def test_one_recording_cannot_be_divided():
 
 
 ROWS = [  # heard, gold, source, held out, seconds
-    ("wrong", "i red", "i read", "corrected", False, 1), ("right", "i read", "I read.", "unchanged", False, 1),
-    ("refused", "i red", "i red", "too much added: 12", False, 1), ("judged", "i red", "i read", "corrected", True, 1),
-    ("silent", "", "", "nothing heard", False, 1), ("long", "i red", "i read", "corrected", False, 31),
+    ("wrong", "i red", "i read", "corrected", False, 1),
+    ("right", "i read", "I read.", "unchanged", False, 1),
+    ("refused", "i red", "i red", "too much added: 12", False, 1),
+    ("judged", "i red", "i read", "corrected", True, 1),
+    ("silent", "", "", "nothing heard", False, 1),
+    ("long", "i red", "i read", "corrected", False, 31),
 ]
 
 
 def judged() -> list[Sample]:
-    return [Sample(name, "clean", seconds, heard, text, source, None, held_out)
-            for name, heard, text, source, held_out, seconds in ROWS]
+    return [
+        Sample(name, "clean", seconds, heard, text, source, None, held_out)
+        for name, heard, text, source, held_out, seconds in ROWS
+    ]
 
 
-@pytest.mark.parametrize(("train_on", "chosen"), [
-    ("errors", ["wrong"]), ("agreed", ["right"]), ("all", ["wrong", "right", "refused"])])
+@pytest.mark.parametrize(
+    ("train_on", "chosen"), [("errors", ["wrong"]), ("agreed", ["right"]), ("all", ["wrong", "right", "refused"])]
+)
 def test_what_is_trained_on_is_never_judged(train_on, chosen, caplog):
     assert [row.id for row in choose_for_training(judged(), train_on, 30)] == chosen
     assert ("longer than 30 s" in caplog.text) == (train_on != "agreed")
@@ -99,20 +113,30 @@ def test_nothing_to_train_on_is_told():
 
 
 def test_training_rows_have_the_gold_for_text():
-    rows = training_rows(corpus(4), [row for row in samples(GoldArguments(), 4) if row.id in ("clean/1.wav", "noisy/2.wav")])
+    rows = training_rows(
+        corpus(4), [row for row in samples(GoldArguments(), 4) if row.id in ("clean/1.wav", "noisy/2.wav")]
+    )
     assert list(zip(rows["id"], rows["text"], strict=True)) == [("clean/1.wav", "text 1"), ("noisy/2.wav", "text 2")]
 
 
 def find(work: Path, heard: list[str], **options) -> Gold:
     run_stage(work / "baseline", lambda folder: {}, config={}, resume=True)
     args = {"gold": "llm", "train_on": "all"} | options
-    return find_gold(GoldArguments(**args), CorrectionArguments(llm=str(work)), corpus(len(heard)), [[text] for text in heard],
-                     tiny_ctc_processor(), work, resume=True)
+    return find_gold(
+        GoldArguments(**args),
+        CorrectionArguments(llm=str(work)),
+        corpus(len(heard)),
+        [[text] for text in heard],
+        tiny_ctc_processor(),
+        work,
+        resume=True,
+    )
 
 
 def test_gold_of_every_source(tmp_path, monkeypatch):
-    corrector, asked = scripted_corrector(tmp_path / "llm", lambda text: {"i red": "I read.", "poem": "Roses are red."}.get(
-        text, text))
+    corrector, asked = scripted_corrector(
+        tmp_path / "llm", lambda text: {"i red": "I read.", "poem": "Roses are red."}.get(text, text)
+    )
     monkeypatch.setattr(gold, "load_corrector", lambda args, alphabet: corrector)
     heard = ["I RED", "THE CAT", "POEM", ""]
     assert find(tmp_path, heard, gold="manifest").texts == [f"truth {i}" for i in range(4)]
@@ -127,7 +151,9 @@ def test_gold_of_every_source(tmp_path, monkeypatch):
 def test_an_llm_that_cannot_be_loaded_ends_with_status_1(tmp_path):
     with pytest.raises(SystemExit) as stop:
         find(tmp_path / "models", ["I RED"])
-    assert "cannot be loaded" in stop.value.code and "check_llm.py" in stop.value.code and "--gold stt" in stop.value.code
+    assert (
+        "cannot be loaded" in stop.value.code and "check_llm.py" in stop.value.code and "--gold stt" in stop.value.code
+    )
 
 
 def test_the_label_says_what_the_gold_is():

@@ -8,7 +8,8 @@ from tiny_whisper import EXPERTS, WINDOW, noise, one_hot, tiny_base, tokens
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 
 pytestmark = pytest.mark.unit
-ABOVE = r"model\.(encoder\.layers\.[12]|decoder\.layers\.\d)\..*"  # the tiny encoder has 3 layers, the router reads after 1
+# the tiny encoder has 3 layers, the router reads after 1
+ABOVE = r"model\.(encoder\.layers\.[12]|decoder\.layers\.\d)\..*"
 
 
 def peft_adapter(folder, seed: int, **config):
@@ -20,10 +21,12 @@ def peft_adapter(folder, seed: int, **config):
 
 
 def test_adapters_of_different_ranks_scalings_and_modules(tmp_path):
-    recipes = [{"r": 2, "lora_alpha": 16, "target_modules": ABOVE + "q_proj"},
-               {"r": 5, "lora_alpha": 5, "target_modules": ABOVE + "(q_proj|v_proj|fc2)"},
-               {"r": 3, "lora_alpha": 9, "use_rslora": True, "target_modules": r".*decoder.*encoder_attn\.(k_proj|out_proj)"},
-               {"r": 4, "lora_alpha": 1, "target_modules": ABOVE + "fc1"}]
+    recipes = [
+        {"r": 2, "lora_alpha": 16, "target_modules": ABOVE + "q_proj"},
+        {"r": 5, "lora_alpha": 5, "target_modules": ABOVE + "(q_proj|v_proj|fc2)"},
+        {"r": 3, "lora_alpha": 9, "use_rslora": True, "target_modules": r".*decoder.*encoder_attn\.(k_proj|out_proj)"},
+        {"r": 4, "lora_alpha": 1, "target_modules": ABOVE + "fc1"},
+    ]
     folders = [peft_adapter(tmp_path / f"adapter_{i}", i, **recipe) for i, recipe in enumerate(recipes)]
     model = MoeWhisperForConditionalGeneration.from_experts(tiny_base(), folders)
     assert model.config.lora_rank == 5 and model.config.num_experts == EXPERTS
@@ -50,8 +53,17 @@ def test_adapter_on_the_decoder_alone_works_at_the_last_layer(tmp_path):
     assert model.generate(noise(1, WINDOW), max_new_tokens=4).shape == (1, 4)
 
 
-@pytest.mark.parametrize("config", [{"use_dora": True}, {"bias": "lora_only"}, {"modules_to_save": ["layer_norm"]},
-                                    {"rank_pattern": {"fc1": 2}}, {"lora_bias": True}], ids=str)
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"use_dora": True},
+        {"bias": "lora_only"},
+        {"modules_to_save": ["layer_norm"]},
+        {"rank_pattern": {"fc1": 2}},
+        {"lora_bias": True},
+    ],
+    ids=str,
+)
 def test_adapters_that_are_more_than_lora_are_refused(tmp_path, config):
     folder = peft_adapter(tmp_path, 0, target_modules=r"model\.decoder.*fc1", **config)
     with pytest.raises(ValueError, match="plain LoRA adapter|A and B of a LoRA only"):

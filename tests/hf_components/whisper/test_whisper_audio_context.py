@@ -54,13 +54,15 @@ def test_short_audio_is_heard_as_stock_whisper_hears_it_in_silence(monkeypatch):
         output = dynamic(base).get_encoder()(features)
         assert output.last_hidden_state.shape == (2, 30, 16) and output.silent_states.shape == (2, silent, 16)
         return float((dynamic(base)(features, decoder_input_ids=ids).logits - expected).abs().mean())
+
     assert distance(70) < 0.01
     monkeypatch.setattr("hf_components.whisper.audio_context.whole_context", lambda outputs, config: outputs[0])
     assert distance(70) > 0.1
 
 
-@pytest.mark.parametrize("make", [dynamic, lambda: tiny_moe(audio_context="dynamic", min_audio_context=2)],
-                         ids=["plain", "moe"])
+@pytest.mark.parametrize(
+    "make", [dynamic, lambda: tiny_moe(audio_context="dynamic", min_audio_context=2)], ids=["plain", "moe"]
+)
 @torch.no_grad()
 def test_a_position_counts_for_as_many_as_it_stands_for(make, monkeypatch):
     """Where all silent positions are alike, few of them are exactly many."""
@@ -69,7 +71,9 @@ def test_a_position_counts_for_as_many_as_it_stands_for(make, monkeypatch):
     encoder.embed_positions.weight.data[30:] = encoder.embed_positions.weight.data[30]
     features, ids, logits = noise(2, 60), tokens(2, 5).clamp(min=0), {}
     for silent in (1, 7, 70):
-        monkeypatch.setattr("hf_components.whisper.audio_context.silent_positions", lambda config, silent=silent: silent)
+        monkeypatch.setattr(
+            "hf_components.whisper.audio_context.silent_positions", lambda config, silent=silent: silent
+        )
         logits[silent] = model(features, decoder_input_ids=ids).logits
     torch.testing.assert_close(logits[1], logits[70], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(logits[7], logits[70], atol=1e-4, rtol=1e-4)
@@ -87,8 +91,13 @@ def test_hidden_states_and_attentions_are_given_when_asked(frames):
     model = dynamic(base)
     model.set_attn_implementation("eager")
     output, stock = model(noise(1, frames), **asked), base(fit_audio_context(noise(1, frames), 200), **asked)
-    for name in ("encoder_hidden_states", "encoder_attentions", "decoder_hidden_states", "decoder_attentions",
-                 "cross_attentions"):
+    for name in (
+        "encoder_hidden_states",
+        "encoder_attentions",
+        "decoder_hidden_states",
+        "decoder_attentions",
+        "cross_attentions",
+    ):
         assert len(output[name]) == len(stock[name]) > 0, name
     positions = 31 if frames == 60 else 100
     assert output.cross_attentions[0].shape[-1] == output.encoder_attentions[0].shape[-1] == positions
@@ -105,8 +114,10 @@ def test_attention_that_takes_no_bias_hears_the_whole_window():
     encoder.config._attn_implementation = "eager"
     states = encoder.layer_norm(encoder.run_layers(hidden, encoder.layers))
     assert [part.shape[1] for part in divide_context(states, 60).values()] == [30, 70]
-    logits = model(encoder_outputs=DynamicContextOutput(**divide_context(states, 60)),
-                   decoder_input_ids=tokens(1, 4).expand(2, -1)).logits
+    logits = model(
+        encoder_outputs=DynamicContextOutput(**divide_context(states, 60)),
+        decoder_input_ids=tokens(1, 4).expand(2, -1),
+    ).logits
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -119,9 +130,17 @@ def test_states_without_their_silence_are_refused():
 
 
 @pytest.mark.parametrize("make", [dynamic, tiny_moe])
-@pytest.mark.parametrize(("context", "minimum", "frames", "heard"), [
-    ("full", 2, 61, 200), ("dynamic", 2, 61, 62), ("dynamic", 2, 200, 200), ("dynamic", 101, 61, 102),
-    ("dynamic", 500, 61, 200), ("dynamic", 2, 1, 2)])
+@pytest.mark.parametrize(
+    ("context", "minimum", "frames", "heard"),
+    [
+        ("full", 2, 61, 200),
+        ("dynamic", 2, 61, 62),
+        ("dynamic", 2, 200, 200),
+        ("dynamic", 101, 61, 102),
+        ("dynamic", 500, 61, 200),
+        ("dynamic", 2, 1, 2),
+    ],
+)
 def test_generate_hears_the_audio_context(make, context, minimum, frames, heard):
     model = make()
     model.set_audio_context(context, minimum)
@@ -160,7 +179,9 @@ def test_real_frames_against_the_extractors_mask(seconds):
     assert 0 <= count_real_frames(features).item() - expected <= 2  # a window of 25 ms reaches over the end
     zeros = torch.cat([features[..., :expected], torch.zeros(1, 80, 200 - expected)], dim=-1)
     assert count_real_frames(zeros).item() == expected
-    assert count_real_frames(features, batch["attention_mask"][:, :50]) == count_real_frames(features)  # of another length
+    assert count_real_frames(features, batch["attention_mask"][:, :50]) == count_real_frames(
+        features
+    )  # of another length
 
 
 def test_silence_inside_a_recording_is_real():
@@ -174,7 +195,11 @@ def test_silence_inside_a_recording_is_real():
 def test_multilingual_language_detection_hears_the_audio_context():
     base = tiny_base()
     config = base.generation_config
-    config.is_multilingual, config.lang_to_id, config.task_to_id = True, {"<|en|>": 92, "<|fr|>": 93}, {"transcribe": 94}
+    config.is_multilingual, config.lang_to_id, config.task_to_id = (
+        True,
+        {"<|en|>": 92, "<|fr|>": 93},
+        {"transcribe": 94},
+    )
     model = dynamic(base)
     for context, heard in (("full", 200), ("dynamic", 62)):
         model.set_audio_context(context, 2)
@@ -215,7 +240,9 @@ def test_labels_are_shifted_and_bounded():
 
 
 def test_another_transformers_is_refused_or_warned_of(caplog):
-    with pytest.raises(ImportError, match=r"transformers >= 5.23, < 5.24; found 4.57.6. pip install 'transformers==5.23"):
+    with pytest.raises(
+        ImportError, match=r"transformers >= 5.23, < 5.24; found 4.57.6. pip install 'transformers==5.23"
+    ):
         check_transformers("4.57.6")
     with pytest.raises(ImportError, match="found 5.30.0, which lacks _get_input_segment"):
         check_transformers("5.30.0", whisper=object)

@@ -11,25 +11,32 @@ from hf_components.whisper import MoeWhisperConfig, MoeWhisperForConditionalGene
 pytestmark = pytest.mark.unit
 
 
-@pytest.mark.parametrize(("fields", "message"), [
-    ({"num_experts": 0}, r"`num_experts` must lie in \[1, inf\], got 0"),
-    ({"experts_per_utterance": 9}, r"`experts_per_utterance` must lie in \[1, 4\], got 9"),
-    ({"experts_per_utterance": 0}, r"`experts_per_utterance` must lie in \[1, 4\], got 0"),
-    ({"router_layer": 0}, r"`router_layer` must lie in \[1, 4\], got 0"),
-    ({"router_layer": 5}, r"`router_layer` must lie in \[1, 4\], got 5"),
-    ({"lora_rank": 0}, r"`lora_rank` must lie in \[1, inf\], got 0"),
-    ({"routing": "best"}, r"`routing` must be one of hard, top_k, soft, got 'best'"),
-    ({"mixture": "mean"}, r"`mixture` must be one of weights, logits, got 'mean'"),
-    ({"audio_context": "short"}, r"`audio_context` must be one of dynamic, full, got 'short'"),
-    ({"min_audio_context": 3002}, r"`min_audio_context` must lie in \[2, 3000\], got 3002"),
-    ({"router_temperature": 0}, r"`router_temperature` must be positive, got 0"),
-    ({"router_noise_std": -1.0}, r"`router_noise_std` must not be negative, got -1"),
-    ({"min_expert_usage_fraction": 0.25}, r"`min_expert_usage_fraction` must lie in \[0, 1 / num_experts = 0.25\), got 0.25"),
-    ({"min_expert_usage_fraction": -0.1}, r"`min_expert_usage_fraction` must lie in .* got -0.1"),
-    ({"target_modules": ["query"]}, r"`target_modules` must be some of q_proj, .*, got query"),
-    ({"target_modules": []}, r"`target_modules` must be some of q_proj, .*, got none"),
-    ({"encoder_layerdrop": 0.1}, r"LayerDrop would drop experts"),
-], ids=lambda value: next(iter(value.items())).__repr__() if isinstance(value, dict) else "")
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_experts": 0}, r"`num_experts` must lie in \[1, inf\], got 0"),
+        ({"experts_per_utterance": 9}, r"`experts_per_utterance` must lie in \[1, 4\], got 9"),
+        ({"experts_per_utterance": 0}, r"`experts_per_utterance` must lie in \[1, 4\], got 0"),
+        ({"router_layer": 0}, r"`router_layer` must lie in \[1, 4\], got 0"),
+        ({"router_layer": 5}, r"`router_layer` must lie in \[1, 4\], got 5"),
+        ({"lora_rank": 0}, r"`lora_rank` must lie in \[1, inf\], got 0"),
+        ({"routing": "best"}, r"`routing` must be one of hard, top_k, soft, got 'best'"),
+        ({"mixture": "mean"}, r"`mixture` must be one of weights, logits, got 'mean'"),
+        ({"audio_context": "short"}, r"`audio_context` must be one of dynamic, full, got 'short'"),
+        ({"min_audio_context": 3002}, r"`min_audio_context` must lie in \[2, 3000\], got 3002"),
+        ({"router_temperature": 0}, r"`router_temperature` must be positive, got 0"),
+        ({"router_noise_std": -1.0}, r"`router_noise_std` must not be negative, got -1"),
+        (
+            {"min_expert_usage_fraction": 0.25},
+            r"`min_expert_usage_fraction` must lie in \[0, 1 / num_experts = 0.25\), got 0.25",
+        ),
+        ({"min_expert_usage_fraction": -0.1}, r"`min_expert_usage_fraction` must lie in .* got -0.1"),
+        ({"target_modules": ["query"]}, r"`target_modules` must be some of q_proj, .*, got query"),
+        ({"target_modules": []}, r"`target_modules` must be some of q_proj, .*, got none"),
+        ({"encoder_layerdrop": 0.1}, r"LayerDrop would drop experts"),
+    ],
+    ids=lambda value: next(iter(value.items())).__repr__() if isinstance(value, dict) else "",
+)
 def test_rules_name_field_rule_and_value(fields, message):
     with pytest.raises(ValueError, match=message):
         MoeWhisperConfig(encoder_layers=4, **fields)
@@ -42,10 +49,25 @@ def test_defaults_depend_on_the_size():
 
 
 def test_round_trip(tmp_path):
-    fields = {"num_experts": 5, "experts_per_utterance": 3, "routing": "top_k", "mixture": "logits", "router_layer": 2,
-              "router_hidden_size": 16, "router_temperature": 0.7, "router_noise_std": 0.1, "min_expert_usage_fraction": 0.05,
-              "lora_rank": 4, "lora_alpha": 3, "lora_dropout": 0.2, "target_modules": ["q_proj", "fc1"], "shared_expert": True,
-              "audio_context": "dynamic", "min_audio_context": 300, "base_model_name_or_path": "openai/whisper-tiny"}
+    fields = {
+        "num_experts": 5,
+        "experts_per_utterance": 3,
+        "routing": "top_k",
+        "mixture": "logits",
+        "router_layer": 2,
+        "router_hidden_size": 16,
+        "router_temperature": 0.7,
+        "router_noise_std": 0.1,
+        "min_expert_usage_fraction": 0.05,
+        "lora_rank": 4,
+        "lora_alpha": 3,
+        "lora_dropout": 0.2,
+        "target_modules": ["q_proj", "fc1"],
+        "shared_expert": True,
+        "audio_context": "dynamic",
+        "min_audio_context": 300,
+        "base_model_name_or_path": "openai/whisper-tiny",
+    }
     config = MoeWhisperConfig(encoder_layers=4, **fields)
     config.save_pretrained(tmp_path)
     again = MoeWhisperConfig.from_pretrained(tmp_path)
@@ -65,8 +87,10 @@ def test_base_checkpoint_gets_fresh_experts(tmp_path):
     """Loaded straight from stock weights: experts and router are initialised, not left as memory was."""
     tiny_base().save_pretrained(tmp_path)
     model = MoeWhisperForConditionalGeneration.from_pretrained(tmp_path, num_experts=3)
-    assert all(layer.lora_b.abs().max() == 0 and 0 < layer.lora_a.abs().max() <= layer.in_features**-0.5
-               for layer in model.routed_layers().values())
+    assert all(
+        layer.lora_b.abs().max() == 0 and 0 < layer.lora_a.abs().max() <= layer.in_features**-0.5
+        for layer in model.routed_layers().values()
+    )
     router = model.model.encoder.router
     assert router.mean.eq(0).all() and router.std.eq(1).all() and router.hidden.weight.abs().max() > 0
 

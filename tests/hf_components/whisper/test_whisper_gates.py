@@ -10,8 +10,11 @@ from hf_components.whisper.audio_context import count_real_frames, pool_real_fra
 
 pytestmark = pytest.mark.unit
 CLIPS = [speech(0.3, 0), speech(1.1, 1), speech(0.62, 2)]
-CONTEXTS = pytest.mark.parametrize("context", [
-    {"audio_context": "full"}, {"audio_context": "dynamic", "min_audio_context": 2}], ids=["full", "dynamic"])
+CONTEXTS = pytest.mark.parametrize(
+    "context",
+    [{"audio_context": "full"}, {"audio_context": "dynamic", "min_audio_context": 2}],
+    ids=["full", "dynamic"],
+)
 
 
 class GatesSeen:
@@ -24,10 +27,15 @@ class GatesSeen:
 
 def tiny_pipeline(model):
     vocabulary = {chr(0x100 + i): i for i in range(TEXT)} | {"<|endoftext|>": TEXT}
-    tokenizer = WhisperTokenizer(vocab=vocabulary, merges=[], unk_token="<|endoftext|>", bos_token="<|endoftext|>",
-                                 eos_token="<|endoftext|>")
-    return pipeline("automatic-speech-recognition", model=model, tokenizer=tokenizer,
-                    feature_extractor=WhisperFeatureExtractor(feature_size=80, chunk_length=WINDOW // 100))
+    tokenizer = WhisperTokenizer(
+        vocab=vocabulary, merges=[], unk_token="<|endoftext|>", bos_token="<|endoftext|>", eos_token="<|endoftext|>"
+    )
+    return pipeline(
+        "automatic-speech-recognition",
+        model=model,
+        tokenizer=tokenizer,
+        feature_extractor=WhisperFeatureExtractor(feature_size=80, chunk_length=WINDOW // 100),
+    )
 
 
 @CONTEXTS
@@ -83,7 +91,9 @@ def test_unmasked_mean_would_follow_the_padding():
     model = tiny_moe()
     clips = extract([speech(0.2, seed) for seed in range(6)])["input_features"]
     with torch.no_grad():
-        states = model.model.encoder.run_layers(model.model.encoder.embed_frames(clips), model.model.encoder.layers[:1])
+        states = model.model.encoder.run_layers(
+            model.model.encoder.embed_frames(clips), model.model.encoder.layers[:1]
+        )
     unmasked, masked = states.mean(1), model.embed(clips)
     assert (unmasked - unmasked.mean(0)).norm() < 0.5 * (masked - masked.mean(0)).norm()
 

@@ -36,8 +36,9 @@ def features_of(corpora: Path, split: str) -> tuple[list[torch.Tensor], torch.Te
         for path in clips[group][::step][: CLIPS_PER_GROUP[split]]:
             audio, rate = soundfile.read(path, dtype="float32")
             if rate != 16000:
-                audio = torch.nn.functional.interpolate(torch.from_numpy(audio)[None, None], scale_factor=16000 / rate,
-                                                        mode="linear")[0, 0].numpy()
+                audio = torch.nn.functional.interpolate(
+                    torch.from_numpy(audio)[None, None], scale_factor=16000 / rate, mode="linear"
+                )[0, 0].numpy()
             features.append(extractor(audio, sampling_rate=16000, return_tensors="pt")["input_features"])
             groups.append(number)
     return features, torch.tensor(groups)
@@ -69,7 +70,9 @@ def test_gates_choose_the_same_expert_in_every_context(corpora, capsys):
     gates, real = {}, [int(count_real_frames(x)) for x in features]
     for context in CONTEXTS:
         cut = [fit_audio_context(x, max(context, n + n % 2)) for x, n in zip(features, real, strict=True)]
-        gates[context] = torch.cat([encoder.gates(encoder.router(encoder.embed(x, model.config.router_layer))) for x in cut])
+        gates[context] = torch.cat(
+            [encoder.gates(encoder.router(encoder.embed(x, model.config.router_layer))) for x in cut]
+        )
 
     # What a mean over all 30 s would choose, with a router that was never told of the padding.
     layers = encoder.layers[: model.config.router_layer]
@@ -83,13 +86,18 @@ def test_gates_choose_the_same_expert_in_every_context(corpora, capsys):
     with capsys.disabled():
         print(f"\n{len(features)} Dev clips, {min(real)} to {max(real)} frames; group accuracy {accuracy:.2f} at 30 s")
         for context in CONTEXTS[:2]:
-            print(f"context >= {context}: gates move by {moved[context].mean():.3f} (mean), {moved[context].max():.3f} (max); "
-                  f"same expert as at 30 s: {agree[context]:.2f}")
-        print(f"unmasked mean: experts {blind.argmax(-1).bincount(minlength=4).tolist()}, masked "
-              f"{full.argmax(-1).bincount(minlength=4).tolist()}; agreement "
-              f"{(blind.argmax(-1) == full.argmax(-1)).float().mean():.2f}")
-    # Measured on 28 clips: 1000 frames move gates by 0.02 (at most 0.08), the bare clip by 0.05 (at most 0.21), and by 0.20
-    # (0.56) without the silence behind it; the unmasked mean sends all 28 clips to one expert.
+            print(
+                f"context >= {context}: gates move by {moved[context].mean():.3f} (mean), "
+                f"{moved[context].max():.3f} (max); "
+                f"same expert as at 30 s: {agree[context]:.2f}"
+            )
+        print(
+            f"unmasked mean: experts {blind.argmax(-1).bincount(minlength=4).tolist()}, masked "
+            f"{full.argmax(-1).bincount(minlength=4).tolist()}; agreement "
+            f"{(blind.argmax(-1) == full.argmax(-1)).float().mean():.2f}"
+        )
+    # Measured on 28 clips: 1000 frames move gates by 0.02 (at most 0.08), the bare clip by 0.05 (at most 0.21), and by
+    # 0.20 (0.56) without the silence behind it; the unmasked mean sends all 28 clips to one expert.
     assert accuracy > 0.7
     assert agree[1000] >= 0.9 and moved[1000].mean() < 0.05 and moved[1000].max() < 0.15
     assert agree[0] >= 0.8 and moved[0].mean() < 0.1 and moved[0].max() < 0.4

@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from tiny_whisper import EXPERTS, NO_TIMESTAMPS, WINDOW, FramesHeard, extract, noise, one_hot, speech, tiny_base, tiny_moe
+from tiny_whisper import (
+    EXPERTS,
+    NO_TIMESTAMPS,
+    WINDOW,
+    FramesHeard,
+    extract,
+    noise,
+    one_hot,
+    speech,
+    tiny_base,
+    tiny_moe,
+)
 from transformers import GenerationConfig
 
 pytestmark = pytest.mark.unit
@@ -23,8 +34,15 @@ def test_batch_equals_single_runs(mixture, options):
     model, features = tiny_moe(mixture=mixture, routing="soft"), noise(3, WINDOW)
     for weights in (None, WEIGHTS):
         batch = model.generate(features, expert_weights=weights, max_new_tokens=8, **options)
-        single = [model.generate(features[i : i + 1], expert_weights=None if weights is None else weights[i : i + 1],
-                                 max_new_tokens=8, **options) for i in range(3)]
+        single = [
+            model.generate(
+                features[i : i + 1],
+                expert_weights=None if weights is None else weights[i : i + 1],
+                max_new_tokens=8,
+                **options,
+            )
+            for i in range(3)
+        ]
         assert rows(batch) == [rows(one)[0] for one in single]
 
 
@@ -41,14 +59,18 @@ def test_given_weights_are_used_as_given(mixture):
     assert model.generate(features, expert_weights=given, max_new_tokens=3).shape == (3, 3)
 
 
-@pytest.mark.parametrize(("weights", "message"), [
-    (torch.ones(2, EXPERTS), r"shape \(batch, experts\) = \(3, 4\), got \(2, 4\)"),
-    (torch.ones(3, EXPERTS + 1), r"= \(3, 4\), got \(3, 5\)"),
-    (torch.ones(EXPERTS), r"= \(3, 4\), got \(4,\)"),
-    (torch.tensor([[-0.1, 1, 0, 0]]).expand(3, -1), "finite and not negative"),
-    (torch.tensor([[float("nan"), 1, 0, 0]]).expand(3, -1), "finite and not negative"),
-    (torch.tensor([[float("inf"), 1, 0, 0]]).expand(3, -1), "finite and not negative")],
-    ids=["rows", "experts", "flat", "negative", "nan", "inf"])
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (torch.ones(2, EXPERTS), r"shape \(batch, experts\) = \(3, 4\), got \(2, 4\)"),
+        (torch.ones(3, EXPERTS + 1), r"= \(3, 4\), got \(3, 5\)"),
+        (torch.ones(EXPERTS), r"= \(3, 4\), got \(4,\)"),
+        (torch.tensor([[-0.1, 1, 0, 0]]).expand(3, -1), "finite and not negative"),
+        (torch.tensor([[float("nan"), 1, 0, 0]]).expand(3, -1), "finite and not negative"),
+        (torch.tensor([[float("inf"), 1, 0, 0]]).expand(3, -1), "finite and not negative"),
+    ],
+    ids=["rows", "experts", "flat", "negative", "nan", "inf"],
+)
 def test_wrong_weights(weights, message):
     model, features = tiny_moe(), noise(3, WINDOW)
     with pytest.raises(ValueError, match=message):
@@ -60,16 +82,20 @@ def test_wrong_weights(weights, message):
 def test_no_expert_at_all():
     """Weights of zero are the bare base when LoRA is merged; there is nothing to mix when probabilities are."""
     features, zeros = noise(2, WINDOW), torch.zeros(2, EXPERTS)
-    assert torch.equal(tiny_moe().generate(features, expert_weights=zeros, max_new_tokens=6),
-                       tiny_base().generate(features, max_new_tokens=6))
+    assert torch.equal(
+        tiny_moe().generate(features, expert_weights=zeros, max_new_tokens=6),
+        tiny_base().generate(features, max_new_tokens=6),
+    )
     with pytest.raises(ValueError, match="at least one positive weight"):
         tiny_moe(mixture="logits").generate(features, expert_weights=zeros)
 
 
 def test_one_row_of_weights_counts_for_the_batch():
     model, features = tiny_moe(), noise(3, WINDOW)
-    assert torch.equal(model.generate(features, expert_weights=WEIGHTS[1:2], max_new_tokens=6),
-                       model.generate(features, expert_weights=WEIGHTS[1:2].expand(3, -1), max_new_tokens=6))
+    assert torch.equal(
+        model.generate(features, expert_weights=WEIGHTS[1:2], max_new_tokens=6),
+        model.generate(features, expert_weights=WEIGHTS[1:2].expand(3, -1), max_new_tokens=6),
+    )
 
 
 @MIXTURES
@@ -103,7 +129,9 @@ def test_long_audio_in_a_batch(mixture, weights):
     assert result["sequences"].shape[0] == 2 and (result["sequences"] > NO_TIMESTAMPS).any()
     for row in range(2):
         features = batch["input_features"][row : row + 1, :, : int(batch["attention_mask"][row].sum())]
-        alone = model.generate(features, expert_weights=None if weights is None else weights[row : row + 1], **TIMESTAMPS)
+        alone = model.generate(
+            features, expert_weights=None if weights is None else weights[row : row + 1], **TIMESTAMPS
+        )
         assert rows(alone)[0] == rows(result)[row]
 
 
@@ -115,8 +143,11 @@ def test_timestamps_in_a_batch_with_mask(mixture, weights):
     batch = extract([speech(1.8, 0), speech(0.4, 1), speech(1.1, 2)])
     together = model.generate(**batch, expert_weights=weights, **TIMESTAMPS)
     for row in range(3):
-        alone = model.generate(batch["input_features"][row : row + 1], **TIMESTAMPS,
-                               expert_weights=None if weights is None else weights[row : row + 1])
+        alone = model.generate(
+            batch["input_features"][row : row + 1],
+            **TIMESTAMPS,
+            expert_weights=None if weights is None else weights[row : row + 1],
+        )
         assert rows(alone)[0] == rows(together)[row]
 
 
@@ -126,17 +157,24 @@ def test_timestamps_in_a_batch_with_mask(mixture, weights):
 def test_temperature_fallback(mixture, weights, num_return_sequences):
     model = tiny_moe(mixture=mixture, routing="soft")
     batch = extract([speech(1.8, 0), speech(0.4, 1), speech(1.1, 2)])
-    options = {"temperature": (0.0, 0.8, 1.0), "logprob_threshold": 0.0, "compression_ratio_threshold": 0.01,
-               "num_return_sequences": num_return_sequences,
-               "do_sample": num_return_sequences > 1, "max_new_tokens": 6}  # nothing passes: every row falls back
+    options = {
+        "temperature": (0.0, 0.8, 1.0),
+        "logprob_threshold": 0.0,
+        "compression_ratio_threshold": 0.01,
+        "num_return_sequences": num_return_sequences,
+        "do_sample": num_return_sequences > 1,
+        "max_new_tokens": 6,
+    }  # nothing passes: every row falls back
     torch.manual_seed(0)
     result = model.generate(**batch, expert_weights=weights, **options)
     sequences = result["sequences"] if isinstance(result, dict) else result
     assert sequences.shape[0] == 3 * num_return_sequences
     if weights is not None and num_return_sequences == 1:
         torch.manual_seed(0)
-        single = [model.generate(batch["input_features"][i : i + 1], expert_weights=weights[i : i + 1], **options)
-                  for i in range(3)]
+        single = [
+            model.generate(batch["input_features"][i : i + 1], expert_weights=weights[i : i + 1], **options)
+            for i in range(3)
+        ]
         assert rows(result) == [rows(one)[0] for one in single]
 
 
@@ -144,7 +182,9 @@ def test_only_some_rows_fall_back():
     """The mask has the batch's rows, the second try fewer."""
     model = tiny_moe(routing="soft")
     batch = extract([speech(1.8, 0), speech(0.4, 1), speech(1.1, 2)])
-    scores = model.generate(batch["input_features"], max_new_tokens=6, return_dict_in_generate=True, output_scores=True)
+    scores = model.generate(
+        batch["input_features"], max_new_tokens=6, return_dict_in_generate=True, output_scores=True
+    )
     chosen = torch.stack(scores.scores, 1).log_softmax(-1).amax(-1).mean(-1).sort().values
     threshold = float((chosen[0] + chosen[1]) / 2)
     tries = FramesHeard(model)
@@ -157,8 +197,14 @@ def test_no_speech_detection():
     model = tiny_moe(routing="soft", mixture="logits")
     features = extract([speech(5, 0)], truncation=False)["input_features"]
     for weights in (None, one_hot(2)):
-        result = model.generate(features, expert_weights=weights, temperature=(0.0,), no_speech_threshold=0.99,
-                                logprob_threshold=-50.0, **TIMESTAMPS)
+        result = model.generate(
+            features,
+            expert_weights=weights,
+            temperature=(0.0,),
+            no_speech_threshold=0.99,
+            logprob_threshold=-50.0,
+            **TIMESTAMPS,
+        )
         assert result.shape[0] == 1
 
 
@@ -167,8 +213,9 @@ def test_weights_need_features():
     encoded = model.get_encoder()(noise(1, WINDOW))
     with pytest.raises(ValueError, match="`expert_weights` need `input_features`"):
         model.generate(encoder_outputs=encoded, expert_weights=one_hot(0))
-    assert torch.equal(model.generate(encoder_outputs=encoded, max_new_tokens=5),
-                       model.generate(noise(1, WINDOW), max_new_tokens=5))
+    assert torch.equal(
+        model.generate(encoder_outputs=encoded, max_new_tokens=5), model.generate(noise(1, WINDOW), max_new_tokens=5)
+    )
     with pytest.raises(ValueError, match="must come from this model's own encoder"):
         model(encoder_outputs=(encoded.last_hidden_state,), decoder_input_ids=torch.full((1, 1), 91))
 

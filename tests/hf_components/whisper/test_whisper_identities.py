@@ -11,8 +11,10 @@ from hf_components.whisper.routed_lora import UtteranceRouter
 pytestmark = pytest.mark.unit
 
 SHARED = pytest.mark.parametrize("shared_expert", [False, True])
-FEATURES = {"random": lambda: noise(3, WINDOW),
-            "padded": lambda: extract([speech(s, i) for i, s in enumerate((0.3, 0.9, 1.7))])["input_features"]}
+FEATURES = {
+    "random": lambda: noise(3, WINDOW),
+    "padded": lambda: extract([speech(s, i) for i, s in enumerate((0.3, 0.9, 1.7))])["input_features"],
+}
 
 
 @pytest.mark.parametrize("routing", ["hard", "top_k", "soft"])
@@ -36,8 +38,12 @@ def test_fresh_experts_compute_plain_whisper_on_30_s():
     model = tiny_moe(base, trained=False)
     for features in (noise(1, 3000), extract([speech(3)], window=3000)["input_features"]):
         with torch.no_grad():
-            torch.testing.assert_close(model(features, labels=tokens(1, 6)).logits, base(features, labels=tokens(1, 6)).logits,
-                                       atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                model(features, labels=tokens(1, 6)).logits,
+                base(features, labels=tokens(1, 6)).logits,
+                atol=1e-5,
+                rtol=1e-5,
+            )
         assert torch.equal(model.generate(features, max_new_tokens=8), base.generate(features, max_new_tokens=8))
 
 
@@ -48,7 +54,9 @@ def test_fresh_experts_generate_as_plain_whisper(kind, options):
     features = FEATURES[kind]()
     plain = base.generate(features, max_new_tokens=10, **options)
     for config in ({}, {"mixture": "logits", "routing": "top_k"}):
-        assert torch.equal(tiny_moe(base, trained=False, **config).generate(features, max_new_tokens=10, **options), plain)
+        assert torch.equal(
+            tiny_moe(base, trained=False, **config).generate(features, max_new_tokens=10, **options), plain
+        )
     assert len({tuple(row) for row in plain.tolist()}) > 1  # the tiny model hears its input
 
 
@@ -75,10 +83,15 @@ def test_merged_expert_equals_one_hot(shared_expert):
     for expert in range(EXPERTS):
         merged = model.merge_expert(expert)
         with torch.no_grad():
-            torch.testing.assert_close(merged(features, labels=labels).logits,
-                                       model(features, labels=labels, expert_weights=one_hot(expert, 2)).logits,
-                                       atol=1e-4, rtol=1e-4)
-    assert type(merged).__name__ == "WhisperForConditionalGeneration" and type(merged.config).__name__ == "WhisperConfig"
+            torch.testing.assert_close(
+                merged(features, labels=labels).logits,
+                model(features, labels=labels, expert_weights=one_hot(expert, 2)).logits,
+                atol=1e-4,
+                rtol=1e-4,
+            )
+    assert (
+        type(merged).__name__ == "WhisperForConditionalGeneration" and type(merged.config).__name__ == "WhisperConfig"
+    )
     assert not any("expert" in key or "lora" in key or "rout" in key for key in merged.config.to_dict())
     with pytest.raises(ValueError, match=r"`expert` must lie in \[0, 3\], got 4"):
         model.merge_expert(4)
@@ -107,8 +120,12 @@ def test_row_of_weights_equals_weighted_delta():
         delta = sum(w * layer.delta([i]) for i, w in enumerate(weights[0]))
         merged.get_submodule(name).weight.data += delta.detach()
     with torch.no_grad():
-        torch.testing.assert_close(model(noise(1, WINDOW), labels=tokens(1, 5), expert_weights=weights).logits,
-                                   merged(noise(1, WINDOW), labels=tokens(1, 5)).logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            model(noise(1, WINDOW), labels=tokens(1, 5), expert_weights=weights).logits,
+            merged(noise(1, WINDOW), labels=tokens(1, 5)).logits,
+            atol=1e-4,
+            rtol=1e-4,
+        )
 
 
 def test_router_object_and_wrong_number_of_experts(tmp_path):

@@ -10,7 +10,8 @@ pytestmark = pytest.mark.unit
 
 
 class ExplicitEnsemble(WhisperForConditionalGeneration):
-    """Sum of gate x probability over merged experts, each hearing the audio for itself at every step, without cache."""
+    """Sum of gate x probability over merged experts, each hearing the audio for itself at every step, without
+    cache."""
 
     @classmethod
     def of(cls, moe, features, weights):
@@ -23,8 +24,10 @@ class ExplicitEnsemble(WhisperForConditionalGeneration):
     def forward(self, decoder_input_ids=None, **kwargs):
         copies = decoder_input_ids.shape[0] // self.features.shape[0]
         features, weights = (x.repeat_interleave(copies, 0) for x in (self.features, self.weights))
-        mixed = sum(weights[:, i, None, None] * expert(features, decoder_input_ids=decoder_input_ids).logits.softmax(-1)
-                    for i, expert in enumerate(self.experts))
+        mixed = sum(
+            weights[:, i, None, None] * expert(features, decoder_input_ids=decoder_input_ids).logits.softmax(-1)
+            for i, expert in enumerate(self.experts)
+        )
         return Seq2SeqLMOutput(logits=mixed.log())
 
 
@@ -69,8 +72,15 @@ def test_routings_agree_where_one_expert_is_left():
 
 
 @pytest.mark.parametrize("routing", ["top_k", "soft", "given"])
-@pytest.mark.parametrize("config", [{}, {"shared_expert": True}, {"router_layer": 3, "shared_expert": True},
-                                    {"router_layer": 3, "target_modules": ["fc1", "q_proj"]}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"shared_expert": True},
+        {"router_layer": 3, "shared_expert": True},
+        {"router_layer": 3, "target_modules": ["fc1", "q_proj"]},
+    ],
+)
 def test_logits_mixture_is_the_explicit_ensemble(routing, config):
     features = noise(3, WINDOW)
     given = torch.tensor([[0.1, 0.2, 0.3, 0.4], [1, 0, 0, 0], [0, 0.5, 0.5, 0]]) if routing == "given" else None
@@ -111,8 +121,12 @@ def test_cached_steps_equal_one_forward(mixture):
         whole = model(features, decoder_input_ids=ids).logits
         encoded, cache, steps = model.get_encoder()(features), None, []
         for step in range(ids.shape[1]):
-            output = model(encoder_outputs=encoded, decoder_input_ids=ids[:, step : step + 1], past_key_values=cache,
-                           use_cache=True)
+            output = model(
+                encoder_outputs=encoded,
+                decoder_input_ids=ids[:, step : step + 1],
+                past_key_values=cache,
+                use_cache=True,
+            )
             cache = output.past_key_values
             steps.append(output.logits)
     torch.testing.assert_close(torch.cat(steps, 1), whole, atol=1e-4, rtol=1e-4)

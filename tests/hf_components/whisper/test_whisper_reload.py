@@ -28,8 +28,14 @@ sys.meta_path.insert(0, Absent())
 def run_elsewhere(script: str, folder: Path, *arguments) -> str:
     (folder / "elsewhere").mkdir(exist_ok=True)
     environment = {"HF_MODULES_CACHE": str(folder / "modules"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-I", "-c", WITHOUT_REPOSITORY + script, *map(str, arguments)],
-                          cwd=folder / "elsewhere", env=os.environ | environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", WITHOUT_REPOSITORY + script, *map(str, arguments)],
+        cwd=folder / "elsewhere",
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -39,9 +45,12 @@ def test_reloaded_elsewhere_gives_the_same_logits(tmp_path):
     model = tiny_moe(routing="soft", mixture="logits", shared_expert=True)
     model.save_pretrained(tmp_path / "model")
     ids = torch.tensor([[91, 5, 7]]).repeat(2, 1)
-    save_file({"features": noise(2, WINDOW), "ids": ids, "weights": one_hot(2, 2).contiguous()},
-              tmp_path / "inputs.safetensors")
-    run_elsewhere("""
+    save_file(
+        {"features": noise(2, WINDOW), "ids": ids, "weights": one_hot(2, 2).contiguous()},
+        tmp_path / "inputs.safetensors",
+    )
+    run_elsewhere(
+        """
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSpeechSeq2Seq
@@ -56,7 +65,10 @@ generated = model.generate(x["features"], num_beams=2, max_new_tokens=6)
 model.save_pretrained(f"{folder}/again")  # a user's own copy keeps its code
 save_file({"routed": routed.logits, "given": given.logits, "gates": routed.gates, "generated": generated},
           f"{folder}/outputs.safetensors")
-""", tmp_path, tmp_path)
+""",
+        tmp_path,
+        tmp_path,
+    )
     outputs = load_file(tmp_path / "outputs.safetensors")
     with torch.no_grad():
         routed = model(noise(2, WINDOW), decoder_input_ids=ids)
@@ -76,7 +88,8 @@ def test_pipeline_elsewhere(tmp_path):
     model.save_pretrained(tmp_path / "model")
     WhisperProcessor.from_pretrained(TINY_EN).save_pretrained(tmp_path / "model")
     np.save(tmp_path / "speech.npy", speech(3))
-    text = run_elsewhere("""
+    text = run_elsewhere(
+        """
 import numpy
 from transformers import pipeline
 folder = sys.argv[1]
@@ -85,5 +98,8 @@ assert type(recognise.model).__name__ == "MoeWhisperForConditionalGeneration" an
 audio = numpy.load(f"{folder}/speech.npy")
 print(recognise(audio, generate_kwargs={"max_new_tokens": 8})["text"])
 print(recognise([audio, audio[:16000]], batch_size=2, return_timestamps=True, generate_kwargs={"max_new_tokens": 8}))
-""", tmp_path, tmp_path)
+""",
+        tmp_path,
+        tmp_path,
+    )
     assert text.strip()

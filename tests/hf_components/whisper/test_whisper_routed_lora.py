@@ -9,9 +9,13 @@ from hf_components.whisper.routed_lora import GATHER_FROM, RoutedLinear, Routing
 
 pytestmark = pytest.mark.unit
 LENGTHS = pytest.mark.parametrize("time", [1, GATHER_FROM - 1, GATHER_FROM, 3 * GATHER_FROM])
-WEIGHTS = {"one-hot": torch.eye(4)[:3], "two": torch.tensor([[0.3, 0, 0.7, 0], [0, 0, 0.5, 0.5], [1.5, 0, 0, 0.1]]),
-           "soft": torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), "none": torch.zeros(3, 4),
-           "some rows": torch.tensor([[0.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]])}
+WEIGHTS = {
+    "one-hot": torch.eye(4)[:3],
+    "two": torch.tensor([[0.3, 0, 0.7, 0], [0, 0, 0.5, 0.5], [1.5, 0, 0, 0.1]]),
+    "soft": torch.rand(3, 4, generator=torch.Generator().manual_seed(0)),
+    "none": torch.zeros(3, 4),
+    "some rows": torch.tensor([[0.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]),
+}
 
 
 def routed(shared_expert: bool = False) -> RoutedLinear:
@@ -28,7 +32,9 @@ def defined(layer: RoutedLinear, inputs: torch.Tensor, weights: torch.Tensor) ->
         weights = torch.cat([weights, torch.ones(len(weights), 1)], dim=1)
     rows = []
     for row, own in zip(inputs, weights, strict=True):
-        merged = layer.weight + layer.scaling * sum(w * b @ a for w, a, b in zip(own, layer.lora_a, layer.lora_b, strict=True))
+        merged = layer.weight + layer.scaling * sum(
+            w * b @ a for w, a, b in zip(own, layer.lora_a, layer.lora_b, strict=True)
+        )
         rows.append(row @ merged.T + layer.bias)
     return torch.stack(rows)
 
@@ -46,8 +52,9 @@ def test_output_and_gradients_follow_the_definition(time, kind, shared_expert, r
     ours, theirs = layer(inputs), defined(layer, inputs, weights)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     direction = torch.randn_like(ours)
-    for own, reference in zip(torch.autograd.grad(ours, wanted, direction), torch.autograd.grad(theirs, wanted, direction),
-                              strict=True):
+    for own, reference in zip(
+        torch.autograd.grad(ours, wanted, direction), torch.autograd.grad(theirs, wanted, direction), strict=True
+    ):
         torch.testing.assert_close(own, reference, atol=1e-3, rtol=1e-4)
     with torch.no_grad():
         for _ in range(2):
@@ -104,8 +111,12 @@ def test_two_decodes_in_turn_do_not_mix():
     def steps(expert: int):
         encoded, cache = model.get_encoder()(noise(1, WINDOW), expert_weights=one_hot(expert)), None
         for step in range(ids.shape[1]):
-            output = model(encoder_outputs=encoded, decoder_input_ids=ids[:, step : step + 1], past_key_values=cache,
-                           use_cache=True)
+            output = model(
+                encoder_outputs=encoded,
+                decoder_input_ids=ids[:, step : step + 1],
+                past_key_values=cache,
+                use_cache=True,
+            )
             cache = output.past_key_values
             yield output.logits
 

@@ -58,7 +58,8 @@ def test_what_trains_moves_and_nothing_else(routing, mixture):
             assert gradient is None, name
     model.train_only(experts=False, router=True)
     assert {name for name, p in model.named_parameters() if p.requires_grad} == {
-        f"model.encoder.router.{layer}.{kind}" for layer in ("hidden", "output") for kind in ("weight", "bias")}
+        f"model.encoder.router.{layer}.{kind}" for layer in ("hidden", "output") for kind in ("weight", "bias")
+    }
     model.train_only(experts=True, router=False)
     assert not any(p.requires_grad for name, p in model.named_parameters() if "lora" not in name)
 
@@ -68,8 +69,11 @@ def test_what_trains_moves_and_nothing_else(routing, mixture):
 def test_inactive_experts_get_no_gradient(routing, mixture):
     model = tiny_moe(routing=routing, mixture=mixture, experts_per_utterance=2)
     features = noise(1, WINDOW)
-    active = set(range(EXPERTS)) if routing == "soft" else set(
-        model.route(features)[0].topk({"hard": 1, "top_k": 2}[routing]).indices.tolist())
+    active = (
+        set(range(EXPERTS))
+        if routing == "soft"
+        else set(model.route(features)[0].topk({"hard": 1, "top_k": 2}[routing]).indices.tolist())
+    )
     for name, gradient in gradients(model, input_features=features, labels=tokens(1, 6)).items():
         if name.endswith(".lora_b"):
             moved = {expert for expert in range(EXPERTS) if gradient[expert].abs().max() > 0}
@@ -111,7 +115,9 @@ def test_expert_losses_are_those_of_each_expert_alone(training, shared_expert):
     with torch.no_grad():
         for row in range(3):
             for expert in range(EXPERTS):
-                alone = model(features[row : row + 1], labels=labels[row : row + 1], expert_weights=one_hot(expert)).loss
+                alone = model(
+                    features[row : row + 1], labels=labels[row : row + 1], expert_weights=one_hot(expert)
+                ).loss
                 torch.testing.assert_close(losses[row, expert], alone, atol=1e-4, rtol=1e-4)
 
 
@@ -186,7 +192,11 @@ def test_evaluation_loss_is_minus_log_of_what_is_returned(routing, mixture):
 def test_accumulated_gradients_equal_the_whole_batch(mixture):
     model = tiny_moe(routing="soft", mixture=mixture).train()
     features, labels = noise(4, WINDOW), tokens(4, 6)
-    whole = {name: g.clone() for name, g in gradients(model, input_features=features, labels=labels).items() if g is not None}
+    whole = {
+        name: g.clone()
+        for name, g in gradients(model, input_features=features, labels=labels).items()
+        if g is not None
+    }
     count = (labels != -100).sum()
     for size in (1, 2):
         model.zero_grad()
@@ -226,19 +236,29 @@ def test_deepcopy_after_a_forward(mixture):
     model = tiny_moe(routing="soft", mixture=mixture).train()
     model(noise(2, WINDOW), labels=tokens(2, 4)).loss.backward()
     twin = copy.deepcopy(model)
-    torch.testing.assert_close(gradients(twin)["model.decoder.layers.0.fc1.lora_b"],
-                               gradients(model)["model.decoder.layers.0.fc1.lora_b"])
+    torch.testing.assert_close(
+        gradients(twin)["model.decoder.layers.0.fc1.lora_b"], gradients(model)["model.decoder.layers.0.fc1.lora_b"]
+    )
     assert twin.model.decoder.state is twin.model.decoder.layers[0].fc1.state is not model.model.decoder.state
 
 
 def test_spec_augment_masks_speech_in_training_only():
-    model = tiny_moe(routing="soft", apply_spec_augment=True, mask_time_prob=0.3, mask_time_length=5, mask_feature_prob=0.2,
-                     mask_feature_length=8)
+    model = tiny_moe(
+        routing="soft",
+        apply_spec_augment=True,
+        mask_time_prob=0.3,
+        mask_time_length=5,
+        mask_feature_prob=0.2,
+        mask_feature_length=8,
+    )
     batch = extract([speech(1.2, 0), speech(0.6, 1)])
     before, heard = batch["input_features"].clone(), []
     model.get_encoder().register_forward_pre_hook(
-        lambda module, args, kwargs: heard.append((args[0] if args else kwargs["input_features"], kwargs["attention_mask"])),
-        with_kwargs=True)
+        lambda module, args, kwargs: heard.append(
+            (args[0] if args else kwargs["input_features"], kwargs["attention_mask"])
+        ),
+        with_kwargs=True,
+    )
     with torch.no_grad():
         model(batch["input_features"], labels=tokens(2, 4))
         model.train()(batch["input_features"], labels=tokens(2, 4))

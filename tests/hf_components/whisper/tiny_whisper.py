@@ -19,25 +19,53 @@ EXPERTS = 4
 def tiny_base(seed: int = 0, window: int = WINDOW, **config) -> WhisperForConditionalGeneration:
     """Stock Whisper with weights large enough that outputs depend on the audio."""
     torch.manual_seed(seed)
-    model = WhisperForConditionalGeneration(WhisperConfig(**{
-        "vocab_size": VOCAB, "num_mel_bins": 80, "d_model": 16, "encoder_layers": 3, "decoder_layers": 2,
-        "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32,
-        "max_source_positions": window // 2, "max_target_positions": 64, "pad_token_id": END, "bos_token_id": END,
-        "eos_token_id": END, "decoder_start_token_id": START, "suppress_tokens": None, "begin_suppress_tokens": None,
-        "init_std": 0.4, **config,
-    })).eval()
+    model = WhisperForConditionalGeneration(
+        WhisperConfig(
+            **{
+                "vocab_size": VOCAB,
+                "num_mel_bins": 80,
+                "d_model": 16,
+                "encoder_layers": 3,
+                "decoder_layers": 2,
+                "encoder_attention_heads": 2,
+                "decoder_attention_heads": 2,
+                "encoder_ffn_dim": 32,
+                "decoder_ffn_dim": 32,
+                "max_source_positions": window // 2,
+                "max_target_positions": 64,
+                "pad_token_id": END,
+                "bos_token_id": END,
+                "eos_token_id": END,
+                "decoder_start_token_id": START,
+                "suppress_tokens": None,
+                "begin_suppress_tokens": None,
+                "init_std": 0.4,
+                **config,
+            }
+        )
+    ).eval()
     model.generation_config = GenerationConfig(
-        decoder_start_token_id=START, pad_token_id=END, bos_token_id=END, eos_token_id=END, max_length=64,
-        no_timestamps_token_id=NO_TIMESTAMPS, is_multilingual=False, return_timestamps=False, max_initial_timestamp_index=50,
-        suppress_tokens=SPECIAL)
+        decoder_start_token_id=START,
+        pad_token_id=END,
+        bos_token_id=END,
+        eos_token_id=END,
+        max_length=64,
+        no_timestamps_token_id=NO_TIMESTAMPS,
+        is_multilingual=False,
+        return_timestamps=False,
+        max_initial_timestamp_index=50,
+        suppress_tokens=SPECIAL,
+    )
     return model
 
 
-def tiny_moe(base: WhisperForConditionalGeneration | None = None, *, trained: bool = True, seed: int = 1,
-             **config) -> MoeWhisperForConditionalGeneration:
+def tiny_moe(
+    base: WhisperForConditionalGeneration | None = None, *, trained: bool = True, seed: int = 1, **config
+) -> MoeWhisperForConditionalGeneration:
     """Experts and router on a tiny Whisper; `trained` fills them with random weights that differ per expert."""
     model = MoeWhisperForConditionalGeneration.from_base(
-        tiny_base() if base is None else base, **{"num_experts": EXPERTS, "lora_rank": 3, "lora_alpha": 6, **config})
+        tiny_base() if base is None else base, **{"num_experts": EXPERTS, "lora_rank": 3, "lora_alpha": 6, **config}
+    )
     if trained:
         randomise(model, seed)
     return model
