@@ -21,7 +21,7 @@ import pyarrow
 import pyarrow.parquet
 from sklearn.metrics import adjusted_rand_score
 
-from hf_components.clustering import ClusteringArguments, cluster, load_embeddings
+from hf_components.moe.clustering import ClusteringArguments, cluster, load_embeddings
 
 GROUPS, LATENT, D_MODEL, SPEAKERS = 8, 12, 384, 1000
 

@@ -33,9 +33,9 @@ from transformers import Wav2Vec2Config
 
 from benchmarks.side_by_side import Work, compare
 from hf_components.acoustic_units import MFCC, AcousticUnitsConfig, AcousticUnitsModel
-from hf_components.audio import encode_flac
-from hf_components.transcription import seconds_batches
-from hf_components.unit_learning.features import pad_waveforms
+from hf_components.speech.audio import encode_flac
+from hf_components.speech.batching import seconds_batches
+from hf_components.units.learning.features import pad_waveforms
 from recipes import learn_units
 
 SECONDS = (2.0, 20.0)
@@ -48,7 +48,7 @@ LARGE = Wav2Vec2Config(
     do_stable_layer_norm=True,
     feat_extract_norm="layer",
 )
-OPEN = "import sys; from hf_components.corpus import load_corpus; load_corpus(sys.argv[1])"
+OPEN = "import sys; from hf_components.speech.corpus import load_corpus; load_corpus(sys.argv[1])"
 CARD = """---
 configs:
 - config_name: default

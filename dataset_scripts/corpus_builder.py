@@ -14,11 +14,11 @@ import pyarrow.parquet
 
 from dataset_scripts.shards import Prepared, Writer, write_shards
 from dataset_scripts.utterances import Reader, Utterance
-from hf_components.audio import SAMPLING_RATE
-from hf_components.corpus import LONG
-from hf_components.errors import UserError
-from hf_components.sampling import check_sampling, sample
-from hf_components.stages import fingerprint
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.stages import fingerprint
+from hf_components.speech.audio import SAMPLING_RATE
+from hf_components.speech.corpus import LONG
+from hf_components.speech.sampling import check_sampling, sample
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class CorpusConfig(datasets.BuilderConfig):
     """Options of every corpus builder.
 
     Attributes:
-        sampling: `random` or `stratified` (by `group`); see `hf_components.sampling.sample`. Applied to each split
+        sampling: `random` or `stratified` (by `group`); see `hf_components.speech.sampling`. Applied to each split
             before its audio is looked at, so a sample may hold rejections.
         percent: share of each split to take, in (0, 100].
         max_samples: upper bound per split.

@@ -19,10 +19,10 @@ from dataset_scripts.segment_statistics import summarise_segments, warn_of_recor
 from dataset_scripts.segment_writer import SegmentWriter
 from dataset_scripts.shards import Prepared
 from dataset_scripts.utterances import Reader, Rejection, Utterance
-from hf_components.audio import AudioError, read_duration
-from hf_components.errors import UserError
-from hf_components.segmenting import Segmentation
-from hf_components.splits import ALL, DEV, TRAIN, check_val_ratio, report_split, split_speakers
+from hf_components.runtime.errors import UserError
+from hf_components.speech.audio import AudioError, read_duration
+from hf_components.speech.segmenting import Segmentation
+from hf_components.speech.splits import ALL, DEV, TRAIN, check_val_ratio, report_split, split_speakers
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ UNKNOWN = "unknown"
 
 @dataclasses.dataclass
 class SegmentedAudioConfig(Segmentation, CorpusConfig):
-    """Options of `SegmentedAudio`, beside those of every builder and of `hf_components.segmenting.Segmentation`.
+    """Options of `SegmentedAudio`, beside those of every builder and of `Segmentation`.
 
     Attributes:
         val_ratio: share of the segments for dev, by speaker; of a single recording, its last part. In [0, 1).

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 FAILED, NOT_STARTED, TIMED_OUT, NO_LONGER_FOLLOWED = 1, 2, 124, 130  # exit codes; 0 is success

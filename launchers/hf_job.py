@@ -21,7 +21,7 @@ from huggingface_hub import HfApi, JobInfo, JobStage, Volume, get_token
 from huggingface_hub.errors import HfHubHTTPError, HfUriError
 from huggingface_hub.utils import parse_hf_mount
 
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 from launchers.commands import (
     FAILED,
     NO_LONGER_FOLLOWED,

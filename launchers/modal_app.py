@@ -24,7 +24,7 @@ import modal
 from modal.types import FileEntry, FileEntryType
 from rich.progress import track
 
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 from launchers.commands import NO_LONGER_FOLLOWED, ROOT, TIMED_OUT, Parser, run, seconds_of, show, timeout_of
 
 CODE, DATA = PurePosixPath("/underheard"), PurePosixPath("/data")  # in the container

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # any Python may run it, without our package installed
 
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 from launchers.commands import ROOT, run
 
 WHEEL = ("hf_components", "dataset_scripts", "model_cards")

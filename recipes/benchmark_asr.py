@@ -15,8 +15,7 @@ from typing import Literal
 from accelerate import PartialState
 from rich.console import Console
 
-from hf_components.arguments import parse_arguments
-from hf_components.benchmark.report import (
+from hf_components.moe.benchmark.report import (
     add_to_index,
     copy_result,
     plot_benchmark,
@@ -24,15 +23,16 @@ from hf_components.benchmark.report import (
     write_benchmark,
     write_transcripts,
 )
-from hf_components.benchmark.routing import TOP_1, routing_summary, run_mixture
-from hf_components.benchmark.rows import Row, judge, run_row
-from hf_components.benchmark.sample import fixed_sample, sample_file
-from hf_components.benchmark.systems import FLAGS, choose_systems, load_system, mixture_config
-from hf_components.corpus import load_corpus
-from hf_components.errors import UserError
-from hf_components.logs import run_recipe
-from hf_components.sampling import Sampling
-from hf_components.stages import run_stage
+from hf_components.moe.benchmark.routing import TOP_1, routing_summary, run_mixture
+from hf_components.moe.benchmark.rows import Row, judge, run_row
+from hf_components.moe.benchmark.sample import fixed_sample, sample_file
+from hf_components.moe.benchmark.systems import FLAGS, choose_systems, load_system, mixture_config
+from hf_components.runtime.arguments import parse_arguments
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.logs import run_recipe
+from hf_components.runtime.stages import run_stage
+from hf_components.speech.corpus import load_corpus
+from hf_components.speech.sampling import Sampling
 
 
 @dataclass

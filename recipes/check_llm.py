@@ -11,14 +11,14 @@ import time
 from accelerate import PartialState
 from transformers.utils.quantization_config import QuantizationMethod
 
-from hf_components.arguments import parse_arguments
 from hf_components.correction.arguments import CorrectionArguments, load_corrector
 from hf_components.correction.corrector import Correction, TranscriptCorrector
 from hf_components.correction.record import summarise
-from hf_components.errors import UserError
-from hf_components.logs import run_recipe
-from hf_components.scoring import score
-from hf_components.stages import join_processes
+from hf_components.runtime.arguments import parse_arguments
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.logs import run_recipe
+from hf_components.runtime.stages import join_processes
+from hf_components.scoring.error_rates import score
 
 ARGUMENTS = (CorrectionArguments,)
 

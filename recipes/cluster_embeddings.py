@@ -17,8 +17,7 @@ from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
-from hf_components.arguments import parse_arguments
-from hf_components.clustering import (
+from hf_components.moe.clustering import (
     FIT_SPLIT,
     Clustering,
     ClusteringArguments,
@@ -27,10 +26,11 @@ from hf_components.clustering import (
     labels_table,
     load_embeddings,
 )
-from hf_components.clustering.reduction import to_plane
-from hf_components.logs import run_recipe
-from hf_components.plots import drawn_points, plot_clusters
-from hf_components.stages import run_stage, write_json
+from hf_components.moe.clustering.reduction import to_plane
+from hf_components.reporting.plots import drawn_points, plot_clusters
+from hf_components.runtime.arguments import parse_arguments
+from hf_components.runtime.logs import run_recipe
+from hf_components.runtime.stages import run_stage, write_json
 
 logger = logging.getLogger(__name__)
 

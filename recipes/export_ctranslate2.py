@@ -12,19 +12,19 @@ from typing import Literal
 
 from accelerate import PartialState
 
-from hf_components.arguments import parse_arguments
-from hf_components.audio import log_mel
-from hf_components.checkpoints import language_of, load_moe_whisper, load_whisper, prompt_language, read_config
-from hf_components.corpus import load_corpus, sample_rows, waveforms
-from hf_components.ctranslate2_export import export_whisper, transcribe_exported
-from hf_components.errors import UserError
-from hf_components.hub import PublishModelArguments, push
-from hf_components.logs import run_recipe
-from hf_components.merging import merge_experts
-from hf_components.scoring import score
-from hf_components.stages import run_stage
+from hf_components.asr.transcriber import transcribe
+from hf_components.checkpoints.ctranslate2_export import export_whisper, transcribe_exported
+from hf_components.checkpoints.loading import language_of, load_moe_whisper, load_whisper, prompt_language, read_config
+from hf_components.moe.merging import merge_experts
+from hf_components.publishing.hub import PublishModelArguments, push
+from hf_components.runtime.arguments import parse_arguments
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.logs import run_recipe
+from hf_components.runtime.stages import run_stage
+from hf_components.scoring.error_rates import score
+from hf_components.speech.audio import log_mel
+from hf_components.speech.corpus import load_corpus, sample_rows, waveforms
 from hf_components.training.data import FULL_CONTEXT_FRAMES
-from hf_components.transcription import transcribe
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,8 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from hf_components.arguments import parse_arguments
-from hf_components.checkpoints import load_whisper
-from hf_components.corpus import LONG, load_corpus, sample_rows
-from hf_components.embedding import (
+from hf_components.checkpoints.loading import load_whisper
+from hf_components.moe.embedding import (
     FULL_CONTEXT,
     TIME_BINS,
     WHISPER_MODELS,
@@ -24,9 +22,11 @@ from hf_components.embedding import (
     plan_shards,
     write_shards,
 )
-from hf_components.errors import UserError
-from hf_components.logs import run_recipe
-from hf_components.stages import run_stage, write_json
+from hf_components.runtime.arguments import parse_arguments
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.logs import run_recipe
+from hf_components.runtime.stages import run_stage, write_json
+from hf_components.speech.corpus import LONG, load_corpus, sample_rows
 
 logger = logging.getLogger(__name__)
 

@@ -19,31 +19,37 @@ from transformers import PreTrainedModel, ProcessorMixin, set_seed
 
 from dataset_scripts.audio_folder import AudioFolder, AudioFolderConfig
 from dataset_scripts.prepared import write_corpus
-from hf_components.arguments import parse_arguments
 from hf_components.asr.families import family_of, load_asr
 from hf_components.asr.transcriber import Transcriber
-from hf_components.checkpoints import base_model_id
-from hf_components.corpus import load_corpus
+from hf_components.checkpoints.loading import base_model_id
 from hf_components.correction.arguments import CorrectionArguments
-from hf_components.hub import PublishModelArguments, push
-from hf_components.logs import run_recipe
-from hf_components.release.wav2vec2 import ADAPTER, LOGS, MODEL, RESULTS, publish_finetuned
-from hf_components.stages import environment, run_stage
-from hf_components.training.arguments import warn_of_learning_rate
-from hf_components.training.ctc import CtcLoraArguments, CtcTrainer, prepare_ctc
-from hf_components.training.ctc_rows import keep_learnable
-from hf_components.training.lora import add_lora, save_lora
-from hf_components.training.report import save_history
-from hf_components.training.time_estimate import TimeEstimate
-from hf_components.wav2vec2.gold import GoldArguments, choose_for_training, find_gold, make_samples, training_rows
-from hf_components.wav2vec2.improvement import describe, examples, improve, measure, summary
-from hf_components.wav2vec2.run import (
+from hf_components.correction.finetuning.gold import (
+    GoldArguments,
+    choose_for_training,
+    find_gold,
+    make_samples,
+    training_rows,
+)
+from hf_components.correction.finetuning.improvement import describe, examples, improve, measure, summary
+from hf_components.correction.finetuning.release import ADAPTER, LOGS, MODEL, RESULTS, publish_finetuned
+from hf_components.correction.finetuning.run import (
     Wav2Vec2Arguments,
     Wav2Vec2TrainingArguments,
     guess_rows,
     transcribe_rows,
     work_of,
 )
+from hf_components.publishing.hub import PublishModelArguments, push
+from hf_components.runtime.arguments import parse_arguments
+from hf_components.runtime.logs import run_recipe
+from hf_components.runtime.stages import environment, run_stage
+from hf_components.speech.corpus import load_corpus
+from hf_components.training.arguments import warn_of_learning_rate
+from hf_components.training.ctc import CtcLoraArguments, CtcTrainer, prepare_ctc
+from hf_components.training.ctc_rows import keep_learnable
+from hf_components.training.lora import add_lora, save_lora
+from hf_components.training.report import save_history
+from hf_components.training.time_estimate import TimeEstimate
 
 ARGUMENTS = (
     Wav2Vec2Arguments,

@@ -10,14 +10,8 @@ from pathlib import Path
 
 from transformers import set_seed
 
-from hf_components.arguments import parse_arguments
-from hf_components.checkpoints import load_whisper
-from hf_components.labels import load_labels
-from hf_components.logs import run_recipe
-from hf_components.stages import run_stage
-from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments
-from hf_components.training.data import drop_long_transcripts, load_training_rows
-from hf_components.training.experts import (
+from hf_components.checkpoints.loading import load_whisper
+from hf_components.moe.experts import (
     ExpertArguments,
     build_experts,
     freeze_shared_expert,
@@ -26,6 +20,12 @@ from hf_components.training.experts import (
     save_trained_experts,
     start_from_lora,
 )
+from hf_components.moe.labels import load_labels
+from hf_components.runtime.arguments import parse_arguments
+from hf_components.runtime.logs import run_recipe
+from hf_components.runtime.stages import run_stage
+from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments
+from hf_components.training.data import drop_long_transcripts, load_training_rows
 from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
 from hf_components.training.report import save_history
 from hf_components.training.teacher import Teacher

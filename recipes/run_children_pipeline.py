@@ -15,15 +15,15 @@ sys.path.insert(
     0, str(Path(__file__).parents[1])
 )  # a script finds its own folder; the steps are imported as recipes.<step>
 
-from hf_components.arguments import parse_arguments, parse_pairs
 from hf_components.asr.transcripts import check_same_ids, read_submission_format
-from hf_components.checkpoints import base_model_id
-from hf_components.corpus import describe_corpus, is_prepared, load_corpus
-from hf_components.errors import UserError
-from hf_components.hub import PublishModelArguments, push
-from hf_components.json_lines import read_json_lines, text_field
-from hf_components.logs import run_recipe
-from hf_components.pipelines import (
+from hf_components.checkpoints.loading import base_model_id
+from hf_components.publishing.hub import PublishModelArguments, push
+from hf_components.publishing.whisper import release_whisper
+from hf_components.runtime.arguments import parse_arguments, parse_pairs
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.json_lines import read_json_lines, text_field
+from hf_components.runtime.logs import run_recipe
+from hf_components.runtime.pipelines import (
     PipelineArguments,
     all_flags,
     finish_pipeline,
@@ -32,7 +32,7 @@ from hf_components.pipelines import (
     stage_options,
     stage_runner,
 )
-from hf_components.release.whisper import release_whisper
+from hf_components.speech.corpus import describe_corpus, is_prepared, load_corpus
 from hf_components.training.arguments import UNSELECTED
 from hf_components.training.augmentation import AugmentationArguments
 from hf_components.training.filtering import FilterArguments

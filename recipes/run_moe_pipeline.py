@@ -13,16 +13,17 @@ sys.path.insert(
     0, str(Path(__file__).parents[1])
 )  # a script finds its own folder; the steps are imported as recipes.<step>
 
-from hf_components.arguments import parse_arguments
-from hf_components.benchmark.systems import FLAGS, choose_systems
-from hf_components.checkpoints import base_model_id
-from hf_components.clustering import ClusteringArguments
-from hf_components.corpus import describe_corpus, load_corpus
-from hf_components.errors import UserError
-from hf_components.hub import PublishModelArguments, push
-from hf_components.logs import run_recipe
-from hf_components.moe_run import RIVAL, MoePipelineArguments, at_most
-from hf_components.pipelines import (
+from hf_components.checkpoints.loading import base_model_id
+from hf_components.moe.arguments import RIVAL, MoePipelineArguments, at_most
+from hf_components.moe.benchmark.systems import FLAGS, choose_systems
+from hf_components.moe.clustering import ClusteringArguments
+from hf_components.moe.curriculum import RoutingArguments
+from hf_components.moe.release import release_model
+from hf_components.publishing.hub import PublishModelArguments, push
+from hf_components.runtime.arguments import parse_arguments
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.logs import run_recipe
+from hf_components.runtime.pipelines import (
     all_flags,
     finish_pipeline,
     passed_on_arguments,
@@ -30,8 +31,7 @@ from hf_components.pipelines import (
     stage_options,
     stage_runner,
 )
-from hf_components.release.moe import release_model
-from hf_components.training.curriculum import RoutingArguments
+from hf_components.speech.corpus import describe_corpus, load_corpus
 from recipes import (
     average_checkpoints,
     benchmark_asr,

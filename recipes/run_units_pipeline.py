@@ -13,12 +13,11 @@ sys.path.insert(
     0, str(Path(__file__).parents[1])
 )  # a script finds its own folder; the steps are imported as recipes.<step>
 
-from hf_components.arguments import parse_arguments
-from hf_components.corpus import describe_corpus, is_prepared, load_corpus
-from hf_components.errors import UserError
-from hf_components.hub import PublishModelArguments, push
-from hf_components.logs import run_recipe
-from hf_components.pipelines import (
+from hf_components.publishing.hub import PublishModelArguments, push
+from hf_components.runtime.arguments import parse_arguments
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.logs import run_recipe
+from hf_components.runtime.pipelines import (
     PipelineArguments,
     all_flags,
     finish_pipeline,
@@ -27,8 +26,9 @@ from hf_components.pipelines import (
     stage_options,
     stage_runner,
 )
-from hf_components.release.units import release_units
-from hf_components.training.adversarial_arguments import AdversarialArguments
+from hf_components.speech.corpus import describe_corpus, is_prepared, load_corpus
+from hf_components.units.release import release_units
+from hf_components.units.vocoder.arguments import AdversarialArguments
 from recipes import (
     build_concordance,
     evaluate_vocoder,

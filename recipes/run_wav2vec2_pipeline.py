@@ -17,13 +17,15 @@ sys.path.insert(
 
 from accelerate import PartialState
 
-from hf_components.arguments import parse_arguments
-from hf_components.checkpoints import base_model_id
+from hf_components.checkpoints.loading import base_model_id
 from hf_components.correction.arguments import CorrectionArguments
-from hf_components.errors import NothingToTrainOnError
-from hf_components.hub import PublishModelArguments, push
-from hf_components.logs import run_recipe
-from hf_components.pipelines import (
+from hf_components.correction.finetuning.gold import GoldArguments
+from hf_components.correction.finetuning.release import release_wav2vec2
+from hf_components.publishing.hub import PublishModelArguments, push
+from hf_components.runtime.arguments import parse_arguments
+from hf_components.runtime.errors import NothingToTrainOnError
+from hf_components.runtime.logs import run_recipe
+from hf_components.runtime.pipelines import (
     PipelineArguments,
     all_flags,
     finish_pipeline,
@@ -32,10 +34,8 @@ from hf_components.pipelines import (
     stage_options,
     stage_runner,
 )
-from hf_components.release.wav2vec2 import release_wav2vec2
 from hf_components.training.augmentation import AugmentationArguments
 from hf_components.training.ctc import CtcLoraArguments
-from hf_components.wav2vec2.gold import GoldArguments
 from recipes import finetune_wav2vec2_lora
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="underheard_modules_")
 
 from hub_server import TOKEN, HubServer
 from huggingface_hub import close_session, constants
+from paths import ROOT
 
 atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,14 @@
 """Every launch configuration loads in the installed accelerate and is what its name says."""
 
-from pathlib import Path
-
 import pytest
 from accelerate.commands.config import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType
+from paths import ROOT
 
 pytestmark = pytest.mark.unit
 
-FOLDER = Path(__file__).resolve().parents[1] / "accelerate_configs"
+FOLDER = ROOT / "accelerate_configs"
 # name: (distributed_type, use_cpu, machines, more than one process)
 EXPECTED = {
     "cpu": (DistributedType.NO, True, 1, False),

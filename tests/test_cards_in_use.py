@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 from card_blocks import run_blocks
 from hub_server import USER
+from paths import ROOT
 from tiny_motifs import pair_motif
 from tiny_speech import save_tiny_whisper, speaker_folder, tiny_moe, tiny_processor, tiny_whisper
 from tiny_vocoder import save_tiny_vocoder
 
 from hf_components.acoustic_units import AcousticUnitsModel
-from hf_components.checkpoints import load_whisper, save_processor
-from hf_components.ctranslate2_export import export_whisper
-from hf_components.hub import publish
-from hf_components.stages import run_stage
+from hf_components.checkpoints.ctranslate2_export import export_whisper
+from hf_components.checkpoints.loading import load_whisper, save_processor
+from hf_components.publishing.hub import publish
+from hf_components.runtime.stages import run_stage
 from hf_components.training.lora import LoraArguments, add_lora, save_lora
 from recipes import prepare_corpus
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[1]
 METRICS = ROOT / "hf_components" / "metrics"
 WHISPER = ROOT / "models" / "whisper-tiny.en"
 

@@ -10,14 +10,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from paths import CONFIGS, ROOT
 
-from hf_components.arguments import parse_arguments
-from hf_components.errors import UserError
+from hf_components.runtime.arguments import parse_arguments
+from hf_components.runtime.errors import UserError
 
 pytestmark = pytest.mark.unit
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / "recipes" / "configs"
 SIZES = ("default", "quick")
 MAX_LINES = 160
 

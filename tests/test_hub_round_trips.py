@@ -19,6 +19,7 @@ from hub_server import TOKEN, USER
 from huggingface_hub import HfApi
 from make_corpus import children_corpus
 from make_long_recordings import long_recording
+from paths import ROOT
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from tiny_ctc import save_tiny_wav2vec2, tiny_ctc_processor, tiny_wav2vec2
@@ -28,14 +29,13 @@ from transformers import Wav2Vec2ForCTC
 
 from dataset_scripts import JsonlManifest
 from dataset_scripts.prepared import write_corpus
-from hf_components.checkpoints import save_processor
-from hf_components.hub import publish
+from hf_components.checkpoints.loading import save_processor
+from hf_components.publishing.hub import publish
 from hf_components.training.lora import LoraArguments, add_lora, save_lora
 from recipes import run_units_pipeline
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[1]
 METRICS = ROOT / "hf_components" / "metrics"
 CARD = "---\nlicense: apache-2.0\n---\n# Made for a test\n"
 
@@ -232,7 +232,7 @@ def test_units_motifs_and_vocoder_by_their_own_code(hub, pull, tmp_path):
 
 DESCRIBE = """
 import json, sys
-from hf_components.corpus import describe_corpus
+from hf_components.speech.corpus import describe_corpus
 print(json.dumps(describe_corpus(sys.argv[1])))
 """
 

@@ -3,19 +3,19 @@
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pytest
+from paths import ROOT
 
 pytestmark = pytest.mark.unit
 
-ROOT = Path(__file__).resolve().parents[1]
 OURS = {"recipes", "dataset_scripts", "hf_components", "tests", "benchmarks"}
 RECIPES = {path.stem for path in ROOT.glob("recipes/*.py")} - {"__init__"}
 CLOSED = re.compile(r"hf_components/(whisper|acoustic_units|unit_hifigan|submission|metrics/[^/]+)/")
 
 MAY_OPEN_SOUND = {
-    "hf_components/audio.py",
+    "hf_components/speech/audio.py",
     "hf_components/submission/main.py",
 }  # the latter runs without the rest of us
 MAY_WRITE_SOUND = {"dataset_scripts/demo_speakers.py", "dataset_scripts/demo_recordings.py"}
@@ -157,7 +157,7 @@ def test_file_keeps_the_rule(rule, path):
 
 
 def test_there_is_something_to_check():
-    assert {"hf_components/audio.py", "hf_components/stages.py"} <= set(FILES)
+    assert {"hf_components/speech/audio.py", "hf_components/runtime/stages.py"} <= set(FILES)
     assert any(CLOSED.match(path) for path in FILES)
 
 
@@ -167,13 +167,13 @@ MOE = "hf_components/whisper/modeling_moe_whisper.py"
 @pytest.mark.parametrize(
     ("rule", "path", "source"),
     [
-        (directions, "hf_components/stages.py", "import dataset_scripts"),
-        (directions, "hf_components/stages.py", "from dataset_scripts.speaker_json import SpeakerJson"),
-        (directions, "hf_components/stages.py", "from recipes import prepare_corpus"),
-        (directions, "hf_components/stages.py", "def f():\n    import recipes.prepare_corpus"),
-        (directions, "hf_components/stages.py", "import importlib\nimportlib.import_module('recipes.x')"),
-        (directions, "hf_components/stages.py", "from tests.conftest import ROOT"),
-        (directions, "hf_components/stages.py", "from ..recipes import x"),
+        (directions, "hf_components/runtime/stages.py", "import dataset_scripts"),
+        (directions, "hf_components/runtime/stages.py", "from dataset_scripts.speaker_json import SpeakerJson"),
+        (directions, "hf_components/runtime/stages.py", "from recipes import prepare_corpus"),
+        (directions, "hf_components/runtime/stages.py", "def f():\n    import recipes.prepare_corpus"),
+        (directions, "hf_components/runtime/stages.py", "import importlib\nimportlib.import_module('recipes.x')"),
+        (directions, "hf_components/runtime/stages.py", "from tests.conftest import ROOT"),
+        (directions, "hf_components/runtime/stages.py", "from ..recipes import x"),
         (directions, "hf_components/training/trainer.py", "from dataset_scripts import SpeakerJson"),
         (directions, "hf_components/training/trainer.py", "if True:\n    from recipes.x import y"),
         (directions, "dataset_scripts/speaker_json.py", "from recipes.prepare_corpus import main"),
@@ -183,7 +183,7 @@ MOE = "hf_components/whisper/modeling_moe_whisper.py"
         (directions, "recipes/train_x.py", "from . import import_whisper"),
         (directions, "recipes/train_x.py", "import import_whisper"),
         (directions, "recipes/run_all_pipeline.py", "from recipes import run_moe_pipeline"),
-        (directions, MOE, "from hf_components.errors import UserError"),
+        (directions, MOE, "from hf_components.runtime.errors import UserError"),
         (directions, MOE, "from hf_components.whisper.routed_lora import RoutedLinear"),
         (directions, MOE, "from ..errors import UserError"),
         (directions, MOE, "from .. import errors"),
@@ -195,14 +195,14 @@ MOE = "hf_components/whisper/modeling_moe_whisper.py"
         (sounds, "recipes/train_x.py", "import soundfile as sf"),
         (sounds, "dataset_scripts/speaker_json.py", "from soundfile import read"),
         (sounds, "dataset_scripts/speaker_json.py", "def f():\n    import torchaudio.functional as F"),
-        (sounds, "hf_components/stages.py", "import librosa"),
-        (sounds, "hf_components/stages.py", "from scipy.io import wavfile"),
-        (sounds, "hf_components/stages.py", "from torchcodec.decoders import AudioDecoder"),
-        (sounds, "hf_components/stages.py", "from transformers.audio_utils import load_audio"),
+        (sounds, "hf_components/runtime/stages.py", "import librosa"),
+        (sounds, "hf_components/runtime/stages.py", "from scipy.io import wavfile"),
+        (sounds, "hf_components/runtime/stages.py", "from torchcodec.decoders import AudioDecoder"),
+        (sounds, "hf_components/runtime/stages.py", "from transformers.audio_utils import load_audio"),
         (sounds, "dataset_scripts/demo_speakers.py", "import torchaudio"),
         (sounds, MOE, "import wave"),
-        (pickles, "hf_components/stages.py", "import pickle"),
-        (pickles, "hf_components/stages.py", "from joblib import dump"),
+        (pickles, "hf_components/runtime/stages.py", "import pickle"),
+        (pickles, "hf_components/runtime/stages.py", "from joblib import dump"),
         (pickles, "recipes/train_x.py", "def f():\n    import dill"),
         (pickles, "recipes/train_x.py", "import torch\ntorch.load('x')"),
         (pickles, "recipes/train_x.py", "import torch as t\nt.save({}, 'x')"),
@@ -228,14 +228,18 @@ def test_rule_finds_what_it_forbids(rule, path, source):
         (
             directions,
             "dataset_scripts/speaker_json.py",
-            "from hf_components.audio import decode\nfrom .transcripts import x",
+            "from hf_components.speech.audio import decode\nfrom .transcripts import x",
         ),
-        (directions, "hf_components/scoring.py", "from hf_components.metrics.whisper_wer.bootstrap import x"),
+        (
+            directions,
+            "hf_components/scoring/error_rates.py",
+            "from hf_components.metrics.whisper_wer.bootstrap import x",
+        ),
         (directions, "hf_components/training/trainer.py", "from ..whisper import x\nfrom .collators import y"),
         (directions, MOE, "import torch\nfrom .routed_lora import RoutedLinear\nfrom . import adapters"),
-        (sounds, "hf_components/audio.py", "import soundfile"),
+        (sounds, "hf_components/speech/audio.py", "import soundfile"),
         (sounds, "dataset_scripts/demo_speakers.py", "import soundfile"),
-        (sounds, "recipes/train_x.py", "from hf_components.audio import load_audio"),
+        (sounds, "recipes/train_x.py", "from hf_components.speech.audio import load_audio"),
         (pickles, "hf_components/training/trainer.py", "import torch\ntorch.load('x')"),
         (pickles, "recipes/train_x.py", "import numpy as np\nnp.load('x', allow_pickle=False)\nnp.save('x', 1)"),
     ],

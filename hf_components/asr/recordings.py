@@ -7,9 +7,9 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from hf_components.audio import decode, read_duration
-from hf_components.corpus import waveforms
-from hf_components.stages import fingerprint
+from hf_components.runtime.stages import fingerprint
+from hf_components.speech.audio import decode, read_duration
+from hf_components.speech.corpus import waveforms
 
 
 class Recordings(ABC):

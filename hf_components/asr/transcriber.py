@@ -19,11 +19,11 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_components.asr.families import family_of, load_asr
 from hf_components.asr.recordings import Files, Recordings, Rows
-from hf_components.asr.segmentation import cut_at_quiet
-from hf_components.audio import SAMPLING_RATE, AudioError, decode
-from hf_components.checkpoints import merge_adapter
-from hf_components.errors import UserError
-from hf_components.transcription import seconds_batches
+from hf_components.checkpoints.loading import merge_adapter
+from hf_components.runtime.errors import UserError
+from hf_components.speech.audio import SAMPLING_RATE, AudioError, decode
+from hf_components.speech.batching import duration_batches, seconds_batches
+from hf_components.speech.cutting import cut_at_quiet
 from hf_components.whisper.audio_context import DynamicContextMixin
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -51,6 +51,7 @@ class Transcriber:
         processor: of the same checkpoint.
         language: code such as "en", for models that are prompted with each request; a Whisper is when it is loaded.
         batch_seconds: of audio per batch, padding included (30 s for each clip of a stock Whisper).
+        batch_size: recordings per batch, whatever their length, instead of `batch_seconds`.
         max_new_tokens: bound on the text of one piece of audio, where the decoder itself would not stop.
         num_beams: 1 is greedy.
         num_workers: processes that decode audio ahead of the model; 0 does it in between.
@@ -63,13 +64,20 @@ class Transcriber:
         *,
         language: str | None = None,
         batch_seconds: float = 240.0,
+        batch_size: int | None = None,
         max_new_tokens: int = 225,
         num_beams: int = 1,
         num_workers: int = 0,
     ):
         self.family = family_of(model)
-        self.model, self.processor, self.language, self.batch_seconds = model, processor, language, batch_seconds
-        self.max_new_tokens, self.num_beams, self.num_workers = max_new_tokens, num_beams, num_workers
+        self.model = model
+        self.processor = processor
+        self.language = language
+        self.batch_seconds = batch_seconds
+        self.batch_size = batch_size
+        self.max_new_tokens = max_new_tokens
+        self.num_beams = num_beams
+        self.num_workers = num_workers
 
     @classmethod
     def from_pretrained(
@@ -122,23 +130,42 @@ class Transcriber:
         found = {transcript.id: transcript for transcript in self._collect(Files({str(path): path for path in paths}))}
         return [found[str(path)] for path in paths]
 
-    def transcribe_corpus(self, corpus: datasets.Dataset) -> list[Transcript]:
-        """Transcripts of rows of a prepared corpus, in their order; every process returns all of them."""
-        return self._collect(Rows(corpus))
+    def transcribe_corpus(
+        self,
+        corpus: datasets.Dataset,
+        *,
+        expert_weights: torch.Tensor | None = None,
+        description: str = "transcribing",
+    ) -> list[Transcript]:
+        """Transcripts of rows of a prepared corpus, in their order; every process returns all of them.
 
-    def stream(self, recordings: Recordings, description: str = "transcribing") -> Iterator[list[Transcript]]:
+        Args:
+            expert_weights: `(utterances, experts)`, overrides the router of a MoE-Whisper.
+            description: title of the progress bar.
+        """
+        return self._collect(Rows(corpus), expert_weights, description)
+
+    def stream(
+        self,
+        recordings: Recordings,
+        expert_weights: torch.Tensor | None = None,
+        description: str = "transcribing",
+    ) -> Iterator[list[Transcript]]:
         """Transcripts batch by batch, in no order: this process's share of them."""
         state, ids = PartialState(), recordings.ids
         seconds, unreadable = _durations(recordings, disable=not state.is_main_process)
         readable = list(seconds)
-        heard = [max(seconds[i], self._heard_seconds(seconds[i])) for i in readable]
-        batches = [[readable[i] for i in batch] for batch in seconds_batches(heard, self.batch_seconds)]
+        batches = [[readable[i] for i in batch] for batch in self._batches([seconds[i] for i in readable])]
         batches = batches[state.process_index :: state.num_processes]
         if state.is_main_process and unreadable:
             yield [Transcript(ids[i], "", 0.0, problem) for i, problem in unreadable.items()]
         loader = torch.utils.data.DataLoader(
-            _Batches(recordings, batches), batch_size=None, num_workers=self.num_workers, collate_fn=list
-        )  # arrays stay arrays
+            _Batches(recordings, batches),
+            batch_size=None,
+            num_workers=self.num_workers,
+            collate_fn=list,  # arrays stay arrays
+            generator=torch.Generator(),  # the loader draws a seed; training in progress must not notice
+        )
         with tqdm(
             total=round(sum(seconds[i] for batch in batches for i in batch)),
             desc=description,
@@ -152,12 +179,12 @@ class Transcriber:
                     if isinstance(clip, AudioError)
                 }
                 decoded = {i: clip for i, clip in zip(batch, clips, strict=True) if i not in problems}
-                texts = self._transcribe(decoded)
+                texts = self._transcribe(decoded, expert_weights)
                 yield [Transcript(ids[i], texts.get(i, ""), seconds[i], problems.get(i)) for i in batch]
                 progress.update(round(sum(seconds[i] for i in batch)))
 
-    def _collect(self, recordings: Recordings) -> list[Transcript]:
-        found = [transcript for batch in self.stream(recordings) for transcript in batch]
+    def _collect(self, recordings: Recordings, *options) -> list[Transcript]:
+        found = [transcript for batch in self.stream(recordings, *options) for transcript in batch]
         if PartialState().num_processes > 1:
             found = gather_object(found)
         by_id = {transcript.id: transcript for transcript in found}
@@ -166,35 +193,87 @@ class Transcriber:
     def _heard_seconds(self, seconds: float) -> float:
         return self.family.heard_seconds(self.model, min(seconds, self.family.longest_seconds))
 
-    def _transcribe(self, clips: Mapping[int, np.ndarray]) -> dict[int, str]:
-        """Texts of clips; one that is too long is cut, and the texts of its pieces joined."""
+    def _batches(self, seconds: Sequence[float]) -> list[list[int]]:
+        if self.batch_size is not None:
+            return duration_batches(seconds, self.batch_size)
+        return seconds_batches([max(one, self._heard_seconds(one)) for one in seconds], self.batch_seconds)
+
+    def _transcribe(
+        self, clips: Mapping[int, np.ndarray], expert_weights: torch.Tensor | None = None
+    ) -> dict[int, str]:
+        """Texts of clips by row; one that is too long is cut, and the texts of its pieces joined."""
         pieces = [
             (key, piece)
             for key, clip in clips.items()
             for piece in cut_at_quiet(clip, self.family.longest_seconds, SAMPLING_RATE)
         ]
         written = [""] * len(pieces)
-        heard = [self._heard_seconds(len(piece) / SAMPLING_RATE) for _, piece in pieces]
-        for batch in seconds_batches(heard, self.batch_seconds):
-            for i, text in zip(batch, self._decode([pieces[i][1] for i in batch]), strict=True):
+        for batch in self._batches([len(piece) / SAMPLING_RATE for _, piece in pieces]):
+            rows = [pieces[i][0] for i in batch]
+            weights = None if expert_weights is None else expert_weights[rows]
+            for i, text in zip(batch, self._decode([pieces[i][1] for i in batch], weights), strict=True):
                 written[i] = text.strip()
         texts: dict[int, list[str]] = {key: [] for key in clips}
         for (key, _), text in zip(pieces, written, strict=True):
             texts[key] += [text] if text else []
         return {key: " ".join(parts) for key, parts in texts.items()}
 
+    def _bound(self) -> str:
+        name = "batch_seconds" if self.batch_size is None else "batch_size"
+        return f"{name}, now {getattr(self, name):g}"
+
     @torch.inference_mode()
-    def _decode(self, clips: list[np.ndarray]) -> list[str]:
+    def _decode(self, clips: list[np.ndarray], expert_weights: torch.Tensor | None) -> list[str]:
         inputs = self.family.inputs(self.processor, clips, language=self.language)
+        routing = {} if expert_weights is None else {"expert_weights": expert_weights}
         try:
             return self.family.decode(
-                self.model, self.processor, inputs, max_new_tokens=self.max_new_tokens, num_beams=self.num_beams
+                self.model,
+                self.processor,
+                inputs,
+                max_new_tokens=self.max_new_tokens,
+                num_beams=self.num_beams,
+                **routing,
             )
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"a batch of {len(clips)} clips does not fit into the memory of {self.model.device}: lower "
-                f"batch_seconds, now {self.batch_seconds:g}"
+                f"{self._bound()}"
             ) from error
+
+
+def transcribe(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    corpus: datasets.Dataset,
+    *,
+    batch_size: int = 16,
+    expert_weights: torch.Tensor | None = None,
+    description: str = "transcribing",
+    **options,
+) -> list[str]:
+    """Texts of a corpus that a model in memory writes, in the order of its rows; every process returns all of them.
+
+    Args:
+        model: of any family of `hf_components.asr`; one in training goes on training afterwards.
+        corpus: rows of a prepared corpus, audio not decoded.
+        batch_size: utterances per batch and process.
+        expert_weights: `(utterances, experts)`, overrides the router of a MoE-Whisper.
+        description: title of the progress bar.
+        options: `language`, `max_new_tokens`, `num_beams` of `Transcriber`.
+    Raises:
+        AudioError: a row cannot be decoded.
+        UserError: no family serves the model, or it cannot decode with these settings.
+    """
+    was_training = model.training
+    model.eval()
+    transcriber = Transcriber(model, processor, batch_size=batch_size, **options)
+    found = transcriber.transcribe_corpus(corpus, expert_weights=expert_weights, description=description)
+    model.train(was_training)
+    if broken := next((transcript for transcript in found if transcript.problem is not None), None):
+        reason, _, detail = broken.problem.partition(": ")
+        raise AudioError(broken.id, reason, detail)
+    return [transcript.text for transcript in found]
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

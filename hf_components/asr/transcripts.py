@@ -16,11 +16,11 @@ from accelerate import PartialState
 
 from hf_components.asr.recordings import Recordings
 from hf_components.asr.transcriber import Transcriber, Transcript
-from hf_components.disk import full_disk_explained
-from hf_components.errors import UserError
-from hf_components.json_lines import ID, TEXT, read_by_id
-from hf_components.locks import alone_in
-from hf_components.stages import environment, write_json
+from hf_components.runtime.disk import full_disk_explained
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.json_lines import ID, TEXT, read_by_id
+from hf_components.runtime.locks import alone_in
+from hf_components.runtime.stages import environment, write_json
 
 logger = logging.getLogger(__name__)
 

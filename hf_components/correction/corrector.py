@@ -23,7 +23,7 @@ from hf_components.asr.transcriber import choose_dtype
 from hf_components.correction import prompt
 from hf_components.correction.gate import LIMITS, GateLimits, gate
 from hf_components.correction.loading import load_llm
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from accelerate import PartialState
 
 from hf_components.correction import prompt
 from hf_components.correction.corrector import Correction, TranscriptCorrector
-from hf_components.disk import full_disk_explained
-from hf_components.errors import UserError
-from hf_components.stages import fingerprint
+from hf_components.runtime.disk import full_disk_explained
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.stages import fingerprint
 
 DECIMALS = 3
 

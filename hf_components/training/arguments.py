@@ -70,7 +70,7 @@ def _published_elsewhere(default: bool | str | None) -> Any:
         init=False,
         metadata={
             "help": "Of transformers; no flag, since what is published is the finished result, as "
-            "hf_components.hub does it."
+            "hf_components.publishing.hub does it."
         },
     )
 

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel, ProcessorMixin
 from hf_components.asr.ctc import writable
 from hf_components.asr.families import family_of
 from hf_components.asr.family import SHORTEST_SAMPLES, rate_of
-from hf_components.audio import SAMPLING_RATE
-from hf_components.errors import NothingToTrainOnError
+from hf_components.runtime.errors import NothingToTrainOnError
+from hf_components.speech.audio import SAMPLING_RATE
 
 logger = logging.getLogger(__name__)
 

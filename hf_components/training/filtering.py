@@ -9,10 +9,10 @@ from pathlib import Path
 
 import datasets
 
-from hf_components.errors import UserError
-from hf_components.evaluation import read_transcripts
-from hf_components.json_lines import ID, TEXT
-from hf_components.scoring import utterance_errors
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.json_lines import ID, TEXT
+from hf_components.scoring.comparison import read_transcripts
+from hf_components.scoring.error_rates import utterance_errors
 
 logger = logging.getLogger(__name__)
 

@@ -23,23 +23,25 @@ from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_components.asr.families import family_of
-from hf_components.checkpoints import language_of
-from hf_components.disk import sync_folder
-from hf_components.errors import UserError
-from hf_components.scoring import score
-from hf_components.stages import fingerprint, write_json
+from hf_components.asr.transcriber import transcribe
+from hf_components.checkpoints.loading import language_of
+from hf_components.checkpoints.training_checkpoints import (
+    BASE,
+    COMPLETE,
+    TRAINED_WEIGHTS,
+    last_complete_checkpoint,
+)
+from hf_components.runtime.disk import sync_folder
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.stages import fingerprint, write_json
+from hf_components.scoring.error_rates import score
 from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.augmentation import WaveformAugmentation
 from hf_components.training.callbacks import BestRecord, EveryNEpochs, LogWithCheckpoints
 from hf_components.training.data import DurationBatchSampler, SpeechCollator, SpeechDataset
 from hf_components.training.sharding import prepare_sharding, whole_model
-from hf_components.transcription import transcribe
 
 logger = logging.getLogger(__name__)
-
-COMPLETE = "complete"  # marker of a usable checkpoint, written last
-TRAINED_WEIGHTS = "model.safetensors"
-BASE = "base.json"  # what the trained weights belong to
 
 
 class SpeechTrainer(Seq2SeqTrainer):
@@ -243,9 +245,3 @@ class _SamplerEpoch(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.trainer.sampler.set_epoch(int(state.epoch))
-
-
-def last_complete_checkpoint(folder: str | Path) -> str | None:
-    """The highest checkpoint whose marker was written; one that a kill interrupted is passed over."""
-    checkpoints = [path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (path / COMPLETE).exists()]
-    return str(max(checkpoints, key=lambda path: int(path.name.split("-")[1]))) if checkpoints else None

@@ -1,9 +1,8 @@
 """The comparison of faster-whisper with transformers in its smallest form."""
 
-from pathlib import Path
-
 import pytest
 from make_corpus import children_corpus
+from paths import ROOT
 
 from recipes import prepare_corpus
 
@@ -13,7 +12,7 @@ from benchmarks import serving
 
 pytestmark = pytest.mark.slow
 
-WHISPER = Path(__file__).resolve().parents[2] / "models" / "whisper-tiny.en"
+WHISPER = ROOT / "models" / "whisper-tiny.en"
 
 
 def test_both_transcribe_the_same_clips_and_are_judged(tmp_path, capsys):

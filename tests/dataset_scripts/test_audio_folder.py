@@ -10,8 +10,8 @@ from tiny_speech import sentence
 
 from dataset_scripts.audio_folder import AudioFolder
 from dataset_scripts.prepared import write_corpus
-from hf_components.corpus import load_corpus
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
+from hf_components.speech.corpus import load_corpus
 
 pytestmark = pytest.mark.unit
 

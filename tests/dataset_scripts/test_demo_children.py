@@ -11,7 +11,7 @@ import soundfile
 
 from dataset_scripts.demo_children import AGES, write_demo_children
 from dataset_scripts.demo_voices import draw_speaker
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 
 pytestmark = pytest.mark.unit
 pytest.importorskip("espeakng_loader", reason="the wheel espeakng-loader is not installed")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from dataset_scripts.demo_long import write_demo_long
-from hf_components.audio import decode
-from hf_components.errors import UserError
-from hf_components.segmenting import SPEECH, Segmentation, segment
+from hf_components.runtime.errors import UserError
+from hf_components.speech.audio import decode
+from hf_components.speech.segmenting import SPEECH, Segmentation, segment
 
 pytestmark = pytest.mark.unit
 pytest.importorskip("espeakng_loader", reason="the wheel espeakng-loader is not installed")

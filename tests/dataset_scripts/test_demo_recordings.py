@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from dataset_scripts.demo_recordings import HEARD, NEW, heard_utterances, new_utterances, write_demo_recordings
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 
 pytestmark = pytest.mark.unit
 pytest.importorskip("espeakng_loader", reason="the wheel espeakng-loader is not installed")

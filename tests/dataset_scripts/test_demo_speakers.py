@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from paths import ROOT
 
 from dataset_scripts.demo_sentences import TEMPLATES, WORDS, sentences, split_of
 from dataset_scripts.demo_speakers import GROUPS, write_demo_corpus
 from dataset_scripts.demo_voices import draw_speaker, speak
 from dataset_scripts.espeak_ng import EspeakNg
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 
 pytestmark = pytest.mark.unit
 espeakng_loader = pytest.importorskip("espeakng_loader", reason="the wheel espeakng-loader is not installed")
@@ -76,7 +77,7 @@ def test_same_bytes_in_another_process(corpus, tmp_path):
     subprocess.run(
         [sys.executable, "-c", code],
         check=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         env={"PYTHONHASHSEED": "7", "PATH": ""},
     )
     assert digests(tmp_path) == digests(corpus)

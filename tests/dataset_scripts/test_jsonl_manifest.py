@@ -11,9 +11,9 @@ import soundfile
 from make_corpus import add_audio, children_corpus, manifest_row, noise, write_manifest
 
 from dataset_scripts import JsonlManifest
-from hf_components.audio import decode
-from hf_components.corpus import waveforms
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
+from hf_components.speech.audio import decode
+from hf_components.speech.corpus import waveforms
 
 pytestmark = pytest.mark.unit
 

@@ -11,9 +11,9 @@ from make_long_recordings import long_recording
 
 from dataset_scripts import SegmentedAudio
 from dataset_scripts.prepared import write_corpus
-from hf_components.audio import decode
-from hf_components.corpus import load_corpus, waveforms
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
+from hf_components.speech.audio import decode
+from hf_components.speech.corpus import load_corpus, waveforms
 
 pytestmark = pytest.mark.unit
 

@@ -9,9 +9,9 @@ import soundfile
 from make_corpus import add_entry, add_speaker, noise, small_corpus
 
 from dataset_scripts import SpeakerJson
-from hf_components.audio import decode
-from hf_components.corpus import waveforms
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
+from hf_components.speech.audio import decode
+from hf_components.speech.corpus import waveforms
 
 pytestmark = pytest.mark.unit
 

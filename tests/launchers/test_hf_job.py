@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from hub_server import TOKEN
+from paths import ROOT
 from small_parcel import FILES, small_parcel
 
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 from launchers import hf_job
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "recipes/configs/run_children_pipeline/default.yaml"
 WORDS = [
     "run_children_pipeline",
@@ -92,7 +92,7 @@ def test_as_a_program_it_exits_with_the_code(hub, tmp_path):
     hub.jobs.ending = {"stage": "ERROR", "message": "Job timeout"}
     environment = hub.environment(tmp_path)
     code = (
-        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]; from launchers import "
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests' / 'support')!r}]; from launchers import "
         "commands, hf_job; "
         "from small_parcel import small_parcel; hf_job.build_parcel = small_parcel; commands.run(hf_job.main)"
     )

@@ -4,14 +4,12 @@ import os
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 from launchers.parcel import build_parcel
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -33,7 +31,11 @@ def test_it_holds_wheel_recipes_and_configurations_alone(tmp_path, offline_pip):
         wheel.name,
     ]
     packed = zipfile.ZipFile(wheel).namelist()
-    assert {"hf_components/arguments.py", "dataset_scripts/utterances.py", "model_cards/moe_whisper.md"} <= set(packed)
+    assert {
+        "hf_components/runtime/arguments.py",
+        "dataset_scripts/utterances.py",
+        "model_cards/moe_whisper.md",
+    } <= set(packed)
     for name in ("recipes", "accelerate_configs", "launchers"):
         here = {path.relative_to(ROOT) for path in (ROOT / name).rglob("*") if path.suffix in (".py", ".yaml", ".sh")}
         assert {path.relative_to(folder) for path in (folder / name).rglob("*") if path.is_file()} == here

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from hub_server import TOKEN
 from loopback_sshd import Sshd, loopback_sshd, missing_programs
+from paths import ROOT
 from runpod_api import KEY, RunpodApi
 from small_parcel import small_parcel
 
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 from launchers import runpod
 
 pytestmark = [
@@ -27,7 +28,6 @@ pytestmark = [
     ),
 ]
 
-ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ["make_demo_corpus", "--config", "recipes/configs/make_demo_corpus/quick.yaml", "--output_dir", "runs/demo"]
 # The programs that run.sh and launch.sh call: no package is installed, and the recipe goes on until $HOME/finish holds
 # its exit code.
@@ -97,7 +97,7 @@ def launcher(*argv: str) -> subprocess.Popen:
     values = {name: getattr(runpod, name) for name in ("API", "POLL", "PATIENCE", "USER", "VOLUME", "FOLDER")}
     paths = {name: str(getattr(runpod, name)) for name in ("SETTINGS", "KNOWN_HOSTS")}
     code = (
-        f"import sys; from pathlib import Path; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+        f"import sys; from pathlib import Path; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests' / 'support')!r}]\n"
         f"from launchers import commands, runpod\nfrom small_parcel import small_parcel\n"
         f"vars(runpod).update({values!r}, build_parcel=small_parcel, "
         f"**{{name: Path(path) for name, path in {paths!r}.items()}})\ncommands.run(runpod.main)"

@@ -3,16 +3,15 @@ imported."""
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 import yaml
+from paths import ROOT
 
 from launchers import parcel
 
 pytestmark = pytest.mark.unit
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "launchers" / "sky.yaml").read_text()
 
 

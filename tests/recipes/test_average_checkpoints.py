@@ -6,18 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from paths import CONFIGS
 from peft import PeftModel
 from safetensors.torch import load_file
 from tiny_speech import save_multilingual_whisper, save_tiny_whisper, speaker_folder, tiny_whisper
 from transformers import WhisperForConditionalGeneration
 
-from hf_components.checkpoints import load_whisper
-from hf_components.errors import UserError
+from hf_components.checkpoints.loading import load_whisper
+from hf_components.runtime.errors import UserError
 from recipes import average_checkpoints, finetune_whisper, prepare_corpus
 
 pytestmark = pytest.mark.integration
 
-QUICK = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "average_checkpoints" / "quick.yaml"
+QUICK = CONFIGS / "average_checkpoints" / "quick.yaml"
 FINETUNING = {
     "finetuning": "lora",
     "lora_rank": 2,

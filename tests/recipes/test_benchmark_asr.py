@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from paths import ROOT
 from tiny_speech import save_tiny_whisper, speaker_folder, tiny_moe, tiny_processor, tiny_whisper
 
-from hf_components.arguments import parse_arguments
-from hf_components.benchmark.routing import random_experts
-from hf_components.benchmark.systems import FLAGS, load_system
-from hf_components.checkpoints import save_processor
-from hf_components.corpus import load_corpus
-from hf_components.errors import UserError
-from hf_components.training.experts import ExpertArguments, build_experts, save_trained_experts
-from hf_components.transcription import transcribe
+from hf_components.asr.transcriber import transcribe
+from hf_components.checkpoints.loading import save_processor
+from hf_components.moe.benchmark.routing import random_experts
+from hf_components.moe.benchmark.systems import FLAGS, load_system
+from hf_components.moe.experts import ExpertArguments, build_experts, save_trained_experts
+from hf_components.runtime.arguments import parse_arguments
+from hf_components.runtime.errors import UserError
+from hf_components.speech.corpus import load_corpus
 from recipes import benchmark_asr, prepare_corpus
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "recipes" / "configs" / "benchmark_asr" / "quick.yaml")
 OPTIONS = {"max_samples": 7, "batch_size": 4, "max_new_tokens": 6, "num_bootstrap": 20}
 BASELINES = ["zero_shot", "single_lora", "single_lora_wide", "full"]

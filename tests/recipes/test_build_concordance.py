@@ -10,8 +10,8 @@ import pyarrow.parquet
 import pytest
 from tiny_units import write_tiny_segments, write_tiny_units
 
-from hf_components.audio import decode
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
+from hf_components.speech.audio import decode
 from recipes import learn_motifs
 from recipes.build_concordance import main
 

@@ -7,8 +7,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from hf_components.errors import UserError
-from hf_components.labels import load_labels
+from hf_components.moe.labels import load_labels
+from hf_components.runtime.errors import UserError
 from recipes.cluster_embeddings import main
 
 pytestmark = pytest.mark.integration

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from paths import CONFIGS
 from tiny_speech import save_tiny_whisper, sentence, speaker_folder, tone
 
 from hf_components.asr.transcriber import Transcriber
-from hf_components.corpus import load_corpus
-from hf_components.errors import UserError
-from hf_components.scoring import compare, score
+from hf_components.runtime.errors import UserError
+from hf_components.scoring.error_rates import compare, score
+from hf_components.speech.corpus import load_corpus
 from recipes import evaluate_asr, prepare_corpus
 
 pytestmark = pytest.mark.integration
 
-QUICK = str(Path(__file__).resolve().parents[2] / "recipes" / "configs" / "evaluate_asr" / "quick.yaml")
+QUICK = str(CONFIGS / "evaluate_asr" / "quick.yaml")
 
 
 @pytest.fixture(scope="module")

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from paths import ROOT
 from tiny_ctc import save_tiny_wav2vec2
 from tiny_units import IDENTITY, write_tiny_segments, write_tiny_units
 from tiny_vocoder import save_tiny_vocoder
 
-from hf_components.errors import UserError
-from hf_components.resynthesis.summary import summarise
+from hf_components.runtime.errors import UserError
+from hf_components.units.resynthesis.summary import summarise
 from recipes import evaluate_vocoder
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).resolve().parents[2]
 QUICK = ROOT / "recipes" / "configs" / "evaluate_vocoder" / "quick.yaml"
 
 

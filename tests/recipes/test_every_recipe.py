@@ -17,10 +17,10 @@ import soundfile
 from every_recipe import flags_of, write_sources
 from hub_server import USER, HubServer
 from kill_and_resume import timeless
+from paths import ROOT
 from safetensors.torch import load_file
 from tiny_speech import save_tiny_whisper, speaker_folder
 
-ROOT = Path(__file__).resolve().parents[2]
 ALL = list(flags_of(Path(), Path(), Path(), 2))
 # Of these every figure and weight is that of one process but for rounding; of all others every byte.
 ROUNDED = {
@@ -63,7 +63,7 @@ def launch(
         "launch",
         "--config_file",
         ROOT / "accelerate_configs" / f"{config}.yaml",
-        ROOT / "tests" / "every_recipe.py",
+        ROOT / "tests" / "support" / "every_recipe.py",
         *map(str, words),
     ]
     return subprocess.run(

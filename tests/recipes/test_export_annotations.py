@@ -11,11 +11,11 @@ from praatio import textgrid
 from pympi.Elan import Eaf
 from tiny_units import write_tiny_segments, write_tiny_units
 
-from hf_components.audio import AudioError
-from hf_components.errors import UserError
-from hf_components.motifs.annotations import Interval, write_eaf
-from hf_components.motifs.bpe import Motifs
-from hf_components.units import read_units
+from hf_components.runtime.errors import UserError
+from hf_components.speech.audio import AudioError
+from hf_components.units.motifs.annotations import Interval, write_eaf
+from hf_components.units.motifs.bpe import Motifs
+from hf_components.units.table import read_units
 from recipes import learn_motifs
 from recipes.export_annotations import main
 

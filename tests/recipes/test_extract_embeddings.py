@@ -3,17 +3,16 @@
 from pathlib import Path
 
 import pytest
+from paths import CONFIGS
 from tiny_speech import save_tiny_whisper, speaker_folder
 
-from hf_components import embedding
-from hf_components.checkpoints import load_whisper
-from hf_components.errors import UserError
+from hf_components.checkpoints.loading import load_whisper
+from hf_components.moe import embedding
+from hf_components.runtime.errors import UserError
 from recipes import cluster_embeddings, extract_embeddings, prepare_corpus, pretrain_router
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "recipes" / "configs"
 FILES = ("embeddings.parquet", "embeddings.json", "full_context/embeddings.parquet", "full_context/embeddings.json")
 
 

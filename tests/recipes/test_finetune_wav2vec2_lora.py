@@ -8,19 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from paths import CONFIGS
 from safetensors.torch import load_file
 from tiny_ctc import save_tiny_wav2vec2
 from tiny_recordings import recordings, scripted_corrector
 
 from hf_components.asr.transcriber import Transcriber
-from hf_components.errors import UserError
-from hf_components.wav2vec2 import gold
-from hf_components.wav2vec2.improvement import improve, measure
+from hf_components.correction.finetuning import gold
+from hf_components.correction.finetuning.improvement import improve, measure
+from hf_components.runtime.errors import UserError
 from recipes import finetune_wav2vec2_lora
 
 pytestmark = pytest.mark.integration
 
-CONFIG = str(Path(__file__).resolve().parents[2] / "recipes" / "configs" / "finetune_wav2vec2_lora" / "quick.yaml")
+CONFIG = str(CONFIGS / "finetune_wav2vec2_lora" / "quick.yaml")
 FLAGS = {
     "num_epochs": 2,
     "report_to": "none",
@@ -153,7 +154,7 @@ PHASES = {
     "gold": ("hf_components.correction.corrector.TranscriptCorrector.judge", 5),
     "training": ("hf_components.training.time_estimate.TimeEstimate.on_step_end", 3),
     "after training": ("recipes.finetune_wav2vec2_lora.save_lora", 1),
-    "publication": ("hf_components.release.wav2vec2.write_card", 1),
+    "publication": ("hf_components.correction.finetuning.release.write_card", 1),
 }
 
 

@@ -8,19 +8,20 @@ import pytest
 import torch
 import yaml
 from make_corpus import children_corpus
+from paths import CONFIGS
 from safetensors.torch import load_file
 from tiny_speech import save_tiny_whisper, speaker_folder
 from transformers import WhisperForConditionalGeneration
 
-from hf_components.arguments import parse_arguments
-from hf_components.checkpoints import load_whisper
-from hf_components.corpus import load_corpus
-from hf_components.errors import UserError
+from hf_components.checkpoints.loading import load_whisper
+from hf_components.runtime.arguments import parse_arguments
+from hf_components.runtime.errors import UserError
+from hf_components.speech.corpus import load_corpus
 from recipes import finetune_whisper, prepare_corpus
 
 pytestmark = pytest.mark.integration
 
-CONFIG = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "finetune_whisper"
+CONFIG = CONFIGS / "finetune_whisper"
 FLAGS = {
     "per_device_train_batch_size": 8,
     "report_to": "none",

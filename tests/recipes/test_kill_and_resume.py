@@ -10,7 +10,7 @@ from killed_pipelines import PIPELINES
 
 @pytest.mark.slow
 def test_killed_in_the_middle_of_an_epoch(tmp_path):
-    """One of the moments that `python tests/kill_and_resume.py moe` goes through."""
+    """One of the moments that `python tests/support/kill_and_resume.py moe` goes through."""
     assert kill_and_resume.main(["moe", "--output_dir", str(tmp_path), "--stages", "experts"]) == 0
     log = (tmp_path / "experts_step_3" / "log.txt").read_text()
     assert "router is complete, skipped" in log and "experts written in" in log
@@ -18,7 +18,7 @@ def test_killed_in_the_middle_of_an_epoch(tmp_path):
 
 @pytest.mark.slow
 def test_killed_while_a_recording_is_cut(tmp_path):
-    """One of the moments that `python tests/kill_and_resume.py units` goes through."""
+    """One of the moments that `python tests/support/kill_and_resume.py units` goes through."""
     assert kill_and_resume.main(["units", "--output_dir", str(tmp_path), "--stages", "segments"]) == 0
     read = next(tmp_path.glob("segments_*/read.txt")).read_text().split()
     assert len(read) == 5 and len(set(read)) == 4  # the one that was in work again, and no other

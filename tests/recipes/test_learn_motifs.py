@@ -10,9 +10,9 @@ from PIL import Image
 from tiny_units import write_tiny_segments, write_tiny_units
 from transformers import AutoTokenizer
 
-from hf_components.errors import UserError
-from hf_components.motifs.bpe import to_symbols
-from hf_components.units import read_units
+from hf_components.runtime.errors import UserError
+from hf_components.units.motifs.bpe import to_symbols
+from hf_components.units.table import read_units
 from recipes.learn_motifs import main
 
 pytestmark = pytest.mark.integration

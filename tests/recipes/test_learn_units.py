@@ -9,23 +9,23 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from paths import ROOT
 from tiny_ssl import CONFIGS, save_tiny_ssl
 from tiny_units import write_tiny_segments
 from transformers import BertConfig, BertModel
 
-from hf_components import estimates
 from hf_components.acoustic_units import AcousticUnitsModel
-from hf_components.corpus import load_corpus, waveforms
-from hf_components.errors import UserError
-from hf_components.unit_learning import learner, writing
-from hf_components.unit_learning.features import FeatureStream
-from hf_components.unit_learning.kmeans import MiniBatchKMeans
-from hf_components.units import read_units
+from hf_components.runtime import estimates
+from hf_components.runtime.errors import UserError
+from hf_components.speech.corpus import load_corpus, waveforms
+from hf_components.units.learning import learner, writing
+from hf_components.units.learning.features import FeatureStream
+from hf_components.units.learning.kmeans import MiniBatchKMeans
+from hf_components.units.table import read_units
 from recipes import learn_units
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = (
     "units.parquet",
     "units.json",

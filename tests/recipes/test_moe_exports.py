@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from paths import CONFIGS
 from safetensors.torch import load_file
 from tiny_speech import (
     EXPERTS,
@@ -17,19 +18,19 @@ from tiny_speech import (
 )
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from hf_components.audio import log_mel
-from hf_components.checkpoints import load_moe_whisper, save_processor
-from hf_components.corpus import load_corpus, sample_rows, waveforms
-from hf_components.ctranslate2_import import import_whisper
-from hf_components.errors import UserError
-from hf_components.merging import merge_experts
-from hf_components.scoring import score
-from hf_components.transcription import duration_batches, transcribe
+from hf_components.asr.transcriber import transcribe
+from hf_components.checkpoints.ctranslate2_import import import_whisper
+from hf_components.checkpoints.loading import load_moe_whisper, save_processor
+from hf_components.moe.merging import merge_experts
+from hf_components.runtime.errors import UserError
+from hf_components.scoring.error_rates import score
+from hf_components.speech.audio import log_mel
+from hf_components.speech.batching import duration_batches
+from hf_components.speech.corpus import load_corpus, sample_rows, waveforms
 from recipes import average_checkpoints, distil_moe_whisper, export_ctranslate2, merge_moe_whisper, prepare_corpus
 
 pytestmark = pytest.mark.integration
 
-CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "configs"
 INPUTS = {
     "average_checkpoints": {"corpus": "corpus", "candidates": "joint"},
     "merge_moe_whisper": {"corpus": "corpus", "moe_dir": "joint/model"},

@@ -7,12 +7,13 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from paths import CONFIGS
 from safetensors.torch import load_file
 from tiny_speech import save_tiny_whisper, speaker_folder, tiny_whisper
 
-from hf_components.checkpoints import load_moe_whisper
-from hf_components.errors import UserError
-from hf_components.training.experts import load_router
+from hf_components.checkpoints.loading import load_moe_whisper
+from hf_components.moe.experts import load_router
+from hf_components.runtime.errors import UserError
 from recipes import (
     benchmark_asr,
     cluster_embeddings,
@@ -25,7 +26,6 @@ from recipes import (
 
 pytestmark = pytest.mark.integration
 
-CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "configs"
 TRAINING = {
     "per_device_train_batch_size": 8,
     "report_to": "none",

@@ -8,12 +8,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 from tiny_speech import save_tiny_whisper
 
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 from recipes import pack_submission
 
-ROOT = Path(__file__).resolve().parents[2]
 QUICK = str(ROOT / "recipes" / "configs" / "pack_submission" / "quick.yaml")
 
 
@@ -76,7 +76,7 @@ def test_two_processes_write_one_zip(model, tmp_path):
         "--quiet",
         "--config_file",
         str(ROOT / "accelerate_configs" / "multi_cpu.yaml"),
-        str(ROOT / "tests" / "pack_in_processes.py"),
+        str(ROOT / "tests" / "support" / "pack_in_processes.py"),
         str(tmp_path),
         *command(tmp_path / "a.zip", model_path=model, max_new_tokens=6, clips=3),
     ]

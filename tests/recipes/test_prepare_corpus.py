@@ -14,8 +14,8 @@ from kill_and_resume import differences
 from make_corpus import add_audio, add_entry, add_speaker, children_corpus, manifest_row, small_corpus, write_manifest
 
 from dataset_scripts import shards
-from hf_components.corpus import load_corpus, waveforms
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
+from hf_components.speech.corpus import load_corpus, waveforms
 from recipes import prepare_corpus
 
 pytestmark = pytest.mark.integration

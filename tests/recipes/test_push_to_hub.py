@@ -12,19 +12,17 @@ from bare_python import bare_python
 from hub_server import TOKEN, USER
 from huggingface_hub import HfApi, ModelCard
 from make_corpus import children_corpus
+from paths import CONFIGS, ROOT
 from safetensors.torch import load_file, save_file
 from test_run_moe_pipeline import SMALL
 from tiny_speech import save_tiny_whisper, speaker_folder, tiny_processor, tone
 
-from hf_components.errors import UserError
-from hf_components.stages import read_proof
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.stages import read_proof
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 from recipes import average_checkpoints, finetune_whisper, prepare_corpus, publish
 
 pytestmark = pytest.mark.integration
-
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "recipes" / "configs"
 
 
 def push_to(name: str) -> list[str]:
@@ -113,7 +111,7 @@ def test_corpus_adapter_and_model_go_up(hub, tmp_path):
 
 
 def test_a_failed_push_costs_nothing_but_the_push(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_components.hub.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("hf_components.publishing.hub.time.sleep", lambda seconds: None)
     save_tiny_whisper(tmp_path / "whisper")
     corpus = prepared(tmp_path)
     hub.expire()

@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from card_blocks import run_blocks
 from make_corpus import children_corpus, write_manifest
+from paths import CONFIGS
 from tiny_speech import save_tiny_whisper
 from transformers import WhisperForConditionalGeneration
 
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 from recipes import finetune_whisper, prepare_corpus, run_children_pipeline, transcribe
 
 pytestmark = pytest.mark.integration
 
-QUICK = str(Path(__file__).resolve().parents[2] / "recipes" / "configs" / "run_children_pipeline" / "quick.yaml")
+QUICK = str(CONFIGS / "run_children_pipeline" / "quick.yaml")
 SMALL = [
     "--val_ratio=0.34",
     "--num_train_epochs=1",

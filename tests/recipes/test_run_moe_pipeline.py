@@ -11,16 +11,16 @@ import pytest
 import torch
 from card_blocks import run_blocks
 from make_corpus import add_speaker
+from paths import ROOT
 from tiny_speech import save_tiny_whisper, speaker_folder
 
-from hf_components.arguments import parse_arguments
-from hf_components.errors import UserError
+from hf_components.runtime.arguments import parse_arguments
+from hf_components.runtime.errors import UserError
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 from recipes import benchmark_asr, pretrain_experts, run_moe_pipeline
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).resolve().parents[2]
 QUICK = str(ROOT / "recipes" / "configs" / "run_moe_pipeline" / "quick.yaml")
 SMALL = [
     "--num_experts=3",

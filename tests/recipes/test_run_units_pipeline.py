@@ -11,7 +11,7 @@ from make_long_recordings import long_recording
 from tiny_units import pipeline_command as command
 from transformers import AutoModel, AutoTokenizer
 
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 from recipes import run_units_pipeline, train_unit_vocoder
 
 pytestmark = pytest.mark.integration

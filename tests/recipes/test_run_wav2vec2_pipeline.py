@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 from card_blocks import run_blocks
+from paths import CONFIGS
 from tiny_ctc import save_tiny_wav2vec2
 from tiny_recordings import recordings, scripted_corrector
 from transformers import Wav2Vec2ForCTC
 
-from hf_components.wav2vec2 import gold
+from hf_components.correction.finetuning import gold
 from recipes import finetune_wav2vec2_lora, run_wav2vec2_pipeline
 
 pytestmark = pytest.mark.integration
 
-QUICK = str(Path(__file__).resolve().parents[2] / "recipes" / "configs" / "run_wav2vec2_pipeline" / "quick.yaml")
+QUICK = str(CONFIGS / "run_wav2vec2_pipeline" / "quick.yaml")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from kill_and_resume import differences
 from make_long_recordings import long_recording
 
 from dataset_scripts import segment_writer, shards
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 from recipes import prepare_corpus, segment_audio
 
 pytestmark = pytest.mark.integration

@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from paths import CONFIGS
 from tiny_units import babble
 from tiny_vocoder import save_tiny_vocoder, tiny_vocoder
 
 from hf_components.acoustic_units import AcousticUnitsModel
-from hf_components.errors import UserError
-from hf_components.resynthesis.speaking import speak
+from hf_components.runtime.errors import UserError
+from hf_components.units.resynthesis.speaking import speak
 from recipes import speak_units
 
 pytestmark = pytest.mark.integration
 
-QUICK = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "speak_units" / "quick.yaml"
+QUICK = CONFIGS / "speak_units" / "quick.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 from tiny_phones import write_spoken_phones
 from tiny_ssl import save_tiny_ssl
 
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 from recipes import sweep_units
 from recipes.sweep_units import main
 

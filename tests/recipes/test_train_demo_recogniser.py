@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForCTC, AutoProcessor, pipeline
 
 from hf_components.asr.transcriber import Transcriber
-from hf_components.audio import encode_flac
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
+from hf_components.speech.audio import encode_flac
 from recipes.train_demo_recogniser import main
 
 pytest.importorskip("espeakng_loader", reason="the wheel espeakng-loader is not installed")

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from paths import ROOT
 from safetensors.torch import load_file
 from tiny_units import write_tiny_segments, write_tiny_units
 from transformers import AutoModel
 
-from hf_components.errors import UserError
-from hf_components.units import read_units
+from hf_components.runtime.errors import UserError
+from hf_components.units.table import read_units
 from recipes import train_unit_vocoder
 
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).resolve().parents[2]
 KILLED = """
 import os, signal, sys
 from recipes import train_unit_vocoder

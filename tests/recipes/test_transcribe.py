@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from paths import ROOT
 from tiny_speech import rows, save_tiny_whisper, tone
 
 from hf_components.asr import transcripts
 from hf_components.asr.transcriber import Transcriber
-from hf_components.errors import UserError
-from hf_components.locks import alone_in
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.locks import alone_in
 from recipes import transcribe
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).resolve().parents[2]
 QUICK = str(ROOT / "recipes" / "configs" / "transcribe" / "quick.yaml")
 IDS = [f"u{i}" for i in range(6)]
 

@@ -18,6 +18,7 @@ from bare_python import bare_python
 from hub_server import USER
 from huggingface_hub import SpaceCard, constants, snapshot_download
 from packaging.requirements import Requirement
+from paths import ROOT
 from peft import PeftModel
 from tiny_ctc import save_tiny_wav2vec2
 from tiny_speech import EXPERTS, save_tiny_whisper, tiny_moe, tiny_processor
@@ -26,12 +27,11 @@ from tiny_vocoder import tiny_vocoder
 from transformers import WhisperForConditionalGeneration
 
 from hf_components.acoustic_units import AcousticUnitsModel
-from hf_components.checkpoints import save_processor
-from hf_components.hub import publish
-from hf_components.motifs.bpe import save_motifs, train_motifs
+from hf_components.checkpoints.loading import save_processor
+from hf_components.publishing.hub import publish
 from hf_components.training.lora import LoraArguments, add_lora, save_lora
+from hf_components.units.motifs.bpe import save_motifs, train_motifs
 
-ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "spaces" / "demo"
 ARTEFACTS = ROOT / "tests" / "artefacts"
 sys.path.append(str(DEMO))  # a Space's files are its own top level

@@ -9,7 +9,7 @@ from tiny_units import babble
 from transformers import AutoFeatureExtractor, AutoModel
 
 from hf_components.acoustic_units import AcousticUnitsModel
-from hf_components.unit_learning.features import pad_waveforms
+from hf_components.units.learning.features import pad_waveforms
 
 pytestmark = pytest.mark.unit
 

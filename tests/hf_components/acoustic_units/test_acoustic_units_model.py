@@ -15,7 +15,7 @@ from tiny_units import babble
 from transformers import BertConfig, Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
 from hf_components.acoustic_units import AcousticUnitsConfig, AcousticUnitsModel, nearest_centroid
-from hf_components.unit_learning.features import pad_waveforms
+from hf_components.units.learning.features import pad_waveforms
 
 pytestmark = pytest.mark.unit
 

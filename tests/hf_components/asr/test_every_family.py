@@ -16,8 +16,8 @@ from transformers.utils import is_mistral_common_available
 
 from hf_components.asr.families import FAMILIES, NO_RECOGNISERS, family_of, load_asr
 from hf_components.asr.family import Family
-from hf_components.asr.segmentation import cut_at_quiet
 from hf_components.asr.transcriber import Transcriber
+from hf_components.speech.cutting import cut_at_quiet
 
 pytestmark = pytest.mark.unit
 

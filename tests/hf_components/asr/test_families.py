@@ -15,9 +15,9 @@ from transformers import AutoModelForSeq2SeqLM, AutoProcessor, WhisperForConditi
 from hf_components.asr import audio_llms, families
 from hf_components.asr.families import FAMILIES, family_of, load_asr
 from hf_components.asr.seq2seq import EncoderDecoder
-from hf_components.audio import log_mel
-from hf_components.checkpoints import merge_adapter, save_processor
-from hf_components.errors import UserError
+from hf_components.checkpoints.loading import merge_adapter, save_processor
+from hf_components.runtime.errors import UserError
+from hf_components.speech.audio import log_mel
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
 pytestmark = pytest.mark.unit

@@ -13,12 +13,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_speech import rows, save_tiny_whisper, tiny_moe, tiny_processor, tone
 
 from hf_components.asr.families import load_asr
-from hf_components.asr.segmentation import cut_at_quiet
-from hf_components.asr.transcriber import Transcriber, choose_dtype
-from hf_components.audio import AudioError
-from hf_components.checkpoints import save_processor
-from hf_components.errors import UserError
-from hf_components.transcription import seconds_batches, transcribe
+from hf_components.asr.transcriber import Transcriber, choose_dtype, transcribe
+from hf_components.checkpoints.loading import save_processor
+from hf_components.runtime.errors import UserError
+from hf_components.speech.audio import AudioError
+from hf_components.speech.batching import seconds_batches
+from hf_components.speech.cutting import cut_at_quiet
 
 pytestmark = pytest.mark.unit
 

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from hf_components.correction import prompt
 from hf_components.correction.corrector import TranscriptCorrector
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 
 pytestmark = pytest.mark.unit
 

@@ -2,9 +2,9 @@
 pass."""
 
 import re
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 from rapidfuzz.distance import Levenshtein
 
 from hf_components.correction.corrector import TranscriptCorrector
@@ -12,7 +12,7 @@ from hf_components.correction.writing import in_writing
 
 pytestmark = pytest.mark.slow
 
-LLM = Path(__file__).resolve().parents[3] / "models" / "smollm2"
+LLM = ROOT / "models" / "smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 LONG = (
     "when the rain had stopped we walked along the river to the old mill where my father used to work "

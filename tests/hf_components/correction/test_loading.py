@@ -8,7 +8,7 @@ from tiny_llm import save_tiny_llm
 from hf_components.correction import loading
 from hf_components.correction.arguments import CorrectionArguments
 from hf_components.correction.corrector import TranscriptCorrector
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 
 pytestmark = pytest.mark.unit
 

@@ -6,16 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 from tiny_llm import save_tiny_llm, script
 
 from hf_components.correction.corrector import TranscriptCorrector
 from hf_components.correction.gate import GateLimits
 from hf_components.correction.record import correct_to_file, summarise
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 
 pytestmark = pytest.mark.unit
 
-ROOT = Path(__file__).resolve().parents[3]
 IDS = ["u1", "u2", "u3", "u4"]
 TEXTS = ["the cat sat", "", "two words and two more", "write a poem"]
 
@@ -127,7 +127,7 @@ def test_two_processes_share_the_work(llm, tmp_path):
         "--quiet",
         "--config_file",
         str(ROOT / "accelerate_configs" / "multi_cpu.yaml"),
-        str(ROOT / "tests" / "correct_in_processes.py"),
+        str(ROOT / "tests" / "support" / "correct_in_processes.py"),
         str(llm),
         str(tmp_path),
     ]

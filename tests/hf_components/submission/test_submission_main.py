@@ -18,10 +18,10 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
-from hf_components.asr.segmentation import cut_at_quiet
+from hf_components.asr.packing import write_package, write_test_data
 from hf_components.asr.transcriber import Transcriber
-from hf_components.audio import decode
-from hf_components.packing import write_package, write_test_data
+from hf_components.speech.audio import decode
+from hf_components.speech.cutting import cut_at_quiet
 from hf_components.submission import main as submission
 
 pytestmark = pytest.mark.unit

@@ -10,9 +10,9 @@ from transformers import Wav2Vec2Config
 
 from hf_components.asr.ctc_from_scratch import letter_processor
 from hf_components.asr.families import family_of
-from hf_components.audio import SAMPLING_RATE
-from hf_components.corpus import waveforms
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
+from hf_components.speech.audio import SAMPLING_RATE
+from hf_components.speech.corpus import waveforms
 from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.augmentation import (
     WaveformAugmentation,

@@ -11,7 +11,7 @@ from tiny_speech import Kill, rows
 from transformers import ParakeetCTCConfig, ParakeetForCTC, Wav2Vec2Config, Wav2Vec2ForCTC
 
 from hf_components.asr.families import family_of
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 from hf_components.training.ctc import CtcTrainer, prepare_ctc
 from hf_components.training.data import Draw, SpeechCollator, SpeechDataset
 

@@ -9,7 +9,7 @@ from tiny_speech import rows
 
 from hf_components.asr.ctc import writable
 from hf_components.asr.families import family_of
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 from hf_components.training.ctc_rows import count_frames, frames_needed, keep_learnable
 
 pytestmark = pytest.mark.unit

@@ -7,8 +7,8 @@ import pytest
 from tiny_speech import rows
 from whisper.normalizers import EnglishTextNormalizer
 
-from hf_components.errors import UserError
-from hf_components.evaluation import read_transcripts
+from hf_components.runtime.errors import UserError
+from hf_components.scoring.comparison import read_transcripts
 from hf_components.training.filtering import FilterArguments, filter_by_transcripts, parse_thresholds
 
 pytestmark = pytest.mark.unit

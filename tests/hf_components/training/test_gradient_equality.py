@@ -5,7 +5,7 @@ import torch
 from tiny_speech import gradient_of_one_step, rows, tiny_moe, tiny_processor, tiny_whisper, training_arguments
 
 from hf_components.asr.families import family_of
-from hf_components.training.curriculum import routing_losses
+from hf_components.moe.curriculum import routing_losses
 from hf_components.training.data import Draw, SpeechCollator, SpeechDataset
 from hf_components.training.trainer import SpeechTrainer
 from hf_components.whisper.audio_context import fit_audio_context

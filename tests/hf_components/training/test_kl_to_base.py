@@ -7,7 +7,7 @@ import torch
 from test_distillation import batch_of
 from tiny_speech import Kill, gradient_near_base, rows, tiny_moe, tiny_processor, tiny_whisper, training_arguments
 
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
 from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
 from hf_components.training.lora import LoraArguments, add_lora
 from hf_components.training.teacher import BaseOfAdapter, Teacher

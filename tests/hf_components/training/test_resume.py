@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 from tiny_speech import Kill, resumable_trainer
 
-from hf_components.training.moe_trainer import MoeTrainer
-from hf_components.training.trainer import COMPLETE, TRAINED_WEIGHTS, last_complete_checkpoint
+from hf_components.checkpoints.training_checkpoints import COMPLETE, TRAINED_WEIGHTS, last_complete_checkpoint
+from hf_components.moe.trainer import MoeTrainer
 
 pytestmark = pytest.mark.unit
 STEPS = 9  # three epochs of three steps

@@ -11,18 +11,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import DistributedType, FullyShardedDataParallelPlugin
+from paths import ROOT
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from sharded_processes import SYSTEMS, experts_trainer, mixture_trainer
 from tiny_speech import gradient_of_one_step, tiny_whisper
 
-from hf_components.errors import UserError
-from hf_components.training.experts import load_trained_experts
+from hf_components.moe.experts import load_trained_experts
+from hf_components.runtime.errors import UserError
 from hf_components.training.sharding import prepare_sharding
 from hf_components.training.trainer import SpeechTrainer
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 
-ROOT = Path(__file__).resolve().parents[3]
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed"
 )
@@ -41,7 +41,7 @@ def launch(config: str, folder: Path, what: str) -> None:
             "2",
             "--mixed_precision",
             "no",
-            ROOT / "tests" / "sharded_processes.py",
+            ROOT / "tests" / "support" / "sharded_processes.py",
             folder,
             what,
         ],

@@ -8,9 +8,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_speech import GradientRecorder, rows, tiny_moe, tiny_processor, tiny_whisper, training_arguments
 from transformers import TrainerCallback
 
-from hf_components.scoring import score
+from hf_components.asr.transcriber import transcribe
+from hf_components.scoring.error_rates import score
 from hf_components.training.trainer import SpeechTrainer
-from hf_components.transcription import transcribe
 
 pytestmark = pytest.mark.unit
 

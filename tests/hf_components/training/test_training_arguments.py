@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_speech import rows, tiny_processor, tiny_whisper, training_arguments
 
-from hf_components.arguments import parse_arguments
-from hf_components.errors import UserError
+from hf_components.runtime.arguments import parse_arguments
+from hf_components.runtime.errors import UserError
 from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.trainer import SpeechTrainer
 

@@ -7,9 +7,9 @@ from tiny_speech import rows, tiny_processor, tiny_whisper
 from transformers import WhisperConfig
 
 from hf_components.asr.families import family_of
-from hf_components.audio import count_mel_frames, log_mel
-from hf_components.corpus import waveforms
-from hf_components.errors import UserError
+from hf_components.runtime.errors import UserError
+from hf_components.speech.audio import count_mel_frames, log_mel
+from hf_components.speech.corpus import waveforms
 from hf_components.training.data import (
     Draw,
     DurationBatchSampler,

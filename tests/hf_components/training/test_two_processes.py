@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from paths import ROOT
 from safetensors.torch import load_file
 from tiny_ctc import ctc_gradient_of_one_step
 from tiny_speech import gradient_near_base, gradient_of_one_step
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def launch(folder: Path, what: str) -> None:
@@ -21,7 +21,7 @@ def launch(folder: Path, what: str) -> None:
             "launch",
             "--config_file",
             ROOT / "accelerate_configs" / "multi_cpu.yaml",
-            ROOT / "tests" / "two_processes.py",
+            ROOT / "tests" / "support" / "two_processes.py",
             folder,
             what,
         ],

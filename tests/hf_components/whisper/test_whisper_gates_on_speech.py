@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from paths import ROOT
 from transformers import WhisperFeatureExtractor
 
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 from hf_components.whisper.audio_context import count_real_frames, fit_audio_context
 
 pytestmark = pytest.mark.slow
-TINY_EN = Path(__file__).parents[3] / "models" / "whisper-tiny.en"
+TINY_EN = ROOT / "models" / "whisper-tiny.en"
 GROUPS = ("L2 child", "L2 adult", "Narrowband digits", "Studio prompts")
 CLIPS_PER_GROUP = {"Train": 12, "Dev": 8}
 CONTEXTS = (0, 1000, 3000)  # at least so many frames

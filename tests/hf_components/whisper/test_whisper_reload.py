@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
 from safetensors.torch import load_file, save_file
 from tiny_whisper import WINDOW, noise, one_hot, speech, tiny_moe
 from transformers import WhisperProcessor
 
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 
-TINY_EN = Path(__file__).parents[3] / "models" / "whisper-tiny.en"
+TINY_EN = ROOT / "models" / "whisper-tiny.en"
 WITHOUT_REPOSITORY = """
 import sys
 class Absent:

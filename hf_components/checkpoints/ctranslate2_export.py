@@ -1,0 +1,60 @@
+"""Export a Whisper to CTranslate2, the format of faster-whisper, and transcribe with the export to check it."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+from hf_components.checkpoints.loading import save_processor
+from hf_components.runtime.errors import UserError
+
+
+def export_whisper(
+    model: WhisperForConditionalGeneration, processor: WhisperProcessor, folder: str | Path, quantization: str
+) -> None:
+    """Write what faster-whisper loads: `model.bin`, `config.json`, `vocabulary.json`, `tokenizer.json` and
+    `preprocessor_config.json`.
+
+    Args:
+        model: a plain Whisper.
+        folder: to write; the checkpoint that the converter reads is laid beside it meanwhile.
+        quantization: type of the stored weights, as `ct2-transformers-converter --quantization` takes it.
+    Raises:
+        UserError: ctranslate2 is not installed.
+    """
+    if importlib.util.find_spec("ctranslate2") is None:
+        raise UserError('exporting needs CTranslate2: pip install "underheard[export]"')
+    from ctranslate2.converters import TransformersConverter
+
+    checkpoint = Path(folder).with_name("to_convert")
+    model.save_pretrained(checkpoint)
+    save_processor(processor, checkpoint)
+    TransformersConverter(str(checkpoint), copy_files=["tokenizer.json"]).convert(
+        str(folder), quantization=quantization
+    )
+    processor.feature_extractor.save_pretrained(folder)  # transformers 5 keeps it in processor_config.json alone
+    shutil.rmtree(checkpoint)
+
+
+def transcribe_exported(
+    folder: str | Path, processor: WhisperProcessor, input_features: torch.Tensor, max_new_tokens: int
+) -> list[str]:
+    """Greedy transcripts of an export, on the CPU.
+
+    Args:
+        folder: of the export.
+        processor: its tokenizer's prefix (language, task) is the prompt.
+        input_features: `(batch, num_mel_bins, 3000)`.
+    """
+    import ctranslate2
+
+    model = ctranslate2.models.Whisper(str(folder), device="cpu")
+    features = ctranslate2.StorageView.from_array(np.ascontiguousarray(input_features.float().cpu().numpy()))
+    prompts = [processor.tokenizer.prefix_tokens] * len(input_features)
+    # Of `max_length` tokens CTranslate2 keeps half for what went before.
+    results = model.generate(features, prompts, beam_size=1, max_length=2 * max_new_tokens)
+    texts = processor.batch_decode([result.sequences_ids[0] for result in results], skip_special_tokens=True)
+    return [text.strip() for text in texts]

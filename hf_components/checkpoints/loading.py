@@ -1,0 +1,197 @@
+"""Load checkpoints by folder or Hub id, with errors that say what to do; save their processors."""
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin, WhisperProcessor
+from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.stages import read_proof
+from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
+
+logger = logging.getLogger(__name__)
+
+UNUSED_IN_INFERENCE = (
+    "masked_spec_embed"  # SpecAugment's vector of wav2vec2 and its kin; published checkpoints lack it
+)
+
+
+def load_whisper(
+    name_or_path: str, language: str | None = None, dtype: torch.dtype = torch.float32
+) -> tuple[DynamicContextWhisper, WhisperProcessor]:
+    """A Whisper and its processor, in evaluation mode on this process's device.
+
+    It hears 30 s unless its configuration names an `audio_context` and `min_audio_context` that it was trained for.
+
+    Args:
+        language: as of `prompt_language`.
+        dtype: of the weights.
+    Raises:
+        UserError: there is no such checkpoint, it is not a plain Whisper, or it does not know the language.
+    """
+    fields = read_config(name_or_path)
+    if "num_experts" in fields:  # its experts would be left out, silently
+        raise UserError(
+            f"{name_or_path} mixes experts, where a plain Whisper is needed; recipes/merge_moe_whisper.py makes "
+            "one of it"
+        )
+    model = load_model(DynamicContextWhisper, name_or_path, dtype)
+    if "audio_context" in fields:
+        model.set_audio_context(fields["audio_context"], fields["min_audio_context"])
+    processor = load_processor(name_or_path)
+    prompt_language(model, processor, language)
+    return model, processor
+
+
+def load_moe_whisper(
+    name_or_path: str, dtype: torch.dtype = torch.float32
+) -> tuple[MoeWhisperForConditionalGeneration, WhisperProcessor]:
+    """A MoE-Whisper and its processor, as `load_whisper`, prompted as it was saved."""
+    return load_model(MoeWhisperForConditionalGeneration, name_or_path, dtype), load_processor(name_or_path)
+
+
+def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, language: str | None) -> None:
+    """Have a multilingual Whisper train and decode with the prompt "transcribe this language", instead of guessing it
+    for each clip. English-only ones have no such prompt.
+
+    Args:
+        language: code such as "de"; by default the one that the checkpoint was saved with, else "en".
+    Raises:
+        UserError: the checkpoint does not know the language.
+    """
+    generation = model.generation_config
+    if not getattr(generation, "is_multilingual", False):
+        if language not in (None, "en"):
+            logger.warning(
+                "%s knows English alone, so --language %s changes nothing; a multilingual checkpoint follows it",
+                model.name_or_path,
+                language,
+            )
+        return
+    if language is None and getattr(generation, "language", None) is None:
+        logger.warning(
+            "%s knows many languages and does not say which it writes; en is taken, choose with --language",
+            model.name_or_path,
+        )
+    language = language or language_of(model)
+    if f"<|{language}|>" not in generation.lang_to_id:
+        raise UserError(f"--language must be a code that {model.name_or_path} knows, such as en; got {language!r}")
+    processor.tokenizer.set_prefix_tokens(language=language, task="transcribe", predict_timestamps=False)
+    generation.language, generation.task = language, "transcribe"
+    generation.forced_decoder_ids = model.config.forced_decoder_ids = (
+        None  # older checkpoints' way to say another prompt
+    )
+
+
+def language_of(model: PreTrainedModel) -> str:
+    """Code of the language that a model writes: the one it is prompted with, "en" without a prompt."""
+    generation = getattr(model, "generation_config", None)  # a CTC model has none
+    if not getattr(generation, "is_multilingual", False):
+        return "en"
+    saved = (getattr(generation, "language", None) or "en").strip("<|>").lower()
+    return TO_LANGUAGE_CODE.get(saved, saved)
+
+
+def load_processor(name_or_path: str, processor_class: type = WhisperProcessor) -> ProcessorMixin:
+    """The processor of a checkpoint, a Whisper's unless told."""
+    try:
+        return processor_class.from_pretrained(name_or_path)
+    except (OSError, ValueError, ImportError) as error:
+        kind = "Whisper " if processor_class is WhisperProcessor else ""
+        raise UserError(f"{name_or_path} has no {kind}processor: {_first_line(error)}") from error
+
+
+def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
+    """`processor.save_pretrained` so that transformers 4.57 loads it too, and Whisper's `normalizer.json`, which
+    transformers 5 reads but does not write."""
+    processor.save_pretrained(folder)
+    file = Path(folder) / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    if "extra_special_tokens" in settings:  # a list, for which 4.57 has another name; 5 reads that as well
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+        file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if isinstance(processor, WhisperProcessor):
+        spelling = json.dumps(processor.tokenizer.english_spelling_normalizer, indent=2, ensure_ascii=False)
+        (Path(folder) / "normalizer.json").write_text(spelling + "\n", encoding="utf-8")
+
+
+def read_config(name_or_path: str) -> dict:
+    """The fields of a checkpoint's `config.json`, whatever its model.
+
+    Raises:
+        UserError: there is no such checkpoint, or it is an adapter alone.
+    """
+    _check_there(name_or_path)
+    folder = Path(name_or_path)
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        raise UserError(
+            f"{name_or_path} holds an adapter and no model: give its base model, and --adapter {name_or_path}"
+        )
+    try:
+        fields, _ = PreTrainedConfig.get_config_dict(name_or_path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name_or_path} is not a checkpoint that can be loaded: {_first_line(error)}") from error
+    if "model_type" not in fields:  # also what a folder without a configuration gives
+        raise UserError(
+            f"{name_or_path} is not a checkpoint that can be loaded: it has no config.json with a model_type"
+        )
+    return fields
+
+
+def base_model_id(name_or_path: str) -> str:
+    """The Hub id of a base model: as given, or as `import_whisper` recorded it beside a local copy."""
+    proof = read_proof(name_or_path)
+    return (proof["metrics"].get("hub_id") if proof else None) or name_or_path
+
+
+def load_model(model_class: type, name_or_path: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A model, in evaluation mode on this process's device.
+
+    Args:
+        model_class: model or auto class of transformers.
+    Raises:
+        UserError: there is no such checkpoint, or it lacks weights of this class.
+    """
+    _check_there(name_or_path)
+    try:
+        model, found = model_class.from_pretrained(name_or_path, dtype=dtype, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{name_or_path} is not a checkpoint that can be loaded: {_first_line(error)}") from error
+    missing = [name for name in found["missing_keys"] if not name.endswith(UNUSED_IN_INFERENCE)]
+    if missing:  # transformers would fill them with random numbers
+        raise UserError(f"{name_or_path} is not a checkpoint of {type(model).__name__}: it lacks {min(missing)}")
+    return model.to(PartialState().device).eval()
+
+
+def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
+    """The model with a PEFT LoRA merged into its weights, which costs nothing when transcribing.
+
+    Raises:
+        UserError: there is no such adapter, or it is of another model.
+    """
+    name = model.name_or_path
+    try:
+        adapted = PeftModel(model, PeftConfig.from_pretrained(adapter))
+        found = adapted.load_adapter(adapter, adapted.active_adapter)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise UserError(f"{adapter} is not an adapter of {name}: {_first_line(error)}") from error
+    if strangers := [*found.unexpected_keys, *found.missing_keys]:  # of which PEFT would only warn
+        raise UserError(f"{adapter} is not an adapter of {name}: one of the two has no {min(strangers)}")
+    return adapted.merge_and_unload()
+
+
+def _check_there(name_or_path: str) -> None:
+    if name_or_path.startswith((".", "/", "models/")) and not Path(name_or_path).exists():
+        raise UserError(
+            f"there is no checkpoint at {name_or_path}; recipes/import_whisper.py makes models/whisper-tiny.en"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,244 @@
+"""What a benchmark leaves: files per routing, transcripts, plots, tables, and a line in the index."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import datasets
+from rich.table import Table
+
+from hf_components.moe.benchmark.routing import TOP_1, Mixture, routing_summary
+from hf_components.moe.benchmark.rows import SHARED, Row
+from hf_components.reporting.figures import interval, percent
+from hf_components.reporting.plots import plot_bars
+from hf_components.runtime.disk import full_disk_explained
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.stages import write_json
+
+NOT_SYSTEMS = (SHARED, "moe_random", "moe_oracle")  # in the tables, but not among the bars
+
+
+def write_benchmark(
+    folder: Path, run_id: str, result: dict, mixture: Mixture | None, corpus: datasets.Dataset
+) -> None:
+    """Write `benchmark_<run_id>_top1.json`, and with a mixture of k experts `..._topk<k>.json`: the same rows but for
+    the router's own. With a mixture also `gating_<run_id>_<...>.jsonl` of each."""
+    if mixture is None:
+        write_json(folder / f"benchmark_{run_id}_{TOP_1}.json", result)
+        return
+    for key, row in mixture.routed.items():
+        others = {other.name for other in mixture.routed.values()} - {row.name}
+        write_json(
+            folder / f"benchmark_{run_id}_{key}.json",
+            {
+                **result,
+                "rows": {name: figures for name, figures in result["rows"].items() if name not in others},
+                "differences": [line for line in result["differences"] if line["b"] not in others],
+                "routing": routing_summary(mixture, key, corpus),
+            },
+        )
+        _write_lines(folder / f"gating_{run_id}_{key}.jsonl", _gates_of(mixture, key, corpus))
+
+
+def write_transcripts(file: Path, rows: list[Row], corpus: datasets.Dataset) -> None:
+    """One JSON line per utterance: reference and what each system wrote."""
+    _write_lines(
+        file,
+        (
+            {
+                "id": row["id"],
+                "speaker_id": row["speaker_id"],
+                "group": row["group"],
+                "reference": row["text"],
+                **{system.name: system.texts[i] for system in rows},
+            }
+            for i, row in enumerate(corpus.remove_columns("audio"))
+        ),
+    )
+
+
+def plot_benchmark(folder: Path, result: dict) -> None:
+    """Draw WER per group and, with a mixture, the experts per group."""
+    rows, sample = result["rows"], result["sample"]
+    groups = _groups(rows)
+    plot_bars(
+        folder / "wer_per_group.png",
+        {
+            name: [100 * row["per_group"][group]["wer"] for group in groups]
+            for name, row in rows.items()
+            if name not in NOT_SYSTEMS
+        },
+        groups,
+        "WER (%)",
+        f"WER per group, {sample['utterances']} utterances of the split {sample['split']}",
+    )
+    if "routing" in result:
+        usage = result["routing"]["usage_per_group"]
+        plot_bars(
+            folder / "routing_per_group.png",
+            {
+                f"expert {i}": [100 * usage[group][i] for group in groups]
+                for i in range(len(result["routing"]["usage"]))
+            },
+            groups,
+            "utterances (%)",
+            f"Experts that the router chooses, split {sample['split']}",
+        )
+
+
+def difference_matrix(result: dict) -> tuple[list[str], dict[str, list[dict | None]]]:
+    """Names of the baselines (a), and of every other system (b) the comparison with each baseline, None where there is
+    none."""
+    baselines = list(dict.fromkeys(line["a"] for line in result["differences"]))
+    compared = {(line["a"], line["b"]): line for line in result["differences"]}
+    systems = dict.fromkeys(line["b"] for line in result["differences"])
+    return baselines, {b: [compared.get((a, b)) for a in baselines] for b in systems}
+
+
+def summary_tables(result: dict) -> list[Table]:
+    """WER with its interval per system, differences with the baselines, WER per system and group, routing."""
+    sample, rows, bootstrap = result["sample"], result["rows"], result["bootstrap"]
+    where = f"{sample['utterances']} utterances of {sample['speakers']} speakers, split {sample['split']}"
+    overall = _table(
+        f"WER (%) on {where}",
+        ["system", "context"],
+        ["WER", "interval", "CER", "RTF"],
+        "interval: 95 % bootstrap over speakers; RTF: wall seconds from audio bytes to text per second of audio",
+    )
+    for name, row in rows.items():
+        overall.add_row(
+            name,
+            row["audio_context"],
+            percent(row["wer"]),
+            interval(row["wer_interval"]),
+            percent(row["cer"]),
+            f"{row['real_time_factor']:.3f}",
+        )
+    baselines, matrix = difference_matrix(result)
+    differences = _table(
+        f"WER minus that of a baseline (points) on {where}",
+        ["system"],
+        baselines,
+        f"in brackets: 95 % paired bootstrap over speakers, {bootstrap['resamples']} resamples, seed "
+        f"{bootstrap['seed']}; an interval that contains 0 shows no difference",
+    )
+    for name, lines in matrix.items():
+        differences.add_row(
+            name,
+            *(
+                "" if line is None else f"{percent(line['difference'])} ({interval(line['interval'])})"
+                for line in lines
+            ),
+        )
+    groups = _groups(rows)
+    per_group = _table("WER (%) per group", ["system"], groups)
+    for name, row in rows.items():
+        per_group.add_row(name, *(percent(row["per_group"][group]["wer"]) for group in groups))
+    tables = [overall, differences, per_group] if matrix else [overall, per_group]
+    return [*tables, _routing_table(result["routing"])] if "routing" in result else tables
+
+
+def add_to_index(index: Path, files: Iterable[Path]) -> None:
+    """Append one line per benchmark file to `index`, which is replaced as a whole and never half written.
+
+    A file that is in the index already, with the same content, is not repeated: so a resumed run adds what a killed
+    one could not.
+
+    Raises:
+        UserError: the index is damaged, or the disk is full.
+    """
+    lines = index.read_text().splitlines() if index.exists() else []
+    try:
+        known = {json.loads(line)["sha256"] for line in lines}
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{index} is not an index of benchmarks; move it and run the same command with --resume"
+        ) from error
+    added = []
+    for file in files:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        if digest not in known:
+            result = json.loads(file.read_text())
+            added.append(
+                json.dumps(
+                    {
+                        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                        "file": file.relative_to(index.parent).as_posix(),
+                        "sha256": digest,
+                        "run_id": result["run_id"],
+                        "sample": result["sample"],
+                        "wer": {name: row["wer"] for name, row in result["rows"].items()},
+                    },
+                    ensure_ascii=False,
+                )
+            )
+    if added:
+        temporary = index.with_name(f".{index.name}.tmp")
+        with full_disk_explained(index):
+            temporary.write_text("\n".join([*lines, *added]) + "\n")
+        temporary.replace(index)
+
+
+def copy_result(source: Path, target: Path, flag: str) -> None:
+    """Copy a file of the benchmark to where `flag` wants it.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot write {flag} {target}: {error.strerror}; the result is in {source}") from error
+
+
+def _gates_of(mixture: Mixture, key: str, corpus: datasets.Dataset) -> Iterator[dict]:
+    weights = mixture.weights[key]
+    for i, row in enumerate(corpus.select_columns(["id", "speaker_id", "group"])):
+        experts = sorted(weights[i].nonzero()[0].tolist(), key=lambda expert: -weights[i, expert])  # heaviest first
+        yield {
+            **row,
+            "gates": _rounded(mixture.gates[i]),
+            "experts": experts,
+            "weights": _rounded(weights[i, experts]),
+            "oracle_expert": int(mixture.oracle[i]),
+            "random_expert": int(mixture.random[i]),
+        }
+
+
+def _rounded(values: Iterable[float]) -> list[float]:
+    return [round(float(value), 5) for value in values]
+
+
+def _write_lines(file: Path, rows: Iterable[dict]) -> None:
+    with file.open("w") as lines:
+        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _groups(rows: dict[str, dict]) -> list[str]:
+    return sorted(next(iter(rows.values()))["per_group"])
+
+
+def _table(title: str, names: list[str], figures: list[str], caption: str | None = None) -> Table:
+    table = Table(title=title, caption=caption)
+    for heading in names:
+        table.add_column(heading, no_wrap=True)
+    for heading in figures:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _routing_table(routing: dict) -> Table:
+    shares = {name: percent(routing[name]) for name in ("oracle_chosen", "as_good_as_oracle", "as_good_by_chance")}
+    table = _table(
+        "Routing, top-1 (%)",
+        ["expert"],
+        [str(i) for i in range(len(routing["usage"]))],
+        f"the router takes the oracle's expert on {shares['oracle_chosen']} % of the utterances, one that makes no "
+        f"more errors on {shares['as_good_as_oracle']} %; by lot it would be {shares['as_good_by_chance']} %",
+    )
+    table.add_row("utterances", *map(percent, routing["usage"]))
+    table.add_row("WER alone", *map(percent, routing["wer_of_each_expert"]))
+    return table

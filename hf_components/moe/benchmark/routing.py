@@ -1,0 +1,168 @@
+"""A MoE-Whisper on the sample: the router's choice, every expert alone or none, and choices by lot and by errors."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+
+import datasets
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+from transformers import WhisperProcessor
+
+from hf_components.moe.benchmark.rows import SHARED, Row, run_row
+from hf_components.scoring.error_rates import score, utterance_errors
+from hf_components.speech.audio import log_mel
+from hf_components.speech.batching import duration_batches
+from hf_components.speech.corpus import waveforms
+from hf_components.whisper import MoeWhisperForConditionalGeneration
+
+TOP_1 = "top1"
+
+
+@dataclass
+class Mixture:
+    """What a MoE-Whisper made of the sample; experts by number, utterances in the order of the sample."""
+
+    shared: Row | None  # the shared expert alone, where there is one
+    routed: dict[str, Row]  # "top1", and "topk<k>" for k > 1
+    weights: dict[str, np.ndarray]  # of the same names: (utterances, experts) that each row carries
+    experts: list[Row]
+    gates: np.ndarray  # (utterances, experts)
+    errors: np.ndarray  # (experts, utterances) words
+    oracle: np.ndarray  # (utterances,) expert with the fewest word errors, the first of equals
+    random: np.ndarray  # (utterances,) expert drawn by lot
+
+    @property
+    def rows(self) -> list[Row]:
+        """The shared expert alone, the router's rows, one expert per utterance by lot, and the oracle's, which reads
+        the references.
+
+        No router that takes one expert can do better than the oracle: it is a bound, not a system. Its time is that of
+        all experts, the time by lot their mean.
+        """
+        seconds = [row.seconds for row in self.experts]
+        return [
+            *([self.shared] if self.shared else []),
+            *self.routed.values(),
+            self._composed("moe_random", self.random, float(np.mean(seconds))),
+            self._composed("moe_oracle", self.oracle, sum(seconds)),
+        ]
+
+    def _composed(self, name: str, chosen: np.ndarray, seconds: float) -> Row:
+        texts = [self.experts[expert].texts[i] for i, expert in enumerate(chosen)]
+        return Row(name, self.experts[0].audio_context, texts, seconds, self.experts[0].language)
+
+
+def run_mixture(
+    model: MoeWhisperForConditionalGeneration,
+    processor: WhisperProcessor,
+    corpus: datasets.Dataset,
+    *,
+    experts_per_utterance: int,
+    mixture: str,
+    seed: int,
+    **options,
+) -> Mixture:
+    """Transcribe with the best expert, the best `experts_per_utterance` if that is more, every expert alone, and none.
+
+    Args:
+        mixture: "weights" or "logits", how several experts are mixed.
+        seed: of the choice by lot.
+        options: of `run_row`.
+    """
+    routings = {TOP_1: ("moe_top1", {"routing": "hard"})}
+    if experts_per_utterance > 1:
+        routings[f"topk{experts_per_utterance}"] = (
+            f"moe_top{experts_per_utterance}_{mixture}",
+            {"routing": "top_k", "experts_per_utterance": experts_per_utterance, "mixture": mixture},
+        )
+    gates = corpus_gates(model, processor, corpus, options["batch_size"])
+    routed, weights = {}, {}
+    for key, (name, fields) in routings.items():
+        with model.override(**fields):
+            routed[key] = run_row(name, model, processor, corpus, **options)
+            weights[key] = model.model.encoder.select(gates).numpy()
+    one_hot = torch.eye(model.config.num_experts)[:, None].expand(
+        -1, len(corpus), -1
+    )  # (experts, utterances, experts)
+    with model.override(mixture="weights"):
+        experts = [
+            run_row(f"expert_{i}", model, processor, corpus, expert_weights=rows, **options)
+            for i, rows in enumerate(one_hot)
+        ]
+        none = torch.zeros(len(corpus), model.config.num_experts)
+        shared = (
+            run_row(SHARED, model, processor, corpus, expert_weights=none, **options)
+            if model.config.shared_expert
+            else None
+        )
+    errors = np.stack([utterance_errors(row.texts, corpus["text"][:], row.language)["errors"] for row in experts])
+    return Mixture(
+        shared,
+        routed,
+        weights,
+        experts,
+        gates.numpy(),
+        errors,
+        errors.argmin(axis=0),
+        random_experts(corpus["id"][:], len(experts), seed),
+    )
+
+
+@torch.inference_mode()
+def corpus_gates(
+    model: MoeWhisperForConditionalGeneration, processor: WhisperProcessor, corpus: datasets.Dataset, batch_size: int
+) -> torch.Tensor:
+    """The router's gates `(utterances, experts)`, in the order of the corpus, the same on every process."""
+    state = PartialState()
+    found: list[tuple[int, np.ndarray]] = []
+    batches = duration_batches(corpus["duration"], batch_size)[state.process_index :: state.num_processes]
+    for indices in tqdm(batches, desc="gates", unit="batch", disable=not state.is_main_process):
+        features = log_mel(processor.feature_extractor, waveforms(corpus.select(indices)))
+        gates = model.route(features.to(model.device, model.dtype))
+        found += zip(indices, gates.cpu().numpy(), strict=True)
+    if state.num_processes > 1:
+        found = gather_object(found)
+    return torch.from_numpy(np.stack([gate for _, gate in sorted(found, key=lambda pair: pair[0])]))
+
+
+def random_experts(ids: Sequence[str], num_experts: int, seed: int) -> np.ndarray:
+    """One expert per utterance, `(utterances,)`: a function of the seed and the utterance's id alone."""
+    digests = [hashlib.sha256(f"random expert:{seed}:{name}".encode()).digest() for name in ids]
+    return np.array([int.from_bytes(digest[:8]) % num_experts for digest in digests])
+
+
+def routing_summary(mixture: Mixture, key: str, corpus: datasets.Dataset) -> dict:
+    """What the router chooses under one routing.
+
+    Args:
+        key: "top1" or "topk<k>".
+    Returns:
+        `usage` (mean weight of each expert; under top-1 the share of utterances), the same per group, `gate_entropy`
+        (mean, nats), `wer_of_each_expert` alone on all utterances, and three shares of utterances: `oracle_chosen`
+        (the oracle's expert is among the chosen), `as_good_as_oracle` (one of the chosen makes no more errors than it)
+        and `as_good_by_chance` (what the last would be for as many experts drawn by lot).
+    """
+    weights, groups, references = mixture.weights[key], np.asarray(corpus["group"]), corpus["text"][:]
+    chosen = weights > 0
+    is_best = (mixture.errors == mixture.errors.min(axis=0)).T  # (utterances, experts)
+    experts = chosen.shape[1]
+    by_lot = [
+        1 - comb(experts - best, drawn) / comb(experts, drawn)
+        for best, drawn in zip(is_best.sum(axis=1), chosen.sum(axis=1), strict=True)
+    ]
+    return {
+        "usage": weights.mean(axis=0).tolist(),
+        "usage_per_group": {group: weights[groups == group].mean(axis=0).tolist() for group in sorted(set(groups))},
+        "gate_entropy": float(-(mixture.gates * np.log(mixture.gates.clip(min=1e-9))).sum(axis=1).mean()),
+        "wer_of_each_expert": [
+            score(row.texts, references, num_bootstrap=0, language=row.language)["wer"] for row in mixture.experts
+        ],
+        "oracle_chosen": float(chosen[np.arange(len(chosen)), mixture.oracle].mean()),
+        "as_good_as_oracle": float((chosen & is_best).any(axis=1).mean()),
+        "as_good_by_chance": float(np.mean(by_lot)),
+    }

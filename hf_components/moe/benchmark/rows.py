@@ -1,0 +1,112 @@
+"""Run a system on the sample, score it, and compare it with the baselines."""
+
+import time
+from dataclasses import dataclass
+
+import datasets
+import numpy as np
+import torch
+from transformers import PreTrainedModel, WhisperProcessor
+
+from hf_components.asr.transcriber import transcribe
+from hf_components.checkpoints.loading import language_of
+from hf_components.scoring.error_rates import paired_bootstrap, score, utterance_errors
+from hf_components.speech.audio import log_mel
+from hf_components.speech.corpus import waveforms
+
+ZERO_SHOT = "zero_shot"
+SHARED = "moe_shared"  # the shared expert of a mixture alone: what its experts must add to
+BASELINES = (ZERO_SHOT, "single_lora", "single_lora_wide", "full", SHARED)  # a row of any other name is a mixture's
+
+
+@dataclass
+class Row:
+    """One system's transcripts of the sample, in its order.
+
+    `seconds` is wall time from the bytes of the audio files to text, over all processes; the model was loaded and has
+    transcribed one utterance before.
+    """
+
+    name: str
+    audio_context: str
+    texts: list[str]
+    seconds: float
+    language: str = "en"  # of the texts, by its code
+
+
+def run_row(
+    name: str,
+    model: PreTrainedModel,
+    processor: WhisperProcessor,
+    corpus: datasets.Dataset,
+    *,
+    expert_weights: torch.Tensor | None = None,
+    **options,
+) -> Row:
+    """Transcribe the sample and take the time.
+
+    Args:
+        expert_weights: `(utterances, experts)`, overrides the router.
+        options: `batch_size`, `num_beams`, `max_new_tokens` of `transcribe`.
+    """
+    _warm_up(model, processor, corpus, expert_weights, options["num_beams"])
+    start = time.perf_counter()
+    texts = transcribe(model, processor, corpus, expert_weights=expert_weights, description=name, **options)
+    context = "30 s" if model.audio_context == "full" else f">= {model.min_audio_context / 100:g} s"
+    return Row(name, context, texts, time.perf_counter() - start, language_of(model))
+
+
+def judge(rows: list[Row], corpus: datasets.Dataset, *, num_bootstrap: int, seed: int) -> dict:
+    """Score every row, and compare it with every baseline before it.
+
+    Args:
+        rows: systems, the baselines first.
+        num_bootstrap: resamples over speakers for each interval.
+        seed: of the resampling.
+    Returns:
+        `rows` (name -> figures of the `whisper_wer` metric, audio context, real-time factor: wall seconds per second
+        of audio), `differences` (paired comparisons on the same utterances, b - a) and `bootstrap` (how their
+        intervals were found).
+    """
+    references, speakers, groups = corpus["text"][:], corpus["speaker_id"][:], corpus["group"][:]
+    audio_seconds, resampling = sum(corpus["duration"]), {"num_bootstrap": num_bootstrap, "seed": seed}
+    figures, errors, differences = {}, {}, []
+    for row in rows:
+        figures[row.name] = {
+            "audio_context": row.audio_context,
+            "audio_seconds": round(audio_seconds, 2),
+            "seconds": round(row.seconds, 2),
+            "real_time_factor": round(row.seconds / audio_seconds, 4),
+            **score(row.texts, references, groups, speakers, language=row.language, **resampling),
+        }
+        errors[row.name] = utterance_errors(row.texts, references, row.language)
+        for other in BASELINES:
+            if other in errors and other != row.name:
+                differences.append(
+                    {
+                        "a": other,
+                        "b": row.name,
+                        **paired_bootstrap(errors[other], errors[row.name], speakers, **resampling),
+                    }
+                )
+    return {
+        "rows": figures,
+        "differences": differences,
+        "bootstrap": {"resamples": num_bootstrap, "unit": "speaker", "confidence": 0.95, "seed": seed},
+    }
+
+
+@torch.inference_mode()
+def _warm_up(
+    model: PreTrainedModel,
+    processor: WhisperProcessor,
+    corpus: datasets.Dataset,
+    expert_weights: torch.Tensor | None,
+    num_beams: int,
+) -> None:
+    # The first pass pays for kernels, caches and memory that no later one pays for; two tokens of one clip take most
+    # of it.
+    shortest = int(np.argmin(corpus["duration"]))
+    features = log_mel(processor.feature_extractor, waveforms(corpus.select([shortest])))
+    routing = {} if expert_weights is None else {"expert_weights": expert_weights[[shortest]].to(model.device)}
+    model.generate(features.to(model.device, model.dtype), max_new_tokens=2, num_beams=num_beams, **routing)

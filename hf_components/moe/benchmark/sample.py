@@ -1,0 +1,47 @@
+"""The fixed sample: figures of different days stand on the same utterances."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import datasets
+from accelerate import PartialState
+
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.stages import write_json
+from hf_components.speech.sampling import Sampling
+
+
+def sample_file(folder: Path, corpus: datasets.Dataset, split: str, sampling: Sampling) -> Path:
+    """Where the fixed sample of a split lies: another split, corpus, size or seed has another file."""
+    digest = hashlib.sha256("\n".join(sorted(corpus["id"])).encode()).hexdigest()[:8]
+    size = f"{sampling.percent:g}pct_{sampling.max_samples}"
+    return folder / f"benchmark_samples_{split}_{digest}_{size}_{sampling.seed}.json"
+
+
+def fixed_sample(corpus: datasets.Dataset, file: Path, sampling: Sampling) -> datasets.Dataset:
+    """The utterances named in `file`, which is drawn by `sampling` if it does not exist, and kept until someone
+    deletes it.
+
+    Raises:
+        UserError: the file is not such a sample, or names utterances that the corpus does not have.
+    """
+    state = PartialState()
+    if state.is_main_process and not file.exists():
+        ids = sampling.of(corpus)["id"][:]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {**dataclasses.asdict(sampling), "size": len(ids), "ids": ids})
+    state.wait_for_everyone()
+    try:
+        ids = json.loads(file.read_text())["ids"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is not a sample that benchmark_asr drew; delete it to draw one") from error
+    rows = {name: row for row, name in enumerate(corpus["id"])}
+    missing = [name for name in ids if name not in rows]
+    if missing:
+        raise UserError(
+            f"{file} names {len(missing)} utterances that the corpus lacks, {missing[0]} for one; delete it to "
+            "draw another sample"
+        )
+    return corpus.select([rows[name] for name in ids])

@@ -1,0 +1,143 @@
+"""The systems that may be compared, and where each is loaded from."""
+
+import difflib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from transformers import PreTrainedModel, WhisperProcessor
+
+from hf_components.checkpoints.loading import base_model_id, load_moe_whisper, load_whisper
+from hf_components.moe.experts import load_trained_experts
+from hf_components.runtime.errors import UserError
+from hf_components.whisper import MoeWhisperConfig
+
+logger = logging.getLogger(__name__)
+
+# In the order of the rows, with the flag that names the folder of each.
+FLAGS = {
+    "zero_shot": "base_model",
+    "single_lora": "single_lora_dir",
+    "single_lora_wide": "single_lora_wide_dir",
+    "full": "full_dir",
+    "soup": "soup_dir",
+    "moe": "moe_dir",
+}
+MIXTURES = ("moe", "soup")
+ON_BASE = ("zero_shot", "single_lora", "single_lora_wide")
+
+
+def choose_systems(models: str | None, folders: Mapping[str, str | None]) -> list[str]:
+    """The systems to run, in the order of the rows.
+
+    Args:
+        models: names divided by commas; None for all whose folder is given.
+        folders: checkpoint of each system: folder or Hub id.
+    Raises:
+        UserError: there is no such system, or its folder is not given.
+    """
+    if models is None:
+        return [name for name in FLAGS if folders[name]]
+    asked = [name.strip() for name in models.split(",")]
+    for name in asked:
+        if name not in FLAGS:
+            nearest = difflib.get_close_matches(name, FLAGS, n=1)
+            raise UserError(
+                f"--models takes some of {','.join(FLAGS)}, got {name!r}"
+                + (f"; did you mean {nearest[0]}?" if nearest else "")
+            )
+        if not folders[name]:
+            raise UserError(f"--models {name} needs --{FLAGS[name]}; give its folder, or leave {name} out")
+    return [name for name in FLAGS if name in asked]
+
+
+def mixture_config(
+    folders: Mapping[str, str | None], names: list[str], experts_per_utterance: int
+) -> MoeWhisperConfig | None:
+    """Configuration of the mixture whose folder is given, the soup's without one, None without either.
+
+    Read before anything is transcribed, so that mistakes are told at once.
+
+    Raises:
+        UserError: a mixture's folder holds none, it adapts another base model than the other rows, or it has fewer
+            than `experts_per_utterance` experts.
+    """
+    configs = {name: _read_config(folders[name]) for name in MIXTURES if folders[name]}
+    given = base_model_id(folders["zero_shot"])
+    for name, config in configs.items():
+        adapted = config.base_model_name_or_path
+        if name in names and adapted and Path(adapted).name != Path(given).name and not set(names).isdisjoint(ON_BASE):
+            raise UserError(
+                f"{folders[name]} adapts {adapted}, not --base_model {given}; the zero-shot row must be its base"
+            )
+    if "moe" in names and not 1 <= experts_per_utterance <= configs["moe"].num_experts:
+        raise UserError(
+            f"experts_per_utterance must lie in [1, num_experts = {configs['moe'].num_experts}], got "
+            f"{experts_per_utterance}"
+        )
+    return next(iter(configs.values()), None)
+
+
+def load_system(
+    name: str, folders: Mapping[str, str | None], language: str | None, mixture: MoeWhisperConfig | None
+) -> tuple[PreTrainedModel, WhisperProcessor]:
+    """A system and its processor.
+
+    Zero-shot and fully fine-tuned Whisper run at 30 s, as stock Whisper does: weights never trained on short input
+    loop when truncated. A LoRA runs in the mixture's audio context, so that the adaptation alone differs, or without a
+    mixture in its own. A soup takes the best expert.
+
+    Raises:
+        UserError: the folder does not hold that system.
+    """
+    if name == "moe":
+        return load_moe_whisper(folders[name])
+    if name == "soup":
+        model, processor = load_moe_whisper(folders[name])
+        model.config.routing = "hard"
+        return model, processor
+    if name == "full":
+        model, processor = load_whisper(folders[name], language)
+        model.set_audio_context("full")
+        return model, processor
+    base, processor = load_whisper(folders["zero_shot"], language)
+    if name == "zero_shot":
+        base.set_audio_context("full")
+        return base, processor
+    context = (
+        {}
+        if mixture is None
+        else {"audio_context": mixture.audio_context, "min_audio_context": mixture.min_audio_context}
+    )
+    lora = load_trained_experts(base, folders[name], **context)
+    if lora.config.num_experts != 1:
+        raise UserError(
+            f"--{FLAGS[name]} must hold one LoRA, {folders[name]} holds {lora.config.num_experts}; "
+            "pretrain_experts without --labels_dir makes it"
+        )
+    if name == "single_lora_wide" and mixture is not None:
+        _check_width(lora.config.lora_rank, mixture)
+    return lora.to(base.device), processor
+
+
+def _read_config(name_or_path: str) -> MoeWhisperConfig:
+    try:
+        fields, _ = MoeWhisperConfig.get_config_dict(name_or_path)
+    except OSError as error:
+        raise UserError(f"there is no checkpoint at {name_or_path}: {str(error).splitlines()[0]}") from error
+    if "num_experts" not in fields:
+        raise UserError(f"{name_or_path} is not a checkpoint of MoeWhisper: its configuration names no num_experts")
+    return MoeWhisperConfig.from_dict(fields)
+
+
+def _check_width(rank: int, mixture: MoeWhisperConfig) -> None:
+    expected = mixture.num_experts * mixture.lora_rank
+    if rank != expected:
+        logger.warning(
+            "the wide single LoRA has rank %d, the mixture's %d experts have %d together; train it with "
+            "pretrain_experts --lora_rank %d",
+            rank,
+            mixture.num_experts,
+            expected,
+            expected,
+        )

@@ -1,0 +1,15 @@
+"""Divide utterances among experts: cluster their embeddings, and soften the labels to a chosen entropy."""
+
+from hf_components.moe.clustering.arguments import ClusteringArguments
+from hf_components.moe.clustering.assignment import Clustering, cluster, labels_table
+from hf_components.moe.clustering.embeddings import FIT_SPLIT, Embeddings, load_embeddings
+
+__all__ = [
+    "FIT_SPLIT",
+    "Clustering",
+    "ClusteringArguments",
+    "Embeddings",
+    "cluster",
+    "labels_table",
+    "load_embeddings",
+]

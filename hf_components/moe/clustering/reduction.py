@@ -1,0 +1,75 @@
+"""Fewer dimensions: for clustering, learnt on the split "train" and applied to all, and for a plot."""
+
+from typing import Literal
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from hf_components.moe.clustering.embeddings import FIT_SPLIT
+from hf_components.runtime.errors import UserError
+
+UMAP_NEIGHBORS = 30
+
+
+def standardise_and_reduce(
+    vectors: np.ndarray, fit: np.ndarray, method: Literal["none", "pca", "umap"], dimensions: int, seed: int
+) -> np.ndarray:
+    """Centre and scale every dimension by the rows in `fit`, then reduce to `dimensions` by what these rows span.
+
+    A Whisper encoder has a large common offset and a few dimensions that dwarf the rest: without this step all
+    cosines are close to one and the soft labels nearly uniform. UMAP (McInnes et al. 2018, arXiv 1802.03426) is set as
+    its documentation advises for clustering, and its result is centred, because angles are measured in it.
+
+    Args:
+        vectors: (utterances, dimension).
+        fit: (utterances,) boolean, the rows that statistics and reduction come from.
+        method: "none" keeps all dimensions.
+        dimensions: at most as many are kept as the rows in `fit` allow.
+    Returns:
+        (utterances, reduced dimension), float64.
+    Raises:
+        UserError: the rows in `fit` are all equal.
+    """
+    if not np.ptp(vectors[fit], axis=0).any():
+        raise UserError(
+            f"the {int(fit.sum())} embeddings of the split {FIT_SPLIT} are all equal: there is nothing to "
+            "cluster; check the model and layer of extract_embeddings"
+        )
+    points = StandardScaler().fit(vectors[fit]).transform(vectors)
+    if method == "pca":
+        components = min(dimensions, int(fit.sum()) - 1, points.shape[1])
+        points = PCA(components, random_state=seed).fit(points[fit]).transform(points)
+    elif method == "umap":
+        points = _umap_of_all(points, fit, dimensions, seed)
+    return points.astype(np.float64)
+
+
+def to_plane(points: np.ndarray, method: Literal["pca", "umap"], seed: int) -> np.ndarray:
+    """(utterances, dimension) -> (utterances, 2) to look at."""
+    if method == "pca":
+        return PCA(2, random_state=seed).fit_transform(points)
+    return _umap(len(points), 2, seed).fit_transform(points)
+
+
+def _umap_of_all(points: np.ndarray, fit: np.ndarray, dimensions: int, seed: int) -> np.ndarray:
+    model = _umap(int(fit.sum()), min(dimensions, int(fit.sum()) - 2), seed, min_dist=0.0)
+    reduced = np.empty((len(points), model.n_components), np.float32)
+    reduced[fit] = model.fit_transform(points[fit])
+    if not fit.all():
+        reduced[~fit] = model.transform(points[~fit])
+    return reduced - reduced[fit].mean(axis=0)
+
+
+def _umap(utterances: int, dimensions: int, seed: int, **options):
+    from umap import UMAP  # takes seconds to import, and most runs go without
+
+    # With a seed UMAP works in one thread, and says so unless asked for it.
+    return UMAP(
+        n_components=dimensions,
+        n_neighbors=min(UMAP_NEIGHBORS, utterances - 1),
+        metric="cosine",
+        random_state=seed,
+        n_jobs=1,
+        **options,
+    )

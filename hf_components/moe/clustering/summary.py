@@ -1,0 +1,104 @@
+"""What the clusters are like, and what about them should worry."""
+
+import logging
+from collections import Counter
+
+import numpy as np
+from sklearn.metrics import normalized_mutual_info_score, silhouette_score
+
+from hf_components.moe.clustering.embeddings import FIT_SPLIT, Embeddings
+from hf_components.moe.clustering.soft_labels import normalised_entropy
+
+logger = logging.getLogger(__name__)
+
+SILHOUETTE_SAMPLE = 5000  # its cost is quadratic
+SMALL_CLUSTER = 0.02  # of the utterances
+MUCH_AGREEMENT = 0.1  # NMI that is worth a word
+
+
+def describe(
+    embeddings: Embeddings,
+    train: np.ndarray,
+    train_points: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    seed: int,
+) -> dict:
+    """Quality and make-up of the clusters, from "train" where not said otherwise.
+
+    Args:
+        train: (utterances,) boolean.
+        train_points: (training utterances, reduced dimension).
+        labels: (utterances,).
+        weights: (utterances, experts).
+    """
+    fitted, experts = labels[train], weights.shape[1]
+    groups, durations = embeddings.groups[train], embeddings.durations[train]
+    quartile = np.searchsorted(np.quantile(durations, [0.25, 0.5, 0.75]), durations)
+    return {
+        "sizes": np.bincount(fitted, minlength=experts).tolist(),
+        "silhouette": _silhouette(train_points, fitted, seed),
+        "mean_entropy": float(normalised_entropy(weights[train]).mean()),
+        "agreement_nmi": {
+            "group": float(normalized_mutual_info_score(groups, fitted)),
+            "speaker": float(normalized_mutual_info_score(embeddings.speakers[train], fitted)),
+            "duration_quartile": float(normalized_mutual_info_score(quartile, fitted)),
+        },
+        "contingency": {
+            str(group): np.bincount(fitted[groups == group], minlength=experts).tolist() for group in np.unique(groups)
+        },
+        "splits": {
+            str(split): {
+                "utterances": int((embeddings.splits == split).sum()),
+                "speakers": len(np.unique(embeddings.speakers[embeddings.splits == split])),
+                "per_expert": np.bincount(labels[embeddings.splits == split], minlength=experts).tolist(),
+                "mean_entropy": float(normalised_entropy(weights[embeddings.splits == split]).mean()),
+            }
+            for split in np.unique(embeddings.splits)
+        },
+    }
+
+
+def warn_of_unknown_groups(unknown: np.ndarray, names: np.ndarray) -> None:
+    for group, count in Counter(unknown.tolist()).items():
+        logger.warning(
+            "%d utterances have the group %r, which the split %s lacks: their weights follow their similarity "
+            "to the groups %s",
+            count,
+            group,
+            FIT_SPLIT,
+            ", ".join(names),
+        )
+
+
+def warn_of_weak_clusters(embeddings: Embeddings, train: np.ndarray, summary: dict) -> None:
+    if len(np.unique(embeddings.speakers[train])) == 1:
+        logger.warning(
+            "the split %s has a single speaker, %r: clusters follow what is said, a router trained on them "
+            "cannot be expected to know new speakers, and no held-out evaluation is possible; add speakers",
+            FIT_SPLIT,
+            str(embeddings.speakers[train][0]),
+        )
+    smallest = min(summary["sizes"])
+    if smallest < SMALL_CLUSTER * train.sum():
+        logger.warning(
+            "the smallest cluster has %d of %d utterances: its expert will hardly train; lower --num_experts",
+            smallest,
+            train.sum(),
+        )
+    agreement = summary["agreement_nmi"]
+    if agreement["duration_quartile"] > max(MUCH_AGREEMENT, agreement["group"], agreement["speaker"]):
+        logger.warning(
+            "the clusters follow the length of the utterances (NMI %.2f) more than group or speaker; check "
+            "that the embeddings are means over real frames only",
+            agreement["duration_quartile"],
+        )
+
+
+def _silhouette(points: np.ndarray, labels: np.ndarray, seed: int) -> float | None:
+    # Undefined if every utterance is its own cluster or all are one; a sample can also miss all clusters but one.
+    sample = np.random.default_rng(seed).permutation(len(points))[:SILHOUETTE_SAMPLE]
+    points, labels = points[sample], labels[sample]
+    if not 1 < len(np.unique(labels)) < len(labels):
+        return None
+    return float(silhouette_score(points, labels, metric="cosine"))

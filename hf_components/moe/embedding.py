@@ -1,0 +1,168 @@
+"""Utterance embeddings: what a router at some encoder layer sees, for a whole corpus, in shards that survive a
+stop."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import datasets
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import torch
+from accelerate import PartialState
+from tqdm.auto import tqdm
+from transformers import WhisperFeatureExtractor, WhisperProcessor
+
+from hf_components.runtime.parquet_parts import join_parts, write_part
+from hf_components.speech.audio import log_mel
+from hf_components.speech.batching import duration_batches
+from hf_components.speech.corpus import waveforms
+from hf_components.training.data import FULL_CONTEXT_FRAMES
+from hf_components.whisper import DynamicContextWhisper
+from hf_components.whisper.audio_context import DynamicContextEncoder, count_real_frames
+
+logger = logging.getLogger(__name__)
+
+FULL_CONTEXT = "full_context"  # folder of the embeddings at 30 s, beside those of the clips alone
+WHISPER_MODELS = {"v2": "openai/whisper-large-v2", "v3": "openai/whisper-large-v3"}
+TIME_BINS = 4  # of pooling "flatten"
+BATCHES_PER_SHARD = 16  # sorted by duration within: little padding, and little work to lose
+COLUMNS = ("id", "speaker_id", "group", "duration")
+
+Pooling = Literal["mean", "flatten", "none"]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive utterances of one split in one audio context: written at once, or done again after a stop.
+
+    Batches lie within a shard, so that embeddings depend neither on the number of processes nor on stops.
+    """
+
+    context: Literal["dynamic", "full"]
+    split: str
+    start: int
+    rows: datasets.Dataset
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.context}-{self.split}-{self.start:09d}.parquet"
+
+
+def plan_shards(
+    context: Literal["dynamic", "full"], splits: Mapping[str, datasets.Dataset], batch_size: int
+) -> list[Shard]:
+    """All utterances of the splits, in their order."""
+    size = BATCHES_PER_SHARD * batch_size
+    return [
+        Shard(context, split, start, rows.select(range(start, min(start + size, len(rows)))))
+        for split, rows in splits.items()
+        for start in range(0, len(rows), size)
+    ]
+
+
+@torch.inference_mode()
+def write_shards(
+    model: DynamicContextWhisper,
+    processor: WhisperProcessor,
+    shards: Iterable[Shard],
+    folder: Path,
+    *,
+    layer: int,
+    pooling: Pooling = "mean",
+    batch_size: int = 16,
+    num_workers: int = 0,
+) -> None:
+    """Embed the shards that are not in `folder` yet; each process does its share, and none returns before all are
+    there.
+
+    A shard is a Parquet file with the columns id, speaker_id, group, duration, split and embedding, see `embed_batch`.
+
+    Args:
+        shards: rows of the data contract, at most 30 s each, audio not decoded.
+        layer: 1 to the encoder's number of layers.
+        num_workers: processes that decode audio ahead of the model; 0 does it in between.
+    """
+    state = PartialState()
+    if state.is_main_process:
+        folder.mkdir(exist_ok=True)
+    state.wait_for_everyone()
+    missing = [shard for shard in shards if not (folder / shard.file_name).exists()]
+    state.wait_for_everyone()  # all have looked before one writes
+    mine = missing[state.process_index :: state.num_processes]
+    batches = [(shard, indices) for shard in mine for indices in duration_batches(shard.rows["duration"], batch_size)]
+    loader = torch.utils.data.DataLoader(
+        _Features(batches, processor.feature_extractor), batch_size=None, num_workers=num_workers
+    )
+    found: dict[int, np.ndarray] = {}
+    with tqdm(
+        total=sum(len(shard.rows) for shard in mine),
+        desc="embedding",
+        unit="utterance",
+        disable=not state.is_main_process,
+    ) as progress:
+        for (shard, indices), features in zip(batches, loader, strict=True):
+            vectors = embed_batch(model.model.encoder, features.to(model.device, model.dtype), layer, pooling)
+            found.update(zip(indices, vectors, strict=True))
+            progress.update(len(indices))
+            if len(found) == len(shard.rows):
+                write_part(_table(shard, [found[row] for row in range(len(found))]), folder / shard.file_name)
+                found = {}
+    state.wait_for_everyone()
+
+
+def embed_batch(
+    encoder: DynamicContextEncoder, features: torch.Tensor, layer: int, pooling: Pooling
+) -> list[np.ndarray]:
+    """Embeddings of a batch of log-mel features `(batch, n_mels, frames)` after `layer` layers, padding left out.
+
+    - mean: over the frames, `(d_model,)`: what a router sees;
+    - flatten: means over `TIME_BINS` stretches of equal length, one after the other, `(TIME_BINS * d_model,)`;
+    - none: the frames, 50 per second, `(frames, d_model)`.
+
+    Returns:
+        float32, one per clip.
+    """
+    if pooling == "mean":
+        return list(encoder.embed(features, layer).cpu().numpy())
+    states = encoder.run_layers(encoder.embed_frames(features), encoder.layers[:layer]).float()
+    lengths = (count_real_frames(features) + 1) // 2  # two mel frames per position
+    clips = [clip[:length] for clip, length in zip(states, lengths.tolist(), strict=True)]
+    if pooling == "flatten":
+        clips = [torch.nn.functional.adaptive_avg_pool1d(clip.T, TIME_BINS).T.flatten() for clip in clips]
+    return [clip.cpu().numpy() for clip in clips]
+
+
+def join_shards(shards: Iterable[Shard], folder: Path, file: Path) -> None:
+    """Copy shards into one Parquet file, one at a time in memory."""
+    join_parts((pyarrow.parquet.read_table(folder / shard.file_name) for shard in shards), file)
+
+
+class _Features(torch.utils.data.Dataset):
+    """Log-mel features of each batch."""
+
+    def __init__(self, batches: Sequence[tuple[Shard, list[int]]], feature_extractor: WhisperFeatureExtractor):
+        self.batches, self.feature_extractor = batches, feature_extractor
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        shard, rows = self.batches[index]
+        return log_mel(
+            self.feature_extractor,
+            waveforms(shard.rows.select(rows)),
+            FULL_CONTEXT_FRAMES if shard.context == "full" else None,
+        )
+
+
+def _table(shard: Shard, vectors: list[np.ndarray]) -> pyarrow.Table:
+    columns = {name: shard.rows[name][:] for name in COLUMNS}
+    values = pyarrow.array(np.concatenate([vector.ravel() for vector in vectors]))
+    embedding = pyarrow.FixedSizeListArray.from_arrays(values, vectors[0].shape[-1])
+    if vectors[0].ndim == 2:
+        embedding = pyarrow.ListArray.from_arrays(np.cumsum([0, *map(len, vectors)], dtype=np.int32), embedding)
+    return pyarrow.table({**columns, "split": [shard.split] * len(vectors), "embedding": embedding})

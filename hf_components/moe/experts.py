@@ -1,0 +1,173 @@
+"""LoRA experts between stages: build them on a base model, save what was trained, load it again."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+from hf_components.checkpoints.loading import base_model_id
+from hf_components.runtime.errors import UserError
+from hf_components.training.lora import LoraArguments
+from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWhisperForConditionalGeneration
+from hf_components.whisper.routed_lora import UtteranceRouter
+
+WEIGHTS = "experts.safetensors"
+BASE_DIGEST = "base_digest"  # in that file's metadata
+BEGINNING = 64  # values of each weight that a digest reads
+
+
+@dataclass
+class ExpertArguments(LoraArguments):
+    """Size and place of the LoRA experts."""
+
+    shared_expert: bool = field(
+        default=True,
+        metadata={"help": "one more LoRA that every utterance carries, so that the experts learn differences"},
+    )
+
+
+def build_experts(
+    base: DynamicContextWhisper, args: ExpertArguments, num_experts: int, router_layer: int
+) -> MoeWhisperForConditionalGeneration:
+    """Fresh experts above `router_layer`; with one expert the shared one would only double it and is left out.
+
+    Raises:
+        UserError: a size out of its range.
+    """
+    try:
+        return MoeWhisperForConditionalGeneration.from_base(
+            base,
+            num_experts=num_experts,
+            router_layer=router_layer,
+            lora_rank=args.lora_rank,
+            lora_alpha=args.lora_alpha,
+            lora_dropout=args.lora_dropout,
+            target_modules=args.target_modules,
+            base_model_name_or_path=base_model_id(base.name_or_path),
+            shared_expert=args.shared_expert and num_experts > 1,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def start_from_lora(model: MoeWhisperForConditionalGeneration, lora: MoeWhisperForConditionalGeneration) -> None:
+    """Let the shared expert, or the only one, begin as a trained single LoRA; further experts then learn what it
+    lacks.
+
+    Raises:
+        UserError: there is no shared expert, or the LoRA is of another size or place.
+    """
+    if model.config.num_experts > 1 and not model.config.shared_expert:
+        raise UserError(
+            "a single LoRA is the start of the shared expert, but shared_expert is false; leave one of them out"
+        )
+    if lora.config.num_experts != 1:
+        raise UserError(
+            f"experts start from a single LoRA, got {lora.config.num_experts} experts; "
+            "pretrain_experts without --labels_dir makes one"
+        )
+    own, given = model.routed_layers(), lora.routed_layers()
+    for size in ("lora_rank", "lora_alpha"):
+        if getattr(model.config, size) != getattr(lora.config, size):
+            raise UserError(
+                f"the experts have {size} {getattr(model.config, size)}, the single LoRA they would start "
+                f"from {getattr(lora.config, size)}; train both with the same"
+            )
+    if own.keys() != given.keys():
+        raise UserError(
+            "the experts and the single LoRA they would start from adapt different layers, "
+            f"{min(own.keys() ^ given.keys())} for one; train both with the same target_modules and --router_dir"
+        )
+    with torch.no_grad():
+        for name, layer in own.items():
+            layer.lora_a[-1].copy_(given[name].lora_a[0])  # the shared expert is the last, the only one too
+            layer.lora_b[-1].copy_(given[name].lora_b[0])
+
+
+def freeze_shared_expert(model: MoeWhisperForConditionalGeneration, weight_decay: float) -> None:
+    """Keep the shared expert as it is while the others train, with which it shares its parameters.
+
+    Args:
+        weight_decay: of the optimizer, which would shrink what has no gradient too.
+    Raises:
+        UserError: there is no shared expert, or it would decay.
+    """
+    if weight_decay:
+        raise UserError(
+            f"weight_decay {weight_decay} would shrink the shared expert that freeze_shared_expert keeps; give up "
+            "one of them"
+        )
+    if not model.config.shared_expert:
+        raise UserError("freeze_shared_expert needs a shared expert; train the experts with shared_expert")
+    for layer in model.routed_layers().values():
+        layer.shared_is_frozen = True
+
+
+def save_trained_experts(model: MoeWhisperForConditionalGeneration, folder: Path) -> None:
+    """Write the LoRA weights and the configuration, and each expert as a PEFT adapter `expert_<i>`."""
+    model.config.save_pretrained(folder)
+    lora = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items() if ".lora_" in name}
+    # One entry alone: safetensors writes several in any order, and equal runs must be equal files.
+    save_file(lora, folder / WEIGHTS, metadata={BASE_DIGEST: digest_of_base(model)})
+    model.save_experts(folder)
+
+
+def digest_of_base(model: WhisperForConditionalGeneration) -> str:
+    """A digest of a Whisper's own weights, whatever experts are on them: of the beginning of each, in bfloat16."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if ".lora_" not in name and ".router." not in name:
+            values = value.flatten()[:BEGINNING].to("cpu", torch.bfloat16).view(torch.uint8)
+            digest.update(name.encode() + values.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def load_trained_experts(
+    base: DynamicContextWhisper, folder: str | Path, **config
+) -> MoeWhisperForConditionalGeneration:
+    """Put saved experts on their base model; `config` changes fields that do not concern weights.
+
+    Raises:
+        UserError: the folder holds no experts, they are of another base model, or a field is out of its range.
+    """
+    folder = Path(folder)
+    if not (folder / WEIGHTS).exists():
+        raise UserError(f"{folder} holds no {WEIGHTS}; give the output folder of pretrain_experts")
+    own = MoeWhisperConfig().to_dict().keys() - WhisperConfig().to_dict().keys()
+    saved = MoeWhisperConfig.from_pretrained(folder)
+    try:
+        fields = {**{name: getattr(saved, name) for name in own}, **config}
+        model = MoeWhisperForConditionalGeneration.from_base(base, **fields)
+        weights = load_file(folder / WEIGHTS)
+        if unmatched := weights.keys() ^ {name for name in model.state_dict() if ".lora_" in name}:
+            raise ValueError(f"one of the two lacks {min(unmatched)}")
+        model.load_state_dict(weights, strict=False)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"the experts in {folder} do not fit {base.name_or_path}: {error}") from error
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        adapted = file.metadata().get(BASE_DIGEST)
+    if adapted != digest_of_base(base):
+        raise UserError(
+            f"the experts in {folder} adapt {saved.base_model_name_or_path}, not "
+            f"{base_model_id(base.name_or_path)}, whose weights are others"
+        )
+    return model
+
+
+def load_router(folder: str | Path) -> tuple[UtteranceRouter, int]:
+    """A pre-trained router and the encoder layer that it reads.
+
+    Raises:
+        UserError: the folder holds no router.
+    """
+    try:
+        return UtteranceRouter.load(folder)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder} holds no router ({Path(error.filename).name} is missing); --router_dir takes the output "
+            "folder of pretrain_router"
+        ) from error

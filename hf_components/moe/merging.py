@@ -1,0 +1,94 @@
+"""Merge a MoE-Whisper into one plain Whisper, and judge plain Whispers beside the mixture they come from."""
+
+from collections.abc import Sequence
+
+import datasets
+import torch
+from transformers import WhisperProcessor
+
+from hf_components.moe.benchmark.rows import ZERO_SHOT, judge, run_row
+from hf_components.runtime.errors import UserError
+from hf_components.scoring.error_rates import compare
+from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
+
+
+def merge_experts(model: MoeWhisperForConditionalGeneration, weights: Sequence[float]) -> DynamicContextWhisper:
+    """A plain Whisper that computes what the mixture computes for these `expert_weights`, at 30 s of audio context.
+
+    Every layer with experts becomes `W + s (sum_i weights_i B_i A_i + B_shared A_shared)`: the products are averaged,
+    not A and B, so that experts need not have begun alike.
+
+    Args:
+        weights: one per expert; the shared expert always counts in full.
+    Raises:
+        UserError: not one finite weight of at least 0 per expert, or they do not add up to 1.
+    """
+    weights, experts = list(map(float, weights)), model.config.num_experts
+    if len(weights) != experts or min(weights) < 0 or not abs(sum(weights) - 1) < 1e-3:
+        raise UserError(
+            f"weights must be {experts} numbers of at least 0 that add up to 1, one per expert, got "
+            f"{', '.join(f'{weight:g}' for weight in weights)}"
+        )
+    return _plain_whisper(model, weights + [1.0] * model.config.shared_expert)
+
+
+def base_whisper(model: MoeWhisperForConditionalGeneration) -> DynamicContextWhisper:
+    """The plain Whisper that the experts adapt, at 30 s of audio context."""
+    return _plain_whisper(model, [0.0] * (model.config.num_experts + model.config.shared_expert))
+
+
+def judge_plain(
+    plain: dict[str, DynamicContextWhisper],
+    model: MoeWhisperForConditionalGeneration,
+    processor: WhisperProcessor,
+    corpus: datasets.Dataset,
+    *,
+    split: str,
+    batch_size: int,
+    max_new_tokens: int,
+    num_bootstrap: int,
+    seed: int,
+) -> dict:
+    """WER of plain Whispers at 30 s, as stock Whisper runs them, beside zero-shot and the mixture in its own context.
+
+    Args:
+        plain: models by the name of their row.
+        model: the mixture they come from; its base is the zero-shot row.
+        split: name of the split that `corpus` is a sample of.
+    Returns:
+        what `hf_components.moe.benchmark.rows.judge` gives, with differences against the mixture and the first plain
+        Whisper too, and `sample`.
+    """
+    systems = {ZERO_SHOT: base_whisper(model), "moe": model, **plain}
+    rows = [
+        run_row(name, system, processor, corpus, batch_size=batch_size, num_beams=1, max_new_tokens=max_new_tokens)
+        for name, system in systems.items()
+    ]
+    result = judge(rows, corpus, num_bootstrap=num_bootstrap, seed=seed)
+    references, speakers = corpus["text"][:], corpus["speaker_id"][:]
+    _, mixture, first, *others = rows
+    for a, b in [(mixture, first), *((baseline, row) for row in others for baseline in (mixture, first))]:
+        result["differences"].append(
+            {
+                "a": a.name,
+                "b": b.name,
+                **compare(
+                    a.texts, b.texts, references, speakers, language=a.language, num_bootstrap=num_bootstrap, seed=seed
+                ),
+            }
+        )
+    result["sample"] = {"split": split, "utterances": len(corpus), "speakers": len(set(speakers)), "seed": seed}
+    return result
+
+
+@torch.no_grad()
+def _plain_whisper(model: MoeWhisperForConditionalGeneration, slots: list[float]) -> DynamicContextWhisper:
+    """The mixture with fixed weights over its slots, the shared expert's last."""
+    stock = model.merge_expert(0)
+    state = stock.state_dict()
+    for name, layer in model.routed_layers().items():
+        state[f"{name}.weight"] = layer.weight + sum(weight * layer.delta([i]) for i, weight in enumerate(slots))
+    plain = DynamicContextWhisper(stock.config).to(model.device, model.dtype)
+    plain.load_state_dict(state)
+    plain.generation_config = stock.generation_config
+    return plain.eval()

@@ -1,0 +1,206 @@
+"""Joint training of router and experts through the routing curriculum."""
+
+import json
+import logging
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from torch.distributed.fsdp import register_fsdp_forward_method
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from hf_components.moe.curriculum import RoutingArguments, routing_losses
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.stages import write_json
+from hf_components.training.kl_to_base import KlToBaseTrainer
+
+logger = logging.getLogger(__name__)
+
+ROUTING_STATE = "routing_state.json"
+DEAD, DOMINANT = 0.2, 0.9  # share of an even split below which an expert is dead; share of all above which one rules
+
+
+class MoeTrainer(KlToBaseTrainer):
+    """Train a [`MoeWhisperForConditionalGeneration`] through soft, top-k and hard routing.
+
+    The model's configuration carries the routing and temperature in force, so what is saved at the end is what was
+    trained last.
+
+    Args:
+        routing: the curriculum.
+        kl, base: of the `KlToBaseTrainer` that this is.
+    Raises:
+        UserError: the curriculum's floor of usage leaves no room for a choice among the model's experts.
+    """
+
+    def __init__(self, *args, routing: RoutingArguments, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.routing = routing
+        experts = self.model.config.num_experts
+        if routing.min_expert_usage_fraction * experts >= 1:
+            raise UserError(
+                f"min_expert_usage_fraction must be below 1 / num_experts = {1 / experts:.3g}, got "
+                f"{routing.min_expert_usage_fraction}"
+            )
+        if (
+            routing.soft_routing_epochs + routing.topk_routing_epochs
+            >= self.args.num_train_epochs
+            > 0
+            > self.args.max_steps
+        ):
+            logger.warning(
+                "training ends after %g epochs, before hard routing begins: the saved model routes as it was "
+                "trained last; shorten soft_routing_epochs and topk_routing_epochs",
+                self.args.num_train_epochs,
+            )
+        self._warned: set[int] = set()
+        self.usage = torch.full((experts,), 1 / experts, device=self.args.device)
+        self._step_gates = torch.zeros(
+            experts + 1, device=self.args.device
+        )  # sums over the step under way, and their count
+        self._log_sums: dict[str, float | torch.Tensor] = defaultdict(float)
+        self.add_callback(_Curriculum(self))
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        core, labels = self.accelerator.unwrap_model(model), inputs["labels"]
+        expert_losses = None
+        if (
+            self.routing.routing_alignment_coef > 0
+            and core.config.routing == "soft"
+            and core.config.mixture == "weights"
+        ):
+            with self.accelerator.autocast():  # as `forward` is run; the model's other methods are not
+                expert_losses, trunk_states = core.expert_losses(
+                    inputs["input_features"], labels, inputs["attention_mask"]
+                )
+            inputs = {**inputs, "trunk_states": trunk_states}
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        if expert_losses is None and core.config.routing == "soft" and self.routing.routing_alignment_coef > 0:
+            expert_losses = outputs.expert_losses  # all experts took part, in their own order
+        terms = routing_losses(outputs.gates, self.usage, expert_losses, self.routing.routing_alignment_tau)
+
+        # Utterances count by their tokens, so that one denominator serves recognition and routing.
+        tokens = (labels != -100).sum(-1)
+        shares = tokens / (tokens.sum() if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            shares = shares * self.accelerator.num_processes  # gradients are averaged over processes afterwards
+        fading = 1 - self._progress()
+        loss = (
+            loss
+            + self.routing.load_balance_coef * (shares * terms["load_balance"]).sum()
+            - fading * self.routing.routing_entropy_coef * (shares * terms["entropy"]).sum()
+        )
+        if expert_losses is not None:
+            loss = loss + self.routing.routing_alignment_coef * (shares * terms["alignment"]).sum()
+
+        gates = outputs.gates.detach()
+        self._step_gates += torch.cat([gates.sum(0), gates.new_tensor([len(gates)])])
+        for name, values in terms.items():
+            sums = torch.stack([values.detach().sum(), values.new_tensor(len(values))])
+            self._log_sums[name] = self._log_sums[name] + sums  # a tensor: no wait for the device here
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        if "loss" in logs:
+            for name, sums in self._log_sums.items():
+                total, utterances = self.accelerator.reduce(sums).tolist()  # over all processes
+                logs[f"routing_{name}"] = round(total / utterances, 4)
+            self._log_sums.clear()
+            logs |= {f"usage_expert_{i}": round(float(share), 4) for i, share in enumerate(self.usage)}
+            config = self.model.config
+            logs["routing_temperature"], logs["routing_phase"] = (
+                round(config.router_temperature, 4),
+                PHASES[config.routing],
+            )
+            logs["routing_noise_std"] = round(config.router_noise_std, 4)
+            logs["routing_alignment_tau"] = self.routing.routing_alignment_tau
+            logs["routing_min_usage"] = config.min_expert_usage_fraction
+            self._warn_of_collapse()
+        super().log(logs, *args, **kwargs)
+
+    def set_routing(self) -> None:
+        """Put the curriculum's routing, temperature, noise and usage floor for the next step into the
+        configuration."""
+        config, progress = self.model.config, self._progress()
+        config.routing = self.routing.routing(
+            round(self.state.epoch, 6)
+        )  # epochs are sums of floating-point fractions
+        config.router_temperature = self.routing.temperature(progress)
+        config.router_noise_std = self.routing.router_noise_std * (1 - progress)
+        config.min_expert_usage_fraction = self.routing.min_expert_usage_fraction
+
+    def update_usage(self) -> None:
+        """Move the running usage by the gates of the optimizer step that ended, over all processes."""
+        total = self.accelerator.reduce(self._step_gates, "sum")
+        momentum = self.routing.usage_momentum
+        self.usage = momentum * self.usage + (1 - momentum) * total[:-1] / total[-1].clamp(min=1)
+        self._step_gates.zero_()
+
+    def _progress(self) -> float:
+        return self.state.global_step / max(self.state.max_steps, 1)
+
+    def _warn_of_collapse(self) -> None:
+        even = 1 / len(self.usage)
+        for i, share in enumerate(self.usage.tolist()):
+            if len(self.usage) == 1 or i in self._warned or DEAD * even <= share <= DOMINANT:
+                continue
+            self._warned.add(i)
+            if share < DEAD * even:
+                logger.warning(
+                    "expert %d is dying: %.1f %% of the routing; raise load_balance_coef or min_expert_usage_fraction",
+                    i,
+                    100 * share,
+                )
+            else:
+                logger.warning(
+                    "expert %d takes over: %.1f %% of the routing; raise load_balance_coef or router_noise_std",
+                    i,
+                    100 * share,
+                )
+
+    def _save_checkpoint(self, model, trial):
+        if self.args.should_save:  # before the marker of completeness, which the parent writes last
+            folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            config = self.model.config
+            write_json(
+                folder / ROUTING_STATE,
+                {
+                    "usage": self.usage.tolist(),
+                    "routing": config.routing,
+                    "router_temperature": config.router_temperature,
+                },
+            )
+        super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        state = json.loads((Path(resume_from_checkpoint) / ROUTING_STATE).read_text())
+        self.usage = torch.tensor(state["usage"], device=self.args.device)
+        # The next step sets these anew; after the last one they are what the finished model is saved with.
+        config = self.model.config
+        config.routing, config.router_temperature = state["routing"], state["router_temperature"]
+
+
+PHASES = {"soft": 0, "top_k": 1, "hard": 2}  # for plots
+
+
+class _Curriculum(TrainerCallback):
+    def __init__(self, trainer: MoeTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        register_fsdp_forward_method(
+            self.trainer.model, "expert_losses"
+        )  # FSDP gathers weights for it as for `forward`
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.trainer.set_routing()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.trainer.update_usage()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        config = self.trainer.model.config
+        config.router_noise_std, config.min_expert_usage_fraction = 0.0, 0.0

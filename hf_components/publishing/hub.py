@@ -1,0 +1,212 @@
+"""To the Hub: a finished folder in one commit, tried again where that may help, and never at the cost of what lies on
+disk."""
+
+import json
+import logging
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+from accelerate import PartialState
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from hf_components.publishing.hub_files import Kind, check_name, files_of, kind_of, outdated
+from hf_components.runtime.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+LICENSE = "apache-2.0"
+WAITS = (2, 4, 8, 16)  # seconds before each further attempt; the client's own, shorter ones come before
+PASSING = (408, 429, 500, 502, 503, 504)  # answers that another attempt may change
+LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
+ADVICE = {
+    401: LOG_IN,
+    403: f"make room in the account, choose a namespace of your own, or {LOG_IN}",
+    507: "make room in the account",
+}
+
+
+@dataclass
+class PublishArguments:
+    """Whether and where the result goes once it is complete on disk; later, recipes/publish.py does the same."""
+
+    push_to_hub: bool = field(default=False, metadata={"help": "publish the result on the Hub"})
+    hub_model_id: str | None = field(default=None, metadata={"help": "its repository there, as user/name"})
+    hub_private_repo: bool | None = field(
+        default=None,
+        metadata={
+            "nargs": "?",
+            "const": True,
+            "help": "a new repository is private; default: data are, models are not",
+        },
+    )
+
+    def __post_init__(self):
+        if not self.push_to_hub:
+            if self.hub_model_id:
+                logger.warning(
+                    "--hub_model_id %s is given, but nothing goes there without --push_to_hub", self.hub_model_id
+                )
+            return
+        if self.hub_model_id is None:
+            raise UserError("--push_to_hub needs --hub_model_id, the repository as user/name")
+        check_repo_id("--hub_model_id", self.hub_model_id)
+        if get_token() is None:  # told now, not after hours of training
+            raise UserError(f"--push_to_hub needs a token of the Hub; {LOG_IN}")
+
+
+@dataclass
+class PublishModelArguments(PublishArguments):
+    model_license: str = field(
+        default=LICENSE,
+        metadata={
+            "help": "licence on the model's card, as the Hub writes it; the base model's and the data's bind it"
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where it is: the repository's address, and the commit, to which `revision` pins a reader."""
+
+    url: str
+    revision: str
+
+
+def push(args: PublishArguments, folder: str | Path) -> None:
+    """Publish the result of a recipe if its flags say so; the last line of its `main`, on the main process alone."""
+    if args.push_to_hub and PartialState().is_main_process:
+        license = args.model_license if isinstance(args, PublishModelArguments) else LICENSE
+        publish(folder, args.hub_model_id, private=args.hub_private_repo, license=license)
+
+
+def publish(folder: str | Path, repo_id: str, *, private: bool | None = None, license: str = LICENSE) -> Published:
+    """Send a folder to the Hub in one commit: weights, configuration, code, card, plots, figures.
+
+    What has arrived already is not sent again: unchanged files are left out of the commit, and large ones that came
+    through before a failure are known by their checksum. The folder itself is not changed.
+
+    Args:
+        folder: a model, an adapter, a prepared corpus, a metric or a Space.
+        repo_id: user/name; made if it is not there.
+        private: of a new repository; by default data are private, and models and Spaces as the account has it.
+        license: on the card of a model that has none yet.
+    Raises:
+        UserError: it cannot be published, or was not; the message holds the command that tries again.
+    """
+    folder = Path(folder)
+    check_repo_id("--repo_id", repo_id)
+    check_name(folder, repo_id)
+    kind, files = kind_of(folder), files_of(folder, license, repo_id)
+    command = repeating_command(folder, repo_id, private, license)
+    logger.info(
+        "publishing %d files of %s as %s; should this stop, repeat it with: %s", len(files), folder, repo_id, command
+    )
+    try:
+        published = _persistently(lambda: _send(folder, repo_id, kind, files, private))
+    except Exception as error:  # whatever it was, the result is on disk and the command is known
+        answer = _answer(error)
+        advice = f"; {ADVICE[answer.response.status_code]}" if answer and answer.response.status_code in ADVICE else ""
+        raise UserError(
+            f"{folder} is complete, but was not published as {repo_id}: {_reason(error)}{advice}; repeat it with: "
+            f"{command}"
+        ) from error
+    logger.info("published: %s, revision %s", published.url, published.revision)
+    return published
+
+
+def repeating_command(folder: Path, repo_id: str, private: bool | None, license: str) -> str:
+    words = ["python", "recipes/publish.py", str(folder), "--repo_id", repo_id]
+    words += [] if private is None else ["--private", str(private).lower()]
+    words += [] if license == LICENSE else ["--license", license]
+    return shlex.join(words)
+
+
+def check_repo_id(flag: str, repo_id: str) -> None:
+    """Raise UserError unless it is user/name."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise UserError(f"{flag} must be user/name of letters, digits, '-', '_' and '.', got {repo_id!r}") from error
+    if "/" not in repo_id:
+        raise UserError(f"{flag} must be user/name, got {repo_id!r}")
+
+
+def _send(folder: Path, repo_id: str, kind: Kind, files: dict[str, Path | bytes], private: bool | None) -> Published:
+    api, wants_private = HfApi(), kind.repo_type == "dataset" if private is None else private
+    url = api.create_repo(
+        repo_id,
+        repo_type=kind.repo_type,
+        space_sdk=kind.sdk,
+        exist_ok=True,
+        private=True if wants_private else private,
+    )
+    there = api.repo_info(repo_id, repo_type=kind.repo_type)
+    if wants_private and not there.private:  # it was there before; creating it again changes nothing
+        raise UserError(f"{url} is there already and open to everyone; make it private there, or give --private false")
+    # New operations for every attempt: the client writes into them what it found on the Hub.
+    operations = [
+        CommitOperationAdd(path, str(file) if isinstance(file, Path) else file) for path, file in files.items()
+    ]
+    stale = outdated([sibling.rfilename for sibling in there.siblings], files)
+    commit = api.create_commit(
+        repo_id,
+        [*operations, *(CommitOperationDelete(path) for path in stale)],
+        repo_type=kind.repo_type,
+        commit_message=f"Publish {folder.resolve().name}",
+    )
+    return Published(str(url), commit.oid)
+
+
+def _persistently(attempt: Callable[[], Published]) -> Published:
+    for wait in WAITS:
+        try:
+            return attempt()
+        except Exception as error:
+            if not _passes(error):
+                raise
+            answer = _answer(error)
+            asked = answer.response.headers.get("Retry-After", "") if answer else ""
+            seconds = max(wait, int(asked) if asked.isdigit() else 0)
+            logger.warning("%s; next attempt in %d s", _reason(error), seconds)
+            time.sleep(seconds)
+    return attempt()
+
+
+def _passes(error: Exception) -> bool:
+    """Whether another attempt may succeed: the connection failed, or the Hub said that it has a bad moment."""
+    if (answer := _answer(error)) is not None:
+        return answer.response.status_code in PASSING
+    # A gateway's page instead of the Hub's JSON; and what Xet's transport says of a connection is a RuntimeError.
+    return any(isinstance(e, (httpx2.TransportError, json.JSONDecodeError, RuntimeError)) for e in _chain(error))
+
+
+def _answer(error: Exception) -> HfHubHTTPError | None:
+    """What the Hub said, if it said something; the client wraps what befalls a large file."""
+    return next((e for e in _chain(error) if isinstance(e, HfHubHTTPError)), None)
+
+
+def _reason(error: Exception) -> str:
+    """One line of what happened, without credentials: a token, or the signature in an address of the storage."""
+    answer, token = _answer(error), get_token()
+    if answer is None:
+        cause = list(_chain(error))[-1]
+        text = f"{type(cause).__name__}: {cause}"
+    else:
+        text = (
+            f"the Hub answered {answer.response.status_code}, {answer.server_message or answer.response.reason_phrase}"
+        )
+    text = " ".join((text.replace(token, "<token>") if token else text).split())
+    return re.sub(r"\bhf_[A-Za-z0-9]{8,}", "<token>", re.sub(r"(https?://[^\s?]+)\?\S*", r"\1", text))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__

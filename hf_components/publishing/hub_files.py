@@ -1,0 +1,246 @@
+"""What of a folder goes to the Hub, and as what: its files, and where it has no card, one made of its `stage.json`."""
+
+import fnmatch
+import json
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCardData, get_token
+
+from hf_components.checkpoints.loading import base_model_id
+from hf_components.publishing.cards import HERE, RECOGNITION, render_card
+from hf_components.publishing.report import hub_id
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.stages import read_proof
+
+logger = logging.getLogger(__name__)
+
+CARD, RESULTS, ADAPTER, METRIC_TAG = "README.md", "results.json", "adapter_config.json", "metric"
+# Names that stay at home, of files and of folders: proofs with the paths of this machine, what training goes on from,
+# pickles, logs with the name of this machine.
+LEFT_OUT = (
+    "stage.json",
+    "begun.json",
+    "checkpoints",
+    "checkpoint-*",
+    "trainer_state.json",
+    "training_args.bin",
+    "*.pt",
+    "*.pth",
+    "*.pkl",
+    "*.pickle",
+    "pytorch_model*.bin",
+    "events.out.tfevents.*",
+    "*.log",
+    "*.tmp",
+    "__pycache__",
+)
+HIDDEN_BUT_PUBLIC = ".eval_results"
+DESCRIBING = (CARD, RESULTS, ADAPTER, "config.json")
+PLACE = re.compile(r"(?<=[\"`])/[^\"`\n/]+/[^\"`\n]+(?=[\"`])")  # an absolute path in JSON, or in a card
+TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{34}\b")
+RECOGNISERS = ("ForConditionalGeneration", "ForCTC")
+TITLES = {
+    "adapter": "Adapter",
+    "export": "CTranslate2 export",
+    "recogniser": "Recogniser",
+    "AcousticUnitsModel": "Acoustic units",
+    "UnitHifiGanModel": "Unit vocoder",
+    "Tokenizer": "Motif tokenizer",
+    "Model": "Model",
+}
+DATA = ("corpus", "corpus_dir", "units_dir")  # flags of the recipes
+LONGEST_SEARCHED = 2**24  # bytes; weights and audio are larger, texts are not
+
+Files = dict[str, Path | bytes]  # path in the repository -> file, or its content
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Type of a repository of the Hub; a Space has an SDK too."""
+
+    repo_type: str
+    sdk: str | None = None
+
+
+def kind_of(folder: Path) -> Kind:
+    """What the folder is to the Hub.
+
+    Raises:
+        UserError: there is no such folder, or nothing in it that can be published.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder} to publish")
+    kind = _kind(folder)
+    if kind is None:
+        inside = sorted(
+            path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".") and _kind(path)
+        )
+        advice = f"publish {' or '.join(map(str, inside))}" if inside else "a model has a config.json"
+        raise UserError(f"{folder} is no model, adapter, data set, metric or Space; {advice}")
+    return kind
+
+
+def check_name(folder: Path, repo_id: str) -> None:
+    """Raise UserError for a metric whose repository is called otherwise: `evaluate.load` looks for a file of that
+    name."""
+    metadata = _metadata(folder)
+    if METRIC_TAG in metadata.get("tags", ()) and repo_id.split("/")[-1] != folder.resolve().name:
+        raise UserError(f"a metric's repository must be called as its folder, {folder.resolve().name}, got {repo_id}")
+
+
+def files_of(folder: Path, license: str, repo_id: str) -> Files:
+    """Every file that is published, with the card and `results.json` made of the stage where the folder has no card.
+
+    Args:
+        license: for such a card.
+        repo_id: where they go; lines of use on the card name it.
+    Raises:
+        UserError: there is no card and nothing to make it of, or a file holds a token.
+    """
+    files: Files = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not _left_out(path.relative_to(folder).parts)
+    }
+    if CARD not in files:
+        files |= _stage_report(folder, license)
+    files = {name: _without_places(name, file) for name, file in files.items()}
+    files[CARD] = _text(files[CARD]).replace(HERE, repo_id).encode()
+    token = (get_token() or "").encode()
+    for name, file in files.items():
+        if isinstance(file, bytes) or file.stat().st_size <= LONGEST_SEARCHED:
+            content = file if isinstance(file, bytes) else file.read_bytes()
+            if (token and token in content) or TOKEN.search(content):
+                raise UserError(
+                    f"{folder / name} holds an access token of the Hub, which must not be published; take it out"
+                )
+    return files
+
+
+def outdated(there: list[str], files: Files) -> list[str]:
+    """Files of an earlier publication that a reader would take for part of this one: shards, weights and plots."""
+    read_together = ("data/*", "*.safetensors", "*.safetensors.index.json", "plots/*", f"{HIDDEN_BUT_PUBLIC}/*")
+    return [path for path in there if path not in files and any(fnmatch.fnmatchcase(path, p) for p in read_together)]
+
+
+def _kind(folder: Path) -> Kind | None:
+    sdk = _metadata(folder).get("sdk")
+    if sdk is not None:
+        return Kind("space", sdk)
+    if any(folder.glob("data/*.parquet")):
+        return Kind("dataset")
+    return (
+        Kind("model")
+        if any((folder / name).exists() for name in ("config.json", ADAPTER, "tokenizer_config.json"))
+        else None
+    )
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    if not (folder / CARD).exists():
+        return {}
+    match = re.match(r"---\n(.*?)\n---\n", (folder / CARD).read_text(), re.DOTALL)
+    return yaml.safe_load(match[1]) or {} if match else {}
+
+
+def _left_out(parts: tuple[str, ...]) -> bool:
+    return any(
+        (part.startswith(".") and part != HIDDEN_BUT_PUBLIC) or any(fnmatch.fnmatchcase(part, p) for p in LEFT_OUT)
+        for part in parts
+    )
+
+
+def _without_places(path: str, file: Path | bytes) -> Path | bytes:
+    """The same, where the file describes what is published; of a place on this disk, such as that of a local base
+    model, the last part alone."""
+    if PurePosixPath(path).name not in DESCRIBING:
+        return file
+    text = _text(file)
+    places = {
+        place for place in PLACE.findall(text) if Path(place).parents[-2].exists()
+    }  # whether or not it is there still
+    for place in sorted(places, key=len, reverse=True):
+        logger.warning(
+            "%s names %s, which is on this machine alone, and is published with %s instead; if readers need it, "
+            "publish it too",
+            path,
+            place,
+            Path(place).name,
+        )
+        text = text.replace(place, Path(place).name)
+    return text.encode() if places else file
+
+
+def _text(file: Path | bytes) -> str:
+    return file.decode() if isinstance(file, bytes) else file.read_text()
+
+
+def _stage_report(folder: Path, license: str) -> Files:
+    """Card, figures and plots of what a single recipe made: of the stage that the folder is, or lies in."""
+    stage = next((place for place in (folder, folder.resolve().parent) if read_proof(place)), None)
+    if stage is None:
+        raise UserError(
+            f"{folder} has no card ({CARD}) and is not the result of a recipe; write one, with its licence"
+        )
+    proof, is_adapter, exported = read_proof(stage), (folder / ADAPTER).exists(), (folder / "model.bin").exists()
+    recipe = next((PurePosixPath(name).stem for name in proof["sources"] if name.startswith("recipes/")), "a recipe")
+    results = {
+        "recipe": recipe,
+        "metrics": proof["metrics"],
+        "seconds": proof["seconds"],
+        "environment": proof["environment"],
+        "code_version": proof["identity"]["code_version"],
+        "license": license,
+    }
+    config, model = proof["config"], _read(folder / "config.json")
+    base = hub_id(
+        _read(folder / ADAPTER)["base_model_name_or_path"] or str(folder)
+        if is_adapter
+        else base_model_id(config.get("base_model") or config.get("model") or str(folder))
+    )
+    architecture = next(iter(model.get("architectures") or ()), "Model" if model else "Tokenizer")
+    use = (
+        "adapter"
+        if is_adapter
+        else "export"
+        if exported
+        else "recogniser"
+        if architecture.endswith(RECOGNISERS)
+        else architecture
+        if architecture in TITLES
+        else "Model"
+    )
+    metadata = ModelCardData(
+        license=license,
+        language=config.get("language"),
+        base_model=base,
+        tags=["speech"],
+        library_name="peft" if is_adapter else "ctranslate2" if exported else "transformers",
+        pipeline_tag=RECOGNITION if use in ("adapter", "export", "recogniser") else None,
+    )
+    plots = {f"plots/{plot.name}": plot for plot in sorted(stage.glob("*.png"))}
+    shown = {
+        **results,
+        "base_model": base,
+        "title": TITLES[use],
+        "use": use,
+        "own_code": "auto_map" in model,
+        "adapted": _read(folder / ADAPTER).get("base_model_name_or_path"),
+        "data": next((Path(config[name]).name for name in DATA if config.get(name)), None),
+        "plots": [Path(plot).name for plot in plots],
+        "figures": {name: value for name, value in results["metrics"].items() if isinstance(value, (int, float))},
+    }
+    return {
+        CARD: render_card("stage.md", shown, metadata).encode(),
+        RESULTS: (json.dumps(results, indent=2, ensure_ascii=False) + "\n").encode(),
+        **plots,
+    }
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text()) if file.exists() else {}

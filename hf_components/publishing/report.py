@@ -1,0 +1,43 @@
+"""What every released model folder has beside its weights: plots, figures, and the card made of them."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from hf_components.publishing.cards import eval_results_file, render_card
+from hf_components.runtime.stages import write_json
+
+EVAL_RESULTS = ".eval_results/underheard.yaml"
+
+
+def write_report(
+    folder: Path, plots: Iterable[Path], results: dict[str, Any], template: str, card_data: ModelCardData, **shown: Any
+) -> None:
+    """Write `plots/`, `results.json` and `README.md`, which shows the results; where they are of a data set of the Hub
+    also `.eval_results/`.
+
+    Args:
+        plots: PNGs; those that do not exist are left out, since a run may go without.
+        template: name of the card's template.
+        shown: what the card needs beyond the results.
+    Raises:
+        UserError: the card needs a figure that is missing.
+    """
+    drawn = [plot for plot in plots if plot.exists()]
+    (folder / "plots").mkdir(exist_ok=True)
+    for plot in drawn:
+        shutil.copy(plot, folder / "plots")
+    write_json(folder / "results.json", results)
+    if (entries := eval_results_file(card_data.eval_results or ())) is not None:
+        (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
+        (folder / EVAL_RESULTS).write_text(entries)
+    shown = {**results, "plots": [plot.name for plot in drawn], **shown}
+    (folder / "README.md").write_text(render_card(template, shown, card_data))
+
+
+def hub_id(base_model: str) -> str | None:
+    """The base model for the card's metadata; one on this disk has no Hub id and is left out."""
+    return None if Path(base_model).exists() else base_model

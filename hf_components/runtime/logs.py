@@ -1,0 +1,63 @@
+"""One logger set-up for all recipes, and the entry point that turns user mistakes into one-line errors."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import transformers
+
+from hf_components.runtime.errors import UserError
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+QUIET = (
+    "accelerate",
+    "httpx",
+    "httpx2",
+    "httpcore2",
+    "urllib3",
+    "matplotlib",
+    "fsspec",
+    "numba",
+    "absl",
+    "torchcodec",
+)
+
+
+def set_up_logging(log_file: str | Path | None = None) -> None:
+    """Log to standard error (main process only) and, if given, append to `log_file`.
+
+    `UNDERHEARD_LOG_LEVEL` (default INFO) sets the level. Raises `UserError` for an unknown level or a file that cannot
+    be written.
+    """
+    # accelerate and torchrun number the processes of a run; all but the first log warnings only.
+    is_main = int(os.environ.get("RANK", "0")) == 0
+    level = os.environ.get("UNDERHEARD_LOG_LEVEL", "INFO").upper() if is_main else "WARNING"
+    if level not in logging.getLevelNamesMapping():
+        raise UserError(f"UNDERHEARD_LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR, got {level}")
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if log_file is not None and is_main:
+        try:
+            Path(log_file).parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.FileHandler(log_file))
+        except OSError as error:
+            raise UserError(f"cannot write --log_file {log_file}: {error.strerror}; choose another") from error
+    logging.basicConfig(level=level, format=FORMAT, datefmt="%H:%M:%S", handlers=handlers, force=True)
+    if "TRANSFORMERS_VERBOSITY" not in os.environ:
+        # Whisper's own generate passes itself arguments that transformers warns of, once per batch.
+        transformers.logging.set_verbosity_error()
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def run_recipe(main: Callable[[list[str] | None], dict]) -> None:
+    """Run a recipe's `main` as a program: exit 0, or print what the user did wrong and exit 2."""
+    try:
+        main(None)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command with --resume to continue", file=sys.stderr)
+        sys.exit(130)

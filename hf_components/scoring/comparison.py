@@ -1,0 +1,281 @@
+"""Judge transcripts: those of several systems against references, per group, and against each other."""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import datasets
+from rich.markup import escape
+from rich.table import Table
+
+from hf_components.reporting.figures import interval, percent
+from hf_components.reporting.plots import plot_bars
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.json_lines import GROUP, SPEAKER, TEXT, id_field, read_by_id, text_field
+from hf_components.scoring.error_rates import paired_bootstrap, score, utterance_errors
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN_GROUP = "unknown"
+NAMED = 5  # ids that a message names
+RATES = ("wer", "wer_clipped", "cer", "cer_clipped")
+COUNTS = ("substitutions", "deletions", "insertions")
+
+
+@dataclass
+class References:
+    """What was said: lists of equal length, one item per utterance."""
+
+    ids: list[str]
+    texts: list[str]
+    speakers: list[str]
+    groups: list[str]
+
+
+def references_of_corpus(corpus: datasets.Dataset) -> References:
+    """The texts of a split of a prepared corpus."""
+    return References(*(corpus[column][:] for column in ("id", "text", "speaker_id", "group")))
+
+
+def references_of_manifest(path: str | Path) -> References:
+    """The transcripts of a manifest, which keeps them as the competition judges them; rows without one are left out.
+
+    Raises:
+        UserError: it is no manifest, has no transcripts, or gives an id twice.
+    """
+    rows, without = {}, []
+    for line, name, row in read_by_id(path):
+        if row.get(TEXT) is None:
+            without.append(line)
+            continue
+        group = "" if row.get(GROUP) is None else text_field(row, GROUP, path, line)
+        rows[name] = (
+            text_field(row, TEXT, path, line).strip(),
+            id_field(row, SPEAKER, path, line),
+            group.strip() or UNKNOWN_GROUP,
+        )
+    if not rows:
+        raise UserError(f"{path} has no {TEXT} to judge by")
+    if without:
+        logger.warning(
+            "%d rows of %s have no %s and are not judged: line %s", len(without), path, TEXT, listed(without)
+        )
+    return References(list(rows), *map(list, zip(*rows.values(), strict=True)))
+
+
+def read_transcripts(path: str | Path) -> dict[str, str]:
+    """Text by id.
+
+    Raises:
+        UserError: a line is not one of `utterance_id` and `orthographic_text`, or an id is there twice.
+    """
+    return {name: text_field(row, TEXT, path, line) for line, name, row in read_by_id(path)}
+
+
+def align(name: str, transcripts: Mapping[str, str], references: References) -> tuple[list[str], dict]:
+    """Transcripts in the order of the references; a missing one is empty, so that all its words count as deleted.
+
+    Returns:
+        the texts, and how many ids are `missing` and how many are `unknown`, which are warned of.
+    Raises:
+        UserError: none of the ids is one of the references.
+    """
+    missing = [utterance for utterance in references.ids if utterance not in transcripts]
+    unknown = list(transcripts.keys() - set(references.ids))
+    if len(missing) == len(references.ids):
+        raise UserError(
+            f"{name} has no transcript of any of the {len(missing)} utterances, such as {missing[0]}; it holds "
+            f"{listed(unknown) or 'nothing'}: is it of another split?"
+        )
+    if missing:
+        logger.warning(
+            "%s lacks %d of %d utterances, which count as empty: %s",
+            name,
+            len(missing),
+            len(references.ids),
+            listed(missing),
+        )
+    if unknown:
+        logger.warning(
+            "%s has %d ids that are not among the references and are left out: %s",
+            name,
+            len(unknown),
+            listed(sorted(unknown)),
+        )
+    return [transcripts.get(utterance, "") for utterance in references.ids], {
+        "missing": len(missing),
+        "unknown": len(unknown),
+    }
+
+
+def evaluate(
+    systems: Mapping[str, list[str]],
+    references: References,
+    *,
+    num_bootstrap: int,
+    seed: int,
+    worst: int,
+    language: str | None = None,
+) -> tuple[dict, list[dict]]:
+    """Score every system, and compare each with those before it.
+
+    Args:
+        systems: name -> texts in the order of the references.
+        num_bootstrap: resamples over speakers for each interval.
+        worst: utterances listed per system.
+        language: of the texts; English without one.
+    Returns:
+        `references` (how much was judged), `systems` (name -> figures of the `whisper_wer` metric and `worst`
+        utterances), `differences` (paired comparisons, b - a) and `bootstrap`; and a row for every utterance with what
+        each system wrote, those with the most errors first.
+    """
+    resampling = {"num_bootstrap": num_bootstrap, "seed": seed}
+    errors = {name: utterance_errors(texts, references.texts, language) for name, texts in systems.items()}
+    figures = {
+        name: score(texts, references.texts, references.groups, references.speakers, language=language, **resampling)
+        for name, texts in systems.items()
+    }
+    differences = [
+        {"a": a, "b": b, **paired_bootstrap(errors[a], errors[b], references.speakers, **resampling)}
+        for a, b in combinations(systems, 2)
+    ]
+    for name, texts in systems.items():
+        counts = errors[name]
+        order = sorted(range(len(texts)), key=lambda i: (-counts["errors"][i], counts["reference_words"][i]))
+        figures[name]["worst"] = [
+            {
+                "id": references.ids[i],
+                "group": references.groups[i],
+                "errors": int(counts["errors"][i]),
+                "reference_words": int(counts["reference_words"][i]),
+                "reference": references.texts[i],
+                "prediction": texts[i],
+            }
+            for i in order[:worst]
+            if counts["errors"][i]
+        ]
+    utterances = [
+        {
+            "id": references.ids[i],
+            "speaker_id": references.speakers[i],
+            "group": references.groups[i],
+            "reference": references.texts[i],
+            "errors": {name: int(errors[name]["errors"][i]) for name in systems},
+            "predictions": {name: texts[i] for name, texts in systems.items()},
+        }
+        for i in range(len(references.ids))
+    ]
+    utterances.sort(key=lambda row: -sum(row["errors"].values()))
+    return {
+        "references": {
+            "utterances": len(references.ids),
+            "speakers": len(set(references.speakers)),
+            "groups": dict(sorted(Counter(references.groups).items(), key=_by_first_number)),
+        },
+        "systems": figures,
+        "differences": differences,
+        "bootstrap": {"resamples": num_bootstrap, "unit": "speaker", "confidence": 0.95, "seed": seed},
+    }, utterances
+
+
+def tables(result: dict) -> list[Table]:
+    """One table of figures per system, its worst utterances, and the differences between systems."""
+    shown, groups = [], result["references"]["groups"]
+    for name, figures in result["systems"].items():
+        table = Table(
+            title=f"{escape(name)}: error rates (%)",
+            caption="in brackets: 95 % bootstrap over speakers; clipped: "
+            "at most as many errors per utterance as it has words (characters)",
+        )
+        table.add_column("group", no_wrap=True)
+        for heading in ("utterances", "speakers", "WER", "clipped", "CER", "clipped", "sub", "del", "ins"):
+            table.add_column(heading, justify="right")
+        for group, row in [*((group, figures["per_group"][group]) for group in groups), ("all", figures)]:
+            table.add_row(
+                escape(group),
+                str(row["utterances"]),
+                str(row["speakers"]),
+                *(f"{percent(row[rate])} ({interval(row[f'{rate}_interval'])})" for rate in RATES),
+                *(str(row[count]) for count in COUNTS),
+                style="bold" if group == "all" else None,
+            )
+        worst = Table(title=f"{escape(name)}: most errors")
+        for heading in ("utterance", "group", "errors", "reference", "prediction"):
+            worst.add_column(heading)
+        for row in figures["worst"]:
+            worst.add_row(
+                *(
+                    escape(text)
+                    for text in (
+                        row["id"],
+                        row["group"],
+                        f"{row['errors']} of {row['reference_words']}",
+                        row["reference"],
+                        row["prediction"],
+                    )
+                )
+            )
+        shown += [table, worst] if figures["worst"] else [table]
+    if result["differences"]:
+        table = Table(
+            title="Difference in WER (points)",
+            caption="95 % paired bootstrap over speakers; an interval that contains 0 shows no difference",
+        )
+        for heading in ("system", "minus", "WER", "interval"):
+            table.add_column(heading)
+        for line in result["differences"]:
+            table.add_row(
+                escape(line["b"]), escape(line["a"]), percent(line["difference"]), interval(line["interval"])
+            )
+        shown.append(table)
+    return shown
+
+
+def plot_evaluation(file: str | Path, result: dict) -> None:
+    """Draw the WER of every system per group, with its intervals."""
+    systems, groups = result["systems"], [*result["references"]["groups"], "all"]
+
+    def rows(figures: dict) -> list[dict]:
+        return [*(figures["per_group"][group] for group in groups[:-1]), figures]
+
+    plot_bars(
+        file,
+        {name: [100 * row["wer"] for row in rows(figures)] for name, figures in systems.items()},
+        groups,
+        "WER (%) with 95 % interval over speakers",
+        f"WER per group, {result['references']['utterances']} utterances of "
+        f"{result['references']['speakers']} speakers",
+        {
+            name: [
+                None if row["wer_interval"] is None else [100 * bound for bound in row["wer_interval"]]
+                for row in rows(figures)
+            ]
+            for name, figures in systems.items()
+        },
+    )
+
+
+def distinct_names(paths: Sequence[str]) -> list[str]:
+    """A short name for each path: its stem, with as many of the folders above as tell it from the others."""
+    parts = [Path(path).with_suffix("").parts for path in paths]
+    for length in range(1, max(map(len, parts), default=1) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise UserError(f"the same file is given twice: {', '.join(paths)}; leave one of them out")
+
+
+def listed(values: Sequence) -> str:
+    """The first few of them, and how many more there are."""
+    more = f" and {len(values) - NAMED} more" if len(values) > NAMED else ""
+    return ", ".join(map(str, values[:NAMED])) + more
+
+
+def _by_first_number(item: tuple[str, int]) -> tuple:
+    """Age buckets in the order of age (3-4, 5-7, 12+), and names without a number after them by the alphabet."""
+    number = re.search(r"\d+", item[0])
+    return (number is None, int(number[0]) if number else 0, item[0])

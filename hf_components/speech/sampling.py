@@ -1,0 +1,122 @@
+"""Choose a part of a corpus: a pure function of seed and ids, stable when files are added."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import floor
+
+from datasets import Dataset
+
+from hf_components.runtime.errors import UserError
+
+SAMPLING = ("random", "stratified")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How much of a corpus a stage takes; the same choice in every stage with the same values."""
+
+    sampling: str = "random"
+    percent: float = 100.0
+    max_samples: int | None = None
+    seed: int = 42
+
+    @classmethod
+    def parse(cls, override: str | None) -> "Sampling":
+        """From a JSON object such as `{"percent": 50, "sampling": "stratified"}`; None takes all.
+
+        Raises:
+            UserError: not such an object, an unknown key, or a value out of its range.
+        """
+        known = {field.name: field.type for field in dataclasses.fields(cls)}
+        try:
+            values = json.loads(override or "{}")
+            if not isinstance(values, dict):
+                raise ValueError(f"got {type(values).__name__}")
+            if unknown := values.keys() - known.keys():
+                raise ValueError(f"unknown key {min(unknown)!r}")
+            if wrong := [
+                name
+                for name, value in values.items()
+                if not isinstance(value, known[name]) and not (known[name] is float and isinstance(value, int))
+            ]:
+                raise ValueError(f"{wrong[0]} cannot be {values[wrong[0]]!r}")
+        except ValueError as error:
+            raise UserError(
+                f"data_config_override must be a JSON object with keys of {', '.join(known)}: {error}"
+            ) from error
+        found = cls(**values)
+        check_sampling(found.sampling, found.percent, found.max_samples)
+        return found
+
+    def of(self, corpus: Dataset) -> Dataset:
+        """The chosen rows of a prepared corpus, in its order."""
+        chosen = sample(corpus["id"][:], corpus["group"][:], **dataclasses.asdict(self))
+        return corpus if len(chosen) == len(corpus) else corpus.select(chosen)
+
+
+def check_sampling(sampling: str, percent: float, max_samples: int | None) -> None:
+    """Raises UserError unless `sampling` is known, 0 < `percent` <= 100 and `max_samples` is None or positive."""
+    if sampling not in SAMPLING:
+        raise UserError(f"sampling must be one of {', '.join(SAMPLING)}, got {sampling!r}")
+    if not 0 < percent <= 100:
+        raise UserError(f"percent must lie in (0, 100], got {percent}")
+    if max_samples is not None and max_samples < 1:
+        raise UserError(f"max_samples must be at least 1, got {max_samples}; leave it out to take all")
+
+
+def sample(
+    ids: Sequence[str],
+    groups: Sequence[str],
+    sampling: str = "random",
+    percent: float = 100.0,
+    max_samples: int | None = None,
+    seed: int = 42,
+) -> list[int]:
+    """Indices of the chosen utterances, ascending.
+
+    Each id has a rank that depends on `seed` and the id alone, and the lowest ranks are taken. So the choice does not
+    depend on the order, a smaller sample is part of a larger one (with `random`), and adding utterances moves only
+    as many in or out as the size changes.
+
+    Args:
+        ids: unique name of each utterance.
+        groups: group of each utterance, used by `stratified`.
+        sampling: `random` ranks all utterances together; `stratified` keeps the share of every group (largest
+            remainder) and at least one utterance of each as long as the sample has room for it.
+        percent: share to keep, in (0, 100].
+        max_samples: upper bound after `percent`.
+    Raises:
+        UserError: see `check_sampling`.
+    """
+    check_sampling(sampling, percent, max_samples)
+    size = min(max(round(len(ids) * percent / 100), 1), max_samples or len(ids), len(ids))
+    ranked = sorted(range(len(ids)), key=lambda index: (rank(seed, ids[index]), index))
+    if sampling == "random":
+        return sorted(ranked[:size])
+    members: dict[str, list[int]] = {}
+    for index in ranked:
+        members.setdefault(groups[index], []).append(index)
+    sizes = _share({group: len(indices) for group, indices in members.items()}, size)
+    return sorted(index for group, indices in members.items() for index in indices[: sizes[group]])
+
+
+def _share(counts: dict[str, int], size: int) -> dict[str, int]:
+    """Split `size` over groups in proportion to their counts (largest remainder; ties by count, then name)."""
+    total = sum(counts.values())
+    exact = {group: size * count / total for group, count in counts.items()}
+    at_least = 1 if size >= len(counts) else 0
+    sizes = {group: max(floor(share), at_least) for group, share in exact.items()}
+    while (missing := size - sum(sizes.values())) != 0:
+        step = 1 if missing > 0 else -1
+        movable = [g for g in counts if at_least <= sizes[g] + step <= counts[g]]
+        group = max(movable, key=lambda g: (step * (exact[g] - sizes[g]), counts[g], g))
+        sizes[group] += step
+    return sizes
+
+
+def rank(seed: int, name: str) -> bytes:
+    """The place of a name in a random order that depends on `seed` and the name alone."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()

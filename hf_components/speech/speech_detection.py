@@ -1,0 +1,115 @@
+"""Tell speech from silence in a stream of audio, frame by frame: by energy, or by a voice activity detector."""
+
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from scipy.signal import lfilter
+
+from hf_components.runtime.errors import UserError
+from hf_components.speech.audio import SAMPLING_RATE
+
+DETECTORS = ("energy", "vad")
+QUIETEST = -120  # dB; digital silence counts as this
+
+
+class Detector(ABC):
+    """Decides for each frame of one recording, which is given in order; a detector is not used for two.
+
+    Attributes:
+        frame: its length in samples at 16 kHz.
+    """
+
+    frame: int
+
+    @abstractmethod
+    def is_speech(self, waveform: np.ndarray) -> np.ndarray:
+        """bool (frames,) for the next whole frames of the recording, float32 (samples,)."""
+
+    def findings(self) -> dict[str, float]:
+        """What the detector has found out about the recording so far, for its statistics."""
+        return {}
+
+
+class EnergyDetector(Detector):
+    """Speech is what is louder than `silence_db`: the RMS of 10 ms in dB relative to full scale, as pydub
+    (`silence_thresh`), FFmpeg (`silencedetect`) and SoX (`silence`) have it; a sine at full scale has -3 dB. A
+    high-pass filter at 20 Hz comes first, so that a constant offset is not taken for sound."""
+
+    frame = SAMPLING_RATE // 100
+
+    def __init__(self, silence_db: float):
+        self.silence_db = silence_db
+        self.pole = 1 - 2 * np.pi * 20 / SAMPLING_RATE  # y[n] = x[n] - x[n-1] + pole y[n-1]
+        self.state: np.ndarray | None = None
+        self.levels = np.zeros(1 - QUIETEST, np.int64)  # how many frames have each level in whole dB
+
+    def is_speech(self, waveform):
+        if self.state is None:
+            self.state = -waveform[:1]  # as if the recording had always had the value that it begins with
+        filtered, self.state = lfilter(np.float32([1, -1]), np.float32([1, -self.pole]), waveform, zi=self.state)
+        power = np.square(filtered.reshape(-1, self.frame)).mean(axis=1)
+        level = 10 * np.log10(np.maximum(power, 10 ** (QUIETEST / 10)))
+        self.levels += np.bincount(
+            np.clip(level.round().astype(int) - QUIETEST, 0, len(self.levels) - 1), minlength=len(self.levels)
+        )
+        return level > self.silence_db
+
+    def findings(self):
+        """Levels in dB below which the quietest tenth of the frames lie, and above which the loudest tenth lie."""
+        share = np.cumsum(self.levels) / self.levels.sum()
+        quiet, loud = (np.searchsorted(share, (0.1, 0.9)) + QUIETEST).tolist()
+        return {"quiet_db": quiet, "loud_db": loud}
+
+
+class VoiceActivityDetector(Detector):
+    """Silero VAD (https://github.com/snakers4/silero-vad), the model that its package brings along. Speech begins
+    where the probability reaches 0.5 and ends where it falls below 0.35, the package's own thresholds."""
+
+    frame = 512  # which the model is made for
+    BEGIN, END = 0.5, 0.35
+
+    def __init__(self):
+        if importlib.util.find_spec("silero_vad") is None:
+            raise UserError(
+                'the voice activity detector is not installed: pip install "underheard[vad]", or take '
+                "--detector energy"
+            )
+        threads = torch.get_num_threads()
+        from silero_vad import load_silero_vad
+
+        torch.set_num_threads(threads)  # which the import sets to 1 for everybody
+        self.model = load_silero_vad()
+        self.speaking = False
+
+    @torch.inference_mode()
+    def is_speech(self, waveform):
+        frames = torch.from_numpy(waveform.reshape(-1, self.frame))
+        probability = np.array([self.model(frame, SAMPLING_RATE).item() for frame in frames])
+        # Each frame is as the last one before it, or itself, that is clear.
+        clear = np.concatenate([[True], (probability >= self.BEGIN) | (probability < self.END)])
+        speech = np.concatenate([[self.speaking], probability >= self.BEGIN])
+        speech = speech[np.maximum.accumulate(np.where(clear, np.arange(len(clear)), 0))][1:]
+        self.speaking = bool(speech[-1]) if len(speech) else self.speaking
+        return speech
+
+
+def detect(blocks: Iterable[np.ndarray], detector: Detector) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The recording again, with the decision for each of its frames.
+
+    Args:
+        blocks: float32 (samples,) each, one after the other at 16 kHz.
+    Yields:
+        (waveform (samples,), is speech (frames,)): whole frames, but for the recording's last, which may be shorter.
+    """
+    rest = np.zeros(0, np.float32)
+    for block in blocks:
+        waveform = np.concatenate([rest, block])
+        whole = len(waveform) // detector.frame * detector.frame
+        rest = waveform[whole:]
+        if whole:
+            yield waveform[:whole], detector.is_speech(waveform[:whole])
+    if len(rest):
+        yield rest, detector.is_speech(np.pad(rest, (0, detector.frame - len(rest)), mode="edge"))

@@ -1,0 +1,109 @@
+"""Features of batches of clips, streamed: what was computed once may be read from the disk the next time."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from accelerate import PartialState
+
+from hf_components.acoustic_units import AcousticUnitsModel
+from hf_components.runtime.errors import UserError
+from hf_components.speech.corpus import waveforms
+from hf_components.units.learning.plan import Batch
+
+
+def load_encoder(encoder: str, layer: int | None, num_units: int) -> AcousticUnitsModel:
+    """The encoder up to its layer, on this process's device, with units yet to be learnt.
+
+    Raises:
+        UserError: there is none such.
+    """
+    try:
+        model = AcousticUnitsModel.from_encoder(encoder, layer, num_units)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--encoder {encoder} cannot be used: {str(error).splitlines()[0]}") from error
+    return model.to(PartialState().device)
+
+
+def pad_waveforms(clips: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """`input_values` and `attention_mask`, both `(batch, samples)`."""
+    lengths = torch.tensor([len(clip) for clip in clips])
+    values = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(clip) for clip in clips], batch_first=True)
+    return values, (torch.arange(values.shape[1]) < lengths[:, None]).long()
+
+
+def clip_features(
+    model: AcousticUnitsModel, values: torch.Tensor, mask: torch.Tensor, ids: Sequence[str]
+) -> list[torch.Tensor]:
+    """The features of each clip of a batch, `(frames, dim)` float32 on the model's device.
+
+    Raises:
+        UserError: the encoder makes something of a clip that is not finite.
+    """
+    features, frames = model.features(values.to(model.device), mask.to(model.device))
+    found = [clip[:count].float() for clip, count in zip(features, frames.tolist(), strict=True)]
+    for name, clip in zip(ids, found, strict=True):
+        if not bool(torch.isfinite(clip).all()):
+            raise UserError(f"{name}: the features of {model.config.encoder} are not finite; leave the recording out")
+    return found
+
+
+class FeatureStream:
+    """Features of batches, one after the other in memory.
+
+    Args:
+        rows: of the data contract, audio not decoded.
+        folder: where features are kept for the next time, `(frames, dim)` float32 per batch; None keeps none.
+        num_workers: processes that decode audio ahead of the model; 0 does it in between.
+    """
+
+    def __init__(
+        self, model: AcousticUnitsModel, rows: datasets.Dataset, folder: Path | None = None, num_workers: int = 0
+    ):
+        self.model, self.rows, self.folder, self.num_workers = model, rows, folder, num_workers
+        if folder is not None:
+            folder.mkdir(exist_ok=True)
+
+    def __call__(self, batches: Sequence[Batch]) -> Iterator[torch.Tensor]:
+        """`(frames, dim)` of all clips of each batch, one clip after the other, on the model's device."""
+        loader = torch.utils.data.DataLoader(_Inputs(self, batches), batch_size=None, num_workers=self.num_workers)
+        for batch, (kept, inputs) in zip(batches, loader, strict=True):
+            if kept is not None:
+                yield kept.to(self.model.device)
+                continue
+            features = torch.cat(clip_features(self.model, *inputs, self.rows.select(batch.rows)["id"]))
+            if self.folder is not None:
+                self._keep(batch, features)
+            yield features
+
+    def file(self, batch: Batch) -> Path | None:
+        return None if self.folder is None else self.folder / f"{batch.number:06d}.npy"
+
+    def _keep(self, batch: Batch, features: torch.Tensor) -> None:
+        file = self.file(batch)
+        temporary = file.with_name(f".{file.name}.tmp")
+        with temporary.open("wb") as opened:
+            np.save(opened, features.cpu().numpy(), allow_pickle=False)
+            opened.flush()
+            os.fsync(opened.fileno())
+        temporary.replace(file)
+
+
+class _Inputs(torch.utils.data.Dataset):
+    """Of each batch the features that are kept, or else what the model needs for them."""
+
+    def __init__(self, stream: FeatureStream, batches: Sequence[Batch]):
+        self.stream, self.batches = stream, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor | None, tuple[torch.Tensor, torch.Tensor] | None]:
+        batch = self.batches[index]
+        file = self.stream.file(batch)
+        if file is not None and file.exists():
+            return torch.from_numpy(np.load(file, allow_pickle=False)), None
+        return None, pad_waveforms(waveforms(self.stream.rows.select(batch.rows)))

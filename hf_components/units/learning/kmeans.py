@@ -1,0 +1,172 @@
+"""Mini-batch k-means that is fed batch by batch, remembers where it stands, and needs the memory of one batch."""
+
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from hf_components.acoustic_units import nearest_centroid
+from hf_components.runtime.errors import UserError
+
+DEAD = 0.01  # a unit with less than this share of an even one's frames is revived
+
+
+class Assigned(NamedTuple):
+    """What the frames of a batch say about the centroids nearest to them, on the CPU in float64.
+
+    Args:
+        sums: of the frames of each unit `(num_units, dim)`.
+        counts: frames of each unit `(num_units,)`.
+        inertia: sum of squared distances.
+    """
+
+    sums: torch.Tensor
+    counts: torch.Tensor
+    inertia: float
+
+
+def assign(features: torch.Tensor, centroids: torch.Tensor) -> Assigned:
+    """Frames `(frames, dim)` to centroids `(num_units, dim)`."""
+    centroids = centroids.to(features.device)
+    units, distances = nearest_centroid(features, centroids)
+    sums = torch.zeros(centroids.shape, dtype=torch.float64, device=features.device)
+    sums.index_add_(0, units, features.double())
+    return Assigned(sums.cpu(), torch.bincount(units, minlength=len(centroids)).double().cpu(), distances.sum().item())
+
+
+@dataclass
+class MiniBatchKMeans:
+    """Centroids and everything that decides how they go on.
+
+    A step moves each centroid to the running mean of the frames that were nearest to it in this pass (Sculley 2010,
+    "Web-scale k-means clustering"). The mean begins anew with each pass, so that centroids do not remember where they
+    came from: with one step per pass this is Lloyd's algorithm.
+
+    Args:
+        centroids: `(num_units, dim)` float64.
+        steps, batches: finished in this pass, and batches of the unfinished step.
+        passes: mean squared distance per frame in each finished pass.
+        revived: units given a new place after each finished pass.
+    """
+
+    centroids: torch.Tensor
+    steps: int = 0
+    batches: int = 0
+    passes: list[float] = field(default_factory=list)
+    revived: list[int] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.counts = torch.zeros(len(self.centroids), dtype=torch.float64)
+        self.step = Assigned(torch.zeros_like(self.centroids), torch.zeros_like(self.counts), 0.0)
+        self.inertia = 0.0
+
+    def add(self, assigned: Assigned) -> None:
+        """Take in one batch of the step."""
+        self.step = Assigned(
+            self.step.sums + assigned.sums, self.step.counts + assigned.counts, self.step.inertia + assigned.inertia
+        )
+        self.batches += 1
+
+    def end_step(self) -> None:
+        """Move the centroids."""
+        self.counts += self.step.counts
+        met = self.step.counts > 0
+        shift = self.step.sums[met] - self.step.counts[met, None] * self.centroids[met]
+        self.centroids[met] += shift / self.counts[met, None]
+        self.inertia += self.step.inertia
+        self.step = Assigned(torch.zeros_like(self.centroids), torch.zeros_like(self.counts), 0.0)
+        self.steps, self.batches = self.steps + 1, 0
+
+    def end_pass(self) -> torch.Tensor:
+        """Close the pass and return which units hardly had any frames in it `(num_units,)`."""
+        frames = self.counts.sum().item()
+        self.passes.append(self.inertia / frames)
+        dead = self.counts < DEAD * frames / len(self.counts)
+        self.counts, self.inertia, self.steps = torch.zeros_like(self.counts), 0.0, 0
+        return dead
+
+    def save(self, file: Path) -> None:
+        """Write all of it, so that a reader finds the old file or the new one."""
+        tensors = {
+            "centroids": self.centroids,
+            "counts": self.counts,
+            "step_sums": self.step.sums,
+            "step_counts": self.step.counts,
+            "inertia": torch.tensor([self.inertia, self.step.inertia], dtype=torch.float64),
+        }
+        position = {"steps": self.steps, "batches": self.batches, "passes": self.passes, "revived": self.revived}
+        save_tensors(tensors, file, {"position": json.dumps(position)})
+
+    @classmethod
+    def load(cls, file: Path) -> "MiniBatchKMeans":
+        """What `save` wrote."""
+        with safe_open(file, "pt") as opened:
+            kmeans = cls(opened.get_tensor("centroids"), **json.loads(opened.metadata()["position"]))
+            kmeans.counts = opened.get_tensor("counts")
+            kmeans.inertia, step_inertia = opened.get_tensor("inertia").tolist()
+            kmeans.step = Assigned(opened.get_tensor("step_sums"), opened.get_tensor("step_counts"), step_inertia)
+        return kmeans
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
+    """As safetensors; a reader finds the whole file or none."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    save_file(tensors, temporary, metadata=metadata)
+    with temporary.open("rb") as opened:
+        os.fsync(opened.fileno())
+    temporary.replace(file)
+
+
+def kmeans_plus_plus(
+    sample: torch.Tensor, num_units: int, seed: int, living: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Frames of a sample that lie far from each other (Arthur and Vassilvitskii 2007), greedy as scikit-learn's.
+
+    Each next one is the best of a few drawn with a probability that grows with the squared distance to those there
+    are.
+
+    Args:
+        sample: `(frames, dim)`.
+        num_units: how many to choose.
+        living: centroids `(n, dim)` that there are already.
+    Returns:
+        `(num_units, dim)` float64.
+    Raises:
+        UserError: the sample has fewer different frames.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sample = sample.double().cpu()
+    norms = sample.square().sum(1)
+    trials = 2 + int(math.log(num_units))
+    chosen: list[int] = []
+    if living is None:
+        chosen.append(int(torch.randint(len(sample), (1,), generator=generator)))
+        nearest = _squared_distances(sample[chosen], sample, norms)[0]
+    else:
+        nearest = nearest_centroid(sample, living)[1]
+    while len(chosen) < num_units:
+        cumulated = nearest.cumsum(0)
+        if not cumulated[-1] > 0:
+            raise UserError(
+                f"{num_units} units need as many different frames, but the {len(sample)} frames sampled of the "
+                f"corpus hold {len(chosen)}; lower --num_units, or is the corpus silent?"
+            )
+        drawn = torch.rand(trials, generator=generator, dtype=torch.float64) * cumulated[-1]
+        candidates = torch.searchsorted(cumulated, drawn, right=True).clamp_max(len(sample) - 1)
+        distances = torch.minimum(nearest, _squared_distances(sample[candidates], sample, norms))
+        best = int(distances.sum(1).argmin())
+        chosen.append(int(candidates[best]))
+        nearest = distances[best]
+        nearest[sample.eq(sample[chosen[-1]]).all(1)] = 0  # also where rounding leaves a little
+    return sample[chosen]
+
+
+def _squared_distances(points: torch.Tensor, sample: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+    """(points, frames)"""
+    return (points.square().sum(1)[:, None] - 2 * points @ sample.T + norms).clamp_min(0)

@@ -1,0 +1,211 @@
+"""Learn the centroids of acoustic units on a corpus, in passes that survive a stop."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import datasets
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+from safetensors.torch import load_file
+from tqdm.auto import tqdm
+
+from hf_components.acoustic_units import AcousticUnitsModel
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.estimates import check_room, estimate_rest
+from hf_components.runtime.stages import write_json
+from hf_components.units.learning.features import FeatureStream
+from hf_components.units.learning.kmeans import MiniBatchKMeans, assign, kmeans_plus_plus, save_tensors
+from hf_components.units.learning.plan import Batch, plan_steps
+from hf_components.units.table import SECONDS_PER_UNIT
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 240.0  # between two; with the batch in work it is still under five minutes
+SAMPLE, SAMPLE_PER_UNIT = 20_000, 20  # frames that k-means++ chooses from: at least, and for each unit
+FEATURES = "features"
+TOLERANCE = 1e-3  # learning ends when a pass lowers the mean squared distance by less than this share
+
+
+def learn_centroids(
+    model: AcousticUnitsModel,
+    rows: datasets.Dataset,
+    folder: Path,
+    *,
+    passes: int = 10,
+    seed: int = 42,
+    update_seconds: float = 200.0,
+    batch_seconds: float = 60.0,
+    cache_gib: float = 20.0,
+    num_workers: int = 0,
+) -> MiniBatchKMeans:
+    """Give the model centroids by k-means over all frames of a corpus; goes on from what a stopped run left in
+    `folder`.
+
+    Each process computes the features of its share of every step. What the batches say is added up in their order, so
+    several processes come to the centroids of one, bit for bit on like hardware.
+
+    Args:
+        rows: of the data contract, audio not decoded.
+        passes: over the corpus, at most.
+        update_seconds: of speech from one step of the centroids to the next.
+        batch_seconds: of speech, padded, that a process computes at once.
+        cache_gib: features are kept in `folder` for the next pass if all of them take at most so many GiB.
+        num_workers: processes that decode audio ahead of the model.
+    Returns:
+        the finished k-means, for its history.
+    Raises:
+        UserError: the corpus has fewer frames, or fewer different ones, than there are units.
+    """
+    state, num_units, durations = PartialState(), model.config.num_units, rows["duration"][:]
+    frames = int(sum(durations) / SECONDS_PER_UNIT)
+    if frames < num_units:
+        raise UserError(
+            f"{num_units} units need as many frames of 20 ms, but the split to learn from has {frames}; lower "
+            "--num_units or take more speech"
+        )
+    size = 4 * frames * model.config.feature_size
+    kept = size <= cache_gib * 2**30
+    if state.is_main_process:
+        folder.mkdir(exist_ok=True)
+        if kept and not (folder / FEATURES).exists():
+            logger.info(
+                "features of %.1f hours are kept on the disk meanwhile: %.1f GiB", sum(durations) / 3600, size / 2**30
+            )
+            check_room("keeping features", folder, size, "lower --cache_gib, so that each pass computes them anew")
+    state.wait_for_everyone()
+    stream = FeatureStream(model, rows, folder / FEATURES if kept else None, num_workers)
+    steps = plan_steps(rows["id"][:], durations, seed, update_seconds, batch_seconds)
+
+    sample = _sample(stream, steps, durations, folder / "sample.safetensors", passes=1 if kept else passes)
+    file = folder / "kmeans.safetensors"
+    kmeans = (
+        MiniBatchKMeans.load(file)
+        if file.exists()
+        else MiniBatchKMeans(_of_main(kmeans_plus_plus(sample, num_units, seed)))
+    )
+    state.wait_for_everyone()  # all have read before the main process writes
+    while not finished(kmeans, passes):
+        _run_pass(kmeans, stream, steps, file, f"pass {len(kmeans.passes) + 1} of at most {passes}")
+        dead = kmeans.end_pass()
+        revive = int(dead.sum()) if len(kmeans.passes) < passes else 0
+        if revive:
+            living = kmeans.centroids[~dead]
+            kmeans.centroids[dead] = _of_main(kmeans_plus_plus(sample, revive, seed + len(kmeans.passes), living))
+        kmeans.revived.append(revive)
+        logger.info(
+            "pass %d: mean squared distance %.4f, %d units revived", len(kmeans.passes), kmeans.passes[-1], revive
+        )
+        if state.is_main_process:
+            kmeans.save(file)
+    model.set_centroids(kmeans.centroids)
+    return kmeans
+
+
+def finished(kmeans: MiniBatchKMeans, passes: int) -> bool:
+    """Whether there have been so many passes, or the last one changed next to nothing."""
+    done = kmeans.passes
+    return len(done) == passes or (len(done) > 1 and kmeans.revived[-1] == 0 and done[-1] > done[-2] * (1 - TOLERANCE))
+
+
+def _run_pass(kmeans: MiniBatchKMeans, stream: FeatureStream, steps: list[list[Batch]], file: Path, name: str) -> None:
+    """Go through the rest of the steps of this pass, and save where it stands every few minutes."""
+    state, saved = PartialState(), time.monotonic()
+    rounds = list(_rounds(steps, kmeans.steps, kmeans.batches, state.num_processes))
+    features = stream([batches[state.process_index] for batches, _ in rounds if state.process_index < len(batches)])
+    with tqdm(
+        total=sum(map(len, steps)),
+        initial=sum(map(len, steps)) - sum(len(batches) for batches, _ in rounds),
+        desc=name,
+        unit="batch",
+        disable=not state.is_main_process,
+    ) as progress:
+        for batches, ends_step in rounds:
+            mine = [assign(next(features), kmeans.centroids)] if state.process_index < len(batches) else []
+            for assigned in gather_object(mine) if state.num_processes > 1 else mine:
+                kmeans.add(assigned)
+            if ends_step:
+                kmeans.end_step()
+            progress.update(len(batches))
+            if state.is_main_process and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                kmeans.save(file)
+                write_json(file.with_name("progress.json"), _progress(kmeans, stream, steps))
+                saved = time.monotonic()
+
+
+def _rounds(
+    steps: list[list[Batch]], first_step: int, first_batch: int, processes: int
+) -> Iterator[tuple[list[Batch], bool]]:
+    """Batches to be computed side by side, one per process, and whether the step ends with them."""
+    for number, step in enumerate(steps[first_step:]):
+        rest = step[first_batch:] if number == 0 else step
+        for start in range(0, len(rest), processes):
+            yield rest[start : start + processes], start + processes >= len(rest)
+
+
+def _progress(kmeans: MiniBatchKMeans, stream: FeatureStream, steps: list[list[Batch]]) -> dict:
+    """For whoever looks into the folder; resuming goes by the k-means alone."""
+    done = [batch for step in steps[: kmeans.steps] for batch in step]
+    if kmeans.steps < len(steps):
+        done += steps[kmeans.steps][: kmeans.batches]
+    return {
+        "pass": len(kmeans.passes) + 1,
+        "batches": len(done),
+        "of": sum(map(len, steps)),
+        "processed_files": stream.rows.select([row for batch in done for row in batch.rows])["id"][:],
+    }
+
+
+def _sample(
+    stream: FeatureStream, steps: list[list[Batch]], durations: Sequence[float], file: Path, passes: int
+) -> torch.Tensor:
+    """Features `(frames, dim)` of the first clips of the plan, enough of them to begin with; says how long all will
+    take.
+
+    Args:
+        passes: how often the features of the corpus will be computed for the k-means.
+    """
+    state = PartialState()
+    if file.exists():
+        sample = load_file(file)["features"]
+        state.wait_for_everyone()
+        return sample
+    needed = max(SAMPLE, SAMPLE_PER_UNIT * stream.model.config.num_units) * SECONDS_PER_UNIT
+    batches, seconds = [], 0.0
+    for batch in (batch for step in steps for batch in step):
+        if seconds < needed:
+            batches.append(batch)
+            seconds += sum(durations[row] for row in batch.rows)
+    mine, start = batches[state.process_index :: state.num_processes], time.perf_counter()
+    found = [
+        (batch.number, features.cpu())
+        for batch, features in tqdm(
+            zip(mine, stream(mine), strict=True),
+            total=len(mine),
+            desc="first features",
+            unit="batch",
+            disable=not state.is_main_process,
+        )
+    ]
+    if state.num_processes > 1:
+        found = gather_object(found)
+    sample = torch.cat([features for _, features in sorted(found, key=lambda pair: pair[0])])
+    # Once more to write the units.
+    estimate_rest(
+        "learning and writing units, at most",
+        file.parent,
+        done=seconds,
+        total=sum(durations) * (passes + 1),
+        seconds=time.perf_counter() - start,
+    )
+    if state.is_main_process:
+        save_tensors({"features": sample}, file)
+    state.wait_for_everyone()
+    return sample
+
+
+def _of_main(value: torch.Tensor) -> torch.Tensor:
+    """The main process's value: unlike machines may round a random choice to another frame."""
+    return broadcast_object_list([value])[0]

@@ -1,0 +1,92 @@
+"""Phones of recordings with their times, from JSON lines or TextGrids, as labels of the frames of units."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from praatio.textgrid import openTextgrid
+from praatio.utilities.errors import PraatioException
+
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.json_lines import read_json_lines
+from hf_components.units.table import SECONDS_PER_UNIT
+
+HEARD = 0.025  # seconds that a frame hears, from where its unit begins
+
+
+@dataclass
+class Phones:
+    """Phones of one recording in order, arrays (phones,): seconds in the recording, and names."""
+
+    starts: np.ndarray
+    ends: np.ndarray
+    names: np.ndarray
+
+    def of_frames(self, start: float, count: int) -> np.ndarray:
+        """The phone in the middle of what each of `count` frames hears, the first from `start` on; "" where there is
+        none."""
+        middles = start + np.arange(count) * SECONDS_PER_UNIT + HEARD / 2
+        last = np.searchsorted(self.starts, middles, side="right") - 1
+        inside = (last >= 0) & (middles < self.ends[last])
+        return np.where(inside, self.names[last], "")
+
+
+def read_phone_labels(path: str | Path, tier: str) -> dict[str, Phones]:
+    """Phones by recording, which is named without its suffix, see `recording_key`.
+
+    Args:
+        path: a file of JSON lines with `source_file`, `start`, `end` (seconds in the recording) and `phone`, or a
+            folder of TextGrids that are named as the recordings and lie as they do.
+        tier: of the TextGrids that holds the phones.
+    Raises:
+        UserError: there are no labels, they are not what is said above, or those of a recording overlap.
+    """
+    path = Path(path)
+    found = _from_textgrids(path, tier) if path.is_dir() else _from_json_lines(path)
+    if not found:
+        raise UserError(f"{path} holds no phones; give JSON lines or a folder of TextGrids")
+    return {name: _in_order(phones, f"{path}, {name}") for name, phones in found.items()}
+
+
+def recording_key(source_file: str) -> str:
+    """How labels and recordings find each other: the path without its suffix."""
+    return str(PurePosixPath(source_file).with_suffix(""))
+
+
+def _from_json_lines(path: Path) -> dict[str, list[tuple[float, float, str]]]:
+    found: dict[str, list[tuple[float, float, str]]] = {}
+    for line, row in read_json_lines(path):
+        try:
+            name, start, end, phone = row["source_file"], float(row["start"]), float(row["end"]), row["phone"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}, line {line}: a phone needs source_file, start and end (in seconds) and phone, got {row}"
+            ) from error
+        found.setdefault(recording_key(str(name)), []).append((start, end, str(phone)))
+    return found
+
+
+def _from_textgrids(folder: Path, tier: str) -> dict[str, list[tuple[float, float, str]]]:
+    found = {}
+    for file in sorted(folder.rglob("*.TextGrid")):
+        try:
+            grid = openTextgrid(str(file), includeEmptyIntervals=False)
+        except (PraatioException, ValueError, IndexError, AttributeError) as error:
+            raise UserError(f"{file} cannot be read as a TextGrid: {error}") from error
+        if tier not in grid.tierNames:
+            raise UserError(f"{file} has no tier {tier!r}; it has {', '.join(grid.tierNames)}: give --phone_tier")
+        found[recording_key(file.relative_to(folder).as_posix())] = [
+            tuple(phone) for phone in grid.getTier(tier).entries
+        ]
+    return found
+
+
+def _in_order(phones: Iterable[tuple[float, float, str]], where: str) -> Phones:
+    starts, ends, names = map(np.array, zip(*sorted(phones), strict=True))
+    if wrong := np.flatnonzero((ends <= starts) | np.append(ends[:-1] > starts[1:] + 1e-6, False)).tolist():
+        raise UserError(
+            f"{where}: phones must be longer than nothing and must not overlap, but {names[wrong[0]]} is from "
+            f"{starts[wrong[0]]:g} to {ends[wrong[0]]:g} s"
+        )
+    return Phones(starts, ends, names)

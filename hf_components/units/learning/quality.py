@@ -1,0 +1,141 @@
+"""How good units are: how well they tell phones, and what can be said without labels."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.compute as pc
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
+
+from hf_components.reporting.plots import PALETTE
+from hf_components.units.learning.phone_labels import Phones, recording_key
+from hf_components.units.motifs.analysis import measure_compression
+from hf_components.units.motifs.bpe import SPECIAL, Motifs, find_occurrences, to_fast_tokenizer, train_motifs
+from hf_components.units.table import SECONDS_PER_UNIT
+
+LEARNT_RUNS = (
+    200  # motifs of two and more units, the same number for every number of units, so that they can be compared
+)
+WITH_LABELS = {"nmi": "NMI with phones", "phone_purity": "phone purity", "cluster_purity": "cluster purity"}
+WITHOUT_LABELS = {
+    "order": "units per motif / in random order",
+    "speaker_nmi": "NMI with speakers",
+    "bits_per_second": "bits per second",
+}
+
+
+def agreement(units: np.ndarray, labels: np.ndarray) -> dict:
+    """What units (frames,) and labels (frames,) say about each other.
+
+    `phone_purity`: frames whose label is the most frequent one of their unit, which rises with the number of units;
+    `cluster_purity`: frames whose unit is the most frequent one of their label, which falls with it; `pnmi`: mutual
+    information over the entropy of the labels (the three of Hsu et al. 2021, "HuBERT", section V-C); `nmi`: over the
+    mean of both entropies, as scikit-learn's.
+    """
+    _, units = np.unique(units, return_inverse=True)
+    _, labels = np.unique(labels, return_inverse=True)
+    joint = np.zeros((units.max() + 1, labels.max() + 1))
+    np.add.at(joint, (units, labels), 1)
+    joint /= len(units)
+    of_units, of_labels, both = entropy(joint.sum(1)), entropy(joint.sum(0)), entropy(joint)
+    shared, mean = max(0.0, of_units + of_labels - both), (of_units + of_labels) / 2
+    return {
+        "phone_purity": float(joint.max(1).sum()),
+        "cluster_purity": float(joint.max(0).sum()),
+        "pnmi": shared / of_labels if of_labels else 1.0,
+        "nmi": shared / mean if mean else 1.0,
+    }
+
+
+def entropy(shares: np.ndarray) -> float:
+    """In bits."""
+    shares = shares[shares > 0]
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def phone_agreement(rows: pyarrow.Table, labels: Mapping[str, Phones], seed: int) -> dict:
+    """`agreement` over the frames that have a phone, and `nmi_by_chance` of the same frames with their units shuffled.
+
+    Args:
+        rows: segments, as of `hf_components.units.table.UnitTable`; those of recordings without labels take no part.
+    Returns:
+        also `labelled_frames` and `phones`, how many different ones; these alone if no frame has a phone.
+    """
+    phones = [
+        labels[recording_key(row["source_file"])].of_frames(row["start"], len(row["units"]))
+        if recording_key(row["source_file"]) in labels
+        else np.full(len(row["units"]), "")
+        for row in rows.select(["source_file", "start", "units"]).to_pylist()
+    ]
+    phones = np.concatenate([np.zeros(0, dtype="<U1"), *phones])
+    units = pc.list_flatten(rows["units"]).to_numpy()[phones != ""]
+    phones = phones[phones != ""]
+    counts = {"labelled_frames": len(phones), "phones": len(np.unique(phones))}
+    if not len(phones):
+        return counts
+    shuffled = np.random.default_rng(seed).permutation(units)
+    return {**agreement(units, phones), "nmi_by_chance": agreement(shuffled, phones)["nmi"], **counts}
+
+
+def label_free_figures(train: pyarrow.Table, held_out: pyarrow.Table, identity: dict, seed: int) -> dict:
+    """What speaks for or against units where nobody has labelled phones; of segments they were not learnt from.
+
+    `order`: how many more units a motif holds than in the same segments with their units shuffled. Speech has an order
+    that noise has not; the motifs are learnt on `train`, so nothing is learnt by heart. `speaker_nmi`: what units say
+    about who speaks, which they should not; None for a single speaker. `bits_per_second`: entropy of deduplicated
+    units times their
+    rate. None of the three alone is quality: few units say little of the speaker, and little of anything else.
+    """
+    model = train_motifs(
+        train["deduplicated"].to_pylist(), identity["num_units"], identity["num_units"] + len(SPECIAL) + LEARNT_RUNS
+    )
+    motifs = Motifs.from_tokenizer(to_fast_tokenizer(model), identity)
+    compression = measure_compression(motifs, held_out, find_occurrences(motifs, held_out), seed)
+    runs = pc.list_flatten(held_out["deduplicated"]).to_numpy()
+    seconds = len(pc.list_flatten(held_out["units"])) * SECONDS_PER_UNIT
+    speakers = np.repeat(held_out["speaker_id"].to_numpy(), pc.list_value_length(held_out["units"]).to_numpy())
+    return {
+        "order": compression["units_per_motif"] / compression["units_per_motif_shuffled"],
+        "speaker_nmi": agreement(pc.list_flatten(held_out["units"]).to_numpy(), speakers)["nmi"]
+        if len(np.unique(speakers)) > 1
+        else None,
+        "bits_per_second": entropy(np.unique(runs, return_counts=True)[1] / len(runs)) * len(runs) / seconds,
+    }
+
+
+def plot_sweep(file: Path, figures: Sequence[dict], title: str) -> None:
+    """Draw what was found over the number of units, a line per layer, or over layers where there are more of them."""
+    layers, sizes = ({row[key] for row in figures} for key in ("layer", "num_units"))
+    over, per = ("layer", "num_units") if len(layers) > len(sizes) else ("num_units", "layer")
+    panels = {
+        name: label
+        for name, label in (WITH_LABELS | WITHOUT_LABELS).items()
+        if all(row.get(name) is not None for row in figures)
+    }
+    figure = Figure(figsize=(4 * min(3, len(panels)), 3.4 * -(-len(panels) // 3)), layout="constrained")
+    figure.suptitle(title)
+    for place, (name, label) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(-(-len(panels) // 3), min(3, len(panels)), place)
+        for i, value in enumerate(sorted({row[per] for row in figures}, key=str)):
+            line = sorted((row[over], row[name]) for row in figures if row[per] == value)
+            axes.plot(
+                *zip(*line, strict=True),
+                marker="o",
+                markersize=4,
+                color=PALETTE[i % len(PALETTE)],
+                label=None if value is None else f"{per.replace('_', ' ')} {value}",
+            )
+        axes.set(xlabel=over.replace("_", " "), ylabel=label)
+        if over == "num_units":
+            axes.set_xscale("log")
+            axes.set_xticks(sorted(sizes))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=8)
+    figure.savefig(file, dpi=120)

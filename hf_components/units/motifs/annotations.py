@@ -1,0 +1,101 @@
+"""Segments, units and motifs of recordings as annotations for Praat (TextGrid) and ELAN (.eaf)."""
+
+import mimetypes
+import os
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow
+from praatio.textgrid import IntervalTier, Textgrid
+from pympi.Elan import Eaf
+
+from hf_components.units.motifs.bpe import Motifs, Occurrences
+from hf_components.units.table import SECONDS_PER_UNIT
+
+
+class Interval(NamedTuple):
+    """A label from `start` to `end`, seconds in the recording."""
+
+    start: float
+    end: float
+    label: str
+
+
+Tiers = dict[str, list[Interval]]  # by name, in the order in which they are shown; intervals of a tier do not overlap
+
+
+def tiers_of_recordings(rows: pyarrow.Table, motifs: Motifs, found: Occurrences) -> dict[str, Tiers]:
+    """The tiers segments, units and motifs of each recording.
+
+    A unit is labelled by its number, a motif by its name. Units that belong to no motif of two or more have none.
+
+    Args:
+        rows: segments, as of `hf_components.units.table.UnitTable`.
+        found: their motifs.
+    Returns:
+        by `source_file`.
+    """
+    of_row = np.searchsorted(found.row, range(len(rows) + 1))  # where each segment's motifs begin
+    recordings: dict[str, Tiers] = {}
+    for i in np.argsort(rows["start"].to_numpy(), kind="stable"):
+        (row,) = rows.slice(i, 1).to_pylist()
+        tiers = recordings.setdefault(row["source_file"], {"segments": [], "units": [], "motifs": []})
+        # One number for the end of an interval and the start of the next, or rounding errors let them overlap.
+        times = [_time(row["start"] + at) for at in [*row["start_times"], len(row["units"]) * SECONDS_PER_UNIT]]
+        tiers["segments"].append(Interval(_time(row["start"]), _time(row["start"] + row["duration"]), row["id"]))
+        tiers["units"] += map(Interval, times, times[1:], map(str, row["deduplicated"]))
+        for motif, unit in zip(
+            found.motif[of_row[i] : of_row[i + 1]], found.unit[of_row[i] : of_row[i + 1]], strict=True
+        ):
+            if len(motifs.units[motif]) > 1:
+                tiers["motifs"].append(
+                    Interval(times[unit], times[unit + len(motifs.units[motif])], motifs.name(motif))
+                )
+    for tiers in recordings.values():
+        segments = tiers["segments"]
+        ends = [min(a.end, b.start) for a, b in pairwise(segments)] + [segments[-1].end]
+        tiers["segments"] = [
+            Interval(segment.start, end, segment.label) for segment, end in zip(segments, ends, strict=True)
+        ]
+    return recordings
+
+
+def _time(seconds: float) -> float:
+    return round(float(seconds), 7)  # a sample of 16 kHz is 0.0000625 s
+
+
+def write_textgrid(file: Path, tiers: Tiers, duration: float) -> None:
+    """Write a Praat TextGrid in the long text format, UTF-8.
+
+    Args:
+        duration: of the recording, in seconds.
+    """
+    grid = Textgrid(0, duration)
+    for name, intervals in tiers.items():
+        grid.addTier(IntervalTier(name, intervals, 0, duration))
+    grid.save(str(file), format="long_textgrid", includeBlankSpaces=True, reportingMode="error")
+
+
+def write_eaf(file: Path, tiers: Tiers, identity: Mapping, recording: Path | None = None) -> None:
+    """Write an ELAN annotation document; its times are milliseconds.
+
+    Args:
+        identity: of the units, kept as properties of the document.
+        recording: linked as its medium.
+    """
+    document = Eaf(author="underheard")
+    for name, intervals in tiers.items():
+        document.add_tier(name)
+        for start, end, label in intervals:
+            document.add_annotation(name, round(1000 * start), round(1000 * end), label)
+    document.remove_tier("default", clean=False)
+    for key, value in identity.items():
+        document.add_property(f"units:{key}", str(value))
+    if recording is not None:
+        kind = mimetypes.guess_type(recording.name)[0] or "audio/x-wav"
+        document.add_linked_file(recording.resolve().as_uri(), os.path.relpath(recording, file.parent), kind)
+    file.unlink(missing_ok=True)  # of a run that was stopped, or pympi keeps it as a .bak
+    document.to_file(file)

@@ -1,0 +1,79 @@
+"""The folder that acoustic units are published from: the units model, its motifs and vocoder, plots, samples and the
+card."""
+
+import shutil
+from pathlib import Path
+
+from huggingface_hub import ModelCardData
+
+from hf_components.publishing.cards import judged_on
+from hf_components.publishing.report import hub_id, write_report
+from hf_components.units.resynthesis.summary import figure_rows
+from hf_components.units.table import check_same_units
+
+PLOTS = ("vocoder/curves.png", "units/usage.png", "motifs/motifs.png", "segments/durations.png")
+SAMPLES = 4  # originals and resyntheses that go along
+MFCC, TASK = "mfcc", "audio-to-audio"
+
+
+def release_units(folder: Path, run: Path, results: dict) -> dict:
+    """Copy units, motifs and vocoder of a run to `folder` and write `README.md` and `results.json`.
+
+    The units model lies at the root, where `AutoModel` finds it, the others in `motifs/` and `vocoder/`. The vocoder's
+    code is
+    at the root too: `from_pretrained(repository, subfolder="vocoder")` looks for code there.
+
+    Args:
+        folder: of the release.
+        run: output folder of `run_units_pipeline`.
+        results: everything the card may show.
+    Returns:
+        the figures of the vocoder.
+    Raises:
+        UserError: units, motifs and vocoder are not of the same units.
+    """
+    identity = results["units"]["units"]
+    for part in ("motifs", "evaluation"):
+        check_same_units(results[part]["units"], str(run / part), identity, str(run / "units"))
+    shutil.copytree(run / "units" / "model", folder, dirs_exist_ok=True)
+    shutil.copytree(
+        run / "motifs", folder / "motifs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("stage.json", "*.png")
+    )
+    shutil.copytree(run / "vocoder" / "model", folder / "vocoder", dirs_exist_ok=True)
+    for code in (folder / "vocoder").glob("*.py"):
+        shutil.copy(code, folder)
+    (folder / "samples").mkdir(exist_ok=True)
+    for number in range(min(SAMPLES, results["evaluation"]["sample"]["segments"])):
+        for kind in ("orig", "synth"):
+            shutil.copy(run / "evaluation" / "audio" / f"{kind}_{number:04d}.wav", folder / "samples")
+    write_report(
+        folder,
+        [run / plot for plot in PLOTS],
+        results,
+        "acoustic_units.md",
+        card_data(results),
+        figures=figure_rows(results["evaluation"]),
+        samples=sorted(file.name.removeprefix("orig_") for file in (folder / "samples").glob("orig_*.wav")),
+    )
+    return {name: results["evaluation"][name] for name in ("mcd", "mcd_shuffled_units", "length_ratio")}
+
+
+def card_data(results: dict) -> ModelCardData:
+    """Metadata of the card."""
+    encoder, evaluation = results["units"]["units"]["encoder"], results["evaluation"]
+    titles = {"mcd": "mel-cepstral distortion (dB)", "length_ratio": "length ratio", "bitrate": "bitrate (bit/s)"}
+    return ModelCardData(
+        license=results["license"],
+        library_name="transformers",
+        pipeline_tag=TASK,
+        tags=["acoustic-units", "speech-units", "vocoder", "unwritten-languages", "unsupervised"],
+        base_model=None if encoder == MFCC else hub_id(encoder),
+        metrics=["cer"] if evaluation["cer"] is not None else None,
+        **judged_on(
+            results["corpus"],
+            "dev",
+            {(name, title): evaluation[name] for name, title in titles.items()},
+            name="Acoustic units and their vocoder",
+            task=TASK,
+        ),
+    )

@@ -1,0 +1,132 @@
+"""Speak segments again from their units, judge each against its original, and write both to listen to."""
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+
+from hf_components.asr.transcriber import Transcriber
+from hf_components.metrics.speech_resynthesis.cepstra import mel_cepstra, mel_cepstral_distortion
+from hf_components.metrics.speech_resynthesis.figures import judge
+from hf_components.reporting.plots import plot_spectrograms
+from hf_components.runtime.errors import UserError
+from hf_components.speech.audio import encode_wav
+from hf_components.speech.batching import seconds_batches
+from hf_components.speech.corpus import waveforms
+from hf_components.unit_hifigan import UnitHifiGanModel
+from hf_components.units.resynthesis.speaking import pitches_of, speak, voices_of
+from hf_components.units.table import SECONDS_PER_UNIT, UnitTable
+
+SIDES = ("original", "resynthesis")
+
+
+def units_of(table: UnitTable, corpus: datasets.Dataset) -> list[list[int]]:
+    """The units of each segment of a corpus, in its order.
+
+    Raises:
+        UserError: a segment has none.
+    """
+    units = dict(zip(table.rows["id"].to_pylist(), table.rows["units"].to_pylist(), strict=True))
+    if missing := [name for name in corpus["id"] if not units.get(name)]:
+        raise UserError(
+            f"{len(missing)} of {len(corpus)} segments have no units, such as {missing[0]}; the units are of "
+            "another corpus, or of an earlier state of it: run learn_units again"
+        )
+    return [units[name] for name in corpus["id"]]
+
+
+def shuffled(units: Sequence[int], name: str, seed: int) -> list[int]:
+    """The units of a segment in an order by chance, which depends on `seed` and its name alone."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(units).tolist()
+
+
+def resynthesise(
+    vocoder: UnitHifiGanModel,
+    corpus: datasets.Dataset,
+    units: Sequence[Sequence[int]],
+    folder: Path,
+    *,
+    seed: int,
+    batch_seconds: float,
+) -> list[dict]:
+    """Speak segments from their units, and once more from the same units shuffled, and judge both.
+
+    Args:
+        corpus: rows of the data contract, audio not decoded.
+        units: of each row.
+        folder: gets `audio/orig_0000.wav`, `audio/synth_0000.wav` and `spectrograms/0000.png`, numbered as the rows.
+        seed: of the shuffling.
+        batch_seconds: of speech that is spoken at once, padding included.
+    Returns:
+        a row per segment, in order: `id`, `speaker_id`, `duration`, `text`, the three files, the figures of the metric
+        `speech_resynthesis`, `mcd_shuffled_units`, and `units`. Each process does its share, and all return the whole.
+    Raises:
+        UserError: a segment or its resynthesis cannot be judged, or the vocoder lacks the voice of its speaker.
+    """
+    state, rows = PartialState(), []
+    for name in ("audio", "spectrograms"):
+        (folder / name).mkdir(exist_ok=True)
+    batches = seconds_batches([len(sequence) * SECONDS_PER_UNIT for sequence in units], batch_seconds)
+    share = batches[state.process_index :: state.num_processes]
+    for batch in tqdm(share, desc="resynthesising", unit="batch", disable=not state.is_main_process):
+        segments = [corpus[i] for i in batch]
+        originals = waveforms(segments)
+        voices = voices_of(vocoder, [row["speaker_id"] for row in segments])
+        sequences = [units[i] for i in batch]
+        pitches = pitches_of(vocoder, originals, sequences)
+        spoken = speak(vocoder, sequences, voices, pitches)
+        shuffles = [shuffled(units[i], row["id"], seed) for i, row in zip(batch, segments, strict=True)]
+        controls = speak(vocoder, shuffles, voices, pitches)
+        for i, row, original, resynthesis, control in zip(batch, segments, originals, spoken, controls, strict=True):
+            rows.append(
+                {
+                    "index": i,
+                    **{key: row[key] for key in ("id", "speaker_id", "duration", "text")},
+                    **judge_segment(row["id"], original, resynthesis, control),
+                    **write_pair(folder, i, original, resynthesis),
+                    "units": list(units[i]),
+                }
+            )
+    if state.num_processes > 1:
+        rows = gather_object(rows)
+    return sorted(rows, key=lambda row: row["index"])
+
+
+def judge_segment(
+    name: str, original: np.ndarray, resynthesis: np.ndarray, control: np.ndarray
+) -> dict[str, float | None]:
+    """The figures of one segment. Raises `UserError` where a waveform cannot be judged."""
+    try:
+        figures = judge(prediction=resynthesis, reference=original)
+    except ValueError as error:
+        raise UserError(
+            f"segment {name} cannot be judged: {error} (the prediction is what the vocoder speaks, the reference "
+            "is the recording)"
+        ) from error
+    return {**figures, "mcd_shuffled_units": mel_cepstral_distortion(mel_cepstra(control), mel_cepstra(original))[0]}
+
+
+def write_pair(folder: Path, index: int, original: np.ndarray, resynthesis: np.ndarray) -> dict[str, str]:
+    """Write both sides as 16-bit WAV and their spectrograms as one PNG -> their paths within the folder."""
+    files = {
+        "original": f"audio/orig_{index:04d}.wav",
+        "resynthesis": f"audio/synth_{index:04d}.wav",
+        "spectrogram": f"spectrograms/{index:04d}.png",
+    }
+    (folder / files["original"]).write_bytes(encode_wav(original))
+    (folder / files["resynthesis"]).write_bytes(encode_wav(resynthesis))
+    plot_spectrograms(folder / files["spectrogram"], {"original": original, "resynthesis": resynthesis})
+    return files
+
+
+def hear(rows: list[dict], transcriber: Transcriber, folder: Path) -> None:
+    """Add what a recogniser writes of the two files of each row: `heard_original` and `heard_resynthesis`."""
+    heard = iter(transcriber.transcribe_files([folder / row[side] for side in SIDES for row in rows]))
+    for side in SIDES:
+        for row in rows:
+            row[f"heard_{side}"] = next(heard).text

@@ -1,0 +1,181 @@
+"""The figures of all segments together, what is called good of each, and the table of them."""
+
+from itertools import groupby
+
+from rich.table import Table
+
+from hf_components.metrics.speech_resynthesis.figures import FIGURES, bitrate, mean_and_interval
+from hf_components.scoring.error_rates import score
+
+RATES = ("cer", "wer")
+DECIMALS = {"dB": 1, "bit/s": 0}  # 3 for the others
+
+# Unit, lowest and highest value that is called good, and who says so.
+GOOD = {
+    "mcd": (
+        "dB",
+        None,
+        6.0,
+        "tried out on one narrator: each frame replaced by the mean spectrum of its unit "
+        "(one of 100) 4.3, another sentence of the same voice 7.3, those units shuffled 7.6, noise 10.2",
+    ),
+    "mcd_shuffled_units": (
+        "dB",
+        None,
+        None,
+        "the control: the same units in an order by chance, spoken by the same vocoder",
+    ),
+    "mcd_to_shuffled": ("", None, 0.85, "mcd / mcd_shuffled_units; at 1 the order of the units means nothing"),
+    "snr": (
+        "dB",
+        5.0,
+        None,
+        "custom of waveform coders. A vocoder chooses its phase freely: perfect speech in another phase "
+        "has -3 dB, silence 0, so that a good vocoder does not reach it",
+    ),
+    "si_sdr": ("dB", None, None, "SNR at the best gain; the phase counts as in snr"),
+    "length_ratio": ("", 0.98, 1.02, "a unit lasts 20 ms; only the last 25 ms of a segment may have none"),
+    "log_f0_rmse": ("ln Hz", None, 0.3, "rule of thumb, five semitones; units of phones carry little pitch"),
+    "voicing_error": ("", None, 0.2, "rule of thumb, one frame of five"),
+    "bitrate": ("bit/s", None, 365.0, "codec of units, pitch and speaker of Polyak et al. 2021, arXiv 2104.00355"),
+    "bitrate_deduplicated": ("bit/s", None, None, "the same where repetitions are not sent, nor how long they last"),
+}
+
+
+def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | None = None) -> dict:
+    """The figures of all segments, from the rows of `resynthesise` (and `hear`) alone.
+
+    `bitrate` is that of all units of these segments. The recogniser is judged by the texts of the corpus or, unless
+    all segments have one, by what it wrote of the originals; `language` (code) is what it writes.
+
+    Returns:
+        the figures and `<figure>_interval` (bootstrap over segments); `cer`, `wer`, `cer_original`, `wer_original` of
+        the recogniser; `missing` (why a figure is None, or of fewer segments); `good` (of each figure the unit, the
+        range, its source and whether it is `reached`); `sample` (how much was judged).
+    """
+    means = {
+        name: mean_and_interval([row[name] for row in rows], num_bootstrap, seed=seed)
+        for name in (*FIGURES, "mcd_shuffled_units")
+    }
+    figures = {name: mean for name, (mean, _) in means.items()}
+    figures |= {f"{name}_interval": interval for name, (_, interval) in means.items()}
+    figures["mcd_to_shuffled"] = figures["mcd"] / figures["mcd_shuffled_units"]
+    seconds = sum(row["duration"] for row in rows)
+    figures["bitrate"] = bitrate([row["units"] for row in rows], seconds)
+    figures["bitrate_deduplicated"] = bitrate([[unit for unit, _ in groupby(row["units"])] for row in rows], seconds)
+    rates, missing = recognition(rows, num_bootstrap, seed, language)
+    figures |= rates
+    if unvoiced := sum(row["log_f0_rmse"] is None for row in rows):
+        missing["log_f0_rmse"] = f"{unvoiced} of {len(rows)} segments have no frame that is voiced on both sides"
+    ranges = {**GOOD, **good_error_rates(rates)}
+    return {
+        **figures,
+        "missing": missing,
+        "good": {
+            name: {
+                "unit": unit,
+                "low": low,
+                "high": high,
+                "reached": reached(figures[name], low, high),
+                "source": source,
+            }
+            for name, (unit, low, high, source) in ranges.items()
+        },
+        "sample": {
+            "segments": len(rows),
+            "speakers": len({row["speaker_id"] for row in rows}),
+            "seconds": seconds,
+            "frames": sum(len(row["units"]) for row in rows),
+            "num_bootstrap": num_bootstrap,
+            "seed": seed,
+        },
+    }
+
+
+def recognition(rows: list[dict], num_bootstrap: int, seed: int, language: str | None) -> tuple[dict, dict[str, str]]:
+    """Error rates of the recogniser on the resynthesis and on the original, and why some are None."""
+    names = [f"{rate}{side}" for rate in RATES for side in ("", "_original")]
+    rates = dict.fromkeys([*names, *(f"{name}_interval" for name in names)])
+    if "heard_original" not in rows[0]:
+        return rates, dict.fromkeys(names, "no recogniser was given")
+    with_text = all(row["text"] for row in rows)
+    references = [row["text" if with_text else "heard_original"] for row in rows]
+    for side, heard in (("", "heard_resynthesis"), *([("_original", "heard_original")] if with_text else [])):
+        scored = score(
+            [row[heard] for row in rows], references, num_bootstrap=num_bootstrap, seed=seed, language=language
+        )
+        rates |= {f"{rate}{side}{part}": scored[f"{rate}{part}"] for rate in RATES for part in ("", "_interval")}
+    why = "not all segments have a text: what the recogniser wrote of the originals is the reference"
+    return rates, {} if with_text else {f"{rate}_original": why for rate in RATES}
+
+
+def good_error_rates(rates: dict) -> dict[str, tuple]:
+    """The ranges of the recogniser's error rates, which depend on how well it hears the originals."""
+    ranges = {}
+    for rate in RATES:
+        of_original = rates[f"{rate}_original"]
+        ranges[rate] = (
+            "",
+            None,
+            0.1 + (of_original or 0),
+            "rule of thumb, 0.1 "
+            + (
+                "where the reference is what it wrote of the originals"
+                if of_original is None
+                else f"more than {rate}_original"
+            ),
+        )
+        ranges[f"{rate}_original"] = ("", None, None, "the recogniser on the originals: as good as it can get")
+    return ranges
+
+
+def reached(value: float | None, low: float | None, high: float | None) -> bool | None:
+    """Whether a figure lies in its range; None without a figure or without a range."""
+    if value is None or (low is None and high is None):
+        return None
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+def figure_rows(results: dict) -> list[dict[str, str]]:
+    """Each figure as it is shown: `name`, `value`, `interval`, `good`, `reached` and `source`."""
+    return [
+        {
+            "name": name,
+            "value": shown(results[name], good["unit"]),
+            "good": shown_range(good),
+            "interval": shown_interval(results.get(f"{name}_interval"), good["unit"]),
+            "reached": {True: "yes", False: "no", None: ""}[good["reached"]],
+            "source": results["missing"].get(name, good["source"]),
+        }
+        for name, good in results["good"].items()
+    ]
+
+
+def shown(value: float | None, unit: str = "") -> str:
+    """A figure with as many decimals as say something in its unit, and its unit."""
+    return "-" if value is None else f"{value:z.{DECIMALS.get(unit, 3)}f} {unit}".rstrip()
+
+
+def shown_interval(bounds: list[float] | None, unit: str) -> str:
+    return "-" if bounds is None else " to ".join(shown(bound, unit).removesuffix(f" {unit}") for bound in bounds)
+
+
+def shown_range(good: dict) -> str:
+    low, high = good["low"], good["high"]
+    if low is not None and high is not None:
+        return f"{low:.3g} to {high:.3g}"
+    return "-" if low is None and high is None else f"<= {high:.3g}" if low is None else f">= {low:.3g}"
+
+
+def table(results: dict) -> Table:
+    """One line per figure: value, interval, and what is called good."""
+    sample = results["sample"]
+    lines = Table(
+        title=f"Resynthesis of {sample['segments']} segments ({sample['seconds']:.0f} s) from their units",
+        caption="95 % bootstrap over segments; results.json says where each range is from",
+    )
+    for heading in ("figure", "value", "interval", "called good", "reached"):
+        lines.add_column(heading, justify="left" if heading == "figure" else "right", no_wrap=True)
+    for row in figure_rows(results):
+        lines.add_row(row["name"], row["value"], row["interval"], row["good"], row["reached"])
+    return lines

@@ -1,0 +1,64 @@
+"""Checkpoints of adversarial training: complete or absent, two kept."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from hf_components.checkpoints.training_checkpoints import COMPLETE, last_complete_checkpoint
+from hf_components.runtime.disk import sync_folder
+from hf_components.runtime.stages import write_json
+
+logger = logging.getLogger(__name__)
+
+KEPT = 2  # so that one is always whole
+BEST = "best.safetensors"
+HISTORY = "history.json"
+
+
+def save_checkpoint(
+    accelerator: Accelerator, folder: Path, best: dict[str, torch.Tensor], history: list[dict]
+) -> None:
+    """Write everything that training needs to go on with the same bits; every process must call.
+
+    Args:
+        folder: of all checkpoints; this one is `checkpoint-<epoch>`.
+        best: the generator's weights as they were after its best epoch.
+        history: an entry per epoch that is done.
+    """
+    target = folder / f"{PREFIX_CHECKPOINT_DIR}-{len(history)}"
+    temporary = folder / f".{target.name}.tmp"
+    if accelerator.is_main_process:
+        for leftover in (temporary, target):  # of a kill, without its marker
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(temporary))  # each process writes the state of its own random generators
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        save_file(best, temporary / BEST)
+        write_json(temporary / HISTORY, history)
+        sync_folder(temporary)
+        temporary.rename(target)
+        write_json(target / COMPLETE, {"epoch": len(history)})
+        checkpoints = sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.split("-")[1]))
+        for old in checkpoints[:-KEPT]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+
+
+def load_checkpoint(accelerator: Accelerator, folder: Path) -> tuple[dict[str, torch.Tensor], list[dict]] | None:
+    """Put the newest complete checkpoint into what the accelerator prepared, and return its best weights and
+    history."""
+    newest = last_complete_checkpoint(folder)
+    if newest is None:
+        return None
+    accelerator.load_state(newest)
+    history = json.loads((Path(newest) / HISTORY).read_text())
+    logger.info("training goes on after epoch %d", len(history))
+    return load_file(Path(newest) / BEST), history

@@ -1,0 +1,140 @@
+"""Crops of speech with the units that are aligned to them. Every draw is a pure function of seed and epoch."""
+
+import logging
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import datasets
+import numpy as np
+import torch
+
+from hf_components.metrics.speech_resynthesis.pitch import unit_pitch
+from hf_components.runtime.errors import UserError
+from hf_components.speech.corpus import waveforms
+from hf_components.unit_hifigan import UnitHifiGanConfig
+
+logger = logging.getLogger(__name__)
+
+
+class Crop(NamedTuple):
+    """A place in the corpus: number of the segment and first frame."""
+
+    segment: int
+    frame: int
+
+
+class UnitCrops(torch.utils.data.Dataset):
+    """Segments of a corpus and their units, of which `self[Crop]` is a piece.
+
+    Args:
+        corpus: rows of the data contract, audio not decoded.
+        units: id of a segment -> units per frame.
+        crop_frames: length of a crop; shorter segments are left out.
+        config: of the vocoder, which says what goes with the units; unit i belongs to samples
+            `[i * hop_length, (i + 1) * hop_length)`.
+    Raises:
+        UserError: a segment has no units, more or fewer than its length gives, or an unknown speaker; none is long
+            enough.
+    """
+
+    def __init__(
+        self, corpus: datasets.Dataset, units: dict[str, np.ndarray], crop_frames: int, config: UnitHifiGanConfig
+    ):
+        self.corpus, self.crop_frames, self.config = corpus, crop_frames, config
+        hop_length, speakers = config.hop_length, config.speakers
+        if missing := [name for name in corpus["id"] if name not in units]:
+            raise UserError(
+                f"{len(missing)} of {len(corpus)} segments have no units, {missing[0]} first; run "
+                "recipes/learn_units.py on this corpus"
+            )
+        for name, duration in zip(corpus["id"], corpus["duration"], strict=True):
+            samples = round(duration * config.sampling_rate)
+            if not 0 <= samples - hop_length * len(units[name]) < 2 * hop_length:
+                raise UserError(
+                    f"{name} has {len(units[name])} units for {duration:.2f} s of audio, at {hop_length} samples "
+                    "per unit: they are of another version of this corpus; run recipes/learn_units.py again"
+                )
+        self.units = [units[name] for name in corpus["id"]]
+        if speakers:
+            if strangers := sorted(set(corpus["speaker_id"]) - set(speakers)):
+                raise UserError(
+                    f"the speaker {strangers[0]} has no recording to train on, so that the vocoder has no voice "
+                    "for it; train without --speaker_embedding"
+                )
+            self.speaker_ids = [speakers.index(name) for name in corpus["speaker_id"]]
+        # How many crops begin in the segments up to each.
+        self.places = np.cumsum([max(0, len(row) - crop_frames + 1) for row in self.units])
+        if (short := sum(len(row) < crop_frames for row in self.units)) == len(self.units):
+            raise UserError(f"none of {short} segments has the {crop_frames} frames of a crop; lower --crop_seconds")
+        if short:
+            logger.warning(
+                "%d of %d segments are shorter than a crop of %d frames and are left out; a smaller --crop_seconds "
+                "takes them in",
+                short,
+                len(self.units),
+                crop_frames,
+            )
+
+    def __len__(self) -> int:
+        return int(self.places[-1])
+
+    def place(self, number: int) -> Crop:
+        """The crop of that number, of `len(self)` in all."""
+        segment = int(np.searchsorted(self.places, number, side="right"))
+        return Crop(segment, int(number - (self.places[segment - 1] if segment else 0)))
+
+    def held_out(self, count: int, seed: int) -> list[Crop]:
+        """At most `count` crops side by side, drawn by seed."""
+        tiled = [
+            Crop(segment, frame)
+            for segment, row in enumerate(self.units)
+            for frame in range(0, len(row) - self.crop_frames + 1, self.crop_frames)
+        ]
+        chosen = np.random.default_rng(seed).permutation(len(tiled))[:count]
+        return [tiled[i] for i in sorted(chosen)]
+
+    def __getitem__(self, crop: Crop) -> dict[str, torch.Tensor]:
+        """`units (crop_frames,)`, `waveform (crop_frames * hop_length,)` and, where asked for, `speaker_ids ()`
+        and `f0 (crop_frames,)` in Hz."""
+        return self.piece(crop, self.crop_frames)
+
+    def whole(self, segment: int) -> dict[str, torch.Tensor]:
+        """The same of a whole segment."""
+        return self.piece(Crop(segment, 0), len(self.units[segment]))
+
+    def piece(self, crop: Crop, frames: int) -> dict[str, torch.Tensor]:
+        (waveform,) = waveforms([self.corpus[crop.segment]], self.config.sampling_rate)
+        first, last = crop.frame, crop.frame + frames
+        waveform = waveform[first * self.config.hop_length : last * self.config.hop_length]
+        item = {
+            "units": torch.from_numpy(self.units[crop.segment][first:last].astype(np.int64)),
+            "waveform": torch.from_numpy(waveform),
+        }
+        if self.config.use_f0:
+            item["f0"] = torch.from_numpy(unit_pitch(waveform, frames)).float()
+        if self.config.speakers:
+            item["speaker_ids"] = torch.tensor(self.speaker_ids[crop.segment])
+        return item
+
+
+class CropSampler(torch.utils.data.Sampler):
+    """So many crops an epoch, each place in the corpus as likely as any other.
+
+    Args:
+        crops: what to draw from.
+        samples: crops per epoch.
+        seed: with the epoch, decides which.
+    """
+
+    def __init__(self, crops: UnitCrops, samples: int, seed: int):
+        self.crops, self.samples, self.seed, self.epoch = crops, samples, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __iter__(self) -> Iterator[Crop]:
+        for number in np.random.default_rng([self.seed, self.epoch]).integers(len(self.crops), size=self.samples):
+            yield self.crops.place(int(number))

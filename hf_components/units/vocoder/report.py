@@ -1,0 +1,71 @@
+"""What the training of a vocoder leaves to look at and to listen to."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hf_components.reporting.plots import plot_curves, plot_spectrograms
+from hf_components.runtime.disk import sync_folder
+from hf_components.runtime.stages import write_json
+from hf_components.speech.audio import encode_wav
+from hf_components.unit_hifigan import UnitHifiGanModel
+from hf_components.units.vocoder.crops import UnitCrops
+
+LOG = "training_log.json"
+CURVES = {  # file: (keys of the log, y label)
+    "curves.png": (("mel_loss", "validation_mel_loss"), "log-mel distance x 45"),
+    "adversarial.png": (("discriminator_loss", "adversarial_loss", "feature_loss"), "loss"),
+}
+
+
+class Listener:
+    """Has a vocoder speak always the same held-out segments.
+
+    Args:
+        crops: of the held-out split.
+        count: how many segments, drawn by seed.
+        folder: gets `samples/<name>/<segment>.wav` and, with `plot`, `.png`; the originals are under `original`.
+    """
+
+    def __init__(self, crops: UnitCrops, count: int, seed: int, folder: Path, plot: bool):
+        self.crops, self.folder, self.plot = crops, folder / "samples", plot
+        self.segments = sorted(np.random.default_rng(seed).permutation(len(crops.units))[:count].tolist())
+
+    @torch.no_grad()
+    def hear(self, model: UnitHifiGanModel, name: str) -> None:
+        for segment in self.segments:
+            item, file = self.crops.whole(segment), self.crops.corpus[segment]["id"].replace("/", "_")
+            original = item.pop("waveform").numpy()
+            spoken = (
+                model(**{key: value[None].to(model.device) for key, value in item.items()})[0].float().cpu().numpy()
+            )
+            for folder, waveform in (("original", original), (name, spoken)):
+                (self.folder / folder).mkdir(parents=True, exist_ok=True)
+                (self.folder / folder / f"{file}.wav").write_bytes(encode_wav(waveform))
+            if self.plot:
+                plot_spectrograms(
+                    self.folder / name / f"{file}.png", {"original": original, "resynthesis": spoken}, file
+                )
+
+
+def save_vocoder(model: UnitHifiGanModel, folder: Path) -> None:
+    """Save a vocoder, complete or not at all."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    model.save_pretrained(temporary)
+    sync_folder(temporary)
+    shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run, which had come further than its checkpoint
+    temporary.rename(folder)
+
+
+def write_log(folder: Path, history: list[dict], plot: bool) -> None:
+    """Write `training_log.json` and, with `plot`, the curves."""
+    write_json(folder / LOG, history)
+    if not plot:
+        return
+    for file, (keys, unit) in CURVES.items():
+        entries = [entry for entry in history if keys[0] in entry]
+        if entries:
+            curves = {key.replace("_", " "): [entry[key] for entry in entries] for key in keys}
+            plot_curves(folder / file, curves, "epoch", unit, "Unit vocoder", x=[entry["epoch"] for entry in entries])

@@ -1,0 +1,114 @@
+"""Loading checkpoints, and what is said of those that cannot be loaded."""
+
+import json
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tiny_speech import save_multilingual_whisper, save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper
+from transformers import WhisperForConditionalGeneration
+
+from hf_components.asr.transcriber import Transcriber
+from hf_components.checkpoints.loading import (
+    language_of,
+    load_moe_whisper,
+    load_processor,
+    load_whisper,
+    merge_adapter,
+    save_processor,
+)
+from hf_components.runtime.errors import UserError
+from hf_components.whisper import DynamicContextWhisper
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_stock_checkpoint_loads_with_its_processor(tmp_path):
+    model, processor = load_whisper(str(save_tiny_whisper(tmp_path)))
+    assert type(model) is DynamicContextWhisper and not model.training and model.audio_context == "full"
+    expected = tiny_whisper().state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    assert processor.tokenizer("red").input_ids == tiny_processor().tokenizer("red").input_ids
+
+
+def test_a_mixture_loads(tmp_path):
+    tiny_moe(routing="soft").save_pretrained(tmp_path)
+    save_processor(tiny_processor(), tmp_path)
+    model, _ = load_moe_whisper(str(tmp_path))
+    assert model.config.routing == "soft" and len(model.routed_layers()) > 0
+
+
+def test_a_mixture_is_no_plain_whisper(tmp_path):
+    tiny_moe().save_pretrained(tmp_path)
+    save_processor(tiny_processor(), tmp_path)
+    with pytest.raises(
+        UserError, match="mixes experts, where a plain Whisper is needed; recipes/merge_moe_whisper.py makes"
+    ):
+        load_whisper(str(tmp_path))
+
+
+@pytest.mark.parametrize("saved", ["de", "german", "<|de|>"])
+def test_the_language_is_the_checkpoints_unless_another_is_given(tmp_path, caplog, saved):
+    folder = str(save_multilingual_whisper(tmp_path, saved))
+    for model, processor in (load_whisper(folder), load_whisper(folder, "de")):
+        assert (model.generation_config.language, processor.tokenizer.language) == ("de", "de")
+        assert language_of(model) == "de"
+    assert (
+        language_of(WhisperForConditionalGeneration.from_pretrained(folder)) == "de"
+        and language_of(tiny_whisper()) == "en"
+    )
+    assert Transcriber.from_pretrained(folder).model.generation_config.language == "de"
+    model, processor = load_whisper(folder, "en")
+    assert (model.generation_config.language, processor.tokenizer.language) == ("en", "en")
+    assert not caplog.records
+    with pytest.raises(UserError, match="--language must be a code that .* knows, such as en; got 'fr'"):
+        load_whisper(folder, "fr")
+
+
+def test_a_language_that_is_not_known_is_told(tmp_path, caplog):
+    assert load_whisper(str(save_multilingual_whisper(tmp_path / "many")))[0].generation_config.language == "en"
+    assert "does not say which it writes; en is taken, choose with --language" in caplog.text
+    caplog.clear()
+    folder = str(save_tiny_whisper(tmp_path / "english"))
+    load_whisper(folder), load_whisper(folder, "en")
+    assert not caplog.records
+    load_whisper(folder, "de")
+    assert "knows English alone, so --language de changes nothing" in caplog.text
+
+
+def test_half_an_adapter_is_named(tmp_path):
+    get_peft_model(tiny_whisper(), LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path)
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="is not an adapter of"):
+        merge_adapter(tiny_whisper(), str(tmp_path))
+
+
+def test_mistakes_are_named(tmp_path):
+    with pytest.raises(UserError, match="there is no checkpoint at models/none"):
+        load_whisper("models/none")
+    with pytest.raises(UserError, match="is not a checkpoint that can be loaded"):
+        load_whisper(str(tmp_path))
+    with pytest.raises(UserError, match="is not a checkpoint that can be loaded"):
+        load_whisper("someone/whisper-that-does-not-exist")
+    with pytest.raises(UserError, match="has no Whisper processor"):
+        load_processor(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(UserError, match="is not a checkpoint that can be loaded"):
+        load_whisper(str(tmp_path))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="is not a checkpoint that can be loaded"):
+        load_whisper(str(tmp_path))
+
+
+def test_half_a_weights_file_is_named(tmp_path):
+    folder = save_tiny_whisper(tmp_path / "whisper")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="is not a checkpoint that can be loaded"):
+        load_whisper(str(folder))
+
+
+def test_plain_whisper_is_no_mixture(tmp_path):
+    with pytest.raises(UserError, match="not a checkpoint of MoeWhisper.* lacks .*lora"):
+        load_moe_whisper(str(save_tiny_whisper(tmp_path)))

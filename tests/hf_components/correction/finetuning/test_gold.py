@@ -1,0 +1,162 @@
+"""Gold texts, the division into parts, and what is trained on."""
+
+from pathlib import Path
+
+import datasets
+import pytest
+from tiny_ctc import tiny_ctc_processor
+from tiny_recordings import scripted_corrector
+
+from hf_components.correction.arguments import CorrectionArguments
+from hf_components.correction.finetuning import gold
+from hf_components.correction.finetuning.gold import (
+    Gold,
+    GoldArguments,
+    Sample,
+    choose_for_training,
+    find_gold,
+    make_samples,
+    training_rows,
+)
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.stages import run_stage
+
+pytestmark = pytest.mark.unit
+
+
+def corpus(count: int = 20) -> datasets.Dataset:
+    names = [f"{('clean', 'noisy')[i >= count // 2]}/{i}.wav" for i in range(count)]
+    return datasets.Dataset.from_dict(
+        {
+            "id": names,
+            "group": [name.partition("/")[0] for name in names],
+            "duration": [1.0] * count,
+            "audio": [{"bytes": str(i).encode(), "path": None} for i in range(count)],
+            "text": [f"truth {i}" for i in range(count)],
+            "raw_text": [f"truth {i}" for i in range(count)],
+        }
+    )
+
+
+def samples(args: GoldArguments, count: int = 20) -> list[Sample]:
+    texts = [f"text {i}" for i in range(count)]
+    return make_samples(corpus(count), texts, Gold(texts, ["stt"] * count), args)
+
+
+def test_a_share_of_each_condition_is_held_out_and_another_seed_holds_out_others():
+    held_out = {
+        seed: {row.id for row in samples(GoldArguments(eval_ratio=0.3, split_seed=seed)) if row.held_out}
+        for seed in (1, 2)
+    }
+    assert [sum(name.startswith(condition) for name in held_out[1]) for condition in ("clean", "noisy")] == [3, 3]
+    assert held_out[1] != held_out[2]
+    assert held_out[1] == {row.id for row in samples(GoldArguments(eval_ratio=0.3, split_seed=1)) if row.held_out}
+    assert not any(row.held_out for row in samples(GoldArguments(evaluate_on_train=True)))
+
+
+def test_one_utterance_in_both_conditions_or_under_two_names_is_never_trained_on_and_judged():
+    rows = corpus()
+    names = [f"{condition}/{i}.wav" for condition in ("clean", "noisy") for i in range(10)]
+    texts = [""] * len(names)
+
+    def held_out(ids: list[str], audio: list[dict], seed: int) -> dict[str, bool]:
+        changed = rows.remove_columns(["id", "audio"]).add_column("id", ids).add_column("audio", audio)
+        found = make_samples(changed, texts, Gold(texts, texts), GoldArguments(split_seed=seed))
+        return {row.id: row.held_out for row in found}
+
+    copied = [rows[0]["audio"], *rows["audio"][:-1]]
+    for seed in range(10):
+        found = held_out(names, rows["audio"][:], seed)
+        assert all(found[f"clean/{i}.wav"] == found[f"noisy/{i}.wav"] for i in range(10)) and sum(found.values()) == 6
+        found = held_out(rows["id"][:], copied, seed)
+        assert found["clean/0.wav"] == found["clean/1.wav"]
+
+
+def test_one_recording_cannot_be_divided():
+    with pytest.raises(UserError, match="1 recordings are too few"):
+        samples(GoldArguments(), count=1)
+
+
+ROWS = [  # heard, gold, source, held out, seconds
+    ("wrong", "i red", "i read", "corrected", False, 1),
+    ("right", "i read", "I read.", "unchanged", False, 1),
+    ("refused", "i red", "i red", "too much added: 12", False, 1),
+    ("judged", "i red", "i read", "corrected", True, 1),
+    ("silent", "", "", "nothing heard", False, 1),
+    ("long", "i red", "i read", "corrected", False, 31),
+]
+
+
+def judged() -> list[Sample]:
+    return [
+        Sample(name, "clean", seconds, heard, text, source, None, held_out)
+        for name, heard, text, source, held_out, seconds in ROWS
+    ]
+
+
+@pytest.mark.parametrize(
+    ("train_on", "chosen"), [("errors", ["wrong"]), ("agreed", ["right"]), ("all", ["wrong", "right", "refused"])]
+)
+def test_what_is_trained_on_is_never_judged(train_on, chosen, caplog):
+    assert [row.id for row in choose_for_training(judged(), train_on, 30)] == chosen
+    assert ("longer than 30 s" in caplog.text) == (train_on != "agreed")
+    assert ("no word in their gold" in caplog.text) == (train_on == "all")
+
+
+def test_nothing_to_train_on_is_told():
+    with pytest.raises(UserError, match="0 of 1 recordings have errors against the gold, and --train_on is errors"):
+        choose_for_training(judged()[1:2], "errors", 30)
+    with pytest.raises(UserError, match="give --train_on all"):
+        GoldArguments(gold="stt")
+    with pytest.raises(UserError, match="eval_ratio must lie between 0 and 1"):
+        GoldArguments(eval_ratio=1.0)
+
+
+def test_training_rows_have_the_gold_for_text():
+    rows = training_rows(
+        corpus(4), [row for row in samples(GoldArguments(), 4) if row.id in ("clean/1.wav", "noisy/2.wav")]
+    )
+    assert list(zip(rows["id"], rows["text"], strict=True)) == [("clean/1.wav", "text 1"), ("noisy/2.wav", "text 2")]
+
+
+def find(work: Path, heard: list[str], **options) -> Gold:
+    run_stage(work / "baseline", lambda folder: {}, config={}, resume=True)
+    args = {"gold": "llm", "train_on": "all"} | options
+    return find_gold(
+        GoldArguments(**args),
+        CorrectionArguments(llm=str(work)),
+        corpus(len(heard)),
+        [[text] for text in heard],
+        tiny_ctc_processor(),
+        work,
+        resume=True,
+    )
+
+
+def test_gold_of_every_source(tmp_path, monkeypatch):
+    corrector, asked = scripted_corrector(
+        tmp_path / "llm", lambda text: {"i red": "I read.", "poem": "Roses are red."}.get(text, text)
+    )
+    monkeypatch.setattr(gold, "load_corrector", lambda args, alphabet: corrector)
+    heard = ["I RED", "THE CAT", "POEM", ""]
+    assert find(tmp_path, heard, gold="manifest").texts == [f"truth {i}" for i in range(4)]
+    assert find(tmp_path, heard, gold="stt").texts == heard
+    found = find(tmp_path, heard)
+    assert found.texts == ["I READ", "THE CAT", "POEM", ""]
+    assert found.sources[:2] == ["corrected", "unchanged"] and found.corrections["rejected"] == 2
+    times = len(asked)
+    assert find(tmp_path, heard) == found and len(asked) == times  # not loaded, let alone asked
+
+
+def test_an_llm_that_cannot_be_loaded_ends_with_status_1(tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        find(tmp_path / "models", ["I RED"])
+    assert (
+        "cannot be loaded" in stop.value.code and "check_llm.py" in stop.value.code and "--gold stt" in stop.value.code
+    )
+
+
+def test_the_label_says_what_the_gold_is():
+    labels = [GoldArguments(gold=name, train_on="all").label("smol") for name in ("llm", "manifest", "stt")]
+    assert "as smol corrects it; that favours the recogniser" in labels[0] and "manifest" in labels[1]
+    assert "OWN TEXT, uncorrected" in labels[2]

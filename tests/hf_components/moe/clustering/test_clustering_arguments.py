@@ -1,0 +1,69 @@
+"""Options of clustering: ranges, and those without effect."""
+
+import pytest
+from transformers import HfArgumentParser
+
+from hf_components.moe.clustering import ClusteringArguments
+from hf_components.runtime.errors import UserError
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_experts": 1}, "num_experts must be at least 2, got 1"),
+        ({"reduce_dim": 0}, "reduce_dim must be at least 2, got 0"),
+        ({"target_entropy": 1.0}, "target_entropy must lie between 0 .* got 1.0"),
+        ({"algorithm": "hdbscan", "min_cluster_size": 1}, "min_cluster_size must be at least 2, got 1"),
+        ({"algorithm": "hdbscan", "min_samples": 0}, "min_samples must be at least 1, got 0"),
+        ({"algorithm": "hdbscan", "max_retries": -1}, "max_retries must be at least 0, got -1"),
+        ({"algorithm": "hdbscan", "min_experts": 5}, "min_experts must be at most num_experts = 4, got 5"),
+    ],
+)
+def test_wrong_values_are_named(options, message):
+    with pytest.raises(UserError, match=message):
+        ClusteringArguments(**options).check()
+
+
+HDBSCAN_FLAGS = [
+    "--min_clusters=3",
+    "--min_cluster_size=9",
+    "--min_samples=4",
+    "--metric=cosine",
+    "--allow_single_cluster",
+    "--hdbscan-algorithm=generic",
+    "--max_retries=1",
+    "--min-experts=3",
+    "--no-reduce-experts",
+]
+
+
+@pytest.mark.parametrize("flag", HDBSCAN_FLAGS)
+@pytest.mark.parametrize("algorithm", ["spectral", "group"])
+def test_options_of_hdbscan_are_ignored_by_name_elsewhere(flag, algorithm, caplog):
+    parser = HfArgumentParser(ClusteringArguments)
+    (args,) = parser.parse_args_into_dataclasses([f"--clustering_algorithm={algorithm}", flag])
+    args.check()
+    name = flag.split("=")[0].replace("-", "_").strip("_")
+    assert caplog.messages == [f"--{name} is ignored with --algorithm {algorithm}; leave it out"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"algorithm": "group"},
+        {"algorithm": "hdbscan", "min_samples": 4, "metric": "cosine"},
+        {"reduce": "umap"},
+        {"algorithm": "spectral", "metric": "euclidean", "max_retries": 3},  # as by default
+    ],
+)
+def test_what_has_effect_or_is_the_default_goes_without_a_word(options, caplog):
+    ClusteringArguments(**options).check()
+    assert not caplog.records
+
+
+def test_the_dimensions_of_no_reduction_are_ignored_by_name(caplog):
+    ClusteringArguments(reduce="none", reduce_dim=10).check()
+    assert caplog.messages == ["--reduce_dim is ignored with --reduce none; leave it out"]

@@ -1,0 +1,52 @@
+"""JSON lines as other programs write them, and lines that are none."""
+
+import pytest
+
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.json_lines import id_field, read_by_id, read_json_lines, text_field
+
+pytestmark = pytest.mark.unit
+
+
+def test_blank_lines_byte_order_mark_and_crlf_are_allowed(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"a": "\xc3\xa9\xe2\x80\xa8"}\r\n\r\n  \n{"a": 2}')
+    assert list(read_json_lines(tmp_path / "a.jsonl")) == [(1, {"a": "é\u2028"}), (4, {"a": 2})]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"a": "cut', "line 2: not JSON .*was the file cut short"),
+        (b'{"a": "\xff"}', "line 2: not JSON .*utf-8"),
+        (b"[" * 100_000, "line 2: not JSON"),
+        (b'{"a": ' + b"1" * 5_000 + b"}", "line 2: not JSON"),
+        (b'{"a": "\\ud800"}', "line 2: not JSON .*surrogates"),
+        (b"[1]", r"line 2: expected an object, got \[1\]"),
+    ],
+)
+def test_a_line_that_is_none_is_named(tmp_path, line, message):
+    (tmp_path / "a.jsonl").write_bytes(b"{}\n" + line)
+    with pytest.raises(UserError, match=message):
+        list(read_json_lines(tmp_path / "a.jsonl"))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match="cannot read .*a.jsonl: No such file"):
+        list(read_json_lines(tmp_path / "a.jsonl"))
+
+
+def test_a_field_must_hold_text():
+    assert text_field({"a": ""}, "a", "f", 3) == ""
+    with pytest.raises(UserError, match="f, line 3: a must be a string, got None; the line has b"):
+        text_field({"b": 1}, "a", "f", 3)
+
+
+def test_ids_lose_white_space_and_may_be_integers(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"utterance_id": " a "}\n\n{"utterance_id": 7}\n')
+    assert [(line, name) for line, name, _ in read_by_id(tmp_path / "a.jsonl")] == [(1, "a"), (3, "7")]
+    (tmp_path / "a.jsonl").write_text('{"utterance_id": "7 "}\n{"utterance_id": 7}\n')
+    with pytest.raises(UserError, match="line 2: utterance_id 7 is on line 1 already"):
+        list(read_by_id(tmp_path / "a.jsonl"))
+    for value in ("", " ", True, 1.5, None):
+        with pytest.raises(UserError, match="f, line 3: a must be a string that is not empty, or an integer"):
+            id_field({"a": value}, "a", "f", 3)

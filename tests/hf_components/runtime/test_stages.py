@@ -1,0 +1,512 @@
+"""Stages: complete or absent, skipped only while nothing changed, and never over somebody else's files."""
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from transformers import TrainingArguments
+
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.stages import BEGUN, PROOF, fingerprint, read_proof, run_stage, write_json
+
+pytestmark = pytest.mark.unit
+
+
+@dataclass
+class Config:
+    rank: int = 8
+    output_dir: str = "out"
+    num_workers: int = 1
+
+
+class Producer:
+    """Writes one file and counts its calls."""
+
+    def __init__(self, content: str = "result"):
+        self.content, self.calls, self.found = content, 0, []
+
+    def __call__(self, folder):
+        self.calls += 1
+        self.found = sorted(p.name for p in folder.iterdir() if p.name != BEGUN)
+        (folder / "weights.txt").write_text(self.content)
+        return {"calls": self.calls}
+
+
+def crash(folder):
+    (folder / "half.txt").write_text("half")
+    raise RuntimeError("power cut")
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "runs" / "stage"
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_result_proof_and_nothing_else(out):
+    metrics = run_stage(out, Producer(), config=Config())
+    assert metrics == {"calls": 1}
+    assert names(out) == [PROOF, "weights.txt"]
+    assert names(out.parent) == ["stage"]
+    proof = read_proof(out)
+    assert proof["metrics"] == metrics
+    assert proof["config"] == {"rank": 8, "output_dir": "out", "num_workers": 1}
+    assert {"python", "torch", "transformers"} <= proof["environment"].keys()
+
+
+def test_folder_is_absent_while_the_stage_works(out):
+    def produce(folder):
+        assert not out.exists()
+        assert folder.parent == out.parent  # the same file system, so that renaming is atomic
+        return {}
+
+    run_stage(out, produce, config={})
+    assert out.is_dir()
+
+
+def test_crash_leaves_no_result(out):
+    with pytest.raises(RuntimeError, match="power cut"):
+        run_stage(out, crash, config={})
+    assert not out.exists()
+
+
+def test_crash_leaves_the_earlier_result(out):
+    run_stage(out, Producer("first"), config={})
+    with pytest.raises(RuntimeError, match="power cut"):
+        run_stage(out, crash, config={})
+    assert (out / "weights.txt").read_text() == "first"
+    assert read_proof(out) is not None
+
+
+def test_partial_folder_is_kept_on_resume(out):
+    with pytest.raises(RuntimeError):
+        run_stage(out, crash, config={"rank": 8})
+    produce = Producer()
+    run_stage(out, produce, config={"rank": 8}, resume=True)
+    assert produce.found == ["half.txt"]
+
+
+@pytest.mark.parametrize(
+    ("config", "resume", "message"),
+    [
+        ({"rank": 8}, False, "is set aside: --resume would have continued it"),
+        ({"rank": 4}, True, "is set aside: config.rank changed from 8 to 4"),
+    ],
+)
+def test_partial_folder_of_another_run_is_set_aside_until_this_one_is_complete(out, caplog, config, resume, message):
+    partial, kept = out.parent / ".stage.partial", out.parent / ".stage.interrupted"
+    with pytest.raises(RuntimeError):
+        run_stage(out, crash, config={"rank": 8})
+
+    def produce(folder):
+        assert names(folder) == [BEGUN] and (kept / "half.txt").exists()
+        return {}
+
+    run_stage(out, produce, config=config, resume=resume)
+    assert not (out / "half.txt").exists() and not kept.exists()
+    assert f"the interrupted run in {partial} {message}" in caplog.text and str(kept) in caplog.text
+
+
+def test_a_run_that_was_set_aside_goes_on_when_put_back(out):
+    partial, kept = out.parent / ".stage.partial", out.parent / ".stage.interrupted"
+    for config in ({"rank": 8}, {"rank": 4}):  # the second by mistake
+        with pytest.raises(RuntimeError):
+            run_stage(out, crash, config=config)
+    assert kept.is_dir()
+    shutil.rmtree(partial)
+    kept.rename(partial)
+    produce = Producer()
+    run_stage(out, produce, config={"rank": 8}, resume=True)
+    assert produce.found == ["half.txt"]
+
+
+def test_partial_folder_of_other_inputs_is_set_aside(out, tmp_path, caplog):
+    (tmp_path / "corpus").write_text("one")
+    with pytest.raises(RuntimeError):
+        run_stage(out, crash, config={}, inputs=[tmp_path / "corpus"])
+    (tmp_path / "corpus").write_text("two")
+    run_stage(out, Producer(), config={}, inputs=[tmp_path / "corpus"], resume=True)
+    assert not (out / "half.txt").exists() and "is set aside: inputs.corpus changed" in caplog.text
+
+
+def test_inputs_that_changed_places_are_other_inputs(out, tmp_path, caplog):
+    for name in ("train.jsonl", "dev.jsonl"):
+        (tmp_path / name).write_text(name)
+    inputs = {"train": str(tmp_path / "train.jsonl"), "val": str(tmp_path / "dev.jsonl")}
+    run_stage(out, Producer("first"), config=inputs, inputs=inputs.values())
+    swapped = {"train": inputs["val"], "val": inputs["train"]}
+    caplog.set_level(logging.INFO)
+    run_stage(out, Producer("second"), config=swapped, inputs=swapped.values(), resume=True)
+    assert (out / "weights.txt").read_text() == "second"
+    assert "config.train changed from train.jsonl to dev.jsonl" in caplog.text
+
+
+def test_how_a_run_logs_is_no_part_of_its_result(out):
+    with pytest.raises(RuntimeError):
+        run_stage(out, crash, config={"rank": 8, "logging_steps": 10})
+    produce = Producer()
+    run_stage(out, produce, config={"rank": 8, "logging_steps": 50}, resume=True)
+    assert produce.found == ["half.txt"]
+
+
+def test_partial_folder_of_unknown_origin_is_set_aside(out, caplog):
+    (out.parent / ".stage.partial").mkdir(parents=True)
+    (out.parent / ".stage.partial" / "half.txt").write_text("half")
+    run_stage(out, Producer(), config={}, resume=True)
+    assert not (out / "half.txt").exists() and "does not say what it was begun with" in caplog.text
+
+
+def test_an_interrupted_repetition_goes_on_over_the_earlier_result(out):
+    run_stage(out, Producer("first"), config={})
+    with pytest.raises(RuntimeError):
+        run_stage(out, crash, config={})
+    assert run_stage(out, Producer("second"), config={}, resume=True) == {"calls": 1}
+    assert (out / "weights.txt").read_text() == "second" and (out / "half.txt").exists()
+
+
+def test_another_setting_interrupted_in_between_does_not_cost_the_result(out):
+    run_stage(out, Producer(), config={"rank": 8})
+    with pytest.raises(RuntimeError):
+        run_stage(out, crash, config={"rank": 4})
+    again = Producer()
+    run_stage(out, again, config={"rank": 8}, resume=True)
+    assert again.calls == 0 and (out.parent / ".stage.partial" / "half.txt").exists()
+
+
+@pytest.mark.parametrize("before", [1, 2])  # before and after the earlier result is set aside
+def test_killed_between_the_proof_and_the_renaming(out, monkeypatch, before):
+    renamed, rename = [], Path.rename
+    run_stage(out, Producer("first"), config={"rank": 4})
+
+    def die(path, target):
+        renamed.append(path)
+        if len(renamed) == before:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(out, Producer("second"), config={"rank": 8})
+    again = Producer()
+    assert run_stage(out, again, config={"rank": 8}, resume=True) == {"calls": 1} and again.calls == 0
+    assert (out / "weights.txt").read_text() == "second"
+    assert names(out) == [PROOF, "weights.txt"] and names(out.parent) == ["stage"]
+
+
+def test_resume_skips_a_complete_stage(out, caplog):
+    caplog.set_level(logging.INFO)
+    run_stage(out, Producer(), config=Config())
+    again = Producer()
+    assert run_stage(out, again, config=Config(), resume=True) == {"calls": 1}
+    assert again.calls == 0
+    assert "is complete, skipped" in caplog.text
+
+
+def test_without_resume_the_stage_runs_again(out):
+    run_stage(out, Producer("first"), config={})
+    run_stage(out, Producer("second"), config={})
+    assert (out / "weights.txt").read_text() == "second"
+    assert names(out.parent) == ["stage"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [("config", "config.rank changed from 8 to 4"), ("input", "inputs.corpus changed")]
+)
+def test_rerun_says_what_changed(out, tmp_path, caplog, change, reason):
+    caplog.set_level(logging.INFO)
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "a.txt").write_text("one")
+    run_stage(out, Producer(), config=Config(), inputs=[corpus])
+    if change == "input":
+        (corpus / "a.txt").write_text("two")
+    again = Producer()
+    run_stage(out, again, config=Config(rank=8 if change == "input" else 4), inputs=[corpus], resume=True)
+    assert again.calls == 1
+    assert f"runs again: {reason}" in caplog.text
+
+
+def test_another_package_version_reruns(out, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("hf_components.runtime.stages.__version__", "98.0")
+    run_stage(out, Producer(), config={})
+    monkeypatch.setattr("hf_components.runtime.stages.__version__", "99.0")
+    again = Producer()
+    run_stage(out, again, config={}, resume=True)
+    assert again.calls == 1
+    assert "the version of underheard changed from 98.0 to 99.0" in caplog.text
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """Our packages in a folder of their own, free to be edited."""
+    root = tmp_path / "site-packages"
+    for file in ("hf_components/runtime/stages.py", "hf_components/moe/router.py", "dataset_scripts/speaker_json.py"):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text("pass")
+    monkeypatch.setattr("hf_components.runtime.stages.__file__", str(root / "hf_components" / "stages.py"))
+    return root
+
+
+def edit(sources):
+    (sources / "hf_components" / "training" / "router.py").write_text("changed")
+    (sources / "dataset_scripts" / "new.py").write_text("new")
+
+
+def test_the_code_is_recorded_with_the_recipe_that_produced(out, sources):
+    run_stage(out, Producer(), config={})
+    assert list(read_proof(out)["sources"]) == [
+        "dataset_scripts/speaker_json.py",
+        "hf_components/runtime/stages.py",
+        "hf_components/test_stages.py",
+        "hf_components/moe/router.py",
+    ]
+
+
+def test_a_result_of_other_code_is_kept_with_a_warning(out, sources, caplog):
+    run_stage(out, Producer(), config={})
+    edit(sources)
+    again = Producer()
+    assert run_stage(out, again, config={}, resume=True) == {"calls": 1} and again.calls == 0
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning == (
+        f"{out} is complete and kept, but the code changed since: dataset_scripts/new.py, "
+        f"hf_components/moe/router.py; to make it anew, delete {out}"
+    )
+    caplog.clear()
+    run_stage(out, again, config={})
+    run_stage(out, again, config={}, resume=True)
+    assert again.calls == 1 and not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_many_changed_files_are_counted(out, sources, caplog):
+    run_stage(out, Producer(), config={})
+    for number in range(7):
+        (sources / "hf_components" / f"{number}.py").write_text("")
+    run_stage(out, Producer(), config={}, resume=True)
+    assert (
+        "hf_components/0.py, hf_components/1.py, hf_components/2.py, hf_components/3.py, hf_components/4.py and 2 more"
+        in caplog.text
+    )
+
+
+def test_an_interrupted_run_of_other_code_goes_on_with_a_warning(out, sources, caplog):
+    with pytest.raises(RuntimeError):
+        run_stage(out, crash, config={})
+    edit(sources)
+    produce = Producer()
+    run_stage(out, produce, config={}, resume=True)
+    assert produce.found == ["half.txt"]
+    assert f"the interrupted run of {out} goes on, but the code changed since: dataset_scripts/new.py" in caplog.text
+
+
+def test_what_is_made_anew_by_other_code_makes_the_next_stage_run_again(out, tmp_path, sources, caplog):
+    caplog.set_level(logging.INFO)
+    first, second = tmp_path / "first", Producer()
+    run_stage(first, Producer(), config={})
+    run_stage(out, second, config={}, inputs=[first])
+    run_stage(first, Producer(), config={})  # by the same code: the same result
+    run_stage(out, second, config={}, inputs=[first], resume=True)
+    assert second.calls == 1
+    edit(sources)
+    run_stage(first, Producer(), config={}, resume=True)
+    run_stage(out, second, config={}, inputs=[first], resume=True)
+    assert second.calls == 1
+    shutil.rmtree(first)
+    run_stage(first, Producer(), config={}, resume=True)
+    run_stage(out, second, config={}, inputs=[first], resume=True)
+    assert second.calls == 2 and "runs again: inputs.first changed" in caplog.text
+
+
+def test_what_does_not_change_the_result_does_not_rerun(out):
+    run_stage(out, Producer(), config=Config())
+    again = Producer()
+    run_stage(out, again, config=Config(output_dir="elsewhere", num_workers=4), resume=True)
+    assert again.calls == 0
+
+
+def test_swapped_inputs_of_one_name_rerun(out, tmp_path):
+    paths = []
+    for parent, text in (("teacher", "a"), ("student", "b")):
+        (tmp_path / parent).mkdir()
+        paths.append(tmp_path / parent / "model")
+        paths[-1].write_text(text)
+    run_stage(out, Producer(), config={}, inputs=paths)
+    paths[0].write_text("changed")
+    again = Producer()
+    run_stage(out, again, config={}, inputs=paths, resume=True)
+    assert again.calls == 1
+
+
+def test_several_configs_are_recorded_together_without_tokens(out, tmp_path):
+    training = TrainingArguments(output_dir=str(tmp_path), hub_token="secret", learning_rate=5e-4, use_cpu=True)
+    run_stage(out, Producer(), config=[Config(), training])
+    text = (out / PROOF).read_text()
+    config = json.loads(text)["config"]
+    assert (config["rank"], config["learning_rate"]) == (8, 5e-4)
+    assert "secret" not in text
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_foreign_folder_is_refused_and_untouched(out, resume):
+    out.mkdir(parents=True)
+    (out / "thesis.tex").write_text("years of work")
+    produce = Producer()
+    with pytest.raises(UserError, match="not the result of a stage"):
+        run_stage(out, produce, config={}, resume=resume)
+    assert produce.calls == 0
+    assert (out / "thesis.tex").read_text() == "years of work"
+
+
+def test_empty_folder_is_accepted(out):
+    out.mkdir(parents=True)
+    run_stage(out, Producer(), config={})
+    assert (out / PROOF).is_file()
+
+
+def test_regular_file_in_the_way_is_refused_and_untouched(out):
+    out.parent.mkdir(parents=True)
+    out.write_text("years of work")
+    produce = Producer()
+    with pytest.raises(UserError, match=str(out)):
+        run_stage(out, produce, config={})
+    assert produce.calls == 0
+    assert out.read_text() == "years of work"
+
+
+def test_unwritable_output_is_a_users_mistake(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to .*choose another --output_dir"):
+        run_stage(tmp_path / "file" / "stage", Producer(), config={})
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_read_only_parent_is_a_users_mistake(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="cannot write to"):
+        run_stage(tmp_path / "stage", Producer(), config={})
+
+
+def test_damaged_proof_is_a_users_mistake(out):
+    out.mkdir(parents=True)
+    (out / PROOF).write_text('{"metrics"')
+    with pytest.raises(UserError, match="damaged"):
+        run_stage(out, Producer(), config={}, resume=True)
+
+
+@pytest.mark.parametrize("name", [".", "..", "runs/.."])
+def test_output_dir_without_a_name_of_its_own_is_refused(tmp_path, monkeypatch, name):
+    (tmp_path / "empty" / "runs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "empty" / "runs")
+    with pytest.raises(UserError, match="must name a folder"):
+        run_stage(name, Producer(), config={})
+    assert names(tmp_path) == ["empty"]
+
+
+def test_fingerprint_of_a_folder_follows_content_and_names(tmp_path):
+    folder = tmp_path / "corpus"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a.txt").write_text("one")
+    before = fingerprint(folder)
+    assert fingerprint(folder) == before
+    (folder / "sub" / "a.txt").write_text("two")
+    edited = fingerprint(folder)
+    (folder / "sub" / "a.txt").rename(folder / "sub" / "b.txt")
+    renamed = fingerprint(folder)
+    (folder / "c.txt").write_text("")
+    assert len({before, edited, renamed, fingerprint(folder)}) == 4
+
+
+def test_fingerprint_ignores_where_the_folder_lies(tmp_path):
+    for parent in ("x", "y"):
+        (tmp_path / parent / "corpus").mkdir(parents=True)
+        (tmp_path / parent / "corpus" / "a.txt").write_text("one")
+    assert fingerprint(tmp_path / "x" / "corpus") == fingerprint(tmp_path / "y" / "corpus")
+
+
+def test_fingerprint_of_a_large_file_follows_its_time_of_change(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(bytes(2**20))
+    before = fingerprint(path)
+    os.utime(path, ns=(1, 1))
+    assert fingerprint(path) != before
+
+
+def test_fingerprint_of_a_stage_is_its_own(out):
+    run_stage(out, Producer(), config={"rank": 8})
+    before = fingerprint(out)
+    assert before == read_proof(out)["fingerprint"]
+    run_stage(out, Producer(), config={"rank": 4})
+    assert fingerprint(out) != before
+
+
+def test_fingerprint_of_a_hub_id_is_its_name():
+    assert fingerprint("openai/whisper-tiny.en") == "openai/whisper-tiny.en"
+
+
+def test_json_is_replaced_whole(tmp_path):
+    path = tmp_path / "results.json"
+    write_json(path, {"wer": 0.5})
+    with pytest.raises(RuntimeError):
+        write_json(path, {"wer": Unwritable()})
+    assert json.loads(path.read_text()) == {"wer": 0.5}
+    write_json(path, {"wer": 0.25})
+    assert json.loads(path.read_text()) == {"wer": 0.25}
+    assert names(tmp_path) == ["results.json"]
+
+
+class Unwritable:
+    def __str__(self):
+        raise RuntimeError("cannot be written")
+
+
+def test_a_run_that_was_moved_is_still_complete(tmp_path):
+    def run(folder: Path) -> list[int]:
+        calls = []
+        corpus = folder / "corpus"
+        corpus.mkdir(parents=True, exist_ok=True)
+        (corpus / "rows").write_text("one")
+        run_stage(
+            folder / "result",
+            lambda work: calls.append(1) or {},
+            config={"corpus": str(corpus), "seed": 1},
+            inputs=[corpus],
+            resume=True,
+        )
+        return calls
+
+    assert run(tmp_path / "before") == [1]
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert run(tmp_path / "after") == []
+
+
+def test_alone_the_other_processes_wait_and_read_the_result(tmp_path, monkeypatch):
+    sent = []
+    monkeypatch.setattr("hf_components.runtime.stages.broadcast_object_list", lambda seen: sent.append(seen) or seen)
+    run_stage(tmp_path / "stage", lambda work: {"rows": 3}, config={}, alone=True)
+    monkeypatch.setattr("hf_components.runtime.stages.broadcast_object_list", lambda seen: sent[0])
+    monkeypatch.setattr("accelerate.PartialState.is_main_process", property(lambda self: False))
+    calls = []
+    assert run_stage(tmp_path / "stage", lambda work: calls.append(1) or {}, config={}, alone=True) == {"rows": 3}
+    assert not calls
+
+
+def test_an_earlier_result_is_archived_when_asked(tmp_path):
+    for text, archive in (("first", False), ("second", True), ("third", True)):
+        run_stage(
+            tmp_path / "out",
+            lambda folder, text=text: (folder / "file").write_text(text) and {},
+            config={"text": text},
+            archive=archive,
+        )
+        os.utime(tmp_path / "out" / "stage.json", (0, {"first": 0, "second": 100, "third": 200}[text]))
+    assert (tmp_path / "out" / "file").read_text() == "third"
+    assert sorted(path.read_text() for path in (tmp_path / "archive").glob("out_*/file")) == ["first", "second"]

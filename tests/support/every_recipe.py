@@ -1,0 +1,373 @@
+"""Run recipes in this process, or shared by those of `accelerate launch`: `every_recipe.py SOURCES INPUTS OUT [RECIPE
+...]`.
+
+All of them by default. SOURCES is what `write_sources` made. A recipe writes to OUT/<its name> and reads what others
+left in INPUTS, which is OUT itself, or that of another run. What its `main` returned to each process is written to
+OUT/<its name>.<process>.json. Global batches are the same, however many processes share them.
+"""
+
+import argparse
+import gc
+import importlib
+import itertools
+import os
+import signal
+import sys
+from pathlib import Path
+
+import soundfile
+from paths import CONFIGS, ROOT
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+sys.path.insert(0, str(ROOT))
+
+from accelerate import PartialState
+from hub_server import USER
+from make_corpus import children_corpus
+from tiny_ctc import save_tiny_wav2vec2
+from tiny_llm import save_tiny_llm, script
+from tiny_recordings import recordings
+from tiny_speech import save_tiny_whisper, speaker_folder, tone
+from tiny_ssl import save_tiny_ssl
+
+from hf_components.correction.finetuning import gold
+from hf_components.runtime.stages import write_json
+from recipes import check_llm
+
+# Nothing random that is not a function of seed, epoch and id: no dropout, no noise of the router. Plain gradients,
+# since Adam makes much of those that are nothing but rounding. All clips at 30 s: else a batch decides how far they
+# are padded.
+TRAINING = {
+    "report_to": "none",
+    "use_cpu": True,
+    "num_train_epochs": 2,
+    "optim": "sgd",
+    "learning_rate": 0.05,
+    "full_context_fraction": 1,
+    "logging_steps": 1,
+    "warmup_steps": 0,
+    "dataloader_pin_memory": False,
+    "max_new_tokens": 6,
+    "per_device_eval_batch_size": 4,
+}
+CTC = {name: value for name, value in TRAINING.items() if name not in ("full_context_fraction", "max_new_tokens")}
+DECODING = {"max_new_tokens": 6, "batch_size": 4, "max_samples": 9}
+VOCODER = {
+    "head": "istft",
+    "hidden_size": 16,
+    "num_layers": 1,
+    "epochs": 2,
+    "samples_per_epoch": 8,
+    "crop_seconds": 0.5,
+    "validation_crops": 4,
+    "adversarial_from_epoch": 2,
+    "period_channels": 1,
+    "resolution_channels": 2,
+    "num_samples": 2,
+    "r1_weight": 1,
+    "predict_durations": True,
+    "report_to": "none",
+}
+BY_PIPELINE = ("num_train_epochs", "max_new_tokens")  # what pipelines set themselves
+PIPELINED, PIPELINED_CTC = (
+    {flag: value for flag, value in flags.items() if flag not in BY_PIPELINE} for flags in (TRAINING, CTC)
+)
+WITHOUT_FOLDER = ("transcribe", "pack_submission", "check_llm", "speak_units", "publish")
+
+
+def write_sources(folder: Path) -> Path:
+    """Tiny models and recordings that no recipe makes."""
+    save_tiny_whisper(folder / "whisper")
+    save_tiny_wav2vec2(folder / "wav2vec2")
+    save_tiny_ssl(folder / "ssl")
+    save_tiny_llm(folder / "llm")
+    speaker_folder(folder / "speakers")
+    recordings(folder / "recordings")
+    children_corpus(folder / "children")
+    soundfile.write(folder / "clip.wav", tone(0, 0, 1.0), 16_000)
+    return folder
+
+
+def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str, dict]:
+    """Recipe -> its flags, apart from `output_dir` and `config`, in an order in which each finds what it needs."""
+    corpus, joint = inputs / "prepare_corpus", inputs / "train_moe_whisper" / "model"
+    base = {"corpus": corpus, "base_model": sources / "whisper"}
+    training = {**TRAINING, **base, "per_device_train_batch_size": 24 // processes}  # all that there are
+    learnt = {"corpus_dir": inputs / "segment_audio", "units_dir": inputs / "learn_units"}
+    units, motifs = learnt["units_dir"], inputs / "learn_motifs"
+    router, clustering = {"router_dir": inputs / "pretrain_router"}, {"embedding_dir": inputs / "extract_embeddings"}
+    return {
+        "make_demo_corpus": {"layout": "long", "train_speakers": 2, "utterances_per_speaker": 8},
+        "prepare_corpus": {"data_dir": sources / "speakers", "num_proc": 1},
+        "extract_embeddings": {
+            "corpus": corpus,
+            "whisper_model": sources / "whisper",
+            "batch_size": 4,
+            "full_context_samples": 6,
+        },
+        "cluster_embeddings": {**clustering, "algorithm": "group", "reduce_dim": 4},
+        "pretrain_router": {
+            **clustering,
+            "labels_dir": inputs / "cluster_embeddings",
+            "num_train_epochs": 10,
+            "router_hidden_size": 8,
+        },
+        "pretrain_experts": {**training, **router, "labels_dir": inputs / "cluster_embeddings", "lora_dropout": 0},
+        "train_moe_whisper": {
+            **training,
+            **router,
+            "experts_dir": inputs / "pretrain_experts",
+            "router_noise_std": 0,
+            "soft_routing_epochs": 1,
+            "topk_routing_epochs": 1,
+        },
+        "finetune_whisper": {**training, "early_stopping_patience": 0},
+        "average_checkpoints": {
+            **DECODING,
+            "corpus": corpus,
+            "candidates": [sources / "whisper", inputs / "finetune_whisper" / "model"],
+        },
+        "merge_moe_whisper": {**DECODING, "moe_dir": joint, "corpus": corpus, "num_bootstrap": 10},
+        "distil_moe_whisper": {
+            **training,
+            "moe_dir": joint,
+            "base_model": inputs / "merge_moe_whisper" / "model",
+            "max_samples": 9,
+            "num_bootstrap": 10,
+        },
+        "benchmark_asr": {
+            **base,
+            **DECODING,
+            "moe_dir": joint,
+            "num_bootstrap": 10,
+            "run_id": "run",
+            "output_dir": out / "benchmark_asr" / "run",
+        },
+        "transcribe": {
+            "model_path": joint,
+            "corpus": corpus,
+            "max_new_tokens": 6,
+            "batch_seconds": 40,
+            "output_jsonl": out / "transcribe.jsonl",
+        },
+        "evaluate_asr": {
+            "predictions": inputs / "transcribe.jsonl",
+            "model_path": sources / "whisper",
+            "corpus": corpus,
+            "max_new_tokens": 6,
+            "batch_seconds": 60,
+        },
+        "pack_submission": {
+            "model_path": sources / "whisper",
+            "corpus": corpus,
+            "max_new_tokens": 6,
+            "clips": 3,
+            "output": out / "pack_submission.zip",
+        },
+        "export_ctranslate2": {"model": joint, "expert": 1, "corpus": corpus, "max_new_tokens": 6},
+        "import_whisper": {"source": inputs / "export_ctranslate2" / "model"},
+        "check_llm": {"llm": sources / "llm"},
+        "train_demo_recogniser": {
+            **CTC,
+            "train_speakers": 2,
+            "utterances_per_speaker": 4,
+            "dev_speakers": 1,
+            "dev_utterances": 2,
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "conv_dim": [8, 16],
+            "conv_kernel": [40, 16],
+            "conv_stride": [20, 16],
+            "per_device_train_batch_size": 8 // processes,
+        },
+        "finetune_wav2vec2_lora": {
+            **CTC,
+            "audio_dir": sources / "recordings",
+            "model": sources / "wav2vec2",
+            "llm": sources / "llm",
+            "llm_batch_size": 2,
+            "num_bootstrap": 10,
+            "batch_seconds": 4,
+            "per_device_train_batch_size": 4 // processes,
+            "eval_ratio": 0.6,
+            "train_on": "all",
+            "lora_dropout": 0,
+            "lora_rank": 2,
+        },
+        "segment_audio": {"data_dir": inputs / "make_demo_corpus", "num_proc": 1, "val_ratio": 0.3},
+        "learn_units": {
+            "corpus_dir": inputs / "segment_audio",
+            "encoder": sources / "ssl",
+            "layer": 2,
+            "num_units": 20,
+            "passes": 3,
+            "update_seconds": 12,
+            "batch_seconds": 6,
+        },
+        "learn_motifs": {"units_dir": units, "vocab_size": 80},
+        "export_annotations": {
+            "units_dir": units,
+            "motifs_dir": motifs,
+            "recordings_dir": inputs / "make_demo_corpus",
+        },
+        "build_concordance": {**learnt, "motifs_dir": motifs, "num_motifs": 5, "min_units": 2},
+        "sweep_units": {
+            "corpus_dir": learnt["corpus_dir"],
+            "num_units": [4, 8],
+            "passes": 2,
+            "update_seconds": 12,
+            "batch_seconds": 6,
+        },
+        "train_unit_vocoder": {**learnt, **VOCODER, "batch_size": 4 // processes},
+        "evaluate_vocoder": {
+            **learnt,
+            "vocoder": inputs / "train_unit_vocoder" / "model",
+            "num_samples": 5,
+            "num_bootstrap": 10,
+            "batch_seconds": 10,
+            "recogniser": sources / "wav2vec2",
+        },
+        "speak_units": {
+            "audio": sources / "clip.wav",
+            "units_model": units / "model",
+            "vocoder": inputs / "train_unit_vocoder" / "model",
+            "output_wav": out / "speak_units.wav",
+        },
+        "publish": {"folder": joint, "repo_id": f"{USER}/{out.parent.name}"},
+        "run_moe_pipeline": {
+            "data": sources / "speakers",
+            "model": sources / "whisper",
+            "algorithm": "group",
+            "shared_epochs": 1,
+            "expert_epochs": 1,
+            "joint_epochs": 1,
+            "expert_batch_size": 24 // processes,
+            "asr_batch_size": 24 // processes,
+            "stage_options": stage_options(
+                {
+                    "corpus": {"num_proc": 1},
+                    "extract_embeddings": {"full_context_samples": 3},
+                    "pretrain_router": {"num_train_epochs": 3},
+                    "pretrain_experts": {**PIPELINED, "lora_dropout": 0},
+                    "train_moe_whisper": {**PIPELINED, "router_noise_std": 0},
+                    "benchmark_asr": {"max_new_tokens": 6, "num_bootstrap": 10},
+                }
+            ),
+        },
+        "run_children_pipeline": {
+            "data": sources / "children",
+            "model": sources / "whisper",
+            "val_ratio": 0.34,
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": 12 // processes,
+            "max_new_tokens": 6,
+            "num_bootstrap": 10,
+            "stage_options": stage_options(
+                {"corpus": {"num_proc": 1}, "finetune_whisper": PIPELINED, "pack_submission": {"clips": 2}}
+            ),
+        },
+        "run_wav2vec2_pipeline": {
+            "data": sources / "recordings",
+            "model": sources / "wav2vec2",
+            "num_bootstrap": 10,
+            "eval_ratio": 0.6,
+            "gold": "manifest",
+            "llm_figure": False,
+            "train_on": "all",
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": 4 // processes,
+            "stage_options": stage_options({"finetune_wav2vec2_lora": PIPELINED_CTC}),
+        },
+        "run_units_pipeline": {
+            "data": inputs / "make_demo_corpus",
+            "num_units": 8,
+            "vocab_size": 40,
+            "recogniser": "none",
+            "num_bootstrap": 10,
+            "batch_size": 4 // processes,
+            "stage_options": stage_options({"segments": {"num_proc": 1}, "vocoder": VOCODER}),
+        },
+    }
+
+
+def stage_options(flags: dict[str, dict]) -> list[str]:
+    """Stage -> its flags, as pipelines take them."""
+    return [f"{stage}.{flag}={value}" for stage, of_stage in flags.items() for flag, value in of_stage.items()]
+
+
+def command(name: str, flags: dict, out: Path) -> list[str]:
+    """The command line of a recipe; a list takes several words."""
+    config = CONFIGS / name / ("default.yaml" if "llm" in flags else "quick.yaml")  # quick ones name a file of the LLM
+    folder = {} if name in WITHOUT_FOLDER else {"output_dir": out / name}
+    words = []
+    for flag, value in {"config": config, **folder, **flags}.items():
+        words += [f"--{flag}", *map(str, value)] if isinstance(value, list) else [f"--{flag}={value}"]
+    return words
+
+
+def script_llm() -> None:
+    """Have the LLM leave out the last letter of every third transcript."""
+
+    def scripted(load):
+        def load_scripted(*args):
+            corrector = load(*args)
+            script(corrector, lambda shown: shown[:-1] if len(shown) % 3 == 0 else shown)
+            return corrector
+
+        return load_scripted
+
+    check_llm.load_corrector, gold.load_corrector = map(scripted, (check_llm.load_corrector, gold.load_corrector))
+
+
+def kill_at(event: str, number: int, out: Path) -> None:
+    """Kill this process at its n-th optimizer step, or when it opens its n-th file below `out` for writing."""
+    count = itertools.count(1)
+
+    def happened() -> None:
+        if next(count) == number:
+            (out.parent / "killed").touch()  # with the time
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_audit(name: str, args: tuple) -> None:
+        if (
+            name == "open"
+            and isinstance(args[2], int)
+            and args[2] & (os.O_WRONLY | os.O_RDWR)
+            and str(args[0]).startswith(str(out))
+        ):
+            happened()
+
+    if event == "step":
+        register_optimizer_step_post_hook(lambda *_: happened())
+    else:
+        sys.addaudithook(on_audit)
+
+
+def run(sources: Path, inputs: Path, out: Path, names: list[str], more: list[str]) -> None:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    for name, flags in flags_of(sources, inputs, out, processes).items():
+        if not names or name in names:
+            result = importlib.import_module(f"recipes.{name}").main([*command(name, flags, out), *more])
+            state = PartialState()
+            assert state.num_processes == processes, name
+            write_json(out / f"{name}.{state.process_index}.json", result)
+            # trainers are cyclic garbage; freed at interpreter exit, after gloo's threads, they may abort
+            gc.collect()
+    if processes > 1:
+        PartialState().wait_for_everyone()
+        PartialState().destroy_process_group()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for folder in ("sources", "inputs", "out"):
+        parser.add_argument(folder, type=Path)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--kill", nargs=3, metavar=("RANK", "EVENT", "NUMBER"), help="as in 1 step 3, or 1 file 2")
+    parser.add_argument("--resume", action="store_true")
+    args = parser.parse_args()
+    if args.kill and args.kill[0] == os.environ["RANK"]:
+        kill_at(args.kill[1], int(args.kill[2]), args.out)
+    script_llm()
+    run(args.sources, args.inputs, args.out, args.names, ["--resume"] if args.resume else [])
