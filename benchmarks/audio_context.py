@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor
 
-from hf_components.speech.audio import log_mel
+from hf_components.speech import log_mel
 from hf_components.whisper import MoeWhisperConfig, MoeWhisperForConditionalGeneration
 
 FULL = 3000

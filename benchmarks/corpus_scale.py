@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.synthetic import clips
-from hf_components.speech.audio import encode_flac
+from hf_components.speech import encode_flac
 from recipes import prepare_corpus
 
 RECORDINGS, ROWS_PER_CHILD = 100, 50

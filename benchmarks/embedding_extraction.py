@@ -19,10 +19,9 @@ from transformers import WhisperFeatureExtractor
 
 from benchmarks.side_by_side import Work, compare
 from benchmarks.synthetic import SIZES, clips, whisper
-from hf_components.moe.embedding import embed_batch
-from hf_components.speech.audio import log_mel
-from hf_components.speech.batching import duration_batches
-from hf_components.training.data import FULL_CONTEXT_FRAMES
+from hf_components.moe import embed_batch
+from hf_components.speech import duration_batches, log_mel
+from hf_components.training import FULL_CONTEXT_FRAMES
 from hf_components.whisper import DynamicContextWhisper
 
 SECONDS = (2, 5)

@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from benchmarks.side_by_side import Work, compare
 from benchmarks.synthetic import SIZES, clips, whisper
-from hf_components.speech.audio import log_mel
+from hf_components.speech import log_mel
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
 ROUTINGS = {

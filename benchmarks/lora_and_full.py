@@ -19,9 +19,8 @@ import torch
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 from benchmarks.side_by_side import Work, compare
-from hf_components.speech.audio import SAMPLING_RATE
-from hf_components.training.ctc import ATTENTION, FEED_FORWARD, CtcLoraArguments, prepare_ctc
-from hf_components.training.lora import add_lora, save_lora
+from hf_components.speech import SAMPLING_RATE
+from hf_components.training import ATTENTION, FEED_FORWARD, CtcLoraArguments, add_lora, prepare_ctc, save_lora
 
 SIZES = {
     "base": {},

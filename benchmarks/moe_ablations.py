@@ -19,12 +19,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from hf_components.asr.transcriber import transcribe
-from hf_components.checkpoints.loading import load_moe_whisper, load_whisper
-from hf_components.moe.experts import load_trained_experts
-from hf_components.runtime.stages import write_json
-from hf_components.scoring.error_rates import compare, score
-from hf_components.speech.corpus import load_corpus
+from hf_components.asr import transcribe
+from hf_components.checkpoints import load_moe_whisper, load_whisper
+from hf_components.moe import load_trained_experts
+from hf_components.runtime import write_json
+from hf_components.scoring import compare, score
+from hf_components.speech import load_corpus
 from recipes import cluster_embeddings, extract_embeddings, pretrain_experts, pretrain_router, train_moe_whisper
 
 # Epochs of the shared LoRA, of all experts, of joint training. The single LoRA beside a variant starts from the same

@@ -22,7 +22,7 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from hf_components.speech.audio import SAMPLING_RATE, decode
+from hf_components.speech import SAMPLING_RATE, decode
 from recipes import segment_audio
 
 

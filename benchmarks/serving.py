@@ -22,11 +22,10 @@ from faster_whisper import WhisperModel
 from transformers.utils import logging
 
 from benchmarks.side_by_side import Work, compare
-from hf_components.asr.transcriber import transcribe
-from hf_components.checkpoints.ctranslate2_export import export_whisper
-from hf_components.checkpoints.loading import load_whisper
-from hf_components.scoring.error_rates import score
-from hf_components.speech.corpus import load_corpus, sample_rows, waveforms
+from hf_components.asr import transcribe
+from hf_components.checkpoints import export_whisper, load_whisper
+from hf_components.scoring import score
+from hf_components.speech import load_corpus, sample_rows, waveforms
 
 
 def main(argv: list[str] | None = None) -> dict:

@@ -16,12 +16,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from hf_components.asr.transcriber import transcribe
-from hf_components.checkpoints.loading import load_whisper
-from hf_components.moe.experts import load_trained_experts
-from hf_components.runtime.stages import write_json
-from hf_components.scoring.error_rates import compare, score
-from hf_components.speech.corpus import load_corpus
+from hf_components.asr import transcribe
+from hf_components.checkpoints import load_whisper
+from hf_components.moe import load_trained_experts
+from hf_components.runtime import write_json
+from hf_components.scoring import compare, score
+from hf_components.speech import load_corpus
 from recipes import finetune_whisper, pretrain_experts
 
 USUAL = 1.0  # the share of batches at 30 s of the usual recipe

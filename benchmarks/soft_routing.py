@@ -21,8 +21,8 @@ from transformers import WhisperFeatureExtractor
 
 from benchmarks.side_by_side import Work, compare
 from benchmarks.synthetic import SIZES, clips, transcript, whisper
-from hf_components.moe.curriculum import RoutingArguments, routing_losses
-from hf_components.speech.audio import log_mel
+from hf_components.moe import RoutingArguments, routing_losses
+from hf_components.speech import log_mel
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
 

@@ -19,12 +19,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback, WhisperForConditionalGeneration
 
-from hf_components.asr.whisper import Whisper
-from hf_components.checkpoints.loading import load_whisper
-from hf_components.speech.corpus import load_corpus, sample_rows, waveforms
-from hf_components.training.arguments import SpeechTrainingArguments
-from hf_components.training.data import drop_long_transcripts
-from hf_components.training.trainer import SpeechTrainer
+from hf_components.asr import Whisper
+from hf_components.checkpoints import load_whisper
+from hf_components.speech import load_corpus, sample_rows, waveforms
+from hf_components.training import SpeechTrainer, SpeechTrainingArguments, drop_long_transcripts
 
 WARM_UP = 2
 

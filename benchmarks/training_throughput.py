@@ -23,8 +23,8 @@ from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneratio
 
 from benchmarks.side_by_side import Work, compare
 from benchmarks.synthetic import SIZES, clips, transcript, whisper
-from hf_components.asr.whisper import Whisper
-from hf_components.training.data import FULL_CONTEXT_FRAMES, DurationBatchSampler, SpeechCollator
+from hf_components.asr import Whisper
+from hf_components.training import FULL_CONTEXT_FRAMES, DurationBatchSampler, SpeechCollator
 from hf_components.whisper import DynamicContextWhisper
 
 ROOT = Path(__file__).parents[1]

@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.side_by_side import Work, compare
 from dataset_scripts.demo_sentences import word_sentences
-from hf_components.correction.corrector import TranscriptCorrector
+from hf_components.correction import TranscriptCorrector
 
 
 def main(argv: list[str] | None = None) -> dict:

@@ -23,12 +23,17 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from benchmarks.side_by_side import machine
 from hf_components.acoustic_units import MFCC, AcousticUnitsModel, nearest_centroid
-from hf_components.speech.corpus import load_corpus
-from hf_components.units.learning.features import FeatureStream
-from hf_components.units.learning.kmeans import MiniBatchKMeans as OurKMeans
-from hf_components.units.learning.kmeans import assign, kmeans_plus_plus
-from hf_components.units.learning.learner import SAMPLE, SAMPLE_PER_UNIT, finished
-from hf_components.units.learning.plan import plan_steps
+from hf_components.speech import load_corpus
+from hf_components.units.learning import (
+    SAMPLE,
+    SAMPLE_PER_UNIT,
+    FeatureStream,
+    assign,
+    finished,
+    kmeans_plus_plus,
+    plan_steps,
+)
+from hf_components.units.learning import MiniBatchKMeans as OurKMeans
 
 STEP = 10_000  # frames
 

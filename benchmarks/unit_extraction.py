@@ -33,9 +33,8 @@ from transformers import Wav2Vec2Config
 
 from benchmarks.side_by_side import Work, compare
 from hf_components.acoustic_units import MFCC, AcousticUnitsConfig, AcousticUnitsModel
-from hf_components.speech.audio import encode_flac
-from hf_components.speech.batching import seconds_batches
-from hf_components.units.learning.features import pad_waveforms
+from hf_components.speech import encode_flac, seconds_batches
+from hf_components.units.learning import pad_waveforms
 from recipes import learn_units
 
 SECONDS = (2.0, 20.0)

@@ -22,14 +22,11 @@ import numpy as np
 import torch
 
 from benchmarks.side_by_side import Work, compare
-from hf_components.speech.corpus import load_corpus, waveforms
+from hf_components.speech import load_corpus, waveforms
 from hf_components.unit_hifigan import UnitHifiGanConfig, UnitHifiGanModel
-from hf_components.units.resynthesis.judging import judge_segment, shuffled, units_of
-from hf_components.units.resynthesis.speaking import speak
-from hf_components.units.table import SECONDS_PER_UNIT, UnitTable, read_units
-from hf_components.units.vocoder.arguments import AdversarialArguments
-from hf_components.units.vocoder.crops import UnitCrops
-from hf_components.units.vocoder.trainer import JUDGED, AdversarialTrainer
+from hf_components.units import SECONDS_PER_UNIT, UnitTable, read_units
+from hf_components.units.resynthesis import judge_segment, shuffled, speak, units_of
+from hf_components.units.vocoder import JUDGED, AdversarialArguments, AdversarialTrainer, UnitCrops
 
 HEADS = {
     "istft": {"head": "istft", "hidden_size": 256, "intermediate_size": 768, "num_layers": 6},  # of quick.yaml

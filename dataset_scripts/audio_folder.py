@@ -12,8 +12,7 @@ from pathlib import Path
 
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.utterances import Rejection, Utterance
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.json_lines import read_json_lines, text_field
+from hf_components.runtime import UserError, read_json_lines, text_field
 
 logger = logging.getLogger(__name__)
 

@@ -14,11 +14,8 @@ import pyarrow.parquet
 
 from dataset_scripts.shards import Prepared, Writer, write_shards
 from dataset_scripts.utterances import Reader, Utterance
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import fingerprint
-from hf_components.speech.audio import SAMPLING_RATE
-from hf_components.speech.corpus import LONG
-from hf_components.speech.sampling import check_sampling, sample
+from hf_components.runtime import UserError, fingerprint
+from hf_components.speech import LONG, SAMPLING_RATE, check_sampling, sample
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from dataset_scripts.demo_sentences import word_sentences
 from dataset_scripts.demo_speakers import check_size
 from dataset_scripts.demo_voices import Group, Speaker, draw_speaker, random_of, shorter_tract, speak
-from hf_components.runtime.errors import UserError
-from hf_components.speech.audio import encode_flac
+from hf_components.runtime import UserError
+from hf_components.speech import encode_flac
 
 AUDIO_FOLDERS = ("audio_0", "audio_1", "audio_2")
 MANIFEST = "train_word_transcripts.jsonl"

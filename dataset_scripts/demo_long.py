@@ -10,8 +10,8 @@ import numpy as np
 from dataset_scripts.demo_sentences import sentences
 from dataset_scripts.demo_speakers import check_size
 from dataset_scripts.demo_voices import Group, accented, add_noise, draw_speaker, random_of, speak
-from hf_components.runtime.errors import UserError
-from hf_components.speech.audio import encode_flac
+from hf_components.runtime import UserError
+from hf_components.speech import encode_flac
 
 RECORDINGS = 4  # of each narrator
 MOST = 400  # sentences of each narrator

@@ -13,7 +13,7 @@ from dataset_scripts.audio_folder import CONDITIONS, TRUTH
 from dataset_scripts.demo_sentences import word_sentences
 from dataset_scripts.demo_speakers import check_size
 from dataset_scripts.demo_voices import Group, Speaker, accented, band_pass, draw_speaker, random_of, speak
-from hf_components.training.augmentation import mix
+from hf_components.training import mix
 
 MOST_WORDS = 8  # so that nobody speaks for longer than 4 s
 BLANKS = ("animal", "color", "device", "feeling", "name", "relative", "room", "weekday")  # 144 words in all

@@ -24,7 +24,7 @@ from dataset_scripts.demo_voices import (
     speak,
     telephone,
 )
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 MOST_UTTERANCES = 1000  # per speaker; far fewer than a split has sentences
 

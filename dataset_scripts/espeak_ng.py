@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 # Constants of https://github.com/espeak-ng/espeak-ng/blob/master/src/include/espeak-ng/speak_lib.h
 SYNCHRONOUS_RETRIEVAL, DONT_EXIT, POSITION_CHARACTER, UTF8 = 2, 0x8000, 1, 1

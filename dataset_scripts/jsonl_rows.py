@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_scripts.utterances import Rejection, Utterance
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.json_lines import as_id
+from hf_components.runtime import UserError, as_id
 
 REQUIRED = ("utterance_id", "child_id", "audio_path")
 IDS = ("utterance_id", "child_id", "session_id")

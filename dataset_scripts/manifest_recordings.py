@@ -8,10 +8,9 @@ from pathlib import Path
 from dataset_scripts.jsonl_manifest import JsonlManifestConfig
 from dataset_scripts.jsonl_rows import is_seconds
 from dataset_scripts.utterances import Reader, Rejection
-from hf_components.asr.recordings import Recordings
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.json_lines import ID, read_by_id, text_field
-from hf_components.speech.audio import AudioError, decode, read_duration
+from hf_components.asr import Recordings
+from hf_components.runtime import ID, UserError, read_by_id, text_field
+from hf_components.speech import AudioError, decode, read_duration
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import pyarrow.dataset
 from huggingface_hub import DatasetCardData
 
 from dataset_scripts.corpus_builder import CorpusBuilder, write_rejected
-from hf_components.publishing.cards import render_card
-from hf_components.runtime.stages import write_json
-from hf_components.speech.corpus import LONG
+from hf_components.publishing import render_card
+from hf_components.runtime import write_json
+from hf_components.speech import LONG
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 BUILDING = "building"

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_components.speech.audio import SAMPLING_RATE
-from hf_components.speech.segmenting import SILENCE, SPEECH, TOO_SHORT, Segmentation
+from hf_components.speech import SAMPLING_RATE, SILENCE, SPEECH, TOO_SHORT, Segmentation
 
 logger = logging.getLogger(__name__)
 

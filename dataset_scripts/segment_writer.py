@@ -10,9 +10,19 @@ import numpy as np
 
 from dataset_scripts.shards import Files, Writer
 from dataset_scripts.utterances import Rejection, Utterance
-from hf_components.speech.audio import SAMPLING_RATE, AudioError, encode_flac, stream
-from hf_components.speech.segmenting import SILENCE, SPEECH, TOO_SHORT, Segmentation, Stretch, segment
-from hf_components.speech.splits import DEV
+from hf_components.speech import (
+    DEV,
+    SAMPLING_RATE,
+    SILENCE,
+    SPEECH,
+    TOO_SHORT,
+    AudioError,
+    Segmentation,
+    Stretch,
+    encode_flac,
+    segment,
+    stream,
+)
 
 
 @dataclass(frozen=True)

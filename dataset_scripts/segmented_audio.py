@@ -19,10 +19,18 @@ from dataset_scripts.segment_statistics import summarise_segments, warn_of_recor
 from dataset_scripts.segment_writer import SegmentWriter
 from dataset_scripts.shards import Prepared
 from dataset_scripts.utterances import Reader, Rejection, Utterance
-from hf_components.runtime.errors import UserError
-from hf_components.speech.audio import AudioError, read_duration
-from hf_components.speech.segmenting import Segmentation
-from hf_components.speech.splits import ALL, DEV, TRAIN, check_val_ratio, report_split, split_speakers
+from hf_components.runtime import UserError
+from hf_components.speech import (
+    ALL,
+    DEV,
+    TRAIN,
+    AudioError,
+    Segmentation,
+    check_val_ratio,
+    read_duration,
+    report_split,
+    split_speakers,
+)
 
 logger = logging.getLogger(__name__)
 

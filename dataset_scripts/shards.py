@@ -23,11 +23,8 @@ from datasets.arrow_writer import ParquetWriter
 from tqdm.auto import tqdm
 
 from dataset_scripts.utterances import Reader, Rejection, Utterance
-from hf_components.runtime.disk import sync_folder
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.estimates import estimate_rest
-from hf_components.runtime.stages import write_json
-from hf_components.speech.corpus import LONG
+from hf_components.runtime import UserError, estimate_rest, sync_folder, write_json
+from hf_components.speech import LONG
 
 IDS_PER_SHARD = 500  # what a killed run may lose per process; a Parquet file holds no more
 ROWS_IN_MEMORY = 32  # per process and split, 1 MB each at most (but for the long split)

@@ -16,7 +16,7 @@ import datasets
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.transcripts import DISFLUENCIES, clean_transcript, count_unintelligible
 from dataset_scripts.utterances import Utterance
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 SPLITS = {"Train": "train", "Dev": "dev", "Test": "test"}
 UNKNOWN = "unknown"

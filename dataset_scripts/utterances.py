@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hf_components.runtime.stages import fingerprint
-from hf_components.speech.audio import SAMPLING_RATE, AudioError, decode, encode_flac
+from hf_components.runtime import fingerprint
+from hf_components.speech import SAMPLING_RATE, AudioError, decode, encode_flac
 
 SEVERAL_FOLDERS = "in several folders, all copies alike; the first is taken"
 OTHER_DURATION = "of another duration than the manifest says; the recording's own is kept"

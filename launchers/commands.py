@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from hf_components.runtime.errors import UserError
-
 ROOT = Path(__file__).resolve().parents[1]
 FAILED, NOT_STARTED, TIMED_OUT, NO_LONGER_FOLLOWED = 1, 2, 124, 130  # exit codes; 0 is success
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class UserError(ValueError):
+    """Wrong input, in one line. Launchers need no package of ours: any Python runs them."""
 
 
 class Parser(argparse.ArgumentParser):

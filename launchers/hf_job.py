@@ -21,12 +21,12 @@ from huggingface_hub import HfApi, JobInfo, JobStage, Volume, get_token
 from huggingface_hub.errors import HfHubHTTPError, HfUriError
 from huggingface_hub.utils import parse_hf_mount
 
-from hf_components.runtime.errors import UserError
 from launchers.commands import (
     FAILED,
     NO_LONGER_FOLLOWED,
     TIMED_OUT,
     Parser,
+    UserError,
     as_json,
     run,
     seconds_of,

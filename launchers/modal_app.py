@@ -24,8 +24,17 @@ import modal
 from modal.types import FileEntry, FileEntryType
 from rich.progress import track
 
-from hf_components.runtime.errors import UserError
-from launchers.commands import NO_LONGER_FOLLOWED, ROOT, TIMED_OUT, Parser, run, seconds_of, show, timeout_of
+from launchers.commands import (
+    NO_LONGER_FOLLOWED,
+    ROOT,
+    TIMED_OUT,
+    Parser,
+    UserError,
+    run,
+    seconds_of,
+    show,
+    timeout_of,
+)
 
 CODE, DATA = PurePosixPath("/underheard"), PurePosixPath("/data")  # in the container
 FOLDERS = ("hf_components", "dataset_scripts", "model_cards", "recipes", "accelerate_configs", "launchers")

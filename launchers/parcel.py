@@ -11,8 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # any Python may run it, without our package installed
 
-from hf_components.runtime.errors import UserError
-from launchers.commands import ROOT, run
+from launchers.commands import ROOT, UserError, run
 
 WHEEL = ("hf_components", "dataset_scripts", "model_cards")
 BESIDE_IT = ("recipes", "accelerate_configs", "launchers")

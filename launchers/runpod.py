@@ -27,8 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hf_components.runtime.errors import UserError
-from launchers.commands import NO_LONGER_FOLLOWED, ROOT, Parser, as_json, run, show
+from launchers.commands import NO_LONGER_FOLLOWED, ROOT, Parser, UserError, as_json, run, show
 from launchers.parcel import build_parcel
 
 API = "https://api.runpod.io/v2"  # https://docs.runpod.io/api-reference-v2

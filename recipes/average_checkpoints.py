@@ -13,17 +13,23 @@ from typing import Literal
 
 from accelerate import PartialState
 
-from hf_components.asr.families import load_asr
-from hf_components.asr.transcriber import transcribe
-from hf_components.checkpoints.loading import language_of, load_model, merge_adapter, save_processor
-from hf_components.checkpoints.saving import save_whisper
-from hf_components.checkpoints.soups import average_into, averaged, find_candidates, greedy_soup, save_average_adapter
-from hf_components.publishing.hub import PublishModelArguments, push
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage
-from hf_components.scoring.error_rates import compare, score
-from hf_components.speech.corpus import load_corpus, sample_rows
+from hf_components.asr import load_asr, transcribe
+from hf_components.checkpoints import (
+    average_into,
+    averaged,
+    find_candidates,
+    greedy_soup,
+    language_of,
+    load_model,
+    merge_adapter,
+    save_average_adapter,
+    save_processor,
+    save_whisper,
+)
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.runtime import parse_arguments, run_recipe, run_stage
+from hf_components.scoring import compare, score
+from hf_components.speech import load_corpus, sample_rows
 from hf_components.whisper import DynamicContextWhisper
 
 logger = logging.getLogger(__name__)

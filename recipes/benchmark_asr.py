@@ -15,24 +15,28 @@ from typing import Literal
 from accelerate import PartialState
 from rich.console import Console
 
-from hf_components.moe.benchmark.report import (
+from hf_components.moe.benchmark import (
+    FLAGS,
+    TOP_1,
+    Row,
     add_to_index,
+    choose_systems,
     copy_result,
+    fixed_sample,
+    judge,
+    load_system,
+    mixture_config,
     plot_benchmark,
+    routing_summary,
+    run_mixture,
+    run_row,
+    sample_file,
     summary_tables,
     write_benchmark,
     write_transcripts,
 )
-from hf_components.moe.benchmark.routing import TOP_1, routing_summary, run_mixture
-from hf_components.moe.benchmark.rows import Row, judge, run_row
-from hf_components.moe.benchmark.sample import fixed_sample, sample_file
-from hf_components.moe.benchmark.systems import FLAGS, choose_systems, load_system, mixture_config
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage
-from hf_components.speech.corpus import load_corpus
-from hf_components.speech.sampling import Sampling
+from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage
+from hf_components.speech import Sampling, load_corpus
 
 
 @dataclass

@@ -12,15 +12,10 @@ from pathlib import Path
 from accelerate import PartialState
 from datasets import concatenate_datasets
 
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage
-from hf_components.speech.corpus import load_corpus
-from hf_components.units.motifs.analysis import describe_motifs
-from hf_components.units.motifs.bpe import Motifs, find_occurrences
-from hf_components.units.motifs.concordance import build_concordance
-from hf_components.units.table import check_same_units, read_units
+from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage
+from hf_components.speech import load_corpus
+from hf_components.units import check_same_units, read_units
+from hf_components.units.motifs import Motifs, build_concordance, describe_motifs, find_occurrences
 
 
 @dataclass

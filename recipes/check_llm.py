@@ -11,14 +11,9 @@ import time
 from accelerate import PartialState
 from transformers.utils.quantization_config import QuantizationMethod
 
-from hf_components.correction.arguments import CorrectionArguments, load_corrector
-from hf_components.correction.corrector import Correction, TranscriptCorrector
-from hf_components.correction.record import summarise
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import join_processes
-from hf_components.scoring.error_rates import score
+from hf_components.correction import Correction, CorrectionArguments, TranscriptCorrector, load_corrector, summarise
+from hf_components.runtime import UserError, join_processes, parse_arguments, run_recipe
+from hf_components.scoring import score
 
 ARGUMENTS = (CorrectionArguments,)
 

@@ -25,12 +25,10 @@ from hf_components.moe.clustering import (
     cluster,
     labels_table,
     load_embeddings,
+    to_plane,
 )
-from hf_components.moe.clustering.reduction import to_plane
-from hf_components.reporting.plots import drawn_points, plot_clusters
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage, write_json
+from hf_components.reporting import drawn_points, plot_clusters
+from hf_components.runtime import parse_arguments, run_recipe, run_stage, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -13,19 +13,19 @@ from accelerate import PartialState
 from rich.console import Console
 from transformers import set_seed
 
-from hf_components.checkpoints.loading import load_moe_whisper, load_whisper, save_processor
-from hf_components.moe.benchmark.report import summary_tables
-from hf_components.moe.distillation import DistillationArguments, DistillationTrainer
-from hf_components.moe.merging import judge_plain
-from hf_components.publishing.hub import PublishModelArguments, push
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage
-from hf_components.speech.corpus import load_corpus, sample_rows
-from hf_components.training.arguments import TrainingRecipeArguments
-from hf_components.training.data import drop_long_transcripts, load_training_rows
-from hf_components.training.report import save_history
-from hf_components.training.teacher import Teacher
+from hf_components.checkpoints import load_moe_whisper, load_whisper, save_processor
+from hf_components.moe import DistillationArguments, DistillationTrainer, judge_plain
+from hf_components.moe.benchmark import summary_tables
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.runtime import parse_arguments, run_recipe, run_stage
+from hf_components.speech import load_corpus, sample_rows
+from hf_components.training import (
+    Teacher,
+    TrainingRecipeArguments,
+    drop_long_transcripts,
+    load_training_rows,
+    save_history,
+)
 
 
 @dataclass(kw_only=True)

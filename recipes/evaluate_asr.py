@@ -14,15 +14,10 @@ from rich.console import Console
 
 from dataset_scripts.jsonl_manifest import JsonlManifestConfig
 from dataset_scripts.manifest_recordings import read_recordings
-from hf_components.asr.recordings import Rows
-from hf_components.asr.transcriber import Transcriber
-from hf_components.asr.transcripts import transcribe_to_file
-from hf_components.checkpoints.loading import language_of
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage, write_json
-from hf_components.scoring.comparison import (
+from hf_components.asr import Rows, Transcriber, transcribe_to_file
+from hf_components.checkpoints import language_of
+from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage, write_json
+from hf_components.scoring import (
     align,
     distinct_names,
     evaluate,
@@ -32,7 +27,7 @@ from hf_components.scoring.comparison import (
     references_of_manifest,
     tables,
 )
-from hf_components.speech.corpus import load_corpus
+from hf_components.speech import load_corpus
 
 
 @dataclass

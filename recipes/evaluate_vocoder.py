@@ -14,18 +14,13 @@ from pathlib import Path
 from accelerate import PartialState
 from rich.console import Console
 
-from hf_components.asr.transcriber import Transcriber
-from hf_components.checkpoints.loading import language_of, load_model
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage, write_json
-from hf_components.speech.corpus import load_corpus, sample_rows
+from hf_components.asr import Transcriber
+from hf_components.checkpoints import language_of, load_model
+from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage, write_json
+from hf_components.speech import load_corpus, sample_rows
 from hf_components.unit_hifigan import UnitHifiGanModel
-from hf_components.units.resynthesis.judging import hear, resynthesise, units_of
-from hf_components.units.resynthesis.page import write_page
-from hf_components.units.resynthesis.summary import summarise, table
-from hf_components.units.table import check_same_units, read_units
+from hf_components.units import check_same_units, read_units
+from hf_components.units.resynthesis import hear, resynthesise, summarise, table, units_of, write_page
 
 
 @dataclass

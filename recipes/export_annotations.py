@@ -13,14 +13,10 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from dataset_scripts.segmented_audio import recording_names
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage
-from hf_components.speech.audio import read_duration
-from hf_components.units.motifs.annotations import tiers_of_recordings, write_eaf, write_textgrid
-from hf_components.units.motifs.bpe import Motifs, find_occurrences
-from hf_components.units.table import check_same_units, read_units
+from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage
+from hf_components.speech import read_duration
+from hf_components.units import check_same_units, read_units
+from hf_components.units.motifs import Motifs, find_occurrences, tiers_of_recordings, write_eaf, write_textgrid
 
 ROUNDING = 0.001  # s; of the recording's length when it is resampled, and of a header's
 

@@ -12,19 +12,22 @@ from typing import Literal
 
 from accelerate import PartialState
 
-from hf_components.asr.transcriber import transcribe
-from hf_components.checkpoints.ctranslate2_export import export_whisper, transcribe_exported
-from hf_components.checkpoints.loading import language_of, load_moe_whisper, load_whisper, prompt_language, read_config
-from hf_components.moe.merging import merge_experts
-from hf_components.publishing.hub import PublishModelArguments, push
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage
-from hf_components.scoring.error_rates import score
-from hf_components.speech.audio import log_mel
-from hf_components.speech.corpus import load_corpus, sample_rows, waveforms
-from hf_components.training.data import FULL_CONTEXT_FRAMES
+from hf_components.asr import transcribe
+from hf_components.checkpoints import (
+    export_whisper,
+    language_of,
+    load_moe_whisper,
+    load_whisper,
+    prompt_language,
+    read_config,
+    transcribe_exported,
+)
+from hf_components.moe import merge_experts
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage
+from hf_components.scoring import score
+from hf_components.speech import load_corpus, log_mel, sample_rows, waveforms
+from hf_components.training import FULL_CONTEXT_FRAMES
 
 logger = logging.getLogger(__name__)
 

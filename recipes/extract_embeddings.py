@@ -12,21 +12,10 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from hf_components.checkpoints.loading import load_whisper
-from hf_components.moe.embedding import (
-    FULL_CONTEXT,
-    TIME_BINS,
-    WHISPER_MODELS,
-    Pooling,
-    join_shards,
-    plan_shards,
-    write_shards,
-)
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage, write_json
-from hf_components.speech.corpus import LONG, load_corpus, sample_rows
+from hf_components.checkpoints import load_whisper
+from hf_components.moe import FULL_CONTEXT, TIME_BINS, WHISPER_MODELS, Pooling, join_shards, plan_shards, write_shards
+from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage, write_json
+from hf_components.speech import LONG, load_corpus, sample_rows
 
 logger = logging.getLogger(__name__)
 

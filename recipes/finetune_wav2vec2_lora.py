@@ -19,37 +19,45 @@ from transformers import PreTrainedModel, ProcessorMixin, set_seed
 
 from dataset_scripts.audio_folder import AudioFolder, AudioFolderConfig
 from dataset_scripts.prepared import write_corpus
-from hf_components.asr.families import family_of, load_asr
-from hf_components.asr.transcriber import Transcriber
-from hf_components.checkpoints.loading import base_model_id
-from hf_components.correction.arguments import CorrectionArguments
-from hf_components.correction.finetuning.gold import (
+from hf_components.asr import Transcriber, family_of, load_asr
+from hf_components.checkpoints import base_model_id
+from hf_components.correction import CorrectionArguments
+from hf_components.correction.finetuning import (
+    ADAPTER,
+    LOGS,
+    MODEL,
+    RESULTS,
     GoldArguments,
-    choose_for_training,
-    find_gold,
-    make_samples,
-    training_rows,
-)
-from hf_components.correction.finetuning.improvement import describe, examples, improve, measure, summary
-from hf_components.correction.finetuning.release import ADAPTER, LOGS, MODEL, RESULTS, publish_finetuned
-from hf_components.correction.finetuning.run import (
     Wav2Vec2Arguments,
     Wav2Vec2TrainingArguments,
+    choose_for_training,
+    describe,
+    examples,
+    find_gold,
     guess_rows,
+    improve,
+    make_samples,
+    measure,
+    publish_finetuned,
+    summary,
+    training_rows,
     transcribe_rows,
     work_of,
 )
-from hf_components.publishing.hub import PublishModelArguments, push
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import environment, run_stage
-from hf_components.speech.corpus import load_corpus
-from hf_components.training.arguments import warn_of_learning_rate
-from hf_components.training.ctc import CtcLoraArguments, CtcTrainer, prepare_ctc
-from hf_components.training.ctc_rows import keep_learnable
-from hf_components.training.lora import add_lora, save_lora
-from hf_components.training.report import save_history
-from hf_components.training.time_estimate import TimeEstimate
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.runtime import environment, parse_arguments, run_recipe, run_stage
+from hf_components.speech import load_corpus
+from hf_components.training import (
+    CtcLoraArguments,
+    CtcTrainer,
+    TimeEstimate,
+    add_lora,
+    keep_learnable,
+    prepare_ctc,
+    save_history,
+    save_lora,
+    warn_of_learning_rate,
+)
 
 ARGUMENTS = (
     Wav2Vec2Arguments,

@@ -17,21 +17,27 @@ from transformers import set_seed
 
 from dataset_scripts.jsonl_manifest import JsonlManifest, JsonlManifestConfig
 from dataset_scripts.prepared import write_corpus
-from hf_components.checkpoints.loading import load_whisper
-from hf_components.checkpoints.saving import save_whisper
-from hf_components.publishing.hub import PublishModelArguments, push
-from hf_components.runtime.arguments import parse_arguments, parse_pairs
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage
-from hf_components.speech.corpus import sample_rows
-from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments, warn_of_learning_rate
-from hf_components.training.data import drop_long_transcripts, load_training_rows
-from hf_components.training.filtering import FilterArguments, filter_by_transcripts
-from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
-from hf_components.training.lora import LoraArguments, add_lora, save_lora
-from hf_components.training.report import save_history
-from hf_components.training.teacher import BaseOfAdapter, Teacher
+from hf_components.checkpoints import load_whisper, save_whisper
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.runtime import UserError, parse_arguments, parse_pairs, run_recipe, run_stage
+from hf_components.speech import sample_rows
+from hf_components.training import (
+    BaseOfAdapter,
+    FilterArguments,
+    KlToBaseArguments,
+    KlToBaseTrainer,
+    LoraArguments,
+    SpeechTrainingArguments,
+    Teacher,
+    TrainingRecipeArguments,
+    add_lora,
+    drop_long_transcripts,
+    filter_by_transcripts,
+    load_training_rows,
+    save_history,
+    save_lora,
+    warn_of_learning_rate,
+)
 
 DEBUG_SAMPLES = {"train": 100, "validation": 20}
 

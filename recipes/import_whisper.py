@@ -13,13 +13,9 @@ from typing import Literal
 import torch
 from transformers import WhisperConfig
 
-from hf_components.checkpoints.ctranslate2_import import import_whisper
-from hf_components.checkpoints.loading import save_processor
-from hf_components.publishing.hub import PublishModelArguments, push
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage
+from hf_components.checkpoints import import_whisper, save_processor
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage
 
 logger = logging.getLogger(__name__)
 

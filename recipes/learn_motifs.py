@@ -13,13 +13,18 @@ from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
-from hf_components.publishing.hub import PublishModelArguments, push
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage, write_json
-from hf_components.units.motifs.analysis import describe_motifs, measure_compression, plot_motifs
-from hf_components.units.motifs.bpe import Motifs, find_occurrences, save_motifs, train_motifs
-from hf_components.units.table import read_units
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.runtime import parse_arguments, run_recipe, run_stage, write_json
+from hf_components.units import read_units
+from hf_components.units.motifs import (
+    Motifs,
+    describe_motifs,
+    find_occurrences,
+    measure_compression,
+    plot_motifs,
+    save_motifs,
+    train_motifs,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -17,16 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from hf_components.acoustic_units import DEFAULT_ENCODER, MFCC
-from hf_components.publishing.hub import PublishModelArguments, push
-from hf_components.reporting.plots import plot_curves
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage, write_json
-from hf_components.speech.corpus import LONG, load_corpus
-from hf_components.units.learning.features import load_encoder
-from hf_components.units.learning.learner import learn_centroids
-from hf_components.units.learning.writing import BPE_SPLIT, write_units
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.reporting import plot_curves
+from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage, write_json
+from hf_components.speech import LONG, load_corpus
+from hf_components.units.learning import BPE_SPLIT, learn_centroids, load_encoder, write_units
 
 logger = logging.getLogger(__name__)
 

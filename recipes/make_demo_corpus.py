@@ -16,10 +16,7 @@ from dataset_scripts.demo_children import write_demo_children
 from dataset_scripts.demo_long import write_demo_long
 from dataset_scripts.demo_recordings import write_demo_recordings
 from dataset_scripts.demo_speakers import write_demo_corpus
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage
+from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage
 
 BOTH = ("train_speakers", "dev_speakers")
 LAYOUTS = {

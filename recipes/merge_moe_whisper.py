@@ -14,19 +14,14 @@ import datasets
 from accelerate import PartialState
 from rich.console import Console
 
-from hf_components.asr.transcriber import transcribe
-from hf_components.checkpoints.loading import language_of, load_moe_whisper, save_processor
-from hf_components.checkpoints.soups import greedy_soup
-from hf_components.moe.benchmark.report import summary_tables
-from hf_components.moe.benchmark.routing import corpus_gates
-from hf_components.moe.merging import judge_plain, merge_experts
-from hf_components.publishing.hub import PublishModelArguments, push
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage
-from hf_components.scoring.error_rates import score
-from hf_components.speech.corpus import load_corpus, sample_rows
+from hf_components.asr import transcribe
+from hf_components.checkpoints import greedy_soup, language_of, load_moe_whisper, save_processor
+from hf_components.moe import judge_plain, merge_experts
+from hf_components.moe.benchmark import corpus_gates, summary_tables
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage
+from hf_components.scoring import score
+from hf_components.speech import load_corpus, sample_rows
 
 logger = logging.getLogger(__name__)
 

@@ -20,16 +20,11 @@ from accelerate.utils import broadcast_object_list
 from dataset_scripts.demo_children import AGES
 from dataset_scripts.demo_sentences import sentences
 from dataset_scripts.demo_voices import draw_speaker, random_of, speak
-from hf_components.asr.packing import estimated_seconds, load_packable, run_package, write_package
-from hf_components.asr.transcriber import Transcriber
-from hf_components.checkpoints.loading import language_of
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import environment, join_processes, write_json
-from hf_components.scoring.error_rates import score
-from hf_components.speech.audio import encode_flac
-from hf_components.speech.corpus import load_corpus, sample_rows
+from hf_components.asr import Transcriber, estimated_seconds, load_packable, run_package, write_package
+from hf_components.checkpoints import language_of
+from hf_components.runtime import UserError, environment, join_processes, parse_arguments, run_recipe, write_json
+from hf_components.scoring import score
+from hf_components.speech import encode_flac, load_corpus, sample_rows
 
 logger = logging.getLogger(__name__)
 

@@ -25,12 +25,9 @@ from datasets import BuilderConfig
 from dataset_scripts import JsonlManifest, SegmentedAudio, SpeakerJson
 from dataset_scripts.corpus_builder import CorpusBuilder
 from dataset_scripts.prepared import write_corpus
-from hf_components.publishing.hub import PublishArguments, push
-from hf_components.runtime.arguments import parse_arguments, parse_pairs
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage
-from hf_components.speech.segmenting import Segmentation
+from hf_components.publishing import PublishArguments, push
+from hf_components.runtime import UserError, parse_arguments, parse_pairs, run_recipe, run_stage
+from hf_components.speech import Segmentation
 
 BUILDERS = {"speaker_json": SpeakerJson, "jsonl_manifest": JsonlManifest, "segmented_audio": SegmentedAudio}
 

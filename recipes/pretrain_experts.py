@@ -10,25 +10,28 @@ from pathlib import Path
 
 from transformers import set_seed
 
-from hf_components.checkpoints.loading import load_whisper
-from hf_components.moe.experts import (
+from hf_components.checkpoints import load_whisper
+from hf_components.moe import (
     ExpertArguments,
     build_experts,
     freeze_shared_expert,
+    load_labels,
     load_router,
     load_trained_experts,
     save_trained_experts,
     start_from_lora,
 )
-from hf_components.moe.labels import load_labels
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage
-from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments
-from hf_components.training.data import drop_long_transcripts, load_training_rows
-from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
-from hf_components.training.report import save_history
-from hf_components.training.teacher import Teacher
+from hf_components.runtime import parse_arguments, run_recipe, run_stage
+from hf_components.training import (
+    KlToBaseArguments,
+    KlToBaseTrainer,
+    SpeechTrainingArguments,
+    Teacher,
+    TrainingRecipeArguments,
+    drop_long_transcripts,
+    load_training_rows,
+    save_history,
+)
 
 
 @dataclass(kw_only=True)

@@ -13,14 +13,18 @@ from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
+from hf_components.moe import (
+    FULL_CONTEXT,
+    RouterArguments,
+    best_epoch,
+    choose_held_out,
+    judge_router,
+    load_labels,
+    train_router,
+)
 from hf_components.moe.clustering import FIT_SPLIT, load_embeddings
-from hf_components.moe.embedding import FULL_CONTEXT
-from hf_components.moe.labels import load_labels
-from hf_components.moe.router import RouterArguments, best_epoch, choose_held_out, judge_router, train_router
-from hf_components.reporting.plots import plot_curves, plot_reliability
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage, write_json
+from hf_components.reporting import plot_curves, plot_reliability
+from hf_components.runtime import parse_arguments, run_recipe, run_stage, write_json
 
 HELD_OUT = f"{FIT_SPLIT}_held_out"  # of the speakers that early stopping listens to
 

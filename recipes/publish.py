@@ -12,10 +12,8 @@ from dataclasses import asdict, dataclass, field
 
 from accelerate.utils import broadcast_object_list
 
-from hf_components.publishing.hub import LICENSE, publish
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import join_processes
+from hf_components.publishing import LICENSE, publish
+from hf_components.runtime import join_processes, parse_arguments, run_recipe
 
 
 @dataclass

@@ -11,33 +11,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1])
-)  # a script finds its own folder; the steps are imported as recipes.<step>
+sys.path.insert(0, str(Path(__file__).parents[1]))  # so that the steps are found as recipes.<step>
 
-from hf_components.asr.transcripts import check_same_ids, read_submission_format
-from hf_components.checkpoints.loading import base_model_id
-from hf_components.publishing.hub import PublishModelArguments, push
-from hf_components.publishing.whisper import release_whisper
-from hf_components.runtime.arguments import parse_arguments, parse_pairs
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.json_lines import read_json_lines, text_field
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.pipelines import (
+from hf_components.asr import check_same_ids, read_submission_format
+from hf_components.checkpoints import base_model_id
+from hf_components.publishing import PublishModelArguments, push, release_whisper
+from hf_components.runtime import (
     PipelineArguments,
+    UserError,
     all_flags,
     finish_pipeline,
+    parse_arguments,
+    parse_pairs,
     passed_on_arguments,
+    read_json_lines,
+    run_recipe,
     same_names,
     stage_options,
     stage_runner,
+    text_field,
 )
-from hf_components.speech.corpus import describe_corpus, is_prepared, load_corpus
-from hf_components.training.arguments import UNSELECTED
-from hf_components.training.augmentation import AugmentationArguments
-from hf_components.training.filtering import FilterArguments
-from hf_components.training.kl_to_base import KlToBaseArguments
-from hf_components.training.lora import LoraArguments
+from hf_components.speech import describe_corpus, is_prepared, load_corpus
+from hf_components.training import UNSELECTED, AugmentationArguments, FilterArguments, KlToBaseArguments, LoraArguments
 from recipes import average_checkpoints, evaluate_asr, finetune_whisper, pack_submission, prepare_corpus, transcribe
 
 CONFIGS = Path(__file__).parent / "configs"

@@ -9,29 +9,25 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1])
-)  # a script finds its own folder; the steps are imported as recipes.<step>
+sys.path.insert(0, str(Path(__file__).parents[1]))  # so that the steps are found as recipes.<step>
 
-from hf_components.checkpoints.loading import base_model_id
-from hf_components.moe.arguments import RIVAL, MoePipelineArguments, at_most
-from hf_components.moe.benchmark.systems import FLAGS, choose_systems
+from hf_components.checkpoints import base_model_id
+from hf_components.moe import RIVAL, MoePipelineArguments, RoutingArguments, at_most, release_model
+from hf_components.moe.benchmark import FLAGS, choose_systems
 from hf_components.moe.clustering import ClusteringArguments
-from hf_components.moe.curriculum import RoutingArguments
-from hf_components.moe.release import release_model
-from hf_components.publishing.hub import PublishModelArguments, push
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.pipelines import (
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.runtime import (
+    UserError,
     all_flags,
     finish_pipeline,
+    parse_arguments,
     passed_on_arguments,
+    run_recipe,
     same_names,
     stage_options,
     stage_runner,
 )
-from hf_components.speech.corpus import describe_corpus, load_corpus
+from hf_components.speech import describe_corpus, load_corpus
 from recipes import (
     average_checkpoints,
     benchmark_asr,

@@ -9,26 +9,24 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1])
-)  # a script finds its own folder; the steps are imported as recipes.<step>
+sys.path.insert(0, str(Path(__file__).parents[1]))  # so that the steps are found as recipes.<step>
 
-from hf_components.publishing.hub import PublishModelArguments, push
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.pipelines import (
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.runtime import (
     PipelineArguments,
+    UserError,
     all_flags,
     finish_pipeline,
+    parse_arguments,
     passed_on_arguments,
+    run_recipe,
     same_names,
     stage_options,
     stage_runner,
 )
-from hf_components.speech.corpus import describe_corpus, is_prepared, load_corpus
-from hf_components.units.release import release_units
-from hf_components.units.vocoder.arguments import AdversarialArguments
+from hf_components.speech import describe_corpus, is_prepared, load_corpus
+from hf_components.units import release_units
+from hf_components.units.vocoder import AdversarialArguments
 from recipes import (
     build_concordance,
     evaluate_vocoder,

@@ -11,31 +11,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1])
-)  # a script finds its own folder; the steps are imported as recipes.<step>
+sys.path.insert(0, str(Path(__file__).parents[1]))  # so that the steps are found as recipes.<step>
 
 from accelerate import PartialState
 
-from hf_components.checkpoints.loading import base_model_id
-from hf_components.correction.arguments import CorrectionArguments
-from hf_components.correction.finetuning.gold import GoldArguments
-from hf_components.correction.finetuning.release import release_wav2vec2
-from hf_components.publishing.hub import PublishModelArguments, push
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import NothingToTrainOnError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.pipelines import (
+from hf_components.checkpoints import base_model_id
+from hf_components.correction import CorrectionArguments
+from hf_components.correction.finetuning import GoldArguments, release_wav2vec2
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.runtime import (
+    NothingToTrainOnError,
     PipelineArguments,
     all_flags,
     finish_pipeline,
+    parse_arguments,
     passed_on_arguments,
+    run_recipe,
     same_names,
     stage_options,
     stage_runner,
 )
-from hf_components.training.augmentation import AugmentationArguments
-from hf_components.training.ctc import CtcLoraArguments
+from hf_components.training import AugmentationArguments, CtcLoraArguments
 from recipes import finetune_wav2vec2_lora
 
 logger = logging.getLogger(__name__)

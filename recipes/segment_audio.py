@@ -21,13 +21,10 @@ from rich.table import Table
 from dataset_scripts import SegmentedAudio
 from dataset_scripts.prepared import write_corpus
 from dataset_scripts.segmented_audio import SegmentedAudioConfig
-from hf_components.publishing.hub import PublishArguments, push
-from hf_components.reporting.plots import plot_histogram
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage
-from hf_components.speech.segmenting import Segmentation
+from hf_components.publishing import PublishArguments, push
+from hf_components.reporting import plot_histogram
+from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage
+from hf_components.speech import Segmentation
 
 BAR = 40  # characters of the longest bar of the histogram
 

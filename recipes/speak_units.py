@@ -14,15 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from hf_components.acoustic_units import AcousticUnitsModel
-from hf_components.checkpoints.loading import load_model
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import join_processes
-from hf_components.speech.audio import decode, encode_wav
+from hf_components.checkpoints import load_model
+from hf_components.runtime import UserError, join_processes, parse_arguments, run_recipe
+from hf_components.speech import decode, encode_wav
 from hf_components.unit_hifigan import UnitHifiGanModel
-from hf_components.units.resynthesis.speaking import pitches_of, speak, voices_of
-from hf_components.units.table import check_same_units
+from hf_components.units import check_same_units
+from hf_components.units.resynthesis import pitches_of, speak, voices_of
 
 logger = logging.getLogger(__name__)
 

@@ -18,18 +18,19 @@ from rich.console import Console
 from rich.table import Table
 
 from hf_components.acoustic_units import DEFAULT_ENCODER, MFCC
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.estimates import estimate_rest
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage, write_json
-from hf_components.speech.corpus import load_corpus, sample_rows
-from hf_components.units.learning.features import load_encoder
-from hf_components.units.learning.learner import learn_centroids
-from hf_components.units.learning.phone_labels import Phones, read_phone_labels
-from hf_components.units.learning.quality import label_free_figures, phone_agreement, plot_sweep
-from hf_components.units.learning.writing import write_units
-from hf_components.units.table import read_units
+from hf_components.runtime import UserError, estimate_rest, parse_arguments, run_recipe, run_stage, write_json
+from hf_components.speech import load_corpus, sample_rows
+from hf_components.units import read_units
+from hf_components.units.learning import (
+    Phones,
+    label_free_figures,
+    learn_centroids,
+    load_encoder,
+    phone_agreement,
+    plot_sweep,
+    read_phone_labels,
+    write_units,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -17,15 +17,11 @@ from rich.progress import track
 from transformers import set_seed
 
 from dataset_scripts.demo_recordings import CONDITIONS, heard_utterances, new_utterances
-from hf_components.asr.ctc_from_scratch import NetworkArguments, build_wav2vec2
-from hf_components.publishing.hub import PublishModelArguments, push
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage
-from hf_components.speech.audio import SAMPLING_RATE, encode_flac
-from hf_components.training.ctc import CtcTrainer, CtcTrainingArguments, prepare_ctc
-from hf_components.training.ctc_rows import keep_learnable
-from hf_components.training.report import save_history
+from hf_components.asr import NetworkArguments, build_wav2vec2
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.runtime import parse_arguments, run_recipe, run_stage
+from hf_components.speech import SAMPLING_RATE, encode_flac
+from hf_components.training import CtcTrainer, CtcTrainingArguments, keep_learnable, prepare_ctc, save_history
 
 logger = logging.getLogger(__name__)
 

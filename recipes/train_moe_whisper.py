@@ -11,20 +11,19 @@ from typing import Literal
 
 from transformers import set_seed
 
-from hf_components.checkpoints.loading import load_whisper, save_processor
-from hf_components.moe.curriculum import RoutingArguments
-from hf_components.moe.experts import freeze_shared_expert, load_router, load_trained_experts
-from hf_components.moe.trainer import MoeTrainer
-from hf_components.publishing.hub import PublishModelArguments, push
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import run_stage
-from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments
-from hf_components.training.data import drop_long_transcripts, load_training_rows
-from hf_components.training.kl_to_base import KlToBaseArguments
-from hf_components.training.report import save_history
-from hf_components.training.teacher import Teacher
+from hf_components.checkpoints import load_whisper, save_processor
+from hf_components.moe import MoeTrainer, RoutingArguments, freeze_shared_expert, load_router, load_trained_experts
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage
+from hf_components.training import (
+    KlToBaseArguments,
+    SpeechTrainingArguments,
+    Teacher,
+    TrainingRecipeArguments,
+    drop_long_transcripts,
+    load_training_rows,
+    save_history,
+)
 
 
 @dataclass(kw_only=True)

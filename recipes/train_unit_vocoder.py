@@ -15,18 +15,20 @@ from rich.console import Console
 from rich.table import Table
 from transformers import set_seed
 
-from hf_components.publishing.hub import PublishModelArguments, push
-from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import join_processes, run_stage
-from hf_components.speech.corpus import load_corpus
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.runtime import UserError, join_processes, parse_arguments, run_recipe, run_stage
+from hf_components.speech import load_corpus
 from hf_components.unit_hifigan import UnitHifiGanConfig, UnitHifiGanModel
-from hf_components.units.table import SECONDS_PER_UNIT, read_units
-from hf_components.units.vocoder.arguments import AdversarialArguments
-from hf_components.units.vocoder.crops import UnitCrops
-from hf_components.units.vocoder.report import Listener, save_vocoder, write_log
-from hf_components.units.vocoder.trainer import JUDGED, AdversarialTrainer
+from hf_components.units import SECONDS_PER_UNIT, read_units
+from hf_components.units.vocoder import (
+    JUDGED,
+    AdversarialArguments,
+    AdversarialTrainer,
+    Listener,
+    UnitCrops,
+    save_vocoder,
+    write_log,
+)
 
 SHORTEST_CROP = 0.1  # seconds; the widest window of the mel loss has 0.128, half of it mirrored on either side
 

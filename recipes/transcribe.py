@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Literal
 
 from dataset_scripts.manifest_recordings import read_recordings
-from hf_components.asr.recordings import Rows
-from hf_components.asr.transcriber import Transcriber
-from hf_components.asr.transcripts import check_same_ids, read_finished, read_submission_format, transcribe_to_file
-from hf_components.runtime.arguments import parse_arguments, parse_pairs
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.stages import fingerprint, join_processes
-from hf_components.speech.corpus import load_corpus
+from hf_components.asr import (
+    Rows,
+    Transcriber,
+    check_same_ids,
+    read_finished,
+    read_submission_format,
+    transcribe_to_file,
+)
+from hf_components.runtime import UserError, fingerprint, join_processes, parse_arguments, parse_pairs, run_recipe
+from hf_components.speech import load_corpus
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,10 @@
-"""Imports point downward, closed folders stay closed, sound files and pickles are opened in one place each."""
+"""Imports point downward, floor by floor, and enter a room by its face; closed folders stay closed.
+
+Sound files and pickles are opened in one place each.
+"""
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -13,6 +17,22 @@ pytestmark = pytest.mark.unit
 OURS = {"recipes", "dataset_scripts", "hf_components", "tests", "benchmarks"}
 RECIPES = {path.stem for path in ROOT.glob("recipes/*.py")} - {"__init__"}
 CLOSED = re.compile(r"hf_components/(whisper|acoustic_units|unit_hifigan|submission|metrics/[^/]+)/")
+
+# The floors of the house, the lowest first. Names stand for rooms of hf_components, a string for a folder beside it.
+FLOORS = (
+    {"whisper", "acoustic_units", "unit_hifigan", "metrics", "submission"},
+    {"runtime"},
+    {"reporting"},
+    {"speech"},
+    {"scoring"},
+    {"checkpoints"},
+    {"asr"},
+    {"training"},
+    {"publishing"},
+    {"moe", "units", "correction"},
+    "dataset_scripts",
+    "recipes",
+)
 
 MAY_OPEN_SOUND = {
     "hf_components/speech/audio.py",
@@ -54,15 +74,32 @@ def imported(path: str, source: str) -> Iterator[tuple[int, str, bool]]:
                 yield node.lineno, first.value, False
 
 
+def place(name: str) -> tuple[str, ...]:
+    """Where a module or file of ours belongs: its room, as parts of a path; a recipe is a room of its own.
+
+    >>> place("hf_components/moe/clustering/density.py"), place("hf_components.asr.Transcriber")
+    (("hf_components", "moe"), ("hf_components", "asr"))
+    """
+    parts = tuple(re.split(r"[./]", name.removesuffix(".py")))
+    return parts[:2] if parts[0] in ("hf_components", "recipes") else parts[:1]
+
+
+def height(room: tuple[str, ...]) -> int:
+    """Number of the floor that a room lies on; imports go to a lower one."""
+    if room[0] != "hf_components":
+        return FLOORS.index(room[0])
+    floors = [floor for floor, rooms in enumerate(FLOORS) if not isinstance(rooms, str) and room[-1] in rooms]
+    return floors[0] if floors else len(FLOORS)  # a room without a floor lies above all others
+
+
 def directions(path: str, source: str) -> list[str]:
-    """Imports of our own modules that the layering forbids."""
+    """Imports of our own modules that the order of the rooms forbids."""
     found = []
-    closed = CLOSED.match(path)
+    closed, here = CLOSED.match(path), place(path)
     for line, name, relative in imported(path, source):
-        top = name.split(".")[0]
-        if top in RECIPES:  # a launched recipe finds its neighbours without the folder's name
-            top, name = "recipes", f"recipes.{name}"
-        if top not in OURS and not (closed and relative):
+        if name.split(".")[0] in RECIPES:  # a launched recipe finds its neighbours without the folder's name
+            name = f"recipes.{name}"
+        if (name.split(".")[0] not in OURS and not (closed and relative)) or name == "hf_components.__version__":
             continue
         where = f"{path}:{line} imports {name}: "
         if closed:
@@ -70,17 +107,40 @@ def directions(path: str, source: str) -> list[str]:
                 found.append(
                     where + f"{closed.group()} is copied to the Hub alone; import siblings only, as `from .x`"
                 )
-        elif top in ("tests", "benchmarks"):
+            continue
+        room = place(name)
+        if room[0] in ("tests", "benchmarks"):
             found.append(where + "nothing imports tests or benchmarks")
-        elif path.startswith("hf_components/") and top != "hf_components":
-            found.append(where + "hf_components imports upward")
-        elif path.startswith("dataset_scripts/") and top == "recipes":
-            found.append(where + "dataset_scripts imports upward")
-        elif path.startswith("recipes/") and top == "recipes":
+        elif here[0] == room[0] == "recipes":
             step = (name.split(".") + [""])[1]
-            if not _is_pipeline(PurePosixPath(path).stem) or _is_pipeline(step):
+            if not _is_pipeline(here[-1]) or _is_pipeline(step):
                 found.append(where + "only a pipeline imports recipes, and only steps")
+        elif room != here and height(room) >= height(here):
+            found.append(where + f"{'.'.join(room)} does not lie below {'.'.join(here)}")
     return found
+
+
+def faces(path: str, source: str) -> list[str]:
+    """Imports from inside another room, past what its `__init__` gives to others."""
+    found = []
+    for line, name, relative in imported(path, source):
+        parts = name.split(".")
+        if relative or parts[0] != "hf_components" or len(parts) < 3 or place(name) == place(path):
+            continue
+        if CLOSED.match(name.replace(".", "/") + "/"):  # whose faces hold what the Hub needs
+            continue
+        room = ".".join(parts[:-1])
+        if not (ROOT / room.replace(".", "/") / "__init__.py").is_file():
+            found.append(f"{path}:{line} imports {name}: take it from the face of its room, `from {place_of(parts)}`")
+    return found
+
+
+def place_of(parts: list[str]) -> str:
+    """The innermost room of a dotted name."""
+    for end in range(len(parts) - 1, 0, -1):
+        if (ROOT / "/".join(parts[:end]) / "__init__.py").is_file():
+            return ".".join(parts[:end])
+    return parts[0]
 
 
 def sounds(path: str, source: str) -> list[str]:
@@ -149,7 +209,7 @@ FILES = sorted(
 )
 
 
-@pytest.mark.parametrize("rule", [directions, sounds, pickles])
+@pytest.mark.parametrize("rule", [directions, faces, sounds, pickles])
 @pytest.mark.parametrize("path", FILES)
 def test_file_keeps_the_rule(rule, path):
     found = rule(path, (ROOT / path).read_text())
@@ -159,6 +219,17 @@ def test_file_keeps_the_rule(rule, path):
 def test_there_is_something_to_check():
     assert {"hf_components/speech/audio.py", "hf_components/runtime/stages.py"} <= set(FILES)
     assert any(CLOSED.match(path) for path in FILES)
+
+
+def test_every_room_has_its_floor_and_the_root_holds_nothing_else():
+    entries = {path.name for path in (ROOT / "hf_components").iterdir() if path.name != "__pycache__"}
+    assert entries == {"__init__.py"}.union(*(rooms for rooms in FLOORS if not isinstance(rooms, str)))
+
+
+@pytest.mark.parametrize("face", [path for path in FILES if path.endswith("/__init__.py") and not CLOSED.match(path)])
+def test_a_face_gives_what_it_says(face):
+    room = importlib.import_module(face.removesuffix("/__init__.py").replace("/", "."))
+    assert [name for name in getattr(room, "__all__", ()) if not hasattr(room, name)] == []
 
 
 MOE = "hf_components/whisper/modeling_moe_whisper.py"
@@ -178,6 +249,18 @@ MOE = "hf_components/whisper/modeling_moe_whisper.py"
         (directions, "hf_components/training/trainer.py", "if True:\n    from recipes.x import y"),
         (directions, "dataset_scripts/speaker_json.py", "from recipes.prepare_corpus import main"),
         (directions, "dataset_scripts/speaker_json.py", "import benchmarks.timing"),
+        (directions, "hf_components/runtime/stages.py", "from hf_components.speech import decode"),
+        (directions, "hf_components/speech/corpus.py", "from hf_components.scoring import score"),
+        (directions, "hf_components/scoring/comparison.py", "from hf_components.publishing import percent"),
+        (directions, "hf_components/checkpoints/soups.py", "from hf_components.training import SpeechTrainer"),
+        (directions, "hf_components/training/trainer.py", "from hf_components.moe import MoeTrainer"),
+        (directions, "hf_components/moe/trainer.py", "from hf_components.units import UnitTable"),
+        (directions, "hf_components/units/table.py", "from hf_components.correction.finetuning import improve"),
+        (directions, "hf_components/moe/trainer.py", "from dataset_scripts import SpeakerJson"),
+        (faces, "recipes/train_x.py", "from hf_components.speech.audio import decode"),
+        (faces, "dataset_scripts/speaker_json.py", "from hf_components.runtime.errors import UserError"),
+        (faces, "hf_components/training/trainer.py", "from hf_components.asr.families import family_of"),
+        (faces, "recipes/train_x.py", "from hf_components.moe.clustering.density import x"),
         (directions, "recipes/train_x.py", "from recipes.import_whisper import main"),
         (directions, "recipes/train_x.py", "from recipes import import_whisper"),
         (directions, "recipes/train_x.py", "from . import import_whisper"),
@@ -228,7 +311,7 @@ def test_rule_finds_what_it_forbids(rule, path, source):
         (
             directions,
             "dataset_scripts/speaker_json.py",
-            "from hf_components.speech.audio import decode\nfrom .transcripts import x",
+            "from hf_components.speech import decode\nfrom .transcripts import x",
         ),
         (
             directions,
@@ -236,10 +319,15 @@ def test_rule_finds_what_it_forbids(rule, path, source):
             "from hf_components.metrics.whisper_wer.bootstrap import x",
         ),
         (directions, "hf_components/training/trainer.py", "from ..whisper import x\nfrom .collators import y"),
+        (directions, "hf_components/moe/merging.py", "from hf_components.moe.benchmark.rows import judge"),
+        (directions, "hf_components/runtime/stages.py", "from hf_components import __version__"),
+        (faces, "hf_components/moe/merging.py", "from hf_components.moe.benchmark.rows import judge"),
+        (faces, "recipes/train_x.py", "from hf_components.moe.benchmark import judge"),
+        (faces, "recipes/train_x.py", "from hf_components.whisper.audio_context import x"),
         (directions, MOE, "import torch\nfrom .routed_lora import RoutedLinear\nfrom . import adapters"),
         (sounds, "hf_components/speech/audio.py", "import soundfile"),
         (sounds, "dataset_scripts/demo_speakers.py", "import soundfile"),
-        (sounds, "recipes/train_x.py", "from hf_components.speech.audio import load_audio"),
+        (sounds, "recipes/train_x.py", "from hf_components.speech import load_audio"),
         (pickles, "hf_components/training/trainer.py", "import torch\ntorch.load('x')"),
         (pickles, "recipes/train_x.py", "import numpy as np\nnp.load('x', allow_pickle=False)\nnp.save('x', 1)"),
     ],

@@ -1,2 +1,44 @@
-"""Speech recognition with any model: families that say how a kind of model is fed and read, and `Transcriber` over
-them."""
+"""Speech recognition with any model.
+
+    from hf_components.asr import Transcriber
+    print(Transcriber.from_pretrained("openai/whisper-small").transcribe("audio.wav"))
+
+`families` says how each kind of model is fed and read; `Transcriber` is the one door to all of them.
+"""
+
+from hf_components.asr.ctc import writable
+from hf_components.asr.ctc_from_scratch import NetworkArguments, build_wav2vec2
+from hf_components.asr.families import family_of, load_asr
+from hf_components.asr.family import SHORTEST_SAMPLES, Family, rate_of
+from hf_components.asr.nbest import CtcNBest
+from hf_components.asr.packing import estimated_seconds, load_packable, run_package, write_package
+from hf_components.asr.recordings import Recordings, Rows
+from hf_components.asr.transcriber import Transcriber, choose_dtype, transcribe
+from hf_components.asr.transcripts import check_same_ids, read_finished, read_submission_format, transcribe_to_file
+from hf_components.asr.whisper import Whisper
+
+__all__ = [
+    "CtcNBest",
+    "Family",
+    "NetworkArguments",
+    "Recordings",
+    "Rows",
+    "SHORTEST_SAMPLES",
+    "Transcriber",
+    "Whisper",
+    "build_wav2vec2",
+    "check_same_ids",
+    "choose_dtype",
+    "estimated_seconds",
+    "family_of",
+    "load_asr",
+    "load_packable",
+    "rate_of",
+    "read_finished",
+    "read_submission_format",
+    "run_package",
+    "transcribe",
+    "transcribe_to_file",
+    "writable",
+    "write_package",
+]

@@ -10,7 +10,7 @@ from transformers.utils import is_mistral_common_available
 from transformers.utils.import_utils import MISTRAL_COMMON_MIN_VERSION
 
 from hf_components.asr.seq2seq import Seq2Seq, in_any_language, in_language
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 SEGMENTS = {"return_format": "transcription_only"}  # of what tells speakers and times as well
 

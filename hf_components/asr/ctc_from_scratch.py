@@ -13,8 +13,8 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
-from hf_components.runtime.errors import UserError
-from hf_components.speech.audio import SAMPLING_RATE
+from hf_components.runtime import UserError
+from hf_components.speech import SAMPLING_RATE
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "|")  # the first is the blank, the last parts words
 LETTERS = "ETAONIHSRDLUMWCFGYPBVK'XJQZ"

@@ -15,9 +15,9 @@ from hf_components.asr.seamless import Seamless
 from hf_components.asr.seq2seq import EncoderDecoder, Seq2Seq
 from hf_components.asr.transducer import TRANSDUCERS, Transducer, lookahead
 from hf_components.asr.whisper import Whisper
-from hf_components.checkpoints.loading import read_config
-from hf_components.runtime.errors import UserError
-from hf_components.speech.audio import SAMPLING_RATE
+from hf_components.checkpoints import read_config
+from hf_components.runtime import UserError
+from hf_components.speech import SAMPLING_RATE
 
 # In the mapping of transformers' speech models that write text, and no recogniser.
 NO_RECOGNISERS = {

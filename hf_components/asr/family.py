@@ -9,9 +9,9 @@ import soxr
 import torch
 from transformers import AutoProcessor, FeatureExtractionMixin, PreTrainedModel, ProcessorMixin
 
-from hf_components.checkpoints.loading import load_model, load_processor
-from hf_components.runtime.errors import UserError
-from hf_components.speech.audio import SAMPLING_RATE
+from hf_components.checkpoints import load_model, load_processor
+from hf_components.runtime import UserError
+from hf_components.speech import SAMPLING_RATE
 
 # Shorter clips are extended by silence: the first layers of encoders take up to 150 ms at once, and features
 # normalised over time need several frames.

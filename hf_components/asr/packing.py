@@ -14,11 +14,9 @@ import datasets
 import torch
 
 from hf_components.asr.transcriber import Transcriber
-from hf_components.checkpoints.loading import save_processor
-from hf_components.runtime.disk import full_disk_explained
-from hf_components.runtime.errors import UserError
-from hf_components.speech.audio import encode_flac
-from hf_components.speech.corpus import waveforms
+from hf_components.checkpoints import save_processor
+from hf_components.runtime import UserError, full_disk_explained
+from hf_components.speech import encode_flac, waveforms
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
 MAIN = Path(__file__).parents[1] / "submission" / "main.py"

@@ -7,9 +7,8 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from hf_components.runtime.stages import fingerprint
-from hf_components.speech.audio import decode, read_duration
-from hf_components.speech.corpus import waveforms
+from hf_components.runtime import fingerprint
+from hf_components.speech import decode, read_duration, waveforms
 
 
 class Recordings(ABC):

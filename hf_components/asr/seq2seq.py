@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForSpeechSeq2Seq, ProcessorMixin
 
 from hf_components.asr.family import Family, Request, ask, place, rate_of
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,9 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_components.asr.families import family_of, load_asr
 from hf_components.asr.recordings import Files, Recordings, Rows
-from hf_components.checkpoints.loading import merge_adapter
-from hf_components.runtime.errors import UserError
-from hf_components.speech.audio import SAMPLING_RATE, AudioError, decode
-from hf_components.speech.batching import duration_batches, seconds_batches
-from hf_components.speech.cutting import cut_at_quiet
+from hf_components.checkpoints import merge_adapter
+from hf_components.runtime import UserError
+from hf_components.speech import SAMPLING_RATE, AudioError, cut_at_quiet, decode, duration_batches, seconds_batches
 from hf_components.whisper.audio_context import DynamicContextMixin
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

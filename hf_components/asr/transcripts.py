@@ -16,11 +16,16 @@ from accelerate import PartialState
 
 from hf_components.asr.recordings import Recordings
 from hf_components.asr.transcriber import Transcriber, Transcript
-from hf_components.runtime.disk import full_disk_explained
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.json_lines import ID, TEXT, read_by_id
-from hf_components.runtime.locks import alone_in
-from hf_components.runtime.stages import environment, write_json
+from hf_components.runtime import (
+    ID,
+    TEXT,
+    UserError,
+    alone_in,
+    environment,
+    full_disk_explained,
+    read_by_id,
+    write_json,
+)
 
 logger = logging.getLogger(__name__)
 

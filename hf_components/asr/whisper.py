@@ -3,9 +3,9 @@
 import torch
 
 from hf_components.asr.family import Family, place
-from hf_components.checkpoints.loading import load_moe_whisper, load_whisper, prompt_language
-from hf_components.runtime.errors import UserError
-from hf_components.speech.audio import count_mel_frames, log_mel
+from hf_components.checkpoints import load_moe_whisper, load_whisper, prompt_language
+from hf_components.runtime import UserError
+from hf_components.speech import count_mel_frames, log_mel
 from hf_components.whisper import DynamicContextWhisper
 
 TASK_TOKENS = 4  # at most: start, language, task, no timestamps

@@ -9,7 +9,7 @@ import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from hf_components.checkpoints.loading import save_processor
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 
 def export_whisper(

@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TASK_IDS
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 BINARY_VERSION = 6
 BFLOAT16 = 5  # read as uint16, since numpy has no such type

@@ -11,8 +11,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin, WhisperProcessor
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import read_proof
+from hf_components.runtime import UserError, read_proof
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_components.checkpoints.training_checkpoints import BASE, COMPLETE, TRAINED_WEIGHTS
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 from hf_components.whisper.adapters import Lora, load_adapter, save_adapter, stack_adapters
 
 ADAPTER_CONFIG, INDEX = "adapter_config.json", "model.safetensors.index.json"

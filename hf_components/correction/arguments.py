@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from hf_components.correction.corrector import TranscriptCorrector
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 
 @dataclass

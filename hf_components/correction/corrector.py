@@ -19,11 +19,11 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_components.asr.transcriber import choose_dtype
+from hf_components.asr import choose_dtype
 from hf_components.correction import prompt
 from hf_components.correction.gate import LIMITS, GateLimits, gate
 from hf_components.correction.loading import load_llm
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 logger = logging.getLogger(__name__)
 

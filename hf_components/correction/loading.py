@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.utils import is_bitsandbytes_available, is_flash_attn_2_available
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 logger = logging.getLogger(__name__)
 

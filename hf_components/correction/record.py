@@ -13,9 +13,7 @@ from accelerate import PartialState
 
 from hf_components.correction import prompt
 from hf_components.correction.corrector import Correction, TranscriptCorrector
-from hf_components.runtime.disk import full_disk_explained
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import fingerprint
+from hf_components.runtime import UserError, fingerprint, full_disk_explained
 
 DECIMALS = 3
 

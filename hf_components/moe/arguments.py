@@ -4,9 +4,8 @@ import logging
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.pipelines import PipelineArguments
-from hf_components.training.arguments import UNSELECTED
+from hf_components.runtime import PipelineArguments, UserError
+from hf_components.training import UNSELECTED
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 
 @dataclass

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from hf_components.training.arguments import SpeechTrainingArguments
-from hf_components.training.teacher import TaughtTrainer
+from hf_components.training import SpeechTrainingArguments, TaughtTrainer
 
 
 @dataclass

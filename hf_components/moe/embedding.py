@@ -16,11 +16,9 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import WhisperFeatureExtractor, WhisperProcessor
 
-from hf_components.runtime.parquet_parts import join_parts, write_part
-from hf_components.speech.audio import log_mel
-from hf_components.speech.batching import duration_batches
-from hf_components.speech.corpus import waveforms
-from hf_components.training.data import FULL_CONTEXT_FRAMES
+from hf_components.runtime import join_parts, write_part
+from hf_components.speech import duration_batches, log_mel, waveforms
+from hf_components.training import FULL_CONTEXT_FRAMES
 from hf_components.whisper import DynamicContextWhisper
 from hf_components.whisper.audio_context import DynamicContextEncoder, count_real_frames
 

@@ -9,9 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from hf_components.checkpoints.loading import base_model_id
-from hf_components.runtime.errors import UserError
-from hf_components.training.lora import LoraArguments
+from hf_components.checkpoints import base_model_id
+from hf_components.runtime import UserError
+from hf_components.training import LoraArguments
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWhisperForConditionalGeneration
 from hf_components.whisper.routed_lora import UtteranceRouter
 

@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 
 @dataclass

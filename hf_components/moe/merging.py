@@ -7,8 +7,8 @@ import torch
 from transformers import WhisperProcessor
 
 from hf_components.moe.benchmark.rows import ZERO_SHOT, judge, run_row
-from hf_components.runtime.errors import UserError
-from hf_components.scoring.error_rates import compare
+from hf_components.runtime import UserError
+from hf_components.scoring import compare
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
 

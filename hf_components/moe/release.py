@@ -7,8 +7,7 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from hf_components.moe.benchmark.report import difference_matrix
-from hf_components.publishing.cards import error_rates, judged_on
-from hf_components.publishing.report import hub_id, write_report
+from hf_components.publishing import error_rates, hub_id, judged_on, write_report
 
 PLOTS = (
     "benchmark/wer_per_group.png",

@@ -11,9 +11,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_components.moe.curriculum import RoutingArguments, routing_losses
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import write_json
-from hf_components.training.kl_to_base import KlToBaseTrainer
+from hf_components.runtime import UserError, write_json
+from hf_components.training import KlToBaseTrainer
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import jinja2
 import yaml
 from huggingface_hub import CardData, EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
-from hf_components.reporting.figures import interval, percent
-from hf_components.runtime.errors import UserError
+from hf_components.reporting import interval, percent
+from hf_components.runtime import UserError
 
 TEMPLATES = Path(__file__).parents[2] / "model_cards"
 HERE = "path/to/this/folder"  # in lines of use; what is published has the repository's id there

@@ -11,11 +11,10 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCardData, get_token
 
-from hf_components.checkpoints.loading import base_model_id
+from hf_components.checkpoints import base_model_id
 from hf_components.publishing.cards import HERE, RECOGNITION, render_card
 from hf_components.publishing.report import hub_id
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import read_proof
+from hf_components.runtime import UserError, read_proof
 
 logger = logging.getLogger(__name__)
 

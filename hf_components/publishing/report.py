@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from hf_components.publishing.cards import eval_results_file, render_card
-from hf_components.runtime.stages import write_json
+from hf_components.runtime import write_json
 
 EVAL_RESULTS = ".eval_results/underheard.yaml"
 

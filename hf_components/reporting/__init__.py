@@ -1,1 +1,26 @@
-"""."""
+"""Plots, and how a figure is written."""
+
+from hf_components.reporting.figures import interval, percent
+from hf_components.reporting.plots import (
+    PALETTE,
+    drawn_points,
+    plot_bars,
+    plot_clusters,
+    plot_curves,
+    plot_histogram,
+    plot_reliability,
+    plot_spectrograms,
+)
+
+__all__ = [
+    "PALETTE",
+    "drawn_points",
+    "interval",
+    "percent",
+    "plot_bars",
+    "plot_clusters",
+    "plot_curves",
+    "plot_histogram",
+    "plot_reliability",
+    "plot_spectrograms",
+]

@@ -1,1 +1,28 @@
-"""."""
+"""Error rates, and what tells two systems apart."""
+
+from hf_components.scoring.comparison import (
+    align,
+    distinct_names,
+    evaluate,
+    plot_evaluation,
+    read_transcripts,
+    references_of_corpus,
+    references_of_manifest,
+    tables,
+)
+from hf_components.scoring.error_rates import compare, paired_bootstrap, score, utterance_errors
+
+__all__ = [
+    "align",
+    "compare",
+    "distinct_names",
+    "evaluate",
+    "paired_bootstrap",
+    "plot_evaluation",
+    "read_transcripts",
+    "references_of_corpus",
+    "references_of_manifest",
+    "score",
+    "tables",
+    "utterance_errors",
+]

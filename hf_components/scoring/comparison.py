@@ -12,10 +12,8 @@ import datasets
 from rich.markup import escape
 from rich.table import Table
 
-from hf_components.reporting.figures import interval, percent
-from hf_components.reporting.plots import plot_bars
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.json_lines import GROUP, SPEAKER, TEXT, id_field, read_by_id, text_field
+from hf_components.reporting import interval, percent, plot_bars
+from hf_components.runtime import GROUP, SPEAKER, TEXT, UserError, id_field, read_by_id, text_field
 from hf_components.scoring.error_rates import paired_bootstrap, score, utterance_errors
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import soxr
 import torch
 from transformers import WhisperFeatureExtractor
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 SAMPLING_RATE = 16_000
 NO_FILE = 7  # libsndfile's error for no file, and for what is called .mp3 and is something else

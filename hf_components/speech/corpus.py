@@ -13,7 +13,7 @@ from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 from hf_components.speech.audio import SAMPLING_RATE, decode
 from hf_components.speech.sampling import Sampling
 

@@ -9,7 +9,7 @@ from math import floor
 
 from datasets import Dataset
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 SAMPLING = ("random", "stratified")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 from hf_components.speech.audio import SAMPLING_RATE
 from hf_components.speech.cutting import cut_at_quiet
 from hf_components.speech.speech_detection import (

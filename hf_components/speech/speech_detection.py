@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.signal import lfilter
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 from hf_components.speech.audio import SAMPLING_RATE
 
 DETECTORS = ("energy", "vad")

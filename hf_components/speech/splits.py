@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 from hf_components.speech.sampling import rank, sample
 
 logger = logging.getLogger(__name__)

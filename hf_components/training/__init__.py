@@ -1,1 +1,66 @@
-"""Training: data order and collation, the speech trainer, and the routing curriculum of MoE-Whisper."""
+"""One trainer, and what every training shares: arguments, batches, augmentation, LoRA, teachers, checkpoints."""
+
+from hf_components.training.arguments import (
+    UNSELECTED,
+    SpeechTrainingArguments,
+    TrainingRecipeArguments,
+    warn_of_learning_rate,
+)
+from hf_components.training.augmentation import AugmentationArguments, mix
+from hf_components.training.ctc import (
+    ATTENTION,
+    FEED_FORWARD,
+    CtcLoraArguments,
+    CtcTrainer,
+    CtcTrainingArguments,
+    prepare_ctc,
+)
+from hf_components.training.ctc_rows import keep_learnable
+from hf_components.training.data import (
+    FULL_CONTEXT_FRAMES,
+    DurationBatchSampler,
+    SpeechCollator,
+    drop_long_transcripts,
+    load_training_rows,
+)
+from hf_components.training.filtering import FilterArguments, filter_by_transcripts
+from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
+from hf_components.training.lora import LoraArguments, add_lora, save_lora
+from hf_components.training.report import save_history
+from hf_components.training.teacher import BaseOfAdapter, TaughtTrainer, Teacher
+from hf_components.training.time_estimate import TimeEstimate
+from hf_components.training.trainer import SpeechTrainer
+
+__all__ = [
+    "ATTENTION",
+    "AugmentationArguments",
+    "BaseOfAdapter",
+    "CtcLoraArguments",
+    "CtcTrainer",
+    "CtcTrainingArguments",
+    "DurationBatchSampler",
+    "FEED_FORWARD",
+    "FULL_CONTEXT_FRAMES",
+    "FilterArguments",
+    "KlToBaseArguments",
+    "KlToBaseTrainer",
+    "LoraArguments",
+    "SpeechCollator",
+    "SpeechTrainer",
+    "SpeechTrainingArguments",
+    "TaughtTrainer",
+    "Teacher",
+    "TimeEstimate",
+    "TrainingRecipeArguments",
+    "UNSELECTED",
+    "add_lora",
+    "drop_long_transcripts",
+    "filter_by_transcripts",
+    "keep_learnable",
+    "load_training_rows",
+    "mix",
+    "prepare_ctc",
+    "save_history",
+    "save_lora",
+    "warn_of_learning_rate",
+]

@@ -11,8 +11,8 @@ import soxr
 import torch
 from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
-from hf_components.runtime.errors import UserError
-from hf_components.speech.audio import SAMPLING_RATE, AudioError, decode, read_duration
+from hf_components.runtime import UserError
+from hf_components.speech import SAMPLING_RATE, AudioError, decode, read_duration
 
 NOISES = ("gaussian", "recordings")
 MEL_BINS, SAMPLES_PER_FRAME = 80, SAMPLING_RATE // 100  # the units of masks, as in Whisper's features

@@ -5,7 +5,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_components.runtime.stages import write_json
+from hf_components.runtime import write_json
 
 
 class EveryNEpochs(TrainerCallback):

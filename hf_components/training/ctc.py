@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedModel
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.lora import LoraArguments
 from hf_components.training.trainer import SpeechTrainer

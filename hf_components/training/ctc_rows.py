@@ -7,11 +7,9 @@ import datasets
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from hf_components.asr.ctc import writable
-from hf_components.asr.families import family_of
-from hf_components.asr.family import SHORTEST_SAMPLES, rate_of
-from hf_components.runtime.errors import NothingToTrainOnError
-from hf_components.speech.audio import SAMPLING_RATE
+from hf_components.asr import SHORTEST_SAMPLES, family_of, rate_of, writable
+from hf_components.runtime import NothingToTrainOnError
+from hf_components.speech import SAMPLING_RATE
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from hf_components.asr.families import family_of
-from hf_components.asr.family import Family
-from hf_components.runtime.errors import UserError
-from hf_components.speech.corpus import load_corpus, waveforms
+from hf_components.asr import Family, family_of
+from hf_components.runtime import UserError
+from hf_components.speech import load_corpus, waveforms
 from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments
 from hf_components.training.augmentation import WaveformAugmentation, draws_of, mask_waveform, spec_augment
 

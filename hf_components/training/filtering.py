@@ -9,10 +9,8 @@ from pathlib import Path
 
 import datasets
 
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.json_lines import ID, TEXT
-from hf_components.scoring.comparison import read_transcripts
-from hf_components.scoring.error_rates import utterance_errors
+from hf_components.runtime import ID, TEXT, UserError
+from hf_components.scoring import read_transcripts, utterance_errors
 
 logger = logging.getLogger(__name__)
 

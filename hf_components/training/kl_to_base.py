@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 from hf_components.training.teacher import TaughtTrainer, Teacher
 
 

@@ -7,8 +7,8 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
-from hf_components.checkpoints.loading import base_model_id
-from hf_components.runtime.errors import UserError
+from hf_components.checkpoints import base_model_id
+from hf_components.runtime import UserError
 from hf_components.whisper.adapters import save_adapter
 
 ENCODER = r"model\.encoder\..*"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from hf_components.reporting.plots import plot_curves
-from hf_components.runtime.stages import write_json
+from hf_components.reporting import plot_curves
+from hf_components.runtime import write_json
 from hf_components.training.trainer import SpeechTrainer
 
 CURVES = {  # file: (keys of the log, title, y label)

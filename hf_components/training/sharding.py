@@ -8,7 +8,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from transformers import PreTrainedModel
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 
 def prepare_sharding(accelerator: Accelerator, model: PreTrainedModel) -> None:

@@ -4,7 +4,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 from hf_components.training.trainer import SpeechTrainer
 from hf_components.whisper.audio_context import labels_to_decoder_input
 

@@ -22,19 +22,10 @@ from transformers import (
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_components.asr.families import family_of
-from hf_components.asr.transcriber import transcribe
-from hf_components.checkpoints.loading import language_of
-from hf_components.checkpoints.training_checkpoints import (
-    BASE,
-    COMPLETE,
-    TRAINED_WEIGHTS,
-    last_complete_checkpoint,
-)
-from hf_components.runtime.disk import sync_folder
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import fingerprint, write_json
-from hf_components.scoring.error_rates import score
+from hf_components.asr import family_of, transcribe
+from hf_components.checkpoints import BASE, COMPLETE, TRAINED_WEIGHTS, language_of, last_complete_checkpoint
+from hf_components.runtime import UserError, fingerprint, sync_folder, write_json
+from hf_components.scoring import score
 from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.augmentation import WaveformAugmentation
 from hf_components.training.callbacks import BestRecord, EveryNEpochs, LogWithCheckpoints

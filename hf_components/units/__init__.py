@@ -1,1 +1,9 @@
-"""."""
+"""Acoustic units of languages without a script: learnt, joined to motifs, spoken again by a vocoder.
+
+The models themselves lie in `hf_components.acoustic_units` and `hf_components.unit_hifigan`.
+"""
+
+from hf_components.units.release import release_units
+from hf_components.units.table import SECONDS_PER_UNIT, UnitTable, check_same_units, read_units
+
+__all__ = ["SECONDS_PER_UNIT", "UnitTable", "check_same_units", "read_units", "release_units"]

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from hf_components.publishing.cards import judged_on
-from hf_components.publishing.report import hub_id, write_report
+from hf_components.publishing import hub_id, judged_on, write_report
 from hf_components.units.resynthesis.summary import figure_rows
 from hf_components.units.table import check_same_units
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 FILE = "units.parquet"
 IDENTITY = ("encoder", "layer", "num_units", "centroids_sha256")

@@ -11,8 +11,8 @@ from hub_server import TOKEN
 from paths import ROOT
 from small_parcel import FILES, small_parcel
 
-from hf_components.runtime.errors import UserError
 from launchers import hf_job
+from launchers.commands import UserError
 
 pytestmark = pytest.mark.integration
 

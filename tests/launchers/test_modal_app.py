@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_components.runtime.errors import UserError
+from launchers.commands import UserError
 
 modal = pytest.importorskip("modal", reason="modal is not installed; pip install -c constraints.txt modal")
 modal_app = importlib.import_module("launchers.modal_app")

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 from paths import ROOT
 
-from hf_components.runtime.errors import UserError
+from launchers.commands import UserError
 from launchers.parcel import build_parcel
 
 

@@ -17,8 +17,8 @@ from paths import ROOT
 from runpod_api import KEY, RunpodApi
 from small_parcel import small_parcel
 
-from hf_components.runtime.errors import UserError
 from launchers import runpod
+from launchers.commands import UserError
 
 pytestmark = [
     pytest.mark.integration,

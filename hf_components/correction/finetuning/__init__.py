@@ -1,1 +1,49 @@
 """Fine-tuning a wav2vec2 on corrected transcripts: what is right, what is trained on, what has improved."""
+
+from hf_components.correction.finetuning.gold import (
+    GoldArguments,
+    choose_for_training,
+    find_gold,
+    make_samples,
+    training_rows,
+)
+from hf_components.correction.finetuning.improvement import describe, examples, improve, measure, summary
+from hf_components.correction.finetuning.release import (
+    ADAPTER,
+    LOGS,
+    MODEL,
+    RESULTS,
+    publish_finetuned,
+    release_wav2vec2,
+)
+from hf_components.correction.finetuning.run import (
+    Wav2Vec2Arguments,
+    Wav2Vec2TrainingArguments,
+    guess_rows,
+    transcribe_rows,
+    work_of,
+)
+
+__all__ = [
+    "ADAPTER",
+    "GoldArguments",
+    "LOGS",
+    "MODEL",
+    "RESULTS",
+    "Wav2Vec2Arguments",
+    "Wav2Vec2TrainingArguments",
+    "choose_for_training",
+    "describe",
+    "examples",
+    "find_gold",
+    "guess_rows",
+    "improve",
+    "make_samples",
+    "measure",
+    "publish_finetuned",
+    "release_wav2vec2",
+    "summary",
+    "training_rows",
+    "transcribe_rows",
+    "work_of",
+]

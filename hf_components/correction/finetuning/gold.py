@@ -18,11 +18,9 @@ from transformers import ProcessorMixin
 from hf_components.correction.arguments import CorrectionArguments, load_corrector
 from hf_components.correction.record import correct_to_file, summarise
 from hf_components.correction.writing import alphabet_of
-from hf_components.runtime.errors import NothingToTrainOnError, UserError
-from hf_components.runtime.json_lines import read_json_lines
-from hf_components.runtime.stages import run_stage
-from hf_components.scoring.error_rates import utterance_errors
-from hf_components.speech.splits import hold_out
+from hf_components.runtime import NothingToTrainOnError, UserError, read_json_lines, run_stage
+from hf_components.scoring import utterance_errors
+from hf_components.speech import hold_out
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,8 @@ import numpy as np
 
 from hf_components.correction.finetuning.gold import Sample, has_errors
 from hf_components.metrics.whisper_wer.bootstrap import error_rate
-from hf_components.reporting.figures import interval
-from hf_components.reporting.plots import plot_bars
-from hf_components.scoring.error_rates import paired_bootstrap, utterance_errors
+from hf_components.reporting import interval, plot_bars
+from hf_components.scoring import paired_bootstrap, utterance_errors
 
 # rate: what it divides by what
 RATES = {

@@ -9,9 +9,8 @@ from huggingface_hub import ModelCardData
 
 from hf_components.correction.finetuning.gold import CORRECTIONS, Sample, write_samples
 from hf_components.correction.finetuning.improvement import is_silent, plot_improvement
-from hf_components.publishing.cards import judged_on
-from hf_components.publishing.report import hub_id, write_report
-from hf_components.runtime.stages import write_json
+from hf_components.publishing import hub_id, judged_on, write_report
+from hf_components.runtime import write_json
 
 ADAPTER, MODEL, LOGS = "lora_adapters", "model", "logs"
 PLOT, LOSS = "wer_per_condition.png", "logs/loss.png"

@@ -6,14 +6,10 @@ from pathlib import Path
 
 import datasets
 
-from hf_components.asr.nbest import CtcNBest
-from hf_components.asr.recordings import Rows
-from hf_components.asr.transcriber import Transcriber
-from hf_components.asr.transcripts import transcribe_to_file
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import run_stage
-from hf_components.scoring.comparison import read_transcripts
-from hf_components.training.ctc import CtcTrainingArguments
+from hf_components.asr import CtcNBest, Rows, Transcriber, transcribe_to_file
+from hf_components.runtime import UserError, run_stage
+from hf_components.scoring import read_transcripts
+from hf_components.training import CtcTrainingArguments
 
 
 @dataclass(kw_only=True)

@@ -11,11 +11,8 @@ from rich.table import Table
 
 from hf_components.moe.benchmark.routing import TOP_1, Mixture, routing_summary
 from hf_components.moe.benchmark.rows import SHARED, Row
-from hf_components.reporting.figures import interval, percent
-from hf_components.reporting.plots import plot_bars
-from hf_components.runtime.disk import full_disk_explained
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import write_json
+from hf_components.reporting import interval, percent, plot_bars
+from hf_components.runtime import UserError, full_disk_explained, write_json
 
 NOT_SYSTEMS = (SHARED, "moe_random", "moe_oracle")  # in the tables, but not among the bars
 

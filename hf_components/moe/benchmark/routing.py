@@ -14,10 +14,8 @@ from tqdm.auto import tqdm
 from transformers import WhisperProcessor
 
 from hf_components.moe.benchmark.rows import SHARED, Row, run_row
-from hf_components.scoring.error_rates import score, utterance_errors
-from hf_components.speech.audio import log_mel
-from hf_components.speech.batching import duration_batches
-from hf_components.speech.corpus import waveforms
+from hf_components.scoring import score, utterance_errors
+from hf_components.speech import duration_batches, log_mel, waveforms
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 
 TOP_1 = "top1"

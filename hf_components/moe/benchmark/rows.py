@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, WhisperProcessor
 
-from hf_components.asr.transcriber import transcribe
-from hf_components.checkpoints.loading import language_of
-from hf_components.scoring.error_rates import paired_bootstrap, score, utterance_errors
-from hf_components.speech.audio import log_mel
-from hf_components.speech.corpus import waveforms
+from hf_components.asr import transcribe
+from hf_components.checkpoints import language_of
+from hf_components.scoring import paired_bootstrap, score, utterance_errors
+from hf_components.speech import log_mel, waveforms
 
 ZERO_SHOT = "zero_shot"
 SHARED = "moe_shared"  # the shared expert of a mixture alone: what its experts must add to

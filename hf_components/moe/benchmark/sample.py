@@ -8,9 +8,8 @@ from pathlib import Path
 import datasets
 from accelerate import PartialState
 
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import write_json
-from hf_components.speech.sampling import Sampling
+from hf_components.runtime import UserError, write_json
+from hf_components.speech import Sampling
 
 
 def sample_file(folder: Path, corpus: datasets.Dataset, split: str, sampling: Sampling) -> Path:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, WhisperProcessor
 
-from hf_components.checkpoints.loading import base_model_id, load_moe_whisper, load_whisper
+from hf_components.checkpoints import base_model_id, load_moe_whisper, load_whisper
 from hf_components.moe.experts import load_trained_experts
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 from hf_components.whisper import MoeWhisperConfig
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from hf_components.moe.clustering.reduction import standardise_and_reduce
 from hf_components.moe.clustering.soft_labels import calibrate_temperature, cosine_similarities, softmax
 from hf_components.moe.clustering.spectral import spectral_clusters
 from hf_components.moe.clustering.summary import describe, warn_of_unknown_groups, warn_of_weak_clusters
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 logger = logging.getLogger(__name__)
 

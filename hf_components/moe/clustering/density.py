@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from hf_components.moe.clustering.arguments import ClusteringArguments
 from hf_components.moe.clustering.soft_labels import unit
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 logger = logging.getLogger(__name__)
 

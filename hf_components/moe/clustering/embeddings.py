@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 FIT_SPLIT = "train"
 COLUMNS = ("id", "split", "speaker_id", "group", "duration", "embedding")

@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from hf_components.moe.clustering.embeddings import FIT_SPLIT
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 UMAP_NEIGHBORS = 30
 

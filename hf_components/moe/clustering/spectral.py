@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans
 from sklearn.neighbors import kneighbors_graph
 
 from hf_components.moe.clustering.soft_labels import unit
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import torch
 from accelerate import PartialState
 
 from hf_components.acoustic_units import AcousticUnitsModel
-from hf_components.runtime.errors import UserError
-from hf_components.speech.corpus import waveforms
+from hf_components.runtime import UserError
+from hf_components.speech import waveforms
 from hf_components.units.learning.plan import Batch
 
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from hf_components.acoustic_units import nearest_centroid
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 
 DEAD = 0.01  # a unit with less than this share of an even one's frames is revived
 

@@ -13,9 +13,7 @@ from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from hf_components.acoustic_units import AcousticUnitsModel
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.estimates import check_room, estimate_rest
-from hf_components.runtime.stages import write_json
+from hf_components.runtime import UserError, check_room, estimate_rest, write_json
 from hf_components.units.learning.features import FeatureStream
 from hf_components.units.learning.kmeans import MiniBatchKMeans, assign, kmeans_plus_plus, save_tensors
 from hf_components.units.learning.plan import Batch, plan_steps

@@ -8,8 +8,7 @@ import numpy as np
 from praatio.textgrid import openTextgrid
 from praatio.utilities.errors import PraatioException
 
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.json_lines import read_json_lines
+from hf_components.runtime import UserError, read_json_lines
 from hf_components.units.table import SECONDS_PER_UNIT
 
 HEARD = 0.025  # seconds that a frame hears, from where its unit begins

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hf_components.speech.batching import seconds_batches
-from hf_components.speech.sampling import rank
+from hf_components.speech import rank, seconds_batches
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
-from hf_components.reporting.plots import PALETTE
+from hf_components.reporting import PALETTE
 from hf_components.units.learning.phone_labels import Phones, recording_key
 from hf_components.units.motifs.analysis import measure_compression
 from hf_components.units.motifs.bpe import SPECIAL, Motifs, find_occurrences, to_fast_tokenizer, train_motifs

@@ -16,9 +16,8 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from hf_components.acoustic_units import AcousticUnitsModel, nearest_centroid, timed
-from hf_components.runtime.parquet_parts import join_parts, write_part
-from hf_components.speech.batching import seconds_batches
-from hf_components.speech.corpus import waveforms
+from hf_components.runtime import join_parts, write_part
+from hf_components.speech import seconds_batches, waveforms
 from hf_components.units.learning.features import clip_features, pad_waveforms
 from hf_components.units.table import FILE, units_schema
 

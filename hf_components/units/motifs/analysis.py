@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
-from hf_components.reporting.plots import PALETTE
+from hf_components.reporting import PALETTE
 from hf_components.units.motifs.bpe import Motifs, Occurrences
 from hf_components.units.table import SECONDS_PER_UNIT
 

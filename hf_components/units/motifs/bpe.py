@@ -16,8 +16,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from tokenizers import Tokenizer, decoders, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import write_json
+from hf_components.runtime import UserError, write_json
 from hf_components.units.table import SECONDS_PER_UNIT
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,8 @@ import numpy as np
 import pyarrow
 from tqdm import tqdm
 
-from hf_components.runtime.errors import UserError
-from hf_components.speech.audio import SAMPLING_RATE, encode_flac
-from hf_components.speech.corpus import waveforms
+from hf_components.runtime import UserError
+from hf_components.speech import SAMPLING_RATE, encode_flac, waveforms
 from hf_components.units.motifs.bpe import Occurrences
 
 PAGE = jinja2.Environment(

@@ -10,14 +10,12 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from hf_components.asr.transcriber import Transcriber
+from hf_components.asr import Transcriber
 from hf_components.metrics.speech_resynthesis.cepstra import mel_cepstra, mel_cepstral_distortion
 from hf_components.metrics.speech_resynthesis.figures import judge
-from hf_components.reporting.plots import plot_spectrograms
-from hf_components.runtime.errors import UserError
-from hf_components.speech.audio import encode_wav
-from hf_components.speech.batching import seconds_batches
-from hf_components.speech.corpus import waveforms
+from hf_components.reporting import plot_spectrograms
+from hf_components.runtime import UserError
+from hf_components.speech import encode_wav, seconds_batches, waveforms
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.units.resynthesis.speaking import pitches_of, speak, voices_of
 from hf_components.units.table import SECONDS_PER_UNIT, UnitTable

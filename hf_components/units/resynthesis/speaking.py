@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from hf_components.metrics.speech_resynthesis.pitch import SHORTEST, unit_pitch
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.units.table import SECONDS_PER_UNIT
 

@@ -5,7 +5,7 @@ from itertools import groupby
 from rich.table import Table
 
 from hf_components.metrics.speech_resynthesis.figures import FIGURES, bitrate, mean_and_interval
-from hf_components.scoring.error_rates import score
+from hf_components.scoring import score
 
 RATES = ("cer", "wer")
 DECIMALS = {"dB": 1, "bit/s": 0}  # 3 for the others

@@ -10,9 +10,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_components.checkpoints.training_checkpoints import COMPLETE, last_complete_checkpoint
-from hf_components.runtime.disk import sync_folder
-from hf_components.runtime.stages import write_json
+from hf_components.checkpoints import COMPLETE, last_complete_checkpoint
+from hf_components.runtime import sync_folder, write_json
 
 logger = logging.getLogger(__name__)
 

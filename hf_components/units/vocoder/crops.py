@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from hf_components.metrics.speech_resynthesis.pitch import unit_pitch
-from hf_components.runtime.errors import UserError
-from hf_components.speech.corpus import waveforms
+from hf_components.runtime import UserError
+from hf_components.speech import waveforms
 from hf_components.unit_hifigan import UnitHifiGanConfig
 
 logger = logging.getLogger(__name__)

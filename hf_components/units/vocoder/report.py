@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hf_components.reporting.plots import plot_curves, plot_spectrograms
-from hf_components.runtime.disk import sync_folder
-from hf_components.runtime.stages import write_json
-from hf_components.speech.audio import encode_wav
+from hf_components.reporting import plot_curves, plot_spectrograms
+from hf_components.runtime import sync_folder, write_json
+from hf_components.speech import encode_wav
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.units.vocoder.crops import UnitCrops
 

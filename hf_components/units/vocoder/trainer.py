@@ -10,7 +10,7 @@ from accelerate.utils import ProjectConfiguration, set_seed
 from torch import nn
 from tqdm.auto import tqdm
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.unit_hifigan.discriminators import Discriminators
 from hf_components.unit_hifigan.durations import deduplicate
