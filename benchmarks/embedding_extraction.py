@@ -38,8 +38,10 @@ def main(argv: list[str] | None = None) -> dict:
     args = parser.parse_args(argv)
 
     durations = np.linspace(*SECONDS, args.clips)
-    waveforms, extractor = clips(durations), WhisperFeatureExtractor()
-    ours, stock = whisper(args.size, DynamicContextWhisper).model.encoder, whisper(args.size).model.encoder
+    waveforms = clips(durations)
+    extractor = WhisperFeatureExtractor()
+    ours = whisper(args.size, DynamicContextWhisper).model.encoder
+    stock = whisper(args.size).model.encoder
     layers = SIZES[args.size]["layers"]
     looped = waveforms[:: max(1, args.clips // 4)]  # one in each quarter of the lengths
 

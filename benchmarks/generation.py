@@ -59,7 +59,8 @@ def main(argv: list[str] | None = None) -> dict:
 
     works = {"plain Whisper": Work(lambda: plain.generate(features, **options))}
     works |= {name: Work(lambda fields=fields: routed(**fields)) for name, fields in ROUTINGS.items()}
-    d_model, positions = plain.config.d_model, args.batch_size * features.shape[-1] // 2
+    d_model = plain.config.d_model
+    positions = args.batch_size * features.shape[-1] // 2
     print(
         f"{args.size}, batch {args.batch_size}, {features.shape[-1]} mel frames, {args.tokens} tokens, "
         f"{args.num_experts} experts, {used} of them the best of some row"

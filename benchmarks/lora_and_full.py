@@ -44,7 +44,8 @@ class Training:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         model = Wav2Vec2ForCTC(Wav2Vec2Config(**SIZES[size]))
         prepare_ctc(model, freeze_feature_encoder=True)
-        self.parameters, self.lora = model.num_parameters(), None
+        self.parameters = model.num_parameters()
+        self.lora = None
         if method != "full":
             targets = ATTENTION if method == "lora" else ATTENTION + FEED_FORWARD
             self.lora = add_lora(model, CtcLoraArguments(target_modules=list(targets)))
@@ -113,7 +114,8 @@ def main(argv: list[str] | None = None) -> dict:
     )
     print(f"\n{'':24}{'trained':>12}{'of all':>9}{'saved (MB)':>12}{'peak memory (MiB)':>19}{'ratio':>7}")
     for method, training in trainings.items():
-        trained, saved = sum(parameter.numel() for parameter in training.trained), training.saved_bytes()
+        trained = sum(parameter.numel() for parameter in training.trained)
+        saved = training.saved_bytes()
         print(
             f"{method:24}{trained:12,}{trained / training.parameters:9.2%}{saved / 1e6:12.2f}{memory[method]:19.0f}"
             f"{memory[method] / memory['full']:7.2f}"

@@ -81,15 +81,17 @@ def train(args: argparse.Namespace, name: str, seed: int) -> tuple[Path, Path, P
     """Run a variant's stages; returns the folders of its mixture, of the single LoRA beside it, and of the LoRA that
     both started from."""
     variant = VARIANTS[name]
-    epochs, layer = variant["epochs"], variant.get("layer", 2)
-    out, own = args.output_dir, args.output_dir / f"{name}_{seed}"
-    base = ["--corpus", args.corpus, "--base_model", args.base_model, "--seed", seed]
+    epochs = variant["epochs"]
+    layer = variant.get("layer", 2)
+    out = args.output_dir
+    own = args.output_dir / f"{name}_{seed}"
+    base = ["--corpus", args.corpus, "--model", args.base_model, "--seed", seed]
 
     def flags(stage: str) -> list[str]:
         return variant.get(stage, [])
 
     embeddings = out / f"embeddings_{layer}"
-    run(extract_embeddings, embeddings, "--corpus", args.corpus, "--whisper_model", args.base_model, "--layer", layer)
+    run(extract_embeddings, embeddings, "--corpus", args.corpus, "--model", args.base_model, "--layer", layer)
     run(
         cluster_embeddings,
         own / "clusters",
@@ -111,7 +113,7 @@ def train(args: argparse.Namespace, name: str, seed: int) -> tuple[Path, Path, P
 
     fresh = ["--data_seed", seed + 1000]  # else every stage would begin with the same batches and the same masks
     shared = lora("lora", epochs["shared"]) if epochs["shared"] else None
-    start = ["--single_lora_dir", shared] if shared else []
+    start = ["--lora_model", shared] if shared else []
     rest = epochs["experts"] + epochs["joint"]
     rate = flags("pretrain_experts")[:2] if "--learning_rate" in flags("pretrain_experts") else []
     single = lora(
@@ -145,13 +147,15 @@ def train(args: argparse.Namespace, name: str, seed: int) -> tuple[Path, Path, P
     return own / "joint" / "model", single, shared
 
 
-def judge(
+def score_variant(
     args: argparse.Namespace, mixture: Path, single: Path, shared: Path | None
 ) -> tuple[dict, dict[str, list[str]]]:
     """WER of a mixture by routing, and of the LoRAs, on the split "dev", and their transcripts, which are kept beside
     the models."""
     corpus = load_corpus(args.corpus, "dev")
-    references, speakers, groups = corpus["text"][:], corpus["speaker_id"][:], corpus["group"][:]
+    references = corpus["text"][:]
+    speakers = corpus["speaker_id"][:]
+    groups = corpus["group"][:]
 
     def texts(file: Path, model, **options) -> list[str]:
         if not file.exists():
@@ -197,10 +201,12 @@ def judge(
 
 def of_all_seeds(args: argparse.Namespace, by_seed: list[tuple[dict, dict[str, list[str]]]]) -> dict:
     """Mean WER of each system over seeds, and the differences of all seeds together, resampled by speaker."""
-    corpus, times = load_corpus(args.corpus, "dev"), len(by_seed)
+    corpus = load_corpus(args.corpus, "dev")
+    times = len(by_seed)
     together = {name: [text for _, systems in by_seed for text in systems[name]] for name in by_seed[0][1]}
     rows = {name: {"wer": sum(results[name]["wer"] for results, _ in by_seed) / times} for name in together}
-    references, speakers = corpus["text"][:] * times, corpus["speaker_id"][:] * times
+    references = corpus["text"][:] * times
+    speakers = corpus["speaker_id"][:] * times
     for name, predictions in together.items():
         for rival in LORAS:
             if rival in together and name not in LORAS:
@@ -252,7 +258,7 @@ def main() -> None:
     judged = defaultdict(list)
     for seed in args.seeds:
         for name in args.variants:
-            judged[name].append(judge(args, *train(args, name, seed)))
+            judged[name].append(score_variant(args, *train(args, name, seed)))
             results[f"{name}_{seed}"] = judged[name][-1][0]
             if 1 < len(judged[name]) == len(args.seeds):
                 results[f"{name}_{'+'.join(map(str, args.seeds))}"] = of_all_seeds(args, judged[name])

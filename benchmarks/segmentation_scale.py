@@ -71,7 +71,8 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def measure(folder: Path, minutes: float, detector: str) -> dict:
-    modules, start = peak(), time.perf_counter()
+    modules = peak()
+    start = time.perf_counter()
     metrics = segment_audio.main(
         [
             "--data_dir",
@@ -110,7 +111,8 @@ def write_recording(path: Path, minutes: float, recording: str | None) -> None:
 
 def noise_with_pauses() -> np.ndarray:
     """A minute of noise in bursts of 0.5 to 12 s, with pauses of 0.2 to 2 s."""
-    random, parts = np.random.default_rng(0), []
+    random = np.random.default_rng(0)
+    parts = []
     while sum(map(len, parts)) < 60 * SAMPLING_RATE:
         parts.append(random.normal(0, 0.1, round(random.uniform(0.5, 12) * SAMPLING_RATE)))
         parts.append(np.zeros(round(random.uniform(0.2, 2) * SAMPLING_RATE)))

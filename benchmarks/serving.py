@@ -44,7 +44,8 @@ def main(argv: list[str] | None = None) -> dict:
 
     model, processor = load_whisper(args.model, args.language)
     corpus = sample_rows(load_corpus(args.corpus, args.split), args.clips, seed=0)
-    clips, texts = waveforms(corpus), {}
+    clips = waveforms(corpus)
+    texts = {}
 
     def of_transformers(context: str, batch_size: int) -> list[str]:
         model.set_audio_context(context, model.min_audio_context)

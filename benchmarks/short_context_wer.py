@@ -32,14 +32,15 @@ MIN_AUDIO_CONTEXT = 200  # mel frames, as the recipes' configurations have it
 def train(args: argparse.Namespace, fraction: float, seed: int) -> Path:
     """Train with this share of batches at 30 s by the recipe's quick.yaml, nothing selected on dev; returns the
     folder."""
-    stage, folder = STAGES[args.trainables], args.output_dir / f"{args.trainables}_{args.epochs:g}_{fraction:g}_{seed}"
+    stage = STAGES[args.trainables]
+    folder = args.output_dir / f"{args.trainables}_{args.epochs:g}_{fraction:g}_{seed}"
     name = stage.__name__.rsplit(".", 1)[-1]
     flags = [
         "--config",
         Path(__file__).parents[1] / "recipes" / "configs" / name / "quick.yaml",
         "--corpus",
         args.corpus,
-        "--base_model",
+        "--model",
         args.base_model,
         "--seed",
         seed,
@@ -91,7 +92,8 @@ def main() -> None:
     args = parser.parse_args()
 
     dev = load_corpus(args.corpus, "dev")
-    references, speakers = dev["text"][:], dev["speaker_id"][:]
+    references = dev["text"][:]
+    speakers = dev["speaker_id"][:]
     trained = {fraction: [train(args, fraction, seed) for seed in args.seeds] for fraction in (*args.fractions, USUAL)}
     systems = {
         (fraction, context): [texts(args, folder, dev, context) for folder in folders]
@@ -121,7 +123,8 @@ def table(rows: dict, seeds: list[int]) -> str:
         f"|---|{'---:|' * len(seeds)}---|",
     ]
     for name, row in rows.items():
-        difference, (low, high) = row["minus_usual"]["difference"], row["minus_usual"]["interval"]
+        difference = row["minus_usual"]["difference"]
+        (low, high) = row["minus_usual"]["interval"]
         fraction, context = name.split()
         lines.append(
             f"| {100 * float(fraction):g} %, {'at 30 s' if context == 'full' else 'at their length'} | "

@@ -71,7 +71,8 @@ def compare(
         work.flops = counter.get_total_flops() / work.units
     for _ in range(repeats):
         for work in works.values():
-            wall, cpu = time.perf_counter(), time.process_time()
+            wall = time.perf_counter()
+            cpu = time.process_time()
             work.run()
             work.wall.append((time.perf_counter() - wall) / work.units)
             work.cpu.append((time.process_time() - cpu) / work.units)
@@ -91,7 +92,8 @@ def compare(
         f"{'':{width}}  {'time (ms)':>24}  {'ratio':>22}  {'of CPU times':>12}  {'GFLOP':>8}  "
         f"{'ratio':>6}  {'GFLOP/s':>7}"
     )
-    first, results = next(iter(works.values())), {}
+    first = next(iter(works.values()))
+    results = {}
     for name, work in works.items():
         ratios = [own / other for own, other in zip(work.wall, first.wall, strict=True)]
         cpu_ratio = statistics.median(own / other for own, other in zip(work.cpu, first.cpu, strict=True))
@@ -127,7 +129,8 @@ def machine() -> str:
 @torch.no_grad()
 def product_speed(rows: int, size_in: int, size_out: int) -> float:
     """Floating-point operations per second of CPU time of one linear layer, the best of ten runs."""
-    inputs, weight = torch.randn(rows, size_in), torch.randn(size_out, size_in)
+    inputs = torch.randn(rows, size_in)
+    weight = torch.randn(size_out, size_in)
     times = []
     for _ in range(10):
         start = time.process_time()

@@ -65,7 +65,8 @@ def measure(router_layer: int, features: torch.Tensor, labels: torch.Tensor, arg
         "logits": Work(lambda: step(model, features, labels, mixture="logits")),
         "loop over adapters": Work(lambda: loop.step(features, labels, gates)),
     }
-    d_model, positions = model.config.d_model, args.batch_size * features.shape[-1] // 2
+    d_model = model.config.d_model
+    positions = args.batch_size * features.shape[-1] // 2
     print(
         f"\n{args.size}, router after layer {router_layer} of {model.config.encoder_layers}, "
         f"{args.num_experts} experts, "

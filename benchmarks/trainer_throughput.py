@@ -33,7 +33,8 @@ class Clock(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == WARM_UP:
             self.start = time.perf_counter(), time.process_time()
-        self.steps, self.end = state.global_step - WARM_UP, (time.perf_counter(), time.process_time())
+        self.steps = state.global_step - WARM_UP
+        self.end = (time.perf_counter(), time.process_time())
 
     @property
     def per_step(self) -> tuple[float, float]:
@@ -53,7 +54,8 @@ def main(argv: list[str] | None = None) -> dict:
     )
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        ours, stock = train_ours(args, folder), train_stock(args, folder)
+        ours = train_ours(args, folder)
+        stock = train_stock(args, folder)
     result = {"ratio": stock[0] / ours[0], "cpu_ratio": stock[1] / ours[1]}
     print(
         f"\nper step of {args.batch_size} clips: ours {1000 * ours[0]:.0f} ms, stock {1000 * stock[0]:.0f} ms\n"
@@ -90,7 +92,8 @@ def train_ours(args: argparse.Namespace, folder: str) -> tuple[float, float]:
 def train_stock(args: argparse.Namespace, folder: str) -> tuple[float, float]:
     _, processor = load_whisper(args.base_model)
     corpus = sample_rows(load_corpus(args.corpus, "train"), (WARM_UP + args.stock_steps) * args.batch_size, seed=0)
-    family, items = Whisper(), []
+    family = Whisper()
+    items = []
     for row in corpus:
         inputs = family.inputs(processor, waveforms([row]), full_context=True)
         items.append(

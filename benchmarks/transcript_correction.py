@@ -45,7 +45,8 @@ def main(argv: list[str] | None = None) -> dict:
         "one by one, shared prefix kept": Work(lambda: one_by_one(kept=True), args.transcripts),
         f"batches of {args.batch_size}, shared prefix kept": Work(lambda: corrector.correct(heard), args.transcripts),
     }
-    width, inner = corrector.model.config.hidden_size, corrector.model.config.intermediate_size
+    width = corrector.model.config.hidden_size
+    inner = corrector.model.config.intermediate_size
     return compare(
         works,
         repeats=args.repeats,

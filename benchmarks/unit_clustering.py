@@ -1,7 +1,7 @@
 """Our k-means beside scikit-learn's MiniBatchKMeans on the same features: inertia and time.
 
 OMP_NUM_THREADS=1 python benchmarks/unit_clustering.py
-OMP_NUM_THREADS=1 python benchmarks/unit_clustering.py --corpus_dir runs/units/segments
+OMP_NUM_THREADS=1 python benchmarks/unit_clustering.py --corpus runs/units/segments
 
 Features are MFCC of a corpus of segments, or synthetic: overlapping groups of uneven size. Both hear the same frames;
 ours in steps of 10,000 in an order that changes nothing between passes, scikit-learn as it draws them, by its own
@@ -40,14 +40,15 @@ STEP = 10_000  # frames
 
 def main(argv: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus_dir", help="segments, whose MFCC are clustered; synthetic features by default")
+    parser.add_argument("--corpus", help="segments, whose MFCC are clustered; synthetic features by default")
     parser.add_argument("--frames", type=int, default=100_000, help="synthetic frames")
     parser.add_argument("--num_units", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args(argv)
-    features = of_corpus(args.corpus_dir) if args.corpus_dir else synthetic(args.frames)
+    features = of_corpus(args.corpus) if args.corpus else synthetic(args.frames)
     features = features[torch.randperm(len(features), generator=torch.Generator().manual_seed(0))]
-    points, units = features.numpy(), args.num_units
+    points = features.numpy()
+    units = args.num_units
 
     systems: dict[str, Callable[[int], torch.Tensor]] = {
         "MiniBatchKMeans": lambda seed: sklearn_centroids(MiniBatchKMeans(units, n_init=1, random_state=seed), points),
@@ -66,7 +67,8 @@ def main(argv: list[str] | None = None) -> dict:
     )
     results: dict[str, dict[str, float]] = {}
     for name, fit in systems.items():
-        start, cpu_start = time.perf_counter(), time.process_time()
+        start = time.perf_counter()
+        cpu_start = time.process_time()
         fitted = [fit(seed) for seed in range(args.seeds)]
         seconds, cpu = (
             (now - then) / args.seeds for now, then in ((time.perf_counter(), start), (time.process_time(), cpu_start))

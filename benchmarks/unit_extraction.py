@@ -136,7 +136,9 @@ def memory(minutes: list[float]) -> dict[float, dict]:
 
 
 def measure(folder: Path) -> dict:
-    peak, over, start = [0], threading.Event(), time.perf_counter()
+    peak = [0]
+    over = threading.Event()
+    start = time.perf_counter()
 
     def watch() -> None:
         while not over.wait(0.02):
@@ -147,7 +149,7 @@ def measure(folder: Path) -> dict:
     watcher.start()
     learn_units.main(
         [
-            "--corpus_dir",
+            "--corpus",
             str(folder / "corpus"),
             "--output_dir",
             str(folder / "units"),
@@ -164,7 +166,8 @@ def measure(folder: Path) -> dict:
 
 def voices(durations: np.ndarray) -> list[np.ndarray]:
     """Tones whose pitch and colour wander, over noise."""
-    random, clips = np.random.default_rng(0), []
+    random = np.random.default_rng(0)
+    clips = []
     for seconds in durations:
         samples = int(seconds * 16_000)
         wander = np.interp(
@@ -200,7 +203,8 @@ def write_corpus(folder: Path, minutes: float) -> None:
                 "source_file": "tones.wav",
                 "start": seconds,
             }
-            seconds, number = seconds + duration, number + 1
+            seconds = seconds + duration
+            number = number + 1
 
     Dataset.from_generator(rows, cache_dir=str(folder / "cache")).cast_column(
         "audio", Audio(16_000, decode=False)

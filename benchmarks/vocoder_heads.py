@@ -1,7 +1,7 @@
 """The two heads of the unit vocoder on this machine's CPU: how fast they speak, and how near they come when trained
 alike.
 
-OMP_NUM_THREADS=1 python benchmarks/vocoder_heads.py --corpus_dir runs/units/segments --units_dir runs/units/units
+OMP_NUM_THREADS=1 python benchmarks/vocoder_heads.py --corpus runs/units/segments --units_dir runs/units/units
 --steps 100
 
 Both are trained on the same crops and units for as many steps, on the mel loss alone, and speak the same held-out
@@ -25,7 +25,7 @@ from benchmarks.side_by_side import Work, compare
 from hf_components.speech import load_corpus, waveforms
 from hf_components.unit_hifigan import UnitHifiGanConfig, UnitHifiGanModel
 from hf_components.units import SECONDS_PER_UNIT, UnitTable, read_units
-from hf_components.units.resynthesis import judge_segment, shuffled, speak, units_of
+from hf_components.units.resynthesis import measure_segment, shuffled, speak, units_of
 from hf_components.units.vocoder import JUDGED, AdversarialArguments, AdversarialTrainer, UnitCrops
 
 HEADS = {
@@ -38,7 +38,7 @@ LEARNING_RATES = {"istft": 3e-3, "hifigan V2": 1e-3}  # of those that are traine
 
 def main(argv: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus_dir", required=True)
+    parser.add_argument("--corpus", required=True)
     parser.add_argument("--units_dir", required=True)
     parser.add_argument("--steps", type=int, default=100, help="of training")
     parser.add_argument("--batch_size", type=int, default=8)
@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args(argv)
 
-    corpus, table = load_corpus(args.corpus_dir), read_units(args.units_dir)
+    corpus = load_corpus(args.corpus)
+    table = read_units(args.units_dir)
     models = {name: build(fields, table.identity) for name, fields in HEADS.items()}
     spoken = corpus["dev"].select(range(min(args.segments, len(corpus["dev"]))))
     sequences = units_of(table, spoken)
@@ -111,7 +112,8 @@ def train(
         report_to="none",
     )
     with tempfile.TemporaryDirectory() as folder:
-        trainer, start = AdversarialTrainer(model, flags, *crops, Path(folder)), time.perf_counter()
+        trainer = AdversarialTrainer(model, flags, *crops, Path(folder))
+        start = time.perf_counter()
         trainer.train()
     model.remove_weight_norm()
     return {"train_seconds": time.perf_counter() - start, "mel_loss": trainer.history[0][JUDGED]}
@@ -122,7 +124,7 @@ def distortion(model: UnitHifiGanModel, rows: datasets.Dataset, sequences: list[
     figures = []
     for row, original, units in zip(rows, waveforms(rows), sequences, strict=True):
         (own,), (control,) = (speak(model, [sequence]) for sequence in (units, shuffled(units, row["id"], seed=0)))
-        figures.append(judge_segment(row["id"], original, own, control))
+        figures.append(measure_segment(row["id"], original, own, control))
     return {key: float(np.mean([figure[key] for figure in figures])) for key in ("mcd", "mcd_shuffled_units")}
 
 

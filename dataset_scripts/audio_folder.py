@@ -104,7 +104,8 @@ class AudioFolder(CorpusBuilder):
                 min(strangers),
             )
         condition_of = _conditions(root, files)
-        listed, rejected = [], []
+        listed = []
+        rejected = []
         for file in files:
             name = file.as_posix()
             if condition_of[file] is None:

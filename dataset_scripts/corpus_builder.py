@@ -76,7 +76,8 @@ class CorpusConfig(datasets.BuilderConfig):
     def recordings(self) -> dict[str, str]:
         """A digest of the content of `files`, by a name, to be recorded with the settings of whatever is made of
         them."""
-        digest, files = hashlib.sha256(), sorted(set(self.files()))
+        digest = hashlib.sha256()
+        files = sorted(set(self.files()))
         reader = self.reader(files)
         for file in files:
             digest.update(json.dumps([file, reader.fingerprint(file)]).encode())

@@ -109,7 +109,8 @@ def write_demo_children(
 
 def _write_child(folder: Path, child: Speaker, texts: Iterator[str], seed: int) -> tuple[list[dict], float, int]:
     """The rows of the manifest, the seconds of speech written, and their sample rate."""
-    rows, seconds = [], 0.0
+    rows = []
+    seconds = 0.0
     for index, (text, samples, sample_rate) in enumerate(speak(child, AGES[child.group], texts, seed)):
         name = _name("U", child.id, index)
         place = folder / (AUDIO_FOLDERS[index % len(AUDIO_FOLDERS)] if child.split == "Train" else "test")

@@ -54,7 +54,8 @@ def write_demo_long(
     check_size(train_speakers, 1, utterances_per_speaker, MOST)
     if utterances_per_speaker < RECORDINGS:
         raise UserError(f"`utterances_per_speaker` must lie in [{RECORDINGS}, {MOST}], got {utterances_per_speaker}")
-    folder, lines = Path(folder), []
+    folder = Path(folder)
+    lines = []
     row = {
         "split": "-",
         "group": "Narrators",
@@ -89,7 +90,9 @@ def _recording(spoken: list[tuple], random: np.random.Generator) -> tuple[np.nda
     ends."""
     sample_rate = spoken[0][2]
     margin = round(PAUSE[0] * sample_rate)
-    parts, spans, position = [], [], margin
+    parts = []
+    spans = []
+    position = margin
     for _, samples, _ in spoken:
         voice = samples[sample_rate // 5 : -(sample_rate // 5)] / 32768  # without the margins
         spans.append((round(position / sample_rate, 3), round((position + len(voice)) / sample_rate, 3)))

@@ -110,7 +110,8 @@ def write_demo_recordings(
         UserError: a number is out of range.
     """
     check_size(1, dev_speakers, utterances_per_speaker, MOST_NEW // dev_speakers if dev_speakers > 0 else 1)
-    folder, truth = Path(folder), []
+    folder = Path(folder)
+    truth = []
     rows = {
         name: {
             "split": "test",

@@ -153,7 +153,8 @@ def _write_speaker(folder: Path, speaker: Speaker, utterances: int, seed: int) -
     place = folder / speaker.split / speaker.id
     place.mkdir(parents=True, exist_ok=True)
     texts = islice(sentences(speaker.split, random_of(seed, speaker.id, "sentences")), utterances)
-    files, seconds = [], 0.0
+    files = []
+    seconds = 0.0
     for index, (text, samples, sample_rate) in enumerate(speak(speaker, GROUPS[speaker.group], texts, seed)):
         name = f"{speaker.id}_{index:04d}.flac"
         soundfile.write(place / name, samples, sample_rate, subtype="PCM_16")

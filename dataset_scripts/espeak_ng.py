@@ -12,8 +12,14 @@ import numpy as np
 from hf_components.runtime import UserError
 
 # Constants of https://github.com/espeak-ng/espeak-ng/blob/master/src/include/espeak-ng/speak_lib.h
-SYNCHRONOUS_RETRIEVAL, DONT_EXIT, POSITION_CHARACTER, UTF8 = 2, 0x8000, 1, 1
-RATE, PITCH, RANGE, WORD_GAP = 1, 3, 4, 7
+SYNCHRONOUS_RETRIEVAL = 2
+DONT_EXIT = 0x8000
+POSITION_CHARACTER = 1
+UTF8 = 1
+RATE = 1
+PITCH = 3
+RANGE = 4
+WORD_GAP = 7
 
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 

@@ -143,7 +143,8 @@ class JsonlManifest(CorpusBuilder):
         for for_dev, rejected_of_dev in further:
             manifests.append(_describe(config.val_manifest, for_dev, rejected_of_dev))
             sides = self._sides_of_manifests(listed, for_dev)
-            listed, rejected = listed + for_dev, rejected + rejected_of_dev
+            listed = listed + for_dev
+            rejected = rejected + rejected_of_dev
         listed, contradicting = one_child_per_id(listed)
         sides = sides or self._sides(listed)
         splits = {side: [u for u in listed if sides[u.speaker_id] == side] for side in (TRAIN, DEV)}
@@ -166,7 +167,8 @@ class JsonlManifest(CorpusBuilder):
         return {child: side for side, children in sides.items() for child in children}
 
     def _sides(self, listed: list[Utterance]) -> dict[str, str]:
-        config, children = self.config, [utterance.speaker_id for utterance in listed]
+        config = self.config
+        children = [utterance.speaker_id for utterance in listed]
         if config.split_file is None:
             return split_speakers(children, self._strata(listed), config.val_ratio, config.split_seed)
         sides = read_split(config.split_file)

@@ -32,7 +32,8 @@ def read_rows(
         UserError: the file cannot be read, or not one line of it is a row.
     """
     name = IN_MEMORY if manifest is None else Path(manifest).name
-    listed, rejected = [], []
+    listed = []
+    rejected = []
     for number, line in enumerate(samples, start=1) if manifest is None else _lines(manifest):
         row: dict[str, Any] = {}
         try:
@@ -49,7 +50,9 @@ def read_rows(
 
 def one_child_per_id(listed: Iterable[Utterance]) -> tuple[list[Utterance], list[dict]]:
     """Without the later rows that give an id to another child, which could be on the other side of a split."""
-    first, kept, rejected = {}, [], []
+    first = {}
+    kept = []
+    rejected = []
     for utterance in listed:
         earlier = first.setdefault(utterance.id, utterance)
         if earlier.speaker_id == utterance.speaker_id:

@@ -27,7 +27,9 @@ class ManifestRecordings(Recordings):
     """Recordings by id, and where to find them."""
 
     def __init__(self, listed: Mapping[str, Listed], reader: Reader):
-        self.listed, self.reader, self.ids = listed, reader, list(listed)
+        self.listed = listed
+        self.reader = reader
+        self.ids = list(listed)
 
     def read(self, index):
         return decode(self._content(index), name=self.ids[index])

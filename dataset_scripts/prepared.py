@@ -56,7 +56,8 @@ def write_corpus(
     Raises:
         UserError: no row is left; and what the builder raises.
     """
-    data, building = folder / "data", folder / BUILDING
+    data = folder / "data"
+    building = folder / BUILDING
     data.mkdir(exist_ok=True)
     # The inputs are the stage's to compare, so that not all files are read once more for a key of this cache.
     builder = builder_class(cache_dir=str(building), config_id="default", **options)
@@ -127,7 +128,8 @@ def write_card(
     language: str | None = None,
 ) -> None:
     """Write `README.md`: metadata by which `load_dataset(folder)` finds the splits, and what is in them."""
-    total, splits = sum(metrics["rows"].values()), list(metrics["rows"])
+    total = sum(metrics["rows"].values())
+    splits = list(metrics["rows"])
     metadata = DatasetCardData(
         pretty_name=name,
         license=license,

@@ -42,7 +42,8 @@ class SegmentWriter(Writer):
 
     def fill(self, folder, split, utterances, progress):
         (recording,) = utterances
-        files, source = Files(folder, self), Counter()
+        files = Files(folder, self)
+        source = Counter()
 
         def blocks() -> Iterator[np.ndarray]:
             for block in stream(self.reader.path(recording.file)):
@@ -51,7 +52,8 @@ class SegmentWriter(Writer):
                 progress(source["heard"] // SAMPLING_RATE - source["told"])
                 source["told"] = source["heard"] // SAMPLING_RATE
 
-        rejected, statistics = [], []
+        rejected = []
+        statistics = []
         try:
             found = self.write_segments(files, split, recording, blocks())
             statistics.append({**found, "clipped": source["clipped"] / source["samples"]})
@@ -69,7 +71,8 @@ class SegmentWriter(Writer):
         Raises:
             Rejection: the recording cannot be used, or nothing of it is left.
         """
-        detector, samples = self.rules.new_detector(), Counter({SPEECH: 0, SILENCE: 0, TOO_SHORT: 0})
+        detector = self.rules.new_detector()
+        samples = Counter({SPEECH: 0, SILENCE: 0, TOO_SHORT: 0})
         durations = []
         try:
             for stretch in segment(blocks, self.rules, detector):
@@ -92,7 +95,8 @@ class SegmentWriter(Writer):
 
 
 def _row(recording: Utterance, segment: Stretch) -> dict[str, Any]:
-    start, end = segment.start / SAMPLING_RATE, segment.end / SAMPLING_RATE
+    start = segment.start / SAMPLING_RATE
+    end = segment.end / SAMPLING_RATE
     return {
         "id": f"{recording.id}-{round(1000 * start):08d}-{round(1000 * end):08d}",
         "audio": {"bytes": encode_flac(segment.waveform), "path": None},

@@ -83,11 +83,14 @@ class SegmentedAudio(CorpusBuilder):
 
     def read_manifests(self) -> Listing:
         """Every recording in train: which are for dev is decided once it is known which can be used."""
-        config, reader = self.config, self.config.reader(())
+        config = self.config
+        reader = self.config.reader(())
         files = config.files()
         if not files:
             raise UserError(f"{config.data_dir} holds no recordings; check the path")
-        names, listed, rejected = recording_names(files), [], []
+        names = recording_names(files)
+        listed = []
+        rejected = []
         for file, speaker in zip(files, speakers_of(files, names), strict=True):
             try:
                 listed.append(
@@ -119,7 +122,8 @@ class SegmentedAudio(CorpusBuilder):
         )
 
     def write_shards(self, listing, folder, num_proc=1, shard_megabytes=500) -> Prepared:
-        config, rules = self.config, Segmentation.of(self.config)
+        config = self.config
+        rules = Segmentation.of(self.config)
         only, *more = listing.splits[TRAIN] or [None]
         prepared = super().write_shards(listing, folder, num_proc, shard_megabytes)
         how = {"val_ratio": config.val_ratio, "split_seed": config.split_seed, "stratify_by": "none"}

@@ -20,10 +20,9 @@ from typing import Any, ClassVar
 import datasets
 import torch
 from datasets.arrow_writer import ParquetWriter
-from tqdm.auto import tqdm
 
 from dataset_scripts.utterances import Reader, Rejection, Utterance
-from hf_components.runtime import UserError, estimate_rest, sync_folder, write_json
+from hf_components.runtime import Progress, UserError, estimate_rest, sync_folder, write_json
 from hf_components.speech import LONG
 
 IDS_PER_SHARD = 500  # what a killed run may lose per process; a Parquet file holds no more
@@ -75,7 +74,9 @@ class Writer:
 
         Of several utterances of one id the first usable one is a row.
         """
-        rejected, remarks, accepted = [], defaultdict(list), set()
+        rejected = []
+        remarks = defaultdict(list)
+        accepted = set()
         files = Files(folder, self)
         for utterance in utterances:
             progress(self.size(utterance))
@@ -135,7 +136,7 @@ def write_shards(splits: dict[str, list[Utterance]], folder: Path, writer: Write
         for some in (shards, missing)
     )
     folder.mkdir(parents=True, exist_ok=True)
-    with tqdm(desc="Preparing", total=total, initial=total - left, unit=f" {writer.unit}") as bar:
+    with Progress(desc="Preparing", total=total, initial=total - left, unit=f" {writer.unit}") as bar:
         _work(writer, missing, num_proc, _Progress(bar, folder, left))
     prepared = Prepared()
     for place, *_ in shards:
@@ -154,7 +155,8 @@ class Files:
     """The Parquet files of a shard: one at a time for each split, closed at `max_bytes`."""
 
     def __init__(self, folder: Path, writer: Writer):
-        self.folder, self.writer = folder, writer
+        self.folder = folder
+        self.writer = writer
         self.content: list[list] = []  # [split, rows] of each file
         self.open: dict[str, tuple[int, ParquetWriter]] = {}  # by split, with the file's number
         self.sizes: Counter = Counter()  # by split, bytes of audio
@@ -200,9 +202,14 @@ class _Progress:
         total: how much there is to do.
     """
 
-    def __init__(self, bar: tqdm, folder: Path, total: int):
-        self.bar, self.folder, self.total = bar, folder, total
-        self.done, self.told, self.start, self.bytes = 0, False, time.monotonic(), _bytes_in(folder)
+    def __init__(self, bar: Progress, folder: Path, total: int):
+        self.bar = bar
+        self.folder = folder
+        self.total = total
+        self.done = 0
+        self.told = False
+        self.start = time.monotonic()
+        self.bytes = _bytes_in(folder)
 
     def __call__(self, count: int) -> None:
         self.bar.update(count)
@@ -243,7 +250,8 @@ def _work(writer: Writer, shards: list[tuple], num_proc: int, progress: Callable
         for shard in shards:
             writer.write(*shard, progress)
         return
-    done, told = multiprocessing.Value("q"), 0
+    done = multiprocessing.Value("q")
+    told = 0
     with ProcessPoolExecutor(num_proc, initializer=_start_worker, initargs=(done,)) as pool:
         waiting = {pool.submit(_write, writer, shard) for shard in shards}
         try:

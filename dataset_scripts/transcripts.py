@@ -59,9 +59,11 @@ def _close(stack: list[list], disfluencies: str) -> None:
         text = ""
     elif opening == "{":
         if words := UNINTELLIGIBLE_WORDS.fullmatch(text):
-            text, count = "", int(words[1] or 1)
+            text = ""
+            count = int(words[1] or 1)
         elif UNINTELLIGIBLE_GUESS.fullmatch(text) or not (text.strip() or count):
-            text, count = "", max(count, 1)
+            text = ""
+            count = max(count, 1)
         else:
             text = TAG.sub("", text, count=1) if TAG.match(text) else text
     _append(stack, text, count)

@@ -45,7 +45,8 @@ class Rejection(Exception):
 
     def __init__(self, reason: str, detail: str):
         super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
+        self.reason = reason
+        self.detail = detail
 
     def row(
         self, utterance_id: str, file: str, split: str | None, manifest: str | None = None, line: int | None = None

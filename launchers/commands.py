@@ -10,7 +10,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FAILED, NOT_STARTED, TIMED_OUT, NO_LONGER_FOLLOWED = 1, 2, 124, 130  # exit codes; 0 is success
+FAILED = 1
+NOT_STARTED = 2
+TIMED_OUT = 124
+NO_LONGER_FOLLOWED = 130  # exit codes; 0 is success
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

@@ -38,7 +38,8 @@ def python_and_packages(tested: dict[str, str], needed: set[str]) -> Iterator[Fi
         if sys.version_info >= (3, 11)
         else Finding("FAIL", "Python", f"{found}, 3.11 or newer is needed", "make setup PYTHON=python3.11")
     )
-    missing, other = [], []
+    missing = []
+    other = []
     for name, wanted in tested.items():
         try:
             if (is_here := version(name)).split("+")[0] != wanted:
@@ -109,7 +110,8 @@ def sound() -> Iterator[Finding]:
 def machine() -> Iterator[Finding]:
     import psutil
 
-    cores, memory = len(os.sched_getaffinity(0)), psutil.virtual_memory()
+    cores = len(os.sched_getaffinity(0))
+    memory = psutil.virtual_memory()
     yield Finding("ok" if cores > 1 else "note", "CPU", f"{cores} core{'s' if cores > 1 else ''}")
     free = memory.available / GB
     yield Finding(

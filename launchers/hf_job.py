@@ -97,7 +97,8 @@ def volume_of(mount: str) -> Volume:
 
 
 def show_request(asked: dict) -> None:
-    repository, folder = f"{asked['namespace']}/{REPOSITORY}", f"build/{REPOSITORY}"
+    repository = f"{asked['namespace']}/{REPOSITORY}"
+    folder = f"build/{REPOSITORY}"
     mounts = [word for volume in asked["volumes"] for word in ("--volume", volume.to_uri())]
     show(
         ["python", "launchers/parcel.py", folder],
@@ -151,7 +152,8 @@ def verdict(job: JobInfo) -> int:
     if job.status.stage == JobStage.COMPLETED:
         print(f"the job succeeded: {job.url}", file=sys.stderr)
         return 0
-    limit, message = int((job.labels or {}).get("timeout", 0)), job.status.message or ""
+    limit = int((job.labels or {}).get("timeout", 0))
+    message = job.status.message or ""
     ran = job.durations.running_secs if job.durations and job.durations.running_secs else 0
     # A job that ran out of time ends in the stage ERROR, as one that failed.
     if job.status.stage == JobStage.ERROR and ("timeout" in message.lower() or 0 < limit <= ran):
@@ -184,7 +186,8 @@ def launch(api: HfApi, args: argparse.Namespace, namespace: str) -> JobInfo:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args, api = arguments(argv), HfApi()
+    args = arguments(argv)
+    api = HfApi()
     request(args, "user", "REVISION")  # wrong values are told before anything is asked of the Hub
     if args.recipe in ("attach", "cancel") and len(args.words) != 1:
         raise UserError(f"{args.recipe} takes the id of one job")

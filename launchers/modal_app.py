@@ -36,7 +36,8 @@ from launchers.commands import (
     timeout_of,
 )
 
-CODE, DATA = PurePosixPath("/underheard"), PurePosixPath("/data")  # in the container
+CODE = PurePosixPath("/underheard")
+DATA = PurePosixPath("/data")  # in the container
 FOLDERS = ("hf_components", "dataset_scripts", "model_cards", "recipes", "accelerate_configs", "launchers")
 BATCH = 100  # files in one upload, and so what an interruption may cost
 

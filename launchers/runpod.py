@@ -141,7 +141,8 @@ def find_pod(settings: dict[str, str]) -> dict | None:
 
 def running_pod(settings: dict[str, str]) -> dict:
     """The pod of .runpod.env, resumed if it is stopped; a new one, noted there, if there is none."""
-    key, pod = settings["RUNPOD_API_KEY"], find_pod(settings)
+    key = settings["RUNPOD_API_KEY"]
+    pod = find_pod(settings)
     if pod is None:
         try:
             volume = ask(key, "GET", f"/network-volumes/{settings['NETWORK_VOLUME_ID']}")
@@ -298,7 +299,8 @@ def say(text: str) -> None:
 
 def show_all(settings: dict[str, str], args: argparse.Namespace) -> None:
     """The commands by hand; HOST and PORT are those of 22/tcp in the pod's runtime.ports."""
-    ssh, pod = ssh_words(settings, "HOST", "PORT"), settings.get("POD_ID") or "POD_ID"
+    ssh = ssh_words(settings, "HOST", "PORT")
+    pod = settings.get("POD_ID") or "POD_ID"
     asking = f'curl -sS -H "Authorization: Bearer $RUNPOD_API_KEY" -H "Content-Type: application/json" {API}'
     if args.recipe == "stop":
         return show(f'{asking}/pods/{pod}/action -d \'{{"action": "stop"}}\'')
@@ -332,7 +334,8 @@ def remote_command(ssh: list[str], args: argparse.Namespace) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args, settings = arguments(argv), read_settings()
+    args = arguments(argv)
+    settings = read_settings()
     if args.dry_run:
         show_all(settings, args)
         return 0

@@ -3,11 +3,13 @@
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/average_checkpoints.py --config recipes/configs/average_checkpoints/default.yaml \\
     --candidates runs/children --corpus data/prepared --output_dir runs/soup
+
+Writes the model to <output_dir>/model, and of adapters the averaged one to <output_dir>/adapter.
 """
 
 import dataclasses
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +29,7 @@ from hf_components.checkpoints import (
     save_whisper,
 )
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import parse_arguments, run_recipe, run_stage
+from hf_components.runtime import RecipeArguments, SeedArguments, flag, parse_arguments, run_recipe, run_stage
 from hf_components.scoring import compare, score
 from hf_components.speech import load_corpus, sample_rows
 from hf_components.whisper import DynamicContextWhisper
@@ -36,44 +38,30 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Arguments:
-    candidates: list[str] = field(
-        metadata={
-            "help": "output folder of train_moe_whisper or finetune_whisper, with its checkpoints; or "
-            "two or more folders of "
-            "models, or of PEFT adapters of one model"
-        }
+class Arguments(RecipeArguments, SeedArguments):
+    candidates: list[str] = flag(
+        "output folder of train_moe_whisper or finetune_whisper, with its checkpoints; or "
+        "two or more folders of "
+        "models, or of PEFT adapters of one model"
     )
-    corpus: str = field(metadata={"help": "prepared corpus: folder or Hub id"})
-    output_dir: str = field(
-        metadata={
-            "help": "the model goes to <output_dir>/model; of adapters the averaged one to <output_dir>/adapter, too"
-        }
+    corpus: str = flag("prepared corpus: folder or Hub id")
+    model: str | None = flag(
+        "what adapters adapt; default: the one that they name", default=None, aliases=["--base_model"]
     )
-    base_model: str | None = field(
-        default=None, metadata={"help": "what adapters adapt; default: the one that they name"}
+    language: str | None = flag(
+        "language code, for multilingual checkpoints; default: the one that they were saved with", default=None
     )
-    language: str | None = field(
-        default=None,
-        metadata={"help": "language code, for multilingual checkpoints; default: the one that they were saved with"},
-    )
-    method: Literal["greedy", "uniform"] = field(
+    method: Literal["greedy", "uniform"] = flag(
+        "greedy: from best to worst, a candidate joins if the WER does not grow; uniform: all of them",
         default="greedy",
-        metadata={
-            "help": "greedy: from best to worst, a candidate joins if the WER does not grow; uniform: all of them"
-        },
     )
-    last: int | None = field(default=None, metadata={"help": "newest checkpoints that take part; default: all"})
-    selection_split: str = field(
-        default="dev",
-        metadata={"help": "split whose WER is reported, and by which greedy selects: there its WER is optimistic"},
+    last: int | None = flag("newest checkpoints that take part; default: all", default=None, min=2)
+    selection_split: str = flag(
+        "split whose WER is reported, and by which greedy selects: there its WER is optimistic", default="dev"
     )
-    max_samples: int = field(default=200, metadata={"help": "utterances drawn from that split"})
-    batch_size: int = field(default=16, metadata={"help": "utterances per batch and process"})
-    max_new_tokens: int = field(default=225, metadata={"help": "longest transcript in tokens"})
-    seed: int = field(default=42, metadata={"help": "seed of the sample"})
-    resume: bool = field(default=False, metadata={"help": "keep the result if nothing has changed"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+    max_samples: int = flag("utterances drawn from that split", default=200, min=1)
+    batch_size: int = flag("utterances per batch and process", default=16, min=1)
+    max_new_tokens: int = flag("longest transcript in tokens", default=225, min=1)
 
 
 ARGUMENTS = (Arguments, PublishModelArguments)
@@ -81,7 +69,7 @@ ARGUMENTS = (Arguments, PublishModelArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
-    inputs = [*args.candidates, args.corpus, *([args.base_model] if args.base_model else [])]
+    inputs = [*args.candidates, args.corpus, *([args.model] if args.model else [])]
     config = dataclasses.asdict(args)
     if len(args.candidates) == 1:  # as an input it counts by its content, so that a run may be moved
         config["candidates"] = args.candidates[0]
@@ -93,13 +81,16 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def produce(args: Arguments, folder: Path) -> dict:
-    candidates = find_candidates(args.candidates, args.last, args.base_model)
-    names, texts, wer = list(candidates.folders), {}, {}
+    candidates = find_candidates(args.candidates, args.last, args.model)
+    names = list(candidates.folders)
+    texts = {}
+    wer = {}
     corpus = sample_rows(load_corpus(args.corpus, args.selection_split), args.max_samples, args.seed)
     model, processor = load_asr(candidates.model, args.language)
     if candidates.base is not None:
         model.load_state_dict(load_model(type(model), candidates.base).state_dict())
-    references, language = corpus["text"][:], args.language or language_of(model)
+    references = corpus["text"][:]
+    language = args.language or language_of(model)
 
     def named(members: list[int]) -> str:
         return " + ".join(names[i] for i in members)

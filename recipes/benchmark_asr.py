@@ -3,17 +3,18 @@ sample.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/benchmark_asr.py --config recipes/configs/benchmark_asr/default.yaml \\
-    --corpus data/prepared --moe_dir runs/moe/joint/model --single_lora_dir runs/moe/single_lora \\
+    --corpus data/prepared --moe_model runs/moe/joint/model --single_lora_model runs/moe/single_lora \\
     --output_dir runs/moe/benchmark
+
+Writes results, gates and plots; index and sample lie beside it to --output_dir.
 """
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from accelerate import PartialState
-from rich.console import Console
 
 from hf_components.moe.benchmark import (
     FLAGS,
@@ -23,7 +24,6 @@ from hf_components.moe.benchmark import (
     choose_systems,
     copy_result,
     fixed_sample,
-    judge,
     load_system,
     mixture_config,
     plot_benchmark,
@@ -31,72 +31,73 @@ from hf_components.moe.benchmark import (
     run_mixture,
     run_row,
     sample_file,
+    score_rows,
     summary_tables,
     write_benchmark,
     write_transcripts,
 )
-from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage
+from hf_components.reporting import show
+from hf_components.runtime import (
+    PlotArguments,
+    RecipeArguments,
+    SeedArguments,
+    UserError,
+    flag,
+    parse_arguments,
+    run_recipe,
+    run_stage,
+)
 from hf_components.speech import Sampling, load_corpus
 
 
 @dataclass
-class Arguments:
-    corpus: str = field(metadata={"help": "prepared corpus: folder or Hub id"})
-    output_dir: str = field(metadata={"help": "folder of results, gates and plots; index and sample lie beside it"})
-    models: str | None = field(
-        default=None,
-        metadata={"help": f"systems, divided by commas, of {','.join(FLAGS)}; default: all whose folder is given"},
+class Arguments(RecipeArguments, SeedArguments, PlotArguments):
+    corpus: str = flag("prepared corpus: folder or Hub id")
+    models: str | None = flag(
+        f"systems, divided by commas, of {','.join(FLAGS)}; default: all whose folder is given", default=None
     )
-    moe_dir: str | None = field(default=None, metadata={"help": "MoE-Whisper: folder or Hub id"})
-    soup_dir: str | None = field(default=None, metadata={"help": "MoE-Whisper of averaged checkpoints, judged top-1"})
-    single_lora_dir: str | None = field(default=None, metadata={"help": "output of pretrain_experts without labels"})
-    single_lora_wide_dir: str | None = field(
-        default=None, metadata={"help": "the same with the rank of all experts together"}
+    moe_model: str | None = flag("MoE-Whisper: folder or Hub id", default=None, aliases=["--moe_dir"])
+    soup_model: str | None = flag(
+        "MoE-Whisper of averaged checkpoints, judged top-1", default=None, aliases=["--soup_dir"]
     )
-    full_dir: str | None = field(
-        default=None, metadata={"help": "fully fine-tuned Whisper, judged at 30 s: folder or Hub id"}
+    single_lora_model: str | None = flag(
+        "output of pretrain_experts without labels", default=None, aliases=["--single_lora_dir"]
     )
-    base_model: str = field(
-        default="models/whisper-tiny.en", metadata={"help": "Whisper checkpoint: folder or Hub id"}
+    single_lora_wide_model: str | None = flag(
+        "the same with the rank of all experts together", default=None, aliases=["--single_lora_wide_dir"]
     )
-    language: str | None = field(
-        default=None,
-        metadata={"help": "language code, for multilingual checkpoints; default: the one that they were saved with"},
+    full_model: str | None = flag(
+        "fully fine-tuned Whisper, judged at 30 s: folder or Hub id", default=None, aliases=["--full_dir"]
     )
-    split: str = field(default="dev", metadata={"help": "split that is transcribed (Train and Dev are train and dev)"})
-    percent: float = field(default=100.0, metadata={"help": "share of the split to draw the sample from, in per cent"})
-    max_samples: int = field(default=200, metadata={"help": "utterances in the fixed sample, at most"})
-    sample_file: str | None = field(
-        default=None, metadata={"help": "the fixed sample; default: benchmark_samples_*.json beside output_dir"}
+    base_model: str = flag("Whisper checkpoint: folder or Hub id", default="models/whisper-tiny.en")
+    language: str | None = flag(
+        "language code, for multilingual checkpoints; default: the one that they were saved with", default=None
     )
-    experts_per_utterance: int = field(
-        default=2,
-        metadata={"help": "experts of the top-k row; 1 leaves it out", "aliases": ["--moe_top_k", "--top_k_experts"]},
+    split: str = flag("split that is transcribed (Train and Dev are train and dev)", default="dev")
+    percent: float = flag("share of the split to draw the sample from, in per cent", default=100.0, above=0, max=100)
+    max_samples: int = flag("utterances in the fixed sample, at most", default=200, min=1)
+    sample_file: str | None = flag(
+        "the fixed sample; default: benchmark_samples_*.json beside output_dir", default=None
     )
-    moe_mixture: Literal["weights", "logits"] = field(
+    experts_per_utterance: int = flag(
+        "experts of the top-k row; 1 leaves it out", default=2, aliases=["--moe_top_k", "--top_k_experts"], min=1
+    )
+    moe_mixture: Literal["weights", "logits"] = flag(
+        "how the top-k row mixes; logits if no value follows",
         default="weights",
-        metadata={
-            "help": "how the top-k row mixes; logits if no value follows",
-            "nargs": "?",
-            "const": "logits",
-            "aliases": ["--mixture"],
-        },
+        nargs="?",
+        const="logits",
+        aliases=["--mixture"],
     )
-    batch_size: int = field(default=16, metadata={"help": "utterances per batch and process"})
-    num_beams: int = field(default=1, metadata={"help": "beams; 1 is greedy"})
-    max_new_tokens: int = field(default=225, metadata={"help": "longest transcript in tokens"})
-    num_bootstrap: int = field(default=1000, metadata={"help": "resamples over speakers for each interval"})
-    seed: int = field(default=42, metadata={"help": "seed of sample, random routing and resampling"})
-    run_id: str | None = field(
-        default=None, metadata={"help": "part of the file names; default: name of the folder that holds output_dir"}
+    batch_size: int = flag("utterances per batch and process", default=16, min=1)
+    num_beams: int = flag("beams; 1 is greedy", default=1, min=1)
+    max_new_tokens: int = flag("longest transcript in tokens", default=225, min=1)
+    num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
+    run_id: str | None = flag(
+        "part of the file names; default: name of the folder that holds output_dir", default=None
     )
-    output: str | None = field(default=None, metadata={"help": "write the result of the largest k to this file too"})
-    gating_output: str | None = field(
-        default=None, metadata={"help": "write the gates of the largest k to this file too"}
-    )
-    plot: bool = field(default=True, metadata={"help": "draw WER and routing per group"})
-    resume: bool = field(default=False, metadata={"help": "keep the result if nothing has changed"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+    output: str | None = flag("write the result of the largest k to this file too", default=None)
+    gating_output: str | None = flag("write the gates of the largest k to this file too", default=None)
 
     def __post_init__(self):
         self.split = {"Train": "train", "Dev": "dev"}.get(self.split, self.split)
@@ -110,7 +111,7 @@ def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
     names = choose_systems(args.models, args.folders)
     if args.gating_output and "moe" not in names:
-        raise UserError("--gating_output needs a router: give --moe_dir, or leave it out")
+        raise UserError("--gating_output needs a router: give --moe_model, or leave it out")
     out = Path(args.output_dir)
     run_id = out.resolve().parent.name if args.run_id is None else args.run_id
     if not run_id or Path(run_id).name != run_id:
@@ -132,7 +133,7 @@ def main(argv: list[str] | None = None) -> dict:
         ):
             if target:
                 copy_result(next(out.glob(f"{kind}_*_{largest}.json*")), Path(target), flag)
-        Console().print(*summary_tables(result), sep="\n")
+        show(*summary_tables(result))
     return result
 
 
@@ -151,7 +152,8 @@ def produce(args: Arguments, names: list[str], run_id: str, folder: Path) -> dic
     def run(name: str) -> Row:  # a model is freed before the next is loaded
         return run_row(name, *load_system(name, args.folders, args.language, config), corpus, **options)
 
-    rows, mixture = [run(name) for name in names if name != "moe"], None
+    rows = [run(name) for name in names if name != "moe"]
+    mixture = None
     if "moe" in names:
         mixture = run_mixture(
             *load_system("moe", args.folders, args.language, config),
@@ -174,7 +176,7 @@ def produce(args: Arguments, names: list[str], run_id: str, folder: Path) -> dic
             "batch_size": args.batch_size,
             "processes": PartialState().num_processes,
         },
-        **judge(rows, corpus, num_bootstrap=args.num_bootstrap, seed=args.seed),
+        **score_rows(rows, corpus, num_bootstrap=args.num_bootstrap, seed=args.seed),
     }
     if mixture is not None:
         result["routing"] = routing_summary(mixture, TOP_1, corpus)

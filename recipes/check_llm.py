@@ -8,10 +8,10 @@ Exit code 0: it can be used. 1: it cannot, and what to do is said.
 
 import time
 
-from accelerate import PartialState
 from transformers.utils.quantization_config import QuantizationMethod
 
 from hf_components.correction import Correction, CorrectionArguments, TranscriptCorrector, load_corrector, summarise
+from hf_components.reporting import show
 from hf_components.runtime import UserError, join_processes, parse_arguments, run_recipe
 from hf_components.scoring import score
 
@@ -37,41 +37,41 @@ def main(argv: list[str] | None = None) -> dict:
     try:
         return check(args)
     except UserError as error:
-        say(f"   failed: {error}")
+        show(f"   failed: {error}")
         raise SystemExit(1) from error
 
 
 def check(args: CorrectionArguments) -> dict:
     """Four steps, each of which raises UserError if it fails."""
-    say(f"1. Loading {args.llm}")
+    show(f"1. Loading {args.llm_model}")
     start = time.perf_counter()
     corrector = load_corrector(args)
     seconds_to_load = time.perf_counter() - start
-    say(f"   ok: {describe(corrector)}, {seconds_to_load:.1f} s")
+    show(f"   ok: {describe(corrector)}, {seconds_to_load:.1f} s")
 
-    say("2. Asking it for the first time")
-    say(f"   ok: it answers; warm-up {corrector.warm_up():.1f} s")
+    show("2. Asking it for the first time")
+    show(f"   ok: it answers; warm-up {corrector.warm_up():.1f} s")
 
-    say("3. Correcting a transcript")
+    show("3. Correcting a transcript")
     (correction,) = corrector.correct([EXAMPLE])
-    say(f"   heard:    {correction.heard}\n   proposed: {correction.proposed}\n   kept:     {correction.text}")
+    show(f"   heard:    {correction.heard}\n   proposed: {correction.proposed}\n   kept:     {correction.text}")
     must_follow([correction])
-    say(f"   ok: {correction.reason}, {correction.seconds:.2f} s")
+    show(f"   ok: {correction.reason}, {correction.seconds:.2f} s")
 
-    say(f"4. Correcting {len(PAIRS)} transcripts whose truth is known")
+    show(f"4. Correcting {len(PAIRS)} transcripts whose truth is known")
     heard, truth = zip(*PAIRS, strict=True)
     corrections = corrector.correct(heard)
     for correction in corrections:
-        say(f"   {correction.heard} -> {correction.proposed} ({correction.reason})")
+        show(f"   {correction.heard} -> {correction.proposed} ({correction.reason})")
     must_follow(corrections)
     before = score(heard, truth)["wer"]
     after = score([correction.text for correction in corrections], truth)["wer"]
     counts = summarise(corrections)
-    say(f"   WER {before:.3f} -> {after:.3f}; {counts['seconds_per_transcript']:.2f} s per transcript")
-    say(
+    show(f"   WER {before:.3f} -> {after:.3f}; {counts['seconds_per_transcript']:.2f} s per transcript")
+    show(
         "   ok: it improves them"
         if after < before
-        else "   it works but does not improve them: take a larger --llm before its corrections serve as truth"
+        else "   it works but does not improve them: take a larger --llm_model before its corrections serve as truth"
     )
     return {"seconds_to_load": round(seconds_to_load, 1), "wer_heard": before, "wer_corrected": after, **counts}
 
@@ -96,10 +96,6 @@ def must_follow(corrections: list[Correction]) -> None:
             f"no reply of the LLM is a transcript ({corrections[0].reason}): it does not follow instructions; "
             "take an instruct model, and one that does not reason aloud"
         )
-
-
-def say(text: str) -> None:
-    PartialState().print(text, flush=True)
 
 
 if __name__ == "__main__":

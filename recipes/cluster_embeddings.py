@@ -6,15 +6,12 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
 """
 
 import logging
-import resource
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pyarrow.parquet
-from accelerate import PartialState
-from rich.console import Console
 from rich.table import Table
 
 from hf_components.moe.clustering import (
@@ -27,34 +24,31 @@ from hf_components.moe.clustering import (
     load_embeddings,
     to_plane,
 )
-from hf_components.reporting import drawn_points, plot_clusters
-from hf_components.runtime import parse_arguments, run_recipe, run_stage, write_json
+from hf_components.reporting import drawn_points, plot_clusters, show
+from hf_components.runtime import (
+    PlotArguments,
+    RecipeArguments,
+    flag,
+    parse_arguments,
+    peak_memory_gib,
+    run_as_stage,
+    run_recipe,
+    write_json,
+)
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Arguments(ClusteringArguments):
-    embedding_dir: str = field(kw_only=True, metadata={"help": "output folder of extract_embeddings"})
-    output_dir: str = field(kw_only=True, metadata={"help": "folder of labels.parquet, summary.json and clusters.png"})
-    plot: bool = field(default=True, metadata={"help": "draw clusters.png"})
-    plot_method: Literal["pca", "umap"] = field(default="pca", metadata={"help": "how the plot gets two dimensions"})
-    resume: bool = field(default=False, metadata={"help": "keep the result if nothing has changed"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+@dataclass(kw_only=True)
+class Arguments(ClusteringArguments, RecipeArguments, PlotArguments):
+    embedding_dir: str = flag("output folder of extract_embeddings")
+    plot_method: Literal["pca", "umap"] = flag("how the plot gets two dimensions", default="pca")
 
 
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
-    summary = run_stage(
-        args.output_dir,
-        lambda folder: produce(args, folder),
-        config=args,
-        inputs=[args.embedding_dir],
-        resume=args.resume,
-        alone=True,
-    )
-    if PartialState().is_main_process:
-        Console().print(summary_table(summary))
+    summary = run_as_stage(produce, args, inputs=[args.embedding_dir], alone=True)
+    show(summary_table(summary))
     return summary
 
 
@@ -67,7 +61,7 @@ def produce(args: Arguments, folder: Path) -> dict:
         args.algorithm,
         len(embeddings.ids),
         time.time() - start,
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        peak_memory_gib(),
     )
     pyarrow.parquet.write_table(labels_table(embeddings, clustering), folder / "labels.parquet")
     write_json(folder / "summary.json", clustering.summary)

@@ -2,22 +2,21 @@
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/distil_moe_whisper.py --config recipes/configs/distil_moe_whisper/default.yaml \\
-    --moe_dir runs/moe/joint/model --base_model runs/moe/merged/model --corpus data/prepared --output_dir
+    --teacher_model runs/moe/joint/model --model runs/moe/merged/model --corpus data/prepared --output_dir
     runs/moe/distilled
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from accelerate import PartialState
-from rich.console import Console
 from transformers import set_seed
 
 from hf_components.checkpoints import load_moe_whisper, load_whisper, save_processor
-from hf_components.moe import DistillationArguments, DistillationTrainer, judge_plain
+from hf_components.moe import DistillationArguments, DistillationTrainer, score_plain
 from hf_components.moe.benchmark import summary_tables
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import parse_arguments, run_recipe, run_stage
+from hf_components.reporting import show
+from hf_components.runtime import flag, parse_arguments, run_as_stage, run_recipe
 from hf_components.speech import load_corpus, sample_rows
 from hf_components.training import (
     Teacher,
@@ -30,18 +29,16 @@ from hf_components.training import (
 
 @dataclass(kw_only=True)
 class Arguments(TrainingRecipeArguments):
-    moe_dir: str = field(metadata={"help": "the teacher, a MoE-Whisper checkpoint: folder or Hub id"})
-    base_model: str = field(
-        metadata={
-            "help": "what the student starts from: <output_dir>/model of merge_moe_whisper, or any "
-            "Whisper with the teacher's "
-            "vocabulary; folder or Hub id",
-            "aliases": ["--student"],
-        }
+    teacher_model: str = flag("the teacher, a MoE-Whisper checkpoint: folder or Hub id", aliases=["--moe_dir"])
+    model: str = flag(
+        "what the student starts from: <output_dir>/model of merge_moe_whisper, or any "
+        "Whisper with the teacher's "
+        "vocabulary; folder or Hub id",
+        aliases=["--student", "--base_model"],
     )
-    split: str = field(default="dev", metadata={"help": "split that is judged"})
-    max_samples: int = field(default=200, metadata={"help": "utterances drawn from it"})
-    num_bootstrap: int = field(default=1000, metadata={"help": "resamples over speakers for each interval"})
+    split: str = flag("split that is judged", default="dev")
+    max_samples: int = flag("utterances drawn from it", default=200, min=1)
+    num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
 
 
 ARGUMENTS = (Arguments, PublishModelArguments, DistillationArguments)
@@ -49,16 +46,8 @@ ARGUMENTS = (Arguments, PublishModelArguments, DistillationArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
-    result = run_stage(
-        training_args.output_dir,
-        lambda folder: produce(args, training_args, folder),
-        config=(args, training_args, {"processes": training_args.world_size}),
-        resume=args.resume,
-        archive=training_args.rebase_output_dir,
-        inputs=[args.corpus, args.base_model, args.moe_dir],
-    )
-    if PartialState().is_main_process:
-        Console().print(*summary_tables(result), sep="\n")
+    result = run_as_stage(produce, args, training_args, inputs=[args.corpus, args.model, args.teacher_model])
+    show(*summary_tables(result))
     push(publishing, Path(training_args.output_dir) / "model")
     return result
 
@@ -67,8 +56,8 @@ def produce(args: Arguments, training_args: DistillationArguments, folder: Path)
     set_seed(training_args.seed)
     train, evaluated = load_training_rows(args, training_args)
     corpus = sample_rows(load_corpus(args.corpus, args.split), args.max_samples, training_args.seed)
-    teacher, _ = load_moe_whisper(args.moe_dir)
-    student, processor = load_whisper(args.base_model, args.language)
+    teacher, _ = load_moe_whisper(args.teacher_model)
+    student, processor = load_whisper(args.model, args.language)
     student.model.encoder.embed_positions.requires_grad_(False)  # sinusoids, as Whisper's own training keeps them
 
     training_args.output_dir = str(folder / "checkpoints")
@@ -80,8 +69,8 @@ def produce(args: Arguments, training_args: DistillationArguments, folder: Path)
         student.save_pretrained(folder / "model")
         save_processor(processor, folder / "model")
         save_history(trainer, folder, "Distillation", args.plot)
-    before, _ = load_whisper(args.base_model, args.language)
-    result = judge_plain(
+    before, _ = load_whisper(args.model, args.language)
+    result = score_plain(
         {"student_before": before, "student": student},
         teacher,
         processor,

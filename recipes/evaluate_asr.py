@@ -3,20 +3,31 @@
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/evaluate_asr.py --config recipes/configs/evaluate_asr/default.yaml \\
     --predictions baseline.jsonl finetuned.jsonl --corpus data/prepared --output_dir runs/evaluation
+
+Writes results.json, evaluation.json (every utterance) and the plot to --output_dir.
 """
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import PartialState
-from rich.console import Console
 
 from dataset_scripts.jsonl_manifest import JsonlManifestConfig
 from dataset_scripts.manifest_recordings import read_recordings
 from hf_components.asr import Rows, Transcriber, transcribe_to_file
 from hf_components.checkpoints import language_of
-from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage, write_json
+from hf_components.reporting import show
+from hf_components.runtime import (
+    PlotArguments,
+    RecipeArguments,
+    SeedArguments,
+    UserError,
+    flag,
+    parse_arguments,
+    run_recipe,
+    run_stage,
+    write_json,
+)
 from hf_components.scoring import (
     align,
     distinct_names,
@@ -31,42 +42,28 @@ from hf_components.speech import load_corpus
 
 
 @dataclass
-class Arguments:
-    output_dir: str = field(
-        metadata={"help": "folder of results.json, evaluation.json (every utterance) and the plot"}
+class Arguments(RecipeArguments, SeedArguments, PlotArguments):
+    predictions: list[str] = flag(
+        "JSONL files of utterance_id and orthographic_text; each is compared with those before it", default=[]
     )
-    predictions: list[str] = field(
-        default_factory=list,
-        metadata={"help": "JSONL files of utterance_id and orthographic_text; each is compared with those before it"},
+    model: str | None = flag(
+        "transcribe with this checkpoint and judge it too, after the files", default=None, aliases=["--model_path"]
     )
-    model_path: str | None = field(
-        default=None, metadata={"help": "transcribe with this checkpoint and judge it too, after the files"}
-    )
-    adapter: str | None = field(default=None, metadata={"help": "PEFT adapter of that model"})
-    language: str | None = field(
+    adapter: str | None = flag("PEFT adapter of that model", default=None)
+    language: str | None = flag(
+        "language code: of the texts, English by default, and for multilingual checkpoints, which know their own",
         default=None,
-        metadata={
-            "help": "language code: of the texts, English by default, and for multilingual checkpoints, "
-            "which know their own"
-        },
     )
-    batch_seconds: float = field(default=240.0, metadata={"help": "audio per batch of that model, padding included"})
-    max_new_tokens: int = field(default=225, metadata={"help": "longest transcript of that model in tokens"})
-    corpus: str | None = field(default=None, metadata={"help": "prepared corpus to judge by: folder or Hub id"})
-    split: str = field(default="dev", metadata={"help": "its split"})
-    val_manifest: str | None = field(
-        default=None, metadata={"help": "JSONL manifest to judge by, instead of a corpus"}
+    batch_seconds: float = flag("audio per batch of that model, padding included", default=240.0, above=0)
+    max_new_tokens: int = flag("longest transcript of that model in tokens", default=225, min=1)
+    corpus: str | None = flag("prepared corpus to judge by: folder or Hub id", default=None)
+    split: str = flag("its split", default="dev")
+    val_manifest: str | None = flag("JSONL manifest to judge by, instead of a corpus", default=None)
+    audio_dirs: list[str] | None = flag(
+        "folders to search for the manifest's audio; by default the manifest's and its sub-folders", default=None
     )
-    audio_dirs: list[str] | None = field(
-        default=None,
-        metadata={"help": "folders to search for the manifest's audio; by default the manifest's and its sub-folders"},
-    )
-    num_bootstrap: int = field(default=1000, metadata={"help": "resamples over speakers for each interval"})
-    seed: int = field(default=42, metadata={"help": "seed of the resampling"})
-    worst: int = field(default=10, metadata={"help": "utterances with the most errors that are shown per system"})
-    plot: bool = field(default=True, metadata={"help": "draw WER per group"})
-    resume: bool = field(default=False, metadata={"help": "keep the result if nothing has changed"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+    num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
+    worst: int = flag("utterances with the most errors that are shown per system", default=10, min=0)
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -75,17 +72,10 @@ def main(argv: list[str] | None = None) -> dict:
         raise UserError(
             "give either --corpus or --val_manifest to judge by, got " + ("neither" if args.corpus is None else "both")
         )
-    if not args.predictions and args.model_path is None:
-        raise UserError("there is nothing to judge: give --predictions, --model_path, or both")
-    if not 0 < args.batch_seconds < math.inf:
-        raise UserError(f"batch_seconds must be positive and finite, got {args.batch_seconds}")
-    for name, least in (("num_bootstrap", 0), ("worst", 0), ("max_new_tokens", 1)):
-        if vars(args)[name] < least:
-            raise UserError(f"{name} must be at least {least}, got {vars(args)[name]}")
-    inputs = [
-        path for path in (*args.predictions, args.model_path, args.adapter, args.corpus, args.val_manifest) if path
-    ]
-    heard = args.val_manifest is not None and args.model_path is not None
+    if not args.predictions and args.model is None:
+        raise UserError("there is nothing to judge: give --predictions, --model, or both")
+    inputs = [path for path in (*args.predictions, args.model, args.adapter, args.corpus, args.val_manifest) if path]
+    heard = args.val_manifest is not None and args.model is not None
     recordings = (
         JsonlManifestConfig(manifest=args.val_manifest, audio_dirs=args.audio_dirs).recordings() if heard else {}
     )
@@ -96,21 +86,22 @@ def main(argv: list[str] | None = None) -> dict:
         inputs=inputs,
         resume=args.resume,
     )
-    if PartialState().is_main_process:
-        Console().print(*tables(result), sep="\n")
+    show(*tables(result))
     return result
 
 
 def produce(args: Arguments, folder: Path) -> dict:
     corpus = load_corpus(args.corpus, args.split) if args.corpus else None
     references = references_of_corpus(corpus) if args.corpus else references_of_manifest(args.val_manifest)
-    systems, lacking, language = {}, {}, args.language
+    systems = {}
+    lacking = {}
+    language = args.language
     for name, file in zip(distinct_names(args.predictions), args.predictions, strict=True):
         systems[name], lacking[name] = align(file, read_transcripts(file), references)
-    if args.model_path:
+    if args.model:
         recordings = Rows(corpus) if args.corpus else read_recordings(args.val_manifest, args.audio_dirs, {})
         transcriber = Transcriber.from_pretrained(
-            args.model_path,
+            args.model,
             args.language,
             adapter=args.adapter or (),
             batch_seconds=args.batch_seconds,
@@ -126,7 +117,7 @@ def produce(args: Arguments, folder: Path) -> dict:
             resume=args.resume,
         )
         written = read_transcripts(folder / "predictions.jsonl")
-        systems[args.model_path], lacking[args.model_path] = align(args.model_path, written, references)
+        systems[args.model], lacking[args.model] = align(args.model, written, references)
     result, utterances = evaluate(
         systems, references, num_bootstrap=args.num_bootstrap, seed=args.seed, worst=args.worst, language=language
     )

@@ -3,20 +3,29 @@ hear.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/evaluate_vocoder.py --config recipes/configs/evaluate_vocoder/default.yaml \\
-    --corpus_dir runs/units/segments --units_dir runs/units/units --vocoder runs/units/vocoder/model \\
+    --corpus runs/units/segments --units_dir runs/units/units --vocoder_model runs/units/vocoder/model \\
     --output_dir runs/units/evaluation
+
+Writes results.json, segments.json (every segment), index.html, audio and spectrograms to --output_dir.
 """
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import PartialState
-from rich.console import Console
 
 from hf_components.asr import Transcriber
 from hf_components.checkpoints import language_of, load_model
-from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage, write_json
+from hf_components.reporting import show
+from hf_components.runtime import (
+    RecipeArguments,
+    SeedArguments,
+    flag,
+    parse_arguments,
+    run_as_stage,
+    run_recipe,
+    write_json,
+)
 from hf_components.speech import load_corpus, sample_rows
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.units import check_same_units, read_units
@@ -24,61 +33,48 @@ from hf_components.units.resynthesis import hear, resynthesise, summarise, table
 
 
 @dataclass
-class Arguments:
-    corpus_dir: str = field(metadata={"help": "output folder of segment_audio, or any prepared corpus"})
-    units_dir: str = field(metadata={"help": "output folder of learn_units for that corpus"})
-    vocoder: str = field(metadata={"help": "checkpoint of train_unit_vocoder: its folder `model`, or Hub id"})
-    output_dir: str = field(
-        metadata={"help": "folder of results.json, segments.json (every segment), index.html, audio and spectrograms"}
-    )
-    split: str = field(default="dev", metadata={"help": "split of the corpus, which the vocoder was not trained on"})
-    num_samples: int = field(default=20, metadata={"help": "segments drawn from it by seed"})
-    recogniser: str = field(
+class Arguments(RecipeArguments, SeedArguments):
+    corpus: str = flag("output folder of segment_audio, or any prepared corpus", aliases=["--corpus_dir"])
+    units_dir: str = flag("output folder of learn_units for that corpus")
+    vocoder_model: str = flag("checkpoint of train_unit_vocoder: its folder `model`, or Hub id", aliases=["--vocoder"])
+    split: str = flag("split of the corpus, which the vocoder was not trained on", default="dev")
+    max_samples: int = flag("segments drawn from it by seed", default=20, aliases=["--num_samples"], min=1)
+    recogniser_model: str = flag(
+        "speech recogniser (folder or Hub id) whose error rates on both sides are compared, or none",
         default="none",
-        metadata={
-            "help": "speech recogniser (folder or Hub id) whose error rates on both sides are compared, or none"
-        },
+        aliases=["--recogniser"],
     )
-    language: str | None = field(
+    language: str | None = flag(
+        "language code of that recogniser, if it is prompted with one; default: the one that it was saved with",
         default=None,
-        metadata={
-            "help": "language code of that recogniser, if it is prompted with one; default: the one that "
-            "it was saved with"
-        },
     )
-    batch_seconds: float = field(default=240.0, metadata={"help": "speech per batch and process, padding included"})
-    num_bootstrap: int = field(default=1000, metadata={"help": "resamples over segments for each interval"})
-    seed: int = field(default=42, metadata={"help": "seed of the sample, of the shuffled units and of the resampling"})
-    resume: bool = field(default=False, metadata={"help": "keep the result if nothing has changed"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+    batch_seconds: float = flag("speech per batch and process, padding included", default=240.0, above=0)
+    num_bootstrap: int = flag("resamples over segments for each interval", default=1000, min=0)
 
 
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
-    if not 0 < args.batch_seconds < math.inf:
-        raise UserError(f"batch_seconds must be positive and finite, got {args.batch_seconds}")
-    for name, least in (("num_samples", 1), ("num_bootstrap", 0)):
-        if vars(args)[name] < least:
-            raise UserError(f"{name} must be at least {least}, got {vars(args)[name]}")
-    inputs = [args.corpus_dir, args.units_dir, args.vocoder, *([] if args.recogniser == "none" else [args.recogniser])]
-    results = run_stage(
-        args.output_dir, lambda folder: produce(args, folder), config=args, inputs=inputs, resume=args.resume
-    )
-    if PartialState().is_main_process:
-        Console().print(table(results), f"listen to {Path(args.output_dir) / 'index.html'}", sep="\n")
+    inputs = [
+        args.corpus,
+        args.units_dir,
+        args.vocoder_model,
+        *([] if args.recogniser_model == "none" else [args.recogniser_model]),
+    ]
+    results = run_as_stage(produce, args, inputs=inputs)
+    show(table(results), f"listen to {Path(args.output_dir) / 'index.html'}")
     return results
 
 
 def produce(args: Arguments, folder: Path) -> dict:
     units = read_units(args.units_dir)
-    vocoder = load_model(UnitHifiGanModel, args.vocoder)
-    check_same_units(units.identity, args.units_dir, vocoder.config.units or {}, args.vocoder)
+    vocoder = load_model(UnitHifiGanModel, args.vocoder_model)
+    check_same_units(units.identity, args.units_dir, vocoder.config.units or {}, args.vocoder_model)
     transcriber = (
         None
-        if args.recogniser == "none"
-        else Transcriber.from_pretrained(args.recogniser, args.language, batch_seconds=args.batch_seconds)
+        if args.recogniser_model == "none"
+        else Transcriber.from_pretrained(args.recogniser_model, args.language, batch_seconds=args.batch_seconds)
     )
-    corpus = sample_rows(load_corpus(args.corpus_dir, args.split), args.num_samples, args.seed)
+    corpus = sample_rows(load_corpus(args.corpus, args.split), args.max_samples, args.seed)
     segments = resynthesise(
         vocoder, corpus, units_of(units, corpus), folder, seed=args.seed, batch_seconds=args.batch_seconds
     )
@@ -90,9 +86,9 @@ def produce(args: Arguments, folder: Path) -> dict:
         write_json(folder / "segments.json", segments)
         write_json(folder / "results.json", results)
         about = {
-            "vocoder": args.vocoder,
-            "corpus": f"{args.corpus_dir}, split {args.split}",
-            "recogniser": args.recogniser,
+            "vocoder": args.vocoder_model,
+            "corpus": f"{args.corpus}, split {args.split}",
+            "recogniser": args.recogniser_model,
             "units": ", ".join(f"{key} {value}" for key, value in units.identity.items()),
         }
         write_page(folder / "index.html", "Speech from acoustic units", about, results, segments)

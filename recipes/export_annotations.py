@@ -1,19 +1,27 @@
 """Export segments, units and motifs as tiers of each recording, for Praat (TextGrid) and ELAN (.eaf).
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
-    recipes/export_annotations.py --config recipes/configs/export_annotations/default.yaml \\
+    recipes/export_annotations.py \\
     --units_dir runs/units/units --motifs_dir runs/units/motifs --recordings_dir my_recordings \\
     --output_dir runs/units/annotations
+
+Writes a .TextGrid and an .eaf per recording to --output_dir.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from accelerate import PartialState
-from tqdm import tqdm
-
 from dataset_scripts.segmented_audio import recording_names
-from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage
+from hf_components.reporting import show
+from hf_components.runtime import (
+    Progress,
+    RecipeArguments,
+    UserError,
+    flag,
+    parse_arguments,
+    run_as_stage,
+    run_recipe,
+)
 from hf_components.speech import read_duration
 from hf_components.units import check_same_units, read_units
 from hf_components.units.motifs import Motifs, find_occurrences, tiers_of_recordings, write_eaf, write_textgrid
@@ -22,47 +30,34 @@ ROUNDING = 0.001  # s; of the recording's length when it is resampled, and of a 
 
 
 @dataclass
-class Arguments:
-    units_dir: str = field(metadata={"help": "output folder of learn_units"})
-    motifs_dir: str = field(metadata={"help": "output folder of learn_motifs"})
-    output_dir: str = field(metadata={"help": "folder of a .TextGrid and an .eaf per recording"})
-    recordings_dir: str | None = field(
+class Arguments(RecipeArguments):
+    units_dir: str = flag("output folder of learn_units")
+    motifs_dir: str = flag("output folder of learn_motifs")
+    recordings_dir: str | None = flag(
+        "folder of the recordings that were segmented: the .eaf link to them and the "
+        "TextGrids are as long as they "
+        "are; without it no recording is linked and a TextGrid ends with the last segment",
         default=None,
-        metadata={
-            "help": "folder of the recordings that were segmented: the .eaf link to them and the "
-            "TextGrids are as long as they "
-            "are; without it no recording is linked and a TextGrid ends with the last segment"
-        },
     )
-    resume: bool = field(default=False, metadata={"help": "keep the result if nothing has changed"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
 
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
-    inputs = [path for path in (args.units_dir, args.motifs_dir, args.recordings_dir) if path]
-    counts = run_stage(
-        args.output_dir,
-        lambda folder: produce(args, folder),
-        config=args,
-        inputs=inputs,
-        resume=args.resume,
-        alone=True,
+    counts = run_as_stage(produce, args, inputs=[args.units_dir, args.motifs_dir, args.recordings_dir], alone=True)
+    show(
+        f"{counts['segments']} segments, {counts['units']} units and {counts['motifs']} motifs of "
+        f"{counts['recordings']} recordings: {args.output_dir}"
     )
-    if PartialState().is_main_process:
-        print(
-            f"{counts['segments']} segments, {counts['units']} units and {counts['motifs']} motifs of "
-            f"{counts['recordings']} recordings: {args.output_dir}"
-        )
     return counts
 
 
 def produce(args: Arguments, folder: Path) -> dict:
-    table, motifs = read_units(args.units_dir), Motifs.from_pretrained(args.motifs_dir)
+    table = read_units(args.units_dir)
+    motifs = Motifs.from_pretrained(args.motifs_dir)
     check_same_units(motifs.identity, args.motifs_dir, table.identity, args.units_dir)
     recordings = tiers_of_recordings(table.rows, motifs, find_occurrences(motifs, table.rows))
     names = recording_names(list(recordings))
-    for source, tiers in tqdm(recordings.items(), desc="recordings", unit=" recordings"):
+    for source, tiers in Progress(recordings.items(), desc="recordings", unit=" recordings"):
         recording = Path(args.recordings_dir) / source if args.recordings_dir else None
         end = tiers["segments"][-1].end
         duration = read_duration(recording) if recording else end

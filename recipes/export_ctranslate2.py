@@ -3,10 +3,12 @@
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/export_ctranslate2.py --config recipes/configs/export_ctranslate2/default.yaml \\
     --model runs/moe/joint/model --expert 0 --corpus data/prepared --output_dir runs/moe/export
+
+Writes the export to <output_dir>/model.
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +26,15 @@ from hf_components.checkpoints import (
 )
 from hf_components.moe import merge_experts
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage
+from hf_components.runtime import (
+    RecipeArguments,
+    SeedArguments,
+    UserError,
+    flag,
+    parse_arguments,
+    run_as_stage,
+    run_recipe,
+)
 from hf_components.scoring import score
 from hf_components.speech import load_corpus, log_mel, sample_rows, waveforms
 from hf_components.training import FULL_CONTEXT_FRAMES
@@ -33,34 +43,25 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Arguments:
-    model: str = field(metadata={"help": "Whisper or MoE-Whisper checkpoint: folder or Hub id"})
-    output_dir: str = field(metadata={"help": "the export goes to <output_dir>/model"})
-    expert: int | None = field(
+class Arguments(RecipeArguments, SeedArguments):
+    model: str = flag("Whisper or MoE-Whisper checkpoint: folder or Hub id")
+    expert: int | None = flag(
+        "which expert of a MoE-Whisper, counted from 0; recipes/merge_moe_whisper.py merges several",
         default=None,
-        metadata={
-            "help": "which expert of a MoE-Whisper, counted from 0; recipes/merge_moe_whisper.py merges several"
-        },
+        min=0,
     )
     quantization: Literal[
         "float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16", "int8_bfloat16"
-    ] = field(
-        default="float16",
-        metadata={"help": "type of the stored weights; faster-whisper converts it to its compute_type"},
+    ] = flag("type of the stored weights; faster-whisper converts it to its compute_type", default="float16")
+    language: str | None = flag(
+        "language code, for multilingual checkpoints; default: the one that they were saved with", default=None
     )
-    language: str | None = field(
-        default=None,
-        metadata={"help": "language code, for multilingual checkpoints; default: the one that they were saved with"},
+    corpus: str | None = flag("prepared corpus to check the export on: folder or Hub id", default=None)
+    split: str = flag("split that clips are drawn from", default="dev")
+    max_samples: int = flag(
+        "clips that the export and the original both transcribe", default=4, aliases=["--check_clips"], min=0
     )
-    corpus: str | None = field(
-        default=None, metadata={"help": "prepared corpus to check the export on: folder or Hub id"}
-    )
-    split: str = field(default="dev", metadata={"help": "split that clips are drawn from"})
-    check_clips: int = field(default=4, metadata={"help": "clips that the export and the original both transcribe"})
-    max_new_tokens: int = field(default=200, metadata={"help": "longest transcript in tokens"})
-    seed: int = field(default=42, metadata={"help": "seed of the choice of clips"})
-    resume: bool = field(default=False, metadata={"help": "keep the result if nothing has changed"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+    max_new_tokens: int = flag("longest transcript in tokens", default=200, min=1)
 
 
 ARGUMENTS = (Arguments, PublishModelArguments)
@@ -68,10 +69,7 @@ ARGUMENTS = (Arguments, PublishModelArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
-    inputs = [args.model] if args.corpus is None else [args.model, args.corpus]
-    result = run_stage(
-        args.output_dir, lambda folder: produce(args, folder), config=args, inputs=inputs, resume=args.resume
-    )
+    result = run_as_stage(produce, args, inputs=[args.model, args.corpus])
     push(publishing, Path(args.output_dir) / "model")
     return result
 
@@ -91,7 +89,7 @@ def produce(args: Arguments, folder: Path) -> dict:
         raise UserError(f"{args.model} has no experts; leave --expert out")
     else:
         model, processor = load_whisper(args.model, args.language)
-    corpus = sample_rows(load_corpus(args.corpus, args.split), args.check_clips, args.seed) if args.corpus else None
+    corpus = sample_rows(load_corpus(args.corpus, args.split), args.max_samples, args.seed) if args.corpus else None
     is_main = PartialState().is_main_process
     if is_main:
         export_whisper(model, processor, folder / "model", args.quantization)
@@ -106,7 +104,8 @@ def produce(args: Arguments, folder: Path) -> dict:
         return {}
     features = log_mel(processor.feature_extractor, waveforms(corpus), FULL_CONTEXT_FRAMES)
     exported = transcribe_exported(folder / "model", processor, features, args.max_new_tokens)
-    references, scored = corpus["text"][:], {"num_bootstrap": 0, "language": language_of(model)}
+    references = corpus["text"][:]
+    scored = {"num_bootstrap": 0, "language": language_of(model)}
     check = {
         "clips": len(corpus),
         "equal": sum(a == b for a, b in zip(texts, exported, strict=True)),

@@ -45,6 +45,7 @@ from hf_components.correction.finetuning import (
     work_of,
 )
 from hf_components.publishing import PublishModelArguments, push
+from hf_components.reporting import show
 from hf_components.runtime import environment, parse_arguments, run_recipe, run_stage
 from hf_components.speech import load_corpus
 from hf_components.training import (
@@ -79,9 +80,9 @@ def main(argv: list[str] | None = None) -> dict:
         lambda folder: produce(*parsed, source, work_of(output_dir), folder),
         config=(*parsed, source.recordings()),
         resume=args.resume,
-        inputs=[*source.inputs(), args.model, *([llm.llm] if gold.gold == "llm" else [])],
+        inputs=[*source.inputs(), args.model, *([llm.llm_model] if gold.gold == "llm" else [])],
     )
-    say(summary(result), f"results: {output_dir / RESULTS}")
+    show(summary(result), f"results: {output_dir / RESULTS}")
     push(publishing, output_dir / (ADAPTER if args.use_lora else MODEL))
     return result
 
@@ -117,8 +118,9 @@ def produce(
     )
     gold = find_gold(gold_args, llm, corpus, guesses, processor, prepared, resume)
     samples = make_samples(corpus, heard, gold, gold_args)
-    everywhere, label = measure(samples, heard), gold_args.label(llm.llm)
-    say(describe("Baseline Metrics", everywhere, f"all {len(samples)} recordings", label), examples(samples))
+    everywhere = measure(samples, heard)
+    label = gold_args.label(llm.llm_model)
+    show(describe("Baseline Metrics", everywhere, f"all {len(samples)} recordings", label), examples(samples))
 
     chosen = choose_for_training(samples, gold_args.train_on, family_of(model).longest_seconds)
     rows = keep_learnable(
@@ -161,7 +163,7 @@ def produce(
     judged, before = [samples[i] for i in judged], [heard[i] for i in judged]
     finetuned = measure(judged, written)
     part = "all" if gold_args.evaluate_on_train else "the held-out"
-    say(describe("Fine-tuned Metrics", finetuned, f"{part} {len(judged)} recordings", label))
+    show(describe("Fine-tuned Metrics", finetuned, f"{part} {len(judged)} recordings", label))
     result = {
         "base_model": base_model_id(args.model),
         "method": "lora" if args.use_lora else "full",
@@ -216,7 +218,7 @@ def ingest(source: AudioFolderConfig, folder: Path, resume: bool) -> tuple[dict,
         alone=True,
     )
     if metrics["rejected"]:
-        say(
+        show(
             "rejected, see rejected.jsonl: "
             + ", ".join(f"{count} {reason}" for reason, count in metrics["rejected"].items())
         )
@@ -233,13 +235,17 @@ def train(
     folder: Path,
 ) -> dict:
     set_seed(training_args.seed)
-    total, lora = model.num_parameters(), add_lora(model, lora_args) if args.use_lora else None
+    total = model.num_parameters()
+    lora = add_lora(model, lora_args) if args.use_lora else None
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    say(f"training {trained:,} of {total:,} parameters ({trained / total:.2%}) on {len(rows)} recordings")
-    training_args.output_dir, estimate, start = str(folder / "checkpoints"), TimeEstimate(), time.time()
+    show(f"training {trained:,} of {total:,} parameters ({trained / total:.2%}) on {len(rows)} recordings")
+    training_args.output_dir = str(folder / "checkpoints")
+    estimate = TimeEstimate()
+    start = time.time()
     trainer = CtcTrainer(model, training_args, processor, rows, callbacks=[estimate])
     trainer.train(resume_from_checkpoint=args.resume)
-    seconds, model = time.time() - start, trainer.whole_model()
+    seconds = time.time() - start
+    model = trainer.whole_model()
     if trainer.is_world_process_zero():
         if lora is not None:
             save_lora(lora, folder / ADAPTER)
@@ -258,12 +264,6 @@ def train(
         "estimated_seconds": estimate.seconds,
         "seconds": seconds,
     }
-
-
-def say(*parts: str) -> None:
-    """On the main process alone."""
-    if PartialState().is_main_process:
-        print(*parts, sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,26 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
 import copy
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from transformers import set_seed
 
-from dataset_scripts.jsonl_manifest import JsonlManifest, JsonlManifestConfig
+from dataset_scripts.jsonl_manifest import STRATA, JsonlManifest, JsonlManifestConfig
 from dataset_scripts.prepared import write_corpus
 from hf_components.checkpoints import load_whisper, save_whisper
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import UserError, parse_arguments, parse_pairs, run_recipe, run_stage
+from hf_components.runtime import (
+    SEEDS,
+    UserError,
+    flag,
+    parse_arguments,
+    parse_pairs,
+    run_as_stage,
+    run_recipe,
+    run_stage,
+)
 from hf_components.speech import sample_rows
 from hf_components.training import (
     BaseOfAdapter,
@@ -44,37 +53,30 @@ DEBUG_SAMPLES = {"train": 100, "validation": 20}
 
 @dataclass(kw_only=True)
 class Arguments(TrainingRecipeArguments):
-    corpus: str | None = field(default=None, metadata={"help": "prepared corpus: folder or Hub id"})
-    finetuning: Literal["full", "lora"] = field(
+    corpus: str | None = flag("prepared corpus: folder or Hub id", default=None)
+    finetuning: Literal["full", "lora"] = flag(
+        "train all weights, or a LoRA: the adapter goes to <output_dir>/adapter, merged to <output_dir>/model",
         default="full",
-        metadata={
-            "help": "train all weights, or a LoRA: the adapter goes to <output_dir>/adapter, merged to "
-            "<output_dir>/model"
-        },
     )
-    freeze_encoder: bool = field(default=False, metadata={"help": "train the decoder alone"})
-    audio_context: Literal["dynamic", "full"] = field(
+    freeze_encoder: bool = flag("train the decoder alone", default=False)
+    audio_context: Literal["dynamic", "full"] = flag(
+        "what the encoder hears in training and evaluation: as much as there is audio, or always 30 s",
         default="dynamic",
-        metadata={
-            "help": "what the encoder hears in training and evaluation: as much as there is audio, or always 30 s"
-        },
     )
-    min_audio_context: int = field(
+    min_audio_context: int = flag(
+        "mel frames of 10 ms that a dynamic context has at least; the saved model keeps both settings",
         default=200,
-        metadata={
-            "help": "mel frames of 10 ms that a dynamic context has at least; the saved model keeps both settings"
-        },
+        min=2,
+        max=3000,
     )
-    resume: bool = field(default=True, metadata={"help": "keep a finished result, continue an interrupted one"})
-    force_restart: bool = field(default=False, metadata={"help": "start from nothing, whatever is there"})
-    debug_run: bool = field(
+    resume: bool = flag("keep a finished result, continue an interrupted one", default=True)
+    force_restart: bool = flag("start from nothing, whatever is there", default=False)
+    debug_run: bool = flag(
+        f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on "
+        f"{DEBUG_SAMPLES['validation']}, into "
+        "<output_dir>_debug",
         default=False,
-        metadata={
-            "help": f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on "
-            f"{DEBUG_SAMPLES['validation']}, into "
-            "<output_dir>_debug",
-            "aliases": ["--debug"],
-        },
+        aliases=["--debug"],
     )
 
 
@@ -82,27 +84,20 @@ class Arguments(TrainingRecipeArguments):
 class ManifestArguments:
     """A corpus that is not prepared yet; it is, in <output_dir>_corpus."""
 
-    train_manifest: str | None = field(default=None, metadata={"help": "JSONL manifest, instead of --corpus"})
-    audio_dirs: list[str] = field(
-        default_factory=list,
-        metadata={"help": "folders to search for its audio; by default the manifest's own and those in it"},
+    train_manifest: str | None = flag("JSONL manifest, instead of --corpus", default=None)
+    audio_dirs: list[str] = flag(
+        "folders to search for its audio; by default the manifest's own and those in it", default=[]
     )
-    val_manifest: str | None = field(
-        default=None, metadata={"help": "JSONL manifest of validation data, of other speakers"}
+    val_manifest: str | None = flag("JSONL manifest of validation data, of other speakers", default=None)
+    val_ratio: float = flag("share of the rows for validation, without val_manifest", default=0.1, min=0, below=1)
+    stratify_by: str = flag(
+        "age_bucket: every age has the same share in validation; or none", default="age_bucket", choices=STRATA
     )
-    val_ratio: float = field(default=0.1, metadata={"help": "share of the rows for validation, without val_manifest"})
-    stratify_by: str = field(
-        default="age_bucket", metadata={"help": "age_bucket: every age has the same share in validation; or none"}
-    )
-    split_seed: int = field(default=42, metadata={"help": "seed of the division into training and validation"})
-    split_file: str | None = field(
-        default=None, metadata={"help": "splits.json of a corpus, to divide the children as there"}
-    )
-    fields: list[str] | None = field(
-        default=None, metadata={"help": "OURS=THEIRS for every field that the manifest calls otherwise"}
-    )
-    external_data: list[str] | None = field(
-        default=None, metadata={"help": "names of data from elsewhere in the manifest, for the corpus's card"}
+    split_seed: int = flag("seed of the division into training and validation", default=42, **SEEDS)
+    split_file: str | None = flag("splits.json of a corpus, to divide the children as there", default=None)
+    fields: list[str] | None = flag("OURS=THEIRS for every field that the manifest calls otherwise", default=None)
+    external_data: list[str] | None = flag(
+        "names of data from elsewhere in the manifest, for the corpus's card", default=None
     )
 
 
@@ -128,23 +123,20 @@ def main(argv: list[str] | None = None) -> dict:
         raise UserError("--output_dir is required: the folder of the result")
     warn_of_learning_rate(training_args, args.finetuning)
     if args.debug_run:  # beside the result in earnest, which it must not replace
-        training_args.num_train_epochs, training_args.output_dir = 1, f"{training_args.output_dir.rstrip('/')}_debug"
+        training_args.num_train_epochs = 1
+        training_args.output_dir = f"{training_args.output_dir.rstrip('/')}_debug"
     if args.audio_context == "full":
         training_args.full_context_fraction = 1.0
     if manifest.train_manifest:
         args.corpus = prepare(args, manifest, training_args.output_dir)
     filters = others[0]
-    inputs = [
-        path for path in (args.corpus, args.base_model, filters.filter_transcripts, training_args.noise_dir) if path
-    ]
     output_dir = Path(training_args.output_dir)
-    result = run_stage(
-        output_dir,
-        lambda folder: produce(args, *others, training_args, folder),
-        config=(args, *others, training_args, {"processes": training_args.world_size}),
-        inputs=inputs,
-        resume=args.resume,
-        archive=training_args.rebase_output_dir,
+    result = run_as_stage(
+        produce,
+        args,
+        *others,
+        training_args,
+        inputs=[args.corpus, args.model, filters.filter_transcripts, training_args.noise_dir],
     )
     push(publishing, output_dir / ("adapter" if args.finetuning == "lora" else "model"))
     return result
@@ -162,7 +154,8 @@ def prepare(args: Arguments, manifest: ManifestArguments, output_dir: str) -> st
         "max_samples": DEBUG_SAMPLES["train"] if args.debug_run else None,
     }
     del options["train_manifest"]
-    name, source = Path(manifest.train_manifest).stem, JsonlManifestConfig(**options)
+    name = Path(manifest.train_manifest).stem
+    source = JsonlManifestConfig(**options)
     run_stage(
         folder,
         lambda work: write_corpus(
@@ -200,7 +193,7 @@ def produce(
     if args.debug_run:
         train = sample_rows(train, DEBUG_SAMPLES["train"], training_args.seed)
         evaluated = evaluated and sample_rows(evaluated, DEBUG_SAMPLES["validation"], training_args.seed)
-    model, processor = load_whisper(args.base_model, args.language)
+    model, processor = load_whisper(args.model, args.language)
     train = drop_long_transcripts(train, model, processor)
     base = Teacher(copy.deepcopy(model)) if kl.kl_to_base_coef and args.finetuning == "full" else None
     lora = add_lora(model, lora_args, freeze_encoder=args.freeze_encoder) if args.finetuning == "lora" else None

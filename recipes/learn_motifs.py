@@ -3,23 +3,32 @@
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/learn_motifs.py --config recipes/configs/learn_motifs/default.yaml \\
     --units_dir runs/units/units --output_dir runs/units/motifs
+
+Writes motifs.model, motifs.vocab, the tokenizer, motif_analysis.json and motifs.png to --output_dir.
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from accelerate import PartialState
-from rich.console import Console
 from rich.table import Table
 
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import parse_arguments, run_recipe, run_stage, write_json
+from hf_components.reporting import show
+from hf_components.runtime import (
+    RecipeArguments,
+    SeedArguments,
+    flag,
+    parse_arguments,
+    run_as_stage,
+    run_recipe,
+    write_json,
+)
 from hf_components.units import read_units
 from hf_components.units.motifs import (
     Motifs,
-    describe_motifs,
     find_occurrences,
+    list_motifs,
     measure_compression,
     plot_motifs,
     save_motifs,
@@ -33,21 +42,13 @@ LEARNT_BY_HEART = 1.5  # times as many units per motif in train as in dev
 
 
 @dataclass
-class Arguments:
-    units_dir: str = field(metadata={"help": "output folder of learn_units"})
-    output_dir: str = field(
-        metadata={"help": "folder of motifs.model, motifs.vocab, the tokenizer, motif_analysis.json and motifs.png"}
-    )
-    vocab_size: int = field(
+class Arguments(RecipeArguments, SeedArguments):
+    units_dir: str = flag("output folder of learn_units")
+    vocab_size: int = flag(
+        "motifs, single units and the four special symbols together; fewer are learnt where the data hold fewer",
         default=500,
-        metadata={
-            "help": "motifs, single units and the four special symbols together; fewer are learnt where "
-            "the data hold fewer"
-        },
+        min=5,
     )
-    seed: int = field(default=42, metadata={"help": "of the shuffled units that compression is compared with"})
-    resume: bool = field(default=False, metadata={"help": "keep the result if nothing has changed"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
 
 ARGUMENTS = (Arguments, PublishModelArguments)
@@ -55,16 +56,8 @@ ARGUMENTS = (Arguments, PublishModelArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
-    analysis = run_stage(
-        args.output_dir,
-        lambda folder: produce(args, folder),
-        config=args,
-        inputs=[args.units_dir],
-        resume=args.resume,
-        alone=True,
-    )
-    if PartialState().is_main_process:
-        Console().print(summary_table(analysis))
+    analysis = run_as_stage(produce, args, inputs=[args.units_dir], alone=True)
+    show(summary_table(analysis))
     push(publishing, args.output_dir)
     return analysis
 
@@ -78,7 +71,7 @@ def produce(args: Arguments, folder: Path) -> dict:
     motifs = Motifs.from_pretrained(folder)
     splits = {name: table.of_split(name) for name in sorted(set(table.rows["split"].to_pylist()))}
     found = {name: find_occurrences(motifs, rows) for name, rows in splits.items()}
-    described = describe_motifs(motifs, train, found["train"])
+    described = list_motifs(motifs, train, found["train"])
     analysis = {
         "vocab_size": len(motifs.units),
         "vocab_size_asked_for": args.vocab_size,

@@ -2,24 +2,33 @@
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/learn_units.py --config recipes/configs/learn_units/default.yaml \\
-    --corpus_dir runs/units/segments --output_dir runs/units/units
+    --corpus runs/units/segments --output_dir runs/units/units
+
+Writes model/, units.parquet, units.json, all_units_for_bpe.txt and report to --output_dir.
 """
 
 import json
 import logging
-import math
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import PartialState
-from rich.console import Console
 from rich.table import Table
 
 from hf_components.acoustic_units import DEFAULT_ENCODER, MFCC
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.reporting import plot_curves
-from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage, write_json
+from hf_components.reporting import plot_curves, show
+from hf_components.runtime import (
+    RecipeArguments,
+    SeedArguments,
+    UserError,
+    flag,
+    parse_arguments,
+    run_as_stage,
+    run_recipe,
+    write_json,
+)
 from hf_components.speech import LONG, load_corpus
 from hf_components.units.learning import BPE_SPLIT, learn_centroids, load_encoder, write_units
 
@@ -27,60 +36,37 @@ logger = logging.getLogger(__name__)
 
 REPORT, WORK = "report.json", "learning"  # what is written last, and the folder of what a stopped run goes on from
 SHORTEST = 0.025  # seconds that a frame hears
-NUMBERS = {
-    "num_units": 2,
-    "passes": 1,
-    "update_seconds": 1,
-    "batch_seconds": 1,
-    "cache_gib": 0,
-    "num_workers": 0,
-}  # at least
 
 
 @dataclass
-class Arguments:
-    corpus_dir: str = field(
-        metadata={"aliases": ["--corpus"], "help": "segments: output folder of segment_audio, or any prepared corpus"}
-    )
-    output_dir: str = field(
-        metadata={"help": "folder of model/, units.parquet, units.json, all_units_for_bpe.txt and report"}
-    )
-    encoder: str = field(
+class Arguments(RecipeArguments, SeedArguments):
+    corpus: str = flag("segments: output folder of segment_audio, or any prepared corpus", aliases=["--corpus_dir"])
+    model: str = flag(
+        f"wav2vec2, HuBERT, WavLM or w2v-BERT: folder or Hub id; or {MFCC} for features that need no weights",
         default=DEFAULT_ENCODER,
-        metadata={
-            "help": f"wav2vec2, HuBERT, WavLM or w2v-BERT: folder or Hub id; or {MFCC} for features that "
-            "need no weights"
-        },
+        aliases=["--encoder"],
     )
-    layer: int | None = field(
-        default=None,
-        metadata={"help": f"encoder layer whose output is clustered, from 1; 14 by default, none for {MFCC}"},
+    layer: int | None = flag(
+        f"encoder layer whose output is clustered, from 1; 14 by default, none for {MFCC}", default=None, min=1
     )
-    num_units: int = field(default=100, metadata={"help": "units to learn"})
-    passes: int = field(
+    num_units: int = flag("units to learn", default=100, min=2)
+    passes: int = flag(
+        "passes of k-means over the split train, at most; it ends once one gains less than a thousandth",
         default=10,
-        metadata={
-            "help": "passes of k-means over the split train, at most; it ends once one gains less than a thousandth"
-        },
+        min=1,
     )
-    update_seconds: float = field(
+    update_seconds: float = flag(
+        "seconds of speech from one step of the centroids to the next, which all processes share",
         default=200.0,
-        metadata={"help": "seconds of speech from one step of the centroids to the next, which all processes share"},
+        min=1,
     )
-    batch_seconds: float = field(default=60.0, metadata={"help": "seconds of speech per batch and process"})
-    cache_gib: float = field(
+    batch_seconds: float = flag("seconds of speech per batch and process", default=60.0, min=1)
+    cache_gib: float = flag(
+        "keep features on the disk from pass to pass if all of them take at most so many GiB; 0 computes them anew",
         default=20.0,
-        metadata={
-            "help": "keep features on the disk from pass to pass if all of them take at most so many "
-            "GiB; 0 computes them anew"
-        },
+        min=0,
     )
-    num_workers: int = field(
-        default=0, metadata={"help": "processes that decode audio ahead of the model, per process"}
-    )
-    seed: int = field(default=42, metadata={"help": "seed of the order of the segments and of the first centroids"})
-    resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted one"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+    num_workers: int = flag("processes that decode audio ahead of the model, per process", default=0, min=0)
 
 
 ARGUMENTS = (Arguments, PublishModelArguments)
@@ -88,18 +74,8 @@ ARGUMENTS = (Arguments, PublishModelArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
-    for name, least in NUMBERS.items():
-        if not least <= getattr(args, name) < math.inf:
-            raise UserError(f"--{name} must be at least {least}, got {getattr(args, name)}")
-    report = run_stage(
-        args.output_dir,
-        lambda folder: produce(args, folder),
-        config=args,
-        inputs=[args.corpus_dir, args.encoder],
-        resume=args.resume,
-    )
-    if PartialState().is_main_process:
-        Console().print(summary_table(report))
+    report = run_as_stage(produce, args, inputs=[args.corpus, args.model])
+    show(summary_table(report))
     push(publishing, Path(args.output_dir) / "model")
     return report
 
@@ -107,8 +83,8 @@ def main(argv: list[str] | None = None) -> dict:
 def produce(args: Arguments, folder: Path) -> dict:
     if (folder / REPORT).exists():  # killed while it tidied up
         return finish(folder)
-    splits = load_segments(args.corpus_dir)
-    model = load_encoder(args.encoder, args.layer, args.num_units)
+    splits = load_segments(args.corpus)
+    model = load_encoder(args.model, args.layer, args.num_units)
     kmeans = learn_centroids(
         model,
         splits[BPE_SPLIT],

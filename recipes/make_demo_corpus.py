@@ -5,18 +5,16 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/default.yaml
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from accelerate import PartialState
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from dataset_scripts.demo_children import write_demo_children
 from dataset_scripts.demo_long import write_demo_long
 from dataset_scripts.demo_recordings import write_demo_recordings
 from dataset_scripts.demo_speakers import write_demo_corpus
-from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage
+from hf_components.reporting import show
+from hf_components.runtime import SEEDS, Progress, flag, parse_arguments, run_recipe, run_stage
 
 BOTH = ("train_speakers", "dev_speakers")
 LAYOUTS = {
@@ -29,31 +27,27 @@ LAYOUTS = {
 
 @dataclass
 class Arguments:
-    layout: str = field(
+    layout: str = flag(
+        "What to make: speakers (one JSON file each), children (JSONL manifests; Dev is then "
+        "the folder test/), "
+        "clean_noisy (two folders of recordings by speakers of Dev alone, and truth.jsonl to judge "
+        "by), or long (four "
+        "recordings of each speaker of Train, and sentences.jsonl to judge by).",
         default="speakers",
-        metadata={
-            "help": "What to make: speakers (one JSON file each), children (JSONL manifests; Dev is then "
-            "the folder test/), "
-            "clean_noisy (two folders of recordings by speakers of Dev alone, and truth.jsonl to judge "
-            "by), or long (four "
-            "recordings of each speaker of Train, and sentences.jsonl to judge by)."
-        },
+        choices=tuple(LAYOUTS),
     )
-    output_dir: str = field(default="data/demo_speakers", metadata={"help": "Folder of the corpus."})
-    train_speakers: int = field(default=4, metadata={"help": "Speakers of each of the four groups or ages in Train."})
-    dev_speakers: int = field(default=2, metadata={"help": "The same in Dev; none of them is in Train."})
-    utterances_per_speaker: int = field(
-        default=16, metadata={"help": "Recordings (of long: sentences) of each speaker, about 2.5 s each."}
+    output_dir: str = flag("Folder of the corpus.", default="data/demo_speakers")
+    train_speakers: int = flag("Speakers of each of the four groups or ages in Train.", default=4, min=1)
+    dev_speakers: int = flag("The same in Dev; none of them is in Train.", default=2, min=1)
+    utterances_per_speaker: int = flag(
+        "Recordings (of long: sentences) of each speaker, about 2.5 s each.", default=16, min=1
     )
-    seed: int = field(default=0, metadata={"help": "Decides voices, sentences and noise."})
-    resume: bool = field(default=False, metadata={"help": "Skip the work if its result is there and nothing changed."})
+    seed: int = flag("Decides voices, sentences and noise.", default=0, **SEEDS)
+    resume: bool = flag("Skip the work if its result is there and nothing changed.", default=False)
 
 
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
-    if args.layout not in LAYOUTS:
-        raise UserError(f"layout must be one of {', '.join(LAYOUTS)}, got {args.layout!r}")
-    console = Console(stderr=True)
     write, speakers = LAYOUTS[args.layout]
     metrics = run_stage(
         args.output_dir,
@@ -62,7 +56,7 @@ def main(argv: list[str] | None = None) -> dict:
                 folder,
                 utterances_per_speaker=args.utterances_per_speaker,
                 seed=args.seed,
-                progress=lambda spoken: track(spoken, "Speaking", console=console),
+                progress=lambda spoken: Progress(list(spoken), desc="speaking", unit=" utterances"),
                 **{name: getattr(args, name) for name in speakers},
             )
         },
@@ -70,8 +64,7 @@ def main(argv: list[str] | None = None) -> dict:
         resume=args.resume,
         alone=True,
     )
-    if PartialState().is_main_process:
-        console.print(summary(metrics["rows"], args.output_dir))
+    show(summary(metrics["rows"], args.output_dir))
     return metrics
 
 

@@ -2,24 +2,34 @@
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/merge_moe_whisper.py --config recipes/configs/merge_moe_whisper/default.yaml \\
-    --moe_dir runs/moe/joint/model --corpus data/prepared --output_dir runs/moe/merged
+    --model runs/moe/joint/model --corpus data/prepared --output_dir runs/moe/merged
+
+Writes the plain Whisper to <output_dir>/model.
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import datasets
 from accelerate import PartialState
-from rich.console import Console
 
 from hf_components.asr import transcribe
 from hf_components.checkpoints import greedy_soup, language_of, load_moe_whisper, save_processor
-from hf_components.moe import judge_plain, merge_experts
+from hf_components.moe import merge_experts, score_plain
 from hf_components.moe.benchmark import corpus_gates, summary_tables
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage
+from hf_components.reporting import show
+from hf_components.runtime import (
+    RecipeArguments,
+    SeedArguments,
+    UserError,
+    flag,
+    parse_arguments,
+    run_as_stage,
+    run_recipe,
+)
 from hf_components.scoring import score
 from hf_components.speech import load_corpus, sample_rows
 
@@ -27,37 +37,26 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Arguments:
-    moe_dir: str = field(metadata={"help": "MoE-Whisper checkpoint: folder or Hub id"})
-    corpus: str = field(metadata={"help": "prepared corpus: folder or Hub id"})
-    output_dir: str = field(metadata={"help": "the plain Whisper goes to <output_dir>/model"})
-    method: Literal["average", "expert", "soup"] = field(
+class Arguments(RecipeArguments, SeedArguments):
+    model: str = flag("MoE-Whisper checkpoint: folder or Hub id", aliases=["--moe_dir"])
+    corpus: str = flag("prepared corpus: folder or Hub id")
+    method: Literal["average", "expert", "soup"] = flag(
+        "average: mean by --weights; expert: the one of --expert; soup: from best to worst, "
+        "an expert joins if the "
+        "WER does not grow",
         default="average",
-        metadata={
-            "help": "average: mean by --weights; expert: the one of --expert; soup: from best to worst, "
-            "an expert joins if the "
-            "WER does not grow"
-        },
     )
-    weights: str = field(
+    weights: str = flag(
+        "of method average: usage (mean gates on the split train), uniform, or a number per expert, as 0.2,0.5,0.3",
         default="usage",
-        metadata={
-            "help": "of method average: usage (mean gates on the split train), uniform, or a number per "
-            "expert, as 0.2,0.5,0.3"
-        },
     )
-    expert: int | None = field(default=None, metadata={"help": "of method expert: which one, counted from 0"})
-    selection_split: str = field(
-        default="dev", metadata={"help": "split by whose WER method soup selects, which is optimistic there"}
-    )
-    split: str = field(default="dev", metadata={"help": "split that is judged"})
-    max_samples: int = field(default=200, metadata={"help": "utterances drawn from each of these splits"})
-    batch_size: int = field(default=16, metadata={"help": "utterances per batch and process"})
-    max_new_tokens: int = field(default=225, metadata={"help": "longest transcript in tokens"})
-    num_bootstrap: int = field(default=1000, metadata={"help": "resamples over speakers for each interval"})
-    seed: int = field(default=42, metadata={"help": "seed of the samples and of the resampling"})
-    resume: bool = field(default=False, metadata={"help": "keep the result if nothing has changed"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+    expert: int | None = flag("of method expert: which one, counted from 0", default=None, min=0)
+    selection_split: str = flag("split by whose WER method soup selects, which is optimistic there", default="dev")
+    split: str = flag("split that is judged", default="dev")
+    max_samples: int = flag("utterances drawn from each of these splits", default=200, min=1)
+    batch_size: int = flag("utterances per batch and process", default=16, min=1)
+    max_new_tokens: int = flag("longest transcript in tokens", default=225, min=1)
+    num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
 
 
 ARGUMENTS = (Arguments, PublishModelArguments)
@@ -65,28 +64,21 @@ ARGUMENTS = (Arguments, PublishModelArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
-    result = run_stage(
-        args.output_dir,
-        lambda folder: produce(args, folder),
-        config=args,
-        inputs=[args.moe_dir, args.corpus],
-        resume=args.resume,
-    )
-    if PartialState().is_main_process:
-        Console().print(*summary_tables(result), sep="\n")
+    result = run_as_stage(produce, args, inputs=[args.model, args.corpus])
+    show(*summary_tables(result))
     push(publishing, Path(args.output_dir) / "model")
     return result
 
 
 def produce(args: Arguments, folder: Path) -> dict:
-    moe, processor = load_moe_whisper(args.moe_dir)
+    moe, processor = load_moe_whisper(args.model)
     corpus = sampled(args, args.split)
     weights, choice = choose_weights(args, moe, processor)
     plain = merge_experts(moe, weights)
     if PartialState().is_main_process:
         plain.save_pretrained(folder / "model")
         save_processor(processor, folder / "model")
-    result = judge_plain(
+    result = score_plain(
         {args.method: plain},
         moe,
         processor,

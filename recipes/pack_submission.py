@@ -3,12 +3,12 @@ it.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/pack_submission.py --config recipes/configs/pack_submission/default.yaml \\
-    --model_path runs/children/model --corpus data/prepared --output submission.zip
+    --model runs/children/model --corpus data/prepared --output submission.zip
 """
 
 import dataclasses
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,17 @@ from dataset_scripts.demo_sentences import sentences
 from dataset_scripts.demo_voices import draw_speaker, random_of, speak
 from hf_components.asr import Transcriber, estimated_seconds, load_packable, run_package, write_package
 from hf_components.checkpoints import language_of
-from hf_components.runtime import UserError, environment, join_processes, parse_arguments, run_recipe, write_json
+from hf_components.runtime import (
+    LogArguments,
+    SeedArguments,
+    UserError,
+    environment,
+    flag,
+    join_processes,
+    parse_arguments,
+    run_recipe,
+    write_json,
+)
 from hf_components.scoring import score
 from hf_components.speech import encode_flac, load_corpus, sample_rows
 
@@ -30,48 +40,32 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Arguments:
-    model_path: str = field(metadata={"help": "checkpoint of a Whisper or a CTC model: folder or Hub id"})
-    output: str = field(
-        default="submission.zip", metadata={"help": "zip to write; what was found goes beside it as .json"}
+class Arguments(LogArguments, SeedArguments):
+    model: str = flag("checkpoint of a Whisper or a CTC model: folder or Hub id", aliases=["--model_path"])
+    output: str = flag("zip to write; what was found goes beside it as .json", default="submission.zip")
+    adapter: str | None = flag("PEFT adapter of that model, merged into the packed weights", default=None)
+    language: str | None = flag(
+        "language code, for multilingual checkpoints; default: the one that they were saved with", default=None
     )
-    adapter: str | None = field(
-        default=None, metadata={"help": "PEFT adapter of that model, merged into the packed weights"}
+    dtype: Literal["float16", "float32"] = flag(
+        "type of the packed weights; whether float16 changes the WER is measured", default="float16"
     )
-    language: str | None = field(
-        default=None,
-        metadata={"help": "language code, for multilingual checkpoints; default: the one that they were saved with"},
+    max_new_tokens: int = flag("longest transcript of a Whisper in tokens", default=225, min=1)
+    corpus: str | None = flag(
+        "prepared corpus whose clips try the package, folder or Hub id; default: synthetic voices", default=None
     )
-    dtype: Literal["float16", "float32"] = field(
-        default="float16", metadata={"help": "type of the packed weights; whether float16 changes the WER is measured"}
+    split: str = flag("split that the clips are drawn from", default="dev")
+    max_samples: int = flag("how many", default=32, aliases=["--clips"], min=1)
+    test_utterances: int | None = flag(
+        "size of the test set, for the estimate of the run time", default=None, aliases=["--utterances"], min=1
     )
-    max_new_tokens: int = field(default=225, metadata={"help": "longest transcript of a Whisper in tokens"})
-    corpus: str | None = field(
-        default=None,
-        metadata={"help": "prepared corpus whose clips try the package, folder or Hub id; default: synthetic voices"},
+    hours: float | None = flag("audio of the test set, likewise, if utterances are unknown", default=None, above=0)
+    max_megabytes: float | None = flag("the competition's limit for the zip, in 10^6 bytes", default=None, above=0)
+    verify: bool = flag(
+        "run the zip as a process of its own, in an empty folder, and compare it with the model", default=True
     )
-    split: str = field(default="dev", metadata={"help": "split that the clips are drawn from"})
-    clips: int = field(default=32, metadata={"help": "how many"})
-    seed: int = field(default=42, metadata={"help": "seed of their choice"})
-    utterances: int | None = field(
-        default=None, metadata={"help": "size of the test set, for the estimate of the run time"}
-    )
-    hours: float | None = field(
-        default=None, metadata={"help": "audio of the test set, likewise, if utterances are unknown"}
-    )
-    max_megabytes: float | None = field(
-        default=None, metadata={"help": "the competition's limit for the zip, in 10^6 bytes"}
-    )
-    verify: bool = field(
-        default=True,
-        metadata={"help": "run the zip as a process of its own, in an empty folder, and compare it with the model"},
-    )
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
     def __post_init__(self):
-        for name in ("clips", "utterances", "hours", "max_megabytes"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                raise ValueError(f"{name} must be greater than 0, got {value}")
         if Path(self.output).suffix != ".zip":
             raise ValueError(f"output must name a file that ends in .zip, got {self.output}")
 
@@ -79,7 +73,7 @@ class Arguments:
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
     state = join_processes()
-    transcriber = load_packable(args.model_path, args.language, args.adapter, args.max_new_tokens)
+    transcriber = load_packable(args.model, args.language, args.adapter, args.max_new_tokens)
     clips = try_clips(args) if args.verify else None
     before = (
         [transcript.text for transcript in transcriber.transcribe_corpus(clips)] if args.verify else []
@@ -139,12 +133,12 @@ def verify(args: Arguments, package: Path, clips: datasets.Dataset, before: list
         100 * wer["packed"],
         "; if that matters, pack --dtype float32" if wer["packed"] > wer["before"] and args.dtype == "float16" else "",
     )
-    seconds = estimated_seconds(report, args.utterances, args.hours)
+    seconds = estimated_seconds(report, args.test_utterances, args.hours)
     gpu = environment()["gpu"]
     if seconds is not None:
         logger.info(
             "a test set of %s takes about %.0f minutes on %s",
-            f"{args.utterances} utterances" if args.utterances else f"{args.hours:g} hours",
+            f"{args.test_utterances} utterances" if args.test_utterances else f"{args.hours:g} hours",
             seconds / 60,
             gpu or "the CPU of this machine",
         )
@@ -154,7 +148,7 @@ def verify(args: Arguments, package: Path, clips: datasets.Dataset, before: list
 def try_clips(args: Arguments) -> datasets.Dataset:
     """Rows drawn from the corpus; without one, sentences by the voices of the demo corpus, a share of each age."""
     if args.corpus:
-        return sample_rows(load_corpus(args.corpus, args.split), args.clips, args.seed)
+        return sample_rows(load_corpus(args.corpus, args.split), args.max_samples, args.seed)
     texts = sentences("Dev", random_of(args.seed))
     rows = [
         {
@@ -170,12 +164,12 @@ def try_clips(args: Arguments) -> datasets.Dataset:
             speak(
                 draw_speaker(args.seed, "Dev", age, voices, 0),
                 voices,
-                islice(texts, -(-args.clips // len(AGES))),
+                islice(texts, -(-args.max_samples // len(AGES))),
                 args.seed,
             )
         )
     ]
-    return datasets.Dataset.from_list(rows[: args.clips])
+    return datasets.Dataset.from_list(rows[: args.max_samples])
 
 
 if __name__ == "__main__":

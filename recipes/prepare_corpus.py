@@ -15,80 +15,77 @@ For long recordings, which are cut at their pauses (see also recipes/segment_aud
 """
 
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from datasets import BuilderConfig
 
 from dataset_scripts import JsonlManifest, SegmentedAudio, SpeakerJson
 from dataset_scripts.corpus_builder import CorpusBuilder
+from dataset_scripts.jsonl_manifest import STRATA
 from dataset_scripts.prepared import write_corpus
+from dataset_scripts.transcripts import DISFLUENCIES
 from hf_components.publishing import PublishArguments, push
-from hf_components.runtime import UserError, parse_arguments, parse_pairs, run_recipe, run_stage
-from hf_components.speech import Segmentation
+from hf_components.reporting import show
+from hf_components.runtime import (
+    SEEDS,
+    RecipeArguments,
+    SeedArguments,
+    UserError,
+    flag,
+    parse_arguments,
+    parse_pairs,
+    run_recipe,
+    run_stage,
+)
+from hf_components.speech import SAMPLING, Segmentation
 
 BUILDERS = {"speaker_json": SpeakerJson, "jsonl_manifest": JsonlManifest, "segmented_audio": SegmentedAudio}
 
 
 @dataclass
-class Arguments(Segmentation):
-    output_dir: str = field(metadata={"help": "folder of the prepared corpus"})
-    data_dir: str | None = field(
-        default=None, metadata={"help": "folder of the source corpus; by default the manifest's"}
+class Arguments(Segmentation, RecipeArguments, SeedArguments):
+    data_dir: str | None = flag("folder of the source corpus; by default the manifest's", default=None)
+    builder: str = flag(f"source layout: {', '.join(BUILDERS)}", default="speaker_json", choices=tuple(BUILDERS))
+    sampling: str = flag("random, or stratified: keep the share of every group", default="random", choices=SAMPLING)
+    percent: float = flag("share of each split to take, in (0, 100]", default=100.0, above=0, max=100)
+    max_samples: int | None = flag("most utterances per split; all by default", default=None, min=1)
+    disfluencies: str = flag("speaker_json: keep or drop words in (parentheses)", default="keep", choices=DISFLUENCIES)
+    min_duration: float = flag("seconds; shorter recordings are rejected", default=0.0, min=0)
+    max_duration: float = flag("seconds; longer recordings go whole to <split>_long", default=30.0, above=0)
+    manifest: str | None = flag(
+        "jsonl_manifest: the file; by default the one *.jsonl in data_dir", default=None, aliases=["--train_manifest"]
     )
-    builder: str = field(default="speaker_json", metadata={"help": f"source layout: {', '.join(BUILDERS)}"})
-    sampling: str = field(default="random", metadata={"help": "random, or stratified: keep the share of every group"})
-    percent: float = field(default=100.0, metadata={"help": "share of each split to take, in (0, 100]"})
-    max_samples: int | None = field(default=None, metadata={"help": "most utterances per split; all by default"})
-    seed: int = field(default=42, metadata={"help": "seed of the sampling"})
-    disfluencies: str = field(default="keep", metadata={"help": "speaker_json: keep or drop words in (parentheses)"})
-    min_duration: float = field(default=0.0, metadata={"help": "seconds; shorter recordings are rejected"})
-    max_duration: float = field(default=30.0, metadata={"help": "seconds; longer recordings go whole to <split>_long"})
-    manifest: str | None = field(
-        default=None,
-        metadata={
-            "aliases": ["--train_manifest"],
-            "help": "jsonl_manifest: the file; by default the one *.jsonl in data_dir",
-        },
+    audio_dirs: list[str] | None = flag(
+        "jsonl_manifest: folders to search for audio; by default data_dir and its sub-folders", default=None
     )
-    audio_dirs: list[str] | None = field(
-        default=None,
-        metadata={"help": "jsonl_manifest: folders to search for audio; by default data_dir and its sub-folders"},
+    val_manifest: str | None = flag("jsonl_manifest: rows of dev; all others are for train", default=None)
+    split_file: str | None = flag(
+        "jsonl_manifest: splits.json of a prepared corpus, to divide the children as there", default=None
     )
-    val_manifest: str | None = field(
-        default=None, metadata={"help": "jsonl_manifest: rows of dev; all others are for train"}
-    )
-    split_file: str | None = field(
-        default=None,
-        metadata={"help": "jsonl_manifest: splits.json of a prepared corpus, to divide the children as there"},
-    )
-    val_ratio: float = field(
+    val_ratio: float = flag(
+        "jsonl_manifest, segmented_audio: share of the rows for dev, by speaker; in [0, 1)",
         default=0.1,
-        metadata={"help": "jsonl_manifest, segmented_audio: share of the rows for dev, by speaker; in [0, 1)"},
+        min=0,
+        below=1,
     )
-    stratify_by: str = field(default="age_bucket", metadata={"help": "jsonl_manifest: age_bucket, or none"})
-    split_seed: int = field(
-        default=42, metadata={"help": "jsonl_manifest, segmented_audio: seed of the division into train and dev"}
+    stratify_by: str = flag("jsonl_manifest: age_bucket, or none", default="age_bucket", choices=STRATA)
+    split_seed: int = flag(
+        "jsonl_manifest, segmented_audio: seed of the division into train and dev", default=42, **SEEDS
     )
-    fields: list[str] | None = field(
-        default=None,
-        metadata={"help": "jsonl_manifest: OURS=THEIRS for every field that the manifest calls otherwise"},
+    fields: list[str] | None = flag(
+        "jsonl_manifest: OURS=THEIRS for every field that the manifest calls otherwise", default=None
     )
-    require_text: bool = field(default=True, metadata={"help": "jsonl_manifest: reject rows without a transcript"})
-    external_data: list[str] | None = field(
-        default=None, metadata={"help": "jsonl_manifest: names of data from elsewhere in the manifest, for the card"}
+    require_text: bool = flag("jsonl_manifest: reject rows without a transcript", default=True)
+    external_data: list[str] | None = flag(
+        "jsonl_manifest: names of data from elsewhere in the manifest, for the card", default=None
     )
-    name: str | None = field(default=None, metadata={"help": "name on the data card; the source folder's by default"})
-    license: str | None = field(default=None, metadata={"help": "licence for the data card, such as cc-by-4.0"})
-    language: str | None = field(default=None, metadata={"help": "language for the data card, such as en"})
-    shard_megabytes: int = field(default=500, metadata={"help": "a Parquet file is closed once it has this size"})
-    num_proc: int | None = field(default=None, metadata={"help": "worker processes; one per core by default"})
-    resume: bool = field(
-        default=False, metadata={"help": "go on from finished shards; keep a result if nothing has changed"}
-    )
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+    name: str | None = flag("name on the data card; the source folder's by default", default=None)
+    license: str | None = flag("licence for the data card, such as cc-by-4.0", default=None)
+    language: str | None = flag("language for the data card, such as en", default=None)
+    shard_megabytes: int = flag("a Parquet file is closed once it has this size", default=500, min=1)
+    num_proc: int | None = flag("worker processes; one per core by default", default=None, min=1)
 
 
 ARGUMENTS = (Arguments, PublishArguments)
@@ -96,12 +93,8 @@ ARGUMENTS = (Arguments, PublishArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
-    if args.builder not in BUILDERS:
-        raise UserError(f"builder must be one of {', '.join(BUILDERS)}, got {args.builder!r}")
-    for name in ("num_proc", "shard_megabytes"):
-        if (value := getattr(args, name)) is not None and value < 1:
-            raise UserError(f"{name} must be at least 1, got {value}")
-    builder, options = BUILDERS[args.builder], builder_options(args)
+    builder = BUILDERS[args.builder]
+    options = builder_options(args)
     config = builder.BUILDER_CONFIG_CLASS(**options)
     metrics = run_stage(
         args.output_dir,
@@ -121,7 +114,7 @@ def main(argv: list[str] | None = None) -> dict:
         resume=args.resume,
         alone=True,
     )
-    PartialState().print(format_summary(metrics))
+    show(format_summary(metrics))
     push(publishing, args.output_dir)
     return metrics
 
@@ -136,10 +129,10 @@ def builder_options(args: Arguments) -> dict[str, Any]:
 
     taken = options(BUILDERS[args.builder]) | {"data_dir"}
     foreign = set().union(*map(options, BUILDERS.values())) - taken
-    for flag in fields(Arguments):
-        if flag.name in foreign and getattr(args, flag.name) != flag.default:
+    for option in fields(Arguments):
+        if option.name in foreign and getattr(args, option.name) != option.default:
             raise UserError(
-                f"--{flag.name} is no option of the builder {args.builder}; leave it out, or choose its --builder"
+                f"--{option.name} is no option of the builder {args.builder}; leave it out, or choose its --builder"
             )
     given = {**vars(args), "fields": parse_pairs("fields", args.fields)}
     return {name: value for name, value in given.items() if name in taken}

@@ -5,7 +5,7 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     --corpus data/prepared --labels_dir runs/moe/clusters --router_dir runs/moe/router --output_dir runs/moe/experts
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import set_seed
@@ -21,7 +21,7 @@ from hf_components.moe import (
     save_trained_experts,
     start_from_lora,
 )
-from hf_components.runtime import parse_arguments, run_recipe, run_stage
+from hf_components.runtime import flag, parse_arguments, run_as_stage, run_recipe
 from hf_components.training import (
     KlToBaseArguments,
     KlToBaseTrainer,
@@ -36,29 +36,19 @@ from hf_components.training import (
 
 @dataclass(kw_only=True)
 class Arguments(TrainingRecipeArguments):
-    labels_dir: str | None = field(
+    labels_dir: str | None = flag(
+        "output of cluster_embeddings; without it a single LoRA is trained, the baseline of every mixture",
         default=None,
-        metadata={
-            "help": "output of cluster_embeddings; without it a single LoRA is trained, the baseline of every mixture"
-        },
     )
-    router_dir: str | None = field(
+    router_dir: str | None = flag(
+        "output of pretrain_router; says where experts may begin", default=None, aliases=["--gating_model_checkpoint"]
+    )
+    lora_model: str | None = flag(
+        "single LoRA (output of this recipe without labels) that the shared expert, or the only one, starts from",
         default=None,
-        metadata={
-            "help": "output of pretrain_router; says where experts may begin",
-            "aliases": ["--gating_model_checkpoint"],
-        },
+        aliases=["--single_lora_dir"],
     )
-    single_lora_dir: str | None = field(
-        default=None,
-        metadata={
-            "help": "single LoRA (output of this recipe without labels) that the shared expert, or the "
-            "only one, starts from"
-        },
-    )
-    freeze_shared_expert: bool = field(
-        default=False, metadata={"help": "train what the experts add to the shared one only"}
-    )
+    freeze_shared_expert: bool = flag("train what the experts add to the shared one only", default=False)
 
 
 ARGUMENTS = (Arguments, ExpertArguments, KlToBaseArguments, SpeechTrainingArguments)
@@ -66,16 +56,13 @@ ARGUMENTS = (Arguments, ExpertArguments, KlToBaseArguments, SpeechTrainingArgume
 
 def main(argv: list[str] | None = None) -> dict:
     args, expert_args, kl, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
-    inputs = [
-        path for path in (args.corpus, args.base_model, args.labels_dir, args.router_dir, args.single_lora_dir) if path
-    ]
-    return run_stage(
-        training_args.output_dir,
-        lambda folder: produce(args, expert_args, kl, training_args, folder),
-        config=(args, expert_args, kl, training_args, {"processes": training_args.world_size}),
-        inputs=inputs,
-        resume=args.resume,
-        archive=training_args.rebase_output_dir,
+    return run_as_stage(
+        produce,
+        args,
+        expert_args,
+        kl,
+        training_args,
+        inputs=[args.corpus, args.model, args.labels_dir, args.router_dir, args.lora_model],
     )
 
 
@@ -88,12 +75,12 @@ def produce(
 ) -> dict:
     set_seed(training_args.seed)  # before the experts are drawn
     train, evaluated = load_training_rows(args, training_args)
-    base, processor = load_whisper(args.base_model, args.language)
+    base, processor = load_whisper(args.model, args.language)
     router_layer = load_router(args.router_dir)[1] if args.router_dir else max(1, base.config.encoder_layers // 2)
     labels = load_labels(args.labels_dir) if args.labels_dir else None
     model = build_experts(base, expert_args, labels.num_experts if labels else 1, router_layer)
-    if args.single_lora_dir:
-        start_from_lora(model, load_trained_experts(base, args.single_lora_dir))
+    if args.lora_model:
+        start_from_lora(model, load_trained_experts(base, args.lora_model))
     model.train_only(experts=True, router=False)
     if args.freeze_shared_expert:
         freeze_shared_expert(model, training_args.weight_decay)

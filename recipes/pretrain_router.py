@@ -3,14 +3,14 @@
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/pretrain_router.py --config recipes/configs/pretrain_router/default.yaml \\
     --embedding_dir runs/moe/embeddings --labels_dir runs/moe/clusters --output_dir runs/moe/router
+
+Writes the router; later stages take it as --gating_model_checkpoint to --output_dir.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from accelerate import PartialState
-from rich.console import Console
 from rich.table import Table
 
 from hf_components.moe import (
@@ -18,27 +18,29 @@ from hf_components.moe import (
     RouterArguments,
     best_epoch,
     choose_held_out,
-    judge_router,
+    evaluate_router,
     load_labels,
     train_router,
 )
 from hf_components.moe.clustering import FIT_SPLIT, load_embeddings
-from hf_components.reporting import plot_curves, plot_reliability
-from hf_components.runtime import parse_arguments, run_recipe, run_stage, write_json
+from hf_components.reporting import plot_curves, plot_reliability, show
+from hf_components.runtime import (
+    PlotArguments,
+    RecipeArguments,
+    flag,
+    parse_arguments,
+    run_as_stage,
+    run_recipe,
+    write_json,
+)
 
 HELD_OUT = f"{FIT_SPLIT}_held_out"  # of the speakers that early stopping listens to
 
 
 @dataclass
-class Arguments:
-    embedding_dir: str = field(metadata={"help": "output of extract_embeddings on the base model that will be routed"})
-    labels_dir: str = field(metadata={"help": "output of cluster_embeddings"})
-    output_dir: str = field(
-        metadata={"help": "folder of the router; later stages take it as --gating_model_checkpoint"}
-    )
-    plot: bool = field(default=True, metadata={"help": "draw router.png and reliability.png"})
-    resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted one"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+class Arguments(RecipeArguments, PlotArguments):
+    embedding_dir: str = flag("output of extract_embeddings on the base model that will be routed")
+    labels_dir: str = flag("output of cluster_embeddings")
 
 
 ARGUMENTS = (Arguments, RouterArguments)
@@ -46,16 +48,8 @@ ARGUMENTS = (Arguments, RouterArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, router_args = parse_arguments(ARGUMENTS, argv, __doc__)
-    metrics = run_stage(
-        args.output_dir,
-        lambda folder: produce(args, router_args, folder),
-        config=(args, router_args),
-        inputs=[args.embedding_dir, args.labels_dir],
-        resume=args.resume,
-        alone=True,
-    )
-    if PartialState().is_main_process:
-        Console().print(summary_table(metrics))
+    metrics = run_as_stage(produce, args, router_args, inputs=[args.embedding_dir, args.labels_dir], alone=True)
+    show(summary_table(metrics))
     return metrics
 
 
@@ -77,7 +71,7 @@ def produce(args: Arguments, router_args: RouterArguments, folder: Path) -> dict
     parts[train] = np.where(held_out, HELD_OUT, FIT_SPLIT)
 
     judged = {
-        f"{part}_{context}_context": judge_router(router, vectors[chosen], weights[chosen])
+        f"{part}_{context}_context": evaluate_router(router, vectors[chosen], weights[chosen])
         for context in contexts
         for part in sorted(set(parts))
         if (chosen := (names == context) & (parts == part)).any()

@@ -7,7 +7,7 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
 """
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,38 +17,32 @@ from hf_components.asr import check_same_ids, read_submission_format
 from hf_components.checkpoints import base_model_id
 from hf_components.publishing import PublishModelArguments, push, release_whisper
 from hf_components.runtime import (
+    Pipeline,
     PipelineArguments,
     UserError,
     all_flags,
-    finish_pipeline,
-    parse_arguments,
+    flag,
     parse_pairs,
     passed_on_arguments,
     read_json_lines,
     run_recipe,
     same_names,
-    stage_options,
-    stage_runner,
     text_field,
 )
-from hf_components.speech import describe_corpus, is_prepared, load_corpus
+from hf_components.speech import is_prepared, require_splits, summarise_corpus
 from hf_components.training import UNSELECTED, AugmentationArguments, FilterArguments, KlToBaseArguments, LoraArguments
 from recipes import average_checkpoints, evaluate_asr, finetune_whisper, pack_submission, prepare_corpus, transcribe
 
-CONFIGS = Path(__file__).parent / "configs"
-
-FOLDERS = {
-    "corpus": prepare_corpus,
-    "finetuned": finetune_whisper,
-    "average": average_checkpoints,
-    "zero_shot": transcribe,
-    "finetuned_transcripts": transcribe,
-    "finetuned_30s": transcribe,
-    "test": transcribe,
-    "evaluation": evaluate_asr,
-    "submission": pack_submission,
+TRANSCRIBED = {  # transcripts of each system: folder of the step
+    "zero_shot": "zero_shot",
+    "finetuned": "finetuned_transcripts",
+    "finetuned_30s": "finetuned_30s",
+    "test": "test",
 }
-STAGES = {stage.__name__.rsplit(".", 1)[-1]: stage for stage in FOLDERS.values()}
+ADVICE = (
+    "a model is trained on some children and scored on others; raise --val_ratio, take --stratify_by none if no age "
+    "has two children, or give a --val_manifest"
+)
 PASSED_ON = {
     prepare_corpus: same_names(
         "manifest",
@@ -80,39 +74,31 @@ PASSED_ON = {
         "bf16",
         "max_new_tokens",
     )
-    | {
-        flag: flag
-        for kind in (FilterArguments, LoraArguments, KlToBaseArguments, AugmentationArguments)
-        for flag in all_flags(kind)
-    },
+    | all_flags(FilterArguments)
+    | all_flags(LoraArguments)
+    | all_flags(KlToBaseArguments)
+    | all_flags(AugmentationArguments),
     transcribe: same_names("batch_seconds", "num_beams", "max_new_tokens"),
     evaluate_asr: same_names("num_bootstrap", "worst"),
-    pack_submission: same_names("utterances", "hours", "max_megabytes", "max_new_tokens"),
+    pack_submission: same_names("test_utterances", "hours", "max_megabytes", "max_new_tokens"),
 }
 
 
 @dataclass
 class Arguments(PipelineArguments):
-    data: str = field(
-        metadata={"help": "folder of a JSONL manifest and its audio, or a prepared corpus: folder or Hub id"}
+    data: str = flag("folder of a JSONL manifest and its audio, or a prepared corpus: folder or Hub id")
+    model: str = flag("base Whisper: folder or Hub id", default="models/whisper-tiny.en")
+    average: Literal["none", "uniform", "greedy"] = flag(
+        "average the checkpoints of training: all of them, or those that lower the WER on dev", default="none"
     )
-    model: str = field(default="models/whisper-tiny.en", metadata={"help": "base Whisper: folder or Hub id"})
-    average: Literal["none", "uniform", "greedy"] = field(
-        default="none",
-        metadata={"help": "average the checkpoints of training: all of them, or those that lower the WER on dev"},
+    test_manifest: str | None = flag(
+        "manifest without transcripts, to be transcribed to <output_dir>/submission.jsonl", default=None
     )
-    test_manifest: str | None = field(
-        default=None,
-        metadata={"help": "manifest without transcripts, to be transcribed to <output_dir>/submission.jsonl"},
+    test_audio_dirs: list[str] | None = flag(
+        "folders to search for its audio; by default --audio_dirs, or its own folder and those in it", default=None
     )
-    test_audio_dirs: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "folders to search for its audio; by default --audio_dirs, or its own folder and those in it"
-        },
-    )
-    submission_format: str | None = field(default=None, metadata={"help": "the order of its lines"})
-    language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
+    submission_format: str | None = flag("the order of its lines", default=None)
+    language: str = flag("language code, for multilingual checkpoints", default="en")
 
     def __post_init__(self):
         if self.submission_format and not self.test_manifest:
@@ -126,132 +112,105 @@ ARGUMENTS = (Arguments, PublishModelArguments, passed_on_arguments(PASSED_ON))
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args, publishing, passed_on = parse_arguments(ARGUMENTS, argv, __doc__)
-    out = Path(args.output_dir)
-    quick = set(FOLDERS.values()) - {prepare_corpus} if args.mode == "quick" else ()  # all data, less work
-    run = stage_runner(
-        CONFIGS,
-        quick,
-        out,
-        passed_on,
-        PASSED_ON,
-        stage_options(args.stage_options, STAGES | FOLDERS),
-        resume=args.resume,
-        log_file=args.log_file,
-        language=args.language,
-        seed=args.seed,
-        plot=not args.no_plot,
-    )
-    if args.test_manifest:
-        check_test_set(args, parse_pairs("fields", passed_on.fields) or {})
-    corpus = prepare(args, passed_on, run)
-    finetuned = run(
-        finetune_whisper,
-        "finetuned",
-        corpus=corpus,
-        base_model=args.model,
-        force_restart=not args.resume,
-        dataloader_num_workers=args.num_workers,
-        **(UNSELECTED if args.mode == "quick" else {}),
-    )
-    average = None
-    if args.average != "none":
-        average = run(
-            average_checkpoints, "average", candidates=[out / "finetuned"], corpus=corpus, method=args.average
-        )
-    model = out / ("finetuned" if average is None else "average") / "model"
-
-    transcripts = out / "transcripts"
-    systems = {"zero_shot": (args.model, "full"), "finetuned": (model, None), "finetuned_30s": (model, "full")}
-    if finetuned["audio_context"] == "full":
-        del systems["finetuned_30s"]  # the same
-    speed = {
-        name: run(
-            transcribe,
-            "finetuned_transcripts" if name == "finetuned" else name,
-            corpus=corpus,
-            model_path=path,
-            audio_context=context,
-            output_jsonl=transcripts / f"{name}.jsonl",
-        )
-        for name, (path, context) in systems.items()
-    }
-    evaluation = run(
-        evaluate_asr, "evaluation", corpus=corpus, predictions=[transcripts / f"{name}.jsonl" for name in systems]
-    )
-    if args.test_manifest:
-        speed["test"] = run(
-            transcribe,
-            "test",
-            input_jsonl=args.test_manifest,
-            fields=passed_on.fields,
-            model_path=model,
-            audio_dirs=args.test_audio_dirs or passed_on.audio_dirs,
-            output_jsonl=out / "submission.jsonl",
-            submission_format=args.submission_format,
-        )
-    package = run(pack_submission, "submission", model_path=model, corpus=corpus, output=out / "submission.zip")
-
+    pipeline = Pipeline(Path(__file__).parent / "configs", ARGUMENTS, PASSED_ON, argv, __doc__)
+    check_inputs(pipeline.args, pipeline.passed_on)
+    steps = pipeline.follow(take_steps)
+    args = pipeline.args
+    if args.dry_run:
+        return {"steps": list(steps)}
+    metrics = {name: step.metrics for name, step in steps.items()}
+    transcribed = {system: metrics[folder] for system, folder in TRANSCRIBED.items() if folder in metrics}
+    trainings = [metrics[name] for name in ("average", "finetuned") if name in metrics]
     results = {
         "mode": args.mode,
         "seed": args.seed,
         "language": args.language,
-        "license": publishing.model_license,
+        "license": pipeline.publishing.model_license,
         "base_model": base_model_id(args.model),
-        "corpus": describe_corpus(corpus),
-        "training": finetuned,
-        "average": average,
-        "evaluation": evaluation,
-        "transcription": speed,
-        "package": package,
-        "selected_on": next(
-            (stage["selected_on"] for stage in (average, finetuned) if stage and stage["selected_on"]), None
-        ),
+        "corpus": summarise_corpus(str(steps.get("corpus", args.data))),
+        "training": metrics["finetuned"],
+        "average": metrics.get("average"),
+        "evaluation": metrics["evaluation"],
+        "transcription": transcribed,
+        "package": metrics["submission"],
+        "selected_on": next((training["selected_on"] for training in trainings if training["selected_on"]), None),
     }
-    results = finish_pipeline(
-        out,
+    results = pipeline.finish(
         results,
         release_whisper,
-        config=(args, passed_on),
-        resume=args.resume,
-        inputs=[model, out / "evaluation"],
-        seconds=sum(figures["seconds"] for figures in speed.values()),
+        inputs=[steps.get("average", steps["finetuned"]) / "model", steps["evaluation"]],
+        seconds=sum(figures["seconds"] for figures in transcribed.values()),
     )
-    push(publishing, out / "model")
+    push(pipeline.publishing, pipeline.out / "model")
     return results
 
 
-def check_test_set(args: Arguments, fields: dict[str, str]) -> None:
-    """Tell now what would else be told after hours of training. Raises UserError."""
-    name = fields.get("utterance_id", "utterance_id")
-    ids = [text_field(row, name, args.test_manifest, line) for line, row in read_json_lines(args.test_manifest)]
-    if args.submission_format:
-        check_same_ids(read_submission_format(args.submission_format), args.submission_format, ids, args.test_manifest)
+def take_steps(pipeline: Pipeline) -> None:
+    args = pipeline.args
+    passed_on = pipeline.passed_on
+    run = pipeline.run
+    pipeline.everywhere(language=args.language)
+
+    # 1 Corpus, divided by child
+    corpus = args.data
+    if not is_prepared(args.data):
+        corpus = run(prepare_corpus, "corpus", size="default", builder="jsonl_manifest", data_dir=args.data)
+    pipeline.check(require_splits, args.data, str(corpus), {"train", "dev"}, ADVICE)
+    pipeline.everywhere(corpus=corpus)
+
+    # 2 Fine-tuning; then, if asked for, the mean of its checkpoints
+    unselected = UNSELECTED if args.mode == "quick" else {}
+    trained = run(finetune_whisper, "finetuned", model=args.model, **unselected)
+    audio_context = trained["audio_context"]
+    if args.average != "none":
+        trained = run(average_checkpoints, "average", candidates=[trained.folder], method=args.average)
+    model = trained / "model"
+
+    # 3 Transcripts of the base and of what was trained, in its own audio context and at 30 s
+    systems = {"zero_shot": (args.model, "full"), "finetuned": (model, None), "finetuned_30s": (model, "full")}
+    if audio_context == "full":
+        del systems["finetuned_30s"]  # the same
+    files = {name: pipeline.out / "transcripts" / f"{name}.jsonl" for name in systems}
+    for name, (checkpoint, context) in systems.items():
+        run(transcribe, TRANSCRIBED[name], model=checkpoint, audio_context=context, output_jsonl=files[name])
+
+    # 4 Word error rates side by side
+    run(evaluate_asr, "evaluation", predictions=list(files.values()))
+
+    # 5 Transcripts of the test set
+    if args.test_manifest:
+        run(
+            transcribe,
+            "test",
+            corpus=None,
+            input_jsonl=args.test_manifest,
+            fields=passed_on.fields,
+            audio_dirs=args.test_audio_dirs or passed_on.audio_dirs,
+            model=model,
+            output_jsonl=pipeline.out / "submission.jsonl",
+            submission_format=args.submission_format,
+        )
+
+    # 6 The zip that a competition runs
+    run(pack_submission, "submission", model=model, output=pipeline.out / "submission.zip")
 
 
-def prepare(args: Arguments, passed_on, run) -> str:
-    """The prepared corpus: the one given, or made from a manifest."""
-    prepared = is_prepared(args.data)
-    given = [
-        flag
-        for flag in PASSED_ON[prepare_corpus]
-        if getattr(passed_on, flag) is not None and flag not in ("val_ratio", "stratify_by")
-    ]  # which configurations name
-    if prepared and given:
+def check_inputs(args: Arguments, passed_on) -> None:
+    """Raise `UserError` now for what would else be found after hours of training."""
+    # What configurations name is no mistake of the user.
+    flags = [name for name in PASSED_ON[prepare_corpus] if name not in ("val_ratio", "stratify_by")]
+    given = [name for name in flags if getattr(passed_on, name) is not None]
+    if given and is_prepared(args.data):
         raise UserError(
             f"--{given[0]} is for a manifest, but {args.data} is prepared and divided already; leave it out"
         )
-    corpus = args.data if prepared else str(Path(args.output_dir) / "corpus")
-    if not prepared:
-        run(prepare_corpus, "corpus", builder="jsonl_manifest", data_dir=args.data)
-    splits = load_corpus(corpus).keys()
-    if missing := {"train", "dev"} - splits:
-        raise UserError(
-            f"{args.data} has no split {' and no split '.join(sorted(missing))}: a model is trained on some "
-            "children and judged on others; raise --val_ratio, take --stratify_by none if no age has two "
-            "children, or give a --val_manifest"
-        )
-    return corpus
+    if args.test_manifest:
+        name = (parse_pairs("fields", passed_on.fields) or {}).get("utterance_id", "utterance_id")
+        rows = read_json_lines(args.test_manifest)
+        ids = [text_field(row, name, args.test_manifest, line) for line, row in rows]
+        if args.submission_format:
+            expected = read_submission_format(args.submission_format)
+            check_same_ids(expected, args.submission_format, ids, args.test_manifest)
 
 
 if __name__ == "__main__":

@@ -7,40 +7,34 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
 
 import logging
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that the steps are found as recipes.<step>
 
-from accelerate import PartialState
 
 from hf_components.checkpoints import base_model_id
 from hf_components.correction import CorrectionArguments
 from hf_components.correction.finetuning import GoldArguments, release_wav2vec2
 from hf_components.publishing import PublishModelArguments, push
+from hf_components.reporting import show
 from hf_components.runtime import (
     NothingToTrainOnError,
+    Pipeline,
     PipelineArguments,
     all_flags,
-    finish_pipeline,
-    parse_arguments,
+    flag,
     passed_on_arguments,
     run_recipe,
     same_names,
-    stage_options,
-    stage_runner,
 )
 from hf_components.training import AugmentationArguments, CtcLoraArguments
 from recipes import finetune_wav2vec2_lora
 
 logger = logging.getLogger(__name__)
 
-CONFIGS = Path(__file__).parent / "configs"
-
 TRAIN_ON = ("errors", "agreed", "all")
-FOLDERS = dict.fromkeys(("finetuned", "llm", *TRAIN_ON), finetune_wav2vec2_lora)
-STAGES = {"finetune_wav2vec2_lora": finetune_wav2vec2_lora}
 PASSED_ON = {
     finetune_wav2vec2_lora: {
         **same_names(
@@ -68,31 +62,21 @@ PASSED_ON = {
 
 @dataclass
 class Arguments(PipelineArguments):
-    data: str = field(metadata={"help": "folder of recordings, in clean/ and noisy/ or to be split in half by name"})
-    model: str = field(
-        default="models/wav2vec2-demo", metadata={"help": "wav2vec2, HuBERT or WavLM: folder or Hub id"}
-    )
-    gold: Literal["llm", "manifest", "stt"] = field(
+    data: str = flag("folder of recordings, in clean/ and noisy/ or to be split in half by name")
+    model: str = flag("wav2vec2, HuBERT or WavLM: folder or Hub id", default="models/wav2vec2-demo")
+    gold: Literal["llm", "manifest", "stt"] = flag(
+        "what is trained on and judged by: an LLM's corrections, the texts of --truth, the recogniser's own text",
         default="llm",
-        metadata={
-            "help": "what is trained on and judged by: an LLM's corrections, the texts of --truth, the "
-            "recogniser's own text"
-        },
     )
-    llm_figure: bool = field(
+    llm_figure: bool = flag(
+        "with another gold, fine-tune on an LLM's corrections of the same recordings too, for a figure of its own",
         default=False,
-        metadata={
-            "help": "with another gold, fine-tune on an LLM's corrections of the same recordings too, "
-            "for a figure of its own"
-        },
     )
-    train_on: Literal["errors", "agreed", "all"] = field(
-        default="errors",
-        metadata={"help": "recordings to train on: where recogniser and gold differ, where they agree, all"},
+    train_on: Literal["errors", "agreed", "all"] = flag(
+        "recordings to train on: where recogniser and gold differ, where they agree, all", default="errors"
     )
-    compare_train_on: bool = field(
-        default=False,
-        metadata={"help": "fine-tune on the other choices too, for as many epochs, and report which wins"},
+    compare_train_on: bool = flag(
+        "fine-tune on the other choices too, for as many epochs, and report which wins", default=False
     )
 
 
@@ -100,65 +84,54 @@ ARGUMENTS = (Arguments, PublishModelArguments, passed_on_arguments(PASSED_ON))
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args, publishing, passed_on = parse_arguments(ARGUMENTS, argv, __doc__)
-    out = Path(args.output_dir)
-    quick = STAGES.values() if args.mode == "quick" else ()
-    run = stage_runner(
-        CONFIGS,
-        quick,
-        out,
-        passed_on,
-        PASSED_ON,
-        stage_options(args.stage_options, STAGES | FOLDERS),
-        force_restart=not args.resume,
-        log_file=args.log_file,
-        seed=args.seed,
-        plot=not args.no_plot,
-        audio_dir=args.data,
-        model=args.model,
-        dataloader_num_workers=args.num_workers,
-    )
-    finetuned = run(
-        finetune_wav2vec2_lora,
-        "finetuned",
-        gold=args.gold,
-        train_on=args.train_on,
-        merge=not passed_on.no_lora,
-        model_license=publishing.model_license,
-    )
-    llm, compared = None, {}
-    if args.llm_figure and args.gold != "llm":
-        llm = run(finetune_wav2vec2_lora, "llm", gold="llm", train_on=args.train_on)
+    pipeline = Pipeline(Path(__file__).parent / "configs", ARGUMENTS, PASSED_ON, argv, __doc__)
+    steps = pipeline.follow(take_steps)
+    args = pipeline.args
+    if args.dry_run:
+        return {"steps": list(steps)}
+    compared = {}
     if args.compare_train_on:
-        for name in TRAIN_ON:
-            try:
-                compared[name] = (
-                    finetuned
-                    if name == args.train_on
-                    else run(finetune_wav2vec2_lora, name, gold=args.gold, train_on=name, prepared=out / "finetuned")
-                )
-            except NothingToTrainOnError as error:
-                logger.warning("--train_on %s is left out of the comparison: %s", name, error)
-        PartialState().print(compare(compared))
-
+        trained = {args.train_on: steps["finetuned"], **steps}
+        compared = {name: trained[name].metrics for name in TRAIN_ON if name in trained}
+        show(compare(compared))
     results = {
         "mode": args.mode,
         "seed": args.seed,
         "base_model": base_model_id(args.model),
-        "evaluation": finetuned,
-        "llm": llm,
+        "evaluation": steps["finetuned"].metrics,
+        "llm": steps["llm"].metrics if "llm" in steps else None,
         "compared": compared,
     }
-    results = finish_pipeline(
-        out,
-        results,
-        release_wav2vec2,
-        config=(args, passed_on),
-        resume=args.resume,
-        inputs=[out / "finetuned", *([out / "llm"] if llm else [])],
-    )
-    push(publishing, out / "model")
+    inputs = [steps[name] for name in ("finetuned", "llm") if name in steps]
+    results = pipeline.finish(results, release_wav2vec2, inputs=inputs)
+    push(pipeline.publishing, pipeline.out / "model")
     return results
+
+
+def take_steps(pipeline: Pipeline) -> None:
+    args = pipeline.args
+    run = pipeline.run
+    pipeline.everywhere(audio_dir=args.data, model=args.model, gold=args.gold, train_on=args.train_on)
+
+    # 1 Transcripts, their corrections, and training where they differ
+    finetuned = run(
+        finetune_wav2vec2_lora,
+        "finetuned",
+        merge=not pipeline.passed_on.no_lora,
+        model_license=pipeline.publishing.model_license,
+    )
+
+    # 2 The same with an LLM's corrections, for a figure of its own
+    if args.llm_figure and args.gold != "llm":
+        run(finetune_wav2vec2_lora, "llm", gold="llm")
+
+    # 3 The same with other choices of recordings to train on
+    for name in TRAIN_ON if args.compare_train_on else ():
+        if name != args.train_on:
+            try:
+                run(finetune_wav2vec2_lora, name, train_on=name, prepared=finetuned)
+            except NothingToTrainOnError as error:
+                logger.warning("--train_on %s is left out of the comparison: %s", name, error)
 
 
 def compare(compared: dict[str, dict]) -> str:

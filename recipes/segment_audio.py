@@ -11,47 +11,39 @@ The same by recipes/prepare_corpus.py --builder segmented_audio, without the his
 """
 
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from accelerate import PartialState
-from rich.console import Console
 from rich.table import Table
 
 from dataset_scripts import SegmentedAudio
 from dataset_scripts.prepared import write_corpus
 from dataset_scripts.segmented_audio import SegmentedAudioConfig
 from hf_components.publishing import PublishArguments, push
-from hf_components.reporting import plot_histogram
-from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage
+from hf_components.reporting import plot_histogram, show
+from hf_components.runtime import SEEDS, RecipeArguments, flag, parse_arguments, run_recipe, run_stage
 from hf_components.speech import Segmentation
 
 BAR = 40  # characters of the longest bar of the histogram
 
 
 @dataclass
-class Arguments(Segmentation):
-    data_dir: str = field(
-        metadata={
-            "aliases": ["--audio_dir"],
-            "help": "folder of recordings, however deep; the first folder "
-            "below it is the speaker, if there are at least two",
-        }
+class Arguments(Segmentation, RecipeArguments):
+    data_dir: str = flag(
+        "folder of recordings, however deep; the first folder below it is the speaker, if there are at least two",
+        aliases=["--audio_dir"],
     )
-    output_dir: str = field(metadata={"help": "folder of the prepared corpus"})
-    val_ratio: float = field(
+    val_ratio: float = flag(
+        "share of the segments for dev, by speaker; of a single recording its last part; in [0, 1)",
         default=0.1,
-        metadata={"help": "share of the segments for dev, by speaker; of a single recording its last part; in [0, 1)"},
+        min=0,
+        below=1,
     )
-    split_seed: int = field(default=42, metadata={"help": "seed of the division into train and dev"})
-    name: str | None = field(default=None, metadata={"help": "name on the data card; the source folder's by default"})
-    license: str | None = field(default=None, metadata={"help": "licence for the data card, such as cc-by-4.0"})
-    language: str | None = field(default=None, metadata={"help": "language for the data card, such as en"})
-    num_proc: int | None = field(default=None, metadata={"help": "worker processes; one per core by default"})
-    resume: bool = field(
-        default=False, metadata={"help": "go on from finished recordings; keep a result if nothing changed"}
-    )
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+    split_seed: int = flag("seed of the division into train and dev", default=42, **SEEDS)
+    name: str | None = flag("name on the data card; the source folder's by default", default=None)
+    license: str | None = flag("licence for the data card, such as cc-by-4.0", default=None)
+    language: str | None = flag("language for the data card, such as en", default=None)
+    num_proc: int | None = flag("worker processes; one per core by default", default=None, min=1)
 
 
 ARGUMENTS = (Arguments, PublishArguments)
@@ -59,8 +51,6 @@ ARGUMENTS = (Arguments, PublishArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
-    if args.num_proc is not None and args.num_proc < 1:
-        raise UserError(f"num_proc must be at least 1, got {args.num_proc}")
     taken = {option.name for option in fields(SegmentedAudioConfig)} - {"name"}
     options = {name: value for name, value in vars(args).items() if name in taken}
     config = SegmentedAudioConfig(**options)
@@ -88,10 +78,7 @@ def main(argv: list[str] | None = None) -> dict:
         return metrics
 
     metrics = run_stage(args.output_dir, produce, config=(args, config.recordings()), resume=args.resume, alone=True)
-    if PartialState().is_main_process:
-        console = Console(stderr=True)
-        console.print(histogram(metrics["segments"]["histogram"]), highlight=False)
-        console.print(summary(metrics, args.output_dir))
+    show(histogram(metrics["segments"]["histogram"]), summary(metrics, args.output_dir))
     push(publishing, args.output_dir)
     return metrics
 

@@ -1,21 +1,22 @@
 """Speak with a unit vocoder: a recording again, from its units alone, or units that are given.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
-    recipes/speak_units.py --config recipes/configs/speak_units/default.yaml \\
-    --audio clip.wav --units_model runs/units/units/model --vocoder runs/units/vocoder/model --output_wav spoken.wav
+    recipes/speak_units.py \\
+    --audio clip.wav --units_model runs/units/units/model --vocoder_model runs/units/vocoder/model \\
+    --output_wav spoken.wav
 
 The units of a language model, or of another's recording, are given as numbers: --units 3 3 3 17 17 4.
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hf_components.acoustic_units import AcousticUnitsModel
 from hf_components.checkpoints import load_model
-from hf_components.runtime import UserError, join_processes, parse_arguments, run_recipe
+from hf_components.runtime import LogArguments, UserError, flag, join_processes, parse_arguments, run_recipe
 from hf_components.speech import decode, encode_wav
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.units import check_same_units
@@ -25,16 +26,15 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Arguments:
-    vocoder: str = field(metadata={"help": "checkpoint of train_unit_vocoder: its folder `model`, or Hub id"})
-    output_wav: str = field(metadata={"help": "file to write"})
-    audio: str | None = field(default=None, metadata={"help": "recording whose units are spoken"})
-    units_model: str | None = field(
-        default=None, metadata={"help": "checkpoint of learn_units that finds them: its folder `model`, or Hub id"}
+class Arguments(LogArguments):
+    vocoder_model: str = flag("checkpoint of train_unit_vocoder: its folder `model`, or Hub id", aliases=["--vocoder"])
+    output_wav: str = flag("file to write")
+    audio: str | None = flag("recording whose units are spoken", default=None)
+    units_model: str | None = flag(
+        "checkpoint of learn_units that finds them: its folder `model`, or Hub id", default=None
     )
-    units: list[int] | None = field(default=None, metadata={"help": "or the units themselves, one per 20 ms"})
-    speaker: str | None = field(default=None, metadata={"help": "whose voice, for a vocoder with several"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+    units: list[int] | None = flag("or the units themselves, one per 20 ms", default=None, min=0)
+    speaker: str | None = flag("whose voice, for a vocoder with several", default=None)
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -46,15 +46,15 @@ def main(argv: list[str] | None = None) -> dict:
     if (args.audio is None) != (args.units_model is None):
         raise UserError("--audio and --units_model, which finds its units, go together; give both or only --units")
     state = join_processes()
-    vocoder = load_model(UnitHifiGanModel, args.vocoder)
+    vocoder = load_model(UnitHifiGanModel, args.vocoder_model)
     if vocoder.config.speakers and args.speaker is None:
         raise UserError(
-            f"{args.vocoder} has several voices; choose one by --speaker: {', '.join(vocoder.config.speakers)}"
+            f"{args.vocoder_model} has several voices; choose one by --speaker: {', '.join(vocoder.config.speakers)}"
         )
     if vocoder.config.use_f0 and args.audio is None:
         raise UserError(
-            f"{args.vocoder} needs the pitch beside the units (it was trained with --use_f0), which is heard in a "
-            "recording: give --audio and --units_model, or take another --vocoder"
+            f"{args.vocoder_model} needs the pitch beside the units (it was trained with --use_f0), which is "
+            "heard in a recording: give --audio and --units_model, or take another --vocoder_model"
         )
     waveform = None if args.audio is None else decode(args.audio)
     units = args.units if waveform is None else units_of_recording(args, waveform, vocoder)
@@ -64,7 +64,8 @@ def main(argv: list[str] | None = None) -> dict:
             f"{f'{min(units)} to {max(units)}' if units else 'none'}"
         )
     (spoken,) = speak(vocoder, [units], voices_of(vocoder, [args.speaker]), pitches_of(vocoder, [waveform], [units]))
-    rate, output = vocoder.config.sampling_rate, Path(args.output_wav)
+    rate = vocoder.config.sampling_rate
+    output = Path(args.output_wav)
     if state.is_main_process:
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 def units_of_recording(args: Arguments, waveform: np.ndarray, vocoder: UnitHifiGanModel) -> list[int]:
     model = load_model(AcousticUnitsModel, args.units_model)
-    check_same_units(model.identity(), args.units_model, vocoder.config.units or {}, args.vocoder)
+    check_same_units(model.identity(), args.units_model, vocoder.config.units or {}, args.vocoder_model)
     try:
         return model.encode(waveform).units.tolist()
     except ValueError as error:

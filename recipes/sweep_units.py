@@ -2,23 +2,35 @@
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/sweep_units.py --config recipes/configs/sweep_units/default.yaml \\
-    --corpus_dir runs/units/segments --phone_labels my_phones.jsonl --output_dir runs/units/sweep
+    --corpus runs/units/segments --phone_labels my_phones.jsonl --output_dir runs/units/sweep
+
+Writes sweep.json and sweep.png to --output_dir.
 """
 
 import json
 import logging
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import PartialState
 from datasets import Dataset
-from rich.console import Console
 from rich.table import Table
 
 from hf_components.acoustic_units import DEFAULT_ENCODER, MFCC
-from hf_components.runtime import UserError, estimate_rest, parse_arguments, run_recipe, run_stage, write_json
+from hf_components.reporting import show
+from hf_components.runtime import (
+    RecipeArguments,
+    SeedArguments,
+    UserError,
+    estimate_rest,
+    flag,
+    parse_arguments,
+    run_as_stage,
+    run_recipe,
+    write_json,
+)
 from hf_components.speech import load_corpus, sample_rows
 from hf_components.units import read_units
 from hf_components.units.learning import (
@@ -46,76 +58,62 @@ SHOWN = {
 
 
 @dataclass
-class Arguments:
-    corpus_dir: str = field(metadata={"help": "output folder of segment_audio, with the splits train and dev"})
-    output_dir: str = field(metadata={"help": "folder of sweep.json and sweep.png"})
-    encoder: str = field(default=DEFAULT_ENCODER, metadata={"help": f"as of learn_units: folder, Hub id or {MFCC}"})
-    layers: list[int] = field(
-        default_factory=list, metadata={"help": f"encoder layers, counted from 1; none for {MFCC}"}
-    )
-    num_units: list[int] = field(default_factory=lambda: [50, 100, 200, 500], metadata={"help": "numbers of units"})
-    phone_labels: str | None = field(
+class Arguments(RecipeArguments, SeedArguments):
+    corpus: str = flag("output folder of segment_audio, with the splits train and dev", aliases=["--corpus_dir"])
+    model: str = flag(f"as of learn_units: folder, Hub id or {MFCC}", default=DEFAULT_ENCODER, aliases=["--encoder"])
+    layers: list[int] = flag(f"encoder layers, counted from 1; none for {MFCC}", default=[], min=1)
+    num_units: list[int] = flag("numbers of units", default=[50, 100, 200, 500], min=2)
+    phone_labels: str | None = flag(
+        "phones of the recordings of dev: JSON lines with source_file, start, end (seconds "
+        "in the recording) and "
+        "phone, or a folder of TextGrids named as the recordings",
         default=None,
-        metadata={
-            "help": "phones of the recordings of dev: JSON lines with source_file, start, end (seconds "
-            "in the recording) and "
-            "phone, or a folder of TextGrids named as the recordings"
-        },
     )
-    phone_tier: str = field(default="phones", metadata={"help": "tier of the TextGrids that holds the phones"})
-    max_segments: int = field(
-        default=2000, metadata={"help": "segments of each split that take part, drawn by chance"}
+    phone_tier: str = flag("tier of the TextGrids that holds the phones", default="phones")
+    max_samples: int = flag(
+        "segments of each split that take part, drawn by chance", default=2000, aliases=["--max_segments"], min=1
     )
-    passes: int = field(default=5, metadata={"help": "passes of k-means over the segments, at most"})
-    update_seconds: float = field(
-        default=200.0, metadata={"help": "seconds of speech from one step of the centroids to the next"}
+    passes: int = flag("passes of k-means over the segments, at most", default=5, min=1)
+    update_seconds: float = flag(
+        "seconds of speech from one step of the centroids to the next", default=200.0, above=0
     )
-    batch_seconds: float = field(default=60.0, metadata={"help": "seconds of speech per batch and process"})
-    cache_gib: float = field(
-        default=20.0, metadata={"help": "features of a layer are kept on the disk up to so many GiB"}
-    )
-    num_workers: int = field(
-        default=0, metadata={"help": "processes that decode audio ahead of the model, per process"}
-    )
-    seed: int = field(default=42, metadata={"help": "seed of the segments, their order and the first centroids"})
-    resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted one"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+    batch_seconds: float = flag("seconds of speech per batch and process", default=60.0, above=0)
+    cache_gib: float = flag("features of a layer are kept on the disk up to so many GiB", default=20.0, min=0)
+    num_workers: int = flag("processes that decode audio ahead of the model, per process", default=0, min=0)
 
 
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
-    if (args.encoder == MFCC) == bool(args.layers):
+    if (args.model == MFCC) == bool(args.layers):
         raise UserError(
-            f"--layers must name layers of --encoder {args.encoder}"
-            if args.encoder != MFCC
+            f"--layers must name layers of --model {args.model}"
+            if args.model != MFCC
             else f"--layers must be left out for {MFCC} features, which have none, got {args.layers}"
         )
-    inputs = [path for path in (args.corpus_dir, args.encoder, args.phone_labels) if path]
-    result = run_stage(
-        args.output_dir, lambda folder: produce(args, folder), config=args, inputs=inputs, resume=args.resume
-    )
-    if PartialState().is_main_process:
-        Console().print(summary_table(result))
+    result = run_as_stage(produce, args, inputs=[args.corpus, args.model, args.phone_labels])
+    show(summary_table(result))
     return result
 
 
 def produce(args: Arguments, folder: Path) -> dict:
-    corpus = load_corpus(args.corpus_dir)
+    corpus = load_corpus(args.corpus)
     if missing := {"train", "dev"} - set(corpus):
-        raise UserError(f"{args.corpus_dir} has no split {min(missing)}; a sweep learns on train and judges by dev")
-    splits = {name: sample_rows(corpus[name], args.max_segments, args.seed) for name in ("train", "dev")}
+        raise UserError(f"{args.corpus} has no split {min(missing)}; a sweep learns on train and judges by dev")
+    splits = {name: sample_rows(corpus[name], args.max_samples, args.seed) for name in ("train", "dev")}
     labels = read_phone_labels(args.phone_labels, args.phone_tier) if args.phone_labels else None
-    state, file = PartialState(), folder / "sweep.json"
+    state = PartialState()
+    file = folder / "sweep.json"
     figures = json.loads(file.read_text()) if file.exists() else []
     layers = args.layers or [None]
-    done, total = len(figures), len(layers) * len(args.num_units)
+    done = len(figures)
+    total = len(layers) * len(args.num_units)
     for layer in layers:
         learning = folder / f"layer_{layer}"  # keeps the features of the layer
         for size in args.num_units:
             if any((row["layer"], row["num_units"]) == (layer, size) for row in figures):
                 continue
             start = time.perf_counter()
-            found = judge(args, splits, labels, learning, layer, size)
+            found = score(args, splits, labels, learning, layer, size)
             if state.is_main_process:
                 # Before its figures are there: a stop here costs this point, afterwards it would spoil the next.
                 shutil.rmtree(learning / "units")
@@ -129,17 +127,15 @@ def produce(args: Arguments, folder: Path) -> dict:
             shutil.rmtree(learning, ignore_errors=True)
     if not state.is_main_process:
         return {}
-    plot_sweep(
-        folder / "sweep.png", figures, f"Units of {args.encoder}, judged by {len(splits['dev'])} segments of dev"
-    )
+    plot_sweep(folder / "sweep.png", figures, f"Units of {args.model}, judged by {len(splits['dev'])} segments of dev")
     return {
-        "encoder": args.encoder,
+        "encoder": args.model,
         "segments": {name: len(rows) for name, rows in splits.items()},
         "figures": figures,
     }
 
 
-def judge(
+def score(
     args: Arguments,
     splits: dict[str, Dataset],
     labels: dict[str, Phones] | None,
@@ -148,7 +144,7 @@ def judge(
     size: int,
 ) -> dict:
     """Learn so many units of a layer on train, as learn_units does, and judge them by dev."""
-    model = load_encoder(args.encoder, layer, size)
+    model = load_encoder(args.model, layer, size)
     learn_centroids(
         model,
         splits["train"],
@@ -172,7 +168,8 @@ def judge(
     found = {"layer": layer, "num_units": size}
     if PartialState().is_main_process:
         table = read_units(folder / "units")
-        train, dev = table.of_split("train"), table.of_split("dev")
+        train = table.of_split("train")
+        dev = table.of_split("dev")
         found |= {
             name: usage["dev"][name] for name in ("perplexity", "entropy", "runs_per_second", "inertia_per_frame")
         }

@@ -6,20 +6,27 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 import numpy as np
 import soxr
 from accelerate import PartialState
-from rich.progress import track
 from transformers import set_seed
 
 from dataset_scripts.demo_recordings import CONDITIONS, heard_utterances, new_utterances
 from hf_components.asr import NetworkArguments, build_wav2vec2
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import parse_arguments, run_recipe, run_stage
+from hf_components.runtime import (
+    SEEDS,
+    PlotArguments,
+    Progress,
+    flag,
+    parse_arguments,
+    run_as_stage,
+    run_recipe,
+)
 from hf_components.speech import SAMPLING_RATE, encode_flac
 from hf_components.training import CtcTrainer, CtcTrainingArguments, keep_learnable, prepare_ctc, save_history
 
@@ -27,14 +34,13 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Arguments:
-    train_speakers: int = field(default=24, metadata={"help": "synthetic speakers to train on"})
-    utterances_per_speaker: int = field(default=120, metadata={"help": "what each of them says, about 2 s each"})
-    dev_speakers: int = field(default=4, metadata={"help": "speakers to judge by, none of them trained on"})
-    dev_utterances: int = field(default=20, metadata={"help": "what each of them says, once clean and once in babble"})
-    speech_seed: int = field(default=0, metadata={"help": "decides voices, sentences and noise"})
-    plot: bool = field(default=True, metadata={"help": "draw the curves of training"})
-    resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted run"})
+class Arguments(PlotArguments):
+    train_speakers: int = flag("synthetic speakers to train on", default=24, min=1)
+    utterances_per_speaker: int = flag("what each of them says, about 2 s each", default=120, min=1)
+    dev_speakers: int = flag("speakers to judge by, none of them trained on", default=4, min=1)
+    dev_utterances: int = flag("what each of them says, once clean and once in babble", default=20, min=1)
+    speech_seed: int = flag("decides voices, sentences and noise", default=0, **SEEDS)
+    resume: bool = flag("keep a finished result, continue an interrupted run", default=False)
 
 
 ARGUMENTS = (Arguments, NetworkArguments, PublishModelArguments, CtcTrainingArguments)
@@ -43,12 +49,7 @@ ARGUMENTS = (Arguments, NetworkArguments, PublishModelArguments, CtcTrainingArgu
 def main(argv: list[str] | None = None) -> dict:
     args, network, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
     output_dir = training_args.output_dir
-    metrics = run_stage(
-        output_dir,
-        lambda folder: produce(args, network, training_args, folder),
-        config=(args, network, training_args, {"processes": training_args.world_size}),
-        resume=args.resume,
-    )
+    metrics = run_as_stage(produce, args, network, training_args)
     logger.info("%s: %s", output_dir, ", ".join(f"{key} {value}" for key, value in metrics.items()))
     push(publishing, output_dir)
     return metrics
@@ -87,8 +88,8 @@ def produce(args: Arguments, network: NetworkArguments, training_args: CtcTraini
 def spoken_rows(group: str, spoken: Iterable[tuple]) -> datasets.Dataset:
     """Rows of the data contract from (speaker, text, int16 samples, sample rate)."""
     rows = []
-    for speaker, text, samples, sample_rate in track(
-        list(spoken), f"encoding {group}", disable=not PartialState().is_main_process
+    for speaker, text, samples, sample_rate in Progress(
+        list(spoken), desc=f"encoding {group}", disable=not PartialState().is_main_process
     ):
         waveform = soxr.resample(samples.astype(np.float32) / 32768, sample_rate, SAMPLING_RATE)
         rows.append(

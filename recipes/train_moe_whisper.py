@@ -5,7 +5,7 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     --corpus data/prepared --experts_dir runs/moe/experts --router_dir runs/moe/router --output_dir runs/moe/joint
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ from transformers import set_seed
 from hf_components.checkpoints import load_whisper, save_processor
 from hf_components.moe import MoeTrainer, RoutingArguments, freeze_shared_expert, load_router, load_trained_experts
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import UserError, parse_arguments, run_recipe, run_stage
+from hf_components.runtime import UserError, flag, parse_arguments, run_as_stage, run_recipe
 from hf_components.training import (
     KlToBaseArguments,
     SpeechTrainingArguments,
@@ -28,24 +28,18 @@ from hf_components.training import (
 
 @dataclass(kw_only=True)
 class Arguments(TrainingRecipeArguments):
-    experts_dir: str = field(metadata={"help": "output of pretrain_experts"})
-    router_dir: str = field(metadata={"help": "output of pretrain_router", "aliases": ["--gating_model_checkpoint"]})
-    experts_per_utterance: int = field(
-        default=2,
-        metadata={
-            "help": "experts that stay active in the top-k phase",
-            "aliases": ["--top_k_experts", "--moe_top_k"],
-        },
+    experts_dir: str = flag("output of pretrain_experts")
+    router_dir: str = flag("output of pretrain_router", aliases=["--gating_model_checkpoint"])
+    experts_per_utterance: int = flag(
+        "experts that stay active in the top-k phase", default=2, aliases=["--top_k_experts", "--moe_top_k"], min=1
     )
-    mixture: Literal["weights", "logits"] = field(
-        default="weights", metadata={"help": "weights: one pass with merged LoRA; logits: one pass per active expert"}
+    mixture: Literal["weights", "logits"] = flag(
+        "weights: one pass with merged LoRA; logits: one pass per active expert", default="weights"
     )
-    min_audio_context: int = field(
-        default=200, metadata={"help": "mel frames (10 ms) of audio context that the trained model needs at least"}
+    min_audio_context: int = flag(
+        "mel frames (10 ms) of audio context that the trained model needs at least", default=200, min=2, max=3000
     )
-    freeze_shared_expert: bool = field(
-        default=False, metadata={"help": "train what the experts add to the shared one only"}
-    )
+    freeze_shared_expert: bool = flag("train what the experts add to the shared one only", default=False)
 
 
 ARGUMENTS = (Arguments, RoutingArguments, KlToBaseArguments, PublishModelArguments, SpeechTrainingArguments)
@@ -54,13 +48,13 @@ ARGUMENTS = (Arguments, RoutingArguments, KlToBaseArguments, PublishModelArgumen
 def main(argv: list[str] | None = None) -> dict:
     args, routing_args, kl, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
     output_dir = Path(training_args.output_dir)
-    result = run_stage(
-        output_dir,
-        lambda folder: produce(args, routing_args, kl, training_args, folder),
-        config=(args, routing_args, kl, training_args, {"processes": training_args.world_size}),
-        resume=args.resume,
-        archive=training_args.rebase_output_dir,
-        inputs=[args.corpus, args.base_model, args.experts_dir, args.router_dir],
+    result = run_as_stage(
+        produce,
+        args,
+        routing_args,
+        kl,
+        training_args,
+        inputs=[args.corpus, args.model, args.experts_dir, args.router_dir],
     )
     push(publishing, output_dir / "model")
     return result
@@ -75,7 +69,7 @@ def produce(
 ) -> dict:
     set_seed(training_args.seed)
     train, evaluated = load_training_rows(args, training_args)
-    base, processor = load_whisper(args.base_model, args.language)
+    base, processor = load_whisper(args.model, args.language)
     router, router_layer = load_router(args.router_dir)
     model = load_trained_experts(
         base,
@@ -95,7 +89,7 @@ def produce(
     if router.hidden.in_features != model.config.d_model:
         raise UserError(
             f"the router in {args.router_dir} reads embeddings of {router.hidden.in_features} dimensions, "
-            f"{args.base_model} has {model.config.d_model}; pre-train it on embeddings of this model"
+            f"{args.model} has {model.config.d_model}; pre-train it on embeddings of this model"
         )
     model.model.encoder.router.load_state_dict(router.state_dict())
     model.train_only(experts=True, router=True)

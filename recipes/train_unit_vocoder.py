@@ -2,21 +2,29 @@
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/train_unit_vocoder.py --config recipes/configs/train_unit_vocoder/default.yaml \\
-    --corpus_dir runs/units/segments --units_dir runs/units/units --output_dir runs/units/vocoder
+    --corpus runs/units/segments --units_dir runs/units/units --output_dir runs/units/vocoder
+
+Writes the result; the vocoder is in its model/ to --output_dir.
 """
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from accelerate import PartialState
-from rich.console import Console
 from rich.table import Table
 from transformers import set_seed
 
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import UserError, join_processes, parse_arguments, run_recipe, run_stage
+from hf_components.reporting import show
+from hf_components.runtime import (
+    PlotArguments,
+    RecipeArguments,
+    flag,
+    join_processes,
+    parse_arguments,
+    run_recipe,
+    run_stage,
+)
 from hf_components.speech import load_corpus
 from hf_components.unit_hifigan import UnitHifiGanConfig, UnitHifiGanModel
 from hf_components.units import SECONDS_PER_UNIT, read_units
@@ -30,45 +38,31 @@ from hf_components.units.vocoder import (
     write_log,
 )
 
-SHORTEST_CROP = 0.1  # seconds; the widest window of the mel loss has 0.128, half of it mirrored on either side
-
 
 @dataclass
-class Arguments:
-    corpus_dir: str = field(metadata={"help": "segments, output of segment_audio, with the splits train and dev"})
-    units_dir: str = field(metadata={"help": "their units, output of learn_units"})
-    output_dir: str = field(metadata={"help": "folder of the result; the vocoder is in its model/"})
-    num_samples: int = field(
-        default=4, metadata={"help": "held-out segments that every saved model speaks, to listen to"}
+class Arguments(RecipeArguments, PlotArguments):
+    corpus: str = flag("segments, output of segment_audio, with the splits train and dev", aliases=["--corpus_dir"])
+    units_dir: str = flag("their units, output of learn_units")
+    max_samples: int = flag(
+        "held-out segments that every saved model speaks, to listen to", default=4, aliases=["--num_samples"], min=0
     )
-    plot: bool = field(default=True, metadata={"help": "draw the curves of training and the samples' spectrograms"})
-    resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted one"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
 
 
 @dataclass
 class ModelArguments:
     """The vocoder; sizes of the heads as in the papers."""
 
-    head: Literal["hifigan", "istft"] = field(
+    head: Literal["hifigan", "istft"] = flag(
+        "how frames become samples: by upsampling convolutions, or by an inverse STFT, which costs a tenth",
         default="hifigan",
-        metadata={
-            "help": "how frames become samples: by upsampling convolutions, or by an inverse STFT, which costs a tenth"
-        },
     )
-    embedding_dim: int = field(default=128, metadata={"help": "width of the unit embedding"})
-    hidden_size: int = field(
-        default=512, metadata={"help": "width of the istft head; its inner layers have three times that"}
-    )
-    num_layers: int = field(default=8, metadata={"help": "layers of the istft head"})
-    upsample_initial_channel: int = field(
-        default=512, metadata={"help": "width of the hifigan head before upsampling"}
-    )
-    speaker_embedding: bool = field(default=False, metadata={"help": "learn a voice for each speaker of the corpus"})
-    use_f0: bool = field(default=False, metadata={"help": "the fundamental frequency is an input beside the units"})
-    predict_durations: bool = field(
-        default=False, metadata={"help": "also learn how long each unit of a deduplicated sequence lasts"}
-    )
+    embedding_dim: int = flag("width of the unit embedding", default=128, min=1)
+    hidden_size: int = flag("width of the istft head; its inner layers have three times that", default=512, min=1)
+    num_layers: int = flag("layers of the istft head", default=8, min=1)
+    upsample_initial_channel: int = flag("width of the hifigan head before upsampling", default=512, min=1)
+    speaker_embedding: bool = flag("learn a voice for each speaker of the corpus", default=False)
+    use_f0: bool = flag("the fundamental frequency is an input beside the units", default=False)
+    predict_durations: bool = flag("also learn how long each unit of a deduplicated sequence lasts", default=False)
 
 
 ARGUMENTS = (Arguments, ModelArguments, PublishModelArguments, AdversarialArguments)
@@ -76,17 +70,14 @@ ARGUMENTS = (Arguments, ModelArguments, PublishModelArguments, AdversarialArgume
 
 def main(argv: list[str] | None = None) -> dict:
     args, model_args, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
-    if not SHORTEST_CROP <= training_args.crop_seconds < math.inf:
-        raise UserError(f"crop_seconds must be at least {SHORTEST_CROP}, got {training_args.crop_seconds}")
     metrics = run_stage(
         args.output_dir,
         lambda folder: produce(args, model_args, training_args, folder),
         config=(args, model_args, training_args, {"processes": join_processes().num_processes}),
-        inputs=[args.corpus_dir, args.units_dir],
+        inputs=[args.corpus, args.units_dir],
         resume=args.resume,
     )
-    if PartialState().is_main_process:
-        Console().print(summary_table(metrics))
+    show(summary_table(metrics))
     push(publishing, Path(args.output_dir) / "model")
     return metrics
 
@@ -95,13 +86,13 @@ def produce(args: Arguments, model_args: ModelArguments, training_args: Adversar
     set_seed(training_args.seed)
     table = read_units(args.units_dir)
     units = dict(zip(table.rows["id"].to_pylist(), table.rows["units"].to_numpy(), strict=True))
-    corpus = [load_corpus(args.corpus_dir, split) for split in ("train", "dev")]
+    corpus = [load_corpus(args.corpus, split) for split in ("train", "dev")]
     model = build_model(model_args, table.identity, corpus[0].unique("speaker_id"))
     crop_frames = round(training_args.crop_seconds / SECONDS_PER_UNIT)
     train, held_out = (UnitCrops(rows, units, crop_frames, model.config) for rows in corpus)
 
     trainer = AdversarialTrainer(model, training_args, train, held_out, folder)
-    listener = Listener(held_out, args.num_samples, training_args.seed, folder, args.plot)
+    listener = Listener(held_out, args.max_samples, training_args.seed, folder, args.plot)
     is_main = trainer.accelerator.is_main_process
 
     def after_epoch(trainer: AdversarialTrainer) -> None:
@@ -119,7 +110,8 @@ def produce(args: Arguments, model_args: ModelArguments, training_args: Adversar
     if is_main:
         save_vocoder(model, folder / "model")
         listener.hear(model, "final")
-    first, best = trainer.history[0], trainer.history[trainer.best_epoch - 1]
+    first = trainer.history[0]
+    best = trainer.history[trainer.best_epoch - 1]
     return {
         "head": model_args.head,
         "parameters": model.num_parameters(),

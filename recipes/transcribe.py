@@ -2,14 +2,13 @@
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/transcribe.py --config recipes/configs/transcribe/default.yaml \\
-    --model_path runs/children/model --input_jsonl data/test.jsonl --output_jsonl runs/predictions.jsonl
+    --model runs/children/model --input_jsonl data/test.jsonl --output_jsonl runs/predictions.jsonl
 
 Run again after a stop, it goes on where it was; after unreadable files were mended, it does those.
 """
 
 import logging
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,67 +21,59 @@ from hf_components.asr import (
     read_submission_format,
     transcribe_to_file,
 )
-from hf_components.runtime import UserError, fingerprint, join_processes, parse_arguments, parse_pairs, run_recipe
+from hf_components.runtime import (
+    LogArguments,
+    UserError,
+    fingerprint,
+    flag,
+    join_processes,
+    parse_arguments,
+    parse_pairs,
+    run_recipe,
+)
 from hf_components.speech import load_corpus
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Arguments:
-    model_path: str = field(metadata={"help": "folder or Hub id of a speech recogniser of any family that is served"})
-    output_jsonl: str = field(metadata={"help": "file of utterance_id and orthographic_text, one line per utterance"})
-    input_jsonl: str | None = field(default=None, metadata={"help": "manifest; a transcript in it is not looked at"})
-    audio_dirs: list[str] | None = field(
+class Arguments(LogArguments):
+    model: str = flag("folder or Hub id of a speech recogniser of any family that is served", aliases=["--model_path"])
+    output_jsonl: str = flag("file of utterance_id and orthographic_text, one line per utterance")
+    input_jsonl: str | None = flag("manifest; a transcript in it is not looked at", default=None)
+    audio_dirs: list[str] | None = flag(
+        "folders to search for the manifest's audio; by default the manifest's and its sub-folders", default=None
+    )
+    fields: list[str] | None = flag(
+        "OURS=THEIRS for every field that the manifest calls otherwise, such as audio_path=file", default=None
+    )
+    corpus: str | None = flag("prepared corpus, instead of a manifest: folder or Hub id", default=None)
+    split: str = flag("split of the corpus", default="dev")
+    submission_format: str | None = flag(
+        "submission_format.jsonl, whose order the lines then have and whose ids must be those of the input",
         default=None,
-        metadata={"help": "folders to search for the manifest's audio; by default the manifest's and its sub-folders"},
     )
-    fields: list[str] | None = field(
+    adapter: list[str] | None = flag(
+        "PEFT LoRA of the model: folder or Hub id; several are merged one after the other", default=None
+    )
+    language: str | None = flag(
+        "language code, for models that are prompted with one; default: the one that they were saved with",
         default=None,
-        metadata={"help": "OURS=THEIRS for every field that the manifest calls otherwise, such as audio_path=file"},
     )
-    corpus: str | None = field(
-        default=None, metadata={"help": "prepared corpus, instead of a manifest: folder or Hub id"}
-    )
-    split: str = field(default="dev", metadata={"help": "split of the corpus"})
-    submission_format: str | None = field(
+    audio_context: Literal["dynamic", "full"] | None = flag(
+        "what a Whisper hears of each clip: as much as there is, or always 30 s; by default as it was trained",
         default=None,
-        metadata={
-            "help": "submission_format.jsonl, whose order the lines then have and whose ids must be those of the input"
-        },
     )
-    adapter: list[str] | None = field(
-        default=None,
-        metadata={"help": "PEFT LoRA of the model: folder or Hub id; several are merged one after the other"},
+    dtype: str = flag(
+        "float32, float16, bfloat16, or auto: half precision on a GPU, float32 elsewhere", default="auto"
     )
-    language: str | None = field(
-        default=None,
-        metadata={
-            "help": "language code, for models that are prompted with one; default: the one that they were saved with"
-        },
+    batch_seconds: float = flag(
+        "seconds of audio per batch, padding included; a clip counts 30 s for a stock Whisper", default=240.0, above=0
     )
-    audio_context: Literal["dynamic", "full"] | None = field(
-        default=None,
-        metadata={
-            "help": "what a Whisper hears of each clip: as much as there is, or always 30 s; by default "
-            "as it was trained"
-        },
-    )
-    dtype: str = field(
-        default="auto",
-        metadata={"help": "float32, float16, bfloat16, or auto: half precision on a GPU, float32 elsewhere"},
-    )
-    batch_seconds: float = field(
-        default=240.0,
-        metadata={"help": "seconds of audio per batch, padding included; a clip counts 30 s for a stock Whisper"},
-    )
-    num_beams: int = field(default=1, metadata={"help": "beams of models that write token by token; 1 is greedy"})
-    max_new_tokens: int = field(default=225, metadata={"help": "longest text of 30 s of audio, in tokens"})
-    num_workers: int = field(default=0, metadata={"help": "processes that decode audio ahead of the model"})
-    resume: bool = field(
-        default=True, metadata={"help": "keep what an earlier run with the same settings has transcribed"}
-    )
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+    num_beams: int = flag("beams of models that write token by token; 1 is greedy", default=1, min=1)
+    max_new_tokens: int = flag("longest text of 30 s of audio, in tokens", default=225, min=1)
+    num_workers: int = flag("processes that decode audio ahead of the model", default=0, min=0)
+    resume: bool = flag("keep what an earlier run with the same settings has transcribed", default=True)
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -90,7 +81,7 @@ def main(argv: list[str] | None = None) -> dict:
     check(args)
     join_processes()
     output = Path(args.output_jsonl)
-    inputs = [args.model_path, *(args.adapter or []), args.input_jsonl or args.corpus, args.submission_format]
+    inputs = [args.model, *(args.adapter or []), args.input_jsonl or args.corpus, args.submission_format]
     settings = ("audio_dirs", "fields", "split", "language", "audio_context", "dtype", "num_beams", "max_new_tokens")
     identity = {
         "inputs": {path: fingerprint(path) for path in inputs if path is not None},
@@ -110,7 +101,7 @@ def main(argv: list[str] | None = None) -> dict:
         order = read_submission_format(args.submission_format)
         check_same_ids(order, args.submission_format, recordings.ids, args.input_jsonl or args.corpus)
     transcriber = Transcriber.from_pretrained(
-        args.model_path,
+        args.model,
         args.language,
         adapter=args.adapter or (),
         audio_context=args.audio_context,
@@ -139,11 +130,6 @@ def check(args: Arguments) -> None:
     """Raises UserError for flags that cannot be meant."""
     if (args.input_jsonl is None) == (args.corpus is None):
         raise UserError(f"give either --input_jsonl or --corpus, got {'neither' if args.corpus is None else 'both'}")
-    if not 0 < args.batch_seconds < math.inf:
-        raise UserError(f"batch_seconds must be positive and finite, got {args.batch_seconds}")
-    for name, least in (("num_beams", 1), ("max_new_tokens", 1), ("num_workers", 0)):
-        if vars(args)[name] < least:
-            raise UserError(f"{name} must be at least {least}, got {vars(args)[name]}")
     if Path(args.output_jsonl).is_dir():
         raise UserError(f"output_jsonl must name a file, and {args.output_jsonl} is a folder; name a file in it")
 

@@ -1,4 +1,4 @@
-"""Recipes, their configurations, Makefile targets, README rows and model cards agree with each other."""
+"""Recipes, their configurations, Makefile targets, pages and model cards agree with each other."""
 
 import ast
 import dataclasses
@@ -8,17 +8,26 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from paths import CONFIGS, ROOT
 
-from hf_components.runtime.arguments import parse_arguments
+from hf_components.runtime.arguments import check_words, parse_arguments
 from hf_components.runtime.errors import UserError
+from hf_components.runtime.flags import BOUNDS
 
 pytestmark = pytest.mark.unit
 
 SIZES = ("default", "quick")
-MAX_LINES = 160
+WITHOUT_CONFIGURATION = {"export_annotations", "publish", "speak_units"}  # all that they take differs from run to run
+MAX_STATEMENTS = 90
+README_LINES = 200
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "recipes/README.md", "docs/*.md")
+    for path in ROOT.glob(pattern)
+)
 
 
 def recipes() -> list[str]:
@@ -27,6 +36,16 @@ def recipes() -> list[str]:
 
 def source(recipe: str) -> str:
     return (ROOT / "recipes" / f"{recipe}.py").read_text()
+
+
+def statements(text: str) -> int:
+    """Statements of a source file, those of imports and docstrings not counted."""
+    return sum(
+        isinstance(node, ast.stmt)
+        and not isinstance(node, (ast.Import, ast.ImportFrom))
+        and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        for node in ast.walk(ast.parse(text))
+    )
 
 
 def docstring(recipe: str) -> str:
@@ -63,8 +82,44 @@ def makefile_targets(text: str) -> set[str]:
 
 def readme_rows(text: str) -> list[tuple[str, str]]:
     """`(recipe, linked file)` of each row of the table of recipes."""
-    section = text.partition("\n## Recipes\n")[2].partition("\n## ")[0]
+    section = text.partition("\n## All recipes\n")[2].partition("\n## ")[0]
     return re.findall(r"^\| \[`(\w+)`\]\(([^)]+)\) \|", section, re.MULTILINE)
+
+
+def tree_lines(text: str) -> list[str]:
+    """The lines of the tree in a page."""
+    return text.partition("\n## What is where\n")[2].split("```")[1].strip("\n").splitlines()
+
+
+def tree(text: str) -> list[str]:
+    """Paths of that tree; a folder's ends with a slash, and what it holds stands two spaces further in."""
+    paths, folders = [], []
+    for line in tree_lines(text):
+        depth = (len(line) - len(line.lstrip())) // 2
+        name = line.split()[0]
+        folders = [*folders[:depth], name]
+        paths.append("".join(folders))
+    return paths
+
+
+def anchors(text: str) -> set[str]:
+    """The parts of a page that links can name, as GitHub makes them of its headings."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(page: str) -> list[str]:
+    """Links of a page to files that do not exist, or to parts that a page does not have; web addresses aside."""
+    text, broken = (ROOT / page).read_text(), []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        file, _, part = link.partition("#")
+        target = (ROOT / page).parent / file if file else ROOT / page
+        if not target.exists() or (part and part not in anchors(target.read_text())):
+            broken.append(link)
+    return broken
 
 
 def cards_named(text: str) -> set[str]:
@@ -79,14 +134,10 @@ def cards_named(text: str) -> set[str]:
 
 
 def test_every_recipe_has_its_configurations_and_every_configuration_its_recipe():
-    assert {path.parent.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_file()} == set(
-        recipes()
-    )
+    folders = {path.parent.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_file()}
+    assert folders == set(recipes()) - WITHOUT_CONFIGURATION
     assert [
-        f"{recipe}/{size}"
-        for recipe in recipes()
-        for size in SIZES
-        if not (CONFIGS / recipe / f"{size}.yaml").is_file()
+        f"{name}/{size}" for name in folders for size in SIZES if not (CONFIGS / name / f"{size}.yaml").is_file()
     ] == []
 
 
@@ -110,37 +161,46 @@ def test_files_named_in_the_makefile_exist():
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
-def test_readme_has_one_row_per_recipe():
-    rows = readme_rows((ROOT / "README.md").read_text())
+def test_recipes_page_has_one_row_per_recipe():
+    rows = readme_rows((ROOT / "recipes" / "README.md").read_text())
     assert sorted(recipe for recipe, _ in rows) == recipes()
-    assert [(recipe, file) for recipe, file in rows if file != f"recipes/{recipe}.py"] == []
+    assert [(recipe, file) for recipe, file in rows if file != f"{recipe}.py"] == []
 
 
-def test_files_named_in_the_readme_exist():
-    text = (ROOT / "README.md").read_text()
-    named = set(re.findall(r"\]\(([\w./-]+)\)", text)) | set(
-        re.findall(r"(?:recipes|accelerate_configs)/[\w/.]+\.yaml", text)
-    )
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= README_LINES
+
+
+def test_there_are_pages():
+    assert {"README.md", "CONTRIBUTING.md", "recipes/README.md", "docs/house.md"} <= set(PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_named_in_a_page_exist(page):
+    text = (ROOT / page).read_text()
+    named = set(re.findall(r"(?:recipes|accelerate_configs)/[\w/.]+\.yaml", text))
+    named |= set(re.findall(r"(?<![\w/.-])(?:recipes|launchers)/\w+\.py", text))
+    named = {name for name in named if not re.search("/[A-Z]+/", name)}  # which stands for any
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    assert broken_links(page) == []
 
 
-def test_readme_tree_names_what_is_there():
-    text = (ROOT / "README.md").read_text().partition("\n## What is where\n")[2].split("```")[1]
-    folder, named = Path(), set()
-    for line in text.strip().splitlines():
-        name = line.split()[0].replace("<recipe>/", "")
-        if not line.startswith(" "):
-            folder = Path(name) if name.endswith("/") else Path()
-        path = folder / name if line.startswith(" ") else Path(name)
-        assert (ROOT / path).exists(), f"README names {path}"
-        named.add(path.as_posix())
-    modules = {
-        path.relative_to(ROOT).as_posix()
-        for folder in ("hf_components", "dataset_scripts")
-        for path in (ROOT / folder).glob("*.py")
-        if path.name != "__init__.py"
-    }
-    assert modules <= named, f"README lacks {sorted(modules - named)}"
+def test_tree_names_what_is_there():
+    named = tree((ROOT / "docs" / "house.md").read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert [path for path in named if path.endswith("/") != (ROOT / path).is_dir()] == []
+    assert len(named) == len(set(named))
+    expected = {f"recipes/{recipe}.py" for recipe in recipes()}
+    for folder in ("hf_components", "dataset_scripts"):
+        for path in (ROOT / folder).rglob("*.py"):
+            is_face = path.name == "__init__.py"  # for which its folder's line stands
+            expected.add(f"{path.parent.relative_to(ROOT)}/" if is_face else path.relative_to(ROOT).as_posix())
+    assert expected <= set(named), f"docs/house.md lacks {sorted(expected - set(named))}"
+
+
+def test_every_line_of_the_tree_has_a_caption():
+    lines = tree_lines((ROOT / "docs" / "house.md").read_text())
+    assert [line for line in lines if len(line.split()) < 2] == []
 
 
 def test_every_named_card_exists_and_every_card_is_named():
@@ -157,7 +217,8 @@ def test_docstring_holds_the_launch_command(recipe):
     assert words, "the docstring holds no `accelerate launch` line"
     assert f"recipes/{recipe}.py" in words
     assert words[words.index("--config_file") + 1].startswith("accelerate_configs/")
-    assert words[words.index("--config") + 1].startswith(f"recipes/configs/{recipe}/")
+    if recipe not in WITHOUT_CONFIGURATION:
+        assert words[words.index("--config") + 1].startswith(f"recipes/configs/{recipe}/")
     files = [word for word in words if re.search(r"\.(py|yaml)$", word)]
     assert [name for name in files if not (ROOT / name).is_file()] == []
 
@@ -165,7 +226,7 @@ def test_docstring_holds_the_launch_command(recipe):
 @pytest.mark.parametrize("recipe", recipes())
 def test_recipe_is_short_and_runs_as_a_program(recipe):
     text = source(recipe)
-    assert len(text.splitlines()) <= MAX_LINES
+    assert statements(text) <= MAX_STATEMENTS
     assert text.endswith('if __name__ == "__main__":\n    run_recipe(main)\n')
 
 
@@ -187,6 +248,33 @@ def test_every_own_field_documents_itself(recipe):
         if name in kind.__annotations__ and not field.metadata.get("help")
     ]
     assert not silent, f"fields without help: {silent}"
+
+
+def numbers(recipe: str) -> dict[str, dict[str, float]]:
+    """The bounds of every flag of a recipe that takes a number, or several."""
+    found = {}
+    for kind in arguments(recipe):
+        hints = get_type_hints(kind)
+        for field in dataclasses.fields(kind):
+            parts = [
+                part for one in (get_args(hints[field.name]) or [hints[field.name]]) for part in (one, *get_args(one))
+            ]
+            if field.init and not {int, float}.isdisjoint(parts):
+                found[field.name] = {name: field.metadata[name] for name in BOUNDS if name in field.metadata}
+    return found
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_every_number_is_bounded_and_what_is_out_of_bounds_is_refused(recipe):
+    bounds = numbers(recipe)
+    assert [name for name, limits in bounds.items() if not limits] == []
+    for name, limits in bounds.items():
+        outside = {"min": -1, "max": 1, "above": 0, "below": 0}
+        wrong = [limit + outside[kind] for kind, limit in limits.items()] + [float("nan"), float("inf")]
+        for value in wrong:
+            value = int(value) if float(value).is_integer() else value
+            with pytest.raises(UserError, match=rf"{name}.* must (be|lie) |{name}.*invalid int value"):
+                check_words(arguments(recipe), [f"--{name}={value}"])
 
 
 @pytest.mark.parametrize("recipe", recipes())
@@ -262,10 +350,13 @@ def test_launch_line_is_found(text, words):
     assert launch_line(text) == words
 
 
-def test_readers_of_makefile_readme_and_cards():
+def test_readers_of_makefile_pages_and_cards():
     assert makefile_targets("recipe-moe: x ## y\n\tmake recipe-no\nrecipe-units:\n") == {"recipe-moe", "recipe-units"}
-    table = "# A\n\n## Recipes\n\n| recipe | x |\n|---|---|\n| [`a`](recipes/a.py) | b |\n\n## C\n| [`d`](e) | f |\n"
-    assert readme_rows(table) == [("a", "recipes/a.py")]
+    table = "# A\n\n## All recipes\n\n| recipe | x |\n|---|---|\n| [`a`](a.py) | b |\n\n## C\n| [`d`](e) | f |\n"
+    assert readme_rows(table) == [("a", "a.py")]
+    house = "\n## What is where\n\n```\nx/   x\n  y/    y\n    a.py  a\n  b.py  b\nc.md  c\n```\n"
+    assert tree(house) == ["x/", "x/y/", "x/y/a.py", "x/b.py", "c.md"]
+    assert anchors("# A b\n## Children's `X`-y\n```\n# no\n```\n") == {"a-b", "childrens-x-y"}
     assert cards_named("f('moe.md.jinja')\ng('README.md')\nh('a sentence about x.md files')") == {"moe.md.jinja"}
 
 

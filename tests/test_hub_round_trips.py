@@ -232,8 +232,8 @@ def test_units_motifs_and_vocoder_by_their_own_code(hub, pull, tmp_path):
 
 DESCRIBE = """
 import json, sys
-from hf_components.speech.corpus import describe_corpus
-print(json.dumps(describe_corpus(sys.argv[1])))
+from hf_components.speech.corpus import summarise_corpus
+print(json.dumps(summarise_corpus(sys.argv[1])))
 """
 
 

@@ -83,7 +83,8 @@ def frame_size(encoder_config: dict) -> tuple[int, int]:
         return WINDOW, HOP  # pairs of windows of 400 samples every 160: the second may reach past the clip
     window = hop = 1
     for kernel, stride in zip(encoder_config["conv_kernel"], encoder_config["conv_stride"], strict=True):
-        window, hop = window + (kernel - 1) * hop, hop * stride
+        window = window + (kernel - 1) * hop
+        hop = hop * stride
     return window, hop
 
 

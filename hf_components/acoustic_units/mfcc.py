@@ -46,7 +46,8 @@ def _slope(values: torch.Tensor) -> torch.Tensor:
 def _tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Hann window, mel filters `(bins, bands)`, and the cosines `(bands, coefficients)` of the orthonormal DCT-II."""
     filters = mel_filter_bank(WINDOW // 2 + 1, MEL_BANDS, 0.0, 8000.0, 16_000, norm=None, mel_scale="htk")
-    band, order = torch.arange(MEL_BANDS, dtype=torch.float64), torch.arange(COEFFICIENTS, dtype=torch.float64)
+    band = torch.arange(MEL_BANDS, dtype=torch.float64)
+    order = torch.arange(COEFFICIENTS, dtype=torch.float64)
     cosines = torch.cos(math.pi / MEL_BANDS * (band[:, None] + 0.5) * order) * math.sqrt(2 / MEL_BANDS)
     cosines[:, 0] *= math.sqrt(0.5)
     return (

@@ -18,7 +18,8 @@ def nearest_centroid(features: torch.Tensor, centroids: torch.Tensor) -> tuple[t
     """
     centroids = centroids.double()
     norms = centroids.square().sum(1)
-    units, distances = [], []
+    units = []
+    distances = []
     for chunk in features.split(CHUNK):
         chunk = chunk.double()
         least, unit = (norms - 2 * chunk @ centroids.T).min(1)  # the frame's own norm is the same for all

@@ -13,32 +13,6 @@ from hf_components.asr.family import SHORTEST_SAMPLES, Family, rate_of
 from hf_components.asr.nbest import CtcNBest
 from hf_components.asr.packing import estimated_seconds, load_packable, run_package, write_package
 from hf_components.asr.recordings import Recordings, Rows
-from hf_components.asr.transcriber import Transcriber, choose_dtype, transcribe
+from hf_components.asr.transcriber import Transcriber, Transcript, choose_dtype, transcribe
 from hf_components.asr.transcripts import check_same_ids, read_finished, read_submission_format, transcribe_to_file
 from hf_components.asr.whisper import Whisper
-
-__all__ = [
-    "CtcNBest",
-    "Family",
-    "NetworkArguments",
-    "Recordings",
-    "Rows",
-    "SHORTEST_SAMPLES",
-    "Transcriber",
-    "Whisper",
-    "build_wav2vec2",
-    "check_same_ids",
-    "choose_dtype",
-    "estimated_seconds",
-    "family_of",
-    "load_asr",
-    "load_packable",
-    "rate_of",
-    "read_finished",
-    "read_submission_format",
-    "run_package",
-    "transcribe",
-    "transcribe_to_file",
-    "writable",
-    "write_package",
-]

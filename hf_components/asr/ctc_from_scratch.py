@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import (
@@ -13,7 +13,7 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, flag
 from hf_components.speech import SAMPLING_RATE
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "|")  # the first is the blank, the last parts words
@@ -25,14 +25,15 @@ POSITION_GROUPS = 4  # of the convolution that tells positions
 class NetworkArguments:
     """Size of a wav2vec2: convolutions that write a frame every 20 ms, then transformer layers."""
 
-    hidden_size: int = field(default=144, metadata={"help": "width of the transformer layers"})
-    num_hidden_layers: int = field(default=4, metadata={"help": "transformer layers"})
-    num_attention_heads: int = field(default=4, metadata={"help": "heads in each"})
-    conv_dim: list[int] = field(default_factory=lambda: [64, 128, 144], metadata={"help": "width of each convolution"})
-    conv_kernel: list[int] = field(default_factory=lambda: [40, 8, 4], metadata={"help": "kernel of each convolution"})
-    conv_stride: list[int] = field(
-        default_factory=lambda: [20, 4, 4],
-        metadata={"help": "stride of each convolution; a large first one is what makes training on a CPU bearable"},
+    hidden_size: int = flag("width of the transformer layers", default=144, min=1)
+    num_hidden_layers: int = flag("transformer layers", default=4, min=1)
+    num_attention_heads: int = flag("heads in each", default=4, min=1)
+    conv_dim: list[int] = flag("width of each convolution", default=[64, 128, 144], min=1)
+    conv_kernel: list[int] = flag("kernel of each convolution", default=[40, 8, 4], min=1)
+    conv_stride: list[int] = flag(
+        "stride of each convolution; a large first one is what makes training on a CPU bearable",
+        default=[20, 4, 4],
+        min=1,
     )
 
     def __post_init__(self):

@@ -49,7 +49,8 @@ class VoxtralRealtime(Family):
         """As of `Kyutai`."""
         check_greedy(self.name, num_beams)
         inputs = place(inputs, model)
-        frames, prompt = inputs.pop("frames"), inputs["input_ids"].shape[1]
+        frames = inputs.pop("frames")
+        prompt = inputs["input_ids"].shape[1]
         tokens = model.generate(**inputs, do_sample=False)
         lengths = -(-frames // model.config.audio_length_per_tok) - prompt
         return _read(processor, tokens[:, prompt:], lengths, processor.tokenizer.pad_token_id)

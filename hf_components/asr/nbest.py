@@ -15,7 +15,8 @@ class CtcNBest(Ctc):
     """`Ctc` that writes up to `count` different texts of each clip, the likeliest first, a line each."""
 
     def __init__(self, count: int):
-        self.count, self.name = count, f"CTC, {count} best"
+        self.count = count
+        self.name = f"CTC, {count} best"
 
     def decode(self, model, processor, inputs, *, max_new_tokens=None, num_beams=1):
         """As every family; `num_beams` is not used."""

@@ -37,7 +37,8 @@ class Files(Recordings):
     """Audio files."""
 
     def __init__(self, files: Mapping[str, str | Path]):
-        self.files, self.ids = files, list(files)
+        self.files = files
+        self.ids = list(files)
 
     def read(self, index):
         return decode(self.files[self.ids[index]])
@@ -56,7 +57,9 @@ class Rows(Recordings):
     """Rows of a prepared corpus, audio not decoded; the corpus has its own fingerprint."""
 
     def __init__(self, corpus: datasets.Dataset):
-        self.corpus, self.ids, self.durations = corpus, corpus["id"][:], corpus["duration"][:]
+        self.corpus = corpus
+        self.ids = corpus["id"][:]
+        self.durations = corpus["duration"][:]
 
     def read(self, index):
         return waveforms([self.corpus[index]])[0]

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_components.asr.families import family_of, load_asr
 from hf_components.asr.recordings import Files, Recordings, Rows
 from hf_components.checkpoints import merge_adapter
-from hf_components.runtime import UserError
+from hf_components.runtime import Progress, UserError
 from hf_components.speech import SAMPLING_RATE, AudioError, cut_at_quiet, decode, duration_batches, seconds_batches
 from hf_components.whisper.audio_context import DynamicContextMixin
 
@@ -150,7 +149,8 @@ class Transcriber:
         description: str = "transcribing",
     ) -> Iterator[list[Transcript]]:
         """Transcripts batch by batch, in no order: this process's share of them."""
-        state, ids = PartialState(), recordings.ids
+        state = PartialState()
+        ids = recordings.ids
         seconds, unreadable = _durations(recordings, disable=not state.is_main_process)
         readable = list(seconds)
         batches = [[readable[i] for i in batch] for batch in self._batches([seconds[i] for i in readable])]
@@ -164,7 +164,7 @@ class Transcriber:
             collate_fn=list,  # arrays stay arrays
             generator=torch.Generator(),  # the loader draws a seed; training in progress must not notice
         )
-        with tqdm(
+        with Progress(
             total=round(sum(seconds[i] for batch in batches for i in batch)),
             desc=description,
             unit="s of audio",
@@ -287,8 +287,9 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _durations(recordings: Recordings, disable: bool) -> tuple[dict[int, float], dict[int, str]]:
     """Seconds by index of what has a readable header, and what is wrong with the rest."""
-    seconds, unreadable = {}, {}
-    for i in tqdm(range(len(recordings.ids)), desc="measuring", unit="recording", disable=disable):
+    seconds = {}
+    unreadable = {}
+    for i in Progress(range(len(recordings.ids)), desc="measuring", unit="recording", disable=disable):
         try:
             seconds[i] = recordings.seconds(i)
         except AudioError as error:
@@ -300,7 +301,8 @@ class _Batches(torch.utils.data.Dataset):
     """Decoded waveforms of each batch, with an `AudioError` in place of each that cannot be decoded."""
 
     def __init__(self, recordings: Recordings, batches: list[list[int]]):
-        self.recordings, self.batches = recordings, batches
+        self.recordings = recordings
+        self.batches = batches
 
     def __len__(self) -> int:
         return len(self.batches)

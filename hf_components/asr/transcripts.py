@@ -21,7 +21,9 @@ from hf_components.runtime import (
     TEXT,
     UserError,
     alone_in,
+    atomic_write,
     environment,
+    first_few,
     full_disk_explained,
     read_by_id,
     write_json,
@@ -29,7 +31,7 @@ from hf_components.runtime import (
 
 logger = logging.getLogger(__name__)
 
-BEGUN = "begun.json"  # what the transcripts in a partial folder were begun with
+STARTED = "started.json"  # what the transcripts in a partial folder were started with
 NAMED = 10  # ids that a message names
 
 
@@ -44,9 +46,12 @@ def read_submission_format(path: str | Path) -> list[str]:
 
 def check_same_ids(expected: Sequence[str], expected_in: str, given: Iterable[str], given_in: str) -> None:
     """Raises `UserError` naming the ids that one file has and the other lacks."""
-    expected, given = set(expected), set(given)
+    expected = set(expected)
+    given = set(given)
     lacking = ((expected - given, expected_in, given_in), (given - expected, given_in, expected_in))
-    problems = [f"{_some(sorted(names))} of {one} missing from {other}" for names, one, other in lacking if names]
+    problems = [
+        f"{first_few(sorted(names), NAMED)} of {one} missing from {other}" for names, one, other in lacking if names
+    ]
     if problems:
         raise UserError(f"{'; '.join(problems)}; both must hold the same ids")
 
@@ -95,7 +100,7 @@ def transcribe_to_file(
     Args:
         recordings: what to transcribe.
         order: the ids of `recordings` in the order of the lines.
-        identity: settings and fingerprints of inputs; transcripts begun with another one are not gone on from.
+        identity: settings and fingerprints of inputs; transcripts started with another one are not gone on from.
         resume: go on from an earlier run.
     Returns:
         counts (`kept`: of an earlier run), and seconds of audio, wall seconds and real-time factor (wall seconds per
@@ -103,14 +108,16 @@ def transcribe_to_file(
     Raises:
         UserError: the output cannot be written, or another run is writing it.
     """
-    state, start = PartialState(), time.perf_counter()
+    state = PartialState()
+    start = time.perf_counter()
     partial = output.with_name(f".{output.name}.partial")
     alone = alone_in(partial, "--output_jsonl") if state.is_main_process else contextlib.nullcontext()
     with full_disk_explained(output), alone:
         if state.is_main_process:
             _open_partial(partial, identity, resume)
         state.wait_for_everyone()
-        earlier, runs = _read_partial(partial), len(list(partial.glob("*.jsonl")))
+        earlier = _read_partial(partial)
+        runs = len(list(partial.glob("*.jsonl")))
         state.wait_for_everyone()  # all have read before one writes
         fingerprints = _fingerprints(recordings)
         kept = {
@@ -122,7 +129,8 @@ def transcribe_to_file(
             logger.info("%d of %d transcripts are there from an earlier run", len(kept), len(order))
         with (partial / f"{runs:06d}-{state.process_index}.jsonl").open("w") as file:
             for batch in transcriber.stream(recordings.without(kept)):
-                share, start = (time.perf_counter() - start) / (len(batch) * state.num_processes), time.perf_counter()
+                share = (time.perf_counter() - start) / (len(batch) * state.num_processes)
+                start = time.perf_counter()
                 written = [Written(transcript, fingerprints[transcript.id], share) for transcript in batch]
                 file.writelines(json.dumps(dataclasses.asdict(line)) + "\n" for line in written)
                 file.flush()
@@ -175,16 +183,16 @@ def _digest(fingerprints: Mapping[str, str | None]) -> str:
 
 
 def _open_partial(partial: Path, identity: Mapping, resume: bool) -> None:
-    begun = json.loads((partial / BEGUN).read_text()) if (partial / BEGUN).exists() else None
+    started = json.loads((partial / STARTED).read_text()) if (partial / STARTED).exists() else None
     earlier = list(partial.iterdir())
-    if earlier and not (resume and begun == identity):
+    if earlier and not (resume and started == identity):
         if resume:
             logger.warning(
                 "the transcripts in %s are discarded: the model, its settings or the input changed", partial
             )
         for file in earlier:  # not the folder, which is locked
             file.unlink()
-    write_json(partial / BEGUN, identity)
+    write_json(partial / STARTED, identity)
 
 
 def _read_partial(partial: Path) -> dict[str, Written]:
@@ -207,20 +215,12 @@ def _note_failures(file: Path, failed: Mapping[str, str]) -> None:
             "%d recordings could not be read and have an empty text: %s; the reasons are in %s. Mend them and run "
             "the same command again, which does only these",
             len(failed),
-            _some(list(failed)),
+            first_few(list(failed), NAMED),
             file,
         )
 
 
 def _write_lines(file: Path, lines: Iterable[dict]) -> None:
     """A reader finds the whole file or none."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as opened:
+    with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8") as opened:
         opened.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        opened.flush()
-        os.fsync(opened.fileno())
-    temporary.replace(file)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -17,29 +17,3 @@ from hf_components.checkpoints.loading import (
 from hf_components.checkpoints.saving import save_whisper
 from hf_components.checkpoints.soups import average_into, averaged, find_candidates, greedy_soup, save_average_adapter
 from hf_components.checkpoints.training_checkpoints import BASE, COMPLETE, TRAINED_WEIGHTS, last_complete_checkpoint
-
-__all__ = [
-    "BASE",
-    "COMPLETE",
-    "TRAINED_WEIGHTS",
-    "average_into",
-    "averaged",
-    "base_model_id",
-    "export_whisper",
-    "find_candidates",
-    "greedy_soup",
-    "import_whisper",
-    "language_of",
-    "last_complete_checkpoint",
-    "load_model",
-    "load_moe_whisper",
-    "load_processor",
-    "load_whisper",
-    "merge_adapter",
-    "prompt_language",
-    "read_config",
-    "save_average_adapter",
-    "save_processor",
-    "save_whisper",
-    "transcribe_exported",
-]

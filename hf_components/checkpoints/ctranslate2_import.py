@@ -104,7 +104,8 @@ def read_ctranslate2(path: str | Path) -> dict[str, np.ndarray]:
         name = reader.string()
         variables[name] = reader.array(name)
     for _ in range(reader.number("I")):
-        alias, name = reader.string(), reader.string()
+        alias = reader.string()
+        name = reader.string()
         if name not in variables:
             raise UserError(f"{path} is damaged: {alias!r} is an alias of {name!r}, which is missing")
         variables[alias] = variables[name]
@@ -144,7 +145,8 @@ class _Reader:
 
     def array(self, name: str) -> np.ndarray:
         shape = [self.number("I") for _ in range(self.number("B"))]
-        code, size = self.number("B"), self.number("I")
+        code = self.number("B")
+        size = self.number("I")
         if code not in DTYPES:
             raise UserError(f"{self.path} is damaged: {name!r} has type {code}, known are 0 to {max(DTYPES)}")
         dtype = np.dtype(DTYPES[code]).newbyteorder("<")
@@ -205,7 +207,8 @@ def whisper_state_dict(variables: dict[str, np.ndarray], config: WhisperConfig) 
         )
         norm(f"{part}/layer_norm", f"model.{part}.layer_norm")
         for index in range(layers):
-            source, target = f"{part}/layer_{index}", f"model.{part}.layers.{index}"
+            source = f"{part}/layer_{index}"
+            target = f"model.{part}.layers.{index}"
             linear(f"{source}/self_attention/linear_0", *(f"{target}.self_attn.{p}_proj" for p in "qkv"))
             linear(f"{source}/self_attention/linear_1", f"{target}.self_attn.out_proj")
             norm(f"{source}/self_attention/layer_norm", f"{target}.self_attn_layer_norm")
@@ -225,7 +228,8 @@ def whisper_state_dict(variables: dict[str, np.ndarray], config: WhisperConfig) 
 
 
 def _is_tied(variables: dict[str, np.ndarray]) -> bool:
-    embeddings, projection = variables["decoder/embeddings/weight"], variables["decoder/projection/weight"]
+    embeddings = variables["decoder/embeddings/weight"]
+    projection = variables["decoder/projection/weight"]
     return embeddings is projection or np.array_equal(embeddings, projection)
 
 

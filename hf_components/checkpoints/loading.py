@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin, WhisperProcessor
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
-from hf_components.runtime import UserError, read_proof
+from hf_components.runtime import UserError, read_completion
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,8 @@ def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, languag
     if f"<|{language}|>" not in generation.lang_to_id:
         raise UserError(f"--language must be a code that {model.name_or_path} knows, such as en; got {language!r}")
     processor.tokenizer.set_prefix_tokens(language=language, task="transcribe", predict_timestamps=False)
-    generation.language, generation.task = language, "transcribe"
+    generation.language = language
+    generation.task = "transcribe"
     generation.forced_decoder_ids = model.config.forced_decoder_ids = (
         None  # older checkpoints' way to say another prompt
     )
@@ -145,8 +146,8 @@ def read_config(name_or_path: str) -> dict:
 
 def base_model_id(name_or_path: str) -> str:
     """The Hub id of a base model: as given, or as `import_whisper` recorded it beside a local copy."""
-    proof = read_proof(name_or_path)
-    return (proof["metrics"].get("hub_id") if proof else None) or name_or_path
+    completion = read_completion(name_or_path)
+    return (completion["metrics"].get("hub_id") if completion else None) or name_or_path
 
 
 def load_model(model_class: type, name_or_path: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

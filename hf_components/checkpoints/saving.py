@@ -21,12 +21,14 @@ def save_whisper(model: DynamicContextWhisper, processor: WhisperProcessor, fold
     Raises:
         RuntimeError: what was loaded differs from what was saved, or the two disagree.
     """
-    model.config.audio_context, model.config.min_audio_context = model.audio_context, model.min_audio_context
+    model.config.audio_context = model.audio_context
+    model.config.min_audio_context = model.min_audio_context
     model.save_pretrained(folder)
     save_processor(processor, folder)
     stock = WhisperForConditionalGeneration.from_pretrained(folder, dtype=model.dtype)
     loaded = WhisperProcessor.from_pretrained(folder)
-    tokenizer, of_stock = processor.tokenizer, loaded.tokenizer
+    tokenizer = processor.tokenizer
+    of_stock = loaded.tokenizer
     pairs = {
         "config.json": (_fields(model.config), _fields(stock.config)),
         "generation_config.json": (_fields(model.generation_config), _fields(stock.generation_config)),

@@ -72,11 +72,13 @@ def greedy_soup(candidates: int, evaluate: Callable[[list[int]], float]) -> Soup
     """
     alone = [evaluate([candidate]) for candidate in range(candidates)]
     best, *others = sorted(range(candidates), key=alone.__getitem__)
-    members, score = [best], alone[best]
+    members = [best]
+    score = alone[best]
     for candidate in others:
         together = evaluate([*members, candidate])
         if together <= score:
-            members, score = [*members, candidate], together
+            members = [*members, candidate]
+            score = together
     return Soup(members, score, alone)
 
 
@@ -137,7 +139,8 @@ def average_into(model: PreTrainedModel, folders: Sequence[Path]) -> None:
                     "one of them alone, or not in the model"
                 )
         for name in opened[0]:
-            values, target = [tensors[name].get_slice(name) for tensors in opened], state[name]
+            values = [tensors[name].get_slice(name) for tensors in opened]
+            target = state[name]
             if sizes := [size for value in values if (size := tuple(value.get_shape())) != target.shape]:
                 raise UserError(
                     f"{name} is of shape {sizes[0]} in a candidate, but {tuple(target.shape)} in the model; a "
@@ -195,8 +198,6 @@ def _checkpoints_of_run(run: Path, last: int | None, base_model: str | None) -> 
             f"a soup needs at least 2 complete checkpoints, {run / 'checkpoints'} holds {len(found)}; train more "
             "epochs with a larger --save_total_limit"
         )
-    if last is not None and last < 2:
-        raise UserError(f"--last must be at least 2, got {last}")
     folders = {path.name: path for path in (found if last is None else found[-last:])}
     bases = {name: json.loads((path / BASE).read_text()) for name, path in folders.items()}
     newest = next(reversed(bases))

@@ -3,5 +3,3 @@
 from hf_components.correction.arguments import CorrectionArguments, load_corrector
 from hf_components.correction.corrector import Correction, TranscriptCorrector
 from hf_components.correction.record import summarise
-
-__all__ = ["Correction", "CorrectionArguments", "TranscriptCorrector", "load_corrector", "summarise"]

@@ -16,14 +16,13 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from tqdm.auto import tqdm
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_components.asr import choose_dtype
 from hf_components.correction import prompt
 from hf_components.correction.gate import LIMITS, GateLimits, gate
 from hf_components.correction.loading import load_llm
-from hf_components.runtime import UserError
+from hf_components.runtime import Progress, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +82,13 @@ class TranscriptCorrector:
     ):
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size}")
-        self.model, self.tokenizer, self.alphabet, self.limits = model, tokenizer, alphabet, limits
-        self.batch_size, self.max_tokens, self.name = batch_size, FAST_TOKENS if fast_mode else TOKENS, name
+        self.model = model
+        self.tokenizer = tokenizer
+        self.alphabet = alphabet
+        self.limits = limits
+        self.batch_size = batch_size
+        self.max_tokens = FAST_TOKENS if fast_mode else TOKENS
+        self.name = name
         # Made anew, since checkpoints bring settings for sampling and penalties for repeating what was said.
         ends = model.generation_config.eos_token_id
         ends = tokenizer.eos_token_id if ends is None else ends
@@ -92,7 +96,8 @@ class TranscriptCorrector:
         self._padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends, pad_token_id=self._padding)
         self._probes = [self._request([text]) for text in PROBES]
-        self._shared, self._cache = [], DynamicCache(config=model.config)
+        self._shared = []
+        self._cache = DynamicCache(config=model.config)
 
     @classmethod
     def from_pretrained(
@@ -157,20 +162,20 @@ class TranscriptCorrector:
         if idle:
             yield list(idle.items())
         order = sorted(lengths.keys() - idle.keys(), key=lambda i: (-lengths[i], i))
-        with tqdm(total=len(order), desc="correcting", unit="transcript", disable=not progress) as bar:
+        with Progress(total=len(order), desc="correcting", unit="transcript", disable=not progress) as bar:
             for start in range(0, len(order), self.batch_size):
                 batch = order[start : start + self.batch_size]
-                begun = time.perf_counter()
+                started = time.perf_counter()
                 # A longer reply could not pass the gate.
                 longest = math.ceil(self.limits.max_length_ratio * max(lengths[i] for i in batch)) + 8
                 replies = self._ask([self._request(recordings[i]) for i in batch], min(longest, self.max_tokens))
-                seconds = round((time.perf_counter() - begun) / len(batch), 3)
+                seconds = round((time.perf_counter() - started) / len(batch), 3)
                 yield [
-                    (i, self.judge(recordings[i], *reply, seconds)) for i, reply in zip(batch, replies, strict=True)
+                    (i, self.decide(recordings[i], *reply, seconds)) for i, reply in zip(batch, replies, strict=True)
                 ]
                 bar.update(len(batch))
 
-    def judge(self, hypotheses: list[str], proposed: str, finished: bool, seconds: float) -> Correction:
+    def decide(self, hypotheses: list[str], proposed: str, finished: bool, seconds: float) -> Correction:
         """What becomes of a reply, which must pass the gate for one of the hypotheses.
 
         Args:
@@ -227,7 +232,8 @@ class TranscriptCorrector:
             self.model(
                 input_ids=torch.tensor([shared], device=self.model.device), past_key_values=cache, logits_to_keep=1
             )
-            self._shared, self._cache = shared, cache
+            self._shared = shared
+            self._cache = cache
         return self._cache
 
     def _read(self, row: list[int]) -> tuple[str, bool]:

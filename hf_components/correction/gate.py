@@ -147,7 +147,8 @@ def _chat(heard: str, proposed: str) -> str | None:
         return f"marks of chat: {' '.join(marks)}"
     if reply[0] == reply[-1] == "'" != heard[0]:
         return "marks of chat: '"
-    before, after = comparable(heard), comparable(reply)
+    before = comparable(heard)
+    after = comparable(reply)
     if phrases := [phrase for phrase in CHAT_PHRASES if _within(phrase, after) and not _within(phrase, before)]:
         return f"chat: {phrases[0]}"
     added = {word for old, new in _stretches(before.split(), after.split()) if not old for word in new}
@@ -165,7 +166,8 @@ def _unwritable(heard: str, text: str, alphabet: frozenset[str] | None) -> str |
 
 
 def _too_far(heard: str, text: str, limits: GateLimits) -> str | None:
-    before, after = comparable(heard), comparable(text)
+    before = comparable(heard)
+    after = comparable(text)
     shortest = limits.min_length_ratio * len(before) - limits.spare
     longest = limits.max_length_ratio * len(before) + limits.spare
     if not shortest <= len(after) <= longest:
@@ -192,7 +194,8 @@ def _stretches(old: list[str], new: list[str]) -> Iterator[tuple[list[str], list
     for same in Levenshtein.editops(old, new).as_matching_blocks():  # ends with an empty one
         if same.a > i or same.b > j:
             yield old[i : same.a], new[j : same.b]
-        i, j = same.a + same.size, same.b + same.size
+        i = same.a + same.size
+        j = same.b + same.size
 
 
 def _within(phrase: str, text: str) -> bool:

@@ -25,15 +25,18 @@ from transformers import (
 )
 from transformers.utils import is_bitsandbytes_available, is_flash_attn_2_available
 
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, causes
 
 logger = logging.getLogger(__name__)
 
-OFFLINE = "use the small one: make models/smollm2, --llm models/smollm2 --gguf_file SmolLM2-135M-Instruct.Q4_1.gguf"
+OFFLINE = (
+    "use the small one: make models/smollm2, --llm_model models/smollm2 --gguf_file SmolLM2-135M-Instruct.Q4_1.gguf"
+)
 QUANTIZATIONS = ("auto", "4bit", "none")
 BYTES_IN_4_BIT = 0.6  # a weight with its share of scales and of the embeddings, which stay as they are
 SMALLER = (
-    "choose a smaller --llm, or use --quantization 4bit (bitsandbytes runs it on CPUs, too) or --llm_dtype bfloat16"
+    "choose a smaller --llm_model, or use --quantization 4bit (bitsandbytes runs it on CPUs, too) or --llm_dtype "
+    "bfloat16"
 )
 
 
@@ -146,27 +149,20 @@ def _explained(name: str) -> Iterator[None]:
 
 
 def _advice(name: str, error: BaseException) -> str:
-    causes = list(_causes(error))
-    if any(isinstance(cause, GatedRepoError) for cause in causes):
+    found = list(causes(error))
+    if any(isinstance(cause, GatedRepoError) for cause in found):
         return (
             f"its repository is gated; accept its conditions at https://huggingface.co/{name} and log in "
-            "with `hf auth "
-            "login` (or set HF_TOKEN), or choose an open --llm"
+            "with `hf auth login` (or set HF_TOKEN), or choose an open --llm_model"
         )
-    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in found):
         return (
             "there is no such repository on the Hub, or it is private: check the name, or log in with `hf auth login`"
         )
-    if any(isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled) for cause in causes):
+    if any(isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled) for cause in found):
         return (
             f"the Hub cannot be reached (or HF_HUB_OFFLINE is set) and {name} is not in its cache; "
             "connect, or give the "
             f"folder of a copy that `hf download {name}` made elsewhere, or {OFFLINE}"
         )
     return str(error).strip().splitlines()[0]
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

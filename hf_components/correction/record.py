@@ -13,7 +13,7 @@ from accelerate import PartialState
 
 from hf_components.correction import prompt
 from hf_components.correction.corrector import Correction, TranscriptCorrector
-from hf_components.runtime import UserError, fingerprint, full_disk_explained
+from hf_components.runtime import UserError, atomic_write, fingerprint, full_disk_explained
 
 DECIMALS = 3
 
@@ -39,7 +39,8 @@ def correct_to_file(
     Raises:
         UserError: `path` cannot be written, or its disk is full.
     """
-    state, path = PartialState(), Path(path)
+    state = PartialState()
+    path = Path(path)
     settings = _digest(corrector)
     recordings = [[text] if isinstance(text, str) else list(text) for text in texts]
     with full_disk_explained(path):
@@ -125,7 +126,8 @@ def _read(path: Path, settings: str) -> dict[tuple[str, ...], Correction]:
         if line:
             try:
                 row = json.loads(line)
-                name, asked = row.pop("id"), row.pop("asked")
+                name = row.pop("id")
+                asked = row.pop("asked")
                 correction = Correction(**row)
             except (json.JSONDecodeError, KeyError, TypeError) as error:
                 raise UserError(
@@ -142,9 +144,5 @@ def _line(name: str, correction: Correction, settings: str) -> str:
 
 def _write(path: Path, lines: list[str]) -> None:
     """A reader finds the file as it was or in order."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -1,15 +1,28 @@
-"""Arguments of the MoE-Whisper pipeline, and the mistakes that are told before anything runs."""
+"""Arguments of the MoE-Whisper pipeline, and the mistakes that are found before anything runs."""
 
+import json
 import logging
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-from hf_components.runtime import PipelineArguments, UserError
+from hf_components.moe.benchmark.systems import FLAGS, choose_systems
+from hf_components.runtime import PipelineArguments, UserError, flag
+from hf_components.speech import require_splits
 from hf_components.training import UNSELECTED
 
 logger = logging.getLogger(__name__)
 
-EPOCHS = {"quick": (4, 0.5, 1), "full": (5, 1, 2)}  # of the shared LoRA, of all experts, of joint training
+
+class Epochs(NamedTuple):
+    """Epochs of the shared LoRA, of all experts, and of joint training."""
+
+    shared: float
+    experts: float
+    joint: float
+
+
+EPOCHS = {"quick": Epochs(4, 0.5, 1), "full": Epochs(5, 1, 2)}
 FURTHER_RATE = 1e-4  # learning rate of what goes on from the shared LoRA
 # Of the full fine-tuning that a mixture is compared with: batches, warm-up and masks as the mixture's, and no more
 # selected on dev.
@@ -28,83 +41,99 @@ RIVAL = {
 
 @dataclass
 class MoePipelineArguments(PipelineArguments):
-    """What the pipeline itself asks for; the flags of its stages are documented there."""
+    """What the pipeline itself asks for; the flags of its steps are documented there."""
 
-    data: str = field(
-        metadata={
-            "help": "speaker-JSON folder (Train/, Dev/), or a prepared corpus: folder or Hub id",
-            "aliases": ["--dataset_root"],
-        }
+    data: str = flag(
+        "speaker-JSON folder (Train/, Dev/), or a prepared corpus: folder or Hub id", aliases=["--dataset_root"]
     )
-    model: str = field(default="models/whisper-tiny.en", metadata={"help": "base Whisper: folder or Hub id"})
-    data_percent: float = field(
-        default=100.0, metadata={"help": "share of every split that the stages take, in (0, 100]"}
-    )
-    max_samples: int | None = field(
-        default=None, metadata={"help": "utterances per split taken from a speaker-JSON folder"}
-    )
-    experts_per_utterance: int = field(
+    model: str = flag("base Whisper: folder or Hub id", default="models/whisper-tiny.en")
+    data_percent: float = flag("per cent of every split that the steps take", default=100.0, above=0, max=100)
+    max_samples: int | None = flag("utterances per split taken from a speaker-JSON folder", default=None, min=1)
+    experts_per_utterance: int = flag(
+        "experts of top-k routing, at most as many as there are",
         default=2,
-        metadata={
-            "help": "experts of top-k routing, at most as many as there are",
-            "aliases": ["--top_k_experts", "--moe_top_k"],
-        },
+        min=1,
+        aliases=["--top_k_experts", "--moe_top_k"],
     )
-    whisper_model: str | None = field(
+    embedding_model: str | None = flag(
+        "Whisper whose embeddings are clustered: v2, v3, folder or Hub id; default: the base model",
         default=None,
-        metadata={"help": "Whisper whose embeddings are clustered: v2, v3, folder or Hub id; default: the base model"},
+        aliases=["--whisper_model"],
     )
-    pooling: Literal["mean", "flatten"] = field(
-        default="mean", metadata={"help": "of the embeddings that are clustered"}
-    )
-    language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
-    shared_epochs: float | None = field(
+    pooling: Literal["mean", "flatten"] = flag("of the embeddings that are clustered", default="mean")
+    language: str = flag("language code, for multilingual checkpoints", default="en")
+    shared_epochs: float | None = flag(
+        "epochs of the LoRA that the shared expert and the single LoRA start from, default 4 or 5; 0: from nothing",
         default=None,
-        metadata={
-            "help": "epochs of the LoRA that the shared expert and the single LoRA start from, default 4 "
-            "or 5; 0: from nothing"
-        },
+        min=0,
     )
-    expert_epochs: float | None = field(
-        default=None, metadata={"help": "epochs of expert pre-training; default 0.5 or 1"}
-    )
-    joint_epochs: float | None = field(
+    expert_epochs: float | None = flag("epochs of expert pre-training; default 0.5 or 1", default=None, above=0)
+    joint_epochs: float | None = flag(
+        "epochs of joint training, default 1 or 2; the benchmark's other systems train as long as all three together",
         default=None,
-        metadata={
-            "help": "epochs of joint training, default 1 or 2; the benchmark's other systems train as "
-            "long as all three together"
-        },
+        above=0,
     )
-    freeze_shared_expert: bool = field(
-        default=True,
-        metadata={
-            "help": "keep the shared expert as its LoRA was trained; experts trained beside a moving one overfit"
-        },
+    freeze_shared_expert: bool = flag(
+        "keep the shared expert as its LoRA was trained; experts trained beside a moving one overfit", default=True
     )
-    learning_rate: float | None = field(
-        default=None, metadata={"help": "of experts and single LoRA after the shared one, default 1e-4"}
+    learning_rate: float | None = flag(
+        "of experts and single LoRA after the shared one, default 1e-4", default=None, above=0
     )
-    benchmark_percent: float = field(
-        default=100.0, metadata={"help": "share of the benchmark's split to draw a sample from"}
+    benchmark_percent: float = flag(
+        "per cent of the benchmark's split to draw a sample from", default=100.0, above=0, max=100
     )
 
     def __post_init__(self):
-        for name in ("data_percent", "benchmark_percent"):
-            if not 0 < getattr(self, name) <= 100:
-                raise UserError(f"{name} must lie in (0, 100], got {getattr(self, name)}")
-        if self.experts_per_utterance < 1:
-            raise UserError(f"experts_per_utterance must be at least 1, got {self.experts_per_utterance}")
+        if self.max_samples is not None and not self.is_speaker_folder:
+            raise UserError(f"--max_samples chooses from a speaker-JSON folder, but {self.data} is prepared already")
 
     @property
-    def epochs(self) -> tuple[float, float, float]:
-        """Of the shared LoRA, of all experts, of joint training."""
+    def is_speaker_folder(self) -> bool:
+        """Whether `data` is a speaker-JSON folder, which is still to be prepared."""
+        return any((Path(self.data) / split).is_dir() for split in ("Train", "Dev"))
+
+    @property
+    def epochs(self) -> Epochs:
         given = (self.shared_epochs, self.expert_epochs, self.joint_epochs)
-        return tuple(usual if value is None else value for value, usual in zip(given, EPOCHS[self.mode], strict=True))
+        usual = EPOCHS[self.mode]
+        return Epochs(*(default if value is None else value for value, default in zip(given, usual, strict=True)))
 
     @property
     def further_rate(self) -> float | None:
-        """Learning rate of what goes on from the shared LoRA; None for that of the stage's configuration."""
-        return self.learning_rate or (FURTHER_RATE if self.epochs[0] else None)
+        """Learning rate of what goes on from the shared LoRA; None for that of the step's configuration."""
+        return self.learning_rate or (FURTHER_RATE if self.epochs.shared else None)
+
+    @property
+    def share(self) -> str:
+        """How much of every split the steps take, as `--data_config_override`."""
+        return json.dumps({"percent": self.data_percent})
+
+
+def systems_of(args: MoePipelineArguments, passed_on: Any) -> list[str]:
+    """The systems of the benchmark.
+
+    Raises:
+        UserError: they lack the mixture, or more experts per utterance are asked for than there will be.
+    """
+    systems = choose_systems(
+        passed_on.benchmark_models or "zero_shot,single_lora,moe", dict.fromkeys(FLAGS, "trained here")
+    )
+    if "moe" not in systems:
+        raise UserError(f"benchmark_models must name moe, whose card it is, got {passed_on.benchmark_models}")
+    most = passed_on.num_experts
+    if passed_on.algorithm != "group" and most is not None and args.experts_per_utterance > most:
+        raise UserError(
+            f"experts_per_utterance must lie in [1, num_experts = {most}], got {args.experts_per_utterance}"
+        )
+    return systems
+
+
+def require_speaker_splits(data: str, corpus: str | Path, benchmark_split: str) -> None:
+    """Raise `UserError` unless the corpus has what the mixture is trained and scored on."""
+    advice = "a mixture is trained on some speakers and scored on others; divide the speakers between Train/ and Dev/"
+    splits = require_splits(data, corpus, {"train", "dev"}, advice)
+    if benchmark_split.lower() not in splits:
+        raise UserError(f"{data} has no split {benchmark_split} to benchmark on; it has {', '.join(splits)}")
 
 
 def at_most(experts_per_utterance: int, num_experts: int) -> int:

@@ -1,63 +1,44 @@
 """The routing curriculum of joint training (soft, then top-k, then hard) and the losses that keep experts alive."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
-from hf_components.runtime import UserError
+from hf_components.runtime import flag
 
 
 @dataclass
 class RoutingArguments:
     """How routing changes over joint training, and what keeps it from collapsing onto one expert."""
 
-    soft_routing_epochs: float = field(default=2.0, metadata={"help": "Epochs in which every expert takes part."})
-    topk_routing_epochs: float = field(
+    soft_routing_epochs: float = flag("Epochs in which every expert takes part.", default=2.0, min=0)
+    topk_routing_epochs: float = flag(
+        "Epochs after those in which the best experts_per_utterance take part; the rest of training is hard.",
         default=2.0,
-        metadata={
-            "help": "Epochs after those in which the best experts_per_utterance take part; the rest of "
-            "training is hard."
-        },
+        min=0,
     )
-    routing_temperature_start: float = field(default=2.0, metadata={"help": "Router temperature at the start."})
-    routing_temperature_end: float = field(default=1.0, metadata={"help": "Router temperature at the end."})
-    routing_temperature_min: float = field(default=0.5, metadata={"help": "Floor of the router temperature."})
-    router_noise_std: float = field(
-        default=0.1, metadata={"help": "Gaussian noise on the router's logits in training, fading to 0 at the end."}
+    routing_temperature_start: float = flag("Router temperature at the start.", default=2.0, above=0)
+    routing_temperature_end: float = flag("Router temperature at the end.", default=1.0, above=0)
+    routing_temperature_min: float = flag("Floor of the router temperature.", default=0.5, above=0)
+    router_noise_std: float = flag(
+        "Gaussian noise on the router's logits in training, fading to 0 at the end.", default=0.1, min=0
     )
-    min_expert_usage_fraction: float = field(
-        default=0.02, metadata={"help": "Floor of every gate under soft routing, below 1 / num_experts."}
+    min_expert_usage_fraction: float = flag(
+        "Floor of every gate under soft routing, below 1 / num_experts.", default=0.02, min=0, below=1
     )
-    load_balance_coef: float = field(default=0.01, metadata={"help": "Weight of the load-balance loss."})
-    routing_alignment_coef: float = field(
+    load_balance_coef: float = flag("Weight of the load-balance loss.", default=0.01, min=0)
+    routing_alignment_coef: float = flag(
+        "Weight of KL(target || gate) under soft routing; the target prefers the expert with the smaller loss.",
         default=0.1,
-        metadata={
-            "help": "Weight of KL(target || gate) under soft routing; the target prefers the expert with "
-            "the smaller loss."
-        },
+        min=0,
     )
-    routing_alignment_tau: float = field(
-        default=0.1, metadata={"help": "Temperature of that target, in nats of token loss: smaller is sharper."}
+    routing_alignment_tau: float = flag(
+        "Temperature of that target, in nats of token loss: smaller is sharper.", default=0.1, above=0
     )
-    routing_entropy_coef: float = field(
-        default=0.01, metadata={"help": "Weight of the gates' entropy as a bonus, fading to 0 at the end."}
+    routing_entropy_coef: float = flag(
+        "Weight of the gates' entropy as a bonus, fading to 0 at the end.", default=0.01, min=0
     )
-    usage_momentum: float = field(default=0.9, metadata={"help": "Of the running mean of expert usage, per step."})
-
-    def __post_init__(self):
-        for name in (
-            "routing_temperature_start",
-            "routing_temperature_end",
-            "routing_temperature_min",
-            "routing_alignment_tau",
-        ):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("router_noise_std", "min_expert_usage_fraction"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} must not be negative, got {getattr(self, name)}")
-        if not 0 <= self.usage_momentum < 1:
-            raise UserError(f"usage_momentum must lie in [0, 1), got {self.usage_momentum}")
+    usage_momentum: float = flag("Of the running mean of expert usage, per step.", default=0.9, min=0, below=1)
 
     def routing(self, epoch: float) -> str:
         """The routing at a point of training, `epoch` counted from 0 and fractional."""

@@ -1,7 +1,8 @@
 """Distil a MoE-Whisper into one plain Whisper: the student learns the mixture's probabilities and the transcripts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from hf_components.runtime import flag
 from hf_components.training import SpeechTrainingArguments, TaughtTrainer
 
 
@@ -9,21 +10,13 @@ from hf_components.training import SpeechTrainingArguments, TaughtTrainer
 class DistillationArguments(SpeechTrainingArguments):
     """Training arguments of a student all of whose weights are trained."""
 
-    kl_weight: float = field(
+    kl_weight: float = flag(
+        "Weight of KL(teacher || student) in the loss, from 0 to 1; cross-entropy on the transcripts has the rest.",
         default=0.8,
-        metadata={
-            "help": "Weight of KL(teacher || student) in the loss, from 0 to 1; cross-entropy on the "
-            "transcripts has the rest."
-        },
+        min=0,
+        max=1,
     )
-    learning_rate: float = field(
-        default=1e-5, metadata={"help": "Peak learning rate; the default suits whole models."}
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 <= self.kl_weight <= 1:
-            raise ValueError(f"kl_weight must lie in [0, 1], got {self.kl_weight}")
+    learning_rate: float = flag("Peak learning rate; the default suits whole models.", default=1e-5, above=0)
 
 
 class DistillationTrainer(TaughtTrainer):

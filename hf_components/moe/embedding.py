@@ -13,10 +13,9 @@ import pyarrow
 import pyarrow.parquet
 import torch
 from accelerate import PartialState
-from tqdm.auto import tqdm
 from transformers import WhisperFeatureExtractor, WhisperProcessor
 
-from hf_components.runtime import join_parts, write_part
+from hf_components.runtime import Progress, join_parts, write_part
 from hf_components.speech import duration_batches, log_mel, waveforms
 from hf_components.training import FULL_CONTEXT_FRAMES
 from hf_components.whisper import DynamicContextWhisper
@@ -96,7 +95,7 @@ def write_shards(
         _Features(batches, processor.feature_extractor), batch_size=None, num_workers=num_workers
     )
     found: dict[int, np.ndarray] = {}
-    with tqdm(
+    with Progress(
         total=sum(len(shard.rows) for shard in mine),
         desc="embedding",
         unit="utterance",
@@ -143,7 +142,8 @@ class _Features(torch.utils.data.Dataset):
     """Log-mel features of each batch."""
 
     def __init__(self, batches: Sequence[tuple[Shard, list[int]]], feature_extractor: WhisperFeatureExtractor):
-        self.batches, self.feature_extractor = batches, feature_extractor
+        self.batches = batches
+        self.feature_extractor = feature_extractor
 
     def __len__(self) -> int:
         return len(self.batches)

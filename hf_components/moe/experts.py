@@ -1,7 +1,7 @@
 """LoRA experts between stages: build them on a base model, save what was trained, load it again."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from hf_components.checkpoints import base_model_id
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, flag
 from hf_components.training import LoraArguments
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWhisperForConditionalGeneration
 from hf_components.whisper.routed_lora import UtteranceRouter
@@ -24,9 +24,8 @@ BEGINNING = 64  # values of each weight that a digest reads
 class ExpertArguments(LoraArguments):
     """Size and place of the LoRA experts."""
 
-    shared_expert: bool = field(
-        default=True,
-        metadata={"help": "one more LoRA that every utterance carries, so that the experts learn differences"},
+    shared_expert: bool = flag(
+        "one more LoRA that every utterance carries, so that the experts learn differences", default=True
     )
 
 
@@ -70,7 +69,8 @@ def start_from_lora(model: MoeWhisperForConditionalGeneration, lora: MoeWhisperF
             f"experts start from a single LoRA, got {lora.config.num_experts} experts; "
             "pretrain_experts without --labels_dir makes one"
         )
-    own, given = model.routed_layers(), lora.routed_layers()
+    own = model.routed_layers()
+    given = lora.routed_layers()
     for size in ("lora_rank", "lora_alpha"):
         if getattr(model.config, size) != getattr(lora.config, size):
             raise UserError(

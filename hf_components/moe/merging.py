@@ -1,4 +1,4 @@
-"""Merge a MoE-Whisper into one plain Whisper, and judge plain Whispers beside the mixture they come from."""
+"""Merge a MoE-Whisper into one plain Whisper, and score_rows plain Whispers beside the mixture they come from."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import datasets
 import torch
 from transformers import WhisperProcessor
 
-from hf_components.moe.benchmark.rows import ZERO_SHOT, judge, run_row
+from hf_components.moe.benchmark.rows import ZERO_SHOT, run_row, score_rows
 from hf_components.runtime import UserError
 from hf_components.scoring import compare
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
@@ -23,7 +23,8 @@ def merge_experts(model: MoeWhisperForConditionalGeneration, weights: Sequence[f
     Raises:
         UserError: not one finite weight of at least 0 per expert, or they do not add up to 1.
     """
-    weights, experts = list(map(float, weights)), model.config.num_experts
+    weights = list(map(float, weights))
+    experts = model.config.num_experts
     if len(weights) != experts or min(weights) < 0 or not abs(sum(weights) - 1) < 1e-3:
         raise UserError(
             f"weights must be {experts} numbers of at least 0 that add up to 1, one per expert, got "
@@ -37,7 +38,7 @@ def base_whisper(model: MoeWhisperForConditionalGeneration) -> DynamicContextWhi
     return _plain_whisper(model, [0.0] * (model.config.num_experts + model.config.shared_expert))
 
 
-def judge_plain(
+def score_plain(
     plain: dict[str, DynamicContextWhisper],
     model: MoeWhisperForConditionalGeneration,
     processor: WhisperProcessor,
@@ -56,7 +57,7 @@ def judge_plain(
         model: the mixture they come from; its base is the zero-shot row.
         split: name of the split that `corpus` is a sample of.
     Returns:
-        what `hf_components.moe.benchmark.rows.judge` gives, with differences against the mixture and the first plain
+        what `score_rows` gives, with differences against the mixture and the first plain
         Whisper too, and `sample`.
     """
     systems = {ZERO_SHOT: base_whisper(model), "moe": model, **plain}
@@ -64,8 +65,9 @@ def judge_plain(
         run_row(name, system, processor, corpus, batch_size=batch_size, num_beams=1, max_new_tokens=max_new_tokens)
         for name, system in systems.items()
     ]
-    result = judge(rows, corpus, num_bootstrap=num_bootstrap, seed=seed)
-    references, speakers = corpus["text"][:], corpus["speaker_id"][:]
+    result = score_rows(rows, corpus, num_bootstrap=num_bootstrap, seed=seed)
+    references = corpus["text"][:]
+    speakers = corpus["speaker_id"][:]
     _, mixture, first, *others = rows
     for a, b in [(mixture, first), *((baseline, row) for row in others for baseline in (mixture, first))]:
         result["differences"].append(

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from hf_components.moe.benchmark.report import difference_matrix
-from hf_components.publishing import error_rates, hub_id, judged_on, write_report
+from hf_components.publishing import error_rates, evaluated_on, hub_id, write_report
 
 PLOTS = (
     "benchmark/wer_per_group.png",
@@ -59,7 +59,7 @@ def card_data(results: dict) -> ModelCardData:
         tags=["whisper", "mixture-of-experts", "lora", "speech-recognition", "atypical-speech"],
         metrics=["wer", "cer"],
         base_model=hub_id(results["base_model"]),
-        **judged_on(
+        **evaluated_on(
             results["corpus"],
             benchmark["sample"]["split"],
             error_rates(figures["wer"], figures["cer"]),

@@ -3,16 +3,15 @@
 import json
 import logging
 import math
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tqdm.auto import tqdm
 
+from hf_components.runtime import Progress, SeedArguments, atomic_write, flag
 from hf_components.whisper.routed_lora import UtteranceRouter
 
 logger = logging.getLogger(__name__)
@@ -25,41 +24,24 @@ MIN_HELD_OUT = 3
 
 
 @dataclass
-class RouterArguments:
+class RouterArguments(SeedArguments):
     """Router and its training; sizes follow the field's habits for a gating network on pooled embeddings."""
 
-    router_hidden_size: int = field(default=128, metadata={"help": "width of the router's hidden layer"})
-    batch_size: int = field(default=512, metadata={"help": "embeddings per step", "aliases": ["--gating_batch_size"]})
-    num_train_epochs: int = field(default=60, metadata={"help": "passes over the embeddings, at most"})
-    learning_rate: float = field(default=1e-3, metadata={"help": "of AdamW, with cosine decay"})
-    weight_decay: float = field(default=0.05, metadata={"help": "of AdamW"})
-    validation_fraction: float = field(
+    router_hidden_size: int = flag("width of the router's hidden layer", default=128, min=1)
+    batch_size: int = flag("embeddings per step", default=512, aliases=["--gating_batch_size"], min=1)
+    num_train_epochs: int = flag("passes over the embeddings, at most", default=60, min=1)
+    learning_rate: float = flag("of AdamW, with cosine decay", default=1e-3, above=0)
+    weight_decay: float = flag("of AdamW", default=0.05, min=0)
+    validation_fraction: float = flag(
+        "share of the training speakers that is held out to stop early and to choose the best epoch; 0: none",
         default=0.1,
-        metadata={
-            "help": "share of the training speakers that is held out to stop early and to choose the "
-            "best epoch; 0: none"
-        },
+        min=0,
+        below=1,
     )
-    early_stopping_patience: int = field(
-        default=10, metadata={"help": "epochs without a better validation loss after which training ends"}
+    early_stopping_patience: int = flag(
+        "epochs without a better validation loss after which training ends", default=10, min=1
     )
-    save_every_n_epochs: int = field(
-        default=5, metadata={"help": "epochs between checkpoints, from which --resume goes on"}
-    )
-    seed: int = field(default=42, metadata={"help": "seed of initialisation, order and the held-out speakers"})
-
-    def __post_init__(self):
-        for name in (
-            "router_hidden_size",
-            "batch_size",
-            "num_train_epochs",
-            "early_stopping_patience",
-            "save_every_n_epochs",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction must lie in [0, 1), got {self.validation_fraction}")
+    save_every_n_epochs: int = flag("epochs between checkpoints, from which --resume goes on", default=5, min=1)
 
 
 def choose_held_out(speakers: np.ndarray, labels: np.ndarray, args: RouterArguments) -> np.ndarray:
@@ -76,7 +58,8 @@ def choose_held_out(speakers: np.ndarray, labels: np.ndarray, args: RouterArgume
     wanted = int(args.validation_fraction * len(names))
     counts = np.zeros((len(names), labels.max() + 1), int)  # (speakers, experts)
     np.add.at(counts, (rows, labels), 1)
-    remaining, held_out = counts.sum(0), []
+    remaining = counts.sum(0)
+    held_out = []
     for speaker in np.random.default_rng(args.seed).permutation(len(names)):
         left = remaining - counts[speaker]
         if len(held_out) < wanted and left[remaining > 0].all():
@@ -124,14 +107,15 @@ def train_router(
     router = UtteranceRouter(embeddings.shape[1], args.router_hidden_size, weights.shape[1])
     router.fit_statistics(part[0])
     optimizer = torch.optim.AdamW(router.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
-    best, history = _state(router), []
+    best = _state(router)
+    history = []
     if checkpoints is not None:
         best, history = _load_checkpoint(checkpoints, router, optimizer) or (best, history)
-    progress = tqdm(total=args.num_train_epochs, initial=len(history), desc="router", unit="epoch")
+    progress = Progress(total=args.num_train_epochs, initial=len(history), desc="router", unit="epoch")
     while len(history) < args.num_train_epochs and len(history) - best_epoch(history) < args.early_stopping_patience:
         entry = _train_epoch(router, optimizer, *part, args, epoch=len(history))
         if validation is not None:
-            judged = judge_router(router, *validation)
+            judged = evaluate_router(router, *validation)
             entry |= {"validation_kl": judged["kl"], "validation_accuracy": judged["accuracy"]}
         history.append(entry)
         if best_epoch(history) == len(history):
@@ -154,7 +138,7 @@ def best_epoch(history: list[dict]) -> int:
 
 
 @torch.inference_mode()
-def judge_router(router: UtteranceRouter, embeddings: np.ndarray, weights: np.ndarray) -> dict:
+def evaluate_router(router: UtteranceRouter, embeddings: np.ndarray, weights: np.ndarray) -> dict:
     """How a router does on utterances with known labels.
 
     Returns:
@@ -167,7 +151,8 @@ def judge_router(router: UtteranceRouter, embeddings: np.ndarray, weights: np.nd
     """
     targets = torch.from_numpy(weights).float()
     log_gates = router(torch.from_numpy(embeddings).float()).log_softmax(-1)
-    labels, (confidence, best) = targets.argmax(-1), log_gates.exp().max(-1)
+    labels = targets.argmax(-1)
+    (confidence, best) = log_gates.exp().max(-1)
     bins = reliability(confidence.numpy(), (best == labels).numpy())
     return {
         "accuracy": float((best == labels).float().mean()),
@@ -213,7 +198,8 @@ def _train_epoch(
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     entropy = -(targets * targets.clamp(min=1e-9).log()).sum(-1)
-    order, total = torch.from_numpy(np.random.default_rng([args.seed, epoch]).permutation(len(inputs))), 0.0
+    order = torch.from_numpy(np.random.default_rng([args.seed, epoch]).permutation(len(inputs)))
+    total = 0.0
     for indices in order.split(args.batch_size):
         cross_entropy = -(targets[indices] * router(inputs[indices]).log_softmax(-1)).sum(-1)
         optimizer.zero_grad()
@@ -246,11 +232,8 @@ def _save_checkpoint(
         for kind, values in (("router", router.state_dict()), ("best", best), ("optimizer", moments))
         for name, value in values.items()
     }
-    temporary = folder / ".epoch.tmp"
-    save_file(tensors, temporary, metadata={"history": json.dumps(history)})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(folder / f"epoch-{len(history):05d}.safetensors")
+    with atomic_write(folder / f"epoch-{len(history):05d}.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"history": json.dumps(history)})
     for old in sorted(folder.glob("epoch-*.safetensors"))[:-KEPT_CHECKPOINTS]:
         old.unlink()
 

@@ -62,7 +62,8 @@ class MoeTrainer(KlToBaseTrainer):
         self.add_callback(_Curriculum(self))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        core, labels = self.accelerator.unwrap_model(model), inputs["labels"]
+        core = self.accelerator.unwrap_model(model)
+        labels = inputs["labels"]
         expert_losses = None
         if (
             self.routing.routing_alignment_coef > 0
@@ -108,10 +109,8 @@ class MoeTrainer(KlToBaseTrainer):
             self._log_sums.clear()
             logs |= {f"usage_expert_{i}": round(float(share), 4) for i, share in enumerate(self.usage)}
             config = self.model.config
-            logs["routing_temperature"], logs["routing_phase"] = (
-                round(config.router_temperature, 4),
-                PHASES[config.routing],
-            )
+            logs["routing_temperature"] = round(config.router_temperature, 4)
+            logs["routing_phase"] = PHASES[config.routing]
             logs["routing_noise_std"] = round(config.router_noise_std, 4)
             logs["routing_alignment_tau"] = self.routing.routing_alignment_tau
             logs["routing_min_usage"] = config.min_expert_usage_fraction
@@ -121,7 +120,8 @@ class MoeTrainer(KlToBaseTrainer):
     def set_routing(self) -> None:
         """Put the curriculum's routing, temperature, noise and usage floor for the next step into the
         configuration."""
-        config, progress = self.model.config, self._progress()
+        config = self.model.config
+        progress = self._progress()
         config.routing = self.routing.routing(
             round(self.state.epoch, 6)
         )  # epochs are sums of floating-point fractions
@@ -179,7 +179,8 @@ class MoeTrainer(KlToBaseTrainer):
         self.usage = torch.tensor(state["usage"], device=self.args.device)
         # The next step sets these anew; after the last one they are what the finished model is saved with.
         config = self.model.config
-        config.routing, config.router_temperature = state["routing"], state["router_temperature"]
+        config.routing = state["routing"]
+        config.router_temperature = state["router_temperature"]
 
 
 PHASES = {"soft": 0, "top_k": 1, "hard": 2}  # for plots

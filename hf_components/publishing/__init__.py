@@ -1,20 +1,6 @@
 """Model cards and the Hub."""
 
-from hf_components.publishing.cards import error_rates, judged_on, render_card
+from hf_components.publishing.cards import error_rates, evaluated_on, render_card
 from hf_components.publishing.hub import LICENSE, PublishArguments, PublishModelArguments, publish, push
 from hf_components.publishing.report import hub_id, write_report
 from hf_components.publishing.whisper import release_whisper
-
-__all__ = [
-    "LICENSE",
-    "PublishArguments",
-    "PublishModelArguments",
-    "error_rates",
-    "hub_id",
-    "judged_on",
-    "publish",
-    "push",
-    "release_whisper",
-    "render_card",
-    "write_report",
-]

@@ -19,18 +19,18 @@ NORMALISED = {"english": "after Whisper's `EnglishTextNormalizer`", "unicode": "
 
 
 def error_rates(wer: float, cer: float) -> dict[tuple[str, str], float]:
-    """Shares of errors as `judged_on` takes them, the one that counts first."""
+    """Shares of errors as `evaluated_on` takes them, the one that counts first."""
     return {("wer", "WER (%)"): 100 * wer, ("cer", "CER (%)"): 100 * cer}
 
 
-def judged_on(
+def evaluated_on(
     corpus: dict[str, Any], split: str, figures: dict[tuple[str, str], float], *, name: str, task: str = RECOGNITION
 ) -> dict[str, Any]:
     """Fields of `ModelCardData` for the figures of a model: the card's `model-index`, and the data set if it is on the
     Hub.
 
     Args:
-        corpus: as `describe_corpus` returns it.
+        corpus: as `summarise_corpus` returns it.
         figures: value by type and name of the metric.
         name: of the model.
     """

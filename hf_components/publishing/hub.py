@@ -6,8 +6,8 @@ import logging
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from hf_components.publishing.hub_files import Kind, check_name, files_of, kind_of, outdated
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, causes, flag
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +36,10 @@ ADVICE = {
 class PublishArguments:
     """Whether and where the result goes once it is complete on disk; later, recipes/publish.py does the same."""
 
-    push_to_hub: bool = field(default=False, metadata={"help": "publish the result on the Hub"})
-    hub_model_id: str | None = field(default=None, metadata={"help": "its repository there, as user/name"})
-    hub_private_repo: bool | None = field(
-        default=None,
-        metadata={
-            "nargs": "?",
-            "const": True,
-            "help": "a new repository is private; default: data are, models are not",
-        },
+    push_to_hub: bool = flag("publish the result on the Hub", default=False)
+    hub_model_id: str | None = flag("its repository there, as user/name", default=None)
+    hub_private_repo: bool | None = flag(
+        "a new repository is private; default: data are, models are not", default=None, nargs="?", const=True
     )
 
     def __post_init__(self):
@@ -63,11 +58,8 @@ class PublishArguments:
 
 @dataclass
 class PublishModelArguments(PublishArguments):
-    model_license: str = field(
-        default=LICENSE,
-        metadata={
-            "help": "licence on the model's card, as the Hub writes it; the base model's and the data's bind it"
-        },
+    model_license: str = flag(
+        "licence on the model's card, as the Hub writes it; the base model's and the data's bind it", default=LICENSE
     )
 
 
@@ -103,7 +95,8 @@ def publish(folder: str | Path, repo_id: str, *, private: bool | None = None, li
     folder = Path(folder)
     check_repo_id("--repo_id", repo_id)
     check_name(folder, repo_id)
-    kind, files = kind_of(folder), files_of(folder, license, repo_id)
+    kind = kind_of(folder)
+    files = files_of(folder, license, repo_id)
     command = repeating_command(folder, repo_id, private, license)
     logger.info(
         "publishing %d files of %s as %s; should this stop, repeat it with: %s", len(files), folder, repo_id, command
@@ -139,7 +132,8 @@ def check_repo_id(flag: str, repo_id: str) -> None:
 
 
 def _send(folder: Path, repo_id: str, kind: Kind, files: dict[str, Path | bytes], private: bool | None) -> Published:
-    api, wants_private = HfApi(), kind.repo_type == "dataset" if private is None else private
+    api = HfApi()
+    wants_private = kind.repo_type == "dataset" if private is None else private
     url = api.create_repo(
         repo_id,
         repo_type=kind.repo_type,
@@ -184,19 +178,20 @@ def _passes(error: Exception) -> bool:
     if (answer := _answer(error)) is not None:
         return answer.response.status_code in PASSING
     # A gateway's page instead of the Hub's JSON; and what Xet's transport says of a connection is a RuntimeError.
-    return any(isinstance(e, (httpx2.TransportError, json.JSONDecodeError, RuntimeError)) for e in _chain(error))
+    return any(isinstance(e, (httpx2.TransportError, json.JSONDecodeError, RuntimeError)) for e in causes(error))
 
 
 def _answer(error: Exception) -> HfHubHTTPError | None:
     """What the Hub said, if it said something; the client wraps what befalls a large file."""
-    return next((e for e in _chain(error) if isinstance(e, HfHubHTTPError)), None)
+    return next((e for e in causes(error) if isinstance(e, HfHubHTTPError)), None)
 
 
 def _reason(error: Exception) -> str:
     """One line of what happened, without credentials: a token, or the signature in an address of the storage."""
-    answer, token = _answer(error), get_token()
+    answer = _answer(error)
+    token = get_token()
     if answer is None:
-        cause = list(_chain(error))[-1]
+        cause = list(causes(error))[-1]
         text = f"{type(cause).__name__}: {cause}"
     else:
         text = (
@@ -204,9 +199,3 @@ def _reason(error: Exception) -> str:
         )
     text = " ".join((text.replace(token, "<token>") if token else text).split())
     return re.sub(r"\bhf_[A-Za-z0-9]{8,}", "<token>", re.sub(r"(https?://[^\s?]+)\?\S*", r"\1", text))
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__

@@ -11,19 +11,23 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCardData, get_token
 
+from hf_components.acoustic_units import MFCC
 from hf_components.checkpoints import base_model_id
 from hf_components.publishing.cards import HERE, RECOGNITION, render_card
 from hf_components.publishing.report import hub_id
-from hf_components.runtime import UserError, read_proof
+from hf_components.runtime import UserError, read_completion
 
 logger = logging.getLogger(__name__)
 
-CARD, RESULTS, ADAPTER, METRIC_TAG = "README.md", "results.json", "adapter_config.json", "metric"
-# Names that stay at home, of files and of folders: proofs with the paths of this machine, what training goes on from,
-# pickles, logs with the name of this machine.
+CARD = "README.md"
+RESULTS = "results.json"
+ADAPTER = "adapter_config.json"
+METRIC_TAG = "metric"
+# Files and folders that are not published: completion records with the paths of this machine, what training goes on
+# from, pickles, logs with the name of this machine.
 LEFT_OUT = (
     "stage.json",
-    "begun.json",
+    "started.json",
     "checkpoints",
     "checkpoint-*",
     "trainer_state.json",
@@ -52,7 +56,7 @@ TITLES = {
     "Tokenizer": "Motif tokenizer",
     "Model": "Model",
 }
-DATA = ("corpus", "corpus_dir", "units_dir")  # flags of the recipes
+DATA = ("corpus", "units_dir")  # flags of the recipes
 LONGEST_SEARCHED = 2**24  # bytes; weights and audio are larger, texts are not
 
 Files = dict[str, Path | bytes]  # path in the repository -> file, or its content
@@ -181,26 +185,31 @@ def _text(file: Path | bytes) -> str:
 
 def _stage_report(folder: Path, license: str) -> Files:
     """Card, figures and plots of what a single recipe made: of the stage that the folder is, or lies in."""
-    stage = next((place for place in (folder, folder.resolve().parent) if read_proof(place)), None)
+    stage = next((place for place in (folder, folder.resolve().parent) if read_completion(place)), None)
     if stage is None:
         raise UserError(
             f"{folder} has no card ({CARD}) and is not the result of a recipe; write one, with its licence"
         )
-    proof, is_adapter, exported = read_proof(stage), (folder / ADAPTER).exists(), (folder / "model.bin").exists()
-    recipe = next((PurePosixPath(name).stem for name in proof["sources"] if name.startswith("recipes/")), "a recipe")
+    completion = read_completion(stage)
+    is_adapter = (folder / ADAPTER).exists()
+    exported = (folder / "model.bin").exists()
+    recipe = next(
+        (PurePosixPath(name).stem for name in completion["sources"] if name.startswith("recipes/")), "a recipe"
+    )
     results = {
         "recipe": recipe,
-        "metrics": proof["metrics"],
-        "seconds": proof["seconds"],
-        "environment": proof["environment"],
-        "code_version": proof["identity"]["code_version"],
+        "metrics": completion["metrics"],
+        "seconds": completion["seconds"],
+        "environment": completion["environment"],
+        "code_version": completion["identity"]["code_version"],
         "license": license,
     }
-    config, model = proof["config"], _read(folder / "config.json")
+    config = completion["config"]
+    model = _read(folder / "config.json")
     base = hub_id(
         _read(folder / ADAPTER)["base_model_name_or_path"] or str(folder)
         if is_adapter
-        else base_model_id(config.get("base_model") or config.get("model") or str(folder))
+        else base_model_id(config["model"] if config.get("model") not in (None, MFCC) else str(folder))
     )
     architecture = next(iter(model.get("architectures") or ()), "Model" if model else "Tokenizer")
     use = (

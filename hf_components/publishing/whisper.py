@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from hf_components.publishing.cards import error_rates, judged_on
+from hf_components.publishing.cards import error_rates, evaluated_on
 from hf_components.publishing.report import hub_id, write_report
 
 PLOTS = ("evaluation/wer_per_group.png", "finetuned/loss.png")
@@ -34,7 +34,7 @@ def release_whisper(folder: Path, run: Path, results: dict) -> dict:
         tags=["whisper", "speech-recognition", "child-speech"],
         metrics=["wer", "cer"],
         base_model=hub_id(results["base_model"]),
-        **judged_on(
+        **evaluated_on(
             results["corpus"],
             "dev",
             error_rates(figures["wer"], figures["cer"]),

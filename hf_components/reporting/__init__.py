@@ -11,16 +11,4 @@ from hf_components.reporting.plots import (
     plot_reliability,
     plot_spectrograms,
 )
-
-__all__ = [
-    "PALETTE",
-    "drawn_points",
-    "interval",
-    "percent",
-    "plot_bars",
-    "plot_clusters",
-    "plot_curves",
-    "plot_histogram",
-    "plot_reliability",
-    "plot_spectrograms",
-]
+from hf_components.reporting.tables import show

@@ -151,7 +151,8 @@ def plot_reliability(file: str | Path, parts: dict[str, list[dict[str, float]]],
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1)
     for i, (name, bins) in enumerate(parts.items()):
         x, y, share = ([row[key] for row in bins] for key in ("confidence", "accuracy", "share"))
-        color, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
+        color = PALETTE[i % len(PALETTE)]
+        marker = MARKERS[i % len(MARKERS)]
         axes.plot(x, y, color=color, linewidth=1, alpha=0.5)
         axes.scatter(
             x,

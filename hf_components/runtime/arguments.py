@@ -6,8 +6,9 @@ import difflib
 import inspect
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,36 @@ import yaml
 from transformers import HfArgumentParser
 
 from hf_components.runtime.errors import UserError
+from hf_components.runtime.flags import BOUNDS, bounded, in_words
 from hf_components.runtime.logs import set_up_logging
+from hf_components.runtime.reflexes import ANSWERS, SYNONYMS
 from hf_components.runtime.stages import join_processes
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        shown = (
+            action.default not in (None, argparse.SUPPRESS, [], "") and action.option_strings and not action.required
+        )
+        return (
+            f"{action.help} (default: %(default)s)"
+            if shown and "%(default)" not in (action.help or "")
+            else action.help
+        )
+
+
 class _Parser(HfArgumentParser):
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        bounds = {name: options.pop(name) for name in BOUNDS if name in options}
+        if options.get("type") in (int, float):
+            options["type"] = bounded(options["type"], bounds)
+        if bounds:
+            options["help"] = f"{options['help']}; {in_words(bounds)}"
+        return super().add_argument(*names, **options)
+
     def error(self, message: str) -> None:
-        raise UserError(message)
+        # argparse names a flag by all of its spellings: argument --num_experts/--num-experts: must ...
+        raise UserError(re.sub(r"^argument (--\w+)\S*: must", r"\1 must", message))
 
 
 def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, description: str | None = None) -> tuple:
@@ -45,38 +69,44 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         # before a dataclass asks for the device, and with it for processes that wait half an hour only
         join_processes()
-    types = [dataclass_types] if dataclasses.is_dataclass(dataclass_types) else list(dataclass_types)
-    parser = _Parser(
-        types, description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of defaults for the flags below")
-    argv = sys.argv[1:] if argv is None else list(argv)
-
-    config_only = _Parser([], add_help=False, allow_abbrev=False)
-    config_only.add_argument("--config")
-    config_file = config_only.parse_known_args(argv)[0].config
-    flags = {option: action for action in parser._actions for option in action.option_strings}
-    # From the annotations, since HfArgumentParser narrows the fields' types.
-    mappings = {
-        name
-        for kind in types
-        for parent in kind.__mro__
-        for name, annotation in inspect.get_annotations(parent).items()
-        if "dict" in str(annotation)
-    }
-    from_file = _flags_of_file(Path(config_file), flags, mappings) if config_file else []
-
+    parser, words, flags = _read_words(dataclass_types, sys.argv[1:] if argv is None else argv, description)
     try:
-        words = from_file + [_with_underscores(word, flags) for word in argv]
         *instances, _, unknown = parser.parse_args_into_dataclasses(
             words, return_remaining_strings=True, look_for_args_file=False
         )
     except ValueError as error:  # a dataclass refuses a combination of values
         raise UserError(str(error)) from error
     if unknown:
-        raise UserError(f"unknown argument {unknown[0]!r}{_nearest(unknown[0].split('=')[0], flags)}")
+        raise UserError(_unknown(unknown[0], flags))
     set_up_logging(next((i.log_file for i in instances if getattr(i, "log_file", None)), None))
     return tuple(instances)
+
+
+def check_words(dataclass_types: Any, argv: list[str]) -> None:
+    """Raise `UserError` as `parse_arguments` does for an unknown flag or a wrong value, without doing more; a required
+    flag may be missing."""
+    parser, words, flags = _read_words(dataclass_types, argv)
+    for action in flags.values():
+        action.required = False
+    unknown = parser.parse_known_args(words)[1]
+    if unknown:
+        raise UserError(_unknown(unknown[0], flags))
+
+
+def _read_words(
+    dataclass_types: Any, argv: Sequence[str], description: str | None = None
+) -> tuple[_Parser, list[str], dict[str, argparse.Action]]:
+    """A parser, the words of the configuration file and of the command line for it, and its flags."""
+    types = [dataclass_types] if dataclasses.is_dataclass(dataclass_types) else list(dataclass_types)
+    parser = _Parser(types, description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
+    parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of defaults for the flags below")
+    config_only = _Parser([], add_help=False, allow_abbrev=False)
+    config_only.add_argument("--config")
+    config_file = config_only.parse_known_args(argv)[0].config
+    flags = {option: action for action in parser._actions for option in action.option_strings}
+    spellings = _spellings(flags)
+    from_file = _flags_of_file(Path(config_file), flags, spellings, _mappings(types)) if config_file else []
+    return parser, from_file + [_as_we_spell_it(word, spellings) for word in argv], flags
 
 
 def parse_pairs(flag: str, words: list[str] | None) -> dict[str, str] | None:
@@ -99,14 +129,36 @@ def _stay_on_cpu_without_accelerator() -> None:
         os.environ["ACCELERATE_USE_CPU"] = "true"
 
 
-def _with_underscores(word: str, flags: dict[str, argparse.Action]) -> str:
-    # HfArgumentParser knows flags with dashes too, but not their aliases.
+def _spellings(flags: Mapping[str, argparse.Action]) -> dict[str, str]:
+    """Every way to type a flag, with underscores -> a way that the parser knows."""
+    known = {option.replace("-", "_"): option for option in flags if option.startswith("--")}
+    spellings = {f"--{name.lstrip('_')}": option for name, option in known.items()}
+    for typed, ours in SYNONYMS.items():
+        if target := next((name for name in ours if f"--{name}" in flags), None):
+            spellings.setdefault(f"--{typed}", f"--{target}")
+    return spellings
+
+
+def _as_we_spell_it(word: str, spellings: Mapping[str, str]) -> str:
     name, equals, value = word.partition("=")
-    flag = f"--{name[2:].replace('-', '_')}"
-    return flag + equals + value if name.startswith("--") and flag in flags else word
+    option = spellings.get(f"--{name[2:].replace('-', '_')}") if name.startswith("--") else None
+    return word if option is None else option + equals + value
 
 
-def _flags_of_file(path: Path, flags: dict[str, argparse.Action], mappings: set[str]) -> list[str]:
+def _mappings(types: Iterable[type]) -> set[str]:
+    """Flags that take a mapping, from the annotations, since HfArgumentParser narrows the fields' types."""
+    return {
+        name
+        for kind in types
+        for parent in kind.__mro__
+        for name, annotation in inspect.get_annotations(parent).items()
+        if "dict" in str(annotation)
+    }
+
+
+def _flags_of_file(
+    path: Path, flags: Mapping[str, argparse.Action], spellings: Mapping[str, str], mappings: set[str]
+) -> list[str]:
     try:
         values = json.loads(path.read_text()) if path.suffix == ".json" else yaml.safe_load(path.read_text())
     except OSError as error:
@@ -118,15 +170,16 @@ def _flags_of_file(path: Path, flags: dict[str, argparse.Action], mappings: set[
         raise UserError(f"{path} must map keys to values, got {type(values).__name__}")
     arguments: list[str] = []
     for key, value in _without_sections(values, mappings, path):
-        flag = f"--{key}"
-        if flag not in flags or key in ("config", "help"):
-            raise UserError(f"{path}: unknown key {key!r}{_nearest(flag, flags)}")
+        flag = spellings.get(f"--{key}".replace("-", "_").replace("__", "--", 1))
+        if flag is None or key in ("config", "help"):
+            raise UserError(f"{path}: unknown key {key!r}{_advice(f'--{key}', flags)}")
         if value is None:
             continue  # an empty value leaves the default
         if isinstance(value, dict):
             arguments += [flag, json.dumps(value)]
         elif value == [] and flags[flag].nargs == "+":
-            flags[flag].default, flags[flag].required = [], False  # argparse has no words for an empty list
+            flags[flag].default = []
+            flags[flag].required = False  # argparse has no words for an empty list
         elif isinstance(value, list):
             arguments += [flag, *map(str, value)]
         else:
@@ -151,6 +204,21 @@ def _without_sections(values: dict, mappings: set[str], path: Path) -> Iterator[
             yield key, value
 
 
-def _nearest(flag: str, flags: dict[str, argparse.Action]) -> str:
-    match = difflib.get_close_matches(flag.replace("-", "_"), [f.replace("-", "_") for f in flags], n=1, cutoff=0.6)
-    return f"; did you mean --{match[0].lstrip('_')}?" if match else "; --help lists the known ones"
+def _unknown(word: str, flags: Mapping[str, argparse.Action]) -> str:
+    name = word.split("=")[0]  # without its value, which may be a token
+    return f"unknown argument {name!r}{_advice(name, flags)}"
+
+
+def _advice(typed: str, flags: Mapping[str, argparse.Action]) -> str:
+    """What to write instead of an unknown flag: an answer to a reflex, or the flag that is nearest to it."""
+    name = typed.lstrip("-").replace("-", "_")
+    named = re.findall(r"{(\w+)}", ANSWERS.get(name, ""))
+    if name in ANSWERS and all(f"--{other}" in flags for other in named):
+        return f": {ANSWERS[name].format(**{other: f'--{other}' for other in named})}"
+    # --no_plot is a flag of its own, an alias is not.
+    names = {
+        spelling[2:]: option[2:] if flags[option].nargs == 0 else flags[option].dest
+        for spelling, option in _spellings(flags).items()
+    }
+    match = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"; did you mean --{names[match[0]]}?" if match else "; --help lists the known ones"

@@ -1,4 +1,4 @@
-"""Files that must be whole on the disk, and what to tell a user whose disk is full."""
+"""Files that are complete or absent, and the message for a user whose disk is full."""
 
 import contextlib
 import errno
@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from hf_components.runtime.errors import UserError
+from hf_components.runtime.errors import UserError, causes
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, limit of file sizes
 NUMBERS = "|".join(map(str, NO_SPACE))
@@ -20,8 +20,24 @@ IN_WORDS = re.compile(
 )
 
 
+@contextlib.contextmanager
+def atomic_write(file: Path) -> Iterator[Path]:
+    """A path to write to. It becomes `file` once it is complete: readers find the old file or the new one.
+
+    A full disk is not filled further by half a file.
+    """
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as opened:
+            os.fsync(opened.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
-    """Have every file below `folder` on the disk itself, where a later power cut or full disk cannot halve it."""
+    """Write every file below `folder` to the disk itself, so that a later power cut or full disk cannot halve it."""
     for file in (path for path in folder.rglob("*") if path.is_file()):
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
@@ -46,12 +62,11 @@ def full_disk_explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _want_of_space(error: BaseException | None) -> str | None:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
-            return str(error)
-        if found := IN_WORDS.search(str(error)):
+def _want_of_space(error: BaseException) -> str | None:
+    for cause in causes(error):
+        if isinstance(cause, OSError) and cause.errno in NO_SPACE:
+            return str(cause)
+        if found := IN_WORDS.search(str(cause)):
             number = found[1] or found[2]
             return os.strerror(int(number)) if number else "a file was cut short"
-        error = error.__cause__ or error.__context__
     return None

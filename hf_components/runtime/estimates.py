@@ -1,9 +1,13 @@
 """How long a step will take and how much room it needs on the disk, told when its first part is done."""
 
+import importlib
+import importlib.util
 import logging
 import shutil
+import sys
 from pathlib import Path
 
+import psutil
 from accelerate import PartialState
 
 logger = logging.getLogger(__name__)
@@ -25,18 +29,19 @@ def estimate_rest(
         seconds and bytes that the rest needs.
     """
     share = (total - done) / done
-    seconds_left, bytes_left = seconds * share, round(bytes_written * share)
+    seconds_left = seconds * share
+    bytes_left = round(bytes_written * share)
     free = shutil.disk_usage(folder).free
     room = f" and {_size(bytes_left)} of the {_size(free)} that the disk has left" if bytes_written else ""
     PartialState().print(
         f"Estimated rest of {step}: ~{seconds_left / 60:.1f} minutes{room} (measured on the first {done / total:.1%})",
-        flush=True,
+        file=sys.stderr,
     )
-    check_room(step, folder, bytes_left, "stop and choose another --output_dir")
+    warn_of_full_disk(step, folder, bytes_left, "stop and choose another --output_dir")
     return seconds_left, bytes_left
 
 
-def check_room(step: str, folder: str | Path, needed: int, advice: str) -> None:
+def warn_of_full_disk(step: str, folder: str | Path, needed: int, advice: str) -> None:
     """Warn if the disk of a folder has less than `needed` bytes left; `advice` is what to do but for making room."""
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -52,3 +57,12 @@ def check_room(step: str, folder: str | Path, needed: int, advice: str) -> None:
 
 def _size(count: float) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def peak_memory_gib() -> float:
+    """Most memory that this process had, in GiB; what it has now where the system keeps no such record (Windows)."""
+    if importlib.util.find_spec("resource") is None:
+        return psutil.Process().memory_info().rss / 2**30
+    resource = importlib.import_module("resource")
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -7,7 +7,10 @@ from typing import Any
 
 from hf_components.runtime.errors import UserError
 
-ID, TEXT, SPEAKER, GROUP = "utterance_id", "orthographic_text", "child_id", "age_bucket"
+ID = "utterance_id"
+TEXT = "orthographic_text"
+SPEAKER = "child_id"
+GROUP = "age_bucket"
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict]]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import transformers
 
 from hf_components.runtime.errors import UserError
@@ -47,6 +48,9 @@ def set_up_logging(log_file: str | Path | None = None) -> None:
     if "TRANSFORMERS_VERBOSITY" not in os.environ:
         # Whisper's own generate passes itself arguments that transformers warns of, once per batch.
         transformers.logging.set_verbosity_error()
+    if not sys.stderr.isatty():  # short bars, which fill a log file with each of their states
+        transformers.logging.disable_progress_bar()
+        datasets.disable_progress_bars()
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 

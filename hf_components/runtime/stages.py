@@ -1,8 +1,9 @@
-"""Stages: work done in a temporary folder and renamed into place, with `stage.json` as proof of completion."""
+"""Stages: work done in a temporary folder and renamed into place, with `stage.json` as completion record."""
 
 import contextlib
 import dataclasses
 import enum
+import functools
 import hashlib
 import json
 import logging
@@ -23,19 +24,18 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
 from hf_components import __version__
-from hf_components.runtime.disk import full_disk_explained, sync_folder
-from hf_components.runtime.errors import UserError
+from hf_components.runtime.disk import atomic_write, full_disk_explained, sync_folder
+from hf_components.runtime.errors import UserError, first_few
 from hf_components.runtime.locks import alone_in
 
 logger = logging.getLogger(__name__)
 
-PROOF = "stage.json"
-BEGUN = "begun.json"  # what an unfinished stage was begun with
+COMPLETION = "stage.json"
+STARTED = "started.json"  # what an unfinished stage was started with
 PACKAGES = (
     "hf_components",
     "dataset_scripts",
 )  # whose sources count as the code of a stage, with the recipe's own file
-NAMED_FILES = 5  # changed source files that a warning names
 # Fields that change how a stage runs or where it writes, not what it computes.
 NOT_PART_OF_RESULT = {
     "output_dir",
@@ -99,21 +99,22 @@ def run_stage(
         raise UserError(f"--output_dir must name a folder that may be replaced, got {output_dir}; choose one")
     state = join_processes()
     work = output_dir.with_name(f".{output_dir.name}.partial")
-    resolved, inputs = _plain(config), _named(inputs)
+    resolved = _plain(config)
+    inputs = _named(inputs)
 
     def look() -> tuple[dict, dict | None, dict | None]:
-        proof = read_proof(output_dir)
-        if proof is None and output_dir.is_dir() and any(output_dir.iterdir()):
+        completion = read_completion(output_dir)
+        if completion is None and output_dir.is_dir() and any(output_dir.iterdir()):
             raise UserError(
-                f"{output_dir} is not empty and not the result of a stage ({PROOF} is missing); "
+                f"{output_dir} is not empty and not the result of a stage ({COMPLETION} is missing); "
                 "choose another --output_dir or empty it"
             )
         fingerprints = {name: fingerprint(path) for name, path in inputs.items()}
         identity = {"config": _result_relevant(resolved, inputs), "inputs": fingerprints, "code_version": __version__}
-        return {"identity": identity, "sources": _source_digests(produce)}, proof, _read_begun(work)
+        return {"identity": identity, "sources": _source_digests(produce)}, completion, _read_started(work)
 
     # One process looks, so that all decide alike whatever their disks say.
-    stage, proof, unfinished = broadcast_object_list([look() if state.is_main_process else None])[0]
+    stage, completion, unfinished = broadcast_object_list([look() if state.is_main_process else None])[0]
 
     goes_on = resume and unfinished is not None and unfinished["identity"] == stage["identity"]
     if goes_on:  # also over a finished result of the same settings, which the interrupted run was to replace
@@ -123,36 +124,66 @@ def run_stage(
             f"the interrupted run of {output_dir} goes on",
             "to begin anew, run without --resume",
         )
-    elif resume and proof is not None and proof["identity"] == stage["identity"]:
+    elif resume and completion is not None and completion["identity"] == stage["identity"]:
         _warn_of_changed_sources(
-            proof.get("sources", {}),
+            completion.get("sources", {}),
             stage["sources"],
             f"{output_dir} is complete and kept",
             f"to make it anew, delete {output_dir}",
         )
-        if resolved.get("plot") and proof["config"].get("plot") is False:
+        if resolved.get("plot") and completion["config"].get("plot") is False:
             logger.warning("%s was made without plots; to draw them, delete it", output_dir)
         logger.info("%s is complete, skipped", output_dir)
-        return proof["metrics"]
-    elif resume and proof is not None:
-        logger.info("%s runs again: %s", output_dir, _difference(proof["identity"], stage["identity"]))
+        return completion["metrics"]
+    elif resume and completion is not None:
+        logger.info("%s runs again: %s", output_dir, _difference(completion["identity"], stage["identity"]))
 
     with alone_in(work, "--output_dir") if state.is_main_process else contextlib.nullcontext():
         if state.is_main_process:
             if not goes_on:
                 _set_aside(work, unfinished, stage, resume)
-            write_json(work / BEGUN, stage)
+            write_json(work / STARTED, stage)
         state.wait_for_everyone()
-        if read_proof(work) is None:  # else it was killed between the proof and the renaming
+        if read_completion(work) is None:  # else it was killed between the completion record and the renaming
             with full_disk_explained(output_dir):
                 _produce(work, produce, {**stage, "config": resolved}, alone)
         state.wait_for_everyone()
         if state.is_main_process:
             _replace(work, output_dir, archive)
         state.wait_for_everyone()
-    proof = read_proof(output_dir)
-    logger.info("%s written in %.0f s", output_dir, proof["seconds"])
-    return proof["metrics"]
+    completion = read_completion(output_dir)
+    logger.info("%s written in %.0f s", output_dir, completion["seconds"])
+    return completion["metrics"]
+
+
+def run_as_stage(
+    produce: Callable[..., dict], *arguments: Any, inputs: Iterable[str | Path | None] = (), alone: bool = False
+) -> dict:
+    """`run_stage` of a recipe, with the folder and the flags that its arguments name.
+
+    Args:
+        produce: called with the arguments and the folder to fill; returns metrics.
+        arguments: parsed dataclasses, which have `output_dir` and `resume`, and perhaps `rebase_output_dir`. With
+            `TrainingArguments` the number of processes is part of the fingerprint.
+        inputs: files, folders and Hub ids that are read; None is left out.
+        alone: see `run_stage`.
+    """
+    given = {name: value for part in arguments for name, value in vars(part).items()}
+    trained = [part for part in arguments if isinstance(part, transformers.TrainingArguments)]
+
+    @functools.wraps(produce)  # so that the recipe's own code is recorded
+    def fill(folder: Path) -> dict:
+        return produce(*arguments, folder)
+
+    return run_stage(
+        given["output_dir"],
+        fill,
+        config=(*arguments, *({"processes": part.world_size} for part in trained)),
+        inputs=[path for path in inputs if path],
+        resume=given["resume"],
+        archive=given.get("rebase_output_dir", False),
+        alone=alone,
+    )
 
 
 def join_processes() -> PartialState:
@@ -161,13 +192,13 @@ def join_processes() -> PartialState:
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(hours=12))
 
 
-def read_proof(folder: str | Path) -> dict | None:
+def read_completion(folder: str | Path) -> dict | None:
     """The content of a finished stage's `stage.json`, or None.
 
     Raises:
         UserError: the file is damaged.
     """
-    return _read_json(Path(folder) / PROOF)
+    return _read_json(Path(folder) / COMPLETION)
 
 
 def fingerprint(path: str | Path) -> str:
@@ -177,9 +208,9 @@ def fingerprint(path: str | Path) -> str:
     ones by size and time of change. What does not exist on disk (a Hub id) counts by its name.
     """
     path = Path(path)
-    proof = read_proof(path)
-    if proof is not None:
-        return proof["fingerprint"]
+    completion = read_completion(path)
+    if completion is not None:
+        return completion["fingerprint"]
     if not path.exists():
         return str(path)
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
@@ -206,17 +237,9 @@ def write_json(path: str | Path, value: Any) -> None:
         UserError: the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with full_disk_explained(path):
-        try:
-            with temporary.open("w") as file:
-                json.dump(value, file, indent=2, ensure_ascii=False, default=_jsonable)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)  # half of it would fill a full disk further
+    with full_disk_explained(path), atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2, ensure_ascii=False, default=_jsonable)
+        file.write("\n")
 
 
 def _read_json(file: Path) -> dict | None:
@@ -228,9 +251,9 @@ def _read_json(file: Path) -> dict | None:
         raise UserError(f"{file} is damaged: {error}; delete {file.parent} and run the stage again") from error
 
 
-def _read_begun(work: Path) -> dict | None:
-    """What the unfinished stage in `work` was begun with; None if there is none, or none that says so."""
-    return read_proof(work) or _read_json(work / BEGUN)
+def _read_started(work: Path) -> dict | None:
+    """What the unfinished stage in `work` was started with; None if there is none, or none that says so."""
+    return read_completion(work) or _read_json(work / STARTED)
 
 
 def _interrupted(work: Path) -> Path:
@@ -245,7 +268,7 @@ def _set_aside(work: Path, unfinished: dict | None, stage: dict, resume: bool) -
     if not resume:
         why = "--resume would have continued it if nothing changed"
     elif unfinished is None:
-        why = "it does not say what it was begun with"
+        why = "it does not say what it was started with"
     else:
         why = _difference(unfinished["identity"], stage["identity"])
     kept = _interrupted(work)
@@ -263,14 +286,17 @@ def _set_aside(work: Path, unfinished: dict | None, stage: dict, resume: bool) -
 
 
 def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bool) -> None:
-    state, start = PartialState(), time.time()
+    state = PartialState()
+    start = time.time()
     metrics = produce(work) if state.is_main_process or not alone else None
     state.wait_for_everyone()
     if state.is_main_process:
-        sync_folder(work)  # before the proof, or a file that never reached the disk would be taken for whole
+        sync_folder(
+            work
+        )  # before the completion record, or a file that never reached the disk would be taken for whole
         digest = _digest({key: stage[key] for key in ("identity", "sources")})
         write_json(
-            work / PROOF,
+            work / COMPLETION,
             {
                 "fingerprint": digest,
                 **stage,
@@ -282,9 +308,9 @@ def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bo
 
 
 def _replace(work: Path, output_dir: Path, archive: bool) -> None:
-    (work / BEGUN).unlink(missing_ok=True)
-    if archive and (output_dir / PROOF).exists():
-        ended = time.strftime("%Y%m%d-%H%M%S", time.localtime((output_dir / PROOF).stat().st_mtime))
+    (work / STARTED).unlink(missing_ok=True)
+    if archive and (output_dir / COMPLETION).exists():
+        ended = time.strftime("%Y%m%d-%H%M%S", time.localtime((output_dir / COMPLETION).stat().st_mtime))
         kept = output_dir.with_name("archive") / f"{output_dir.name}_{ended}"
         kept.parent.mkdir(exist_ok=True)
         output_dir.rename(kept)
@@ -377,7 +403,4 @@ def _difference(old: dict, new: dict) -> str:
 def _warn_of_changed_sources(old: dict[str, str], new: dict[str, str], what: str, advice: str) -> None:
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if changed and PartialState().is_main_process:
-        more = f" and {len(changed) - NAMED_FILES} more" if len(changed) > NAMED_FILES else ""
-        logger.warning(
-            "%s, but the code changed since: %s%s; %s", what, ", ".join(changed[:NAMED_FILES]), more, advice
-        )
+        logger.warning("%s, but the code changed since: %s; %s", what, first_few(changed), advice)

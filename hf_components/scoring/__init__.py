@@ -11,18 +11,3 @@ from hf_components.scoring.comparison import (
     tables,
 )
 from hf_components.scoring.error_rates import compare, paired_bootstrap, score, utterance_errors
-
-__all__ = [
-    "align",
-    "compare",
-    "distinct_names",
-    "evaluate",
-    "paired_bootstrap",
-    "plot_evaluation",
-    "read_transcripts",
-    "references_of_corpus",
-    "references_of_manifest",
-    "score",
-    "tables",
-    "utterance_errors",
-]

@@ -13,13 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from hf_components.reporting import interval, percent, plot_bars
-from hf_components.runtime import GROUP, SPEAKER, TEXT, UserError, id_field, read_by_id, text_field
+from hf_components.runtime import GROUP, SPEAKER, TEXT, UserError, first_few, id_field, read_by_id, text_field
 from hf_components.scoring.error_rates import paired_bootstrap, score, utterance_errors
 
 logger = logging.getLogger(__name__)
 
 UNKNOWN_GROUP = "unknown"
-NAMED = 5  # ids that a message names
 RATES = ("wer", "wer_clipped", "cer", "cer_clipped")
 COUNTS = ("substitutions", "deletions", "insertions")
 
@@ -45,7 +44,8 @@ def references_of_manifest(path: str | Path) -> References:
     Raises:
         UserError: it is no manifest, has no transcripts, or gives an id twice.
     """
-    rows, without = {}, []
+    rows = {}
+    without = []
     for line, name, row in read_by_id(path):
         if row.get(TEXT) is None:
             without.append(line)
@@ -60,7 +60,7 @@ def references_of_manifest(path: str | Path) -> References:
         raise UserError(f"{path} has no {TEXT} to judge by")
     if without:
         logger.warning(
-            "%d rows of %s have no %s and are not judged: line %s", len(without), path, TEXT, listed(without)
+            "%d rows of %s have no %s and are not judged: line %s", len(without), path, TEXT, first_few(without)
         )
     return References(list(rows), *map(list, zip(*rows.values(), strict=True)))
 
@@ -87,7 +87,7 @@ def align(name: str, transcripts: Mapping[str, str], references: References) -> 
     if len(missing) == len(references.ids):
         raise UserError(
             f"{name} has no transcript of any of the {len(missing)} utterances, such as {missing[0]}; it holds "
-            f"{listed(unknown) or 'nothing'}: is it of another split?"
+            f"{first_few(unknown) or 'nothing'}: is it of another split?"
         )
     if missing:
         logger.warning(
@@ -95,14 +95,14 @@ def align(name: str, transcripts: Mapping[str, str], references: References) -> 
             name,
             len(missing),
             len(references.ids),
-            listed(missing),
+            first_few(missing),
         )
     if unknown:
         logger.warning(
             "%s has %d ids that are not among the references and are left out: %s",
             name,
             len(unknown),
-            listed(sorted(unknown)),
+            first_few(sorted(unknown)),
         )
     return [transcripts.get(utterance, "") for utterance in references.ids], {
         "missing": len(missing),
@@ -182,7 +182,8 @@ def evaluate(
 
 def tables(result: dict) -> list[Table]:
     """One table of figures per system, its worst utterances, and the differences between systems."""
-    shown, groups = [], result["references"]["groups"]
+    shown = []
+    groups = result["references"]["groups"]
     for name, figures in result["systems"].items():
         table = Table(
             title=f"{escape(name)}: error rates (%)",
@@ -235,7 +236,8 @@ def tables(result: dict) -> list[Table]:
 
 def plot_evaluation(file: str | Path, result: dict) -> None:
     """Draw the WER of every system per group, with its intervals."""
-    systems, groups = result["systems"], [*result["references"]["groups"], "all"]
+    systems = result["systems"]
+    groups = [*result["references"]["groups"], "all"]
 
     def rows(figures: dict) -> list[dict]:
         return [*(figures["per_group"][group] for group in groups[:-1]), figures]
@@ -265,12 +267,6 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise UserError(f"the same file is given twice: {', '.join(paths)}; leave one of them out")
-
-
-def listed(values: Sequence) -> str:
-    """The first few of them, and how many more there are."""
-    more = f" and {len(values) - NAMED} more" if len(values) > NAMED else ""
-    return ", ".join(map(str, values[:NAMED])) + more
 
 
 def _by_first_number(item: tuple[str, int]) -> tuple:

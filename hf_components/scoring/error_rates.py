@@ -35,7 +35,8 @@ def score(
         ValueError: no utterances, or inputs of different lengths.
     """
     # In memory: the metric's usual cache file is locked by one process, and evaluations may run side by side.
-    metric, normalizer = WhisperWer(keep_in_memory=True), normalizer_of(language)
+    metric = WhisperWer(keep_in_memory=True)
+    normalizer = normalizer_of(language)
     found = metric.compute(
         predictions=list(predictions),
         references=list(references),

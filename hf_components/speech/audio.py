@@ -36,7 +36,9 @@ class AudioError(UserError):
 
     def __init__(self, name: str, reason: str, detail: str):
         super().__init__(f"{name}: {reason}: {detail}")
-        self.name, self.reason, self.detail = name, reason, detail
+        self.name = name
+        self.reason = reason
+        self.detail = detail
 
     def __reduce__(self):  # exceptions are rebuilt from one argument by default, and workers send them home
         return type(self), (self.name, self.reason, self.detail)
@@ -74,7 +76,9 @@ def stream(source: str | Path | bytes, sampling_rate: int = SAMPLING_RATE, name:
     """
     name = name or _name(source)
     with _open(source, name) as file:
-        rate, total, given = file.samplerate, 0, 0
+        rate = file.samplerate
+        total = 0
+        given = 0
         resampler = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32") if rate != sampling_rate else None
         for channels in _read(file, name):  # (frames, channels)
             if bad := channels.size - np.count_nonzero(np.isfinite(channels)):
@@ -145,7 +149,8 @@ def log_mel(
     Raises:
         UserError: a clip is empty, or longer than `frames` or 30 s; `frames` is not an even number in [2, 3000].
     """
-    longest, most = max(map(len, waveforms)), feature_extractor.nb_max_frames
+    longest = max(map(len, waveforms))
+    most = feature_extractor.nb_max_frames
     if min(map(len, waveforms)) == 0:
         raise UserError("log-mel features need at least one sample per clip, got an empty one")
     frames = count_mel_frames(feature_extractor, longest) if frames is None else frames

@@ -59,6 +59,22 @@ def load_corpus(
     return sampling.of(corpus[split])
 
 
+def require_splits(data: str | Path, corpus: str | Path, needed: set[str], advice: str) -> list[str]:
+    """The splits of a prepared corpus, looked at now and not after hours of training.
+
+    Args:
+        data: what the user gave, for the message; the corpus was made from it, or is it.
+        needed: splits that there must be.
+        advice: why they are needed, and what to do.
+    Raises:
+        UserError: one of them is missing.
+    """
+    splits = list(load_corpus(corpus))
+    if missing := needed - set(splits):
+        raise UserError(f"{data} has no split {' and no split '.join(sorted(missing))}: {advice}")
+    return splits
+
+
 def is_prepared(data: str | Path) -> bool:
     """Whether `data` names a prepared corpus, on this disk or the Hub, rather than a folder that one can be made
     from."""
@@ -79,7 +95,7 @@ def sample_rows(corpus: Dataset, size: int, seed: int) -> Dataset:
     return Sampling(max_samples=size, seed=seed).of(corpus)
 
 
-def describe_corpus(path_or_hub_id: str | Path, data_config_override: str | None = None) -> dict:
+def summarise_corpus(path_or_hub_id: str | Path, data_config_override: str | None = None) -> dict:
     """Name, rows per split and hours in all; of a corpus on the Hub also its id and revision, of one on this disk the
     rejected rows per reason, and the names of external data in it, None if its preparation recorded none."""
     corpus = load_corpus(path_or_hub_id, data_config_override=data_config_override)

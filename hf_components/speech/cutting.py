@@ -17,7 +17,8 @@ def cut_at_quiet(waveform: np.ndarray, longest_seconds: float, sampling_rate: in
         longest_seconds: longer than `QUIET`.
         sampling_rate: in Hz.
     """
-    longest, window = int(longest_seconds * sampling_rate), int(QUIET * sampling_rate)
+    longest = int(longest_seconds * sampling_rate)
+    window = int(QUIET * sampling_rate)
     pieces = []
     while len(waveform) > longest:
         first = longest - int(SEARCHED * longest)

@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, flag
 from hf_components.speech.audio import SAMPLING_RATE
 from hf_components.speech.cutting import cut_at_quiet
 from hf_components.speech.speech_detection import (
@@ -30,38 +30,32 @@ class Segmentation:
         UserError: a value is out of range.
     """
 
-    detector: str = field(
+    detector: str = flag(
+        f"what tells speech from silence: {' or '.join(DETECTORS)} (Silero VAD; it takes "
+        "longer, and hears speech in "
+        "noise)",
         default="energy",
-        metadata={
-            "help": f"what tells speech from silence: {' or '.join(DETECTORS)} (Silero VAD; it takes "
-            "longer, and hears speech in "
-            "noise)"
-        },
+        choices=tuple(DETECTORS),
     )
-    silence_db: float = field(
+    silence_db: float = flag(
+        "energy: silence is below this level, the RMS of 10 ms in dB relative to full scale "
+        "(0 dB), not to the "
+        "recording's own peak",
         default=-40.0,
-        metadata={
-            "help": "energy: silence is below this level, the RMS of 10 ms in dB relative to full scale "
-            "(0 dB), not to the "
-            "recording's own peak"
-        },
+        above=-120,
+        below=0,
     )
-    min_silence: float = field(default=0.5, metadata={"help": "seconds; a shorter silence is no pause"})
-    min_segment: float = field(
-        default=1.0, metadata={"help": "seconds; what is shorter between two pauses is left out"}
-    )
-    max_segment: float = field(
+    min_silence: float = flag("seconds; a shorter silence is no pause", default=0.5, above=0)
+    min_segment: float = flag("seconds; what is shorter between two pauses is left out", default=1.0, above=0)
+    max_segment: float = flag(
+        "seconds; a longer segment is cut at its quietest place, looked for in the last third of this length",
         default=30.0,
-        metadata={
-            "help": "seconds; a longer segment is cut at its quietest place, looked for in the last "
-            "third of this length"
-        },
+        above=0,
     )
-    padding: float = field(
+    padding: float = flag(
+        "seconds of the pause that are kept on either side of a segment; at most half of min_silence",
         default=0.1,
-        metadata={
-            "help": "seconds of the pause that are kept on either side of a segment; at most half of min_silence"
-        },
+        min=0,
     )
 
     def __post_init__(self):
@@ -136,15 +130,18 @@ class _Segmenter:
             round(seconds * SAMPLING_RATE)
             for seconds in (rules.min_silence, rules.min_segment, rules.max_segment, rules.padding)
         )
-        self.held, self.held_from = np.zeros(0, np.float32), 0
+        self.held = np.zeros(0, np.float32)
+        self.held_from = 0
         self.heard = self.given = 0  # how far the recording was added, and given away as stretches
         self.open: tuple[int, int] | None = None
 
     def add(self, waveform: np.ndarray, is_speech: np.ndarray, frame: int) -> Iterator[Stretch]:
         begin = self.heard
-        self.held, self.heard = np.concatenate([self.held, waveform]), begin + len(waveform)
+        self.held = np.concatenate([self.held, waveform])
+        self.heard = begin + len(waveform)
         for first, last in _runs(is_speech):
-            start, end = begin + first * frame, min(begin + last * frame, self.heard)
+            start = begin + first * frame
+            end = min(begin + last * frame, self.heard)
             if self.open and start - self.open[1] >= self.silence:
                 yield from self._close()
             self.open = (self.open[0] if self.open else start, end)
@@ -152,7 +149,8 @@ class _Segmenter:
         if self.open and self.heard - self.open[1] >= self.silence:
             yield from self._close()
         needed = self._start() if self.open else max(self.given, self.heard - self.padding)
-        self.held, self.held_from = self.held[needed - self.held_from :], needed
+        self.held = self.held[needed - self.held_from :]
+        self.held_from = needed
 
     def finish(self) -> Iterator[Stretch]:
         if self.open:

@@ -174,7 +174,9 @@ def _by_stratum(speakers: Sequence[str], strata: Sequence[str]) -> dict[str, lis
 
 def _choose(rows: dict[str, int], val_ratio: float) -> list[str]:
     """Speakers for dev, out of the rows per speaker in the order to try them; at least one, and not all."""
-    target, chosen, taken = val_ratio * sum(rows.values()), [], 0
+    target = val_ratio * sum(rows.values())
+    chosen = []
+    taken = 0
     for speaker, count in rows.items():
         if abs(taken + count - target) < abs(taken - target) and len(chosen) < len(rows) - 1:
             chosen.append(speaker)

@@ -29,10 +29,8 @@ import transformers
 HERE = Path(__file__).resolve().parent
 METADATA, FORMAT = "utterance_metadata.jsonl", "submission_format.jsonl"
 SAMPLING_RATE = 16_000
-LONGEST, SHORTEST = (
-    30 * SAMPLING_RATE,
-    SAMPLING_RATE // 10,
-)  # samples of one piece; shorter ones are padded with silence
+LONGEST = 30 * SAMPLING_RATE
+SHORTEST = SAMPLING_RATE // 10  # samples of one piece; shorter ones are padded with silence
 BLOCK = 1 << 20  # frames read at once; a header that lies about the length must not decide how much is allocated
 UNKNOWN_LENGTH = (1 << 63) - 1  # libsndfile's frame count for a stream whose header has none
 QUIET = SAMPLING_RATE // 5  # samples that must be quiet together where a long recording is cut
@@ -43,8 +41,10 @@ LOG_EVERY, MOST_COMPLAINTS = 30, 100  # seconds, lines: runtimes cut long logs o
 
 def main() -> None:
     root = find_root()
-    data, start = root / "data", time.time()
-    ids, metadata = list(read_rows(data / FORMAT)), read_rows(data / METADATA)
+    data = root / "data"
+    start = time.time()
+    ids = list(read_rows(data / FORMAT))
+    metadata = read_rows(data / METADATA)
     model, processor = load_model()
     loaded = time.time()
     log(
@@ -135,9 +135,12 @@ def find_file(audio_path: str | None, folders: list[Path]) -> Path:
 
 def transcribe(model, processor, clips: list[tuple], complain: "Complaints") -> dict[str, str]:
     """Text by id of what could be read."""
-    texts, start, reported = {}, time.time(), 0.0
+    texts = {}
+    start = time.time()
+    reported = 0.0
     size = BATCH_SIZE[model.device.type]
-    total, done = sum(number_of_pieces(clip) for clip in clips), 0
+    total = sum(number_of_pieces(clip) for clip in clips)
+    done = 0
     for batch, waveforms in read_ahead(in_batches(clips, size), complain):
         pieces = [
             (clip[0], piece)
@@ -228,7 +231,8 @@ def decode(model, processor, pieces: list[np.ndarray]) -> list[str]:
         inputs = inputs.to(model.device, model.dtype)
         if is_whisper:
             return processor.tokenizer.batch_decode(model.generate(inputs.input_features), skip_special_tokens=True)
-        tokens, blank = model(**inputs).logits.argmax(-1), model.config.pad_token_id
+        tokens = model(**inputs).logits.argmax(-1)
+        blank = model.config.pad_token_id
         if "attention_mask" in inputs:  # what is heard in the padding is no speech
             real = model._get_feature_vector_attention_mask(tokens.shape[1], inputs.attention_mask).bool()
             tokens[~real] = blank

@@ -30,37 +30,3 @@ from hf_components.training.report import save_history
 from hf_components.training.teacher import BaseOfAdapter, TaughtTrainer, Teacher
 from hf_components.training.time_estimate import TimeEstimate
 from hf_components.training.trainer import SpeechTrainer
-
-__all__ = [
-    "ATTENTION",
-    "AugmentationArguments",
-    "BaseOfAdapter",
-    "CtcLoraArguments",
-    "CtcTrainer",
-    "CtcTrainingArguments",
-    "DurationBatchSampler",
-    "FEED_FORWARD",
-    "FULL_CONTEXT_FRAMES",
-    "FilterArguments",
-    "KlToBaseArguments",
-    "KlToBaseTrainer",
-    "LoraArguments",
-    "SpeechCollator",
-    "SpeechTrainer",
-    "SpeechTrainingArguments",
-    "TaughtTrainer",
-    "Teacher",
-    "TimeEstimate",
-    "TrainingRecipeArguments",
-    "UNSELECTED",
-    "add_lora",
-    "drop_long_transcripts",
-    "filter_by_transcripts",
-    "keep_learnable",
-    "load_training_rows",
-    "mix",
-    "prepare_ctc",
-    "save_history",
-    "save_lora",
-    "warn_of_learning_rate",
-]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import Seq2SeqTrainingArguments
 
+from hf_components.runtime import SEEDS, PlotArguments, ResumeArguments, add_bounds, flag
 from hf_components.training.augmentation import AugmentationArguments
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ VARIANTS = (
     "large-v3-turbo",
 )
 USUAL_RATES = {"full": (1e-6, 1e-4), "lora": (5e-5, 5e-3)}
+SAVE_STEPS = 500  # as of transformers
 UNSELECTED = {
     "eval_strategy": "no",
     "early_stopping_patience": 0,
@@ -35,33 +37,25 @@ UNSELECTED = {
 
 
 @dataclass(kw_only=True)
-class TrainingRecipeArguments:
+class TrainingRecipeArguments(ResumeArguments, PlotArguments):
     """What every recipe that trains a Whisper asks for."""
 
-    corpus: str = field(metadata={"help": "prepared corpus: folder or Hub id"})
-    base_model: str = field(
+    corpus: str = flag("prepared corpus: folder or Hub id")
+    model: str = flag(
+        f"Whisper checkpoint: folder, Hub id, or a variant of OpenAI's: {', '.join(VARIANTS)}",
         default="models/whisper-tiny.en",
-        metadata={
-            "help": f"Whisper checkpoint: folder, Hub id, or a variant of OpenAI's: {', '.join(VARIANTS)}",
-            "aliases": ["--variant"],
-        },
+        aliases=["--variant", "--base_model"],
     )
-    language: str = field(default="en", metadata={"help": "language code, for multilingual checkpoints"})
-    data_config_override: str | None = field(
+    language: str = flag("language code, for multilingual checkpoints", default="en")
+    data_config_override: str | None = flag(
+        'how much of the splits to take: JSON with sampling, percent, max_samples, seed, as in {"percent": 50}',
         default=None,
-        metadata={
-            "help": "how much of the splits to take: JSON with sampling, percent, max_samples, seed, as "
-            'in {"percent": 50}'
-        },
     )
-    eval_split: str = field(default="dev", metadata={"help": "split that evaluations in training transcribe"})
-    plot: bool = field(default=True, metadata={"help": "draw the curves of training"})
-    resume: bool = field(default=False, metadata={"help": "keep a finished result, continue an interrupted one"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+    eval_split: str = flag("split that evaluations in training transcribe", default="dev")
 
     def __post_init__(self):
-        if self.base_model in VARIANTS and not Path(self.base_model).exists():
-            self.base_model = f"openai/whisper-{self.base_model}"
+        if self.model in VARIANTS and not Path(self.model).exists():
+            self.model = f"openai/whisper-{self.model}"
 
 
 def _published_elsewhere(default: bool | str | None) -> Any:
@@ -79,10 +73,7 @@ def _without_effect(**default: Any) -> Any:
     return field(
         **default,
         init=False,
-        metadata={
-            "help": "Of transformers; no flag, since batches are our own, and so is evaluation, which "
-            "transcribes and scores."
-        },
+        metadata={"help": "Of transformers; no flag, since batches, loss, checkpoints and evaluation are our own."},
     )
 
 
@@ -90,76 +81,57 @@ def _without_effect(**default: Any) -> Any:
 class SpeechTrainingArguments(AugmentationArguments, Seq2SeqTrainingArguments):
     """`Seq2SeqTrainingArguments` with the defaults of speech, and what only speech has."""
 
-    full_context_fraction: float = field(
+    full_context_fraction: float = flag(
+        "Share of training batches with 30 s of audio context, which keep the checkpoint good in stock Whisper.",
         default=0.04,
-        metadata={
-            "help": "Share of training batches with 30 s of audio context, which keep the checkpoint "
-            "good in stock Whisper."
-        },
+        min=0,
+        max=1,
     )
-    max_new_tokens: int = field(default=225, metadata={"help": "Longest transcript in evaluation, in tokens."})
-    data_seed: int | None = field(
+    max_new_tokens: int = flag("Longest transcript in evaluation, in tokens.", default=225, min=1)
+    data_seed: int | None = flag(
+        "Seed of order, augmentation and audio context; seed by default. A stage that "
+        "continues another's training "
+        "takes another, else it begins with the same batches and the same masks.",
         default=None,
-        metadata={
-            "help": "Seed of order, augmentation and audio context; seed by default. A stage that "
-            "continues another's training "
-            "takes another, else it begins with the same batches and the same masks."
-        },
+        **SEEDS,
     )
-    output_dir: str = field(default="", metadata={"help": "Folder of the result; required."})
-    per_device_train_batch_size: int = field(default=8, metadata={"help": "Utterances per step and device."})
-    per_device_eval_batch_size: int = field(
-        default=16, metadata={"help": "Utterances per evaluation batch and device."}
-    )
-    learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate; the default suits LoRA."})
-    warmup_steps: float = field(
-        default=0.1, metadata={"help": "Warm-up, as steps or as a fraction of training below 1."}
-    )
-    eval_strategy: str = field(default="no", metadata={"help": "When to evaluate in training: no, steps or epoch."})
-    save_strategy: str = field(default="epoch", metadata={"help": "When to write checkpoints: no, steps or epoch."})
-    save_every_n_epochs: int | None = field(
+    output_dir: str = flag("Folder of the result; required.", default="")
+    per_device_train_batch_size: int = flag("Utterances per step and device.", default=8, min=1)
+    per_device_eval_batch_size: int = flag("Utterances per evaluation batch and device.", default=16, min=1)
+    learning_rate: float = flag("Peak learning rate; the default suits LoRA.", default=5e-4, above=0)
+    warmup_steps: float = flag("Warm-up, as steps or as a fraction of training below 1.", default=0.1, min=0)
+    eval_strategy: str = flag("When to evaluate in training: no, steps or epoch.", default="no")
+    save_strategy: str = flag("When to write checkpoints: no, steps or epoch.", default="epoch")
+    save_every_n_epochs: int | None = flag(
+        "Write a checkpoint after every so many epochs, and after the last; sets save_strategy to epoch.",
         default=None,
-        metadata={
-            "help": "Write a checkpoint after every so many epochs, and after the last; sets save_strategy to epoch."
-        },
+        min=1,
     )
-    eval_every_n_epochs: int | None = field(
+    eval_every_n_epochs: int | None = flag(
+        "Evaluate after every so many epochs, and after the last; sets eval_strategy to epoch.", default=None, min=1
+    )
+    early_stopping_patience: int | None = flag(
+        "Stop after so many evaluations without a smaller WER, and keep the best checkpoint's weights; 0: never.",
         default=None,
-        metadata={"help": "Evaluate after every so many epochs, and after the last; sets eval_strategy to epoch."},
+        min=0,
     )
-    early_stopping_patience: int | None = field(
+    metric_for_best_model: str = flag("Metric by which best.json names a checkpoint.", default="wer")
+    greater_is_better: bool = flag("Whether more of that metric is better.", default=False)
+    fp16: bool | None = flag(
+        "Mixed precision with float16. On CUDA the default is bf16, or fp16 where the GPU has no bf16.",
         default=None,
-        metadata={
-            "help": "Stop after so many evaluations without a smaller WER, and keep the best "
-            "checkpoint's weights; 0: never."
-        },
+        nargs="?",
+        const=True,
     )
-    metric_for_best_model: str = field(
-        default="wer", metadata={"help": "Metric by which best.json names a checkpoint."}
+    bf16: bool | None = flag("Mixed precision with bfloat16.", default=None, nargs="?", const=True)
+    no_fp16: bool = flag("Train in float32 even on a GPU.", default=False)
+    rebase_output_dir: bool = flag(
+        "Move an earlier result to archive/<name>_<time> beside it instead of replacing it.", default=False
     )
-    greater_is_better: bool = field(default=False, metadata={"help": "Whether more of that metric is better."})
-    fp16: bool | None = field(
-        default=None,
-        metadata={
-            "nargs": "?",
-            "const": True,
-            "help": "Mixed precision with float16. On CUDA the default is bf16, or fp16 where the GPU has no bf16.",
-        },
-    )
-    bf16: bool | None = field(
-        default=None, metadata={"nargs": "?", "const": True, "help": "Mixed precision with bfloat16."}
-    )
-    no_fp16: bool = field(default=False, metadata={"help": "Train in float32 even on a GPU."})
-    rebase_output_dir: bool = field(
-        default=False,
-        metadata={"help": "Move an earlier result to archive/<name>_<time> beside it instead of replacing it."},
-    )
-    save_total_limit: int = field(default=2, metadata={"help": "Checkpoints kept; two, so that one is always whole."})
-    logging_steps: float = field(default=10, metadata={"help": "Steps between log entries."})
-    logging_first_step: bool = field(
-        default=True, metadata={"help": "Log the first step too, so that short runs have a log."}
-    )
-    report_to: str = field(default="tensorboard", metadata={"help": "tensorboard, trackio, wandb, none, ..."})
+    save_total_limit: int = flag("Checkpoints kept; two, so that one is always whole.", default=2, min=2)
+    logging_steps: float = flag("Steps between log entries.", default=10, above=0)
+    logging_first_step: bool = flag("Log the first step too, so that short runs have a log.", default=True)
+    report_to: str = flag("tensorboard, trackio, wandb, none, ...", default="tensorboard")
     debug: str = field(
         default="", init=False, metadata={"help": "Of transformers; no flag, since --debug is a recipe's own."}
     )
@@ -187,23 +159,33 @@ class SpeechTrainingArguments(AugmentationArguments, Seq2SeqTrainingArguments):
     include_for_metrics: list[str] = _without_effect(default_factory=list)
     fp16_full_eval: bool = _without_effect(default=False)
     bf16_full_eval: bool = _without_effect(default=False)
+    do_train: bool = _without_effect(default=False)
+    do_eval: bool = _without_effect(default=False)
     do_predict: bool = _without_effect(default=False)
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Kept False: batches come from our own collator."}
-    )
+    resume_from_checkpoint: str | None = _without_effect(default=None)
+    ignore_data_skip: bool = _without_effect(default=False)
+    save_only_model: bool = _without_effect(default=False)
+    save_on_each_node: bool = _without_effect(default=False)
+    enable_jit_checkpoint: bool = _without_effect(default=False)
+    restore_callback_states_from_checkpoint: bool = _without_effect(default=False)
+    average_tokens_across_devices: bool = _without_effect(default=True)
+    label_smoothing_factor: float = _without_effect(default=0.0)
+    label_names: list[str] | None = _without_effect(default=None)
+    dataloader_multiprocessing_context: str | None = _without_effect(default=None)
+    dataloader_in_order: bool = _without_effect(default=True)
+    skip_memory_metrics: bool = _without_effect(default=True)
+    parallelism_config: Any = _without_effect(default=None)
+    ddp_timeout: int = _without_effect(default=1800)
+    local_rank: int = _without_effect(default=-1)
+    remove_unused_columns: bool = _without_effect(default=False)
 
     def __post_init__(self):
-        if self.label_smoothing_factor:
-            raise ValueError(
-                f"label_smoothing_factor must be 0, since the loss is the model's own; got "
-                f"{self.label_smoothing_factor}"
-            )
-        for name, least in (("save_every_n_epochs", 1), ("eval_every_n_epochs", 1), ("early_stopping_patience", 0)):
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
         self.check_augmentation()
-        if self.save_total_limit == 1:  # the old one goes before the new one is whole
-            raise ValueError("save_total_limit must be at least 2, so that one checkpoint is always whole; got 1")
+        # Steps between evaluations or checkpoints mean that there are such.
+        if self.eval_steps is not None and self.eval_strategy == "no":
+            self.eval_strategy = "steps"
+        if self.save_steps != SAVE_STEPS and self.save_strategy == "epoch":
+            self.save_strategy = "steps"
         if self.save_every_n_epochs:
             self.save_strategy = "epoch"
         if self.eval_every_n_epochs:
@@ -229,7 +211,31 @@ class SpeechTrainingArguments(AugmentationArguments, Seq2SeqTrainingArguments):
                 automatic and torch.cuda.is_bf16_supported(including_emulation=False)
             )
             self.fp16 = launched_with == "fp16" or (automatic and not self.bf16)
-        self.fp16, self.bf16 = bool(self.fp16), bool(self.bf16)
+        self.fp16 = bool(self.fp16)
+        self.bf16 = bool(self.bf16)
+
+
+add_bounds(
+    SpeechTrainingArguments,
+    {
+        "num_train_epochs": {"above": 0},
+        "max_steps": {"min": -1},
+        "weight_decay": {"min": 0},
+        "adam_beta1": {"min": 0, "below": 1},
+        "adam_beta2": {"min": 0, "below": 1},
+        "adam_epsilon": {"above": 0},
+        "gradient_accumulation_steps": {"min": 1},
+        "max_grad_norm": {"min": 0},
+        "neftune_noise_alpha": {"min": 0},
+        "torch_empty_cache_steps": {"min": 1},
+        "eval_steps": {"above": 0},
+        "eval_delay": {"min": 0},
+        "save_steps": {"above": 0},
+        "seed": SEEDS,
+        "dataloader_num_workers": {"min": 0},
+        "ddp_bucket_cap_mb": {"min": 1},
+    },
+)
 
 
 def warn_of_learning_rate(args: SpeechTrainingArguments, finetuning: str) -> None:

@@ -2,7 +2,7 @@
 id)."""
 
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,11 +11,12 @@ import soxr
 import torch
 from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, flag
 from hf_components.speech import SAMPLING_RATE, AudioError, decode, read_duration
 
 NOISES = ("gaussian", "recordings")
-MEL_BINS, SAMPLES_PER_FRAME = 80, SAMPLING_RATE // 100  # the units of masks, as in Whisper's features
+MEL_BINS = 80
+SAMPLES_PER_FRAME = SAMPLING_RATE // 100  # the units of masks, as in Whisper's features
 WAVEFORM = 1  # second part of a seed: perturbations of the waveform draw apart from SpecAugment
 
 
@@ -23,45 +24,29 @@ WAVEFORM = 1  # second part of a seed: perturbations of the waveform draw apart 
 class AugmentationArguments:
     """Augmentation of training data, off by default; evaluation hears recordings as they are."""
 
-    time_masks: int = field(
-        default=0, metadata={"help": "SpecAugment: masked stretches of time per utterance, such as 2."}
+    time_masks: int = flag("SpecAugment: masked stretches of time per utterance, such as 2.", default=0, min=0)
+    time_mask_length: int = flag("SpecAugment: longest masked stretch in mel frames (10 ms).", default=40, min=1)
+    mel_masks: int = flag("SpecAugment: masked bands of mel bins per utterance, such as 2.", default=0, min=0)
+    mel_mask_width: int = flag("SpecAugment: widest masked band in mel bins.", default=10, min=1)
+    speed_factors: list[float] = flag(
+        "Speeds of which each utterance draws one per epoch, as in 0.9 1.0 1.1; pitch changes with it.",
+        default=[],
+        min=0.5,
+        max=2,
     )
-    time_mask_length: int = field(
-        default=40, metadata={"help": "SpecAugment: longest masked stretch in mel frames (10 ms)."}
+    noise: list[str] = flag(
+        f"Kinds of noise to mix in, of {', '.join(NOISES)}; a noisy utterance draws one.", default=[], choices=NOISES
     )
-    mel_masks: int = field(
-        default=0, metadata={"help": "SpecAugment: masked bands of mel bins per utterance, such as 2."}
+    noise_probability: float = flag("Share of utterances with noise, if any kind is named.", default=0.5, min=0, max=1)
+    noise_snr: list[float] = flag(
+        "Lowest and highest signal-to-noise ratio in dB.", default=[5.0, 20.0], min=-50, max=100
     )
-    mel_mask_width: int = field(default=10, metadata={"help": "SpecAugment: widest masked band in mel bins."})
-    speed_factors: list[float] = field(
-        default_factory=list,
-        metadata={
-            "help": "Speeds of which each utterance draws one per epoch, as in 0.9 1.0 1.1; pitch changes with it."
-        },
-    )
-    noise: list[str] = field(
-        default_factory=list,
-        metadata={"help": f"Kinds of noise to mix in, of {', '.join(NOISES)}; a noisy utterance draws one."},
-    )
-    noise_probability: float = field(
-        default=0.5, metadata={"help": "Share of utterances with noise, if any kind is named."}
-    )
-    noise_snr: list[float] = field(
-        default_factory=lambda: [5.0, 20.0], metadata={"help": "Lowest and highest signal-to-noise ratio in dB."}
-    )
-    noise_dir: str | None = field(
-        default=None,
-        metadata={"help": "Folder of sound files, searched through, that the noise `recordings` is cut from."},
+    noise_dir: str | None = flag(
+        "Folder of sound files, searched through, that the noise `recordings` is cut from.", default=None
     )
 
     def check_augmentation(self) -> None:
-        """Raises UserError for a value out of its range."""
-        if wrong := [factor for factor in self.speed_factors if not 0.5 <= factor <= 2]:
-            raise UserError(f"speed_factors must lie in [0.5, 2], got {wrong[0]}")
-        if wrong := [kind for kind in self.noise if kind not in NOISES]:
-            raise UserError(f"noise must be of {', '.join(NOISES)}, got {wrong[0]!r}")
-        if not 0 <= self.noise_probability <= 1:
-            raise UserError(f"noise_probability must lie in [0, 1], got {self.noise_probability}")
+        """Raises UserError for values that do not go together."""
         if len(self.noise_snr) != 2 or self.noise_snr[0] > self.noise_snr[1]:
             raise UserError(
                 "noise_snr must be the lowest and the highest ratio in dB, as in 5 20; got "
@@ -86,7 +71,9 @@ class WaveformAugmentation:
     """
 
     def __init__(self, args: AugmentationArguments, seed: int, longest: float):
-        self.args, self.seed, self.longest = args, seed, longest
+        self.args = args
+        self.seed = seed
+        self.longest = longest
         self.recordings = find_recordings(args.noise_dir) if args.noise_dir else []
 
     def __call__(self, waveform: np.ndarray, epoch: int, utterance_id: str) -> np.ndarray:
@@ -123,7 +110,8 @@ def change_speed(waveform: np.ndarray, factor: float) -> np.ndarray:
 def mix(waveform: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
     """Add noise `(samples,)` at `snr` dB, the ratio of mean powers; silence on either side leaves the waveform as it
     is."""
-    power, noise_power = np.mean(np.square(waveform, dtype=np.float64)), np.mean(np.square(noise, dtype=np.float64))
+    power = np.mean(np.square(waveform, dtype=np.float64))
+    noise_power = np.mean(np.square(noise, dtype=np.float64))
     if power == 0 or noise_power == 0:
         return waveform
     scale = np.sqrt(power / noise_power * 10 ** (-snr / 10))
@@ -198,7 +186,8 @@ def mask_waveform(
         waveform = np.fft.irfft(spectrum, len(waveform)).astype(np.float32)
     else:
         waveform = waveform.copy()
-    frames, samples = len(waveform) // SAMPLES_PER_FRAME, SAMPLES_PER_FRAME
+    frames = len(waveform) // SAMPLES_PER_FRAME
+    samples = SAMPLES_PER_FRAME
     for _ in range(time_masks):
         length = int(random.integers(0, min(time_mask_length, frames // 5) + 1))
         start = int(random.integers(0, frames - length + 1))

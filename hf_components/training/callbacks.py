@@ -1,11 +1,38 @@
-"""What happens at the end of an epoch: rarer checkpoints and evaluations, and the record of the best one."""
+"""What happens while a training goes on: bar and log, rarer checkpoints and evaluations, the record of the best."""
 
+import logging
 from pathlib import Path
 
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_components.runtime import write_json
+from hf_components.runtime import Progress, write_json
+
+logger = logging.getLogger(__name__)
+
+
+class ProgressAndLog(TrainerCallback):
+    """A progress bar of optimizer steps, and every entry of the log as one line.
+
+    Instead of `ProgressCallback` and `PrinterCallback` of transformers, which write to standard output.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        shown = state.is_world_process_zero and not args.disable_tqdm
+        self.bar = Progress(
+            total=state.max_steps, initial=state.global_step, desc="training", unit="step", disable=not shown
+        )
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero:
+            shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in logs.items()}
+            logger.info("%s", ", ".join(f"{name} {value}" for name, value in shown.items() if name != "total_flos"))
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
 
 
 class EveryNEpochs(TrainerCallback):
@@ -16,7 +43,8 @@ class EveryNEpochs(TrainerCallback):
     """
 
     def __init__(self, save: int | None, evaluate: int | None):
-        self.save, self.evaluate = save, evaluate
+        self.save = save
+        self.evaluate = evaluate
 
     def on_epoch_end(self, args, state, control, **kwargs):
         is_last = state.global_step >= state.max_steps

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedModel
 
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, flag
 from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.lora import LoraArguments
 from hf_components.training.trainer import SpeechTrainer
@@ -24,12 +24,9 @@ SETTLED = 0.2  # share of training, beside warm-up, in which a model from random
 class CtcLoraArguments(LoraArguments):
     """Size and place of a LoRA in wav2vec2 and its kin."""
 
-    target_modules: list[str] = field(
-        default_factory=lambda: list(ATTENTION),
-        metadata={
-            "help": f"linear layers that carry it: attention; add {' '.join(FEED_FORWARD)} for the "
-            "feed-forward layers too"
-        },
+    target_modules: list[str] = flag(
+        f"linear layers that carry it: attention; add {' '.join(FEED_FORWARD)} for the feed-forward layers too",
+        default=list(ATTENTION),
     )
 
 
@@ -80,7 +77,8 @@ class CtcTrainer(SpeechTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._counts, self._warned = torch.zeros(3, device=self.args.device), False  # frames, blanks, tokens
+        self._counts = torch.zeros(3, device=self.args.device)
+        self._warned = False  # frames, blanks, tokens
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)

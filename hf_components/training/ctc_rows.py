@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_components.asr import SHORTEST_SAMPLES, family_of, rate_of, writable
-from hf_components.runtime import NothingToTrainOnError
+from hf_components.runtime import NothingToTrainOnError, first_few
 from hf_components.speech import SAMPLING_RATE
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,10 @@ def keep_learnable(
     Raises:
         NothingToTrainOnError: no row is left.
     """
-    family, tokenizer = family_of(model), processor.tokenizer
-    ids, texts = corpus["id"][:], corpus["text"][:]
+    family = family_of(model)
+    tokenizer = processor.tokenizer
+    ids = corpus["id"][:]
+    texts = corpus["text"][:]
     labels = [family.tokenize(processor, text) for text in texts]
     unknown = {
         i: _unknown_characters(tokenizer, texts[i]) for i, row in enumerate(labels) if tokenizer.unk_token_id in row
@@ -44,7 +46,7 @@ def keep_learnable(
             "%d of %d transcripts have no character that the tokenizer can write and are not trained on: %s",
             len(empty),
             len(ids),
-            _some([ids[i] for i in empty]),
+            first_few([ids[i] for i in empty], NAMED),
         )
     if unknown:
         counts = Counter(character for characters in unknown.values() for character in characters)
@@ -55,7 +57,7 @@ def keep_learnable(
             len(unknown),
             len(ids),
             told,
-            _some([ids[i] for i in unknown]),
+            first_few([ids[i] for i in unknown], NAMED),
         )
     if short:
         logger.warning(
@@ -95,7 +97,3 @@ def _unknown_characters(tokenizer, text: str) -> set[str]:
         if not character.isspace()
         and tokenizer.unk_token_id in tokenizer(character, add_special_tokens=False).input_ids
     }
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

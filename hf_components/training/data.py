@@ -65,8 +65,10 @@ class DurationBatchSampler(torch.utils.data.Sampler):
         batches_per_step: int = 1,
     ):
         self.durations = np.asarray(durations)
-        self.batch_size, self.batches_per_step = batch_size, batches_per_step
-        self.seed, self.full_context_fraction = seed, full_context_fraction
+        self.batch_size = batch_size
+        self.batches_per_step = batches_per_step
+        self.seed = seed
+        self.full_context_fraction = full_context_fraction
         self.drop_last, self.epoch = False, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -76,7 +78,8 @@ class DurationBatchSampler(torch.utils.data.Sampler):
         return -(-len(self.durations) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        epoch, per_step = self.epoch, self.batch_size * self.batches_per_step
+        epoch = self.epoch
+        per_step = self.batch_size * self.batches_per_step
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(self.durations))
         # accelerate deals whole batches out to processes and takes only the last one for incomplete.
@@ -116,8 +119,11 @@ class SpeechDataset(torch.utils.data.Dataset):
         expert_weights: np.ndarray | None = None,
         augment: WaveformAugmentation | None = None,
     ):
-        self.corpus, self.family, self.processor = corpus, family, processor
-        self.expert_weights, self.augment = expert_weights, augment
+        self.corpus = corpus
+        self.family = family
+        self.processor = processor
+        self.expert_weights = expert_weights
+        self.augment = augment
 
     def __len__(self) -> int:
         return len(self.corpus)
@@ -141,7 +147,8 @@ def drop_long_transcripts(
     corpus: datasets.Dataset, model: PreTrainedModel, processor: ProcessorMixin
 ) -> datasets.Dataset:
     """Leave out utterances with more tokens than the decoder has positions, and name them in a warning."""
-    family, longest = family_of(model), model.config.max_target_positions
+    family = family_of(model)
+    longest = model.config.max_target_positions
     lengths = [len(family.tokenize(processor, text)) for text in corpus["text"]]
     kept = [i for i, length in enumerate(lengths) if length <= longest]
     if len(kept) < len(lengths):
@@ -178,7 +185,9 @@ class SpeechCollator:
         mel_mask_width: int = 10,
         seed: int = 0,
     ):
-        self.family, self.processor, self.seed = family, processor, seed
+        self.family = family
+        self.processor = processor
+        self.seed = seed
         self.masks = {
             "time_masks": time_masks,
             "time_mask_length": time_mask_length,

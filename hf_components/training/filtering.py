@@ -4,12 +4,12 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 
-from hf_components.runtime import ID, TEXT, UserError
+from hf_components.runtime import ID, TEXT, UserError, flag
 from hf_components.scoring import read_transcripts, utterance_errors
 
 logger = logging.getLogger(__name__)
@@ -21,21 +21,17 @@ DEFAULT = "default"  # key of the threshold for groups that are not named
 class FilterArguments:
     """Which training utterances another model's transcripts disqualify."""
 
-    filter_transcripts: str | None = field(
+    filter_transcripts: str | None = flag(
+        f"another model's transcripts of the training utterances: JSON lines of {ID} and "
+        f"{TEXT}, as transcribe writes "
+        "them",
         default=None,
-        metadata={
-            "help": f"another model's transcripts of the training utterances: JSON lines of {ID} and "
-            f"{TEXT}, as transcribe writes "
-            "them"
-        },
     )
-    filter_max_wer: dict | str | None = field(
+    filter_max_wer: dict | str | None = flag(
+        "utterances with a larger WER between transcript and reference are not trained on: a "
+        "number, or JSON per "
+        'group, as in {"3-4": 1.0, "default": 0.5}',
         default=None,
-        metadata={
-            "help": "utterances with a larger WER between transcript and reference are not trained on: a "
-            "number, or JSON per "
-            'group, as in {"3-4": 1.0, "default": 0.5}'
-        },
     )
 
     def __post_init__(self):
@@ -89,8 +85,10 @@ def filter_by_transcripts(
         UserError: a group without threshold, a threshold without group, none of the utterances has a transcript, or
             none is left.
     """
-    ids, groups = corpus["id"][:], corpus["group"][:]
-    thresholds, written = parse_thresholds(max_wer), read_transcripts(transcripts)
+    ids = corpus["id"][:]
+    groups = corpus["group"][:]
+    thresholds = parse_thresholds(max_wer)
+    written = read_transcripts(transcripts)
     _check_groups(thresholds, set(groups))
     _check_ids(ids, written, transcripts)
     heard = [i for i, name in enumerate(ids) if name in written]
@@ -98,7 +96,8 @@ def filter_by_transcripts(
     counts = utterance_errors([written[ids[i]] for i in heard], texts, language)
     dropped = []
     for i, text, errors, words in zip(heard, texts, counts["errors"], counts["reference_words"], strict=True):
-        wer, threshold = float(errors) / max(int(words), 1), thresholds.get(groups[i], thresholds.get(DEFAULT))
+        wer = float(errors) / max(int(words), 1)
+        threshold = thresholds.get(groups[i], thresholds.get(DEFAULT))
         if wer > threshold:
             dropped.append(
                 {
@@ -110,7 +109,8 @@ def filter_by_transcripts(
                     "threshold": threshold,
                 }
             )
-    sizes, lost = Counter(groups), Counter(row["group"] for row in dropped)
+    sizes = Counter(groups)
+    lost = Counter(row["group"] for row in dropped)
     for group in sorted(sizes):
         logger.info(
             "%s: %d of %d utterances have a WER above %g and are not trained on",

@@ -1,8 +1,8 @@
 """Stay near the base: KL(base || model) beside the cross-entropy, with a schedule."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, flag
 from hf_components.training.teacher import TaughtTrainer, Teacher
 
 
@@ -10,22 +10,17 @@ from hf_components.training.teacher import TaughtTrainer, Teacher
 class KlToBaseArguments:
     """How strongly training is held near what the base model writes."""
 
-    kl_to_base_coef: float = field(
+    kl_to_base_coef: float = flag(
+        "weight of KL(base || model) per token at the start of training; 0 is off; the base hears every "
+        "batch at 30 s, which takes its time",
         default=0.0,
-        metadata={
-            "help": "weight of KL(base || model) per token at the start of training; 0 is off; the base hears every "
-            "batch at 30 s, which takes its time"
-        },
+        min=0,
     )
-    kl_to_base_end: float | None = field(
-        default=None,
-        metadata={"help": "its weight at the end, reached linearly over the steps; that of the start by default"},
+    kl_to_base_end: float | None = flag(
+        "its weight at the end, reached linearly over the steps; that of the start by default", default=None, min=0
     )
 
     def __post_init__(self):
-        for name in ("kl_to_base_coef", "kl_to_base_end"):
-            if (value := getattr(self, name)) is not None and value < 0:
-                raise UserError(f"{name} must not be negative, got {value}")
         if self.kl_to_base_end and not self.kl_to_base_coef:
             raise UserError(
                 f"kl_to_base_end is where the weight kl_to_base_coef goes, and that is 0 (off); got "

@@ -1,6 +1,6 @@
 """LoRA by PEFT on a stock model, and what is kept of it: the adapter, and the model that it is merged into."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel
@@ -8,7 +8,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
 from hf_components.checkpoints import base_model_id
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, flag
 from hf_components.whisper.adapters import save_adapter
 
 ENCODER = r"model\.encoder\..*"
@@ -18,12 +18,11 @@ ENCODER = r"model\.encoder\..*"
 class LoraArguments:
     """Size and place of a LoRA."""
 
-    lora_rank: int = field(default=8, metadata={"help": "rank of the LoRA, or of each expert"})
-    lora_alpha: float = field(default=16, metadata={"help": "scale: alpha / rank"})
-    lora_dropout: float = field(default=0.1, metadata={"help": "dropout before the LoRA"})
-    target_modules: list[str] = field(
-        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
-        metadata={"help": "linear layers that carry it"},
+    lora_rank: int = flag("rank of the LoRA, or of each expert", default=8, min=1)
+    lora_alpha: float = flag("scale: alpha / rank", default=16, above=0)
+    lora_dropout: float = flag("dropout before the LoRA", default=0.1, min=0, below=1)
+    target_modules: list[str] = flag(
+        "linear layers that carry it", default=["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
     )
 
 

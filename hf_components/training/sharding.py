@@ -60,6 +60,7 @@ def whole_model(model: PreTrainedModel) -> PreTrainedModel:
     whole.tie_weights()
     for parameter, sharded in zip(whole.parameters(), model.parameters(), strict=True):
         parameter.requires_grad_(sharded.requires_grad)
-    whole.generation_config, whole.name_or_path = model.generation_config, model.name_or_path
+    whole.generation_config = model.generation_config
+    whole.name_or_path = model.name_or_path
     whole.set_audio_context(model.audio_context, model.min_audio_context)
     return whole

@@ -43,10 +43,12 @@ class BaseOfAdapter(Teacher):
     """
 
     def __init__(self, lora: PeftModel):
-        self.lora, self.model = lora, lora.get_base_model()
+        self.lora = lora
+        self.model = lora.get_base_model()
 
     def log_probs(self, inputs):
-        was_training, context = self.model.training, (self.model.audio_context, self.model.min_audio_context)
+        was_training = self.model.training
+        context = (self.model.audio_context, self.model.min_audio_context)
         self.model.eval().set_audio_context("full")
         with self.lora.disable_adapter():
             log_probs = super().log_probs(inputs)

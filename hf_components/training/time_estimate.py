@@ -1,6 +1,7 @@
 """How long training will take, measured by its own first steps."""
 
 import statistics
+import sys
 import time
 
 import torch
@@ -22,7 +23,8 @@ class TimeEstimate(TrainerCallback):
     seconds: float | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.first, self.ends = state.global_step, []
+        self.first = state.global_step
+        self.ends = []
         self.last = min(self.first + WARM_UP + MEASURED, state.max_steps)
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -33,10 +35,11 @@ class TimeEstimate(TrainerCallback):
         self.ends.append(time.perf_counter())
         if state.global_step == self.last and len(self.ends) > 1:
             timed = [end - start for start, end in zip(self.ends, self.ends[1:], strict=False)]
-            per_step, steps = statistics.median(timed), state.max_steps - self.first
+            per_step = statistics.median(timed)
+            steps = state.max_steps - self.first
             self.seconds = per_step * steps
             PartialState().print(
                 f"Estimated training time: ~{self.seconds / 60:.1f} minutes ({steps} steps of {per_step:.2f} "
                 f"s, the median of {len(timed)} on this machine)",
-                flush=True,
+                file=sys.stderr,
             )

@@ -28,7 +28,7 @@ from hf_components.runtime import UserError, fingerprint, sync_folder, write_jso
 from hf_components.scoring import score
 from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.augmentation import WaveformAugmentation
-from hf_components.training.callbacks import BestRecord, EveryNEpochs, LogWithCheckpoints
+from hf_components.training.callbacks import BestRecord, EveryNEpochs, LogWithCheckpoints, ProgressAndLog
 from hf_components.training.data import DurationBatchSampler, SpeechCollator, SpeechDataset
 from hf_components.training.sharding import prepare_sharding, whole_model
 
@@ -88,9 +88,9 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.add_callback(BestRecord(Path(args.output_dir)))
         if args.early_stopping_patience:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
-        if not self.is_world_process_zero():
-            self.remove_callback(ProgressCallback)
-            self.remove_callback(PrinterCallback)
+        for default in (ProgressCallback, PrinterCallback):
+            self.remove_callback(default)
+        self.add_callback(ProgressAndLog())
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         args = self.args
@@ -123,7 +123,8 @@ class SpeechTrainer(Seq2SeqTrainer):
             WER, CER and counts of the `whisper_wer` metric, each key prefixed; per-group WER as
             `<prefix>_wer_<group>`.
         """
-        corpus, start = eval_dataset or self.eval_dataset, time.time()
+        corpus = eval_dataset or self.eval_dataset
+        start = time.time()
         texts = transcribe(
             self.whole_model(),
             self.processing_class,

@@ -33,10 +33,12 @@ class ResidualBlock(nn.Module):
 class HifiGanHead(nn.Module):
     def __init__(self, config: UnitHifiGanConfig, input_size: int):
         super().__init__()
-        self.slope, self.rates = config.leaky_relu_slope, config.upsample_rates
+        self.slope = config.leaky_relu_slope
+        self.rates = config.upsample_rates
         channels = config.upsample_initial_channel
         self.conv_pre = nn.Conv1d(input_size, channels, 7, padding=3)
-        self.upsampler, self.resblocks = nn.ModuleList(), nn.ModuleList()
+        self.upsampler = nn.ModuleList()
+        self.resblocks = nn.ModuleList()
         for rate, kernel_size in zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True):
             self.upsampler.append(
                 nn.ConvTranspose1d(

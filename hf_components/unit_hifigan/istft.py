@@ -17,7 +17,8 @@ class ConvNeXtBlock(nn.Module):
         super().__init__()
         self.depthwise = nn.Conv1d(size, size, 7, padding=3, groups=size)
         self.norm = nn.LayerNorm(size, eps=1e-6)
-        self.expand, self.contract = nn.Linear(size, intermediate_size), nn.Linear(intermediate_size, size)
+        self.expand = nn.Linear(size, intermediate_size)
+        self.contract = nn.Linear(intermediate_size, size)
         self.scale = nn.Parameter(torch.full((size,), scale))
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -29,7 +30,8 @@ class ConvNeXtBlock(nn.Module):
 class IstftHead(nn.Module):
     def __init__(self, config: UnitHifiGanConfig, input_size: int):
         super().__init__()
-        self.hop_length, self.n_fft = config.hop_length, config.n_fft
+        self.hop_length = config.hop_length
+        self.n_fft = config.n_fft
         self.conv_pre = nn.Conv1d(input_size, config.hidden_size, 7, padding=3)
         self.norm_pre = nn.LayerNorm(config.hidden_size, eps=1e-6)
         self.blocks = nn.ModuleList(
@@ -61,8 +63,10 @@ class IstftHead(nn.Module):
         frames = torch.fft.irfft(spectrum, self.n_fft) * window
         weights = (window * window).expand(1, frames.shape[1], -1)
         if mask is not None:
-            frames, weights = frames * mask, weights * mask
-        waveform, weight = self.overlap_add(frames), self.overlap_add(weights)
+            frames = frames * mask
+            weights = weights * mask
+        waveform = self.overlap_add(frames)
+        weight = self.overlap_add(weights)
         # Behind the end of a padded row no window reaches.
         return (
             waveform / weight.clamp(min=1e-8)

@@ -5,5 +5,3 @@ The models themselves lie in `hf_components.acoustic_units` and `hf_components.u
 
 from hf_components.units.release import release_units
 from hf_components.units.table import SECONDS_PER_UNIT, UnitTable, check_same_units, read_units
-
-__all__ = ["SECONDS_PER_UNIT", "UnitTable", "check_same_units", "read_units", "release_units"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from hf_components.publishing import hub_id, judged_on, write_report
+from hf_components.publishing import evaluated_on, hub_id, write_report
 from hf_components.units.resynthesis.summary import figure_rows
 from hf_components.units.table import check_same_units
 
@@ -59,7 +59,8 @@ def release_units(folder: Path, run: Path, results: dict) -> dict:
 
 def card_data(results: dict) -> ModelCardData:
     """Metadata of the card."""
-    encoder, evaluation = results["units"]["units"]["encoder"], results["evaluation"]
+    encoder = results["units"]["units"]["encoder"]
+    evaluation = results["evaluation"]
     titles = {"mcd": "mel-cepstral distortion (dB)", "length_ratio": "length ratio", "bitrate": "bitrate (bit/s)"}
     return ModelCardData(
         license=results["license"],
@@ -68,7 +69,7 @@ def card_data(results: dict) -> ModelCardData:
         tags=["acoustic-units", "speech-units", "vocoder", "unwritten-languages", "unsupervised"],
         base_model=None if encoder == MFCC else hub_id(encoder),
         metrics=["cer"] if evaluation["cer"] is not None else None,
-        **judged_on(
+        **evaluated_on(
             results["corpus"],
             "dev",
             {(name, title): evaluation[name] for name, title in titles.items()},

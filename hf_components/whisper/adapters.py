@@ -85,7 +85,8 @@ def stack_adapters(
     Returns:
         `lora_a (experts, rank, in)` and `lora_b (experts, out, rank)` per module name, the rank, the scaling.
     """
-    rank, scaling = max(r for _, r, _ in adapters), adapters[0][2]
+    rank = max(r for _, r, _ in adapters)
+    scaling = adapters[0][2]
     shapes = {name: (a.shape[1], b.shape[0]) for lora, _, _ in adapters for name, (a, b) in lora.items()}
     stacked = {}
     for name, (size_in, size_out) in shapes.items():

@@ -131,7 +131,8 @@ def whole_context(outputs: BaseModelOutput, config: WhisperConfig) -> torch.Tens
     Raises:
         ValueError: states of a part of the window without those of its silence.
     """
-    states, silent = outputs[0], getattr(outputs, "silent_states", None)
+    states = outputs[0]
+    silent = getattr(outputs, "silent_states", None)
     if silent is not None:
         return torch.cat([states, silent], dim=-2)
     if states.shape[-2] < config.max_source_positions:
@@ -159,7 +160,8 @@ def context_bias(states: torch.Tensor, config: WhisperConfig) -> torch.Tensor | 
     Returns:
         `(1, 1, 1, positions)`.
     """
-    positions, silent = states.shape[1], silent_positions(config)
+    positions = states.shape[1]
+    silent = silent_positions(config)
     if positions >= config.max_source_positions:
         return None
     stands_for = (config.max_source_positions - (positions - silent)) / silent
@@ -209,12 +211,15 @@ class DynamicContextEncoder(WhisperEncoder):
 
     def embed_frames(self, input_features: torch.Tensor) -> torch.Tensor:
         """Convolutions and positions: `(batch, num_mel_bins, frames)` to `(batch, positions, d_model)`."""
-        frames, longest = input_features.shape[-1], 2 * self.max_source_positions
+        frames = input_features.shape[-1]
+        longest = 2 * self.max_source_positions
         if frames % 2 or not 2 <= frames <= longest:
             raise ValueError(
                 f"`input_features` must have an even number of mel frames in [2, {longest}], got {frames}."
             )
-        real, window, silent = frames // 2, self.max_source_positions, silent_positions(self.config)
+        real = frames // 2
+        window = self.max_source_positions
+        silent = silent_positions(self.config)
         if real > window - silent or self.config._attn_implementation not in TAKE_BIAS:
             real = window
         input_features = fit_audio_context(input_features, 2 * real + (EDGE_FRAMES if real < window else 0))
@@ -224,10 +229,8 @@ class DynamicContextEncoder(WhisperEncoder):
         if real < window:
             centres = real + (torch.arange(silent, device=heard.device) + 0.5) * (window - real) / silent
             silence = hidden_states[:, real + 2 : real + 3].expand(-1, silent, -1)
-            heard, hidden_states = (
-                torch.cat([heard, centres.long()]),
-                torch.cat([hidden_states[:, :real], silence], dim=1),
-            )
+            heard = torch.cat([heard, centres.long()])
+            hidden_states = torch.cat([hidden_states[:, :real], silence], dim=1)
         hidden_states = hidden_states + self.embed_positions.weight[heard]
         return nn.functional.dropout(hidden_states, p=self.dropout, training=self.training)
 
@@ -261,7 +264,8 @@ class DynamicContextMixin:
         """
         if audio_context not in ("dynamic", "full"):
             raise ValueError(f"`audio_context` must be dynamic or full, got {audio_context!r}.")
-        self.audio_context, self.min_audio_context = audio_context, min_audio_context
+        self.audio_context = audio_context
+        self.min_audio_context = min_audio_context
 
     def prepare_audio_context(
         self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None
@@ -277,7 +281,8 @@ class DynamicContextMixin:
         # Stock Whisper pads each segment with zeros to 3000 frames, whatever the input's length.
         if input_features is None:
             return None
-        segments, silence = [], silence_of(input_features)
+        segments = []
+        silence = silence_of(input_features)
         for row, original in enumerate(batch_idx_map[:cur_bsz]):
             end = seek[original] + seek_num_frames[original]
             segment = input_features[row : row + 1, :, seek[original] : end]

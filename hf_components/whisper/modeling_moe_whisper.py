@@ -301,7 +301,8 @@ class MoeWhisperForConditionalGeneration(
     def set_audio_context(self, audio_context: str, min_audio_context: int = 1000) -> None:
         """As for any dynamic Whisper, and kept in the configuration that is saved."""
         super().set_audio_context(audio_context, min_audio_context)
-        self.config.audio_context, self.config.min_audio_context = audio_context, min_audio_context
+        self.config.audio_context = audio_context
+        self.config.min_audio_context = min_audio_context
 
     @classmethod
     def from_base(
@@ -520,8 +521,11 @@ class MoeWhisperForConditionalGeneration(
             **kwargs,
         )
         logits = self.proj_out(outputs.last_hidden_state)
-        encoded, loss, expert_losses = outputs.encoder_outputs, None, None
-        mixture_weights, weights = encoded.mixture_weights, encoded.expert_weights
+        encoded = outputs.encoder_outputs
+        loss = None
+        expert_losses = None
+        mixture_weights = encoded.mixture_weights
+        weights = encoded.expert_weights
         if mixture_weights is not None:
             log_probs = (
                 logits.unflatten(0, mixture_weights.shape).float().log_softmax(-1)
@@ -529,7 +533,8 @@ class MoeWhisperForConditionalGeneration(
             logits = mix_probabilities(log_probs, mixture_weights)
             weights = (weights * mixture_weights[..., None]).sum(1)
         if labels is not None and mixture_weights is not None:
-            tokens, summed = (labels != -100).sum(-1), summed_losses(log_probs, labels)
+            tokens = (labels != -100).sum(-1)
+            summed = summed_losses(log_probs, labels)
             expert_losses = summed / tokens.clamp(min=1)[:, None]
         if labels is not None and mixture_weights is not None and self.training:
             loss = (mixture_weights * summed).sum() / (
@@ -627,7 +632,8 @@ class MoeWhisperForConditionalGeneration(
         rows = input_features.shape[0]
         expert_weights = check_expert_weights(expert_weights, torch.empty(rows, self.config.num_experts))
         if rows > 1:
-            config, temperature = generation_config or self.generation_config, kwargs.get("temperature")
+            config = generation_config or self.generation_config
+            temperature = kwargs.get("temperature")
             is_long = input_features.shape[-1] > 2 * self.config.max_source_positions
             falls_back = isinstance(temperature, (list, tuple)) and len(temperature) > 1
             has_timestamps = kwargs.get("return_timestamps")
@@ -646,7 +652,8 @@ class MoeWhisperForConditionalGeneration(
         return super().generate(input_features, generation_config, *args, expert_weights=expert_weights, **kwargs)
 
     def _generate_by_row(self, input_features, args, expert_weights, is_long, kwargs):
-        mask, results = kwargs.pop("attention_mask", None), []
+        mask = kwargs.pop("attention_mask", None)
+        results = []
         if is_long and kwargs.get("return_timestamps") is None:
             kwargs["return_timestamps"] = True  # as stock does for the batch, though a row alone may be short
         for row in range(input_features.shape[0]):

@@ -37,7 +37,9 @@ class RoutingState:
         """
         if continues and expert_weights is self._given:
             return
-        self._given, self._active, self.stacked = expert_weights, None, {}
+        self._given = expert_weights
+        self._active = None
+        self.stacked = {}
         weights = expert_weights.flatten(0, -2)
         self.mixed = len(weights) // len(expert_weights)
         self.expert_weights = (
@@ -78,7 +80,9 @@ class RoutedLinear(nn.Linear):
         self, linear: nn.Linear, num_experts: int, rank: int, scaling: float, dropout: float, state: RoutingState
     ):
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None)
-        self.rank, self.scaling, self.state = rank, scaling, state
+        self.rank = rank
+        self.scaling = scaling
+        self.state = state
         self.lora_a = nn.Parameter(torch.empty(num_experts, rank, linear.in_features))
         self.lora_b = nn.Parameter(torch.empty(num_experts, linear.out_features, rank))
         self.lora_dropout = nn.Dropout(dropout)
@@ -89,14 +93,13 @@ class RoutedLinear(nn.Linear):
         One row per utterance will do where its experts all hear the same.
         """
         output = super().forward(hidden_states)
-        weights, mixed = self.state.expert_weights, self.state.mixed
+        weights = self.state.expert_weights
+        mixed = self.state.mixed
         if weights is None:
             return output
         if hidden_states.shape[0] * mixed == weights.shape[0] and mixed > 1:
-            output, hidden_states = (
-                output.repeat_interleave(mixed, dim=0),
-                hidden_states.repeat_interleave(mixed, dim=0),
-            )
+            output = output.repeat_interleave(mixed, dim=0)
+            hidden_states = hidden_states.repeat_interleave(mixed, dim=0)
         if weights.shape[0] != hidden_states.shape[0]:
             raise RuntimeError(
                 f"{weights.shape[0]} rows of expert weights for {hidden_states.shape[0]} rows of input; "
@@ -123,10 +126,13 @@ class RoutedLinear(nn.Linear):
         """
         if not torch.is_grad_enabled() and self in self.state.stacked:
             return self.state.stacked[self]
-        (lora_a, lora_b), weights = self._experts(), self.state.expert_weights
+        (lora_a, lora_b) = self._experts()
+        weights = self.state.expert_weights
         if not torch.is_grad_enabled():
             used = weights.any(0).nonzero().flatten()
-            lora_a, lora_b, weights = lora_a[used], lora_b[used], weights[:, used]
+            lora_a = lora_a[used]
+            lora_b = lora_b[used]
+            weights = weights[:, used]
         stacked = (
             lora_a.flatten(0, 1),
             lora_b.transpose(1, 2).flatten(0, 1),

@@ -86,7 +86,8 @@ def build(recognisers: list[str], units: list[str]) -> gr.Blocks:
         )
         with gr.Tab("Experts"), gr.Row():
             with gr.Column(scale=2):
-                recording, name = recording_field(), checkpoint_field(recognisers)
+                recording = recording_field()
+                name = checkpoint_field(recognisers)
                 button = gr.Button("Transcribe", variant="primary")
             with gr.Column(scale=3):
                 transcript = gr.Textbox(label="Transcript", lines=2, buttons=["copy"])
@@ -113,7 +114,8 @@ def build(recognisers: list[str], units: list[str]) -> gr.Blocks:
             button.click(show_experts, [recording, name], [transcript, remark, weights, experts], api_name="recognise")
         with gr.Tab("Units"), gr.Row():
             with gr.Column(scale=2):
-                recording, name = recording_field(), checkpoint_field(units)
+                recording = recording_field()
+                name = checkpoint_field(units)
                 button = gr.Button("To units and back", variant="primary")
             with gr.Column(scale=3):
                 speech = gr.Audio(label="From its units", interactive=False, visible=False, buttons=["download"])

@@ -23,7 +23,8 @@ def read_recording(file: str | None) -> tuple[np.ndarray, str]:
         raise ValueError("Record something or choose a file first.")
     try:
         with soundfile.SoundFile(file) as sound:
-            rate, seconds = sound.samplerate, sound.frames / sound.samplerate
+            rate = sound.samplerate
+            seconds = sound.frames / sound.samplerate
             channels = sound.read(LONGEST * rate, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise ValueError(

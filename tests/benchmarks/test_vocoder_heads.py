@@ -25,7 +25,7 @@ def test_vocoder_heads(tmp_path, monkeypatch, capsys):
     )
     found = vocoder_heads.main(
         [
-            "--corpus_dir",
+            "--corpus",
             str(segments),
             "--units_dir",
             str(units),

@@ -51,7 +51,7 @@ def run(tmp_path_factory) -> Path:
         ]
     )
     finetune_whisper.main(
-        words(corpus=folder / "corpus", base_model=folder / "whisper_0", output_dir=folder / "lora", **FINETUNING)
+        words(corpus=folder / "corpus", model=folder / "whisper_0", output_dir=folder / "lora", **FINETUNING)
     )
     return folder
 
@@ -105,7 +105,7 @@ def test_the_audio_context_and_the_language_of_a_lora_run_are_kept(run, tmp_path
     finetune_whisper.main(
         words(
             corpus=run / "corpus",
-            base_model=save_multilingual_whisper(tmp_path / "base"),
+            model=save_multilingual_whisper(tmp_path / "base"),
             language="de",
             output_dir=tmp_path / "lora",
             **FINETUNING,
@@ -128,7 +128,7 @@ def test_trainings_keep_enough_checkpoints_for_a_soup(name):
 def test_adapters_are_averaged_on_the_model_that_is_given(run, tmp_path):
     soup(run, tmp_path / "first", run / "lora", method="uniform")
     adapters = [run / "lora" / "adapter", tmp_path / "first" / "adapter"]
-    metrics = soup(run, tmp_path / "out", *adapters, base_model=run / "whisper_0")
+    metrics = soup(run, tmp_path / "out", *adapters, model=run / "whisper_0")
     assert metrics["selected_on"] == "dev" and len(metrics["candidate_wer"]) == 2
     assert metrics["wer"] <= min(metrics["candidate_wer"].values())
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").exists()

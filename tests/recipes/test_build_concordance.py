@@ -55,7 +55,7 @@ def command(folders, output_dir, *more: str) -> list[str]:
     return [
         "--config",
         "recipes/configs/build_concordance/quick.yaml",
-        "--corpus_dir",
+        "--corpus",
         str(folders / "segments"),
         "--units_dir",
         str(folders / "units"),
@@ -129,13 +129,19 @@ def test_the_same_seed_draws_the_same_clips(folders, tmp_path):
 
 def test_a_corpus_of_other_segments_is_refused(folders, tmp_path):
     write_tiny_segments(tmp_path / "other", train=2, dev=1)
-    with pytest.raises(UserError, match="segment train_2 is not in the corpus; --corpus_dir"):
-        main(command(folders, tmp_path / "page", "--corpus_dir", str(tmp_path / "other")))
+    with pytest.raises(UserError, match="segment train_2 is not in the corpus; --corpus"):
+        main(command(folders, tmp_path / "page", "--corpus", str(tmp_path / "other")))
 
 
 @pytest.mark.parametrize(
-    ("flag", "value"), [("num_motifs", "0"), ("min_units", "1"), ("clips_per_motif", "0"), ("context_seconds", "-1")]
+    ("flag", "value", "rule"),
+    [
+        ("num_motifs", "0", "be at least 1"),
+        ("min_units", "1", "be at least 2"),
+        ("clips_per_motif", "0", "be at least 1"),
+        ("context_seconds", "-1", r"lie in \[0, 60\]"),
+    ],
 )
-def test_limits_are_checked(folders, tmp_path, flag, value):
-    with pytest.raises(UserError, match=f"{flag} must be at least"):
+def test_limits_are_checked(folders, tmp_path, flag, value, rule):
+    with pytest.raises(UserError, match=f"--{flag} must {rule}, got {value}"):
         main(command(folders, tmp_path / "page", f"--{flag}", value))

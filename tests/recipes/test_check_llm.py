@@ -25,7 +25,7 @@ def run(monkeypatch, llm, reply) -> dict:
         return corrector
 
     monkeypatch.setattr(check_llm, "load_corrector", load_scripted)
-    return check_llm.main(["--llm", str(llm)])
+    return check_llm.main(["--llm_model", str(llm)])
 
 
 def test_an_llm_that_corrects_passes(monkeypatch, llm, capsys):
@@ -58,7 +58,7 @@ def test_an_llm_that_does_not_follow_fails(monkeypatch, llm, capsys, reply):
 
 def test_an_llm_that_cannot_be_loaded_fails_at_the_first_step(capsys):
     with pytest.raises(SystemExit) as stop:
-        check_llm.main(["--llm", "someone/llm"])
+        check_llm.main(["--llm_model", "someone/llm"])
     assert stop.value.code == 1
     printed = capsys.readouterr().out
     assert "1. Loading someone/llm\n   failed: the LLM someone/llm cannot be loaded: the Hub" in printed

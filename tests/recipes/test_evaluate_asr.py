@@ -99,7 +99,7 @@ def test_two_systems_on_a_corpus(run, tmp_path, capsys):
 
 
 def test_a_model_on_a_manifest(run, tmp_path):
-    flags = {"val_manifest": run / "manifest.jsonl", "model_path": run / "whisper", "max_new_tokens": 6}
+    flags = {"val_manifest": run / "manifest.jsonl", "model": run / "whisper", "max_new_tokens": 6}
     result = evaluate_asr.main(command(tmp_path / "out", "--no_plot", **flags))
     transcriber = Transcriber.from_pretrained(run / "whisper", max_new_tokens=6)
     texts = [transcriber.transcribe(run / f"audio_{i % 2}" / f"u{i}.flac") for i in range(6)]
@@ -133,7 +133,7 @@ def test_resume_keeps_what_is_complete_and_sees_new_transcripts(run, tmp_path, c
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "there is nothing to judge: give --predictions, --model_path, or both"),
+        ([], "there is nothing to judge: give --predictions, --model, or both"),
         (
             ["--predictions", "{run}/base/predictions.jsonl", "--val_manifest", "{run}/manifest.jsonl"],
             "give either --corpus or",
@@ -153,10 +153,10 @@ def test_mistakes_are_named_and_leave_no_result(run, tmp_path, words, message):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--num_bootstrap=-1", "num_bootstrap must be at least 0, got -1"),
-        ("--worst=-1", "worst must be at least 0"),
-        ("--max_new_tokens=0", "max_new_tokens must be at least 1"),
-        ("--batch_seconds=nan", "batch_seconds must be positive"),
+        ("--num_bootstrap=-1", "--num_bootstrap must be at least 0, got -1"),
+        ("--worst=-1", "--worst must be at least 0, got -1"),
+        ("--max_new_tokens=0", "--max_new_tokens must be at least 1, got 0"),
+        ("--batch_seconds=nan", "--batch_seconds must be above 0, got nan"),
     ],
 )
 def test_figures_out_of_range_are_told(run, tmp_path, flag, message):

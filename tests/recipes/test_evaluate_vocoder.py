@@ -31,9 +31,9 @@ def run(tmp_path_factory) -> Path:
 
 def command(run: Path, output: Path, **flags: object) -> list[str]:
     known = {
-        "corpus_dir": run / "segments",
+        "corpus": run / "segments",
         "units_dir": run / "units",
-        "vocoder": run / "vocoder",
+        "vocoder_model": run / "vocoder",
         "output_dir": output,
     }
     return ["--config", str(QUICK), *(f"--{name}={value}" for name, value in (known | flags).items())]
@@ -41,7 +41,7 @@ def command(run: Path, output: Path, **flags: object) -> list[str]:
 
 def test_a_vocoder_is_judged(run, tmp_path, capsys):
     output = tmp_path / "out"
-    results = evaluate_vocoder.main(command(run, output, num_samples=4, recogniser=run / "recogniser"))
+    results = evaluate_vocoder.main(command(run, output, max_samples=4, recogniser_model=run / "recogniser"))
     rows = json.loads((output / "segments.json").read_text())
     assert json.loads((output / "results.json").read_text()) == results
     assert {name: results[name] for name in summarise(rows, 1000, 42)} == summarise(rows, 1000, 42)
@@ -61,14 +61,14 @@ def test_a_vocoder_is_judged(run, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "mcd_shuffled_units" in shown and str(output / "index.html") in shown.replace("\n", "")
     assert (
-        evaluate_vocoder.main([*command(run, output, num_samples=4, recogniser=run / "recogniser"), "--resume"])
+        evaluate_vocoder.main([*command(run, output, max_samples=4, recogniser_model=run / "recogniser"), "--resume"])
         == results
     )
 
 
 def test_a_vocoder_that_is_told_the_pitch_is_judged(run, tmp_path):
     vocoder = save_tiny_vocoder(tmp_path / "vocoder", use_f0=True)
-    assert evaluate_vocoder.main(command(run, tmp_path / "out", vocoder=vocoder))["sample"]["segments"] == 5
+    assert evaluate_vocoder.main(command(run, tmp_path / "out", vocoder_model=vocoder))["sample"]["segments"] == 5
 
 
 def test_all_segments_are_judged_where_there_are_fewer_than_asked_for(run, tmp_path):
@@ -79,13 +79,13 @@ def test_all_segments_are_judged_where_there_are_fewer_than_asked_for(run, tmp_p
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
-        ({"num_bootstrap": -1}, "num_bootstrap must be at least 0, got -1"),
-        ({"batch_seconds": 0}, "batch_seconds must be positive and finite, got 0"),
+        ({"max_samples": 0}, "--max_samples must be at least 1, got 0"),
+        ({"num_bootstrap": -1}, "--num_bootstrap must be at least 0, got -1"),
+        ({"batch_seconds": 0}, "--batch_seconds must be above 0, got 0"),
         ({"split": "test"}, "has no split 'test'; it has train, dev"),
-        ({"vocoder": "/nowhere/model"}, "there is no checkpoint at /nowhere/model"),
+        ({"vocoder_model": "/nowhere/model"}, "there is no checkpoint at /nowhere/model"),
         ({"units_dir": "/nowhere"}, "/nowhere/units.parquet does not exist"),
-        ({"recogniser": "/nowhere/asr"}, "there is no checkpoint at /nowhere/asr"),
+        ({"recogniser_model": "/nowhere/asr"}, "there is no checkpoint at /nowhere/asr"),
     ],
 )
 def test_mistakes_are_named(run, tmp_path, flags, message):
@@ -99,12 +99,12 @@ def test_a_vocoder_of_other_units_is_refused_by_name(run, tmp_path):
     with pytest.raises(
         UserError, match=f"units and {other} must be of the same units.* centroids_sha256 0{{64}} and f{{64}}"
     ):
-        evaluate_vocoder.main(command(run, tmp_path / "out", vocoder=other))
+        evaluate_vocoder.main(command(run, tmp_path / "out", vocoder_model=other))
     nameless = save_tiny_vocoder(tmp_path / "nameless", units=None)
     with pytest.raises(UserError, match="must be of the same units, but have encoder mfcc and None"):
-        evaluate_vocoder.main(command(run, tmp_path / "out", vocoder=nameless))
+        evaluate_vocoder.main(command(run, tmp_path / "out", vocoder_model=nameless))
 
 
 def test_another_model_is_no_vocoder(run, tmp_path):
     with pytest.raises(UserError, match="recogniser is not a checkpoint"):
-        evaluate_vocoder.main(command(run, tmp_path / "out", vocoder=run / "recogniser"))
+        evaluate_vocoder.main(command(run, tmp_path / "out", vocoder_model=run / "recogniser"))

@@ -39,8 +39,6 @@ def from_repository_root(monkeypatch, request):
 
 def command(folders, output_dir, *more: str) -> list[str]:
     return [
-        "--config",
-        "recipes/configs/export_annotations/quick.yaml",
         "--units_dir",
         str(folders / "units"),
         "--motifs_dir",

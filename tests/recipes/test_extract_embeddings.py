@@ -44,7 +44,7 @@ def command(run: Path, output_dir: Path, *more: str) -> list[str]:
         str(CONFIGS / "extract_embeddings" / "quick.yaml"),
         "--corpus",
         str(run / "corpus"),
-        "--whisper_model",
+        "--model",
         str(run / "whisper"),
         "--output_dir",
         str(output_dir),
@@ -99,10 +99,10 @@ def test_large_models_have_short_names(run, tmp_path, monkeypatch, name, hub_id,
     monkeypatch.setattr(
         extract_embeddings, "load_whisper", lambda model, _: asked.append(model) or load_whisper(str(run / "whisper"))
     )
-    extract_embeddings.main(command(run, tmp_path / "embeddings", f"--whisper_model={name}"))
+    extract_embeddings.main(command(run, tmp_path / "embeddings", f"--model={name}"))
     assert asked == [hub_id] and f"by {hub_id} after layer 1" in capsys.readouterr().out
     monkeypatch.setattr(extract_embeddings, "load_whisper", None)  # the long name is the same model
-    extract_embeddings.main(command(run, tmp_path / "embeddings", f"--whisper_model={hub_id}", "--resume"))
+    extract_embeddings.main(command(run, tmp_path / "embeddings", f"--model={hub_id}", "--resume"))
 
 
 @pytest.mark.parametrize("pooling", ["flatten", "none"])
@@ -151,7 +151,7 @@ def test_a_part_of_the_corpus(run, tmp_path):
     [
         (["--pooling=max"], "invalid choice: 'max'"),
         (["--batch_size=0"], "--batch_size must be at least 1, got 0"),
-        (["--full_context_samples=-1"], "must be at least 1, got -1"),
+        (["--full_context_samples=-1"], "--full_context_samples must be at least 0, got -1"),
     ],
 )
 def test_mistakes_are_named(run, tmp_path, flags, message):

@@ -151,7 +151,7 @@ def test_adapter_merged_model_and_card(whole, sources):
 PHASES = {
     "corpus": ("recipes.finetune_wav2vec2_lora.write_corpus", 1),
     "baseline": ("hf_components.asr.transcriber.Transcriber._decode", 2),
-    "gold": ("hf_components.correction.corrector.TranscriptCorrector.judge", 5),
+    "gold": ("hf_components.correction.corrector.TranscriptCorrector.decide", 5),
     "training": ("hf_components.training.time_estimate.TimeEstimate.on_step_end", 3),
     "after training": ("recipes.finetune_wav2vec2_lora.save_lora", 1),
     "publication": ("hf_components.correction.finetuning.release.write_card", 1),

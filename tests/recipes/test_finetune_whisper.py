@@ -55,7 +55,7 @@ def run(tmp_path_factory) -> Path:
 
 
 def command(run: Path, output: str | Path, *words: str, **flags) -> list[str]:
-    flags = {"corpus": run / "corpus", "base_model": run / "whisper", "output_dir": run / output, **FLAGS, **flags}
+    flags = {"corpus": run / "corpus", "model": run / "whisper", "output_dir": run / output, **FLAGS, **flags}
     return [
         "--config",
         str(CONFIG / "quick.yaml"),
@@ -224,17 +224,17 @@ def test_from_a_manifest(run, tmp_path, monkeypatch):
     assert finetune_whisper.main(command(run, "", *folders, **flags)) == metrics  # both stages are kept
 
 
-@pytest.mark.parametrize("flag", ["--base_model", "--variant"])
+@pytest.mark.parametrize("flag", ["--model", "--base_model", "--variant"])
 def test_variants_are_openais_and_folders_come_first(tmp_path, monkeypatch, flag):
-    def base_model(name: str) -> str:
-        return parse_arguments(finetune_whisper.ARGUMENTS, [flag, name, "--output_dir", "x"])[0].base_model
+    def model(name: str) -> str:
+        return parse_arguments(finetune_whisper.ARGUMENTS, [flag, name, "--output_dir", "x"])[0].model
 
     monkeypatch.chdir(tmp_path)
-    assert base_model("large-v3-turbo") == "openai/whisper-large-v3-turbo"
-    assert base_model("tiny.en") == "openai/whisper-tiny.en"
-    assert base_model("someone/whisper") == "someone/whisper"
+    assert model("large-v3-turbo") == "openai/whisper-large-v3-turbo"
+    assert model("tiny.en") == "openai/whisper-tiny.en"
+    assert model("someone/whisper") == "someone/whisper"
     (tmp_path / "small").mkdir()
-    assert base_model("small") == "small" and base_model("base") == "openai/whisper-base"
+    assert model("small") == "small" and model("base") == "openai/whisper-base"
 
 
 def test_effective_batch_of_the_default_configuration():
@@ -269,12 +269,12 @@ ERRORS = [
     ({"train_manifest": "x.jsonl"}, "give either --corpus or --train_manifest"),
     ({"corpus": None}, "give either --corpus or --train_manifest, got None and None"),
     ({"corpus": "{run}/speakers"}, "is not a prepared corpus"),
-    ({"base_model": "{run}/nowhere"}, "there is no checkpoint at"),
+    ({"model": "{run}/nowhere"}, "there is no checkpoint at"),
     ({"finetuning": "half"}, "invalid choice: 'half'"),
-    ({"finetuning": "lora", "lora_rank": 0}, "lora_rank 0"),
+    ({"finetuning": "lora", "lora_rank": 0}, "--lora_rank must be at least 1, got 0"),
     ({"filter_max_wer": "0.5"}, "filter_transcripts and filter_max_wer go together"),
-    ({"kl_to_base_coef": -1}, "kl_to_base_coef must not be negative"),
-    ({"noise": "loud"}, "noise must be of gaussian, recordings"),
+    ({"kl_to_base_coef": -1}, "--kl_to_base_coef must be at least 0, got -1"),
+    ({"noise": "loud"}, "--noise: invalid choice: 'loud' .choose from 'gaussian', 'recordings'."),
     ({"audio_dirz": "x"}, "did you mean --audio_dirs"),
     ({"corpus": None, "train_manifest": "nowhere.jsonl"}, "nowhere.jsonl"),
 ]

@@ -56,7 +56,7 @@ def command(segments: Path, output_dir: Path, *more: str) -> list[str]:
     return [
         "--config",
         str(ROOT / "recipes" / "configs" / "learn_units" / "quick.yaml"),
-        "--corpus_dir",
+        "--corpus",
         str(segments),
         "--output_dir",
         str(output_dir),
@@ -216,7 +216,7 @@ def test_learns_from_train_alone(segments, whole, tmp_path):
 def test_learns_from_a_layer_of_an_encoder(segments, tmp_path, name):
     checkpoint = save_tiny_ssl(tmp_path / "tiny-ssl", CONFIGS[name])
     report = learn_units.main(
-        command(segments, tmp_path / "units", f"--encoder={checkpoint}", "--layer=2", "--passes=3")
+        command(segments, tmp_path / "units", f"--model={checkpoint}", "--layer=2", "--passes=3")
     )
     assert [report["units"][key] for key in ("encoder", "layer", "num_units")] == ["tiny-ssl", 2, 10]
     assert report["inertia_per_frame"] < report["passes"][0]
@@ -244,8 +244,8 @@ def test_prepared_corpora_are_their_own_sources(segments, tmp_path):
     [
         (["--num_units=1"], "--num_units must be at least 2, got 1"),
         (["--num_units=5000"], "5000 units need as many frames of 20 ms, but the split to learn from has"),
-        (["--layer=3"], "--encoder mfcc cannot be used: .* no layers, got layer 3"),
-        (["--encoder=nowhere/nothing", "--layer=3"], "--encoder nowhere/nothing cannot be used"),
+        (["--layer=3"], "--model mfcc cannot be used: .* no layers, got layer 3"),
+        (["--model=nowhere/nothing", "--layer=3"], "--model nowhere/nothing cannot be used"),
         (["--cache_gib=nan"], "--cache_gib must be at least 0, got nan"),
         (["--batch_seconds=0"], "--batch_seconds must be at least 1, got 0"),
     ],
@@ -258,12 +258,12 @@ def test_mistakes_are_named(segments, tmp_path, flags, message):
 
 def test_layers_and_kinds_of_encoders_are_checked(segments, encoder, tmp_path):
     with pytest.raises(UserError, match=r"`layer` must lie in \[1, 3\] for tiny-ssl, got 14"):
-        learn_units.main(command(segments, tmp_path / "units", f"--encoder={encoder}"))
+        learn_units.main(command(segments, tmp_path / "units", f"--model={encoder}"))
     BertModel(
         BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
     ).save_pretrained(tmp_path / "bert")
     with pytest.raises(UserError, match="wav2vec2-bert, got bert of type bert"):
-        learn_units.main(command(segments, tmp_path / "units", f"--encoder={tmp_path / 'bert'}"))
+        learn_units.main(command(segments, tmp_path / "units", f"--model={tmp_path / 'bert'}"))
 
 
 def test_a_segment_shorter_than_a_frame_is_named(tmp_path):

@@ -33,8 +33,8 @@ pytestmark = pytest.mark.integration
 
 INPUTS = {
     "average_checkpoints": {"corpus": "corpus", "candidates": "joint"},
-    "merge_moe_whisper": {"corpus": "corpus", "moe_dir": "joint/model"},
-    "distil_moe_whisper": {"corpus": "corpus", "moe_dir": "joint/model", "base_model": "average/model"},
+    "merge_moe_whisper": {"corpus": "corpus", "model": "joint/model"},
+    "distil_moe_whisper": {"corpus": "corpus", "teacher_model": "joint/model", "model": "average/model"},
     "export_ctranslate2": {"corpus": "corpus", "model": "average/model"},
 }
 DECODING = {"max_new_tokens": 6, "batch_size": 5, "max_samples": 9}
@@ -275,8 +275,8 @@ ERRORS = [
     (average_checkpoints, {"last": 1}, "--last must be at least 2, got 1"),
     (average_checkpoints, {"selection_split": "test"}, "has no split 'test'"),
     (average_checkpoints, {"method": "best"}, "invalid choice: 'best'"),
-    (merge_moe_whisper, {"moe_dir": "{run}/average/model"}, "is not a checkpoint of MoeWhisper"),
-    (merge_moe_whisper, {"moe_dir": "{run}/nowhere"}, "there is no checkpoint at"),
+    (merge_moe_whisper, {"model": "{run}/average/model"}, "is not a checkpoint of MoeWhisper"),
+    (merge_moe_whisper, {"model": "{run}/nowhere"}, "there is no checkpoint at"),
     (merge_moe_whisper, {"method": "expert"}, "--method expert needs --expert from 0 to 2, got None"),
     (merge_moe_whisper, {"method": "expert", "expert": 3}, "--method expert needs --expert from 0 to 2, got 3"),
     (merge_moe_whisper, {"expert": 1}, "--expert goes with --method expert, got --method average"),
@@ -291,7 +291,7 @@ ERRORS = [
         "--weights must be usage, uniform or one number per expert, .* got 'gates'",
     ),
     (distil_moe_whisper, {"kl_weight": 2}, r"kl_weight must lie in \[0, 1\], got 2"),
-    (distil_moe_whisper, {"base_model": "{run}/nowhere"}, "there is no checkpoint at"),
+    (distil_moe_whisper, {"model": "{run}/nowhere"}, "there is no checkpoint at"),
     (distil_moe_whisper, {"kl_wait": 1}, "did you mean --kl_weight"),
     (export_ctranslate2, {"model": "{run}/joint/model"}, "mixes 3 experts: give --expert 0 to 2, got None"),
     (export_ctranslate2, {"model": "{run}/joint/model", "expert": 3}, "mixes 3 experts: give --expert 0 to 2, got 3"),
@@ -316,5 +316,5 @@ def test_a_student_of_another_vocabulary_is_refused(run, tmp_path):
     model.save_pretrained(tmp_path / "whisper")
     with pytest.raises(UserError, match="must write the same tokens, but their vocab_size is"):
         distil_moe_whisper.main(
-            command(distil_moe_whisper, run, tmp_path / "output", **{**DISTIL, "base_model": tmp_path / "whisper"})
+            command(distil_moe_whisper, run, tmp_path / "output", **{**DISTIL, "model": tmp_path / "whisper"})
         )

@@ -34,7 +34,7 @@ def command(output: Path, *words: object, **flags: object) -> list[str]:
 
 @pytest.mark.integration
 def test_size_and_settings_are_beside_the_zip(model, tmp_path, capsys):
-    result = pack_submission.main(command(tmp_path / "a" / "b.zip", "--no_verify", model_path=model, max_megabytes=5))
+    result = pack_submission.main(command(tmp_path / "a" / "b.zip", "--no_verify", model=model, max_megabytes=5))
     assert result["megabytes"] == pytest.approx((tmp_path / "a" / "b.zip").stat().st_size / 1e6, abs=0.05)
     found = json.loads((tmp_path / "a" / "b.json").read_text())
     assert found["megabytes"] == result["megabytes"] and found["config"]["dtype"] == "float16"
@@ -48,9 +48,9 @@ def test_size_and_settings_are_beside_the_zip(model, tmp_path, capsys):
     [
         ({"max_megabytes": 0.1}, "the zip has .* MB, more than --max_megabytes 0.1; pack a smaller model$"),
         ({"max_megabytes": 0.1, "dtype": "float32"}, "pack a smaller model, or --dtype float16"),
-        ({"model_path": "/nowhere"}, "there is no checkpoint at /nowhere"),
+        ({"model": "/nowhere"}, "there is no checkpoint at /nowhere"),
         ({"adapter": "/nowhere"}, "/nowhere is not an adapter of"),
-        ({"clips": 0}, "clips must be greater than 0, got 0"),
+        ({"max_samples": 0}, "--max_samples must be at least 1, got 0"),
         ({"output": "a.tar"}, "output must name a file that ends in .zip, got a.tar"),  # the last --output counts
     ],
 )
@@ -61,7 +61,7 @@ def test_mistakes_are_named_and_an_earlier_zip_stays(model, tmp_path, flags, mes
             command(
                 tmp_path / "a.zip",
                 "--no_verify",
-                f"--model_path={model}",
+                f"--model={model}",
                 *(f"--{name}={value}" for name, value in flags.items()),
             )
         )
@@ -78,7 +78,7 @@ def test_two_processes_write_one_zip(model, tmp_path):
         str(ROOT / "accelerate_configs" / "multi_cpu.yaml"),
         str(ROOT / "tests" / "support" / "pack_in_processes.py"),
         str(tmp_path),
-        *command(tmp_path / "a.zip", model_path=model, max_new_tokens=6, clips=3),
+        *command(tmp_path / "a.zip", model=model, max_new_tokens=6, max_samples=3),
     ]
     subprocess.run(command_line, check=True, cwd=ROOT, timeout=300)
     first, second = (json.loads((tmp_path / f"{process}.json").read_text()) for process in range(2))
@@ -95,7 +95,7 @@ def test_a_real_whisper_is_packed_tried_and_timed(tmp_path, capsys):
         pytest.skip("models/whisper-tiny.en is not there; make models/whisper-tiny.en")
     shutil.copytree(whisper, tmp_path / "whisper")
     result = pack_submission.main(
-        command(tmp_path / "a.zip", model_path=tmp_path / "whisper", clips=4, utterances=1000)
+        command(tmp_path / "a.zip", model=tmp_path / "whisper", max_samples=4, test_utterances=1000)
     )
     tried = result["verified"]
     assert 70 < result["megabytes"] < 90

@@ -357,7 +357,8 @@ def test_load_corpus_decodes_and_names_what_is_wrong(root, tmp_path):
     [
         (
             ["--builder=speaker_jso"],
-            "builder must be one of speaker_json, jsonl_manifest, segmented_audio, got 'speaker_jso'",
+            "--builder: invalid choice: 'speaker_jso' .choose from 'speaker_json', 'jsonl_manifest', "
+            "'segmented_audio'.",
         ),
         (["--percent=0"], "percent"),
         (["--sampel=random"], "did you mean --sampling"),

@@ -7,9 +7,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from hf_components.moe import router as router_module
 from hf_components.moe.experts import load_router
 from hf_components.runtime.arguments import parse_arguments
-from hf_components.training import router as router_module
 from recipes import pretrain_experts, pretrain_router, train_moe_whisper
 
 pytestmark = pytest.mark.integration

@@ -18,7 +18,7 @@ from test_run_moe_pipeline import SMALL
 from tiny_speech import save_tiny_whisper, speaker_folder, tiny_processor, tone
 
 from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import read_proof
+from hf_components.runtime.stages import read_completion
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 from recipes import average_checkpoints, finetune_whisper, prepare_corpus, publish
 
@@ -54,7 +54,7 @@ def finetune(folder: Path, corpus: Path, *more: str) -> dict:
             str(CONFIGS / "finetune_whisper" / "quick.yaml"),
             "--corpus",
             str(corpus),
-            "--base_model",
+            "--model",
             str(folder / "whisper"),
             "--output_dir",
             str(folder / "finetuned"),
@@ -117,13 +117,13 @@ def test_a_failed_push_costs_nothing_but_the_push(hub, tmp_path, monkeypatch):
     hub.expire()
     with pytest.raises(UserError, match="is complete, but was not published.*repeat it with") as error:
         finetune(tmp_path, corpus, *push_to("model"))
-    proof = read_proof(tmp_path / "finetuned")
-    assert proof["metrics"]["steps"] > 0 and (tmp_path / "finetuned" / "model" / "model.safetensors").exists()
+    completion = read_completion(tmp_path / "finetuned")
+    assert completion["metrics"]["steps"] > 0 and (tmp_path / "finetuned" / "model" / "model.safetensors").exists()
     hub.recover()
     publish.main(shlex.split(str(error.value).split("recipes/publish.py ")[1]))
     sent = [record for record in hub.asked("P") if " /objects/" in record.request or "/commit/" in record.request]
     finetune(tmp_path, corpus, *push_to("model"))  # the same command again: nothing is trained, nothing is sent
-    assert read_proof(tmp_path / "finetuned") == proof
+    assert read_completion(tmp_path / "finetuned") == completion
     assert sent == [
         record for record in hub.asked("P") if " /objects/" in record.request or "/commit/" in record.request
     ]

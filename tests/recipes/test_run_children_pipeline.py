@@ -26,7 +26,7 @@ SMALL = [
     "--num_bootstrap=20",
     "--stage_options",
     "finetune_whisper.report_to=none",
-    "pack_submission.clips=2",
+    "pack_submission.max_samples=2",
 ]
 
 

@@ -79,8 +79,8 @@ def test_the_single_lora_goes_on_from_the_shared_one_for_as_long_as_the_mixture(
     out, results = finished
     training = results["training"]
     assert training["single_lora"]["steps"] == training["experts"]["steps"] + training["joint"]["steps"]
-    proof = json.loads((out / "single_lora" / "stage.json").read_text())
-    assert "shared" in proof["identity"]["inputs"] and proof["config"]["labels_dir"] is None
+    completion = json.loads((out / "single_lora" / "stage.json").read_text())
+    assert "shared" in completion["identity"]["inputs"] and completion["config"]["labels_dir"] is None
 
 
 @pytest.mark.slow
@@ -106,12 +106,12 @@ def test_the_model_folder_is_complete(finished):
 
 def test_resume_skips_what_is_finished_and_repeats_what_changed(finished, sources, caplog):
     out, results = finished
-    before = {proof.parent.name: proof.stat().st_mtime_ns for proof in out.glob("*/stage.json")}
+    before = {completion.parent.name: completion.stat().st_mtime_ns for completion in out.glob("*/stage.json")}
     with caplog.at_level("INFO"):
         again = run_moe_pipeline.main(
             command(sources, out, "--resume", "--stage_options", *SMALL[5:], "benchmark_asr.batch_size=5")
         )
-    after = {proof.parent.name: proof.stat().st_mtime_ns for proof in out.glob("*/stage.json")}
+    after = {completion.parent.name: completion.stat().st_mtime_ns for completion in out.glob("*/stage.json")}
     assert {name for name in after if after[name] != before[name]} == {"benchmark", "model"}
     assert again["training"] == results["training"]
 
@@ -121,7 +121,7 @@ def test_an_interrupted_run_continues(finished, sources, tmp_path, monkeypatch):
     shutil.copytree(finished[0], out)
     shutil.rmtree(out / "benchmark")
     shutil.rmtree(out / "model")
-    monkeypatch.setattr(benchmark_asr, "judge", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(benchmark_asr, "score_rows", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run_moe_pipeline.main(command(sources, out, "--resume"))
     assert not (out / "benchmark").exists()
@@ -210,7 +210,7 @@ def test_the_seed_decides_and_nothing_else(finished, sources, tmp_path):
         str(ROOT / "recipes/configs/pretrain_experts/quick.yaml"),
         "--corpus",
         str(finished[0] / "corpus"),
-        "--base_model",
+        "--model",
         str(sources[1]),
         "--num_train_epochs=1",
         "--report_to=none",
@@ -237,7 +237,8 @@ def test_the_flags_of_the_original_pipeline_are_known(tmp_path):
         --benchmark-max-samples 100 --benchmark-batch-size 4 --benchmark-top-k 3 --benchmark-seed 1
         --benchmark-models zero_shot,moe --benchmark-mixture logits""")
     args, _, passed_on = parse_arguments(run_moe_pipeline.ARGUMENTS, flags)
-    assert (args.data, args.experts_per_utterance, args.pooling, args.whisper_model) == ("corpus", 2, "flatten", "v2")
+    assert (args.data, args.experts_per_utterance) == ("corpus", 2)
+    assert (args.pooling, args.embedding_model) == ("flatten", "v2")
     assert (passed_on.algorithm, passed_on.allow_single_cluster, passed_on.asr_batch_size) == ("hdbscan", True, 2)
     assert (passed_on.no_fp16, passed_on.rebase_output_dir, passed_on.benchmark_top_k) == (True, True, 3)
     assert passed_on.target_entropy is None  # left to the stage
@@ -248,7 +249,7 @@ def test_the_flags_of_the_original_pipeline_are_known(tmp_path):
     [
         (["--experts_per_utterance=9"], r"experts_per_utterance must lie in \[1, num_experts = 3\], got 9"),
         (["--num_expert=4"], "did you mean --num_experts"),
-        (["--stage_options", "benchmarks.split=dev"], "STAGE.FLAG=VALUE"),
+        (["--stage_options", "benchmarks.split=dev"], "STEP.FLAG=VALUE"),
         (["--stage_options", "benchmark.max_token=6"], "benchmark has no flag max_token; did you mean max_new_tokens"),
         (["--benchmark_models=zero_shot,full"], "must name moe"),
         (["--benchmark_models=moe, suop"], "did you mean soup"),
@@ -274,7 +275,7 @@ def test_a_single_speaker_cannot_be_judged(sources, tmp_path):
     only = tmp_path / "speakers"
     folder = add_speaker(only, "Train", "alone", {"0.wav": "one two"})
     shutil.copy(next(sources[0].glob("Train/*/0.wav")), folder)
-    with pytest.raises(UserError, match="no split dev: a mixture is trained on some speakers and judged on others"):
+    with pytest.raises(UserError, match="no split dev: a mixture is trained on some speakers and scored on others"):
         run_moe_pipeline.main(command((only, sources[1]), tmp_path / "run"))
 
 

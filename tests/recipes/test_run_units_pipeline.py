@@ -96,5 +96,5 @@ def test_more_units_than_frames_is_told(recordings, tmp_path):
 
 def test_a_corpus_without_dev_is_told_before_units_are_learnt(recordings, tmp_path, monkeypatch):
     monkeypatch.setattr(run_units_pipeline.learn_units, "main", lambda _: pytest.fail("units are learnt"))
-    with pytest.raises(UserError, match="has no split 'dev'.*--val_ratio"):
+    with pytest.raises(UserError, match="has no split dev: .*--val_ratio"):
         run_units_pipeline.main([*command(recordings, tmp_path / "run"), "--val_ratio=0"])

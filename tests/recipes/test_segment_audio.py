@@ -51,7 +51,7 @@ def test_a_prepared_corpus_with_statistics_and_histogram(root, tmp_path, capsys)
     assert {"id", "audio", "text", "speaker_id", "group", "duration", "source_file", "start", "end"} <= set(
         rows.column_names
     )
-    shown = capsys.readouterr().err
+    shown = capsys.readouterr().out
     for word in ("left out: silence", "left out: too short", "rejected: empty audio", "segments: dev", "██"):
         assert word in shown
     card = (tmp_path / "out" / "README.md").read_text()
@@ -83,12 +83,12 @@ def test_killed_and_resumed_no_finished_recording_is_read_twice(root, tmp_path, 
 
 def test_a_long_run_says_once_what_the_rest_costs(root, tmp_path, monkeypatch, capsys):
     run(root, tmp_path / "short")
-    assert "Estimated" not in capsys.readouterr().out
+    assert "Estimated" not in capsys.readouterr().err
     monkeypatch.setattr(shards, "SECONDS_UNTIL_ESTIMATE", 0)
     run(root, tmp_path / "out")
     told = re.findall(
         r"Estimated rest of preparing: ~.* minutes and (\S+) MiB of the .*measured on the first (.*)%",
-        capsys.readouterr().out,
+        capsys.readouterr().err,
     )
     assert len(told) == 1 and 0 < float(told[0][1]) < 100
 
@@ -119,9 +119,9 @@ def test_the_same_by_prepare_corpus(root, tmp_path):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--num_proc=0"], "num_proc must be at least 1"),
-        (["--silence_db=3"], "relative to full scale"),
-        (["--detector=ear"], "detector must be one of"),
+        (["--num_proc=0"], "--num_proc must be at least 1, got 0"),
+        (["--silence_db=3"], r"--silence_db must lie in \(-120, 0\), got 3"),
+        (["--detector=ear"], "--detector: invalid choice: 'ear' .choose from 'energy', 'vad'."),
         (["--silence=-40"], "did you mean --silence_db"),
     ],
 )

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from paths import CONFIGS
 from tiny_units import babble
 from tiny_vocoder import save_tiny_vocoder, tiny_vocoder
 
@@ -16,8 +15,6 @@ from hf_components.units.resynthesis.speaking import speak
 from recipes import speak_units
 
 pytestmark = pytest.mark.integration
-
-QUICK = CONFIGS / "speak_units" / "quick.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +31,7 @@ def run(tmp_path_factory) -> Path:
 
 
 def command(run: Path, output: Path, *words: object) -> list[str]:
-    return ["--config", str(QUICK), f"--vocoder={run / 'vocoder'}", f"--output_wav={output}", *map(str, words)]
+    return [f"--vocoder_model={run / 'vocoder'}", f"--output_wav={output}", *map(str, words)]
 
 
 def test_a_recording_is_spoken_again(run, tmp_path):
@@ -60,7 +57,7 @@ def test_units_are_spoken(run, tmp_path):
         (("--units", 1, "--audio", "x.wav"), "got both"),
         (("--audio", "x.wav"), "--audio and --units_model, which finds its units, go together"),
         (("--units", 1, 8), "--units must be numbers from 0 to 7, one at least, got 1 to 8"),
-        (("--units", -1), "--units must be numbers from 0 to 7, one at least, got -1 to -1"),
+        (("--units", -1), "--units must be at least 0, got -1"),
     ],
 )
 def test_mistakes_are_named(run, tmp_path, words, message):
@@ -85,10 +82,12 @@ def test_a_recording_must_be_long_enough_and_the_units_the_vocoders(run, tmp_pat
 def test_a_voice_must_be_chosen_among_several(run, tmp_path):
     vocoder = save_tiny_vocoder(tmp_path / "voices", speakers=["anna", "ben"])
     with pytest.raises(UserError, match="has several voices; choose one by --speaker: anna, ben"):
-        speak_units.main(command(run, tmp_path / "x.wav", f"--vocoder={vocoder}", "--units", 1))
+        speak_units.main(command(run, tmp_path / "x.wav", f"--vocoder_model={vocoder}", "--units", 1))
     with pytest.raises(UserError, match="has no voice for the speaker carl"):
-        speak_units.main(command(run, tmp_path / "x.wav", f"--vocoder={vocoder}", "--speaker=carl", "--units", 1))
-    speak_units.main(command(run, tmp_path / "x.wav", f"--vocoder={vocoder}", "--speaker=ben", "--units", 1))
+        speak_units.main(
+            command(run, tmp_path / "x.wav", f"--vocoder_model={vocoder}", "--speaker=carl", "--units", 1)
+        )
+    speak_units.main(command(run, tmp_path / "x.wav", f"--vocoder_model={vocoder}", "--speaker=ben", "--units", 1))
     expected = speak(tiny_vocoder(speakers=["anna", "ben"]), [[1]], [1])[0]
     np.testing.assert_allclose(soundfile.read(tmp_path / "x.wav")[0], expected.clip(-1, 1), atol=1 / 32768)
 
@@ -97,7 +96,7 @@ def test_a_vocoder_that_is_told_the_pitch_needs_a_recording(run, tmp_path):
     units_model = AcousticUnitsModel.from_pretrained(run / "units_model")
     vocoder = save_tiny_vocoder(tmp_path / "vocoder", units=units_model.identity(), use_f0=True)
     words = command(run, tmp_path / "spoken.wav")[:2] + [
-        f"--vocoder={vocoder}",
+        f"--vocoder_model={vocoder}",
         f"--output_wav={tmp_path / 'spoken.wav'}",
     ]
     assert (

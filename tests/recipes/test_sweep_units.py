@@ -27,7 +27,7 @@ def command(corpus, output_dir, *more: str) -> list[str]:
     return [
         "--config",
         "recipes/configs/sweep_units/quick.yaml",
-        "--corpus_dir",
+        "--corpus",
         str(corpus),
         "--output_dir",
         str(output_dir),
@@ -51,8 +51,8 @@ def test_more_units_tell_phones_better(spoken, tmp_path, capsys):
     assert some["order"] > 1 and some["speaker_nmi"] is None
     assert {path.name for path in (tmp_path / "sweep").iterdir()} == {"sweep.json", "sweep.png", "stage.json"}
     assert json.loads((tmp_path / "sweep/sweep.json").read_text()) == result["figures"]
-    shown = capsys.readouterr().out
-    assert "Units of mfcc, judged by 6 segments of dev" in shown and "Estimated rest of the sweep" in shown
+    shown = capsys.readouterr()
+    assert "Units of mfcc, judged by 6 segments of dev" in shown.out and "Estimated rest of the sweep" in shown.err
 
 
 def test_layers_of_an_encoder_without_labels(spoken, tmp_path):
@@ -61,7 +61,7 @@ def test_layers_of_an_encoder_without_labels(spoken, tmp_path):
         command(
             spoken[0],
             tmp_path / "sweep",
-            "--encoder",
+            "--model",
             str(encoder),
             "--layers",
             "1",
@@ -101,7 +101,7 @@ def test_an_interrupted_sweep_goes_on(spoken, tmp_path, monkeypatch, at):
     ("more", "message"),
     [
         (["--layers", "3"], "--layers must be left out for mfcc features"),
-        (["--encoder", "some/encoder"], "--layers must name layers of --encoder some/encoder"),
+        (["--model", "some/encoder"], "--layers must name layers of --model some/encoder"),
         (["--num_units", "100000"], "100000 units need as many frames"),
     ],
 )

@@ -41,7 +41,7 @@ def inputs(tmp_path_factory):
 
 def command(inputs: Path, out: Path, *more: str) -> list[str]:
     return [
-        "--corpus_dir",
+        "--corpus",
         str(inputs / "segments"),
         "--units_dir",
         str(inputs / "units"),
@@ -59,7 +59,7 @@ def command(inputs: Path, out: Path, *more: str) -> list[str]:
         "--period_channels=1",
         "--resolution_channels=2",
         "--lr=1e-3",
-        "--num_samples=1",
+        "--max_samples=1",
         "--save_every=2",
         *more,
     ]
@@ -179,4 +179,4 @@ def test_the_shortest_crops_train(inputs, tmp_path):
 def test_units_of_another_corpus_are_refused(inputs, tmp_path):
     other = write_tiny_segments(tmp_path / "segments", train=3, dev=2, seconds=2.5)
     with pytest.raises(UserError, match="run recipes/learn_units.py again"):
-        train_unit_vocoder.main(["--corpus_dir", str(other), *command(inputs, tmp_path / "vocoder")[2:]])
+        train_unit_vocoder.main(["--corpus", str(other), *command(inputs, tmp_path / "vocoder")[2:]])

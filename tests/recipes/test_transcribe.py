@@ -63,7 +63,7 @@ def arguments(model: Path, data: Path, *more: str) -> list[str]:
     return [
         "--config",
         QUICK,
-        "--model_path",
+        "--model",
         str(model),
         "--input_jsonl",
         str(data / "metadata.jsonl"),
@@ -85,7 +85,12 @@ def run(model: Path, data: Path, *more: str) -> tuple[dict, list[dict]]:
 def counting(monkeypatch) -> list[int]:
     """The number of clips of each batch that a model decodes from now on."""
     sizes, decode = [], Transcriber._decode
-    monkeypatch.setattr(Transcriber, "_decode", lambda self, clips: sizes.append(len(clips)) or decode(self, clips))
+
+    def counted(self, clips, *weights):
+        sizes.append(len(clips))
+        return decode(self, clips, *weights)
+
+    monkeypatch.setattr(Transcriber, "_decode", counted)
     return sizes
 
 
@@ -183,11 +188,11 @@ def test_a_finished_run_is_not_repeated_unless_something_changed(model, data, mo
 def test_an_interrupted_run_goes_on(model, data, monkeypatch):
     decode, done = Transcriber._decode, []
 
-    def stop_in_the_third_batch(self, clips):
+    def stop_in_the_third_batch(self, clips, weights):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(len(clips))
-        return decode(self, clips)
+        return decode(self, clips, weights)
 
     monkeypatch.setattr(Transcriber, "_decode", stop_in_the_third_batch)
     with pytest.raises(KeyboardInterrupt):
@@ -208,9 +213,9 @@ def test_a_killed_process_loses_a_batch_at_most(model, data):
         "import os, signal, sys; from recipes import transcribe; from hf_components.asr.transcriber "
         "import Transcriber\n"
         "decode, done = Transcriber._decode, []\n"
-        "def kill(self, clips):\n"
+        "def kill(self, clips, weights):\n"
         "    if len(done) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    done.append(clips); return decode(self, clips)\n"
+        "    done.append(clips); return decode(self, clips, weights)\n"
         "Transcriber._decode = kill; transcribe.main(sys.argv[1:])"
     )
     killed = subprocess.run(
@@ -252,7 +257,7 @@ def test_a_split_of_a_corpus(model, data):
         [
             "--config",
             QUICK,
-            "--model_path",
+            "--model",
             str(model),
             "--corpus",
             str(data / "corpus"),
@@ -282,7 +287,7 @@ def test_arguments_that_contradict_are_told(model, data):
     with pytest.raises(UserError, match="give either --input_jsonl or --corpus, got both"):
         run(model, data, "--corpus", "data/prepared")
     with pytest.raises(UserError, match="there is no checkpoint at ./none"):
-        run(model, data, "--model_path", "./none")
+        run(model, data, "--model", "./none")
     with pytest.raises(UserError, match="fields takes pairs"):
         run(model, data, "--fields", "key")
 
@@ -343,8 +348,8 @@ def test_two_runs_do_not_write_one_output(model, data):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--batch_seconds=inf", "batch_seconds must be positive and finite, got inf"),
-        ("--batch_seconds=nan", "batch_seconds"),
+        ("--batch_seconds=inf", "--batch_seconds must be above 0, got inf"),
+        ("--batch_seconds=nan", "--batch_seconds must be above 0, got nan"),
         ("--num_beams=0", "num_beams must be at least 1, got 0"),
         ("--num_workers=-1", "num_workers must be at least 0"),
         ("--max_new_tokens=0", "max_new_tokens must be at least 1"),

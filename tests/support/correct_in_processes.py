@@ -17,7 +17,8 @@ from hf_components.runtime.stages import join_processes
 
 if __name__ == "__main__":
     llm, folder = sys.argv[1:]
-    (args,) = parse_arguments(CorrectionArguments, ["--llm", llm, "--llm_batch_size", "2"])  # as every recipe begins
+    # as every recipe begins
+    (args,) = parse_arguments(CorrectionArguments, ["--llm_model", llm, "--llm_batch_size", "2"])
     state = join_processes()
     corrector = load_corrector(args)
     asked = script(corrector, lambda shown: shown)

@@ -63,7 +63,7 @@ VOCODER = {
     "adversarial_from_epoch": 2,
     "period_channels": 1,
     "resolution_channels": 2,
-    "num_samples": 2,
+    "max_samples": 2,
     "r1_weight": 1,
     "predict_durations": True,
     "report_to": "none",
@@ -91,9 +91,9 @@ def write_sources(folder: Path) -> Path:
 def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str, dict]:
     """Recipe -> its flags, apart from `output_dir` and `config`, in an order in which each finds what it needs."""
     corpus, joint = inputs / "prepare_corpus", inputs / "train_moe_whisper" / "model"
-    base = {"corpus": corpus, "base_model": sources / "whisper"}
+    base = {"corpus": corpus, "model": sources / "whisper"}
     training = {**TRAINING, **base, "per_device_train_batch_size": 24 // processes}  # all that there are
-    learnt = {"corpus_dir": inputs / "segment_audio", "units_dir": inputs / "learn_units"}
+    learnt = {"corpus": inputs / "segment_audio", "units_dir": inputs / "learn_units"}
     units, motifs = learnt["units_dir"], inputs / "learn_motifs"
     router, clustering = {"router_dir": inputs / "pretrain_router"}, {"embedding_dir": inputs / "extract_embeddings"}
     return {
@@ -101,7 +101,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
         "prepare_corpus": {"data_dir": sources / "speakers", "num_proc": 1},
         "extract_embeddings": {
             "corpus": corpus,
-            "whisper_model": sources / "whisper",
+            "model": sources / "whisper",
             "batch_size": 4,
             "full_context_samples": 6,
         },
@@ -127,24 +127,25 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "corpus": corpus,
             "candidates": [sources / "whisper", inputs / "finetune_whisper" / "model"],
         },
-        "merge_moe_whisper": {**DECODING, "moe_dir": joint, "corpus": corpus, "num_bootstrap": 10},
+        "merge_moe_whisper": {**DECODING, "model": joint, "corpus": corpus, "num_bootstrap": 10},
         "distil_moe_whisper": {
             **training,
-            "moe_dir": joint,
-            "base_model": inputs / "merge_moe_whisper" / "model",
+            "teacher_model": joint,
+            "model": inputs / "merge_moe_whisper" / "model",
             "max_samples": 9,
             "num_bootstrap": 10,
         },
         "benchmark_asr": {
-            **base,
             **DECODING,
-            "moe_dir": joint,
+            "corpus": corpus,
+            "base_model": sources / "whisper",
+            "moe_model": joint,
             "num_bootstrap": 10,
             "run_id": "run",
             "output_dir": out / "benchmark_asr" / "run",
         },
         "transcribe": {
-            "model_path": joint,
+            "model": joint,
             "corpus": corpus,
             "max_new_tokens": 6,
             "batch_seconds": 40,
@@ -152,21 +153,21 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
         },
         "evaluate_asr": {
             "predictions": inputs / "transcribe.jsonl",
-            "model_path": sources / "whisper",
+            "model": sources / "whisper",
             "corpus": corpus,
             "max_new_tokens": 6,
             "batch_seconds": 60,
         },
         "pack_submission": {
-            "model_path": sources / "whisper",
+            "model": sources / "whisper",
             "corpus": corpus,
             "max_new_tokens": 6,
-            "clips": 3,
+            "max_samples": 3,
             "output": out / "pack_submission.zip",
         },
         "export_ctranslate2": {"model": joint, "expert": 1, "corpus": corpus, "max_new_tokens": 6},
         "import_whisper": {"source": inputs / "export_ctranslate2" / "model"},
-        "check_llm": {"llm": sources / "llm"},
+        "check_llm": {"llm_model": sources / "llm"},
         "train_demo_recogniser": {
             **CTC,
             "train_speakers": 2,
@@ -185,7 +186,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             **CTC,
             "audio_dir": sources / "recordings",
             "model": sources / "wav2vec2",
-            "llm": sources / "llm",
+            "llm_model": sources / "llm",
             "llm_batch_size": 2,
             "num_bootstrap": 10,
             "batch_seconds": 4,
@@ -197,8 +198,8 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
         },
         "segment_audio": {"data_dir": inputs / "make_demo_corpus", "num_proc": 1, "val_ratio": 0.3},
         "learn_units": {
-            "corpus_dir": inputs / "segment_audio",
-            "encoder": sources / "ssl",
+            "corpus": inputs / "segment_audio",
+            "model": sources / "ssl",
             "layer": 2,
             "num_units": 20,
             "passes": 3,
@@ -213,7 +214,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
         },
         "build_concordance": {**learnt, "motifs_dir": motifs, "num_motifs": 5, "min_units": 2},
         "sweep_units": {
-            "corpus_dir": learnt["corpus_dir"],
+            "corpus": learnt["corpus"],
             "num_units": [4, 8],
             "passes": 2,
             "update_seconds": 12,
@@ -222,16 +223,16 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
         "train_unit_vocoder": {**learnt, **VOCODER, "batch_size": 4 // processes},
         "evaluate_vocoder": {
             **learnt,
-            "vocoder": inputs / "train_unit_vocoder" / "model",
-            "num_samples": 5,
+            "vocoder_model": inputs / "train_unit_vocoder" / "model",
+            "max_samples": 5,
             "num_bootstrap": 10,
             "batch_seconds": 10,
-            "recogniser": sources / "wav2vec2",
+            "recogniser_model": sources / "wav2vec2",
         },
         "speak_units": {
             "audio": sources / "clip.wav",
             "units_model": units / "model",
-            "vocoder": inputs / "train_unit_vocoder" / "model",
+            "vocoder_model": inputs / "train_unit_vocoder" / "model",
             "output_wav": out / "speak_units.wav",
         },
         "publish": {"folder": joint, "repo_id": f"{USER}/{out.parent.name}"},
@@ -264,7 +265,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "max_new_tokens": 6,
             "num_bootstrap": 10,
             "stage_options": stage_options(
-                {"corpus": {"num_proc": 1}, "finetune_whisper": PIPELINED, "pack_submission": {"clips": 2}}
+                {"corpus": {"num_proc": 1}, "finetune_whisper": PIPELINED, "pack_submission": {"max_samples": 2}}
             ),
         },
         "run_wav2vec2_pipeline": {
@@ -283,7 +284,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "data": inputs / "make_demo_corpus",
             "num_units": 8,
             "vocab_size": 40,
-            "recogniser": "none",
+            "recogniser_model": "none",
             "num_bootstrap": 10,
             "batch_size": 4 // processes,
             "stage_options": stage_options({"segments": {"num_proc": 1}, "vocoder": VOCODER}),
@@ -301,7 +302,7 @@ def command(name: str, flags: dict, out: Path) -> list[str]:
     config = CONFIGS / name / ("default.yaml" if "llm" in flags else "quick.yaml")  # quick ones name a file of the LLM
     folder = {} if name in WITHOUT_FOLDER else {"output_dir": out / name}
     words = []
-    for flag, value in {"config": config, **folder, **flags}.items():
+    for flag, value in {**({"config": config} if config.exists() else {}), **folder, **flags}.items():
         words += [f"--{flag}", *map(str, value)] if isinstance(value, list) else [f"--{flag}={value}"]
     return words
 

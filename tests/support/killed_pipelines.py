@@ -89,7 +89,7 @@ PIPELINES = {
     "units": Pipeline(
         "run_units_pipeline",
         [
-            "--recogniser=none",
+            "--recogniser_model=none",
             "--num_units=6",
             "--vocab_size=20",
             "--epochs=4",
@@ -98,7 +98,7 @@ PIPELINES = {
             "--crop_seconds=0.5",
             "--adversarial_from_epoch=3",
             "--validation_crops=2",
-            "--num_samples=4",
+            "--max_samples=4",
             "--num_bootstrap=10",
             *options(UNITS),
         ],

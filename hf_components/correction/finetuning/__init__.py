@@ -23,27 +23,3 @@ from hf_components.correction.finetuning.run import (
     transcribe_rows,
     work_of,
 )
-
-__all__ = [
-    "ADAPTER",
-    "GoldArguments",
-    "LOGS",
-    "MODEL",
-    "RESULTS",
-    "Wav2Vec2Arguments",
-    "Wav2Vec2TrainingArguments",
-    "choose_for_training",
-    "describe",
-    "examples",
-    "find_gold",
-    "guess_rows",
-    "improve",
-    "make_samples",
-    "measure",
-    "publish_finetuned",
-    "release_wav2vec2",
-    "summary",
-    "training_rows",
-    "transcribe_rows",
-    "work_of",
-]

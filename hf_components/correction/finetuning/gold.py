@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
 
@@ -18,7 +18,7 @@ from transformers import ProcessorMixin
 from hf_components.correction.arguments import CorrectionArguments, load_corrector
 from hf_components.correction.record import correct_to_file, summarise
 from hf_components.correction.writing import alphabet_of
-from hf_components.runtime import NothingToTrainOnError, UserError, read_json_lines, run_stage
+from hf_components.runtime import SEEDS, NothingToTrainOnError, UserError, first_few, flag, read_json_lines, run_stage
 from hf_components.scoring import utterance_errors
 from hf_components.speech import hold_out
 
@@ -38,40 +38,28 @@ BELIEVED = ("manifest", "stt", "corrected", "unchanged")  # sources of a gold te
 class GoldArguments:
     """What recordings are judged and trained by."""
 
-    gold: Literal["llm", "manifest", "stt"] = field(
+    gold: Literal["llm", "manifest", "stt"] = flag(
+        "llm: the recogniser's text, corrected by an LLM; manifest: the texts of --truth; stt: the recogniser's text",
         default="llm",
-        metadata={
-            "help": "llm: the recogniser's text, corrected by an LLM; manifest: the texts of --truth; "
-            "stt: the recogniser's text"
-        },
     )
-    nbest: int = field(
+    nbest: int = flag(
+        "of --gold llm: texts that the LLM is shown of each recording, by beam search; 1: what was heard",
         default=1,
-        metadata={
-            "help": "of --gold llm: texts that the LLM is shown of each recording, by beam search; 1: what was heard"
-        },
+        min=1,
     )
-    train_on: Literal["errors", "agreed", "all"] = field(
+    train_on: Literal["errors", "agreed", "all"] = flag(
+        "recordings of the training part to train on: where recogniser and gold differ, where they agree, all",
         default="errors",
-        metadata={
-            "help": "recordings of the training part to train on: where recogniser and gold differ, "
-            "where they agree, all"
-        },
     )
-    eval_ratio: float = field(
-        default=0.3, metadata={"help": "share of the recordings of each condition that is held out"}
+    eval_ratio: float = flag(
+        "share of the recordings of each condition that is held out", default=0.3, above=0, below=1
     )
-    split_seed: int = field(default=42, metadata={"help": "decides which"})
-    evaluate_on_train: bool = field(
-        default=False,
-        metadata={"help": "hold nothing out: judge by the recordings that are trained on, which the table then says"},
+    split_seed: int = flag("decides which", default=42, **SEEDS)
+    evaluate_on_train: bool = flag(
+        "hold nothing out: judge by the recordings that are trained on, which the table then says", default=False
     )
 
     def __post_init__(self):
-        if not 0 < self.eval_ratio < 1:
-            raise UserError(f"eval_ratio must lie between 0 and 1, got {self.eval_ratio}")
-        if self.nbest < 1:
-            raise UserError(f"nbest must be at least 1, got {self.nbest}")
         if self.gold != "llm":
             self.nbest = 1
         if self.gold == "stt" and self.train_on == "errors":
@@ -148,7 +136,7 @@ def find_gold(
         work / "gold",
         lambda folder: _correct(llm, corpus["id"][:], heard, processor, work, folder, resume),
         config=llm,
-        inputs=[source, llm.llm],
+        inputs=[source, llm.llm_model],
         resume=resume,
     )
     rows = [row for _, row in read_json_lines(work / "gold" / CORRECTIONS)]
@@ -189,7 +177,8 @@ def make_samples(corpus: datasets.Dataset, heard: Sequence[str], gold: Gold, arg
     Raises:
         UserError: there are too few recordings to hold any out.
     """
-    ids, conditions = corpus["id"][:], corpus["group"][:]
+    ids = corpus["id"][:]
+    conditions = corpus["group"][:]
     held_out: set[int] = set()
     if not args.evaluate_on_train:
         names = [
@@ -239,7 +228,7 @@ def choose_for_training(samples: Sequence[Sample], train_on: str, longest_second
                 len(names),
                 len(chosen),
                 what,
-                ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else ""),
+                first_few(names, NAMED),
             )
     chosen = [row for row in chosen if row.id not in {*silent, *long}]
     if not chosen:

@@ -112,7 +112,8 @@ def examples(samples: Sequence[Sample]) -> str:
 
 def summary(result: dict) -> str:
     """Before, after and improvement of an `evaluation_results.json`, in all and per condition."""
-    source, parts = result["gold"]["source"], ("baseline", "finetuned", "improvement")
+    source = result["gold"]["source"]
+    parts = ("baseline", "finetuned", "improvement")
     where = (
         "held-out recordings"
         if result["evaluated_on"] == "held_out"

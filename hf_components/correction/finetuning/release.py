@@ -9,7 +9,7 @@ from huggingface_hub import ModelCardData
 
 from hf_components.correction.finetuning.gold import CORRECTIONS, Sample, write_samples
 from hf_components.correction.finetuning.improvement import is_silent, plot_improvement
-from hf_components.publishing import hub_id, judged_on, write_report
+from hf_components.publishing import evaluated_on, hub_id, write_report
 from hf_components.runtime import write_json
 
 ADAPTER, MODEL, LOGS = "lora_adapters", "model", "logs"
@@ -75,7 +75,8 @@ def write_card(folder: Path, trained: Path, results: dict) -> None:
         results: `evaluation` (its evaluation_results.json), `llm` (the same of the run on an LLM's corrections, or
             None) and `compared` (the same by what else was trained on).
     """
-    is_adapter, base = (folder / "adapter_config.json").exists(), results["evaluation"]["base_model"]
+    is_adapter = (folder / "adapter_config.json").exists()
+    base = results["evaluation"]["base_model"]
     card_data = ModelCardData(
         license=results["evaluation"]["license"],
         language="en",
@@ -109,7 +110,7 @@ def figures_for_the_hub(evaluation: dict) -> dict:
     rates = evaluation["finetuned"]
     known = rates["wer_truth"] is not None
     title = f"WER against {'the truth' if known else evaluation['gold']['label']} (%)"
-    return judged_on(
+    return evaluated_on(
         evaluation["corpus"],
         "held_out",
         {("wer", title): 100 * rates["wer_truth" if known else "wer"]},

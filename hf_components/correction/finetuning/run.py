@@ -1,59 +1,44 @@
 """Arguments of fine-tuning a wav2vec2, and how its recordings are transcribed before and after."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 
 from hf_components.asr import CtcNBest, Rows, Transcriber, transcribe_to_file
-from hf_components.runtime import UserError, run_stage
+from hf_components.runtime import LogArguments, PlotArguments, UserError, flag, run_stage
 from hf_components.scoring import read_transcripts
 from hf_components.training import CtcTrainingArguments
 
 
 @dataclass(kw_only=True)
-class Wav2Vec2Arguments:
+class Wav2Vec2Arguments(LogArguments, PlotArguments):
     """What is fine-tuned on what, and how."""
 
-    audio_dir: str = field(
-        metadata={"help": "folder of recordings, in clean/ and noisy/ or to be split in half by name"}
+    audio_dir: str = flag("folder of recordings, in clean/ and noisy/ or to be split in half by name")
+    model: str = flag(
+        "wav2vec2, HuBERT or WavLM that writes letters by CTC: folder or Hub id", default="facebook/wav2vec2-base-960h"
     )
-    model: str = field(
-        default="facebook/wav2vec2-base-960h",
-        metadata={"help": "wav2vec2, HuBERT or WavLM that writes letters by CTC: folder or Hub id"},
-    )
-    truth: str | None = field(
+    truth: str | None = flag(
+        "JSON lines of file (below audio_dir) and text, to judge by; audio_dir/truth.jsonl if it is there",
         default=None,
-        metadata={
-            "help": "JSON lines of file (below audio_dir) and text, to judge by; audio_dir/truth.jsonl if it is there"
-        },
     )
-    prepared: str | None = field(
+    prepared: str | None = flag(
+        "output folder of another run on these recordings, whose transcripts and corrections are taken over",
         default=None,
-        metadata={
-            "help": "output folder of another run on these recordings, whose transcripts and corrections "
-            "are taken over"
-        },
     )
-    use_lora: bool = field(default=True, metadata={"help": "train a LoRA, written to <output_dir>/lora_adapters"})
-    no_lora: bool = field(
-        default=False, metadata={"help": "train all weights but the convolutions', written to <output_dir>/model"}
-    )
-    merge: bool = field(
-        default=False, metadata={"help": "write the model with its LoRA merged in to <output_dir>/model, too"}
-    )
-    batch_seconds: float = field(
-        default=240.0, metadata={"help": "audio per batch in transcription, padding included"}
-    )
-    num_bootstrap: int = field(default=1000, metadata={"help": "resamples for each interval of the improvements"})
-    plot: bool = field(default=True, metadata={"help": "draw error rates and the curve of training"})
-    resume: bool = field(default=True, metadata={"help": "keep finished phases, continue an interrupted one"})
-    force_restart: bool = field(default=False, metadata={"help": "start from nothing, whatever is there"})
-    log_file: str | None = field(default=None, metadata={"help": "append the log to this file"})
+    use_lora: bool = flag("train a LoRA, written to <output_dir>/lora_adapters", default=True)
+    no_lora: bool = flag("train all weights but the convolutions', written to <output_dir>/model", default=False)
+    merge: bool = flag("write the model with its LoRA merged in to <output_dir>/model, too", default=False)
+    batch_seconds: float = flag("audio per batch in transcription, padding included", default=240.0, above=0)
+    num_bootstrap: int = flag("resamples for each interval of the improvements", default=1000, min=0)
+    resume: bool = flag("keep finished phases, continue an interrupted one", default=True)
+    force_restart: bool = flag("start from nothing, whatever is there", default=False)
 
     def __post_init__(self):
-        self.use_lora, self.resume = self.use_lora and not self.no_lora, self.resume and not self.force_restart
+        self.use_lora = self.use_lora and not self.no_lora
+        self.resume = self.resume and not self.force_restart
         if self.merge and not self.use_lora:
             raise UserError("--merge merges a LoRA, and there is none with --no_lora; leave one of them out")
 
@@ -62,16 +47,14 @@ class Wav2Vec2Arguments:
 class Wav2Vec2TrainingArguments(CtcTrainingArguments):
     """`CtcTrainingArguments` with the defaults and the short flags of fine-tuning a wav2vec2."""
 
-    output_dir: str = field(default="models/finetuned_wav2vec2", metadata={"help": "Folder of the result."})
-    num_train_epochs: float = field(
-        default=3, metadata={"help": "Times that each chosen recording is trained on.", "aliases": ["--num_epochs"]}
+    output_dir: str = flag("Folder of the result.", default="models/finetuned_wav2vec2")
+    num_train_epochs: float = flag(
+        "Times that each chosen recording is trained on.", default=3, aliases=["--num_epochs"], above=0
     )
-    per_device_train_batch_size: int = field(
-        default=4, metadata={"help": "Recordings per step and device.", "aliases": ["--batch_size"]}
+    per_device_train_batch_size: int = flag(
+        "Recordings per step and device.", default=4, aliases=["--batch_size"], min=1
     )
-    learning_rate: float = field(
-        default=3e-5, metadata={"help": "Peak learning rate; a LoRA usually takes 3e-4 to 1e-3."}
-    )
+    learning_rate: float = flag("Peak learning rate; a LoRA usually takes 3e-4 to 1e-3.", default=3e-5, above=0)
 
 
 def work_of(output_dir: str | Path) -> Path:

@@ -50,13 +50,17 @@ def align(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     total[0, 0] = 0
     # All cells of an antidiagonal depend on the two before it alone. Its cells (i, k - i) lie `columns` apart in
     # memory.
-    flat, width = total.reshape(-1), columns + 1
+    flat = total.reshape(-1)
+    width = columns + 1
     for k in range(2, rows + columns + 1):
-        first, last = max(1, k - columns), min(rows, k - 1)
-        start, stop = k + first * columns, k + last * columns + 1
+        first = max(1, k - columns)
+        last = min(rows, k - 1)
+        start = k + first * columns
+        stop = k + last * columns + 1
         above, left, diagonal = (flat[start - back : stop - back : columns] for back in (width, 1, width + 1))
         flat[start:stop:columns] += np.minimum(np.minimum(above, left), diagonal)
-    i, j = rows, columns
+    i = rows
+    j = columns
     path = [(i, j)]
     while (i, j) != (1, 1):
         i, j = min(((i - 1, j - 1), (i - 1, j), (i, j - 1)), key=lambda cell: total[cell])

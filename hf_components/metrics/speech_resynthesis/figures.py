@@ -11,7 +11,7 @@ from .pitch import SHORTEST, fundamental_frequency, pitch_errors
 FIGURES = ("snr", "si_sdr", "mcd", "length_ratio", "log_f0_rmse", "voicing_error")
 
 
-def judge(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float | None]:
+def measure(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float | None]:
     """The figures of a resynthesis against its original.
 
     `snr` and `si_sdr` compare samples of the part that both have; `mcd`, `log_f0_rmse` and `voicing_error` compare
@@ -25,7 +25,8 @@ def judge(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float | No
     Raises:
         ValueError: a waveform is not one-dimensional, too short, silent, or has NaN or infinite samples.
     """
-    prediction, reference = checked("prediction", prediction), checked("reference", reference)
+    prediction = checked("prediction", prediction)
+    reference = checked("reference", reference)
     common = min(len(prediction), len(reference))
     cepstra = [mel_cepstra(waveform) for waveform in (prediction, reference)]
     mcd, path = mel_cepstral_distortion(*cepstra)

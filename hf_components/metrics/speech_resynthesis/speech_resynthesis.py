@@ -8,7 +8,7 @@ from datasets import Features, List, Value
 
 # evaluate copies the siblings named in this file, and only those: each one of the folder stands here.
 from .cepstra import SAMPLING_RATE
-from .figures import FIGURES, bitrate, judge, mean_and_interval
+from .figures import FIGURES, bitrate, mean_and_interval, measure
 from .pitch import CEILING, FLOOR
 
 _DESCRIPTION = f"""
@@ -71,7 +71,7 @@ class SpeechResynthesis(evaluate.Metric):
         seed: int = 0,
     ) -> dict:
         if not len(predictions):
-            raise ValueError("there are no waveforms to judge")
+            raise ValueError("there are no waveforms to measure")
         if units is not None and len(units) != len(predictions):
             raise ValueError(f"units must give one sequence per prediction, got {len(units)} for {len(predictions)}")
         segments = [_judge(i, *pair) for i, pair in enumerate(zip(predictions, references, strict=True))]
@@ -91,6 +91,6 @@ class SpeechResynthesis(evaluate.Metric):
 
 def _judge(index: int, prediction: Sequence[float], reference: Sequence[float]) -> dict[str, float | None]:
     try:
-        return judge(np.asarray(prediction), np.asarray(reference))
+        return measure(np.asarray(prediction), np.asarray(reference))
     except ValueError as error:
         raise ValueError(f"pair {index}: {error}") from error

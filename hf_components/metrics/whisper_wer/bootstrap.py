@@ -85,7 +85,8 @@ def paired_bootstrap(
     counts = np.stack([a["errors"], a["reference_words"], b["errors"], b["reference_words"]], axis=1)
     total = counts.sum(axis=0)
     sums = _resample(counts, units, num_bootstrap, seed)
-    wer_a, wer_b = error_rate(total[0], total[1]), error_rate(total[2], total[3])
+    wer_a = error_rate(total[0], total[1])
+    wer_b = error_rate(total[2], total[3])
     differences = error_rate(sums[:, 2], sums[:, 3]) - error_rate(sums[:, 0], sums[:, 1])
     return {
         "wer_a": float(wer_a),

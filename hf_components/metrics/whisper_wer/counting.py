@@ -65,7 +65,8 @@ def utterance_errors(
     """
     if normalizer not in NORMALIZERS:
         raise ValueError(f"normalizer must be one of {', '.join(NORMALIZERS)}, got {normalizer!r}")
-    predictions, references = list(predictions), list(references)
+    predictions = list(predictions)
+    references = list(references)
     if len(predictions) != len(references):
         raise ValueError(
             f"predictions and references must be of equal length, got {len(predictions)} and {len(references)}"
@@ -94,7 +95,9 @@ def _check(index: int, prediction: str, alternatives: Sequence[str]) -> None:
 def _count_words(reference: str, hypothesis: str) -> tuple[int, ...]:
     words = reference.split()
     tags = [edit.tag for edit in Levenshtein.editops(words, hypothesis.split())]
-    substitutions, deletions, insertions = tags.count("replace"), tags.count("delete"), tags.count("insert")
+    substitutions = tags.count("replace")
+    deletions = tags.count("delete")
+    insertions = tags.count("insert")
     return len(tags), substitutions, deletions, insertions, len(words) - substitutions - deletions, len(words)
 
 

@@ -124,8 +124,10 @@ def _labels(name: str, labels: Sequence[str] | None, utterances: int) -> np.ndar
 def _figures(
     counts: dict[str, np.ndarray], speakers: np.ndarray | None, num_bootstrap: int, confidence: float, seed: int
 ) -> dict:
-    errors, words = counts["errors"], counts["reference_words"]
-    character_errors, characters = counts["character_errors"], counts["reference_characters"]
+    errors = counts["errors"]
+    words = counts["reference_words"]
+    character_errors = counts["character_errors"]
+    characters = counts["reference_characters"]
     by_speaker = None if speakers is None else sum_by_unit(np.stack([errors, words], axis=1), speakers)
     rates = {
         "wer": (errors, words),

@@ -9,28 +9,6 @@ from hf_components.moe.benchmark.report import (
     write_transcripts,
 )
 from hf_components.moe.benchmark.routing import TOP_1, corpus_gates, routing_summary, run_mixture
-from hf_components.moe.benchmark.rows import Row, judge, run_row
+from hf_components.moe.benchmark.rows import Row, run_row, score_rows
 from hf_components.moe.benchmark.sample import fixed_sample, sample_file
 from hf_components.moe.benchmark.systems import FLAGS, choose_systems, load_system, mixture_config
-
-__all__ = [
-    "FLAGS",
-    "Row",
-    "TOP_1",
-    "add_to_index",
-    "choose_systems",
-    "copy_result",
-    "corpus_gates",
-    "fixed_sample",
-    "judge",
-    "load_system",
-    "mixture_config",
-    "plot_benchmark",
-    "routing_summary",
-    "run_mixture",
-    "run_row",
-    "sample_file",
-    "summary_tables",
-    "write_benchmark",
-    "write_transcripts",
-]

@@ -12,7 +12,7 @@ from rich.table import Table
 from hf_components.moe.benchmark.routing import TOP_1, Mixture, routing_summary
 from hf_components.moe.benchmark.rows import SHARED, Row
 from hf_components.reporting import interval, percent, plot_bars
-from hf_components.runtime import UserError, full_disk_explained, write_json
+from hf_components.runtime import UserError, atomic_write, full_disk_explained, write_json
 
 NOT_SYSTEMS = (SHARED, "moe_random", "moe_oracle")  # in the tables, but not among the bars
 
@@ -58,7 +58,8 @@ def write_transcripts(file: Path, rows: list[Row], corpus: datasets.Dataset) -> 
 
 def plot_benchmark(folder: Path, result: dict) -> None:
     """Draw WER per group and, with a mixture, the experts per group."""
-    rows, sample = result["rows"], result["sample"]
+    rows = result["rows"]
+    sample = result["sample"]
     groups = _groups(rows)
     plot_bars(
         folder / "wer_per_group.png",
@@ -96,7 +97,9 @@ def difference_matrix(result: dict) -> tuple[list[str], dict[str, list[dict | No
 
 def summary_tables(result: dict) -> list[Table]:
     """WER with its interval per system, differences with the baselines, WER per system and group, routing."""
-    sample, rows, bootstrap = result["sample"], result["rows"], result["bootstrap"]
+    sample = result["sample"]
+    rows = result["rows"]
+    bootstrap = result["bootstrap"]
     where = f"{sample['utterances']} utterances of {sample['speakers']} speakers, split {sample['split']}"
     overall = _table(
         f"WER (%) on {where}",
@@ -172,10 +175,8 @@ def add_to_index(index: Path, files: Iterable[Path]) -> None:
                 )
             )
     if added:
-        temporary = index.with_name(f".{index.name}.tmp")
-        with full_disk_explained(index):
-            temporary.write_text("\n".join([*lines, *added]) + "\n")
-        temporary.replace(index)
+        with full_disk_explained(index), atomic_write(index) as temporary:
+            temporary.write_text("\n".join([*lines, *added]) + "\n", encoding="utf-8")
 
 
 def copy_result(source: Path, target: Path, flag: str) -> None:

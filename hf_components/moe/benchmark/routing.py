@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from tqdm.auto import tqdm
 from transformers import WhisperProcessor
 
 from hf_components.moe.benchmark.rows import SHARED, Row, run_row
+from hf_components.runtime import Progress
 from hf_components.scoring import score, utterance_errors
 from hf_components.speech import duration_batches, log_mel, waveforms
 from hf_components.whisper import MoeWhisperForConditionalGeneration
@@ -79,7 +79,8 @@ def run_mixture(
             {"routing": "top_k", "experts_per_utterance": experts_per_utterance, "mixture": mixture},
         )
     gates = corpus_gates(model, processor, corpus, options["batch_size"])
-    routed, weights = {}, {}
+    routed = {}
+    weights = {}
     for key, (name, fields) in routings.items():
         with model.override(**fields):
             routed[key] = run_row(name, model, processor, corpus, **options)
@@ -119,7 +120,7 @@ def corpus_gates(
     state = PartialState()
     found: list[tuple[int, np.ndarray]] = []
     batches = duration_batches(corpus["duration"], batch_size)[state.process_index :: state.num_processes]
-    for indices in tqdm(batches, desc="gates", unit="batch", disable=not state.is_main_process):
+    for indices in Progress(batches, desc="gates", unit="batch", disable=not state.is_main_process):
         features = log_mel(processor.feature_extractor, waveforms(corpus.select(indices)))
         gates = model.route(features.to(model.device, model.dtype))
         found += zip(indices, gates.cpu().numpy(), strict=True)
@@ -145,7 +146,9 @@ def routing_summary(mixture: Mixture, key: str, corpus: datasets.Dataset) -> dic
         (the oracle's expert is among the chosen), `as_good_as_oracle` (one of the chosen makes no more errors than it)
         and `as_good_by_chance` (what the last would be for as many experts drawn by lot).
     """
-    weights, groups, references = mixture.weights[key], np.asarray(corpus["group"]), corpus["text"][:]
+    weights = mixture.weights[key]
+    groups = np.asarray(corpus["group"])
+    references = corpus["text"][:]
     chosen = weights > 0
     is_best = (mixture.errors == mixture.errors.min(axis=0)).T  # (utterances, experts)
     experts = chosen.shape[1]

@@ -55,7 +55,7 @@ def run_row(
     return Row(name, context, texts, time.perf_counter() - start, language_of(model))
 
 
-def judge(rows: list[Row], corpus: datasets.Dataset, *, num_bootstrap: int, seed: int) -> dict:
+def score_rows(rows: list[Row], corpus: datasets.Dataset, *, num_bootstrap: int, seed: int) -> dict:
     """Score every row, and compare it with every baseline before it.
 
     Args:
@@ -67,9 +67,14 @@ def judge(rows: list[Row], corpus: datasets.Dataset, *, num_bootstrap: int, seed
         of audio), `differences` (paired comparisons on the same utterances, b - a) and `bootstrap` (how their
         intervals were found).
     """
-    references, speakers, groups = corpus["text"][:], corpus["speaker_id"][:], corpus["group"][:]
-    audio_seconds, resampling = sum(corpus["duration"]), {"num_bootstrap": num_bootstrap, "seed": seed}
-    figures, errors, differences = {}, {}, []
+    references = corpus["text"][:]
+    speakers = corpus["speaker_id"][:]
+    groups = corpus["group"][:]
+    audio_seconds = sum(corpus["duration"])
+    resampling = {"num_bootstrap": num_bootstrap, "seed": seed}
+    figures = {}
+    errors = {}
+    differences = []
     for row in rows:
         figures[row.name] = {
             "audio_context": row.audio_context,

@@ -17,11 +17,11 @@ logger = logging.getLogger(__name__)
 # In the order of the rows, with the flag that names the folder of each.
 FLAGS = {
     "zero_shot": "base_model",
-    "single_lora": "single_lora_dir",
-    "single_lora_wide": "single_lora_wide_dir",
-    "full": "full_dir",
-    "soup": "soup_dir",
-    "moe": "moe_dir",
+    "single_lora": "single_lora_model",
+    "single_lora_wide": "single_lora_wide_model",
+    "full": "full_model",
+    "soup": "soup_model",
+    "moe": "moe_model",
 }
 MIXTURES = ("moe", "soup")
 ON_BASE = ("zero_shot", "single_lora", "single_lora_wide")

@@ -4,14 +4,3 @@ from hf_components.moe.clustering.arguments import ClusteringArguments
 from hf_components.moe.clustering.assignment import Clustering, cluster, labels_table
 from hf_components.moe.clustering.embeddings import FIT_SPLIT, Embeddings, load_embeddings
 from hf_components.moe.clustering.reduction import to_plane
-
-__all__ = [
-    "Clustering",
-    "ClusteringArguments",
-    "Embeddings",
-    "FIT_SPLIT",
-    "cluster",
-    "labels_table",
-    "load_embeddings",
-    "to_plane",
-]

@@ -118,7 +118,8 @@ def merge_clusters(points: np.ndarray, labels: np.ndarray, most: int) -> np.ndar
     Returns:
         (clusters,) the new cluster of each, from 0.
     """
-    new, sizes = np.arange(labels.max() + 1), np.bincount(labels)
+    new = np.arange(labels.max() + 1)
+    sizes = np.bincount(labels)
     centroids = np.stack([points[labels == cluster].mean(axis=0) for cluster in new])
     while len(sizes) > most:
         distances = ((centroids[:, None] - centroids) ** 2).sum(axis=-1)
@@ -127,7 +128,8 @@ def merge_clusters(points: np.ndarray, labels: np.ndarray, most: int) -> np.ndar
         one, other = np.unravel_index(costs.argmin(), costs.shape)  # one < other
         centroids[one] = np.average(centroids[[one, other]], axis=0, weights=sizes[[one, other]])
         sizes[one] += sizes[other]
-        centroids, sizes = np.delete(centroids, other, axis=0), np.delete(sizes, other)
+        centroids = np.delete(centroids, other, axis=0)
+        sizes = np.delete(sizes, other)
         new[new == other] = one
         new[new > other] -= 1
     return new
@@ -146,7 +148,9 @@ def _fit(points: np.ndarray, args: ClusteringArguments) -> tuple[HDBSCAN, list[d
     """The attempt with most clusters, and what each attempt found."""
     size = args.min_cluster_size or max(SMALLEST_CLUSTER, round(SMALLEST_SHARE * len(points)))
     smallest = min(size, SMALLEST_CLUSTER)
-    best, most, attempts = None, -1, []
+    best = None
+    most = -1
+    attempts = []
     for _ in range(args.max_retries + 1):
         samples = min(args.min_samples or min(size, MOST_SAMPLES), len(points) - 1)
         fitted = HDBSCAN(
@@ -175,7 +179,8 @@ def _fit(points: np.ndarray, args: ClusteringArguments) -> tuple[HDBSCAN, list[d
             len(points),
         )
         if found > most:
-            best, most = fitted, found
+            best = fitted
+            most = found
         if found >= (args.min_clusters or args.num_experts) or size == smallest:
             break
         size = max(smallest, size // 2)

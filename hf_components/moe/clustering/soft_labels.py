@@ -33,7 +33,8 @@ def calibrate_temperature(scores: np.ndarray, target_entropy: float) -> float:
     Args:
         scores: (utterances, experts): similarities, or logarithms of probabilities.
     """
-    low, high = np.log(1e-6), np.log(1e4)
+    low = np.log(1e-6)
+    high = np.log(1e4)
     for _ in range(60):
         middle = (low + high) / 2
         if normalised_entropy(softmax(scores / np.exp(middle))).mean() < target_entropy:

@@ -32,8 +32,10 @@ def describe(
         labels: (utterances,).
         weights: (utterances, experts).
     """
-    fitted, experts = labels[train], weights.shape[1]
-    groups, durations = embeddings.groups[train], embeddings.durations[train]
+    fitted = labels[train]
+    experts = weights.shape[1]
+    groups = embeddings.groups[train]
+    durations = embeddings.durations[train]
     quartile = np.searchsorted(np.quantile(durations, [0.25, 0.5, 0.75]), durations)
     return {
         "sizes": np.bincount(fitted, minlength=experts).tolist(),
@@ -98,7 +100,8 @@ def warn_of_weak_clusters(embeddings: Embeddings, train: np.ndarray, summary: di
 def _silhouette(points: np.ndarray, labels: np.ndarray, seed: int) -> float | None:
     # Undefined if every utterance is its own cluster or all are one; a sample can also miss all clusters but one.
     sample = np.random.default_rng(seed).permutation(len(points))[:SILHOUETTE_SAMPLE]
-    points, labels = points[sample], labels[sample]
+    points = points[sample]
+    labels = labels[sample]
     if not 1 < len(np.unique(labels)) < len(labels):
         return None
     return float(silhouette_score(points, labels, metric="cosine"))

@@ -7,24 +7,3 @@ from hf_components.units.learning.phone_labels import Phones, read_phone_labels
 from hf_components.units.learning.plan import plan_steps
 from hf_components.units.learning.quality import label_free_figures, phone_agreement, plot_sweep
 from hf_components.units.learning.writing import BPE_SPLIT, write_units
-
-__all__ = [
-    "BPE_SPLIT",
-    "FeatureStream",
-    "MiniBatchKMeans",
-    "Phones",
-    "SAMPLE",
-    "SAMPLE_PER_UNIT",
-    "assign",
-    "finished",
-    "kmeans_plus_plus",
-    "label_free_figures",
-    "learn_centroids",
-    "load_encoder",
-    "pad_waveforms",
-    "phone_agreement",
-    "plan_steps",
-    "plot_sweep",
-    "read_phone_labels",
-    "write_units",
-]

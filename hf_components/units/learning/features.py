@@ -1,6 +1,5 @@
 """Features of batches of clips, streamed: what was computed once may be read from the disk the next time."""
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch
 from accelerate import PartialState
 
 from hf_components.acoustic_units import AcousticUnitsModel
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, atomic_write
 from hf_components.speech import waveforms
 from hf_components.units.learning.plan import Batch
 
@@ -24,7 +23,7 @@ def load_encoder(encoder: str, layer: int | None, num_units: int) -> AcousticUni
     try:
         model = AcousticUnitsModel.from_encoder(encoder, layer, num_units)
     except (OSError, ValueError) as error:
-        raise UserError(f"--encoder {encoder} cannot be used: {str(error).splitlines()[0]}") from error
+        raise UserError(f"--model {encoder} cannot be used: {str(error).splitlines()[0]}") from error
     return model.to(PartialState().device)
 
 
@@ -63,7 +62,10 @@ class FeatureStream:
     def __init__(
         self, model: AcousticUnitsModel, rows: datasets.Dataset, folder: Path | None = None, num_workers: int = 0
     ):
-        self.model, self.rows, self.folder, self.num_workers = model, rows, folder, num_workers
+        self.model = model
+        self.rows = rows
+        self.folder = folder
+        self.num_workers = num_workers
         if folder is not None:
             folder.mkdir(exist_ok=True)
 
@@ -84,19 +86,16 @@ class FeatureStream:
 
     def _keep(self, batch: Batch, features: torch.Tensor) -> None:
         file = self.file(batch)
-        temporary = file.with_name(f".{file.name}.tmp")
-        with temporary.open("wb") as opened:
+        with atomic_write(file) as temporary, temporary.open("wb") as opened:
             np.save(opened, features.cpu().numpy(), allow_pickle=False)
-            opened.flush()
-            os.fsync(opened.fileno())
-        temporary.replace(file)
 
 
 class _Inputs(torch.utils.data.Dataset):
     """Of each batch the features that are kept, or else what the model needs for them."""
 
     def __init__(self, stream: FeatureStream, batches: Sequence[Batch]):
-        self.stream, self.batches = stream, batches
+        self.stream = stream
+        self.batches = batches
 
     def __len__(self) -> int:
         return len(self.batches)

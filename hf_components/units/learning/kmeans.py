@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from hf_components.acoustic_units import nearest_centroid
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, atomic_write
 
 DEAD = 0.01  # a unit with less than this share of an even one's frames is revived
 
@@ -81,14 +80,17 @@ class MiniBatchKMeans:
         self.centroids[met] += shift / self.counts[met, None]
         self.inertia += self.step.inertia
         self.step = Assigned(torch.zeros_like(self.centroids), torch.zeros_like(self.counts), 0.0)
-        self.steps, self.batches = self.steps + 1, 0
+        self.steps = self.steps + 1
+        self.batches = 0
 
     def end_pass(self) -> torch.Tensor:
         """Close the pass and return which units hardly had any frames in it `(num_units,)`."""
         frames = self.counts.sum().item()
         self.passes.append(self.inertia / frames)
         dead = self.counts < DEAD * frames / len(self.counts)
-        self.counts, self.inertia, self.steps = torch.zeros_like(self.counts), 0.0, 0
+        self.counts = torch.zeros_like(self.counts)
+        self.inertia = 0.0
+        self.steps = 0
         return dead
 
     def save(self, file: Path) -> None:
@@ -116,11 +118,8 @@ class MiniBatchKMeans:
 
 def save_tensors(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
     """As safetensors; a reader finds the whole file or none."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    save_file(tensors, temporary, metadata=metadata)
-    with temporary.open("rb") as opened:
-        os.fsync(opened.fileno())
-    temporary.replace(file)
+    with atomic_write(file) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def kmeans_plus_plus(

@@ -10,10 +10,9 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors.torch import load_file
-from tqdm.auto import tqdm
 
 from hf_components.acoustic_units import AcousticUnitsModel
-from hf_components.runtime import UserError, check_room, estimate_rest, write_json
+from hf_components.runtime import Progress, UserError, estimate_rest, warn_of_full_disk, write_json
 from hf_components.units.learning.features import FeatureStream
 from hf_components.units.learning.kmeans import MiniBatchKMeans, assign, kmeans_plus_plus, save_tensors
 from hf_components.units.learning.plan import Batch, plan_steps
@@ -57,7 +56,9 @@ def learn_centroids(
     Raises:
         UserError: the corpus has fewer frames, or fewer different ones, than there are units.
     """
-    state, num_units, durations = PartialState(), model.config.num_units, rows["duration"][:]
+    state = PartialState()
+    num_units = model.config.num_units
+    durations = rows["duration"][:]
     frames = int(sum(durations) / SECONDS_PER_UNIT)
     if frames < num_units:
         raise UserError(
@@ -72,7 +73,9 @@ def learn_centroids(
             logger.info(
                 "features of %.1f hours are kept on the disk meanwhile: %.1f GiB", sum(durations) / 3600, size / 2**30
             )
-            check_room("keeping features", folder, size, "lower --cache_gib, so that each pass computes them anew")
+            warn_of_full_disk(
+                "keeping features", folder, size, "lower --cache_gib, so that each pass computes them anew"
+            )
     state.wait_for_everyone()
     stream = FeatureStream(model, rows, folder / FEATURES if kept else None, num_workers)
     steps = plan_steps(rows["id"][:], durations, seed, update_seconds, batch_seconds)
@@ -110,10 +113,11 @@ def finished(kmeans: MiniBatchKMeans, passes: int) -> bool:
 
 def _run_pass(kmeans: MiniBatchKMeans, stream: FeatureStream, steps: list[list[Batch]], file: Path, name: str) -> None:
     """Go through the rest of the steps of this pass, and save where it stands every few minutes."""
-    state, saved = PartialState(), time.monotonic()
+    state = PartialState()
+    saved = time.monotonic()
     rounds = list(_rounds(steps, kmeans.steps, kmeans.batches, state.num_processes))
     features = stream([batches[state.process_index] for batches, _ in rounds if state.process_index < len(batches)])
-    with tqdm(
+    with Progress(
         total=sum(map(len, steps)),
         initial=sum(map(len, steps)) - sum(len(batches) for batches, _ in rounds),
         desc=name,
@@ -171,15 +175,17 @@ def _sample(
         state.wait_for_everyone()
         return sample
     needed = max(SAMPLE, SAMPLE_PER_UNIT * stream.model.config.num_units) * SECONDS_PER_UNIT
-    batches, seconds = [], 0.0
+    batches = []
+    seconds = 0.0
     for batch in (batch for step in steps for batch in step):
         if seconds < needed:
             batches.append(batch)
             seconds += sum(durations[row] for row in batch.rows)
-    mine, start = batches[state.process_index :: state.num_processes], time.perf_counter()
+    mine = batches[state.process_index :: state.num_processes]
+    start = time.perf_counter()
     found = [
         (batch.number, features.cpu())
-        for batch, features in tqdm(
+        for batch, features in Progress(
             zip(mine, stream(mine), strict=True),
             total=len(mine),
             desc="first features",

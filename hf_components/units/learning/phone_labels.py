@@ -57,7 +57,10 @@ def _from_json_lines(path: Path) -> dict[str, list[tuple[float, float, str]]]:
     found: dict[str, list[tuple[float, float, str]]] = {}
     for line, row in read_json_lines(path):
         try:
-            name, start, end, phone = row["source_file"], float(row["start"]), float(row["end"]), row["phone"]
+            name = row["source_file"]
+            start = float(row["start"])
+            end = float(row["end"])
+            phone = row["phone"]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{path}, line {line}: a phone needs source_file, start and end (in seconds) and phone, got {row}"

@@ -29,7 +29,10 @@ def plan_steps(
         update_seconds: what a step holds at least, but for the last.
         batch_seconds: of a batch, padded to its longest clip. Within a step clips of like duration go together.
     """
-    steps, rows, seconds, number = [], [], 0.0, 0
+    steps = []
+    rows = []
+    seconds = 0.0
+    number = 0
     order = sorted(range(len(ids)), key=lambda row: rank(seed, ids[row]))
     for place, row in enumerate(order):
         rows.append(row)
@@ -38,5 +41,6 @@ def plan_steps(
             batches = seconds_batches([durations[row] for row in rows], batch_seconds)
             steps.append([Batch(number + i, tuple(rows[j] for j in batch)) for i, batch in enumerate(batches)])
             number += len(batches)
-            rows, seconds = [], 0.0
+            rows = []
+            seconds = 0.0
     return steps

@@ -39,8 +39,11 @@ def agreement(units: np.ndarray, labels: np.ndarray) -> dict:
     joint = np.zeros((units.max() + 1, labels.max() + 1))
     np.add.at(joint, (units, labels), 1)
     joint /= len(units)
-    of_units, of_labels, both = entropy(joint.sum(1)), entropy(joint.sum(0)), entropy(joint)
-    shared, mean = max(0.0, of_units + of_labels - both), (of_units + of_labels) / 2
+    of_units = entropy(joint.sum(1))
+    of_labels = entropy(joint.sum(0))
+    both = entropy(joint)
+    shared = max(0.0, of_units + of_labels - both)
+    mean = (of_units + of_labels) / 2
     return {
         "phone_purity": float(joint.max(1).sum()),
         "cluster_purity": float(joint.max(0).sum()),

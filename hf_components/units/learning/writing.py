@@ -13,10 +13,9 @@ import pyarrow.compute
 import pyarrow.parquet
 import torch
 from accelerate import PartialState
-from tqdm.auto import tqdm
 
 from hf_components.acoustic_units import AcousticUnitsModel, nearest_centroid, timed
-from hf_components.runtime import join_parts, write_part
+from hf_components.runtime import Progress, join_parts, write_part
 from hf_components.speech import seconds_batches, waveforms
 from hf_components.units.learning.features import clip_features, pad_waveforms
 from hf_components.units.table import FILE, units_schema
@@ -104,7 +103,7 @@ def write_units(
     missing = [part for part in parts if not (folder_of_parts / part.file_name).exists()]
     state.wait_for_everyone()  # all have looked before one writes
     mine = missing[state.process_index :: state.num_processes]
-    with tqdm(
+    with Progress(
         total=sum(len(part.rows) for part in mine),
         desc="writing units",
         unit="segment",
@@ -125,9 +124,11 @@ def write_units(
 
 
 def _parts(split: str, rows: datasets.Dataset, batch_seconds: float) -> Iterator[_Part]:
-    durations, start = rows["duration"][:], 0
+    durations = rows["duration"][:]
+    start = 0
     while start < len(rows):
-        end, seconds = start, 0.0
+        end = start
+        seconds = 0.0
         while end < len(rows) and seconds < PART_BATCHES * batch_seconds:
             seconds += durations[end]
             end += 1

@@ -12,7 +12,7 @@ from hf_components.units.motifs.bpe import Motifs, Occurrences
 from hf_components.units.table import SECONDS_PER_UNIT
 
 
-def describe_motifs(motifs: Motifs, rows: pyarrow.Table, found: Occurrences) -> list[dict]:
+def list_motifs(motifs: Motifs, rows: pyarrow.Table, found: Occurrences) -> list[dict]:
     """Motifs of two and more units, the most frequent first.
 
     Args:
@@ -62,7 +62,8 @@ def measure_compression(motifs: Motifs, rows: pyarrow.Table, found: Occurrences,
     large vocabulary costs more: bits of the units over bits of the motifs, each in a code of fixed length.
     """
     lengths = motifs.lengths()
-    units, count = len(pc.list_flatten(rows["deduplicated"])), len(found.motif)
+    units = len(pc.list_flatten(rows["deduplicated"]))
+    count = len(found.motif)
     frames = len(pc.list_flatten(rows["units"]))
     rng = np.random.default_rng(seed)
     shuffled = sum(map(len, motifs.encode([rng.permutation(row) for row in rows["deduplicated"].to_pylist()])))

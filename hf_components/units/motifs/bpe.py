@@ -143,7 +143,8 @@ def train_motifs(sequences: Sequence[Sequence[int]], num_units: int, vocab_size:
     Raises:
         UserError: nothing to learn from, too small a vocabulary, or more units than there are symbols.
     """
-    needed, most = num_units + len(SPECIAL), LAST_SYMBOL - FIRST_SYMBOL + 1
+    needed = num_units + len(SPECIAL)
+    most = LAST_SYMBOL - FIRST_SYMBOL + 1
     if num_units > most:
         raise UserError(f"motifs can be learnt over at most {most} units, got {num_units}")
     if vocab_size <= needed:

@@ -7,9 +7,8 @@ import datasets
 import jinja2
 import numpy as np
 import pyarrow
-from tqdm import tqdm
 
-from hf_components.runtime import UserError
+from hf_components.runtime import Progress, UserError
 from hf_components.speech import SAMPLING_RATE, encode_flac, waveforms
 from hf_components.units.motifs.bpe import Occurrences
 
@@ -74,7 +73,7 @@ def build_concordance(
     """Write `index.html` and `clips/`.
 
     Args:
-        described: motifs, as `describe_motifs` sorts them; those that occur are shown.
+        described: motifs, as `list_motifs` sorts them; those that occur are shown.
         rows: segments, as of `hf_components.units.table.UnitTable`.
         found: their motifs.
         corpus: the audio of the segments, which are found by `id`.
@@ -96,22 +95,22 @@ def build_concordance(
     index = {name: i for i, name in enumerate(corpus["id"])}
     (folder / "clips").mkdir(exist_ok=True)
     size = 0
-    for i, of_segment in tqdm(
+    for i, of_segment in Progress(
         groupby(chosen, key=lambda choice: found.row[choice[0]]), desc="clips", unit=" segments"
     ):
         (segment,) = rows.slice(i, 1).to_pylist()
         if segment["id"] not in index:
-            raise UserError(
-                f"segment {segment['id']} is not in the corpus; --corpus_dir must be what the units are of"
-            )
+            raise UserError(f"segment {segment['id']} is not in the corpus; --corpus must be what the units are of")
         (waveform,) = waveforms([corpus[index[segment["id"]]]])
         for at, motif in of_segment:
-            start, end = max(0.0, found.start[at] - context_seconds), found.end[at] + context_seconds
+            start = max(0.0, found.start[at] - context_seconds)
+            end = found.end[at] + context_seconds
             clip = encode_flac(waveform[round(start * SAMPLING_RATE) : round(end * SAMPLING_RATE)])
             file = f"clips/{motif['name']}_{len(motif['clips'])}.flac"
             (folder / file).write_bytes(clip)
             size += len(clip)
-            units, first = segment["deduplicated"], found.unit[at]
+            units = segment["deduplicated"]
+            first = found.unit[at]
             earliest, latest = np.searchsorted(segment["start_times"], [start, end])
             motif["clips"].append(
                 {

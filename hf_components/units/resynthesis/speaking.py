@@ -31,8 +31,10 @@ def speak(
     padded = torch.zeros(len(sequences), max(lengths), dtype=torch.long)
     mask = torch.zeros_like(padded)
     for row, units in enumerate(sequences):
-        padded[row, : len(units)], mask[row, : len(units)] = torch.tensor(units), 1
-    device, f0 = vocoder.device, None
+        padded[row, : len(units)] = torch.tensor(units)
+        mask[row, : len(units)] = 1
+    device = vocoder.device
+    f0 = None
     if pitches is not None:
         f0 = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(pitch).float() for pitch in pitches], batch_first=True)
         f0 = f0.to(device)

@@ -161,7 +161,8 @@ def shown_interval(bounds: list[float] | None, unit: str) -> str:
 
 
 def shown_range(good: dict) -> str:
-    low, high = good["low"], good["high"]
+    low = good["low"]
+    high = good["high"]
     if low is not None and high is not None:
         return f"{low:.3g} to {high:.3g}"
     return "-" if low is None and high is None else f"<= {high:.3g}" if low is None else f">= {low:.3g}"

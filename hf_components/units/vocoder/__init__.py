@@ -4,13 +4,3 @@ from hf_components.units.vocoder.arguments import AdversarialArguments
 from hf_components.units.vocoder.crops import UnitCrops
 from hf_components.units.vocoder.report import Listener, save_vocoder, write_log
 from hf_components.units.vocoder.trainer import JUDGED, AdversarialTrainer
-
-__all__ = [
-    "AdversarialArguments",
-    "AdversarialTrainer",
-    "JUDGED",
-    "Listener",
-    "UnitCrops",
-    "save_vocoder",
-    "write_log",
-]

@@ -40,8 +40,11 @@ class UnitCrops(torch.utils.data.Dataset):
     def __init__(
         self, corpus: datasets.Dataset, units: dict[str, np.ndarray], crop_frames: int, config: UnitHifiGanConfig
     ):
-        self.corpus, self.crop_frames, self.config = corpus, crop_frames, config
-        hop_length, speakers = config.hop_length, config.speakers
+        self.corpus = corpus
+        self.crop_frames = crop_frames
+        self.config = config
+        hop_length = config.hop_length
+        speakers = config.speakers
         if missing := [name for name in corpus["id"] if name not in units]:
             raise UserError(
                 f"{len(missing)} of {len(corpus)} segments have no units, {missing[0]} first; run "
@@ -104,7 +107,8 @@ class UnitCrops(torch.utils.data.Dataset):
 
     def piece(self, crop: Crop, frames: int) -> dict[str, torch.Tensor]:
         (waveform,) = waveforms([self.corpus[crop.segment]], self.config.sampling_rate)
-        first, last = crop.frame, crop.frame + frames
+        first = crop.frame
+        last = crop.frame + frames
         waveform = waveform[first * self.config.hop_length : last * self.config.hop_length]
         item = {
             "units": torch.from_numpy(self.units[crop.segment][first:last].astype(np.int64)),
@@ -127,7 +131,10 @@ class CropSampler(torch.utils.data.Sampler):
     """
 
     def __init__(self, crops: UnitCrops, samples: int, seed: int):
-        self.crops, self.samples, self.seed, self.epoch = crops, samples, seed, 0
+        self.crops = crops
+        self.samples = samples
+        self.seed = seed
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

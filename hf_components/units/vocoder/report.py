@@ -29,13 +29,16 @@ class Listener:
     """
 
     def __init__(self, crops: UnitCrops, count: int, seed: int, folder: Path, plot: bool):
-        self.crops, self.folder, self.plot = crops, folder / "samples", plot
+        self.crops = crops
+        self.folder = folder / "samples"
+        self.plot = plot
         self.segments = sorted(np.random.default_rng(seed).permutation(len(crops.units))[:count].tolist())
 
     @torch.no_grad()
     def hear(self, model: UnitHifiGanModel, name: str) -> None:
         for segment in self.segments:
-            item, file = self.crops.whole(segment), self.crops.corpus[segment]["id"].replace("/", "_")
+            item = self.crops.whole(segment)
+            file = self.crops.corpus[segment]["id"].replace("/", "_")
             original = item.pop("waveform").numpy()
             spoken = (
                 model(**{key: value[None].to(model.device) for key, value in item.items()})[0].float().cpu().numpy()

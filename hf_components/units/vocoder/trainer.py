@@ -8,9 +8,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
 from torch import nn
-from tqdm.auto import tqdm
 
-from hf_components.runtime import UserError
+from hf_components.runtime import Progress, UserError
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.unit_hifigan.discriminators import Discriminators
 from hf_components.unit_hifigan.durations import deduplicate
@@ -50,7 +49,8 @@ class AdversarialTrainer:
     def __init__(
         self, model: UnitHifiGanModel, args: AdversarialArguments, train: UnitCrops, held_out: UnitCrops, folder: Path
     ):
-        self.args, self.folder = args, folder
+        self.args = args
+        self.folder = folder
         trackers = None if args.report_to == "none" else args.report_to
         project = ProjectConfiguration(str(folder), logging_dir=str(folder / "logs"))
         self.accelerator = Accelerator(log_with=trackers, project_config=project)
@@ -82,7 +82,8 @@ class AdversarialTrainer:
             model, discriminators, *optimizers, loader
         )
         self.mel_loss = MelLoss(model.config.sampling_rate).to(self.accelerator.device)
-        self.best, self.history = copy_of(model), []
+        self.best = copy_of(model)
+        self.history = []
 
     def train(self, resume: bool = False, after_epoch=lambda trainer: None) -> None:
         """Train until the last epoch, or until the held-out mel loss has not got better for `patience` epochs.
@@ -93,13 +94,14 @@ class AdversarialTrainer:
         Raises:
             UserError: a loss is not finite.
         """
-        args, checkpoints = self.args, self.folder / "checkpoints"
+        args = self.args
+        checkpoints = self.folder / "checkpoints"
         if resume:
             self.best, self.history = load_checkpoint(self.accelerator, checkpoints) or (self.best, self.history)
         if args.report_to != "none":
             self.accelerator.init_trackers("vocoder")
         steps = len(self.loader)
-        progress = tqdm(
+        progress = Progress(
             total=args.epochs * steps,
             initial=len(self.history) * steps,
             desc="vocoder",
@@ -144,7 +146,8 @@ class AdversarialTrainer:
 
     def is_over(self) -> bool:
         """Whether patience has run out, which it does not before the discriminators join."""
-        args, losses = self.args, [entry[JUDGED] for entry in self.compared]
+        args = self.args
+        losses = [entry[JUDGED] for entry in self.compared]
         awaited = len(self.history) < args.adversarial_from_epoch <= args.epochs
         return args.patience > 0 and not awaited and epochs_without_gain(losses, args.min_delta) >= args.patience
 
@@ -156,8 +159,9 @@ class AdversarialTrainer:
         model.remove_weight_norm()
         return model.to(self.accelerator.device).eval()
 
-    def train_epoch(self, progress: tqdm) -> dict[str, float]:
-        args, epoch = self.args, len(self.history)
+    def train_epoch(self, progress: Progress) -> dict[str, float]:
+        args = self.args
+        epoch = len(self.history)
         self.loader.set_epoch(epoch)  # which tells the sampler, and else counts from 0 after resuming
         for optimizer, lr in zip(self.optimizers, (args.lr, args.discriminator_lr), strict=True):
             for group in optimizer.param_groups:
@@ -172,7 +176,7 @@ class AdversarialTrainer:
         means = {
             name: float(self.accelerator.reduce(total, "mean")) / len(self.loader) for name, total in totals.items()
         }
-        means[JUDGED] = self.judge()
+        means[JUDGED] = self.validate()
         if wrong := [name for name, value in means.items() if not math.isfinite(value)]:
             raise UserError(
                 f"{wrong[0]} is not finite after epoch {epoch + 1}; start again with a lower --lr (now "
@@ -234,9 +238,11 @@ class AdversarialTrainer:
         optimizer.step()
 
     @torch.no_grad()
-    def judge(self) -> float:
+    def validate(self) -> float:
         """Mel loss of the held-out crops; every process judges them all, so that all decide alike."""
-        model, total, count = self.bare_generator.eval(), 0.0, 0
+        model = self.bare_generator.eval()
+        total = 0.0
+        count = 0
         for batch in self.judged:
             batch = {name: value.to(self.accelerator.device) for name, value in batch.items()}
             real = batch.pop("waveform")
@@ -252,7 +258,8 @@ def copy_of(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def epochs_without_gain(losses: list[float], min_delta: float) -> int:
     """Epochs since a loss was last at least `min_delta` below the best one until then."""
-    best, since = math.inf, 0
+    best = math.inf
+    since = 0
     for loss in losses:
         best, since = (loss, 0) if loss <= best - min_delta else (best, since + 1)
     return since

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from parsing import parse
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_speech import resumable_trainer, save_tiny_whisper, tiny_whisper
@@ -14,6 +15,7 @@ from transformers import WhisperForConditionalGeneration
 from hf_components.checkpoints.soups import average_into, averaged, find_candidates, greedy_soup, save_average_adapter
 from hf_components.checkpoints.training_checkpoints import COMPLETE
 from hf_components.runtime.errors import UserError
+from recipes import average_checkpoints
 
 pytestmark = pytest.mark.unit
 
@@ -185,7 +187,7 @@ def test_a_run_that_makes_no_soup_is_named(run, tmp_path):
     with pytest.raises(UserError, match="nowhere holds no model"):
         find_candidates([str(tmp_path / "nowhere")])
     with pytest.raises(UserError, match="--last must be at least 2, got 1"):
-        find_candidates([str(run)], last=1)
+        parse(average_checkpoints.Arguments, candidates=[run], corpus="x", output_dir="y", last=1)
     (run / "checkpoints" / "checkpoint-4" / "base.json").write_text(
         json.dumps({"base_model": "another", "fingerprint": "x"})
     )

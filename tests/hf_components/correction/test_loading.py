@@ -3,6 +3,7 @@
 import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from parsing import parse
 from tiny_llm import save_tiny_llm
 
 from hf_components.correction import loading
@@ -44,8 +45,8 @@ def test_folder_that_is_none(tmp_path, llm):
 
 
 def test_a_batch_of_none_is_told_before_loading():
-    with pytest.raises(UserError, match="llm_batch_size must be at least 1, got 0"):
-        CorrectionArguments(llm_batch_size=0)
+    with pytest.raises(UserError, match="--llm_batch_size must be at least 1, got 0"):
+        parse(CorrectionArguments, llm_batch_size=0)
 
 
 def test_model_without_chat_template(tmp_path):
@@ -68,7 +69,9 @@ def test_what_the_hub_refuses(monkeypatch, error, advice):
 def test_too_little_memory_is_told_before_loading(monkeypatch, llm):
     monkeypatch.setattr(loading.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000}))
     monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", None)
-    with pytest.raises(UserError, match="needs about .* GiB of memory, cpu has 0.0 GiB free; choose a smaller --llm"):
+    with pytest.raises(
+        UserError, match="needs about .* GiB of memory, cpu has 0.0 GiB free; choose a smaller --llm_model"
+    ):
         load(llm)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from parsing import parse
 
 from hf_components.moe.curriculum import RoutingArguments, routing_losses
 from hf_components.runtime.errors import UserError
@@ -30,20 +31,20 @@ def test_temperature_falls_geometrically_to_its_floor():
 
 
 @pytest.mark.parametrize(
-    "field",
+    ("field", "value", "rule"),
     [
-        {"routing_temperature_min": 0},
-        {"routing_temperature_start": 0},
-        {"routing_temperature_end": -1},
-        {"routing_alignment_tau": 0},
-        {"usage_momentum": 1},
-        {"router_noise_std": -0.1},
-        {"min_expert_usage_fraction": -0.1},
+        ("routing_temperature_min", 0, "be above 0"),
+        ("routing_temperature_start", 0, "be above 0"),
+        ("routing_temperature_end", -1, "be above 0"),
+        ("routing_alignment_tau", 0, "be above 0"),
+        ("usage_momentum", 1, r"lie in \[0, 1\)"),
+        ("router_noise_std", -0.1, "be at least 0"),
+        ("min_expert_usage_fraction", -0.1, r"lie in \[0, 1\)"),
     ],
 )
-def test_values_out_of_range_are_named(field):
-    with pytest.raises(UserError, match=next(iter(field))):
-        RoutingArguments(**field)
+def test_values_out_of_range_are_named(field, value, rule):
+    with pytest.raises(UserError, match=f"^--{field} must {rule}, got {value}$"):
+        parse(RoutingArguments, **{field: value})
 
 
 def test_losses_against_their_formulas():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from parsing import parse
 from tiny_speech import GradientRecorder, Kill, rows, tiny_moe, tiny_processor, tiny_whisper
 
 from hf_components.moe.distillation import DistillationArguments, DistillationTrainer
@@ -159,8 +160,8 @@ def test_resuming_gives_the_same_bits(tmp_path):
 
 
 def test_what_cannot_be_distilled_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"kl_weight must lie in \[0, 1\], got 1.5"):
-        arguments(tmp_path, kl_weight=1.5)
+    with pytest.raises(UserError, match=r"--kl_weight must lie in \[0, 1\], got 1.5"):
+        parse(DistillationArguments, output_dir=tmp_path, use_cpu=True, kl_weight=1.5)
     other = tiny_whisper()
     other.config.vocab_size += 1
     with pytest.raises(UserError, match="must write the same tokens, but their vocab_size is"):

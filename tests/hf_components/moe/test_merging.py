@@ -5,7 +5,7 @@ import torch
 from tiny_speech import EXPERTS, rows, tiny_moe, tiny_processor, tiny_whisper
 from transformers import WhisperForConditionalGeneration
 
-from hf_components.moe.merging import base_whisper, judge_plain, merge_experts
+from hf_components.moe.merging import base_whisper, merge_experts, score_plain
 from hf_components.runtime.errors import UserError
 from hf_components.speech.audio import log_mel
 from hf_components.speech.corpus import waveforms
@@ -80,7 +80,7 @@ def test_weights_that_are_none_are_refused(weights):
 def test_plain_whispers_are_judged_beside_mixture_and_base():
     model, corpus = tiny_moe(), rows(5)
     plain = {"before": merge_experts(model, [1, 0, 0]), "after": merge_experts(model, WEIGHTS)}
-    result = judge_plain(
+    result = score_plain(
         plain, model, tiny_processor(), corpus, split="dev", batch_size=3, max_new_tokens=6, num_bootstrap=10, seed=0
     )
     assert list(result["rows"]) == ["zero_shot", "moe", "before", "after"]

@@ -47,7 +47,7 @@ def model(tmp_path):
     }
     at_home = [
         "stage.json",
-        "begun.json",
+        "started.json",
         "checkpoint-5/model.safetensors",
         "checkpoints/checkpoint-1/optimizer.pt",
         "optimizer.pt",
@@ -298,9 +298,7 @@ def made_by_a_recipe(folder):
         (work / "loss.png").write_bytes(b"\x89PNG\0")
         return {"wer": 0.25, "steps": 3, "candidates": [str(folder.parent / "base")], "selected_on": None}
 
-    run_stage(
-        folder, produce, config={"base_model": "openai/whisper-tiny.en", "language": "en", "corpus": str(folder)}
-    )
+    run_stage(folder, produce, config={"model": "openai/whisper-tiny.en", "language": "en", "corpus": str(folder)})
     return folder / "model"
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 from transformers import TrainingArguments
 
-from hf_components.runtime.arguments import parse_arguments, parse_pairs
+from hf_components.runtime.arguments import check_words, parse_arguments, parse_pairs
 from hf_components.runtime.errors import UserError
+from hf_components.runtime.flags import flag
 
 pytestmark = pytest.mark.unit
 
@@ -282,3 +283,67 @@ def test_pairs():
     assert parse_pairs("fields", ["a=b", "c=d=e"]) == {"a": "b", "c": "d=e"} and parse_pairs("fields", None) is None
     with pytest.raises(UserError, match="fields takes pairs .* got 'b'"):
         parse_pairs("fields", ["a=b", "b"])
+
+
+@dataclass
+class Habits:
+    corpus: str = flag("folder", default="data", aliases=["--corpus_dir"])
+    model: str = flag("checkpoint", default="tiny", aliases=["--base_model"])
+    max_samples: int = flag("how many", default=1, min=1)
+    output_dir: str = flag("folder", default="out")
+    resume: bool = flag("go on", default=False)
+
+
+def habits(*argv: str) -> Habits:
+    return parse_arguments(Habits, list(argv))[0]
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("--dataset_name=x", "corpus"),
+        ("--dataset-name=x", "corpus"),
+        ("--corpus-dir=x", "corpus"),
+        ("--model_name_or_path=x", "model"),
+        ("--base-model=x", "model"),
+        ("--max_train_samples=7", "max_samples"),
+    ],
+)
+def test_habits_and_earlier_names_are_understood(write, typed, name):
+    value = 7 if name == "max_samples" else "x"
+    assert getattr(habits(typed), name) == value
+    key, _, given = typed[2:].partition("=")
+    assert getattr(habits("--config", write(f"{key}: {given}")), name) == value
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        ("--resume_from_checkpoint", "--resume goes on from what an earlier run left in --output_dir"),
+        ("--do_train", "every recipe does all of its work; leave it out"),
+        ("--hub_token=x", "tokens are never flags"),
+        ("--overwrite_output_dir", "an earlier result in --output_dir is replaced unless --resume is given"),
+        ("--corpora=x", "did you mean --corpus?"),
+        ("--base_modle=x", "did you mean --model?"),
+        ("--dataset_nam=x", "did you mean --corpus?"),
+        ("--do_eval", "--help lists the known ones"),  # its answer speaks of a flag that is not here
+    ],
+)
+def test_other_habits_are_answered(typed, answer):
+    with pytest.raises(UserError) as error:
+        habits(typed)
+    assert answer in str(error.value)
+
+
+def test_a_token_is_not_repeated():
+    with pytest.raises(UserError) as error:
+        habits("--hub_token=hf_secret")
+    assert "hf_secret" not in str(error.value)
+
+
+def test_words_are_checked_without_side_effects():
+    check_words([Required], ["--corpus=x"])
+    check_words([Required], [])  # what is required may still come
+    for wrong in ("--corpu=x", "--max_samples=0"):
+        with pytest.raises(UserError):
+            check_words([Habits], [wrong])

@@ -22,7 +22,7 @@ from tiny_speech import resumable_trainer
 from hf_components.checkpoints.training_checkpoints import last_complete_checkpoint
 from hf_components.runtime.disk import full_disk_explained
 from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import read_proof, run_stage, write_json
+from hf_components.runtime.stages import read_completion, run_stage, write_json
 
 pytestmark = pytest.mark.unit
 VALUES = np.random.default_rng(0).standard_normal(500_000)  # 4 MB
@@ -82,7 +82,7 @@ def test_every_way_of_writing_explains_a_full_disk(small_disk, writer):
     out, produce = small_disk / "run" / "stage", Producer(WRITERS[writer])
     with pytest.raises(UserError, match=r"/run/.*could not be written.*MiB left: make room.*--resume"):
         run_stage(out, produce, config={})
-    assert not out.exists() and read_proof(small_disk / "run" / ".stage.partial") is None
+    assert not out.exists() and read_completion(small_disk / "run" / ".stage.partial") is None
     grow(small_disk, "64m")
     assert run_stage(out, produce, config={}, resume=True) == {"rows": 1}
     assert produce.found == [False, True] and (out / "result").stat().st_size > 10**6
@@ -96,7 +96,7 @@ def test_every_way_of_writing_explains_a_limit_of_file_sizes(tmp_path, writer):
         pytest.raises(UserError, match=r"/run/.*could not be written.*limit of file sizes.*--resume"),
     ):
         run_stage(out, produce, config={})
-    assert not out.exists() and read_proof(tmp_path / "run" / ".stage.partial") is None
+    assert not out.exists() and read_completion(tmp_path / "run" / ".stage.partial") is None
     assert run_stage(out, produce, config={}, resume=True) == {"rows": 1}
     assert produce.found == [False, True]
 
@@ -109,9 +109,9 @@ def test_a_full_disk_costs_no_earlier_result_and_no_json(tmp_path):
         with pytest.raises(UserError, match=r"results.json could not be written \(.*File too large"):
             write_json(tmp_path / "results.json", {"wer": [0.25] * 2000})
         with pytest.raises(UserError):
-            run_stage(out, lambda work: {"run": [2] * 2000}, config={})  # the proof itself does not fit
+            run_stage(out, lambda work: {"run": [2] * 2000}, config={})  # the completion record itself does not fit
     assert json.loads((tmp_path / "results.json").read_text()) == {"wer": 0.5}
-    assert read_proof(out)["metrics"] == {"run": 1}
+    assert read_completion(out)["metrics"] == {"run": 1}
     assert sorted(path.name for path in tmp_path.iterdir()) == [".stage.partial", "results.json", "stage"]
 
 

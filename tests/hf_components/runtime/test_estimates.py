@@ -16,7 +16,7 @@ def test_the_rest_goes_on_as_it_began(tmp_path, capsys):
         708,
         59 * 3 << 20,
     )
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert (
         "Estimated rest of segmenting: ~11.8 minutes and 177.0 MiB of the " in printed and "the first 1.7%" in printed
     )
@@ -24,7 +24,7 @@ def test_the_rest_goes_on_as_it_began(tmp_path, capsys):
 
 def test_nothing_is_said_of_the_disk_where_nothing_is_written(tmp_path, capsys):
     assert estimate_rest("k-means", tmp_path, done=5, total=5, seconds=3) == (0, 0)
-    assert capsys.readouterr().out.strip() == "Estimated rest of k-means: ~0.0 minutes (measured on the first 100.0%)"
+    assert capsys.readouterr().err.strip() == "Estimated rest of k-means: ~0.0 minutes (measured on the first 100.0%)"
 
 
 @pytest.mark.parametrize(("free", "warned"), [(9 << 30, True), (11 << 30, False)])

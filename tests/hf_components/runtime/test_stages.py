@@ -11,7 +11,7 @@ import pytest
 from transformers import TrainingArguments
 
 from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import BEGUN, PROOF, fingerprint, read_proof, run_stage, write_json
+from hf_components.runtime.stages import COMPLETION, STARTED, fingerprint, read_completion, run_stage, write_json
 
 pytestmark = pytest.mark.unit
 
@@ -31,7 +31,7 @@ class Producer:
 
     def __call__(self, folder):
         self.calls += 1
-        self.found = sorted(p.name for p in folder.iterdir() if p.name != BEGUN)
+        self.found = sorted(p.name for p in folder.iterdir() if p.name != STARTED)
         (folder / "weights.txt").write_text(self.content)
         return {"calls": self.calls}
 
@@ -53,12 +53,12 @@ def names(folder):
 def test_result_proof_and_nothing_else(out):
     metrics = run_stage(out, Producer(), config=Config())
     assert metrics == {"calls": 1}
-    assert names(out) == [PROOF, "weights.txt"]
+    assert names(out) == [COMPLETION, "weights.txt"]
     assert names(out.parent) == ["stage"]
-    proof = read_proof(out)
-    assert proof["metrics"] == metrics
-    assert proof["config"] == {"rank": 8, "output_dir": "out", "num_workers": 1}
-    assert {"python", "torch", "transformers"} <= proof["environment"].keys()
+    completion = read_completion(out)
+    assert completion["metrics"] == metrics
+    assert completion["config"] == {"rank": 8, "output_dir": "out", "num_workers": 1}
+    assert {"python", "torch", "transformers"} <= completion["environment"].keys()
 
 
 def test_folder_is_absent_while_the_stage_works(out):
@@ -82,7 +82,7 @@ def test_crash_leaves_the_earlier_result(out):
     with pytest.raises(RuntimeError, match="power cut"):
         run_stage(out, crash, config={})
     assert (out / "weights.txt").read_text() == "first"
-    assert read_proof(out) is not None
+    assert read_completion(out) is not None
 
 
 def test_partial_folder_is_kept_on_resume(out):
@@ -106,7 +106,7 @@ def test_partial_folder_of_another_run_is_set_aside_until_this_one_is_complete(o
         run_stage(out, crash, config={"rank": 8})
 
     def produce(folder):
-        assert names(folder) == [BEGUN] and (kept / "half.txt").exists()
+        assert names(folder) == [STARTED] and (kept / "half.txt").exists()
         return {}
 
     run_stage(out, produce, config=config, resume=resume)
@@ -160,7 +160,7 @@ def test_partial_folder_of_unknown_origin_is_set_aside(out, caplog):
     (out.parent / ".stage.partial").mkdir(parents=True)
     (out.parent / ".stage.partial" / "half.txt").write_text("half")
     run_stage(out, Producer(), config={}, resume=True)
-    assert not (out / "half.txt").exists() and "does not say what it was begun with" in caplog.text
+    assert not (out / "half.txt").exists() and "does not say what it was started with" in caplog.text
 
 
 def test_an_interrupted_repetition_goes_on_over_the_earlier_result(out):
@@ -198,7 +198,7 @@ def test_killed_between_the_proof_and_the_renaming(out, monkeypatch, before):
     again = Producer()
     assert run_stage(out, again, config={"rank": 8}, resume=True) == {"calls": 1} and again.calls == 0
     assert (out / "weights.txt").read_text() == "second"
-    assert names(out) == [PROOF, "weights.txt"] and names(out.parent) == ["stage"]
+    assert names(out) == [COMPLETION, "weights.txt"] and names(out.parent) == ["stage"]
 
 
 def test_resume_skips_a_complete_stage(out, caplog):
@@ -252,22 +252,22 @@ def sources(tmp_path, monkeypatch):
     for file in ("hf_components/runtime/stages.py", "hf_components/moe/router.py", "dataset_scripts/speaker_json.py"):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text("pass")
-    monkeypatch.setattr("hf_components.runtime.stages.__file__", str(root / "hf_components" / "stages.py"))
+    monkeypatch.setattr("hf_components.runtime.stages.__file__", str(root / "hf_components" / "runtime" / "stages.py"))
     return root
 
 
 def edit(sources):
-    (sources / "hf_components" / "training" / "router.py").write_text("changed")
+    (sources / "hf_components" / "moe" / "router.py").write_text("changed")
     (sources / "dataset_scripts" / "new.py").write_text("new")
 
 
 def test_the_code_is_recorded_with_the_recipe_that_produced(out, sources):
     run_stage(out, Producer(), config={})
-    assert list(read_proof(out)["sources"]) == [
+    assert list(read_completion(out)["sources"]) == [
         "dataset_scripts/speaker_json.py",
-        "hf_components/runtime/stages.py",
-        "hf_components/test_stages.py",
         "hf_components/moe/router.py",
+        "hf_components/runtime/stages.py",
+        "runtime/test_stages.py",
     ]
 
 
@@ -349,7 +349,7 @@ def test_swapped_inputs_of_one_name_rerun(out, tmp_path):
 def test_several_configs_are_recorded_together_without_tokens(out, tmp_path):
     training = TrainingArguments(output_dir=str(tmp_path), hub_token="secret", learning_rate=5e-4, use_cpu=True)
     run_stage(out, Producer(), config=[Config(), training])
-    text = (out / PROOF).read_text()
+    text = (out / COMPLETION).read_text()
     config = json.loads(text)["config"]
     assert (config["rank"], config["learning_rate"]) == (8, 5e-4)
     assert "secret" not in text
@@ -369,7 +369,7 @@ def test_foreign_folder_is_refused_and_untouched(out, resume):
 def test_empty_folder_is_accepted(out):
     out.mkdir(parents=True)
     run_stage(out, Producer(), config={})
-    assert (out / PROOF).is_file()
+    assert (out / COMPLETION).is_file()
 
 
 def test_regular_file_in_the_way_is_refused_and_untouched(out):
@@ -397,7 +397,7 @@ def test_read_only_parent_is_a_users_mistake(tmp_path):
 
 def test_damaged_proof_is_a_users_mistake(out):
     out.mkdir(parents=True)
-    (out / PROOF).write_text('{"metrics"')
+    (out / COMPLETION).write_text('{"metrics"')
     with pytest.raises(UserError, match="damaged"):
         run_stage(out, Producer(), config={}, resume=True)
 
@@ -443,7 +443,7 @@ def test_fingerprint_of_a_large_file_follows_its_time_of_change(tmp_path):
 def test_fingerprint_of_a_stage_is_its_own(out):
     run_stage(out, Producer(), config={"rank": 8})
     before = fingerprint(out)
-    assert before == read_proof(out)["fingerprint"]
+    assert before == read_completion(out)["fingerprint"]
     run_stage(out, Producer(), config={"rank": 4})
     assert fingerprint(out) != before
 

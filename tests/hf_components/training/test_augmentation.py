@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from parsing import parse
 from tiny_speech import Kill, resumable_trainer, rows, tiny_processor, tiny_whisper, tone, training_arguments
 from transformers import Wav2Vec2Config
 
@@ -133,17 +134,17 @@ def test_resuming_with_augmentation_gives_the_same_bits(tmp_path, noise_dir):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"speed_factors": [0.9, 3.0]}, r"speed_factors must lie in \[0.5, 2\], got 3.0"),
-        ({"noise": ["pink"]}, "noise must be of gaussian, recordings, got 'pink'"),
+        ({"speed_factors": [0.9, 3.0]}, r"--speed_factors must lie in \[0.5, 2\], got 3.0"),
+        ({"noise": ["pink"]}, "--noise: invalid choice: 'pink' .choose from 'gaussian', 'recordings'."),
         ({"noise": ["recordings"]}, "go together, got noise recordings and noise_dir None"),
         ({"noise_dir": "x"}, "go together, got noise of no kind and noise_dir x"),
-        ({"noise_probability": 1.5}, r"noise_probability must lie in \[0, 1\], got 1.5"),
+        ({"noise_probability": 1.5}, r"--noise_probability must lie in \[0, 1\], got 1.5"),
         ({"noise_snr": [20.0, 5.0]}, "noise_snr must be the lowest and the highest ratio in dB, .* got 20.0 5.0"),
     ],
 )
 def test_mistakes_are_named(tmp_path, options, message):
     with pytest.raises(UserError, match=message):
-        training_arguments(tmp_path, **options)
+        parse(SpeechTrainingArguments, output_dir=tmp_path, use_cpu=True, **options)
 
 
 def test_a_noise_folder_without_sound_is_named(tmp_path):

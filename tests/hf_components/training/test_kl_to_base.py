@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from parsing import parse
 from test_distillation import batch_of
 from tiny_speech import Kill, gradient_near_base, rows, tiny_moe, tiny_processor, tiny_whisper, training_arguments
 
@@ -134,8 +135,8 @@ def test_the_coefficient_goes_linearly_from_start_to_end(tmp_path):
     logged = [entry["kl_to_base_coef"] for entry in trainer.state.log_history if "loss" in entry]
     assert logged == pytest.approx([0.8, 0.6, 0.4, 0.2])
     for name in ("kl_to_base_coef", "kl_to_base_end"):
-        with pytest.raises(UserError, match=f"{name} must not be negative, got -1"):
-            KlToBaseArguments(**{"kl_to_base_coef": 1.0, name: -1})
+        with pytest.raises(UserError, match=f"--{name} must be at least 0, got -1"):
+            parse(KlToBaseArguments, **{"kl_to_base_coef": 1.0, name: -1})
     with pytest.raises(UserError, match="that is 0"):
         KlToBaseArguments(kl_to_base_end=0.1)
 

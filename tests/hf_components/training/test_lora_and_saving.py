@@ -123,8 +123,8 @@ def test_language_and_task_are_set_once_and_survive(tmp_path):
     save_whisper(model, processor, tmp_path / "model")
     stock = WhisperForConditionalGeneration.from_pretrained(tmp_path / "model")
     assert WhisperProcessor.from_pretrained(tmp_path / "model").tokenizer("red").input_ids[:4] == prompt
-    begun = stock._retrieve_init_tokens(torch.zeros(1, 80, 3000), 1, stock.generation_config, stock.config, 3000, {})
-    assert begun.tolist() == [prompt]
+    started = stock._retrieve_init_tokens(torch.zeros(1, 80, 3000), 1, stock.generation_config, stock.config, 3000, {})
+    assert started.tolist() == [prompt]
     for file in ("config.json", "generation_config.json"):
         assert not json.loads((tmp_path / "model" / file).read_text()).get("forced_decoder_ids")
 

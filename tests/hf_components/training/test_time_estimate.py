@@ -27,6 +27,6 @@ def estimate(monkeypatch, first: int, steps: int) -> TimeEstimate:
 )
 def test_estimate(monkeypatch, capsys, first, steps, seconds):
     assert estimate(monkeypatch, first, steps).seconds == seconds
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert printed.count("Estimated training time") == (seconds is not None)
     assert seconds is None or f"~{seconds / 60:.1f} minutes ({steps - first} steps of" in printed

@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from parsing import parse
 from safetensors.torch import load_file
 from tiny_speech import rows, tiny_processor, tiny_whisper, training_arguments
 
@@ -45,14 +46,14 @@ def mixed_precision_of_trainer(self):
     ("flags", "message"),
     [
         ({"no_fp16": True, "fp16": True}, "leave one of them out"),
-        ({"save_every_n_epochs": 0}, "save_every_n_epochs must be at least 1, got 0"),
+        ({"save_every_n_epochs": 0}, "--save_every_n_epochs must be at least 1, got 0"),
         ({"early_stopping_patience": 2}, "needs evaluations"),
-        ({"save_total_limit": 1}, "save_total_limit must be at least 2"),
+        ({"save_total_limit": 1}, "--save_total_limit must be at least 2, got 1"),
     ],
 )
 def test_what_does_not_fit_is_told(tmp_path, flags, message):
-    with pytest.raises(ValueError, match=message):
-        training_arguments(tmp_path, **flags)
+    with pytest.raises(UserError, match=message):
+        parse(SpeechTrainingArguments, output_dir=tmp_path, use_cpu=True, **flags)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+from parsing import parse
 from tiny_ctc import tiny_ctc_processor
 from tiny_recordings import scripted_corrector
 
@@ -108,8 +109,8 @@ def test_nothing_to_train_on_is_told():
         choose_for_training(judged()[1:2], "errors", 30)
     with pytest.raises(UserError, match="give --train_on all"):
         GoldArguments(gold="stt")
-    with pytest.raises(UserError, match="eval_ratio must lie between 0 and 1"):
-        GoldArguments(eval_ratio=1.0)
+    with pytest.raises(UserError, match=r"--eval_ratio must lie in \(0, 1\), got 1.0"):
+        parse(GoldArguments, eval_ratio=1.0)
 
 
 def test_training_rows_have_the_gold_for_text():
@@ -124,7 +125,7 @@ def find(work: Path, heard: list[str], **options) -> Gold:
     args = {"gold": "llm", "train_on": "all"} | options
     return find_gold(
         GoldArguments(**args),
-        CorrectionArguments(llm=str(work)),
+        CorrectionArguments(llm_model=str(work)),
         corpus(len(heard)),
         [[text] for text in heard],
         tiny_ctc_processor(),

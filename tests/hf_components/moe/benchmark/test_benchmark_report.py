@@ -19,7 +19,7 @@ from hf_components.moe.benchmark.report import (
     write_transcripts,
 )
 from hf_components.moe.benchmark.routing import Mixture, routing_summary
-from hf_components.moe.benchmark.rows import Row, judge
+from hf_components.moe.benchmark.rows import Row, score_rows
 from hf_components.runtime.errors import UserError
 from hf_components.scoring.error_rates import utterance_errors
 
@@ -57,7 +57,7 @@ def judged():
     result = {
         "run_id": "trial",
         "sample": {"utterances": 6, "speakers": 4, "split": "dev"},
-        **judge([*systems, *mixture.rows], corpus, num_bootstrap=50, seed=0),
+        **score_rows([*systems, *mixture.rows], corpus, num_bootstrap=50, seed=0),
         "routing": routing_summary(mixture, "top1", corpus),
     }
     return corpus, mixture, result

@@ -8,7 +8,7 @@ from tiny_speech import rows, tiny_moe, tiny_processor, tiny_whisper
 
 from hf_components.asr.transcriber import transcribe
 from hf_components.moe.benchmark import rows as module
-from hf_components.moe.benchmark.rows import Row, judge, run_row
+from hf_components.moe.benchmark.rows import Row, run_row, score_rows
 from hf_components.scoring.error_rates import compare, score
 
 pytestmark = pytest.mark.unit
@@ -44,7 +44,7 @@ def judged():
     perfect = corpus["text"][:]
     names = ("zero_shot", "single_lora", "single_lora_wide", "full", "soup", "moe_top1")
     systems = [Row(name, "30 s", perfect[:i] + ["wrong"] * (6 - i), 2.0) for i, name in enumerate(names)]
-    return corpus, systems, judge(systems, corpus, num_bootstrap=50, seed=3)
+    return corpus, systems, score_rows(systems, corpus, num_bootstrap=50, seed=3)
 
 
 def test_every_row_is_scored(judged):
@@ -78,6 +78,6 @@ def test_every_row_is_compared_with_every_baseline_before_it(judged):
 def test_baselines_that_did_not_run_are_not_compared_with():
     corpus = rows(3)
     systems = [Row(name, "30 s", ["x"] * 3, 1.0) for name in ("full", "moe_top1")]
-    result = judge(systems, corpus, num_bootstrap=5, seed=0)
+    result = score_rows(systems, corpus, num_bootstrap=5, seed=0)
     assert [(line["a"], line["b"]) for line in result["differences"]] == [("full", "moe_top1")]
-    assert judge(systems[1:], corpus, num_bootstrap=5, seed=0)["differences"] == []
+    assert score_rows(systems[1:], corpus, num_bootstrap=5, seed=0)["differences"] == []

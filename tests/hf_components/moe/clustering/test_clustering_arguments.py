@@ -1,9 +1,10 @@
 """Options of clustering: ranges, and those without effect."""
 
 import pytest
-from transformers import HfArgumentParser
+from parsing import parse
 
 from hf_components.moe.clustering import ClusteringArguments
+from hf_components.runtime.arguments import parse_arguments
 from hf_components.runtime.errors import UserError
 
 pytestmark = pytest.mark.unit
@@ -12,18 +13,18 @@ pytestmark = pytest.mark.unit
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_experts": 1}, "num_experts must be at least 2, got 1"),
-        ({"reduce_dim": 0}, "reduce_dim must be at least 2, got 0"),
-        ({"target_entropy": 1.0}, "target_entropy must lie between 0 .* got 1.0"),
-        ({"algorithm": "hdbscan", "min_cluster_size": 1}, "min_cluster_size must be at least 2, got 1"),
-        ({"algorithm": "hdbscan", "min_samples": 0}, "min_samples must be at least 1, got 0"),
-        ({"algorithm": "hdbscan", "max_retries": -1}, "max_retries must be at least 0, got -1"),
+        ({"num_experts": 1}, "--num_experts must be at least 2, got 1"),
+        ({"reduce_dim": 0}, "--reduce_dim must be at least 2, got 0"),
+        ({"target_entropy": 1.0}, r"--target_entropy must lie in \(0, 1\), got 1.0"),
+        ({"algorithm": "hdbscan", "min_cluster_size": 1}, "--min_cluster_size must be at least 2, got 1"),
+        ({"algorithm": "hdbscan", "min_samples": 0}, "--min_samples must be at least 1, got 0"),
+        ({"algorithm": "hdbscan", "max_retries": -1}, "--max_retries must be at least 0, got -1"),
         ({"algorithm": "hdbscan", "min_experts": 5}, "min_experts must be at most num_experts = 4, got 5"),
     ],
 )
 def test_wrong_values_are_named(options, message):
     with pytest.raises(UserError, match=message):
-        ClusteringArguments(**options).check()
+        parse(ClusteringArguments, **options).check()
 
 
 HDBSCAN_FLAGS = [
@@ -41,12 +42,12 @@ HDBSCAN_FLAGS = [
 
 @pytest.mark.parametrize("flag", HDBSCAN_FLAGS)
 @pytest.mark.parametrize("algorithm", ["spectral", "group"])
-def test_options_of_hdbscan_are_ignored_by_name_elsewhere(flag, algorithm, caplog):
-    parser = HfArgumentParser(ClusteringArguments)
-    (args,) = parser.parse_args_into_dataclasses([f"--clustering_algorithm={algorithm}", flag])
+def test_options_of_hdbscan_are_ignored_by_name_elsewhere(flag, algorithm, capsys):
+    (args,) = parse_arguments(ClusteringArguments, [f"--clustering_algorithm={algorithm}", flag])
     args.check()
     name = flag.split("=")[0].replace("-", "_").strip("_")
-    assert caplog.messages == [f"--{name} is ignored with --algorithm {algorithm}; leave it out"]
+    told = [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert told == [f"--{name} is ignored with --algorithm {algorithm}; leave it out"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny_motifs import TABLE, pair_motif, unit_rows
 
-from hf_components.units.motifs.analysis import describe_motifs, measure_compression
+from hf_components.units.motifs.analysis import list_motifs, measure_compression
 from hf_components.units.motifs.bpe import Motifs, find_occurrences, save_motifs, train_motifs
 
 pytestmark = pytest.mark.unit
@@ -25,7 +25,7 @@ def test_occurrences_cover_each_segment(motifs):
 
 
 def test_describes_runs(motifs):
-    (run,) = describe_motifs(motifs, TABLE, find_occurrences(motifs, TABLE))
+    (run,) = list_motifs(motifs, TABLE, find_occurrences(motifs, TABLE))
     assert run == {
         "id": 4,
         "name": "m4",
@@ -39,7 +39,7 @@ def test_describes_runs(motifs):
 
 
 def test_a_motif_that_does_not_occur_has_no_seconds(motifs):
-    (run,) = describe_motifs(motifs, TABLE.slice(2, 1), find_occurrences(motifs, TABLE.slice(2, 1)))
+    (run,) = list_motifs(motifs, TABLE.slice(2, 1), find_occurrences(motifs, TABLE.slice(2, 1)))
     assert (run["count"], run["segments"], run["seconds"]) == (0, 0, None)
 
 
@@ -79,4 +79,4 @@ def test_no_segments(motifs):
     empty = TABLE.slice(0, 0)
     found = find_occurrences(motifs, empty)
     assert measure_compression(motifs, empty, found, seed=0)["units_per_motif"] is None
-    assert describe_motifs(motifs, empty, found)[0]["count"] == 0
+    assert list_motifs(motifs, empty, found)[0]["count"] == 0

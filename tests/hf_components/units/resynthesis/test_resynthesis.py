@@ -11,12 +11,12 @@ import soundfile
 from tiny_units import IDENTITY, babble, write_tiny_segments, write_tiny_units
 from tiny_vocoder import tiny_vocoder
 
-from hf_components.metrics.speech_resynthesis.figures import judge
+from hf_components.metrics.speech_resynthesis.figures import measure
 from hf_components.reporting.plots import plot_spectrograms
 from hf_components.runtime.errors import UserError
 from hf_components.scoring.error_rates import score
 from hf_components.speech.corpus import load_corpus
-from hf_components.units.resynthesis.judging import judge_segment, resynthesise, shuffled, units_of
+from hf_components.units.resynthesis.measuring import measure_segment, resynthesise, shuffled, units_of
 from hf_components.units.resynthesis.page import write_page
 from hf_components.units.resynthesis.speaking import pitches_of, speak, voices_of
 from hf_components.units.resynthesis.summary import figure_rows, shown, shown_range, summarise, table
@@ -101,10 +101,10 @@ def test_rows_are_those_of_single_segments_and_their_files(run):
         original, resynthesis = (soundfile.read(folder / "out" / one[side])[0] for side in ("original", "resynthesis"))
         spoken = speak(vocoder, [units])[0]
         np.testing.assert_allclose(resynthesis, spoken.clip(-1, 1), atol=1 / 32768)
-        for name, figure in judge(spoken, original).items():
+        for name, figure in measure(spoken, original).items():
             assert one[name] == (None if figure is None else pytest.approx(figure, rel=1e-3, abs=1e-3))
         control = speak(vocoder, [shuffled(units, one["id"], 1)])[0]
-        assert one["mcd_shuffled_units"] == pytest.approx(judge(control, original)["mcd"], rel=1e-3)
+        assert one["mcd_shuffled_units"] == pytest.approx(measure(control, original)["mcd"], rel=1e-3)
         assert (folder / "out" / one["spectrogram"]).stat().st_size > 10_000
 
 
@@ -123,7 +123,7 @@ def test_a_dead_vocoder_is_named_and_not_judged():
     original = babble(1.0, 0)
     for dead, what in ((np.zeros(15_680), "is silent"), (np.full(15_680, np.nan), "has 15680 samples that are NaN")):
         with pytest.raises(UserError, match=f"segment s7 cannot be judged: the prediction {what}"):
-            judge_segment("s7", original, dead, original)
+            measure_segment("s7", original, dead, original)
 
 
 def test_summary_is_of_the_rows_alone(run):

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from parsing import parse
 from tiny_units import write_tiny_segments, write_tiny_units
 
 from hf_components.checkpoints.training_checkpoints import COMPLETE
 from hf_components.runtime.errors import UserError
 from hf_components.speech.corpus import load_corpus
-from hf_components.training import adversarial
 from hf_components.unit_hifigan import UnitHifiGanConfig, UnitHifiGanModel
 from hf_components.unit_hifigan.discriminators import PERIODS, RESOLUTIONS, Discriminators
 from hf_components.units.table import read_units
+from hf_components.units.vocoder import trainer as trainer_module
 from hf_components.units.vocoder.arguments import AdversarialArguments
 from hf_components.units.vocoder.crops import UnitCrops
 from hf_components.units.vocoder.losses import (
@@ -207,7 +208,7 @@ def test_checkpoints_are_whole_and_two_are_kept(data, tmp_path):
 def test_the_best_epoch_is_kept_and_patience_ends_training(data, tmp_path, monkeypatch):
     trainer = trainer_of(data, tmp_path, epochs=20, patience=3, min_delta=1.0, adversarial_from_epoch=99)
     losses = iter([50.0, 40.0, 39.5, 39.8, 39.4, 10.0])
-    monkeypatch.setattr(trainer, "judge", lambda: next(losses))
+    monkeypatch.setattr(trainer, "validate", lambda: next(losses))
     weights = []
     trainer.train(after_epoch=lambda trainer: weights.append(trainer.generator.unit_embedding.weight.detach().clone()))
     assert [entry[JUDGED] for entry in trainer.history] == [50.0, 40.0, 39.5, 39.8, 39.4]
@@ -220,7 +221,7 @@ def test_epochs_with_discriminators_compete_among_themselves(data, tmp_path, mon
         data, tmp_path, epochs=20, patience=2, min_delta=0.1, adversarial_from_epoch=5, samples_per_epoch=2
     )
     losses = iter([50.0, 40.0, 40.0, 40.0, 45.0, 44.0, 44.0, 44.0, 10.0])
-    monkeypatch.setattr(trainer, "judge", lambda: next(losses))
+    monkeypatch.setattr(trainer, "validate", lambda: next(losses))
     trainer.train()
     assert len(trainer.history) == 8 and trainer.best_epoch == 6
 
@@ -250,7 +251,7 @@ def test_collapse_is_told_once_each_time(caplog):
 
 def test_discriminators_that_win_raise_the_alarm(data, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(
-        adversarial, "discriminator_loss", lambda real, spoken: 1e-3 * discriminator_loss(real, spoken)
+        trainer_module, "discriminator_loss", lambda real, spoken: 1e-3 * discriminator_loss(real, spoken)
     )
     trainer_of(data, tmp_path, epochs=6, adversarial_from_epoch=1, samples_per_epoch=2).train()
     assert caplog.text.count("have collapsed") == 1
@@ -266,12 +267,12 @@ def test_a_loss_that_is_not_finite_stops_training(data, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"r1_weight": -1}, "r1_weight must not be negative"),
+        ({"epochs": 0}, "--epochs must be at least 1, got 0"),
+        ({"r1_weight": -1}, "--r1_weight must be at least 0, got -1"),
         ({"samples_per_epoch": 1}, "samples_per_epoch must be at least batch_size 2, got 1"),
-        ({"lr": 0}, "lr must be positive"),
+        ({"lr": 0}, "--lr must be above 0, got 0"),
     ],
 )
 def test_wrong_flags_are_named(flags, message):
-    with pytest.raises(ValueError, match=message):
-        AdversarialArguments(**{**FLAGS, **flags})
+    with pytest.raises(UserError, match=message):
+        parse(AdversarialArguments, **{**FLAGS, **flags})

@@ -1,4 +1,4 @@
-"""Speak segments again from their units, judge each against its original, and write both to listen to."""
+"""Speak segments again from their units, measure each against its original, and write both to listen to."""
 
 import zlib
 from collections.abc import Sequence
@@ -8,13 +8,12 @@ import datasets
 import numpy as np
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from tqdm.auto import tqdm
 
 from hf_components.asr import Transcriber
 from hf_components.metrics.speech_resynthesis.cepstra import mel_cepstra, mel_cepstral_distortion
-from hf_components.metrics.speech_resynthesis.figures import judge
+from hf_components.metrics.speech_resynthesis.figures import measure
 from hf_components.reporting import plot_spectrograms
-from hf_components.runtime import UserError
+from hf_components.runtime import Progress, UserError
 from hf_components.speech import encode_wav, seconds_batches, waveforms
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.units.resynthesis.speaking import pitches_of, speak, voices_of
@@ -52,7 +51,7 @@ def resynthesise(
     seed: int,
     batch_seconds: float,
 ) -> list[dict]:
-    """Speak segments from their units, and once more from the same units shuffled, and judge both.
+    """Speak segments from their units, and once more from the same units shuffled, and measure both.
 
     Args:
         corpus: rows of the data contract, audio not decoded.
@@ -66,12 +65,13 @@ def resynthesise(
     Raises:
         UserError: a segment or its resynthesis cannot be judged, or the vocoder lacks the voice of its speaker.
     """
-    state, rows = PartialState(), []
+    state = PartialState()
+    rows = []
     for name in ("audio", "spectrograms"):
         (folder / name).mkdir(exist_ok=True)
     batches = seconds_batches([len(sequence) * SECONDS_PER_UNIT for sequence in units], batch_seconds)
     share = batches[state.process_index :: state.num_processes]
-    for batch in tqdm(share, desc="resynthesising", unit="batch", disable=not state.is_main_process):
+    for batch in Progress(share, desc="resynthesising", unit="batch", disable=not state.is_main_process):
         segments = [corpus[i] for i in batch]
         originals = waveforms(segments)
         voices = voices_of(vocoder, [row["speaker_id"] for row in segments])
@@ -85,7 +85,7 @@ def resynthesise(
                 {
                     "index": i,
                     **{key: row[key] for key in ("id", "speaker_id", "duration", "text")},
-                    **judge_segment(row["id"], original, resynthesis, control),
+                    **measure_segment(row["id"], original, resynthesis, control),
                     **write_pair(folder, i, original, resynthesis),
                     "units": list(units[i]),
                 }
@@ -95,12 +95,12 @@ def resynthesise(
     return sorted(rows, key=lambda row: row["index"])
 
 
-def judge_segment(
+def measure_segment(
     name: str, original: np.ndarray, resynthesis: np.ndarray, control: np.ndarray
 ) -> dict[str, float | None]:
     """The figures of one segment. Raises `UserError` where a waveform cannot be judged."""
     try:
-        figures = judge(prediction=resynthesis, reference=original)
+        figures = measure(prediction=resynthesis, reference=original)
     except ValueError as error:
         raise UserError(
             f"segment {name} cannot be judged: {error} (the prediction is what the vocoder speaks, the reference "

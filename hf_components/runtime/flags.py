@@ -1,0 +1,98 @@
+"""Flags of recipes: a field of a dataclass with its help, its bounds and its other names."""
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+BOUNDS = ("min", "max", "above", "below")
+SEEDS = {"min": 0, "max": 2**32 - 1}  # what numpy takes
+
+
+def flag(
+    help: str,
+    *,
+    default: Any = dataclasses.MISSING,
+    min: float | None = None,
+    max: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Sequence[Any] | None = None,
+    aliases: Sequence[str] = (),
+    **argparse_options: Any,
+) -> Any:
+    """A dataclass field that is a flag of a recipe.
+
+    Bounds are checked by `parse_arguments` before any work, and `--help` shows them; of a list they hold for each
+    number.
+
+    Args:
+        help: what it is, documented here and nowhere else.
+        default: the flag is required without one. A list is copied for each instance.
+        min, max: least and greatest number allowed.
+        above, below: numbers that it must be greater and smaller than.
+        choices: all values allowed.
+        aliases: other names, each with its dashes.
+        argparse_options: `nargs`, `const`, `action` of `argparse.ArgumentParser.add_argument`.
+    """
+    given = {"min": min, "max": max, "above": above, "below": below, "choices": choices, "aliases": list(aliases)}
+    metadata = {"help": help, **{name: value for name, value in given.items() if value not in (None, [])}}
+    metadata |= argparse_options
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def add_bounds(kind: type, bounds: Mapping[str, Mapping[str, float]]) -> None:
+    """Give fields that a dataclass inherits from another library's their bounds, as `flag` does for our own."""
+    for name, limits in bounds.items():
+        inherited = kind.__dataclass_fields__[name]
+        own = dataclasses.field(
+            default=inherited.default,
+            default_factory=inherited.default_factory,
+            metadata={**inherited.metadata, **limits},
+        )
+        for attribute in ("name", "type", "_field_type", "init", "repr", "hash", "compare", "kw_only"):
+            setattr(own, attribute, getattr(inherited, attribute))
+        own.metadata = MappingProxyType(dict(own.metadata))
+        kind.__dataclass_fields__[name] = own
+
+
+def in_words(bounds: Mapping[str, float]) -> str:
+    """Bounds as a rule: "at least 1", "in (0, 100]", "above 0"."""
+    low = next((name for name in ("min", "above") if name in bounds), None)
+    high = next((name for name in ("max", "below") if name in bounds), None)
+    if low and high:
+        opening = "[("[low == "above"]
+        closing = "])"[high == "below"]
+        return f"in {opening}{bounds[low]:g}, {bounds[high]:g}{closing}"
+    name = low or high
+    words = {"min": "at least", "max": "at most", "above": "above", "below": "below"}
+    return f"{words[name]} {bounds[name]:g}"
+
+
+def keeps(value: float, bounds: Mapping[str, float]) -> bool:
+    """Whether a number lies within bounds; what is not finite does not, even without bounds."""
+    return (
+        math.isfinite(value)
+        and value >= bounds.get("min", -math.inf)
+        and value <= bounds.get("max", math.inf)
+        and not value <= bounds.get("above", -math.inf)
+        and not value >= bounds.get("below", math.inf)
+    )
+
+
+def bounded(kind: Callable[[str], float], bounds: Mapping[str, float]) -> Callable[[str], float]:
+    """`int` or `float` for argparse, which refuses what is out of bounds."""
+
+    def read(word: str) -> float:
+        value = kind(word)
+        if not keeps(value, bounds):
+            rule = in_words(bounds) if bounds else "finite"
+            raise argparse.ArgumentTypeError(f"must {'lie' if rule.startswith('in ') else 'be'} {rule}, got {word}")
+        return value
+
+    read.__name__ = kind.__name__  # argparse names it: invalid int value
+    return read
