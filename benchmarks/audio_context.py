@@ -1,8 +1,8 @@
-"""How much a training step and a transcript cost with 30 s of audio context and with as much as the clip has.
+"""Cost of a training step and of encoding with an audio context of 30 s and with the clip's own length.
 
 python benchmarks/audio_context.py --seconds 4 --batch_size 8
 
-Both run side by side in one process, in turn, on random weights of Whisper tiny's size; the ratio of medians counts.
+Both run in turn in one process, with random weights of Whisper tiny's size. The result is the ratio of medians.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
             for context, frames in contexts.items():
                 start = time.perf_counter()
                 work(frames)
-                if repeat:  # the first is a warm-up
+                if repeat:  # the first repeat is a warm-up
                     times[context].append(time.perf_counter() - start)
         clip, full = (statistics.median(times[context]) for context in contexts)
         print(f"{name:14} clip {1000 * clip:7.0f} ms   30 s {1000 * full:7.0f} ms   ratio {full / clip:.1f}")

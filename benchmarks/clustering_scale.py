@@ -3,8 +3,8 @@
 python benchmarks/clustering_scale.py
 python benchmarks/clustering_scale.py --runs spectral:100000
 
-The embeddings are synthetic: eight overlapping groups in a twelve-dimensional space inside that of Whisper tiny, a
-twentieth of them far from all. Each run is a process of its own, so that its peak memory is its own.
+The embeddings are synthetic: eight overlapping groups in a twelve-dimensional space inside that of Whisper tiny; a
+twentieth of the embeddings are far from all groups. Each run is its own process, so its peak memory is its own.
 """
 
 import argparse
@@ -57,8 +57,7 @@ def main() -> None:
             )
         print(
             f"{algorithm:9} {int(utterances):12,} {found['seconds']:10.1f} {found['cpu_seconds']:9.1f} "
-            f"{found['peak_gib']:19.2f} {found['clusters']:10} {found['ari_train']:11.3f} "
-            f"{found['ari_other']:17.3f}",
+            f"{found['peak_gib']:19.2f} {found['clusters']:10} {found['ari_train']:11.3f} {found['ari_other']:17.3f}",
             flush=True,
         )
 
@@ -82,7 +81,7 @@ def measure(algorithm: str, folder: str) -> dict:
 
 
 def write_embeddings(folder: Path, utterances: int) -> None:
-    """As `extract_embeddings` does; a fifth of the speakers are in the split dev."""
+    """Write a file like that of `extract_embeddings`; a fifth of the speakers are in the split dev."""
     random = np.random.default_rng(0)
     group = random.integers(GROUPS, size=utterances)
     latent = 2 * random.normal(size=(GROUPS, LATENT))[group] + 0.8 * random.normal(size=(utterances, LATENT))

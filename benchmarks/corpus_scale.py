@@ -3,9 +3,8 @@
 python benchmarks/corpus_scale.py
 python benchmarks/corpus_scale.py --rows 100000 --num_proc 2 --folder /tmp/corpus_scale
 
-The recordings are noise at 16 kHz, which FLAC does not compress: a hundred different ones, to which all rows are hard
-links. Each run is a process of its own, so that its peak memory is its own; that of the modules alone is printed
-beside it.
+The recordings are noise at 16 kHz, which FLAC does not compress: a hundred files, and a hard link to one of them per
+row. Each run is its own process, so its peak memory is its own; the memory of the modules alone is printed beside it.
 """
 
 import argparse
@@ -34,7 +33,7 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a recording")
     parser.add_argument("--num_proc", type=int, nargs="+", default=[1, 2], help="worker processes, one run for each")
-    parser.add_argument("--folder", help="keep the corpus and what is prepared here; default: a temporary folder")
+    parser.add_argument("--folder", help="keep source and prepared corpus here; default: a temporary folder")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)  # one run, in this process
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:

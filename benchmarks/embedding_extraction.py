@@ -1,10 +1,10 @@
-"""Embedding a corpus in batches of the clips' own length, beside a loop over clips padded to 30 s.
+"""Embedding of a corpus in batches of the clips' own length, beside a loop over clips padded to 30 s.
 
 OMP_NUM_THREADS=1 python benchmarks/embedding_extraction.py --size tiny --profile
 
-The loop calls the feature extractor and the whole encoder of stock Whisper for one clip after the other and takes the
-mean. Ours stops at the layer that a router reads (the middle of the encoder by default). Log-mel features are part of
-both. Clips of 2 to 5 s, random weights.
+The loop calls the feature extractor and the whole encoder of stock Whisper clip by clip, and takes the mean. Ours
+stops at the layer that a router reads (by default the middle of the encoder). Both include log-mel features. Clips
+have 2 to 5 s, weights are random.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> dict:
     ours = whisper(args.size, DynamicContextWhisper).model.encoder
     stock = whisper(args.size).model.encoder
     layers = SIZES[args.size]["layers"]
-    looped = waveforms[:: max(1, args.clips // 4)]  # one in each quarter of the lengths
+    looped = waveforms[:: max(1, args.clips // 4)]  # one clip from each quarter of the lengths
 
     def in_batches(layer: int) -> list[np.ndarray]:
         return [

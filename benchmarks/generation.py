@@ -1,8 +1,8 @@
-"""What experts cost when decoding: greedy generation of a fixed number of tokens, beside plain Whisper.
+"""Cost of experts in decoding: greedy generation of a fixed number of tokens, beside plain Whisper.
 
 OMP_NUM_THREADS=1 python benchmarks/generation.py --size tiny --seconds 5 --tokens 32 --profile
 
-All hear the same audio context, on random weights. Eight experts and a shared one, above the middle of the encoder.
+All have the same audio context and random weights. Eight experts and a shared one lie above the middle of the encoder.
 """
 
 import argparse

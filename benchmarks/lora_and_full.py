@@ -1,10 +1,10 @@
-"""A training step of a wav2vec2 by LoRA beside one of all its weights: time, peak memory, and what there is to save.
+"""A training step of a wav2vec2 by LoRA beside one of all its weights: time, peak memory, size of the saved weights.
 
 OMP_NUM_THREADS=1 python benchmarks/lora_and_full.py --batch_size 4 --seconds 5
 
-Both are set up as `finetune_wav2vec2_lora` does, convolutions frozen, with random weights of the size of
-wav2vec2-base. Peak memory is that of a process that does nothing else, less what it holds once everything is imported;
-on a GPU, what PyTorch has allocated there.
+Both are set up the same as in `finetune_wav2vec2_lora`, with frozen convolutions and random weights of the size of
+wav2vec2-base. Peak memory is that of a separate process without its memory after the imports; on a GPU, it is the
+memory that PyTorch has allocated.
 """
 
 import argparse
@@ -72,7 +72,7 @@ class Training:
 
 
 def peak_megabytes(method: str, size: str, batch_size: int, seconds: float) -> float:
-    """Of two steps, run in a process of their own."""
+    """Peak memory of two steps, measured in a separate process."""
     before = _most_resident()
     training = Training(method, size)
     for _ in range(2):
@@ -83,7 +83,7 @@ def peak_megabytes(method: str, size: str, batch_size: int, seconds: float) -> f
 
 
 def _most_resident() -> float:
-    """MiB that this process has held at most. `getrusage` would begin with what its parent held."""
+    """Peak memory of this process in MiB. `getrusage` would start with the memory of its parent."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 2**10
 

@@ -1,11 +1,11 @@
-"""Which way of making experts earns its place beside a single LoRA of as many epochs.
+"""Ways to train experts, each compared with a single LoRA of as many epochs.
 
-python benchmarks/moe_ablations.py --corpus data/prepared --output_dir runs/ablations --variants cold warm --seeds 42
-43
+python benchmarks/moe_ablations.py --corpus data/prepared --output_dir runs/ablations \\
+    --variants cold warm --seeds 42 43
 
-Every variant runs the recipes' own stages on one corpus and is judged on all of its split "dev", paired with the
-single LoRA of the same seed; of several seeds together where a line says so. What is finished is kept, so that
-variants can be added later; `ablations.json` holds every figure and `ablations.md` the table.
+Every variant runs the stages of the recipes on one corpus. It is scored on the whole split "dev", paired with the
+single LoRA of the same seed, or of several seeds together where a line says so. Finished results are kept, so variants
+can be added later. `ablations.json` holds every figure, `ablations.md` the table.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from hf_components.speech import load_corpus
 from recipes import cluster_embeddings, extract_embeddings, pretrain_experts, pretrain_router, train_moe_whisper
 
 # Epochs of the shared LoRA, of all experts, of joint training. The single LoRA beside a variant starts from the same
-# shared one and goes on for as long as experts and joint training together.
+# shared LoRA and trains as long as experts and joint training together.
 COLD = {"shared": 0, "experts": 2, "joint": 2}
 WARM = {"shared": 2, "experts": 1, "joint": 1}
 LATE = {"shared": 4, "experts": 0.5, "joint": 0.5}
@@ -38,7 +38,7 @@ PHASES = ["--soft_routing_epochs", 0.4, "--topk_routing_epochs", 0.3]
 GROUPS = {"cluster_embeddings": ["--algorithm", "group"]}
 FROZEN = ["--freeze_shared_expert"]
 KL = ["--kl_to_base_coef", 0.3]
-LORAS = ("single_lora", "shared_lora")  # what a mixture is held against
+LORAS = ("single_lora", "shared_lora")  # LoRAs that a mixture is compared with
 
 
 def gentle(experts: float, joint: float, *more, both: Sequence = ()) -> dict:
@@ -60,7 +60,7 @@ VARIANTS: dict[str, dict] = {
     "late_curriculum_aligned": {"epochs": CURRICULUM, **gentle(3e-4, 2e-4, *PHASES, "--routing_alignment_coef", 1)},
     "late_curriculum_groups": {"epochs": CURRICULUM, **GROUPS, **gentle(3e-4, 2e-4, *PHASES)},
     "late_frozen": {"epochs": LATE, "pretrain_experts": FROZEN, "train_moe_whisper": FROZEN},
-    "residual": {"epochs": CURRICULUM, **gentle(1e-4, 1e-4, *PHASES, both=FROZEN)},  # as the pipeline has it
+    "residual": {"epochs": CURRICULUM, **gentle(1e-4, 1e-4, *PHASES, both=FROZEN)},  # the same as in the pipeline
     "later_frozen": {"epochs": LATER, **gentle(3e-4, 2e-4, *PHASES, both=FROZEN)},
     "later_frozen_kl": {"epochs": LATER, **gentle(3e-4, 2e-4, *PHASES, both=[*FROZEN, *KL])},
     "later_residual": {"epochs": LATER, **gentle(1e-4, 1e-4, *PHASES, both=FROZEN)},
@@ -78,8 +78,7 @@ def run(stage, output_dir: Path, *flags: str) -> dict:
 
 
 def train(args: argparse.Namespace, name: str, seed: int) -> tuple[Path, Path, Path | None]:
-    """Run a variant's stages; returns the folders of its mixture, of the single LoRA beside it, and of the LoRA that
-    both started from."""
+    """Run a variant's stages. Return the folders of its mixture, the single LoRA, and the LoRA both start from."""
     variant = VARIANTS[name]
     epochs = variant["epochs"]
     layer = variant.get("layer", 2)
@@ -105,13 +104,13 @@ def train(args: argparse.Namespace, name: str, seed: int) -> tuple[Path, Path, P
     run(pretrain_router, own / "router", "--embedding_dir", embeddings, *labels, "--seed", seed)
     router = ["--router_dir", own / "router"]
 
-    def lora(name: str, epochs: float, *more: str) -> Path:  # alike for variants with experts above the same layer
+    def lora(name: str, epochs: float, *more: str) -> Path:  # shared by variants with experts above the same layer
         folder = out / f"{name}_{layer}_{epochs:g}_{seed}"
         if not (folder / "stage.json").exists():
             run(pretrain_experts, folder, *base, *router, "--num_train_epochs", epochs, *more)
         return folder
 
-    fresh = ["--data_seed", seed + 1000]  # else every stage would begin with the same batches and the same masks
+    fresh = ["--data_seed", seed + 1000]  # else every stage would start with the same batches and masks
     shared = lora("lora", epochs["shared"]) if epochs["shared"] else None
     start = ["--lora_model", shared] if shared else []
     rest = epochs["experts"] + epochs["joint"]
@@ -150,8 +149,7 @@ def train(args: argparse.Namespace, name: str, seed: int) -> tuple[Path, Path, P
 def score_variant(
     args: argparse.Namespace, mixture: Path, single: Path, shared: Path | None
 ) -> tuple[dict, dict[str, list[str]]]:
-    """WER of a mixture by routing, and of the LoRAs, on the split "dev", and their transcripts, which are kept beside
-    the models."""
+    """WER on the split "dev" of a mixture by routing, and of the LoRAs, with transcripts (kept beside the models)."""
     corpus = load_corpus(args.corpus, "dev")
     references = corpus["text"][:]
     speakers = corpus["speaker_id"][:]
@@ -200,7 +198,7 @@ def score_variant(
 
 
 def of_all_seeds(args: argparse.Namespace, by_seed: list[tuple[dict, dict[str, list[str]]]]) -> dict:
-    """Mean WER of each system over seeds, and the differences of all seeds together, resampled by speaker."""
+    """Mean WER of each system over seeds, and differences of all seeds together, resampled by speaker."""
     corpus = load_corpus(args.corpus, "dev")
     times = len(by_seed)
     together = {name: [text for _, systems in by_seed for text in systems[name]] for name in by_seed[0][1]}
@@ -250,7 +248,7 @@ def main() -> None:
         help=", ".join(VARIANTS),
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[42])
-    parser.add_argument("--experts", action="store_true", help="judge every expert alone too")
+    parser.add_argument("--experts", action="store_true", help="also score every expert alone")
     args = parser.parse_args()
 
     file = args.output_dir / "ablations.json"

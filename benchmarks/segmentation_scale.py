@@ -3,9 +3,8 @@
 python benchmarks/segmentation_scale.py
 python benchmarks/segmentation_scale.py --minutes 10 600 --recording chapter_01.mp3 --folder /tmp/segmentation_scale
 
-A recording is made by repeating a minute of bursts of noise with pauses of different lengths between them, or the one
-given. Each run is a process of its own, so that its peak memory is its own; that of the modules alone is printed
-beside it.
+A recording repeats a minute of noise bursts with pauses of different lengths, or the given recording. Each run is its
+own process, so its peak memory is its own; the memory of the modules alone is printed beside it.
 """
 
 import argparse
@@ -29,7 +28,7 @@ from recipes import segment_audio
 def main(argv: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, nargs="+", default=[10, 60, 600], help="lengths, one run for each")
-    parser.add_argument("--recording", help="what to repeat; default: noise with pauses")
+    parser.add_argument("--recording", help="recording to repeat; default: noise with pauses")
     parser.add_argument("--detector", default="energy", help="energy or vad, which needs a --recording of speech")
     parser.add_argument("--folder", help="keep recordings and segments here; default: a temporary folder")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)  # one run, in this process
@@ -95,7 +94,7 @@ def measure(folder: Path, minutes: float, detector: str) -> dict:
 
 
 def peak() -> float:
-    """MiB, on Linux; what `getrusage` calls the peak is the parent's where that is larger."""
+    """Peak memory in MiB, on Linux; `getrusage` would report that of the parent where it is larger."""
     return int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) / 2**10
 
 

@@ -1,12 +1,11 @@
-"""A Whisper as faster-whisper serves it from its CTranslate2 export, beside transformers: error rate and speed on the
-CPU.
+"""A CTranslate2 export of a Whisper in faster-whisper, beside transformers: error rate and speed on the CPU.
 
 OMP_NUM_THREADS=1 python benchmarks/serving.py --model models/whisper-tiny.en --corpus data/prepared
 
-Takes any Whisper of this project: fine-tuned, or a MoE-Whisper that recipes/merge_moe_whisper.py merged. Greedy, from
-waveforms in memory to text. transformers hears each clip at 30 s, as stock Whisper does, and if the checkpoint was
-trained for it also at its own length; faster-whisper always hears 30 s, and its products are not counted under GFLOP.
-It needs `pip install faster-whisper`.
+Takes any Whisper of this project: fine-tuned, or a MoE-Whisper that recipes/merge_moe_whisper.py merged. Decoding is
+greedy, from waveforms in memory to text. transformers sees a window of 30 s per clip, the same as stock Whisper, and
+also the clip's own length if the checkpoint was trained for it. faster-whisper always sees 30 s, and its products are
+not counted under GFLOP. It needs `pip install faster-whisper`.
 """
 
 import argparse
@@ -35,7 +34,7 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--split", default="dev")
     parser.add_argument("--language", default="en")
     parser.add_argument("--clips", type=int, default=32)
-    parser.add_argument("--batch_size", type=int, default=8, help="of transformers; faster-whisper takes clip by clip")
+    parser.add_argument("--batch_size", type=int, default=8, help="for transformers; faster-whisper runs clip by clip")
     parser.add_argument("--quantizations", nargs="+", default=["float32", "int8"])
     parser.add_argument("--max_new_tokens", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)

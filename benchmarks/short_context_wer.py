@@ -1,12 +1,12 @@
-"""What training at the clips' own length costs in WER, beside the usual recipe, which trains at 30 s alone.
+"""Cost in WER of training at the clips' own length, beside the usual recipe, which trains at 30 s only.
 
-python benchmarks/short_context_wer.py --corpus data/prepared --output_dir runs/short_context --epochs 4 --seeds 42 43
-44
+python benchmarks/short_context_wer.py --corpus data/prepared --output_dir runs/short_context \\
+    --epochs 4 --seeds 42 43 44
 
-Both train the same parameters for the same epochs, with the same batches and masks, and are judged on all of the split
+Both train the same parameters for the same epochs, with the same batches and masks, and are scored on the whole split
 "dev": the usual recipe at 30 s, ours at 30 s and at the clips' length. Differences are of all seeds together,
-resampled by speaker. What is finished is kept, so that seeds and fractions can be added later; `short_context.json`
-holds every figure.
+resampled by speaker. Finished results are kept, so seeds and fractions can be added later. `short_context.json` holds
+every figure.
 """
 
 import argparse
@@ -24,14 +24,13 @@ from hf_components.scoring import compare, score
 from hf_components.speech import load_corpus
 from recipes import finetune_whisper, pretrain_experts
 
-USUAL = 1.0  # the share of batches at 30 s of the usual recipe
+USUAL = 1.0  # share of batches at 30 s in the usual recipe
 STAGES = {"lora": pretrain_experts, "full": finetune_whisper}
-MIN_AUDIO_CONTEXT = 200  # mel frames, as the recipes' configurations have it
+MIN_AUDIO_CONTEXT = 200  # mel frames, the same as in the recipes' configurations
 
 
 def train(args: argparse.Namespace, fraction: float, seed: int) -> Path:
-    """Train with this share of batches at 30 s by the recipe's quick.yaml, nothing selected on dev; returns the
-    folder."""
+    """Train by quick.yaml with this share of batches at 30 s, without selection on dev. Return the folder."""
     stage = STAGES[args.trainables]
     folder = args.output_dir / f"{args.trainables}_{args.epochs:g}_{fraction:g}_{seed}"
     name = stage.__name__.rsplit(".", 1)[-1]
@@ -86,7 +85,7 @@ def main() -> None:
         help="a single LoRA above the middle of the encoder, as for experts, or all parameters",
     )
     parser.add_argument("--epochs", type=float, default=4)
-    parser.add_argument("--learning_rate", type=float, help="that of quick.yaml by default")
+    parser.add_argument("--learning_rate", type=float, help="default: that of quick.yaml")
     parser.add_argument("--fractions", nargs="+", type=float, default=[0.03, 0.04], help="shares of batches at 30 s")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42, 43, 44])
     args = parser.parse_args()
@@ -100,7 +99,7 @@ def main() -> None:
         for fraction, folders in trained.items()
         for context in ("dynamic", "full")
         if (fraction, context) != (USUAL, "dynamic")
-    }  # which loops: it has never heard a short clip
+    }  # left out: on short clips this model loops, since it has never seen one
     together = [text for one in systems[USUAL, "full"] for text in one]
     rows = {}
     for (fraction, context), by_seed in systems.items():
@@ -119,7 +118,7 @@ def main() -> None:
 
 def table(rows: dict, seeds: list[int]) -> str:
     lines = [
-        f"| batches at 30 s, judged | {' | '.join(f'WER, seed {seed}' for seed in seeds)} | minus the usual recipe |",
+        f"| batches at 30 s, scored | {' | '.join(f'WER, seed {seed}' for seed in seeds)} | minus the usual recipe |",
         f"|---|{'---:|' * len(seeds)}---|",
     ]
     for name, row in rows.items():

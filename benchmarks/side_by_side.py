@@ -1,7 +1,7 @@
-"""Time ways of doing the same work in turn, in one process, beside what the machine's matrix products allow.
+"""Time several ways of doing the same work in turn, in one process, beside the machine's speed of matrix products.
 
-The scripts in this folder share it. A ratio is the median over rounds of two times taken in the same round, so that a
-machine whose speed drifts slows both. On a busy machine the ratio of CPU times is the one to trust. GFLOP/s are per
+The scripts in this folder share this file. A ratio compares two times of the same round, so a machine whose speed
+drifts slows both; the median over rounds is reported. On a busy machine, trust the ratio of CPU times. GFLOP/s are per
 second of CPU time.
 """
 
@@ -37,11 +37,11 @@ MATRIX_PRODUCTS = {
 
 @dataclass
 class Work:
-    """One way of doing it.
+    """One way of doing the work.
 
     Args:
-        run: does it once.
-        units: how many utterances, steps, ... that is; times are per unit.
+        run: does the work once.
+        units: number of utterances, steps, ... in that work; times are per unit.
     """
 
     run: Callable[[], object]
@@ -57,12 +57,12 @@ def compare(
     """Run all in turn, once to warm up and then `repeats` times, and print a table.
 
     Args:
-        works: by name; ratios are to the first.
-        unit: what times are per.
-        products: rows, inputs and outputs of the linear layers whose speed is measured as the machine's limit.
-        profiled: print where the time of each goes, too.
+        works: ways by name; ratios are to the first.
+        unit: name of the unit of work.
+        products: rows, inputs and outputs of linear layers, whose speed is measured as the limit of the machine.
+        profiled: also print where the time goes.
     Returns:
-        Per name `seconds` (median per unit), `ratio` and `cpu_ratio` (median over rounds) and `flops` (in products,
+        per name `seconds` (median per unit), `ratio` and `cpu_ratio` (median over rounds) and `flops` (in products,
         per unit).
     """
     for work in works.values():  # the warm-up
@@ -128,7 +128,7 @@ def machine() -> str:
 
 @torch.no_grad()
 def product_speed(rows: int, size_in: int, size_out: int) -> float:
-    """Floating-point operations per second of CPU time of one linear layer, the best of ten runs."""
+    """Floating-point operations of one linear layer per second of CPU time, the best of ten runs."""
     inputs = torch.randn(rows, size_in)
     weight = torch.randn(size_out, size_in)
     times = []
@@ -140,7 +140,7 @@ def product_speed(rows: int, size_in: int, size_out: int) -> float:
 
 
 def print_profile(name: str, run: Callable[[], object]) -> None:
-    """Where one run's time goes: kinds of kernels, Python, and the kernels one by one."""
+    """Print where the time of one run goes: kinds of kernels, Python, and single kernels."""
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
         start = time.perf_counter()
         run()

@@ -2,10 +2,10 @@
 
 OMP_NUM_THREADS=1 python benchmarks/soft_routing.py --size tiny --num_experts 8 --profile
 
-The loop runs the model forwards and backwards once per adapter and weighs the losses by the gates, which are given to
-it. That is what the mixture of probabilities ("logits") does in training, and both losses are held against each other.
-The default mixture of LoRA ("weights") needs one pass for all experts. "alignment" adds the recipes' teacher, which
-shows the router what each expert alone would have lost. All hear the clips at their own length.
+The loop runs the model forwards and backwards once per adapter, and weighs the losses by given gates. The mixture of
+probabilities ("logits") does the same in training, and both losses are compared. The default mixture of LoRA
+("weights") needs one pass for all experts. "alignment" adds the teacher of the recipes, which shows the router the
+loss of each expert alone. All see the clips at their own length.
 """
 
 import argparse
@@ -29,9 +29,7 @@ from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditiona
 def main(argv: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="tiny")
-    parser.add_argument(
-        "--router_layers", type=int, nargs="+", help="by default the middle and the last of the encoder"
-    )
+    parser.add_argument("--router_layers", type=int, nargs="+", help="default: the middle and the last of the encoder")
     parser.add_argument("--num_experts", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=3.5, help="length of the clips")
     parser.add_argument("--batch_size", type=int, default=8)
@@ -89,7 +87,7 @@ def step(
     mixture: str = "weights",
     alignment: bool = False,
 ) -> None:
-    """Forwards and backwards, as `MoeTrainer` does under soft routing."""
+    """Run forwards and backwards, the same as `MoeTrainer` under soft routing."""
     coefficients = RoutingArguments()
     expert_losses, trunk_states = model.expert_losses(features, labels) if alignment else (None, None)
     with model.override(mixture=mixture):
@@ -104,7 +102,7 @@ def step(
 
 
 class AdapterLoop:
-    """The experts of a mixture as PEFT adapters of one model, one after the other."""
+    """The experts of a mixture as PEFT adapters of one model, run one after the other."""
 
     def __init__(self, base: DynamicContextWhisper, moe: MoeWhisperForConditionalGeneration):
         with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Material for measuring speed, which no weights or words change: random Whispers, noise, random tokens."""
+"""Material for measuring speed, which does not depend on weights or words: random Whispers, noise, random tokens."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ SIZES = {
     "base": {"d_model": 512, "layers": 6, "heads": 8},
     "small": {"d_model": 768, "layers": 12, "heads": 12},
 }
-FIRST_SPECIAL = 50256  # of Whisper's English-only vocabulary; text lies below
-TOKENS_PER_SECOND = 4  # of read English speech
+FIRST_SPECIAL = 50256  # first special token of Whisper's English-only vocabulary; text is below
+TOKENS_PER_SECOND = 4  # in read English speech
 
 
 def whisper(size: str, kind: type[WhisperForConditionalGeneration] = WhisperForConditionalGeneration):
-    """A Whisper of OpenAI's size and random weights, the same at each call for one kind."""
+    """A Whisper of OpenAI's size with random weights, which are the same at each call for one class."""
     torch.manual_seed(0)
     d_model, layers, heads = SIZES[size].values()
     model = kind(
@@ -56,5 +56,5 @@ def clips(seconds: Sequence[float]) -> list[np.ndarray]:
 
 
 def transcript(seconds: float) -> list[int]:
-    """As many tokens as speech of that length has."""
+    """Random tokens, as many as speech of that length has."""
     return np.random.default_rng(0).integers(0, FIRST_SPECIAL, round(TOKENS_PER_SECOND * seconds)).tolist()

@@ -2,9 +2,9 @@
 
 OMP_NUM_THREADS=1 python benchmarks/trainer_throughput.py --corpus data/prepared --base_model models/whisper-tiny.en
 
-Both train all parameters in batches of the same size, warmed up by two steps that do not count. Ours runs a whole
-epoch, with its share of batches at 30 s, and decodes audio and makes features on the way; the stock trainer pads every
-clip to 30 s, as the usual recipe does, and has its features made beforehand. `benchmarks/training_throughput.py` tells
+Both train all parameters in batches of the same size, after a warm-up of two steps. Ours runs a whole epoch, with its
+share of batches at 30 s, and decodes audio and computes features on the way. The stock trainer pads every clip to
+30 s, as the usual recipe does, and its features are computed beforehand. `benchmarks/training_throughput.py` shows
 where the time goes.
 """
 
@@ -28,7 +28,7 @@ WARM_UP = 2
 
 
 class Clock(TrainerCallback):
-    """Wall and CPU seconds from the end of the warm-up to the end of training, and the steps between."""
+    """Wall and CPU seconds from the end of the warm-up to the end of training, and the number of steps between."""
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == WARM_UP:
@@ -49,9 +49,7 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument(
         "--full_context_fraction", type=float, default=0.03, help="0.03: quick.yaml; 0.04: default.yaml"
     )
-    parser.add_argument(
-        "--stock_steps", type=int, default=12, help="steps of the stock trainer; its steps are all alike"
-    )
+    parser.add_argument("--stock_steps", type=int, default=12, help="steps of the stock trainer, which are all alike")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         ours = train_ours(args, folder)

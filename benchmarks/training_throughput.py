@@ -2,10 +2,10 @@
 
 OMP_NUM_THREADS=1 python benchmarks/training_throughput.py --size tiny --trainables lora --profile
 
-Both train the same parameters by the same steps, optimizer included, on clips of 2 to 5 s and random weights. Ours
-decodes batches of like length and makes their features in the step; the usual recipe has its features prepared
-beforehand. A share of our batches stays at 30 s (`full_context_fraction`); its cost is reckoned with, for the
-fractions of the recipe's configurations and others.
+Both train the same parameters by the same steps, optimizer included, on clips of 2 to 5 s with random weights. Ours
+makes batches of similar length and computes features in the step; the usual recipe has its features computed
+beforehand. A share of our batches stays at 30 s (`full_context_fraction`). The throughput includes its cost, for the
+fractions of the recipes' configurations and for others.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> dict:
     ]
     processor = SimpleNamespace(feature_extractor=WhisperFeatureExtractor())
     collator = SpeechCollator(Whisper(), processor, time_masks=2, mel_masks=2)
-    mixed = [{**item, "full_context": True} for item in items[:: args.batches]]  # lengths as the corpus has them
+    mixed = [{**item, "full_context": True} for item in items[:: args.batches]]  # with the lengths of the corpus
     padded = collator(mixed)
 
     ours = Training(whisper(args.size, DynamicContextWhisper), args.trainables)

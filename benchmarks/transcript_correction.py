@@ -1,9 +1,9 @@
-"""Transcripts corrected in batches beside one at a time, with what all requests share computed once or every time.
+"""Correction of transcripts in batches or one by one, with the shared start of requests computed once or each time.
 
 OMP_NUM_THREADS=1 python benchmarks/transcript_correction.py --llm models/smollm2 \\
     --gguf_file SmolLM2-135M-Instruct.Q4_1.gguf
 
-Sentences of the demo corpus, without capitals and punctuation, in the order in which they are drawn.
+The transcripts are sentences of the demo corpus, without capitals and punctuation, in the order they are drawn.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> dict:
     def one_by_one(kept: bool) -> None:
         for text in heard:
             if not kept:
-                corrector._shared = []  # of no request, so that it is computed again
+                corrector._shared = []  # empty, so that it is computed again
             corrector.correct([text])
 
     works = {

@@ -3,10 +3,10 @@
 OMP_NUM_THREADS=1 python benchmarks/unit_clustering.py
 OMP_NUM_THREADS=1 python benchmarks/unit_clustering.py --corpus runs/units/segments
 
-Features are MFCC of a corpus of segments, or synthetic: overlapping groups of uneven size. Both hear the same frames;
-ours in steps of 10,000 in an order that changes nothing between passes, scikit-learn as it draws them, by its own
-batch size and by ours. A full k-means (Lloyd's) shows what either leaves on the table. Inertia is taken over all
-frames with the final centroids; the ratio is to MiniBatchKMeans by its own batch size.
+Features are MFCC of a corpus of segments, or synthetic: overlapping groups of uneven size. Both see the same frames:
+ours in steps of 10,000 in an order that stays the same between passes, scikit-learn in its own random order, with its
+own batch size and with ours. A full k-means (Lloyd's) shows how much better either could be. Inertia is that of all
+frames with the final centroids; the ratio is to MiniBatchKMeans with its own batch size.
 """
 
 import argparse
@@ -40,7 +40,7 @@ STEP = 10_000  # frames
 
 def main(argv: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", help="segments, whose MFCC are clustered; synthetic features by default")
+    parser.add_argument("--corpus", help="segments whose MFCC are clustered; default: synthetic features")
     parser.add_argument("--frames", type=int, default=100_000, help="synthetic frames")
     parser.add_argument("--num_units", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
@@ -93,7 +93,7 @@ def sklearn_centroids(model: KMeans | MiniBatchKMeans, points: np.ndarray) -> to
 
 
 def ours(features: torch.Tensor, num_units: int, seed: int, passes: int = 10) -> torch.Tensor:
-    """As `learn_centroids` does, without the reading."""
+    """The same as `learn_centroids`, without reading files."""
     kmeans = OurKMeans(kmeans_plus_plus(features[: max(SAMPLE, SAMPLE_PER_UNIT * num_units)], num_units, seed))
     while not finished(kmeans, passes):
         for step in features.split(STEP):

@@ -1,18 +1,17 @@
-"""Units of a corpus in batches beside a loop over clips, and the memory of learning units on little and on much
-speech.
+"""Units of a corpus in batches beside a loop over clips, and memory of learning units on little and on much speech.
 
 OMP_NUM_THREADS=1 python benchmarks/unit_extraction.py
 OMP_NUM_THREADS=1 python benchmarks/unit_extraction.py --encoder wav2vec2 --minutes
 OMP_NUM_THREADS=1 python benchmarks/unit_extraction.py --minutes 10 60
 
-Throughput is of waveforms in memory: batches of like duration as `learn_units` makes them, and `encode` called for one
-clip after the other. The encoder has random weights: `wav2vec2` is the first three layers of a model of the shape of
-XLSR-53. MFCC are computed clip by clip in both.
+Throughput is measured on waveforms in memory: batches of similar duration as in `learn_units`, and `encode` clip by
+clip. The encoder has random weights: `wav2vec2` is the first three layers of a model of the shape of XLSR-53. MFCC are
+computed clip by clip in both.
 
-Memory is of the whole recipe (MFCC, two passes), each length in a process of its own, on clips that are repeated to
-that length. Peak is of the anonymous memory, what the process itself holds: the kernel counts pages of the
-memory-mapped corpus to it too, and takes them back when it needs them. The corpus has been opened once before, when
-`datasets` copies it to its cache with buffers of its own.
+Memory is measured on the whole recipe (MFCC, two passes), each length in its own process, on clips that are repeated
+to that length. The peak is that of anonymous memory, which the process itself holds. Pages of the memory-mapped corpus
+are left out: the kernel counts them too, but takes them back when needed. The corpus has been opened once before, so
+that `datasets` has already copied it to its cache.
 """
 
 import argparse
@@ -64,9 +63,7 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--batch_seconds", type=float, default=60.0)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--minutes", type=float, nargs="*", default=[10, 600], help="lengths of the corpora, or none")
-    parser.add_argument(
-        "--measure", metavar="FOLDER", help=argparse.SUPPRESS
-    )  # one run of the recipe, in this process
+    parser.add_argument("--measure", metavar="FOLDER", help=argparse.SUPPRESS)  # one run, in this process
     args = parser.parse_args(argv)
     if args.measure:
         print(json.dumps(measure(Path(args.measure))))
@@ -148,16 +145,7 @@ def measure(folder: Path) -> dict:
     watcher = threading.Thread(target=watch)
     watcher.start()
     learn_units.main(
-        [
-            "--corpus",
-            str(folder / "corpus"),
-            "--output_dir",
-            str(folder / "units"),
-            "--encoder",
-            MFCC,
-            "--passes",
-            "2",
-        ]
+        ["--corpus", str(folder / "corpus"), "--output_dir", str(folder / "units"), "--encoder", MFCC, "--passes", "2"]
     )
     over.set()
     watcher.join()
@@ -165,7 +153,7 @@ def measure(folder: Path) -> dict:
 
 
 def voices(durations: np.ndarray) -> list[np.ndarray]:
-    """Tones whose pitch and colour wander, over noise."""
+    """Tones of changing pitch and colour, over noise."""
     random = np.random.default_rng(0)
     clips = []
     for seconds in durations:
@@ -185,7 +173,7 @@ def voices(durations: np.ndarray) -> list[np.ndarray]:
 
 
 def write_corpus(folder: Path, minutes: float) -> None:
-    """A split train of clips that repeat every ten minutes."""
+    """Write a split train of clips that repeat every ten minutes."""
     (folder / "data").mkdir(parents=True)
     sounds = [(len(clip) / 16_000, encode_flac(clip)) for clip in voices(np.linspace(*SECONDS, 54))]
 

@@ -1,12 +1,11 @@
-"""The two heads of the unit vocoder on this machine's CPU: how fast they speak, and how near they come when trained
-alike.
+"""The two heads of the unit vocoder on this machine's CPU: speed, and quality after the same training.
 
-OMP_NUM_THREADS=1 python benchmarks/vocoder_heads.py --corpus runs/units/segments --units_dir runs/units/units
---steps 100
+OMP_NUM_THREADS=1 python benchmarks/vocoder_heads.py --corpus runs/units/segments --units_dir runs/units/units \\
+    --steps 100
 
-Both are trained on the same crops and units for as many steps, on the mel loss alone, and speak the same held-out
-segments. The real-time factor is time per second of speech; its ratio is taken side by side. MCD is that of the metric
-speech_resynthesis. The largest head is not trained, only timed.
+Both are trained on the same crops and units for the same number of steps, on the mel loss alone, and speak the same
+held-out segments. The real-time factor is time per second of speech; its ratio is measured side by side. MCD is that
+of the metric speech_resynthesis. The largest head is only timed, not trained.
 """
 
 import argparse
@@ -29,18 +28,18 @@ from hf_components.units.resynthesis import measure_segment, shuffled, speak, un
 from hf_components.units.vocoder import JUDGED, AdversarialArguments, AdversarialTrainer, UnitCrops
 
 HEADS = {
-    "istft": {"head": "istft", "hidden_size": 256, "intermediate_size": 768, "num_layers": 6},  # of quick.yaml
+    "istft": {"head": "istft", "hidden_size": 256, "intermediate_size": 768, "num_layers": 6},  # as in quick.yaml
     "hifigan V2": {"head": "hifigan", "upsample_initial_channel": 128},  # the paper's names
-    "hifigan V1": {"head": "hifigan", "upsample_initial_channel": 512},  # of default.yaml
+    "hifigan V1": {"head": "hifigan", "upsample_initial_channel": 512},  # as in default.yaml
 }
-LEARNING_RATES = {"istft": 3e-3, "hifigan V2": 1e-3}  # of those that are trained
+LEARNING_RATES = {"istft": 3e-3, "hifigan V2": 1e-3}  # of the heads that are trained
 
 
 def main(argv: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--units_dir", required=True)
-    parser.add_argument("--steps", type=int, default=100, help="of training")
+    parser.add_argument("--steps", type=int, default=100, help="steps of training")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--crop_seconds", type=float, default=1.0)
     parser.add_argument("--segments", type=int, default=4, help="held-out segments that are spoken")
@@ -96,7 +95,7 @@ def build(fields: dict, identity: dict) -> UnitHifiGanModel:
 def train(
     model: UnitHifiGanModel, lr: float, corpus: datasets.DatasetDict, table: UnitTable, args: argparse.Namespace
 ) -> dict[str, float]:
-    """One epoch of so many steps."""
+    """Train one epoch of `args.steps` steps."""
     units = dict(zip(table.rows["id"].to_pylist(), table.rows["units"].to_numpy(), strict=True))
     crops = (
         UnitCrops(corpus[split], units, round(args.crop_seconds / SECONDS_PER_UNIT), model.config)
@@ -120,7 +119,7 @@ def train(
 
 
 def distortion(model: UnitHifiGanModel, rows: datasets.Dataset, sequences: list[list[int]]) -> dict[str, float]:
-    """Mean over segments of the MCD to the original, spoken from its units and from the same units shuffled."""
+    """Mean MCD to the original over segments, spoken from their units and from the same units shuffled."""
     figures = []
     for row, original, units in zip(rows, waveforms(rows), sequences, strict=True):
         (own,), (control,) = (speak(model, [sequence]) for sequence in (units, shuffled(units, row["id"], seed=0)))

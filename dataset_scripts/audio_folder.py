@@ -1,9 +1,9 @@
-"""Builder for a folder of recordings without transcripts, clean and noisy ones.
+"""Builder for a folder of clean and noisy recordings without transcripts.
 
-    <data_dir>/clean|noisy/<audio files, however deep>
-    <data_dir>/truth.jsonl    where known, {"file": "clean/audio_001.wav", "text": ...}
+    <data_dir>/clean|noisy/<audio files at any depth>
+    <data_dir>/truth.jsonl    {"file": "clean/audio_001.wav", "text": ...}, where known
 
-Without those two folders, the first half of the files by name is taken for clean, the second for noisy.
+Without these two folders, the first half of the files by name is taken as clean, the second half as noisy.
 """
 
 import dataclasses
@@ -19,28 +19,11 @@ logger = logging.getLogger(__name__)
 CONDITIONS = ("clean", "noisy")
 SPLIT = "recordings"
 TRUTH = "truth.jsonl"
-# What is meant as a recording; whether it can be read is found out by reading it.
-SUFFIXES = {
-    ".aac",
-    ".aif",
-    ".aifc",
-    ".aiff",
-    ".amr",
-    ".au",
-    ".caf",
-    ".flac",
-    ".m4a",
-    ".mp3",
-    ".mp4",
-    ".oga",
-    ".ogg",
-    ".opus",
-    ".snd",
-    ".w64",
-    ".wav",
-    ".webm",
-    ".wma",
-}
+# Suffixes of recordings. Only reading a file shows whether it can be read.
+SUFFIXES = frozenset(
+    """.3g2 .3gp .3gpp .aac .ac3 .aif .aifc .aiff .amr .ape .au .avi .bwf .caf .flac .m4a .m4b .mka .mkv .mov .mp2 .mp3
+    .mp4 .mpga .oga .ogg .opus .rf64 .snd .tta .w64 .wav .webm .wma .wv""".split()  # noqa: SIM905
+)
 
 
 @dataclasses.dataclass
@@ -48,8 +31,8 @@ class AudioFolderConfig(CorpusConfig):
     """Options of `AudioFolder`, beside those of every builder.
 
     Attributes:
-        truth: JSON lines of `file`, as it lies below `data_dir`, and `text`; by default `truth.jsonl` there, if it is.
-        require_text: whether recordings that it does not name are rejected; without, their `text` is empty.
+        truth: JSON lines of `file`, a path below `data_dir`, and `text`; default: `truth.jsonl` there, if it exists.
+        require_text: reject recordings that `truth` does not name; otherwise their `text` is empty.
     """
 
     truth: str | None = None
@@ -78,10 +61,10 @@ class AudioFolderConfig(CorpusConfig):
 class AudioFolder(CorpusBuilder):
     """`AudioFolder(data_dir=...)`: one split, `recordings`; `group` is the condition, `id` the path below `data_dir`.
 
-    Nothing is known of who speaks, so that every recording has a `speaker_id` of its own.
+    The speakers are unknown, so every recording has a `speaker_id` of its own.
 
     Raises:
-        UserError: there is no recording, or `truth` is not what it claims to be (file and line).
+        UserError: there is no recording, or a line of `truth` is wrong (the error names file and line).
     """
 
     BUILDER_CONFIG_CLASS = AudioFolderConfig
@@ -126,7 +109,7 @@ class AudioFolder(CorpusBuilder):
 
 
 def audio_files(folder: str | Path) -> list[str]:
-    """Paths below `folder` of what is meant as recordings, in order; also links to what is not there."""
+    """Sorted paths of recordings below `folder`, by suffix; also links whose target is missing."""
     root = Path(folder)
     return sorted(
         path.relative_to(root).as_posix()
@@ -136,16 +119,16 @@ def audio_files(folder: str | Path) -> list[str]:
 
 
 def read_truth(path: str | Path) -> dict[str, str]:
-    """Text by file.
+    """Read the text of each file.
 
     Raises:
-        UserError: with file and line, for a line that is none of `file` and `text`, or repeats a file.
+        UserError: a line lacks `file` or `text`, or repeats a file; the error names file and line.
     """
     texts: dict[str, str] = {}
     for line, row in read_json_lines(path):
         file = text_field(row, "file", path, line)
         if file in texts:
-            raise UserError(f"{path}, line {line}: {file} has a text already; leave one of the two")
+            raise UserError(f"{path}, line {line}: {file} has a text already; keep one of the two")
         texts[file] = text_field(row, "text", path, line)
     return texts
 

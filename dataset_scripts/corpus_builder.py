@@ -1,4 +1,4 @@
-"""What the corpus builders share: options, sampling, columns, and the way from a list of utterances to a data set."""
+"""Options, sampling and columns of all corpus builders, and the way from a list of utterances to a data set."""
 
 import dataclasses
 import hashlib
@@ -38,14 +38,14 @@ class CorpusConfig(datasets.BuilderConfig):
     """Options of every corpus builder.
 
     Attributes:
-        sampling: `random` or `stratified` (by `group`); see `hf_components.speech.sampling`. Applied to each split
-            before its audio is looked at, so a sample may hold rejections.
+        sampling: `random` or `stratified` (by `group`), see `hf_components.speech.sampling`. Each split is sampled
+            before its audio is read, so a sample may hold rejected rows.
         percent: share of each split to take, in (0, 100].
         max_samples: upper bound per split.
-        seed: of the sampling.
+        seed: seed of the sampling.
         min_duration: seconds; shorter recordings are rejected.
-        max_duration: seconds; longer recordings go whole into a split of their own, `<split>_long`, because their
-            words cannot be divided without an alignment. Whisper takes 30 s.
+        max_duration: seconds (Whisper takes 30); longer recordings go uncut to a split of their own, `<split>_long`,
+            since their words cannot be divided without an alignment.
     """
 
     sampling: str = "random"
@@ -66,16 +66,15 @@ class CorpusConfig(datasets.BuilderConfig):
             raise UserError(f"data_dir must be a folder, got {self.data_dir!r}; check the path")
 
     def inputs(self) -> list[Path]:
-        """Files and folders that the builder reads, all that is in them; nothing else in `data_dir` counts."""
+        """Manifests: files, and folders with all their content, that the builder reads."""
         raise NotImplementedError
 
     def files(self) -> list[str]:
-        """Paths of the recordings that the rows name, as a `Reader` takes them; none of those that `inputs` holds."""
+        """Paths of the recordings that the rows name, as a `Reader` takes them; without those in `inputs`."""
         return []
 
     def recordings(self) -> dict[str, str]:
-        """A digest of the content of `files`, by a name, to be recorded with the settings of whatever is made of
-        them."""
+        """Digest of the content of `files` under one name; it is recorded with the settings of a result."""
         digest = hashlib.sha256()
         files = sorted(set(self.files()))
         reader = self.reader(files)
@@ -84,11 +83,11 @@ class CorpusConfig(datasets.BuilderConfig):
         return {"recordings": digest.hexdigest()[:16]}
 
     def reader(self, files: Iterable[str]) -> Reader:
-        """How the recordings, whose paths the rows give as `files`, are found and checked."""
+        """The `Reader` that finds and checks the recordings at the paths `files`."""
         return Reader((("", Path(self.data_dir).resolve()),), min_duration=self.min_duration)
 
     def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None) -> str:
-        # By itself `datasets` keys its cache by the options and would serve old rows for changed files.
+        # `datasets` keys its cache by the options only, and would serve old rows for changed files.
         files = ",".join(f"{path.name}:{fingerprint(path)}" for path in self.inputs())
         return super().create_config_id({**config_kwargs, "files": files, **self.recordings()}, custom_features)
 
@@ -98,10 +97,9 @@ class Listing:
     """What the manifests of a corpus list.
 
     Attributes:
-        splits: the utterances of each split; no speaker is in two of them.
-        rejected: rows of `rejected.jsonl` for what cannot be taken for an utterance.
-        records: further JSON files of the prepared corpus, by name: how the speakers were divided, where the data are
-            from.
+        splits: utterances of each split; no speaker is in two splits.
+        rejected: rows of `rejected.jsonl` for lines that are no utterance.
+        records: further JSON files of the prepared corpus, by name, such as `splits` and `provenance`.
     """
 
     splits: dict[str, list[Utterance]]
@@ -110,25 +108,24 @@ class Listing:
 
 
 class CorpusBuilder(datasets.GeneratorBasedBuilder):
-    """Base of the builders. A subclass lists its utterances; checking and reading them is done here, in shards.
+    """Base of the builders. A subclass lists its utterances; this class checks and reads them in shards.
 
-    Rows out plus `rejections()` are the rows that the sampling chose, plus those that are none.
+    Every sampled row is either in the result or in `rejections()`, which also holds the lines that are no row.
     """
 
     BUILDER_CONFIG_CLASS = CorpusConfig
-    DEFAULT_WRITER_BATCH_SIZE = 32  # rows held in memory, 1 MB each at most (but for the long split)
+    DEFAULT_WRITER_BATCH_SIZE = 32  # rows in memory, 1 MB each at most (except in the long split)
     SOURCE_COLUMNS: dict[str, Any] = {}
-    TASKS: tuple[str, ...] = ("automatic-speech-recognition",)  # of the Hub, that the corpus is for
+    TASKS: tuple[str, ...] = ("automatic-speech-recognition",)  # tasks of the Hub that the corpus is for
 
     def read_manifests(self) -> Listing:
-        """List the utterances. Raises UserError if a manifest is not what it claims."""
+        """List the utterances. Raise UserError if a manifest is not valid."""
         raise NotImplementedError
 
     def write_shards(self, listing: Listing, folder: Path, num_proc: int = 1, shard_megabytes: int = 500) -> Prepared:
-        """Read and check all utterances and write the usable ones to Parquet files below `folder`.
+        """Read and check all utterances, and write the usable ones to Parquet files below `folder`.
 
-        Shards that an earlier run with the same options and inputs has finished there are kept. Peculiarities of the
-        corpus are logged.
+        Keeps shards that an earlier run with the same options and inputs has finished. Logs what is odd in the corpus.
 
         Raises:
             UserError: no row is left.
@@ -150,12 +147,12 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         return prepared
 
     def writer(self, listing: Listing, max_bytes: int) -> Writer:
-        """How the rows are written."""
+        """The `Writer` of the rows."""
         files = [utterance.file for listed in listing.splits.values() for utterance in listed]
         return Writer(self.config.reader(files), self.info.features, self.config.max_duration, max_bytes)
 
     def rejections(self) -> list[dict[str, Any]]:
-        """The utterances left out by `download_and_prepare`: id, file, reason, detail, split; kept with the cache."""
+        """Utterances that `download_and_prepare` rejected: id, file, reason, detail, split; kept with the cache."""
         return [json.loads(line) for line in (Path(self._output_dir) / REJECTED).read_text().splitlines()]
 
     def _info(self) -> datasets.DatasetInfo:
@@ -193,6 +190,5 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
 
 
 def write_rejected(folder: Path, rejected: list[dict[str, Any]]) -> None:
-    """Write `rejected.jsonl`."""
     with (folder / REJECTED).open("w") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected)

@@ -1,7 +1,7 @@
 """A demo corpus in the layout of JSONL manifests: high-pitched synthetic voices in four age buckets.
 
-As in the competitions for which that layout was made, audio is spread over several folders, transcripts have neither
-capitals nor punctuation, and the children to be judged come apart, without text.
+As in the competitions with that layout, audio is spread over several folders, transcripts have neither capitals nor
+punctuation, and the children of the test set come separately, without text.
 """
 
 import hashlib
@@ -18,16 +18,13 @@ from hf_components.speech import encode_flac
 
 AUDIO_FOLDERS = ("audio_0", "audio_1", "audio_2")
 MANIFEST = "train_word_transcripts.jsonl"
-METADATA, FORMAT, TRANSCRIPTS = (
-    "utterance_metadata.jsonl",
-    "submission_format.jsonl",
-    "transcripts.jsonl",
-)  # below test/
-MOST_WORDS = 6  # so that nobody speaks for longer than 4 s
-MOST_UTTERANCES = {"Train": 600, "Dev": 240}  # in all; so many short sentences can be made, and nobody repeats another
+# below test/
+METADATA, FORMAT, TRANSCRIPTS = ("utterance_metadata.jsonl", "submission_format.jsonl", "transcripts.jsonl")
+MOST_WORDS = 6  # keeps an utterance below 4 s
+MOST_UTTERANCES = {"Train": 600, "Dev": 240}  # in total; no sentence is repeated, and few are short enough
 
 VOICES = ("en-us+f1", "en-us+f2", "en-us+f3", "en-us+Alicia", "en-us+steph", "en-us+belinda", "en-us+f4", "en-us+f5")
-AGES = {  # the younger, the slower, the higher, and the shorter the vocal tract
+AGES = {  # younger voices are slower and higher, with a shorter vocal tract
     "3-4": Group(VOICES, (105, 130), (85, 99), (60, 90), (1, 3), (20, 30), shorter_tract(1.15, 0.15)),
     "5-7": Group(VOICES, (120, 145), (75, 95), (50, 80), (0, 2), (20, 30), shorter_tract(1.1, 0.15)),
     "8-11": Group(VOICES, (135, 165), (60, 85), (40, 70), (0, 2), (20, 30), shorter_tract(1.05, 0.1)),
@@ -44,14 +41,16 @@ def write_demo_children(
     seed: int = 0,
     progress: Callable[[Iterator], Iterator] = iter,
 ) -> list[dict]:
-    """Write `train_word_transcripts.jsonl` with its audio in `audio_0/audio` to `audio_2/audio`, and below `test/`
-    other children: their audio, `utterance_metadata.jsonl` without text, `submission_format.jsonl` with empty text,
-    and `transcripts.jsonl` to judge by. The same arguments give the same bytes.
+    """Write a manifest of children to train on, and below `test/` one of other children to score on.
+
+    `train_word_transcripts.jsonl` has its audio in `audio_0/audio` to `audio_2/audio`. `test/` holds audio,
+    `utterance_metadata.jsonl` without text, `submission_format.jsonl` with empty text, and `transcripts.jsonl` to
+    score by. The same arguments give the same bytes.
 
     Args:
-        folder: exists, or is made.
+        folder: target folder; it is made if needed.
         train_speakers, dev_speakers: children per age bucket in the manifest, and below `test/`.
-        utterances_per_speaker: in two sessions; 1 to 4 s each, every one with another sentence.
+        utterances_per_speaker: utterances in two sessions, 1 to 4 s each, all with different sentences.
         progress: wraps the iterator over children.
     Returns:
         one row per split and age bucket: split, group, speakers, utterances, minutes, sample_rate.
@@ -108,7 +107,7 @@ def write_demo_children(
 
 
 def _write_child(folder: Path, child: Speaker, texts: Iterator[str], seed: int) -> tuple[list[dict], float, int]:
-    """The rows of the manifest, the seconds of speech written, and their sample rate."""
+    """Write a child's audio. Return the rows of the manifest, the seconds of speech, and the sample rate."""
     rows = []
     seconds = 0.0
     for index, (text, samples, sample_rate) in enumerate(speak(child, AGES[child.group], texts, seed)):

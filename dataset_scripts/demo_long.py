@@ -16,7 +16,7 @@ from hf_components.speech import encode_flac
 RECORDINGS = 4  # of each narrator
 MOST = 400  # sentences of each narrator
 PAUSE = (0.7, 1.5)  # seconds between sentences
-SNR = 45.0  # dB of the room: its noise is softer than -60 dB relative to full scale
+SNR = 45.0  # dB; the noise of the room stays below -60 dB of full scale
 SENTENCES = "sentences.jsonl"
 
 NARRATORS = Group(
@@ -38,13 +38,14 @@ def write_demo_long(
     seed: int = 0,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> list[dict]:
-    """Write `chapter_01.flac …`, of several narrators each in a folder of its own, and `sentences.jsonl` (file, start
-    and end in seconds, text) to judge by. The same arguments give the same bytes.
+    """Write `chapter_01.flac …` and `sentences.jsonl` (file, start and end in seconds, text) to score by.
+
+    Each of several narrators has a folder of their own. The same arguments give the same bytes.
 
     Args:
-        folder: exists, or is made.
-        train_speakers: narrators.
-        utterances_per_speaker: sentences of each, in all recordings, about 3.3 s each with the pause.
+        folder: target folder; it is made if needed.
+        train_speakers: number of narrators.
+        utterances_per_speaker: sentences of each narrator in all recordings, about 3.3 s each with the pause.
         progress: wraps the iterator over narrators.
     Returns:
         one row: split, group, speakers, utterances, minutes, sample_rate.
@@ -86,8 +87,7 @@ def write_demo_long(
 
 
 def _recording(spoken: list[tuple], random: np.random.Generator) -> tuple[np.ndarray, int, list[tuple[float, float]]]:
-    """The sentences one after the other in a quiet room: samples, their rate, and where each sentence begins and
-    ends."""
+    """Join sentences in a quiet room. Return the samples, their rate, and the start and end of each sentence."""
     sample_rate = spoken[0][2]
     margin = round(PAUSE[0] * sample_rate)
     parts = []

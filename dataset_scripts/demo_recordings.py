@@ -1,5 +1,4 @@
-"""A demo corpus in the layout of field recordings, `clean/` and `noisy/` without transcripts, and what a recogniser of
-such speech is trained on."""
+"""A demo corpus like field recordings, `clean/` and `noisy/` without transcripts, and speech to train a recogniser."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -15,12 +14,12 @@ from dataset_scripts.demo_speakers import check_size
 from dataset_scripts.demo_voices import Group, Speaker, accented, band_pass, draw_speaker, random_of, speak
 from hf_components.training import mix
 
-MOST_WORDS = 8  # so that nobody speaks for longer than 4 s
+MOST_WORDS = 8  # keeps an utterance below 4 s
 BLANKS = ("animal", "color", "device", "feeling", "name", "relative", "room", "weekday")  # 144 words in all
-MOST_HEARD, MOST_NEW = 500, 120  # utterances of a speaker and in a condition; there are 545 and 261 such sentences
-TALKERS = 4  # who babble together in a noisy recording
+MOST_HEARD, MOST_NEW = 500, 120  # utterances per speaker, and per condition; there are 545 and 261 such sentences
+TALKERS = 4  # voices of the babble in a noisy recording
 SNR = (15.0, 20.0)  # dB of the babble
-BAND = (200.0, 2500.0)  # Hz that a noisy recording leaves of it all, as a small loudspeaker does
+BAND = (200.0, 2500.0)  # Hz; band of a noisy recording, like a small loudspeaker
 
 MANNER = {
     "rate": (160, 200),
@@ -57,15 +56,17 @@ NEW = Group(("en-us", "en-us+f3", "en-us+m6", "en-us+belinda"), **MANNER)
 def heard_utterances(
     speakers: int, utterances_per_speaker: int, seed: int
 ) -> Iterator[tuple[Speaker, str, np.ndarray, int]]:
-    """Yield (speaker, transcript, int16 samples, sample rate) of what a recogniser may train on: other voices and
-    other sentences than the recordings of `write_demo_recordings`. Sentences return with other speakers."""
+    """Yield (speaker, transcript, int16 samples, sample rate) of utterances to train a recogniser on.
+
+    Voices and sentences differ from those of `write_demo_recordings`. Several speakers may say the same sentence.
+    """
     check_size(speakers, 1, utterances_per_speaker, MOST_HEARD)
     for number in range(speakers):
         speaker = draw_speaker(seed, "Train", "Heard", HEARD, number)
         texts = word_sentences("Train", random_of(seed, speaker.id, "sentences"), MOST_WORDS, BLANKS)
         random = random_of(seed, speaker.id, "margins")
         for text, samples, sample_rate in speak(speaker, HEARD, islice(texts, utterances_per_speaker), seed):
-            # Margins of one length, as they are spoken, would tell a small model where it is.
+            # With margins of equal length, a small model would learn the position.
             begin, end = random.integers(0, sample_rate // 5, 2)
             yield speaker, text, samples[begin : len(samples) - end], sample_rate
 
@@ -73,8 +74,7 @@ def heard_utterances(
 def new_utterances(
     condition: str, speakers: int, utterances_per_speaker: int, seed: int
 ) -> Iterator[tuple[Speaker, str, np.ndarray, int]]:
-    """Yield the same of voices that no recogniser was trained on; in the condition "noisy" through a small
-    loudspeaker, and others babble behind them."""
+    """Yield the same of voices for evaluation. "noisy" comes from a small loudspeaker, with babble behind it."""
     texts = word_sentences("Dev", random_of(seed, "Dev", "sentences"), MOST_WORDS, BLANKS)
     skipped = CONDITIONS.index(condition) * MOST_NEW
     own = list(islice(texts, skipped, skipped + speakers * utterances_per_speaker))
@@ -96,13 +96,14 @@ def write_demo_recordings(
     seed: int = 0,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> list[dict]:
-    """Write `clean/audio_001.wav …`, `noisy/audio_081.wav …`, and `truth.jsonl` (file, text) to judge by. The same
-    arguments give the same bytes.
+    """Write `clean/audio_001.wav …`, `noisy/audio_081.wav …`, and `truth.jsonl` (file, text) to score by.
+
+    The same arguments give the same bytes.
 
     Args:
-        folder: exists, or is made.
-        dev_speakers: per condition, the same voices in both.
-        utterances_per_speaker: per condition, each a sentence of its own.
+        folder: target folder; it is made if needed.
+        dev_speakers: speakers per condition, with the same voices in both.
+        utterances_per_speaker: utterances per condition, all with different sentences.
         progress: wraps the iterator over conditions.
     Returns:
         one row per condition: split, group, speakers, utterances, minutes, sample_rate.
@@ -142,7 +143,7 @@ def write_demo_recordings(
 
 
 def _babble(seed: int) -> list[np.ndarray]:
-    """What the voices behind a recording say: sentences of the heard speakers, one long track for each."""
+    """Speech behind a recording: sentences of the training speakers, one long track for each speaker."""
     tracks: dict[str, list[np.ndarray]] = {}
     for speaker, _, samples, _ in heard_utterances(2 * TALKERS, 4, seed + 1):
         tracks.setdefault(speaker.id, []).append(samples.astype(np.float32))
@@ -152,7 +153,7 @@ def _babble(seed: int) -> list[np.ndarray]:
 def _behind(
     samples: np.ndarray, sample_rate: int, tracks: list[np.ndarray], random: np.random.Generator
 ) -> np.ndarray:
-    """Samples with stretches of `TALKERS` tracks mixed in, band-limited, int16 with the peak they had."""
+    """Mix `TALKERS` random tracks into the samples, limit the band, and keep the peak; int16."""
     noise = np.zeros(len(samples), np.float32)
     for track in random.permutation(len(tracks))[:TALKERS]:
         start = int(random.integers(len(tracks[track])))

@@ -1,4 +1,4 @@
-"""Short everyday English sentences from templates, in two halves that share no sentence: Train and Dev."""
+"""Short everyday English sentences from templates, in two parts that share no sentence: Train and Dev."""
 
 import hashlib
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-DEV_SHARE = 0.3  # of all sentences that can be made
+DEV_SHARE = 0.3  # share of all possible sentences
 
 WORDS = {
     "name": [
@@ -223,7 +223,7 @@ TEMPLATES = (
 
 
 def sentences(split: str, random: np.random.Generator, templates: Sequence[str] = TEMPLATES) -> Iterator[str]:
-    """Endless different sentences of one split, "Train" or "Dev"; which split owns a sentence is fixed by its hash."""
+    """Yield different sentences of one split, "Train" or "Dev", without end; a sentence's hash decides its split."""
     seen = set()
     while True:
         template = templates[random.integers(len(templates))]
@@ -236,8 +236,10 @@ def sentences(split: str, random: np.random.Generator, templates: Sequence[str] 
 def word_sentences(
     split: str, random: np.random.Generator, most_words: int, blanks: Iterable[str] = tuple(WORDS)
 ) -> Iterator[str]:
-    """As `sentences`, those of at most so many words, without capitals and punctuation, and made from templates that
-    have no other blanks. Who asks for more than there are waits forever."""
+    """Like `sentences`, but of at most `most_words` words, without capitals and punctuation.
+
+    Uses only templates whose blanks are all in `blanks`. If no further sentence exists, the iterator never returns.
+    """
     for sentence in sentences(
         split, random, [text for text in TEMPLATES if set(re.findall(r"{(\w+)}", text)) <= set(blanks)]
     ):

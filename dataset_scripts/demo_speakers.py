@@ -1,7 +1,7 @@
 """A demo corpus in the speaker-JSON layout: synthetic speakers in four groups that are hard in different ways.
 
-The voices are eSpeak NG's and imitate nobody: the corpus proves the path from recordings to a benchmark on a machine
-without any speech at hand, not the quality of a model on real speakers.
+The voices are those of eSpeak NG and imitate nobody. The corpus tests the path from recordings to a benchmark on a
+machine without real speech. It says nothing about the quality of a model on real speakers.
 """
 
 import json
@@ -97,13 +97,13 @@ def write_demo_corpus(
 ) -> list[dict]:
     """Write `Train|Dev/<speaker_id>/<speaker_id>.json` and the speaker's FLAC files beside it.
 
-    The same arguments give the same bytes. More speakers or utterances leave the other recordings alone: a speaker is
-    a pure function of (seed, split, group, number), and each recording of the speaker and its position.
+    The same arguments give the same bytes. More speakers or utterances do not change the other recordings: a speaker
+    is a pure function of (seed, split, group, number), and a recording one of the speaker and its position.
 
     Args:
-        folder: exists, or is made.
-        train_speakers, dev_speakers: per group.
-        utterances_per_speaker: each a sentence of its own.
+        folder: target folder; it is made if needed.
+        train_speakers, dev_speakers: number of speakers per group.
+        utterances_per_speaker: utterances, all with different sentences.
         progress: wraps the iterator over speakers.
     Returns:
         one row per split and group: split, group, speakers, utterances, minutes, sample_rate.
@@ -138,7 +138,7 @@ def write_demo_corpus(
 
 
 def check_size(train_speakers: int, dev_speakers: int, utterances_per_speaker: int, most_utterances: int) -> None:
-    """Raises UserError if a number is out of range."""
+    """Raise UserError if a number is out of range."""
     for name, value, most in (
         ("train_speakers", train_speakers, 100),
         ("dev_speakers", dev_speakers, 100),
@@ -149,7 +149,7 @@ def check_size(train_speakers: int, dev_speakers: int, utterances_per_speaker: i
 
 
 def _write_speaker(folder: Path, speaker: Speaker, utterances: int, seed: int) -> tuple[float, int]:
-    """Returns the seconds of speech written, and their sample rate."""
+    """Write a speaker's files. Return the seconds of speech and their sample rate."""
     place = folder / speaker.split / speaker.id
     place.mkdir(parents=True, exist_ok=True)
     texts = islice(sentences(speaker.split, random_of(seed, speaker.id, "sentences")), utterances)

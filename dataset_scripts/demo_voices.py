@@ -1,4 +1,4 @@
-"""Synthetic voices: a speaker drawn from a group, and what the speaker says, with eSpeak NG."""
+"""Synthetic voices of eSpeak NG: speakers drawn at random from a group, and their speech."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,7 @@ from dataset_scripts.espeak_ng import EspeakNg
 
 @dataclass(frozen=True)
 class Group:
-    """What the speakers of a group have in common; a pair of numbers is the range a speaker's value is drawn from."""
+    """What the speakers of a group share; a pair of numbers is the range from which a speaker's value is drawn."""
 
     voices: tuple[str, ...]  # Train takes them from the front, Dev from the back
     rate: tuple[int, int]  # words per minute
@@ -34,18 +34,18 @@ class Speaker:
     pitch_range: int
     word_gap: int
     snr: int
-    strength: float  # of the group's effect, 0 to 1
+    strength: float  # strength of the group's effect, 0 to 1
 
 
 def creaky(samples: np.ndarray, sample_rate: int, speaker: Speaker) -> tuple[np.ndarray, int]:
-    """Tremor of the loudness at 4 to 6 Hz, and consonants dulled by a low-pass filter."""
+    """Add a tremor of the loudness at 4 to 6 Hz, and dull the consonants with a low-pass filter."""
     time = np.arange(len(samples)) / sample_rate
     tremor = 1 - (0.2 + 0.3 * speaker.strength) * (0.5 + 0.5 * np.sin(2 * np.pi * (4 + 2 * speaker.strength) * time))
     return band_pass(samples * tremor, sample_rate, 0, 4500 - 1500 * speaker.strength), sample_rate
 
 
 def shorter_tract(least: float, more: float) -> Callable[[np.ndarray, int, Speaker], tuple[np.ndarray, int]]:
-    """Formants of a shorter vocal tract: played `least` to `least + more` times faster."""
+    """Formants of a shorter vocal tract: an effect that plays speech `least` to `least + more` times faster."""
 
     def effect(samples: np.ndarray, sample_rate: int, speaker: Speaker) -> tuple[np.ndarray, int]:
         return soxr.resample(samples, sample_rate * (least + more * speaker.strength), sample_rate), sample_rate
@@ -54,12 +54,12 @@ def shorter_tract(least: float, more: float) -> Callable[[np.ndarray, int, Speak
 
 
 def accented(samples: np.ndarray, sample_rate: int, speaker: Speaker) -> tuple[np.ndarray, int]:
-    """The accent is in the voice."""
+    """Change nothing: the accent is in the voice."""
     return samples, sample_rate
 
 
 def telephone(samples: np.ndarray, sample_rate: int, speaker: Speaker) -> tuple[np.ndarray, int]:
-    """300 to 3400 Hz at 8 kHz, in the 256 steps of mu-law."""
+    """Limit to 300 to 3400 Hz at 8 kHz, in the 256 steps of mu-law."""
     narrow = band_pass(soxr.resample(samples, sample_rate, 8000), 8000, 300, 3400)
     narrow /= max(1e-9, np.abs(narrow).max())
     compressed = np.round(127 * np.sign(narrow) * np.log1p(255 * np.abs(narrow)) / np.log(256)) / 127
@@ -67,7 +67,7 @@ def telephone(samples: np.ndarray, sample_rate: int, speaker: Speaker) -> tuple[
 
 
 def draw_speaker(seed: int, split: str, name: str, group: Group, number: int) -> Speaker:
-    """The speaker `number` (from 0) of a group in a split; as long as the voices last, splits share none."""
+    """The speaker `number` (from 0) of a group in a split; splits share no voice while the voices last."""
     random = random_of(seed, split, name, number)
     voices = group.voices if split == "Train" else group.voices[::-1]
 
@@ -89,7 +89,7 @@ def draw_speaker(seed: int, split: str, name: str, group: Group, number: int) ->
 
 
 def speak(speaker: Speaker, group: Group, texts: Iterable[str], seed: int) -> Iterator[tuple[str, np.ndarray, int]]:
-    """Yield (text, int16 samples, sample rate) for each text, as the speaker says it."""
+    """Yield (text, int16 samples, sample rate) for each text that the speaker says."""
     with EspeakNg() as espeak:
         for index, text in enumerate(texts):
             spoken = espeak.synthesise(
@@ -101,12 +101,12 @@ def speak(speaker: Speaker, group: Group, texts: Iterable[str], seed: int) -> It
 
 
 def random_of(*key) -> np.random.Generator:
-    """A generator that is a pure function of `key` (`hash` of strings differs between processes)."""
+    """A generator that depends on `key` only (`hash` of strings differs between processes)."""
     return np.random.default_rng(list(hashlib.sha256(repr(key).encode()).digest()))
 
 
 def add_noise(samples: np.ndarray, margin: int, snr: float, random: np.random.Generator) -> np.ndarray:
-    """Pink noise `snr` dB below the mean power of the utterance, beginning and ending `margin` samples beyond it."""
+    """Add pink noise `snr` dB below the mean power, from `margin` samples before the utterance to as many after it."""
     padded = np.pad(samples, margin)
     spectrum = np.fft.rfft(random.standard_normal(len(padded)))
     noise = np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 1)), len(padded))
@@ -114,7 +114,7 @@ def add_noise(samples: np.ndarray, margin: int, snr: float, random: np.random.Ge
 
 
 def band_pass(samples: np.ndarray, sample_rate: int, low: float, high: float) -> np.ndarray:
-    """The band between `low` and `high` Hz, with the slopes of a sixth-order Butterworth filter and no delay."""
+    """Pass the band from `low` to `high` Hz, with slopes of a sixth-order Butterworth filter and no delay."""
     frequency = np.fft.rfftfreq(len(samples), 1 / sample_rate)
     gain = 1 / np.sqrt(1 + (frequency / high) ** 12)
     if low:

@@ -25,11 +25,11 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class EspeakNg:
-    """A synthesiser, to be used as a context manager. A sequence of calls gives the same bits in every instance.
+    """A synthesiser, used as a context manager. The same sequence of calls gives the same bits in every instance.
 
-    eSpeak NG keeps its state in global variables, which no call resets: flutter and phases go on from one utterance
-    to the next. So every instance loads its own copy of the library. The copy's folder also gives the data a short
-    path, since eSpeak NG cuts longer ones at 160 bytes.
+    eSpeak NG keeps its state in global variables that no call resets: flutter and phases continue in the next
+    utterance. So every instance loads its own copy of the library. The folder of the copy also gives the data a short
+    path, since eSpeak NG cuts paths at 160 bytes.
     """
 
     def __init__(self):
@@ -47,7 +47,7 @@ class EspeakNg:
         self.sample_rate = self._library.espeak_Initialize(SYNCHRONOUS_RETRIEVAL, 0, str(data).encode(), DONT_EXIT)
         if self.sample_rate <= 0:
             raise UserError(f"eSpeak NG cannot read its data at {data}; set TMPDIR to a folder with a short path")
-        self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # of breath noise; the default is the time of day
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # for breath noise; the default is the time of day
         self._library.espeak_SetSynthCallback(self._callback)
 
     def __enter__(self) -> "EspeakNg":

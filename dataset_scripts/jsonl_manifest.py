@@ -26,17 +26,17 @@ class JsonlManifestConfig(CorpusConfig):
     """Options of `JsonlManifest`, beside those of every builder.
 
     Attributes:
-        manifest: file; by default the one *.jsonl in `data_dir`. Without `data_dir`, its folder is that.
+        manifest: file; default: the only *.jsonl in `data_dir`. Without `data_dir`, the manifest's folder is that.
         samples: rows as dicts, instead of a manifest.
-        audio_dirs: folders to search for audio; by default `data_dir` and its sub-folders.
+        audio_dirs: folders to search for audio; default: `data_dir` and its sub-folders.
         val_manifest: rows of the split dev; all rows of the manifest are then for train.
-        split_file: a split as `splits.json` of a prepared corpus records it.
+        split_file: a division into splits, as in `splits.json` of a prepared corpus.
         val_ratio: share of the rows for dev, if neither is given; in [0, 1).
         stratify_by: column whose values have the same share in dev, or `none`.
-        split_seed: of the division into train and dev.
-        fields: the manifest's name for each of our fields, where it is another.
-        require_text: whether rows without a transcript are rejected; without, their `text` is empty.
-        external_data: names of data from elsewhere that the manifest holds.
+        split_seed: seed of the division into train and dev.
+        fields: the manifest's name for each of our fields that has another name there.
+        require_text: reject rows without a transcript; otherwise their `text` is empty.
+        external_data: names of external data in the manifest.
     """
 
     manifest: str | None = None
@@ -83,7 +83,7 @@ class JsonlManifestConfig(CorpusConfig):
         return [utterance.file for listed, _ in self.rows() for utterance in listed]
 
     def rows(self) -> list[tuple[list[Utterance], list[dict]]]:
-        """Utterances and rejections of the manifest, and after them those of `val_manifest` if there is one."""
+        """Utterances and rejections of the manifest, then those of `val_manifest` if there is one."""
         given = [
             (self.manifest, self.samples),
             *([(self.val_manifest, None)] if self.val_manifest is not None else []),
@@ -94,7 +94,7 @@ class JsonlManifestConfig(CorpusConfig):
         root = _absolute(self.data_dir)
         children = (path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith("."))
         folders = [_absolute(folder) for folder in self.audio_dirs] if self.audio_dirs else [root, *children]
-        # By its path in the corpus: where that lies on this machine is nobody else's business.
+        # Paths in the corpus: paths of this machine are not published.
         named = tuple(
             (str(path.relative_to(root)) if path.is_relative_to(root) else path.name, path.resolve())
             for path in folders
@@ -122,13 +122,13 @@ class JsonlManifestConfig(CorpusConfig):
 class JsonlManifest(CorpusBuilder):
     """`JsonlManifest(data_dir=...)`: splits train and dev, which share no child.
 
-    Beside the columns of every corpus: `session_id` and `age_bucket` (as given, or null; `group` is then "unknown").
-    The child's id is `speaker_id`. A line that is no row, lacks a field or holds something of a wrong type is rejected
-    with its number; only a file without a single row is none.
+    Columns beside those of every corpus: `session_id` and `age_bucket` (as given, or null; `group` is then "unknown").
+    `speaker_id` is the child's id. A line that is no row, lacks a field or has a value of a wrong type is rejected
+    with its number; a file is no manifest only if none of its lines is a row.
 
     Raises:
-        UserError: the manifest cannot be found, or is not one (file and line); or the split that is given has a child
-            on both sides, or on none.
+        UserError: the manifest cannot be found or is none (the error names file and line), or the given split has a
+            child on both sides or on none.
     """
 
     VERSION = datasets.Version("1.0.0")
@@ -180,7 +180,7 @@ class JsonlManifest(CorpusBuilder):
         return {child: sides[child] for child in children}
 
     def _record(self, listed: list[Utterance], sides: dict[str, str]) -> dict:
-        """`splits.json`: how the children were divided, and how well that came out."""
+        """`splits.json`: how the children were divided, and the shares that this gave."""
         config = self.config
         given = config.val_manifest or config.split_file
         how = (
@@ -199,7 +199,7 @@ class JsonlManifest(CorpusBuilder):
 
 
 def _describe(manifest: str | None, listed: list[Utterance], rejected: list[dict]) -> dict:
-    """Where a manifest's rows come from, for the record."""
+    """Origin of a manifest's rows, for the record."""
     return {
         "name": IN_MEMORY if manifest is None else Path(manifest).name,
         "rows": len(listed) + len(rejected),
@@ -208,5 +208,5 @@ def _describe(manifest: str | None, listed: list[Utterance], rejected: list[dict
 
 
 def _absolute(folder: str) -> Path:
-    """Without `..`, and with its own name even where it is a link."""
+    """The path without `..`; links keep their own name."""
     return Path(os.path.normpath(Path(folder).absolute()))

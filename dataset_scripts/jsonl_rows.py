@@ -1,5 +1,4 @@
-"""Lines of a JSONL manifest, or samples in memory, into utterances; what is none becomes a rejection with its line
-number."""
+"""Turn lines of a JSONL manifest, or samples in memory, into utterances; reject other lines with their number."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -13,23 +12,23 @@ REQUIRED = ("utterance_id", "child_id", "audio_path")
 IDS = ("utterance_id", "child_id", "session_id")
 TEXTS = (*REQUIRED, "session_id", "age_bucket", "md5_hash", "orthographic_text")
 FIELDS = (*TEXTS, "audio_duration_sec")
-MOST_SECONDS = 86_400  # of one recording; a manifest that gives more is wrong
+MOST_SECONDS = 86_400  # longest possible recording; a manifest that gives more is wrong
 UNKNOWN = "unknown"
-IN_MEMORY = "samples"  # what stands for the manifest's name where there is none
+IN_MEMORY = "samples"  # replaces the name of the manifest where there is none
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_rows(
     manifest: str | None, samples: list[dict] | None, fields: dict[str, str]
 ) -> tuple[list[Utterance], list[dict]]:
-    """Read a manifest, or samples in memory where it is None.
+    """Read a manifest, or samples in memory if it is None.
 
     Args:
-        fields: the manifest's name for each of `FIELDS` that it calls otherwise.
+        fields: the manifest's name for each of `FIELDS` that has another name there.
     Returns:
-        the utterances, and the rows of `rejected.jsonl` for the lines that are none.
+        the utterances, and the rows of `rejected.jsonl` for the other lines.
     Raises:
-        UserError: the file cannot be read, or not one line of it is a row.
+        UserError: the file cannot be read, or none of its lines is a row.
     """
     name = IN_MEMORY if manifest is None else Path(manifest).name
     listed = []
@@ -49,7 +48,7 @@ def read_rows(
 
 
 def one_child_per_id(listed: Iterable[Utterance]) -> tuple[list[Utterance], list[dict]]:
-    """Without the later rows that give an id to another child, which could be on the other side of a split."""
+    """Reject later rows that give an id to another child: the child could be on the other side of a split."""
     first = {}
     kept = []
     rejected = []
@@ -68,12 +67,12 @@ def one_child_per_id(listed: Iterable[Utterance]) -> tuple[list[Utterance], list
 
 
 def is_seconds(value: Any) -> bool:
-    """Whether a manifest can mean it as the length of a recording; NaN compares as false."""
+    """Whether the value can be the length of a recording; NaN compares as false."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -MOST_SECONDS <= value <= MOST_SECONDS
 
 
 def _lines(path: str) -> Iterator[tuple[int, bytes]]:
-    """Each line that is not blank, with its number from 1, without a byte order mark or a carriage return.
+    """Yield each line that is not blank with its number from 1, without byte order mark or carriage return.
 
     Raises:
         UserError: the file cannot be read.
@@ -89,10 +88,10 @@ def _lines(path: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _row(line: bytes | dict, fields: dict[str, str]) -> dict[str, Any]:
-    """Our fields of a line, by our names. Raises Rejection if it is not an object or lacks what every row has."""
+    """Our fields of a line, by our names. Raise Rejection if it is no object or lacks a required field."""
     try:
         values = json.loads(line.decode()) if isinstance(line, bytes) else line
-        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
+        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but not text
     except UnicodeError as error:
         raise Rejection("not UTF-8 text", error.reason) from error
     except json.JSONDecodeError as error:
@@ -112,7 +111,7 @@ def _row(line: bytes | dict, fields: dict[str, str]) -> dict[str, Any]:
 
 
 def _utterance(row: dict[str, Any], manifest: str, line: int) -> Utterance:
-    """Raises Rejection if something is of the wrong type."""
+    """Build the utterance of a row. Raise Rejection if a value has a wrong type."""
     row = row | {name: found for name in IDS if (found := as_id(row.get(name))) is not None}
     for name in TEXTS:
         if not isinstance(row.get(name), str if name in REQUIRED else str | None):

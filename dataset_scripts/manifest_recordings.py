@@ -1,5 +1,4 @@
-"""Recordings that a manifest lists, to be transcribed as they are: found and checked as `JsonlManifest` does, not
-prepared."""
+"""Recordings of a manifest, to transcribe without preparing a corpus; found and checked as by `JsonlManifest`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +14,7 @@ from hf_components.speech import AudioError, decode, read_duration
 
 @dataclass(frozen=True)
 class Listed:
-    """What a manifest says of a recording: its path, and its MD5 checksum and length in seconds where it gives
-    them."""
+    """A recording in a manifest: its path, and its MD5 checksum and length in seconds where they are given."""
 
     file: str
     md5: str | None
@@ -24,7 +22,7 @@ class Listed:
 
 
 class ManifestRecordings(Recordings):
-    """Recordings by id, and where to find them."""
+    """Recordings by id, found by a `Reader`."""
 
     def __init__(self, listed: Mapping[str, Listed], reader: Reader):
         self.listed = listed
@@ -55,14 +53,14 @@ class ManifestRecordings(Recordings):
 def read_recordings(
     manifest: str | Path, audio_dirs: list[str] | None, fields: Mapping[str, str]
 ) -> ManifestRecordings:
-    """The recordings of a manifest; transcripts and speakers, if it has them, are not looked at.
+    """List the recordings of a manifest; its transcripts and speakers are ignored.
 
     Args:
-        audio_dirs: folders to search; by default the manifest's and its sub-folders.
-        fields: the manifest's name for each of our fields, where it is another.
+        audio_dirs: folders to search; default: the manifest's folder and its sub-folders.
+        fields: the manifest's name for each of our fields that has another name there.
     Raises:
-        UserError: with file and line, for a line that is none, lacks an id or a path, or repeats an id; every line
-            counts when all ids must come back.
+        UserError: a line is no row, lacks an id or a path, or repeats an id; the error names file and line. No line is
+            skipped, since every id must get a transcript.
     """
     config = JsonlManifestConfig(manifest=str(manifest), audio_dirs=audio_dirs, fields=dict(fields))
     listed: dict[str, Listed] = {}

@@ -1,4 +1,4 @@
-"""Write what a builder lists as a prepared corpus: Parquet with the audio inside, rejections, records, data card."""
+"""Write the listing of a builder as a prepared corpus: Parquet with audio inside, rejections, records, data card."""
 
 import hashlib
 import shutil
@@ -17,14 +17,8 @@ from hf_components.speech import LONG
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 BUILDING = "building"
-PLACES = (
-    "data_dir",
-    "manifest",
-    "samples",
-    "audio_dirs",
-    "val_manifest",
-    "split_file",
-)  # options the card does not print
+# Options that the card does not print.
+PLACES = ("data_dir", "manifest", "samples", "audio_dirs", "val_manifest", "split_file")
 
 
 def write_corpus(
@@ -39,33 +33,32 @@ def write_corpus(
     license: str | None = None,
     language: str | None = None,
 ) -> dict[str, Any]:
-    """Run a builder and write `data/<split>-00000-of-0000N.parquet`, `rejected.jsonl`, the builder's records and the
-    card.
+    """Run a builder and write `data/<split>-00000-of-0000N.parquet`, `rejected.jsonl`, its records and the card.
 
-    Rows are streamed to disk in shards. Run again in a folder where it was killed, with the same options and inputs,
-    it goes on from the finished shards and leaves the same bytes as a run that was never killed.
+    Rows are streamed to disk in shards. After a kill, a run in the same folder with the same options and inputs
+    continues from the finished shards, and leaves the same bytes as a run that was never killed.
 
     Args:
-        options: of the builder.
+        options: options of the builder.
         num_proc: worker processes; the result does not depend on it.
-        shard_megabytes: a Parquet file is closed once it has this size.
-        name, source, license, language: for the card.
+        shard_megabytes: size at which a Parquet file is closed.
+        name, source, license, language: texts for the card.
     Returns:
-        rows per split (a split whose rows were all rejected is not there), rejected and remarked rows per reason,
-        groups (see `summarise`), and its records.
+        rows per split (without splits whose rows were all rejected), rejected and remarked rows per reason, groups
+        (see `summarise`), and the records.
     Raises:
-        UserError: no row is left; and what the builder raises.
+        UserError: no row is left; and the errors of the builder.
     """
     data = folder / "data"
     building = folder / BUILDING
     data.mkdir(exist_ok=True)
-    # The inputs are the stage's to compare, so that not all files are read once more for a key of this cache.
+    # The stage compares the inputs: a fixed id saves reading all files again for a key of this cache.
     builder = builder_class(cache_dir=str(building), config_id="default", **options)
     listing = builder.read_manifests()
     prepared = builder.write_shards(listing, building / "shards", num_proc, shard_megabytes)
     for split, files in prepared.files.items():
         for number, file in enumerate(files):
-            if file.exists():  # else it has been moved before a kill
+            if file.exists():  # else a killed run has moved it
                 file.replace(data / f"{split}-{number:05d}-of-{len(files):05d}.parquet")
     write_rejected(folder, prepared.rejected)
     for record, content in prepared.records.items():
@@ -89,12 +82,12 @@ def write_corpus(
         max_duration=builder.config.max_duration,
         tasks=builder_class.TASKS,
     )
-    shutil.rmtree(building)  # last, since a run killed before it goes on from what is there
+    shutil.rmtree(building)  # last: a run that is killed before it can continue
     return metrics
 
 
 def summarise(folder: Path, splits: list[str]) -> list[dict[str, Any]]:
-    """Utterances, speakers and hours of each split and group, read from the columns of the Parquet files."""
+    """Count utterances, speakers and hours of each split and group, from the columns of the Parquet files."""
     table = []
     for split in splits:
         columns = (
@@ -127,7 +120,7 @@ def write_card(
     license: str | None = None,
     language: str | None = None,
 ) -> None:
-    """Write `README.md`: metadata by which `load_dataset(folder)` finds the splits, and what is in them."""
+    """Write `README.md`: the metadata with which `load_dataset(folder)` finds the splits, and their content."""
     total = sum(metrics["rows"].values())
     splits = list(metrics["rows"])
     metadata = DatasetCardData(
@@ -151,8 +144,8 @@ def write_card(
 def _digest(folder: Path) -> str:
     """SHA-256 of the files of a folder.
 
-    `load_dataset` keys its cache of a folder by the metadata of its card alone, not by the files: without the digest
-    there, a corpus prepared anew in the same place would be served stale.
+    `load_dataset` keys its cache of a folder by the metadata of its card, not by the files. Without the digest in the
+    card, it would serve old rows after a corpus was prepared again in the same place.
     """
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):

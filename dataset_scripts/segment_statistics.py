@@ -1,4 +1,4 @@
-"""What became of the recordings of a segmented corpus: kept and left out, how long the segments are, what is odd."""
+"""Statistics of a segmented corpus: what was kept and left out, lengths of segments, and odd recordings."""
 
 import dataclasses
 import logging
@@ -11,15 +11,14 @@ from hf_components.speech import SAMPLING_RATE, SILENCE, SPEECH, TOO_SHORT, Segm
 
 logger = logging.getLogger(__name__)
 
-CLIPPED = 1e-4  # share of samples at full scale that is no accident
-HEADROOM = 10  # dB; speech whose loudest tenth is not so far above the threshold is partly below it
+CLIPPED = 1e-4  # share of samples at full scale that counts as clipping
+HEADROOM = 10  # dB; if the loudest tenth of speech is less above the threshold, some speech is below it
 STATISTICS = {"mean": np.mean, "median": np.median, "shortest": np.min, "longest": np.max}
-BINS = 20  # of the histogram of durations
+BINS = 20  # in the histogram of durations
 
 
 def summarise_segments(statistics: list[dict], rules: Segmentation) -> dict[str, Any]:
-    """`segments.json`: options, seconds kept and left out by reason, durations with their histogram, and each
-    recording."""
+    """`segments.json`: options, seconds kept and left out, durations with histogram, and each recording."""
     seconds = {
         kind: sum(recording["samples"][kind] for recording in statistics) / SAMPLING_RATE
         for kind in ("total", SPEECH, SILENCE, TOO_SHORT)
@@ -44,7 +43,7 @@ def summarise_segments(statistics: list[dict], rules: Segmentation) -> dict[str,
 
 
 def warn_of_recordings(statistics: list[dict], rules: Segmentation) -> None:
-    """Tell of recordings that are clipped, and of those that make the threshold look wrong."""
+    """Warn of clipped recordings, and of those that make the threshold look wrong."""
     clipped = [recording for recording in statistics if recording["clipped"] > CLIPPED]
     if clipped:
         worst = max(clipped, key=lambda recording: recording["clipped"])

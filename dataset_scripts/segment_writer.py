@@ -1,4 +1,4 @@
-"""From a long recording to the rows of its segments, or the reason why there are none."""
+"""Turn a long recording into the rows of its segments, or into the reason why there are none."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -27,8 +27,7 @@ from hf_components.speech import (
 
 @dataclass(frozen=True)
 class SegmentWriter(Writer):
-    """Writes the segments of one recording as a shard. Those that begin at `dev_from` seconds or later belong to
-    dev."""
+    """Writes the segments of a recording as a shard. Segments that start at `dev_from` seconds or later go to dev."""
 
     rules: Segmentation
     dev_from: float
@@ -57,7 +56,7 @@ class SegmentWriter(Writer):
         try:
             found = self.write_segments(files, split, recording, blocks())
             statistics.append({**found, "clipped": source["clipped"] / source["samples"]})
-        except Rejection as problem:  # perhaps found at its very end
+        except Rejection as problem:  # this may be found only at the end
             files.discard()
             rejected.append(problem.row(recording.id, recording.file, None))
         progress(self.size(recording) - source["told"])
@@ -66,7 +65,7 @@ class SegmentWriter(Writer):
     def write_segments(
         self, files: Files, split: str, recording: Utterance, blocks: Iterator[np.ndarray]
     ) -> dict[str, Any]:
-        """Write the segments of a recording; how many samples were kept and left out.
+        """Write the segments of a recording; return the number of samples kept and left out.
 
         Raises:
             Rejection: the recording cannot be used, or nothing of it is left.

@@ -1,7 +1,7 @@
 """Builder for long recordings without transcripts: each is cut at its pauses, and its segments are the rows.
 
-<data_dir>/<audio files>                one narrator, or nobody knows who
-<data_dir>/<speaker>/<audio files, however deep>
+<data_dir>/<audio files>                          one narrator, or unknown speakers
+<data_dir>/<speaker>/<audio files at any depth>
 """
 
 import dataclasses
@@ -42,8 +42,8 @@ class SegmentedAudioConfig(Segmentation, CorpusConfig):
     """Options of `SegmentedAudio`, beside those of every builder and of `Segmentation`.
 
     Attributes:
-        val_ratio: share of the segments for dev, by speaker; of a single recording, its last part. In [0, 1).
-        split_seed: of the division into train and dev.
+        val_ratio: share of the segments for dev, by speaker; of a single recording, its last part; in [0, 1).
+        split_seed: seed of the division into train and dev.
     """
 
     val_ratio: float = 0.1
@@ -55,7 +55,7 @@ class SegmentedAudioConfig(Segmentation, CorpusConfig):
         check_val_ratio(self.val_ratio)
         for name, bound in (("min_duration", "min_segment"), ("max_duration", "max_segment")):
             if getattr(self, name) != getattr(CorpusConfig, name):
-                raise UserError(f"{name} is about recordings that are taken whole; give {bound} for segments")
+                raise UserError(f"{name} is for recordings that are not cut; give {bound} for segments")
 
     def inputs(self) -> list[Path]:
         return []
@@ -67,13 +67,13 @@ class SegmentedAudioConfig(Segmentation, CorpusConfig):
 class SegmentedAudio(CorpusBuilder):
     """`SegmentedAudio(data_dir=...)`: splits train and dev, a row for each segment.
 
-    `speaker_id` is the name of the first folder below `data_dir` if recordings lie in at least two, else the
-    recording's own name, since nothing is known of who speaks. No speaker is in both splits, but for a single
-    recording, whose last part is dev. `id` is made of the recording's name and the milliseconds at which the segment
-    begins and ends; `start` and `end` are seconds in `source_file`, at 16 kHz whole samples.
+    `speaker_id` is the name of the top folder below `data_dir` if recordings lie in at least two, else the name of the
+    recording, since the speakers are unknown. No speaker is in both splits, except for a single recording: its last
+    part is dev. `id` holds the name of the recording and the milliseconds at which the segment starts and ends.
+    `start` and `end` are seconds in `source_file`, whole samples at 16 kHz.
 
     Raises:
-        UserError: there is no recording, or nothing of any is left.
+        UserError: there is no recording, or no segment of any is left.
     """
 
     VERSION = datasets.Version("1.0.0")
@@ -82,7 +82,7 @@ class SegmentedAudio(CorpusBuilder):
     TASKS = ()
 
     def read_manifests(self) -> Listing:
-        """Every recording in train: which are for dev is decided once it is known which can be used."""
+        """List every recording in train; `divide` moves some to dev when it is known which are usable."""
         config = self.config
         reader = self.config.reader(())
         files = config.files()
@@ -145,7 +145,7 @@ class SegmentedAudio(CorpusBuilder):
 
 
 def divide(prepared: Prepared, val_ratio: float, seed: int) -> dict:
-    """Move about `val_ratio` of the segments from train to dev, by speaker; the record of who is where."""
+    """Move about `val_ratio` of the segments from train to dev, by speaker. Return the record of the splits."""
     speakers = [recording["speaker_id"] for recording in prepared.statistics for _ in recording["durations"]]
     strata = [ALL for _ in speakers]
     sides = split_speakers(speakers, strata, val_ratio if len(set(speakers)) > 1 else 0, seed)
@@ -162,21 +162,21 @@ def divide(prepared: Prepared, val_ratio: float, seed: int) -> dict:
 
 
 def recording_names(files: list[str]) -> dict[str, str]:
-    """A name for each file: its path without the suffix, or with it where two differ in that alone."""
+    """A name for each file: its path without the suffix, or with it where two files differ only in that."""
     bare = {file: str(PurePosixPath(file).with_suffix("")) for file in files}
     counts = Counter(bare.values())
     return {file: name if counts[name] == 1 else file for file, name in bare.items()}
 
 
 def speakers_of(files: list[str], names: dict[str, str]) -> list[str]:
-    """Who speaks in each file, see `SegmentedAudio`."""
+    """The speaker of each file, see `SegmentedAudio`."""
     folders = [PurePosixPath(file).parts[0] if "/" in file else None for file in files]
     several = len(set(folders) - {None}) > 1
     return [folder if several and folder else names[file] for file, folder in zip(files, folders, strict=True)]
 
 
 def header_duration(reader: Reader, file: str) -> float:
-    """Seconds that the recording's header promises. Raises Rejection: it cannot be read at all."""
+    """Seconds that the header of a recording gives. Raise Rejection if it cannot be read at all."""
     try:
         return read_duration(reader.path(file))
     except AudioError as error:

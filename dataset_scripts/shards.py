@@ -1,4 +1,4 @@
-"""Prepare the rows of a corpus in shards, each complete on the disk or absent, by several processes."""
+"""Prepare the rows of a corpus by several processes, in shards that are complete or absent."""
 
 import contextlib
 import json
@@ -25,20 +25,20 @@ from dataset_scripts.utterances import Reader, Rejection, Utterance
 from hf_components.runtime import Progress, UserError, estimate_rest, sync_folder, write_json
 from hf_components.speech import LONG
 
-IDS_PER_SHARD = 500  # what a killed run may lose per process; a Parquet file holds no more
-ROWS_IN_MEMORY = 32  # per process and split, 1 MB each at most (but for the long split)
+IDS_PER_SHARD = 500  # work that a kill may lose per process; also the most rows of a Parquet file
+ROWS_IN_MEMORY = 32  # per process and split, 1 MB each at most (except in the long split)
 CONTENT = "shard.json"
 SECONDS_BETWEEN_UPDATES = 0.5  # of the progress bar
-SECONDS_UNTIL_ESTIMATE = 30.0  # which a short run does without
+SECONDS_UNTIL_ESTIMATE = 30.0  # a short run reports none
 
-_worker = SimpleNamespace()  # what belongs to a worker process
+_worker = SimpleNamespace()  # state of a worker process
 
 
 @dataclass(frozen=True)
 class Writer:
-    """How a shard is written: by which reader, into which columns, in files of at most how many bytes of audio.
+    """How a shard is written: the reader, the columns, and the most bytes of audio per file.
 
-    Recordings longer than `max_duration` seconds go whole into the split `<split>_long`.
+    Recordings longer than `max_duration` seconds go uncut to the split `<split>_long`.
     """
 
     reader: Reader
@@ -48,12 +48,12 @@ class Writer:
     unit: ClassVar[str] = "utterances"  # what the progress bar counts
 
     def write(self, folder: Path, split: str, utterances: list[Utterance], progress: Callable[[int], Any]) -> None:
-        """Write the usable rows to `folder/<number>.parquet`, and what became of all to `folder/shard.json`.
+        """Write the usable rows to `folder/<number>.parquet`, and the outcome for all rows to `folder/shard.json`.
 
-        `folder` is there with all that belongs into it, or not at all. `progress` is told how much is done.
+        `folder` exists complete or not at all. `progress` gets the amount of work done.
         """
         temporary = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(temporary, ignore_errors=True)  # of a killed run
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed run
         temporary.mkdir(parents=True)
         write_json(temporary / CONTENT, self.fill(temporary, split, utterances, progress))
         sync_folder(temporary)
@@ -64,15 +64,15 @@ class Writer:
         return _divide(utterances)
 
     def size(self, utterance: Utterance) -> int:
-        """How much of the progress it makes."""
+        """How far an utterance moves the progress bar."""
         return 1
 
     def fill(
         self, folder: Path, split: str, utterances: list[Utterance], progress: Callable[[int], Any]
     ) -> dict[str, Any]:
-        """Write the Parquet files of a shard; the content of its `shard.json`.
+        """Write the Parquet files of a shard; return the content of its `shard.json`.
 
-        Of several utterances of one id the first usable one is a row.
+        If several utterances have the same id, the first usable one is a row.
         """
         rejected = []
         remarks = defaultdict(list)
@@ -98,14 +98,14 @@ class Writer:
 
 @dataclass
 class Prepared:
-    """What became of the utterances, in the order in which they were listed.
+    """The outcome for the utterances, in the order in which they were listed.
 
     Attributes:
         files: Parquet files of each split.
-        rows: their number per split.
+        rows: number of rows per split.
         rejected: rows of `rejected.jsonl`.
-        remarks: ids of the rows about which there is something odd, by what it is.
-        statistics: what the writer has to say of each recording.
+        remarks: ids of odd rows, by what is odd.
+        statistics: figures of each recording, from the writer.
         records: further JSON files of the prepared corpus, by name.
     """
 
@@ -118,9 +118,9 @@ class Prepared:
 
 
 def write_shards(splits: dict[str, list[Utterance]], folder: Path, writer: Writer, num_proc: int) -> Prepared:
-    """Write the shards that are not in `folder` yet, and collect what became of all utterances.
+    """Write the shards that are not in `folder` yet, and collect the outcome for all utterances.
 
-    Which utterances make a shard does not depend on `num_proc`. Utterances of one id are in one shard.
+    The division into shards does not depend on `num_proc`. Utterances with the same id are in the same shard.
 
     Raises:
         UserError: a process was killed from outside.
@@ -183,7 +183,7 @@ class Files:
         return self.content
 
     def discard(self) -> None:
-        """Have none of them, if the shard is to have no rows."""
+        """Delete all files: the shard has no rows."""
         self.close()
         for number in range(len(self.content)):
             (self.folder / f"{number}.parquet").unlink()
@@ -195,11 +195,11 @@ class Files:
 
 
 class _Progress:
-    """Moves the bar and, once the work has gone on for a while, says what the rest of it will cost.
+    """Moves the bar and, after some time, reports what the rest of the work will cost.
 
     Args:
-        folder: that fills as the work goes on.
-        total: how much there is to do.
+        folder: folder that the work fills.
+        total: amount of work.
     """
 
     def __init__(self, bar: Progress, folder: Path, total: int):
@@ -234,7 +234,7 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _divide(utterances: list[Utterance]) -> Iterator[list[Utterance]]:
-    """Shards of `IDS_PER_SHARD` ids, in the order in which the ids are first listed."""
+    """Yield shards of `IDS_PER_SHARD` ids, in the order in which the ids are first listed."""
     by_id: dict[str, list[Utterance]] = {}
     for utterance in utterances:
         by_id.setdefault(utterance.id, []).append(utterance)
@@ -244,7 +244,7 @@ def _divide(utterances: list[Utterance]) -> Iterator[list[Utterance]]:
 
 
 def _work(writer: Writer, shards: list[tuple], num_proc: int, progress: Callable[[int], Any]) -> None:
-    """Write the shards, and tell `progress` how much is done."""
+    """Write the shards, and report to `progress` how much is done."""
     num_proc = min(num_proc, len(shards))
     if num_proc <= 1:
         for shard in shards:
@@ -263,7 +263,7 @@ def _work(writer: Writer, shards: list[tuple], num_proc: int, progress: Callable
                 progress(more)
         except BrokenProcessPool as error:
             raise UserError(
-                "a worker process was killed, most likely for want of memory; run the same command with --resume "
+                "a worker process was killed, most likely because memory ran out; run the same command with --resume "
                 "and a smaller --num_proc"
             ) from error
         finally:
@@ -271,15 +271,14 @@ def _work(writer: Writer, shards: list[tuple], num_proc: int, progress: Callable
 
 
 def _start_worker(done: Synchronized) -> None:
-    """Prepare a worker, which adds to `done` what it has done."""
+    """Prepare a worker, which adds its finished work to `done`."""
     _worker.done = done
-    torch.set_num_threads(1)  # the others have the other cores
+    torch.set_num_threads(1)  # the other workers use the other cores
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent is killed would wait for work for ever, and write into the shards of the run that goes
-    on."""
+    """End the worker if its parent is killed; else it would wait forever, and write into shards of the next run."""
     multiprocessing.parent_process().join()
     os._exit(1)
 

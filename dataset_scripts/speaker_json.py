@@ -42,14 +42,14 @@ class SpeakerJsonConfig(CorpusConfig):
 
 
 class SpeakerJson(CorpusBuilder):
-    """`SpeakerJson(data_dir=...)`: splits train, dev and test as far as their folders exist.
+    """`SpeakerJson(data_dir=...)`: splits train, dev and test, as far as their folders exist.
 
-    Beside the columns of every corpus: `etiology` (as given, or null; `group` is then "unknown") and
-    `unintelligible_words`. Words that nobody understood have no place in `text`, since there is nothing to write;
-    that teaches a model to leave them out, so whoever does not want this filters by `unintelligible_words == 0`.
+    Columns beside those of every corpus: `etiology` (as given, or null; `group` is then "unknown") and
+    `unintelligible_words`. Words that nobody understood are missing in `text`, so a model learns to leave them out. To
+    avoid this, filter by `unintelligible_words == 0`.
 
     Raises:
-        UserError: `data_dir` has no such layout, a speaker's JSON is not what it claims to be (file and line), or a
+        UserError: `data_dir` has another layout, a speaker's JSON is not valid (the error names file and line), or a
             speaker is in several splits.
     """
 
@@ -72,7 +72,7 @@ class SpeakerJson(CorpusBuilder):
                 path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
             ):
                 manifest = read_manifest(speaker / f"{speaker.name}.json")
-                # A folder may have been renamed, so a speaker goes by the name within as well.
+                # A folder may have been renamed, so the name inside the file counts as well.
                 for name in {speaker.name, str(manifest.get("Contributor_ID", speaker.name))}:
                     if split_of.setdefault(name, split) != split:
                         raise UserError(
@@ -85,11 +85,11 @@ class SpeakerJson(CorpusBuilder):
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a speaker's JSON file and check the type of everything that is used of it.
+    """Read a speaker's JSON file and check the type of all values that are used.
 
     Raises:
-        UserError: with file and line, if it is missing, is not JSON, lacks `Files`, or holds something of a wrong
-            type.
+        UserError: the file is missing, is not JSON, lacks `Files`, or has a value of a wrong type; the error names
+            file and line.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -122,7 +122,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _problem(entry: Any) -> str | None:
-    """What is of the wrong type in an entry of `Files`; a transcript may be missing, that costs only its row."""
+    """What has a wrong type in an entry of `Files`. A missing transcript is allowed here: its row is rejected."""
     if not isinstance(entry, dict):
         return f"expected an object with Filename and Prompt, got {_type(entry)}"
     if not isinstance(entry.get("Filename"), str):
@@ -154,7 +154,7 @@ def _utterances(manifest: dict, speaker_id: str, folder: PurePosixPath, disfluen
 
 
 def _line(text: str, key: str, entry: int | None = None) -> int:
-    """The line of a top-level key, or of one entry of the list it holds."""
+    """Number of the line of a top-level key, or of one entry of the list it holds."""
     found = re.search(rf'"{key}"\s*:\s*\[?\s*', text)
     if found is None:
         return 1

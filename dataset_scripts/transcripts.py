@@ -10,12 +10,12 @@ DISFLUENCIES = ("keep", "drop")
 
 
 def clean_transcript(raw: str, disfluencies: str = "keep") -> str:
-    """The words of a transcript, without markup.
+    """Return the words of a transcript, without markup.
 
-    `[...]` is a comment and goes; `{tag: words}` and `{words}` keep their words; `(...)` is a disfluency, kept without
-    its parentheses or dropped; `{w:N}`, `{u: guess}` and `{ }` stand for speech that nobody understood and leave
-    nothing behind (`count_unintelligible` counts them). Marks nest. A bracket without its partner is removed and the
-    words around it stay. Without markup the text is returned as it is, whitespace apart.
+    `[...]` is a comment and is removed. `{tag: words}` and `{words}` keep their words. `(...)` is a disfluency: its
+    words are kept or dropped. `{w:N}`, `{u: guess}` and `{ }` mark speech that nobody understood, and are removed
+    (`count_unintelligible` counts them). Marks may be nested. A bracket without a partner is removed, and the words
+    around it stay. Text without markup is returned as it is, apart from white space.
 
     Returns:
         the clean text, or "" if no letter or digit is left.
@@ -28,12 +28,12 @@ def clean_transcript(raw: str, disfluencies: str = "keep") -> str:
 
 
 def count_unintelligible(raw: str) -> int:
-    """How many words of a transcript nobody understood: N for `{w:N}`, one for `{u: ...}` and for `{ }`."""
+    """Count the words that nobody understood: N for `{w:N}`, one for `{u: ...}` and for `{ }`."""
     return _strip_markup(raw, "keep")[1]
 
 
 def _strip_markup(raw: str, disfluencies: str) -> tuple[str, int]:
-    """Walk once over the transcript with a stack of open brackets; deep nesting costs no recursion."""
+    """Walk once over the transcript with a stack of open brackets; deep nesting needs no recursion."""
     stack: list[list] = [["", [], 0]]  # opening bracket, pieces of text within, unintelligible words within
     for character in raw:
         if character in OPENING:
@@ -78,12 +78,12 @@ def _close_without_partner(stack: list[list]) -> None:
 
 
 def _append(stack: list[list], text: str, count: int) -> None:
-    stack[-1][1].append(f" {text} " if not text.strip() else text)  # what is removed still separates words
+    stack[-1][1].append(f" {text} " if not text.strip() else text)  # removed markup still separates words
     stack[-1][2] += count
 
 
 def _tidy(text: str) -> str:
-    """Mend the punctuation that removed markup leaves behind."""
+    """Fix the punctuation that removed markup leaves behind."""
     text = re.sub(r"\s+([,.;:?!])", r"\1", text)
     text = re.sub(r"[,;:]+(?=[,.;:?!])", "", text)  # ", ," and ", ." keep the last, stronger mark
     return re.sub(r"^[,.;:?!\s]+", "", text)

@@ -1,4 +1,4 @@
-"""From an utterance as a manifest lists it to a row of the prepared corpus, or the reason why it cannot be one."""
+"""Turn an utterance of a manifest into a row of the prepared corpus, or into the reason why it cannot be one."""
 
 import dataclasses
 import hashlib
@@ -20,11 +20,11 @@ class Utterance:
     """One row of a manifest, before its audio is read.
 
     Attributes:
-        file: path as the manifest gives it; not to be trusted before `Reader.read`.
-        raw_text: transcript as given, None where there is none; `text` is its clean form.
-        columns: the source's own.
-        md5, duration: of the recording, where the manifest gives them; hexadecimal digits and seconds.
-        manifest, line: where the row stands, in a source with one manifest for all.
+        file: path as the manifest gives it; `Reader.read` checks it.
+        raw_text: transcript as given, None if there is none; `text` is its clean form.
+        columns: columns that only this source has.
+        md5, duration: hexadecimal checksum and seconds of the recording, where the manifest gives them.
+        manifest, line: place of the row, in a source with one manifest for all speakers.
     """
 
     id: str
@@ -41,7 +41,7 @@ class Utterance:
 
 
 class Rejection(Exception):
-    """Why an utterance cannot be a row: `reason` names the kind, for counting, `detail` the case."""
+    """Why an utterance cannot be a row: `reason` names the kind, for counting; `detail` describes the case."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(f"{reason}: {detail}")
@@ -51,7 +51,7 @@ class Rejection(Exception):
     def row(
         self, utterance_id: str, file: str, split: str | None, manifest: str | None = None, line: int | None = None
     ) -> dict[str, Any]:
-        """As `rejected.jsonl` lists it."""
+        """The row of `rejected.jsonl`."""
         where = {} if line is None else {"manifest": manifest, "line": line}
         return {
             "id": utterance_id,
@@ -68,13 +68,12 @@ class Reader:
     """Finds, checks and reads recordings.
 
     Attributes:
-        folders: where to look: the name that each has in `source_file`, and its resolved path.
-        by_bare_name: look for a file that is in no folder by its path directly in each, without the manifest's own
-            folders.
-        shared_names: file names that end several of the manifest's paths, so that only a checksum can tell by the bare
-            name which recording is meant.
+        folders: folders to search: the name of each in `source_file`, and its resolved path.
+        by_bare_name: if a file is in no folder by its path, look for its name directly in each folder.
+        shared_names: file names in which several paths of the manifest end; there only a checksum shows which
+            recording a bare name means.
         min_duration: seconds.
-        require_text: whether an utterance without a transcript is rejected.
+        require_text: reject utterances without a transcript.
     """
 
     folders: tuple[tuple[str, Path], ...]
@@ -84,11 +83,11 @@ class Reader:
     require_text: bool = True
 
     def read(self, utterance: Utterance) -> tuple[dict, list[str]]:
-        """The row of the prepared corpus, its audio as 16 kHz mono 16-bit FLAC, and remarks on what is odd about it.
+        """The row of the prepared corpus, with audio as 16 kHz mono 16-bit FLAC, and remarks on what is odd about it.
 
         Raises:
-            Rejection: the path leads out of the folders, nothing is there, copies differ, there is no transcript, the
-                checksum is another, or the audio cannot be used.
+            Rejection: the path leads out of the folders, the file is missing, copies differ, there is no transcript,
+                the checksum differs, or the audio cannot be used.
         """
         files = self._locate(utterance.file, utterance.md5)
         if self.require_text and utterance.raw_text is None:
@@ -110,7 +109,7 @@ class Reader:
             remarks.append(OTHER_DURATION)
         return {
             "id": utterance.id,
-            # Without a path: `datasets` would prefer a file of that name in the current directory to the bytes.
+            # No path: `datasets` would prefer a file of that name in the current directory to the bytes.
             "audio": {"bytes": encode_flac(waveform), "path": None},
             "text": utterance.text,
             "raw_text": utterance.raw_text,
@@ -122,11 +121,10 @@ class Reader:
         }, remarks
 
     def find(self, file: str, md5: str | None) -> bytes:
-        """The content of the recording that a manifest means by `file`, which has the checksum `md5` where one is
-        given.
+        """Content of the recording that a manifest calls `file`, with the checksum `md5` if one is given.
 
         Raises:
-            Rejection: as `read`.
+            Rejection: the same as in `read`.
         """
         try:
             return _read_one_of(self._locate(file, md5), md5)[1]
@@ -134,22 +132,22 @@ class Reader:
             raise Rejection("unreadable audio", error.strerror) from error
 
     def path(self, file: str) -> Path:
-        """Where the recording is that is meant by `file`, the first if there are several.
+        """Path of the recording that a manifest calls `file`; the first if there are several.
 
         Raises:
-            Rejection: the path leads out of the folders, or nothing is there.
+            Rejection: the path leads out of the folders, or the file is missing.
         """
         return next(iter(self._locate(file, None)))
 
     def fingerprint(self, file: str) -> str | None:
-        """What changes with the recordings that `file` may mean; None if it means none."""
+        """A string that changes with the recordings that `file` may mean; None if there is none."""
         try:
             return ",".join(map(fingerprint, self._candidates(file)[0])) or None
         except Rejection:
             return None
 
     def _locate(self, file: str, md5: str | None) -> dict[Path, str]:
-        """The real path of each file that `file` may mean, with its path in the corpus; a file counts once."""
+        """Real path of each file that `file` may mean, with its path in the corpus; a file counts once."""
         found, by_path = self._candidates(file)
         name = PurePosixPath(file).name
         problem = f"no file at {file}"
@@ -166,10 +164,9 @@ class Reader:
         return found
 
     def _candidates(self, file: str) -> tuple[dict[Path, str], bool]:
-        """The files at that path in any folder, else those of its bare name, and whether it is by path that they were
-        found.
+        """Files at that path in any folder, else files with its bare name; and whether the path found them.
 
-        No path climbs, even if it stays below its folder: it would bring a recording of one split into another.
+        No path may climb, even inside its folder: it could bring a recording of one split into another.
         """
         if "\0" in file or PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
             raise Rejection("path outside the corpus", f"{file} is absolute or climbs by '..'")
@@ -189,13 +186,13 @@ class Reader:
 
 
 def shared_names(files: Iterable[str]) -> frozenset[str]:
-    """The file names that end several of these paths."""
+    """File names in which several of these paths end."""
     names = Counter(PurePosixPath(file).name for file in set(files))
     return frozenset(name for name, count in names.items() if count > 1)
 
 
 def _read_one_of(files: dict[Path, str], md5: str | None) -> tuple[str, bytes]:
-    """Path in the corpus and content of the file with the checksum `md5`; without one, of files that are all alike."""
+    """Path in the corpus and content of the file with checksum `md5`; without one, all files must be alike."""
     contents: dict[str, tuple[str, bytes]] = {}
     for path, name in files.items():
         content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""What the launchers share: one command line, one set of exit codes."""
+"""Command line and exit codes that the launchers share."""
 
 import argparse
 import difflib
@@ -18,11 +18,11 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class UserError(ValueError):
-    """Wrong input, in one line. Launchers need no package of ours: any Python runs them."""
+    """Wrong input, in one line. A class of our packages would not do: launchers run in any Python."""
 
 
 class Parser(argparse.ArgumentParser):
-    """`LAUNCHER [its flags] RECIPE [the recipe's own arguments]`; an action may stand in the recipe's place."""
+    """`LAUNCHER [its flags] RECIPE [the recipe's own arguments]`; an action may replace the recipe."""
 
     def __init__(self, description: str, actions: Collection[str] = ()):
         super().__init__(
@@ -31,15 +31,13 @@ class Parser(argparse.ArgumentParser):
         self.actions = tuple(actions)
         self.flag("--dry_run", action="store_true", help="print what would be done, and do nothing")
         self.add_argument("recipe", metavar="RECIPE", help=" or ".join(["a file of recipes/ without .py", *actions]))
-        self.add_argument(
-            "words", metavar="...", nargs=argparse.REMAINDER, help="its arguments, as it takes them itself"
-        )
+        self.add_argument("words", metavar="...", nargs=argparse.REMAINDER, help="arguments of the recipe")
 
     def flag(self, name: str, **options) -> None:
         self.add_argument(name, *{f"--{name[2:].replace('_', '-')}"} - {name}, **options)
 
     def parse(self, argv: list[str] | None) -> argparse.Namespace:
-        """Raises `UserError` for an unknown flag, recipe or action."""
+        """Raise `UserError` for an unknown flag, recipe or action."""
         args = self.parse_args(argv)
         known = [*self.actions, *(path.stem for path in (ROOT / "recipes").glob("*.py"))]
         if args.recipe not in known:
@@ -52,7 +50,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[list[str] | None], int]) -> None:
-    """Run a launcher's `main` as a program: its exit code, or what the user did wrong and exit code 2."""
+    """Run a launcher's `main` as a program, and exit with its code; a `UserError` is printed, with exit code 2."""
     try:
         sys.exit(main(None))
     except UserError as error:
@@ -63,7 +61,7 @@ def run(main: Callable[[list[str] | None], int]) -> None:
 
 
 def seconds_of(duration: str) -> int:
-    """The seconds of "90s", "30m", "12h" or "2d"."""
+    """Seconds of "90s", "30m", "12h" or "2d"."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", duration)
     if match is None:
         raise UserError(f"--timeout takes a number with s, m, h or d, such as 90m, got {duration!r}")
@@ -71,14 +69,14 @@ def seconds_of(duration: str) -> int:
 
 
 def timeout_of(words: list[str]) -> str:
-    """A limit that fits a recipe's command line: an hour for quick.yaml, else half a day."""
+    """Time limit that fits a recipe's command line: an hour for quick.yaml, else half a day."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", default="")
     return "1h" if Path(parser.parse_known_args(words)[0].config).stem == "quick" else "12h"
 
 
 def show(*lines: str | list[str]) -> None:
-    """Print commands that can be run by hand; a list of words is quoted."""
+    """Print commands to run by hand; a list of words is quoted."""
     for line in lines:
         print(shlex.join(line) if isinstance(line, list) else line)
 

@@ -1,4 +1,4 @@
-"""What will work on this machine, what will not, and how to mend it. Exit code 1 if something must be mended.
+"""Report what will work on this machine, what will not, and how to fix it. Exit code 1 if something must be fixed.
 
 python launchers/doctor.py
 """
@@ -20,7 +20,7 @@ INSTALL = "make setup, or pip install -c constraints.txt -e '.[dev]'"
 
 
 class Finding(NamedTuple):
-    state: str  # ok, note (something will not work or is not as tested), FAIL (must be mended)
+    state: str  # ok, note (something will not work or is not as tested), FAIL (must be fixed)
     subject: str
     text: str
     advice: str = ""
@@ -31,7 +31,7 @@ def constraints(text: str) -> dict[str, str]:
 
 
 def python_and_packages(tested: dict[str, str], needed: set[str]) -> Iterator[Finding]:
-    """Versions against constraints.txt; `needed` are the names, in lower case, without which recipes do not start."""
+    """Compare versions with constraints.txt; recipes do not start without the packages in `needed` (lower case)."""
     found = ".".join(map(str, sys.version_info[:3]))
     yield (
         Finding("ok", "Python", found)
@@ -56,7 +56,7 @@ def python_and_packages(tested: dict[str, str], needed: set[str]) -> Iterator[Fi
 
 
 def our_needs() -> set[str]:
-    """Names of the packages that ours requires, without its extras; empty if it is not installed."""
+    """Names of the packages that our package requires without extras; empty if it is not installed."""
     try:
         lines = requires("underheard") or []
     except PackageNotFoundError:
@@ -80,7 +80,7 @@ def accelerators() -> Iterator[Finding]:
         yield Finding(
             "FAIL",
             "GPU",
-            f"PyTorch {torch.__version__} for CUDA {torch.version.cuda} cannot use the one here",
+            f"PyTorch {torch.__version__} for CUDA {torch.version.cuda} cannot use the GPU here",
             "a newer NVIDIA driver, or PyTorch for an older CUDA from https://pytorch.org",
         )
     else:
@@ -149,7 +149,7 @@ def hub() -> Iterator[Finding]:
             "note",
             "Hub",
             "cannot be reached: folders and PyPI wheels only",
-            "unset HF_HUB_OFFLINE, or see to the network",
+            "unset HF_HUB_OFFLINE, or check the network",
         )
 
 
@@ -172,7 +172,7 @@ def examine() -> Iterator[Finding]:
     packages = list(python_and_packages(constraints((ROOT / "constraints.txt").read_text()), needed))
     yield from packages
     if any(finding.state == "FAIL" for finding in packages):
-        return  # the rest imports them
+        return  # the other checks import them
     for part in (accelerators, sound, machine, hub, launchers):
         yield from part()
 

@@ -1,4 +1,4 @@
-"""Run a recipe of this checkout as a Hugging Face Job: upload it, start it, follow its log, say how it ended.
+"""Run a recipe of this checkout as a Hugging Face Job: upload it, start it, follow its log, report how it ended.
 
 python launchers/hf_job.py --flavor t4-small run_children_pipeline \\
     --config recipes/configs/run_children_pipeline/default.yaml --data user/children --output_dir runs/children \\
@@ -7,7 +7,7 @@ python launchers/hf_job.py attach JOB_ID
 python launchers/hf_job.py cancel JOB_ID
 
 Ctrl-C leaves the job running. Exit codes: 0 the job succeeded, 1 it failed or was cancelled, 124 it ran out of time,
-2 nothing was started, 130 it goes on without being followed.
+2 nothing was started, 130 it runs on, but is not followed.
 """
 
 import argparse
@@ -36,8 +36,8 @@ from launchers.commands import (
 from launchers.parcel import build_parcel
 
 IMAGE = "ghcr.io/astral-sh/uv:python3.11-bookworm"  # the Python of constraints.txt, and uv
-REPOSITORY = "underheard-jobs"  # private, in the user's namespace; every job has a commit of its own there
-# A repository is mounted read-only, and recipes write beside themselves.
+REPOSITORY = "underheard-jobs"  # private, in the user's namespace; every job makes a commit there
+# The repository is mounted read-only, but recipes write beside their own files.
 START = 'cp -r /parcel /tmp/underheard && exec bash /tmp/underheard/launchers/run.sh "$@"'
 SECRET = "HF_TOKEN"
 
@@ -45,30 +45,28 @@ SECRET = "HF_TOKEN"
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__, actions=("attach", "cancel"))
     parser.flag(
-        "--flavor", default="t4-small", help="hardware, as `hf jobs hardware` lists it with prices; default: t4-small"
+        "--flavor", default="t4-small", help="hardware, listed with prices by `hf jobs hardware`; default: t4-small"
     )
-    parser.flag(
-        "--timeout", help="the job is ended after it, such as 90m or 2d; default: 1h with a quick.yaml, else 12h"
-    )
-    parser.flag("--namespace", help="user or organisation that pays; default: who is logged in")
+    parser.flag("--timeout", help="time limit of the job, such as 90m or 2d; default: 1h with a quick.yaml, else 12h")
+    parser.flag("--namespace", help="user or organisation that pays; default: the user who is logged in")
     parser.flag(
         "--volume",
         action="append",
         default=[],
         metavar="hf://TYPE/ID:/PATH",
-        help="mount a dataset, model or bucket, as in hf://datasets/user/corpus:/data; may be repeated. What is "
-        "written to a bucket outlives the job: with --output_dir there, the same command continues it",
+        help="mount a dataset, model or bucket, as in hf://datasets/user/corpus:/data; may be repeated. Files "
+        "in a bucket outlive the job: with --output_dir there, the same command continues it",
     )
     return parser.parse(argv)
 
 
 def request(args: argparse.Namespace, namespace: str, revision: str) -> dict:
-    """What `HfApi.run_job` is asked for, but the secret."""
+    """Arguments of `HfApi.run_job`, without the secret."""
     timeout = args.timeout or timeout_of(args.words)
     parcel = Volume(
         type="dataset", source=f"{namespace}/{REPOSITORY}", revision=revision, mount_path="/parcel", read_only=True
     )
-    # The label tells `attach` the limit, which the Hub does not repeat.
+    # The label keeps the limit for `attach`, since the Hub does not return it.
     return {
         "image": IMAGE,
         "command": ["bash", "-c", START, "run.sh", args.recipe, *args.words],
@@ -132,7 +130,7 @@ def show_request(asked: dict) -> None:
 
 
 def follow(api: HfApi, job: JobInfo) -> int:
-    """Print the log until the job is over, and give the exit code for how it ended."""
+    """Print the log until the job has ended, and return the exit code."""
     where = {"job_id": job.id, "namespace": job.owner.name}
     try:
         for line in api.fetch_job_logs(**where, follow=True):
@@ -140,7 +138,7 @@ def follow(api: HfApi, job: JobInfo) -> int:
         return verdict(api.wait_for_job(**where))
     except KeyboardInterrupt:
         print(
-            f"\nthe job goes on; follow it again with: python launchers/hf_job.py attach {job.id}\n"
+            f"\nthe job runs on; follow it again with: python launchers/hf_job.py attach {job.id}\n"
             f"and end it with: python launchers/hf_job.py cancel {job.id}",
             file=sys.stderr,
         )
@@ -148,18 +146,18 @@ def follow(api: HfApi, job: JobInfo) -> int:
 
 
 def verdict(job: JobInfo) -> int:
-    """Exit code of a job that is over: waiting for it raises nothing, however it ended."""
+    """Exit code of a job that has ended; waiting for a job raises nothing, however it ended."""
     if job.status.stage == JobStage.COMPLETED:
         print(f"the job succeeded: {job.url}", file=sys.stderr)
         return 0
     limit = int((job.labels or {}).get("timeout", 0))
     message = job.status.message or ""
     ran = job.durations.running_secs if job.durations and job.durations.running_secs else 0
-    # A job that ran out of time ends in the stage ERROR, as one that failed.
+    # A job that ran out of time ends in the stage ERROR, the same as one that failed.
     if job.status.stage == JobStage.ERROR and ("timeout" in message.lower() or 0 < limit <= ran):
         print(
-            f"error: the job ran out of its {limit} s: {job.url}; give a longer --timeout, and an --output_dir in a "
-            "mounted bucket to continue where it stopped",
+            f"error: the job exceeded its time limit of {limit} s: {job.url}; give a longer --timeout, and an "
+            "--output_dir in a mounted bucket to continue where it stopped",
             file=sys.stderr,
         )
         return TIMED_OUT
@@ -188,7 +186,7 @@ def launch(api: HfApi, args: argparse.Namespace, namespace: str) -> JobInfo:
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     api = HfApi()
-    request(args, "user", "REVISION")  # wrong values are told before anything is asked of the Hub
+    request(args, "user", "REVISION")  # report wrong values before any request to the Hub
     if args.recipe in ("attach", "cancel") and len(args.words) != 1:
         raise UserError(f"{args.recipe} takes the id of one job")
     if get_token() is None and not (args.dry_run and args.namespace):

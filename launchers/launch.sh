@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Launch a recipe on all GPUs there are, or on the CPU; what was interrupted continues.
-#   bash launchers/launch.sh RECIPE [its arguments]      RESTART=1 begins anew
+# Launch a recipe on all GPUs of this machine, or on its CPU; an interrupted run continues.
+#   bash launchers/launch.sh RECIPE [its arguments]      RESTART=1 starts anew
 set -euo pipefail
 cd "$(dirname "$0")/.."
 recipe=$1
@@ -10,7 +10,7 @@ python launchers/doctor.py
 
 help=$(python "recipes/$recipe.py" --help)
 case $help in *"--resume "*)
-    # In front, so that a --resume of the user's own counts.
+    # In front, so that the user's own --resume overrides it.
     if [ -n "${RESTART:-}" ]; then set -- --resume false "$@"; else set -- --resume true "$@"; fi ;;
 esac
 

@@ -2,13 +2,13 @@
 
 python launchers/modal_app.py --gpu L4 run_children_pipeline \\
     --config recipes/configs/run_children_pipeline/default.yaml --data /data/children --output_dir /data/runs/children
-python launchers/modal_app.py upload my_corpus children       to /data/children; continues where it was interrupted
+python launchers/modal_app.py upload my_corpus children       to /data/children; continues after an interruption
 python launchers/modal_app.py ls runs/children
 python launchers/modal_app.py download runs/children runs/children
 
-`pip install -c constraints.txt modal && modal setup` comes first; with HF_TOKEN in the environment a recipe may
-publish. Ctrl-C leaves the recipe running. Exit codes: the recipe's own; 2 nothing was started, 124 it ran out of time,
-130 it goes on without being followed.
+First run `pip install -c constraints.txt modal && modal setup`. With HF_TOKEN in the environment a recipe may publish.
+Ctrl-C leaves the recipe running. Exit codes: the recipe's own; 2 nothing was started, 124 it ran out of time, 130 it
+runs on, but is not followed.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # in the container PYTHONPATH does
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the container sets PYTHONPATH instead
 
 import modal
 from modal.types import FileEntry, FileEntryType
@@ -39,11 +39,11 @@ from launchers.commands import (
 CODE = PurePosixPath("/underheard")
 DATA = PurePosixPath("/data")  # in the container
 FOLDERS = ("hf_components", "dataset_scripts", "model_cards", "recipes", "accelerate_configs", "launchers")
-BATCH = 100  # files in one upload, and so what an interruption may cost
+BATCH = 100  # files per upload; an interruption costs at most one upload
 
 app = modal.App("underheard")
 volume = modal.Volume.from_name("underheard", create_if_missing=True)
-# The tested versions are built once; the code is added when a container starts, so that a change costs no build.
+# The tested versions are built once. The code is added when a container starts, so a change needs no build.
 image = (
     modal.Image.debian_slim(python_version="3.11")
     .uv_pip_install(requirements=[str(ROOT / "constraints.txt")])
@@ -61,18 +61,18 @@ for folder in FOLDERS:
     secrets=[modal.Secret.from_local_environ(["HF_TOKEN"])] if "HF_TOKEN" in os.environ else [],
 )
 def run_recipe(recipe: str, words: list[str]) -> int:
-    """Launch it on the GPUs that are here; the volume is committed in the background and when the container ends."""
+    """Launch the recipe on the container's GPUs; the volume is committed in the background and at the end."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.run(
         ["bash", "launchers/launch.sh", recipe, *words], cwd=ROOT, env={**os.environ, "PATH": path}, check=False
     ).returncode
 
 
-# The volume; its paths are relative to its root, which a recipe sees as /data
+# The volume: paths are relative to its root, which is /data for a recipe
 
 
 def files_on(volume: modal.Volume, folder: str) -> dict[str, FileEntry]:
-    """Path below the folder to entry of each file in it; empty if there is no such folder."""
+    """Entry of each file in a folder, by path below the folder; empty if there is no such folder."""
     start = f"{folder.strip('/')}/".lstrip("/")
     entries = (
         (entry.path.lstrip("/"), entry)
@@ -83,7 +83,7 @@ def files_on(volume: modal.Volume, folder: str) -> dict[str, FileEntry]:
 
 
 def upload_folder(volume: modal.Volume, folder: Path, remote: str) -> tuple[int, int]:
-    """Upload what is not there yet, or was changed since, in batches; an interruption costs the batch under way.
+    """Upload new and changed files in batches; an interruption costs the current batch only.
 
     Returns:
         number of files uploaded and number of files that were there already.
@@ -105,7 +105,7 @@ def is_current(path: Path, entry: FileEntry | None) -> bool:
 
 
 def download_folder(volume: modal.Volume, remote: str, folder: Path) -> tuple[int, int]:
-    """Download what is not here yet in this size; a file is complete or absent.
+    """Download files that are missing here or have another size; a file is complete or absent.
 
     Returns:
         number of files downloaded and number of files that were here already.
@@ -137,9 +137,9 @@ def listing(entries: Iterable[tuple[str, FileEntry]]) -> str:
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__, actions=("upload", "ls", "download"))
-    parser.flag("--gpu", help="such as L4, A100-80GB or H100:8, as https://modal.com/pricing names it; default: none")
+    parser.flag("--gpu", help="GPU, such as L4, A100-80GB or H100:8, see https://modal.com/pricing; default: none")
     parser.flag(
-        "--timeout", help="the recipe is ended after it, such as 90m or 24h; default: 1h with a quick.yaml, else 12h"
+        "--timeout", help="time limit of the recipe, such as 90m or 24h; default: 1h with a quick.yaml, else 12h"
     )
     args = parser.parse(argv)
     wanted = {"upload": 2, "ls": 1, "download": 2}.get(args.recipe)
@@ -151,7 +151,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def show_all(args: argparse.Namespace, timeout: int) -> None:
-    """The same by hand; the volume's actions by Modal's own commands, which begin anew where ours continue."""
+    """Print the commands to run by hand; Modal's own volume commands start anew where ours continue."""
     theirs = {"upload": "put", "ls": "ls", "download": "get"}
     if args.recipe in theirs:
         return show(["modal", "volume", theirs[args.recipe], "underheard", *args.words])
@@ -178,7 +178,10 @@ def launch(recipe: str, words: list[str], gpu: str | None, timeout: int) -> int:
         try:
             return call.get()
         except modal.exception.FunctionTimeoutError:
-            print(f"error: the recipe ran out of its {timeout} s; the same command continues it", file=sys.stderr)
+            print(
+                f"error: the recipe exceeded its time limit of {timeout} s; the same command continues it",
+                file=sys.stderr,
+            )
             return TIMED_OUT
         except KeyboardInterrupt:
             return NO_LONGER_FOLLOWED
@@ -198,8 +201,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         if not any(word.startswith(("/data/", "--output_dir=/data/")) for word in args.words):
             print(
-                "warning: what is written outside /data is lost when the recipe ends; give --output_dir "
-                "/data/runs/...",
+                "warning: files outside /data are lost when the recipe ends; give --output_dir /data/runs/...",
                 file=sys.stderr,
             )
         return launch(args.recipe, args.words, args.gpu, timeout)

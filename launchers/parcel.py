@@ -1,4 +1,4 @@
-"""Pack what a machine elsewhere needs to run this checkout's recipes: wheel, recipes, configurations, tested versions.
+"""Pack all that another machine needs to run this checkout's recipes: wheel, recipes, configurations, tested versions.
 
 python launchers/parcel.py build/parcel
 """
@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # any Python may run it, without our package installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs in any Python, without our package
 
 from launchers.commands import ROOT, UserError, run
 
@@ -19,10 +19,10 @@ NOT_CODE = shutil.ignore_patterns("__pycache__", ".*")
 
 
 def build_parcel(folder: Path) -> Path:
-    """Fill an empty or missing folder; nothing in it is a secret or a result.
+    """Fill an empty or missing folder. The parcel holds no secrets and no results.
 
     Raises:
-        UserError: the folder holds something, or the wheel cannot be built.
+        UserError: the folder is not empty, or the wheel cannot be built.
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; remove it or choose another")
@@ -30,7 +30,7 @@ def build_parcel(folder: Path) -> Path:
     for name in BESIDE_IT:
         shutil.copytree(ROOT / name, folder / name, ignore=NOT_CODE)
     shutil.copy(ROOT / "constraints.txt", folder)
-    with tempfile.TemporaryDirectory() as source:  # a build in the checkout would take up leftovers of earlier ones
+    with tempfile.TemporaryDirectory() as source:  # a build in the checkout would pack leftovers of earlier builds
         for name in WHEEL:
             shutil.copytree(ROOT / name, Path(source, name), ignore=NOT_CODE)
         for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -49,7 +49,7 @@ def build_parcel(folder: Path) -> Path:
 def main(argv: list[str] | None) -> int:
     words = sys.argv[1:] if argv is None else argv
     if len(words) != 1 or words[0].startswith("-"):
-        raise UserError("parcel.py takes one folder, to be filled")
+        raise UserError("parcel.py takes one folder to fill")
     print(build_parcel(Path(words[0])))
     return 0
 

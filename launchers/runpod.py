@@ -1,15 +1,15 @@
-"""Run a recipe of this checkout on a Runpod pod: one command creates or resumes it, uploads, starts and follows.
+"""Run a recipe of this checkout on a Runpod pod: one command creates or resumes the pod, uploads, starts and follows.
 
 python launchers/runpod.py run_children_pipeline --config recipes/configs/run_children_pipeline/default.yaml \\
     --data user/children --output_dir runs/children
 python launchers/runpod.py attach         follow the log again
 python launchers/runpod.py tensorboard    http://localhost:6006
-python launchers/runpod.py ssh            a shell on the pod, or one command: ssh -- ls runs
-python launchers/runpod.py stop           the pod costs nothing more; its network volume does
+python launchers/runpod.py ssh            open a shell on the pod, or run one command: ssh -- ls runs
+python launchers/runpod.py stop           stop the pod; only its network volume still costs
 
-Settings are read from .runpod.env; copy .runpod.env.example. Ctrl-C leaves the recipe running, and what was
-interrupted continues. Everything lies in /workspace/underheard, on the network volume. Exit codes: the recipe's own; 2
-nothing was started, 130 it goes on without being followed.
+Settings are read from .runpod.env; copy .runpod.env.example. Ctrl-C leaves the recipe running, and an interrupted run
+continues. All files are in /workspace/underheard, on the network volume. Exit codes: the recipe's own; 2 nothing was
+started, 130 it runs on, but is not followed.
 """
 
 import argparse
@@ -36,7 +36,7 @@ KNOWN_HOSTS = ROOT / ".runpod.known_hosts"  # a pod makes a new host key wheneve
 IMAGE = "runpod/pytorch:2.8.0-py3.11-cuda12.8.1-cudnn-devel-ubuntu22.04"  # for its sshd; PyTorch comes with the parcel
 USER, VOLUME = "root", "/workspace"
 FOLDER = f"{VOLUME}/underheard"  # run.log, run.exit with the exit code, runs/
-TMUX = "tmux -L underheard"  # a server of our own: it inherits the token and ends with the recipe
+TMUX = "tmux -L underheard"  # our own server: it inherits the token and ends with the recipe
 POLL, PATIENCE = 5.0, 900.0  # seconds
 
 IS_RUNNING = f"{TMUX} has-session -t recipe 2>/dev/null"
@@ -46,12 +46,10 @@ END = f"{TMUX} kill-server 2>/dev/null; while {IS_RUNNING}; do sleep 0.2; done"
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__, actions=("attach", "tensorboard", "ssh", "stop"))
     parser.flag(
-        "--debug",
-        action="store_true",
-        help="smoke test: the recipe's quick.yaml instead of its --config, results in runs/debug",
+        "--debug", action="store_true", help="smoke test: quick.yaml instead of --config, results in runs/debug"
     )
     parser.flag(
-        "--force_restart", action="store_true", help="end what runs there, and begin anew instead of continuing"
+        "--force_restart", action="store_true", help="end the running recipe, and start anew instead of continuing"
     )
     return parser.parse(argv)
 
@@ -60,20 +58,20 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def read_settings() -> dict[str, str]:
-    """The lines NAME=VALUE of .runpod.env.
+    """Read the lines NAME=VALUE of .runpod.env.
 
     Raises:
-        UserError: it is missing or incomplete, or others may read it.
+        UserError: the file is missing or incomplete, or other users may read it.
     """
     if not SETTINGS.exists():
         raise UserError(f"{SETTINGS} is missing; copy .runpod.env.example, fill it in, and chmod 600 it")
     if SETTINGS.stat().st_mode & 0o077:
-        raise UserError(f"{SETTINGS} holds a key that others on this machine may read; chmod 600 {SETTINGS}")
+        raise UserError(f"{SETTINGS} holds a key that other users of this machine may read; chmod 600 {SETTINGS}")
     lines = (line.partition("=") for line in SETTINGS.read_text().splitlines() if not line.lstrip().startswith("#"))
     settings = {name.strip(): value.partition(" #")[0].strip() for name, equals, value in lines if equals}
     for name in ("RUNPOD_API_KEY", "NETWORK_VOLUME_ID", "SSH_KEY_PATH", "GPU_TYPE"):
         if not settings.get(name):
-            raise UserError(f"{SETTINGS} has no {name}; .runpod.env.example says what it is")
+            raise UserError(f"{SETTINGS} has no {name}; .runpod.env.example explains it")
     key = settings["SSH_KEY_PATH"] = str(Path(settings["SSH_KEY_PATH"]).expanduser())
     if not Path(f"{key}.pub").exists():
         raise UserError(
@@ -96,7 +94,7 @@ def remember(pod: str) -> None:
 
 
 def ask(key: str, method: str, path: str, body: dict | None = None) -> dict:
-    """Raises `UserError` with what Runpod says if it refuses, and `LookupError` if there is no such thing."""
+    """Send a request. Raise `UserError` with Runpod's answer if it refuses, and `LookupError` for status 404."""
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "User-Agent": "underheard"}
     wanted = urllib.request.Request(
         API + path, None if body is None else json.dumps(body).encode(), headers, method=method
@@ -114,7 +112,7 @@ def ask(key: str, method: str, path: str, body: dict | None = None) -> dict:
 
 
 def pod_request(settings: dict[str, str], data_center: str) -> dict:
-    """What a new pod is asked for; a network volume can be mounted in its own data centre only."""
+    """Request for a new pod; a network volume can be mounted only in its own data centre."""
     return {
         "name": "underheard",
         "image": settings.get("IMAGE") or IMAGE,
@@ -129,7 +127,7 @@ def pod_request(settings: dict[str, str], data_center: str) -> dict:
 
 
 def find_pod(settings: dict[str, str]) -> dict | None:
-    """The pod of .runpod.env; None without one, or if it is gone."""
+    """The pod of .runpod.env; None if there is none, or if it is terminated."""
     if not settings.get("POD_ID"):
         return None
     try:
@@ -140,7 +138,7 @@ def find_pod(settings: dict[str, str]) -> dict | None:
 
 
 def running_pod(settings: dict[str, str]) -> dict:
-    """The pod of .runpod.env, resumed if it is stopped; a new one, noted there, if there is none."""
+    """The pod of .runpod.env, resumed if it is stopped; if there is none, a new one, which is noted there."""
     key = settings["RUNPOD_API_KEY"]
     pod = find_pod(settings)
     if pod is None:
@@ -155,8 +153,8 @@ def running_pod(settings: dict[str, str]) -> dict:
         say(f"created pod {pod['id']} with one {settings['GPU_TYPE']} for {pod['cost']} USD per hour")
     elif pod["status"] == "EXITED":
         say(
-            f"resuming pod {pod['id']}; should its machine have no GPU free, empty POD_ID= in "
-            f"{SETTINGS.name} for another"
+            f"resuming pod {pod['id']}; if its machine has no free GPU, empty POD_ID= in "
+            f"{SETTINGS.name} to get another pod"
         )
         pod = ask(key, "POST", f"/pods/{pod['id']}/action", {"action": "start"})
     else:
@@ -166,7 +164,7 @@ def running_pod(settings: dict[str, str]) -> dict:
 
 
 def reach(settings: dict[str, str], pod: dict) -> list[str]:
-    """Wait until commands can be run on the pod, and return the words of `ssh` that do so."""
+    """Wait until the pod runs commands, and return the `ssh` words to run them."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if pod["status"] in ("ERROR", "EXITED", "TERMINATED"):
@@ -221,7 +219,7 @@ def ssh_words(settings: dict[str, str], host: str, port: str) -> list[str]:
     ]
 
 
-# What is run on the pod
+# Commands for the pod
 
 
 def upload_command() -> str:
@@ -231,7 +229,7 @@ def upload_command() -> str:
 
 
 def start_command(args: argparse.Namespace) -> str:
-    """Reads the Hub's token, or an empty line, from standard input: everyone on a machine can read a command line."""
+    """Command that reads the Hub's token, or an empty line, from standard input: command lines are public."""
     words = [*args.words]
     if args.debug:
         words += ["--config", f"recipes/configs/{args.recipe}/quick.yaml", "--output_dir", f"runs/debug/{args.recipe}"]
@@ -245,7 +243,7 @@ rm -f run.exit; : >run.log
 
 
 def follow_command(lines: str) -> str:
-    """Prints the log from the line on, "+1", or its last lines, "100", until the recipe ends; exits as the recipe."""
+    """Command that prints the log from a line ("+1") or its end ("100") until the recipe ends, with its exit code."""
     return f"""cd {FOLDER}; tail -n {lines} -f run.log & tail=$!
 while {IS_RUNNING}; do sleep 0.5; done
 sleep 0.5; kill $tail
@@ -257,10 +255,10 @@ echo 'error: the recipe was ended from outside' >&2; exit 1"""
 
 
 def start(ssh: list[str], args: argparse.Namespace) -> None:
-    """Upload this checkout and start the recipe, unless one runs already."""
+    """Upload this checkout and start the recipe, unless one is already running."""
     if subprocess.run([*ssh, IS_RUNNING], stdin=subprocess.DEVNULL, check=False).returncode == 0:
         if not args.force_restart:
-            return say("a recipe runs there already; this is its log. --force_restart ends it")
+            return say("a recipe is already running there; this is its log. --force_restart ends it")
         subprocess.run([*ssh, END], stdin=subprocess.DEVNULL, check=False)
     with tempfile.TemporaryDirectory() as folder:
         build_parcel(Path(folder))
@@ -268,12 +266,12 @@ def start(ssh: list[str], args: argparse.Namespace) -> None:
     for command, given in ((upload_command(), parcel), (start_command(args), f"{hub_token()}\n".encode())):
         done = subprocess.run([*ssh, command], input=given, check=False)
         if done.returncode:
-            raise UserError(f"the pod could not be set up, exit code {done.returncode}; what it said is above")
+            raise UserError(f"the pod could not be set up, exit code {done.returncode}; its output is above")
     return say("started; Ctrl-C leaves it running")
 
 
 def hub_token() -> str:
-    """The Hub's token of this machine, "" without one."""
+    """The Hub token of this machine, or ""."""
     saved = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "token"
     return os.environ.get("HF_TOKEN", "") or (saved.read_text().strip() if saved.exists() else "")
 
@@ -283,11 +281,11 @@ def follow(ssh: list[str], lines: str) -> int:
         code = subprocess.run([*ssh, follow_command(lines)], stdin=subprocess.DEVNULL, check=False).returncode
     except KeyboardInterrupt:
         say(
-            "\nthe recipe goes on, and the pod is billed; python launchers/runpod.py attach follows it, stop ends both"
+            "\nthe recipe runs on, and the pod is billed; python launchers/runpod.py attach follows it, stop ends both"
         )
         return NO_LONGER_FOLLOWED
-    if code == 255:  # ssh's own
-        say("the connection was lost; the recipe goes on: python launchers/runpod.py attach")
+    if code == 255:  # the exit code of ssh itself
+        say("the connection was lost; the recipe runs on: python launchers/runpod.py attach")
         return NO_LONGER_FOLLOWED
     say(f"the recipe ended with exit code {code}; the pod is billed until python launchers/runpod.py stop")
     return code
@@ -298,7 +296,7 @@ def say(text: str) -> None:
 
 
 def show_all(settings: dict[str, str], args: argparse.Namespace) -> None:
-    """The commands by hand; HOST and PORT are those of 22/tcp in the pod's runtime.ports."""
+    """Print the commands to run by hand; HOST and PORT are those of 22/tcp in the pod's runtime.ports."""
     ssh = ssh_words(settings, "HOST", "PORT")
     pod = settings.get("POD_ID") or "POD_ID"
     asking = f'curl -sS -H "Authorization: Bearer $RUNPOD_API_KEY" -H "Content-Type: application/json" {API}'
@@ -323,7 +321,7 @@ def show_all(settings: dict[str, str], args: argparse.Namespace) -> None:
 
 
 def remote_command(ssh: list[str], args: argparse.Namespace) -> list[str]:
-    """What an action runs once the pod is reached, and a recipe once it is started."""
+    """Command of an action on a reached pod, or of a recipe once it is started."""
     if args.recipe == "ssh":
         words = args.words[1:] if args.words[:1] == ["--"] else args.words
         return [*ssh, f"cd {FOLDER} && {shlex.join(words)}"] if words else [ssh[0], "-t", *ssh[1:]]
@@ -344,7 +342,7 @@ def main(argv: list[str] | None = None) -> int:
             ssh = reach(settings, running_pod(settings))
             start(ssh, args)
         except KeyboardInterrupt:
-            say("interrupted; a pod that was made or resumed is billed until python launchers/runpod.py stop")
+            say("interrupted; a new or resumed pod is billed until python launchers/runpod.py stop")
             return NO_LONGER_FOLLOWED
         return follow(ssh, "+1")
     pod = find_pod(settings)
@@ -356,7 +354,7 @@ def main(argv: list[str] | None = None) -> int:
         say(f"pod {pod['id']} is stopped; the same command as before resumes it")
         return 0
     if pod["status"] == "EXITED":
-        raise UserError(f"pod {pod['id']} is stopped; to start a recipe resumes it")
+        raise UserError(f"pod {pod['id']} is stopped; starting a recipe resumes it")
     ssh = reach(settings, pod)
     if args.recipe == "attach":
         return follow(ssh, "100")

@@ -4,7 +4,9 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/average_checkpoints.py --config recipes/configs/average_checkpoints/default.yaml \\
     --candidates runs/children --corpus data/prepared --output_dir runs/soup
 
-Writes the model to <output_dir>/model, and of adapters the averaged one to <output_dir>/adapter.
+--candidates is the output folder of one train_moe_whisper or finetune_whisper, whose checkpoints are averaged. Or it
+is two or more folders of models, or of PEFT adapters of one model. Writes the model to <output_dir>/model, and the
+average of adapters to <output_dir>/adapter.
 """
 
 import dataclasses
@@ -39,27 +41,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Arguments(RecipeArguments, SeedArguments):
-    candidates: list[str] = flag(
-        "output folder of train_moe_whisper or finetune_whisper, with its checkpoints; or "
-        "two or more folders of "
-        "models, or of PEFT adapters of one model"
-    )
+    candidates: list[str] = flag("output folder of one training, or two or more folders of models or adapters")
     corpus: str = flag("prepared corpus: folder or Hub id")
     model: str | None = flag(
-        "what adapters adapt; default: the one that they name", default=None, aliases=["--base_model"]
+        "model of the adapters; default: the one they name", default=None, aliases=["--base_model"]
     )
-    language: str | None = flag(
-        "language code, for multilingual checkpoints; default: the one that they were saved with", default=None
-    )
+    language: str | None = flag("language code of a multilingual model; default: the one saved with it", default=None)
     method: Literal["greedy", "uniform"] = flag(
-        "greedy: from best to worst, a candidate joins if the WER does not grow; uniform: all of them",
-        default="greedy",
+        "greedy: add a candidate, best first, if the WER does not grow; uniform: add all", default="greedy"
     )
-    last: int | None = flag("newest checkpoints that take part; default: all", default=None, min=2)
-    selection_split: str = flag(
-        "split whose WER is reported, and by which greedy selects: there its WER is optimistic", default="dev"
-    )
-    max_samples: int = flag("utterances drawn from that split", default=200, min=1)
+    last: int | None = flag("number of newest checkpoints to use; default: all", default=None, min=2)
+    selection_split: str = flag("split to select and report on; greedy makes its WER optimistic", default="dev")
+    max_samples: int = flag("utterances drawn at random from that split", default=200, min=1)
     batch_size: int = flag("utterances per batch and process", default=16, min=1)
     max_new_tokens: int = flag("longest transcript in tokens", default=225, min=1)
 
@@ -71,7 +64,7 @@ def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
     inputs = [*args.candidates, args.corpus, *([args.model] if args.model else [])]
     config = dataclasses.asdict(args)
-    if len(args.candidates) == 1:  # as an input it counts by its content, so that a run may be moved
+    if len(args.candidates) == 1:  # a path in `inputs` is compared by its content: a run may be moved
         config["candidates"] = args.candidates[0]
     result = run_stage(
         args.output_dir, lambda folder: produce(args, folder), config=config, inputs=inputs, resume=args.resume
@@ -113,7 +106,7 @@ def produce(args: Arguments, folder: Path) -> dict:
     last = len(names) - 1
     if args.method == "greedy":
         members = greedy_soup(len(names), evaluate).members
-        logger.info("selected on the split %s, where the soup's WER is therefore optimistic", args.selection_split)
+        logger.info("selected on the split %s: the WER of the soup is optimistic there", args.selection_split)
     else:
         members = list(range(len(names)))
         evaluate([last])

@@ -1,12 +1,11 @@
-"""Benchmark a MoE-Whisper against zero-shot Whisper, LoRA, full fine-tuning, oracle and random routing, on one fixed
-sample.
+"""Compare a MoE-Whisper with zero-shot Whisper, LoRA, full fine-tuning, oracle and random routing on a fixed sample.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/benchmark_asr.py --config recipes/configs/benchmark_asr/default.yaml \\
     --corpus data/prepared --moe_model runs/moe/joint/model --single_lora_model runs/moe/single_lora \\
     --output_dir runs/moe/benchmark
 
-Writes results, gates and plots; index and sample lie beside it to --output_dir.
+Writes results, gates and plots to --output_dir. The index and the sample lie beside that folder.
 """
 
 import dataclasses
@@ -54,36 +53,35 @@ from hf_components.speech import Sampling, load_corpus
 class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     corpus: str = flag("prepared corpus: folder or Hub id")
     models: str | None = flag(
-        f"systems, divided by commas, of {','.join(FLAGS)}; default: all whose folder is given", default=None
+        f"systems to score, separated by commas, of {','.join(FLAGS)}; default: all whose folder is given",
+        default=None,
     )
     moe_model: str | None = flag("MoE-Whisper: folder or Hub id", default=None, aliases=["--moe_dir"])
     soup_model: str | None = flag(
-        "MoE-Whisper of averaged checkpoints, judged top-1", default=None, aliases=["--soup_dir"]
+        "MoE-Whisper of averaged checkpoints, scored with top-1 routing", default=None, aliases=["--soup_dir"]
     )
     single_lora_model: str | None = flag(
         "output of pretrain_experts without labels", default=None, aliases=["--single_lora_dir"]
     )
     single_lora_wide_model: str | None = flag(
-        "the same with the rank of all experts together", default=None, aliases=["--single_lora_wide_dir"]
+        "the same, with the rank of all experts together", default=None, aliases=["--single_lora_wide_dir"]
     )
     full_model: str | None = flag(
-        "fully fine-tuned Whisper, judged at 30 s: folder or Hub id", default=None, aliases=["--full_dir"]
+        "fully fine-tuned Whisper, scored with an audio context of 30 s: folder or Hub id",
+        default=None,
+        aliases=["--full_dir"],
     )
     base_model: str = flag("Whisper checkpoint: folder or Hub id", default="models/whisper-tiny.en")
-    language: str | None = flag(
-        "language code, for multilingual checkpoints; default: the one that they were saved with", default=None
-    )
-    split: str = flag("split that is transcribed (Train and Dev are train and dev)", default="dev")
+    language: str | None = flag("language code of a multilingual model; default: the one saved with it", default=None)
+    split: str = flag("split to transcribe (Train and Dev mean train and dev)", default="dev")
     percent: float = flag("share of the split to draw the sample from, in per cent", default=100.0, above=0, max=100)
-    max_samples: int = flag("utterances in the fixed sample, at most", default=200, min=1)
-    sample_file: str | None = flag(
-        "the fixed sample; default: benchmark_samples_*.json beside output_dir", default=None
-    )
+    max_samples: int = flag("size of the fixed sample in utterances, at most", default=200, min=1)
+    sample_file: str | None = flag("fixed sample; default: benchmark_samples_*.json beside output_dir", default=None)
     experts_per_utterance: int = flag(
-        "experts of the top-k row; 1 leaves it out", default=2, aliases=["--moe_top_k", "--top_k_experts"], min=1
+        "experts of the top-k row; 1: no such row", default=2, aliases=["--moe_top_k", "--top_k_experts"], min=1
     )
     moe_mixture: Literal["weights", "logits"] = flag(
-        "how the top-k row mixes; logits if no value follows",
+        "how the top-k row mixes experts; logits if no value follows",
         default="weights",
         nargs="?",
         const="logits",
@@ -93,11 +91,9 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     num_beams: int = flag("beams; 1 is greedy", default=1, min=1)
     max_new_tokens: int = flag("longest transcript in tokens", default=225, min=1)
     num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
-    run_id: str | None = flag(
-        "part of the file names; default: name of the folder that holds output_dir", default=None
-    )
-    output: str | None = flag("write the result of the largest k to this file too", default=None)
-    gating_output: str | None = flag("write the gates of the largest k to this file too", default=None)
+    run_id: str | None = flag("part of the file names; default: name of the folder above output_dir", default=None)
+    output: str | None = flag("also write the result of the largest k to this file", default=None)
+    gating_output: str | None = flag("also write the gates of the largest k to this file", default=None)
 
     def __post_init__(self):
         self.split = {"Train": "train", "Dev": "dev"}.get(self.split, self.split)

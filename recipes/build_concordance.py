@@ -5,7 +5,7 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
     --corpus runs/units/segments --units_dir runs/units/units --motifs_dir runs/units/motifs \\
     --output_dir runs/units/concordance
 
-Writes index.html and clips/, which may be moved and needs no network to --output_dir.
+Writes index.html and clips/ to --output_dir. The page needs no network, and the folder may be moved.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,7 @@ from pathlib import Path
 from accelerate import PartialState
 from datasets import concatenate_datasets
 
-from hf_components.runtime import (
-    RecipeArguments,
-    SeedArguments,
-    flag,
-    parse_arguments,
-    run_as_stage,
-    run_recipe,
-)
+from hf_components.runtime import RecipeArguments, SeedArguments, flag, parse_arguments, run_as_stage, run_recipe
 from hf_components.speech import load_corpus
 from hf_components.units import check_same_units, read_units
 from hf_components.units.motifs import Motifs, build_concordance, find_occurrences, list_motifs
@@ -32,10 +25,10 @@ class Arguments(RecipeArguments, SeedArguments):
     corpus: str = flag("output folder of segment_audio", aliases=["--corpus_dir"])
     units_dir: str = flag("output folder of learn_units")
     motifs_dir: str = flag("output folder of learn_motifs")
-    num_motifs: int = flag("how many motifs are shown, the most frequent first", default=100, min=1)
-    min_units: int = flag("units of a motif at least; the most frequent pairs are mostly noise", default=3, min=2)
-    clips_per_motif: int = flag("occurrences of each, drawn by chance if there are more", default=10, min=1)
-    context_seconds: float = flag("seconds to hear before and after a motif", default=0.5, min=0, max=60)
+    num_motifs: int = flag("number of motifs on the page, the most frequent first", default=100, min=1)
+    min_units: int = flag("units of the shortest motif; the most frequent pairs are mostly noise", default=3, min=2)
+    clips_per_motif: int = flag("occurrences of each motif, drawn at random if there are more", default=10, min=1)
+    context_seconds: float = flag("seconds of audio before and after a motif", default=0.5, min=0, max=60)
 
 
 def main(argv: list[str] | None = None) -> dict:

@@ -1,9 +1,9 @@
-"""Check the LLM that is to correct transcripts: load it, have it answer, correct an example, measure a few more.
+"""Check an LLM that corrects transcripts: load it, ask it, correct one example, then measure a few more.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/check_llm.py --config recipes/configs/check_llm/default.yaml
 
-Exit code 0: it can be used. 1: it cannot, and what to do is said.
+Exit code 0: the LLM can be used. 1: it cannot, and the message says what to do.
 """
 
 import time
@@ -18,7 +18,7 @@ from hf_components.scoring import score
 ARGUMENTS = (CorrectionArguments,)
 
 EXAMPLE = "HIS LATRPAR AS USUALLY FORE"
-# What a recogniser of letters hears, and what was said.
+# What a recogniser of letters heard, and what was said.
 PAIRS = (
     ("there going to there house tomorrow", "they're going to their house tomorrow"),
     ("he new the answer but he did not say it", "he knew the answer but he did not say it"),
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def check(args: CorrectionArguments) -> dict:
-    """Four steps, each of which raises UserError if it fails."""
+    """Run four steps. Each raises UserError if it fails."""
     show(f"1. Loading {args.llm_model}")
     start = time.perf_counter()
     corrector = load_corrector(args)
@@ -71,13 +71,13 @@ def check(args: CorrectionArguments) -> dict:
     show(
         "   ok: it improves them"
         if after < before
-        else "   it works but does not improve them: take a larger --llm_model before its corrections serve as truth"
+        else "   it works but does not improve them: take a larger --llm_model before you use its corrections as truth"
     )
     return {"seconds_to_load": round(seconds_to_load, 1), "wer_heard": before, "wer_corrected": after, **counts}
 
 
 def describe(corrector: TranscriptCorrector) -> str:
-    """Where and how the model runs."""
+    """Describe where and how the model runs."""
     model = corrector.model
     stored = model.config.to_dict().get("quantization_config")
     quantization = QuantizationMethod(stored["quant_method"]).value if stored else "none"
@@ -90,11 +90,11 @@ def describe(corrector: TranscriptCorrector) -> str:
 
 
 def must_follow(corrections: list[Correction]) -> None:
-    """Raises UserError if none of the replies ended in a text."""
+    """Raise UserError if no reply ended in a transcript."""
     if all(correction.reason.startswith(("cut off", "empty reply", "several lines")) for correction in corrections):
         raise UserError(
             f"no reply of the LLM is a transcript ({corrections[0].reason}): it does not follow instructions; "
-            "take an instruct model, and one that does not reason aloud"
+            "take an instruct model that does not reason aloud"
         )
 
 

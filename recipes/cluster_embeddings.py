@@ -1,4 +1,4 @@
-"""Cluster utterance embeddings into experts, with soft labels of a calibrated entropy.
+"""Cluster utterance embeddings into experts, with soft labels whose entropy is calibrated.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/cluster_embeddings.py --config recipes/configs/cluster_embeddings/default.yaml \\
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 @dataclass(kw_only=True)
 class Arguments(ClusteringArguments, RecipeArguments, PlotArguments):
     embedding_dir: str = flag("output folder of extract_embeddings")
-    plot_method: Literal["pca", "umap"] = flag("how the plot gets two dimensions", default="pca")
+    plot_method: Literal["pca", "umap"] = flag("projection to two dimensions for the plot", default="pca")
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -86,7 +86,7 @@ def plot(args: Arguments, embeddings: Embeddings, clustering: Clustering, file: 
 
 
 def describe_fit(summary: dict) -> str:
-    """The algorithm and what it did that was not asked for."""
+    """Name the algorithm, and what it found by itself."""
     words = f"{summary['algorithm']}, {summary['num_experts']} experts"
     if summary["algorithm"] == "hdbscan":
         used = summary["parameters"]
@@ -98,7 +98,7 @@ def describe_fit(summary: dict) -> str:
 
 
 def summary_table(summary: dict) -> Table:
-    """Rows are groups, columns experts, cells training utterances; the caption says how good the clusters are."""
+    """A row per group, a column per expert, training utterances in the cells; the caption rates the clusters."""
     nmi = summary["agreement_nmi"]
     silhouette = "undefined" if summary["silhouette"] is None else f"{summary['silhouette']:.3f}"
     table = Table(

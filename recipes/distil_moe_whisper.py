@@ -1,9 +1,12 @@
-"""Distil a MoE-Whisper into one plain Whisper, which starts as its experts' mean or as any Whisper of its vocabulary.
+"""Distil a MoE-Whisper, the teacher, into one plain Whisper, the student.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/distil_moe_whisper.py --config recipes/configs/distil_moe_whisper/default.yaml \\
-    --teacher_model runs/moe/joint/model --model runs/moe/merged/model --corpus data/prepared --output_dir
-    runs/moe/distilled
+    --teacher_model runs/moe/joint/model --model runs/moe/merged/model --corpus data/prepared \\
+    --output_dir runs/moe/distilled
+
+The student starts from the mean of the experts (<output_dir>/model of merge_moe_whisper), or from any Whisper with the
+teacher's vocabulary.
 """
 
 from dataclasses import dataclass
@@ -29,15 +32,10 @@ from hf_components.training import (
 
 @dataclass(kw_only=True)
 class Arguments(TrainingRecipeArguments):
-    teacher_model: str = flag("the teacher, a MoE-Whisper checkpoint: folder or Hub id", aliases=["--moe_dir"])
-    model: str = flag(
-        "what the student starts from: <output_dir>/model of merge_moe_whisper, or any "
-        "Whisper with the teacher's "
-        "vocabulary; folder or Hub id",
-        aliases=["--student", "--base_model"],
-    )
-    split: str = flag("split that is judged", default="dev")
-    max_samples: int = flag("utterances drawn from it", default=200, min=1)
+    teacher_model: str = flag("MoE-Whisper checkpoint: folder or Hub id", aliases=["--moe_dir"])
+    model: str = flag("Whisper that the student starts from: folder or Hub id", aliases=["--student", "--base_model"])
+    split: str = flag("split to score", default="dev")
+    max_samples: int = flag("utterances drawn at random from that split", default=200, min=1)
     num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
 
 
@@ -58,7 +56,7 @@ def produce(args: Arguments, training_args: DistillationArguments, folder: Path)
     corpus = sample_rows(load_corpus(args.corpus, args.split), args.max_samples, training_args.seed)
     teacher, _ = load_moe_whisper(args.teacher_model)
     student, processor = load_whisper(args.model, args.language)
-    student.model.encoder.embed_positions.requires_grad_(False)  # sinusoids, as Whisper's own training keeps them
+    student.model.encoder.embed_positions.requires_grad_(False)  # fixed sinusoids, as in Whisper's training
 
     training_args.output_dir = str(folder / "checkpoints")
     train = drop_long_transcripts(train, student, processor)

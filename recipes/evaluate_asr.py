@@ -1,4 +1,4 @@
-"""Judge transcripts: WER and CER, clipped and not, per group, with intervals, worst utterances and paired comparisons.
+"""Score transcripts: WER and CER, clipped and not, per group, with intervals, worst utterances and paired comparisons.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/evaluate_asr.py --config recipes/configs/evaluate_asr/default.yaml \\
@@ -46,34 +46,29 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     predictions: list[str] = flag(
         "JSONL files of utterance_id and orthographic_text; each is compared with those before it", default=[]
     )
-    model: str | None = flag(
-        "transcribe with this checkpoint and judge it too, after the files", default=None, aliases=["--model_path"]
-    )
+    model: str | None = flag("checkpoint to transcribe with and to score last", default=None, aliases=["--model_path"])
     adapter: str | None = flag("PEFT adapter of that model", default=None)
-    language: str | None = flag(
-        "language code: of the texts, English by default, and for multilingual checkpoints, which know their own",
-        default=None,
-    )
-    batch_seconds: float = flag("audio per batch of that model, padding included", default=240.0, above=0)
+    language: str | None = flag("language code of texts and model; default: the model's own, or English", default=None)
+    batch_seconds: float = flag("seconds of audio per batch of that model, padding included", default=240.0, above=0)
     max_new_tokens: int = flag("longest transcript of that model in tokens", default=225, min=1)
-    corpus: str | None = flag("prepared corpus to judge by: folder or Hub id", default=None)
-    split: str = flag("its split", default="dev")
-    val_manifest: str | None = flag("JSONL manifest to judge by, instead of a corpus", default=None)
+    corpus: str | None = flag("prepared corpus with the references: folder or Hub id", default=None)
+    split: str = flag("split of that corpus", default="dev")
+    val_manifest: str | None = flag("JSONL manifest with the references, instead of a corpus", default=None)
     audio_dirs: list[str] | None = flag(
-        "folders to search for the manifest's audio; by default the manifest's and its sub-folders", default=None
+        "folders to search for the manifest's audio; default: its own folder and sub-folders", default=None
     )
     num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
-    worst: int = flag("utterances with the most errors that are shown per system", default=10, min=0)
+    worst: int = flag("utterances with the most errors to show per system", default=10, min=0)
 
 
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
     if (args.corpus is None) == (args.val_manifest is None):
         raise UserError(
-            "give either --corpus or --val_manifest to judge by, got " + ("neither" if args.corpus is None else "both")
+            "give either --corpus or --val_manifest, got " + ("neither" if args.corpus is None else "both")
         )
     if not args.predictions and args.model is None:
-        raise UserError("there is nothing to judge: give --predictions, --model, or both")
+        raise UserError("there is nothing to score: give --predictions, --model, or both")
     inputs = [path for path in (*args.predictions, args.model, args.adapter, args.corpus, args.val_manifest) if path]
     heard = args.val_manifest is not None and args.model is not None
     recordings = (

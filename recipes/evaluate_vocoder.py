@@ -1,5 +1,4 @@
-"""Judge a unit vocoder: held-out segments spoken again from their units, in figures with intervals and as a page to
-hear.
+"""Evaluate a unit vocoder: speak held-out segments again from their units; write figures and a page to listen to.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/evaluate_vocoder.py --config recipes/configs/evaluate_vocoder/default.yaml \\
@@ -37,18 +36,15 @@ class Arguments(RecipeArguments, SeedArguments):
     corpus: str = flag("output folder of segment_audio, or any prepared corpus", aliases=["--corpus_dir"])
     units_dir: str = flag("output folder of learn_units for that corpus")
     vocoder_model: str = flag("checkpoint of train_unit_vocoder: its folder `model`, or Hub id", aliases=["--vocoder"])
-    split: str = flag("split of the corpus, which the vocoder was not trained on", default="dev")
-    max_samples: int = flag("segments drawn from it by seed", default=20, aliases=["--num_samples"], min=1)
+    split: str = flag("split that the vocoder was not trained on", default="dev")
+    max_samples: int = flag("segments drawn at random from that split", default=20, aliases=["--num_samples"], min=1)
     recogniser_model: str = flag(
-        "speech recogniser (folder or Hub id) whose error rates on both sides are compared, or none",
+        "recogniser (folder or Hub id) whose errors on original and new speech are compared, or none",
         default="none",
         aliases=["--recogniser"],
     )
-    language: str | None = flag(
-        "language code of that recogniser, if it is prompted with one; default: the one that it was saved with",
-        default=None,
-    )
-    batch_seconds: float = flag("speech per batch and process, padding included", default=240.0, above=0)
+    language: str | None = flag("language code of a multilingual recogniser; default: the saved one", default=None)
+    batch_seconds: float = flag("seconds of speech per batch and process, padding included", default=240.0, above=0)
     num_bootstrap: int = flag("resamples over segments for each interval", default=1000, min=0)
 
 

@@ -5,7 +5,8 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
     --units_dir runs/units/units --motifs_dir runs/units/motifs --recordings_dir my_recordings \\
     --output_dir runs/units/annotations
 
-Writes a .TextGrid and an .eaf per recording to --output_dir.
+Writes a .TextGrid and an .eaf per recording to --output_dir. With --recordings_dir, the .eaf files link to the
+recordings, and a TextGrid is as long as its recording. Without it, a TextGrid ends with the last segment.
 """
 
 from dataclasses import dataclass
@@ -13,32 +14,19 @@ from pathlib import Path
 
 from dataset_scripts.segmented_audio import recording_names
 from hf_components.reporting import show
-from hf_components.runtime import (
-    Progress,
-    RecipeArguments,
-    UserError,
-    flag,
-    parse_arguments,
-    run_as_stage,
-    run_recipe,
-)
+from hf_components.runtime import Progress, RecipeArguments, UserError, flag, parse_arguments, run_as_stage, run_recipe
 from hf_components.speech import read_duration
 from hf_components.units import check_same_units, read_units
 from hf_components.units.motifs import Motifs, find_occurrences, tiers_of_recordings, write_eaf, write_textgrid
 
-ROUNDING = 0.001  # s; of the recording's length when it is resampled, and of a header's
+ROUNDING = 0.001  # seconds by which resampling or a header may change the length of a recording
 
 
 @dataclass
 class Arguments(RecipeArguments):
     units_dir: str = flag("output folder of learn_units")
     motifs_dir: str = flag("output folder of learn_motifs")
-    recordings_dir: str | None = flag(
-        "folder of the recordings that were segmented: the .eaf link to them and the "
-        "TextGrids are as long as they "
-        "are; without it no recording is linked and a TextGrid ends with the last segment",
-        default=None,
-    )
+    recordings_dir: str | None = flag("folder of the segmented recordings; default: no links to them", default=None)
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -63,8 +51,8 @@ def produce(args: Arguments, folder: Path) -> dict:
         duration = read_duration(recording) if recording else end
         if end > duration + ROUNDING:
             raise UserError(
-                f"{recording} ends at {duration:.2f} s, but its last segment at {end:.2f} s: it is not what was "
-                "segmented; check --recordings_dir, or segment it again"
+                f"{recording} ends at {duration:.2f} s, but its last segment at {end:.2f} s: it is not the "
+                "recording that was segmented; check --recordings_dir, or segment it again"
             )
         (folder / names[source]).parent.mkdir(parents=True, exist_ok=True)
         write_textgrid(folder / f"{names[source]}.TextGrid", tiers, max(duration, end))

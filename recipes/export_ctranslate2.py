@@ -4,7 +4,7 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/export_ctranslate2.py --config recipes/configs/export_ctranslate2/default.yaml \\
     --model runs/moe/joint/model --expert 0 --corpus data/prepared --output_dir runs/moe/export
 
-Writes the export to <output_dir>/model.
+Writes the export to <output_dir>/model. recipes/merge_moe_whisper.py merges several experts into one Whisper.
 """
 
 import logging
@@ -45,22 +45,14 @@ logger = logging.getLogger(__name__)
 @dataclass
 class Arguments(RecipeArguments, SeedArguments):
     model: str = flag("Whisper or MoE-Whisper checkpoint: folder or Hub id")
-    expert: int | None = flag(
-        "which expert of a MoE-Whisper, counted from 0; recipes/merge_moe_whisper.py merges several",
-        default=None,
-        min=0,
-    )
+    expert: int | None = flag("expert of a MoE-Whisper, counted from 0", default=None, min=0)
     quantization: Literal[
         "float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16", "int8_bfloat16"
     ] = flag("type of the stored weights; faster-whisper converts it to its compute_type", default="float16")
-    language: str | None = flag(
-        "language code, for multilingual checkpoints; default: the one that they were saved with", default=None
-    )
+    language: str | None = flag("language code of a multilingual model; default: the one saved with it", default=None)
     corpus: str | None = flag("prepared corpus to check the export on: folder or Hub id", default=None)
-    split: str = flag("split that clips are drawn from", default="dev")
-    max_samples: int = flag(
-        "clips that the export and the original both transcribe", default=4, aliases=["--check_clips"], min=0
-    )
+    split: str = flag("split from which clips are drawn", default="dev")
+    max_samples: int = flag("clips that export and original transcribe", default=4, aliases=["--check_clips"], min=0)
     max_new_tokens: int = flag("longest transcript in tokens", default=200, min=1)
 
 
@@ -95,11 +87,12 @@ def produce(args: Arguments, folder: Path) -> dict:
         export_whisper(model, processor, folder / "model", args.quantization)
     if corpus is None:
         logger.warning(
-            "the export is not checked; give --corpus to hold its transcripts against those of %s", args.model
+            "the export is not checked; give --corpus to compare its transcripts with those of %s", args.model
         )
         return {"quantization": args.quantization, "check": None}
 
-    texts = transcribe(model, processor, corpus, max_new_tokens=args.max_new_tokens, description="original")  # by all
+    # All processes share this; the rest is done by the main process.
+    texts = transcribe(model, processor, corpus, max_new_tokens=args.max_new_tokens, description="original")
     if not is_main:
         return {}
     features = log_mel(processor.feature_extractor, waveforms(corpus), FULL_CONTEXT_FRAMES)

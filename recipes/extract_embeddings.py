@@ -36,30 +36,24 @@ logger = logging.getLogger(__name__)
 class Arguments(RecipeArguments, SeedArguments):
     corpus: str = flag("prepared corpus: folder or Hub id")
     model: str = flag(
-        "Whisper checkpoint: folder, Hub id, or v2 or v3 for openai/whisper-large-v2 or -v3",
+        "Whisper checkpoint: folder or Hub id; v2 and v3 mean openai/whisper-large-v2 and -v3",
         default="models/whisper-tiny.en",
         aliases=["--whisper_model"],
     )
-    layer: int | None = flag("encoder layer to read; half of them by default", default=None, min=1)
+    layer: int | None = flag("encoder layer to read; default: the middle one", default=None, min=1)
     pooling: Pooling = flag(
-        "mean over time, which a router is trained on; "
-        f"flatten: means over {TIME_BINS} stretches of time, one after the other, for clustering alone; "
-        "none: all frames (200 bytes x d_model per second), for your own use",
+        f"mean over time: a router needs it; flatten: means over {TIME_BINS} stretches of time, for clustering only; "
+        "none: all frames (200 bytes x d_model per second)",
         default="mean",
     )
     batch_size: int = flag("utterances per batch and process", default=16, min=1)
     full_context_samples: int = flag(
-        "with pooling mean: utterances per split that are embedded at 30 s too, for a router "
-        "that knows both "
-        "contexts; 0 where no router is trained on them",
-        default=2000,
-        min=0,
+        "with pooling mean: utterances per split to embed at 30 s too, for routers; 0: none", default=2000, min=0
     )
     data_config_override: str | None = flag(
-        'how much of every split to take: JSON with sampling, percent, max_samples, seed, as in {"percent": 50}',
-        default=None,
+        'share of every split, as JSON of sampling, percent, max_samples, seed: {"percent": 50}', default=None
     )
-    num_workers: int = flag("processes that decode audio ahead of the model, per process", default=0, min=0)
+    num_workers: int = flag("helper processes that decode audio, per process", default=0, min=0)
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -67,8 +61,7 @@ def main(argv: list[str] | None = None) -> dict:
     args.model = WHISPER_MODELS.get(args.model, args.model)
     metrics = run_as_stage(produce, args, inputs=[args.corpus, args.model])
     show(
-        f"{metrics['utterances']} utterances embedded by {args.model} after layer "
-        f"{metrics['layer']}, pooling "
+        f"{metrics['utterances']} utterances embedded by {args.model} after layer {metrics['layer']}, pooling "
         f"{args.pooling}: {Path(args.output_dir) / 'embeddings.parquet'}"
     )
     return metrics
@@ -86,7 +79,7 @@ def produce(args: Arguments, folder: Path) -> dict:
     splits = {name: rows for name, rows in corpus.items() if not name.endswith(LONG)}
     shards = {"dynamic": plan_shards("dynamic", splits, args.batch_size)}
     if args.pooling == "mean" and args.full_context_samples:
-        # The router meets both contexts: clips alone in training, 30 s in stock pipelines.
+        # The router sees both contexts: clips without padding in training, 30 s in stock pipelines.
         samples = {name: sample_rows(rows, args.full_context_samples, args.seed) for name, rows in splits.items()}
         shards["full"] = plan_shards("full", samples, args.batch_size)
 

@@ -1,12 +1,11 @@
-"""Fine-tune a wav2vec2 on recordings without transcripts: by LoRA, where it erred, on its own text corrected by an
-LLM.
+"""Fine-tune a wav2vec2 on recordings without transcripts: an LLM corrects its text, a LoRA learns from its errors.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/finetune_wav2vec2_lora.py --config recipes/configs/finetune_wav2vec2_lora/default.yaml \\
     --audio_dir data/finetuning_audio --output_dir models/finetuned_wav2vec2
 
-`audio_dir` holds `clean/` and `noisy/`, or files that are split in half by name. Finished phases are kept in
-<output_dir>_work, from which the same command goes on after a stop.
+`audio_dir` holds `clean/` and `noisy/`, or files, which are split in half by name. Finished phases are kept in
+<output_dir>_work; after a stop, the same command continues from there.
 """
 
 import os
@@ -98,8 +97,7 @@ def produce(
     work: Path,
     folder: Path,
 ) -> dict:
-    """The phases, each finished one a stage in `work` or of the run that prepared it; what they make goes to
-    `folder`."""
+    """Run the phases, each a stage in `work` or in the work folder of --prepared; the results go to `folder`."""
     prepared, resume = (work_of(args.prepared), True) if args.prepared else (work, args.resume)
     model, processor = load_asr(args.model)
     prepare_ctc(model, freeze_feature_encoder=True)
@@ -199,7 +197,7 @@ def produce(
 
 
 def ingest(source: AudioFolderConfig, folder: Path, resume: bool) -> tuple[dict, datasets.Dataset]:
-    """Every recording that can be read, as a prepared corpus; the others are in its `rejected.jsonl`."""
+    """Prepare a corpus of every readable recording; its `rejected.jsonl` lists the others."""
     options = {name: getattr(source, name) for name in ("data_dir", "truth", "require_text")}
     metrics = run_stage(
         folder,

@@ -55,25 +55,19 @@ DEBUG_SAMPLES = {"train": 100, "validation": 20}
 class Arguments(TrainingRecipeArguments):
     corpus: str | None = flag("prepared corpus: folder or Hub id", default=None)
     finetuning: Literal["full", "lora"] = flag(
-        "train all weights, or a LoRA: the adapter goes to <output_dir>/adapter, merged to <output_dir>/model",
-        default="full",
+        "all weights, or a LoRA, saved to <output_dir>/adapter and merged to <output_dir>/model", default="full"
     )
-    freeze_encoder: bool = flag("train the decoder alone", default=False)
+    freeze_encoder: bool = flag("train the decoder only", default=False)
     audio_context: Literal["dynamic", "full"] = flag(
-        "what the encoder hears in training and evaluation: as much as there is audio, or always 30 s",
-        default="dynamic",
+        "audio context in training and evaluation: as long as the audio, or always 30 s", default="dynamic"
     )
     min_audio_context: int = flag(
-        "mel frames of 10 ms that a dynamic context has at least; the saved model keeps both settings",
-        default=200,
-        min=2,
-        max=3000,
+        "shortest dynamic context in mel frames of 10 ms; saved with the model", default=200, min=2, max=3000
     )
     resume: bool = flag("keep a finished result, continue an interrupted one", default=True)
-    force_restart: bool = flag("start from nothing, whatever is there", default=False)
+    force_restart: bool = flag("start anew, even if there are results", default=False)
     debug_run: bool = flag(
-        f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on "
-        f"{DEBUG_SAMPLES['validation']}, into "
+        f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on {DEBUG_SAMPLES['validation']}, into "
         "<output_dir>_debug",
         default=False,
         aliases=["--debug"],
@@ -82,23 +76,17 @@ class Arguments(TrainingRecipeArguments):
 
 @dataclass
 class ManifestArguments:
-    """A corpus that is not prepared yet; it is, in <output_dir>_corpus."""
+    """A corpus that is not prepared yet. The run prepares it in <output_dir>_corpus."""
 
     train_manifest: str | None = flag("JSONL manifest, instead of --corpus", default=None)
-    audio_dirs: list[str] = flag(
-        "folders to search for its audio; by default the manifest's own and those in it", default=[]
-    )
-    val_manifest: str | None = flag("JSONL manifest of validation data, of other speakers", default=None)
+    audio_dirs: list[str] = flag("folders to search for its audio; default: its folder and sub-folders", default=[])
+    val_manifest: str | None = flag("JSONL manifest of validation data, with other speakers", default=None)
     val_ratio: float = flag("share of the rows for validation, without val_manifest", default=0.1, min=0, below=1)
-    stratify_by: str = flag(
-        "age_bucket: every age has the same share in validation; or none", default="age_bucket", choices=STRATA
-    )
+    stratify_by: str = flag("age_bucket: equal shares of every age; or none", default="age_bucket", choices=STRATA)
     split_seed: int = flag("seed of the division into training and validation", default=42, **SEEDS)
-    split_file: str | None = flag("splits.json of a corpus, to divide the children as there", default=None)
-    fields: list[str] | None = flag("OURS=THEIRS for every field that the manifest calls otherwise", default=None)
-    external_data: list[str] | None = flag(
-        "names of data from elsewhere in the manifest, for the corpus's card", default=None
-    )
+    split_file: str | None = flag("splits.json of a corpus, to divide the children in the same way", default=None)
+    fields: list[str] | None = flag("OURS=THEIRS for every field that has another name in the manifest", default=None)
+    external_data: list[str] | None = flag("names of external data in the manifest, for the corpus card", default=None)
 
 
 ARGUMENTS = (
@@ -122,7 +110,7 @@ def main(argv: list[str] | None = None) -> dict:
     if not training_args.output_dir:
         raise UserError("--output_dir is required: the folder of the result")
     warn_of_learning_rate(training_args, args.finetuning)
-    if args.debug_run:  # beside the result in earnest, which it must not replace
+    if args.debug_run:  # beside the real result, which it must not replace
         training_args.num_train_epochs = 1
         training_args.output_dir = f"{training_args.output_dir.rstrip('/')}_debug"
     if args.audio_context == "full":
@@ -143,8 +131,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def prepare(args: Arguments, manifest: ManifestArguments, output_dir: str) -> str:
-    """The prepared form of a manifest's corpus; an earlier run's if nothing has changed, unless all is to begin
-    anew."""
+    """Prepare the manifest's corpus, or keep that of an earlier run if nothing has changed; return its folder."""
     folder = f"{output_dir.rstrip('/')}_corpus"
     options = {
         **asdict(manifest),
@@ -199,7 +186,7 @@ def produce(
     lora = add_lora(model, lora_args, freeze_encoder=args.freeze_encoder) if args.finetuning == "lora" else None
     if lora is None:
         model.model.encoder.requires_grad_(not args.freeze_encoder)
-        model.model.encoder.embed_positions.requires_grad_(False)  # sinusoids, as Whisper's own training keeps them
+        model.model.encoder.embed_positions.requires_grad_(False)  # fixed sinusoids, as in Whisper's training
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     model.set_audio_context(args.audio_context, args.min_audio_context)
 

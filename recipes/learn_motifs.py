@@ -1,10 +1,11 @@
-"""Learn motifs: units that often follow each other, joined by byte-pair encoding into a vocabulary.
+"""Learn motifs: byte-pair encoding joins units that often follow each other into a vocabulary.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/learn_motifs.py --config recipes/configs/learn_motifs/default.yaml \\
     --units_dir runs/units/units --output_dir runs/units/motifs
 
-Writes motifs.model, motifs.vocab, the tokenizer, motif_analysis.json and motifs.png to --output_dir.
+Writes motifs.model, motifs.vocab, the tokenizer, motif_analysis.json and motifs.png to --output_dir. If the data hold
+too few motifs, the vocabulary is smaller than --vocab_size.
 """
 
 import logging
@@ -44,11 +45,7 @@ LEARNT_BY_HEART = 1.5  # times as many units per motif in train as in dev
 @dataclass
 class Arguments(RecipeArguments, SeedArguments):
     units_dir: str = flag("output folder of learn_units")
-    vocab_size: int = flag(
-        "motifs, single units and the four special symbols together; fewer are learnt where the data hold fewer",
-        default=500,
-        min=5,
-    )
+    vocab_size: int = flag("most motifs, single units and special symbols (four) together", default=500, min=5)
 
 
 ARGUMENTS = (Arguments, PublishModelArguments)
@@ -95,7 +92,7 @@ def warn_of_rote(compression: dict) -> None:
     train, *others = (compression[name]["units_per_motif"] for name in ("train", "dev") if name in compression)
     if others and others[0] and train > LEARNT_BY_HEART * others[0]:
         logger.warning(
-            "motifs hold %.2f units in train, but %.2f in dev: many are learnt by heart and occur nowhere else; "
+            "motifs hold %.2f units in train, but %.2f in dev: many are memorised and occur nowhere else; "
             "lower --vocab_size, or give more recordings",
             train,
             others[0],

@@ -4,7 +4,7 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/learn_units.py --config recipes/configs/learn_units/default.yaml \\
     --corpus runs/units/segments --output_dir runs/units/units
 
-Writes model/, units.parquet, units.json, all_units_for_bpe.txt and report to --output_dir.
+Writes model/, units.parquet, units.json, all_units_for_bpe.txt and a report to --output_dir.
 """
 
 import json
@@ -34,39 +34,27 @@ from hf_components.units.learning import BPE_SPLIT, learn_centroids, load_encode
 
 logger = logging.getLogger(__name__)
 
-REPORT, WORK = "report.json", "learning"  # what is written last, and the folder of what a stopped run goes on from
-SHORTEST = 0.025  # seconds that a frame hears
+REPORT, WORK = "report.json", "learning"  # file that is written last; folder from which a stopped run continues
+SHORTEST = 0.025  # seconds of audio in a frame
 
 
 @dataclass
 class Arguments(RecipeArguments, SeedArguments):
     corpus: str = flag("segments: output folder of segment_audio, or any prepared corpus", aliases=["--corpus_dir"])
     model: str = flag(
-        f"wav2vec2, HuBERT, WavLM or w2v-BERT: folder or Hub id; or {MFCC} for features that need no weights",
+        f"wav2vec2, HuBERT, WavLM or w2v-BERT: folder or Hub id; or {MFCC}, which needs no weights",
         default=DEFAULT_ENCODER,
         aliases=["--encoder"],
     )
-    layer: int | None = flag(
-        f"encoder layer whose output is clustered, from 1; 14 by default, none for {MFCC}", default=None, min=1
-    )
+    layer: int | None = flag(f"encoder layer to cluster, from 1; default: 14, or none for {MFCC}", default=None, min=1)
     num_units: int = flag("units to learn", default=100, min=2)
-    passes: int = flag(
-        "passes of k-means over the split train, at most; it ends once one gains less than a thousandth",
-        default=10,
-        min=1,
-    )
-    update_seconds: float = flag(
-        "seconds of speech from one step of the centroids to the next, which all processes share",
-        default=200.0,
-        min=1,
-    )
+    passes: int = flag("most passes of k-means on train; ends if one gains less than a thousandth", default=10, min=1)
+    update_seconds: float = flag("seconds of speech (all processes) per step of the centroids", default=200.0, min=1)
     batch_seconds: float = flag("seconds of speech per batch and process", default=60.0, min=1)
     cache_gib: float = flag(
-        "keep features on the disk from pass to pass if all of them take at most so many GiB; 0 computes them anew",
-        default=20.0,
-        min=0,
+        "keep features on the disk between passes if all fit in so many GiB; 0: compute them anew", default=20.0, min=0
     )
-    num_workers: int = flag("processes that decode audio ahead of the model, per process", default=0, min=0)
+    num_workers: int = flag("helper processes that decode audio, per process", default=0, min=0)
 
 
 ARGUMENTS = (Arguments, PublishModelArguments)
@@ -81,7 +69,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def produce(args: Arguments, folder: Path) -> dict:
-    if (folder / REPORT).exists():  # killed while it tidied up
+    if (folder / REPORT).exists():  # an earlier run was killed while it tidied up
         return finish(folder)
     splits = load_segments(args.corpus)
     model = load_encoder(args.model, args.layer, args.num_units)
@@ -130,14 +118,14 @@ def produce(args: Arguments, folder: Path) -> dict:
 
 
 def finish(folder: Path) -> dict:
-    """Leave the result alone in the folder, and return its report."""
+    """Delete the work folder, and return the report."""
     if PartialState().is_main_process:
         shutil.rmtree(folder / WORK, ignore_errors=True)
     return json.loads((folder / REPORT).read_text())
 
 
 def load_segments(corpus_dir: str) -> dict:
-    """The splits, without recordings too long for an encoder.
+    """Load the splits, without recordings that are too long for an encoder.
 
     Raises:
         UserError: there is no split to learn from, or a segment is shorter than a frame.
@@ -157,7 +145,7 @@ def load_segments(corpus_dir: str) -> dict:
         if durations and min(durations) < SHORTEST:
             shortest = durations.index(min(durations))
             raise UserError(
-                f"{rows['id'][shortest]} of {name} is {1000 * durations[shortest]:.0f} ms long, but a unit hears "
+                f"{rows['id'][shortest]} of {name} is {1000 * durations[shortest]:.0f} ms long, but a unit needs "
                 f"{1000 * SHORTEST:.0f} ms; segment the recordings with a minimum length"
             )
     return splits

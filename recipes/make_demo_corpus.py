@@ -1,8 +1,12 @@
-"""Make a demo corpus spoken by eSpeak NG: four groups of speakers, children of four ages in the layout of JSONL
-manifests, recordings without transcripts, clean and noisy, or long recordings with pauses between the sentences.
+"""Make a demo corpus spoken by eSpeak NG.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/default.yaml
+
+Layouts: speakers is four groups of speakers, with one JSON file each. children is four ages in JSONL manifests; Dev is
+then the folder test/. clean_noisy is two folders of recordings by speakers of Dev alone, without transcripts, and
+truth.jsonl to score by. long is four recordings of each speaker of Train, with pauses between the sentences, and
+sentences.jsonl to score by.
 """
 
 from dataclasses import dataclass
@@ -17,9 +21,9 @@ from hf_components.reporting import show
 from hf_components.runtime import SEEDS, Progress, flag, parse_arguments, run_recipe, run_stage
 
 BOTH = ("train_speakers", "dev_speakers")
-LAYOUTS = {
+LAYOUTS = {  # function that writes the corpus, and the flags that count its speakers
     "speakers": (write_demo_corpus, BOTH),
-    "children": (write_demo_children, BOTH),  # and which speakers each has
+    "children": (write_demo_children, BOTH),
     "clean_noisy": (write_demo_recordings, BOTH[1:]),
     "long": (write_demo_long, BOTH[:1]),
 }
@@ -27,23 +31,13 @@ LAYOUTS = {
 
 @dataclass
 class Arguments:
-    layout: str = flag(
-        "What to make: speakers (one JSON file each), children (JSONL manifests; Dev is then "
-        "the folder test/), "
-        "clean_noisy (two folders of recordings by speakers of Dev alone, and truth.jsonl to judge "
-        "by), or long (four "
-        "recordings of each speaker of Train, and sentences.jsonl to judge by).",
-        default="speakers",
-        choices=tuple(LAYOUTS),
-    )
-    output_dir: str = flag("Folder of the corpus.", default="data/demo_speakers")
-    train_speakers: int = flag("Speakers of each of the four groups or ages in Train.", default=4, min=1)
-    dev_speakers: int = flag("The same in Dev; none of them is in Train.", default=2, min=1)
-    utterances_per_speaker: int = flag(
-        "Recordings (of long: sentences) of each speaker, about 2.5 s each.", default=16, min=1
-    )
-    seed: int = flag("Decides voices, sentences and noise.", default=0, **SEEDS)
-    resume: bool = flag("Skip the work if its result is there and nothing changed.", default=False)
+    layout: str = flag("kind of corpus, see above", default="speakers", choices=tuple(LAYOUTS))
+    output_dir: str = flag("folder of the corpus", default="data/demo_speakers")
+    train_speakers: int = flag("speakers in Train, for each of the four groups or ages", default=4, min=1)
+    dev_speakers: int = flag("the same in Dev; none of them is in Train", default=2, min=1)
+    utterances_per_speaker: int = flag("recordings (long: sentences) per speaker, about 2.5 s each", default=16, min=1)
+    seed: int = flag("seed of voices, sentences and noise", default=0, **SEEDS)
+    resume: bool = flag("keep a finished result if nothing has changed", default=False)
 
 
 def main(argv: list[str] | None = None) -> dict:

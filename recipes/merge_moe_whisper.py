@@ -4,7 +4,8 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/merge_moe_whisper.py --config recipes/configs/merge_moe_whisper/default.yaml \\
     --model runs/moe/joint/model --corpus data/prepared --output_dir runs/moe/merged
 
-Writes the plain Whisper to <output_dir>/model.
+Methods: average is the mean by --weights. expert is the one of --expert. soup adds an expert, best first, if the WER
+does not grow. Writes the plain Whisper to <output_dir>/model.
 """
 
 import logging
@@ -40,20 +41,12 @@ logger = logging.getLogger(__name__)
 class Arguments(RecipeArguments, SeedArguments):
     model: str = flag("MoE-Whisper checkpoint: folder or Hub id", aliases=["--moe_dir"])
     corpus: str = flag("prepared corpus: folder or Hub id")
-    method: Literal["average", "expert", "soup"] = flag(
-        "average: mean by --weights; expert: the one of --expert; soup: from best to worst, "
-        "an expert joins if the "
-        "WER does not grow",
-        default="average",
-    )
-    weights: str = flag(
-        "of method average: usage (mean gates on the split train), uniform, or a number per expert, as 0.2,0.5,0.3",
-        default="usage",
-    )
-    expert: int | None = flag("of method expert: which one, counted from 0", default=None, min=0)
-    selection_split: str = flag("split by whose WER method soup selects, which is optimistic there", default="dev")
-    split: str = flag("split that is judged", default="dev")
-    max_samples: int = flag("utterances drawn from each of these splits", default=200, min=1)
+    method: Literal["average", "expert", "soup"] = flag("how experts become one, see above", default="average")
+    weights: str = flag("for average: usage (mean gates on train), uniform, or such as 0.2,0.5,0.3", default="usage")
+    expert: int | None = flag("for expert: which one, counted from 0", default=None, min=0)
+    selection_split: str = flag("for soup: split to select on; the WER is optimistic there", default="dev")
+    split: str = flag("split to score", default="dev")
+    max_samples: int = flag("utterances drawn at random from each of these splits", default=200, min=1)
     batch_size: int = flag("utterances per batch and process", default=16, min=1)
     max_new_tokens: int = flag("longest transcript in tokens", default=225, min=1)
     num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
@@ -97,7 +90,7 @@ def sampled(args: Arguments, split: str) -> datasets.Dataset:
 
 
 def choose_weights(args: Arguments, moe, processor) -> tuple[list[float], dict]:
-    """Weights over experts, and how a soup found them."""
+    """Return the weights of the experts, and how a soup found them."""
     experts = moe.config.num_experts
     if args.method == "expert":
         if args.expert is None or not 0 <= args.expert < experts:
@@ -113,7 +106,7 @@ def choose_weights(args: Arguments, moe, processor) -> tuple[list[float], dict]:
         )
         if args.selection_split == args.split:
             logger.warning(
-                "the soup is selected and judged on the split %s, where its WER is optimistic; judge another one",
+                "the soup is selected and scored on the split %s, where its WER is optimistic; score another one",
                 args.split,
             )
         return mean_of(soup.members, experts), {

@@ -1,5 +1,4 @@
-"""Pack a speech recogniser for a competition: a zip with `main.py`, which transcribes offline, and the model beside
-it.
+"""Pack a speech recogniser for a competition: a zip with the model and a `main.py` that transcribes offline.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/pack_submission.py --config recipes/configs/pack_submission/default.yaml \\
@@ -42,28 +41,20 @@ logger = logging.getLogger(__name__)
 @dataclass
 class Arguments(LogArguments, SeedArguments):
     model: str = flag("checkpoint of a Whisper or a CTC model: folder or Hub id", aliases=["--model_path"])
-    output: str = flag("zip to write; what was found goes beside it as .json", default="submission.zip")
+    output: str = flag("zip to write; the report goes beside it as .json", default="submission.zip")
     adapter: str | None = flag("PEFT adapter of that model, merged into the packed weights", default=None)
-    language: str | None = flag(
-        "language code, for multilingual checkpoints; default: the one that they were saved with", default=None
-    )
-    dtype: Literal["float16", "float32"] = flag(
-        "type of the packed weights; whether float16 changes the WER is measured", default="float16"
-    )
+    language: str | None = flag("language code of a multilingual model; default: the one saved with it", default=None)
+    dtype: Literal["float16", "float32"] = flag("type of the packed weights; its WER is measured", default="float16")
     max_new_tokens: int = flag("longest transcript of a Whisper in tokens", default=225, min=1)
-    corpus: str | None = flag(
-        "prepared corpus whose clips try the package, folder or Hub id; default: synthetic voices", default=None
-    )
-    split: str = flag("split that the clips are drawn from", default="dev")
-    max_samples: int = flag("how many", default=32, aliases=["--clips"], min=1)
+    corpus: str | None = flag("prepared corpus (folder or Hub id) to try; default: synthetic voices", default=None)
+    split: str = flag("split from which clips are drawn", default="dev")
+    max_samples: int = flag("number of clips", default=32, aliases=["--clips"], min=1)
     test_utterances: int | None = flag(
-        "size of the test set, for the estimate of the run time", default=None, aliases=["--utterances"], min=1
+        "utterances of the test set, to estimate the run time", default=None, aliases=["--utterances"], min=1
     )
-    hours: float | None = flag("audio of the test set, likewise, if utterances are unknown", default=None, above=0)
-    max_megabytes: float | None = flag("the competition's limit for the zip, in 10^6 bytes", default=None, above=0)
-    verify: bool = flag(
-        "run the zip as a process of its own, in an empty folder, and compare it with the model", default=True
-    )
+    hours: float | None = flag("hours of the test set instead, if utterances are unknown", default=None, above=0)
+    max_megabytes: float | None = flag("limit of the competition for the zip, in 10^6 bytes", default=None, above=0)
+    verify: bool = flag("run the zip in its own process and folder, and compare it with the model", default=True)
 
     def __post_init__(self):
         if Path(self.output).suffix != ".zip":
@@ -75,15 +66,13 @@ def main(argv: list[str] | None = None) -> dict:
     state = join_processes()
     transcriber = load_packable(args.model, args.language, args.adapter, args.max_new_tokens)
     clips = try_clips(args) if args.verify else None
-    before = (
-        [transcript.text for transcript in transcriber.transcribe_corpus(clips)] if args.verify else []
-    )  # all share this
-    # The others wait for what the main process found.
+    # All processes transcribe. Then the others wait for the result of the main process.
+    before = [transcript.text for transcript in transcriber.transcribe_corpus(clips)] if args.verify else []
     return broadcast_object_list([pack(args, transcriber, clips, before) if state.is_main_process else None])[0]
 
 
 def pack(args: Arguments, transcriber: Transcriber, clips: datasets.Dataset | None, before: list[str]) -> dict:
-    """Write the zip and try it, and put it in its place once it is found good."""
+    """Write the zip, try it, and move it to its place if it works."""
     output = Path(args.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f".{output.name}")
@@ -111,8 +100,7 @@ def pack(args: Arguments, transcriber: Transcriber, clips: datasets.Dataset | No
 
 
 def verify(args: Arguments, package: Path, clips: datasets.Dataset, before: list[str], language: str) -> dict:
-    """Run the package on clips, compare its transcripts with those of the model before packing, and estimate the run
-    time."""
+    """Run the package, compare its transcripts with those before packing, and estimate the run time."""
     logger.info(
         "trying the package on %d clips, %s", len(clips), f"of {args.corpus}" if args.corpus else "synthetic ones"
     )
@@ -146,7 +134,7 @@ def verify(args: Arguments, package: Path, clips: datasets.Dataset, before: list
 
 
 def try_clips(args: Arguments) -> datasets.Dataset:
-    """Rows drawn from the corpus; without one, sentences by the voices of the demo corpus, a share of each age."""
+    """Draw rows of the corpus; without one, make sentences by the demo voices, a share of each age."""
     if args.corpus:
         return sample_rows(load_corpus(args.corpus, args.split), args.max_samples, args.seed)
     texts = sentences("Dev", random_of(args.seed))

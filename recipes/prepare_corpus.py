@@ -6,8 +6,8 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
 
 For a corpus with JSONL manifests:
 
-    --builder jsonl_manifest --manifest data/train.jsonl --audio_dirs data/audio_0 data/audio_1 --output_dir
-    data/prepared
+    --builder jsonl_manifest --manifest data/train.jsonl --audio_dirs data/audio_0 data/audio_1 \\
+    --output_dir data/prepared
 
 For long recordings, which are cut at their pauses (see also recipes/segment_audio.py):
 
@@ -46,46 +46,35 @@ BUILDERS = {"speaker_json": SpeakerJson, "jsonl_manifest": JsonlManifest, "segme
 
 @dataclass
 class Arguments(Segmentation, RecipeArguments, SeedArguments):
-    data_dir: str | None = flag("folder of the source corpus; by default the manifest's", default=None)
+    data_dir: str | None = flag("folder of the source corpus; default: the manifest's", default=None)
     builder: str = flag(f"source layout: {', '.join(BUILDERS)}", default="speaker_json", choices=tuple(BUILDERS))
     sampling: str = flag("random, or stratified: keep the share of every group", default="random", choices=SAMPLING)
-    percent: float = flag("share of each split to take, in (0, 100]", default=100.0, above=0, max=100)
-    max_samples: int | None = flag("most utterances per split; all by default", default=None, min=1)
+    percent: float = flag("share of each split to take, in per cent", default=100.0, above=0, max=100)
+    max_samples: int | None = flag("most utterances per split; default: all", default=None, min=1)
     disfluencies: str = flag("speaker_json: keep or drop words in (parentheses)", default="keep", choices=DISFLUENCIES)
     min_duration: float = flag("seconds; shorter recordings are rejected", default=0.0, min=0)
-    max_duration: float = flag("seconds; longer recordings go whole to <split>_long", default=30.0, above=0)
+    max_duration: float = flag("seconds; longer recordings go uncut to <split>_long", default=30.0, above=0)
     manifest: str | None = flag(
-        "jsonl_manifest: the file; by default the one *.jsonl in data_dir", default=None, aliases=["--train_manifest"]
+        "jsonl_manifest: the file; default: the one *.jsonl in data_dir", default=None, aliases=["--train_manifest"]
     )
     audio_dirs: list[str] | None = flag(
-        "jsonl_manifest: folders to search for audio; by default data_dir and its sub-folders", default=None
+        "jsonl_manifest: folders to search for audio; default: data_dir and its sub-folders", default=None
     )
     val_manifest: str | None = flag("jsonl_manifest: rows of dev; all others are for train", default=None)
     split_file: str | None = flag(
-        "jsonl_manifest: splits.json of a prepared corpus, to divide the children as there", default=None
+        "jsonl_manifest: splits.json of a prepared corpus, to divide the children in the same way", default=None
     )
-    val_ratio: float = flag(
-        "jsonl_manifest, segmented_audio: share of the rows for dev, by speaker; in [0, 1)",
-        default=0.1,
-        min=0,
-        below=1,
-    )
+    val_ratio: float = flag("jsonl_manifest, segmented_audio: share of dev, by speaker", default=0.1, min=0, below=1)
     stratify_by: str = flag("jsonl_manifest: age_bucket, or none", default="age_bucket", choices=STRATA)
-    split_seed: int = flag(
-        "jsonl_manifest, segmented_audio: seed of the division into train and dev", default=42, **SEEDS
-    )
-    fields: list[str] | None = flag(
-        "jsonl_manifest: OURS=THEIRS for every field that the manifest calls otherwise", default=None
-    )
+    split_seed: int = flag("jsonl_manifest, segmented_audio: seed of the train and dev split", default=42, **SEEDS)
+    fields: list[str] | None = flag("jsonl_manifest: OURS=THEIRS for every field with another name", default=None)
     require_text: bool = flag("jsonl_manifest: reject rows without a transcript", default=True)
-    external_data: list[str] | None = flag(
-        "jsonl_manifest: names of data from elsewhere in the manifest, for the card", default=None
-    )
-    name: str | None = flag("name on the data card; the source folder's by default", default=None)
+    external_data: list[str] | None = flag("jsonl_manifest: names of external data in it, for the card", default=None)
+    name: str | None = flag("name on the data card; default: the source folder's", default=None)
     license: str | None = flag("licence for the data card, such as cc-by-4.0", default=None)
     language: str | None = flag("language for the data card, such as en", default=None)
-    shard_megabytes: int = flag("a Parquet file is closed once it has this size", default=500, min=1)
-    num_proc: int | None = flag("worker processes; one per core by default", default=None, min=1)
+    shard_megabytes: int = flag("size at which a Parquet file is closed", default=500, min=1)
+    num_proc: int | None = flag("worker processes; default: one per core", default=None, min=1)
 
 
 ARGUMENTS = (Arguments, PublishArguments)
@@ -120,7 +109,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def builder_options(args: Arguments) -> dict[str, Any]:
-    """What the flags say to the builder. Raises UserError for a flag that only another builder takes."""
+    """Return the options of the builder. Raise UserError for a flag that only another builder takes."""
 
     def options(builder: type[CorpusBuilder]) -> set[str]:
         return {option.name for option in fields(builder.BUILDER_CONFIG_CLASS)} - {

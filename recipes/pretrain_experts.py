@@ -1,4 +1,4 @@
-"""Train LoRA experts, each utterance carrying its cluster labels as weights; without labels, one LoRA for all.
+"""Train LoRA experts, with the cluster labels of each utterance as weights; without labels, train one LoRA for all.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/pretrain_experts.py --config recipes/configs/pretrain_experts/default.yaml \\
@@ -36,19 +36,18 @@ from hf_components.training import (
 
 @dataclass(kw_only=True)
 class Arguments(TrainingRecipeArguments):
-    labels_dir: str | None = flag(
-        "output of cluster_embeddings; without it a single LoRA is trained, the baseline of every mixture",
-        default=None,
-    )
+    labels_dir: str | None = flag("output of cluster_embeddings; default: train one LoRA, the baseline", default=None)
     router_dir: str | None = flag(
-        "output of pretrain_router; says where experts may begin", default=None, aliases=["--gating_model_checkpoint"]
+        "output of pretrain_router; sets the first layer with experts",
+        default=None,
+        aliases=["--gating_model_checkpoint"],
     )
     lora_model: str | None = flag(
-        "single LoRA (output of this recipe without labels) that the shared expert, or the only one, starts from",
+        "output without labels: LoRA that the shared (or only) expert starts from",
         default=None,
         aliases=["--single_lora_dir"],
     )
-    freeze_shared_expert: bool = flag("train what the experts add to the shared one only", default=False)
+    freeze_shared_expert: bool = flag("keep the shared expert fixed; train only what the others add", default=False)
 
 
 ARGUMENTS = (Arguments, ExpertArguments, KlToBaseArguments, SpeechTrainingArguments)
@@ -73,7 +72,7 @@ def produce(
     training_args: SpeechTrainingArguments,
     folder: Path,
 ) -> dict:
-    set_seed(training_args.seed)  # before the experts are drawn
+    set_seed(training_args.seed)  # before the experts get random weights
     train, evaluated = load_training_rows(args, training_args)
     base, processor = load_whisper(args.model, args.language)
     router_layer = load_router(args.router_dir)[1] if args.router_dir else max(1, base.config.encoder_layers // 2)

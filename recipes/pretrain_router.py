@@ -4,7 +4,7 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/pretrain_router.py --config recipes/configs/pretrain_router/default.yaml \\
     --embedding_dir runs/moe/embeddings --labels_dir runs/moe/clusters --output_dir runs/moe/router
 
-Writes the router; later stages take it as --gating_model_checkpoint to --output_dir.
+Writes the router to --output_dir; later steps take it as --router_dir.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from hf_components.runtime import (
     write_json,
 )
 
-HELD_OUT = f"{FIT_SPLIT}_held_out"  # of the speakers that early stopping listens to
+HELD_OUT = f"{FIT_SPLIT}_held_out"  # speakers for early stopping
 
 
 @dataclass

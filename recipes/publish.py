@@ -1,4 +1,4 @@
-"""Publish what lies on disk on the Hub, for the first time or again: a model, adapter, corpus, metric or Space.
+"""Publish a folder on the Hub, for the first time or again: a model, adapter, corpus, metric or Space.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/publish.py --folder runs/moe/model --repo_id user/moe-whisper
@@ -17,18 +17,16 @@ from hf_components.runtime import LogArguments, flag, join_processes, parse_argu
 
 @dataclass
 class Arguments(LogArguments):
-    folder: str = flag("what to publish; the flag may be left out if the folder comes first")
-    repo_id: str = flag(
-        "repository on the Hub, as user/name; a metric's is named as its folder", aliases=["--hub_model_id"]
-    )
+    folder: str = flag("folder to publish; the flag may be left out if the folder comes first")
+    repo_id: str = flag("repository, as user/name; a metric has the name of its folder", aliases=["--hub_model_id"])
     private: bool | None = flag(
-        "a new repository is private; default: data are, models are not",
+        "make a new repository private; default: data yes, models no",
         default=None,
         nargs="?",
         const=True,
         aliases=["--hub_private_repo"],
     )
-    license: str = flag("licence on the card of a model that has none yet, as the Hub writes it", default=LICENSE)
+    license: str = flag("licence for the card of a model that has none, as the Hub writes it", default=LICENSE)
 
 
 def main(argv: list[str] | None = None) -> dict:

@@ -1,5 +1,4 @@
-"""The whole of children's Whisper: manifest, fine-tuning, transcripts and their WER beside zero-shot, submission,
-card.
+"""Run the pipeline of children's Whisper: manifest, fine-tuning, transcripts, WER beside zero-shot, submission, card.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_children_pipeline.py --config recipes/configs/run_children_pipeline/default.yaml \\
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # so that the steps are found as recipes.<step>
+sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
 from hf_components.asr import check_same_ids, read_submission_format
 from hf_components.checkpoints import base_model_id
@@ -91,14 +90,12 @@ class Arguments(PipelineArguments):
     average: Literal["none", "uniform", "greedy"] = flag(
         "average the checkpoints of training: all of them, or those that lower the WER on dev", default="none"
     )
-    test_manifest: str | None = flag(
-        "manifest without transcripts, to be transcribed to <output_dir>/submission.jsonl", default=None
-    )
+    test_manifest: str | None = flag("manifest to transcribe to <output_dir>/submission.jsonl", default=None)
     test_audio_dirs: list[str] | None = flag(
-        "folders to search for its audio; by default --audio_dirs, or its own folder and those in it", default=None
+        "folders to search for its audio; default: --audio_dirs, or its own folder and sub-folders", default=None
     )
-    submission_format: str | None = flag("the order of its lines", default=None)
-    language: str = flag("language code, for multilingual checkpoints", default="en")
+    submission_format: str | None = flag("submission_format.jsonl: gives the order of its lines", default=None)
+    language: str = flag("language code of a multilingual model", default="en")
 
     def __post_init__(self):
         if self.submission_format and not self.test_manifest:
@@ -166,10 +163,10 @@ def take_steps(pipeline: Pipeline) -> None:
         trained = run(average_checkpoints, "average", candidates=[trained.folder], method=args.average)
     model = trained / "model"
 
-    # 3 Transcripts of the base and of what was trained, in its own audio context and at 30 s
+    # 3 Transcripts of the base model and of the trained one, in its own audio context and at 30 s
     systems = {"zero_shot": (args.model, "full"), "finetuned": (model, None), "finetuned_30s": (model, "full")}
     if audio_context == "full":
-        del systems["finetuned_30s"]  # the same
+        del systems["finetuned_30s"]  # it would be the same
     files = {name: pipeline.out / "transcripts" / f"{name}.jsonl" for name in systems}
     for name, (checkpoint, context) in systems.items():
         run(transcribe, TRANSCRIBED[name], model=checkpoint, audio_context=context, output_jsonl=files[name])
@@ -196,8 +193,8 @@ def take_steps(pipeline: Pipeline) -> None:
 
 
 def check_inputs(args: Arguments, passed_on) -> None:
-    """Raise `UserError` now for what would else be found after hours of training."""
-    # What configurations name is no mistake of the user.
+    """Raise `UserError` now for mistakes that would else appear after hours of training."""
+    # Flags that the configurations set are no mistake of the user.
     flags = [name for name in PASSED_ON[prepare_corpus] if name not in ("val_ratio", "stratify_by")]
     given = [name for name in flags if getattr(passed_on, name) is not None]
     if given and is_prepared(args.data):

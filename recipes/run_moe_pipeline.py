@@ -1,4 +1,4 @@
-"""The whole of MoE-Whisper: corpus, embeddings, clusters, router, experts, joint training, benchmark, card.
+"""Run the pipeline of MoE-Whisper: corpus, embeddings, clusters, router, experts, joint training, benchmark, card.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_moe_pipeline.py --config recipes/configs/run_moe_pipeline/default.yaml \\
@@ -8,7 +8,7 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # so that the steps are found as recipes.<step>
+sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
 from hf_components.checkpoints import base_model_id
 from hf_components.moe import (
@@ -98,7 +98,7 @@ def take_steps(pipeline: Pipeline) -> None:
     pipeline.check(require_speaker_splits, args.data, str(corpus), passed_on.benchmark_split or "dev")
     pipeline.everywhere(corpus=corpus, model=args.model, language=args.language, data_config_override=args.share)
 
-    # 2 Embeddings that the router reads; those that are clustered may be of another model
+    # 2 Embeddings for the router; those for the clusters may be of another model
     embeddings = clustered = run(extract_embeddings, "embeddings")
     if args.embedding_model or args.pooling != "mean":
         clustered = run(
@@ -113,11 +113,11 @@ def take_steps(pipeline: Pipeline) -> None:
     clusters = run(cluster_embeddings, "clusters", embedding_dir=clustered)
     top_k = at_most(args.experts_per_utterance, clusters["num_experts"])
 
-    # 4 Router: tells the clusters apart
+    # 4 Router: learns to find the cluster
     router = run(pretrain_router, "router", embedding_dir=embeddings, labels_dir=clusters)
     pipeline.everywhere(router_dir=router)
 
-    # 5 Experts: a LoRA for all, then what each cluster adds to it. Later trainings see other batches by data_seed.
+    # 5 Experts: a LoRA for all, then what each cluster adds to it. Later trainings see other batches (data_seed).
     shared = run(pretrain_experts, "shared", num_train_epochs=epochs.shared) if epochs.shared else None
     onward = {"lora_model": shared, "data_seed": args.seed + 1000, "learning_rate": args.further_rate}
     freeze = bool(shared) and clusters["num_experts"] > 1 and args.freeze_shared_expert
@@ -141,7 +141,7 @@ def take_steps(pipeline: Pipeline) -> None:
         data_seed=args.seed + 2000,
     )
 
-    # 7 What the mixture is compared with, each trained as long
+    # 7 Systems that the mixture is compared with, each trained as long
     if "soup" in systems:
         run(average_checkpoints, "soup", candidates=[pipeline.out / "joint"], method="uniform")
     if "single_lora" in systems:

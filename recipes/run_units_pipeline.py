@@ -1,4 +1,4 @@
-"""The whole of acoustic units: recordings, segments, units, motifs, a vocoder that speaks units, its figures, card.
+"""Run the pipeline of acoustic units: recordings, segments, units, motifs, a vocoder, its figures, card.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_units_pipeline.py --config recipes/configs/run_units_pipeline/default.yaml \\
@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # so that the steps are found as recipes.<step>
+sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.runtime import (
@@ -58,13 +58,10 @@ PASSED_ON = {
 class Arguments(PipelineArguments):
     data: str = flag("folder of recordings of any length, or a prepared corpus: folder or Hub id")
     model: str = flag(
-        "what units are made of: a wav2vec2, HuBERT, WavLM or w2v-BERT (folder or Hub id), or mfcc",
+        "encoder of the units: wav2vec2, HuBERT, WavLM or w2v-BERT (folder or Hub id), or mfcc",
         default="facebook/wav2vec2-large-xlsr-53",
     )
-    linguists: bool = flag(
-        "also write TextGrid and ELAN tiers of each recording, and a page of motifs with clips to listen to",
-        default=True,
-    )
+    linguists: bool = flag("also write TextGrid and ELAN tiers, and a page of motifs to listen to", default=True)
 
 
 ARGUMENTS = (Arguments, PublishModelArguments, passed_on_arguments(PASSED_ON))
@@ -104,11 +101,11 @@ def take_steps(pipeline: Pipeline) -> None:
     pipeline.check(require_splits, args.data, str(corpus), {"train", "dev"}, ADVICE)
     pipeline.everywhere(corpus=corpus)
 
-    # 2 Units: clusters of what an encoder makes of 20 ms
+    # 2 Units: clusters of an encoder's frames of 20 ms
     units = run(learn_units, "units", model=args.model)
     pipeline.everywhere(units_dir=units)
 
-    # 3 Motifs: runs of units that recur; shown to linguists
+    # 3 Motifs: sequences of units that recur, also as pages for linguists
     motifs = run(learn_motifs, "motifs")
     if args.linguists:
         run(export_annotations, "annotations", recordings_dir=recordings, motifs_dir=motifs)

@@ -1,4 +1,4 @@
-"""The whole of wav2vec2 on corrected transcripts: recordings, gold, LoRA, error rates before and after, card.
+"""Run the pipeline of wav2vec2 on corrected transcripts: recordings, gold, LoRA, error rates before and after, card.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_wav2vec2_pipeline.py --config recipes/configs/run_wav2vec2_pipeline/default.yaml \\
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # so that the steps are found as recipes.<step>
-
+sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
 from hf_components.checkpoints import base_model_id
 from hf_components.correction import CorrectionArguments
@@ -62,22 +61,17 @@ PASSED_ON = {
 
 @dataclass
 class Arguments(PipelineArguments):
-    data: str = flag("folder of recordings, in clean/ and noisy/ or to be split in half by name")
+    data: str = flag("folder with clean/ and noisy/, or of recordings to split in half by name")
     model: str = flag("wav2vec2, HuBERT or WavLM: folder or Hub id", default="models/wav2vec2-demo")
     gold: Literal["llm", "manifest", "stt"] = flag(
-        "what is trained on and judged by: an LLM's corrections, the texts of --truth, the recogniser's own text",
+        "texts to train on and to score by: an LLM's corrections, those of --truth, or the recogniser's own",
         default="llm",
     )
-    llm_figure: bool = flag(
-        "with another gold, fine-tune on an LLM's corrections of the same recordings too, for a figure of its own",
-        default=False,
-    )
+    llm_figure: bool = flag("with another gold: also fine-tune on an LLM's corrections, and report it", default=False)
     train_on: Literal["errors", "agreed", "all"] = flag(
         "recordings to train on: where recogniser and gold differ, where they agree, all", default="errors"
     )
-    compare_train_on: bool = flag(
-        "fine-tune on the other choices too, for as many epochs, and report which wins", default=False
-    )
+    compare_train_on: bool = flag("also fine-tune on the other choices, as long, and report the best", default=False)
 
 
 ARGUMENTS = (Arguments, PublishModelArguments, passed_on_arguments(PASSED_ON))
@@ -135,8 +129,7 @@ def take_steps(pipeline: Pipeline) -> None:
 
 
 def compare(compared: dict[str, dict]) -> str:
-    """WER after training on each choice of recordings, and which is the lowest; against the truth where it is
-    known."""
+    """Format the WER after each choice of recordings, and the lowest; against the truth where it is known."""
     rate = "wer" if next(iter(compared.values()))["baseline"]["wer_truth"] is None else "wer_truth"
     lines = [
         f"  {name:8}{result['training']['recordings']:5} recordings   {rate} {result['finetuned'][rate]:.4f}   "

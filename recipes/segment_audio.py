@@ -1,13 +1,12 @@
-"""Cut long recordings (MP3, WAV, FLAC, OGG, ...; of any length, rate and number of channels) at their pauses into a
-prepared corpus of segments without transcripts: Parquet with 16 kHz mono audio inside, statistics, histogram, list of
-rejected
-    files.
+"""Cut long recordings at their pauses into a prepared corpus of segments without transcripts.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/segment_audio.py --config recipes/configs/segment_audio/default.yaml \\
     --data_dir data/demo_long --output_dir data/segments
 
-The same by recipes/prepare_corpus.py --builder segmented_audio, without the histogram.
+Reads MP3, WAV, FLAC, OGG and others, of any length, rate and number of channels. Writes Parquet with 16 kHz mono audio
+inside, statistics, a histogram and the list of rejected files to --output_dir. recipes/prepare_corpus.py with
+--builder segmented_audio does the same without the histogram.
 """
 
 import os
@@ -30,20 +29,17 @@ BAR = 40  # characters of the longest bar of the histogram
 @dataclass
 class Arguments(Segmentation, RecipeArguments):
     data_dir: str = flag(
-        "folder of recordings, however deep; the first folder below it is the speaker, if there are at least two",
+        "folder of recordings at any depth; its sub-folders are the speakers, if there are at least two",
         aliases=["--audio_dir"],
     )
     val_ratio: float = flag(
-        "share of the segments for dev, by speaker; of a single recording its last part; in [0, 1)",
-        default=0.1,
-        min=0,
-        below=1,
+        "share of the segments for dev, by speaker; of a single recording, its last part", default=0.1, min=0, below=1
     )
     split_seed: int = flag("seed of the division into train and dev", default=42, **SEEDS)
-    name: str | None = flag("name on the data card; the source folder's by default", default=None)
+    name: str | None = flag("name on the data card; default: the source folder's", default=None)
     license: str | None = flag("licence for the data card, such as cc-by-4.0", default=None)
     language: str | None = flag("language for the data card, such as en", default=None)
-    num_proc: int | None = flag("worker processes; one per core by default", default=None, min=1)
+    num_proc: int | None = flag("worker processes; default: one per core", default=None, min=1)
 
 
 ARGUMENTS = (Arguments, PublishArguments)
@@ -54,7 +50,7 @@ def main(argv: list[str] | None = None) -> dict:
     taken = {option.name for option in fields(SegmentedAudioConfig)} - {"name"}
     options = {name: value for name, value in vars(args).items() if name in taken}
     config = SegmentedAudioConfig(**options)
-    config.new_detector()  # whose package may be missing
+    config.new_detector()  # raises now if its package is missing
 
     def produce(folder: Path) -> dict:
         metrics = write_corpus(
@@ -84,7 +80,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def summary(metrics: dict, title: str) -> Table:
-    """Recordings and segments, what was left out and why."""
+    """Table of recordings, segments, and what was left out and why."""
     segments = metrics["segments"]
     table = Table("", "number", "minutes", "share", title=title)
     for column in table.columns[1:]:

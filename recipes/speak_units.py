@@ -1,11 +1,11 @@
-"""Speak with a unit vocoder: a recording again, from its units alone, or units that are given.
+"""Speak with a unit vocoder: repeat a recording from its units alone, or speak given units.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/speak_units.py \\
     --audio clip.wav --units_model runs/units/units/model --vocoder_model runs/units/vocoder/model \\
     --output_wav spoken.wav
 
-The units of a language model, or of another's recording, are given as numbers: --units 3 3 3 17 17 4.
+Units from a language model, or from another recording, are given as numbers: --units 3 3 3 17 17 4.
 """
 
 import logging
@@ -30,11 +30,9 @@ class Arguments(LogArguments):
     vocoder_model: str = flag("checkpoint of train_unit_vocoder: its folder `model`, or Hub id", aliases=["--vocoder"])
     output_wav: str = flag("file to write")
     audio: str | None = flag("recording whose units are spoken", default=None)
-    units_model: str | None = flag(
-        "checkpoint of learn_units that finds them: its folder `model`, or Hub id", default=None
-    )
-    units: list[int] | None = flag("or the units themselves, one per 20 ms", default=None, min=0)
-    speaker: str | None = flag("whose voice, for a vocoder with several", default=None)
+    units_model: str | None = flag("checkpoint of learn_units for --audio: folder `model`, or Hub id", default=None)
+    units: list[int] | None = flag("units to speak instead of a recording, one per 20 ms", default=None, min=0)
+    speaker: str | None = flag("name of the voice, for a vocoder with several", default=None)
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -53,8 +51,8 @@ def main(argv: list[str] | None = None) -> dict:
         )
     if vocoder.config.use_f0 and args.audio is None:
         raise UserError(
-            f"{args.vocoder_model} needs the pitch beside the units (it was trained with --use_f0), which is "
-            "heard in a recording: give --audio and --units_model, or take another --vocoder_model"
+            f"{args.vocoder_model} needs pitch as well as units (it was trained with --use_f0), and takes the "
+            "pitch from a recording: give --audio and --units_model, or take another --vocoder_model"
         )
     waveform = None if args.audio is None else decode(args.audio)
     units = args.units if waveform is None else units_of_recording(args, waveform, vocoder)

@@ -1,10 +1,12 @@
-"""Sweep over encoder layers and numbers of units: which units tell phones apart, or look best without labels.
+"""Sweep over encoder layers and numbers of units, and score the units by phone labels or without labels.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/sweep_units.py --config recipes/configs/sweep_units/default.yaml \\
     --corpus runs/units/segments --phone_labels my_phones.jsonl --output_dir runs/units/sweep
 
-Writes sweep.json and sweep.png to --output_dir.
+--phone_labels are the phones of the recordings of dev: JSON lines with source_file, start, end (seconds in the
+recording) and phone, or a folder of TextGrids with the names of the recordings. Writes sweep.json and sweep.png to
+--output_dir.
 """
 
 import json
@@ -60,26 +62,17 @@ SHOWN = {
 @dataclass
 class Arguments(RecipeArguments, SeedArguments):
     corpus: str = flag("output folder of segment_audio, with the splits train and dev", aliases=["--corpus_dir"])
-    model: str = flag(f"as of learn_units: folder, Hub id or {MFCC}", default=DEFAULT_ENCODER, aliases=["--encoder"])
+    model: str = flag(f"as in learn_units: folder, Hub id or {MFCC}", default=DEFAULT_ENCODER, aliases=["--encoder"])
     layers: list[int] = flag(f"encoder layers, counted from 1; none for {MFCC}", default=[], min=1)
     num_units: list[int] = flag("numbers of units", default=[50, 100, 200, 500], min=2)
-    phone_labels: str | None = flag(
-        "phones of the recordings of dev: JSON lines with source_file, start, end (seconds "
-        "in the recording) and "
-        "phone, or a folder of TextGrids named as the recordings",
-        default=None,
-    )
+    phone_labels: str | None = flag("phones of the dev recordings: JSON lines or a folder of TextGrids", default=None)
     phone_tier: str = flag("tier of the TextGrids that holds the phones", default="phones")
-    max_samples: int = flag(
-        "segments of each split that take part, drawn by chance", default=2000, aliases=["--max_segments"], min=1
-    )
-    passes: int = flag("passes of k-means over the segments, at most", default=5, min=1)
-    update_seconds: float = flag(
-        "seconds of speech from one step of the centroids to the next", default=200.0, above=0
-    )
+    max_samples: int = flag("segments drawn at random per split", default=2000, aliases=["--max_segments"], min=1)
+    passes: int = flag("most passes of k-means over the segments", default=5, min=1)
+    update_seconds: float = flag("seconds of speech per step of the centroids", default=200.0, above=0)
     batch_seconds: float = flag("seconds of speech per batch and process", default=60.0, above=0)
-    cache_gib: float = flag("features of a layer are kept on the disk up to so many GiB", default=20.0, min=0)
-    num_workers: int = flag("processes that decode audio ahead of the model, per process", default=0, min=0)
+    cache_gib: float = flag("keep the features of a layer on the disk if they fit in so many GiB", default=20.0, min=0)
+    num_workers: int = flag("helper processes that decode audio, per process", default=0, min=0)
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -98,7 +91,7 @@ def main(argv: list[str] | None = None) -> dict:
 def produce(args: Arguments, folder: Path) -> dict:
     corpus = load_corpus(args.corpus)
     if missing := {"train", "dev"} - set(corpus):
-        raise UserError(f"{args.corpus} has no split {min(missing)}; a sweep learns on train and judges by dev")
+        raise UserError(f"{args.corpus} has no split {min(missing)}; a sweep learns on train and scores on dev")
     splits = {name: sample_rows(corpus[name], args.max_samples, args.seed) for name in ("train", "dev")}
     labels = read_phone_labels(args.phone_labels, args.phone_tier) if args.phone_labels else None
     state = PartialState()
@@ -115,7 +108,7 @@ def produce(args: Arguments, folder: Path) -> dict:
             start = time.perf_counter()
             found = score(args, splits, labels, learning, layer, size)
             if state.is_main_process:
-                # Before its figures are there: a stop here costs this point, afterwards it would spoil the next.
+                # Delete before writing the figures: a stop here loses this point, a stop later would spoil the next.
                 shutil.rmtree(learning / "units")
                 (learning / "kmeans.safetensors").unlink()
                 write_json(file, [*figures, found])
@@ -127,12 +120,8 @@ def produce(args: Arguments, folder: Path) -> dict:
             shutil.rmtree(learning, ignore_errors=True)
     if not state.is_main_process:
         return {}
-    plot_sweep(folder / "sweep.png", figures, f"Units of {args.model}, judged by {len(splits['dev'])} segments of dev")
-    return {
-        "encoder": args.model,
-        "segments": {name: len(rows) for name, rows in splits.items()},
-        "figures": figures,
-    }
+    plot_sweep(folder / "sweep.png", figures, f"Units of {args.model}, scored on {len(splits['dev'])} segments of dev")
+    return {"encoder": args.model, "segments": {name: len(rows) for name, rows in splits.items()}, "figures": figures}
 
 
 def score(
@@ -143,7 +132,7 @@ def score(
     layer: int | None,
     size: int,
 ) -> dict:
-    """Learn so many units of a layer on train, as learn_units does, and judge them by dev."""
+    """Learn `size` units of a layer on train, the same as in learn_units, and score them on dev."""
     model = load_encoder(args.model, layer, size)
     learn_centroids(
         model,
@@ -179,7 +168,7 @@ def score(
             if not found["labelled_frames"]:
                 raise UserError(
                     f"{args.phone_labels} labels none of the recordings of dev ({dev['source_file'][0]}, ...); "
-                    "labels and recordings must have the same names, but for the suffix"
+                    "labels and recordings must have the same names, except for the suffix"
                 )
     return found
 
@@ -187,7 +176,7 @@ def score(
 def summary_table(result: dict) -> Table:
     """A row per layer and number of units."""
     table = Table(
-        title=f"Units of {result['encoder']}, judged by {result['segments']['dev']} segments of dev",
+        title=f"Units of {result['encoder']}, scored on {result['segments']['dev']} segments of dev",
         caption="higher is better: NMI, purities, order; lower: NMI with speakers, bits",
     )
     names = [name for name in SHOWN if any(row.get(name) is not None for row in result["figures"])]

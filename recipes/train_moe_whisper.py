@@ -36,10 +36,8 @@ class Arguments(TrainingRecipeArguments):
     mixture: Literal["weights", "logits"] = flag(
         "weights: one pass with merged LoRA; logits: one pass per active expert", default="weights"
     )
-    min_audio_context: int = flag(
-        "mel frames (10 ms) of audio context that the trained model needs at least", default=200, min=2, max=3000
-    )
-    freeze_shared_expert: bool = flag("train what the experts add to the shared one only", default=False)
+    min_audio_context: int = flag("shortest audio context in mel frames of 10 ms", default=200, min=2, max=3000)
+    freeze_shared_expert: bool = flag("keep the shared expert fixed; train only what the others add", default=False)
 
 
 ARGUMENTS = (Arguments, RoutingArguments, KlToBaseArguments, PublishModelArguments, SpeechTrainingArguments)

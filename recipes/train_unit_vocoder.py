@@ -4,7 +4,7 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/train_unit_vocoder.py --config recipes/configs/train_unit_vocoder/default.yaml \\
     --corpus runs/units/segments --units_dir runs/units/units --output_dir runs/units/vocoder
 
-Writes the result; the vocoder is in its model/ to --output_dir.
+Writes the log, saved models and samples to --output_dir; the best vocoder is in its folder model/.
 """
 
 from dataclasses import dataclass
@@ -41,8 +41,8 @@ from hf_components.units.vocoder import (
 
 @dataclass
 class Arguments(RecipeArguments, PlotArguments):
-    corpus: str = flag("segments, output of segment_audio, with the splits train and dev", aliases=["--corpus_dir"])
-    units_dir: str = flag("their units, output of learn_units")
+    corpus: str = flag("output of segment_audio, with the splits train and dev", aliases=["--corpus_dir"])
+    units_dir: str = flag("output of learn_units for that corpus")
     max_samples: int = flag(
         "held-out segments that every saved model speaks, to listen to", default=4, aliases=["--num_samples"], min=0
     )
@@ -50,10 +50,10 @@ class Arguments(RecipeArguments, PlotArguments):
 
 @dataclass
 class ModelArguments:
-    """The vocoder; sizes of the heads as in the papers."""
+    """Shape of the vocoder. By default the heads have the sizes of the papers."""
 
     head: Literal["hifigan", "istft"] = flag(
-        "how frames become samples: by upsampling convolutions, or by an inverse STFT, which costs a tenth",
+        "how frames become samples: by upsampling convolutions, or by an inverse STFT at a tenth of the cost",
         default="hifigan",
     )
     embedding_dim: int = flag("width of the unit embedding", default=128, min=1)
@@ -61,7 +61,7 @@ class ModelArguments:
     num_layers: int = flag("layers of the istft head", default=8, min=1)
     upsample_initial_channel: int = flag("width of the hifigan head before upsampling", default=512, min=1)
     speaker_embedding: bool = flag("learn a voice for each speaker of the corpus", default=False)
-    use_f0: bool = flag("the fundamental frequency is an input beside the units", default=False)
+    use_f0: bool = flag("take the fundamental frequency as an input beside the units", default=False)
     predict_durations: bool = flag("also learn how long each unit of a deduplicated sequence lasts", default=False)
 
 

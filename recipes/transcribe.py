@@ -4,7 +4,7 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/transcribe.py --config recipes/configs/transcribe/default.yaml \\
     --model runs/children/model --input_jsonl data/test.jsonl --output_jsonl runs/predictions.jsonl
 
-Run again after a stop, it goes on where it was; after unreadable files were mended, it does those.
+Run it again after a stop, and it continues. Run it again after you fixed unreadable files, and it transcribes those.
 """
 
 import logging
@@ -38,41 +38,34 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Arguments(LogArguments):
-    model: str = flag("folder or Hub id of a speech recogniser of any family that is served", aliases=["--model_path"])
-    output_jsonl: str = flag("file of utterance_id and orthographic_text, one line per utterance")
-    input_jsonl: str | None = flag("manifest; a transcript in it is not looked at", default=None)
+    model: str = flag("speech recogniser of any supported family: folder or Hub id", aliases=["--model_path"])
+    output_jsonl: str = flag("file to write: utterance_id and orthographic_text, one line per utterance")
+    input_jsonl: str | None = flag("manifest; its transcripts are ignored", default=None)
     audio_dirs: list[str] | None = flag(
-        "folders to search for the manifest's audio; by default the manifest's and its sub-folders", default=None
+        "folders to search for the manifest's audio; default: its own folder and sub-folders", default=None
     )
     fields: list[str] | None = flag(
-        "OURS=THEIRS for every field that the manifest calls otherwise, such as audio_path=file", default=None
+        "OURS=THEIRS for every field that has another name in the manifest, such as audio_path=file", default=None
     )
     corpus: str | None = flag("prepared corpus, instead of a manifest: folder or Hub id", default=None)
     split: str = flag("split of the corpus", default="dev")
     submission_format: str | None = flag(
-        "submission_format.jsonl, whose order the lines then have and whose ids must be those of the input",
-        default=None,
+        "submission_format.jsonl: its order is that of the lines, its ids must be those of the input", default=None
     )
-    adapter: list[str] | None = flag(
-        "PEFT LoRA of the model: folder or Hub id; several are merged one after the other", default=None
-    )
-    language: str | None = flag(
-        "language code, for models that are prompted with one; default: the one that they were saved with",
-        default=None,
-    )
+    adapter: list[str] | None = flag("PEFT LoRA of the model: folder or Hub id; several: merged in turn", default=None)
+    language: str | None = flag("language code of a multilingual model; default: the one saved with it", default=None)
     audio_context: Literal["dynamic", "full"] | None = flag(
-        "what a Whisper hears of each clip: as much as there is, or always 30 s; by default as it was trained",
-        default=None,
+        "audio context of a Whisper: as long as the clip, or always 30 s; default: as it was trained", default=None
     )
-    dtype: str = flag(
-        "float32, float16, bfloat16, or auto: half precision on a GPU, float32 elsewhere", default="auto"
-    )
+    dtype: str = flag("float32, float16, bfloat16, or auto: half precision on a GPU, else float32", default="auto")
     batch_seconds: float = flag(
-        "seconds of audio per batch, padding included; a clip counts 30 s for a stock Whisper", default=240.0, above=0
+        "seconds of audio per batch, padding included; a clip counts as 30 s for a stock Whisper",
+        default=240.0,
+        above=0,
     )
-    num_beams: int = flag("beams of models that write token by token; 1 is greedy", default=1, min=1)
+    num_beams: int = flag("beams of autoregressive models; 1 is greedy", default=1, min=1)
     max_new_tokens: int = flag("longest text of 30 s of audio, in tokens", default=225, min=1)
-    num_workers: int = flag("processes that decode audio ahead of the model", default=0, min=0)
+    num_workers: int = flag("helper processes that decode audio", default=0, min=0)
     resume: bool = flag("keep what an earlier run with the same settings has transcribed", default=True)
 
 
@@ -127,7 +120,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def check(args: Arguments) -> None:
-    """Raises UserError for flags that cannot be meant."""
+    """Raise UserError for flags that contradict each other."""
     if (args.input_jsonl is None) == (args.corpus is None):
         raise UserError(f"give either --input_jsonl or --corpus, got {'neither' if args.corpus is None else 'both'}")
     if Path(args.output_jsonl).is_dir():

@@ -35,11 +35,14 @@ FLOORS = (
 
 MAY_OPEN_SOUND = {
     "hf_components/speech/audio.py",
+    "hf_components/speech/ffmpeg.py",
+    "hf_components/speech/sndfile.py",
     "hf_components/submission/main.py",
 }  # the latter runs without the rest of us
 MAY_WRITE_SOUND = {"dataset_scripts/demo_speakers.py", "dataset_scripts/demo_recordings.py"}
 SOUND_LIBRARIES = {
     "soundfile",
+    "av",
     "torchaudio",
     "librosa",
     "torchcodec",

@@ -16,12 +16,12 @@ import json, pathlib, sys
 from huggingface_hub import ModelCardData
 import hf_components.publishing.hub
 import dataset_scripts.prepared
-from hf_components.release import cards
+from hf_components.publishing import cards
 from hf_components.publishing.hub_files import files_of, kind_of
 
 environment = pathlib.Path(sys.prefix)
 assert environment in pathlib.Path(cards.__file__).parents, cards.__file__
-metric = pathlib.Path(hf_components.publishing.hub.__file__).parent / "metrics" / "whisper_wer"
+metric = pathlib.Path(hf_components.__file__).parent / "metrics" / "whisper_wer"
 shown = {"recipe": "x", "code_version": "1", "base_model": None, "title": "Tokenizer",
          "use": "Tokenizer", "own_code": False, "data": None, "figures": {"wer": 0.5}, "plots": [],
          "seconds": 60, "environment": {"gpu": None, "cpu_count": 2, "platform": "x86_64", "python": "3", "torch": "2",

@@ -1,4 +1,4 @@
-"""A self-supervised speech encoder that ends at one of its layers."""
+"""A self-supervised speech encoder, cut after one of its layers."""
 
 import functools
 
@@ -17,23 +17,23 @@ from transformers.utils import logging
 from .configuration_acoustic_units import AcousticUnitsConfig
 
 LOG_MEL = "wav2vec2-bert"
-FBANK_WINDOW, FBANK_HOP = 400, 160  # samples of the log-mel features of w2v-BERT, two to a frame
-UNUSED = "masked_spec_embed"  # SpecAugment's vector, for training alone
+FBANK_WINDOW, FBANK_HOP = 400, 160  # samples of the log-mel features of w2v-BERT, two per frame
+UNUSED = "masked_spec_embed"  # SpecAugment's vector, for training only
 
 
 def build_encoder(config: AcousticUnitsConfig) -> PreTrainedModel:
-    """The encoder with its layers up to `config.layer`, with random weights."""
+    """The encoder up to `config.layer`, with random weights."""
     return _without_last_norm(AutoModel.from_config(_cut(config)))
 
 
 def load_encoder(name_or_path: str, config: AcousticUnitsConfig) -> PreTrainedModel:
-    """The encoder with its layers up to `config.layer`; weights of those above are not read.
+    """The encoder up to `config.layer`; weights of later layers are not read.
 
     Raises:
         ValueError: the checkpoint lacks weights.
     """
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the weights above the layer would be listed as a mistake
+    logging.set_verbosity_error()  # the weights of later layers would be reported as unexpected
     try:
         encoder, found = AutoModel.from_pretrained(
             name_or_path, config=_cut(config), dtype=torch.float32, output_loading_info=True
@@ -46,12 +46,12 @@ def load_encoder(name_or_path: str, config: AcousticUnitsConfig) -> PreTrainedMo
 
 
 def wants_normalized(name_or_path: str, config: PreTrainedConfig) -> bool:
-    """Whether the encoder was trained on waveforms of zero mean and unit variance, as its feature extractor records.
+    """Whether the encoder was trained on waveforms of zero mean and unit variance; its feature extractor records it.
 
     Raises:
-        OSError: it has none.
+        OSError: there is no feature extractor.
     """
-    if config.model_type == LOG_MEL:  # whose features are normalised instead
+    if config.model_type == LOG_MEL:  # its features are normalised instead
         return False
     return Wav2Vec2FeatureExtractor.from_pretrained(name_or_path).do_normalize
 
@@ -63,14 +63,14 @@ def hidden_states(
     num_frames: torch.Tensor,
     do_normalize: bool,
 ) -> torch.Tensor:
-    """What the encoder makes of a padded batch, each clip as if it were alone.
+    """The encoder's output for a padded batch; each clip gets the same values as alone.
 
     Args:
         waveforms: `(batch, samples)` at 16 kHz.
         lengths, num_frames: samples and frames of each clip `(batch,)`.
-        do_normalize: bring each clip to zero mean and unit variance first.
+        do_normalize: first scale each clip to zero mean and unit variance.
     Returns:
-        `(batch, frames, dim)`; frames after a clip's end mean nothing.
+        `(batch, frames, dim)`; frames after the end of a clip are meaningless.
     """
     if encoder.config.model_type == LOG_MEL:
         features = _fbank(waveforms, num_frames).to(encoder.device, encoder.dtype)
@@ -91,8 +91,7 @@ def hidden_states(
 
 
 def _cut(config: AcousticUnitsConfig) -> PreTrainedConfig:
-    # SpecAugment and the adapter of translation models play no part; the type of the weights is for whoever loads them
-    # to say.
+    # SpecAugment and the adapter of translation models are not used; whoever loads the weights chooses their type.
     unused = {
         "mask_time_prob": 0.0,
         "mask_feature_prob": 0.0,
@@ -108,28 +107,26 @@ def _cut(config: AcousticUnitsConfig) -> PreTrainedConfig:
 
 
 def _without_last_norm(encoder: PreTrainedModel) -> PreTrainedModel:
-    """Encoders whose layers begin with a norm have one more after their last layer, which is not for the layers
-    before."""
-    if getattr(encoder.config, "do_stable_layer_norm", False):  # w2v-BERT does not have the choice
+    """Remove the norm after the last layer, which encoders with a norm at the start of each layer have."""
+    if getattr(encoder.config, "do_stable_layer_norm", False):  # w2v-BERT lacks this option
         encoder.encoder.layer_norm = nn.Identity()
     return encoder
 
 
 def _may_be_padded(config: PreTrainedConfig) -> bool:
-    """Group norm takes its statistics over the whole padded clip, and batch norm moves zeros off zero before a
-    convolution."""
+    """Whether padding leaves a clip unchanged: group norm includes it in statistics, batch norm makes it nonzero."""
     return config.feat_extract_norm == "layer" and not getattr(config, "conv_pos_batch_norm", False)
 
 
 def _normalize(waveforms: torch.Tensor, mask: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """As Wav2Vec2FeatureExtractor does, over the clip's own samples."""
+    """The same as `Wav2Vec2FeatureExtractor`, over the clip's own samples."""
     mean = waveforms.masked_fill(~mask, 0).sum(1) / lengths
     centred = (waveforms - mean[:, None]).masked_fill(~mask, 0)
     return centred / (centred.square().sum(1) / lengths + 1e-7).sqrt()[:, None]
 
 
 def _fbank(waveforms: torch.Tensor, num_frames: torch.Tensor) -> torch.Tensor:
-    """Log-mel features `(batch, frames, 160)` of w2v-BERT; half a last pair is made whole by 10 ms of silence."""
+    """Log-mel features `(batch, frames, 160)` of w2v-BERT; 10 ms of silence complete the last pair if needed."""
     samples = FBANK_WINDOW + FBANK_HOP * (2 * num_frames - 1)
     clips = [
         nn.functional.pad(clip, (0, max(0, int(count) - len(clip))))[:count].cpu().numpy()

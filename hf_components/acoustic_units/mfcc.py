@@ -1,4 +1,4 @@
-"""Mel-frequency cepstral coefficients with their differences: acoustic features that nothing has to be trained for."""
+"""Mel-frequency cepstral coefficients with their differences: acoustic features that need no training."""
 
 import functools
 import math
@@ -9,16 +9,16 @@ from transformers.audio_utils import mel_filter_bank
 from .configuration_acoustic_units import COEFFICIENTS, HOP, WINDOW
 
 MEL_BANDS = 40
-FLOOR = 1e-6  # under the logarithm: a level, not a share of the clip's maximum, which would depend on the clip
-REACH = 2  # frames to each side that a difference is fitted over
+FLOOR = 1e-6  # added before the logarithm: a fixed level, so that it does not depend on the clip
+REACH = 2  # frames on each side that a difference uses
 
 
 def mfcc(waveform: torch.Tensor) -> torch.Tensor:
-    """13 coefficients every 20 ms, their first and their second differences, as torchaudio computes them.
+    """13 coefficients every 20 ms, with their first and second differences, the same as torchaudio computes.
 
-    Differences are regression slopes over five frames (Young et al., The HTK Book, eq. 5.16), the first and the last
-    frame
-    repeated at the edges. One clip at a time: a padded batch takes longer on a CPU, whose cache it leaves.
+    Differences are regression slopes over five frames (Young et al., The HTK Book, eq. 5.16); the first and the last
+    frame are repeated at the edges. It takes one clip at a time: a padded batch is slower on a CPU, since it does not
+    fit the cache.
 
     Args:
         waveform: `(samples,)` at 16 kHz.

@@ -1,4 +1,4 @@
-"""Acoustic units: each 20 ms of speech becomes the number of the nearest centroid in the features of an encoder."""
+"""Acoustic units: 20 ms of speech become the number of the nearest centroid in the features of an encoder."""
 
 import hashlib
 from pathlib import Path
@@ -22,7 +22,7 @@ class EncodedUnits(NamedTuple):
 
     Args:
         units: `(n,)` int64.
-        durations: `(n,)` int64, frames of 20 ms.
+        durations: `(n,)` int64, in frames of 20 ms.
         start_times: `(n,)` float64, seconds from the clip's start.
     """
 
@@ -32,7 +32,7 @@ class EncodedUnits(NamedTuple):
 
 
 def timed(units: torch.Tensor, deduplicate: bool) -> EncodedUnits:
-    """Units of the frames of a clip `(frames,)` with their durations and start times, repetitions joined if asked."""
+    """The units of a clip's frames `(frames,)` with durations and start times; `deduplicate` joins repetitions."""
     durations = torch.ones_like(units)
     if deduplicate:
         units, durations = torch.unique_consecutive(units, return_counts=True)
@@ -40,16 +40,16 @@ def timed(units: torch.Tensor, deduplicate: bool) -> EncodedUnits:
 
 
 class AcousticUnitsModel(PreTrainedModel):
-    """Speech to discrete units, one every 20 ms: unit i speaks for samples 320 i to 320 (i + 1).
+    """Speech to discrete units, one every 20 ms: unit i represents the samples 320 i to 320 (i + 1).
 
-    A clip of n samples has `(n - 400) // 320 + 1` units, whatever the encoder, and they do not depend on the clips it
-    is batched with.
+    With every encoder, a clip of n samples has `(n - 400) // 320 + 1` units. They do not depend on the other clips of
+    the batch.
     """
 
     config: AcousticUnitsConfig
     config_class = AcousticUnitsConfig
     main_input_name = "input_values"
-    _keep_in_fp32_modules_strict = ["centroids"]  # rounded ones would be other units
+    _keep_in_fp32_modules_strict = ["centroids"]  # rounded centroids would be other units
 
     def __init__(self, config: AcousticUnitsConfig):
         super().__init__(config)
@@ -61,13 +61,13 @@ class AcousticUnitsModel(PreTrainedModel):
     def from_encoder(
         cls, encoder: str = DEFAULT_ENCODER, layer: int | None = None, num_units: int = 100
     ) -> "AcousticUnitsModel":
-        """The features of an encoder, with centroids that are still to be learnt (see `set_centroids`).
+        """A model with the features of an encoder; its centroids are still to be learnt (see `set_centroids`).
 
         Args:
             encoder: `"mfcc"`, or folder or Hub id of a wav2vec2, HuBERT, WavLM or w2v-BERT.
             layer: see [`AcousticUnitsConfig`]; 14 by default, none for MFCC.
         Raises:
-            ValueError: another kind of model, or it has no such layer.
+            ValueError: it is another kind of model, or it has no such layer.
             OSError: there is no such checkpoint.
         """
         if encoder == MFCC:
@@ -87,10 +87,10 @@ class AcousticUnitsModel(PreTrainedModel):
         return model.eval()
 
     def set_centroids(self, centroids: torch.Tensor) -> None:
-        """Take centroids `(num_units, dim)`.
+        """Set centroids `(num_units, dim)`.
 
         Raises:
-            ValueError: another shape.
+            ValueError: the shape is different.
         """
         if centroids.shape != self.centroids.shape:
             raise ValueError(
@@ -98,7 +98,7 @@ class AcousticUnitsModel(PreTrainedModel):
             )
         self.centroids.copy_(centroids)
 
-    # transformers looks for a parameter, and with MFCC there is none.
+    # transformers looks at the parameters, and MFCC has none.
     @property
     def device(self) -> torch.device:
         return self.centroids.device
@@ -108,20 +108,17 @@ class AcousticUnitsModel(PreTrainedModel):
         return self.centroids.dtype
 
     def num_frames(self, samples: int | torch.Tensor) -> int | torch.Tensor:
-        """Units of a clip of so many samples."""
+        """Number of units of a clip with this number of samples."""
         return (samples - WINDOW) // HOP + 1
 
     @torch.no_grad()
     def features(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is quantised.
+        """The features that are quantised; see `forward` for arguments and errors.
 
-        Args: as of `forward`.
         Returns:
-            `(batch, frames, dim)` and the number of frames of each clip `(batch,)`; frames after that mean nothing.
-        Raises:
-            ValueError: a clip is shorter than a frame or not finite, or padding is not at the end.
+            `(batch, frames, dim)`, and the number of frames of each clip `(batch,)`; later frames are meaningless.
         """
         lengths = _lengths(input_values, attention_mask)
         frames = self.num_frames(lengths)
@@ -135,11 +132,11 @@ class AcousticUnitsModel(PreTrainedModel):
         """Units of a batch.
 
         Args:
-            input_values: waveforms `(batch, samples)`, mono, 16 kHz, in [-1, 1], as they are read from a file; what
-                the encoder wants done to them is done here.
+            input_values: waveforms `(batch, samples)`, mono, 16 kHz, in [-1, 1], not normalised: the model does that
+                if its encoder needs it.
             attention_mask: `(batch, samples)`, 1 for the clip and 0 for the padding after it; no padding by default.
         Returns:
-            `(batch, frames)` int64, -1 after a clip's end.
+            `(batch, frames)` int64, -1 after the end of a clip.
         Raises:
             ValueError: a clip is shorter than a frame or not finite, or padding is not at the end.
         """
@@ -156,7 +153,7 @@ class AcousticUnitsModel(PreTrainedModel):
             waveform: `(samples,)`, mono, 16 kHz, in [-1, 1].
             deduplicate: join repetitions of a unit into one that lasts longer.
         Raises:
-            ValueError: not one waveform of floats, shorter than a frame, or not finite.
+            ValueError: the waveform is not one channel of floats, is shorter than a frame, or is not finite.
         """
         waveform = torch.as_tensor(waveform, device=self.device)
         if waveform.ndim != 1:
@@ -164,7 +161,7 @@ class AcousticUnitsModel(PreTrainedModel):
         return timed(self(waveform[None])[0], deduplicate)
 
     def identity(self) -> dict:
-        """Whose units these are: two models with the same identity mean the same sound by the same number."""
+        """The identity of the units: in models with the same identity, a number means the same sound."""
         values = self.centroids.detach().cpu().numpy().astype("<f4")
         return {
             "encoder": self.config.encoder,
@@ -178,15 +175,14 @@ def _lengths(input_values: torch.Tensor, attention_mask: torch.Tensor | None) ->
     """Samples of each clip `(batch,)`."""
     if input_values.ndim != 2 or not input_values.is_floating_point():
         raise ValueError(
-            f"`input_values` must be floats of the shape (batch, samples), got {input_values.dtype} of "
-            f"{tuple(input_values.shape)}."
+            f"`input_values` must be floats of the shape (batch, samples), "
+            f"got {input_values.dtype} of {tuple(input_values.shape)}."
         )
     if attention_mask is None:
         attention_mask = torch.ones_like(input_values, dtype=torch.bool)
     if attention_mask.shape != input_values.shape or bool((attention_mask.long().diff(dim=1) > 0).any()):
         raise ValueError(
-            "`attention_mask` must have the shape of `input_values` and be 1 for a clip, then 0 for the padding "
-            "after it."
+            "`attention_mask` must have the shape of `input_values`, 1 for a clip, then 0 for the padding after it."
         )
     if not bool(torch.isfinite(input_values).all()):
         raise ValueError("`input_values` must be finite, got NaN or infinite samples.")

@@ -1,14 +1,14 @@
-"""The nearest centroid, exactly."""
+"""Exact search of the nearest centroid."""
 
 import torch
 
-CHUNK = 8192  # frames whose distances to all centroids are held at once
+CHUNK = 8192  # frames whose distances to all centroids are in memory at once
 
 
 def nearest_centroid(features: torch.Tensor, centroids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The unit of each frame, the lower one where two centroids are equally near.
+    """The unit of each frame; if two centroids are equally near, the lower number.
 
-    In float64, since in float32 the distances of neighbouring centroids differ by less than their rounding.
+    It works in float64: in float32, distances to neighbouring centroids can differ by less than the rounding.
 
     Args:
         features: `(frames, dim)`.

@@ -3,7 +3,7 @@
     from hf_components.asr import Transcriber
     print(Transcriber.from_pretrained("openai/whisper-small").transcribe("audio.wav"))
 
-`families` says how each kind of model is fed and read; `Transcriber` is the one door to all of them.
+`families` defines inputs and outputs of each kind of model; `Transcriber` works with all of them.
 """
 
 from hf_components.asr.ctc import writable

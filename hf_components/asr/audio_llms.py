@@ -1,4 +1,4 @@
-"""Language models that hear, and how each is asked to transcribe."""
+"""Language models with audio input, and how to request a transcript from each."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,12 +12,12 @@ from transformers.utils.import_utils import MISTRAL_COMMON_MIN_VERSION
 from hf_components.asr.seq2seq import Seq2Seq, in_any_language, in_language
 from hf_components.runtime import UserError
 
-SEGMENTS = {"return_format": "transcription_only"}  # of what tells speakers and times as well
+SEGMENTS = {"return_format": "transcription_only"}  # for models that also write speakers and times
 
 
 class FunAsr(Seq2Seq):
-    """Between ear and language model it has an adaptor, which transformers 5.23 loads without a kind of attention, and
-    so without a mask over padding."""
+    """transformers 5.23 loads the adaptor between encoder and language model without an attention implementation, and
+    therefore without a mask over padding. `load` sets it."""
 
     def load(self, name_or_path, fields, language=None, dtype=torch.float32):
         model, processor = super().load(name_or_path, fields, language, dtype)
@@ -26,19 +26,17 @@ class FunAsr(Seq2Seq):
 
 
 class Voxtral(Seq2Seq):
-    """Asked by mistral-common, which is not among what this project installs."""
+    """Its requests need mistral-common, which this project does not install."""
 
     def load(self, name_or_path, fields, language=None, dtype=torch.float32):
-        if not is_mistral_common_available():  # told before gigabytes are read
-            raise UserError(
-                f"{name_or_path} is a Voxtral, whose requests mistral-common writes: pip install "
-                f"'mistral-common>={MISTRAL_COMMON_MIN_VERSION}'"
-            )
+        if not is_mistral_common_available():  # checked before gigabytes are read
+            advice = f"pip install 'mistral-common>={MISTRAL_COMMON_MIN_VERSION}'"
+            raise UserError(f"{name_or_path} is a Voxtral, which needs mistral-common: {advice}")
         return super().load(name_or_path, fields, language, dtype)
 
 
 def _granite(processor: ProcessorMixin, clips: Sequence[np.ndarray], language: str) -> Mapping[str, Any]:
-    """The words that its model card has for transcription."""
+    """The transcription prompt of the model card."""
     prompt = processor.tokenizer.apply_chat_template(
         [{"role": "user", "content": f"{processor.audio_token}can you transcribe the speech into a written format?"}],
         tokenize=False,
@@ -48,7 +46,7 @@ def _granite(processor: ProcessorMixin, clips: Sequence[np.ndarray], language: s
 
 
 def _voxtral(processor: ProcessorMixin, clips: Sequence[np.ndarray], language: str) -> Mapping[str, Any]:
-    """The model's name, which the request wants, changes nothing in it."""
+    """The request requires a model id, but it has no effect."""
     return processor.apply_transcription_request(
         clips,
         model_id="voxtral",
@@ -58,14 +56,14 @@ def _voxtral(processor: ProcessorMixin, clips: Sequence[np.ndarray], language: s
     )
 
 
-OTHERS = {"model_class": AutoModelForSeq2SeqLM}  # not among what transformers lists as speech models that write text
+OTHERS = {"model_class": AutoModelForSeq2SeqLM}  # transformers does not list these as speech-to-text models
 AUDIO_LLMS = (
     Seq2Seq("Qwen3-ASR", ("qwen3_asr",), in_language, reading=SEGMENTS),
     FunAsr("Fun-ASR", ("fun_asr_nano",), in_language),
     Seq2Seq("GLM-ASR", ("glmasr",), in_any_language, hears_windows=True, **OTHERS),
     Seq2Seq("Granite Speech", ("granite_speech", "granite_speech_plus"), _granite),
     Voxtral("Voxtral", ("voxtral",), _voxtral, hears_windows=True),
-    # Without noise on what it hears, which it has in training, so that a clip has one transcript.
+    # Without the noise that is added to its input in training, so that a clip has one transcript.
     Seq2Seq("VibeVoice-ASR", ("vibevoice_asr",), in_any_language, reading=SEGMENTS, writing={"sample": False}),
     Seq2Seq(
         "MOSS-Transcribe",
@@ -76,7 +74,7 @@ AUDIO_LLMS = (
         **OTHERS,
     ),
     Seq2Seq("Nemotron Transcribe", ("nemo_speechlm",), in_any_language, **OTHERS),
-    # It answers in a sentence about the audio, around the transcript.
+    # It answers with a sentence about the audio that contains the transcript.
     Seq2Seq(
         "Audio Flamingo 3",
         ("audioflamingo3",),

@@ -1,4 +1,4 @@
-"""A small wav2vec2 for CTC with nothing learnt yet: a stock configuration and a processor with letters."""
+"""A small untrained wav2vec2 for CTC: a stock configuration and a processor with letters."""
 
 import json
 import tempfile
@@ -16,32 +16,28 @@ from transformers import (
 from hf_components.runtime import UserError, flag
 from hf_components.speech import SAMPLING_RATE
 
-SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "|")  # the first is the blank, the last parts words
+SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "|")  # the first is the blank, the last separates words
 LETTERS = "ETAONIHSRDLUMWCFGYPBVK'XJQZ"
-POSITION_GROUPS = 4  # of the convolution that tells positions
+POSITION_GROUPS = 4  # groups of the convolution that encodes positions
 
 
 @dataclass
 class NetworkArguments:
-    """Size of a wav2vec2: convolutions that write a frame every 20 ms, then transformer layers."""
+    """Size of a wav2vec2: convolutions with one frame per 20 ms, then transformer layers."""
 
     hidden_size: int = flag("width of the transformer layers", default=144, min=1)
     num_hidden_layers: int = flag("transformer layers", default=4, min=1)
-    num_attention_heads: int = flag("heads in each", default=4, min=1)
+    num_attention_heads: int = flag("attention heads per layer", default=4, min=1)
     conv_dim: list[int] = flag("width of each convolution", default=[64, 128, 144], min=1)
     conv_kernel: list[int] = flag("kernel of each convolution", default=[40, 8, 4], min=1)
     conv_stride: list[int] = flag(
-        "stride of each convolution; a large first one is what makes training on a CPU bearable",
-        default=[20, 4, 4],
-        min=1,
+        "stride of each convolution; a large first one saves time", default=[20, 4, 4], min=1
     )
 
     def __post_init__(self):
         if not len(self.conv_dim) == len(self.conv_kernel) == len(self.conv_stride):
-            raise UserError(
-                "conv_dim, conv_kernel and conv_stride must name the same number of convolutions, got "
-                f"{len(self.conv_dim)}, {len(self.conv_kernel)} and {len(self.conv_stride)}"
-            )
+            sizes = f"{len(self.conv_dim)}, {len(self.conv_kernel)} and {len(self.conv_stride)}"
+            raise UserError(f"conv_dim, conv_kernel and conv_stride must have the same number of values, got {sizes}")
         if self.hidden_size % self.num_attention_heads or self.hidden_size % POSITION_GROUPS:
             raise UserError(
                 f"hidden_size must be a multiple of num_attention_heads and of {POSITION_GROUPS}, got "
@@ -50,8 +46,7 @@ class NetworkArguments:
 
 
 def build_wav2vec2(args: NetworkArguments) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Processor]:
-    """A model with random weights, normalised over layers as wav2vec2-large is, and the vocabulary of
-    wav2vec2-base-960h."""
+    """A model with random weights and layer normalisation like wav2vec2-large, and wav2vec2-base-960h's vocabulary."""
     processor = letter_processor()
     config = Wav2Vec2Config(
         vocab_size=len(processor.tokenizer),
@@ -69,7 +64,7 @@ def build_wav2vec2(args: NetworkArguments) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Proc
         do_stable_layer_norm=True,
         num_conv_pos_embeddings=16,
         num_conv_pos_embedding_groups=POSITION_GROUPS,
-        # Minutes of training are too few to overfit, and dropout slows the way out of writing blanks alone.
+        # Minutes of training are too few to overfit, and with dropout the model writes only blanks for longer.
         hidden_dropout=0.0,
         attention_dropout=0.0,
         activation_dropout=0.0,
@@ -81,12 +76,11 @@ def build_wav2vec2(args: NetworkArguments) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Proc
 
 
 def letter_processor() -> Wav2Vec2Processor:
-    """Waveforms normalised with an attention mask, and upper-case letters."""
+    """A processor with normalised waveforms, an attention mask, and upper-case letters."""
     vocabulary = {token: index for index, token in enumerate([*SPECIAL, *LETTERS])}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "vocab.json"
         file.write_text(json.dumps(vocabulary))
         tokenizer = Wav2Vec2CTCTokenizer(str(file))
-    return Wav2Vec2Processor(
-        Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, return_attention_mask=True), tokenizer
-    )
+    extractor = Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, return_attention_mask=True)
+    return Wav2Vec2Processor(extractor, tokenizer)

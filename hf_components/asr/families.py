@@ -1,4 +1,4 @@
-"""The registry of speech recognisers: `Transcriber`, `transcribe` and the recipes serve what is listed here.
+"""The registry of speech recognisers that `Transcriber`, `transcribe` and the recipes support.
 
 To add a family, add an entry to `FAMILIES`: a `Seq2Seq` with its own request, or a new subclass of `Family`.
 """
@@ -19,7 +19,7 @@ from hf_components.checkpoints import read_config
 from hf_components.runtime import UserError
 from hf_components.speech import SAMPLING_RATE
 
-# In the mapping of transformers' speech models that write text, and no recogniser.
+# transformers lists them as speech-to-text models, but they are not recognisers.
 NO_RECOGNISERS = {
     "dia": "reads text aloud",
     "vibevoice": "reads text aloud",
@@ -57,11 +57,7 @@ FAMILIES: tuple[Family, ...] = (
 
 
 def family_of(model: PreTrainedModel | PreTrainedConfig) -> Family:
-    """The family of a model, or of its configuration.
-
-    Raises:
-        UserError: no family serves it.
-    """
+    """The family of a model or of its configuration. Raises UserError if no family supports it."""
     config = model if isinstance(model, PreTrainedConfig) else model.config
     return _family(config.model_type, config.name_or_path)
 
@@ -69,14 +65,14 @@ def family_of(model: PreTrainedModel | PreTrainedConfig) -> Family:
 def load_asr(
     name_or_path: str, language: str | None = None, dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Any served speech recogniser and its processor, in evaluation mode on this process's device.
+    """Load a supported speech recogniser and its processor, in evaluation mode on this process's device.
 
     Args:
         name_or_path: folder or Hub id.
-        language: code such as "en", for checkpoints that carry their prompt (Whisper); by default as they were saved.
-        dtype: of the weights.
+        language: code such as "en", for checkpoints that store their prompt (Whisper); by default the saved one.
+        dtype: type of the weights.
     Raises:
-        UserError: there is no such checkpoint, no family serves it, or it lacks weights.
+        UserError: there is no such checkpoint, no family supports it, or it lacks weights.
     """
     fields = read_config(name_or_path)
     return _family(fields["model_type"], name_or_path).load(name_or_path, fields, language, dtype)
@@ -86,13 +82,8 @@ def _family(model_type: str, name_or_path: str) -> Family:
     for family in FAMILIES:
         if model_type in family.model_classes:
             return family
+    found = f"{name_or_path or 'the model'} is of type {model_type}"
     if model_type in NO_RECOGNISERS:
-        raise UserError(
-            f"{name_or_path or 'the model'} is of type {model_type}, which {NO_RECOGNISERS[model_type]} and "
-            "recognises no speech"
-        )
-    served = sorted({name for family in FAMILIES for name in family.model_classes})
-    raise UserError(
-        f"{name_or_path or 'the model'} is of type {model_type}, which cannot be transcribed with; served are "
-        f"{', '.join(served)}"
-    )
+        raise UserError(f"{found}, which {NO_RECOGNISERS[model_type]} and recognises no speech")
+    supported = sorted({name for family in FAMILIES for name in family.model_classes})
+    raise UserError(f"{found}, which cannot transcribe; supported types are {', '.join(supported)}")

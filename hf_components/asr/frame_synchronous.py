@@ -1,5 +1,5 @@
-"""Language models that write a token for each frame that they hear, most of them padding: Kyutai's speech-to-text,
-Voxtral Realtime. They hear nothing ahead, so that a clip in a batch is written as alone, up to its own end."""
+"""Language models that write one token per audio frame, most of them padding: Kyutai's speech-to-text, Voxtral
+Realtime. They never look ahead, so a clip has the same text alone and in a batch, up to its own end."""
 
 import torch
 from transformers import AutoModelForSpeechSeq2Seq
@@ -8,29 +8,27 @@ from hf_components.asr.family import Family, check_greedy, heard, place, rate_of
 
 
 class Kyutai(Family):
-    """Its text lags behind the audio, which its processor extends by silence for that."""
+    """Its text comes later than the audio, so its processor extends the audio with silence."""
 
     name = "Kyutai"
     model_classes = {"kyutai_speech_to_text": AutoModelForSpeechSeq2Seq}
 
     def inputs(self, processor, waveforms, *, language=None, full_context=False):
-        return dict(
-            processor(audio=heard(processor, waveforms), sampling_rate=rate_of(processor), return_tensors="pt")
-        )
+        clips = heard(processor, waveforms)
+        return dict(processor(audio=clips, sampling_rate=rate_of(processor), return_tensors="pt"))
 
     def decode(self, model, processor, inputs, *, max_new_tokens=None, num_beams=1):
-        """As every family; the length of a text is bound by that of the audio."""
+        """The same as in `Family`; the audio limits the length of a text."""
         check_greedy(self.name, num_beams)
         inputs = place(inputs, model)
         frames = inputs["padding_mask"].sum(dim=-1) // model.config.frame_size
         tokens = model.generate(**inputs, do_sample=False)
-        return _read(
-            processor, tokens, 1 + frames, model.config.pad_token_id
-        )  # the first token comes before the audio
+        lengths = 1 + frames  # the first token comes before the audio
+        return _read(processor, tokens, lengths, model.config.pad_token_id)
 
 
 class VoxtralRealtime(Family):
-    """Prompted with as many tokens as it hears before it writes."""
+    """The prompt has one token for each frame of audio before the first text."""
 
     name = "Voxtral Realtime"
     model_classes = {"voxtral_realtime": AutoModelForSpeechSeq2Seq}
@@ -46,7 +44,7 @@ class VoxtralRealtime(Family):
         }
 
     def decode(self, model, processor, inputs, *, max_new_tokens=None, num_beams=1):
-        """As of `Kyutai`."""
+        """The same as in `Kyutai`."""
         check_greedy(self.name, num_beams)
         inputs = place(inputs, model)
         frames = inputs.pop("frames")
@@ -57,6 +55,6 @@ class VoxtralRealtime(Family):
 
 
 def _read(processor, tokens: torch.Tensor, lengths: torch.Tensor, padding: int) -> list[str]:
-    """Texts of `tokens (batch, steps)`, of each row the first `lengths (batch,)`."""
+    """Texts of the first `lengths (batch,)` tokens in each row of `tokens (batch, steps)`."""
     after = torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None]
     return processor.batch_decode(tokens.masked_fill(after, padding), skip_special_tokens=True)

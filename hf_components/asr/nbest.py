@@ -1,4 +1,4 @@
-"""The likeliest texts of a clip by CTC, where greedy decoding gives one: a prefix beam search over its frames."""
+"""Several texts per clip from a CTC model: a prefix beam search over its frames, instead of greedy decoding."""
 
 from collections import defaultdict
 
@@ -7,19 +7,19 @@ import numpy as np
 from hf_components.asr.ctc import Ctc
 from hf_components.asr.family import place
 
-WIDTH = 16  # prefixes that are kept from frame to frame, or as many as are asked for
-PRUNED = 7.0  # tokens under e^-7 of the likeliest of their frame are not tried: most frames are sure of one
+WIDTH = 16  # prefixes that are kept from frame to frame; more if more texts are requested
+PRUNED = 7.0  # tokens less likely than e^-7 times the best token of their frame are skipped
 
 
 class CtcNBest(Ctc):
-    """`Ctc` that writes up to `count` different texts of each clip, the likeliest first, a line each."""
+    """`Ctc` that writes up to `count` different texts per clip, one per line, the most likely first."""
 
     def __init__(self, count: int):
         self.count = count
         self.name = f"CTC, {count} best"
 
     def decode(self, model, processor, inputs, *, max_new_tokens=None, num_beams=1):
-        """As every family; `num_beams` is not used."""
+        """The same as in `Family`; `num_beams` is not used."""
         inputs = place(inputs, model)
         log_probs = model(**inputs).logits.float().log_softmax(-1)
         frames = [log_probs.shape[1]] * len(log_probs)
@@ -39,16 +39,16 @@ class CtcNBest(Ctc):
 
 
 def prefix_beam_search(log_probs: np.ndarray, blank: int, width: int) -> dict[tuple[int, ...], float]:
-    """Label sequences and their log probabilities, summed over the paths that were followed, the likeliest first.
+    """Label sequences with log probabilities (summed over the paths that were followed), the most likely first.
 
     Source: Hannun et al. 2014, "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional
     Recurrent DNNs", algorithm 1, without a language model.
 
     Args:
-        log_probs: (frames, vocabulary), natural logarithms.
-        width: prefixes that are kept from frame to frame.
+        log_probs: natural logarithms of the probabilities, (frames, vocabulary).
+        width: number of prefixes that are kept from frame to frame.
     """
-    # Of each prefix the log probability of the paths that end in a blank, and of those that end in its last token.
+    # prefix -> log probability of its paths that end in a blank, and of those that end in its last token
     beams = {(): (0.0, -np.inf)}
     for frame in log_probs.astype(np.float64):
         grown: dict[tuple[int, ...], list[float]] = defaultdict(lambda: [-np.inf, -np.inf])
@@ -57,7 +57,7 @@ def prefix_beam_search(log_probs: np.ndarray, blank: int, width: int) -> dict[tu
                 either = np.logaddexp(in_blank, in_token)
                 if token == blank:
                     _add(grown[prefix], 0, either + frame[token])
-                elif prefix and token == prefix[-1]:  # said on, or after a blank said again
+                elif prefix and token == prefix[-1]:  # the same token continues, or after a blank it is repeated
                     _add(grown[prefix], 1, in_token + frame[token])
                     if in_blank > -np.inf:
                         _add(grown[*prefix, token], 1, in_blank + frame[token])

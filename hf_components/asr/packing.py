@@ -1,4 +1,4 @@
-"""Pack a speech recogniser for a competition, and run the package as the competition will."""
+"""Pack a speech recogniser for a competition, and run the package the same way as the competition."""
 
 import json
 import os
@@ -21,19 +21,18 @@ from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditiona
 
 MAIN = Path(__file__).parents[1] / "submission" / "main.py"
 FINISHED = re.compile(r"finished (\{.*\})$", re.MULTILINE)  # the last line that main.py logs
-REPORTED_LINES = 15  # of the log of a package that fails
+REPORTED_LINES = 15  # last log lines shown when a package fails
 
 
 def load_packable(name_or_path: str, language: str | None, adapter: str | None, max_new_tokens: int) -> Transcriber:
-    """A recogniser in float32 that `main.py` can run with transformers alone.
+    """Load a recogniser in float32 that `main.py` can run with only transformers.
 
     Args:
-        language: code such as "en", which a multilingual checkpoint is then packed with; None for the one it was saved
-            with.
-        adapter: PEFT adapter, merged into the weights.
-        max_new_tokens: bound on each text of a Whisper.
+        language: code such as "en" for a multilingual checkpoint; None for the language it was saved with.
+        adapter: PEFT adapter, which is merged into the weights.
+        max_new_tokens: limit of tokens per text of a Whisper.
     Raises:
-        UserError: there is no such checkpoint or adapter, or `main.py` does not know its kind.
+        UserError: there is no such checkpoint or adapter, or `main.py` does not support its kind.
     """
     transcriber = Transcriber.from_pretrained(
         name_or_path, language, adapter=adapter or (), dtype="float32", max_new_tokens=max_new_tokens
@@ -41,27 +40,24 @@ def load_packable(name_or_path: str, language: str | None, adapter: str | None, 
     model = transcriber.model
     if isinstance(model, MoeWhisperForConditionalGeneration):
         raise UserError(
-            f"{name_or_path} mixes experts, which transformers alone cannot; recipes/merge_moe_whisper.py makes "
-            "one plain Whisper of it"
+            f"{name_or_path} mixes experts, but a plain Whisper is needed; recipes/merge_moe_whisper.py makes one"
         )
     if not isinstance(model, DynamicContextWhisper) and (transcriber.family.name != "CTC" or model.can_generate()):
-        raise UserError(
-            f"{name_or_path} is of type {model.config.model_type}; what can be packed is a Whisper, or a CTC "
-            "model of the kind of wav2vec2"
-        )
+        kind = model.config.model_type
+        raise UserError(f"{name_or_path} is of type {kind}; only a Whisper or a CTC model like wav2vec2 can be packed")
     if isinstance(model, DynamicContextWhisper):
-        model.set_audio_context("full")  # as main.py hears it, so that what differs is the packing's
+        model.set_audio_context("full")  # as in main.py, so that differences come from the packing
     return transcriber
 
 
 def write_package(file: Path, transcriber: Transcriber, dtype: torch.dtype) -> None:
-    """Write a zip with `main.py` and the folder `model`, whose weights become `dtype`; those of `transcriber` do too.
+    """Write a zip with `main.py` and the folder `model`. Converts the weights of `transcriber` to `dtype`, in place.
 
     Raises:
         UserError: the disk is full.
     """
     model = transcriber.model
-    if model.can_generate():  # main.py knows nothing but what lies in the folder
+    if model.can_generate():  # main.py takes all settings from the folder
         model.generation_config.update(max_new_tokens=transcriber.max_new_tokens, max_length=None)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".packing") as folder, full_disk_explained(file):
         model.to(dtype).save_pretrained(f"{folder}/model")
@@ -69,22 +65,22 @@ def write_package(file: Path, transcriber: Transcriber, dtype: torch.dtype) -> N
         shutil.copy(MAIN, folder)
         with zipfile.ZipFile(file, "w") as package:
             for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
-                # Weights hardly become smaller, and take minutes to try.
+                # Compression takes minutes for weights, and hardly makes them smaller.
                 method = zipfile.ZIP_STORED if path.suffix == ".safetensors" else zipfile.ZIP_DEFLATED
                 package.write(path, path.relative_to(folder), method)
 
 
 def run_package(file: Path, corpus: datasets.Dataset, python: str = sys.executable) -> tuple[list[str], dict]:
-    """Unpack into an empty folder and run `main.py` there in a process of its own, offline, on clips of a corpus.
+    """Unpack into an empty folder, and run `main.py` there in its own process, offline, on clips of a corpus.
 
     Args:
-        corpus: rows of the data contract, audio not decoded.
-        python: interpreter, of another environment perhaps.
+        corpus: rows of a prepared corpus, audio not decoded.
+        python: Python interpreter, maybe of another environment.
     Returns:
-        the transcripts in the order of the corpus, and what `main.py` reports: `utterances`, `unreadable`,
+        the transcripts in the order of the corpus, and the report of `main.py`: `utterances`, `unreadable`,
         `audio_seconds`, `loading_seconds`, `transcribing_seconds`.
     Raises:
-        UserError: it fails, or what it writes is not a submission.
+        UserError: `main.py` fails, or its output is not a submission.
     """
     with tempfile.TemporaryDirectory(prefix="submission") as folder:
         write_test_data(Path(folder) / "data", corpus)
@@ -99,22 +95,19 @@ def run_package(file: Path, corpus: datasets.Dataset, python: str = sys.executab
             env={**environment, "HF_HUB_OFFLINE": "1", "HF_HOME": f"{folder}/hub"},
         )
         if process.returncode:
-            raise UserError(
-                f"{file} fails as a process of its own, with exit code {process.returncode}:\n"
-                + "\n".join(process.stderr.splitlines()[-REPORTED_LINES:])
-            )
-        written = [
-            json.loads(line) for line in (Path(folder) / "submission" / "submission.jsonl").open(encoding="utf-8")
-        ]
+            log = "\n".join(process.stderr.splitlines()[-REPORTED_LINES:])
+            raise UserError(f"{file} fails in its own process, with exit code {process.returncode}:\n{log}")
+        submission = Path(folder) / "submission" / "submission.jsonl"
+        written = [json.loads(line) for line in submission.open(encoding="utf-8")]
     if [row["utterance_id"] for row in written] != corpus["id"][:]:
         raise UserError(
-            f"{file} does not write the ids of submission_format.jsonl in their order; this is a fault of main.py"
+            f"{file} does not write the ids of submission_format.jsonl in their order; this is an error in main.py"
         )
     return [row["orthographic_text"] for row in written], json.loads(FINISHED.search(process.stderr)[1])
 
 
 def write_test_data(folder: Path, corpus: datasets.Dataset) -> None:
-    """The files that a competition gives: metadata, format and `audio/`."""
+    """Write the files that a competition provides: metadata, format and `audio/`."""
     (folder / "audio").mkdir(parents=True)
     with (
         (folder / "utterance_metadata.jsonl").open("w", encoding="utf-8") as metadata,
@@ -123,16 +116,17 @@ def write_test_data(folder: Path, corpus: datasets.Dataset) -> None:
         for number, row in enumerate(corpus):
             path = f"audio/{number}.flac"
             (folder / path).write_bytes(encode_flac(*waveforms([row])))
-            metadata.write(
-                json.dumps({"utterance_id": row["id"], "audio_path": path, "audio_duration_sec": row["duration"]})
-                + "\n"
-            )
+            about = {"utterance_id": row["id"], "audio_path": path, "audio_duration_sec": row["duration"]}
+            metadata.write(json.dumps(about) + "\n")
             submission_format.write(json.dumps({"utterance_id": row["id"], "orthographic_text": ""}) + "\n")
 
 
 def estimated_seconds(report: dict, utterances: int | None, hours: float | None) -> float | None:
-    """Run time on a test set, from the report of a run on a few clips: by utterances if they are known, since Whisper
-    pads each one to 30 s, else by hours of audio."""
+    """Estimated run time on a test set, from the report of a run on a few clips.
+
+    It is proportional to the number of utterances if that is known, because Whisper pads each one to 30 s; else to the
+    hours of audio.
+    """
     if utterances is not None:
         share = utterances / report["utterances"]
     elif hours is not None:

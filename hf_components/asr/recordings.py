@@ -1,4 +1,4 @@
-"""What can be transcribed: recordings by id, read one at a time."""
+"""Recordings to transcribe: files or rows of a corpus, read one at a time."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
@@ -12,25 +12,25 @@ from hf_components.speech import decode, read_duration, waveforms
 
 
 class Recordings(ABC):
-    """Recordings in an order; `ids` are different from each other."""
+    """Recordings in an order, each with a unique id."""
 
     ids: list[str]
 
     @abstractmethod
     def read(self, index: int) -> np.ndarray:
-        """float32 waveform (samples,) at 16 kHz. Raises `AudioError`."""
+        """float32 waveform (samples,) at 16 kHz. Raises AudioError if it cannot be read."""
 
     @abstractmethod
     def seconds(self, index: int) -> float:
-        """Length as a header or manifest has it, which decides the batches. Raises `AudioError`."""
+        """Length from a header or manifest, used to make batches. Raises AudioError if it cannot be read."""
 
     @abstractmethod
     def fingerprint(self, index: int) -> str | None:
-        """What changes with the recording; None if it is not there."""
+        """A digest of the recording; None if its source has a fingerprint of its own."""
 
     @abstractmethod
     def without(self, ids: Collection[str]) -> "Recordings":
-        """All but these."""
+        """All recordings except these."""
 
 
 class Files(Recordings):

@@ -1,5 +1,4 @@
-"""SeamlessM4T and its second version (arXiv 2308.11596, 2312.05187): they translate into a language or, where it is
-the one that is spoken, transcribe."""
+"""SeamlessM4T v1 and v2 (arXiv 2308.11596, 2312.05187). They translate; into the spoken language, they transcribe."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,8 +9,7 @@ from transformers import AutoModelForSpeechSeq2Seq, ProcessorMixin
 
 from hf_components.asr.family import Family, ask, place, rate_of
 
-# Codes of two letters (ISO 639-1) for those of three by which the checkpoints know a language; they take the latter
-# too.
+# ISO 639-1 code -> the checkpoints' code of three letters. Users may give either.
 THREE_LETTERS = dict(
     re.findall(
         r"(\w+):(\w+)",
@@ -27,7 +25,7 @@ THREE_LETTERS = dict(
 
 
 class Seamless(Family):
-    """Asked for a language by the decoder's first token."""
+    """The decoder's first token sets the language."""
 
     name = "SeamlessM4T"
     model_classes = dict.fromkeys(("seamless_m4t", "seamless_m4t_v2"), AutoModelForSpeechSeq2Seq)

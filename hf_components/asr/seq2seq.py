@@ -1,5 +1,4 @@
-"""Models that write token by token from audio and, most of them, a prompt: an encoder and a decoder, or a language
-model that hears."""
+"""Models that write token by token, most with a prompt: encoder-decoders, and language models with audio input."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +14,15 @@ from hf_components.runtime import UserError
 
 @dataclass(frozen=True)
 class Seq2Seq(Family):
-    """Such models that are asked alike.
+    """Models of this kind with the same form of request.
 
     Attributes:
-        model_types: of their configurations.
-        request: what `generate` takes.
-        reading: options of the processor's `decode` that leave nothing but the text.
+        model_types: `model_type` of their configurations.
+        request: function that makes the inputs of `generate`.
+        reading: options of the processor's `decode` that keep only the text.
         writing: options of `generate`.
         model_class: auto class that loads them.
-        hears_windows: every clip is padded to 30 s, as Whisper's ear was built.
+        hears_windows: every clip is padded to 30 s, because the encoder is a Whisper's.
     """
 
     name: str
@@ -40,7 +39,7 @@ class Seq2Seq(Family):
 
     def load(self, name_or_path, fields, language=None, dtype=torch.float32):
         model, processor = super().load(name_or_path, fields, language, dtype)
-        processor.tokenizer.padding_side = "left"  # prompts end where the texts begin
+        processor.tokenizer.padding_side = "left"  # the text follows directly after the prompt
         return model, processor
 
     def heard_seconds(self, model, seconds):
@@ -55,37 +54,38 @@ class Seq2Seq(Family):
             **inputs, max_new_tokens=max_new_tokens, num_beams=num_beams, do_sample=False, **self.writing
         )
         for prompt in ("decoder_input_ids", "input_ids"):
-            if prompt in inputs:  # what is returned begins with it
+            if prompt in inputs:  # the output begins with it
                 tokens = tokens[:, inputs[prompt].shape[1] :]
         return processor.decode(tokens, skip_special_tokens=True, **self.reading)
 
 
 class EncoderDecoder(Seq2Seq):
-    """An encoder and a decoder that are given nothing but the audio; what they write is up to the checkpoint. Takes
-    every such model that has no entry of its own: Moonshine, Speech2Text, SpeechT5, any two models put together, and
-    those to
-        come."""
+    """Encoder-decoders without a prompt; the checkpoint decides what they write.
+
+    This is the entry for all models of this kind without their own one: Moonshine, Speech2Text, SpeechT5, a combined
+    encoder and decoder, and future ones.
+    """
 
     def load(self, name_or_path, fields, language=None, dtype=torch.float32):
         model, processor = super().load(name_or_path, fields, language, dtype)
         if not model.config.is_encoder_decoder:
             raise UserError(
-                f"{name_or_path} is of type {model.config.model_type}, a language model that hears, and how it is "
-                "asked to transcribe is not known; add an entry to hf_components/asr/audio_llms.py"
+                f"{name_or_path} is of type {model.config.model_type}, a language model with audio input, but its "
+                "prompt for transcription is not known; add an entry to hf_components/asr/audio_llms.py"
             )
         return model, processor
 
 
 def in_language(processor: ProcessorMixin, clips: Sequence[np.ndarray], language: str) -> Mapping[str, Any]:
-    """A `Request` in the processor's own words, for a language."""
+    """A `Request` with the processor's own prompt, for a language."""
     return processor.apply_transcription_request(clips, language=language, processor_kwargs=_batch(processor))
 
 
 def in_any_language(processor: ProcessorMixin, clips: Sequence[np.ndarray], language: str) -> Mapping[str, Any]:
-    """A `Request` in the processor's own words, which name no language."""
+    """A `Request` with the processor's own prompt, which names no language."""
     return processor.apply_transcription_request(clips, processor_kwargs=_batch(processor))
 
 
 def _batch(processor: ProcessorMixin) -> dict[str, Any]:
-    """Prompts of one length, which not every processor makes unless told."""
+    """Options for prompts of equal length; not every processor pads by default."""
     return {"sampling_rate": rate_of(processor), "return_tensors": "pt", "text_kwargs": {"padding": True}}

@@ -1,4 +1,4 @@
-"""`Transcriber`: any speech recogniser behind one door.
+"""`Transcriber`: one interface to every speech recogniser.
 
 from hf_components.asr.transcriber import Transcriber
 transcriber = Transcriber.from_pretrained("openai/whisper-small", adapter="runs/lora")
@@ -28,7 +28,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 @dataclass
 class Transcript:
-    """What became of one recording of so many seconds: `text`, or "" and in `problem` why it could not be read."""
+    """The result for one recording. If it could not be read, `text` is "" and `problem` gives the reason."""
 
     id: str
     text: str
@@ -39,19 +39,19 @@ class Transcript:
 class Transcriber:
     """A speech recogniser of any family of `hf_components.asr.families`, ready to transcribe.
 
-    Recordings are transcribed in batches bounded by seconds of audio, the longest first; those longer than the model
-    takes are cut at quiet places. A recording that cannot be read costs its own text only. Processes started by
-    `accelerate launch` share the work.
+    Recordings are transcribed in batches with a limit on seconds of audio, the longest first. Recordings that are too
+    long for the model are cut at quiet places. If a recording cannot be read, only its own text is missing. Processes
+    started by `accelerate launch` share the work.
 
     Args:
-        model: in evaluation mode, on its device.
-        processor: of the same checkpoint.
-        language: code such as "en", for models that are prompted with each request; a Whisper is when it is loaded.
-        batch_seconds: of audio per batch, padding included (30 s for each clip of a stock Whisper).
-        batch_size: recordings per batch, whatever their length, instead of `batch_seconds`.
-        max_new_tokens: bound on the text of one piece of audio, where the decoder itself would not stop.
-        num_beams: 1 is greedy.
-        num_workers: processes that decode audio ahead of the model; 0 does it in between.
+        model: model in evaluation mode, on its device.
+        processor: processor of the same checkpoint.
+        language: code such as "en", for models with a prompt in each request; a Whisper gets its prompt when loaded.
+        batch_seconds: seconds of audio per batch, padding included (30 s for each clip of a stock Whisper).
+        batch_size: recordings per batch of any length, instead of `batch_seconds`.
+        max_new_tokens: limit of tokens for one piece of audio, for decoders that write token by token.
+        num_beams: width of the beam search; 1 is greedy.
+        num_workers: processes that decode audio in advance; with 0 the main process does it between batches.
     """
 
     def __init__(
@@ -91,35 +91,32 @@ class Transcriber:
         """Load a checkpoint.
 
         Args:
-            name_or_path: folder or Hub id of any model that a family serves.
-            language: code such as "en", for models that are prompted with it; by default the one that the checkpoint
-                was saved with, else "en".
-            adapter: folder or Hub id of a PEFT LoRA of this model, or several, merged into it one after the other.
-            dtype: float32, float16, bfloat16 or auto: on a GPU bfloat16 where it computes in it, else float16; float32
-                elsewhere.
-            device: this process's by default.
-            audio_context: of a Whisper, instead of its own: "full" for 30 s, "dynamic" for the clips' length.
-            options: as of the class.
+            name_or_path: folder or Hub id of a model that a family supports.
+            language: code such as "en", for models that have it in their prompt; by default the language saved in the
+                checkpoint, else "en".
+            adapter: folder or Hub id of a PEFT LoRA of this model, or several, which are merged one after the other.
+            dtype: float32, float16, bfloat16 or auto: bfloat16 on a GPU that supports it, float16 on other GPUs,
+                float32 elsewhere.
+            device: device of the model; by default that of this process.
+            audio_context: audio context of a Whisper, instead of its own: "full" for 30 s, "dynamic" for the length of
+                the clips.
+            options: other arguments of the class.
         Raises:
-            UserError: there is no such checkpoint or adapter, no family serves it, the adapter is of another model, or
-                the model has no audio context to choose.
+            UserError: there is no such checkpoint or adapter, no family supports it, the adapter belongs to another
+                model, or the model has no audio context to choose.
         """
         device = torch.device(device) if device is not None else PartialState().device
         model, processor = load_asr(str(name_or_path), language, choose_dtype(dtype, device))
         if audio_context is not None:
             if not isinstance(model, DynamicContextMixin):
-                raise UserError(f"audio_context can be chosen for a Whisper, and {name_or_path} is none; leave it out")
+                raise UserError(f"audio_context is for a Whisper, and {name_or_path} is not one; leave it out")
             model.set_audio_context(audio_context, model.min_audio_context)
         for folder in [adapter] if isinstance(adapter, (str, Path)) else adapter:
             model = merge_adapter(model, str(folder))
         return cls(model.to(device).eval(), processor, language=language, **options)
 
     def transcribe(self, path: str | Path) -> str:
-        """The text of one audio file.
-
-        Raises:
-            AudioError: it cannot be read.
-        """
+        """The text of one audio file. Raises AudioError if it cannot be read."""
         return self._transcribe({0: decode(path)})[0]
 
     def transcribe_files(self, paths: Sequence[str | Path]) -> list[Transcript]:
@@ -137,7 +134,7 @@ class Transcriber:
         """Transcripts of rows of a prepared corpus, in their order; every process returns all of them.
 
         Args:
-            expert_weights: `(utterances, experts)`, overrides the router of a MoE-Whisper.
+            expert_weights: weights that replace the router of a MoE-Whisper, `(utterances, experts)`.
             description: title of the progress bar.
         """
         return self._collect(Rows(corpus), expert_weights, description)
@@ -148,7 +145,7 @@ class Transcriber:
         expert_weights: torch.Tensor | None = None,
         description: str = "transcribing",
     ) -> Iterator[list[Transcript]]:
-        """Transcripts batch by batch, in no order: this process's share of them."""
+        """This process's share of the transcripts, batch by batch, in no particular order."""
         state = PartialState()
         ids = recordings.ids
         seconds, unreadable = _durations(recordings, disable=not state.is_main_process)
@@ -161,8 +158,8 @@ class Transcriber:
             _Batches(recordings, batches),
             batch_size=None,
             num_workers=self.num_workers,
-            collate_fn=list,  # arrays stay arrays
-            generator=torch.Generator(),  # the loader draws a seed; training in progress must not notice
+            collate_fn=list,  # keeps arrays as they are
+            generator=torch.Generator(),  # else the loader would change the random state of a training in progress
         )
         with Progress(
             total=round(sum(seconds[i] for batch in batches for i in batch)),
@@ -199,7 +196,7 @@ class Transcriber:
     def _transcribe(
         self, clips: Mapping[int, np.ndarray], expert_weights: torch.Tensor | None = None
     ) -> dict[int, str]:
-        """Texts of clips by row; one that is too long is cut, and the texts of its pieces joined."""
+        """Texts of clips by row; a clip that is too long is cut, and the texts of its pieces are joined."""
         pieces = [
             (key, piece)
             for key, clip in clips.items()
@@ -234,9 +231,9 @@ class Transcriber:
                 **routing,
             )
         except torch.OutOfMemoryError as error:
+            where = f"the memory of {self.model.device}"
             raise UserError(
-                f"a batch of {len(clips)} clips does not fit into the memory of {self.model.device}: lower "
-                f"{self._bound()}"
+                f"a batch of {len(clips)} clips does not fit into {where}: lower {self._bound()}"
             ) from error
 
 
@@ -250,18 +247,18 @@ def transcribe(
     description: str = "transcribing",
     **options,
 ) -> list[str]:
-    """Texts of a corpus that a model in memory writes, in the order of its rows; every process returns all of them.
+    """Transcribe a corpus with a model in memory: texts in the order of its rows. Every process returns all of them.
 
     Args:
-        model: of any family of `hf_components.asr`; one in training goes on training afterwards.
+        model: model of a family of `hf_components.asr`; if it is in training mode, it returns to it afterwards.
         corpus: rows of a prepared corpus, audio not decoded.
         batch_size: utterances per batch and process.
-        expert_weights: `(utterances, experts)`, overrides the router of a MoE-Whisper.
+        expert_weights: weights that replace the router of a MoE-Whisper, `(utterances, experts)`.
         description: title of the progress bar.
         options: `language`, `max_new_tokens`, `num_beams` of `Transcriber`.
     Raises:
         AudioError: a row cannot be decoded.
-        UserError: no family serves the model, or it cannot decode with these settings.
+        UserError: no family supports the model, or it cannot decode with these settings.
     """
     was_training = model.training
     model.eval()
@@ -275,7 +272,7 @@ def transcribe(
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Type of the weights by name; "auto" as `Transcriber.from_pretrained` says."""
+    """Type of the weights by name; for "auto" see `Transcriber.from_pretrained`."""
     if name == "auto":
         if device.type != "cuda":
             return torch.float32
@@ -286,7 +283,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _durations(recordings: Recordings, disable: bool) -> tuple[dict[int, float], dict[int, str]]:
-    """Seconds by index of what has a readable header, and what is wrong with the rest."""
+    """Seconds by index for recordings with a readable header, and the problem by index for the others."""
     seconds = {}
     unreadable = {}
     for i in Progress(range(len(recordings.ids)), desc="measuring", unit="recording", disable=disable):
@@ -298,7 +295,7 @@ def _durations(recordings: Recordings, disable: bool) -> tuple[dict[int, float],
 
 
 class _Batches(torch.utils.data.Dataset):
-    """Decoded waveforms of each batch, with an `AudioError` in place of each that cannot be decoded."""
+    """Waveforms of each batch; a recording that cannot be decoded is represented by its `AudioError`."""
 
     def __init__(self, recordings: Recordings, batches: list[list[int]]):
         self.recordings = recordings

@@ -1,5 +1,4 @@
-"""Transcripts on disk: JSON lines of exactly `utterance_id` and `orthographic_text`, written so that a kill costs a
-batch."""
+"""Transcripts on disk: JSON lines with `utterance_id` and `orthographic_text`. An interruption loses one batch."""
 
 import contextlib
 import dataclasses
@@ -31,21 +30,21 @@ from hf_components.runtime import (
 
 logger = logging.getLogger(__name__)
 
-STARTED = "started.json"  # what the transcripts in a partial folder were started with
-NAMED = 10  # ids that a message names
+STARTED = "started.json"  # settings and inputs of the transcripts in a partial folder
+NAMED = 10  # ids that a message shows
 
 
 def read_submission_format(path: str | Path) -> list[str]:
     """The ids of a `submission_format.jsonl`, in its order.
 
     Raises:
-        UserError: it cannot be read, or a line is none, or has the id of an earlier line (file and line).
+        UserError: the file cannot be read, a line has no id, or the id of an earlier line; file and line are given.
     """
     return [name for _, name, _ in read_by_id(path)]
 
 
 def check_same_ids(expected: Sequence[str], expected_in: str, given: Iterable[str], given_in: str) -> None:
-    """Raises `UserError` naming the ids that one file has and the other lacks."""
+    """Raise UserError with the ids that only one of two files has."""
     expected = set(expected)
     given = set(given)
     lacking = ((expected - given, expected_in, given_in), (given - expected, given_in, expected_in))
@@ -61,9 +60,8 @@ class Written:
     """A transcript in a partial folder.
 
     Attributes:
-        recording: fingerprint of what was transcribed.
-        seconds: its share of the wall time of its batch, and of what came before that, divided by the number of
-            processes.
+        recording: fingerprint of the recording.
+        seconds: its share of the wall time since the batch before, divided by the number of processes.
     """
 
     transcript: Transcript
@@ -72,7 +70,7 @@ class Written:
 
 
 def read_finished(output: Path, identity: Mapping, recordings: Recordings) -> dict | None:
-    """The metrics of finished transcripts of that identity without failures; None if there is anything left to do."""
+    """The metrics of finished transcripts with that identity and without failures; None if there is work left."""
     file = _summary_of(output)
     if not (file.exists() and output.exists()):
         return None
@@ -91,20 +89,20 @@ def transcribe_to_file(
     identity: Mapping,
     resume: bool,
 ) -> dict:
-    """Transcribe, and write `output` with one line per id, complete or not at all; processes share the work.
+    """Transcribe, and write `output` with one line per id once all are done; processes share the work.
 
-    Finished batches are kept in a folder beside it, from which a run that was stopped goes on. What could not be read
-    has an empty text, a warning and a line in `<output>.failures.jsonl`; another run does only these again, and
-    recordings that have changed.
+    Finished batches are kept in a folder beside `output`, and an interrupted run continues from them. A recording that
+    could not be read has an empty text, a warning and a line in `<output>.failures.jsonl`. Another run transcribes
+    only such recordings again, and those that have changed.
 
     Args:
-        recordings: what to transcribe.
-        order: the ids of `recordings` in the order of the lines.
-        identity: settings and fingerprints of inputs; transcripts started with another one are not gone on from.
-        resume: go on from an earlier run.
+        recordings: recordings to transcribe.
+        order: ids of `recordings` in the order of the lines.
+        identity: settings and fingerprints of inputs; transcripts with another identity are not continued.
+        resume: continue an earlier run.
     Returns:
-        counts (`kept`: of an earlier run), and seconds of audio, wall seconds and real-time factor (wall seconds per
-        second of audio), those of earlier runs included.
+        counts (`kept`: transcripts of an earlier run), and seconds of audio, wall seconds and real-time factor (wall
+        seconds per second of audio), including earlier runs.
     Raises:
         UserError: the output cannot be written, or another run is writing it.
     """
@@ -118,7 +116,7 @@ def transcribe_to_file(
         state.wait_for_everyone()
         earlier = _read_partial(partial)
         runs = len(list(partial.glob("*.jsonl")))
-        state.wait_for_everyone()  # all have read before one writes
+        state.wait_for_everyone()  # all must read before one writes
         fingerprints = _fingerprints(recordings)
         kept = {
             name
@@ -126,7 +124,7 @@ def transcribe_to_file(
             if written.transcript.problem is None and written.recording == fingerprints[name]
         }
         if kept:
-            logger.info("%d of %d transcripts are there from an earlier run", len(kept), len(order))
+            logger.info("%d of %d transcripts are kept from an earlier run", len(kept), len(order))
         with (partial / f"{runs:06d}-{state.process_index}.jsonl").open("w") as file:
             for batch in transcriber.stream(recordings.without(kept)):
                 share = (time.perf_counter() - start) / (len(batch) * state.num_processes)
@@ -137,7 +135,7 @@ def transcribe_to_file(
                 os.fsync(file.fileno())
         state.wait_for_everyone()
         found = _read_partial(partial)
-        state.wait_for_everyone()  # all have read before one clears away
+        state.wait_for_everyone()  # all must read before one deletes
         transcripts = {name: found[name].transcript for name in order}
         failed = {
             name: transcript.problem for name, transcript in transcripts.items() if transcript.problem is not None
@@ -187,16 +185,14 @@ def _open_partial(partial: Path, identity: Mapping, resume: bool) -> None:
     earlier = list(partial.iterdir())
     if earlier and not (resume and started == identity):
         if resume:
-            logger.warning(
-                "the transcripts in %s are discarded: the model, its settings or the input changed", partial
-            )
-        for file in earlier:  # not the folder, which is locked
+            logger.warning("discarding the transcripts in %s: the model, its settings or the input changed", partial)
+        for file in earlier:  # the files, not the folder, which is locked
             file.unlink()
     write_json(partial / STARTED, identity)
 
 
 def _read_partial(partial: Path) -> dict[str, Written]:
-    """Transcripts by id; those of later runs count, and a line that a kill cut short does not."""
+    """Transcripts by id. Those of later runs replace earlier ones; an incomplete last line is ignored."""
     found = {}
     for file in sorted(partial.glob("*.jsonl")):
         for line in file.read_text().splitlines(keepends=True):
@@ -211,16 +207,12 @@ def _note_failures(file: Path, failed: Mapping[str, str]) -> None:
     file.unlink(missing_ok=True)
     if failed:
         _write_lines(file, [{ID: name, "reason": reason} for name, reason in failed.items()])
-        logger.warning(
-            "%d recordings could not be read and have an empty text: %s; the reasons are in %s. Mend them and run "
-            "the same command again, which does only these",
-            len(failed),
-            first_few(list(failed), NAMED),
-            file,
-        )
+        text = "%d recordings could not be read and have an empty text: %s; the reasons are in %s. Fix them and run "
+        text += "the same command again; it transcribes only these"
+        logger.warning(text, len(failed), first_few(list(failed), NAMED), file)
 
 
 def _write_lines(file: Path, lines: Iterable[dict]) -> None:
-    """A reader finds the whole file or none."""
+    """Write JSON lines; a reader finds the whole file or none."""
     with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8") as opened:
         opened.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

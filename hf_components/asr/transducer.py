@@ -1,5 +1,4 @@
-"""Transducers (Graves 2012, arXiv 1211.3711): RNN-T, and TDT (Xu et al. 2023, arXiv 2304.06795) such as
-Parakeet-TDT."""
+"""Transducers: RNN-T (Graves 2012, arXiv 1211.3711), and TDT (Xu et al. 2023, arXiv 2304.06795) like Parakeet-TDT."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_RNNT_MAPPING_NAMES,
 
 from hf_components.asr.family import Family, Request, ask, check_greedy, place, unprompted
 
-# All that transformers lists.
+# All transducers that transformers lists.
 TRANSDUCERS = {
     **dict.fromkeys(MODEL_FOR_RNNT_MAPPING_NAMES, AutoModelForRNNT),
     **dict.fromkeys(MODEL_FOR_TDT_MAPPING_NAMES, AutoModelForTDT),
@@ -19,10 +18,10 @@ TRANSDUCERS = {
 
 @dataclass(frozen=True)
 class Transducer(Family):
-    """Transducers that are asked alike, decoded greedily as their `generate` does.
+    """Transducers with the same form of request; `generate` decodes greedily.
 
     Attributes:
-        writing: options of `generate` that the processor knows.
+        writing: function that returns options of `generate` for a processor.
     """
 
     name: str
@@ -34,11 +33,11 @@ class Transducer(Family):
         return ask(self.name, self.request, processor, waveforms, language)
 
     def decode(self, model, processor, inputs, *, max_new_tokens=None, num_beams=1):
-        """As every family; the length of a text is bound by that of the audio."""
+        """The same as in `Family`; the audio limits the length of a text."""
         check_greedy(self.name, num_beams)
         inputs = place(inputs, model)
         output = model.generate(**inputs, **self.writing(processor))
-        # A clip that is through goes on being written until the longest of the batch is; those tokens begin after its
+        # `generate` continues each clip until the longest of the batch is done. Remove tokens that begin after its
         # end.
         begins = output.durations.cumsum(dim=1) - output.durations  # (batch, tokens), in frames of the encoder
         frames = model._get_subsampling_output_length(inputs["attention_mask"].sum(dim=1))
@@ -47,5 +46,5 @@ class Transducer(Family):
 
 
 def lookahead(processor: ProcessorMixin) -> dict[str, int]:
-    """Option of the streaming Nemotrons: frames that they hear ahead, as the checkpoint was saved."""
+    """Option of the streaming Nemotrons: number of frames to look ahead, as saved in the checkpoint."""
     return {"num_lookahead_tokens": processor.default_num_lookahead_tokens}

@@ -1,4 +1,4 @@
-"""Whisper, and MoE-Whisper, which its configuration tells apart."""
+"""Whisper, and MoE-Whisper, whose configuration has `num_experts`."""
 
 import torch
 
@@ -12,7 +12,7 @@ TASK_TOKENS = 4  # at most: start, language, task, no timestamps
 
 
 class Whisper(Family):
-    """`DynamicContextWhisper` and `MoeWhisperForConditionalGeneration`; the audio context is the checkpoint's."""
+    """`DynamicContextWhisper` and `MoeWhisperForConditionalGeneration`, with the audio context of the checkpoint."""
 
     name = "Whisper"
     model_classes = {"whisper": DynamicContextWhisper}
@@ -40,7 +40,7 @@ class Whisper(Family):
     def decode(
         self, model, processor, inputs, *, max_new_tokens, num_beams, expert_weights: torch.Tensor | None = None
     ):
-        """As every family; `expert_weights (batch, experts)` overrides the router of a MoE-Whisper."""
+        """The same as in `Family`; `expert_weights (batch, experts)` replaces the router of a MoE-Whisper."""
         longest = model.config.max_target_positions - TASK_TOKENS
         if not 1 <= max_new_tokens <= longest:
             raise UserError(
@@ -49,10 +49,10 @@ class Whisper(Family):
         routing = {} if expert_weights is None else {"expert_weights": expert_weights.to(model.device)}
         features = place(inputs, model)[
             "input_features"
-        ]  # without the mask: padding is found in the features themselves
+        ]  # the model finds the padding in the features, without a mask
         tokens = model.generate(features, max_new_tokens=max_new_tokens, num_beams=num_beams, **routing)
         return processor.batch_decode(tokens, skip_special_tokens=True)
 
     def tokenize(self, processor, text):
-        """Task tokens, text, end; the start token is the decoder's first input."""
+        """Ids of task tokens, text and end token, without the start token, which is the decoder's first input."""
         return processor.tokenizer(text).input_ids[1:]

@@ -1,4 +1,4 @@
-"""Checkpoints of Whisper and its kin: loaded, saved, averaged, imported from and exported to CTranslate2."""
+"""Load, save and average checkpoints; import them from CTranslate2 and export them to it."""
 
 from hf_components.checkpoints.ctranslate2_export import export_whisper, transcribe_exported
 from hf_components.checkpoints.ctranslate2_import import import_whisper

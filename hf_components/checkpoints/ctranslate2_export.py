@@ -15,13 +15,12 @@ from hf_components.runtime import UserError
 def export_whisper(
     model: WhisperForConditionalGeneration, processor: WhisperProcessor, folder: str | Path, quantization: str
 ) -> None:
-    """Write what faster-whisper loads: `model.bin`, `config.json`, `vocabulary.json`, `tokenizer.json` and
-    `preprocessor_config.json`.
+    """Write the files of faster-whisper: model.bin, config, vocabulary, tokenizer, preprocessor_config.json.
 
     Args:
-        model: a plain Whisper.
-        folder: to write; the checkpoint that the converter reads is laid beside it meanwhile.
-        quantization: type of the stored weights, as `ct2-transformers-converter --quantization` takes it.
+        model: plain Whisper.
+        folder: folder to write; a temporary checkpoint for the converter is written beside it.
+        quantization: type of the stored weights, see `ct2-transformers-converter --quantization`.
     Raises:
         UserError: ctranslate2 is not installed.
     """
@@ -35,7 +34,7 @@ def export_whisper(
     TransformersConverter(str(checkpoint), copy_files=["tokenizer.json"]).convert(
         str(folder), quantization=quantization
     )
-    processor.feature_extractor.save_pretrained(folder)  # transformers 5 keeps it in processor_config.json alone
+    processor.feature_extractor.save_pretrained(folder)  # transformers 5 writes only processor_config.json
     shutil.rmtree(checkpoint)
 
 
@@ -45,16 +44,16 @@ def transcribe_exported(
     """Greedy transcripts of an export, on the CPU.
 
     Args:
-        folder: of the export.
-        processor: its tokenizer's prefix (language, task) is the prompt.
-        input_features: `(batch, num_mel_bins, 3000)`.
+        folder: folder of the export.
+        processor: processor whose tokenizer's prefix (language, task) is the prompt.
+        input_features: log-mel features, `(batch, num_mel_bins, 3000)`.
     """
     import ctranslate2
 
     model = ctranslate2.models.Whisper(str(folder), device="cpu")
     features = ctranslate2.StorageView.from_array(np.ascontiguousarray(input_features.float().cpu().numpy()))
     prompts = [processor.tokenizer.prefix_tokens] * len(input_features)
-    # Of `max_length` tokens CTranslate2 keeps half for what went before.
+    # CTranslate2 reserves half of `max_length` for the text before.
     results = model.generate(features, prompts, beam_size=1, max_length=2 * max_new_tokens)
     texts = processor.batch_decode([result.sequences_ids[0] for result in results], skip_special_tokens=True)
     return [text.strip() for text in texts]

@@ -1,8 +1,8 @@
 """Import a CTranslate2 (faster-whisper) Whisper checkpoint into `WhisperForConditionalGeneration`.
 
-The layout of `model.bin` is that of `ModelSpec._serialize` in
-https://github.com/OpenNMT/CTranslate2/blob/master/python/ctranslate2/specs/model_spec.py: numbers are little endian,
-a string is a 16-bit length and that many bytes, the last of them NUL.
+`ModelSpec._serialize` in https://github.com/OpenNMT/CTranslate2/blob/master/python/ctranslate2/specs/model_spec.py
+defines the layout of `model.bin`. Numbers are little endian. A string is a 16-bit length and that many bytes, of which
+the last is NUL.
 """
 
 import importlib.util
@@ -39,9 +39,9 @@ TIMESTAMPS = [f"<|{step * 0.02:.2f}|>" for step in range(1501)]
 def import_whisper(
     folder: str | Path, dtype: torch.dtype = torch.float32
 ) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
-    """Read a folder of `model.bin`, `config.json` and `tokenizer.json`.
+    """Read a folder with `model.bin`, `config.json` and `tokenizer.json`.
 
-    Sizes are deduced from the tensors; quantised weights are dequantised; all weights are cast to `dtype`.
+    Sizes come from the tensors, quantised weights are dequantised, and all weights are cast to `dtype`.
 
     Returns:
         the model in evaluation mode with its generation config, and its processor with the English spelling map.
@@ -63,7 +63,7 @@ def import_whisper(
     for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "begin_suppress_tokens"):
         setattr(config, name, getattr(generation_config, name))
 
-    with torch.device("meta"):  # spares the time and memory of initial weights
+    with torch.device("meta"):  # saves the time and memory of initial weights
         model = WhisperForConditionalGeneration(config)
     try:
         model.load_state_dict(
@@ -78,16 +78,16 @@ def import_whisper(
 
 
 def read_ctranslate2(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the variables of a `model.bin`, aliases included.
+    """Read the variables of a `model.bin`, including aliases.
 
     Returns:
-        name -> read-only view into the memory-mapped file, in its stored type; bfloat16 becomes float32.
+        name -> read-only view of the memory-mapped file in its stored type; bfloat16 becomes float32.
     Raises:
         UserError: the file is not a CTranslate2 Whisper model, or it is truncated or damaged.
     """
     path = Path(path)
     if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty; fetch it again")
+        raise UserError(f"{path} is empty; download it again")
     reader = _Reader(path)
     version = reader.number("I")
     if version != BINARY_VERSION:
@@ -97,7 +97,7 @@ def read_ctranslate2(path: str | Path) -> dict[str, np.ndarray]:
     specification = reader.string()
     if specification != "WhisperSpec":
         raise UserError(f"{path} is a CTranslate2 {specification!r}, only a 'WhisperSpec' can be imported")
-    reader.number("I")  # the revision of the specification; variables are checked one by one instead
+    reader.number("I")  # the revision of the specification, not needed: every variable is checked
 
     variables = {}
     for _ in range(reader.number("I")):
@@ -115,7 +115,7 @@ def read_ctranslate2(path: str | Path) -> dict[str, np.ndarray]:
 
 
 class _Reader:
-    """A cursor over a memory-mapped file; reading past the end is a UserError."""
+    """A cursor over a memory-mapped file; reading past the end raises UserError."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -126,8 +126,8 @@ class _Reader:
         start = self.position
         if start + size > len(self.data):
             raise UserError(
-                f"{self.path} is truncated or damaged: {size} bytes are expected at {start}, "
-                f"the file has {len(self.data)}; fetch it again"
+                f"{self.path} is truncated or damaged: {size} bytes are expected at {start}, the file has "
+                f"{len(self.data)}; download it again"
             )
         self.position += size
         return start
@@ -162,14 +162,14 @@ class _Reader:
 
 
 def whisper_config(variables: dict[str, np.ndarray]) -> WhisperConfig:
-    """Deduce every size from the shapes of the tensors; a missing one raises KeyError."""
+    """The configuration with every size from the shapes of the tensors; a missing tensor raises KeyError."""
     d_model, mel_bins, _ = variables["encoder/conv1/weight"].shape
     sizes = {}
     for part in ("encoder", "decoder"):
         layers = {match[1] for name in variables if (match := re.match(rf"{part}/layer_(\d+)/", name))}
         sizes[f"{part}_layers"] = len(layers)
         sizes[f"{part}_ffn_dim"] = variables[f"{part}/layer_0/ffn/linear_0/weight"].shape[0]
-        # Early converters did not store the number of heads; in every released Whisper a head has 64 dimensions.
+        # Early converters did not store the number of heads. In every released Whisper a head has 64 dimensions.
         sizes[f"{part}_attention_heads"] = int(variables.get(f"{part}/num_heads", d_model // 64))
     return WhisperConfig(
         vocab_size=variables["decoder/embeddings/weight"].shape[0],
@@ -187,12 +187,12 @@ def whisper_state_dict(variables: dict[str, np.ndarray], config: WhisperConfig) 
     tensors: dict[str, np.ndarray] = {}
 
     def linear(source: str, *targets: str) -> None:
-        """`source` holds the rows of all `targets`, one below the other."""
+        """Split `source`, which holds the rows of all `targets` one after the other."""
         weights = np.split(_dequantise(variables, f"{source}/weight"), len(targets))
         biases = np.split(_dequantise(variables, f"{source}/bias"), len(targets))
         for target, weight, bias in zip(targets, weights, biases, strict=True):
             tensors[f"{target}.weight"] = weight
-            if not target.endswith("k_proj"):  # adds the same to every score of a query, so Whisper has none
+            if not target.endswith("k_proj"):  # Whisper has no bias there: it would add the same to every score
                 tensors[f"{target}.bias"] = bias
 
     def norm(source: str, target: str) -> None:
@@ -234,8 +234,7 @@ def _is_tied(variables: dict[str, np.ndarray]) -> bool:
 
 
 def _dequantise(variables: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """A writable float32 copy; integers are divided by their scale (one per row, or one for all of an int16
-    matrix)."""
+    """A writable float32 copy; integers are divided by their scale (one per row, or one per int16 matrix)."""
     value = np.array(variables[name], dtype=np.float32)
     if np.issubdtype(variables[name].dtype, np.integer):
         scale = np.asarray(variables[f"{name}_scale"], dtype=np.float32)
@@ -246,7 +245,7 @@ def _dequantise(variables: dict[str, np.ndarray], name: str) -> np.ndarray:
 def load_tokenizer(path: Path, vocab_size: int) -> WhisperTokenizer:
     """A `WhisperTokenizer` from `tokenizer.json`, with openai-whisper's English spelling map and all timestamps."""
     backend = _read_json(path)
-    # Timestamps are no special tokens: `decode` finds them above the last special id.
+    # Timestamps are not special tokens: `decode` expects their ids above the last special one.
     special = [token["content"] for token in backend.get("added_tokens", []) if token["special"]]
     if "<|startoftranscript|>" not in special:
         raise UserError(f"{path} is not the tokenizer of a Whisper model: it has no token '<|startoftranscript|>'")
@@ -258,7 +257,7 @@ def load_tokenizer(path: Path, vocab_size: int) -> WhisperTokenizer:
         "model_max_length": 1024,
         "extra_special_tokens": special,
     }
-    with tempfile.TemporaryDirectory() as folder:  # from_pretrained is the only way in that keeps the stored pipeline
+    with tempfile.TemporaryDirectory() as folder:  # only from_pretrained keeps the stored tokenizer pipeline
         shutil.copy(path, Path(folder) / "tokenizer.json")
         shutil.copy(english_spelling_map(), Path(folder) / "normalizer.json")
         (Path(folder) / "tokenizer_config.json").write_text(json.dumps(settings))
@@ -266,19 +265,19 @@ def load_tokenizer(path: Path, vocab_size: int) -> WhisperTokenizer:
     tokenizer.add_tokens([AddedToken(stamp, normalized=False, special=False) for stamp in TIMESTAMPS])
     if len(tokenizer) > vocab_size:
         raise UserError(
-            f"{path} has {len(tokenizer)} tokens with its timestamps, the model has {vocab_size}; "
-            "they are not of the same checkpoint"
+            f"{path} has {len(tokenizer)} tokens with its timestamps, the model has {vocab_size}; they do not belong "
+            "to the same checkpoint"
         )
     return tokenizer
 
 
 def english_spelling_map() -> Path:
-    """The map from British to American spelling among openai-whisper's package data."""
+    """The map from British to American spelling in the package data of openai-whisper."""
     return Path(importlib.util.find_spec("whisper").origin).parent / "normalizers" / "english.json"
 
 
 def whisper_generation_config(settings: dict, tokenizer: WhisperTokenizer, config: WhisperConfig) -> GenerationConfig:
-    """What openai's checkpoints on the Hub hold, from the `config.json` of CTranslate2 and the tokenizer's ids."""
+    """The generation config of OpenAI's checkpoints, from CTranslate2's `config.json` and the tokenizer's ids."""
     ids = tokenizer.get_vocab()
     end = ids["<|endoftext|>"]
     values = {

@@ -16,9 +16,7 @@ from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditiona
 
 logger = logging.getLogger(__name__)
 
-UNUSED_IN_INFERENCE = (
-    "masked_spec_embed"  # SpecAugment's vector of wav2vec2 and its kin; published checkpoints lack it
-)
+UNUSED_IN_INFERENCE = "masked_spec_embed"  # vector for SpecAugment in wav2vec2 and similar; often not published
 
 
 def load_whisper(
@@ -26,19 +24,18 @@ def load_whisper(
 ) -> tuple[DynamicContextWhisper, WhisperProcessor]:
     """A Whisper and its processor, in evaluation mode on this process's device.
 
-    It hears 30 s unless its configuration names an `audio_context` and `min_audio_context` that it was trained for.
+    Its audio context is 30 s, unless its configuration has an `audio_context` and `min_audio_context` from training.
 
     Args:
-        language: as of `prompt_language`.
-        dtype: of the weights.
+        language: language code, see `prompt_language`.
+        dtype: type of the weights.
     Raises:
         UserError: there is no such checkpoint, it is not a plain Whisper, or it does not know the language.
     """
     fields = read_config(name_or_path)
-    if "num_experts" in fields:  # its experts would be left out, silently
+    if "num_experts" in fields:  # else its experts would be ignored silently
         raise UserError(
-            f"{name_or_path} mixes experts, where a plain Whisper is needed; recipes/merge_moe_whisper.py makes "
-            "one of it"
+            f"{name_or_path} mixes experts, but a plain Whisper is needed; recipes/merge_moe_whisper.py makes one"
         )
     model = load_model(DynamicContextWhisper, name_or_path, dtype)
     if "audio_context" in fields:
@@ -51,46 +48,40 @@ def load_whisper(
 def load_moe_whisper(
     name_or_path: str, dtype: torch.dtype = torch.float32
 ) -> tuple[MoeWhisperForConditionalGeneration, WhisperProcessor]:
-    """A MoE-Whisper and its processor, as `load_whisper`, prompted as it was saved."""
+    """A MoE-Whisper and its processor, in evaluation mode on this process's device, with the saved prompt."""
     return load_model(MoeWhisperForConditionalGeneration, name_or_path, dtype), load_processor(name_or_path)
 
 
 def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, language: str | None) -> None:
-    """Have a multilingual Whisper train and decode with the prompt "transcribe this language", instead of guessing it
-    for each clip. English-only ones have no such prompt.
+    """Set the prompt "transcribe this language" of a multilingual Whisper for training and decoding.
+
+    Without it, the model guesses the language of each clip. English-only models have no such prompt.
 
     Args:
-        language: code such as "de"; by default the one that the checkpoint was saved with, else "en".
+        language: code such as "de"; by default the language saved in the checkpoint, else "en".
     Raises:
         UserError: the checkpoint does not know the language.
     """
     generation = model.generation_config
     if not getattr(generation, "is_multilingual", False):
         if language not in (None, "en"):
-            logger.warning(
-                "%s knows English alone, so --language %s changes nothing; a multilingual checkpoint follows it",
-                model.name_or_path,
-                language,
-            )
+            text = "%s knows only English, so --language %s has no effect; use a multilingual checkpoint"
+            logger.warning(text, model.name_or_path, language)
         return
     if language is None and getattr(generation, "language", None) is None:
-        logger.warning(
-            "%s knows many languages and does not say which it writes; en is taken, choose with --language",
-            model.name_or_path,
-        )
+        text = "%s knows many languages and does not say which one it writes: using en; choose one with --language"
+        logger.warning(text, model.name_or_path)
     language = language or language_of(model)
     if f"<|{language}|>" not in generation.lang_to_id:
         raise UserError(f"--language must be a code that {model.name_or_path} knows, such as en; got {language!r}")
     processor.tokenizer.set_prefix_tokens(language=language, task="transcribe", predict_timestamps=False)
     generation.language = language
     generation.task = "transcribe"
-    generation.forced_decoder_ids = model.config.forced_decoder_ids = (
-        None  # older checkpoints' way to say another prompt
-    )
+    generation.forced_decoder_ids = model.config.forced_decoder_ids = None  # older checkpoints store a prompt there
 
 
 def language_of(model: PreTrainedModel) -> str:
-    """Code of the language that a model writes: the one it is prompted with, "en" without a prompt."""
+    """Code of the language that a model writes: the one in its prompt, or "en" without a prompt."""
     generation = getattr(model, "generation_config", None)  # a CTC model has none
     if not getattr(generation, "is_multilingual", False):
         return "en"
@@ -99,7 +90,7 @@ def language_of(model: PreTrainedModel) -> str:
 
 
 def load_processor(name_or_path: str, processor_class: type = WhisperProcessor) -> ProcessorMixin:
-    """The processor of a checkpoint, a Whisper's unless told."""
+    """The processor of a checkpoint; by default of a Whisper."""
     try:
         return processor_class.from_pretrained(name_or_path)
     except (OSError, ValueError, ImportError) as error:
@@ -108,12 +99,14 @@ def load_processor(name_or_path: str, processor_class: type = WhisperProcessor) 
 
 
 def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
-    """`processor.save_pretrained` so that transformers 4.57 loads it too, and Whisper's `normalizer.json`, which
-    transformers 5 reads but does not write."""
+    """Save a processor so that transformers 4.57 can load it too.
+
+    Whisper's `normalizer.json` is added, which transformers 5 reads but does not write.
+    """
     processor.save_pretrained(folder)
     file = Path(folder) / "tokenizer_config.json"
     settings = json.loads(file.read_text(encoding="utf-8"))
-    if "extra_special_tokens" in settings:  # a list, for which 4.57 has another name; 5 reads that as well
+    if "extra_special_tokens" in settings:  # 4.57 knows this list by another name, which 5 reads as well
         settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
         file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if isinstance(processor, WhisperProcessor):
@@ -122,22 +115,20 @@ def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
 
 
 def read_config(name_or_path: str) -> dict:
-    """The fields of a checkpoint's `config.json`, whatever its model.
+    """The fields of a checkpoint's `config.json`, for any model.
 
     Raises:
-        UserError: there is no such checkpoint, or it is an adapter alone.
+        UserError: there is no such checkpoint, or it is only an adapter.
     """
     _check_there(name_or_path)
     folder = Path(name_or_path)
     if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
-        raise UserError(
-            f"{name_or_path} holds an adapter and no model: give its base model, and --adapter {name_or_path}"
-        )
+        raise UserError(f"{name_or_path} holds only an adapter: give its base model, and --adapter {name_or_path}")
     try:
         fields, _ = PreTrainedConfig.get_config_dict(name_or_path)
     except (OSError, ValueError) as error:
         raise UserError(f"{name_or_path} is not a checkpoint that can be loaded: {_first_line(error)}") from error
-    if "model_type" not in fields:  # also what a folder without a configuration gives
+    if "model_type" not in fields:  # or the folder has no configuration
         raise UserError(
             f"{name_or_path} is not a checkpoint that can be loaded: it has no config.json with a model_type"
         )
@@ -145,16 +136,16 @@ def read_config(name_or_path: str) -> dict:
 
 
 def base_model_id(name_or_path: str) -> str:
-    """The Hub id of a base model: as given, or as `import_whisper` recorded it beside a local copy."""
+    """The Hub id of a base model: as given, or from the record that `import_whisper` left beside a local copy."""
     completion = read_completion(name_or_path)
     return (completion["metrics"].get("hub_id") if completion else None) or name_or_path
 
 
 def load_model(model_class: type, name_or_path: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A model, in evaluation mode on this process's device.
+    """Load a model, in evaluation mode on this process's device.
 
     Args:
-        model_class: model or auto class of transformers.
+        model_class: model class or auto class of transformers.
     Raises:
         UserError: there is no such checkpoint, or it lacks weights of this class.
     """
@@ -170,10 +161,10 @@ def load_model(model_class: type, name_or_path: str, dtype: torch.dtype = torch.
 
 
 def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
-    """The model with a PEFT LoRA merged into its weights, which costs nothing when transcribing.
+    """Merge a PEFT LoRA into the weights of a model, so that it adds no computation.
 
     Raises:
-        UserError: there is no such adapter, or it is of another model.
+        UserError: there is no such adapter, or it belongs to another model.
     """
     name = model.name_or_path
     try:
@@ -181,7 +172,7 @@ def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
         found = adapted.load_adapter(adapter, adapted.active_adapter)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise UserError(f"{adapter} is not an adapter of {name}: {_first_line(error)}") from error
-    if strangers := [*found.unexpected_keys, *found.missing_keys]:  # of which PEFT would only warn
+    if strangers := [*found.unexpected_keys, *found.missing_keys]:  # PEFT only warns about them
         raise UserError(f"{adapter} is not an adapter of {name}: one of the two has no {min(strangers)}")
     return adapted.merge_and_unload()
 

@@ -1,4 +1,4 @@
-"""A trained Whisper as a stock checkpoint, and the proof that it loads as it was saved."""
+"""Save a trained Whisper as a stock checkpoint, and check that it loads as it was saved."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ NOT_COMPARED = ("_name_or_path", "transformers_version")
 def save_whisper(model: DynamicContextWhisper, processor: WhisperProcessor, folder: Path) -> None:
     """Save model and processor for stock transformers, load both again, and compare.
 
-    The audio context is kept in the configuration, for `load_whisper`; stock transformers hears 30 s whatever it says.
-    Language and task are set once, when the base is loaded. What `generate` of the saved model starts with must be the
-    tokens that its labels were trained behind.
+    The configuration keeps the audio context for `load_whisper`; stock transformers always sees a 30 s window.
+    Language and task are set once, when the base is loaded. The prompt of the saved model's `generate` must be the
+    prompt of the labels in training.
 
     Raises:
-        RuntimeError: what was loaded differs from what was saved, or the two disagree.
+        RuntimeError: the loaded model or processor differs from the saved one, or the two prompts differ.
     """
     model.config.audio_context = model.audio_context
     model.config.min_audio_context = model.min_audio_context
@@ -47,8 +47,7 @@ def save_whisper(model: DynamicContextWhisper, processor: WhisperProcessor, fold
 
 
 def prompt_of(generation_config: GenerationConfig) -> list[int]:
-    """The tokens that `generate` puts before a transcript: start, language and task of a multilingual model, no
-    timestamps."""
+    """The tokens that `generate` puts before a transcript: start, language and task if multilingual, no timestamps."""
     fields = generation_config.to_dict()
     prompt = [fields["decoder_start_token_id"]]
     if fields.get("is_multilingual"):

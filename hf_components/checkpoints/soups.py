@@ -1,4 +1,4 @@
-"""Model soups (Wortsman et al. 2022, arXiv 2203.05482): several trained weights averaged into one model or adapter."""
+"""Model soups (Wortsman et al. 2022, arXiv 2203.05482): average several trained models or adapters into one."""
 
 import contextlib
 import json
@@ -19,17 +19,17 @@ from hf_components.runtime import UserError
 from hf_components.whisper.adapters import Lora, load_adapter, save_adapter, stack_adapters
 
 ADAPTER_CONFIG, INDEX = "adapter_config.json", "model.safetensors.index.json"
-TRAINED_LORA = {"a": ".lora_A.default.weight", "b": ".lora_B.default.weight"}  # as PEFT names them inside a model
+TRAINED_LORA = {"a": ".lora_A.default.weight", "b": ".lora_B.default.weight"}  # PEFT's names inside a model
 
 
 @dataclass
 class Soup:
-    """What greedy selection found.
+    """The result of greedy selection.
 
     Args:
-        members: candidates in the soup, in the order in which they were added.
-        score: of the soup, the smaller the better.
-        candidate_scores: of each candidate alone.
+        members: indices of the candidates in the soup, in the order in which they were added.
+        score: error of the soup; smaller is better.
+        candidate_scores: error of each single candidate.
     """
 
     members: list[int]
@@ -39,15 +39,15 @@ class Soup:
 
 @dataclass
 class Candidates:
-    """What may go into a soup.
+    """The candidates for a soup.
 
     Attributes:
-        folders: by name, in the order of training or as given.
-        model: checkpoint that takes the averaged weights, or that the adapters adapt. A run's own, so that the result
-            keeps the audio context and the language that the run was trained for.
-        adapter: None where weights are averaged; else an adapter of the same base model and scaling as the candidates.
-        base: checkpoint whose weights `model` must take before the adapters adapt it, since its own have one merged
-            in.
+        folders: name -> folder, in the order of training or as given.
+        model: checkpoint that takes the averaged weights, or that the adapters adapt. For a training run it is the
+            run's own, so that the result keeps the audio context and the language of the training.
+        adapter: None if weights are averaged; else an adapter with the base model and the scaling of the candidates.
+        base: checkpoint whose weights `model` must take before the adapters adapt it, because an adapter is merged
+            into its own.
     """
 
     folders: dict[str, Path]
@@ -64,11 +64,11 @@ class Candidates:
 def greedy_soup(candidates: int, evaluate: Callable[[list[int]], float]) -> Soup:
     """Greedy soup (recipe 1 of the paper): from best to worst, a candidate joins if the soup does not get worse.
 
-    So the soup is never worse than its best candidate on what `evaluate` scores, and that score is optimistic.
+    So on the data of `evaluate` the soup is never worse than its best candidate, and its score is optimistic.
 
     Args:
-        candidates: how many there are.
-        evaluate: error of the average of the candidates with these indices.
+        candidates: number of candidates.
+        evaluate: function that returns the error of the average of the candidates with these indices.
     """
     alone = [evaluate([candidate]) for candidate in range(candidates)]
     best, *others = sorted(range(candidates), key=alone.__getitem__)
@@ -87,44 +87,43 @@ def find_candidates(paths: Sequence[str], last: int | None = None, base_model: s
 
     Args:
         paths: output folder of a training, with its `checkpoints`; or two or more folders of models or adapters.
-        last: how many checkpoints to take, the newest ones; all by default.
-        base_model: what adapters adapt; by default what they say.
+        last: number of newest checkpoints to take; all by default.
+        base_model: base model of the adapters; by default the one in their configuration.
     Raises:
         UserError: there are fewer than two candidates, or they do not belong together.
     """
     if len(paths) == 1:
         return _checkpoints_of_run(Path(paths[0]), last, base_model)
     if last is not None:
-        raise UserError(
-            f"--last chooses among the checkpoints of one training, got {len(paths)} candidates; leave it out"
-        )
+        raise UserError(f"--last chooses checkpoints of one training, got {len(paths)} candidates; leave it out")
     folders = {str(path): Path(path) for path in paths}
     if len(folders) < len(paths):
-        raise UserError(f"each candidate counts once, got {' '.join(paths)}; leave the repetition out")
+        raise UserError(f"each candidate counts once, got {' '.join(paths)}; remove the repetition")
     are_adapters = [(folder / ADAPTER_CONFIG).exists() for folder in folders.values()]
     if all(are_adapters):
         bases = {_base_of(folder) for folder in folders.values()}
         if len(bases) > 1:
-            raise UserError(f"adapters of different base models make no soup: {', '.join(sorted(map(str, bases)))}")
+            names = ", ".join(sorted(map(str, bases)))
+            raise UserError(f"adapters of different base models cannot be averaged: {names}")
         return Candidates(folders, base_model or bases.pop(), next(iter(folders.values())))
     for path, is_adapter in zip(folders, are_adapters, strict=True):
         if is_adapter or not (folders[path] / "config.json").exists():
             raise UserError(
-                f"{path} holds {'an adapter' if is_adapter else 'no model'}; --candidates takes the output folder "
-                "of one training, or several models, or several adapters"
+                f"{path} holds {'an adapter' if is_adapter else 'no model'}; --candidates takes the output folder of "
+                "one training, several models, or several adapters"
             )
     return Candidates(folders, next(iter(folders)))
 
 
 @torch.no_grad()
 def average_into(model: PreTrainedModel, folders: Sequence[Path]) -> None:
-    """Set the parameters of `model` to the mean over checkpoints, each tensor read when it is its turn.
+    """Set the parameters of `model` to the mean of checkpoints, reading one tensor at a time.
 
-    Of a LoRA the parameters are A and B, and the product of their means is not the mean of their products: checkpoints
-    of one run lie close enough together for that. `save_average_adapter` is exact.
+    The parameters of a LoRA are A and B, and the product of their means is not the mean of their products. It is close
+    enough for checkpoints of one run; `save_average_adapter` is exact.
 
     Raises:
-        UserError: a checkpoint holds other tensors than the first, or than the model.
+        UserError: a checkpoint holds other tensors than the first checkpoint or the model.
     """
     state = model.state_dict()
     with contextlib.ExitStack() as stack:
@@ -136,27 +135,27 @@ def average_into(model: PreTrainedModel, folders: Sequence[Path]) -> None:
             if unmatched := (tensors.keys() ^ opened[0].keys()) | (tensors.keys() - state.keys()):
                 raise UserError(
                     f"{folder} and {folders[0]} do not hold the same weights of one model: {min(unmatched)} is in "
-                    "one of them alone, or not in the model"
+                    "only one of them, or not in the model"
                 )
         for name in opened[0]:
             values = [tensors[name].get_slice(name) for tensors in opened]
             target = state[name]
             if sizes := [size for value in values if (size := tuple(value.get_shape())) != target.shape]:
                 raise UserError(
-                    f"{name} is of shape {sizes[0]} in a candidate, but {tuple(target.shape)} in the model; a "
-                    "soup is of models of one size"
+                    f"{name} has shape {sizes[0]} in a candidate, but {tuple(target.shape)} in the model; all must "
+                    "have the same size"
                 )
             target.copy_(sum(value[...].float() for value in values) / len(values))
 
 
 def save_average_adapter(target: Path, folders: Sequence[Path], like: Path) -> None:
-    """Write one LoRA whose product is the mean of the products of several, exactly; its rank is the sum of theirs.
+    """Write one LoRA whose product is exactly the mean of the products of several; its rank is the sum of their ranks.
 
     Args:
-        folders: PEFT adapters, or checkpoints of the training of one.
-        like: adapter that has the base model of all, and the scaling of those checkpoints.
+        folders: PEFT adapters, or checkpoints from the training of one.
+        like: adapter with the base model of all, and the scaling of those checkpoints.
     Raises:
-        UserError: not plain LoRAs.
+        UserError: an adapter is not a plain LoRA.
     """
     try:
         adapters = [
@@ -173,7 +172,7 @@ def save_average_adapter(target: Path, folders: Sequence[Path], like: Path) -> N
 
 @contextlib.contextmanager
 def averaged(model: PreTrainedModel, candidates: Candidates, members: Sequence[int]) -> Iterator[None]:
-    """`model` with the average of some candidates: of weights it keeps the last, adapters are taken out afterwards."""
+    """Give `model` the average of some candidates. Averaged weights stay in it afterwards, adapters are removed."""
     folders = candidates.of(members)
     if candidates.adapter is None:
         average_into(model, folders)
@@ -188,7 +187,7 @@ def averaged(model: PreTrainedModel, candidates: Candidates, members: Sequence[i
 
 def _checkpoints_of_run(run: Path, last: int | None, base_model: str | None) -> Candidates:
     if not (run / "model" / "config.json").exists():
-        raise UserError(f"{run} holds no model; as its only one --candidates takes the output folder of a training")
+        raise UserError(f"{run} holds no model; a single --candidates must be the output folder of a training")
     found = sorted(
         (path.parent for path in (run / "checkpoints").glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}")),
         key=lambda path: int(path.name.split("-")[1]),
@@ -202,38 +201,34 @@ def _checkpoints_of_run(run: Path, last: int | None, base_model: str | None) -> 
     bases = {name: json.loads((path / BASE).read_text()) for name, path in folders.items()}
     newest = next(reversed(bases))
     if foreign := [name for name, base in bases.items() if base != bases[newest]]:
-        raise UserError(
-            f"the checkpoints in {run} adapt different base models: {foreign[0]} and {newest}; a soup is of one run"
-        )
+        names = f"{foreign[0]} and {newest}"
+        raise UserError(f"the checkpoints in {run} adapt different base models: {names}; a soup needs one run")
     if (run / "adapter").exists():
         return Candidates(folders, str(run / "model"), run / "adapter", base_model or bases[newest]["base_model"])
     return Candidates(folders, str(run / "model"))
 
 
 def _tensor_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Name and file of every tensor of a checkpoint, which may be in several files."""
+    """Name and file of every tensor of a checkpoint, which may have several files."""
     if (folder / INDEX).exists():
         for name, file in json.loads((folder / INDEX).read_text())["weight_map"].items():
             yield name, folder / file
         return
     file = folder / TRAINED_WEIGHTS
     if not file.exists():
-        raise UserError(f"{folder} has no {TRAINED_WEIGHTS}; only weights in safetensors are averaged")
+        raise UserError(f"{folder} has no {TRAINED_WEIGHTS}; only weights in safetensors can be averaged")
     with safe_open(file, "pt") as tensors:
-        for name in tensors.keys():  # noqa: SIM118 (it is no mapping)
+        for name in tensors.keys():  # noqa: SIM118 (it is not a mapping)
             yield name, file
 
 
 def _trained_lora(checkpoint: Path, scaling_of: Path) -> tuple[Lora, int, float]:
-    """The LoRA of a training's checkpoint, as `load_adapter` gives one."""
+    """The LoRA of a training's checkpoint, in the form of `load_adapter`."""
     _, rank, scaling = load_adapter(scaling_of)
     tensors = load_file(checkpoint / TRAINED_WEIGHTS)
     names = {name.removesuffix(TRAINED_LORA["a"]) for name in tensors if name.endswith(TRAINED_LORA["a"])}
-    return (
-        {name: (tensors[name + TRAINED_LORA["a"]], tensors[name + TRAINED_LORA["b"]]) for name in names},
-        rank,
-        scaling,
-    )
+    lora = {name: (tensors[name + TRAINED_LORA["a"]], tensors[name + TRAINED_LORA["b"]]) for name in names}
+    return lora, rank, scaling
 
 
 def _base_of(adapter: Path) -> str:

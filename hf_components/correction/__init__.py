@@ -1,4 +1,4 @@
-"""An instruct model corrects what a recogniser heard; every edit passes a gate, or the recogniser's text stays."""
+"""An instruct model corrects the texts of a recogniser. A gate checks every edit; else the recogniser's text stays."""
 
 from hf_components.correction.arguments import CorrectionArguments, load_corrector
 from hf_components.correction.corrector import Correction, TranscriptCorrector

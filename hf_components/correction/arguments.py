@@ -1,4 +1,4 @@
-"""Flags of recipes that have an LLM correct transcripts."""
+"""Flags of recipes in which an LLM corrects transcripts."""
 
 from dataclasses import dataclass
 
@@ -8,34 +8,30 @@ from hf_components.runtime import flag
 
 @dataclass
 class CorrectionArguments:
-    """Which LLM corrects transcripts, and how it runs."""
+    """The LLM that corrects transcripts.
+
+    In fast mode it gets transcripts of up to 128 tokens, else of up to 512. Longer ones keep the recogniser's text.
+    """
 
     llm_model: str = flag(
         "instruct model with a chat template: folder or Hub id",
         default="mistralai/Mistral-7B-Instruct-v0.3",
         aliases=["--llm"],
     )
-    gguf_file: str | None = flag("file of the LLM, if its checkpoint is one in GGUF", default=None)
-    quantization: str = flag(
-        "4bit (bitsandbytes, a quarter of the memory), none, or auto: 4bit on CUDA where bitsandbytes is installed",
-        default="auto",
-    )
-    llm_dtype: str = flag(
-        "float32, float16, bfloat16, or auto: half precision on a GPU, float32 elsewhere", default="auto"
-    )
+    gguf_file: str | None = flag("file name of an LLM in GGUF format", default=None)
+    quantization: str = flag("4bit (bitsandbytes), none, or auto: 4bit on CUDA with bitsandbytes", default="auto")
+    llm_dtype: str = flag("float32, float16, bfloat16, or auto: half precision on GPU, else float32", default="auto")
     llm_batch_size: int = flag("transcripts per batch of the LLM", default=16, min=1)
-    fast_mode: bool = flag(
-        "transcripts of up to 128 tokens only; else 512. Longer ones keep the recogniser's text", default=True
-    )
+    fast_mode: bool = flag("correct transcripts of up to 128 tokens only; else 512", default=True)
 
 
 def load_corrector(args: CorrectionArguments, alphabet: frozenset[str] | None = None) -> TranscriptCorrector:
-    """The corrector that the flags ask for.
+    """The corrector for these flags.
 
     Args:
         alphabet: characters that the recogniser can write, see `hf_components.correction.writing.alphabet_of`.
     Raises:
-        UserError: it cannot be loaded; says what to do.
+        UserError: the LLM cannot be loaded; the message says what to do.
     """
     return TranscriptCorrector.from_pretrained(
         args.llm_model,

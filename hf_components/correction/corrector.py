@@ -1,8 +1,8 @@
-"""`TranscriptCorrector`: an instruct model that mends transcripts, in batches, within limits.
+"""`TranscriptCorrector`: an instruct model that corrects transcripts in batches, within limits.
 
 from hf_components.correction.corrector import TranscriptCorrector
-corrector = TranscriptCorrector.from_pretrained("mistralai/Mistral-7B-Instruct-v0.3")
-print(corrector.correct(["i red the hole book"])[0].text)
+corrector = TranscriptCorrector.from_pretrained("mistralai/Mistral-7B-Instruct-v0.3") print(corrector.correct(["i red
+the hole book"])[0].text)
 """
 
 import copy
@@ -27,21 +27,21 @@ from hf_components.runtime import Progress, UserError
 logger = logging.getLogger(__name__)
 
 FAST_TOKENS, TOKENS = 128, 512
-PROBES = ("a", "1")  # two requests have in common what all have
+PROBES = ("a", "1")  # the common prefix of these two requests is the prefix of all requests
 EXAMPLE = "i would like to by sum bred"
 
 
 @dataclasses.dataclass
 class Correction:
-    """What became of one transcript.
+    """The result for one transcript.
 
     Args:
-        heard: the recogniser's text, its likeliest if it gave several.
-        alternatives: the others.
-        proposed: the LLM's reply, None if it was not asked.
-        text: what to use: the reply if the gate accepted it, else `heard`.
-        accepted: the gate let the reply pass, changed or not.
-        reason: "corrected", "unchanged", or why not.
+        heard: text of the recogniser, the most likely one of several.
+        alternatives: its other texts.
+        proposed: reply of the LLM; None if it was not asked.
+        text: final text: the reply if the gate accepted it, else `heard`.
+        accepted: whether the gate accepted the reply, which may be unchanged.
+        reason: "corrected", "unchanged", or the reason for a rejection.
         seconds: its share of the time of its batch.
     """
 
@@ -55,18 +55,18 @@ class Correction:
 
 
 class TranscriptCorrector:
-    """An instruct model that is shown what a recogniser heard, and a gate that its replies must pass.
+    """An instruct model that gets the texts of a recogniser, and a gate that checks its replies.
 
-    Decoding is greedy. What all requests share (instructions and examples) is computed once and kept.
+    Decoding is greedy. The part that all requests share (instructions and examples) is computed once and kept.
 
     Args:
-        model: in evaluation mode, on its device.
-        tokenizer: with a chat template.
-        alphabet: characters that the recogniser can write, space included; None if it can spell anything.
-        limits: of the gate.
+        model: model in evaluation mode, on its device.
+        tokenizer: tokenizer with a chat template.
+        alphabet: characters that the recogniser can write, including the space; None if it can write any character.
+        limits: limits of the gate.
         batch_size: transcripts per batch.
-        fast_mode: replies of at most 128 tokens, else 512. Transcripts with more keep the recogniser's text.
-        name: of the model, as `correct_to_file` records it.
+        fast_mode: allow 128 tokens per transcript, else 512. Longer transcripts keep the recogniser's text.
+        name: name of the model for the records of `correct_to_file`.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class TranscriptCorrector:
         self.batch_size = batch_size
         self.max_tokens = FAST_TOKENS if fast_mode else TOKENS
         self.name = name
-        # Made anew, since checkpoints bring settings for sampling and penalties for repeating what was said.
+        # A new configuration, because those of checkpoints have settings for sampling and penalties for repetition.
         ends = model.generation_config.eos_token_id
         ends = tokenizer.eos_token_id if ends is None else ends
         self._ends = set(ends) if isinstance(ends, list) else {ends}
@@ -114,20 +114,20 @@ class TranscriptCorrector:
 
         Args:
             name: folder or Hub id.
-            gguf_file: the file in it, of a checkpoint in GGUF.
-            quantization: 4bit, none, or auto: 4bit on CUDA where bitsandbytes is installed.
+            gguf_file: name of the file in it, for a checkpoint in GGUF format.
+            quantization: 4bit, none, or auto: 4bit on CUDA if bitsandbytes is installed.
             dtype: float32, float16, bfloat16 or auto: half precision on a GPU, float32 elsewhere.
-            device: this process's by default.
-            options: as of the class.
+            device: device of the model; by default that of this process.
+            options: other arguments of the class.
         Raises:
-            UserError: it cannot be loaded, or is no instruct model; says what to do.
+            UserError: the model cannot be loaded, or is not an instruct model; the message says what to do.
         """
         device = torch.device(device) if device is not None else PartialState().device
         model, tokenizer = load_llm(str(name), gguf_file, quantization, choose_dtype(dtype, device), device)
         return cls(model, tokenizer, name=str(name) if gguf_file is None else f"{name}/{gguf_file}", **options)
 
     def warm_up(self) -> float:
-        """Correct an example, so that the first transcript does not pay for what is computed once; seconds it took."""
+        """Correct an example, so that one-time computations do not count for the first transcript. Returns seconds."""
         start = time.perf_counter()
         self.correct([EXAMPLE])
         return time.perf_counter() - start
@@ -136,9 +136,9 @@ class TranscriptCorrector:
         """Correct transcripts.
 
         Args:
-            texts: per recording what was heard, or a list of hypotheses, the likeliest first.
+            texts: per recording the text of the recogniser, or a list of hypotheses, the most likely first.
         Returns:
-            in their order.
+            corrections in the same order.
         Raises:
             UserError: a batch does not fit into the memory.
         """
@@ -148,13 +148,13 @@ class TranscriptCorrector:
     def stream(
         self, texts: Sequence[str | Sequence[str]], indices: Sequence[int], progress: bool = False
     ) -> Iterator[list[tuple[int, Correction]]]:
-        """Index and correction of the texts at `indices`, batch by batch, the longest first."""
+        """Correct the texts at `indices`: pairs of index and correction, batch by batch, the longest first."""
         recordings = {i: [texts[i]] if isinstance(texts[i], str) else list(texts[i]) for i in indices}
         lengths = {i: self._tokens(hypotheses) for i, hypotheses in recordings.items()}
         idle = {
             i: _not_asked(
                 recordings[i],
-                f"too long: {length} tokens, at most {self.max_tokens} are asked for" if length else "nothing heard",
+                f"too long: {length} tokens, at most {self.max_tokens} are allowed" if length else "nothing heard",
             )
             for i, length in lengths.items()
             if not 0 < length <= self.max_tokens
@@ -166,7 +166,7 @@ class TranscriptCorrector:
             for start in range(0, len(order), self.batch_size):
                 batch = order[start : start + self.batch_size]
                 started = time.perf_counter()
-                # A longer reply could not pass the gate.
+                # The gate would reject a longer reply.
                 longest = math.ceil(self.limits.max_length_ratio * max(lengths[i] for i in batch)) + 8
                 replies = self._ask([self._request(recordings[i]) for i in batch], min(longest, self.max_tokens))
                 seconds = round((time.perf_counter() - started) / len(batch), 3)
@@ -176,10 +176,10 @@ class TranscriptCorrector:
                 bar.update(len(batch))
 
     def decide(self, hypotheses: list[str], proposed: str, finished: bool, seconds: float) -> Correction:
-        """What becomes of a reply, which must pass the gate for one of the hypotheses.
+        """The correction for a reply, which must pass the gate for at least one of the hypotheses.
 
         Args:
-            finished: the LLM ended it itself.
+            finished: whether the LLM ended the reply itself.
         """
         heard, *others = hypotheses
         if not finished:
@@ -192,21 +192,21 @@ class TranscriptCorrector:
         return Correction(heard, others, proposed, best.text, True, reason, seconds)
 
     def _tokens(self, hypotheses: Sequence[str]) -> int:
-        """Of the longest hypothesis, as the LLM sees it."""
+        """Number of tokens of the longest hypothesis in the request."""
         return max(len(self.tokenizer(prompt.shown(text), add_special_tokens=False).input_ids) for text in hypotheses)
 
     def _request(self, hypotheses: Sequence[str]) -> list[int]:
-        # Models that reason aloud by default are told not to; templates that know no such switch ignore it.
+        # Switches off reasoning in models that have it by default; other templates ignore it.
         return self.tokenizer.apply_chat_template(
             prompt.conversation(hypotheses), add_generation_prompt=True, enable_thinking=False
         )["input_ids"]
 
     @torch.inference_mode()
     def _ask(self, requests: list[list[int]], max_new_tokens: int) -> list[tuple[str, bool]]:
-        """Greedy replies, and whether each came to its end within `max_new_tokens`."""
+        """Greedy replies, and whether each one ended within `max_new_tokens`."""
         shared = len(os.path.commonprefix([*self._probes, *requests]))
         width = max(map(len, requests))
-        # Padding goes between what is shared and what is not, where the cache of the one ends.
+        # The padding is between the shared part, where the cache ends, and the rest.
         rows = [(request, width - len(request)) for request in requests]
         tokens = torch.tensor([request[:shared] + [self._padding] * gap + request[shared:] for request, gap in rows])
         mask = torch.tensor([[1] * shared + [0] * gap + [1] * (len(request) - shared) for request, gap in rows])

@@ -1,7 +1,7 @@
-"""The gate between an LLM's proposals and the transcripts: a plain function, without a model.
+"""The gate for an LLM's proposals: a plain function, without a model.
 
-A proposal passes if every stretch of changed words could be a mishearing of the words in its place. What is stopped
-wrongly costs a correction, what passes wrongly spoils a label, so the limits are strict.
+A proposal passes if every stretch of changed words could be a mishearing of the words that it replaces. The limits are
+strict: a wrong rejection loses a correction, but a wrong acceptance makes a wrong label.
 """
 
 import re
@@ -16,19 +16,19 @@ from hf_components.correction.writing import in_writing
 
 @dataclass(frozen=True)
 class GateLimits:
-    """How far a proposal may be from what was heard.
+    """How much a proposal may differ from the recogniser's text.
 
-    Lengths and (Levenshtein) distances are in characters of the texts as they are compared: case-folded and without
-    punctuation; within a stretch of changed words without spaces, too.
+    Lengths and (Levenshtein) distances are in characters of the case-folded texts without punctuation; within a
+    stretch of changed words also without spaces.
 
     Args:
-        min_length_ratio, max_length_ratio: length of the proposal by that of what was heard.
-        max_distance: between the two, by the length of the longer one.
-        max_added: what a stretch may grow by: a missed function word, no phrase.
-        max_removed: what a stretch may shrink by: words said twice, no clause.
-        max_stretch_distance: between the two sides of a stretch, by the length of the longer one. Mishearings share
-            letters, answers to the transcript do not; sides without a common letter never pass.
-        spare: characters that the ratios and distances leave free, or no word of three letters could be mended.
+        min_length_ratio, max_length_ratio: length of the proposal / length of the recogniser's text.
+        max_distance: distance of the two texts / length of the longer one.
+        max_added: characters that a stretch may gain: enough for a missed function word, not for a phrase.
+        max_removed: characters that a stretch may lose: enough for repeated words, not for a clause.
+        max_stretch_distance: distance of the two sides of a stretch / length of the longer one. Mishearings share
+            letters, answers to the transcript do not. Sides without a common letter never pass.
+        spare: characters allowed in addition to ratios and distances, so that words of three letters can be corrected.
     """
 
     min_length_ratio: float = 0.6
@@ -45,12 +45,12 @@ LIMITS = GateLimits()
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a proposal.
+    """The decision about a proposal.
 
     Args:
-        accepted: it may replace what was heard.
-        reason: "corrected" or "unchanged"; else what is wrong with it, a detail after a colon.
-        text: what to keep: the proposal in the recogniser's writing, or what was heard.
+        accepted: whether it may replace the recogniser's text.
+        reason: "corrected" or "unchanged"; else the problem, with a detail after a colon.
+        text: final text: the proposal in the recogniser's writing, or the recogniser's text.
     """
 
     accepted: bool
@@ -58,9 +58,9 @@ class Verdict:
     text: str
 
 
-# What assistants write and nobody says: quotation, lists, emphasis, tags, "Corrected:".
+# Characters that assistants write but nobody says: quotation, lists, emphasis, tags, "Corrected:".
 CHAT_MARKS = set('"\u201c\u201d\u201e\u00ab\u00bb`*_#<>[](){}|\\:=~^\u2022')
-# Of assistants that speak of their work.
+# Phrases of assistants that talk about their work.
 CHAT_PHRASES = (
     "as an ai",
     "ai assistant",
@@ -89,7 +89,7 @@ CHAT_PHRASES = (
     "i apologize",
     "provide more context",
 )
-# Words that answers begin or end with; a recogniser that missed them is less likely than an LLM that talks.
+# Words at the beginning or end of answers. Most likely they come from the LLM, not from the recording.
 CHAT_WORDS = {
     "absolutely",
     "answer",
@@ -116,24 +116,24 @@ CHAT_WORDS = {
 
 
 def gate(heard: str, proposed: str, alphabet: frozenset[str] | None = None, limits: GateLimits = LIMITS) -> Verdict:
-    """Judge an LLM's proposal for a transcript.
+    """Accept or reject an LLM's proposal for a transcript.
 
     Args:
-        heard: what the recogniser wrote, not empty.
-        proposed: the LLM's reply, as it came.
-        alphabet: characters that the recogniser can write, space included; None if it can spell anything.
+        heard: text of the recogniser, not empty.
+        proposed: unchanged reply of the LLM.
+        alphabet: characters that the recogniser can write, including the space; None if it can write any character.
     """
     text = in_writing(proposed, heard, alphabet)
     objection = _chat(heard, proposed) or _unwritable(heard, text, alphabet) or _too_far(heard, text, limits)
     if objection:
         return Verdict(False, objection, heard)
-    if text == in_writing(heard, heard, alphabet):  # but for spaces and composed characters
+    if text == in_writing(heard, heard, alphabet):  # equal except for spaces and composed characters
         return Verdict(True, "unchanged", heard)
     return Verdict(True, "corrected", text)
 
 
 def comparable(text: str) -> str:
-    """Case-folded words parted by single spaces; an apostrophe belongs to its word."""
+    """Case-folded words with single spaces between them; an apostrophe is part of its word."""
     return " ".join(re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.casefold().replace("\u2019", "'")))
 
 
@@ -160,7 +160,7 @@ def _chat(heard: str, proposed: str) -> str | None:
 def _unwritable(heard: str, text: str, alphabet: frozenset[str] | None) -> str | None:
     if alphabet is not None and (strangers := sorted(set(text) - alphabet)):
         return f"characters that the recogniser cannot write: {' '.join(strangers)}"
-    if re.findall(r"\d", text) != re.findall(r"\d", heard):  # which were heard or not: no language model can know them
+    if re.findall(r"\d", text) != re.findall(r"\d", heard):  # no language model can know which digits were spoken
         return "other digits"
     return None
 
@@ -189,7 +189,7 @@ def _too_far(heard: str, text: str, limits: GateLimits) -> str | None:
 
 
 def _stretches(old: list[str], new: list[str]) -> Iterator[tuple[list[str], list[str]]]:
-    """The changed stretches of words, each as it was and as it is now."""
+    """The changed stretches of words: old and new words of each."""
     i = j = 0
     for same in Levenshtein.editops(old, new).as_matching_blocks():  # ends with an empty one
         if same.a > i or same.b > j:

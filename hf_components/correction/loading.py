@@ -1,4 +1,4 @@
-"""Load an instruct model for `TranscriptCorrector`, or say what to do when that fails."""
+"""Load an instruct model for `TranscriptCorrector`, with errors that say what to do."""
 
 import contextlib
 import logging
@@ -33,27 +33,23 @@ OFFLINE = (
     "use the small one: make models/smollm2, --llm_model models/smollm2 --gguf_file SmolLM2-135M-Instruct.Q4_1.gguf"
 )
 QUANTIZATIONS = ("auto", "4bit", "none")
-BYTES_IN_4_BIT = 0.6  # a weight with its share of scales and of the embeddings, which stay as they are
-SMALLER = (
-    "choose a smaller --llm_model, or use --quantization 4bit (bitsandbytes runs it on CPUs, too) or --llm_dtype "
-    "bfloat16"
-)
+BYTES_IN_4_BIT = 0.6  # per weight, including scales and the embeddings, which are not quantised
+SMALLER = "choose a smaller --llm_model, or use --quantization 4bit (also works on CPUs) or --llm_dtype bfloat16"
 
 
 def load_llm(
     name: str, gguf_file: str | None, quantization: str, dtype: torch.dtype, device: torch.device
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model that writes text and its tokenizer with a chat template, in evaluation mode.
+    """Load a causal language model in evaluation mode, and its tokenizer with a chat template.
 
-    Weights that would not fit into the free memory are not begun to be loaded: a process that the system kills cannot
-    say why.
+    The free memory is checked before the weights are loaded: a process killed by the system cannot report the reason.
 
     Args:
         name: folder or Hub id.
-        gguf_file: the file in it, of a checkpoint in GGUF; its weights are expanded to `dtype`.
+        gguf_file: name of the file in it, for a checkpoint in GGUF format; its weights are expanded to `dtype`.
         quantization: see `hf_components.correction.arguments.CorrectionArguments`.
     Raises:
-        UserError: it cannot be loaded; says what to do.
+        UserError: the model cannot be loaded; the message says what to do.
     """
     if quantization not in QUANTIZATIONS:
         raise UserError(f"quantization must be {', '.join(QUANTIZATIONS)}, got {quantization!r}")
@@ -67,7 +63,7 @@ def load_llm(
         tokenizer = AutoTokenizer.from_pretrained(name, **source)
         if tokenizer.chat_template is None:
             raise UserError(
-                f"{name} has no chat template, so it is no instruct model; choose one that is, such as "
+                f"{name} has no chat template, so it is not an instruct model; choose one that is, such as "
                 "mistralai/Mistral-7B-Instruct-v0.3"
             )
         in_4_bit = _in_4_bit(config, quantization, device)
@@ -91,27 +87,22 @@ def _check_folder(folder: Path, gguf_file: str | None) -> None:
         raise UserError(f"there is no {gguf_file} in {folder}; --gguf_file must name a file of it")
     if not gguf_file and not (folder / "config.json").is_file():
         files = sorted(file.name for file in folder.glob("*.gguf"))
-        raise UserError(
-            f"the LLM {folder} cannot be loaded: it has no config.json; "
-            + (f"--gguf_file {files[0]} loads the file there" if files else f"give another folder, or {OFFLINE}")
-        )
+        advice = f"--gguf_file {files[0]} loads the file there" if files else f"give another folder, or {OFFLINE}"
+        raise UserError(f"the LLM {folder} cannot be loaded: it has no config.json; {advice}")
 
 
 def _in_4_bit(config: PreTrainedConfig, quantization: str, device: torch.device) -> bool:
     stored = config.to_dict().get("quantization_config")
     if quantization == "4bit" and stored is not None:
-        raise UserError(
-            f"{config.name_or_path} is quantised already ({stored['quant_method']}); use --quantization none"
-        )
+        method = stored["quant_method"]
+        raise UserError(f"{config.name_or_path} is already quantised ({method}); use --quantization none")
     if quantization == "none" or stored is not None or (quantization == "auto" and device.type != "cuda"):
         return False
     if is_bitsandbytes_available():
         return True
     if quantization == "4bit":
         raise UserError("--quantization 4bit needs bitsandbytes: pip install bitsandbytes, or use --quantization none")
-    logger.warning(
-        "bitsandbytes is not installed, so the LLM takes about four times the memory: pip install bitsandbytes"
-    )
+    logger.warning("without bitsandbytes the LLM needs about four times the memory: pip install bitsandbytes")
     return False
 
 
@@ -135,14 +126,14 @@ def _check_memory(name: str, config: PreTrainedConfig, bytes_per_weight: float, 
 
 @contextlib.contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Turn what transformers raises into what the user can do."""
+    """Turn errors of transformers into a `UserError` that says what to do."""
     try:
         yield
     except UserError:
         raise
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"{name} does not fit into the memory of the GPU; {SMALLER}, and see that no other program holds it"
+            f"{name} does not fit into the memory of the GPU; {SMALLER}, and check that no other program uses it"
         ) from error
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
         raise UserError(f"the LLM {name} cannot be loaded: {_advice(name, error)}") from error
@@ -152,17 +143,14 @@ def _advice(name: str, error: BaseException) -> str:
     found = list(causes(error))
     if any(isinstance(cause, GatedRepoError) for cause in found):
         return (
-            f"its repository is gated; accept its conditions at https://huggingface.co/{name} and log in "
-            "with `hf auth login` (or set HF_TOKEN), or choose an open --llm_model"
+            f"its repository is gated; accept its conditions at https://huggingface.co/{name} and log in with "
+            "`hf auth login` (or set HF_TOKEN), or choose an open --llm_model"
         )
     if any(isinstance(cause, RepositoryNotFoundError) for cause in found):
-        return (
-            "there is no such repository on the Hub, or it is private: check the name, or log in with `hf auth login`"
-        )
+        return "the Hub has no such repository, or it is private: check the name, or log in with `hf auth login`"
     if any(isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled) for cause in found):
         return (
-            f"the Hub cannot be reached (or HF_HUB_OFFLINE is set) and {name} is not in its cache; "
-            "connect, or give the "
-            f"folder of a copy that `hf download {name}` made elsewhere, or {OFFLINE}"
+            f"the Hub cannot be reached (or HF_HUB_OFFLINE is set) and {name} is not in its cache; connect, or give "
+            f"the folder of a copy that `hf download {name}` made elsewhere, or {OFFLINE}"
         )
     return str(error).strip().splitlines()[0]

@@ -1,5 +1,4 @@
-"""`corrections.jsonl`: what was heard, proposed and kept, written as batches finish, so that nothing is asked
-twice."""
+"""`corrections.jsonl`: recognised, proposed and final texts, written after each batch, so that nothing is repeated."""
 
 import dataclasses
 import hashlib
@@ -28,12 +27,12 @@ def correct_to_file(
     """Correct transcripts and record them; processes started by `accelerate launch` share the work.
 
     Each line holds `id`, the fields of `Correction`, and `asked`, a digest of model and settings. It is appended as
-    soon as its batch is done; in the end there is one line per id, in order. With `resume`, an earlier line counts if
-    id, what was heard and `asked` are the same.
+    soon as its batch is done; at the end there is one line per id, in order. With `resume`, an earlier line is used if
+    id, texts of the recogniser and `asked` are the same.
 
     Args:
-        ids: unique, one per text.
-        texts: per recording what was heard, or a list of hypotheses, the likeliest first.
+        ids: unique id of each text.
+        texts: per recording the text of the recogniser, or a list of hypotheses, the most likely first.
     Returns:
         the corrections in the order of `ids`, in every process.
     Raises:
@@ -48,36 +47,31 @@ def correct_to_file(
             _open(path, resume)
         state.wait_for_everyone()
         found = _read(path, settings)
-        state.wait_for_everyone()  # all have read before one writes
-        left = [
-            i
-            for i, (name, recording) in enumerate(zip(ids, recordings, strict=True))
-            if (name, *recording) not in found
-        ]
-        # Dealt out by length, so that all have as much to do.
+        state.wait_for_everyone()  # all must read before one writes
+        keys = [(name, *recording) for name, recording in zip(ids, recordings, strict=True)]
+        left = [i for i, key in enumerate(keys) if key not in found]
+        # Distributed by length, so that all processes have the same amount of work.
         left = sorted(left, key=lambda i: -len(recordings[i][0]))[state.process_index :: state.num_processes]
         if left:
             corrector.warm_up()
-        # One unbuffered write per batch: lines of several processes appended to one file stay whole.
+        # One unbuffered write per batch, so that lines of several processes are not mixed.
         with path.open("ab", buffering=0) as file:
             for batch in corrector.stream(recordings, left, progress=state.is_main_process):
                 file.write("".join(_line(ids[i], correction, settings) for i, correction in batch).encode())
                 os.fsync(file.fileno())
         state.wait_for_everyone()
         found = _read(path, settings)
-        corrections = [found[name, *recording] for name, recording in zip(ids, recordings, strict=True)]
+        corrections = [found[key] for key in keys]
         state.wait_for_everyone()
         if state.is_main_process:
-            _write(
-                path, [_line(name, correction, settings) for name, correction in zip(ids, corrections, strict=True)]
-            )
+            lines = [_line(name, correction, settings) for name, correction in zip(ids, corrections, strict=True)]
+            _write(path, lines)
         state.wait_for_everyone()
     return corrections
 
 
 def summarise(corrections: Iterable[Correction]) -> dict:
-    """Counts of corrections: `transcripts`, `corrected`, `unchanged`, `rejected`, of these by reason; and
-    `seconds_per_transcript` of those that the LLM was asked for."""
+    """Counts of `transcripts`, `corrected`, `unchanged` and `rejected` (also by reason), and the LLM's time."""
     corrections = list(corrections)
     asked = [correction.seconds for correction in corrections if correction.proposed is not None]
     reasons = Counter(correction.reason.partition(":")[0] for correction in corrections)
@@ -93,7 +87,7 @@ def summarise(corrections: Iterable[Correction]) -> dict:
 
 
 def _digest(corrector: TranscriptCorrector) -> str:
-    """Of all that decides what is proposed and accepted."""
+    """A digest of everything that affects what is proposed and accepted."""
     model = corrector.model
     quantization = model.config.to_dict().get("quantization_config")
     decided = [
@@ -110,7 +104,7 @@ def _digest(corrector: TranscriptCorrector) -> str:
 
 
 def _open(path: Path, resume: bool) -> None:
-    """Begin the file, or cut off a line that a kill left unfinished."""
+    """Create the file, or remove an incomplete last line after an interruption."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = path.read_bytes().rpartition(b"\n") if resume and path.exists() else (b"", b"", b"")
@@ -120,7 +114,7 @@ def _open(path: Path, resume: bool) -> None:
 
 
 def _read(path: Path, settings: str) -> dict[tuple[str, ...], Correction]:
-    """Corrections made with these settings, by id and all that was heard."""
+    """Corrections with these settings, by id and texts of the recogniser."""
     found = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if line:
@@ -130,9 +124,7 @@ def _read(path: Path, settings: str) -> dict[tuple[str, ...], Correction]:
                 asked = row.pop("asked")
                 correction = Correction(**row)
             except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise UserError(
-                    f"{path}, line {number}: no correction ({error}); delete the line or the file"
-                ) from error
+                raise UserError(f"{path}, line {number}: not a correction ({error}); delete line or file") from error
             if asked == settings:
                 found[name, correction.heard, *correction.alternatives] = correction
     return found
@@ -143,6 +135,6 @@ def _line(name: str, correction: Correction, settings: str) -> str:
 
 
 def _write(path: Path, lines: list[str]) -> None:
-    """A reader finds the file as it was or in order."""
+    """Replace the file; a reader finds the old file or the new one."""
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(lines)

@@ -1,4 +1,4 @@
-"""The writing of a recogniser: what an LLM proposes is put into it before the two are compared."""
+"""The writing (case, punctuation, characters) of a recogniser, to which an LLM's proposals are converted."""
 
 import re
 import unicodedata
@@ -9,8 +9,7 @@ CURLY = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'"})
 
 
 def alphabet_of(tokenizer: PreTrainedTokenizerBase) -> frozenset[str] | None:
-    """The characters that a recogniser can write, space included; None if its vocabulary is of pieces that spell
-    anything."""
+    """The characters that a recogniser can write, including the space; None if its vocabulary can spell any text."""
     if not isinstance(tokenizer, Wav2Vec2CTCTokenizer):
         return None
     letters = {token for token in tokenizer.get_vocab() if len(token) == 1}
@@ -18,15 +17,15 @@ def alphabet_of(tokenizer: PreTrainedTokenizerBase) -> frozenset[str] | None:
 
 
 def in_writing(text: str, heard: str, alphabet: frozenset[str] | None = None) -> str:
-    """`text` with the case of `heard` and without punctuation that the recogniser does not write.
+    """`text` in the case of `heard` and without punctuation that the recogniser does not write.
 
-    Characters are composed (NFC), apostrophes straight, spaces single.
+    The result has composed characters (NFC), straight apostrophes and single spaces.
 
     Args:
-        text: one line.
-        heard: what the recogniser wrote itself; its case counts if it is all upper or all lower.
-        alphabet: what it can write. None: punctuation stays if there is some in `heard`; an apostrophe is no
-            punctuation.
+        text: text of one line.
+        heard: text of the recogniser; its case is used if it is all upper or all lower.
+        alphabet: characters that the recogniser can write. With None, punctuation stays if `heard` has some; an
+            apostrophe is not punctuation.
     """
     text = unicodedata.normalize("NFC", text).translate(CURLY)
     if heard.isupper():
@@ -39,7 +38,7 @@ def in_writing(text: str, heard: str, alphabet: frozenset[str] | None = None) ->
         kept = set(text)
     else:
         kept = {"'"}
-    text = re.sub(r"[-\u2010-\u2015/]", lambda mark: mark[0] if mark[0] in kept else " ", text)  # they part words
+    text = re.sub(r"[-\u2010-\u2015/]", lambda mark: mark[0] if mark[0] in kept else " ", text)  # between words
     return " ".join("".join(c for c in text if c in kept or not _is_punctuation(c)).split())
 
 

@@ -1,6 +1,6 @@
 """MoE-Whisper: clusters of utterances, a router, LoRA experts, their joint training and their benchmark.
 
-The model itself lies in `hf_components.whisper`, which the Hub copies to users.
+The model itself is in `hf_components.whisper`, which the Hub copies to users.
 """
 
 from hf_components.moe.arguments import RIVAL, MoePipelineArguments, at_most, require_speaker_splits, systems_of

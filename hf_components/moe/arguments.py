@@ -23,9 +23,8 @@ class Epochs(NamedTuple):
 
 
 EPOCHS = {"quick": Epochs(4, 0.5, 1), "full": Epochs(5, 1, 2)}
-FURTHER_RATE = 1e-4  # learning rate of what goes on from the shared LoRA
-# Of the full fine-tuning that a mixture is compared with: batches, warm-up and masks as the mixture's, and no more
-# selected on dev.
+FURTHER_RATE = 1e-4  # learning rate of the training that continues from the shared LoRA
+# Full fine-tuning, which a mixture is compared with: same batches, warm-up and masks, and no selection on dev either.
 RIVAL = {
     "quick": UNSELECTED,
     "full": {
@@ -41,47 +40,33 @@ RIVAL = {
 
 @dataclass
 class MoePipelineArguments(PipelineArguments):
-    """What the pipeline itself asks for; the flags of its steps are documented there."""
+    """Flags of the pipeline itself; its steps document their own.
+
+    The other systems of the benchmark train for as many epochs as shared, expert and joint training together.
+    """
 
     data: str = flag(
-        "speaker-JSON folder (Train/, Dev/), or a prepared corpus: folder or Hub id", aliases=["--dataset_root"]
+        "speaker-JSON folder (Train/, Dev/) or prepared corpus (folder, Hub id)", aliases=["--dataset_root"]
     )
     model: str = flag("base Whisper: folder or Hub id", default="models/whisper-tiny.en")
     data_percent: float = flag("per cent of every split that the steps take", default=100.0, above=0, max=100)
     max_samples: int | None = flag("utterances per split taken from a speaker-JSON folder", default=None, min=1)
     experts_per_utterance: int = flag(
-        "experts of top-k routing, at most as many as there are",
-        default=2,
-        min=1,
-        aliases=["--top_k_experts", "--moe_top_k"],
+        "experts of top-k routing, at most num_experts", default=2, min=1, aliases=["--top_k_experts", "--moe_top_k"]
     )
     embedding_model: str | None = flag(
-        "Whisper whose embeddings are clustered: v2, v3, folder or Hub id; default: the base model",
-        default=None,
-        aliases=["--whisper_model"],
+        "Whisper of the embeddings: v2, v3, folder, Hub id; default: model", default=None, aliases=["--whisper_model"]
     )
-    pooling: Literal["mean", "flatten"] = flag("of the embeddings that are clustered", default="mean")
+    pooling: Literal["mean", "flatten"] = flag("pooling of the embeddings that are clustered", default="mean")
     language: str = flag("language code, for multilingual checkpoints", default="en")
     shared_epochs: float | None = flag(
-        "epochs of the LoRA that the shared expert and the single LoRA start from, default 4 or 5; 0: from nothing",
-        default=None,
-        min=0,
+        "epochs of the LoRA where shared expert and single LoRA start; default 4 or 5; 0: none", default=None, min=0
     )
     expert_epochs: float | None = flag("epochs of expert pre-training; default 0.5 or 1", default=None, above=0)
-    joint_epochs: float | None = flag(
-        "epochs of joint training, default 1 or 2; the benchmark's other systems train as long as all three together",
-        default=None,
-        above=0,
-    )
-    freeze_shared_expert: bool = flag(
-        "keep the shared expert as its LoRA was trained; experts trained beside a moving one overfit", default=True
-    )
-    learning_rate: float | None = flag(
-        "of experts and single LoRA after the shared one, default 1e-4", default=None, above=0
-    )
-    benchmark_percent: float = flag(
-        "per cent of the benchmark's split to draw a sample from", default=100.0, above=0, max=100
-    )
+    joint_epochs: float | None = flag("epochs of joint training; default 1 or 2", default=None, above=0)
+    freeze_shared_expert: bool = flag("freeze the shared expert; if it moves, the experts overfit", default=True)
+    learning_rate: float | None = flag("learning rate after the shared LoRA; default 1e-4", default=None, above=0)
+    benchmark_percent: float = flag("per cent of the split to benchmark on", default=100.0, above=0, max=100)
 
     def __post_init__(self):
         if self.max_samples is not None and not self.is_speaker_folder:
@@ -100,7 +85,7 @@ class MoePipelineArguments(PipelineArguments):
 
     @property
     def further_rate(self) -> float | None:
-        """Learning rate of what goes on from the shared LoRA; None for that of the step's configuration."""
+        """Learning rate of the training that continues from the shared LoRA; None: see the step's configuration."""
         return self.learning_rate or (FURTHER_RATE if self.epochs.shared else None)
 
     @property
@@ -113,13 +98,13 @@ def systems_of(args: MoePipelineArguments, passed_on: Any) -> list[str]:
     """The systems of the benchmark.
 
     Raises:
-        UserError: they lack the mixture, or more experts per utterance are asked for than there will be.
+        UserError: the mixture is not among them, or more experts per utterance are requested than there will be.
     """
     systems = choose_systems(
         passed_on.benchmark_models or "zero_shot,single_lora,moe", dict.fromkeys(FLAGS, "trained here")
     )
     if "moe" not in systems:
-        raise UserError(f"benchmark_models must name moe, whose card it is, got {passed_on.benchmark_models}")
+        raise UserError(f"benchmark_models must name moe, which the card describes, got {passed_on.benchmark_models}")
     most = passed_on.num_experts
     if passed_on.algorithm != "group" and most is not None and args.experts_per_utterance > most:
         raise UserError(
@@ -137,9 +122,9 @@ def require_speaker_splits(data: str, corpus: str | Path, benchmark_split: str) 
 
 
 def at_most(experts_per_utterance: int, num_experts: int) -> int:
-    """As many experts per utterance as are asked for, or all there are."""
+    """The requested number of experts per utterance, or all experts if there are fewer."""
     if experts_per_utterance > num_experts:
         logger.warning(
-            "%d experts per utterance are asked for, and there are %d: taking all", experts_per_utterance, num_experts
+            "%d experts per utterance requested, using all %d that exist", experts_per_utterance, num_experts
         )
     return min(experts_per_utterance, num_experts)

@@ -8,20 +8,17 @@ from hf_components.training import SpeechTrainingArguments, TaughtTrainer
 
 @dataclass
 class DistillationArguments(SpeechTrainingArguments):
-    """Training arguments of a student all of whose weights are trained."""
+    """Training arguments of a student that trains all its weights; the loss is KL and cross-entropy, weighted."""
 
-    kl_weight: float = flag(
-        "Weight of KL(teacher || student) in the loss, from 0 to 1; cross-entropy on the transcripts has the rest.",
-        default=0.8,
-        min=0,
-        max=1,
-    )
+    kl_weight: float = flag("Weight of KL(teacher || student); cross-entropy has the rest.", default=0.8, min=0, max=1)
     learning_rate: float = flag("Peak learning rate; the default suits whole models.", default=1e-5, above=0)
 
 
 class DistillationTrainer(TaughtTrainer):
-    """Train a plain Whisper towards a mixture (Hinton et al. 2015, arXiv 1503.02531; for Whisper: Gandhi et al. 2023,
-    arXiv 2311.00430); its arguments are `DistillationArguments`."""
+    """Train a plain Whisper towards a mixture, with `DistillationArguments`.
+
+    Hinton et al. 2015, arXiv 1503.02531; for Whisper: Gandhi et al. 2023, arXiv 2311.00430.
+    """
 
     kl_name = "distillation_kl"
 

@@ -1,5 +1,4 @@
-"""Utterance embeddings: what a router at some encoder layer sees, for a whole corpus, in shards that survive a
-stop."""
+"""Utterance embeddings of a corpus: what a router at some encoder layer sees, in shards that survive a stop."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,10 +22,10 @@ from hf_components.whisper.audio_context import DynamicContextEncoder, count_rea
 
 logger = logging.getLogger(__name__)
 
-FULL_CONTEXT = "full_context"  # folder of the embeddings at 30 s, beside those of the clips alone
+FULL_CONTEXT = "full_context"  # folder of the embeddings in an audio context of 30 s
 WHISPER_MODELS = {"v2": "openai/whisper-large-v2", "v3": "openai/whisper-large-v3"}
-TIME_BINS = 4  # of pooling "flatten"
-BATCHES_PER_SHARD = 16  # sorted by duration within: little padding, and little work to lose
+TIME_BINS = 4  # for pooling "flatten"
+BATCHES_PER_SHARD = 16  # a shard is sorted by duration: little padding, and a stop loses little work
 COLUMNS = ("id", "speaker_id", "group", "duration")
 
 Pooling = Literal["mean", "flatten", "none"]
@@ -34,9 +33,9 @@ Pooling = Literal["mean", "flatten", "none"]
 
 @dataclass(frozen=True)
 class Shard:
-    """Consecutive utterances of one split in one audio context: written at once, or done again after a stop.
+    """Consecutive utterances of one split in one audio context: complete, or computed again after a stop.
 
-    Batches lie within a shard, so that embeddings depend neither on the number of processes nor on stops.
+    No batch crosses a shard, so embeddings depend neither on the number of processes nor on stops.
     """
 
     context: Literal["dynamic", "full"]
@@ -52,7 +51,7 @@ class Shard:
 def plan_shards(
     context: Literal["dynamic", "full"], splits: Mapping[str, datasets.Dataset], batch_size: int
 ) -> list[Shard]:
-    """All utterances of the splits, in their order."""
+    """Divide all utterances of the splits, in their order, into shards."""
     size = BATCHES_PER_SHARD * batch_size
     return [
         Shard(context, split, start, rows.select(range(start, min(start + size, len(rows)))))
@@ -73,22 +72,21 @@ def write_shards(
     batch_size: int = 16,
     num_workers: int = 0,
 ) -> None:
-    """Embed the shards that are not in `folder` yet; each process does its share, and none returns before all are
-    there.
+    """Embed the shards that are not in `folder` yet. Each process does its share and waits for the others.
 
     A shard is a Parquet file with the columns id, speaker_id, group, duration, split and embedding, see `embed_batch`.
 
     Args:
         shards: rows of the data contract, at most 30 s each, audio not decoded.
-        layer: 1 to the encoder's number of layers.
-        num_workers: processes that decode audio ahead of the model; 0 does it in between.
+        layer: encoder layer, from 1.
+        num_workers: processes that decode audio ahead of the model; 0 decodes in this process.
     """
     state = PartialState()
     if state.is_main_process:
         folder.mkdir(exist_ok=True)
     state.wait_for_everyone()
     missing = [shard for shard in shards if not (folder / shard.file_name).exists()]
-    state.wait_for_everyone()  # all have looked before one writes
+    state.wait_for_everyone()  # every process has looked before one writes
     mine = missing[state.process_index :: state.num_processes]
     batches = [(shard, indices) for shard in mine for indices in duration_batches(shard.rows["duration"], batch_size)]
     loader = torch.utils.data.DataLoader(
@@ -114,14 +112,14 @@ def write_shards(
 def embed_batch(
     encoder: DynamicContextEncoder, features: torch.Tensor, layer: int, pooling: Pooling
 ) -> list[np.ndarray]:
-    """Embeddings of a batch of log-mel features `(batch, n_mels, frames)` after `layer` layers, padding left out.
+    """Embeddings of a batch of log-mel features `(batch, n_mels, frames)` after `layer` layers, without padding.
 
-    - mean: over the frames, `(d_model,)`: what a router sees;
-    - flatten: means over `TIME_BINS` stretches of equal length, one after the other, `(TIME_BINS * d_model,)`;
-    - none: the frames, 50 per second, `(frames, d_model)`.
+    - mean: mean over the frames, `(d_model,)`: what a router sees;
+    - flatten: means of `TIME_BINS` parts of equal length, one after the other, `(TIME_BINS * d_model,)`;
+    - none: all frames, 50 per second, `(frames, d_model)`.
 
     Returns:
-        float32, one per clip.
+        one float32 array per clip.
     """
     if pooling == "mean":
         return list(encoder.embed(features, layer).cpu().numpy())
@@ -134,7 +132,7 @@ def embed_batch(
 
 
 def join_shards(shards: Iterable[Shard], folder: Path, file: Path) -> None:
-    """Copy shards into one Parquet file, one at a time in memory."""
+    """Copy shards into one Parquet file; only one is in memory at a time."""
     join_parts((pyarrow.parquet.read_table(folder / shard.file_name) for shard in shards), file)
 
 

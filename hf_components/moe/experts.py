@@ -16,26 +16,24 @@ from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWh
 from hf_components.whisper.routed_lora import UtteranceRouter
 
 WEIGHTS = "experts.safetensors"
-BASE_DIGEST = "base_digest"  # in that file's metadata
-BEGINNING = 64  # values of each weight that a digest reads
+BASE_DIGEST = "base_digest"  # key in the metadata of that file
+BEGINNING = 64  # first values of each weight that the digest reads
 
 
 @dataclass
 class ExpertArguments(LoraArguments):
-    """Size and place of the LoRA experts."""
+    """Size and place of the LoRA experts; with a shared expert the others learn only the differences."""
 
-    shared_expert: bool = flag(
-        "one more LoRA that every utterance carries, so that the experts learn differences", default=True
-    )
+    shared_expert: bool = flag("add one LoRA that every utterance uses", default=True)
 
 
 def build_experts(
     base: DynamicContextWhisper, args: ExpertArguments, num_experts: int, router_layer: int
 ) -> MoeWhisperForConditionalGeneration:
-    """Fresh experts above `router_layer`; with one expert the shared one would only double it and is left out.
+    """Put fresh experts above `router_layer`; a single expert gets no shared one, which would only double it.
 
     Raises:
-        UserError: a size out of its range.
+        UserError: a size is out of its range.
     """
     try:
         return MoeWhisperForConditionalGeneration.from_base(
@@ -54,11 +52,10 @@ def build_experts(
 
 
 def start_from_lora(model: MoeWhisperForConditionalGeneration, lora: MoeWhisperForConditionalGeneration) -> None:
-    """Let the shared expert, or the only one, begin as a trained single LoRA; further experts then learn what it
-    lacks.
+    """Copy a trained single LoRA into the shared expert, or into the only expert; the others then learn what it lacks.
 
     Raises:
-        UserError: there is no shared expert, or the LoRA is of another size or place.
+        UserError: there is no shared expert, or the LoRA has another size or other layers.
     """
     if model.config.num_experts > 1 and not model.config.shared_expert:
         raise UserError(
@@ -84,22 +81,21 @@ def start_from_lora(model: MoeWhisperForConditionalGeneration, lora: MoeWhisperF
         )
     with torch.no_grad():
         for name, layer in own.items():
-            layer.lora_a[-1].copy_(given[name].lora_a[0])  # the shared expert is the last, the only one too
+            layer.lora_a[-1].copy_(given[name].lora_a[0])  # the shared expert is the last
             layer.lora_b[-1].copy_(given[name].lora_b[0])
 
 
 def freeze_shared_expert(model: MoeWhisperForConditionalGeneration, weight_decay: float) -> None:
-    """Keep the shared expert as it is while the others train, with which it shares its parameters.
+    """Freeze the shared expert while the others train; all of them are slices of the same parameters.
 
     Args:
-        weight_decay: of the optimizer, which would shrink what has no gradient too.
+        weight_decay: weight decay of the optimizer, which also shrinks weights without a gradient.
     Raises:
-        UserError: there is no shared expert, or it would decay.
+        UserError: there is no shared expert, or weight decay would shrink it.
     """
     if weight_decay:
         raise UserError(
-            f"weight_decay {weight_decay} would shrink the shared expert that freeze_shared_expert keeps; give up "
-            "one of them"
+            f"weight_decay {weight_decay} would shrink the shared expert; set it to 0 or give up freeze_shared_expert"
         )
     if not model.config.shared_expert:
         raise UserError("freeze_shared_expert needs a shared expert; train the experts with shared_expert")
@@ -111,13 +107,13 @@ def save_trained_experts(model: MoeWhisperForConditionalGeneration, folder: Path
     """Write the LoRA weights and the configuration, and each expert as a PEFT adapter `expert_<i>`."""
     model.config.save_pretrained(folder)
     lora = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items() if ".lora_" in name}
-    # One entry alone: safetensors writes several in any order, and equal runs must be equal files.
+    # A single entry: safetensors writes several in any order, and equal runs must give equal files.
     save_file(lora, folder / WEIGHTS, metadata={BASE_DIGEST: digest_of_base(model)})
     model.save_experts(folder)
 
 
 def digest_of_base(model: WhisperForConditionalGeneration) -> str:
-    """A digest of a Whisper's own weights, whatever experts are on them: of the beginning of each, in bfloat16."""
+    """A digest of a Whisper's own weights without the experts: of the first values of each weight, in bfloat16."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         if ".lora_" not in name and ".router." not in name:
@@ -129,10 +125,10 @@ def digest_of_base(model: WhisperForConditionalGeneration) -> str:
 def load_trained_experts(
     base: DynamicContextWhisper, folder: str | Path, **config
 ) -> MoeWhisperForConditionalGeneration:
-    """Put saved experts on their base model; `config` changes fields that do not concern weights.
+    """Put saved experts on their base model; `config` changes fields that do not affect weights.
 
     Raises:
-        UserError: the folder holds no experts, they are of another base model, or a field is out of its range.
+        UserError: the folder holds no experts, they adapt another base model, or a field is out of its range.
     """
     folder = Path(folder)
     if not (folder / WEIGHTS).exists():
@@ -152,8 +148,8 @@ def load_trained_experts(
         adapted = file.metadata().get(BASE_DIGEST)
     if adapted != digest_of_base(base):
         raise UserError(
-            f"the experts in {folder} adapt {saved.base_model_name_or_path}, not "
-            f"{base_model_id(base.name_or_path)}, whose weights are others"
+            f"the experts in {folder} adapt {saved.base_model_name_or_path}, not {base_model_id(base.name_or_path)}, "
+            "which has other weights"
         )
     return model
 

@@ -1,4 +1,4 @@
-"""Expert labels of utterances, as `cluster_embeddings` leaves them, found by utterance id."""
+"""Expert labels of utterances by utterance id, read from the output of `cluster_embeddings`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from hf_components.runtime import UserError
 
 @dataclass
 class ExpertLabels:
-    """Weights over experts by utterance id."""
+    """Weights over experts; `rows` gives the row of each utterance id."""
 
     folder: str
     rows: dict[str, int]

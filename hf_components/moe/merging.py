@@ -1,4 +1,4 @@
-"""Merge a MoE-Whisper into one plain Whisper, and score_rows plain Whispers beside the mixture they come from."""
+"""Merge a MoE-Whisper into one plain Whisper, and score plain Whispers beside their mixture."""
 
 from collections.abc import Sequence
 
@@ -13,15 +13,15 @@ from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditiona
 
 
 def merge_experts(model: MoeWhisperForConditionalGeneration, weights: Sequence[float]) -> DynamicContextWhisper:
-    """A plain Whisper that computes what the mixture computes for these `expert_weights`, at 30 s of audio context.
+    """A plain Whisper that computes what the mixture computes for these `expert_weights`, in a context of 30 s.
 
-    Every layer with experts becomes `W + s (sum_i weights_i B_i A_i + B_shared A_shared)`: the products are averaged,
-    not A and B, so that experts need not have begun alike.
+    Every layer with experts becomes `W + s (sum_i weights_i B_i A_i + B_shared A_shared)`. The products are averaged,
+    not A and B, so the experts need not have started from the same values.
 
     Args:
         weights: one per expert; the shared expert always counts in full.
     Raises:
-        UserError: not one finite weight of at least 0 per expert, or they do not add up to 1.
+        UserError: there is not one finite weight of at least 0 per expert, or they do not add up to 1.
     """
     weights = list(map(float, weights))
     experts = model.config.num_experts
@@ -34,7 +34,7 @@ def merge_experts(model: MoeWhisperForConditionalGeneration, weights: Sequence[f
 
 
 def base_whisper(model: MoeWhisperForConditionalGeneration) -> DynamicContextWhisper:
-    """The plain Whisper that the experts adapt, at 30 s of audio context."""
+    """The plain Whisper that the experts adapt, with an audio context of 30 s."""
     return _plain_whisper(model, [0.0] * (model.config.num_experts + model.config.shared_expert))
 
 
@@ -50,15 +50,14 @@ def score_plain(
     num_bootstrap: int,
     seed: int,
 ) -> dict:
-    """WER of plain Whispers at 30 s, as stock Whisper runs them, beside zero-shot and the mixture in its own context.
+    """WER of plain Whispers with stock Whisper's 30 s, beside zero-shot and the mixture in its own audio context.
 
     Args:
         plain: models by the name of their row.
         model: the mixture they come from; its base is the zero-shot row.
         split: name of the split that `corpus` is a sample of.
     Returns:
-        what `score_rows` gives, with differences against the mixture and the first plain
-        Whisper too, and `sample`.
+        the result of `score_rows` with `sample`, and with differences against the mixture and the first plain Whisper.
     """
     systems = {ZERO_SHOT: base_whisper(model), "moe": model, **plain}
     rows = [
@@ -85,7 +84,7 @@ def score_plain(
 
 @torch.no_grad()
 def _plain_whisper(model: MoeWhisperForConditionalGeneration, slots: list[float]) -> DynamicContextWhisper:
-    """The mixture with fixed weights over its slots, the shared expert's last."""
+    """The mixture merged with fixed weights over its slots; the last slot is the shared expert."""
     stock = model.merge_expert(0)
     state = stock.state_dict()
     for name, layer in model.routed_layers().items():

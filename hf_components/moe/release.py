@@ -1,4 +1,4 @@
-"""The folder that a MoE-Whisper is published from: weights, code, plots and the card that is its report."""
+"""The folder that a MoE-Whisper is published from: weights, code, plots and the model card."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ def release_model(folder: Path, run: Path, results: dict) -> dict:
     """Copy the trained model and the plots of a run to `folder` and write `README.md` and `results.json`.
 
     Args:
-        folder: of the release.
+        folder: folder of the release.
         run: output folder of `run_moe_pipeline`.
         results: everything the card may show.
     Returns:
@@ -48,7 +48,7 @@ def release_model(folder: Path, run: Path, results: dict) -> dict:
 
 
 def card_data(results: dict) -> ModelCardData:
-    """Metadata of the card, with the figures of the routing that the model is saved with."""
+    """Metadata of the card, with the figures of the saved model's routing."""
     benchmark = results["benchmark"]
     figures = benchmark["rows"]["moe_top1"]
     return ModelCardData(

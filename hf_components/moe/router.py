@@ -17,42 +17,38 @@ from hf_components.whisper.routed_lora import UtteranceRouter
 logger = logging.getLogger(__name__)
 
 CALIBRATION_BINS = 15  # of Guo et al. 2017
-KEPT_CHECKPOINTS = 2  # so that one is always whole
-# Of 45 real speakers 3 or more decide as well as no early stopping does; with one alone the accuracy on others fell
-# from 85 to 70 % with the worst of ten seeds.
+KEPT_CHECKPOINTS = 2  # so that one is always complete
+# Measured on 45 real speakers: with 3 or more held out, early stopping is as good as none. With a single one the
+# accuracy on other speakers fell from 85 to 70 % for the worst of ten seeds.
 MIN_HELD_OUT = 3
 
 
 @dataclass
 class RouterArguments(SeedArguments):
-    """Router and its training; sizes follow the field's habits for a gating network on pooled embeddings."""
+    """Size and training of the router: usual values for a gating network on pooled embeddings."""
 
     router_hidden_size: int = flag("width of the router's hidden layer", default=128, min=1)
     batch_size: int = flag("embeddings per step", default=512, aliases=["--gating_batch_size"], min=1)
     num_train_epochs: int = flag("passes over the embeddings, at most", default=60, min=1)
-    learning_rate: float = flag("of AdamW, with cosine decay", default=1e-3, above=0)
-    weight_decay: float = flag("of AdamW", default=0.05, min=0)
+    learning_rate: float = flag("learning rate of AdamW, with cosine decay", default=1e-3, above=0)
+    weight_decay: float = flag("weight decay of AdamW", default=0.05, min=0)
     validation_fraction: float = flag(
-        "share of the training speakers that is held out to stop early and to choose the best epoch; 0: none",
-        default=0.1,
-        min=0,
-        below=1,
+        "share of the training speakers held out to choose the epoch; 0: none", default=0.1, min=0, below=1
     )
-    early_stopping_patience: int = flag(
-        "epochs without a better validation loss after which training ends", default=10, min=1
-    )
-    save_every_n_epochs: int = flag("epochs between checkpoints, from which --resume goes on", default=5, min=1)
+    early_stopping_patience: int = flag("epochs without a better validation loss that end training", default=10, min=1)
+    save_every_n_epochs: int = flag("epochs between checkpoints for --resume", default=5, min=1)
 
 
 def choose_held_out(speakers: np.ndarray, labels: np.ndarray, args: RouterArguments) -> np.ndarray:
-    """Which training utterances are held out for validation, whole speakers by seed.
+    """Choose the training utterances that are held out for validation: whole speakers, at random by the seed.
 
-    A speaker without whom an expert would have no utterance left stays, so that the router learns every expert.
+    A speaker is not held out if an expert would have no utterance left: the router must learn every expert.
 
     Args:
-        speakers, labels: `(utterances,)`, the best expert as label.
+        speakers: `(utterances,)` speaker of each.
+        labels: `(utterances,)` best expert of each.
     Returns:
-        `(utterances,)` boolean, all False where the speakers are too few (with a warning).
+        `(utterances,)` boolean; all False, with a warning, if there are too few speakers.
     """
     names, rows = np.unique(speakers, return_inverse=True)
     wanted = int(args.validation_fraction * len(names))
@@ -67,9 +63,8 @@ def choose_held_out(speakers: np.ndarray, labels: np.ndarray, args: RouterArgume
             remaining = left
     if args.validation_fraction and len(held_out) < MIN_HELD_OUT:
         logger.warning(
-            "early stopping needs %d held-out speakers, but validation_fraction %g of %d speakers gives %d: the "
-            "router trains on all of them for all %d epochs; raise validation_fraction, or set it to 0 if that is "
-            "meant",
+            "early stopping needs %d held-out speakers, but validation_fraction %g of %d speakers gives %d: the router"
+            " trains on all of them for all %d epochs; raise validation_fraction, or set it to 0 to do so on purpose",
             MIN_HELD_OUT,
             args.validation_fraction,
             len(names),
@@ -87,18 +82,17 @@ def train_router(
     held_out: np.ndarray | None = None,
     checkpoints: Path | None = None,
 ) -> tuple[UtteranceRouter, list[dict]]:
-    """Fit a router to soft labels by KL divergence, until the held-out part gets no better.
+    """Fit a router to soft labels by KL divergence, until the validation loss stops falling.
 
     Args:
-        embeddings: `(utterances, d_model)`. An utterance may be there in several audio contexts with one label, so
-            that gates depend little on the padding around a clip.
+        embeddings: `(utterances, d_model)`. An utterance may occur in several audio contexts with the same label, so
+            that gates depend little on the padding of a clip.
         weights: `(utterances, experts)` soft labels.
-        held_out: `(utterances,)` boolean, what is not trained on but judged after every epoch.
-        checkpoints: folder of checkpoints; training goes on from the newest one there and ends with the same bits as
-            if it had never stopped.
+        held_out: `(utterances,)` boolean, utterances for validation after every epoch.
+        checkpoints: folder of checkpoints; training resumes from the newest one, with the same bits as without a stop.
     Returns:
-        the router as it was after its best epoch (the last one if nothing is held out), and `learning_rate`,
-        `train_kl` (nats) and, with `held_out`, `validation_kl` and `validation_accuracy` of every epoch.
+        the router of the best epoch (the last one without `held_out`), and `learning_rate`, `train_kl` (nats) and,
+        with `held_out`, `validation_kl` and `validation_accuracy` of every epoch.
     """
     held_out = np.zeros(len(embeddings), bool) if held_out is None else held_out
     part = [torch.from_numpy(values[~held_out]).float() for values in (embeddings, weights)]
@@ -130,24 +124,24 @@ def train_router(
 
 
 def best_epoch(history: list[dict]) -> int:
-    """Number (from 1) of the epoch with the least validation loss, of the last one without validation; 0 of none."""
-    losses = [
-        entry.get("validation_kl", -epoch) for epoch, entry in enumerate(history)
-    ]  # without one the last is the best
+    """Number (from 1) of the epoch with the least validation loss, or of the last one; 0 before the first."""
+    losses = [entry.get("validation_kl", -epoch) for epoch, entry in enumerate(history)]
     return int(np.argmin(losses)) + 1 if losses else 0
 
 
 @torch.inference_mode()
 def evaluate_router(router: UtteranceRouter, embeddings: np.ndarray, weights: np.ndarray) -> dict:
-    """How a router does on utterances with known labels.
+    """Evaluate a router on utterances with known labels.
+
+    Gates that follow soft labels are right more often than they are confident. Compare `confidence` with
+    `label_confidence` to distinguish this from bad calibration.
 
     Returns:
-        `accuracy` (arg max agrees with the label's); `kl` of gates from soft labels and `entropy` of the gates (nats);
-        against the labels' arg max `nll` (nats) and `ece`, the expected calibration error (Guo et al. 2017, arXiv
-        1706.04599), with its `reliability` per bin of confidence; `confidence` and `label_confidence`, the mean
-        greatest gate and greatest soft label: gates that follow soft labels are right more often than they are sure,
-        and the difference between these two tells that from a bad calibration; `utterances`; `usage`, the share of
-        utterances whose best expert is each.
+        `accuracy`: share of utterances whose best expert is the label's; `kl` of the gates from the soft labels and
+        `entropy` of the gates (nats); `nll` (nats) and expected calibration error `ece` (Guo et al. 2017, arXiv
+        1706.04599) against the labels' best expert, with the `reliability` per bin of confidence; `confidence` and
+        `label_confidence`: mean of the greatest gate and of the greatest soft label; `utterances`; `usage`: share of
+        utterances per best expert.
     """
     targets = torch.from_numpy(weights).float()
     log_gates = router(torch.from_numpy(embeddings).float()).log_softmax(-1)
@@ -169,10 +163,10 @@ def evaluate_router(router: UtteranceRouter, embeddings: np.ndarray, weights: np
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, float]]:
-    """Mean confidence, accuracy and share of the utterances of every bin of confidence that is not empty.
+    """Mean confidence, accuracy and share of utterances of every non-empty bin of confidence.
 
     Args:
-        confidence: `(utterances,)` in [0, 1]; bins are as wide as each other, closed above.
+        confidence: `(utterances,)` in [0, 1]; the bins have equal width and include their upper end.
         correct: `(utterances,)` boolean.
     """
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1)
@@ -220,7 +214,7 @@ def _save_checkpoint(
     best: dict[str, torch.Tensor],
     history: list[dict],
 ) -> None:
-    """One file, which is there whole or not at all."""
+    """Write one file, complete or not at all."""
     folder.mkdir(exist_ok=True)
     moments = {
         f"{index}.{name}": value
@@ -256,5 +250,5 @@ def _load_checkpoint(
         index, _, moment = name.partition(".")
         moments.setdefault(int(index), {})[moment] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    logger.info("the router goes on after epoch %d", len(history))
+    logger.info("the router resumes after epoch %d", len(history))
     return parts["best"], history

@@ -17,20 +17,20 @@ from hf_components.training import KlToBaseTrainer
 logger = logging.getLogger(__name__)
 
 ROUTING_STATE = "routing_state.json"
-DEAD, DOMINANT = 0.2, 0.9  # share of an even split below which an expert is dead; share of all above which one rules
+DEAD, DOMINANT = 0.2, 0.9  # an expert is dead below this part of an even share, dominant above this share of all
 
 
 class MoeTrainer(KlToBaseTrainer):
     """Train a [`MoeWhisperForConditionalGeneration`] through soft, top-k and hard routing.
 
-    The model's configuration carries the routing and temperature in force, so what is saved at the end is what was
-    trained last.
+    The model's configuration holds the current routing and temperature, so the saved model routes as it was trained
+    last.
 
     Args:
         routing: the curriculum.
-        kl, base: of the `KlToBaseTrainer` that this is.
+        kl, base: see `KlToBaseTrainer`.
     Raises:
-        UserError: the curriculum's floor of usage leaves no room for a choice among the model's experts.
+        UserError: the usage floor of the curriculum leaves no choice among the model's experts.
     """
 
     def __init__(self, *args, routing: RoutingArguments, **kwargs):
@@ -49,15 +49,13 @@ class MoeTrainer(KlToBaseTrainer):
             > self.args.max_steps
         ):
             logger.warning(
-                "training ends after %g epochs, before hard routing begins: the saved model routes as it was "
-                "trained last; shorten soft_routing_epochs and topk_routing_epochs",
+                "training ends after %g epochs, before hard routing begins: the saved model routes as it was trained "
+                "last; shorten soft_routing_epochs and topk_routing_epochs",
                 self.args.num_train_epochs,
             )
         self._warned: set[int] = set()
         self.usage = torch.full((experts,), 1 / experts, device=self.args.device)
-        self._step_gates = torch.zeros(
-            experts + 1, device=self.args.device
-        )  # sums over the step under way, and their count
+        self._step_gates = torch.zeros(experts + 1, device=self.args.device)  # sums of this step, and their count
         self._log_sums: dict[str, float | torch.Tensor] = defaultdict(float)
         self.add_callback(_Curriculum(self))
 
@@ -70,17 +68,17 @@ class MoeTrainer(KlToBaseTrainer):
             and core.config.routing == "soft"
             and core.config.mixture == "weights"
         ):
-            with self.accelerator.autocast():  # as `forward` is run; the model's other methods are not
+            with self.accelerator.autocast():  # accelerate applies it to `forward` only
                 expert_losses, trunk_states = core.expert_losses(
                     inputs["input_features"], labels, inputs["attention_mask"]
                 )
             inputs = {**inputs, "trunk_states": trunk_states}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if expert_losses is None and core.config.routing == "soft" and self.routing.routing_alignment_coef > 0:
-            expert_losses = outputs.expert_losses  # all experts took part, in their own order
+            expert_losses = outputs.expert_losses  # of all experts in their order
         terms = routing_losses(outputs.gates, self.usage, expert_losses, self.routing.routing_alignment_tau)
 
-        # Utterances count by their tokens, so that one denominator serves recognition and routing.
+        # Utterances count by their tokens: recognition and routing have the same denominator.
         tokens = (labels != -100).sum(-1)
         shares = tokens / (tokens.sum() if num_items_in_batch is None else num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
@@ -98,7 +96,7 @@ class MoeTrainer(KlToBaseTrainer):
         self._step_gates += torch.cat([gates.sum(0), gates.new_tensor([len(gates)])])
         for name, values in terms.items():
             sums = torch.stack([values.detach().sum(), values.new_tensor(len(values))])
-            self._log_sums[name] = self._log_sums[name] + sums  # a tensor: no wait for the device here
+            self._log_sums[name] = self._log_sums[name] + sums  # stays a tensor: no wait for the device
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
@@ -118,19 +116,16 @@ class MoeTrainer(KlToBaseTrainer):
         super().log(logs, *args, **kwargs)
 
     def set_routing(self) -> None:
-        """Put the curriculum's routing, temperature, noise and usage floor for the next step into the
-        configuration."""
+        """Set the curriculum's routing, temperature, noise and usage floor for the next step."""
         config = self.model.config
         progress = self._progress()
-        config.routing = self.routing.routing(
-            round(self.state.epoch, 6)
-        )  # epochs are sums of floating-point fractions
+        config.routing = self.routing.routing(round(self.state.epoch, 6))  # epochs are sums of rounded fractions
         config.router_temperature = self.routing.temperature(progress)
         config.router_noise_std = self.routing.router_noise_std * (1 - progress)
         config.min_expert_usage_fraction = self.routing.min_expert_usage_fraction
 
     def update_usage(self) -> None:
-        """Move the running usage by the gates of the optimizer step that ended, over all processes."""
+        """Update the running usage with the gates of the last optimizer step, over all processes."""
         total = self.accelerator.reduce(self._step_gates, "sum")
         momentum = self.routing.usage_momentum
         self.usage = momentum * self.usage + (1 - momentum) * total[:-1] / total[-1].clamp(min=1)
@@ -159,25 +154,19 @@ class MoeTrainer(KlToBaseTrainer):
                 )
 
     def _save_checkpoint(self, model, trial):
-        if self.args.should_save:  # before the marker of completeness, which the parent writes last
+        if self.args.should_save:  # before the parent writes its completion marker
             folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
             config = self.model.config
-            write_json(
-                folder / ROUTING_STATE,
-                {
-                    "usage": self.usage.tolist(),
-                    "routing": config.routing,
-                    "router_temperature": config.router_temperature,
-                },
-            )
+            fields = {"routing": config.routing, "router_temperature": config.router_temperature}
+            write_json(folder / ROUTING_STATE, {"usage": self.usage.tolist(), **fields})
         super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         state = json.loads((Path(resume_from_checkpoint) / ROUTING_STATE).read_text())
         self.usage = torch.tensor(state["usage"], device=self.args.device)
-        # The next step sets these anew; after the last one they are what the finished model is saved with.
+        # The next step sets these again; after the last step they are saved with the model.
         config = self.model.config
         config.routing = state["routing"]
         config.router_temperature = state["router_temperature"]
@@ -191,9 +180,7 @@ class _Curriculum(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
-        register_fsdp_forward_method(
-            self.trainer.model, "expert_losses"
-        )  # FSDP gathers weights for it as for `forward`
+        register_fsdp_forward_method(self.trainer.model, "expert_losses")  # FSDP gathers weights as for `forward`
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.trainer.set_routing()

@@ -1,4 +1,4 @@
-"""Model cards and the Hub."""
+"""Model cards, and publishing on the Hub."""
 
 from hf_components.publishing.cards import error_rates, evaluated_on, render_card
 from hf_components.publishing.hub import LICENSE, PublishArguments, PublishModelArguments, publish, push

@@ -1,4 +1,4 @@
-"""Model cards: a Jinja template filled from results alone; a figure that is missing fails the rendering."""
+"""Model cards from Jinja templates. All figures come from results; a missing figure is an error."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,27 +12,26 @@ from hf_components.reporting import interval, percent
 from hf_components.runtime import UserError
 
 TEMPLATES = Path(__file__).parents[2] / "model_cards"
-HERE = "path/to/this/folder"  # in lines of use; what is published has the repository's id there
-NOT_ON_THE_HUB = "audiofolder"  # type of a data set without an id there, as the Hub's own libraries write it
+HERE = "path/to/this/folder"  # in usage examples of a card; replaced by the repository's id on the Hub
+NOT_ON_THE_HUB = "audiofolder"  # type of a data set without Hub id, as in the Hub's own libraries
 RECOGNITION = "automatic-speech-recognition"
 NORMALISED = {"english": "after Whisper's `EnglishTextNormalizer`", "unicode": "in lower case without punctuation"}
 
 
 def error_rates(wer: float, cer: float) -> dict[tuple[str, str], float]:
-    """Shares of errors as `evaluated_on` takes them, the one that counts first."""
+    """Error rates in the form for `evaluated_on`, the main one first."""
     return {("wer", "WER (%)"): 100 * wer, ("cer", "CER (%)"): 100 * cer}
 
 
 def evaluated_on(
     corpus: dict[str, Any], split: str, figures: dict[tuple[str, str], float], *, name: str, task: str = RECOGNITION
 ) -> dict[str, Any]:
-    """Fields of `ModelCardData` for the figures of a model: the card's `model-index`, and the data set if it is on the
-    Hub.
+    """Fields of `ModelCardData` with the figures of a model (`model-index`), and the data set if it is on the Hub.
 
     Args:
-        corpus: as `summarise_corpus` returns it.
-        figures: value by type and name of the metric.
-        name: of the model.
+        corpus: result of `summarise_corpus`.
+        figures: (type, name) of each metric -> value.
+        name: name of the model.
     """
     return {
         "model_name": name,
@@ -54,9 +53,10 @@ def evaluated_on(
 
 
 def eval_results_file(results: Sequence[EvalResult]) -> str | None:
-    """The same for a file in `.eval_results/`, whose entries go to the data set's page: the first figure alone, since
-    a task there has one, under the name of the split. None if the data set is not on the Hub, whose id the form
-    requires.
+    """The same figures for a file in `.eval_results/`, which the Hub shows on the data set's page.
+
+    The task is the split. A task has only one figure, so the value is the first one, and the others are notes. None if
+    the data set is not on the Hub, because its id is required.
     """
     if not results or results[0].dataset_type == NOT_ON_THE_HUB:
         return None
@@ -79,10 +79,10 @@ def eval_results_file(results: Sequence[EvalResult]) -> str | None:
 
 
 def render_card(template: str, results: dict, card_data: CardData) -> str:
-    """Fill `model_cards/<template>` from `results`, with `card_data` as YAML metadata on top.
+    """Fill `model_cards/<template>` from `results`, with `card_data` as YAML metadata at the top.
 
     Raises:
-        UserError: the template asks for something that the results do not have.
+        UserError: the template needs a figure that the results do not have.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),

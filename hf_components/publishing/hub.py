@@ -1,5 +1,4 @@
-"""To the Hub: a finished folder in one commit, tried again where that may help, and never at the cost of what lies on
-disk."""
+"""Publish a finished folder on the Hub in one commit, with retries. The folder on disk is never changed."""
 
 import json
 import logging
@@ -22,57 +21,53 @@ from hf_components.runtime import UserError, causes, flag
 logger = logging.getLogger(__name__)
 
 LICENSE = "apache-2.0"
-WAITS = (2, 4, 8, 16)  # seconds before each further attempt; the client's own, shorter ones come before
-PASSING = (408, 429, 500, 502, 503, 504)  # answers that another attempt may change
+WAITS = (2, 4, 8, 16)  # seconds before each new attempt, after the client's own, shorter retries
+PASSING = (408, 429, 500, 502, 503, 504)  # HTTP errors that may be temporary
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 ADVICE = {
     401: LOG_IN,
-    403: f"make room in the account, choose a namespace of your own, or {LOG_IN}",
-    507: "make room in the account",
+    403: f"free some space in the account, choose a namespace of your own, or {LOG_IN}",
+    507: "free some space in the account",
 }
 
 
 @dataclass
 class PublishArguments:
-    """Whether and where the result goes once it is complete on disk; later, recipes/publish.py does the same."""
+    """Whether and where to publish the complete result; recipes/publish.py does the same later."""
 
     push_to_hub: bool = flag("publish the result on the Hub", default=False)
-    hub_model_id: str | None = flag("its repository there, as user/name", default=None)
+    hub_model_id: str | None = flag("repository on the Hub, as user/name", default=None)
     hub_private_repo: bool | None = flag(
-        "a new repository is private; default: data are, models are not", default=None, nargs="?", const=True
+        "make a new repository private; default: only for data", default=None, nargs="?", const=True
     )
 
     def __post_init__(self):
         if not self.push_to_hub:
             if self.hub_model_id:
-                logger.warning(
-                    "--hub_model_id %s is given, but nothing goes there without --push_to_hub", self.hub_model_id
-                )
+                logger.warning("--hub_model_id %s has no effect without --push_to_hub", self.hub_model_id)
             return
         if self.hub_model_id is None:
             raise UserError("--push_to_hub needs --hub_model_id, the repository as user/name")
         check_repo_id("--hub_model_id", self.hub_model_id)
-        if get_token() is None:  # told now, not after hours of training
+        if get_token() is None:  # checked now, not after hours of training
             raise UserError(f"--push_to_hub needs a token of the Hub; {LOG_IN}")
 
 
 @dataclass
 class PublishModelArguments(PublishArguments):
-    model_license: str = flag(
-        "licence on the model's card, as the Hub writes it; the base model's and the data's bind it", default=LICENSE
-    )
+    model_license: str = flag("Hub id of the model's licence; base model and data may restrict it", default=LICENSE)
 
 
 @dataclass(frozen=True)
 class Published:
-    """Where it is: the repository's address, and the commit, to which `revision` pins a reader."""
+    """A published folder: address of the repository, and commit, which readers can use as `revision`."""
 
     url: str
     revision: str
 
 
 def push(args: PublishArguments, folder: str | Path) -> None:
-    """Publish the result of a recipe if its flags say so; the last line of its `main`, on the main process alone."""
+    """Publish the result of a recipe on the main process, if `--push_to_hub` is given."""
     if args.push_to_hub and PartialState().is_main_process:
         license = args.model_license if isinstance(args, PublishModelArguments) else LICENSE
         publish(folder, args.hub_model_id, private=args.hub_private_repo, license=license)
@@ -81,16 +76,17 @@ def push(args: PublishArguments, folder: str | Path) -> None:
 def publish(folder: str | Path, repo_id: str, *, private: bool | None = None, license: str = LICENSE) -> Published:
     """Send a folder to the Hub in one commit: weights, configuration, code, card, plots, figures.
 
-    What has arrived already is not sent again: unchanged files are left out of the commit, and large ones that came
-    through before a failure are known by their checksum. The folder itself is not changed.
+    Files that are already there are not sent again: unchanged files are not part of the commit, and the checksum shows
+    which large files arrived before a failure. The folder itself is not changed.
 
     Args:
-        folder: a model, an adapter, a prepared corpus, a metric or a Space.
-        repo_id: user/name; made if it is not there.
-        private: of a new repository; by default data are private, and models and Spaces as the account has it.
-        license: on the card of a model that has none yet.
+        folder: folder of a model, an adapter, a prepared corpus, a metric or a Space.
+        repo_id: id of the repository, user/name; it is created if it does not exist.
+        private: whether a new repository is private. By default data are private; the account's settings decide for
+            models and Spaces.
+        license: licence for the card of a model that has no card yet.
     Raises:
-        UserError: it cannot be published, or was not; the message holds the command that tries again.
+        UserError: the folder cannot be published, or an attempt failed; the message has the command to repeat it.
     """
     folder = Path(folder)
     check_repo_id("--repo_id", repo_id)
@@ -98,12 +94,11 @@ def publish(folder: str | Path, repo_id: str, *, private: bool | None = None, li
     kind = kind_of(folder)
     files = files_of(folder, license, repo_id)
     command = repeating_command(folder, repo_id, private, license)
-    logger.info(
-        "publishing %d files of %s as %s; should this stop, repeat it with: %s", len(files), folder, repo_id, command
-    )
+    text = "publishing %d files of %s as %s; if this is interrupted, repeat it with: %s"
+    logger.info(text, len(files), folder, repo_id, command)
     try:
         published = _persistently(lambda: _send(folder, repo_id, kind, files, private))
-    except Exception as error:  # whatever it was, the result is on disk and the command is known
+    except Exception as error:  # after any error the result is still on disk, and the command can be repeated
         answer = _answer(error)
         advice = f"; {ADVICE[answer.response.status_code]}" if answer and answer.response.status_code in ADVICE else ""
         raise UserError(
@@ -122,7 +117,7 @@ def repeating_command(folder: Path, repo_id: str, private: bool | None, license:
 
 
 def check_repo_id(flag: str, repo_id: str) -> None:
-    """Raise UserError unless it is user/name."""
+    """Raise UserError unless `repo_id` has the form user/name."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -142,9 +137,9 @@ def _send(folder: Path, repo_id: str, kind: Kind, files: dict[str, Path | bytes]
         private=True if wants_private else private,
     )
     there = api.repo_info(repo_id, repo_type=kind.repo_type)
-    if wants_private and not there.private:  # it was there before; creating it again changes nothing
-        raise UserError(f"{url} is there already and open to everyone; make it private there, or give --private false")
-    # New operations for every attempt: the client writes into them what it found on the Hub.
+    if wants_private and not there.private:  # it existed before; `create_repo` does not change it
+        raise UserError(f"{url} already exists and is public; make it private there, or give --private false")
+    # Every attempt needs new operations: the client stores its findings about the Hub in them.
     operations = [
         CommitOperationAdd(path, str(file) if isinstance(file, Path) else file) for path, file in files.items()
     ]
@@ -174,20 +169,20 @@ def _persistently(attempt: Callable[[], Published]) -> Published:
 
 
 def _passes(error: Exception) -> bool:
-    """Whether another attempt may succeed: the connection failed, or the Hub said that it has a bad moment."""
+    """Whether another attempt may succeed: the connection failed, or the Hub reported a temporary error."""
     if (answer := _answer(error)) is not None:
         return answer.response.status_code in PASSING
-    # A gateway's page instead of the Hub's JSON; and what Xet's transport says of a connection is a RuntimeError.
+    # A gateway may return a page instead of JSON; Xet reports connection errors as RuntimeError.
     return any(isinstance(e, (httpx2.TransportError, json.JSONDecodeError, RuntimeError)) for e in causes(error))
 
 
 def _answer(error: Exception) -> HfHubHTTPError | None:
-    """What the Hub said, if it said something; the client wraps what befalls a large file."""
+    """The Hub's HTTP error, if there is one; for large files the client wraps it in another exception."""
     return next((e for e in causes(error) if isinstance(e, HfHubHTTPError)), None)
 
 
 def _reason(error: Exception) -> str:
-    """One line of what happened, without credentials: a token, or the signature in an address of the storage."""
+    """The error in one line, without credentials: tokens, and signatures in addresses of the storage."""
     answer = _answer(error)
     token = get_token()
     if answer is None:

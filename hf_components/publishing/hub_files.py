@@ -1,4 +1,4 @@
-"""What of a folder goes to the Hub, and as what: its files, and where it has no card, one made of its `stage.json`."""
+"""The files of a folder that are published, the kind of repository, and a card from `stage.json` if there is none."""
 
 import fnmatch
 import json
@@ -23,8 +23,8 @@ CARD = "README.md"
 RESULTS = "results.json"
 ADAPTER = "adapter_config.json"
 METRIC_TAG = "metric"
-# Files and folders that are not published: completion records with the paths of this machine, what training goes on
-# from, pickles, logs with the name of this machine.
+# Files and folders that are not published: completion records with paths of this machine, training checkpoints,
+# pickles, logs with the name of this machine.
 LEFT_OUT = (
     "stage.json",
     "started.json",
@@ -44,7 +44,7 @@ LEFT_OUT = (
 )
 HIDDEN_BUT_PUBLIC = ".eval_results"
 DESCRIBING = (CARD, RESULTS, ADAPTER, "config.json")
-PLACE = re.compile(r"(?<=[\"`])/[^\"`\n/]+/[^\"`\n]+(?=[\"`])")  # an absolute path in JSON, or in a card
+PLACE = re.compile(r"(?<=[\"`])/[^\"`\n/]+/[^\"`\n]+(?=[\"`])")  # an absolute path in JSON or in a card
 TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{34}\b")
 RECOGNISERS = ("ForConditionalGeneration", "ForCTC")
 TITLES = {
@@ -56,8 +56,8 @@ TITLES = {
     "Tokenizer": "Motif tokenizer",
     "Model": "Model",
 }
-DATA = ("corpus", "units_dir")  # flags of the recipes
-LONGEST_SEARCHED = 2**24  # bytes; weights and audio are larger, texts are not
+DATA = ("corpus", "units_dir")  # flags of recipes that name the data
+LONGEST_SEARCHED = 2**24  # bytes; larger files are weights and audio, not text
 
 Files = dict[str, Path | bytes]  # path in the repository -> file, or its content
 
@@ -71,39 +71,39 @@ class Kind:
 
 
 def kind_of(folder: Path) -> Kind:
-    """What the folder is to the Hub.
+    """The kind of repository for a folder.
 
     Raises:
-        UserError: there is no such folder, or nothing in it that can be published.
+        UserError: there is no such folder, or it holds nothing that can be published.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder} to publish")
     kind = _kind(folder)
     if kind is None:
-        inside = sorted(
-            path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".") and _kind(path)
-        )
+        folders = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        inside = sorted(path for path in folders if _kind(path))
         advice = f"publish {' or '.join(map(str, inside))}" if inside else "a model has a config.json"
         raise UserError(f"{folder} is no model, adapter, data set, metric or Space; {advice}")
     return kind
 
 
 def check_name(folder: Path, repo_id: str) -> None:
-    """Raise UserError for a metric whose repository is called otherwise: `evaluate.load` looks for a file of that
-    name."""
+    """Raise UserError if a metric's repository has another name: `evaluate.load` looks for a file with its name."""
     metadata = _metadata(folder)
     if METRIC_TAG in metadata.get("tags", ()) and repo_id.split("/")[-1] != folder.resolve().name:
-        raise UserError(f"a metric's repository must be called as its folder, {folder.resolve().name}, got {repo_id}")
+        raise UserError(
+            f"a metric's repository must have the name of its folder, {folder.resolve().name}, got {repo_id}"
+        )
 
 
 def files_of(folder: Path, license: str, repo_id: str) -> Files:
-    """Every file that is published, with the card and `results.json` made of the stage where the folder has no card.
+    """The files to publish. If the folder has no card, card and `results.json` are made from its stage.
 
     Args:
-        license: for such a card.
-        repo_id: where they go; lines of use on the card name it.
+        license: licence for such a card.
+        repo_id: id of the repository, for the usage examples on the card.
     Raises:
-        UserError: there is no card and nothing to make it of, or a file holds a token.
+        UserError: there is no card and no stage to make it from, or a file holds a token.
     """
     files: Files = {
         path.relative_to(folder).as_posix(): path
@@ -120,13 +120,13 @@ def files_of(folder: Path, license: str, repo_id: str) -> Files:
             content = file if isinstance(file, bytes) else file.read_bytes()
             if (token and token in content) or TOKEN.search(content):
                 raise UserError(
-                    f"{folder / name} holds an access token of the Hub, which must not be published; take it out"
+                    f"{folder / name} holds an access token of the Hub, which must not be published; remove it"
                 )
     return files
 
 
 def outdated(there: list[str], files: Files) -> list[str]:
-    """Files of an earlier publication that a reader would take for part of this one: shards, weights and plots."""
+    """Old files in the repository that would look like part of the new version: shards, weights and plots."""
     read_together = ("data/*", "*.safetensors", "*.safetensors.index.json", "plots/*", f"{HIDDEN_BUT_PUBLIC}/*")
     return [path for path in there if path not in files and any(fnmatch.fnmatchcase(path, p) for p in read_together)]
 
@@ -137,11 +137,8 @@ def _kind(folder: Path) -> Kind | None:
         return Kind("space", sdk)
     if any(folder.glob("data/*.parquet")):
         return Kind("dataset")
-    return (
-        Kind("model")
-        if any((folder / name).exists() for name in ("config.json", ADAPTER, "tokenizer_config.json"))
-        else None
-    )
+    is_model = any((folder / name).exists() for name in ("config.json", ADAPTER, "tokenizer_config.json"))
+    return Kind("model") if is_model else None
 
 
 def _metadata(folder: Path) -> dict[str, Any]:
@@ -159,22 +156,16 @@ def _left_out(parts: tuple[str, ...]) -> bool:
 
 
 def _without_places(path: str, file: Path | bytes) -> Path | bytes:
-    """The same, where the file describes what is published; of a place on this disk, such as that of a local base
-    model, the last part alone."""
+    """The file, but if it is a card or a configuration, paths on this disk (such as a local base model's) are
+    shortened to their last part."""
     if PurePosixPath(path).name not in DESCRIBING:
         return file
     text = _text(file)
-    places = {
-        place for place in PLACE.findall(text) if Path(place).parents[-2].exists()
-    }  # whether or not it is there still
+    places = {place for place in PLACE.findall(text) if Path(place).parents[-2].exists()}  # even if the file is gone
     for place in sorted(places, key=len, reverse=True):
-        logger.warning(
-            "%s names %s, which is on this machine alone, and is published with %s instead; if readers need it, "
-            "publish it too",
-            path,
-            place,
-            Path(place).name,
-        )
+        warning = "%s names %s, which is only on this machine, and is published with %s instead; if readers need it, "
+        warning += "publish it too"
+        logger.warning(warning, path, place, Path(place).name)
         text = text.replace(place, Path(place).name)
     return text.encode() if places else file
 
@@ -184,7 +175,7 @@ def _text(file: Path | bytes) -> str:
 
 
 def _stage_report(folder: Path, license: str) -> Files:
-    """Card, figures and plots of what a single recipe made: of the stage that the folder is, or lies in."""
+    """Card, figures and plots of the result of a single recipe; the stage is the folder or its parent."""
     stage = next((place for place in (folder, folder.resolve().parent) if read_completion(place)), None)
     if stage is None:
         raise UserError(
@@ -193,9 +184,8 @@ def _stage_report(folder: Path, license: str) -> Files:
     completion = read_completion(stage)
     is_adapter = (folder / ADAPTER).exists()
     exported = (folder / "model.bin").exists()
-    recipe = next(
-        (PurePosixPath(name).stem for name in completion["sources"] if name.startswith("recipes/")), "a recipe"
-    )
+    recipes = (PurePosixPath(name).stem for name in completion["sources"] if name.startswith("recipes/"))
+    recipe = next(recipes, "a recipe")
     results = {
         "recipe": recipe,
         "metrics": completion["metrics"],

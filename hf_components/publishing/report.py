@@ -1,4 +1,4 @@
-"""What every released model folder has beside its weights: plots, figures, and the card made of them."""
+"""Plots, figures and the card in the folder of every released model."""
 
 import shutil
 from collections.abc import Iterable
@@ -16,13 +16,12 @@ EVAL_RESULTS = ".eval_results/underheard.yaml"
 def write_report(
     folder: Path, plots: Iterable[Path], results: dict[str, Any], template: str, card_data: ModelCardData, **shown: Any
 ) -> None:
-    """Write `plots/`, `results.json` and `README.md`, which shows the results; where they are of a data set of the Hub
-    also `.eval_results/`.
+    """Write `plots/`, `results.json`, the card `README.md`, and for a data set of the Hub `.eval_results/`.
 
     Args:
-        plots: PNGs; those that do not exist are left out, since a run may go without.
+        plots: paths of PNG files; missing files are ignored, because a run may have no plots.
         template: name of the card's template.
-        shown: what the card needs beyond the results.
+        shown: further values for the card.
     Raises:
         UserError: the card needs a figure that is missing.
     """
@@ -39,5 +38,5 @@ def write_report(
 
 
 def hub_id(base_model: str) -> str | None:
-    """The base model for the card's metadata; one on this disk has no Hub id and is left out."""
+    """The base model for the card's metadata, or None if it is on this disk and has no Hub id."""
     return None if Path(base_model).exists() else base_model

@@ -1,4 +1,4 @@
-"""The folder that a fine-tuned Whisper is published from: weights, plots and the card that is its report."""
+"""Make the release folder of a fine-tuned Whisper: weights, plots and the card with its results."""
 
 import shutil
 from pathlib import Path
@@ -12,12 +12,12 @@ PLOTS = ("evaluation/wer_per_group.png", "finetuned/loss.png")
 
 
 def release_whisper(folder: Path, run: Path, results: dict) -> dict:
-    """Copy the trained model and the plots of a run to `folder` and write `README.md` and `results.json`.
+    """Copy the trained model and the plots of a run to `folder`, and write `README.md` and `results.json`.
 
     Args:
-        folder: of the release.
+        folder: folder of the release.
         run: output folder of `run_children_pipeline`.
-        results: everything the card may show.
+        results: values for the card.
     Returns:
         WER per system.
     """

@@ -1,4 +1,4 @@
-"""Plots, and how a figure is written."""
+"""Plots, tables, and the format of figures."""
 
 from hf_components.reporting.figures import interval, percent
 from hf_components.reporting.plots import (

@@ -1,4 +1,4 @@
-"""How a figure is written, in every table, card and page."""
+"""The format of figures in every table, card and page."""
 
 
 def percent(share: float) -> str:
@@ -7,5 +7,5 @@ def percent(share: float) -> str:
 
 
 def interval(bounds: list[float] | None) -> str:
-    """[0.2, 0.3] -> "20.0 to 30.0"; a dash where there is none."""
+    """[0.2, 0.3] -> "20.0 to 30.0"; None -> "-"."""
     return "-" if bounds is None else f"{percent(bounds[0])} to {percent(bounds[1])}"

@@ -1,4 +1,4 @@
-"""Plots as PNG, by matplotlib's object interface: no window system and no global state."""
+"""Plots as PNG files. They use matplotlib's object interface, without a window system or global state."""
 
 from collections.abc import Sequence
 from itertools import repeat
@@ -10,19 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Okabe and Ito (https://jfly.uni-koeln.de/color/): told apart with any kind of colour vision. Yellow is too pale on
-# white for points and lines. Beyond seven the markers change, so that colour never stands alone.
+# Okabe and Ito (https://jfly.uni-koeln.de/color/): people with any kind of colour vision can distinguish them. Yellow
+# is left out: it is too pale on white. Beyond seven series the markers change as well.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 MARKERS = ("o", "^", "s", "X", "D")
 MAX_POINTS = 5000
-DYNAMIC_RANGE = 70  # dB below the loudest bin where a spectrogram is black
+DYNAMIC_RANGE = 70  # dB; bins this far below the loudest one are black in a spectrogram
 
 
 def drawn_points(count: int) -> np.ndarray:
-    """Which of so many points a scatter plot draws: 5000 at most, in an order mixed by chance, but always the same.
-
-    Utterances come sorted by group, and the last drawn would cover the others.
-    """
+    """Indices of the points that a scatter plot draws: at most 5000 of `count`, in a random order that is always the
+    same. Utterances are sorted by group, and in that order the last groups would cover the others."""
     return np.random.default_rng(0).permutation(count)[:MAX_POINTS]
 
 
@@ -38,13 +36,13 @@ def plot_clusters(
     """Two panels of the same points, coloured by cluster and by group.
 
     Args:
-        file: PNG to write.
-        points: (drawn utterances, 2).
-        drawn: which of the utterances these are, see `drawn_points`.
-        labels: name of each utterance's cluster, of all utterances: the legend counts them.
-        groups: name of each utterance's group, likewise.
-        title: above both panels.
-        axis_name: what the two axes are; they are numbered.
+        file: path of the PNG.
+        points: coordinates of the drawn utterances, (drawn utterances, 2).
+        drawn: indices of the drawn utterances, see `drawn_points`.
+        labels: cluster name of every utterance, drawn or not: the legend counts them.
+        groups: group name of every utterance.
+        title: title of the figure.
+        axis_name: name of the two axes, to which a number is added.
     """
     figure = Figure(figsize=(12, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -84,7 +82,7 @@ def plot_curves(
     title: str,
     x: Sequence[float] | None = None,
 ) -> None:
-    """Draw named curves over `x` (1, 2, ... by default) into a PNG."""
+    """Plot named curves over `x` (1, 2, ... by default) and save a PNG."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for i, (name, values) in enumerate(curves.items()):
@@ -103,10 +101,10 @@ def plot_bars(
     title: str,
     intervals: dict[str, Sequence[Sequence[float] | None]] | None = None,
 ) -> None:
-    """Draw grouped bars, one group per category and one bar per series, each with its value, into a PNG.
+    """Plot bars with their values, a group per category and a bar per series, and save a PNG.
 
     Args:
-        intervals: [low, high] around each value, None where there is none, drawn as a line.
+        intervals: interval [low, high] of each value, drawn as a line; None for a value without one.
     """
     width = 0.8 / len(series)
     figure = Figure(figsize=(max(7.0, 0.55 * len(series) * len(categories)), 4.2), layout="constrained")
@@ -131,7 +129,7 @@ def plot_bars(
 def plot_histogram(
     file: str | Path, edges: Sequence[float], counts: Sequence[int], x_label: str, y_label: str, title: str
 ) -> None:
-    """Draw counts between `edges`, of which there is one more, into a PNG."""
+    """Plot a histogram and save a PNG; there is one more edge than counts."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.stairs(counts, edges, fill=True, color=PALETTE[0])
@@ -141,10 +139,10 @@ def plot_histogram(
 
 
 def plot_reliability(file: str | Path, parts: dict[str, list[dict[str, float]]], title: str) -> None:
-    """Draw accuracy over confidence (Guo et al. 2017) into a PNG: below the diagonal is too sure, above too modest.
+    """Plot accuracy over confidence (Guo et al. 2017) and save a PNG. Points below the diagonal are overconfident.
 
     Args:
-        parts: name -> bins of `confidence`, `accuracy` and `share` of the utterances, which is the area of a point.
+        parts: name -> bins with `confidence`, `accuracy`, and `share` of the utterances, shown as the area of a point.
     """
     figure = Figure(figsize=(6, 5.4), layout="constrained")
     axes = figure.subplots()
@@ -174,8 +172,7 @@ def plot_reliability(file: str | Path, parts: dict[str, list[dict[str, float]]],
 def plot_spectrograms(
     file: str | Path, waveforms: dict[str, np.ndarray], title: str = "", sampling_rate: int = 16_000
 ) -> None:
-    """Draw named waveforms (samples,) as spectrograms below each other, on one scale of time and of loudness, into a
-    PNG."""
+    """Plot spectrograms of named waveforms (samples,), with common scales of time and loudness, and save a PNG."""
     figure = Figure(figsize=(10, 2.4 * len(waveforms) + 0.6), layout="constrained")
     figure.suptitle(title, parse_math=False)
     rows = figure.subplots(len(waveforms), 1, sharex=True, squeeze=False)[:, 0]

@@ -1,6 +1,6 @@
-"""How any recipe runs: arguments, errors, logs, stages, pipelines, files that are complete or absent.
+"""What every recipe needs to run: arguments, errors, logs, stages, pipelines, atomic files.
 
-Imports nothing else of ours.
+This package imports no other package of the project.
 """
 
 from hf_components.runtime.arguments import parse_arguments, parse_pairs
@@ -25,7 +25,6 @@ from hf_components.runtime.parquet_parts import join_parts, write_part
 from hf_components.runtime.pipeline import (
     Pipeline,
     PipelineArguments,
-    Step,
     all_flags,
     passed_on_arguments,
     same_names,

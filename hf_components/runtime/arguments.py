@@ -25,14 +25,10 @@ from hf_components.runtime.stages import join_processes
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        shown = (
-            action.default not in (None, argparse.SUPPRESS, [], "") and action.option_strings and not action.required
-        )
-        return (
-            f"{action.help} (default: %(default)s)"
-            if shown and "%(default)" not in (action.help or "")
-            else action.help
-        )
+        has_default = action.default not in (None, argparse.SUPPRESS, [], "") and not action.required
+        if has_default and action.option_strings and "%(default)" not in (action.help or ""):
+            return f"{action.help} (default: %(default)s)"
+        return action.help
 
 
 class _Parser(HfArgumentParser):
@@ -41,34 +37,33 @@ class _Parser(HfArgumentParser):
         if options.get("type") in (int, float):
             options["type"] = bounded(options["type"], bounds)
         if bounds:
-            options["help"] = f"{options['help']}; {in_words(bounds)}"
+            options["help"] = f"{options['help'].rstrip('.')}; {in_words(bounds)}"
         return super().add_argument(*names, **options)
 
     def error(self, message: str) -> None:
-        # argparse names a flag by all of its spellings: argument --num_experts/--num-experts: must ...
+        # argparse lists every spelling of a flag: argument --num_experts/--num-experts: must ...
         raise UserError(re.sub(r"^argument (--\w+)\S*: must", r"\1 must", message))
 
 
 def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, description: str | None = None) -> tuple:
     """Parse `argv` into one instance per dataclass and set up logging.
 
-    The keys of `--config FILE` become flags in front of the command line, so both go through the same
-    conversion and the same checks, and the command line wins. `--num-experts` and `--num_experts` are one flag. Keys
-    of the file may be grouped in sections (`training:`), whose names mean nothing.
+    The keys of `--config FILE` become flags in front of the command line. So both are converted and checked in the
+    same way, and the command line wins. `--num-experts` and `--num_experts` are one flag. The file may group its keys
+    in sections (`training:`); the names of sections have no effect.
 
     Args:
         dataclass_types: dataclass or sequence of dataclasses; every field documents itself by `metadata["help"]`.
         argv: arguments without the program's name; `sys.argv[1:]` if None.
-        description: shown by `--help`, normally the recipe's `__doc__`.
+        description: text that `--help` shows, normally the recipe's `__doc__`.
     Returns:
         the instances, in the order of `dataclass_types`.
     Raises:
-        UserError: unknown flag or key (with the nearest right one), wrong value, unreadable configuration file.
+        UserError: a flag or key is unknown (the message suggests one), a value is wrong, the file is unreadable.
     """
     _stay_on_cpu_without_accelerator()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        # before a dataclass asks for the device, and with it for processes that wait half an hour only
-        join_processes()
+        join_processes()  # before a dataclass asks for the device, which would set a timeout of half an hour
     parser, words, flags = _read_words(dataclass_types, sys.argv[1:] if argv is None else argv, description)
     try:
         *instances, _, unknown = parser.parse_args_into_dataclasses(
@@ -83,8 +78,7 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
 
 
 def check_words(dataclass_types: Any, argv: list[str]) -> None:
-    """Raise `UserError` as `parse_arguments` does for an unknown flag or a wrong value, without doing more; a required
-    flag may be missing."""
+    """Raise UserError for an unknown flag or a wrong value, as `parse_arguments`; required flags may be missing."""
     parser, words, flags = _read_words(dataclass_types, argv)
     for action in flags.values():
         action.required = False
@@ -96,7 +90,7 @@ def check_words(dataclass_types: Any, argv: list[str]) -> None:
 def _read_words(
     dataclass_types: Any, argv: Sequence[str], description: str | None = None
 ) -> tuple[_Parser, list[str], dict[str, argparse.Action]]:
-    """A parser, the words of the configuration file and of the command line for it, and its flags."""
+    """The parser, the words to parse (configuration file, then command line), and the parser's flags."""
     types = [dataclass_types] if dataclasses.is_dataclass(dataclass_types) else list(dataclass_types)
     parser = _Parser(types, description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
     parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of defaults for the flags below")
@@ -110,27 +104,23 @@ def _read_words(
 
 
 def parse_pairs(flag: str, words: list[str] | None) -> dict[str, str] | None:
-    """The words OURS=THEIRS of a flag as a mapping; None without any.
-
-    Raises:
-        UserError: a word without "=".
-    """
+    """The words OURS=THEIRS of a flag as a mapping, or None. Raises UserError for a word without "="."""
     if words is None:
         return None
     if wrong := [word for word in words if "=" not in word]:
-        raise UserError(f"{flag} takes pairs of our and the file's name, such as child_id=speaker, got {wrong[0]!r}")
+        raise UserError(f"{flag} takes OUR_NAME=NAME_IN_FILE, such as child_id=speaker, got {wrong[0]!r}")
     return dict(word.split("=", 1) for word in words)
 
 
 def _stay_on_cpu_without_accelerator() -> None:
-    # `accelerate launch` hands `use_cpu` to a lone process only. Without it accelerate takes each of several CPU
-    # processes for a run of its own, and all of them write the same files.
+    # `accelerate launch` passes `use_cpu` only if there is one process. Without it, accelerate treats each of several
+    # CPU processes as a separate run, and all of them write the same files.
     if "LOCAL_RANK" in os.environ and not torch.accelerator.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"
 
 
 def _spellings(flags: Mapping[str, argparse.Action]) -> dict[str, str]:
-    """Every way to type a flag, with underscores -> a way that the parser knows."""
+    """Every spelling of a flag, with underscores -> a spelling that the parser knows."""
     known = {option.replace("-", "_"): option for option in flags if option.startswith("--")}
     spellings = {f"--{name.lstrip('_')}": option for name, option in known.items()}
     for typed, ours in SYNONYMS.items():
@@ -146,7 +136,7 @@ def _as_we_spell_it(word: str, spellings: Mapping[str, str]) -> str:
 
 
 def _mappings(types: Iterable[type]) -> set[str]:
-    """Flags that take a mapping, from the annotations, since HfArgumentParser narrows the fields' types."""
+    """Names of the flags that take a mapping. They come from annotations: HfArgumentParser changes `Field.type`."""
     return {
         name
         for kind in types
@@ -179,7 +169,7 @@ def _flags_of_file(
             arguments += [flag, json.dumps(value)]
         elif value == [] and flags[flag].nargs == "+":
             flags[flag].default = []
-            flags[flag].required = False  # argparse has no words for an empty list
+            flags[flag].required = False  # the command line of argparse cannot express an empty list
         elif isinstance(value, list):
             arguments += [flag, *map(str, value)]
         else:
@@ -188,10 +178,10 @@ def _flags_of_file(
 
 
 def _without_sections(values: dict, mappings: set[str], path: Path) -> Iterator[tuple[Any, Any]]:
-    """The keys and values of a file; a mapping is a section, which only groups its keys, unless a flag takes one by
-    that name.
+    """The keys and values of a file, without its sections.
 
-    A section may have the name of another flag: `model:` and `data:` are both.
+    A mapping is a section unless a flag of that name takes a mapping. So a section may be called `model` or `data`,
+    although there are flags of these names.
     """
     section_of: dict[Any, Any] = {}
     for section, keys in values.items():
@@ -210,12 +200,12 @@ def _unknown(word: str, flags: Mapping[str, argparse.Action]) -> str:
 
 
 def _advice(typed: str, flags: Mapping[str, argparse.Action]) -> str:
-    """What to write instead of an unknown flag: an answer to a reflex, or the flag that is nearest to it."""
+    """What to write instead of an unknown flag: the text of `ANSWERS`, or the flag with the most similar name."""
     name = typed.lstrip("-").replace("-", "_")
     named = re.findall(r"{(\w+)}", ANSWERS.get(name, ""))
     if name in ANSWERS and all(f"--{other}" in flags for other in named):
         return f": {ANSWERS[name].format(**{other: f'--{other}' for other in named})}"
-    # --no_plot is a flag of its own, an alias is not.
+    # Suggest --no_plot under its own name, but an alias under the name of its flag.
     names = {
         spelling[2:]: option[2:] if flags[option].nargs == 0 else flags[option].dest
         for spelling, option in _spellings(flags).items()

@@ -1,4 +1,4 @@
-"""Files that are complete or absent, and the message for a user whose disk is full."""
+"""Atomic writing of files, and the error message for a full disk."""
 
 import contextlib
 import errno
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from hf_components.runtime.errors import UserError, causes
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, limit of file sizes
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, full quota, limit on the file size
 NUMBERS = "|".join(map(str, NO_SPACE))
-# How safetensors says it, and what is left of an `OSError` from another process; torch (twice) and numpy say it of any
-# file that they cannot write to its end.
+# Messages of safetensors, of an `OSError` from another process, of torch (two) and of numpy. Those of torch and numpy
+# appear for any file that was not completely written.
 IN_WORDS = re.compile(
     rf"\(os error ({NUMBERS})\)|\[Errno ({NUMBERS})\]|unexpected pos \d+ vs|iostream error|"
     r"requested and \d+ written"
@@ -22,9 +22,9 @@ IN_WORDS = re.compile(
 
 @contextlib.contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """A path to write to. It becomes `file` once it is complete: readers find the old file or the new one.
+    """A temporary path to write to, renamed to `file` at the end: readers see the old file or the new one, never half.
 
-    A full disk is not filled further by half a file.
+    After an error the temporary file is deleted, so that it does not fill the disk.
     """
     temporary = file.with_name(f".{file.name}.tmp")
     try:
@@ -37,7 +37,7 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Write every file below `folder` to the disk itself, so that a later power cut or full disk cannot halve it."""
+    """Flush every file below `folder` to the disk, so that a power cut or a full disk cannot truncate it later."""
     for file in (path for path in folder.rglob("*") if path.is_file()):
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
@@ -45,7 +45,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def full_disk_explained(path: Path) -> Iterator[None]:
-    """Turn an error for want of space while `path` is written into a `UserError` that says what to do."""
+    """If the disk is full while `path` is written, raise a `UserError` that says what to do."""
     try:
         yield
     except UserError:
@@ -56,9 +56,8 @@ def full_disk_explained(path: Path) -> Iterator[None]:
             raise
         free = shutil.disk_usage(path.parent).free / 2**20
         raise UserError(
-            f"{path} could not be written ({reason}); its disk has {free:.0f} MiB left: make room, or raise the "
-            "quota or the limit of file sizes, and run the same command with --resume, which goes on from "
-            "what is complete"
+            f"{path} could not be written ({reason}); its disk has {free:.0f} MiB left: free some space, or raise the "
+            "quota or the limit on file sizes, then continue the run with the same command and --resume"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""How long a step will take and how much room it needs on the disk, told when its first part is done."""
+"""Estimate the time and the disk space that a step needs, once its first part is done."""
 
 import importlib
 import importlib.util
@@ -16,15 +16,15 @@ logger = logging.getLogger(__name__)
 def estimate_rest(
     step: str, folder: str | Path, *, done: float, total: float, seconds: float, bytes_written: int = 0
 ) -> tuple[float, int]:
-    """Print what the rest of a step will cost, if it goes on as it began; warn if the disk is too small for it.
+    """Print how long the rest of a step will take at the same speed, and warn if the disk is too small for it.
 
     Args:
-        step: named in the message, such as "segmenting".
-        folder: exists on the disk that is written to.
-        done: how much of the work is behind, in any measure: seconds of audio, batches.
-        total: all of the work, in the same measure.
-        seconds: that `done` took.
-        bytes_written: that `done` left on the disk and the rest will add to.
+        step: name for the message, such as "segmenting".
+        folder: existing folder on the disk that is written to.
+        done: finished work, in any unit, such as seconds of audio or batches.
+        total: all of the work, in the same unit.
+        seconds: time that `done` took.
+        bytes_written: bytes that `done` left on the disk.
     Returns:
         seconds and bytes that the rest needs.
     """
@@ -42,17 +42,11 @@ def estimate_rest(
 
 
 def warn_of_full_disk(step: str, folder: str | Path, needed: int, advice: str) -> None:
-    """Warn if the disk of a folder has less than `needed` bytes left; `advice` is what to do but for making room."""
+    """Warn if the disk of a folder has less than `needed` bytes left. `advice` is the alternative to freeing space."""
     free = shutil.disk_usage(folder).free
     if needed > free:
-        logger.warning(
-            "%s needs about %s more, and the disk of %s has %s left: make room, or %s",
-            step,
-            _size(needed),
-            folder,
-            _size(free),
-            advice,
-        )
+        text = "%s needs about %s more, and the disk of %s has %s left: free some space, or %s"
+        logger.warning(text, step, _size(needed), folder, _size(free), advice)
 
 
 def _size(count: float) -> str:
@@ -60,7 +54,7 @@ def _size(count: float) -> str:
 
 
 def peak_memory_gib() -> float:
-    """Most memory that this process had, in GiB; what it has now where the system keeps no such record (Windows)."""
+    """Peak memory of this process in GiB; on Windows, which keeps no such record, its current memory."""
     if importlib.util.find_spec("resource") is None:
         return psutil.Process().memory_info().rss / 2**30
     resource = importlib.import_module("resource")

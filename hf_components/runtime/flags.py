@@ -1,4 +1,4 @@
-"""Flags of recipes: a field of a dataclass with its help, its bounds and its other names."""
+"""Flags of recipes: fields of dataclasses with help, bounds and other names."""
 
 import argparse
 import dataclasses
@@ -25,14 +25,13 @@ def flag(
 ) -> Any:
     """A dataclass field that is a flag of a recipe.
 
-    Bounds are checked by `parse_arguments` before any work, and `--help` shows them; of a list they hold for each
-    number.
+    `parse_arguments` checks the bounds before any work, and `--help` shows them. They hold for each number of a list.
 
     Args:
-        help: what it is, documented here and nowhere else.
-        default: the flag is required without one. A list is copied for each instance.
-        min, max: least and greatest number allowed.
-        above, below: numbers that it must be greater and smaller than.
+        help: description of the flag; its only documentation.
+        default: default value; without one the flag is required. A list is copied for each instance.
+        min, max: smallest and largest value allowed.
+        above, below: bounds that the value must not reach.
         choices: all values allowed.
         aliases: other names, each with its dashes.
         argparse_options: `nargs`, `const`, `action` of `argparse.ArgumentParser.add_argument`.
@@ -46,7 +45,7 @@ def flag(
 
 
 def add_bounds(kind: type, bounds: Mapping[str, Mapping[str, float]]) -> None:
-    """Give fields that a dataclass inherits from another library's their bounds, as `flag` does for our own."""
+    """Add bounds to fields that a dataclass inherits from a class of another library."""
     for name, limits in bounds.items():
         inherited = kind.__dataclass_fields__[name]
         own = dataclasses.field(
@@ -61,7 +60,7 @@ def add_bounds(kind: type, bounds: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def in_words(bounds: Mapping[str, float]) -> str:
-    """Bounds as a rule: "at least 1", "in (0, 100]", "above 0"."""
+    """Bounds in words: "at least 1", "in (0, 100]", "above 0"."""
     low = next((name for name in ("min", "above") if name in bounds), None)
     high = next((name for name in ("max", "below") if name in bounds), None)
     if low and high:
@@ -74,7 +73,7 @@ def in_words(bounds: Mapping[str, float]) -> str:
 
 
 def keeps(value: float, bounds: Mapping[str, float]) -> bool:
-    """Whether a number lies within bounds; what is not finite does not, even without bounds."""
+    """Whether a number is finite and within bounds."""
     return (
         math.isfinite(value)
         and value >= bounds.get("min", -math.inf)
@@ -85,7 +84,7 @@ def keeps(value: float, bounds: Mapping[str, float]) -> bool:
 
 
 def bounded(kind: Callable[[str], float], bounds: Mapping[str, float]) -> Callable[[str], float]:
-    """`int` or `float` for argparse, which refuses what is out of bounds."""
+    """`int` or `float` for argparse, which rejects values out of bounds."""
 
     def read(word: str) -> float:
         value = kind(word)
@@ -94,5 +93,5 @@ def bounded(kind: Callable[[str], float], bounds: Mapping[str, float]) -> Callab
             raise argparse.ArgumentTypeError(f"must {'lie' if rule.startswith('in ') else 'be'} {rule}, got {word}")
         return value
 
-    read.__name__ = kind.__name__  # argparse names it: invalid int value
+    read.__name__ = kind.__name__  # argparse shows it: invalid int value
     return read

@@ -1,4 +1,4 @@
-"""JSON lines: one object per line, and the names of the fields of manifests and transcripts."""
+"""JSON lines (one object per line), and the field names of manifests and transcripts."""
 
 import json
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ GROUP = "age_bucket"
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict]]:
-    """Each object with the number of its line, from 1; blank lines, a byte order mark and CRLF are allowed.
+    """Line number, from 1, and object of each line. Blank lines, a byte order mark and CRLF are allowed.
 
     Raises:
-        UserError: the file cannot be read, or a line (which is named) is not UTF-8 text or not a JSON object.
+        UserError: the file cannot be read, or a line is not UTF-8 text or not a JSON object; its number is given.
     """
     try:
         lines = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
@@ -28,7 +28,7 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict]]:
             continue
         try:
             row = json.loads(line.decode("utf-8"))
-            json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
+            json.dumps(row, ensure_ascii=False).encode()  # fails for half a surrogate pair: valid JSON, but no text
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not JSON ({error}); was the file cut short?") from error
         if not isinstance(row, dict):
@@ -37,11 +37,7 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict]]:
 
 
 def text_field(row: dict, name: str, path: str | Path, line: int) -> str:
-    """A field that must hold a string.
-
-    Raises:
-        UserError: it is missing or something else, with file and line.
-    """
+    """A field that must hold a string; else raises UserError with file and line."""
     if not isinstance(row.get(name), str):
         raise UserError(
             f"{path}, line {line}: {name} must be a string, got {row.get(name)!r}; the line has "
@@ -51,40 +47,36 @@ def text_field(row: dict, name: str, path: str | Path, line: int) -> str:
 
 
 def as_id(value: Any) -> str | None:
-    """An id as text: a string without the white space around it, or an integer; None for anything else."""
+    """The id as text, from a string (stripped) or an integer; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     return str(value).strip() or None
 
 
 def id_field(row: dict, name: str, path: str | Path, line: int) -> str:
-    """A field that must hold an id.
-
-    Raises:
-        UserError: it is missing, empty or something else, with file and line.
-    """
+    """A field that must hold an id, see `as_id`; else raises UserError with file and line."""
     found = as_id(row.get(name))
     if found is None:
         raise UserError(
-            f"{path}, line {line}: {name} must be a string that is not empty, or an integer, got "
-            f"{row.get(name)!r}; the line has {', '.join(row) or 'no fields'}"
+            f"{path}, line {line}: {name} must be a string that is not empty, or an integer, got {row.get(name)!r}; "
+            f"the line has {', '.join(row) or 'no fields'}"
         )
     return found
 
 
 def read_by_id(path: str | Path, name: str = ID) -> Iterator[tuple[int, str, dict]]:
-    """Each object with the number of its line and its id.
+    """Line number, id and object of each line.
 
     Raises:
-        UserError: as `read_json_lines` and `id_field`, or an id is there twice.
+        UserError: an id appears twice, or for the reasons of `read_json_lines` and `id_field`.
     """
     lines: dict[str, int] = {}
     for line, row in read_json_lines(path):
         found = id_field(row, name, path, line)
         if found in lines:
             raise UserError(
-                f"{path}, line {line}: {name} {found} is on line {lines[found]} already; every id must be there "
-                "once, remove one of the two"
+                f"{path}, line {line}: {name} {found} is already on line {lines[found]}; every id must appear once, "
+                "remove one of the two lines"
             )
         lines[found] = line
         yield line, found, row

@@ -1,4 +1,4 @@
-"""Folders that one run at a time may write to."""
+"""Locks: only one run at a time may write to a folder."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,13 +11,12 @@ from hf_components.runtime.errors import UserError
 
 @contextlib.contextmanager
 def alone_in(folder: Path, flag: str) -> Iterator[None]:
-    """Make the folder if it is not there, and keep other runs out of it. The lock ends with its process, however that
-    ends.
+    """Create the folder if it is missing, and keep other runs out of it. The lock ends with the process in any case.
 
     Args:
-        flag: by which the user chose the place, for messages.
+        flag: flag that chose the folder, for messages.
     Raises:
-        UserError: it cannot be made, or another run is writing to it.
+        UserError: the folder cannot be created, or another run is writing to it.
     """
     file = folder.with_name(f".{folder.name.lstrip('.')}.lock")
     lock = FileLock(file)
@@ -31,5 +30,5 @@ def alone_in(folder: Path, flag: str) -> Iterator[None]:
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)  # while it is held: whoever opened it meanwhile tries again
+        file.unlink(missing_ok=True)  # before the release: a process that has opened the file must try again
         lock.release()

@@ -1,4 +1,4 @@
-"""One logger set-up for all recipes, and the entry point that turns user mistakes into one-line errors."""
+"""Logging of all recipes, and their entry point, which prints a user's mistake as one line."""
 
 import logging
 import os
@@ -27,13 +27,12 @@ QUIET = (
 
 
 def set_up_logging(log_file: str | Path | None = None) -> None:
-    """Log to standard error (main process only) and, if given, append to `log_file`.
+    """Log to standard error and, if given, append to `log_file`; processes other than the main one log warnings only.
 
-    `UNDERHEARD_LOG_LEVEL` (default INFO) sets the level. Raises `UserError` for an unknown level or a file that cannot
+    `UNDERHEARD_LOG_LEVEL` (default INFO) sets the level. Raises UserError if the level is unknown or the file cannot
     be written.
     """
-    # accelerate and torchrun number the processes of a run; all but the first log warnings only.
-    is_main = int(os.environ.get("RANK", "0")) == 0
+    is_main = int(os.environ.get("RANK", "0")) == 0  # accelerate and torchrun set it
     level = os.environ.get("UNDERHEARD_LOG_LEVEL", "INFO").upper() if is_main else "WARNING"
     if level not in logging.getLevelNamesMapping():
         raise UserError(f"UNDERHEARD_LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR, got {level}")
@@ -46,9 +45,9 @@ def set_up_logging(log_file: str | Path | None = None) -> None:
             raise UserError(f"cannot write --log_file {log_file}: {error.strerror}; choose another") from error
     logging.basicConfig(level=level, format=FORMAT, datefmt="%H:%M:%S", handlers=handlers, force=True)
     if "TRANSFORMERS_VERBOSITY" not in os.environ:
-        # Whisper's own generate passes itself arguments that transformers warns of, once per batch.
+        # Whisper's `generate` calls itself with arguments that transformers warns about in every batch.
         transformers.logging.set_verbosity_error()
-    if not sys.stderr.isatty():  # short bars, which fill a log file with each of their states
+    if not sys.stderr.isatty():  # a log file would get one line for every state of a bar
         transformers.logging.disable_progress_bar()
         datasets.disable_progress_bars()
     for name in QUIET:
@@ -56,7 +55,7 @@ def set_up_logging(log_file: str | Path | None = None) -> None:
 
 
 def run_recipe(main: Callable[[list[str] | None], dict]) -> None:
-    """Run a recipe's `main` as a program: exit 0, or print what the user did wrong and exit 2."""
+    """Run a recipe's `main` as a program: exit 0, or print the `UserError` and exit 2."""
     try:
         main(None)
     except UserError as error:

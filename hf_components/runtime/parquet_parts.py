@@ -1,4 +1,4 @@
-"""Parquet written part by part: a stop costs a part, and nothing but a part is ever in memory."""
+"""Parquet files written part by part: an interruption loses one part at most, and memory holds one part only."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,13 +10,13 @@ from hf_components.runtime.disk import atomic_write
 
 
 def write_part(table: pyarrow.Table, file: Path) -> None:
-    """A reader finds the whole file or none."""
+    """Write a table to `file`; a reader finds the whole file or none."""
     with atomic_write(file) as temporary:
         pyarrow.parquet.write_table(table, temporary)
 
 
 def join_parts(tables: Iterable[pyarrow.Table], file: Path) -> None:
-    """Copy tables of one schema into one Parquet file, one at a time in memory."""
+    """Copy tables of the same schema into one Parquet file, with one table in memory at a time."""
     writer = None
     with atomic_write(file) as temporary:
         for table in tables:

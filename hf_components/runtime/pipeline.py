@@ -1,4 +1,4 @@
-"""`Pipeline`: a recipe made of recipes, each a step in a folder of its own."""
+"""`Pipeline`: a recipe that runs other recipes as steps, each in its own folder."""
 
 import dataclasses
 import difflib
@@ -26,24 +26,22 @@ PassedOn = Mapping[ModuleType, Mapping[str, str]]  # step -> {flag of the pipeli
 
 @dataclasses.dataclass(kw_only=True)
 class PipelineArguments(RecipeArguments, SeedArguments):
-    """What every pipeline asks for; the flags of its steps are documented there."""
+    """Flags of every pipeline; the recipes of the steps document their own."""
 
-    mode: Literal["quick", "full"] = flag(
-        "configurations of the steps: quick.yaml (minutes on two CPU cores) or default.yaml (a GPU)", default="full"
-    )
-    dry_run: bool = flag("print the steps and the command of each, and stop", default=False)
+    mode: Literal["quick", "full"] = flag("quick: quick.yaml (two CPUs); full: default.yaml (GPU)", default="full")
+    dry_run: bool = flag("print the command of each step, and stop", default=False)
     no_plot: bool = flag("draw no plots", default=False)
     num_workers: int | None = flag("worker processes that load audio, per training process", default=None, min=0)
     stage_options: list[str] = flag(
-        "further options, each as STEP.FLAG=VALUE; STEP is a recipe, where what the pipeline sets goes first, or a "
-        "folder of the run, which goes over all else",
+        "more options, as STEP.FLAG=VALUE; STEP is a recipe (the pipeline's own settings win) or a folder of the run "
+        "(it wins over everything)",
         default=[],
         action="extend",
     )
 
 
 class Later:
-    """A figure that only a step's run will tell: a plan shows its name, and takes it to be large."""
+    """Represents, in a plan, a figure that is known only after a step has run. It compares as larger than anything."""
 
     def __init__(self, name: str):
         self.name = name
@@ -66,7 +64,7 @@ class Later:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A step that was run, or is planned: its folder and what its `main` returned."""
+    """A step that ran or is planned: its folder, and the metrics that its `main` returned."""
 
     folder: Path
     metrics: dict | Later
@@ -86,19 +84,19 @@ class Step:
 
 
 class Pipeline:
-    """The command line of a pipeline, and the steps that it takes.
+    """The command line of a pipeline, and its steps.
 
-    A step starts from its own configuration, quick.yaml or default.yaml. Over that go, each over the one before:
-    options for the recipe (`--stage_options`), what the pipeline sets, flags of the pipeline that are passed on,
-    options for the folder.
+    The options of a step come from these sources, each of which overrides the ones before: its quick.yaml or
+    default.yaml, `--stage_options` for the recipe, values set by the pipeline, flags that the pipeline passes on,
+    `--stage_options` for the folder.
 
     Args:
         configs: folder of the recipes' configurations.
-        arguments: dataclasses: the pipeline's own `PipelineArguments`, `PublishModelArguments`, and what
-            `passed_on_arguments` made.
-        passed_on: flags that steps get from the command line.
+        arguments: dataclasses of flags: the pipeline's own `PipelineArguments`, `PublishModelArguments`, and the
+            result of `passed_on_arguments`.
+        passed_on: flags of the command line that are passed on to steps.
         argv: arguments without the program's name; `sys.argv[1:]` if None.
-        description: shown by `--help`.
+        description: text that `--help` shows.
     """
 
     def __init__(
@@ -115,21 +113,20 @@ class Pipeline:
         self._plan: list[str] = []
 
     def follow(self, take_steps: Callable[["Pipeline"], None]) -> dict[str, Step]:
-        """Take the steps; with `--dry_run` print them.
+        """Run the steps; with `--dry_run` only print them.
 
-        `take_steps` is called twice, since only a plan tells how many steps there are, and whether their flags and
-        `--stage_options` are right.
+        Before any step runs, `take_steps` is called twice to plan: first to list the steps, then to check their flags.
 
         Args:
-            take_steps: calls `run`, `everywhere` and `check` of this pipeline.
+            take_steps: function that calls `run`, `everywhere` and `check` of this pipeline.
         Returns:
             the steps by folder.
         Raises:
-            UserError: a step does not take what it would get, or `--stage_options` names no step.
+            UserError: a flag of a step is unknown or has a wrong value, or `--stage_options` names no step.
         """
-        self._go_through(take_steps)  # which steps there are
+        self._go_through(take_steps)
         self._options = self._read_options()
-        self._go_through(take_steps)  # whether they take their flags
+        self._go_through(take_steps)
         planned = self._plan
         if self.args.dry_run:
             PartialState().print("\n".join(f"{i}. {step}" for i, step in enumerate(planned, 1)))
@@ -140,22 +137,22 @@ class Pipeline:
         return self.steps
 
     def everywhere(self, **flags: Any) -> None:
-        """Flags of every further step that has them."""
+        """Set flags of every later step that has them."""
         self._everywhere |= flags
 
     def check(self, function: Callable, *arguments: Any) -> None:
-        """Call a function that looks at what steps have made; not while planning."""
+        """Call a function that checks the results of steps; does nothing while planning."""
         if not self.is_plan:
             function(*arguments)
 
     def run(self, recipe: ModuleType, folder: str, *, size: str | None = None, **flags: Any) -> Step:
-        """Run a recipe as the step of this folder, or plan to.
+        """Run a recipe as a step, or plan to.
 
         Args:
             recipe: module in recipes/, whose `main` is called.
-            folder: name below `--output_dir`; a recipe with `--output_dir` writes there.
-            size: "quick" or "default", instead of what `--mode` says.
-            flags: what the pipeline sets; None leaves a flag out, a list takes several words.
+            folder: name of the step's folder in `--output_dir`; a recipe that has `--output_dir` writes there.
+            size: "quick" or "default", to override `--mode`.
+            flags: values set by the pipeline; None leaves a flag out, a list gives it several values.
         """
         size = size or ("quick" if self.args.mode == "quick" else "default")
         words = self._words(recipe, folder, size, flags)
@@ -166,7 +163,7 @@ class Pipeline:
             check_words(_kinds(recipe), [word for word in words if not re.search("=<.*>$", word)])
             metrics = Later(folder)
         else:
-            logger.info("step %d of %d, %s; alone: %s", len(self._plan), self._planned, folder, command)
+            logger.info("step %d of %d, %s; to run it alone: %s", len(self._plan), self._planned, folder, command)
             metrics = recipe.main(words)
         self.steps[folder] = Step(self.out / folder, metrics)
         return self.steps[folder]
@@ -179,12 +176,12 @@ class Pipeline:
         inputs: Iterable[Path],
         seconds: float = 0.0,
     ) -> dict:
-        """Add time and environment to the results, release the model to `<output_dir>/model`, write `results.json`.
+        """Add time and environment to the results, write `results.json`, release the model to `<output_dir>/model`.
 
         Args:
-            release: called with the folder to fill, `output_dir` and the results; returns metrics.
-            inputs: what the release depends on, beside its figures.
-            seconds: that steps took which are no stages.
+            release: function of the folder to fill, `output_dir` and the results; returns metrics.
+            inputs: files and folders that the release depends on, besides `results.json`.
+            seconds: time of the steps that are not stages.
         """
         completions = {folder.name: read_completion(folder) for folder in self.out.iterdir()}
         stages = sum(
@@ -195,7 +192,7 @@ class Pipeline:
         figures = self.out / "results.json"
         if PartialState().is_main_process:
             write_json(figures, results)
-        PartialState().wait_for_everyone()  # it is an input of the stage, whose others would else find the earlier one
+        PartialState().wait_for_everyone()  # results.json is an input of the stage: no process may read the old one
         run_stage(
             model,
             lambda folder: release(folder, self.out, results),
@@ -249,35 +246,32 @@ class Pipeline:
                 logger.warning("--stage_options %s: this run takes no step %s", option, step)
                 continue
             if step not in steps or not dot or "=" not in word:
-                raise UserError(
-                    f"--stage_options takes STEP.FLAG=VALUE with a step of {', '.join(steps)}, got {option!r}"
-                )
+                names = ", ".join(steps)
+                raise UserError(f"--stage_options takes STEP.FLAG=VALUE with a step of {names}, got {option!r}")
             name = word.partition("=")[0].replace("-", "_")
             known = _fields(steps[step])
             if name not in known:
                 nearest = difflib.get_close_matches(name, known, n=1)
-                raise UserError(
-                    f"--stage_options {option}: {step} has no flag {name}"
-                    + (f"; did you mean {nearest[0]}?" if nearest else "")
-                )
+                advice = f"; did you mean {nearest[0]}?" if nearest else ""
+                raise UserError(f"--stage_options {option}: {step} has no flag {name}{advice}")
             found.setdefault(step, []).append(f"--{word}")
         return found
 
 
 def same_names(*flags: str) -> dict[str, str]:
-    """Flags that a pipeline and its step call alike."""
+    """Flags that have the same name in a pipeline and in its step."""
     return {name: name for name in flags}
 
 
 def all_flags(kind: type, without: Iterable[str] = ()) -> dict[str, str]:
-    """All flags of a dataclass of arguments but those that the pipeline sets itself."""
+    """All flags of a dataclass of arguments, except those that the pipeline sets itself."""
     return same_names(*(field.name for field in dataclasses.fields(kind) if field.name not in without))
 
 
 def passed_on_arguments(passed_on: PassedOn) -> type:
-    """A dataclass of those flags, each with the step's type, bounds and help, and None unless it is given.
+    """A dataclass of those flags, each with the step's type, bounds and help.
 
-    A value that is not given is left to the step's own configuration.
+    The default is None: a flag that is not given keeps the value of the step's own configuration.
     """
     flags: dict[str, tuple[str, Any, dataclasses.Field]] = {}
     for recipe, names in passed_on.items():
@@ -309,10 +303,9 @@ def _as_words(flags: Mapping[str, Any]) -> list[str]:
 
 
 def _optional(field: dataclasses.Field, keep_aliases: bool) -> tuple[Any, dataclasses.Field]:
-    """Type and field of the same flag that may be left out."""
+    """Type and field of the same flag, made optional."""
     metadata = {key: value for key, value in field.metadata.items() if keep_aliases or key != "aliases"}
     if field.type in (bool, bool | None):
-        # a bare flag, which HfArgumentParser denies to a boolean that may be None
-        metadata |= {"nargs": "?", "const": True}
+        metadata |= {"nargs": "?", "const": True}  # HfArgumentParser adds them for `bool`, not for `bool | None`
     kind = field.type if type(None) in getattr(field.type, "__args__", ()) else field.type | None
     return kind, dataclasses.field(default=None, metadata=metadata)

@@ -1,4 +1,4 @@
-"""Progress bars: on a terminal as usual, in a log file one line a minute."""
+"""Progress bars: as usual on a terminal, one line a minute in a log file."""
 
 import sys
 import time
@@ -7,19 +7,19 @@ from typing import Any
 from tqdm.auto import tqdm
 
 SECONDS_BETWEEN_LINES = 60
-SHORTEST = 1.0  # seconds; what is over sooner shows no bar
+SHORTEST = 1.0  # seconds; faster work shows no bar
 
 
 class Progress(tqdm):
-    """`tqdm` on standard error. Where that is no terminal it writes a line a minute, and one at the end.
+    """`tqdm` on standard error. If that is not a terminal, it writes one line a minute and one at the end.
 
-    What takes less than a second shows nothing.
+    Work of less than a second shows nothing.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.is_log = not sys.stderr.isatty()
         self.started = self.last_line = time.monotonic()
-        self.shown = None  # how far the last line said that it was
+        self.shown = None  # `n` in the last line
         super().__init__(*args, **{"delay": SHORTEST, **kwargs})
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool | None:
@@ -33,7 +33,7 @@ class Progress(tqdm):
         if self.is_log and not self.disable:
             if time.monotonic() - self.started >= SHORTEST and self.n != self.shown:
                 self._write_line()
-            self.leave = False  # `tqdm` would write the same once more
+            self.leave = False  # else `tqdm` writes the same line again
         super().close()
 
     def _write_line(self) -> None:

@@ -1,4 +1,4 @@
-"""Flags that recipes share, so that each is said once."""
+"""Flags that recipes share."""
 
 from dataclasses import dataclass
 
@@ -12,21 +12,19 @@ class LogArguments:
 
 @dataclass(kw_only=True)
 class ResumeArguments(LogArguments):
-    resume: bool = flag(
-        "keep a finished result if nothing has changed, and continue an interrupted run", default=False
-    )
+    resume: bool = flag("keep a finished result if nothing changed; continue an interrupted run", default=False)
 
 
 @dataclass(kw_only=True)
 class RecipeArguments(ResumeArguments):
-    """What every recipe asks for that fills one folder."""
+    """Flags of every recipe that fills one folder."""
 
     output_dir: str = flag("folder of the result")
 
 
 @dataclass(kw_only=True)
 class SeedArguments:
-    seed: int = flag("seed of everything random", default=42, **SEEDS)
+    seed: int = flag("seed of all random numbers", default=42, **SEEDS)
 
 
 @dataclass(kw_only=True)

@@ -1,6 +1,6 @@
-"""What people of the Hugging Face ecosystem type by reflex: other names of our flags, and answers to the rest."""
+"""Flags that users of other Hugging Face scripts type by habit: synonyms of our flags, and advice for the others."""
 
-# Typed name -> ours; of several the first that a recipe has. The meaning is the same, so the value is taken over.
+# Typed name -> our names for the same flag; the first one that the recipe has is used.
 SYNONYMS = {
     "dataset_name": ("corpus", "data", "data_dir", "audio_dir"),
     "dataset_path": ("corpus", "data", "data_dir", "audio_dir"),
@@ -35,11 +35,11 @@ SYNONYMS = {
     "evaluation_strategy": ("eval_strategy",),
 }
 
-# Typed name -> what to do instead. A braced name is a flag of ours; the answer is for recipes that have it.
+# Typed name -> what to do instead. A name in braces is one of our flags; the answer is only for recipes that have it.
 ANSWERS = {
-    "resume_from_checkpoint": "{resume} goes on from what an earlier run left in {output_dir}",
+    "resume_from_checkpoint": "{resume} continues the interrupted run in {output_dir}",
     "overwrite_output_dir": "an earlier result in {output_dir} is replaced unless {resume} is given",
-    "ignore_data_skip": "{resume} always goes on at the very batch where the earlier run stopped",
+    "ignore_data_skip": "{resume} always continues at the batch where the earlier run stopped",
     "hub_token": "tokens are never flags: log in with `hf auth login`, or set HF_TOKEN",
     "token": "tokens are never flags: log in with `hf auth login`, or set HF_TOKEN",
     "use_auth_token": "tokens are never flags: log in with `hf auth login`, or set HF_TOKEN",
@@ -51,28 +51,28 @@ ANSWERS = {
     "do_predict": "recipes/transcribe.py writes the transcripts of a trained model",
     "predict_with_generate": "evaluation always writes texts and scores them; leave it out",
     "dataset_config_name": "a prepared corpus has one configuration; leave it out",
-    "trust_remote_code": "no code of others is run; leave it out",
+    "trust_remote_code": "code from the Hub is never run; leave it out",
     "text_column_name": "a prepared corpus calls it text; recipes/prepare_corpus.py --fields takes other names",
     "audio_column_name": "a prepared corpus calls it audio; recipes/prepare_corpus.py --fields takes other names",
     "train_split_name": "training reads the split train",
-    "group_by_length": "batches are always of like duration; leave it out",
-    "train_sampling_strategy": "batches are always of like duration; leave it out",
-    "length_column_name": "batches are always of like duration; leave it out",
+    "group_by_length": "recordings in a batch always have similar durations; leave it out",
+    "train_sampling_strategy": "recordings in a batch always have similar durations; leave it out",
+    "length_column_name": "recordings in a batch always have similar durations; leave it out",
     "remove_unused_columns": "batches come from our own collator; leave it out",
     "label_smoothing_factor": "the loss is the model's own, without label smoothing; leave it out",
-    "max_duration_in_seconds": "recipes/prepare_corpus.py --max_duration bounds the length of utterances",
-    "min_duration_in_seconds": "recipes/prepare_corpus.py --min_duration bounds the length of utterances",
+    "max_duration_in_seconds": "recipes/prepare_corpus.py --max_duration limits the length of utterances",
+    "min_duration_in_seconds": "recipes/prepare_corpus.py --min_duration limits the length of utterances",
     "task": "every recipe transcribes; leave it out",
     "attn_implementation": "attention is chosen by the model; leave it out",
     "config_name": "configuration and processor come with {model}",
     "tokenizer_name": "configuration and processor come with {model}",
     "feature_extractor_name": "configuration and processor come with {model}",
     "cache_dir": "HF_HOME says where files from the Hub are kept",
-    "torch_dtype": "{dtype} says it",
+    "torch_dtype": "use {dtype}",
     "freeze_feature_encoder": "the first convolutions are always frozen; leave it out",
     "freeze_encoder": "recipes/finetune_whisper.py has it",
     "debug": "recipes/finetune_whisper.py --debug_run trains on a few rows",
-    "use_peft": "{finetuning} lora",
-    "lora_r": "{lora_rank}",
-    "lora_target_modules": "{target_modules}",
+    "use_peft": "use {finetuning} lora",
+    "lora_r": "use {lora_rank}",
+    "lora_target_modules": "use {target_modules}",
 }

@@ -1,4 +1,4 @@
-"""Stages: work done in a temporary folder and renamed into place, with `stage.json` as completion record."""
+"""Stages: work in a temporary folder that is renamed when complete, with the completion record `stage.json`."""
 
 import contextlib
 import dataclasses
@@ -31,12 +31,9 @@ from hf_components.runtime.locks import alone_in
 logger = logging.getLogger(__name__)
 
 COMPLETION = "stage.json"
-STARTED = "started.json"  # what an unfinished stage was started with
-PACKAGES = (
-    "hf_components",
-    "dataset_scripts",
-)  # whose sources count as the code of a stage, with the recipe's own file
-# Fields that change how a stage runs or where it writes, not what it computes.
+STARTED = "started.json"  # settings, inputs and sources of an unfinished stage
+PACKAGES = ("hf_components", "dataset_scripts")  # their sources and the recipe's own file are the code of a stage
+# Settings that change how a stage runs or where it writes, but not its result.
 NOT_PART_OF_RESULT = {
     "output_dir",
     "resume",
@@ -76,23 +73,23 @@ def run_stage(
     alone: bool = False,
     archive: bool = False,
 ) -> dict:
-    """Run `produce(folder)` and put its folder at `output_dir` once it is complete.
+    """Run `produce(folder)`, and rename the folder to `output_dir` when it is complete.
 
     Args:
-        output_dir: where the finished folder goes. An earlier result of a stage is replaced, anything else refused.
-        produce: writes its files into the folder it is given and returns JSON-serialisable metrics. With `resume`
-            the folder may hold the files of an interrupted run with the same settings and inputs.
+        output_dir: path of the finished folder. An earlier result of a stage is replaced, anything else is an error.
+        produce: function that writes its files into the given folder and returns JSON-serialisable metrics. With
+            `resume` the folder may hold the files of an interrupted run with the same settings and inputs.
         config: dataclass, dict, or sequence of them; recorded, and part of the fingerprint.
-        inputs: files and folders read; their fingerprints are part of this stage's.
-        resume: continue an interrupted run or return the earlier metrics if settings, inputs and package version
-            are the same, or say what differs. Other changes of the code throw no work away, but are warned of.
-        alone: only the main process produces, the others wait; else `produce` shares its work among processes.
-        archive: keep an earlier result that is replaced, as `archive/<name>_<time of its end>` beside it.
+        inputs: files and folders that are read; their fingerprints are part of the stage's fingerprint.
+        resume: if settings, inputs and package version are the same, continue an interrupted run or return the metrics
+            of a complete one; else log the difference and run again. Other changes of the code only cause a warning.
+        alone: only the main process calls `produce`, the others wait; else `produce` shares its work among processes.
+        archive: keep the earlier result as `archive/<name>_<time of its end>` beside it.
     Returns:
         the metrics of `produce`.
     Raises:
-        UserError: `output_dir` cannot be written, is being written by another run, holds something that is not a
-            stage's result, or its disk is full.
+        UserError: `output_dir` cannot be written, another run is writing it, it holds something else than the result
+            of a stage, or its disk is full.
     """
     output_dir = Path(output_dir)
     if output_dir.name in ("", "..") or (output_dir.exists() and not output_dir.is_dir()):
@@ -106,31 +103,25 @@ def run_stage(
         completion = read_completion(output_dir)
         if completion is None and output_dir.is_dir() and any(output_dir.iterdir()):
             raise UserError(
-                f"{output_dir} is not empty and not the result of a stage ({COMPLETION} is missing); "
-                "choose another --output_dir or empty it"
+                f"{output_dir} is not empty and not the result of a stage ({COMPLETION} is missing); choose another "
+                "--output_dir or empty it"
             )
         fingerprints = {name: fingerprint(path) for name, path in inputs.items()}
         identity = {"config": _result_relevant(resolved, inputs), "inputs": fingerprints, "code_version": __version__}
         return {"identity": identity, "sources": _source_digests(produce)}, completion, _read_started(work)
 
-    # One process looks, so that all decide alike whatever their disks say.
+    # Only one process looks, so that all of them decide the same even if their disks differ.
     stage, completion, unfinished = broadcast_object_list([look() if state.is_main_process else None])[0]
 
     goes_on = resume and unfinished is not None and unfinished["identity"] == stage["identity"]
-    if goes_on:  # also over a finished result of the same settings, which the interrupted run was to replace
-        _warn_of_changed_sources(
-            unfinished["sources"],
-            stage["sources"],
-            f"the interrupted run of {output_dir} goes on",
-            "to begin anew, run without --resume",
-        )
+    if goes_on:  # even if there is a finished result with the same settings: the interrupted run was to replace it
+        advice = "to start again, run without --resume"
+        continued = f"the interrupted run of {output_dir} is continued"
+        _warn_of_changed_sources(unfinished["sources"], stage["sources"], continued, advice)
     elif resume and completion is not None and completion["identity"] == stage["identity"]:
-        _warn_of_changed_sources(
-            completion.get("sources", {}),
-            stage["sources"],
-            f"{output_dir} is complete and kept",
-            f"to make it anew, delete {output_dir}",
-        )
+        advice = f"to run it again, delete {output_dir}"
+        kept = f"{output_dir} is complete and kept"
+        _warn_of_changed_sources(completion.get("sources", {}), stage["sources"], kept, advice)
         if resolved.get("plot") and completion["config"].get("plot") is False:
             logger.warning("%s was made without plots; to draw them, delete it", output_dir)
         logger.info("%s is complete, skipped", output_dir)
@@ -144,7 +135,7 @@ def run_stage(
                 _set_aside(work, unfinished, stage, resume)
             write_json(work / STARTED, stage)
         state.wait_for_everyone()
-        if read_completion(work) is None:  # else it was killed between the completion record and the renaming
+        if read_completion(work) is None:  # else it was killed after the completion record, before the renaming
             with full_disk_explained(output_dir):
                 _produce(work, produce, {**stage, "config": resolved}, alone)
         state.wait_for_everyone()
@@ -159,19 +150,19 @@ def run_stage(
 def run_as_stage(
     produce: Callable[..., dict], *arguments: Any, inputs: Iterable[str | Path | None] = (), alone: bool = False
 ) -> dict:
-    """`run_stage` of a recipe, with the folder and the flags that its arguments name.
+    """`run_stage` of a recipe, with `output_dir` and `resume` from its arguments.
 
     Args:
-        produce: called with the arguments and the folder to fill; returns metrics.
-        arguments: parsed dataclasses, which have `output_dir` and `resume`, and perhaps `rebase_output_dir`. With
-            `TrainingArguments` the number of processes is part of the fingerprint.
-        inputs: files, folders and Hub ids that are read; None is left out.
+        produce: function of the arguments and the folder to fill; returns metrics.
+        arguments: parsed dataclasses with `output_dir` and `resume`, and perhaps `rebase_output_dir`. If one is a
+            `TrainingArguments`, the number of processes is part of the fingerprint.
+        inputs: files, folders and Hub ids that are read; None is ignored.
         alone: see `run_stage`.
     """
     given = {name: value for part in arguments for name, value in vars(part).items()}
     trained = [part for part in arguments if isinstance(part, transformers.TrainingArguments)]
 
-    @functools.wraps(produce)  # so that the recipe's own code is recorded
+    @functools.wraps(produce)  # so that the recipe's own file is recorded
     def fill(folder: Path) -> dict:
         return produce(*arguments, folder)
 
@@ -187,25 +178,21 @@ def run_as_stage(
 
 
 def join_processes() -> PartialState:
-    """The processes that the launcher started for this run; called before anything else asks for them."""
-    # Long, since the others wait while the main process works alone.
+    """Join the processes that the launcher started for this run. Must come before any other use of `PartialState`."""
+    # The timeout is long because the other processes wait while the main one works alone.
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(hours=12))
 
 
 def read_completion(folder: str | Path) -> dict | None:
-    """The content of a finished stage's `stage.json`, or None.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """The content of a finished stage's `stage.json`, or None. Raises UserError if the file is damaged."""
     return _read_json(Path(folder) / COMPLETION)
 
 
 def fingerprint(path: str | Path) -> str:
     """A digest of a file or folder that changes with its content.
 
-    A finished stage answers with its own fingerprint. Elsewhere small files (under 1 MiB) count by content, large
-    ones by size and time of change. What does not exist on disk (a Hub id) counts by its name.
+    A finished stage has its recorded fingerprint. Otherwise small files (under 1 MiB) count by content, large ones by
+    size and modification time. A path that is not on the disk (a Hub id) counts by its name.
     """
     path = Path(path)
     completion = read_completion(path)
@@ -218,7 +205,7 @@ def fingerprint(path: str | Path) -> str:
 
 
 def environment() -> dict:
-    """Versions and hardware, as recorded beside every result."""
+    """Versions and hardware, which are recorded with every result."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -231,11 +218,7 @@ def environment() -> dict:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON so that a reader finds the old file or the new one, never half of it.
-
-    Raises:
-        UserError: the disk is full.
-    """
+    """Write JSON; a reader finds the old file or the new one. Raises UserError if the disk is full."""
     path = Path(path)
     with full_disk_explained(path), atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=2, ensure_ascii=False, default=_jsonable)
@@ -252,7 +235,7 @@ def _read_json(file: Path) -> dict | None:
 
 
 def _read_started(work: Path) -> dict | None:
-    """What the unfinished stage in `work` was started with; None if there is none, or none that says so."""
+    """The record of the unfinished stage in `work`, or None."""
     return read_completion(work) or _read_json(work / STARTED)
 
 
@@ -261,27 +244,22 @@ def _interrupted(work: Path) -> Path:
 
 
 def _set_aside(work: Path, unfinished: dict | None, stage: dict, resume: bool) -> None:
-    """Empty `work`, whose run does not go on; what it holds may have taken days, and is kept until the new run is
-    complete."""
+    """Move an interrupted run out of `work`. It may have taken days, so it is kept until the new run is complete."""
     if not any(work.iterdir()):
         return
     if not resume:
         why = "--resume would have continued it if nothing changed"
     elif unfinished is None:
-        why = "it does not say what it was started with"
+        why = "it has no record of its settings"
     else:
         why = _difference(unfinished["identity"], stage["identity"])
     kept = _interrupted(work)
-    logger.warning(
-        "the interrupted run in %s is set aside: %s; it is kept in %s until this run is complete, and goes on if "
-        "put back",
-        work,
-        why,
-        kept,
-    )
+    text = "the interrupted run in %s is set aside: %s; it is kept in %s until this run is complete; to continue it, "
+    text += "move it back and use --resume"
+    logger.warning(text, work, why, kept)
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir()
-    for path in list(work.iterdir()):  # not the folder, which is locked
+    for path in list(work.iterdir()):  # the files, not the folder, which is locked
         path.rename(kept / path.name)
 
 
@@ -291,9 +269,7 @@ def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bo
     metrics = produce(work) if state.is_main_process or not alone else None
     state.wait_for_everyone()
     if state.is_main_process:
-        sync_folder(
-            work
-        )  # before the completion record, or a file that never reached the disk would be taken for whole
+        sync_folder(work)  # before the completion record: it must not exist if a file did not reach the disk
         digest = _digest({key: stage[key] for key in ("identity", "sources")})
         write_json(
             work / COMPLETION,
@@ -327,14 +303,14 @@ def _replace(work: Path, output_dir: Path, archive: bool) -> None:
 def _plain(config: Any) -> Any:
     if isinstance(config, (list, tuple)):
         return {key: value for part in config for key, value in _plain(part).items()}
-    if hasattr(config, "to_sanitized_dict"):  # TrainingArguments, without tokens
+    if hasattr(config, "to_sanitized_dict"):  # TrainingArguments; access tokens are removed
         config = config.to_sanitized_dict()
     values = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
-    return json.loads(json.dumps(values, default=_jsonable))  # as it is read back for comparison
+    return json.loads(json.dumps(values, default=_jsonable))  # the form that a record has when it is read back
 
 
 def _named(inputs: Iterable[str | Path]) -> dict[str, str]:
-    """Inputs by file name, so that moving a run does not repeat it; two of one name are told apart by number."""
+    """Inputs by file name, so that a run that was moved is not repeated; equal names get numbers."""
     named: dict[str, str] = {}
     for path in map(str, inputs):
         name = Path(path).name
@@ -343,7 +319,7 @@ def _named(inputs: Iterable[str | Path]) -> dict[str, str]:
 
 
 def _result_relevant(config: dict, inputs: dict[str, str]) -> dict:
-    # An input counts by its name and content, not by where it lies.
+    # An input counts by its name and content, not by its path.
     names = {path: name for name, path in inputs.items()}
 
     def named(value: Any) -> Any:
@@ -356,9 +332,8 @@ def _result_relevant(config: dict, inputs: dict[str, str]) -> dict:
 
 def _source_digests(produce: Callable) -> dict[str, str]:
     root = Path(__file__).parents[2]
-    files = {
-        path.relative_to(root).as_posix(): path for package in PACKAGES for path in (root / package).rglob("*.py")
-    }
+    sources = (path for package in PACKAGES for path in (root / package).rglob("*.py"))
+    files = {path.relative_to(root).as_posix(): path for path in sources}
     recipe = vars(sys.modules[produce.__module__]).get("__file__")  # a notebook has none
     if recipe:
         files["/".join(Path(recipe).parts[-2:])] = Path(recipe)

@@ -1,4 +1,4 @@
-"""Error rates, and what tells two systems apart."""
+"""Error rates, and comparisons of systems."""
 
 from hf_components.scoring.comparison import (
     align,

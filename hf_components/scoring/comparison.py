@@ -1,4 +1,4 @@
-"""Judge transcripts: those of several systems against references, per group, and against each other."""
+"""Score the transcripts of several systems against references, per group, and compare the systems."""
 
 import logging
 import re
@@ -25,7 +25,7 @@ COUNTS = ("substitutions", "deletions", "insertions")
 
 @dataclass
 class References:
-    """What was said: lists of equal length, one item per utterance."""
+    """References: lists of equal length, with one item per utterance."""
 
     ids: list[str]
     texts: list[str]
@@ -39,10 +39,10 @@ def references_of_corpus(corpus: datasets.Dataset) -> References:
 
 
 def references_of_manifest(path: str | Path) -> References:
-    """The transcripts of a manifest, which keeps them as the competition judges them; rows without one are left out.
+    """The transcripts of a manifest, in the form that the competition scores; rows without one are left out.
 
     Raises:
-        UserError: it is no manifest, has no transcripts, or gives an id twice.
+        UserError: the file is not a manifest, has no transcripts, or has an id twice.
     """
     rows = {}
     without = []
@@ -57,57 +57,41 @@ def references_of_manifest(path: str | Path) -> References:
             group.strip() or UNKNOWN_GROUP,
         )
     if not rows:
-        raise UserError(f"{path} has no {TEXT} to judge by")
+        raise UserError(f"{path} has no {TEXT} to score against")
     if without:
-        logger.warning(
-            "%d rows of %s have no %s and are not judged: line %s", len(without), path, TEXT, first_few(without)
-        )
+        text = "%d rows of %s have no %s and are not scored: line %s"
+        logger.warning(text, len(without), path, TEXT, first_few(without))
     return References(list(rows), *map(list, zip(*rows.values(), strict=True)))
 
 
 def read_transcripts(path: str | Path) -> dict[str, str]:
-    """Text by id.
-
-    Raises:
-        UserError: a line is not one of `utterance_id` and `orthographic_text`, or an id is there twice.
-    """
+    """Text by id. Raises UserError if a line lacks `utterance_id` or `orthographic_text`, or an id appears twice."""
     return {name: text_field(row, TEXT, path, line) for line, name, row in read_by_id(path)}
 
 
 def align(name: str, transcripts: Mapping[str, str], references: References) -> tuple[list[str], dict]:
-    """Transcripts in the order of the references; a missing one is empty, so that all its words count as deleted.
+    """Transcripts in the order of the references. A missing one is empty, so that all its words count as deleted.
 
     Returns:
-        the texts, and how many ids are `missing` and how many are `unknown`, which are warned of.
+        the texts, and the numbers of ids that are `missing` and `unknown`; both cause a warning.
     Raises:
-        UserError: none of the ids is one of the references.
+        UserError: no id is among the references.
     """
     missing = [utterance for utterance in references.ids if utterance not in transcripts]
     unknown = list(transcripts.keys() - set(references.ids))
     if len(missing) == len(references.ids):
         raise UserError(
             f"{name} has no transcript of any of the {len(missing)} utterances, such as {missing[0]}; it holds "
-            f"{first_few(unknown) or 'nothing'}: is it of another split?"
+            f"{first_few(unknown) or 'nothing'}: does it belong to another split?"
         )
     if missing:
-        logger.warning(
-            "%s lacks %d of %d utterances, which count as empty: %s",
-            name,
-            len(missing),
-            len(references.ids),
-            first_few(missing),
-        )
+        text = "%s lacks %d of %d utterances, which count as empty: %s"
+        logger.warning(text, name, len(missing), len(references.ids), first_few(missing))
     if unknown:
-        logger.warning(
-            "%s has %d ids that are not among the references and are left out: %s",
-            name,
-            len(unknown),
-            first_few(sorted(unknown)),
-        )
-    return [transcripts.get(utterance, "") for utterance in references.ids], {
-        "missing": len(missing),
-        "unknown": len(unknown),
-    }
+        text = "%s has %d ids that are not among the references and are left out: %s"
+        logger.warning(text, name, len(unknown), first_few(sorted(unknown)))
+    texts = [transcripts.get(utterance, "") for utterance in references.ids]
+    return texts, {"missing": len(missing), "unknown": len(unknown)}
 
 
 def evaluate(
@@ -124,12 +108,12 @@ def evaluate(
     Args:
         systems: name -> texts in the order of the references.
         num_bootstrap: resamples over speakers for each interval.
-        worst: utterances listed per system.
-        language: of the texts; English without one.
+        worst: number of utterances with the most errors to list per system.
+        language: language code of the texts; None for English.
     Returns:
-        `references` (how much was judged), `systems` (name -> figures of the `whisper_wer` metric and `worst`
-        utterances), `differences` (paired comparisons, b - a) and `bootstrap`; and a row for every utterance with what
-        each system wrote, those with the most errors first.
+        a dictionary and a list. The dictionary has `references` (size of the scored data), `systems` (name -> figures
+        of the `whisper_wer` metric and `worst` utterances), `differences` (paired comparisons, b - a) and `bootstrap`.
+        The list has a row per utterance with the text of each system, those with the most errors first.
     """
     resampling = {"num_bootstrap": num_bootstrap, "seed": seed}
     errors = {name: utterance_errors(texts, references.texts, language) for name, texts in systems.items()}
@@ -181,14 +165,14 @@ def evaluate(
 
 
 def tables(result: dict) -> list[Table]:
-    """One table of figures per system, its worst utterances, and the differences between systems."""
+    """Per system a table of figures and one of its worst utterances; then the differences between systems."""
     shown = []
     groups = result["references"]["groups"]
     for name, figures in result["systems"].items():
         table = Table(
             title=f"{escape(name)}: error rates (%)",
-            caption="in brackets: 95 % bootstrap over speakers; clipped: "
-            "at most as many errors per utterance as it has words (characters)",
+            caption="in brackets: 95 % bootstrap over speakers; clipped: at most as many errors per utterance as it "
+            "has words (characters)",
         )
         table.add_column("group", no_wrap=True)
         for heading in ("utterances", "speakers", "WER", "clipped", "CER", "clipped", "sub", "del", "ins"):
@@ -206,18 +190,8 @@ def tables(result: dict) -> list[Table]:
         for heading in ("utterance", "group", "errors", "reference", "prediction"):
             worst.add_column(heading)
         for row in figures["worst"]:
-            worst.add_row(
-                *(
-                    escape(text)
-                    for text in (
-                        row["id"],
-                        row["group"],
-                        f"{row['errors']} of {row['reference_words']}",
-                        row["reference"],
-                        row["prediction"],
-                    )
-                )
-            )
+            errors = f"{row['errors']} of {row['reference_words']}"
+            worst.add_row(*map(escape, (row["id"], row["group"], errors, row["reference"], row["prediction"])))
         shown += [table, worst] if figures["worst"] else [table]
     if result["differences"]:
         table = Table(
@@ -235,9 +209,10 @@ def tables(result: dict) -> list[Table]:
 
 
 def plot_evaluation(file: str | Path, result: dict) -> None:
-    """Draw the WER of every system per group, with its intervals."""
+    """Plot the WER of every system per group, with intervals."""
     systems = result["systems"]
-    groups = [*result["references"]["groups"], "all"]
+    counts = result["references"]
+    groups = [*counts["groups"], "all"]
 
     def rows(figures: dict) -> list[dict]:
         return [*(figures["per_group"][group] for group in groups[:-1]), figures]
@@ -247,8 +222,7 @@ def plot_evaluation(file: str | Path, result: dict) -> None:
         {name: [100 * row["wer"] for row in rows(figures)] for name, figures in systems.items()},
         groups,
         "WER (%) with 95 % interval over speakers",
-        f"WER per group, {result['references']['utterances']} utterances of "
-        f"{result['references']['speakers']} speakers",
+        f"WER per group, {counts['utterances']} utterances of {counts['speakers']} speakers",
         {
             name: [
                 None if row["wer_interval"] is None else [100 * bound for bound in row["wer_interval"]]
@@ -260,7 +234,7 @@ def plot_evaluation(file: str | Path, result: dict) -> None:
 
 
 def distinct_names(paths: Sequence[str]) -> list[str]:
-    """A short name for each path: its stem, with as many of the folders above as tell it from the others."""
+    """A short name for each path: its stem, with enough of the folders above it to make all names different."""
     parts = [Path(path).with_suffix("").parts for path in paths]
     for length in range(1, max(map(len, parts), default=1) + 1):
         names = ["/".join(part[-length:]) for part in parts]
@@ -270,6 +244,6 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
 
 
 def _by_first_number(item: tuple[str, int]) -> tuple:
-    """Age buckets in the order of age (3-4, 5-7, 12+), and names without a number after them by the alphabet."""
+    """Sort key: age buckets by age (3-4, 5-7, 12+), then names without a number in alphabetical order."""
     number = re.search(r"\d+", item[0])
     return (number is None, int(number[0]) if number else 0, item[0])

@@ -1,4 +1,4 @@
-"""Score transcripts: the `whisper_wer` metric for recipes, and paired comparisons of two systems."""
+"""Score transcripts with the `whisper_wer` metric, and compare two systems."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,7 +10,7 @@ from hf_components.metrics.whisper_wer.whisper_wer import WhisperWer
 
 
 def normalizer_of(language: str | None) -> str:
-    """What texts of a language, by its code, are normalised by before they are scored; English without one."""
+    """Name of the normaliser that is applied before scoring, by language code; None means English."""
     return "english" if language in (None, "en") else "unicode"
 
 
@@ -26,15 +26,15 @@ def score(
     """Corpus WER and CER with error types, per group, with a bootstrap interval over speakers.
 
     Args:
-        predictions, references, groups, speakers: one per utterance; columns of a `Dataset` will do.
-        language: of the texts, as of `normalizer_of`.
+        predictions, references, groups, speakers: one item per utterance, such as columns of a `Dataset`.
+        language: language code of the texts, see `normalizer_of`.
         options: `num_bootstrap`, `confidence`, `seed` of `hf_components/metrics/whisper_wer`.
     Returns:
         the metric's result (see its README) and `normalizer`, ready for JSON.
     Raises:
-        ValueError: no utterances, or inputs of different lengths.
+        ValueError: there are no utterances, or the inputs have different lengths.
     """
-    # In memory: the metric's usual cache file is locked by one process, and evaluations may run side by side.
+    # In memory, because one process locks the metric's usual cache file, and evaluations may run in parallel.
     metric = WhisperWer(keep_in_memory=True)
     normalizer = normalizer_of(language)
     found = metric.compute(
@@ -51,7 +51,7 @@ def score(
 def utterance_errors(
     predictions: Iterable[str], references: Iterable[str | Sequence[str]], language: str | None = None
 ) -> dict[str, np.ndarray]:
-    """Errors of every utterance, as of `counting.utterance_errors`, after the normaliser of a language."""
+    """Errors of every utterance after the language's normaliser, see `counting.utterance_errors`."""
     return counting.utterance_errors(predictions, references, normalizer_of(language))
 
 
@@ -67,8 +67,8 @@ def compare(
     """Difference in WER of system b against system a on the same utterances, with a paired bootstrap interval.
 
     Args:
-        speakers: speaker per utterance, which are resampled; the utterances if None.
-        language: of the texts, as of `normalizer_of`.
+        speakers: speaker of each utterance; speakers are resampled, or utterances if None.
+        language: language code of the texts, see `normalizer_of`.
         options: `num_bootstrap`, `confidence`, `seed` of `paired_bootstrap`.
     Returns:
         `wer_a`, `wer_b`, `difference` (b - a: negative if b is better), `interval`, `utterances`, `units`.

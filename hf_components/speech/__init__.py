@@ -1,4 +1,4 @@
-"""Sound and corpora: audio files (opened here alone), prepared corpora, samples, splits, segments, batches."""
+"""Audio and corpora: audio files, prepared corpora, samples, splits, segments, batches."""
 
 from hf_components.speech.audio import (
     SAMPLING_RATE,

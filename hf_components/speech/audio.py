@@ -1,12 +1,13 @@
-"""Decode, encode, resample, log-mel: the only place in the library that opens a sound file."""
+"""Decode, encode and resample audio, and compute log-mel features. Only this module opens sound files."""
 
+import contextlib
 import io
-import re
 from collections.abc import Iterator, Sequence
 from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import numpy as np
 import soundfile
 import soxr
@@ -14,24 +15,24 @@ import torch
 from transformers import WhisperFeatureExtractor
 
 from hf_components.runtime import UserError
+from hf_components.speech.ffmpeg import FFmpegFile, id3_size
+from hf_components.speech.sndfile import SndFile, TruncatedError
 
 SAMPLING_RATE = 16_000
-NO_FILE = 7  # libsndfile's error for no file, and for what is called .mp3 and is something else
-NOT_ITS_NAME = "Not of the format that its name promises"
-BLOCK = 1 << 20  # frames read at once; a header that lies about the length must not decide how much is allocated
-FULL_SCALE = 32767 / 32768  # what 16 bits can say, and what a decoder that overshoots them goes beyond
-UNKNOWN_LENGTH = (1 << 63) - 1  # libsndfile's frame count for a stream whose header has none
-# libsndfile shortens a RIFF or AIFF chunk that is longer than its file and only notes it in its log.
-SHORTENED_CHUNK = re.compile(r"(?:data|SSND) *: (\d+) \(should be (\d+)\)")
-STREAMED = 0x7FFF_FFFF  # programs that write a WAV to a pipe leave a chunk size from here upwards
+BLOCK = 1 << 20  # frames read at once, so that a wrong length in a header does not decide how much is allocated
+FULL_SCALE = 32767 / 32768  # largest value of 16 bits; decoders may overshoot it
+LOUDEST = 8.0  # float samples beyond are integers that were not divided
+CANCELLED = 0.01  # share of the channels' energy; a mix with less has lost its sound
+LFS_POINTER = b"version https://git-lfs"
+SOUND_AFTER_ID3 = (b"RIFF", b"RF64", b"FORM", b"fLaC")
 
 
 class AudioError(UserError):
     """A recording that cannot be used.
 
     Attributes:
-        reason: "unreadable audio", "empty audio", "truncated audio" or "non-finite samples".
-        detail: what was found.
+        reason: "unreadable audio", "empty audio", "truncated audio", "non-finite samples" or "unusable level".
+        detail: details of the problem.
     """
 
     def __init__(self, name: str, reason: str, detail: str):
@@ -40,13 +41,18 @@ class AudioError(UserError):
         self.reason = reason
         self.detail = detail
 
-    def __reduce__(self):  # exceptions are rebuilt from one argument by default, and workers send them home
+    def __reduce__(self):  # for workers that send it to the main process; by default only one argument would survive
         return type(self), (self.name, self.reason, self.detail)
 
 
 class Block(NamedTuple):
-    """What `stream` reads at once: a float32 waveform (samples,) at the rate asked for, and how many samples of the
-    source, of all its channels, were read for it and how many of these touch full scale."""
+    """Audio that `stream` reads at once.
+
+    Attributes:
+        waveform: float32 (samples,) at the requested sampling rate.
+        source_samples: number of samples of the source that were read, in all channels.
+        clipped: number of these at full scale.
+    """
 
     waveform: np.ndarray
     source_samples: int
@@ -57,75 +63,73 @@ def decode(source: str | Path | bytes, sampling_rate: int = SAMPLING_RATE, name:
     """Read a whole recording, mix its channels down and resample it.
 
     Args:
-        source: path, or the bytes of a sound file in any format of libsndfile (WAV, FLAC, MP3, OGG, AIFF, ...).
-        sampling_rate: of the result, in Hz.
-        name: used in errors; the path by default.
+        source: path or bytes of a sound file in any format of libsndfile (WAV, FLAC, MP3, OGG, AIFF, ...).
+        sampling_rate: sampling rate of the result in Hz.
+        name: name of the recording in error messages; the path by default.
     Returns:
         float32 waveform (samples,) in [-1, 1].
     Raises:
-        AudioError: not readable as audio, empty, shorter than its header says, or with NaN or infinite samples.
+        AudioError: the file is not readable as audio, is empty, is shorter than its header says, or has NaN or
+            infinite samples.
     """
     blocks = [block.waveform for block in stream(source, sampling_rate, name)]
     return np.ascontiguousarray(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
 
 
 def stream(source: str | Path | bytes, sampling_rate: int = SAMPLING_RATE, name: str | None = None) -> Iterator[Block]:
-    """As `decode`, a block at a time: joined they are the same bits, and memory does not grow with the recording.
+    """Decode block by block, in constant memory. The joined blocks are bit for bit the result of `decode`.
 
-    What is wrong with a recording may be found at its very end, after blocks of it have been given.
+    An error at the end of a recording is raised only there, after blocks were yielded.
     """
     name = name or _name(source)
     with _open(source, name) as file:
         rate = file.samplerate
         total = 0
         given = 0
+        energy = np.zeros(2)  # of the channels, and of their mix
         resampler = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32") if rate != sampling_rate else None
-        for channels in _read(file, name):  # (frames, channels)
-            if bad := channels.size - np.count_nonzero(np.isfinite(channels)):
-                raise AudioError(
-                    name,
-                    "non-finite samples",
-                    f"{bad} of the {channels.size} samples from {total / rate:.1f} s on are NaN or infinite",
-                )
+        for channels in _blocks(file, name):  # (frames, channels)
+            _check_samples(channels, name, total / rate)
             total += len(channels)
             waveform = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
+            energy += np.square(channels, dtype=np.float64).sum() / channels.shape[1], np.square(waveform).sum()
             if resampler is not None:
                 waveform = resampler.resample_chunk(waveform, last=len(channels) < BLOCK)
             given += len(waveform)
             yield Block(waveform, channels.size, int(np.count_nonzero(np.abs(channels) >= FULL_SCALE)))
         if not given:
             raise AudioError(name, "empty audio", f"{total} frames at {rate} Hz are less than one sample")
+        if energy[1] < CANCELLED * energy[0]:
+            raise AudioError(
+                name, "unusable level", "its channels cancel each other, one is inverted: give one channel alone"
+            )
 
 
 def read_duration(source: str | Path | bytes, name: str | None = None) -> float:
-    """The length in seconds that the header promises, without decoding.
-
-    Raises:
-        AudioError: not readable as audio, or empty.
-    """
+    """The length in seconds given by the header. Raises AudioError if the file is empty or not readable as audio."""
     name = name or _name(source)
     with _open(source, name) as file:
-        return file.frames / file.samplerate
+        return file.seconds()
 
 
 def encode_flac(waveform: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> bytes:
     """Encode a float waveform (samples,) as 16-bit mono FLAC; samples outside [-1, 1] are clipped.
 
-    What was decoded from 16-bit audio at the same rate comes back bit for bit.
+    Audio decoded from 16 bits at the same rate is restored bit for bit.
     """
     return _encode(waveform, sampling_rate, "FLAC")
 
 
 def encode_wav(waveform: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> bytes:
-    """As `encode_flac`, as WAV, which every browser and editor plays."""
+    """The same as `encode_flac` but as WAV, which every browser and editor plays."""
     return _encode(waveform, sampling_rate, "WAV")
 
 
 def count_mel_frames(feature_extractor: WhisperFeatureExtractor, num_samples: int) -> int:
-    """Mel frames that hold a clip of `num_samples`: an even number, at most those of 30 s.
+    """Mel frames that contain a clip of `num_samples`: an even number, at most the frames of 30 s.
 
-    The STFT window reaches half its length to both sides, so one or two frames after the end still see the clip.
-    They are counted where they fit.
+    The STFT window is centred, so one or two frames after the end still contain samples of the clip. They count if
+    they fit.
     """
     frames = ceil((num_samples + feature_extractor.n_fft // 2) / feature_extractor.hop_length)
     return min(frames + frames % 2, feature_extractor.nb_max_frames)
@@ -136,14 +140,14 @@ def log_mel(
 ) -> torch.Tensor:
     """Whisper's log-mel features of a batch, padded to its longest clip instead of to 30 s.
 
-    Every frame equals the one that the extractor gives for the same clip padded to 30 s, whatever the padding here:
-    the clamp at the clip's maximum - 8 sees all frames that see the clip. Frames after the clip have all mel bins
-    equal, as in stock padding, which is how the model finds them.
+    Every frame is the same as for the clip padded to 30 s: the clamp at the clip's maximum - 8 uses all frames that
+    contain samples of the clip. In frames after the clip all mel bins are equal, as in stock padding; the model finds
+    the padding by that.
 
     Args:
-        feature_extractor: of the checkpoint; 10 ms per frame for all of Whisper's.
+        feature_extractor: extractor of the checkpoint; every Whisper has 10 ms per frame.
         waveforms: float32 (samples,) each, at the extractor's sampling rate, 30 s at most.
-        frames: length of the result, even, at most 3000; by default the longest clip's `count_mel_frames`.
+        frames: number of frames of the result, even, at most 3000; by default `count_mel_frames` of the longest clip.
     Returns:
         float32 (batch, n_mels, frames).
     Raises:
@@ -161,8 +165,8 @@ def log_mel(
             f"a clip of {longest / feature_extractor.sampling_rate:.2f} s does not fit into {frames} mel frames "
             f"({frames * feature_extractor.hop_length / feature_extractor.sampling_rate:.2f} s); segment it"
         )
-    # Two frames more, cut off below, so that the end of the padded waveform mirrors silence, as it does at 30 s,
-    # and the clip's maximum is taken over all frames that see it.
+    # Two more frames, cut off below: then the STFT mirrors silence at the end, as it does at 30 s, and the maximum is
+    # taken over all frames that contain samples of the clip.
     padded = min(frames + 2, most) * feature_extractor.hop_length
     features = feature_extractor(
         list(waveforms),
@@ -185,47 +189,55 @@ def _name(source: str | Path | bytes) -> str:
     return "audio bytes" if isinstance(source, bytes) else str(source)
 
 
-def _open(source: str | Path | bytes, name: str) -> soundfile.SoundFile:
+def _open(source: str | Path | bytes, name: str) -> SndFile | FFmpegFile:
+    """A reader of all samples: libsndfile if it gives all of them, else FFmpeg."""
     try:
-        size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
-        if size == 0:
-            raise AudioError(name, "empty audio", "0 bytes")
-        file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source))
+        head = source[:64] if isinstance(source, bytes) else _head(Path(source))
     except OSError as error:
         raise AudioError(name, "unreadable audio", error.strerror or str(error)) from error
-    except soundfile.LibsndfileError as error:
-        detail = NOT_ITS_NAME if error.code == NO_FILE else error.error_string.rstrip(".")
-        raise AudioError(name, "unreadable audio", detail) from error
-    problem = None
-    if file.frames == UNKNOWN_LENGTH:
-        problem = "unreadable audio", "its header gives no length (it was written to a pipe); encode it again"
-    elif file.frames == 0:
-        problem = "empty audio", "0 samples"
-    if problem:
-        file.close()
-        raise AudioError(name, *problem)
-    return file
+    if not head:
+        raise AudioError(name, "empty audio", "0 bytes")
+    if head.startswith(LFS_POINTER):
+        raise AudioError(name, "unreadable audio", "a pointer of Git LFS, not the sound itself; run git lfs pull")
+    if isinstance(source, bytes) and source[(tag := id3_size(head)) :].startswith(SOUND_AFTER_ID3):
+        source = source[tag:]  # as libsndfile does with files
+    problem = ("unreadable audio", "neither libsndfile nor FFmpeg reads it; convert it to WAV or FLAC")
+    with contextlib.suppress(soundfile.LibsndfileError):
+        file = SndFile(source if isinstance(source, bytes) else str(source))
+        if file.is_read_whole:
+            return file
+        if file.file.frames == 0:
+            problem = ("empty audio", "0 samples")
+        file.file.close()
+    try:
+        return FFmpegFile(source if isinstance(source, bytes) else Path(source))
+    except (av.FFmpegError, OSError) as error:
+        raise AudioError(name, *problem) from error
 
 
-def _read(file: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
-    """All frames as float32 (frames, channels) in blocks of `BLOCK` frames, the last of them shorter, perhaps
-    empty."""
-    chunk = SHORTENED_CHUNK.search(file.extra_info)
-    if chunk and STREAMED > int(chunk[1]) > int(chunk[2]) + 1:  # one byte is padding to an even size
-        raise AudioError(
-            name, "truncated audio", f"header promises {chunk[1]} bytes of samples, the file has {chunk[2]}"
-        )
-    total, block = 0, None
-    while block is None or len(block) == BLOCK:
-        try:
-            block = file.read(BLOCK, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise AudioError(
-                name,
-                "truncated audio",
-                f"header promises {file.frames} frames, decoding stopped: {error.error_string.rstrip('.')}",
-            ) from error
-        total += len(block)
-        if len(block) < BLOCK and total < file.frames:
-            raise AudioError(name, "truncated audio", f"header promises {file.frames} frames, {total} can be read")
-        yield block
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64)
+
+
+def _blocks(file: SndFile | FFmpegFile, name: str) -> Iterator[np.ndarray]:
+    total = 0
+    try:
+        for block in file.blocks(BLOCK):
+            total += len(block)
+            yield block
+    except TruncatedError as error:
+        raise AudioError(name, "truncated audio", str(error)) from error
+    promised = file.promised if isinstance(file, FFmpegFile) else None
+    found = total / file.samplerate
+    if promised is not None and promised - found > max(0.25, 0.02 * promised):
+        raise AudioError(name, "truncated audio", f"header promises {promised:.1f} s, {found:.1f} s can be read")
+
+
+def _check_samples(channels: np.ndarray, name: str, seconds: float) -> None:
+    if bad := channels.size - np.count_nonzero(np.isfinite(channels)):
+        detail = f"{bad} of the {channels.size} samples from {seconds:.1f} s on are NaN or infinite"
+        raise AudioError(name, "non-finite samples", detail)
+    if (peak := np.abs(channels).max(initial=0.0)) > LOUDEST:
+        detail = f"samples reach {peak:.0f}, and full scale is 1: divide by 32768 where they were 16-bit integers"
+        raise AudioError(name, "unusable level", detail)

@@ -1,4 +1,4 @@
-"""Batches of recordings of like length, so that little of a batch is padding."""
+"""Batches of recordings of similar length, so that they need little padding."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ import numpy as np
 
 
 def duration_batches(durations: Sequence[float], batch_size: int) -> list[list[int]]:
-    """Indices in batches of like duration, the longest first, so that memory runs out at once or not at all."""
+    """Indices in batches of similar duration; the longest first, so that a lack of memory shows in the first batch."""
     order = np.argsort(-np.asarray(durations), kind="stable")
     return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
 
 
 def seconds_batches(seconds: Sequence[float], batch_seconds: float) -> list[list[int]]:
-    """Indices in batches of at most `batch_seconds` once padded to their longest (or of one); the longest first."""
+    """Indices in batches of at most `batch_seconds` with padding, but at least one recording; the longest first."""
     order = np.argsort(-np.asarray(seconds), kind="stable").tolist()
     batches = []
     while order:

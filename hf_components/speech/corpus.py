@@ -18,22 +18,21 @@ from hf_components.speech.audio import SAMPLING_RATE, decode
 from hf_components.speech.sampling import Sampling
 
 REQUIRED = ("id", "audio", "text", "speaker_id", "group", "duration")
-# split of the recordings a model cannot take in one piece; its speakers are those of the split it is named for
-LONG = "_long"
+LONG = "_long"  # train_long: recordings too long for a model's input, of the speakers of train
 
 
 def load_corpus(
     path_or_hub_id: str | Path, split: str | None = None, data_config_override: str | None = None
 ) -> DatasetDict | Dataset:
-    """Load a prepared corpus with its audio undecoded (`Audio(decode=False)`: bytes and path; see `waveforms`).
+    """Load a prepared corpus without decoding its audio (`Audio(decode=False)`: bytes and path; see `waveforms`).
 
     Args:
         path_or_hub_id: folder that `prepare_corpus` wrote, or a data set of that form on the Hub.
-        split: name of one split; all of them by default.
-        data_config_override: how much of each split to take, as `Sampling.parse` reads it.
+        split: name of one split; all splits by default.
+        data_config_override: part of each split to take, see `Sampling.parse`.
     Raises:
-        UserError: there is no such corpus, it is not a prepared one, it has no such split, a required column is
-            missing, or a speaker is in several splits and these are not parts of one recording.
+        UserError: the corpus does not exist or is not a prepared one, the split or a required column is missing, or a
+            speaker is in several splits and these are not parts of one recording.
     """
     corpus = _load(path_or_hub_id)
     speakers: dict[str, str] = {}
@@ -60,14 +59,14 @@ def load_corpus(
 
 
 def require_splits(data: str | Path, corpus: str | Path, needed: set[str], advice: str) -> list[str]:
-    """The splits of a prepared corpus, looked at now and not after hours of training.
+    """The splits of a prepared corpus, checked now and not after hours of training.
 
     Args:
-        data: what the user gave, for the message; the corpus was made from it, or is it.
-        needed: splits that there must be.
+        data: path or Hub id that the user gave, for the message; the corpus was made from it, or is the same.
+        needed: splits that must exist.
         advice: why they are needed, and what to do.
     Raises:
-        UserError: one of them is missing.
+        UserError: a needed split is missing.
     """
     splits = list(load_corpus(corpus))
     if missing := needed - set(splits):
@@ -76,28 +75,23 @@ def require_splits(data: str | Path, corpus: str | Path, needed: set[str], advic
 
 
 def is_prepared(data: str | Path) -> bool:
-    """Whether `data` names a prepared corpus, on this disk or the Hub, rather than a folder that one can be made
-    from."""
+    """Whether `data` is a prepared corpus, on this disk or the Hub, and not a folder to prepare one from."""
     return any(Path(data).glob("data/*.parquet")) or not Path(data).is_dir()
 
 
 def waveforms(rows: Iterable[dict[str, Any]], sampling_rate: int = SAMPLING_RATE) -> list[np.ndarray]:
-    """Decode the audio of rows of a corpus loaded by `load_corpus`: float32 (samples,) each.
-
-    Raises:
-        AudioError: with the row's id.
-    """
+    """Decode the audio of rows from `load_corpus`: float32 (samples,) each. Raises AudioError with the row's id."""
     return [decode(row["audio"]["bytes"] or row["audio"]["path"], sampling_rate, name=row["id"]) for row in rows]
 
 
 def sample_rows(corpus: Dataset, size: int, seed: int) -> Dataset:
-    """At most `size` rows drawn by seed, in the order of the corpus."""
+    """At most `size` rows, drawn at random by `seed`, in the order of the corpus."""
     return Sampling(max_samples=size, seed=seed).of(corpus)
 
 
 def summarise_corpus(path_or_hub_id: str | Path, data_config_override: str | None = None) -> dict:
-    """Name, rows per split and hours in all; of a corpus on the Hub also its id and revision, of one on this disk the
-    rejected rows per reason, and the names of external data in it, None if its preparation recorded none."""
+    """Name, rows per split and total hours. For a corpus on the Hub also id and revision; for one on this disk the
+    number of rejected rows per reason, and the names of the external data in it (None if no record exists)."""
     corpus = load_corpus(path_or_hub_id, data_config_override=data_config_override)
     folder = Path(path_or_hub_id)
     card, rejected, provenance = (folder / name for name in ("README.md", "rejected.jsonl", "provenance.json"))
@@ -107,7 +101,7 @@ def summarise_corpus(path_or_hub_id: str | Path, data_config_override: str | Non
     return {
         "name": given_name or folder.name,
         "hub_id": None if is_here else str(path_or_hub_id),
-        # `datasets` keeps what it reads from the Hub under the commit that it read.
+        # `datasets` caches data from the Hub under their commit.
         "revision": None if is_here else load_dataset_builder(str(path_or_hub_id)).hash,
         "rows": {name: len(rows) for name, rows in corpus.items()},
         "hours": sum(sum(rows["duration"]) for rows in corpus.values()) / 3600,
@@ -117,7 +111,7 @@ def summarise_corpus(path_or_hub_id: str | Path, data_config_override: str | Non
 
 
 def _is_one_recording(corpus: DatasetDict) -> bool:
-    """Whether it is the segments of a single recording, whose last part alone can be held out."""
+    """Whether all rows are segments of one recording; then the last part of it is held out, with the same speaker."""
     return (
         all({"start", "source_file"} <= set(rows.column_names) for rows in corpus.values())
         and len({file for rows in corpus.values() for file in rows.unique("source_file")}) == 1
@@ -134,9 +128,9 @@ def _load(path_or_hub_id: str | Path) -> DatasetDict:
     try:
         return load_dataset(str(path_or_hub_id))
     except (FileNotFoundError, HFValidationError, OfflineModeIsEnabled, HfHubHTTPError, ConnectionError) as error:
+        reason = str(error).splitlines()[0]
         raise UserError(
-            f"{path_or_hub_id} is neither a folder nor a data set that the Hub gives access to: "
-            f"{str(error).splitlines()[0]}"
+            f"{path_or_hub_id} is neither a folder nor a data set that the Hub gives access to: {reason}"
         ) from error
     except (DatasetGenerationError, pyarrow.ArrowInvalid) as error:
         raise UserError(f"{path_or_hub_id} cannot be read: {error.__cause__ or error}; prepare it again") from error

@@ -1,21 +1,21 @@
-"""Cut recordings that a model cannot take in one piece."""
+"""Cut recordings that are too long for a model's input."""
 
 import numpy as np
 
-SEARCHED = 1 / 3  # share of a piece, at its end, in which a quiet place is looked for
-QUIET = 0.2  # seconds that must be quiet together: a pause rather than the closure of a plosive
+SEARCHED = 1 / 3  # share of a piece, at its end, that is searched for a quiet place
+QUIET = 0.2  # seconds of a quiet place: longer than the closure of a plosive
 
 
 def cut_at_quiet(waveform: np.ndarray, longest_seconds: float, sampling_rate: int) -> list[np.ndarray]:
-    """Pieces of at most `longest_seconds` which joined are the recording again.
+    """Cut a recording into pieces of at most `longest_seconds`; joined, they are the recording again.
 
-    Each piece ends in the middle of the quietest `QUIET` seconds of the last third that it could have, so that words
-    stay whole where there is a pause; of equally quiet places the last is taken.
+    Each piece ends in the middle of the quietest `QUIET` seconds in the last third of its longest possible length, so
+    that a cut in a pause splits no word. Among equally quiet places the last one is taken.
 
     Args:
         waveform: float32 (samples,).
-        longest_seconds: longer than `QUIET`.
-        sampling_rate: in Hz.
+        longest_seconds: greatest length of a piece, more than `QUIET`.
+        sampling_rate: sampling rate in Hz.
     """
     longest = int(longest_seconds * sampling_rate)
     window = int(QUIET * sampling_rate)

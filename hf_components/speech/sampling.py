@@ -1,4 +1,4 @@
-"""Choose a part of a corpus: a pure function of seed and ids, stable when files are added."""
+"""Choose a part of a corpus. The choice depends on seed and ids only, and changes little when files are added."""
 
 import dataclasses
 import hashlib
@@ -16,7 +16,7 @@ SAMPLING = ("random", "stratified")
 
 @dataclass(frozen=True)
 class Sampling:
-    """How much of a corpus a stage takes; the same choice in every stage with the same values."""
+    """How much of a corpus a stage takes. Stages with the same values choose the same rows."""
 
     sampling: str = "random"
     percent: float = 100.0
@@ -25,10 +25,10 @@ class Sampling:
 
     @classmethod
     def parse(cls, override: str | None) -> "Sampling":
-        """From a JSON object such as `{"percent": 50, "sampling": "stratified"}`; None takes all.
+        """Parse a JSON object such as `{"percent": 50, "sampling": "stratified"}`; None takes all rows.
 
         Raises:
-            UserError: not such an object, an unknown key, or a value out of its range.
+            UserError: it is no JSON object, a key is unknown, or a value is out of its range.
         """
         known = {field.name: field.type for field in dataclasses.fields(cls)}
         try:
@@ -44,9 +44,8 @@ class Sampling:
             ]:
                 raise ValueError(f"{wrong[0]} cannot be {values[wrong[0]]!r}")
         except ValueError as error:
-            raise UserError(
-                f"data_config_override must be a JSON object with keys of {', '.join(known)}: {error}"
-            ) from error
+            names = ", ".join(known)
+            raise UserError(f"data_config_override must be a JSON object with keys of {names}: {error}") from error
         found = cls(**values)
         check_sampling(found.sampling, found.percent, found.max_samples)
         return found
@@ -58,7 +57,7 @@ class Sampling:
 
 
 def check_sampling(sampling: str, percent: float, max_samples: int | None) -> None:
-    """Raises UserError unless `sampling` is known, 0 < `percent` <= 100 and `max_samples` is None or positive."""
+    """Raise UserError unless `sampling` is known, 0 < `percent` <= 100 and `max_samples` is None or positive."""
     if sampling not in SAMPLING:
         raise UserError(f"sampling must be one of {', '.join(SAMPLING)}, got {sampling!r}")
     if not 0 < percent <= 100:
@@ -75,17 +74,17 @@ def sample(
     max_samples: int | None = None,
     seed: int = 42,
 ) -> list[int]:
-    """Indices of the chosen utterances, ascending.
+    """Indices of the chosen utterances, in ascending order.
 
-    Each id has a rank that depends on `seed` and the id alone, and the lowest ranks are taken. So the choice does not
-    depend on the order, a smaller sample is part of a larger one (with `random`), and adding utterances moves only
-    as many in or out as the size changes.
+    The rank of an utterance depends only on `seed` and its id, and the lowest ranks are taken. So the choice does not
+    depend on the order, a smaller sample is part of a larger one (with `random`), and added utterances replace only few
+    of the chosen ones.
 
     Args:
         ids: unique name of each utterance.
         groups: group of each utterance, used by `stratified`.
         sampling: `random` ranks all utterances together; `stratified` keeps the share of every group (largest
-            remainder) and at least one utterance of each as long as the sample has room for it.
+            remainder), and at least one utterance of each group if the sample is large enough.
         percent: share to keep, in (0, 100].
         max_samples: upper bound after `percent`.
     Raises:

@@ -1,4 +1,4 @@
-"""Divide a recording of any length into segments of speech and what is left out between them, in constant memory."""
+"""Divide a recording of any length into segments of speech and omitted parts between them, in constant memory."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -19,44 +19,32 @@ from hf_components.speech.speech_detection import (
 )
 
 SPEECH, SILENCE, TOO_SHORT = "speech", "silence", "too short"
-SHORTEST_LIMIT = 1.0  # s; `max_segment` must leave room to look for a quiet place
+SHORTEST_LIMIT = 1.0  # s; smallest `max_segment`, long enough to search for a quiet place
 
 
 @dataclass(kw_only=True)
 class Segmentation:
-    """Where recordings are cut.
-
-    Raises:
-        UserError: a value is out of range.
-    """
+    """Where recordings are cut. Raises UserError if a value is out of range."""
 
     detector: str = flag(
-        f"what tells speech from silence: {' or '.join(DETECTORS)} (Silero VAD; it takes "
-        "longer, and hears speech in "
-        "noise)",
+        "detector of speech: energy, or vad (Silero VAD; slower, but finds speech in noise)",
         default="energy",
         choices=tuple(DETECTORS),
     )
     silence_db: float = flag(
-        "energy: silence is below this level, the RMS of 10 ms in dB relative to full scale "
-        "(0 dB), not to the "
-        "recording's own peak",
+        "energy: level of silence, as RMS of 10 ms in dB relative to full scale (not to the recording's peak)",
         default=-40.0,
         above=-120,
         below=0,
     )
-    min_silence: float = flag("seconds; a shorter silence is no pause", default=0.5, above=0)
-    min_segment: float = flag("seconds; what is shorter between two pauses is left out", default=1.0, above=0)
+    min_silence: float = flag("seconds; a shorter silence is not a pause", default=0.5, above=0)
+    min_segment: float = flag("seconds; shorter speech between two pauses is left out", default=1.0, above=0)
     max_segment: float = flag(
-        "seconds; a longer segment is cut at its quietest place, looked for in the last third of this length",
+        "seconds; longer segments are cut at the quietest place in the last third of this length",
         default=30.0,
         above=0,
     )
-    padding: float = flag(
-        "seconds of the pause that are kept on either side of a segment; at most half of min_silence",
-        default=0.1,
-        min=0,
-    )
+    padding: float = flag("seconds of pause kept on each side, at most min_silence / 2", default=0.1, min=0)
 
     def __post_init__(self):
         if self.detector not in DETECTORS:
@@ -82,11 +70,11 @@ class Segmentation:
 
     @classmethod
     def of(cls, options: object) -> "Segmentation":
-        """These fields of something that has more."""
+        """The fields of this class, taken from arguments that have more fields."""
         return cls(**{option.name: getattr(options, option.name) for option in dataclasses.fields(cls)})
 
     def new_detector(self) -> Detector:
-        """For one recording. Raises UserError: its package is not installed."""
+        """A detector for one recording. Raises UserError if its package is not installed."""
         return EnergyDetector(self.silence_db) if self.detector == "energy" else VoiceActivityDetector()
 
 
@@ -95,7 +83,7 @@ class Stretch:
     """Part of a recording, from sample `start` to sample `end` (exclusive) at 16 kHz.
 
     Attributes:
-        kind: `SPEECH` is a segment, `SILENCE` and `TOO_SHORT` are left out.
+        kind: `SPEECH` for a segment; `SILENCE` or `TOO_SHORT` for parts that are left out.
         waveform: float32 (end - start,) of a segment, else None.
     """
 
@@ -106,14 +94,14 @@ class Stretch:
 
 
 def segment(blocks: Iterable[np.ndarray], rules: Segmentation, detector: Detector) -> Iterator[Stretch]:
-    """All of a recording in order, without gap or overlap: each stretch begins where the one before ends.
+    """Divide a recording into stretches in order, without gap or overlap.
 
-    The result does not depend on how the recording is divided into blocks. Held in memory are a block and less than
-    `max_segment` + `min_segment` + `min_silence` seconds.
+    The result does not depend on the division into blocks. Memory holds one block and less than `max_segment` +
+    `min_segment` + `min_silence` seconds.
 
     Args:
-        blocks: float32 (samples,) each, one after the other at 16 kHz.
-        detector: a new one, from `rules`.
+        blocks: float32 (samples,) each, consecutive, at 16 kHz.
+        detector: new detector, from `rules`.
     """
     segmenter = _Segmenter(rules)
     for waveform, is_speech in detect(blocks, detector):
@@ -122,8 +110,7 @@ def segment(blocks: Iterable[np.ndarray], rules: Segmentation, detector: Detecto
 
 
 class _Segmenter:
-    """Positions are samples since the recording's begin. Open is the speech after which no pause has been found
-    yet."""
+    """Positions are in samples from the start of the recording. A segment is open until a pause follows it."""
 
     def __init__(self, rules: Segmentation):
         self.silence, self.least, self.most, self.padding = (
@@ -132,7 +119,7 @@ class _Segmenter:
         )
         self.held = np.zeros(0, np.float32)
         self.held_from = 0
-        self.heard = self.given = 0  # how far the recording was added, and given away as stretches
+        self.heard = self.given = 0  # ends of the part that was added, and of the part that was yielded
         self.open: tuple[int, int] | None = None
 
     def add(self, waveform: np.ndarray, is_speech: np.ndarray, frame: int) -> Iterator[Stretch]:
@@ -159,7 +146,7 @@ class _Segmenter:
             yield Stretch(self.given, self.heard, SILENCE)
 
     def _start(self) -> int:
-        """Where the open segment begins, with its padding."""
+        """The start of the open segment, with padding."""
         return max(self.given, self.open[0] - self.padding)
 
     def _close(self) -> Iterator[Stretch]:
@@ -169,14 +156,14 @@ class _Segmenter:
         self.open = None
 
     def _cut(self, end: int, most: int) -> Iterator[Stretch]:
-        """Give pieces of the open segment while there are more than `most` samples before `end`."""
+        """Yield pieces of the open segment while more than `most` samples remain before `end`."""
         while (length := end - self._start()) > most:
             cut = self._start() + self._quiet_place(min(self.most, length - self.least))
             yield from self._give(cut)
             self.open = (cut, self.open[1])
 
     def _quiet_place(self, longest: int) -> int:
-        """Length of the first piece if the open segment is cut into pieces of at most `longest` samples."""
+        """Length of the first piece when the open segment is cut into pieces of at most `longest` samples."""
         first = self._start() - self.held_from
         searched = self.held[first : first + longest + 1]
         return len(cut_at_quiet(searched - searched.mean(), longest / SAMPLING_RATE, SAMPLING_RATE)[0])
@@ -193,6 +180,6 @@ class _Segmenter:
 
 
 def _runs(flags: np.ndarray) -> list[list[int]]:
-    """Begin and end (exclusive) of each run of True."""
+    """Start and end (exclusive) of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     return edges.reshape(-1, 2).tolist()

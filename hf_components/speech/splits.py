@@ -1,5 +1,4 @@
-"""Divide a corpus into training and validation, stratified and seeded: by speaker, where they are known, and say how
-well it came out; else by recording."""
+"""Divide a corpus into training and validation, stratified and seeded: by speaker, with a report, or by recording."""
 
 import json
 import logging
@@ -17,22 +16,22 @@ from hf_components.speech.sampling import rank, sample
 logger = logging.getLogger(__name__)
 
 TRAIN, DEV = "train", "dev"
-ALL = "all"  # the row of all strata in a report
-LARGE_DEVIATION = 0.1  # of a stratum's share in dev from the one asked for
+ALL = "all"  # name of the row for all strata in a report
+LARGE_DEVIATION = 0.1  # of a stratum's share in dev from the requested one; more causes a warning
 
 
 def split_speakers(speakers: Sequence[str], strata: Sequence[str], val_ratio: float, seed: int) -> dict[str, str]:
-    """Give each speaker a side, `train` or `dev`, so that about `val_ratio` of the rows of every stratum are in dev.
+    """Assign each speaker to `train` or `dev`, so that about `val_ratio` of the rows of every stratum are in dev.
 
-    The speakers of a stratum are gone through in an order that depends on `seed` and their names alone, and one goes
-    to dev if that brings the stratum nearer to its share. Of two or more speakers at least one is on either side. The
-    order of the rows does not matter.
+    The speakers of a stratum are visited in an order that depends only on `seed` and their names. A speaker goes to
+    dev if that brings the stratum closer to its share. If a stratum has two or more speakers, each side gets at least
+    one. The order of the rows does not matter.
 
     Args:
         speakers: speaker of each row.
-        strata: stratum of each row; a speaker with rows in several belongs to that of most of them.
+        strata: stratum of each row; a speaker with rows in several belongs to the one with most of them.
         val_ratio: share of the rows for dev, in [0, 1).
-        seed: another one gives another split.
+        seed: seed of the order.
     Returns:
         the side of each speaker, sorted by name. A stratum with a single speaker stays in train, with a warning.
     Raises:
@@ -45,19 +44,16 @@ def split_speakers(speakers: Sequence[str], strata: Sequence[str], val_ratio: fl
         return sides
     for stratum, members in sorted(_by_stratum(speakers, strata).items()):
         if len(members) == 1:
-            logger.warning(
-                "the stratum %s has one speaker, %s, who stays in train: dev has nobody of it", stratum, members[0]
-            )
+            logger.warning("the stratum %s has one speaker, %s, who stays in train, not in dev", stratum, members[0])
             continue
-        for speaker in _choose(
-            {name: rows[name] for name in sorted(members, key=lambda name: rank(seed, name))}, val_ratio
-        ):
+        in_order = sorted(members, key=lambda name: rank(seed, name))
+        for speaker in _choose({name: rows[name] for name in in_order}, val_ratio):
             sides[speaker] = DEV
     return sides
 
 
 def check_val_ratio(val_ratio: float) -> None:
-    """Raises UserError unless `val_ratio` lies in [0, 1)."""
+    """Raise UserError unless `val_ratio` lies in [0, 1)."""
     if not 0 <= val_ratio < 1:
         raise UserError(f"val_ratio must lie in [0, 1), got {val_ratio}")
 
@@ -65,15 +61,15 @@ def check_val_ratio(val_ratio: float) -> None:
 def report_split(
     speakers: Sequence[str], strata: Sequence[str], sides: dict[str, str], val_ratio: float | None = None
 ) -> list[dict]:
-    """Rows and speakers on either side, per stratum and at last in all.
+    """Count rows and speakers on each side, per stratum and in total.
 
     Args:
-        speakers, strata: of each row.
-        sides: of each speaker.
-        val_ratio: what was asked for; None for a split that was given.
+        speakers, strata: speaker and stratum of each row.
+        sides: side of each speaker.
+        val_ratio: requested share of dev; None for a split that was given.
     Returns:
         rows of stratum, train_rows, dev_rows, train_speakers, dev_speakers, dev_share (of the rows), deviation (of
-        dev_share from `val_ratio`, or None). Here a row counts in its own stratum, whatever its speaker's.
+        dev_share from `val_ratio`, or None). A row counts in its own stratum, not in that of its speaker.
     """
     rows: dict[str, Counter] = defaultdict(Counter)  # by stratum and side
     people: dict[str, dict[str, set]] = defaultdict(lambda: defaultdict(set))
@@ -97,8 +93,8 @@ def report_split(
         table.append(row)
         if deviation is not None and row["dev_speakers"] and abs(deviation) > LARGE_DEVIATION:
             logger.warning(
-                "%.1f %% of the rows of the stratum %s are in dev, asked for were %.1f %%: its %d speakers cannot "
-                "be divided better",
+                "%.1f %% of the rows of the stratum %s are in dev instead of %.1f %%: its %d speakers cannot be "
+                "divided better",
                 100 * share,
                 name,
                 100 * val_ratio,
@@ -108,15 +104,14 @@ def report_split(
 
 
 def hold_out(ids: Sequence[str], strata: Sequence[str], ratio: float, seed: int, *shared: Sequence[str]) -> set[int]:
-    """Indices of about `ratio` of the recordings, of every stratum alike; recordings that belong together are held out
-    together.
+    """Indices of about `ratio` of the recordings of every stratum. Recordings that belong together stay together.
 
     Args:
         ids: unique name of each recording.
-        strata: stratum of each.
-        seed: another one holds out others.
-        shared: each a value per recording; those that have one in common belong together, directly or by way of
-            others.
+        strata: stratum of each recording.
+        seed: seed of the choice.
+        shared: sequences with a value per recording; recordings with a common value belong together, directly or
+            through other recordings.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(_together(len(ids), shared)):
@@ -128,10 +123,10 @@ def hold_out(ids: Sequence[str], strata: Sequence[str], ratio: float, seed: int,
 
 
 def read_split(path: str | Path) -> dict[str, str]:
-    """The side of each speaker in a split recorded as `{"speakers": {"train": [...], "dev": [...]}}`.
+    """The side of each speaker in a file with `{"speakers": {"train": [...], "dev": [...]}}`.
 
     Raises:
-        UserError: the file is no such record, or a speaker is on both sides.
+        UserError: the file has another form, or a speaker is on both sides.
     """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8-sig"))
@@ -141,16 +136,15 @@ def read_split(path: str | Path) -> dict[str, str]:
         raise UserError(f"cannot read the split {path}: {error.strerror}") from error
     except (ValueError, LookupError, TypeError) as error:
         raise UserError(
-            f'{path} is not a split as splits.json records it, {{"speakers": {{"train": [...], "dev": [...]}}}}: '
-            f"{error!r}"
+            f'{path} is not a split like splits.json, {{"speakers": {{"train": [...], "dev": [...]}}}}: {error!r}'
         ) from error
     if twice := [name for name, count in counts.items() if count > 1]:
-        raise UserError(f"{path} names {twice[0]} more than once; a speaker is on one side")
+        raise UserError(f"{path} names {twice[0]} more than once; a speaker must be on one side only")
     return dict(named)
 
 
 def _together(rows: int, shared: Sequence[Sequence[str]]) -> list[int]:
-    """The label of what each row belongs to: the connected parts of the graph between rows and their values."""
+    """The label of each row's bundle: the connected components of the graph of rows and values."""
     values = [np.unique(column, return_inverse=True)[1] for column in shared]
     nodes = rows + sum(len(column) for column in values)
     ends = np.concatenate([column + rows * (number + 1) for number, column in enumerate(values)])
@@ -173,7 +167,7 @@ def _by_stratum(speakers: Sequence[str], strata: Sequence[str]) -> dict[str, lis
 
 
 def _choose(rows: dict[str, int], val_ratio: float) -> list[str]:
-    """Speakers for dev, out of the rows per speaker in the order to try them; at least one, and not all."""
+    """Speakers for dev: at least one, but not all. `rows` has the rows per speaker, in the order to try them."""
     target = val_ratio * sum(rows.values())
     chosen = []
     taken = 0

@@ -2,11 +2,11 @@
 
     python main.py
 
-Reads `data/utterance_metadata.jsonl`, `data/submission_format.jsonl` and the audio under `data/`, and writes
-`submission/submission.jsonl`: every id of the format once, in its order, with an empty text where the audio cannot be
-read. What is wrong with a row or a recording costs its own text alone, and is said on standard error. Both folders
-belong to the working directory if it holds these data, else to the folder of this file. Needs torch, transformers
-(4.57 or 5), soundfile and numpy, and no network. With a GPU the model runs in float16, else in float32.
+It reads `data/utterance_metadata.jsonl`, `data/submission_format.jsonl` and the audio in `data/`. It writes
+`submission/submission.jsonl`: every id of the format once, in the same order, with an empty text if the audio cannot
+be read. An error in a row or a recording affects only its own text, and is reported on standard error. Both folders
+are in the working directory if it holds these data, else beside this file. The program needs torch, transformers (4.57
+or 5), soundfile and numpy, and no network. With a GPU the model runs in float16, else in float32.
 """
 
 import json
@@ -31,12 +31,12 @@ METADATA, FORMAT = "utterance_metadata.jsonl", "submission_format.jsonl"
 SAMPLING_RATE = 16_000
 LONGEST = 30 * SAMPLING_RATE
 SHORTEST = SAMPLING_RATE // 10  # samples of one piece; shorter ones are padded with silence
-BLOCK = 1 << 20  # frames read at once; a header that lies about the length must not decide how much is allocated
-UNKNOWN_LENGTH = (1 << 63) - 1  # libsndfile's frame count for a stream whose header has none
-QUIET = SAMPLING_RATE // 5  # samples that must be quiet together where a long recording is cut
+BLOCK = 1 << 20  # frames per read; a wrong length in the header must not decide how much memory is allocated
+UNKNOWN_LENGTH = (1 << 63) - 1  # libsndfile's frame count for a stream without a length in its header
+QUIET = SAMPLING_RATE // 5  # samples of the quiet window in which a long recording is cut
 BATCH_SIZE = {"cuda": 64, "cpu": 8}  # pieces
-BATCHES_AHEAD = 4  # that are read while the model works
-LOG_EVERY, MOST_COMPLAINTS = 30, 100  # seconds, lines: runtimes cut long logs off
+BATCHES_AHEAD = 4  # batches that are read while the model works
+LOG_EVERY, MOST_COMPLAINTS = 30, 100  # seconds, lines; competitions truncate long logs
 
 
 def main() -> None:
@@ -80,14 +80,14 @@ def find_root() -> Path:
 def read_rows(file: Path) -> dict[str, dict]:
     """Rows by id, in the order of the file."""
     rows = {}
-    with file.open("rb") as lines:  # bytes, so that a line in another encoding is no worse than one that is not JSON
+    with file.open("rb") as lines:  # bytes: a line in another encoding is an error of this line only
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
                     row = json.loads(line)
                     rows[row["utterance_id"]] = row
                 except (ValueError, KeyError, TypeError) as error:
-                    log(f"{file}, line {number}, is no JSON with an utterance_id and left out: {error!r}")
+                    log(f"{file}, line {number}, is not JSON with an utterance_id and is left out: {error!r}")
     return rows
 
 
@@ -101,8 +101,7 @@ def load_model() -> tuple[transformers.PreTrainedModel, transformers.ProcessorMi
 
 
 def find_clips(ids: Iterable[str], metadata: dict[str, dict], data: Path, complain: "Complaints") -> list[tuple]:
-    """`(id, file, seconds)` of what seems readable, the longest first, so that memory runs out at once or not at
-    all."""
+    """`(id, file, seconds)` of readable files, the longest first: if memory is too small, it fails at the start."""
     folders = [data, *sorted(path for path in data.glob("audio*") if path.is_dir())]
 
     def find(utterance_id: str) -> tuple[str, Path, float]:
@@ -118,14 +117,14 @@ def find_clips(ids: Iterable[str], metadata: dict[str, dict], data: Path, compla
 
 
 def find_file(audio_path: str | None, folders: list[Path]) -> Path:
-    """The recording under the first folder that has the whole path; else the only one of its name in these folders."""
+    """The recording in the first folder that has the whole path, else the only file of its name in these folders."""
     if not audio_path:
         raise ValueError(f"it has no audio_path in {METADATA}")
     whole = [path for folder in folders if (path := folder / audio_path).is_file()]
     if whole:
         return whole[0]
     names = [path for folder in folders if (path := folder / Path(audio_path).name).is_file()]
-    if len(names) != 1:  # another recording of that name would be worse than none
+    if len(names) != 1:  # the wrong recording would be worse than none
         raise FileNotFoundError(
             f"{audio_path} is not in {', '.join(map(str, folders))}"
             + (f", and its name alone could be any of {', '.join(map(str, names))}" if names else "")
@@ -134,7 +133,7 @@ def find_file(audio_path: str | None, folders: list[Path]) -> Path:
 
 
 def transcribe(model, processor, clips: list[tuple], complain: "Complaints") -> dict[str, str]:
-    """Text by id of what could be read."""
+    """Text by id, for all clips that could be read."""
     texts = {}
     start = time.time()
     reported = 0.0
@@ -178,7 +177,7 @@ def in_batches(clips: list[tuple], size: int) -> Iterator[list[tuple]]:
 
 
 def read_ahead(batches: Iterable[list[tuple]], complain: "Complaints") -> Iterator[tuple[list, list]]:
-    """Each batch with its waveforms, None where there is none to be had, a few batches before they are needed."""
+    """Each batch with its waveforms (None if unreadable), read a few batches before they are needed."""
     with ThreadPoolExecutor() as readers:
         waiting: deque = deque()
         for batch in batches:
@@ -199,7 +198,7 @@ def read_audio(file: Path) -> np.ndarray:
         rate = audio.samplerate
     channels = np.concatenate(blocks)
     if not len(channels) or not np.isfinite(channels).all():
-        raise ValueError(f"{file} is empty or holds samples that are no numbers")
+        raise ValueError(f"{file} is empty or holds samples that are not finite")
     waveform = channels.mean(axis=1)
     if rate != SAMPLING_RATE:  # band-limited interpolation by Fourier transform
         length = max(1, round(len(waveform) * SAMPLING_RATE / rate))
@@ -208,11 +207,11 @@ def read_audio(file: Path) -> np.ndarray:
 
 
 def cut(waveform: np.ndarray) -> Iterator[np.ndarray]:
-    """Pieces of at most 30 s; each ends in the middle of the quietest 0.2 s of its last 10 s."""
+    """Cut into pieces of at most 30 s, each at the middle of the quietest 0.2 s of its last 10 s."""
     while len(waveform) > LONGEST:
         first = LONGEST * 2 // 3
         energy = np.concatenate([[0.0], np.cumsum(np.square(waveform[first:LONGEST], dtype=np.float64))])
-        energy = energy[QUIET:] - energy[:-QUIET]  # of each window
+        energy = energy[QUIET:] - energy[:-QUIET]  # of each quiet window
         end = first + len(energy) - 1 - int(energy[::-1].argmin()) + QUIET // 2
         yield waveform[:end]
         waveform = waveform[end:]
@@ -221,19 +220,17 @@ def cut(waveform: np.ndarray) -> Iterator[np.ndarray]:
 
 @torch.inference_mode()
 def decode(model, processor, pieces: list[np.ndarray]) -> list[str]:
-    """Texts of a batch; one that does not fit on the GPU is divided."""
+    """Texts of a batch; a batch that does not fit on the GPU is divided."""
     try:
         is_whisper = model.config.is_encoder_decoder
-        options = (
-            {"device": model.device.type} if is_whisper else {"padding": True}
-        )  # Whisper's pads to 30 s by itself
+        options = {"device": model.device.type} if is_whisper else {"padding": True}  # Whisper always pads to 30 s
         inputs = processor.feature_extractor(pieces, sampling_rate=SAMPLING_RATE, return_tensors="pt", **options)
         inputs = inputs.to(model.device, model.dtype)
         if is_whisper:
             return processor.tokenizer.batch_decode(model.generate(inputs.input_features), skip_special_tokens=True)
         tokens = model(**inputs).logits.argmax(-1)
         blank = model.config.pad_token_id
-        if "attention_mask" in inputs:  # what is heard in the padding is no speech
+        if "attention_mask" in inputs:  # tokens in the padding are not speech
             real = model._get_feature_vector_attention_mask(tokens.shape[1], inputs.attention_mask).bool()
             tokens[~real] = blank
         return [collapse(processor.tokenizer, frames, blank) for frames in tokens]
@@ -246,16 +243,16 @@ def decode(model, processor, pieces: list[np.ndarray]) -> list[str]:
 
 
 def collapse(tokenizer, frames: torch.Tensor, blank: int) -> str:
-    """The text of a CTC model's best token of each frame (frames,): repetitions are merged first, then blanks go.
+    """The text of a CTC model's best tokens (frames,): first repetitions are merged, then blanks removed.
 
-    A tokenizer that skips special tokens does it the other way round and writes "helo" for "hello".
+    A tokenizer that skips special tokens does this in the wrong order and writes "helo" for "hello".
     """
     tokens = [token for token in frames.unique_consecutive().tolist() if token != blank]
     return tokenizer.decode(tokens, group_tokens=False, skip_special_tokens=True)
 
 
 def write_submission(file: Path, texts: dict[str, str]) -> None:
-    """Write the whole file, or leave an earlier one as it was."""
+    """Write the complete file, or leave an earlier one unchanged."""
     file.parent.mkdir(exist_ok=True)
     temporary = file.with_name(f".{file.name}.tmp")
     with temporary.open("w", encoding="utf-8") as lines:
@@ -267,18 +264,16 @@ def write_submission(file: Path, texts: dict[str, str]) -> None:
 
 
 class Complaints:
-    """Says which utterances get an empty text and why, and counts them."""
+    """Logs which utterances get an empty text and why, and counts them."""
 
     def __init__(self) -> None:
         self.ids: list[str] = []
 
     def attempt(self, utterance_id: str, function: Callable, *arguments) -> Any:
-        """What the function returns; None and a complaint if it raises anything."""
+        """The result of the function; None and a complaint if it raises any error."""
         try:
             return function(*arguments)
-        except (
-            Exception
-        ) as error:  # files are broken in more ways than can be listed, and none may cost the other texts
+        except Exception as error:  # files can be broken in many ways, and none may affect the other texts
             self(utterance_id, f"{type(error).__name__}: {error}")
 
     def __call__(self, utterance_id: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""One trainer, and what every training shares: arguments, batches, augmentation, LoRA, teachers, checkpoints."""
+"""The trainer, and its parts: arguments, batches, augmentation, LoRA, teachers, checkpoints."""
 
 from hf_components.training.arguments import (
     UNSELECTED,

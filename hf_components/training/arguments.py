@@ -1,4 +1,4 @@
-"""Training arguments of every recipe that trains a Whisper."""
+"""Arguments of every recipe that trains a Whisper."""
 
 import logging
 import os
@@ -29,29 +29,27 @@ VARIANTS = (
     "large-v3-turbo",
 )
 USUAL_RATES = {"full": (1e-6, 1e-4), "lora": (5e-5, 5e-3)}
-SAVE_STEPS = 500  # as of transformers
-UNSELECTED = {
-    "eval_strategy": "no",
-    "early_stopping_patience": 0,
-}  # the last checkpoint is kept: figures on dev are honest
+SAVE_STEPS = 500  # default of transformers
+# Without selection of a checkpoint on dev, figures on dev are unbiased.
+UNSELECTED = {"eval_strategy": "no", "early_stopping_patience": 0}
 
 
 @dataclass(kw_only=True)
 class TrainingRecipeArguments(ResumeArguments, PlotArguments):
-    """What every recipe that trains a Whisper asks for."""
+    """Flags of every recipe that trains a Whisper."""
 
     corpus: str = flag("prepared corpus: folder or Hub id")
     model: str = flag(
-        f"Whisper checkpoint: folder, Hub id, or a variant of OpenAI's: {', '.join(VARIANTS)}",
+        f"Whisper checkpoint: folder, Hub id, or OpenAI's {', '.join(VARIANTS)}",
         default="models/whisper-tiny.en",
         aliases=["--variant", "--base_model"],
     )
     language: str = flag("language code, for multilingual checkpoints", default="en")
     data_config_override: str | None = flag(
-        'how much of the splits to take: JSON with sampling, percent, max_samples, seed, as in {"percent": 50}',
+        'part of the splits to use: JSON with sampling, percent, max_samples, seed, such as {"percent": 50}',
         default=None,
     )
-    eval_split: str = flag("split that evaluations in training transcribe", default="dev")
+    eval_split: str = flag("split for evaluations during training", default="dev")
 
     def __post_init__(self):
         if self.model in VARIANTS and not Path(self.model).exists():
@@ -59,81 +57,61 @@ class TrainingRecipeArguments(ResumeArguments, PlotArguments):
 
 
 def _published_elsewhere(default: bool | str | None) -> Any:
-    return field(
-        default=default,
-        init=False,
-        metadata={
-            "help": "Of transformers; no flag, since what is published is the finished result, as "
-            "hf_components.publishing.hub does it."
-        },
-    )
+    metadata = {"help": "Of transformers; not a flag: hf_components.publishing publishes the finished result."}
+    return field(default=default, init=False, metadata=metadata)
 
 
 def _without_effect(**default: Any) -> Any:
-    return field(
-        **default,
-        init=False,
-        metadata={"help": "Of transformers; no flag, since batches, loss, checkpoints and evaluation are our own."},
-    )
+    metadata = {"help": "Of transformers; not a flag: batches, loss, checkpoints and evaluation are our own."}
+    return field(**default, init=False, metadata=metadata)
 
 
 @dataclass
 class SpeechTrainingArguments(AugmentationArguments, Seq2SeqTrainingArguments):
-    """`Seq2SeqTrainingArguments` with the defaults of speech, and what only speech has."""
+    """`Seq2SeqTrainingArguments` with defaults and additional arguments for speech.
 
-    full_context_fraction: float = flag(
-        "Share of training batches with 30 s of audio context, which keep the checkpoint good in stock Whisper.",
-        default=0.04,
-        min=0,
-        max=1,
-    )
+    A stage that continues the training of another one needs another `data_seed`, else it starts with the same batches
+    and masks. Batches with 30 s of audio context (`full_context_fraction`) keep the checkpoint good in stock Whisper.
+    """
+
+    full_context_fraction: float = flag("Share of batches with 30 s of audio context.", default=0.04, min=0, max=1)
     max_new_tokens: int = flag("Longest transcript in evaluation, in tokens.", default=225, min=1)
     data_seed: int | None = flag(
-        "Seed of order, augmentation and audio context; seed by default. A stage that "
-        "continues another's training "
-        "takes another, else it begins with the same batches and the same masks.",
-        default=None,
-        **SEEDS,
+        "Seed of order, augmentation and audio context; default: seed.", default=None, **SEEDS
     )
     output_dir: str = flag("Folder of the result; required.", default="")
     per_device_train_batch_size: int = flag("Utterances per step and device.", default=8, min=1)
     per_device_eval_batch_size: int = flag("Utterances per evaluation batch and device.", default=16, min=1)
     learning_rate: float = flag("Peak learning rate; the default suits LoRA.", default=5e-4, above=0)
     warmup_steps: float = flag("Warm-up, as steps or as a fraction of training below 1.", default=0.1, min=0)
-    eval_strategy: str = flag("When to evaluate in training: no, steps or epoch.", default="no")
+    eval_strategy: str = flag("When to evaluate during training: no, steps or epoch.", default="no")
     save_strategy: str = flag("When to write checkpoints: no, steps or epoch.", default="epoch")
     save_every_n_epochs: int | None = flag(
-        "Write a checkpoint after every so many epochs, and after the last; sets save_strategy to epoch.",
-        default=None,
-        min=1,
+        "Save a checkpoint every n epochs and after the last; sets save_strategy to epoch.", default=None, min=1
     )
     eval_every_n_epochs: int | None = flag(
-        "Evaluate after every so many epochs, and after the last; sets eval_strategy to epoch.", default=None, min=1
+        "Evaluate every n epochs and after the last; sets eval_strategy to epoch.", default=None, min=1
     )
     early_stopping_patience: int | None = flag(
-        "Stop after so many evaluations without a smaller WER, and keep the best checkpoint's weights; 0: never.",
-        default=None,
-        min=0,
+        "Stop after n evaluations without a lower WER, and use the best checkpoint; 0: never.", default=None, min=0
     )
-    metric_for_best_model: str = flag("Metric by which best.json names a checkpoint.", default="wer")
-    greater_is_better: bool = flag("Whether more of that metric is better.", default=False)
+    metric_for_best_model: str = flag("Metric that selects the checkpoint in best.json.", default="wer")
+    greater_is_better: bool = flag("Whether a larger value of that metric is better.", default=False)
     fp16: bool | None = flag(
-        "Mixed precision with float16. On CUDA the default is bf16, or fp16 where the GPU has no bf16.",
+        "Mixed precision with float16; default on CUDA: bf16 if supported, else fp16.",
         default=None,
         nargs="?",
         const=True,
     )
     bf16: bool | None = flag("Mixed precision with bfloat16.", default=None, nargs="?", const=True)
     no_fp16: bool = flag("Train in float32 even on a GPU.", default=False)
-    rebase_output_dir: bool = flag(
-        "Move an earlier result to archive/<name>_<time> beside it instead of replacing it.", default=False
-    )
-    save_total_limit: int = flag("Checkpoints kept; two, so that one is always whole.", default=2, min=2)
+    rebase_output_dir: bool = flag("Move an earlier result to archive/<name>_<time> beside it.", default=False)
+    save_total_limit: int = flag("Checkpoints kept; at least 2, so that one is always complete.", default=2, min=2)
     logging_steps: float = flag("Steps between log entries.", default=10, above=0)
-    logging_first_step: bool = flag("Log the first step too, so that short runs have a log.", default=True)
+    logging_first_step: bool = flag("Log the first step too.", default=True)
     report_to: str = flag("tensorboard, trackio, wandb, none, ...", default="tensorboard")
     debug: str = field(
-        default="", init=False, metadata={"help": "Of transformers; no flag, since --debug is a recipe's own."}
+        default="", init=False, metadata={"help": "Of transformers; not a flag: recipes have their own."}
     )
     push_to_hub: bool = _published_elsewhere(False)
     hub_model_id: str | None = _published_elsewhere(None)
@@ -181,7 +159,7 @@ class SpeechTrainingArguments(AugmentationArguments, Seq2SeqTrainingArguments):
 
     def __post_init__(self):
         self.check_augmentation()
-        # Steps between evaluations or checkpoints mean that there are such.
+        # A number of steps between evaluations or checkpoints switches them on.
         if self.eval_steps is not None and self.eval_strategy == "no":
             self.eval_strategy = "steps"
         if self.save_steps != SAVE_STEPS and self.save_strategy == "epoch":
@@ -239,13 +217,8 @@ add_bounds(
 
 
 def warn_of_learning_rate(args: SpeechTrainingArguments, finetuning: str) -> None:
-    """Say that a learning rate is of another order than what trains all weights ("full") or a LoRA ("lora")."""
+    """Warn if the learning rate is unusual for training all weights ("full") or a LoRA ("lora")."""
     lowest, highest = USUAL_RATES[finetuning]
     if not lowest <= args.learning_rate <= highest:
-        logger.warning(
-            "learning_rate %g is unusual for %s fine-tuning; it usually lies between %g and %g",
-            args.learning_rate,
-            finetuning,
-            lowest,
-            highest,
-        )
+        text = "learning_rate %g is unusual for %s fine-tuning; it usually lies between %g and %g"
+        logger.warning(text, args.learning_rate, finetuning, lowest, highest)

@@ -1,5 +1,4 @@
-"""What training does to recordings: speed, noise and SpecAugment. Each draw is a pure function of (seed, epoch,
-id)."""
+"""Augmentation by speed, noise and SpecAugment. Every random choice depends only on seed, epoch and utterance id."""
 
 import zlib
 from dataclasses import dataclass
@@ -16,56 +15,47 @@ from hf_components.speech import SAMPLING_RATE, AudioError, decode, read_duratio
 
 NOISES = ("gaussian", "recordings")
 MEL_BINS = 80
-SAMPLES_PER_FRAME = SAMPLING_RATE // 100  # the units of masks, as in Whisper's features
-WAVEFORM = 1  # second part of a seed: perturbations of the waveform draw apart from SpecAugment
+SAMPLES_PER_FRAME = SAMPLING_RATE // 100  # unit of time masks, the frame of Whisper's features
+WAVEFORM = 1  # part of the seed, so that waveform augmentation and SpecAugment use different random numbers
 
 
 @dataclass
 class AugmentationArguments:
-    """Augmentation of training data, off by default; evaluation hears recordings as they are."""
+    """Augmentation of training data, off by default; recordings in evaluation are never changed.
 
-    time_masks: int = flag("SpecAugment: masked stretches of time per utterance, such as 2.", default=0, min=0)
-    time_mask_length: int = flag("SpecAugment: longest masked stretch in mel frames (10 ms).", default=40, min=1)
-    mel_masks: int = flag("SpecAugment: masked bands of mel bins per utterance, such as 2.", default=0, min=0)
-    mel_mask_width: int = flag("SpecAugment: widest masked band in mel bins.", default=10, min=1)
-    speed_factors: list[float] = flag(
-        "Speeds of which each utterance draws one per epoch, as in 0.9 1.0 1.1; pitch changes with it.",
-        default=[],
-        min=0.5,
-        max=2,
-    )
-    noise: list[str] = flag(
-        f"Kinds of noise to mix in, of {', '.join(NOISES)}; a noisy utterance draws one.", default=[], choices=NOISES
-    )
-    noise_probability: float = flag("Share of utterances with noise, if any kind is named.", default=0.5, min=0, max=1)
+    Every utterance gets one of the speeds, which also changes the pitch, and at most one kind of noise per epoch, both
+    at random.
+    """
+
+    time_masks: int = flag("SpecAugment: time masks per utterance, such as 2.", default=0, min=0)
+    time_mask_length: int = flag("SpecAugment: longest time mask in mel frames (10 ms).", default=40, min=1)
+    mel_masks: int = flag("SpecAugment: masks of mel bins per utterance, such as 2.", default=0, min=0)
+    mel_mask_width: int = flag("SpecAugment: widest mask in mel bins.", default=10, min=1)
+    speed_factors: list[float] = flag("Speeds to choose from, such as 0.9 1.0 1.1.", default=[], min=0.5, max=2)
+    noise: list[str] = flag(f"Kinds of noise to choose from: {', '.join(NOISES)}.", default=[], choices=NOISES)
+    noise_probability: float = flag("Share of utterances with noise, if --noise is given.", default=0.5, min=0, max=1)
     noise_snr: list[float] = flag(
-        "Lowest and highest signal-to-noise ratio in dB.", default=[5.0, 20.0], min=-50, max=100
+        "Lowest and highest signal-to-noise ratio, dB.", default=[5.0, 20.0], min=-50, max=100
     )
-    noise_dir: str | None = flag(
-        "Folder of sound files, searched through, that the noise `recordings` is cut from.", default=None
-    )
+    noise_dir: str | None = flag("Folder of sound files (with subfolders) for the noise `recordings`.", default=None)
 
     def check_augmentation(self) -> None:
-        """Raises UserError for values that do not go together."""
+        """Raise UserError for values that do not fit together."""
         if len(self.noise_snr) != 2 or self.noise_snr[0] > self.noise_snr[1]:
-            raise UserError(
-                "noise_snr must be the lowest and the highest ratio in dB, as in 5 20; got "
-                f"{' '.join(map(str, self.noise_snr))}"
-            )
+            given = " ".join(map(str, self.noise_snr))
+            raise UserError(f"noise_snr must be the lowest and the highest ratio in dB, as in 5 20; got {given}")
         if ("recordings" in self.noise) != bool(self.noise_dir):
-            raise UserError(
-                "noise recordings and noise_dir go together, got noise "
-                f"{' '.join(self.noise) or 'of no kind'} and noise_dir {self.noise_dir}; give both or neither"
-            )
+            given = f"noise {' '.join(self.noise) or 'of no kind'} and noise_dir {self.noise_dir}"
+            raise UserError(f"noise recordings and noise_dir go together, got {given}; give both or neither")
 
 
 class WaveformAugmentation:
     """Speed perturbation (Ko et al. 2015, "Audio augmentation for speech recognition"), then additive noise.
 
     Args:
-        args: what to do.
-        seed: with epoch and id, decides every draw.
-        longest: seconds that the model takes; a clip is slowed down no further.
+        args: kinds and amounts of augmentation.
+        seed: seed of the random numbers, used together with epoch and id.
+        longest: longest input of the model in seconds; a slower clip does not become longer than this.
     Raises:
         UserError: `noise_dir` holds no sound file.
     """
@@ -77,7 +67,7 @@ class WaveformAugmentation:
         self.recordings = find_recordings(args.noise_dir) if args.noise_dir else []
 
     def __call__(self, waveform: np.ndarray, epoch: int, utterance_id: str) -> np.ndarray:
-        """float32 (samples,) as this epoch hears it, (samples / speed,)."""
+        """The augmented version of a waveform (samples,) in this epoch: float32 (samples / speed,)."""
         random = draws_of(self.seed, epoch, utterance_id, WAVEFORM)
         factors = [
             factor for factor in self.args.speed_factors if len(waveform) <= factor * self.longest * SAMPLING_RATE
@@ -88,28 +78,26 @@ class WaveformAugmentation:
             if random.choice(self.args.noise) == "gaussian":
                 noise = random.standard_normal(len(waveform))
             else:
-                noise = _cut(
-                    _decode_noise(self.recordings[random.integers(len(self.recordings))]), len(waveform), random
-                )
+                recording = _decode_noise(self.recordings[random.integers(len(self.recordings))])
+                noise = _cut(recording, len(waveform), random)
             waveform = mix(waveform, noise, random.uniform(*self.args.noise_snr))
         return waveform
 
 
 def draws_of(seed: int, epoch: int, utterance_id: str, *stream: int) -> np.random.Generator:
-    """The generator of one utterance in one epoch; other `stream`s draw apart."""
+    """The random generator of one utterance in one epoch; each `stream` has independent numbers."""
     return np.random.default_rng([seed, epoch, zlib.crc32(utterance_id.encode()), *stream])
 
 
 def change_speed(waveform: np.ndarray, factor: float) -> np.ndarray:
-    """Play `(samples,)` faster by `factor`, tempo and pitch alike: `(samples / factor,)`."""
+    """Change tempo and pitch of `(samples,)` by `factor`; the result has `(samples / factor,)`."""
     if factor == 1:
         return waveform
     return soxr.resample(waveform, factor * SAMPLING_RATE, SAMPLING_RATE)
 
 
 def mix(waveform: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
-    """Add noise `(samples,)` at `snr` dB, the ratio of mean powers; silence on either side leaves the waveform as it
-    is."""
+    """Add noise `(samples,)` at `snr` dB, the ratio of mean powers. If either is silent, nothing changes."""
     power = np.mean(np.square(waveform, dtype=np.float64))
     noise_power = np.mean(np.square(noise, dtype=np.float64))
     if power == 0 or noise_power == 0:
@@ -119,11 +107,7 @@ def mix(waveform: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
 
 
 def find_recordings(folder: str | Path) -> list[Path]:
-    """The sound files below a folder, by name.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The sound files below a folder, sorted by path. Raises UserError if there is none."""
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and _is_sound(path))
     if not files:
         raise UserError(f"noise_dir must be a folder with sound files, and {folder} holds none")
@@ -140,16 +124,16 @@ def spec_augment(
     mel_masks: int,
     mel_mask_width: int,
 ) -> None:
-    """Mask stretches of `features (n_mels, frames)` by their mean, in place (Park et al. 2019, arXiv 1904.08779).
+    """Mask parts of `features (n_mels, frames)` with their mean, in place (Park et al. 2019, arXiv 1904.08779).
 
     Args:
-        real_frames: frames before the padding, which stays as it is.
-        time_masks, time_mask_length, mel_masks, mel_mask_width: number and greatest size (mel frames, mel bins) of
-            masked stretches; 0 masks nothing.
+        real_frames: number of frames before the padding, which is not changed.
+        time_masks, time_mask_length, mel_masks, mel_mask_width: number and greatest size (in mel frames, mel bins) of
+            the masks; 0 masks nothing.
     """
     mean = features[:, :real_frames].mean()
     for _ in range(time_masks):
-        # At most a fifth of the clip, so that short words survive.
+        # At most a fifth of the clip, so that short words are not lost.
         length = int(random.integers(0, min(time_mask_length, real_frames // 5) + 1))
         start = int(random.integers(0, real_frames - length + 1))
         features[:, start : start + length] = mean
@@ -168,11 +152,12 @@ def mask_waveform(
     mel_masks: int,
     mel_mask_width: int,
 ) -> np.ndarray:
-    """SpecAugment for models that hear waveforms: `(samples,)` with stretches and bands silenced, as in SpeechBrain's
-    `DropChunk` and `DropFreq` (Ravanelli et al. 2021, arXiv 2106.04624).
+    """SpecAugment for models with waveform input: silence parts and frequency bands of `(samples,)`.
+
+    It is the same as SpeechBrain's `DropChunk` and `DropFreq` (Ravanelli et al. 2021, arXiv 2106.04624).
 
     Args:
-        time_masks, time_mask_length, mel_masks, mel_mask_width: of `spec_augment`, with a frame of 10 ms and a bin an
+        time_masks, time_mask_length, mel_masks, mel_mask_width: see `spec_augment`; a frame has 10 ms, and a bin is an
             80th of the mel scale up to 8 kHz.
     """
     if mel_masks:
@@ -201,7 +186,7 @@ def _decode_noise(path: Path) -> np.ndarray:
 
 
 def _cut(noise: np.ndarray, samples: int, random: np.random.Generator) -> np.ndarray:
-    """A stretch of that length from a random place on, going round at the end."""
+    """A part of that length from a random start; at the end of the noise it continues at the beginning."""
     start = int(random.integers(len(noise)))
     return np.take(noise, np.arange(start, start + samples), mode="wrap")
 

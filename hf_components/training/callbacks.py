@@ -1,4 +1,4 @@
-"""What happens while a training goes on: bar and log, rarer checkpoints and evaluations, the record of the best."""
+"""Callbacks during training: progress bar and log, checkpoints and evaluations every n epochs, `best.json`."""
 
 import logging
 from pathlib import Path
@@ -12,9 +12,9 @@ logger = logging.getLogger(__name__)
 
 
 class ProgressAndLog(TrainerCallback):
-    """A progress bar of optimizer steps, and every entry of the log as one line.
+    """Shows a progress bar of optimizer steps, and logs every entry as one line.
 
-    Instead of `ProgressCallback` and `PrinterCallback` of transformers, which write to standard output.
+    Replaces `ProgressCallback` and `PrinterCallback` of transformers, which write to standard output.
     """
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -36,10 +36,10 @@ class ProgressAndLog(TrainerCallback):
 
 
 class EveryNEpochs(TrainerCallback):
-    """Save and evaluate only after every n-th epoch, and after the last.
+    """Saves and evaluates only after every n-th epoch and after the last.
 
     Args:
-        save, evaluate: n of each; None leaves the trainer's own rhythm.
+        save, evaluate: n for each; None keeps the trainer's own schedule.
     """
 
     def __init__(self, save: int | None, evaluate: int | None):
@@ -54,13 +54,13 @@ class EveryNEpochs(TrainerCallback):
 
         control.should_save &= is_due(self.save)
         control.should_evaluate &= is_due(self.evaluate)
-        if args.load_best_model_at_end:  # the best can only be kept if it was written
+        if args.load_best_model_at_end:  # only a saved checkpoint can be the best
             control.should_save = control.should_evaluate
         return control
 
 
 class LogWithCheckpoints(TrainerCallback):
-    """Close the log entry under way before a checkpoint, which does not hold its sums."""
+    """Writes the current log entry before a checkpoint, because a checkpoint does not store its sums."""
 
     def on_step_end(self, args, state, control, **kwargs):
         control.should_log |= control.should_save
@@ -70,14 +70,14 @@ class LogWithCheckpoints(TrainerCallback):
 
 
 class BestRecord(TrainerCallback):
-    """Keep `best.json` in a folder: the best evaluation so far, and its checkpoint if one was written."""
+    """Writes `best.json` to a folder: the best evaluation so far, and its checkpoint if one was saved."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
         name = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
-        if name not in metrics or not state.is_world_process_zero:  # an evaluation of other rows, by the user
+        if name not in metrics or not state.is_world_process_zero:  # the user may evaluate other rows
             return
         values = [entry[name] for entry in state.log_history if name in entry]
         best = (max if args.greater_is_better else min)(values)

@@ -1,4 +1,4 @@
-"""Training of CTC models that hear waveforms: wav2vec2, HuBERT, WavLM and kin."""
+"""Training of CTC models with waveform input: wav2vec2, HuBERT, WavLM and similar."""
 
 import logging
 from dataclasses import dataclass, field
@@ -16,69 +16,66 @@ logger = logging.getLogger(__name__)
 TRAINED = ("wav2vec2", "hubert", "wavlm", "wav2vec2-conformer", "data2vec-audio", "unispeech", "unispeech-sat")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 FEED_FORWARD = ("intermediate_dense", "output_dense")
-SILENT_BELOW = 0.1  # frames with a token, as a share of the tokens of the transcripts
-SETTLED = 0.2  # share of training, beside warm-up, in which a model from random weights may write blanks alone
+SILENT_BELOW = 0.1  # lowest usual ratio of frames with a token to tokens of the transcripts
+SETTLED = 0.2  # share of training in which a new model may write only blanks, as it may during warm-up
 
 
 @dataclass
 class CtcLoraArguments(LoraArguments):
-    """Size and place of a LoRA in wav2vec2 and its kin."""
+    """Size and place of a LoRA in wav2vec2 and similar models."""
 
     target_modules: list[str] = flag(
-        f"linear layers that carry it: attention; add {' '.join(FEED_FORWARD)} for the feed-forward layers too",
-        default=list(ATTENTION),
+        f"linear layers with a LoRA; {' '.join(FEED_FORWARD)} are the feed-forward ones", default=list(ATTENTION)
     )
 
 
 @dataclass
 class CtcTrainingArguments(SpeechTrainingArguments):
-    """`SpeechTrainingArguments` without what only decoders have that write token by token."""
+    """`SpeechTrainingArguments` without the arguments of decoders that write token by token."""
 
-    full_context_fraction: float = field(default=0.0, init=False, metadata={"help": "Of Whisper; no flag here."})
-    max_new_tokens: int = field(default=0, init=False, metadata={"help": "Of such decoders; no flag here."})
+    full_context_fraction: float = field(default=0.0, init=False, metadata={"help": "Of Whisper; not a flag here."})
+    max_new_tokens: int = field(default=0, init=False, metadata={"help": "Of other decoders; not a flag here."})
 
 
 def prepare_ctc(model: PreTrainedModel, *, freeze_feature_encoder: bool) -> None:
-    """Set a CTC model up for `CtcTrainer`, in place; its configuration is saved so.
+    """Prepare a CTC model for `CtcTrainer`, in place; its saved configuration has the same settings.
 
-    The model's own SpecAugment and layer drop are switched off. The first draws from numpy's global generator, so that
-    a resumed run is another one; batches are masked by `mask_waveform` instead. The second leaves parameters without a
-    gradient, at which training on several processes stops.
+    The model's own SpecAugment and layer drop are switched off. The first uses numpy's global generator, so that a
+    resumed run would differ; `mask_waveform` masks the batches instead. The second leaves parameters without a
+    gradient, which stops training on several processes.
 
     Args:
-        freeze_feature_encoder: do not train the convolutions; always asked for with a LoRA, whose backward pass would
-            else go down to the waveform for nothing.
+        freeze_feature_encoder: do not train the convolutions. Always set it for a LoRA, where the backward pass
+            through them would be useless.
     Raises:
-        UserError: such a model cannot be trained.
+        UserError: models of this type cannot be trained.
     """
     config = model.config
     if config.model_type not in TRAINED:
-        raise UserError(
-            f"{model.name_or_path or 'the model'} is of type {config.model_type}; trained with CTC are "
-            f"{', '.join(TRAINED)}"
-        )
+        name = model.name_or_path or "the model"
+        raise UserError(f"{name} is of type {config.model_type}; CTC training supports {', '.join(TRAINED)}")
     config.apply_spec_augment, config.layerdrop = False, 0.0
     config.ctc_zero_infinity, config.ctc_loss_reduction = True, "sum"
     for name, parameter in model.named_parameters():
-        if name.endswith("masked_spec_embed"):  # of the SpecAugment that is off
+        if name.endswith("masked_spec_embed"):  # used only by the model's own SpecAugment
             parameter.requires_grad_(False)
     if freeze_feature_encoder:
         model.freeze_feature_encoder()
 
 
 class CtcTrainer(SpeechTrainer):
-    """A `SpeechTrainer` of a CTC model that `prepare_ctc` has set up.
+    """A `SpeechTrainer` for a CTC model from `prepare_ctc`.
 
     The loss is -log p(transcript), summed over the batch in float32 and divided by the tokens of the whole accumulated
-    global batch, so that every split of it has the same gradient. The log has `blank_rate`, the share of frames in
-    which blank is the likeliest; after warm-up and a fifth of training a warning tells of a model that writes next to
-    nothing, where CTC gets stuck when the learning rate is too high or transcripts do not fit.
+    global batch, so that the gradient does not depend on how the batch is split. The log has `blank_rate`, the share
+    of frames in which the blank is most likely. After warm-up and a fifth of training, a warning appears if the model
+    writes almost nothing: CTC gets stuck there if the learning rate is too high or transcripts do not fit.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._counts = torch.zeros(3, device=self.args.device)
-        self._warned = False  # frames, blanks, tokens
+        self._counts = torch.zeros(3, device=self.args.device)  # frames, blanks, tokens
+        self._warned = False
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
@@ -109,9 +106,9 @@ class CtcTrainer(SpeechTrainer):
             if self.state.global_step > settled and not self._warned and frames - blanks < SILENT_BELOW * tokens:
                 self._warned = True
                 logger.warning(
-                    "at step %d the model writes next to nothing: %.1f %% of its frames are blank, and %d frames "
-                    "have a token where the transcripts have %d. If this goes on, lower learning_rate, lengthen "
-                    "warmup_steps, or look whether transcripts belong to their audio",
+                    "at step %d the model writes almost nothing: %.1f %% of its frames are blank, and %d frames "
+                    "have a token, while the transcripts have %d. If this continues, lower learning_rate, increase "
+                    "warmup_steps, or check that the transcripts belong to their audio",
                     self.state.global_step,
                     100 * blanks / frames,
                     frames - blanks,

@@ -1,4 +1,4 @@
-"""From corpus rows to batches. Every random choice is a pure function of (seed, epoch, utterance or batch)."""
+"""From corpus rows to batches. Every random choice depends only on the seed, the epoch, and the utterance or batch."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -18,24 +18,21 @@ from hf_components.training.augmentation import WaveformAugmentation, draws_of, 
 logger = logging.getLogger(__name__)
 
 FULL_CONTEXT_FRAMES = 3000
-STEPS_PER_POOL = (
-    50  # batches are cut from pools sorted by duration: little padding, and still another order each epoch
-)
+# Batches come from random pools of so many steps, sorted by duration: little padding, but a new order in each epoch.
+STEPS_PER_POOL = 50
 
 
 def load_training_rows(
     args: TrainingRecipeArguments, training_args: SpeechTrainingArguments
 ) -> tuple[datasets.Dataset, datasets.Dataset | None]:
-    """The part of the split "train" that is asked for, and that of the split that evaluations transcribe, None without
-    any."""
+    """The requested rows of the split "train" and of the evaluation split (None without evaluations)."""
     train = load_corpus(args.corpus, "train", args.data_config_override)
-    return train, load_corpus(
-        args.corpus, args.eval_split, args.data_config_override
-    ) if training_args.do_eval else None
+    dev = load_corpus(args.corpus, args.eval_split, args.data_config_override) if training_args.do_eval else None
+    return train, dev
 
 
 class Draw(NamedTuple):
-    """One utterance as the sampler draws it; carries what augmentation and context depend on to the workers."""
+    """One utterance drawn by the sampler, with the values for augmentation and audio context in the workers."""
 
     index: int
     epoch: int
@@ -43,17 +40,18 @@ class Draw(NamedTuple):
 
 
 class DurationBatchSampler(torch.utils.data.Sampler):
-    """Batches of utterances of like duration, in another order each epoch.
+    """Batches of utterances of similar duration, in a new order in each epoch.
 
-    The batches of one optimiser step, which follow one another, are of like duration and context too: no process waits
-    for another's longer clips, and `batch_size * batches_per_step` alone decides what a step learns from.
+    The batches of one optimiser step are consecutive and have similar duration and the same kind of audio context. So
+    no process waits for longer clips of another one, and the utterances of a step depend only on the product of
+    `batch_size` and `batches_per_step`.
 
     Args:
-        durations: seconds per utterance.
+        durations: seconds of each utterance.
         batch_size: utterances per batch.
-        seed: with the epoch, decides the order.
+        seed: seed of the order, used together with the epoch.
         full_context_fraction: share of steps with 30 s of audio context, spread evenly.
-        batches_per_step: processes times gradient accumulation steps.
+        batches_per_step: number of processes times gradient accumulation steps.
     """
 
     def __init__(
@@ -82,7 +80,7 @@ class DurationBatchSampler(torch.utils.data.Sampler):
         per_step = self.batch_size * self.batches_per_step
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(self.durations))
-        # accelerate deals whole batches out to processes and takes only the last one for incomplete.
+        # accelerate gives whole batches to processes, and expects that only the last one is incomplete.
         order, rest = np.split(order, [len(order) - len(order) % per_step])
         pools = [self._by_duration(pool) for pool in in_parts(order, per_step * STEPS_PER_POOL)]
         steps = [step for pool in pools for step in in_parts(pool, per_step)]
@@ -101,14 +99,14 @@ def in_parts(items: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 class SpeechDataset(torch.utils.data.Dataset):
-    """Rows of a prepared corpus, decoded and tokenised when drawn.
+    """Rows of a prepared corpus, decoded and tokenised when they are drawn.
 
     Args:
-        corpus: `datasets.Dataset` with the columns of the data contract, audio not decoded.
-        family: of the model, says what it learns to write.
-        processor: of the checkpoint.
-        expert_weights: `(utterances, experts)` float32, given to the model instead of its router's choice.
-        augment: what the recordings go through; None leaves them as they are.
+        corpus: rows of a prepared corpus, audio not decoded.
+        family: family of the model, which tokenises the texts.
+        processor: processor of the checkpoint.
+        expert_weights: weights that replace the model's router, float32 `(utterances, experts)`.
+        augment: augmentation of the recordings, or None.
     """
 
     def __init__(
@@ -146,32 +144,30 @@ class SpeechDataset(torch.utils.data.Dataset):
 def drop_long_transcripts(
     corpus: datasets.Dataset, model: PreTrainedModel, processor: ProcessorMixin
 ) -> datasets.Dataset:
-    """Leave out utterances with more tokens than the decoder has positions, and name them in a warning."""
+    """Leave out utterances with more tokens than the decoder has positions, with a warning."""
     family = family_of(model)
     longest = model.config.max_target_positions
     lengths = [len(family.tokenize(processor, text)) for text in corpus["text"]]
     kept = [i for i, length in enumerate(lengths) if length <= longest]
     if len(kept) < len(lengths):
         ids = [name for name, length in zip(corpus["id"], lengths, strict=True) if length > longest]
-        logger.warning(
-            "%d transcripts have more than %d tokens and are not trained on: %s", len(ids), longest, ", ".join(ids)
-        )
+        text = "%d transcripts have more than %d tokens and are not trained on: %s"
+        logger.warning(text, len(ids), longest, ", ".join(ids))
     if not kept:
-        raise UserError(
-            f"no utterance is left to train on: all {len(lengths)} transcripts have more than {longest} tokens"
-        )
+        found = f"all {len(lengths)} transcripts have more than {longest} tokens"
+        raise UserError(f"no utterance is left to train on: {found}")
     return corpus.select(kept) if len(kept) < len(lengths) else corpus
 
 
 class SpeechCollator:
-    """Features of the shortest length that holds the batch, labels padded with -100.
+    """Makes batches: features padded to the longest clip, and labels padded with -100.
 
     Args:
-        family: of the model, says how it is fed.
-        processor: of the checkpoint.
-        time_masks, time_mask_length, mel_masks, mel_mask_width: of `spec_augment` for families with log-mel features,
-            of `mask_waveform` for the others.
-        seed: with epoch and utterance id, decides where the masks lie.
+        family: family of the model, which computes the features.
+        processor: processor of the checkpoint.
+        time_masks, time_mask_length, mel_masks, mel_mask_width: see `spec_augment` for families with log-mel features,
+            `mask_waveform` for the others.
+        seed: seed of the masks, used together with epoch and utterance id.
     """
 
     def __init__(
@@ -196,9 +192,8 @@ class SpeechCollator:
         }
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
-        """Returns what the family gives, for Whisper `input_features (batch, n_mels, frames)` and `attention_mask
-        (batch, frames)`; `labels (batch, tokens)`; and, where the data set has them, `expert_weights (batch,
-        experts)`."""
+        """Returns the inputs of the family (Whisper: `input_features (batch, n_mels, frames)`, `attention_mask (batch,
+        frames)`), `labels (batch, tokens)` and, if the data set has them, `expert_weights (batch, experts)`."""
         draws = [draws_of(self.seed, item["epoch"], item["id"]) for item in items]
         clips = [item["waveform"] for item in items]
         if not self.family.has_mel_features:

@@ -1,4 +1,4 @@
-"""Leave out training utterances whose transcript another model contradicts: WER above a threshold, per group."""
+"""Leave out training utterances for which another model's transcript has a WER above a threshold, per group."""
 
 import json
 import logging
@@ -14,54 +14,46 @@ from hf_components.scoring import read_transcripts, utterance_errors
 
 logger = logging.getLogger(__name__)
 
-DEFAULT = "default"  # key of the threshold for groups that are not named
+DEFAULT = "default"  # key of the threshold for all other groups
 
 
 @dataclass
 class FilterArguments:
-    """Which training utterances another model's transcripts disqualify."""
+    """Filter of training utterances by another model's transcripts.
 
-    filter_transcripts: str | None = flag(
-        f"another model's transcripts of the training utterances: JSON lines of {ID} and "
-        f"{TEXT}, as transcribe writes "
-        "them",
-        default=None,
-    )
+    `filter_transcripts` is an output of recipes/transcribe.py. Utterances with a WER above `filter_max_wer` between
+    its text and the reference are not trained on.
+    """
+
+    filter_transcripts: str | None = flag(f"another model's transcripts: JSON lines of {ID} and {TEXT}", default=None)
     filter_max_wer: dict | str | None = flag(
-        "utterances with a larger WER between transcript and reference are not trained on: a "
-        "number, or JSON per "
-        'group, as in {"3-4": 1.0, "default": 0.5}',
-        default=None,
+        'largest WER to train on: a number, or JSON per group such as {"3-4": 1.0, "default": 0.5}', default=None
     )
 
     def __post_init__(self):
         if (self.filter_transcripts is None) != (self.filter_max_wer is None):
-            raise UserError(
-                "filter_transcripts and filter_max_wer go together, got "
-                f"{self.filter_transcripts} and {self.filter_max_wer}; give both or neither"
-            )
+            given = f"{self.filter_transcripts} and {self.filter_max_wer}"
+            raise UserError(f"filter_transcripts and filter_max_wer go together, got {given}; give both or neither")
         if self.filter_max_wer is not None:
             parse_thresholds(self.filter_max_wer)
 
 
 def parse_thresholds(text: str) -> dict[str, float]:
-    """Threshold per group from a number or a JSON object; that of other groups is under `default`.
+    """Threshold per group, from a number or a JSON object; `default` is the one for all other groups.
 
     Raises:
-        UserError: neither, or a threshold below 0.
+        UserError: the text is neither of them, or a threshold is below 0.
     """
     try:
         values = json.loads(text)
-        thresholds = {
-            str(group): float(value)
-            for group, value in (values if isinstance(values, dict) else {DEFAULT: values}).items()
-        }
+        per_group = values if isinstance(values, dict) else {DEFAULT: values}
+        thresholds = {str(group): float(value) for group, value in per_group.items()}
         if not thresholds or any(not value >= 0 for value in thresholds.values()):
             raise ValueError("a WER is at least 0")
     except (ValueError, TypeError) as error:
         raise UserError(
-            'filter_max_wer must be a number of at least 0 or a JSON object of them, as in {"3-4": 1.0, '
-            f'"default": 0.5}}; got {text!r} ({error})'
+            "filter_max_wer must be a number of at least 0 or a JSON object of them, as in "
+            f'{{"3-4": 1.0, "default": 0.5}}; got {text!r} ({error})'
         ) from error
     return thresholds
 
@@ -69,21 +61,21 @@ def parse_thresholds(text: str) -> dict[str, float]:
 def filter_by_transcripts(
     corpus: datasets.Dataset, transcripts: str | Path, max_wer: str, language: str | None = None
 ) -> tuple[datasets.Dataset, list[dict]]:
-    """The utterances whose transcript is near enough to the reference, or not known.
+    """Keep the utterances whose transcript is close enough to the reference, or missing.
 
-    The WER of an utterance is errors over reference words, both normalised as in the `whisper_wer` metric; a reference
-    without words counts as one of one word.
+    The WER of an utterance is errors / reference words, normalised as in the `whisper_wer` metric; a reference without
+    words counts as one word.
 
     Args:
-        corpus: rows of the data contract.
-        transcripts: file that `read_transcripts` takes.
-        max_wer: what `parse_thresholds` takes.
-        language: code, of the texts; English without one.
+        corpus: rows of a prepared corpus.
+        transcripts: path of a file for `read_transcripts`.
+        max_wer: text for `parse_thresholds`.
+        language: language code of the texts; None for English.
     Returns:
         the rows kept, and the dropped ones: id, group, text, transcript, wer, threshold.
     Raises:
-        UserError: a group without threshold, a threshold without group, none of the utterances has a transcript, or
-            none is left.
+        UserError: a group has no threshold, a threshold has no group, no utterance has a transcript, or no utterance
+            is left.
     """
     ids = corpus["id"][:]
     groups = corpus["group"][:]
@@ -112,16 +104,12 @@ def filter_by_transcripts(
     sizes = Counter(groups)
     lost = Counter(row["group"] for row in dropped)
     for group in sorted(sizes):
-        logger.info(
-            "%s: %d of %d utterances have a WER above %g and are not trained on",
-            group,
-            lost[group],
-            sizes[group],
-            thresholds.get(group, thresholds.get(DEFAULT)),
-        )
+        threshold = thresholds.get(group, thresholds.get(DEFAULT))
+        text = "%s: %d of %d utterances have a WER above %g and are not trained on"
+        logger.info(text, group, lost[group], sizes[group], threshold)
     if len(dropped) == len(ids):
         raise UserError(
-            f"no utterance is left to train on: the transcripts in {transcripts} are all above {max_wer}; raise "
+            f"no utterance is left to train on: all transcripts in {transcripts} have a WER above {max_wer}; raise "
             "filter_max_wer"
         )
     gone = {row["id"] for row in dropped}
@@ -130,9 +118,8 @@ def filter_by_transcripts(
 
 def _check_groups(thresholds: dict[str, float], groups: set[str]) -> None:
     if unknown := sorted(thresholds.keys() - groups - {DEFAULT}):
-        raise UserError(
-            f"filter_max_wer names the group {unknown[0]}, and the training data have {', '.join(sorted(groups))}"
-        )
+        known = ", ".join(sorted(groups))
+        raise UserError(f"filter_max_wer names the group {unknown[0]}, but the training data have {known}")
     if DEFAULT not in thresholds and (lacking := sorted(groups - thresholds.keys())):
         raise UserError(f"filter_max_wer has no threshold for the group {lacking[0]}; add it, or one for {DEFAULT}")
 
@@ -140,15 +127,9 @@ def _check_groups(thresholds: dict[str, float], groups: set[str]) -> None:
 def _check_ids(ids: Sequence[str], written: dict[str, str], transcripts: str | Path) -> None:
     lacking = [name for name in ids if name not in written]
     if len(lacking) == len(ids):
-        raise UserError(
-            f"{transcripts} has a transcript of none of the {len(ids)} training utterances; transcribe the same corpus"
-        )
+        found = f"has no transcript of any of the {len(ids)} training utterances"
+        raise UserError(f"{transcripts} {found}; transcribe the same corpus")
     if lacking:
-        logger.warning(
-            "%d of %d training utterances have no transcript in %s and are kept, %s for one; transcribe the whole "
-            "corpus to judge all",
-            len(lacking),
-            len(ids),
-            transcripts,
-            lacking[0],
-        )
+        text = "%d of %d training utterances have no transcript in %s and are kept, such as %s; to check all, "
+        text += "transcribe the whole corpus"
+        logger.warning(text, len(lacking), len(ids), transcripts, lacking[0])

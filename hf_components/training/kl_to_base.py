@@ -1,4 +1,4 @@
-"""Stay near the base: KL(base || model) beside the cross-entropy, with a schedule."""
+"""Keep a model close to its base: the loss is cross-entropy plus KL(base || model), with a schedule."""
 
 from dataclasses import dataclass
 
@@ -8,24 +8,19 @@ from hf_components.training.teacher import TaughtTrainer, Teacher
 
 @dataclass
 class KlToBaseArguments:
-    """How strongly training is held near what the base model writes."""
+    """Weight of KL(base || model) per token, linear from start to end.
 
-    kl_to_base_coef: float = flag(
-        "weight of KL(base || model) per token at the start of training; 0 is off; the base hears every "
-        "batch at 30 s, which takes its time",
-        default=0.0,
-        min=0,
-    )
+    The base always runs with 30 s of audio context, which takes additional time.
+    """
+
+    kl_to_base_coef: float = flag("weight of KL(base || model) at the start; 0 is off", default=0.0, min=0)
     kl_to_base_end: float | None = flag(
-        "its weight at the end, reached linearly over the steps; that of the start by default", default=None, min=0
+        "its weight at the end; default: the same as at the start", default=None, min=0
     )
 
     def __post_init__(self):
         if self.kl_to_base_end and not self.kl_to_base_coef:
-            raise UserError(
-                f"kl_to_base_end is where the weight kl_to_base_coef goes, and that is 0 (off); got "
-                f"{self.kl_to_base_end}"
-            )
+            raise UserError(f"kl_to_base_end {self.kl_to_base_end} needs a kl_to_base_coef above 0; give both")
 
     def coefficient(self, progress: float) -> float:
         """The weight at a point of training, `progress` from 0 to 1."""
@@ -34,13 +29,14 @@ class KlToBaseArguments:
 
 
 class KlToBaseTrainer(TaughtTrainer):
-    """Cross-entropy + coefficient * KL(base || model): the targets are drawn towards what the base would write (Yu et
-    al. 2013, "KL-divergence regularized deep neural network adaptation for improved large vocabulary speech
-    recognition").
+    """The loss is cross-entropy + coefficient * KL(base || model), which keeps outputs close to those of the base.
+
+    Source: Yu et al. 2013, "KL-divergence regularized deep neural network adaptation for improved large vocabulary
+    speech recognition".
 
     Args:
-        kl: weight and schedule; with a weight of 0, or none given, this is a plain `SpeechTrainer`.
-        base: the base; None will do for a plain one.
+        kl: weight and schedule; with None or a weight of 0 this is a plain `SpeechTrainer`.
+        base: base model; None is allowed for a plain `SpeechTrainer`.
     """
 
     kl_name = "kl_to_base"

@@ -1,4 +1,4 @@
-"""LoRA by PEFT on a stock model, and what is kept of it: the adapter, and the model that it is merged into."""
+"""LoRA with PEFT on a stock model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,19 +22,19 @@ class LoraArguments:
     lora_alpha: float = flag("scale: alpha / rank", default=16, above=0)
     lora_dropout: float = flag("dropout before the LoRA", default=0.1, min=0, below=1)
     target_modules: list[str] = flag(
-        "linear layers that carry it", default=["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+        "linear layers with a LoRA", default=["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
     )
 
 
 def add_lora(model: PreTrainedModel, args: LoraArguments, *, freeze_encoder: bool = False) -> PeftModel:
-    """Put a fresh LoRA into the layers of `model`, which computes what it did and trains nothing else.
+    """Add a new LoRA to the layers of `model`. Its outputs do not change, and only the LoRA is trained.
 
     Args:
-        freeze_encoder: the decoder of a Whisper alone carries it.
+        freeze_encoder: put the LoRA only into the decoder of a Whisper.
     Returns:
-        the PEFT model around `model`, by which adapters are switched off and merged.
+        the PEFT model around `model`, which can switch the LoRA off and merge it.
     Raises:
-        UserError: a size out of its range, or no layer of those names.
+        UserError: a size is out of its range, or no layer has one of the names.
     """
     try:
         # Without task_type: SEQ_2_SEQ_LM would make PEFT pass `input_ids` to Whisper.
@@ -47,10 +47,8 @@ def add_lora(model: PreTrainedModel, args: LoraArguments, *, freeze_encoder: boo
         )
         return PeftModel(model, config)
     except ValueError as error:
-        raise UserError(
-            f"lora_rank {args.lora_rank}, lora_dropout {args.lora_dropout}, target_modules "
-            f"{' '.join(args.target_modules)}: {str(error).splitlines()[0]}"
-        ) from error
+        given = f"lora_rank {args.lora_rank}, lora_dropout {args.lora_dropout}, target_modules"
+        raise UserError(f"{given} {' '.join(args.target_modules)}: {str(error).splitlines()[0]}") from error
 
 
 def save_lora(lora: PeftModel, folder: Path) -> None:

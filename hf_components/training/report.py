@@ -1,4 +1,4 @@
-"""What a training run leaves to look at: its history as JSON and its curves as plots."""
+"""The history of a training run, as JSON and as plots of its curves."""
 
 from pathlib import Path
 
@@ -19,8 +19,8 @@ CURVES = {  # file: (keys of the log, title, y label)
 
 
 def save_history(trainer: SpeechTrainer, folder: Path, title: str, plot: bool = True) -> None:
-    """Write `history.json` and, with `plot`, a plot for every kind of entry that the log has."""
-    # Without the mean loss that `Trainer` ends with: of a resumed training it covers the steps since then alone.
+    """Write `history.json` and, with `plot`, a plot for every kind of entry in the log."""
+    # Without the mean loss at the end: after a resume, `Trainer` computes it only from the steps since then.
     history = [
         {key: value for key, value in entry.items() if key != "train_loss"} for entry in trainer.state.log_history
     ]
@@ -34,7 +34,7 @@ def save_history(trainer: SpeechTrainer, folder: Path, title: str, plot: bool = 
 
 
 def plot_history(file: Path, history: list[dict], keys: tuple[str, ...] | list[str], title: str, unit: str) -> None:
-    """Plot the entries of the log that have any of `keys` over their epoch; no file if none has."""
+    """Plot the log entries that have any of `keys` over the epoch; without such entries write no file."""
     entries = [entry for entry in history if any(key in entry for key in keys)]
     curves = {
         key.replace("_", " "): [entry.get(key, float("nan")) for entry in entries]

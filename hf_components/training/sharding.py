@@ -1,5 +1,4 @@
-"""Training whose parameters are spread over processes (FSDP2): what it asks of the launcher, and the whole model
-again."""
+"""Training with parameters sharded over processes (FSDP2): check the launcher's settings, gather the whole model."""
 
 import torch
 from accelerate import Accelerator, DistributedType
@@ -12,16 +11,15 @@ from hf_components.runtime import UserError
 
 
 def prepare_sharding(accelerator: Accelerator, model: PreTrainedModel) -> None:
-    """Let FSDP return losses and sum gradients in float32, as unsharded training does; accelerate would in bf16 or
-    fp16.
+    """Make FSDP return losses and sum gradients in float32, as unsharded training does; accelerate uses bf16 or fp16.
 
     Raises:
-        UserError: the launcher shards in a way that is not put together again here.
+        UserError: the launcher shards in a way that `whole_model` does not support.
     """
     if accelerator.distributed_type == DistributedType.FSDP:
         if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
             raise UserError(
-                "a LoRA of PEFT is not trained sharded; its frozen base takes little memory: train it with "
+                "sharded training does not support a LoRA, whose frozen base takes little memory; train it with "
                 "accelerate_configs/multi_gpu.yaml"
             )
         plugin = accelerator.state.fsdp_plugin
@@ -49,12 +47,12 @@ def prepare_sharding(accelerator: Accelerator, model: PreTrainedModel) -> None:
 def whole_model(model: PreTrainedModel) -> PreTrainedModel:
     """A Whisper of `hf_components.whisper` with all its parameters on this process.
 
-    If FSDP shards the model this is a copy, for which every process must call; else it is the model itself.
+    If FSDP shards the model, every process must call this, and the result is a copy; else it is the model itself.
     """
     if not isinstance(model, FSDPModule):
         return model
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
-    with torch.device("meta"):  # without memory, and without drawing from the random generator
+    with torch.device("meta"):  # needs no memory, and does not change the random state
         whole = type(model)(model.config)
     whole.load_state_dict(weights, assign=True)
     whole.tie_weights()

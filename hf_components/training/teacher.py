@@ -1,4 +1,4 @@
-"""Training beside a frozen teacher: KL(teacher || student), token by token on the same transcripts."""
+"""Training with a frozen teacher: KL(teacher || student), token by token on the same transcripts."""
 
 import torch
 from peft import PeftModel
@@ -10,10 +10,10 @@ from hf_components.whisper.audio_context import labels_to_decoder_input
 
 
 class Teacher:
-    """A frozen Whisper, asked in the audio context that it is set to.
+    """A frozen Whisper with its own audio context.
 
     Args:
-        model: a Whisper of `hf_components.whisper`; it is frozen.
+        model: Whisper of `hf_components.whisper`, which is frozen here.
     """
 
     def __init__(self, model: PreTrainedModel):
@@ -25,7 +25,7 @@ class Teacher:
 
     @torch.no_grad()
     def log_probs(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """`(batch, tokens, vocab_size)` in float32, of a training batch."""
+        """Log probabilities of a training batch, float32 `(batch, tokens, vocab_size)`."""
         features = self.model.prepare_audio_context(inputs["input_features"], inputs["attention_mask"])
         mask = torch.nn.functional.pad(
             inputs["attention_mask"], (0, features.shape[-1] - inputs["attention_mask"].shape[-1])
@@ -36,10 +36,10 @@ class Teacher:
 
 
 class BaseOfAdapter(Teacher):
-    """The base of a LoRA in training: the same weights with the adapter off, at the 30 s that stock weights know.
+    """The base of a LoRA in training: the same weights with the adapter off and the stock audio context of 30 s.
 
     Args:
-        lora: the model in training as PEFT wraps it.
+        lora: PEFT model in training.
     """
 
     def __init__(self, lora: PeftModel):
@@ -57,19 +57,18 @@ class BaseOfAdapter(Teacher):
 
 
 class TaughtTrainer(SpeechTrainer):
-    """A `SpeechTrainer` whose loss is a sum of cross-entropy and KL(teacher || student).
+    """A `SpeechTrainer` whose loss is a weighted sum of cross-entropy and KL(teacher || student).
 
-    Both hear the same augmented features (Beyer et al. 2022, arXiv 2106.05237), each in an audio context that it is
-    good
-    in: the teacher in its own, the student in the batch's.
+    Both get the same augmented features (Beyer et al. 2022, arXiv 2106.05237), the teacher in its own audio context,
+    the student in that of the batch. The teacher runs first, to save memory: the student has no graph yet.
 
     Args:
-        teacher: who is asked; first, while no graph of the student's is kept. None leaves plain training.
+        teacher: teacher; None for plain training.
     Raises:
         UserError: teacher and student write different tokens.
     """
 
-    kl_name: str  # of the mean KL per token in the log
+    kl_name: str  # name of the mean KL per token in the log
 
     def __init__(self, model, *others, teacher: Teacher | None, **kwargs):
         super().__init__(model, *others, **kwargs)
@@ -78,16 +77,16 @@ class TaughtTrainer(SpeechTrainer):
             return
         for name in ("vocab_size", "decoder_start_token_id"):
             if getattr(teacher.config, name) != getattr(model.config, name):
+                values = f"{getattr(teacher.config, name)} and {getattr(model.config, name)}"
                 raise UserError(
-                    f"teacher and student must write the same tokens, but their {name} is "
-                    f"{getattr(teacher.config, name)} and {getattr(model.config, name)}; distil into a Whisper "
-                    "with the teacher's vocabulary"
+                    f"teacher and student must write the same tokens, but their {name} is {values}; distil into a "
+                    "Whisper with the teacher's vocabulary"
                 )
         teacher.model.to(self.args.device)
-        self._kl = torch.zeros(2, device=self.args.device)  # sum and tokens
+        self._kl = torch.zeros(2, device=self.args.device)  # sum of the KL, number of tokens
 
     def loss_weights(self) -> tuple[float, float]:
-        """Of cross-entropy and of KL at this step."""
+        """Weights of cross-entropy and KL at this step."""
         raise NotImplementedError
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):

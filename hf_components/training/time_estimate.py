@@ -1,4 +1,4 @@
-"""How long training will take, measured by its own first steps."""
+"""Estimate how long training will take, from its first steps."""
 
 import statistics
 import sys
@@ -8,16 +8,16 @@ import torch
 from accelerate import PartialState
 from transformers import TrainerCallback
 
-WARM_UP, MEASURED = 1, 10  # optimizer steps: the first pays for what is set up once
+WARM_UP, MEASURED = 1, 10  # optimizer steps; the first is not measured, because it includes set-up
 
 
 class TimeEstimate(TrainerCallback):
-    """Prints how long training will take as soon as some steps have been timed; they are part of training.
+    """Measures the first steps of training and prints how long training will take.
 
-    The median counts, since workers, caches and other programs hold up single steps, the early ones most of all.
+    It uses the median, because workers, caches and other programs delay single steps, mostly the early ones.
 
     Attributes:
-        seconds: the estimate, of all steps from where this run begins; None before, or if there are fewer than two.
+        seconds: estimate for all steps of this run; None before it is known, or if there are fewer than two steps.
     """
 
     seconds: float | None = None
@@ -38,8 +38,7 @@ class TimeEstimate(TrainerCallback):
             per_step = statistics.median(timed)
             steps = state.max_steps - self.first
             self.seconds = per_step * steps
+            basis = f"{steps} steps of {per_step:.2f} s, the median of {len(timed)} on this machine"
             PartialState().print(
-                f"Estimated training time: ~{self.seconds / 60:.1f} minutes ({steps} steps of {per_step:.2f} "
-                f"s, the median of {len(timed)} on this machine)",
-                file=sys.stderr,
+                f"Estimated training time: ~{self.seconds / 60:.1f} minutes ({basis})", file=sys.stderr
             )

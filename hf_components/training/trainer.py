@@ -1,4 +1,4 @@
-"""`Seq2SeqTrainer` for speech: duration buckets, a loss that is right under accumulation, evaluation by WER."""
+"""`Seq2SeqTrainer` for speech: batches of similar duration, correct loss with accumulation, evaluation by WER."""
 
 import json
 import logging
@@ -39,12 +39,12 @@ class SpeechTrainer(Seq2SeqTrainer):
     """Train a Whisper of `hf_components.whisper` on a prepared corpus.
 
     Args:
-        model: model to train; only parameters that require gradients enter its checkpoints.
+        model: model to train; checkpoints hold only parameters that require gradients.
         args: training arguments.
-        processor: of the checkpoint.
+        processor: processor of the checkpoint.
         corpus: training rows, audio not decoded.
         eval_corpus: rows that `evaluate` transcribes and scores.
-        expert_weights: `(utterances, experts)` given to the model for each training row.
+        expert_weights: weights of the experts for each training row, `(utterances, experts)`.
     Raises:
         UserError: the launcher shards parameters in a way that is not supported.
     """
@@ -113,14 +113,14 @@ class SpeechTrainer(Seq2SeqTrainer):
         )
 
     def whole_model(self) -> PreTrainedModel:
-        """The model as trained, with all its parameters on this process; every process must call. To read only."""
+        """The trained model with all its parameters on this process, to read only. Every process must call this."""
         return whole_model(self.accelerator.unwrap_model(self.model))
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval", **kwargs) -> dict:
-        """Transcribe and score; text is decoded batch by batch and no logits are kept.
+        """Transcribe and score; text is decoded batch by batch, and no logits are kept.
 
         Returns:
-            WER, CER and counts of the `whisper_wer` metric, each key prefixed; per-group WER as
+            WER, CER and counts of the `whisper_wer` metric with prefixed keys; per-group WER as
             `<prefix>_wer_<group>`.
         """
         corpus = eval_dataset or self.eval_dataset
@@ -152,14 +152,14 @@ class SpeechTrainer(Seq2SeqTrainer):
         return metrics
 
     def train(self, resume_from_checkpoint: bool | str | None = None, **kwargs):
-        """As `Trainer.train`; `True` resumes from the last complete checkpoint, if there is one."""
+        """The same as `Trainer.train`; `True` resumes from the last complete checkpoint, if there is one."""
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
 
     @property
     def last_loss(self) -> float | None:
-        """The newest training loss in the log, None if training ended before the first entry."""
+        """The newest training loss in the log; None if training ended before the first entry."""
         return next((entry["loss"] for entry in reversed(self.state.log_history) if "loss" in entry), None)
 
     def _save_checkpoint(self, model, trial):
@@ -171,7 +171,7 @@ class SpeechTrainer(Seq2SeqTrainer):
             write_json(folder / COMPLETE, {"step": self.state.global_step})
 
     def _save(self, output_dir=None, state_dict=None):
-        # A checkpoint holds what is trained: of an adapted large-v3, megabytes instead of gigabytes.
+        # A checkpoint holds only trained parameters: megabytes instead of gigabytes for a LoRA on large-v3.
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir)
@@ -188,17 +188,16 @@ class SpeechTrainer(Seq2SeqTrainer):
     def _save_optimizer_and_scheduler(self, output_dir):
         if not self.is_fsdp_enabled:
             return super()._save_optimizer_and_scheduler(output_dir)
-        # Without the whole model that `Trainer` would add.
-        save_fsdp_optimizer(
-            self.accelerator.state.fsdp_plugin, self.accelerator, self.optimizer, self.model, output_dir
-        )
+        # `Trainer` would also save the whole model.
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
         if self.args.should_save:
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         if (
             checkpoint is not None and self.is_deepspeed_enabled
-        ):  # which loads weights by itself, and nothing else of ours
+        ):  # then `Trainer` does not call `_load_from_checkpoint`
             self._load_from_checkpoint(checkpoint)
         super()._load_optimizer_and_scheduler(checkpoint)
 
@@ -207,30 +206,27 @@ class SpeechTrainer(Seq2SeqTrainer):
         return {"base_model": name, "fingerprint": fingerprint(name) if name else ""}
 
     def _load_best_model(self):
-        logger.info(
-            "the best weights are those of %s (WER %.4f)", self.state.best_model_checkpoint, self.state.best_metric
-        )
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
+        best = self.state.best_model_checkpoint
+        logger.info("the best weights are those of %s (WER %.4f)", best, self.state.best_metric)
+        self._load_from_checkpoint(best)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         base = json.loads((Path(resume_from_checkpoint) / BASE).read_text())
         if base != self._base():
             raise UserError(
-                f"{resume_from_checkpoint} adapts {base['base_model']} ({base['fingerprint']}), not "
-                f"{self.model.name_or_path} as it is now; train without --resume"
+                f"{resume_from_checkpoint} adapts {base['base_model']} ({base['fingerprint']}), not the current "
+                f"{self.model.name_or_path}; train without --resume"
             )
         weights = load_file(Path(resume_from_checkpoint) / TRAINED_WEIGHTS)
-        options = StateDictOptions(
-            full_state_dict=True, strict=False
-        )  # whole in the file, whatever they are in the model
+        options = StateDictOptions(full_state_dict=True, strict=False)  # the file is whole, the model may be sharded
         unexpected = set_model_state_dict(self.model, weights, options=options).unexpected_keys
         if unexpected:
-            raise ValueError(f"{resume_from_checkpoint} is of another model: it has {unexpected[0]}")
+            raise ValueError(f"{resume_from_checkpoint} belongs to another model: it has {unexpected[0]}")
 
 
 class _SamplerEpoch(TrainerCallback):
-    """Tells the sampler its epoch: of one that several processes share and whose epoch is resumed in the middle,
-    `Trainer` reaches only the wrappers."""
+    """Sets the epoch of the sampler. `Trainer` reaches only its wrappers if there are several processes and training
+    resumes within an epoch."""
 
     def __init__(self, trainer: SpeechTrainer):
         self.trainer = trainer

@@ -1,7 +1,7 @@
 """Vocoder of acoustic units. Closed: the Hub copies this folder to users' machines.
 
-Imports torch and transformers. `discriminators` is for training alone: no file of a checkpoint imports it, so none
-carries it.
+Imports torch and transformers. `discriminators` is for training only: no file of a checkpoint imports it, so it is not
+copied into a checkpoint.
 """
 
 from .configuration_unit_hifigan import UnitHifiGanConfig

@@ -12,21 +12,20 @@ class UnitHifiGanConfig(PreTrainedConfig):
 
     Args:
         num_units (`int`): size of the unit vocabulary.
-        units (`dict`): which quantizer's units these are, as its `identity()` says; `require_units` refuses others.
-        head (`str`): `"hifigan"` upsamples by transposed convolutions (Kong et al. 2020, arXiv 2010.05646), `"istft"`
-            predicts a spectrum at the frame rate and inverts it (Vocos, Siuzdak 2023, arXiv 2306.00814), an order of
-            magnitude
-        cheaper.
+        units (`dict`): `identity()` of the quantizer of these units; `require_units` refuses others.
+        head (`str`): `"hifigan"` upsamples by transposed convolutions (Kong et al. 2020, arXiv 2010.05646); `"istft"`
+            predicts a spectrum at the frame rate and inverts it (Vocos, Siuzdak 2023, arXiv 2306.00814), which is an
+            order of magnitude cheaper.
         embedding_dim (`int`): width of the unit embedding.
-        speakers (`list[str]`): names of the speakers, whose index is `speaker_ids`; empty for a vocoder of one voice.
-        use_f0 (`bool`): the fundamental frequency of each frame is an input beside the units.
-        predict_durations (`bool`): has a predictor of how many frames each unit of a deduplicated sequence lasts.
+        speakers (`list[str]`): names of the speakers; `speaker_ids` are their indices. Empty for a single voice.
+        use_f0 (`bool`): the fundamental frequency of each frame is a second input.
+        predict_durations (`bool`): the model predicts how many frames each unit of a deduplicated sequence lasts.
         sampling_rate (`int`), hop_length (`int`): Hz, and samples per unit.
-        hidden_size, intermediate_size, num_layers: of the ConvNeXt backbone of `"istft"`.
-        n_fft (`int`): window of the inverse STFT, a multiple of `hop_length` by an even number.
+        hidden_size, intermediate_size, num_layers: sizes of the ConvNeXt backbone of `"istft"`.
+        n_fft (`int`): window of the inverse STFT, an even multiple of `hop_length`.
         upsample_initial_channel, upsample_rates, upsample_kernel_sizes, resblock_kernel_sizes,
-            resblock_dilation_sizes,
-            leaky_relu_slope: of `"hifigan"`, as in `SpeechT5HifiGanConfig`; the product of the rates is `hop_length`.
+            resblock_dilation_sizes, leaky_relu_slope: for `"hifigan"`, see `SpeechT5HifiGanConfig`; the product of the
+            rates is `hop_length`.
     """
 
     model_type = "unit_hifigan"
@@ -57,7 +56,7 @@ class UnitHifiGanConfig(PreTrainedConfig):
         self.check()
 
     def check(self) -> None:
-        """Hold the fields against their rules.
+        """Check the fields.
 
         Raises:
             ValueError: the message names the field, the rule and the value.
@@ -80,7 +79,7 @@ class UnitHifiGanConfig(PreTrainedConfig):
                 f"`upsample_kernel_sizes` must be as many as `upsample_rates`, got {self.upsample_kernel_sizes}."
             )
         for rate, kernel in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True):
-            if kernel < rate or (kernel - rate) % 2:  # else a frame would not become exactly `rate` samples
+            if kernel < rate or (kernel - rate) % 2:  # a frame must become exactly `rate` samples
                 raise ValueError(
                     f"`upsample_kernel_sizes` must exceed the rates by even numbers, got {kernel} for {rate}."
                 )

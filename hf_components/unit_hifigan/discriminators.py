@@ -1,6 +1,6 @@
-"""What the generator trains against: discriminators by period (HiFi-GAN) and by resolution (UnivNet).
+"""Discriminators that the generator is trained against: by period (HiFi-GAN) and by resolution (UnivNet).
 
-Never saved with a model.
+They are never saved with a model.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ PERIODS = (2, 3, 5, 7, 11)
 RESOLUTIONS = (512, 1024, 2048)
 SLOPE = 0.1
 
-Features = list[torch.Tensor]  # outputs of a discriminator's layers, the last of which are its scores
+Features = list[torch.Tensor]  # outputs of all layers of a discriminator; the last are its scores
 
 
 class PeriodDiscriminator(nn.Module):
@@ -22,7 +22,7 @@ class PeriodDiscriminator(nn.Module):
 
     Args:
         period: samples per row.
-        channels: of the first layer; the paper's 32 grow to 1024.
+        channels: width of the first layer; the last is 32 times wider (in the paper 32 and 1024).
     """
 
     def __init__(self, period: int, channels: int):
@@ -37,17 +37,17 @@ class PeriodDiscriminator(nn.Module):
         self.scores = weight_norm(nn.Conv2d(sizes[-1], 1, (3, 1), padding=(1, 0)))
 
     def forward(self, waveform: torch.Tensor) -> Features:
-        """Of `waveform (batch, samples)`."""
+        """Features of `waveform (batch, samples)`."""
         folded = pad(waveform[:, None], (0, -waveform.shape[-1] % self.period), mode="reflect")
         return run_layers(folded.unflatten(-1, (-1, self.period)), self.layers, self.scores)
 
 
 class ResolutionDiscriminator(nn.Module):
-    """Looks at the magnitude spectrogram (Jang et al. 2021, arXiv 2106.07889, section 2.2).
+    """Sees the magnitude spectrogram (Jang et al. 2021, arXiv 2106.07889, section 2.2).
 
     Args:
         n_fft: window in samples; the hop is a quarter of it.
-        channels: of every layer; 32 in the paper.
+        channels: width of every layer; 32 in the paper.
     """
 
     def __init__(self, n_fft: int, channels: int):
@@ -63,18 +63,18 @@ class ResolutionDiscriminator(nn.Module):
         self.scores = weight_norm(nn.Conv2d(channels, 1, 3, padding=1))
 
     def forward(self, waveform: torch.Tensor) -> Features:
-        """Of `waveform (batch, samples)`."""
+        """Features of `waveform (batch, samples)`."""
         spectrum = torch.stft(waveform.float(), self.n_fft, self.n_fft // 4, window=self.window, return_complex=True)
-        # Not abs, whose second derivative, which R1 takes, is infinite at 0.
+        # Not abs: R1 needs its second derivative, which is infinite at 0.
         magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
         return run_layers(magnitude.transpose(1, 2)[:, None], self.layers, self.scores)  # (batch, 1, frames, bins)
 
 
 class Discriminators(nn.Module):
-    """All of both kinds.
+    """All discriminators of both kinds.
 
     Args:
-        period_channels, resolution_channels: of the first layers; 32 and 32 in the papers, fewer on a CPU.
+        period_channels, resolution_channels: width of the first layers; 32 and 32 in the papers, less on a CPU.
     """
 
     def __init__(

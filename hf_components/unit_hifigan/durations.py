@@ -1,4 +1,4 @@
-"""Deduplicated units and the frames that each of them lasts."""
+"""Deduplicated units, and the number of frames that each of them lasts."""
 
 import torch
 from torch import nn
@@ -9,8 +9,7 @@ from .masking import masked
 
 
 class DurationPredictor(nn.Module):
-    """Two convolutions and a projection (FastSpeech 2, Ren et al. 2021, arXiv 2006.04558), as unit vocoders have
-    it."""
+    """Two convolutions and a projection (FastSpeech 2, Ren et al. 2021, arXiv 2006.04558), usual for unit vocoders."""
 
     def __init__(self, size: int):
         super().__init__()
@@ -19,8 +18,7 @@ class DurationPredictor(nn.Module):
         self.output = nn.Linear(size, 1)
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Logarithms of durations in frames, `(batch, units)`, of `hidden (batch, units, size)`; `mask (batch,
-        units)`."""
+        """Log durations in frames, `(batch, units)`, of `hidden (batch, units, size)` and `mask (batch, units)`."""
         mask = mask[..., None].to(hidden.dtype)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             hidden = norm(relu(conv(masked(hidden, mask).transpose(1, 2)).transpose(1, 2)))
@@ -28,11 +26,7 @@ class DurationPredictor(nn.Module):
 
 
 def repeat_units(units: torch.Tensor, durations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Units per frame, and their mask, `(batch, frames)` each, of units `(batch, units)` that last so many frames
-    each.
-
-    Padding lasts 0 frames.
-    """
+    """Units per frame and their mask, both `(batch, frames)`; `durations (batch, units)` are 0 for padding."""
     rows = [row.repeat_interleave(count) for row, count in zip(units, durations, strict=True)]
     frames = pad_sequence(rows, batch_first=True)
     mask = torch.arange(frames.shape[1], device=units.device) < durations.sum(1, keepdim=True)
@@ -40,7 +34,7 @@ def repeat_units(units: torch.Tensor, durations: torch.Tensor) -> tuple[torch.Te
 
 
 def deduplicate(units: torch.Tensor, attention_mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The inverse of `repeat_units`: units that differ from the one before, and the frames each lasts, padded by 0."""
+    """The inverse of `repeat_units`: units without repetitions, and the frames that each lasts, padded with 0."""
     lengths = [units.shape[1]] * len(units) if attention_mask is None else attention_mask.sum(1).tolist()
     runs = [
         torch.unique_consecutive(row[:length], return_counts=True) for row, length in zip(units, lengths, strict=True)

@@ -1,6 +1,6 @@
 """Generator of HiFi-GAN (Kong et al. 2020, arXiv 2010.05646): transposed convolutions up to the sampling rate.
 
-Parameters have the names of transformers' `SpeechT5HifiGan`, so that weights go from one to the other.
+Parameters have the same names as in transformers' `SpeechT5HifiGan`, so weights can be exchanged.
 """
 
 import torch
@@ -55,9 +55,8 @@ class HifiGanHead(nn.Module):
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Waveform `(batch, frames * hop_length)` of `hidden (batch, input_size, frames)`.
 
-        With `mask (batch, 1, frames)` what lies behind the end is zero before every convolution, as it is behind the
-        end of
-        an unpadded row: both give the same waveform.
+        With `mask (batch, 1, frames)` the padding is zero before every convolution. So a padded row has the same
+        waveform as an unpadded one.
         """
         hidden = self.conv_pre(masked(hidden, mask))
         blocks = len(self.resblocks) // len(self.upsampler)
@@ -70,5 +69,5 @@ class HifiGanHead(nn.Module):
         return masked(torch.tanh(self.conv_post(masked(leaky_relu(hidden), mask))), mask).squeeze(1)
 
     def normalised_layers(self) -> list[nn.Module]:
-        """Convolutions that train under weight normalisation."""
+        """Convolutions that are trained with weight normalisation."""
         return [module for module in self.modules() if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d))]

@@ -7,7 +7,7 @@ from torch.nn.functional import gelu, pad
 from .configuration_unit_hifigan import UnitHifiGanConfig
 from .masking import masked
 
-LOUDEST = 1e2  # magnitude of a bin, so that exp of a wild prediction stays finite
+LOUDEST = 1e2  # greatest magnitude of a bin, so that a wrong prediction stays finite after exp
 
 
 class ConvNeXtBlock(nn.Module):
@@ -44,7 +44,7 @@ class IstftHead(nn.Module):
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Waveform `(batch, frames * hop_length)` of `hidden (batch, input_size, frames)`.
 
-        With `mask (batch, 1, frames)` a padded row gives the waveform of the unpadded one.
+        With `mask (batch, 1, frames)` a padded row has the same waveform as an unpadded one.
         """
         hidden = self.norm_pre(self.conv_pre(masked(hidden, mask)).transpose(1, 2))  # (batch, frames, hidden_size)
         mask = None if mask is None else mask.transpose(1, 2)
@@ -67,16 +67,12 @@ class IstftHead(nn.Module):
             weights = weights * mask
         waveform = self.overlap_add(frames)
         weight = self.overlap_add(weights)
-        # Behind the end of a padded row no window reaches.
-        return (
-            waveform / weight.clamp(min=1e-8)
-            if mask is None
-            else waveform / weight.clamp(min=1e-8) * self.samples_of(mask)
-        )
+        waveform = waveform / weight.clamp(min=1e-8)
+        return waveform if mask is None else waveform * self.samples_of(mask)  # silence after a padded row
 
     def overlap_add(self, frames: torch.Tensor) -> torch.Tensor:
-        """`(batch, frames, n_fft)` to `(batch, frames * hop_length)`, without what reaches over both ends."""
-        parts = frames.unflatten(-1, (-1, self.hop_length))  # a window is so many hops
+        """`(batch, frames, n_fft)` to `(batch, frames * hop_length)`, cut at both ends."""
+        parts = frames.unflatten(-1, (-1, self.hop_length))
         count = parts.shape[2]
         total = sum(pad(parts[:, :, k], (0, 0, k, count - 1 - k)) for k in range(count)).flatten(1)
         over = (self.n_fft - self.hop_length) // 2
@@ -86,5 +82,5 @@ class IstftHead(nn.Module):
         return mask.squeeze(-1).repeat_interleave(self.hop_length, dim=-1)
 
     def normalised_layers(self) -> list[nn.Module]:
-        """No layer trains under weight normalisation."""
+        """No layer is trained with weight normalisation."""
         return []

@@ -1,8 +1,8 @@
-"""What lies behind the end of a padded row is zero."""
+"""Set the padding of a row to zero."""
 
 import torch
 
 
 def masked(hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """`hidden` where `mask` is one, zero elsewhere; without a mask all of it."""
+    """`hidden` where `mask` is one, zero elsewhere; without a mask `hidden` itself."""
     return hidden if mask is None else hidden * mask

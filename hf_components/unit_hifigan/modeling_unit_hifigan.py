@@ -15,7 +15,7 @@ from .hifigan import HifiGanHead
 from .istft import IstftHead
 
 HEADS = {"hifigan": HifiGanHead, "istft": IstftHead}
-REFERENCE_F0 = 150.0  # Hz, where the input of the fundamental frequency is 0
+REFERENCE_F0 = 150.0  # Hz at which the F0 input is 0
 
 
 class UnitHifiGanModel(PreTrainedModel):
@@ -34,11 +34,10 @@ class UnitHifiGanModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        if isinstance(module, nn.Embedding):  # the first layer's input, not a residual stream
+        if isinstance(module, nn.Embedding):  # input of the first layer, not of a residual stream
             init.normal_(module.weight)
         elif self.config.head == "hifigan" and isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
-            # PyTorch's own, under which a narrow generator is heard from the start; the paper's N(0, 0.01) leaves it
-            # silent.
+            # PyTorch's default. With the paper's N(0, 0.01) a narrow generator starts silent.
             init.kaiming_uniform_(module.weight, a=5**0.5)
 
     def forward(
@@ -53,15 +52,15 @@ class UnitHifiGanModel(PreTrainedModel):
 
         Args:
             units: `(batch, frames)`, one per frame, or `(batch, units)` with `durations`. Padding is any unit.
-            attention_mask: `(batch, frames)`, 1 for real frames; a padded row is then spoken as if it were alone, and
-                silent behind its end. Not with `durations`, whose padding is 0.
+            attention_mask: `(batch, frames)`, 1 for real frames; a padded row then sounds as if it were alone, and is
+                silent after its end. Leave it out with `durations`, whose padding is 0.
             durations: `(batch, units)` frames that each unit of a deduplicated sequence lasts, given or predicted.
-            speaker_ids: `(batch,)` places in `config.speakers`; needed by a vocoder of several voices.
+            speaker_ids: `(batch,)` indices in `config.speakers`; needed by a vocoder of several voices.
             f0: `(batch, frames)` in Hz, 0 where unvoiced; needed by a vocoder with `use_f0`.
         Returns:
-            Waveform `(batch, frames * hop_length)` at `config.sampling_rate`.
+            waveform `(batch, frames * hop_length)` at `config.sampling_rate`.
         Raises:
-            ValueError: an input that this vocoder needs is missing, or one is given that it does not know.
+            ValueError: an input that this vocoder needs is missing, or an input is given that it does not have.
         """
         self.check_inputs(speaker_ids, f0)
         if durations is not None:
@@ -86,7 +85,7 @@ class UnitHifiGanModel(PreTrainedModel):
         """
         if self.duration_predictor is None:
             raise ValueError(
-                "this vocoder was made without `predict_durations`; give it one unit per frame, or `durations`."
+                "this vocoder was created without `predict_durations`; give it one unit per frame, or `durations`."
             )
         return self.duration_predictor(self.embed(units, speaker_ids), mask)
 
@@ -94,7 +93,7 @@ class UnitHifiGanModel(PreTrainedModel):
     def predict_durations(
         self, units: torch.LongTensor, mask: torch.Tensor | None = None, speaker_ids: torch.LongTensor | None = None
     ) -> torch.LongTensor:
-        """Frames that each unit lasts, at least 1, and 0 for padding: the `durations` of `forward`."""
+        """The `durations` of `forward`: frames that each unit lasts, at least 1, and 0 for padding."""
         mask = torch.ones_like(units) if mask is None else mask
         frames = self.predict_log_durations(units, mask, speaker_ids).exp().round().clamp(min=1)
         return frames.long() * mask.long()
@@ -113,17 +112,17 @@ class UnitHifiGanModel(PreTrainedModel):
                 raise ValueError(f"this vocoder {'needs' if needed else 'knows no'} `{name}`.")
 
     def require_units(self, identity: dict) -> None:
-        """Refuse units of another quantizer, which would be spoken as noise.
+        """Refuse units of another quantizer, which would sound like noise.
 
         Args:
-            identity: of the quantizer or the file that the units come from.
+            identity: identity of the quantizer or the file that the units come from.
         Raises:
-            ValueError: naming both.
+            ValueError: the identity is not that of `config.units`.
         """
         if identity != self.config.units:
             raise ValueError(
-                f"the vocoder speaks units of {self.config.units}, but these are of {identity}; encode the audio "
-                "with the units model that the vocoder was trained on, or train a vocoder on these units."
+                f"the vocoder speaks units of {self.config.units}, but these are of {identity}; encode the audio with "
+                "the units model that the vocoder was trained on, or train a vocoder on these units."
             )
 
     def apply_weight_norm(self) -> None:

@@ -1,6 +1,6 @@
-"""Acoustic units of languages without a script: learnt, joined to motifs, spoken again by a vocoder.
+"""Acoustic units of languages without a script: learn them, join them to motifs, speak them with a vocoder.
 
-The models themselves lie in `hf_components.acoustic_units` and `hf_components.unit_hifigan`.
+The models themselves are in `hf_components.acoustic_units` and `hf_components.unit_hifigan`.
 """
 
 from hf_components.units.release import release_units

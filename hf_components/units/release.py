@@ -1,5 +1,4 @@
-"""The folder that acoustic units are published from: the units model, its motifs and vocoder, plots, samples and the
-card."""
+"""The folder that acoustic units are published from: units model, motifs, vocoder, plots, samples and card."""
 
 import shutil
 from pathlib import Path
@@ -11,25 +10,24 @@ from hf_components.units.resynthesis.summary import figure_rows
 from hf_components.units.table import check_same_units
 
 PLOTS = ("vocoder/curves.png", "units/usage.png", "motifs/motifs.png", "segments/durations.png")
-SAMPLES = 4  # originals and resyntheses that go along
+SAMPLES = 4  # pairs of original and resynthesis in the release
 MFCC, TASK = "mfcc", "audio-to-audio"
 
 
 def release_units(folder: Path, run: Path, results: dict) -> dict:
     """Copy units, motifs and vocoder of a run to `folder` and write `README.md` and `results.json`.
 
-    The units model lies at the root, where `AutoModel` finds it, the others in `motifs/` and `vocoder/`. The vocoder's
-    code is
-    at the root too: `from_pretrained(repository, subfolder="vocoder")` looks for code there.
+    The units model is at the root, where `AutoModel` finds it; the others are in `motifs/` and `vocoder/`. The code of
+    the vocoder is at the root too: `from_pretrained(repository, subfolder="vocoder")` looks for code there.
 
     Args:
-        folder: of the release.
+        folder: folder of the release.
         run: output folder of `run_units_pipeline`.
         results: everything the card may show.
     Returns:
         the figures of the vocoder.
     Raises:
-        UserError: units, motifs and vocoder are not of the same units.
+        UserError: motifs or vocoder use other units.
     """
     identity = results["units"]["units"]
     for part in ("motifs", "evaluation"):

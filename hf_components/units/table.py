@@ -1,4 +1,4 @@
-"""The acoustic units of a corpus as `recipes/learn_units.py` writes them, and whose units they are."""
+"""The acoustic units of a corpus, written by `recipes/learn_units.py`, and the identity of these units."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from hf_components.runtime import UserError
 
 FILE = "units.parquet"
 IDENTITY = ("encoder", "layer", "num_units", "centroids_sha256")
-HOP = 320  # samples of 16 kHz per unit: unit i speaks for audio[i * HOP : (i + 1) * HOP]
+HOP = 320  # samples of 16 kHz per unit: unit i represents audio[i * HOP : (i + 1) * HOP]
 SECONDS_PER_UNIT = HOP / 16_000
 COLUMNS = pyarrow.schema(
     {
@@ -37,7 +37,7 @@ class UnitTable:
         rows: one per segment: `id`, `split`, `source_file`, `start` (seconds in the source), `speaker_id`, `duration`
             (seconds), `units` (one per frame of 20 ms), and the same with repetitions joined: `deduplicated`,
             `durations` (frames) and `start_times` (seconds within the segment).
-        identity: of the units: `encoder`, `layer`, `num_units`, `centroids_sha256`.
+        identity: identity of the units: `encoder`, `layer`, `num_units`, `centroids_sha256`.
     """
 
     rows: pyarrow.Table
@@ -64,7 +64,7 @@ def read_units(folder: str | Path) -> UnitTable:
     """Read the units in an output folder of `learn_units`.
 
     Raises:
-        UserError: there are none, or they are damaged, or do not say whose they are.
+        UserError: the units are missing or damaged, or their identity is missing.
     """
     file = Path(folder) / FILE
     try:
@@ -82,13 +82,13 @@ def read_units(folder: str | Path) -> UnitTable:
 
 
 def check_same_units(identity_a: dict, name_a: str, identity_b: dict, name_b: str) -> None:
-    """Make sure that two things speak of the same units.
+    """Make sure that two things use the same units.
 
     Args:
         identity_a, identity_b: `UnitTable.identity` or `AcousticUnitsModel.identity()`.
-        name_a, name_b: what they are of, for the message.
+        name_a, name_b: names of the two things, for the message.
     Raises:
-        UserError: they differ, saying in what.
+        UserError: the identities differ; the message says how.
     """
     differences = [
         f"{key} {identity_a.get(key)} and {identity_b.get(key)}"
@@ -97,6 +97,6 @@ def check_same_units(identity_a: dict, name_a: str, identity_b: dict, name_b: st
     ]
     if differences:
         raise UserError(
-            f"{name_a} and {name_b} must be of the same units, but have {'; '.join(differences)}; a number "
+            f"{name_a} and {name_b} must be of the same units, but have {'; '.join(differences)}; the same number "
             "means another sound in each: take both from one run of learn_units"
         )

@@ -1,4 +1,4 @@
-"""Experts as ordinary PEFT adapters: one folder with `adapter_config.json` and safetensors each."""
+"""Experts as ordinary PEFT adapters: each is a folder with `adapter_config.json` and safetensors."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def save_adapter(folder: Path, lora: Lora, *, scaling: float, base_model: str | 
         base_model_name_or_path=base_model,
         inference_mode=True,
     )
-    config.target_modules = sorted(lora)  # of which PEFT makes a set, written in another order by every process
+    config.target_modules = sorted(lora)  # PEFT makes a set of it, whose order changes with every process
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     tensors = {}
@@ -48,7 +48,7 @@ def load_adapter(folder: Path) -> tuple[Lora, int, float]:
     Returns:
         A and B per module name, the rank, and the scaling that PEFT applies.
     Raises:
-        ValueError: not a plain LoRA adapter.
+        ValueError: the folder does not hold a plain LoRA adapter.
     """
     try:
         config = json.loads((folder / "adapter_config.json").read_text())
@@ -60,8 +60,8 @@ def load_adapter(folder: Path) -> tuple[Lora, int, float]:
     used = [key for key in UNSUPPORTED if config.get(key)]
     if config.get("peft_type") != "LORA" or used:
         raise ValueError(
-            f"{folder} must be a plain LoRA adapter, got {config.get('peft_type')} with {used or 'none'} of "
-            f"{', '.join(UNSUPPORTED)}"
+            f"{folder} must be a plain LoRA adapter, got {config.get('peft_type')} with {used or 'none'} "
+            f"of {', '.join(UNSUPPORTED)}"
         )
     foreign = [key for key in tensors if not key.endswith((".lora_A.weight", ".lora_B.weight"))]
     if foreign:
@@ -79,11 +79,11 @@ def stack_adapters(
 ) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], int, float]:
     """Stack LoRAs of any ranks and scalings into experts of one rank and one scaling.
 
-    Smaller ranks are filled up with zeros, scalings other than the first one's move into B; a module that only some
-    adapters have gets zeros in the others.
+    Smaller ranks are filled with zeros. If a scaling differs from the first one, B is multiplied by the ratio. A
+    module that an adapter does not have gets zeros.
 
     Returns:
-        `lora_a (experts, rank, in)` and `lora_b (experts, out, rank)` per module name, the rank, the scaling.
+        `lora_a (experts, rank, in)` and `lora_b (experts, out, rank)` per module name, the rank, and the scaling.
     """
     rank = max(r for _, r, _ in adapters)
     scaling = adapters[0][2]

@@ -1,12 +1,11 @@
-"""Whisper on as much audio as there is: an encoder for 2 to 3000 mel frames, and `generate` that uses it.
+"""Whisper on short audio: an encoder for 2 to 3000 mel frames, and a `generate` that uses it.
 
-What Whisper writes of a clip hangs on the silence behind it: cut off, attention that rested there falls on the speech,
-and the decoder loops. That silence is alike all over, so a few positions stand for it: a key that stands for n
-positions counts n times in a softmax if log n is added to its score. With 3000 frames nothing is left to stand for,
-and all is stock.
+Whisper needs the silence after a clip. If it is cut off, the attention to it moves to the speech, and the decoder
+repeats itself. All of this silence is alike, so a few positions represent it: if log n is added to the score of a key,
+it counts as n equal keys in the softmax. With 3000 frames there is no silence to represent, and the model is stock.
 
-Overrides private methods of transformers' Whisper (`modeling_moe_whisper` adds two more) and therefore checks its
-version. The state dict and the configuration are those of stock Whisper.
+This file overrides private methods of transformers' Whisper (`modeling_moe_whisper` overrides two more), and so checks
+the version. State dict and configuration are those of stock Whisper.
 """
 
 import logging
@@ -30,32 +29,30 @@ HOOKS = ("_get_input_segment", "_maybe_prepare_encoder_kwargs_for_generation")
 
 
 def check_transformers(found: str = transformers.__version__, whisper: type = WhisperForConditionalGeneration) -> None:
-    """Refuse a transformers without the private methods that are overridden here; warn of a newer one than was
-    tested."""
-    rule = f"this model overrides private methods of Whisper as of transformers >= {SUPPORTED[0]}, < {SUPPORTED[1]}"
+    """Refuse a transformers without the private methods that are overridden here; warn of an untested newer one."""
+    rule = f"this model overrides private methods of Whisper in transformers >= {SUPPORTED[0]}, < {SUPPORTED[1]}"
     remedy = f"pip install 'transformers=={SUPPORTED[0]}.*'"
     lost = [name for name in HOOKS if not hasattr(whisper, name)]
     if version.parse(found) < SUPPORTED[0] or lost:
         raise ImportError(f"{rule}; found {found}{', which lacks ' + lost[0] if lost else ''}. {remedy}")
     if version.parse(found) >= SUPPORTED[1]:
-        logger.warning(f"{rule}; found {found}, with which it was not tested. Should it transcribe oddly: {remedy}")
+        logger.warning(f"{rule}; found {found}, which was not tested. If transcripts are wrong: {remedy}")
 
 
 check_transformers()
 
-# Log-mel features are (log10(power) + 4) / 4, spanning at most 8 powers of ten and cut at 1e-10 (openai-whisper
-# audio.py).
+# Log-mel features are (log10(power) + 4) / 4, over at most 8 powers of ten and cut at 1e-10 (openai-whisper audio.py).
 DYNAMIC_RANGE, LOWEST = 2.0, -1.5
-SILENT_SHARE = 100  # of the positions of a whole window, one in so many stands for the silence behind shorter audio
-TAKE_BIAS = ("eager", "sdpa")  # attention that adds to scores; any other hears all of the silence itself
-EDGE_FRAMES = 8  # of that silence that the convolutions see: its third position no longer hears the audio
+SILENT_SHARE = 100  # 1 / this of the positions of a full window represent the silence after shorter audio
+TAKE_BIAS = ("eager", "sdpa")  # attention that can add to scores; with any other the encoder gets the full window
+EDGE_FRAMES = 8  # silent frames for the convolutions: from the third silent position on, they see no audio
 
 
 def count_real_frames(input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
     """Number of mel frames before the padding at the end.
 
-    A frame is padding if all its mel bins are equal and no later frame is real: digital silence under Whisper's
-    feature extractor, or the zeros that `generate` appends.
+    A frame is padding if all its mel bins are equal and no later frame is real: digital silence from Whisper's feature
+    extractor, or the zeros that `generate` appends.
 
     Args:
         input_features: `(batch, num_mel_bins, frames)`.
@@ -73,18 +70,17 @@ def count_real_frames(input_features: torch.Tensor, attention_mask: torch.Tensor
 
 
 def silence_of(input_features: torch.Tensor) -> torch.Tensor:
-    """What Whisper's feature extractor gives for silence in recordings `(batch, num_mel_bins, frames)`, `(batch, 1,
-    1)`."""
+    """The value of silence in features `(batch, num_mel_bins, frames)` of Whisper's extractor, `(batch, 1, 1)`."""
     return (input_features.amax(dim=(1, 2), keepdim=True) - DYNAMIC_RANGE).clamp(min=LOWEST)
 
 
 def fit_audio_context(input_features: torch.Tensor, frames: int, silence: torch.Tensor | None = None) -> torch.Tensor:
-    """Cut or extend features to `frames`, extending by the silence that Whisper's feature extractor pads with.
+    """Cut features to `frames`, or extend them with the silence that Whisper's feature extractor pads with.
 
     Args:
         input_features: `(batch, num_mel_bins, any)`.
         frames: mel frames of the result.
-        silence: `(batch, 1, 1)`, of the whole recording if `input_features` are a part; found from them if None.
+        silence: `silence_of` the whole recording, if `input_features` are a part of it; computed from them if None.
     Returns:
         `(batch, num_mel_bins, frames)`.
     """
@@ -96,7 +92,7 @@ def fit_audio_context(input_features: torch.Tensor, frames: int, silence: torch.
 
 
 def pool_real_frames(hidden_states: torch.Tensor, real_frames: torch.Tensor) -> torch.Tensor:
-    """Mean of encoder states over the positions that hear real audio.
+    """Mean of encoder states over the positions of real audio.
 
     Args:
         hidden_states: `(batch, positions, d_model)`, two mel frames per position.
@@ -110,26 +106,26 @@ def pool_real_frames(hidden_states: torch.Tensor, real_frames: torch.Tensor) -> 
 
 
 def silent_positions(config: WhisperConfig) -> int:
-    """How many positions stand for the silence behind audio that is shorter than the window."""
+    """Number of positions that represent the silence after audio that is shorter than the window."""
     return max(1, config.max_source_positions // SILENT_SHARE)
 
 
 @dataclass
 class DynamicContextOutput(BaseModelOutput):
-    """An encoder's states of the audio, and behind them those that stand for the silence up to the end of the window.
+    """An encoder's states of the audio, and those that represent the silence up to the end of the window.
 
     Args:
-        silent_states: `(batch, silent_positions, d_model)`; None where the audio fills the window.
+        silent_states: `(batch, silent_positions, d_model)`; None if the audio fills the window.
     """
 
     silent_states: torch.FloatTensor | None = None
 
 
 def whole_context(outputs: BaseModelOutput, config: WhisperConfig) -> torch.Tensor:
-    """What a decoder attends to: states of audio and silence, `(batch, positions, d_model)`.
+    """The states of audio and silence, which a decoder attends to, `(batch, positions, d_model)`.
 
     Raises:
-        ValueError: states of a part of the window without those of its silence.
+        ValueError: the states are shorter than the window, and those of the silence are missing.
     """
     states = outputs[0]
     silent = getattr(outputs, "silent_states", None)
@@ -137,14 +133,14 @@ def whole_context(outputs: BaseModelOutput, config: WhisperConfig) -> torch.Tens
         return torch.cat([states, silent], dim=-2)
     if states.shape[-2] < config.max_source_positions:
         raise ValueError(
-            "`encoder_outputs` must come from this model's own encoder, which tells the silence behind short "
-            f"audio; got {states.shape[-2]} positions of {config.max_source_positions} without it."
+            "`encoder_outputs` must come from this model's own encoder, which adds the silence after short audio; "
+            f"got {states.shape[-2]} positions of {config.max_source_positions} without it."
         )
     return states
 
 
 def divide_context(states: torch.Tensor, frames: int) -> dict[str, torch.Tensor | None]:
-    """Fields of a `DynamicContextOutput` from states of `frames` and of silence, `(..., positions, d_model)`."""
+    """Fields of a `DynamicContextOutput` from states of `frames` and silence, `(..., positions, d_model)`."""
     real = frames // 2
     return {
         "last_hidden_state": states[..., :real, :],
@@ -153,12 +149,12 @@ def divide_context(states: torch.Tensor, frames: int) -> dict[str, torch.Tensor 
 
 
 def context_bias(states: torch.Tensor, config: WhisperConfig) -> torch.Tensor | None:
-    """What attention adds to the scores of keys: log of the positions that each stands for; None if each is its own.
+    """The bias of attention scores: log of the number of positions that each key represents.
 
     Args:
-        states: of audio and silence, `(batch, positions, d_model)`.
+        states: states of audio and silence, `(batch, positions, d_model)`.
     Returns:
-        `(1, 1, 1, positions)`.
+        `(1, 1, 1, positions)`, or None if each key represents itself only.
     """
     positions = states.shape[1]
     silent = silent_positions(config)
@@ -171,7 +167,7 @@ def context_bias(states: torch.Tensor, config: WhisperConfig) -> torch.Tensor | 
 
 
 class ContextAttention(WhisperAttention):
-    """The decoder's attention to an encoder whose last states stand for silence."""
+    """The decoder's attention to an encoder whose last states represent silence."""
 
     def forward(self, hidden_states, key_value_states=None, past_key_values=None, attention_mask=None, **kwargs):
         return super().forward(
@@ -180,8 +176,7 @@ class ContextAttention(WhisperAttention):
 
 
 def attend_to_context(decoder: WhisperDecoder) -> None:
-    """Give a decoder cross-attention that knows which of the encoder's states stand for silence; for a new, empty
-    one."""
+    """Give a new, untrained decoder cross-attention that knows which encoder states represent silence."""
     config = decoder.config
     for index, layer in enumerate(decoder.layers):
         layer.encoder_attn = ContextAttention(
@@ -197,7 +192,7 @@ def attend_to_context(decoder: WhisperDecoder) -> None:
 class DynamicContextEncoder(WhisperEncoder):
     """Whisper's encoder for any even number of mel frames up to `2 * max_source_positions`.
 
-    Its layers see the frames, two to a position, and behind them `silent_positions` for the rest of the window.
+    Its layers see the frames, two per position, and then `silent_positions` for the rest of the window.
     """
 
     @merge_with_config_defaults
@@ -210,7 +205,7 @@ class DynamicContextEncoder(WhisperEncoder):
         return DynamicContextOutput(**divide_context(self.layer_norm(hidden_states), input_features.shape[-1]))
 
     def embed_frames(self, input_features: torch.Tensor) -> torch.Tensor:
-        """Convolutions and positions: `(batch, num_mel_bins, frames)` to `(batch, positions, d_model)`."""
+        """Convolutions and position embeddings: `(batch, num_mel_bins, frames)` to `(batch, positions, d_model)`."""
         frames = input_features.shape[-1]
         longest = 2 * self.max_source_positions
         if frames % 2 or not 2 <= frames <= longest:
@@ -249,18 +244,14 @@ class DynamicContextEncoder(WhisperEncoder):
 
 
 class DynamicContextMixin:
-    """`generate` and the training loss of a Whisper whose encoder takes short input.
-
-    `audio_context` ("dynamic" or "full") and `min_audio_context` (mel frames) are read from the configuration where
-    it has them, and can be set on the instance.
-    """
+    """`generate` for a Whisper whose encoder takes short input; see `set_audio_context`."""
 
     def set_audio_context(self, audio_context: str, min_audio_context: int = 1000) -> None:
-        """Choose what `generate` shows the encoder: each batch of segments cut to its speech, or 30 s.
+        """Set the input of the encoder in `generate`.
 
         Args:
-            audio_context: "dynamic" or "full".
-            min_audio_context: mel frames that a dynamic context keeps at least.
+            audio_context: "dynamic" cuts each batch of segments to its speech, "full" keeps 30 s.
+            min_audio_context: least mel frames of a dynamic context.
         """
         if audio_context not in ("dynamic", "full"):
             raise ValueError(f"`audio_context` must be dynamic or full, got {audio_context!r}.")
@@ -270,7 +261,7 @@ class DynamicContextMixin:
     def prepare_audio_context(
         self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Fit features `(batch, num_mel_bins, frames)`, or their first 30 s, to the audio context of this model."""
+        """Fit features `(batch, num_mel_bins, frames)`, at most their first 30 s, to this model's audio context."""
         frames = 2 * self.config.max_source_positions
         if self.audio_context == "dynamic":
             longest = int(count_real_frames(input_features, attention_mask).max())
@@ -278,7 +269,7 @@ class DynamicContextMixin:
         return fit_audio_context(input_features, frames)
 
     def _get_input_segment(self, input_features, seek, seek_num_frames, num_segment_frames, cur_bsz, batch_idx_map):
-        # Stock Whisper pads each segment with zeros to 3000 frames, whatever the input's length.
+        # Stock Whisper pads each segment with zeros to 3000 frames.
         if input_features is None:
             return None
         segments = []
@@ -290,12 +281,12 @@ class DynamicContextMixin:
         return self.prepare_audio_context(torch.cat(segments))
 
     def _maybe_prepare_encoder_kwargs_for_generation(self, inputs_tensor, model_kwargs, *args):
-        # The mask is the whole batch's: segments start later, and rows leave it when they end or fall back.
+        # The mask belongs to the whole batch; segments start later, and finished rows leave the batch.
         model_kwargs = {name: value for name, value in model_kwargs.items() if name != "attention_mask"}
         return super()._maybe_prepare_encoder_kwargs_for_generation(inputs_tensor, model_kwargs, *args)
 
     def detect_language(self, input_features=None, *args, **kwargs):
-        """As stock Whisper, in the audio context of this model."""
+        """The same as in stock Whisper, in this model's audio context."""
         if input_features is not None:
             input_features = self.prepare_audio_context(input_features)
         return super().detect_language(input_features, *args, **kwargs)
@@ -309,7 +300,7 @@ def token_loss(
     Args:
         logits: `(rows, tokens, vocab_size)`.
         labels: `(rows, tokens)`, -100 is ignored.
-        num_items_in_batch: tokens of the accumulated global batch, as `Trainer` counts them; this batch's if None.
+        num_items_in_batch: tokens of the accumulated global batch, counted by `Trainer`; those of this batch if None.
     """
     loss = nn.functional.cross_entropy(
         logits.float().flatten(0, 1), labels.to(logits.device).flatten(), ignore_index=-100, reduction="sum"
@@ -337,7 +328,7 @@ class DynamicContextWhisperModel(WhisperModel):
         use_cache=None,
         **kwargs,
     ):
-        """As stock Whisper; the decoder attends to the silence behind the audio too."""
+        """The same as in stock Whisper, but the decoder also attends to the silence after the audio."""
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
                 self._mask_input_features(input_features, attention_mask=attention_mask), **kwargs
@@ -362,7 +353,7 @@ class DynamicContextWhisperModel(WhisperModel):
 class DynamicContextWhisper(DynamicContextMixin, WhisperForConditionalGeneration):
     """Stock Whisper whose encoder takes any even number of mel frames up to 3000.
 
-    Saves a checkpoint that `WhisperForConditionalGeneration` loads. Its loss is right under gradient accumulation.
+    It saves a checkpoint that `WhisperForConditionalGeneration` loads. Its loss is correct with gradient accumulation.
     """
 
     def __init__(self, config: WhisperConfig):
@@ -372,7 +363,7 @@ class DynamicContextWhisper(DynamicContextMixin, WhisperForConditionalGeneration
         self.post_init()
 
     def forward(self, input_features=None, labels=None, num_items_in_batch=None, decoder_input_ids=None, **kwargs):
-        """As stock Whisper; `num_items_in_batch` are the tokens over which `Trainer` averages the loss."""
+        """The same as in stock Whisper; `num_items_in_batch` is the number of tokens that the loss is divided by."""
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids = labels_to_decoder_input(labels, self.config)
         output = super().forward(input_features=input_features, decoder_input_ids=decoder_input_ids, **kwargs)
@@ -381,14 +372,14 @@ class DynamicContextWhisper(DynamicContextMixin, WhisperForConditionalGeneration
         return output
 
     def save_pretrained(self, save_directory, **kwargs):
-        """Save as stock `WhisperForConditionalGeneration`."""
+        """Save as a stock `WhisperForConditionalGeneration`."""
         super().save_pretrained(save_directory, **kwargs)
         self.config.architectures = [WhisperForConditionalGeneration.__name__]
         self.config.save_pretrained(save_directory)
 
 
 def labels_to_decoder_input(labels: torch.Tensor, config: WhisperConfig) -> torch.Tensor:
-    """Shift labels right behind the start token; -100 becomes padding."""
+    """The decoder's input: the start token, then the labels; -100 becomes padding."""
     if labels.shape[1] > config.max_target_positions:
         raise ValueError(f"`labels` must have at most {config.max_target_positions} tokens, got {labels.shape[1]}.")
     start = labels.new_full((labels.shape[0], 1), config.decoder_start_token_id)

@@ -1,4 +1,4 @@
-"""Configuration of MoE-Whisper: stock Whisper's fields and those of the router and its LoRA experts."""
+"""Configuration of MoE-Whisper: stock Whisper's fields, and those of the router and its LoRA experts."""
 
 from transformers import WhisperConfig
 
@@ -11,29 +11,29 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 class MoeWhisperConfig(WhisperConfig):
     r"""Configuration of [`MoeWhisperForConditionalGeneration`].
 
-    `model_type` stays `"whisper"`, by which `pipeline` chooses the sequence-to-sequence decoder.
+    `model_type` stays `"whisper"`: `pipeline` chooses the sequence-to-sequence decoder by it.
 
     Args:
-        num_experts (`int`): LoRA experts the router chooses from.
-        experts_per_utterance (`int`): experts that stay active under `routing="top_k"`, 1 to `num_experts`
-            (default 2, or 1 with a single expert).
+        num_experts (`int`): LoRA experts that the router chooses from.
+        experts_per_utterance (`int`): active experts with `routing="top_k"`, 1 to `num_experts` (default 2, or 1 with
+            a single expert).
         routing (`str`): `"hard"` (the best expert), `"top_k"` (the best `experts_per_utterance`, renormalised) or
             `"soft"` (all).
-        mixture (`str`): `"weights"` decodes once with the merged LoRA, `"logits"` once per active expert and mixes
-            the probabilities.
+        mixture (`str`): `"weights"` decodes once with the merged LoRA; `"logits"` decodes once per active expert and
+            mixes the probabilities.
         router_layer (`int`): the router reads the encoder after this many layers, 1 to `encoder_layers` (default:
-            half of them); experts live in the layers above and in the decoder.
+            half of them); the experts are in the layers above and in the decoder.
         router_hidden_size (`int`): width of the router's hidden layer.
-        router_temperature (`float`): the router's logits are divided by it.
+        router_temperature (`float`): divisor of the router's logits.
         router_noise_std (`float`): standard deviation of Gaussian noise on the router's logits, in training only.
-        min_expert_usage_fraction (`float`): floor f of every gate in training under soft routing, f < 1 / num_experts.
+        min_expert_usage_fraction (`float`): floor f of every gate in training with soft routing, f < 1 / num_experts.
         lora_rank, lora_alpha, lora_dropout: size, scale (`lora_alpha / lora_rank`) and dropout of each expert.
-        target_modules: names of the linear layers that carry experts.
-        shared_expert (`bool`): one more LoRA that every utterance carries with weight 1.
-        base_model_name_or_path (`str`): the Whisper that the experts adapt, as their PEFT adapters name it.
-        audio_context (`str`): `"dynamic"` lets `generate` cut each segment to its speech, `"full"` keeps 30 s.
-        min_audio_context (`int`): mel frames that a dynamic context keeps at least (default 1000, or the window if
-            that is shorter). Weights never trained on short input need about 1000; below, they loop.
+        target_modules: names of the linear layers that get experts.
+        shared_expert (`bool`): one more LoRA that every utterance uses with weight 1.
+        base_model_name_or_path (`str`): the Whisper that the experts adapt, also named by their PEFT adapters.
+        audio_context (`str`): with `"dynamic"`, `generate` cuts each segment to its speech; `"full"` keeps 30 s.
+        min_audio_context (`int`): least mel frames of a dynamic context (default 1000, or the window if that is
+            shorter). Weights that were not trained on short input repeat themselves below about 1000.
     """
 
     num_experts: int = 4
@@ -66,7 +66,7 @@ class MoeWhisperConfig(WhisperConfig):
         self.check()
 
     def check(self) -> None:
-        """Hold every field against its rule.
+        """Check every field.
 
         Raises:
             ValueError: the message names the field, the rule and the value.

@@ -1,8 +1,7 @@
 """MoE-Whisper: Whisper with an utterance-level router and LoRA experts.
 
-The router reads the encoder after layer `router_layer`; experts live strictly above it, in the later encoder layers
-and in the decoder. So one pass through the encoder suffices, and the embedding that is clustered is what the router
-sees.
+The router reads the encoder after layer `router_layer`. The experts are all above it, in the later encoder layers and
+in the decoder. So one pass through the encoder is enough, and the router sees the embedding that is clustered.
 """
 
 from contextlib import contextmanager
@@ -41,12 +40,12 @@ logger = logging.get_logger(__name__)
 
 @dataclass
 class MoeEncoderOutput(DynamicContextOutput):
-    """Encoder states and the routing that made them; the decoder routes by what travels here.
+    """Encoder states and their routing, which the decoder uses too.
 
     With `mixture="logits"` and k active experts, states are `(batch, k, positions, d_model)`.
 
     Args:
-        expert_weights: weights each row carries, `(batch, experts)`, or one-hot `(batch, k, experts)` under "logits".
+        expert_weights: weights of each row, `(batch, experts)`, or one-hot `(batch, k, experts)` under "logits".
         mixture_weights: weights of the k active experts under "logits", `(batch, k)`; None otherwise.
         router_logits: `(batch, experts)`.
         gates: softmax of the router's logits before any selection, `(batch, experts)`.
@@ -87,7 +86,7 @@ class MoeWhisperPreTrainedModel(WhisperPreTrainedModel):
     def _init_weights(self, module):
         super()._init_weights(module)
         if isinstance(module, RoutedLinear):
-            # As PEFT (Kaiming with a = sqrt 5): A uniform, B zero, so that a fresh expert changes nothing.
+            # The same as PEFT (Kaiming with a = sqrt 5): A uniform, B zero, so a fresh expert changes nothing.
             bound = module.in_features**-0.5
             init.uniform_(module.lora_a, -bound, bound)
             init.zeros_(module.lora_b)
@@ -120,9 +119,9 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
 
         Args:
             input_features: `(batch, num_mel_bins, frames)`, an even number of frames up to 3000.
-            attention_mask: `(batch, frames)`, tells the router where padding starts; found from the features if None.
-            expert_weights: `(batch, experts)`, used as given instead of the router's choice.
-            trunk_states: what `trunk` returned for these features, so that it need not be computed again.
+            attention_mask: `(batch, frames)`, marks the padding for the router; found from the features if None.
+            expert_weights: `(batch, experts)`, used instead of the router's choice.
+            trunk_states: result of `trunk` for these features, so that it is not computed again.
         """
         hidden_states = self.trunk(input_features, **kwargs) if trunk_states is None else trunk_states
         router_logits = self.router(pool_real_frames(hidden_states, count_real_frames(input_features, attention_mask)))
@@ -137,9 +136,7 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
         mixture_weights = None
         if self.config.mixture == "logits" and (expert_weights is not None or self.config.routing != "hard"):
             if not bool(weights.any(-1).all()):
-                raise ValueError(
-                    "`expert_weights` must hold at least one positive weight per row to mix probabilities."
-                )
+                raise ValueError("`expert_weights` must hold at least one positive weight per row to mix outputs.")
             mixture_weights, weights = self.active_experts(weights, all_experts=expert_weights is not None)
         above = self.layers[self.config.router_layer :]
         if mixture_weights is not None and above:
@@ -148,7 +145,7 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
         hidden_states = self.layer_norm(self.run_layers(hidden_states, above, **kwargs))
         if mixture_weights is not None:
             k = mixture_weights.shape[1]
-            # Without experts in the encoder all k states of an utterance are one.
+            # Without experts in the encoder all k states of an utterance are equal.
             hidden_states = (
                 hidden_states.unflatten(0, (-1, k)) if above else hidden_states[:, None].expand(-1, k, -1, -1)
             )
@@ -161,7 +158,7 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
         )
 
     def trunk(self, input_features: torch.Tensor, **kwargs) -> torch.Tensor:
-        """States after `router_layer` layers, `(batch, positions, d_model)`: below it all experts are alike."""
+        """States after `router_layer` layers, `(batch, positions, d_model)`, which do not depend on experts."""
         return self.run_layers(self.embed_frames(input_features), self.layers[: self.config.router_layer], **kwargs)
 
     def gates(self, router_logits: torch.Tensor) -> torch.Tensor:
@@ -185,13 +182,13 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
             kept = torch.zeros_like(gates).scatter(-1, best.indices, best.values)
             return kept / kept.sum(-1, keepdim=True)
         chosen = nn.functional.one_hot(gates.argmax(-1), config.num_experts).to(gates.dtype)
-        # Straight-through: the value is one-hot, the gradient is the gates', so that the router stays in the graph.
+        # Straight-through: the value is one-hot, the gradient is that of the gates, so the router stays in the graph.
         return chosen + (gates - gates.detach()) if self.training else chosen
 
     def active_experts(self, weights: torch.Tensor, all_experts: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """The k experts that take part: their weights `(batch, k)` and one-hot rows `(batch, k, experts)`.
+        """The k active experts: their weights `(batch, k)` and one-hot rows `(batch, k, experts)`.
 
-        The best `experts_per_utterance`, best first, under top-k routing; all of them in their own order otherwise.
+        Under top-k routing these are the best `experts_per_utterance`, best first; otherwise all, by number.
         """
         every = torch.eye(self.config.num_experts, dtype=weights.dtype, device=weights.device)
         if all_experts or self.config.routing == "soft":
@@ -201,7 +198,7 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
 
 
 class MoeWhisperDecoder(MoeWhisperPreTrainedModel, WhisperDecoder):
-    """Stock decoder whose linear layers carry experts; the model sets their weights in `state`."""
+    """Stock decoder whose linear layers have experts; the model sets their weights in `state`."""
 
     def __init__(self, config: MoeWhisperConfig):
         super().__init__(config)
@@ -247,13 +244,11 @@ class MoeWhisperModel(MoeWhisperPreTrainedModel, WhisperModel):
             )
         if not isinstance(encoder_outputs, MoeEncoderOutput):
             raise ValueError(
-                "`encoder_outputs` must come from this model's own encoder, which routes; "
-                f"got {type(encoder_outputs).__name__}."
+                f"`encoder_outputs` must come from this model's own encoder, got {type(encoder_outputs).__name__}."
             )
         encoder_states = whole_context(encoder_outputs, self.config)
         if encoder_outputs.mixture_weights is not None:
-            # (batch * k, positions, d_model), or (batch, positions, d_model) where routed layers give each expert its
-            # row
+            # (batch * k, positions, d_model); (batch, positions, d_model) if routed layers repeat the rows per expert
             alike = self.config.router_layer == self.config.encoder_layers
             routed = {"k_proj", "v_proj"} <= set(self.config.target_modules)
             encoder_states = encoder_states[:, 0] if alike and routed else encoder_states.flatten(0, 1)
@@ -299,7 +294,7 @@ class MoeWhisperForConditionalGeneration(
         self.post_init()
 
     def set_audio_context(self, audio_context: str, min_audio_context: int = 1000) -> None:
-        """As for any dynamic Whisper, and kept in the configuration that is saved."""
+        """The same as in `DynamicContextMixin`, and stored in the configuration."""
         super().set_audio_context(audio_context, min_audio_context)
         self.config.audio_context = audio_context
         self.config.min_audio_context = min_audio_context
@@ -308,7 +303,7 @@ class MoeWhisperForConditionalGeneration(
     def from_base(
         cls, base: str | Path | WhisperForConditionalGeneration, **config
     ) -> "MoeWhisperForConditionalGeneration":
-        """Put fresh experts and a fresh router on a Whisper checkpoint; the result computes what the base computes.
+        """Put fresh experts and a fresh router on a Whisper checkpoint; the result computes the same as the base.
 
         Args:
             base: Hub id, folder, or model.
@@ -337,12 +332,11 @@ class MoeWhisperForConditionalGeneration(
 
         Args:
             base: Hub id, folder, or model.
-            adapters: folders of PEFT LoRA adapters, one per expert, or the folder that holds `expert_0`, `expert_1`,
-                ...
-            router: folder or object; untrained if None.
-            config: further fields of [`MoeWhisperConfig`].
+            adapters: folders of PEFT LoRA adapters, one per expert, or the folder of `expert_0`, `expert_1` and so on.
+            router: folder or object; an untrained router if None.
+            config: other fields of [`MoeWhisperConfig`].
         Raises:
-            ValueError: adapters that reach below the router, or a router for another number of experts.
+            ValueError: an adapter has layers below the router, or the router has another number of experts.
         """
         if isinstance(adapters, (str, Path)):
             adapters = sorted(Path(adapters).glob("expert_*"), key=lambda folder: int(folder.name.split("_")[1]))
@@ -371,39 +365,39 @@ class MoeWhisperForConditionalGeneration(
 
     @torch.no_grad()
     def load_experts(self, stacked: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Set `lora_a (experts, rank, in)` and `lora_b (experts, out, rank)` of the named modules, zero the others."""
+        """Set `lora_a (experts, rank, in)` and `lora_b (experts, out, rank)` of the named modules, zero in others."""
         layers = self.routed_layers()
         unknown = sorted(stacked.keys() - layers.keys())
         if unknown:
             raise ValueError(
-                f"experts must live above encoder layer {self.config.router_layer}, which the router reads; got "
-                f"weights for {unknown[0]} and {len(unknown) - 1} more. Train adapters on the layers above, "
-                "or lower `router_layer`."
+                f"experts must be above encoder layer {self.config.router_layer}, which the router reads; got weights "
+                f"for {unknown[0]} and {len(unknown) - 1} more. Train adapters on the layers above, or lower "
+                "`router_layer`."
             )
         for name, layer in layers.items():
             if name in stacked:
                 for parameter, value in zip((layer.lora_a, layer.lora_b), stacked[name], strict=True):
                     if value.shape != parameter.shape:
                         raise ValueError(
-                            f"experts must fit their base model: {name} takes {tuple(parameter.shape)}, got "
-                            f"{tuple(value.shape)}."
+                            f"experts must fit their base model: {name} takes {tuple(parameter.shape)}, "
+                            f"got {tuple(value.shape)}."
                         )
                     parameter.copy_(value)
             else:
                 layer.lora_b.zero_()
 
     def routed_layers(self) -> dict[str, RoutedLinear]:
-        """The layers that carry experts, by module name."""
+        """The layers that have experts, by module name."""
         return {name: module for name, module in self.named_modules() if isinstance(module, RoutedLinear)}
 
     def save_experts(self, folder: str | Path) -> list[Path]:
-        """Write each expert as a PEFT adapter `expert_<i>`, the shared expert folded in; returns the folders."""
+        """Write each expert, with the shared one, as a PEFT adapter `expert_<i>`; returns the folders."""
         folders = []
         for expert in range(self.config.num_experts):
             lora = {}
             for name, layer in self.routed_layers().items():
                 slots = self._slots_of(expert)
-                # Two LoRAs side by side are one of twice the rank: [B_i B_s] [A_i; A_s].
+                # Two LoRAs together are one LoRA of twice the rank: [B_i B_s] [A_i; A_s].
                 lora[name] = (layer.lora_a[slots].flatten(0, 1), torch.cat([layer.lora_b[i] for i in slots], dim=1))
             folders.append(Path(folder) / f"expert_{expert}")
             save_adapter(
@@ -435,7 +429,7 @@ class MoeWhisperForConditionalGeneration(
         return [expert, self.config.num_experts] if self.config.shared_expert else [expert]
 
     def embed(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """What the router sees: mean over real frames after `router_layer`, `(batch, d_model)` in float32."""
+        """The router's input: mean over real frames after `router_layer`, `(batch, d_model)` in float32."""
         if not self.training:
             input_features, attention_mask = self.fit_inputs(input_features, attention_mask)
         return self.model.encoder.embed(input_features, self.config.router_layer, attention_mask)
@@ -445,30 +439,28 @@ class MoeWhisperForConditionalGeneration(
         return self.model.encoder.gates(self.model.encoder.router(self.embed(input_features, attention_mask)))
 
     def fit_inputs(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None) -> tuple:
-        """Features and mask in this model's audio context, so that gates do not depend on how the caller padded."""
+        """Features and mask in this model's audio context, so that gates do not depend on the caller's padding."""
         fitted = self.prepare_audio_context(input_features, attention_mask)
         if attention_mask is not None and attention_mask.shape[-1] == input_features.shape[-1]:
             more = fitted.shape[-1] - attention_mask.shape[-1]
-            attention_mask = nn.functional.pad(attention_mask, (0, more))  # a negative number cuts
+            attention_mask = nn.functional.pad(attention_mask, (0, more))  # cuts if negative
         return fitted, attention_mask
 
     def train_only(self, *, experts: bool, router: bool) -> None:
-        """Freeze everything but the LoRA of the experts and the router, as asked."""
+        """Freeze everything except the experts and the router, each if requested."""
         for name, parameter in self.named_parameters():
             is_lora = name.endswith((".lora_a", ".lora_b"))
             parameter.requires_grad_((experts and is_lora) or (router and ".router." in name))
 
     def activation_checkpointing_enable(self, activation_checkpointing_kwargs: dict | None = None, **kwargs) -> None:
-        """As in transformers, non-reentrant only (gradient checkpointing is its older name).
+        """The same as in transformers (there also called gradient checkpointing), but non-reentrant only.
 
         Raises:
-            ValueError: `use_reentrant=True`; its second forward runs outside the graph that carries the routing.
+            ValueError: `use_reentrant=True`; its second forward pass runs outside the graph that has the routing.
         """
         options = {"use_reentrant": False, **(activation_checkpointing_kwargs or {})}
         if options["use_reentrant"]:
-            raise ValueError(
-                "`use_reentrant` must be False: routed experts need non-reentrant gradient checkpointing."
-            )
+            raise ValueError("`use_reentrant` must be False: experts need non-reentrant gradient checkpointing.")
         super().activation_checkpointing_enable(options, **kwargs)
 
     def forward(
@@ -489,17 +481,17 @@ class MoeWhisperForConditionalGeneration(
         trunk_states=None,
         **kwargs,
     ) -> MoeSeq2SeqLMOutput:
-        """As stock Whisper, routed.
+        """Stock Whisper's forward pass with routing.
 
         Args:
             input_features: `(batch, num_mel_bins, frames)`, an even number of frames up to 3000.
-            fit_audio_context: cut or extend the features to the configured audio context, so that the result does
-                not depend on their padding. By default in evaluation mode; in training the collator decides.
             attention_mask: `(batch, frames)`, optional.
             labels: `(batch, tokens)`, -100 is ignored.
-            expert_weights: `(batch, experts)`, or one row for all, used as given instead of the router's choice.
-            num_items_in_batch: tokens over which `Trainer` averages the loss.
-            trunk_states: what `expert_losses` returned for these features, so that the encoder need not begin again.
+            expert_weights: `(batch, experts)`, or one row for all, used instead of the router's choice.
+            num_items_in_batch: number of tokens over which `Trainer` averages the loss.
+            fit_audio_context: cut or extend the features to the configured audio context, so that the result does not
+                depend on their padding. Default: in evaluation only; in training the collator does it.
+            trunk_states: result of `expert_losses` for these features, so that it is not computed again.
         """
         kwargs.pop("return_dict", None)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
@@ -527,9 +519,8 @@ class MoeWhisperForConditionalGeneration(
         mixture_weights = encoded.mixture_weights
         weights = encoded.expert_weights
         if mixture_weights is not None:
-            log_probs = (
-                logits.unflatten(0, mixture_weights.shape).float().log_softmax(-1)
-            )  # (batch, k, tokens, vocab_size)
+            # (batch, k, tokens, vocab_size)
+            log_probs = logits.unflatten(0, mixture_weights.shape).float().log_softmax(-1)
             logits = mix_probabilities(log_probs, mixture_weights)
             weights = (weights * mixture_weights[..., None]).sum(1)
         if labels is not None and mixture_weights is not None:
@@ -562,13 +553,13 @@ class MoeWhisperForConditionalGeneration(
     def expert_losses(
         self, input_features: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Mean token loss of every utterance under every expert, without gradients or dropout.
+        """Mean token loss of every utterance with every expert, without gradients or dropout.
 
-        Call it before the forward that is trained, since it sets the routing state too.
+        Call this before the forward pass of the training step, because it also sets the routing state.
 
         Returns:
-            losses `(batch, experts)`, and the encoder's `trunk_states` for that forward, None where they would differ
-            there.
+            losses `(batch, experts)`, and the encoder's `trunk_states` for that forward pass, or None if they would
+            be different there.
         """
         training = [module for module in self.modules() if module.training]
         trunk = [
@@ -605,7 +596,7 @@ class MoeWhisperForConditionalGeneration(
 
     @contextmanager
     def override(self, **fields):
-        """Change configuration fields (`routing`, `mixture`, `experts_per_utterance`, ...) within a `with` block."""
+        """Change configuration fields (`routing`, `mixture`, `experts_per_utterance` and others) in a `with` block."""
         before = {name: getattr(self.config, name) for name in fields}
         try:
             self._set_fields(fields)
@@ -620,15 +611,15 @@ class MoeWhisperForConditionalGeneration(
             self.config.check()
 
     def generate(self, input_features=None, generation_config=None, *args, expert_weights=None, **kwargs):
-        """As stock Whisper's `generate`, with `expert_weights (batch, experts)` to override the router.
+        """Stock Whisper's `generate`, with `expert_weights (batch, experts)` instead of the router's choice.
 
-        Without them the router decides for each 30 s window, and finds the padding in the features. With them,
-        long-form audio, timestamps and temperature fallback run row by row, since they change the batch under way.
+        Without them the router chooses for each 30 s window, and finds the padding in the features. With them,
+        long-form audio, timestamps and temperature fallback run row by row, because they change the batch meanwhile.
         """
         if expert_weights is None:
             return super().generate(input_features, generation_config, *args, **kwargs)
         if input_features is None:
-            raise ValueError("`expert_weights` need `input_features`: encoder outputs are routed already.")
+            raise ValueError("`expert_weights` need `input_features`: encoder outputs are already routed.")
         rows = input_features.shape[0]
         expert_weights = check_expert_weights(expert_weights, torch.empty(rows, self.config.num_experts))
         if rows > 1:
@@ -637,25 +628,21 @@ class MoeWhisperForConditionalGeneration(
             is_long = input_features.shape[-1] > 2 * self.config.max_source_positions
             falls_back = isinstance(temperature, (list, tuple)) and len(temperature) > 1
             has_timestamps = kwargs.get("return_timestamps")
-            if has_timestamps is None:
-                has_timestamps = getattr(
-                    config, "return_timestamps", False
-                )  # an attribute of Whisper's own configs only
+            if has_timestamps is None:  # only Whisper's own configurations have this attribute
+                has_timestamps = getattr(config, "return_timestamps", False)
             if is_long or falls_back or has_timestamps:
                 return self._generate_by_row(
                     input_features, (generation_config, *args), expert_weights, is_long, kwargs
                 )
             repeats = kwargs.get("num_return_sequences") or config.num_return_sequences or 1
-            expert_weights = expert_weights.repeat_interleave(
-                repeats, dim=0
-            )  # stock repeats the features, not other inputs
+            expert_weights = expert_weights.repeat_interleave(repeats, dim=0)  # stock repeats only the features
         return super().generate(input_features, generation_config, *args, expert_weights=expert_weights, **kwargs)
 
     def _generate_by_row(self, input_features, args, expert_weights, is_long, kwargs):
         mask = kwargs.pop("attention_mask", None)
         results = []
         if is_long and kwargs.get("return_timestamps") is None:
-            kwargs["return_timestamps"] = True  # as stock does for the batch, though a row alone may be short
+            kwargs["return_timestamps"] = True  # stock does so for a long batch; a single row may be short
         for row in range(input_features.shape[0]):
             features = input_features[row : row + 1]
             if is_long and mask is not None:
@@ -671,13 +658,13 @@ class MoeWhisperForConditionalGeneration(
             return padded
         if not all(set(result) <= {"sequences", "segments"} for result in results):
             raise ValueError(
-                "`expert_weights` with long-form audio or temperature fallback returns sequences and segments "
-                f"only; got {sorted(results[0])}. Generate row by row for more."
+                "`expert_weights` with long-form audio or temperature fallback returns sequences and segments only; "
+                f"got {sorted(results[0])}. Generate row by row for more."
             )
         return {"sequences": padded, "segments": [segments for result in results for segments in result["segments"]]}
 
     def _reorder_cache(self, past_key_values, beam_idx: torch.Tensor):
-        # Under mixture="logits" each beam owns k neighbouring rows of the cache.
+        # With mixture="logits" each beam has k neighbouring rows of the cache.
         rows = past_key_values.self_attention_cache.layers[0].keys.shape[0]
         k = rows // beam_idx.shape[0]
         past_key_values.reorder_cache((beam_idx[:, None] * k + torch.arange(k, device=beam_idx.device)).flatten())
@@ -685,7 +672,7 @@ class MoeWhisperForConditionalGeneration(
 
 
 def add_routed_lora(layers: nn.ModuleList, config: MoeWhisperConfig, state: RoutingState) -> None:
-    """Replace the target linears below `layers` by routed ones; their weights keep their names."""
+    """Replace the target linear layers in `layers` by routed ones; their weights keep their names."""
     slots = config.num_experts + config.shared_expert  # the shared expert is the last slot
     for parent in list(layers.modules()):
         for name, child in list(parent.named_children()):
@@ -705,28 +692,28 @@ def mix_probabilities(log_probs: torch.Tensor, mixture_weights: torch.Tensor) ->
     Returns:
         `(batch, tokens, vocab_size)`.
     """
-    # Pair by pair, which reads the vocabulary once where logsumexp does so five times. Two infinities have no
-    # gradient.
+    # Pair by pair: this reads the vocabulary once, logsumexp five times. The clamp avoids infinities without gradient.
     log_weights = mixture_weights.log().clamp(min=torch.finfo(torch.float32).min)
     return reduce(torch.logaddexp, (log_probs + log_weights[:, :, None, None]).unbind(1))
 
 
 def summed_losses(log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Each expert's loss summed over the tokens of each row, `(batch, k)`, of `(batch, k, tokens, vocab_size)`."""
+    """Each expert's loss, summed over the tokens of each row, `(batch, k)`, of `(batch, k, tokens, vocab_size)`."""
     targets = labels[:, None].expand(log_probs.shape[:-1])
     losses = nn.functional.nll_loss(log_probs.flatten(0, 2), targets.flatten(), ignore_index=-100, reduction="none")
     return losses.view(targets.shape).sum(-1)
 
 
 def check_expert_weights(expert_weights: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
-    """The given weights in the gates' shape, if they are finite and not negative; else ValueError.
+    """The given weights in the gates' shape; a single row is used for the whole batch.
 
-    One row counts for the whole batch.
+    Raises:
+        ValueError: the weights have another shape, are negative or are not finite.
     """
     if expert_weights.shape not in (gates.shape, (1, gates.shape[1])):
         raise ValueError(
-            f"`expert_weights` must have shape (batch, experts) = {tuple(gates.shape)}, got "
-            f"{tuple(expert_weights.shape)}."
+            f"`expert_weights` must have shape (batch, experts) = {tuple(gates.shape)}, "
+            f"got {tuple(expert_weights.shape)}."
         )
     if not bool((expert_weights >= 0).all() & expert_weights.isfinite().all()):
         raise ValueError("`expert_weights` must be finite and not negative.")

@@ -1,77 +1,93 @@
 """Linear layers with LoRA experts, chosen per row of the batch, and the router that chooses."""
 
 import json
+import threading
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-# With fewer positions, as in a decoder's cached steps, copying weights for each row costs more than products with all
-# of them.
+# With fewer positions, as in a decoder's cached steps, copying weights per row takes longer than products with all.
 GATHER_FROM = 16
 
 
-class RoutingState:
-    """Expert weights of the forward pass under way, shared by the routed layers of one encoder or decoder.
-
-    Set once per forward and left in place, because non-reentrant gradient checkpointing reads it again in backward.
+class Routing:
+    """Expert weights of one forward pass, and what the routed layers make of them.
 
     Args:
+        given: weights `(rows, experts)`, or one-hot `(batch, k, experts)` of rows batch * k.
         shared_expert: the last slot is an expert that every row carries with weight 1.
     """
 
-    def __init__(self, shared_expert: bool):
-        self.shared_expert = shared_expert
-        self.expert_weights: torch.Tensor | None = None  # (rows, slots)
-        self.mixed = 1  # consecutive rows that are one utterance under its several experts
-        self._given = self._active = None
-        self.stacked: dict[RoutedLinear, tuple[torch.Tensor, ...]] = {}
-
-    def set(self, expert_weights: torch.Tensor, *, continues: bool = False) -> None:
-        """Route by `expert_weights (rows, experts)`, or one-hot `(batch, k, experts)` of rows batch * k.
-
-        Args:
-            continues: this forward continues the cached decoding that the same weights began; what layers have stacked
-                for it stays, as the cache does.
-        """
-        if continues and expert_weights is self._given:
-            return
-        self._given = expert_weights
-        self._active = None
-        self.stacked = {}
-        weights = expert_weights.flatten(0, -2)
-        self.mixed = len(weights) // len(expert_weights)
+    def __init__(self, given: torch.Tensor, shared_expert: bool):
+        weights = given.flatten(0, -2)
+        self.given = given
+        self.mixed = len(weights) // len(given)  # consecutive rows that are one utterance under its several experts
         self.expert_weights = (
-            torch.cat([weights, torch.ones_like(weights[:, :1])], dim=1) if self.shared_expert else weights
+            torch.cat([weights, torch.ones_like(weights[:, :1])], dim=1) if shared_expert else weights
         )
+        self.stacked: dict[RoutedLinear, tuple[torch.Tensor, ...]] = {}
+        self._active = None
 
     def active(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each row's experts: their weights and slots, `(rows, k)`, k the most that any row has."""
+        """Weights and slots of each row's experts, `(rows, k)`; k is the greatest number of any row."""
         if self._active is None:
             k = int((self.expert_weights > 0).sum(-1).max())
             self._active = tuple(self.expert_weights.topk(max(k, 1), dim=-1))
         return self._active
 
-    def __deepcopy__(self, memo):
-        return RoutingState(self.shared_expert)  # weights belong to one graph
+
+class RoutingState:
+    """The routing of the forward pass under way, for the routed layers of one encoder or decoder.
+
+    Each thread has its own, so that several can use one model at once. It stays after the forward pass, because
+    non-reentrant gradient checkpointing reads it again in backward. Backward may run in a thread of autograd, which
+    finds the last routing that was set with gradients.
+    """
+
+    def __init__(self, shared_expert: bool):
+        self.shared_expert = shared_expert
+        self._of_thread = threading.local()
+        self._of_graph: Routing | None = None
+
+    @property
+    def current(self) -> Routing | None:
+        return getattr(self._of_thread, "routing", self._of_graph)
+
+    def set(self, expert_weights: torch.Tensor, *, continues: bool = False) -> None:
+        """Route by `expert_weights`, see `Routing`.
+
+        Args:
+            continues: this forward pass continues the cached decoding that the same weights started; what layers have
+                stacked for it stays, as the cache does.
+        """
+        routing = getattr(self._of_thread, "routing", None)
+        if continues and routing is not None and routing.given is expert_weights:
+            return
+        self._of_thread.routing = Routing(expert_weights, self.shared_expert)
+        if torch.is_grad_enabled():
+            self._of_graph = self._of_thread.routing
+
+    def __reduce__(self):  # for copies and pickles: weights belong to one graph
+        return RoutingState, (self.shared_expert,)
 
 
 class RoutedLinear(nn.Linear):
-    """A linear layer whose rows each carry their own mixture of LoRA experts.
+    """A linear layer with an own mixture of LoRA experts for each row.
 
     `y = W x + s * ((x A^T) * weights) B^T` (Hu et al. 2021, arXiv 2106.09685, with s = alpha / rank). A one-hot row
-    picks an expert, a soft row merges them.
+    uses one expert, a soft row merges them.
+
+    `shared_is_frozen` detaches the shared expert, the last one, from the graph. It is a slice of the same parameters
+    as the others. A hook on the gradients would be lost when a launcher replaces the parameters; this is not.
 
     Args:
-        linear: the layer to take the place of; its weight and bias keep their names in the state dict.
-        num_experts: experts, the shared one included.
-        rank, scaling, dropout: of each expert's LoRA.
-        state: where the weights `(rows, num_experts)` of the current forward are found; without them the layer is
-            the plain linear one.
-
-    `shared_is_frozen` cuts the shared expert, the last, out of the graph. It is a part of the same parameters as the
-    others; cut here, and not by a hook on their gradients, it stays whatever a launcher puts in the parameters' place.
+        linear: the layer to replace; its weight and bias keep their names in the state dict.
+        num_experts: number of experts, with the shared one.
+        rank, scaling, dropout: size, scale and dropout of each expert's LoRA.
+        state: holder of the weights `(rows, num_experts)` of the current forward pass; without weights the layer is a
+            plain linear one.
     """
 
     shared_is_frozen = False
@@ -90,13 +106,14 @@ class RoutedLinear(nn.Linear):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """`(rows, time, in_features)` to `(rows, time, out_features)`.
 
-        One row per utterance will do where its experts all hear the same.
+        If all experts of an utterance have the same input, one row per utterance is enough.
         """
         output = super().forward(hidden_states)
-        weights = self.state.expert_weights
-        mixed = self.state.mixed
-        if weights is None:
+        routing = self.state.current
+        if routing is None:
             return output
+        weights = routing.expert_weights
+        mixed = routing.mixed
         if hidden_states.shape[0] * mixed == weights.shape[0] and mixed > 1:
             output = output.repeat_interleave(mixed, dim=0)
             hidden_states = hidden_states.repeat_interleave(mixed, dim=0)
@@ -108,26 +125,25 @@ class RoutedLinear(nn.Linear):
         hidden_states = self.lora_dropout(hidden_states)
         # An expert without weight adds nothing, but the gradient of its weight needs it.
         if weights.requires_grad or hidden_states.shape[1] < GATHER_FROM:
-            return self._add_stacked(output, hidden_states)
-        return self._add_gathered(output, hidden_states)
+            return self._add_stacked(output, hidden_states, routing)
+        return self._add_gathered(output, hidden_states, routing)
 
-    def _add_stacked(self, output: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Two flat products over the experts of the whole batch."""
-        a, b, weights = self._stacked()
+    def _add_stacked(self, output: torch.Tensor, hidden_states: torch.Tensor, routing: Routing) -> torch.Tensor:
+        """Add the experts by two flat products over the experts of the whole batch."""
+        a, b, weights = self._stacked(routing)
         down = nn.functional.linear(hidden_states, a)  # (rows, time, experts * rank)
         down = (down * weights.to(down.dtype)).flatten(0, 1)
         return torch.addmm(output.flatten(0, 1), down, b, alpha=self.scaling).view_as(output)
 
-    def _stacked(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A and B^T one below the other, `(experts * rank, in_features or out_features)`, and the weights of their
-        rows.
+    def _stacked(self, routing: Routing) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A and B^T, stacked to `(experts * rank, in_features or out_features)`, and the weights of their rows.
 
-        Of all experts with gradients; without, of those in use, and kept for the steps of a decoder.
+        With gradients these are all experts; without, only those in use, kept for the next steps of a decoder.
         """
-        if not torch.is_grad_enabled() and self in self.state.stacked:
-            return self.state.stacked[self]
+        if not torch.is_grad_enabled() and self in routing.stacked:
+            return routing.stacked[self]
         (lora_a, lora_b) = self._experts()
-        weights = self.state.expert_weights
+        weights = routing.expert_weights
         if not torch.is_grad_enabled():
             used = weights.any(0).nonzero().flatten()
             lora_a = lora_a[used]
@@ -139,7 +155,7 @@ class RoutedLinear(nn.Linear):
             weights.repeat_interleave(self.rank, dim=1)[:, None],
         )
         if not torch.is_grad_enabled():
-            self.state.stacked[self] = stacked
+            routing.stacked[self] = stacked
         return stacked
 
     def _experts(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,9 +163,9 @@ class RoutedLinear(nn.Linear):
             return self.lora_a, self.lora_b
         return tuple(torch.cat([lora[:-1], lora[-1:].detach()]) for lora in (self.lora_a, self.lora_b))
 
-    def _add_gathered(self, output: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Two batched products over the experts of each row."""
-        weights, slots = self.state.active()
+    def _add_gathered(self, output: torch.Tensor, hidden_states: torch.Tensor, routing: Routing) -> torch.Tensor:
+        """Add the experts by two batched products over the experts of each row."""
+        weights, slots = routing.active()
         lora_a, lora_b = self._experts()
         a = lora_a[slots].flatten(1, 2)  # (rows, k * rank, in_features)
         b = lora_b[slots].transpose(2, 3).flatten(1, 2)  # (rows, k * rank, out_features)
@@ -158,15 +174,15 @@ class RoutedLinear(nn.Linear):
         return torch.baddbmm(output, down, b, alpha=self.scaling)
 
     def delta(self, experts: list[int]) -> torch.Tensor:
-        """What these experts add to the weight, `(out_features, in_features)`."""
+        """The sum that these experts add to the weight, `(out_features, in_features)`."""
         return self.scaling * sum(self.lora_b[i] @ self.lora_a[i] for i in experts)
 
 
 class UtteranceRouter(nn.Module):
     """Scores experts for one utterance from its pooled encoder state.
 
-    The embedding is standardised by statistics of the data the router was trained on: a few dimensions of Whisper's
-    residual stream are a hundred times larger than the rest and would drown them.
+    The embedding is standardised by statistics of the router's training data: a few dimensions of Whisper's residual
+    stream are a hundred times larger than the others and would hide them.
     """
 
     WEIGHTS, CONFIG = "router.safetensors", "router.json"

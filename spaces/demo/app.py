@@ -5,7 +5,7 @@ RECOGNISERS="user/moe-whisper" UNITS="user/units" python app.py
 
 import os
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before it is imported: recordings are nobody's business
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: recordings are private
 
 import gradio as gr
 import numpy as np
@@ -15,12 +15,12 @@ from recognition import recognise
 from recordings import SAMPLING_RATE, read_recording, spectrograms
 from resynthesis import resynthesise
 
-# A checkpoint brings code, and strangers must not choose what runs on a Space.
+# A checkpoint brings code, and strangers must not choose the code that runs on a Space.
 TAKES_ANY_NAME = "SPACE_ID" not in os.environ
 
 
 def show_experts(file: str | None, name: str) -> tuple[str, str, dict, dict]:
-    """Transcript, remark, weights as bars, and what each expert heard."""
+    """Transcript, remark, weights as bars, and the transcript of each expert."""
     try:
         waveform, remark = read_recording(file)
         heard = recognise(name, waveform)
@@ -53,7 +53,7 @@ def show_units(file: str | None, name: str) -> tuple[dict, str, str, Figure]:
     if result.speech is not None:
         panels["From its units"] = result.speech
         audio = SAMPLING_RATE, np.rint(np.clip(result.speech, -1, 1) * 32767).astype(np.int16)
-    motifs = "  ".join("\u2011".join(map(str, motif)) for motif in result.motifs)  # hyphens at which no line breaks
+    motifs = "  ".join("\u2011".join(map(str, motif)) for motif in result.motifs)  # hyphens without a line break
     return (
         gr.update(value=audio, visible=audio is not None),
         f"{result.remark} {remark}".strip(),
@@ -79,7 +79,7 @@ def recording_field() -> gr.Audio:
 
 
 def build(recognisers: list[str], units: list[str]) -> gr.Blocks:
-    """The page, with checkpoints to choose from."""
+    """Build the page, with checkpoints to choose from."""
     with gr.Blocks(title="Underheard") as page:
         gr.Markdown(
             "# Underheard\nSpeech that mainstream models get wrong: routed experts hear it, discrete units speak it."

@@ -1,4 +1,4 @@
-"""Checkpoints by name: a folder, or a repository of the Hub, which is fetched once."""
+"""Checkpoints by name: a folder, or a repository of the Hub that is downloaded once."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,10 @@ WANTED = ("*.json", "*.txt", "*.model", "*.safetensors", "*.py")
 
 
 def fetch(name: str | None) -> Path:
-    """The folder of a checkpoint.
+    """Folder of a checkpoint.
 
     Raises:
-        ValueError: none is named, or there is none of that name.
+        ValueError: no name is given, or no checkpoint has it.
     """
     if not name or not name.strip():
         raise ValueError("Name a checkpoint first: a folder, or a repository of the Hub as user/name.")
@@ -30,10 +30,10 @@ def fetch(name: str | None) -> Path:
 
 
 def read_fields(folder: Path, name: str) -> dict[str, Any]:
-    """What `config.json` says.
+    """Content of `config.json`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the file is missing.
     """
     if not (folder / "config.json").exists():
         raise ValueError(f"{name} has no config.json, so it is no model.")

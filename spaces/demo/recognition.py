@@ -1,5 +1,4 @@
-"""Speech recognition with any recogniser of the collection, and what the experts of a MoE-Whisper would each have
-heard."""
+"""Speech recognition with any recogniser of the collection, and with each expert of a MoE-Whisper alone."""
 
 import functools
 import json
@@ -29,12 +28,12 @@ class Recogniser(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """What was heard.
+    """Result of a recognition.
 
     Args:
-        weights: of the router, one per expert; none without a router.
+        weights: weights of the router, one per expert; empty without a router.
         by_expert: transcript of each expert alone.
-        remark: who wrote the transcript, or what the checkpoint cannot do.
+        remark: which experts wrote the transcript, or what the checkpoint cannot do.
     """
 
     transcript: str
@@ -45,10 +44,10 @@ class Heard(NamedTuple):
 
 @functools.lru_cache(maxsize=2)
 def load_recogniser(name: str) -> Recogniser:
-    """A recogniser by folder or Hub id: MoE-Whisper, Whisper, a CTC model such as wav2vec2, or a LoRA adapter of one.
+    """Load a recogniser by folder or Hub id: MoE-Whisper, Whisper, a CTC model such as wav2vec2, or a LoRA of one.
 
     Raises:
-        ValueError: there is none of that name, or it is something else.
+        ValueError: there is no checkpoint of that name, or it is no recogniser.
     """
     folder = fetch(name)
     adapter = folder if (folder / "adapter_config.json").exists() else None
@@ -80,12 +79,12 @@ def load_recogniser(name: str) -> Recogniser:
 
 @torch.inference_mode()
 def recognise(name: str, waveform: np.ndarray) -> Heard:
-    """Transcribe, with the router's expert or experts and with each expert alone.
+    """Transcribe with the experts that the router chooses, and with each expert alone.
 
     Args:
-        waveform: (samples,) of 16 kHz, 30 s at most.
+        waveform: (samples,) at 16 kHz, 30 s at most.
     Raises:
-        ValueError: as of `load_recogniser`.
+        ValueError: the same as in `load_recogniser`.
     """
     model, processor, is_ctc, num_experts = load_recogniser(name)
     inputs = processor(waveform, sampling_rate=16_000, return_tensors="pt").to(DEVICE)
@@ -97,7 +96,7 @@ def recognise(name: str, waveform: np.ndarray) -> Heard:
     if num_experts is None:
         return Heard(transcript.strip(), [], [], f"`{name}` is a plain Whisper: it has no router and no experts.")
     weights = model.route(features)[0].tolist()
-    with model.override(mixture="weights"):  # one expert at a time has nothing to mix
+    with model.override(mixture="weights"):  # a single expert needs no mixing
         alone = model.generate(
             features.expand(num_experts, -1, -1), expert_weights=torch.eye(num_experts, device=DEVICE)
         )
@@ -106,7 +105,7 @@ def recognise(name: str, waveform: np.ndarray) -> Heard:
 
 
 def _writers(config: PreTrainedConfig, weights: list[float]) -> str:
-    """Which experts wrote the transcript, in words."""
+    """A sentence that names the experts that wrote the transcript."""
     by_weight = sorted(range(len(weights)), key=lambda expert: -weights[expert])
     if config.routing == "hard":
         return f"Expert {by_weight[0]} wrote the transcript, as its weight is the largest (`hard` routing)."

@@ -1,4 +1,4 @@
-"""Recordings as the models hear them, and how they look."""
+"""Recordings as input of the models, and their spectrograms."""
 
 import numpy as np
 import soundfile
@@ -7,17 +7,17 @@ from matplotlib import mlab
 from matplotlib.figure import Figure
 
 SAMPLING_RATE = 16_000
-LONGEST = 30  # seconds, what Whisper hears at once
-DYNAMIC_RANGE = 70  # dB below the loudest bin where a spectrogram is black
+LONGEST = 30  # seconds; the window of Whisper
+DYNAMIC_RANGE = 70  # dB below the loudest bin at which a spectrogram is black
 
 
 def read_recording(file: str | None) -> tuple[np.ndarray, str]:
     """Read the first 30 s of a recording, mixed down and resampled.
 
     Returns:
-        float32 waveform (samples,) of 16 kHz, and a remark, empty unless something was left out.
+        float32 waveform (samples,) at 16 kHz, and a remark if something was left out, else "".
     Raises:
-        ValueError: there is none, or it cannot be read.
+        ValueError: no file is given, or it cannot be read.
     """
     if file is None:
         raise ValueError("Record something or choose a file first.")
@@ -42,10 +42,10 @@ def read_recording(file: str | None) -> tuple[np.ndarray, str]:
 
 
 def spectrograms(waveforms: dict[str, np.ndarray]) -> Figure:
-    """Spectrograms below each other, on one scale of time and of loudness.
+    """Spectrograms below each other, with the same scales of time and loudness.
 
     Args:
-        waveforms: by title, (samples,) of 16 kHz, at least 400 of them.
+        waveforms: waveforms by title, (samples,) at 16 kHz, at least 400 samples each.
     """
     figure = Figure(figsize=(8, 2.4 * len(waveforms)), layout="constrained")
     rows = figure.subplots(len(waveforms), sharex=True, squeeze=False)[:, 0]

@@ -10,11 +10,11 @@ from checkpoints import fetch, read_fields
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-FIRST_SYMBOL = 0x4E00  # unit i is this character and i more to the motifs' tokenizer
+FIRST_SYMBOL = 0x4E00  # code of the character that represents unit 0 in the motifs' tokenizer; unit i is i codes later
 
 
 class UnitModels(NamedTuple):
-    """Models of the same units; None is what the checkpoint does not have."""
+    """Models of the same units; None where the checkpoint lacks one."""
 
     quantizer: PreTrainedModel
     vocoder: PreTrainedModel | None
@@ -25,9 +25,9 @@ class Resynthesis(NamedTuple):
     """Speech as units.
 
     Args:
-        motifs: units without repetitions, grouped by motif; each is a group of its own where there are no motifs.
-        speech: (samples,) of 16 kHz, spoken from the units alone; None without a vocoder that can.
-        remark: how many there are, and what the checkpoint cannot do.
+        motifs: units without repetitions, grouped by motif; without motifs, each unit is a group.
+        speech: (samples,) at 16 kHz, spoken from the units alone; None if there is no suitable vocoder.
+        remark: number of units, and what the checkpoint cannot do.
     """
 
     motifs: list[list[int]]
@@ -37,10 +37,10 @@ class Resynthesis(NamedTuple):
 
 @functools.lru_cache(maxsize=2)
 def load_units(name: str) -> UnitModels:
-    """Units by folder or Hub id: the quantizer at the root, and `vocoder/` and `motifs/` where there are any.
+    """Load units by folder or Hub id: the quantizer at the root, and `vocoder/` and `motifs/` if they exist.
 
     Raises:
-        ValueError: there is none of that name, it is something else, or its parts do not belong together.
+        ValueError: there is no checkpoint of that name, it is something else, or its parts do not belong together.
     """
     folder = fetch(name)
     kind = read_fields(folder, name)["model_type"]
@@ -64,9 +64,9 @@ def resynthesise(name: str, waveform: np.ndarray) -> Resynthesis:
     """Turn speech into units, and the units into speech.
 
     Args:
-        waveform: (samples,) of 16 kHz.
+        waveform: (samples,) at 16 kHz.
     Raises:
-        ValueError: as of `load_units`.
+        ValueError: the same as in `load_units`.
     """
     quantizer, vocoder, motifs = load_units(name)
     units = quantizer(torch.from_numpy(waveform)[None].to(DEVICE))  # (1, frames)

@@ -103,7 +103,7 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path, caplog):
     assert metrics["rejected"]["silence only"] == 2 and len(list((tmp_path / "out" / "data").iterdir())) == 1
     detail = {row["file"]: row["detail"] for row in rejected}
     assert "its loudest tenth is above -79 dB, silence_db is -40" in detail["faint.wav"]
-    assert "from 65.5 s on" in detail["nan.wav"] and detail["text.mp3"] == "Not of the format that its name promises"
+    assert "from 65.5 s on" in detail["nan.wav"] and "neither libsndfile nor FFmpeg reads it" in detail["text.mp3"]
     assert metrics["rows"] == {"train": 3} and not caplog.records
 
 
@@ -194,7 +194,7 @@ def test_the_last_part_of_a_single_recording_is_dev(tmp_path):
     assert all((row["split"] == "dev") == (row["start"] >= 0.75 * total) for row in rows)
     assert len({row["speaker_id"] for row in rows}) == 1  # which a corpus of several recordings may not
     assert metrics["splits"]["last_part_of"] == "a.wav"
-    assert "the segments that begin in its last 25 % are\ndev" in (tmp_path / "out" / "README.md").read_text()
+    assert "the segments that start in its last 25 % are\ndev" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_no_dev_is_told_of(tmp_path, caplog):
@@ -221,7 +221,7 @@ def test_as_a_builder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"max_duration": 20.0}, "max_duration is about recordings that are taken whole; give max_segment"),
+        ({"max_duration": 20.0}, "max_duration is for recordings that are not cut; give max_segment"),
         ({"min_duration": 1.0}, "give min_segment"),
         ({"val_ratio": 1.0}, r"val_ratio must lie in \[0, 1\)"),
         ({"padding": 1.0}, "padding"),

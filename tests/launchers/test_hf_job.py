@@ -77,8 +77,8 @@ def test_a_job_is_asked_for_field_by_field_and_its_log_is_streamed(hub, parcel, 
         ({"stage": "COMPLETED"}, 0, "the job succeeded"),
         ({"stage": "ERROR", "message": "exit code 1"}, 1, "ended as ERROR, exit code 1"),
         ({"stage": "CANCELED"}, 1, "ended as CANCELED"),
-        ({"stage": "ERROR", "message": "Job timeout"}, 124, "ran out of its 43200 s"),
-        ({"stage": "ERROR", "running_secs": 43201}, 124, "ran out of its 43200 s"),
+        ({"stage": "ERROR", "message": "Job timeout"}, 124, "exceeded its time limit of 43200 s"),
+        ({"stage": "ERROR", "running_secs": 43201}, 124, "exceeded its time limit of 43200 s"),
     ],
 )
 def test_every_ending_has_its_exit_code(hub, parcel, capsys, ending, code, text):

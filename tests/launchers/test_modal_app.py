@@ -191,9 +191,9 @@ def test_a_run_is_detached_and_its_ending_told_by_exit_code(remote, capsys, answ
     words = ["learn_units", "--output_dir", "/data/runs/u"]
     assert modal_app.main(["--gpu", "H100:2", "--timeout", "2h", *words]) == code
     assert remote.asked == [{"detach": True}, {"gpu": "H100:2", "timeout": 7200}, ("learn_units", words[1:])]
-    assert "is lost" not in capsys.readouterr().err
+    assert "are lost" not in capsys.readouterr().err
     modal_app.main(["learn_units", "--output_dir", "runs/u"])
-    assert "is lost" in capsys.readouterr().err
+    assert "are lost" in capsys.readouterr().err
 
 
 @pytest.mark.unit

@@ -140,7 +140,7 @@ def test_from_creation_to_stop(api, sshd, capfd):
     said = read_until(first, "step 2")
     said += interrupted(first)
     assert "created pod pod1 with one NVIDIA GeForce RTX 4090 for 0.35 USD per hour" in said
-    assert "the recipe goes on" in said
+    assert "the recipe runs on" in said
     assert f"token of {len(TOKEN)} characters" in said
     assert "--config_file accelerate_configs/cpu.yaml recipes/make_demo_corpus.py --resume true --config" in said
     assert api.requests[:2] == [
@@ -167,7 +167,7 @@ def test_from_creation_to_stop(api, sshd, capfd):
     second = launcher(*RECIPE)  # the same again attaches, and starts nothing
     said += read_until(second, "step 2")
     said += interrupted(second)
-    assert "runs there already" in said
+    assert "already running there" in said
     assert (sshd.home / "underheard" / "run.log").read_text().count("accelerate launch") == 1
 
     before = (sshd.home / "underheard" / "run.log").read_text()
@@ -207,7 +207,7 @@ def test_force_restart_ends_what_runs_and_begins_anew(api, sshd):
     again = launcher("--force_restart", "--debug", *RECIPE)
     said = read_until(again, "step 1")
     interrupted(again)
-    assert "runs there already" not in said
+    assert "already running there" not in said
     assert said.count("accelerate launch") == 1
     (line,) = [line for line in said.splitlines() if line.startswith("accelerate launch")]
     assert "--resume false" in line

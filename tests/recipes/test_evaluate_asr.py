@@ -133,7 +133,7 @@ def test_resume_keeps_what_is_complete_and_sees_new_transcripts(run, tmp_path, c
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "there is nothing to judge: give --predictions, --model, or both"),
+        ([], "there is nothing to score: give --predictions, --model, or both"),
         (
             ["--predictions", "{run}/base/predictions.jsonl", "--val_manifest", "{run}/manifest.jsonl"],
             "give either --corpus or",

@@ -50,7 +50,7 @@ def test_a_vocoder_is_judged(run, tmp_path, capsys):
     assert (
         results["cer"] is not None
         and results["cer_original"] is None
-        and "wrote" in results["missing"]["cer_original"]
+        and "transcript of the originals" in results["missing"]["cer_original"]
     )
     for row in rows:
         assert soundfile.info(output / row["original"]).frames == 16_000

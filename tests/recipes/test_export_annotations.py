@@ -140,7 +140,8 @@ def test_a_recording_may_end_a_hair_before_its_last_segment_and_no_more(folders,
     assert grid.maxTimestamp == pytest.approx(ends["dev"], abs=1e-6)
     soundfile.write(recordings / "dev.mp3", np.zeros(44_100), 44_100, format="WAV")
     with pytest.raises(
-        UserError, match=r"dev.mp3 ends at 1.00 s, but its last segment at .* s: it is not what was segmented"
+        UserError,
+        match=r"dev.mp3 ends at 1.00 s, but its last segment at .* s: it is not the recording that was segmented",
     ):
         main(command(folders, tmp_path / "others", "--recordings_dir", str(recordings)))
 

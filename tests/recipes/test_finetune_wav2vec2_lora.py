@@ -119,7 +119,7 @@ def test_a_forced_start_does_and_prints_everything_again(sources, tmp_path, llm,
     capsys.readouterr()
     finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", "--force_restart"))
     assert llm == [*asked, *asked]
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr()
     for text in (
         "Baseline Metrics of all 10 recordings (gold: the recogniser's text as",
         "Error samples (",
@@ -127,8 +127,9 @@ def test_a_forced_start_does_and_prints_everything_again(sources, tmp_path, llm,
         "SUMMARY: 4 held-out recordings, gold: llm",
         "rejected, see rejected.jsonl: 1 unreadable audio",
     ):
-        assert text in printed
-    assert re.search(r"training [\d,]+ of [\d,]+ parameters", printed) and "Estimated training time: ~" in printed
+        assert text in printed.out
+    assert re.search(r"training [\d,]+ of [\d,]+ parameters", printed.out)
+    assert "Estimated training time: ~" in printed.err
 
 
 def test_adapter_merged_model_and_card(whole, sources):

@@ -101,7 +101,7 @@ def test_too_large_a_vocabulary_is_made_smaller(units_dir, tmp_path, capsys):
     metrics = main(command(units_dir, tmp_path / "motifs", "--vocab_size", "5000"))
     assert metrics["vocab_size_asked_for"] == 5000 > metrics["vocab_size"] > 12
     shown = capsys.readouterr().err
-    assert f"{metrics['vocab_size']} are learnt" in shown and "many are learnt by heart" in shown
+    assert f"{metrics['vocab_size']} are learnt" in shown and "many are memorised" in shown
 
 
 def test_a_finished_stage_is_kept(units_dir, tmp_path, capsys):

@@ -268,7 +268,7 @@ def test_layers_and_kinds_of_encoders_are_checked(segments, encoder, tmp_path):
 
 def test_a_segment_shorter_than_a_frame_is_named(tmp_path):
     short = write_tiny_segments(tmp_path / "short", train=3, dev=1, seconds=0.02)
-    with pytest.raises(UserError, match="train_0 of train is 20 ms long, but a unit hears 25 ms"):
+    with pytest.raises(UserError, match="train_0 of train is 20 ms long, but a unit needs 25 ms"):
         learn_units.main(command(short, tmp_path / "units"))
 
 

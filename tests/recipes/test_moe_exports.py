@@ -187,7 +187,7 @@ def test_weights_as_asked(run, tmp_path, flags, weights):
 
 def test_soup_of_experts_is_no_worse_than_the_best_expert(run, by_characters, tmp_path, capsys):
     metrics = merge_moe_whisper.main(command(merge_moe_whisper, run, tmp_path / "soup", **MERGE, method="soup"))
-    assert "selected and judged on the split dev" in capsys.readouterr().err and metrics["selected_on"] == "dev"
+    assert "selected and scored on the split dev" in capsys.readouterr().err and metrics["selected_on"] == "dev"
     assert metrics["rows"]["soup"]["cer"] <= min(metrics["expert_wer"])
     assert len(set(metrics["expert_wer"])) > 1
     assert [weight > 0 for weight in metrics["weights"]] == [expert in metrics["chosen"] for expert in range(EXPERTS)]
@@ -271,7 +271,11 @@ def test_resume_skips_what_is_complete(run, greedy, distilled, monkeypatch, reci
 
 ERRORS = [
     (average_checkpoints, {"candidates": "{run}/average"}, "a soup needs at least 2 complete checkpoints, .* holds 0"),
-    (average_checkpoints, {"candidates": "{run}/corpus"}, "holds no model; .* takes the output folder of a training"),
+    (
+        average_checkpoints,
+        {"candidates": "{run}/corpus"},
+        "holds no model; .* must be the output folder of a training",
+    ),
     (average_checkpoints, {"last": 1}, "--last must be at least 2, got 1"),
     (average_checkpoints, {"selection_split": "test"}, "has no split 'test'"),
     (average_checkpoints, {"method": "best"}, "invalid choice: 'best'"),

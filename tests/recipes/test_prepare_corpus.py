@@ -302,7 +302,7 @@ def test_children_on_the_card_and_beside_the_corpus(tmp_path):
         f"--split_file={tmp_path / 'out' / 'splits.json'}",
     )
     assert other["splits"]["speakers"] == record["speakers"] and other["splits"]["given_by"] == "splits.json"
-    assert "As `splits.json` gives it." in (tmp_path / "again" / "README.md").read_text()
+    assert "Given by `splits.json`." in (tmp_path / "again" / "README.md").read_text()
 
 
 def test_flags_of_a_children_corpus(tmp_path):
@@ -366,7 +366,7 @@ def test_load_corpus_decodes_and_names_what_is_wrong(root, tmp_path):
         (["--num_proc=0"], "num_proc"),
         (["--shard_megabytes=0"], "shard_megabytes"),
         (["--val_ratio=0.2"], "--val_ratio is no option of the builder speaker_json"),
-        (["--builder=jsonl_manifest", "--fields", "child_id"], "fields takes pairs"),
+        (["--builder=jsonl_manifest", "--fields", "child_id"], "fields takes OUR_NAME=NAME_IN_FILE"),
         (["--builder=jsonl_manifest"], r"has no \*\.jsonl file; say which file is the manifest"),
     ],
 )

@@ -103,5 +103,5 @@ def test_a_vocoder_that_is_told_the_pitch_needs_a_recording(run, tmp_path):
         speak_units.main([*words, f"--audio={run / 'clip.wav'}", f"--units_model={run / 'units_model'}"])["seconds"]
         == 0.98
     )
-    with pytest.raises(UserError, match="needs the pitch beside the units"):
+    with pytest.raises(UserError, match="needs pitch as well as units"):
         speak_units.main([*words, "--units", "1", "2"])

@@ -52,7 +52,7 @@ def test_more_units_tell_phones_better(spoken, tmp_path, capsys):
     assert {path.name for path in (tmp_path / "sweep").iterdir()} == {"sweep.json", "sweep.png", "stage.json"}
     assert json.loads((tmp_path / "sweep/sweep.json").read_text()) == result["figures"]
     shown = capsys.readouterr()
-    assert "Units of mfcc, judged by 6 segments of dev" in shown.out and "Estimated rest of the sweep" in shown.err
+    assert "Units of mfcc, scored on 6 segments of dev" in shown.out and "Estimated rest of the sweep" in shown.err
 
 
 def test_layers_of_an_encoder_without_labels(spoken, tmp_path):

@@ -77,7 +77,7 @@ def test_it_is_a_stock_checkpoint_and_a_function_of_its_settings(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--conv_dim", "8"], "same number of convolutions, got 1, 3 and 3"),
+        (["--conv_dim", "8"], "same number of values, got 1, 3 and 3"),
         (["--hidden_size", "30"], "hidden_size must be a multiple"),
     ],
 )

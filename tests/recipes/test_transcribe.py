@@ -125,7 +125,7 @@ def test_ids_that_differ_are_told(model, data):
     ):
         run(model, data, "--submission_format", str(data / "format.jsonl"))
     write_lines(data / "format.jsonl", [{"utterance_id": name} for name in ("u0", "u1", "u0")])
-    with pytest.raises(UserError, match="format.jsonl, line 3: utterance_id u0 is on line 1 already"):
+    with pytest.raises(UserError, match="format.jsonl, line 3: utterance_id u0 is already on line 1"):
         run(model, data, "--submission_format", str(data / "format.jsonl"))
 
 
@@ -134,7 +134,7 @@ def test_ids_that_differ_are_told(model, data):
     [
         ('{"utterance_id": "u9", "audio_pa', "line 7: not JSON"),
         ('{"utterance_id": "u9"}', "line 7: audio_path must be a string"),
-        ('{"utterance_id": "u2", "audio_path": "a.wav"}', "line 7: utterance_id u2 is on line 3 already"),
+        ('{"utterance_id": "u2", "audio_path": "a.wav"}', "line 7: utterance_id u2 is already on line 3"),
         ('{"utterance_id": " ", "audio_path": "a.wav"}', "line 7: utterance_id must be a string"),
     ],
 )
@@ -288,7 +288,7 @@ def test_arguments_that_contradict_are_told(model, data):
         run(model, data, "--corpus", "data/prepared")
     with pytest.raises(UserError, match="there is no checkpoint at ./none"):
         run(model, data, "--model", "./none")
-    with pytest.raises(UserError, match="fields takes pairs"):
+    with pytest.raises(UserError, match="fields takes OUR_NAME=NAME_IN_FILE"):
         run(model, data, "--fields", "key")
 
 

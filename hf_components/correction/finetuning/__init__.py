@@ -1,4 +1,4 @@
-"""Fine-tuning a wav2vec2 on corrected transcripts: what is right, what is trained on, what has improved."""
+"""Fine-tuning a wav2vec2 on corrected transcripts: gold texts, choice of training data, measured improvement."""
 
 from hf_components.correction.finetuning.gold import (
     GoldArguments,

@@ -1,5 +1,4 @@
-"""Gold: the texts that recordings without transcripts are judged and trained by, and which of the recordings are for
-what."""
+"""Gold: the reference texts for evaluation and training of recordings without transcripts, and their split."""
 
 import dataclasses
 import hashlib
@@ -30,42 +29,36 @@ LABELS = {
     "manifest": "the transcripts of the manifest",
     "stt": "the recogniser's OWN TEXT, uncorrected, which is no measure of quality",
 }
-NAMED = 10  # ids that a message names
-BELIEVED = ("manifest", "stt", "corrected", "unchanged")  # sources of a gold text that nothing spoke against
+NAMED = 10  # ids that a message shows
+BELIEVED = ("manifest", "stt", "corrected", "unchanged")  # sources of gold texts without a rejected reply
 
 
 @dataclass
 class GoldArguments:
-    """What recordings are judged and trained by."""
+    """The gold texts, and the recordings for training and evaluation.
+
+    With `evaluate_on_train` nothing is held out, and the table says so.
+    """
 
     gold: Literal["llm", "manifest", "stt"] = flag(
         "llm: the recogniser's text, corrected by an LLM; manifest: the texts of --truth; stt: the recogniser's text",
         default="llm",
     )
-    nbest: int = flag(
-        "of --gold llm: texts that the LLM is shown of each recording, by beam search; 1: what was heard",
-        default=1,
-        min=1,
-    )
+    nbest: int = flag("texts per recording that the LLM gets, by beam search (--gold llm)", default=1, min=1)
     train_on: Literal["errors", "agreed", "all"] = flag(
-        "recordings of the training part to train on: where recogniser and gold differ, where they agree, all",
-        default="errors",
+        "train where recogniser and gold differ (errors), where they agree, or on all", default="errors"
     )
-    eval_ratio: float = flag(
-        "share of the recordings of each condition that is held out", default=0.3, above=0, below=1
-    )
-    split_seed: int = flag("decides which", default=42, **SEEDS)
-    evaluate_on_train: bool = flag(
-        "hold nothing out: judge by the recordings that are trained on, which the table then says", default=False
-    )
+    eval_ratio: float = flag("share of each condition that is held out", default=0.3, above=0, below=1)
+    split_seed: int = flag("seed of the split", default=42, **SEEDS)
+    evaluate_on_train: bool = flag("hold nothing out; evaluate on the training recordings", default=False)
 
     def __post_init__(self):
         if self.gold != "llm":
             self.nbest = 1
         if self.gold == "stt" and self.train_on == "errors":
             raise UserError(
-                "--gold stt is the recogniser's own text, against which it makes no errors to train on; give "
-                "--train_on all too, or another --gold"
+                "--gold stt is the recogniser's own text, so there are no errors to train on; also give --train_on "
+                "all, or use another --gold"
             )
 
     def label(self, llm: str) -> str:
@@ -77,12 +70,12 @@ class Sample:
     """A recording.
 
     Args:
-        duration: seconds.
-        heard: what the recogniser wrote before training.
-        source: of `gold`: manifest, stt, or what became of the LLM's reply.
-        truth: what was said, None where it is not known.
-        held_out: it is not trained on, but judged by.
-        finetuned: what the recogniser wrote after training, None if it was not asked.
+        duration: length in seconds.
+        heard: text of the recogniser before training.
+        source: source of `gold`: manifest, stt, or the `reason` of the LLM's correction.
+        truth: true text; None if it is not known.
+        held_out: whether it is for evaluation and not for training.
+        finetuned: text of the recogniser after training; None if it was not transcribed.
     """
 
     id: str
@@ -99,8 +92,7 @@ class Sample:
 
 @dataclass
 class Gold:
-    """Gold texts of recordings and where each is from; of an LLM's replies also how many were accepted, and why others
-    not."""
+    """Gold texts of recordings with their sources, and for an LLM the counts of accepted and rejected replies."""
 
     texts: list[str]
     sources: list[str]
@@ -119,13 +111,13 @@ def find_gold(
     """The gold of each row.
 
     Args:
-        corpus: rows as `dataset_scripts.audio_folder.AudioFolder` makes them.
-        heard: the recogniser's text of each, and further ones that the LLM is to be shown.
-        processor: the recogniser's, which says what it can write.
-        work: holds the stage `baseline` or `nbest` that `heard` is of; gets the stage `gold` and `corrections.jsonl`,
-            what an LLM was asked and said, from which another run goes on.
+        corpus: rows from `dataset_scripts.audio_folder.AudioFolder`.
+        heard: texts of the recogniser for each row: the best one, then alternatives for the LLM.
+        processor: processor of the recogniser, which gives its alphabet.
+        work: folder with the stage `baseline` or `nbest` that `heard` comes from. The stage `gold` is added to it, and
+            `corrections.jsonl`, the record of the LLM's replies, with which another run continues.
     Raises:
-        SystemExit: with status 1 and what to do, if the LLM cannot be used.
+        SystemExit: the LLM cannot be used; the status is 1, and the message says what to do.
     """
     if args.gold == "manifest":
         return Gold(corpus["text"][:], ["manifest"] * len(corpus))
@@ -156,8 +148,8 @@ def _correct(
         corrector = load_corrector(args, alphabet_of(processor.tokenizer))
     except UserError as error:
         raise SystemExit(
-            f"error: {error}\nrecipes/check_llm.py tries the LLM alone. Without one, --gold manifest takes the "
-            "texts of --truth; --gold stt --train_on all the recogniser's own, which is not ideal"
+            f"error: {error}\nrecipes/check_llm.py tests only the LLM. Without an LLM, --gold manifest uses the texts "
+            "of --truth, and --gold stt --train_on all the recogniser's own texts, which is not ideal"
         ) from error
     corrections = correct_to_file(corrector, ids, heard, work / CORRECTIONS, resume)
     if PartialState().is_main_process:
@@ -166,14 +158,14 @@ def _correct(
 
 
 def make_samples(corpus: datasets.Dataset, heard: Sequence[str], gold: Gold, args: GoldArguments) -> list[Sample]:
-    """Recordings with their gold, divided into those to train on and those to judge by, each condition alike.
+    """Recordings with their gold, divided into training and evaluation, in the same way for each condition.
 
-    On one side are recordings of one name in both conditions, which are one utterance with and without noise, and
-    recordings of the same sound.
+    Recordings stay on the same side if they have the same name in both conditions (one utterance with and without
+    noise), or the same sound.
 
     Args:
-        corpus, gold: as of `find_gold`.
-        heard: the recogniser's text of each.
+        corpus, gold: see `find_gold`.
+        heard: text of the recogniser for each row.
     Raises:
         UserError: there are too few recordings to hold any out.
     """
@@ -188,30 +180,28 @@ def make_samples(corpus: datasets.Dataset, heard: Sequence[str], gold: Gold, arg
         sounds = [hashlib.sha256(row["audio"]["bytes"]).hexdigest() for row in corpus.select_columns(["audio"])]
         held_out = hold_out(ids, conditions, args.eval_ratio, args.split_seed, names, sounds)
         if len(held_out) == len(ids):
+            share = f"{args.eval_ratio:.0%}"
             raise UserError(
-                f"{len(ids)} recordings are too few to hold {args.eval_ratio:.0%} of them out: give more, or "
-                "--evaluate_on_train"
+                f"{len(ids)} recordings are too few to hold out {share}: give more, or --evaluate_on_train"
             )
-    columns = zip(
-        ids, conditions, corpus["duration"], heard, gold.texts, gold.sources, corpus["raw_text"], strict=True
-    )
-    return [Sample(*row, held_out=i in held_out) for i, row in enumerate(columns)]
+    columns = (ids, conditions, corpus["duration"], heard, gold.texts, gold.sources, corpus["raw_text"])
+    return [Sample(*row, held_out=i in held_out) for i, row in enumerate(zip(*columns, strict=True))]
 
 
 def has_errors(samples: Sequence[Sample]) -> list[bool]:
-    """Of each recording, whether what was heard differs from the gold after the normaliser of the WER."""
+    """For each recording, whether the recogniser's text differs from the gold after the WER's normaliser."""
     return (utterance_errors([row.heard for row in samples], [row.gold for row in samples])["errors"] > 0).tolist()
 
 
 def choose_for_training(samples: Sequence[Sample], train_on: str, longest_seconds: float) -> list[Sample]:
-    """The recordings of the training part to train on.
+    """Choose the recordings to train on from the training part.
 
-    Left out, with a warning, are those without a word in their gold, and those longer than `longest_seconds`, whose
-    text belongs to no part of them. To agree, a reply of an LLM must have passed its gate: a text that was kept
-    because the reply was refused is one that the two disagree about.
+    Recordings without a word in their gold are left out with a warning, and so are those longer than
+    `longest_seconds`, because it is not known which part of the text belongs to which part of the recording. If the
+    gate rejected the LLM's reply, recogniser and LLM do not agree, although the gold is the recogniser's text.
 
     Raises:
-        NothingToTrainOnError: none is left.
+        NothingToTrainOnError: no recording is left.
     """
     candidates = [(row, wrong) for row, wrong in zip(samples, has_errors(samples), strict=True) if not row.held_out]
     chosen = [
@@ -223,25 +213,20 @@ def choose_for_training(samples: Sequence[Sample], train_on: str, longest_second
     long = [row.id for row in chosen if row.gold.strip() and row.duration > longest_seconds]
     for names, what in ((silent, "have no word in their gold"), (long, f"are longer than {longest_seconds:g} s")):
         if names:
-            logger.warning(
-                "%d of %d recordings %s and are not trained on: %s",
-                len(names),
-                len(chosen),
-                what,
-                first_few(names, NAMED),
-            )
+            text = "%d of %d recordings %s and are not trained on: %s"
+            logger.warning(text, len(names), len(chosen), what, first_few(names, NAMED))
     chosen = [row for row in chosen if row.id not in {*silent, *long}]
     if not chosen:
         wrong = sum(is_wrong for _, is_wrong in candidates)
         raise NothingToTrainOnError(
-            f"there is nothing to train on: {wrong} of {len(candidates)} recordings have errors "
-            f"against the gold, and --train_on is {train_on}; choose another"
+            f"there is nothing to train on: {wrong} of {len(candidates)} recordings have errors against the gold, and "
+            f"--train_on is {train_on}; choose another"
         )
     return chosen
 
 
 def training_rows(corpus: datasets.Dataset, chosen: Sequence[Sample]) -> datasets.Dataset:
-    """Their rows of the corpus, the gold as text."""
+    """The corpus rows of the chosen recordings, with the gold as text."""
     index = {name: i for i, name in enumerate(corpus["id"])}
     rows = corpus.select([index[row.id] for row in chosen])
     return rows.remove_columns("text").add_column("text", [row.gold for row in chosen])

@@ -1,4 +1,4 @@
-"""What training on gold has changed: error rates before and after, on the same recordings, per condition."""
+"""The effect of training on gold: error rates before and after, on the same recordings, per condition."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from hf_components.metrics.whisper_wer.bootstrap import error_rate
 from hf_components.reporting import interval, plot_bars
 from hf_components.scoring import paired_bootstrap, utterance_errors
 
-# rate: what it divides by what
+# rate: (numerator, denominator)
 RATES = {
     "wer": ("errors", "reference_words"),
     "cer": ("character_errors", "reference_characters"),
@@ -19,21 +19,20 @@ RATES = {
 }
 NAMES = {"wer": "WER ({gold})", "wer_truth": "WER (truth)", "cer": "CER ({gold})", "error_rate": "Error Rate"}
 EXAMPLES = 5
-SILENT = 0.5  # share of the gold's length under which a recogniser has fewer errors by writing less
-WIDTH = 88  # of the summary, in characters
+SILENT = 0.5  # below this share of the gold's length, a recogniser may have fewer errors because it writes less
+WIDTH = 88  # characters of the summary
 
 
 def measure(samples: Sequence[Sample], texts: Sequence[str]) -> dict:
-    """Error rates of transcripts, after Whisper's `EnglishTextNormalizer` on both sides, and the counts that they
-    divide.
+    """Error rates of transcripts with their counts, after Whisper's `EnglishTextNormalizer` on both sides.
 
     Args:
-        texts: one per sample.
+        texts: transcript of each sample.
     Returns:
-        `wer` and `cer` against the gold; `wer_truth` against the truth, of the recordings where it is known, None if
-        it is of none; `error_rate`, the share of recordings with an error against the gold; the counts of `RATES`;
-        `length_ratio`, characters written by those of the gold (`written_characters` by `reference_characters`); and
-        all that in `per_condition`.
+        `wer` and `cer` against the gold; `wer_truth` against the truth, for the recordings where it is known (None if
+        there is none); `error_rate`, the share of recordings with an error against the gold; the counts of `RATES`;
+        `length_ratio`, `written_characters` / `reference_characters` of the gold; and the same for each condition in
+        `per_condition`.
     """
 
     def figures(rows: list[int]) -> dict:
@@ -54,11 +53,11 @@ def measure(samples: Sequence[Sample], texts: Sequence[str]) -> dict:
 def improve(
     samples: Sequence[Sample], before: Sequence[str], after: Sequence[str], *, num_bootstrap: int, seed: int
 ) -> dict:
-    """What the rates of `measure` have fallen by, so that more is better.
+    """The decrease of each rate of `measure`; larger is better.
 
     Returns:
-        per rate the difference, and as `<rate>_interval` its 95 % interval by paired bootstrap over recordings (None
-        with fewer than two); `error_samples` that became right less those that became wrong; `samples`; and
+        per rate the difference, and in `<rate>_interval` its 95 % interval by paired bootstrap over recordings (None
+        for fewer than two); `error_samples` that became right minus those that became wrong; `samples`; and
         `per_condition`.
     """
 
@@ -67,7 +66,7 @@ def improve(
         old, new = (_counts(chosen, [texts[i] for i in rows]) for texts in (before, after))
         found: dict = {"samples": len(rows)}
         for rate in RATES:
-            # The function's difference is b - a, and a lower rate is better.
+            # `paired_bootstrap` returns b - a, and a lower rate is better.
             a, b = (dict(zip(("errors", "reference_words"), counts[rate], strict=True)) for counts in (new, old))
             drawn = paired_bootstrap(a, b, num_bootstrap=num_bootstrap, seed=seed) if len(a["errors"]) else {}
             found |= {rate: drawn.get("difference"), f"{rate}_interval": drawn.get("interval")}
@@ -78,12 +77,12 @@ def improve(
 
 
 def is_silent(result: dict) -> bool:
-    """Whether the fine-tuned recogniser writes so little that a lower error rate is no better hearing."""
+    """Whether the fine-tuned recogniser writes so little that a lower error rate does not mean better recognition."""
     return result["finetuned"]["length_ratio"] < SILENT
 
 
 def describe(title: str, figures: dict, where: str, gold: str) -> str:
-    """Figures of `measure`, a line each; `where` says what they are of and `gold` what they are against."""
+    """Figures of `measure`, one per line; `where` describes the recordings and `gold` the references."""
     lines = [
         f"  WER: {_rate(figures['wer'])}",
         f"  CER: {_rate(figures['cer'])}",
@@ -101,7 +100,7 @@ def describe(title: str, figures: dict, where: str, gold: str) -> str:
 
 
 def examples(samples: Sequence[Sample]) -> str:
-    """A few recordings that the recogniser has errors in, from first to last."""
+    """A few recordings with errors of the recogniser, evenly spread."""
     wrong = [row for row, is_wrong in zip(samples, has_errors(samples), strict=True) if is_wrong]
     lines = []
     for row in wrong[:: max(1, len(wrong) // EXAMPLES)][:EXAMPLES]:
@@ -111,14 +110,12 @@ def examples(samples: Sequence[Sample]) -> str:
 
 
 def summary(result: dict) -> str:
-    """Before, after and improvement of an `evaluation_results.json`, in all and per condition."""
+    """Table of baseline, fine-tuned and improvement from `evaluation_results.json`, in total and per condition."""
     source = result["gold"]["source"]
     parts = ("baseline", "finetuned", "improvement")
-    where = (
-        "held-out recordings"
-        if result["evaluated_on"] == "held_out"
-        else (f"recordings, {result['training']['recordings']} OF THEM TRAINED ON")
-    )
+    where = "held-out recordings"
+    if result["evaluated_on"] != "held_out":
+        where = f"recordings, {result['training']['recordings']} OF THEM TRAINED ON"
     lines = [
         f"SUMMARY: {result['baseline']['samples']} {where}, gold: {source}",
         "=" * WIDTH,
@@ -131,41 +128,25 @@ def summary(result: dict) -> str:
         lines.append(f"{condition or 'all'} ({old['samples']})")
         for rate, name in NAMES.items():
             if old[rate] is not None:
-                lines.append(
-                    _line(
-                        f"  {name.format(gold=source)}",
-                        _rate(old[rate]),
-                        _rate(new[rate]),
-                        f"{change[rate]:.4f} ({100 * change[rate]:.2f}; {interval(change[f'{rate}_interval'])})",
-                    )
-                )
-        lines.append(
-            _line(
-                "  Error Samples",
-                *(f"{row['error_samples']}/{row['samples']}" for row in (old, new)),
-                str(change["error_samples"]),
-            )
-        )
+                gain = f"{change[rate]:.4f} ({100 * change[rate]:.2f}; {interval(change[f'{rate}_interval'])})"
+                lines.append(_line(f"  {name.format(gold=source)}", _rate(old[rate]), _rate(new[rate]), gain))
+        wrong = [f"{row['error_samples']}/{row['samples']}" for row in (old, new)]
+        lines.append(_line("  Error Samples", *wrong, str(change["error_samples"])))
         lines.append(_line("  Length by gold", *(f"{row['length_ratio']:.2f}" for row in (old, new)), ""))
     if is_silent(result):
         old, new = (result[part]["length_ratio"] for part in ("baseline", "finetuned"))
         lines += [
             "=" * WIDTH,
             f"WARNING: the fine-tuned model writes {new:.0%} of the characters of the gold, the baseline {old:.0%};",
-            "where it makes fewer errors, it does by writing less, not by hearing better",
+            "it makes fewer errors because it writes less, not because it recognises better",
         ]
-    return "\n".join(
-        [
-            *lines,
-            "=" * WIDTH,
-            f"gold: {result['gold']['label']}",
-            "interval: 95 % paired bootstrap over recordings; one that contains 0 shows no improvement",
-        ]
-    )
+    lines += ["=" * WIDTH, f"gold: {result['gold']['label']}"]
+    lines.append("interval: 95 % paired bootstrap over recordings; one that contains 0 shows no improvement")
+    return "\n".join(lines)
 
 
 def plot_improvement(file: str | Path, result: dict) -> None:
-    """Draw the WER before and after, against the truth where it is known."""
+    """Plot the WER before and after, against the truth if it is known, else against the gold."""
     known = result["baseline"]["wer_truth"] is not None
     rate, title = ("wer_truth", "WER against the truth") if known else ("wer", "WER against the gold")
     conditions = list(result["baseline"]["per_condition"])
@@ -184,7 +165,7 @@ def plot_improvement(file: str | Path, result: dict) -> None:
 
 
 def _counts(samples: Sequence[Sample], texts: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Per rate errors and reference lengths, one of each per recording that the rate is of."""
+    """Per rate the errors and reference lengths of each recording that has this rate."""
     by_gold = utterance_errors(texts, [row.gold for row in samples])
     known = [(text, row.truth) for text, row in zip(texts, samples, strict=True) if row.truth is not None]
     by_truth = utterance_errors([text for text, _ in known], [truth for _, truth in known])

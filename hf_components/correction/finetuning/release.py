@@ -1,5 +1,4 @@
-"""The folders that a wav2vec2 trained on corrected transcripts is published from: weights, plots and the card, its
-report."""
+"""Make the release folders of a wav2vec2 trained on corrected transcripts: weights, plots and the card."""
 
 import shutil
 from collections.abc import Sequence
@@ -23,9 +22,9 @@ def publish_finetuned(
     """Fill the output folder of `finetune_wav2vec2_lora`: figures, texts, weights with their cards, logs.
 
     Args:
-        prepared: with the stages before training.
-        trained: stage of training.
-        result: what `evaluation_results.json` holds.
+        prepared: folder of the stages before training.
+        trained: folder of the training stage.
+        result: content of `evaluation_results.json`.
     """
     write_json(folder / RESULTS, result)
     write_samples(folder / SAMPLES, samples)
@@ -34,7 +33,7 @@ def publish_finetuned(
         shutil.copy(prepared / "gold" / CORRECTIONS, folder)
     if plot:
         plot_improvement(folder / PLOT, result)
-    # TensorBoard's files of the training, and of what went before a stop.
+    # The log folders hold TensorBoard's files of this run, and of the part before an interruption.
     for source, target in (
         (trained / LOGS, LOGS),
         (trained / "checkpoints" / "runs", f"{LOGS}/runs"),
@@ -49,12 +48,12 @@ def publish_finetuned(
 
 
 def release_wav2vec2(folder: Path, run: Path, results: dict) -> dict:
-    """Copy the trained model, its adapter and the plots of a run to `folder` and write `README.md` and `results.json`.
+    """Copy the trained model, its adapter and the plots of a run to `folder`; write `README.md` and `results.json`.
 
     Args:
-        folder: of the release.
+        folder: folder of the release.
         run: output folder of `run_wav2vec2_pipeline`.
-        results: everything the card may show.
+        results: values for the card.
     Returns:
         WER against the gold before and after.
     """
@@ -67,27 +66,23 @@ def release_wav2vec2(folder: Path, run: Path, results: dict) -> dict:
 
 
 def write_card(folder: Path, trained: Path, results: dict) -> None:
-    """Write the card of a model, or of an adapter alone, beside its weights.
+    """Write the card of a model, or of an adapter, beside its weights.
 
     Args:
-        folder: with the weights.
+        folder: folder with the weights.
         trained: output folder of `finetune_wav2vec2_lora`.
-        results: `evaluation` (its evaluation_results.json), `llm` (the same of the run on an LLM's corrections, or
-            None) and `compared` (the same by what else was trained on).
+        results: `evaluation` (its evaluation_results.json), `llm` (the same for the run on an LLM's corrections, or
+            None) and `compared` (the same for other training data, by name).
     """
     is_adapter = (folder / "adapter_config.json").exists()
+    is_lora = results["evaluation"]["method"] == "lora"
     base = results["evaluation"]["base_model"]
     card_data = ModelCardData(
         license=results["evaluation"]["license"],
         language="en",
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag="automatic-speech-recognition",
-        tags=[
-            "wav2vec2",
-            "speech-recognition",
-            "ctc",
-            *(["lora"] if results["evaluation"]["method"] == "lora" else []),
-        ],
+        tags=["wav2vec2", "speech-recognition", "ctc", *(["lora"] if is_lora else [])],
         metrics=["wer", "cer"],
         base_model=hub_id(base),
         **figures_for_the_hub(results["evaluation"]),
@@ -104,7 +99,7 @@ def write_card(folder: Path, trained: Path, results: dict) -> None:
 
 
 def figures_for_the_hub(evaluation: dict) -> dict:
-    """Fields of the metadata for the error rate on the recordings that were held out, if there were any."""
+    """Fields of the card's metadata for the error rate on the held-out recordings, if there are any."""
     if evaluation["evaluated_on"] != "held_out":
         return {}
     rates = evaluation["finetuned"]

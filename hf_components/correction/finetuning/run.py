@@ -1,4 +1,4 @@
-"""Arguments of fine-tuning a wav2vec2, and how its recordings are transcribed before and after."""
+"""Arguments of fine-tuning a wav2vec2, and transcription of its recordings before and after."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,43 +14,38 @@ from hf_components.training import CtcTrainingArguments
 
 @dataclass(kw_only=True)
 class Wav2Vec2Arguments(LogArguments, PlotArguments):
-    """What is fine-tuned on what, and how."""
+    """Model, data and method of fine-tuning.
+
+    Without the folders clean/ and noisy/, the recordings are split in half by name. `truth` has JSON lines of `file`
+    (below `audio_dir`) and `text` for evaluation; the default is `audio_dir/truth.jsonl` if it exists. From `prepared`
+    the transcripts and corrections are used again.
+    """
 
     audio_dir: str = flag("folder of recordings, in clean/ and noisy/ or to be split in half by name")
-    model: str = flag(
-        "wav2vec2, HuBERT or WavLM that writes letters by CTC: folder or Hub id", default="facebook/wav2vec2-base-960h"
-    )
-    truth: str | None = flag(
-        "JSON lines of file (below audio_dir) and text, to judge by; audio_dir/truth.jsonl if it is there",
-        default=None,
-    )
-    prepared: str | None = flag(
-        "output folder of another run on these recordings, whose transcripts and corrections are taken over",
-        default=None,
-    )
+    model: str = flag("wav2vec2, HuBERT or WavLM with CTC: folder or Hub id", default="facebook/wav2vec2-base-960h")
+    truth: str | None = flag("JSON lines of file and text; default: audio_dir/truth.jsonl, if it exists", default=None)
+    prepared: str | None = flag("output folder of another run on these recordings, to reuse its texts", default=None)
     use_lora: bool = flag("train a LoRA, written to <output_dir>/lora_adapters", default=True)
-    no_lora: bool = flag("train all weights but the convolutions', written to <output_dir>/model", default=False)
-    merge: bool = flag("write the model with its LoRA merged in to <output_dir>/model, too", default=False)
-    batch_seconds: float = flag("audio per batch in transcription, padding included", default=240.0, above=0)
+    no_lora: bool = flag("train all weights except convolutions, written to <output_dir>/model", default=False)
+    merge: bool = flag("also write the model with the merged LoRA to <output_dir>/model", default=False)
+    batch_seconds: float = flag("seconds of audio per batch in transcription, with padding", default=240.0, above=0)
     num_bootstrap: int = flag("resamples for each interval of the improvements", default=1000, min=0)
     resume: bool = flag("keep finished phases, continue an interrupted one", default=True)
-    force_restart: bool = flag("start from nothing, whatever is there", default=False)
+    force_restart: bool = flag("start again, without earlier results", default=False)
 
     def __post_init__(self):
         self.use_lora = self.use_lora and not self.no_lora
         self.resume = self.resume and not self.force_restart
         if self.merge and not self.use_lora:
-            raise UserError("--merge merges a LoRA, and there is none with --no_lora; leave one of them out")
+            raise UserError("--merge merges a LoRA, but there is none with --no_lora; leave one of them out")
 
 
 @dataclass
 class Wav2Vec2TrainingArguments(CtcTrainingArguments):
-    """`CtcTrainingArguments` with the defaults and the short flags of fine-tuning a wav2vec2."""
+    """`CtcTrainingArguments` with defaults and short flags for fine-tuning a wav2vec2."""
 
     output_dir: str = flag("Folder of the result.", default="models/finetuned_wav2vec2")
-    num_train_epochs: float = flag(
-        "Times that each chosen recording is trained on.", default=3, aliases=["--num_epochs"], above=0
-    )
+    num_train_epochs: float = flag("Epochs of training.", default=3, aliases=["--num_epochs"], above=0)
     per_device_train_batch_size: int = flag(
         "Recordings per step and device.", default=4, aliases=["--batch_size"], min=1
     )
@@ -65,7 +60,7 @@ def work_of(output_dir: str | Path) -> Path:
 def transcribe_rows(
     transcriber: Transcriber, corpus: datasets.Dataset, folder: Path, *, inputs: Iterable[str | Path], resume: bool
 ) -> list[str]:
-    """Texts of rows of a prepared corpus, in its order: a stage that goes on where it was stopped."""
+    """Texts of rows of a prepared corpus, in its order. This is a stage, which can be resumed."""
     ids = corpus["id"][:]
     settings = {"ids": ids, "batch_seconds": transcriber.batch_seconds, "decoding": transcriber.family.name}
     run_stage(
@@ -91,11 +86,13 @@ def guess_rows(
     inputs: Iterable[str | Path],
     resume: bool,
 ) -> list[list[str]]:
-    """What was heard of each row, then up to `count` - 1 other texts by beam search, the likeliest first: a stage as
-    `transcribe_rows`. Where nothing was heard, or the recording is cut to be transcribed, there are no others.
+    """The known text of each row, then up to `count` - 1 others by beam search, the most likely first.
+
+    This is a stage like `transcribe_rows`. There are no other texts if the known text is empty, or if the recording is
+    so long that it is cut.
 
     Args:
-        transcriber: its family becomes `CtcNBest`.
+        transcriber: recogniser; its family is set to `CtcNBest`.
     """
     if count == 1:
         return [[text] for text in heard]
@@ -106,9 +103,8 @@ def guess_rows(
         if text.strip() and seconds <= transcriber.family.longest_seconds
     ]
     lists = [[text] for text in heard]
-    for i, written in zip(
-        chosen, transcribe_rows(transcriber, corpus.select(chosen), folder, inputs=inputs, resume=resume), strict=True
-    ):
+    texts = transcribe_rows(transcriber, corpus.select(chosen), folder, inputs=inputs, resume=resume)
+    for i, written in zip(chosen, texts, strict=True):
         same = " ".join(heard[i].split())
         lists[i] += [text for text in written.split("\n") if text and text != same][: count - 1]
     return lists

@@ -1,5 +1,5 @@
-"""`evaluate` module: how close resynthesised speech is to its original, and how few bits carry it.
+"""`evaluate` module: how close resynthesised speech is to its original, and how many bits it needs.
 
-CLOSED: imports evaluate, datasets, numpy, praat-parselmouth, scipy, transformers and its own siblings only, because
-`evaluate.load` copies just this folder's Python files to the user's cache.
+CLOSED: imports only evaluate, datasets, numpy, praat-parselmouth, scipy, transformers and its siblings, because
+`evaluate.load` copies only this folder's Python files to the user's cache.
 """

@@ -10,7 +10,7 @@ WINDOW = 512  # samples: 32 ms
 HOP = 160  # samples: 10 ms
 MEL_BANDS = 40  # 0 to 8 kHz
 ORDER = 13  # cepstral coefficients 1 to 13; 0 is loudness
-FLOOR = 1e-8  # band energy, about what rounding to 16 bits leaves in a silent frame
+FLOOR = 1e-8  # band energy; about that of a silent frame in 16-bit audio
 
 _FILTERS = mel_filter_bank(WINDOW // 2 + 1, MEL_BANDS, 0, SAMPLING_RATE / 2, SAMPLING_RATE, mel_scale="htk")
 
@@ -18,8 +18,8 @@ _FILTERS = mel_filter_bank(WINDOW // 2 + 1, MEL_BANDS, 0, SAMPLING_RATE / 2, SAM
 def mel_cepstra(waveform: np.ndarray) -> np.ndarray:
     """Cepstra of the log mel energies, without the coefficient 0.
 
-    c_m = 1/M * sum over bands n of ln(E_n) cos(pi m (n - 1/2) / M), so that `distortion` is in dB. Frame i is centred
-    on second (i * 160 + 256) / 16000; silence is kept.
+    c_m = 1/M * sum over bands n of ln(E_n) cos(pi m (n - 1/2) / M), so that the distortion is in dB. The centre of
+    frame i is at second (i * 160 + 256) / 16000. Silence is kept.
 
     Args:
         waveform: (samples,) at 16 kHz, at least 512.
@@ -42,14 +42,13 @@ def align(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Args:
         distances: (frames of a, frames of b).
     Returns:
-        the frames of a and of b along the path, int64 (steps,) each, from the first pair to the last.
+        the frames of a and of b along the path, from the first pair to the last, int64 (steps,) each.
     """
     rows, columns = distances.shape
     total = np.full((rows + 1, columns + 1), np.inf)
     total[1:, 1:] = distances
     total[0, 0] = 0
-    # All cells of an antidiagonal depend on the two before it alone. Its cells (i, k - i) lie `columns` apart in
-    # memory.
+    # An antidiagonal depends only on the two before it. Its cells (i, k - i) are `columns` apart in memory.
     flat = total.reshape(-1)
     width = columns + 1
     for k in range(2, rows + columns + 1):
@@ -70,11 +69,11 @@ def align(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mel_cepstral_distortion(a: np.ndarray, b: np.ndarray) -> tuple[float, tuple[np.ndarray, np.ndarray]]:
-    """Mean mel-cepstral distortion in dB along the best alignment, which is returned with it.
+    """Mean mel-cepstral distortion in dB along the best alignment, and this alignment.
 
     10 / ln 10 * sqrt(2 * sum over m = 1..13 of (c_m - c'_m)^2) per pair of frames (Kubichek 1993,
-    https://doi.org/10.1109/PACRIM.1993.407206): the difference in dB of the two smoothed spectra, root mean square
-    over the mel scale, whatever their loudness.
+    https://doi.org/10.1109/PACRIM.1993.407206). This is the root mean square over the mel scale of the difference in
+    dB of the two smoothed spectra; it does not depend on loudness.
 
     Args:
         a, b: cepstra (frames, 13).

@@ -1,4 +1,4 @@
-"""Figures of one resynthesised segment, and of many."""
+"""Figures of resynthesised segments: of one, and means over many."""
 
 from collections.abc import Sequence
 
@@ -14,16 +14,16 @@ FIGURES = ("snr", "si_sdr", "mcd", "length_ratio", "log_f0_rmse", "voicing_error
 def measure(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float | None]:
     """The figures of a resynthesis against its original.
 
-    `snr` and `si_sdr` compare samples of the part that both have; `mcd`, `log_f0_rmse` and `voicing_error` compare
-    frames along one alignment, that of the cepstra.
+    `snr` and `si_sdr` compare samples, over the shorter length. `mcd`, `log_f0_rmse` and `voicing_error` compare
+    frames along the alignment of the cepstra.
 
     Args:
-        prediction, reference: waveforms (samples,) at 16 kHz, of any two lengths from 40 ms.
+        prediction, reference: waveforms (samples,) at 16 kHz, at least 40 ms each; lengths may differ.
     Returns:
-        `snr`, `si_sdr` and `mcd` in dB, `length_ratio` (prediction / reference), `log_f0_rmse` in nepers (None where
-        no step is voiced in both), `voicing_error` as a share.
+        `snr`, `si_sdr` and `mcd` in dB, `length_ratio` (prediction / reference), `log_f0_rmse` in nepers (None if no
+        step is voiced in both), `voicing_error` as a share.
     Raises:
-        ValueError: a waveform is not one-dimensional, too short, silent, or has NaN or infinite samples.
+        ValueError: a waveform is not one-dimensional, too short or silent, or has NaN or infinite samples.
     """
     prediction = checked("prediction", prediction)
     reference = checked("reference", reference)
@@ -44,15 +44,15 @@ def measure(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float | 
 
 
 def checked(name: str, waveform: np.ndarray) -> np.ndarray:
-    """The waveform in float64, fit to be judged, or a ValueError that says why it is not."""
+    """The waveform in float64, or a ValueError that says why it cannot be measured."""
     waveform = np.asarray(waveform, dtype=np.float64)
     least = int(SHORTEST * SAMPLING_RATE)
     if waveform.ndim != 1:
         raise ValueError(f"the {name} must be one channel of shape (samples,), got shape {waveform.shape}")
     if len(waveform) < least:
         raise ValueError(
-            f"the {name} must last {1000 * SHORTEST:g} ms ({least} samples at {SAMPLING_RATE} Hz), one frame of "
-            f"F0, got {len(waveform)} samples"
+            f"the {name} must last {1000 * SHORTEST:g} ms ({least} samples at {SAMPLING_RATE} Hz), one frame of F0, "
+            f"got {len(waveform)} samples"
         )
     if not np.isfinite(waveform).all():
         raise ValueError(f"the {name} has {np.count_nonzero(~np.isfinite(waveform))} samples that are NaN or infinite")
@@ -62,12 +62,12 @@ def checked(name: str, waveform: np.ndarray) -> np.ndarray:
 
 
 def signal_to_noise(prediction: np.ndarray, reference: np.ndarray) -> float:
-    """10 log10(|r|^2 / |r - p|^2) over samples, in dB. Silence has 0, the same energy in an unrelated phase has -3."""
+    """10 log10(|r|^2 / |r - p|^2) over samples, in dB; 0 for silence, -3 for the same energy in an unrelated phase."""
     return decibels(np.sum(reference**2), np.sum((reference - prediction) ** 2))
 
 
 def scale_invariant_sdr(prediction: np.ndarray, reference: np.ndarray) -> float:
-    """SI-SDR in dB: the part of the prediction that is the reference, at any gain, to the rest of it.
+    """SI-SDR in dB: ratio of the prediction's part that is the reference, at any gain, to its other part.
 
     10 log10(|a r|^2 / |a r - p|^2), a = <p, r> / |r|^2 (Le Roux et al. 2019, https://arxiv.org/abs/1811.02508).
     """
@@ -76,24 +76,22 @@ def scale_invariant_sdr(prediction: np.ndarray, reference: np.ndarray) -> float:
 
 
 def decibels(signal: float, noise: float) -> float:
-    """Their ratio, at most 150 dB either way, which is beyond the precision of float32 samples and stays finite in
-    JSON."""
+    """Ratio in dB, limited to +-150, which is beyond the precision of float32 samples and stays finite in JSON."""
     least = 1e-15 * max(signal, noise)
     return float(10 * np.log10(max(signal, least) / max(noise, least)))
 
 
 def bitrate(units: Sequence[Sequence[int]], seconds: float) -> float:
-    """Bits per second of discrete units: N / D * H, number of units per second times the entropy of their
-    distribution.
+    """Bits per second of discrete units: N / D * H, units per second times the entropy of their distribution.
 
-    As in the Zero Resource Speech Challenge 2019 (Dunbar et al., https://arxiv.org/abs/1904.11469): units count as
-    independent of each other, so that it is an upper bound of what a coder needs that knows their order.
+    The same as in the Zero Resource Speech Challenge 2019 (Dunbar et al., https://arxiv.org/abs/1904.11469). Units
+    count as independent, so a coder that uses their order needs fewer bits.
 
     Args:
-        units: sequences of the judged segments, as they are sent: one per frame, or deduplicated.
-        seconds: how long they all last.
+        units: unit sequences as they would be sent: one unit per frame, or deduplicated.
+        seconds: total duration.
     Raises:
-        ValueError: no units, or no time.
+        ValueError: there are no units, or the duration is not positive.
     """
     counts = np.unique(
         np.concatenate([np.asarray(sequence, dtype=np.int64) for sequence in units]), return_counts=True
@@ -107,11 +105,12 @@ def bitrate(units: Sequence[Sequence[int]], seconds: float) -> float:
 def mean_and_interval(
     values: Sequence[float | None], num_bootstrap: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float | None, list[float] | None]:
-    """Mean of what is not None, and its percentile bootstrap interval [low, high] (Efron and Tibshirani 1993, chapter
-    13).
+    """Mean of the values that are not None, and its percentile bootstrap interval [low, high].
+
+    Efron and Tibshirani 1993, chapter 13.
 
     Returns:
-        None for the mean without any value; None for the interval below two values or with `num_bootstrap=0`.
+        mean, None without values; interval, None below two values or with `num_bootstrap=0`.
     """
     known = np.array([value for value in values if value is not None])
     if len(known) < 2 or num_bootstrap == 0:

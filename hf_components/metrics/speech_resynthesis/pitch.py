@@ -5,12 +5,12 @@ import parselmouth
 
 from .cepstra import HOP, SAMPLING_RATE, WINDOW
 
-FLOOR, CEILING = 75.0, 600.0  # Hz, Praat's own
+FLOOR, CEILING = 75.0, 600.0  # Hz, Praat's defaults
 SHORTEST = 3 / FLOOR  # seconds: Praat's window is three periods of the lowest pitch
 
 
 def fundamental_frequency(waveform: np.ndarray, frames: int) -> np.ndarray:
-    """F0 in Hz at the centres of so many cepstral frames, 0 where unvoiced (Boersma 1993, Praat's "To Pitch (ac)").
+    """F0 in Hz at the centres of cepstral frames, 0 where unvoiced (Boersma 1993, Praat's "To Pitch (ac)").
 
     Args:
         waveform: (samples,) at 16 kHz, at least `SHORTEST` seconds.
@@ -27,7 +27,7 @@ def fundamental_frequency(waveform: np.ndarray, frames: int) -> np.ndarray:
 
 
 def unit_pitch(waveform: np.ndarray, units: int) -> np.ndarray:
-    """F0 in Hz of so many units, 0 where unvoiced: every 10 ms, of which a unit of 20 ms takes the first."""
+    """F0 in Hz of each unit, 0 where unvoiced; of the two values in a unit of 20 ms, the first is taken."""
     return fundamental_frequency(waveform, 2 * units)[::2]
 
 
@@ -35,8 +35,8 @@ def pitch_errors(prediction: np.ndarray, reference: np.ndarray) -> dict[str, flo
     """Errors between aligned F0 tracks (steps,) in Hz, 0 where unvoiced.
 
     Returns:
-        `log_f0_rmse`: root mean square of the difference of ln F0 over the steps voiced in both, None without any;
-        `voicing_error`: share of steps voiced in one of them only (Nakatani et al. 2008,
+        `log_f0_rmse`: root mean square of the difference of ln F0 over the steps that are voiced in both, or None;
+        `voicing_error`: share of steps that are voiced in only one (Nakatani et al. 2008,
         https://doi.org/10.1016/j.specom.2007.09.003).
     """
     voiced = (prediction > 0) & (reference > 0)

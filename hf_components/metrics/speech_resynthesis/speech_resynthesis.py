@@ -6,7 +6,7 @@ import evaluate
 import numpy as np
 from datasets import Features, List, Value
 
-# evaluate copies the siblings named in this file, and only those: each one of the folder stands here.
+# evaluate copies only the siblings that this file imports, so it must name all of the folder.
 from .cepstra import SAMPLING_RATE
 from .figures import FIGURES, bitrate, mean_and_interval, measure
 from .pitch import CEILING, FLOOR
@@ -14,7 +14,7 @@ from .pitch import CEILING, FLOOR
 _DESCRIPTION = f"""
 Resynthesised speech against its original: SNR and scale-invariant SDR over samples, mel-cepstral distortion over
 frames aligned by dynamic time warping, ratio of lengths, error of log F0 and of voicing (Praat, {FLOOR:g} to
-{CEILING:g} Hz), and the bitrate of the units it was made from. Means over pairs, with bootstrap intervals.
+{CEILING:g} Hz), and the bitrate of its units. Means over pairs, with bootstrap intervals.
 """
 
 _INPUTS = f"""

@@ -1,5 +1,5 @@
-"""`evaluate` module: word and character error rate as the Whisper paper counts them.
+"""`evaluate` module: word and character error rate, counted as in the Whisper paper.
 
-CLOSED: imports evaluate, datasets, numpy, openai-whisper, rapidfuzz (jiwer's aligner) and its own siblings only,
-because `evaluate.load` copies just this folder's Python files to the user's cache.
+CLOSED: imports only evaluate, datasets, numpy, openai-whisper, rapidfuzz (jiwer's aligner) and its siblings, because
+`evaluate.load` copies only this folder's Python files to the user's cache.
 """

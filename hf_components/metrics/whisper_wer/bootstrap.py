@@ -1,8 +1,7 @@
 """Percentile bootstrap (Efron and Tibshirani 1993, chapter 13) of error rates, over speakers or utterances.
 
-Utterances of one speaker resemble each other, so that resampling utterances gives intervals that are too narrow for
-any statement about new speakers: give `units` (the speakers) wherever they are known
-(Bisani and Ney 2004, https://doi.org/10.1109/ICASSP.2004.1326009).
+Utterances of one speaker are similar, so resampled utterances give intervals that are too narrow for new speakers.
+Give `units` (the speakers) if they are known (Bisani and Ney 2004, https://doi.org/10.1109/ICASSP.2004.1326009).
 """
 
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ DRAWS_AT_ONCE = 2**20  # bounds memory: 100,000 utterances times 1000 resamples 
 
 
 def error_rate(errors: np.ndarray, reference_length: np.ndarray) -> np.ndarray:
-    """Errors per reference word; without any reference word the number of errors, as in jiwer."""
+    """Errors per reference word; without reference words the number of errors, the same as in jiwer."""
     return errors / np.maximum(reference_length, 1)
 
 
@@ -29,11 +28,11 @@ def interval(
 
     Args:
         errors, reference_words: counts of shape (utterances,).
-        units: label per utterance of what is resampled, normally its speaker; every utterance for itself if None.
+        units: label of the resampled unit of each utterance, normally its speaker; None resamples utterances.
     Returns:
         [low, high], or None with fewer than two units or `num_bootstrap=0`.
     Raises:
-        ValueError: `confidence` outside (0, 1), negative `num_bootstrap`, or not one unit per utterance.
+        ValueError: `confidence` is outside (0, 1), `num_bootstrap` is negative, or `units` has the wrong length.
     """
     return intervals({"": (errors, reference_words)}, units, num_bootstrap, confidence, seed)[""]
 
@@ -45,7 +44,7 @@ def intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, list[float] | None]:
-    """As `interval`, of several rates on the same resamples.
+    """`interval` for several rates on the same resamples.
 
     Args:
         rates: name -> errors and reference lengths, counts of shape (utterances,) each.
@@ -70,10 +69,10 @@ def paired_bootstrap(
 
     Args:
         a, b: results of `utterance_errors` for the two systems, in the same order of utterances.
-        units: label per utterance of what is resampled, normally its speaker; every utterance for itself if None.
+        units: label of the resampled unit of each utterance, normally its speaker; None resamples utterances.
     Returns:
         `wer_a`, `wer_b`, `difference` (b - a: negative if b is better), `interval` [low, high] of the difference
-        (None with fewer than two units), `utterances`, `units` (how many were resampled).
+        (None with fewer than two units), and the numbers of `utterances` and `units`.
     Raises:
         ValueError: the systems were not scored on the same number of utterances.
     """
@@ -81,7 +80,7 @@ def paired_bootstrap(
         raise ValueError(
             f"both systems must be scored on the same utterances, got {len(a['errors'])} and {len(b['errors'])}"
         )
-    # The reference words of the systems differ where each is scored against its own best of several references.
+    # With several references, each system is scored against its best one, so the reference words can differ.
     counts = np.stack([a["errors"], a["reference_words"], b["errors"], b["reference_words"]], axis=1)
     total = counts.sum(axis=0)
     sums = _resample(counts, units, num_bootstrap, seed)
@@ -99,7 +98,7 @@ def paired_bootstrap(
 
 
 def sum_by_unit(counts: np.ndarray, units: Sequence[str]) -> np.ndarray:
-    """Add up rows of `counts` (utterances, columns) by unit -> (units, columns), in sorted order of the labels."""
+    """Sum the rows of `counts` (utterances, columns) by unit -> (units, columns), sorted by label."""
     if len(units) != len(counts):
         raise ValueError(f"every utterance needs a unit (speaker), got {len(units)} for {len(counts)} utterances")
     labels, position = np.unique(np.asarray(units, dtype=str), return_inverse=True)
@@ -113,7 +112,7 @@ def _resample(counts: np.ndarray, units: Sequence[str] | None, num_bootstrap: in
     if num_bootstrap < 0:
         raise ValueError(f"num_bootstrap must be 0 or more, got {num_bootstrap}")
     totals = counts if units is None else sum_by_unit(counts, units)
-    if len(totals) < 2:  # every resample would be the sample itself, and the interval a false certainty
+    if len(totals) < 2:  # every resample would be the sample itself, and the interval much too narrow
         return np.empty((0, counts.shape[1]))
     rng = np.random.default_rng(seed)
     rows = max(1, DRAWS_AT_ONCE // len(totals))

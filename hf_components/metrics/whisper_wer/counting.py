@@ -1,4 +1,4 @@
-"""Errors per utterance: a text normaliser, then the alignment of jiwer."""
+"""Errors per utterance: a text normaliser, then jiwer's alignment."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -20,9 +20,10 @@ CHARACTER_COUNTS = ("character_errors", "reference_characters")
 
 
 def without_punctuation(text: str) -> str:
-    """Lower case in NFKC, punctuation and symbols blanked. Letters keep their marks, which are vowels in Indic scripts
-    and which `BasicTextNormalizer` blanks (Manohar and Pillai 2024, "What is lost in normalization?", arXiv
-    2409.02449).
+    """Lower case in NFKC; punctuation and symbols become spaces.
+
+    Letters keep their marks, which are vowels in Indic scripts. `BasicTextNormalizer` replaces them by spaces (Manohar
+    and Pillai 2024, "What is lost in normalization?", arXiv 2409.02449).
     """
     text = unicodedata.normalize("NFKC", text.lower())
     return "".join(" " if unicodedata.category(character)[0] in "PS" else character for character in text)
@@ -36,11 +37,9 @@ NORMALIZERS = {
 }
 
 
-@lru_cache(
-    maxsize=2**18
-)  # prompts repeat over speakers and references over evaluations; normalising is what takes time
+@lru_cache(maxsize=2**18)  # normalising is slow; prompts occur with many speakers, references in many evaluations
 def normalize(text: str, normalizer: str = "english") -> str:
-    """Text as it is scored, with single spaces and stripped; see `utterance_errors` for the normalisers."""
+    """The text for scoring, with single spaces and stripped; see `utterance_errors` for the normalisers."""
     return " ".join(NORMALIZERS[normalizer](text).split())
 
 
@@ -49,19 +48,20 @@ def utterance_errors(
 ) -> dict[str, np.ndarray]:
     """Count the errors of every utterance.
 
-    Of several references of an utterance the one with the fewest errors counts, the longer one if they are equal;
-    words and characters choose independently.
+    If an utterance has several references, the one with the fewest errors counts, the longer one if they are equal.
+    It is chosen separately for words and for characters.
 
     Args:
         predictions: one text per utterance.
         references: one text, or a sequence of alternative texts, per utterance.
-        normalizer: of both sides: "english" and "basic" (Whisper's `EnglishTextNormalizer` and `BasicTextNormalizer`),
-            "unicode" (`without_punctuation`, for other languages), or "none".
+        normalizer: normaliser of both sides: "english" or "basic" (Whisper's `EnglishTextNormalizer` or
+            `BasicTextNormalizer`), "unicode" (`without_punctuation`, for other languages), or "none".
     Returns:
         int64 arrays of shape (utterances,): `errors` (words), `substitutions`, `deletions`, `insertions`, `hits`,
-        `reference_words`, `character_errors`, `reference_characters` (spaces count as characters, as in jiwer).
+        `reference_words`, `character_errors`, `reference_characters` (spaces count as characters, the same as in
+        jiwer).
     Raises:
-        ValueError: different numbers of predictions and references, an utterance without reference, or no string.
+        ValueError: predictions and references differ in number, an utterance has no reference, or one is no string.
     """
     if normalizer not in NORMALIZERS:
         raise ValueError(f"normalizer must be one of {', '.join(NORMALIZERS)}, got {normalizer!r}")

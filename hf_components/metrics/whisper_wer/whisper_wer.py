@@ -6,32 +6,33 @@ import evaluate
 import numpy as np
 from datasets import Features, List, Value
 
-# evaluate copies the siblings named in this file, and only those: each one of the folder stands here.
+# evaluate copies only the siblings that this file imports, so it must name all of the folder.
 from .bootstrap import error_rate, intervals, sum_by_unit
 from .counting import utterance_errors
 
 _DESCRIPTION = """
-Corpus word error rate, total errors over total reference words, after Whisper's EnglishTextNormalizer on both sides;
-character error rate, error types, variants clipped per utterance, bootstrap interval over speakers, all per group.
+Corpus word error rate: total errors / total reference words, after Whisper's EnglishTextNormalizer on both sides. Also
+character error rate, error types, rates with clipped errors, and bootstrap intervals over speakers; all per group.
 """
 
 _INPUTS = """
 Args:
-    predictions (list of str): what the system wrote, one per utterance.
-    references (list of str or of lists of str): what was said; of several texts the one with the fewest errors counts.
-    groups (list of str, optional): a label per utterance; the same figures follow for each one under `per_group`.
-    speakers (list of str, optional): speaker per utterance; the interval and `wer_speaker_mean` are over speakers.
+    predictions (list of str): text of the system, one per utterance.
+    references (list of str or of lists of str): correct text; of several texts the one with the fewest errors counts.
+    groups (list of str, optional): a label per utterance; `per_group` has the same figures for each label.
+    speakers (list of str, optional): speaker per utterance; intervals and `wer_speaker_mean` are over speakers.
     normalizer (str): "english" or "basic" (Whisper's EnglishTextNormalizer or BasicTextNormalizer), "unicode" (lower
-        case, no punctuation; for other languages) or "none" (text that is normalised already).
-    num_bootstrap (int): resamples for the interval; 0 leaves it out.
-    confidence (float): coverage of the interval.
+        case, no punctuation; for other languages) or "none" (text that is already normalised).
+    num_bootstrap (int): resamples for the intervals; 0 leaves them out.
+    confidence (float): coverage of the intervals.
     seed (int): seed of the resampling.
 Returns:
     wer, cer, wer_clipped, cer_clipped, wer_speaker_mean (float);
     substitutions, deletions, insertions, hits, reference_words, reference_characters, utterances, speakers (int);
     wer_interval, cer_interval, wer_clipped_interval, cer_clipped_interval ([low, high]);
     per_group ({group: the same figures}).
-    wer_speaker_mean and speakers are None without `speakers`; the intervals are None below two speakers (utterances).
+    wer_speaker_mean and speakers are None without `speakers`. Intervals are None below two speakers, or below two
+    utterances without `speakers`.
 Examples:
     >>> whisper_wer = evaluate.load("hf_components/metrics/whisper_wer")
     >>> result = whisper_wer.compute(predictions=["Mr. Brown won't go."], references=["mister brown will not come"])
@@ -70,8 +71,8 @@ class WhisperWer(evaluate.Metric):
         self, *, predictions: Sequence[str] | None = None, references: Sequence[str | Sequence[str]] | None = None
     ) -> None:
         """Add several utterances; each reference is a text or a list of alternative texts."""
-        # With the two forms declared as alternative features, evaluate decides by the first utterance and writes the
-        # lists of later ones as their representation, "['a', 'b']".
+        # With both forms as alternative features, evaluate would decide by the first utterance, and write later lists
+        # as strings "['a', 'b']".
         references = references if references is None else [_alternatives(reference) for reference in references]
         super().add_batch(predictions=predictions, references=references)
 

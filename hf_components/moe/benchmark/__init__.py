@@ -1,4 +1,4 @@
-"""Benchmark recognisers on one fixed sample: a row per system, every row on the same utterances."""
+"""Benchmark recognisers on one fixed sample: one row per system, all rows on the same utterances."""
 
 from hf_components.moe.benchmark.report import (
     add_to_index,

@@ -1,4 +1,4 @@
-"""What a benchmark leaves: files per routing, transcripts, plots, tables, and a line in the index."""
+"""The output of a benchmark: one file per routing, transcripts, plots, tables, and a line in the index."""
 
 import hashlib
 import json
@@ -20,8 +20,10 @@ NOT_SYSTEMS = (SHARED, "moe_random", "moe_oracle")  # in the tables, but not amo
 def write_benchmark(
     folder: Path, run_id: str, result: dict, mixture: Mixture | None, corpus: datasets.Dataset
 ) -> None:
-    """Write `benchmark_<run_id>_top1.json`, and with a mixture of k experts `..._topk<k>.json`: the same rows but for
-    the router's own. With a mixture also `gating_<run_id>_<...>.jsonl` of each."""
+    """Write `benchmark_<run_id>_top1.json`; for a mixture of k experts also `benchmark_<run_id>_topk<k>.json`.
+
+    The two differ only in the router's own row. A mixture also gets `gating_<run_id>_<routing>.jsonl` for each.
+    """
     if mixture is None:
         write_json(folder / f"benchmark_{run_id}_{TOP_1}.json", result)
         return
@@ -40,7 +42,7 @@ def write_benchmark(
 
 
 def write_transcripts(file: Path, rows: list[Row], corpus: datasets.Dataset) -> None:
-    """One JSON line per utterance: reference and what each system wrote."""
+    """Write one JSON line per utterance: the reference and the text of each system."""
     _write_lines(
         file,
         (
@@ -57,7 +59,7 @@ def write_transcripts(file: Path, rows: list[Row], corpus: datasets.Dataset) -> 
 
 
 def plot_benchmark(folder: Path, result: dict) -> None:
-    """Draw WER per group and, with a mixture, the experts per group."""
+    """Plot WER per group and, with a mixture, the use of experts per group."""
     rows = result["rows"]
     sample = result["sample"]
     groups = _groups(rows)
@@ -87,8 +89,7 @@ def plot_benchmark(folder: Path, result: dict) -> None:
 
 
 def difference_matrix(result: dict) -> tuple[list[str], dict[str, list[dict | None]]]:
-    """Names of the baselines (a), and of every other system (b) the comparison with each baseline, None where there is
-    none."""
+    """Names of the baselines (a); for every other system (b) its comparison with each baseline, or None."""
     baselines = list(dict.fromkeys(line["a"] for line in result["differences"]))
     compared = {(line["a"], line["b"]): line for line in result["differences"]}
     systems = dict.fromkeys(line["b"] for line in result["differences"])
@@ -121,8 +122,8 @@ def summary_tables(result: dict) -> list[Table]:
         f"WER minus that of a baseline (points) on {where}",
         ["system"],
         baselines,
-        f"in brackets: 95 % paired bootstrap over speakers, {bootstrap['resamples']} resamples, seed "
-        f"{bootstrap['seed']}; an interval that contains 0 shows no difference",
+        f"in brackets: 95 % paired bootstrap over speakers, {bootstrap['resamples']} resamples, "
+        f"seed {bootstrap['seed']}; an interval that contains 0 shows no difference",
     )
     for name, lines in matrix.items():
         differences.add_row(
@@ -141,10 +142,9 @@ def summary_tables(result: dict) -> list[Table]:
 
 
 def add_to_index(index: Path, files: Iterable[Path]) -> None:
-    """Append one line per benchmark file to `index`, which is replaced as a whole and never half written.
+    """Append one line per benchmark file to `index`, which is replaced as a whole file.
 
-    A file that is in the index already, with the same content, is not repeated: so a resumed run adds what a killed
-    one could not.
+    A file that the index already has with the same content is skipped, so a resumed run adds only what is missing.
 
     Raises:
         UserError: the index is damaged, or the disk is full.
@@ -180,10 +180,10 @@ def add_to_index(index: Path, files: Iterable[Path]) -> None:
 
 
 def copy_result(source: Path, target: Path, flag: str) -> None:
-    """Copy a file of the benchmark to where `flag` wants it.
+    """Copy a file of the benchmark to the path that was given by `flag`.
 
     Raises:
-        UserError: it cannot be written there.
+        UserError: the file cannot be written there.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -234,8 +234,8 @@ def _routing_table(routing: dict) -> Table:
         "Routing, top-1 (%)",
         ["expert"],
         [str(i) for i in range(len(routing["usage"]))],
-        f"the router takes the oracle's expert on {shares['oracle_chosen']} % of the utterances, one that makes no "
-        f"more errors on {shares['as_good_as_oracle']} %; by lot it would be {shares['as_good_by_chance']} %",
+        f"the router takes the oracle's expert on {shares['oracle_chosen']} % of the utterances, and one with as few "
+        f"errors on {shares['as_good_as_oracle']} %; at random that would be {shares['as_good_by_chance']} %",
     )
     table.add_row("utterances", *map(percent, routing["usage"]))
     table.add_row("WER alone", *map(percent, routing["wer_of_each_expert"]))

@@ -1,4 +1,4 @@
-"""A MoE-Whisper on the sample: the router's choice, every expert alone or none, and choices by lot and by errors."""
+"""A MoE-Whisper on the sample: the router's choice, each expert alone, none, a random choice and the best choice."""
 
 import hashlib
 from collections.abc import Sequence
@@ -23,24 +23,23 @@ TOP_1 = "top1"
 
 @dataclass
 class Mixture:
-    """What a MoE-Whisper made of the sample; experts by number, utterances in the order of the sample."""
+    """The results of a MoE-Whisper; experts by number, utterances in the order of the sample."""
 
-    shared: Row | None  # the shared expert alone, where there is one
+    shared: Row | None  # the shared expert alone; None if there is none
     routed: dict[str, Row]  # "top1", and "topk<k>" for k > 1
-    weights: dict[str, np.ndarray]  # of the same names: (utterances, experts) that each row carries
-    experts: list[Row]
+    weights: dict[str, np.ndarray]  # expert weights of the same rows: (utterances, experts)
+    experts: list[Row]  # every expert alone
     gates: np.ndarray  # (utterances, experts)
-    errors: np.ndarray  # (experts, utterances) words
-    oracle: np.ndarray  # (utterances,) expert with the fewest word errors, the first of equals
-    random: np.ndarray  # (utterances,) expert drawn by lot
+    errors: np.ndarray  # (experts, utterances) word errors
+    oracle: np.ndarray  # (utterances,) expert with the fewest word errors, the lowest number of equals
+    random: np.ndarray  # (utterances,) expert drawn at random
 
     @property
     def rows(self) -> list[Row]:
-        """The shared expert alone, the router's rows, one expert per utterance by lot, and the oracle's, which reads
-        the references.
+        """The rows of the shared expert alone, the router, the random choice and the oracle.
 
-        No router that takes one expert can do better than the oracle: it is a bound, not a system. Its time is that of
-        all experts, the time by lot their mean.
+        The oracle reads the references. It is a bound, not a system: no router that takes one expert can be better.
+        Its time is the sum over all experts; the time of the random choice is their mean.
         """
         seconds = [row.seconds for row in self.experts]
         return [
@@ -65,12 +64,12 @@ def run_mixture(
     seed: int,
     **options,
 ) -> Mixture:
-    """Transcribe with the best expert, the best `experts_per_utterance` if that is more, every expert alone, and none.
+    """Transcribe with the best expert, the best `experts_per_utterance`, each expert alone, and none.
 
     Args:
         mixture: "weights" or "logits", how several experts are mixed.
-        seed: of the choice by lot.
-        options: of `run_row`.
+        seed: seed of the random choice.
+        options: options of `run_row`.
     """
     routings = {TOP_1: ("moe_top1", {"routing": "hard"})}
     if experts_per_utterance > 1:
@@ -85,9 +84,7 @@ def run_mixture(
         with model.override(**fields):
             routed[key] = run_row(name, model, processor, corpus, **options)
             weights[key] = model.model.encoder.select(gates).numpy()
-    one_hot = torch.eye(model.config.num_experts)[:, None].expand(
-        -1, len(corpus), -1
-    )  # (experts, utterances, experts)
+    one_hot = torch.eye(model.config.num_experts)[:, None].expand(-1, len(corpus), -1)  # (experts, rows, experts)
     with model.override(mixture="weights"):
         experts = [
             run_row(f"expert_{i}", model, processor, corpus, expert_weights=rows, **options)
@@ -116,7 +113,7 @@ def run_mixture(
 def corpus_gates(
     model: MoeWhisperForConditionalGeneration, processor: WhisperProcessor, corpus: datasets.Dataset, batch_size: int
 ) -> torch.Tensor:
-    """The router's gates `(utterances, experts)`, in the order of the corpus, the same on every process."""
+    """The router's gates `(utterances, experts)`, in the order of the corpus; every process gets all of them."""
     state = PartialState()
     found: list[tuple[int, np.ndarray]] = []
     batches = duration_batches(corpus["duration"], batch_size)[state.process_index :: state.num_processes]
@@ -130,21 +127,21 @@ def corpus_gates(
 
 
 def random_experts(ids: Sequence[str], num_experts: int, seed: int) -> np.ndarray:
-    """One expert per utterance, `(utterances,)`: a function of the seed and the utterance's id alone."""
+    """Draw one expert per utterance, `(utterances,)`; it depends only on the seed and the utterance's id."""
     digests = [hashlib.sha256(f"random expert:{seed}:{name}".encode()).digest() for name in ids]
     return np.array([int.from_bytes(digest[:8]) % num_experts for digest in digests])
 
 
 def routing_summary(mixture: Mixture, key: str, corpus: datasets.Dataset) -> dict:
-    """What the router chooses under one routing.
+    """Summarise what the router chooses under one routing.
 
     Args:
         key: "top1" or "topk<k>".
     Returns:
-        `usage` (mean weight of each expert; under top-1 the share of utterances), the same per group, `gate_entropy`
-        (mean, nats), `wer_of_each_expert` alone on all utterances, and three shares of utterances: `oracle_chosen`
-        (the oracle's expert is among the chosen), `as_good_as_oracle` (one of the chosen makes no more errors than it)
-        and `as_good_by_chance` (what the last would be for as many experts drawn by lot).
+        `usage` (mean weight of each expert; under top-1 the share of utterances), `usage_per_group`, `gate_entropy`
+        (mean, nats), `wer_of_each_expert` (each alone on all utterances), and three shares of utterances:
+        `oracle_chosen` (the oracle's expert is chosen), `as_good_as_oracle` (a chosen expert makes as few errors) and
+        `as_good_by_chance` (the expected value of the latter for as many experts drawn at random).
     """
     weights = mixture.weights[key]
     groups = np.asarray(corpus["group"])

@@ -14,23 +14,22 @@ from hf_components.scoring import paired_bootstrap, score, utterance_errors
 from hf_components.speech import log_mel, waveforms
 
 ZERO_SHOT = "zero_shot"
-SHARED = "moe_shared"  # the shared expert of a mixture alone: what its experts must add to
-BASELINES = (ZERO_SHOT, "single_lora", "single_lora_wide", "full", SHARED)  # a row of any other name is a mixture's
+SHARED = "moe_shared"  # the shared expert of a mixture alone; the other experts should improve on it
+BASELINES = (ZERO_SHOT, "single_lora", "single_lora_wide", "full", SHARED)  # any other row belongs to a mixture
 
 
 @dataclass
 class Row:
     """One system's transcripts of the sample, in its order.
 
-    `seconds` is wall time from the bytes of the audio files to text, over all processes; the model was loaded and has
-    transcribed one utterance before.
+    `seconds` is wall time from the bytes of the audio files to text, over all processes, without loading the model.
     """
 
     name: str
     audio_context: str
     texts: list[str]
     seconds: float
-    language: str = "en"  # of the texts, by its code
+    language: str = "en"  # language code of the texts
 
 
 def run_row(
@@ -42,10 +41,10 @@ def run_row(
     expert_weights: torch.Tensor | None = None,
     **options,
 ) -> Row:
-    """Transcribe the sample and take the time.
+    """Transcribe the sample and measure the time.
 
     Args:
-        expert_weights: `(utterances, experts)`, overrides the router.
+        expert_weights: `(utterances, experts)`, used instead of the router's choice.
         options: `batch_size`, `num_beams`, `max_new_tokens` of `transcribe`.
     """
     _warm_up(model, processor, corpus, expert_weights, options["num_beams"])
@@ -59,13 +58,12 @@ def score_rows(rows: list[Row], corpus: datasets.Dataset, *, num_bootstrap: int,
     """Score every row, and compare it with every baseline before it.
 
     Args:
-        rows: systems, the baselines first.
+        rows: rows of the systems, baselines first.
         num_bootstrap: resamples over speakers for each interval.
-        seed: of the resampling.
+        seed: seed of the resampling.
     Returns:
         `rows` (name -> figures of the `whisper_wer` metric, audio context, real-time factor: wall seconds per second
-        of audio), `differences` (paired comparisons on the same utterances, b - a) and `bootstrap` (how their
-        intervals were found).
+        of audio), `differences` (paired comparisons b - a on the same utterances), `bootstrap` (its settings).
     """
     references = corpus["text"][:]
     speakers = corpus["speaker_id"][:]
@@ -108,8 +106,7 @@ def _warm_up(
     expert_weights: torch.Tensor | None,
     num_beams: int,
 ) -> None:
-    # The first pass pays for kernels, caches and memory that no later one pays for; two tokens of one clip take most
-    # of it.
+    # The first pass also sets up kernels, caches and memory; two tokens of one clip take most of that time.
     shortest = int(np.argmin(corpus["duration"]))
     features = log_mel(processor.feature_extractor, waveforms(corpus.select([shortest])))
     routing = {} if expert_weights is None else {"expert_weights": expert_weights[[shortest]].to(model.device)}

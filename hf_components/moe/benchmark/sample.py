@@ -1,4 +1,4 @@
-"""The fixed sample: figures of different days stand on the same utterances."""
+"""The fixed sample: later runs are scored on the same utterances."""
 
 import dataclasses
 import hashlib
@@ -13,15 +13,14 @@ from hf_components.speech import Sampling
 
 
 def sample_file(folder: Path, corpus: datasets.Dataset, split: str, sampling: Sampling) -> Path:
-    """Where the fixed sample of a split lies: another split, corpus, size or seed has another file."""
+    """Path of the fixed sample; each split, corpus, size and seed has its own file."""
     digest = hashlib.sha256("\n".join(sorted(corpus["id"])).encode()).hexdigest()[:8]
     size = f"{sampling.percent:g}pct_{sampling.max_samples}"
     return folder / f"benchmark_samples_{split}_{digest}_{size}_{sampling.seed}.json"
 
 
 def fixed_sample(corpus: datasets.Dataset, file: Path, sampling: Sampling) -> datasets.Dataset:
-    """The utterances named in `file`, which is drawn by `sampling` if it does not exist, and kept until someone
-    deletes it.
+    """The utterances that `file` names; if it does not exist, a sample is drawn and written to it.
 
     Raises:
         UserError: the file is not such a sample, or names utterances that the corpus does not have.
@@ -40,7 +39,7 @@ def fixed_sample(corpus: datasets.Dataset, file: Path, sampling: Sampling) -> da
     missing = [name for name in ids if name not in rows]
     if missing:
         raise UserError(
-            f"{file} names {len(missing)} utterances that the corpus lacks, {missing[0]} for one; delete it to "
+            f"{file} names {len(missing)} utterances that the corpus lacks, such as {missing[0]}; delete the file to "
             "draw another sample"
         )
     return corpus.select([rows[name] for name in ids])

@@ -1,4 +1,4 @@
-"""The systems that may be compared, and where each is loaded from."""
+"""The systems that can be compared, and where each is loaded from."""
 
 import difflib
 import logging
@@ -14,7 +14,7 @@ from hf_components.whisper import MoeWhisperConfig
 
 logger = logging.getLogger(__name__)
 
-# In the order of the rows, with the flag that names the folder of each.
+# Systems in the order of the rows, each with the flag of its folder.
 FLAGS = {
     "zero_shot": "base_model",
     "single_lora": "single_lora_model",
@@ -31,10 +31,10 @@ def choose_systems(models: str | None, folders: Mapping[str, str | None]) -> lis
     """The systems to run, in the order of the rows.
 
     Args:
-        models: names divided by commas; None for all whose folder is given.
-        folders: checkpoint of each system: folder or Hub id.
+        models: names separated by commas; None for all systems whose folder is given.
+        folders: folder or Hub id of each system's checkpoint.
     Raises:
-        UserError: there is no such system, or its folder is not given.
+        UserError: a system does not exist, or its folder is not given.
     """
     if models is None:
         return [name for name in FLAGS if folders[name]]
@@ -54,13 +54,13 @@ def choose_systems(models: str | None, folders: Mapping[str, str | None]) -> lis
 def mixture_config(
     folders: Mapping[str, str | None], names: list[str], experts_per_utterance: int
 ) -> MoeWhisperConfig | None:
-    """Configuration of the mixture whose folder is given, the soup's without one, None without either.
+    """Configuration of the given mixture, else of the given soup, else None.
 
-    Read before anything is transcribed, so that mistakes are told at once.
+    It is read before anything is transcribed, so that mistakes are reported at once.
 
     Raises:
-        UserError: a mixture's folder holds none, it adapts another base model than the other rows, or it has fewer
-            than `experts_per_utterance` experts.
+        UserError: a folder holds no mixture, the mixture adapts another base model than the other rows, or it has
+            fewer than `experts_per_utterance` experts.
     """
     configs = {name: _read_config(folders[name]) for name in MIXTURES if folders[name]}
     given = base_model_id(folders["zero_shot"])
@@ -72,8 +72,8 @@ def mixture_config(
             )
     if "moe" in names and not 1 <= experts_per_utterance <= configs["moe"].num_experts:
         raise UserError(
-            f"experts_per_utterance must lie in [1, num_experts = {configs['moe'].num_experts}], got "
-            f"{experts_per_utterance}"
+            f"experts_per_utterance must lie in [1, num_experts = {configs['moe'].num_experts}], "
+            f"got {experts_per_utterance}"
         )
     return next(iter(configs.values()), None)
 
@@ -81,11 +81,11 @@ def mixture_config(
 def load_system(
     name: str, folders: Mapping[str, str | None], language: str | None, mixture: MoeWhisperConfig | None
 ) -> tuple[PreTrainedModel, WhisperProcessor]:
-    """A system and its processor.
+    """Load a system and its processor.
 
-    Zero-shot and fully fine-tuned Whisper run at 30 s, as stock Whisper does: weights never trained on short input
-    loop when truncated. A LoRA runs in the mixture's audio context, so that the adaptation alone differs, or without a
-    mixture in its own. A soup takes the best expert.
+    Zero-shot and fully fine-tuned Whisper use 30 s, as stock Whisper does: on shorter input, weights that were not
+    trained on it repeat themselves. A LoRA uses the mixture's audio context, so that only the adaptation differs;
+    without a mixture it uses its own. A soup takes the best expert.
 
     Raises:
         UserError: the folder does not hold that system.
@@ -112,8 +112,8 @@ def load_system(
     lora = load_trained_experts(base, folders[name], **context)
     if lora.config.num_experts != 1:
         raise UserError(
-            f"--{FLAGS[name]} must hold one LoRA, {folders[name]} holds {lora.config.num_experts}; "
-            "pretrain_experts without --labels_dir makes it"
+            f"--{FLAGS[name]} must hold one LoRA, {folders[name]} holds {lora.config.num_experts}; run "
+            "pretrain_experts without --labels_dir"
         )
     if name == "single_lora_wide" and mixture is not None:
         _check_width(lora.config.lora_rank, mixture)

@@ -1,4 +1,4 @@
-"""Divide utterances among experts: cluster their embeddings, and soften the labels to a chosen entropy."""
+"""Divide utterances among experts: cluster their embeddings, and make soft labels of a chosen entropy."""
 
 from hf_components.moe.clustering.arguments import ClusteringArguments
 from hf_components.moe.clustering.assignment import Clustering, cluster, labels_table

@@ -1,4 +1,4 @@
-"""From embeddings to experts: a label and weights over the experts for every utterance of every split."""
+"""From embeddings to experts: a label, and weights over the experts, for every utterance of every split."""
 
 import logging
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from hf_components.runtime import UserError
 
 logger = logging.getLogger(__name__)
 
-LEAST_MEMBERSHIP = 1e-6  # HDBSCAN gives its exemplars a membership of one, which no temperature would soften
+LEAST_MEMBERSHIP = 1e-6  # HDBSCAN's exemplars have a membership of one, which no temperature could soften
 
 
 @dataclass
 class Clustering:
     """Experts of utterances, in the order of the embeddings."""
 
-    labels: np.ndarray  # (utterances,) the expert of each
-    weights: np.ndarray  # (utterances, experts) sums to one
-    points: np.ndarray  # (utterances, reduced dimension) what was clustered
+    labels: np.ndarray  # (utterances,) expert of each
+    weights: np.ndarray  # (utterances, experts), rows sum to one
+    points: np.ndarray  # (utterances, reduced dimension), input of the clustering
     summary: dict
 
 
@@ -34,13 +34,13 @@ def cluster(embeddings: Embeddings, args: ClusteringArguments) -> Clustering:
     """Fit experts on the split "train" and give every utterance a label and weights over them.
 
     - spectral: weights are a softmax over the cosine similarity to the experts' centroids;
-    - hdbscan: a softmax over the logarithm of HDBSCAN's memberships; in other splits the mean of the weights of the
-      nearest training utterances;
-    - group: one expert per group of "train"; weights are one-hot on the own group, and as with spectral for a group
-      that "train" does not have.
+    - hdbscan: weights are a softmax over the logarithm of HDBSCAN's memberships; in other splits they are the mean
+      weights of the nearest training utterances;
+    - group: one expert per group of "train"; weights are one-hot. An utterance of a group that "train" lacks gets
+      weights by similarity, as with spectral.
 
     Raises:
-        UserError: a value out of range, too few utterances or groups, or what the algorithm finds is refused.
+        UserError: a value is out of range, there are too few utterances or groups, or too few clusters are found.
     """
     args.check()
     train = embeddings.splits == FIT_SPLIT
@@ -86,7 +86,7 @@ def cluster(embeddings: Embeddings, args: ClusteringArguments) -> Clustering:
 
 
 def labels_table(embeddings: Embeddings, clustering: Clustering) -> pyarrow.Table:
-    """Columns `id`, `split`, `label` and `weights`, which the later stages join by `id`."""
+    """The columns `id`, `split`, `label` and `weights`; later stages look them up by `id`."""
     flat = pyarrow.array(clustering.weights.astype(np.float32).ravel())
     return pyarrow.table(
         {
@@ -109,8 +109,8 @@ def _check_data(embeddings: Embeddings, train: np.ndarray, args: ClusteringArgum
         groups = np.unique(embeddings.groups[train])
         if len(groups) < 2:
             raise UserError(
-                f"--algorithm group needs at least two groups in the split {FIT_SPLIT}, got only "
-                f"{str(groups[0])!r}; use --algorithm spectral"
+                f"--algorithm group needs at least two groups in the split {FIT_SPLIT}, got only {str(groups[0])!r}; "
+                "use --algorithm spectral"
             )
         if len(groups) != experts:
             logger.warning(
@@ -127,7 +127,7 @@ def _check_data(embeddings: Embeddings, train: np.ndarray, args: ClusteringArgum
 def _find_experts(
     groups: np.ndarray, points: np.ndarray, args: ClusteringArguments
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, dict]:
-    """Names of the experts; labels and, with hdbscan, memberships of the utterances; the parameters used."""
+    """Names of the experts, labels of the utterances, their memberships (hdbscan only), and the parameters used."""
     if args.algorithm == "group":
         names = np.unique(groups)
         return names, np.searchsorted(names, groups), None, {}

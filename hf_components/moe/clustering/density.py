@@ -1,4 +1,4 @@
-"""HDBSCAN with soft memberships, brought to a wanted number of experts."""
+"""HDBSCAN with soft memberships, and at most a given number of experts."""
 
 import logging
 
@@ -12,32 +12,31 @@ from hf_components.runtime import UserError
 
 logger = logging.getLogger(__name__)
 
-SMALLEST_CLUSTER, SMALLEST_SHARE = 5, 0.02  # default of min_cluster_size; an expert on less would hardly train
+SMALLEST_CLUSTER, SMALLEST_SHARE = 5, 0.02  # default of min_cluster_size; an expert with less data hardly learns
 MOST_SAMPLES = 50  # default of min_samples: time and memory grow with it
-MUCH_NOISE = 0.5  # of the utterances
-NEIGHBORS = 10  # fitted utterances that an unseen one takes its weights from
+MUCH_NOISE = 0.5  # share of the utterances
+NEIGHBORS = 10  # fitted utterances whose weights an unseen one takes
 
 
 def density_clusters(points: np.ndarray, args: ClusteringArguments) -> tuple[np.ndarray, np.ndarray, dict]:
-    """HDBSCAN (Campello et al. 2013; McInnes et al. 2017) of (utterances, dimension), in at most `args.num_experts`
-    clusters.
+    """Cluster (utterances, dimension) by HDBSCAN (Campello et al. 2013; McInnes et al. 2017).
 
-    With fewer than `args.min_clusters` clusters it tries again with half the `min_cluster_size` (down to 5), at most
-    `args.max_retries` times, and keeps the attempt with most clusters, the first of equals. More clusters than
-    `args.num_experts` are merged by `merge_clusters`; a union has the greatest membership of its parts.
+    With fewer than `args.min_clusters` clusters it retries with half the `min_cluster_size` (down to 5), at most
+    `args.max_retries` times, and keeps the attempt with most clusters, the first of equals. If there are more than
+    `args.num_experts`, `merge_clusters` merges them; a union has the greatest membership of its parts.
 
-    Noise belongs to no cluster, but has memberships like all others (`all_points_membership_vectors`), and the label
-    of the greatest.
+    Noise belongs to no cluster, but it has memberships too (`all_points_membership_vectors`); its label is the
+    cluster with the greatest.
 
     Returns:
-        labels (utterances,), clusters numbered by size, the largest first; memberships (utterances, clusters), which
-        sum to one; and the parameters used, after retries.
+        labels (utterances,), where the largest cluster is 0; memberships (utterances, clusters), whose rows sum to
+        one; the parameters used, after retries.
     Raises:
         UserError: there are no clusters, fewer than `args.min_experts`, or fewer than `args.num_experts` with
             `args.no_reduce_experts`.
     """
     points = in_metric(points, args.metric)
-    # Copies count once: enough of them have infinite density, by which HDBSCAN divides.
+    # Copies count once: several have infinite density, and HDBSCAN divides by it.
     distinct, copy_of = np.unique(points, axis=0, return_inverse=True)
     fitted, attempts = _fit(distinct, args)
     found = int(fitted.labels_.max()) + 1
@@ -50,14 +49,14 @@ def density_clusters(points: np.ndarray, args: ClusteringArguments) -> tuple[np.
     sizes = np.bincount(merged[labels])
     by_size = np.argsort(-sizes, kind="stable")
     merged = np.argsort(by_size)[merged]
-    # HDBSCAN's are inverse to the distance to a cluster's exemplars, so that a union has the greatest of its parts.
-    # Their sum would favour clusters of many parts.
+    # A membership is inverse to the distance to the cluster's exemplars, so a union has the greatest of its parts; the
+    # sum would favour clusters of many parts.
     memberships = np.stack([memberships[:, merged == cluster].max(axis=1) for cluster in range(len(sizes))], axis=1)
     memberships /= memberships.sum(axis=1, keepdims=True)
 
     if noise.mean() > MUCH_NOISE:
         logger.warning(
-            "HDBSCAN takes %d of %d utterances for noise, which has weak soft labels; lower --min_samples, or use "
+            "HDBSCAN takes %d of %d utterances for noise, which has weak soft labels; lower --min_samples or use "
             "--algorithm spectral",
             noise.sum(),
             len(noise),
@@ -79,21 +78,20 @@ def density_clusters(points: np.ndarray, args: ClusteringArguments) -> tuple[np.
 
 
 def in_metric(points: np.ndarray, metric: str) -> np.ndarray:
-    """Points in which the metric, other than cosine, measures: for cosine their directions, |u - v|^2 = 2 - 2 cos(u,
-    v)."""
+    """The points, for cosine scaled to length one: then |u - v|^2 = 2 - 2 cos(u, v), and Euclidean distance serves."""
     return unit(points) if metric == "cosine" else points
 
 
 def weights_of_unseen(unseen: np.ndarray, fitted: np.ndarray, weights: np.ndarray, metric: str) -> np.ndarray:
-    """Weights of utterances that were not clustered: the mean of those of the nearest that were.
+    """Weights of utterances that were not clustered: the mean weights of the nearest clustered ones.
 
-    `hdbscan.membership_vector` follows another formula than that for fitted points: it is sharper, and puts noise
-    beside a cluster into the others.
+    `hdbscan.membership_vector` has another formula than the one for fitted points: it is sharper, and gives noise
+    beside a cluster to the other clusters.
 
     Args:
-        unseen: (unseen utterances, dimension).
-        fitted: (utterances, dimension).
-        weights: (utterances, experts), of `fitted`.
+        unseen: points (unseen utterances, dimension).
+        fitted: points (utterances, dimension).
+        weights: weights (utterances, experts) of `fitted`.
     Returns:
         (unseen utterances, experts).
     """
@@ -107,16 +105,16 @@ def weights_of_unseen(unseen: np.ndarray, fitted: np.ndarray, weights: np.ndarra
 
 
 def merge_clusters(points: np.ndarray, labels: np.ndarray, most: int) -> np.ndarray:
-    """Merge clusters until there are at most `most`: each time the two whose union adds least to the variance within.
+    """Merge clusters until there are at most `most`, always the two whose union adds least variance within clusters.
 
-    That is Ward's rule (Ward 1963): size_a size_b / (size_a + size_b) |centroid_a - centroid_b|^2, so that small
-    clusters go first, and to a near one.
+    This is Ward's rule (Ward 1963): size_a size_b / (size_a + size_b) |centroid_a - centroid_b|^2. Small clusters are
+    merged first, with a near one.
 
     Args:
         points: (utterances, dimension).
-        labels: (utterances,) from 0.
+        labels: (utterances,), clusters from 0.
     Returns:
-        (clusters,) the new cluster of each, from 0.
+        (clusters,) new number of each cluster, from 0.
     """
     new = np.arange(labels.max() + 1)
     sizes = np.bincount(labels)
@@ -136,8 +134,8 @@ def merge_clusters(points: np.ndarray, labels: np.ndarray, most: int) -> np.ndar
 
 
 def _memberships(fitted: HDBSCAN, clusters: int) -> np.ndarray:
-    """(utterances, clusters), sums to one."""
-    if clusters == 1:  # which `all_points_membership_vectors` cannot
+    """(utterances, clusters), rows sum to one."""
+    if clusters == 1:  # `all_points_membership_vectors` cannot do this
         return np.ones((len(fitted.labels_), 1))
     fitted.generate_prediction_data()
     memberships = all_points_membership_vectors(fitted)
@@ -145,7 +143,7 @@ def _memberships(fitted: HDBSCAN, clusters: int) -> np.ndarray:
 
 
 def _fit(points: np.ndarray, args: ClusteringArguments) -> tuple[HDBSCAN, list[dict]]:
-    """The attempt with most clusters, and what each attempt found."""
+    """The attempt with most clusters, and the figures of each attempt."""
     size = args.min_cluster_size or max(SMALLEST_CLUSTER, round(SMALLEST_SHARE * len(points)))
     smallest = min(size, SMALLEST_CLUSTER)
     best = None
@@ -188,14 +186,14 @@ def _fit(points: np.ndarray, args: ClusteringArguments) -> tuple[HDBSCAN, list[d
 
 
 def _judge_number(found: int, attempts: list[dict], args: ClusteringArguments) -> None:
-    """Say what becomes of a number of clusters that is not the wanted one."""
+    """Refuse too few clusters, and warn of any other number that is not the requested one."""
     tried = f"min_cluster_size {', '.join(str(attempt['min_cluster_size']) for attempt in attempts)}"
     clusters = f"{found} cluster{'s' if found > 1 else ''}"
-    remedy = "lower --min_cluster_size or --min_samples, or use --algorithm spectral, which finds as many as asked for"
+    remedy = "lower --min_cluster_size or --min_samples, or use --algorithm spectral, which finds the number asked for"
     if found == 0:
         raise UserError(
-            f"HDBSCAN found no cluster with {tried}: all utterances of the split train are noise; {remedy}; "
-            "--allow_single_cluster with --min_experts 1 makes one expert of them"
+            f"HDBSCAN found no cluster with {tried}: all utterances of the split train are noise; {remedy}; for one "
+            "expert use --allow_single_cluster with --min_experts 1"
         )
     if found < args.num_experts and args.no_reduce_experts:
         raise UserError(
@@ -219,8 +217,8 @@ def _judge_number(found: int, attempts: list[dict], args: ClusteringArguments) -
         logger.warning("a mixture of one expert is a plain LoRA, and its router has nothing to choose")
     if found > args.num_experts:
         logger.warning(
-            "HDBSCAN found %d clusters, more than the %d of --num_experts: those that are merged add least to the "
-            "variance within clusters (Ward's rule); raise --num_experts to keep them apart",
+            "HDBSCAN found %d clusters, more than the %d of --num_experts: similar ones are merged by Ward's rule; "
+            "raise --num_experts to keep them apart",
             found,
             args.num_experts,
         )

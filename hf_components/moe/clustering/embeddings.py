@@ -18,7 +18,7 @@ COLUMNS = ("id", "split", "speaker_id", "group", "duration", "embedding")
 
 @dataclass
 class Embeddings:
-    """Embeddings of utterances as `extract_embeddings` leaves them; one entry per utterance in every field."""
+    """Embeddings of utterances, written by `extract_embeddings`; every array has one entry per utterance."""
 
     ids: np.ndarray
     splits: np.ndarray
@@ -33,18 +33,18 @@ def load_embeddings(folder: str | Path, poolings: Sequence[str] = ("mean",)) -> 
     """Read `embeddings.parquet` and `embeddings.json`.
 
     Args:
-        poolings: those that the caller can use; only "mean" is what a router sees.
+        poolings: the poolings that the caller accepts; a router sees "mean".
     Raises:
-        UserError: a file is missing or damaged, the pooling is another, a column is missing or has empty cells, the
-            embeddings differ in length or are not finite.
+        UserError: a file is missing or damaged, the pooling is not accepted, a column is missing or has empty cells,
+            the embeddings differ in length or are not finite.
     """
     file = Path(folder) / "embeddings.parquet"
     try:
         source = json.loads((Path(folder) / "embeddings.json").read_text())
         if source.get("pooling") not in poolings:
             raise UserError(
-                f"the embeddings in {folder} were extracted with --pooling {source['pooling']}, which cannot be "
-                f"used here; extract them with --pooling {' or '.join(poolings)}"
+                f"the embeddings in {folder} were extracted with --pooling {source['pooling']}, which cannot be used "
+                f"here; extract them with --pooling {' or '.join(poolings)}"
             )
         table = pyarrow.parquet.read_table(file)
     except FileNotFoundError as error:
@@ -72,14 +72,14 @@ def _vectors(table: pyarrow.Table, ids: np.ndarray, file: Path) -> np.ndarray:
     lengths = pyarrow.compute.list_value_length(column).to_numpy()
     if lengths.min() != lengths.max() or not lengths.min():
         raise UserError(
-            f"all embeddings in {file} must have one length, got {lengths.min()} to {lengths.max()}; "
-            "extract them with one model"
+            f"all embeddings in {file} must have one length, got {lengths.min()} to {lengths.max()}; extract them "
+            "with one model"
         )
     vectors = pyarrow.compute.list_flatten(column).to_numpy().astype(np.float32, copy=False).reshape(len(ids), -1)
     broken = ~np.isfinite(vectors).all(axis=1)
     if broken.any():
         raise UserError(
-            f"{int(broken.sum())} of {len(ids)} embeddings in {file} have values that are not finite, first "
-            f"that of {str(ids[broken][0])!r}; extract them in float32 or check that recording"
+            f"{int(broken.sum())} of {len(ids)} embeddings in {file} have values that are not finite, first that of "
+            f"{str(ids[broken][0])!r}; extract them in float32 or check that recording"
         )
     return vectors

@@ -1,4 +1,4 @@
-"""Fewer dimensions: for clustering, learnt on the split "train" and applied to all, and for a plot."""
+"""Fewer dimensions, for clustering (learnt on the split "train", applied to all) and for a plot."""
 
 from typing import Literal
 
@@ -15,17 +15,17 @@ UMAP_NEIGHBORS = 30
 def standardise_and_reduce(
     vectors: np.ndarray, fit: np.ndarray, method: Literal["none", "pca", "umap"], dimensions: int, seed: int
 ) -> np.ndarray:
-    """Centre and scale every dimension by the rows in `fit`, then reduce to `dimensions` by what these rows span.
+    """Standardise every dimension, then reduce to `dimensions`; both are fitted on the rows in `fit`.
 
-    A Whisper encoder has a large common offset and a few dimensions that dwarf the rest: without this step all
-    cosines are close to one and the soft labels nearly uniform. UMAP (McInnes et al. 2018, arXiv 1802.03426) is set as
-    its documentation advises for clustering, and its result is centred, because angles are measured in it.
+    A Whisper encoder has a large common offset and a few very large dimensions: without this step all cosines are
+    close to one and the soft labels nearly uniform. UMAP (McInnes et al. 2018, arXiv 1802.03426) has the settings that
+    its documentation recommends for clustering. Its result is centred, because angles are measured in it.
 
     Args:
         vectors: (utterances, dimension).
-        fit: (utterances,) boolean, the rows that statistics and reduction come from.
+        fit: (utterances,) boolean, the rows to fit on.
         method: "none" keeps all dimensions.
-        dimensions: at most as many are kept as the rows in `fit` allow.
+        dimensions: dimensions to keep, at most as many as the rows in `fit` allow.
     Returns:
         (utterances, reduced dimension), float64.
     Raises:
@@ -33,8 +33,8 @@ def standardise_and_reduce(
     """
     if not np.ptp(vectors[fit], axis=0).any():
         raise UserError(
-            f"the {int(fit.sum())} embeddings of the split {FIT_SPLIT} are all equal: there is nothing to "
-            "cluster; check the model and layer of extract_embeddings"
+            f"the {int(fit.sum())} embeddings of the split {FIT_SPLIT} are all equal: there is nothing to cluster; "
+            "check the model and layer of extract_embeddings"
         )
     points = StandardScaler().fit(vectors[fit]).transform(vectors)
     if method == "pca":
@@ -46,7 +46,7 @@ def standardise_and_reduce(
 
 
 def to_plane(points: np.ndarray, method: Literal["pca", "umap"], seed: int) -> np.ndarray:
-    """(utterances, dimension) -> (utterances, 2) to look at."""
+    """(utterances, dimension) -> (utterances, 2), for a plot."""
     if method == "pca":
         return PCA(2, random_state=seed).fit_transform(points)
     return _umap(len(points), 2, seed).fit_transform(points)
@@ -62,9 +62,9 @@ def _umap_of_all(points: np.ndarray, fit: np.ndarray, dimensions: int, seed: int
 
 
 def _umap(utterances: int, dimensions: int, seed: int, **options):
-    from umap import UMAP  # takes seconds to import, and most runs go without
+    from umap import UMAP  # takes seconds to import, and most runs do not need it
 
-    # With a seed UMAP works in one thread, and says so unless asked for it.
+    # With a seed UMAP works in one thread; without n_jobs=1 it warns of that.
     return UMAP(
         n_components=dimensions,
         n_neighbors=min(UMAP_NEIGHBORS, utterances - 1),

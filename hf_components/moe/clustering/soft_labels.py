@@ -1,10 +1,10 @@
-"""Weights over experts from similarities to them, at the temperature that gives a chosen mean entropy."""
+"""Weights over experts from similarities, at the temperature that gives a chosen mean entropy."""
 
 import numpy as np
 
 
 def cosine_similarities(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """(utterances, dimension), (experts, dimension) -> (utterances, experts); a zero vector is similar to nothing."""
+    """(utterances, dimension), (experts, dimension) -> (utterances, experts); 0 for a zero vector."""
     return unit(points) @ unit(centroids).T
 
 
@@ -14,21 +14,21 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
+    """Softmax over the last axis."""
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return scores / scores.sum(axis=-1, keepdims=True)
 
 
 def normalised_entropy(weights: np.ndarray) -> np.ndarray:
-    """Entropy of rows of (utterances, experts), in [0, 1]: 0 is one-hot, or a single expert; 1 is uniform."""
+    """Entropy of each row of (utterances, experts), in [0, 1]: 0 is one-hot or a single expert, 1 is uniform."""
     entropy = -np.sum(weights * np.log(np.maximum(weights, 1e-300)), axis=-1)
     return entropy / np.log(max(2, weights.shape[-1]))
 
 
 def calibrate_temperature(scores: np.ndarray, target_entropy: float) -> float:
-    """The temperature at which softmax(scores / temperature) has this mean normalised entropy, by bisection.
+    """Find by bisection the temperature at which softmax(scores / temperature) has this mean normalised entropy.
 
-    Entropy rises with temperature from one-hot to uniform, so that any target in (0, 1) is met once.
+    Entropy rises with temperature from one-hot to uniform, so every target in (0, 1) has one temperature.
 
     Args:
         scores: (utterances, experts): similarities, or logarithms of probabilities.

@@ -15,19 +15,19 @@ from hf_components.runtime import UserError
 logger = logging.getLogger(__name__)
 
 NEIGHBORS = 10
-DENSE_UP_TO = 1000  # utterances: below, the exact eigenvectors take no more time
+DENSE_UP_TO = 1000  # utterances; for fewer, exact eigenvectors are as fast
 
 
 def spectral_clusters(points: np.ndarray, num_experts: int, seed: int) -> tuple[np.ndarray, dict]:
     """Spectral clustering (Shi and Malik 2000) of (utterances, dimension) by cosine.
 
-    The algorithm of scikit-learn's `SpectralClustering(affinity="nearest_neighbors")`, with other eigenvectors: those
-    come from factorising the graph, 450 s for 17,000 utterances where LOBPCG takes 10, and from a Lanczos process,
-    which overlooks repeated eigenvalues: clear clusters that are components of the graph came out torn and mixed.
-    Memory grows with utterances x neighbours; the time for neighbours, exact and in blocks, with utterances squared.
+    The algorithm is that of scikit-learn's `SpectralClustering(affinity="nearest_neighbors")`, but the eigenvectors
+    come from LOBPCG. Scikit-learn factorises the graph, which takes 450 s for 17,000 utterances (LOBPCG: 10 s), and
+    its Lanczos process misses repeated eigenvalues: it splits and mixes clusters that are components of the graph.
+    Memory grows with utterances x neighbours, the time to find the exact neighbours with utterances squared.
 
     Returns:
-        labels (utterances,), clusters numbered by size, the largest first; and the parameters used.
+        labels (utterances,), where the largest cluster is 0; the parameters used.
     Raises:
         UserError: the points have fewer distinct clusters than `num_experts`.
     """
@@ -38,22 +38,20 @@ def spectral_clusters(points: np.ndarray, num_experts: int, seed: int) -> tuple[
     sizes = np.bincount(labels, minlength=num_experts)
     if not sizes.all():
         raise UserError(
-            f"the embeddings have only {np.count_nonzero(sizes)} distinct clusters, not {num_experts}; lower "
-            "--num_experts"
+            f"the embeddings have only {np.count_nonzero(sizes)} distinct clusters, not {num_experts}; "
+            "lower --num_experts"
         )
     by_size = np.argsort(-sizes, kind="stable")
     return np.argsort(by_size)[labels], {"neighbors": neighbors}
 
 
 def _neighbor_graph(points: np.ndarray, num_experts: int) -> tuple[csr_array, int]:
-    """Symmetric graph of nearest neighbours (sparse), with at most `num_experts` components, and how many neighbours.
+    """Symmetric sparse graph of nearest neighbours with at most `num_experts` components, and neighbours per point.
 
-    With more components than clusters the eigenvectors are arbitrary mixtures, so that a few duplicates far from the
-    rest decide the result; more neighbours join them.
+    With more components than clusters the eigenvectors are arbitrary mixtures, and a few duplicates far from the rest
+    decide the result. More neighbours connect the components.
     """
-    neighbors = min(
-        NEIGHBORS, max(1, len(points) // (2 * num_experts))
-    )  # of few points all would be neighbours of all
+    neighbors = min(NEIGHBORS, max(1, len(points) // (2 * num_experts)))  # with few points, all would be neighbours
     while True:
         graph = csr_array(kneighbors_graph(points, neighbors, include_self=False))
         components = connected_components(graph, directed=False, return_labels=False)
@@ -64,10 +62,9 @@ def _neighbor_graph(points: np.ndarray, num_experts: int) -> tuple[csr_array, in
 
 
 def _leading_eigenvectors(matrix: csr_array, count: int, seed: int) -> np.ndarray:
-    """Of a symmetric sparse (n, n) -> (n, count), the largest eigenvalue first; repeated eigenvalues are no
-    obstacle."""
+    """Eigenvectors (n, count) of a symmetric sparse (n, n), the largest eigenvalue first; repeated ones included."""
     if matrix.shape[0] <= DENSE_UP_TO:
         return np.linalg.eigh(matrix.toarray()).eigenvectors[:, : -count - 1 : -1]
-    # A block larger than asked for makes the last vectors converge as fast as the first.
+    # With a larger block than needed the last vectors converge as fast as the first.
     start = np.random.default_rng(seed).normal(size=(matrix.shape[0], count + 4))
     return lobpcg(matrix, start, largest=True, tol=1e-5, maxiter=1000)[1][:, :count]

@@ -1,4 +1,4 @@
-"""What the clusters are like, and what about them should worry."""
+"""Figures of the clusters, and warnings about weak ones."""
 
 import logging
 from collections import Counter
@@ -11,9 +11,9 @@ from hf_components.moe.clustering.soft_labels import normalised_entropy
 
 logger = logging.getLogger(__name__)
 
-SILHOUETTE_SAMPLE = 5000  # its cost is quadratic
-SMALL_CLUSTER = 0.02  # of the utterances
-MUCH_AGREEMENT = 0.1  # NMI that is worth a word
+SILHOUETTE_SAMPLE = 5000  # utterances; the cost is quadratic
+SMALL_CLUSTER = 0.02  # share of the utterances
+MUCH_AGREEMENT = 0.1  # NMI above which a warning is given
 
 
 def describe(
@@ -24,12 +24,12 @@ def describe(
     weights: np.ndarray,
     seed: int,
 ) -> dict:
-    """Quality and make-up of the clusters, from "train" where not said otherwise.
+    """Quality and contents of the clusters; figures are of "train" except under `splits`.
 
     Args:
-        train: (utterances,) boolean.
+        train: (utterances,) boolean, the rows of "train".
         train_points: (training utterances, reduced dimension).
-        labels: (utterances,).
+        labels: (utterances,) expert of each.
         weights: (utterances, experts).
     """
     fitted = labels[train]
@@ -64,8 +64,8 @@ def describe(
 def warn_of_unknown_groups(unknown: np.ndarray, names: np.ndarray) -> None:
     for group, count in Counter(unknown.tolist()).items():
         logger.warning(
-            "%d utterances have the group %r, which the split %s lacks: their weights follow their similarity "
-            "to the groups %s",
+            "%d utterances have the group %r, which the split %s lacks: their weights follow their similarity to the "
+            "groups %s",
             count,
             group,
             FIT_SPLIT,
@@ -76,29 +76,29 @@ def warn_of_unknown_groups(unknown: np.ndarray, names: np.ndarray) -> None:
 def warn_of_weak_clusters(embeddings: Embeddings, train: np.ndarray, summary: dict) -> None:
     if len(np.unique(embeddings.speakers[train])) == 1:
         logger.warning(
-            "the split %s has a single speaker, %r: clusters follow what is said, a router trained on them "
-            "cannot be expected to know new speakers, and no held-out evaluation is possible; add speakers",
+            "the split %s has a single speaker, %r: clusters follow what is said, a router trained on them cannot be "
+            "expected to know new speakers, and no held-out evaluation is possible; add speakers",
             FIT_SPLIT,
             str(embeddings.speakers[train][0]),
         )
     smallest = min(summary["sizes"])
     if smallest < SMALL_CLUSTER * train.sum():
         logger.warning(
-            "the smallest cluster has %d of %d utterances: its expert will hardly train; lower --num_experts",
+            "the smallest cluster has %d of %d utterances: its expert will hardly learn; lower --num_experts",
             smallest,
             train.sum(),
         )
     agreement = summary["agreement_nmi"]
     if agreement["duration_quartile"] > max(MUCH_AGREEMENT, agreement["group"], agreement["speaker"]):
         logger.warning(
-            "the clusters follow the length of the utterances (NMI %.2f) more than group or speaker; check "
-            "that the embeddings are means over real frames only",
+            "the clusters follow the length of the utterances (NMI %.2f) more than group or speaker; check that the "
+            "embeddings are means over real frames only",
             agreement["duration_quartile"],
         )
 
 
 def _silhouette(points: np.ndarray, labels: np.ndarray, seed: int) -> float | None:
-    # Undefined if every utterance is its own cluster or all are one; a sample can also miss all clusters but one.
+    # Undefined if every utterance is its own cluster, or if the sample has a single cluster.
     sample = np.random.default_rng(seed).permutation(len(points))[:SILHOUETTE_SAMPLE]
     points = points[sample]
     labels = labels[sample]

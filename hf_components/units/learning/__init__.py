@@ -1,4 +1,4 @@
-"""Learn acoustic units on a corpus of any length, and write the units of its segments."""
+"""Learn acoustic units from a corpus of any length, and write the units of its segments."""
 
 from hf_components.units.learning.features import FeatureStream, load_encoder, pad_waveforms
 from hf_components.units.learning.kmeans import MiniBatchKMeans, assign, kmeans_plus_plus

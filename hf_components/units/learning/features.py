@@ -1,4 +1,4 @@
-"""Features of batches of clips, streamed: what was computed once may be read from the disk the next time."""
+"""Features of batches of clips, one batch at a time; they can be kept on the disk for the next pass."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,10 +15,10 @@ from hf_components.units.learning.plan import Batch
 
 
 def load_encoder(encoder: str, layer: int | None, num_units: int) -> AcousticUnitsModel:
-    """The encoder up to its layer, on this process's device, with units yet to be learnt.
+    """The encoder up to its layer, on this process's device; its units are still to be learnt.
 
     Raises:
-        UserError: there is none such.
+        UserError: there is no such encoder or layer.
     """
     try:
         model = AcousticUnitsModel.from_encoder(encoder, layer, num_units)
@@ -40,7 +40,7 @@ def clip_features(
     """The features of each clip of a batch, `(frames, dim)` float32 on the model's device.
 
     Raises:
-        UserError: the encoder makes something of a clip that is not finite.
+        UserError: the features of a clip are not finite.
     """
     features, frames = model.features(values.to(model.device), mask.to(model.device))
     found = [clip[:count].float() for clip, count in zip(features, frames.tolist(), strict=True)]
@@ -51,12 +51,12 @@ def clip_features(
 
 
 class FeatureStream:
-    """Features of batches, one after the other in memory.
+    """Features of batches; only one batch is in memory at a time.
 
     Args:
-        rows: of the data contract, audio not decoded.
-        folder: where features are kept for the next time, `(frames, dim)` float32 per batch; None keeps none.
-        num_workers: processes that decode audio ahead of the model; 0 does it in between.
+        rows: rows of the data contract, audio not decoded.
+        folder: folder that keeps the features for the next pass, `(frames, dim)` float32 per batch; None keeps none.
+        num_workers: processes that decode audio ahead of the model; 0 decodes in this process.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class FeatureStream:
 
 
 class _Inputs(torch.utils.data.Dataset):
-    """Of each batch the features that are kept, or else what the model needs for them."""
+    """The kept features of each batch, or else the input of the model for them."""
 
     def __init__(self, stream: FeatureStream, batches: Sequence[Batch]):
         self.stream = stream

@@ -1,4 +1,4 @@
-"""Mini-batch k-means that is fed batch by batch, remembers where it stands, and needs the memory of one batch."""
+"""Mini-batch k-means that takes one batch at a time, can be saved at any batch, and needs the memory of one batch."""
 
 import json
 import math
@@ -13,15 +13,15 @@ from safetensors.torch import save_file
 from hf_components.acoustic_units import nearest_centroid
 from hf_components.runtime import UserError, atomic_write
 
-DEAD = 0.01  # a unit with less than this share of an even one's frames is revived
+DEAD = 0.01  # a unit with less than this part of an even share of the frames is revived
 
 
 class Assigned(NamedTuple):
-    """What the frames of a batch say about the centroids nearest to them, on the CPU in float64.
+    """Sums over the frames of a batch, by their nearest centroid; on the CPU in float64.
 
     Args:
-        sums: of the frames of each unit `(num_units, dim)`.
-        counts: frames of each unit `(num_units,)`.
+        sums: sum of the frames of each unit `(num_units, dim)`.
+        counts: number of frames of each unit `(num_units,)`.
         inertia: sum of squared distances.
     """
 
@@ -31,7 +31,7 @@ class Assigned(NamedTuple):
 
 
 def assign(features: torch.Tensor, centroids: torch.Tensor) -> Assigned:
-    """Frames `(frames, dim)` to centroids `(num_units, dim)`."""
+    """Assign frames `(frames, dim)` to centroids `(num_units, dim)`."""
     centroids = centroids.to(features.device)
     units, distances = nearest_centroid(features, centroids)
     sums = torch.zeros(centroids.shape, dtype=torch.float64, device=features.device)
@@ -41,17 +41,18 @@ def assign(features: torch.Tensor, centroids: torch.Tensor) -> Assigned:
 
 @dataclass
 class MiniBatchKMeans:
-    """Centroids and everything that decides how they go on.
+    """Centroids, and the complete state of the learning.
 
     A step moves each centroid to the running mean of the frames that were nearest to it in this pass (Sculley 2010,
-    "Web-scale k-means clustering"). The mean begins anew with each pass, so that centroids do not remember where they
-    came from: with one step per pass this is Lloyd's algorithm.
+    "Web-scale k-means clustering"). Each pass starts a new mean, so the earlier position of a centroid has no weight:
+    with one step per pass this is Lloyd's algorithm.
 
     Args:
         centroids: `(num_units, dim)` float64.
-        steps, batches: finished in this pass, and batches of the unfinished step.
+        steps: finished steps of this pass.
+        batches: finished batches of the unfinished step.
         passes: mean squared distance per frame in each finished pass.
-        revived: units given a new place after each finished pass.
+        revived: number of units with a new place after each finished pass.
     """
 
     centroids: torch.Tensor
@@ -66,7 +67,7 @@ class MiniBatchKMeans:
         self.inertia = 0.0
 
     def add(self, assigned: Assigned) -> None:
-        """Take in one batch of the step."""
+        """Add one batch of the step."""
         self.step = Assigned(
             self.step.sums + assigned.sums, self.step.counts + assigned.counts, self.step.inertia + assigned.inertia
         )
@@ -84,7 +85,7 @@ class MiniBatchKMeans:
         self.batches = 0
 
     def end_pass(self) -> torch.Tensor:
-        """Close the pass and return which units hardly had any frames in it `(num_units,)`."""
+        """End the pass; returns which units had hardly any frames `(num_units,)`."""
         frames = self.counts.sum().item()
         self.passes.append(self.inertia / frames)
         dead = self.counts < DEAD * frames / len(self.counts)
@@ -94,7 +95,7 @@ class MiniBatchKMeans:
         return dead
 
     def save(self, file: Path) -> None:
-        """Write all of it, so that a reader finds the old file or the new one."""
+        """Write the complete state; a reader finds the old file or the new one."""
         tensors = {
             "centroids": self.centroids,
             "counts": self.counts,
@@ -107,7 +108,7 @@ class MiniBatchKMeans:
 
     @classmethod
     def load(cls, file: Path) -> "MiniBatchKMeans":
-        """What `save` wrote."""
+        """Read what `save` wrote."""
         with safe_open(file, "pt") as opened:
             kmeans = cls(opened.get_tensor("centroids"), **json.loads(opened.metadata()["position"]))
             kmeans.counts = opened.get_tensor("counts")
@@ -117,7 +118,7 @@ class MiniBatchKMeans:
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
-    """As safetensors; a reader finds the whole file or none."""
+    """Write safetensors; a reader finds a complete file or none."""
     with atomic_write(file) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
@@ -125,15 +126,15 @@ def save_tensors(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[st
 def kmeans_plus_plus(
     sample: torch.Tensor, num_units: int, seed: int, living: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Frames of a sample that lie far from each other (Arthur and Vassilvitskii 2007), greedy as scikit-learn's.
+    """Choose frames of a sample that are far from each other (Arthur and Vassilvitskii 2007), as scikit-learn does.
 
-    Each next one is the best of a few drawn with a probability that grows with the squared distance to those there
-    are.
+    A few frames are drawn at random, with a probability that grows with the squared distance to the chosen ones; the
+    best of them is chosen next.
 
     Args:
         sample: `(frames, dim)`.
-        num_units: how many to choose.
-        living: centroids `(n, dim)` that there are already.
+        num_units: number of frames to choose.
+        living: centroids `(n, dim)` that exist already.
     Returns:
         `(num_units, dim)` float64.
     Raises:
@@ -153,8 +154,8 @@ def kmeans_plus_plus(
         cumulated = nearest.cumsum(0)
         if not cumulated[-1] > 0:
             raise UserError(
-                f"{num_units} units need as many different frames, but the {len(sample)} frames sampled of the "
-                f"corpus hold {len(chosen)}; lower --num_units, or is the corpus silent?"
+                f"{num_units} units need as many different frames, but the {len(sample)} frames sampled of the corpus "
+                f"hold {len(chosen)}; lower --num_units, or is the corpus silent?"
             )
         drawn = torch.rand(trials, generator=generator, dtype=torch.float64) * cumulated[-1]
         candidates = torch.searchsorted(cumulated, drawn, right=True).clamp_max(len(sample) - 1)
@@ -162,7 +163,7 @@ def kmeans_plus_plus(
         best = int(distances.sum(1).argmin())
         chosen.append(int(candidates[best]))
         nearest = distances[best]
-        nearest[sample.eq(sample[chosen[-1]]).all(1)] = 0  # also where rounding leaves a little
+        nearest[sample.eq(sample[chosen[-1]]).all(1)] = 0  # exactly 0, despite rounding
     return sample[chosen]
 
 

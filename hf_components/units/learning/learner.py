@@ -1,4 +1,4 @@
-"""Learn the centroids of acoustic units on a corpus, in passes that survive a stop."""
+"""Learn the centroids of acoustic units from a corpus, in passes that survive a stop."""
 
 import logging
 import time
@@ -20,8 +20,8 @@ from hf_components.units.table import SECONDS_PER_UNIT
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_SECONDS = 240.0  # between two; with the batch in work it is still under five minutes
-SAMPLE, SAMPLE_PER_UNIT = 20_000, 20  # frames that k-means++ chooses from: at least, and for each unit
+CHECKPOINT_SECONDS = 240.0  # with the current batch, a stop loses less than five minutes
+SAMPLE, SAMPLE_PER_UNIT = 20_000, 20  # frames that k-means++ chooses from: at least, and per unit
 FEATURES = "features"
 TOLERANCE = 1e-3  # learning ends when a pass lowers the mean squared distance by less than this share
 
@@ -38,18 +38,17 @@ def learn_centroids(
     cache_gib: float = 20.0,
     num_workers: int = 0,
 ) -> MiniBatchKMeans:
-    """Give the model centroids by k-means over all frames of a corpus; goes on from what a stopped run left in
-    `folder`.
+    """Give the model centroids by k-means over all frames of a corpus; resumes a stopped run from `folder`.
 
-    Each process computes the features of its share of every step. What the batches say is added up in their order, so
-    several processes come to the centroids of one, bit for bit on like hardware.
+    Each process computes the features of its share of every step. The sums of the batches are added in their order, so
+    several processes get the same centroids as one, bit for bit on the same hardware.
 
     Args:
-        rows: of the data contract, audio not decoded.
-        passes: over the corpus, at most.
-        update_seconds: of speech from one step of the centroids to the next.
-        batch_seconds: of speech, padded, that a process computes at once.
-        cache_gib: features are kept in `folder` for the next pass if all of them take at most so many GiB.
+        rows: rows of the data contract, audio not decoded.
+        passes: greatest number of passes over the corpus.
+        update_seconds: seconds of speech per step of the centroids.
+        batch_seconds: seconds of speech, with padding, that a process computes at once.
+        cache_gib: features are kept in `folder` for the next pass if they take at most this many GiB.
         num_workers: processes that decode audio ahead of the model.
     Returns:
         the finished k-means, for its history.
@@ -62,20 +61,16 @@ def learn_centroids(
     frames = int(sum(durations) / SECONDS_PER_UNIT)
     if frames < num_units:
         raise UserError(
-            f"{num_units} units need as many frames of 20 ms, but the split to learn from has {frames}; lower "
-            "--num_units or take more speech"
+            f"{num_units} units need as many frames of 20 ms, but the split to learn from has {frames}; "
+            "lower --num_units or take more speech"
         )
     size = 4 * frames * model.config.feature_size
     kept = size <= cache_gib * 2**30
     if state.is_main_process:
         folder.mkdir(exist_ok=True)
         if kept and not (folder / FEATURES).exists():
-            logger.info(
-                "features of %.1f hours are kept on the disk meanwhile: %.1f GiB", sum(durations) / 3600, size / 2**30
-            )
-            warn_of_full_disk(
-                "keeping features", folder, size, "lower --cache_gib, so that each pass computes them anew"
-            )
+            logger.info("keeping features of %.1f hours on the disk: %.1f GiB", sum(durations) / 3600, size / 2**30)
+            warn_of_full_disk("keeping features", folder, size, "lower --cache_gib to compute them in each pass")
     state.wait_for_everyone()
     stream = FeatureStream(model, rows, folder / FEATURES if kept else None, num_workers)
     steps = plan_steps(rows["id"][:], durations, seed, update_seconds, batch_seconds)
@@ -87,7 +82,7 @@ def learn_centroids(
         if file.exists()
         else MiniBatchKMeans(_of_main(kmeans_plus_plus(sample, num_units, seed)))
     )
-    state.wait_for_everyone()  # all have read before the main process writes
+    state.wait_for_everyone()  # every process has read before the main process writes
     while not finished(kmeans, passes):
         _run_pass(kmeans, stream, steps, file, f"pass {len(kmeans.passes) + 1} of at most {passes}")
         dead = kmeans.end_pass()
@@ -106,13 +101,13 @@ def learn_centroids(
 
 
 def finished(kmeans: MiniBatchKMeans, passes: int) -> bool:
-    """Whether there have been so many passes, or the last one changed next to nothing."""
+    """Whether all passes are done, or the last one changed hardly anything."""
     done = kmeans.passes
     return len(done) == passes or (len(done) > 1 and kmeans.revived[-1] == 0 and done[-1] > done[-2] * (1 - TOLERANCE))
 
 
 def _run_pass(kmeans: MiniBatchKMeans, stream: FeatureStream, steps: list[list[Batch]], file: Path, name: str) -> None:
-    """Go through the rest of the steps of this pass, and save where it stands every few minutes."""
+    """Do the remaining steps of this pass, and save the state every few minutes."""
     state = PartialState()
     saved = time.monotonic()
     rounds = list(_rounds(steps, kmeans.steps, kmeans.batches, state.num_processes))
@@ -140,7 +135,7 @@ def _run_pass(kmeans: MiniBatchKMeans, stream: FeatureStream, steps: list[list[B
 def _rounds(
     steps: list[list[Batch]], first_step: int, first_batch: int, processes: int
 ) -> Iterator[tuple[list[Batch], bool]]:
-    """Batches to be computed side by side, one per process, and whether the step ends with them."""
+    """Batches to compute in parallel, one per process, and whether the step ends with them."""
     for number, step in enumerate(steps[first_step:]):
         rest = step[first_batch:] if number == 0 else step
         for start in range(0, len(rest), processes):
@@ -148,7 +143,7 @@ def _rounds(
 
 
 def _progress(kmeans: MiniBatchKMeans, stream: FeatureStream, steps: list[list[Batch]]) -> dict:
-    """For whoever looks into the folder; resuming goes by the k-means alone."""
+    """Progress for people who look into the folder; resuming uses the saved k-means only."""
     done = [batch for step in steps[: kmeans.steps] for batch in step]
     if kmeans.steps < len(steps):
         done += steps[kmeans.steps][: kmeans.batches]
@@ -163,11 +158,10 @@ def _progress(kmeans: MiniBatchKMeans, stream: FeatureStream, steps: list[list[B
 def _sample(
     stream: FeatureStream, steps: list[list[Batch]], durations: Sequence[float], file: Path, passes: int
 ) -> torch.Tensor:
-    """Features `(frames, dim)` of the first clips of the plan, enough of them to begin with; says how long all will
-    take.
+    """Features `(frames, dim)` of the first clips of the plan, for k-means++; logs an estimate of the whole time.
 
     Args:
-        passes: how often the features of the corpus will be computed for the k-means.
+        passes: number of times that k-means will compute the features of the corpus.
     """
     state = PartialState()
     if file.exists():
@@ -196,7 +190,7 @@ def _sample(
     if state.num_processes > 1:
         found = gather_object(found)
     sample = torch.cat([features for _, features in sorted(found, key=lambda pair: pair[0])])
-    # Once more to write the units.
+    # One more time to write the units.
     estimate_rest(
         "learning and writing units, at most",
         file.parent,
@@ -211,5 +205,5 @@ def _sample(
 
 
 def _of_main(value: torch.Tensor) -> torch.Tensor:
-    """The main process's value: unlike machines may round a random choice to another frame."""
+    """The main process's value: on different machines, rounding may change a random choice."""
     return broadcast_object_list([value])[0]

@@ -1,4 +1,4 @@
-"""Phones of recordings with their times, from JSON lines or TextGrids, as labels of the frames of units."""
+"""Phones of recordings with their times, from JSON lines or TextGrids, as labels of unit frames."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from praatio.utilities.errors import PraatioException
 from hf_components.runtime import UserError, read_json_lines
 from hf_components.units.table import SECONDS_PER_UNIT
 
-HEARD = 0.025  # seconds that a frame hears, from where its unit begins
+HEARD = 0.025  # seconds of audio that a frame covers, from the start of its unit
 
 
 @dataclass
@@ -23,8 +23,7 @@ class Phones:
     names: np.ndarray
 
     def of_frames(self, start: float, count: int) -> np.ndarray:
-        """The phone in the middle of what each of `count` frames hears, the first from `start` on; "" where there is
-        none."""
+        """The phone at the centre of each of `count` frames, the first of which starts at `start`; "" for none."""
         middles = start + np.arange(count) * SECONDS_PER_UNIT + HEARD / 2
         last = np.searchsorted(self.starts, middles, side="right") - 1
         inside = (last >= 0) & (middles < self.ends[last])
@@ -32,14 +31,14 @@ class Phones:
 
 
 def read_phone_labels(path: str | Path, tier: str) -> dict[str, Phones]:
-    """Phones by recording, which is named without its suffix, see `recording_key`.
+    """Read the phones of each recording; the keys are those of `recording_key`.
 
     Args:
         path: a file of JSON lines with `source_file`, `start`, `end` (seconds in the recording) and `phone`, or a
-            folder of TextGrids that are named as the recordings and lie as they do.
-        tier: of the TextGrids that holds the phones.
+            folder of TextGrids with the relative paths of the recordings.
+        tier: name of the tier that holds the phones in TextGrids.
     Raises:
-        UserError: there are no labels, they are not what is said above, or those of a recording overlap.
+        UserError: there are no labels, their format is wrong, or labels of a recording overlap.
     """
     path = Path(path)
     found = _from_textgrids(path, tier) if path.is_dir() else _from_json_lines(path)
@@ -49,7 +48,7 @@ def read_phone_labels(path: str | Path, tier: str) -> dict[str, Phones]:
 
 
 def recording_key(source_file: str) -> str:
-    """How labels and recordings find each other: the path without its suffix."""
+    """The path without its suffix, which connects labels and recordings."""
     return str(PurePosixPath(source_file).with_suffix(""))
 
 
@@ -88,7 +87,7 @@ def _in_order(phones: Iterable[tuple[float, float, str]], where: str) -> Phones:
     starts, ends, names = map(np.array, zip(*sorted(phones), strict=True))
     if wrong := np.flatnonzero((ends <= starts) | np.append(ends[:-1] > starts[1:] + 1e-6, False)).tolist():
         raise UserError(
-            f"{where}: phones must be longer than nothing and must not overlap, but {names[wrong[0]]} is from "
+            f"{where}: phones must be longer than 0 s and must not overlap, but {names[wrong[0]]} is from "
             f"{starts[wrong[0]]:g} to {ends[wrong[0]]:g} s"
         )
     return Phones(starts, ends, names)

@@ -1,4 +1,4 @@
-"""In which order k-means hears a corpus: a pure function of seed, ids and durations, whoever does the work."""
+"""The order in which k-means sees a corpus: it depends only on seed, ids and durations, not on the processes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ class Batch:
     """Clips whose features are computed together.
 
     Args:
-        number: place in the plan; names what is kept of the batch.
+        number: place in the plan, and name of the kept features.
         rows: indices into the corpus.
     """
 
@@ -22,12 +22,12 @@ class Batch:
 def plan_steps(
     ids: Sequence[str], durations: Sequence[float], seed: int, update_seconds: float, batch_seconds: float
 ) -> list[list[Batch]]:
-    """All clips once, in an order drawn by `seed`, in steps after which the centroids move.
+    """Put all clips in random order by `seed`, and divide them into steps, after which the centroids move.
 
     Args:
         durations: seconds of each clip.
-        update_seconds: what a step holds at least, but for the last.
-        batch_seconds: of a batch, padded to its longest clip. Within a step clips of like duration go together.
+        update_seconds: least seconds of a step; the last step may be shorter.
+        batch_seconds: seconds of a batch with padding. Within a step, a batch has clips of similar duration.
     """
     steps = []
     rows = []

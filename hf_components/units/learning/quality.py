@@ -1,4 +1,4 @@
-"""How good units are: how well they tell phones, and what can be said without labels."""
+"""How good units are: their agreement with phone labels, and figures that need no labels."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +15,7 @@ from hf_components.units.motifs.analysis import measure_compression
 from hf_components.units.motifs.bpe import SPECIAL, Motifs, find_occurrences, to_fast_tokenizer, train_motifs
 from hf_components.units.table import SECONDS_PER_UNIT
 
-LEARNT_RUNS = (
-    200  # motifs of two and more units, the same number for every number of units, so that they can be compared
-)
+LEARNT_RUNS = 200  # motifs of two and more units: a fixed number, so that numbers of units can be compared
 WITH_LABELS = {"nmi": "NMI with phones", "phone_purity": "phone purity", "cluster_purity": "cluster purity"}
 WITHOUT_LABELS = {
     "order": "units per motif / in random order",
@@ -27,12 +25,12 @@ WITHOUT_LABELS = {
 
 
 def agreement(units: np.ndarray, labels: np.ndarray) -> dict:
-    """What units (frames,) and labels (frames,) say about each other.
+    """Agreement of units (frames,) and labels (frames,).
 
-    `phone_purity`: frames whose label is the most frequent one of their unit, which rises with the number of units;
-    `cluster_purity`: frames whose unit is the most frequent one of their label, which falls with it; `pnmi`: mutual
-    information over the entropy of the labels (the three of Hsu et al. 2021, "HuBERT", section V-C); `nmi`: over the
-    mean of both entropies, as scikit-learn's.
+    `phone_purity`: share of frames whose label is the most frequent one of their unit; it rises with the number of
+    units. `cluster_purity`: share of frames whose unit is the most frequent one of their label; it falls with that
+    number. `pnmi`: mutual information / entropy of the labels (all three: Hsu et al. 2021, "HuBERT", section V-C).
+    `nmi`: mutual information / mean of both entropies, the same as scikit-learn's.
     """
     _, units = np.unique(units, return_inverse=True)
     _, labels = np.unique(labels, return_inverse=True)
@@ -53,18 +51,18 @@ def agreement(units: np.ndarray, labels: np.ndarray) -> dict:
 
 
 def entropy(shares: np.ndarray) -> float:
-    """In bits."""
+    """Entropy in bits."""
     shares = shares[shares > 0]
     return float(-(shares * np.log2(shares)).sum())
 
 
 def phone_agreement(rows: pyarrow.Table, labels: Mapping[str, Phones], seed: int) -> dict:
-    """`agreement` over the frames that have a phone, and `nmi_by_chance` of the same frames with their units shuffled.
+    """`agreement` over the frames that have a phone, and `nmi_by_chance` for the same frames with shuffled units.
 
     Args:
-        rows: segments, as of `hf_components.units.table.UnitTable`; those of recordings without labels take no part.
+        rows: segments, see `hf_components.units.table.UnitTable`; recordings without labels are left out.
     Returns:
-        also `labelled_frames` and `phones`, how many different ones; these alone if no frame has a phone.
+        also `labelled_frames` and the number of different `phones`; only these if no frame has a phone.
     """
     phones = [
         labels[recording_key(row["source_file"])].of_frames(row["start"], len(row["units"]))
@@ -83,13 +81,12 @@ def phone_agreement(rows: pyarrow.Table, labels: Mapping[str, Phones], seed: int
 
 
 def label_free_figures(train: pyarrow.Table, held_out: pyarrow.Table, identity: dict, seed: int) -> dict:
-    """What speaks for or against units where nobody has labelled phones; of segments they were not learnt from.
+    """Figures of units that need no phone labels, on segments that the units were not learnt from.
 
-    `order`: how many more units a motif holds than in the same segments with their units shuffled. Speech has an order
-    that noise has not; the motifs are learnt on `train`, so nothing is learnt by heart. `speaker_nmi`: what units say
-    about who speaks, which they should not; None for a single speaker. `bits_per_second`: entropy of deduplicated
-    units times their
-    rate. None of the three alone is quality: few units say little of the speaker, and little of anything else.
+    `order`: units per motif / units per motif with shuffled units. Speech has an order that noise lacks. The motifs
+    are learnt on `train`, so they cannot be memorised. `speaker_nmi`: information of the units about the speaker,
+    which should be low; None for a single speaker. `bits_per_second`: entropy of deduplicated units times their rate.
+    None of the three alone means quality: few units say little about the speaker, but also little about anything else.
     """
     model = train_motifs(
         train["deduplicated"].to_pylist(), identity["num_units"], identity["num_units"] + len(SPECIAL) + LEARNT_RUNS
@@ -109,7 +106,7 @@ def label_free_figures(train: pyarrow.Table, held_out: pyarrow.Table, identity: 
 
 
 def plot_sweep(file: Path, figures: Sequence[dict], title: str) -> None:
-    """Draw what was found over the number of units, a line per layer, or over layers where there are more of them."""
+    """Plot figures over the number of units, one line per layer; or over layers, if there are more of those."""
     layers, sizes = ({row[key] for row in figures} for key in ("layer", "num_units"))
     over, per = ("layer", "num_units") if len(layers) > len(sizes) else ("num_units", "layer")
     panels = {

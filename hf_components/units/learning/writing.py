@@ -1,4 +1,4 @@
-"""Write the units of every segment of a corpus, and how they are used."""
+"""Write the units of every segment of a corpus, and figures of their use."""
 
 import json
 import math
@@ -20,9 +20,9 @@ from hf_components.speech import seconds_batches, waveforms
 from hf_components.units.learning.features import clip_features, pad_waveforms
 from hf_components.units.table import FILE, units_schema
 
-PART_BATCHES = 10  # of clips sorted by duration within: little padding, and little work to lose
+PART_BATCHES = 10  # batches per part, sorted by duration: little padding, and a stop loses little work
 BPE_SPLIT, BPE_FILE, JSON_FILE = "train", "all_units_for_bpe.txt", "units.json"
-DISTANCE = "squared_distance"  # column of the parts alone: the sum over a segment's frames
+DISTANCE = "squared_distance"  # column of the parts only: the sum over a segment's frames
 
 
 @dataclass
@@ -40,8 +40,7 @@ class Usage:
     squared_distance: float = 0.0
 
     def report(self) -> dict:
-        """Figures for `report.json`; entropy in bits per frame, perplexity is the number of units used evenly that has
-        it."""
+        """Figures for `report.json`; entropy is in bits per frame, perplexity is 2 to the power of it."""
         frames = int(self.counts.sum())
         shares = self.counts[self.counts > 0] / frames
         entropy = float(-(shares * np.log2(shares)).sum())
@@ -63,7 +62,7 @@ class Usage:
 
 @dataclass
 class _Part:
-    """Consecutive segments of a split, whose units are written at once, or again after a stop."""
+    """Consecutive segments of a split: their units are written together, or again after a stop."""
 
     split: str
     start: int
@@ -87,13 +86,13 @@ def write_units(
     """Write `units.parquet`, `units.json` and `all_units_for_bpe.txt`; each process encodes its share of the segments.
 
     Args:
-        folder_of_parts: what is there is not encoded again, so that a stopped run goes on.
-        splits: rows of the data contract, audio not decoded. Without columns `source_file` and `start` each is its own
-            source.
-        batch_seconds: of speech, padded, that a process encodes at once.
+        splits: rows of the data contract, audio not decoded. Without the columns `source_file` and `start`, each
+            segment is its own source.
+        folder_of_parts: folder of finished parts, which are not encoded again after a stop.
+        batch_seconds: seconds of speech, with padding, that a process encodes at once.
         num_workers: processes that decode audio ahead of the model.
     Returns:
-        per split, what `Usage.report` says of it.
+        `Usage.report` of each split.
     """
     state = PartialState()
     if state.is_main_process:
@@ -101,7 +100,7 @@ def write_units(
     state.wait_for_everyone()
     parts = [part for split, rows in splits.items() for part in _parts(split, rows, batch_seconds)]
     missing = [part for part in parts if not (folder_of_parts / part.file_name).exists()]
-    state.wait_for_everyone()  # all have looked before one writes
+    state.wait_for_everyone()  # every process has looked before one writes
     mine = missing[state.process_index :: state.num_processes]
     with Progress(
         total=sum(len(part.rows) for part in mine),
@@ -170,7 +169,7 @@ def _row(segment: dict, split: str, units: torch.Tensor, distances: torch.Tensor
 
 
 def _copied(tables: Iterator[pyarrow.Table], usage: dict[str, Usage], json_file, bpe_file) -> Iterator[pyarrow.Table]:
-    """The tables without what is for the report alone, which goes there; JSON and text are written on the way."""
+    """The tables without the column for the report, which is added to `usage`; also writes JSON and text."""
     lines = 0
     for table in tables:
         _count(table, usage[table["split"][0].as_py()])

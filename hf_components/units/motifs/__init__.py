@@ -1,4 +1,4 @@
-"""Runs of units that recur: learned, counted, and shown to linguists."""
+"""Motifs, which are runs of units that recur: learn them, count them, and show them to linguists."""
 
 from hf_components.units.motifs.analysis import list_motifs, measure_compression, plot_motifs
 from hf_components.units.motifs.annotations import tiers_of_recordings, write_eaf, write_textgrid

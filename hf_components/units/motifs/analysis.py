@@ -1,4 +1,4 @@
-"""What motifs a corpus has: how often, how long, and how much shorter they make it."""
+"""Motifs of a corpus: how frequent and how long they are, and how much shorter they make it."""
 
 from pathlib import Path
 
@@ -19,8 +19,8 @@ def list_motifs(motifs: Motifs, rows: pyarrow.Table, found: Occurrences) -> list
         rows: the segments.
         found: their motifs.
     Returns:
-        per motif `id`, `name`, `units`, `length` (units), `count`, `segments` and `speakers` that it occurs in, and
-        `seconds`: mean, shortest and longest; no seconds where it does not occur.
+        per motif `id`, `name`, `units`, `length` (units), `count`, number of `segments` and `speakers` with it, and
+        `seconds`: mean, shortest and longest, or None if it does not occur.
     """
     order = np.argsort(found.motif, kind="stable")
     ids, begins = np.unique(found.motif[order], return_index=True)
@@ -54,12 +54,11 @@ def list_motifs(motifs: Motifs, rows: pyarrow.Table, found: Occurrences) -> list
 
 
 def measure_compression(motifs: Motifs, rows: pyarrow.Table, found: Occurrences, seed: int) -> dict:
-    """How much shorter segments are as motifs.
+    """How much shorter segments are when written as motifs.
 
-    `units_per_motif` grows with any vocabulary; what is due to the order of the units is how much greater it is than
-    `units_per_motif_shuffled`, of the same segments with their units in random order. `bits_ratio` counts that an id
-    of a
-    large vocabulary costs more: bits of the units over bits of the motifs, each in a code of fixed length.
+    `units_per_motif` grows with any vocabulary. Compare it with `units_per_motif_shuffled`, of the same segments with
+    their units in random order: the difference is due to the order of the units. `bits_ratio` is bits of the units /
+    bits of the motifs, each in a code of fixed length, since an id of a large vocabulary needs more bits.
     """
     lengths = motifs.lengths()
     units = len(pc.list_flatten(rows["deduplicated"]))
@@ -87,7 +86,7 @@ def _ratio(a: float, b: float) -> float | None:
 
 
 def plot_motifs(file: Path, described: list[dict], title: str) -> None:
-    """Draw frequency over rank, and how many motifs and occurrences there are of each length, into a PNG."""
+    """Plot frequency over rank, and the share of motifs and occurrences of each length, into a PNG."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     figure.suptitle(title)
     left, right = figure.subplots(1, 2)

@@ -24,26 +24,26 @@ class Interval(NamedTuple):
     label: str
 
 
-Tiers = dict[str, list[Interval]]  # by name, in the order in which they are shown; intervals of a tier do not overlap
+Tiers = dict[str, list[Interval]]  # by name, in display order; intervals of a tier do not overlap
 
 
 def tiers_of_recordings(rows: pyarrow.Table, motifs: Motifs, found: Occurrences) -> dict[str, Tiers]:
     """The tiers segments, units and motifs of each recording.
 
-    A unit is labelled by its number, a motif by its name. Units that belong to no motif of two or more have none.
+    The label of a unit is its number, the label of a motif its name. Motifs of a single unit are left out.
 
     Args:
-        rows: segments, as of `hf_components.units.table.UnitTable`.
+        rows: segments, see `hf_components.units.table.UnitTable`.
         found: their motifs.
     Returns:
-        by `source_file`.
+        tiers by `source_file`.
     """
-    of_row = np.searchsorted(found.row, range(len(rows) + 1))  # where each segment's motifs begin
+    of_row = np.searchsorted(found.row, range(len(rows) + 1))  # first motif of each segment
     recordings: dict[str, Tiers] = {}
     for i in np.argsort(rows["start"].to_numpy(), kind="stable"):
         (row,) = rows.slice(i, 1).to_pylist()
         tiers = recordings.setdefault(row["source_file"], {"segments": [], "units": [], "motifs": []})
-        # One number for the end of an interval and the start of the next, or rounding errors let them overlap.
+        # An interval ends at the same number as the next one starts: rounding must not make them overlap.
         times = [_time(row["start"] + at) for at in [*row["start_times"], len(row["units"]) * SECONDS_PER_UNIT]]
         tiers["segments"].append(Interval(_time(row["start"]), _time(row["start"] + row["duration"]), row["id"]))
         tiers["units"] += map(Interval, times, times[1:], map(str, row["deduplicated"]))
@@ -68,11 +68,7 @@ def _time(seconds: float) -> float:
 
 
 def write_textgrid(file: Path, tiers: Tiers, duration: float) -> None:
-    """Write a Praat TextGrid in the long text format, UTF-8.
-
-    Args:
-        duration: of the recording, in seconds.
-    """
+    """Write a Praat TextGrid in the long text format, UTF-8; `duration` is that of the recording in seconds."""
     grid = Textgrid(0, duration)
     for name, intervals in tiers.items():
         grid.addTier(IntervalTier(name, intervals, 0, duration))
@@ -83,8 +79,8 @@ def write_eaf(file: Path, tiers: Tiers, identity: Mapping, recording: Path | Non
     """Write an ELAN annotation document; its times are milliseconds.
 
     Args:
-        identity: of the units, kept as properties of the document.
-        recording: linked as its medium.
+        identity: identity of the units, written as properties of the document.
+        recording: audio file that the document links to.
     """
     document = Eaf(author="underheard")
     for name, intervals in tiers.items():
@@ -97,5 +93,5 @@ def write_eaf(file: Path, tiers: Tiers, identity: Mapping, recording: Path | Non
     if recording is not None:
         kind = mimetypes.guess_type(recording.name)[0] or "audio/x-wav"
         document.add_linked_file(recording.resolve().as_uri(), os.path.relpath(recording, file.parent), kind)
-    file.unlink(missing_ok=True)  # of a run that was stopped, or pympi keeps it as a .bak
+    file.unlink(missing_ok=True)  # pympi would keep the file of a stopped run as .bak
     document.to_file(file)

@@ -1,4 +1,4 @@
-"""Motifs: runs of units that recur, learnt by byte-pair encoding. Every unit is one symbol, every segment one word."""
+"""Motifs: runs of units that recur, learnt by byte-pair encoding. A unit is a symbol, a segment is a word."""
 
 import io
 import json
@@ -21,11 +21,11 @@ from hf_components.units.table import SECONDS_PER_UNIT
 
 logger = logging.getLogger(__name__)
 
-FIRST_SYMBOL, LAST_SYMBOL = 0x4E00, 0x9FFF  # one script, which no normaliser changes
+FIRST_SYMBOL, LAST_SYMBOL = 0x4E00, 0x9FFF  # a single script that no normaliser changes
 SPECIAL = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}  # ids 0 to 3
 MODEL, VOCABULARY = "motifs.model", "motifs.vocab"
 TOO_HIGH = re.compile(r"Vocabulary size too high .* a value <= (\d+)")
-# SentencePiece leaves out a unit as soon as all others together round to the whole corpus in float32.
+# SentencePiece drops a unit if the sum of all other counts rounds to the whole corpus in float32.
 SHARE_TO_COUNT = 1 << 23
 
 
@@ -34,9 +34,9 @@ class Motifs:
     """A vocabulary of motifs; single units are motifs of length 1.
 
     Args:
-        tokenizer: of texts that `to_symbols` makes.
-        units: those of each id, none of the special ones.
-        identity: of the units, see `hf_components.units.table`.
+        tokenizer: tokenizer of the texts that `to_symbols` makes.
+        units: units of each id; empty for special ids.
+        identity: identity of the units, see `hf_components.units.table`.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -75,22 +75,22 @@ class Motifs:
         return [unit for i in ids for unit in self.units[i]]
 
     def name(self, motif: int) -> str:
-        """What a motif is called in annotations and on pages."""
+        """Name of a motif in annotations and on pages."""
         return f"m{motif}"
 
     def lengths(self) -> np.ndarray:
-        """Units in each motif (vocabulary,), 0 for special ones."""
+        """Number of units of each motif (vocabulary,), 0 for special ids."""
         return np.array([len(units) for units in self.units])
 
 
 @dataclass
 class Occurrences:
-    """Every motif of some segments in order, together all of their units; arrays (occurrences,).
+    """The motifs of segments, in order and without gaps; all arrays are (occurrences,).
 
     Args:
         row: index of the segment.
-        motif: id.
-        unit: index of its first unit among the segment's deduplicated ones.
+        motif: id of the motif.
+        unit: index of its first unit in the segment's deduplicated units.
         start, end: seconds within the segment.
     """
 
@@ -102,16 +102,11 @@ class Occurrences:
 
 
 def find_occurrences(motifs: Motifs, rows: pyarrow.Table) -> Occurrences:
-    """Divide segments into motifs.
-
-    Args:
-        rows: of `hf_components.units.table.UnitTable`.
-    """
+    """Divide segments into motifs; `rows` are those of a `hf_components.units.table.UnitTable`."""
     encoded = motifs.encode(rows["deduplicated"].to_pylist())
     motif = np.concatenate([np.zeros(0, np.int64), *encoded])
     row = np.repeat(np.arange(len(encoded)), [len(ids) for ids in encoded])
-    # Of the units of all segments in one line, where each motif ends, which frame each unit ends at, and where
-    # segments begin.
+    # Positions in the units of all segments together: ends of motifs, end frames of units, starts of segments.
     last = np.cumsum(motifs.lengths()[motif])
     first = last - motifs.lengths()[motif]
     frames = np.concatenate([[0], np.cumsum(pc.list_flatten(rows["durations"]).to_numpy())])
@@ -135,13 +130,13 @@ def train_motifs(sequences: Sequence[Sequence[int]], num_units: int, vocab_size:
 
     Args:
         sequences: deduplicated units of each segment.
-        num_units: all of them are in the vocabulary, seen or not.
-        vocab_size: motifs, single units and the four special symbols together. Where the sequences hold fewer, as many
-            as they hold, with a warning.
+        num_units: number of units; all are in the vocabulary, even if they do not occur.
+        vocab_size: number of motifs, single units and the four special symbols together. If the sequences have too
+            few motifs, the vocabulary is smaller, with a warning.
     Returns:
         the model's bytes.
     Raises:
-        UserError: nothing to learn from, too small a vocabulary, or more units than there are symbols.
+        UserError: there is nothing to learn from, the vocabulary is too small, or there are more units than symbols.
     """
     needed = num_units + len(SPECIAL)
     most = LAST_SYMBOL - FIRST_SYMBOL + 1
@@ -149,8 +144,8 @@ def train_motifs(sequences: Sequence[Sequence[int]], num_units: int, vocab_size:
         raise UserError(f"motifs can be learnt over at most {most} units, got {num_units}")
     if vocab_size <= needed:
         raise UserError(
-            f"--vocab_size must exceed {needed}, the {num_units} units and {len(SPECIAL)} special symbols, or no "
-            f"motif fits in; got {vocab_size}"
+            f"--vocab_size must exceed {needed}, the {num_units} units and {len(SPECIAL)} special symbols, or no motif"
+            f" fits in; got {vocab_size}"
         )
     if not any(len(units) > 1 for units in sequences):
         raise UserError(
@@ -158,7 +153,7 @@ def train_motifs(sequences: Sequence[Sequence[int]], num_units: int, vocab_size:
             "give more recordings, or learn more than one unit"
         )
     total = sum(map(len, sequences))
-    alone = [[unit] for unit in range(num_units)] * (1 + total // SHARE_TO_COUNT)  # counted, and a neighbour of none
+    alone = [[unit] for unit in range(num_units)] * (1 + total // SHARE_TO_COUNT)  # every unit occurs, without pairs
     try:
         return _train([*sequences, *alone], vocab_size)
     except RuntimeError as error:
@@ -188,7 +183,7 @@ def _train(sequences: Sequence[Sequence[int]], vocab_size: int) -> bytes:
         eos_id=2,
         pad_id=3,
         character_coverage=1.0,
-        max_sentence_length=1 << 30,  # in bytes; 4192 by default, which drops segments of 1,400 units without a word
+        max_sentence_length=1 << 30,  # bytes; the default 4192 silently drops segments of 1,400 units
         normalization_rule_name="identity",
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
@@ -201,10 +196,10 @@ def _train(sequences: Sequence[Sequence[int]], vocab_size: int) -> bytes:
 
 
 def to_fast_tokenizer(model: bytes) -> PreTrainedTokenizerFast:
-    """The same vocabulary and merges as a tokenizer of `tokenizers`, which gives the same ids.
+    """The same vocabulary as a tokenizer of `tokenizers`, which gives the same ids.
 
-    SentencePiece joins the neighbours whose union has the best score, whatever they are: so every way to divide a
-    piece in two pieces is a merge, in the order of the pieces.
+    SentencePiece joins any two neighbours whose union has the best score. So every way to divide a piece into two
+    pieces is a merge, in the order of the pieces.
     """
     pieces = ModelProto.FromString(model).pieces
     vocabulary = {piece.piece: i for i, piece in enumerate(pieces)}
@@ -226,13 +221,13 @@ def to_fast_tokenizer(model: bytes) -> PreTrainedTokenizerFast:
 
 
 def save_motifs(folder: Path, model: bytes, identity: dict) -> None:
-    """Write SentencePiece's model and vocabulary and the files of the fast tokenizer, which name the units."""
+    """Write SentencePiece's model and vocabulary, and the fast tokenizer with the identity of the units."""
     (folder / MODEL).write_bytes(model)
     lines = [f"{piece.piece}\t{piece.score:g}\n" for piece in ModelProto.FromString(model).pieces]
     (folder / VOCABULARY).write_text("".join(lines), encoding="utf-8")
     to_fast_tokenizer(model).save_pretrained(folder)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
-    # The class's name in transformers 5 is unknown to 4.57; both know this one.
+    # transformers 4.57 does not know the class name that 5 writes; both know this one.
     write_json(
         folder / "tokenizer_config.json", {**settings, "tokenizer_class": "PreTrainedTokenizerFast", "units": identity}
     )

@@ -1,4 +1,4 @@
-"""A page of motifs with clips to listen to, each in its context; it needs nothing but its folder."""
+"""A page of motifs with clips to listen to, each in its context. The folder is all that the page needs."""
 
 from itertools import groupby
 from pathlib import Path
@@ -35,7 +35,7 @@ audio { height: 2em; width: 15em }
 <body>
 <h1>Concordance of motifs</h1>
 <p>{{ motifs | length }} of {{ total }} motifs, the most frequent first, with at most {{ clips_per_motif }} occurrences
-each, drawn by chance. Each clip has up to {{ context_seconds }} s before and after the motif.</p>
+each, drawn at random. Each clip has up to {{ context_seconds }} s before and after the motif.</p>
 {% for motif in motifs %}
 <h2 id="{{ motif.name }}">{{ motif.name }} <span class="units">{{ motif.units | join(" ") }}</span></h2>
 <p>{{ motif.count }} times in {{ motif.segments }} segments of {{ motif.speakers }} speakers,
@@ -73,15 +73,15 @@ def build_concordance(
     """Write `index.html` and `clips/`.
 
     Args:
-        described: motifs, as `list_motifs` sorts them; those that occur are shown.
-        rows: segments, as of `hf_components.units.table.UnitTable`.
+        described: motifs in the order of `list_motifs`; those that occur are shown.
+        rows: segments, see `hf_components.units.table.UnitTable`.
         found: their motifs.
-        corpus: the audio of the segments, which are found by `id`.
-        num_motifs: that are shown.
-        clips_per_motif: drawn by chance if there are more.
-        context_seconds: before and after a motif, within its segment.
+        corpus: corpus with the audio of the segments, by `id`.
+        num_motifs: greatest number of motifs on the page.
+        clips_per_motif: greatest number of clips per motif, drawn at random.
+        context_seconds: seconds before and after a motif, within its segment.
     Returns:
-        how many motifs and clips there are, and their bytes.
+        the number of motifs and clips, and the bytes of the clips.
     Raises:
         UserError: no motif occurs, or a segment is not in the corpus.
     """
@@ -91,7 +91,7 @@ def build_concordance(
             "none of the motifs occurs in these segments; lower --min_units, or learn motifs from more speech"
         )
     chosen = [(int(at), motif) for motif in shown for at in _draw(found, motif["id"], clips_per_motif, seed)]
-    chosen.sort(key=lambda choice: choice[0])  # so that each segment is decoded once
+    chosen.sort(key=lambda choice: choice[0])  # decodes each segment only once
     index = {name: i for i, name in enumerate(corpus["id"])}
     (folder / "clips").mkdir(exist_ok=True)
     size = 0

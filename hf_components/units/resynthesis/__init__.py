@@ -1,5 +1,4 @@
-"""Judge a unit vocoder: segments spoken again from their units, beside their originals, in figures and to listen
-to."""
+"""Evaluate a unit vocoder: speak segments from their units, and compare them with the originals by figures and ear."""
 
 from hf_components.units.resynthesis.measuring import hear, measure_segment, resynthesise, shuffled, units_of
 from hf_components.units.resynthesis.page import write_page

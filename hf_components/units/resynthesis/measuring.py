@@ -1,4 +1,4 @@
-"""Speak segments again from their units, measure each against its original, and write both to listen to."""
+"""Speak segments from their units, measure each against its original, and write both to listen to."""
 
 import zlib
 from collections.abc import Sequence
@@ -31,14 +31,14 @@ def units_of(table: UnitTable, corpus: datasets.Dataset) -> list[list[int]]:
     units = dict(zip(table.rows["id"].to_pylist(), table.rows["units"].to_pylist(), strict=True))
     if missing := [name for name in corpus["id"] if not units.get(name)]:
         raise UserError(
-            f"{len(missing)} of {len(corpus)} segments have no units, such as {missing[0]}; the units are of "
-            "another corpus, or of an earlier state of it: run learn_units again"
+            f"{len(missing)} of {len(corpus)} segments have no units, such as {missing[0]}; the units are of another "
+            "corpus, or of an earlier state of it: run learn_units again"
         )
     return [units[name] for name in corpus["id"]]
 
 
 def shuffled(units: Sequence[int], name: str, seed: int) -> list[int]:
-    """The units of a segment in an order by chance, which depends on `seed` and its name alone."""
+    """The units of a segment in random order, which depends only on `seed` and its name."""
     return np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(units).tolist()
 
 
@@ -51,19 +51,21 @@ def resynthesise(
     seed: int,
     batch_seconds: float,
 ) -> list[dict]:
-    """Speak segments from their units, and once more from the same units shuffled, and measure both.
+    """Speak segments from their units and from the same units shuffled, and measure both.
+
+    Each process does its share, and all return all rows.
 
     Args:
         corpus: rows of the data contract, audio not decoded.
-        units: of each row.
+        units: units of each row.
         folder: gets `audio/orig_0000.wav`, `audio/synth_0000.wav` and `spectrograms/0000.png`, numbered as the rows.
-        seed: of the shuffling.
-        batch_seconds: of speech that is spoken at once, padding included.
+        seed: seed of the shuffling.
+        batch_seconds: seconds of speech that are spoken at once, with padding.
     Returns:
         a row per segment, in order: `id`, `speaker_id`, `duration`, `text`, the three files, the figures of the metric
-        `speech_resynthesis`, `mcd_shuffled_units`, and `units`. Each process does its share, and all return the whole.
+        `speech_resynthesis`, `mcd_shuffled_units`, and `units`.
     Raises:
-        UserError: a segment or its resynthesis cannot be judged, or the vocoder lacks the voice of its speaker.
+        UserError: a segment or its resynthesis cannot be measured, or the vocoder has no voice for its speaker.
     """
     state = PartialState()
     rows = []
@@ -98,19 +100,18 @@ def resynthesise(
 def measure_segment(
     name: str, original: np.ndarray, resynthesis: np.ndarray, control: np.ndarray
 ) -> dict[str, float | None]:
-    """The figures of one segment. Raises `UserError` where a waveform cannot be judged."""
+    """The figures of one segment. Raises `UserError` if a waveform cannot be measured."""
     try:
         figures = measure(prediction=resynthesis, reference=original)
     except ValueError as error:
         raise UserError(
-            f"segment {name} cannot be judged: {error} (the prediction is what the vocoder speaks, the reference "
-            "is the recording)"
+            f"segment {name} cannot be measured: {error} (the vocoder makes the prediction, the reference is recorded)"
         ) from error
     return {**figures, "mcd_shuffled_units": mel_cepstral_distortion(mel_cepstra(control), mel_cepstra(original))[0]}
 
 
 def write_pair(folder: Path, index: int, original: np.ndarray, resynthesis: np.ndarray) -> dict[str, str]:
-    """Write both sides as 16-bit WAV and their spectrograms as one PNG -> their paths within the folder."""
+    """Write both sides as 16-bit WAV and their spectrograms as one PNG; returns their paths within the folder."""
     files = {
         "original": f"audio/orig_{index:04d}.wav",
         "resynthesis": f"audio/synth_{index:04d}.wav",
@@ -123,7 +124,7 @@ def write_pair(folder: Path, index: int, original: np.ndarray, resynthesis: np.n
 
 
 def hear(rows: list[dict], transcriber: Transcriber, folder: Path) -> None:
-    """Add what a recogniser writes of the two files of each row: `heard_original` and `heard_resynthesis`."""
+    """Add a recogniser's transcripts of both files to each row: `heard_original` and `heard_resynthesis`."""
     heard = iter(transcriber.transcribe_files([folder / row[side] for side in SIDES for row in rows]))
     for side in SIDES:
         for row in rows:

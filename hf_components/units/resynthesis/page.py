@@ -1,4 +1,4 @@
-"""One HTML page to listen to: originals and resyntheses side by side. It works from a disk, without a network."""
+"""One HTML page to listen to: originals and resyntheses side by side. It works offline from a folder."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ PAGE = """\
 </style>
 <h1>{{ title }}</h1>
 <p>{{ results.sample.segments }} segments ({{ "%.0f" % results.sample.seconds }} s, speakers:
-  {{ results.sample.speakers }}), each spoken again from its units alone. Intervals: 95 % bootstrap over segments.</p>
+  {{ results.sample.speakers }}), each spoken from its units alone. Intervals: 95 % bootstrap over segments.</p>
 <div class="wide"><table>
   <thead><tr><th>figure<th>value<th>interval<th>called good<th>reached<th>by whom, and why</thead>
   {%- for row in figures %}
@@ -76,8 +76,9 @@ def write_page(file: Path, title: str, about: dict[str, str], results: dict, seg
     """Write the page beside the folders `audio` and `spectrograms` that its segments name.
 
     Args:
-        about: what was judged, by name.
-        results, segments: of `summarise` and `resynthesise`.
+        about: facts about the evaluation, by name.
+        results: result of `summarise`.
+        segments: rows of `resynthesise`.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["shown"] = shown

@@ -21,9 +21,9 @@ def speak(
     """Speak sequences of units in one batch, each as if it were alone.
 
     Args:
-        sequences: one unit per frame.
-        voices: place of each one's speaker in `config.speakers`; None for a vocoder of one voice.
-        pitches: of each, one per frame in Hz, 0 where unvoiced; None for a vocoder without `use_f0`.
+        sequences: units of each sequence, one per frame.
+        voices: index in `config.speakers` of each sequence; None for a vocoder of one voice.
+        pitches: F0 of each sequence, one per frame in Hz, 0 where unvoiced; None for a vocoder without `use_f0`.
     Returns:
         float32 waveforms (frames * hop length,) at `config.sampling_rate`.
     """
@@ -48,7 +48,7 @@ def voices_of(vocoder: UnitHifiGanModel, speakers: Sequence[str]) -> list[int] |
     """The `voices` of `speak` for speakers by name; None for a vocoder of one voice.
 
     Raises:
-        UserError: the vocoder has voices, and none for one of the speakers.
+        UserError: the vocoder has several voices, but none for one of the speakers.
     """
     known = vocoder.config.speakers
     if known and (strangers := sorted(set(speakers) - set(known))):
@@ -62,10 +62,10 @@ def voices_of(vocoder: UnitHifiGanModel, speakers: Sequence[str]) -> list[int] |
 def pitches_of(
     vocoder: UnitHifiGanModel, recordings: Sequence[np.ndarray], sequences: Sequence[Sequence[int]]
 ) -> list[np.ndarray] | None:
-    """The `pitches` of `speak`, heard in the recordings that the units are of; None for a vocoder without `use_f0`.
+    """The `pitches` of `speak`, measured in the recordings of the units; None for a vocoder without `use_f0`.
 
     Raises:
-        UserError: a recording is too short to have a pitch.
+        UserError: a recording is too short to measure its pitch.
     """
     if not vocoder.config.use_f0:
         return None

@@ -1,4 +1,4 @@
-"""The figures of all segments together, what is called good of each, and the table of them."""
+"""The figures of all segments together, the range that is called good for each, and their table."""
 
 from itertools import groupby
 
@@ -8,50 +8,55 @@ from hf_components.metrics.speech_resynthesis.figures import FIGURES, bitrate, m
 from hf_components.scoring import score
 
 RATES = ("cer", "wer")
-DECIMALS = {"dB": 1, "bit/s": 0}  # 3 for the others
+DECIMALS = {"dB": 1, "bit/s": 0}  # 3 for other units
 
-# Unit, lowest and highest value that is called good, and who says so.
+# Unit, lowest and highest value that is called good, and the source of that range.
 GOOD = {
     "mcd": (
         "dB",
         None,
         6.0,
-        "tried out on one narrator: each frame replaced by the mean spectrum of its unit "
-        "(one of 100) 4.3, another sentence of the same voice 7.3, those units shuffled 7.6, noise 10.2",
+        "measured on one narrator: each frame replaced by the mean spectrum of its unit (one of 100) 4.3, another "
+        "sentence of the same voice 7.3, those units shuffled 7.6, noise 10.2",
     ),
     "mcd_shuffled_units": (
         "dB",
         None,
         None,
-        "the control: the same units in an order by chance, spoken by the same vocoder",
+        "the control: the same units in random order, spoken by the same vocoder",
     ),
     "mcd_to_shuffled": ("", None, 0.85, "mcd / mcd_shuffled_units; at 1 the order of the units means nothing"),
     "snr": (
         "dB",
         5.0,
         None,
-        "custom of waveform coders. A vocoder chooses its phase freely: perfect speech in another phase "
-        "has -3 dB, silence 0, so that a good vocoder does not reach it",
+        "usual for waveform coders. A vocoder chooses its phase freely: perfect speech in another phase has -3 dB, "
+        "silence 0, so a good vocoder does not reach it",
     ),
     "si_sdr": ("dB", None, None, "SNR at the best gain; the phase counts as in snr"),
     "length_ratio": ("", 0.98, 1.02, "a unit lasts 20 ms; only the last 25 ms of a segment may have none"),
     "log_f0_rmse": ("ln Hz", None, 0.3, "rule of thumb, five semitones; units of phones carry little pitch"),
     "voicing_error": ("", None, 0.2, "rule of thumb, one frame of five"),
     "bitrate": ("bit/s", None, 365.0, "codec of units, pitch and speaker of Polyak et al. 2021, arXiv 2104.00355"),
-    "bitrate_deduplicated": ("bit/s", None, None, "the same where repetitions are not sent, nor how long they last"),
+    "bitrate_deduplicated": ("bit/s", None, None, "the same without repetitions and durations"),
 }
 
 
 def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | None = None) -> dict:
-    """The figures of all segments, from the rows of `resynthesise` (and `hear`) alone.
+    """The figures of all segments, computed from the rows of `resynthesise` (and `hear`) alone.
 
-    `bitrate` is that of all units of these segments. The recogniser is judged by the texts of the corpus or, unless
-    all segments have one, by what it wrote of the originals; `language` (code) is what it writes.
+    The recogniser is scored against the texts of the corpus. If not all segments have a text, the reference is its
+    transcript of the originals.
 
+    Args:
+        rows: rows of `resynthesise`.
+        num_bootstrap: resamples for each interval.
+        seed: seed of the resampling.
+        language: language code of the recogniser's transcripts.
     Returns:
         the figures and `<figure>_interval` (bootstrap over segments); `cer`, `wer`, `cer_original`, `wer_original` of
-        the recogniser; `missing` (why a figure is None, or of fewer segments); `good` (of each figure the unit, the
-        range, its source and whether it is `reached`); `sample` (how much was judged).
+        the recogniser; `missing` (why a figure is None, or of fewer segments); `good` (unit, range, source of the
+        range, and whether it is `reached`, of each figure); `sample` (size of the evaluation).
     """
     means = {
         name: mean_and_interval([row[name] for row in rows], num_bootstrap, seed=seed)
@@ -105,12 +110,12 @@ def recognition(rows: list[dict], num_bootstrap: int, seed: int, language: str |
             [row[heard] for row in rows], references, num_bootstrap=num_bootstrap, seed=seed, language=language
         )
         rates |= {f"{rate}{side}{part}": scored[f"{rate}{part}"] for rate in RATES for part in ("", "_interval")}
-    why = "not all segments have a text: what the recogniser wrote of the originals is the reference"
+    why = "not all segments have a text: the reference is the recogniser's transcript of the originals"
     return rates, {} if with_text else {f"{rate}_original": why for rate in RATES}
 
 
 def good_error_rates(rates: dict) -> dict[str, tuple]:
-    """The ranges of the recogniser's error rates, which depend on how well it hears the originals."""
+    """The good ranges of the recogniser's error rates, which depend on its error rates on the originals."""
     ranges = {}
     for rate in RATES:
         of_original = rates[f"{rate}_original"]
@@ -119,13 +124,9 @@ def good_error_rates(rates: dict) -> dict[str, tuple]:
             None,
             0.1 + (of_original or 0),
             "rule of thumb, 0.1 "
-            + (
-                "where the reference is what it wrote of the originals"
-                if of_original is None
-                else f"more than {rate}_original"
-            ),
+            + ("against its transcript of the originals" if of_original is None else f"more than {rate}_original"),
         )
-        ranges[f"{rate}_original"] = ("", None, None, "the recogniser on the originals: as good as it can get")
+        ranges[f"{rate}_original"] = ("", None, None, "the recogniser on the originals: the best possible value")
     return ranges
 
 
@@ -137,7 +138,7 @@ def reached(value: float | None, low: float | None, high: float | None) -> bool 
 
 
 def figure_rows(results: dict) -> list[dict[str, str]]:
-    """Each figure as it is shown: `name`, `value`, `interval`, `good`, `reached` and `source`."""
+    """Each figure as text: `name`, `value`, `interval`, `good`, `reached` and `source`."""
     return [
         {
             "name": name,
@@ -152,7 +153,7 @@ def figure_rows(results: dict) -> list[dict[str, str]]:
 
 
 def shown(value: float | None, unit: str = "") -> str:
-    """A figure with as many decimals as say something in its unit, and its unit."""
+    """A figure with its unit, and with the decimals that are useful in that unit."""
     return "-" if value is None else f"{value:z.{DECIMALS.get(unit, 3)}f} {unit}".rstrip()
 
 
@@ -169,11 +170,11 @@ def shown_range(good: dict) -> str:
 
 
 def table(results: dict) -> Table:
-    """One line per figure: value, interval, and what is called good."""
+    """One line per figure: value, interval, and good range."""
     sample = results["sample"]
     lines = Table(
         title=f"Resynthesis of {sample['segments']} segments ({sample['seconds']:.0f} s) from their units",
-        caption="95 % bootstrap over segments; results.json says where each range is from",
+        caption="95 % bootstrap over segments; results.json names the source of each range",
     )
     for heading in ("figure", "value", "interval", "called good", "reached"):
         lines.add_column(heading, justify="left" if heading == "figure" else "right", no_wrap=True)

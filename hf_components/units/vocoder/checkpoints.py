@@ -15,7 +15,7 @@ from hf_components.runtime import sync_folder, write_json
 
 logger = logging.getLogger(__name__)
 
-KEPT = 2  # so that one is always whole
+KEPT = 2  # so that one is always complete
 BEST = "best.safetensors"
 HISTORY = "history.json"
 
@@ -23,17 +23,17 @@ HISTORY = "history.json"
 def save_checkpoint(
     accelerator: Accelerator, folder: Path, best: dict[str, torch.Tensor], history: list[dict]
 ) -> None:
-    """Write everything that training needs to go on with the same bits; every process must call.
+    """Write everything that training needs to resume with the same bits; every process must call this.
 
     Args:
-        folder: of all checkpoints; this one is `checkpoint-<epoch>`.
-        best: the generator's weights as they were after its best epoch.
-        history: an entry per epoch that is done.
+        folder: folder of all checkpoints; this one is `checkpoint-<epoch>`.
+        best: the generator's weights after its best epoch.
+        history: one entry per finished epoch.
     """
     target = folder / f"{PREFIX_CHECKPOINT_DIR}-{len(history)}"
     temporary = folder / f".{target.name}.tmp"
     if accelerator.is_main_process:
-        for leftover in (temporary, target):  # of a kill, without its marker
+        for leftover in (temporary, target):  # incomplete, from a killed run
             shutil.rmtree(leftover, ignore_errors=True)
         temporary.mkdir(parents=True)
     accelerator.wait_for_everyone()
@@ -52,12 +52,11 @@ def save_checkpoint(
 
 
 def load_checkpoint(accelerator: Accelerator, folder: Path) -> tuple[dict[str, torch.Tensor], list[dict]] | None:
-    """Put the newest complete checkpoint into what the accelerator prepared, and return its best weights and
-    history."""
+    """Load the newest complete checkpoint into the accelerator's objects; returns its best weights and history."""
     newest = last_complete_checkpoint(folder)
     if newest is None:
         return None
     accelerator.load_state(newest)
     history = json.loads((Path(newest) / HISTORY).read_text())
-    logger.info("training goes on after epoch %d", len(history))
+    logger.info("training resumes after epoch %d", len(history))
     return load_file(Path(newest) / BEST), history

@@ -1,4 +1,4 @@
-"""Crops of speech with the units that are aligned to them. Every draw is a pure function of seed and epoch."""
+"""Crops of speech with their aligned units. Random choices depend only on seed and epoch."""
 
 import logging
 from collections.abc import Iterator
@@ -17,24 +17,24 @@ logger = logging.getLogger(__name__)
 
 
 class Crop(NamedTuple):
-    """A place in the corpus: number of the segment and first frame."""
+    """A position in the corpus: number of the segment, and first frame."""
 
     segment: int
     frame: int
 
 
 class UnitCrops(torch.utils.data.Dataset):
-    """Segments of a corpus and their units, of which `self[Crop]` is a piece.
+    """Segments of a corpus and their units; `self[Crop]` is a piece of them.
 
     Args:
         corpus: rows of the data contract, audio not decoded.
         units: id of a segment -> units per frame.
         crop_frames: length of a crop; shorter segments are left out.
-        config: of the vocoder, which says what goes with the units; unit i belongs to samples
+        config: configuration of the vocoder, with the inputs that it needs beside units; unit i belongs to samples
             `[i * hop_length, (i + 1) * hop_length)`.
     Raises:
-        UserError: a segment has no units, more or fewer than its length gives, or an unknown speaker; none is long
-            enough.
+        UserError: a segment has no units, or too many or too few for its length, or an unknown speaker; or no segment
+            is long enough.
     """
 
     def __init__(
@@ -47,32 +47,32 @@ class UnitCrops(torch.utils.data.Dataset):
         speakers = config.speakers
         if missing := [name for name in corpus["id"] if name not in units]:
             raise UserError(
-                f"{len(missing)} of {len(corpus)} segments have no units, {missing[0]} first; run "
-                "recipes/learn_units.py on this corpus"
+                f"{len(missing)} of {len(corpus)} segments have no units, {missing[0]} first; "
+                "run recipes/learn_units.py on this corpus"
             )
         for name, duration in zip(corpus["id"], corpus["duration"], strict=True):
             samples = round(duration * config.sampling_rate)
             if not 0 <= samples - hop_length * len(units[name]) < 2 * hop_length:
                 raise UserError(
-                    f"{name} has {len(units[name])} units for {duration:.2f} s of audio, at {hop_length} samples "
-                    "per unit: they are of another version of this corpus; run recipes/learn_units.py again"
+                    f"{name} has {len(units[name])} units for {duration:.2f} s of audio, at {hop_length} samples per "
+                    "unit: they are of another version of this corpus; run recipes/learn_units.py again"
                 )
         self.units = [units[name] for name in corpus["id"]]
         if speakers:
             if strangers := sorted(set(corpus["speaker_id"]) - set(speakers)):
                 raise UserError(
-                    f"the speaker {strangers[0]} has no recording to train on, so that the vocoder has no voice "
-                    "for it; train without --speaker_embedding"
+                    f"the speaker {strangers[0]} has no recording to train on, so the vocoder has no voice for it; "
+                    "train without --speaker_embedding"
                 )
             self.speaker_ids = [speakers.index(name) for name in corpus["speaker_id"]]
-        # How many crops begin in the segments up to each.
+        # Number of possible crops in all segments up to each.
         self.places = np.cumsum([max(0, len(row) - crop_frames + 1) for row in self.units])
         if (short := sum(len(row) < crop_frames for row in self.units)) == len(self.units):
             raise UserError(f"none of {short} segments has the {crop_frames} frames of a crop; lower --crop_seconds")
         if short:
             logger.warning(
                 "%d of %d segments are shorter than a crop of %d frames and are left out; a smaller --crop_seconds "
-                "takes them in",
+                "includes them",
                 short,
                 len(self.units),
                 crop_frames,
@@ -82,12 +82,12 @@ class UnitCrops(torch.utils.data.Dataset):
         return int(self.places[-1])
 
     def place(self, number: int) -> Crop:
-        """The crop of that number, of `len(self)` in all."""
+        """The crop of that number, from 0 to `len(self) - 1`."""
         segment = int(np.searchsorted(self.places, number, side="right"))
         return Crop(segment, int(number - (self.places[segment - 1] if segment else 0)))
 
     def held_out(self, count: int, seed: int) -> list[Crop]:
-        """At most `count` crops side by side, drawn by seed."""
+        """At most `count` crops that do not overlap, drawn at random by the seed."""
         tiled = [
             Crop(segment, frame)
             for segment, row in enumerate(self.units)
@@ -97,12 +97,14 @@ class UnitCrops(torch.utils.data.Dataset):
         return [tiled[i] for i in sorted(chosen)]
 
     def __getitem__(self, crop: Crop) -> dict[str, torch.Tensor]:
-        """`units (crop_frames,)`, `waveform (crop_frames * hop_length,)` and, where asked for, `speaker_ids ()`
-        and `f0 (crop_frames,)` in Hz."""
+        """`units (crop_frames,)` and `waveform (crop_frames * hop_length,)`.
+
+        If the vocoder needs them, also `speaker_ids ()` and `f0 (crop_frames,)` in Hz.
+        """
         return self.piece(crop, self.crop_frames)
 
     def whole(self, segment: int) -> dict[str, torch.Tensor]:
-        """The same of a whole segment."""
+        """The same for a whole segment."""
         return self.piece(Crop(segment, 0), len(self.units[segment]))
 
     def piece(self, crop: Crop, frames: int) -> dict[str, torch.Tensor]:
@@ -122,12 +124,12 @@ class UnitCrops(torch.utils.data.Dataset):
 
 
 class CropSampler(torch.utils.data.Sampler):
-    """So many crops an epoch, each place in the corpus as likely as any other.
+    """Draw crops at random, every position in the corpus with the same probability.
 
     Args:
-        crops: what to draw from.
+        crops: crops to draw from.
         samples: crops per epoch.
-        seed: with the epoch, decides which.
+        seed: seed of the choice, together with the epoch.
     """
 
     def __init__(self, crops: UnitCrops, samples: int, seed: int):

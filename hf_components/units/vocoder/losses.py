@@ -6,7 +6,7 @@ from transformers.audio_utils import mel_filter_bank
 
 from hf_components.unit_hifigan.discriminators import Features
 
-MEL_WEIGHT = 45.0  # of HiFi-GAN (Kong et al. 2020, arXiv 2010.05646), as are the next two
+MEL_WEIGHT = 45.0  # this and the next from HiFi-GAN (Kong et al. 2020, arXiv 2010.05646)
 FEATURE_WEIGHT = 2.0
 QUIETEST = 1e-5
 MEL_RESOLUTIONS = ((256, 20), (512, 40), (1024, 80), (2048, 160))  # window in samples, mel bands
@@ -15,11 +15,11 @@ MEL_RESOLUTIONS = ((256, 20), (512, 40), (1024, 80), (2048, 160))  # window in s
 class MelLoss(nn.Module):
     """L1 distance of log-mel spectrograms, mean over resolutions, times 45.
 
-    HiFi-GAN takes one resolution; several leave no time-frequency grid to hide between (as in the Descript codec,
-    Kumar et al. 2023, arXiv 2306.06546).
+    HiFi-GAN has one resolution. With several, no error can hide between the points of one time-frequency grid (as in
+    the Descript codec, Kumar et al. 2023, arXiv 2306.06546).
 
     Args:
-        sampling_rate: Hz.
+        sampling_rate: sampling rate in Hz.
     """
 
     def __init__(self, sampling_rate: int):
@@ -37,11 +37,11 @@ class MelLoss(nn.Module):
             waveform.float(), n_fft, n_fft // 4, window=self.get_buffer(f"window_{n_fft}"), return_complex=True
         )
         magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
-        # Added, not a lower bound, whose gradient would be 0 for a generator that begins almost silent.
+        # Not a lower bound: its gradient would be 0 for a generator that starts almost silent.
         return (magnitude.transpose(1, 2) @ self.get_buffer(f"bank_{n_fft}") + QUIETEST).log()
 
     def forward(self, spoken: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """Scalar of two waveforms `(batch, samples)`."""
+        """The loss of two waveforms `(batch, samples)`, a scalar."""
         distances = [
             nn.functional.l1_loss(self.log_mel(spoken, n_fft), self.log_mel(real, n_fft))
             for n_fft, _ in MEL_RESOLUTIONS
@@ -50,8 +50,7 @@ class MelLoss(nn.Module):
 
 
 def discriminator_loss(real: list[Features], spoken: list[Features]) -> torch.Tensor:
-    """Least squares (Mao et al. 2017, arXiv 1611.04076), mean over discriminators: 0 if all is told apart, 0.5 if
-    nothing."""
+    """Least squares (Mao et al. 2017, arXiv 1611.04076), mean over discriminators; 0: always right, 0.5: undecided."""
     return torch.stack(
         [
             (1 - of_real[-1]).square().mean() + of_spoken[-1].square().mean()
@@ -61,7 +60,7 @@ def discriminator_loss(real: list[Features], spoken: list[Features]) -> torch.Te
 
 
 def adversarial_loss(spoken: list[Features]) -> torch.Tensor:
-    """Least squares, sum over discriminators: 0 if all take what is spoken for real."""
+    """Least squares, sum over discriminators: 0 if all of them take the spoken waveform for real."""
     return torch.stack([(1 - features[-1]).square().mean() for features in spoken]).sum()
 
 
@@ -80,11 +79,12 @@ def feature_loss(real: list[Features], spoken: list[Features]) -> torch.Tensor:
 
 
 def r1_penalty(real: list[Features], waveform: torch.Tensor) -> torch.Tensor:
-    """Half the squared gradient of the scores of real speech (Mescheder et al. 2018, arXiv 1801.04406), mean over the
-    batch.
+    """Half the squared gradient of the scores of real speech, mean over the batch.
+
+    Mescheder et al. 2018, arXiv 1801.04406.
 
     Args:
-        real: what the discriminators make of `waveform (batch, samples)`, which requires a gradient.
+        real: the discriminators' outputs for `waveform (batch, samples)`, which requires a gradient.
     """
     scores = torch.stack([features[-1].flatten(1).mean(1) for features in real]).sum()
     (gradient,) = torch.autograd.grad(scores, waveform, create_graph=True)

@@ -1,4 +1,4 @@
-"""What the training of a vocoder leaves to look at and to listen to."""
+"""Samples, log and curves of the training of a vocoder."""
 
 import shutil
 from pathlib import Path
@@ -20,12 +20,12 @@ CURVES = {  # file: (keys of the log, y label)
 
 
 class Listener:
-    """Has a vocoder speak always the same held-out segments.
+    """Lets a vocoder speak the same held-out segments each time.
 
     Args:
-        crops: of the held-out split.
-        count: how many segments, drawn by seed.
-        folder: gets `samples/<name>/<segment>.wav` and, with `plot`, `.png`; the originals are under `original`.
+        crops: crops of the held-out split.
+        count: number of segments, drawn at random by the seed.
+        folder: gets `samples/<name>/<segment>.wav` and, with `plot`, `.png`; the originals are in `samples/original`.
     """
 
     def __init__(self, crops: UnitCrops, count: int, seed: int, folder: Path, plot: bool):
@@ -57,7 +57,7 @@ def save_vocoder(model: UnitHifiGanModel, folder: Path) -> None:
     temporary = folder.with_name(f".{folder.name}.tmp")
     model.save_pretrained(temporary)
     sync_folder(temporary)
-    shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run, which had come further than its checkpoint
+    shutil.rmtree(folder, ignore_errors=True)  # an interrupted run may have saved it after its last checkpoint
     temporary.rename(folder)
 
 

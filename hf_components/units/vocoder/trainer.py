@@ -1,4 +1,4 @@
-"""Train a vocoder against discriminators, on crops of speech and the units that are aligned to them."""
+"""Train a vocoder against discriminators, on crops of speech with their aligned units."""
 
 import logging
 import math
@@ -26,7 +26,7 @@ from hf_components.units.vocoder.losses import (
 
 logger = logging.getLogger(__name__)
 
-BETAS = (0.8, 0.99)  # of HiFi-GAN
+BETAS = (0.8, 0.99)  # from HiFi-GAN
 COLLAPSED_LOSS, COLLAPSED_EPOCHS = 0.05, 5  # 0.5 is undecided
 JUDGED = "validation_mel_loss"
 
@@ -35,15 +35,16 @@ class AdversarialTrainer:
     """Trains a `UnitHifiGanModel`.
 
     Args:
-        model: the generator; trained under weight normalisation where its head asks for it.
-        args: flags.
-        train: what crops are drawn from.
-        held_out: what the mel loss is judged on.
-        folder: of checkpoints and logs.
+        model: the generator; trained with weight normalisation if its head needs it.
+        args: flags of the training.
+        train: crops to train on.
+        held_out: crops for the validation loss.
+        folder: folder of checkpoints and logs.
 
     Attributes:
-        history: an entry per epoch: mean losses in training, the learning rate, and `validation_mel_loss`.
-        best: the generator's weights (with weight normalisation) after `best_epoch`, the one with the least of it.
+        history: one entry per epoch: mean losses in training, the learning rate, and `validation_mel_loss`.
+        best: the generator's weights (with weight normalisation) after `best_epoch`, the one with the least
+            `validation_mel_loss`.
     """
 
     def __init__(
@@ -64,8 +65,7 @@ class AdversarialTrainer:
         per_step = args.batch_size * self.accelerator.num_processes
         if args.samples_per_epoch < per_step:
             raise UserError(
-                f"samples_per_epoch must be at least {per_step}, a batch of every process; got "
-                f"{args.samples_per_epoch}"
+                f"samples_per_epoch must be at least {per_step}, a batch per process; got {args.samples_per_epoch}"
             )
         sampler = CropSampler(train, args.samples_per_epoch // per_step * per_step, args.seed)
         loader = torch.utils.data.DataLoader(
@@ -86,11 +86,11 @@ class AdversarialTrainer:
         self.history = []
 
     def train(self, resume: bool = False, after_epoch=lambda trainer: None) -> None:
-        """Train until the last epoch, or until the held-out mel loss has not got better for `patience` epochs.
+        """Train until the last epoch, or until the validation loss has not improved for `patience` epochs.
 
         Args:
-            resume: from the newest complete checkpoint, with the same bits as if training had never stopped.
-            after_epoch: called with the trainer after every epoch, in every process.
+            resume: resume from the newest complete checkpoint, with the same bits as without a stop.
+            after_epoch: function that is called with the trainer after every epoch, in every process.
         Raises:
             UserError: a loss is not finite.
         """
@@ -121,13 +121,13 @@ class AdversarialTrainer:
         progress.close()
         if len(self.history) < args.epochs:
             logger.info(
-                "stopped after %d epochs: in the last %d the held-out mel loss got no better by %g; a larger "
-                "--patience or a smaller --min_delta goes on for longer",
+                "stopped after %d epochs: in the last %d the held-out mel loss did not improve by %g; a larger "
+                "--patience or a smaller --min_delta trains longer",
                 len(self.history),
                 args.patience,
                 args.min_delta,
             )
-        for tracker in self.accelerator.trackers:  # not end_training, which also parts the processes
+        for tracker in self.accelerator.trackers:  # not end_training, which also ends the process group
             tracker.finish()
 
     @property
@@ -136,8 +136,7 @@ class AdversarialTrainer:
 
     @property
     def compared(self) -> list[dict]:
-        """The epochs that compete: those with discriminators, once there are any, since they trade mel loss for
-        sharpness."""
+        """The epochs to choose from: those with discriminators, if there are any; they have a higher mel loss."""
         return [entry for entry in self.history if "discriminator_loss" in entry] or self.history
 
     @property
@@ -145,14 +144,14 @@ class AdversarialTrainer:
         return min(self.compared, key=lambda entry: entry[JUDGED])["epoch"]
 
     def is_over(self) -> bool:
-        """Whether patience has run out, which it does not before the discriminators join."""
+        """Whether patience is exhausted; never before the first epoch with discriminators."""
         args = self.args
         losses = [entry[JUDGED] for entry in self.compared]
         awaited = len(self.history) < args.adversarial_from_epoch <= args.epochs
         return args.patience > 0 and not awaited and epochs_without_gain(losses, args.min_delta) >= args.patience
 
     def vocoder(self, weights: dict[str, torch.Tensor]) -> UnitHifiGanModel:
-        """A vocoder to be saved, without weight normalisation, from the weights of the one in training."""
+        """A vocoder to save, without weight normalisation, from weights of the generator in training."""
         model = UnitHifiGanModel(self.bare_generator.config)
         model.apply_weight_norm()
         model.load_state_dict(weights)
@@ -162,7 +161,7 @@ class AdversarialTrainer:
     def train_epoch(self, progress: Progress) -> dict[str, float]:
         args = self.args
         epoch = len(self.history)
-        self.loader.set_epoch(epoch)  # which tells the sampler, and else counts from 0 after resuming
+        self.loader.set_epoch(epoch)  # the sampler uses it; after a resume it would count from 0
         for optimizer, lr in zip(self.optimizers, (args.lr, args.discriminator_lr), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = lr * args.lr_decay**epoch
@@ -179,14 +178,14 @@ class AdversarialTrainer:
         means[JUDGED] = self.validate()
         if wrong := [name for name, value in means.items() if not math.isfinite(value)]:
             raise UserError(
-                f"{wrong[0]} is not finite after epoch {epoch + 1}; start again with a lower --lr (now "
-                f"{args.lr:g}), or with --resume from the last checkpoint if the machine is to blame"
+                f"{wrong[0]} is not finite after epoch {epoch + 1}; start again with a lower --lr (now {args.lr:g}), "
+                "or use --resume if the cause is the machine"
             )
         progress.set_postfix({"epoch": epoch + 1, **{name: f"{value:.2f}" for name, value in means.items()}})
         return {"epoch": epoch + 1, "lr": args.lr * args.lr_decay**epoch, **means}
 
     def step(self, batch: dict[str, torch.Tensor], adversarial: bool) -> dict[str, torch.Tensor]:
-        """One optimizer step of the generator, after those of the discriminators; the losses."""
+        """One optimizer step of the generator, after those of the discriminators; returns the losses."""
         real = batch.pop("waveform")
         spoken = self.generator(**batch)
         mel = self.mel_loss(spoken, real)
@@ -210,7 +209,7 @@ class AdversarialTrainer:
     def train_discriminators(self, real: torch.Tensor, spoken: torch.Tensor) -> torch.Tensor:
         for _ in range(self.args.discriminator_steps):
             waveform = real.clone().requires_grad_(self.args.r1_weight > 0)
-            both = self.discriminators(torch.cat([waveform, spoken]))  # at once, as DDP wants
+            both = self.discriminators(torch.cat([waveform, spoken]))  # one forward pass, as DDP requires
             of_real, of_spoken = (
                 [[layer[part] for layer in features] for features in both]
                 for part in (slice(len(real)), slice(len(real), None))
@@ -221,8 +220,7 @@ class AdversarialTrainer:
         return loss.detach()
 
     def duration_loss(self, units: torch.Tensor, speaker_ids: torch.Tensor | None) -> torch.Tensor:
-        """Mean squared error of log durations, mean over crops, whose first and last units are cut and do not
-        count."""
+        """Mean squared error of log durations, mean over crops, without their first and last units, which are cut."""
         names, counts = deduplicate(units)
         present = counts > 0
         inner = present.clone()
@@ -239,7 +237,7 @@ class AdversarialTrainer:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Mel loss of the held-out crops; every process judges them all, so that all decide alike."""
+        """Mel loss of the held-out crops; every process computes all of it, so that all decide alike."""
         model = self.bare_generator.eval()
         total = 0.0
         count = 0
@@ -252,12 +250,12 @@ class AdversarialTrainer:
 
 
 def copy_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Its weights, on the CPU."""
+    """The model's weights, on the CPU."""
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 def epochs_without_gain(losses: list[float], min_delta: float) -> int:
-    """Epochs since a loss was last at least `min_delta` below the best one until then."""
+    """Epochs since a loss was last at least `min_delta` below the best one before it."""
     best = math.inf
     since = 0
     for loss in losses:
@@ -266,22 +264,21 @@ def epochs_without_gain(losses: list[float], min_delta: float) -> int:
 
 
 def epochs_collapsed(losses: list[float]) -> int:
-    """For how many epochs the discriminators' loss has been near zero by now: they tell all speech apart."""
+    """Number of last epochs with a discriminator loss near zero: the discriminators are always right."""
     return next((count for count, loss in enumerate(reversed(losses)) if loss >= COLLAPSED_LOSS), len(losses))
 
 
 def warn_of_collapse(losses: list[float]) -> None:
-    """Warn, once each time, as soon as the discriminators have won for `COLLAPSED_EPOCHS` epochs.
+    """Warn once when the discriminators have been always right for `COLLAPSED_EPOCHS` epochs.
 
     Args:
-        losses: the discriminators' of all epochs, infinite where there were none.
+        losses: discriminator loss of all epochs, infinite for epochs without discriminators.
     """
     if epochs_collapsed(losses) == COLLAPSED_EPOCHS:
         logger.warning(
-            "the discriminators have collapsed onto telling everything apart: their loss has been below %g for %d "
-            "epochs (%.4f now; 0.5 is undecided), and what they teach the generator is noise. Start again with a "
-            "lower --discriminator_lr (a fifth), --r1_weight 1, --discriminator_steps 1, or a later "
-            "--adversarial_from_epoch",
+            "the discriminators have collapsed: their loss has been below %g for %d epochs (%.4f now; 0.5 is "
+            "undecided), so the generator learns only noise from them. Start again with a lower --discriminator_lr "
+            "(a fifth), --r1_weight 1, --discriminator_steps 1, or a later --adversarial_from_epoch",
             COLLAPSED_LOSS,
             COLLAPSED_EPOCHS,
             losses[-1],

@@ -160,7 +160,7 @@ def test_encode_takes_one_waveform():
     ("fields", "message"),
     [
         ({"num_units": 1}, "`num_units` must be at least 2, got 1"),
-        ({"layer": 3}, "must be None for MFCC features, which have no layers, got layer 3"),
+        ({"layer": 3}, "must be None for MFCC, which has no layers, got layer 3"),
         ({"encoder": "x"}, "`encoder_config` must hold the configuration of x"),
         ({"encoder": "x", "layer": 1, "encoder_config": BertConfig().to_dict()}, "wav2vec2-bert, got x of type bert"),
         (

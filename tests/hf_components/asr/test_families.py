@@ -109,13 +109,11 @@ def test_a_language_is_asked_for(tmp_path):
     for language, token in (("fr", "__fra__"), ("fra", "__fra__"), ("en", "__eng__"), (None, "__eng__")):
         first = family.inputs(processor, CLIPS, language=language)["decoder_input_ids"]
         assert set(processor.tokenizer.convert_ids_to_tokens(first[:, 0])) == {token}
-    with pytest.raises(
-        UserError, match="SeamlessM4T cannot be asked for language 'de': its vocabulary has no __deu__"
-    ):
+    with pytest.raises(UserError, match="SeamlessM4T cannot transcribe language 'de': its vocabulary has no __deu__"):
         family.inputs(processor, CLIPS, language="de")
     model, processor = load_asr(str(EVERY["nemotron 3.5"](tmp_path / "nemotron")))
     assert set(family_of(model).inputs(processor, CLIPS, language="de")["prompt_ids"].tolist()) == {9}
-    with pytest.raises(UserError, match="Nemotron 3.5 cannot be asked for language 'tlh'"):
+    with pytest.raises(UserError, match="Nemotron 3.5 cannot transcribe language 'tlh'"):
         family_of(model).inputs(processor, CLIPS, language="tlh")
 
 
@@ -166,9 +164,9 @@ def test_what_cannot_be_done_is_told(tmp_path):
     with pytest.raises(UserError, match="CTC models decode greedily: num_beams must be 1, got 3"):
         family.decode(model, processor, family.inputs(processor, CLIPS), max_new_tokens=5, num_beams=3)
     model, processor = load_asr(str(tiny_models.save_canary(tmp_path / "canary")))
-    with pytest.raises(UserError, match="Canary cannot be asked for language 'tlh'"):
+    with pytest.raises(UserError, match="Canary cannot transcribe language 'tlh'"):
         family_of(model).inputs(processor, CLIPS, language="tlh")
-    with pytest.raises(UserError, match="Canary models are served for transcription, not for training"):
+    with pytest.raises(UserError, match="Canary models are supported for transcription, not for training"):
         family_of(model).tokenize(processor, "hello")
 
 
@@ -176,9 +174,8 @@ def test_what_is_not_served_is_told(tmp_path):
     with pytest.raises(UserError, match="there is no checkpoint at ./none"):
         load_asr("./none")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(
-        UserError, match="is of type bert, which cannot be transcribed with; served are .*canary.*wav2vec2"
-    ):
+    message = "is of type bert, which cannot transcribe; supported types are .*canary.*wav2vec2"
+    with pytest.raises(UserError, match=message):
         load_asr(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dia"}))
     with pytest.raises(UserError, match="is of type dia, which reads text aloud and recognises no speech"):
@@ -187,14 +184,14 @@ def test_what_is_not_served_is_told(tmp_path):
     with pytest.raises(UserError, match="is not a checkpoint that can be loaded"):
         load_asr(str(tmp_path))
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(UserError, match="holds an adapter and no model: give its base model"):
+    with pytest.raises(UserError, match="holds only an adapter: give its base model"):
         load_asr(str(tmp_path))
 
 
 def test_a_package_that_is_missing_is_told_before_the_weights_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(audio_llms, "is_mistral_common_available", lambda: False)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "voxtral"}))
-    with pytest.raises(UserError, match="whose requests mistral-common writes: pip install 'mistral-common>=1.11"):
+    with pytest.raises(UserError, match="which needs mistral-common: pip install 'mistral-common>=1.11"):
         load_asr(str(tmp_path))
 
 
@@ -203,9 +200,8 @@ def test_a_language_model_of_which_nothing_is_known_is_told(tmp_path, monkeypatc
     (encoder_decoder,) = [family for family in FAMILIES if isinstance(family, EncoderDecoder)]
     unknown = dataclasses.replace(encoder_decoder, model_types=("glmasr",), model_class=AutoModelForSeq2SeqLM)
     monkeypatch.setattr(families, "FAMILIES", (unknown,))
-    with pytest.raises(
-        UserError, match="is of type glmasr, a language model that hears, and how it is asked to transcribe"
-    ):
+    message = "is of type glmasr, a language model with audio input, but its prompt for transcription is not known"
+    with pytest.raises(UserError, match=message):
         load_asr(str(folder))
 
 

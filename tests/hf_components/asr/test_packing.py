@@ -83,9 +83,7 @@ def test_the_language_of_the_checkpoint_is_packed(tmp_path):
 def test_what_main_cannot_run_is_refused(tmp_path):
     tiny_moe().save_pretrained(tmp_path)
     save_processor(tiny_processor(), tmp_path)
-    with pytest.raises(
-        UserError, match="mixes experts, which transformers alone cannot; recipes/merge_moe_whisper.py"
-    ):
+    with pytest.raises(UserError, match="mixes experts, but a plain Whisper is needed; recipes/merge_moe_whisper.py"):
         load_packable(str(tmp_path), "en", None, 7)
 
 
@@ -102,7 +100,7 @@ def test_estimate_goes_by_utterances_else_by_hours():
 def test_a_package_that_fails_is_told_with_its_last_words(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as package:
         package.writestr("main.py", "raise SystemExit('no such luck')")
-    with pytest.raises(UserError, match="(?s)fails as a process of its own, with exit code 1:.*no such luck"):
+    with pytest.raises(UserError, match="(?s)fails in its own process, with exit code 1:.*no such luck"):
         run_package(tmp_path / "a.zip", rows(1))
 
 

@@ -48,7 +48,7 @@ def test_batches_are_bounded_by_seconds_with_padding():
 def test_the_audio_context_of_a_whisper_can_be_chosen(whisper, wav2vec2):
     for context in ("dynamic", "full"):
         assert Transcriber.from_pretrained(whisper, audio_context=context).model.audio_context == context
-    with pytest.raises(UserError, match="can be chosen for a Whisper"):
+    with pytest.raises(UserError, match="audio_context is for a Whisper"):
         Transcriber.from_pretrained(wav2vec2, audio_context="full")
 
 

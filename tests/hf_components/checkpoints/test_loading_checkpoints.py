@@ -41,9 +41,7 @@ def test_a_mixture_loads(tmp_path):
 def test_a_mixture_is_no_plain_whisper(tmp_path):
     tiny_moe().save_pretrained(tmp_path)
     save_processor(tiny_processor(), tmp_path)
-    with pytest.raises(
-        UserError, match="mixes experts, where a plain Whisper is needed; recipes/merge_moe_whisper.py makes"
-    ):
+    with pytest.raises(UserError, match="mixes experts, but a plain Whisper is needed; recipes/merge_moe_whisper.py"):
         load_whisper(str(tmp_path))
 
 
@@ -67,13 +65,13 @@ def test_the_language_is_the_checkpoints_unless_another_is_given(tmp_path, caplo
 
 def test_a_language_that_is_not_known_is_told(tmp_path, caplog):
     assert load_whisper(str(save_multilingual_whisper(tmp_path / "many")))[0].generation_config.language == "en"
-    assert "does not say which it writes; en is taken, choose with --language" in caplog.text
+    assert "does not say which one it writes: using en; choose one with --language" in caplog.text
     caplog.clear()
     folder = str(save_tiny_whisper(tmp_path / "english"))
     load_whisper(folder), load_whisper(folder, "en")
     assert not caplog.records
     load_whisper(folder, "de")
-    assert "knows English alone, so --language de changes nothing" in caplog.text
+    assert "knows only English, so --language de has no effect" in caplog.text
 
 
 def test_half_an_adapter_is_named(tmp_path):

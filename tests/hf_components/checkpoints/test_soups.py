@@ -84,7 +84,7 @@ def test_candidates_that_are_models(models, tmp_path):
     paths = [str(models / name) for name in "021"]
     candidates = find_candidates(paths)
     assert (list(candidates.folders), candidates.model, candidates.adapter) == (paths, paths[0], None)
-    with pytest.raises(UserError, match="--last chooses among the checkpoints of one training, got 3 candidates"):
+    with pytest.raises(UserError, match="--last chooses checkpoints of one training, got 3 candidates"):
         find_candidates(paths, last=2)
     with pytest.raises(UserError, match="each candidate counts once"):
         find_candidates([paths[0], paths[0]])
@@ -101,7 +101,7 @@ def test_models_of_another_size_or_kind_are_named(models, tmp_path):
     wider = load_file(tmp_path / "wider" / "model.safetensors")
     wider["model.encoder.conv1.bias"] = torch.zeros(99)
     save_file(wider, tmp_path / "wider" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"conv1.bias is of shape \(99,\) in a candidate, but \(16,\) in the model"):
+    with pytest.raises(UserError, match=r"conv1.bias has shape \(99,\) in a candidate, but \(16,\) in the model"):
         average_into(tiny_whisper(), [models / "0", tmp_path / "wider"])
 
 
@@ -150,7 +150,7 @@ def test_adapters_of_different_models_make_no_soup(adapters, models, tmp_path):
     other = shutil.copytree(adapters / "1", tmp_path / "other")
     config = json.loads((other / "adapter_config.json").read_text())
     (other / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "another"}))
-    with pytest.raises(UserError, match="adapters of different base models make no soup: another, base"):
+    with pytest.raises(UserError, match="adapters of different base models cannot be averaged: another, base"):
         find_candidates([str(adapters / "0"), str(other)])
     with pytest.raises(UserError, match="holds an adapter; --candidates takes"):
         find_candidates([str(adapters / "0"), str(models / "0")])

@@ -87,7 +87,7 @@ def test_nothing_heard_and_too_much_heard_is_not_asked(corrector):
     empty, blank, markup, long, short = corrector.correct(["", "  ", "<>", "word " * 26, "a dog"])
     assert asked == [["a dog"]]
     assert [correction.reason for correction in (empty, blank, markup)] == ["nothing heard"] * 3
-    assert long.reason == "too long: 129 tokens, at most 128 are asked for" and long.text == "word " * 26
+    assert long.reason == "too long: 129 tokens, at most 128 are allowed" and long.text == "word " * 26
     assert (empty.proposed, empty.text, long.accepted, short.accepted) == (None, "", False, True)
 
 

@@ -106,7 +106,7 @@ def test_auto_is_4_bit_on_cuda_only(monkeypatch, llm, caplog):
     assert "pip install bitsandbytes" in caplog.text
     config.quantization_config = {"quant_method": "awq"}
     assert not loading._in_4_bit(config, "auto", torch.device("cuda"))
-    with pytest.raises(UserError, match="quantised already .awq."):
+    with pytest.raises(UserError, match="already quantised .awq."):
         loading._in_4_bit(config, "4bit", torch.device("cuda"))
 
 

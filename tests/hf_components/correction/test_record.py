@@ -112,7 +112,7 @@ def test_hypotheses_are_part_of_what_was_heard(llm, tmp_path):
 
 def test_a_file_that_is_none_of_ours_is_told(llm, tmp_path):
     (tmp_path / "corrections.jsonl").write_text('{"id": "u1", "text": "x"}\n')
-    with pytest.raises(UserError, match="line 1: no correction"):
+    with pytest.raises(UserError, match="line 1: not a correction"):
         correct_to_file(scripted(llm)[0], IDS, TEXTS, tmp_path / "corrections.jsonl")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):

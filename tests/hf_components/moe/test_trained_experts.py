@@ -98,7 +98,7 @@ def test_a_base_model_is_known_by_its_weights_not_by_its_name(tmp_path):
     load_trained_experts(renamed, tmp_path), load_trained_experts(renamed.to(torch.bfloat16), tmp_path)
     with torch.no_grad():
         finetuned.model.decoder.layers[0].fc1.weight += 0.01
-    with pytest.raises(UserError, match="the experts in .* adapt .*, not runs/other/model, whose weights are others"):
+    with pytest.raises(UserError, match="the experts in .* adapt .*, not runs/other/model, which has other weights"):
         load_trained_experts(finetuned, tmp_path)
 
 

@@ -145,7 +145,7 @@ def test_data_are_private_unless_told(hub, corpus, private, expected):
 
 def test_data_do_not_go_to_an_open_repository_unasked(hub, corpus, model):
     HfApi().create_repo(REPO, repo_type="dataset")
-    with pytest.raises(UserError, match="open to everyone.*--private false"):
+    with pytest.raises(UserError, match="already exists and is public.*--private false"):
         publish(corpus, REPO)
     assert not any(name.startswith("data/") for name in hub.files(REPO, "datasets"))
     publish(corpus, REPO, private=False)
@@ -187,8 +187,8 @@ def test_the_hub_is_given_the_time_that_it_asks_for(hub, model, monkeypatch):
 
 LASTING = {
     "expired": (lambda hub: hub.expire(), '401, User Access Token "test" is expired.*hf auth login'),
-    "full": (lambda hub: hub.fill_disk(), "403, Private repository storage limit reached.*make room"),
-    "507": (lambda hub: hub.fail("POST */objects/batch", times=99, status=507), "507.*make room"),
+    "full": (lambda hub: hub.fill_disk(), "403, Private repository storage limit reached.*free some space"),
+    "507": (lambda hub: hub.fail("POST */objects/batch", times=99, status=507), "507.*free some space"),
     "down": (lambda hub: hub.fail("*", times=999, status=500), "500, Internal Error"),
     "gone": (lambda hub: hub.drop("*", times=999), "RemoteProtocolError"),
     "card": (
@@ -253,7 +253,7 @@ def test_metrics_and_spaces(hub, tmp_path, model):
     (folder / "README.md").write_text("---\nsdk: static\ntags:\n- evaluate\n- metric\n---\n")
     publish(folder, f"{USER}/my_metric")
     assert hub.repository(f"{USER}/my_metric", "spaces").sdk == "static"
-    with pytest.raises(UserError, match="must be called as its folder, my_metric"):
+    with pytest.raises(UserError, match="must have the name of its folder, my_metric"):
         publish(folder, REPO)
 
 
@@ -278,7 +278,7 @@ def test_an_adapter_does_not_tell_where_its_base_lies(hub, model, caplog):
     write_json(model / "adapter" / "adapter_config.json", {"base_model_name_or_path": str(model), "r": 2})
     publish(model, REPO)
     assert json.loads(hub.files(REPO)["adapter/adapter_config.json"]) == {"base_model_name_or_path": "model", "r": 2}
-    assert f"names {model}, which is on this machine alone" in caplog.text
+    assert f"names {model}, which is only on this machine" in caplog.text
 
 
 def made_by_a_recipe(folder):
@@ -331,7 +331,7 @@ def test_flags(hub, model, monkeypatch, caplog):
     push(PublishArguments(), model)
     assert hub.records == []
     PublishArguments(hub_model_id=REPO)
-    assert "nothing goes there without --push_to_hub" in caplog.text
+    assert "has no effect without --push_to_hub" in caplog.text
     push(PublishModelArguments(push_to_hub=True, hub_model_id=REPO, hub_private_repo=True), model)
     assert HfApi().model_info(REPO).private
     for wrong, message in (

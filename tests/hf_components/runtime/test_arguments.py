@@ -281,7 +281,7 @@ def test_several_processes_without_accelerator_are_told_to_stay_on_the_cpu(monke
 
 def test_pairs():
     assert parse_pairs("fields", ["a=b", "c=d=e"]) == {"a": "b", "c": "d=e"} and parse_pairs("fields", None) is None
-    with pytest.raises(UserError, match="fields takes pairs .* got 'b'"):
+    with pytest.raises(UserError, match="fields takes OUR_NAME=NAME_IN_FILE.* got 'b'"):
         parse_pairs("fields", ["a=b", "b"])
 
 
@@ -319,7 +319,7 @@ def test_habits_and_earlier_names_are_understood(write, typed, name):
 @pytest.mark.parametrize(
     ("typed", "answer"),
     [
-        ("--resume_from_checkpoint", "--resume goes on from what an earlier run left in --output_dir"),
+        ("--resume_from_checkpoint", "--resume continues the interrupted run in --output_dir"),
         ("--do_train", "every recipe does all of its work; leave it out"),
         ("--hub_token=x", "tokens are never flags"),
         ("--overwrite_output_dir", "an earlier result in --output_dir is replaced unless --resume is given"),

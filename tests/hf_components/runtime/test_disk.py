@@ -1,6 +1,6 @@
 """A full disk: said in words, with what to do, and nothing half is taken for whole.
 
-The real thing needs a file system of its own, which only root can mount; a limit of file sizes stands in elsewhere.
+The real thing needs a file system of its own, which only root can mount; a limit on file sizes replaces it elsewhere.
 """
 
 import contextlib
@@ -80,7 +80,7 @@ class Producer:
 @pytest.mark.parametrize("writer", WRITERS)
 def test_every_way_of_writing_explains_a_full_disk(small_disk, writer):
     out, produce = small_disk / "run" / "stage", Producer(WRITERS[writer])
-    with pytest.raises(UserError, match=r"/run/.*could not be written.*MiB left: make room.*--resume"):
+    with pytest.raises(UserError, match=r"/run/.*could not be written.*MiB left: free some space.*--resume"):
         run_stage(out, produce, config={})
     assert not out.exists() and read_completion(small_disk / "run" / ".stage.partial") is None
     grow(small_disk, "64m")
@@ -93,7 +93,7 @@ def test_every_way_of_writing_explains_a_limit_of_file_sizes(tmp_path, writer):
     out, produce = tmp_path / "run" / "stage", Producer(WRITERS[writer])
     with (
         largest_file(2**19),
-        pytest.raises(UserError, match=r"/run/.*could not be written.*limit of file sizes.*--resume"),
+        pytest.raises(UserError, match=r"/run/.*could not be written.*limit on file sizes.*--resume"),
     ):
         run_stage(out, produce, config={})
     assert not out.exists() and read_completion(tmp_path / "run" / ".stage.partial") is None

@@ -45,7 +45,7 @@ def test_ids_lose_white_space_and_may_be_integers(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"utterance_id": " a "}\n\n{"utterance_id": 7}\n')
     assert [(line, name) for line, name, _ in read_by_id(tmp_path / "a.jsonl")] == [(1, "a"), (3, "7")]
     (tmp_path / "a.jsonl").write_text('{"utterance_id": "7 "}\n{"utterance_id": 7}\n')
-    with pytest.raises(UserError, match="line 2: utterance_id 7 is on line 1 already"):
+    with pytest.raises(UserError, match="line 2: utterance_id 7 is already on line 1"):
         list(read_by_id(tmp_path / "a.jsonl"))
     for value in ("", " ", True, 1.5, None):
         with pytest.raises(UserError, match="f, line 3: a must be a string that is not empty, or an integer"):

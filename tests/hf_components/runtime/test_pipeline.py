@@ -112,7 +112,7 @@ def test_a_plan_shows_the_steps_and_runs_none(pipeline, taken, capsys):
 def test_every_step_says_its_place_and_its_command(pipeline, taken, capsys):
     pipeline().follow(two_steps)
     told = [line for line in capsys.readouterr().err.splitlines() if "step 2 of 2" in line]
-    assert "step 2 of 2, second; alone: accelerate launch recipes/step.py --config" in told[0]
+    assert "step 2 of 2, second; to run it alone: accelerate launch recipes/step.py --config" in told[0]
     assert told[0].endswith("--rank=6")
 
 

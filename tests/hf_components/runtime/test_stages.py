@@ -160,7 +160,7 @@ def test_partial_folder_of_unknown_origin_is_set_aside(out, caplog):
     (out.parent / ".stage.partial").mkdir(parents=True)
     (out.parent / ".stage.partial" / "half.txt").write_text("half")
     run_stage(out, Producer(), config={}, resume=True)
-    assert not (out / "half.txt").exists() and "does not say what it was started with" in caplog.text
+    assert not (out / "half.txt").exists() and "it has no record of its settings" in caplog.text
 
 
 def test_an_interrupted_repetition_goes_on_over_the_earlier_result(out):
@@ -279,7 +279,7 @@ def test_a_result_of_other_code_is_kept_with_a_warning(out, sources, caplog):
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning == (
         f"{out} is complete and kept, but the code changed since: dataset_scripts/new.py, "
-        f"hf_components/moe/router.py; to make it anew, delete {out}"
+        f"hf_components/moe/router.py; to run it again, delete {out}"
     )
     caplog.clear()
     run_stage(out, again, config={})
@@ -305,7 +305,9 @@ def test_an_interrupted_run_of_other_code_goes_on_with_a_warning(out, sources, c
     produce = Producer()
     run_stage(out, produce, config={}, resume=True)
     assert produce.found == ["half.txt"]
-    assert f"the interrupted run of {out} goes on, but the code changed since: dataset_scripts/new.py" in caplog.text
+    assert (
+        f"the interrupted run of {out} is continued, but the code changed since: dataset_scripts/new.py" in caplog.text
+    )
 
 
 def test_what_is_made_anew_by_other_code_makes_the_next_stage_run_again(out, tmp_path, sources, caplog):

@@ -123,15 +123,14 @@ def test_what_is_missing_counts_as_empty_and_what_is_unknown_is_left_out(caplog)
     assert (texts, counts) == (["the red cat", "", "x", "y"], {"missing": 1, "unknown": 1})
     assert "a.jsonl lacks 1 of 4 utterances, which count as empty: u2" in caplog.text
     assert "a.jsonl has 1 ids that are not among the references and are left out: z" in caplog.text
-    with pytest.raises(
-        UserError, match="no transcript of any of the 4 utterances, such as u1; it holds z: is it of another"
-    ):
+    message = "no transcript of any of the 4 utterances, such as u1; it holds z: does it belong to another split"
+    with pytest.raises(UserError, match=message):
         align("a.jsonl", {"z": ""}, REFERENCES)
 
 
 def test_a_doubled_id_is_named_with_its_lines(tmp_path):
     file = lines(tmp_path / "a.jsonl", transcript("u1"), transcript("u2", "b"), transcript("u1", "c"))
-    with pytest.raises(UserError, match="a.jsonl, line 3: utterance_id u1 is on line 1 already"):
+    with pytest.raises(UserError, match="a.jsonl, line 3: utterance_id u1 is already on line 1"):
         read_transcripts(file)
     assert read_transcripts(lines(tmp_path / "a.jsonl", transcript("u2", "b"), transcript("u1"))) == {
         "u2": "b",
@@ -154,10 +153,10 @@ def test_references_of_a_manifest(tmp_path, caplog):
         ["c1", "c2"],
         ["5-7", "unknown"],
     )
-    assert "1 rows of" in caplog.text and "are not judged: line 3" in caplog.text
-    with pytest.raises(UserError, match="has no orthographic_text to judge by"):
+    assert "1 rows of" in caplog.text and "are not scored: line 3" in caplog.text
+    with pytest.raises(UserError, match="has no orthographic_text to score against"):
         references_of_manifest(lines(tmp_path / "b.jsonl", rows[2]))
-    with pytest.raises(UserError, match="line 2: utterance_id u1 is on line 1 already"):
+    with pytest.raises(UserError, match="line 2: utterance_id u1 is already on line 1"):
         references_of_manifest(lines(tmp_path / "c.jsonl", rows[0], rows[0]))
     with pytest.raises(UserError, match="line 1: age_bucket must be a string, got 5"):
         references_of_manifest(lines(tmp_path / "d.jsonl", rows[0] | {"age_bucket": 5}))

@@ -74,5 +74,5 @@ def test_the_detector_of_voices_hears_them_in_noise():
 
 def test_an_absent_package_is_told(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install \"underheard\[vad\]\", or take --detector energy"):
+    with pytest.raises(UserError, match=r"pip install \"underheard\[vad\]\", or use --detector energy"):
         Segmentation(detector="vad").new_detector()

@@ -111,7 +111,7 @@ def test_recorded_split(tmp_path):
         '{"speakers": {"train": [["a"]], "dev": []}}',
     ):
         path.write_text(content)
-        with pytest.raises(UserError, match="not a split as splits.json records it"):
+        with pytest.raises(UserError, match="not a split like splits.json"):
             read_split(path)
     with pytest.raises(UserError, match="cannot read the split"):
         read_split(tmp_path / "absent.json")

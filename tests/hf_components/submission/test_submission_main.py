@@ -108,11 +108,11 @@ def test_every_id_once_in_the_order_of_the_format_and_empty_where_nothing_can_be
     assert [name for name, text in texts.items() if not text] == ["u7", "u6", "stranger", "u5", "u4"]
     log = capsys.readouterr().err
     for message in (
-        "u7 gets an empty text: .*holds samples that are no numbers",
+        "u7 gets an empty text: .*holds samples that are not finite",
         "stranger .* has no audio_path in utterance_metadata",
         "u5 .*Error opening .*5.flac",
         "u4 .*4.flac is not in .*audio",
-        "line 9, is no JSON with an utterance_id and left out",
+        "line 9, is not JSON with an utterance_id and is left out",
         '"unreadable": 5',
     ):
         assert re.search(message, log), message

@@ -89,10 +89,10 @@ def test_other_thresholds_are_refused(text):
     [
         ("{\n", "line 1: not JSON"),
         ('{"utterance_id": "u1"}\n', "line 1: orthographic_text must be a string, got None"),
-        ('{"utterance_id": "u1", "orthographic_text": "a"}\n' * 2, "line 2: utterance_id u1 is on line 1 already"),
+        ('{"utterance_id": "u1", "orthographic_text": "a"}\n' * 2, "line 2: utterance_id u1 is already on line 1"),
         (
             '{"utterance_id": "other", "orthographic_text": "a"}\n',
-            "has a transcript of none of the 9 training utterances",
+            "has no transcript of any of the 9 training utterances",
         ),
         (
             "".join(f'{{"utterance_id": "u{i}", "orthographic_text": "no"}}\n' for i in range(9)),
@@ -107,7 +107,7 @@ def test_files_that_cannot_be_used_are_named(corpus, tmp_path, lines, message):
 
 
 def test_groups_are_checked(corpus, transcripts, tmp_path):
-    with pytest.raises(UserError, match="names the group hihg, and the training data have high, low, middle"):
+    with pytest.raises(UserError, match="names the group hihg, but the training data have high, low, middle"):
         filter_by_transcripts(corpus, transcripts, '{"hihg": 1, "default": 1}')
     with pytest.raises(UserError, match="no threshold for the group low; add it, or one for default"):
         filter_by_transcripts(corpus, transcripts, '{"high": 1, "middle": 1}')

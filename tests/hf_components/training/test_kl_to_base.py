@@ -137,7 +137,7 @@ def test_the_coefficient_goes_linearly_from_start_to_end(tmp_path):
     for name in ("kl_to_base_coef", "kl_to_base_end"):
         with pytest.raises(UserError, match=f"--{name} must be at least 0, got -1"):
             parse(KlToBaseArguments, **{"kl_to_base_coef": 1.0, name: -1})
-    with pytest.raises(UserError, match="that is 0"):
+    with pytest.raises(UserError, match="kl_to_base_end 0.1 needs a kl_to_base_coef above 0"):
         KlToBaseArguments(kl_to_base_end=0.1)
 
 

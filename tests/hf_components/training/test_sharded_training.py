@@ -145,7 +145,7 @@ def test_a_lora_of_peft_is_not_sharded():
         fsdp_version=2, state_dict_type="FULL_STATE_DICT", cpu_ram_efficient_loading=False
     )
     lora = get_peft_model(torch.nn.Sequential(MODEL), LoraConfig(target_modules=["0"]))
-    with pytest.raises(UserError, match="not trained sharded"):
+    with pytest.raises(UserError, match="sharded training does not support a LoRA"):
         prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=plugin), lora)
 
 

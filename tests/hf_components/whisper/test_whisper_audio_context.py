@@ -249,4 +249,4 @@ def test_another_transformers_is_refused_or_warned_of(caplog):
     check_transformers("5.23.4")
     assert not caplog.text
     check_transformers("5.30.0")
-    assert "found 5.30.0, with which it was not tested" in caplog.text
+    assert "found 5.30.0, which was not tested" in caplog.text

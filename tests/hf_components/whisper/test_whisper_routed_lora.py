@@ -80,18 +80,18 @@ def test_only_a_continued_decode_keeps_what_layers_stacked():
     with torch.no_grad():
         layer.state.set(weights)
         layer(inputs)
-        kept = layer.state.stacked[layer]
+        kept = layer.state.current.stacked[layer]
         assert kept[0].shape == (9, 6)  # three experts of rank three: the second one has no weight in any row
         layer.state.set(weights, continues=True)
         layer(inputs)
-        assert layer.state.stacked[layer] is kept
+        assert layer.state.current.stacked[layer] is kept
         for again in ({"expert_weights": weights}, {"expert_weights": weights.clone(), "continues": True}):
             layer.state.set(**again)
-            assert not layer.state.stacked
+            assert not layer.state.current.stacked
             layer(inputs)
     layer.state.set(weights)
     layer(inputs)
-    assert not layer.state.stacked  # what has gradients is made anew
+    assert not layer.state.current.stacked  # what has gradients is made anew
 
 
 def test_changed_weights_are_heard_by_the_next_forward():

@@ -198,7 +198,7 @@ def test_a_kill_or_a_full_disk_while_the_index_is_written_leaves_the_old_one(tmp
         add_to_index(index, files)
     full = OSError(errno.ENOSPC, "No space left on device")
     with monkeypatch.context() as patch, pytest.raises(UserError, match="benchmarks_index.jsonl could not be written"):
-        patch.setattr("pathlib.Path.write_text", lambda *_: (_ for _ in ()).throw(full))
+        patch.setattr("pathlib.Path.write_text", lambda *_, **__: (_ for _ in ()).throw(full))
         add_to_index(index, files)
     assert index.read_bytes() == before
 

@@ -57,7 +57,7 @@ def test_order_of_the_lines_does_not_matter(tmp_path):
     [
         (
             [(0, 0.2, "a"), (0.1, 0.3, "b")],
-            "phones must be longer than nothing and must not overlap, but a is from 0 to 0.2 s",
+            "phones must be longer than 0 s and must not overlap, but a is from 0 to 0.2 s",
         ),
         ([(0.2, 0.2, "a")], "a is from 0.2 to 0.2 s"),
         ([(0, "soon", "a")], "line 1: a phone needs source_file, start and end"),

@@ -122,7 +122,7 @@ def test_segments_without_units_are_named(run):
 def test_a_dead_vocoder_is_named_and_not_judged():
     original = babble(1.0, 0)
     for dead, what in ((np.zeros(15_680), "is silent"), (np.full(15_680, np.nan), "has 15680 samples that are NaN")):
-        with pytest.raises(UserError, match=f"segment s7 cannot be judged: the prediction {what}"):
+        with pytest.raises(UserError, match=f"segment s7 cannot be measured: the prediction {what}"):
             measure_segment("s7", original, dead, original)
 
 
@@ -196,7 +196,7 @@ def test_error_rates_without_text_are_by_what_was_heard_of_the_original():
     results = summarise(rows, num_bootstrap=0, seed=0)
     assert results["wer"] == 0.2 and results["cer"] == pytest.approx(1 / 20)
     assert results["cer_original"] is results["wer_original"] is None
-    assert "what the recogniser wrote of the originals is the reference" in results["missing"]["cer_original"]
+    assert "the reference is the recogniser's transcript of the originals" in results["missing"]["cer_original"]
     assert results["good"]["cer"]["high"] == pytest.approx(0.1)
 
 

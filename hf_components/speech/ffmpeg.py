@@ -1,0 +1,118 @@
+"""Sound files by FFmpeg (package `av`): what phones and browsers record, and what libsndfile reads in part only."""
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+import numpy as np
+
+# Demuxers of files that hold their own sound. None opens another file or an address, as playlists do.
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mp3,ogg,wav,w64,aiff,flac,aac,amr,amrnb,amrwb,asf,caf,au,avi,ac3,eac3,adts,"
+    "ape,wv,tta,mpeg,mpegts"
+)
+FRAME_COUNT = re.compile(rb"(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f](....)", re.DOTALL)  # of an MP3
+SEARCHED = 1 << 12  # bytes behind a tag in which it stands
+ID3 = 10  # bytes of the header of an ID3 tag
+
+av.logging.set_level(av.logging.PANIC)  # every problem is an exception, or costs nothing
+
+
+class FFmpegFile:
+    """The first sound track of a file.
+
+    Args:
+        source: path or bytes.
+    Raises:
+        av.FFmpegError: FFmpeg does not know the format, or there is no sound in it.
+    """
+
+    def __init__(self, source: Path | bytes):
+        # Opened here, and not by FFmpeg, to which a path may also be an address.
+        self.file = io.BytesIO(source) if isinstance(source, bytes) else io.BufferedReader(io.FileIO(source))
+        try:
+            frames = _promised_frames(self.file)
+            self.container = av.open(self.file, options={"format_whitelist": FORMATS})
+            if not self.container.streams.audio:
+                raise av.error.StreamNotFoundError(0, "no sound track")
+        except BaseException:
+            self.file.close()
+            raise
+        self.track = self.container.streams.audio[0]
+        self.samplerate = self.track.rate
+        # Seconds; None where FFmpeg estimates them from size and bit rate.
+        self.promised = None
+        if self.container.format.name == "mp3" and frames:
+            self.promised = frames * (1152 if self.samplerate >= 32_000 else 576) / self.samplerate
+        elif self.container.format.name.startswith("mov") and self.track.duration:
+            self.promised = float(self.track.duration * self.track.time_base)
+
+    def __enter__(self) -> "FFmpegFile":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.container.close()
+        self.file.close()
+
+    def seconds(self) -> float:
+        """Length by the headers of all packets, else of the file; call it instead of `blocks`."""
+        packets = (
+            packet.duration * packet.time_base for packet in self.container.demux(self.track) if packet.duration
+        )
+        return float(sum(packets)) or (self.container.duration or 0) / av.time_base
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        """All samples as float32 (frames, channels), `size` frames each; the last block is shorter, perhaps empty."""
+        waiting: list[np.ndarray] = []
+        frames = 0
+        for part in self._parts():
+            waiting.append(part)
+            frames += len(part)
+            while frames >= size:
+                joined = np.concatenate(waiting)
+                yield joined[:size]
+                waiting = [joined[size:]]
+                frames -= size
+        yield np.concatenate(waiting) if waiting else np.zeros((0, 1), np.float32)
+
+    def _parts(self) -> Iterator[np.ndarray]:
+        resampler = layout = None
+        setting = None  # of the frames so far; joined files may differ in it
+        for packet in self.container.demux(self.track):
+            try:
+                decoded = packet.decode()
+            except av.error.InvalidDataError:  # a tag between two parts, or damage, which `promised` shows
+                continue
+            for frame in decoded:
+                if (frame.format.name, frame.layout.name, frame.sample_rate) != setting:
+                    if resampler is not None:
+                        yield from _arrays(resampler.resample(None))
+                    setting = frame.format.name, frame.layout.name, frame.sample_rate
+                    layout = layout or frame.layout.name
+                    resampler = av.AudioResampler(format="fltp", layout=layout, rate=self.samplerate)
+                frame.pts = None  # a gap in time is no reason to add or drop samples
+                yield from _arrays(resampler.resample(frame))
+        if resampler is not None:
+            yield from _arrays(resampler.resample(None))
+
+
+def _arrays(frames: list[av.AudioFrame]) -> Iterator[np.ndarray]:
+    return (frame.to_ndarray().T for frame in frames)
+
+
+def _promised_frames(file: BinaryIO) -> int | None:
+    """How many frames an MP3 has by its own account; with joined files those of the first."""
+    file.seek(id3_size(file.read(ID3)))
+    found = FRAME_COUNT.search(file.read(SEARCHED))
+    file.seek(0)
+    return int.from_bytes(found[1], "big") if found else None
+
+
+def id3_size(head: bytes) -> int:
+    """Bytes of the ID3 tag at the start of a file, 0 if there is none; `head` are its first ten bytes."""
+    if head[:3] != b"ID3" or len(head) < ID3:
+        return 0
+    return ID3 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))

@@ -1,0 +1,73 @@
+"""Sound files by libsndfile: WAV, AIFF, FLAC and their kin, which it reads bit for bit."""
+
+import io
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import soundfile
+
+UNKNOWN_LENGTH = (1 << 63) - 1  # libsndfile's frame count if the header gives no length
+# If a RIFF or AIFF chunk is longer than its file, libsndfile shortens it and only writes this to its log.
+SHORTENED_CHUNK = re.compile(r"(?:data|SSND) *: (\d+) \(should be (\d+)\)")
+STREAMED = 0x7F00_0000  # programs that write to a pipe give a chunk this size or more: they do not know it yet
+TOLERANCE = 0.05  # seconds that a header may promise too much
+READ_IN_PART = ("MP3", "OGG")  # formats of which libsndfile takes the first part, or what the header says, for all
+
+
+class TruncatedError(Exception):
+    """The file ends before its header says."""
+
+
+class SndFile:
+    """An open file.
+
+    Args:
+        source: path or bytes.
+    Raises:
+        soundfile.LibsndfileError: libsndfile does not read the format.
+    """
+
+    def __init__(self, source: str | bytes):
+        self.file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+        self.samplerate = self.file.samplerate
+
+    def __enter__(self) -> "SndFile":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.file.close()
+
+    @property
+    def is_read_whole(self) -> bool:
+        """Whether all samples that the file holds will arrive."""
+        in_part = self.file.format in READ_IN_PART or self.file.subtype.startswith("MPEG")
+        return not in_part and 0 < self.file.frames < UNKNOWN_LENGTH
+
+    def seconds(self) -> float:
+        return self.file.frames / self.samplerate
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        """All samples as float32 (frames, channels), `size` frames each; the last block is shorter, perhaps empty.
+
+        Raises:
+            TruncatedError: samples that the header promises are missing.
+        """
+        promised = self.file.frames
+        chunk = SHORTENED_CHUNK.search(self.file.extra_info)
+        if chunk and int(chunk[1]) < STREAMED:
+            missing = promised * (int(chunk[1]) / int(chunk[2]) - 1)
+            if missing > TOLERANCE * self.samplerate:
+                raise TruncatedError(f"header promises {chunk[1]} bytes of samples, the file has {chunk[2]}")
+        total = 0
+        block = None
+        while block is None or len(block) == size:
+            try:
+                block = self.file.read(size, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                detail = error.error_string.rstrip(".")
+                raise TruncatedError(f"header promises {promised} frames, decoding stopped: {detail}") from error
+            total += len(block)
+            if len(block) < size and promised - total > TOLERANCE * self.samplerate:
+                raise TruncatedError(f"header promises {promised} frames, {total} can be read")
+            yield block
