@@ -1,12 +1,16 @@
 """Builder for corpora with one JSON file per speaker, the layout of the Speech Accessibility Project.
 
-<data_dir>/Train|Dev|Test/<speaker_id>/<speaker_id>.json     {"Etiology": ..., "Files": [{"Filename": ...,
-                                                               "Prompt": {"Transcript": ...}}, ...]}
-<data_dir>/Train|Dev|Test/<speaker_id>/<audio files>
+<data_dir>/<split>/<speaker_id>/<speaker_id>.json   {"Contributor ID": ..., "Etiology": ...,
+                                                     "Files": [{"Filename": ..., "Prompt": {"Transcript": ...}}, ...]}
+<data_dir>/<split>/<speaker_id>/<audio files>
+
+The folders of the splits are Train, Dev and Test, or several tests by number, as the challenges of the project have
+them: Test1, Test2. Upper and lower case are the same.
 """
 
 import dataclasses
 import json
+import logging
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,9 +20,11 @@ import datasets
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.transcripts import DISFLUENCIES, clean_transcript, count_unintelligible
 from dataset_scripts.utterances import Utterance
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, first_few
 
-SPLITS = {"Train": "train", "Dev": "dev", "Test": "test"}
+logger = logging.getLogger(__name__)
+
+SPLIT = re.compile(r"train|dev|test\d*", re.IGNORECASE)
 UNKNOWN = "unknown"
 
 
@@ -38,11 +44,11 @@ class SpeakerJsonConfig(CorpusConfig):
             raise UserError(f"disfluencies must be one of {', '.join(DISFLUENCIES)}, got {self.disfluencies!r}")
 
     def inputs(self) -> list[Path]:
-        return [folder for name in SPLITS if (folder := Path(self.data_dir, name)).is_dir()]
+        return list(split_folders(Path(self.data_dir)).values())
 
 
 class SpeakerJson(CorpusBuilder):
-    """`SpeakerJson(data_dir=...)`: splits train, dev and test, as far as their folders exist.
+    """`SpeakerJson(data_dir=...)`: splits train, dev and test (or test1, test2, ...), as far as their folders exist.
 
     Columns beside those of every corpus: `etiology` (as given, or null; `group` is then "unknown") and
     `unintelligible_words`. Words that nobody understood are missing in `text`, so a model learns to leave them out. To
@@ -59,21 +65,27 @@ class SpeakerJson(CorpusBuilder):
 
     def read_manifests(self) -> Listing:
         root = Path(self.config.data_dir).resolve()
-        folders = {split: root / name for name, split in SPLITS.items() if (root / name).is_dir()}
+        folders = split_folders(root)
         if not folders:
             raise UserError(
                 f"{root} has no folder Train, Dev or Test; the layout is Train|Dev/<speaker_id>/<speaker_id>.json"
+            )
+        if left_out := [
+            path.name for path in _folders(root) if _holds_speakers(path) and path not in folders.values()
+        ]:
+            logger.warning(
+                "%s: left out %s; only folders named Train, Dev, Test, Test1, Test2, ... are read as splits",
+                root,
+                first_few(left_out),
             )
         split_of: dict[str, str] = {}
         listed: dict[str, list[Utterance]] = {}
         for split, folder in folders.items():
             listed[split] = []
-            for speaker in sorted(
-                path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-            ):
+            for speaker in _folders(folder):
                 manifest = read_manifest(speaker / f"{speaker.name}.json")
                 # A folder may have been renamed, so the name inside the file counts as well.
-                for name in {speaker.name, str(manifest.get("Contributor_ID", speaker.name))}:
+                for name in {speaker.name, *_contributor(manifest)}:
                     if split_of.setdefault(name, split) != split:
                         raise UserError(
                             f"speaker {name} is in the splits {split_of[name]} and {split} of {root}; splits must "
@@ -82,6 +94,36 @@ class SpeakerJson(CorpusBuilder):
                 folder_of_files = PurePosixPath(speaker.relative_to(root).as_posix())
                 listed[split] += _utterances(manifest, speaker.name, folder_of_files, self.config.disfluencies)
         return Listing(listed)
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """Map each split of a corpus, such as `train` or `test1`, to its folder.
+
+    Raises:
+        UserError: two folders are one split, such as Train and train.
+    """
+    found: dict[str, Path] = {}
+    for folder in _folders(root):
+        split = folder.name.lower()
+        if SPLIT.fullmatch(split):
+            if split in found:
+                raise UserError(f"{root} holds {found[split].name} and {folder.name}; a split has one folder")
+            found[split] = folder
+    return dict(sorted(found.items(), key=lambda item: (not item[0].startswith("train"), item[0])))
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _holds_speakers(folder: Path) -> bool:
+    return any(folder.glob("*/*.json"))
+
+
+def _contributor(manifest: dict[str, Any]) -> list[str]:
+    """The speaker's name within a manifest: the project writes `Contributor ID`, others `Contributor_ID`."""
+    names = [value for key, value in manifest.items() if re.fullmatch(r"contributor[ _-]?id", key, re.IGNORECASE)]
+    return [str(name).strip() for name in names if name is not None and str(name).strip()]
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Clean training targets from transcripts with the markup of the Speech Accessibility Project."""
+"""Clean training targets from transcripts with the markup of the Speech Accessibility Project.
+
+The project's own kit, github.com/xiuwenz2/SAPC-template, reads the marks in the same way.
+"""
 
 import re
 
@@ -6,6 +9,9 @@ OPENING = {"[": "]", "{": "}", "(": ")"}
 UNINTELLIGIBLE_WORDS = re.compile(r"\s*w\s*:\s*(\d{1,3})?\s*", re.IGNORECASE)
 UNINTELLIGIBLE_GUESS = re.compile(r"\s*u\s*:.*", re.IGNORECASE | re.DOTALL)
 TAG = re.compile(r"\s*[A-Za-z][\w-]*\s*:")
+HEADER = re.compile(r"\A[\s\ufeff]*#dis\b", re.IGNORECASE)
+LETTER = re.compile(r"~(?=[^\W\d_])")
+CUT_OFF = re.compile(r"(?<=[^\W\d_])(-?)\*(?![\w*])")
 DISFLUENCIES = ("keep", "drop")
 
 
@@ -13,9 +19,11 @@ def clean_transcript(raw: str, disfluencies: str = "keep") -> str:
     """Return the words of a transcript, without markup.
 
     `[...]` is a comment and is removed. `{tag: words}` and `{words}` keep their words. `(...)` is a disfluency: its
-    words are kept or dropped. `{w:N}`, `{u: guess}` and `{ }` mark speech that nobody understood, and are removed
-    (`count_unintelligible` counts them). Marks may be nested. A bracket without a partner is removed, and the words
-    around it stay. Text without markup is returned as it is, apart from white space.
+    words are kept or dropped, but those of `(tag: words)`, such as `(cs: ...)`, are always kept. `{w:N}`, `{u: guess}`
+    and `{ }` mark speech that nobody understood, and are removed (`count_unintelligible` counts them). `~` before a
+    spelled letter, `*` after a word that was cut off, as in `(f-*)`, and a first line `#dis` are removed too. Marks
+    may be nested. A bracket without a partner is removed, and the words around it stay. Text without markup is
+    returned as it is, apart from white space.
 
     Returns:
         the clean text, or "" if no letter or digit is left.
@@ -34,8 +42,9 @@ def count_unintelligible(raw: str) -> int:
 
 def _strip_markup(raw: str, disfluencies: str) -> tuple[str, int]:
     """Walk once over the transcript with a stack of open brackets; deep nesting needs no recursion."""
+    plain = CUT_OFF.sub(r"\1", LETTER.sub("", HEADER.sub("", raw)))
     stack: list[list] = [["", [], 0]]  # opening bracket, pieces of text within, unintelligible words within
-    for character in raw:
+    for character in plain:
         if character in OPENING:
             stack.append([character, [], 0])
         elif character in OPENING.values():
@@ -55,8 +64,8 @@ def _close(stack: list[list], disfluencies: str) -> None:
     text = "".join(pieces)
     if opening == "[":
         text, count = "", 0
-    elif opening == "(" and disfluencies == "drop":
-        text = ""
+    elif opening == "(" and not TAG.match(text):
+        text = text if disfluencies == "keep" else ""
     elif opening == "{":
         if words := UNINTELLIGIBLE_WORDS.fullmatch(text):
             text = ""
@@ -65,16 +74,23 @@ def _close(stack: list[list], disfluencies: str) -> None:
             text = ""
             count = max(count, 1)
         else:
-            text = TAG.sub("", text, count=1) if TAG.match(text) else text
+            text = _without_tag(text)
+    else:
+        text = _without_tag(text)
     _append(stack, text, count)
 
 
 def _close_without_partner(stack: list[list]) -> None:
     opening, pieces, count = stack.pop()
     text = "".join(pieces)
-    if opening == "{" and (tag := UNINTELLIGIBLE_WORDS.match(text) or TAG.match(text)):
-        text = text[tag.end() :]
-    _append(stack, text, count)
+    if opening == "{" and (words := UNINTELLIGIBLE_WORDS.match(text)):
+        text = text[words.end() :]
+    _append(stack, _without_tag(text) if opening in ("{", "(") else text, count)
+
+
+def _without_tag(text: str) -> str:
+    tag = TAG.match(text)
+    return text[tag.end() :] if tag else text
 
 
 def _append(stack: list[list], text: str, count: int) -> None:

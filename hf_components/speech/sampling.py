@@ -77,8 +77,8 @@ def sample(
     """Indices of the chosen utterances, in ascending order.
 
     The rank of an utterance depends only on `seed` and its id, and the lowest ranks are taken. So the choice does not
-    depend on the order, a smaller sample is part of a larger one (with `random`), and added utterances replace only few
-    of the chosen ones.
+    depend on the order, a smaller sample is part of a larger one (with `random`), and added utterances replace only
+    few of the chosen ones.
 
     Args:
         ids: unique name of each utterance.

@@ -215,8 +215,29 @@ def test_a_speaker_in_both_splits_stops_by_folder_or_by_name_within(build, root)
     shutil.rmtree(folder)
     renamed = add_speaker(root, "Dev", "other", {"0.wav": "again"})
     manifest = json.loads((renamed / "other.json").read_text())
-    (renamed / "other.json").write_text(json.dumps({"Contributor_ID": "A"} | manifest))
-    with pytest.raises(UserError, match="speaker A is in the splits train and dev"):
+    for key in ("Contributor ID", "Contributor_ID", "contributorId"):
+        (renamed / "other.json").write_text(json.dumps({key: "A"} | manifest))
+        with pytest.raises(UserError, match="speaker A is in the splits train and dev"):
+            build()
+
+
+def test_one_contributor_under_two_folder_names_stops(build, root):
+    for split, name in (("Train", "first"), ("Test2", "second")):
+        folder = add_speaker(root, split, name, {"0.wav": "again"})
+        manifest = json.loads((folder / f"{name}.json").read_text())
+        (folder / f"{name}.json").write_text(json.dumps({"Contributor ID": 17} | manifest))
+    with pytest.raises(UserError, match="speaker 17 is in the splits train and test2"):
+        build()
+
+
+def test_numbered_tests_are_splits_and_other_folders_are_named(build, root, caplog):
+    for split in ("Test1", "TEST2", "Unassigned"):
+        add_speaker(root, split, f"in {split}", {"0.wav": "hi"})
+    corpus, _ = build()
+    assert {split: rows.num_rows for split, rows in corpus.items()} == {"train": 6, "dev": 3, "test1": 1, "test2": 1}
+    assert "left out Unassigned; only folders named Train, Dev, Test" in caplog.text
+    (root / "Test2").mkdir()
+    with pytest.raises(UserError, match="holds TEST2 and Test2; a split has one folder"):
         build()
 
 

@@ -27,6 +27,16 @@ pytestmark = pytest.mark.unit
         ("", "", "", 0),
         ("bonjour , madame !", "bonjour , madame !", "bonjour , madame !", 0),
         ("नमस्ते [x] दुनिया", "नमस्ते दुनिया", "नमस्ते दुनिया", 0),
+        ("(cs: Go ahead.) What time is it?", "Go ahead. What time is it?", "Go ahead. What time is it?", 0),
+        ("Call the shop. (ss: Hope it is open)", *["Call the shop. Hope it is open"] * 2, 0),
+        ("My name is ~J ~O from ~NPR.", *["My name is J O from NPR."] * 2, 0),
+        ("(f-*) Find my phone.", "f- Find my phone.", "Find my phone.", 0),
+        ("#dis\nTurn on the light.", *["Turn on the light."] * 2, 0),
+        ("#DIS\r\n(SS: I like ~t~v.) (um, wor*) yes", "I like tv. um, wor yes", "I like tv. yes", 0),
+        ("(cs: what (um) is {w:2}) that", "what um is that", "what is that", 2),
+        ("about ~5, f*** and 3*4 #dis", *["about ~5, f*** and 3*4 #dis"] * 2, 0),
+        ("(cs: open", "open", "open", 0),
+        ("#dis", "", "", 0),
     ],
 )
 def test_markup(raw, keep, drop, unintelligible):
