@@ -17,7 +17,7 @@ from transformers import set_seed
 
 from dataset_scripts.jsonl_manifest import STRATA, JsonlManifest, JsonlManifestConfig
 from dataset_scripts.prepared import write_corpus
-from hf_components.checkpoints import load_whisper, save_whisper
+from hf_components.checkpoints import check_savable, load_whisper, save_whisper
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.runtime import (
     SEEDS,
@@ -181,6 +181,7 @@ def produce(
         train = sample_rows(train, DEBUG_SAMPLES["train"], training_args.seed)
         evaluated = evaluated and sample_rows(evaluated, DEBUG_SAMPLES["validation"], training_args.seed)
     model, processor = load_whisper(args.model, args.language)
+    check_savable(model, processor)
     train = drop_long_transcripts(train, model, processor)
     base = Teacher(copy.deepcopy(model)) if kl.kl_to_base_coef and args.finetuning == "full" else None
     lora = add_lora(model, lora_args, freeze_encoder=args.freeze_encoder) if args.finetuning == "lora" else None

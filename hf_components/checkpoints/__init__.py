@@ -14,6 +14,6 @@ from hf_components.checkpoints.loading import (
     read_config,
     save_processor,
 )
-from hf_components.checkpoints.saving import save_whisper
+from hf_components.checkpoints.saving import check_savable, save_whisper
 from hf_components.checkpoints.soups import average_into, averaged, find_candidates, greedy_soup, save_average_adapter
 from hf_components.checkpoints.training_checkpoints import BASE, COMPLETE, TRAINED_WEIGHTS, last_complete_checkpoint

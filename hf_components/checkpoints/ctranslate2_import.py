@@ -18,21 +18,19 @@ import numpy as np
 import torch
 from tokenizers import AddedToken
 from transformers import (
-    GenerationConfig,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
     WhisperProcessor,
     WhisperTokenizer,
 )
-from transformers.models.whisper.tokenization_whisper import LANGUAGES, TASK_IDS
 
+from hf_components.checkpoints.generation import whisper_generation_config
 from hf_components.runtime import UserError
 
 BINARY_VERSION = 6
 BFLOAT16 = 5  # read as uint16, since numpy has no such type
 DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16, BFLOAT16: np.uint16}
-ENGLISH_VOCABULARY = 51864  # multilingual Whispers have a larger one
 TIMESTAMPS = [f"<|{step * 0.02:.2f}|>" for step in range(1501)]
 
 
@@ -274,32 +272,6 @@ def load_tokenizer(path: Path, vocab_size: int) -> WhisperTokenizer:
 def english_spelling_map() -> Path:
     """The map from British to American spelling in the package data of openai-whisper."""
     return Path(importlib.util.find_spec("whisper").origin).parent / "normalizers" / "english.json"
-
-
-def whisper_generation_config(settings: dict, tokenizer: WhisperTokenizer, config: WhisperConfig) -> GenerationConfig:
-    """The generation config of OpenAI's checkpoints, from CTranslate2's `config.json` and the tokenizer's ids."""
-    ids = tokenizer.get_vocab()
-    end = ids["<|endoftext|>"]
-    values = {
-        "bos_token_id": end,
-        "eos_token_id": end,
-        "pad_token_id": end,
-        "decoder_start_token_id": ids["<|startoftranscript|>"],
-        "prev_sot_token_id": ids["<|startofprev|>"],
-        "no_timestamps_token_id": ids["<|notimestamps|>"],
-        "suppress_tokens": settings.get("suppress_ids") or [],
-        "begin_suppress_tokens": settings.get("suppress_ids_begin") or [],
-        "max_length": config.max_target_positions,
-        "max_initial_timestamp_index": 50,
-        "return_timestamps": False,
-        "is_multilingual": config.vocab_size > ENGLISH_VOCABULARY,
-    }
-    if settings.get("alignment_heads"):
-        values["alignment_heads"] = settings["alignment_heads"]
-    if values["is_multilingual"]:
-        values["lang_to_id"] = {f"<|{code}|>": ids[f"<|{code}|>"] for code in LANGUAGES if f"<|{code}|>" in ids}
-        values["task_to_id"] = {task: ids[f"<|{task}|>"] for task in TASK_IDS}
-    return GenerationConfig(**values)
 
 
 def _read_json(path: Path) -> dict:

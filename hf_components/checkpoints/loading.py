@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin, WhisperProcessor
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
+from hf_components.checkpoints.generation import complete_generation_config
 from hf_components.runtime import UserError, read_completion
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
@@ -55,13 +56,15 @@ def load_moe_whisper(
 def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, language: str | None) -> None:
     """Set the prompt "transcribe this language" of a multilingual Whisper for training and decoding.
 
-    Without it, the model guesses the language of each clip. English-only models have no such prompt.
+    Without it, the model guesses the language of each clip. English-only models have no such prompt. The generation
+    config of an older checkpoint is completed first.
 
     Args:
         language: code such as "de"; by default the language saved in the checkpoint, else "en".
     Raises:
         UserError: the checkpoint does not know the language.
     """
+    complete_generation_config(model, processor.tokenizer)
     generation = model.generation_config
     if not getattr(generation, "is_multilingual", False):
         if language not in (None, "en"):

@@ -21,8 +21,8 @@ from hf_components.speech.sndfile import SndFile, TruncatedError
 SAMPLING_RATE = 16_000
 BLOCK = 1 << 20  # frames read at once, so that a wrong length in a header does not decide how much is allocated
 FULL_SCALE = 32767 / 32768  # largest value of 16 bits; decoders may overshoot it
-LOUDEST = 8.0  # float samples beyond are integers that were not divided
-CANCELLED = 0.01  # share of the channels' energy; a mix with less has lost its sound
+LOUDEST = 8.0  # larger float samples come from integers that were not divided
+CANCELLED = 0.01  # smallest energy of a mix, as a share of its channels' energy; below it the sound is lost
 LFS_POINTER = b"version https://git-lfs"
 SOUND_AFTER_ID3 = (b"RIFF", b"RF64", b"FORM", b"fLaC")
 
@@ -63,14 +63,14 @@ def decode(source: str | Path | bytes, sampling_rate: int = SAMPLING_RATE, name:
     """Read a whole recording, mix its channels down and resample it.
 
     Args:
-        source: path or bytes of a sound file in any format of libsndfile (WAV, FLAC, MP3, OGG, AIFF, ...).
+        source: path or bytes of a sound file in any format of libsndfile or FFmpeg (WAV, FLAC, MP3, OGG, M4A, ...).
         sampling_rate: sampling rate of the result in Hz.
         name: name of the recording in error messages; the path by default.
     Returns:
         float32 waveform (samples,) in [-1, 1].
     Raises:
-        AudioError: the file is not readable as audio, is empty, is shorter than its header says, or has NaN or
-            infinite samples.
+        AudioError: the file is not readable as audio, is empty, is shorter than its header says, has NaN or infinite
+            samples, has float samples far above full scale, or its channels cancel each other.
     """
     blocks = [block.waveform for block in stream(source, sampling_rate, name)]
     return np.ascontiguousarray(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
@@ -86,7 +86,7 @@ def stream(source: str | Path | bytes, sampling_rate: int = SAMPLING_RATE, name:
         rate = file.samplerate
         total = 0
         given = 0
-        energy = np.zeros(2)  # of the channels, and of their mix
+        energy = np.zeros(2)  # mean over channels, and of their mix
         resampler = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32") if rate != sampling_rate else None
         for channels in _blocks(file, name):  # (frames, channels)
             _check_samples(channels, name, total / rate)
@@ -100,9 +100,8 @@ def stream(source: str | Path | bytes, sampling_rate: int = SAMPLING_RATE, name:
         if not given:
             raise AudioError(name, "empty audio", f"{total} frames at {rate} Hz are less than one sample")
         if energy[1] < CANCELLED * energy[0]:
-            raise AudioError(
-                name, "unusable level", "its channels cancel each other, one is inverted: give one channel alone"
-            )
+            detail = "its channels cancel each other, because one is inverted: use only one channel"
+            raise AudioError(name, "unusable level", detail)
 
 
 def read_duration(source: str | Path | bytes, name: str | None = None) -> float:
@@ -190,7 +189,7 @@ def _name(source: str | Path | bytes) -> str:
 
 
 def _open(source: str | Path | bytes, name: str) -> SndFile | FFmpegFile:
-    """A reader of all samples: libsndfile if it gives all of them, else FFmpeg."""
+    """Open a file with libsndfile if that reads all its samples, else with FFmpeg."""
     try:
         head = source[:64] if isinstance(source, bytes) else _head(Path(source))
     except OSError as error:
@@ -198,9 +197,9 @@ def _open(source: str | Path | bytes, name: str) -> SndFile | FFmpegFile:
     if not head:
         raise AudioError(name, "empty audio", "0 bytes")
     if head.startswith(LFS_POINTER):
-        raise AudioError(name, "unreadable audio", "a pointer of Git LFS, not the sound itself; run git lfs pull")
+        raise AudioError(name, "unreadable audio", "a Git LFS pointer instead of the sound; run git lfs pull")
     if isinstance(source, bytes) and source[(tag := id3_size(head)) :].startswith(SOUND_AFTER_ID3):
-        source = source[tag:]  # as libsndfile does with files
+        source = source[tag:]  # libsndfile skips the tag only in files
     problem = ("unreadable audio", "neither libsndfile nor FFmpeg reads it; convert it to WAV or FLAC")
     with contextlib.suppress(soundfile.LibsndfileError):
         file = SndFile(source if isinstance(source, bytes) else str(source))
@@ -239,5 +238,5 @@ def _check_samples(channels: np.ndarray, name: str, seconds: float) -> None:
         detail = f"{bad} of the {channels.size} samples from {seconds:.1f} s on are NaN or infinite"
         raise AudioError(name, "non-finite samples", detail)
     if (peak := np.abs(channels).max(initial=0.0)) > LOUDEST:
-        detail = f"samples reach {peak:.0f}, and full scale is 1: divide by 32768 where they were 16-bit integers"
+        detail = f"samples reach {peak:.0f}, but full scale is 1: divide by 32768 if they were 16-bit integers"
         raise AudioError(name, "unusable level", detail)

@@ -1,4 +1,4 @@
-"""Sound files by FFmpeg (package `av`): what phones and browsers record, and what libsndfile reads in part only."""
+"""Read sound files with FFmpeg (package `av`): formats of phones and browsers, and those in `READ_IN_PART`."""
 
 import io
 import re
@@ -9,29 +9,29 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-# Demuxers of files that hold their own sound. None opens another file or an address, as playlists do.
+# Demuxers for files that contain their sound. Playlists, which open other files or addresses, are not among them.
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mp3,ogg,wav,w64,aiff,flac,aac,amr,amrnb,amrwb,asf,caf,au,avi,ac3,eac3,adts,"
     "ape,wv,tta,mpeg,mpegts"
 )
 FRAME_COUNT = re.compile(rb"(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f](....)", re.DOTALL)  # of an MP3
-SEARCHED = 1 << 12  # bytes behind a tag in which it stands
-ID3 = 10  # bytes of the header of an ID3 tag
+SEARCHED = 1 << 12  # bytes after the ID3 tag that are searched for it
+ID3 = 10  # bytes in the header of an ID3 tag
 
-av.logging.set_level(av.logging.PANIC)  # every problem is an exception, or costs nothing
+av.logging.set_level(av.logging.PANIC)  # problems that matter are exceptions
 
 
 class FFmpegFile:
     """The first sound track of a file.
 
     Args:
-        source: path or bytes.
+        source: path or bytes of the file.
     Raises:
-        av.FFmpegError: FFmpeg does not know the format, or there is no sound in it.
+        av.FFmpegError: FFmpeg does not know the format, or the file has no sound.
     """
 
     def __init__(self, source: Path | bytes):
-        # Opened here, and not by FFmpeg, to which a path may also be an address.
+        # Opened here and not by FFmpeg, which would also accept an address as path.
         self.file = io.BytesIO(source) if isinstance(source, bytes) else io.BufferedReader(io.FileIO(source))
         try:
             frames = _promised_frames(self.file)
@@ -43,7 +43,7 @@ class FFmpegFile:
             raise
         self.track = self.container.streams.audio[0]
         self.samplerate = self.track.rate
-        # Seconds; None where FFmpeg estimates them from size and bit rate.
+        # Seconds; None if FFmpeg would only estimate them from size and bit rate.
         self.promised = None
         if self.container.format.name == "mp3" and frames:
             self.promised = frames * (1152 if self.samplerate >= 32_000 else 576) / self.samplerate
@@ -58,14 +58,13 @@ class FFmpegFile:
         self.file.close()
 
     def seconds(self) -> float:
-        """Length by the headers of all packets, else of the file; call it instead of `blocks`."""
-        packets = (
-            packet.duration * packet.time_base for packet in self.container.demux(self.track) if packet.duration
-        )
-        return float(sum(packets)) or (self.container.duration or 0) / av.time_base
+        """Length from the headers of all packets, else from that of the file. Do not call `blocks` afterwards."""
+        packets = (packet for packet in self.container.demux(self.track) if packet.duration)
+        seconds = float(sum(packet.duration * packet.time_base for packet in packets))
+        return seconds or (self.container.duration or 0) / av.time_base
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
-        """All samples as float32 (frames, channels), `size` frames each; the last block is shorter, perhaps empty."""
+        """All samples as float32 (frames, channels), in blocks of `size` frames; the last is shorter, maybe empty."""
         waiting: list[np.ndarray] = []
         frames = 0
         for part in self._parts():
@@ -80,11 +79,11 @@ class FFmpegFile:
 
     def _parts(self) -> Iterator[np.ndarray]:
         resampler = layout = None
-        setting = None  # of the frames so far; joined files may differ in it
+        setting = None  # format of the last frame; it may change in joined files
         for packet in self.container.demux(self.track):
             try:
                 decoded = packet.decode()
-            except av.error.InvalidDataError:  # a tag between two parts, or damage, which `promised` shows
+            except av.error.InvalidDataError:  # a tag between joined files, or damage; `promised` reveals damage
                 continue
             for frame in decoded:
                 if (frame.format.name, frame.layout.name, frame.sample_rate) != setting:
@@ -93,7 +92,7 @@ class FFmpegFile:
                     setting = frame.format.name, frame.layout.name, frame.sample_rate
                     layout = layout or frame.layout.name
                     resampler = av.AudioResampler(format="fltp", layout=layout, rate=self.samplerate)
-                frame.pts = None  # a gap in time is no reason to add or drop samples
+                frame.pts = None  # else the resampler may add or drop samples at gaps in time
                 yield from _arrays(resampler.resample(frame))
         if resampler is not None:
             yield from _arrays(resampler.resample(None))
@@ -104,7 +103,7 @@ def _arrays(frames: list[av.AudioFrame]) -> Iterator[np.ndarray]:
 
 
 def _promised_frames(file: BinaryIO) -> int | None:
-    """How many frames an MP3 has by its own account; with joined files those of the first."""
+    """The number of frames in the header of an MP3; for joined files that of the first."""
     file.seek(id3_size(file.read(ID3)))
     found = FRAME_COUNT.search(file.read(SEARCHED))
     file.seek(0)
@@ -112,7 +111,7 @@ def _promised_frames(file: BinaryIO) -> int | None:
 
 
 def id3_size(head: bytes) -> int:
-    """Bytes of the ID3 tag at the start of a file, 0 if there is none; `head` are its first ten bytes."""
+    """Size in bytes of the ID3 tag at the start of a file, or 0; `head` has at least the first ten bytes."""
     if head[:3] != b"ID3" or len(head) < ID3:
         return 0
     return ID3 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))

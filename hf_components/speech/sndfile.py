@@ -1,4 +1,4 @@
-"""Sound files by libsndfile: WAV, AIFF, FLAC and their kin, which it reads bit for bit."""
+"""Read sound files with libsndfile: WAV, AIFF, FLAC and similar formats, bit for bit."""
 
 import io
 import re
@@ -10,20 +10,20 @@ import soundfile
 UNKNOWN_LENGTH = (1 << 63) - 1  # libsndfile's frame count if the header gives no length
 # If a RIFF or AIFF chunk is longer than its file, libsndfile shortens it and only writes this to its log.
 SHORTENED_CHUNK = re.compile(r"(?:data|SSND) *: (\d+) \(should be (\d+)\)")
-STREAMED = 0x7F00_0000  # programs that write to a pipe give a chunk this size or more: they do not know it yet
-TOLERANCE = 0.05  # seconds that a header may promise too much
-READ_IN_PART = ("MP3", "OGG")  # formats of which libsndfile takes the first part, or what the header says, for all
+STREAMED = 0x7F00_0000  # programs that write to a pipe do not know the size of a chunk, and give this or more
+TOLERANCE = 0.05  # seconds that may be missing compared to the header
+READ_IN_PART = ("MP3", "OGG")  # libsndfile may read only their first part, or only the length in the header
 
 
 class TruncatedError(Exception):
-    """The file ends before its header says."""
+    """The file is shorter than its header says."""
 
 
 class SndFile:
-    """An open file.
+    """An open sound file.
 
     Args:
-        source: path or bytes.
+        source: path or bytes of the file.
     Raises:
         soundfile.LibsndfileError: libsndfile does not read the format.
     """
@@ -40,7 +40,7 @@ class SndFile:
 
     @property
     def is_read_whole(self) -> bool:
-        """Whether all samples that the file holds will arrive."""
+        """Whether libsndfile reads all samples of the file."""
         in_part = self.file.format in READ_IN_PART or self.file.subtype.startswith("MPEG")
         return not in_part and 0 < self.file.frames < UNKNOWN_LENGTH
 
@@ -48,10 +48,10 @@ class SndFile:
         return self.file.frames / self.samplerate
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
-        """All samples as float32 (frames, channels), `size` frames each; the last block is shorter, perhaps empty.
+        """All samples as float32 (frames, channels), in blocks of `size` frames; the last is shorter, maybe empty.
 
         Raises:
-            TruncatedError: samples that the header promises are missing.
+            TruncatedError: the file has fewer samples than its header says.
         """
         promised = self.file.frames
         chunk = SHORTENED_CHUNK.search(self.file.extra_info)

@@ -22,7 +22,8 @@ from transformers import (
     WhisperProcessor,
 )
 
-from hf_components.checkpoints.ctranslate2_import import load_tokenizer, whisper_generation_config
+from hf_components.checkpoints.ctranslate2_import import load_tokenizer
+from hf_components.checkpoints.generation import whisper_generation_config
 from hf_components.checkpoints.loading import save_processor
 from hf_components.moe.curriculum import RoutingArguments
 from hf_components.moe.trainer import MoeTrainer

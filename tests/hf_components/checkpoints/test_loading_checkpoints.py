@@ -9,6 +9,7 @@ from tiny_speech import save_multilingual_whisper, save_tiny_whisper, tiny_moe, 
 from transformers import WhisperForConditionalGeneration
 
 from hf_components.asr.transcriber import Transcriber
+from hf_components.checkpoints.generation import prompt_of
 from hf_components.checkpoints.loading import (
     language_of,
     load_moe_whisper,
@@ -17,6 +18,7 @@ from hf_components.checkpoints.loading import (
     merge_adapter,
     save_processor,
 )
+from hf_components.checkpoints.saving import check_savable, save_whisper
 from hf_components.runtime.errors import UserError
 from hf_components.whisper import DynamicContextWhisper
 
@@ -110,3 +112,57 @@ def test_half_a_weights_file_is_named(tmp_path):
 def test_plain_whisper_is_no_mixture(tmp_path):
     with pytest.raises(UserError, match="not a checkpoint of MoeWhisper.* lacks .*lora"):
         load_moe_whisper(str(save_tiny_whisper(tmp_path)))
+
+
+def as_of_2022(folder, **fields):
+    """The checkpoint without its generation config, and with old fields in its `config.json`."""
+    (folder / "generation_config.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+    return str(folder)
+
+
+@pytest.mark.parametrize("given, written", [(None, "de"), ("de", "de"), ("en", "en")])
+def test_an_old_multilingual_checkpoint_gets_todays_generation_config(tmp_path, given, written):
+    ids = tiny_processor().tokenizer.get_vocab()
+    prompt = [[1, ids["<|en|>"] + 2], [2, ids["<|transcribe|>"]], [3, ids["<|notimestamps|>"]]]
+    folder = as_of_2022(save_multilingual_whisper(tmp_path / "old"), forced_decoder_ids=prompt, suppress_tokens=[7])
+    model, processor = load_whisper(folder, given)
+    generation = model.generation_config
+    assert (generation.is_multilingual, generation.language, generation.task) == (True, written, "transcribe")
+    assert generation.forced_decoder_ids is None and generation.suppress_tokens == [7]
+    assert generation.max_length == model.config.max_target_positions
+    assert prompt_of(generation) == processor.tokenizer.prefix_tokens
+    check_savable(model, processor)
+    save_whisper(model, processor, tmp_path / "new")
+    again, _ = load_whisper(str(tmp_path / "new"))
+    assert prompt_of(again.generation_config) == processor.tokenizer.prefix_tokens
+
+
+def test_an_old_english_checkpoint_gets_todays_generation_config(tmp_path):
+    today = save_tiny_whisper(tmp_path / "today")
+    wanted = load_whisper(str(today))[0].generation_config
+    model, processor = load_whisper(as_of_2022(save_tiny_whisper(tmp_path / "old")))
+    found = model.generation_config
+    for name in ("is_multilingual", "no_timestamps_token_id", "prev_sot_token_id", "max_length", "eos_token_id"):
+        assert getattr(found, name) == getattr(wanted, name), name
+    save_whisper(model, processor, tmp_path / "new")
+
+
+def test_fields_of_an_old_generation_config_are_kept(tmp_path):
+    folder = save_tiny_whisper(tmp_path)
+    fields = json.loads((folder / "generation_config.json").read_text())
+    for name in ("no_timestamps_token_id", "is_multilingual", "prev_sot_token_id"):
+        del fields[name]
+    (folder / "generation_config.json").write_text(json.dumps(fields | {"max_length": 33, "num_beams": 3}))
+    model, processor = load_whisper(str(folder))
+    assert (model.generation_config.max_length, model.generation_config.num_beams) == (33, 3)
+    assert model.generation_config.suppress_tokens == fields["suppress_tokens"]
+    check_savable(model, processor)
+
+
+def test_what_could_not_be_saved_is_told_before_training(tmp_path):
+    model, processor = load_whisper(str(save_multilingual_whisper(tmp_path, "de")))
+    model.generation_config.task = "translate"
+    with pytest.raises(UserError, match="could not be saved: the prompt of generate would differ when it is loaded"):
+        check_savable(model, processor)

@@ -9,8 +9,9 @@ from tiny_speech import GradientRecorder, rows, save_tiny_whisper, tiny_processo
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from hf_components.asr.families import family_of
+from hf_components.checkpoints.generation import prompt_of
 from hf_components.checkpoints.loading import load_whisper
-from hf_components.checkpoints.saving import prompt_of, save_whisper
+from hf_components.checkpoints.saving import save_whisper
 from hf_components.runtime.errors import UserError
 from hf_components.training.lora import LoraArguments, add_lora, save_lora
 from hf_components.training.trainer import SpeechTrainer
