@@ -65,7 +65,7 @@ def arguments(folder: Path, batch_size: int, **options) -> SpeechTrainingArgumen
             "per_device_eval_batch_size": 2,
             "num_train_epochs": 3,
             "optim": "sgd",
-            "learning_rate": 0.5,
+            "learning_rate": 1.0,
             "max_grad_norm": 1.0,
             "use_cpu": False,
             **options,

@@ -29,6 +29,7 @@ from hf_components.moe.curriculum import RoutingArguments
 from hf_components.moe.trainer import MoeTrainer
 from hf_components.speech.audio import encode_flac
 from hf_components.training.arguments import SpeechTrainingArguments
+from hf_components.training.data import Draw
 from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
 from hf_components.training.lora import LoraArguments, add_lora
 from hf_components.training.teacher import BaseOfAdapter, Teacher
@@ -116,6 +117,10 @@ def save_multilingual_whisper(folder: Path, language: str | None = None) -> Path
     generation.task_to_id = {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
     generation.save_pretrained(folder)
     return folder
+
+
+def batch_of(trainer: SpeechTrainer, full_context: bool = False) -> dict[str, torch.Tensor]:
+    return trainer.data_collator([trainer.train_dataset[Draw(i, 0, full_context)] for i in range(4)])
 
 
 def tiny_moe(seed: int = 0, **config) -> MoeWhisperForConditionalGeneration:

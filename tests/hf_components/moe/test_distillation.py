@@ -3,12 +3,11 @@
 import pytest
 import torch
 from parsing import parse
-from tiny_speech import GradientRecorder, Kill, rows, tiny_moe, tiny_processor, tiny_whisper
+from tiny_speech import GradientRecorder, Kill, batch_of, rows, tiny_moe, tiny_processor, tiny_whisper
 
 from hf_components.moe.distillation import DistillationArguments, DistillationTrainer
 from hf_components.moe.merging import merge_experts
 from hf_components.runtime.errors import UserError
-from hf_components.training.data import Draw
 from hf_components.training.teacher import Teacher
 from hf_components.training.trainer import SpeechTrainer
 from hf_components.whisper.audio_context import labels_to_decoder_input
@@ -47,10 +46,6 @@ def trainer_of(folder, teacher=None, student=None, callbacks=(), corpus=None, **
         teacher=Teacher(teacher or tiny_moe()),
         callbacks=list(callbacks),
     )
-
-
-def batch_of(trainer: SpeechTrainer, full_context: bool = False) -> dict[str, torch.Tensor]:
-    return trainer.data_collator([trainer.train_dataset[Draw(i, 0, full_context)] for i in range(4)])
 
 
 @pytest.mark.parametrize("full_context", [False, True])

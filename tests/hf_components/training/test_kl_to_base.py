@@ -5,8 +5,16 @@ import copy
 import pytest
 import torch
 from parsing import parse
-from test_distillation import batch_of
-from tiny_speech import Kill, gradient_near_base, rows, tiny_moe, tiny_processor, tiny_whisper, training_arguments
+from tiny_speech import (
+    Kill,
+    batch_of,
+    gradient_near_base,
+    rows,
+    tiny_moe,
+    tiny_processor,
+    tiny_whisper,
+    training_arguments,
+)
 
 from hf_components.runtime.errors import UserError
 from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
