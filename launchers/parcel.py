@@ -15,7 +15,7 @@ from launchers.commands import ROOT, UserError, run
 
 WHEEL = ("hf_components", "dataset_scripts", "model_cards")
 BESIDE_IT = ("recipes", "accelerate_configs", "launchers")
-NOT_CODE = shutil.ignore_patterns("__pycache__", ".*")
+NOT_CODE = shutil.ignore_patterns("__pycache__", ".*", "README.md")
 
 
 def build_parcel(folder: Path) -> Path:

@@ -7,6 +7,9 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
 
 Writes a .TextGrid and an .eaf per recording to --output_dir. With --recordings_dir, the .eaf files link to the
 recordings, and a TextGrid is as long as its recording. Without it, a TextGrid ends with the last segment.
+
+Praat plays MP3 up to 66 ms late, since it keeps the encoder's padding, and cannot open Ogg or m4a. For a recording
+that is not WAV, AIFF or FLAC, a 16 kHz WAV is written beside the TextGrid: open that one.
 """
 
 from dataclasses import dataclass
@@ -15,10 +18,11 @@ from pathlib import Path
 from dataset_scripts.segmented_audio import recording_names
 from hf_components.reporting import show
 from hf_components.runtime import Progress, RecipeArguments, UserError, flag, parse_arguments, run_as_stage, run_recipe
-from hf_components.speech import read_duration
+from hf_components.speech import encode_wav_file, read_duration
 from hf_components.units import check_same_units, read_units
 from hf_components.units.motifs import Motifs, find_occurrences, tiers_of_recordings, write_eaf, write_textgrid
 
+SAME_IN_PRAAT = (".wav", ".aif", ".aiff", ".aifc", ".flac")
 ROUNDING = 0.001  # seconds by which resampling or a header may change the length of a recording
 
 
@@ -47,14 +51,16 @@ def produce(args: Arguments, folder: Path) -> dict:
     names = recording_names(list(recordings))
     for source, tiers in Progress(recordings.items(), desc="recordings", unit=" recordings"):
         recording = Path(args.recordings_dir) / source if args.recordings_dir else None
+        (folder / names[source]).parent.mkdir(parents=True, exist_ok=True)
+        if recording and recording.suffix.lower() not in SAME_IN_PRAAT:
+            recording = encode_wav_file(recording, folder / f"{names[source]}.wav")
         end = tiers["segments"][-1].end
         duration = read_duration(recording) if recording else end
         if end > duration + ROUNDING:
             raise UserError(
-                f"{recording} ends at {duration:.2f} s, but its last segment at {end:.2f} s: it is not the "
+                f"{source} ends at {duration:.2f} s, but its last segment at {end:.2f} s: it is not the "
                 "recording that was segmented; check --recordings_dir, or segment it again"
             )
-        (folder / names[source]).parent.mkdir(parents=True, exist_ok=True)
         write_textgrid(folder / f"{names[source]}.TextGrid", tiers, max(duration, end))
         write_eaf(folder / f"{names[source]}.eaf", tiers, table.identity, recording)
     return {

@@ -7,6 +7,7 @@ from hf_components.speech.audio import (
     decode,
     encode_flac,
     encode_wav,
+    encode_wav_file,
     log_mel,
     read_duration,
     stream,

@@ -124,6 +124,14 @@ def encode_wav(waveform: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> byte
     return _encode(waveform, sampling_rate, "WAV")
 
 
+def encode_wav_file(source: Path, file: Path, sampling_rate: int = SAMPLING_RATE) -> Path:
+    """Write a recording as 16-bit mono WAV to `file`, block by block, and return `file`. Raises AudioError."""
+    with soundfile.SoundFile(file, "w", sampling_rate, channels=1, subtype="PCM_16") as written:
+        for block in stream(source, sampling_rate):
+            written.write(block.waveform)
+    return file
+
+
 def count_mel_frames(feature_extractor: WhisperFeatureExtractor, num_samples: int) -> int:
     """Mel frames that contain a clip of `num_samples`: an even number, at most the frames of 30 s.
 

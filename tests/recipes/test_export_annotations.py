@@ -32,6 +32,16 @@ def folders(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def wav_folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("annotations_of_wav")
+    write_tiny_units(folder / "units", write_tiny_segments(folder / "segments", suffix=".wav"))
+    learn_motifs.main(
+        ["--units_dir", str(folder / "units"), "--output_dir", str(folder / "motifs"), "--vocab_size", "40"]
+    )
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def from_repository_root(monkeypatch, request):
     monkeypatch.chdir(request.config.rootpath)
@@ -102,20 +112,40 @@ def test_both_formats_say_what_the_units_say(folders, tmp_path, capsys):
             assert inside == motifs.units[int(motif.label.removeprefix("m"))]
 
 
-def test_textgrids_are_as_long_as_the_recordings(folders, tmp_path):
+def test_textgrids_are_as_long_as_the_recordings(wav_folders, tmp_path):
     recordings = tmp_path / "recordings"
     recordings.mkdir()
     for name in ("train", "dev"):
-        soundfile.write(recordings / f"{name}.mp3", np.zeros(50 * 16_000), 16_000, format="MP3")
-    main(command(folders, tmp_path / "annotations", "--recordings_dir", str(recordings)))
+        soundfile.write(recordings / f"{name}.wav", np.zeros(50 * 16_000), 16_000)
+    main(command(wav_folders, tmp_path / "annotations", "--recordings_dir", str(recordings)))
     grid = parselmouth.read(str(tmp_path / "annotations/dev.TextGrid"))
-    assert grid.xmax == soundfile.info(recordings / "dev.mp3").duration >= 50
+    assert grid.xmax == soundfile.info(recordings / "dev.wav").duration >= 50
     assert call(grid, "Get number of tiers") == 3
     (medium,) = Eaf(tmp_path / "annotations/dev.eaf").get_linked_files()
     assert (medium["MEDIA_URL"], medium["RELATIVE_MEDIA_URL"]) == (
-        (recordings / "dev.mp3").as_uri(),
-        "../recordings/dev.mp3",
+        (recordings / "dev.wav").as_uri(),
+        "../recordings/dev.wav",
     )
+    assert not list((tmp_path / "annotations").glob("*.wav"))
+
+
+@pytest.mark.parametrize("format", ["MP3", "OGG"])
+def test_praat_hears_the_wav_beside_where_the_units_were_heard(folders, tmp_path, format):
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    sound = np.zeros(50 * 44_100)
+    sound[44_100:88_200] = 0.2 * np.random.default_rng(0).standard_normal(44_100)
+    for name in ("train", "dev"):
+        with soundfile.SoundFile(recordings / f"{name}.mp3", "w", 44_100, channels=1, format=format) as file:
+            for block in np.split(sound, 100):  # libsndfile crashes where it writes Ogg in long blocks
+                file.write(block)
+    main(command(folders, tmp_path / "annotations", "--recordings_dir", str(recordings)))
+    grid = parselmouth.read(str(tmp_path / "annotations/dev.TextGrid"))
+    heard = parselmouth.Sound(str(tmp_path / "annotations/dev.wav"))
+    assert heard.xmax == grid.xmax == pytest.approx(50, abs=0.1)
+    assert np.argmax(np.abs(heard.values[0]) > 0.05) / heard.sampling_frequency == pytest.approx(1, abs=0.01)
+    (medium,) = Eaf(tmp_path / "annotations/dev.eaf").get_linked_files()
+    assert medium["RELATIVE_MEDIA_URL"] == "dev.wav"
 
 
 def test_a_recording_that_is_not_there_is_named(folders, tmp_path):

@@ -42,7 +42,7 @@ def babble(seconds: float, seed: int) -> np.ndarray:
     return (np.concatenate(pieces)[:length] + 0.003 * rng.standard_normal(length)).astype(np.float32)
 
 
-def segment_rows(split: str, count: int, seconds: float | None = None) -> list[dict]:
+def segment_rows(split: str, count: int, seconds: float | None = None, suffix: str = ".mp3") -> list[dict]:
     """Rows of the data contract, two speakers per split; clips of 2 to 4 s unless told."""
     rows, start = [], 0.0
     for number in range(count):
@@ -55,7 +55,7 @@ def segment_rows(split: str, count: int, seconds: float | None = None) -> list[d
                 "speaker_id": f"{split}_speaker_{number % 2}",
                 "group": "recording",
                 "duration": len(wave) / RATE,
-                "source_file": f"{split}.mp3",
+                "source_file": f"{split}{suffix}",
                 "start": start,
                 "end": start + len(wave) / RATE,
             }
@@ -64,14 +64,18 @@ def segment_rows(split: str, count: int, seconds: float | None = None) -> list[d
     return rows
 
 
-def write_tiny_segments(folder: Path, train: int = 6, dev: int = 3, seconds: float | None = None) -> Path:
+def write_tiny_segments(
+    folder: Path, train: int = 6, dev: int = 3, seconds: float | None = None, suffix: str = ".mp3"
+) -> Path:
     """A corpus as `segment_audio` leaves it, with the splits train and dev."""
     (folder / "data").mkdir(parents=True)
     for split, count in (("train", train), ("dev", dev)):
-        rows = Dataset.from_list(segment_rows(split, count, seconds)).cast_column("audio", Audio(RATE, decode=False))
+        rows = Dataset.from_list(segment_rows(split, count, seconds, suffix)).cast_column(
+            "audio", Audio(RATE, decode=False)
+        )
         rows.to_parquet(folder / "data" / f"{split}-00000.parquet")
     (folder / "README.md").write_text(
-        CARD.format(content=f"{train} {dev} {seconds}")
+        CARD.format(content=f"{train} {dev} {seconds} {suffix}")
     )  # the key of load_dataset's cache
     return folder
 
