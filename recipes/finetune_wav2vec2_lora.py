@@ -141,27 +141,15 @@ def produce(
         resume=args.resume,
     )
 
-    judged = [i for i, row in enumerate(samples) if row.held_out or gold_args.evaluate_on_train]
-    adapter = [work / "training" / ADAPTER] if args.use_lora else []
-    tuned = Transcriber.from_pretrained(
-        args.model if args.use_lora else work / "training" / MODEL,
-        adapter=adapter,
-        dtype="float32",
-        batch_seconds=args.batch_seconds,
-    )
-    written = transcribe_rows(
-        tuned,
-        corpus.select(judged),
-        work / "finetuned",
-        resume=args.resume,
-        inputs=[prepared / "corpus", work / "training"],
-    )
-    for i, text in zip(judged, written, strict=True):
+    indices = [i for i, row in enumerate(samples) if row.held_out or gold_args.evaluate_on_train]
+    written = transcribe_finetuned(args, corpus.select(indices), work, prepared)
+    for i, text in zip(indices, written, strict=True):
         samples[i].finetuned = text
-    judged, before = [samples[i] for i in judged], [heard[i] for i in judged]
-    finetuned = measure(judged, written)
+    scored = [samples[i] for i in indices]
+    before = [heard[i] for i in indices]
+    finetuned = measure(scored, written)
     part = "all" if gold_args.evaluate_on_train else "the held-out"
-    show(describe("Fine-tuned Metrics", finetuned, f"{part} {len(judged)} recordings", label))
+    show(describe("Fine-tuned Metrics", finetuned, f"{part} {len(scored)} recordings", label))
     result = {
         "base_model": base_model_id(args.model),
         "method": "lora" if args.use_lora else "full",
@@ -174,9 +162,9 @@ def produce(
             "corrections": gold.corrections,
             "wer_truth": measure(samples, gold.texts)["wer_truth"],
         },
-        "baseline": measure(judged, before),
+        "baseline": measure(scored, before),
         "finetuned": finetuned,
-        "improvement": improve(judged, before, written, num_bootstrap=args.num_bootstrap, seed=training_args.seed),
+        "improvement": improve(scored, before, written, num_bootstrap=args.num_bootstrap, seed=training_args.seed),
         "all_recordings": everywhere,
         "rejected": ingested["rejected"],
         "training": trained,
@@ -194,6 +182,19 @@ def produce(
     if PartialState().is_main_process:
         publish_finetuned(folder, prepared, work / "training", result, samples, args.plot)
     return result
+
+
+def transcribe_finetuned(args: Wav2Vec2Arguments, corpus: datasets.Dataset, work: Path, prepared: Path) -> list[str]:
+    """What the fine-tuned model in `work` hears, one text per recording."""
+    training = work / "training"
+    tuned = Transcriber.from_pretrained(
+        args.model if args.use_lora else training / MODEL,
+        adapter=[training / ADAPTER] if args.use_lora else [],
+        dtype="float32",
+        batch_seconds=args.batch_seconds,
+    )
+    inputs = [prepared / "corpus", training]
+    return transcribe_rows(tuned, corpus, work / "finetuned", resume=args.resume, inputs=inputs)
 
 
 def ingest(source: AudioFolderConfig, folder: Path, resume: bool) -> tuple[dict, datasets.Dataset]:
