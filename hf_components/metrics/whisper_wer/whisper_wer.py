@@ -63,18 +63,49 @@ class WhisperWer(evaluate.Metric):
             reference_urls=["https://github.com/openai/whisper", "https://github.com/jitsi/jiwer"],
         )
 
-    def add(self, *, prediction: str | None = None, reference: str | Sequence[str] | None = None) -> None:
+    def add(
+        self,
+        *,
+        prediction: str | None = None,
+        reference: str | Sequence[str] | None = None,
+        group: str | None = None,
+        speaker: str | None = None,
+    ) -> None:
         """Add one utterance; `reference` is a text or a list of alternative texts."""
         super().add(prediction=prediction, reference=_alternatives(reference))
+        self._keep_labels(1, [group], [speaker])
 
     def add_batch(
-        self, *, predictions: Sequence[str] | None = None, references: Sequence[str | Sequence[str]] | None = None
+        self,
+        *,
+        predictions: Sequence[str] | None = None,
+        references: Sequence[str | Sequence[str]] | None = None,
+        groups: Sequence[str] | None = None,
+        speakers: Sequence[str] | None = None,
     ) -> None:
-        """Add several utterances; each reference is a text or a list of alternative texts."""
+        """Add several utterances; each reference is a text or a list of alternative texts.
+
+        Labels go here or to `compute`. In a distributed evaluation they go to `compute`, for all processes at once.
+        """
         # With both forms as alternative features, evaluate would decide by the first utterance, and write later lists
         # as strings "['a', 'b']".
         references = references if references is None else [_alternatives(reference) for reference in references]
+        count = 0 if predictions is None else len(predictions)
+        for name, labels in (("groups", groups), ("speakers", speakers)):
+            _labels(name, labels, count)
         super().add_batch(predictions=predictions, references=references)
+        self._keep_labels(count, groups, speakers)
+
+    def _keep_labels(self, count: int, groups: Sequence[str] | None, speakers: Sequence[str] | None) -> None:
+        kept = self.__dict__.setdefault("_added", {"groups": [], "speakers": []})
+        for name, labels in (("groups", groups), ("speakers", speakers)):
+            kept[name] += [None] * count if labels is None else list(labels)
+
+    def _added_labels(self, name: str) -> list[str] | None:
+        labels = self.__dict__.get("_added", {}).get(name, [])
+        if None in labels and any(label is not None for label in labels):
+            raise ValueError(f"{name} must be given with every added utterance or with none")
+        return labels if any(label is not None for label in labels) else None
 
     def _compute(
         self,
@@ -87,6 +118,9 @@ class WhisperWer(evaluate.Metric):
         confidence: float = 0.95,
         seed: int = 0,
     ) -> dict:
+        groups = self._added_labels("groups") if groups is None else groups
+        speakers = self._added_labels("speakers") if speakers is None else speakers
+        self.__dict__.pop("_added", None)
         if not len(predictions):
             raise ValueError("there are no utterances to score")
         counts = utterance_errors(predictions, references, normalizer)

@@ -178,6 +178,23 @@ def test_adds_up_batches():
     assert metric.compute(groups=["g", "g", "h"])["wer"] == 1 / 5
 
 
+def test_labels_may_come_with_each_batch():
+    metric = evaluate.load(str(FOLDER), keep_in_memory=True)
+    for _ in range(2):  # nothing is left from the first time
+        metric.add(prediction="a b", reference="a c", group="g", speaker="s")
+        metric.add_batch(predictions=["d", "e f"], references=["d", "x"], groups=["g", "h"], speakers=["s", "t"])
+        found = metric.compute(num_bootstrap=20)
+        texts = {"predictions": ["a b", "d", "e f"], "references": ["a c", "d", "x"]}
+        labels = {"groups": ["g", "g", "h"], "speakers": ["s", "s", "t"]}
+        assert found == metric.compute(**texts, **labels, num_bootstrap=20)
+    with pytest.raises(ValueError, match="groups must give one label per utterance, got 1 for 2"):
+        metric.add_batch(predictions=["d", "e"], references=["d", "x"], groups=["g"])
+    metric.add_batch(predictions=["d"], references=["d"], groups=["g"])
+    metric.add_batch(predictions=["d"], references=["d"])
+    with pytest.raises(ValueError, match="groups must be given with every added utterance or with none"):
+        metric.compute()
+
+
 @pytest.mark.parametrize("impostor", [None, types.ModuleType("whisper")], ids=["absent", "another package"])
 def test_tells_which_whisper_to_install(monkeypatch, impostor):
     for name in [name for name in sys.modules if name.split(".")[0] == "whisper"]:
