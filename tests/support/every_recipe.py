@@ -299,7 +299,8 @@ def stage_options(flags: dict[str, dict]) -> list[str]:
 
 def command(name: str, flags: dict, out: Path) -> list[str]:
     """The command line of a recipe; a list takes several words."""
-    config = CONFIGS / name / ("default.yaml" if "llm" in flags else "quick.yaml")  # quick ones name a file of the LLM
+    # Quick configurations name a file of the LLM.
+    config = CONFIGS / name / ("default.yaml" if "llm_model" in flags else "quick.yaml")
     folder = {} if name in WITHOUT_FOLDER else {"output_dir": out / name}
     words = []
     for flag, value in {**({"config": config} if config.exists() else {}), **folder, **flags}.items():
