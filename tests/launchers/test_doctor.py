@@ -1,4 +1,4 @@
-"""The doctor sees what is wrong, says how to mend it, and leaves no secret in what it says."""
+"""The doctor sees what is wrong, says how to repair it, and leaves no secret in what it says."""
 
 import shutil
 import subprocess

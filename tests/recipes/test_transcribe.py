@@ -171,9 +171,9 @@ def test_what_cannot_be_read_is_empty_named_and_tried_again(model, data, capsys,
 
     (data / "audio_0" / "audio" / "u4.flac").write_bytes(whole)
     sizes = counting(monkeypatch)
-    metrics, mended = run(model, data)
+    metrics, repaired = run(model, data)
     assert sizes == [1] and (metrics["kept"], metrics["failed"]) == (2, 3)
-    assert mended[4]["orthographic_text"] and [mended[i] for i in (0, 3)] == [found[i] for i in (0, 3)]
+    assert repaired[4]["orthographic_text"] and [repaired[i] for i in (0, 3)] == [found[i] for i in (0, 3)]
 
 
 def test_a_finished_run_is_not_repeated_unless_something_changed(model, data, monkeypatch):

@@ -1,4 +1,4 @@
-"""Rows of a mixture: the router's, by lot, by errors; and the summary of what the router chooses."""
+"""Rows of a mixture: the router's, at random, by errors; and the summary of what the router chooses."""
 
 import json
 from itertools import combinations
