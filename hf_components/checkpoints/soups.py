@@ -87,7 +87,7 @@ def find_candidates(paths: Sequence[str], last: int | None = None, base_model: s
 
     Args:
         paths: output folder of a training, with its `checkpoints`; or two or more folders of models or adapters.
-        last: number of newest checkpoints to take; all by default.
+        last: number of newest checkpoints to take, at least 2; all by default.
         base_model: base model of the adapters; by default the one in their configuration.
     Raises:
         UserError: there are fewer than two candidates, or they do not belong together.

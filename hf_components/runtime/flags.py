@@ -89,7 +89,7 @@ def bounded(kind: Callable[[str], float], bounds: Mapping[str, float]) -> Callab
     def read(word: str) -> float:
         value = kind(word)
         if not keeps(value, bounds):
-            rule = in_words(bounds) if bounds else "finite"
+            rule = "finite" if math.isinf(value) or not bounds else in_words(bounds)
             raise argparse.ArgumentTypeError(f"must {'lie' if rule.startswith('in ') else 'be'} {rule}, got {word}")
         return value
 

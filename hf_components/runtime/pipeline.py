@@ -249,7 +249,7 @@ class Pipeline:
                 names = ", ".join(steps)
                 raise UserError(f"--stage_options takes STEP.FLAG=VALUE with a step of {names}, got {option!r}")
             name = word.partition("=")[0].replace("-", "_")
-            known = _fields(steps[step])
+            known = _names(steps[step])
             if name not in known:
                 nearest = difflib.get_close_matches(name, known, n=1)
                 advice = f"; did you mean {nearest[0]}?" if nearest else ""
@@ -290,6 +290,13 @@ def _kinds(recipe: ModuleType) -> tuple[type, ...]:
 
 def _fields(recipe: ModuleType) -> dict[str, dataclasses.Field]:
     return {field.name: field for kind in _kinds(recipe) for field in dataclasses.fields(kind) if field.init}
+
+
+def _names(recipe: ModuleType) -> set[str]:
+    """Names of a recipe's flags, also the earlier ones."""
+    fields = _fields(recipe)
+    aliases = (alias for field in fields.values() for alias in field.metadata.get("aliases", ()))
+    return {*fields, *(alias.lstrip("-").replace("-", "_") for alias in aliases)}
 
 
 def _as_words(flags: Mapping[str, Any]) -> list[str]:

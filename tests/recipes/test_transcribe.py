@@ -348,7 +348,7 @@ def test_two_runs_do_not_write_one_output(model, data):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--batch_seconds=inf", "--batch_seconds must be above 0, got inf"),
+        ("--batch_seconds=inf", "--batch_seconds must be finite, got inf"),
         ("--batch_seconds=nan", "--batch_seconds must be above 0, got nan"),
         ("--num_beams=0", "num_beams must be at least 1, got 0"),
         ("--num_workers=-1", "num_workers must be at least 0"),

@@ -51,6 +51,7 @@ def test_bounds_hold_at_their_ends_as_they_say():
     [
         (["--share=0"], r"--share must lie in \(0, 1\], got 0"),
         (["--share=1.5"], r"--share must lie in \(0, 1\], got 1.5"),
+        (["--share=inf"], "--share must be finite, got inf"),
         (["--share=nan"], r"--share must lie in \(0, 1\], got nan"),
         (["--count=0"], "--count must be at least 1, got 0"),
         (["--number=0"], "--count must be at least 1, got 0"),

@@ -94,10 +94,11 @@ def test_what_is_not_given_is_left_to_the_step(pipeline, taken, tmp_path):
 
 
 def test_what_is_given_arrives_under_the_name_of_the_step_and_wins(pipeline, taken):
-    options = ["--stage_options", "step.method=b", "second.rank=2"]
+    options = ["--stage_options", "step.method=b", "second.rank=2", "second.depth=5"]
     pipeline("--expert-rank=4", "--noisy", "--mode=quick", *options).follow(two_steps)
     first, second = (parse_arguments([StepArguments], words)[0] for words in taken)
     assert (first.rank, first.noisy, first.method, second.rank) == (4, True, "b", 2)
+    assert (first.layer, second.layer) == (None, 5)  # by an earlier name of the flag
     assert "quick.yaml" in taken[0][1]
 
 
