@@ -189,9 +189,9 @@ def speaker_folder(root: Path) -> Path:
     return root
 
 
-def training_arguments(folder: Path, **options) -> SpeechTrainingArguments:
+def training_arguments(folder: Path, kind: type = SpeechTrainingArguments, **options) -> SpeechTrainingArguments:
     """Nothing random, nothing written, plain gradients; `options` change that."""
-    return SpeechTrainingArguments(
+    return kind(
         **{
             "output_dir": str(folder),
             "use_cpu": True,

@@ -3,7 +3,16 @@
 import pytest
 import torch
 from parsing import parse
-from tiny_speech import GradientRecorder, Kill, batch_of, rows, tiny_moe, tiny_processor, tiny_whisper
+from tiny_speech import (
+    GradientRecorder,
+    Kill,
+    batch_of,
+    rows,
+    tiny_moe,
+    tiny_processor,
+    tiny_whisper,
+    training_arguments,
+)
 
 from hf_components.moe.distillation import DistillationArguments, DistillationTrainer
 from hf_components.moe.merging import merge_experts
@@ -16,25 +25,7 @@ pytestmark = pytest.mark.unit
 
 
 def arguments(folder, **options) -> DistillationArguments:
-    return DistillationArguments(
-        **{
-            "output_dir": str(folder),
-            "use_cpu": True,
-            "report_to": "none",
-            "disable_tqdm": True,
-            "save_strategy": "no",
-            "full_context_fraction": 0.0,
-            "time_masks": 0,
-            "mel_masks": 0,
-            "warmup_steps": 0,
-            "max_grad_norm": 0.0,
-            "logging_steps": 1,
-            "dataloader_pin_memory": False,
-            "max_new_tokens": 6,
-            "per_device_train_batch_size": 4,
-            **options,
-        }
-    )
+    return training_arguments(folder, DistillationArguments, **{"per_device_train_batch_size": 4, **options})
 
 
 def trainer_of(folder, teacher=None, student=None, callbacks=(), corpus=None, **options) -> DistillationTrainer:
