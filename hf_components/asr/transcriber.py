@@ -21,7 +21,7 @@ from hf_components.asr.recordings import Files, Recordings, Rows
 from hf_components.checkpoints import merge_adapter
 from hf_components.runtime import Progress, UserError
 from hf_components.speech import SAMPLING_RATE, AudioError, cut_at_quiet, decode, duration_batches, seconds_batches
-from hf_components.whisper.audio_context import DynamicContextMixin
+from hf_components.whisper.audio_context import DynamicContextGenerationMixin
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -108,7 +108,7 @@ class Transcriber:
         device = torch.device(device) if device is not None else PartialState().device
         model, processor = load_asr(str(name_or_path), language, choose_dtype(dtype, device))
         if audio_context is not None:
-            if not isinstance(model, DynamicContextMixin):
+            if not isinstance(model, DynamicContextGenerationMixin):
                 raise UserError(f"audio_context is for a Whisper, and {name_or_path} is not one; leave it out")
             model.set_audio_context(audio_context, model.min_audio_context)
         for folder in [adapter] if isinstance(adapter, (str, Path)) else adapter:

@@ -13,7 +13,7 @@ from hf_components.checkpoints import base_model_id
 from hf_components.runtime import UserError, flag
 from hf_components.training import LoraArguments
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWhisperForConditionalGeneration
-from hf_components.whisper.routed_lora import UtteranceRouter
+from hf_components.whisper.routed_lora import UtteranceRouter, stock_weights
 
 WEIGHTS = "experts.safetensors"
 BASE_DIGEST = "base_digest"  # key in the metadata of that file
@@ -115,10 +115,9 @@ def save_trained_experts(model: MoeWhisperForConditionalGeneration, folder: Path
 def digest_of_base(model: WhisperForConditionalGeneration) -> str:
     """A digest of a Whisper's own weights without the experts: of the first values of each weight, in bfloat16."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if ".lora_" not in name and ".router." not in name:
-            values = value.flatten()[:BEGINNING].to("cpu", torch.bfloat16).view(torch.uint8)
-            digest.update(name.encode() + values.numpy().tobytes())
+    for name, value in sorted(stock_weights(model).items()):
+        values = value.flatten()[:BEGINNING].to("cpu", torch.bfloat16).view(torch.uint8)
+        digest.update(name.encode() + values.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -88,7 +88,7 @@ def _plain_whisper(model: MoeWhisperForConditionalGeneration, slots: list[float]
     stock = model.merge_expert(0)
     state = stock.state_dict()
     for name, layer in model.routed_layers().items():
-        state[f"{name}.weight"] = layer.weight + sum(weight * layer.delta([i]) for i, weight in enumerate(slots))
+        state[f"{name}.weight"] = layer.plain_weight + sum(weight * layer.delta([i]) for i, weight in enumerate(slots))
     plain = DynamicContextWhisper(stock.config).to(model.device, model.dtype)
     plain.load_state_dict(state)
     plain.generation_config = stock.generation_config

@@ -4,8 +4,8 @@ Whisper needs the silence after a clip. If it is cut off, the attention to it mo
 repeats itself. All of this silence is alike, so a few positions represent it: if log n is added to the score of a key,
 it counts as n equal keys in the softmax. With 3000 frames there is no silence to represent, and the model is stock.
 
-This file overrides private methods of transformers' Whisper (`modeling_moe_whisper` overrides two more), and so checks
-the version. State dict and configuration are those of stock Whisper.
+This file and `modeling_moe_whisper` override private methods of transformers' Whisper, so its version is checked.
+State dict and configuration are those of stock Whisper.
 """
 
 import logging
@@ -16,16 +16,24 @@ import torch
 import transformers
 from packaging import version
 from torch import nn
-from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperModel
-from transformers.modeling_outputs import BaseModelOutput
-from transformers.models.whisper.modeling_whisper import WhisperAttention, WhisperDecoder, WhisperEncoder
-from transformers.utils.generic import merge_with_config_defaults
+from transformers import LogitsProcessor, WhisperConfig, WhisperForConditionalGeneration, WhisperModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.models.whisper.modeling_whisper import WhisperAttention, WhisperDecoder, WhisperEncoder, sinusoids
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 logger = logging.getLogger(__name__)
 
 SUPPORTED = (version.parse("5.23"), version.parse("5.24"))
-HOOKS = ("_get_input_segment", "_maybe_prepare_encoder_kwargs_for_generation")
+HOOKS = (
+    "_get_input_segment",
+    "_get_candidate_generator",
+    "_get_logits_processor",
+    "_maybe_prepare_encoder_kwargs_for_generation",
+    "_prepare_static_cache",
+    "_retrieve_max_frames_and_seek",
+)
 
 
 def check_transformers(found: str = transformers.__version__, whisper: type = WhisperForConditionalGeneration) -> None:
@@ -46,6 +54,7 @@ DYNAMIC_RANGE, LOWEST = 2.0, -1.5
 SILENT_SHARE = 100  # 1 / this of the positions of a full window represent the silence after shorter audio
 TAKE_BIAS = ("eager", "sdpa")  # attention that can add to scores; with any other the encoder gets the full window
 EDGE_FRAMES = 8  # silent frames for the convolutions: from the third silent position on, they see no audio
+OVERHANG = 2  # frames after a clip's end that are not silent, because their window of 25 ms begins before it
 
 
 def count_real_frames(input_features: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -67,6 +76,14 @@ def count_real_frames(input_features: torch.Tensor, attention_mask: torch.Tensor
         is_real = (input_features != input_features[:, :1]).any(dim=1)  # (batch, frames)
     positions = torch.arange(1, frames + 1, device=input_features.device)
     return (is_real * positions).amax(dim=-1).clamp(min=1)
+
+
+def audio_mask(input_features: torch.Tensor) -> torch.Tensor:
+    """The mask `(batch, frames)` that Whisper's feature extractor gives for a clip, found from its features."""
+    frames = input_features.shape[-1]
+    real = count_real_frames(input_features)
+    ends = torch.where(real < frames, (real - OVERHANG).clamp(min=1), real)
+    return (torch.arange(frames, device=input_features.device) < ends[:, None]).long()
 
 
 def silence_of(input_features: torch.Tensor) -> torch.Tensor:
@@ -114,11 +131,27 @@ def silent_positions(config: WhisperConfig) -> int:
 class DynamicContextOutput(BaseModelOutput):
     """An encoder's states of the audio, and those that represent the silence up to the end of the window.
 
+    Hidden states and attentions are those of the audio alone, so their shapes are stock Whisper's. An attention's rows
+    add up to less than 1 where silence gets the rest.
+
     Args:
         silent_states: `(batch, silent_positions, d_model)`; None if the audio fills the window.
     """
 
     silent_states: torch.FloatTensor | None = None
+
+    @classmethod
+    def from_tuple(cls, outputs: tuple) -> "DynamicContextOutput":
+        """What an encoder returned with `return_dict=False`: states, and perhaps a last tensor for the silence."""
+        silent = outputs[-1] if len(outputs) > 1 and isinstance(outputs[-1], torch.Tensor) else None
+        return cls(last_hidden_state=outputs[0], silent_states=silent)
+
+
+def without_silence(attentions: tuple[torch.Tensor, ...] | None, positions: int) -> tuple[torch.Tensor, ...] | None:
+    """Attention to the audio, the first `positions` keys of `(..., keys)`."""
+    if attentions is None or attentions[0].shape[-1] == positions:
+        return attentions
+    return tuple(attention[..., :positions] for attention in attentions)
 
 
 def whole_context(outputs: BaseModelOutput, config: WhisperConfig) -> torch.Tensor:
@@ -195,14 +228,37 @@ class DynamicContextEncoder(WhisperEncoder):
     Its layers see the frames, two per position, and then `silent_positions` for the rest of the window.
     """
 
-    @merge_with_config_defaults
-    @capture_outputs
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if module is self.embed_positions:
+            # transformers skips these in its own encoder alone: it takes the parameters for initialised elsewhere.
+            init.copy_(module.weight, sinusoids(*module.weight.shape))
+
+    @can_return_tuple
     def forward(
         self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> DynamicContextOutput:
         """Encode `(batch, num_mel_bins, frames)` to `(batch, frames / 2, d_model)`; the mask is not used."""
+        return self.show_audio(self.encode(input_features, attention_mask, **kwargs, return_dict=True))
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def encode(
+        self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
+    ) -> DynamicContextOutput:
+        """The same as `forward`, with hidden states and attentions of audio and silence."""
         hidden_states = self.run_layers(self.embed_frames(input_features), self.layers, **kwargs)
         return DynamicContextOutput(**divide_context(self.layer_norm(hidden_states), input_features.shape[-1]))
+
+    def show_audio(self, outputs: DynamicContextOutput) -> DynamicContextOutput:
+        """The outputs of `encode` with hidden states and attentions cut to the audio."""
+        real = outputs.last_hidden_state.shape[-2]
+        if outputs.silent_states is not None and outputs.hidden_states is not None:
+            outputs.hidden_states = tuple(states[..., :real, :] for states in outputs.hidden_states)
+        if outputs.silent_states is not None and outputs.attentions is not None:
+            outputs.attentions = tuple(attention[..., :real, :real] for attention in outputs.attentions)
+        return outputs
 
     def embed_frames(self, input_features: torch.Tensor) -> torch.Tensor:
         """Convolutions and position embeddings: `(batch, num_mel_bins, frames)` to `(batch, positions, d_model)`."""
@@ -243,7 +299,26 @@ class DynamicContextEncoder(WhisperEncoder):
         return pool_real_frames(hidden_states, count_real_frames(input_features, attention_mask))
 
 
-class DynamicContextMixin:
+class TimestampsWithinAudio(LogitsProcessor):
+    """Forbids timestamp tokens after the end of the audio.
+
+    Args:
+        first: token of 0.00 s; each next one is 0.02 s later.
+        ends: greatest number of such steps for each utterance, `(batch,)`.
+    """
+
+    def __init__(self, first: int, ends: torch.Tensor):
+        self.first = first
+        self.ends = ends
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Scores `(rows, vocab_size)`, several neighbouring rows for an utterance with beams."""
+        ends = self.ends.to(scores.device).repeat_interleave(scores.shape[0] // len(self.ends))
+        tokens = torch.arange(scores.shape[1], device=scores.device)
+        return scores.masked_fill(tokens > self.first + ends[:, None], -torch.inf)
+
+
+class DynamicContextGenerationMixin:
     """`generate` for a Whisper whose encoder takes short input; see `set_audio_context`."""
 
     def set_audio_context(self, audio_context: str, min_audio_context: int = 1000) -> None:
@@ -268,22 +343,74 @@ class DynamicContextMixin:
             frames = min(frames, max(longest + longest % 2, self.min_audio_context + self.min_audio_context % 2))
         return fit_audio_context(input_features, frames)
 
+    def generate(self, input_features=None, generation_config=None, *args, attention_mask=None, **kwargs):
+        """Stock Whisper's `generate` in this model's audio context.
+
+        In a dynamic context it ends where the audio ends, found from the features if there is no `attention_mask`, and
+        no timestamp lies after that.
+        """
+        given = attention_mask is not None and input_features is not None
+        fits = given and attention_mask.shape[-1] == input_features.shape[-1]
+        if self.audio_context == "dynamic" and input_features is not None and not fits:
+            attention_mask = audio_mask(input_features)
+        return super().generate(input_features, generation_config, *args, attention_mask=attention_mask, **kwargs)
+
+    def _retrieve_max_frames_and_seek(self, batch_size, attention_mask, total_input_frames, is_shortform):
+        # Stock Whisper hears short audio to the end of its padding.
+        if self.audio_context == "dynamic" and attention_mask is not None:
+            is_shortform = False
+            if batch_size == 1:
+                total_input_frames = int(attention_mask.sum())
+        return super()._retrieve_max_frames_and_seek(batch_size, attention_mask, total_input_frames, is_shortform)
+
     def _get_input_segment(self, input_features, seek, seek_num_frames, num_segment_frames, cur_bsz, batch_idx_map):
         # Stock Whisper pads each segment with zeros to 3000 frames.
         if input_features is None:
             return None
         segments = []
         silence = silence_of(input_features)
+        overhang = OVERHANG if self.audio_context == "dynamic" else 0
         for row, original in enumerate(batch_idx_map[:cur_bsz]):
-            end = seek[original] + seek_num_frames[original]
+            end = seek[original] + seek_num_frames[original] + overhang
             segment = input_features[row : row + 1, :, seek[original] : end]
             segments.append(fit_audio_context(segment, num_segment_frames, silence[row : row + 1]))
         return self.prepare_audio_context(torch.cat(segments))
+
+    def _get_logits_processor(self, generation_config, *args, encoder_input_ids=None, **kwargs):
+        processors = super()._get_logits_processor(
+            generation_config, *args, encoder_input_ids=encoder_input_ids, **kwargs
+        )
+        timestamps = getattr(generation_config, "return_timestamps", False) is True
+        if timestamps and self.audio_context == "dynamic" and encoder_input_ids is not None:
+            first = generation_config.no_timestamps_token_id + 1
+            # Before Whisper's own processor, which adds up the probabilities of the timestamps that are left.
+            processors.insert(0, TimestampsWithinAudio(first, audio_mask(encoder_input_ids).sum(-1) // 2))
+        return processors
 
     def _maybe_prepare_encoder_kwargs_for_generation(self, inputs_tensor, model_kwargs, *args):
         # The mask belongs to the whole batch; segments start later, and finished rows leave the batch.
         model_kwargs = {name: value for name, value in model_kwargs.items() if name != "attention_mask"}
         return super()._maybe_prepare_encoder_kwargs_for_generation(inputs_tensor, model_kwargs, *args)
+
+    def _prepare_static_cache(self, cache_implementation, batch_size, max_cache_len, prefill_chunk_size, model_kwargs):
+        context = whole_context(model_kwargs["encoder_outputs"], self.config)
+        return super()._prepare_static_cache(
+            cache_implementation,
+            batch_size,
+            max_cache_len,
+            prefill_chunk_size,
+            {**model_kwargs, "encoder_outputs": (context.flatten(0, -3),)},
+        )
+
+    def _get_candidate_generator(
+        self, generation_config, input_ids, inputs_tensor, *args, assistant_model=None, **kwargs
+    ):
+        # An assistant without a dynamic context hears the whole window.
+        if assistant_model is not None and not hasattr(assistant_model, "prepare_audio_context"):
+            inputs_tensor = fit_audio_context(inputs_tensor, 2 * self.config.max_source_positions)
+        return super()._get_candidate_generator(
+            generation_config, input_ids, inputs_tensor, *args, assistant_model=assistant_model, **kwargs
+        )
 
     def detect_language(self, input_features=None, *args, **kwargs):
         """The same as in stock Whisper, in this model's audio context."""
@@ -310,11 +437,13 @@ def token_loss(
 
 class DynamicContextWhisperModel(WhisperModel):
     def __init__(self, config: WhisperConfig):
-        super().__init__(config)
+        super(WhisperModel, self).__init__(config)
         self.encoder = DynamicContextEncoder(config)
+        self.decoder = WhisperDecoder(config)
         attend_to_context(self.decoder)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_features=None,
@@ -334,11 +463,11 @@ class DynamicContextWhisperModel(WhisperModel):
                 self._mask_input_features(input_features, attention_mask=attention_mask), **kwargs
             )
         elif not isinstance(encoder_outputs, BaseModelOutput):
-            encoder_outputs = BaseModelOutput(*encoder_outputs)
+            encoder_outputs = DynamicContextOutput.from_tuple(encoder_outputs)
         attended = BaseModelOutput(
             whole_context(encoder_outputs, self.config), encoder_outputs.hidden_states, encoder_outputs.attentions
         )
-        return super().forward(
+        outputs = super().forward(
             decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=attended,
@@ -348,25 +477,58 @@ class DynamicContextWhisperModel(WhisperModel):
             use_cache=use_cache,
             **kwargs,
         )
+        outputs.encoder_last_hidden_state = encoder_outputs.last_hidden_state
+        outputs.cross_attentions = without_silence(
+            outputs.cross_attentions, encoder_outputs.last_hidden_state.shape[-2]
+        )
+        return outputs
 
 
-class DynamicContextWhisper(DynamicContextMixin, WhisperForConditionalGeneration):
+class DynamicContextWhisper(DynamicContextGenerationMixin, WhisperForConditionalGeneration):
     """Stock Whisper whose encoder takes any even number of mel frames up to 3000.
 
     It saves a checkpoint that `WhisperForConditionalGeneration` loads. Its loss is correct with gradient accumulation.
     """
 
     def __init__(self, config: WhisperConfig):
-        super().__init__(config)
+        super(WhisperForConditionalGeneration, self).__init__(config)
         self.model = DynamicContextWhisperModel(config)
+        self.proj_out = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.max_target_positions = config.max_target_positions
         self.set_audio_context("full")
         self.post_init()
 
-    def forward(self, input_features=None, labels=None, num_items_in_batch=None, decoder_input_ids=None, **kwargs):
+    @can_return_tuple
+    def forward(
+        self,
+        input_features=None,
+        attention_mask=None,
+        decoder_input_ids=None,
+        decoder_attention_mask=None,
+        encoder_outputs=None,
+        past_key_values=None,
+        decoder_inputs_embeds=None,
+        decoder_position_ids=None,
+        labels=None,
+        use_cache=None,
+        num_items_in_batch=None,
+        **kwargs,
+    ) -> Seq2SeqLMOutput:
         """The same as in stock Whisper; `num_items_in_batch` is the number of tokens that the loss is divided by."""
-        if labels is not None and decoder_input_ids is None:
-            decoder_input_ids = labels_to_decoder_input(labels, self.config)
-        output = super().forward(input_features=input_features, decoder_input_ids=decoder_input_ids, **kwargs)
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            decoder_input_ids = labels_to_decoder_input(labels, self.config, self.max_target_positions)
+        output = super().forward(
+            input_features=input_features,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            past_key_values=past_key_values,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            decoder_position_ids=decoder_position_ids,
+            use_cache=use_cache,
+            **kwargs,
+        )
         if labels is not None:
             output.loss = token_loss(output.logits, labels, num_items_in_batch)
         return output
@@ -378,10 +540,17 @@ class DynamicContextWhisper(DynamicContextMixin, WhisperForConditionalGeneration
         self.config.save_pretrained(save_directory)
 
 
-def labels_to_decoder_input(labels: torch.Tensor, config: WhisperConfig) -> torch.Tensor:
-    """The decoder's input: the start token, then the labels; -100 becomes padding."""
-    if labels.shape[1] > config.max_target_positions:
-        raise ValueError(f"`labels` must have at most {config.max_target_positions} tokens, got {labels.shape[1]}.")
+def labels_to_decoder_input(labels: torch.Tensor, config: WhisperConfig, longest: int | None = None) -> torch.Tensor:
+    """The decoder's input: the start token, then the labels; -100 becomes padding.
+
+    Args:
+        longest: positions of the decoder, `config.max_target_positions` if None.
+    Raises:
+        ValueError: the labels are longer.
+    """
+    longest = config.max_target_positions if longest is None else longest
+    if labels.shape[1] > longest:
+        raise ValueError(f"`labels` must have at most {longest} tokens, got {labels.shape[1]}.")
     start = labels.new_full((labels.shape[0], 1), config.decoder_start_token_id)
     shifted = torch.cat([start, labels[:, :-1]], dim=1)
     return shifted.masked_fill(shifted == -100, config.pad_token_id)

@@ -4,6 +4,8 @@ The router reads the encoder after layer `router_layer`. The experts are all abo
 in the decoder. So one pass through the encoder is enough, and the router sees the embedding that is clustered.
 """
 
+import copy
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -11,18 +13,20 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperModel
+from transformers import EncoderDecoderCache, WhisperConfig, WhisperForConditionalGeneration, WhisperModel
 from transformers import initialization as init
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import Seq2SeqLMOutput, Seq2SeqModelOutput
 from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperPreTrainedModel
 from transformers.utils import logging
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .adapters import load_adapter, save_adapter, stack_adapters
 from .audio_context import (
     DynamicContextEncoder,
-    DynamicContextMixin,
+    DynamicContextGenerationMixin,
     DynamicContextOutput,
     attend_to_context,
     count_real_frames,
@@ -31,9 +35,10 @@ from .audio_context import (
     pool_real_frames,
     token_loss,
     whole_context,
+    without_silence,
 )
-from .configuration_moe_whisper import MoeWhisperConfig
-from .routed_lora import RoutedLinear, RoutingState, UtteranceRouter
+from .configuration_moe_whisper import TARGETS, MoeWhisperConfig
+from .routed_lora import MERGE_RULE, RoutedLinear, RoutingState, UtteranceRouter, stock_weights
 
 logger = logging.get_logger(__name__)
 
@@ -42,7 +47,8 @@ logger = logging.get_logger(__name__)
 class MoeEncoderOutput(DynamicContextOutput):
     """Encoder states and their routing, which the decoder uses too.
 
-    With `mixture="logits"` and k active experts, states are `(batch, k, positions, d_model)`.
+    With `mixture="logits"` and k active experts, states are `(batch, k, positions, d_model)`; hidden states and
+    attentions are the mean over the experts by their mixture weights.
 
     Args:
         expert_weights: weights of each row, `(batch, experts)`, or one-hot `(batch, k, experts)` under "logits".
@@ -81,16 +87,20 @@ class MoeSeq2SeqLMOutput(Seq2SeqLMOutput):
 class MoeWhisperPreTrainedModel(WhisperPreTrainedModel):
     config: MoeWhisperConfig
     config_class = MoeWhisperConfig
+    # transformers quantises none of these: the router, and the whole of a routed layer, but what is inside that.
+    _keep_in_fp32_modules = [r".*\.router", rf".*\.({'|'.join(TARGETS)})(?!\.)"]
 
     @torch.no_grad()
     def _init_weights(self, module):
-        super()._init_weights(module)
         if isinstance(module, RoutedLinear):
-            # The same as PEFT (Kaiming with a = sqrt 5): A uniform, B zero, so a fresh expert changes nothing.
-            bound = module.in_features**-0.5
-            init.uniform_(module.lora_a, -bound, bound)
-            init.zeros_(module.lora_b)
-        elif isinstance(module, UtteranceRouter):
+            if module.num_experts:
+                # The same as PEFT (Kaiming with a = sqrt 5): A uniform, B zero, so a fresh expert changes nothing.
+                bound = module.in_features**-0.5
+                init.uniform_(module.lora_a, -bound, bound)
+                init.zeros_(module.lora_b)
+            return
+        super()._init_weights(module)
+        if isinstance(module, UtteranceRouter):
             init.zeros_(module.mean)
             init.ones_(module.std)
 
@@ -102,12 +112,12 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
         super().__init__(config)
         self.router = UtteranceRouter(config.d_model, config.router_hidden_size, config.num_experts)
         self.state = RoutingState(config.shared_expert)
-        add_routed_lora(self.layers[config.router_layer :], config, self.state)
+        add_routed_lora(self.layers, config, self.state, first=config.router_layer)
         self.post_init()
 
     @merge_with_config_defaults
     @capture_outputs
-    def forward(
+    def encode(
         self,
         input_features: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
@@ -128,14 +138,14 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
         gates = self.gates(router_logits)
         if expert_weights is None:
             weights = self.select(gates)
-            if not self.training:
+            if not self.training and not torch.compiler.is_compiling():
                 logger.debug("routing: experts %s", weights.argmax(-1).tolist())
         else:
             weights = check_expert_weights(expert_weights, gates)
 
         mixture_weights = None
         if self.config.mixture == "logits" and (expert_weights is not None or self.config.routing != "hard"):
-            if not bool(weights.any(-1).all()):
+            if not torch.compiler.is_compiling() and not bool(weights.any(-1).all()):
                 raise ValueError("`expert_weights` must hold at least one positive weight per row to mix outputs.")
             mixture_weights, weights = self.active_experts(weights, all_experts=expert_weights is not None)
         above = self.layers[self.config.router_layer :]
@@ -156,6 +166,16 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
             router_logits=router_logits,
             gates=gates,
         )
+
+    def show_audio(self, outputs: MoeEncoderOutput) -> MoeEncoderOutput:
+        """The outputs of `encode` with hidden states and attentions cut to the audio, one row per utterance."""
+        weights = outputs.mixture_weights
+        if weights is not None and outputs.hidden_states is not None:
+            *below, last = outputs.hidden_states
+            outputs.hidden_states = (*mean_of_experts(below, weights), *mean_of_experts([last.flatten(0, 1)], weights))
+        if weights is not None:
+            outputs.attentions = mean_of_experts(outputs.attentions, weights)
+        return super().show_audio(outputs)
 
     def trunk(self, input_features: torch.Tensor, **kwargs) -> torch.Tensor:
         """States after `router_layer` layers, `(batch, positions, d_model)`, which do not depend on experts."""
@@ -210,11 +230,12 @@ class MoeWhisperDecoder(MoeWhisperPreTrainedModel, WhisperDecoder):
 
 class MoeWhisperModel(MoeWhisperPreTrainedModel, WhisperModel):
     def __init__(self, config: MoeWhisperConfig):
-        super().__init__(config)
+        super(WhisperModel, self).__init__(config)
         self.encoder = MoeWhisperEncoder(config)
         self.decoder = MoeWhisperDecoder(config)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_features=None,
@@ -244,8 +265,18 @@ class MoeWhisperModel(MoeWhisperPreTrainedModel, WhisperModel):
             )
         if not isinstance(encoder_outputs, MoeEncoderOutput):
             raise ValueError(
-                f"`encoder_outputs` must come from this model's own encoder, got {type(encoder_outputs).__name__}."
+                "`encoder_outputs` must come from this model's own encoder, which adds the routing, called with "
+                f"`return_dict=True`; got {type(encoder_outputs).__name__}."
             )
+        for name, given in (
+            ("decoder_input_ids", decoder_input_ids),
+            ("decoder_inputs_embeds", decoder_inputs_embeds),
+        ):
+            if given is not None and len(given) != len(encoder_outputs.expert_weights):
+                raise ValueError(
+                    f"`{name}` (made from `labels` in training) must have a row for each of the "
+                    f"{len(encoder_outputs.expert_weights)} utterances, got {len(given)}."
+                )
         encoder_states = whole_context(encoder_outputs, self.config)
         if encoder_outputs.mixture_weights is not None:
             # (batch * k, positions, d_model); (batch, positions, d_model) if routed layers repeat the rows per expert
@@ -274,7 +305,9 @@ class MoeWhisperModel(MoeWhisperPreTrainedModel, WhisperModel):
             past_key_values=decoder_outputs.past_key_values,
             decoder_hidden_states=decoder_outputs.hidden_states,
             decoder_attentions=decoder_outputs.attentions,
-            cross_attentions=decoder_outputs.cross_attentions,
+            cross_attentions=without_silence(
+                decoder_outputs.cross_attentions, encoder_outputs.last_hidden_state.shape[-2]
+            ),
             encoder_last_hidden_state=encoder_outputs.last_hidden_state,
             encoder_hidden_states=encoder_outputs.hidden_states,
             encoder_attentions=encoder_outputs.attentions,
@@ -283,18 +316,20 @@ class MoeWhisperModel(MoeWhisperPreTrainedModel, WhisperModel):
 
 
 class MoeWhisperForConditionalGeneration(
-    MoeWhisperPreTrainedModel, DynamicContextMixin, WhisperForConditionalGeneration
+    MoeWhisperPreTrainedModel, DynamicContextGenerationMixin, WhisperForConditionalGeneration
 ):
     """Whisper with a router and LoRA experts; loads with `AutoModelForSpeechSeq2Seq` and `trust_remote_code=True`."""
 
     def __init__(self, config: MoeWhisperConfig):
-        super().__init__(config)
+        super(WhisperForConditionalGeneration, self).__init__(config)
         self.model = MoeWhisperModel(config)
+        self.proj_out = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.max_target_positions = config.max_target_positions
         self.set_audio_context(config.audio_context, config.min_audio_context)
         self.post_init()
 
     def set_audio_context(self, audio_context: str, min_audio_context: int = 1000) -> None:
-        """The same as in `DynamicContextMixin`, and stored in the configuration."""
+        """The same as in `DynamicContextGenerationMixin`, and stored in the configuration."""
         super().set_audio_context(audio_context, min_audio_context)
         self.config.audio_context = audio_context
         self.config.min_audio_context = min_audio_context
@@ -308,15 +343,19 @@ class MoeWhisperForConditionalGeneration(
         Args:
             base: Hub id, folder, or model.
             config: fields of [`MoeWhisperConfig`] that differ from its defaults.
+        Raises:
+            ValueError: the base is quantised.
         """
         if not isinstance(base, WhisperForConditionalGeneration):
             base = WhisperForConditionalGeneration.from_pretrained(base)
+        if getattr(base, "is_quantized", False):
+            raise ValueError(f"{MERGE_RULE}, got `base` with {base.config.quantization_config.quant_method}.")
         inherited = base.config.to_dict()
         inherited.pop("architectures", None)
         inherited["base_model_name_or_path"] = base.name_or_path or None
         model = cls(MoeWhisperConfig(**{**inherited, **config})).to(base.dtype)
         model.load_state_dict(base.state_dict(), strict=False)
-        model.generation_config = base.generation_config
+        model.generation_config = copy.deepcopy(base.generation_config)
         model.name_or_path = base.name_or_path
         return model.eval()
 
@@ -388,7 +427,8 @@ class MoeWhisperForConditionalGeneration(
 
     def routed_layers(self) -> dict[str, RoutedLinear]:
         """The layers that have experts, by module name."""
-        return {name: module for name, module in self.named_modules() if isinstance(module, RoutedLinear)}
+        modules = self.named_modules()
+        return {name: module for name, module in modules if isinstance(module, RoutedLinear) and module.num_experts}
 
     def save_experts(self, folder: str | Path) -> list[Path]:
         """Write each expert, with the shared one, as a PEFT adapter `expert_<i>`; returns the folders."""
@@ -418,11 +458,11 @@ class MoeWhisperForConditionalGeneration(
         for name in own | {"auto_map", "architectures"}:
             fields.pop(name, None)
         merged = WhisperForConditionalGeneration(WhisperConfig(**fields)).to(self.dtype)
-        state = {name: value for name, value in self.state_dict().items() if name in merged.state_dict()}
+        state = stock_weights(self)
         for name, layer in self.routed_layers().items():
-            state[f"{name}.weight"] = layer.weight + layer.delta(self._slots_of(expert))
+            state[f"{name}.weight"] = layer.plain_weight + layer.delta(self._slots_of(expert))
         merged.load_state_dict(state)
-        merged.generation_config = self.generation_config
+        merged.generation_config = copy.deepcopy(self.generation_config)
         return merged.to(self.device).eval()
 
     def _slots_of(self, expert: int) -> list[int]:
@@ -463,20 +503,21 @@ class MoeWhisperForConditionalGeneration(
             raise ValueError("`use_reentrant` must be False: experts need non-reentrant gradient checkpointing.")
         super().activation_checkpointing_enable(options, **kwargs)
 
+    @can_return_tuple
     def forward(
         self,
         input_features=None,
         attention_mask=None,
         decoder_input_ids=None,
-        labels=None,
-        expert_weights=None,
-        num_items_in_batch=None,
         decoder_attention_mask=None,
         encoder_outputs=None,
         past_key_values=None,
         decoder_inputs_embeds=None,
         decoder_position_ids=None,
+        labels=None,
         use_cache=None,
+        expert_weights=None,
+        num_items_in_batch=None,
         fit_audio_context=None,
         trunk_states=None,
         **kwargs,
@@ -493,9 +534,8 @@ class MoeWhisperForConditionalGeneration(
                 depend on their padding. Default: in evaluation only; in training the collator does it.
             trunk_states: result of `expert_losses` for these features, so that it is not computed again.
         """
-        kwargs.pop("return_dict", None)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
-            decoder_input_ids = labels_to_decoder_input(labels, self.config)
+            decoder_input_ids = labels_to_decoder_input(labels, self.config, self.max_target_positions)
         if encoder_outputs is None and (not self.training if fit_audio_context is None else fit_audio_context):
             input_features, attention_mask = self.fit_inputs(input_features, attention_mask)
         outputs = self.model(
@@ -518,7 +558,12 @@ class MoeWhisperForConditionalGeneration(
         expert_losses = None
         mixture_weights = encoded.mixture_weights
         weights = encoded.expert_weights
+        looks = {
+            name: getattr(outputs, name)
+            for name in ("decoder_hidden_states", "decoder_attentions", "cross_attentions")
+        }
         if mixture_weights is not None:
+            looks = {name: mean_of_experts(layers, mixture_weights) for name, layers in looks.items()}
             # (batch, k, tokens, vocab_size)
             log_probs = logits.unflatten(0, mixture_weights.shape).float().log_softmax(-1)
             logits = mix_probabilities(log_probs, mixture_weights)
@@ -537,9 +582,7 @@ class MoeWhisperForConditionalGeneration(
             loss=loss,
             logits=logits,
             past_key_values=outputs.past_key_values,
-            decoder_hidden_states=outputs.decoder_hidden_states,
-            decoder_attentions=outputs.decoder_attentions,
-            cross_attentions=outputs.cross_attentions,
+            **looks,
             encoder_last_hidden_state=outputs.encoder_last_hidden_state,
             encoder_hidden_states=outputs.encoder_hidden_states,
             encoder_attentions=outputs.encoder_attentions,
@@ -663,6 +706,45 @@ class MoeWhisperForConditionalGeneration(
             )
         return {"sequences": padded, "segments": [segments for result in results for segments in result["segments"]]}
 
+    def _get_candidate_generator(
+        self,
+        generation_config,
+        input_ids,
+        inputs_tensor,
+        logits_processor,
+        model_kwargs,
+        assistant_model=None,
+        **kwargs,
+    ):
+        # An assistant that is a mixture routes in its encoder, once; any other knows no experts.
+        if not hasattr(assistant_model, "routed_layers"):
+            model_kwargs = {name: value for name, value in model_kwargs.items() if name != "expert_weights"}
+        generator = super()._get_candidate_generator(
+            generation_config,
+            input_ids,
+            inputs_tensor,
+            logits_processor,
+            model_kwargs,
+            assistant_model=assistant_model,
+            **kwargs,
+        )
+        getattr(generator, "assistant_kwargs", {}).pop("expert_weights", None)
+        return generator
+
+    def _postprocess_outputs(self, seek_outputs, **kwargs):
+        # Stock Whisper takes one row of the cache per utterance.
+        cache = seek_outputs.get("past_key_values") if isinstance(seek_outputs, dict) else None
+        if cache is not None and self.config.mixture == "logits":
+            _reshape_cache(cache, lambda rows: rows.unflatten(0, (len(seek_outputs["sequences"]), -1)))
+        return super()._postprocess_outputs(seek_outputs=seek_outputs, **kwargs)
+
+    def _stack_split_outputs(self, seek_outputs, model_output_type, device, kwargs):
+        outputs = super()._stack_split_outputs(seek_outputs, model_output_type, device, kwargs)
+        cache = outputs.get("past_key_values")
+        if cache is not None and self.config.mixture == "logits":
+            _reshape_cache(cache, lambda rows: rows.flatten(0, 1))
+        return outputs
+
     def _reorder_cache(self, past_key_values, beam_idx: torch.Tensor):
         # With mixture="logits" each beam has k neighbouring rows of the cache.
         rows = past_key_values.self_attention_cache.layers[0].keys.shape[0]
@@ -671,16 +753,22 @@ class MoeWhisperForConditionalGeneration(
         return past_key_values
 
 
-def add_routed_lora(layers: nn.ModuleList, config: MoeWhisperConfig, state: RoutingState) -> None:
-    """Replace the target linear layers in `layers` by routed ones; their weights keep their names."""
+def _reshape_cache(cache: EncoderDecoderCache, reshape: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    for layer in (*cache.self_attention_cache.layers, *cache.cross_attention_cache.layers):
+        layer.keys, layer.values = reshape(layer.keys), reshape(layer.values)
+
+
+def add_routed_lora(layers: nn.ModuleList, config: MoeWhisperConfig, state: RoutingState, first: int = 0) -> None:
+    """Replace all linear layers by `RoutedLinear`, with experts in the target modules from layer `first` on."""
     slots = config.num_experts + config.shared_expert  # the shared expert is the last slot
-    for parent in list(layers.modules()):
-        for name, child in list(parent.named_children()):
-            if name in config.target_modules and type(child) is nn.Linear:
-                routed = RoutedLinear(
-                    child, slots, config.lora_rank, config.lora_alpha / config.lora_rank, config.lora_dropout, state
-                )
-                setattr(parent, name, routed)
+    for index, layer in enumerate(layers):
+        for parent in list(layer.modules()):
+            for name, child in list(parent.named_children()):
+                if name in TARGETS and type(child) is nn.Linear:
+                    experts = slots if index >= first and name in config.target_modules else 0
+                    scaling = config.lora_alpha / config.lora_rank
+                    routed = RoutedLinear(child, experts, config.lora_rank, scaling, config.lora_dropout, state)
+                    setattr(parent, name, routed)
 
 
 def mix_probabilities(log_probs: torch.Tensor, mixture_weights: torch.Tensor) -> torch.Tensor:
@@ -695,6 +783,27 @@ def mix_probabilities(log_probs: torch.Tensor, mixture_weights: torch.Tensor) ->
     # Pair by pair: this reads the vocabulary once, logsumexp five times. The clamp avoids infinities without gradient.
     log_weights = mixture_weights.log().clamp(min=torch.finfo(torch.float32).min)
     return reduce(torch.logaddexp, (log_probs + log_weights[:, :, None, None]).unbind(1))
+
+
+def mean_of_experts(
+    layers: Sequence[torch.Tensor] | None, mixture_weights: torch.Tensor
+) -> tuple[torch.Tensor, ...] | None:
+    """The mean over k neighbouring rows, one for each active expert of an utterance, by the experts' weights.
+
+    Args:
+        layers: tensors `(batch * k, ...)`; those of `batch` rows are the same for all experts.
+        mixture_weights: `(batch, k)`.
+    """
+    if layers is None:
+        return None
+    shares = mixture_weights / mixture_weights.sum(-1, keepdim=True)
+    batch, k = shares.shape
+    return tuple(
+        layer
+        if len(layer) == batch and k > 1
+        else torch.einsum("bk,bk...->b...", shares.to(layer.dtype), layer.unflatten(0, (batch, k)))
+        for layer in layers
+    )
 
 
 def summed_losses(log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -715,9 +824,19 @@ def check_expert_weights(expert_weights: torch.Tensor, gates: torch.Tensor) -> t
             f"`expert_weights` must have shape (batch, experts) = {tuple(gates.shape)}, "
             f"got {tuple(expert_weights.shape)}."
         )
-    if not bool((expert_weights >= 0).all() & expert_weights.isfinite().all()):
+    valid = (expert_weights >= 0).all() & expert_weights.isfinite().all()
+    if not torch.compiler.is_compiling() and not bool(valid):  # a compiled graph cannot look at values
         raise ValueError("`expert_weights` must be finite and not negative.")
     return expert_weights.to(torch.float32).expand(gates.shape)
 
 
+# A checkpoint names the weights of linear layers as stock Whisper does.
+for model_class in (MoeWhisperModel, MoeWhisperForConditionalGeneration):
+    register_checkpoint_conversion_mapping(
+        model_class.__name__,
+        [WeightRenaming(rf"({'|'.join(TARGETS)})\.(?!linear\.|lora_)", r"\1.linear.")],
+        overwrite=True,
+    )
+
+MoeWhisperModel.register_for_auto_class("AutoModel")
 MoeWhisperForConditionalGeneration.register_for_auto_class("AutoModelForSpeechSeq2Seq")

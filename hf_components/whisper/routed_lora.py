@@ -11,6 +11,10 @@ from torch import nn
 # With fewer positions, as in a decoder's cached steps, copying weights per row takes longer than products with all.
 GATHER_FROM = 16
 
+MERGE_RULE = (
+    "experts are merged into plain linear layers, not into quantised ones; load the model without quantisation"
+)
+
 
 class Routing:
     """Expert weights of one forward pass, and what the routed layers make of them.
@@ -79,12 +83,16 @@ class RoutedLinear(nn.Linear):
     `y = W x + s * ((x A^T) * weights) B^T` (Hu et al. 2021, arXiv 2106.09685, with s = alpha / rank). A one-hot row
     uses one expert, a soft row merges them.
 
+    The layer itself is a module inside, so that quantisation replaces it and leaves the experts. Checkpoints name its
+    weight and bias as stock Whisper does, without `linear.`. This class is an `nn.Linear` without an own weight, so
+    that PEFT puts another LoRA on it.
+
     `shared_is_frozen` detaches the shared expert, the last one, from the graph. It is a slice of the same parameters
     as the others. A hook on the gradients would be lost when a launcher replaces the parameters; this is not.
 
     Args:
-        linear: the layer to replace; its weight and bias keep their names in the state dict.
-        num_experts: number of experts, with the shared one.
+        linear: the layer that gets experts.
+        num_experts: number of experts, with the shared one; 0 in layers that have none, which only share the names.
         rank, scaling, dropout: size, scale and dropout of each expert's LoRA.
         state: holder of the weights `(rows, num_experts)` of the current forward pass; without weights the layer is a
             plain linear one.
@@ -95,7 +103,13 @@ class RoutedLinear(nn.Linear):
     def __init__(
         self, linear: nn.Linear, num_experts: int, rank: int, scaling: float, dropout: float, state: RoutingState
     ):
-        super().__init__(linear.in_features, linear.out_features, linear.bias is not None)
+        nn.Module.__init__(self)
+        self.in_features = linear.in_features
+        self.out_features = linear.out_features
+        self.linear = linear
+        self.num_experts = num_experts
+        if not num_experts:
+            return
         self.rank = rank
         self.scaling = scaling
         self.state = state
@@ -103,13 +117,35 @@ class RoutedLinear(nn.Linear):
         self.lora_b = nn.Parameter(torch.empty(num_experts, linear.out_features, rank))
         self.lora_dropout = nn.Dropout(dropout)
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weight of the layer without experts, which may be quantised."""
+        return self.linear.weight
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        return self.linear.bias
+
+    def extra_repr(self) -> str:
+        return f"num_experts={self.num_experts}"
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        # `load_state_dict` also takes a checkpoint's names.
+        for name in ("weight", "bias"):
+            if prefix + name in state_dict:
+                state_dict[f"{prefix}linear.{name}"] = state_dict.pop(prefix + name)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """`(rows, time, in_features)` to `(rows, time, out_features)`.
 
         If all experts of an utterance have the same input, one row per utterance is enough.
+
+        Raises:
+            ValueError: there is not a row of weights for each row of the input.
         """
-        output = super().forward(hidden_states)
-        routing = self.state.current
+        output = self.linear(hidden_states)
+        routing = self.state.current if self.num_experts else None
         if routing is None:
             return output
         weights = routing.expert_weights
@@ -118,13 +154,14 @@ class RoutedLinear(nn.Linear):
             output = output.repeat_interleave(mixed, dim=0)
             hidden_states = hidden_states.repeat_interleave(mixed, dim=0)
         if weights.shape[0] != hidden_states.shape[0]:
-            raise RuntimeError(
-                f"{weights.shape[0]} rows of expert weights for {hidden_states.shape[0]} rows of input; "
-                "torch.nn.DataParallel is not supported, use `accelerate launch`"
+            raise ValueError(
+                "each row of the input needs a row of expert weights: "
+                f"got {weights.shape[0]} rows of weights for {hidden_states.shape[0]} rows of input."
             )
         hidden_states = self.lora_dropout(hidden_states)
-        # An expert without weight adds nothing, but the gradient of its weight needs it.
-        if weights.requires_grad or hidden_states.shape[1] < GATHER_FROM:
+        # An expert without weight adds nothing, but the gradient of its weight needs it. A graph that is compiled for
+        # every routing cannot depend on which experts one batch uses.
+        if weights.requires_grad or hidden_states.shape[1] < GATHER_FROM or torch.compiler.is_compiling():
             return self._add_stacked(output, hidden_states, routing)
         return self._add_gathered(output, hidden_states, routing)
 
@@ -138,13 +175,15 @@ class RoutedLinear(nn.Linear):
     def _stacked(self, routing: Routing) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """A and B^T, stacked to `(experts * rank, in_features or out_features)`, and the weights of their rows.
 
-        With gradients these are all experts; without, only those in use, kept for the next steps of a decoder.
+        With gradients, or compiled, these are all experts; else only those in use, kept for the next steps of a
+        decoder.
         """
-        if not torch.is_grad_enabled() and self in routing.stacked:
+        only_used = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if only_used and self in routing.stacked:
             return routing.stacked[self]
         (lora_a, lora_b) = self._experts()
         weights = routing.expert_weights
-        if not torch.is_grad_enabled():
+        if only_used:
             used = weights.any(0).nonzero().flatten()
             lora_a = lora_a[used]
             lora_b = lora_b[used]
@@ -154,7 +193,7 @@ class RoutedLinear(nn.Linear):
             lora_b.transpose(1, 2).flatten(0, 1),
             weights.repeat_interleave(self.rank, dim=1)[:, None],
         )
-        if not torch.is_grad_enabled():
+        if only_used:
             routing.stacked[self] = stacked
         return stacked
 
@@ -177,6 +216,26 @@ class RoutedLinear(nn.Linear):
         """The sum that these experts add to the weight, `(out_features, in_features)`."""
         return self.scaling * sum(self.lora_b[i] @ self.lora_a[i] for i in experts)
 
+    @property
+    def plain_weight(self) -> torch.Tensor:
+        """The linear layer's weight, `(out_features, in_features)`, to merge experts into.
+
+        Raises:
+            ValueError: the layer is quantised, or wrapped by another library.
+        """
+        if type(self.linear) is not nn.Linear:
+            raise ValueError(f"{MERGE_RULE}, got {type(self.linear).__name__}.")
+        return self.linear.weight
+
+
+def stock_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a Whisper without its experts and router, by their names in a checkpoint of stock Whisper."""
+    return {
+        name.replace(".linear.", "."): value
+        for name, value in model.state_dict().items()
+        if ".lora_" not in name and ".router." not in name
+    }
+
 
 class UtteranceRouter(nn.Module):
     """Scores experts for one utterance from its pooled encoder state.
@@ -197,7 +256,8 @@ class UtteranceRouter(nn.Module):
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
         """`(batch, d_model)` to logits `(batch, num_experts)` in float32."""
         standardised = (embedding.float() - self.mean.float()) / self.std.float()
-        return self.output(nn.functional.gelu(self.hidden(standardised.to(self.hidden.weight.dtype)))).float()
+        # The statistics keep the model's type where the layers are quantised.
+        return self.output(nn.functional.gelu(self.hidden(standardised.to(self.mean.dtype)))).float()
 
     def fit_statistics(self, embeddings: torch.Tensor) -> None:
         """Take mean and standard deviation from training embeddings `(utterances, d_model)`."""

@@ -99,8 +99,12 @@ def test_hidden_states_and_attentions_are_given_when_asked(frames):
         "cross_attentions",
     ):
         assert len(output[name]) == len(stock[name]) > 0, name
-    positions = 31 if frames == 60 else 100
-    assert output.cross_attentions[0].shape[-1] == output.encoder_attentions[0].shape[-1] == positions
+    positions = frames // 2  # the silence behind the audio is not shown
+    assert output.encoder_hidden_states[1].shape == (1, positions, 16)
+    assert output.encoder_attentions[0].shape[-2:] == (positions, positions)
+    assert output.cross_attentions[0].shape[-1] == positions
+    share = output.cross_attentions[0].sum(-1)
+    assert (share < 0.99).all() if frames == 60 else torch.allclose(share, torch.ones_like(share))
 
 
 @torch.no_grad()

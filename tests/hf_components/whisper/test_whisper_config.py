@@ -88,7 +88,7 @@ def test_base_checkpoint_gets_fresh_experts(tmp_path):
     tiny_base().save_pretrained(tmp_path)
     model = MoeWhisperForConditionalGeneration.from_pretrained(tmp_path, num_experts=3)
     assert all(
-        layer.lora_b.abs().max() == 0 and 0 < layer.lora_a.abs().max() <= layer.in_features**-0.5
+        layer.lora_b.abs().max() == 0 and 0 < layer.lora_a.abs().max() <= layer.linear.in_features**-0.5
         for layer in model.routed_layers().values()
     )
     router = model.model.encoder.router

@@ -32,10 +32,10 @@ def defined(layer: RoutedLinear, inputs: torch.Tensor, weights: torch.Tensor) ->
         weights = torch.cat([weights, torch.ones(len(weights), 1)], dim=1)
     rows = []
     for row, own in zip(inputs, weights, strict=True):
-        merged = layer.weight + layer.scaling * sum(
+        merged = layer.plain_weight + layer.scaling * sum(
             w * b @ a for w, a, b in zip(own, layer.lora_a, layer.lora_b, strict=True)
         )
-        rows.append(row @ merged.T + layer.bias)
+        rows.append(row @ merged.T + layer.linear.bias)
     return torch.stack(rows)
 
 
@@ -47,7 +47,7 @@ def test_output_and_gradients_follow_the_definition(time, kind, shared_expert, r
     layer = routed(shared_expert)
     inputs = torch.randn(3, time, 6, requires_grad=True)
     weights = WEIGHTS[kind].clone().requires_grad_(routed_gradient)
-    wanted = [inputs, layer.lora_a, layer.lora_b, layer.weight] + [weights] * routed_gradient
+    wanted = [inputs, layer.lora_a, layer.lora_b, layer.plain_weight] + [weights] * routed_gradient
     layer.state.set(weights)
     ours, theirs = layer(inputs), defined(layer, inputs, weights)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
