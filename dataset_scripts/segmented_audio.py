@@ -169,7 +169,7 @@ class SegmentedAudio(CorpusBuilder):
         copies += copies_by_sound([one["sound"] for one in found.values()], list(seconds.values()))
         warn_of_copies(list(found), copies)
         last_part = self.last_part(listed)
-        division = Division("recording", None, [])
+        division = Division("recording", None, [recording.name for recording in recordings])
         if config.val_ratio and not last_part:
             division = divide(recordings, copies, *how, config.split_by)
             move(prepared, division.sides or [TRAIN] * len(recordings))

@@ -16,7 +16,6 @@ from hf_components.speech.batching import duration_batches, seconds_batches
 from hf_components.speech.copies import bare_name, copies_by_name, copies_by_sound, sound_print
 from hf_components.speech.corpus import (
     LONG,
-    held_out,
     is_prepared,
     load_corpus,
     require_splits,

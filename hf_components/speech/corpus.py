@@ -1,7 +1,6 @@
 """Load a prepared corpus (see `recipes/prepare_corpus.py`) and decode its audio."""
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,8 +19,6 @@ from hf_components.speech.sampling import Sampling
 from hf_components.speech.speakers import describe_dev, known_speakers
 from hf_components.speech.splits import DEV, TRAIN
 
-logger = logging.getLogger(__name__)
-
 REQUIRED = ("id", "audio", "text", "speaker_id", "group", "duration")
 LONG = "_long"  # train_long: recordings too long for a model's input, of the speakers of train
 
@@ -39,8 +36,8 @@ def load_corpus(
         path_or_hub_id: folder that `prepare_corpus` wrote, or a data set of that form on the Hub.
         split: name of one split; all splits by default.
         data_config_override: part of each split to take, see `Sampling.parse`.
-        shared_speakers: whether a known speaker may be in several splits. Segments of recordings and a corpus of a
-            single speaker may always share theirs.
+        shared_speakers: whether a known speaker may be in several splits, for recipes that need no new voices in dev.
+            Segments of recordings may always share theirs.
     Raises:
         UserError: the corpus does not exist or is not a prepared one, the split or a required column is missing, or a
             speaker is in several splits and may not be.
@@ -60,10 +57,10 @@ def load_corpus(
                 shared.setdefault(speaker, part)
     if shared and not shared_speakers and not _holds_segments(corpus):
         speaker = min(shared)
-        where = f"speaker {speaker} of {path_or_hub_id} is in the splits {speakers[speaker]} and {shared[speaker]}"
-        if len(speakers) > 1:
-            raise UserError(f"{where}; splits must not share a speaker")
-        logger.warning("%s, and no other speaker is there: figures hold for this voice only", where)
+        raise UserError(
+            f"speaker {speaker} of {path_or_hub_id} is in the splits {speakers[speaker]} and {shared[speaker]}; "
+            "splits must not share a speaker"
+        )
     if split is not None and split not in corpus:
         raise UserError(f"{path_or_hub_id} has no split {split!r}; it has {', '.join(corpus)}")
     corpus = corpus.cast_column("audio", Audio(sampling_rate=SAMPLING_RATE, decode=False))
@@ -128,13 +125,13 @@ def summarise_corpus(
         "revision": None if is_here else load_dataset_builder(str(path_or_hub_id)).hash,
         "rows": {name: len(rows) for name, rows in corpus.items()},
         "hours": sum(sum(rows["duration"]) for rows in corpus.values()) / 3600,
-        "held_out": held_out(corpus),
+        "held_out": _held_out(corpus),
         "rejected": dict(Counter(reasons)),
         "external_data": json.loads(provenance.read_text())["external_data"] if provenance.exists() else None,
     }
 
 
-def held_out(corpus: DatasetDict) -> str | None:
+def _held_out(corpus: DatasetDict) -> str | None:
     """What is held out in dev, in words, see `describe_dev`; None if there is no train or no dev."""
     if not {TRAIN, DEV} <= set(corpus):
         return None

@@ -38,7 +38,8 @@ audio { height: 2em; width: 15em }
 each, drawn at random. Each clip has up to {{ context_seconds }} s before and after the motif.</p>
 {% for motif in motifs %}
 <h2 id="{{ motif.name }}">{{ motif.name }} <span class="units">{{ motif.units | join(" ") }}</span></h2>
-<p>{{ motif.count }} times in {{ motif.segments }} segments of {{ motif.recordings }} recordings ({{ motif.voices }}),
+<p>{{ motif.count }} times in {{ motif.segments }} segments of {{ motif.recordings }}
+recording{{ "s" if motif.recordings > 1 }} ({{ motif.voices }}),
 {{ "%.2f" | format(motif.seconds.mean) }} s on average</p>
 <table>
 {% for clip in motif.clips %}
