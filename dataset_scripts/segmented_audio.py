@@ -41,6 +41,7 @@ from hf_components.speech import (
 logger = logging.getLogger(__name__)
 
 SPLIT_BY = typing.get_args(SplitBy)
+PARTS = 10_000  # of all recordings together; their sizes before they are cut are counted in these
 
 
 @dataclasses.dataclass
@@ -107,7 +108,8 @@ class SegmentedAudio(CorpusBuilder):
                 seconds[file] = header_duration(reader, file)
             except Rejection as problem:
                 rejected.append(problem.row(names[file], file, None))
-        speakers = speakers_of(seconds, self.copies(seconds))
+        self.copies = copies_by_name(Path(config.data_dir), list(seconds), list(seconds.values()))
+        speakers = speakers_of(seconds, self.copies)
         if config.split_by == "speaker" and seconds:
             require_known_speakers(speakers, config.data_dir)
         listed = [
@@ -124,18 +126,14 @@ class SegmentedAudio(CorpusBuilder):
         ]
         return Listing({TRAIN: listed, DEV: []}, rejected)
 
-    def copies(self, seconds: dict[str, float]) -> list[tuple[int, int]]:
-        """Pairs of recordings that are copies by name or bytes, given the length of each."""
-        return copies_by_name(Path(self.config.data_dir), list(seconds), list(seconds.values()))
-
     def last_part(self, listed: list[Utterance]) -> float:
         """The share at the end of every recording that is dev, because no recording can be spared; else 0."""
         config = self.config
         if not config.val_ratio or not listed:
             return 0.0
-        recordings = [Recording(one.id, one.speaker_id, max(1, round(one.duration))) for one in listed]
-        copies = self.copies({one.file: one.duration for one in listed})
-        division = divide(recordings, copies, config.val_ratio, config.split_seed, config.split_by)
+        part = sum(one.duration for one in listed) / PARTS
+        recordings = [Recording(one.id, one.speaker_id, 1 + int(one.duration / part)) for one in listed]
+        division = divide(recordings, self.copies, config.val_ratio, config.split_seed, config.split_by)
         return 0.0 if division.sides or division.split_by == "speaker" else config.val_ratio
 
     def writer(self, listing, max_bytes):
@@ -161,13 +159,18 @@ class SegmentedAudio(CorpusBuilder):
         """Move about `val_ratio` of the segments from train to dev. Return the record of the splits."""
         config = self.config
         how = (config.val_ratio, config.split_seed)
-        found = {recording["source_file"]: recording for recording in prepared.statistics}
-        usable = [utterance for utterance in listed if utterance.file in found]
-        recordings = [Recording(one.id, one.speaker_id, len(found[one.file]["durations"])) for one in usable]
-        seconds = {file: recording["samples"]["total"] / SAMPLING_RATE for file, recording in found.items()}
-        copies = self.copies(seconds)
-        copies += copies_by_sound([one["sound"] for one in found.values()], list(seconds.values()))
-        warn_of_copies(list(found), copies)
+        found = prepared.statistics
+        place = {recording["source_file"]: number for number, recording in enumerate(found)}
+        listing = {one.file: one for one in listed}
+        recordings = [
+            Recording(listing[recording["source_file"]].id, recording["speaker_id"], len(recording["durations"]))
+            for recording in found
+        ]
+        by_name = [(listed[i].file, listed[j].file) for i, j in self.copies]
+        copies = [(place[one], place[other]) for one, other in by_name if one in place and other in place]
+        seconds = [recording["samples"]["total"] / SAMPLING_RATE for recording in found]
+        copies += copies_by_sound([recording["sound"] for recording in found], seconds)
+        warn_of_copies(list(place), copies)
         last_part = self.last_part(listed)
         division = Division("recording", None, [recording.name for recording in recordings])
         if config.val_ratio and not last_part:

@@ -16,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from hf_components.runtime import UserError
 from hf_components.speech.audio import SAMPLING_RATE, decode
 from hf_components.speech.sampling import Sampling
-from hf_components.speech.speakers import describe_dev, known_speakers
+from hf_components.speech.speakers import UNKNOWN, describe_dev, known_speakers
 from hf_components.speech.splits import DEV, TRAIN
 
 REQUIRED = ("id", "audio", "text", "speaker_id", "group", "duration")
@@ -63,6 +63,7 @@ def load_corpus(
         )
     if split is not None and split not in corpus:
         raise UserError(f"{path_or_hub_id} has no split {split!r}; it has {', '.join(corpus)}")
+    corpus = DatasetDict({name: _name_unknown(rows) for name, rows in corpus.items()})
     corpus = corpus.cast_column("audio", Audio(sampling_rate=SAMPLING_RATE, decode=False))
     sampling = Sampling.parse(data_config_override)
     if split is None:
@@ -138,6 +139,14 @@ def _held_out(corpus: DatasetDict) -> str | None:
     both = [corpus[TRAIN], corpus[DEV]]
     files = [set(rows.unique("source_file")) for rows in both] if _holds_segments(corpus) else [set(), set()]
     return describe_dev(*(rows.unique("speaker_id") for rows in both), last_part=bool(files[0] & files[1]))
+
+
+def _name_unknown(rows: Dataset) -> Dataset:
+    """The rows with "unknown" for a missing `speaker_id`."""
+    if None not in rows.unique("speaker_id"):
+        return rows
+    names = [name or UNKNOWN for name in rows["speaker_id"]]
+    return rows.remove_columns("speaker_id").add_column("speaker_id", names)
 
 
 def _holds_segments(corpus: DatasetDict) -> bool:
