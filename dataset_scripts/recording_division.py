@@ -31,7 +31,7 @@ class Recording(NamedTuple):
     Attributes:
         name: name of the recording.
         speaker: its speaker, or "unknown".
-        size: weight in the shares of the splits: segments or seconds.
+        size: weight in the shares of the splits, such as its number of segments.
     """
 
     name: str

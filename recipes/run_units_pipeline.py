@@ -123,7 +123,8 @@ def take_steps(pipeline: Pipeline) -> None:
 
 
 def check_voices(recordings: str, split_by: str | None) -> None:
-    require_known_voices(set(speakers_of(audio_files(recordings))), recordings, split_by)
+    if files := audio_files(recordings):  # else segment_audio says that there are none
+        require_known_voices(set(speakers_of(files)), recordings, split_by)
 
 
 def check_corpus(data: str, corpus: str, has_voices: bool) -> None:

@@ -5,7 +5,6 @@ import filecmp
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -96,9 +95,11 @@ def _same_bytes(paths: Sequence[Path]) -> Iterator[tuple[int, int]]:
         if how_many[size] > 1:
             samples[size, _middle(path, size)].append(number)
     for alike in samples.values():
-        for one, other in pairwise(alike):
-            if filecmp.cmp(paths[one], paths[other], shallow=False):
-                yield one, other
+        different: list[int] = []
+        for number in alike:
+            same = [one for one in different if filecmp.cmp(paths[one], paths[number], shallow=False)]
+            yield from ((one, number) for one in same)
+            different += [] if same else [number]
 
 
 def _middle(path: Path, size: int) -> bytes:

@@ -1,6 +1,7 @@
 """Load a prepared corpus (see `recipes/prepare_corpus.py`) and decode its audio."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,7 @@ from hf_components.speech.speakers import UNKNOWN, describe_dev, known_speakers
 from hf_components.speech.splits import DEV, TRAIN
 
 REQUIRED = ("id", "audio", "text", "speaker_id", "group", "duration")
+SEGMENT = re.compile(r"-\d{8,}-\d{8,}$")  # milliseconds at the end of the id of a segment
 LONG = "_long"  # train_long: recordings too long for a model's input, of the speakers of train
 
 
@@ -43,14 +45,16 @@ def load_corpus(
             speaker is in several splits and may not be.
     """
     corpus = _load(path_or_hub_id)
-    speakers: dict[str, str] = {}
-    shared: dict[str, str] = {}
     for name, rows in corpus.items():
         if missing := [column for column in REQUIRED if column not in rows.column_names]:
             raise UserError(
                 f"{path_or_hub_id}, split {name}, lacks the columns {', '.join(missing)}; a prepared corpus has "
                 f"{', '.join(REQUIRED)}; recipes/prepare_corpus.py writes one"
             )
+    corpus = DatasetDict({name: _name_unknown(rows) for name, rows in corpus.items()})
+    speakers: dict[str, str] = {}
+    shared: dict[str, str] = {}
+    for name, rows in corpus.items():
         part = name.removesuffix(LONG)
         for speaker in known_speakers(rows.unique("speaker_id")):
             if speakers.setdefault(speaker, part) != part:
@@ -63,7 +67,6 @@ def load_corpus(
         )
     if split is not None and split not in corpus:
         raise UserError(f"{path_or_hub_id} has no split {split!r}; it has {', '.join(corpus)}")
-    corpus = DatasetDict({name: _name_unknown(rows) for name, rows in corpus.items()})
     corpus = corpus.cast_column("audio", Audio(sampling_rate=SAMPLING_RATE, decode=False))
     sampling = Sampling.parse(data_config_override)
     if split is None:
@@ -142,11 +145,18 @@ def _held_out(corpus: DatasetDict) -> str | None:
 
 
 def _name_unknown(rows: Dataset) -> Dataset:
-    """The rows with "unknown" for a missing `speaker_id`."""
-    if None not in rows.unique("speaker_id"):
+    """The rows with "unknown" for a `speaker_id` that is missing, or is the name of a segment's recording.
+
+    Earlier versions of `SegmentedAudio` put that name where nobody said who speaks.
+    """
+    names = rows["speaker_id"][:]
+    recordings = [None] * len(names)
+    if {"start", "end"} <= set(rows.column_names):
+        recordings = [SEGMENT.sub("", name) for name in rows["id"]]
+    known = [UNKNOWN if name in (None, recording) else name for name, recording in zip(names, recordings, strict=True)]
+    if known == names:
         return rows
-    names = [name or UNKNOWN for name in rows["speaker_id"]]
-    return rows.remove_columns("speaker_id").add_column("speaker_id", names)
+    return rows.remove_columns("speaker_id").add_column("speaker_id", known)
 
 
 def _holds_segments(corpus: DatasetDict) -> bool:

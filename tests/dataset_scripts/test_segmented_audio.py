@@ -257,6 +257,18 @@ def test_speakers_with_one_recording_each_give_its_last_part(tmp_path):
     assert metrics["splits"]["held_out"] == summarise_corpus(tmp_path / "out")["held_out"] == held_out
 
 
+def test_recordings_that_an_earlier_version_took_for_speakers_are_unknown(tmp_path):
+    for number in range(3):
+        long_recording(tmp_path / "audio" / f"{number}.wav", bursts=1, seed=number)
+    prepare(tmp_path / "audio", tmp_path / "out")
+    for split, rows in load_corpus(tmp_path / "out").items():
+        names = [name.split("-")[0] for name in rows["id"]]
+        rows = rows.remove_columns("speaker_id").add_column("speaker_id", names)
+        rows.to_parquet(tmp_path / "earlier" / f"{split}.parquet")
+    assert {row["speaker_id"] for row in rows_of(tmp_path / "earlier")} == {"unknown"}
+    assert "speakers unknown" in summarise_corpus(tmp_path / "earlier")["held_out"]
+
+
 def test_unknown_speakers_cannot_be_held_out(tmp_path):
     root = empty_recordings(tmp_path, "1.wav", "2.wav")
     with pytest.raises(UserError, match="fewer than two are known in .*; make a folder for each speaker"):
