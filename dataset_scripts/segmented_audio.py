@@ -227,7 +227,7 @@ def speakers_of(files: Iterable[str], copies: Sequence[tuple[int, int]] = ()) ->
     folders = [PurePosixPath(file).parts[0] if "/" in file else UNKNOWN for file in files]
     across = [(i, j) for i, j in copies if folders[i] != folders[j] and bare_name(files[i]) == bare_name(files[j])]
     copied = Counter(folders[i] for i in {i for pair in across for i in pair})
-    no_speakers = {folder for folder, count in copied.items() if 2 * count > folders.count(folder)}
+    no_speakers = {folder for folder, count in copied.items() if count > max(1, folders.count(folder) / 2)}
     if no_speakers - {UNKNOWN}:
         logger.warning(
             "the folders %s hold the same recordings, so they are not taken for speakers",
