@@ -13,6 +13,7 @@ from pathlib import Path
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.utterances import Rejection, Utterance
 from hf_components.runtime import UserError, read_json_lines, text_field
+from hf_components.speech import UNKNOWN
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class AudioFolderConfig(CorpusConfig):
 class AudioFolder(CorpusBuilder):
     """`AudioFolder(data_dir=...)`: one split, `recordings`; `group` is the condition, `id` the path below `data_dir`.
 
-    The speakers are unknown, so every recording has a `speaker_id` of its own.
+    The speakers are unknown, and so is every `speaker_id`.
 
     Raises:
         UserError: there is no recording, or a line of `truth` is wrong (the error names file and line).
@@ -101,7 +102,7 @@ class AudioFolder(CorpusBuilder):
                     file=name,
                     text=" ".join(truth.get(name, "").split()),
                     raw_text=truth.get(name),
-                    speaker_id=name,
+                    speaker_id=UNKNOWN,
                     group=condition_of[file],
                 )
             )

@@ -16,7 +16,15 @@ from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.jsonl_rows import FIELDS, IN_MEMORY, one_child_per_id, read_rows
 from dataset_scripts.utterances import Reader, Utterance, shared_names
 from hf_components.runtime import UserError
-from hf_components.speech import DEV, TRAIN, check_val_ratio, read_split, report_split, split_speakers
+from hf_components.speech import (
+    DEV,
+    TRAIN,
+    check_val_ratio,
+    known_speakers,
+    read_split,
+    report_split,
+    split_speakers,
+)
 
 STRATA = ("age_bucket", "none")
 
@@ -30,7 +38,8 @@ class JsonlManifestConfig(CorpusConfig):
         samples: rows as dicts, instead of a manifest.
         audio_dirs: folders to search for audio; default: `data_dir` and its sub-folders.
         val_manifest: rows of the split dev; all rows of the manifest are then for train.
-        split_file: a division into splits, as in `splits.json` of a prepared corpus.
+        split_file: a division into splits, as in `splits.json` of a prepared corpus; by child, or by recording
+            (`audio_path`), see `hf_components.speech.read_split`.
         val_ratio: share of the rows for dev, if neither is given; in [0, 1).
         stratify_by: column whose values have the same share in dev, or `none`.
         split_seed: seed of the division into train and dev.
@@ -120,7 +129,7 @@ class JsonlManifestConfig(CorpusConfig):
 
 
 class JsonlManifest(CorpusBuilder):
-    """`JsonlManifest(data_dir=...)`: splits train and dev, which share no child.
+    """`JsonlManifest(data_dir=...)`: splits train and dev, which share no child unless `split_file` says so.
 
     Columns beside those of every corpus: `session_id` and `age_bucket` (as given, or null; `group` is then "unknown").
     `speaker_id` is the child's id. A line that is no row, lacks a field or has a value of a wrong type is rejected
@@ -146,13 +155,13 @@ class JsonlManifest(CorpusBuilder):
             listed = listed + for_dev
             rejected = rejected + rejected_of_dev
         listed, contradicting = one_child_per_id(listed)
-        sides = sides or self._sides(listed)
-        splits = {side: [u for u in listed if sides[u.speaker_id] == side] for side in (TRAIN, DEV)}
+        unit, sides = ("speaker", sides) if sides else self._sides(listed)
+        splits = {side: [u for u in listed if sides[_divided(u, unit)] == side] for side in (TRAIN, DEV)}
         return Listing(
             {side: utterances for side, utterances in splits.items() if utterances},
             rejected + contradicting,
             {
-                "splits": self._record(listed, sides),
+                "splits": self._record(listed, unit, sides),
                 "provenance": {"manifests": manifests, "external_data": sorted(config.external_data or [])},
             },
         )
@@ -166,21 +175,24 @@ class JsonlManifest(CorpusBuilder):
             )
         return {child: side for side, children in sides.items() for child in children}
 
-    def _sides(self, listed: list[Utterance]) -> dict[str, str]:
+    def _sides(self, listed: list[Utterance]) -> tuple[str, dict[str, str]]:
+        """What is divided, "speaker" or "recording", and the side of each."""
         config = self.config
-        children = [utterance.speaker_id for utterance in listed]
         if config.split_file is None:
-            return split_speakers(children, self._strata(listed), config.val_ratio, config.split_seed)
-        sides = read_split(config.split_file)
-        if lacking := sorted(set(children) - sides.keys()):
+            children = [utterance.speaker_id for utterance in listed]
+            return "speaker", split_speakers(children, self._strata(listed), config.val_ratio, config.split_seed)
+        unit, sides = read_split(config.split_file)
+        named = {_divided(utterance, unit) for utterance in listed}
+        if lacking := sorted(named - sides.keys()):
+            what = "children" if unit == "speaker" else "recordings"
             raise UserError(
-                f"{config.split_file} does not say where {len(lacking)} children of the manifest belong, such as "
+                f"{config.split_file} does not say where {len(lacking)} {what} of the manifest belong, such as "
                 f"{lacking[0]}; add them to it, or split anew without split_file"
             )
-        return {child: sides[child] for child in children}
+        return unit, {name: sides[name] for name in named}
 
-    def _record(self, listed: list[Utterance], sides: dict[str, str]) -> dict:
-        """`splits.json`: how the children were divided, and the shares that this gave."""
+    def _record(self, listed: list[Utterance], unit: str, sides: dict[str, str]) -> dict:
+        """`splits.json`: how the children or recordings were divided, and the shares that this gave."""
         config = self.config
         given = config.val_manifest or config.split_file
         how = (
@@ -188,14 +200,18 @@ class JsonlManifest(CorpusBuilder):
             if given
             else {"val_ratio": config.val_ratio, "split_seed": config.split_seed}
         )
-        strata = report_split(
-            [u.speaker_id for u in listed], self._strata(listed), sides, None if given else config.val_ratio
-        )
-        speakers = {side: sorted(child for child in sides if sides[child] == side) for side in (TRAIN, DEV)}
-        return {**how, "stratify_by": config.stratify_by, "strata": strata, "speakers": speakers}
+        divided = [_divided(utterance, unit) for utterance in listed]
+        strata = report_split(divided, self._strata(listed), sides, None if given else config.val_ratio, unit)
+        names = {side: sorted(name for name in sides if sides[name] == side) for side in (TRAIN, DEV)}
+        return {**how, "split_by": unit, "stratify_by": config.stratify_by, "strata": strata, f"{unit}s": names}
 
     def _strata(self, listed: list[Utterance]) -> list[str]:
         return ["all" if self.config.stratify_by == "none" else utterance.group for utterance in listed]
+
+
+def _divided(utterance: Utterance, unit: str) -> str:
+    """The name by which an utterance is divided: its child's, or its recording's path in the manifest."""
+    return utterance.speaker_id if unit == "speaker" else utterance.file
 
 
 def _describe(manifest: str | None, listed: list[Utterance], rejected: list[dict]) -> dict:
@@ -203,7 +219,7 @@ def _describe(manifest: str | None, listed: list[Utterance], rejected: list[dict
     return {
         "name": IN_MEMORY if manifest is None else Path(manifest).name,
         "rows": len(listed) + len(rejected),
-        "speakers": len({utterance.speaker_id for utterance in listed}),
+        "speakers": len(known_speakers(utterance.speaker_id for utterance in listed)),
     }
 
 

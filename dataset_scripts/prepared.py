@@ -13,7 +13,7 @@ from huggingface_hub import DatasetCardData
 from dataset_scripts.corpus_builder import CorpusBuilder, write_rejected
 from hf_components.publishing import render_card
 from hf_components.runtime import write_json
-from hf_components.speech import LONG
+from hf_components.speech import LONG, count_speakers
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 BUILDING = "building"
@@ -87,7 +87,10 @@ def write_corpus(
 
 
 def summarise(folder: Path, splits: list[str]) -> list[dict[str, Any]]:
-    """Count utterances, speakers and hours of each split and group, from the columns of the Parquet files."""
+    """Count utterances, speakers and hours of each split and group, from the columns of the Parquet files.
+
+    `speakers` is None if nobody is known.
+    """
     table = []
     for split in splits:
         columns = (
@@ -101,7 +104,7 @@ def summarise(folder: Path, splits: list[str]) -> list[dict[str, Any]]:
                     "split": split,
                     "group": group,
                     "utterances": len(rows),
-                    "speakers": rows.speaker_id.nunique(),
+                    "speakers": count_speakers(rows.speaker_id),
                     "hours": rows.duration.sum() / 3600,
                 }
             )

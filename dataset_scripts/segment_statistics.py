@@ -34,7 +34,7 @@ def summarise_segments(statistics: list[dict], rules: Segmentation) -> dict[str,
         "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
         "files": [
             {
-                **{key: value for key, value in recording.items() if key != "durations"},
+                **{key: value for key, value in recording.items() if key not in ("durations", "sound")},
                 "segments": len(recording["durations"]),
             }
             for recording in statistics

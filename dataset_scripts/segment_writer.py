@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,16 +21,17 @@ from hf_components.speech import (
     Stretch,
     encode_flac,
     segment,
+    sound_print,
     stream,
 )
 
 
 @dataclass(frozen=True)
 class SegmentWriter(Writer):
-    """Writes the segments of a recording as a shard. Segments that start at `dev_from` seconds or later go to dev."""
+    """Writes the segments of a recording as a shard. Those that start in its last part, a share of it, go to dev."""
 
     rules: Segmentation
-    dev_from: float
+    last_part: float
     unit: ClassVar[str] = "s of audio"
 
     def divide(self, utterances):
@@ -71,15 +72,19 @@ class SegmentWriter(Writer):
             Rejection: the recording cannot be used, or nothing of it is left.
         """
         detector = self.rules.new_detector()
+        dev_from = (1 - self.last_part) * recording.duration if self.last_part else inf
         samples = Counter({SPEECH: 0, SILENCE: 0, TOO_SHORT: 0})
         durations = []
+        first = last = None
         try:
             for stretch in segment(blocks, self.rules, detector):
                 samples[stretch.kind] += stretch.end - stretch.start
                 if stretch.kind == SPEECH:
                     row = _row(recording, stretch)
-                    files.add(DEV if row["start"] >= self.dev_from else split, row)
+                    files.add(DEV if row["start"] >= dev_from else split, row)
                     durations.append(row["duration"])
+                    last = stretch.waveform
+                    first = last if first is None else first
         except AudioError as error:
             raise Rejection(error.reason, error.detail) from error
         if not durations:
@@ -90,6 +95,7 @@ class SegmentWriter(Writer):
             "samples": {"total": samples.total(), **samples},
             **detector.findings(),
             "durations": durations,
+            "sound": sound_print(first, last),
         }
 
 

@@ -50,7 +50,7 @@ def produce(args: Arguments, folder: Path) -> dict:
         described,
         table.rows,
         found,
-        concatenate_datasets(list(load_corpus(args.corpus).values())),
+        concatenate_datasets(list(load_corpus(args.corpus, shared_speakers=True).values())),
         num_motifs=args.num_motifs,
         clips_per_motif=args.clips_per_motif,
         context_seconds=args.context_seconds,

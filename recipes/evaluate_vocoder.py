@@ -70,7 +70,8 @@ def produce(args: Arguments, folder: Path) -> dict:
         if args.recogniser_model == "none"
         else Transcriber.from_pretrained(args.recogniser_model, args.language, batch_seconds=args.batch_seconds)
     )
-    corpus = sample_rows(load_corpus(args.corpus, args.split), args.max_samples, args.seed)
+    corpus = load_corpus(args.corpus, args.split, shared_speakers=True)
+    corpus = sample_rows(corpus, args.max_samples, args.seed)
     segments = resynthesise(
         vocoder, corpus, units_of(units, corpus), folder, seed=args.seed, batch_seconds=args.batch_seconds
     )

@@ -130,7 +130,7 @@ def load_segments(corpus_dir: str) -> dict:
     Raises:
         UserError: there is no split to learn from, or a segment is shorter than a frame.
     """
-    corpus = load_corpus(corpus_dir)
+    corpus = load_corpus(corpus_dir, shared_speakers=True)
     if BPE_SPLIT not in corpus:
         raise UserError(
             f"{corpus_dir} has no split {BPE_SPLIT!r}, which units are learnt from; it has {', '.join(corpus)}"

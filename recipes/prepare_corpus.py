@@ -25,6 +25,7 @@ from dataset_scripts import JsonlManifest, SegmentedAudio, SpeakerJson
 from dataset_scripts.corpus_builder import CorpusBuilder
 from dataset_scripts.jsonl_manifest import STRATA
 from dataset_scripts.prepared import write_corpus
+from dataset_scripts.segmented_audio import SPLIT_BY
 from dataset_scripts.transcripts import DISFLUENCIES
 from hf_components.publishing import PublishArguments, push
 from hf_components.reporting import show
@@ -39,7 +40,7 @@ from hf_components.runtime import (
     run_recipe,
     run_stage,
 )
-from hf_components.speech import SAMPLING, Segmentation
+from hf_components.speech import SAMPLING, UNKNOWN, Segmentation
 
 BUILDERS = {"speaker_json": SpeakerJson, "jsonl_manifest": JsonlManifest, "segmented_audio": SegmentedAudio}
 
@@ -64,7 +65,12 @@ class Arguments(Segmentation, RecipeArguments, SeedArguments):
     split_file: str | None = flag(
         "jsonl_manifest: splits.json of a prepared corpus, to divide the children in the same way", default=None
     )
-    val_ratio: float = flag("jsonl_manifest, segmented_audio: share of dev, by speaker", default=0.1, min=0, below=1)
+    val_ratio: float = flag("jsonl_manifest, segmented_audio: share of dev", default=0.1, min=0, below=1)
+    split_by: str | None = flag(
+        "segmented_audio: dev holds out speaker or recording; default: as in segment_audio",
+        default=None,
+        choices=SPLIT_BY,
+    )
     stratify_by: str = flag("jsonl_manifest: age_bucket, or none", default="age_bucket", choices=STRATA)
     split_seed: int = flag("jsonl_manifest, segmented_audio: seed of the train and dev split", default=42, **SEEDS)
     fields: list[str] | None = flag("jsonl_manifest: OURS=THEIRS for every field with another name", default=None)
@@ -130,15 +136,19 @@ def builder_options(args: Arguments) -> dict[str, Any]:
 def format_summary(metrics: dict) -> str:
     lines = [f"{'split':12}{'group':24}{'utterances':>12}{'speakers':>10}{'hours':>9}"]
     lines += [
-        f"{row['split']:12}{row['group']:24}{row['utterances']:12}{row['speakers']:10}{row['hours']:9.2f}"
+        f"{row['split']:12}{row['group']:24}{row['utterances']:12}{row['speakers'] or UNKNOWN:>10}{row['hours']:9.2f}"
         for row in metrics["groups"]
     ]
-    for row in metrics.get("splits", {}).get("strata", ()):
+    splits = metrics.get("splits", {})
+    unit = splits.get("split_by", "speaker")
+    for row in splits.get("strata", ()):
         off = "" if row["deviation"] is None else f" ({100 * row['deviation']:+.1f} points from val_ratio)"
         lines.append(
             f"in dev of {row['stratum']}: {100 * row['dev_share']:.1f} % of the rows{off}, "
-            f"{row['dev_speakers']} of {row['train_speakers'] + row['dev_speakers']} speakers"
+            f"{row[f'dev_{unit}s']} of {row[f'train_{unit}s'] + row[f'dev_{unit}s']} {unit}s"
         )
+    if "held_out" in splits:
+        lines.append(f"dev: {splits['held_out']}")
     rejected = ", ".join(f"{count} {reason}" for reason, count in metrics["rejected"].items())
     return "\n".join([*lines, f"rejected: {rejected or 'none'}"])
 

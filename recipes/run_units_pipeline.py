@@ -11,6 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
+from dataset_scripts.audio_folder import audio_files
+from dataset_scripts.segmented_audio import speakers_of
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.runtime import (
     Pipeline,
@@ -23,7 +25,7 @@ from hf_components.runtime import (
 )
 from hf_components.speech import is_prepared, require_splits, summarise_corpus
 from hf_components.units import release_units
-from hf_components.units.vocoder import AdversarialArguments
+from hf_components.units.vocoder import AdversarialArguments, require_known_voices, require_voices
 from recipes import (
     build_concordance,
     evaluate_vocoder,
@@ -35,13 +37,12 @@ from recipes import (
 )
 
 ADVICE = (
-    "units are learnt on train, the vocoder is scored on dev; give recordings of at least two speakers, or choose a "
-    "larger --val_ratio"
+    "units are learnt on train, the vocoder is scored on dev; give more recordings, or choose a larger --val_ratio"
 )
 FIGURES = ("snr", "mcd", "mcd_shuffled_units", "length_ratio", "log_f0_rmse", "bitrate", "cer", "cer_original")
 PASSED_ON = {
     segment_audio: same_names(
-        "silence_db", "min_silence", "min_segment", "max_segment", "padding", "detector", "val_ratio"
+        "silence_db", "min_silence", "min_segment", "max_segment", "padding", "detector", "val_ratio", "split_by"
     ),
     learn_units: same_names("num_units", "layer"),
     learn_motifs: same_names("vocab_size"),
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> dict:
         "mode": args.mode,
         "seed": args.seed,
         "license": pipeline.publishing.model_license,
-        "corpus": summarise_corpus(str(steps.get("segments", args.data))),
+        "corpus": summarise_corpus(str(steps.get("segments", args.data)), shared_speakers=True),
         **{name: metrics.get(name) for name in ("segments", "units", "motifs", "vocoder", "evaluation")},
         **{name: metrics["evaluation"][name] for name in FIGURES},
     }
@@ -95,10 +96,13 @@ def take_steps(pipeline: Pipeline) -> None:
     # 1 Segments of the recordings, between their pauses
     corpus = args.data
     recordings = None
+    has_voices = pipeline.planned("vocoder", "speaker_embedding")  # then train and dev need the same speakers
     if not is_prepared(args.data):
-        corpus = run(segment_audio, "segments", data_dir=args.data)
+        if has_voices:
+            pipeline.check(check_voices, args.data, pipeline.planned("segments", "split_by"))
+        corpus = run(segment_audio, "segments", data_dir=args.data, split_by="recording" if has_voices else None)
         recordings = args.data
-    pipeline.check(require_splits, args.data, str(corpus), {"train", "dev"}, ADVICE)
+    pipeline.check(check_corpus, args.data, str(corpus), has_voices)
     pipeline.everywhere(corpus=corpus)
 
     # 2 Units: clusters of an encoder's frames of 20 ms
@@ -116,6 +120,17 @@ def take_steps(pipeline: Pipeline) -> None:
 
     # 5 Segments spoken again from their units, beside the originals
     run(evaluate_vocoder, "evaluation", vocoder_model=vocoder / "model")
+
+
+def check_voices(recordings: str, split_by: str | None) -> None:
+    if files := audio_files(recordings):  # else segment_audio says that there are none
+        require_known_voices(set(speakers_of(files)), recordings, split_by)
+
+
+def check_corpus(data: str, corpus: str, has_voices: bool) -> None:
+    require_splits(data, corpus, {"train", "dev"}, ADVICE, shared_speakers=True)
+    if has_voices:
+        require_voices(corpus)
 
 
 if __name__ == "__main__":

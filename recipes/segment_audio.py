@@ -17,7 +17,7 @@ from rich.table import Table
 
 from dataset_scripts import SegmentedAudio
 from dataset_scripts.prepared import write_corpus
-from dataset_scripts.segmented_audio import SegmentedAudioConfig
+from dataset_scripts.segmented_audio import SPLIT_BY, SegmentedAudioConfig
 from hf_components.publishing import PublishArguments, push
 from hf_components.reporting import plot_histogram, show
 from hf_components.runtime import SEEDS, RecipeArguments, flag, parse_arguments, run_recipe, run_stage
@@ -29,11 +29,21 @@ BAR = 40  # characters of the longest bar of the histogram
 @dataclass
 class Arguments(Segmentation, RecipeArguments):
     data_dir: str = flag(
-        "folder of recordings at any depth; its sub-folders are the speakers, if there are at least two",
+        "folder of recordings at any depth; its sub-folders are the speakers, if there are at least two; without them "
+        "speakers are unknown",
         aliases=["--audio_dir"],
     )
     val_ratio: float = flag(
-        "share of the segments for dev, by speaker; of a single recording, its last part", default=0.1, min=0, below=1
+        "share of the segments for dev; of a recording that cannot be spared, its last part",
+        default=0.1,
+        min=0,
+        below=1,
+    )
+    split_by: str | None = flag(
+        "what dev holds out: speaker or recording; default: speakers if two or more are known and val_ratio can be "
+        "kept, else recordings",
+        default=None,
+        choices=SPLIT_BY,
     )
     split_seed: int = flag("seed of the division into train and dev", default=42, **SEEDS)
     name: str | None = flag("name on the data card; default: the source folder's", default=None)
@@ -106,6 +116,8 @@ def summary(metrics: dict, title: str) -> Table:
         f"{duration['mean']:.2f} s per segment on average, median {duration['median']:.2f}, "
         f"{duration['shortest']:.2f} to {duration['longest']:.2f}"
     )
+    if held_out := metrics["splits"].get("held_out"):
+        table.caption += f"; dev: {held_out}"
     return table
 
 

@@ -33,7 +33,7 @@ from hf_components.runtime import (
     run_recipe,
     write_json,
 )
-from hf_components.speech import load_corpus, sample_rows
+from hf_components.speech import load_corpus, sample_rows, say_speakers
 from hf_components.units import read_units
 from hf_components.units.learning import (
     Phones,
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def produce(args: Arguments, folder: Path) -> dict:
-    corpus = load_corpus(args.corpus)
+    corpus = load_corpus(args.corpus, shared_speakers=True)
     if missing := {"train", "dev"} - set(corpus):
         raise UserError(f"{args.corpus} has no split {min(missing)}; a sweep learns on train and scores on dev")
     splits = {name: sample_rows(corpus[name], args.max_samples, args.seed) for name in ("train", "dev")}
@@ -121,7 +121,12 @@ def produce(args: Arguments, folder: Path) -> dict:
     if not state.is_main_process:
         return {}
     plot_sweep(folder / "sweep.png", figures, f"Units of {args.model}, scored on {len(splits['dev'])} segments of dev")
-    return {"encoder": args.model, "segments": {name: len(rows) for name, rows in splits.items()}, "figures": figures}
+    return {
+        "encoder": args.model,
+        "segments": {name: len(rows) for name, rows in splits.items()},
+        "voices": say_speakers(splits["dev"].unique("speaker_id")),
+        "figures": figures,
+    }
 
 
 def score(
@@ -176,7 +181,8 @@ def score(
 def summary_table(result: dict) -> Table:
     """A row per layer and number of units."""
     table = Table(
-        title=f"Units of {result['encoder']}, scored on {result['segments']['dev']} segments of dev",
+        title=f"Units of {result['encoder']}, scored on {result['segments']['dev']} segments of dev "
+        f"({result['voices']})",
         caption="higher is better: NMI, purities, order; lower: NMI with speakers, bits",
     )
     names = [name for name in SHOWN if any(row.get(name) is not None for row in result["figures"])]

@@ -34,6 +34,7 @@ from hf_components.units.vocoder import (
     AdversarialTrainer,
     Listener,
     UnitCrops,
+    require_voices,
     save_vocoder,
     write_log,
 )
@@ -60,7 +61,9 @@ class ModelArguments:
     hidden_size: int = flag("width of the istft head; its inner layers have three times that", default=512, min=1)
     num_layers: int = flag("layers of the istft head", default=8, min=1)
     upsample_initial_channel: int = flag("width of the hifigan head before upsampling", default=512, min=1)
-    speaker_embedding: bool = flag("learn a voice for each speaker of the corpus", default=False)
+    speaker_embedding: bool = flag(
+        "learn a voice for each speaker of the corpus, who must be in train and dev", default=False
+    )
     use_f0: bool = flag("take the fundamental frequency as an input beside the units", default=False)
     predict_durations: bool = flag("also learn how long each unit of a deduplicated sequence lasts", default=False)
 
@@ -70,6 +73,8 @@ ARGUMENTS = (Arguments, ModelArguments, PublishModelArguments, AdversarialArgume
 
 def main(argv: list[str] | None = None) -> dict:
     args, model_args, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
+    if model_args.speaker_embedding:
+        require_voices(args.corpus)
     metrics = run_stage(
         args.output_dir,
         lambda folder: produce(args, model_args, training_args, folder),
@@ -86,7 +91,7 @@ def produce(args: Arguments, model_args: ModelArguments, training_args: Adversar
     set_seed(training_args.seed)
     table = read_units(args.units_dir)
     units = dict(zip(table.rows["id"].to_pylist(), table.rows["units"].to_numpy(), strict=True))
-    corpus = [load_corpus(args.corpus, split) for split in ("train", "dev")]
+    corpus = [load_corpus(args.corpus, split, shared_speakers=True) for split in ("train", "dev")]
     model = build_model(model_args, table.identity, corpus[0].unique("speaker_id"))
     crop_frames = round(training_args.crop_seconds / SECONDS_PER_UNIT)
     train, held_out = (UnitCrops(rows, units, crop_frames, model.config) for rows in corpus)

@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> dict:
         "settings": {name: vars(args)[name] for name in settings},
     }
     if args.corpus is not None:
-        recordings = Rows(load_corpus(args.corpus, args.split))
+        recordings = Rows(load_corpus(args.corpus, args.split, shared_speakers=True))
     else:
         recordings = read_recordings(args.input_jsonl, args.audio_dirs, parse_pairs("fields", args.fields) or {})
     finished = read_finished(output, identity, recordings) if args.resume else None

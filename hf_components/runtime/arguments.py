@@ -77,14 +77,19 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
     return tuple(instances)
 
 
-def check_words(dataclass_types: Any, argv: list[str]) -> None:
-    """Raise UserError for an unknown flag or a wrong value, as `parse_arguments`; required flags may be missing."""
+def check_words(dataclass_types: Any, argv: list[str]) -> dict[str, Any]:
+    """Raise UserError for an unknown flag or a wrong value, as `parse_arguments`; required flags may be missing.
+
+    Returns:
+        the value of each flag.
+    """
     parser, words, flags = _read_words(dataclass_types, argv)
     for action in flags.values():
         action.required = False
-    unknown = parser.parse_known_args(words)[1]
+    values, unknown = parser.parse_known_args(words)
     if unknown:
         raise UserError(_unknown(unknown[0], flags))
+    return vars(values)
 
 
 def _read_words(

@@ -109,6 +109,7 @@ class Pipeline:
         self.is_plan = True
         self.steps: dict[str, Step] = {}
         self._recipes: dict[str, ModuleType] = {}
+        self._values: dict[str, dict[str, Any]] = {}
         self._options: dict[str, list[str]] = {}
         self._plan: list[str] = []
 
@@ -140,6 +141,10 @@ class Pipeline:
         """Set flags of every later step that has them."""
         self._everywhere |= flags
 
+    def planned(self, folder: str, name: str) -> Any:
+        """The value that a flag of a step will have, also of a later step; None while it is not planned yet."""
+        return self._values.get(folder, {}).get(name)
+
     def check(self, function: Callable, *arguments: Any) -> None:
         """Call a function that checks the results of steps; does nothing while planning."""
         if not self.is_plan:
@@ -160,7 +165,9 @@ class Pipeline:
         self._plan.append(f"{folder}: {command}")
         self._recipes[folder] = recipe
         if self.is_plan:
-            check_words(_kinds(recipe), [word for word in words if not re.search("=<.*>$", word)])
+            self._values[folder] = check_words(
+                _kinds(recipe), [word for word in words if not re.search("=<.*>$", word)]
+            )
             metrics = Later(folder)
         else:
             logger.info("step %d of %d, %s; to run it alone: %s", len(self._plan), self._planned, folder, command)

@@ -15,6 +15,7 @@ from rich.table import Table
 from hf_components.reporting import interval, percent, plot_bars
 from hf_components.runtime import GROUP, SPEAKER, TEXT, UserError, first_few, id_field, read_by_id, text_field
 from hf_components.scoring.error_rates import paired_bootstrap, score, utterance_errors
+from hf_components.speech import UNKNOWN, count_speakers, is_known
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +26,17 @@ COUNTS = ("substitutions", "deletions", "insertions")
 
 @dataclass
 class References:
-    """References: lists of equal length, with one item per utterance."""
+    """References: lists of equal length, with one item per utterance. `speakers` may have "unknown"."""
 
     ids: list[str]
     texts: list[str]
     speakers: list[str]
     groups: list[str]
+
+    @property
+    def units(self) -> list[str] | None:
+        """What intervals resample: speakers, or None for utterances if a speaker is unknown."""
+        return self.speakers if all(map(is_known, self.speakers)) else None
 
 
 def references_of_corpus(corpus: datasets.Dataset) -> References:
@@ -107,7 +113,7 @@ def evaluate(
 
     Args:
         systems: name -> texts in the order of the references.
-        num_bootstrap: resamples over speakers for each interval.
+        num_bootstrap: resamples for each interval: over speakers, or over utterances if a speaker is unknown.
         worst: number of utterances with the most errors to list per system.
         language: language code of the texts; None for English.
     Returns:
@@ -118,11 +124,11 @@ def evaluate(
     resampling = {"num_bootstrap": num_bootstrap, "seed": seed}
     errors = {name: utterance_errors(texts, references.texts, language) for name, texts in systems.items()}
     figures = {
-        name: score(texts, references.texts, references.groups, references.speakers, language=language, **resampling)
+        name: score(texts, references.texts, references.groups, references.units, language=language, **resampling)
         for name, texts in systems.items()
     }
     differences = [
-        {"a": a, "b": b, **paired_bootstrap(errors[a], errors[b], references.speakers, **resampling)}
+        {"a": a, "b": b, **paired_bootstrap(errors[a], errors[b], references.units, **resampling)}
         for a, b in combinations(systems, 2)
     ]
     for name, texts in systems.items():
@@ -155,12 +161,17 @@ def evaluate(
     return {
         "references": {
             "utterances": len(references.ids),
-            "speakers": len(set(references.speakers)),
+            "speakers": count_speakers(references.speakers),
             "groups": dict(sorted(Counter(references.groups).items(), key=_by_first_number)),
         },
         "systems": figures,
         "differences": differences,
-        "bootstrap": {"resamples": num_bootstrap, "unit": "speaker", "confidence": 0.95, "seed": seed},
+        "bootstrap": {
+            "resamples": num_bootstrap,
+            "unit": "speaker" if references.units else "utterance",
+            "confidence": 0.95,
+            "seed": seed,
+        },
     }, utterances
 
 
@@ -168,10 +179,11 @@ def tables(result: dict) -> list[Table]:
     """Per system a table of figures and one of its worst utterances; then the differences between systems."""
     shown = []
     groups = result["references"]["groups"]
+    unit = result["bootstrap"]["unit"]
     for name, figures in result["systems"].items():
         table = Table(
             title=f"{escape(name)}: error rates (%)",
-            caption="in brackets: 95 % bootstrap over speakers; clipped: at most as many errors per utterance as it "
+            caption=f"in brackets: 95 % bootstrap over {unit}s; clipped: at most as many errors per utterance as it "
             "has words (characters)",
         )
         table.add_column("group", no_wrap=True)
@@ -181,7 +193,7 @@ def tables(result: dict) -> list[Table]:
             table.add_row(
                 escape(group),
                 str(row["utterances"]),
-                str(row["speakers"]),
+                str(row["speakers"] or UNKNOWN),
                 *(f"{percent(row[rate])} ({interval(row[f'{rate}_interval'])})" for rate in RATES),
                 *(str(row[count]) for count in COUNTS),
                 style="bold" if group == "all" else None,
@@ -196,7 +208,7 @@ def tables(result: dict) -> list[Table]:
     if result["differences"]:
         table = Table(
             title="Difference in WER (points)",
-            caption="95 % paired bootstrap over speakers; an interval that contains 0 shows no difference",
+            caption=f"95 % paired bootstrap over {unit}s; an interval that contains 0 shows no difference",
         )
         for heading in ("system", "minus", "WER", "interval"):
             table.add_column(heading)
@@ -221,8 +233,8 @@ def plot_evaluation(file: str | Path, result: dict) -> None:
         file,
         {name: [100 * row["wer"] for row in rows(figures)] for name, figures in systems.items()},
         groups,
-        "WER (%) with 95 % interval over speakers",
-        f"WER per group, {counts['utterances']} utterances of {counts['speakers']} speakers",
+        f"WER (%) with 95 % interval over {result['bootstrap']['unit']}s",
+        f"WER per group, {counts['utterances']} utterances of {counts['speakers'] or UNKNOWN} speakers",
         {
             name: [
                 None if row["wer_interval"] is None else [100 * bound for bound in row["wer_interval"]]

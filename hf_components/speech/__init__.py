@@ -13,6 +13,7 @@ from hf_components.speech.audio import (
     stream,
 )
 from hf_components.speech.batching import duration_batches, seconds_batches
+from hf_components.speech.copies import bare_name, copies_by_name, copies_by_sound, sound_print
 from hf_components.speech.corpus import (
     LONG,
     is_prepared,
@@ -25,13 +26,24 @@ from hf_components.speech.corpus import (
 from hf_components.speech.cutting import cut_at_quiet
 from hf_components.speech.sampling import SAMPLING, Sampling, check_sampling, rank, sample
 from hf_components.speech.segmenting import SILENCE, SPEECH, TOO_SHORT, Segmentation, Stretch, segment
+from hf_components.speech.speakers import (
+    UNKNOWN,
+    count_speakers,
+    describe_dev,
+    is_known,
+    known_speakers,
+    say_speakers,
+)
 from hf_components.speech.splits import (
     ALL,
     DEV,
+    LARGE_DEVIATION,
     TRAIN,
     check_val_ratio,
+    connected,
     hold_out,
     read_split,
     report_split,
+    split_recordings,
     split_speakers,
 )

@@ -1,6 +1,7 @@
 """Load a prepared corpus (see `recipes/prepare_corpus.py`) and decode its audio."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,13 +17,20 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from hf_components.runtime import UserError
 from hf_components.speech.audio import SAMPLING_RATE, decode
 from hf_components.speech.sampling import Sampling
+from hf_components.speech.speakers import UNKNOWN, describe_dev, known_speakers
+from hf_components.speech.splits import DEV, TRAIN
 
 REQUIRED = ("id", "audio", "text", "speaker_id", "group", "duration")
+SEGMENT = re.compile(r"-\d{8,}-\d{8,}$")  # milliseconds at the end of the id of a segment
 LONG = "_long"  # train_long: recordings too long for a model's input, of the speakers of train
 
 
 def load_corpus(
-    path_or_hub_id: str | Path, split: str | None = None, data_config_override: str | None = None
+    path_or_hub_id: str | Path,
+    split: str | None = None,
+    data_config_override: str | None = None,
+    *,
+    shared_speakers: bool = False,
 ) -> DatasetDict | Dataset:
     """Load a prepared corpus without decoding its audio (`Audio(decode=False)`: bytes and path; see `waveforms`).
 
@@ -30,25 +38,33 @@ def load_corpus(
         path_or_hub_id: folder that `prepare_corpus` wrote, or a data set of that form on the Hub.
         split: name of one split; all splits by default.
         data_config_override: part of each split to take, see `Sampling.parse`.
+        shared_speakers: whether a known speaker may be in several splits, for recipes that need no new voices in dev.
+            Segments of recordings may always share theirs.
     Raises:
         UserError: the corpus does not exist or is not a prepared one, the split or a required column is missing, or a
-            speaker is in several splits and these are not parts of one recording.
+            speaker is in several splits and may not be.
     """
     corpus = _load(path_or_hub_id)
-    speakers: dict[str, str] = {}
     for name, rows in corpus.items():
         if missing := [column for column in REQUIRED if column not in rows.column_names]:
             raise UserError(
                 f"{path_or_hub_id}, split {name}, lacks the columns {', '.join(missing)}; a prepared corpus has "
                 f"{', '.join(REQUIRED)}; recipes/prepare_corpus.py writes one"
             )
+    corpus = DatasetDict({name: _name_unknown(rows) for name, rows in corpus.items()})
+    speakers: dict[str, str] = {}
+    shared: dict[str, str] = {}
+    for name, rows in corpus.items():
         part = name.removesuffix(LONG)
-        for speaker in rows.unique("speaker_id"):
-            if speakers.setdefault(speaker, part) != part and not _is_one_recording(corpus):
-                raise UserError(
-                    f"speaker {speaker} of {path_or_hub_id} is in the splits {speakers[speaker]} and {part}; "
-                    "splits must not share a speaker"
-                )
+        for speaker in known_speakers(rows.unique("speaker_id")):
+            if speakers.setdefault(speaker, part) != part:
+                shared.setdefault(speaker, part)
+    if shared and not shared_speakers and not _holds_segments(corpus):
+        speaker = min(shared)
+        raise UserError(
+            f"speaker {speaker} of {path_or_hub_id} is in the splits {speakers[speaker]} and {shared[speaker]}; "
+            "splits must not share a speaker"
+        )
     if split is not None and split not in corpus:
         raise UserError(f"{path_or_hub_id} has no split {split!r}; it has {', '.join(corpus)}")
     corpus = corpus.cast_column("audio", Audio(sampling_rate=SAMPLING_RATE, decode=False))
@@ -58,17 +74,20 @@ def load_corpus(
     return sampling.of(corpus[split])
 
 
-def require_splits(data: str | Path, corpus: str | Path, needed: set[str], advice: str) -> list[str]:
+def require_splits(
+    data: str | Path, corpus: str | Path, needed: set[str], advice: str, *, shared_speakers: bool = False
+) -> list[str]:
     """The splits of a prepared corpus, checked now and not after hours of training.
 
     Args:
         data: path or Hub id that the user gave, for the message; the corpus was made from it, or is the same.
         needed: splits that must exist.
         advice: why they are needed, and what to do.
+        shared_speakers: whether the splits may share a speaker, see `load_corpus`.
     Raises:
         UserError: a needed split is missing.
     """
-    splits = list(load_corpus(corpus))
+    splits = list(load_corpus(corpus, shared_speakers=shared_speakers))
     if missing := needed - set(splits):
         raise UserError(f"{data} has no split {' and no split '.join(sorted(missing))}: {advice}")
     return splits
@@ -89,10 +108,15 @@ def sample_rows(corpus: Dataset, size: int, seed: int) -> Dataset:
     return Sampling(max_samples=size, seed=seed).of(corpus)
 
 
-def summarise_corpus(path_or_hub_id: str | Path, data_config_override: str | None = None) -> dict:
-    """Name, rows per split and total hours. For a corpus on the Hub also id and revision; for one on this disk the
-    number of rejected rows per reason, and the names of the external data in it (None if no record exists)."""
-    corpus = load_corpus(path_or_hub_id, data_config_override=data_config_override)
+def summarise_corpus(
+    path_or_hub_id: str | Path, data_config_override: str | None = None, *, shared_speakers: bool = False
+) -> dict:
+    """Name, rows per split, total hours, and in words what is held out in dev (None without train and dev).
+
+    For a corpus on the Hub also id and revision; for one on this disk the number of rejected rows per reason, and the
+    names of the external data in it (None if no record exists).
+    """
+    corpus = load_corpus(path_or_hub_id, data_config_override=data_config_override, shared_speakers=shared_speakers)
     folder = Path(path_or_hub_id)
     card, rejected, provenance = (folder / name for name in ("README.md", "rejected.jsonl", "provenance.json"))
     reasons = [json.loads(line)["reason"] for line in rejected.read_text().splitlines()] if rejected.exists() else []
@@ -105,17 +129,39 @@ def summarise_corpus(path_or_hub_id: str | Path, data_config_override: str | Non
         "revision": None if is_here else load_dataset_builder(str(path_or_hub_id)).hash,
         "rows": {name: len(rows) for name, rows in corpus.items()},
         "hours": sum(sum(rows["duration"]) for rows in corpus.values()) / 3600,
+        "held_out": _held_out(corpus),
         "rejected": dict(Counter(reasons)),
         "external_data": json.loads(provenance.read_text())["external_data"] if provenance.exists() else None,
     }
 
 
-def _is_one_recording(corpus: DatasetDict) -> bool:
-    """Whether all rows are segments of one recording; then the last part of it is held out, with the same speaker."""
-    return (
-        all({"start", "source_file"} <= set(rows.column_names) for rows in corpus.values())
-        and len({file for rows in corpus.values() for file in rows.unique("source_file")}) == 1
-    )
+def _held_out(corpus: DatasetDict) -> str | None:
+    """What is held out in dev, in words, see `describe_dev`; None if there is no train or no dev."""
+    if not {TRAIN, DEV} <= set(corpus):
+        return None
+    both = [corpus[TRAIN], corpus[DEV]]
+    files = [set(rows.unique("source_file")) for rows in both] if _holds_segments(corpus) else [set(), set()]
+    return describe_dev(*(rows.unique("speaker_id") for rows in both), last_part=bool(files[0] & files[1]))
+
+
+def _name_unknown(rows: Dataset) -> Dataset:
+    """The rows with "unknown" for a `speaker_id` that is missing, or is the name of a segment's recording.
+
+    Earlier versions of `SegmentedAudio` put that name where nobody said who speaks.
+    """
+    names = rows["speaker_id"][:]
+    recordings = [None] * len(names)
+    if {"start", "end"} <= set(rows.column_names):
+        recordings = [SEGMENT.sub("", name) for name in rows["id"]]
+    known = [UNKNOWN if name in (None, recording) else name for name, recording in zip(names, recordings, strict=True)]
+    if known == names:
+        return rows
+    return rows.remove_columns("speaker_id").add_column("speaker_id", known)
+
+
+def _holds_segments(corpus: DatasetDict) -> bool:
+    """Whether all rows are segments of recordings, which may be divided by recording."""
+    return all({"start", "source_file"} <= set(rows.column_names) for rows in corpus.values())
 
 
 def _load(path_or_hub_id: str | Path) -> DatasetDict:

@@ -1,4 +1,4 @@
-"""Divide a corpus into training and validation, stratified and seeded: by speaker, with a report, or by recording."""
+"""Divide a corpus into training and validation, seeded: by speaker and stratified, or by recording; with a report."""
 
 import json
 import logging
@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from hf_components.runtime import UserError
 from hf_components.speech.sampling import rank, sample
+from hf_components.speech.speakers import is_known
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def split_speakers(speakers: Sequence[str], strata: Sequence[str], val_ratio: fl
     one. The order of the rows does not matter.
 
     Args:
-        speakers: speaker of each row.
+        speakers: speaker of each row. Rows of unknown speakers are in train.
         strata: stratum of each row; a speaker with rows in several belongs to the one with most of them.
         val_ratio: share of the rows for dev, in [0, 1).
         seed: seed of the order.
@@ -43,12 +44,66 @@ def split_speakers(speakers: Sequence[str], strata: Sequence[str], val_ratio: fl
     if val_ratio == 0:
         return sides
     for stratum, members in sorted(_by_stratum(speakers, strata).items()):
+        members = [name for name in members if is_known(name)]
+        if not members:
+            logger.warning("the stratum %s stays in train, not in dev: its speakers are unknown", stratum)
+            continue
         if len(members) == 1:
             logger.warning("the stratum %s has one speaker, %s, who stays in train, not in dev", stratum, members[0])
             continue
         in_order = sorted(members, key=lambda name: rank(seed, name))
         for speaker in _choose({name: rows[name] for name in in_order}, val_ratio):
             sides[speaker] = DEV
+    return sides
+
+
+def split_recordings(
+    recordings: Sequence[str], speakers: Sequence[str], val_ratio: float, seed: int
+) -> dict[str, str] | None:
+    """Assign each recording to `train` or `dev`, so that about `val_ratio` of the rows are in dev.
+
+    Every speaker keeps a recording in train, and gives about the same share of recordings to dev. The order depends
+    only on `seed` and the names. A recording goes to dev if that brings dev closer to its share; at least one does.
+
+    Args:
+        recordings: name of the recording of each row.
+        speakers: speaker of each row; those that are unknown count as one.
+        val_ratio: share of the rows for dev, in (0, 1).
+        seed: seed of the order.
+    Returns:
+        the side of each recording, sorted by name; None if no speaker can spare a recording.
+    """
+    rows = Counter(recordings)
+    voices: dict[str, set[str]] = defaultdict(set)
+    for recording, speaker in zip(recordings, speakers, strict=True):
+        voices[recording].add(speaker)
+    left = Counter(speaker for heard in voices.values() for speaker in heard)
+    in_order = sorted(rows, key=lambda name: rank(seed, name))
+    place: Counter = Counter()
+    turns = {}  # of a recording: the share of its speaker's recordings that come before it
+    for name in in_order:
+        speaker = min(voices[name])
+        turns[name] = place[speaker] / left[speaker]
+        place[speaker] += 1
+    in_turn = sorted(in_order, key=turns.get)
+    sides = dict.fromkeys(sorted(rows), TRAIN)
+    target = val_ratio * len(recordings)
+    taken = 0
+
+    def hold_out(name: str) -> None:
+        sides[name] = DEV
+        left.subtract(voices[name])
+
+    for name in in_turn:
+        better = abs(taken + rows[name] - target) < abs(taken - target)
+        if better and all(left[speaker] > 1 for speaker in voices[name]):
+            hold_out(name)
+            taken += rows[name]
+    spare = [name for name in in_turn if all(left[speaker] > 1 for speaker in voices[name])]
+    if not taken and not spare:
+        return None
+    if not taken:
+        hold_out(min(spare, key=rows.get))
     return sides
 
 
@@ -59,24 +114,30 @@ def check_val_ratio(val_ratio: float) -> None:
 
 
 def report_split(
-    speakers: Sequence[str], strata: Sequence[str], sides: dict[str, str], val_ratio: float | None = None
+    speakers: Sequence[str],
+    strata: Sequence[str],
+    sides: dict[str, str],
+    val_ratio: float | None = None,
+    unit: str = "speaker",
 ) -> list[dict]:
     """Count rows and speakers on each side, per stratum and in total.
 
     Args:
-        speakers, strata: speaker and stratum of each row.
+        speakers, strata: speaker and stratum of each row; unknown speakers are not counted.
         sides: side of each speaker.
         val_ratio: requested share of dev; None for a split that was given.
+        unit: what `speakers` and `sides` name: speaker or recording.
     Returns:
-        rows of stratum, train_rows, dev_rows, train_speakers, dev_speakers, dev_share (of the rows), deviation (of
-        dev_share from `val_ratio`, or None). A row counts in its own stratum, not in that of its speaker.
+        rows of stratum, train_rows, dev_rows, train_speakers, dev_speakers (or train_recordings, dev_recordings),
+        dev_share (of the rows), deviation (of dev_share from `val_ratio`, or None). A row counts in its own stratum,
+        not in that of its speaker.
     """
     rows: dict[str, Counter] = defaultdict(Counter)  # by stratum and side
     people: dict[str, dict[str, set]] = defaultdict(lambda: defaultdict(set))
     for speaker, stratum in zip(speakers, strata, strict=True):
         for name in {stratum, ALL}:
             rows[name][sides[speaker]] += 1
-            people[name][sides[speaker]].add(speaker)
+            people[name][sides[speaker]] |= {speaker} if unit != "speaker" or is_known(speaker) else set()
     table = []
     for name in sorted(rows, key=lambda name: (name == ALL, name)):
         share = rows[name][DEV] / rows[name].total()
@@ -85,20 +146,21 @@ def report_split(
             "stratum": name,
             "train_rows": rows[name][TRAIN],
             "dev_rows": rows[name][DEV],
-            "train_speakers": len(people[name][TRAIN]),
-            "dev_speakers": len(people[name][DEV]),
+            f"train_{unit}s": len(people[name][TRAIN]),
+            f"dev_{unit}s": len(people[name][DEV]),
             "dev_share": round(share, 4),
             "deviation": deviation,
         }
         table.append(row)
-        if deviation is not None and row["dev_speakers"] and abs(deviation) > LARGE_DEVIATION:
+        if deviation is not None and row["dev_rows"] and abs(deviation) > LARGE_DEVIATION:
             logger.warning(
-                "%.1f %% of the rows of the stratum %s are in dev instead of %.1f %%: its %d speakers cannot be "
-                "divided better",
+                "%.1f %% of the rows of the stratum %s are in dev instead of %.1f %%: its %d %ss cannot be divided "
+                "better",
                 100 * share,
                 name,
                 100 * val_ratio,
-                row["train_speakers"] + row["dev_speakers"],
+                row[f"train_{unit}s"] + row[f"dev_{unit}s"],
+                unit,
             )
     return table
 
@@ -122,25 +184,39 @@ def hold_out(ids: Sequence[str], strata: Sequence[str], ratio: float, seed: int,
     return {i for number in chosen for i in bundles[number]}
 
 
-def read_split(path: str | Path) -> dict[str, str]:
-    """The side of each speaker in a file with `{"speakers": {"train": [...], "dev": [...]}}`.
+def connected(count: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
+    """A label for each of `count` things, which it shares with those it is paired with, directly or through others."""
+    starts, ends = np.array(pairs, int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(pairs)), (starts, ends)), shape=(count, count))
+    return connected_components(graph, directed=False)[1].tolist()
+
+
+def read_split(path: str | Path) -> tuple[str, dict[str, str]]:
+    """What a file divides, "speaker" or "recording", and the side of each.
+
+    The file holds `{"speakers": {"train": [...], "dev": [...]}}`; or, if the same speakers are in both splits,
+    `{"split_by": "recording", "recordings": {"train": [...], "dev": [...]}}`.
 
     Raises:
-        UserError: the file has another form, or a speaker is on both sides.
+        UserError: the file has another form, or a speaker or recording is on both sides.
     """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-        named = [(name, side) for side in (TRAIN, DEV) for name in record["speakers"][side]]
+        unit = "recording" if record.get("split_by") == "recording" else "speaker"
+        named = [(name, side) for side in (TRAIN, DEV) for name in record[f"{unit}s"][side]]
         counts = Counter(name for name, _ in named)
     except OSError as error:
         raise UserError(f"cannot read the split {path}: {error.strerror}") from error
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
             f'{path} is not a split like splits.json, {{"speakers": {{"train": [...], "dev": [...]}}}}: {error!r}'
         ) from error
     if twice := [name for name, count in counts.items() if count > 1]:
-        raise UserError(f"{path} names {twice[0]} more than once; a speaker must be on one side only")
-    return dict(named)
+        remedy = ""
+        if unit == "speaker":
+            remedy = '; a split of the same speakers is {"split_by": "recording", "recordings": {"train": [...], ...}}'
+        raise UserError(f"{path} names {twice[0]} more than once; a {unit} must be on one side only{remedy}")
+    return unit, dict(named)
 
 
 def _together(rows: int, shared: Sequence[Sequence[str]]) -> list[int]:

@@ -41,6 +41,8 @@ def test_every_recording_is_a_row_or_a_rejection(tmp_path):
     assert metrics["rows"] == {"recordings": 10, "recordings_long": 1} and metrics["rejected"] == {
         "unreadable audio": 1
     }
+    assert {row["speakers"] for row in metrics["groups"]} == {None}
+    assert "| recordings | clean | 5 | unknown |" in (tmp_path / "out" / "README.md").read_text()
     rejected = json.loads((tmp_path / "out" / "rejected.jsonl").read_text())
     assert (rejected["id"], rejected["reason"]) == ("clean/broken.wav", "unreadable audio")
     corpus = load_corpus(tmp_path / "out")

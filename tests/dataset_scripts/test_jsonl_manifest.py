@@ -280,6 +280,19 @@ def test_a_recorded_split_is_used_again(build, root, tmp_path):
         build(split_file=str(record))
 
 
+def test_a_given_split_by_recording_may_share_a_child(build, root, tmp_path):
+    """Such as the only narrator of a corpus."""
+    files = [json.loads(line)["audio_path"] for line in (root / "train.jsonl").read_text().splitlines()]
+    record = tmp_path / "splits.json"
+    sides = {"train": files[3:], "dev": files[:3]}
+    record.write_text(json.dumps({"split_by": "recording", "recordings": sides}))
+    corpus, _ = build(split_file=str(record))
+    assert corpus["dev"].num_rows == 3 and corpus["train"].num_rows == len(files) - 3
+    record.write_text(json.dumps({"split_by": "recording", "recordings": sides | {"train": files[4:]}}))
+    with pytest.raises(UserError, match="does not say where 1 recordings of the manifest belong, such as "):
+        build(split_file=str(record))
+
+
 def test_an_age_with_one_child_stays_in_train(build, root, caplog):
     for name in ("one", "two"):
         add_audio(root / "audio_0", name)

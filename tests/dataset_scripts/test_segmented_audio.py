@@ -1,6 +1,8 @@
 """Long recordings to segments: where each comes from, who speaks, what cannot be used, how splits are made."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,13 @@ import pytest
 import soundfile
 from make_corpus import noise
 from make_long_recordings import long_recording
+from tiny_units import babble
 
 from dataset_scripts import SegmentedAudio
 from dataset_scripts.prepared import write_corpus
 from hf_components.runtime.errors import UserError
 from hf_components.speech.audio import decode
-from hf_components.speech.corpus import load_corpus, waveforms
+from hf_components.speech.corpus import load_corpus, summarise_corpus, waveforms
 
 pytestmark = pytest.mark.unit
 
@@ -49,7 +52,7 @@ def test_segments_are_their_source_from_start_to_end(tmp_path):
         assert np.abs(source - waveform).max() <= (0 if row["source_file"] == "a.wav" else 0.51 / 32768)
         assert row["text"] == "" and row["raw_text"] is None and row["group"] == "unknown"
         assert row["id"] == f"{row['source_file'].split('.')[0]}-{1000 * row['start']:08.0f}-{1000 * row['end']:08.0f}"
-        assert row["speaker_id"] == row["source_file"].split(".")[0]
+        assert row["speaker_id"] == "unknown"
     assert len({row["id"] for row in rows}) == 9
 
 
@@ -123,7 +126,7 @@ def test_clipping_and_an_offset_are_used_and_clipping_is_told_of(tmp_path, caplo
     assert clipped["plain.wav"] == clipped["offset.wav"] == 0
     share = np.mean(np.abs(6 * plain) >= 32767 / 32768)
     assert clipped["clipped.wav"] == pytest.approx(share, abs=1e-4) and share > 0.01
-    (warning,) = [record.getMessage() for record in caplog.records if "clipped" in record.getMessage()]
+    (warning,) = [record.getMessage() for record in caplog.records if "are clipped" in record.getMessage()]
     assert f"1 recordings are clipped, most of all clipped.wav with {100 * share:.2f} % of its samples" in warning
 
 
@@ -151,10 +154,10 @@ def test_speakers_are_folders_if_there_are_several(tmp_path):
         "ada/1": "ada",
         "ada/old/2": "ada",
         "ben/1": "ben",
-        "who": "who",
+        "who": "unknown",
     }
     one = listing(empty_recordings(tmp_path / "one", "genesis/01.wav", "genesis/02.wav"))
-    assert all(row.speaker_id == row.id for rows in one.splits.values() for row in rows)
+    assert {row.speaker_id for rows in one.splits.values() for row in rows} == {"unknown"}
 
 
 def test_names_that_differ_in_their_suffix_alone_are_kept_apart(tmp_path):
@@ -168,20 +171,21 @@ def test_dev_is_whole_recordings_that_can_be_used(tmp_path):
         long_recording(root / f"{number}.wav", seed=number)
         soundfile.write(root / f"{number}_silent.wav", np.zeros(SECOND), SECOND)
     metrics = prepare(root, tmp_path / "out", val_ratio=0.4)
-    sides = metrics["splits"]["speakers"]
+    sides = metrics["splits"]["recordings"]
     assert metrics["rows"] == {"train": 9, "dev": 6} and (len(sides["train"]), len(sides["dev"])) == (3, 2)
     for side in sides:
-        assert sides[side] == sorted({row["speaker_id"] for row in rows_of(tmp_path / "out") if row["split"] == side})
+        files = {row["source_file"] for row in rows_of(tmp_path / "out") if row["split"] == side}
+        assert sides[side] == sorted(file.removesuffix(".wav") for file in files)
     assert prepare(root, tmp_path / "again", val_ratio=0.4)["splits"] == metrics["splits"]
-    assert prepare(root, tmp_path / "other", val_ratio=0.4, split_seed=1)["splits"]["speakers"] != sides
+    assert prepare(root, tmp_path / "other", val_ratio=0.4, split_seed=1)["splits"]["recordings"] != sides
     assert list(prepare(root, tmp_path / "none", val_ratio=0)["rows"]) == ["train"]
 
 
 def test_a_speaker_is_in_one_split_with_all_recordings(tmp_path):
     for number in range(6):
         long_recording(tmp_path / "audio" / f"speaker_{number % 3}" / f"{number}.wav", seed=number)
-    metrics = prepare(tmp_path / "audio", tmp_path / "out")
-    assert metrics["rows"] == {"train": 12, "dev": 6}
+    metrics = prepare(tmp_path / "audio", tmp_path / "out", val_ratio=0.3)
+    assert metrics["rows"] == {"train": 12, "dev": 6} and metrics["splits"]["split_by"] == "speaker"
     assert len({row["source_file"] for row in rows_of(tmp_path / "out") if row["split"] == "dev"}) == 2
 
 
@@ -192,9 +196,87 @@ def test_the_last_part_of_a_single_recording_is_dev(tmp_path):
     total = decode(tmp_path / "audio" / "a.wav").size / SECOND
     assert {row["split"] for row in rows} == {"train", "dev"} and list(metrics["rows"]) == ["train", "dev"]
     assert all((row["split"] == "dev") == (row["start"] >= 0.75 * total) for row in rows)
-    assert len({row["speaker_id"] for row in rows}) == 1  # which a corpus of several recordings may not
-    assert metrics["splits"]["last_part_of"] == "a.wav"
-    assert "the segments that start in its last 25 % are\ndev" in (tmp_path / "out" / "README.md").read_text()
+    assert metrics["splits"]["last_part_of"] == ["a"]
+    assert "the segments that start in the last 25 % of each are\ndev" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_master_and_access_copy_are_on_one_side(tmp_path, caplog):
+    """Also in other folders, and under other names."""
+    root = tmp_path / "audio"
+    (root / "again").mkdir(parents=True)
+    for number in range(6):
+        sound = babble(4.0, number)
+        soundfile.write(root / f"t{number}.wav", sound, SECOND)
+        place = ("t{}.mp3", "t{} (1).mp3", "again/t{}.ogg", "again/tape_{}.ogg", "again/side {}.wav", "{}.flac")[
+            number
+        ]
+        soundfile.write(root / place.format(number), sound, SECOND)
+    for seed in range(4):
+        prepare(root, tmp_path / f"out{seed}", val_ratio=0.3, split_seed=seed, silence_db=-60)
+        number_of = {re.search(r"\d", row["source_file"])[0]: set() for row in rows_of(tmp_path / f"out{seed}")}
+        for row in rows_of(tmp_path / f"out{seed}"):
+            number_of[re.search(r"\d", row["source_file"])[0]].add(row["split"])
+        assert len(number_of) == 6 and all(len(splits) == 1 for splits in number_of.values())
+        assert {split for splits in number_of.values() for split in splits} == {"train", "dev"}
+    (first, *_) = [record.getMessage() for record in caplog.records if "are copies of others" in record.getMessage()]
+    assert first.startswith("6 recordings are copies of others, such as ") and "keep one of each" in first
+    card = (tmp_path / "out0" / "README.md").read_text()
+    assert "Dev: held-out recordings; speakers unknown, so the same voices may be in train." in card
+    assert "| train | unknown | 8 | unknown |" in card and "held-out speakers" not in card
+
+
+def test_the_last_part_of_a_single_recording_and_of_its_copy_is_dev(tmp_path):
+    sound = babble(12.0, 0)
+    (tmp_path / "audio").mkdir()
+    for name in ("a.wav", "a.mp3"):
+        soundfile.write(tmp_path / "audio" / name, sound, SECOND)
+    metrics = prepare(tmp_path / "audio", tmp_path / "out", val_ratio=0.4, silence_db=-60, max_segment=3.0)
+    dev = [row["start"] for row in rows_of(tmp_path / "out") if row["split"] == "dev"]
+    train = [row["start"] for row in rows_of(tmp_path / "out") if row["split"] == "train"]
+    assert len(metrics["splits"]["last_part_of"]) == 2 and min(dev) > max(train)
+
+
+def test_folders_of_formats_are_no_speakers(tmp_path, caplog):
+    for number in range(4):
+        long_recording(tmp_path / "audio" / "wav" / f"{number}.wav", seed=number)
+        long_recording(tmp_path / "audio" / "flac" / f"{number}.flac", seed=number)
+    long_recording(tmp_path / "audio" / "wav" / "4.wav", seed=4)
+    prepare(tmp_path / "audio", tmp_path / "out")
+    assert {row["speaker_id"] for row in rows_of(tmp_path / "out")} == {"unknown"}
+    assert "the folders flac, wav hold the same recordings, so they are not taken for speakers" in caplog.text
+
+
+def test_speakers_with_one_recording_each_give_its_last_part(tmp_path):
+    """Three speakers could only give a third of the corpus, so that dev has the same voices."""
+    for name in ("ada", "ben", "carl"):
+        long_recording(tmp_path / "audio" / name / "tale.wav", bursts=10, seed=ord(name[0]))
+    metrics = prepare(tmp_path / "audio", tmp_path / "out", val_ratio=0.15)
+    assert metrics["rows"] == {"train": 27, "dev": 3}
+    corpus = load_corpus(tmp_path / "out")  # which may share speakers, since its rows are segments
+    assert set(corpus["dev"]["speaker_id"]) == set(corpus["train"]["speaker_id"]) == {"ada", "ben", "carl"}
+    held_out = "the last part of each recording of the same speakers as in train"
+    assert metrics["splits"]["held_out"] == summarise_corpus(tmp_path / "out")["held_out"] == held_out
+
+
+def test_recordings_that_an_earlier_version_took_for_speakers_are_unknown(tmp_path):
+    for number in range(3):
+        long_recording(tmp_path / "audio" / f"{number}.wav", bursts=1, seed=number)
+    prepare(tmp_path / "audio", tmp_path / "out")
+    for split, rows in load_corpus(tmp_path / "out").items():
+        names = [name.split("-")[0] for name in rows["id"]]
+        rows = rows.remove_columns("speaker_id").add_column("speaker_id", names)
+        rows.to_parquet(tmp_path / "earlier" / "data" / f"{split}-0.parquet")
+    shutil.copy(tmp_path / "out" / "README.md", tmp_path / "earlier")
+    assert {row["speaker_id"] for row in rows_of(tmp_path / "earlier")} == {"unknown"}
+    assert "speakers unknown" in summarise_corpus(tmp_path / "earlier")["held_out"]
+
+
+def test_unknown_speakers_cannot_be_held_out(tmp_path):
+    root = empty_recordings(tmp_path, "1.wav", "2.wav")
+    with pytest.raises(UserError, match="fewer than two are known in .*; make a folder for each speaker"):
+        listing(root, split_by="speaker")
+    with pytest.raises(UserError, match="split_by must be speaker or recording, got 'voice'"):
+        listing(root, split_by="voice")
 
 
 def test_no_dev_is_told_of(tmp_path, caplog):
@@ -204,7 +286,7 @@ def test_no_dev_is_told_of(tmp_path, caplog):
     (tmp_path / "audio" / "empty.wav").touch()
     soundfile.write(tmp_path / "audio" / "silent.wav", np.zeros(SECOND), SECOND)
     assert list(prepare(tmp_path / "audio", tmp_path / "again", val_ratio=0.1)["rows"]) == ["train"]
-    assert "there is no dev: only one speaker's recordings can be used" in caplog.text
+    assert "there is no dev: the segments of only one recording can be used" in caplog.text
 
 
 def test_as_a_builder(tmp_path, monkeypatch):

@@ -346,6 +346,11 @@ def test_load_corpus_decodes_and_names_what_is_wrong(root, tmp_path):
         rows.to_parquet(tmp_path / "shared" / f"{split}.parquet")
     with pytest.raises(UserError, match="speaker C of .* is in the splits"):
         load_corpus(tmp_path / "shared")
+    assert set(load_corpus(tmp_path / "shared", shared_speakers=True)) == {"train", "test"}
+    unknown = rows.remove_columns("speaker_id").add_column("speaker_id", ["unknown"] * len(rows))
+    for split in ("train", "test"):
+        unknown.to_parquet(tmp_path / "unknown" / f"{split}.parquet")
+    assert set(load_corpus(tmp_path / "unknown")) == {"train", "test"}
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "train.parquet").write_text("x")
     with pytest.raises(UserError, match="cannot be read"):

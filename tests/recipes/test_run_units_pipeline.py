@@ -1,6 +1,7 @@
 """The whole units pipeline on bursts of noise: from recordings to units, motifs, vocoder, figures and card."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,57 @@ def test_the_card_is_whole(finished):
     card = (finished[0] / "model" / "README.md").read_text()
     assert "| mcd |" in card and "6 units of MFCC features" in card and "[samples/orig_0000.wav]" in card
     assert "None |" not in card and "\n\n\n" not in card
+
+
+def test_recordings_are_not_counted_as_speakers(finished):
+    out, results = finished
+    assert results["evaluation"]["sample"]["speakers"] is None
+    assert results["corpus"]["held_out"] == "held-out recordings; speakers unknown, so the same voices may be in train"
+    pages = [
+        out / "model" / "README.md",
+        out / "segments" / "README.md",
+        out / "evaluation" / "index.html",
+        out / "concordance" / "index.html",
+    ]
+    for page in pages:
+        text = page.read_text()
+        assert "peakers unknown" in text and not re.search(r"\d speaker|held-out speaker", text)
+
+
+@pytest.fixture(scope="module")
+def speakers(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sources") / "three"
+    for number in range(6):
+        long_recording(folder / "ABC"[number % 3] / f"{number}.wav", bursts=2, seed=number)
+    return folder
+
+
+def test_voices_are_learnt_of_speakers_who_are_in_train_and_dev(speakers, tmp_path):
+    results = run_units_pipeline.main(command(speakers, tmp_path / "run", "--speaker_embedding"))
+    vocoder = AutoModel.from_pretrained(tmp_path / "run" / "vocoder" / "model", trust_remote_code=True)
+    assert vocoder.config.speakers == ["A", "B", "C"]
+    assert results["corpus"]["held_out"] == "held-out recordings of the same speakers as in train"
+    assert "held-out recordings of the same speakers" in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "who, flags, message",
+    [
+        ("recordings", ["--speaker_embedding"], "speakers of .* are unknown; make a folder for each speaker and"),
+        ("recordings", ["--speaker_embedding", "--split_by=recording"], "speakers of .* are unknown"),
+        ("speakers", ["--speaker_embedding", "--split_by=speaker"], "choose --split_by recording"),
+        ("speakers", ["--stage_options", "vocoder.speaker_embedding=1", "segments.split_by=speaker"], "choose --spl"),
+        ("segments", ["--speaker_embedding"], "speakers of .* are unknown"),
+    ],
+)
+def test_voices_that_cannot_be_learnt_stop_the_run_before_its_first_step(
+    request, finished, tmp_path, monkeypatch, who, flags, message
+):
+    for step in (run_units_pipeline.segment_audio, run_units_pipeline.learn_units):
+        monkeypatch.setattr(step, "main", lambda _: pytest.fail("a step runs"))
+    data = finished[0] / "segments" if who == "segments" else request.getfixturevalue(who)
+    with pytest.raises(UserError, match=message):
+        run_units_pipeline.main(command(data, tmp_path / "run", *flags))
 
 
 def test_linguists_get_tiers_and_a_page_of_motifs(finished):

@@ -39,6 +39,12 @@ def inputs(tmp_path_factory):
     return folder
 
 
+def test_voices_of_dev_must_be_in_train(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_unit_vocoder, "run_stage", lambda *_, **__: pytest.fail("the training starts"))
+    with pytest.raises(UserError, match="dev_speaker_0 is in dev of .* and not in train; .* --split_by recording"):
+        train_unit_vocoder.main(command(inputs, tmp_path / "out", "--speaker_embedding"))
+
+
 def command(inputs: Path, out: Path, *more: str) -> list[str]:
     return [
         "--corpus",

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
 from hf_components.reporting import PALETTE
+from hf_components.speech import is_known, known_speakers
 from hf_components.units.learning.phone_labels import Phones, recording_key
 from hf_components.units.motifs.analysis import measure_compression
 from hf_components.units.motifs.bpe import SPECIAL, Motifs, find_occurrences, to_fast_tokenizer, train_motifs
@@ -85,7 +86,7 @@ def label_free_figures(train: pyarrow.Table, held_out: pyarrow.Table, identity: 
 
     `order`: units per motif / units per motif with shuffled units. Speech has an order that noise lacks. The motifs
     are learnt on `train`, so they cannot be memorised. `speaker_nmi`: information of the units about the speaker,
-    which should be low; None for a single speaker. `bits_per_second`: entropy of deduplicated units times their rate.
+    which should be low; None unless two are known. `bits_per_second`: entropy of deduplicated units times their rate.
     None of the three alone means quality: few units say little about the speaker, but also little about anything else.
     """
     model = train_motifs(
@@ -95,11 +96,13 @@ def label_free_figures(train: pyarrow.Table, held_out: pyarrow.Table, identity: 
     compression = measure_compression(motifs, held_out, find_occurrences(motifs, held_out), seed)
     runs = pc.list_flatten(held_out["deduplicated"]).to_numpy()
     seconds = len(pc.list_flatten(held_out["units"])) * SECONDS_PER_UNIT
-    speakers = np.repeat(held_out["speaker_id"].to_numpy(), pc.list_value_length(held_out["units"]).to_numpy())
+    speakers = held_out["speaker_id"].to_pylist()
+    named = held_out.filter(pyarrow.array([is_known(name) for name in speakers], pyarrow.bool_()))
+    of_frames = np.repeat(named["speaker_id"].to_numpy(), pc.list_value_length(named["units"]).to_numpy())
     return {
         "order": compression["units_per_motif"] / compression["units_per_motif_shuffled"],
-        "speaker_nmi": agreement(pc.list_flatten(held_out["units"]).to_numpy(), speakers)["nmi"]
-        if len(np.unique(speakers)) > 1
+        "speaker_nmi": agreement(pc.list_flatten(named["units"]).to_numpy(), of_frames)["nmi"]
+        if len(known_speakers(speakers)) > 1
         else None,
         "bits_per_second": entropy(np.unique(runs, return_counts=True)[1] / len(runs)) * len(runs) / seconds,
     }

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from hf_components.reporting import PALETTE
+from hf_components.speech import count_speakers, say_speakers
 from hf_components.units.motifs.bpe import Motifs, Occurrences
 from hf_components.units.table import SECONDS_PER_UNIT
 
@@ -19,19 +20,22 @@ def list_motifs(motifs: Motifs, rows: pyarrow.Table, found: Occurrences) -> list
         rows: the segments.
         found: their motifs.
     Returns:
-        per motif `id`, `name`, `units`, `length` (units), `count`, number of `segments` and `speakers` with it, and
-        `seconds`: mean, shortest and longest, or None if it does not occur.
+        per motif `id`, `name`, `units`, `length` (units), `count`, number of `segments`, `recordings` and `speakers`
+        with it (speakers: None if nobody is known), the speakers in words (`voices`), and `seconds`: mean, shortest
+        and longest, or None if it does not occur.
     """
     order = np.argsort(found.motif, kind="stable")
     ids, begins = np.unique(found.motif[order], return_index=True)
     occurrences = dict(zip(ids.tolist(), np.split(order, begins[1:]), strict=True)) if len(ids) else {}
-    speakers = np.array(rows["speaker_id"].to_pylist())
+    speakers = np.array(rows["speaker_id"].to_pylist(), dtype=object)
+    recordings = np.array(rows["source_file"].to_pylist(), dtype=object)
     described = []
     for motif, units in enumerate(motifs.units):
         if len(units) < 2:
             continue
         at = occurrences.get(motif, np.zeros(0, np.int64))
         seconds = found.end[at] - found.start[at]
+        heard = set(speakers[found.row[at]])
         described.append(
             {
                 "id": motif,
@@ -40,7 +44,9 @@ def list_motifs(motifs: Motifs, rows: pyarrow.Table, found: Occurrences) -> list
                 "length": len(units),
                 "count": len(at),
                 "segments": len(np.unique(found.row[at])),
-                "speakers": len(np.unique(speakers[found.row[at]])),
+                "recordings": len(set(recordings[found.row[at]])),
+                "speakers": count_speakers(heard) if len(at) else 0,
+                "voices": say_speakers(heard) if len(at) else "0 speakers",
                 "seconds": {
                     "mean": round(float(seconds.mean()), 4),
                     "min": round(float(seconds.min()), 2),

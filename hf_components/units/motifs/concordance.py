@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow
 
 from hf_components.runtime import Progress, UserError
-from hf_components.speech import SAMPLING_RATE, encode_flac, waveforms
+from hf_components.speech import SAMPLING_RATE, encode_flac, is_known, waveforms
 from hf_components.units.motifs.bpe import Occurrences
 
 PAGE = jinja2.Environment(
@@ -38,7 +38,8 @@ audio { height: 2em; width: 15em }
 each, drawn at random. Each clip has up to {{ context_seconds }} s before and after the motif.</p>
 {% for motif in motifs %}
 <h2 id="{{ motif.name }}">{{ motif.name }} <span class="units">{{ motif.units | join(" ") }}</span></h2>
-<p>{{ motif.count }} times in {{ motif.segments }} segments of {{ motif.speakers }} speakers,
+<p>{{ motif.count }} times in {{ motif.segments }} segments of {{ motif.recordings }}
+recording{{ "s" if motif.recordings > 1 }} ({{ motif.voices }}),
 {{ "%.2f" | format(motif.seconds.mean) }} s on average</p>
 <table>
 {% for clip in motif.clips %}
@@ -48,7 +49,7 @@ each, drawn at random. Each clip has up to {{ context_seconds }} s before and af
 <td class="units"><b>{{ motif.units | join(" ") }}</b></td>
 <td class="units right">{{ clip.right | join(" ") }}</td>
 <td class="where">{{ clip.source_file }}, {{ "%.2f" | format(clip.start) }} s to {{ "%.2f" | format(clip.end) }} s;
-{{ clip.segment }}, {{ clip.speaker }}</td>
+{{ clip.segment }}, {{ clip.voice }}</td>
 </tr>
 {% endfor %}
 </table>
@@ -119,7 +120,7 @@ def build_concordance(
                     "right": units[first + motif["length"] : latest],
                     "source_file": segment["source_file"],
                     "segment": segment["id"],
-                    "speaker": segment["speaker_id"],
+                    "voice": segment["speaker_id"] if is_known(segment["speaker_id"]) else "speaker unknown",
                     "start": segment["start"] + found.start[at],
                     "end": segment["start"] + found.end[at],
                 }

@@ -30,8 +30,8 @@ PAGE = """\
   dd { margin: 0; }
 </style>
 <h1>{{ title }}</h1>
-<p>{{ results.sample.segments }} segments ({{ "%.0f" % results.sample.seconds }} s, speakers:
-  {{ results.sample.speakers }}), each spoken from its units alone. Intervals: 95 % bootstrap over segments.</p>
+<p>{{ results.sample.segments }} segments ({{ "%.0f" % results.sample.seconds }} s,
+  {{ results.sample.voices }}), each spoken from its units alone. Intervals: 95 % bootstrap over segments.</p>
 <div class="wide"><table>
   <thead><tr><th>figure<th>value<th>interval<th>called good<th>reached<th>by whom, and why</thead>
   {%- for row in figures %}

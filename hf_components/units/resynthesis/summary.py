@@ -6,6 +6,7 @@ from rich.table import Table
 
 from hf_components.metrics.speech_resynthesis.figures import FIGURES, bitrate, mean_and_interval
 from hf_components.scoring import score
+from hf_components.speech import count_speakers, say_speakers
 
 RATES = ("cer", "wer")
 DECIMALS = {"dB": 1, "bit/s": 0}  # 3 for other units
@@ -56,7 +57,8 @@ def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | N
     Returns:
         the figures and `<figure>_interval` (bootstrap over segments); `cer`, `wer`, `cer_original`, `wer_original` of
         the recogniser; `missing` (why a figure is None, or of fewer segments); `good` (unit, range, source of the
-        range, and whether it is `reached`, of each figure); `sample` (size of the evaluation).
+        range, and whether it is `reached`, of each figure); `sample` (size of the evaluation; `speakers` is None if
+        nobody is known).
     """
     means = {
         name: mean_and_interval([row[name] for row in rows], num_bootstrap, seed=seed)
@@ -88,7 +90,8 @@ def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | N
         },
         "sample": {
             "segments": len(rows),
-            "speakers": len({row["speaker_id"] for row in rows}),
+            "speakers": count_speakers(row["speaker_id"] for row in rows),
+            "voices": say_speakers(row["speaker_id"] for row in rows),
             "seconds": seconds,
             "frames": sum(len(row["units"]) for row in rows),
             "num_bootstrap": num_bootstrap,

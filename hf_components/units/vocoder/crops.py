@@ -62,7 +62,7 @@ class UnitCrops(torch.utils.data.Dataset):
             if strangers := sorted(set(corpus["speaker_id"]) - set(speakers)):
                 raise UserError(
                     f"the speaker {strangers[0]} has no recording to train on, so the vocoder has no voice for it; "
-                    "train without --speaker_embedding"
+                    "segment the recordings by --split_by recording"
                 )
             self.speaker_ids = [speakers.index(name) for name in corpus["speaker_id"]]
         # Number of possible crops in all segments up to each.

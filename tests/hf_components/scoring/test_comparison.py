@@ -1,5 +1,6 @@
 """Transcripts against references: what is matched, what is told, what is counted, what is shown."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -56,6 +57,17 @@ def test_every_rate_overall_and_per_group(result):
         low, high = base[f"{rate}_interval"]
         assert 0 <= low <= base[rate] <= high
     assert figures["references"] == {"utterances": 4, "speakers": 3, "groups": {"5-7": 2, "12+": 2}}
+
+
+def test_intervals_are_over_utterances_where_a_speaker_is_unknown():
+    for speakers, known in ((["unknown"] * 4, None), (["c1", "c1", "unknown", "c3"], 2)):
+        references = dataclasses.replace(REFERENCES, speakers=speakers)
+        figures, _ = evaluate({"base": BASE, "other": OTHER}, references, num_bootstrap=100, seed=0, worst=2)
+        assert figures["references"]["speakers"] == known and figures["bootstrap"]["unit"] == "utterance"
+        assert figures["systems"]["base"]["wer_interval"] is not None
+        (table, *_, differences) = tables(figures)
+        assert "bootstrap over utterances" in table.caption and "over utterances" in differences.caption
+        assert set(table.columns[2].cells) == {"unknown"}
 
 
 def test_every_system_is_compared_with_those_before_it(result):

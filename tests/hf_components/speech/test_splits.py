@@ -7,7 +7,7 @@ import pytest
 
 from hf_components.runtime.errors import UserError
 from hf_components.speech.sampling import sample
-from hf_components.speech.splits import hold_out, read_split, report_split, split_speakers
+from hf_components.speech.splits import hold_out, read_split, report_split, split_recordings, split_speakers
 
 pytestmark = pytest.mark.unit
 
@@ -99,10 +99,13 @@ def test_share_out_of_range(val_ratio):
 def test_recorded_split(tmp_path):
     path = tmp_path / "splits.json"
     path.write_text(json.dumps({"seed": 1, "speakers": {"train": ["a", "b"], "dev": ["c"]}}))
-    assert read_split(path) == {"a": "train", "b": "train", "c": "dev"}
+    assert read_split(path) == ("speaker", {"a": "train", "b": "train", "c": "dev"})
     path.write_text(json.dumps({"speakers": {"train": ["a", "b"], "dev": ["b"]}}))
-    with pytest.raises(UserError, match="names b more than once"):
+    with pytest.raises(UserError, match="names b more than once; a speaker must be on one side only; a split of the"):
         read_split(path)
+    narrator = {"speakers": {"train": ["n"], "dev": ["n"]}, "recordings": {"train": ["1", "2"], "dev": ["3"]}}
+    path.write_text(json.dumps({"split_by": "recording", **narrator}))
+    assert read_split(path) == ("recording", {"1": "train", "2": "train", "3": "dev"})
     for content in (
         "{",
         "[]",
@@ -115,6 +118,30 @@ def test_recorded_split(tmp_path):
             read_split(path)
     with pytest.raises(UserError, match="cannot read the split"):
         read_split(tmp_path / "absent.json")
+
+
+def test_unknown_speakers_are_not_held_out(caplog):
+    speakers = ["unknown"] * 6 + ["a"] * 2 + ["b"] * 2
+    for seed in range(5):
+        sides = split_speakers(speakers, ["x"] * 10, 0.6, seed)
+        assert sides["unknown"] == "train" and "dev" in sides.values()
+    (row,) = report_split(speakers, ["all"] * 10, sides)
+    assert row["train_speakers"] + row["dev_speakers"] == 2
+    assert split_speakers(["unknown"] * 3, ["x"] * 3, 0.3, 0) == {"unknown": "train"}
+    assert "the stratum x stays in train, not in dev: its speakers are unknown" in caplog.text
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_recordings_are_held_out_of_every_speaker_alike(seed):
+    recordings = [f"{speaker}{i}" for speaker, count in (("a", 20), ("b", 10), ("c", 1)) for i in range(count)]
+    speakers = [name[0] for name in recordings]
+    sides = split_recordings(recordings, speakers, 0.2, seed)
+    assert Counter(name[0] for name, side in sides.items() if side == "dev") == {"a": 4, "b": 2}
+    backwards = split_recordings(recordings[::-1], speakers[::-1], 0.2, seed)
+    assert sides == backwards and list(sides) == sorted(sides)
+    assert split_recordings(["x", "y"], ["a", "b"], 0.5, seed) is None
+    small = split_recordings(["x"] * 90 + ["y"] * 10, ["a"] * 100, 0.01, seed)
+    assert small == {"x": "train", "y": "dev"}
 
 
 def test_what_belongs_together_is_held_out_together():

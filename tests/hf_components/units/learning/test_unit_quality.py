@@ -88,6 +88,14 @@ def test_units_that_tell_the_speaker():
     assert figures(0)["speaker_nmi"] < 0.05 and figures(0, offset=11)["speaker_nmi"] > 0.3
 
 
+def test_unknown_speakers_are_left_out_of_the_agreement_with_speakers():
+    held_out = speech_like(20, 1, 0, 11)
+    for names, known in ((["unknown"] * 20, 0), (["a", "unknown"] * 10, 1), (["a", "b", "unknown", "b"] * 5, 2)):
+        rows = held_out.set_column(4, "speaker_id", [names])
+        found = label_free_figures(speech_like(60, 0, 0, 11), rows, {"num_units": 22}, seed=0)["speaker_nmi"]
+        assert (found is not None) == (known == 2)
+
+
 def test_bits_are_the_entropy_of_runs_times_their_rate():
     table = unit_rows([(0, 5), (1, 5)] * 10)
     found = label_free_figures(table, table, {"num_units": 2}, seed=0)

@@ -33,7 +33,9 @@ def test_describes_runs(motifs):
         "length": 2,
         "count": 3,
         "segments": 2,
+        "recordings": 1,
         "speakers": 2,
+        "voices": "2 speakers",
         "seconds": {"mean": 0.0867, "min": 0.04, "max": 0.12},
     }
 
