@@ -1,8 +1,10 @@
 """Read sound files with libsndfile: WAV, AIFF, FLAC and similar formats, bit for bit."""
 
 import io
+import mmap
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -12,6 +14,7 @@ UNKNOWN_LENGTH = (1 << 63) - 1  # libsndfile's frame count if the header gives n
 SHORTENED_CHUNK = re.compile(r"(?:data|SSND) *: (\d+) \(should be (\d+)\)")
 STREAMED = 0x7F00_0000  # programs that write to a pipe do not know the size of a chunk, and give this or more
 TOLERANCE = 0.05  # seconds that may be missing compared to the header
+FLAC_START = b"fLaC\0\0\0\x22"
 READ_IN_PART = ("MP3", "OGG")  # libsndfile may read only their first part, or only the length in the header
 
 
@@ -29,6 +32,7 @@ class SndFile:
     """
 
     def __init__(self, source: str | bytes):
+        self.source = source
         self.file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
         self.samplerate = self.file.samplerate
 
@@ -51,8 +55,11 @@ class SndFile:
         """All samples as float32 (frames, channels), in blocks of `size` frames; the last is shorter, maybe empty.
 
         Raises:
-            TruncatedError: the file has fewer samples than its header says.
+            TruncatedError: the file has fewer samples than its header says, or a FLAC is followed by another, of
+                which FFmpeg loses a part too.
         """
+        if self.file.format == "FLAC" and _holds_twice(self.source, FLAC_START):
+            raise TruncatedError("several FLAC files were joined, and only the first is read; join them as WAV")
         promised = self.file.frames
         chunk = SHORTENED_CHUNK.search(self.file.extra_info)
         if chunk and int(chunk[1]) < STREAMED:
@@ -71,3 +78,11 @@ class SndFile:
             if len(block) < size and promised - total > TOLERANCE * self.samplerate:
                 raise TruncatedError(f"header promises {promised} frames, {total} can be read")
             yield block
+
+
+def _holds_twice(source: str | bytes, start: bytes) -> bool:
+    """Whether a file contains some bytes more than once."""
+    if isinstance(source, bytes):
+        return source.count(start) > 1
+    with Path(source).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(start, content.find(start) + 1) > 0

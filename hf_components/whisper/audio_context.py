@@ -142,8 +142,8 @@ class DynamicContextOutput(BaseModelOutput):
 
     @classmethod
     def from_tuple(cls, outputs: tuple) -> "DynamicContextOutput":
-        """What an encoder returned with `return_dict=False`: states, and perhaps a last tensor for the silence."""
-        silent = outputs[-1] if len(outputs) > 1 and isinstance(outputs[-1], torch.Tensor) else None
+        """What an encoder returned with `return_dict=False`: states, and perhaps another tensor for the silence."""
+        silent = next((output for output in outputs[1:] if isinstance(output, torch.Tensor)), None)
         return cls(last_hidden_state=outputs[0], silent_states=silent)
 
 
@@ -492,11 +492,14 @@ class DynamicContextWhisper(DynamicContextGenerationMixin, WhisperForConditional
 
     def __init__(self, config: WhisperConfig):
         super(WhisperForConditionalGeneration, self).__init__(config)
+        checkpointing = getattr(config, "gradient_checkpointing", False)  # the encoder removes it
         self.model = DynamicContextWhisperModel(config)
         self.proj_out = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.max_target_positions = config.max_target_positions
         self.set_audio_context("full")
         self.post_init()
+        if checkpointing:
+            self.gradient_checkpointing_enable()
 
     @can_return_tuple
     def forward(
@@ -530,7 +533,7 @@ class DynamicContextWhisper(DynamicContextGenerationMixin, WhisperForConditional
             **kwargs,
         )
         if labels is not None:
-            output.loss = token_loss(output.logits, labels, num_items_in_batch)
+            output = Seq2SeqLMOutput(loss=token_loss(output.logits, labels, num_items_in_batch), **output)
         return output
 
     def save_pretrained(self, save_directory, **kwargs):

@@ -104,6 +104,12 @@ class MoeWhisperPreTrainedModel(WhisperPreTrainedModel):
             init.zeros_(module.mean)
             init.ones_(module.std)
 
+    def save_pretrained(self, save_directory, **kwargs):
+        """The same as in transformers; what is saved is also known to `AutoModel`."""
+        known = getattr(self.config, "auto_map", None) or {}
+        self.config.auto_map = {**known, "AutoModel": f"{Path(__file__).stem}.{MoeWhisperModel.__name__}"}
+        super().save_pretrained(save_directory, **kwargs)
+
 
 class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
     """Encoder that routes after `router_layer` layers."""
@@ -322,11 +328,14 @@ class MoeWhisperForConditionalGeneration(
 
     def __init__(self, config: MoeWhisperConfig):
         super(WhisperForConditionalGeneration, self).__init__(config)
+        checkpointing = getattr(config, "gradient_checkpointing", False)  # the encoder removes it
         self.model = MoeWhisperModel(config)
         self.proj_out = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.max_target_positions = config.max_target_positions
         self.set_audio_context(config.audio_context, config.min_audio_context)
         self.post_init()
+        if checkpointing:
+            self.gradient_checkpointing_enable()
 
     def set_audio_context(self, audio_context: str, min_audio_context: int = 1000) -> None:
         """The same as in `DynamicContextGenerationMixin`, and stored in the configuration."""

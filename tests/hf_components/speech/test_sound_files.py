@@ -123,6 +123,7 @@ def test_a_stream_joined_is_the_recording(name, monkeypatch):
         (wav(3, data=3 * 2 * RATE + 6400), "truncated audio", "header promises"),  # 0.2 s are missing
         (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n", "unreadable audio", "neither"),
         (wav(0, riff=0, data=0), "empty audio", "less than one sample"),
+        (2 * by_libsndfile(tone(1), format="FLAC"), "truncated audio", "join them as WAV"),
     ],
 )
 def test_what_cannot_be_read_says_why_and_what_to_do(content, reason, remedy):

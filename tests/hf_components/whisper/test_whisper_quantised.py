@@ -1,0 +1,161 @@
+"""Quantised bases keep their experts: bitsandbytes, torch's int8, and libraries that replace every linear layer."""
+
+import copy
+
+import pytest
+import torch
+from tiny_whisper import EXPERTS, WINDOW, noise, one_hot, tiny_base, tiny_moe, tokens
+from torch import nn
+from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration
+from transformers.quantizers.quantizers_utils import should_convert_module
+
+from hf_components.whisper import MoeWhisperForConditionalGeneration
+
+pytestmark = pytest.mark.unit
+FOUR_BITS = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+EIGHT_BITS = {"load_in_8bit": True}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mixture")
+    tiny_moe(shared_expert=True).save_pretrained(folder)
+    return folder
+
+
+def load(folder, **options):
+    pytest.importorskip("bitsandbytes")
+    return MoeWhisperForConditionalGeneration.from_pretrained(
+        folder, quantization_config=BitsAndBytesConfig(**options)
+    ).eval()
+
+
+@torch.no_grad()
+def logits_of_experts(model) -> list[torch.Tensor]:
+    ids = tokens(2, 5).clamp(min=0)
+    return [
+        model(noise(2, WINDOW), decoder_input_ids=ids, expert_weights=one_hot(expert, 2)).logits
+        for expert in range(EXPERTS)
+    ]
+
+
+def assert_experts_are_heard(quantised, model, error: float) -> None:
+    """Each expert's logits are nearer to its own than to another expert's, and as near as the base's error allows."""
+    ours, exact = logits_of_experts(quantised), logits_of_experts(model)
+    for expert in range(EXPERTS):
+        distances = [float((ours[expert] - other).abs().mean() / other.std()) for other in exact]
+        assert distances[expert] == min(distances) < error, distances
+
+
+@pytest.mark.parametrize(("options", "error"), [(FOUR_BITS, 0.6), (EIGHT_BITS, 0.05)], ids=["4 bits", "8 bits"])
+def test_bitsandbytes_quantises_the_base_and_leaves_experts_and_router(saved, options, error):
+    model, exact = load(saved, **options), MoeWhisperForConditionalGeneration.from_pretrained(saved)
+    for layer in model.routed_layers().values():
+        assert "bitsandbytes" in type(layer.linear).__module__ and layer.lora_a.dtype == torch.float32
+    assert type(model.model.encoder.router.hidden) is nn.Linear
+    for name, value in exact.state_dict().items():
+        if ".lora_" in name or ".router." in name:
+            assert torch.equal(model.state_dict()[name], value), name
+    assert_experts_are_heard(model, exact, error)
+    assert model.generate(noise(2, WINDOW), max_new_tokens=4).shape == (2, 4)
+
+
+@pytest.mark.parametrize("options", [FOUR_BITS, EIGHT_BITS], ids=["4 bits", "8 bits"])
+def test_quantised_mixture_is_saved_and_loaded(saved, options, tmp_path):
+    model = load(saved, **options)
+    model.save_pretrained(tmp_path)
+    again = MoeWhisperForConditionalGeneration.from_pretrained(tmp_path)
+    for one, other in zip(logits_of_experts(again), logits_of_experts(model), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_experts_train_on_a_base_of_four_bits(saved):
+    model = load(saved, **FOUR_BITS).train()
+    model.train_only(experts=True, router=False)
+    base = {name: value.clone() for name, value in model.state_dict().items() if ".linear." in name}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.1)
+    losses = []
+    for _ in range(3):
+        loss = model(noise(2, 60), labels=tokens(2, 5), expert_weights=one_hot(1, 2)).loss
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[2] < losses[0]
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in base.items())
+
+
+@pytest.mark.parametrize("options", [None, FOUR_BITS], ids=["plain", "4 bits"])
+def test_a_lora_of_peft_on_top(saved, options):
+    """QLoRA with the layers that everybody names."""
+    peft = pytest.importorskip("peft")
+    model = load(saved, **options) if options else MoeWhisperForConditionalGeneration.from_pretrained(saved)
+    before = logits_of_experts(model)
+    if options:
+        model = peft.prepare_model_for_kbit_training(model)
+    model = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    torch.testing.assert_close(logits_of_experts(model)[1], before[1])
+    model.train()
+    model(input_features=noise(2, 60), labels=tokens(2, 5)).loss.backward()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert trained and all(".default." in name and p.grad is not None for name, p in trained.items())
+
+
+def test_dynamic_int8_of_torch():
+    model = tiny_moe()
+    quantised = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {nn.Linear}, dtype=torch.qint8)
+    assert all("quantized" in type(layer.linear).__module__ for layer in quantised.routed_layers().values())
+    assert_experts_are_heard(quantised, model, 0.1)
+
+
+class Replaced(nn.Module):
+    """Stands for a library's quantised layer."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.quantised = linear
+
+    def forward(self, hidden_states):
+        return self.quantised(hidden_states)
+
+
+def test_a_library_that_replaces_every_linear_layer():
+    """quanto, HQQ, EETQ, AWQ, AQLM, HIGGS, SpQR and VPTQ ask `isinstance`, and leave what transformers excludes."""
+    model = tiny_moe()
+    excluded = [*model._keep_in_fp32_modules, "proj_out"]
+    quantised = copy.deepcopy(model)
+    names = [
+        name
+        for name, module in quantised.named_modules()
+        if isinstance(module, nn.Linear) and should_convert_module(name, excluded)
+    ]
+    for name in names:
+        quantised.set_submodule(name, Replaced(quantised.get_submodule(name)))
+    layers = quantised.routed_layers()
+    assert layers.keys() == model.routed_layers().keys()
+    assert all(isinstance(layer.linear, Replaced) for layer in layers.values())
+    assert len(names) == sum(isinstance(module, Replaced) for module in quantised.modules())
+    assert_experts_are_heard(quantised, model, 1e-6)
+
+
+def test_quantised_weights_take_no_experts_in(saved):
+    quantised = load(saved, **FOUR_BITS)
+    with pytest.raises(ValueError, match="experts are merged into plain linear layers.*got Linear4bit"):
+        quantised.merge_expert(0)
+    with pytest.raises(ValueError, match="load the model without quantisation, got `base` with"):
+        MoeWhisperForConditionalGeneration.from_base(quantised)
+
+
+def test_checkpoints_have_stocks_names(saved, tmp_path):
+    """Weights of a plain Whisper under the same names, in files and from `load_state_dict`."""
+    base = tiny_base()
+    base.save_pretrained(tmp_path)
+    model = MoeWhisperForConditionalGeneration.from_base(base)
+    model.save_pretrained(tmp_path / "mixture")
+    stock = WhisperForConditionalGeneration.from_pretrained(tmp_path / "mixture").state_dict()
+    assert all(torch.equal(stock[name], value) for name, value in base.state_dict().items())
+    other = MoeWhisperForConditionalGeneration.from_base(tiny_base(seed=3))
+    assert not other.load_state_dict(base.state_dict(), strict=False).unexpected_keys
+    layer = next(iter(other.routed_layers()))
+    assert torch.equal(other.get_submodule(layer).weight, base.get_submodule(layer).weight)
