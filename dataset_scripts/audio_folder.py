@@ -11,8 +11,9 @@ import logging
 from pathlib import Path
 
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
-from dataset_scripts.utterances import Rejection, Utterance
-from hf_components.runtime import UserError, read_json_lines, text_field
+from dataset_scripts.transcripts import clean_transcript
+from dataset_scripts.utterances import Rejection, Utterance, check_name
+from hf_components.runtime import UserError, files_below, looks_like, read_json_lines, same_path, text_field
 
 logger = logging.getLogger(__name__)
 
@@ -77,30 +78,41 @@ class AudioFolder(CorpusBuilder):
                 f"{root} holds no recordings; put them into {' and '.join(CONDITIONS)} there, or as they are, and "
                 "they are split in half by name"
             )
-        truth = read_truth(self.config.truth) if self.config.truth else {}
-        if strangers := truth.keys() - {file.as_posix() for file in files}:
+        truth = (
+            {same_path(name): text for name, text in read_truth(self.config.truth).items()}
+            if self.config.truth
+            else {}
+        )
+        if strangers := truth.keys() - {same_path(file.as_posix()) for file in files}:
+            first = min(strangers)
+            meant = next((f"; did you mean {path.relative_to(root)}?" for path in looks_like(root, first)), "")
             logger.warning(
-                "%s names %d recordings that are not below %s, such as %s",
+                "%s names %d recordings that are not below %s, such as %s%s",
                 self.config.truth,
                 len(strangers),
                 root,
-                min(strangers),
+                first,
+                meant,
             )
         condition_of = _conditions(root, files)
         listed = []
         rejected = []
         for file in files:
             name = file.as_posix()
-            if condition_of[file] is None:
-                problem = Rejection("no condition", f"it lies outside of {' and '.join(CONDITIONS)}")
+            raw = truth.get(same_path(name))
+            try:
+                check_name(name)
+                if condition_of[file] is None:
+                    raise Rejection("no condition", f"it lies outside of {' and '.join(CONDITIONS)}")
+            except Rejection as problem:
                 rejected.append(problem.row(name, name, SPLIT))
                 continue
             listed.append(
                 Utterance(
                     id=name,
                     file=name,
-                    text=" ".join(truth.get(name, "").split()),
-                    raw_text=truth.get(name),
+                    text=clean_transcript(raw or "", markup=False),
+                    raw_text=raw,
                     speaker_id=name,
                     group=condition_of[file],
                 )
@@ -109,12 +121,12 @@ class AudioFolder(CorpusBuilder):
 
 
 def audio_files(folder: str | Path) -> list[str]:
-    """Sorted paths of recordings below `folder`, by suffix; also links whose target is missing."""
+    """Sorted paths of recordings below `folder`, by suffix; also links to nothing, which may be folders of them."""
     root = Path(folder)
     return sorted(
         path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.is_dir() and not path.name.startswith(".")
+        for path in files_below(root)
+        if path.suffix.lower() in SUFFIXES or (not path.suffix and path.is_symlink() and not path.exists())
     )
 
 

@@ -15,7 +15,7 @@ import datasets
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.jsonl_rows import FIELDS, IN_MEMORY, one_child_per_id, read_rows
 from dataset_scripts.utterances import Reader, Utterance, shared_names
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, printable
 from hf_components.speech import DEV, TRAIN, check_val_ratio, read_split, report_split, split_speakers
 
 STRATA = ("age_bucket", "none")
@@ -96,7 +96,7 @@ class JsonlManifestConfig(CorpusConfig):
         folders = [_absolute(folder) for folder in self.audio_dirs] if self.audio_dirs else [root, *children]
         # Paths in the corpus: paths of this machine are not published.
         named = tuple(
-            (str(path.relative_to(root)) if path.is_relative_to(root) else path.name, path.resolve())
+            (printable(path.relative_to(root) if path.is_relative_to(root) else path.name), path.resolve())
             for path in folders
         )
         return Reader(

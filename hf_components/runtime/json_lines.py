@@ -53,6 +53,27 @@ def as_id(value: Any) -> str | None:
     return str(value).strip() or None
 
 
+def as_label(value: Any) -> str | None:
+    """A label as text, from a string (stripped) or a number such as 5; None for an empty one, for NaN and for None.
+
+    Raises:
+        TypeError: the value is of another type.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+        raise TypeError(f"expected a string or a number, got {value!r}")
+    if value is None or value != value:  # pandas writes NaN for a missing value
+        return None
+    return (f"{value:g}" if isinstance(value, float) else str(value)).strip() or None
+
+
+def label_field(row: dict, name: str, path: str | Path, line: int) -> str | None:
+    """A field that may hold a label, see `as_label`; else raises UserError with file and line."""
+    try:
+        return as_label(row.get(name))
+    except TypeError as error:
+        raise UserError(f"{path}, line {line}: {name}: {error}") from error
+
+
 def id_field(row: dict, name: str, path: str | Path, line: int) -> str:
     """A field that must hold an id, see `as_id`; else raises UserError with file and line."""
     found = as_id(row.get(name))

@@ -12,9 +12,21 @@ import datasets
 from rich.markup import escape
 from rich.table import Table
 
+from hf_components.metrics.whisper_wer import counting
 from hf_components.reporting import interval, percent, plot_bars
-from hf_components.runtime import GROUP, SPEAKER, TEXT, UserError, first_few, id_field, read_by_id, text_field
+from hf_components.runtime import (
+    GROUP,
+    SPEAKER,
+    TEXT,
+    UserError,
+    first_few,
+    id_field,
+    label_field,
+    read_by_id,
+    text_field,
+)
 from hf_components.scoring.error_rates import paired_bootstrap, score, utterance_errors
+from hf_components.speech import plain_text
 
 logger = logging.getLogger(__name__)
 
@@ -46,21 +58,31 @@ def references_of_manifest(path: str | Path) -> References:
     """
     rows = {}
     without = []
+    changed = []
     for line, name, row in read_by_id(path):
-        if row.get(TEXT) is None:
+        if row.get(TEXT) is None or row[TEXT] != row[TEXT]:  # pandas writes NaN for a missing value
             without.append(line)
             continue
-        group = "" if row.get(GROUP) is None else text_field(row, GROUP, path, line)
+        group = label_field(row, GROUP, path, line) or ""
+        text = text_field(row, TEXT, path, line).strip()
         rows[name] = (
-            text_field(row, TEXT, path, line).strip(),
+            plain_text(text),
             id_field(row, SPEAKER, path, line),
-            group.strip() or UNKNOWN_GROUP,
+            group or UNKNOWN_GROUP,
         )
+        if _normalized(rows[name][0]) != _normalized(text):
+            changed.append(line)
     if not rows:
         raise UserError(f"{path} has no {TEXT} to score against")
     if without:
         text = "%d rows of %s have no %s and are not scored: line %s"
         logger.warning(text, len(without), path, TEXT, first_few(without))
+    if changed:
+        text = (
+            "%d references of %s hold typographic apostrophes, invisible characters, HTML entities or special tokens "
+        )
+        text += "and are scored as plain text; a competition may count these as errors: line %s"
+        logger.warning(text, len(changed), path, first_few(changed))
     return References(list(rows), *map(list, zip(*rows.values(), strict=True)))
 
 
@@ -241,6 +263,10 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise UserError(f"the same file is given twice: {', '.join(paths)}; leave one of them out")
+
+
+def _normalized(text: str) -> str:
+    return counting.normalize(text, "english")
 
 
 def _by_first_number(item: tuple[str, int]) -> tuple:

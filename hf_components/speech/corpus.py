@@ -1,11 +1,15 @@
 """Load a prepared corpus (see `recipes/prepare_corpus.py`) and decode its audio."""
 
+import contextlib
+import errno
 import json
+import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow
 from datasets import Audio, Dataset, DatasetDict, load_dataset, load_dataset_builder
@@ -13,7 +17,7 @@ from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, causes, read_json_lines, want_of_space
 from hf_components.speech.audio import SAMPLING_RATE, decode
 from hf_components.speech.sampling import Sampling
 
@@ -95,7 +99,7 @@ def summarise_corpus(path_or_hub_id: str | Path, data_config_override: str | Non
     corpus = load_corpus(path_or_hub_id, data_config_override=data_config_override)
     folder = Path(path_or_hub_id)
     card, rejected, provenance = (folder / name for name in ("README.md", "rejected.jsonl", "provenance.json"))
-    reasons = [json.loads(line)["reason"] for line in rejected.read_text().splitlines()] if rejected.exists() else []
+    reasons = [row["reason"] for _, row in read_json_lines(rejected)] if rejected.exists() else []
     given_name = DatasetCard.load(card).data.pretty_name if card.exists() else None
     is_here = folder.exists()
     return {
@@ -118,6 +122,37 @@ def _is_one_recording(corpus: DatasetDict) -> bool:
     )
 
 
+@contextlib.contextmanager
+def _cache_explained() -> Iterator[None]:
+    """Raise UserError if the cache that `datasets` copies the corpus into is at fault, and not the corpus."""
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    remedy = "set HF_HOME to a folder on a disk that you can write to and that has room for a copy of the corpus"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        raise UserError(f"the cache of data sets, {cache}, cannot be written: {error.strerror}; {remedy}") from error
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = want_of_space(error) or next(filter(None, (_words_of(cause, cache) for cause in causes(error))), None)
+        if reason is None:
+            raise
+        raise UserError(f"the cache of data sets, {cache}, cannot be used: {reason}; {remedy}") from error
+
+
+def _words_of(error: BaseException, cache: Path) -> str | None:
+    """The error in words if it comes from a file of the cache or from a disk that is read-only; else None."""
+    if not isinstance(error, OSError):
+        return None
+    named = [Path(str(name)) for name in (error.filename, error.filename2) if name is not None]
+    is_of_cache = any(name.is_relative_to(cache) for name in named) or error.errno == errno.EROFS
+    return str(error) if is_of_cache else None
+
+
 def _load(path_or_hub_id: str | Path) -> DatasetDict:
     folder = Path(path_or_hub_id)
     if folder.exists() and not any(folder.rglob("*.parquet")):
@@ -126,11 +161,12 @@ def _load(path_or_hub_id: str | Path) -> DatasetDict:
             f"--data_dir {folder} --output_dir <prepared> and give the folder <prepared>"
         )
     try:
-        return load_dataset(str(path_or_hub_id))
+        with _cache_explained():
+            return load_dataset(str(path_or_hub_id))
     except (FileNotFoundError, HFValidationError, OfflineModeIsEnabled, HfHubHTTPError, ConnectionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{path_or_hub_id} is neither a folder nor a data set that the Hub gives access to: {reason}"
         ) from error
-    except (DatasetGenerationError, pyarrow.ArrowInvalid) as error:
+    except (DatasetGenerationError, pyarrow.ArrowInvalid, OSError) as error:
         raise UserError(f"{path_or_hub_id} cannot be read: {error.__cause__ or error}; prepare it again") from error

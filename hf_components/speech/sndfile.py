@@ -1,6 +1,7 @@
 """Read sound files with libsndfile: WAV, AIFF, FLAC and similar formats, bit for bit."""
 
 import io
+import os
 import re
 from collections.abc import Iterator
 
@@ -29,7 +30,8 @@ class SndFile:
     """
 
     def __init__(self, source: str | bytes):
-        self.file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+        # Bytes of a path, since a name that is not UTF-8 cannot be encoded otherwise.
+        self.file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source))
         self.samplerate = self.file.samplerate
 
     def __enter__(self) -> "SndFile":
