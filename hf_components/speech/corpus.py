@@ -164,7 +164,7 @@ def _load(path_or_hub_id: str | Path) -> DatasetDict:
         with _cache_explained():
             return load_dataset(str(path_or_hub_id))
     except (FileNotFoundError, HFValidationError, OfflineModeIsEnabled, HfHubHTTPError, ConnectionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
             f"{path_or_hub_id} is neither a folder nor a data set that the Hub gives access to: {reason}"
         ) from error
