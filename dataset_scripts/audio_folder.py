@@ -8,12 +8,15 @@ Without these two folders, the first half of the files by name is taken as clean
 
 import dataclasses
 import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.transcripts import clean_transcript
 from dataset_scripts.utterances import Rejection, Utterance, check_name
-from hf_components.runtime import UserError, files_below, looks_like, read_json_lines, same_path, text_field
+from hf_components.runtime import UserError, files_below, looks_like, printable, read_json_lines, same_path, text_field
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +81,7 @@ class AudioFolder(CorpusBuilder):
                 f"{root} holds no recordings; put them into {' and '.join(CONDITIONS)} there, or as they are, and "
                 "they are split in half by name"
             )
+        warn_of_copies(root, self.config.files())
         truth = (
             {same_path(name): text for name, text in read_truth(self.config.truth).items()}
             if self.config.truth
@@ -128,6 +132,16 @@ def audio_files(folder: str | Path) -> list[str]:
         for path in files_below(root)
         if path.suffix.lower() in SUFFIXES or (not path.suffix and path.is_symlink() and not path.exists())
     )
+
+
+def warn_of_copies(folder: str | Path, files: Iterable[str]) -> None:
+    """Warn if several of these recordings are links to one file: they may be on both sides of a split."""
+    named: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        named[os.path.realpath(Path(folder, file))].append(file)
+    if copies := [names for names in named.values() if len(names) > 1]:
+        text = "%d recordings are in %s more than once, by links, such as %s; each counts, so leave out all but one"
+        logger.warning(text, len(copies), folder, printable(" and ".join(copies[0])))
 
 
 def read_truth(path: str | Path) -> dict[str, str]:

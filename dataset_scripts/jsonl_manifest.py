@@ -108,7 +108,7 @@ class JsonlManifestConfig(CorpusConfig):
         )
 
     def _only_manifest(self) -> str:
-        found = sorted(path for path in Path(self.data_dir).glob("*.jsonl") if path.is_file())
+        found = sorted(path for path in Path(self.data_dir).glob("*.jsonl") if not path.is_dir())
         if len(found) != 1:
             names = ", ".join(path.name for path in found)
             raise UserError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from dataset_scripts.transcripts import clean_transcript
 from dataset_scripts.utterances import Rejection, Utterance
-from hf_components.runtime import UserError, as_id, as_label
+from hf_components.runtime import UserError, as_id, as_label, why_unreadable
 
 REQUIRED = ("utterance_id", "child_id", "audio_path")
 IDS = ("utterance_id", "child_id", "session_id")
@@ -86,7 +86,7 @@ def _lines(path: str) -> Iterator[tuple[int, bytes]]:
                 if content:
                     yield number, content
     except OSError as error:
-        raise UserError(f"cannot read the manifest {path}: {error.strerror}") from error
+        raise UserError(f"cannot read the manifest {path}: {why_unreadable(path, error)}") from error
 
 
 def _row(line: bytes | dict, fields: dict[str, str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import datasets
 
-from dataset_scripts.audio_folder import audio_files
+from dataset_scripts.audio_folder import audio_files, warn_of_copies
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.segment_statistics import summarise_segments, warn_of_recordings
 from dataset_scripts.segment_writer import SegmentWriter
@@ -88,6 +88,7 @@ class SegmentedAudio(CorpusBuilder):
         files = config.files()
         if not files:
             raise UserError(f"{config.data_dir} holds no recordings; check the path")
+        warn_of_copies(config.data_dir, files)
         names = recording_names(files)
         listed = []
         rejected = []

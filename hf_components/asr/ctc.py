@@ -65,6 +65,9 @@ def writable(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
         text = text.translate(UPPER_TURKIC).upper() if is_turkic else text.upper().replace("\u0130", "I")
     if not any(map(str.isupper, letters)):
         text = text.translate(LOWER_TURKIC).lower() if is_turkic else text.lower().replace("i\u0307", "i")
+    for letter in letters:  # some scripts have letters that NFC decomposes, such as those with a nukta
+        if (decomposed := unicodedata.normalize("NFC", letter)) != letter:
+            text = text.replace(decomposed, letter)
     for token in getattr(tokenizer, "all_special_tokens", ()):
         if len(token) > 1 and token in text:  # else the tokenizer would take it for the token itself
             text = text.replace(token, f"{token[0]} {token[1:]}")
@@ -79,6 +82,8 @@ def _written(character: str, vocabulary: Container[str]) -> str:
         return "\u2019"
     if unicodedata.category(character).startswith("P"):
         return SILENT.get(character, " ")
+    if unicodedata.category(character) == "Cf":  # joiners of Arabic and Indic scripts
+        return ""
     if character.isalpha():
         for form in ("NFKC", "NFD", "NFKD"):
             pieces = unicodedata.normalize(form, character)

@@ -15,6 +15,7 @@ from hf_components.runtime.files import (
     printable,
     same_path,
     spelled_otherwise,
+    why_unreadable,
 )
 from hf_components.runtime.flags import SEEDS, add_bounds, flag
 from hf_components.runtime.json_lines import (

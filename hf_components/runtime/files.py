@@ -55,6 +55,12 @@ def broken_link(folder: Path, place: str) -> str | None:
     return None
 
 
+def why_unreadable(path: str | Path, error: OSError) -> str:
+    """Words for an error in opening `path`: a link to nothing is named as such."""
+    path = Path(path)
+    return broken_link(path.parent, path.name) or error.strerror or str(error)
+
+
 def printable(path: str | Path) -> str:
     r"""The path as text that every file can hold: bytes that are not UTF-8 become \xe9."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_components.runtime.errors import UserError
+from hf_components.runtime.files import why_unreadable
 
 ID = "utterance_id"
 TEXT = "orthographic_text"
@@ -22,7 +23,7 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict]]:
     try:
         lines = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {why_unreadable(path, error)}") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

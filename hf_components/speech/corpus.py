@@ -17,7 +17,7 @@ from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-from hf_components.runtime import UserError, causes, read_json_lines, want_of_space
+from hf_components.runtime import UserError, broken_link, causes, files_below, read_json_lines, want_of_space
 from hf_components.speech.audio import SAMPLING_RATE, decode
 from hf_components.speech.sampling import Sampling
 
@@ -155,7 +155,13 @@ def _words_of(error: BaseException, cache: Path) -> str | None:
 
 def _load(path_or_hub_id: str | Path) -> DatasetDict:
     folder = Path(path_or_hub_id)
-    if folder.exists() and not any(folder.rglob("*.parquet")):
+    if problem := broken_link(folder.parent, folder.name):
+        raise UserError(problem)
+    tables = [path for path in files_below(folder) if path.suffix == ".parquet"] if folder.is_dir() else []
+    for path in tables:
+        if problem := broken_link(folder, str(path.relative_to(folder))):
+            raise UserError(f"{folder}: {problem}")
+    if folder.exists() and not tables:
         raise UserError(
             f"{folder} is not a prepared corpus (it holds no Parquet file); run recipes/prepare_corpus.py "
             f"--data_dir {folder} --output_dir <prepared> and give the folder <prepared>"

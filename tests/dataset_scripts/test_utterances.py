@@ -224,3 +224,23 @@ def test_a_transcript_without_a_word_is_rejected_by_every_builder(tmp_path, text
     (((utterance,), _),) = config.rows()
     with pytest.raises(Rejection, match="empty transcript"):
         config.reader(config.files()).read(utterance)
+
+
+def test_links_to_one_recording_are_told(tmp_path, caplog):
+    add_audio(tmp_path, "a")
+    (tmp_path / "audio" / "b.flac").symlink_to("a.flac")
+    assert (
+        len(AudioFolder(data_dir=str(tmp_path), cache_dir=tmp_path / "cache").read_manifests().splits["recordings"])
+        == 2
+    )
+    assert "more than once, by links, such as audio/a.flac and audio/b.flac" in caplog.text
+
+
+def test_a_manifest_or_a_folder_that_is_a_link_to_nothing(tmp_path):
+    (tmp_path / "train.jsonl").symlink_to("nowhere")
+    with pytest.raises(
+        UserError, match="cannot read the manifest .*train.jsonl is a link to nowhere, where nothing is"
+    ):
+        JsonlManifestConfig(data_dir=str(tmp_path)).rows()
+    with pytest.raises(UserError, match="data_dir must be a folder, .*train.jsonl is a link to nowhere"):
+        AudioFolder(data_dir=str(tmp_path / "train.jsonl"), cache_dir=tmp_path / "cache")

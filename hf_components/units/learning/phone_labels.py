@@ -1,6 +1,7 @@
 """Phones of recordings with their times, from JSON lines or TextGrids, as labels of unit frames."""
 
 import codecs
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from praatio.textgrid import PointTier, Textgrid, openTextgrid
 
-from hf_components.runtime import UserError, files_below, printable, read_json_lines, same_path
+from hf_components.runtime import UserError, files_below, printable, read_json_lines, same_path, why_unreadable
 from hf_components.units.table import SECONDS_PER_UNIT
 
 OTHER_FORMATS = {  # by words in the first bytes
@@ -21,6 +22,7 @@ OTHER_FORMATS = {  # by words in the first bytes
 NUMBER_OF_ENTRIES = re.compile(
     r'(?:intervals|points): size = (\d+)|"(?:IntervalTier|TextTier)"\s+"(?:[^"]|"")*"\s+\S+\s+\S+\s+(\d+)'
 )
+LONGEST_PHONE = 5.0  # seconds; no half of the phones of a recording is longer
 HEARD = 0.025  # seconds of audio that a frame covers, from the start of its unit
 
 
@@ -73,6 +75,8 @@ def _from_json_lines(path: Path) -> dict[str, list[tuple[float, float, str]]]:
             start = float(row["start"])
             end = float(row["end"])
             phone = row["phone"]
+            if not math.isfinite(start + end):
+                raise ValueError("not a time")
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{path}, line {line}: a phone needs source_file, start and end (in seconds) and phone, got {row}"
@@ -108,8 +112,7 @@ def _open_textgrid(file: Path) -> Textgrid:
     try:
         head = file.read_bytes()[:200]
     except OSError as error:
-        reason = "it is a link to nothing" if file.is_symlink() and not file.exists() else error.strerror
-        raise UserError(f"{file} cannot be read: {reason}") from error
+        raise UserError(f"{file} cannot be read: {why_unreadable(file, error)}") from error
     for mark, form in OTHER_FORMATS.items():
         if any(mark.encode(encoding) in head for encoding in ("utf-8", "utf-16-le", "utf-16-be")):
             raise UserError(f"{file} is a {form}, which is not read; {remedy}")
@@ -145,5 +148,10 @@ def _in_order(phones: Iterable[tuple[float, float, str]], where: str) -> Phones:
         raise UserError(
             f"{where}: phones must be longer than 0 s and must not overlap, but {names[wrong[0]]} is from "
             f"{starts[wrong[0]]:g} to {ends[wrong[0]]:g} s"
+        )
+    if (length := float(np.median(ends - starts))) > LONGEST_PHONE:
+        raise UserError(
+            f"{where}: times must be in seconds, and half of the phones are longer than {length:g}; divide them by "
+            "1000 if they are milliseconds"
         )
     return Phones(starts, ends, names)

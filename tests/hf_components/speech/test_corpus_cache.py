@@ -69,3 +69,15 @@ def test_an_error_in_the_corpus_is_its_own(monkeypatch, prepared):
 def test_rejected_rows_with_separators_are_counted(prepared):
     (prepared / "rejected.jsonl").write_text('{"id": "a\u2028b\u0085c", "reason": "missing file"}\n', encoding="utf-8")
     assert corpus.summarise_corpus(prepared)["rejected"] == {"missing file": 1}
+
+
+def test_links_of_a_prepared_corpus(prepared, tmp_path):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "data").symlink_to(prepared / "data")
+    assert corpus.load_corpus(linked)["train"]["id"][:] == ["a"]
+    (linked / "data").unlink()
+    (linked / "data").mkdir()
+    (linked / "data" / "train-00000-of-00001.parquet").symlink_to("nowhere")
+    with pytest.raises(UserError, match="train-00000-of-00001.parquet is a link to nowhere, where nothing is"):
+        corpus.load_corpus(linked)

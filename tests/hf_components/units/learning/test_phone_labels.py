@@ -63,6 +63,8 @@ def test_order_of_the_lines_does_not_matter(tmp_path):
         ),
         ([(0.2, 0.2, "a")], "a is from 0.2 to 0.2 s"),
         ([(0, "soon", "a")], "line 1: a phone needs source_file, start and end"),
+        ([(0, float("nan"), "a")], "line 1: a phone needs source_file, start and end"),
+        ([(0, 80, "a"), (80, 150, "b")], "half of the phones are longer than 75; divide them by 1000"),
         ([], "holds no phones"),
     ],
 )
@@ -164,7 +166,7 @@ def test_two_textgrids_of_one_recording_and_a_link_to_nothing(tmp_path):
         read_phone_labels(tmp_path, "phones")
     (tmp_path / "a.textgrid").unlink()
     (tmp_path / "b.TextGrid").symlink_to("nowhere")
-    with pytest.raises(UserError, match=r"b.TextGrid cannot be read: it is a link to nothing"):
+    with pytest.raises(UserError, match=r"b.TextGrid cannot be read: b.TextGrid is a link to nowhere"):
         read_phone_labels(tmp_path, "phones")
 
 
