@@ -22,7 +22,7 @@ OTHER_FORMATS = {  # by words in the first bytes
 NUMBER_OF_ENTRIES = re.compile(
     r'(?:intervals|points): size = (\d+)|"(?:IntervalTier|TextTier)"\s+"(?:[^"]|"")*"\s+\S+\s+\S+\s+(\d+)'
 )
-LONGEST_PHONE = 5.0  # seconds; no half of the phones of a recording is longer
+LONGEST_PHONE = 10.0  # seconds; no half of the phones of a recording is longer
 HEARD = 0.025  # seconds of audio that a frame covers, from the start of its unit
 
 
