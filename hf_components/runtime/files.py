@@ -1,6 +1,8 @@
 """Files below a folder, and files that a manifest names: links are followed, names may be spelled in other ways."""
 
+import contextlib
 import functools
+import html
 import logging
 import os
 import re
@@ -117,13 +119,20 @@ def _names_by_key(folder: str, changed: int, alike: bool) -> dict[str, list[str]
 def _keys(name: str, alike: bool) -> list[str]:
     if not alike:
         return [same_path(name)] if is_utf8(name) else []
-    readings = [name] if is_utf8(name) else _readings(os.fsencode(name))
+    readings = _readings(name)
     keys = [_bare(reading) for reading in readings]
     return list(dict.fromkeys([*keys, *(stem for key in keys if (stem := re.sub(r"(?<=.)\.\w{1,5}$", "", key)))]))
 
 
-def _readings(name: bytes) -> list[str]:
-    return [name.decode(encoding, "replace") for encoding in OLD_ENCODINGS]
+def _readings(name: str) -> list[str]:
+    """What a name may have been before it was written in another encoding, or read in one."""
+    if not is_utf8(name):
+        return [os.fsencode(name).decode(encoding, "replace") for encoding in OLD_ENCODINGS]
+    readings = [name, html.unescape(name)]
+    for encoding in OLD_ENCODINGS if not name.isascii() else ():
+        with contextlib.suppress(UnicodeError):
+            readings.append(name.encode(encoding).decode("utf-8"))
+    return readings
 
 
 def _bare(name: str) -> str:

@@ -12,7 +12,7 @@ import datasets
 from rich.markup import escape
 from rich.table import Table
 
-from hf_components.metrics.whisper_wer import counting
+from hf_components.metrics.whisper_wer.counting import normalize
 from hf_components.reporting import interval, percent, plot_bars
 from hf_components.runtime import (
     GROUP,
@@ -30,6 +30,7 @@ from hf_components.speech import plain_text
 
 logger = logging.getLogger(__name__)
 
+NOT_PLAIN = "typographic apostrophes, invisible characters, HTML entities or special tokens"
 UNKNOWN_GROUP = "unknown"
 RATES = ("wer", "wer_clipped", "cer", "cer_clipped")
 COUNTS = ("substitutions", "deletions", "insertions")
@@ -70,7 +71,7 @@ def references_of_manifest(path: str | Path) -> References:
             id_field(row, SPEAKER, path, line),
             group or UNKNOWN_GROUP,
         )
-        if _normalized(rows[name][0]) != _normalized(text):
+        if _is_scored_otherwise(text):
             changed.append(line)
     if not rows:
         raise UserError(f"{path} has no {TEXT} to score against")
@@ -78,17 +79,18 @@ def references_of_manifest(path: str | Path) -> References:
         text = "%d rows of %s have no %s and are not scored: line %s"
         logger.warning(text, len(without), path, TEXT, first_few(without))
     if changed:
-        text = (
-            "%d references of %s hold typographic apostrophes, invisible characters, HTML entities or special tokens "
-        )
-        text += "and are scored as plain text; a competition may count these as errors: line %s"
-        logger.warning(text, len(changed), path, first_few(changed))
+        text = "%d references of %s hold %s and are scored as plain text; a competition may count these as errors: line %s"
+        logger.warning(text, len(changed), path, NOT_PLAIN, first_few(changed))
     return References(list(rows), *map(list, zip(*rows.values(), strict=True)))
 
 
 def read_transcripts(path: str | Path) -> dict[str, str]:
     """Text by id. Raises UserError if a line lacks `utterance_id` or `orthographic_text`, or an id appears twice."""
-    return {name: text_field(row, TEXT, path, line) for line, name, row in read_by_id(path)}
+    found = {name: text_field(row, TEXT, path, line) for line, name, row in read_by_id(path)}
+    if odd := [name for name, text in found.items() if _is_scored_otherwise(text)]:
+        text = "%d transcripts of %s hold %s, which count as errors, such as %s; write them as plain text"
+        logger.warning(text, len(odd), path, NOT_PLAIN, odd[0])
+    return found
 
 
 def align(name: str, transcripts: Mapping[str, str], references: References) -> tuple[list[str], dict]:
@@ -265,8 +267,10 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
     raise UserError(f"the same file is given twice: {', '.join(paths)}; leave one of them out")
 
 
-def _normalized(text: str) -> str:
-    return counting.normalize(text, "english")
+def _is_scored_otherwise(text: str) -> bool:
+    """Whether the plain text has another score than the text itself."""
+    plain = plain_text(text)
+    return plain != " ".join(text.split()) and normalize(plain) != normalize(text)
 
 
 def _by_first_number(item: tuple[str, int]) -> tuple:

@@ -18,10 +18,11 @@ from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from hf_components.runtime import UserError, broken_link, causes, files_below, read_json_lines, want_of_space
-from hf_components.speech.audio import SAMPLING_RATE, decode
+from hf_components.speech.audio import SAMPLING_RATE, AudioError, decode, read_duration
 from hf_components.speech.sampling import Sampling
 
 REQUIRED = ("id", "audio", "text", "speaker_id", "group", "duration")
+UNUSUAL = 100.0  # seconds; few corpora have half of their recordings longer
 LONG = "_long"  # train_long: recordings too long for a model's input, of the speakers of train
 
 
@@ -36,7 +37,7 @@ def load_corpus(
         data_config_override: part of each split to take, see `Sampling.parse`.
     Raises:
         UserError: the corpus does not exist or is not a prepared one, the split or a required column is missing, or a
-            speaker is in several splits and these are not parts of one recording.
+            speaker is in several splits and these are not parts of one recording; or durations are in milliseconds.
     """
     corpus = _load(path_or_hub_id)
     speakers: dict[str, str] = {}
@@ -56,6 +57,8 @@ def load_corpus(
     if split is not None and split not in corpus:
         raise UserError(f"{path_or_hub_id} has no split {split!r}; it has {', '.join(corpus)}")
     corpus = corpus.cast_column("audio", Audio(sampling_rate=SAMPLING_RATE, decode=False))
+    for name, rows in corpus.items():
+        _check_seconds(rows, f"{path_or_hub_id}, split {name}")
     sampling = Sampling.parse(data_config_override)
     if split is None:
         return DatasetDict({name: sampling.of(rows) for name, rows in corpus.items()})
@@ -114,6 +117,23 @@ def summarise_corpus(path_or_hub_id: str | Path, data_config_override: str | Non
     }
 
 
+def _check_seconds(rows: Dataset, where: str) -> None:
+    """Raise UserError if the column `duration` is in milliseconds; only long durations are compared with the audio."""
+    if not len(rows) or np.median(rows["duration"][:]) < UNUSUAL:
+        return
+    (given,) = rows["duration"][:1]
+    (audio,) = rows["audio"][:1]
+    try:
+        seconds = read_duration(audio["bytes"] or audio["path"], name=where)
+    except AudioError:  # told with its id when it is used
+        return
+    if abs(given / 1000 - seconds) <= max(0.1, 0.05 * seconds):
+        raise UserError(
+            f"{where}: duration must be in seconds, but the first row gives {given:g} and its recording lasts "
+            f"{seconds:.2f} s; divide the column by 1000"
+        )
+
+
 def _is_one_recording(corpus: DatasetDict) -> bool:
     """Whether all rows are segments of one recording; then the last part of it is held out, with the same speaker."""
     return (
@@ -126,7 +146,7 @@ def _is_one_recording(corpus: DatasetDict) -> bool:
 def _cache_explained() -> Iterator[None]:
     """Raise UserError if the cache that `datasets` copies the corpus into is at fault, and not the corpus."""
     cache = Path(datasets.config.HF_DATASETS_CACHE)
-    remedy = "set HF_HOME to a folder on a disk that you can write to and that has room for a copy of the corpus"
+    remedy = "set HF_HOME (or HF_DATASETS_CACHE) to a folder that you can write to, with room for a copy of the corpus"
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=cache):

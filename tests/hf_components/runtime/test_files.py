@@ -74,6 +74,9 @@ def test_one_path_in_two_spellings(tmp_path, given, there):
         ("a b.wav", "a_b.wav"),
         ("a\u200bb.wav", "ab.wav"),
         ("\uff21.wav", "a.wav"),
+        ("a&amp;b.wav", "a&b.wav"),
+        ("caf\u00e9.wav", "caf\u00c3\u00a9.wav"),
+        ("caf\u00c3\u00a9.wav", "caf\u00e9.wav"),
     ],
 )
 def test_a_similar_name_is_no_other_spelling_but_may_be_meant(tmp_path, given, there):

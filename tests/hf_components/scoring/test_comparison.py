@@ -174,6 +174,13 @@ def test_references_are_plain_text_and_a_change_of_their_score_is_told(tmp_path,
     assert "3 references of" in caplog.text and "as plain text" in caplog.text and "line 1, 2, 3" in caplog.text
 
 
+def test_transcripts_that_are_not_plain_are_told_and_stay(tmp_path, caplog):
+    texts = {"u0": "I don\u2019t", "u1": "it's", "u2": "\u201ccafe\u0301\u201d \u2026", "u3": "x\u200by"}
+    rows = [{"utterance_id": name, "orthographic_text": text} for name, text in texts.items()]
+    assert read_transcripts(lines(tmp_path / "a.jsonl", *rows)) == texts
+    assert "2 transcripts of" in caplog.text and "count as errors, such as u0; write them" in caplog.text
+
+
 def test_names_are_as_short_as_tells_them_apart():
     assert distinct_names(["runs/a.jsonl", "b.jsonl"]) == ["a", "b"]
     assert distinct_names(["x/one/p.jsonl", "x/two/p.jsonl"]) == ["one/p", "two/p"]

@@ -5,11 +5,13 @@ import os
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 from datasets.exceptions import DatasetGenerationError
 
 from hf_components.runtime.errors import UserError
 from hf_components.speech import corpus
+from hf_components.speech.audio import encode_flac
 
 pytestmark = pytest.mark.unit
 
@@ -81,3 +83,15 @@ def test_links_of_a_prepared_corpus(prepared, tmp_path):
     (linked / "data" / "train-00000-of-00001.parquet").symlink_to("nowhere")
     with pytest.raises(UserError, match="train-00000-of-00001.parquet is a link to nowhere, where nothing is"):
         corpus.load_corpus(linked)
+
+
+@pytest.mark.parametrize("seconds, given, is_refused", [(0.5, 500.0, True), (0.5, 0.5, False), (101.0, 101.0, False)])
+def test_a_corpus_with_durations_in_milliseconds(tmp_path, seconds, given, is_refused):
+    sound = encode_flac(np.zeros(round(seconds * 16_000), np.float32))
+    rows = [ROW | {"audio": {"bytes": sound, "path": None}, "duration": given}]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "ms" / "data" / "train-00000-of-00001.parquet")
+    if is_refused:
+        with pytest.raises(UserError, match="gives 500 and its recording lasts 0.50 s; divide the column by 1000"):
+            corpus.load_corpus(tmp_path / "ms")
+    else:
+        assert len(corpus.load_corpus(tmp_path / "ms", "train")) == 1
