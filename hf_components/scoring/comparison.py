@@ -79,7 +79,10 @@ def references_of_manifest(path: str | Path) -> References:
         text = "%d rows of %s have no %s and are not scored: line %s"
         logger.warning(text, len(without), path, TEXT, first_few(without))
     if changed:
-        text = "%d references of %s hold %s and are scored as plain text; a competition may count these as errors: line %s"
+        text = (
+            "%d references of %s hold %s and are scored as plain text; a competition may count them as errors: line "
+        )
+        text += "%s"
         logger.warning(text, len(changed), path, NOT_PLAIN, first_few(changed))
     return References(list(rows), *map(list, zip(*rows.values(), strict=True)))
 

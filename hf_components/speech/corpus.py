@@ -5,13 +5,14 @@ import errno
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow
+import pyarrow.parquet
 from datasets import Audio, Dataset, DatasetDict, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import DatasetCard
@@ -143,8 +144,12 @@ def _is_one_recording(corpus: DatasetDict) -> bool:
 
 
 @contextlib.contextmanager
-def _cache_explained() -> Iterator[None]:
-    """Raise UserError if the cache that `datasets` copies the corpus into is at fault, and not the corpus."""
+def _cache_explained(tables: Sequence[Path]) -> Iterator[None]:
+    """Raise UserError if the cache that `datasets` copies the corpus into is at fault, and not the corpus.
+
+    Args:
+        tables: Parquet files of the corpus; none for one on the Hub.
+    """
     cache = Path(datasets.config.HF_DATASETS_CACHE)
     remedy = "set HF_HOME (or HF_DATASETS_CACHE) to a folder that you can write to, with room for a copy of the corpus"
     try:
@@ -159,9 +164,26 @@ def _cache_explained() -> Iterator[None]:
         raise
     except Exception as error:
         reason = want_of_space(error) or next(filter(None, (_words_of(cause, cache) for cause in causes(error))), None)
-        if reason is None:
-            raise
-        raise UserError(f"the cache of data sets, {cache}, cannot be used: {reason}; {remedy}") from error
+        if reason is not None:
+            raise UserError(f"the cache of data sets, {cache}, cannot be used: {reason}; {remedy}") from error
+        # What `datasets` raises while it reads the corpus is a DatasetGenerationError.
+        is_damage = isinstance(error, pyarrow.ArrowInvalid | json.JSONDecodeError) or (
+            type(error) is OSError and error.errno is None
+        )
+        if is_damage and all(map(_is_table, tables)):
+            raise UserError(
+                f"a file in the cache of data sets, {cache}, is damaged ({error}); delete that folder, which holds "
+                "only copies, and run the same command again"
+            ) from error
+        raise
+
+
+def _is_table(path: Path) -> bool:
+    try:
+        pyarrow.parquet.read_metadata(path)
+    except (pyarrow.ArrowInvalid, OSError):
+        return False
+    return True
 
 
 def _words_of(error: BaseException, cache: Path) -> str | None:
@@ -169,8 +191,8 @@ def _words_of(error: BaseException, cache: Path) -> str | None:
     if not isinstance(error, OSError):
         return None
     named = [Path(str(name)) for name in (error.filename, error.filename2) if name is not None]
-    is_of_cache = any(name.is_relative_to(cache) for name in named) or error.errno == errno.EROFS
-    return str(error) if is_of_cache else None
+    is_named = any(name.is_relative_to(cache) for name in named) or f"'{cache}/" in str(error)  # pyarrow only says it
+    return str(error) if is_named or error.errno == errno.EROFS else None
 
 
 def _load(path_or_hub_id: str | Path) -> DatasetDict:
@@ -187,7 +209,7 @@ def _load(path_or_hub_id: str | Path) -> DatasetDict:
             f"--data_dir {folder} --output_dir <prepared> and give the folder <prepared>"
         )
     try:
-        with _cache_explained():
+        with _cache_explained(tables):
             return load_dataset(str(path_or_hub_id))
     except (FileNotFoundError, HFValidationError, OfflineModeIsEnabled, HfHubHTTPError, ConnectionError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__

@@ -95,3 +95,20 @@ def test_a_corpus_with_durations_in_milliseconds(tmp_path, seconds, given, is_re
             corpus.load_corpus(tmp_path / "ms")
     else:
         assert len(corpus.load_corpus(tmp_path / "ms", "train")) == 1
+
+
+@pytest.mark.parametrize("suffix", [".arrow", ".json"])
+@pytest.mark.parametrize("content", [b"", b"{", "half", None])
+def test_a_damaged_copy_in_the_cache(monkeypatch, prepared, tmp_path, suffix, content):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    corpus.load_corpus(prepared)
+    (file,) = (tmp_path / "cache").rglob(f"*{suffix}")
+    if content is None:
+        file.unlink()
+        if suffix == ".json":
+            assert len(corpus.load_corpus(prepared)["train"]) == 1
+            return
+    else:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if content == "half" else content)
+    with pytest.raises(UserError, match=f"the cache of data sets, {tmp_path}/cache, (is damaged|cannot be used)"):
+        corpus.load_corpus(prepared)
