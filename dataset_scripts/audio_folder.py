@@ -45,7 +45,7 @@ class AudioFolderConfig(CorpusConfig):
     def __post_init__(self):
         super().__post_init__()
         beside = Path(self.data_dir, TRUTH)
-        if self.truth is None and beside.is_file():
+        if self.truth is None and (beside.is_file() or beside.is_symlink()):
             self.truth = str(beside)
         if self.truth is None and self.require_text:
             raise UserError(
@@ -82,12 +82,9 @@ class AudioFolder(CorpusBuilder):
                 "they are split in half by name"
             )
         warn_of_copies(root, self.config.files())
-        truth = (
-            {same_path(name): text for name, text in read_truth(self.config.truth).items()}
-            if self.config.truth
-            else {}
-        )
-        if strangers := truth.keys() - {same_path(file.as_posix()) for file in files}:
+        truth = read_truth(self.config.truth) if self.config.truth else {}
+        other_spelling = {same_path(name): truth[name] for name in truth.keys() - {file.as_posix() for file in files}}
+        if strangers := other_spelling.keys() - {same_path(file.as_posix()) for file in files}:
             first = min(strangers)
             meant = next((f"; did you mean {path.relative_to(root)}?" for path in looks_like(root, first)), "")
             logger.warning(
@@ -103,7 +100,7 @@ class AudioFolder(CorpusBuilder):
         rejected = []
         for file in files:
             name = file.as_posix()
-            raw = truth.get(same_path(name))
+            raw = truth.get(name, other_spelling.get(same_path(name)))
             try:
                 check_name(name)
                 if condition_of[file] is None:

@@ -5,7 +5,7 @@ import re
 import unicodedata
 
 ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-MARK = re.compile(r"<\|[^<>|]*\|>")  # special tokens of recognisers, such as <|endoftext|>: nobody says them
+MARK = re.compile(r"<\|[^<>|\s]*\|>")  # special tokens of recognisers, such as <|endoftext|>: nobody says them
 MOJIBAKE = {"\u00e2\u20ac\u2122": "\u2019", "\u00e2\u20ac\u02dc": "\u2018"}  # UTF-8 that was read as Windows-1252
 QUOTATION = re.compile(r"(?<!\w)\u2018((?:[^\u2018\u2019]|(?<=\w)\u2019(?=\w))*)\u2019(?!\w)")
 APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u02bc\uff07", "'"))

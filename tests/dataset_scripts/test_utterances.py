@@ -244,3 +244,18 @@ def test_a_manifest_or_a_folder_that_is_a_link_to_nothing(tmp_path):
         JsonlManifestConfig(data_dir=str(tmp_path)).rows()
     with pytest.raises(UserError, match="data_dir must be a folder, .*train.jsonl is a link to nowhere"):
         AudioFolder(data_dir=str(tmp_path / "train.jsonl"), cache_dir=tmp_path / "cache")
+
+
+def test_truth_of_two_spellings_side_by_side(tmp_path):
+    for name in ("a b.wav", "a%20b.wav", "c d.wav"):
+        (tmp_path / name).touch()
+    truth = tmp_path / "truth.jsonl"
+    truth.write_text(
+        '{"file": "a b.wav", "text": "x"}\n{"file": "a%20b.wav", "text": "y"}\n{"file": "c%20d.wav", "text": "z"}\n'
+    )
+    listed = AudioFolder(data_dir=str(tmp_path), cache_dir=tmp_path / "cache").read_manifests().splits["recordings"]
+    assert {row.id: row.text for row in listed} == {"a b.wav": "x", "a%20b.wav": "y", "c d.wav": "z"}
+    truth.unlink()
+    truth.symlink_to("nowhere")
+    with pytest.raises(UserError, match="truth.jsonl is a link to nowhere, where nothing is"):
+        AudioFolder(data_dir=str(tmp_path), cache_dir=tmp_path / "cache").read_manifests()

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.unit
         ("<|startoftranscript|><|en|> hello<|endoftext|>", "hello"),
         ("hello <|0.00|> there <|im_end|>", "hello there"),
         ("5\u2032 10, f<|b, a < b | c > d", "5\u2032 10, f<|b, a < b | c > d"),
+        ("<| I love |> you", "<| I love |> you"),
         ("\u2018", "\u2018"),
         ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"),
         ("\u0915\u094d\u200d\u0937 a\u200db", "\u0915\u094d\u200d\u0937 ab"),
