@@ -8,11 +8,15 @@ Without these two folders, the first half of the files by name is taken as clean
 
 import dataclasses
 import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
-from dataset_scripts.utterances import Rejection, Utterance
-from hf_components.runtime import UserError, read_json_lines, text_field
+from dataset_scripts.transcripts import clean_transcript
+from dataset_scripts.utterances import Rejection, Utterance, check_name
+from hf_components.runtime import UserError, files_below, looks_like, printable, read_json_lines, same_path, text_field
 from hf_components.speech import UNKNOWN
 
 logger = logging.getLogger(__name__)
@@ -42,7 +46,7 @@ class AudioFolderConfig(CorpusConfig):
     def __post_init__(self):
         super().__post_init__()
         beside = Path(self.data_dir, TRUTH)
-        if self.truth is None and beside.is_file():
+        if self.truth is None and (beside.is_file() or beside.is_symlink()):
             self.truth = str(beside)
         if self.truth is None and self.require_text:
             raise UserError(
@@ -78,30 +82,39 @@ class AudioFolder(CorpusBuilder):
                 f"{root} holds no recordings; put them into {' and '.join(CONDITIONS)} there, or as they are, and "
                 "they are split in half by name"
             )
+        warn_of_links(root, self.config.files())
         truth = read_truth(self.config.truth) if self.config.truth else {}
-        if strangers := truth.keys() - {file.as_posix() for file in files}:
+        other_spelling = {same_path(name): truth[name] for name in truth.keys() - {file.as_posix() for file in files}}
+        if strangers := other_spelling.keys() - {same_path(file.as_posix()) for file in files}:
+            first = min(strangers)
+            meant = next((f"; did you mean {path.relative_to(root)}?" for path in looks_like(root, first)), "")
             logger.warning(
-                "%s names %d recordings that are not below %s, such as %s",
+                "%s names %d recordings that are not below %s, such as %s%s",
                 self.config.truth,
                 len(strangers),
                 root,
-                min(strangers),
+                first,
+                meant,
             )
         condition_of = _conditions(root, files)
         listed = []
         rejected = []
         for file in files:
             name = file.as_posix()
-            if condition_of[file] is None:
-                problem = Rejection("no condition", f"it lies outside of {' and '.join(CONDITIONS)}")
+            raw = truth.get(name, other_spelling.get(same_path(name)))
+            try:
+                check_name(name)
+                if condition_of[file] is None:
+                    raise Rejection("no condition", f"it lies outside of {' and '.join(CONDITIONS)}")
+            except Rejection as problem:
                 rejected.append(problem.row(name, name, SPLIT))
                 continue
             listed.append(
                 Utterance(
                     id=name,
                     file=name,
-                    text=" ".join(truth.get(name, "").split()),
-                    raw_text=truth.get(name),
+                    text=clean_transcript(raw or "", markup=False),
+                    raw_text=raw,
                     speaker_id=UNKNOWN,
                     group=condition_of[file],
                 )
@@ -110,13 +123,23 @@ class AudioFolder(CorpusBuilder):
 
 
 def audio_files(folder: str | Path) -> list[str]:
-    """Sorted paths of recordings below `folder`, by suffix; also links whose target is missing."""
+    """Sorted paths of recordings below `folder`, by suffix; also links to nothing, which may be folders of them."""
     root = Path(folder)
     return sorted(
         path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.is_dir() and not path.name.startswith(".")
+        for path in files_below(root)
+        if path.suffix.lower() in SUFFIXES or (not path.suffix and path.is_symlink() and not path.exists())
     )
+
+
+def warn_of_links(folder: str | Path, files: Iterable[str]) -> None:
+    """Warn if several of these recordings are links to one file: they may be on both sides of a split."""
+    named: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        named[os.path.realpath(Path(folder, file))].append(file)
+    if copies := [names for names in named.values() if len(names) > 1]:
+        text = "%d recordings are in %s more than once, by links, such as %s; each counts, so leave out all but one"
+        logger.warning(text, len(copies), folder, printable(" and ".join(copies[0])))
 
 
 def read_truth(path: str | Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 from dataset_scripts.shards import Prepared, Writer, write_shards
 from dataset_scripts.utterances import Reader, Utterance
-from hf_components.runtime import UserError, fingerprint
+from hf_components.runtime import UserError, broken_link, fingerprint, is_utf8, printable, read_json_lines
 from hf_components.speech import LONG, SAMPLING_RATE, check_sampling, sample
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,11 @@ class CorpusConfig(datasets.BuilderConfig):
                 f"0 <= min_duration < max_duration must hold, got {self.min_duration} and {self.max_duration}"
             )
         if self.data_dir is None or not Path(self.data_dir).is_dir():
-            raise UserError(f"data_dir must be a folder, got {self.data_dir!r}; check the path")
+            place = Path(self.data_dir or ".")
+            reason = broken_link(place.parent, place.name) or "check the path"
+            raise UserError(f"data_dir must be a folder, got {self.data_dir!r}; {reason}")
+        if not is_utf8(str(self.data_dir)):
+            raise UserError(f"data_dir {printable(self.data_dir)} has a name that is not UTF-8; rename the folder")
 
     def inputs(self) -> list[Path]:
         """Manifests: files, and folders with all their content, that the builder reads."""
@@ -153,7 +157,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
 
     def rejections(self) -> list[dict[str, Any]]:
         """Utterances that `download_and_prepare` rejected: id, file, reason, detail, split; kept with the cache."""
-        return [json.loads(line) for line in (Path(self._output_dir) / REJECTED).read_text().splitlines()]
+        return [row for _, row in read_json_lines(Path(self._output_dir) / REJECTED)]
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(features=datasets.Features({**COLUMNS, **self.SOURCE_COLUMNS}))
@@ -190,5 +194,5 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
 
 
 def write_rejected(folder: Path, rejected: list[dict[str, Any]]) -> None:
-    with (folder / REJECTED).open("w") as file:
+    with (folder / REJECTED).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected)

@@ -15,7 +15,7 @@ import datasets
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.jsonl_rows import FIELDS, IN_MEMORY, one_child_per_id, read_rows
 from dataset_scripts.utterances import Reader, Utterance, shared_names
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, printable
 from hf_components.speech import (
     DEV,
     TRAIN,
@@ -105,7 +105,7 @@ class JsonlManifestConfig(CorpusConfig):
         folders = [_absolute(folder) for folder in self.audio_dirs] if self.audio_dirs else [root, *children]
         # Paths in the corpus: paths of this machine are not published.
         named = tuple(
-            (str(path.relative_to(root)) if path.is_relative_to(root) else path.name, path.resolve())
+            (printable(path.relative_to(root) if path.is_relative_to(root) else path.name), path.resolve())
             for path in folders
         )
         return Reader(
@@ -117,7 +117,7 @@ class JsonlManifestConfig(CorpusConfig):
         )
 
     def _only_manifest(self) -> str:
-        found = sorted(path for path in Path(self.data_dir).glob("*.jsonl") if path.is_file())
+        found = sorted(path for path in Path(self.data_dir).glob("*.jsonl") if not path.is_dir())
         if len(found) != 1:
             names = ", ".join(path.name for path in found)
             raise UserError(

@@ -1,18 +1,20 @@
 """Turn lines of a JSONL manifest, or samples in memory, into utterances; reject other lines with their number."""
 
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dataset_scripts.transcripts import clean_transcript
 from dataset_scripts.utterances import Rejection, Utterance
-from hf_components.runtime import UserError, as_id
+from hf_components.runtime import UserError, as_id, as_label, why_unreadable
 
 REQUIRED = ("utterance_id", "child_id", "audio_path")
 IDS = ("utterance_id", "child_id", "session_id")
 TEXTS = (*REQUIRED, "session_id", "age_bucket", "md5_hash", "orthographic_text")
 FIELDS = (*TEXTS, "audio_duration_sec")
-MOST_SECONDS = 86_400  # longest possible recording; a manifest that gives more is wrong
+MOST_SECONDS = 86_400_000  # longest possible recording is a day; some manifests give its length in milliseconds
 UNKNOWN = "unknown"
 IN_MEMORY = "samples"  # replaces the name of the manifest where there is none
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -84,7 +86,7 @@ def _lines(path: str) -> Iterator[tuple[int, bytes]]:
                 if content:
                     yield number, content
     except OSError as error:
-        raise UserError(f"cannot read the manifest {path}: {error.strerror}") from error
+        raise UserError(f"cannot read the manifest {path}: {why_unreadable(path, error)}") from error
 
 
 def _row(line: bytes | dict, fields: dict[str, str]) -> dict[str, Any]:
@@ -112,26 +114,29 @@ def _row(line: bytes | dict, fields: dict[str, str]) -> dict[str, Any]:
 
 def _utterance(row: dict[str, Any], manifest: str, line: int) -> Utterance:
     """Build the utterance of a row. Raise Rejection if a value has a wrong type."""
-    row = row | {name: found for name in IDS if (found := as_id(row.get(name))) is not None}
+    row = {name: value for name, value in row.items() if value == value}  # pandas writes NaN for a missing value
+    row |= {name: found for name in IDS if (found := as_id(row.get(name))) is not None}
+    if isinstance(row.get("age_bucket"), int | float) and not isinstance(row["age_bucket"], bool):
+        row["age_bucket"] = as_label(row["age_bucket"])
+    if empty := [name for name in REQUIRED if row.get(name) is None or not str(row[name]).strip()]:
+        raise Rejection("missing field", f"{empty[0]} is empty")
     for name in TEXTS:
         if not isinstance(row.get(name), str if name in REQUIRED else str | None):
-            raise Rejection("wrong type", f"{name} must be a string, got {json.dumps(row[name])[:80]}")
-    if empty := [name for name in REQUIRED if not row[name].strip()]:
-        raise Rejection("missing field", f"{empty[0]} is empty")
+            raise Rejection("wrong type", f"{name} must be a string, got {json.dumps(row.get(name))[:80]}")
     duration, md5, raw, age = (
         row.get(name) for name in ("audio_duration_sec", "md5_hash", "orthographic_text", "age_bucket")
     )
     if duration is not None and not is_seconds(duration):
         raise Rejection(
             "wrong type",
-            f"audio_duration_sec must be a number of seconds, at most {MOST_SECONDS}, got {json.dumps(duration)[:80]}",
+            f"audio_duration_sec must be a number of seconds, got {json.dumps(duration)[:80]}",
         )
     return Utterance(
         id=row["utterance_id"],
         file=row["audio_path"],
-        text=(raw or "").strip(),
+        text=clean_transcript(raw or "", markup=False),
         raw_text=raw,
-        speaker_id=row["child_id"],
+        speaker_id=unicodedata.normalize("NFC", row["child_id"]),  # one child, however its name is typed
         group=(age or "").strip() or UNKNOWN,
         columns={"session_id": row.get("session_id"), "age_bucket": age},
         md5=(md5 or "").strip().lower() or None,

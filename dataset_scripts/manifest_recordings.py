@@ -11,11 +11,14 @@ from hf_components.asr import Recordings
 from hf_components.runtime import ID, UserError, read_by_id, text_field
 from hf_components.speech import AudioError, decode, read_duration
 
+LONGEST_BELIEVED = 30.0  # seconds; a longer length may be in milliseconds, and is read from the recording's header
+
 
 @dataclass(frozen=True)
 class Listed:
-    """A recording in a manifest: its path, and its MD5 checksum and length in seconds where they are given."""
+    """A recording in a manifest: its id as given, its path, and its MD5 checksum and length where they are given."""
 
+    id_as_given: str | int
     file: str
     md5: str | None
     seconds: float | None
@@ -29,12 +32,19 @@ class ManifestRecordings(Recordings):
         self.reader = reader
         self.ids = list(listed)
 
+    @property
+    def ids_as_given(self) -> dict[str, str | int]:
+        """The id of each recording as the manifest gives it: with spaces around it, or as a number."""
+        return {name: row.id_as_given for name, row in self.listed.items()}
+
     def read(self, index):
         return decode(self._content(index), name=self.ids[index])
 
     def seconds(self, index):
         given = self.listed[self.ids[index]].seconds
-        return read_duration(self._content(index), name=self.ids[index]) if given is None else given
+        if given is None or given > LONGEST_BELIEVED:
+            return read_duration(self._content(index), name=self.ids[index])
+        return given
 
     def fingerprint(self, index):
         return self.reader.fingerprint(self.listed[self.ids[index]].file)
@@ -68,6 +78,7 @@ def read_recordings(
         file = text_field(row, fields.get("audio_path", "audio_path"), manifest, line)
         md5, seconds = (row.get(fields.get(key, key)) for key in ("md5_hash", "audio_duration_sec"))
         listed[name] = Listed(
+            row[fields.get(ID, ID)],
             file,
             md5.strip().lower() if isinstance(md5, str) and md5.strip() else None,
             float(seconds) if is_seconds(seconds) and seconds > 0 else None,

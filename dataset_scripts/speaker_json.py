@@ -12,6 +12,7 @@ import dataclasses
 import json
 import logging
 import re
+import unicodedata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,8 +20,8 @@ import datasets
 
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.transcripts import DISFLUENCIES, clean_transcript, count_unintelligible
-from dataset_scripts.utterances import Utterance
-from hf_components.runtime import UserError, first_few
+from dataset_scripts.utterances import Rejection, Utterance
+from hf_components.runtime import UserError, broken_link, first_few, looks_like, printable, spelled_otherwise
 
 logger = logging.getLogger(__name__)
 
@@ -80,40 +81,72 @@ class SpeakerJson(CorpusBuilder):
             )
         split_of: dict[str, str] = {}
         listed: dict[str, list[Utterance]] = {}
+        rejected = []
         for split, folder in folders.items():
             listed[split] = []
-            for speaker in _folders(folder):
-                manifest = read_manifest(speaker / f"{speaker.name}.json")
+            for speaker in _folders(folder, with_broken=True):
+                speaker_id = unicodedata.normalize("NFC", printable(speaker.name))
+                file = manifest_of(speaker)
+                if problem := broken_link(root, str(file.relative_to(root))):
+                    rejected.append(
+                        Rejection("missing file", problem).row(speaker_id, str(file.relative_to(root)), split)
+                    )
+                    continue
+                manifest = read_manifest(file)
                 # A folder may have been renamed, so the name inside the file counts as well.
-                for name in {speaker.name, *_contributor(manifest)}:
+                for name in {speaker_id, *_contributor(manifest)}:
                     if split_of.setdefault(name, split) != split:
                         raise UserError(
                             f"speaker {name} is in the splits {split_of[name]} and {split} of {root}; splits must "
                             "not share a speaker, remove one of the two"
                         )
                 folder_of_files = PurePosixPath(speaker.relative_to(root).as_posix())
-                listed[split] += _utterances(manifest, speaker.name, folder_of_files, self.config.disfluencies)
-        return Listing(listed)
+                listed[split] += _utterances(manifest, speaker_id, folder_of_files, self.config.disfluencies)
+        return Listing(listed, rejected)
 
 
 def split_folders(root: Path) -> dict[str, Path]:
     """Map each split of a corpus, such as `train` or `test1`, to its folder.
 
     Raises:
-        UserError: two folders are one split, such as Train and train.
+        UserError: two folders are one split, such as Train and train, or a split is a link to nothing.
     """
     found: dict[str, Path] = {}
-    for folder in _folders(root):
+    for folder in _folders(root, with_broken=True):
         split = folder.name.lower()
         if SPLIT.fullmatch(split):
+            if problem := broken_link(root, folder.name):
+                raise UserError(f"{root}: {problem}")
             if split in found:
                 raise UserError(f"{root} holds {found[split].name} and {folder.name}; a split has one folder")
             found[split] = folder
     return dict(sorted(found.items(), key=lambda item: (not item[0].startswith("train"), item[0])))
 
 
-def _folders(parent: Path) -> list[Path]:
-    return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _folders(parent: Path, with_broken: bool = False) -> list[Path]:
+    """Folders in `parent`, also links to folders; `with_broken`: also links to nothing."""
+    return sorted(
+        path
+        for path in parent.iterdir()
+        if not path.name.startswith(".") and (path.is_dir() or with_broken and not path.exists())
+    )
+
+
+def manifest_of(speaker: Path) -> Path:
+    """The JSON file of a speaker's folder. Raises UserError if the folder has only a similar one."""
+    file = speaker / f"{speaker.name}.json"
+    if not speaker.is_dir():  # a link to nothing
+        return speaker
+    if file.is_file() or file.is_symlink():
+        return file
+    if same := spelled_otherwise(speaker, file.name):
+        return same[0]
+    if meant := [path.name for path in looks_like(speaker, file.name) if path.suffix.lower() == ".json"]:
+        raise UserError(
+            f"{printable(speaker)} has no {printable(file.name)}; did you mean {printable(meant[0])}? The file must "
+            "have the name of its folder: rename one of the two"
+        )
+    return file
 
 
 def _holds_speakers(folder: Path) -> bool:
@@ -122,7 +155,11 @@ def _holds_speakers(folder: Path) -> bool:
 
 def _contributor(manifest: dict[str, Any]) -> list[str]:
     """The speaker's name within a manifest: the project writes `Contributor ID`, others `Contributor_ID`."""
-    names = [value for key, value in manifest.items() if re.fullmatch(r"contributor[ _-]?id", key, re.IGNORECASE)]
+    names = [
+        unicodedata.normalize("NFC", str(value)) if value is not None else None
+        for key, value in manifest.items()
+        if re.fullmatch(r"contributor[ _-]?id", key, re.IGNORECASE)
+    ]
     return [str(name).strip() for name in names if name is not None and str(name).strip()]
 
 

@@ -5,6 +5,8 @@ The project's own kit, github.com/xiuwenz2/SAPC-template, reads the marks in the
 
 import re
 
+from hf_components.speech import has_words, plain_text
+
 OPENING = {"[": "]", "{": "}", "(": ")"}
 UNINTELLIGIBLE_WORDS = re.compile(r"\s*w\s*:\s*(\d{1,3})?\s*", re.IGNORECASE)
 UNINTELLIGIBLE_GUESS = re.compile(r"\s*u\s*:.*", re.IGNORECASE | re.DOTALL)
@@ -15,29 +17,31 @@ CUT_OFF = re.compile(r"(?<=[^\W\d_])(-?)\*(?![\w*])")
 DISFLUENCIES = ("keep", "drop")
 
 
-def clean_transcript(raw: str, disfluencies: str = "keep") -> str:
-    """Return the words of a transcript, without markup.
+def clean_transcript(raw: str, disfluencies: str = "keep", *, markup: bool = True) -> str:
+    """Return the words of a transcript as plain text (see `plain_text`), without markup.
 
     `[...]` is a comment and is removed. `{tag: words}` and `{words}` keep their words. `(...)` is a disfluency: its
     words are kept or dropped, but those of `(tag: words)`, such as `(cs: ...)`, are always kept. `{w:N}`, `{u: guess}`
     and `{ }` mark speech that nobody understood, and are removed (`count_unintelligible` counts them). `~` before a
     spelled letter, `*` after a word that was cut off, as in `(f-*)`, and a first line `#dis` are removed too. Marks
     may be nested. A bracket without a partner is removed, and the words around it stay. Text without markup is
-    returned as it is, apart from white space.
+    only made plain.
 
+    Args:
+        markup: whether the transcript may have marks; otherwise it is only made plain.
     Returns:
         the clean text, or "" if no letter or digit is left.
     """
-    text = _strip_markup(raw, disfluencies)[0]
-    text = " ".join(text.split())
-    if text != " ".join(raw.split()):
+    plain = plain_text(raw)
+    text = " ".join(_strip_markup(plain, disfluencies)[0].split()) if markup else plain
+    if text != plain:
         text = _tidy(text)
-    return text if any(character.isalnum() for character in text) else ""
+    return text if has_words(text) else ""
 
 
 def count_unintelligible(raw: str) -> int:
     """Count the words that nobody understood: N for `{w:N}`, one for `{u: ...}` and for `{ }`."""
-    return _strip_markup(raw, "keep")[1]
+    return _strip_markup(plain_text(raw), "keep")[1]
 
 
 def _strip_markup(raw: str, disfluencies: str) -> tuple[str, int]:

@@ -4,14 +4,24 @@ import dataclasses
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from hf_components.runtime import fingerprint
+from hf_components.runtime import (
+    broken_link,
+    fingerprint,
+    first_few,
+    is_utf8,
+    looks_like,
+    printable,
+    same_path,
+    spelled_otherwise,
+)
 from hf_components.speech import SAMPLING_RATE, AudioError, decode, encode_flac
 
 SEVERAL_FOLDERS = "in several folders, all copies alike; the first is taken"
+IN_MILLISECONDS = "of a duration that the manifest gives in milliseconds; the recording's own, in seconds, is kept"
 OTHER_DURATION = "of another duration than the manifest says; the recording's own is kept"
 
 
@@ -51,11 +61,11 @@ class Rejection(Exception):
     def row(
         self, utterance_id: str, file: str, split: str | None, manifest: str | None = None, line: int | None = None
     ) -> dict[str, Any]:
-        """The row of `rejected.jsonl`."""
+        """The row of `rejected.jsonl`; a name that is not UTF-8 is written with escapes."""
         where = {} if line is None else {"manifest": manifest, "line": line}
         return {
-            "id": utterance_id,
-            "file": file,
+            "id": printable(utterance_id),
+            "file": printable(file),
             "reason": self.reason,
             "detail": self.detail,
             "split": split,
@@ -68,7 +78,8 @@ class Reader:
     """Finds, checks and reads recordings.
 
     Attributes:
-        folders: folders to search: the name of each in `source_file`, and its resolved path.
+        folders: folders to search: the name of each in `source_file`, and its resolved path. Links in them are the
+            user's own, and are followed; only the text of a manifest may not lead out of them.
         by_bare_name: if a file is in no folder by its path, look for its name directly in each folder.
         shared_names: file names in which several paths of the manifest end; there only a checksum shows which
             recording a bare name means.
@@ -105,8 +116,8 @@ class Reader:
         if duration < self.min_duration:
             raise Rejection("too short", f"{duration:.3f} s, min_duration is {self.min_duration}")
         remarks = [SEVERAL_FOLDERS] if len(files) > 1 else []
-        if utterance.duration is not None and abs(utterance.duration - duration) > max(0.1, 0.05 * duration):
-            remarks.append(OTHER_DURATION)
+        if utterance.duration is not None and not _is_about(utterance.duration, duration):
+            remarks.append(IN_MILLISECONDS if _is_about(utterance.duration / 1000, duration) else OTHER_DURATION)
         return {
             "id": utterance.id,
             # No path: `datasets` would prefer a file of that name in the current directory to the bytes.
@@ -142,19 +153,19 @@ class Reader:
     def fingerprint(self, file: str) -> str | None:
         """A string that changes with the recordings that `file` may mean; None if there is none."""
         try:
-            return ",".join(map(fingerprint, self._candidates(file)[0])) or None
+            return ",".join(map(fingerprint, self._candidates(file)[0])) or None  # of what a link leads to
         except Rejection:
             return None
 
     def _locate(self, file: str, md5: str | None) -> dict[Path, str]:
-        """Real path of each file that `file` may mean, with its path in the corpus; a file counts once."""
+        """Path of each file that `file` may mean, with its path in the corpus; a file counts once."""
         found, by_path = self._candidates(file)
-        name = PurePosixPath(file).name
+        name = _name(file)
         problem = f"no file at {file}"
         if len(self.folders) > 1:
             problem += f" in any of {', '.join(name for name, _ in self.folders)}"
         if not found:
-            raise Rejection("missing file", problem)
+            raise Rejection("missing file", self._why_missing(file) or problem + self._advice(file))
         if not by_path and md5 is None and name in self.shared_names:
             raise Rejection(
                 "missing file",
@@ -168,26 +179,62 @@ class Reader:
 
         No path may climb, even inside its folder: it could bring a recording of one split into another.
         """
-        if "\0" in file or PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
-            raise Rejection("path outside the corpus", f"{file} is absolute or climbs by '..'")
+        check_name(file)
+        if any(_leads_out(form) for form in (file, same_path(file))):
+            raise Rejection(
+                "path outside the corpus", f"{file} is absolute or climbs by '..'; give it relative to the corpus"
+            )
         if (found := self._files_at(file)) or not self.by_bare_name:
             return found, True
-        return self._files_at(PurePosixPath(file).name), False
+        return self._files_at(_name(file)), False
 
     def _files_at(self, place: str) -> dict[Path, str]:
-        found: dict[Path, str] = {}
-        for name, folder in self.folders:
-            if _is_file(folder / place):
-                real = Path(os.path.realpath(folder / place))
-                if not any(real.is_relative_to(inside) for _, inside in self.folders):
-                    raise Rejection("path outside the corpus", f"{PurePosixPath(name, place)} links out")
-                found.setdefault(real, str(PurePosixPath(name, place)))
-        return found
+        """Files at that path in any folder; if there is none, those whose path is spelled in another way."""
+        found = [(name, folder, folder / place) for name, folder in self.folders if _is_file(folder / place)] or [
+            (name, folder, path)
+            for name, folder in self.folders
+            for path in spelled_otherwise(folder, place)
+            if _is_file(path)
+        ]
+        by_content: dict[str, tuple[Path, str]] = {}
+        for name, folder, path in found:
+            place_in_corpus = printable(PurePosixPath(name, path.relative_to(folder)))
+            by_content.setdefault(os.path.realpath(path), (path, place_in_corpus))
+        return dict(by_content.values())
+
+    def _why_missing(self, file: str) -> str | None:
+        """Words for a link to nothing, or a folder, in the place of the file; None if there is neither."""
+        for place in (file, _name(file)) if self.by_bare_name else (file,):
+            for _, folder in self.folders:
+                for path in (folder / place, *spelled_otherwise(folder, place)):
+                    if problem := broken_link(folder, str(path.relative_to(folder))):
+                        return problem
+        if any(_is(Path.is_dir, folder / file) for _, folder in self.folders):
+            return f"{file} is a folder, and a recording is needed"
+        return None
+
+    def _advice(self, file: str) -> str:
+        """Files that may be meant."""
+        places = (file, _name(file)) if self.by_bare_name else (file,)
+        found = {
+            str(PurePosixPath(name, printable(path.relative_to(folder))))
+            + ("" if is_utf8(str(path)) else " (its name is not UTF-8: rename it, for example with convmv)")
+            for place in places
+            for name, folder in self.folders
+            for path in looks_like(folder, place)
+        }
+        return f"; did you mean {first_few(sorted(found), 3)}?" if found else ""
+
+
+def check_name(file: str) -> None:
+    """Raise Rejection if the name of a file is not UTF-8: no corpus can hold it."""
+    if not is_utf8(file):
+        raise Rejection("name is not UTF-8", f"{printable(file)}; rename the file, for example with convmv")
 
 
 def shared_names(files: Iterable[str]) -> frozenset[str]:
     """File names in which several of these paths end."""
-    names = Counter(PurePosixPath(file).name for file in set(files))
+    names = Counter(map(_name, set(files)))
     return frozenset(name for name, count in names.items() if count > 1)
 
 
@@ -206,8 +253,26 @@ def _read_one_of(files: dict[Path, str], md5: str | None) -> tuple[str, bytes]:
     return contents[md5] if md5 is not None else next(iter(contents.values()))
 
 
+def _name(file: str) -> str:
+    """The name at the end of a path, which may have backslashes."""
+    return PurePosixPath(file.replace("\\", "/")).name
+
+
+def _leads_out(place: str) -> bool:
+    path = PurePosixPath(place)
+    return "\0" in place or path.is_absolute() or ".." in path.parts or PureWindowsPath(place).is_absolute()
+
+
+def _is_about(given: float, seconds: float) -> bool:
+    return abs(given - seconds) <= max(0.1, 0.05 * seconds)
+
+
 def _is_file(path: Path) -> bool:
+    return _is(Path.is_file, path)
+
+
+def _is(what: Callable[[Path], bool], path: Path) -> bool:
     try:
-        return path.is_file()
+        return what(path)
     except OSError:  # a name longer than the file system allows
         return False

@@ -33,7 +33,7 @@ from hf_components.checkpoints import (
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.runtime import RecipeArguments, SeedArguments, flag, parse_arguments, run_recipe, run_stage
 from hf_components.scoring import compare, score
-from hf_components.speech import load_corpus, sample_rows
+from hf_components.speech import language_code, load_corpus, sample_rows
 from hf_components.whisper import DynamicContextWhisper
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,9 @@ class Arguments(RecipeArguments, SeedArguments):
     model: str | None = flag(
         "model of the adapters; default: the one they name", default=None, aliases=["--base_model"]
     )
-    language: str | None = flag("language code of a multilingual model; default: the one saved with it", default=None)
+    language: str | None = flag(
+        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
+    )
     method: Literal["greedy", "uniform"] = flag(
         "greedy: add a candidate, best first, if the WER does not grow; uniform: add all", default="greedy"
     )

@@ -46,7 +46,7 @@ from hf_components.runtime import (
     run_recipe,
     run_stage,
 )
-from hf_components.speech import Sampling, load_corpus
+from hf_components.speech import Sampling, language_code, load_corpus
 
 
 @dataclass
@@ -72,7 +72,9 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
         aliases=["--full_dir"],
     )
     base_model: str = flag("Whisper checkpoint: folder or Hub id", default="models/whisper-tiny.en")
-    language: str | None = flag("language code of a multilingual model; default: the one saved with it", default=None)
+    language: str | None = flag(
+        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
+    )
     split: str = flag("split to transcribe (Train and Dev mean train and dev)", default="dev")
     percent: float = flag("share of the split to draw the sample from, in per cent", default=100.0, above=0, max=100)
     max_samples: int = flag("size of the fixed sample in utterances, at most", default=200, min=1)

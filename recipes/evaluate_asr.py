@@ -38,7 +38,7 @@ from hf_components.scoring import (
     references_of_manifest,
     tables,
 )
-from hf_components.speech import load_corpus
+from hf_components.speech import language_code, load_corpus
 
 
 @dataclass
@@ -48,7 +48,9 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     )
     model: str | None = flag("checkpoint to transcribe with and to score last", default=None, aliases=["--model_path"])
     adapter: str | None = flag("PEFT adapter of that model", default=None)
-    language: str | None = flag("language code of texts and model; default: the model's own, or English", default=None)
+    language: str | None = flag(
+        "language code of texts and model; default: the model's own, or English", default=None, read=language_code
+    )
     batch_seconds: float = flag("seconds of audio per batch of that model, padding included", default=240.0, above=0)
     max_new_tokens: int = flag("longest transcript of that model in tokens", default=225, min=1)
     corpus: str | None = flag("prepared corpus with the references: folder or Hub id", default=None)

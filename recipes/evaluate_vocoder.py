@@ -25,7 +25,7 @@ from hf_components.runtime import (
     run_recipe,
     write_json,
 )
-from hf_components.speech import load_corpus, sample_rows
+from hf_components.speech import language_code, load_corpus, sample_rows
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.units import check_same_units, read_units
 from hf_components.units.resynthesis import hear, resynthesise, summarise, table, units_of, write_page
@@ -43,7 +43,9 @@ class Arguments(RecipeArguments, SeedArguments):
         default="none",
         aliases=["--recogniser"],
     )
-    language: str | None = flag("language code of a multilingual recogniser; default: the saved one", default=None)
+    language: str | None = flag(
+        "language code of a multilingual recogniser; default: the saved one", default=None, read=language_code
+    )
     batch_seconds: float = flag("seconds of speech per batch and process, padding included", default=240.0, above=0)
     num_bootstrap: int = flag("resamples over segments for each interval", default=1000, min=0)
 

@@ -36,7 +36,7 @@ from hf_components.runtime import (
     run_recipe,
 )
 from hf_components.scoring import score
-from hf_components.speech import load_corpus, log_mel, sample_rows, waveforms
+from hf_components.speech import language_code, load_corpus, log_mel, sample_rows, waveforms
 from hf_components.training import FULL_CONTEXT_FRAMES
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,9 @@ class Arguments(RecipeArguments, SeedArguments):
     quantization: Literal[
         "float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16", "int8_bfloat16"
     ] = flag("type of the stored weights; faster-whisper converts it to its compute_type", default="float16")
-    language: str | None = flag("language code of a multilingual model; default: the one saved with it", default=None)
+    language: str | None = flag(
+        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
+    )
     corpus: str | None = flag("prepared corpus to check the export on: folder or Hub id", default=None)
     split: str = flag("split from which clips are drawn", default="dev")
     max_samples: int = flag("clips that export and original transcribe", default=4, aliases=["--check_clips"], min=0)

@@ -33,7 +33,7 @@ from hf_components.runtime import (
     write_json,
 )
 from hf_components.scoring import score
-from hf_components.speech import encode_flac, load_corpus, sample_rows
+from hf_components.speech import encode_flac, language_code, load_corpus, sample_rows
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,9 @@ class Arguments(LogArguments, SeedArguments):
     model: str = flag("checkpoint of a Whisper or a CTC model: folder or Hub id", aliases=["--model_path"])
     output: str = flag("zip to write; the report goes beside it as .json", default="submission.zip")
     adapter: str | None = flag("PEFT adapter of that model, merged into the packed weights", default=None)
-    language: str | None = flag("language code of a multilingual model; default: the one saved with it", default=None)
+    language: str | None = flag(
+        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
+    )
     dtype: Literal["float16", "float32"] = flag("type of the packed weights; its WER is measured", default="float16")
     max_new_tokens: int = flag("longest transcript of a Whisper in tokens", default=225, min=1)
     corpus: str | None = flag("prepared corpus (folder or Hub id) to try; default: synthetic voices", default=None)

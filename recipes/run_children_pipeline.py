@@ -23,12 +23,11 @@ from hf_components.runtime import (
     flag,
     parse_pairs,
     passed_on_arguments,
-    read_json_lines,
+    read_by_id,
     run_recipe,
     same_names,
-    text_field,
 )
-from hf_components.speech import is_prepared, require_splits, summarise_corpus
+from hf_components.speech import is_prepared, language_code, require_splits, summarise_corpus
 from hf_components.training import UNSELECTED, AugmentationArguments, FilterArguments, KlToBaseArguments, LoraArguments
 from recipes import average_checkpoints, evaluate_asr, finetune_whisper, pack_submission, prepare_corpus, transcribe
 
@@ -95,7 +94,7 @@ class Arguments(PipelineArguments):
         "folders to search for its audio; default: --audio_dirs, or its own folder and sub-folders", default=None
     )
     submission_format: str | None = flag("submission_format.jsonl: gives the order of its lines", default=None)
-    language: str = flag("language code of a multilingual model", default="en")
+    language: str = flag("language code of a multilingual model", default="en", read=language_code)
 
     def __post_init__(self):
         if self.submission_format and not self.test_manifest:
@@ -203,8 +202,7 @@ def check_inputs(args: Arguments, passed_on) -> None:
         )
     if args.test_manifest:
         name = (parse_pairs("fields", passed_on.fields) or {}).get("utterance_id", "utterance_id")
-        rows = read_json_lines(args.test_manifest)
-        ids = [text_field(row, name, args.test_manifest, line) for line, row in rows]
+        ids = [found for _, found, _ in read_by_id(args.test_manifest, name)]
         if args.submission_format:
             expected = read_submission_format(args.submission_format)
             check_same_ids(expected, args.submission_format, ids, args.test_manifest)

@@ -173,7 +173,7 @@ def score(
             if not found["labelled_frames"]:
                 raise UserError(
                     f"{args.phone_labels} labels none of the recordings of dev ({dev['source_file'][0]}, ...); "
-                    "labels and recordings must have the same names, except for the suffix"
+                    "labels and recordings must have the same names, except for the suffix, and times in seconds"
                 )
     return found
 

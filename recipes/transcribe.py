@@ -31,7 +31,7 @@ from hf_components.runtime import (
     parse_pairs,
     run_recipe,
 )
-from hf_components.speech import load_corpus
+from hf_components.speech import language_code, load_corpus
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,9 @@ class Arguments(LogArguments):
         "submission_format.jsonl: its order is that of the lines, its ids must be those of the input", default=None
     )
     adapter: list[str] | None = flag("PEFT LoRA of the model: folder or Hub id; several: merged in turn", default=None)
-    language: str | None = flag("language code of a multilingual model; default: the one saved with it", default=None)
+    language: str | None = flag(
+        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
+    )
     audio_context: Literal["dynamic", "full"] | None = flag(
         "audio context of a Whisper: as long as the clip, or always 30 s; default: as it was trained", default=None
     )
@@ -89,9 +91,11 @@ def main(argv: list[str] | None = None) -> dict:
         logger.info("%s is complete, skipped", output)
         return finished
 
+    ids_as_given = {} if args.input_jsonl is None else recordings.ids_as_given
     order = recordings.ids
     if args.submission_format is not None:
-        order = read_submission_format(args.submission_format)
+        ids_as_given = read_submission_format(args.submission_format)
+        order = list(ids_as_given)
         check_same_ids(order, args.submission_format, recordings.ids, args.input_jsonl or args.corpus)
     transcriber = Transcriber.from_pretrained(
         args.model,
@@ -104,7 +108,15 @@ def main(argv: list[str] | None = None) -> dict:
         max_new_tokens=args.max_new_tokens,
         num_workers=args.num_workers,
     )
-    metrics = transcribe_to_file(transcriber, recordings, output, order=order, identity=identity, resume=args.resume)
+    metrics = transcribe_to_file(
+        transcriber,
+        recordings,
+        output,
+        order=order,
+        identity=identity,
+        resume=args.resume,
+        ids_as_given=ids_as_given,
+    )
     logger.info(
         "%d transcripts in %s, %d of them empty because unreadable, %d kept from an earlier run; %.1f s for %.1f s of "
         "audio, real-time factor %s",

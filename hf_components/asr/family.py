@@ -11,7 +11,7 @@ from transformers import AutoProcessor, FeatureExtractionMixin, PreTrainedModel,
 
 from hf_components.checkpoints import load_model, load_processor
 from hf_components.runtime import UserError
-from hf_components.speech import SAMPLING_RATE
+from hf_components.speech import SAMPLING_RATE, language_code
 
 # Shorter clips are extended with silence: the first layers of encoders need up to 150 ms of input, and normalisation
 # over time needs several frames.
@@ -129,7 +129,7 @@ def ask(
     name: str, request: Request, processor: ProcessorMixin, waveforms: Sequence[np.ndarray], language: str | None
 ) -> dict[str, torch.Tensor]:
     """Tensors of a request in a language ("en" by default). Raises UserError if the model does not know it."""
-    language = language or "en"
+    language = language_code(language or "en")
     try:
         inputs = request(processor, heard(processor, waveforms), language)
     except ValueError as error:

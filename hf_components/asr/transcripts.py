@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from accelerate import PartialState
 
@@ -34,13 +35,13 @@ STARTED = "started.json"  # settings and inputs of the transcripts in a partial 
 NAMED = 10  # ids that a message shows
 
 
-def read_submission_format(path: str | Path) -> list[str]:
-    """The ids of a `submission_format.jsonl`, in its order.
+def read_submission_format(path: str | Path) -> dict[str, str | int]:
+    """The ids of a `submission_format.jsonl`, in its order: each as text, and as the file gives it.
 
     Raises:
         UserError: the file cannot be read, a line has no id, or the id of an earlier line; file and line are given.
     """
-    return [name for _, name, _ in read_by_id(path)]
+    return {name: row[ID] for _, name, row in read_by_id(path)}
 
 
 def check_same_ids(expected: Sequence[str], expected_in: str, given: Iterable[str], given_in: str) -> None:
@@ -88,6 +89,7 @@ def transcribe_to_file(
     order: Sequence[str],
     identity: Mapping,
     resume: bool,
+    ids_as_given: Mapping[str, str | int] = MappingProxyType({}),
 ) -> dict:
     """Transcribe, and write `output` with one line per id once all are done; processes share the work.
 
@@ -100,6 +102,7 @@ def transcribe_to_file(
         order: ids of `recordings` in the order of the lines.
         identity: settings and fingerprints of inputs; transcripts with another identity are not continued.
         resume: continue an earlier run.
+        ids_as_given: ids that the lines give in another form, by id: a number, or with spaces around them.
     Returns:
         counts (`kept`: transcripts of an earlier run), and seconds of audio, wall seconds and real-time factor (wall
         seconds per second of audio), including earlier runs.
@@ -152,7 +155,13 @@ def transcribe_to_file(
         }
         if state.is_main_process:
             _note_failures(output.with_suffix(".failures.jsonl"), failed)
-            _write_lines(output, [{ID: name, TEXT: transcript.text} for name, transcript in transcripts.items()])
+            _write_lines(
+                output,
+                [
+                    {ID: ids_as_given.get(name, name), TEXT: transcript.text}
+                    for name, transcript in transcripts.items()
+                ],
+            )
             write_json(
                 _summary_of(output),
                 {
@@ -195,11 +204,10 @@ def _read_partial(partial: Path) -> dict[str, Written]:
     """Transcripts by id. Those of later runs replace earlier ones; an incomplete last line is ignored."""
     found = {}
     for file in sorted(partial.glob("*.jsonl")):
-        for line in file.read_text().splitlines(keepends=True):
-            if line.endswith("\n"):
-                values = json.loads(line)
-                written = Written(**values | {"transcript": Transcript(**values["transcript"])})
-                found[written.transcript.id] = written
+        for line in file.read_bytes().split(b"\n")[:-1]:
+            values = json.loads(line)
+            written = Written(**values | {"transcript": Transcript(**values["transcript"])})
+            found[written.transcript.id] = written
     return found
 
 

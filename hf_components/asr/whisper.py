@@ -5,7 +5,7 @@ import torch
 from hf_components.asr.family import Family, place
 from hf_components.checkpoints import load_moe_whisper, load_whisper, prompt_language
 from hf_components.runtime import UserError
-from hf_components.speech import count_mel_frames, log_mel
+from hf_components.speech import count_mel_frames, log_mel, plain_text
 from hf_components.whisper import DynamicContextWhisper
 
 TASK_TOKENS = 4  # at most: start, language, task, no timestamps
@@ -54,5 +54,8 @@ class Whisper(Family):
         return processor.batch_decode(tokens, skip_special_tokens=True)
 
     def tokenize(self, processor, text):
-        """Ids of task tokens, text and end token, without the start token, which is the decoder's first input."""
-        return processor.tokenizer(text).input_ids[1:]
+        """Ids of task tokens, text and end token, without the start token, which is the decoder's first input.
+
+        The text is plain: the name of a special token in it would become that token.
+        """
+        return processor.tokenizer(plain_text(text)).input_ids[1:]

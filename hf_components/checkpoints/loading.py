@@ -13,6 +13,7 @@ from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from hf_components.checkpoints.generation import complete_generation_config
 from hf_components.runtime import UserError, read_completion
+from hf_components.speech import language_code
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
 logger = logging.getLogger(__name__)
@@ -60,10 +61,11 @@ def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, languag
     config of an older checkpoint is completed first.
 
     Args:
-        language: code such as "de"; by default the language saved in the checkpoint, else "en".
+        language: such as "de", see `language_code`; by default the language saved in the checkpoint, else "en".
     Raises:
-        UserError: the checkpoint does not know the language.
+        UserError: it is no language, or the checkpoint does not know the language.
     """
+    language = language and language_code(language)
     complete_generation_config(model, processor.tokenizer)
     generation = model.generation_config
     if not getattr(generation, "is_multilingual", False):

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from hf_components.moe.benchmark.systems import FLAGS, choose_systems
 from hf_components.runtime import PipelineArguments, UserError, flag
-from hf_components.speech import require_splits
+from hf_components.speech import language_code, require_splits
 from hf_components.training import UNSELECTED
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class MoePipelineArguments(PipelineArguments):
         "Whisper of the embeddings: v2, v3, folder, Hub id; default: model", default=None, aliases=["--whisper_model"]
     )
     pooling: Literal["mean", "flatten"] = flag("pooling of the embeddings that are clustered", default="mean")
-    language: str = flag("language code, for multilingual checkpoints", default="en")
+    language: str = flag("language code, for multilingual checkpoints", default="en", read=language_code)
     shared_epochs: float | None = flag(
         "epochs of the LoRA where shared expert and single LoRA start; default 4 or 5; 0: none", default=None, min=0
     )

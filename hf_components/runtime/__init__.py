@@ -4,9 +4,19 @@ This package imports no other package of the project.
 """
 
 from hf_components.runtime.arguments import parse_arguments, parse_pairs
-from hf_components.runtime.disk import atomic_write, full_disk_explained, sync_folder
+from hf_components.runtime.disk import atomic_write, full_disk_explained, sync_folder, want_of_space
 from hf_components.runtime.errors import NothingToTrainOnError, UserError, causes, first_few
 from hf_components.runtime.estimates import estimate_rest, peak_memory_gib, warn_of_full_disk
+from hf_components.runtime.files import (
+    broken_link,
+    files_below,
+    is_utf8,
+    looks_like,
+    printable,
+    same_path,
+    spelled_otherwise,
+    why_unreadable,
+)
 from hf_components.runtime.flags import SEEDS, add_bounds, flag
 from hf_components.runtime.json_lines import (
     GROUP,
@@ -14,7 +24,9 @@ from hf_components.runtime.json_lines import (
     SPEAKER,
     TEXT,
     as_id,
+    as_label,
     id_field,
+    label_field,
     read_by_id,
     read_json_lines,
     text_field,

@@ -17,7 +17,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from hf_components.runtime.errors import UserError
-from hf_components.runtime.flags import BOUNDS, bounded, in_words
+from hf_components.runtime.flags import BOUNDS, bounded, in_words, reader
 from hf_components.runtime.logs import set_up_logging
 from hf_components.runtime.reflexes import ANSWERS, SYNONYMS
 from hf_components.runtime.stages import join_processes
@@ -36,6 +36,8 @@ class _Parser(HfArgumentParser):
         bounds = {name: options.pop(name) for name in BOUNDS if name in options}
         if options.get("type") in (int, float):
             options["type"] = bounded(options["type"], bounds)
+        if read := options.pop("read", None):
+            options["type"] = reader(read)
         if bounds:
             options["help"] = f"{options['help'].rstrip('.')}; {in_words(bounds)}"
         return super().add_argument(*names, **options)

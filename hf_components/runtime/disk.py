@@ -51,7 +51,7 @@ def full_disk_explained(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = _want_of_space(error)
+        reason = want_of_space(error)
         if reason is None:
             raise
         free = shutil.disk_usage(path.parent).free / 2**20
@@ -61,7 +61,8 @@ def full_disk_explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _want_of_space(error: BaseException) -> str | None:
+def want_of_space(error: BaseException) -> str | None:
+    """Words for the error if the disk, the quota or the limit on file sizes is used up; else None."""
     for cause in causes(error):
         if isinstance(cause, OSError) and cause.errno in NO_SPACE:
             return str(cause)

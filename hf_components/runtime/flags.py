@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from hf_components.runtime.errors import UserError
+
 BOUNDS = ("min", "max", "above", "below")
 SEEDS = {"min": 0, "max": 2**32 - 1}  # what numpy takes
 
@@ -21,6 +23,7 @@ def flag(
     below: float | None = None,
     choices: Sequence[Any] | None = None,
     aliases: Sequence[str] = (),
+    read: Callable[[str], Any] | None = None,
     **argparse_options: Any,
 ) -> Any:
     """A dataclass field that is a flag of a recipe.
@@ -34,9 +37,18 @@ def flag(
         above, below: bounds that the value must not reach.
         choices: all values allowed.
         aliases: other names, each with its dashes.
+        read: function that makes the value of the word that the user wrote; its UserError is told with the flag.
         argparse_options: `nargs`, `const`, `action` of `argparse.ArgumentParser.add_argument`.
     """
-    given = {"min": min, "max": max, "above": above, "below": below, "choices": choices, "aliases": list(aliases)}
+    given = {
+        "min": min,
+        "max": max,
+        "above": above,
+        "below": below,
+        "choices": choices,
+        "aliases": list(aliases),
+        "read": read,
+    }
     metadata = {"help": help, **{name: value for name, value in given.items() if value not in (None, [])}}
     metadata |= argparse_options
     if isinstance(default, list):
@@ -94,4 +106,16 @@ def bounded(kind: Callable[[str], float], bounds: Mapping[str, float]) -> Callab
         return value
 
     read.__name__ = kind.__name__  # argparse shows it: invalid int value
+    return read
+
+
+def reader(function: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The function for argparse, which names the flag in its error."""
+
+    def read(word: str) -> Any:
+        try:
+            return function(word)
+        except UserError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
     return read

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_components.runtime.errors import UserError
+from hf_components.runtime.files import why_unreadable
 
 ID = "utterance_id"
 TEXT = "orthographic_text"
@@ -22,7 +23,7 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict]]:
     try:
         lines = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {why_unreadable(path, error)}") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -51,6 +52,27 @@ def as_id(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     return str(value).strip() or None
+
+
+def as_label(value: Any) -> str | None:
+    """A label as text, from a string (stripped) or a number such as 5; None for an empty one, for NaN and for None.
+
+    Raises:
+        TypeError: the value is of another type.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+        raise TypeError(f"expected a string or a number, got {value!r}")
+    if value is None or value != value:  # pandas writes NaN for a missing value
+        return None
+    return (f"{value:g}" if isinstance(value, float) else str(value)).strip() or None
+
+
+def label_field(row: dict, name: str, path: str | Path, line: int) -> str | None:
+    """A field that may hold a label, see `as_label`; else raises UserError with file and line."""
+    try:
+        return as_label(row.get(name))
+    except TypeError as error:
+        raise UserError(f"{path}, line {line}: {name}: {error}") from error
 
 
 def id_field(row: dict, name: str, path: str | Path, line: int) -> str:

@@ -26,6 +26,7 @@ from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from hf_components import __version__
 from hf_components.runtime.disk import atomic_write, full_disk_explained, sync_folder
 from hf_components.runtime.errors import UserError, first_few
+from hf_components.runtime.files import files_below
 from hf_components.runtime.locks import alone_in
 
 logger = logging.getLogger(__name__)
@@ -200,7 +201,7 @@ def fingerprint(path: str | Path) -> str:
         return completion["fingerprint"]
     if not path.exists():
         return str(path)
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    files = [path] if path.is_file() else sorted(p for p in files_below(path, hidden=True) if p.is_file())
     return _digest([(p.name if p == path else p.relative_to(path).as_posix(), _fingerprint_file(p)) for p in files])
 
 

@@ -12,13 +12,25 @@ import datasets
 from rich.markup import escape
 from rich.table import Table
 
+from hf_components.metrics.whisper_wer.counting import normalize
 from hf_components.reporting import interval, percent, plot_bars
-from hf_components.runtime import GROUP, SPEAKER, TEXT, UserError, first_few, id_field, read_by_id, text_field
+from hf_components.runtime import (
+    GROUP,
+    SPEAKER,
+    TEXT,
+    UserError,
+    first_few,
+    id_field,
+    label_field,
+    read_by_id,
+    text_field,
+)
 from hf_components.scoring.error_rates import paired_bootstrap, score, utterance_errors
-from hf_components.speech import UNKNOWN, count_speakers, is_known
+from hf_components.speech import UNKNOWN, count_speakers, is_known, plain_text
 
 logger = logging.getLogger(__name__)
 
+NOT_PLAIN = "typographic apostrophes, invisible characters, HTML entities or special tokens"
 UNKNOWN_GROUP = "unknown"
 RATES = ("wer", "wer_clipped", "cer", "cer_clipped")
 COUNTS = ("substitutions", "deletions", "insertions")
@@ -52,27 +64,41 @@ def references_of_manifest(path: str | Path) -> References:
     """
     rows = {}
     without = []
+    changed = []
     for line, name, row in read_by_id(path):
-        if row.get(TEXT) is None:
+        if row.get(TEXT) is None or row[TEXT] != row[TEXT]:  # pandas writes NaN for a missing value
             without.append(line)
             continue
-        group = "" if row.get(GROUP) is None else text_field(row, GROUP, path, line)
+        group = label_field(row, GROUP, path, line) or ""
+        text = text_field(row, TEXT, path, line).strip()
         rows[name] = (
-            text_field(row, TEXT, path, line).strip(),
+            plain_text(text),
             id_field(row, SPEAKER, path, line),
-            group.strip() or UNKNOWN_GROUP,
+            group or UNKNOWN_GROUP,
         )
+        if _is_scored_otherwise(text):
+            changed.append(line)
     if not rows:
         raise UserError(f"{path} has no {TEXT} to score against")
     if without:
         text = "%d rows of %s have no %s and are not scored: line %s"
         logger.warning(text, len(without), path, TEXT, first_few(without))
+    if changed:
+        text = (
+            "%d references of %s hold %s and are scored as plain text; a competition may count them as errors: line "
+        )
+        text += "%s"
+        logger.warning(text, len(changed), path, NOT_PLAIN, first_few(changed))
     return References(list(rows), *map(list, zip(*rows.values(), strict=True)))
 
 
 def read_transcripts(path: str | Path) -> dict[str, str]:
     """Text by id. Raises UserError if a line lacks `utterance_id` or `orthographic_text`, or an id appears twice."""
-    return {name: text_field(row, TEXT, path, line) for line, name, row in read_by_id(path)}
+    found = {name: text_field(row, TEXT, path, line) for line, name, row in read_by_id(path)}
+    if odd := [name for name, text in found.items() if _is_scored_otherwise(text)]:
+        text = "%d transcripts of %s hold %s, which count as errors, such as %s; write them as plain text"
+        logger.warning(text, len(odd), path, NOT_PLAIN, odd[0])
+    return found
 
 
 def align(name: str, transcripts: Mapping[str, str], references: References) -> tuple[list[str], dict]:
@@ -253,6 +279,12 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise UserError(f"the same file is given twice: {', '.join(paths)}; leave one of them out")
+
+
+def _is_scored_otherwise(text: str) -> bool:
+    """Whether the plain text has another score than the text itself."""
+    plain = plain_text(text)
+    return plain != " ".join(text.split()) and normalize(plain) != normalize(text)
 
 
 def _by_first_number(item: tuple[str, int]) -> tuple:

@@ -1,5 +1,6 @@
 """Score transcripts with the `whisper_wer` metric, and compare two systems."""
 
+import tempfile
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -7,11 +8,18 @@ import numpy as np
 from hf_components.metrics.whisper_wer import counting
 from hf_components.metrics.whisper_wer.bootstrap import paired_bootstrap
 from hf_components.metrics.whisper_wer.whisper_wer import WhisperWer
+from hf_components.speech import language_code
+
+NORMALIZERS = {"en": "english", "tr": "turkic", "az": "turkic", "crh": "turkic"}
 
 
 def normalizer_of(language: str | None) -> str:
-    """Name of the normaliser that is applied before scoring, by language code; None means English."""
-    return "english" if language in (None, "en") else "unicode"
+    """Name of the normaliser that is applied before scoring, by language, see `language_code`; None means English.
+
+    Raises:
+        UserError: the language is none.
+    """
+    return NORMALIZERS.get(language_code(language or "en"), "unicode")
 
 
 def score(
@@ -34,17 +42,18 @@ def score(
     Raises:
         ValueError: there are no utterances, or the inputs have different lengths.
     """
-    # In memory, because one process locks the metric's usual cache file, and evaluations may run in parallel.
-    metric = WhisperWer(keep_in_memory=True)
     normalizer = normalizer_of(language)
-    found = metric.compute(
-        predictions=list(predictions),
-        references=list(references),
-        groups=groups,
-        speakers=speakers,
-        normalizer=normalizer,
-        **options,
-    )
+    # In memory, because one process locks the metric's usual cache file, and evaluations may run in parallel. The
+    # cache is not used then, but its folder is made, also where it cannot be.
+    with tempfile.TemporaryDirectory(prefix="metric") as cache:
+        found = WhisperWer(keep_in_memory=True, cache_dir=cache).compute(
+            predictions=list(predictions),
+            references=list(references),
+            groups=groups,
+            speakers=speakers,
+            normalizer=normalizer,
+            **options,
+        )
     return {**found, "normalizer": normalizer}
 
 

@@ -24,6 +24,8 @@ from hf_components.speech.corpus import (
     waveforms,
 )
 from hf_components.speech.cutting import cut_at_quiet
+from hf_components.speech.languages import language_code
+from hf_components.speech.plain_text import has_words, plain_text
 from hf_components.speech.sampling import SAMPLING, Sampling, check_sampling, rank, sample
 from hf_components.speech.segmenting import SILENCE, SPEECH, TOO_SHORT, Segmentation, Stretch, segment
 from hf_components.speech.speakers import (

@@ -23,6 +23,7 @@ BLOCK = 1 << 20  # frames read at once, so that a wrong length in a header does 
 FULL_SCALE = 32767 / 32768  # largest value of 16 bits; decoders may overshoot it
 LOUDEST = 8.0  # larger float samples come from integers that were not divided
 CANCELLED = 0.01  # smallest energy of a mix, as a share of its channels' energy; below it the sound is lost
+ANNEX_POINTER = b"/annex/objects/"  # an unlocked file without content, or a link that was checked out as a file
 LFS_POINTER = b"version https://git-lfs"
 SOUND_AFTER_ID3 = (b"RIFF", b"RF64", b"FORM", b"fLaC")
 
@@ -204,6 +205,8 @@ def _open(source: str | Path | bytes, name: str) -> SndFile | FFmpegFile:
         raise AudioError(name, "unreadable audio", error.strerror or str(error)) from error
     if not head:
         raise AudioError(name, "empty audio", "0 bytes")
+    if ANNEX_POINTER in head:
+        raise AudioError(name, "unreadable audio", "a git-annex pointer instead of the sound; run git annex get")
     if head.startswith(LFS_POINTER):
         raise AudioError(name, "unreadable audio", "a Git LFS pointer instead of the sound; run git lfs pull")
     if isinstance(source, bytes) and source[(tag := id3_size(head)) :].startswith(SOUND_AFTER_ID3):

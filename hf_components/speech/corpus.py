@@ -1,27 +1,33 @@
 """Load a prepared corpus (see `recipes/prepare_corpus.py`) and decode its audio."""
 
+import contextlib
+import errno
 import json
 import re
+import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow
+import pyarrow.parquet
 from datasets import Audio, Dataset, DatasetDict, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-from hf_components.runtime import UserError
-from hf_components.speech.audio import SAMPLING_RATE, decode
+from hf_components.runtime import UserError, broken_link, causes, files_below, read_json_lines, want_of_space
+from hf_components.speech.audio import SAMPLING_RATE, AudioError, decode, read_duration
 from hf_components.speech.sampling import Sampling
 from hf_components.speech.speakers import UNKNOWN, describe_dev, known_speakers
 from hf_components.speech.splits import DEV, TRAIN
 
 REQUIRED = ("id", "audio", "text", "speaker_id", "group", "duration")
 SEGMENT = re.compile(r"-\d{8,}-\d{8,}$")  # milliseconds at the end of the id of a segment
+UNUSUAL = 100.0  # seconds; few corpora have half of their recordings longer
 LONG = "_long"  # train_long: recordings too long for a model's input, of the speakers of train
 
 
@@ -42,7 +48,7 @@ def load_corpus(
             Segments of recordings may always share theirs.
     Raises:
         UserError: the corpus does not exist or is not a prepared one, the split or a required column is missing, or a
-            speaker is in several splits and may not be.
+            speaker is in several splits and may not be; or durations are in milliseconds.
     """
     corpus = _load(path_or_hub_id)
     for name, rows in corpus.items():
@@ -68,6 +74,8 @@ def load_corpus(
     if split is not None and split not in corpus:
         raise UserError(f"{path_or_hub_id} has no split {split!r}; it has {', '.join(corpus)}")
     corpus = corpus.cast_column("audio", Audio(sampling_rate=SAMPLING_RATE, decode=False))
+    for name, rows in corpus.items():
+        _check_seconds(rows, f"{path_or_hub_id}, split {name}")
     sampling = Sampling.parse(data_config_override)
     if split is None:
         return DatasetDict({name: sampling.of(rows) for name, rows in corpus.items()})
@@ -119,7 +127,7 @@ def summarise_corpus(
     corpus = load_corpus(path_or_hub_id, data_config_override=data_config_override, shared_speakers=shared_speakers)
     folder = Path(path_or_hub_id)
     card, rejected, provenance = (folder / name for name in ("README.md", "rejected.jsonl", "provenance.json"))
-    reasons = [json.loads(line)["reason"] for line in rejected.read_text().splitlines()] if rejected.exists() else []
+    reasons = [row["reason"] for _, row in read_json_lines(rejected)] if rejected.exists() else []
     given_name = DatasetCard.load(card).data.pretty_name if card.exists() else None
     is_here = folder.exists()
     return {
@@ -164,19 +172,95 @@ def _holds_segments(corpus: DatasetDict) -> bool:
     return all({"start", "source_file"} <= set(rows.column_names) for rows in corpus.values())
 
 
+def _check_seconds(rows: Dataset, where: str) -> None:
+    """Raise UserError if the column `duration` is in milliseconds; only long durations are compared with the audio."""
+    if not len(rows) or np.median(rows["duration"][:]) < UNUSUAL:
+        return
+    (given,) = rows["duration"][:1]
+    (audio,) = rows["audio"][:1]
+    try:
+        seconds = read_duration(audio["bytes"] or audio["path"], name=where)
+    except AudioError:  # told with its id when it is used
+        return
+    if abs(given / 1000 - seconds) <= max(0.1, 0.05 * seconds):
+        raise UserError(
+            f"{where}: duration must be in seconds, but the first row gives {given:g} and its recording lasts "
+            f"{seconds:.2f} s; divide the column by 1000"
+        )
+
+
+@contextlib.contextmanager
+def _cache_explained(tables: Sequence[Path]) -> Iterator[None]:
+    """Raise UserError if the cache that `datasets` copies the corpus into is at fault, and not the corpus.
+
+    Args:
+        tables: Parquet files of the corpus; none for one on the Hub.
+    """
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    remedy = "set HF_HOME (or HF_DATASETS_CACHE) to a folder that you can write to, with room for a copy of the corpus"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        raise UserError(f"the cache of data sets, {cache}, cannot be written: {error.strerror}; {remedy}") from error
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = want_of_space(error) or next(filter(None, (_words_of(cause, cache) for cause in causes(error))), None)
+        if reason is not None:
+            raise UserError(f"the cache of data sets, {cache}, cannot be used: {reason}; {remedy}") from error
+        # What `datasets` raises while it reads the corpus is a DatasetGenerationError.
+        is_damage = isinstance(error, pyarrow.ArrowInvalid | json.JSONDecodeError) or (
+            type(error) is OSError and error.errno is None
+        )
+        if is_damage and all(map(_is_table, tables)):
+            raise UserError(
+                f"a file in the cache of data sets, {cache}, is damaged ({error}); delete that folder, which holds "
+                "only copies, and run the same command again"
+            ) from error
+        raise
+
+
+def _is_table(path: Path) -> bool:
+    try:
+        pyarrow.parquet.read_metadata(path)
+    except (pyarrow.ArrowInvalid, OSError):
+        return False
+    return True
+
+
+def _words_of(error: BaseException, cache: Path) -> str | None:
+    """The error in words if it comes from a file of the cache or from a disk that is read-only; else None."""
+    if not isinstance(error, OSError):
+        return None
+    named = [Path(str(name)) for name in (error.filename, error.filename2) if name is not None]
+    is_named = any(name.is_relative_to(cache) for name in named) or f"'{cache}/" in str(error)  # pyarrow only says it
+    return str(error) if is_named or error.errno == errno.EROFS else None
+
+
 def _load(path_or_hub_id: str | Path) -> DatasetDict:
     folder = Path(path_or_hub_id)
-    if folder.exists() and not any(folder.rglob("*.parquet")):
+    if problem := broken_link(folder.parent, folder.name):
+        raise UserError(problem)
+    tables = [path for path in files_below(folder) if path.suffix == ".parquet"] if folder.is_dir() else []
+    for path in tables:
+        if problem := broken_link(folder, str(path.relative_to(folder))):
+            raise UserError(f"{folder}: {problem}")
+    if folder.exists() and not tables:
         raise UserError(
             f"{folder} is not a prepared corpus (it holds no Parquet file); run recipes/prepare_corpus.py "
             f"--data_dir {folder} --output_dir <prepared> and give the folder <prepared>"
         )
     try:
-        return load_dataset(str(path_or_hub_id))
+        with _cache_explained(tables):
+            return load_dataset(str(path_or_hub_id))
     except (FileNotFoundError, HFValidationError, OfflineModeIsEnabled, HfHubHTTPError, ConnectionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
             f"{path_or_hub_id} is neither a folder nor a data set that the Hub gives access to: {reason}"
         ) from error
-    except (DatasetGenerationError, pyarrow.ArrowInvalid) as error:
+    except (DatasetGenerationError, pyarrow.ArrowInvalid, OSError) as error:
         raise UserError(f"{path_or_hub_id} cannot be read: {error.__cause__ or error}; prepare it again") from error

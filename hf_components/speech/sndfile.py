@@ -2,6 +2,7 @@
 
 import io
 import mmap
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,8 @@ class SndFile:
 
     def __init__(self, source: str | bytes):
         self.source = source
-        self.file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+        # Bytes of a path, since a name that is not UTF-8 cannot be encoded otherwise.
+        self.file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source))
         self.samplerate = self.file.samplerate
 
     def __enter__(self) -> "SndFile":

@@ -13,11 +13,13 @@ import json
 import os
 import sys
 import time
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 
@@ -120,16 +122,26 @@ def find_file(audio_path: str | None, folders: list[Path]) -> Path:
     """The recording in the first folder that has the whole path, else the only file of its name in these folders."""
     if not audio_path:
         raise ValueError(f"it has no audio_path in {METADATA}")
-    whole = [path for folder in folders if (path := folder / audio_path).is_file()]
-    if whole:
-        return whole[0]
-    names = [path for folder in folders if (path := folder / Path(audio_path).name).is_file()]
+    for spelling in dict.fromkeys(spellings(audio_path)):
+        whole = [path for folder in folders if (path := folder / spelling).is_file()]
+        if whole:
+            return whole[0]
+    names = []
+    for spelling in dict.fromkeys(spellings(audio_path)):
+        names = names or [path for folder in folders if (path := folder / Path(spelling).name).is_file()]
     if len(names) != 1:  # the wrong recording would be worse than none
         raise FileNotFoundError(
             f"{audio_path} is not in {', '.join(map(str, folders))}"
             + (f", and its name alone could be any of {', '.join(map(str, names))}" if names else "")
         )
     return names[0]
+
+
+def spellings(path: str) -> Iterator[str]:
+    """The path as given, then with the letters of a Mac or of others, and without backslashes and `%20`."""
+    yield path
+    for plain in (path, unquote(path).replace("\\", "/")):
+        yield from (unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))
 
 
 def transcribe(model, processor, clips: list[tuple], complain: "Complaints") -> dict[str, str]:

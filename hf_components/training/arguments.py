@@ -10,6 +10,7 @@ import torch
 from transformers import Seq2SeqTrainingArguments
 
 from hf_components.runtime import SEEDS, PlotArguments, ResumeArguments, add_bounds, flag
+from hf_components.speech import language_code
 from hf_components.training.augmentation import AugmentationArguments
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class TrainingRecipeArguments(ResumeArguments, PlotArguments):
         default="models/whisper-tiny.en",
         aliases=["--variant", "--base_model"],
     )
-    language: str = flag("language code, for multilingual checkpoints", default="en")
+    language: str = flag("language code, for multilingual checkpoints", default="en", read=language_code)
     data_config_override: str | None = flag(
         'part of the splits to use: JSON with sampling, percent, max_samples, seed, such as {"percent": 50}',
         default=None,

@@ -10,7 +10,7 @@ import soxr
 import torch
 from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
-from hf_components.runtime import UserError, flag
+from hf_components.runtime import UserError, files_below, flag
 from hf_components.speech import SAMPLING_RATE, AudioError, decode, read_duration
 
 NOISES = ("gaussian", "recordings")
@@ -108,7 +108,7 @@ def mix(waveform: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
 
 def find_recordings(folder: str | Path) -> list[Path]:
     """The sound files below a folder, sorted by path. Raises UserError if there is none."""
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and _is_sound(path))
+    files = sorted(path for path in files_below(folder) if path.is_file() and _is_sound(path))
     if not files:
         raise UserError(f"noise_dir must be a folder with sound files, and {folder} holds none")
     return files

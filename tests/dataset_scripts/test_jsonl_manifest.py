@@ -76,7 +76,7 @@ def test_every_bad_line_is_listed_with_its_number_and_the_others_stay(build, roo
         add_audio(root / "audio_0", name)
     soundfile.write(root / "audio_0" / "audio" / "silent.flac", noise(0), 16_000)
     (root / "audio_0" / "audio" / "text.flac").write_text("I am a text file.")
-    (root / "audio_1" / "audio" / "link.flac").symlink_to(tmp_path / "audio" / "outside.flac")
+    (root / "audio_1" / "audio" / "link.flac").symlink_to(tmp_path / "nowhere.flac")
     add_audio(root / "audio_1", "differ", seed=1)
     add_audio(root / "audio_2", "differ", seed=2)
     bad = [
@@ -88,11 +88,12 @@ def test_every_bad_line_is_listed_with_its_number_and_the_others_stay(build, roo
         ({"utterance_id": "x", "audio_path": "audio/x.flac"}, "missing field"),
         (manifest_row("x", " "), "missing field"),
         (manifest_row("x", True), "wrong type"),
-        (manifest_row("x", "C_0", age=5), "wrong type"),
+        (manifest_row("x", "C_0", age=[5]), "wrong type"),
+        (manifest_row("x", "C_0", age=True), "wrong type"),
         (manifest_row("x", "C_0", orthographic_text=["a"]), "wrong type"),
         (manifest_row("x", "C_0", audio_duration_sec="2.0"), "wrong type"),
         (manifest_row("x", "C_0", audio_duration_sec=True), "wrong type"),
-        (manifest_row("x", "C_0", audio_duration_sec=float("nan")), "wrong type"),
+        (manifest_row("x", "C_0", audio_path=float("nan")), "missing field"),
         (manifest_row("x", "C_0", audio_duration_sec=10**400), "wrong type"),
         (manifest_row("U_0", "C_0"), "duplicate id"),
         (manifest_row("U_0", "C_1"), "duplicate id"),
@@ -103,7 +104,10 @@ def test_every_bad_line_is_listed_with_its_number_and_the_others_stay(build, roo
         (manifest_row("x", "C_0", audio_path="../../audio/outside.flac"), "path outside the corpus"),
         (manifest_row("x", "C_0", audio_path="audio/../audio/a.flac"), "path outside the corpus"),
         (manifest_row("x", "C_0", audio_path="nul\0.flac"), "path outside the corpus"),
-        (manifest_row("link", "C_0"), "path outside the corpus"),
+        (manifest_row("x", "C_0", audio_path="..\\..\\audio\\outside.flac"), "path outside the corpus"),
+        (manifest_row("x", "C_0", audio_path="%2e%2e/%2e%2e/audio/outside.flac"), "path outside the corpus"),
+        (manifest_row("x", "C_0", audio_path="C:\\audio\\outside.flac"), "path outside the corpus"),
+        (manifest_row("link", "C_0"), "missing file"),
         (manifest_row("differ", "C_0"), "ambiguous audio"),
         (manifest_row("b", "C_0", orthographic_text=" "), "empty transcript"),
         (manifest_row("c", "C_0", orthographic_text=None), "missing transcript"),
@@ -187,7 +191,7 @@ def test_audio_is_found_by_path_and_by_bare_name_in_every_folder(build, root, tm
     shutil.move(add_audio(root / "audio_1", "bare"), root / "audio_1" / "bare.flac")
     shutil.move(add_audio(root, "top"), root / "top.flac")
     add_audio(tmp_path / "other_disk", "linked")
-    (root / "audio_3").symlink_to(tmp_path / "other_disk")  # a folder may be a link; a file may not lead out of it
+    (root / "audio_3").symlink_to(tmp_path / "other_disk")
     write_manifest(root / "train.jsonl", listed)
     corpus, rejected = build(val_ratio=0)
     assert not rejected

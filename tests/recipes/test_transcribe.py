@@ -116,6 +116,30 @@ def test_lines_are_in_the_order_of_the_submission_format(model, data):
     }
 
 
+def test_ids_are_written_as_they_were_given(model, data):
+    lines = read_lines(data / "metadata.jsonl")
+    given = [" u0", "u1 ", 2, "u3\t", "u\u00a04", 5]
+    write_lines(
+        data / "metadata.jsonl", [line | {"utterance_id": name} for line, name in zip(lines, given, strict=True)]
+    )
+    assert [line["utterance_id"] for line in run(model, data)[1]] == given
+    order = ["5", "u1", 2, " u0 ", "u3", "u\u00a04"]
+    write_lines(data / "format.jsonl", [{"utterance_id": name} for name in order])
+    assert [
+        line["utterance_id"] for line in run(model, data, f"--submission_format={data / 'format.jsonl'}")[1]
+    ] == order
+
+
+def test_lengths_in_milliseconds_are_not_believed(model, data):
+    lines = read_lines(data / "metadata.jsonl")
+    write_lines(
+        data / "metadata.jsonl",
+        [line | {"audio_duration_sec": 1000 * line["audio_duration_sec"]} for line in lines],
+    )
+    metrics, _ = run(model, data)
+    assert metrics["audio_seconds"] == 3.9
+
+
 def test_ids_that_differ_are_told(model, data):
     write_lines(data / "format.jsonl", [{"utterance_id": name} for name in ("u0", "x1", "u2", "u3", "u4", "x0")])
     with pytest.raises(

@@ -184,7 +184,8 @@ def make_samples(corpus: datasets.Dataset, heard: Sequence[str], gold: Gold, arg
             raise UserError(
                 f"{len(ids)} recordings are too few to hold out {share}: give more, or --evaluate_on_train"
             )
-    columns = (ids, conditions, corpus["duration"], heard, gold.texts, gold.sources, corpus["raw_text"])
+    truth = [None if raw is None else text for raw, text in zip(corpus["raw_text"], corpus["text"], strict=True)]
+    columns = (ids, conditions, corpus["duration"], heard, gold.texts, gold.sources, truth)
     return [Sample(*row, held_out=i in held_out) for i, row in enumerate(zip(*columns, strict=True))]
 
 

@@ -25,14 +25,20 @@ def without_punctuation(text: str) -> str:
     Letters keep their marks, which are vowels in Indic scripts. `BasicTextNormalizer` replaces them by spaces (Manohar
     and Pillai 2024, "What is lost in normalization?", arXiv 2409.02449).
     """
-    text = unicodedata.normalize("NFKC", text.lower())
+    text = unicodedata.normalize("NFKC", text.lower().replace("i\u0307", "i"))  # of a capital I with dot
     return "".join(" " if unicodedata.category(character)[0] in "PS" else character for character in text)
+
+
+def turkic(text: str) -> str:
+    """The same as `without_punctuation`, for languages with two letters i: lower case of I is a dotless i."""
+    return without_punctuation(unicodedata.normalize("NFC", text).replace("I", "\u0131").replace("\u0130", "i"))
 
 
 NORMALIZERS = {
     "english": EnglishTextNormalizer(),
     "basic": BasicTextNormalizer(),
     "unicode": without_punctuation,
+    "turkic": turkic,
     "none": str,
 }
 
@@ -55,7 +61,8 @@ def utterance_errors(
         predictions: one text per utterance.
         references: one text, or a sequence of alternative texts, per utterance.
         normalizer: normaliser of both sides: "english" or "basic" (Whisper's `EnglishTextNormalizer` or
-            `BasicTextNormalizer`), "unicode" (`without_punctuation`, for other languages), or "none".
+            `BasicTextNormalizer`), "unicode" (`without_punctuation`, for other languages), "turkic" (for Turkish and
+            Azerbaijani), or "none".
     Returns:
         int64 arrays of shape (utterances,): `errors` (words), `substitutions`, `deletions`, `insertions`, `hits`,
         `reference_words`, `character_errors`, `reference_characters` (spaces count as characters, the same as in

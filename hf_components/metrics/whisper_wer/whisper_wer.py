@@ -22,7 +22,8 @@ Args:
     groups (list of str, optional): a label per utterance; `per_group` has the same figures for each label.
     speakers (list of str, optional): speaker per utterance; intervals and `wer_speaker_mean` are over speakers.
     normalizer (str): "english" or "basic" (Whisper's EnglishTextNormalizer or BasicTextNormalizer), "unicode" (lower
-        case, no punctuation; for other languages) or "none" (text that is already normalised).
+        case, no punctuation; for other languages), "turkic" (the same with dotted and dotless i, for Turkish and
+        Azerbaijani) or "none" (text that is already normalised).
     num_bootstrap (int): resamples for the intervals; 0 leaves them out.
     confidence (float): coverage of the intervals.
     seed (int): seed of the resampling.

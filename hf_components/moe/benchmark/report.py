@@ -149,10 +149,11 @@ def add_to_index(index: Path, files: Iterable[Path]) -> None:
     Raises:
         UserError: the index is damaged, or the disk is full.
     """
-    lines = index.read_text().splitlines() if index.exists() else []
     try:
+        lines = index.read_text(encoding="utf-8").split("\n") if index.exists() else []
+        lines = [line for line in lines if line]
         known = {json.loads(line)["sha256"] for line in lines}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{index} is not an index of benchmarks; move it and run the same command with --resume"
         ) from error

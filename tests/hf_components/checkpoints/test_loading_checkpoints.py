@@ -60,7 +60,11 @@ def test_the_language_is_the_checkpoints_unless_another_is_given(tmp_path, caplo
     assert Transcriber.from_pretrained(folder).model.generation_config.language == "de"
     model, processor = load_whisper(folder, "en")
     assert (model.generation_config.language, processor.tokenizer.language) == ("en", "en")
+    for word in ("EN", "en-US", "English"):
+        assert load_whisper(folder, word)[0].generation_config.language == "en"
     assert not caplog.records
+    with pytest.raises(UserError, match="a language must be a code such as en, .* got 'xx'"):
+        load_whisper(folder, "xx")
     with pytest.raises(UserError, match="--language must be a code that .* knows, such as en; got 'fr'"):
         load_whisper(folder, "fr")
 
@@ -70,7 +74,7 @@ def test_a_language_that_is_not_known_is_told(tmp_path, caplog):
     assert "does not say which one it writes: using en; choose one with --language" in caplog.text
     caplog.clear()
     folder = str(save_tiny_whisper(tmp_path / "english"))
-    load_whisper(folder), load_whisper(folder, "en")
+    load_whisper(folder), load_whisper(folder, "en"), load_whisper(folder, "EN")
     assert not caplog.records
     load_whisper(folder, "de")
     assert "knows only English, so --language de has no effect" in caplog.text

@@ -359,10 +359,26 @@ def test_compare_scores_two_systems():
         ({"predictions": ["a"], "references": ["a"], "num_bootstrap": -1}, "num_bootstrap must be 0 or more, got -1"),
         (
             {"predictions": ["a"], "references": ["a"], "normalizer": "german"},
-            "normalizer must be one of english, basic, unicode, none, got 'german'",
+            "normalizer must be one of english, basic, unicode, turkic, none, got 'german'",
         ),
     ],
 )
 def test_wrong_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         WhisperWer(keep_in_memory=True).compute(**arguments)
+
+
+@pytest.mark.parametrize(
+    "normalizer, text, expected",
+    [
+        (
+            "turkic",
+            "I\u015eIK \u0130zmir I\u0307zmir, Diyarbak\u0131r!",
+            "\u0131\u015f\u0131k izmir izmir diyarbak\u0131r",
+        ),
+        ("unicode", "\u0130zmir I\u0307zmir IZMIR", "izmir izmir izmir"),
+        ("unicode", "\u00d6l, \u00dcBER!", "\u00f6l \u00fcber"),
+    ],
+)
+def test_dotted_and_dotless_i(normalizer, text, expected):
+    assert normalize(text, normalizer) == expected

@@ -1,9 +1,11 @@
 """JSON lines as other programs write them, and lines that are none."""
 
+import json
+
 import pytest
 
 from hf_components.runtime.errors import UserError
-from hf_components.runtime.json_lines import id_field, read_by_id, read_json_lines, text_field
+from hf_components.runtime.json_lines import as_label, id_field, label_field, read_by_id, read_json_lines, text_field
 
 pytestmark = pytest.mark.unit
 
@@ -50,3 +52,23 @@ def test_ids_lose_white_space_and_may_be_integers(tmp_path):
     for value in ("", " ", True, 1.5, None):
         with pytest.raises(UserError, match="f, line 3: a must be a string that is not empty, or an integer"):
             id_field({"a": value}, "a", "f", 3)
+
+
+@pytest.mark.parametrize(
+    "value, label",
+    [("5-7", "5-7"), (" 5 ", "5"), (5, "5"), (5.0, "5"), (6.5, "6.5"), ("", None), (None, None), (float("nan"), None)],
+)
+def test_a_label_may_be_a_number(value, label):
+    assert as_label(value) == label
+
+
+@pytest.mark.parametrize("value", [True, ["5"], {"age": 5}])
+def test_a_label_of_another_type_is_named(value):
+    with pytest.raises(UserError, match="f, line 3: age: expected a string or a number, got"):
+        label_field({"age": value}, "age", "f", 3)
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\u0085", "\x0b", "\x0c", "\x1c"])
+def test_only_a_line_feed_ends_a_line(tmp_path, end):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"a": f"x{end}y"}, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert [row for _, row in read_json_lines(tmp_path / "a.jsonl")] == [{"a": f"x{end}y"}]

@@ -170,8 +170,27 @@ def test_references_of_a_manifest(tmp_path, caplog):
         references_of_manifest(lines(tmp_path / "b.jsonl", rows[2]))
     with pytest.raises(UserError, match="line 2: utterance_id u1 is already on line 1"):
         references_of_manifest(lines(tmp_path / "c.jsonl", rows[0], rows[0]))
-    with pytest.raises(UserError, match="line 1: age_bucket must be a string, got 5"):
-        references_of_manifest(lines(tmp_path / "d.jsonl", rows[0] | {"age_bucket": 5}))
+    with pytest.raises(UserError, match=r"line 1: age_bucket: expected a string or a number, got \[5\]"):
+        references_of_manifest(lines(tmp_path / "d.jsonl", rows[0] | {"age_bucket": [5]}))
+
+
+def test_references_are_plain_text_and_a_change_of_their_score_is_told(tmp_path, caplog):
+    texts = ["I don\u2019t", "it&#39;s", "x\u200by", "caf\u00e9", "\u201cyes\u201d \u2026 it's"]
+    rows = [
+        {"utterance_id": f"u{number}", "child_id": "c", "age_bucket": number, "orthographic_text": text}
+        for number, text in enumerate(texts)
+    ]
+    found = references_of_manifest(lines(tmp_path / "a.jsonl", *rows))
+    assert found.texts == ["I don't", "it's", "xy", "caf\u00e9", "\u201cyes\u201d \u2026 it's"]
+    assert found.groups == ["0", "1", "2", "3", "4"]
+    assert "3 references of" in caplog.text and "as plain text" in caplog.text and "line 1, 2, 3" in caplog.text
+
+
+def test_transcripts_that_are_not_plain_are_told_and_stay(tmp_path, caplog):
+    texts = {"u0": "I don\u2019t", "u1": "it's", "u2": "\u201ccafe\u0301\u201d \u2026", "u3": "x\u200by"}
+    rows = [{"utterance_id": name, "orthographic_text": text} for name, text in texts.items()]
+    assert read_transcripts(lines(tmp_path / "a.jsonl", *rows)) == texts
+    assert "2 transcripts of" in caplog.text and "count as errors, such as u0; write them" in caplog.text
 
 
 def test_names_are_as_short_as_tells_them_apart():

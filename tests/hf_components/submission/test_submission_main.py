@@ -172,6 +172,9 @@ def test_a_recording_is_found_by_its_whole_path_before_its_name(tmp_path):
     assert submission.find_file("x/a.flac", folders) == tmp_path / "audio_1" / "x" / "a.flac"
     assert submission.find_file("b.flac", folders) == tmp_path / "audio_0" / "b.flac"
     assert submission.find_file("elsewhere/c.flac", folders) == tmp_path / "audio_1" / "c.flac"
+    (tmp_path / "audio_1" / "cafe\u0301 d.flac").touch()
+    for spelling in ("caf\u00e9 d.flac", "cafe\u0301%20d.flac", "elsewhere\\caf%C3%A9 d.flac"):
+        assert submission.find_file(spelling, folders) == tmp_path / "audio_1" / "cafe\u0301 d.flac"
     with pytest.raises(
         FileNotFoundError, match="elsewhere/b.flac is not in .*could be any of .*audio_0/b.flac, .*audio_1/b"
     ):

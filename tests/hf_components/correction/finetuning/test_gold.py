@@ -39,6 +39,13 @@ def corpus(count: int = 20) -> datasets.Dataset:
     )
 
 
+def test_the_truth_is_plain_text_where_it_is_known():
+    rows = corpus(10).remove_columns(["text", "raw_text"])
+    rows = rows.add_column("text", ["it's"] * 5 + [""] * 5).add_column("raw_text", ["it\u2019s"] * 5 + [None] * 5)
+    found = make_samples(rows, ["x"] * 10, Gold(["x"] * 10, ["stt"] * 10), GoldArguments())
+    assert [row.truth for row in found] == ["it's"] * 5 + [None] * 5
+
+
 def samples(args: GoldArguments, count: int = 20) -> list[Sample]:
     texts = [f"text {i}" for i in range(count)]
     return make_samples(corpus(count), texts, Gold(texts, ["stt"] * count), args)

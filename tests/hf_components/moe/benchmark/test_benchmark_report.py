@@ -21,6 +21,7 @@ from hf_components.moe.benchmark.report import (
 from hf_components.moe.benchmark.routing import Mixture, routing_summary
 from hf_components.moe.benchmark.rows import Row, score_rows
 from hf_components.runtime.errors import UserError
+from hf_components.runtime.json_lines import read_json_lines
 from hf_components.scoring.error_rates import utterance_errors
 
 pytestmark = pytest.mark.unit
@@ -181,9 +182,11 @@ def test_the_index_gets_a_line_per_file_and_none_twice(tmp_path, judged):
     assert lines[1]["wer"]["moe_top2_weights"] == result["rows"]["moe_top2_weights"]["wer"]
     assert "moe_top1" not in lines[1]["wer"]
     assert (lines[1]["run_id"], lines[1]["sample"]) == ("trial", result["sample"])
-    write_benchmark(folder, "trial", result | {"run_id": "again"}, mixture, corpus)
+    write_benchmark(folder, "trial", result | {"run_id": "again\u2028\u0085"}, mixture, corpus)
     add_to_index(index, files)
-    assert lines_of(index)[:2] == lines and len(lines_of(index)) == 4
+    add_to_index(index, files)
+    found = [row for _, row in read_json_lines(index)]
+    assert found[:2] == lines and [row["run_id"] for row in found[2:]] == ["again\u2028\u0085"] * 2
 
 
 def test_a_kill_or_a_full_disk_while_the_index_is_written_leaves_the_old_one(tmp_path, judged, monkeypatch):

@@ -1,0 +1,146 @@
+"""Files below a folder, and files that a manifest names: links are followed, names may be spelled in other ways."""
+
+import contextlib
+import functools
+import html
+import logging
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+logger = logging.getLogger(__name__)
+
+# Encodings of archives that were packed on Windows, DOS and the Mac of the nineties.
+OLD_ENCODINGS = ("cp1252", "cp437", "mac_roman", "shift_jis", "gbk")
+
+
+def files_below(folder: str | Path, hidden: bool = False) -> Iterator[Path]:
+    """Every file below `folder`, in no order, also behind links to folders; links to nothing are among them.
+
+    A link to a folder in which it lies itself is not entered. A folder that cannot be read is left out with a warning.
+
+    Args:
+        hidden: also files and folders whose name begins with a dot, such as the objects in `.git/annex`.
+    """
+    chains = {str(folder): (os.path.realpath(folder),)}  # real paths of a folder and of the folders on the way to it
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_warn):
+        chain = chains.pop(place)
+        entered = []
+        for name in folders:
+            path = os.path.join(place, name)  # noqa: PTH118  (`os.walk` joins in the same way)
+            real = os.path.realpath(path)
+            is_loop = any(above == real or above.startswith(real.rstrip("/") + "/") for above in chain)
+            if (hidden or not name.startswith(".")) and not is_loop:
+                entered.append(name)
+                chains[path] = (*chain, real)
+        folders[:] = entered
+        yield from (Path(place, name) for name in names if hidden or not name.startswith("."))
+
+
+def broken_link(folder: Path, place: str) -> str | None:
+    """Words for a link to nothing on the way from `folder` to `place`; None if there is none."""
+    path = folder
+    for part in PurePosixPath(place).parts:
+        path /= part
+        try:
+            is_broken = path.is_symlink() and not path.exists()
+        except OSError:  # a name longer than the file system allows
+            return None
+        if is_broken:
+            return (
+                f"{printable(path.relative_to(folder))} is a link to {printable(path.readlink())}, where nothing is: "
+                "fetch its content (git annex get, datalad get, git lfs pull), mount its disk, or repair the link"
+            )
+    return None
+
+
+def why_unreadable(path: str | Path, error: OSError) -> str:
+    """Words for an error in opening `path`: a link to nothing is named as such."""
+    path = Path(path)
+    return broken_link(path.parent, path.name) or error.strerror or str(error)
+
+
+def printable(path: str | Path) -> str:
+    r"""The path as text that every file can hold: bytes that are not UTF-8 become \xe9."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def is_utf8(name: str) -> bool:
+    """Whether the name of a file is UTF-8; Python puts half surrogate pairs for other bytes."""
+    return printable(name) == name
+
+
+def same_path(path: str) -> str:
+    """A key that is equal for spellings of one path: composed or decomposed letters, `%20`, backslashes, `./`."""
+    return str(PurePosixPath(unicodedata.normalize("NFC", unquote(path).strip()).replace("\\", "/")))
+
+
+def spelled_otherwise(folder: Path, place: str) -> list[Path]:
+    """The files below `folder` whose path has the same `same_path` as `place`."""
+    return [path for path in _matching(folder, place, alike=False) if path.is_file() or path.is_symlink()]
+
+
+def looks_like(folder: Path, place: str) -> list[Path]:
+    """The files below `folder` that `place` may mean: other case, accents, suffix, or name that is not UTF-8."""
+    return [path for path in _matching(folder, place, alike=True) if path.is_file()]
+
+
+def _matching(folder: Path, place: str, alike: bool) -> list[Path]:
+    found = [folder]
+    for part in PurePosixPath(same_path(place)).parts:
+        keys = _keys(part, alike)
+        found = list(
+            dict.fromkeys(at / name for at in found for key in keys for name in _listing(at, alike).get(key, ()))
+        )
+    return found
+
+
+def _listing(folder: Path, alike: bool) -> dict[str, list[str]]:
+    try:
+        changed = folder.stat().st_mtime_ns
+        return _names_by_key(str(folder), changed, alike)
+    except OSError:  # no folder, or one that may not be read
+        return {}
+
+
+@functools.lru_cache(maxsize=256)
+def _names_by_key(folder: str, changed: int, alike: bool) -> dict[str, list[str]]:
+    """Names in a folder by their keys; `changed` is the time of its last change, so that a new file is found."""
+    by_key: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)):  # noqa: PTH208  (a large folder, and only its names are needed)
+        for key in _keys(name, alike):
+            by_key.setdefault(key, []).append(name)
+    return by_key
+
+
+def _keys(name: str, alike: bool) -> list[str]:
+    if not alike:
+        return [same_path(name)] if is_utf8(name) else []
+    readings = _readings(name)
+    keys = [_bare(reading) for reading in readings]
+    return list(dict.fromkeys([*keys, *(stem for key in keys if (stem := re.sub(r"(?<=.)\.\w{1,5}$", "", key)))]))
+
+
+def _readings(name: str) -> list[str]:
+    """What a name may have been before it was written in another encoding, or read in one."""
+    if not is_utf8(name):
+        return [os.fsencode(name).decode(encoding, "replace") for encoding in OLD_ENCODINGS]
+    readings = [name, html.unescape(name)]
+    for encoding in OLD_ENCODINGS if not name.isascii() else ():
+        with contextlib.suppress(UnicodeError):
+            readings.append(name.encode(encoding).decode("utf-8"))
+    return readings
+
+
+def _bare(name: str) -> str:
+    """The name without case, accents, invisible characters, and spaces or what people put for them."""
+    decomposed = unicodedata.normalize("NFKD", same_path(name)).casefold()
+    kept = (character for character in decomposed if unicodedata.category(character)[0] not in "MC")
+    return re.sub(r"[\s_+-]+", "_", "".join(kept))
+
+
+def _warn(error: OSError) -> None:
+    logger.warning("%s cannot be read (%s); what is in it is left out", error.filename, error.strerror)
