@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from transformers import AutoConfig, PreTrainedModel
+from transformers import initialization as init
 
 from .configuration_acoustic_units import DEFAULT_ENCODER, DEFAULT_LAYER, HOP, MFCC, WINDOW, AcousticUnitsConfig
 from .cut_encoder import build_encoder, hidden_states, load_encoder, wants_normalized
@@ -50,12 +51,23 @@ class AcousticUnitsModel(PreTrainedModel):
     config_class = AcousticUnitsConfig
     main_input_name = "input_values"
     _keep_in_fp32_modules_strict = ["centroids"]  # rounded centroids would be other units
+    # All attention is the encoder's, which says what it supports.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
     def __init__(self, config: AcousticUnitsConfig):
         super().__init__(config)
         self.encoder = None if config.encoder == MFCC else build_encoder(config)
         self.register_buffer("centroids", torch.zeros(config.num_units, config.feature_size))
         self.post_init()
+        # "sdpa" is only the default, and not every encoder has it.
+        if self.encoder is not None and config._attn_implementation not in (None, "sdpa"):
+            self.encoder.set_attn_implementation(config._attn_implementation)
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, AcousticUnitsModel):  # a checkpoint without centroids, which is told
+            init.zeros_(module.centroids)
 
     @classmethod
     def from_encoder(

@@ -149,7 +149,7 @@ class DynamicContextOutput(BaseModelOutput):
 
 def without_silence(attentions: tuple[torch.Tensor, ...] | None, positions: int) -> tuple[torch.Tensor, ...] | None:
     """Attention to the audio, the first `positions` keys of `(..., keys)`."""
-    if attentions is None or attentions[0].shape[-1] == positions:
+    if not attentions or attentions[0] is None or attentions[0].shape[-1] == positions:
         return attentions
     return tuple(attention[..., :positions] for attention in attentions)
 
@@ -256,7 +256,7 @@ class DynamicContextEncoder(WhisperEncoder):
         real = outputs.last_hidden_state.shape[-2]
         if outputs.silent_states is not None and outputs.hidden_states is not None:
             outputs.hidden_states = tuple(states[..., :real, :] for states in outputs.hidden_states)
-        if outputs.silent_states is not None and outputs.attentions is not None:
+        if outputs.silent_states is not None and outputs.attentions and outputs.attentions[0] is not None:
             outputs.attentions = tuple(attention[..., :real, :real] for attention in outputs.attentions)
         return outputs
 

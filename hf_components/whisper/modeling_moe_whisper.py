@@ -740,12 +740,13 @@ class MoeWhisperForConditionalGeneration(
         getattr(generator, "assistant_kwargs", {}).pop("expert_weights", None)
         return generator
 
-    def _postprocess_outputs(self, seek_outputs, **kwargs):
-        # Stock Whisper takes one row of the cache per utterance.
+    def _postprocess_outputs(self, seek_outputs, generation_config, **kwargs):
+        # Stock Whisper takes one row of the cache per utterance or beam, where each active expert has one.
         cache = seek_outputs.get("past_key_values") if isinstance(seek_outputs, dict) else None
         if cache is not None and self.config.mixture == "logits":
-            _reshape_cache(cache, lambda rows: rows.unflatten(0, (len(seek_outputs["sequences"]), -1)))
-        return super()._postprocess_outputs(seek_outputs=seek_outputs, **kwargs)
+            beams = len(seek_outputs["sequences"]) * (generation_config.num_beams or 1)
+            _reshape_cache(cache, lambda rows: rows.unflatten(0, (beams, -1)))
+        return super()._postprocess_outputs(seek_outputs=seek_outputs, generation_config=generation_config, **kwargs)
 
     def _stack_split_outputs(self, seek_outputs, model_output_type, device, kwargs):
         outputs = super()._stack_split_outputs(seek_outputs, model_output_type, device, kwargs)
@@ -803,8 +804,8 @@ def mean_of_experts(
         layers: tensors `(batch * k, ...)`; those of `batch` rows are the same for all experts.
         mixture_weights: `(batch, k)`.
     """
-    if layers is None:
-        return None
+    if not layers or layers[0] is None:
+        return layers
     shares = mixture_weights / mixture_weights.sum(-1, keepdim=True)
     batch, k = shares.shape
     return tuple(

@@ -146,8 +146,8 @@ def test_an_adapter_is_put_on_its_base_model(tmp_path, whisper):
         torch.testing.assert_close(
             model(features, decoder_input_ids=ids).logits,
             expected.eval()(features, decoder_input_ids=ids).logits,
-            rtol=1e-4,
-            atol=1e-4,
+            rtol=1e-3,
+            atol=1e-3,
         )
 
 

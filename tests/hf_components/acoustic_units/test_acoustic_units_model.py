@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_argmin_min
 from tiny_ssl import save_tiny_ssl
@@ -193,3 +194,23 @@ def test_a_checkpoint_without_all_weights_or_its_feature_extractor_is_refused(tm
     (checkpoint / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 5}))
     with pytest.raises(ValueError, match=r"is not a checkpoint of Wav2Vec2Model: it lacks encoder.layers.3"):
         AcousticUnitsModel.from_encoder(str(checkpoint), 4)
+
+
+def test_attention_is_set_in_the_encoder(tmp_path):
+    model = learnt(str(save_tiny_ssl(tmp_path / "encoder")), layer=2)
+    model.save_pretrained(tmp_path / "units")
+    for kind in ("eager", "sdpa"):
+        model.set_attn_implementation(kind)
+        loaded = AcousticUnitsModel.from_pretrained(tmp_path / "units", attn_implementation=kind)
+        assert model.encoder.config._attn_implementation == loaded.encoder.config._attn_implementation == kind
+    clip = babble(1.0, 3)
+    eager = AcousticUnitsModel.from_pretrained(tmp_path / "units", attn_implementation="eager")
+    assert torch.equal(model.encode(clip).units, eager.encode(clip).units)
+
+
+def test_centroids_that_a_checkpoint_lacks_are_zero_and_told(tmp_path):
+    learnt().save_pretrained(tmp_path)
+    save_file({"other": torch.ones(1)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    torch.full((100_000,), 7.0)  # memory that was used before
+    model, found = AcousticUnitsModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert found["missing_keys"] == {"centroids"} and not model.centroids.any()

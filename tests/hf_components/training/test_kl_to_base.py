@@ -108,7 +108,7 @@ def test_the_gradient_pulls_towards_the_base(tmp_path, finetuning):
         kl=KL_ALONE,
         corpus=rows(2, seconds=0.8),
         num_train_epochs=12,
-        learning_rate=1e-2,
+        learning_rate=5e-3,
         full_context_fraction=float(finetuning == "lora"),
     )
     trainer.train()
@@ -168,7 +168,7 @@ def test_resuming_a_lora_beside_its_base_gives_the_same_bits(tmp_path):
             callbacks,
             kl={"kl_to_base_coef": 1.0, "kl_to_base_end": 0.1},
             num_train_epochs=2,
-            learning_rate=1e-2,
+            learning_rate=5e-3,
             time_masks=2,
             full_context_fraction=0.0,
             **options,

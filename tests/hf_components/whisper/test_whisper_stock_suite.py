@@ -49,6 +49,7 @@ INHERENT = {
     "TestMixtureLogits": {
         **MIXTURE,
         "test_past_key_values_format": PER_EXPERT,
+        "test_beam_search_generate_dict_outputs_use_cache": PER_EXPERT,
         **dict.fromkeys(ASSISTED, PER_EXPERT),
         "test_retain_grad_hidden_states_attentions": "asks for gradients of the shown states, a mean over the experts",
     },
