@@ -435,6 +435,14 @@ def token_loss(
     return loss / (num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum())
 
 
+def one_row_each(rows: int, *values: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+    """Tensors of one row as `rows` equal ones, since one text may be for several utterances; others unchanged."""
+    return tuple(
+        value.expand(rows, *value.shape[1:]) if value is not None and value.shape[0] == 1 else value
+        for value in values
+    )
+
+
 class DynamicContextWhisperModel(WhisperModel):
     def __init__(self, config: WhisperConfig):
         super(WhisperModel, self).__init__(config)
@@ -518,6 +526,10 @@ class DynamicContextWhisper(DynamicContextGenerationMixin, WhisperForConditional
         **kwargs,
     ) -> Seq2SeqLMOutput:
         """The same as in stock Whisper; `num_items_in_batch` is the number of tokens that the loss is divided by."""
+        rows = len(input_features) if encoder_outputs is None else len(encoder_outputs[0])
+        labels, decoder_input_ids, decoder_inputs_embeds = one_row_each(
+            rows, labels, decoder_input_ids, decoder_inputs_embeds
+        )
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = labels_to_decoder_input(labels, self.config, self.max_target_positions)
         output = super().forward(

@@ -32,6 +32,7 @@ from .audio_context import (
     count_real_frames,
     divide_context,
     labels_to_decoder_input,
+    one_row_each,
     pool_real_frames,
     token_loss,
     whole_context,
@@ -543,6 +544,10 @@ class MoeWhisperForConditionalGeneration(
                 depend on their padding. Default: in evaluation only; in training the collator does it.
             trunk_states: result of `expert_losses` for these features, so that it is not computed again.
         """
+        rows = len(input_features) if encoder_outputs is None else len(encoder_outputs[0])
+        labels, decoder_input_ids, decoder_inputs_embeds = one_row_each(
+            rows, labels, decoder_input_ids, decoder_inputs_embeds
+        )
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = labels_to_decoder_input(labels, self.config, self.max_target_positions)
         if encoder_outputs is None and (not self.training if fit_audio_context is None else fit_audio_context):

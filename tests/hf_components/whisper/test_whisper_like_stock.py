@@ -236,8 +236,16 @@ def test_checkpointing_by_configuration(kind):
 
 @pytest.mark.parametrize("make", [mixture, logits_mixture])
 def test_a_row_of_tokens_for_each_utterance(make):
-    with pytest.raises(ValueError, match="`decoder_input_ids` .* must have a row for each of the 3 utterances, got 1"):
-        make()(noise(3, 60), labels=tokens(1, 4))
+    with pytest.raises(ValueError, match="`decoder_input_ids` .* must have a row for each of the 3 utterances, got 2"):
+        make()(noise(3, 60), labels=tokens(2, 4))
+
+
+@EVERY
+@torch.no_grad()
+def test_one_text_for_several_utterances(make):
+    model, features, labels = make(), noise(3, 60), tokens(1, 4)
+    one, each = (model(features, labels=given) for given in (labels, labels.repeat(3, 1)))
+    assert torch.equal(one.logits, each.logits) and torch.equal(one.loss, each.loss)
 
 
 def test_rows_of_weights_for_other_rows_of_input():

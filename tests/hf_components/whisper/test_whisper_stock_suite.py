@@ -18,7 +18,6 @@ import pytest
 from paths import ROOT
 
 ROUTING = "counts the fields of the output; ours has the routing too"
-ONE_ROW = "gives one row of labels for three utterances; stock Whisper joins their audio, ours asks for a row each"
 ITS_OWN = "makes stock Whisper itself, which takes a full window only"
 SILENCE = "gives a decoder alone the states of the audio, without those of the silence"
 CUT = "asks for gradients of the shown hidden states; of short audio these are cut from the ones in the graph"
@@ -27,19 +26,14 @@ ASSISTED = [
     f"test_assisted_decoding_{name}"
     for name in ("matches_greedy_search_0_random", "matches_greedy_search_1_same", "sample")
 ]
-LABELS = dict.fromkeys(
-    ["test_labels_sequence_max_length_correct", "test_labels_sequence_max_length_correct_after_changing_config"],
-    ONE_ROW,
-)
 SHORT = {
     **dict.fromkeys(
         ["test_model_forward", "test_model_forward_with_frozen_encoder", "test_custom_4d_attention_mask"], ITS_OWN
     ),
     "test_encoder_decoder_model_standalone": SILENCE,
     "test_retain_grad_hidden_states_attentions": CUT,
-    **LABELS,
 }
-MIXTURE = {"test_attention_outputs": ROUTING, **LABELS}
+MIXTURE = {"test_attention_outputs": ROUTING}
 INHERENT = {
     "TestStock": {},
     "TestPlainFull": {},
@@ -50,8 +44,8 @@ INHERENT = {
         **MIXTURE,
         "test_past_key_values_format": PER_EXPERT,
         "test_beam_search_generate_dict_outputs_use_cache": PER_EXPERT,
+        "test_greedy_generate_dict_outputs_use_cache": PER_EXPERT,
         **dict.fromkeys(ASSISTED, PER_EXPERT),
-        "test_retain_grad_hidden_states_attentions": "asks for gradients of the shown states, a mean over the experts",
     },
 }
 
