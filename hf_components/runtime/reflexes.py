@@ -33,6 +33,13 @@ SYNONYMS = {
     "generation_num_beams": ("num_beams",),
     "repo_id": ("hub_model_id",),
     "evaluation_strategy": ("eval_strategy",),
+    # of the original systems
+    "batch_size": ("per_device_train_batch_size",),
+    "embeddings": ("embedding_dir",),
+    "hidden_dim": ("router_hidden_size",),
+    "labels": ("labels_dir",),
+    "pretrained": ("model",),
+    "root": ("data", "data_dir"),
 }
 
 # Typed name -> what to do instead. A name in braces is one of our flags; the answer is only for recipes that have it.
@@ -75,4 +82,11 @@ ANSWERS = {
     "use_peft": "use {finetuning} lora",
     "lora_r": "use {lora_rank}",
     "lora_target_modules": "use {target_modules}",
+    # of the original systems
+    "input_dim": "it is read from the embeddings in {embedding_dir}; leave it out",
+    "name": "the kind of model is read from {model}; leave it out",
+    "num_experts": "it is the number of clusters, recipes/cluster_embeddings.py --num_experts; leave it out",
+    "pooling": "recipes/extract_embeddings.py --pooling does that before",
+    "save_every_epoch": "use {save_every_n_epochs} 1",
+    "split": "all splits are used; leave it out",
 }
