@@ -1,5 +1,7 @@
 """Whisper, and MoE-Whisper, whose configuration has `num_experts`."""
 
+import logging
+
 import torch
 
 from hf_components.asr.family import Family, place
@@ -7,6 +9,10 @@ from hf_components.checkpoints import load_moe_whisper, load_whisper, prompt_lan
 from hf_components.runtime import UserError
 from hf_components.speech import count_mel_frames, log_mel, plain_text
 from hf_components.whisper import DynamicContextWhisper
+
+# Whisper's `generate` calls itself with arguments that transformers warns about, whatever the caller gives.
+OF_NO_USE = ("Both `max_new_tokens`", "Passing `generation_config` together")
+logging.getLogger("transformers.generation.utils").addFilter(lambda note: not note.getMessage().startswith(OF_NO_USE))
 
 TASK_TOKENS = 4  # at most: start, language, task, no timestamps
 
