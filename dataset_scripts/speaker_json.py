@@ -25,6 +25,7 @@ from hf_components.runtime import UserError, broken_link, first_few, looks_like,
 
 logger = logging.getLogger(__name__)
 
+BROKEN_SPEAKERS = ("stop", "reject")
 SPLIT = re.compile(r"train|dev|test\d*", re.IGNORECASE)
 UNKNOWN = "unknown"
 
@@ -35,14 +36,20 @@ class SpeakerJsonConfig(CorpusConfig):
 
     Attributes:
         disfluencies: `keep` or `drop` the words in parentheses.
+        broken_speakers: a speaker whose JSON is not valid: `stop`, or `reject` it as a row of `rejected.jsonl`.
     """
 
     disfluencies: str = "keep"
+    broken_speakers: str = "stop"
 
     def __post_init__(self):
         super().__post_init__()
         if self.disfluencies not in DISFLUENCIES:
             raise UserError(f"disfluencies must be one of {', '.join(DISFLUENCIES)}, got {self.disfluencies!r}")
+        if self.broken_speakers not in BROKEN_SPEAKERS:
+            raise UserError(
+                f"broken_speakers must be one of {', '.join(BROKEN_SPEAKERS)}, got {self.broken_speakers!r}"
+            )
 
     def inputs(self) -> list[Path]:
         return list(split_folders(Path(self.data_dir)).values())
@@ -56,8 +63,8 @@ class SpeakerJson(CorpusBuilder):
     avoid this, filter by `unintelligible_words == 0`.
 
     Raises:
-        UserError: `data_dir` has another layout, a speaker's JSON is not valid (the error names file and line), or a
-            speaker is in several splits.
+        UserError: `data_dir` has another layout, a speaker's JSON is not valid (the error names file and line) and
+            `broken_speakers` is "stop", or a speaker is in several splits.
     """
 
     VERSION = datasets.Version("1.0.0")
@@ -92,7 +99,14 @@ class SpeakerJson(CorpusBuilder):
                         Rejection("missing file", problem).row(speaker_id, str(file.relative_to(root)), split)
                     )
                     continue
-                manifest = read_manifest(file)
+                try:
+                    manifest = read_manifest(file)
+                except UserError as problem:
+                    if self.config.broken_speakers == "stop":
+                        raise UserError(f"{problem}; --broken_speakers reject leaves such a speaker out") from problem
+                    broken = Rejection("broken speaker JSON", str(problem).removeprefix(f"{root}/"))
+                    rejected.append(broken.row(speaker_id, str(file.relative_to(root)), split))
+                    continue
                 # A folder may have been renamed, so the name inside the file counts as well.
                 for name in {speaker_id, *_contributor(manifest)}:
                     if split_of.setdefault(name, split) != split:

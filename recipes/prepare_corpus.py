@@ -26,6 +26,7 @@ from dataset_scripts.corpus_builder import CorpusBuilder
 from dataset_scripts.jsonl_manifest import STRATA
 from dataset_scripts.prepared import write_corpus
 from dataset_scripts.segmented_audio import SPLIT_BY
+from dataset_scripts.speaker_json import BROKEN_SPEAKERS
 from dataset_scripts.transcripts import DISFLUENCIES
 from hf_components.publishing import PublishArguments, push
 from hf_components.reporting import show
@@ -53,6 +54,11 @@ class Arguments(Segmentation, RecipeArguments, SeedArguments):
     percent: float = flag("share of each split to take, in per cent", default=100.0, above=0, max=100)
     max_samples: int | None = flag("most utterances per split; default: all", default=None, min=1)
     disfluencies: str = flag("speaker_json: keep or drop words in (parentheses)", default="keep", choices=DISFLUENCIES)
+    broken_speakers: str = flag(
+        "speaker_json: stop at a speaker whose JSON is not valid, or reject it",
+        default="stop",
+        choices=BROKEN_SPEAKERS,
+    )
     min_duration: float = flag("seconds; shorter recordings are rejected", default=0.0, min=0)
     max_duration: float = flag("seconds; longer recordings go uncut to <split>_long", default=30.0, above=0)
     manifest: str | None = flag(

@@ -202,6 +202,17 @@ def test_a_manifest_that_is_not_what_it_claims_stops_with_file_and_line(build, r
         build()
 
 
+@pytest.mark.parametrize("content", ["", '{"Files": 3}', None])
+def test_a_broken_speaker_may_be_rejected(build, root, content):
+    (root / "Train" / "A" / "A.json").unlink()
+    if content is not None:
+        (root / "Train" / "A" / "A.json").write_text(content)
+    corpus, (row,) = build(broken_speakers="reject")
+    assert row["id"] == "A" and row["reason"] == "broken speaker JSON" and row["split"] == "train"
+    assert row["file"] == "Train/A/A.json" and "A.json" in row["detail"]
+    assert corpus["train"].num_rows == 3 and "A" not in corpus["train"]["speaker_id"]
+
+
 def test_a_speaker_without_manifest_stops(build, root):
     (root / "Train" / "A" / "A.json").unlink()
     with pytest.raises(UserError, match=r"cannot read .*A\.json"):
