@@ -5,15 +5,13 @@ in the decoder. So one pass through the encoder is enough, and the router sees t
 """
 
 import copy
-from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import EncoderDecoderCache, WhisperConfig, WhisperForConditionalGeneration, WhisperModel
+from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperModel
 from transformers import initialization as init
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
@@ -26,7 +24,6 @@ from transformers.utils.output_capturing import capture_outputs
 from .adapters import load_adapter, save_adapter, stack_adapters
 from .audio_context import (
     DynamicContextEncoder,
-    DynamicContextGenerationMixin,
     DynamicContextOutput,
     attend_to_context,
     count_real_frames,
@@ -39,6 +36,8 @@ from .audio_context import (
     without_silence,
 )
 from .configuration_moe_whisper import TARGETS, MoeWhisperConfig
+from .mixing import check_expert_weights, mean_of_experts, mix_probabilities, summed_losses
+from .moe_generation import MoeGenerationMixin
 from .routed_lora import MERGE_RULE, RoutedLinear, RoutingState, UtteranceRouter, stock_weights
 
 logger = logging.get_logger(__name__)
@@ -323,7 +322,7 @@ class MoeWhisperModel(MoeWhisperPreTrainedModel, WhisperModel):
 
 
 class MoeWhisperForConditionalGeneration(
-    MoeWhisperPreTrainedModel, DynamicContextGenerationMixin, WhisperForConditionalGeneration
+    MoeWhisperPreTrainedModel, MoeGenerationMixin, WhisperForConditionalGeneration
 ):
     """Whisper with a router and LoRA experts; loads with `AutoModelForSpeechSeq2Seq` and `trust_remote_code=True`."""
 
@@ -667,111 +666,6 @@ class MoeWhisperForConditionalGeneration(
         if check:
             self.config.check()
 
-    def generate(self, input_features=None, generation_config=None, *args, expert_weights=None, **kwargs):
-        """Stock Whisper's `generate`, with `expert_weights (batch, experts)` instead of the router's choice.
-
-        Without them the router chooses for each 30 s window, and finds the padding in the features. With them,
-        long-form audio, timestamps and temperature fallback run row by row, because they change the batch meanwhile.
-        """
-        if expert_weights is None:
-            return super().generate(input_features, generation_config, *args, **kwargs)
-        if input_features is None:
-            raise ValueError("`expert_weights` need `input_features`: encoder outputs are already routed.")
-        rows = input_features.shape[0]
-        expert_weights = check_expert_weights(expert_weights, torch.empty(rows, self.config.num_experts))
-        if rows > 1:
-            config = generation_config or self.generation_config
-            temperature = kwargs.get("temperature")
-            is_long = input_features.shape[-1] > 2 * self.config.max_source_positions
-            falls_back = isinstance(temperature, (list, tuple)) and len(temperature) > 1
-            has_timestamps = kwargs.get("return_timestamps")
-            if has_timestamps is None:  # only Whisper's own configurations have this attribute
-                has_timestamps = getattr(config, "return_timestamps", False)
-            if is_long or falls_back or has_timestamps:
-                return self._generate_by_row(
-                    input_features, (generation_config, *args), expert_weights, is_long, kwargs
-                )
-            repeats = kwargs.get("num_return_sequences") or config.num_return_sequences or 1
-            expert_weights = expert_weights.repeat_interleave(repeats, dim=0)  # stock repeats only the features
-        return super().generate(input_features, generation_config, *args, expert_weights=expert_weights, **kwargs)
-
-    def _generate_by_row(self, input_features, args, expert_weights, is_long, kwargs):
-        mask = kwargs.pop("attention_mask", None)
-        results = []
-        if is_long and kwargs.get("return_timestamps") is None:
-            kwargs["return_timestamps"] = True  # stock does so for a long batch; a single row may be short
-        for row in range(input_features.shape[0]):
-            features = input_features[row : row + 1]
-            if is_long and mask is not None:
-                features = features[..., : int(mask[row].sum())]
-            results.append(self.generate(features, *args, expert_weights=expert_weights[row : row + 1], **kwargs))
-        sequences = [result["sequences"] if isinstance(result, dict) else result for result in results]
-        longest = max(sequence.shape[1] for sequence in sequences)
-        pad = self.generation_config.pad_token_id
-        padded = torch.cat(
-            [nn.functional.pad(sequence, (0, longest - sequence.shape[1]), value=pad) for sequence in sequences]
-        )
-        if not isinstance(results[0], dict):
-            return padded
-        if not all(set(result) <= {"sequences", "segments"} for result in results):
-            raise ValueError(
-                "`expert_weights` with long-form audio or temperature fallback returns sequences and segments only; "
-                f"got {sorted(results[0])}. Generate row by row for more."
-            )
-        return {"sequences": padded, "segments": [segments for result in results for segments in result["segments"]]}
-
-    def _get_candidate_generator(
-        self,
-        generation_config,
-        input_ids,
-        inputs_tensor,
-        logits_processor,
-        model_kwargs,
-        assistant_model=None,
-        **kwargs,
-    ):
-        # An assistant that is a mixture routes in its encoder, once; any other knows no experts.
-        if not hasattr(assistant_model, "routed_layers"):
-            model_kwargs = {name: value for name, value in model_kwargs.items() if name != "expert_weights"}
-        generator = super()._get_candidate_generator(
-            generation_config,
-            input_ids,
-            inputs_tensor,
-            logits_processor,
-            model_kwargs,
-            assistant_model=assistant_model,
-            **kwargs,
-        )
-        getattr(generator, "assistant_kwargs", {}).pop("expert_weights", None)
-        return generator
-
-    def _postprocess_outputs(self, seek_outputs, generation_config, **kwargs):
-        # Stock Whisper takes one row of the cache per utterance or beam, where each active expert has one.
-        cache = seek_outputs.get("past_key_values") if isinstance(seek_outputs, dict) else None
-        if cache is not None and self.config.mixture == "logits":
-            beams = len(seek_outputs["sequences"]) * (generation_config.num_beams or 1)
-            _reshape_cache(cache, lambda rows: rows.unflatten(0, (beams, -1)))
-        return super()._postprocess_outputs(seek_outputs=seek_outputs, generation_config=generation_config, **kwargs)
-
-    def _stack_split_outputs(self, seek_outputs, model_output_type, device, kwargs):
-        outputs = super()._stack_split_outputs(seek_outputs, model_output_type, device, kwargs)
-        cache = outputs.get("past_key_values")
-        if cache is not None and self.config.mixture == "logits":
-            _reshape_cache(cache, lambda rows: rows.flatten(0, 1))
-        return outputs
-
-    def _reorder_cache(self, past_key_values, beam_idx: torch.Tensor):
-        # With mixture="logits" each beam has k neighbouring rows of the cache.
-        rows = past_key_values.self_attention_cache.layers[0].keys.shape[0]
-        k = rows // beam_idx.shape[0]
-        past_key_values.reorder_cache((beam_idx[:, None] * k + torch.arange(k, device=beam_idx.device)).flatten())
-        return past_key_values
-
-
-def _reshape_cache(cache: EncoderDecoderCache, reshape: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    for layer in (*cache.self_attention_cache.layers, *cache.cross_attention_cache.layers):
-        layer.keys, layer.values = reshape(layer.keys), reshape(layer.values)
-
 
 def add_routed_lora(layers: nn.ModuleList, config: MoeWhisperConfig, state: RoutingState, first: int = 0) -> None:
     """Replace all linear layers by `RoutedLinear`, with experts in the target modules from layer `first` on."""
@@ -784,65 +678,6 @@ def add_routed_lora(layers: nn.ModuleList, config: MoeWhisperConfig, state: Rout
                     scaling = config.lora_alpha / config.lora_rank
                     routed = RoutedLinear(child, experts, config.lora_rank, scaling, config.lora_dropout, state)
                     setattr(parent, name, routed)
-
-
-def mix_probabilities(log_probs: torch.Tensor, mixture_weights: torch.Tensor) -> torch.Tensor:
-    """Log of the weighted sum of the experts' probabilities.
-
-    Args:
-        log_probs: `(batch, k, tokens, vocab_size)`.
-        mixture_weights: `(batch, k)`.
-    Returns:
-        `(batch, tokens, vocab_size)`.
-    """
-    # Pair by pair: this reads the vocabulary once, logsumexp five times. The clamp avoids infinities without gradient.
-    log_weights = mixture_weights.log().clamp(min=torch.finfo(torch.float32).min)
-    return reduce(torch.logaddexp, (log_probs + log_weights[:, :, None, None]).unbind(1))
-
-
-def mean_of_experts(
-    layers: Sequence[torch.Tensor] | None, mixture_weights: torch.Tensor
-) -> tuple[torch.Tensor, ...] | None:
-    """The mean over k neighbouring rows, one for each active expert of an utterance, by the experts' weights.
-
-    Args:
-        layers: tensors `(batch * k, ...)`; those of `batch` rows are the same for all experts.
-        mixture_weights: `(batch, k)`.
-    """
-    if not layers or layers[0] is None:
-        return layers
-    shares = mixture_weights / mixture_weights.sum(-1, keepdim=True)
-    batch, k = shares.shape
-    return tuple(
-        layer
-        if len(layer) == batch and k > 1
-        else torch.einsum("bk,bk...->b...", shares.to(layer.dtype), layer.unflatten(0, (batch, k)))
-        for layer in layers
-    )
-
-
-def summed_losses(log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Each expert's loss, summed over the tokens of each row, `(batch, k)`, of `(batch, k, tokens, vocab_size)`."""
-    targets = labels[:, None].expand(log_probs.shape[:-1])
-    losses = nn.functional.nll_loss(log_probs.flatten(0, 2), targets.flatten(), ignore_index=-100, reduction="none")
-    return losses.view(targets.shape).sum(-1)
-
-
-def check_expert_weights(expert_weights: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
-    """The given weights in the gates' shape; a single row is used for the whole batch.
-
-    Raises:
-        ValueError: the weights have another shape, are negative or are not finite.
-    """
-    if expert_weights.shape not in (gates.shape, (1, gates.shape[1])):
-        raise ValueError(
-            f"`expert_weights` must have shape (batch, experts) = {tuple(gates.shape)}, "
-            f"got {tuple(expert_weights.shape)}."
-        )
-    valid = (expert_weights >= 0).all() & expert_weights.isfinite().all()
-    if not torch.compiler.is_compiling() and not bool(valid):  # a compiled graph cannot look at values
-        raise ValueError("`expert_weights` must be finite and not negative.")
-    return expert_weights.to(torch.float32).expand(gates.shape)
 
 
 # A checkpoint names the weights of linear layers as stock Whisper does.
