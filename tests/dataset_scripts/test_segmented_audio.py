@@ -107,7 +107,9 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path, caplog):
     assert "its loudest tenth is above -79 dB, silence_db is -40" in detail["faint.wav"]
     assert "from 65.5 s on" in detail["nan.wav"] and "neither libsndfile nor FFmpeg reads it" in detail["text.mp3"]
     assert detail["gone.wav"].startswith(f"gone.wav is a link to {tmp_path}/nowhere, where nothing is")
-    assert metrics["rows"] == {"train": 6} and not caplog.records
+    assert metrics["rows"] == {"train": 6}
+    (warning,) = caplog.records
+    assert "1 recordings are copies of others, such as link.wav of good.wav" in warning.getMessage()
 
 
 def test_clipping_and_an_offset_are_used_and_clipping_is_told_of(tmp_path, caplog):
