@@ -91,7 +91,9 @@ class Arguments(PipelineArguments):
     )
     test_manifest: str | None = flag("manifest to transcribe to <output_dir>/submission.jsonl", default=None)
     test_audio_dirs: list[str] | None = flag(
-        "folders to search for its audio; default: --audio_dirs, or its own folder and sub-folders", default=None
+        "folders to search for its audio; default: --audio_dirs, or its own folder and sub-folders",
+        default=None,
+        needs="test_manifest",
     )
     submission_format: str | None = flag("submission_format.jsonl: gives the order of its lines", default=None)
     language: str = flag("language code of a multilingual model", default="en", read=language_code)

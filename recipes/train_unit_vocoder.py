@@ -58,14 +58,34 @@ class ModelArguments:
         default="hifigan",
     )
     embedding_dim: int = flag("width of the unit embedding", default=128, min=1)
-    hidden_size: int = flag("width of the istft head; its inner layers have three times that", default=512, min=1)
-    num_layers: int = flag("layers of the istft head", default=8, min=1)
-    upsample_initial_channel: int = flag("width of the hifigan head before upsampling", default=512, min=1)
+    hidden_size: int = flag(
+        "width of the istft head; its inner layers have three times that", default=512, min=1, needs={"head": "istft"}
+    )
+    num_layers: int = flag("layers of the istft head", default=8, min=1, needs={"head": "istft"})
+    upsample_initial_channel: int = flag(
+        "width of the hifigan head before upsampling", default=512, min=1, needs={"head": "hifigan"}
+    )
     speaker_embedding: bool = flag(
         "learn a voice for each speaker of the corpus, who must be in train and dev", default=False
     )
     use_f0: bool = flag("take the fundamental frequency as an input beside the units", default=False)
     predict_durations: bool = flag("also learn how long each unit of a deduplicated sequence lasts", default=False)
+
+    def __post_init__(self):
+        self.config()  # refuses sizes that no vocoder can have
+
+    def config(self, **more) -> UnitHifiGanConfig:
+        return UnitHifiGanConfig(
+            head=self.head,
+            embedding_dim=self.embedding_dim,
+            hidden_size=self.hidden_size,
+            intermediate_size=3 * self.hidden_size,
+            num_layers=self.num_layers,
+            upsample_initial_channel=self.upsample_initial_channel,
+            predict_durations=self.predict_durations,
+            use_f0=self.use_f0,
+            **more,
+        )
 
 
 ARGUMENTS = (Arguments, ModelArguments, PublishModelArguments, AdversarialArguments)
@@ -131,21 +151,8 @@ def produce(args: Arguments, model_args: ModelArguments, training_args: Adversar
 
 
 def build_model(args: ModelArguments, identity: dict, speakers: list[str]) -> UnitHifiGanModel:
-    return UnitHifiGanModel(
-        UnitHifiGanConfig(
-            num_units=identity["num_units"],
-            units=identity,
-            head=args.head,
-            embedding_dim=args.embedding_dim,
-            hidden_size=args.hidden_size,
-            intermediate_size=3 * args.hidden_size,
-            num_layers=args.num_layers,
-            upsample_initial_channel=args.upsample_initial_channel,
-            predict_durations=args.predict_durations,
-            use_f0=args.use_f0,
-            speakers=sorted(speakers) if args.speaker_embedding else [],
-        )
-    )
+    speakers = sorted(speakers) if args.speaker_embedding else []
+    return UnitHifiGanModel(args.config(num_units=identity["num_units"], units=identity, speakers=speakers))
 
 
 def summary_table(metrics: dict) -> Table:

@@ -42,13 +42,17 @@ class Arguments(LogArguments):
     output_jsonl: str = flag("file to write: utterance_id and orthographic_text, one line per utterance")
     input_jsonl: str | None = flag("manifest; its transcripts are ignored", default=None)
     audio_dirs: list[str] | None = flag(
-        "folders to search for the manifest's audio; default: its own folder and sub-folders", default=None
+        "folders to search for the manifest's audio; default: its own folder and sub-folders",
+        default=None,
+        needs="input_jsonl",
     )
     fields: list[str] | None = flag(
-        "OURS=THEIRS for every field that has another name in the manifest, such as audio_path=file", default=None
+        "OURS=THEIRS for every field that has another name in the manifest, such as audio_path=file",
+        default=None,
+        needs="input_jsonl",
     )
     corpus: str | None = flag("prepared corpus, instead of a manifest: folder or Hub id", default=None)
-    split: str = flag("split of the corpus", default="dev")
+    split: str = flag("split of the corpus", default="dev", needs="corpus")
     submission_format: str | None = flag(
         "submission_format.jsonl: its order is that of the lines, its ids must be those of the input", default=None
     )

@@ -36,15 +36,17 @@ class PublishArguments:
     """Whether and where to publish the complete result; recipes/publish.py does the same later."""
 
     push_to_hub: bool = flag("publish the result on the Hub", default=False)
-    hub_model_id: str | None = flag("repository on the Hub, as user/name", default=None)
+    hub_model_id: str | None = flag("repository on the Hub, as user/name", default=None, needs="push_to_hub")
     hub_private_repo: bool | None = flag(
-        "make a new repository private; default: only for data", default=None, nargs="?", const=True
+        "make a new repository private; default: only for data",
+        default=None,
+        nargs="?",
+        const=True,
+        needs="push_to_hub",
     )
 
     def __post_init__(self):
         if not self.push_to_hub:
-            if self.hub_model_id:
-                logger.warning("--hub_model_id %s has no effect without --push_to_hub", self.hub_model_id)
             return
         if self.hub_model_id is None:
             raise UserError("--push_to_hub needs --hub_model_id, the repository as user/name")

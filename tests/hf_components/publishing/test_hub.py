@@ -327,11 +327,9 @@ def test_without_card_and_recipe_there_is_nothing_to_say(hub, model):
         publish(model, REPO)
 
 
-def test_flags(hub, model, monkeypatch, caplog):
+def test_flags(hub, model, monkeypatch):
     push(PublishArguments(), model)
     assert hub.records == []
-    PublishArguments(hub_model_id=REPO)
-    assert "has no effect without --push_to_hub" in caplog.text
     push(PublishModelArguments(push_to_hub=True, hub_model_id=REPO, hub_private_repo=True), model)
     assert HfApi().model_info(REPO).private
     for wrong, message in (
