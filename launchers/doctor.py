@@ -149,6 +149,8 @@ def hub() -> Iterator[Finding]:
         yield Finding("ok", "Hub", f"logged in as {HfApi().whoami()['name']}")
     except HfHubHTTPError as error:
         yield Finding("note", "Hub", f"refuses the token: {error.response.status_code}", "hf auth login again")
+    except ImportError as error:  # a SOCKS proxy
+        yield Finding("note", "Hub", f"cannot be reached: {error}", "pip install socksio")
     except (OfflineModeIsEnabled, TransportError):
         yield Finding(
             "note",

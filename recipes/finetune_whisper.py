@@ -68,8 +68,6 @@ class Arguments(TrainingRecipeArguments):
         max=3000,
         needs={"audio_context": "dynamic"},
     )
-    resume: bool = flag("keep a finished result, continue an interrupted one", default=True)
-    force_restart: bool = flag("start anew, even if there are results", default=False)
     debug_run: bool = flag(
         f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on {DEBUG_SAMPLES['validation']}, into "
         "<output_dir>_debug",
@@ -132,7 +130,6 @@ ARGUMENTS = (
 
 def main(argv: list[str] | None = None) -> dict:
     args, manifest, publishing, *others, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
-    args.resume = args.resume and not args.force_restart
     if (args.corpus is None) == (manifest.train_manifest is None):
         raise UserError(f"give either --corpus or --train_manifest, got {args.corpus} and {manifest.train_manifest}")
     if args.corpus and (given := manifest.audio_dirs or manifest.val_manifest or manifest.split_file):
@@ -186,7 +183,7 @@ def prepare(args: Arguments, manifest: ManifestArguments, output_dir: str) -> st
         ),
         config=(options, source.recordings()),
         inputs=source.inputs(),
-        resume=not args.force_restart,
+        resume=args.resume,
         alone=True,
     )
     return folder

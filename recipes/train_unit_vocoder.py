@@ -14,12 +14,13 @@ from typing import Literal
 from rich.table import Table
 from transformers import set_seed
 
-from hf_components.publishing import PublishModelArguments, push
+from hf_components.publishing import PublishVoiceArguments, push
 from hf_components.reporting import show
 from hf_components.runtime import (
     PlotArguments,
     RecipeArguments,
     flag,
+    full_memory_explained,
     join_processes,
     parse_arguments,
     run_recipe,
@@ -88,7 +89,7 @@ class ModelArguments:
         )
 
 
-ARGUMENTS = (Arguments, ModelArguments, PublishModelArguments, AdversarialArguments)
+ARGUMENTS = (Arguments, ModelArguments, PublishVoiceArguments, AdversarialArguments)
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -97,7 +98,7 @@ def main(argv: list[str] | None = None) -> dict:
         require_voices(args.corpus)
     metrics = run_stage(
         args.output_dir,
-        lambda folder: produce(args, model_args, training_args, folder),
+        lambda folder: explained(args, model_args, training_args, folder),
         config=(args, model_args, training_args, {"processes": join_processes().num_processes}),
         inputs=[args.corpus, args.units_dir],
         resume=args.resume,
@@ -105,6 +106,14 @@ def main(argv: list[str] | None = None) -> dict:
     show(summary_table(metrics))
     push(publishing, Path(args.output_dir) / "model")
     return metrics
+
+
+def explained(args: Arguments, model_args: ModelArguments, training_args: AdversarialArguments, folder: Path) -> dict:
+    with full_memory_explained(
+        f"a smaller --batch_size (now {training_args.batch_size}), a smaller --crop_seconds (now "
+        f"{training_args.crop_seconds:g}), or --head istft"
+    ):
+        return produce(args, model_args, training_args, folder)
 
 
 def produce(args: Arguments, model_args: ModelArguments, training_args: AdversarialArguments, folder: Path) -> dict:

@@ -21,6 +21,7 @@ from transformers import HfArgumentParser
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.flags import BOUNDS, bounded, in_words, reader, unmet, ways_of
 from hf_components.runtime.logs import set_up_logging
+from hf_components.runtime.recipe_arguments import ResumeArguments
 from hf_components.runtime.reflexes import ANSWERS, SYNONYMS
 from hf_components.runtime.stages import join_processes
 
@@ -87,6 +88,9 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
         raise UserError(str(error)) from error
     if unknown:
         raise UserError(_unknown(unknown[0], flags))
+    for instance in instances:
+        if isinstance(instance, ResumeArguments):
+            instance.resume = instance.resume and not instance.force_restart
     values = {name: value for instance in instances for name, value in vars(instance).items()}
     _warn_of_no_effect(values, from_file, typed, flags)
     return tuple(instances)

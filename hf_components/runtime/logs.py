@@ -11,6 +11,7 @@ import datasets
 import transformers
 
 from hf_components.runtime.errors import UserError
+from hf_components.runtime.memory import is_want_of_memory
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 DATE = "%Y-%m-%d %H:%M:%S"  # in a file, which is read days later
@@ -72,7 +73,13 @@ def run_recipe(main: Callable[[list[str] | None], dict]) -> None:
         print("interrupted; run the same command again to continue", file=sys.stderr)
         write_to_file("interrupted", logging.ERROR)
         sys.exit(130)
-    except Exception:
+    except Exception as error:
+        if is_want_of_memory(error):
+            text = f"error: out of memory: {error}".splitlines()[0]
+            text += "; take smaller batches, see docs/troubleshooting.md"
+            print(text, file=sys.stderr)
+            write_to_file(text, logging.ERROR)
+            sys.exit(2)
         write_to_file(traceback.format_exc(), logging.ERROR)
         raise
 

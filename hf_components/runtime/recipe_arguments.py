@@ -15,7 +15,8 @@ class LogArguments:
 
 @dataclass(kw_only=True)
 class ResumeArguments(LogArguments):
-    resume: bool = flag("keep a finished result if nothing changed; continue an interrupted run", default=False)
+    resume: bool = flag("keep a finished result if nothing changed; continue an interrupted run", default=True)
+    force_restart: bool = flag("start anew, even if there are results: the same as --no_resume", default=False)
 
 
 @dataclass(kw_only=True)

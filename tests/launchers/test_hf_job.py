@@ -210,5 +210,7 @@ def test_an_open_repository_gets_no_parcel(hub, parcel):
 
 @pytest.mark.parametrize(("config", "limit"), [("quick", 3600), ("default", 43200), (None, 43200)])
 def test_the_limit_fits_the_configuration(hub, capsys, config, limit):
-    hf_job.main(["--dry_run", "learn_units", *(["--config", f"recipes/configs/learn_units/{config}.yaml"] if config else [])])
+    hf_job.main(
+        ["--dry_run", "learn_units", *(["--config", f"recipes/configs/learn_units/{config}.yaml"] if config else [])]
+    )
     assert json.loads((out := capsys.readouterr().out)[out.index("{\n") :])["timeout"] == limit

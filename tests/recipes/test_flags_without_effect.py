@@ -35,7 +35,7 @@ ALWAYS = re.findall(
     checkpoint_every clips_per_motif compare_train_on context_seconds conv_dim conv_kernel conv_stride corpus
     crop_seconds data data_config_override data_dir data_percent data_seed dataloader_num_workers
     dataloader_pin_memory ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters
-    ddp_static_graph debug_run deepspeed detector dev_speakers dev_utterances disable_tqdm discriminator_lr
+    ddp_static_graph debug debug_run deepspeed detector dev_speakers dev_utterances disable_tqdm discriminator_lr
     discriminator_steps dry_run dtype embedding_dim embedding_dir embedding_model epochs eval_every_n_epochs
     eval_on_start eval_strategy evaluate_on_train expert_epochs experts_dir filter_transcripts finetuning
     folder force_restart fp16 freeze_encoder fsdp full_determinism full_model gold gradient_accumulation_steps

@@ -7,13 +7,13 @@ from pathlib import Path
 import datasets
 
 from hf_components.asr import CtcNBest, Rows, Transcriber, transcribe_to_file
-from hf_components.runtime import LogArguments, PlotArguments, UserError, flag, run_stage
+from hf_components.runtime import PlotArguments, ResumeArguments, UserError, flag, run_stage
 from hf_components.scoring import read_transcripts
 from hf_components.training import CtcTrainingArguments
 
 
 @dataclass(kw_only=True)
-class Wav2Vec2Arguments(LogArguments, PlotArguments):
+class Wav2Vec2Arguments(ResumeArguments, PlotArguments):
     """Model, data and method of fine-tuning.
 
     Without the folders clean/ and noisy/, the recordings are split in half by name. `truth` has JSON lines of `file`
@@ -32,12 +32,9 @@ class Wav2Vec2Arguments(LogArguments, PlotArguments):
     )
     batch_seconds: float = flag("seconds of audio per batch in transcription, with padding", default=240.0, above=0)
     num_bootstrap: int = flag("resamples for each interval of the improvements", default=1000, min=0)
-    resume: bool = flag("keep finished phases, continue an interrupted one", default=True)
-    force_restart: bool = flag("start again, without earlier results", default=False)
 
     def __post_init__(self):
         self.use_lora = self.use_lora and not self.no_lora
-        self.resume = self.resume and not self.force_restart
         if self.merge and not self.use_lora:
             raise UserError("--merge merges a LoRA, but there is none with --no_lora; leave one of them out")
 
