@@ -2,7 +2,6 @@
 
 from hf_components.publishing.cards import error_rates, evaluated_on, render_card
 from hf_components.publishing.hub import (
-    LICENSE,
     PublishArguments,
     PublishModelArguments,
     PublishVoiceArguments,
