@@ -15,7 +15,7 @@ import datasets
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.jsonl_rows import FIELDS, IN_MEMORY, one_child_per_id, read_rows
 from dataset_scripts.utterances import Reader, Utterance, shared_names
-from hf_components.runtime import UserError, printable
+from hf_components.runtime import UserError, broken_link, printable
 from hf_components.speech import (
     DEV,
     TRAIN,
@@ -61,6 +61,11 @@ class JsonlManifestConfig(CorpusConfig):
     external_data: list[str] | None = None
 
     def __post_init__(self):
+        if (
+            self.manifest is not None and self.samples is None and not Path(self.manifest).exists()
+        ):  # before its folder is missed
+            reason = broken_link(Path(self.manifest).parent, Path(self.manifest).name) or "there is no such file"
+            raise UserError(f"cannot read the manifest {self.manifest}: {reason}; check the path")
         if self.data_dir is None and self.manifest is not None:
             self.data_dir = str(Path(self.manifest).parent)
         elif self.data_dir is None and self.audio_dirs:

@@ -12,11 +12,12 @@ from huggingface_hub import DatasetCardData
 
 from dataset_scripts.corpus_builder import CorpusBuilder, write_rejected
 from hf_components.publishing import render_card
-from hf_components.runtime import write_json
+from hf_components.runtime import write_json, write_to_file
 from hf_components.speech import LONG, count_speakers
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 BUILDING = "building"
+MOST_LOGGED = 1000  # rejected rows in the log file
 # Options that the card does not print.
 PLACES = ("data_dir", "manifest", "samples", "audio_dirs", "val_manifest", "split_file")
 
@@ -61,6 +62,10 @@ def write_corpus(
             if file.exists():  # else a killed run has moved it
                 file.replace(data / f"{split}-{number:05d}-of-{len(files):05d}.parquet")
     write_rejected(folder, prepared.rejected)
+    for row in prepared.rejected[:MOST_LOGGED]:
+        write_to_file(f"rejected: {row['id']}, {row['file']}: {row['reason']}")
+    if len(prepared.rejected) > MOST_LOGGED:
+        write_to_file(f"rejected: {len(prepared.rejected) - MOST_LOGGED} more, see rejected.jsonl")
     for record, content in prepared.records.items():
         write_json(folder / f"{record}.json", content)
     splits = [split for name in listing.splits for split in (name, name + LONG) if split in prepared.rows]

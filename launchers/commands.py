@@ -2,6 +2,8 @@
 
 import argparse
 import difflib
+import importlib
+import importlib.util
 import json
 import re
 import shlex
@@ -14,6 +16,9 @@ FAILED = 1
 NOT_STARTED = 2
 TIMED_OUT = 124
 NO_LONGER_FOLLOWED = 130  # exit codes; 0 is success
+ALSO_OF_RECIPES = {"--debug", "--force_restart"}  # flags of launchers that recipes have too
+INPUTS = ("--data", "--corpus", "--model", "--data_dir", "--audio_dir", "--manifest", "--train_manifest")
+HUB_ID = "openai/whisper-tiny.en"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -29,11 +34,13 @@ class Parser(argparse.ArgumentParser):
             description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         self.actions = tuple(actions)
+        self.launcher_flags: set[str] = set()
         self.flag("--dry_run", action="store_true", help="print what would be done, and do nothing")
         self.add_argument("recipe", metavar="RECIPE", help=" or ".join(["a file of recipes/ without .py", *actions]))
         self.add_argument("words", metavar="...", nargs=argparse.REMAINDER, help="arguments of the recipe")
 
     def flag(self, name: str, **options) -> None:
+        self.launcher_flags.add(name)
         self.add_argument(name, *{f"--{name[2:].replace('_', '-')}"} - {name}, **options)
 
     def parse(self, argv: list[str] | None) -> argparse.Namespace:
@@ -43,10 +50,72 @@ class Parser(argparse.ArgumentParser):
         if args.recipe not in known:
             nearest = difflib.get_close_matches(args.recipe, known, n=1)
             raise UserError(f"recipes/ has no {args.recipe}" + (f"; did you mean {nearest[0]}?" if nearest else ""))
+        if args.recipe not in self.actions:
+            for word in args.words:
+                name = spelled(word)
+                if name in self.launcher_flags - ALSO_OF_RECIPES:
+                    raise UserError(f"{name} is a flag of the launcher: write it in front of {args.recipe}")
         return args
 
     def error(self, message: str) -> None:
         raise UserError(f"{message}; --help lists the flags")
+
+
+def spelled(word: str) -> str:
+    """The name of a flag in the spelling with underscores; other words as they are."""
+    return "--" + word[2:].partition("=")[0].replace("-", "_") if word.startswith("--") else word
+
+
+def values_of(words: list[str]) -> dict[str, str]:
+    """Flag -> its first value, on a command line, over those in its configuration in recipes/.
+
+    Raises:
+        UserError: the configuration is not one that is sent with the recipes.
+    """
+    given: dict[str, str] = {}
+    for word, after in zip(words, [*words[1:], "--"], strict=False):
+        if word.startswith("--"):
+            given[spelled(word)] = word.partition("=")[2] if "=" in word else after
+    config = given.get("--config")
+    if config is None:
+        return given
+    file = (ROOT / config).resolve()
+    if not file.is_relative_to(ROOT / "recipes") or not file.is_file() or Path(config).is_absolute():
+        raise UserError(f"--config {config}: only files in recipes/ are sent; put it into recipes/configs/")
+    in_file = re.findall(r"^ *(\w+): *([^#\s]+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return {f"--{name}": value for name, value in in_file} | given
+
+
+def check_remote(recipe: str, words: list[str], *, folders: Collection[str], advice: str) -> None:
+    """Find here what a machine that is paid for would else find: wrong flags, and paths that it does not have.
+
+    Flags are checked where the recipes can be imported; a launcher runs in any Python.
+
+    Args:
+        folders: folders of the other machine that outlive a run, such as /data; and runs, if it keeps that.
+        advice: how a folder of this machine gets there.
+    Raises:
+        UserError: the other machine would refuse the command.
+    """
+    for name, value in values_of(words).items():
+        if name not in INPUTS and not name.endswith("_model"):
+            continue
+        if any(value == folder or value.startswith(f"{folder}/") for folder in folders):
+            continue
+        if value.startswith("models/"):
+            raise UserError(f"{name} {value} is made on this machine only; give a Hub id, such as {HUB_ID}")
+        if value.startswith(("/", ".", "~")) or value.count("/") > 1 or (ROOT / value).exists():
+            raise UserError(f"{name} {value} will not be there: {advice}, or give a Hub id")
+    if importlib.util.find_spec("transformers") is None:
+        return
+    from hf_components.runtime.arguments import check_words
+    from hf_components.runtime.errors import UserError as Refused
+
+    module = importlib.import_module(f"recipes.{recipe}")
+    try:
+        check_words(getattr(module, "ARGUMENTS", None) or module.Arguments, words)
+    except Refused as error:
+        raise UserError(str(error)) from error
 
 
 def run(main: Callable[[list[str] | None], int]) -> None:

@@ -107,10 +107,15 @@ def sound() -> Iterator[Finding]:
         )
 
 
+def usable_cores() -> int:
+    """Cores that this process may use; only Linux says if they are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine() -> Iterator[Finding]:
     import psutil
 
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     memory = psutil.virtual_memory()
     yield Finding("ok" if cores > 1 else "note", "CPU", f"{cores} core{'s' if cores > 1 else ''}")
     free = memory.available / GB
@@ -144,6 +149,8 @@ def hub() -> Iterator[Finding]:
         yield Finding("ok", "Hub", f"logged in as {HfApi().whoami()['name']}")
     except HfHubHTTPError as error:
         yield Finding("note", "Hub", f"refuses the token: {error.response.status_code}", "hf auth login again")
+    except ImportError as error:  # a SOCKS proxy
+        yield Finding("note", "Hub", f"cannot be reached: {error}", "pip install socksio")
     except (OfflineModeIsEnabled, TransportError):
         yield Finding(
             "note",
@@ -162,6 +169,14 @@ def launchers() -> Iterator[Finding]:
     )
     if importlib.util.find_spec("modal") is None:
         yield Finding("note", "Modal", "not installed", "pip install -c constraints.txt modal")
+        return
+    settings = Path(os.environ.get("MODAL_CONFIG_PATH", "~/.modal.toml")).expanduser()
+    has_token = "MODAL_TOKEN_ID" in os.environ or (settings.exists() and "token_id" in settings.read_text())
+    yield (
+        Finding("ok", "Modal", "installed, with a token")
+        if has_token
+        else Finding("note", "Modal", "no token", "modal setup, or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET")
+    )
 
 
 def examine() -> Iterator[Finding]:

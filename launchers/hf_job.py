@@ -28,6 +28,7 @@ from launchers.commands import (
     Parser,
     UserError,
     as_json,
+    check_remote,
     run,
     seconds_of,
     show,
@@ -57,7 +58,11 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         help="mount a dataset, model or bucket, as in hf://datasets/user/corpus:/data; may be repeated. Files "
         "in a bucket outlive the job: with --output_dir there, the same command continues it",
     )
-    return parser.parse(argv)
+    args = parser.parse(argv)
+    if args.recipe not in parser.actions:
+        mounts = [volume_of(mount).mount_path for mount in args.volume]
+        check_remote(args.recipe, args.words, folders=mounts, advice="push it to the Hub and mount it with --volume")
+    return args
 
 
 def request(args: argparse.Namespace, namespace: str, revision: str) -> dict:

@@ -30,6 +30,7 @@ from launchers.commands import (
     TIMED_OUT,
     Parser,
     UserError,
+    check_remote,
     run,
     seconds_of,
     show,
@@ -142,6 +143,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--timeout", help="time limit of the recipe, such as 90m or 24h; default: 1h with a quick.yaml, else 12h"
     )
     args = parser.parse(argv)
+    if args.recipe not in parser.actions:
+        advice = "copy it to the volume with `python launchers/modal_app.py upload` and give it as /data/..."
+        check_remote(args.recipe, args.words, folders=(str(DATA),), advice=advice)
     wanted = {"upload": 2, "ls": 1, "download": 2}.get(args.recipe)
     if wanted is not None and len(args.words) != wanted:
         raise UserError(f"{args.recipe} takes {wanted} folder{'s' if wanted > 1 else ''}, got {len(args.words)}")
@@ -188,7 +192,16 @@ def launch(recipe: str, words: list[str], gpu: str | None, timeout: int) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = arguments(argv)
+    try:
+        return carry_out(arguments(argv))
+    except (modal.exception.AuthError, modal.exception.ConnectionError) as error:
+        raise UserError(
+            f"Modal refuses or cannot be reached: {str(error).splitlines()[0]}; run `modal setup`, or set "
+            "MODAL_TOKEN_ID and MODAL_TOKEN_SECRET"
+        ) from error
+
+
+def carry_out(args: argparse.Namespace) -> int:
     timeout = seconds_of(args.timeout or timeout_of(args.words))
     if args.dry_run:
         show_all(args, timeout)

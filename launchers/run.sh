@@ -9,6 +9,6 @@ command -v uv >/dev/null || python3 -m pip install --quiet uv
 # All parcels have the same version: without --reinstall-package, uv would keep the first one.
 wheel=$(echo underheard-*.whl)
 uv pip install --quiet --python .venv --constraint constraints.txt --reinstall-package underheard \
-    "$(grep '^torch==' constraints.txt)" "underheard[demo,export,gpu] @ file://$PWD/$wheel"
+    "$(grep '^torch==' constraints.txt)" "underheard[demo,export,gpu,vad] @ file://$PWD/$wheel"
 
 PATH="$PWD/.venv/bin:$PATH" exec bash launchers/launch.sh "$@"

@@ -27,7 +27,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launchers.commands import NO_LONGER_FOLLOWED, ROOT, Parser, UserError, as_json, run, show
+from launchers.commands import (
+    HUB_ID,
+    NO_LONGER_FOLLOWED,
+    ROOT,
+    Parser,
+    UserError,
+    as_json,
+    check_remote,
+    run,
+    show,
+    values_of,
+)
 from launchers.parcel import build_parcel
 
 API = "https://api.runpod.io/v2"  # https://docs.runpod.io/api-reference-v2
@@ -37,6 +48,7 @@ IMAGE = "runpod/pytorch:2.8.0-py3.11-cuda12.8.1-cudnn-devel-ubuntu22.04"  # for 
 USER, VOLUME = "root", "/workspace"
 FOLDER = f"{VOLUME}/underheard"  # run.log, run.exit with the exit code, runs/
 TMUX = "tmux -L underheard"  # our own server: it inherits the token and ends with the recipe
+ON_HUB = {"models/whisper-tiny.en": HUB_ID, "models/wav2vec2-demo": "facebook/wav2vec2-base-960h"}
 POLL, PATIENCE = 5.0, 900.0  # seconds
 
 IS_RUNNING = f"{TMUX} has-session -t recipe 2>/dev/null"
@@ -51,7 +63,27 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.flag(
         "--force_restart", action="store_true", help="end the running recipe, and start anew instead of continuing"
     )
-    return parser.parse(argv)
+    args = parser.parse(argv)
+    if args.recipe not in parser.actions:
+        if args.debug:
+            args.words = in_debug(args.recipe, args.words)
+        check_remote(
+            args.recipe,
+            args.words,
+            folders=(VOLUME, "runs"),
+            advice=f"copy it below {VOLUME} with scp and give that path",
+        )
+    return args
+
+
+def in_debug(recipe: str, words: list[str]) -> list[str]:
+    """The words of a smoke test: quick.yaml, with models of the Hub instead of those that only this checkout has."""
+    config = f"recipes/configs/{recipe}/quick.yaml"
+    if not (ROOT / config).is_file():
+        raise UserError(f"--debug takes {config}, and there is none; leave --debug out")
+    words = [*words, "--config", config, "--output_dir", f"runs/debug/{recipe}"]
+    made_here = {name: value for name, value in values_of(words).items() if value in ON_HUB}
+    return [*words, *(word for name, value in made_here.items() for word in (name, ON_HUB[value]))]
 
 
 # Settings
@@ -230,10 +262,7 @@ def upload_command() -> str:
 
 def start_command(args: argparse.Namespace) -> str:
     """Command that reads the Hub's token, or an empty line, from standard input: command lines are public."""
-    words = [*args.words]
-    if args.debug:
-        words += ["--config", f"recipes/configs/{args.recipe}/quick.yaml", "--output_dir", f"runs/debug/{args.recipe}"]
-    session = f"{shlex.join(['bash', 'launchers/run.sh', args.recipe, *words])} >run.log 2>&1; echo $? >run.exit"
+    session = f"{shlex.join(['bash', 'launchers/run.sh', args.recipe, *args.words])} >run.log 2>&1; echo $? >run.exit"
     return f"""set -e; cd {FOLDER}; IFS= read -r HF_TOKEN; export HF_TOKEN
 if [ -z "$HF_TOKEN" ]; then unset HF_TOKEN; fi
 export HF_HOME={VOLUME}/huggingface RESTART={"1" if args.force_restart else ""}

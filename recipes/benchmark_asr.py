@@ -80,7 +80,11 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     max_samples: int = flag("size of the fixed sample in utterances, at most", default=200, min=1)
     sample_file: str | None = flag("fixed sample; default: benchmark_samples_*.json beside output_dir", default=None)
     experts_per_utterance: int = flag(
-        "experts of the top-k row; 1: no such row", default=2, aliases=["--moe_top_k", "--top_k_experts"], min=1
+        "experts of the top-k row; 1: no such row",
+        default=2,
+        aliases=["--moe_top_k", "--top_k_experts"],
+        min=1,
+        needs="moe_model",
     )
     moe_mixture: Literal["weights", "logits"] = flag(
         "how the top-k row mixes experts; logits if no value follows",
@@ -88,6 +92,7 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
         nargs="?",
         const="logits",
         aliases=["--mixture"],
+        needs="moe_model",
     )
     batch_size: int = flag("utterances per batch and process", default=16, min=1)
     num_beams: int = flag("beams; 1 is greedy", default=1, min=1)
@@ -95,7 +100,9 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
     run_id: str | None = flag("part of the file names; default: name of the folder above output_dir", default=None)
     output: str | None = flag("also write the result of the largest k to this file", default=None)
-    gating_output: str | None = flag("also write the gates of the largest k to this file", default=None)
+    gating_output: str | None = flag(
+        "also write the gates of the largest k to this file", default=None, needs="moe_model"
+    )
 
     def __post_init__(self):
         self.split = {"Train": "train", "Dev": "dev"}.get(self.split, self.split)

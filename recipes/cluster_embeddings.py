@@ -42,7 +42,9 @@ logger = logging.getLogger(__name__)
 @dataclass(kw_only=True)
 class Arguments(ClusteringArguments, RecipeArguments, PlotArguments):
     embedding_dir: str = flag("output folder of extract_embeddings")
-    plot_method: Literal["pca", "umap"] = flag("projection to two dimensions for the plot", default="pca")
+    plot_method: Literal["pca", "umap"] = flag(
+        "projection to two dimensions for the plot", default="pca", needs="plot"
+    )
 
 
 def main(argv: list[str] | None = None) -> dict:

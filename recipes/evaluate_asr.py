@@ -47,17 +47,21 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
         "JSONL files of utterance_id and orthographic_text; each is compared with those before it", default=[]
     )
     model: str | None = flag("checkpoint to transcribe with and to score last", default=None, aliases=["--model_path"])
-    adapter: str | None = flag("PEFT adapter of that model", default=None)
+    adapter: str | None = flag("PEFT adapter of that model", default=None, needs="model")
     language: str | None = flag(
         "language code of texts and model; default: the model's own, or English", default=None, read=language_code
     )
-    batch_seconds: float = flag("seconds of audio per batch of that model, padding included", default=240.0, above=0)
-    max_new_tokens: int = flag("longest transcript of that model in tokens", default=225, min=1)
+    batch_seconds: float = flag(
+        "seconds of audio per batch of that model, padding included", default=240.0, above=0, needs="model"
+    )
+    max_new_tokens: int = flag("longest transcript of that model in tokens", default=225, min=1, needs="model")
     corpus: str | None = flag("prepared corpus with the references: folder or Hub id", default=None)
-    split: str = flag("split of that corpus", default="dev")
+    split: str = flag("split of that corpus", default="dev", needs="corpus")
     val_manifest: str | None = flag("JSONL manifest with the references, instead of a corpus", default=None)
     audio_dirs: list[str] | None = flag(
-        "folders to search for the manifest's audio; default: its own folder and sub-folders", default=None
+        "folders to search for the manifest's audio; default: its own folder and sub-folders",
+        default=None,
+        needs="val_manifest",
     )
     num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
     worst: int = flag("utterances with the most errors to show per system", default=10, min=0)

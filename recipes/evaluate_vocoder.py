@@ -44,7 +44,10 @@ class Arguments(RecipeArguments, SeedArguments):
         aliases=["--recogniser"],
     )
     language: str | None = flag(
-        "language code of a multilingual recogniser; default: the saved one", default=None, read=language_code
+        "language code of a multilingual recogniser; default: the saved one",
+        default=None,
+        read=language_code,
+        needs="recogniser_model",
     )
     batch_seconds: float = flag("seconds of speech per batch and process, padding included", default=240.0, above=0)
     num_bootstrap: int = flag("resamples over segments for each interval", default=1000, min=0)

@@ -53,9 +53,11 @@ class Arguments(RecipeArguments, SeedArguments):
         "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
     )
     corpus: str | None = flag("prepared corpus to check the export on: folder or Hub id", default=None)
-    split: str = flag("split from which clips are drawn", default="dev")
-    max_samples: int = flag("clips that export and original transcribe", default=4, aliases=["--check_clips"], min=0)
-    max_new_tokens: int = flag("longest transcript in tokens", default=200, min=1)
+    split: str = flag("split from which clips are drawn", default="dev", needs="corpus")
+    max_samples: int = flag(
+        "clips that export and original transcribe", default=4, aliases=["--check_clips"], min=0, needs="corpus"
+    )
+    max_new_tokens: int = flag("longest transcript in tokens", default=200, min=1, needs="corpus")
 
 
 ARGUMENTS = (Arguments, PublishModelArguments)

@@ -48,7 +48,10 @@ class Arguments(RecipeArguments, SeedArguments):
     )
     batch_size: int = flag("utterances per batch and process", default=16, min=1)
     full_context_samples: int = flag(
-        "with pooling mean: utterances per split to embed at 30 s too, for routers; 0: none", default=2000, min=0
+        "with pooling mean: utterances per split to embed at 30 s too, for routers; 0: none",
+        default=2000,
+        min=0,
+        needs={"pooling": "mean"},
     )
     data_config_override: str | None = flag(
         'share of every split, as JSON of sampling, percent, max_samples, seed: {"percent": 50}', default=None

@@ -62,10 +62,12 @@ class Arguments(TrainingRecipeArguments):
         "audio context in training and evaluation: as long as the audio, or always 30 s", default="dynamic"
     )
     min_audio_context: int = flag(
-        "shortest dynamic context in mel frames of 10 ms; saved with the model", default=200, min=2, max=3000
+        "shortest dynamic context in mel frames of 10 ms; saved with the model",
+        default=200,
+        min=2,
+        max=3000,
+        needs={"audio_context": "dynamic"},
     )
-    resume: bool = flag("keep a finished result, continue an interrupted one", default=True)
-    force_restart: bool = flag("start anew, even if there are results", default=False)
     debug_run: bool = flag(
         f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on {DEBUG_SAMPLES['validation']}, into "
         "<output_dir>_debug",
@@ -79,14 +81,40 @@ class ManifestArguments:
     """A corpus that is not prepared yet. The run prepares it in <output_dir>_corpus."""
 
     train_manifest: str | None = flag("JSONL manifest, instead of --corpus", default=None)
-    audio_dirs: list[str] = flag("folders to search for its audio; default: its folder and sub-folders", default=[])
-    val_manifest: str | None = flag("JSONL manifest of validation data, with other speakers", default=None)
-    val_ratio: float = flag("share of the rows for validation, without val_manifest", default=0.1, min=0, below=1)
-    stratify_by: str = flag("age_bucket: equal shares of every age; or none", default="age_bucket", choices=STRATA)
-    split_seed: int = flag("seed of the division into training and validation", default=42, **SEEDS)
-    split_file: str | None = flag("splits.json of a corpus, to divide the children in the same way", default=None)
-    fields: list[str] | None = flag("OURS=THEIRS for every field that has another name in the manifest", default=None)
-    external_data: list[str] | None = flag("names of external data in the manifest, for the corpus card", default=None)
+    audio_dirs: list[str] = flag(
+        "folders to search for its audio; default: its folder and sub-folders", default=[], needs="train_manifest"
+    )
+    val_manifest: str | None = flag(
+        "JSONL manifest of validation data, with other speakers", default=None, needs="train_manifest"
+    )
+    val_ratio: float = flag(
+        "share of the rows for validation, without val_manifest",
+        default=0.1,
+        min=0,
+        below=1,
+        needs={"train_manifest": True, "val_manifest": False, "split_file": False},
+    )
+    stratify_by: str = flag(
+        "age_bucket: equal shares of every age; or none",
+        default="age_bucket",
+        choices=STRATA,
+        needs={"train_manifest": True, "val_manifest": False, "split_file": False},
+    )
+    split_seed: int = flag(
+        "seed of the division into training and validation",
+        default=42,
+        **SEEDS,
+        needs={"train_manifest": True, "val_manifest": False, "split_file": False},
+    )
+    split_file: str | None = flag(
+        "splits.json of a corpus, to divide the children in the same way", default=None, needs="train_manifest"
+    )
+    fields: list[str] | None = flag(
+        "OURS=THEIRS for every field that has another name in the manifest", default=None, needs="train_manifest"
+    )
+    external_data: list[str] | None = flag(
+        "names of external data in the manifest, for the corpus card", default=None, needs="train_manifest"
+    )
 
 
 ARGUMENTS = (
@@ -102,7 +130,6 @@ ARGUMENTS = (
 
 def main(argv: list[str] | None = None) -> dict:
     args, manifest, publishing, *others, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
-    args.resume = args.resume and not args.force_restart
     if (args.corpus is None) == (manifest.train_manifest is None):
         raise UserError(f"give either --corpus or --train_manifest, got {args.corpus} and {manifest.train_manifest}")
     if args.corpus and (given := manifest.audio_dirs or manifest.val_manifest or manifest.split_file):
@@ -156,7 +183,7 @@ def prepare(args: Arguments, manifest: ManifestArguments, output_dir: str) -> st
         ),
         config=(options, source.recordings()),
         inputs=source.inputs(),
-        resume=not args.force_restart,
+        resume=args.resume,
         alone=True,
     )
     return folder

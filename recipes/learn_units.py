@@ -24,6 +24,7 @@ from hf_components.runtime import (
     SeedArguments,
     UserError,
     flag,
+    full_memory_explained,
     parse_arguments,
     run_as_stage,
     run_recipe,
@@ -62,10 +63,17 @@ ARGUMENTS = (Arguments, PublishModelArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
-    report = run_as_stage(produce, args, inputs=[args.corpus, args.model])
+    report = run_as_stage(explained, args, inputs=[args.corpus, args.model])
     show(summary_table(report))
     push(publishing, Path(args.output_dir) / "model")
     return report
+
+
+def explained(args: Arguments, folder: Path) -> dict:
+    with full_memory_explained(
+        f"a smaller --batch_seconds (now {args.batch_seconds:g}), an earlier --layer, or a smaller --model"
+    ):
+        return produce(args, folder)
 
 
 def produce(args: Arguments, folder: Path) -> dict:

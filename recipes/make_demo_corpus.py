@@ -18,7 +18,7 @@ from dataset_scripts.demo_long import write_demo_long
 from dataset_scripts.demo_recordings import write_demo_recordings
 from dataset_scripts.demo_speakers import write_demo_corpus
 from hf_components.reporting import show
-from hf_components.runtime import SEEDS, Progress, flag, parse_arguments, run_recipe, run_stage
+from hf_components.runtime import SEEDS, Progress, ResumeArguments, flag, parse_arguments, run_recipe, run_stage
 
 BOTH = ("train_speakers", "dev_speakers")
 LAYOUTS = {  # function that writes the corpus, and the flags that count its speakers
@@ -30,14 +30,13 @@ LAYOUTS = {  # function that writes the corpus, and the flags that count its spe
 
 
 @dataclass
-class Arguments:
+class Arguments(ResumeArguments):
     layout: str = flag("kind of corpus, see above", default="speakers", choices=tuple(LAYOUTS))
     output_dir: str = flag("folder of the corpus", default="data/demo_speakers")
     train_speakers: int = flag("speakers in Train, for each of the four groups or ages", default=4, min=1)
     dev_speakers: int = flag("the same in Dev; none of them is in Train", default=2, min=1)
     utterances_per_speaker: int = flag("recordings (long: sentences) per speaker, about 2.5 s each", default=16, min=1)
     seed: int = flag("seed of voices, sentences and noise", default=0, **SEEDS)
-    resume: bool = flag("keep a finished result if nothing has changed", default=False)
 
 
 def main(argv: list[str] | None = None) -> dict:

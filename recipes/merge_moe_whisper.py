@@ -42,9 +42,15 @@ class Arguments(RecipeArguments, SeedArguments):
     model: str = flag("MoE-Whisper checkpoint: folder or Hub id", aliases=["--moe_dir"])
     corpus: str = flag("prepared corpus: folder or Hub id")
     method: Literal["average", "expert", "soup"] = flag("how experts become one, see above", default="average")
-    weights: str = flag("for average: usage (mean gates on train), uniform, or such as 0.2,0.5,0.3", default="usage")
-    expert: int | None = flag("for expert: which one, counted from 0", default=None, min=0)
-    selection_split: str = flag("for soup: split to select on; the WER is optimistic there", default="dev")
+    weights: str = flag(
+        "for average: usage (mean gates on train), uniform, or such as 0.2,0.5,0.3",
+        default="usage",
+        needs={"method": "average"},
+    )
+    expert: int | None = flag("for expert: which one, counted from 0", default=None, min=0, needs={"method": "expert"})
+    selection_split: str = flag(
+        "for soup: split to select on; the WER is optimistic there", default="dev", needs={"method": "soup"}
+    )
     split: str = flag("split to score", default="dev")
     max_samples: int = flag("utterances drawn at random from each of these splits", default=200, min=1)
     batch_size: int = flag("utterances per batch and process", default=16, min=1)

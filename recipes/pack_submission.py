@@ -49,12 +49,17 @@ class Arguments(LogArguments, SeedArguments):
     dtype: Literal["float16", "float32"] = flag("type of the packed weights; its WER is measured", default="float16")
     max_new_tokens: int = flag("longest transcript of a Whisper in tokens", default=225, min=1)
     corpus: str | None = flag("prepared corpus (folder or Hub id) to try; default: synthetic voices", default=None)
-    split: str = flag("split from which clips are drawn", default="dev")
+    split: str = flag("split from which clips are drawn", default="dev", needs="corpus")
     max_samples: int = flag("number of clips", default=32, aliases=["--clips"], min=1)
     test_utterances: int | None = flag(
         "utterances of the test set, to estimate the run time", default=None, aliases=["--utterances"], min=1
     )
-    hours: float | None = flag("hours of the test set instead, if utterances are unknown", default=None, above=0)
+    hours: float | None = flag(
+        "hours of the test set instead, if utterances are unknown",
+        default=None,
+        above=0,
+        needs={"test_utterances": False},
+    )
     max_megabytes: float | None = flag("limit of the competition for the zip, in 10^6 bytes", default=None, above=0)
     verify: bool = flag("run the zip in its own process and folder, and compare it with the model", default=True)
 

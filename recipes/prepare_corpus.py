@@ -53,35 +53,75 @@ class Arguments(Segmentation, RecipeArguments, SeedArguments):
     sampling: str = flag("random, or stratified: keep the share of every group", default="random", choices=SAMPLING)
     percent: float = flag("share of each split to take, in per cent", default=100.0, above=0, max=100)
     max_samples: int | None = flag("most utterances per split; default: all", default=None, min=1)
-    disfluencies: str = flag("speaker_json: keep or drop words in (parentheses)", default="keep", choices=DISFLUENCIES)
+    disfluencies: str = flag(
+        "speaker_json: keep or drop words in (parentheses)",
+        default="keep",
+        choices=DISFLUENCIES,
+        needs={"builder": "speaker_json"},
+    )
     broken_speakers: str = flag(
         "speaker_json: stop at a speaker whose JSON is not valid, or reject it",
         default="stop",
         choices=BROKEN_SPEAKERS,
+        needs={"builder": "speaker_json"},
     )
     min_duration: float = flag("seconds; shorter recordings are rejected", default=0.0, min=0)
     max_duration: float = flag("seconds; longer recordings go uncut to <split>_long", default=30.0, above=0)
     manifest: str | None = flag(
-        "jsonl_manifest: the file; default: the one *.jsonl in data_dir", default=None, aliases=["--train_manifest"]
+        "jsonl_manifest: the file; default: the one *.jsonl in data_dir",
+        default=None,
+        aliases=["--train_manifest"],
+        needs={"builder": "jsonl_manifest"},
     )
     audio_dirs: list[str] | None = flag(
-        "jsonl_manifest: folders to search for audio; default: data_dir and its sub-folders", default=None
+        "jsonl_manifest: folders to search for audio; default: data_dir and its sub-folders",
+        default=None,
+        needs={"builder": "jsonl_manifest"},
     )
-    val_manifest: str | None = flag("jsonl_manifest: rows of dev; all others are for train", default=None)
+    val_manifest: str | None = flag(
+        "jsonl_manifest: rows of dev; all others are for train", default=None, needs={"builder": "jsonl_manifest"}
+    )
     split_file: str | None = flag(
-        "jsonl_manifest: splits.json of a prepared corpus, to divide the children in the same way", default=None
+        "jsonl_manifest: splits.json of a prepared corpus, to divide the children in the same way",
+        default=None,
+        needs={"builder": "jsonl_manifest"},
     )
-    val_ratio: float = flag("jsonl_manifest, segmented_audio: share of dev", default=0.1, min=0, below=1)
+    val_ratio: float = flag(
+        "jsonl_manifest, segmented_audio: share of dev",
+        default=0.1,
+        min=0,
+        below=1,
+        needs={"builder": ("jsonl_manifest", "segmented_audio"), "val_manifest": False, "split_file": False},
+    )
     split_by: str | None = flag(
         "segmented_audio: dev holds out speaker or recording; default: as in segment_audio",
         default=None,
         choices=SPLIT_BY,
+        needs={"builder": "segmented_audio"},
     )
-    stratify_by: str = flag("jsonl_manifest: age_bucket, or none", default="age_bucket", choices=STRATA)
-    split_seed: int = flag("jsonl_manifest, segmented_audio: seed of the train and dev split", default=42, **SEEDS)
-    fields: list[str] | None = flag("jsonl_manifest: OURS=THEIRS for every field with another name", default=None)
-    require_text: bool = flag("jsonl_manifest: reject rows without a transcript", default=True)
-    external_data: list[str] | None = flag("jsonl_manifest: names of external data in it, for the card", default=None)
+    stratify_by: str = flag(
+        "jsonl_manifest: age_bucket, or none",
+        default="age_bucket",
+        choices=STRATA,
+        needs={"builder": "jsonl_manifest", "val_manifest": False, "split_file": False},
+    )
+    split_seed: int = flag(
+        "jsonl_manifest, segmented_audio: seed of the train and dev split",
+        default=42,
+        **SEEDS,
+        needs={"builder": ("jsonl_manifest", "segmented_audio"), "val_manifest": False, "split_file": False},
+    )
+    fields: list[str] | None = flag(
+        "jsonl_manifest: OURS=THEIRS for every field with another name",
+        default=None,
+        needs={"builder": "jsonl_manifest"},
+    )
+    require_text: bool = flag(
+        "jsonl_manifest: reject rows without a transcript", default=True, needs={"builder": "jsonl_manifest"}
+    )
+    external_data: list[str] | None = flag(
+        "jsonl_manifest: names of external data in it, for the card", default=None, needs={"builder": "jsonl_manifest"}
+    )
     name: str | None = flag("name on the data card; default: the source folder's", default=None)
     license: str | None = flag("licence for the data card, such as cc-by-4.0", default=None)
     language: str | None = flag("language for the data card, such as en", default=None)

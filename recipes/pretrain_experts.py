@@ -47,7 +47,9 @@ class Arguments(TrainingRecipeArguments):
         default=None,
         aliases=["--single_lora_dir"],
     )
-    freeze_shared_expert: bool = flag("keep the shared expert fixed; train only what the others add", default=False)
+    freeze_shared_expert: bool = flag(
+        "keep the shared expert fixed; train only what the others add", default=False, needs="labels_dir"
+    )
 
 
 ARGUMENTS = (Arguments, ExpertArguments, KlToBaseArguments, SpeechTrainingArguments)

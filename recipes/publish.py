@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 from accelerate.utils import broadcast_object_list
 
-from hf_components.publishing import LICENSE, publish
+from hf_components.publishing import publish
 from hf_components.runtime import LogArguments, flag, join_processes, parse_arguments, run_recipe
 
 
@@ -26,7 +26,10 @@ class Arguments(LogArguments):
         const=True,
         aliases=["--hub_private_repo"],
     )
-    license: str = flag("licence for the card of a model that has none, as the Hub writes it", default=LICENSE)
+    license: str | None = flag(
+        "licence for the card of a model that names none, as the Hub writes it; default: apache-2.0, none for a voice",
+        default=None,
+    )
 
 
 def main(argv: list[str] | None = None) -> dict:

@@ -37,6 +37,7 @@ TRANSCRIBED = {  # transcripts of each system: folder of the step
     "finetuned_30s": "finetuned_30s",
     "test": "test",
 }
+DEBUG_SAMPLES = 100
 ADVICE = (
     "a model is trained on some children and scored on others; raise --val_ratio, take --stratify_by none if no age "
     "has two children, or give a --val_manifest"
@@ -71,6 +72,7 @@ PASSED_ON = {
         "no_fp16",
         "bf16",
         "max_new_tokens",
+        "gradient_checkpointing",
     )
     | all_flags(FilterArguments)
     | all_flags(LoraArguments)
@@ -91,12 +93,22 @@ class Arguments(PipelineArguments):
     )
     test_manifest: str | None = flag("manifest to transcribe to <output_dir>/submission.jsonl", default=None)
     test_audio_dirs: list[str] | None = flag(
-        "folders to search for its audio; default: --audio_dirs, or its own folder and sub-folders", default=None
+        "folders to search for its audio; default: --audio_dirs, or its own folder and sub-folders",
+        default=None,
+        needs="test_manifest",
     )
     submission_format: str | None = flag("submission_format.jsonl: gives the order of its lines", default=None)
     language: str = flag("language code of a multilingual model", default="en", read=language_code)
+    debug: bool = flag(
+        f"smoke test: mode quick, one epoch, {DEBUG_SAMPLES} utterances per split, into <output_dir>_debug",
+        default=False,
+        aliases=["--debug_run"],
+    )
 
     def __post_init__(self):
+        if self.debug:  # beside the real result, which it must not replace
+            self.mode = "quick"
+            self.output_dir = f"{self.output_dir.rstrip('/')}_debug"
         if self.submission_format and not self.test_manifest:
             raise UserError(
                 f"--submission_format {self.submission_format} orders the transcripts of a --test_manifest; give "
@@ -150,13 +162,19 @@ def take_steps(pipeline: Pipeline) -> None:
     # 1 Corpus, divided by child
     corpus = args.data
     if not is_prepared(args.data):
-        corpus = run(prepare_corpus, "corpus", size="default", builder="jsonl_manifest", data_dir=args.data)
+        few = DEBUG_SAMPLES if args.debug else None
+        corpus = run(
+            prepare_corpus, "corpus", size="default", builder="jsonl_manifest", data_dir=args.data, max_samples=few
+        )
     pipeline.check(require_splits, args.data, str(corpus), {"train", "dev"}, ADVICE)
     pipeline.everywhere(corpus=corpus)
 
     # 2 Fine-tuning; then, if asked for, the mean of its checkpoints
     unselected = UNSELECTED if args.mode == "quick" else {}
-    trained = run(finetune_whisper, "finetuned", model=args.model, **unselected)
+    short = (
+        {"num_train_epochs": 1, "data_config_override": f'{{"max_samples": {DEBUG_SAMPLES}}}'} if args.debug else {}
+    )
+    trained = run(finetune_whisper, "finetuned", model=args.model, **unselected, **short)
     audio_context = trained["audio_context"]
     if args.average != "none":
         trained = run(average_checkpoints, "average", candidates=[trained.folder], method=args.average)

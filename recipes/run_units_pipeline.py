@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as rec
 
 from dataset_scripts.audio_folder import audio_files
 from dataset_scripts.segmented_audio import speakers_of
-from hf_components.publishing import PublishModelArguments, push
+from hf_components.publishing import PublishVoiceArguments, push
 from hf_components.runtime import (
     Pipeline,
     PipelineArguments,
@@ -65,7 +65,7 @@ class Arguments(PipelineArguments):
     linguists: bool = flag("also write TextGrid and ELAN tiers, and a page of motifs to listen to", default=True)
 
 
-ARGUMENTS = (Arguments, PublishModelArguments, passed_on_arguments(PASSED_ON))
+ARGUMENTS = (Arguments, PublishVoiceArguments, passed_on_arguments(PASSED_ON))
 
 
 def main(argv: list[str] | None = None) -> dict:

@@ -67,7 +67,11 @@ class Arguments(PipelineArguments):
         "texts to train on and to score by: an LLM's corrections, those of --truth, or the recogniser's own",
         default="llm",
     )
-    llm_figure: bool = flag("with another gold: also fine-tune on an LLM's corrections, and report it", default=False)
+    llm_figure: bool = flag(
+        "with another gold: also fine-tune on an LLM's corrections, and report it",
+        default=False,
+        needs={"gold": ("manifest", "stt")},
+    )
     train_on: Literal["errors", "agreed", "all"] = flag(
         "recordings to train on: where recogniser and gold differ, where they agree, all", default="errors"
     )

@@ -30,7 +30,9 @@ class Arguments(LogArguments):
     vocoder_model: str = flag("checkpoint of train_unit_vocoder: its folder `model`, or Hub id", aliases=["--vocoder"])
     output_wav: str = flag("file to write")
     audio: str | None = flag("recording whose units are spoken", default=None)
-    units_model: str | None = flag("checkpoint of learn_units for --audio: folder `model`, or Hub id", default=None)
+    units_model: str | None = flag(
+        "checkpoint of learn_units for --audio: folder `model`, or Hub id", default=None, needs="audio"
+    )
     units: list[int] | None = flag("units to speak instead of a recording, one per 20 ms", default=None, min=0)
     speaker: str | None = flag("name of the voice, for a vocoder with several", default=None)
 

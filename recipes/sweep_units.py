@@ -66,7 +66,7 @@ class Arguments(RecipeArguments, SeedArguments):
     layers: list[int] = flag(f"encoder layers, counted from 1; none for {MFCC}", default=[], min=1)
     num_units: list[int] = flag("numbers of units", default=[50, 100, 200, 500], min=2)
     phone_labels: str | None = flag("phones of the dev recordings: JSON lines or a folder of TextGrids", default=None)
-    phone_tier: str = flag("tier of the TextGrids that holds the phones", default="phones")
+    phone_tier: str = flag("tier of the TextGrids that holds the phones", default="phones", needs="phone_labels")
     max_samples: int = flag("segments drawn at random per split", default=2000, aliases=["--max_segments"], min=1)
     passes: int = flag("most passes of k-means over the segments", default=5, min=1)
     update_seconds: float = flag("seconds of speech per step of the centroids", default=200.0, above=0)

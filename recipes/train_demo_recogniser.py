@@ -18,7 +18,16 @@ from transformers import set_seed
 from dataset_scripts.demo_recordings import CONDITIONS, heard_utterances, new_utterances
 from hf_components.asr import NetworkArguments, build_wav2vec2
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import SEEDS, PlotArguments, Progress, flag, parse_arguments, run_as_stage, run_recipe
+from hf_components.runtime import (
+    SEEDS,
+    PlotArguments,
+    Progress,
+    ResumeArguments,
+    flag,
+    parse_arguments,
+    run_as_stage,
+    run_recipe,
+)
 from hf_components.speech import SAMPLING_RATE, encode_flac
 from hf_components.training import CtcTrainer, CtcTrainingArguments, keep_learnable, prepare_ctc, save_history
 
@@ -26,13 +35,12 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Arguments(PlotArguments):
+class Arguments(ResumeArguments, PlotArguments):
     train_speakers: int = flag("synthetic speakers to train on", default=24, min=1)
     utterances_per_speaker: int = flag("utterances of each of them, about 2 s each", default=120, min=1)
     dev_speakers: int = flag("speakers to score on, none of them trained on", default=4, min=1)
     dev_utterances: int = flag("utterances of each of them, once clean and once in babble", default=20, min=1)
     speech_seed: int = flag("seed of voices, sentences and noise", default=0, **SEEDS)
-    resume: bool = flag("keep a finished result, continue an interrupted run", default=False)
 
 
 ARGUMENTS = (Arguments, NetworkArguments, PublishModelArguments, CtcTrainingArguments)

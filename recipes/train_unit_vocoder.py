@@ -14,12 +14,13 @@ from typing import Literal
 from rich.table import Table
 from transformers import set_seed
 
-from hf_components.publishing import PublishModelArguments, push
+from hf_components.publishing import PublishVoiceArguments, push
 from hf_components.reporting import show
 from hf_components.runtime import (
     PlotArguments,
     RecipeArguments,
     flag,
+    full_memory_explained,
     join_processes,
     parse_arguments,
     run_recipe,
@@ -58,17 +59,37 @@ class ModelArguments:
         default="hifigan",
     )
     embedding_dim: int = flag("width of the unit embedding", default=128, min=1)
-    hidden_size: int = flag("width of the istft head; its inner layers have three times that", default=512, min=1)
-    num_layers: int = flag("layers of the istft head", default=8, min=1)
-    upsample_initial_channel: int = flag("width of the hifigan head before upsampling", default=512, min=1)
+    hidden_size: int = flag(
+        "width of the istft head; its inner layers have three times that", default=512, min=1, needs={"head": "istft"}
+    )
+    num_layers: int = flag("layers of the istft head", default=8, min=1, needs={"head": "istft"})
+    upsample_initial_channel: int = flag(
+        "width of the hifigan head before upsampling", default=512, min=1, needs={"head": "hifigan"}
+    )
     speaker_embedding: bool = flag(
         "learn a voice for each speaker of the corpus, who must be in train and dev", default=False
     )
     use_f0: bool = flag("take the fundamental frequency as an input beside the units", default=False)
     predict_durations: bool = flag("also learn how long each unit of a deduplicated sequence lasts", default=False)
 
+    def __post_init__(self):
+        self.config()  # refuses sizes that no vocoder can have
 
-ARGUMENTS = (Arguments, ModelArguments, PublishModelArguments, AdversarialArguments)
+    def config(self, **more) -> UnitHifiGanConfig:
+        return UnitHifiGanConfig(
+            head=self.head,
+            embedding_dim=self.embedding_dim,
+            hidden_size=self.hidden_size,
+            intermediate_size=3 * self.hidden_size,
+            num_layers=self.num_layers,
+            upsample_initial_channel=self.upsample_initial_channel,
+            predict_durations=self.predict_durations,
+            use_f0=self.use_f0,
+            **more,
+        )
+
+
+ARGUMENTS = (Arguments, ModelArguments, PublishVoiceArguments, AdversarialArguments)
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -77,7 +98,7 @@ def main(argv: list[str] | None = None) -> dict:
         require_voices(args.corpus)
     metrics = run_stage(
         args.output_dir,
-        lambda folder: produce(args, model_args, training_args, folder),
+        lambda folder: explained(args, model_args, training_args, folder),
         config=(args, model_args, training_args, {"processes": join_processes().num_processes}),
         inputs=[args.corpus, args.units_dir],
         resume=args.resume,
@@ -85,6 +106,14 @@ def main(argv: list[str] | None = None) -> dict:
     show(summary_table(metrics))
     push(publishing, Path(args.output_dir) / "model")
     return metrics
+
+
+def explained(args: Arguments, model_args: ModelArguments, training_args: AdversarialArguments, folder: Path) -> dict:
+    with full_memory_explained(
+        f"a smaller --batch_size (now {training_args.batch_size}), a smaller --crop_seconds (now "
+        f"{training_args.crop_seconds:g}), or --head istft"
+    ):
+        return produce(args, model_args, training_args, folder)
 
 
 def produce(args: Arguments, model_args: ModelArguments, training_args: AdversarialArguments, folder: Path) -> dict:
@@ -131,21 +160,8 @@ def produce(args: Arguments, model_args: ModelArguments, training_args: Adversar
 
 
 def build_model(args: ModelArguments, identity: dict, speakers: list[str]) -> UnitHifiGanModel:
-    return UnitHifiGanModel(
-        UnitHifiGanConfig(
-            num_units=identity["num_units"],
-            units=identity,
-            head=args.head,
-            embedding_dim=args.embedding_dim,
-            hidden_size=args.hidden_size,
-            intermediate_size=3 * args.hidden_size,
-            num_layers=args.num_layers,
-            upsample_initial_channel=args.upsample_initial_channel,
-            predict_durations=args.predict_durations,
-            use_f0=args.use_f0,
-            speakers=sorted(speakers) if args.speaker_embedding else [],
-        )
-    )
+    speakers = sorted(speakers) if args.speaker_embedding else []
+    return UnitHifiGanModel(args.config(num_units=identity["num_units"], units=identity, speakers=speakers))
 
 
 def summary_table(metrics: dict) -> Table:

@@ -22,7 +22,7 @@ from hf_components.asr import (
     transcribe_to_file,
 )
 from hf_components.runtime import (
-    LogArguments,
+    ResumeArguments,
     UserError,
     fingerprint,
     flag,
@@ -37,18 +37,22 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Arguments(LogArguments):
+class Arguments(ResumeArguments):
     model: str = flag("speech recogniser of any supported family: folder or Hub id", aliases=["--model_path"])
     output_jsonl: str = flag("file to write: utterance_id and orthographic_text, one line per utterance")
     input_jsonl: str | None = flag("manifest; its transcripts are ignored", default=None)
     audio_dirs: list[str] | None = flag(
-        "folders to search for the manifest's audio; default: its own folder and sub-folders", default=None
+        "folders to search for the manifest's audio; default: its own folder and sub-folders",
+        default=None,
+        needs="input_jsonl",
     )
     fields: list[str] | None = flag(
-        "OURS=THEIRS for every field that has another name in the manifest, such as audio_path=file", default=None
+        "OURS=THEIRS for every field that has another name in the manifest, such as audio_path=file",
+        default=None,
+        needs="input_jsonl",
     )
     corpus: str | None = flag("prepared corpus, instead of a manifest: folder or Hub id", default=None)
-    split: str = flag("split of the corpus", default="dev")
+    split: str = flag("split of the corpus", default="dev", needs="corpus")
     submission_format: str | None = flag(
         "submission_format.jsonl: its order is that of the lines, its ids must be those of the input", default=None
     )
@@ -68,7 +72,6 @@ class Arguments(LogArguments):
     num_beams: int = flag("beams of autoregressive models; 1 is greedy", default=1, min=1)
     max_new_tokens: int = flag("longest text of 30 s of audio, in tokens", default=225, min=1)
     num_workers: int = flag("helper processes that decode audio", default=0, min=0)
-    resume: bool = flag("keep what an earlier run with the same settings has transcribed", default=True)
 
 
 def main(argv: list[str] | None = None) -> dict:

@@ -5,7 +5,7 @@ Imports torch, numpy and transformers.
 
 from .configuration_acoustic_units import DEFAULT_ENCODER, MFCC, AcousticUnitsConfig
 from .modeling_acoustic_units import AcousticUnitsModel, EncodedUnits, timed
-from .nearest import nearest_centroid
+from .nearest import nearest_centroid, where_float64_is
 
 __all__ = [
     "DEFAULT_ENCODER",
@@ -15,4 +15,5 @@ __all__ = [
     "EncodedUnits",
     "nearest_centroid",
     "timed",
+    "where_float64_is",
 ]

@@ -12,7 +12,7 @@ from transformers import initialization as init
 from .configuration_acoustic_units import DEFAULT_ENCODER, DEFAULT_LAYER, HOP, MFCC, WINDOW, AcousticUnitsConfig
 from .cut_encoder import build_encoder, hidden_states, load_encoder, wants_normalized
 from .mfcc import mfcc
-from .nearest import nearest_centroid
+from .nearest import nearest_centroid, where_float64_is
 
 PADDING = -1  # the unit of frames after a clip's end
 SAMPLING_RATE = 16_000
@@ -24,7 +24,7 @@ class EncodedUnits(NamedTuple):
     Args:
         units: `(n,)` int64.
         durations: `(n,)` int64, in frames of 20 ms.
-        start_times: `(n,)` float64, seconds from the clip's start.
+        start_times: `(n,)` float64, seconds from the clip's start; on the CPU unless on CUDA.
     """
 
     units: torch.Tensor
@@ -37,7 +37,8 @@ def timed(units: torch.Tensor, deduplicate: bool) -> EncodedUnits:
     durations = torch.ones_like(units)
     if deduplicate:
         units, durations = torch.unique_consecutive(units, return_counts=True)
-    return EncodedUnits(units, durations, (durations.cumsum(0) - durations).double() * HOP / SAMPLING_RATE)
+    starts = where_float64_is(durations.cumsum(0) - durations).double()
+    return EncodedUnits(units, durations, starts * HOP / SAMPLING_RATE)
 
 
 class AcousticUnitsModel(PreTrainedModel):

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin, Whis
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from hf_components.checkpoints.generation import complete_generation_config
-from hf_components.runtime import UserError, read_completion
+from hf_components.runtime import UserError, read_completion, require_there
 from hf_components.speech import language_code
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
@@ -96,6 +96,7 @@ def language_of(model: PreTrainedModel) -> str:
 
 def load_processor(name_or_path: str, processor_class: type = WhisperProcessor) -> ProcessorMixin:
     """The processor of a checkpoint; by default of a Whisper."""
+    _check_there(name_or_path)
     try:
         return processor_class.from_pretrained(name_or_path)
     except (OSError, ValueError, ImportError) as error:
@@ -131,11 +132,12 @@ def read_config(name_or_path: str) -> dict:
         raise UserError(f"{name_or_path} holds only an adapter: give its base model, and --adapter {name_or_path}")
     try:
         fields, _ = PreTrainedConfig.get_config_dict(name_or_path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name_or_path} is not a checkpoint that can be loaded: {_first_line(error)}") from error
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(_not_loadable(name_or_path, error)) from error
     if "model_type" not in fields:  # or the folder has no configuration
         raise UserError(
             f"{name_or_path} is not a checkpoint that can be loaded: it has no config.json with a model_type"
+            f"{_model_inside(folder)}"
         )
     return fields
 
@@ -154,11 +156,17 @@ def load_model(model_class: type, name_or_path: str, dtype: torch.dtype = torch.
     Raises:
         UserError: there is no such checkpoint, or it lacks weights of this class.
     """
+    wanted = getattr(getattr(model_class, "config_class", None), "model_type", None)  # an auto class takes any
+    if wanted and (found_type := read_config(name_or_path)["model_type"]) != wanted:
+        raise UserError(
+            f"{name_or_path} is not a checkpoint that can be loaded: it is of type {found_type}, not {wanted}"
+            f"{_model_inside(Path(name_or_path), wanted)}"
+        )
     _check_there(name_or_path)
     try:
         model, found = model_class.from_pretrained(name_or_path, dtype=dtype, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{name_or_path} is not a checkpoint that can be loaded: {_first_line(error)}") from error
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise UserError(_not_loadable(name_or_path, error)) from error
     missing = [name for name in found["missing_keys"] if not name.endswith(UNUSED_IN_INFERENCE)]
     if missing:  # transformers would fill them with random numbers
         raise UserError(f"{name_or_path} is not a checkpoint of {type(model).__name__}: it lacks {min(missing)}")
@@ -172,6 +180,7 @@ def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
         UserError: there is no such adapter, or it belongs to another model.
     """
     name = model.name_or_path
+    require_there(adapter)
     try:
         adapted = PeftModel(model, PeftConfig.from_pretrained(adapter))
         found = adapted.load_adapter(adapter, adapted.active_adapter)
@@ -183,10 +192,25 @@ def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
 
 
 def _check_there(name_or_path: str) -> None:
-    if name_or_path.startswith((".", "/", "models/")) and not Path(name_or_path).exists():
-        raise UserError(
-            f"there is no checkpoint at {name_or_path}; recipes/import_whisper.py makes models/whisper-tiny.en"
-        )
+    makes = "; recipes/import_whisper.py makes models/whisper-tiny.en" if name_or_path.startswith("models/") else ""
+    require_there(name_or_path, f"give the folder of a checkpoint, or its Hub id{makes}")
+
+
+def _not_loadable(name_or_path: str, error: Exception) -> str:
+    problem = f"{name_or_path} is not a checkpoint that can be loaded: {_first_line(error)}"
+    return problem + _model_inside(Path(name_or_path))
+
+
+def _model_inside(folder: Path, model_type: str | None = None) -> str:
+    """Advice to give a folder inside `folder`, if one holds a model, of `model_type` where that is given."""
+    for file in [*sorted(folder.glob("*/config.json")), *sorted(folder.glob("*/*/config.json"))]:
+        try:
+            found = json.loads(file.read_text(encoding="utf-8")).get("model_type")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if found and model_type in (None, found):
+            return f"; did you mean {file.parent}?"
+    return ""
 
 
 def _first_line(error: Exception) -> str:

@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.utils import is_bitsandbytes_available, is_flash_attn_2_available
 
-from hf_components.runtime import UserError, causes
+from hf_components.runtime import UserError, causes, require_there
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,7 @@ def load_llm(
     """
     if quantization not in QUANTIZATIONS:
         raise UserError(f"quantization must be {', '.join(QUANTIZATIONS)}, got {quantization!r}")
-    if name.startswith((".", "/", "models/")) and not Path(name).exists():
-        raise UserError(f"there is no LLM at {name}; give a folder or a Hub id, or {OFFLINE}")
+    require_there(name, f"--llm_model takes the folder or Hub id of an LLM, or {OFFLINE}")
     if Path(name).is_dir():
         _check_folder(Path(name), gguf_file)
     source = {"gguf_file": gguf_file} if gguf_file else {}

@@ -25,7 +25,9 @@ class RoutingArguments:
     min_expert_usage_fraction: float = flag("Floor of every gate under soft routing.", default=0.02, min=0, below=1)
     load_balance_coef: float = flag("Weight of the load-balance loss.", default=0.01, min=0)
     routing_alignment_coef: float = flag("Weight of the alignment loss under soft routing.", default=0.1, min=0)
-    routing_alignment_tau: float = flag("Temperature of the alignment target, in nats.", default=0.1, above=0)
+    routing_alignment_tau: float = flag(
+        "Temperature of the alignment target, in nats.", default=0.1, above=0, needs="routing_alignment_coef"
+    )
     routing_entropy_coef: float = flag("Weight of the gates' entropy as a bonus, falls to 0.", default=0.01, min=0)
     usage_momentum: float = flag("Momentum of the running mean of expert usage.", default=0.9, min=0, below=1)
 

@@ -35,7 +35,9 @@ class RouterArguments(SeedArguments):
     validation_fraction: float = flag(
         "share of the training speakers held out to choose the epoch; 0: none", default=0.1, min=0, below=1
     )
-    early_stopping_patience: int = flag("epochs without a better validation loss that end training", default=10, min=1)
+    early_stopping_patience: int = flag(
+        "epochs without a better validation loss that end training", default=10, min=1, needs="validation_fraction"
+    )
     save_every_n_epochs: int = flag("epochs between checkpoints for --resume", default=5, min=1)
 
 

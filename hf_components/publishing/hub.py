@@ -15,12 +15,13 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from hf_components.publishing.hub_files import Kind, check_name, files_of, kind_of, outdated
+from hf_components.publishing.hub_files import Kind, check_name, files_of, is_voice, kind_of, license_of, outdated
 from hf_components.runtime import UserError, causes, flag
 
 logger = logging.getLogger(__name__)
 
 LICENSE = "apache-2.0"
+ASK_SPEAKERS = "the licence that its speakers agreed to, such as cc-by-nc-4.0: ask them"
 WAITS = (2, 4, 8, 16)  # seconds before each new attempt, after the client's own, shorter retries
 PASSING = (408, 429, 500, 502, 503, 504)  # HTTP errors that may be temporary
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
@@ -36,15 +37,17 @@ class PublishArguments:
     """Whether and where to publish the complete result; recipes/publish.py does the same later."""
 
     push_to_hub: bool = flag("publish the result on the Hub", default=False)
-    hub_model_id: str | None = flag("repository on the Hub, as user/name", default=None)
+    hub_model_id: str | None = flag("repository on the Hub, as user/name", default=None, needs="push_to_hub")
     hub_private_repo: bool | None = flag(
-        "make a new repository private; default: only for data", default=None, nargs="?", const=True
+        "make a new repository private; default: only for data",
+        default=None,
+        nargs="?",
+        const=True,
+        needs="push_to_hub",
     )
 
     def __post_init__(self):
         if not self.push_to_hub:
-            if self.hub_model_id:
-                logger.warning("--hub_model_id %s has no effect without --push_to_hub", self.hub_model_id)
             return
         if self.hub_model_id is None:
             raise UserError("--push_to_hub needs --hub_model_id, the repository as user/name")
@@ -56,6 +59,21 @@ class PublishArguments:
 @dataclass
 class PublishModelArguments(PublishArguments):
     model_license: str = flag("Hub id of the model's licence; base model and data may restrict it", default=LICENSE)
+
+
+@dataclass
+class PublishVoiceArguments(PublishModelArguments):
+    """A voice belongs to those who spoke: its licence is never chosen for them."""
+
+    model_license: str | None = flag(
+        "Hub id of the licence of the voice, as its speakers agreed, such as cc-by-nc-4.0; needed by --push_to_hub",
+        default=None,
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.push_to_hub and self.model_license is None:
+            raise UserError(f"--push_to_hub of a voice needs --model_license, {ASK_SPEAKERS}")
 
 
 @dataclass(frozen=True)
@@ -73,7 +91,7 @@ def push(args: PublishArguments, folder: str | Path) -> None:
         publish(folder, args.hub_model_id, private=args.hub_private_repo, license=license)
 
 
-def publish(folder: str | Path, repo_id: str, *, private: bool | None = None, license: str = LICENSE) -> Published:
+def publish(folder: str | Path, repo_id: str, *, private: bool | None = None, license: str | None = None) -> Published:
     """Send a folder to the Hub in one commit: weights, configuration, code, card, plots, figures.
 
     Files that are already there are not sent again: unchanged files are not part of the commit, and the checksum shows
@@ -84,7 +102,7 @@ def publish(folder: str | Path, repo_id: str, *, private: bool | None = None, li
         repo_id: id of the repository, user/name; it is created if it does not exist.
         private: whether a new repository is private. By default data are private; the account's settings decide for
             models and Spaces.
-        license: licence for the card of a model that has no card yet.
+        license: licence for the card of a model that names none; by default apache-2.0, but a voice has no default.
     Raises:
         UserError: the folder cannot be published, or an attempt failed; the message has the command to repeat it.
     """
@@ -92,6 +110,11 @@ def publish(folder: str | Path, repo_id: str, *, private: bool | None = None, li
     check_repo_id("--repo_id", repo_id)
     check_name(folder, repo_id)
     kind = kind_of(folder)
+    if is_voice(folder):
+        if license is None and license_of(folder) is None:
+            raise UserError(f"{folder} holds a voice, and its card names no licence; give --license, {ASK_SPEAKERS}")
+    else:
+        license = license or LICENSE
     files = files_of(folder, license, repo_id)
     command = repeating_command(folder, repo_id, private, license)
     text = "publishing %d files of %s as %s; if this is interrupted, repeat it with: %s"
@@ -109,10 +132,10 @@ def publish(folder: str | Path, repo_id: str, *, private: bool | None = None, li
     return published
 
 
-def repeating_command(folder: Path, repo_id: str, private: bool | None, license: str) -> str:
+def repeating_command(folder: Path, repo_id: str, private: bool | None, license: str | None) -> str:
     words = ["python", "recipes/publish.py", str(folder), "--repo_id", repo_id]
     words += [] if private is None else ["--private", str(private).lower()]
-    words += [] if license == LICENSE else ["--license", license]
+    words += [] if license in (None, LICENSE) else ["--license", license]
     return shlex.join(words)
 
 

@@ -20,6 +20,8 @@ from hf_components.runtime import UserError, read_completion
 logger = logging.getLogger(__name__)
 
 CARD = "README.md"
+VOCODER = "unit_hifigan"  # model type
+NO_LICENSE = "Licence of the voice: none was chosen. Ask the speakers before you share it."  # on the card of a voice
 RESULTS = "results.json"
 ADAPTER = "adapter_config.json"
 METRIC_TAG = "metric"
@@ -96,7 +98,17 @@ def check_name(folder: Path, repo_id: str) -> None:
         )
 
 
-def files_of(folder: Path, license: str, repo_id: str) -> Files:
+def is_voice(folder: Path) -> bool:
+    """Whether a folder holds a vocoder, alone or beside its units: it speaks with the voices of its recordings."""
+    return any(_read(place / "config.json").get("model_type") == VOCODER for place in (folder, folder / "vocoder"))
+
+
+def license_of(folder: Path) -> str | None:
+    """The licence on the card of a folder."""
+    return _metadata(folder).get("license")
+
+
+def files_of(folder: Path, license: str | None, repo_id: str) -> Files:
     """The files to publish. If the folder has no card, card and `results.json` are made from its stage.
 
     Args:
@@ -112,6 +124,12 @@ def files_of(folder: Path, license: str, repo_id: str) -> Files:
     }
     if CARD not in files:
         files |= _stage_report(folder, license)
+    elif is_voice(folder) and license_of(folder) is None:
+        card = _text(files[CARD])
+        card = card.removeprefix("---\n") if card.startswith("---\n") else f"---\n{card}"
+        files[CARD] = f"---\nlicense: {license}\n{card}".replace(
+            NO_LICENSE, f"Licence of the voice: {license}."
+        ).encode()
     files = {name: _without_places(name, file) for name, file in files.items()}
     files[CARD] = _text(files[CARD]).replace(HERE, repo_id).encode()
     token = (get_token() or "").encode()
@@ -174,7 +192,7 @@ def _text(file: Path | bytes) -> str:
     return file.decode() if isinstance(file, bytes) else file.read_text()
 
 
-def _stage_report(folder: Path, license: str) -> Files:
+def _stage_report(folder: Path, license: str | None) -> Files:
     """Card, figures and plots of the result of a single recipe; the stage is the folder or its parent."""
     stage = next((place for place in (folder, folder.resolve().parent) if read_completion(place)), None)
     if stage is None:

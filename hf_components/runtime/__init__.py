@@ -13,6 +13,7 @@ from hf_components.runtime.files import (
     is_utf8,
     looks_like,
     printable,
+    require_there,
     same_path,
     spelled_otherwise,
     why_unreadable,
@@ -32,7 +33,8 @@ from hf_components.runtime.json_lines import (
     text_field,
 )
 from hf_components.runtime.locks import alone_in
-from hf_components.runtime.logs import run_recipe
+from hf_components.runtime.logs import run_recipe, write_to_file
+from hf_components.runtime.memory import full_memory_explained
 from hf_components.runtime.parquet_parts import join_parts, write_part
 from hf_components.runtime.pipeline import (
     Pipeline,
@@ -48,6 +50,7 @@ from hf_components.runtime.recipe_arguments import (
     RecipeArguments,
     ResumeArguments,
     SeedArguments,
+    tracker_flag,
 )
 from hf_components.runtime.stages import (
     environment,

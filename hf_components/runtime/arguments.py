@@ -1,10 +1,12 @@
 """Configuration: dataclasses filled from `--config FILE` (YAML or JSON), overridden by the command line."""
 
 import argparse
+import copy
 import dataclasses
 import difflib
 import inspect
 import json
+import logging
 import os
 import re
 import sys
@@ -17,10 +19,13 @@ import yaml
 from transformers import HfArgumentParser
 
 from hf_components.runtime.errors import UserError
-from hf_components.runtime.flags import BOUNDS, bounded, in_words, reader
+from hf_components.runtime.flags import BOUNDS, bounded, in_words, reader, unmet, ways_of
 from hf_components.runtime.logs import set_up_logging
+from hf_components.runtime.recipe_arguments import ResumeArguments
 from hf_components.runtime.reflexes import ANSWERS, SYNONYMS
 from hf_components.runtime.stages import join_processes
+
+logger = logging.getLogger(__name__)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -38,9 +43,12 @@ class _Parser(HfArgumentParser):
             options["type"] = bounded(options["type"], bounds)
         if read := options.pop("read", None):
             options["type"] = reader(read)
+        needs = options.pop("needs", None)
         if bounds:
             options["help"] = f"{options['help'].rstrip('.')}; {in_words(bounds)}"
-        return super().add_argument(*names, **options)
+        action = super().add_argument(*names, **options)
+        action.needs = needs
+        return action
 
     def error(self, message: str) -> None:
         # argparse lists every spelling of a flag: argument --num_experts/--num-experts: must ...
@@ -62,42 +70,115 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
         the instances, in the order of `dataclass_types`.
     Raises:
         UserError: a flag or key is unknown (the message suggests one), a value is wrong, the file is unreadable.
+
+    A flag that has no effect, since it needs another one, is warned of.
     """
     _stay_on_cpu_without_accelerator()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         join_processes()  # before a dataclass asks for the device, which would set a timeout of half an hour
-    parser, words, flags = _read_words(dataclass_types, sys.argv[1:] if argv is None else argv, description)
+    argv = sys.argv[1:] if argv is None else argv
+    set_up_logging(_log_file(argv))  # before any mistake is found, which must be in the file too
+    parser, from_file, typed, flags = _read_words(dataclass_types, argv, description)
+    set_up_logging(_log_file(from_file + typed))
     try:
         *instances, _, unknown = parser.parse_args_into_dataclasses(
-            words, return_remaining_strings=True, look_for_args_file=False
+            from_file + typed, return_remaining_strings=True, look_for_args_file=False
         )
     except ValueError as error:  # a dataclass refuses a combination of values
         raise UserError(str(error)) from error
     if unknown:
         raise UserError(_unknown(unknown[0], flags))
-    set_up_logging(next((i.log_file for i in instances if getattr(i, "log_file", None)), None))
+    for instance in instances:
+        if isinstance(instance, ResumeArguments):
+            instance.resume = instance.resume and not instance.force_restart
+    values = {name: value for instance in instances for name, value in vars(instance).items()}
+    _warn_of_no_effect(values, from_file, typed, flags)
     return tuple(instances)
 
 
-def check_words(dataclass_types: Any, argv: list[str]) -> dict[str, Any]:
+def check_words(
+    dataclass_types: Any, argv: list[str], *, is_complete: bool = False, warn: bool = False
+) -> dict[str, Any]:
     """Raise UserError for an unknown flag or a wrong value, as `parse_arguments`; required flags may be missing.
 
+    Args:
+        is_complete: whether no value is still unknown, so that values can be compared with each other.
+        warn: whether to warn of flags without effect.
     Returns:
         the value of each flag.
     """
-    parser, words, flags = _read_words(dataclass_types, argv)
+    parser, from_file, typed, flags = _read_words(dataclass_types, argv)
     for action in flags.values():
         action.required = False
-    values, unknown = parser.parse_known_args(words)
+    parsed, unknown = parser.parse_known_args(from_file + typed)
     if unknown:
         raise UserError(_unknown(unknown[0], flags))
-    return vars(values)
+    values = vars(parsed)
+    if is_complete:
+        for kind in parser.dataclass_types:
+            values |= _checked_together(kind, values)
+    if warn:
+        _warn_of_no_effect(values, from_file, typed, flags)
+    return values
+
+
+def _checked_together(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass after it has looked at its values; none if a required value is still missing."""
+    names = [field.name for field in dataclasses.fields(kind) if field.init]
+    required = [
+        f for f in dataclasses.fields(kind) if f.init and f.default is f.default_factory is dataclasses.MISSING
+    ]
+    if any(values[field.name] is None for field in required):
+        return {}
+    try:
+        return vars(kind(**{name: copy.deepcopy(values[name]) for name in names}))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _warn_of_no_effect(
+    values: Mapping[str, Any], from_file: Sequence[str], typed: Sequence[str], flags: Mapping[str, argparse.Action]
+) -> None:
+    """Warn of flags that need another flag to have an effect.
+
+    A configuration describes more than one run. So a key of it is warned of only if it differs from the default, and
+    if neither the command line nor an input, which differs from run to run, takes its effect.
+    """
+    on_command_line, in_file = ({flags[name].dest for name in _named(words, flags)} for words in (typed, from_file))
+    defaults = {action.dest: action.default for action in flags.values()}
+    for action in dict.fromkeys(flags.values()):
+        name = action.dest
+        if action.needs is None or name not in on_command_line | in_file:
+            continue
+        deciding = {other for way in ways_of(action.needs) for other in way}
+        depends_on_run = deciding & on_command_line or any(defaults.get(other, "") is None for other in deciding)
+        if name not in on_command_line and (values[name] == defaults[name] or depends_on_run):
+            continue
+        if missing := unmet(action.needs, values):
+            logger.warning("--%s has no effect %s; leave it out, or change that", name, missing)
+
+
+def _named(words: Sequence[str], flags: Mapping[str, argparse.Action]) -> Iterator[str]:
+    return (name for word in words if (name := word.partition("=")[0]) in flags)
+
+
+def _log_file(words: Sequence[str]) -> str | None:
+    """The value of `--log_file`."""
+    parser = _Parser([], add_help=False, allow_abbrev=False)
+    parser.add_argument("--log_file", "--log-file")
+    return parser.parse_known_args(words)[0].log_file
+
+
+def given_flags(dataclass_types: Any, argv: list[str]) -> set[str]:
+    """The names of the flags on a command line, without those in its configuration file."""
+    _, _, typed, flags = _read_words(dataclass_types, argv)
+    return {flags[name].dest for name in _named(typed, flags)}
 
 
 def _read_words(
     dataclass_types: Any, argv: Sequence[str], description: str | None = None
-) -> tuple[_Parser, list[str], dict[str, argparse.Action]]:
-    """The parser, the words to parse (configuration file, then command line), and the parser's flags."""
+) -> tuple[_Parser, list[str], list[str], dict[str, argparse.Action]]:
+    """The parser, the words of the configuration file, those of the command line, and the parser's flags."""
     types = [dataclass_types] if dataclasses.is_dataclass(dataclass_types) else list(dataclass_types)
     parser = _Parser(types, description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
     parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of defaults for the flags below")
@@ -107,7 +188,7 @@ def _read_words(
     flags = {option: action for action in parser._actions for option in action.option_strings}
     spellings = _spellings(flags)
     from_file = _flags_of_file(Path(config_file), flags, spellings, _mappings(types)) if config_file else []
-    return parser, from_file + [_as_we_spell_it(word, spellings) for word in argv], flags
+    return parser, from_file, [_as_we_spell_it(word, spellings) for word in argv], flags
 
 
 def parse_pairs(flag: str, words: list[str] | None) -> dict[str, str] | None:

@@ -1,6 +1,7 @@
 """Files below a folder, and files that a manifest names: links are followed, names may be spelled in other ways."""
 
 import contextlib
+import difflib
 import functools
 import html
 import logging
@@ -10,6 +11,11 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from hf_components.runtime.errors import UserError, first_few
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +44,37 @@ def files_below(folder: str | Path, hidden: bool = False) -> Iterator[Path]:
                 chains[path] = (*chain, real)
         folders[:] = entered
         yield from (Path(place, name) for name in names if hidden or not name.startswith("."))
+
+
+def require_there(name: str | Path, advice: str = "give a folder that exists, or a Hub id") -> None:
+    """Raise UserError if `name` is neither on this disk nor of a form that a repository of the Hub can have.
+
+    So a path that is not there is never passed to the Hub, which would only speak of the form of its ids.
+    """
+    path = Path(name).expanduser()
+    try:
+        if path.exists():
+            return
+        validate_repo_id(str(name))
+        if not str(name).startswith("models/"):  # the folder that the Makefile fills
+            return
+    except HFValidationError:
+        pass
+    except OSError:  # a name longer than the file system allows
+        pass
+    raise UserError(f"there is no folder {name}{_nearby(path)}; {advice}")
+
+
+def _nearby(path: Path) -> str:
+    """What there is on the way to a path that does not exist, in words."""
+    parents = [parent for parent in path.parents if parent.is_dir()]
+    if not parents or parents[0] in (Path("/"), Path()):
+        return ""
+    missing = path.relative_to(parents[0]).parts[0]
+    names = sorted(found.name for found in parents[0].iterdir() if found.is_dir() and not found.name.startswith("."))
+    if nearest := difflib.get_close_matches(missing, names, n=1):
+        return f"; did you mean {parents[0] / nearest[0]}?"
+    return f"; {parents[0]} holds {first_few(names)}" if names else ""
 
 
 def broken_link(folder: Path, place: str) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 from hf_components.runtime.errors import UserError
 
 BOUNDS = ("min", "max", "above", "below")
+Needs = str | Mapping[str, Any] | tuple[str | Mapping[str, Any], ...]
 SEEDS = {"min": 0, "max": 2**32 - 1}  # what numpy takes
 
 
@@ -24,6 +25,7 @@ def flag(
     choices: Sequence[Any] | None = None,
     aliases: Sequence[str] = (),
     read: Callable[[str], Any] | None = None,
+    needs: Needs | None = None,
     **argparse_options: Any,
 ) -> Any:
     """A dataclass field that is a flag of a recipe.
@@ -37,6 +39,9 @@ def flag(
         above, below: bounds that the value must not reach.
         choices: all values allowed.
         aliases: other names, each with its dashes.
+        needs: what else must be given for this flag to have an effect: the name of a flag, a mapping of flags to
+            their values (True: any, False: none), or a tuple of these, of which one is enough. `parse_arguments` warns
+            of a flag without effect.
         read: function that makes the value of the word that the user wrote; its UserError is told with the flag.
         argparse_options: `nargs`, `const`, `action` of `argparse.ArgumentParser.add_argument`.
     """
@@ -48,6 +53,7 @@ def flag(
         "choices": choices,
         "aliases": list(aliases),
         "read": read,
+        "needs": needs,
     }
     metadata = {"help": help, **{name: value for name, value in given.items() if value not in (None, [])}}
     metadata |= argparse_options
@@ -56,8 +62,8 @@ def flag(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def add_bounds(kind: type, bounds: Mapping[str, Mapping[str, float]]) -> None:
-    """Add bounds to fields that a dataclass inherits from a class of another library."""
+def add_bounds(kind: type, bounds: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add bounds, and what a flag needs, to fields that a dataclass inherits from a class of another library."""
     for name, limits in bounds.items():
         inherited = kind.__dataclass_fields__[name]
         own = dataclasses.field(
@@ -93,6 +99,46 @@ def keeps(value: float, bounds: Mapping[str, float]) -> bool:
         and not value <= bounds.get("above", -math.inf)
         and not value >= bounds.get("below", math.inf)
     )
+
+
+def ways_of(needs: Needs) -> list[Mapping[str, Any]]:
+    """The sets of conditions, one of which must hold, as flags and their wanted values."""
+    return [{way: True} if isinstance(way, str) else way for way in (needs if isinstance(needs, tuple) else (needs,))]
+
+
+def unmet(needs: Needs, values: Mapping[str, Any]) -> str | None:
+    """Why a flag has no effect, such as "without --noise"; None if it has one.
+
+    Args:
+        needs: see `flag`. Conditions on flags that the recipe does not have do not count.
+        values: the value of each flag.
+    """
+    known = [{name: wanted for name, wanted in way.items() if name in values} for way in ways_of(needs)]
+    ways = [way for way in known if way]
+    if not ways or any(all(_holds(values[name], wanted) for name, wanted in way.items()) for way in ways):
+        return None
+    missing = (
+        [_missing(name, wanted) for name, wanted in way.items() if not _holds(values[name], wanted)] for way in ways
+    )
+    return " or ".join(" and ".join(words) for words in missing)
+
+
+def _holds(value: Any, wanted: Any) -> bool:
+    """Whether a flag has the wanted value, or one of them; True means any value, False means none."""
+    if isinstance(wanted, bool):
+        return (bool(value) and getattr(value, "value", value) not in ("no", "none")) == wanted
+    found = value if isinstance(value, (list, tuple)) else (value,)
+    return any(getattr(one, "value", one) in _several(wanted) for one in found)
+
+
+def _missing(name: str, wanted: Any) -> str:
+    if wanted is False:
+        return f"with --{name}"
+    return f"without --{name}" if wanted is True else f"without --{name} {' or '.join(map(str, _several(wanted)))}"
+
+
+def _several(wanted: Any) -> tuple:
+    return wanted if isinstance(wanted, tuple) else (wanted,)
 
 
 def bounded(kind: Callable[[str], float], bounds: Mapping[str, float]) -> Callable[[str], float]:

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import datasets
 import transformers
 
 from hf_components.runtime.errors import UserError
+from hf_components.runtime.memory import is_want_of_memory
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+DATE = "%Y-%m-%d %H:%M:%S"  # in a file, which is read days later
 QUIET = (
     "accelerate",
     "httpx",
@@ -40,7 +43,8 @@ def set_up_logging(log_file: str | Path | None = None) -> None:
     if log_file is not None and is_main:
         try:
             Path(log_file).parent.mkdir(parents=True, exist_ok=True)
-            handlers.append(logging.FileHandler(log_file))
+            handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+            handlers[-1].setFormatter(logging.Formatter(FORMAT, DATE))
         except OSError as error:
             raise UserError(f"cannot write --log_file {log_file}: {error.strerror}; choose another") from error
     logging.basicConfig(level=level, format=FORMAT, datefmt="%H:%M:%S", handlers=handlers, force=True)
@@ -55,12 +59,34 @@ def set_up_logging(log_file: str | Path | None = None) -> None:
 
 
 def run_recipe(main: Callable[[list[str] | None], dict]) -> None:
-    """Run a recipe's `main` as a program: exit 0, or print the `UserError` and exit 2."""
+    """Run a recipe's `main` as a program: exit 0, or print the `UserError` and exit 2.
+
+    What ended the run is also written to its `--log_file`.
+    """
     try:
         main(None)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        write_to_file(f"error: {error}", logging.ERROR)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; run the same command with --resume to continue", file=sys.stderr)
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        write_to_file("interrupted", logging.ERROR)
         sys.exit(130)
+    except Exception as error:
+        if is_want_of_memory(error):
+            text = f"error: out of memory: {error}".splitlines()[0]
+            text += "; take smaller batches, see docs/troubleshooting.md"
+            print(text, file=sys.stderr)
+            write_to_file(text, logging.ERROR)
+            sys.exit(2)
+        write_to_file(traceback.format_exc(), logging.ERROR)
+        raise
+
+
+def write_to_file(text: str, level: int = logging.INFO) -> None:
+    """Write to the log file alone, if there is one, what is shown on the terminal by other means."""
+    record = logging.LogRecord("recipe", level, __file__, 0, text, None, None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)

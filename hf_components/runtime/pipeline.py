@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -13,9 +14,11 @@ from typing import Any, Literal
 
 from accelerate import PartialState
 
-from hf_components.runtime.arguments import check_words, parse_arguments
+from hf_components.runtime.arguments import check_words, given_flags, parse_arguments
 from hf_components.runtime.errors import UserError
+from hf_components.runtime.files import require_there
 from hf_components.runtime.flags import flag
+from hf_components.runtime.logs import write_to_file
 from hf_components.runtime.recipe_arguments import RecipeArguments, SeedArguments
 from hf_components.runtime.stages import environment, read_completion, run_stage, write_json
 
@@ -103,10 +106,12 @@ class Pipeline:
         self, configs: Path, arguments: tuple, passed_on: PassedOn, argv: list[str] | None, description: str | None
     ):
         self.args, self.publishing, self.passed_on = parse_arguments(arguments, argv, description)
+        self.given = given_flags(arguments, sys.argv[1:] if argv is None else argv)
         self.configs = configs
         self.names = passed_on
         self.out = Path(self.args.output_dir)
         self.is_plan = True
+        self._warns = False
         self.steps: dict[str, Step] = {}
         self._recipes: dict[str, ModuleType] = {}
         self._values: dict[str, dict[str, Any]] = {}
@@ -125,9 +130,14 @@ class Pipeline:
         Raises:
             UserError: a flag of a step is unknown or has a wrong value, or `--stage_options` names no step.
         """
+        for name in ("data", "model"):
+            if hasattr(self.args, name) and (name in self.given or not self.args.dry_run):
+                require_there(getattr(self.args, name), f"--{name} takes a folder or a Hub id")
         self._go_through(take_steps)
         self._options = self._read_options()
+        self._warns = True
         self._go_through(take_steps)
+        self._warn_of_steps_left_out()
         planned = self._plan
         if self.args.dry_run:
             PartialState().print("\n".join(f"{i}. {step}" for i, step in enumerate(planned, 1)))
@@ -165,8 +175,9 @@ class Pipeline:
         self._plan.append(f"{folder}: {command}")
         self._recipes[folder] = recipe
         if self.is_plan:
+            known = [word for word in words if not re.search("=<.*>$", word)]
             self._values[folder] = check_words(
-                _kinds(recipe), [word for word in words if not re.search("=<.*>$", word)]
+                _kinds(recipe), known, is_complete=known == words, warn=self._warns and known == words
             )
             metrics = Later(folder)
         else:
@@ -209,7 +220,9 @@ class Pipeline:
             alone=True,
         )
         if PartialState().is_main_process:
-            print(f"model: {model}\ncard: {model / 'README.md'}\nfigures: {figures}", flush=True)
+            places = f"model: {model}\ncard: {model / 'README.md'}\nfigures: {figures}"
+            print(places, flush=True)
+            write_to_file(places)
         return results
 
     def _go_through(self, take_steps: Callable[["Pipeline"], None]) -> None:
@@ -242,6 +255,15 @@ class Pipeline:
             *_as_words(given),
             *self._options.get(folder, []),
         ]
+
+    def _warn_of_steps_left_out(self) -> None:
+        """Warn of flags of the command line whose steps this run does not take."""
+        taken = set(self._recipes.values())
+        flags = {name for recipe, names in self.names.items() if recipe in taken for name in names}
+        for recipe, names in self.names.items():
+            for name in sorted(self.given & names.keys() - flags):
+                text = "--%s has no effect: this run takes no step %s; leave it out"
+                logger.warning(text, name, _name(recipe))
 
     def _read_options(self) -> dict[str, list[str]]:
         """`STEP.FLAG=VALUE` as command-line words per step."""
@@ -318,7 +340,9 @@ def _as_words(flags: Mapping[str, Any]) -> list[str]:
 
 def _optional(field: dataclasses.Field, keep_aliases: bool) -> tuple[Any, dataclasses.Field]:
     """Type and field of the same flag, made optional."""
-    metadata = {key: value for key, value in field.metadata.items() if keep_aliases or key != "aliases"}
+    # What a flag needs may be set by the step's configuration, so the step says whether it has an effect.
+    left_out = {"needs"} if keep_aliases else {"needs", "aliases"}
+    metadata = {key: value for key, value in field.metadata.items() if key not in left_out}
     if field.type in (bool, bool | None):
         metadata |= {"nargs": "?", "const": True}  # HfArgumentParser adds them for `bool`, not for `bool | None`
     kind = field.type if type(None) in getattr(field.type, "__args__", ()) else field.type | None

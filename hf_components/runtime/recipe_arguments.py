@@ -1,7 +1,10 @@
 """Flags that recipes share."""
 
+import importlib.util
 from dataclasses import dataclass
+from typing import Any
 
+from hf_components.runtime.errors import UserError
 from hf_components.runtime.flags import SEEDS, flag
 
 
@@ -12,7 +15,8 @@ class LogArguments:
 
 @dataclass(kw_only=True)
 class ResumeArguments(LogArguments):
-    resume: bool = flag("keep a finished result if nothing changed; continue an interrupted run", default=False)
+    resume: bool = flag("keep a finished result if nothing changed; continue an interrupted run", default=True)
+    force_restart: bool = flag("start anew, even if there are results: the same as --no_resume", default=False)
 
 
 @dataclass(kw_only=True)
@@ -30,3 +34,20 @@ class SeedArguments:
 @dataclass(kw_only=True)
 class PlotArguments:
     plot: bool = flag("draw plots", default=True)
+
+
+TRACKERS = ("tensorboard", "trackio", "wandb", "comet_ml", "mlflow", "clearml", "dvclive", "swanlab")
+
+
+def tracker(word: str) -> str:
+    """The name of a program that draws the curves of a training. Raises UserError if it is unknown or missing."""
+    if word not in (*TRACKERS, "none"):
+        raise UserError(f"must be one of {', '.join(TRACKERS)} or none, got {word!r}")
+    if word != "none" and importlib.util.find_spec(word) is None:
+        raise UserError(f"{word} needs the package {word}, which is not installed: pip install {word}, or take none")
+    return word
+
+
+def tracker_flag() -> Any:
+    """The flag `report_to` of a training."""
+    return flag(f"where curves are drawn: {', '.join(TRACKERS)}, or none", default="tensorboard", read=tracker)

@@ -137,8 +137,13 @@ def run_stage(
             write_json(work / STARTED, stage)
         state.wait_for_everyone()
         if read_completion(work) is None:  # else it was killed after the completion record, before the renaming
-            with full_disk_explained(output_dir):
-                _produce(work, produce, {**stage, "config": resolved}, alone)
+            try:
+                with full_disk_explained(output_dir):
+                    _produce(work, produce, {**stage, "config": resolved}, alone)
+            except UserError:
+                if state.is_main_process and not _holds_work(work):
+                    shutil.rmtree(work, ignore_errors=True)  # nothing was done that a next run could continue
+                raise
         state.wait_for_everyone()
         if state.is_main_process:
             _replace(work, output_dir, archive)
@@ -244,9 +249,14 @@ def _interrupted(work: Path) -> Path:
     return work.with_name(work.name.removesuffix(".partial") + ".interrupted")
 
 
+def _holds_work(work: Path) -> bool:
+    """Whether the folder of an unfinished stage holds more than the record of its start."""
+    return any(path.is_file() and path != work / STARTED for path in work.rglob("*"))
+
+
 def _set_aside(work: Path, unfinished: dict | None, stage: dict, resume: bool) -> None:
     """Move an interrupted run out of `work`. It may have taken days, so it is kept until the new run is complete."""
-    if not any(work.iterdir()):
+    if not _holds_work(work):
         return
     if not resume:
         why = "--resume would have continued it if nothing changed"

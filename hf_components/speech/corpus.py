@@ -17,9 +17,17 @@ import pyarrow.parquet
 from datasets import Audio, Dataset, DatasetDict, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import DatasetCard
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from hf_components.runtime import UserError, broken_link, causes, files_below, read_json_lines, want_of_space
+from hf_components.runtime import (
+    UserError,
+    broken_link,
+    causes,
+    files_below,
+    read_json_lines,
+    require_there,
+    want_of_space,
+)
 from hf_components.speech.audio import SAMPLING_RATE, AudioError, decode, read_duration
 from hf_components.speech.sampling import Sampling
 from hf_components.speech.speakers import UNKNOWN, describe_dev, known_speakers
@@ -254,10 +262,11 @@ def _load(path_or_hub_id: str | Path) -> DatasetDict:
             f"{folder} is not a prepared corpus (it holds no Parquet file); run recipes/prepare_corpus.py "
             f"--data_dir {folder} --output_dir <prepared> and give the folder <prepared>"
         )
+    require_there(path_or_hub_id, "give a prepared corpus, by its folder or its id on the Hub")
     try:
         with _cache_explained(tables):
             return load_dataset(str(path_or_hub_id))
-    except (FileNotFoundError, HFValidationError, OfflineModeIsEnabled, HfHubHTTPError, ConnectionError) as error:
+    except (FileNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, ConnectionError, ImportError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
             f"{path_or_hub_id} is neither a folder nor a data set that the Hub gives access to: {reason}"

@@ -36,6 +36,7 @@ class Segmentation:
         default=-40.0,
         above=-120,
         below=0,
+        needs={"detector": "energy"},
     )
     min_silence: float = flag("seconds; a shorter silence is not a pause", default=0.5, above=0)
     min_segment: float = flag("seconds; shorter speech between two pauses is left out", default=1.0, above=0)

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from transformers import Seq2SeqTrainingArguments
+from transformers.training_args import OptimizerNames
 
-from hf_components.runtime import SEEDS, PlotArguments, ResumeArguments, add_bounds, flag
+from hf_components.runtime import SEEDS, PlotArguments, ResumeArguments, add_bounds, flag, tracker_flag
 from hf_components.speech import language_code
 from hf_components.training.augmentation import AugmentationArguments
 
@@ -50,7 +51,7 @@ class TrainingRecipeArguments(ResumeArguments, PlotArguments):
         'part of the splits to use: JSON with sampling, percent, max_samples, seed, such as {"percent": 50}',
         default=None,
     )
-    eval_split: str = flag("split for evaluations during training", default="dev")
+    eval_split: str = flag("split for evaluations during training", default="dev", needs="eval_strategy")
 
     def __post_init__(self):
         if self.model in VARIANTS and not Path(self.model).exists():
@@ -75,7 +76,9 @@ class SpeechTrainingArguments(AugmentationArguments, Seq2SeqTrainingArguments):
     and masks. Batches with 30 s of audio context (`full_context_fraction`) keep the checkpoint good in stock Whisper.
     """
 
-    full_context_fraction: float = flag("Share of batches with 30 s of audio context.", default=0.04, min=0, max=1)
+    full_context_fraction: float = flag(
+        "Share of batches with 30 s of audio context.", default=0.04, min=0, max=1, needs={"audio_context": "dynamic"}
+    )
     max_new_tokens: int = flag("Longest transcript in evaluation, in tokens.", default=225, min=1)
     data_seed: int | None = flag(
         "Seed of order, augmentation and audio context; default: seed.", default=None, **SEEDS
@@ -96,8 +99,12 @@ class SpeechTrainingArguments(AugmentationArguments, Seq2SeqTrainingArguments):
     early_stopping_patience: int | None = flag(
         "Stop after n evaluations without a lower WER, and use the best checkpoint; 0: never.", default=None, min=0
     )
-    metric_for_best_model: str = flag("Metric that selects the checkpoint in best.json.", default="wer")
-    greater_is_better: bool = flag("Whether a larger value of that metric is better.", default=False)
+    metric_for_best_model: str = flag(
+        "Metric that selects the checkpoint in best.json.", default="wer", needs="eval_strategy"
+    )
+    greater_is_better: bool = flag(
+        "Whether a larger value of that metric is better.", default=False, needs="eval_strategy"
+    )
     fp16: bool | None = flag(
         "Mixed precision with float16; default on CUDA: bf16 if supported, else fp16.",
         default=None,
@@ -107,10 +114,12 @@ class SpeechTrainingArguments(AugmentationArguments, Seq2SeqTrainingArguments):
     bf16: bool | None = flag("Mixed precision with bfloat16.", default=None, nargs="?", const=True)
     no_fp16: bool = flag("Train in float32 even on a GPU.", default=False)
     rebase_output_dir: bool = flag("Move an earlier result to archive/<name>_<time> beside it.", default=False)
-    save_total_limit: int = flag("Checkpoints kept; at least 2, so that one is always complete.", default=2, min=2)
-    logging_steps: float = flag("Steps between log entries.", default=10, above=0)
-    logging_first_step: bool = flag("Log the first step too.", default=True)
-    report_to: str = flag("tensorboard, trackio, wandb, none, ...", default="tensorboard")
+    save_total_limit: int = flag(
+        "Checkpoints kept; at least 2, so that one is always complete.", default=2, min=2, needs="save_strategy"
+    )
+    logging_steps: float = flag("Steps between log entries.", default=10, above=0, needs={"logging_strategy": "steps"})
+    logging_first_step: bool = flag("Log the first step too.", default=True, needs={"logging_strategy": "steps"})
+    report_to: str = tracker_flag()
     debug: str = field(
         default="", init=False, metadata={"help": "Of transformers; not a flag: recipes have their own."}
     )
@@ -194,25 +203,41 @@ class SpeechTrainingArguments(AugmentationArguments, Seq2SeqTrainingArguments):
         self.bf16 = bool(self.bf16)
 
 
+OPTIMIZERS_WITH_BETAS = tuple(
+    name.value for name in OptimizerNames if any(kind in name.value for kind in ("adam", "ademamix", "lion", "apollo"))
+)
+CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
+TRACKIO = {"needs": {"report_to": "trackio"}}
+
 add_bounds(
     SpeechTrainingArguments,
     {
-        "num_train_epochs": {"above": 0},
+        "num_train_epochs": {"above": 0, "needs": {"max_steps": -1, "debug_run": False}},
         "max_steps": {"min": -1},
         "weight_decay": {"min": 0},
-        "adam_beta1": {"min": 0, "below": 1},
-        "adam_beta2": {"min": 0, "below": 1},
-        "adam_epsilon": {"above": 0},
+        "adam_beta1": {"min": 0, "below": 1, "needs": {"optim": OPTIMIZERS_WITH_BETAS}},
+        "adam_beta2": {"min": 0, "below": 1, "needs": {"optim": OPTIMIZERS_WITH_BETAS}},
+        "adam_epsilon": {"above": 0, "needs": {"optim": OPTIMIZERS_WITH_BETAS}},
         "gradient_accumulation_steps": {"min": 1},
         "max_grad_norm": {"min": 0},
         "neftune_noise_alpha": {"min": 0},
         "torch_empty_cache_steps": {"min": 1},
-        "eval_steps": {"above": 0},
-        "eval_delay": {"min": 0},
-        "save_steps": {"above": 0},
+        "eval_steps": {"above": 0, "needs": {"eval_strategy": "steps"}},
+        "eval_delay": {"min": 0, "needs": "eval_strategy"},
+        "save_steps": {"above": 0, "needs": {"save_strategy": "steps"}},
         "seed": SEEDS,
         "dataloader_num_workers": {"min": 0},
         "ddp_bucket_cap_mb": {"min": 1},
+        "dataloader_persistent_workers": {"needs": "dataloader_num_workers"},
+        "fsdp_config": {"needs": "fsdp"},
+        "activation_checkpointing_kwargs": {"needs": CHECKPOINTING},
+        "gradient_checkpointing_kwargs": {"needs": CHECKPOINTING},
+        "liger_kernel_config": {"needs": "use_liger_kernel"},
+        "run_name": {"needs": "report_to"},
+        "project": TRACKIO,
+        "trackio_space_id": TRACKIO,
+        "trackio_bucket_id": TRACKIO,
+        "trackio_static_space_id": TRACKIO,
     },
 )
 

@@ -28,16 +28,24 @@ class AugmentationArguments:
     """
 
     time_masks: int = flag("SpecAugment: time masks per utterance, such as 2.", default=0, min=0)
-    time_mask_length: int = flag("SpecAugment: longest time mask in mel frames (10 ms).", default=40, min=1)
+    time_mask_length: int = flag(
+        "SpecAugment: longest time mask in mel frames (10 ms).", default=40, min=1, needs="time_masks"
+    )
     mel_masks: int = flag("SpecAugment: masks of mel bins per utterance, such as 2.", default=0, min=0)
-    mel_mask_width: int = flag("SpecAugment: widest mask in mel bins.", default=10, min=1)
+    mel_mask_width: int = flag("SpecAugment: widest mask in mel bins.", default=10, min=1, needs="mel_masks")
     speed_factors: list[float] = flag("Speeds to choose from, such as 0.9 1.0 1.1.", default=[], min=0.5, max=2)
     noise: list[str] = flag(f"Kinds of noise to choose from: {', '.join(NOISES)}.", default=[], choices=NOISES)
-    noise_probability: float = flag("Share of utterances with noise, if --noise is given.", default=0.5, min=0, max=1)
-    noise_snr: list[float] = flag(
-        "Lowest and highest signal-to-noise ratio, dB.", default=[5.0, 20.0], min=-50, max=100
+    noise_probability: float = flag(
+        "Share of utterances with noise, if --noise is given.", default=0.5, min=0, max=1, needs="noise"
     )
-    noise_dir: str | None = flag("Folder of sound files (with subfolders) for the noise `recordings`.", default=None)
+    noise_snr: list[float] = flag(
+        "Lowest and highest signal-to-noise ratio, dB.", default=[5.0, 20.0], min=-50, max=100, needs="noise"
+    )
+    noise_dir: str | None = flag(
+        "Folder of sound files (with subfolders) for the noise `recordings`.",
+        default=None,
+        needs={"noise": "recordings"},
+    )
 
     def check_augmentation(self) -> None:
         """Raise UserError for values that do not fit together."""

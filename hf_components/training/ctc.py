@@ -25,7 +25,9 @@ class CtcLoraArguments(LoraArguments):
     """Size and place of a LoRA in wav2vec2 and similar models."""
 
     target_modules: list[str] = flag(
-        f"linear layers with a LoRA; {' '.join(FEED_FORWARD)} are the feed-forward ones", default=list(ATTENTION)
+        f"linear layers with a LoRA; {' '.join(FEED_FORWARD)} are the feed-forward ones",
+        default=list(ATTENTION),
+        needs=({"finetuning": "lora"}, "use_lora"),
     )
 
 

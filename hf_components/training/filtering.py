@@ -27,7 +27,9 @@ class FilterArguments:
 
     filter_transcripts: str | None = flag(f"another model's transcripts: JSON lines of {ID} and {TEXT}", default=None)
     filter_max_wer: dict | str | None = flag(
-        'largest WER to train on: a number, or JSON per group such as {"3-4": 1.0, "default": 0.5}', default=None
+        'largest WER to train on: a number, or JSON per group such as {"3-4": 1.0, "default": 0.5}',
+        default=None,
+        needs="filter_transcripts",
     )
 
     def __post_init__(self):

@@ -15,7 +15,7 @@ class KlToBaseArguments:
 
     kl_to_base_coef: float = flag("weight of KL(base || model) at the start; 0 is off", default=0.0, min=0)
     kl_to_base_end: float | None = flag(
-        "its weight at the end; default: the same as at the start", default=None, min=0
+        "its weight at the end; default: the same as at the start", default=None, min=0, needs="kl_to_base_coef"
     )
 
     def __post_init__(self):

@@ -18,11 +18,17 @@ ENCODER = r"model\.encoder\..*"
 class LoraArguments:
     """Size and place of a LoRA."""
 
-    lora_rank: int = flag("rank of the LoRA, or of each expert", default=8, min=1)
-    lora_alpha: float = flag("scale: alpha / rank", default=16, above=0)
-    lora_dropout: float = flag("dropout before the LoRA", default=0.1, min=0, below=1)
+    lora_rank: int = flag(
+        "rank of the LoRA, or of each expert", default=8, min=1, needs=({"finetuning": "lora"}, "use_lora")
+    )
+    lora_alpha: float = flag("scale: alpha / rank", default=16, above=0, needs=({"finetuning": "lora"}, "use_lora"))
+    lora_dropout: float = flag(
+        "dropout before the LoRA", default=0.1, min=0, below=1, needs=({"finetuning": "lora"}, "use_lora")
+    )
     target_modules: list[str] = flag(
-        "linear layers with a LoRA", default=["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+        "linear layers with a LoRA",
+        default=["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
+        needs=({"finetuning": "lora"}, "use_lora"),
     )
 
 

@@ -66,6 +66,11 @@ class UnitHifiGanConfig(PreTrainedConfig):
         for name in ("num_units", "embedding_dim", "hop_length", "hidden_size", "intermediate_size", "num_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        narrowest = 2 ** len(self.upsample_rates)  # each upsampling halves the width
+        if self.head == "hifigan" and self.upsample_initial_channel < narrowest:
+            raise ValueError(
+                f"`upsample_initial_channel` must be at least {narrowest}, got {self.upsample_initial_channel}."
+            )
         if self.units is not None and self.units["num_units"] != self.num_units:
             raise ValueError(f"`num_units` must be that of `units`, {self.units['num_units']}, got {self.num_units}.")
         if self.n_fft % (2 * self.hop_length):

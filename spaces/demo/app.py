@@ -3,10 +3,11 @@
 RECOGNISERS="user/moe-whisper" UNITS="user/units" python app.py
 """
 
+import importlib.util
 import os
+import sys
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: recordings are private
-
 import gradio as gr
 import numpy as np
 import pandas as pd
@@ -126,5 +127,16 @@ def build(recognisers: list[str], units: list[str]) -> gr.Blocks:
     return page
 
 
+def prepare_proxies() -> None:
+    """Keep requests to this machine from the proxy: Gradio asks its own page. Exit if the proxy cannot be used."""
+    for name in ("NO_PROXY", "no_proxy"):  # httpx reads both
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "localhost,127.0.0.1,::1")))
+    names = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY")
+    proxies = [os.environ.get(name, "") for name in (*names, *map(str.lower, names))]
+    if any(proxy.startswith("socks") for proxy in proxies) and importlib.util.find_spec("socksio") is None:
+        sys.exit("error: a SOCKS proxy needs the package socksio: pip install socksio, or unset ALL_PROXY")
+
+
 if __name__ == "__main__":
+    prepare_proxies()
     build(os.environ.get("RECOGNISERS", "").split(), os.environ.get("UNITS", "").split()).launch()

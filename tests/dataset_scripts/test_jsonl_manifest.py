@@ -11,6 +11,7 @@ import soundfile
 from make_corpus import add_audio, children_corpus, manifest_row, noise, write_manifest
 
 from dataset_scripts import JsonlManifest
+from dataset_scripts.jsonl_manifest import JsonlManifestConfig
 from hf_components.runtime.errors import UserError
 from hf_components.speech.audio import decode
 from hf_components.speech.corpus import waveforms
@@ -391,3 +392,9 @@ def test_white_space_around_ids_and_ids_that_are_integers(build, root):
     assert "17" in {row["session_id"] for part in corpus.values() for row in part}
     assert not set(corpus["train"]["speaker_id"]) & set(corpus["dev"]["speaker_id"])
     assert {name for part in corpus.values() for name in part["speaker_id"]} == {f"C_{n}" for n in range(6)}
+
+
+@pytest.mark.parametrize("data_dir", [None, "."])
+def test_a_manifest_that_is_not_there_is_named_and_not_its_folder(data_dir):
+    with pytest.raises(UserError, match="cannot read the manifest /no/where.jsonl: there is no such file"):
+        JsonlManifestConfig(data_dir=data_dir, manifest="/no/where.jsonl")

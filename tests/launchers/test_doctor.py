@@ -113,3 +113,18 @@ def test_as_a_program(hub, tmp_path):
     )
     assert ran.returncode == ("FAIL" in ran.stdout)
     assert "logged in as tester" in ran.stdout and TOKEN not in ran.stdout + ran.stderr
+
+
+def test_cores_are_counted_where_only_linux_calls_are_missing(monkeypatch):
+    monkeypatch.delattr(doctor.os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(doctor.os, "cpu_count", lambda: 3)
+    assert "3 cores" in next(doctor.machine()).text
+
+
+@pytest.mark.parametrize(("name", "state"), [("MODAL_TOKEN_ID", "ok"), ("OTHER", "note")])
+def test_modal_without_a_token_is_said(monkeypatch, tmp_path, name, state):
+    monkeypatch.delenv("MODAL_TOKEN_ID", raising=False)
+    monkeypatch.setenv("MODAL_CONFIG_PATH", str(tmp_path / "none"))
+    monkeypatch.setenv(name, "x")
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: name)
+    assert next(finding for finding in doctor.launchers() if finding.subject == "Modal").state == state

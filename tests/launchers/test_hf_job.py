@@ -208,7 +208,9 @@ def test_an_open_repository_gets_no_parcel(hub, parcel):
     assert hub.files("tester/underheard-jobs", "datasets") == {}
 
 
-@pytest.mark.parametrize(("config", "limit"), [("x/quick.yaml", 3600), ("x/default.yaml", 43200), (None, 43200)])
+@pytest.mark.parametrize(("config", "limit"), [("quick", 3600), ("default", 43200), (None, 43200)])
 def test_the_limit_fits_the_configuration(hub, capsys, config, limit):
-    hf_job.main(["--dry_run", "learn_units", *(["--config", config] if config else [])])
+    hf_job.main(
+        ["--dry_run", "learn_units", *(["--config", f"recipes/configs/learn_units/{config}.yaml"] if config else [])]
+    )
     assert json.loads((out := capsys.readouterr().out)[out.index("{\n") :])["timeout"] == limit

@@ -199,7 +199,7 @@ def test_a_run_is_detached_and_its_ending_told_by_exit_code(remote, capsys, answ
 @pytest.mark.unit
 def test_dry_run_prints_what_python_runs(remote, monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", "hf_" + "ThisMustNotBePrinted")
-    words = ["--config", "x/quick.yaml", "--data", "/data/it's here"]
+    words = ["--config", "recipes/configs/learn_units/quick.yaml", "--corpus", "/data/it's here"]
     assert modal_app.main(["--dry_run", "--gpu", "L4", "learn_units", *words]) == 0
     said = capsys.readouterr().out
     assert "hf_" not in said.replace("hf_components", "")
@@ -245,3 +245,15 @@ def test_it_is_a_program():
         check=False,
     )
     assert (ran.returncode, ran.stdout) == (0, "modal volume ls underheard runs\n")
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("words", [["ls", "runs"], ["download", "runs", "here"], ["transcribe", "--model=a/b"]])
+def test_without_a_token_it_says_how_to_get_one(monkeypatch, words):
+    def refuse(*args, **options):
+        raise modal.exception.AuthError("Token missing. Could not authenticate client.")
+
+    for name in ("files_on", "launch"):
+        monkeypatch.setattr(modal_app, name, refuse)
+    with pytest.raises(UserError, match="Token missing.*modal setup"):
+        modal_app.main(words)

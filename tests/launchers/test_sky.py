@@ -32,3 +32,7 @@ def test_the_line_above_it_is_complete():
     given = {word.partition("=")[0] for word, flag in zip(words[1:], words, strict=False) if flag == "--env"}
     assert given == set(yaml.safe_load(TEXT)["envs"])
     assert words[words.index("--secret") + 1] == "HF_TOKEN" and "launchers/sky.yaml" in words
+
+
+def test_the_machine_ends_with_the_recipe_as_it_says():
+    assert "--down" in re.search(r"sky launch (.*)", TEXT).group(1) and "ended when the recipe is" in TEXT

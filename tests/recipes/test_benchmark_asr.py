@@ -280,10 +280,10 @@ def test_a_wide_lora_of_another_rank_is_warned_of(sources, finished, tmp_path, c
             if name != "zero_shot"
         ),
         ({"models": ""}, "--models takes some of .*got ''"),
-        ({"moe_model": "{sources}/nowhere"}, "there is no checkpoint at"),
+        ({"moe_model": "{sources}/nowhere"}, "there is no folder"),
         ({"moe_model": "{sources}/base_model"}, "is not a checkpoint of MoeWhisper"),
         ({"soup_model": "{sources}/full_model"}, "is not a checkpoint of MoeWhisper"),
-        ({"full_model": "{sources}/nowhere"}, "there is no checkpoint at"),
+        ({"full_model": "{sources}/nowhere"}, "there is no folder"),
         ({"base_model": "{sources}/full_model"}, "moe_model adapts .*base_model, not --base_model"),
         ({"base_model": "{sources}/full_model", "moe_model": ""}, "soup_model adapts .*base_model, not --base_model"),
         ({"single_lora_model": "{sources}/experts"}, "--single_lora_model must hold one LoRA, .* holds 2"),

@@ -145,3 +145,12 @@ def test_a_corpus_of_other_segments_is_refused(folders, tmp_path):
 def test_limits_are_checked(folders, tmp_path, flag, value, rule):
     with pytest.raises(UserError, match=f"--{flag} must {rule}, got {value}"):
         main(command(folders, tmp_path / "page", f"--{flag}", value))
+
+
+def test_page_and_table_say_what_their_counts_are_of(folders, tmp_path, capsys):
+    main(command(folders, tmp_path / "page"))
+    page = " ".join((tmp_path / "page" / "index.html").read_text().split())
+    assert "Counts are of all segments, those of train and dev; learn_motifs counts train alone." in page
+    assert json.loads((folders / "motifs" / "motif_analysis.json").read_text())["counted_in"] == "train"
+    analysis = json.loads((folders / "motifs" / "motif_analysis.json").read_text())
+    assert learn_motifs.summary_table({**analysis, "top_motifs": []}).title.endswith("motifs, counted in train")

@@ -88,8 +88,8 @@ def test_options_of_the_other_algorithm_are_named_as_ignored(embedding_dir, tmp_
     main(command(embedding_dir, tmp_path / "clusters", "--min_samples=3", "--no-reduce-experts", "--no_plot"))
     warnings = [line.split(": ", 1)[1] for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
     assert warnings == [
-        "--min_samples is ignored with --algorithm spectral; leave it out",
-        "--no_reduce_experts is ignored with --algorithm spectral; leave it out",
+        "--min_samples has no effect without --algorithm hdbscan; leave it out, or change that",
+        "--no_reduce_experts has no effect without --algorithm hdbscan; leave it out, or change that",
     ]
 
 

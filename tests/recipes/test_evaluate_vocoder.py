@@ -83,9 +83,9 @@ def test_all_segments_are_judged_where_there_are_fewer_than_asked_for(run, tmp_p
         ({"num_bootstrap": -1}, "--num_bootstrap must be at least 0, got -1"),
         ({"batch_seconds": 0}, "--batch_seconds must be above 0, got 0"),
         ({"split": "test"}, "has no split 'test'; it has train, dev"),
-        ({"vocoder_model": "/nowhere/model"}, "there is no checkpoint at /nowhere/model"),
+        ({"vocoder_model": "/nowhere/model"}, "there is no folder /nowhere/model"),
         ({"units_dir": "/nowhere"}, "/nowhere/units.parquet does not exist"),
-        ({"recogniser_model": "/nowhere/asr"}, "there is no checkpoint at /nowhere/asr"),
+        ({"recogniser_model": "/nowhere/asr"}, "there is no folder /nowhere/asr"),
     ],
 )
 def test_mistakes_are_named(run, tmp_path, flags, message):

@@ -269,7 +269,7 @@ ERRORS = [
     ({"train_manifest": "x.jsonl"}, "give either --corpus or --train_manifest"),
     ({"corpus": None}, "give either --corpus or --train_manifest, got None and None"),
     ({"corpus": "{run}/speakers"}, "is not a prepared corpus"),
-    ({"model": "{run}/nowhere"}, "there is no checkpoint at"),
+    ({"model": "{run}/nowhere"}, "there is no folder"),
     ({"finetuning": "half"}, "invalid choice: 'half'"),
     ({"finetuning": "lora", "lora_rank": 0}, "--lora_rank must be at least 1, got 0"),
     ({"filter_max_wer": "0.5"}, "filter_transcripts and filter_max_wer go together"),

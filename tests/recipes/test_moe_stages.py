@@ -270,7 +270,7 @@ def test_resume_continues_an_interrupted_training(run, joint, monkeypatch):
 ERRORS = [
     (extract_embeddings, {"layer": 4}, r"--layer must lie in \[1, 3\]"),
     (extract_embeddings, {"corpus": "{run}/speakers"}, "is not a prepared corpus"),
-    (extract_embeddings, {"model": "{run}/nowhere"}, "there is no checkpoint at"),
+    (extract_embeddings, {"model": "{run}/nowhere"}, "there is no folder"),
     (extract_embeddings, {"batch_sise": 4}, "did you mean --batch_size"),
     (pretrain_router, {"labels_dir": "{run}/embeddings"}, "takes the output folder of cluster_embeddings"),
     (pretrain_router, {"embedding_dir": "{run}/corpus"}, "takes the output folder of extract_embeddings"),

@@ -48,8 +48,8 @@ def test_size_and_settings_are_beside_the_zip(model, tmp_path, capsys):
     [
         ({"max_megabytes": 0.1}, "the zip has .* MB, more than --max_megabytes 0.1; pack a smaller model$"),
         ({"max_megabytes": 0.1, "dtype": "float32"}, "pack a smaller model, or --dtype float16"),
-        ({"model": "/nowhere"}, "there is no checkpoint at /nowhere"),
-        ({"adapter": "/nowhere"}, "/nowhere is not an adapter of"),
+        ({"model": "/nowhere"}, "there is no folder /nowhere"),
+        ({"adapter": "/nowhere"}, "there is no folder /nowhere"),
         ({"max_samples": 0}, "--max_samples must be at least 1, got 0"),
         ({"output": "a.tar"}, "output must name a file that ends in .zip, got a.tar"),  # the last --output counts
     ],

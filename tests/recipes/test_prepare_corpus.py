@@ -337,7 +337,7 @@ def test_load_corpus_decodes_and_names_what_is_wrong(root, tmp_path):
         load_corpus(tmp_path / "out", "test")
     with pytest.raises(UserError, match="not a prepared corpus .* run recipes/prepare_corpus.py"):
         load_corpus(root)
-    with pytest.raises(UserError, match="neither a folder nor a data set"):
+    with pytest.raises(UserError, match="there is no folder .*absent"):
         load_corpus(tmp_path / "absent")
     rows.remove_columns("group").to_parquet(tmp_path / "lacking" / "train.parquet")
     with pytest.raises(UserError, match="lacks the columns group"):

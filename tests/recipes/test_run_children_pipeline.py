@@ -142,3 +142,18 @@ def test_flags_of_a_manifest_are_refused_for_a_prepared_corpus(finished, tmp_pat
 def test_a_submission_format_needs_a_manifest(sources, tmp_path):
     with pytest.raises(UserError, match="give that too"):
         run_children_pipeline.main(["--data=x", "--output_dir", str(tmp_path / "run"), "--submission_format=x.jsonl"])
+
+
+def test_a_smoke_test_is_short_and_beside_the_result(sources, tmp_path, capsys):
+    words = ["--debug", "--gradient_checkpointing", "--force_restart", "--dry_run"]
+    run_children_pipeline.main([*command(sources, tmp_path / "run"), *words])
+    plan = capsys.readouterr().out
+    assert f"--output_dir={tmp_path / 'run_debug' / 'finetuned'}" in plan and "--num_train_epochs=1" in plan
+    assert "--max_samples=100" in plan and "--gradient_checkpointing=True" in plan and "--resume=False" in plan
+
+
+def test_flags_of_a_division_are_warned_of_for_a_prepared_corpus(finished, tmp_path, capsys):
+    out, _ = finished
+    words = ["--data", str(out / "corpus"), "--output_dir", str(tmp_path / "run"), "--val_ratio=0.2", "--dry_run"]
+    run_children_pipeline.main(["--config", QUICK, *words])
+    assert "--val_ratio has no effect: this run takes no step prepare_corpus" in capsys.readouterr().err

@@ -71,6 +71,25 @@ def command(inputs: Path, out: Path, *more: str) -> list[str]:
     ]
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--hidden_size=0"], "--hidden_size must be at least 1, got 0"),
+        (["--num_layers=0"], "--num_layers must be at least 1, got 0"),
+        (
+            ["--head=hifigan", "--upsample_initial_channel=31"],
+            "`upsample_initial_channel` must be at least 32, got 31",
+        ),
+        (["--report_to=foo"], "--report_to must be one of tensorboard, .* or none, got 'foo'"),
+        (["--report_to=nowhere"], "--report_to must be one of"),
+    ],
+)
+def test_mistakes_in_flags_are_named_before_any_work(inputs, tmp_path, flags, message):
+    with pytest.raises(UserError, match=message):
+        train_unit_vocoder.main(command(inputs, tmp_path / "out", *flags))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture(scope="module")
 def whole(inputs, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "vocoder"

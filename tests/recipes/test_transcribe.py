@@ -310,7 +310,7 @@ def test_a_manifest_with_other_field_names(model, data):
 def test_arguments_that_contradict_are_told(model, data):
     with pytest.raises(UserError, match="give either --input_jsonl or --corpus, got both"):
         run(model, data, "--corpus", "data/prepared")
-    with pytest.raises(UserError, match="there is no checkpoint at ./none"):
+    with pytest.raises(UserError, match="there is no folder ./none"):
         run(model, data, "--model", "./none")
     with pytest.raises(UserError, match="fields takes OUR_NAME=NAME_IN_FILE"):
         run(model, data, "--fields", "key")

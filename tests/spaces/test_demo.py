@@ -3,6 +3,7 @@ installed."""
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -385,3 +386,26 @@ def test_page_in_a_browser(page, address, moe, whisper, units, wav):
     page.get_by_test_id("waveform-From its units").wait_for()
     page.screenshot(path=ARTEFACTS / "demo_units.png", full_page=True)
     assert errors == []
+
+
+def test_requests_to_this_machine_do_not_go_through_a_proxy(monkeypatch):
+    import app
+
+    monkeypatch.setenv("NO_PROXY", "intranet")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.delenv("ALL_PROXY", raising=False)
+    app.prepare_proxies()
+    assert os.environ["NO_PROXY"] == "intranet,localhost,127.0.0.1,::1"
+    assert os.environ["no_proxy"] == "localhost,127.0.0.1,::1"
+
+
+@pytest.mark.parametrize("name", ["ALL_PROXY", "https_proxy"])
+def test_a_socks_proxy_without_its_package_is_said(monkeypatch, name):
+    import app
+
+    for variable in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(variable, "")
+    monkeypatch.setenv(name, "socks5://127.0.0.1:9")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="pip install socksio"):
+        app.prepare_proxies()

@@ -44,12 +44,16 @@ class GoldArguments:
         "llm: the recogniser's text, corrected by an LLM; manifest: the texts of --truth; stt: the recogniser's text",
         default="llm",
     )
-    nbest: int = flag("texts per recording that the LLM gets, by beam search (--gold llm)", default=1, min=1)
+    nbest: int = flag(
+        "texts per recording that the LLM gets, by beam search (--gold llm)", default=1, min=1, needs={"gold": "llm"}
+    )
     train_on: Literal["errors", "agreed", "all"] = flag(
         "train where recogniser and gold differ (errors), where they agree, or on all", default="errors"
     )
-    eval_ratio: float = flag("share of each condition that is held out", default=0.3, above=0, below=1)
-    split_seed: int = flag("seed of the split", default=42, **SEEDS)
+    eval_ratio: float = flag(
+        "share of each condition that is held out", default=0.3, above=0, below=1, needs={"evaluate_on_train": False}
+    )
+    split_seed: int = flag("seed of the split", default=42, **SEEDS, needs={"evaluate_on_train": False})
     evaluate_on_train: bool = flag("hold nothing out; evaluate on the training recordings", default=False)
 
     def __post_init__(self):

@@ -7,13 +7,13 @@ from pathlib import Path
 import datasets
 
 from hf_components.asr import CtcNBest, Rows, Transcriber, transcribe_to_file
-from hf_components.runtime import LogArguments, PlotArguments, UserError, flag, run_stage
+from hf_components.runtime import PlotArguments, ResumeArguments, UserError, flag, run_stage
 from hf_components.scoring import read_transcripts
 from hf_components.training import CtcTrainingArguments
 
 
 @dataclass(kw_only=True)
-class Wav2Vec2Arguments(LogArguments, PlotArguments):
+class Wav2Vec2Arguments(ResumeArguments, PlotArguments):
     """Model, data and method of fine-tuning.
 
     Without the folders clean/ and noisy/, the recordings are split in half by name. `truth` has JSON lines of `file`
@@ -27,15 +27,14 @@ class Wav2Vec2Arguments(LogArguments, PlotArguments):
     prepared: str | None = flag("output folder of another run on these recordings, to reuse its texts", default=None)
     use_lora: bool = flag("train a LoRA, written to <output_dir>/lora_adapters", default=True)
     no_lora: bool = flag("train all weights except convolutions, written to <output_dir>/model", default=False)
-    merge: bool = flag("also write the model with the merged LoRA to <output_dir>/model", default=False)
+    merge: bool = flag(
+        "also write the model with the merged LoRA to <output_dir>/model", default=False, needs="use_lora"
+    )
     batch_seconds: float = flag("seconds of audio per batch in transcription, with padding", default=240.0, above=0)
     num_bootstrap: int = flag("resamples for each interval of the improvements", default=1000, min=0)
-    resume: bool = flag("keep finished phases, continue an interrupted one", default=True)
-    force_restart: bool = flag("start again, without earlier results", default=False)
 
     def __post_init__(self):
         self.use_lora = self.use_lora and not self.no_lora
-        self.resume = self.resume and not self.force_restart
         if self.merge and not self.use_lora:
             raise UserError("--merge merges a LoRA, but there is none with --no_lora; leave one of them out")
 
@@ -45,7 +44,9 @@ class Wav2Vec2TrainingArguments(CtcTrainingArguments):
     """`CtcTrainingArguments` with defaults and short flags for fine-tuning a wav2vec2."""
 
     output_dir: str = flag("Folder of the result.", default="models/finetuned_wav2vec2")
-    num_train_epochs: float = flag("Epochs of training.", default=3, aliases=["--num_epochs"], above=0)
+    num_train_epochs: float = flag(
+        "Epochs of training.", default=3, aliases=["--num_epochs"], above=0, needs={"max_steps": -1}
+    )
     per_device_train_batch_size: int = flag(
         "Recordings per step and device.", default=4, aliases=["--batch_size"], min=1
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, WhisperProcessor
 
-from hf_components.checkpoints import base_model_id, load_moe_whisper, load_whisper
+from hf_components.checkpoints import base_model_id, load_moe_whisper, load_whisper, read_config
 from hf_components.moe.experts import load_trained_experts
 from hf_components.runtime import UserError
 from hf_components.whisper import MoeWhisperConfig
@@ -121,10 +121,7 @@ def load_system(
 
 
 def _read_config(name_or_path: str) -> MoeWhisperConfig:
-    try:
-        fields, _ = MoeWhisperConfig.get_config_dict(name_or_path)
-    except OSError as error:
-        raise UserError(f"there is no checkpoint at {name_or_path}: {str(error).splitlines()[0]}") from error
+    fields = read_config(name_or_path)
     if "num_experts" not in fields:
         raise UserError(f"{name_or_path} is not a checkpoint of MoeWhisper: its configuration names no num_experts")
     return MoeWhisperConfig.from_dict(fields)

@@ -179,7 +179,15 @@ def _fit(points: np.ndarray, args: ClusteringArguments) -> tuple[HDBSCAN, list[d
         if found > most:
             best = fitted
             most = found
-        if found >= (args.min_clusters or args.num_experts) or size == smallest:
+        if found >= (args.min_clusters or args.num_experts):
+            break
+        if size == smallest:
+            left = args.max_retries + 1 - len(attempts)
+            if left:
+                text = "HDBSCAN stops at min_cluster_size %d, although %d retries are left: %s; a smaller "
+                text += "--min_cluster_size goes below it"
+                why = "an expert with less speech hardly learns" if size == SMALLEST_CLUSTER else "the one given"
+                logger.warning(text, size, left, why)
             break
         size = max(smallest, size // 2)
     return best, attempts

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from hf_components.acoustic_units import AcousticUnitsModel
-from hf_components.runtime import UserError, atomic_write
+from hf_components.acoustic_units import MFCC, AcousticUnitsModel
+from hf_components.runtime import UserError, atomic_write, require_there
 from hf_components.speech import waveforms
 from hf_components.units.learning.plan import Batch
 
@@ -20,9 +20,11 @@ def load_encoder(encoder: str, layer: int | None, num_units: int) -> AcousticUni
     Raises:
         UserError: there is no such encoder or layer.
     """
+    if encoder != MFCC:
+        require_there(encoder, f"--model takes the folder or Hub id of an encoder, or {MFCC}")
     try:
         model = AcousticUnitsModel.from_encoder(encoder, layer, num_units)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise UserError(f"--model {encoder} cannot be used: {str(error).splitlines()[0]}") from error
     return model.to(PartialState().device)
 

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from hf_components.acoustic_units import nearest_centroid
+from hf_components.acoustic_units import nearest_centroid, where_float64_is
 from hf_components.runtime import UserError, atomic_write
 
 DEAD = 0.01  # a unit with less than this part of an even share of the frames is revived
@@ -32,6 +32,7 @@ class Assigned(NamedTuple):
 
 def assign(features: torch.Tensor, centroids: torch.Tensor) -> Assigned:
     """Assign frames `(frames, dim)` to centroids `(num_units, dim)`."""
+    features = where_float64_is(features)
     centroids = centroids.to(features.device)
     units, distances = nearest_centroid(features, centroids)
     sums = torch.zeros(centroids.shape, dtype=torch.float64, device=features.device)

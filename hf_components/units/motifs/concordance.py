@@ -35,7 +35,8 @@ audio { height: 2em; width: 15em }
 <body>
 <h1>Concordance of motifs</h1>
 <p>{{ motifs | length }} of {{ total }} motifs, the most frequent first, with at most {{ clips_per_motif }} occurrences
-each, drawn at random. Each clip has up to {{ context_seconds }} s before and after the motif.</p>
+each, drawn at random. Counts are of all segments, those of {{ splits | join(" and ") }};
+learn_motifs counts train alone. Each clip has up to {{ context_seconds }} s before and after the motif.</p>
 {% for motif in motifs %}
 <h2 id="{{ motif.name }}">{{ motif.name }} <span class="units">{{ motif.units | join(" ") }}</span></h2>
 <p>{{ motif.count }} times in {{ motif.segments }} segments of {{ motif.recordings }}
@@ -125,9 +126,14 @@ def build_concordance(
                     "end": segment["start"] + found.end[at],
                 }
             )
+    splits = sorted(set(rows["split"].to_pylist()), reverse=True)  # train before dev
     (folder / "index.html").write_text(
         PAGE.render(
-            motifs=shown, total=len(described), clips_per_motif=clips_per_motif, context_seconds=context_seconds
+            motifs=shown,
+            total=len(described),
+            clips_per_motif=clips_per_motif,
+            context_seconds=context_seconds,
+            splits=splits,
         ),
         encoding="utf-8",
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hf_components.runtime import SeedArguments, flag
+from hf_components.runtime import SeedArguments, flag, tracker_flag
 
 SHORTEST_CROP = 0.1  # seconds; the widest window of the mel loss has 0.128, and half a window is mirrored at each end
 
@@ -28,12 +28,14 @@ class AdversarialArguments(SeedArguments):
     period_channels: int = flag("width of the period discriminators", default=32, min=1)
     resolution_channels: int = flag("width of the spectrogram discriminators", default=32, min=1)
     patience: int = flag("epochs without a better validation loss that end training; 0: never", default=50, min=0)
-    min_delta: float = flag("least improvement of the validation loss (mel loss x 45)", default=0.5, min=0)
+    min_delta: float = flag(
+        "least improvement of the validation loss (mel loss x 45)", default=0.5, min=0, needs="patience"
+    )
     validation_crops: int = flag("held-out crops of the validation loss, always the same", default=64, min=1)
     save_every: int = flag("epochs between saved models with spoken samples", default=20, min=1)
     checkpoint_every: int = flag("epochs between checkpoints for --resume; two are kept", default=1, min=1)
     num_workers: int = flag("processes that decode audio ahead", default=0, min=0)
-    report_to: str = flag("tensorboard, trackio, wandb, or none", default="tensorboard")
+    report_to: str = tracker_flag()
 
     def __post_init__(self):
         if self.samples_per_epoch < self.batch_size:

@@ -114,6 +114,8 @@ class AdversarialTrainer:
             if entry["epoch"] == self.best_epoch:
                 self.best = copy_of(self.bare_generator)
             self.accelerator.log({key: value for key, value in entry.items() if key != "epoch"}, step=entry["epoch"])
+            shown = (f"{name} {value:.4g}" for name, value in entry.items() if name != "epoch")
+            logger.info("epoch %d: %s", entry["epoch"], ", ".join(shown))
             warn_of_collapse([past.get("discriminator_loss", math.inf) for past in self.history])
             after_epoch(self)
             if len(self.history) % args.checkpoint_every == 0:

@@ -13,9 +13,12 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_argmin_min
 from tiny_ssl import save_tiny_ssl
 from tiny_units import babble
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 from transformers import BertConfig, Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
 from hf_components.acoustic_units import AcousticUnitsConfig, AcousticUnitsModel, nearest_centroid
+from hf_components.units.learning import assign
 from hf_components.units.learning.features import pad_waveforms
 
 pytestmark = pytest.mark.unit
@@ -214,3 +217,40 @@ def test_centroids_that_a_checkpoint_lacks_are_zero_and_told(tmp_path):
     torch.full((100_000,), 7.0)  # memory that was used before
     model, found = AcousticUnitsModel.from_pretrained(tmp_path, output_loading_info=True)
     assert found["missing_keys"] == {"centroids"} and not model.centroids.any()
+
+
+class NoFloat64(TorchFunctionMode):
+    """As if every tensor were on Apple's GPU, which has no float64, until it is moved to the CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.on_cpu = {}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        given = [value for value in tree_leaves(args) if isinstance(value, torch.Tensor)]
+        is_on_cpu = func is torch.Tensor.cpu or any(id(value) in self.on_cpu for value in given)
+        for tensor in (value for value in tree_leaves(result) if isinstance(value, torch.Tensor)):
+            if is_on_cpu or "device" in (kwargs or {}):  # made beside a tensor that has been moved
+                self.on_cpu[id(tensor)] = tensor  # kept, or another tensor may get its id
+            elif tensor.dtype == torch.float64:
+                raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return result
+
+
+def test_encoding_needs_no_float64_on_the_device():
+    model = AcousticUnitsModel.from_encoder("mfcc", None, 4)
+    model.set_centroids(torch.randn(4, 39))
+    waveform = torch.randn(16_000) * 0.1
+    expected = model.encode(waveform)
+    with NoFloat64():
+        found = model.encode(waveform)
+    assert torch.equal(found.units, expected.units) and torch.equal(found.start_times, expected.start_times)
+
+
+def test_assignment_needs_no_float64_on_the_device():
+    features = torch.randn(50, 3)
+    expected = assign(features, features[:4].double())
+    with NoFloat64():
+        found = assign(features, features[:4])
+    assert torch.equal(found.sums, expected.sums) and torch.equal(found.counts, expected.counts)

@@ -171,7 +171,7 @@ def test_what_cannot_be_done_is_told(tmp_path):
 
 
 def test_what_is_not_served_is_told(tmp_path):
-    with pytest.raises(UserError, match="there is no checkpoint at ./none"):
+    with pytest.raises(UserError, match="there is no folder ./none"):
         load_asr("./none")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     message = "is of type bert, which cannot transcribe; supported types are .*canary.*wav2vec2"

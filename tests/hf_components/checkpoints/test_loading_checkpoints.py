@@ -1,25 +1,36 @@
 """Loading checkpoints, and what is said of those that cannot be loaded."""
 
 import json
+import re
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tiny_speech import save_multilingual_whisper, save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper
-from transformers import WhisperForConditionalGeneration
+from tiny_vocoder import save_tiny_vocoder
+from transformers import AutoModel, WhisperForConditionalGeneration
 
+from hf_components.acoustic_units import AcousticUnitsModel
+from hf_components.asr import load_asr
 from hf_components.asr.transcriber import Transcriber
 from hf_components.checkpoints.generation import prompt_of
 from hf_components.checkpoints.loading import (
     language_of,
+    load_model,
     load_moe_whisper,
     load_processor,
     load_whisper,
     merge_adapter,
+    read_config,
     save_processor,
 )
 from hf_components.checkpoints.saving import check_savable, save_whisper
+from hf_components.correction.loading import load_llm
+from hf_components.moe.benchmark.systems import load_system
 from hf_components.runtime.errors import UserError
+from hf_components.speech import load_corpus
+from hf_components.unit_hifigan import UnitHifiGanModel
+from hf_components.units.learning import load_encoder
 from hf_components.whisper import DynamicContextWhisper
 
 pytestmark = pytest.mark.unit
@@ -89,7 +100,7 @@ def test_half_an_adapter_is_named(tmp_path):
 
 
 def test_mistakes_are_named(tmp_path):
-    with pytest.raises(UserError, match="there is no checkpoint at models/none"):
+    with pytest.raises(UserError, match="there is no folder models/none"):
         load_whisper("models/none")
     with pytest.raises(UserError, match="is not a checkpoint that can be loaded"):
         load_whisper(str(tmp_path))
@@ -170,3 +181,49 @@ def test_what_could_not_be_saved_is_told_before_training(tmp_path):
     model.generation_config.task = "translate"
     with pytest.raises(UserError, match="could not be saved: the prompt of generate would differ when it is loaded"):
         check_savable(model, processor)
+
+
+NOWHERE = ["runs/none/model", "/no/where", "./none", "../none", "~/none", "models/none", "a b/c"]
+
+
+def load_system_of(name: str):
+    return load_system("moe", {"moe": name}, None, None)
+
+
+@pytest.mark.parametrize("name", NOWHERE)
+@pytest.mark.parametrize(
+    "load",
+    [
+        load_whisper,
+        load_processor,
+        read_config,
+        load_moe_whisper,
+        load_system_of,
+        lambda name: load_model(AutoModel, name),
+        lambda name: merge_adapter(tiny_whisper(), name),
+        lambda name: load_asr(name),
+        lambda name: load_encoder(name, 1, 4),
+        lambda name: load_llm(name, None, "none", torch.float32, torch.device("cpu")),
+        lambda name: load_corpus(name),
+    ],
+)
+def test_a_path_that_is_not_there_is_no_repository(load, name):
+    with pytest.raises(UserError, match=re.escape(f"there is no folder {name}")) as caught:
+        load(name)
+    assert "repo" not in str(caught.value).lower()
+
+
+def test_a_folder_above_the_model_names_it(tmp_path):
+    save_tiny_whisper(tmp_path / "runs" / "model")
+    with pytest.raises(UserError, match="did you mean .*runs/model"):
+        load_whisper(str(tmp_path / "runs"))
+    with pytest.raises(UserError, match="there is no folder .*run/model; did you mean .*runs"):
+        load_whisper(str(tmp_path / "run" / "model"))
+
+
+def test_a_release_says_where_its_vocoder_is(tmp_path):
+    model = AcousticUnitsModel.from_encoder("mfcc", None, 4)
+    model.save_pretrained(tmp_path)
+    vocoder = save_tiny_vocoder(tmp_path / "vocoder")
+    with pytest.raises(UserError, match=f"it is of type acoustic_units, not unit_hifigan; did you mean {vocoder}"):
+        load_model(UnitHifiGanModel, str(tmp_path))

@@ -27,7 +27,7 @@ def test_without_the_hub():
 
 
 def test_folder_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match="there is no LLM at .*nowhere.*make models/smollm2"):
+    with pytest.raises(UserError, match="there is no folder .*nowhere.*make models/smollm2"):
         load(tmp_path / "nowhere")
 
 

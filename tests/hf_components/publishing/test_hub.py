@@ -10,11 +10,21 @@ import shutil
 import pytest
 from hub_server import TOKEN, USER
 from huggingface_hub import HfApi, ModelCard
+from paths import ROOT
 
-from hf_components.publishing.hub import PublishArguments, Published, PublishModelArguments, publish, push
+from hf_components.publishing.hub import (
+    PublishArguments,
+    Published,
+    PublishModelArguments,
+    PublishVoiceArguments,
+    publish,
+    push,
+)
+from hf_components.publishing.hub_files import NO_LICENSE
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.stages import run_stage, write_json
 from recipes import publish as recipe
+from recipes import run_units_pipeline, train_unit_vocoder
 
 pytestmark = pytest.mark.unit
 
@@ -327,11 +337,9 @@ def test_without_card_and_recipe_there_is_nothing_to_say(hub, model):
         publish(model, REPO)
 
 
-def test_flags(hub, model, monkeypatch, caplog):
+def test_flags(hub, model, monkeypatch):
     push(PublishArguments(), model)
     assert hub.records == []
-    PublishArguments(hub_model_id=REPO)
-    assert "has no effect without --push_to_hub" in caplog.text
     push(PublishModelArguments(push_to_hub=True, hub_model_id=REPO, hub_private_repo=True), model)
     assert HfApi().model_info(REPO).private
     for wrong, message in (
@@ -351,3 +359,45 @@ def test_the_folder_may_come_first(hub, model, capsys):
     shutil.rmtree(model)
     with pytest.raises(UserError, match="there is no folder"):
         recipe.main([str(model), "--repo_id", REPO])
+
+
+@pytest.fixture(params=["vocoder", "units with a vocoder"])
+def voice(request, tmp_path):
+    """A vocoder, alone or in a release of units, whose card names no licence."""
+    folder = tmp_path / "run" / "model"
+    place = folder if request.param == "vocoder" else folder / "vocoder"
+    place.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "acoustic_units"}')
+    (place / "config.json").write_text('{"model_type": "unit_hifigan"}')
+    (folder / "README.md").write_text(f"---\ntags: [speech]\n---\n# A voice\n\n{NO_LICENSE}\n")
+    return folder
+
+
+def test_a_voice_is_not_published_without_a_licence(hub, voice):
+    with pytest.raises(UserError, match="holds a voice, and its card names no licence; give --license"):
+        publish(voice, REPO)
+    assert hub.records == []
+
+
+def test_the_licence_of_a_voice_is_that_of_its_speakers(hub, voice):
+    publish(voice, REPO, license="cc-by-nc-4.0")
+    card = ModelCard.load(REPO)
+    assert card.data.license == "cc-by-nc-4.0" and "Licence of the voice: cc-by-nc-4.0." in card.text
+    (voice / "README.md").write_text("---\nlicense: cc0-1.0\n---\n# A voice\n")
+    publish(voice, REPO)
+    assert ModelCard.load(REPO).data.license == "cc0-1.0"
+
+
+def test_the_licence_of_a_voice_is_asked_for_before_any_work(hub):
+    with pytest.raises(
+        UserError, match="--push_to_hub of a voice needs --model_license, the licence that its speakers"
+    ):
+        PublishVoiceArguments(push_to_hub=True, hub_model_id=REPO)
+    assert PublishVoiceArguments().model_license is None
+    assert PublishVoiceArguments(push_to_hub=True, hub_model_id=REPO, model_license="mit").model_license == "mit"
+
+
+def test_the_card_of_units_says_that_no_licence_was_chosen():
+    assert NO_LICENSE in (ROOT / "model_cards" / "acoustic_units.md").read_text()
+    for speaking in (run_units_pipeline, train_unit_vocoder):
+        assert PublishVoiceArguments in speaking.ARGUMENTS

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 from transformers import TrainingArguments
 
-from hf_components.runtime.arguments import check_words, parse_arguments, parse_pairs
+from hf_components.runtime.arguments import check_words, given_flags, parse_arguments, parse_pairs
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.flags import flag
 
@@ -347,3 +347,24 @@ def test_words_are_checked_without_side_effects():
     for wrong in ("--corpu=x", "--max_samples=0"):
         with pytest.raises(UserError):
             check_words([Habits], [wrong])
+
+
+@dataclass
+class Together:
+    low: int = flag("low", default=0)
+    high: int | None = flag("high", default=None)
+
+    def __post_init__(self):
+        if self.high is not None and self.low > self.high:
+            raise UserError(f"low must be at most high {self.high}, got {self.low}")
+
+
+def test_values_that_do_not_fit_together_are_found_once_all_are_known():
+    check_words(Together, ["--low=3", "--high=2"])
+    with pytest.raises(UserError, match="low must be at most high 2, got 3"):
+        check_words(Together, ["--low=3", "--high=2"], is_complete=True)
+
+
+def test_flags_of_the_command_line_are_not_those_of_the_file(tmp_path):
+    (tmp_path / "config.yaml").write_text("high: 2")
+    assert given_flags(Together, [f"--config={tmp_path / 'config.yaml'}", "--low=1"]) == {"config", "low"}

@@ -8,7 +8,7 @@ from transformers import TrainingArguments
 
 from hf_components.runtime.arguments import parse_arguments
 from hf_components.runtime.errors import UserError
-from hf_components.runtime.flags import add_bounds, flag, in_words, keeps
+from hf_components.runtime.flags import add_bounds, flag, in_words, keeps, unmet
 
 pytestmark = pytest.mark.unit
 
@@ -96,3 +96,53 @@ def test_inherited_fields_get_bounds_and_their_owner_keeps_its_own():
         parse_arguments(Ours, ["--output_dir=x", "--weight_decay=-1"])
     assert "min" not in TrainingArguments.__dataclass_fields__["weight_decay"].metadata
     assert parse_arguments(TrainingArguments, ["--output_dir=x", "--weight_decay=-1"])[0].weight_decay == -1
+
+
+@pytest.mark.parametrize(
+    ("needs", "values", "missing"),
+    [
+        ("noise", {"noise": []}, "without --noise"),
+        ("noise", {"noise": ["gaussian"]}, None),
+        ("recogniser_model", {"recogniser_model": "none"}, "without --recogniser_model"),
+        ({"noise": "recordings"}, {"noise": ["gaussian"]}, "without --noise recordings"),
+        ({"reduce": ("pca", "umap")}, {"reduce": "none"}, "without --reduce pca or umap"),
+        ({"everything": False}, {"everything": True}, "with --everything"),
+        (({"finetuning": "lora"}, "use_lora"), {"finetuning": "full"}, "without --finetuning lora"),
+        (({"finetuning": "lora"}, "use_lora"), {"rank": 4}, None),  # a recipe that has neither
+        ({"manifest": True, "split_file": False}, {"manifest": "a", "split_file": "b"}, "with --split_file"),
+        (("a", "b"), {"a": 0, "b": None}, "without --a or without --b"),
+    ],
+)
+def test_why_a_flag_has_no_effect(needs, values, missing):
+    assert unmet(needs, values) == missing
+
+
+@dataclass
+class Conditional:
+    noise: list[str] = flag("kinds", default=[])
+    noise_snr: float = flag("dB", default=10.0, needs="noise")
+    manifest: str | None = flag("manifest", default=None)
+    ratio: float = flag("share", default=0.1, needs="manifest")
+
+
+@pytest.mark.parametrize(
+    ("config", "words", "warnings"),
+    [
+        ("", ["--noise_snr=10"], ["--noise_snr has no effect without --noise; leave it out, or change that"]),
+        ("noise_snr: 5", [], ["--noise_snr has no effect without --noise; leave it out, or change that"]),
+        ("noise_snr: 10", [], []),  # a file may spell out what is the default
+        ("noise_snr: 5", ["--noise=gaussian"], []),
+        ("noise: [gaussian]\nnoise_snr: 5", ["--noise"], None),  # an empty list needs a value on the command line
+        ("ratio: 0.5", [], []),  # inputs are given on the command line
+        ("ratio: 0.5", ["--ratio=0.2"], ["--ratio has no effect without --manifest; leave it out, or change that"]),
+    ],
+)
+def test_a_flag_without_effect_is_warned_of_once(config, words, warnings, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(config)
+    command = [f"--config={tmp_path / 'config.yaml'}", *words]
+    if warnings is None:
+        with pytest.raises(UserError):
+            parse_arguments(Conditional, command)
+        return
+    parse_arguments(Conditional, command)
+    assert [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()] == warnings

@@ -1,11 +1,17 @@
 """Logging and the way a recipe ends: 0, one line and 2, or 130."""
 
 import logging
+import re
+from dataclasses import dataclass
 
 import pytest
 
+from hf_components.reporting import show
+from hf_components.runtime.arguments import parse_arguments
 from hf_components.runtime.errors import UserError
+from hf_components.runtime.flags import flag
 from hf_components.runtime.logs import run_recipe, set_up_logging
+from hf_components.runtime.recipe_arguments import LogArguments
 
 pytestmark = pytest.mark.unit
 
@@ -66,7 +72,7 @@ def test_interruption_is_exit_130(capsys):
     with pytest.raises(SystemExit) as stop:
         run_recipe(main)
     assert stop.value.code == 130
-    assert "--resume" in capsys.readouterr().err
+    assert "the same command again" in capsys.readouterr().err
 
 
 def test_bug_keeps_its_traceback():
@@ -79,3 +85,40 @@ def test_bug_keeps_its_traceback():
 
 def test_success_returns():
     run_recipe(lambda argv: {"wer": 0.1})
+
+
+@dataclass
+class Arguments(LogArguments):
+    count: int = flag("how many", default=1, min=1)
+
+
+@pytest.mark.parametrize(
+    "error", [UserError("speakers.json, line 3: not JSON"), KeyError("a bug"), KeyboardInterrupt()]
+)
+def test_what_ended_a_run_is_in_its_log_file_with_the_date(tmp_path, monkeypatch, error):
+    file = tmp_path / "log.txt"
+
+    def main(argv):
+        parse_arguments(Arguments, [f"--log_file={file}"])
+        raise error
+
+    with pytest.raises((SystemExit, KeyError)):
+        run_recipe(main)
+    text = file.read_text()
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ERROR", text)
+    assert (str(error) or "interrupted") in text and ("Traceback" in text) == isinstance(error, KeyError)
+
+
+@pytest.mark.parametrize("words", [["--count=0"], ["--cuont=1"], ["--config=/no/where.yaml"]])
+def test_a_mistake_in_the_flags_is_in_the_log_file_too(tmp_path, words):
+    file = tmp_path / "log.txt"
+    with pytest.raises(SystemExit):
+        run_recipe(lambda argv: parse_arguments(Arguments, [*words, "--log-file", str(file)]))
+    assert "ERROR recipe: error: " in file.read_text()
+
+
+def test_tables_are_in_the_log_file(tmp_path, capsys):
+    set_up_logging(tmp_path / "log.txt")
+    show("rejected: 3 missing file")
+    assert "rejected: 3 missing file" in (tmp_path / "log.txt").read_text()
+    assert capsys.readouterr().out == "rejected: 3 missing file\n"

@@ -168,3 +168,35 @@ def test_all_flags_but_some():
         "method",
         "layer",
     ]
+
+
+def test_a_flag_whose_step_this_run_does_not_take_is_warned_of(tmp_path, taken, capsys):
+    other = ModuleType("recipes.other")
+    other.Arguments = StepArguments
+    passed_on = {STEP: same_names("method"), other: same_names("method", "rank")}
+    arguments = (PipelineArguments, Publishing, passed_on_arguments(passed_on))
+    words = [f"--output_dir={tmp_path}", "--method=b", "--rank=3", "--dry_run"]
+    Pipeline(tmp_path, arguments, passed_on, words, "").follow(lambda pipeline: pipeline.run(STEP, "first"))
+    warnings = [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert warnings == ["--rank has no effect: this run takes no step other; leave it out"]
+
+
+@dataclass
+class OnData(PipelineArguments):
+    data: str = flag("data")
+    model: str = flag("model", default="models/none")
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["--data=/no/where"], "/no/where"),
+        (["--data=some/corpus"], "models/none"),
+        (["--data=some/corpus", "--model=runs/none/model", "--dry_run"], "runs/none/model"),
+    ],
+)
+def test_paths_that_are_not_there_stop_a_pipeline_at_once(tmp_path, words, name):
+    with pytest.raises(UserError, match=f"there is no folder {name}"):
+        Pipeline(tmp_path, (OnData, Publishing, Publishing), {}, [f"--output_dir={tmp_path}", *words], "").follow(
+            print
+        )

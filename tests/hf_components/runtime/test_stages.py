@@ -512,3 +512,27 @@ def test_an_earlier_result_is_archived_when_asked(tmp_path):
         os.utime(tmp_path / "out" / "stage.json", (0, {"first": 0, "second": 100, "third": 200}[text]))
     assert (tmp_path / "out" / "file").read_text() == "third"
     assert sorted(path.read_text() for path in (tmp_path / "archive").glob("out_*/file")) == ["first", "second"]
+
+
+def test_a_mistake_before_any_work_leaves_nothing_and_is_not_spoken_of_again(out, caplog):
+    def mistake(folder):
+        (folder / "data").mkdir()
+        raise UserError("there is no folder x")
+
+    with pytest.raises(UserError, match="there is no folder x"):
+        run_stage(out, mistake, config={})
+    assert list(out.parent.glob(".*.partial")) == []
+    run_stage(out, lambda folder: {}, config={"other": 1})
+    assert "interrupted" not in caplog.text
+
+
+def test_a_mistake_after_some_work_keeps_it(out, caplog):
+    def mistake(folder):
+        (folder / "half.txt").write_text("half")
+        raise UserError("a recording is broken")
+
+    with pytest.raises(UserError):
+        run_stage(out, mistake, config={})
+    assert (out.parent / f".{out.name}.partial" / "half.txt").exists()
+    run_stage(out, lambda folder: {}, config={"other": 1})
+    assert "the interrupted run" in caplog.text

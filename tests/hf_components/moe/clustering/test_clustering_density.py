@@ -1,5 +1,6 @@
 """HDBSCAN: what it finds, what is made of it, and the memberships of noise and of unseen utterances."""
 
+import contextlib
 import logging
 
 import numpy as np
@@ -202,3 +203,10 @@ def test_is_deterministic():
     one, other = (cluster(embeddings, options(reduce_dim=8)) for _ in range(2))
     np.testing.assert_array_equal(one.weights, other.weights)
     assert one.summary == other.summary
+
+
+def test_retries_that_end_early_are_warned_of(caplog):
+    points = np.random.default_rng(0).standard_normal((200, 3))
+    with contextlib.suppress(UserError):
+        density_clusters(points, options(num_experts=100, min_cluster_size=10, min_samples=5, max_retries=9))
+    assert "HDBSCAN stops at min_cluster_size 5, although 8 retries are left" in caplog.text

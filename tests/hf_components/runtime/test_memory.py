@@ -1,0 +1,42 @@
+"""Memory that is full is a message with a remedy."""
+
+import pytest
+import torch
+
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.logs import run_recipe
+from hf_components.runtime.memory import full_memory_explained
+
+pytestmark = pytest.mark.unit
+
+FULL = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: you tried"),
+]
+
+
+@pytest.mark.parametrize("error", FULL)
+def test_it_says_what_takes_less(error):
+    with (
+        pytest.raises(UserError, match="out of memory: .*; a smaller --batch_size; docs/troubleshooting.md"),
+        full_memory_explained("a smaller --batch_size"),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), UserError("a mistake")])
+def test_other_errors_stay_what_they_are(error):
+    with pytest.raises(type(error), match=str(error)), full_memory_explained("less"):
+        raise error
+
+
+@pytest.mark.parametrize("error", FULL)
+def test_any_recipe_ends_with_one_line(error, capsys):
+    def main(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        run_recipe(main)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("error: out of memory") and "\n" not in capsys.readouterr().err[:-1]
