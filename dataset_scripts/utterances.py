@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hf_components.runtime import (
@@ -13,6 +13,7 @@ from hf_components.runtime import (
     fingerprint,
     first_few,
     is_utf8,
+    leads_out,
     looks_like,
     printable,
     same_path,
@@ -180,7 +181,7 @@ class Reader:
         No path may climb, even inside its folder: it could bring a recording of one split into another.
         """
         check_name(file)
-        if any(_leads_out(form) for form in (file, same_path(file))):
+        if any(leads_out(form) for form in (file, same_path(file))):
             raise Rejection(
                 "path outside the corpus", f"{file} is absolute or climbs by '..'; give it relative to the corpus"
             )
@@ -256,11 +257,6 @@ def _read_one_of(files: dict[Path, str], md5: str | None) -> tuple[str, bytes]:
 def _name(file: str) -> str:
     """The name at the end of a path, which may have backslashes."""
     return PurePosixPath(file.replace("\\", "/")).name
-
-
-def _leads_out(place: str) -> bool:
-    path = PurePosixPath(place)
-    return "\0" in place or path.is_absolute() or ".." in path.parts or PureWindowsPath(place).is_absolute()
 
 
 def _is_about(given: float, seconds: float) -> bool:

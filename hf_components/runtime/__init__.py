@@ -11,10 +11,13 @@ from hf_components.runtime.files import (
     broken_link,
     files_below,
     is_utf8,
+    leads_out,
     looks_like,
+    place_for,
     printable,
     same_path,
     spelled_otherwise,
+    visible,
     why_unreadable,
 )
 from hf_components.runtime.flags import SEEDS, add_bounds, flag
