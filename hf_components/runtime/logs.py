@@ -5,11 +5,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
 import transformers
 
 from hf_components.runtime.errors import UserError
+from hf_components.runtime.files import visible
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 QUIET = (
@@ -24,6 +26,27 @@ QUIET = (
     "absl",
     "torchcodec",
 )
+
+
+class VisibleFormatter(logging.Formatter):
+    """Escapes what would move the cursor, colour the terminal, or pass for another line of the log.
+
+    Line ends stay only where the code writes them, in messages and tracebacks, and not in what is put into a message:
+    ids, speakers and names of files may be somebody else's.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        copy = logging.makeLogRecord(vars(record))
+        if isinstance(record.args, tuple):
+            copy.args = tuple(map(_visible_argument, record.args))
+        elif isinstance(record.args, dict):
+            copy.args = {name: _visible_argument(value) for name, value in record.args.items()}
+        return visible(super().format(copy), keep="\n\t")
+
+
+def _visible_argument(value: Any) -> Any:
+    holds_text = isinstance(value, str | os.PathLike | BaseException | list | tuple | set | dict)
+    return visible(value) if holds_text else value
 
 
 def set_up_logging(log_file: str | Path | None = None) -> None:
@@ -43,7 +66,9 @@ def set_up_logging(log_file: str | Path | None = None) -> None:
             handlers.append(logging.FileHandler(log_file))
         except OSError as error:
             raise UserError(f"cannot write --log_file {log_file}: {error.strerror}; choose another") from error
-    logging.basicConfig(level=level, format=FORMAT, datefmt="%H:%M:%S", handlers=handlers, force=True)
+    for handler in handlers:
+        handler.setFormatter(VisibleFormatter(FORMAT, datefmt="%H:%M:%S"))
+    logging.basicConfig(level=level, handlers=handlers, force=True)
     if "TRANSFORMERS_VERBOSITY" not in os.environ:
         # Whisper's `generate` calls itself with arguments that transformers warns about in every batch.
         transformers.logging.set_verbosity_error()
@@ -59,7 +84,9 @@ def run_recipe(main: Callable[[list[str] | None], dict]) -> None:
     try:
         main(None)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(error)}", file=sys.stderr)
+        if error.details:
+            print(visible(error.details, keep="\n\t"), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; run the same command with --resume to continue", file=sys.stderr)
