@@ -23,6 +23,7 @@ from hf_components.speech import SAMPLING_RATE, AudioError, decode, encode_flac
 
 SEVERAL_FOLDERS = "in several folders, all copies alike; the first is taken"
 IN_MILLISECONDS = "of a duration that the manifest gives in milliseconds; the recording's own, in seconds, is kept"
+LONGEST_ROW = 3 * 3600.0  # seconds of one row; longer recordings are for recipes/segment_audio.py
 OTHER_DURATION = "of another duration than the manifest says; the recording's own is kept"
 
 
@@ -108,7 +109,7 @@ class Reader:
             raise Rejection("empty transcript", f"no word is left of {utterance.raw_text!r}")
         try:
             source_file, content = _read_one_of(files, utterance.md5)
-            waveform = decode(content)
+            waveform = decode(content, longest=LONGEST_ROW)
         except AudioError as error:
             raise Rejection(error.reason, error.detail) from error
         except OSError as error:
