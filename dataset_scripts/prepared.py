@@ -1,6 +1,5 @@
 """Write the listing of a builder as a prepared corpus: Parquet with audio inside, rejections, records, data card."""
 
-import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from huggingface_hub import DatasetCardData
 from dataset_scripts.corpus_builder import CorpusBuilder, write_rejected
 from hf_components.publishing import render_card
 from hf_components.runtime import write_json, write_to_file
-from hf_components.speech import LONG, count_speakers
+from hf_components.speech import LONG, content_digest, count_speakers
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 BUILDING = "building"
@@ -140,23 +139,10 @@ def write_card(
         configs=[
             {
                 "config_name": "default",
-                "description": f"content {_digest(folder / 'data')}",
+                "description": f"content {content_digest(folder / 'data')}",
                 "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits],
             }
         ],
     )
     shown = {**metrics, "name": name, "source": source, "options": options, "max_duration": max_duration}
     (folder / "README.md").write_text(render_card("dataset.md", shown, metadata))
-
-
-def _digest(folder: Path) -> str:
-    """SHA-256 of the files of a folder.
-
-    `load_dataset` keys its cache of a folder by the metadata of its card, not by the files. Without the digest in the
-    card, it would serve old rows after a corpus was prepared again in the same place.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]

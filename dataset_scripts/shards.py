@@ -1,7 +1,6 @@
 """Prepare the rows of a corpus by several processes, in shards that are complete or absent."""
 
 import contextlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -22,12 +21,26 @@ import torch
 from datasets.arrow_writer import ParquetWriter
 
 from dataset_scripts.utterances import Reader, Rejection, Utterance
-from hf_components.runtime import Progress, UserError, estimate_rest, sync_folder, write_json
+from hf_components.runtime import (
+    Progress,
+    UserError,
+    damage_named,
+    estimate_rest,
+    read_record,
+    sync_folder,
+    write_json,
+)
 from hf_components.speech import LONG
 
 IDS_PER_SHARD = 500  # work that a kill may lose per process; also the most rows of a Parquet file
 ROWS_IN_MEMORY = 32  # per process and split, 1 MB each at most (except in the long split)
 CONTENT = "shard.json"
+CONTENT_FORM = {
+    "files": [[(str, int)]],
+    "rejected": [{"id": str, "reason": str}],
+    "remarks": {str: [str]},
+    "statistics": [dict],
+}
 SECONDS_BETWEEN_UPDATES = 0.5  # of the progress bar
 SECONDS_UNTIL_ESTIMATE = 30.0  # a short run reports none
 
@@ -138,12 +151,19 @@ def write_shards(splits: dict[str, list[Utterance]], folder: Path, writer: Write
     folder.mkdir(parents=True, exist_ok=True)
     with Progress(desc="Preparing", total=total, initial=total - left, unit=f" {writer.unit}") as bar:
         _work(writer, missing, num_proc, _Progress(bar, folder, left))
+    return collect(place for place, *_ in shards)
+
+
+def collect(places: Iterable[Path]) -> Prepared:
+    """The outcome of finished shards. Raises UserError if the record of one is damaged."""
     prepared = Prepared()
-    for place, *_ in shards:
-        content = json.loads((place / CONTENT).read_text())
-        for number, (split, rows) in enumerate(content["files"]):
-            prepared.files[split].append(place / f"{number}.parquet")
-            prepared.rows[split] += rows
+    for place in places:
+        again = f"delete {place} to prepare these rows again"
+        content = read_record(place / CONTENT, CONTENT_FORM, again)
+        with damage_named(place / CONTENT, again):
+            for number, (split, rows) in enumerate(content["files"]):
+                prepared.files[split].append(place / f"{number}.parquet")
+                prepared.rows[split] += rows
         prepared.rejected += content["rejected"]
         prepared.statistics += content["statistics"]
         for remark, ids in content["remarks"].items():

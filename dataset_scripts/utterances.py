@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hf_components.runtime import (
@@ -13,6 +13,7 @@ from hf_components.runtime import (
     fingerprint,
     first_few,
     is_utf8,
+    leads_out,
     looks_like,
     printable,
     same_path,
@@ -22,6 +23,7 @@ from hf_components.speech import SAMPLING_RATE, AudioError, decode, encode_flac
 
 SEVERAL_FOLDERS = "in several folders, all copies alike; the first is taken"
 IN_MILLISECONDS = "of a duration that the manifest gives in milliseconds; the recording's own, in seconds, is kept"
+LONGEST_ROW = 3 * 3600.0  # seconds of one row; longer recordings are for recipes/segment_audio.py
 OTHER_DURATION = "of another duration than the manifest says; the recording's own is kept"
 
 
@@ -107,7 +109,7 @@ class Reader:
             raise Rejection("empty transcript", f"no word is left of {utterance.raw_text!r}")
         try:
             source_file, content = _read_one_of(files, utterance.md5)
-            waveform = decode(content)
+            waveform = decode(content, longest=LONGEST_ROW)
         except AudioError as error:
             raise Rejection(error.reason, error.detail) from error
         except OSError as error:
@@ -180,7 +182,7 @@ class Reader:
         No path may climb, even inside its folder: it could bring a recording of one split into another.
         """
         check_name(file)
-        if any(_leads_out(form) for form in (file, same_path(file))):
+        if any(leads_out(form) for form in (file, same_path(file))):
             raise Rejection(
                 "path outside the corpus", f"{file} is absolute or climbs by '..'; give it relative to the corpus"
             )
@@ -256,11 +258,6 @@ def _read_one_of(files: dict[Path, str], md5: str | None) -> tuple[str, bytes]:
 def _name(file: str) -> str:
     """The name at the end of a path, which may have backslashes."""
     return PurePosixPath(file.replace("\\", "/")).name
-
-
-def _leads_out(place: str) -> bool:
-    path = PurePosixPath(place)
-    return "\0" in place or path.is_absolute() or ".." in path.parts or PureWindowsPath(place).is_absolute()
 
 
 def _is_about(given: float, seconds: float) -> bool:

@@ -56,13 +56,13 @@ def main(argv: list[str] | None = None) -> dict:
 
 def produce(args: Arguments, folder: Path) -> dict:
     embeddings = load_embeddings(args.embedding_dir, poolings=("mean", "flatten"))
-    start = time.time()
+    start = time.monotonic()
     clustering = cluster(embeddings, args)
     logger.info(
         "%s clustering of %d embeddings took %.1f s; peak memory of the process %.2f GiB",
         args.algorithm,
         len(embeddings.ids),
-        time.time() - start,
+        time.monotonic() - start,
         peak_memory_gib(),
     )
     pyarrow.parquet.write_table(labels_table(embeddings, clustering), folder / "labels.parquet")

@@ -17,7 +17,17 @@ from pathlib import Path
 
 from dataset_scripts.segmented_audio import recording_names
 from hf_components.reporting import show
-from hf_components.runtime import Progress, RecipeArguments, UserError, flag, parse_arguments, run_as_stage, run_recipe
+from hf_components.runtime import (
+    Progress,
+    RecipeArguments,
+    UserError,
+    flag,
+    leads_out,
+    parse_arguments,
+    place_for,
+    run_as_stage,
+    run_recipe,
+)
 from hf_components.speech import encode_wav_file, read_duration
 from hf_components.units import check_same_units, read_units
 from hf_components.units.motifs import Motifs, find_occurrences, tiers_of_recordings, write_eaf, write_textgrid
@@ -48,12 +58,14 @@ def produce(args: Arguments, folder: Path) -> dict:
     motifs = Motifs.from_pretrained(args.motifs_dir)
     check_same_units(motifs.identity, args.motifs_dir, table.identity, args.units_dir)
     recordings = tiers_of_recordings(table.rows, motifs, find_occurrences(motifs, table.rows))
-    names = recording_names(list(recordings))
+    places = {source: place_for(source) for source in recordings}  # the units may be somebody else's
+    names = recording_names(list(places.values()))
     for source, tiers in Progress(recordings.items(), desc="recordings", unit=" recordings"):
-        recording = Path(args.recordings_dir) / source if args.recordings_dir else None
-        (folder / names[source]).parent.mkdir(parents=True, exist_ok=True)
+        recording = find_recording(args.recordings_dir, source) if args.recordings_dir else None
+        name = names[places[source]]
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if recording and recording.suffix.lower() not in SAME_IN_PRAAT:
-            recording = encode_wav_file(recording, folder / f"{names[source]}.wav")
+            recording = encode_wav_file(recording, folder / f"{name}.wav")
         end = tiers["segments"][-1].end
         duration = read_duration(recording) if recording else end
         if end > duration + ROUNDING:
@@ -61,12 +73,22 @@ def produce(args: Arguments, folder: Path) -> dict:
                 f"{source} ends at {duration:.2f} s, but its last segment at {end:.2f} s: it is not the "
                 "recording that was segmented; check --recordings_dir, or segment it again"
             )
-        write_textgrid(folder / f"{names[source]}.TextGrid", tiers, max(duration, end))
-        write_eaf(folder / f"{names[source]}.eaf", tiers, table.identity, recording)
+        write_textgrid(folder / f"{name}.TextGrid", tiers, max(duration, end))
+        write_eaf(folder / f"{name}.eaf", tiers, table.identity, recording)
     return {
         "recordings": len(recordings),
         **{name: sum(len(tiers[name]) for tiers in recordings.values()) for name in ("segments", "units", "motifs")},
     }
+
+
+def find_recording(folder: str, source: str) -> Path:
+    """The recording in the folder. Raises UserError if its name, which the units give, leads out of the folder."""
+    if leads_out(source):
+        raise UserError(
+            f"the units name a recording {source!r}, which is not in {folder}: its path is absolute or climbs by "
+            "'..'; leave out --recordings_dir, or segment the recordings again"
+        )
+    return Path(folder) / source
 
 
 if __name__ == "__main__":

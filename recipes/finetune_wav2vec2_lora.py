@@ -240,10 +240,10 @@ def train(
     show(f"training {trained:,} of {total:,} parameters ({trained / total:.2%}) on {len(rows)} recordings")
     training_args.output_dir = str(folder / "checkpoints")
     estimate = TimeEstimate()
-    start = time.time()
+    start = time.monotonic()
     trainer = CtcTrainer(model, training_args, processor, rows, callbacks=[estimate])
     trainer.train(resume_from_checkpoint=args.resume)
-    seconds = time.time() - start
+    seconds = time.monotonic() - start
     model = trainer.whole_model()
     if trainer.is_world_process_zero():
         if lora is not None:

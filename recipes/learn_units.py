@@ -7,7 +7,6 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
 Writes model/, units.parquet, units.json, all_units_for_bpe.txt and a report to --output_dir.
 """
 
-import json
 import logging
 import shutil
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from hf_components.runtime import (
     flag,
     full_memory_explained,
     parse_arguments,
+    read_record,
     run_as_stage,
     run_recipe,
     write_json,
@@ -129,7 +129,7 @@ def finish(folder: Path) -> dict:
     """Delete the work folder, and return the report."""
     if PartialState().is_main_process:
         shutil.rmtree(folder / WORK, ignore_errors=True)
-    return json.loads((folder / REPORT).read_text())
+    return read_record(folder / REPORT, dict, f"delete {folder} to learn the units again")
 
 
 def load_segments(corpus_dir: str) -> dict:

@@ -9,7 +9,6 @@ recording) and phone, or a folder of TextGrids with the names of the recordings.
 --output_dir.
 """
 
-import json
 import logging
 import shutil
 import time
@@ -29,6 +28,7 @@ from hf_components.runtime import (
     estimate_rest,
     flag,
     parse_arguments,
+    read_record,
     run_as_stage,
     run_recipe,
     write_json,
@@ -48,6 +48,7 @@ from hf_components.units.learning import (
 
 logger = logging.getLogger(__name__)
 
+FIGURES = "sweep.json"
 SHOWN = {
     "nmi": "NMI",
     "nmi_by_chance": "by chance",
@@ -95,8 +96,8 @@ def produce(args: Arguments, folder: Path) -> dict:
     splits = {name: sample_rows(corpus[name], args.max_samples, args.seed) for name in ("train", "dev")}
     labels = read_phone_labels(args.phone_labels, args.phone_tier) if args.phone_labels else None
     state = PartialState()
-    file = folder / "sweep.json"
-    figures = json.loads(file.read_text()) if file.exists() else []
+    file = folder / FIGURES
+    figures = read_figures(folder)
     layers = args.layers or [None]
     done = len(figures)
     total = len(layers) * len(args.num_units)
@@ -127,6 +128,13 @@ def produce(args: Arguments, folder: Path) -> dict:
         "voices": say_speakers(splits["dev"].unique("speaker_id")),
         "figures": figures,
     }
+
+
+def read_figures(folder: Path) -> list[dict]:
+    """The figures of an interrupted sweep. Raises UserError if they are damaged."""
+    file = folder / FIGURES
+    form = [{"layer": (int, None), "num_units": int}]
+    return read_record(file, form, "delete it to score all sizes again") if file.exists() else []
 
 
 def score(

@@ -96,7 +96,9 @@ def run_package(file: Path, corpus: datasets.Dataset, python: str = sys.executab
         )
         if process.returncode:
             log = "\n".join(process.stderr.splitlines()[-REPORTED_LINES:])
-            raise UserError(f"{file} fails in its own process, with exit code {process.returncode}:\n{log}")
+            raise UserError(
+                f"{file} fails in its own process, with exit code {process.returncode}; it ended with:", details=log
+            )
         submission = Path(folder) / "submission" / "submission.jsonl"
         written = [json.loads(line) for line in submission.open(encoding="utf-8")]
     if [row["utterance_id"] for row in written] != corpus["id"][:]:

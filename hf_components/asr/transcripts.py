@@ -18,6 +18,7 @@ from hf_components.asr.recordings import Recordings
 from hf_components.asr.transcriber import Transcriber, Transcript
 from hf_components.runtime import (
     ID,
+    NUMBER,
     TEXT,
     UserError,
     alone_in,
@@ -25,7 +26,9 @@ from hf_components.runtime import (
     environment,
     first_few,
     full_disk_explained,
+    parse_record,
     read_by_id,
+    read_record,
     write_json,
 )
 
@@ -70,12 +73,20 @@ class Written:
     seconds: float
 
 
+WRITTEN_FORM = {
+    "transcript": {"id": str, "text": str, "seconds": NUMBER, "problem": (str, None)},
+    "recording": (str, None),
+    "seconds": NUMBER,
+}
+
+
 def read_finished(output: Path, identity: Mapping, recordings: Recordings) -> dict | None:
     """The metrics of finished transcripts with that identity and without failures; None if there is work left."""
     file = _summary_of(output)
     if not (file.exists() and output.exists()):
         return None
-    summary = json.loads(file.read_text())
+    form = {"identity": dict, "recordings": str, "metrics": {"failed": int}}
+    summary = read_record(file, form, "delete it to transcribe again")
     if summary["identity"] != identity or summary["metrics"]["failed"]:
         return None
     return summary["metrics"] if summary["recordings"] == _digest(_fingerprints(recordings)) else None
@@ -190,7 +201,8 @@ def _digest(fingerprints: Mapping[str, str | None]) -> str:
 
 
 def _open_partial(partial: Path, identity: Mapping, resume: bool) -> None:
-    started = json.loads((partial / STARTED).read_text()) if (partial / STARTED).exists() else None
+    again = f"delete {partial} to start again"
+    started = read_record(partial / STARTED, dict, again) if (partial / STARTED).exists() else None
     earlier = list(partial.iterdir())
     if earlier and not (resume and started == identity):
         if resume:
@@ -204,8 +216,8 @@ def _read_partial(partial: Path) -> dict[str, Written]:
     """Transcripts by id. Those of later runs replace earlier ones; an incomplete last line is ignored."""
     found = {}
     for file in sorted(partial.glob("*.jsonl")):
-        for line in file.read_bytes().split(b"\n")[:-1]:
-            values = json.loads(line)
+        for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], 1):
+            values = parse_record(line, WRITTEN_FORM, f"{file}, line {number},", f"delete {file}")
             written = Written(**values | {"transcript": Transcript(**values["transcript"])})
             found[written.transcript.id] = written
     return found

@@ -3,7 +3,9 @@
 from hf_components.checkpoints.ctranslate2_export import export_whisper, transcribe_exported
 from hf_components.checkpoints.ctranslate2_import import import_whisper
 from hf_components.checkpoints.loading import (
+    DAMAGED,
     base_model_id,
+    check_sizes,
     language_of,
     load_model,
     load_moe_whisper,
@@ -16,4 +18,12 @@ from hf_components.checkpoints.loading import (
 )
 from hf_components.checkpoints.saving import check_savable, save_whisper
 from hf_components.checkpoints.soups import average_into, averaged, find_candidates, greedy_soup, save_average_adapter
-from hf_components.checkpoints.training_checkpoints import BASE, COMPLETE, TRAINED_WEIGHTS, last_complete_checkpoint
+from hf_components.checkpoints.training_checkpoints import (
+    BASE,
+    BASE_FORM,
+    TRAINED_WEIGHTS,
+    check_checkpoint,
+    complete_checkpoints,
+    last_complete_checkpoint,
+    mark_complete,
+)

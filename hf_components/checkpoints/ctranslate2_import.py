@@ -26,7 +26,10 @@ from transformers import (
 )
 
 from hf_components.checkpoints.generation import whisper_generation_config
-from hf_components.runtime import UserError
+from hf_components.runtime import (
+    UserError,
+    read_record,
+)
 
 BINARY_VERSION = 6
 BFLOAT16 = 5  # read as uint16, since numpy has no such type
@@ -275,10 +278,4 @@ def english_spelling_map() -> Path:
 
 
 def _read_json(path: Path) -> dict:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
+    return read_record(path, dict, "convert or download the checkpoint again")

@@ -2,10 +2,13 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
+from huggingface_hub.errors import StrictDataclassError
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin, WhisperProcessor
@@ -18,6 +21,23 @@ from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditiona
 
 logger = logging.getLogger(__name__)
 
+# What libraries raise for damaged files and for settings that do not fit together.
+DAMAGED = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    MemoryError,
+    SafetensorError,
+    StrictDataclassError,
+)
+COUNTS = ("_layers", "n_layer", "_heads", "_rank", "num_experts")  # fields end in these
+MOST = 4096
+LARGEST = 2**40  # of any number in a configuration
 UNUSED_IN_INFERENCE = "masked_spec_embed"  # vector for SpecAugment in wav2vec2 and similar; often not published
 
 
@@ -99,7 +119,7 @@ def load_processor(name_or_path: str, processor_class: type = WhisperProcessor) 
     _check_there(name_or_path)
     try:
         return processor_class.from_pretrained(name_or_path)
-    except (OSError, ValueError, ImportError) as error:
+    except (*DAMAGED, ImportError) as error:
         kind = "Whisper " if processor_class is WhisperProcessor else ""
         raise UserError(f"{name_or_path} has no {kind}processor: {_first_line(error)}") from error
 
@@ -132,7 +152,8 @@ def read_config(name_or_path: str) -> dict:
         raise UserError(f"{name_or_path} holds only an adapter: give its base model, and --adapter {name_or_path}")
     try:
         fields, _ = PreTrainedConfig.get_config_dict(name_or_path)
-    except (OSError, ValueError, ImportError) as error:
+        check_sizes(fields)
+    except (*DAMAGED, ImportError) as error:
         raise UserError(_not_loadable(name_or_path, error)) from error
     if "model_type" not in fields:  # or the folder has no configuration
         raise UserError(
@@ -164,8 +185,9 @@ def load_model(model_class: type, name_or_path: str, dtype: torch.dtype = torch.
         )
     _check_there(name_or_path)
     try:
+        check_sizes(PreTrainedConfig.get_config_dict(name_or_path)[0])
         model, found = model_class.from_pretrained(name_or_path, dtype=dtype, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+    except (*DAMAGED, ImportError) as error:
         raise UserError(_not_loadable(name_or_path, error)) from error
     missing = [name for name in found["missing_keys"] if not name.endswith(UNUSED_IN_INFERENCE)]
     if missing:  # transformers would fill them with random numbers
@@ -182,9 +204,11 @@ def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
     name = model.name_or_path
     require_there(adapter)
     try:
-        adapted = PeftModel(model, PeftConfig.from_pretrained(adapter))
+        config = PeftConfig.from_pretrained(adapter)
+        check_sizes(config.to_dict())
+        adapted = PeftModel(model, config)
         found = adapted.load_adapter(adapter, adapted.active_adapter)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except DAMAGED as error:
         raise UserError(f"{adapter} is not an adapter of {name}: {_first_line(error)}") from error
     if strangers := [*found.unexpected_keys, *found.missing_keys]:  # PEFT only warns about them
         raise UserError(f"{adapter} is not an adapter of {name}: one of the two has no {min(strangers)}")
@@ -213,5 +237,21 @@ def _model_inside(folder: Path, model_type: str | None = None) -> str:
     return ""
 
 
+def check_sizes(fields: Mapping[str, Any], place: str = "config.json") -> None:
+    """Refuse numbers that no model has: transformers would build layer after layer until the memory is full.
+
+    Raises:
+        ValueError: a number is too large, infinite or NaN. The field is named.
+    """
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            check_sizes(value, f"{place}, {name}")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and name.endswith(COUNTS) and not 0 <= value <= MOST:
+            raise ValueError(f"{place}: {name} must lie in [0, {MOST}], got {str(value)[:60]}")
+        if is_number and not abs(value) <= LARGEST:
+            raise ValueError(f"{place}: {name} must be at most {LARGEST:.0e}, got {str(value)[:60]}")
+
+
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,7 +1,6 @@
 """Model soups (Wortsman et al. 2022, arXiv 2203.05482): average several trained models or adapters into one."""
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,16 +8,22 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_components.checkpoints.training_checkpoints import BASE, COMPLETE, TRAINED_WEIGHTS
-from hf_components.runtime import UserError
+from hf_components.checkpoints.training_checkpoints import (
+    BASE,
+    BASE_FORM,
+    TRAINED_WEIGHTS,
+    check_checkpoint,
+    complete_checkpoints,
+)
+from hf_components.runtime import UserError, damage_named, first_few, leads_out, read_record
 from hf_components.whisper.adapters import Lora, load_adapter, save_adapter, stack_adapters
 
 ADAPTER_CONFIG, INDEX = "adapter_config.json", "model.safetensors.index.json"
+AGAIN = "copy the checkpoint again"
 TRAINED_LORA = {"a": ".lora_A.default.weight", "b": ".lora_B.default.weight"}  # PEFT's names inside a model
 
 
@@ -162,8 +167,10 @@ def save_average_adapter(target: Path, folders: Sequence[Path], like: Path) -> N
             load_adapter(folder) if (folder / ADAPTER_CONFIG).exists() else _trained_lora(folder, like)
             for folder in folders
         ]
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    except SafetensorError as error:
+        raise UserError(f"a candidate of {first_few(folders)} is damaged: {error}; {AGAIN}") from error
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{error}") from error
     stacked, _, scaling = stack_adapters(adapters)
     # (experts, rank, in) -> (experts rank, in); (experts, out, rank) -> (out, experts rank)
     lora = {name: (a.flatten(0, 1), b.transpose(0, 1).flatten(1) / len(adapters)) for name, (a, b) in stacked.items()}
@@ -188,17 +195,19 @@ def averaged(model: PreTrainedModel, candidates: Candidates, members: Sequence[i
 def _checkpoints_of_run(run: Path, last: int | None, base_model: str | None) -> Candidates:
     if not (run / "model" / "config.json").exists():
         raise UserError(f"{run} holds no model; a single --candidates must be the output folder of a training")
-    found = sorted(
-        (path.parent for path in (run / "checkpoints").glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}")),
-        key=lambda path: int(path.name.split("-")[1]),
-    )
+    found = complete_checkpoints(run / "checkpoints")
     if len(found) < 2:
         raise UserError(
             f"a soup needs at least 2 complete checkpoints, {run / 'checkpoints'} holds {len(found)}; train more "
             "epochs with a larger --save_total_limit"
         )
     folders = {path.name: path for path in (found if last is None else found[-last:])}
-    bases = {name: json.loads((path / BASE).read_text()) for name, path in folders.items()}
+    for path in folders.values():
+        check_checkpoint(path)
+    bases = {
+        name: read_record(path / BASE, BASE_FORM, f"delete {path}, or choose another run")
+        for name, path in folders.items()
+    }
     newest = next(reversed(bases))
     if foreign := [name for name, base in bases.items() if base != bases[newest]]:
         names = f"{foreign[0]} and {newest}"
@@ -211,15 +220,20 @@ def _checkpoints_of_run(run: Path, last: int | None, base_model: str | None) -> 
 def _tensor_files(folder: Path) -> Iterator[tuple[str, Path]]:
     """Name and file of every tensor of a checkpoint, which may have several files."""
     if (folder / INDEX).exists():
-        for name, file in json.loads((folder / INDEX).read_text())["weight_map"].items():
+        index = read_record(folder / INDEX, {"weight_map": {str: str}}, AGAIN)
+        for name, file in index["weight_map"].items():
+            if leads_out(file):
+                raise UserError(
+                    f"{folder / INDEX} names {file!r}, which is not in its folder; copy the checkpoint again"
+                )
             yield name, folder / file
         return
     file = folder / TRAINED_WEIGHTS
     if not file.exists():
         raise UserError(f"{folder} has no {TRAINED_WEIGHTS}; only weights in safetensors can be averaged")
-    with safe_open(file, "pt") as tensors:
-        for name in tensors.keys():  # noqa: SIM118 (it is not a mapping)
-            yield name, file
+    with damage_named(file, AGAIN), safe_open(file, "pt") as tensors:
+        names = list(tensors.keys())
+    yield from ((name, file) for name in names)
 
 
 def _trained_lora(checkpoint: Path, scaling_of: Path) -> tuple[Lora, int, float]:
@@ -232,4 +246,5 @@ def _trained_lora(checkpoint: Path, scaling_of: Path) -> tuple[Lora, int, float]
 
 
 def _base_of(adapter: Path) -> str:
-    return json.loads((adapter / ADAPTER_CONFIG).read_text())["base_model_name_or_path"]
+    form = {"base_model_name_or_path": (str, None)}
+    return read_record(adapter / ADAPTER_CONFIG, form, "copy the adapter again")["base_model_name_or_path"]

@@ -1,15 +1,52 @@
 """The files in checkpoints of an unfinished training, and the search for a complete checkpoint."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hf_components.runtime import FILES, check_files, describe_files, read_record, sync_folder, write_json
+
 COMPLETE = "complete"  # marker file of a complete checkpoint, written last
 TRAINED_WEIGHTS = "model.safetensors"
 BASE = "base.json"  # record of the base model of the trained weights
+BASE_FORM = {"base_model": str, "fingerprint": str}
+
+
+def complete_checkpoints(folder: str | Path) -> list[Path]:
+    """The complete checkpoints of a training, the oldest first; incomplete ones are ignored."""
+    numbers = {path: path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-") for path in Path(folder).glob("*-*")}
+    found = [path for path, number in numbers.items() if number.isdecimal() and (path / COMPLETE).exists()]
+    return sorted(found, key=lambda path: int(numbers[path]))
 
 
 def last_complete_checkpoint(folder: str | Path) -> str | None:
-    """The newest complete checkpoint; an incomplete one is ignored."""
-    checkpoints = [path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (path / COMPLETE).exists()]
-    return str(max(checkpoints, key=lambda path: int(path.name.split("-")[1]))) if checkpoints else None
+    """The newest complete checkpoint.
+
+    Raises:
+        UserError: its files are not those that were written.
+    """
+    found = complete_checkpoints(folder)
+    if not found:
+        return None
+    check_checkpoint(found[-1])
+    return str(found[-1])
+
+
+def mark_complete(folder: Path, progress: Mapping[str, int]) -> None:
+    """Write the marker of a complete checkpoint, with its progress and the content of its files."""
+    sync_folder(folder)  # before the marker: it must not exist if a file did not reach the disk
+    write_json(folder / COMPLETE, {**progress, "files": describe_files(folder, without=(COMPLETE,))})
+
+
+def check_checkpoint(folder: str | Path) -> None:
+    """Make sure that a checkpoint holds the files that were written, and no others.
+
+    Raises:
+        UserError: a file was cut short, changed, exchanged or removed.
+    """
+    folder = Path(folder)
+    remedy = f"delete {folder}, then the training goes on from the checkpoint before it"
+    marker = read_record(folder / COMPLETE, {"files?": FILES}, remedy)
+    if "files" in marker:  # earlier versions did not record them
+        check_files(folder, marker["files"], remedy)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from rapidfuzz.distance import Levenshtein
 
 from hf_components.correction.writing import in_writing
+from hf_components.runtime import first_few, is_invisible
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,16 @@ class Verdict:
     text: str
 
 
+NO_TEXT = ("Cn", "Co")  # characters that are not assigned, or private
+FILLERS = frozenset("\u115f\u1160\u3164\uffa0")  # letters without a shape
+JOINED = (
+    "\u0600-\u08ff\u0900-\u0dff\u0e00-\u109f\u1780-\u17ff"  # scripts that joiners shape: Arabic, those of India, ...
+)
+# Joiners elsewhere, several in a row, and more marks on a letter than any writing has.
+STRAY_MARKS = re.compile(
+    rf"(?<![{JOINED}])[\u200c\u200d]+|[\u200c\u200d]{{2,}}|[\u200c\u200d]+(?![{JOINED}])|"
+    r"[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe0f]{4,}"
+)
 # Characters that assistants write but nobody says: quotation, lists, emphasis, tags, "Corrected:".
 CHAT_MARKS = set('"\u201c\u201d\u201e\u00ab\u00bb`*_#<>[](){}|\\:=~^\u2022')
 # Phrases of assistants that talk about their work.
@@ -124,7 +135,12 @@ def gate(heard: str, proposed: str, alphabet: frozenset[str] | None = None, limi
         alphabet: characters that the recogniser can write, including the space; None if it can write any character.
     """
     text = in_writing(proposed, heard, alphabet)
-    objection = _chat(heard, proposed) or _unwritable(heard, text, alphabet) or _too_far(heard, text, limits)
+    objection = (
+        _invisible(heard, proposed)
+        or _chat(heard, proposed)
+        or _unwritable(heard, text, alphabet)
+        or _too_far(heard, text, limits)
+    )
     if objection:
         return Verdict(False, objection, heard)
     if text == in_writing(heard, heard, alphabet):  # equal except for spaces and composed characters
@@ -135,6 +151,27 @@ def gate(heard: str, proposed: str, alphabet: frozenset[str] | None = None, limi
 def comparable(text: str) -> str:
     """Case-folded words with single spaces between them; an apostrophe is part of its word."""
     return " ".join(re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.casefold().replace("\u2019", "'")))
+
+
+def _invisible(heard: str, proposed: str) -> str | None:
+    """An objection to characters that nobody sees or says, and that are not in what was heard."""
+    new = "".join(proposed.strip().replace("\t", " ").splitlines())  # several lines have an objection of their own
+    odd = sorted(
+        {c for c in new if is_invisible(c) or unicodedata.category(c) in NO_TEXT or c in FILLERS} - set(heard)
+    )
+    if odd:
+        return f"invisible characters: {first_few([f'U+{ord(c):04X}' for c in odd])}"
+    for stray in STRAY_MARKS.finditer(new):
+        if stray[0] not in heard:
+            return f"invisible characters: {first_few([f'U+{ord(c):04X}' for c in stray[0]])}"
+    return None
+
+
+def _scripts(text: str) -> set[str]:
+    """The scripts of the letters: LATIN, CYRILLIC, ...; those of Japanese, written together, are one."""
+    letters = {c for c in text if unicodedata.category(c).startswith("L")}
+    found = {unicodedata.name(c, "UNNAMED").replace("-", " ").split()[0] for c in letters}
+    return {"CJK" if script in ("HIRAGANA", "KATAKANA") else script for script in found}
 
 
 def _chat(heard: str, proposed: str) -> str | None:
@@ -160,6 +197,8 @@ def _chat(heard: str, proposed: str) -> str | None:
 def _unwritable(heard: str, text: str, alphabet: frozenset[str] | None) -> str | None:
     if alphabet is not None and (strangers := sorted(set(text) - alphabet)):
         return f"characters that the recogniser cannot write: {' '.join(strangers)}"
+    if (before := _scripts(heard)) and (strangers := sorted(_scripts(text) - before)):
+        return f"letters of another script: {' '.join(strangers).lower()}"
     if re.findall(r"\d", text) != re.findall(r"\d", heard):  # no language model can know which digits were spoken
         return "other digits"
     return None
@@ -175,13 +214,19 @@ def _too_far(heard: str, text: str, limits: GateLimits) -> str | None:
     distance = Levenshtein.distance(before, after)
     if distance > limits.max_distance * max(len(before), len(after)) + limits.spare:
         return f"distance: {distance} edits of {len(before)} characters"
-    for words in _stretches(before.split(), after.split()):
+    stretches = list(_stretches(before.split(), after.split()))
+    for words in stretches:
         old, new = map("".join, words)
         described = f"{' '.join(words[0])!r} became {' '.join(words[1])!r}"
         if len(new) - len(old) > limits.max_added:
             return f"added words: {described}"
         if len(old) - len(new) > limits.max_removed:
             return f"removed words: {described}"
+        is_last = (
+            words is stretches[-1] and after.split()[-1:] == words[1][-1:] and before.split()[-1:] != words[1][-1:]
+        )
+        if is_last and len(words[1]) > len(words[0]) and new.startswith(old):  # recognisers miss words between others
+            return f"went on after the end: {described}"
         allowed = limits.max_stretch_distance * max(len(old), len(new)) + limits.spare
         if old and new and (Levenshtein.distance(old, new) > allowed or not set(old) & set(new)):
             return f"other words: {described}"

@@ -13,7 +13,6 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,6 +24,7 @@ from transformers import (
 )
 from transformers.utils import is_bitsandbytes_available, is_flash_attn_2_available
 
+from hf_components.checkpoints import DAMAGED, check_sizes
 from hf_components.runtime import UserError, causes, require_there
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ def load_llm(
     source = {"gguf_file": gguf_file} if gguf_file else {}
     with _explained(name):
         config = AutoConfig.from_pretrained(name, **source)
+        check_sizes(config.to_dict())
         tokenizer = AutoTokenizer.from_pretrained(name, **source)
         if tokenizer.chat_template is None:
             raise UserError(
@@ -134,7 +135,7 @@ def _explained(name: str) -> Iterator[None]:
         raise UserError(
             f"{name} does not fit into the memory of the GPU; {SMALLER}, and check that no other program uses it"
         ) from error
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
+    except (*DAMAGED, ImportError) as error:
         raise UserError(f"the LLM {name} cannot be loaded: {_advice(name, error)}") from error
 
 
@@ -152,4 +153,4 @@ def _advice(name: str, error: BaseException) -> str:
             f"the Hub cannot be reached (or HF_HUB_OFFLINE is set) and {name} is not in its cache; connect, or give "
             f"the folder of a copy that `hf download {name}` made elsewhere, or {OFFLINE}"
         )
-    return str(error).strip().splitlines()[0]
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -5,16 +5,36 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from accelerate import PartialState
 
 from hf_components.correction import prompt
 from hf_components.correction.corrector import Correction, TranscriptCorrector
-from hf_components.runtime import UserError, atomic_write, fingerprint, full_disk_explained
+from hf_components.runtime import (
+    NO_SPACE,
+    NUMBER,
+    UserError,
+    atomic_write,
+    fingerprint,
+    fingerprint_of_earlier_versions,
+    full_disk_explained,
+    parse_record,
+)
 
 DECIMALS = 3
+LINE_FORM = {
+    "id": str,
+    "asked": str,
+    "heard": str,
+    "alternatives": [str],
+    "proposed": (str, None),
+    "text": str,
+    "accepted": bool,
+    "reason": str,
+    "seconds": NUMBER,
+}
 
 
 def correct_to_file(
@@ -41,12 +61,14 @@ def correct_to_file(
     state = PartialState()
     path = Path(path)
     settings = _digest(corrector)
+    # Corrections of an earlier version, which knew large files by their time, are not asked for again.
+    accepted = {settings, _digest(corrector, fingerprint_of_earlier_versions(corrector.name))}
     recordings = [[text] if isinstance(text, str) else list(text) for text in texts]
     with full_disk_explained(path):
         if state.is_main_process:
             _open(path, resume)
         state.wait_for_everyone()
-        found = _read(path, settings)
+        found = _read(path, accepted)
         state.wait_for_everyone()  # all must read before one writes
         keys = [(name, *recording) for name, recording in zip(ids, recordings, strict=True)]
         left = [i for i, key in enumerate(keys) if key not in found]
@@ -60,7 +82,7 @@ def correct_to_file(
                 file.write("".join(_line(ids[i], correction, settings) for i, correction in batch).encode())
                 os.fsync(file.fileno())
         state.wait_for_everyone()
-        found = _read(path, settings)
+        found = _read(path, accepted)
         corrections = [found[key] for key in keys]
         state.wait_for_everyone()
         if state.is_main_process:
@@ -86,13 +108,13 @@ def summarise(corrections: Iterable[Correction]) -> dict:
     }
 
 
-def _digest(corrector: TranscriptCorrector) -> str:
-    """A digest of everything that affects what is proposed and accepted."""
+def _digest(corrector: TranscriptCorrector, known: str = "") -> str:
+    """A digest of everything that affects what is proposed and accepted; `known` is a fingerprint of the model."""
     model = corrector.model
     quantization = model.config.to_dict().get("quantization_config")
     decided = [
         corrector.name,
-        fingerprint(corrector.name),
+        known or fingerprint(corrector.name),
         str(model.dtype),
         quantization,
         corrector.max_tokens,
@@ -104,28 +126,30 @@ def _digest(corrector: TranscriptCorrector) -> str:
 
 
 def _open(path: Path, resume: bool) -> None:
-    """Create the file, or remove an incomplete last line after an interruption."""
+    """Create the file, or cut off an incomplete last line after an interruption. Whole lines are not written again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.read_bytes().rpartition(b"\n") if resume and path.exists() else (b"", b"", b"")
-        path.write_bytes(whole[0] + whole[1])
+        if not (resume and path.exists()):
+            _write(path, [])
+            return
+        content = path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            os.truncate(path, content.rfind(b"\n") + 1)
     except OSError as error:
+        if error.errno in NO_SPACE:
+            raise
         raise UserError(f"cannot write {path}: {error.strerror}; choose another folder") from error
 
 
-def _read(path: Path, settings: str) -> dict[tuple[str, ...], Correction]:
-    """Corrections with these settings, by id and texts of the recogniser."""
+def _read(path: Path, settings: Collection[str]) -> dict[tuple[str, ...], Correction]:
+    """Corrections with one of these settings, by id and texts of the recogniser."""
     found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if line:
-            try:
-                row = json.loads(line)
-                name = row.pop("id")
-                asked = row.pop("asked")
-                correction = Correction(**row)
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise UserError(f"{path}, line {number}: not a correction ({error}); delete line or file") from error
-            if asked == settings:
+            row = parse_record(line, LINE_FORM, f"{path}, line {number},", "delete the line")
+            correction = Correction(**{field.name: row[field.name] for field in dataclasses.fields(Correction)})
+            if row["asked"] in settings:
+                name = row["id"]
                 found[name, correction.heard, *correction.alternatives] = correction
     return found
 

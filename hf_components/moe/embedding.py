@@ -14,7 +14,12 @@ import torch
 from accelerate import PartialState
 from transformers import WhisperFeatureExtractor, WhisperProcessor
 
-from hf_components.runtime import Progress, join_parts, write_part
+from hf_components.runtime import (
+    Progress,
+    join_parts,
+    read_part,
+    write_part,
+)
 from hf_components.speech import duration_batches, log_mel, waveforms
 from hf_components.training import FULL_CONTEXT_FRAMES
 from hf_components.whisper import DynamicContextWhisper
@@ -133,7 +138,7 @@ def embed_batch(
 
 def join_shards(shards: Iterable[Shard], folder: Path, file: Path) -> None:
     """Copy shards into one Parquet file; only one is in memory at a time."""
-    join_parts((pyarrow.parquet.read_table(folder / shard.file_name) for shard in shards), file)
+    join_parts((read_part(folder / shard.file_name) for shard in shards), file)
 
 
 class _Features(torch.utils.data.Dataset):

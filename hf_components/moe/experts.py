@@ -10,7 +10,11 @@ from safetensors.torch import load_file, save_file
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from hf_components.checkpoints import base_model_id
-from hf_components.runtime import UserError, flag
+from hf_components.runtime import (
+    UserError,
+    damage_named,
+    flag,
+)
 from hf_components.training import LoraArguments
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWhisperForConditionalGeneration
 from hf_components.whisper.routed_lora import UtteranceRouter, stock_weights
@@ -160,7 +164,8 @@ def load_router(folder: str | Path) -> tuple[UtteranceRouter, int]:
         UserError: the folder holds no router.
     """
     try:
-        return UtteranceRouter.load(folder)
+        with damage_named(folder, "pre-train the router again"):
+            return UtteranceRouter.load(folder)
     except FileNotFoundError as error:
         raise UserError(
             f"{folder} holds no router ({Path(error.filename).name} is missing); --router_dir takes the output "

@@ -8,7 +8,10 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from hf_components.runtime import UserError
+from hf_components.runtime import (
+    UserError,
+    damage_named,
+)
 
 
 @dataclass
@@ -51,10 +54,10 @@ def load_labels(folder: str | Path) -> ExpertLabels:
         raise UserError(
             f"{file} does not exist; --labels_dir takes the output folder of cluster_embeddings"
         ) from error
-    except pyarrow.ArrowInvalid as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{file} is damaged: {error}; cluster the embeddings again") from error
-    ids = table["id"].to_pylist()
-    weights = (
-        pyarrow.compute.list_flatten(table["weights"]).to_numpy().astype(np.float32, copy=False).reshape(len(ids), -1)
-    )
+    with damage_named(file, "cluster the embeddings again"):
+        ids = table["id"].to_pylist()
+        flat = pyarrow.compute.list_flatten(table["weights"]).to_numpy().astype(np.float32, copy=False)
+        weights = flat.reshape(len(ids), -1)
     return ExpertLabels(str(folder), {name: row for row, name in enumerate(ids)}, weights)

@@ -11,7 +11,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from hf_components.runtime import Progress, SeedArguments, atomic_write, flag
+from hf_components.runtime import (
+    Progress,
+    SeedArguments,
+    atomic_write,
+    damage_named,
+    flag,
+)
 from hf_components.whisper.routed_lora import UtteranceRouter
 
 logger = logging.getLogger(__name__)
@@ -240,17 +246,18 @@ def _load_checkpoint(
     newest = max(folder.glob("epoch-*.safetensors"), default=None)
     if newest is None:
         return None
-    with safe_open(newest, "pt") as file:
-        history = json.loads(file.metadata()["history"])
-        parts: dict[str, dict] = {"router": {}, "best": {}, "optimizer": {}}
-        for name in file.keys():  # noqa: SIM118
-            kind, _, rest = name.partition(".")
-            parts[kind][rest] = file.get_tensor(name)
-    router.load_state_dict(parts["router"])
-    moments: dict[int, dict] = {}
-    for name, value in parts["optimizer"].items():
-        index, _, moment = name.partition(".")
-        moments.setdefault(int(index), {})[moment] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    with damage_named(newest, "delete it, to go on from the one before it"):
+        with safe_open(newest, "pt") as file:
+            history = json.loads(file.metadata()["history"])
+            parts: dict[str, dict] = {"router": {}, "best": {}, "optimizer": {}}
+            for name in file.keys():  # noqa: SIM118
+                kind, _, rest = name.partition(".")
+                parts[kind][rest] = file.get_tensor(name)
+        router.load_state_dict(parts["router"])
+        moments: dict[int, dict] = {}
+        for name, value in parts["optimizer"].items():
+            index, _, moment = name.partition(".")
+            moments.setdefault(int(index), {})[moment] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     logger.info("the router resumes after epoch %d", len(history))
     return parts["best"], history

@@ -1,6 +1,5 @@
 """Joint training of router and experts through the routing curriculum."""
 
-import json
 import logging
 from collections import defaultdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_components.moe.curriculum import RoutingArguments, routing_losses
-from hf_components.runtime import UserError, write_json
+from hf_components.runtime import NUMBER, UserError, read_record, write_json
 from hf_components.training import KlToBaseTrainer
 
 logger = logging.getLogger(__name__)
@@ -164,7 +163,9 @@ class MoeTrainer(KlToBaseTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        state = json.loads((Path(resume_from_checkpoint) / ROUTING_STATE).read_text())
+        form = {"usage": [NUMBER], "routing": str, "router_temperature": NUMBER}
+        remedy = "delete this checkpoint, to go on from the one before it"
+        state = read_record(Path(resume_from_checkpoint) / ROUTING_STATE, form, remedy)
         self.usage = torch.tensor(state["usage"], device=self.args.device)
         # The next step sets these again; after the last step they are saved with the model.
         config = self.model.config

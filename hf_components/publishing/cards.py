@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import CardData, EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
 from hf_components.reporting import interval, percent
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, visible
 
 TEMPLATES = Path(__file__).parents[2] / "model_cards"
 HERE = "path/to/this/folder"  # in usage examples of a card; replaced by the repository's id on the Hub
@@ -87,6 +87,7 @@ def render_card(template: str, results: dict, card_data: CardData) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -97,3 +98,8 @@ def render_card(template: str, results: dict, card_data: CardData) -> str:
     except jinja2.UndefinedError as error:
         raise UserError(f"the card {template} needs a figure that the results lack: {error.message}") from error
     return f"---\n{card_data.to_yaml()}\n---\n\n{body}"
+
+
+def _visible(value: Any) -> Any:
+    """What a template prints: names of groups and files cannot turn the direction of the card or hide in it."""
+    return visible(value, keep="\n\t") if isinstance(value, str) else value

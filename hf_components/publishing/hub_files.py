@@ -15,7 +15,7 @@ from hf_components.acoustic_units import MFCC
 from hf_components.checkpoints import base_model_id
 from hf_components.publishing.cards import HERE, RECOGNITION, render_card
 from hf_components.publishing.report import hub_id
-from hf_components.runtime import UserError, read_completion
+from hf_components.runtime import UserError, read_completion, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -202,13 +202,13 @@ def _stage_report(folder: Path, license: str | None) -> Files:
     completion = read_completion(stage)
     is_adapter = (folder / ADAPTER).exists()
     exported = (folder / "model.bin").exists()
-    recipes = (PurePosixPath(name).stem for name in completion["sources"] if name.startswith("recipes/"))
+    recipes = (PurePosixPath(name).stem for name in completion.get("sources", {}) if name.startswith("recipes/"))
     recipe = next(recipes, "a recipe")
     results = {
         "recipe": recipe,
         "metrics": completion["metrics"],
         "seconds": completion["seconds"],
-        "environment": completion["environment"],
+        "environment": completion.get("environment", {}),
         "code_version": completion["identity"]["code_version"],
         "license": license,
     }
@@ -259,4 +259,4 @@ def _stage_report(folder: Path, license: str | None) -> Files:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text()) if file.exists() else {}
+    return read_record(file, dict, "write it again") if file.exists() else {}

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from hf_components.runtime import visible
+
 # Okabe and Ito (https://jfly.uni-koeln.de/color/): people with any kind of colour vision can distinguish them. Yellow
 # is left out: it is too pale on white. Beyond seven series the markers change as well.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
@@ -46,7 +48,7 @@ def plot_clusters(
     """
     figure = Figure(figsize=(12, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(_label(title))
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     _scatter(left, points, drawn, np.asarray(labels), "by cluster")
     _scatter(right, points, drawn, np.asarray(groups), "by group")
@@ -67,9 +69,9 @@ def _scatter(axes: Axes, points: np.ndarray, drawn: np.ndarray, names: np.ndarra
             linewidths=0,
             color=PALETTE[index % len(PALETTE)],
             marker=MARKERS[index // len(PALETTE) % len(MARKERS)],
-            label=f"{name} ({np.count_nonzero(names == name)})",
+            label=f"{_label(name)} ({np.count_nonzero(names == name)})",
         )
-    axes.set_title(title)
+    axes.set_title(_label(title))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False, fontsize=9)
 
@@ -86,8 +88,10 @@ def plot_curves(
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for i, (name, values) in enumerate(curves.items()):
-        axes.plot(range(1, len(values) + 1) if x is None else x, values, label=name, color=PALETTE[i % len(PALETTE)])
-    axes.set(xlabel=x_label, ylabel=y_label, title=title)
+        axes.plot(
+            range(1, len(values) + 1) if x is None else x, values, label=_label(name), color=PALETTE[i % len(PALETTE)]
+        )
+    axes.set(xlabel=x_label, ylabel=y_label, title=_label(title))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(file, dpi=120)
@@ -111,7 +115,7 @@ def plot_bars(
     axes = figure.subplots()
     for i, (name, values) in enumerate(series.items()):
         positions = np.arange(len(categories)) + (i - (len(series) - 1) / 2) * width
-        axes.bar(positions, values, 0.92 * width, label=name, color=PALETTE[i % len(PALETTE)])
+        axes.bar(positions, values, 0.92 * width, label=_label(name), color=PALETTE[i % len(PALETTE)])
         bounds = [
             of or (value, value)
             for value, of in zip(values, intervals[name] if intervals else repeat(None), strict=False)
@@ -119,8 +123,8 @@ def plot_bars(
         axes.vlines(positions, *zip(*bounds, strict=True), color="0.25", linewidth=1)
         for position, value, (_, high) in zip(positions, values, bounds, strict=True):
             axes.text(position, max(value, high), f"{value:.0f}", fontsize=7, ha="center", va="bottom")
-    axes.set(ylabel=y_label, title=title, xticks=range(len(categories)))
-    axes.set_xticklabels(categories)
+    axes.set(ylabel=y_label, title=_label(title), xticks=range(len(categories)))
+    axes.set_xticklabels(list(map(_label, categories)))
     axes.legend(frameon=False, fontsize=8, ncols=min(3, len(series)), loc="upper center", bbox_to_anchor=(0.5, -0.08))
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=120)
@@ -133,7 +137,7 @@ def plot_histogram(
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.stairs(counts, edges, fill=True, color=PALETTE[0])
-    axes.set(xlabel=x_label, ylabel=y_label, title=title)
+    axes.set(xlabel=x_label, ylabel=y_label, title=_label(title))
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=120)
 
@@ -160,9 +164,11 @@ def plot_reliability(file: str | Path, parts: dict[str, list[dict[str, float]]],
             marker=marker,
             alpha=0.8,
             linewidths=0,
-            label=name,
+            label=_label(name),
         )
-    axes.set(xlabel="confidence (greatest gate)", ylabel="accuracy", title=title, xlim=(0, 1), ylim=(-0.02, 1.02))
+    axes.set(
+        xlabel="confidence (greatest gate)", ylabel="accuracy", title=_label(title), xlim=(0, 1), ylim=(-0.02, 1.02)
+    )
     axes.grid(alpha=0.3)
     for handle in axes.legend(frameon=False, fontsize=9).legend_handles:
         handle.set_sizes([30])
@@ -174,7 +180,7 @@ def plot_spectrograms(
 ) -> None:
     """Plot spectrograms of named waveforms (samples,), with common scales of time and loudness, and save a PNG."""
     figure = Figure(figsize=(10, 2.4 * len(waveforms) + 0.6), layout="constrained")
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(_label(title))
     rows = figure.subplots(len(waveforms), 1, sharex=True, squeeze=False)[:, 0]
     levels = {
         name: 10 * np.log10(mlab.specgram(waveform, NFFT=512, noverlap=512 - 160, Fs=sampling_rate)[0] + 1e-20)
@@ -192,7 +198,12 @@ def plot_spectrograms(
             vmin=loudest - DYNAMIC_RANGE,
             vmax=loudest,
         )
-        axes.set(ylabel="kHz", title=name)
+        axes.set(ylabel="kHz", title=_label(name))
     rows[-1].set(xlabel="seconds", xlim=(0, max(map(len, waveforms.values())) / sampling_rate))
     figure.colorbar(image, ax=rows, label="dB")
     figure.savefig(file, dpi=100)
+
+
+def _label(text: object) -> str:
+    """Text that matplotlib draws as it is: names of speakers and groups may hold dollars, which begin formulas."""
+    return visible(text, keep="\n").replace("$", r"\$")

@@ -4,18 +4,22 @@ This package imports no other package of the project.
 """
 
 from hf_components.runtime.arguments import parse_arguments, parse_pairs
-from hf_components.runtime.disk import atomic_write, full_disk_explained, sync_folder, want_of_space
+from hf_components.runtime.disk import NO_SPACE, atomic_write, full_disk_explained, sync_folder, want_of_space
 from hf_components.runtime.errors import NothingToTrainOnError, UserError, causes, first_few
 from hf_components.runtime.estimates import estimate_rest, peak_memory_gib, warn_of_full_disk
 from hf_components.runtime.files import (
     broken_link,
     files_below,
+    is_invisible,
     is_utf8,
+    leads_out,
     looks_like,
+    place_for,
     printable,
     require_there,
     same_path,
     spelled_otherwise,
+    visible,
     why_unreadable,
 )
 from hf_components.runtime.flags import SEEDS, add_bounds, flag
@@ -35,7 +39,7 @@ from hf_components.runtime.json_lines import (
 from hf_components.runtime.locks import alone_in
 from hf_components.runtime.logs import run_recipe, write_to_file
 from hf_components.runtime.memory import full_memory_explained
-from hf_components.runtime.parquet_parts import join_parts, write_part
+from hf_components.runtime.parquet_parts import join_parts, read_part, write_part
 from hf_components.runtime.pipeline import (
     Pipeline,
     PipelineArguments,
@@ -52,9 +56,21 @@ from hf_components.runtime.recipe_arguments import (
     SeedArguments,
     tracker_flag,
 )
+from hf_components.runtime.records import (
+    FILES,
+    NUMBER,
+    check_files,
+    damage_named,
+    describe_files,
+    file_digest,
+    parse_record,
+    read_record,
+)
 from hf_components.runtime.stages import (
+    check_stage,
     environment,
     fingerprint,
+    fingerprint_of_earlier_versions,
     join_processes,
     read_completion,
     run_as_stage,

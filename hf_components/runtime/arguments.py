@@ -1,6 +1,7 @@
 """Configuration: dataclasses filled from `--config FILE` (YAML or JSON), overridden by the command line."""
 
 import argparse
+import contextlib
 import copy
 import dataclasses
 import difflib
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 import yaml
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.flags import BOUNDS, bounded, in_words, reader, unmet, ways_of
@@ -234,15 +236,56 @@ def _mappings(types: Iterable[type]) -> set[str]:
     }
 
 
+class _Plain(str):
+    """A value of a YAML file without quotes."""
+
+
+class _AsTyped(yaml.SafeLoader):
+    """Reads values as they are typed; flags give them their types.
+
+    YAML 1.1 would read the language `no` as False, `12:30` as 750 and the id `0123456` as 42798.
+    """
+
+
+# Null and `<<` keep their meaning.
+_AsTyped.yaml_implicit_resolvers = {
+    first: [rule for rule in rules if rule[0].endswith((":null", ":merge"))]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _plain(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    return _Plain(node.value) if node.style is None else node.value
+
+
+_AsTyped.add_constructor("tag:yaml.org,2002:str", _plain)
+
+
+def _typed(value: Any) -> Any:
+    """A mapping with numbers, true and false as JSON has them."""
+    if isinstance(value, dict):
+        return {str(key): _typed(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_typed(one) for one in value]
+    if not isinstance(value, _Plain):
+        return value
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(value)
+    return str(value)
+
+
 def _flags_of_file(
     path: Path, flags: Mapping[str, argparse.Action], spellings: Mapping[str, str], mappings: set[str]
 ) -> list[str]:
     try:
-        values = json.loads(path.read_text()) if path.suffix == ".json" else yaml.safe_load(path.read_text())
+        values = json.loads(path.read_text()) if path.suffix == ".json" else yaml.load(path.read_text(), _AsTyped)
     except OSError as error:
         raise UserError(f"cannot read --config {path}: {error.strerror}") from error
     except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML or JSON: {error}") from error
+        raise UserError(f"{path} is not valid YAML or JSON: {' '.join(str(error).split())}") from error
     values = {} if values is None else values  # an empty file
     if not isinstance(values, dict):
         raise UserError(f"{path} must map keys to values, got {type(values).__name__}")
@@ -254,13 +297,15 @@ def _flags_of_file(
         if value is None:
             continue  # an empty value leaves the default
         if isinstance(value, dict):
-            arguments += [flag, json.dumps(value)]
+            arguments += [flag, json.dumps(_typed(value))]
         elif value == [] and flags[flag].nargs == "+":
             flags[flag].default = []
             flags[flag].required = False  # the command line of argparse cannot express an empty list
         elif isinstance(value, list):
             arguments += [flag, *map(str, value)]
         else:
+            if flags[flag].type is string_to_bool:
+                value = {"on": "true", "off": "false"}.get(str(value).lower(), value)
             arguments += [f"{flag}={value}"]  # one token, so that a value may start with a dash
     return arguments
 

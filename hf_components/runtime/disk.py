@@ -24,8 +24,11 @@ IN_WORDS = re.compile(
 def atomic_write(file: Path) -> Iterator[Path]:
     """A temporary path to write to, renamed to `file` at the end: readers see the old file or the new one, never half.
 
-    After an error the temporary file is deleted, so that it does not fill the disk.
+    A link stays a link, and the file that it names is replaced. After an error the temporary file is deleted, so that
+    it does not fill the disk.
     """
+    if file.is_symlink():
+        file = Path(os.path.realpath(file))
     temporary = file.with_name(f".{file.name}.tmp")
     try:
         yield temporary

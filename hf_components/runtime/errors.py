@@ -5,7 +5,15 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """Wrong input. The message gives the name, the rule, the value, and what to do."""
+    """Wrong input. The message, of one line, gives the name, the rule, the value, and what to do.
+
+    Args:
+        details: lines that are shown below the message, such as the end of a log.
+    """
+
+    def __init__(self, message: str, *more: Any, details: str = ""):
+        super().__init__(message, *more)
+        self.details = details
 
 
 class NothingToTrainOnError(UserError):

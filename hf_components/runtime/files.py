@@ -3,13 +3,14 @@
 import contextlib
 import difflib
 import functools
+import hashlib
 import html
 import logging
 import os
 import re
 import unicodedata
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote
 
 from huggingface_hub.errors import HFValidationError
@@ -21,6 +22,10 @@ logger = logging.getLogger(__name__)
 
 # Encodings of archives that were packed on Windows, DOS and the Mac of the nineties.
 OLD_ENCODINGS = ("cp1252", "cp437", "mac_roman", "shift_jis", "gbk")
+JOINERS = "\u200c\u200d"  # shape letters of Persian, Hindi and others
+LONGEST_NAME = 200  # bytes of a name that `place_for` keeps; file systems allow 255, and a suffix comes on top
+SHORTENED = 180  # bytes that it leaves of a longer one; a digest comes on top
+LONGEST_PLACE = 1000  # bytes of its path; systems allow 1024 and more
 
 
 def files_below(folder: str | Path, hidden: bool = False) -> Iterator[Path]:
@@ -103,6 +108,58 @@ def why_unreadable(path: str | Path, error: OSError) -> str:
 def printable(path: str | Path) -> str:
     r"""The path as text that every file can hold: bytes that are not UTF-8 become \xe9."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def leads_out(place: str) -> bool:
+    """Whether a path that data give is no path below a folder: absolute, climbing by `..`, with NUL, or empty."""
+    path = PurePosixPath(place)
+    is_absolute = path.is_absolute() or PureWindowsPath(place).is_absolute() or bool(PureWindowsPath(place).drive)
+    return not path.parts or "\0" in place or is_absolute or ".." in re.split(r"[/\\]", place)
+
+
+def place_for(name: str) -> str:
+    """The path below an output folder for a file that is named by data: an id, or the path of a recording.
+
+    Every file that data name is written by this path. Parts that are no file name (`..`, empty, too long, with
+    control characters) are left out or replaced; then a digest of the name follows, so that no two names share a
+    path.
+    """
+    parts = [_file_name(part) for part in name.split("/") if part not in ("", ".", "..")] or ["unnamed"]
+    place = "/".join(parts)
+    if len(place.encode()) > LONGEST_PLACE:
+        place = parts[-1]
+    if place == name:
+        return place
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    # Before the suffix, which callers may replace.
+    path = PurePosixPath(place)
+    return str(path.with_name(f"{path.stem}-{digest}{path.suffix}"))
+
+
+def _file_name(part: str) -> str:
+    """A part of a path without characters that `visible` escapes, and not too long."""
+    kept = "".join("_" if is_invisible(c) else c for c in part)
+    if len(kept.encode()) > LONGEST_NAME:
+        kept = kept.encode()[:SHORTENED].decode(errors="ignore")
+    return kept
+
+
+def is_invisible(character: str) -> bool:
+    """Whether a character moves the cursor, turns the direction, or cannot be seen; joiners within words are none."""
+    category = unicodedata.category(character)
+    return category in ("Cc", "Cs", "Zl", "Zp") or (category == "Cf" and character not in JOINERS)
+
+
+def visible(text: object, keep: str = "") -> str:
+    r"""Text for terminals, logs and tables: an escape character becomes \x1b, a line end \n, U+202E \u202e.
+
+    Args:
+        keep: characters that are not escaped.
+    """
+    text = str(text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c.encode("unicode_escape").decode() if is_invisible(c) and c not in keep else c for c in text)
 
 
 def is_utf8(name: str) -> bool:

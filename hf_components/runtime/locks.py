@@ -23,6 +23,7 @@ def alone_in(folder: Path, flag: str) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
+        folder.mkdir(exist_ok=True)  # again: the run before may have renamed it before it gave up the lock
     except Timeout as error:
         raise UserError(f"another run is writing to {folder}; wait for it, or choose another {flag}") from error
     except OSError as error:

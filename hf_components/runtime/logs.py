@@ -6,11 +6,13 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
 import transformers
 
 from hf_components.runtime.errors import UserError
+from hf_components.runtime.files import visible
 from hf_components.runtime.memory import is_want_of_memory
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -29,6 +31,27 @@ QUIET = (
 )
 
 
+class VisibleFormatter(logging.Formatter):
+    """Escapes what would move the cursor, colour the terminal, or pass for another line of the log.
+
+    Line ends stay only where the code writes them, in messages and tracebacks, and not in what is put into a message:
+    ids, speakers and names of files may be somebody else's.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        copy = logging.makeLogRecord(vars(record))
+        if isinstance(record.args, tuple):
+            copy.args = tuple(map(_visible_argument, record.args))
+        elif isinstance(record.args, dict):
+            copy.args = {name: _visible_argument(value) for name, value in record.args.items()}
+        return visible(super().format(copy), keep="\n\t")
+
+
+def _visible_argument(value: Any) -> Any:
+    holds_text = isinstance(value, str | os.PathLike | BaseException | list | tuple | set | dict)
+    return visible(value) if holds_text else value
+
+
 def set_up_logging(log_file: str | Path | None = None) -> None:
     """Log to standard error and, if given, append to `log_file`; processes other than the main one log warnings only.
 
@@ -44,10 +67,11 @@ def set_up_logging(log_file: str | Path | None = None) -> None:
         try:
             Path(log_file).parent.mkdir(parents=True, exist_ok=True)
             handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
-            handlers[-1].setFormatter(logging.Formatter(FORMAT, DATE))
         except OSError as error:
             raise UserError(f"cannot write --log_file {log_file}: {error.strerror}; choose another") from error
-    logging.basicConfig(level=level, format=FORMAT, datefmt="%H:%M:%S", handlers=handlers, force=True)
+    for handler, date in zip(handlers, ("%H:%M:%S", DATE), strict=False):
+        handler.setFormatter(VisibleFormatter(FORMAT, datefmt=date))
+    logging.basicConfig(level=level, handlers=handlers, force=True)
     if "TRANSFORMERS_VERBOSITY" not in os.environ:
         # Whisper's `generate` calls itself with arguments that transformers warns about in every batch.
         transformers.logging.set_verbosity_error()
@@ -66,8 +90,10 @@ def run_recipe(main: Callable[[list[str] | None], dict]) -> None:
     try:
         main(None)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        write_to_file(f"error: {error}", logging.ERROR)
+        print(f"error: {visible(error)}", file=sys.stderr)
+        if error.details:
+            print(visible(error.details, keep="\n\t"), file=sys.stderr)
+        write_to_file(f"error: {visible(error)}", logging.ERROR)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)

@@ -7,12 +7,19 @@ import pyarrow
 import pyarrow.parquet
 
 from hf_components.runtime.disk import atomic_write
+from hf_components.runtime.records import damage_named
 
 
 def write_part(table: pyarrow.Table, file: Path) -> None:
     """Write a table to `file`; a reader finds the whole file or none."""
     with atomic_write(file) as temporary:
         pyarrow.parquet.write_table(table, temporary)
+
+
+def read_part(file: Path) -> pyarrow.Table:
+    """Read what `write_part` wrote. Raises UserError if the file is damaged."""
+    with damage_named(file, "delete it, and run the same command with --resume"):
+        return pyarrow.parquet.read_table(file)
 
 
 def join_parts(tables: Iterable[pyarrow.Table], file: Path) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import json
 import logging
 import re
 import shlex
@@ -20,6 +19,7 @@ from hf_components.runtime.files import require_there
 from hf_components.runtime.flags import flag
 from hf_components.runtime.logs import write_to_file
 from hf_components.runtime.recipe_arguments import RecipeArguments, SeedArguments
+from hf_components.runtime.records import read_record
 from hf_components.runtime.stages import environment, read_completion, run_stage, write_json
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,11 @@ class Step:
 
     def read(self, name: str) -> dict | Later:
         """The content of a JSON file in the folder."""
-        return self.metrics[name] if isinstance(self.metrics, Later) else json.loads((self / name).read_text())
+        return (
+            self.metrics[name]
+            if isinstance(self.metrics, Later)
+            else read_record(self / name, dict, f"delete {self.folder} and run the same command with --resume")
+        )
 
 
 class Pipeline:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -28,11 +29,26 @@ from hf_components.runtime.disk import atomic_write, full_disk_explained, sync_f
 from hf_components.runtime.errors import UserError, first_few
 from hf_components.runtime.files import files_below
 from hf_components.runtime.locks import alone_in
+from hf_components.runtime.records import FILES, NUMBER, check_files, describe_files, file_digest, read_record
 
 logger = logging.getLogger(__name__)
 
 COMPLETION = "stage.json"
 STARTED = "started.json"  # settings, inputs and sources of an unfinished stage
+IDENTITY_FORM = {"config": dict, "inputs": {str: str}, "code_version": str}
+STARTED_FORM = {"identity": IDENTITY_FORM, "sources": {str: str}}
+COMPLETION_FORM = {
+    "identity": IDENTITY_FORM,
+    "sources?": {str: str},
+    "fingerprint": str,
+    "config": dict,
+    "metrics": dict,
+    "seconds": NUMBER,
+    "environment?": dict,
+    "files?": FILES,
+}
+MOUNTS = Path("/proc/self/mountinfo")  # also names folders of the same disk, as containers mount them
+DEEPEST = 3  # folders between a finished stage and what is read from it
 PACKAGES = ("hf_components", "dataset_scripts")  # their sources and the recipe's own file are the code of a stage
 # Settings that change how a stage runs or where it writes, but not its result.
 NOT_PART_OF_RESULT = {
@@ -89,12 +105,10 @@ def run_stage(
     Returns:
         the metrics of `produce`.
     Raises:
-        UserError: `output_dir` cannot be written, another run is writing it, it holds something else than the result
-            of a stage, or its disk is full.
+        UserError: `output_dir` cannot be written or replaced, another run is writing it, it holds something else than
+            the result of a stage, or its disk is full; or files of it or of a stage that it reads were changed.
     """
-    output_dir = Path(output_dir)
-    if output_dir.name in ("", "..") or (output_dir.exists() and not output_dir.is_dir()):
-        raise UserError(f"--output_dir must name a folder that may be replaced, got {output_dir}; choose one")
+    output_dir = _replaceable(Path(output_dir))
     state = join_processes()
     work = output_dir.with_name(f".{output_dir.name}.partial")
     resolved = _plain(config)
@@ -107,47 +121,64 @@ def run_stage(
                 f"{output_dir} is not empty and not the result of a stage ({COMPLETION} is missing); choose another "
                 "--output_dir or empty it"
             )
-        fingerprints = {name: fingerprint(path) for name, path in inputs.items()}
+        unfinished = _read_started(work)
+        known = [record["identity"]["inputs"] for record in (completion, unfinished) if record is not None]
+        fingerprints = {
+            name: fingerprint(path, [recorded[name] for recorded in known if name in recorded])
+            for name, path in inputs.items()
+        }
         identity = {"config": _result_relevant(resolved, inputs), "inputs": fingerprints, "code_version": __version__}
-        return {"identity": identity, "sources": _source_digests(produce)}, completion, _read_started(work)
+        return {"identity": identity, "sources": _source_digests(produce)}, completion, unfinished
 
-    # Only one process looks, so that all of them decide the same even if their disks differ.
-    stage, completion, unfinished = broadcast_object_list([look() if state.is_main_process else None])[0]
+    def decide() -> tuple[dict, dict | None, dict | None, bool, bool]:
+        # Only one process looks, so that all of them decide the same even if their disks differ.
+        stage, completion, unfinished = broadcast_object_list([look() if state.is_main_process else None])[0]
+        goes_on = resume and unfinished is not None and unfinished["identity"] == stage["identity"]
+        # Not if there is an interrupted run with the same settings: it was to replace the result.
+        is_kept = resume and not goes_on and completion is not None and completion["identity"] == stage["identity"]
+        return stage, completion, unfinished, goes_on, is_kept
 
-    goes_on = resume and unfinished is not None and unfinished["identity"] == stage["identity"]
-    if goes_on:  # even if there is a finished result with the same settings: the interrupted run was to replace it
-        advice = "to start again, run without --resume"
-        continued = f"the interrupted run of {output_dir} is continued"
-        _warn_of_changed_sources(unfinished["sources"], stage["sources"], continued, advice)
-    elif resume and completion is not None and completion["identity"] == stage["identity"]:
+    stage, completion, unfinished, goes_on, is_kept = decide()
+    if not is_kept:
+        with alone_in(work, "--output_dir") if state.is_main_process else contextlib.nullcontext():
+            # Again, because another run may have ended in between.
+            stage, completion, unfinished, goes_on, is_kept = decide()
+            if goes_on:
+                advice = "to start again, run without --resume"
+                continued = f"the interrupted run of {output_dir} is continued"
+                _warn_of_changed_sources(unfinished["sources"], stage["sources"], continued, advice)
+            elif resume and completion is not None and not is_kept:
+                logger.info("%s runs again: %s", output_dir, _difference(completion["identity"], stage["identity"]))
+            if not is_kept:
+                if state.is_main_process:
+                    if not goes_on:
+                        _set_aside(work, unfinished, stage, resume)
+                    write_json(work / STARTED, stage)
+                state.wait_for_everyone()
+                if (
+                    read_completion(work) is None
+                ):  # else it was killed after the completion record, before the renaming
+                    try:
+                        with full_disk_explained(output_dir):
+                            _produce(work, produce, {**stage, "config": resolved}, alone)
+                    except UserError:
+                        if state.is_main_process and not _holds_work(work):
+                            shutil.rmtree(work, ignore_errors=True)  # nothing that a next run could continue
+                        raise
+                state.wait_for_everyone()
+                if state.is_main_process:
+                    _replace(work, output_dir, archive)
+                state.wait_for_everyone()
+    if is_kept:
         advice = f"to run it again, delete {output_dir}"
+        if state.is_main_process:
+            _check_content(output_dir, completion)
         kept = f"{output_dir} is complete and kept"
         _warn_of_changed_sources(completion.get("sources", {}), stage["sources"], kept, advice)
         if resolved.get("plot") and completion["config"].get("plot") is False:
             logger.warning("%s was made without plots; to draw them, delete it", output_dir)
         logger.info("%s is complete, skipped", output_dir)
         return completion["metrics"]
-    elif resume and completion is not None:
-        logger.info("%s runs again: %s", output_dir, _difference(completion["identity"], stage["identity"]))
-
-    with alone_in(work, "--output_dir") if state.is_main_process else contextlib.nullcontext():
-        if state.is_main_process:
-            if not goes_on:
-                _set_aside(work, unfinished, stage, resume)
-            write_json(work / STARTED, stage)
-        state.wait_for_everyone()
-        if read_completion(work) is None:  # else it was killed after the completion record, before the renaming
-            try:
-                with full_disk_explained(output_dir):
-                    _produce(work, produce, {**stage, "config": resolved}, alone)
-            except UserError:
-                if state.is_main_process and not _holds_work(work):
-                    shutil.rmtree(work, ignore_errors=True)  # nothing was done that a next run could continue
-                raise
-        state.wait_for_everyone()
-        if state.is_main_process:
-            _replace(work, output_dir, archive)
-        state.wait_for_everyone()
     completion = read_completion(output_dir)
     logger.info("%s written in %.0f s", output_dir, completion["seconds"])
     return completion["metrics"]
@@ -191,23 +222,53 @@ def join_processes() -> PartialState:
 
 def read_completion(folder: str | Path) -> dict | None:
     """The content of a finished stage's `stage.json`, or None. Raises UserError if the file is damaged."""
-    return _read_json(Path(folder) / COMPLETION)
+    file = Path(folder) / COMPLETION
+    if not file.is_file():
+        return None
+    return read_record(file, COMPLETION_FORM, f"delete {folder} and run the stage again")
 
 
-def fingerprint(path: str | Path) -> str:
+def fingerprint(path: str | Path, known: Iterable[str] = ()) -> str:
     """A digest of a file or folder that changes with its content.
 
-    A finished stage has its recorded fingerprint. Otherwise small files (under 1 MiB) count by content, large ones by
-    size and modification time. A path that is not on the disk (a Hub id) counts by its name.
+    A finished stage has its recorded fingerprint. A path that is not on the disk (a Hub id) counts by its name.
+
+    Args:
+        known: fingerprints in earlier records. One that an earlier version gave the same files is returned.
+    Raises:
+        UserError: files of a finished stage are not those that it wrote.
     """
     path = Path(path)
-    completion = read_completion(path)
+    stage, completion = _stage_around(path)
     if completion is not None:
-        return completion["fingerprint"]
+        _check_content(stage, completion, path)
+        if stage == path:
+            return completion["fingerprint"]
     if not path.exists():
         return str(path)
-    files = [path] if path.is_file() else sorted(p for p in files_below(path, hidden=True) if p.is_file())
-    return _digest([(p.name if p == path else p.relative_to(path).as_posix(), _fingerprint_file(p)) for p in files])
+    if known and (earlier := fingerprint_of_earlier_versions(path)) in known:
+        return earlier
+    return _fingerprint(path, file_digest)
+
+
+def fingerprint_of_earlier_versions(path: str | Path) -> str:
+    """The fingerprint that earlier versions gave a path: large files counted by size and time of change."""
+    path = Path(path)
+    if (completion := read_completion(path)) is not None:
+        return completion["fingerprint"]
+    return _fingerprint(path, _file_fingerprint_of_earlier_versions) if path.exists() else str(path)
+
+
+def check_stage(path: str | Path) -> bool:
+    """Make sure that the files at `path` are those that its stage wrote. Returns whether a record describes them.
+
+    Raises:
+        UserError: they are not.
+    """
+    stage, completion = _stage_around(Path(path))
+    if completion is not None:
+        _check_content(stage, completion, Path(path))
+    return completion is not None and "files" in completion
 
 
 def environment() -> dict:
@@ -231,18 +292,60 @@ def write_json(path: str | Path, value: Any) -> None:
         file.write("\n")
 
 
-def _read_json(file: Path) -> dict | None:
-    try:
-        return json.loads(file.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file} is damaged: {error}; delete {file.parent} and run the stage again") from error
+def _replaceable(output_dir: Path) -> Path:
+    """The folder to replace; behind a link, the one that it names. Raises UserError if it cannot be replaced."""
+    if output_dir.is_symlink():
+        output_dir = Path(os.path.realpath(output_dir))
+    is_other = output_dir.is_symlink() or (output_dir.exists() and not output_dir.is_dir())
+    if output_dir.name in ("", "..") or is_other:
+        raise UserError(f"--output_dir must name a folder that may be replaced, got {output_dir}; choose one")
+    if _is_mounted(output_dir):
+        raise UserError(
+            f"--output_dir must name a folder that may be replaced, but {output_dir} is where a disk or volume is "
+            f"mounted; choose a folder on it, such as {output_dir / 'result'}"
+        )
+    return output_dir
+
+
+def _is_mounted(folder: Path) -> bool:
+    if not MOUNTS.exists():
+        return folder.is_mount()
+    places = (line.split()[4] for line in MOUNTS.read_text(errors="surrogateescape").splitlines())
+    return os.path.realpath(folder) in {re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), one) for one in places}
+
+
+def _stage_around(path: Path) -> tuple[Path, dict | None]:
+    """The finished stage at `path` or in which it lies, and its record; `path` itself and None if there is none."""
+    for folder in (path, *list(path.absolute().parents)[:DEEPEST]):
+        file = folder / COMPLETION
+        if file.is_file():
+            stat = file.stat()
+            return folder, _remembered(str(folder), stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    return path, None
+
+
+@functools.lru_cache(maxsize=16)
+def _remembered(folder: str, *state: int) -> dict:
+    """The record of a stage, which is read once as long as it does not change: a stage may hold many files."""
+    return read_completion(folder)
+
+
+def _check_content(stage: Path, completion: dict, below: Path | None = None) -> None:
+    if "files" in completion:  # earlier versions did not record them
+        remedy = (
+            f"make {stage} again: delete it and run its command; or, to use it as it is, delete {stage / COMPLETION}"
+        )
+        check_files(
+            stage, completion["files"], remedy, below and stage / below.absolute().relative_to(stage.absolute())
+        )
 
 
 def _read_started(work: Path) -> dict | None:
     """The record of the unfinished stage in `work`, or None."""
-    return read_completion(work) or _read_json(work / STARTED)
+    if (completion := read_completion(work)) is not None:
+        return completion
+    file = work / STARTED
+    return read_record(file, STARTED_FORM, f"delete {work} to start again") if file.exists() else None
 
 
 def _interrupted(work: Path) -> Path:
@@ -276,11 +379,12 @@ def _set_aside(work: Path, unfinished: dict | None, stage: dict, resume: bool) -
 
 def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bool) -> None:
     state = PartialState()
-    start = time.time()
+    start = time.monotonic()
     metrics = produce(work) if state.is_main_process or not alone else None
     state.wait_for_everyone()
     if state.is_main_process:
         sync_folder(work)  # before the completion record: it must not exist if a file did not reach the disk
+        files = describe_files(work, without=(STARTED,))
         digest = _digest({key: stage[key] for key in ("identity", "sources")})
         write_json(
             work / COMPLETION,
@@ -288,7 +392,8 @@ def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bo
                 "fingerprint": digest,
                 **stage,
                 "metrics": metrics,
-                "seconds": round(time.time() - start, 1),
+                "seconds": round(time.monotonic() - start, 1),
+                "files": files,
                 "environment": environment(),
             },
         )
@@ -298,15 +403,25 @@ def _replace(work: Path, output_dir: Path, archive: bool) -> None:
     (work / STARTED).unlink(missing_ok=True)
     if archive and (output_dir / COMPLETION).exists():
         ended = time.strftime("%Y%m%d-%H%M%S", time.localtime((output_dir / COMPLETION).stat().st_mtime))
-        kept = output_dir.with_name("archive") / f"{output_dir.name}_{ended}"
-        kept.parent.mkdir(exist_ok=True)
+        archived = output_dir.with_name("archive")
+        archived.mkdir(exist_ok=True)
+        numbers = ("", *(f"-{number}" for number in range(2, len(list(archived.iterdir())) + 3)))
+        kept = next(
+            path for number in numbers if not (path := archived / f"{output_dir.name}_{ended}{number}").exists()
+        )
         output_dir.rename(kept)
         logger.info("the earlier result is kept as %s", kept)
     old = output_dir.with_name(f".{output_dir.name}.old")
     shutil.rmtree(old, ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError):
-        output_dir.rename(old)
-    work.rename(output_dir)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            output_dir.rename(old)
+        work.rename(output_dir)
+    except OSError as error:
+        raise UserError(
+            f"the result is complete, but cannot be moved from {work} to {output_dir} ({error.strerror}); make room "
+            "there, then run the same command with --resume"
+        ) from error
     for left in (old, _interrupted(work)):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -363,11 +478,15 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=_jsonable).encode()).hexdigest()[:16]
 
 
-def _fingerprint_file(path: Path) -> str:
+def _fingerprint(path: Path, digest: Callable[[Path], str]) -> str:
+    files = [path] if path.is_file() else sorted(p for p in files_below(path, hidden=True) if p.is_file())
+    return _digest([(p.name if p == path else p.relative_to(path).as_posix(), digest(p)) for p in files])
+
+
+def _file_fingerprint_of_earlier_versions(path: Path) -> str:
+    """Content of small files, size and time of large ones."""
     stat = path.stat()
-    if stat.st_size < 2**20:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    return f"{stat.st_size}:{stat.st_mtime_ns}"
+    return file_digest(path) if stat.st_size < 2**20 else f"{stat.st_size}:{stat.st_mtime_ns}"
 
 
 def _difference(old: dict, new: dict) -> str:

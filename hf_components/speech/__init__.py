@@ -16,6 +16,7 @@ from hf_components.speech.batching import duration_batches, seconds_batches
 from hf_components.speech.copies import bare_name, copies_by_name, copies_by_sound, sound_print
 from hf_components.speech.corpus import (
     LONG,
+    content_digest,
     is_prepared,
     load_corpus,
     require_splits,

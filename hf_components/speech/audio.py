@@ -20,6 +20,9 @@ from hf_components.speech.sndfile import SndFile, TruncatedError
 
 SAMPLING_RATE = 16_000
 BLOCK = 1 << 20  # frames read at once, so that a wrong length in a header does not decide how much is allocated
+RATES = (1_000, 768_000)  # Hz; other rates come from damaged headers, and a second would become many
+MOST_CHANNELS = 64
+LONGEST = 6 * 3600.0  # seconds that are decoded at once, 1.4 GB; hours of silence are small files
 FULL_SCALE = 32767 / 32768  # largest value of 16 bits; decoders may overshoot it
 LOUDEST = 8.0  # larger float samples come from integers that were not divided
 CANCELLED = 0.01  # smallest energy of a mix, as a share of its channels' energy; below it the sound is lost
@@ -32,7 +35,8 @@ class AudioError(UserError):
     """A recording that cannot be used.
 
     Attributes:
-        reason: "unreadable audio", "empty audio", "truncated audio", "non-finite samples" or "unusable level".
+        reason: "unreadable audio", "empty audio", "truncated audio", "non-finite samples", "unusable level" or
+            "too long".
         detail: details of the problem.
     """
 
@@ -60,20 +64,33 @@ class Block(NamedTuple):
     clipped: int
 
 
-def decode(source: str | Path | bytes, sampling_rate: int = SAMPLING_RATE, name: str | None = None) -> np.ndarray:
+def decode(
+    source: str | Path | bytes,
+    sampling_rate: int = SAMPLING_RATE,
+    name: str | None = None,
+    longest: float = LONGEST,
+) -> np.ndarray:
     """Read a whole recording, mix its channels down and resample it.
 
     Args:
         source: path or bytes of a sound file in any format of libsndfile or FFmpeg (WAV, FLAC, MP3, OGG, M4A, ...).
         sampling_rate: sampling rate of the result in Hz.
         name: name of the recording in error messages; the path by default.
+        longest: seconds; no more are held in memory.
     Returns:
         float32 waveform (samples,) in [-1, 1].
     Raises:
         AudioError: the file is not readable as audio, is empty, is shorter than its header says, has NaN or infinite
-            samples, has float samples far above full scale, or its channels cancel each other.
+            samples, has float samples far above full scale, its channels cancel each other, or it is too long.
     """
-    blocks = [block.waveform for block in stream(source, sampling_rate, name)]
+    blocks = []
+    room = longest * sampling_rate
+    for block in stream(source, sampling_rate, name):
+        blocks.append(block.waveform)
+        room -= len(block.waveform)
+        if room < 0:
+            detail = f"more than {longest / 3600:g} h, which do not fit into the memory; cut it into parts"
+            raise AudioError(name or _name(source), "too long", detail)
     return np.ascontiguousarray(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
 
 
@@ -215,14 +232,25 @@ def _open(source: str | Path | bytes, name: str) -> SndFile | FFmpegFile:
     with contextlib.suppress(soundfile.LibsndfileError):
         file = SndFile(source if isinstance(source, bytes) else str(source))
         if file.is_read_whole:
-            return file
+            return _possible(file, file.file.channels, name)
         if file.file.frames == 0:
             problem = ("empty audio", "0 samples")
         file.file.close()
     try:
-        return FFmpegFile(source if isinstance(source, bytes) else Path(source))
+        file = FFmpegFile(source if isinstance(source, bytes) else Path(source))
     except (av.FFmpegError, OSError) as error:
         raise AudioError(name, *problem) from error
+    return _possible(file, file.track.channels, name)
+
+
+def _possible(file: SndFile | FFmpegFile, channels: int, name: str) -> SndFile | FFmpegFile:
+    """The file, unless its header says what no recording has: it would fill the memory."""
+    rate = file.samplerate or 0
+    if RATES[0] <= rate <= RATES[1] and 1 <= channels <= MOST_CHANNELS:
+        return file
+    file.__exit__(None, None, None)
+    detail = f"its header says {rate} Hz and {channels} channels, and recordings have {RATES[0]} to {RATES[1]} Hz and "
+    raise AudioError(name, "unreadable audio", detail + f"1 to {MOST_CHANNELS} channels; repair or leave it out")
 
 
 def _head(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import re
 import tempfile
@@ -13,6 +14,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 from datasets import Audio, Dataset, DatasetDict, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
@@ -23,9 +25,14 @@ from hf_components.runtime import (
     UserError,
     broken_link,
     causes,
+    check_stage,
+    file_digest,
     files_below,
     read_json_lines,
+    read_record,
     require_there,
+    text_field,
+    visible,
     want_of_space,
 )
 from hf_components.speech.audio import SAMPLING_RATE, AudioError, decode, read_duration
@@ -36,6 +43,8 @@ from hf_components.speech.splits import DEV, TRAIN
 REQUIRED = ("id", "audio", "text", "speaker_id", "group", "duration")
 SEGMENT = re.compile(r"-\d{8,}-\d{8,}$")  # milliseconds at the end of the id of a segment
 UNUSUAL = 100.0  # seconds; few corpora have half of their recordings longer
+SHARD = re.compile(r"-\d{5}-of-\d{5}\.parquet$")
+CONTENT = re.compile(r"^ *description: content ([0-9a-f]{16})$", re.MULTILINE)
 LONG = "_long"  # train_long: recordings too long for a model's input, of the speakers of train
 
 
@@ -55,16 +64,13 @@ def load_corpus(
         shared_speakers: whether a known speaker may be in several splits, for recipes that need no new voices in dev.
             Segments of recordings may always share theirs.
     Raises:
-        UserError: the corpus does not exist or is not a prepared one, the split or a required column is missing, or a
-            speaker is in several splits and may not be; or durations are in milliseconds.
+        UserError: the corpus does not exist or is not a prepared one, its files were changed after it was written, the
+            split or a required column is missing, a cell is empty, an id is there twice, or a speaker is in several
+            splits and may not be; or durations are in milliseconds.
     """
     corpus = _load(path_or_hub_id)
     for name, rows in corpus.items():
-        if missing := [column for column in REQUIRED if column not in rows.column_names]:
-            raise UserError(
-                f"{path_or_hub_id}, split {name}, lacks the columns {', '.join(missing)}; a prepared corpus has "
-                f"{', '.join(REQUIRED)}; recipes/prepare_corpus.py writes one"
-            )
+        _check_contract(rows, f"{path_or_hub_id}, split {name},")
     corpus = DatasetDict({name: _name_unknown(rows) for name, rows in corpus.items()})
     speakers: dict[str, str] = {}
     shared: dict[str, str] = {}
@@ -135,7 +141,7 @@ def summarise_corpus(
     corpus = load_corpus(path_or_hub_id, data_config_override=data_config_override, shared_speakers=shared_speakers)
     folder = Path(path_or_hub_id)
     card, rejected, provenance = (folder / name for name in ("README.md", "rejected.jsonl", "provenance.json"))
-    reasons = [row["reason"] for _, row in read_json_lines(rejected)] if rejected.exists() else []
+    reasons = _reasons(rejected) if rejected.exists() else []
     given_name = DatasetCard.load(card).data.pretty_name if card.exists() else None
     is_here = folder.exists()
     return {
@@ -147,8 +153,16 @@ def summarise_corpus(
         "hours": sum(sum(rows["duration"]) for rows in corpus.values()) / 3600,
         "held_out": _held_out(corpus),
         "rejected": dict(Counter(reasons)),
-        "external_data": json.loads(provenance.read_text())["external_data"] if provenance.exists() else None,
+        "external_data": _external_data(provenance) if provenance.exists() else None,
     }
+
+
+def _reasons(rejected: Path) -> list[str]:
+    return [text_field(row, "reason", rejected, line) for line, row in read_json_lines(rejected)]
+
+
+def _external_data(provenance: Path) -> list[str]:
+    return read_record(provenance, {"external_data": [str]}, "prepare the corpus again")["external_data"]
 
 
 def _held_out(corpus: DatasetDict) -> str | None:
@@ -195,6 +209,109 @@ def _check_seconds(rows: Dataset, where: str) -> None:
             f"{where}: duration must be in seconds, but the first row gives {given:g} and its recording lasts "
             f"{seconds:.2f} s; divide the column by 1000"
         )
+
+
+def _check_contract(rows: Dataset, where: str) -> None:
+    """Raise UserError if a column is missing or of another type, or a row lacks what every recipe needs."""
+    if missing := [column for column in REQUIRED if column not in rows.column_names]:
+        raise UserError(
+            f"{where} lacks the columns {', '.join(missing)}; a prepared corpus has {', '.join(REQUIRED)}; "
+            "recipes/prepare_corpus.py writes one"
+        )
+    for column in ("id", "text", "duration"):
+        kind = rows.data.column(column).type
+        fits = _is_number(kind) if column == "duration" else _is_text(kind)
+        if not (fits or (column == "text" and pyarrow.types.is_null(kind))):
+            wanted = "seconds" if column == "duration" else "text"
+            raise UserError(f"{where} must hold {wanted} in the column {column}, got {kind}; prepare the corpus again")
+    if not len(rows):
+        return
+    for column in ("id", "text", "group", "duration"):
+        _refuse(rows, rows.data.column(column).is_null(), where, f"has no {column}")
+    seconds = rows.data.column("duration").cast(pyarrow.float64())
+    wrong = pyarrow.compute.invert(
+        pyarrow.compute.and_(pyarrow.compute.is_finite(seconds), pyarrow.compute.greater(seconds, 0.0))
+    )
+    _refuse(rows, wrong, where, "must have a duration above 0 s")
+    counts = pyarrow.compute.value_counts(rows.data.column("id").combine_chunks())
+    twice = counts.filter(pyarrow.compute.greater(counts.field("counts"), 1))
+    if len(twice):
+        raise UserError(f"{where} has the id {visible(twice[0]['values'])} twice; every id must appear once")
+    audio = rows.data.column("audio")
+    if not (pyarrow.types.is_struct(audio.type) and "bytes" in [field.name for field in audio.type]):
+        raise UserError(
+            f"{where} must hold recordings in the column audio, got {audio.type}; prepare the corpus again"
+        )
+    inside = pyarrow.chunked_array([pyarrow.compute.struct_field(chunk, "bytes") for chunk in audio.chunks])
+    _refuse(rows, inside.is_null(), where, "must hold its recording, and not only a path")
+
+
+def _refuse(rows: Dataset, wrong: pyarrow.ChunkedArray, where: str, rule: str) -> None:
+    """Raise UserError if a row of the table is wrong."""
+    if count := pyarrow.compute.sum(wrong).as_py():
+        first = pyarrow.compute.index(wrong, True).as_py()
+        name = visible(rows.data.column("id")[first])
+        more = f" (and {count - 1} more rows)" if count > 1 else ""
+        raise UserError(f"{where} row {name}{more}: every row {rule}; prepare the corpus again, or leave the row out")
+
+
+def _is_text(kind: pyarrow.DataType) -> bool:
+    return pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
+
+
+def _is_number(kind: pyarrow.DataType) -> bool:
+    return pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind)
+
+
+def content_digest(folder: Path) -> str:
+    """SHA-256 of the files of a folder. The card of a corpus has it, as `description: content <digest>`.
+
+    `load_dataset` keys its cache of a folder by the metadata of its card, not by the files. Without the digest in the
+    card, it would serve old rows after a corpus was prepared again in the same place.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        digest.update(bytes.fromhex(file_digest(path)))
+    return digest.hexdigest()[:16]
+
+
+def _check_files(folder: Path, tables: Sequence[Path]) -> dict[str, str]:
+    """Make sure that the tables of a corpus are those that were written, and alike; returns options of `load_dataset`.
+
+    Raises:
+        UserError: a table was changed, exchanged or cut short, or has other columns than the others of its split.
+    """
+    is_recorded = check_stage(folder)
+    card = folder / "README.md"
+    promised = CONTENT.search(card.read_text(encoding="utf-8", errors="replace")) if card.exists() else None
+    is_promise = promised is not None and not is_recorded and (folder / "data").is_dir()
+    if is_promise and content_digest(folder / "data") != promised[1]:
+        raise UserError(
+            f"{folder} was changed after it was prepared: its card says content {promised[1]}; prepare it again, or, "
+            f"to use it as it is, remove the line '{promised[0].strip()}' from {card}"
+        )
+    of_split: dict[str, tuple[Path, dict]] = {}
+    for path in sorted(tables):
+        try:
+            schema = pyarrow.parquet.read_schema(path)
+        except (pyarrow.ArrowInvalid, OSError) as error:
+            raise UserError(f"{path} cannot be read: {error}; prepare the corpus again") from error
+        columns = {field.name: _kind(field.type) for field in schema}
+        first, expected = of_split.setdefault(SHARD.sub("", str(path)), (path, columns))
+        if other := sorted({name for name, _ in expected.items() ^ columns.items()}):
+            raise UserError(
+                f"{path} differs from {first.name} in the column {other[0]} ({columns.get(other[0], 'missing')}, not "
+                f"{expected.get(other[0], 'missing')}); all files of a split must have the same columns"
+            )
+    if promised:
+        return {}
+    states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in tables]
+    return {"description": f"state {hashlib.sha256(repr(states).encode()).hexdigest()[:16]}"}  # a key of the cache
+
+
+def _kind(kind: pyarrow.DataType) -> str:
+    """A type in words; types that `datasets` reads in the same way have the same."""
+    return "text" if _is_text(kind) else "number" if _is_number(kind) else str(kind)
 
 
 @contextlib.contextmanager
@@ -265,7 +382,7 @@ def _load(path_or_hub_id: str | Path) -> DatasetDict:
     require_there(path_or_hub_id, "give a prepared corpus, by its folder or its id on the Hub")
     try:
         with _cache_explained(tables):
-            return load_dataset(str(path_or_hub_id))
+            return load_dataset(str(path_or_hub_id), **(_check_files(folder, tables) if tables else {}))
     except (FileNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, ConnectionError, ImportError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(

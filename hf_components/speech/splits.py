@@ -207,7 +207,7 @@ def read_split(path: str | Path) -> tuple[str, dict[str, str]]:
         counts = Counter(name for name, _ in named)
     except OSError as error:
         raise UserError(f"cannot read the split {path}: {error.strerror}") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f'{path} is not a split like splits.json, {{"speakers": {{"train": [...], "dev": [...]}}}}: {error!r}'
         ) from error

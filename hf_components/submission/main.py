@@ -44,11 +44,11 @@ LOG_EVERY, MOST_COMPLAINTS = 30, 100  # seconds, lines; competitions truncate lo
 def main() -> None:
     root = find_root()
     data = root / "data"
-    start = time.time()
+    start = time.monotonic()
     ids = list(read_rows(data / FORMAT))
     metadata = read_rows(data / METADATA)
     model, processor = load_model()
-    loaded = time.time()
+    loaded = time.monotonic()
     log(
         f"{len(ids)} utterances in {data}; {type(model).__name__} on {model.device} in {model.dtype}, "
         f"transformers {transformers.__version__}, torch {torch.__version__}"
@@ -65,7 +65,7 @@ def main() -> None:
                 "unreadable": len(complain.ids),
                 "audio_seconds": round(sum(clip[2] for clip in clips), 1),
                 "loading_seconds": round(loaded - start, 2),
-                "transcribing_seconds": round(time.time() - loaded, 2),
+                "transcribing_seconds": round(time.monotonic() - loaded, 2),
             }
         )
     )
@@ -147,7 +147,7 @@ def spellings(path: str) -> Iterator[str]:
 def transcribe(model, processor, clips: list[tuple], complain: "Complaints") -> dict[str, str]:
     """Text by id, for all clips that could be read."""
     texts = {}
-    start = time.time()
+    start = time.monotonic()
     reported = 0.0
     size = BATCH_SIZE[model.device.type]
     total = sum(number_of_pieces(clip) for clip in clips)
@@ -166,7 +166,7 @@ def transcribe(model, processor, clips: list[tuple], complain: "Complaints") -> 
             ):
                 texts[utterance_id] = f"{texts.get(utterance_id, '')} {text.strip()}".strip()
         done += sum(map(number_of_pieces, batch))
-        passed = time.time() - start
+        passed = time.monotonic() - start
         if passed - reported > LOG_EVERY or not reported or done == total:
             reported = passed
             log(f"{100 * done / total:.0f} % in {passed:.0f} s, {passed * (total - done) / done:.0f} s to go")

@@ -1,6 +1,5 @@
 """`Seq2SeqTrainer` for speech: batches of similar duration, correct loss with accumulation, evaluation by WER."""
 
-import json
 import logging
 import time
 from pathlib import Path
@@ -23,8 +22,16 @@ from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_components.asr import family_of, transcribe
-from hf_components.checkpoints import BASE, COMPLETE, TRAINED_WEIGHTS, language_of, last_complete_checkpoint
-from hf_components.runtime import UserError, fingerprint, sync_folder, write_json
+from hf_components.checkpoints import (
+    BASE,
+    BASE_FORM,
+    TRAINED_WEIGHTS,
+    check_checkpoint,
+    language_of,
+    last_complete_checkpoint,
+    mark_complete,
+)
+from hf_components.runtime import UserError, fingerprint, read_record, write_json
 from hf_components.scoring import score
 from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.augmentation import WaveformAugmentation
@@ -124,7 +131,7 @@ class SpeechTrainer(Seq2SeqTrainer):
             `<prefix>_wer_<group>`.
         """
         corpus = eval_dataset or self.eval_dataset
-        start = time.time()
+        start = time.monotonic()
         texts = transcribe(
             self.whole_model(),
             self.processing_class,
@@ -146,7 +153,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         }
         for group, values in scores["per_group"].items():
             metrics[f"{metric_key_prefix}_wer_{group}"] = values["wer"]
-        metrics[f"{metric_key_prefix}_runtime"] = round(time.time() - start, 1)
+        metrics[f"{metric_key_prefix}_runtime"] = round(time.monotonic() - start, 1)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -155,6 +162,8 @@ class SpeechTrainer(Seq2SeqTrainer):
         """The same as `Trainer.train`; `True` resumes from the last complete checkpoint, if there is one."""
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
+        elif resume_from_checkpoint:
+            check_checkpoint(resume_from_checkpoint)
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
 
     @property
@@ -167,8 +176,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.accelerator.wait_for_everyone()  # each process writes the state of its own random generators
         if self.args.should_save:
             folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            sync_folder(folder)  # before the marker is written
-            write_json(folder / COMPLETE, {"step": self.state.global_step})
+            mark_complete(folder, {"step": self.state.global_step})
 
     def _save(self, output_dir=None, state_dict=None):
         # A checkpoint holds only trained parameters: megabytes instead of gigabytes for a LoRA on large-v3.
@@ -201,21 +209,25 @@ class SpeechTrainer(Seq2SeqTrainer):
             self._load_from_checkpoint(checkpoint)
         super()._load_optimizer_and_scheduler(checkpoint)
 
-    def _base(self) -> dict[str, str]:
+    def _base(self, *known: str) -> dict[str, str]:
         name = self.model.name_or_path  # empty for a model built in code
-        return {"base_model": name, "fingerprint": fingerprint(name) if name else ""}
+        return {"base_model": name, "fingerprint": fingerprint(name, known) if name else ""}
 
     def _load_best_model(self):
         best = self.state.best_model_checkpoint
         logger.info("the best weights are those of %s (WER %.4f)", best, self.state.best_metric)
+        check_checkpoint(best)
         self._load_from_checkpoint(best)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        base = json.loads((Path(resume_from_checkpoint) / BASE).read_text())
-        if base != self._base():
+        name = self.model.name_or_path
+        base = read_record(
+            Path(resume_from_checkpoint) / BASE, BASE_FORM, "delete this checkpoint, to go on from the one before it"
+        )
+        if base != self._base(base["fingerprint"]):
             raise UserError(
                 f"{resume_from_checkpoint} adapts {base['base_model']} ({base['fingerprint']}), not the current "
-                f"{self.model.name_or_path}; train without --resume"
+                f"{name}; train without --resume"
             )
         weights = load_file(Path(resume_from_checkpoint) / TRAINED_WEIGHTS)
         options = StateDictOptions(full_state_dict=True, strict=False)  # the file is whole, the model may be sharded

@@ -7,7 +7,10 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from hf_components.runtime import UserError
+from hf_components.runtime import (
+    UserError,
+    parse_record,
+)
 
 FILE = "units.parquet"
 IDENTITY = ("encoder", "layer", "num_units", "centroids_sha256")
@@ -71,14 +74,19 @@ def read_units(folder: str | Path) -> UnitTable:
         rows = pyarrow.parquet.read_table(file)
     except FileNotFoundError as error:
         raise UserError(f"{file} does not exist; --units_dir takes the output folder of learn_units") from error
-    except pyarrow.ArrowInvalid as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{file} is damaged: {error}; learn the units again") from error
     metadata = rows.schema.metadata or {}
     if missing := [name for name in COLUMNS.names if name not in rows.column_names]:
         raise UserError(f"{file} lacks the columns {', '.join(missing)}; recipes/learn_units.py writes them")
+    for field in COLUMNS:
+        if rows.schema.field(field.name).type != field.type:
+            raise UserError(f"{file} is damaged: {field.name} must be {field.type}; learn the units again")
+        if rows[field.name].null_count:
+            raise UserError(f"{file} is damaged: {field.name} has empty cells; learn the units again")
     if b"units" not in metadata:
         raise UserError(f"{file} does not say whose units they are; learn the units again")
-    return UnitTable(rows, json.loads(metadata[b"units"]))
+    return UnitTable(rows, parse_record(metadata[b"units"], dict, f"the metadata of {file}", "learn the units again"))
 
 
 def check_same_units(identity_a: dict, name_a: str, identity_b: dict, name_b: str) -> None:

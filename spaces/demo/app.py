@@ -15,9 +15,27 @@ from matplotlib.figure import Figure
 from recognition import recognise
 from recordings import SAMPLING_RATE, read_recording, spectrograms
 from resynthesis import resynthesise
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-# A checkpoint brings code, and strangers must not choose the code that runs on a Space.
-TAKES_ANY_NAME = "SPACE_ID" not in os.environ
+LOCAL = ("localhost", "127.0.0.1")
+# A checkpoint brings code that runs here. So only those that were named at the start are loaded, unless the user of
+# this machine asks for others. Who comes from elsewhere, to a Space or another server, never chooses.
+TAKES_ANY_NAME = (
+    os.environ.get("ANY_CHECKPOINT") == "1"
+    and "SPACE_ID" not in os.environ
+    and os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1") in LOCAL
+)
+LARGEST_UPLOAD = "50mb"
+KEPT = (3600, 24 * 3600)  # seconds: how often uploads are looked through, and after how long they are deleted
+
+
+def own_hosts() -> list[str]:
+    """Names under which the page answers. Another name is that of a stranger's page, pointed at this machine."""
+    if "SPACE_ID" in os.environ:
+        return ["*"]  # behind the proxy of the Hub
+    given = os.environ.get("GRADIO_SERVER_NAME", "")
+    return [*LOCAL, *([given] if given not in ("", "0.0.0.0", *LOCAL) else []), *os.environ.get("HOSTS", "").split()]
 
 
 def show_experts(file: str | None, name: str) -> tuple[str, str, dict, dict]:
@@ -81,7 +99,7 @@ def recording_field() -> gr.Audio:
 
 def build(recognisers: list[str], units: list[str]) -> gr.Blocks:
     """Build the page, with checkpoints to choose from."""
-    with gr.Blocks(title="Underheard") as page:
+    with gr.Blocks(title="Underheard", delete_cache=KEPT) as page:
         gr.Markdown(
             "# Underheard\nSpeech that mainstream models get wrong: routed experts hear it, discrete units speak it."
         )
@@ -139,4 +157,7 @@ def prepare_proxies() -> None:
 
 if __name__ == "__main__":
     prepare_proxies()
-    build(os.environ.get("RECOGNISERS", "").split(), os.environ.get("UNITS", "").split()).launch()
+    build(os.environ.get("RECOGNISERS", "").split(), os.environ.get("UNITS", "").split()).launch(
+        max_file_size=LARGEST_UPLOAD,
+        app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=own_hosts())]},
+    )

@@ -187,6 +187,7 @@ def test_motifs_of_other_units_are_refused(folders, tmp_path):
     other.mkdir()
     for file in (folders / "motifs").iterdir():
         (other / file.name).write_bytes(file.read_bytes())
+    (other / "stage.json").unlink()  # else the change is noticed first
     settings = json.loads((other / "tokenizer_config.json").read_text())
     settings["units"]["centroids_sha256"] = "f" * 64
     (other / "tokenizer_config.json").write_text(json.dumps(settings))

@@ -5,6 +5,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -238,11 +239,52 @@ def test_a_space_lets_nobody_choose_another_checkpoint(monkeypatch):
     gradio = pytest.importorskip("gradio")
     import app
 
+    monkeypatch.setattr(app, "TAKES_ANY_NAME", True)  # the user of this machine said so
     assert app.checkpoint_field(["user/a"]).preprocess("user/b") == "user/b"
-    monkeypatch.setattr(app, "TAKES_ANY_NAME", False)
+    monkeypatch.undo()
+    assert not app.TAKES_ANY_NAME
     assert app.checkpoint_field(["user/a"]).preprocess("user/a") == "user/a"
     with pytest.raises(gradio.Error, match="user/b"):
         app.checkpoint_field(["user/a"]).preprocess("user/b")
+
+
+@pytest.mark.parametrize(
+    ("environment", "takes", "hosts"),
+    [
+        ({}, False, ["localhost", "127.0.0.1"]),
+        ({"ANY_CHECKPOINT": "1"}, True, ["localhost", "127.0.0.1"]),
+        ({"ANY_CHECKPOINT": "1", "GRADIO_SERVER_NAME": "0.0.0.0"}, False, ["localhost", "127.0.0.1"]),
+        ({"ANY_CHECKPOINT": "1", "SPACE_ID": "user/demo"}, False, ["*"]),
+        ({"HOSTS": "a.example b.example"}, False, ["localhost", "127.0.0.1", "a.example", "b.example"]),
+        ({"GRADIO_SERVER_NAME": "192.0.2.1"}, False, ["localhost", "127.0.0.1", "192.0.2.1"]),
+    ],
+)
+def test_who_may_ask_and_choose(monkeypatch, environment, takes, hosts):
+    pytest.importorskip("gradio")
+    import app
+
+    for name in ("ANY_CHECKPOINT", "GRADIO_SERVER_NAME", "SPACE_ID", "HOSTS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    fresh = runpy.run_path(str(DEMO / "app.py"))
+    assert (fresh["TAKES_ANY_NAME"], fresh["own_hosts"]()) == (takes, hosts)
+    assert app.build(["user/a"], []).delete_cache == app.KEPT
+
+
+def test_another_host_is_refused(monkeypatch):
+    gradio = pytest.importorskip("gradio")
+    import app
+    from starlette.testclient import TestClient
+
+    client = TestClient(
+        gradio.routes.App.create_app(
+            app.build([], []),
+            app_kwargs={"middleware": [app.Middleware(app.TrustedHostMiddleware, allowed_hosts=app.own_hosts())]},
+        )
+    )
+    assert client.get("/config", headers={"Host": "evil.example:7860"}).status_code == 400
+    assert client.get("/config", headers={"Host": "127.0.0.1:7860"}).status_code == 200
 
 
 def test_what_cannot_be_shown_is_hidden_and_errors_are_messages(whisper, wav):
@@ -268,7 +310,7 @@ def test_the_files_are_a_space_that_imports_only_what_it_lists():
         )
     own, brought = (
         {path.stem for path in DEMO.glob("*.py")},
-        {"gradio", "huggingface_hub"},
+        {"gradio", "starlette", "huggingface_hub"},
     )  # the Space's SDK, transformers
     for path in DEMO.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

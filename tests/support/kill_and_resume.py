@@ -39,7 +39,8 @@ NOT_CONTENT = {
     "resume",
     "results.json",
     "fingerprint",
-}  # the second is the digest of a file with times, the last of all else
+    "files",
+}  # the second is the digest of a file with times, the third of all else, the last has times of files
 NOT_COMPARED = {"training_args.bin"}  # a pickle of paths; training does not read it
 
 

@@ -152,8 +152,8 @@ def add_to_index(index: Path, files: Iterable[Path]) -> None:
     try:
         lines = index.read_text(encoding="utf-8").split("\n") if index.exists() else []
         lines = [line for line in lines if line]
-        known = {json.loads(line)["sha256"] for line in lines}
-    except (ValueError, KeyError, TypeError) as error:
+        known = {str(json.loads(line)["sha256"]) for line in lines}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(
             f"{index} is not an index of benchmarks; move it and run the same command with --resume"
         ) from error
@@ -188,7 +188,8 @@ def copy_result(source: Path, target: Path, flag: str) -> None:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(source.read_bytes())
+        with atomic_write(target) as temporary:
+            temporary.write_bytes(source.read_bytes())
     except OSError as error:
         raise UserError(f"cannot write {flag} {target}: {error.strerror}; the result is in {source}") from error
 

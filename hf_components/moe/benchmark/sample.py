@@ -2,13 +2,16 @@
 
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
 
 import datasets
 from accelerate import PartialState
 
-from hf_components.runtime import UserError, write_json
+from hf_components.runtime import (
+    UserError,
+    read_record,
+    write_json,
+)
 from hf_components.speech import Sampling
 
 
@@ -31,10 +34,7 @@ def fixed_sample(corpus: datasets.Dataset, file: Path, sampling: Sampling) -> da
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {**dataclasses.asdict(sampling), "size": len(ids), "ids": ids})
     state.wait_for_everyone()
-    try:
-        ids = json.loads(file.read_text())["ids"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is not a sample that benchmark_asr drew; delete it to draw one") from error
+    ids = read_record(file, {"ids": [str]}, "it is not a sample that benchmark_asr drew; delete it to draw one")["ids"]
     rows = {name: row for row, name in enumerate(corpus["id"])}
     missing = [name for name in ids if name not in rows]
     if missing:

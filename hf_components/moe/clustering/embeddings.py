@@ -1,6 +1,5 @@
 """Read the embeddings that `extract_embeddings` wrote."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,10 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from hf_components.runtime import UserError
+from hf_components.runtime import (
+    UserError,
+    read_record,
+)
 
 FIT_SPLIT = "train"
 COLUMNS = ("id", "split", "speaker_id", "group", "duration", "embedding")
@@ -40,8 +42,10 @@ def load_embeddings(folder: str | Path, poolings: Sequence[str] = ("mean",)) -> 
     """
     file = Path(folder) / "embeddings.parquet"
     try:
-        source = json.loads((Path(folder) / "embeddings.json").read_text())
-        if source.get("pooling") not in poolings:
+        record = Path(folder) / "embeddings.json"
+        record.stat()
+        source = read_record(record, {"pooling": str}, "extract the embeddings again")
+        if source["pooling"] not in poolings:
             raise UserError(
                 f"the embeddings in {folder} were extracted with --pooling {source['pooling']}, which cannot be used "
                 f"here; extract them with --pooling {' or '.join(poolings)}"
@@ -51,7 +55,7 @@ def load_embeddings(folder: str | Path, poolings: Sequence[str] = ("mean",)) -> 
         raise UserError(
             f"{error.filename or file} does not exist; --embedding_dir takes the output folder of extract_embeddings"
         ) from error
-    except (pyarrow.ArrowInvalid, json.JSONDecodeError) as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"the embeddings in {folder} are damaged: {error}; extract them again") from error
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing:

@@ -9,7 +9,7 @@ import torch
 from accelerate import PartialState
 
 from hf_components.acoustic_units import MFCC, AcousticUnitsModel
-from hf_components.runtime import UserError, atomic_write, require_there
+from hf_components.runtime import UserError, atomic_write, damage_named, require_there
 from hf_components.speech import waveforms
 from hf_components.units.learning.plan import Batch
 
@@ -106,5 +106,6 @@ class _Inputs(torch.utils.data.Dataset):
         batch = self.batches[index]
         file = self.stream.file(batch)
         if file is not None and file.exists():
-            return torch.from_numpy(np.load(file, allow_pickle=False)), None
+            with damage_named(file, "delete it to compute it again"):
+                return torch.from_numpy(np.load(file, allow_pickle=False)), None
         return None, pad_waveforms(waveforms(self.stream.rows.select(batch.rows)))

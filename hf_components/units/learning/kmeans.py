@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from hf_components.acoustic_units import nearest_centroid, where_float64_is
-from hf_components.runtime import UserError, atomic_write
+from hf_components.runtime import UserError, atomic_write, damage_named
 
 DEAD = 0.01  # a unit with less than this part of an even share of the frames is revived
 
@@ -110,7 +110,7 @@ class MiniBatchKMeans:
     @classmethod
     def load(cls, file: Path) -> "MiniBatchKMeans":
         """Read what `save` wrote."""
-        with safe_open(file, "pt") as opened:
+        with damage_named(file, "delete it to learn from the start"), safe_open(file, "pt") as opened:
             kmeans = cls(opened.get_tensor("centroids"), **json.loads(opened.metadata()["position"]))
             kmeans.counts = opened.get_tensor("counts")
             kmeans.inertia, step_inertia = opened.get_tensor("inertia").tolist()

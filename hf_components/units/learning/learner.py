@@ -12,7 +12,14 @@ from accelerate.utils import broadcast_object_list, gather_object
 from safetensors.torch import load_file
 
 from hf_components.acoustic_units import AcousticUnitsModel
-from hf_components.runtime import Progress, UserError, estimate_rest, warn_of_full_disk, write_json
+from hf_components.runtime import (
+    Progress,
+    UserError,
+    damage_named,
+    estimate_rest,
+    warn_of_full_disk,
+    write_json,
+)
 from hf_components.units.learning.features import FeatureStream
 from hf_components.units.learning.kmeans import MiniBatchKMeans, assign, kmeans_plus_plus, save_tensors
 from hf_components.units.learning.plan import Batch, plan_steps
@@ -165,7 +172,8 @@ def _sample(
     """
     state = PartialState()
     if file.exists():
-        sample = load_file(file)["features"]
+        with damage_named(file, "delete it to draw it again"):
+            sample = load_file(file)["features"]
         state.wait_for_everyone()
         return sample
     needed = max(SAMPLE, SAMPLE_PER_UNIT * stream.model.config.num_units) * SECONDS_PER_UNIT

@@ -15,7 +15,12 @@ import torch
 from accelerate import PartialState
 
 from hf_components.acoustic_units import AcousticUnitsModel, nearest_centroid, timed
-from hf_components.runtime import Progress, join_parts, write_part
+from hf_components.runtime import (
+    Progress,
+    join_parts,
+    read_part,
+    write_part,
+)
 from hf_components.speech import seconds_batches, waveforms
 from hf_components.units.learning.features import clip_features, pad_waveforms
 from hf_components.units.table import FILE, units_schema
@@ -117,7 +122,7 @@ def write_units(
         return {}
     usage = {split: Usage(np.zeros(model.config.num_units, dtype=np.int64)) for split in splits}
     with (folder / JSON_FILE).open("w") as json_file, (folder / BPE_FILE).open("w") as bpe_file:
-        tables = (pyarrow.parquet.read_table(folder_of_parts / part.file_name) for part in parts)
+        tables = (read_part(folder_of_parts / part.file_name) for part in parts)
         join_parts(_copied(tables, usage, json_file, bpe_file), folder / FILE)
     return {split: found.report() for split, found in usage.items()}
 

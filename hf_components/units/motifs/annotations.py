@@ -12,6 +12,7 @@ import pyarrow
 from praatio.textgrid import IntervalTier, Textgrid
 from pympi.Elan import Eaf
 
+from hf_components.runtime import visible
 from hf_components.units.motifs.bpe import Motifs, Occurrences
 from hf_components.units.table import SECONDS_PER_UNIT
 
@@ -45,7 +46,9 @@ def tiers_of_recordings(rows: pyarrow.Table, motifs: Motifs, found: Occurrences)
         tiers = recordings.setdefault(row["source_file"], {"segments": [], "units": [], "motifs": []})
         # An interval ends at the same number as the next one starts: rounding must not make them overlap.
         times = [_time(row["start"] + at) for at in [*row["start_times"], len(row["units"]) * SECONDS_PER_UNIT]]
-        tiers["segments"].append(Interval(_time(row["start"]), _time(row["start"] + row["duration"]), row["id"]))
+        tiers["segments"].append(
+            Interval(_time(row["start"]), _time(row["start"] + row["duration"]), visible(row["id"]))
+        )
         tiers["units"] += map(Interval, times, times[1:], map(str, row["deduplicated"]))
         for motif, unit in zip(
             found.motif[of_row[i] : of_row[i + 1]], found.unit[of_row[i] : of_row[i + 1]], strict=True

@@ -16,7 +16,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from tokenizers import Tokenizer, decoders, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from hf_components.runtime import UserError, write_json
+from hf_components.runtime import UserError, damage_named, write_json
 from hf_components.units.table import SECONDS_PER_UNIT
 
 logger = logging.getLogger(__name__)
@@ -52,8 +52,9 @@ class Motifs:
         """
         if not (Path(folder) / MODEL).is_file():
             raise UserError(f"{folder} holds no motifs ({MODEL} is missing); recipes/learn_motifs.py makes them")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        return cls.from_tokenizer(tokenizer, tokenizer.init_kwargs["units"])
+        with damage_named(folder, "learn the motifs again"):
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            return cls.from_tokenizer(tokenizer, dict(tokenizer.init_kwargs["units"]))
 
     @classmethod
     def from_tokenizer(cls, tokenizer: PreTrainedTokenizerFast, identity: dict) -> "Motifs":

@@ -1,6 +1,5 @@
 """Checkpoints of adversarial training: complete or absent, two kept."""
 
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -10,8 +9,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_components.checkpoints import COMPLETE, last_complete_checkpoint
-from hf_components.runtime import sync_folder, write_json
+from hf_components.checkpoints import complete_checkpoints, last_complete_checkpoint, mark_complete
+from hf_components.runtime import read_record, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +41,9 @@ def save_checkpoint(
     if accelerator.is_main_process:
         save_file(best, temporary / BEST)
         write_json(temporary / HISTORY, history)
-        sync_folder(temporary)
         temporary.rename(target)
-        write_json(target / COMPLETE, {"epoch": len(history)})
-        checkpoints = sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.split("-")[1]))
-        for old in checkpoints[:-KEPT]:
+        mark_complete(target, {"epoch": len(history)})
+        for old in complete_checkpoints(folder)[:-KEPT]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
 
@@ -57,6 +54,6 @@ def load_checkpoint(accelerator: Accelerator, folder: Path) -> tuple[dict[str, t
     if newest is None:
         return None
     accelerator.load_state(newest)
-    history = json.loads((Path(newest) / HISTORY).read_text())
+    history = read_record(Path(newest) / HISTORY, [dict], f"delete {newest}, to go on from the checkpoint before it")
     logger.info("training resumes after epoch %d", len(history))
     return load_file(Path(newest) / BEST), history

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from hf_components.reporting import plot_curves, plot_spectrograms
-from hf_components.runtime import sync_folder, write_json
+from hf_components.runtime import place_for, sync_folder, write_json
 from hf_components.speech import encode_wav
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.units.vocoder.crops import UnitCrops
@@ -25,7 +25,8 @@ class Listener:
     Args:
         crops: crops of the held-out split.
         count: number of segments, drawn at random by the seed.
-        folder: gets `samples/<name>/<segment>.wav` and, with `plot`, `.png`; the originals are in `samples/original`.
+        folder: gets `samples/<name>/<segment>.wav` and, with `plot`, `.png`, see `place_for`; the originals are in
+            `samples/original`.
     """
 
     def __init__(self, crops: UnitCrops, count: int, seed: int, folder: Path, plot: bool):
@@ -38,18 +39,19 @@ class Listener:
     def hear(self, model: UnitHifiGanModel, name: str) -> None:
         for segment in self.segments:
             item = self.crops.whole(segment)
-            file = self.crops.corpus[segment]["id"].replace("/", "_")
+            name_of_segment = self.crops.corpus[segment]["id"]
+            place = place_for(name_of_segment)
             original = item.pop("waveform").numpy()
             spoken = (
                 model(**{key: value[None].to(model.device) for key, value in item.items()})[0].float().cpu().numpy()
             )
             for folder, waveform in (("original", original), (name, spoken)):
-                (self.folder / folder).mkdir(parents=True, exist_ok=True)
-                (self.folder / folder / f"{file}.wav").write_bytes(encode_wav(waveform))
+                file = self.folder / folder / f"{place}.wav"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(encode_wav(waveform))
             if self.plot:
-                plot_spectrograms(
-                    self.folder / name / f"{file}.png", {"original": original, "resynthesis": spoken}, file
-                )
+                sides = {"original": original, "resynthesis": spoken}
+                plot_spectrograms(self.folder / name / f"{place}.png", sides, name_of_segment)
 
 
 def save_vocoder(model: UnitHifiGanModel, folder: Path) -> None:

@@ -100,8 +100,9 @@ def test_estimate_goes_by_utterances_else_by_hours():
 def test_a_package_that_fails_is_told_with_its_last_words(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as package:
         package.writestr("main.py", "raise SystemExit('no such luck')")
-    with pytest.raises(UserError, match="(?s)fails in its own process, with exit code 1:.*no such luck"):
+    with pytest.raises(UserError, match="fails in its own process, with exit code 1; it ended with:") as told:
         run_package(tmp_path / "a.zip", rows(1))
+    assert "no such luck" in told.value.details
 
 
 def pythons() -> list:

@@ -227,3 +227,37 @@ def test_a_release_says_where_its_vocoder_is(tmp_path):
     vocoder = save_tiny_vocoder(tmp_path / "vocoder")
     with pytest.raises(UserError, match=f"it is of type acoustic_units, not unit_hifigan; did you mean {vocoder}"):
         load_model(UnitHifiGanModel, str(tmp_path))
+
+
+ABSURD = (10**6, 10**12, -1, 1e400, None, "16", [16], {})
+FIELDS = ("encoder_layers", "d_model", "vocab_size", "max_source_positions", "encoder_attention_heads", "num_mel_bins")
+MIXED = ("num_experts", "lora_rank", "router_hidden_size", "router_layer", "experts_per_utterance")
+
+
+@pytest.mark.parametrize("field", [*FIELDS, *MIXED])
+def test_a_configuration_of_absurd_values_is_refused_by_its_name(tmp_path, field):
+    load = load_moe_whisper if field in MIXED else load_whisper
+    if field in MIXED:
+        tiny_moe().save_pretrained(tmp_path)
+        save_processor(tiny_processor(), tmp_path)
+    else:
+        save_tiny_whisper(tmp_path)
+    file = tmp_path / "config.json"
+    good = json.loads(file.read_text())
+    for value in ABSURD:
+        file.write_text(json.dumps({**good, field: value}))
+        try:
+            load(str(tmp_path))  # null and true may be read as a default
+        except UserError as error:
+            assert str(tmp_path) in str(error), (value, str(error))
+        else:
+            assert value is None or field in ("router_layer", "experts_per_utterance"), value
+
+
+@pytest.mark.parametrize("value", [10**9, 1e400, "8", None, [], -1])
+def test_an_adapter_of_an_absurd_rank_is_refused_by_its_name(tmp_path, value):
+    get_peft_model(tiny_whisper(), LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "r": value}))
+    with pytest.raises(UserError, match=str(tmp_path)):
+        merge_adapter(tiny_whisper(), str(tmp_path))

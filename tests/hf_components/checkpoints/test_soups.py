@@ -13,7 +13,7 @@ from tiny_speech import resumable_trainer, save_tiny_whisper, tiny_whisper
 from transformers import WhisperForConditionalGeneration
 
 from hf_components.checkpoints.soups import average_into, averaged, find_candidates, greedy_soup, save_average_adapter
-from hf_components.checkpoints.training_checkpoints import COMPLETE
+from hf_components.checkpoints.training_checkpoints import COMPLETE, mark_complete
 from hf_components.runtime.errors import UserError
 from recipes import average_checkpoints
 
@@ -188,9 +188,11 @@ def test_a_run_that_makes_no_soup_is_named(run, tmp_path):
         find_candidates([str(tmp_path / "nowhere")])
     with pytest.raises(UserError, match="--last must be at least 2, got 1"):
         parse(average_checkpoints.Arguments, candidates=[run], corpus="x", output_dir="y", last=1)
-    (run / "checkpoints" / "checkpoint-4" / "base.json").write_text(
-        json.dumps({"base_model": "another", "fingerprint": "x"})
-    )
+    checkpoint = run / "checkpoints" / "checkpoint-4"
+    (checkpoint / "base.json").write_text(json.dumps({"base_model": "another", "fingerprint": "x"}))
+    with pytest.raises(UserError, match="checkpoint-4 was changed after it was written: base.json"):
+        find_candidates([str(run)])
+    mark_complete(checkpoint, {"step": 4})
     with pytest.raises(UserError, match="adapt different base models: checkpoint-4 and checkpoint-9"):
         find_candidates([str(run)])
     shutil.rmtree(run / "checkpoints")

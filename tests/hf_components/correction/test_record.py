@@ -1,6 +1,8 @@
 """`corrections.jsonl`: complete, in order, and never asked for twice."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from paths import ROOT
 from tiny_llm import save_tiny_llm, script
 
+from hf_components.correction import record
 from hf_components.correction.corrector import TranscriptCorrector
 from hf_components.correction.gate import GateLimits
 from hf_components.correction.record import correct_to_file, summarise
@@ -85,6 +88,50 @@ def test_a_killed_run_is_gone_on_from(llm, tmp_path):
     assert asked == []
 
 
+def test_going_on_never_writes_whole_lines_again(llm, tmp_path, monkeypatch):
+    """A kill or a full disk at this moment would lose what the LLM was paid for."""
+    path = tmp_path / "corrections.jsonl"
+    correct_to_file(scripted(llm)[0], IDS, TEXTS, path)
+    whole = path.read_bytes()
+    monkeypatch.setattr(record, "_write", lambda *_: pytest.fail("it is written again"))
+    monkeypatch.setattr(Path, "write_bytes", lambda *_: pytest.fail("it is written again"))
+    for rest in (b"", b'{"id": "u5", "hea', b"\xff", b"x" * 10_000):
+        with path.open("ab") as file:
+            file.write(rest)
+        inode = path.stat().st_ino
+        record._open(path, resume=True)
+        assert path.read_bytes() == whole and path.stat().st_ino == inode
+    with path.open("wb") as file:
+        file.write(b'{"id": "u1", "hea')  # killed in the first line
+    record._open(path, resume=True)
+    assert path.read_bytes() == b""
+
+
+def test_a_full_disk_while_going_on_keeps_every_line(llm, tmp_path, monkeypatch):
+    path = tmp_path / "corrections.jsonl"
+    correct_to_file(scripted(llm)[0], IDS[:3], TEXTS[:3], path)
+    before = lines(path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(record.os, "fsync", full)
+    with pytest.raises(UserError, match="could not be written .*No space left"):
+        correct_to_file(scripted(llm)[0], IDS, TEXTS, path)
+    assert lines(path)[:3] == before
+
+
+def test_corrections_of_an_earlier_version_are_kept(llm, tmp_path, monkeypatch):
+    """It knew the files of a local LLM by size and time of change."""
+    path = tmp_path / "corrections.jsonl"
+    with monkeypatch.context() as earlier:
+        earlier.setattr(record, "fingerprint", record.fingerprint_of_earlier_versions)
+        correct_to_file(scripted(llm)[0], IDS, TEXTS, path)
+    corrector, asked = scripted(llm)
+    correct_to_file(corrector, IDS, TEXTS, path)
+    assert not transcripts(asked)
+
+
 def test_what_changed_is_asked_again(llm, tmp_path):
     path = tmp_path / "corrections.jsonl"
     correct_to_file(scripted(llm)[0], IDS, TEXTS, path)
@@ -112,7 +159,7 @@ def test_hypotheses_are_part_of_what_was_heard(llm, tmp_path):
 
 def test_a_file_that_is_none_of_ours_is_told(llm, tmp_path):
     (tmp_path / "corrections.jsonl").write_text('{"id": "u1", "text": "x"}\n')
-    with pytest.raises(UserError, match="line 1: not a correction"):
+    with pytest.raises(UserError, match=r"line 1, is damaged: .*; delete the line"):
         correct_to_file(scripted(llm)[0], IDS, TEXTS, tmp_path / "corrections.jsonl")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):

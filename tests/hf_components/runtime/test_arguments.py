@@ -191,7 +191,7 @@ def test_reserved_keys_are_refused(write, key):
 
 
 def test_non_text_key_is_refused(write):
-    assert "unknown key 3" in refusal("--config", write("3: x"))
+    assert "unknown key '3'" in refusal("--config", write("3: x"))
 
 
 @pytest.mark.parametrize(
@@ -368,3 +368,80 @@ def test_values_that_do_not_fit_together_are_found_once_all_are_known():
 def test_flags_of_the_command_line_are_not_those_of_the_file(tmp_path):
     (tmp_path / "config.yaml").write_text("high: 2")
     assert given_flags(Together, [f"--config={tmp_path / 'config.yaml'}", "--low=1"]) == {"config", "low"}
+
+
+@dataclass
+class Typed:
+    language: str = field(default="en", metadata={"help": "text"})
+    seed: int = field(default=0, metadata={"help": "whole number"})
+    rate: float = field(default=0.1, metadata={"help": "number"})
+    plot: bool = field(default=False, metadata={"help": "switch"})
+    names: list[str] = field(default_factory=list, metadata={"help": "texts"})
+    more: dict | str | None = field(default=None, metadata={"help": "mapping"})
+
+
+def typed(write, text: str) -> Typed:
+    return parse_arguments(Typed, ["--config", write(text)])[0]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "no",
+        "NO",
+        "No",
+        "on",
+        "off",
+        "yes",
+        "y",
+        "n",
+        "true",
+        "null_",
+        "0123456",
+        "1_000",
+        "12:30",
+        "12:30:45",
+        "1e3",
+        "0x1F",
+        "0o17",
+        "0b1",
+        "2026-11-29",
+        "1.10",
+        ".inf",
+        ".nan",
+        "+3",
+    ],
+)
+def test_a_text_in_yaml_is_what_was_typed(write, word):
+    assert typed(write, f"language: {word}").language == word
+    assert typed(write, f"names: [{word}, 'no']").names == [word, "no"]
+    assert typed(write, f"language: '{word}'").language == word
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("seed: 010", "seed", 10),
+        ("seed: 7", "seed", 7),
+        ("rate: 1e-4", "rate", 1e-4),
+        ("rate: 5.0e-5", "rate", 5e-5),
+        *((f"plot: {word}", "plot", True) for word in ("on", "On", "yes", "true", "True", "y", "1")),
+        *((f"plot: {word}", "plot", False) for word in ("off", "OFF", "no", "false", "n", "0")),
+        ("more: {a: 2, b: 0.5, c: true, d: no, e: '3', f: [1, x], g: null}", "more", None),
+        ("language:", "language", "en"),
+        ("language: null", "language", "en"),
+        ("language: ~", "language", "en"),
+    ],
+)
+def test_numbers_switches_and_nothing_in_yaml(write, text, name, value):
+    found = getattr(typed(write, text), name)
+    if name == "more":
+        found = json.loads(found) if isinstance(found, str) else found
+        value = {"a": 2, "b": 0.5, "c": True, "d": "no", "e": "3", "f": [1, "x"], "g": None}
+    assert found == value
+
+
+@pytest.mark.parametrize("text", ["seed: 12:30", "seed: 0x1F", "rate: much", "plot: maybe", "seed: 1.5"])
+def test_a_value_in_yaml_that_is_none_is_named(write, text):
+    with pytest.raises(UserError, match=text.partition(":")[0]):
+        typed(write, text)

@@ -1,5 +1,7 @@
 """Stages: complete or absent, skipped only while nothing changed, and never over somebody else's files."""
 
+import contextlib
+import errno
 import json
 import logging
 import os
@@ -8,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from transformers import TrainingArguments
 
+from hf_components.runtime import stages
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.stages import COMPLETION, STARTED, fingerprint, read_completion, run_stage, write_json
 
@@ -434,12 +438,206 @@ def test_fingerprint_ignores_where_the_folder_lies(tmp_path):
     assert fingerprint(tmp_path / "x" / "corpus") == fingerprint(tmp_path / "y" / "corpus")
 
 
-def test_fingerprint_of_a_large_file_follows_its_time_of_change(tmp_path):
+def test_fingerprint_of_a_large_file_follows_its_content_and_not_its_time(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(bytes(2**20))
     before = fingerprint(path)
-    os.utime(path, ns=(1, 1))
+    stat = path.stat()
+    path.write_bytes(bytes(2**20 - 1) + b"1")  # a copy that keeps its time and has another content
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert fingerprint(path) != before
+    path.write_bytes(bytes(2**20))
+    os.utime(path, ns=(1, 1))
+    assert fingerprint(path) == before
+
+
+def test_an_input_that_an_earlier_version_knew_by_its_time_does_not_run_again(out, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(bytes(2**20))
+    run_stage(out, Producer(), config={}, inputs=[path])
+    record = read_completion(out)
+    stat = path.stat()
+    listed = [("model.safetensors", f"{stat.st_size}:{stat.st_mtime_ns}")]
+    record["identity"]["inputs"]["model.safetensors"] = stages._digest(listed)
+    write_json(out / COMPLETION, record)
+    produce = Producer()
+    run_stage(out, produce, config={}, inputs=[path], resume=True)
+    assert not produce.calls
+
+
+def exchange(file):
+    file.write_text("other!")  # of the same length
+
+
+def keep_its_time(file):
+    stat = file.stat()
+    exchange(file)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def cut_short(file):
+    file.write_text(file.read_text()[:2])
+
+
+def another_table(file):
+    (file.parent / "more.parquet").write_text("")
+
+
+CHANGES = {
+    exchange: "weights.txt has another content",
+    keep_its_time: "weights.txt has another content",
+    cut_short: "weights.txt has another content",
+    Path.unlink: "weights.txt is missing",
+    another_table: "more.parquet is new",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("read", ["the stage", "its folder", "its file"])
+def test_what_a_stage_reads_is_what_was_written_or_it_stops(out, tmp_path, change, read):
+    def produce(folder):
+        (folder / "model").mkdir()
+        (folder / "model" / "weights.txt").write_text("result")
+        (folder / "README.md").write_text("card")
+        return {}
+
+    run_stage(out, produce, config={})
+    path = {"the stage": out, "its folder": out / "model", "its file": out / "model" / "weights.txt"}[read]
+    for options in ({}, {"resume": True}):
+        run_stage(tmp_path / "next", Producer(), config={}, inputs=[path], **options)
+    (out / "README.md").write_text("a card may be edited")
+    (out / "checkpoint-1").mkdir()
+    before = fingerprint(path)
+    change(out / "model" / "weights.txt")
+    if read == "its file" and change in (Path.unlink, another_table):
+        return  # a file that is not there is named by what reads it
+    for options in ({}, {"resume": True}):
+        with pytest.raises(UserError, match=f"stage was changed after it was written: model/{CHANGES[change]}; make"):
+            run_stage(tmp_path / "next", Producer(), config={}, inputs=[path], **options)
+    if read == "the stage":
+        with pytest.raises(UserError, match="was changed after it was written"):
+            run_stage(out, produce, config={}, resume=True)
+        run_stage(out, produce, config={})
+        assert fingerprint(path) == before
+
+
+def test_checkpoints_of_a_finished_training_may_be_deleted(out):
+    def produce(folder):
+        (folder / "checkpoint-1").mkdir()
+        (folder / "checkpoint-1" / "model.safetensors").write_text("weights")
+        return {}
+
+    run_stage(out, produce, config={})
+    shutil.rmtree(out / "checkpoint-1")
+    assert fingerprint(out)
+
+
+def test_a_moved_stage_is_as_it_was(out, tmp_path):
+    run_stage(out, Producer(), config={})
+    before = fingerprint(out)
+    shutil.copytree(out, tmp_path / "copy")
+    assert fingerprint(tmp_path / "copy") == before
+    record = read_completion(out)
+    del record["files"]
+    exchange(out / "weights.txt")
+    write_json(out / COMPLETION, record)  # as an earlier version wrote it
+    assert fingerprint(out) == before
+
+
+def test_a_link_stays_a_link_and_the_result_is_where_it_leads(tmp_path):
+    disk = tmp_path / "disk"
+    (disk / "out").mkdir(parents=True)
+    link = tmp_path / "out"
+    link.symlink_to(disk / "out")
+    for content, resume in (("one", False), ("two", False), ("two", True)):
+        run_stage(link, Producer(content), config={"content": content}, resume=resume)
+        assert link.is_symlink() and (disk / "out" / "weights.txt").read_text() == content
+    assert names(disk) == ["out"] and names(tmp_path) == ["disk", "out"]
+
+
+def test_a_link_to_nothing_gets_what_it_names(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "out")
+    run_stage(tmp_path / "link", Producer(), config={})
+    assert (tmp_path / "disk" / "out" / "weights.txt").exists() and (tmp_path / "link").is_symlink()
+
+
+def test_a_link_to_itself_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "link")
+    with pytest.raises(UserError, match="must name a folder that may be replaced"):
+        run_stage(tmp_path / "link", Producer(), config={})
+
+
+@pytest.mark.parametrize("name", ["volume", "with a space"])
+def test_a_mount_point_is_refused_before_any_work(tmp_path, monkeypatch, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    table = tmp_path / "mountinfo"
+    place = str(folder).replace(" ", r"\040")
+    table.write_text(f"36 35 98:0 /mnt1 {place} rw,noatime master:1 - ext3 /dev/root rw\n")
+    monkeypatch.setattr(stages, "MOUNTS", table)
+    produce = Producer()
+    with pytest.raises(
+        UserError, match=f"a disk or volume is mounted; choose a folder on it, such as {folder}/result"
+    ):
+        run_stage(folder, produce, config={})
+    run_stage(folder / "result", produce, config={})
+    assert produce.calls == 1
+
+
+def test_a_result_that_cannot_be_placed_is_kept_for_resume(out, monkeypatch):
+    run_stage(out, Producer("one"), config={})
+
+    def busy(self, target):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    produce = Producer("two")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", busy)
+        with pytest.raises(UserError, match="the result is complete, but cannot be moved .*with --resume"):
+            run_stage(out, produce, config={"n": 2})
+    run_stage(out, produce, config={"n": 2}, resume=True)
+    assert produce.calls == 1 and (out / "weights.txt").read_text() == "two"
+
+
+def test_clocks_do_not_matter(out, monkeypatch):
+    now = iter(range(10**6, 0, -3600))
+    monkeypatch.setattr(stages.time, "time", lambda: float(next(now)))  # goes back an hour at each look
+    for content in ("one", "two", "three", "four"):
+        run_stage(out, Producer(content), config={}, archive=True)
+        os.utime(out / COMPLETION, (1, 1))  # all in one second
+        assert read_completion(out)["seconds"] >= 0
+    archived = (out.parent / "archive").iterdir()
+    assert sorted((folder / "weights.txt").read_text() for folder in archived) == ["one", "three", "two"]
+
+
+def test_what_ended_while_this_run_waited_for_the_lock_is_read_again(out, monkeypatch):
+    """The other run ends between the first look of this one and its lock."""
+    ours = Producer("ours")
+    real = stages.alone_in
+
+    @contextlib.contextmanager
+    def late(folder, flag):
+        monkeypatch.setattr(stages, "alone_in", real)
+        run_stage(out, Producer("theirs"), config={})
+        with real(folder, flag):
+            yield
+
+    monkeypatch.setattr(stages, "alone_in", late)
+    run_stage(out, ours, config={}, resume=True)
+    assert not ours.calls and (out / "weights.txt").read_text() == "theirs"
+
+
+def test_the_other_run_renames_the_folder_before_it_gives_up_the_lock(out, monkeypatch):
+    real = FileLock.acquire
+
+    def slow(self, **options):
+        monkeypatch.setattr(FileLock, "acquire", real)
+        (out.parent / ".stage.partial").rmdir()
+        return real(self, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", slow)
+    run_stage(out, Producer(), config={})
+    assert (out / "weights.txt").exists()
 
 
 def test_fingerprint_of_a_stage_is_its_own(out):

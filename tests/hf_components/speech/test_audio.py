@@ -1,5 +1,6 @@
 import copy
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -166,3 +167,54 @@ def test_log_mel_of_a_batch_pads_to_its_longest_with_equal_bins(extractor):
 def test_log_mel_never_truncates(extractor, samples, frames, message):
     with pytest.raises(UserError, match=message):
         log_mel(extractor, [noise(samples)], frames)
+
+
+def header(rate: int, channels: int = 1, frames: int = 1000) -> bytes:
+    """A WAV of noise whose header gives that rate."""
+    samples = (np.random.default_rng(0).standard_normal(frames * channels) * 3000).astype("<i2").tobytes()
+    width = 2 * channels
+    form = struct.pack("<IHHIIHH", 16, 1, channels, rate, (rate * width) & 0xFFFFFFFF, width, 16)
+    return (
+        b"RIFF"
+        + struct.pack("<I", 36 + len(samples))
+        + b"WAVEfmt "
+        + form
+        + b"data"
+        + struct.pack("<I", len(samples))
+        + samples
+    )
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels"),
+    [(1, 1), (10, 2), (999, 1), (768_001, 1), (2_000_000_000, 1), (4_000_000_000, 1), (16_000, 65), (8_000, 1000)],
+)
+def test_a_header_that_no_recording_has_is_refused_before_it_is_decoded(tmp_path, rate, channels):
+    (tmp_path / "a.wav").write_bytes(header(rate, channels))
+    for source in (tmp_path / "a.wav", header(rate, channels)):
+        for read in (decode, read_duration):
+            with pytest.raises(AudioError, match="unreadable audio: "):
+                read(source)
+
+
+@pytest.mark.parametrize("rate", [1_000, 4_000, 192_000, 768_000])
+def test_rates_of_recordings_are_read(rate):
+    assert len(decode(header(rate))) == pytest.approx(16_000 * 1000 / rate, abs=2)
+
+
+def test_a_recording_that_is_too_long_is_refused_while_it_is_read(tmp_path, monkeypatch):
+    """Hours of silence are a small file."""
+    soundfile.write(tmp_path / "a.flac", np.zeros(3 * 2**20, np.int16), 16_000)
+    read = []
+    real = audio.stream
+
+    def counted(*arguments):
+        for block in real(*arguments):
+            read.append(len(block.waveform))
+            yield block
+
+    monkeypatch.setattr(audio, "stream", counted)
+    with pytest.raises(AudioError, match="a.flac: too long: more than 0.0166667 h"):
+        decode(tmp_path / "a.flac", longest=60)
+    assert len(read) == 1
+    assert len(decode(tmp_path / "a.flac", longest=200)) == 3 * 2**20

@@ -26,7 +26,7 @@ def prepared(tmp_path):
 
 
 def load(monkeypatch, prepared: Path, error: BaseException) -> str:
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr(corpus, "load_dataset", fail)

@@ -1,6 +1,7 @@
 """Training that is killed and resumed ends with the same bits as training that never stopped."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from tiny_speech import Kill, resumable_trainer
 
 from hf_components.checkpoints.training_checkpoints import COMPLETE, TRAINED_WEIGHTS, last_complete_checkpoint
 from hf_components.moe.trainer import MoeTrainer
+from hf_components.runtime.errors import UserError
 
 pytestmark = pytest.mark.unit
 STEPS = 9  # three epochs of three steps
@@ -108,14 +110,61 @@ def test_checkpoints_hold_what_is_trained_and_two_are_kept(tmp_path):
         assert set(weights.keys()) == trained
         for name in weights.keys():  # noqa: SIM118
             assert torch.equal(weights.get_tensor(name), trainer.model.state_dict()[name])
-    assert json.loads((tmp_path / "checkpoint-4" / COMPLETE).read_text()) == {"step": 4}
+    assert json.loads((tmp_path / "checkpoint-4" / COMPLETE).read_text())["step"] == 4
     assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A training of two checkpoints, and the weights of another one of the same shapes."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("run", "other")]
+    for seed, folder in enumerate(folders):
+        resumable_trainer(folder, max_steps=2, save_steps=1, learning_rate=0.01 * (seed + 1)).train()
+    return folders[0], (folders[1] / "checkpoint-2" / TRAINED_WEIGHTS).read_bytes()
+
+
+FILES = (TRAINED_WEIGHTS, "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "base.json", COMPLETE)
+
+
+@pytest.mark.parametrize("name", [*FILES, "routing_state.json"])
+@pytest.mark.parametrize("damage", ["half", "empty", "zeros", "missing", "another"])
+def test_a_damaged_checkpoint_stops_the_run_by_its_name(stopped, tmp_path, name, damage):
+    run, others = stopped
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run" / "checkpoint-2" / name
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+        if name == COMPLETE:
+            assert last_complete_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-1")
+            return
+    elif damage == "another":
+        file.write_bytes(others if name == TRAINED_WEIGHTS else content[:-1] + b"!")
+    else:
+        file.write_bytes({"half": content[: len(content) // 2], "empty": b"", "zeros": bytes(len(content))}[damage])
+    with pytest.raises(UserError, match="checkpoint-2.*; delete .*checkpoint-2, then the training goes on from"):
+        last_complete_checkpoint(tmp_path / "run")
+    if (name, damage) == (TRAINED_WEIGHTS, "another"):
+        trainer = resumable_trainer(tmp_path / "run", max_steps=3)
+        for checkpoint in (True, str(file.parent)):
+            with pytest.raises(UserError, match="checkpoint-2"):
+                trainer.train(resume_from_checkpoint=checkpoint)
+        shutil.rmtree(file.parent)
+        trainer.train(resume_from_checkpoint=True)
+        assert trainer.state.global_step == 3
+
+
+def test_other_folders_are_no_checkpoints(tmp_path):
+    for name in ("checkpoint-2", "checkpoint-old", "checkpoint-3 (copy)", "checkpoint-"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / COMPLETE).write_text("{}")
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
 
 
 def test_checkpoints_are_compared_by_number(tmp_path):
     for step in (9, 10, 100):
         (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
+        (tmp_path / f"checkpoint-{step}" / COMPLETE).write_text("{}")
     assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
 
 

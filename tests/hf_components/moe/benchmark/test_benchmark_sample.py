@@ -56,5 +56,5 @@ def test_a_sample_of_another_corpus_is_refused(tmp_path):
 def test_a_sample_file_that_is_none_is_named(tmp_path, content):
     file = tmp_path / "sample.json"
     file.write_text(content)
-    with pytest.raises(UserError, match="is not a sample"):
+    with pytest.raises(UserError, match="it is not a sample"):
         fixed_sample(rows(3), file, Sampling(max_samples=4))
