@@ -1,10 +1,15 @@
 """Logging and the way a recipe ends: 0, one line and 2, or 130."""
 
 import logging
+import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 
+import psutil
 import pytest
+from paths import ROOT
 
 from hf_components.reporting import show
 from hf_components.runtime.arguments import parse_arguments
@@ -122,3 +127,38 @@ def test_tables_are_in_the_log_file(tmp_path, capsys):
     show("rejected: 3 missing file")
     assert "rejected: 3 missing file" in (tmp_path / "log.txt").read_text()
     assert capsys.readouterr().out == "rejected: 3 missing file\n"
+
+
+CHILD = """
+import sys, time
+from hf_components.runtime.logs import run_recipe
+def main(argv):
+    print("started", flush=True)
+    time.sleep(60)
+run_recipe(main)
+"""
+# It starts the recipe as `accelerate launch` does, and is killed.
+LAUNCHER = "import subprocess, sys; subprocess.Popen([sys.executable, sys.argv[1]]).wait()"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
+@pytest.mark.parametrize(("name", "ends"), [("as_accelerate", True), ("as_a_shell", False)])
+def test_a_recipe_ends_with_its_launcher_but_not_with_a_shell(tmp_path, name, ends):
+    recipe = tmp_path / "recipe.py"
+    launcher = tmp_path / f"{name}.py"
+    recipe.write_text(CHILD)
+    launcher.write_text(LAUNCHER)
+    process = subprocess.Popen(
+        [sys.executable, launcher, recipe],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout.readline() == "started\n"
+    (child,) = psutil.Process(process.pid).children()
+    process.terminate()
+    process.wait()
+    gone, alive = psutil.wait_procs([child], timeout=9 if ends else 1)
+    for left in alive:
+        left.kill()
+    assert bool(gone) == ends
