@@ -1,11 +1,15 @@
 """A pipeline killed in the middle of training and resumed ends as one that was left alone, byte for byte."""
 
 import json
+import os
+import subprocess
+import sys
 
 import kill_and_resume
 import pytest
 from kill_and_resume import Moment, differences, moments, read_again
 from killed_pipelines import PIPELINES
+from paths import ROOT
 
 
 @pytest.mark.slow
@@ -86,3 +90,13 @@ def test_differences_are_found_and_times_are_none(tmp_path):
         "model/model.safetensors",
         "results.json",
     ]
+
+
+@pytest.mark.integration
+def test_it_starts_as_it_documents():
+    """From the root of the project, with nothing on the path but the script's own folder."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "tests/support/kill_and_resume.py", "--help"], cwd=ROOT, env=environment, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
