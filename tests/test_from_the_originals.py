@@ -119,3 +119,18 @@ def test_a_key_of_the_guides_is_taken_or_answered(there, here, tmp_path):
     except UserError as error:
         if "unknown key" in str(error):
             assert "did you mean" not in str(error) and "--help lists" not in str(error)
+
+
+THEIR_CHILDREN = """
+model: {name: whisper, variant: small, pretrained: openai/whisper-small, freeze_encoder: false}
+data: {train_manifest: train.jsonl, audio_dirs: [audio_0, audio_1], val_ratio: 0.1, stratify_by: age_bucket}
+training: {batch_size: 12, gradient_accumulation_steps: 3, fp16: true, learning_rate: 1e-5, warmup_steps: 500}
+"""
+
+
+def test_the_configuration_of_the_children_guide_is_read_as_it_is(tmp_path, caplog):
+    (tmp_path / "baseline.yaml").write_text(THEIR_CHILDREN)
+    values = check_words(arguments("finetune_whisper"), ["--config", str(tmp_path / "baseline.yaml")])
+    assert values["model"] == "openai/whisper-small" and values["per_device_train_batch_size"] == 12
+    assert values["audio_dirs"] == ["audio_0", "audio_1"] and values["warmup_steps"] == 500 and values["fp16"]
+    assert "the key name is not needed" in caplog.text

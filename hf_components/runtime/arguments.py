@@ -24,7 +24,7 @@ from hf_components.runtime.errors import UserError
 from hf_components.runtime.flags import BOUNDS, bounded, in_words, reader, unmet, ways_of
 from hf_components.runtime.logs import set_up_logging
 from hf_components.runtime.recipe_arguments import ResumeArguments
-from hf_components.runtime.reflexes import ANSWERS, SYNONYMS
+from hf_components.runtime.reflexes import ANSWERS, SYNONYMS, UNNEEDED
 from hf_components.runtime.stages import join_processes
 
 logger = logging.getLogger(__name__)
@@ -292,6 +292,9 @@ def _flags_of_file(
     arguments: list[str] = []
     for key, value in _without_sections(values, mappings, path):
         flag = spellings.get(f"--{key}".replace("-", "_").replace("__", "--", 1))
+        if flag is None and key in UNNEEDED:
+            logger.warning("%s: the key %s is not needed: %s", path, key, UNNEEDED[key])
+            continue
         if flag is None or key in ("config", "help"):
             raise UserError(f"{path}: unknown key {key!r}{_advice(f'--{key}', flags)}")
         if value is None:

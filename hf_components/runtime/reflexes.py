@@ -90,3 +90,6 @@ ANSWERS = {
     "save_every_epoch": "use {save_every_n_epochs} 1",
     "split": "all splits are used; leave it out",
 }
+
+# Keys of other projects' configurations that say nothing here, and why.
+UNNEEDED = {"name": "the kind of model is read from its checkpoint"}
