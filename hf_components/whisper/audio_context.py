@@ -4,7 +4,7 @@ Whisper needs the silence after a clip. If it is cut off, the attention to it mo
 repeats itself. All of this silence is alike, so a few positions represent it: if log n is added to the score of a key,
 it counts as n equal keys in the softmax. With 3000 frames there is no silence to represent, and the model is stock.
 
-This file and `modeling_moe_whisper` override private methods of transformers' Whisper, so its version is checked.
+This file and `moe_generation` override private methods of transformers' Whisper, so its version is checked.
 State dict and configuration are those of stock Whisper.
 """
 
@@ -31,8 +31,10 @@ HOOKS = (
     "_get_candidate_generator",
     "_get_logits_processor",
     "_maybe_prepare_encoder_kwargs_for_generation",
+    "_postprocess_outputs",
     "_prepare_static_cache",
     "_retrieve_max_frames_and_seek",
+    "_stack_split_outputs",
 )
 
 
