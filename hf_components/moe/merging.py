@@ -30,12 +30,12 @@ def merge_experts(model: MoeWhisperForConditionalGeneration, weights: Sequence[f
             f"weights must be {experts} numbers of at least 0 that add up to 1, one per expert, got "
             f"{', '.join(f'{weight:g}' for weight in weights)}"
         )
-    return _plain_whisper(model, weights + [1.0] * model.config.shared_expert)
+    return _plain_whisper(model, weights, shared=1.0)
 
 
 def base_whisper(model: MoeWhisperForConditionalGeneration) -> DynamicContextWhisper:
     """The plain Whisper that the experts adapt, with an audio context of 30 s."""
-    return _plain_whisper(model, [0.0] * (model.config.num_experts + model.config.shared_expert))
+    return _plain_whisper(model, [0.0] * model.config.num_experts, shared=0.0)
 
 
 def score_plain(
@@ -83,12 +83,15 @@ def score_plain(
 
 
 @torch.no_grad()
-def _plain_whisper(model: MoeWhisperForConditionalGeneration, slots: list[float]) -> DynamicContextWhisper:
-    """The mixture merged with fixed weights over its slots; the last slot is the shared expert."""
+def _plain_whisper(
+    model: MoeWhisperForConditionalGeneration, weights: list[float], shared: float
+) -> DynamicContextWhisper:
+    """The mixture merged with fixed weights of its experts, and of the shared one."""
     stock = model.merge_expert(0)
     state = stock.state_dict()
+    missing = model.left_to_add(weights, shared)
     for name, layer in model.routed_layers().items():
-        state[f"{name}.weight"] = layer.plain_weight + sum(weight * layer.delta([i]) for i, weight in enumerate(slots))
+        state[f"{name}.weight"] = layer.plain_weight + layer.delta(missing)
     plain = DynamicContextWhisper(stock.config).to(model.device, model.dtype)
     plain.load_state_dict(state)
     plain.generation_config = stock.generation_config

@@ -15,7 +15,6 @@ from hf_components.speech.audio import (
 from hf_components.speech.batching import duration_batches, seconds_batches
 from hf_components.speech.copies import bare_name, copies_by_name, copies_by_sound, sound_print
 from hf_components.speech.corpus import (
-    LONG,
     content_digest,
     is_prepared,
     load_corpus,
@@ -41,6 +40,7 @@ from hf_components.speech.splits import (
     ALL,
     DEV,
     LARGE_DEVIATION,
+    LONG,
     TRAIN,
     check_val_ratio,
     connected,

@@ -36,16 +36,16 @@ from hf_components.runtime import (
     want_of_space,
 )
 from hf_components.speech.audio import SAMPLING_RATE, AudioError, decode, read_duration
+from hf_components.speech.folds import divide
 from hf_components.speech.sampling import Sampling
 from hf_components.speech.speakers import UNKNOWN, describe_dev, known_speakers
-from hf_components.speech.splits import DEV, TRAIN
+from hf_components.speech.splits import DEV, LONG, TRAIN
 
 REQUIRED = ("id", "audio", "text", "speaker_id", "group", "duration")
 SEGMENT = re.compile(r"-\d{8,}-\d{8,}$")  # milliseconds at the end of the id of a segment
 UNUSUAL = 100.0  # seconds; few corpora have half of their recordings longer
 SHARD = re.compile(r"-\d{5}-of-\d{5}\.parquet$")
 CONTENT = re.compile(r"^ *description: content ([0-9a-f]{16})$", re.MULTILINE)
-LONG = "_long"  # train_long: recordings too long for a model's input, of the speakers of train
 
 
 def load_corpus(
@@ -85,12 +85,13 @@ def load_corpus(
             f"speaker {speaker} of {path_or_hub_id} is in the splits {speakers[speaker]} and {shared[speaker]}; "
             "splits must not share a speaker"
         )
+    sampling = Sampling.parse(data_config_override)
+    corpus = divide(corpus, sampling)
     if split is not None and split not in corpus:
         raise UserError(f"{path_or_hub_id} has no split {split!r}; it has {', '.join(corpus)}")
     corpus = corpus.cast_column("audio", Audio(sampling_rate=SAMPLING_RATE, decode=False))
     for name, rows in corpus.items():
         _check_seconds(rows, f"{path_or_hub_id}, split {name}")
-    sampling = Sampling.parse(data_config_override)
     if split is None:
         return DatasetDict({name: sampling.of(rows) for name, rows in corpus.items()})
     return sampling.of(corpus[split])

@@ -16,12 +16,23 @@ SAMPLING = ("random", "stratified")
 
 @dataclass(frozen=True)
 class Sampling:
-    """How much of a corpus a stage takes. Stages with the same values choose the same rows."""
+    """How much of a corpus a stage takes, and who is held out. Stages with the same values choose the same rows.
+
+    Args:
+        sampling, percent, max_samples: see `sample`.
+        seed: seed of every choice.
+        folds: number of folds of a cross-validation over all speakers, see `divide`; None keeps the splits.
+        fold: the fold that becomes `dev`; the other speakers are `train`.
+        selection: share of `train` that becomes the split `selection`, whole speakers, to choose a system on.
+    """
 
     sampling: str = "random"
     percent: float = 100.0
     max_samples: int | None = None
     seed: int = 42
+    folds: int | None = None
+    fold: int | None = None
+    selection: float = 0.0
 
     @classmethod
     def parse(cls, override: str | None) -> "Sampling":
@@ -48,11 +59,22 @@ class Sampling:
             raise UserError(f"data_config_override must be a JSON object with keys of {names}: {error}") from error
         found = cls(**values)
         check_sampling(found.sampling, found.percent, found.max_samples)
+        found.check_division()
         return found
+
+    def check_division(self) -> None:
+        """Raise UserError unless `fold` is one of at least 2 `folds`, and `selection` lies in [0, 0.5]."""
+        if (self.folds is None) != (self.fold is None):
+            raise UserError(f"folds and fold go together, got folds {self.folds} and fold {self.fold}")
+        if self.folds is not None and not (self.folds >= 2 and 0 <= self.fold < self.folds):
+            raise UserError(f"fold must be one of at least 2 folds, counted from 0, got {self.fold} of {self.folds}")
+        if not 0 <= self.selection <= 0.5:
+            raise UserError(f"selection must lie in [0, 0.5], got {self.selection}")
 
     def of(self, corpus: Dataset) -> Dataset:
         """The chosen rows of a prepared corpus, in its order."""
-        chosen = sample(corpus["id"][:], corpus["group"][:], **dataclasses.asdict(self))
+        names = (corpus["id"][:], corpus["group"][:])
+        chosen = sample(*names, self.sampling, self.percent, self.max_samples, self.seed)
         return corpus if len(chosen) == len(corpus) else corpus.select(chosen)
 
 

@@ -17,6 +17,7 @@ from hf_components.speech.speakers import is_known
 logger = logging.getLogger(__name__)
 
 TRAIN, DEV = "train", "dev"
+LONG = "_long"  # train_long: recordings too long for a model's input, of the speakers of train
 ALL = "all"  # name of the row for all strata in a report
 LARGE_DEVIATION = 0.1  # of a stratum's share in dev from the requested one; more causes a warning
 

@@ -3,6 +3,7 @@
 Imports torch and transformers; `save_experts` and `from_experts` also need peft and safetensors.
 """
 
+from . import auto_classes
 from .audio_context import DynamicContextWhisper
 from .configuration_moe_whisper import MoeWhisperConfig
 from .modeling_moe_whisper import MoeWhisperForConditionalGeneration

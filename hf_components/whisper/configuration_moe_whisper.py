@@ -3,7 +3,7 @@
 from transformers import WhisperConfig
 
 ROUTINGS = ("hard", "top_k", "soft")
-MIXTURES = ("weights", "logits")
+MIXTURES = ("weights", "merge", "logits")
 AUDIO_CONTEXTS = ("dynamic", "full")
 TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
@@ -19,8 +19,10 @@ class MoeWhisperConfig(WhisperConfig):
             a single expert).
         routing (`str`): `"hard"` (the best expert), `"top_k"` (the best `experts_per_utterance`, renormalised) or
             `"soft"` (all).
-        mixture (`str`): `"weights"` decodes once with the merged LoRA; `"logits"` decodes once per active expert and
-            mixes the probabilities.
+        mixture (`str`): `"weights"` decodes once with the merged LoRA; `"merge"` too, but with the mean of all experts
+            whatever the router says; `"logits"` decodes once per active expert and mixes the probabilities.
+        beta (`float`): with `"weights"`, the experts get `beta` times the router's choice plus `(1 - beta)` times
+            their mean, 0 to 1 (default 1, the choice alone).
         router_layer (`int`): the router reads the encoder after this many layers, 1 to `encoder_layers` (default:
             half of them); the experts are in the layers above and in the decoder.
         router_hidden_size (`int`): width of the router's hidden layer.
@@ -30,6 +32,8 @@ class MoeWhisperConfig(WhisperConfig):
         lora_rank, lora_alpha, lora_dropout: size, scale (`lora_alpha / lora_rank`) and dropout of each expert.
         target_modules: names of the linear layers that get experts.
         shared_expert (`bool`): one more LoRA that every utterance uses with weight 1.
+        folded_weights (`list[float]`): weight of each expert (the shared one last) that the plain weights already
+            contain. `save_pretrained` folds experts into them, so that stock Whisper reads an adapted model.
         base_model_name_or_path (`str`): the Whisper that the experts adapt, also named by their PEFT adapters.
         audio_context (`str`): with `"dynamic"`, `generate` cuts each segment to its speech; `"full"` keeps 30 s.
         min_audio_context (`int`): least mel frames of a dynamic context (default 1000, or the window if that is
@@ -40,6 +44,7 @@ class MoeWhisperConfig(WhisperConfig):
     experts_per_utterance: int | None = None
     routing: str = "hard"
     mixture: str = "weights"
+    beta: float | int = 1.0
     router_layer: int | None = None
     router_hidden_size: int = 128
     router_temperature: float | int = 1.0
@@ -50,6 +55,7 @@ class MoeWhisperConfig(WhisperConfig):
     lora_dropout: float | int = 0.0
     target_modules: list[str] | tuple[str, ...] = TARGETS
     shared_expert: bool = False
+    folded_weights: list[float] | None = None
     base_model_name_or_path: str | None = None
     audio_context: str = "full"
     min_audio_context: int | None = None
@@ -79,6 +85,14 @@ class MoeWhisperConfig(WhisperConfig):
         _one_of("routing", self.routing, ROUTINGS)
         _one_of("mixture", self.mixture, MIXTURES)
         _one_of("audio_context", self.audio_context, AUDIO_CONTEXTS)
+        if not 0 <= self.beta <= 1:
+            raise ValueError(f"`beta` must lie in [0, 1], got {self.beta}.")
+        slots = self.num_experts + self.shared_expert
+        if self.folded_weights is not None and len(self.folded_weights) != slots:
+            raise ValueError(
+                f"`folded_weights` must have one number for each of {slots} experts, the shared one with them, "
+                f"got {len(self.folded_weights)}."
+            )
         unknown = [name for name in self.target_modules if name not in TARGETS]
         if unknown or not self.target_modules:
             raise ValueError(

@@ -5,6 +5,7 @@ in the decoder. So one pass through the encoder is enough, and the router sees t
 """
 
 import copy
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ from .audio_context import (
 from .configuration_moe_whisper import TARGETS, MoeWhisperConfig
 from .mixing import check_expert_weights, mean_of_experts, mix_probabilities, summed_losses
 from .moe_generation import MoeGenerationMixin
-from .routed_lora import MERGE_RULE, RoutedLinear, RoutingState, UtteranceRouter, stock_weights
+from .routed_lora import MERGE_RULE, RoutedLinear, RoutingState, UtteranceRouter, stock_weights, weighted_delta
 
 logger = logging.get_logger(__name__)
 
@@ -104,11 +105,57 @@ class MoeWhisperPreTrainedModel(WhisperPreTrainedModel):
             init.zeros_(module.mean)
             init.ones_(module.std)
 
-    def save_pretrained(self, save_directory, **kwargs):
-        """The same as in transformers; what is saved is also known to `AutoModel`."""
+    def save_pretrained(self, save_directory, *, state_dict=None, **kwargs):
+        """The same as in transformers, with experts folded into the plain weights; known to `AutoModel` too.
+
+        Stock Whisper, and converters that read it, then find the adapted model and not the bare base: with the shared
+        expert, or without one with the mean of all experts. The model in memory stays as it is. A quantised model is
+        saved as it is too.
+        """
         known = getattr(self.config, "auto_map", None) or {}
         self.config.auto_map = {**known, "AutoModel": f"{Path(__file__).stem}.{MoeWhisperModel.__name__}"}
-        super().save_pretrained(save_directory, **kwargs)
+        before = self.config.folded_weights
+        if before is None and self._is_plain():
+            state_dict = dict(self.state_dict() if state_dict is None else state_dict)
+            self.config.folded_weights = self._fold(state_dict)
+        try:
+            super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+        finally:
+            self.config.folded_weights = before
+
+    def _is_plain(self) -> bool:
+        return all(type(layer.linear) is nn.Linear for layer in self.routed_layers().values())
+
+    def _fold(self, state_dict: dict[str, torch.Tensor]) -> list[float]:
+        """Add experts to the plain weights in `state_dict`; returns the weight of each that is in them."""
+        experts = self.config.num_experts
+        folded = [0.0] * experts + [1.0] if self.config.shared_expert else [1 / experts] * experts
+        for name, layer in self.routed_layers().items():
+            lora = [state_dict[f"{name}.{part}"] for part in ("lora_a", "lora_b")]
+            plain = state_dict[f"{name}.linear.weight"]
+            state_dict[f"{name}.linear.weight"] = plain + weighted_delta(*lora, folded, layer.scaling).to(plain)
+        return folded
+
+    @torch.no_grad()
+    def unfold(self) -> None:
+        """Make the plain weights those of the base model again, before experts are trained further.
+
+        Quantised ones stay as they are, and the experts are trained on what is folded into them.
+        """
+        folded = self.config.folded_weights
+        if folded is None or not self._is_plain():
+            return
+        for layer in self.routed_layers().values():
+            layer.plain_weight.sub_(layer.delta(folded))
+        self.config.folded_weights = None
+        for module in self.modules():
+            if isinstance(getattr(module, "state", None), RoutingState):
+                module.state.folded = None
+
+    def routed_layers(self) -> dict[str, RoutedLinear]:
+        """The layers that have experts, by module name."""
+        modules = self.named_modules()
+        return {name: module for name, module in modules if isinstance(module, RoutedLinear) and module.num_experts}
 
 
 class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
@@ -117,7 +164,7 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
     def __init__(self, config: MoeWhisperConfig):
         super().__init__(config)
         self.router = UtteranceRouter(config.d_model, config.router_hidden_size, config.num_experts)
-        self.state = RoutingState(config.shared_expert)
+        self.state = RoutingState(config.shared_expert, config.folded_weights)
         add_routed_lora(self.layers, config, self.state, first=config.router_layer)
         self.post_init()
 
@@ -199,7 +246,17 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
         return gates
 
     def select(self, gates: torch.Tensor) -> torch.Tensor:
-        """Weights over experts `(batch, experts)` by the configured routing."""
+        """Weights over experts `(batch, experts)` by the configured routing and mixture."""
+        config = self.config
+        mean = torch.full_like(gates, 1 / config.num_experts)
+        if config.mixture == "merge":
+            return mean
+        weights = self._chosen(gates)
+        if config.mixture == "logits" or config.beta == 1:
+            return weights
+        return config.beta * weights + (1 - config.beta) * mean
+
+    def _chosen(self, gates: torch.Tensor) -> torch.Tensor:
         config = self.config
         if config.routing == "soft":
             return gates
@@ -229,7 +286,7 @@ class MoeWhisperDecoder(MoeWhisperPreTrainedModel, WhisperDecoder):
     def __init__(self, config: MoeWhisperConfig):
         super().__init__(config)
         attend_to_context(self)
-        self.state = RoutingState(config.shared_expert)
+        self.state = RoutingState(config.shared_expert, config.folded_weights)
         add_routed_lora(self.layers, config, self.state)
         self.post_init()
 
@@ -360,7 +417,8 @@ class MoeWhisperForConditionalGeneration(
         if getattr(base, "is_quantized", False):
             raise ValueError(f"{MERGE_RULE}, got `base` with {base.config.quantization_config.quant_method}.")
         inherited = base.config.to_dict()
-        inherited.pop("architectures", None)
+        for name in ("architectures", "folded_weights"):  # of a mixture that was read as a plain Whisper
+            inherited.pop(name, None)
         inherited["base_model_name_or_path"] = base.name_or_path or None
         model = cls(MoeWhisperConfig(**{**inherited, **config})).to(base.dtype)
         model.load_state_dict(base.state_dict(), strict=False)
@@ -434,11 +492,6 @@ class MoeWhisperForConditionalGeneration(
             else:
                 layer.lora_b.zero_()
 
-    def routed_layers(self) -> dict[str, RoutedLinear]:
-        """The layers that have experts, by module name."""
-        modules = self.named_modules()
-        return {name: module for name, module in modules if isinstance(module, RoutedLinear) and module.num_experts}
-
     def save_experts(self, folder: str | Path) -> list[Path]:
         """Write each expert, with the shared one, as a PEFT adapter `expert_<i>`; returns the folders."""
         folders = []
@@ -468,11 +521,18 @@ class MoeWhisperForConditionalGeneration(
             fields.pop(name, None)
         merged = WhisperForConditionalGeneration(WhisperConfig(**fields)).to(self.dtype)
         state = stock_weights(self)
+        chosen = [float(i == expert) for i in range(self.config.num_experts)]
         for name, layer in self.routed_layers().items():
-            state[f"{name}.weight"] = layer.plain_weight + layer.delta(self._slots_of(expert))
+            state[f"{name}.weight"] = layer.plain_weight + layer.delta(self.left_to_add(chosen))
         merged.load_state_dict(state)
         merged.generation_config = copy.deepcopy(self.generation_config)
         return merged.to(self.device).eval()
+
+    def left_to_add(self, weights: Sequence[float], shared: float = 1.0) -> list[float]:
+        """Weights of all slots that are missing in the plain weights, for these of the experts and the shared one."""
+        slots = [*weights, shared] if self.config.shared_expert else list(weights)
+        folded = self.config.folded_weights or [0.0] * len(slots)
+        return [weight - already for weight, already in zip(slots, folded, strict=True)]
 
     def _slots_of(self, expert: int) -> list[int]:
         return [expert, self.config.num_experts] if self.config.shared_expert else [expert]
@@ -496,7 +556,9 @@ class MoeWhisperForConditionalGeneration(
         return fitted, attention_mask
 
     def train_only(self, *, experts: bool, router: bool) -> None:
-        """Freeze everything except the experts and the router, each if requested."""
+        """Freeze everything except the experts and the router, each if requested; see also `unfold`."""
+        if experts:
+            self.unfold()
         for name, parameter in self.named_parameters():
             is_lora = name.endswith((".lora_a", ".lora_b"))
             parameter.requires_grad_((experts and is_lora) or (router and ".router." in name))

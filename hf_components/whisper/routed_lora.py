@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,23 +23,25 @@ class Routing:
     Args:
         given: weights `(rows, experts)`, or one-hot `(batch, k, experts)` of rows batch * k.
         shared_expert: the last slot is an expert that every row carries with weight 1.
+        folded: weight of each slot that the plain weights already contain; what is left to add may be negative.
     """
 
-    def __init__(self, given: torch.Tensor, shared_expert: bool):
+    def __init__(self, given: torch.Tensor, shared_expert: bool, folded: Sequence[float] | None = None):
         weights = given.flatten(0, -2)
         self.given = given
         self.mixed = len(weights) // len(given)  # consecutive rows that are one utterance under its several experts
-        self.expert_weights = (
-            torch.cat([weights, torch.ones_like(weights[:, :1])], dim=1) if shared_expert else weights
-        )
+        if shared_expert:
+            weights = torch.cat([weights, torch.ones_like(weights[:, :1])], dim=1)
+        self.expert_weights = weights if folded is None else weights - weights.new_tensor(folded)
         self.stacked: dict[RoutedLinear, tuple[torch.Tensor, ...]] = {}
         self._active = None
 
     def active(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights and slots of each row's experts, `(rows, k)`; k is the greatest number of any row."""
         if self._active is None:
-            k = int((self.expert_weights > 0).sum(-1).max())
-            self._active = tuple(self.expert_weights.topk(max(k, 1), dim=-1))
+            k = int((self.expert_weights != 0).sum(-1).max())
+            slots = self.expert_weights.abs().topk(max(k, 1), dim=-1).indices
+            self._active = (self.expert_weights.gather(-1, slots), slots)
         return self._active
 
 
@@ -50,8 +53,9 @@ class RoutingState:
     finds the last routing that was set with gradients.
     """
 
-    def __init__(self, shared_expert: bool):
+    def __init__(self, shared_expert: bool, folded: Sequence[float] | None = None):
         self.shared_expert = shared_expert
+        self.folded = folded
         self._of_thread = threading.local()
         self._of_graph: Routing | None = None
 
@@ -69,12 +73,12 @@ class RoutingState:
         routing = getattr(self._of_thread, "routing", None)
         if continues and routing is not None and routing.given is expert_weights:
             return
-        self._of_thread.routing = Routing(expert_weights, self.shared_expert)
+        self._of_thread.routing = Routing(expert_weights, self.shared_expert, self.folded)
         if torch.is_grad_enabled():
             self._of_graph = self._of_thread.routing
 
     def __reduce__(self):  # for copies and pickles: weights belong to one graph
-        return RoutingState, (self.shared_expert,)
+        return RoutingState, (self.shared_expert, self.folded)
 
 
 class RoutedLinear(nn.Linear):
@@ -212,9 +216,9 @@ class RoutedLinear(nn.Linear):
         down = down * weights.to(down.dtype).repeat_interleave(self.rank, dim=1)[:, None]
         return torch.baddbmm(output, down, b, alpha=self.scaling)
 
-    def delta(self, experts: list[int]) -> torch.Tensor:
-        """The sum that these experts add to the weight, `(out_features, in_features)`."""
-        return self.scaling * sum(self.lora_b[i] @ self.lora_a[i] for i in experts)
+    def delta(self, weights: Sequence[float]) -> torch.Tensor:
+        """What the experts add to the weight, with a weight for each slot, `(out_features, in_features)`."""
+        return weighted_delta(self.lora_a, self.lora_b, weights, self.scaling)
 
     @property
     def plain_weight(self) -> torch.Tensor:
@@ -226,6 +230,13 @@ class RoutedLinear(nn.Linear):
         if type(self.linear) is not nn.Linear:
             raise ValueError(f"{MERGE_RULE}, got {type(self.linear).__name__}.")
         return self.linear.weight
+
+
+def weighted_delta(
+    lora_a: torch.Tensor, lora_b: torch.Tensor, weights: Sequence[float], scaling: float
+) -> torch.Tensor:
+    """`s sum_i w_i B_i A_i` of `(experts, rank, in)` and `(experts, out, rank)`: products add up, not A or B."""
+    return scaling * torch.einsum("e,eor,eri->oi", lora_a.new_tensor(weights), lora_b, lora_a)
 
 
 def stock_weights(model: nn.Module) -> dict[str, torch.Tensor]:
