@@ -5,8 +5,11 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     --candidates runs/children --corpus data/prepared --output_dir runs/soup
 
 --candidates is the output folder of one train_moe_whisper or finetune_whisper, whose checkpoints are averaged. Or it
-is two or more folders of models, or of PEFT adapters of one model. Writes the model to <output_dir>/model, and the
-average of adapters to <output_dir>/adapter.
+is two or more folders of models, of PEFT adapters of one model, or of independent trainings of one LoRA. Writes the
+model to <output_dir>/model, and the average of adapters to <output_dir>/adapter.
+
+Methods: uniform averages all. greedy adds a candidate, best first, if the WER does not grow. lora_products averages
+LoRAs by their products BA into one whose rank is the sum of theirs, or --rank.
 """
 
 import dataclasses
@@ -31,7 +34,15 @@ from hf_components.checkpoints import (
     save_whisper,
 )
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import RecipeArguments, SeedArguments, flag, parse_arguments, run_recipe, run_stage
+from hf_components.runtime import (
+    RecipeArguments,
+    SeedArguments,
+    UserError,
+    flag,
+    parse_arguments,
+    run_recipe,
+    run_stage,
+)
 from hf_components.scoring import compare, score
 from hf_components.speech import language_code, load_corpus, sample_rows
 from hf_components.whisper import DynamicContextWhisper
@@ -49,8 +60,14 @@ class Arguments(RecipeArguments, SeedArguments):
     language: str | None = flag(
         "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
     )
-    method: Literal["greedy", "uniform"] = flag(
-        "greedy: add a candidate, best first, if the WER does not grow; uniform: add all", default="greedy"
+    method: Literal["greedy", "uniform", "lora_products"] = flag(
+        "which candidates are averaged, see above", default="greedy"
+    )
+    rank: int | None = flag(
+        "rank of the averaged LoRA; default: the sum of all ranks, which is exact",
+        default=None,
+        min=1,
+        needs={"method": "lora_products"},
     )
     last: int | None = flag("number of newest checkpoints to use; default: all", default=None, min=2)
     selection_split: str = flag("split to select and report on; greedy makes its WER optimistic", default="dev")
@@ -77,6 +94,10 @@ def main(argv: list[str] | None = None) -> dict:
 
 def produce(args: Arguments, folder: Path) -> dict:
     candidates = find_candidates(args.candidates, args.last, args.model)
+    if args.method == "lora_products" and candidates.adapter is None:
+        raise UserError(
+            f"--method lora_products averages LoRAs, {args.candidates[0]} holds whole weights; take --method uniform"
+        )
     names = list(candidates.folders)
     texts = {}
     wer = {}
@@ -92,7 +113,7 @@ def produce(args: Arguments, folder: Path) -> dict:
 
     def evaluate(members: list[int]) -> float:
         key = tuple(members)
-        with averaged(model, candidates, members):
+        with averaged(model, candidates, members, args.rank if len(members) > 1 else None):
             texts[key] = transcribe(
                 model,
                 processor,
@@ -117,7 +138,7 @@ def produce(args: Arguments, folder: Path) -> dict:
         if candidates.adapter is None:
             average_into(model, candidates.of(members))
         else:
-            save_average_adapter(folder / "adapter", candidates.of(members), candidates.adapter)
+            save_average_adapter(folder / "adapter", candidates.of(members), candidates.adapter, args.rank)
             model = merge_adapter(model, str(folder / "adapter"))
         if isinstance(model, DynamicContextWhisper):
             save_whisper(model, processor, folder / "model")

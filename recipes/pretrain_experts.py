@@ -17,7 +17,6 @@ from hf_components.moe import (
     freeze_shared_expert,
     load_labels,
     load_router,
-    load_trained_experts,
     save_trained_experts,
     start_from_lora,
 )
@@ -43,7 +42,7 @@ class Arguments(TrainingRecipeArguments):
         aliases=["--gating_model_checkpoint"],
     )
     lora_model: str | None = flag(
-        "output without labels: LoRA that the shared (or only) expert starts from",
+        "LoRA that the shared (or only) expert starts from: output without labels, or PEFT adapter",
         default=None,
         aliases=["--single_lora_dir"],
     )
@@ -81,7 +80,7 @@ def produce(
     labels = load_labels(args.labels_dir) if args.labels_dir else None
     model = build_experts(base, expert_args, labels.num_experts if labels else 1, router_layer)
     if args.lora_model:
-        start_from_lora(model, load_trained_experts(base, args.lora_model))
+        start_from_lora(model, args.lora_model)
     model.train_only(experts=True, router=False)
     if args.freeze_shared_expert:
         freeze_shared_expert(model, training_args.weight_decay)

@@ -17,7 +17,14 @@ from hf_components.checkpoints.loading import (
     save_processor,
 )
 from hf_components.checkpoints.saving import check_savable, save_whisper
-from hf_components.checkpoints.soups import average_into, averaged, find_candidates, greedy_soup, save_average_adapter
+from hf_components.checkpoints.soups import (
+    average_into,
+    averaged,
+    find_candidates,
+    greedy_soup,
+    lora_folder,
+    save_average_adapter,
+)
 from hf_components.checkpoints.training_checkpoints import (
     BASE,
     BASE_FORM,

@@ -91,7 +91,8 @@ def find_candidates(paths: Sequence[str], last: int | None = None, base_model: s
     """The checkpoints of one training, or several finished models, or several PEFT adapters of one model.
 
     Args:
-        paths: output folder of a training, with its `checkpoints`; or two or more folders of models or adapters.
+        paths: output folder of a training, with its `checkpoints`; or two or more folders of models, of adapters, or
+            of trainings of a LoRA.
         last: number of newest checkpoints to take, at least 2; all by default.
         base_model: base model of the adapters; by default the one in their configuration.
     Raises:
@@ -101,7 +102,7 @@ def find_candidates(paths: Sequence[str], last: int | None = None, base_model: s
         return _checkpoints_of_run(Path(paths[0]), last, base_model)
     if last is not None:
         raise UserError(f"--last chooses checkpoints of one training, got {len(paths)} candidates; leave it out")
-    folders = {str(path): Path(path) for path in paths}
+    folders = {str(path): lora_folder(path) for path in paths}
     if len(folders) < len(paths):
         raise UserError(f"each candidate counts once, got {' '.join(paths)}; remove the repetition")
     are_adapters = [(folder / ADAPTER_CONFIG).exists() for folder in folders.values()]
@@ -153,14 +154,23 @@ def average_into(model: PreTrainedModel, folders: Sequence[Path]) -> None:
             target.copy_(sum(value[...].float() for value in values) / len(values))
 
 
-def save_average_adapter(target: Path, folders: Sequence[Path], like: Path) -> None:
-    """Write one LoRA whose product is exactly the mean of the products of several; its rank is the sum of their ranks.
+def lora_folder(path: str | Path) -> Path:
+    """The PEFT adapter of a folder that a training of one LoRA wrote; any other folder as it is."""
+    found = [Path(path) / name for name in ("adapter", "expert_0") if (Path(path) / name / ADAPTER_CONFIG).exists()]
+    is_mixture = (Path(path) / "expert_1").exists()
+    return found[0] if found and not is_mixture else Path(path)
+
+
+def save_average_adapter(target: Path, folders: Sequence[Path], like: Path, rank: int | None = None) -> None:
+    """Write one LoRA whose product is the mean of the products of several.
 
     Args:
         folders: PEFT adapters, or checkpoints from the training of one.
         like: adapter with the base model of all, and the scaling of those checkpoints.
+        rank: rank of the result, which then is the nearest of that rank; None keeps the sum of the ranks, which is
+            exact.
     Raises:
-        UserError: an adapter is not a plain LoRA.
+        UserError: an adapter is not a plain LoRA, or `rank` is greater than the sum of the ranks.
     """
     try:
         adapters = [
@@ -171,22 +181,46 @@ def save_average_adapter(target: Path, folders: Sequence[Path], like: Path) -> N
         raise UserError(f"a candidate of {first_few(folders)} is damaged: {error}; {AGAIN}") from error
     except (ValueError, KeyError) as error:
         raise UserError(f"{error}") from error
-    stacked, _, scaling = stack_adapters(adapters)
+    stacked, most, scaling = stack_adapters(adapters)
+    if rank is not None and rank > most * len(adapters):
+        raise UserError(f"rank must be at most {most * len(adapters)}, the sum of all ranks, got {rank}")
     # (experts, rank, in) -> (experts rank, in); (experts, out, rank) -> (out, experts rank)
     lora = {name: (a.flatten(0, 1), b.transpose(0, 1).flatten(1) / len(adapters)) for name, (a, b) in stacked.items()}
+    if rank is not None:
+        lora = {name: nearest_of_rank(*factors, rank) for name, factors in lora.items()}
     save_adapter(target, lora, scaling=scaling, base_model=_base_of(like))
 
 
+def nearest_of_rank(a: torch.Tensor, b: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The A and B of a smaller rank whose product is nearest to B A in the Frobenius norm (Eckart and Young 1936).
+
+    Args:
+        a: (rank, in).
+        b: (out, rank).
+    """
+    left, upper = torch.linalg.qr(b.double())
+    right, lower = torch.linalg.qr(a.double().T)  # B A = left (upper lower^T) right^T
+    u, values, v = torch.linalg.svd(upper @ lower.T, full_matrices=False)
+    root = values[:rank].sqrt()
+    return (root[:, None] * (right @ v[:rank].T).T).to(a), (left @ u[:, :rank] * root).to(b)
+
+
 @contextlib.contextmanager
-def averaged(model: PreTrainedModel, candidates: Candidates, members: Sequence[int]) -> Iterator[None]:
-    """Give `model` the average of some candidates. Averaged weights stay in it afterwards, adapters are removed."""
+def averaged(
+    model: PreTrainedModel, candidates: Candidates, members: Sequence[int], rank: int | None = None
+) -> Iterator[None]:
+    """Give `model` the average of some candidates. Averaged weights stay in it afterwards, adapters are removed.
+
+    Args:
+        rank: rank of averaged adapters, see `save_average_adapter`.
+    """
     folders = candidates.of(members)
     if candidates.adapter is None:
         average_into(model, folders)
         yield
         return
     with tempfile.TemporaryDirectory() as adapter:
-        save_average_adapter(Path(adapter), folders, candidates.adapter)
+        save_average_adapter(Path(adapter), folders, candidates.adapter, rank)
         peft = PeftModel.from_pretrained(model, adapter)  # changes the layers of `model` itself
         yield
         peft.unload()

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from hf_components.checkpoints import base_model_id
+from hf_components.checkpoints import base_model_id, lora_folder
 from hf_components.runtime import (
     UserError,
     damage_named,
@@ -17,6 +17,7 @@ from hf_components.runtime import (
 )
 from hf_components.training import LoraArguments
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWhisperForConditionalGeneration
+from hf_components.whisper.adapters import load_adapter
 from hf_components.whisper.routed_lora import UtteranceRouter, stock_weights
 
 WEIGHTS = "experts.safetensors"
@@ -55,38 +56,46 @@ def build_experts(
         raise UserError(str(error)) from error
 
 
-def start_from_lora(model: MoeWhisperForConditionalGeneration, lora: MoeWhisperForConditionalGeneration) -> None:
-    """Copy a trained single LoRA into the shared expert, or into the only expert; the others then learn what it lacks.
+def start_from_lora(model: MoeWhisperForConditionalGeneration, folder: str | Path) -> None:
+    """Copy a trained LoRA into the shared expert, or into the only expert; the others then learn what it lacks.
 
+    Args:
+        folder: output of a training of one LoRA, or a PEFT adapter; its rank may be smaller than that of the experts.
     Raises:
-        UserError: there is no shared expert, or the LoRA has another size or other layers.
+        UserError: there is no shared expert; the folder holds no single LoRA, or one of a greater rank, of other
+            layers, or of another base model.
     """
     if model.config.num_experts > 1 and not model.config.shared_expert:
         raise UserError(
             "a single LoRA is the start of the shared expert, but shared_expert is false; leave one of them out"
         )
-    if lora.config.num_experts != 1:
+    if (Path(folder) / "expert_1").exists():
         raise UserError(
-            f"experts start from a single LoRA, got {lora.config.num_experts} experts; "
-            "pretrain_experts without --labels_dir makes one"
+            f"experts start from a single LoRA, {folder} holds several experts; pretrain_experts without --labels_dir "
+            "makes one"
         )
-    own = model.routed_layers()
-    given = lora.routed_layers()
-    for size in ("lora_rank", "lora_alpha"):
-        if getattr(model.config, size) != getattr(lora.config, size):
-            raise UserError(
-                f"the experts have {size} {getattr(model.config, size)}, the single LoRA they would start "
-                f"from {getattr(lora.config, size)}; train both with the same"
-            )
-    if own.keys() != given.keys():
+    try:
+        lora, rank, scaling = load_adapter(lora_folder(folder))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    _check_base(folder, model)
+    if rank > model.config.lora_rank:
+        raise UserError(
+            f"the LoRA in {folder} has rank {rank}, the experts that would start from it {model.config.lora_rank}; "
+            f"set lora_rank to {rank} or more"
+        )
+    layers = model.routed_layers()
+    if layers.keys() != lora.keys():
         raise UserError(
             "the experts and the single LoRA they would start from adapt different layers, "
-            f"{min(own.keys() ^ given.keys())} for one; train both with the same target_modules and --router_dir"
+            f"{min(layers.keys() ^ lora.keys())} for one; train both with the same target_modules and --router_dir"
         )
     with torch.no_grad():
-        for name, layer in own.items():
-            layer.lora_a[-1].copy_(given[name].lora_a[0])  # the shared expert is the last
-            layer.lora_b[-1].copy_(given[name].lora_b[0])
+        for name, layer in layers.items():
+            a, b = lora[name]
+            layer.lora_b[-1].zero_()  # the shared expert is the last
+            layer.lora_a[-1, :rank] = a
+            layer.lora_b[-1, :, :rank] = b * (scaling / layer.scaling)
 
 
 def freeze_shared_expert(model: MoeWhisperForConditionalGeneration, weight_decay: float) -> None:
@@ -147,14 +156,22 @@ def load_trained_experts(
         model.load_state_dict(weights, strict=False)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"the experts in {folder} do not fit {base.name_or_path}: {error}") from error
-    with safe_open(folder / WEIGHTS, framework="pt") as file:
-        adapted = file.metadata().get(BASE_DIGEST)
+    _check_base(folder, base)
+    return model
+
+
+def _check_base(folder: str | Path, base: WhisperForConditionalGeneration) -> None:
+    """Raise UserError if experts were trained on other weights than those of `base`; adapters keep no record of it."""
+    file = Path(folder) / WEIGHTS
+    if not file.exists():
+        return
+    with safe_open(file, framework="pt") as weights:
+        adapted = weights.metadata().get(BASE_DIGEST)
     if adapted != digest_of_base(base):
         raise UserError(
-            f"the experts in {folder} adapt {saved.base_model_name_or_path}, not {base_model_id(base.name_or_path)}, "
-            "which has other weights"
+            f"the experts in {folder} adapt {MoeWhisperConfig.from_pretrained(folder).base_model_name_or_path}, not "
+            f"{base_model_id(base.name_or_path)}, which has other weights"
         )
-    return model
 
 
 def load_router(folder: str | Path) -> tuple[UtteranceRouter, int]:

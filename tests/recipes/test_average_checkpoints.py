@@ -1,6 +1,8 @@
 """`recipes/average_checkpoints.py` on finished models, on a fine-tuning of a LoRA, and on adapters; joint trainings of
 a mixture are in test_moe_exports.py."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,19 @@ def test_checkpoints_of_a_lora_are_averaged_as_merged_models(run, tmp_path):
     for name, value in weights(tmp_path / "out" / "model").items():
         torch.testing.assert_close(value, expected.get(name, base[name]), msg=name)
         torch.testing.assert_close(value, merged[name], msg=name)
+
+
+def test_products_of_loras_are_averaged_and_cut_to_a_rank(run, tmp_path):
+    adapters = [run / "lora", run / "lora"]
+    with pytest.raises(UserError, match="each candidate counts once"):
+        soup(run, tmp_path / "out", *adapters, method="lora_products")
+    adapters[1] = shutil.copytree(run / "lora" / "adapter", tmp_path / "copy")
+    metrics = soup(run, tmp_path / "out", *adapters, method="lora_products", rank=2, model=run / "whisper_0")
+    assert metrics["chosen"] == [str(path) for path in adapters]
+    config = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
+    assert config["r"] == 2
+    with pytest.raises(UserError, match="--method lora_products averages LoRAs"):
+        soup(run, tmp_path / "out", run / "whisper_0", run / "whisper_1", method="lora_products")
 
 
 def test_the_audio_context_and_the_language_of_a_lora_run_are_kept(run, tmp_path):

@@ -135,6 +135,29 @@ def test_average_of_adapters_is_the_mean_of_the_merged_models(adapters, tmp_path
     assert (config["base_model_name_or_path"], config["r"]) == ("base", 9)
 
 
+def test_an_average_of_smaller_rank_is_the_nearest(adapters, tmp_path):
+    folders = [adapters / name for name in "012"]
+    save_average_adapter(tmp_path / "exact", folders, folders[0])
+    save_average_adapter(tmp_path / "small", folders, folders[0], rank=3)
+    base = tiny_whisper().state_dict()
+    exact, small = merged(tmp_path / "exact"), merged(tmp_path / "small")
+    name = "model.decoder.layers.0.self_attn.q_proj.weight"
+    whole, part = exact[name] - base[name], small[name] - base[name]
+    assert torch.linalg.matrix_rank(part, atol=1e-5) == 3 < torch.linalg.matrix_rank(whole, atol=1e-5)
+    values = torch.linalg.svdvals(whole)
+    torch.testing.assert_close(torch.linalg.norm(whole - part), values[3:].norm(), rtol=1e-3, atol=1e-5)
+    with pytest.raises(UserError, match="rank must be at most 9, the sum of all ranks, got 10"):
+        save_average_adapter(tmp_path / "large", folders, folders[0], rank=10)
+
+
+def test_a_training_of_one_lora_is_a_candidate(adapters, tmp_path):
+    for name, inside in (("0", "expert_0"), ("1", "adapter")):
+        shutil.copytree(adapters / name, tmp_path / name / inside)
+    candidates = find_candidates([str(tmp_path / "0"), str(tmp_path / "1")])
+    assert candidates.adapter == tmp_path / "0" / "expert_0"
+    assert candidates.of([1]) == [tmp_path / "1" / "adapter"]
+
+
 def test_trying_adapters_leaves_the_model_as_it_was(adapters):
     candidates = find_candidates([str(adapters / name) for name in "012"])
     assert (candidates.model, candidates.adapter) == ("base", adapters / "0")

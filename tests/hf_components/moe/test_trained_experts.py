@@ -130,18 +130,25 @@ def trained_lora(**sizes):
     return lora
 
 
+@pytest.fixture(scope="module")
+def lora_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lora")
+    save_trained_experts(trained_lora(), folder)
+    return folder
+
+
 def logits(model, **routing):
     features = log_mel(tiny_processor().feature_extractor, waveforms(rows(2)), 3000)
     start = torch.full((2, 1), model.config.decoder_start_token_id)
     return model(features, decoder_input_ids=start, **routing).logits
 
 
-@pytest.mark.parametrize("num_experts", [1, 3])
-def test_experts_that_start_from_a_lora_compute_what_it_computes(num_experts):
-    lora = trained_lora()
-    model = build_experts(tiny_whisper(), ExpertArguments(), num_experts, router_layer=2)
-    start_from_lora(model, lora)
-    expected = logits(lora)
+@pytest.mark.parametrize(("num_experts", "sizes"), [(1, {}), (3, {}), (3, {"lora_rank": 11, "lora_alpha": 7})])
+@pytest.mark.parametrize("inside", ["", "expert_0"], ids=["training", "adapter"])
+def test_experts_that_start_from_a_lora_compute_what_it_computes(lora_folder, num_experts, sizes, inside):
+    model = build_experts(tiny_whisper(), ExpertArguments(**sizes), num_experts, router_layer=2)
+    start_from_lora(model, lora_folder / inside)
+    expected = logits(trained_lora())
     assert not torch.allclose(expected, logits(tiny_whisper()))
     torch.testing.assert_close(logits(model), expected)
 
@@ -149,28 +156,35 @@ def test_experts_that_start_from_a_lora_compute_what_it_computes(num_experts):
 @pytest.mark.parametrize(
     ("sizes", "layer", "num_experts", "message"),
     [
-        ({"lora_rank": 4}, 2, 3, "lora_rank 4, the single LoRA they would start from 8"),
+        ({"lora_rank": 4}, 2, 3, "has rank 8, the experts that would start from it 4; set lora_rank to 8 or more"),
         ({"target_modules": ["fc1"]}, 2, 3, "adapt different layers"),
         ({}, 1, 3, "adapt different layers"),
         ({"shared_expert": False}, 2, 3, "shared_expert is false"),
     ],
 )
-def test_a_lora_that_does_not_fit_is_told(sizes, layer, num_experts, message):
+def test_a_lora_that_does_not_fit_is_told(lora_folder, sizes, layer, num_experts, message):
     model = build_experts(tiny_whisper(), ExpertArguments(**sizes), num_experts, router_layer=layer)
     with pytest.raises(UserError, match=message):
-        start_from_lora(model, trained_lora())
+        start_from_lora(model, lora_folder)
 
 
-def test_several_experts_are_no_single_lora():
+def test_several_experts_are_no_single_lora(tmp_path):
     model = build_experts(tiny_whisper(), ExpertArguments(), 3, router_layer=2)
-    with pytest.raises(UserError, match="single LoRA, got 3 experts"):
-        start_from_lora(model, model)
+    save_trained_experts(model, tmp_path)
+    with pytest.raises(UserError, match="single LoRA, .* holds several experts"):
+        start_from_lora(model, tmp_path)
+
+
+def test_a_lora_of_other_weights_is_refused(lora_folder):
+    model = build_experts(tiny_whisper(seed=1), ExpertArguments(), 3, router_layer=2)
+    with pytest.raises(UserError, match="which has other weights"):
+        start_from_lora(model, lora_folder)
 
 
 @pytest.mark.parametrize("router", [True, False])  # weights with and without a gradient take two ways through a layer
-def test_a_frozen_shared_expert_gets_no_gradient_and_the_others_do(router):
+def test_a_frozen_shared_expert_gets_no_gradient_and_the_others_do(lora_folder, router):
     model = build_experts(tiny_whisper(), ExpertArguments(), 3, router_layer=2)
-    start_from_lora(model, trained_lora())
+    start_from_lora(model, lora_folder)
     model.train_only(experts=True, router=False)
     before, weights = logits(model), torch.tensor([[0.5, 0.3, 0.2]], requires_grad=router)
     freeze_shared_expert(model, weight_decay=0.0)
