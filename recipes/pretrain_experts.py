@@ -30,6 +30,7 @@ from hf_components.training import (
     TrainingRecipeArguments,
     drop_long_transcripts,
     load_training_rows,
+    plot_training,
     save_history,
 )
 
@@ -64,6 +65,7 @@ def main(argv: list[str] | None = None) -> dict:
         kl,
         training_args,
         inputs=[args.corpus, args.model, args.labels_dir, args.router_dir, args.lora_model],
+        derive={"plot": plot_training(title(args))},
     )
 
 
@@ -104,9 +106,7 @@ def produce(
     model = trainer.whole_model()
     if trainer.is_world_process_zero():
         save_trained_experts(model, folder)
-        save_history(
-            trainer, folder, "Pre-training of the experts" if labels else "Training of a single LoRA", args.plot
-        )
+        save_history(trainer, folder, title(args), args.plot)
     return {
         "train_loss": trainer.last_loss,
         "steps": trainer.state.global_step,
@@ -114,6 +114,10 @@ def produce(
         "experts": model.config.num_experts,
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
+
+
+def title(args: Arguments) -> str:
+    return "Pre-training of the experts" if args.labels_dir else "Training of a single LoRA"
 
 
 if __name__ == "__main__":

@@ -98,10 +98,21 @@ def test_everything_is_trained_and_the_best_epoch_kept(run, finetuned):
     assert kept == ["model.encoder.embed_positions.weight"]
 
 
+def edit_record(folder: Path, **settings) -> None:
+    record = json.loads((folder / "stage.json").read_text())
+    record["config"] |= settings
+    (folder / "stage.json").write_text(json.dumps(record))
+
+
 def test_a_finished_run_is_kept_and_restarted_by_force(run, finetuned, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(finetune_whisper, "produce", None)  # calling it again would fail
         assert finetune_whisper.main(command(run, "full", plot=True)) == finetuned
+        for name in ("loss.png", "wer.png"):
+            (run / "full" / name).unlink()
+        edit_record(run / "full", plot=False)
+        assert finetune_whisper.main(command(run, "full", plot=True)) == finetuned
+        assert (run / "full" / "loss.png").exists()
     before = (run / "full" / "stage.json").stat().st_mtime_ns
     assert finetune_whisper.main(command(run, "full", "--force_restart", plot=True)) == finetuned
     assert (run / "full" / "stage.json").stat().st_mtime_ns > before
