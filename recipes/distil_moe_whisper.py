@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 def produce(args: Arguments, training_args: DistillationArguments, folder: Path) -> dict:
     set_seed(training_args.seed)
-    train, evaluated = load_training_rows(args, training_args)
+    train, evaluated = load_training_rows(args, training_args, folder)
     corpus = sample_rows(load_corpus(args.corpus, args.split), args.max_samples, training_args.seed)
     teacher, _ = load_moe_whisper(args.teacher_model)
     student, processor = load_whisper(args.model, args.language)

@@ -201,7 +201,7 @@ def produce(
     folder: Path,
 ) -> dict:
     set_seed(training_args.seed)
-    train, evaluated = load_training_rows(args, training_args)
+    train, evaluated = load_training_rows(args, training_args, folder)
     dropped = []
     if filters.filter_transcripts:
         train, dropped = filter_by_transcripts(

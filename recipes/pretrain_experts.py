@@ -77,7 +77,7 @@ def produce(
     folder: Path,
 ) -> dict:
     set_seed(training_args.seed)  # before the experts get random weights
-    train, evaluated = load_training_rows(args, training_args)
+    train, evaluated = load_training_rows(args, training_args, folder)
     base, processor = load_whisper(args.model, args.language)
     router_layer = load_router(args.router_dir)[1] if args.router_dir else max(1, base.config.encoder_layers // 2)
     labels = load_labels(args.labels_dir) if args.labels_dir else None

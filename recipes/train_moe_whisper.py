@@ -70,7 +70,7 @@ def produce(
     folder: Path,
 ) -> dict:
     set_seed(training_args.seed)
-    train, evaluated = load_training_rows(args, training_args)
+    train, evaluated = load_training_rows(args, training_args, folder)
     base, processor = load_whisper(args.model, args.language)
     router, router_layer = load_router(args.router_dir)
     model = load_trained_experts(

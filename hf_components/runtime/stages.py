@@ -122,6 +122,7 @@ def run_stage(
     resolved = _plain(config)
     inputs = _named(inputs)
     left_out = NOT_PART_OF_RESULT | derive.keys()
+    defaults = _defaults(config)
 
     def look() -> tuple[dict, dict | None, dict | None]:
         completion = read_completion(output_dir)
@@ -146,10 +147,14 @@ def run_stage(
     def decide() -> tuple[dict, dict | None, dict | None, bool, bool]:
         # Only one process looks, so that all of them decide the same even if their disks differ.
         stage, completion, unfinished = broadcast_object_list([look() if state.is_main_process else None])[0]
-        goes_on = resume and unfinished is not None and _is_same(unfinished["identity"], stage["identity"], left_out)
+        goes_on = (
+            resume
+            and unfinished is not None
+            and _is_same(unfinished["identity"], stage["identity"], left_out, defaults)
+        )
         # Not if there is an interrupted run with the same settings: it was to replace the result.
         is_kept = resume and not goes_on and completion is not None
-        is_kept = is_kept and _is_same(completion["identity"], stage["identity"], left_out)
+        is_kept = is_kept and _is_same(completion["identity"], stage["identity"], left_out, defaults)
         return stage, completion, unfinished, goes_on, is_kept
 
     stage, completion, unfinished, goes_on, is_kept = decide()
@@ -508,10 +513,23 @@ def _result_relevant(config: dict, inputs: dict[str, str], left_out: Iterable[st
     return {key: named(value) for key, value in config.items() if key not in left_out}
 
 
-def _is_same(recorded: dict, identity: dict, left_out: Iterable[str]) -> bool:
-    """Whether the result is the same; earlier versions may have recorded settings that are left out now."""
+def _is_same(recorded: dict, identity: dict, left_out: Iterable[str], defaults: Mapping[str, Any]) -> bool:
+    """Whether the result is the same, also if settings were added or left out since it was recorded."""
     config = {key: value for key, value in recorded["config"].items() if key not in left_out}
-    return {**recorded, "config": config} == identity
+    # A flag that is new since then does by default what was done without it.
+    now = {
+        key: value
+        for key, value in identity["config"].items()
+        if key in recorded["config"] or key not in defaults or value != defaults[key]
+    }
+    return {**recorded, "config": config} == {**identity, "config": now}
+
+
+def _defaults(config: Any) -> dict[str, Any]:
+    """The default of each flag in dataclasses of arguments."""
+    parts = config if isinstance(config, (list, tuple)) else (config,)
+    fields = [field for part in parts if dataclasses.is_dataclass(part) for field in dataclasses.fields(part)]
+    return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
 
 
 def _source_digests(produce: Callable) -> dict[str, str]:

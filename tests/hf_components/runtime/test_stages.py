@@ -736,6 +736,18 @@ def test_a_mistake_after_some_work_keeps_it(out, caplog):
     assert "the interrupted run" in caplog.text
 
 
+def test_a_new_flag_with_its_default_is_no_change(out):
+    @dataclass
+    class Later(Config):
+        dropout: float = 0.1
+
+    run_stage(out, Producer(), config=Config())
+    for dropout, calls in ((0.1, 0), (0.2, 1), (0.1, 1)):
+        again = Producer()
+        run_stage(out, again, config=Later(dropout=dropout), resume=True)
+        assert again.calls == calls
+
+
 def merge(finished, folder):
     (folder / "deep").mkdir()
     (folder / "deep" / "model.safetensors").write_text((finished / "weights.txt").read_text().upper())
