@@ -307,7 +307,8 @@ def _flags_of_file(
     path: Path, flags: Mapping[str, argparse.Action], spellings: Mapping[str, str], mappings: set[str]
 ) -> list[str]:
     try:
-        values = json.loads(path.read_text()) if path.suffix == ".json" else yaml.load(path.read_text(), _AsTyped)
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark in front
+        values = json.loads(text) if path.suffix == ".json" else yaml.load(text, _AsTyped)
     except OSError as error:
         raise UserError(f"cannot read --config {path}: {error.strerror}") from error
     except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
