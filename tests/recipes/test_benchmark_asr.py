@@ -199,7 +199,7 @@ def test_a_deleted_sample_is_drawn_again_and_the_result_is_kept(sources, tmp_pat
 
 def test_a_sample_that_cannot_be_written(sources, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="the sample cannot be written to .*; give another --sample_file"):
+    with pytest.raises(UserError, match="cannot write the sample .*; choose another --output_dir or --sample_file"):
         benchmark_asr.main(
             command(
                 sources, tmp_path / "out", systems=(), models="zero_shot", sample_file=tmp_path / "file" / "s.json"

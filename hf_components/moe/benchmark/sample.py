@@ -36,7 +36,7 @@ def fixed_sample(corpus: datasets.Dataset, file: Path, sampling: Sampling) -> da
             write_json(file, {**dataclasses.asdict(sampling), "size": len(ids), "ids": ids})
         except OSError as error:
             raise UserError(
-                f"the sample cannot be written to {file}: {error.strerror}; give another --sample_file"
+                f"cannot write the sample {file}: {error.strerror}; choose another --output_dir or --sample_file"
             ) from error
     state.wait_for_everyone()
     ids = read_record(file, {"ids": [str]}, "it is not a sample that benchmark_asr drew; delete it to draw one")["ids"]
