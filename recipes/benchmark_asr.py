@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import datasets
 from accelerate import PartialState
 
 from hf_components.moe.benchmark import (
@@ -42,7 +43,9 @@ from hf_components.runtime import (
     SeedArguments,
     UserError,
     flag,
+    join_processes,
     parse_arguments,
+    read_completion,
     run_recipe,
     run_stage,
 )
@@ -121,13 +124,16 @@ def main(argv: list[str] | None = None) -> dict:
     run_id = out.resolve().parent.name if args.run_id is None else args.run_id
     if not run_id or Path(run_id).name != run_id:
         raise UserError(f"--run_id becomes part of file names and must hold no slash, got {run_id!r}; choose one")
+    join_processes()
+    sample = draw_sample(args)  # also for a result that is kept: its sample may have been deleted
     inputs = [path for path in (args.corpus, *args.folders.values(), args.sample_file) if path]
     result = run_stage(
         out,
-        lambda folder: produce(args, names, run_id, folder),
+        lambda folder: produce(args, names, run_id, *sample, folder),
         inputs=inputs,
         resume=args.resume,
         config=dataclasses.replace(args, output=None, gating_output=None),
+        derive={"plot": plot},
     )
     if PartialState().is_main_process:
         add_to_index(out.parent / "benchmarks_index.jsonl", sorted(out.glob("benchmark_*.json")))
@@ -142,8 +148,8 @@ def main(argv: list[str] | None = None) -> dict:
     return result
 
 
-def produce(args: Arguments, names: list[str], run_id: str, folder: Path) -> dict:
-    config = mixture_config(args.folders, names, args.experts_per_utterance)
+def draw_sample(args: Arguments) -> tuple[datasets.Dataset, Path]:
+    """The utterances to score and the file that names them, which is written if it does not exist."""
     rows_of_split = load_corpus(args.corpus, args.split)
     sampling = Sampling(percent=args.percent, max_samples=args.max_samples, seed=args.seed)
     file = (
@@ -151,7 +157,13 @@ def produce(args: Arguments, names: list[str], run_id: str, folder: Path) -> dic
         if args.sample_file
         else sample_file(Path(args.output_dir).parent, rows_of_split, args.split, sampling)
     )
-    corpus = fixed_sample(rows_of_split, file, sampling)
+    return fixed_sample(rows_of_split, file, sampling), file
+
+
+def produce(
+    args: Arguments, names: list[str], run_id: str, corpus: datasets.Dataset, sample: Path, folder: Path
+) -> dict:
+    config = mixture_config(args.folders, names, args.experts_per_utterance)
     options = {"batch_size": args.batch_size, "num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
 
     def run(name: str) -> Row:  # a model is freed before the next is loaded
@@ -176,7 +188,7 @@ def produce(args: Arguments, names: list[str], run_id: str, folder: Path) -> dic
             "utterances": len(corpus),
             "speakers": len(set(corpus["speaker_id"])),
             "hours": sum(corpus["duration"]) / 3600,
-            "file": file.name,
+            "file": sample.name,
             "seed": args.seed,
             "batch_size": args.batch_size,
             "processes": PartialState().num_processes,
@@ -191,6 +203,10 @@ def produce(args: Arguments, names: list[str], run_id: str, folder: Path) -> dic
         if args.plot:
             plot_benchmark(folder, result)
     return result
+
+
+def plot(finished: Path, folder: Path) -> None:
+    plot_benchmark(folder, read_completion(finished)["metrics"])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
     --embedding_dir runs/moe/embeddings --output_dir runs/moe/clusters
 """
 
+import functools
 import logging
 import time
 from dataclasses import dataclass
@@ -49,7 +50,10 @@ class Arguments(ClusteringArguments, RecipeArguments, PlotArguments):
 
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
-    summary = run_as_stage(produce, args, inputs=[args.embedding_dir], alone=True)
+    # What is trained on the clusters stays as it is if only their plot is another one.
+    draw = functools.partial(plot_again, args)
+    derive = {"plot": draw, "plot_method": draw} if args.plot else {}
+    summary = run_as_stage(produce, args, inputs=[args.embedding_dir], alone=True, derive=derive)
     show(summary_table(summary))
     return summary
 
@@ -70,6 +74,12 @@ def produce(args: Arguments, folder: Path) -> dict:
     if args.plot:
         plot(args, embeddings, clustering, folder / "clusters.png")
     return clustering.summary
+
+
+def plot_again(args: Arguments, finished: Path, folder: Path) -> None:
+    """Draw the clusters of a finished result, which are found again."""
+    embeddings = load_embeddings(args.embedding_dir, poolings=("mean", "flatten"))
+    plot(args, embeddings, cluster(embeddings, args), folder / "clusters.png")
 
 
 def plot(args: Arguments, embeddings: Embeddings, clustering: Clustering, file: Path) -> None:

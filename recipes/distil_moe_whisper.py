@@ -26,8 +26,11 @@ from hf_components.training import (
     TrainingRecipeArguments,
     drop_long_transcripts,
     load_training_rows,
+    plot_training,
     save_history,
 )
+
+TITLE = "Distillation"
 
 
 @dataclass(kw_only=True)
@@ -44,7 +47,13 @@ ARGUMENTS = (Arguments, PublishModelArguments, DistillationArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
-    result = run_as_stage(produce, args, training_args, inputs=[args.corpus, args.model, args.teacher_model])
+    result = run_as_stage(
+        produce,
+        args,
+        training_args,
+        inputs=[args.corpus, args.model, args.teacher_model],
+        derive={"plot": plot_training(TITLE)},
+    )
     show(*summary_tables(result))
     push(publishing, Path(training_args.output_dir) / "model")
     return result
@@ -52,7 +61,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 def produce(args: Arguments, training_args: DistillationArguments, folder: Path) -> dict:
     set_seed(training_args.seed)
-    train, evaluated = load_training_rows(args, training_args)
+    train, evaluated = load_training_rows(args, training_args, folder)
     corpus = sample_rows(load_corpus(args.corpus, args.split), args.max_samples, training_args.seed)
     teacher, _ = load_moe_whisper(args.teacher_model)
     student, processor = load_whisper(args.model, args.language)
@@ -66,7 +75,7 @@ def produce(args: Arguments, training_args: DistillationArguments, folder: Path)
     if trainer.is_world_process_zero():
         student.save_pretrained(folder / "model")
         save_processor(processor, folder / "model")
-        save_history(trainer, folder, "Distillation", args.plot)
+        save_history(trainer, folder, TITLE, args.plot)
     before, _ = load_whisper(args.model, args.language)
     result = score_plain(
         {"student_before": before, "student": student},

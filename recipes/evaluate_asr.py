@@ -24,6 +24,7 @@ from hf_components.runtime import (
     UserError,
     flag,
     parse_arguments,
+    read_record,
     run_recipe,
     run_stage,
     write_json,
@@ -86,6 +87,7 @@ def main(argv: list[str] | None = None) -> dict:
         config=(args, recordings),
         inputs=inputs,
         resume=args.resume,
+        derive={"plot": plot},
     )
     show(*tables(result))
     return result
@@ -128,8 +130,13 @@ def produce(args: Arguments, folder: Path) -> dict:
         write_json(folder / "results.json", result)
         write_json(folder / "evaluation.json", utterances)
         if args.plot:
-            plot_evaluation(folder / "wer_per_group.png", result)
+            plot(folder, folder)
     return result
+
+
+def plot(finished: Path, folder: Path) -> None:
+    result = read_record(finished / "results.json", dict, "the plot needs it; leave out --plot")
+    plot_evaluation(folder / "wer_per_group.png", result)
 
 
 if __name__ == "__main__":

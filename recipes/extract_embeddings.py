@@ -27,7 +27,7 @@ from hf_components.runtime import (
     run_recipe,
     write_json,
 )
-from hf_components.speech import LONG, load_corpus, sample_rows
+from hf_components.speech import LONG, leave_out_unreadable, load_corpus, sample_rows, unreadable_flag
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class Arguments(RecipeArguments, SeedArguments):
     data_config_override: str | None = flag(
         'share of every split, as JSON of sampling, percent, max_samples, seed: {"percent": 50}', default=None
     )
+    unreadable_rows: str = unreadable_flag()
     num_workers: int = flag("helper processes that decode audio, per process", default=0, min=0)
 
 
@@ -80,6 +81,8 @@ def produce(args: Arguments, folder: Path) -> dict:
     for name in (name for name in corpus if name.endswith(LONG)):
         logger.warning("%d recordings of %s are longer than 30 s and take no part", len(corpus[name]), name)
     splits = {name: rows for name, rows in corpus.items() if not name.endswith(LONG)}
+    if args.unreadable_rows == "reject":
+        splits = leave_out_unreadable(splits, args.corpus, folder, args.num_workers)
     shards = {"dynamic": plan_shards("dynamic", splits, args.batch_size)}
     if args.pooling == "mean" and args.full_context_samples:
         # The router sees both contexts: clips without padding in training, 30 s in stock pipelines.

@@ -8,6 +8,7 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
 <output_dir>_work; after a stop, the same command continues from there.
 """
 
+import functools
 import os
 import time
 from pathlib import Path
@@ -26,9 +27,11 @@ from hf_components.correction.finetuning import (
     LOGS,
     MODEL,
     RESULTS,
+    TITLE,
     GoldArguments,
     Wav2Vec2Arguments,
     Wav2Vec2TrainingArguments,
+    add_to_finetuned,
     choose_for_training,
     describe,
     examples,
@@ -74,12 +77,14 @@ def main(argv: list[str] | None = None) -> dict:
     warn_of_learning_rate(training_args, "lora" if args.use_lora else "full")
     source = AudioFolderConfig(data_dir=args.audio_dir, truth=args.truth, require_text=gold.gold == "manifest")
     output_dir = Path(training_args.output_dir)
+    add = functools.partial(add_to_finetuned, plot=args.plot, merge_into=args.model if args.merge else None)
     result = run_stage(
         output_dir,
         lambda folder: produce(*parsed, source, work_of(output_dir), folder),
         config=(*parsed, source.recordings()),
         resume=args.resume,
         inputs=[*source.inputs(), args.model, *([llm.llm_model] if gold.gold == "llm" else [])],
+        derive={"plot": add, "merge": add},
     )
     show(summary(result), f"results: {output_dir / RESULTS}")
     push(publishing, output_dir / (ADAPTER if args.use_lora else MODEL))
@@ -135,7 +140,7 @@ def produce(
             gold_args,
             lora_args,
             training_args,
-            {"use_lora": args.use_lora, "merge": args.merge, "processes": training_args.world_size},
+            {"use_lora": args.use_lora, "processes": training_args.world_size},
         ),
         inputs=[*used, args.model],
         resume=args.resume,
@@ -180,7 +185,8 @@ def produce(
         "license": publishing.model_license,
     }
     if PartialState().is_main_process:
-        publish_finetuned(folder, prepared, work / "training", result, samples, args.plot)
+        merge_into = args.model if args.merge else None
+        publish_finetuned(folder, prepared, work / "training", result, samples, plot=args.plot, merge_into=merge_into)
     return result
 
 
@@ -248,12 +254,11 @@ def train(
     if trainer.is_world_process_zero():
         if lora is not None:
             save_lora(lora, folder / ADAPTER)
-            model = lora.merge_and_unload()
-        if lora is None or args.merge:
+        else:
             model.save_pretrained(folder / MODEL)
             processor.save_pretrained(folder / MODEL)
         (folder / LOGS).mkdir(exist_ok=True)
-        save_history(trainer, folder / LOGS, "Fine-tuning", args.plot)
+        save_history(trainer, folder / LOGS, TITLE, plot=False)
     return {
         "recordings": len(rows),
         "steps": trainer.state.global_step,

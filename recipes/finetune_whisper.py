@@ -43,11 +43,13 @@ from hf_components.training import (
     drop_long_transcripts,
     filter_by_transcripts,
     load_training_rows,
+    plot_training,
     save_history,
     save_lora,
     warn_of_learning_rate,
 )
 
+TITLE = "Fine-tuning"
 DEBUG_SAMPLES = {"train": 100, "validation": 20}
 
 
@@ -152,6 +154,7 @@ def main(argv: list[str] | None = None) -> dict:
         *others,
         training_args,
         inputs=[args.corpus, args.model, filters.filter_transcripts, training_args.noise_dir],
+        derive={"plot": plot_training(TITLE)},
     )
     push(publishing, output_dir / ("adapter" if args.finetuning == "lora" else "model"))
     return result
@@ -198,7 +201,7 @@ def produce(
     folder: Path,
 ) -> dict:
     set_seed(training_args.seed)
-    train, evaluated = load_training_rows(args, training_args)
+    train, evaluated = load_training_rows(args, training_args, folder)
     dropped = []
     if filters.filter_transcripts:
         train, dropped = filter_by_transcripts(
@@ -229,7 +232,7 @@ def produce(
             save_lora(lora, folder / "adapter")
             model = lora.merge_and_unload()
         save_whisper(model, processor, folder / "model")
-        save_history(trainer, folder, "Fine-tuning", args.plot)
+        save_history(trainer, folder, TITLE, args.plot)
         if filters.filter_transcripts:
             (folder / "filtered.jsonl").write_text(
                 "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in dropped)

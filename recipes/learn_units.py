@@ -30,7 +30,7 @@ from hf_components.runtime import (
     run_recipe,
     write_json,
 )
-from hf_components.speech import LONG, load_corpus
+from hf_components.speech import LONG, leave_out_unreadable, load_corpus, unreadable_flag
 from hf_components.units.learning import BPE_SPLIT, learn_centroids, load_encoder, write_units
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class Arguments(RecipeArguments, SeedArguments):
     cache_gib: float = flag(
         "keep features on the disk between passes if all fit in so many GiB; 0: compute them anew", default=20.0, min=0
     )
+    unreadable_rows: str = unreadable_flag()
     num_workers: int = flag("helper processes that decode audio, per process", default=0, min=0)
 
 
@@ -80,6 +81,8 @@ def produce(args: Arguments, folder: Path) -> dict:
     if (folder / REPORT).exists():  # an earlier run was killed while it tidied up
         return finish(folder)
     splits = load_segments(args.corpus)
+    if args.unreadable_rows == "reject":
+        splits = leave_out_unreadable(splits, args.corpus, folder, args.num_workers)
     model = load_encoder(args.model, args.layer, args.num_units)
     kmeans = learn_centroids(
         model,

@@ -29,6 +29,7 @@ from hf_components.training import (
     TrainingRecipeArguments,
     drop_long_transcripts,
     load_training_rows,
+    plot_training,
     save_history,
 )
 
@@ -63,6 +64,7 @@ def main(argv: list[str] | None = None) -> dict:
         kl,
         training_args,
         inputs=[args.corpus, args.model, args.labels_dir, args.router_dir, args.lora_model],
+        derive={"plot": plot_training(title(args))},
     )
 
 
@@ -74,7 +76,7 @@ def produce(
     folder: Path,
 ) -> dict:
     set_seed(training_args.seed)  # before the experts get random weights
-    train, evaluated = load_training_rows(args, training_args)
+    train, evaluated = load_training_rows(args, training_args, folder)
     base, processor = load_whisper(args.model, args.language)
     router_layer = load_router(args.router_dir)[1] if args.router_dir else max(1, base.config.encoder_layers // 2)
     labels = load_labels(args.labels_dir) if args.labels_dir else None
@@ -103,9 +105,7 @@ def produce(
     model = trainer.whole_model()
     if trainer.is_world_process_zero():
         save_trained_experts(model, folder)
-        save_history(
-            trainer, folder, "Pre-training of the experts" if labels else "Training of a single LoRA", args.plot
-        )
+        save_history(trainer, folder, title(args), args.plot)
     return {
         "train_loss": trainer.last_loss,
         "steps": trainer.state.global_step,
@@ -113,6 +113,10 @@ def produce(
         "experts": model.config.num_experts,
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
+
+
+def title(args: Arguments) -> str:
+    return "Pre-training of the experts" if args.labels_dir else "Training of a single LoRA"
 
 
 if __name__ == "__main__":

@@ -29,12 +29,16 @@ from hf_components.runtime import (
     RecipeArguments,
     flag,
     parse_arguments,
+    read_record,
     run_as_stage,
     run_recipe,
     write_json,
 )
 
 HELD_OUT = f"{FIT_SPLIT}_held_out"  # speakers for early stopping
+HISTORY = "history.json"
+METRICS = "metrics.json"
+LOST = "the plots need it; leave out --plot"
 
 
 @dataclass
@@ -48,7 +52,9 @@ ARGUMENTS = (Arguments, RouterArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, router_args = parse_arguments(ARGUMENTS, argv, __doc__)
-    metrics = run_as_stage(produce, args, router_args, inputs=[args.embedding_dir, args.labels_dir], alone=True)
+    metrics = run_as_stage(
+        produce, args, router_args, inputs=[args.embedding_dir, args.labels_dir], alone=True, derive={"plot": plot}
+    )
     show(summary_table(metrics))
     return metrics
 
@@ -77,10 +83,10 @@ def produce(args: Arguments, router_args: RouterArguments, folder: Path) -> dict
         if (chosen := (names == context) & (parts == part)).any()
     }
     router.save(folder, router_layer=contexts["dynamic"].source["layer"])
-    write_json(folder / "history.json", history)
-    write_json(folder / "metrics.json", judged)
+    write_json(folder / HISTORY, history)
+    write_json(folder / METRICS, judged)
     if args.plot:
-        plot(folder, history, judged)
+        plot(folder, folder)
     return {
         "epochs": len(history),
         "best_epoch": best_epoch(history),
@@ -89,7 +95,9 @@ def produce(args: Arguments, router_args: RouterArguments, folder: Path) -> dict
     }
 
 
-def plot(folder: Path, history: list[dict], judged: dict[str, dict]) -> None:
+def plot(trained: Path, folder: Path) -> None:
+    history = read_record(trained / HISTORY, [dict], LOST)
+    judged = read_record(trained / METRICS, {str: dict}, LOST)
     curves = {
         key.replace("_kl", ""): [entry[key] for entry in history]
         for key in ("train_kl", "validation_kl")

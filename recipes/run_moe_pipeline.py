@@ -45,9 +45,16 @@ TRAINED = {  # system of the benchmark: where its checkpoint lies
     "moe": "joint/model",
 }
 TRAINING = same_names(
-    "gradient_accumulation_steps", "fp16", "no_fp16", "bf16", "save_every_n_epochs", "eval_every_n_epochs"
+    "gradient_accumulation_steps",
+    "fp16",
+    "no_fp16",
+    "bf16",
+    "save_every_n_epochs",
+    "eval_every_n_epochs",
+    "unreadable_rows",
 )
 PASSED_ON = {
+    extract_embeddings: same_names("unreadable_rows"),
     cluster_embeddings: {**all_flags(ClusteringArguments, without=("seed",)), **same_names("plot_method")},
     pretrain_router: {"gating_batch_size": "batch_size"},
     pretrain_experts: {"expert_batch_size": "per_device_train_batch_size", **TRAINING},

@@ -29,9 +29,17 @@ from hf_components.runtime import (
     run_recipe,
 )
 from hf_components.speech import SAMPLING_RATE, encode_flac
-from hf_components.training import CtcTrainer, CtcTrainingArguments, keep_learnable, prepare_ctc, save_history
+from hf_components.training import (
+    CtcTrainer,
+    CtcTrainingArguments,
+    keep_learnable,
+    plot_training,
+    prepare_ctc,
+    save_history,
+)
 
 logger = logging.getLogger(__name__)
+TITLE = "Demo recogniser"
 
 
 @dataclass
@@ -49,7 +57,7 @@ ARGUMENTS = (Arguments, NetworkArguments, PublishModelArguments, CtcTrainingArgu
 def main(argv: list[str] | None = None) -> dict:
     args, network, publishing, training_args = parse_arguments(ARGUMENTS, argv, __doc__)
     output_dir = training_args.output_dir
-    metrics = run_as_stage(produce, args, network, training_args)
+    metrics = run_as_stage(produce, args, network, training_args, derive={"plot": plot_training(TITLE)})
     logger.info("%s: %s", output_dir, ", ".join(f"{key} {value}" for key, value in metrics.items()))
     push(publishing, output_dir)
     return metrics
@@ -75,7 +83,7 @@ def produce(args: Arguments, network: NetworkArguments, training_args: CtcTraini
     if trainer.is_world_process_zero():
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-        save_history(trainer, folder, "Demo recogniser", args.plot)
+        save_history(trainer, folder, TITLE, args.plot)
     return {
         "parameters": model.num_parameters(),
         "utterances": len(train),

@@ -22,8 +22,11 @@ from hf_components.training import (
     TrainingRecipeArguments,
     drop_long_transcripts,
     load_training_rows,
+    plot_training,
     save_history,
 )
+
+TITLE = "Joint training"
 
 
 @dataclass(kw_only=True)
@@ -53,6 +56,7 @@ def main(argv: list[str] | None = None) -> dict:
         kl,
         training_args,
         inputs=[args.corpus, args.model, args.experts_dir, args.router_dir],
+        derive={"plot": plot_training(TITLE)},
     )
     push(publishing, output_dir / "model")
     return result
@@ -66,7 +70,7 @@ def produce(
     folder: Path,
 ) -> dict:
     set_seed(training_args.seed)
-    train, evaluated = load_training_rows(args, training_args)
+    train, evaluated = load_training_rows(args, training_args, folder)
     base, processor = load_whisper(args.model, args.language)
     router, router_layer = load_router(args.router_dir)
     model = load_trained_experts(
@@ -105,7 +109,7 @@ def produce(
         model.save_pretrained(folder / "model")
         save_processor(processor, folder / "model")
         model.save_experts(folder / "experts")
-        save_history(trainer, folder, "Joint training", args.plot)
+        save_history(trainer, folder, TITLE, args.plot)
     return {
         "train_loss": trainer.last_loss,
         "steps": trainer.state.global_step,

@@ -35,6 +35,7 @@ from hf_components.units.vocoder import (
     AdversarialTrainer,
     Listener,
     UnitCrops,
+    plot_finished,
     require_voices,
     save_vocoder,
     write_log,
@@ -102,6 +103,7 @@ def main(argv: list[str] | None = None) -> dict:
         config=(args, model_args, training_args, {"processes": join_processes().num_processes}),
         inputs=[args.corpus, args.units_dir],
         resume=args.resume,
+        derive={"plot": plot_finished},
     )
     show(summary_table(metrics))
     push(publishing, Path(args.output_dir) / "model")

@@ -20,7 +20,7 @@ from hf_components.runtime import (
     read_part,
     write_part,
 )
-from hf_components.speech import duration_batches, log_mel, waveforms
+from hf_components.speech import duration_batches, log_mel, unreadable_explained, waveforms
 from hf_components.training import FULL_CONTEXT_FRAMES
 from hf_components.whisper import DynamicContextWhisper
 from hf_components.whisper.audio_context import DynamicContextEncoder, count_real_frames
@@ -153,9 +153,11 @@ class _Features(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         shard, rows = self.batches[index]
+        with unreadable_explained():
+            clips = waveforms(shard.rows.select(rows))
         return log_mel(
             self.feature_extractor,
-            waveforms(shard.rows.select(rows)),
+            clips,
             FULL_CONTEXT_FRAMES if shard.context == "full" else None,
         )
 

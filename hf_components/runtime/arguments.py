@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import difflib
 import inspect
+import itertools
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ from hf_components.runtime.errors import UserError
 from hf_components.runtime.flags import BOUNDS, bounded, in_words, reader, unmet, ways_of
 from hf_components.runtime.logs import set_up_logging
 from hf_components.runtime.recipe_arguments import ResumeArguments
-from hf_components.runtime.reflexes import ANSWERS, SYNONYMS, UNNEEDED
+from hf_components.runtime.reflexes import ANSWERS, NO_VALUES, SYNONYMS, UNNEEDED
 from hf_components.runtime.stages import join_processes
 
 logger = logging.getLogger(__name__)
@@ -190,7 +191,32 @@ def _read_words(
     flags = {option: action for action in parser._actions for option in action.option_strings}
     spellings = _spellings(flags)
     from_file = _flags_of_file(Path(config_file), flags, spellings, _mappings(types)) if config_file else []
-    return parser, from_file, [_as_we_spell_it(word, spellings) for word in argv], flags
+    typed = [_as_we_spell_it(word, spellings) for word in argv]
+    _refuse_values(from_file, flags)
+    _refuse_values(typed, flags)
+    return parser, from_file, typed, flags
+
+
+def _refuse_values(words: Sequence[str], flags: Mapping[str, argparse.Action]) -> None:
+    """Raise UserError for a value in `NO_VALUES`, if the flag does not take it here."""
+    for word, following in itertools.pairwise([*words, ""]):
+        name, equals, value = word.partition("=")
+        if name not in flags:
+            continue
+        value = (value if equals else following).lower()
+        answer = NO_VALUES.get((flags[name].dest, value))
+        if answer is None or value in (flags[name].choices or ()):
+            continue
+        if text := _filled(answer, flags):
+            raise UserError(text)
+
+
+def _filled(answer: str, flags: Mapping[str, argparse.Action]) -> str | None:
+    """The answer with the names of flags; None if one of them is missing."""
+    named = re.findall(r"{(\w+)}", answer)
+    if any(f"--{other}" not in flags for other in named):
+        return None
+    return answer.format(**{other: f"--{other}" for other in named})
 
 
 def parse_pairs(flag: str, words: list[str] | None) -> dict[str, str] | None:
@@ -281,7 +307,8 @@ def _flags_of_file(
     path: Path, flags: Mapping[str, argparse.Action], spellings: Mapping[str, str], mappings: set[str]
 ) -> list[str]:
     try:
-        values = json.loads(path.read_text()) if path.suffix == ".json" else yaml.load(path.read_text(), _AsTyped)
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark in front
+        values = json.loads(text) if path.suffix == ".json" else yaml.load(text, _AsTyped)
     except OSError as error:
         raise UserError(f"cannot read --config {path}: {error.strerror}") from error
     except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -338,9 +365,8 @@ def _unknown(word: str, flags: Mapping[str, argparse.Action]) -> str:
 def _advice(typed: str, flags: Mapping[str, argparse.Action]) -> str:
     """What to write instead of an unknown flag: the text of `ANSWERS`, or the flag with the most similar name."""
     name = typed.lstrip("-").replace("-", "_")
-    named = re.findall(r"{(\w+)}", ANSWERS.get(name, ""))
-    if name in ANSWERS and all(f"--{other}" in flags for other in named):
-        return f": {ANSWERS[name].format(**{other: f'--{other}' for other in named})}"
+    if name in ANSWERS and (text := _filled(ANSWERS[name], flags)):
+        return f": {text}"
     # Suggest --no_plot under its own name, but an alias under the name of its flag.
     names = {
         spelling[2:]: option[2:] if flags[option].nargs == 0 else flags[option].dest

@@ -1,7 +1,10 @@
 """Errors that a user can fix, and helpers for messages. Recipes print a `UserError` without a traceback."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+OF_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\nOriginal Traceback")
 
 
 class UserError(ValueError):
@@ -12,6 +15,8 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str, *more: Any, details: str = ""):
+        if OF_WORKER.match(message):  # torch puts the traceback of a worker process into the message
+            message = message.strip().rpartition("\n")[2].partition(": ")[2]
         super().__init__(message, *more)
         self.details = details
 

@@ -86,9 +86,21 @@ ANSWERS = {
     "input_dim": "it is read from the embeddings in {embedding_dir}; leave it out",
     "name": "the kind of model is read from {model}; leave it out",
     "num_experts": "it is the number of clusters, recipes/cluster_embeddings.py --num_experts; leave it out",
+    "plot": "plots are drawn unless {no_plot} is given; {plot_method} pca or umap chooses that of the clusters",
     "pooling": "recipes/extract_embeddings.py --pooling does that before",
     "save_every_epoch": "use {save_every_n_epochs} 1",
     "split": "all splits are used; leave it out",
+}
+
+# Flag and a value that it does not take -> what to do instead, as in ANSWERS.
+NO_VALUES = {
+    ("plot", "umap"): "{plot} takes no method; use {plot_method} umap",
+    ("plot", "pca"): "{plot} takes no method; use {plot_method} pca",
+    (
+        "pooling",
+        "none",
+    ): "{pooling} none keeps every frame, but clusters need one vector per utterance: use mean, which "
+    "the router reads, or flatten; recipes/extract_embeddings.py --pooling none writes all frames",
 }
 
 # Keys of other projects' configurations that say nothing here, and why.

@@ -13,9 +13,10 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import accelerate
@@ -49,6 +50,7 @@ COMPLETION_FORM = {
 }
 MOUNTS = Path("/proc/self/mountinfo")  # also names folders of the same disk, as containers mount them
 DEEPEST = 3  # folders between a finished stage and what is read from it
+Derive = Callable[[Path, Path], None]  # function of a finished folder and of an empty one, which it fills
 PACKAGES = ("hf_components", "dataset_scripts")  # their sources and the recipe's own file are the code of a stage
 # Settings that change how a stage runs or where it writes, but not its result.
 NOT_PART_OF_RESULT = {
@@ -68,6 +70,8 @@ NOT_PART_OF_RESULT = {
     "run_name",
     "plot",
     "no_plot",
+    "plot_method",
+    "merge",  # the merged model is made from the trained adapter
     "rebase_output_dir",
     "force_restart",
     "logging_steps",
@@ -89,6 +93,7 @@ def run_stage(
     resume: bool = False,
     alone: bool = False,
     archive: bool = False,
+    derive: Mapping[str, Derive] = MappingProxyType({}),
 ) -> dict:
     """Run `produce(folder)`, and rename the folder to `output_dir` when it is complete.
 
@@ -102,6 +107,9 @@ def run_stage(
             of a complete one; else log the difference and run again. Other changes of the code only cause a warning.
         alone: only the main process calls `produce`, the others wait; else `produce` shares its work among processes.
         archive: keep the earlier result as `archive/<name>_<time of its end>` beside it.
+        derive: settings that only ask for files which follow from the result, such as plots, and for each the function
+            that makes these files from the finished folder. `produce` makes them too. The settings are no part of the
+            fingerprint: if a result is kept that was made without them, or with others, only these files are made.
     Returns:
         the metrics of `produce`.
     Raises:
@@ -113,6 +121,8 @@ def run_stage(
     work = output_dir.with_name(f".{output_dir.name}.partial")
     resolved = _plain(config)
     inputs = _named(inputs)
+    left_out = NOT_PART_OF_RESULT | derive.keys()
+    defaults = _defaults(config)
 
     def look() -> tuple[dict, dict | None, dict | None]:
         completion = read_completion(output_dir)
@@ -127,15 +137,24 @@ def run_stage(
             name: fingerprint(path, [recorded[name] for recorded in known if name in recorded])
             for name, path in inputs.items()
         }
-        identity = {"config": _result_relevant(resolved, inputs), "inputs": fingerprints, "code_version": __version__}
+        identity = {
+            "config": _result_relevant(resolved, inputs, left_out),
+            "inputs": fingerprints,
+            "code_version": __version__,
+        }
         return {"identity": identity, "sources": _source_digests(produce)}, completion, unfinished
 
     def decide() -> tuple[dict, dict | None, dict | None, bool, bool]:
         # Only one process looks, so that all of them decide the same even if their disks differ.
         stage, completion, unfinished = broadcast_object_list([look() if state.is_main_process else None])[0]
-        goes_on = resume and unfinished is not None and unfinished["identity"] == stage["identity"]
+        goes_on = (
+            resume
+            and unfinished is not None
+            and _is_same(unfinished["identity"], stage["identity"], left_out, defaults)
+        )
         # Not if there is an interrupted run with the same settings: it was to replace the result.
-        is_kept = resume and not goes_on and completion is not None and completion["identity"] == stage["identity"]
+        is_kept = resume and not goes_on and completion is not None
+        is_kept = is_kept and _is_same(completion["identity"], stage["identity"], left_out, defaults)
         return stage, completion, unfinished, goes_on, is_kept
 
     stage, completion, unfinished, goes_on, is_kept = decide()
@@ -171,11 +190,17 @@ def run_stage(
                 state.wait_for_everyone()
     if is_kept:
         advice = f"to run it again, delete {output_dir}"
-        if state.is_main_process:
+        asked = [name for name in derive if resolved.get(name) and completion["config"].get(name) != resolved[name]]
+        # A run that was stopped while it added files may have left some that are not recorded yet.
+        if state.is_main_process and not (asked and _added(output_dir).exists()):
             _check_content(output_dir, completion)
         kept = f"{output_dir} is complete and kept"
         _warn_of_changed_sources(completion.get("sources", {}), stage["sources"], kept, advice)
-        if resolved.get("plot") and completion["config"].get("plot") is False:
+        if asked:
+            if state.is_main_process:
+                _add(output_dir, {name: derive[name] for name in asked}, {name: resolved[name] for name in asked})
+            state.wait_for_everyone()
+        elif resolved.get("plot") and completion["config"].get("plot") is False and "plot" not in derive:
             logger.warning("%s was made without plots; to draw them, delete it", output_dir)
         logger.info("%s is complete, skipped", output_dir)
         return completion["metrics"]
@@ -185,7 +210,11 @@ def run_stage(
 
 
 def run_as_stage(
-    produce: Callable[..., dict], *arguments: Any, inputs: Iterable[str | Path | None] = (), alone: bool = False
+    produce: Callable[..., dict],
+    *arguments: Any,
+    inputs: Iterable[str | Path | None] = (),
+    alone: bool = False,
+    derive: Mapping[str, Derive] = MappingProxyType({}),
 ) -> dict:
     """`run_stage` of a recipe, with `output_dir` and `resume` from its arguments.
 
@@ -194,7 +223,7 @@ def run_as_stage(
         arguments: parsed dataclasses with `output_dir` and `resume`, and perhaps `rebase_output_dir`. If one is a
             `TrainingArguments`, the number of processes is part of the fingerprint.
         inputs: files, folders and Hub ids that are read; None is ignored.
-        alone: see `run_stage`.
+        alone, derive: see `run_stage`.
     """
     given = {name: value for part in arguments for name, value in vars(part).items()}
     trained = [part for part in arguments if isinstance(part, transformers.TrainingArguments)]
@@ -211,6 +240,7 @@ def run_as_stage(
         resume=given["resume"],
         archive=given.get("rebase_output_dir", False),
         alone=alone,
+        derive=derive,
     )
 
 
@@ -426,6 +456,33 @@ def _replace(work: Path, output_dir: Path, archive: bool) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
+def _added(output_dir: Path) -> Path:
+    return output_dir.with_name(f".{output_dir.name}.added")
+
+
+def _add(output_dir: Path, derive: Mapping[str, Derive], settings: dict[str, Any]) -> None:
+    """Add to a finished stage the files that follow from its result, and record them."""
+    new = _added(output_dir)
+    with alone_in(new, "--output_dir"), full_disk_explained(output_dir):
+        for path in new.iterdir():  # of a run that was stopped
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for function in dict.fromkeys(derive.values()):
+            function(output_dir, new)
+        added = sorted(path.relative_to(new).as_posix() for path in files_below(new, hidden=True) if path.is_file())
+        for place in added:
+            (output_dir / place).parent.mkdir(parents=True, exist_ok=True)
+            (new / place).replace(output_dir / place)
+        # Read again: the same record may have been changed while this run waited.
+        completion = read_completion(output_dir)
+        completion["config"] |= settings
+        if "files" in completion:
+            there = {path.relative_to(output_dir).as_posix() for path in files_below(output_dir)}
+            completion["files"] |= describe_files(output_dir, without=there - set(added))
+        write_json(output_dir / COMPLETION, completion)
+        shutil.rmtree(new)
+    logger.info("%s: %s", output_dir, f"added what --{' --'.join(settings)} asks for: {first_few(added)}")
+
+
 def _plain(config: Any) -> Any:
     if isinstance(config, (list, tuple)):
         return {key: value for part in config for key, value in _plain(part).items()}
@@ -444,7 +501,7 @@ def _named(inputs: Iterable[str | Path]) -> dict[str, str]:
     return named
 
 
-def _result_relevant(config: dict, inputs: dict[str, str]) -> dict:
+def _result_relevant(config: dict, inputs: dict[str, str], left_out: Iterable[str]) -> dict:
     # An input counts by its name and content, not by its path.
     names = {path: name for name, path in inputs.items()}
 
@@ -453,7 +510,26 @@ def _result_relevant(config: dict, inputs: dict[str, str]) -> dict:
             return [named(one) for one in value]
         return names.get(value, value) if isinstance(value, str) else value
 
-    return {key: named(value) for key, value in config.items() if key not in NOT_PART_OF_RESULT}
+    return {key: named(value) for key, value in config.items() if key not in left_out}
+
+
+def _is_same(recorded: dict, identity: dict, left_out: Iterable[str], defaults: Mapping[str, Any]) -> bool:
+    """Whether the result is the same, also if settings were added or left out since it was recorded."""
+    config = {key: value for key, value in recorded["config"].items() if key not in left_out}
+    # A flag that is new since then does by default what was done without it.
+    now = {
+        key: value
+        for key, value in identity["config"].items()
+        if key in recorded["config"] or key not in defaults or value != defaults[key]
+    }
+    return {**recorded, "config": config} == {**identity, "config": now}
+
+
+def _defaults(config: Any) -> dict[str, Any]:
+    """The default of each flag in dataclasses of arguments."""
+    parts = config if isinstance(config, (list, tuple)) else (config,)
+    fields = [field for part in parts if dataclasses.is_dataclass(part) for field in dataclasses.fields(part)]
+    return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
 
 
 def _source_digests(produce: Callable) -> dict[str, str]:

@@ -40,8 +40,9 @@ class AudioError(UserError):
         detail: details of the problem.
     """
 
-    def __init__(self, name: str, reason: str, detail: str):
-        super().__init__(f"{name}: {reason}: {detail}")
+    def __init__(self, name: str, reason: str = "", detail: str = ""):
+        # Only one argument comes from a `DataLoader`, which raises the error of its worker anew, with its whole text.
+        super().__init__(f"{name}: {reason}: {detail}" if reason else name)
         self.name = name
         self.reason = reason
         self.detail = detail

@@ -26,7 +26,7 @@ from hf_components.training.data import (
 from hf_components.training.filtering import FilterArguments, filter_by_transcripts
 from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
 from hf_components.training.lora import LoraArguments, add_lora, save_lora
-from hf_components.training.report import save_history
+from hf_components.training.report import plot_training, save_history
 from hf_components.training.teacher import BaseOfAdapter, TaughtTrainer, Teacher
 from hf_components.training.time_estimate import TimeEstimate
 from hf_components.training.trainer import SpeechTrainer

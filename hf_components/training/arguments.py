@@ -11,7 +11,7 @@ from transformers import Seq2SeqTrainingArguments
 from transformers.training_args import OptimizerNames
 
 from hf_components.runtime import SEEDS, PlotArguments, ResumeArguments, add_bounds, flag, tracker_flag
-from hf_components.speech import language_code
+from hf_components.speech import language_code, unreadable_flag
 from hf_components.training.augmentation import AugmentationArguments
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class TrainingRecipeArguments(ResumeArguments, PlotArguments):
         'part of the splits to use: JSON with sampling, percent, max_samples, seed, such as {"percent": 50}',
         default=None,
     )
+    unreadable_rows: str = unreadable_flag()
     eval_split: str = flag("split for evaluations during training", default="dev", needs="eval_strategy")
 
     def __post_init__(self):

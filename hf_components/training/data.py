@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import datasets
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_components.asr import Family, family_of
 from hf_components.runtime import UserError
-from hf_components.speech import load_corpus, waveforms
+from hf_components.speech import leave_out_unreadable, load_corpus, unreadable_explained, waveforms
 from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments
 from hf_components.training.augmentation import WaveformAugmentation, draws_of, mask_waveform, spec_augment
 
@@ -23,12 +24,18 @@ STEPS_PER_POOL = 50
 
 
 def load_training_rows(
-    args: TrainingRecipeArguments, training_args: SpeechTrainingArguments
+    args: TrainingRecipeArguments, training_args: SpeechTrainingArguments, folder: Path
 ) -> tuple[datasets.Dataset, datasets.Dataset | None]:
-    """The requested rows of the split "train" and of the evaluation split (None without evaluations)."""
-    train = load_corpus(args.corpus, "train", args.data_config_override)
-    dev = load_corpus(args.corpus, args.eval_split, args.data_config_override) if training_args.do_eval else None
-    return train, dev
+    """The requested rows of the split "train" and of the evaluation split (None without evaluations).
+
+    Args:
+        folder: output folder, which gets `rejected.jsonl` if unreadable rows are to be left out.
+    """
+    names = dict.fromkeys(["train", *([args.eval_split] if training_args.do_eval else [])])
+    splits = {name: load_corpus(args.corpus, name, args.data_config_override) for name in names}
+    if args.unreadable_rows == "reject":
+        splits = leave_out_unreadable(splits, args.corpus, folder, training_args.dataloader_num_workers)
+    return splits["train"], splits[args.eval_split] if training_args.do_eval else None
 
 
 class Draw(NamedTuple):
@@ -128,7 +135,8 @@ class SpeechDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, draw: Draw) -> dict:
         row = self.corpus[draw.index]
-        (waveform,) = waveforms([row])
+        with unreadable_explained():
+            (waveform,) = waveforms([row])
         item = {
             "id": row["id"],
             "epoch": draw.epoch,

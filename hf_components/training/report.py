@@ -1,11 +1,13 @@
 """The history of a training run, as JSON and as plots of its curves."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from hf_components.reporting import plot_curves
-from hf_components.runtime import write_json
+from hf_components.runtime import read_record, write_json
 from hf_components.training.trainer import SpeechTrainer
 
+HISTORY = "history.json"
 CURVES = {  # file: (keys of the log, title, y label)
     "loss.png": (("loss",), "{title}: training loss", "nats per token"),
     "routing.png": (
@@ -24,13 +26,22 @@ def save_history(trainer: SpeechTrainer, folder: Path, title: str, plot: bool = 
     history = [
         {key: value for key, value in entry.items() if key != "train_loss"} for entry in trainer.state.log_history
     ]
-    write_json(folder / "history.json", history)
-    if not plot:
-        return
-    for file, (keys, heading, unit) in CURVES.items():
-        plot_history(folder / file, history, keys, heading.format(title=title), unit)
-    usage = sorted({key for entry in history for key in entry if key.startswith("usage_expert_")})
-    plot_history(folder / "usage.png", history, usage, f"{title}: share of routing per expert", "share")
+    write_json(folder / HISTORY, history)
+    if plot:
+        plot_training(title)(folder, folder)
+
+
+def plot_training(title: str) -> Callable[[Path, Path], None]:
+    """A function that draws every kind of entry in the `history.json` of a folder into a second folder."""
+
+    def draw(trained: Path, folder: Path) -> None:
+        history = read_record(trained / HISTORY, [dict], "the plots need it; leave out --plot")
+        for file, (keys, heading, unit) in CURVES.items():
+            plot_history(folder / file, history, keys, heading.format(title=title), unit)
+        usage = sorted({key for entry in history for key in entry if key.startswith("usage_expert_")})
+        plot_history(folder / "usage.png", history, usage, f"{title}: share of routing per expert", "share")
+
+    return draw
 
 
 def plot_history(file: Path, history: list[dict], keys: tuple[str, ...] | list[str], title: str, unit: str) -> None:

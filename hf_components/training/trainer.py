@@ -33,6 +33,7 @@ from hf_components.checkpoints import (
 )
 from hf_components.runtime import UserError, fingerprint, read_record, write_json
 from hf_components.scoring import score
+from hf_components.speech import unreadable_explained
 from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.augmentation import WaveformAugmentation
 from hf_components.training.callbacks import BestRecord, EveryNEpochs, LogWithCheckpoints, ProgressAndLog
@@ -132,14 +133,15 @@ class SpeechTrainer(Seq2SeqTrainer):
         """
         corpus = eval_dataset or self.eval_dataset
         start = time.monotonic()
-        texts = transcribe(
-            self.whole_model(),
-            self.processing_class,
-            corpus,
-            description="evaluating",
-            batch_size=self.args.eval_batch_size,
-            max_new_tokens=self.args.max_new_tokens,
-        )
+        with unreadable_explained():
+            texts = transcribe(
+                self.whole_model(),
+                self.processing_class,
+                corpus,
+                description="evaluating",
+                batch_size=self.args.eval_batch_size,
+                max_new_tokens=self.args.max_new_tokens,
+            )
         scores = score(
             texts,
             corpus["text"],

@@ -182,6 +182,31 @@ def test_resume_keeps_the_result_copies_it_and_adds_what_the_index_lacks(sources
     assert (tmp_path / "g.jsonl").read_bytes() == (out / "gating_trial_topk2.jsonl").read_bytes()
 
 
+def test_a_deleted_sample_is_drawn_again_and_the_result_is_kept(sources, tmp_path, monkeypatch):
+    flags = {"systems": (), "models": "zero_shot", "max_samples": 2, "plot": False}
+    own = tmp_path / "own.json"
+    for out, more in ((tmp_path / "a" / "out", {}), (tmp_path / "b" / "out", {"sample_file": own})):
+        result = benchmark_asr.main(command(sources, out, **flags, **more))
+        file = own if more else out.parent / result["sample"]["file"]
+        sample = file.read_bytes()
+        file.unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(benchmark_asr, "produce", None)  # calling it again would fail
+            again = benchmark_asr.main(command(sources, out, **{**flags, "plot": True}, **more))
+        assert again == json.loads(json.dumps(result)) and file.read_bytes() == sample
+        assert (out / "wer_per_group.png").exists()
+
+
+def test_a_sample_that_cannot_be_written(sources, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write the sample .*; choose another --output_dir or --sample_file"):
+        benchmark_asr.main(
+            command(
+                sources, tmp_path / "out", systems=(), models="zero_shot", sample_file=tmp_path / "file" / "s.json"
+            )
+        )
+
+
 def test_top_1_alone_under_another_name(sources, finished, tmp_path):
     out = tmp_path / "benchmark"
     result = benchmark_asr.main(

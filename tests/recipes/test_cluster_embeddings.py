@@ -9,6 +9,8 @@ import pytest
 
 from hf_components.moe.labels import load_labels
 from hf_components.runtime.errors import UserError
+from hf_components.runtime.stages import fingerprint
+from recipes import cluster_embeddings
 from recipes.cluster_embeddings import main
 
 pytestmark = pytest.mark.integration
@@ -93,12 +95,23 @@ def test_options_of_the_other_algorithm_are_named_as_ignored(embedding_dir, tmp_
     ]
 
 
-def test_resume_and_no_plot(embedding_dir, tmp_path, monkeypatch):
+def test_resume_no_plot_and_another_plot(embedding_dir, tmp_path, monkeypatch):
     output_dir = tmp_path / "clusters"
     first = main(command(embedding_dir, output_dir, "--no_plot"))
     assert not (output_dir / "clusters.png").exists()
-    monkeypatch.setattr("recipes.cluster_embeddings.cluster", None)  # calling it again would fail
-    assert main(command(embedding_dir, output_dir, "--no_plot", "--resume")) == first
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster_embeddings, "cluster", None)  # calling it again would fail
+        assert main(command(embedding_dir, output_dir, "--no_plot", "--resume")) == first
+    before = fingerprint(output_dir)
+    drawn = []
+    monkeypatch.setattr(cluster_embeddings, "produce", None)  # calling it again would fail
+    monkeypatch.setattr(
+        cluster_embeddings, "to_plane", lambda points, method, seed: drawn.append(method) or points[:, :2]
+    )
+    for words in (["--plot"], ["--plot"], ["--plot", "--plot_method=umap"], ["--no_plot"], ["--plot"]):
+        assert main(command(embedding_dir, output_dir, *words)) == first
+    assert drawn == ["pca", "umap", "pca"] and (output_dir / "clusters.png").exists()
+    assert fingerprint(output_dir) == before  # routers and experts are not trained again
 
 
 @pytest.mark.slow  # numba compiles for half a minute

@@ -98,7 +98,7 @@ def test_two_systems_on_a_corpus(run, tmp_path, capsys):
     assert "middle" in shown and "Difference in WER" in shown
 
 
-def test_a_model_on_a_manifest(run, tmp_path):
+def test_a_model_on_a_manifest(run, tmp_path, monkeypatch):
     flags = {"val_manifest": run / "manifest.jsonl", "model": run / "whisper", "max_new_tokens": 6}
     result = evaluate_asr.main(command(tmp_path / "out", "--no_plot", **flags))
     transcriber = Transcriber.from_pretrained(run / "whisper", max_new_tokens=6)
@@ -107,6 +107,9 @@ def test_a_model_on_a_manifest(run, tmp_path):
     assert found["cer"] == score(texts, [sentence(i) for i in range(6)], num_bootstrap=0)["cer"]
     assert result["references"] == {"utterances": 6, "speakers": 3, "groups": {"5-7": 3, "8-11": 3}}
     assert not (tmp_path / "out" / "wer_per_group.png").exists()
+    monkeypatch.setattr(evaluate_asr, "produce", None)  # calling it again would fail
+    assert evaluate_asr.main(command(tmp_path / "out", **flags)) == json.loads(json.dumps(result))
+    assert (tmp_path / "out" / "wer_per_group.png").exists()
 
 
 def test_what_is_missing_or_unknown_is_told(run, tmp_path, capsys):

@@ -1,14 +1,17 @@
 """The stage extract_embeddings: poolings, models by name, stops; and who refuses its results."""
 
+import json
 from pathlib import Path
 
 import pytest
+from make_corpus import damaged_copy
 from paths import CONFIGS
 from tiny_speech import save_tiny_whisper, speaker_folder
 
 from hf_components.checkpoints.loading import load_whisper
 from hf_components.moe import embedding
 from hf_components.runtime.errors import UserError
+from hf_components.speech.corpus import load_corpus
 from recipes import cluster_embeddings, extract_embeddings, prepare_corpus, pretrain_router
 
 pytestmark = pytest.mark.integration
@@ -65,6 +68,17 @@ def test_ends_with_one_line_and_nothing_but_the_result(run, tmp_path, capsys):
     assert line.startswith("36 utterances embedded by") and line.endswith("embeddings.parquet")
     found = {path.relative_to(tmp_path / "embeddings").as_posix() for path in (tmp_path / "embeddings").rglob("*")}
     assert found == {*FILES, "full_context", "stage.json"}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_row_stops_it_or_is_left_out(run, tmp_path, workers):
+    name = load_corpus(run / "corpus", "train")["id"][2]
+    words = [f"--corpus={damaged_copy(run / 'corpus', tmp_path / 'damaged', [name])}", f"--num_workers={workers}"]
+    with pytest.raises(UserError, match=f"^{name}: truncated audio.* --unreadable_rows reject$"):
+        extract_embeddings.main(command(run, tmp_path / "embeddings", *words))
+    words.append("--unreadable_rows=reject")
+    assert extract_embeddings.main(command(run, tmp_path / "embeddings", *words))["utterances"] == 35
+    assert json.loads((tmp_path / "embeddings" / "rejected.jsonl").read_text())["id"] == name
 
 
 @pytest.mark.parametrize("stop", [6, 15, 17])  # of 8 batches of train, 4 of dev, 4 at 30 s; then they are joined

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -206,6 +207,24 @@ def test_other_training_keeps_transcripts_and_corrections(sources, tmp_path, llm
     )
     moved = {name for name in base if not torch.equal(base[name], tuned[name])}
     assert moved and not any("feature_extractor" in name for name in moved)
+
+
+def test_merging_and_plots_asked_for_later_keep_the_trained_adapter(sources, whole, tmp_path, llm, monkeypatch):
+    run = tmp_path / "run"
+    first = finetune_wav2vec2_lora.main(command(sources, run, merge=False))
+    shutil.rmtree(tmp_path / "run_work")  # the finished folder is enough
+    adapter = (run / "lora_adapters" / "adapter_model.safetensors").read_bytes()
+    assert not (run / "model").exists() and not list(run.rglob("*.png"))
+    monkeypatch.setattr(finetune_wav2vec2_lora, "produce", None)  # calling it again would fail
+    for _ in range(2):
+        assert finetune_wav2vec2_lora.main(command(sources, run, merge=True, plot=True)) == first
+    assert (run / "lora_adapters" / "adapter_model.safetensors").read_bytes() == adapter
+    merged, expected = (load_file(out / "model" / "model.safetensors") for out in (run, whole[0]))
+    assert merged.keys() == expected.keys() and all(torch.equal(merged[key], expected[key]) for key in merged)
+    places = {path.relative_to(whole[0]) for path in whole[0].rglob("*") if "runs" not in path.parts}
+    assert {path.relative_to(run) for path in run.rglob("*") if "runs" not in path.parts} == places
+    assert all("plots/loss.png" in (run / name / "README.md").read_text() for name in ("lora_adapters", "model"))
+    assert finetune_wav2vec2_lora.main(command(sources, run, merge=False)) == first and (run / "model").exists()
 
 
 def test_another_run_takes_over_what_was_prepared(sources, tmp_path, llm):

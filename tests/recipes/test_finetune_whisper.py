@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from make_corpus import children_corpus
+from make_corpus import children_corpus, damaged_copy
 from paths import CONFIGS
 from safetensors.torch import load_file
 from tiny_speech import save_tiny_whisper, speaker_folder
@@ -16,6 +16,7 @@ from transformers import WhisperForConditionalGeneration
 from hf_components.checkpoints.loading import load_whisper
 from hf_components.runtime.arguments import parse_arguments
 from hf_components.runtime.errors import UserError
+from hf_components.speech import readable
 from hf_components.speech.corpus import load_corpus
 from recipes import finetune_whisper, prepare_corpus
 
@@ -98,10 +99,21 @@ def test_everything_is_trained_and_the_best_epoch_kept(run, finetuned):
     assert kept == ["model.encoder.embed_positions.weight"]
 
 
+def edit_record(folder: Path, **settings) -> None:
+    record = json.loads((folder / "stage.json").read_text())
+    record["config"] |= settings
+    (folder / "stage.json").write_text(json.dumps(record))
+
+
 def test_a_finished_run_is_kept_and_restarted_by_force(run, finetuned, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(finetune_whisper, "produce", None)  # calling it again would fail
         assert finetune_whisper.main(command(run, "full", plot=True)) == finetuned
+        for name in ("loss.png", "wer.png"):
+            (run / "full" / name).unlink()
+        edit_record(run / "full", plot=False)
+        assert finetune_whisper.main(command(run, "full", plot=True)) == finetuned
+        assert (run / "full" / "loss.png").exists()
     before = (run / "full" / "stage.json").stat().st_mtime_ns
     assert finetune_whisper.main(command(run, "full", "--force_restart", plot=True)) == finetuned
     assert (run / "full" / "stage.json").stat().st_mtime_ns > before
@@ -300,3 +312,67 @@ def test_an_unusual_learning_rate_is_told(run, tmp_path, monkeypatch, capsys, fl
     monkeypatch.setattr(finetune_whisper, "run_stage", lambda *args, **kwargs: {})
     finetune_whisper.main(command(run, tmp_path / "output", **flags))
     assert ("is unusual for" in capsys.readouterr().err) == warned
+
+
+@pytest.fixture(scope="module")
+def damaged(run) -> tuple[Path, dict[str, str]]:
+    """The corpus with a recording of each split cut in its middle, and their ids."""
+    ids = {name: rows["id"][1] for name, rows in load_corpus(run / "corpus").items()}
+    return damaged_copy(run / "corpus", run / "damaged", list(ids.values())), ids
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_row_stops_the_training_and_names_the_flag(run, damaged, tmp_path, workers):
+    corpus, ids = damaged
+    rule = f"^{ids['train']}: .*; prepare the corpus again, or leave such rows out with --unreadable_rows reject$"
+    with pytest.raises(UserError, match=rule):
+        finetune_whisper.main(command(run, tmp_path / "out", corpus=corpus, dataloader_num_workers=workers))
+
+
+def test_an_unreadable_row_of_dev_is_named_too(run, damaged, tmp_path):
+    corpus, ids = damaged
+    flags = {"eval_strategy": "epoch", "data_config_override": '{"max_samples": 12, "seed": 3}'}
+    readable_train = load_corpus(corpus, "train", flags["data_config_override"])["id"]
+    assert ids["train"] not in readable_train[:]  # else the training would stop first
+    with pytest.raises(UserError, match=f"^{ids['dev']}: .* --unreadable_rows reject$"):
+        finetune_whisper.main(command(run, tmp_path / "out", corpus=corpus, **flags))
+
+
+def test_unreadable_rows_are_left_out_counted_and_named(run, damaged, tmp_path, capsys, monkeypatch):
+    corpus, ids = damaged
+    flags = {"corpus": corpus, "unreadable_rows": "reject", "eval_strategy": "epoch"}
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune_whisper, "load_whisper", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            finetune_whisper.main(command(run, tmp_path / "out", **flags))
+    capsys.readouterr()
+    monkeypatch.setattr(readable, "_unreadable", interrupt)  # the recordings are not decoded again
+    result = finetune_whisper.main(command(run, tmp_path / "out", **flags))
+    assert result["utterances"] == 23
+    rows = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
+    assert {row["split"]: row["id"] for row in rows} == ids
+    assert all(row["reason"] == "truncated audio" and row["detail"] for row in rows)
+    logged = capsys.readouterr().err
+    for split, count in (("train", 24), ("dev", 12)):
+        text = f"{corpus}, split {split}: 1 of {count} recordings cannot be decoded and are left out: {ids[split]}; "
+        assert f"{text}the reasons are in rejected.jsonl" in logged
+
+
+def test_what_prepare_corpus_decoded_is_not_decoded_again(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(readable, "_unreadable", None)  # calling it would fail
+    splits = {"train": load_corpus(run / "corpus", "train")}
+    tmp_path.joinpath("out").mkdir()
+    assert readable.leave_out_unreadable(splits, str(run / "corpus"), tmp_path / "out") == splits
+    assert (tmp_path / "out" / "rejected.jsonl").read_text() == ""
+
+
+def test_no_readable_row_is_left(run, tmp_path):
+    rows = load_corpus(run / "corpus", "dev")
+    corpus = damaged_copy(run / "corpus", tmp_path / "damaged", rows["id"][:])
+    splits = {"dev": load_corpus(corpus, "dev")}
+    with pytest.raises(UserError, match="split dev: none of the 12 recordings can be decoded; prepare the corpus"):
+        readable.leave_out_unreadable(splits, str(corpus), tmp_path, num_workers=1)

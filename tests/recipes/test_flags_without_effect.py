@@ -57,8 +57,8 @@ ALWAYS = re.findall(
     soft_routing_epochs soup_model source speaker speaker_embedding speech_seed speed_factors stage_options
     submission_format target_entropy teacher_model test_manifest test_utterances tf32 time_masks
     topk_routing_epochs torch_compile torch_compile_backend torch_compile_mode torch_empty_cache_steps
-    train_manifest train_on train_speakers truth units units_dir update_seconds usage_momentum use_cache
-    use_cpu use_f0 use_liger_kernel use_lora utterances_per_speaker validation_crops validation_fraction
+    train_manifest train_on train_speakers truth units units_dir unreadable_rows update_seconds usage_momentum
+    use_cache use_cpu use_f0 use_liger_kernel use_lora utterances_per_speaker validation_crops validation_fraction
     verify vocab_size vocoder_model warmup_steps weight_decay worst
     """,
 )

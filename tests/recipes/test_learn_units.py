@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from make_corpus import damaged_copy
 from paths import ROOT
 from tiny_ssl import CONFIGS, save_tiny_ssl
 from tiny_units import write_tiny_segments
@@ -282,3 +283,14 @@ def test_features_that_are_not_finite_name_the_segment(segments, tmp_path, monke
     monkeypatch.setattr(AcousticUnitsModel, "features", broken)
     with pytest.raises(UserError, match=r"train_\d: the features of mfcc are not finite"):
         learn_units.main(command(segments, tmp_path / "units"))
+
+
+def test_an_unreadable_segment_stops_it_or_is_left_out(segments, encoder, tmp_path):
+    name = load_corpus(segments, "dev", shared_speakers=True)["id"][2]
+    corpus = damaged_copy(segments, tmp_path / "damaged", [name])
+    words = [f"--model={encoder}", "--layer=2"]
+    with pytest.raises(UserError, match=f"^{name}: .* --unreadable_rows reject$"):
+        learn_units.main(command(corpus, tmp_path / "units", *words))
+    learn_units.main(command(corpus, tmp_path / "units", *words, "--unreadable_rows=reject"))
+    assert json.loads((tmp_path / "units" / "rejected.jsonl").read_text())["id"] == name
+    assert len(read_units(tmp_path / "units").rows) == 10

@@ -5,7 +5,9 @@ import importlib
 
 import pytest
 
-from hf_components.runtime.arguments import parse_arguments
+from hf_components.runtime.arguments import check_words, parse_arguments
+from hf_components.runtime.errors import UserError
+from recipes import extract_embeddings, run_moe_pipeline
 
 pytestmark = pytest.mark.unit
 
@@ -64,3 +66,29 @@ def test_an_old_name_still_sets_its_flag(tmp_path, recipe, old, field, in_file):
     (tmp_path / "old.yaml").write_text(f"{old}: 7\n")
     found = parse_arguments(kinds, [*required, f"--config={tmp_path / 'old.yaml'}" if in_file else f"--{old}=7"])
     assert [str(vars(part)[field]) for part in found if field in vars(part)] == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "answer"),
+    [
+        ("cluster_embeddings", "--plot umap", "--plot takes no method; use --plot_method umap"),
+        ("cluster_embeddings", "--plot=PCA", "--plot takes no method; use --plot_method pca"),
+        ("cluster_embeddings", "--pooling none", "recipes/extract_embeddings.py --pooling does that before"),
+        ("run_moe_pipeline", "--pooling none", "--pooling none keeps every frame, .* use mean, .* or flatten"),
+        ("run_moe_pipeline", "--plot umap", "plots are drawn unless --no_plot is given; --plot_method pca or umap"),
+        ("train_moe_whisper", "--plot umap", "argument --plot: Truthy value expected"),  # it has no --plot_method
+    ],
+)
+def test_values_of_the_original_scripts_are_answered(recipe, words, answer):
+    module = importlib.import_module(f"recipes.{recipe}")
+    kinds = vars(module).get("ARGUMENTS") or (module.Arguments,)
+    with pytest.raises(UserError, match=answer):
+        check_words(kinds, words.split())
+
+
+def test_values_that_a_recipe_takes_are_taken(tmp_path):
+    (tmp_path / "config.yaml").write_text("pooling: none\n")
+    for words in (["--pooling", "none"], [f"--config={tmp_path / 'config.yaml'}"]):
+        assert check_words((extract_embeddings.Arguments,), words)["pooling"] == "none"
+    with pytest.raises(UserError, match="--pooling none keeps every frame"):
+        check_words(run_moe_pipeline.ARGUMENTS, [f"--config={tmp_path / 'config.yaml'}"])

@@ -113,13 +113,16 @@ def test_what_a_router_leaves(inputs, tmp_path, capsys):
     )
 
 
-def test_few_speakers_and_no_plots(inputs, tmp_path, capsys):
+def test_few_speakers_and_no_plots_until_asked_for(inputs, tmp_path, capsys, monkeypatch):
     metrics = pretrain_router.main(command(inputs, tmp_path / "router", "--validation_fraction=0.05", "--no_plot"))
     message = "early stopping needs 3 held-out speakers, but validation_fraction 0.05 of 30 speakers gives 1"
     assert message in capsys.readouterr().err
     assert metrics["epochs"] == metrics["best_epoch"] == 40 and metrics["held_out_speakers"] == []
     assert "train_held_out_dynamic_context" not in metrics
     assert not list((tmp_path / "router").glob("*.png"))
+    monkeypatch.setattr(pretrain_router, "produce", None)  # calling it again would fail
+    assert pretrain_router.main(command(inputs, tmp_path / "router", "--validation_fraction=0.05")) == metrics
+    assert {path.name for path in (tmp_path / "router").glob("*.png")} == {"router.png", "reliability.png"}
 
 
 def test_resume_continues_inside_the_stage(inputs, tmp_path, monkeypatch):

@@ -167,13 +167,15 @@ def assert_same(out: Path, metrics: dict, whole: Path, expected: dict) -> None:
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["checkpoint-2", "checkpoint-3"]
 
 
-def test_hifigan_without_plots(inputs, tmp_path):
+def test_hifigan_without_plots_until_asked_for(inputs, tmp_path, monkeypatch):
     out = tmp_path / "vocoder"
     flags = ("--no_plot", "--report_to=none", "--adversarial_from_epoch=9", "--epochs=1", "--save_every=1")
-    train_unit_vocoder.main(
-        command(inputs, out, *flags, "--predict_durations", "--head=hifigan", "--upsample_initial_channel=32")
-    )
+    words = command(inputs, out, *flags, "--predict_durations", "--head=hifigan", "--upsample_initial_channel=32")
+    train_unit_vocoder.main(words)
     assert not list(out.rglob("*.png")) and not (out / "logs").exists()
+    monkeypatch.setattr(train_unit_vocoder, "produce", None)  # calling it again would fail
+    train_unit_vocoder.main([word for word in words if word != "--no_plot"])
+    assert {path.name for path in out.glob("*.png")} == {"curves.png"} and list(out.glob("samples/final/*.png"))
     final, saved = (load_file(out / folder / "model.safetensors") for folder in ("model", "models/epoch_0001"))
     assert not any("parametrizations" in name for name in final)  # weight normalisation is of training alone
     assert final.keys() == saved.keys() and all(torch.equal(saved[name], final[name]) for name in final)

@@ -2,10 +2,27 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import datasets
 import numpy as np
 import soundfile
+
+from hf_components.speech.corpus import load_corpus
+
+
+def damaged_copy(corpus: Path, folder: Path, damaged: Sequence[str]) -> Path:
+    """A prepared corpus without its records, in which the recordings of some ids are cut in their middle."""
+    for name, rows in load_corpus(corpus, shared_speakers=True).items():
+        table = rows.to_list()
+        for row in table:
+            if row["id"] in damaged:
+                row["audio"]["bytes"] = row["audio"]["bytes"][: len(row["audio"]["bytes"]) // 2]
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        copy = datasets.Dataset.from_list(table).cast_column("audio", datasets.Audio(16_000, decode=False))
+        copy.to_parquet(folder / "data" / f"{name}-00000-of-00001.parquet")
+    return folder
 
 
 def noise(seconds: float, rate: int = 16_000, channels: int = 1, seed: int = 0) -> np.ndarray:

@@ -13,6 +13,8 @@ from hf_components.correction.finetuning.release import (
     LOGS,
     MODEL,
     RESULTS,
+    TITLE,
+    add_to_finetuned,
     publish_finetuned,
     release_wav2vec2,
 )

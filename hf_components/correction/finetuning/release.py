@@ -6,18 +6,29 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
+from hf_components.asr import load_asr
+from hf_components.checkpoints import merge_adapter
 from hf_components.correction.finetuning.gold import CORRECTIONS, Sample, write_samples
 from hf_components.correction.finetuning.improvement import is_silent, plot_improvement
 from hf_components.publishing import evaluated_on, hub_id, write_report
-from hf_components.runtime import write_json
+from hf_components.runtime import read_record, write_json
+from hf_components.training import plot_training, prepare_ctc
 
 ADAPTER, MODEL, LOGS = "lora_adapters", "model", "logs"
+TITLE = "Fine-tuning"  # of the curves
 PLOT, LOSS = "wer_per_condition.png", "logs/loss.png"
 RESULTS, SAMPLES, REJECTED = "evaluation_results.json", "samples.jsonl", "rejected.jsonl"
 
 
 def publish_finetuned(
-    folder: Path, prepared: Path, trained: Path, result: dict, samples: Sequence[Sample], plot: bool
+    folder: Path,
+    prepared: Path,
+    trained: Path,
+    result: dict,
+    samples: Sequence[Sample],
+    *,
+    plot: bool,
+    merge_into: str | None,
 ) -> None:
     """Fill the output folder of `finetune_wav2vec2_lora`: figures, texts, weights with their cards, logs.
 
@@ -25,14 +36,13 @@ def publish_finetuned(
         prepared: folder of the stages before training.
         trained: folder of the training stage.
         result: content of `evaluation_results.json`.
+        merge_into: base model that the LoRA is merged into; None: no merged model is written.
     """
     write_json(folder / RESULTS, result)
     write_samples(folder / SAMPLES, samples)
     shutil.copy(prepared / "corpus" / REJECTED, folder)
     if result["gold"]["source"] == "llm":
         shutil.copy(prepared / "gold" / CORRECTIONS, folder)
-    if plot:
-        plot_improvement(folder / PLOT, result)
     # The log folders hold TensorBoard's files of this run, and of the part before an interruption.
     for source, target in (
         (trained / LOGS, LOGS),
@@ -42,9 +52,47 @@ def publish_finetuned(
     ):
         if source.exists():
             shutil.copytree(source, folder / target, dirs_exist_ok=True)
+    if plot:
+        draw_plots(folder, folder, result)
+    if merge_into is not None:
+        merge_lora(merge_into, folder / ADAPTER, folder / MODEL)
     for name in (ADAPTER, MODEL):
         if (folder / name).exists():
-            write_card(folder / name, folder, {"evaluation": result, "llm": None, "compared": {}})
+            write_card(folder / name, folder, {"evaluation": result, "llm": None, "compared": {}}, name == ADAPTER)
+
+
+def add_to_finetuned(finished: Path, folder: Path, *, plot: bool, merge_into: str | None) -> None:
+    """Write to `folder` what follows from the finished output folder of `finetune_wav2vec2_lora`.
+
+    Args:
+        plot: whether to draw the plots.
+        merge_into: see `publish_finetuned`.
+    """
+    result = read_record(finished / RESULTS, dict, "the cards need it")
+    if plot:
+        draw_plots(finished, folder, result)
+    if merge_into is not None:
+        merge_lora(merge_into, finished / ADAPTER, folder / MODEL)
+    plots = folder if plot else finished
+    for name in (ADAPTER, MODEL):
+        if (finished / name).exists() or (folder / name).exists():
+            (folder / name).mkdir(exist_ok=True)
+            write_card(folder / name, plots, {"evaluation": result, "llm": None, "compared": {}}, name == ADAPTER)
+
+
+def draw_plots(finished: Path, folder: Path, result: dict) -> None:
+    plot_improvement(folder / PLOT, result)
+    (folder / LOGS).mkdir(exist_ok=True)
+    plot_training(TITLE)(finished / LOGS, folder / LOGS)
+
+
+def merge_lora(base: str, adapter: Path, folder: Path) -> None:
+    """Write the base model with the merged LoRA, and its processor."""
+    model, processor = load_asr(base)
+    prepare_ctc(model, freeze_feature_encoder=True)  # the same configuration as after training
+    model = merge_adapter(model, str(adapter))
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
 def release_wav2vec2(folder: Path, run: Path, results: dict) -> dict:
@@ -65,7 +113,7 @@ def release_wav2vec2(folder: Path, run: Path, results: dict) -> dict:
     return {name: results["evaluation"][name]["wer"] for name in ("baseline", "finetuned")}
 
 
-def write_card(folder: Path, trained: Path, results: dict) -> None:
+def write_card(folder: Path, trained: Path, results: dict, is_adapter: bool = False) -> None:
     """Write the card of a model, or of an adapter, beside its weights.
 
     Args:
@@ -73,8 +121,8 @@ def write_card(folder: Path, trained: Path, results: dict) -> None:
         trained: output folder of `finetune_wav2vec2_lora`.
         results: `evaluation` (its evaluation_results.json), `llm` (the same for the run on an LLM's corrections, or
             None) and `compared` (the same for other training data, by name).
+        is_adapter: whether the weights are those of an adapter.
     """
-    is_adapter = (folder / "adapter_config.json").exists()
     is_lora = results["evaluation"]["method"] == "lora"
     base = results["evaluation"]["base_model"]
     card_data = ModelCardData(

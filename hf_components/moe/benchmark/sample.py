@@ -26,13 +26,18 @@ def fixed_sample(corpus: datasets.Dataset, file: Path, sampling: Sampling) -> da
     """The utterances that `file` names; if it does not exist, a sample is drawn and written to it.
 
     Raises:
-        UserError: the file is not such a sample, or names utterances that the corpus does not have.
+        UserError: the file cannot be written, is not such a sample, or names utterances that the corpus does not have.
     """
     state = PartialState()
     if state.is_main_process and not file.exists():
         ids = sampling.of(corpus)["id"][:]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {**dataclasses.asdict(sampling), "size": len(ids), "ids": ids})
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, {**dataclasses.asdict(sampling), "size": len(ids), "ids": ids})
+        except OSError as error:
+            raise UserError(
+                f"cannot write the sample {file}: {error.strerror}; choose another --output_dir or --sample_file"
+            ) from error
     state.wait_for_everyone()
     ids = read_record(file, {"ids": [str]}, "it is not a sample that benchmark_asr drew; delete it to draw one")["ids"]
     rows = {name: row for row, name in enumerate(corpus["id"])}

@@ -10,7 +10,7 @@ from accelerate import PartialState
 
 from hf_components.acoustic_units import MFCC, AcousticUnitsModel
 from hf_components.runtime import UserError, atomic_write, damage_named, require_there
-from hf_components.speech import waveforms
+from hf_components.speech import unreadable_explained, waveforms
 from hf_components.units.learning.plan import Batch
 
 
@@ -108,4 +108,5 @@ class _Inputs(torch.utils.data.Dataset):
         if file is not None and file.exists():
             with damage_named(file, "delete it to compute it again"):
                 return torch.from_numpy(np.load(file, allow_pickle=False)), None
-        return None, pad_waveforms(waveforms(self.stream.rows.select(batch.rows)))
+        with unreadable_explained():
+            return None, pad_waveforms(waveforms(self.stream.rows.select(batch.rows)))

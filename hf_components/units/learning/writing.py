@@ -21,7 +21,7 @@ from hf_components.runtime import (
     read_part,
     write_part,
 )
-from hf_components.speech import seconds_batches, waveforms
+from hf_components.speech import seconds_batches, unreadable_explained, waveforms
 from hf_components.units.learning.features import clip_features, pad_waveforms
 from hf_components.units.table import FILE, units_schema
 
@@ -207,4 +207,5 @@ class _Waveforms(torch.utils.data.Dataset):
         return len(self.batches)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return pad_waveforms(waveforms(self.batches[index]))
+        with unreadable_explained():
+            return pad_waveforms(waveforms(self.batches[index]))

@@ -7,12 +7,14 @@ import numpy as np
 import torch
 
 from hf_components.reporting import plot_curves, plot_spectrograms
-from hf_components.runtime import place_for, sync_folder, write_json
-from hf_components.speech import encode_wav
+from hf_components.runtime import place_for, read_record, sync_folder, write_json
+from hf_components.speech import decode, encode_wav
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.units.vocoder.crops import UnitCrops
 
 LOG = "training_log.json"
+SAMPLES = "samples"
+ORIGINAL = "original"  # folder of the recordings, beside those of the vocoder
 CURVES = {  # file: (keys of the log, y label)
     "curves.png": (("mel_loss", "validation_mel_loss"), "log-mel distance x 45"),
     "adversarial.png": (("discriminator_loss", "adversarial_loss", "feature_loss"), "loss"),
@@ -31,7 +33,7 @@ class Listener:
 
     def __init__(self, crops: UnitCrops, count: int, seed: int, folder: Path, plot: bool):
         self.crops = crops
-        self.folder = folder / "samples"
+        self.folder = folder / SAMPLES
         self.plot = plot
         self.segments = sorted(np.random.default_rng(seed).permutation(len(crops.units))[:count].tolist())
 
@@ -45,7 +47,7 @@ class Listener:
             spoken = (
                 model(**{key: value[None].to(model.device) for key, value in item.items()})[0].float().cpu().numpy()
             )
-            for folder, waveform in (("original", original), (name, spoken)):
+            for folder, waveform in ((ORIGINAL, original), (name, spoken)):
                 file = self.folder / folder / f"{place}.wav"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(encode_wav(waveform))
@@ -66,8 +68,29 @@ def save_vocoder(model: UnitHifiGanModel, folder: Path) -> None:
 def write_log(folder: Path, history: list[dict], plot: bool) -> None:
     """Write `training_log.json` and, with `plot`, the curves."""
     write_json(folder / LOG, history)
-    if not plot:
-        return
+    if plot:
+        plot_log(folder, history)
+
+
+def plot_finished(finished: Path, folder: Path) -> None:
+    """Draw the curves and the samples of a training that has ended without plots.
+
+    Args:
+        finished: folder with `training_log.json` and `samples`.
+        folder: gets the plots.
+    """
+    plot_log(folder, read_record(finished / LOG, [dict], "the plots need it; leave out --plot"))
+    samples = finished / SAMPLES
+    for file in sorted(samples.rglob("*.wav")):
+        name, _, place = file.relative_to(samples).as_posix().partition("/")
+        if name != ORIGINAL:
+            sides = {"original": decode(samples / ORIGINAL / place), "resynthesis": decode(file)}
+            drawn = (folder / SAMPLES / name / place).with_suffix(".png")
+            drawn.parent.mkdir(parents=True, exist_ok=True)
+            plot_spectrograms(drawn, sides, place.removesuffix(".wav"))
+
+
+def plot_log(folder: Path, history: list[dict]) -> None:
     for file, (keys, unit) in CURVES.items():
         entries = [entry for entry in history if keys[0] in entry]
         if entries:

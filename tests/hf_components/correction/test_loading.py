@@ -4,7 +4,7 @@ import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from parsing import parse
-from tiny_llm import save_tiny_llm
+from tiny_llm import save_tiny_llm, script
 
 from hf_components.correction import loading
 from hf_components.correction.arguments import CorrectionArguments
@@ -114,4 +114,18 @@ def test_4_bit_weights_answer_on_the_cpu(llm):
     pytest.importorskip("bitsandbytes")
     corrector = load(llm, quantization="4bit")
     assert corrector.model.is_loaded_in_4bit
+    assert "bitsandbytes" in type(corrector.model.model.layers[0].mlp.down_proj).__module__
     assert corrector.correct(["the cat sat"])[0].proposed is not None
+
+
+def test_corrections_of_4_bits_are_those_of_a_batch_of_one(llm):
+    """The replies are the model's own, not scripted; the gate looks at them as at those of float32."""
+    pytest.importorskip("bitsandbytes")
+    texts = ["the cat sat", "on the mat", ""]
+    corrector = load(llm, quantization="4bit", batch_size=2)
+    found = corrector.correct(texts)
+    alone = load(llm, quantization="4bit", batch_size=1).correct(texts)
+    assert [one.heard for one in found] == texts and found[2].reason == "nothing heard"
+    assert [(one.proposed, one.text) for one in found] == [(one.proposed, one.text) for one in alone]
+    script(corrector, lambda text: text.replace("sat", "sits"))
+    assert corrector.correct(texts[:1])[0].text == "the cat sits"

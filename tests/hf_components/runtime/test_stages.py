@@ -734,3 +734,75 @@ def test_a_mistake_after_some_work_keeps_it(out, caplog):
     assert (out.parent / f".{out.name}.partial" / "half.txt").exists()
     run_stage(out, lambda folder: {}, config={"other": 1})
     assert "the interrupted run" in caplog.text
+
+
+def test_a_new_flag_with_its_default_is_no_change(out):
+    @dataclass
+    class Later(Config):
+        dropout: float = 0.1
+
+    run_stage(out, Producer(), config=Config())
+    for dropout, calls in ((0.1, 0), (0.2, 1), (0.1, 1)):
+        again = Producer()
+        run_stage(out, again, config=Later(dropout=dropout), resume=True)
+        assert again.calls == calls
+
+
+def merge(finished, folder):
+    (folder / "deep").mkdir()
+    (folder / "deep" / "model.safetensors").write_text((finished / "weights.txt").read_text().upper())
+
+
+@pytest.mark.parametrize("recorded", [{"rank": 8, "double": False}, {"rank": 8, "double": False, "plot": False}])
+def test_what_follows_from_a_result_is_added_to_it(out, caplog, recorded):
+    caplog.set_level(logging.INFO)
+    run_stage(out, Producer(), config=recorded)  # earlier versions had both in the fingerprint
+    of_first = fingerprint(out)
+    again = Producer()
+    for double in (True, True, False):
+        run_stage(
+            out, again, config={"rank": 8, "double": double}, resume=True, derive={"double": merge, "plot": None}
+        )
+        assert again.calls == 0 and (out / "deep" / "model.safetensors").read_text() == "RESULT"
+    assert caplog.text.count("added what --double asks for: deep/model.safetensors") == 1
+    assert fingerprint(out) == of_first and names(out.parent) == ["stage"]  # what was made from it stays
+    completion = read_completion(out)
+    assert completion["config"]["double"] is True and "deep/model.safetensors" in completion["files"]
+    (out / "deep" / "model.safetensors").write_text("other")
+    with pytest.raises(UserError, match="deep/model.safetensors has another content"):
+        fingerprint(out)
+
+
+def test_what_follows_from_another_result_is_not_added_but_made_with_it(out):
+    run_stage(out, Producer(), config={"rank": 8, "merge": False}, derive={"merge": merge})
+    again = Producer("other")
+    run_stage(out, again, config={"rank": 4, "merge": True}, resume=True, derive={"merge": None})
+    assert again.calls == 1 and names(out) == [COMPLETION, "weights.txt"]
+
+
+@pytest.mark.parametrize("where", ["while it is made", "before it is recorded"])
+def test_stopped_while_it_adds_what_follows_from_a_result(out, monkeypatch, where):
+    run_stage(out, Producer(), config={"merge": False})
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if where == "before it is recorded":
+            patch.setattr(stages, "describe_files", stop)
+        with pytest.raises(KeyboardInterrupt):
+            derive = {"merge": merge if where == "before it is recorded" else stop}
+            run_stage(out, crash, config={"merge": True}, resume=True, derive=derive)
+    assert (out / "deep").exists() == (where == "before it is recorded")
+    run_stage(out, crash, config={"merge": True}, resume=True, derive={"merge": merge})
+    assert fingerprint(out) and names(out.parent) == ["stage"]
+    assert "deep/model.safetensors" in read_completion(out)["files"]
+
+
+def test_one_function_for_several_settings_is_called_once(out):
+    run_stage(out, Producer(), config={"plot": False, "method": "pca"})
+    calls = []
+    derive = dict.fromkeys(("plot", "method"), lambda *_: calls.append(None))
+    for method in ("umap", "umap", "pca"):
+        run_stage(out, crash, config={"plot": True, "method": method}, resume=True, derive=derive)
+    assert len(calls) == 2

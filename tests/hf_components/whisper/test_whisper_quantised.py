@@ -4,12 +4,17 @@ import copy
 
 import pytest
 import torch
+from tiny_speech import save_tiny_whisper, tone
 from tiny_whisper import EXPERTS, WINDOW, noise, one_hot, tiny_base, tiny_moe, tokens
 from torch import nn
 from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from hf_components.whisper import MoeWhisperForConditionalGeneration
+from hf_components.asr.transcriber import Transcriber
+from hf_components.checkpoints.loading import load_whisper
+from hf_components.checkpoints.saving import save_whisper
+from hf_components.speech.audio import log_mel
+from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
 pytestmark = pytest.mark.unit
 FOUR_BITS = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
@@ -159,3 +164,30 @@ def test_checkpoints_have_stocks_names(saved, tmp_path):
     assert not other.load_state_dict(base.state_dict(), strict=False).unexpected_keys
     layer = next(iter(other.routed_layers()))
     assert torch.equal(other.get_submodule(layer).weight, base.get_submodule(layer).weight)
+
+
+@pytest.mark.parametrize(("options", "error"), [(FOUR_BITS, 0.6), (EIGHT_BITS, 0.05)], ids=["4 bits", "8 bits"])
+def test_a_plain_whisper_transcribes(options, error, tmp_path):
+    """Quantised while it is loaded, then from a checkpoint that is quantised already, as every recipe loads it."""
+    pytest.importorskip("bitsandbytes")
+    folder = save_tiny_whisper(tmp_path / "whisper")
+    exact, processor = load_whisper(str(folder))
+    model = DynamicContextWhisper.from_pretrained(folder, quantization_config=BitsAndBytesConfig(**options)).eval()
+    model.set_audio_context("dynamic", 100)
+    linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    assert sum("bitsandbytes" in type(layer).__module__ for layer in linear) >= len(linear) - 1  # not the output layer
+    clips = [tone(0, 0, 0.6), tone(1, 0, 0.9)]
+    features = log_mel(processor.feature_extractor, clips)
+    ids = torch.tensor([[model.config.decoder_start_token_id, 5, 6]] * 2)
+    with torch.no_grad():
+        ours, theirs = (one(features, decoder_input_ids=ids).logits for one in (model, exact))
+    assert float((ours - theirs).abs().mean() / theirs.std()) < error
+    written = Transcriber(model, processor, max_new_tokens=4)._transcribe(dict(enumerate(clips)))
+
+    save_whisper(model, processor, tmp_path / "quantised")
+    again, _ = load_whisper(str(tmp_path / "quantised"))
+    assert again.is_quantized and again.audio_context == "dynamic"
+    with torch.no_grad():
+        assert torch.equal(again(features, decoder_input_ids=ids).logits, ours)
+    loaded = Transcriber.from_pretrained(tmp_path / "quantised", max_new_tokens=4)
+    assert loaded._transcribe(dict(enumerate(clips))) == written

@@ -1,0 +1,136 @@
+"""Rows of a prepared corpus whose recording cannot be decoded: an error that says what to do, or left out."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+
+from hf_components.runtime import (
+    Progress,
+    UserError,
+    atomic_write,
+    check_stage,
+    first_few,
+    flag,
+    printable,
+    read_json_lines,
+    text_field,
+)
+from hf_components.speech.audio import AudioError
+from hf_components.speech.corpus import waveforms
+
+logger = logging.getLogger(__name__)
+
+REJECTED = "rejected.jsonl"
+Unreadable = Literal["stop", "reject"]
+
+
+def unreadable_flag() -> Any:
+    """The flag `unreadable_rows` of a recipe that reads a prepared corpus."""
+    return flag(
+        "stop at a recording that cannot be decoded; or reject: decode all recordings once before the work, and leave "
+        f"such rows out, named in {REJECTED}",
+        default="stop",
+        choices=("stop", "reject"),
+    )
+
+
+@contextlib.contextmanager
+def unreadable_explained() -> Iterator[None]:
+    """Raise a UserError that names the row and the flag if a recording cannot be decoded within the block."""
+    try:
+        yield
+    except AudioError as error:
+        remedy = "prepare the corpus again, or leave such rows out with --unreadable_rows reject"
+        raise UserError(f"{error}; {remedy}") from error
+
+
+def leave_out_unreadable(
+    splits: Mapping[str, datasets.Dataset], corpus: str, folder: Path, num_workers: int = 0
+) -> dict[str, datasets.Dataset]:
+    """The rows whose recordings can be decoded. The others are logged, and named in `folder/rejected.jsonl`.
+
+    All rows are decoded once, by all processes together, since a file may be damaged at its end. This is not repeated
+    if an interrupted run left `rejected.jsonl`. It is not needed for the unchanged output of prepare_corpus, which has
+    decoded every row.
+
+    Args:
+        splits: rows of a prepared corpus, audio not decoded.
+        corpus: folder or Hub id of the corpus.
+        num_workers: processes that decode audio, per process; 0 decodes in this process.
+    Raises:
+        UserError: a split has no row left.
+    """
+    state = PartialState()
+    file = folder / REJECTED
+    # Only one process looks, so that all of them decide the same even if their disks differ.
+    is_known = broadcast_object_list([file.exists() if state.is_main_process else None])[0]
+    if not is_known:
+        is_checked = broadcast_object_list([check_stage(corpus) if state.is_main_process else None])[0]
+        found = [] if is_checked else _unreadable(splits, num_workers)
+        if state.is_main_process:
+            with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8") as opened:
+                opened.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+        state.wait_for_everyone()
+    left_out: dict[str, set[str]] = {name: set() for name in splits}
+    for line, row in read_json_lines(file):
+        left_out[text_field(row, "split", file, line)].add(text_field(row, "id", file, line))
+    return {name: _without(rows, left_out[name], f"{corpus}, split {name}", file) for name, rows in splits.items()}
+
+
+def _without(rows: datasets.Dataset, left_out: set[str], where: str, file: Path) -> datasets.Dataset:
+    if not left_out:
+        return rows
+    ids = rows["id"][:]
+    kept = [i for i, name in enumerate(ids) if printable(name) not in left_out]
+    if not kept:
+        raise UserError(f"{where}: none of the {len(ids)} recordings can be decoded; prepare the corpus again")
+    text = "%s: %d of %d recordings cannot be decoded and are left out: %s; the reasons are in %s"
+    logger.warning(text, where, len(ids) - len(kept), len(ids), first_few(sorted(left_out)), file.name)
+    return rows.select(kept)
+
+
+def _unreadable(splits: Mapping[str, datasets.Dataset], num_workers: int) -> list[dict]:
+    """A line of `rejected.jsonl` for every row that cannot be decoded; every process returns all of them."""
+    state = PartialState()
+    places = [(name, index) for name, rows in splits.items() for index in range(len(rows))]
+    loader = torch.utils.data.DataLoader(
+        _Decoded(splits, places[state.process_index :: state.num_processes]),
+        batch_size=None,
+        num_workers=num_workers,
+        generator=torch.Generator(),  # else the loader would change the random state of the training
+    )
+    progress = Progress(loader, desc="decoding every recording once", disable=not state.is_main_process)
+    found = [row for row in progress if row is not None]
+    if state.num_processes > 1:
+        found = gather_object(found)
+    order = {name: number for number, name in enumerate(splits)}
+    return sorted(found, key=lambda row: (order[row["split"]], row["id"]))
+
+
+class _Decoded(torch.utils.data.Dataset):
+    """None for a row that can be decoded, else its line of `rejected.jsonl`."""
+
+    def __init__(self, splits: Mapping[str, datasets.Dataset], places: Sequence[tuple[str, int]]):
+        self.splits = splits
+        self.places = places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, number: int) -> dict | None:
+        split, index = self.places[number]
+        row = self.splits[split][index]
+        try:
+            waveforms([row])
+        except AudioError as error:
+            names = {"id": printable(row["id"]), "file": printable(row["audio"]["path"] or "")}
+            return {**names, "reason": error.reason, "detail": error.detail, "split": split}
+        return None
