@@ -3,7 +3,7 @@
 from transformers import WhisperConfig
 
 ROUTINGS = ("hard", "top_k", "soft")
-MIXTURES = ("weights", "merge", "logits")
+MIXTURES = ("weights", "merge", "logits", "choose")
 AUDIO_CONTEXTS = ("dynamic", "full")
 TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
@@ -20,7 +20,9 @@ class MoeWhisperConfig(WhisperConfig):
         routing (`str`): `"hard"` (the best expert), `"top_k"` (the best `experts_per_utterance`, renormalised) or
             `"soft"` (all).
         mixture (`str`): `"weights"` decodes once with the merged LoRA; `"merge"` too, but with the mean of all experts
-            whatever the router says; `"logits"` decodes once per active expert and mixes the probabilities.
+            whatever the router says; `"logits"` decodes once per active expert and mixes the probabilities;
+            `"choose"` lets every expert and their mean transcribe, and takes the text with the highest mean of the
+            log-probabilities that all of them give it.
         beta (`float`): with `"weights"`, the experts get `beta` times the router's choice plus `(1 - beta)` times
             their mean, 0 to 1 (default 1, the choice alone).
         router_layer (`int`): the router reads the encoder after this many layers, 1 to `encoder_layers` (default:

@@ -249,7 +249,7 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
         """Weights over experts `(batch, experts)` by the configured routing and mixture."""
         config = self.config
         mean = torch.full_like(gates, 1 / config.num_experts)
-        if config.mixture == "merge":
+        if config.mixture in ("merge", "choose"):
             return mean
         weights = self._chosen(gates)
         if config.mixture == "logits" or config.beta == 1:

@@ -8,12 +8,16 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from transformers import EncoderDecoderCache
+from transformers.utils import logging
 
 from .audio_context import DynamicContextGenerationMixin
+from .choosing import ChoosingMixin
 from .mixing import check_expert_weights
 
+logger = logging.get_logger(__name__)
 
-class MoeGenerationMixin(DynamicContextGenerationMixin):
+
+class MoeGenerationMixin(ChoosingMixin, DynamicContextGenerationMixin):
     """`generate` with `expert_weights`, in this model's audio context."""
 
     def generate(self, input_features=None, generation_config=None, *args, expert_weights=None, **kwargs):
@@ -22,6 +26,14 @@ class MoeGenerationMixin(DynamicContextGenerationMixin):
         Without them the router chooses for each 30 s window, and finds the padding in the features. With them,
         long-form audio, timestamps and temperature fallback run row by row, because they change the batch meanwhile.
         """
+        if expert_weights is None and self.config.mixture == "choose" and input_features is not None:
+            if not args and self._can_choose(input_features, generation_config, kwargs):
+                mask = kwargs.pop("attention_mask", None)
+                return self._generate_and_choose(input_features, mask, generation_config, kwargs)
+            logger.warning_once(
+                'mixture="choose" compares texts of up to 30 s without timestamps, temperatures or other outputs; '
+                "here the mean of all experts transcribes."
+            )
         if expert_weights is None:
             return super().generate(input_features, generation_config, *args, **kwargs)
         if input_features is None:
@@ -30,19 +42,31 @@ class MoeGenerationMixin(DynamicContextGenerationMixin):
         expert_weights = check_expert_weights(expert_weights, torch.empty(rows, self.config.num_experts))
         if rows > 1:
             config = generation_config or self.generation_config
-            temperature = kwargs.get("temperature")
-            is_long = input_features.shape[-1] > 2 * self.config.max_source_positions
-            falls_back = isinstance(temperature, (list, tuple)) and len(temperature) > 1
-            has_timestamps = kwargs.get("return_timestamps")
-            if has_timestamps is None:  # only Whisper's own configurations have this attribute
-                has_timestamps = getattr(config, "return_timestamps", False)
-            if is_long or falls_back or has_timestamps:
+            is_long, changes = self._changes_batch(input_features, config, kwargs)
+            if changes:
                 return self._generate_by_row(
                     input_features, (generation_config, *args), expert_weights, is_long, kwargs
                 )
             repeats = kwargs.get("num_return_sequences") or config.num_return_sequences or 1
             expert_weights = expert_weights.repeat_interleave(repeats, dim=0)  # stock repeats only the features
         return super().generate(input_features, generation_config, *args, expert_weights=expert_weights, **kwargs)
+
+    def _changes_batch(self, input_features, config, kwargs) -> tuple[bool, bool]:
+        """Whether the audio is longer than one window, and whether `generate` will take rows out of the batch."""
+        temperature = kwargs.get("temperature")
+        is_long = input_features.shape[-1] > 2 * self.config.max_source_positions
+        falls_back = isinstance(temperature, (list, tuple)) and len(temperature) > 1
+        has_timestamps = kwargs.get("return_timestamps")
+        if has_timestamps is None:  # only Whisper's own configurations have this attribute
+            has_timestamps = getattr(config, "return_timestamps", False)
+        return is_long, bool(is_long or falls_back or has_timestamps)
+
+    def _can_choose(self, input_features, generation_config, kwargs) -> bool:
+        config = generation_config or self.generation_config
+        asked = ("return_dict_in_generate", "return_segments", "return_token_timestamps", "num_return_sequences")
+        more = any(kwargs.get(name) for name in asked) or config.return_dict_in_generate
+        samples = kwargs.get("do_sample") or config.do_sample or kwargs.get("assistant_model") is not None
+        return not (more or samples or self._changes_batch(input_features, config, kwargs)[1])
 
     def _generate_by_row(self, input_features, args, expert_weights, is_long, kwargs):
         mask = kwargs.pop("attention_mask", None)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.unit
         ({"routing": "best"}, r"`routing` must be one of hard, top_k, soft, got 'best'"),
         ({"beta": 1.5}, r"`beta` must lie in \[0, 1\], got 1.5"),
         ({"num_experts": 3, "folded_weights": [1.0]}, "`folded_weights` must have one number for each of 3 experts"),
-        ({"mixture": "mean"}, r"`mixture` must be one of weights, merge, logits, got 'mean'"),
+        ({"mixture": "mean"}, r"`mixture` must be one of weights, merge, logits, choose, got 'mean'"),
         ({"audio_context": "short"}, r"`audio_context` must be one of dynamic, full, got 'short'"),
         ({"min_audio_context": 3002}, r"`min_audio_context` must lie in \[2, 3000\], got 3002"),
         ({"router_temperature": 0}, r"`router_temperature` must be positive, got 0"),
