@@ -46,7 +46,22 @@ class Clustering:
     summary: dict
 
 
-def assign_experts(embeddings: Embeddings, args: ClusteringArguments) -> Clustering:
+def reduce_embeddings(embeddings: Embeddings, args: ClusteringArguments) -> np.ndarray:
+    """(utterances, reduced dimension): without what follows the duration, standardised and reduced.
+
+    Raises:
+        UserError: the split "train" is missing, or has too few groups for `--algorithm group`, or all its embeddings
+            are equal.
+    """
+    train = embeddings.splits == FIT_SPLIT
+    _check_data(embeddings, train, args)
+    vectors = embeddings.vectors
+    if args.remove_duration:
+        vectors = without_duration(vectors, embeddings.durations, number_speakers(embeddings.speakers), train)
+    return standardise_and_reduce(vectors, train, args.reduce, args.reduce_dim, args.seed)
+
+
+def assign_experts(embeddings: Embeddings, utterance_points: np.ndarray, args: ClusteringArguments) -> Clustering:
     """Fit experts on the split "train" and give every utterance a label and weights over them.
 
     - Weights are a softmax over the cosine similarity to the experts' centroids. With hdbscan they are a softmax over
@@ -55,19 +70,16 @@ def assign_experts(embeddings: Embeddings, args: ClusteringArguments) -> Cluster
     - group: one expert per group of "train"; weights are one-hot. An utterance of a group that "train" lacks gets
       weights by similarity.
 
+    Args:
+        utterance_points: result of `reduce_embeddings`.
     Raises:
-        UserError: a value is out of range, there are too few utterances, speakers or groups, or too few clusters are
-            found.
+        UserError: there are too few utterances or speakers, or too few clusters are found.
     """
     train = embeddings.splits == FIT_SPLIT
-    num_experts = _check_data(embeddings, train, args)
     cluster_by = _cluster_by(embeddings, args)
-    vectors = embeddings.vectors
-    if args.remove_duration:
-        vectors = without_duration(vectors, embeddings.durations, number_speakers(embeddings.speakers), train)
-    utterance_points = standardise_and_reduce(vectors, train, args.reduce, args.reduce_dim, args.seed)
     items = make_items(utterance_points, embeddings, cluster_by)
-    check_number(items, cluster_by, num_experts)
+    groups = np.unique(embeddings.groups[train])
+    check_number(items, cluster_by, len(groups) if args.algorithm == "group" else args.num_experts)
     points = items.points
     fit = items.fit
 
@@ -137,14 +149,12 @@ def labels_table(embeddings: Embeddings, clustering: Clustering) -> pyarrow.Tabl
     )
 
 
-def _check_data(embeddings: Embeddings, train: np.ndarray, args: ClusteringArguments) -> int:
-    """Return the number of experts, at most; raise UserError if the split to fit on or groups are missing."""
+def _check_data(embeddings: Embeddings, train: np.ndarray, args: ClusteringArguments) -> None:
     if not train.any():
         raise UserError(
             f"clusters are fitted on the split {FIT_SPLIT}, but there are only "
             f"{', '.join(np.unique(embeddings.splits))}"
         )
-    experts = args.num_experts
     if args.algorithm == "group":
         groups = np.unique(embeddings.groups[train])
         if len(groups) < 2:
@@ -152,12 +162,12 @@ def _check_data(embeddings: Embeddings, train: np.ndarray, args: ClusteringArgum
                 f"--algorithm group needs at least two groups in the split {FIT_SPLIT}, got only {str(groups[0])!r}; "
                 "use --algorithm kmeans"
             )
-        if len(groups) != experts:
+        if len(groups) != args.num_experts:
             logger.warning(
-                "--algorithm group makes one expert per group: %d, not the %d of --num_experts", len(groups), experts
+                "--algorithm group makes one expert per group: %d, not the %d of --num_experts",
+                len(groups),
+                args.num_experts,
             )
-        experts = len(groups)
-    return experts
 
 
 def _cluster_by(embeddings: Embeddings, args: ClusteringArguments) -> str:

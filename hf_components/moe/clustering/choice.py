@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from hf_components.moe.clustering.arguments import ClusteringArguments
-from hf_components.moe.clustering.assignment import Clustering, assign_experts
+from hf_components.moe.clustering.assignment import Clustering, assign_experts, reduce_embeddings
 from hf_components.moe.clustering.embeddings import FIT_SPLIT, Embeddings
 from hf_components.moe.clustering.items import choose_items
 from hf_components.moe.clustering.logs import only_errors
@@ -25,10 +25,13 @@ def cluster(embeddings: Embeddings, args: ClusteringArguments) -> Clustering:
         UserError: a value is out of range, there are too few data, or too few clusters are found.
     """
     args.check()
-    return most_stable(embeddings, args) if args.algorithm == "auto" else assign_experts(embeddings, args)
+    points = reduce_embeddings(embeddings, args)
+    if args.algorithm == "auto":
+        return most_stable(embeddings, points, args)
+    return assign_experts(embeddings, points, args)
 
 
-def most_stable(embeddings: Embeddings, args: ClusteringArguments) -> Clustering:
+def most_stable(embeddings: Embeddings, points: np.ndarray, args: ClusteringArguments) -> Clustering:
     """Try every algorithm, by speaker and by utterance unless `args.cluster_by` is given, and take the most stable.
 
     Stability alone can be had for nothing: a single cluster is perfectly stable, and so is a speaker apart from all
@@ -36,6 +39,8 @@ def most_stable(embeddings: Embeddings, args: ClusteringArguments) -> Clustering
     cluster of less than 2 % of the utterances. If all are refused, the most stable one is taken with a warning. Of
     equals, to two decimals, the simpler one counts: the order is by speaker first, then that of `SIMPLEST_FIRST`.
 
+    Args:
+        points: result of `reduce_embeddings`.
     Returns:
         The clustering; its summary has `candidates`, the figures of all.
     Raises:
@@ -51,7 +56,9 @@ def most_stable(embeddings: Embeddings, args: ClusteringArguments) -> Clustering
         for algorithm in SIMPLEST_FIRST:
             try:
                 with only_errors():
-                    found = assign_experts(embeddings, replace(args, algorithm=algorithm, cluster_by=cluster_by))
+                    found = assign_experts(
+                        embeddings, points, replace(args, algorithm=algorithm, cluster_by=cluster_by)
+                    )
             except UserError as error:
                 candidates.append({"algorithm": algorithm, "cluster_by": cluster_by, "refused": str(error)})
                 continue
