@@ -32,7 +32,7 @@ def spectral_clusters(
     The nearest neighbours of an utterance are those of its speaker. With no others the graph is a set of speakers
     that hardly touch, and the clusters are single speakers. With three neighbours for each utterance of a speaker at
     least two thirds of them are of other speakers. On made corpora of 40 speakers in four groups that was as good as
-    four, and better than one or two, at 8, 16 and 100 utterances per speaker (docs/log.md).
+    four, and better than one, at 8, 16 and 100 utterances per speaker (docs/log.md).
 
     Args:
         utterances_per_speaker: how many points a speaker has; see `utterances_per_speaker` in `items.py`.
