@@ -66,7 +66,7 @@ def measure(algorithm: str, folder: str) -> dict:
     start = time.perf_counter()
     cpu_start = time.process_time()
     embeddings = load_embeddings(folder)
-    found = cluster(embeddings, ClusteringArguments(algorithm=algorithm, num_experts=GROUPS))
+    found = cluster(embeddings, ClusteringArguments(algorithm=algorithm, cluster_by="utterance", num_experts=GROUPS))
     times = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu_start}
     train = embeddings.splits == "train"
     near = embeddings.groups != "far"

@@ -54,6 +54,8 @@ def main(argv: list[str] | None = None) -> dict:
     draw = functools.partial(plot_again, args)
     derive = {"plot": draw, "plot_method": draw} if args.plot else {}
     summary = run_as_stage(produce, args, inputs=[args.embedding_dir], alone=True, derive=derive)
+    if "candidates" in summary:
+        show(candidates_table(summary))
     show(summary_table(summary))
     return summary
 
@@ -63,9 +65,10 @@ def produce(args: Arguments, folder: Path) -> dict:
     start = time.monotonic()
     clustering = cluster(embeddings, args)
     logger.info(
-        "%s clustering of %d embeddings took %.1f s; peak memory of the process %.2f GiB",
+        "%s clustering of %d embeddings by %s took %.1f s; peak memory of the process %.2f GiB",
         args.algorithm,
         len(embeddings.ids),
+        clustering.summary["cluster_by"],
         time.monotonic() - start,
         peak_memory_gib(),
     )
@@ -99,7 +102,8 @@ def plot(args: Arguments, embeddings: Embeddings, clustering: Clustering, file: 
 
 def describe_fit(summary: dict) -> str:
     """Name the algorithm, and what it found by itself."""
-    words = f"{summary['algorithm']}, {summary['num_experts']} experts"
+    by = " by speaker" if summary["cluster_by"] == "speaker" else ""
+    words = f"{summary['algorithm']}{by}, {summary['num_experts']} experts"
     if summary["algorithm"] == "hdbscan":
         used = summary["parameters"]
         words += (
@@ -113,10 +117,12 @@ def summary_table(summary: dict) -> Table:
     """A row per group, a column per expert, training utterances in the cells; the caption rates the clusters."""
     nmi = summary["agreement_nmi"]
     silhouette = "undefined" if summary["silhouette"] is None else f"{summary['silhouette']:.3f}"
+    stability = "undefined" if summary["stability"] is None else in_figures(summary["stability"]["adjusted_rand"])
     table = Table(
         title=f"Training utterances per group and expert\n{describe_fit(summary)}",
         caption=(
-            f"silhouette {silhouette}, mean entropy of the labels {summary['mean_entropy']:.2f}\n"
+            f"silhouette {silhouette}, stability {stability}\n"
+            f"mean entropy of the labels {summary['mean_entropy']:.2f}\n"
             f"NMI with group {nmi['group']:.2f}, speaker {nmi['speaker']:.2f}, duration {nmi['duration_quartile']:.2f}"
         ),
     )
@@ -127,10 +133,38 @@ def summary_table(summary: dict) -> Table:
         table.add_row(group, *map(str, counts))
     table.add_section()
     table.add_row("all", *map(str, summary["sizes"]))
+    table.add_row("speakers", *map(str, summary["speakers_per_cluster"]))
     for split, row in summary["splits"].items():
         if split != FIT_SPLIT:
             table.add_row(f"all of {split}", *map(str, row["per_expert"]))
     return table
+
+
+def candidates_table(summary: dict) -> Table:
+    """A row per clustering that --algorithm auto tried."""
+    table = Table("clustering", title="Clusterings that were tried; the most stable is taken")
+    for column in ("stability", "NMI group", "speaker", "duration"):
+        table.add_column(column, justify="right")
+    table.add_column("utterances (speakers)")
+    table.add_column("refused for")
+    for row in summary["candidates"]:
+        name = f"{row['algorithm']} by {row['cluster_by']}"
+        if "sizes" not in row:
+            table.add_row(name, *[""] * 5, "no clusters")  # the message is in summary.json
+            continue
+        counts = zip(row["sizes"], row["speakers_per_cluster"], strict=True)
+        table.add_row(
+            name,
+            in_figures(row["stability"]),
+            *map(in_figures, row["agreement_nmi"].values()),
+            ", ".join(f"{size} ({speakers})" for size, speakers in counts),
+            row["refused"] or "",
+        )
+    return table
+
+
+def in_figures(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.2f}"
 
 
 if __name__ == "__main__":

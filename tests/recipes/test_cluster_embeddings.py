@@ -52,7 +52,7 @@ def command(embedding_dir, output_dir, *more: str) -> list[str]:
     return ["--config", QUICK, "--embedding_dir", str(embedding_dir), "--output_dir", str(output_dir), *more]
 
 
-@pytest.mark.parametrize("algorithm", ["spectral", "hdbscan", "group"])
+@pytest.mark.parametrize("algorithm", ["kmeans", "ward", "gmm", "spectral", "hdbscan", "group", "auto"])
 def test_writes_labels_summary_and_plot(embedding_dir, tmp_path, algorithm, capsys):
     output_dir = tmp_path / "clusters"
     summary = main(command(embedding_dir, output_dir, "--clustering_algorithm", algorithm))
@@ -68,8 +68,12 @@ def test_writes_labels_summary_and_plot(embedding_dir, tmp_path, algorithm, caps
     assert summary["splits"]["dev"]["per_expert"] == [6, 6, 6, 6]
     assert (output_dir / "clusters.png").stat().st_size > 10_000
     shown = capsys.readouterr()
-    assert "NMI with group 1.00" in shown.out and f"{algorithm}, 4 experts" in shown.out
-    assert f"{algorithm} clustering of 120 embeddings took" in shown.err and "peak memory of the process" in shown.err
+    by_speaker = algorithm not in ("hdbscan", "group")
+    assert (summary["cluster_by"] == "speaker") == by_speaker
+    taken = "kmeans" if algorithm == "auto" else algorithm
+    assert "NMI with group 1.00" in shown.out and f"{taken}{' by speaker' * by_speaker}, 4 experts" in shown.out
+    assert ("Clusterings that were tried" in shown.out) == (algorithm == "auto")
+    assert f"{algorithm} clustering of 120 embeddings by" in shown.err and "peak memory of the process" in shown.err
 
 
 def test_the_summary_says_what_hdbscan_used(embedding_dir, tmp_path, capsys):
@@ -90,8 +94,8 @@ def test_options_of_the_other_algorithm_are_named_as_ignored(embedding_dir, tmp_
     main(command(embedding_dir, tmp_path / "clusters", "--min_samples=3", "--no-reduce-experts", "--no_plot"))
     warnings = [line.split(": ", 1)[1] for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
     assert warnings == [
-        "--min_samples has no effect without --algorithm hdbscan; leave it out, or change that",
-        "--no_reduce_experts has no effect without --algorithm hdbscan; leave it out, or change that",
+        "--min_samples has no effect without --algorithm hdbscan or auto; leave it out, or change that",
+        "--no_reduce_experts has no effect without --algorithm hdbscan or auto; leave it out, or change that",
     ]
 
 
@@ -127,7 +131,7 @@ def test_umap_reduces_and_plots(embedding_dir, tmp_path):
     ("flags", "message"),
     [
         (["--num_experts", "500"], "more utterances than experts"),
-        (["--algorithm", "kmeans"], "invalid choice: 'kmeans'"),
+        (["--algorithm", "dbscan"], "invalid choice: 'dbscan'"),
         (["--plot_method", "tsne"], "invalid choice: 'tsne'"),
         (["--num_expert", "3"], "did you mean --num_experts"),
         (

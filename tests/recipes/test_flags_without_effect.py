@@ -50,7 +50,7 @@ ALWAYS = re.findall(
     output_dir output_jsonl output_wav padding passes patience per_device_eval_batch_size
     per_device_train_batch_size percent period_channels phone_labels plot pooling predict_durations
     predictions prepared private push_to_hub r1_weight rebase_output_dir recogniser_model recordings_dir
-    reduce repo_id report_to resolution_channels resume router_dir router_hidden_size router_noise_std
+    reduce remove_duration repo_id report_to resolution_channels resume router_dir router_hidden_size router_noise_std
     routing_alignment_coef routing_entropy_coef routing_temperature_end routing_temperature_min
     routing_temperature_start run_id sample_file samples_per_epoch sampling save_every save_every_n_epochs
     save_strategy seed shard_megabytes shared_epochs shared_expert single_lora_model single_lora_wide_model
@@ -157,7 +157,7 @@ def test_no_configuration_of_ours_has_a_key_without_effect(config, caplog):
             "--reduce none --reduce_dim 5",
             "--reduce_dim has no effect without --reduce pca or umap",
         ),
-        (cluster_embeddings, "--min_cluster_size 5", "has no effect without --algorithm hdbscan"),
+        (cluster_embeddings, "--min_cluster_size 5", "has no effect without --algorithm hdbscan or auto"),
         (sweep_units, "--phone_tier words", "--phone_tier has no effect without --phone_labels"),
         (train_unit_vocoder, "--upsample_initial_channel 64 --head istft", "has no effect without --head hifigan"),
         (evaluate_vocoder, "--language de --recogniser_model none", "has no effect without --recogniser_model"),

@@ -2,17 +2,33 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow
 
+from hf_components.moe.clustering.algorithms import find_clusters
 from hf_components.moe.clustering.arguments import ClusteringArguments
-from hf_components.moe.clustering.density import density_clusters, weights_of_unseen
+from hf_components.moe.clustering.density import weights_of_unseen
 from hf_components.moe.clustering.embeddings import FIT_SPLIT, Embeddings
-from hf_components.moe.clustering.reduction import standardise_and_reduce
+from hf_components.moe.clustering.items import (
+    Items,
+    check_number,
+    choose_items,
+    make_items,
+    number_speakers,
+    speakers_of,
+    utterances_per_speaker,
+)
+from hf_components.moe.clustering.reduction import standardise_and_reduce, without_duration
 from hf_components.moe.clustering.soft_labels import calibrate_temperature, cosine_similarities, softmax
-from hf_components.moe.clustering.spectral import spectral_clusters
-from hf_components.moe.clustering.summary import describe, warn_of_unknown_groups, warn_of_weak_clusters
+from hf_components.moe.clustering.stability import measure_stability
+from hf_components.moe.clustering.summary import (
+    describe,
+    measure_silhouette,
+    warn_of_unknown_groups,
+    warn_of_weak_clusters,
+)
 from hf_components.runtime import UserError
 
 logger = logging.getLogger(__name__)
@@ -26,63 +42,98 @@ class Clustering:
 
     labels: np.ndarray  # (utterances,) expert of each
     weights: np.ndarray  # (utterances, experts), rows sum to one
-    points: np.ndarray  # (utterances, reduced dimension), input of the clustering
+    points: np.ndarray  # (utterances, reduced dimension), standardised and reduced
     summary: dict
 
 
-def cluster(embeddings: Embeddings, args: ClusteringArguments) -> Clustering:
-    """Fit experts on the split "train" and give every utterance a label and weights over them.
-
-    - spectral: weights are a softmax over the cosine similarity to the experts' centroids;
-    - hdbscan: weights are a softmax over the logarithm of HDBSCAN's memberships; in other splits they are the mean
-      weights of the nearest training utterances;
-    - group: one expert per group of "train"; weights are one-hot. An utterance of a group that "train" lacks gets
-      weights by similarity, as with spectral.
+def reduce_embeddings(embeddings: Embeddings, args: ClusteringArguments) -> np.ndarray:
+    """(utterances, reduced dimension): without what follows the duration, standardised and reduced.
 
     Raises:
-        UserError: a value is out of range, there are too few utterances or groups, or too few clusters are found.
+        UserError: the split "train" is missing, or has too few groups for `--algorithm group`, or all its embeddings
+            are equal.
     """
-    args.check()
     train = embeddings.splits == FIT_SPLIT
     _check_data(embeddings, train, args)
-    points = standardise_and_reduce(embeddings.vectors, train, args.reduce, args.reduce_dim, args.seed)
+    vectors = embeddings.vectors
+    if args.remove_duration:
+        vectors = without_duration(vectors, embeddings.durations, number_speakers(embeddings.speakers), train)
+    return standardise_and_reduce(vectors, train, args.reduce, args.reduce_dim, args.seed)
 
-    names, train_labels, memberships, parameters = _find_experts(embeddings.groups[train], points[train], args)
-    centroids = np.stack([points[train][train_labels == expert].mean(axis=0) for expert in range(len(names))])
-    similarities = cosine_similarities(points, centroids)
-    if memberships is None:
-        temperature = calibrate_temperature(similarities[train], args.target_entropy)
-        weights = softmax(similarities / temperature)
+
+def assign_experts(embeddings: Embeddings, utterance_points: np.ndarray, args: ClusteringArguments) -> Clustering:
+    """Fit experts on the split "train" and give every utterance a label and weights over them.
+
+    - Weights are a softmax over the cosine similarity to the experts' centroids. With hdbscan they are a softmax over
+      the logarithm of HDBSCAN's memberships; what was not fitted has the mean weights of its nearest fitted points.
+    - By speaker, weights and label are those of the speaker's mean embedding, the same for all of its utterances.
+    - group: one expert per group of "train"; weights are one-hot. An utterance of a group that "train" lacks gets
+      weights by similarity.
+
+    Args:
+        utterance_points: result of `reduce_embeddings`.
+    Raises:
+        UserError: there are too few utterances or speakers, or too few clusters are found.
+    """
+    train = embeddings.splits == FIT_SPLIT
+    cluster_by = _cluster_by(embeddings, args)
+    items = make_items(utterance_points, embeddings, cluster_by)
+    groups = np.unique(embeddings.groups[train])
+    check_number(items, cluster_by, len(groups) if args.algorithm == "group" else args.num_experts)
+    points = items.points
+    fit = items.fit
+
+    if args.algorithm == "group":
+        names, fit_labels = np.unique(embeddings.groups[train], return_inverse=True)
+        memberships = stability = None
+        parameters = {}
     else:
-        scores = np.log(np.maximum(memberships, LEAST_MEMBERSHIP))
-        temperature = calibrate_temperature(scores, args.target_entropy)
-        weights = np.empty((len(points), len(names)))
-        weights[train] = softmax(scores / temperature)
-        weights[~train] = weights_of_unseen(points[~train], points[train], weights[train], args.metric)
-    labels = weights.argmax(axis=1)
-    labels[train] = train_labels
+        find = partial(find_clusters, per_speaker=utterances_per_speaker(items, embeddings.speakers), args=args)
+        fit_labels, memberships, parameters = find(points[fit])
+        names = np.array([f"cluster {expert}" for expert in range(fit_labels.max() + 1)])
+        stability = measure_stability(
+            points[fit],
+            fit_labels,
+            speakers_of(items, embeddings.speakers),
+            np.bincount(items.of_utterance[train], minlength=len(fit))[fit],
+            args.num_experts,
+            args.seed,
+            find,
+        )
+    centroids = np.stack([points[fit][fit_labels == expert].mean(axis=0) for expert in range(len(names))])
+    similarities = cosine_similarities(points, centroids)
+    item_weights, temperature = _weights(items, train, similarities, memberships, args)
+    item_labels = item_weights.argmax(axis=1)
+    item_labels[fit] = fit_labels
+    labels = item_labels[items.of_utterance]
+    weights = item_weights[items.of_utterance]
     if args.algorithm == "group":
         known = np.isin(embeddings.groups, names)
         labels[known] = np.searchsorted(names, embeddings.groups[known])
         weights[known] = np.eye(len(names))[labels[known]]
         warn_of_unknown_groups(embeddings.groups[~known], names)
 
+    nearest = similarities.argmax(axis=1)[items.of_utterance]
     summary = {
         "algorithm": args.algorithm,
+        "cluster_by": cluster_by,
         "num_experts": len(names),
         "expert_names": list(map(str, names)),
         "embeddings": embeddings.source,
+        "remove_duration": args.remove_duration,
         "reduce": args.reduce,
         "reduced_dim": points.shape[1],
         "seed": args.seed,
         "parameters": parameters,
         "temperature": temperature,
         "target_entropy": args.target_entropy,
-        "nearest_centroid_agreement": float((similarities[train].argmax(axis=1) == train_labels).mean()),
-        **describe(embeddings, train, points[train], labels, weights, args.seed),
+        "nearest_centroid_agreement": float((nearest[train] == labels[train]).mean()),
+        "silhouette": measure_silhouette(points[fit], fit_labels, args.seed),
+        "stability": stability,
+        **describe(embeddings, train, labels, weights),
     }
     warn_of_weak_clusters(embeddings, train, summary)
-    return Clustering(labels, weights, points, summary)
+    return Clustering(labels, weights, utterance_points, summary)
 
 
 def labels_table(embeddings: Embeddings, clustering: Clustering) -> pyarrow.Table:
@@ -104,36 +155,46 @@ def _check_data(embeddings: Embeddings, train: np.ndarray, args: ClusteringArgum
             f"clusters are fitted on the split {FIT_SPLIT}, but there are only "
             f"{', '.join(np.unique(embeddings.splits))}"
         )
-    experts = args.num_experts
     if args.algorithm == "group":
         groups = np.unique(embeddings.groups[train])
         if len(groups) < 2:
             raise UserError(
                 f"--algorithm group needs at least two groups in the split {FIT_SPLIT}, got only {str(groups[0])!r}; "
-                "use --algorithm spectral"
+                "use --algorithm kmeans"
             )
-        if len(groups) != experts:
+        if len(groups) != args.num_experts:
             logger.warning(
-                "--algorithm group makes one expert per group: %d, not the %d of --num_experts", len(groups), experts
+                "--algorithm group makes one expert per group: %d, not the %d of --num_experts",
+                len(groups),
+                args.num_experts,
             )
-        experts = len(groups)
-    if train.sum() <= experts:
-        raise UserError(
-            f"the split {FIT_SPLIT} must have more utterances than experts, got {int(train.sum())} for {experts}; "
-            "lower --num_experts or add data"
-        )
 
 
-def _find_experts(
-    groups: np.ndarray, points: np.ndarray, args: ClusteringArguments
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, dict]:
-    """Names of the experts, labels of the utterances, their memberships (hdbscan only), and the parameters used."""
+def _cluster_by(embeddings: Embeddings, args: ClusteringArguments) -> str:
     if args.algorithm == "group":
-        names = np.unique(groups)
-        return names, np.searchsorted(names, groups), None, {}
-    if args.algorithm == "spectral":
-        labels, parameters = spectral_clusters(points, args.num_experts, args.seed)
-        memberships = None
-    else:
-        labels, memberships, parameters = density_clusters(points, args)
-    return np.array([f"cluster {expert}" for expert in range(labels.max() + 1)]), labels, memberships, parameters
+        return "utterance"
+    if args.cluster_by is None and args.algorithm == "hdbscan":
+        return "utterance"  # it looks for dense regions, and speakers are too few to make any
+    return args.cluster_by or choose_items(embeddings, args.num_experts)
+
+
+def _weights(
+    items: Items,
+    train: np.ndarray,
+    similarities: np.ndarray,
+    memberships: np.ndarray | None,
+    args: ClusteringArguments,
+) -> tuple[np.ndarray, float]:
+    """(items, experts), and the temperature that gives the fitted utterances of "train" the entropy asked for."""
+    points = items.points
+    fit = items.fit
+    fitted = items.of_utterance[train & fit[items.of_utterance]]  # an item for each utterance
+    if memberships is None:
+        temperature = calibrate_temperature(similarities[fitted], args.target_entropy)
+        return softmax(similarities / temperature), temperature
+    scores = np.zeros((len(points), memberships.shape[1]))
+    scores[fit] = np.log(np.maximum(memberships, LEAST_MEMBERSHIP))
+    temperature = calibrate_temperature(scores[fitted], args.target_entropy)
+    weights = softmax(scores / temperature)
+    weights[~fit] = weights_of_unseen(points[~fit], points[fit], weights[fit], args.metric)
+    return weights, temperature

@@ -57,7 +57,7 @@ def density_clusters(points: np.ndarray, args: ClusteringArguments) -> tuple[np.
     if noise.mean() > MUCH_NOISE:
         logger.warning(
             "HDBSCAN takes %d of %d utterances for noise, which has weak soft labels; lower --min_samples or use "
-            "--algorithm spectral",
+            "--algorithm kmeans",
             noise.sum(),
             len(noise),
         )
@@ -197,7 +197,7 @@ def _judge_number(found: int, attempts: list[dict], args: ClusteringArguments) -
     """Refuse too few clusters, and warn of any other number that is not the requested one."""
     tried = f"min_cluster_size {', '.join(str(attempt['min_cluster_size']) for attempt in attempts)}"
     clusters = f"{found} cluster{'s' if found > 1 else ''}"
-    remedy = "lower --min_cluster_size or --min_samples, or use --algorithm spectral, which finds the number asked for"
+    remedy = "lower --min_cluster_size or --min_samples, or use --algorithm kmeans, which finds the number asked for"
     if found == 0:
         raise UserError(
             f"HDBSCAN found no cluster with {tried}: all utterances of the split train are noise; {remedy}; for one "

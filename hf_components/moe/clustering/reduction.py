@@ -10,6 +10,8 @@ from hf_components.moe.clustering.embeddings import FIT_SPLIT
 from hf_components.runtime import UserError
 
 UMAP_NEIGHBORS = 30
+SHORTEST = 0.01  # seconds; below it durations count as equal
+LEAST_SPREAD = 1e-6  # variance of the logarithm of durations; less is rounding
 
 
 def standardise_and_reduce(
@@ -43,6 +45,30 @@ def standardise_and_reduce(
     elif method == "umap":
         points = _umap_of_all(points, fit, dimensions, seed)
     return points.astype(np.float64)
+
+
+def without_duration(vectors: np.ndarray, durations: np.ndarray, speakers: np.ndarray, fit: np.ndarray) -> np.ndarray:
+    """Subtract what follows the logarithm of the duration, by least squares over the rows in `fit`.
+
+    The slope is that within speakers: what differs between speakers who speak longer and shorter stays, since it may
+    be what makes them different. A mean over frames of a short utterance has more of its beginning and end, and is
+    noisier.
+
+    Args:
+        vectors: (utterances, dimension).
+        durations: (utterances,) seconds.
+        speakers: (utterances,) number of each one's speaker, from 0.
+    Returns:
+        (utterances, dimension); the same vectors if no speaker has utterances of two durations.
+    """
+    lengths = np.log(np.maximum(durations, SHORTEST))
+    sizes = np.maximum(np.bincount(speakers, fit), 1)
+    within = np.where(fit, lengths - (np.bincount(speakers, fit * lengths) / sizes)[speakers], 0)
+    spread = within @ within
+    if spread < LEAST_SPREAD * fit.sum():
+        return vectors
+    slope = within @ vectors / spread  # (dimension,); means of the speakers cancel, since `within` has none
+    return vectors - np.outer(lengths - lengths[fit].mean(), slope)
 
 
 def to_plane(points: np.ndarray, method: Literal["pca", "umap"], seed: int) -> np.ndarray:

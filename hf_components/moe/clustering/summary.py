@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.metrics import normalized_mutual_info_score, silhouette_score
 
 from hf_components.moe.clustering.embeddings import FIT_SPLIT, Embeddings
+from hf_components.moe.clustering.items import known_rows
 from hf_components.moe.clustering.soft_labels import normalised_entropy
 
 logger = logging.getLogger(__name__)
@@ -19,16 +20,13 @@ MUCH_AGREEMENT = 0.1  # NMI above which a warning is given
 def describe(
     embeddings: Embeddings,
     train: np.ndarray,
-    train_points: np.ndarray,
     labels: np.ndarray,
     weights: np.ndarray,
-    seed: int,
 ) -> dict:
-    """Quality and contents of the clusters; figures are of "train" except under `splits`.
+    """Contents of the clusters; figures are of "train" except under `splits`.
 
     Args:
         train: (utterances,) boolean, the rows of "train".
-        train_points: (training utterances, reduced dimension).
         labels: (utterances,) expert of each.
         weights: (utterances, experts).
     """
@@ -39,7 +37,7 @@ def describe(
     quartile = np.searchsorted(np.quantile(durations, [0.25, 0.5, 0.75]), durations)
     return {
         "sizes": np.bincount(fitted, minlength=experts).tolist(),
-        "silhouette": _silhouette(train_points, fitted, seed),
+        "speakers_per_cluster": _speakers_per_cluster(embeddings.speakers[train], fitted, experts),
         "mean_entropy": float(normalised_entropy(weights[train]).mean()),
         "agreement_nmi": {
             "group": float(normalized_mutual_info_score(groups, fitted)),
@@ -59,6 +57,16 @@ def describe(
             for split in np.unique(embeddings.splits)
         },
     }
+
+
+def measure_silhouette(points: np.ndarray, labels: np.ndarray, seed: int) -> float | None:
+    """Mean silhouette by cosine; None if every point is its own cluster, or if the sample has a single cluster."""
+    sample = np.random.default_rng(seed).permutation(len(points))[:SILHOUETTE_SAMPLE]
+    points = points[sample]
+    labels = labels[sample]
+    if not 1 < len(np.unique(labels)) < len(labels):
+        return None
+    return float(silhouette_score(points, labels, metric="cosine"))
 
 
 def warn_of_unknown_groups(unknown: np.ndarray, names: np.ndarray) -> None:
@@ -88,6 +96,14 @@ def warn_of_weak_clusters(embeddings: Embeddings, train: np.ndarray, summary: di
             smallest,
             train.sum(),
         )
+    alone = summary["speakers_per_cluster"].count(1)
+    if alone and summary["algorithm"] != "group":
+        logger.warning(
+            "%d of %d clusters are a single speaker each: their experts learn a voice, not a kind of people; lower "
+            "--num_experts, or add speakers of that kind",
+            alone,
+            summary["num_experts"],
+        )
     agreement = summary["agreement_nmi"]
     if agreement["duration_quartile"] > max(MUCH_AGREEMENT, agreement["group"], agreement["speaker"]):
         logger.warning(
@@ -97,11 +113,12 @@ def warn_of_weak_clusters(embeddings: Embeddings, train: np.ndarray, summary: di
         )
 
 
-def _silhouette(points: np.ndarray, labels: np.ndarray, seed: int) -> float | None:
-    # Undefined if every utterance is its own cluster, or if the sample has a single cluster.
-    sample = np.random.default_rng(seed).permutation(len(points))[:SILHOUETTE_SAMPLE]
-    points = points[sample]
-    labels = labels[sample]
-    if not 1 < len(np.unique(labels)) < len(labels):
-        return None
-    return float(silhouette_score(points, labels, metric="cosine"))
+def _speakers_per_cluster(speakers: np.ndarray, labels: np.ndarray, experts: int) -> list[int]:
+    """How many known speakers have most of their utterances in each cluster; a stray utterance does not count."""
+    known = known_rows(speakers)
+    number = np.unique(speakers[known], return_inverse=True)[1]
+    if not len(number):
+        return [0] * experts
+    counts = np.zeros((number.max() + 1, experts), int)
+    np.add.at(counts, (number, labels[known]), 1)
+    return np.bincount(counts.argmax(axis=1), minlength=experts).tolist()

@@ -19,6 +19,8 @@ pytestmark = pytest.mark.unit
         ({"algorithm": "hdbscan", "min_cluster_size": 1}, "--min_cluster_size must be at least 2, got 1"),
         ({"algorithm": "hdbscan", "min_samples": 0}, "--min_samples must be at least 1, got 0"),
         ({"algorithm": "hdbscan", "max_retries": -1}, "--max_retries must be at least 0, got -1"),
+        ({"algorithm": "auto", "min_experts": 5}, "min_experts must be at most num_experts = 4, got 5"),
+        ({"cluster_by": "group"}, "invalid choice: 'group'"),
         ({"algorithm": "hdbscan", "min_experts": 5}, "min_experts must be at most num_experts = 4, got 5"),
     ],
 )
@@ -41,12 +43,12 @@ HDBSCAN_FLAGS = [
 
 
 @pytest.mark.parametrize("flag", HDBSCAN_FLAGS)
-@pytest.mark.parametrize("algorithm", ["spectral", "group"])
+@pytest.mark.parametrize("algorithm", ["kmeans", "spectral", "group"])
 def test_options_of_hdbscan_are_ignored_by_name_elsewhere(flag, algorithm, capsys):
     parse_arguments(ClusteringArguments, [f"--clustering_algorithm={algorithm}", flag])
     name = flag.split("=")[0].replace("-", "_").strip("_")
     told = [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()]
-    assert told == [f"--{name} has no effect without --algorithm hdbscan; leave it out, or change that"]
+    assert told == [f"--{name} has no effect without --algorithm hdbscan or auto; leave it out, or change that"]
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,8 @@ def test_options_of_hdbscan_are_ignored_by_name_elsewhere(flag, algorithm, capsy
         {},
         {"algorithm": "group"},
         {"algorithm": "hdbscan", "min_samples": 4, "metric": "cosine"},
+        {"algorithm": "auto", "min_samples": 4, "cluster_by": "utterance"},
+        {"algorithm": "ward", "cluster_by": "speaker"},
         {"reduce": "umap"},
     ],
 )

@@ -19,10 +19,17 @@ from hf_components.runtime.errors import UserError
 
 pytestmark = pytest.mark.unit
 
-ALGORITHMS = {"spectral": {}, "hdbscan": {"min_cluster_size": 20, "metric": "cosine"}, "group": {}}
+ALGORITHMS = {
+    "kmeans": {},
+    "ward": {},
+    "gmm": {},
+    "spectral": {"cluster_by": "utterance"},
+    "hdbscan": {"min_cluster_size": 20, "metric": "cosine"},
+    "group": {},
+}
 
 
-def options(algorithm: str = "spectral", **given) -> ClusteringArguments:
+def options(algorithm: str = "kmeans", **given) -> ClusteringArguments:
     return ClusteringArguments(algorithm=algorithm, **{**ALGORITHMS[algorithm], **given})
 
 
@@ -47,7 +54,9 @@ def test_recovers_the_blobs_in_every_split(algorithm, reduce):
 
 
 @pytest.mark.parametrize("target", [0.1, 0.3, 0.7])
-@pytest.mark.parametrize(("algorithm", "spread"), [("spectral", 1.0), ("spectral", 6.0), ("hdbscan", 1.0)])
+@pytest.mark.parametrize(
+    ("algorithm", "spread"), [("kmeans", 1.0), ("spectral", 1.0), ("spectral", 6.0), ("hdbscan", 1.0)]
+)
 def test_soft_labels_have_the_entropy_asked_for(algorithm, spread, target):
     embeddings = make_embeddings(spread=spread)
     result = cluster(embeddings, options(algorithm, target_entropy=target))
@@ -61,7 +70,7 @@ def test_soft_labels_have_the_entropy_asked_for(algorithm, spread, target):
 
 def test_hard_and_soft_labels_mostly_agree_where_blobs_overlap():
     embeddings = make_embeddings(utterances=600, spread=4.0)
-    result = cluster(embeddings, options())
+    result = cluster(embeddings, options("spectral"))
     assert 0.8 < result.summary["nearest_centroid_agreement"] < 1
     assert (result.weights.argmax(axis=1) == result.labels).mean() > 0.8
 

@@ -23,14 +23,15 @@ def test_equals_spectral_clustering_of_scikit_learn(utterances):
     )
     labels, parameters = spectral_clusters(points, 4, seed=0)
     assert adjusted_rand_score(reference, labels) > 0.98
-    assert parameters == {"neighbors": 10} and (np.diff(np.bincount(labels)) <= 0).all()
+    assert parameters == {"neighbors": 10}
 
 
 @pytest.mark.parametrize(("blobs", "experts"), [(4, 4), (3, 5), (9, 4)])
 def test_graphs_that_fall_apart(blobs, experts):
     """Far apart, the blobs are components of the graph: fewer than, as many as, and more than experts."""
     embeddings = make_embeddings(utterances=360, spread=0.05, groups=[f"group {i}" for i in range(blobs)])
-    summary = cluster(embeddings, ClusteringArguments(num_experts=experts)).summary
+    args = ClusteringArguments(algorithm="spectral", cluster_by="utterance", num_experts=experts)
+    summary = cluster(embeddings, args).summary
     assert min(summary["sizes"]) > 10 and summary["parameters"]["neighbors"] >= 10
     counts = np.array(list(summary["contingency"].values()))  # (groups, experts)
     if experts >= blobs:
