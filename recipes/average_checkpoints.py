@@ -70,6 +70,9 @@ class Arguments(RecipeArguments, SeedArguments):
         needs={"method": "lora_products"},
     )
     last: int | None = flag("number of newest checkpoints to use; default: all", default=None, min=2)
+    data_config_override: str | None = flag(
+        "part of the corpus to use, and who is held out: JSON, see pretrain_experts", default=None
+    )
     selection_split: str = flag("split to select and report on; greedy makes its WER optimistic", default="dev")
     max_samples: int = flag("utterances drawn at random from that split", default=200, min=1)
     batch_size: int = flag("utterances per batch and process", default=16, min=1)
@@ -101,7 +104,9 @@ def produce(args: Arguments, folder: Path) -> dict:
     names = list(candidates.folders)
     texts = {}
     wer = {}
-    corpus = sample_rows(load_corpus(args.corpus, args.selection_split), args.max_samples, args.seed)
+    corpus = sample_rows(
+        load_corpus(args.corpus, args.selection_split, args.data_config_override), args.max_samples, args.seed
+    )
     model, processor = load_asr(candidates.model, args.language)
     if candidates.base is not None:
         model.load_state_dict(load_model(type(model), candidates.base).state_dict())

@@ -79,6 +79,9 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
         "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
     )
     split: str = flag("split to transcribe (Train and Dev mean train and dev)", default="dev")
+    data_config_override: str | None = flag(
+        "part of the corpus to use, and who is held out: JSON, see pretrain_experts", default=None
+    )
     percent: float = flag("share of the split to draw the sample from, in per cent", default=100.0, above=0, max=100)
     max_samples: int = flag("size of the fixed sample in utterances, at most", default=200, min=1)
     sample_file: str | None = flag("fixed sample; default: benchmark_samples_*.json beside output_dir", default=None)
@@ -150,7 +153,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 def draw_sample(args: Arguments) -> tuple[datasets.Dataset, Path]:
     """The utterances to score and the file that names them, which is written if it does not exist."""
-    rows_of_split = load_corpus(args.corpus, args.split)
+    rows_of_split = load_corpus(args.corpus, args.split, args.data_config_override)
     sampling = Sampling(percent=args.percent, max_samples=args.max_samples, seed=args.seed)
     file = (
         Path(args.sample_file)

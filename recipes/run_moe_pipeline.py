@@ -5,8 +5,11 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     --data data/my_speakers --model openai/whisper-small --output_dir runs/moe
 """
 
+import functools
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
@@ -16,14 +19,22 @@ from hf_components.moe import (
     MoePipelineArguments,
     RoutingArguments,
     at_most,
+    choose_shipped,
     release_model,
     require_speaker_splits,
     systems_of,
 )
 from hf_components.moe.clustering import ClusteringArguments
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import Pipeline, all_flags, passed_on_arguments, run_recipe, same_names
-from hf_components.speech import summarise_corpus
+from hf_components.runtime import (
+    Pipeline,
+    all_flags,
+    passed_on_arguments,
+    read_json_lines,
+    run_recipe,
+    same_names,
+)
+from hf_components.speech import SELECTION, summarise_corpus
 from recipes import (
     average_checkpoints,
     benchmark_asr,
@@ -79,7 +90,9 @@ def main(argv: list[str] | None = None) -> dict:
     steps = pipeline.follow(take_steps)
     if pipeline.args.dry_run:
         return {"steps": list(steps)}
-    results = pipeline.finish(results_of(pipeline, steps), release_model, inputs=[steps["joint"], steps["benchmark"]])
+    release = functools.partial(release_model, base=pipeline.args.model)
+    inputs = [steps[name] for name in ("joint", "selection", "benchmark") if name in steps]
+    results = pipeline.finish(results_of(pipeline, steps), release, inputs=inputs)
     push(pipeline.publishing, pipeline.out / "model")
     return results
 
@@ -125,8 +138,8 @@ def take_steps(pipeline: Pipeline) -> None:
     pipeline.everywhere(router_dir=router)
 
     # 5 Experts: a LoRA for all, then what each cluster adds to it. Later trainings see other batches (data_seed).
-    shared = run(pretrain_experts, "shared", num_train_epochs=epochs.shared) if epochs.shared else None
-    onward = {"lora_model": shared, "data_seed": args.seed + 1000, "learning_rate": args.further_rate}
+    first, shared, sizes = take_shared_expert(pipeline)
+    onward = {"data_seed": args.seed + 1000, "learning_rate": args.further_rate}
     freeze = bool(shared) and clusters["num_experts"] > 1 and args.freeze_shared_expert
     experts = run(
         pretrain_experts,
@@ -134,6 +147,8 @@ def take_steps(pipeline: Pipeline) -> None:
         labels_dir=clusters,
         freeze_shared_expert=freeze,
         num_train_epochs=epochs.experts,
+        lora_model=shared,
+        **sizes,
         **onward,
     )
 
@@ -152,34 +167,79 @@ def take_steps(pipeline: Pipeline) -> None:
     if "soup" in systems:
         run(average_checkpoints, "soup", candidates=[pipeline.out / "joint"], method="uniform")
     if "single_lora" in systems:
-        run(pretrain_experts, "single_lora", num_train_epochs=epochs.experts + epochs.joint, **onward)
+        more = args.total_epochs - epochs.shared
+        run(pretrain_experts, "single_lora", num_train_epochs=more, lora_model=first, **onward)
     if "single_lora_wide" in systems:
         wide = {
             name: experts.read("config.json")[name] * clusters["num_experts"] for name in ("lora_rank", "lora_alpha")
         }
-        run(pretrain_experts, "single_lora_wide", num_train_epochs=sum(epochs), **wide)
+        run(pretrain_experts, "single_lora_wide", num_train_epochs=args.total_epochs, **wide)
     if "full" in systems:
-        run(finetune_whisper, "full", num_train_epochs=sum(epochs), **RIVAL[args.mode])
+        run(finetune_whisper, "full", num_train_epochs=args.total_epochs, **RIVAL[args.mode])
 
-    # 8 Benchmark
+    # 8 Benchmark: of what may be released, on the speakers that choose; of all systems, on the split that judges
     if passed_on.benchmark_top_k:
         passed_on.benchmark_top_k = at_most(passed_on.benchmark_top_k, clusters["num_experts"])
+    same = {
+        "base_model": args.model,
+        "moe_mixture": passed_on.mixture,
+        "data_config_override": json.dumps(args.division),
+    }
+    releasable = [name for name in ("single_lora", "moe") if name in systems]
+    if args.selection_share:
+        run(
+            benchmark_asr,
+            "selection",
+            keeps=("split", "models", "experts_per_utterance", "max_samples"),
+            split=SELECTION,
+            experts_per_utterance=1,
+            models=",".join(releasable),
+            percent=args.data_percent,
+            **folders_of(pipeline, releasable),
+            **same,
+        )
     run(
         benchmark_asr,
         "benchmark",
-        base_model=args.model,
         experts_per_utterance=top_k,
         models=",".join(systems),
-        moe_mixture=passed_on.mixture,
         percent=args.data_percent * args.benchmark_percent / 100,
-        **{f"{name}_model": pipeline.out / folder for name, folder in TRAINED.items() if name in systems},
+        **folders_of(pipeline, systems),
+        **same,
     )
+
+
+def folders_of(pipeline: Pipeline, systems: list[str]) -> dict[str, Path]:
+    return {f"{name}_model": pipeline.out / folder for name, folder in TRAINED.items() if name in systems}
+
+
+def take_shared_expert(pipeline: Pipeline) -> tuple[Any, Any, dict]:
+    """The first LoRA for all, the shared expert (it, or the merge of several), and the size that experts then need."""
+    args = pipeline.args
+    epochs = args.epochs.shared
+    if not epochs:
+        return None, None, {}
+    first = pipeline.run(pretrain_experts, "shared", num_train_epochs=epochs)
+    if args.shared_runs == 1:
+        return first, first, {}
+    runs = [first]
+    for number in range(1, args.shared_runs):
+        own = {"seed": args.seed + 100 * number, "speed_factors": [0.9, 1.0, 1.1]}
+        runs.append(pipeline.run(pretrain_experts, f"shared_{number}", num_train_epochs=epochs, **own))
+    merged = pipeline.run(
+        average_checkpoints, "shared_merge", candidates=runs, method="lora_products", selection_split=SELECTION
+    )
+    sizes = {name: first.read("config.json")[name] * args.shared_runs for name in ("lora_rank", "lora_alpha")}
+    return first, merged, sizes
 
 
 def results_of(pipeline: Pipeline, steps: dict) -> dict:
     args = pipeline.args
     rivals = [name for name in TRAINED if name in steps]
     trained = {name: steps[name].metrics if name in steps else None for name in (*STAGES, *rivals)}
+    judged = read_json_lines(steps["selection"] / "transcripts.jsonl") if "selection" in steps else []
+    lines = [line for _, line in judged]
+    shipped = choose_shipped(lines, args.language, ship=args.ship, is_merged=args.shared_runs > 1, seed=args.seed)
     selected = {row["selected_on"] for row in trained.values() if row and row.get("selected_on")}
     corpus = steps.get("corpus", args.data)
     return {
@@ -188,6 +248,7 @@ def results_of(pipeline: Pipeline, steps: dict) -> dict:
         "language": args.language,
         "license": pipeline.publishing.model_license,
         "base_model": base_model_id(args.model),
+        **shipped,
         "benchmark": steps["benchmark"].metrics,
         "clusters": steps["clusters"].metrics,
         "corpus": summarise_corpus(str(corpus), args.share),

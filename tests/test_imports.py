@@ -115,7 +115,8 @@ def directions(path: str, source: str) -> list[str]:
             found.append(where + "nothing imports tests or benchmarks")
         elif here[0] == room[0] == "recipes":
             step = (name.split(".") + [""])[1]
-            if not _is_pipeline(here[-1]) or _is_pipeline(step):
+            repeats = here[-1] == "cross_validate"  # a pipeline, fold by fold
+            if repeats != _is_pipeline(step) or not (repeats or _is_pipeline(here[-1])):
                 found.append(where + "only a pipeline imports recipes, and only steps")
         elif room != here and height(room) >= height(here):
             found.append(where + f"{'.'.join(room)} does not lie below {'.'.join(here)}")

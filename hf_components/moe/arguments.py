@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Epochs(NamedTuple):
-    """Epochs of the shared LoRA, of all experts, and of joint training."""
+    """Epochs of each LoRA for all, of all experts, and of joint training."""
 
     shared: float
     experts: float
@@ -42,7 +42,7 @@ RIVAL = {
 class MoePipelineArguments(PipelineArguments):
     """Flags of the pipeline itself; its steps document their own.
 
-    The other systems of the benchmark train for as many epochs as shared, expert and joint training together.
+    The other systems of the benchmark train for as many epochs as all trainings of the mixture together.
     """
 
     data: str = flag(
@@ -62,15 +62,36 @@ class MoePipelineArguments(PipelineArguments):
     shared_epochs: float | None = flag(
         "epochs of the LoRA where shared expert and single LoRA start; default 4 or 5; 0: none", default=None, min=0
     )
+    shared_runs: int = flag(
+        "independent LoRAs, by seed, order and speed, whose merge is the shared expert", default=1, min=1
+    )
     expert_epochs: float | None = flag("epochs of expert pre-training; default 0.5 or 1", default=None, above=0)
     joint_epochs: float | None = flag("epochs of joint training; default 1 or 2", default=None, above=0)
     freeze_shared_expert: bool = flag("freeze the shared expert; if it moves, the experts overfit", default=True)
     learning_rate: float | None = flag("learning rate after the shared LoRA; default 1e-4", default=None, above=0)
+    selection_share: float = flag(
+        "share of train, as whole speakers, on which the released system is chosen; nothing is trained on them",
+        default=0.15,
+        min=0,
+        max=0.5,
+    )
+    ship: Literal["auto", "moe", "moe_merge", "merge", "shared_lora", "single_lora"] = flag(
+        "system that becomes model/; auto: the best on those speakers, of equals the cheaper; without any, moe",
+        default="auto",
+    )
+    folds: int | None = flag("cross-validation: divide all speakers into so many folds", default=None, min=2)
+    fold: int | None = flag("cross-validation: fold to benchmark on, from 0", default=None, min=0)
     benchmark_percent: float = flag("per cent of the split to benchmark on", default=100.0, above=0, max=100)
 
     def __post_init__(self):
         if self.max_samples is not None and not self.is_speaker_folder:
             raise UserError(f"--max_samples chooses from a speaker-JSON folder, but {self.data} is prepared already")
+        if (self.folds is None) != (self.fold is None) or (self.folds and self.fold >= self.folds):
+            raise UserError(
+                f"--folds and --fold go together, and the fold counts from 0: got fold {self.fold} of {self.folds}"
+            )
+        if self.shared_runs > 1 and self.shared_epochs == 0:
+            raise UserError("--shared_runs merges trainings of the shared LoRA, but --shared_epochs 0 leaves it out")
 
     @property
     def is_speaker_folder(self) -> bool:
@@ -84,14 +105,25 @@ class MoePipelineArguments(PipelineArguments):
         return Epochs(*(default if value is None else value for value, default in zip(given, usual, strict=True)))
 
     @property
+    def total_epochs(self) -> float:
+        """Epochs of all trainings of the mixture together."""
+        return self.epochs.shared * self.shared_runs + self.epochs.experts + self.epochs.joint
+
+    @property
     def further_rate(self) -> float | None:
         """Learning rate of the training that continues from the shared LoRA; None: see the step's configuration."""
         return self.learning_rate or (FURTHER_RATE if self.epochs.shared else None)
 
     @property
+    def division(self) -> dict:
+        """Who is held out, with the keys of `--data_config_override`."""
+        folds = {} if self.folds is None else {"folds": self.folds, "fold": self.fold}
+        return {**folds, "selection": self.selection_share, "seed": self.seed}
+
+    @property
     def share(self) -> str:
         """How much of every split the steps take, as `--data_config_override`."""
-        return json.dumps({"percent": self.data_percent})
+        return json.dumps({"percent": self.data_percent, **self.division})
 
 
 def systems_of(args: MoePipelineArguments, passed_on: Any) -> list[str]:

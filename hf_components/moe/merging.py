@@ -33,6 +33,11 @@ def merge_experts(model: MoeWhisperForConditionalGeneration, weights: Sequence[f
     return _plain_whisper(model, weights, shared=1.0)
 
 
+def shared_whisper(model: MoeWhisperForConditionalGeneration) -> DynamicContextWhisper:
+    """The plain Whisper of the shared expert alone, in a context of 30 s."""
+    return _plain_whisper(model, [0.0] * model.config.num_experts, shared=1.0)
+
+
 def base_whisper(model: MoeWhisperForConditionalGeneration) -> DynamicContextWhisper:
     """The plain Whisper that the experts adapt, with an audio context of 30 s."""
     return _plain_whisper(model, [0.0] * model.config.num_experts, shared=0.0)

@@ -1,13 +1,21 @@
-"""The folder that a MoE-Whisper is published from: weights, code, plots and the model card."""
+"""The folder that the chosen system is published from: weights, code, plots and the model card."""
 
 import json
 import shutil
 from pathlib import Path
 
 from huggingface_hub import ModelCardData
+from transformers import WhisperProcessor
 
+from hf_components.checkpoints import load_moe_whisper, load_whisper, lora_folder, merge_adapter, save_whisper
 from hf_components.moe.benchmark.report import difference_matrix
+from hf_components.moe.merging import shared_whisper
+from hf_components.moe.shipping import CANDIDATES
 from hf_components.publishing import error_rates, evaluated_on, hub_id, write_report
+from hf_components.runtime import write_json
+from hf_components.whisper import DynamicContextWhisper
+
+MIXTURES = ("moe", "moe_merge")  # the others are plain Whispers
 
 PLOTS = (
     "benchmark/wer_per_group.png",
@@ -19,18 +27,26 @@ PLOTS = (
 )
 
 
-def release_model(folder: Path, run: Path, results: dict) -> dict:
-    """Copy the trained model and the plots of a run to `folder` and write `README.md` and `results.json`.
+def release_model(folder: Path, run: Path, results: dict, *, base: str) -> dict:
+    """Write the system that was chosen to `folder`, with the plots of a run, `README.md` and `results.json`.
 
     Args:
         folder: folder of the release.
         run: output folder of `run_moe_pipeline`.
-        results: everything the card may show.
+        results: everything the card may show; `shipped` names the system, see `CANDIDATES`.
+        base: folder or Hub id of the base model.
     Returns:
         WER per system.
     """
-    shutil.copytree(run / "joint" / "model", folder, dirs_exist_ok=True)
-    shutil.copytree(run / "joint" / "experts", folder / "experts", dirs_exist_ok=True)
+    mixture = run / "joint" / "model"
+    if results["shipped"] in MIXTURES:
+        shutil.copytree(mixture, folder, dirs_exist_ok=True)
+        shutil.copytree(run / "joint" / "experts", folder / "experts", dirs_exist_ok=True)
+        if results["shipped"] == "moe_merge":
+            config = json.loads((folder / "config.json").read_text())
+            write_json(folder / "config.json", {**config, "mixture": "merge"})
+    else:
+        save_whisper(*_plain(results["shipped"], run, base, results["language"]), folder)
     rows = results["benchmark"]["rows"]
     baselines, differences = difference_matrix(results["benchmark"])
     write_report(
@@ -41,28 +57,48 @@ def release_model(folder: Path, run: Path, results: dict) -> dict:
         card_data(results),
         baselines=baselines,
         differences=differences,
-        moe=json.loads((folder / "config.json").read_text()),
+        moe=json.loads((mixture / "config.json").read_text()),
+        row=CANDIDATES[results["shipped"]],
         groups=sorted({group for row in rows.values() for group in row["per_group"]}),
     )
     return {name: row["wer"] for name, row in rows.items()}
 
 
+def _plain(shipped: str, run: Path, base: str, language: str) -> tuple[DynamicContextWhisper, WhisperProcessor]:
+    """The plain Whisper of a LoRA for all, in the audio context of the mixture."""
+    moe, processor = load_moe_whisper(str(run / "joint" / "model"))
+    if shipped == "single_lora":
+        model, processor = load_whisper(base, language)
+        model = merge_adapter(model, str(lora_folder(run / "single_lora")))
+    else:
+        model = shared_whisper(moe)
+    model.set_audio_context(moe.config.audio_context, moe.config.min_audio_context)
+    return model, processor
+
+
 def card_data(results: dict) -> ModelCardData:
     """Metadata of the card, with the figures of the saved model's routing."""
     benchmark = results["benchmark"]
-    figures = benchmark["rows"]["moe_top1"]
+    figures = benchmark["rows"][CANDIDATES[results["shipped"]]]
+    is_mixture = results["shipped"] in MIXTURES
     return ModelCardData(
         license=results["license"],
         language=results["language"],
         library_name="transformers",
         pipeline_tag="automatic-speech-recognition",
-        tags=["whisper", "mixture-of-experts", "lora", "speech-recognition", "atypical-speech"],
+        tags=[
+            "whisper",
+            *(["mixture-of-experts"] if is_mixture else []),
+            "lora",
+            "speech-recognition",
+            "atypical-speech",
+        ],
         metrics=["wer", "cer"],
         base_model=hub_id(results["base_model"]),
         **evaluated_on(
             results["corpus"],
             benchmark["sample"]["split"],
             error_rates(figures["wer"], figures["cer"]),
-            name=f"MoE-Whisper on {results['base_model']}, best expert",
+            name=f"{'MoE-Whisper' if is_mixture else 'LoRA'} on {results['base_model']}",
         ),
     )

@@ -99,6 +99,17 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
     return tuple(instances)
 
 
+def parse_own_arguments(kind: type, argv: list[str], description: str | None = None) -> tuple[Any, list[str]]:
+    """An instance of one dataclass from its flags in `argv`, and the words that are left for another recipe.
+
+    Raises:
+        UserError: a value is wrong, or a required flag is missing.
+    """
+    parser = _Parser(kind, description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
+    instance, words = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True, look_for_args_file=False)
+    return instance, words
+
+
 def check_words(
     dataclass_types: Any, argv: list[str], *, is_complete: bool = False, warn: bool = False
 ) -> dict[str, Any]:

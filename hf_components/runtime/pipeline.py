@@ -6,7 +6,7 @@ import logging
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -164,17 +164,26 @@ class Pipeline:
         if not self.is_plan:
             function(*arguments)
 
-    def run(self, recipe: ModuleType, folder: str, *, size: str | None = None, **flags: Any) -> Step:
+    def run(
+        self,
+        recipe: ModuleType,
+        folder: str,
+        *,
+        size: str | None = None,
+        keeps: Collection[str] = (),
+        **flags: Any,
+    ) -> Step:
         """Run a recipe as a step, or plan to.
 
         Args:
             recipe: module in recipes/, whose `main` is called.
             folder: name of the step's folder in `--output_dir`; a recipe that has `--output_dir` writes there.
             size: "quick" or "default", to override `--mode`.
+            keeps: flags of this step that flags of the command line do not replace.
             flags: values set by the pipeline; None leaves a flag out, a list gives it several values.
         """
         size = size or ("quick" if self.args.mode == "quick" else "default")
-        words = self._words(recipe, folder, size, flags)
+        words = self._words(recipe, folder, size, flags, keeps)
         command = shlex.join(["accelerate", "launch", f"recipes/{_name(recipe)}.py", *words])
         self._plan.append(f"{folder}: {command}")
         self._recipes[folder] = recipe
@@ -243,13 +252,15 @@ class Pipeline:
         }
         take_steps(self)
 
-    def _words(self, recipe: ModuleType, folder: str, size: str, flags: Mapping[str, Any]) -> list[str]:
+    def _words(
+        self, recipe: ModuleType, folder: str, size: str, flags: Mapping[str, Any], keeps: Collection[str]
+    ) -> list[str]:
         known = _fields(recipe)
         given = {name: value for name, value in self._everywhere.items() if name in known}
         given |= {"output_dir": self.out / folder} if "output_dir" in known else {}
         given |= flags
         for name, target in self.names.get(recipe, {}).items():
-            if (value := getattr(self.passed_on, name)) is not None:
+            if (value := getattr(self.passed_on, name)) is not None and target not in keeps:
                 given[target] = value
         config = self.configs / _name(recipe) / f"{size}.yaml"
         shown = config.relative_to(Path.cwd()) if config.is_relative_to(Path.cwd()) else config

@@ -24,6 +24,7 @@ from hf_components.speech.corpus import (
     waveforms,
 )
 from hf_components.speech.cutting import cut_at_quiet
+from hf_components.speech.folds import SELECTION
 from hf_components.speech.languages import language_code
 from hf_components.speech.plain_text import has_words, plain_text
 from hf_components.speech.readable import leave_out_unreadable, unreadable_explained, unreadable_flag

@@ -42,6 +42,9 @@ def divide(corpus: DatasetDict, sampling: Sampling) -> DatasetDict:
     With `folds`, one fold of all speakers is `dev` and the others are `train`; recordings that are too long are left
     out. With `selection`, about that share of the rows of `train` moves to the split `selection`: whole speakers
     of every stratum, see `split_speakers`.
+
+    Raises:
+        UserError: there are fewer speakers than folds, or no speaker of train can be held out.
     """
     if sampling.folds is not None:
         rows = concatenate_datasets([part for name, part in corpus.items() if not name.endswith(LONG)])
@@ -52,6 +55,11 @@ def divide(corpus: DatasetDict, sampling: Sampling) -> DatasetDict:
         rows = corpus[TRAIN]
         sides = split_speakers(rows["speaker_id"][:], rows["group"][:], sampling.selection, sampling.seed)
         chosen = [sides[speaker] == DEV for speaker in rows["speaker_id"]]
+        if not any(chosen):
+            raise UserError(
+                "no speaker of train can be held out to choose a system: every group has only one; leave that out by "
+                "--selection_share 0, and name the system with --ship"
+            )
         corpus = DatasetDict({**corpus, **_divided(rows, chosen, SELECTION)})
     return corpus
 

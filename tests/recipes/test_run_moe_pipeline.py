@@ -13,9 +13,11 @@ from card_blocks import run_blocks
 from make_corpus import add_speaker
 from paths import ROOT
 from tiny_speech import save_tiny_whisper, speaker_folder
+from transformers import WhisperForConditionalGeneration
 
 from hf_components.runtime.arguments import parse_arguments
 from hf_components.runtime.errors import UserError
+from hf_components.speech.corpus import load_corpus
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 from recipes import benchmark_asr, pretrain_experts, run_moe_pipeline
 
@@ -31,6 +33,7 @@ SMALL = [
     "pretrain_router.num_train_epochs=3",
     "extract_embeddings.full_context_samples=3",
     "benchmark_asr.max_new_tokens=6",
+    "average_checkpoints.max_new_tokens=6",
     "benchmark_asr.num_bootstrap=20",
     "pretrain_experts.report_to=none",
     "train_moe_whisper.report_to=none",
@@ -48,7 +51,7 @@ def sources(tmp_path_factory) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def finished(sources, tmp_path_factory) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("pipeline") / "run"
-    return out, run_moe_pipeline.main(command(sources, out))
+    return out, run_moe_pipeline.main(command(sources, out, "--ship=moe"))
 
 
 def command(sources: tuple[Path, Path], out: Path, *more: str) -> list[str]:
@@ -73,6 +76,46 @@ def test_every_system_is_judged_on_the_same_sample(finished):
     assert json.loads((out / "results.json").read_text())["benchmark"]["rows"].keys() == rows.keys()
     transcripts = [json.loads(line) for line in (out / "benchmark" / "transcripts.jsonl").read_text().splitlines()]
     assert len(transcripts) == 12 and rows.keys() <= transcripts[0].keys()
+
+
+def test_what_is_released_is_chosen_on_speakers_of_train(finished, sources, tmp_path):
+    out, results = finished
+    assert (results["shipped"], results["reason"]) == ("moe", "--ship moe asked for it")
+    corpus = [load_corpus(out / "corpus", data_config_override=json.dumps({"selection": 0.15, "seed": 42}))]
+    held_out = set(corpus[0]["selection"]["speaker_id"])
+    judged = [json.loads(line) for line in (out / "selection" / "transcripts.jsonl").read_text().splitlines()]
+    assert {line["speaker_id"] for line in judged} == held_out
+    assert held_out and not held_out & set(corpus[0]["dev"]["speaker_id"])
+    assert results["corpus"]["rows"]["train"] == len(corpus[0]["train"])
+    for name in ("single_lora", "shared_lora"):
+        again = tmp_path / name
+        shutil.copytree(out, again)
+        released = run_moe_pipeline.main(command(sources, again, f"--ship={name}"))
+        assert released["shipped"] == name
+        plain = WhisperForConditionalGeneration.from_pretrained(again / "model")
+        card = (again / "model" / "README.md").read_text()
+        assert f"Released as `{name}`" in card and "trust_remote_code" not in card
+        features = torch.randn(1, 80, 2 * plain.config.max_source_positions)
+        mixture = MoeWhisperForConditionalGeneration.from_pretrained(out / "joint" / "model")
+        mixture.set_audio_context("full")
+        shared = mixture(features, decoder_input_ids=torch.tensor([[1]]), expert_weights=torch.zeros(1, 3)).logits
+        found = plain(features, decoder_input_ids=torch.tensor([[1]])).logits
+        assert torch.allclose(found, shared, atol=1e-4) == (name == "shared_lora")
+
+
+def test_several_runs_make_the_shared_expert(sources, tmp_path):
+    more = ["--shared_runs=2", "--no_plot", "--ship=merge"]
+    results = run_moe_pipeline.main(command(sources, tmp_path / "run", *more))
+    assert results["shipped"] == "merge"
+    config = json.loads((tmp_path / "run" / "joint" / "model" / "config.json").read_text())
+    one = json.loads((tmp_path / "run" / "shared" / "config.json").read_text())
+    assert config["lora_rank"] == 2 * one["lora_rank"]
+    adapters = [tmp_path / "run" / name / "expert_0" for name in ("shared", "shared_1")]
+    seeds = [json.loads((folder.parent / "stage.json").read_text())["config"]["seed"] for folder in adapters]
+    assert seeds == [42, 142]
+    training = results["training"]
+    steps = training["shared"]["steps"] + training["experts"]["steps"] + training["joint"]["steps"]
+    assert training["single_lora"]["steps"] == steps
 
 
 def test_the_single_lora_goes_on_from_the_shared_one_for_as_long_as_the_mixture(finished):
@@ -112,7 +155,7 @@ def test_resume_skips_what_is_finished_and_repeats_what_changed(finished, source
             command(sources, out, "--resume", "--stage_options", *SMALL[5:], "benchmark_asr.batch_size=5")
         )
     after = {completion.parent.name: completion.stat().st_mtime_ns for completion in out.glob("*/stage.json")}
-    assert {name for name in after if after[name] != before[name]} == {"benchmark", "model"}
+    assert {name for name in after if after[name] != before[name]} == {"selection", "benchmark", "model"}
     assert again["training"] == results["training"]
 
 
@@ -145,7 +188,6 @@ def test_every_rival_is_trained_when_it_is_asked_for(finished, sources, tmp_path
             "--stage_options",
             *SMALL[5:],
             "finetune_whisper.report_to=none",
-            "average_checkpoints.max_new_tokens=6",
         )
     )
     assert set(results["benchmark"]["rows"]) >= {
@@ -168,9 +210,8 @@ def test_a_share_of_the_data_is_the_same_in_every_stage(sources, tmp_path):
     out = tmp_path / "run"
     results = run_moe_pipeline.main(command(sources, out, "--data_percent=50", "--no_plot", "--pooling=flatten"))
     steps = results["training"]["shared"]["steps"]
-    assert (
-        results["benchmark"]["sample"]["utterances"] == 6 and steps == 2
-    )  # of 12 in Dev; of 24 in Train by batches of 8
+    assert results["benchmark"]["sample"]["utterances"] == 6  # of 12 in Dev
+    assert steps == 1  # half of 16 in Train, without 8 of speakers held out, by batches of 8
     assert not list(out.rglob("*.png"))
     assert (out / "clustering_embeddings").is_dir()  # the router keeps to means
 
@@ -200,7 +241,7 @@ def test_another_corpus_in_the_same_folder_draws_its_own_sample(finished, source
     shutil.copytree(sources[0] / "Train", tmp_path / "other" / "Train")
     results = run_moe_pipeline.main(command((tmp_path / "other", sources[1]), out))
     assert results["benchmark"]["sample"]["utterances"] == 12
-    assert len(list(out.glob("benchmark_samples_*.json"))) == 2
+    assert len(list(out.glob("benchmark_samples_dev_*.json"))) == 2
 
 
 def test_the_seed_decides_and_nothing_else(finished, sources, tmp_path):

@@ -91,6 +91,8 @@ def results() -> dict:
         },
         "training": {"router": {}, "experts": {}, "single_lora": {}, "joint": {}},
         "selected_on": [],
+        "shipped": "moe",
+        "reason": "moe has the lowest WER",
     }
 
 
@@ -118,7 +120,7 @@ def run(tmp_path):
 def test_the_release_is_whole_and_its_card_valid(run, tmp_path, results):
     folder = tmp_path / "release"
     folder.mkdir()
-    assert release_model(folder, run, results) == pytest.approx(
+    assert release_model(folder, run, results, base="base") == pytest.approx(
         {"zero_shot": 0.3, "single_lora": 0.28, "full": 0.26, "moe_top1": 0.24}
     )
     card = ModelCard.load(folder / "README.md")
@@ -133,7 +135,7 @@ def test_the_release_is_whole_and_its_card_valid(run, tmp_path, results):
 
 
 def test_the_tables_of_the_card_are_tables(run, tmp_path, results):
-    release_model(tmp_path / "release", run, results)
+    release_model(tmp_path / "release", run, results, base="base")
     lines = (tmp_path / "release" / "README.md").read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("| system |"))
     table = lines[start : start + 6]
@@ -157,7 +159,7 @@ def test_the_tables_of_the_card_are_tables(run, tmp_path, results):
 
 
 def test_rows_are_explained_if_they_are_there(run, tmp_path, results):
-    release_model(tmp_path / "release", run, results)
+    release_model(tmp_path / "release", run, results, base="base")
     card = (tmp_path / "release" / "README.md").read_text()
     assert (
         "- `full`: " in card
@@ -166,7 +168,7 @@ def test_rows_are_explained_if_they_are_there(run, tmp_path, results):
         and "`single_lora_wide`" not in card
     )
     results["benchmark"]["rows"]["soup"] = figures(0.2)
-    release_model(tmp_path / "again", run, results)
+    release_model(tmp_path / "again", run, results, base="base")
     assert "- `soup`: " in (tmp_path / "again" / "README.md").read_text()
 
 
@@ -189,7 +191,7 @@ def test_a_missing_figure_fails_the_card(run, tmp_path, results, path):
         node = node[name]
     del node[last]
     with pytest.raises((UserError, KeyError), match=last):
-        release_model(tmp_path / "release", run, results)
+        release_model(tmp_path / "release", run, results, base="base")
     if last != "wer":  # which the returned figures need before
         assert not (tmp_path / "release" / "README.md").exists()
 
@@ -211,7 +213,7 @@ def test_render_names_the_figure():
 
 
 def test_figures_of_a_corpus_on_this_disk_name_no_data_set_of_the_hub(run, tmp_path, results):
-    release_model(tmp_path / "release", run, results)
+    release_model(tmp_path / "release", run, results, base="base")
     data = ModelCard.load(tmp_path / "release" / "README.md").data
     assert data.datasets is None and not (tmp_path / "release" / ".eval_results").exists()
     found = {
@@ -231,7 +233,7 @@ def test_figures_of_a_corpus_on_this_disk_name_no_data_set_of_the_hub(run, tmp_p
 
 def test_figures_of_a_corpus_on_the_hub_are_tied_to_its_revision_in_both_forms(run, tmp_path, results):
     results["corpus"] |= {"hub_id": "user/demo", "revision": "1234abcd"}
-    release_model(tmp_path / "release", run, results)
+    release_model(tmp_path / "release", run, results, base="base")
     data = ModelCard.load(tmp_path / "release" / "README.md").data
     assert (
         data.datasets == ["user/demo"]
@@ -252,6 +254,6 @@ def test_figures_of_a_corpus_on_the_hub_are_tied_to_its_revision_in_both_forms(r
 
 def test_a_run_without_plots_is_released_without_them(run, tmp_path, results):
     (run / "clusters" / "clusters.png").unlink()
-    release_model(tmp_path / "release", run, results)
+    release_model(tmp_path / "release", run, results, base="base")
     card = (tmp_path / "release" / "README.md").read_text()
     assert "clusters.png" not in card and "wer_per_group.png" in card
