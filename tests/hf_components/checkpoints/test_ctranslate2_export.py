@@ -2,18 +2,21 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 from paths import ROOT
-from tiny_speech import rows, tiny_processor, tiny_whisper
+from safetensors.torch import load_file, save_file
+from tiny_speech import rows, tiny_moe, tiny_processor, tiny_whisper
 from transformers import WhisperFeatureExtractor
 
 from hf_components.asr.transcriber import transcribe
 from hf_components.checkpoints import ctranslate2_export
 from hf_components.checkpoints.ctranslate2_export import export_whisper, transcribe_exported
 from hf_components.checkpoints.ctranslate2_import import import_whisper
-from hf_components.checkpoints.loading import load_whisper
+from hf_components.checkpoints.loading import load_whisper, save_processor
 from hf_components.runtime.errors import UserError
 from hf_components.speech.audio import log_mel
 from hf_components.speech.corpus import load_corpus, sample_rows, waveforms
@@ -105,3 +108,37 @@ def test_tiny_en_goes_there_and_back_and_transcribes_real_speech(tmp_path, corpo
     texts = transcribe(model, processor, corpus, max_new_tokens=100)
     exported = transcribe_exported(tmp_path / "model", processor, features, 100)
     assert sum(a == b for a, b in zip(texts, exported, strict=True)) >= len(corpus) - 1  # ties may fall either way
+
+
+STRANGER = """
+import sys
+from ctranslate2.converters import TransformersConverter
+from safetensors.torch import load_file, save_file
+from transformers import WhisperForConditionalGeneration
+
+folder = sys.argv[1]
+TransformersConverter(f"{folder}/mixture", copy_files=["tokenizer.json"]).convert(f"{folder}/exported")
+stock = WhisperForConditionalGeneration.from_pretrained(f"{folder}/mixture")
+features = load_file(f"{folder}/features.safetensors")["features"]
+save_file({"tokens": stock.generate(features, max_new_tokens=9)}, f"{folder}/tokens.safetensors")
+assert not any(name.startswith("hf_components") for name in sys.modules)
+"""
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("shared_expert", [True, False], ids=["shared expert", "mean of all experts"])
+def test_whoever_knows_no_mixture_reads_the_adapted_model(tmp_path, shared_expert):
+    """Stock transformers and CTranslate2's converter, where this package is not imported."""
+    moe, processor, corpus = tiny_moe(shared_expert=shared_expert, audio_context="full"), tiny_processor(), rows(6)
+    moe.save_pretrained(tmp_path / "mixture")
+    save_processor(processor, tmp_path / "mixture")
+    features = log_mel(processor.feature_extractor, waveforms(corpus), 3000)
+    save_file({"features": features}, tmp_path / "features.safetensors")
+    command = [sys.executable, "-c", STRANGER, str(tmp_path)]
+    subprocess.run(command, check=True, timeout=300, cwd=tmp_path, capture_output=True)
+    weights = torch.full((6, moe.config.num_experts), 0.0 if shared_expert else 1 / moe.config.num_experts)
+    texts = transcribe(moe, processor, corpus, max_new_tokens=9, expert_weights=weights)
+    assert transcribe_exported(tmp_path / "exported", processor, features, 9) == texts
+    tokens = load_file(tmp_path / "tokens.safetensors")["tokens"]
+    assert [text.strip() for text in processor.batch_decode(tokens, skip_special_tokens=True)] == texts
+    assert texts != transcribe(tiny_whisper(), processor, corpus, max_new_tokens=9)
