@@ -8,22 +8,24 @@ import copy
 
 import torch
 from torch import nn
-from transformers.utils import logging
 
-logger = logging.get_logger(__name__)
+from .audio_context import audio_mask
 
 
 class ChoosingMixin:
-    """The part of `generate` that chooses among the texts of all experts, and of their mean."""
+    """The part of `generate` that chooses among the texts of all experts, and of the plain model."""
 
     def _generate_and_choose(self, input_features, attention_mask, generation_config, kwargs) -> torch.LongTensor:
         """Token ids without the prompt, `(batch, tokens)`, filled up with the padding token."""
         rows = len(input_features)
         experts = torch.eye(self.config.num_experts, device=input_features.device)
-        judges = torch.cat([experts, experts.mean(0, keepdim=True)])
-        encoded = self._encode_for(judges, *self.fit_inputs(input_features, attention_mask))
+        judges = torch.cat([experts, experts.new_tensor([self.config.plain_weights])])
+        fitted, mask = self.fit_inputs(input_features, attention_mask)
+        encoded = self._encode_for(judges, fitted, mask)
+        heard = audio_mask(fitted) if mask is None else mask
         written = self.generate(
             encoder_outputs=copy.copy(encoded),  # stock repeats its entries for the beams
+            attention_mask=heard.repeat_interleave(len(judges), dim=0),
             generation_config=generation_config,
             return_dict_in_generate=True,
             **kwargs,

@@ -19,12 +19,12 @@ class MoeWhisperConfig(WhisperConfig):
             a single expert).
         routing (`str`): `"hard"` (the best expert), `"top_k"` (the best `experts_per_utterance`, renormalised) or
             `"soft"` (all).
-        mixture (`str`): `"weights"` decodes once with the merged LoRA; `"merge"` too, but with the mean of all experts
-            whatever the router says; `"logits"` decodes once per active expert and mixes the probabilities;
-            `"choose"` lets every expert and their mean transcribe, and takes the text with the highest mean of the
-            log-probabilities that all of them give it.
+        mixture (`str`): `"weights"` decodes once with the merged LoRA; `"merge"` too, but with the plain model
+            whatever the router says: the shared expert alone, or without one the mean of all experts; `"logits"`
+            decodes once per active expert and mixes the probabilities; `"choose"` lets every expert and the plain
+            model transcribe, and takes the text with the highest mean of the log-probabilities that all give it.
         beta (`float`): with `"weights"`, the experts get `beta` times the router's choice plus `(1 - beta)` times
-            their mean, 0 to 1 (default 1, the choice alone).
+            their weights in the plain model, 0 to 1 (default 1, the choice alone).
         router_layer (`int`): the router reads the encoder after this many layers, 1 to `encoder_layers` (default:
             half of them); the experts are in the layers above and in the decoder.
         router_hidden_size (`int`): width of the router's hidden layer.
@@ -72,6 +72,11 @@ class MoeWhisperConfig(WhisperConfig):
         if self.min_audio_context is None:
             self.min_audio_context = min(1000, 2 * self.max_source_positions)
         self.check()
+
+    @property
+    def plain_weights(self) -> list[float]:
+        """Weights of the experts in the plain model: none beside a shared expert, else their mean."""
+        return [0.0 if self.shared_expert else 1 / self.num_experts] * self.num_experts
 
     def check(self) -> None:
         """Check every field.

@@ -128,8 +128,7 @@ class MoeWhisperPreTrainedModel(WhisperPreTrainedModel):
 
     def _fold(self, state_dict: dict[str, torch.Tensor]) -> list[float]:
         """Add experts to the plain weights in `state_dict`; returns the weight of each that is in them."""
-        experts = self.config.num_experts
-        folded = [0.0] * experts + [1.0] if self.config.shared_expert else [1 / experts] * experts
+        folded = [*self.config.plain_weights, *([1.0] if self.config.shared_expert else [])]
         for name, layer in self.routed_layers().items():
             lora = [state_dict[f"{name}.{part}"] for part in ("lora_a", "lora_b")]
             plain = state_dict[f"{name}.linear.weight"]
@@ -248,13 +247,13 @@ class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
     def select(self, gates: torch.Tensor) -> torch.Tensor:
         """Weights over experts `(batch, experts)` by the configured routing and mixture."""
         config = self.config
-        mean = torch.full_like(gates, 1 / config.num_experts)
+        plain = gates.new_tensor(config.plain_weights).expand(gates.shape)
         if config.mixture in ("merge", "choose"):
-            return mean
+            return plain
         weights = self._chosen(gates)
         if config.mixture == "logits" or config.beta == 1:
             return weights
-        return config.beta * weights + (1 - config.beta) * mean
+        return config.beta * weights + (1 - config.beta) * plain
 
     def _chosen(self, gates: torch.Tensor) -> torch.Tensor:
         config = self.config

@@ -32,7 +32,7 @@ class MoeGenerationMixin(ChoosingMixin, DynamicContextGenerationMixin):
                 return self._generate_and_choose(input_features, mask, generation_config, kwargs)
             logger.warning_once(
                 'mixture="choose" compares texts of up to 30 s without timestamps, temperatures or other outputs; '
-                "here the mean of all experts transcribes."
+                "here the plain model transcribes."
             )
         if expert_weights is None:
             return super().generate(input_features, generation_config, *args, **kwargs)

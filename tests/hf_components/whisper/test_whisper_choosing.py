@@ -1,4 +1,4 @@
-"""`mixture="choose"`: of the texts of all experts and their mean, the one that all of them find most probable."""
+"""`mixture="choose"`: of the texts of all experts and the plain model, the one that all of them find most probable."""
 
 import pytest
 import torch
@@ -7,7 +7,6 @@ from tiny_whisper import END, EXPERTS, WINDOW, noise, tiny_moe
 pytestmark = pytest.mark.unit
 
 ROWS = 4
-JUDGES = torch.cat([torch.eye(EXPERTS), torch.full((1, EXPERTS), 1 / EXPERTS)])
 
 
 def text_of(sequence: torch.Tensor) -> list[int]:
@@ -32,18 +31,19 @@ def test_the_text_that_all_judges_like_most_is_taken(shared_expert, options):
     features = noise(ROWS, WINDOW, seed=3)
     chosen = model.generate(features, max_new_tokens=8, **options)
     assert chosen.shape[0] == ROWS
+    judges = torch.cat([torch.eye(EXPERTS), torch.tensor([model.config.plain_weights])])
     is_other = 0
     for row in range(ROWS):
         clip = features[row : row + 1]
         written = [
             text_of(model.generate(clip, max_new_tokens=8, expert_weights=weights[None], **options)[0])
-            for weights in JUDGES
+            for weights in judges
         ]
-        scores = [sum(log_probability(model, clip, judge, text) for judge in JUDGES) for text in written]
+        scores = [sum(log_probability(model, clip, judge, text) for judge in judges) for text in written]
         best = max(range(len(scores)), key=scores.__getitem__)
         assert text_of(chosen[row]) == written[best]
         is_other += written[best] != written[-1]
-    assert is_other  # the choice is not always the mean's own text
+    assert is_other  # the choice is not always the plain model's own text
 
 
 def test_a_batch_chooses_as_each_clip_alone():
@@ -54,7 +54,7 @@ def test_a_batch_chooses_as_each_clip_alone():
     assert [text_of(row) for row in together] == [text_of(row) for row in alone]
 
 
-def test_forward_is_that_of_the_mean():
+def test_forward_is_that_of_the_plain_model():
     model = tiny_moe(mixture="choose")
     features, ids = noise(2, WINDOW), torch.tensor([[1, 2, 3]] * 2)
     with torch.no_grad(), model.override(mixture="merge"):
@@ -67,7 +67,7 @@ def test_forward_is_that_of_the_mean():
     "options",
     [{"return_dict_in_generate": True}, {"do_sample": True, "top_k": 1}, {"num_return_sequences": 2, "num_beams": 2}],
 )
-def test_what_cannot_be_chosen_is_transcribed_by_the_mean(options):
+def test_what_cannot_be_chosen_is_transcribed_by_the_plain_model(options):
     model = tiny_moe(mixture="choose")
     features = noise(2, WINDOW)
     with model.override(mixture="merge"):

@@ -119,11 +119,12 @@ def test_auto_classes_know_the_mixture_and_stock_whisper(tmp_path):
         assert stock is None or type(auto.from_pretrained(tmp_path / "stock")) is stock
 
 
-def test_beta_is_between_the_choice_and_the_mean():
-    model = tiny_moe(beta=0.25)
-    mean = logits(model, expert_weights=torch.full((2, EXPERTS), 1 / EXPERTS))
+@SHARED
+def test_beta_is_between_the_choice_and_the_plain_model(shared_expert):
+    model = tiny_moe(beta=0.25, shared_expert=shared_expert)
+    mean = logits(model, expert_weights=plain_part(shared_expert))
     chosen = torch.nn.functional.one_hot(model.route(noise(2, WINDOW)).argmax(-1), EXPERTS).float()
-    mixed = 0.25 * chosen + 0.75 / EXPERTS
+    mixed = 0.25 * chosen + 0.75 * plain_part(shared_expert)
     torch.testing.assert_close(logits(model), logits(model, expert_weights=mixed))
     with model.override(mixture="merge"):
         torch.testing.assert_close(logits(model), mean)
