@@ -20,7 +20,12 @@ from hf_components.runtime.flags import BOUNDS
 pytestmark = pytest.mark.unit
 
 SIZES = ("default", "quick")
-WITHOUT_CONFIGURATION = {"export_annotations", "publish", "speak_units"}  # all that they take differs from run to run
+WITHOUT_CONFIGURATION = {
+    "cross_validate",
+    "export_annotations",
+    "publish",
+    "speak_units",
+}  # all that they take differs from run to run
 MAX_STATEMENTS = 90
 README_LINES = 200
 PAGES = sorted(
