@@ -116,7 +116,11 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
         needs={"combine": ("beta", ALL)},
     )
     batch_size: int = flag("utterances per batch and process", default=16, min=1)
-    num_beams: int = flag("beams; 1 is greedy", default=1, min=1)
+    num_beams: int = flag(
+        "beams; 1 is greedy. To compare numbers, run once for each: output folders side by side share the sample",
+        default=1,
+        min=1,
+    )
     max_new_tokens: int = flag("longest transcript in tokens", default=225, min=1)
     num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
     run_id: str | None = flag("part of the file names; default: name of the folder above output_dir", default=None)
