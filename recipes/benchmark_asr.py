@@ -17,10 +17,13 @@ import datasets
 from accelerate import PartialState
 
 from hf_components.moe.benchmark import (
+    ALL,
+    COMBINATIONS,
     FLAGS,
     TOP_1,
     Row,
     add_to_index,
+    choose_combinations,
     choose_systems,
     copy_result,
     fixed_sample,
@@ -100,8 +103,27 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
         aliases=["--mixture"],
         needs="moe_model",
     )
+    combine: list[str] = flag(
+        "ways of combining the experts without training, a row each (see docs/how_it_works.md); merge: their mean, "
+        "soft: by the gates, beta: the best one and the mean, speaker: one expert per speaker, logits: mixed "
+        "probabilities of all, mbr: the text nearest to all, rover: a vote on each word, choose: all judge all texts",
+        default=["merge"],
+        choices=[*COMBINATIONS, ALL],
+        needs="moe_model",
+    )
+    beta: float = flag(
+        "weight of the router's best expert in --combine beta; the mean of all experts has the rest",
+        default=0.5,
+        min=0,
+        max=1,
+        needs={"combine": ("beta", ALL)},
+    )
     batch_size: int = flag("utterances per batch and process", default=16, min=1)
-    num_beams: int = flag("beams; 1 is greedy", default=1, min=1)
+    num_beams: int = flag(
+        "beams; 1 is greedy. To compare numbers, run once for each: output folders side by side share the sample",
+        default=1,
+        min=1,
+    )
     max_new_tokens: int = flag("longest transcript in tokens", default=225, min=1)
     num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
     run_id: str | None = flag("part of the file names; default: name of the folder above output_dir", default=None)
@@ -112,6 +134,7 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
 
     def __post_init__(self):
         self.split = {"Train": "train", "Dev": "dev"}.get(self.split, self.split)
+        self.combine = choose_combinations(self.combine)
 
     @property
     def folders(self) -> dict[str, str | None]:
@@ -182,6 +205,8 @@ def produce(
             seed=args.seed,
             experts_per_utterance=args.experts_per_utterance,
             mixture=args.moe_mixture,
+            combine=args.combine,
+            beta=args.beta,
         )
         rows += mixture.rows
     result = {
@@ -194,6 +219,7 @@ def produce(
             "file": sample.name,
             "seed": args.seed,
             "batch_size": args.batch_size,
+            "num_beams": args.num_beams,
             "processes": PartialState().num_processes,
         },
         **score_rows(rows, corpus, num_bootstrap=args.num_bootstrap, seed=args.seed),

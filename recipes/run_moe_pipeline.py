@@ -77,7 +77,10 @@ PASSED_ON = {
     },
     average_checkpoints: {"benchmark_batch_size": "batch_size"},
     finetune_whisper: {"asr_batch_size": "per_device_train_batch_size", **TRAINING},
-    benchmark_asr: {f"benchmark_{flag}": flag for flag in ("split", "max_samples", "batch_size", "seed", "models")}
+    benchmark_asr: {
+        f"benchmark_{flag}": flag
+        for flag in ("split", "max_samples", "batch_size", "seed", "models", "combine", "beta", "num_beams")
+    }
     | {"benchmark_top_k": "experts_per_utterance", "benchmark_mixture": "moe_mixture"},
 }
 

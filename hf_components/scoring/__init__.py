@@ -10,4 +10,5 @@ from hf_components.scoring.comparison import (
     references_of_manifest,
     tables,
 )
+from hf_components.scoring.consensus import disagreement, nearest_to_all, vote
 from hf_components.scoring.error_rates import compare, paired_bootstrap, score, utterance_errors

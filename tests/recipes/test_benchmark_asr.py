@@ -12,6 +12,7 @@ from tiny_speech import save_tiny_whisper, speaker_folder, tiny_moe, tiny_proces
 
 from hf_components.asr.transcriber import transcribe
 from hf_components.checkpoints.loading import save_processor
+from hf_components.moe.benchmark.combining import COMBINATIONS
 from hf_components.moe.benchmark.routing import random_experts
 from hf_components.moe.benchmark.systems import FLAGS, load_system
 from hf_components.moe.experts import ExpertArguments, build_experts, save_trained_experts
@@ -83,7 +84,16 @@ def finished(sources, tmp_path_factory) -> tuple[Path, dict]:
 
 def test_a_row_per_system_on_the_same_utterances(finished):
     out, result = finished
-    assert list(result["rows"]) == [*BASELINES, "soup", "moe_shared", "moe_top1", "moe_top2_weights", *MIXTURE[1:]]
+    assert list(result["rows"]) == [
+        *BASELINES,
+        "soup",
+        "moe_shared",
+        "moe_top1",
+        "moe_top2_weights",
+        "moe_random",
+        "moe_oracle",
+    ]
+    assert {name: row["decodes"] for name, row in result["rows"].items() if row["decodes"] > 1} == {"moe_oracle": 3}
     assert {row["utterances"] for row in result["rows"].values()} == {7}
     contexts = {name: row["audio_context"] for name, row in result["rows"].items()}
     assert {name for name, context in contexts.items() if context == "30 s"} == {"zero_shot", "full"}
@@ -94,11 +104,12 @@ def test_a_row_per_system_on_the_same_utterances(finished):
     others["moe_oracle"] = oracle
     pairs = {(line["a"], line["b"]) for line in result["differences"]}
     mixtures = result["rows"].keys() - set(BASELINES)
-    # The shared expert alone is the last of the baselines that what follows is compared with.
+    # The shared expert alone and the mean of all are the last of the baselines that what follows is compared with.
     assert pairs == {
         *itertools.combinations(BASELINES, 2),
         *itertools.product(BASELINES, mixtures),
         *itertools.product(["moe_shared"], mixtures - {"soup", "moe_shared"}),
+        *itertools.product(["moe_merge"], mixtures - {"soup", "moe_shared", "moe_merge"}),
     }
 
 
@@ -222,9 +233,10 @@ def test_top_1_alone_under_another_name(sources, finished, tmp_path):
         )
     )
     assert list(result["rows"]) == ["moe_shared", *MIXTURE]
-    assert {(line["a"], line["b"]) for line in result["differences"]} == set(
-        itertools.product(["moe_shared"], MIXTURE)
-    )
+    assert {(line["a"], line["b"]) for line in result["differences"]} == {
+        *itertools.product(["moe_shared"], MIXTURE),
+        *itertools.product(["moe_merge"], MIXTURE[1:]),
+    }
     assert result["rows"]["moe_top1"]["wer"] == finished[1]["rows"]["moe_top1"]["wer"]
     assert {path.name for path in out.iterdir()} == {
         "benchmark_second_top1.json",
@@ -280,7 +292,60 @@ def test_several_experts_may_mix_probabilities(sources, tmp_path):
             sources, tmp_path / "benchmark", "--moe_mixture", systems=("zero_shot", "moe"), moe_top_k=3, max_samples=3
         )
     )
-    assert list(result["rows"]) == ["zero_shot", "moe_shared", "moe_top1", "moe_top3_logits", *MIXTURE[1:]]
+    assert list(result["rows"]) == [
+        "zero_shot",
+        "moe_shared",
+        "moe_top1",
+        "moe_top3_logits",
+        "moe_random",
+        "moe_oracle",
+    ]
+    prices = {name: row["decodes"] for name, row in result["rows"].items()}
+    assert prices.pop("moe_top3_logits") == prices.pop("moe_oracle") == 3 and set(prices.values()) == {1}
+
+
+def test_all_combinations_change_no_other_row(sources, finished, tmp_path):
+    out = tmp_path / "trial" / "benchmark"
+    result = benchmark_asr.main(command(sources, out, "--combine", "all", "--beta=0.25", models="moe"))
+    prices = {name: row["decodes"] for name, row in result["rows"].items()}
+    assert prices == {
+        "moe_shared": 1,
+        "moe_top1": 1,
+        "moe_top2_weights": 1,
+        "moe_soft": 1,
+        "moe_beta0.25": 1,
+        "moe_speaker": 1,
+        "moe_logits": 3,
+        "moe_mbr": 3,
+        "moe_rover": 3,
+        "moe_choose": 4,
+        "moe_random": 1,
+        "moe_oracle": 3,
+    }
+    before, lines = lines_of(finished[0] / "transcripts.jsonl"), lines_of(out / "transcripts.jsonl")
+    kept = prices.keys() & finished[1]["rows"].keys()
+    assert len(kept) == 6
+    for name in [*kept, "expert_0", "expert_1", "expert_2"]:
+        assert [line[name] for line in lines] == [line[name] for line in before]
+    assert result["routing"] == finished[1]["routing"]
+    assert {line["a"] for line in result["differences"] if line["b"] == "moe_choose"} == {"moe_shared", "moe_merge"}
+    for key, other in (("top1", "moe_top2_weights"), ("topk2", "moe_top1")):
+        written = json.loads((out / f"benchmark_trial_{key}.json").read_text())
+        assert written["rows"].keys() == prices.keys() - {other}
+        assert written["routing"].keys() >= {"disagreement", "oracle_wer"}
+
+
+def test_combinations_that_are_asked_for_come_in_one_order(sources):
+    words = ["--corpus=a", "--output_dir=b", "--combine"]
+    for asked, expected in (
+        (["rover", "merge"], ["merge", "rover"]),
+        (["soft", "all"], list(COMBINATIONS)),
+        (["choose", "choose"], ["choose"]),
+    ):
+        (args,) = parse_arguments(benchmark_asr.Arguments, [*words, *asked])
+        assert args.combine == expected
+    (args,) = parse_arguments(benchmark_asr.Arguments, words[:2])
+    assert (args.combine, args.beta) == (["merge"], 0.5)
 
 
 def test_a_wide_lora_of_another_rank_is_warned_of(sources, finished, tmp_path, caplog):
@@ -317,6 +382,8 @@ def test_a_wide_lora_of_another_rank_is_warned_of(sources, finished, tmp_path, c
         ({"moe_top_k": 4}, r"experts_per_utterance must lie in \[1, num_experts = 3\], got 4"),
         ({"moe_top_k": 0}, "--experts_per_utterance must be at least 1, got 0"),
         ({"moe_mixture": "both"}, "invalid choice: 'both'"),
+        ({"combine": "both"}, "invalid choice: 'both'"),
+        ({"beta": 1.5}, r"beta must lie in \[0, 1\], got 1.5"),
         ({"max_new_tokens": 100}, r"max_new_tokens must lie in \[1, 60\]"),
         ({"split": "test"}, "has no split 'test'"),
         ({"percent": 0}, r"percent must lie in \(0, 100\], got 0"),

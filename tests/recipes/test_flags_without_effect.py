@@ -10,6 +10,7 @@ from paths import CONFIGS, ROOT
 from hf_components.runtime.arguments import check_words
 from hf_components.runtime.flags import unmet, ways_of
 from recipes import (
+    benchmark_asr,
     cluster_embeddings,
     evaluate_asr,
     evaluate_vocoder,
@@ -159,6 +160,8 @@ def test_no_configuration_of_ours_has_a_key_without_effect(config, caplog):
             "--reduce_dim has no effect without --reduce pca or umap",
         ),
         (cluster_embeddings, "--min_cluster_size 5", "has no effect without --algorithm hdbscan or auto"),
+        (benchmark_asr, "--moe_model x --beta 0.3", "--beta has no effect without --combine beta or all"),
+        (benchmark_asr, "--combine soft", "--combine has no effect without --moe_model"),
         (sweep_units, "--phone_tier words", "--phone_tier has no effect without --phone_labels"),
         (train_unit_vocoder, "--upsample_initial_channel 64 --head istft", "has no effect without --head hifigan"),
         (evaluate_vocoder, "--language de --recogniser_model none", "has no effect without --recogniser_model"),
@@ -177,6 +180,8 @@ def test_a_flag_without_effect_is_warned_of(recipe, words, warning, caplog):
         (finetune_whisper, "--eval_steps 5 --output_dir o --use_cpu"),
         (pretrain_experts, "--lora_rank 4"),
         (finetune_wav2vec2_lora, "--lora_rank 4 --audio_dir x"),
+        (benchmark_asr, "--moe_model x --combine beta --beta 0.3"),
+        (benchmark_asr, "--moe_model x --combine all --beta 0.3"),
         (cluster_embeddings, "--reduce none"),
         (cluster_embeddings, "--algorithm hdbscan --min_cluster_size 5"),
         (transcribe, "--corpus x --split test"),

@@ -185,6 +185,11 @@ def test_every_rival_is_trained_when_it_is_asked_for(finished, sources, tmp_path
             "--resume",
             f"--benchmark_models={asked}",
             "--benchmark_max_samples=3",
+            "--benchmark_num_beams=2",
+            "--benchmark_beta=0.3",
+            "--benchmark_combine",
+            "beta",
+            "choose",
             "--stage_options",
             *SMALL[5:],
             "finetune_whisper.report_to=none",
@@ -197,7 +202,13 @@ def test_every_rival_is_trained_when_it_is_asked_for(finished, sources, tmp_path
         "full",
         "soup",
         "moe_top1",
+        "moe_beta0.3",
+        "moe_choose",
     }
+    assert "moe_merge" not in results["benchmark"]["rows"]  # another combination is asked for
+    assert results["benchmark"]["sample"]["num_beams"] == 2
+    card = (out / "model" / "README.md").read_text()
+    assert "- `moe_beta0.3`: " in card and "- `moe_choose`: " in card
     wide = json.loads((out / "single_lora_wide" / "config.json").read_text())
     assert wide["lora_rank"] == 3 * json.loads((out / "experts" / "config.json").read_text())["lora_rank"]
     steps = {
@@ -227,7 +238,13 @@ def test_a_single_cluster_leaves_one_expert_and_nothing_to_freeze(sources, tmp_p
     ]
     results = run_moe_pipeline.main(command(sources, tmp_path / "run", *single))
     assert results["clusters"]["num_experts"] == 1
-    assert list(results["benchmark"]["rows"]) == ["zero_shot", "single_lora", "moe_top1", "moe_random", "moe_oracle"]
+    assert list(results["benchmark"]["rows"]) == [
+        "zero_shot",
+        "single_lora",
+        "moe_top1",
+        "moe_random",
+        "moe_oracle",
+    ]
 
 
 def test_another_corpus_in_the_same_folder_draws_its_own_sample(finished, sources, tmp_path):

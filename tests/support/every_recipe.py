@@ -137,6 +137,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
         },
         "benchmark_asr": {
             **DECODING,
+            "combine": "all",
             "corpus": corpus,
             "base_model": sources / "whisper",
             "moe_model": joint,

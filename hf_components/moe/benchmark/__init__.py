@@ -1,5 +1,6 @@
 """Benchmark recognisers on one fixed sample: one row per system, all rows on the same utterances."""
 
+from hf_components.moe.benchmark.combining import ALL, COMBINATIONS, choose_combinations
 from hf_components.moe.benchmark.cross_validation import cross_validated
 from hf_components.moe.benchmark.report import (
     add_to_index,

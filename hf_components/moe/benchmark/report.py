@@ -10,11 +10,12 @@ import datasets
 from rich.table import Table
 
 from hf_components.moe.benchmark.routing import TOP_1, Mixture, routing_summary
-from hf_components.moe.benchmark.rows import SHARED, Row
+from hf_components.moe.benchmark.rows import Row
 from hf_components.reporting import interval, percent, plot_bars
 from hf_components.runtime import UserError, atomic_write, full_disk_explained, write_json
 
-NOT_SYSTEMS = (SHARED, "moe_random", "moe_oracle")  # in the tables, but not among the bars
+# Beginnings of the names of rows that are in the tables, but not among the bars.
+NOT_PLOTTED = ("moe_random", "moe_oracle", "moe_soft", "moe_beta", "moe_speaker", "moe_logits", "moe_mbr", "moe_rover")
 
 
 def write_benchmark(
@@ -68,7 +69,7 @@ def plot_benchmark(folder: Path, result: dict) -> None:
         {
             name: [100 * row["per_group"][group]["wer"] for group in groups]
             for name, row in rows.items()
-            if name not in NOT_SYSTEMS
+            if not name.startswith(NOT_PLOTTED)
         },
         groups,
         "WER (%)",
@@ -105,13 +106,15 @@ def summary_tables(result: dict) -> list[Table]:
     overall = _table(
         f"WER (%) on {where}",
         ["system", "context"],
-        ["WER", "interval", "CER", "RTF"],
-        "interval: 95 % bootstrap over speakers; RTF: wall seconds from audio bytes to text per second of audio",
+        ["decodes", "WER", "interval", "CER", "RTF"],
+        "decodes: passes of the decoder over an utterance; interval: 95 % bootstrap over speakers; RTF: wall seconds "
+        "from audio bytes to text per second of audio",
     )
     for name, row in rows.items():
         overall.add_row(
             name,
             row["audio_context"],
+            str(row["decodes"]),
             percent(row["wer"]),
             interval(row["wer_interval"]),
             percent(row["cer"]),
@@ -231,13 +234,18 @@ def _table(title: str, names: list[str], figures: list[str], caption: str | None
 
 
 def _routing_table(routing: dict) -> Table:
-    shares = {name: percent(routing[name]) for name in ("oracle_chosen", "as_good_as_oracle", "as_good_by_chance")}
+    shares = {
+        name: percent(routing[name])
+        for name in ("oracle_chosen", "as_good_as_oracle", "as_good_by_chance", "disagreement", "oracle_wer")
+    }
     table = _table(
         "Routing, top-1 (%)",
         ["expert"],
         [str(i) for i in range(len(routing["usage"]))],
         f"the router takes the oracle's expert on {shares['oracle_chosen']} % of the utterances, and one with as few "
-        f"errors on {shares['as_good_as_oracle']} %; at random that would be {shares['as_good_by_chance']} %",
+        f"errors on {shares['as_good_as_oracle']} %; at random that would be {shares['as_good_by_chance']} %; "
+        f"the texts of two experts differ by {shares['disagreement']} % of their words, and the oracle's WER is "
+        f"{shares['oracle_wer']} %",
     )
     table.add_row("utterances", *map(percent, routing["usage"]))
     table.add_row("WER alone", *map(percent, routing["wer_of_each_expert"]))

@@ -1,8 +1,8 @@
-"""A MoE-Whisper on the sample: the router's choice, each expert alone, none, a random choice and the best choice."""
+"""A MoE-Whisper on the sample: the router's choice, each expert alone, none, combined, at random, the best choice."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import comb
 
 import datasets
@@ -12,9 +12,10 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import WhisperProcessor
 
-from hf_components.moe.benchmark.rows import SHARED, Row, run_row
+from hf_components.moe.benchmark.combining import run_combinations
+from hf_components.moe.benchmark.rows import BASELINES, SHARED, Row, run_row
 from hf_components.runtime import Progress
-from hf_components.scoring import score, utterance_errors
+from hf_components.scoring import disagreement, score, utterance_errors
 from hf_components.speech import duration_batches, log_mel, waveforms
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 
@@ -33,25 +34,29 @@ class Mixture:
     errors: np.ndarray  # (experts, utterances) word errors
     oracle: np.ndarray  # (utterances,) expert with the fewest word errors, the lowest number of equals
     random: np.ndarray  # (utterances,) expert drawn at random
+    combined: list[Row] = field(default_factory=list)  # combinations of the experts
 
     @property
     def rows(self) -> list[Row]:
-        """The rows of the shared expert alone, the router, the random choice and the oracle.
+        """The rows of the shared expert alone, the router, the combinations, the random choice and the oracle.
 
-        The oracle reads the references. It is a bound, not a system: no router that takes one expert can be better.
-        Its time is the sum over all experts; the time of the random choice is their mean.
+        Baselines come first, because the others are compared with them. The oracle reads the references. It is a
+        bound, not a system: no router that takes one expert can be better. Its time is the sum over all experts; the
+        time of the random choice is their mean.
         """
         seconds = [row.seconds for row in self.experts]
         return [
             *([self.shared] if self.shared else []),
+            *(row for row in self.combined if row.name in BASELINES),
             *self.routed.values(),
+            *(row for row in self.combined if row.name not in BASELINES),
             self._composed("moe_random", self.random, float(np.mean(seconds))),
-            self._composed("moe_oracle", self.oracle, sum(seconds)),
+            self._composed("moe_oracle", self.oracle, sum(seconds), decodes=len(self.experts)),
         ]
 
-    def _composed(self, name: str, chosen: np.ndarray, seconds: float) -> Row:
+    def _composed(self, name: str, chosen: np.ndarray, seconds: float, decodes: int = 1) -> Row:
         texts = [self.experts[expert].texts[i] for i, expert in enumerate(chosen)]
-        return Row(name, self.experts[0].audio_context, texts, seconds, self.experts[0].language)
+        return Row(name, self.experts[0].audio_context, texts, seconds, self.experts[0].language, decodes)
 
 
 def run_mixture(
@@ -62,20 +67,29 @@ def run_mixture(
     experts_per_utterance: int,
     mixture: str,
     seed: int,
+    combine: Sequence[str] = (),
+    beta: float = 0.5,
     **options,
 ) -> Mixture:
-    """Transcribe with the best expert, the best `experts_per_utterance`, each expert alone, and none.
+    """Transcribe with the best expert, the best `experts_per_utterance`, each expert alone, none, and combinations.
 
     Args:
-        mixture: "weights" or "logits", how several experts are mixed.
+        mixture: "weights" or "logits", how the best `experts_per_utterance` are mixed.
         seed: seed of the random choice.
+        combine: combinations of the experts to run, see `combining`.
+        beta: weight of the router's best expert in the combination `beta`.
         options: options of `run_row`.
     """
-    routings = {TOP_1: ("moe_top1", {"routing": "hard"})}
+    routings = {TOP_1: ("moe_top1", {"routing": "hard", "mixture": "weights", "beta": 1.0})}
     if experts_per_utterance > 1:
         routings[f"topk{experts_per_utterance}"] = (
             f"moe_top{experts_per_utterance}_{mixture}",
-            {"routing": "top_k", "experts_per_utterance": experts_per_utterance, "mixture": mixture},
+            {
+                "routing": "top_k",
+                "experts_per_utterance": experts_per_utterance,
+                "mixture": mixture,
+                "beta": 1.0,
+            },
         )
     gates = corpus_gates(model, processor, corpus, options["batch_size"])
     routed = {}
@@ -106,6 +120,7 @@ def run_mixture(
         errors,
         errors.argmin(axis=0),
         random_experts(corpus["id"][:], len(experts), seed),
+        run_combinations(combine, model, processor, corpus, gates=gates, experts=experts, beta=beta, **options),
     )
 
 
@@ -139,13 +154,15 @@ def routing_summary(mixture: Mixture, key: str, corpus: datasets.Dataset) -> dic
         key: "top1" or "topk<k>".
     Returns:
         `usage` (mean weight of each expert; under top-1 the share of utterances), `usage_per_group`, `gate_entropy`
-        (mean, nats), `wer_of_each_expert` (each alone on all utterances), and three shares of utterances:
+        (mean, nats), `wer_of_each_expert` (each alone on all utterances), `oracle_wer` (of the best expert for each
+        utterance), `disagreement` (of the experts' texts, see `scoring.disagreement`), and three shares of utterances:
         `oracle_chosen` (the oracle's expert is chosen), `as_good_as_oracle` (a chosen expert makes as few errors) and
         `as_good_by_chance` (the expected value of the latter for as many experts drawn at random).
     """
     weights = mixture.weights[key]
     groups = np.asarray(corpus["group"])
     references = corpus["text"][:]
+    oracle = mixture.rows[-1]
     chosen = weights > 0
     is_best = (mixture.errors == mixture.errors.min(axis=0)).T  # (utterances, experts)
     experts = chosen.shape[1]
@@ -160,6 +177,8 @@ def routing_summary(mixture: Mixture, key: str, corpus: datasets.Dataset) -> dic
         "wer_of_each_expert": [
             score(row.texts, references, num_bootstrap=0, language=row.language)["wer"] for row in mixture.experts
         ],
+        "oracle_wer": score(oracle.texts, references, num_bootstrap=0, language=oracle.language)["wer"],
+        "disagreement": disagreement([row.texts for row in mixture.experts], oracle.language),
         "oracle_chosen": float(chosen[np.arange(len(chosen)), mixture.oracle].mean()),
         "as_good_as_oracle": float((chosen & is_best).any(axis=1).mean()),
         "as_good_by_chance": float(np.mean(by_lot)),

@@ -12,10 +12,12 @@ from hf_components.asr import transcribe
 from hf_components.checkpoints import language_of
 from hf_components.scoring import paired_bootstrap, score, utterance_errors
 from hf_components.speech import log_mel, waveforms
+from hf_components.whisper import MoeWhisperForConditionalGeneration
 
 ZERO_SHOT = "zero_shot"
 SHARED = "moe_shared"  # the shared expert of a mixture alone; the other experts should improve on it
-BASELINES = (ZERO_SHOT, "single_lora", "single_lora_wide", "full", SHARED)  # any other row belongs to a mixture
+MERGE = "moe_merge"  # the mean of a mixture's experts in one decode; a router should improve on it
+BASELINES = (ZERO_SHOT, "single_lora", "single_lora_wide", "full", SHARED, MERGE)
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Row:
     texts: list[str]
     seconds: float
     language: str = "en"  # language code of the texts
+    decodes: int = 1  # price: how many times an utterance is decoded
 
 
 def run_row(
@@ -51,7 +54,22 @@ def run_row(
     start = time.perf_counter()
     texts = transcribe(model, processor, corpus, expert_weights=expert_weights, description=name, **options)
     context = "30 s" if model.audio_context == "full" else f">= {model.min_audio_context / 100:g} s"
-    return Row(name, context, texts, time.perf_counter() - start, language_of(model))
+    seconds = time.perf_counter() - start
+    return Row(name, context, texts, seconds, language_of(model), count_decodes(model, expert_weights))
+
+
+def count_decodes(model: PreTrainedModel, expert_weights: torch.Tensor | None = None) -> int:
+    """How many times a model decodes an utterance: once for each expert that writes by itself, else once."""
+    if not isinstance(model, MoeWhisperForConditionalGeneration):
+        return 1
+    config = model.config
+    if config.mixture == "choose" and expert_weights is None:
+        return config.num_experts + 1
+    if config.mixture != "logits":
+        return 1
+    if expert_weights is not None or config.routing == "soft":
+        return config.num_experts
+    return config.experts_per_utterance if config.routing == "top_k" else 1
 
 
 def score_rows(rows: list[Row], corpus: datasets.Dataset, *, num_bootstrap: int, seed: int) -> dict:
@@ -62,8 +80,9 @@ def score_rows(rows: list[Row], corpus: datasets.Dataset, *, num_bootstrap: int,
         num_bootstrap: resamples over speakers for each interval.
         seed: seed of the resampling.
     Returns:
-        `rows` (name -> figures of the `whisper_wer` metric, audio context, real-time factor: wall seconds per second
-        of audio), `differences` (paired comparisons b - a on the same utterances), `bootstrap` (its settings).
+        `rows` (name -> figures of the `whisper_wer` metric, audio context, decodes per utterance, real-time factor:
+        wall seconds per second of audio), `differences` (paired comparisons b - a on the same utterances), `bootstrap`
+        (its settings).
     """
     references = corpus["text"][:]
     speakers = corpus["speaker_id"][:]
@@ -76,6 +95,7 @@ def score_rows(rows: list[Row], corpus: datasets.Dataset, *, num_bootstrap: int,
     for row in rows:
         figures[row.name] = {
             "audio_context": row.audio_context,
+            "decodes": row.decodes,
             "audio_seconds": round(audio_seconds, 2),
             "seconds": round(row.seconds, 2),
             "real_time_factor": round(row.seconds / audio_seconds, 4),

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData, parse_eval_result_entries
 
+from hf_components.moe.benchmark.combining import COMBINATIONS
 from hf_components.moe.release import PLOTS, card_data, release_model
 from hf_components.publishing.cards import render_card
 from hf_components.publishing.report import EVAL_RESULTS
@@ -23,6 +24,7 @@ def figures(wer: float) -> dict:
         "wer_interval": [wer - 0.05, wer + 0.05],
         "normalizer": "english",
         "audio_context": "30 s",
+        "decodes": 1,
         "real_time_factor": 0.25,
         "per_group": {"child": {"wer": wer, "speakers": 1}, "adult": {"wer": wer + 0.01, "speakers": 2}},
     }
@@ -78,6 +80,8 @@ def results() -> dict:
                 "as_good_by_chance": 0.35,
                 "gate_entropy": 0.9,
                 "wer_of_each_expert": [0.3, 0.4, 0.5],
+                "oracle_wer": 0.2,
+                "disagreement": 0.125,
             },
         },
         "environment": {
@@ -139,7 +143,7 @@ def test_the_tables_of_the_card_are_tables(run, tmp_path, results):
     lines = (tmp_path / "release" / "README.md").read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("| system |"))
     table = lines[start : start + 6]
-    assert [line.count("|") for line in table] == [9] * 6  # no blank line between them, as many cells in each
+    assert [line.count("|") for line in table] == [10] * 6  # no blank line between them, as many cells in each
     assert set(table[1]) <= set("|-:")
     assert [line.split("|")[1].strip() for line in table[2:]] == [
         "`zero_shot`",
@@ -147,7 +151,7 @@ def test_the_tables_of_the_card_are_tables(run, tmp_path, results):
         "`full`",
         "`moe_top1`",
     ]
-    assert "| 30.0 | 25.0 to 35.0 | 15.0 | 0.250 |" in table[2] and table[0].split("|")[7].strip() == "adult (2)"
+    assert "| 1 | 30.0 | 25.0 to 35.0 | 15.0 | 0.250 |" in table[2] and table[0].split("|")[8].strip() == "adult (2)"
     start = next(i for i, line in enumerate(lines) if "minus `zero_shot`" in line)
     assert lines[start : start + 5] == [
         "| system | minus `zero_shot` | minus `single_lora` |",
@@ -166,10 +170,14 @@ def test_rows_are_explained_if_they_are_there(run, tmp_path, results):
         and "- `single_lora`: " in card
         and "`soup`" not in card
         and "`single_lora_wide`" not in card
+        and "`moe_merge`" not in card
     )
-    results["benchmark"]["rows"]["soup"] = figures(0.2)
+    added = ["soup", "moe_merge", "moe_beta0.5", *(f"moe_{name}" for name in COMBINATIONS if name != "beta")]
+    results["benchmark"]["rows"] |= {name: figures(0.2) for name in added}
     release_model(tmp_path / "again", run, results, base="base")
-    assert "- `soup`: " in (tmp_path / "again" / "README.md").read_text()
+    again = (tmp_path / "again" / "README.md").read_text()
+    assert all(again.count(f"- `{name}`: ") == 1 for name in added)
+    assert "differ by 12.5 % of their words; the oracle's WER is 20.0." in again
 
 
 @pytest.mark.parametrize(

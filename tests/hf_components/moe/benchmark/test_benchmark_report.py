@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from tiny_speech import rows
 
+from hf_components.moe.benchmark import report
 from hf_components.moe.benchmark.report import (
     add_to_index,
     copy_result,
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture
 def judged():
+    """Two experts of which each has every second text right; the router's row has one wrong."""
     corpus = rows(6)
     perfect = corpus["text"][:]
     experts = [
@@ -131,6 +133,7 @@ def test_tables_show_every_system_group_and_difference(judged):
             "moe_top1",
             "moe_random",
             "moe_oracle",
+            "decodes",
             "low",
             "high",
             "6 utterances of 4",
@@ -147,6 +150,9 @@ def test_tables_show_every_system_group_and_difference(judged):
     difference = result["rows"]["moe_top2_weights"]["wer"] - result["rows"]["single_lora"]["wer"]
     assert f"{100 * difference:.1f} ({100 * low:.1f} to {100 * high:.1f})" in text
     assert "oracle's expert on" in " ".join(text.split())
+    shares = {name: f"{100 * result['routing'][name]:.1f} %" for name in ("disagreement", "oracle_wer")}
+    caption = "the texts of two experts differ by {disagreement} of their words, and the oracle's WER is {oracle_wer}"
+    assert caption.format(**shares) in " ".join(text.split())
     del result["routing"]
     assert len(summary_tables(result | {"differences": []})) == 2
 
@@ -164,6 +170,26 @@ def test_plots(tmp_path, judged):
     _, _, result = judged
     plot_benchmark(tmp_path, result)
     assert {path.name for path in tmp_path.iterdir()} == {"wer_per_group.png", "routing_per_group.png"}
+
+
+def test_bars_are_of_systems_not_of_every_combination(tmp_path, judged, monkeypatch):
+    _, _, result = judged
+    names = ["zero_shot", "single_lora", "moe_shared", "moe_merge", "moe_top1", "moe_top2_weights", "moe_choose"]
+    others = [
+        "moe_soft",
+        "moe_beta0.5",
+        "moe_speaker",
+        "moe_logits",
+        "moe_mbr",
+        "moe_rover",
+        "moe_random",
+        "moe_oracle",
+    ]
+    figures = result["rows"]["zero_shot"]
+    drawn = {}
+    monkeypatch.setattr(report, "plot_bars", lambda file, bars, *_: drawn.update({file.name: list(bars)}))
+    plot_benchmark(tmp_path, {**result, "rows": dict.fromkeys([*names, *others], figures)})
+    assert drawn["wer_per_group.png"] == names
 
 
 def test_the_index_gets_a_line_per_file_and_none_twice(tmp_path, judged):

@@ -11,6 +11,7 @@ from tiny_speech import rows, tiny_moe, tiny_processor
 from hf_components.asr.transcriber import transcribe
 from hf_components.moe.benchmark.routing import Mixture, corpus_gates, random_experts, routing_summary, run_mixture
 from hf_components.moe.benchmark.rows import Row
+from hf_components.scoring.consensus import disagreement
 from hf_components.scoring.error_rates import score, utterance_errors
 
 pytestmark = pytest.mark.unit
@@ -56,6 +57,19 @@ def test_the_router_decides_its_rows(ran):
     assert model.config.routing == "hard" and model.config.mixture == "weights"  # as it was
 
 
+def test_the_best_expert_is_alone_however_the_model_is_saved(ran):
+    corpus, model, _, mixture = ran
+    for fields in ({"mixture": "merge"}, {"mixture": "choose"}, {"beta": 0.5}):
+        with model.override(**fields):
+            again = run_mixture(
+                model, tiny_processor(), corpus, experts_per_utterance=2, mixture="weights", seed=7, **OPTIONS
+            )
+        np.testing.assert_array_equal(again.weights["top1"], mixture.weights["top1"])
+        np.testing.assert_array_equal(again.weights["topk2"], mixture.weights["topk2"])
+        assert again.routed["top1"].texts == mixture.routed["top1"].texts
+        assert [row.texts for row in again.experts] == [row.texts for row in mixture.experts]
+
+
 def test_the_shared_expert_alone_is_the_mixture_without_its_experts(ran):
     corpus, _, texts, mixture = ran
     model = tiny_moe(VARIED)
@@ -84,6 +98,7 @@ def test_each_expert_is_decoded_once_and_used_for_lot_and_oracle(ran):
     assert score(oracle.texts, corpus["text"], num_bootstrap=0)["wer"] == 0
     assert by_lot.texts == [texts[expert][i] for i, expert in enumerate(random_experts(corpus["id"][:], 3, seed=7))]
     seconds = [row.seconds for row in mixture.experts]
+    assert (oracle.decodes, by_lot.decodes) == (3, 1)
     assert oracle.seconds == pytest.approx(sum(seconds)) and by_lot.seconds == pytest.approx(sum(seconds) / 3)
 
 
@@ -133,6 +148,8 @@ def test_summary_by_hand():
     best = [{1}, {0, 2}, {0}, {0, 1}]
     assert summary["as_good_by_chance"] == pytest.approx(sum(map(len, best)) / 12)
     assert summary["wer_of_each_expert"] == pytest.approx([1 / 6, 2 / 6, 6 / 6])
+    assert summary["oracle_wer"] == 0
+    assert summary["disagreement"] == disagreement([row.texts for row in experts]) > 0
     assert summary["gate_entropy"] == pytest.approx(-(gates * np.log(gates + 1e-12)).sum(1).mean(), abs=1e-6)
     assert json.loads(json.dumps(summary)) == summary
 

@@ -8,7 +8,7 @@ from tiny_speech import rows, tiny_moe, tiny_processor, tiny_whisper
 
 from hf_components.asr.transcriber import transcribe
 from hf_components.moe.benchmark import rows as module
-from hf_components.moe.benchmark.rows import Row, run_row, score_rows
+from hf_components.moe.benchmark.rows import Row, count_decodes, run_row, score_rows
 from hf_components.scoring.error_rates import compare, score
 
 pytestmark = pytest.mark.unit
@@ -38,6 +38,22 @@ def test_the_clock_starts_after_the_first_pass(monkeypatch):
     assert run_row("a", model, tiny_processor(), rows(4), **OPTIONS).seconds == 2.0  # two batches
 
 
+def test_the_price_is_how_often_an_utterance_is_decoded():
+    model = tiny_moe()
+    weights = torch.eye(3)
+    assert count_decodes(tiny_whisper()) == count_decodes(model) == count_decodes(model, weights) == 1
+    for fields, alone, given in (
+        ({"mixture": "merge"}, 1, 1),
+        ({"routing": "soft"}, 1, 1),
+        ({"mixture": "logits"}, 1, 3),  # hard routing: one expert, unless weights are given
+        ({"mixture": "logits", "routing": "top_k"}, 2, 3),
+        ({"mixture": "logits", "routing": "soft"}, 3, 3),
+        ({"mixture": "choose"}, 4, 1),
+    ):
+        with model.override(**fields):
+            assert (count_decodes(model), count_decodes(model, weights)) == (alone, given), fields
+
+
 @pytest.fixture
 def judged():
     corpus = rows(6)
@@ -54,6 +70,7 @@ def test_every_row_is_scored(judged):
         expected = score(system.texts, corpus["text"], corpus["group"], corpus["speaker_id"], num_bootstrap=50, seed=3)
         assert {key: result["rows"][system.name][key] for key in expected} == expected
     row, seconds = result["rows"]["zero_shot"], sum(corpus["duration"])
+    assert row["decodes"] == 1
     assert (row["audio_context"], row["seconds"]) == ("30 s", 2.0) and row["audio_seconds"] == pytest.approx(
         seconds, abs=0.01
     )

@@ -1,0 +1,121 @@
+"""One text out of several for the same utterance: the one nearest to all, or a vote on each word.
+
+Neither needs a reference or a probability, so the texts may be those of any recognisers.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+
+from hf_components.metrics.whisper_wer.counting import normalize
+from hf_components.scoring.error_rates import normalizer_of
+
+
+class Word(NamedTuple):
+    """A word as it is written, and as it is compared."""
+
+    written: str
+    normalized: str
+
+
+NOTHING = Word("", "")
+
+
+def nearest_to_all(texts: Sequence[str], language: str | None = None) -> int:
+    """The index of the text with the least mean word edit distance to the others; the lowest of equals.
+
+    This is minimum Bayes risk decoding (Kumar and Byrne 2004, "Minimum Bayes-Risk Decoding for Statistical Machine
+    Translation") with the texts as equally probable candidates.
+
+    Args:
+        texts: texts for one utterance, at least one. They are compared as they are scored, after normalising.
+        language: language code of the texts; None for English.
+    """
+    words = [_scored_words(text, language) for text in texts]
+    return int(np.argmin([sum(Levenshtein.distance(own, other) for other in words) for own in words]))
+
+
+def vote(texts: Sequence[str], language: str | None = None) -> str:
+    """A text in which every word has most votes of the texts.
+
+    It follows ROVER (Fiscus 1997, "A post-processing system to yield reduced word error rates"). All texts are aligned
+    with one of them, that of `nearest_to_all`, and vote on each of its words: to keep it, to replace it, or to leave
+    it out. They also vote on words between its words. If no choice has more votes than all others, the text that all
+    are aligned with decides.
+
+    Words are compared after normalising each alone, so "Cat," and "cat" are the same, but "twenty one" and "21" are
+    not. They are returned as they were written: by the aligned text if it has the word, else by the first that has it.
+
+    Args:
+        texts: texts for one utterance, at least one.
+        language: language code of the texts; None for English.
+    """
+    texts = list(texts)
+    pivot = _words(texts.pop(nearest_to_all(texts, language)), language)
+    votes = {(i, "word", 0): [word] for i, word in enumerate(pivot)}  # the pivot votes first
+    for text in texts:
+        for place, word in _votes_of(_words(text, language), pivot):
+            votes.setdefault(place, [NOTHING]).append(word)
+    voters = len(texts) + 1
+    chosen = (_majority(votes[place], voters) for place in sorted(votes))  # "before" sorts before "word"
+    return " ".join(word.written for word in chosen if word is not NOTHING)
+
+
+def disagreement(systems: Sequence[Sequence[str]], language: str | None = None) -> float:
+    """How much the texts of several systems differ: 0 if they are equal, at most 2.
+
+    It is the mean over utterances and pairs of systems of the word edit distance, divided by the mean number of words
+    of the two texts. Texts are compared as they are scored, after normalising.
+
+    Args:
+        systems: texts of each system in the same order; with a single system the result is 0.
+        language: language code of the texts; None for English.
+    """
+    words = [[_scored_words(text, language) for text in texts] for texts in systems]
+    pairs = [pair for texts in zip(*words, strict=True) for pair in combinations(texts, 2)]
+    if not pairs:
+        return 0.0
+    return float(np.mean([Levenshtein.distance(a, b) / max((len(a) + len(b)) / 2, 1) for a, b in pairs]))
+
+
+def _scored_words(text: str, language: str | None) -> list[str]:
+    return normalize(text, normalizer_of(language)).split()
+
+
+def _words(text: str, language: str | None) -> list[Word]:
+    """The words of a text; what is not scored, such as a dash between spaces, stays with the word before it."""
+    words: list[Word] = []
+    for written in text.split():
+        normalized = normalize(written, normalizer_of(language))
+        if normalized or not words:
+            words.append(Word(written, normalized))
+        else:
+            words[-1] = words[-1]._replace(written=f"{words[-1].written} {written}")
+    return words
+
+
+def _votes_of(words: list[Word], pivot: list[Word]) -> list[tuple[tuple[int, str, int], Word]]:
+    """The votes of a text, each with its place: a word of the pivot, or the n-th word inserted before it."""
+    votes = []
+    own = [word.normalized for word in words]
+    for change, start, end, own_start, own_end in Levenshtein.opcodes([word.normalized for word in pivot], own):
+        if change == "insert":
+            votes += [((start, "before", n), word) for n, word in enumerate(words[own_start:own_end])]
+        elif change == "delete":
+            votes += [((i, "word", 0), NOTHING) for i in range(start, end)]
+        else:  # equal or replace: as many words here as there
+            votes += [((i, "word", 0), words[own_start + i - start]) for i in range(start, end)]
+    return votes
+
+
+def _majority(votes: list[Word], voters: int) -> Word:
+    """The word with more votes than every other, else the first vote; who has not voted has voted for nothing."""
+    votes = votes + [NOTHING] * (voters - len(votes))
+    counts = Counter(word.normalized for word in votes).most_common(2)
+    is_tie = len(counts) == 2 and counts[0][1] == counts[1][1]
+    best = votes[0].normalized if is_tie else counts[0][0]
+    return next(word for word in votes if word.normalized == best)
