@@ -73,7 +73,7 @@ PASSED_ON = {
         "asr_batch_size": "per_device_train_batch_size",
         **TRAINING,
         **all_flags(RoutingArguments),
-        **same_names("mixture", "rebase_output_dir"),
+        **same_names("mixture", "beta", "rebase_output_dir"),
     },
     average_checkpoints: {"benchmark_batch_size": "batch_size"},
     finetune_whisper: {"asr_batch_size": "per_device_train_batch_size", **TRAINING},
@@ -142,7 +142,7 @@ def take_steps(pipeline: Pipeline) -> None:
 
     # 5 Experts: a LoRA for all, then what each cluster adds to it. Later trainings see other batches (data_seed).
     first, shared, sizes = take_shared_expert(pipeline)
-    onward = {"data_seed": args.seed + 1000, "learning_rate": args.further_rate}
+    onward = {"data_seed": args.seed + 1000}
     freeze = bool(shared) and clusters["num_experts"] > 1 and args.freeze_shared_expert
     experts = run(
         pretrain_experts,
@@ -151,6 +151,7 @@ def take_steps(pipeline: Pipeline) -> None:
         freeze_shared_expert=freeze,
         num_train_epochs=epochs.experts,
         lora_model=shared,
+        learning_rate=args.expert_rate,
         **sizes,
         **onward,
     )
@@ -171,7 +172,14 @@ def take_steps(pipeline: Pipeline) -> None:
         run(average_checkpoints, "soup", candidates=[pipeline.out / "joint"], method="uniform")
     if "single_lora" in systems:
         more = args.total_epochs - epochs.shared
-        run(pretrain_experts, "single_lora", num_train_epochs=more, lora_model=first, **onward)
+        run(
+            pretrain_experts,
+            "single_lora",
+            num_train_epochs=more,
+            lora_model=first,
+            learning_rate=args.further_rate,
+            **onward,
+        )
     if "single_lora_wide" in systems:
         wide = {
             name: experts.read("config.json")[name] * clusters["num_experts"] for name in ("lora_rank", "lora_alpha")

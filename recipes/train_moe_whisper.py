@@ -39,6 +39,13 @@ class Arguments(TrainingRecipeArguments):
     mixture: Literal["weights", "logits"] = flag(
         "weights: one pass with merged LoRA; logits: one pass per active expert", default="weights"
     )
+    beta: float = flag(
+        "weight of the router's choice; the rest is the shared expert alone, or without one the mean of all experts",
+        default=1.0,
+        min=0,
+        max=1,
+        needs={"mixture": "weights"},
+    )
     min_audio_context: int = flag("shortest audio context in mel frames of 10 ms", default=200, min=2, max=3000)
     freeze_shared_expert: bool = flag("keep the shared expert fixed; train only what the others add", default=False)
 
@@ -78,6 +85,7 @@ def produce(
         args.experts_dir,
         experts_per_utterance=args.experts_per_utterance,
         mixture=args.mixture,
+        beta=args.beta,
         audio_context="dynamic",
         min_audio_context=args.min_audio_context,
         router_hidden_size=router.hidden.out_features,

@@ -24,6 +24,7 @@ class Epochs(NamedTuple):
 
 EPOCHS = {"quick": Epochs(4, 0.5, 1), "full": Epochs(5, 1, 2)}
 FURTHER_RATE = 1e-4  # learning rate of the training that continues from the shared LoRA
+EXPERT_RATE = 5e-4  # of experts, which shall differ: at 1e-4 they hardly did
 # Full fine-tuning, which a mixture is compared with: same batches, warm-up and masks, and no selection on dev either.
 RIVAL = {
     "quick": UNSELECTED,
@@ -68,7 +69,14 @@ class MoePipelineArguments(PipelineArguments):
     expert_epochs: float | None = flag("epochs of expert pre-training; default 0.5 or 1", default=None, above=0)
     joint_epochs: float | None = flag("epochs of joint training; default 1 or 2", default=None, above=0)
     freeze_shared_expert: bool = flag("freeze the shared expert; if it moves, the experts overfit", default=True)
-    learning_rate: float | None = flag("learning rate after the shared LoRA; default 1e-4", default=None, above=0)
+    learning_rate: float | None = flag(
+        "learning rate of the single LoRA after the shared one; default 1e-4", default=None, above=0
+    )
+    expert_learning_rate: float | None = flag(
+        "learning rate of the experts over the shared LoRA; default 5e-4; 1e-4 makes experts that hardly differ",
+        default=None,
+        above=0,
+    )
     selection_share: float = flag(
         "share of train, as whole speakers, on which the released system is chosen; nothing is trained on them",
         default=0.15,
@@ -113,6 +121,11 @@ class MoePipelineArguments(PipelineArguments):
     def further_rate(self) -> float | None:
         """Learning rate of the training that continues from the shared LoRA; None: see the step's configuration."""
         return self.learning_rate or (FURTHER_RATE if self.epochs.shared else None)
+
+    @property
+    def expert_rate(self) -> float | None:
+        """The learning rate of the experts; None: see the step's configuration."""
+        return self.expert_learning_rate or (EXPERT_RATE if self.epochs.shared else None)
 
     @property
     def division(self) -> dict:

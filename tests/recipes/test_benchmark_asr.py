@@ -104,12 +104,11 @@ def test_a_row_per_system_on_the_same_utterances(finished):
     others["moe_oracle"] = oracle
     pairs = {(line["a"], line["b"]) for line in result["differences"]}
     mixtures = result["rows"].keys() - set(BASELINES)
-    # The shared expert alone and the mean of all are the last of the baselines that what follows is compared with.
+    # The shared expert alone is the last of the baselines that what follows is compared with.
     assert pairs == {
         *itertools.combinations(BASELINES, 2),
         *itertools.product(BASELINES, mixtures),
         *itertools.product(["moe_shared"], mixtures - {"soup", "moe_shared"}),
-        *itertools.product(["moe_merge"], mixtures - {"soup", "moe_shared", "moe_merge"}),
     }
 
 
@@ -235,7 +234,6 @@ def test_top_1_alone_under_another_name(sources, finished, tmp_path):
     assert list(result["rows"]) == ["moe_shared", *MIXTURE]
     assert {(line["a"], line["b"]) for line in result["differences"]} == {
         *itertools.product(["moe_shared"], MIXTURE),
-        *itertools.product(["moe_merge"], MIXTURE[1:]),
     }
     assert result["rows"]["moe_top1"]["wer"] == finished[1]["rows"]["moe_top1"]["wer"]
     assert {path.name for path in out.iterdir()} == {
@@ -324,11 +322,11 @@ def test_all_combinations_change_no_other_row(sources, finished, tmp_path):
     }
     before, lines = lines_of(finished[0] / "transcripts.jsonl"), lines_of(out / "transcripts.jsonl")
     kept = prices.keys() & finished[1]["rows"].keys()
-    assert len(kept) == 6
+    assert len(kept) == 5
     for name in [*kept, "expert_0", "expert_1", "expert_2"]:
         assert [line[name] for line in lines] == [line[name] for line in before]
     assert result["routing"] == finished[1]["routing"]
-    assert {line["a"] for line in result["differences"] if line["b"] == "moe_choose"} == {"moe_shared", "moe_merge"}
+    assert {line["a"] for line in result["differences"] if line["b"] == "moe_choose"} == {"moe_shared"}
     for key, other in (("top1", "moe_top2_weights"), ("topk2", "moe_top1")):
         written = json.loads((out / f"benchmark_trial_{key}.json").read_text())
         assert written["rows"].keys() == prices.keys() - {other}

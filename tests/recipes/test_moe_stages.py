@@ -205,7 +205,6 @@ def test_benchmark_asr(run, benchmark):
         "zero_shot",
         "single_lora",
         "moe_shared",
-        "moe_merge",
         "moe_top1",
         "moe_top2_weights",
         "moe_random",
