@@ -22,7 +22,7 @@ class Epochs(NamedTuple):
     joint: float
 
 
-EPOCHS = {"quick": Epochs(4, 0.5, 1), "full": Epochs(5, 1, 2)}
+EPOCHS = {"quick": Epochs(4, 2, 1), "full": Epochs(5, 2, 2)}
 FURTHER_RATE = 1e-4  # learning rate of the training that continues from the shared LoRA
 EXPERT_RATE = 5e-4  # of experts, which shall differ: at 1e-4 they hardly did
 # Full fine-tuning, which a mixture is compared with: same batches, warm-up and masks, and no selection on dev either.
@@ -66,7 +66,7 @@ class MoePipelineArguments(PipelineArguments):
     shared_runs: int = flag(
         "independent LoRAs, by seed, order and speed, whose merge is the shared expert", default=1, min=1
     )
-    expert_epochs: float | None = flag("epochs of expert pre-training; default 0.5 or 1", default=None, above=0)
+    expert_epochs: float | None = flag("epochs of expert pre-training; default 2", default=None, above=0)
     joint_epochs: float | None = flag("epochs of joint training; default 1 or 2", default=None, above=0)
     freeze_shared_expert: bool = flag("freeze the shared expert; if it moves, the experts overfit", default=True)
     learning_rate: float | None = flag(
