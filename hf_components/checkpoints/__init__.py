@@ -26,6 +26,7 @@ from hf_components.checkpoints.soups import (
     save_average_adapter,
 )
 from hf_components.checkpoints.training_checkpoints import (
+    AVERAGED_WEIGHTS,
     BASE,
     BASE_FORM,
     TRAINED_WEIGHTS,

@@ -18,6 +18,7 @@ from hf_components.checkpoints.training_checkpoints import (
     TRAINED_WEIGHTS,
     check_checkpoint,
     complete_checkpoints,
+    weights_file,
 )
 from hf_components.runtime import UserError, damage_named, first_few, leads_out, read_record
 from hf_components.whisper.adapters import Lora, load_adapter, save_adapter, stack_adapters
@@ -262,7 +263,7 @@ def _tensor_files(folder: Path) -> Iterator[tuple[str, Path]]:
                 )
             yield name, folder / file
         return
-    file = folder / TRAINED_WEIGHTS
+    file = weights_file(folder)
     if not file.exists():
         raise UserError(f"{folder} has no {TRAINED_WEIGHTS}; only weights in safetensors can be averaged")
     with damage_named(file, AGAIN), safe_open(file, "pt") as tensors:
@@ -273,7 +274,7 @@ def _tensor_files(folder: Path) -> Iterator[tuple[str, Path]]:
 def _trained_lora(checkpoint: Path, scaling_of: Path) -> tuple[Lora, int, float]:
     """The LoRA of a training's checkpoint, in the form of `load_adapter`."""
     _, rank, scaling = load_adapter(scaling_of)
-    tensors = load_file(checkpoint / TRAINED_WEIGHTS)
+    tensors = load_file(weights_file(checkpoint))
     names = {name.removesuffix(TRAINED_LORA["a"]) for name in tensors if name.endswith(TRAINED_LORA["a"])}
     lora = {name: (tensors[name + TRAINED_LORA["a"]], tensors[name + TRAINED_LORA["b"]]) for name in names}
     return lora, rank, scaling

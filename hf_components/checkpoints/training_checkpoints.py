@@ -9,6 +9,7 @@ from hf_components.runtime import FILES, check_files, describe_files, read_recor
 
 COMPLETE = "complete"  # marker file of a complete checkpoint, written last
 TRAINED_WEIGHTS = "model.safetensors"
+AVERAGED_WEIGHTS = "ema.safetensors"  # moving average of the trained weights, if the training keeps one
 BASE = "base.json"  # record of the base model of the trained weights
 BASE_FORM = {"base_model": str, "fingerprint": str}
 
@@ -31,6 +32,12 @@ def last_complete_checkpoint(folder: str | Path) -> str | None:
         return None
     check_checkpoint(found[-1])
     return str(found[-1])
+
+
+def weights_file(folder: Path) -> Path:
+    """The file with the weights that a checkpoint is evaluated with: the moving average if there is one."""
+    averaged = folder / AVERAGED_WEIGHTS
+    return averaged if averaged.exists() else folder / TRAINED_WEIGHTS
 
 
 def mark_complete(folder: Path, progress: Mapping[str, int]) -> None:

@@ -58,7 +58,7 @@ class MoeTrainer(KlToBaseTrainer):
         self._log_sums: dict[str, float | torch.Tensor] = defaultdict(float)
         self.add_callback(_Curriculum(self))
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def loss_of_batch(self, model, inputs, num_items_in_batch):
         core = self.accelerator.unwrap_model(model)
         labels = inputs["labels"]
         expert_losses = None
@@ -72,16 +72,13 @@ class MoeTrainer(KlToBaseTrainer):
                     inputs["input_features"], labels, inputs["attention_mask"]
                 )
             inputs = {**inputs, "trunk_states": trunk_states}
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        loss, outputs = super().loss_of_batch(model, inputs, num_items_in_batch)
         if expert_losses is None and core.config.routing == "soft" and self.routing.routing_alignment_coef > 0:
             expert_losses = outputs.expert_losses  # of all experts in their order
         terms = routing_losses(outputs.gates, self.usage, expert_losses, self.routing.routing_alignment_tau)
 
         # Utterances count by their tokens: recognition and routing have the same denominator.
-        tokens = (labels != -100).sum(-1)
-        shares = tokens / (tokens.sum() if num_items_in_batch is None else num_items_in_batch)
-        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            shares = shares * self.accelerator.num_processes  # gradients are averaged over processes afterwards
+        shares = self.per_token((labels != -100).sum(-1), labels, num_items_in_batch)
         fading = 1 - self._progress()
         loss = (
             loss
@@ -96,7 +93,7 @@ class MoeTrainer(KlToBaseTrainer):
         for name, values in terms.items():
             sums = torch.stack([values.detach().sum(), values.new_tensor(len(values))])
             self._log_sums[name] = self._log_sums[name] + sums  # stays a tensor: no wait for the device
-        return (loss, outputs) if return_outputs else loss
+        return loss, outputs
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         if "loss" in logs:

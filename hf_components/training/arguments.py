@@ -13,6 +13,7 @@ from transformers.training_args import OptimizerNames
 from hf_components.runtime import SEEDS, PlotArguments, ResumeArguments, add_bounds, flag, tracker_flag
 from hf_components.speech import language_code, unreadable_flag
 from hf_components.training.augmentation import AugmentationArguments
+from hf_components.training.regularisation import RegularisationArguments
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def _without_effect(**default: Any) -> Any:
 
 
 @dataclass
-class SpeechTrainingArguments(AugmentationArguments, Seq2SeqTrainingArguments):
+class SpeechTrainingArguments(AugmentationArguments, RegularisationArguments, Seq2SeqTrainingArguments):
     """`Seq2SeqTrainingArguments` with defaults and additional arguments for speech.
 
     A stage that continues the training of another one needs another `data_seed`, else it starts with the same batches

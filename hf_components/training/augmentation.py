@@ -16,7 +16,10 @@ from hf_components.speech import SAMPLING_RATE, AudioError, decode, read_duratio
 NOISES = ("gaussian", "recordings")
 MEL_BINS = 80
 SAMPLES_PER_FRAME = SAMPLING_RATE // 100  # unit of time masks, the frame of Whisper's features
-WAVEFORM = 1  # part of the seed, so that waveform augmentation and SpecAugment use different random numbers
+# Parts of the seed, so that different choices for one utterance use different random numbers; SpecAugment has none.
+WAVEFORM = 1
+CONCATENATION = 2
+SECOND_MASK = 3
 
 
 @dataclass
@@ -24,7 +27,7 @@ class AugmentationArguments:
     """Augmentation of training data, off by default; recordings in evaluation are never changed.
 
     Every utterance gets one of the speeds, which also changes the pitch, and at most one kind of noise per epoch, both
-    at random.
+    at random. An utterance may be joined with another one of its speaker first, see `Concatenation`.
     """
 
     time_masks: int = flag("SpecAugment: time masks per utterance, such as 2.", default=0, min=0)
@@ -33,6 +36,15 @@ class AugmentationArguments:
     )
     mel_masks: int = flag("SpecAugment: masks of mel bins per utterance, such as 2.", default=0, min=0)
     mel_mask_width: int = flag("SpecAugment: widest mask in mel bins.", default=10, min=1, needs="mel_masks")
+    concatenate: float = flag(
+        "Share of utterances that are followed by another one of the same known speaker, in one clip.",
+        default=0.0,
+        min=0,
+        max=1,
+    )
+    concatenate_seconds: float = flag(
+        "Longest clip that is joined from two.", default=15.0, above=0, max=30, needs="concatenate"
+    )
     speed_factors: list[float] = flag("Speeds to choose from, such as 0.9 1.0 1.1.", default=[], min=0.5, max=2)
     noise: list[str] = flag(f"Kinds of noise to choose from: {', '.join(NOISES)}.", default=[], choices=NOISES)
     noise_probability: float = flag(

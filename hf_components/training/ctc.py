@@ -37,6 +37,7 @@ class CtcTrainingArguments(SpeechTrainingArguments):
 
     full_context_fraction: float = field(default=0.0, init=False, metadata={"help": "Of Whisper; not a flag here."})
     max_new_tokens: int = field(default=0, init=False, metadata={"help": "Of other decoders; not a flag here."})
+    consistency_coef: float = field(default=0.0, init=False, metadata={"help": "Of other decoders; not a flag here."})
 
 
 def prepare_ctc(model: PreTrainedModel, *, freeze_feature_encoder: bool) -> None:
@@ -79,12 +80,14 @@ class CtcTrainer(SpeechTrainer):
         self._counts = torch.zeros(3, device=self.args.device)  # frames, blanks, tokens
         self._warned = False
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+    def longest_transcript(self):
+        return None
+
+    def loss_of_batch(self, model, inputs, num_items_in_batch):
+        loss, outputs = super().loss_of_batch(model, inputs, num_items_in_batch)
         tokens = (inputs["labels"] != -100).sum()
         self._count_blanks(outputs.logits, inputs.get("attention_mask"), tokens)
-        loss = loss / (tokens if num_items_in_batch is None else num_items_in_batch)
-        return (loss, outputs) if return_outputs else loss
+        return loss / (tokens if num_items_in_batch is None else num_items_in_batch), outputs
 
     @torch.no_grad()
     def _count_blanks(self, logits: torch.Tensor, attention_mask: torch.Tensor | None, tokens: torch.Tensor) -> None:

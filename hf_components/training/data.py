@@ -14,7 +14,14 @@ from hf_components.asr import Family, family_of
 from hf_components.runtime import UserError
 from hf_components.speech import leave_out_unreadable, load_corpus, unreadable_explained, waveforms
 from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments
-from hf_components.training.augmentation import WaveformAugmentation, draws_of, mask_waveform, spec_augment
+from hf_components.training.augmentation import (
+    SECOND_MASK,
+    WaveformAugmentation,
+    draws_of,
+    mask_waveform,
+    spec_augment,
+)
+from hf_components.training.concatenation import ALONE, Concatenation, join_clips
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +46,16 @@ def load_training_rows(
 
 
 class Draw(NamedTuple):
-    """One utterance drawn by the sampler, with the values for augmentation and audio context in the workers."""
+    """One utterance drawn by the sampler, with the values for augmentation and audio context in the workers.
+
+    Attributes:
+        partner: row that follows it in the same clip, or `ALONE`.
+    """
 
     index: int
     epoch: int
     full_context: bool
+    partner: int = ALONE
 
 
 class DurationBatchSampler(torch.utils.data.Sampler):
@@ -59,6 +71,7 @@ class DurationBatchSampler(torch.utils.data.Sampler):
         seed: seed of the order, used together with the epoch.
         full_context_fraction: share of steps with 30 s of audio context, spread evenly.
         batches_per_step: number of processes times gradient accumulation steps.
+        concatenation: which utterances are joined with another one, or None; the duration is that of the joined clip.
     """
 
     def __init__(
@@ -68,12 +81,14 @@ class DurationBatchSampler(torch.utils.data.Sampler):
         seed: int,
         full_context_fraction: float,
         batches_per_step: int = 1,
+        concatenation: Concatenation | None = None,
     ):
         self.durations = np.asarray(durations)
         self.batch_size = batch_size
         self.batches_per_step = batches_per_step
         self.seed = seed
         self.full_context_fraction = full_context_fraction
+        self.concatenation = concatenation
         self.drop_last, self.epoch = False, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -84,21 +99,29 @@ class DurationBatchSampler(torch.utils.data.Sampler):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch = self.epoch
+        durations = self.durations
+        partners = np.full(len(durations), ALONE)
+        if self.concatenation:
+            partners = self.concatenation.partners(epoch)
+            durations = self.concatenation.joined_durations(partners)
         per_step = self.batch_size * self.batches_per_step
         random = np.random.default_rng([self.seed, epoch])
-        order = random.permutation(len(self.durations))
+        order = random.permutation(len(durations))
         # accelerate gives whole batches to processes, and expects that only the last one is incomplete.
         order, rest = np.split(order, [len(order) - len(order) % per_step])
-        pools = [self._by_duration(pool) for pool in in_parts(order, per_step * STEPS_PER_POOL)]
+        pools = [by_duration(pool, durations) for pool in in_parts(order, per_step * STEPS_PER_POOL)]
         steps = [step for pool in pools for step in in_parts(pool, per_step)]
-        steps = [steps[i] for i in random.permutation(len(steps))] + ([self._by_duration(rest)] if len(rest) else [])
+        steps = [steps[i] for i in random.permutation(len(steps))] + (
+            [by_duration(rest, durations)] if len(rest) else []
+        )
         full = np.diff(np.floor(random.random() + self.full_context_fraction * np.arange(len(steps) + 1))) > 0
         for step, full_context in zip(steps, full, strict=True):
             for batch in in_parts(step, self.batch_size):
-                yield [Draw(int(index), epoch, bool(full_context)) for index in batch]
+                yield [Draw(int(index), epoch, bool(full_context), int(partners[index])) for index in batch]
 
-    def _by_duration(self, indices: np.ndarray) -> np.ndarray:
-        return indices[np.argsort(self.durations[indices], kind="stable")]
+
+def by_duration(indices: np.ndarray, durations: np.ndarray) -> np.ndarray:
+    return indices[np.argsort(durations[indices], kind="stable")]
 
 
 def in_parts(items: np.ndarray, size: int) -> list[np.ndarray]:
@@ -135,14 +158,19 @@ class SpeechDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, draw: Draw) -> dict:
         row = self.corpus[draw.index]
+        text = row["text"]
         with unreadable_explained():
             (waveform,) = waveforms([row])
+            if draw.partner != ALONE:
+                partner = self.corpus[draw.partner]
+                waveform = join_clips(waveform, *waveforms([partner]))
+                text = f"{text} {partner['text']}"
         item = {
             "id": row["id"],
             "epoch": draw.epoch,
             "full_context": draw.full_context,
             "waveform": self.augment(waveform, draw.epoch, row["id"]) if self.augment else waveform,
-            "labels": self.family.tokenize(self.processor, row["text"]),
+            "labels": self.family.tokenize(self.processor, text),
         }
         if self.expert_weights is not None:
             item["expert_weights"] = self.expert_weights[draw.index]
@@ -176,6 +204,7 @@ class SpeechCollator:
         time_masks, time_mask_length, mel_masks, mel_mask_width: see `spec_augment` for families with log-mel features,
             `mask_waveform` for the others.
         seed: seed of the masks, used together with epoch and utterance id.
+        two_masks: give each utterance twice, with different masks: first all utterances, then all of them again.
     """
 
     def __init__(
@@ -188,10 +217,12 @@ class SpeechCollator:
         mel_masks: int = 0,
         mel_mask_width: int = 10,
         seed: int = 0,
+        two_masks: bool = False,
     ):
         self.family = family
         self.processor = processor
         self.seed = seed
+        self.two_masks = two_masks
         self.masks = {
             "time_masks": time_masks,
             "time_mask_length": time_mask_length,
@@ -201,8 +232,12 @@ class SpeechCollator:
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
         """Returns the inputs of the family (Whisper: `input_features (batch, n_mels, frames)`, `attention_mask (batch,
-        frames)`), `labels (batch, tokens)` and, if the data set has them, `expert_weights (batch, experts)`."""
+        frames)`), `labels (batch, tokens)` and, if the data set has them, `expert_weights (batch, experts)`. With
+        `two_masks` the batch has twice as many rows as items."""
         draws = [draws_of(self.seed, item["epoch"], item["id"]) for item in items]
+        if self.two_masks:
+            draws += [draws_of(self.seed, item["epoch"], item["id"], SECOND_MASK) for item in items]
+            items = items * 2
         clips = [item["waveform"] for item in items]
         if not self.family.has_mel_features:
             clips = [mask_waveform(clip, random, **self.masks) for clip, random in zip(clips, draws, strict=True)]

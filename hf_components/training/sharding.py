@@ -44,6 +44,15 @@ def prepare_sharding(accelerator: Accelerator, model: PreTrainedModel) -> None:
         )
 
 
+def refuse_sharding(accelerator: Accelerator, flag: str) -> None:
+    """Raise UserError if FSDP shards parameters, for a flag that needs whole ones."""
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise UserError(
+            f"{flag} is not supported with weights spread over processes; leave it out, or train with "
+            "accelerate_configs/multi_gpu.yaml"
+        )
+
+
 def whole_model(model: PreTrainedModel) -> PreTrainedModel:
     """A Whisper of `hf_components.whisper` with all its parameters on this process.
 

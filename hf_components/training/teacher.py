@@ -89,22 +89,19 @@ class TaughtTrainer(SpeechTrainer):
         """Weights of cross-entropy and KL at this step."""
         raise NotImplementedError
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def loss_of_batch(self, model, inputs, num_items_in_batch):
         if self.teacher is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return super().loss_of_batch(model, inputs, num_items_in_batch)
         real = inputs["labels"] != -100
         with self.accelerator.autocast():
             target = self.teacher.log_probs(inputs)[real]  # (tokens, vocab_size)
-        cross_entropy, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        cross_entropy, outputs = super().loss_of_batch(model, inputs, num_items_in_batch)
         student = outputs.logits[real].float().log_softmax(-1)  # (tokens, vocab_size)
         kl_sum = torch.nn.functional.kl_div(student, target, reduction="sum", log_target=True)
-        kl = kl_sum / (real.sum() if num_items_in_batch is None else num_items_in_batch)
-        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            kl = kl * self.accelerator.num_processes  # gradients are averaged over processes afterwards
+        kl = self.per_token(kl_sum, inputs["labels"], num_items_in_batch)
         of_cross_entropy, of_kl = self.loss_weights()
         self._kl += torch.stack([kl_sum.detach(), real.sum()])
-        loss = of_cross_entropy * cross_entropy + of_kl * kl
-        return (loss, outputs) if return_outputs else loss
+        return of_cross_entropy * cross_entropy + of_kl * kl, outputs
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         if self.teacher and "loss" in logs:

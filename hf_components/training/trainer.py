@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import datasets
@@ -37,8 +38,12 @@ from hf_components.speech import unreadable_explained
 from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.augmentation import WaveformAugmentation
 from hf_components.training.callbacks import BestRecord, EveryNEpochs, LogWithCheckpoints, ProgressAndLog
+from hf_components.training.concatenation import Concatenation
+from hf_components.training.consistency import symmetric_kl
 from hf_components.training.data import DurationBatchSampler, SpeechCollator, SpeechDataset
-from hf_components.training.sharding import prepare_sharding, whole_model
+from hf_components.training.ema import MovingAverage
+from hf_components.training.sharding import prepare_sharding, refuse_sharding, whole_model
+from hf_components.training.start import DistanceToStart
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +81,7 @@ class SpeechTrainer(Seq2SeqTrainer):
             time_mask_length=args.time_mask_length,
             mel_masks=args.mel_masks,
             mel_mask_width=args.mel_mask_width,
+            two_masks=args.consistency_coef > 0,
         )
         augments = args.noise or args.speed_factors
         augment = WaveformAugmentation(args, args.data_seed, family.longest_seconds) if augments else None
@@ -89,7 +95,25 @@ class SpeechTrainer(Seq2SeqTrainer):
             **kwargs,
         )
         prepare_sharding(self.accelerator, self.model)
+        for name in ("ema_decay", "l2_to_start"):
+            if getattr(args, name):
+                refuse_sharding(self.accelerator, name)
+        self.ema = MovingAverage(self.model, args.ema_decay) if args.ema_decay else None
+        self.start = DistanceToStart(self.model) if args.l2_to_start else None
+        self._consistency = torch.zeros(2, device=args.device)  # sum of the symmetric KL, number of tokens
         self.durations = corpus["duration"]
+        self.concatenation = None
+        if args.concatenate:
+            self.concatenation = Concatenation(
+                corpus,
+                args.concatenate,
+                args.data_seed,
+                min(args.concatenate_seconds, family.longest_seconds),
+                tokens=[len(family.tokenize(processor, text)) for text in corpus["text"]],
+                longest_tokens=self.longest_transcript(),
+            )
+        if self.ema:
+            self.add_callback(self.ema)
         self.add_callback(_SamplerEpoch(self))
         self.add_callback(EveryNEpochs(args.save_every_n_epochs, args.eval_every_n_epochs))
         self.add_callback(LogWithCheckpoints())
@@ -100,6 +124,10 @@ class SpeechTrainer(Seq2SeqTrainer):
             self.remove_callback(default)
         self.add_callback(ProgressAndLog())
 
+    def longest_transcript(self) -> int | None:
+        """The number of tokens that the decoder has positions for; None: any number."""
+        return self.model.config.max_target_positions
+
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         args = self.args
         self.sampler = DurationBatchSampler(
@@ -108,6 +136,7 @@ class SpeechTrainer(Seq2SeqTrainer):
             args.data_seed,
             args.full_context_fraction,
             batches_per_step=args.world_size * args.gradient_accumulation_steps,
+            concatenation=self.concatenation,
         )
         return self.accelerator.prepare(
             torch.utils.data.DataLoader(
@@ -119,6 +148,43 @@ class SpeechTrainer(Seq2SeqTrainer):
                 persistent_workers=args.dataloader_persistent_workers,
             )
         )
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The loss of `loss_of_batch` and the regularisers, which have the same weight in every kind of training."""
+        loss, outputs = self.loss_of_batch(model, inputs, num_items_in_batch)
+        labels = inputs["labels"]
+        tokens = (labels != -100).sum()
+        if self.args.consistency_coef:
+            kl_sum = symmetric_kl(outputs.logits, labels)
+            self._consistency += torch.stack([kl_sum.detach(), tokens / 2])
+            # Every utterance is there twice, and so are its tokens, but it has one divergence.
+            loss = loss + self.args.consistency_coef * self.per_token(2 * kl_sum, labels, num_items_in_batch)
+        if self.start:  # the parts of a step add up to 1
+            part_of_step = self.per_token(tokens, labels, num_items_in_batch)
+            loss = loss + self.args.l2_to_start * part_of_step * self.start.squared()
+        return (loss, outputs) if return_outputs else loss
+
+    def loss_of_batch(self, model, inputs, num_items_in_batch) -> tuple[torch.Tensor, dict]:
+        """Loss without regularisers, and outputs; trainers with a loss of their own override it."""
+        return super().compute_loss(model, inputs, True, num_items_in_batch)
+
+    def per_token(self, sums: torch.Tensor, labels: torch.Tensor, num_items_in_batch) -> torch.Tensor:
+        """Sums over the tokens of this batch, as their part of the mean over all tokens of the optimizer step."""
+        means = sums / ((labels != -100).sum() if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            means = means * self.accelerator.num_processes  # gradients are averaged over processes afterwards
+        return means
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        if self.args.consistency_coef and "loss" in logs:
+            kl_sum, tokens = self.accelerator.reduce(self._consistency).tolist()  # over all processes
+            if tokens:
+                logs["consistency_kl"] = round(kl_sum / tokens, 4)
+            self._consistency.zero_()
+        if self.start and "loss" in logs:
+            with torch.no_grad():
+                logs["distance_to_start"] = round(self.start.squared().sqrt().item(), 4)
+        super().log(logs, *args, **kwargs)
 
     def whole_model(self) -> PreTrainedModel:
         """The trained model with all its parameters on this process, to read only. Every process must call this."""
@@ -133,7 +199,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         """
         corpus = eval_dataset or self.eval_dataset
         start = time.monotonic()
-        with unreadable_explained():
+        with unreadable_explained(), self.ema.in_model() if self.ema else nullcontext():
             texts = transcribe(
                 self.whole_model(),
                 self.processing_class,
@@ -178,6 +244,9 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.accelerator.wait_for_everyone()  # each process writes the state of its own random generators
         if self.args.should_save:
             folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            for kept in (self.ema, self.start):
+                if kept:
+                    kept.save(folder)
             mark_complete(folder, {"step": self.state.global_step})
 
     def _save(self, output_dir=None, state_dict=None):
@@ -236,6 +305,9 @@ class SpeechTrainer(Seq2SeqTrainer):
         unexpected = set_model_state_dict(self.model, weights, options=options).unexpected_keys
         if unexpected:
             raise ValueError(f"{resume_from_checkpoint} belongs to another model: it has {unexpected[0]}")
+        for kept in (self.ema, self.start):
+            if kept:
+                kept.load(Path(resume_from_checkpoint))
 
 
 class _SamplerEpoch(TrainerCallback):

@@ -33,15 +33,15 @@ ALWAYS = re.findall(
     """
     accelerator_config activation_checkpointing adversarial_from_epoch algorithm audio audio_context audio_dir
     auto_find_batch_size average base_model batch_size benchmark_percent bf16 builder cache_gib candidates
-    checkpoint_every clips_per_motif compare_train_on context_seconds conv_dim conv_kernel conv_stride corpus
-    crop_seconds data data_config_override data_dir data_percent data_seed dataloader_num_workers
+    checkpoint_every clips_per_motif compare_train_on concatenate context_seconds conv_dim conv_kernel conv_stride
+    corpus crop_seconds data data_config_override data_dir data_percent data_seed dataloader_num_workers
     dataloader_pin_memory ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters
     ddp_static_graph debug debug_run deepspeed detector dev_speakers dev_utterances disable_tqdm discriminator_lr
-    discriminator_steps dry_run dtype embedding_dim embedding_dir embedding_model epochs eval_every_n_epochs
+    discriminator_steps dry_run dtype ema_decay embedding_dim embedding_dir embedding_model epochs eval_every_n_epochs
     eval_on_start eval_strategy evaluate_on_train expert_epochs experts_dir filter_transcripts finetuning
     folder force_restart fp16 freeze_encoder fsdp full_determinism full_model gold gradient_accumulation_steps
     gradient_checkpointing head hub_id include_num_input_tokens_seen input_jsonl joint_epochs kl_to_base_coef
-    kl_weight labels_dir last layer layers layout learning_rate license linguists load_balance_coef
+    kl_weight l2_to_start labels_dir last layer layers layout learning_rate license linguists load_balance_coef
     load_best_model_at_end log_file log_level log_level_replica log_on_each_node logging_nan_inf_filter
     logging_strategy lora_model lr lr_decay lr_scheduler_kwargs lr_scheduler_type max_duration max_grad_norm
     max_megabytes max_segment max_steps mel_masks method min_duration min_expert_usage_fraction min_segment
@@ -138,6 +138,12 @@ def test_no_configuration_of_ours_has_a_key_without_effect(config, caplog):
             "--time_mask_length 9 --output_dir o",
             "--time_mask_length has no effect without --time_masks",
         ),
+        (
+            finetune_whisper,
+            "--consistency_coef 0.5 --output_dir o",
+            "--consistency_coef has no effect without --time_masks or without --mel_masks",
+        ),
+        (finetune_whisper, "--concatenate_seconds 9 --output_dir o", "has no effect without --concatenate"),
         (finetune_whisper, "--trackio_space_id a/b --output_dir o", "no effect without --report_to trackio"),
         (finetune_whisper, "--num_train_epochs 3 --max_steps 5 --output_dir o", "without --max_steps -1"),
         (finetune_whisper, "--eval_split dev --output_dir o", "--eval_split has no effect without --eval_strategy"),

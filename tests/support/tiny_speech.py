@@ -302,6 +302,44 @@ def gradient_near_base(folder: Path, batch_size: int, accumulation: int) -> dict
     return {name.removeprefix("module."): gradient for name, gradient in gradients.items()}
 
 
+REGULARISERS = {
+    "ema_decay": 0.9,
+    "l2_to_start": 0.1,
+    "consistency_coef": 0.5,
+    "concatenate": 0.5,
+    "speed_factors": [0.9, 1.0, 1.1],
+}
+
+
+def move(model: torch.nn.Module) -> None:
+    """Change the trained weights, by the same numbers each time."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.01 * torch.randn(parameter.shape, generator=generator))
+
+
+def regularised_gradient(
+    folder: Path, batch_size: int, accumulation: int, moved: bool = False, **options
+) -> dict[str, torch.Tensor]:
+    """As `gradient_of_one_step`, of a whole Whisper with regularisers, which may have moved away from its start."""
+    recorder = GradientRecorder()
+    args = training_arguments(
+        folder,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        num_train_epochs=1,
+        **options,
+    )
+    trainer = SpeechTrainer(tiny_whisper(), args, tiny_processor(), rows(8, seconds=0.6), callbacks=[recorder])
+    if moved:
+        move(trainer.model)
+    trainer.train()
+    (gradients,) = recorder.steps
+    return {name.removeprefix("module."): gradient for name, gradient in gradients.items()}
+
+
 class Kill(TrainerCallback):
     """Stops the process, as it were, in the middle of a step."""
 

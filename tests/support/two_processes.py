@@ -15,7 +15,14 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(ROOT))
 
 from tiny_ctc import ctc_gradient_of_one_step
-from tiny_speech import Kill, gradient_near_base, gradient_of_one_step, resumable_trainer
+from tiny_speech import (
+    REGULARISERS,
+    Kill,
+    gradient_near_base,
+    gradient_of_one_step,
+    regularised_gradient,
+    resumable_trainer,
+)
 
 from hf_components.moe.experts import ExpertArguments
 from hf_components.runtime.arguments import parse_arguments
@@ -32,11 +39,13 @@ def gradients(folder: Path) -> None:
             found = gradient_of_one_step(folder, batch_size, accumulation, routing=routing, mixture=mixture)
             save(folder / f"{routing}_{mixture}_{batch_size}x{accumulation}.safetensors", found)
     save(folder / "near_base.safetensors", gradient_near_base(folder, 2, 2))
+    options = {"l2_to_start": 0.5, "consistency_coef": 2.0, "time_masks": 2, "moved": True}
+    save(folder / "regularised.safetensors", regularised_gradient(folder, 2, 2, **options))
     save(folder / "ctc.safetensors", ctc_gradient_of_one_step(folder, 2, 2))
 
 
 def resume(folder: Path) -> None:
-    options = {"per_device_train_batch_size": 2}
+    options = {"per_device_train_batch_size": 2, **REGULARISERS}
     whole = resumable_trainer(folder / "whole", **options)
     whole.train()
     with contextlib.suppress(KeyboardInterrupt):

@@ -47,6 +47,7 @@ ELSEWHERE = {
     "activation_checkpointing_kwargs": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "gradient_checkpointing",
     "liger_kernel_config": "use_liger_kernel",
+    "concatenate_seconds": "concatenate",
     "noise_probability": "noise",
     "noise_snr": "noise",
     "noise_dir": "noise",

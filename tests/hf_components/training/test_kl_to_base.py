@@ -46,7 +46,7 @@ def lora_of(model):
 def kl_of(trainer, full_context=True) -> float:
     """KL per token, as the loss has it beside the cross-entropy."""
     batch, coefficient = batch_of(trainer, full_context), trainer.loss_weights()[1]
-    cross_entropy = SpeechTrainer.compute_loss(trainer, trainer.model, dict(batch))
+    cross_entropy, _ = SpeechTrainer.loss_of_batch(trainer, trainer.model, dict(batch), None)
     return (trainer.compute_loss(trainer.model, dict(batch)) - cross_entropy).item() / coefficient
 
 
@@ -122,7 +122,7 @@ def test_without_coefficient_it_is_plain_training(tmp_path):
     )
     batch = batch_of(trainer)
     loss = trainer.compute_loss(trainer.model, dict(batch))
-    assert loss == SpeechTrainer.compute_loss(trainer, trainer.model, dict(batch))
+    assert loss == SpeechTrainer.loss_of_batch(trainer, trainer.model, dict(batch), None)[0]
     trainer.train()
     assert not any(key.startswith("kl_to_base") for entry in trainer.state.log_history for key in entry)
 

@@ -9,7 +9,7 @@ import torch
 from paths import ROOT
 from safetensors.torch import load_file
 from tiny_ctc import ctc_gradient_of_one_step
-from tiny_speech import gradient_near_base, gradient_of_one_step
+from tiny_speech import gradient_near_base, gradient_of_one_step, regularised_gradient
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +45,8 @@ def test_two_processes_give_the_gradient_of_one(tmp_path):
         for split in ("4x1", "2x2"):
             assert_equal(tmp_path / f"{routing}_{mixture}_{split}.safetensors", expected)
     assert_equal(tmp_path / "near_base.safetensors", gradient_near_base(tmp_path, 8, 1))
+    options = {"l2_to_start": 0.5, "consistency_coef": 2.0, "time_masks": 2, "moved": True}
+    assert_equal(tmp_path / "regularised.safetensors", regularised_gradient(tmp_path, 8, 1, **options))
     assert_equal(tmp_path / "ctc.safetensors", ctc_gradient_of_one_step(tmp_path, 8, 1))
 
 
