@@ -74,7 +74,9 @@ class Arguments(RecipeArguments, SeedArguments):
         "part of the corpus to use, and who is held out: JSON, see pretrain_experts", default=None
     )
     selection_split: str = flag("split to select and report on; greedy makes its WER optimistic", default="dev")
-    max_samples: int = flag("utterances drawn at random from that split", default=200, min=1)
+    max_samples: int = flag(
+        "utterances drawn at random from that split; 0: average without scoring, not for greedy", default=200, min=0
+    )
     batch_size: int = flag("utterances per batch and process", default=16, min=1)
     max_new_tokens: int = flag("longest transcript in tokens", default=225, min=1)
 
@@ -101,16 +103,18 @@ def produce(args: Arguments, folder: Path) -> dict:
         raise UserError(
             f"--method lora_products averages LoRAs, {args.candidates[0]} holds whole weights; take --method uniform"
         )
+    if args.method == "greedy" and not args.max_samples:
+        raise UserError("--method greedy needs utterances to score on, got --max_samples 0")
     names = list(candidates.folders)
     texts = {}
     wer = {}
-    corpus = sample_rows(
-        load_corpus(args.corpus, args.selection_split, args.data_config_override), args.max_samples, args.seed
-    )
+    corpus = None
+    if args.max_samples:
+        judged = load_corpus(args.corpus, args.selection_split, args.data_config_override)
+        corpus = sample_rows(judged, args.max_samples, args.seed)
     model, processor = load_asr(candidates.model, args.language)
     if candidates.base is not None:
         model.load_state_dict(load_model(type(model), candidates.base).state_dict())
-    references = corpus["text"][:]
     language = args.language or language_of(model)
 
     def named(members: list[int]) -> str:
@@ -128,7 +132,7 @@ def produce(args: Arguments, folder: Path) -> dict:
                 language=args.language,
                 description=named(members),
             )
-        wer[key] = score(texts[key], references, num_bootstrap=0, language=language)["wer"]
+        wer[key] = score(texts[key], corpus["text"][:], num_bootstrap=0, language=language)["wer"]
         return wer[key]
 
     last = len(names) - 1
@@ -137,8 +141,8 @@ def produce(args: Arguments, folder: Path) -> dict:
         logger.info("selected on the split %s: the WER of the soup is optimistic there", args.selection_split)
     else:
         members = list(range(len(names)))
-        evaluate([last])
-        evaluate(members)
+        for scored in ([last], members) if corpus else ():
+            evaluate(scored)
     if PartialState().is_main_process:
         if candidates.adapter is None:
             average_into(model, candidates.of(members))
@@ -150,20 +154,23 @@ def produce(args: Arguments, folder: Path) -> dict:
         else:
             model.save_pretrained(folder / "model")
             save_processor(processor, folder / "model")
+    result = {"method": args.method, "candidates": names, "chosen": [names[i] for i in members]}
+    if corpus is None:
+        return result
     chosen = tuple(members)
     logger.info(
         "%s: WER %.1f %% against %.1f %% of %s", named(members), 100 * wer[chosen], 100 * wer[(last,)], names[last]
     )
     return {
-        "method": args.method,
+        **result,
         "split": args.selection_split,
         "utterances": len(corpus),
         "selected_on": args.selection_split if args.method == "greedy" else None,
-        "candidates": names,
         "candidate_wer": {names[i]: wer[(i,)] for i in range(len(names)) if (i,) in wer},
-        "chosen": [names[i] for i in members],
         "wer": wer[chosen],
-        "against_last": compare(texts[(last,)], texts[chosen], references, corpus["speaker_id"][:], language=language),
+        "against_last": compare(
+            texts[(last,)], texts[chosen], corpus["text"][:], corpus["speaker_id"][:], language=language
+        ),
     }
 
 

@@ -31,6 +31,7 @@ from hf_components.runtime import (
     all_flags,
     passed_on_arguments,
     read_json_lines,
+    read_record,
     run_recipe,
     same_names,
 )
@@ -237,9 +238,7 @@ def take_shared_expert(pipeline: Pipeline) -> tuple[Any, Any, dict]:
     for number in range(1, args.shared_runs):
         own = {"seed": args.seed + 100 * number, "speed_factors": [0.9, 1.0, 1.1]}
         runs.append(pipeline.run(pretrain_experts, f"shared_{number}", num_train_epochs=epochs, **own))
-    merged = pipeline.run(
-        average_checkpoints, "shared_merge", candidates=runs, method="lora_products", selection_split=SELECTION
-    )
+    merged = pipeline.run(average_checkpoints, "shared_merge", candidates=runs, method="lora_products", max_samples=0)
     sizes = {name: first.read("config.json")[name] * args.shared_runs for name in ("lora_rank", "lora_alpha")}
     return first, merged, sizes
 
@@ -250,7 +249,11 @@ def results_of(pipeline: Pipeline, steps: dict) -> dict:
     trained = {name: steps[name].metrics if name in steps else None for name in (*STAGES, *rivals)}
     judged = read_json_lines(steps["selection"] / "transcripts.jsonl") if "selection" in steps else []
     lines = [line for _, line in judged]
-    shipped = choose_shipped(lines, args.language, ship=args.ship, is_merged=args.shared_runs > 1, seed=args.seed)
+    has_shared = read_record(steps["joint"] / "model" / "config.json", {"shared_expert": bool}, "train again")[
+        "shared_expert"
+    ]
+    shared = ("merge" if args.shared_runs > 1 else "shared_lora") if has_shared else None
+    shipped = choose_shipped(lines, args.language, ship=args.ship, shared=shared, seed=args.seed)
     selected = {row["selected_on"] for row in trained.values() if row and row.get("selected_on")}
     corpus = steps.get("corpus", args.data)
     return {

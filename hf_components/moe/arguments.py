@@ -84,7 +84,8 @@ class MoePipelineArguments(PipelineArguments):
         max=0.5,
     )
     ship: Literal["auto", "moe", "moe_merge", "merge", "shared_lora", "single_lora"] = flag(
-        "system that becomes model/; auto: the best on those speakers, of equals the cheaper; without any, moe",
+        "system that becomes model/; auto: the best on those speakers, of equals the cheaper; without speakers, the "
+        "shared expert",
         default="auto",
     )
     folds: int | None = flag("cross-validation: divide all speakers into so many folds", default=None, min=2)

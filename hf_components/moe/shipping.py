@@ -18,10 +18,11 @@ CANDIDATES = {
     "moe": "moe_top1",
 }
 RESAMPLES = 1000
+UNCHOSEN = "no speakers were held out to choose a system, and a mixture must be shown to be better"
 
 
 def choose_shipped(
-    transcripts: Sequence[Mapping[str, Any]], language: str, *, ship: str, is_merged: bool, seed: int
+    transcripts: Sequence[Mapping[str, Any]], language: str, *, ship: str, shared: str | None, seed: int
 ) -> dict:
     """Choose a system on utterances of speakers that none was trained on.
 
@@ -29,10 +30,11 @@ def choose_shipped(
     over speakers, is released: a mixture must earn its place.
 
     Args:
-        transcripts: rows of a benchmark's `transcripts.jsonl`; none if no speakers were held out.
+        transcripts: rows of a benchmark's `transcripts.jsonl`; none if no speakers were held out. Then the shared
+            expert is released, which is cheaper than the mixture.
         language: language code of the texts.
         ship: "auto", or the system to release in any case.
-        is_merged: whether the shared expert is the merge of several LoRAs.
+        shared: what the shared expert is, "shared_lora" or "merge"; None if there is none.
         seed: seed of the resampling over speakers.
     Returns:
         `shipped`; `reason` in words; `candidates`: WER of each; `against_best`: comparison of each with the best.
@@ -40,10 +42,10 @@ def choose_shipped(
         UserError: the requested system was not trained.
     """
     if not transcripts:
-        shipped = "moe" if ship == "auto" else ship
-        return {"shipped": shipped, "reason": "no speakers were held out to choose a system", "candidates": {}}
-    missing = "shared_lora" if is_merged else "merge"
-    rows = {name: row for name, row in CANDIDATES.items() if row in transcripts[0] and name != missing}
+        return {"shipped": (shared or "moe") if ship == "auto" else ship, "reason": UNCHOSEN, "candidates": {}}
+    rows = {
+        name: row for name, row in CANDIDATES.items() if row in transcripts[0] and (row != SHARED or name == shared)
+    }
     references = [line["reference"] for line in transcripts]
     speakers = [line["speaker_id"] for line in transcripts]
 

@@ -64,7 +64,9 @@ def words(*others: object, **flags: object) -> list[str]:
 
 def soup(run: Path, output: Path, *candidates: Path, **flags: object) -> dict:
     return average_checkpoints.main(
-        words("--candidates", *candidates, config=QUICK, corpus=run / "corpus", output_dir=output, **DECODING, **flags)
+        words(
+            "--candidates", *candidates, config=QUICK, corpus=run / "corpus", output_dir=output, **(DECODING | flags)
+        )
     )
 
 
@@ -112,6 +114,11 @@ def test_products_of_loras_are_averaged_and_cut_to_a_rank(run, tmp_path):
     assert metrics["chosen"] == [str(path) for path in adapters]
     config = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
     assert config["r"] == 2
+    unscored = soup(run, tmp_path / "quiet", *adapters, method="lora_products", model=run / "whisper_0", max_samples=0)
+    assert unscored["chosen"] == metrics["chosen"] and "wer" not in unscored
+    assert (tmp_path / "quiet" / "model" / "config.json").exists()
+    with pytest.raises(UserError, match="--method greedy needs utterances to score on"):
+        soup(run, tmp_path / "greedy", *adapters, max_samples=0)
     with pytest.raises(UserError, match="--method lora_products averages LoRAs"):
         soup(run, tmp_path / "out", run / "whisper_0", run / "whisper_1", method="lora_products")
 

@@ -56,7 +56,20 @@ def finished(sources, tmp_path_factory) -> tuple[Path, dict]:
 
 def command(sources: tuple[Path, Path], out: Path, *more: str) -> list[str]:
     data, model = sources
-    return ["--config", QUICK, "--data", str(data), "--model", str(model), "--output_dir", str(out), *SMALL, *more]
+    own = ["--selection_share=0.15", "--shared_runs=1"]
+    return [
+        "--config",
+        QUICK,
+        "--data",
+        str(data),
+        "--model",
+        str(model),
+        "--output_dir",
+        str(out),
+        *own,
+        *SMALL,
+        *more,
+    ]
 
 
 def test_every_system_is_judged_on_the_same_sample(finished):
@@ -104,9 +117,10 @@ def test_what_is_released_is_chosen_on_speakers_of_train(finished, sources, tmp_
 
 
 def test_several_runs_make_the_shared_expert(sources, tmp_path):
-    more = ["--shared_runs=2", "--no_plot", "--ship=merge"]
+    more = ["--shared_runs=2", "--no_plot", "--selection_share=0"]
     results = run_moe_pipeline.main(command(sources, tmp_path / "run", *more))
-    assert results["shipped"] == "merge"
+    assert results["shipped"] == "merge" and "no speakers were held out" in results["reason"]
+    assert not (tmp_path / "run" / "selection").exists()
     config = json.loads((tmp_path / "run" / "joint" / "model" / "config.json").read_text())
     one = json.loads((tmp_path / "run" / "shared" / "config.json").read_text())
     assert config["lora_rank"] == 2 * one["lora_rank"]

@@ -20,8 +20,8 @@ def transcripts(**right: float) -> list[dict]:
     return rows
 
 
-def choose(lines, ship="auto", is_merged=False):
-    return choose_shipped(lines, "en", ship=ship, is_merged=is_merged, seed=1)
+def choose(lines, ship="auto", shared="shared_lora"):
+    return choose_shipped(lines, "en", ship=ship, shared=shared, seed=1)
 
 
 def test_a_mixture_that_is_clearly_better_is_released():
@@ -48,7 +48,7 @@ def test_of_equals_the_cheaper_is_released(right, shipped):
 
 
 def test_a_merge_of_several_loras_has_its_own_name():
-    assert choose(transcripts(moe_shared=0.9, moe_top1=0.9), is_merged=True)["shipped"] == "merge"
+    assert choose(transcripts(moe_shared=0.9, moe_top1=0.9), shared="merge")["shipped"] == "merge"
 
 
 def test_a_wish_wins():
@@ -63,9 +63,12 @@ def test_a_wish_wins():
         choose(lines, ship="merge")
 
 
-def test_without_speakers_to_choose_on_it_is_the_mixture():
-    assert choose([])["shipped"] == "moe"
-    assert choose([], ship="shared_lora")["shipped"] == "shared_lora"
+def test_without_speakers_to_choose_on_it_is_the_shared_expert():
+    assert choose([])["shipped"] == "shared_lora"
+    assert choose([], shared="merge")["shipped"] == "merge"
+    assert choose([], shared=None)["shipped"] == "moe"
+    assert choose([], ship="moe")["shipped"] == "moe"
+    assert "no speakers were held out" in choose([])["reason"]
 
 
 def test_one_speaker_shows_no_difference():
