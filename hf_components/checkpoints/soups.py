@@ -21,6 +21,7 @@ from hf_components.checkpoints.training_checkpoints import (
     weights_file,
 )
 from hf_components.runtime import UserError, damage_named, first_few, leads_out, read_record
+from hf_components.whisper import MoeWhisperForConditionalGeneration
 from hf_components.whisper.adapters import Lora, load_adapter, save_adapter, stack_adapters
 
 ADAPTER_CONFIG, INDEX = "adapter_config.json", "model.safetensors.index.json"
@@ -132,6 +133,8 @@ def average_into(model: PreTrainedModel, folders: Sequence[Path]) -> None:
     Raises:
         UserError: a checkpoint holds other tensors than the first checkpoint or the model.
     """
+    if isinstance(model, MoeWhisperForConditionalGeneration):
+        model.unfold()  # its plain weights hold experts from before the average
     state = model.state_dict()
     with contextlib.ExitStack() as stack:
         opened = [

@@ -61,7 +61,7 @@ ALWAYS = re.findall(
     train_manifest train_on train_speakers truth units units_dir unreadable_rows update_seconds usage_momentum
     use_cache use_cpu use_f0 use_liger_kernel use_lora utterances_per_speaker validation_crops validation_fraction
     verify vocab_size vocoder_model warmup_steps weight_decay worst
-    bootstrap_seed fold folds only_folds selection_share shared_runs ship
+    bootstrap_seed expert_learning_rate fold folds only_folds selection_share shared_runs ship
     """,
 )
 # Flags that have an effect in some recipes whatever else is given; in the others they have `needs`.

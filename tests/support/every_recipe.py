@@ -96,6 +96,26 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
     learnt = {"corpus": inputs / "segment_audio", "units_dir": inputs / "learn_units"}
     units, motifs = learnt["units_dir"], inputs / "learn_motifs"
     router, clustering = {"router_dir": inputs / "pretrain_router"}, {"embedding_dir": inputs / "extract_embeddings"}
+    mixture = {
+        "data": sources / "speakers",
+        "model": sources / "whisper",
+        "algorithm": "group",
+        "shared_epochs": 1,
+        "expert_epochs": 1,
+        "joint_epochs": 1,
+        "expert_batch_size": 24 // processes,
+        "asr_batch_size": 24 // processes,
+        "stage_options": stage_options(
+            {
+                "corpus": {"num_proc": 1},
+                "extract_embeddings": {"full_context_samples": 3},
+                "pretrain_router": {"num_train_epochs": 3},
+                "pretrain_experts": {**PIPELINED, "lora_dropout": 0},
+                "train_moe_whisper": {**PIPELINED, "router_noise_std": 0},
+                "benchmark_asr": {"max_new_tokens": 6, "num_bootstrap": 10},
+            }
+        ),
+    }
     return {
         "make_demo_corpus": {"layout": "long", "train_speakers": 2, "utterances_per_speaker": 8},
         "prepare_corpus": {"data_dir": sources / "speakers", "num_proc": 1},
@@ -237,25 +257,12 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "output_wav": out / "speak_units.wav",
         },
         "publish": {"folder": joint, "repo_id": f"{USER}/{out.parent.name}"},
-        "run_moe_pipeline": {
-            "data": sources / "speakers",
-            "model": sources / "whisper",
-            "algorithm": "group",
-            "shared_epochs": 1,
-            "expert_epochs": 1,
-            "joint_epochs": 1,
-            "expert_batch_size": 24 // processes,
-            "asr_batch_size": 24 // processes,
-            "stage_options": stage_options(
-                {
-                    "corpus": {"num_proc": 1},
-                    "extract_embeddings": {"full_context_samples": 3},
-                    "pretrain_router": {"num_train_epochs": 3},
-                    "pretrain_experts": {**PIPELINED, "lora_dropout": 0},
-                    "train_moe_whisper": {**PIPELINED, "router_noise_std": 0},
-                    "benchmark_asr": {"max_new_tokens": 6, "num_bootstrap": 10},
-                }
-            ),
+        "run_moe_pipeline": mixture,
+        "cross_validate": {
+            **mixture,
+            "config": CONFIGS / "run_moe_pipeline" / "quick.yaml",
+            "folds": 2,
+            "only_folds": 0,
         },
         "run_children_pipeline": {
             "data": sources / "children",
