@@ -60,7 +60,7 @@ class AudioFolderConfig(CorpusConfig):
         return audio_files(self.data_dir)
 
     def reader(self, files):
-        return dataclasses.replace(super().reader(files), require_text=self.require_text)
+        return dataclasses.replace(super().reader(files), require_text=self.require_text, follows_links=True)
 
 
 class AudioFolder(CorpusBuilder):

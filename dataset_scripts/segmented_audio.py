@@ -72,6 +72,9 @@ class SegmentedAudioConfig(Segmentation, CorpusConfig):
     def inputs(self) -> list[Path]:
         return []
 
+    def reader(self, files):
+        return dataclasses.replace(super().reader(files), follows_links=True)
+
     def files(self) -> list[str]:
         return audio_files(self.data_dir)
 

@@ -12,6 +12,7 @@ from hf_components.runtime import (
     broken_link,
     fingerprint,
     first_few,
+    is_foreign_link,
     is_utf8,
     leads_out,
     looks_like,
@@ -80,13 +81,14 @@ class Reader:
     """Finds, checks and reads recordings.
 
     Attributes:
-        folders: folders to search: the name of each in `source_file`, and its resolved path. Links in them are the
-            user's own, and are followed; only the text of a manifest may not lead out of them.
+        folders: folders to search: the name of each in `source_file`, and its resolved path. Neither the text of a
+            manifest nor a link to a single file may lead out of them, see `is_foreign_link`.
         by_bare_name: if a file is in no folder by its path, look for its name directly in each folder.
         shared_names: file names in which several paths of the manifest end; there only a checksum shows which
             recording a bare name means.
         min_duration: seconds.
         require_text: reject utterances without a transcript.
+        follows_links: nobody's manifest names the files, so links to files elsewhere are the user's own.
     """
 
     folders: tuple[tuple[str, Path], ...]
@@ -94,6 +96,7 @@ class Reader:
     shared_names: frozenset[str] = frozenset()
     min_duration: float = 0.0
     require_text: bool = True
+    follows_links: bool = False
 
     def read(self, utterance: Utterance) -> tuple[dict, list[str]]:
         """The row of the prepared corpus, with audio as 16 kHz mono 16-bit FLAC, and remarks on what is odd about it.
@@ -168,6 +171,12 @@ class Reader:
             problem += f" in any of {', '.join(name for name, _ in self.folders)}"
         if not found:
             raise Rejection("missing file", self._why_missing(file) or problem + self._advice(file))
+        foreign = [path for path in found if all(is_foreign_link(path, folder) for _, folder in self.folders)]
+        if foreign and not self.follows_links:
+            raise Rejection(
+                "path outside the corpus",
+                f"{file} is a link to {printable(foreign[0].readlink())}; copy the recording, or link its folder",
+            )
         if not by_path and md5 is None and name in self.shared_names:
             raise Rejection(
                 "missing file",

@@ -10,6 +10,7 @@ from hf_components.runtime.estimates import estimate_rest, peak_memory_gib, warn
 from hf_components.runtime.files import (
     broken_link,
     files_below,
+    is_foreign_link,
     is_invisible,
     is_utf8,
     leads_out,

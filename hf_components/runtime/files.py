@@ -99,6 +99,21 @@ def broken_link(folder: Path, place: str) -> str | None:
     return None
 
 
+def is_foreign_link(path: Path, folder: Path) -> bool:
+    """Whether a file below `folder` is a link to a file elsewhere, which whoever made the data may have chosen.
+
+    The stores of git-annex and of the Hub's cache belong to the data, and so does what lies behind linked folders.
+    """
+    if not path.is_symlink():
+        return False
+    target = Path(os.path.realpath(path))
+    beside = Path(os.path.realpath(path.parent))
+    root = Path(os.path.realpath(folder))
+    stores = [parent.parent / "blobs" for parent in (beside, *beside.parents) if parent.name == "snapshots"]
+    in_annex = ".git" in target.parts and "annex" in target.parts
+    return not (in_annex or any(target.is_relative_to(place) for place in (root, beside, *stores)))
+
+
 def why_unreadable(path: str | Path, error: OSError) -> str:
     """Words for an error in opening `path`: a link to nothing is named as such."""
     path = Path(path)

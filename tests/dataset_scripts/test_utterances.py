@@ -42,6 +42,26 @@ def test_links_of_the_users_own_folder_are_followed(tmp_path):
     assert found.path("linked/5f").exists() and found.fingerprint("audio/a.wav") != found.fingerprint("audio/b.wav")
 
 
+def test_a_link_that_data_made_to_a_file_elsewhere_is_refused(tmp_path):
+    root = tmp_path / "repository" / "corpus"
+    annex = tmp_path / "repository" / ".git" / "annex" / "objects"
+    annex.mkdir(parents=True)
+    (root / "audio").mkdir(parents=True)
+    for file in (tmp_path / "secret.wav", annex / "x.wav", root / "own.wav"):
+        soundfile.write(file, noise(0.2), 16_000)
+    (root / "audio" / "out.wav").symlink_to(tmp_path / "secret.wav")
+    (root / "audio" / "chain.wav").symlink_to("out.wav")
+    (root / "audio" / "annex.wav").symlink_to("../../.git/annex/objects/x.wav")
+    (root / "audio" / "within.wav").symlink_to("../own.wav")
+    found = reader(root)
+    for name in ("audio/annex.wav", "audio/within.wav"):
+        assert found.path(name).exists()
+    for name in ("audio/out.wav", "audio/chain.wav"):
+        problem = rejection(found, name)
+        assert problem.reason == "path outside the corpus"
+        assert problem.detail.endswith("copy the recording, or link its folder")
+
+
 @pytest.mark.parametrize("make_inner", [False, True])
 def test_a_split_and_a_speaker_that_are_links(tmp_path, make_inner):
     disk = tmp_path / "disk"
