@@ -193,7 +193,7 @@ def test_resume_keeps_the_result_copies_it_and_adds_what_the_index_lacks(sources
 
 
 def test_a_deleted_sample_is_drawn_again_and_the_result_is_kept(sources, tmp_path, monkeypatch):
-    flags = {"systems": (), "models": "zero_shot", "max_samples": 2, "plot": False}
+    flags = {"systems": ("zero_shot",), "models": "zero_shot", "max_samples": 2, "plot": False}
     own = tmp_path / "own.json"
     for out, more in ((tmp_path / "a" / "out", {}), (tmp_path / "b" / "out", {"sample_file": own})):
         result = benchmark_asr.main(command(sources, out, **flags, **more))
