@@ -5,7 +5,6 @@ in the decoder. So one pass through the encoder is enough, and the router sees t
 """
 
 import copy
-from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +36,10 @@ from .audio_context import (
     without_silence,
 )
 from .configuration_moe_whisper import TARGETS, MoeWhisperConfig
+from .folding import FoldingMixin
 from .mixing import check_expert_weights, mean_of_experts, mix_probabilities, summed_losses
 from .moe_generation import MoeGenerationMixin
-from .routed_lora import MERGE_RULE, RoutedLinear, RoutingState, UtteranceRouter, stock_weights, weighted_delta
+from .routed_lora import MERGE_RULE, RoutedLinear, RoutingState, UtteranceRouter, stock_weights
 
 logger = logging.get_logger(__name__)
 
@@ -85,7 +85,7 @@ class MoeSeq2SeqLMOutput(Seq2SeqLMOutput):
     expert_losses: torch.FloatTensor | None = None
 
 
-class MoeWhisperPreTrainedModel(WhisperPreTrainedModel):
+class MoeWhisperPreTrainedModel(FoldingMixin, WhisperPreTrainedModel):
     config: MoeWhisperConfig
     config_class = MoeWhisperConfig
     # transformers quantises none of these: the router, and the whole of a routed layer, but what is inside that.
@@ -105,56 +105,11 @@ class MoeWhisperPreTrainedModel(WhisperPreTrainedModel):
             init.zeros_(module.mean)
             init.ones_(module.std)
 
-    def save_pretrained(self, save_directory, *, state_dict=None, **kwargs):
-        """The same as in transformers, with experts folded into the plain weights; known to `AutoModel` too.
-
-        Stock Whisper, and converters that read it, then find the adapted model and not the bare base: with the shared
-        expert, or without one with the mean of all experts. The model in memory stays as it is. A quantised model is
-        saved as it is too.
-        """
+    def save_pretrained(self, save_directory, **kwargs):
+        """The same as in transformers, with experts folded into the plain weights; known to `AutoModel` too."""
         known = getattr(self.config, "auto_map", None) or {}
         self.config.auto_map = {**known, "AutoModel": f"{Path(__file__).stem}.{MoeWhisperModel.__name__}"}
-        before = self.config.folded_weights
-        if before is None and self._is_plain():
-            state_dict = dict(self.state_dict() if state_dict is None else state_dict)
-            self.config.folded_weights = self._fold(state_dict)
-        try:
-            super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
-        finally:
-            self.config.folded_weights = before
-
-    def _is_plain(self) -> bool:
-        return all(type(layer.linear) is nn.Linear for layer in self.routed_layers().values())
-
-    def _fold(self, state_dict: dict[str, torch.Tensor]) -> list[float]:
-        """Add experts to the plain weights in `state_dict`; returns the weight of each that is in them."""
-        folded = [*self.config.plain_weights, *([1.0] if self.config.shared_expert else [])]
-        for name, layer in self.routed_layers().items():
-            lora = [state_dict[f"{name}.{part}"] for part in ("lora_a", "lora_b")]
-            plain = state_dict[f"{name}.linear.weight"]
-            state_dict[f"{name}.linear.weight"] = plain + weighted_delta(*lora, folded, layer.scaling).to(plain)
-        return folded
-
-    @torch.no_grad()
-    def unfold(self) -> None:
-        """Make the plain weights those of the base model again, before experts are trained further.
-
-        Quantised ones stay as they are, and the experts are trained on what is folded into them.
-        """
-        folded = self.config.folded_weights
-        if folded is None or not self._is_plain():
-            return
-        for layer in self.routed_layers().values():
-            layer.plain_weight.sub_(layer.delta(folded))
-        self.config.folded_weights = None
-        for module in self.modules():
-            if isinstance(getattr(module, "state", None), RoutingState):
-                module.state.folded = None
-
-    def routed_layers(self) -> dict[str, RoutedLinear]:
-        """The layers that have experts, by module name."""
-        modules = self.named_modules()
-        return {name: module for name, module in modules if isinstance(module, RoutedLinear) and module.num_experts}
+        super().save_pretrained(save_directory, **kwargs)
 
 
 class MoeWhisperEncoder(MoeWhisperPreTrainedModel, DynamicContextEncoder):
@@ -526,12 +481,6 @@ class MoeWhisperForConditionalGeneration(
         merged.load_state_dict(state)
         merged.generation_config = copy.deepcopy(self.generation_config)
         return merged.to(self.device).eval()
-
-    def left_to_add(self, weights: Sequence[float], shared: float = 1.0) -> list[float]:
-        """Weights of all slots that are missing in the plain weights, for these of the experts and the shared one."""
-        slots = [*weights, shared] if self.config.shared_expert else list(weights)
-        folded = self.config.folded_weights or [0.0] * len(slots)
-        return [weight - already for weight, already in zip(slots, folded, strict=True)]
 
     def _slots_of(self, expert: int) -> list[int]:
         return [expert, self.config.num_experts] if self.config.shared_expert else [expert]
