@@ -144,13 +144,21 @@ def systems_of(args: MoePipelineArguments, passed_on: Any) -> list[str]:
     """The systems of the benchmark.
 
     Raises:
-        UserError: the mixture is not among them, or more experts per utterance are requested than there will be.
+        UserError: the mixture is not among them, the system to release is not trained, or more experts per utterance
+            are requested than there will be.
     """
     systems = choose_systems(
         passed_on.benchmark_models or "zero_shot,single_lora,moe", dict.fromkeys(FLAGS, "trained here")
     )
     if "moe" not in systems:
         raise UserError(f"benchmark_models must name moe, which the card describes, got {passed_on.benchmark_models}")
+    if args.ship == "single_lora" and "single_lora" not in systems:
+        raise UserError("--ship single_lora needs that system; name it in --benchmark_models")
+    if args.ship in ("shared_lora", "merge") and (args.ship == "merge") != (args.shared_runs > 1):
+        raise UserError(
+            f"--ship {args.ship}: the shared expert is {'a merge' if args.shared_runs > 1 else 'one LoRA'} with "
+            f"--shared_runs {args.shared_runs}; take --ship {'merge' if args.shared_runs > 1 else 'shared_lora'}"
+        )
     most = passed_on.num_experts
     if passed_on.algorithm != "group" and most is not None and args.experts_per_utterance > most:
         raise UserError(

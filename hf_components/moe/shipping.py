@@ -42,7 +42,8 @@ def choose_shipped(
         UserError: the requested system was not trained.
     """
     if not transcripts:
-        return {"shipped": (shared or "moe") if ship == "auto" else ship, "reason": UNCHOSEN, "candidates": {}}
+        chosen = {"shipped": shared or "moe", "reason": UNCHOSEN, "candidates": {}}
+        return chosen if ship == "auto" else {**chosen, "shipped": ship, "reason": _asked(ship)}
     rows = {
         name: row for name, row in CANDIDATES.items() if row in transcripts[0] and (row != SHARED or name == shared)
     }
@@ -63,8 +64,12 @@ def choose_shipped(
         raise UserError(f"--ship {ship} was not trained in this run; it has {', '.join(rows)}")
     shipped = equals[0] if ship == "auto" else ship
     where = f"{len(references)} utterances of {len(set(speakers))} speakers held out of the training"
-    reason = _reason(shipped, best, wer, against_best, where) if ship == "auto" else f"--ship {ship} asked for it"
+    reason = _reason(shipped, best, wer, against_best, where) if ship == "auto" else _asked(ship)
     return {"shipped": shipped, "reason": reason, "candidates": wer, "against_best": against_best}
+
+
+def _asked(ship: str) -> str:
+    return f"--ship {ship} asked for it"
 
 
 def _reason(shipped: str, best: str, wer: Mapping[str, float], against_best: Mapping[str, dict], where: str) -> str:

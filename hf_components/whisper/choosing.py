@@ -1,7 +1,7 @@
 """`mixture="choose"`: every expert writes its texts, all experts judge each, and the best one is taken.
 
-It needs no training. All experts decode in one batch on one pass of the layers below them, so it costs less than one
-run per expert.
+It needs no training. All experts decode in one batch, on one pass of the layers below them. Where the processor has
+no room for a larger batch, that takes as long as one run for each, and judging comes on top.
 """
 
 import copy

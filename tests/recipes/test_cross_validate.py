@@ -61,6 +61,7 @@ def test_folds_are_one_benchmark_and_an_interrupted_run_goes_on(sources, tmp_pat
     assert len({line["id"] for lines in folds for line in lines}) == result["sample"]["utterances"] == 36  # all
     assert not {line["speaker_id"] for line in folds[0]} & {line["speaker_id"] for line in folds[1]}
     assert {"zero_shot", "moe_shared", "moe_top1", "shipped"} <= result["rows"].keys()
+    assert (result["rows"]["moe_top1"]["decodes"], result["rows"]["moe_oracle"]["decodes"]) == (1, 2)  # of two experts
     words = [sum(len(line["reference"].split()) for line in lines) for lines in folds]
     errors = sum(result["per_fold"][str(fold)]["wer"]["moe_top1"] * words[fold] for fold in (0, 1))
     assert result["rows"]["moe_top1"]["wer"] == pytest.approx(errors / sum(words))

@@ -78,4 +78,5 @@ def _pooled(name: str, figures: list[dict], lines: list[dict], results: Mapping[
         [line[name] for line in lines],
         sum(row["seconds"] for row in figures),
         language,
+        decodes=max(row["decodes"] for row in figures),
     )

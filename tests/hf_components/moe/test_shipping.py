@@ -67,7 +67,8 @@ def test_without_speakers_to_choose_on_it_is_the_shared_expert():
     assert choose([])["shipped"] == "shared_lora"
     assert choose([], shared="merge")["shipped"] == "merge"
     assert choose([], shared=None)["shipped"] == "moe"
-    assert choose([], ship="moe")["shipped"] == "moe"
+    asked = choose([], ship="moe")
+    assert (asked["shipped"], asked["reason"]) == ("moe", "--ship moe asked for it")
     assert "no speakers were held out" in choose([])["reason"]
 
 
