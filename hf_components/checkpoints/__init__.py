@@ -2,6 +2,7 @@
 
 from hf_components.checkpoints.ctranslate2_export import export_whisper, transcribe_exported
 from hf_components.checkpoints.ctranslate2_import import import_whisper
+from hf_components.checkpoints.digests import digest_of_base, digest_of_model
 from hf_components.checkpoints.loading import (
     DAMAGED,
     base_model_id,
@@ -34,4 +35,14 @@ from hf_components.checkpoints.training_checkpoints import (
     complete_checkpoints,
     last_complete_checkpoint,
     mark_complete,
+)
+from hf_components.checkpoints.voices import (
+    LORA,
+    NO_CHANGE,
+    WEIGHTS,
+    Voice,
+    find_voices,
+    read_voice,
+    require_same_base,
+    save_voice,
 )

@@ -1,6 +1,5 @@
 """LoRA experts between stages: build them on a base model, save what was trained, load it again."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from hf_components.checkpoints import base_model_id, lora_folder
+from hf_components.checkpoints import base_model_id, digest_of_base, lora_folder
 from hf_components.runtime import (
     UserError,
     damage_named,
@@ -18,11 +17,10 @@ from hf_components.runtime import (
 from hf_components.training import LoraArguments
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWhisperForConditionalGeneration
 from hf_components.whisper.adapters import load_adapter
-from hf_components.whisper.routed_lora import UtteranceRouter, stock_weights
+from hf_components.whisper.routed_lora import UtteranceRouter
 
 WEIGHTS = "experts.safetensors"
 BASE_DIGEST = "base_digest"  # key in the metadata of that file
-BEGINNING = 64  # first values of each weight that the digest reads
 
 
 @dataclass
@@ -123,15 +121,6 @@ def save_trained_experts(model: MoeWhisperForConditionalGeneration, folder: Path
     # A single entry: safetensors writes several in any order, and equal runs must give equal files.
     save_file(lora, folder / WEIGHTS, metadata={BASE_DIGEST: digest_of_base(model)})
     model.save_experts(folder)
-
-
-def digest_of_base(model: WhisperForConditionalGeneration) -> str:
-    """A digest of a Whisper's own weights without the experts: of the first values of each weight, in bfloat16."""
-    digest = hashlib.sha256()
-    for name, value in sorted(stock_weights(model).items()):
-        values = value.flatten()[:BEGINNING].to("cpu", torch.bfloat16).view(torch.uint8)
-        digest.update(name.encode() + values.numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def load_trained_experts(

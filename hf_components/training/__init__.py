@@ -6,7 +6,13 @@ from hf_components.training.arguments import (
     TrainingRecipeArguments,
     warn_of_learning_rate,
 )
-from hf_components.training.augmentation import AugmentationArguments, mix
+from hf_components.training.augmentation import (
+    AugmentationArguments,
+    change_speed,
+    draws_of,
+    mix,
+    spec_augment,
+)
 from hf_components.training.ctc import (
     ATTENTION,
     FEED_FORWARD,

@@ -1,0 +1,186 @@
+"""Voices over one recogniser: they are experts of a mixture, so that a batch may hold utterances of several."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from hf_components.checkpoints import Voice, require_same_base
+from hf_components.runtime import UserError, first_few
+from hf_components.whisper import MoeWhisperConfig, MoeWhisperForConditionalGeneration
+from hf_components.whisper.audio_context import DynamicContextGenerationMixin
+from hf_components.whisper.routed_lora import RoutedLinear
+
+
+def with_slots(
+    model: PreTrainedModel, slots: int, rank: int, target_modules: Sequence[str], first_layer: int
+) -> MoeWhisperForConditionalGeneration:
+    """A mixture of the experts of a Whisper, if it has any, and of `slots` fresh LoRAs, which change nothing.
+
+    It computes with one merged LoRA per row, by `expert_weights (rows, experts + slots)`, which must be given. The
+    plain weights are those of `model`, not copies.
+
+    Args:
+        model: `DynamicContextWhisper`, or a mixture.
+        rank: rank of the slots; experts of a greater rank decide for all.
+        target_modules: names of the linear layers with a LoRA.
+        first_layer: index of the first encoder layer with a LoRA, 1 to the number of layers.
+    """
+    fields = {
+        "num_experts": slots,
+        "lora_rank": rank,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "shared_expert": False,
+        "router_layer": first_layer,
+        "router_hidden_size": 1,
+        "experts_per_utterance": 1,
+        "mixture": "weights",
+        "routing": "hard",
+        "beta": 1.0,
+        "folded_weights": None,
+        "audio_context": model.audio_context,
+        "min_audio_context": model.min_audio_context,
+        "target_modules": list(target_modules),
+    }
+    experts = 0
+    if isinstance(model.config, MoeWhisperConfig):
+        config = model.config
+        experts = config.num_experts
+        folded = config.folded_weights
+        if folded is not None:
+            shared = folded[experts:]
+            folded = [*folded[:experts], *[0.0] * slots, *shared]
+        most = max(rank, config.lora_rank)
+        fields |= {
+            "num_experts": experts + slots,
+            "lora_rank": most,
+            "lora_alpha": config.lora_alpha / config.lora_rank * most,
+            "shared_expert": config.shared_expert,
+            "router_layer": config.router_layer,
+            "target_modules": sorted({*config.target_modules, *target_modules}),
+            "folded_weights": folded,
+        }
+    inherited = model.config.to_dict()
+    for name in ("architectures", "auto_map"):
+        inherited.pop(name, None)
+    extended = MoeWhisperForConditionalGeneration(MoeWhisperConfig(**{**inherited, **fields}))
+    extended = extended.to(model.device, model.dtype)
+    _share_plain_weights(extended, model)
+    if experts:
+        _copy_experts(extended, model, experts)
+    extended.generation_config = copy.deepcopy(model.generation_config)
+    extended.name_or_path = model.name_or_path
+    return extended.eval()
+
+
+class Voices:
+    """Voices over one base model, by name.
+
+    Args:
+        model: the base, a Whisper or a mixture. It transcribes for voices that are "no change".
+        voices: name -> voice.
+        places: name -> where the voice was read from, for messages.
+    Raises:
+        UserError: the model is no Whisper, or a voice was learned over another one.
+    """
+
+    def __init__(self, model: PreTrainedModel, voices: Mapping[str, Voice], places: Mapping[str, str | Path]):
+        if not isinstance(model, DynamicContextGenerationMixin):
+            raise UserError(f"a voice is for a Whisper, and {model.name_or_path} is not one; leave voice out")
+        for name, voice in voices.items():
+            require_same_base(voice, model, places[name])
+        self.base = model
+        self.names = list(voices)
+        self.experts = model.config.num_experts if isinstance(model.config, MoeWhisperConfig) else 0
+        self.changing = [name for name, voice in voices.items() if voice.lora is not None]
+        self.model = None
+        self._rows: dict[str, torch.Tensor | None] = dict.fromkeys(voices)
+        if any(voice.expert_weights is not None or voice.lora is not None for voice in voices.values()):
+            self._add(voices)
+
+    def weights_of(self, names: Sequence[str]) -> torch.Tensor:
+        """Weights over experts and voices for utterances of these voices, `(utterances, experts + voices)`.
+
+        A row of a voice that changes nothing is NaN: the base transcribes it.
+
+        Raises:
+            UserError: there is no such voice.
+        """
+        if unknown := [name for name in names if name not in self._rows]:
+            raise UserError(f"there is no voice {unknown[0]!r}; there are {first_few(self.names)}")
+        width = self.experts + max(1, len(self.changing))
+        nothing = torch.full((width,), torch.nan)
+        rows = [self._rows[name] for name in names]
+        return torch.stack([nothing if row is None else row for row in rows])
+
+    @torch.no_grad()
+    def _add(self, voices: Mapping[str, Voice]) -> None:
+        loras = [voices[name] for name in self.changing]
+        targets = sorted({module.rsplit(".", 1)[-1] for voice in loras for module in voice.lora})
+        slots = max(1, len(loras))
+        self.model = with_slots(
+            self.base,
+            slots,
+            max((voice.rank for voice in loras), default=1),
+            targets or ["q_proj"],
+            min((voice.first_layer for voice in loras), default=self.base.config.encoder_layers),
+        )
+        layers = self.model.routed_layers()
+        for number, voice in enumerate(loras):
+            if strangers := voice.lora.keys() - layers.keys():
+                raise UserError(
+                    f"the voice of {voice.name} changes {min(strangers)}, which lies below the experts of "
+                    f"{self.base.name_or_path}; learn the voice again over this model"
+                )
+            for module, (a, b) in voice.lora.items():
+                set_slot(layers[module], self.experts + number, a, b)
+        for name, voice in voices.items():
+            if voice.lora is None and voice.expert_weights is None:
+                continue
+            row = torch.zeros(self.experts + slots)
+            if self.experts:
+                row[: self.experts] = torch.tensor(voice.expert_weights)
+            if voice.lora is not None:
+                row[self.experts + self.changing.index(name)] = 1.0
+            self._rows[name] = row
+
+
+@torch.no_grad()
+def set_slot(layer: RoutedLinear, slot: int, a: torch.Tensor, b: torch.Tensor) -> None:
+    """Set one LoRA of a routed layer: A `(rank, in)` and B `(out, rank)` with a scaling of 1; the rest are zeros."""
+    layer.lora_a[slot].zero_()
+    layer.lora_b[slot].zero_()
+    layer.lora_a[slot, : len(a)] = a.to(layer.lora_a)
+    layer.lora_b[slot, :, : b.shape[1]] = b.to(layer.lora_b) / layer.scaling
+
+
+def _share_plain_weights(extended: MoeWhisperForConditionalGeneration, model: PreTrainedModel) -> None:
+    """Let the extended model use the parameters of `model` that are no experts, so that they are there once."""
+    own = dict(extended.named_parameters())
+    for name, value in list(model.named_parameters()):
+        if ".lora_" in name or ".router." in name:
+            continue
+        candidates = (name, _inside_routed(name))
+        found = next(one for one in candidates if one in own)
+        parent, _, leaf = found.rpartition(".")
+        setattr(extended.get_submodule(parent), leaf, value)
+    extended.proj_out.weight = extended.model.decoder.embed_tokens.weight
+
+
+def _inside_routed(name: str) -> str:
+    parent, _, leaf = name.rpartition(".")
+    return f"{parent}.linear.{leaf}"
+
+
+@torch.no_grad()
+def _copy_experts(extended: MoeWhisperForConditionalGeneration, model: PreTrainedModel, experts: int) -> None:
+    layers = extended.routed_layers()
+    for name, layer in model.routed_layers().items():
+        places = [*range(experts), *([layers[name].num_experts - 1] if model.config.shared_expert else [])]
+        for slot, place in enumerate(places):
+            set_slot(layers[name], place, layer.lora_a[slot], layer.lora_b[slot] * layer.scaling)
+    for name in layers.keys() - model.routed_layers().keys():
+        layers[name].lora_b.zero_()

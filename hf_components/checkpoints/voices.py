@@ -1,0 +1,141 @@
+"""Voices on disk: what one person's sentences changed about a recogniser, in one small folder.
+
+A voice is `voice.json` beside nothing (no change), weights over the experts of a mixture, or a PEFT adapter. It holds
+no recording and no transcript, but it was learned from them: it is personal data.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from hf_components.checkpoints.digests import digest_of_model
+from hf_components.runtime import NUMBER, UserError, damage_named, read_record, require_there, write_json
+from hf_components.whisper.adapters import Lora, load_adapter, save_adapter
+
+RECORD = "voice.json"
+ADAPTER = "adapter_config.json"
+FORMAT = 1
+NO_CHANGE, WEIGHTS, LORA = "no change", "weights", "lora"
+WAYS = (NO_CHANGE, WEIGHTS, LORA)
+FORM = {
+    "format": int,
+    "name": str,
+    "way": str,
+    "base": str,
+    "base_digest": str,
+    "sentences": int,
+    "seconds_of_speech": NUMBER,
+    "expert_weights": (list, None),
+    "first_layer": (int, None),
+    "figures": {str: object},
+}
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A voice over one base model.
+
+    Args:
+        name: name of the person.
+        way: "no change": the base as it is; "weights": fixed weights over its experts; "lora": one more LoRA.
+        base: folder or Hub id of the base model.
+        base_digest: `digest_of_model` of it.
+        sentences: number of sentences that the voice was learned from.
+        seconds_of_speech: their length.
+        expert_weights: weights over the experts of a mixture, `(experts,)`; None for a base without experts.
+        lora: A `(rank, in)` and B `(out, rank)` per module name, with a scaling of 1; None without a LoRA.
+        first_layer: index of the first encoder layer with a LoRA, or the number of layers if only the decoder has one.
+        figures: what choosing the way showed, for the record.
+    """
+
+    name: str
+    way: str
+    base: str
+    base_digest: str
+    sentences: int = 0
+    seconds_of_speech: float = 0.0
+    expert_weights: list[float] | None = None
+    lora: Lora | None = None
+    first_layer: int | None = None
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rank(self) -> int:
+        return 0 if self.lora is None else next(iter(self.lora.values()))[0].shape[0]
+
+
+def save_voice(voice: Voice, folder: Path) -> int:
+    """Write a voice, the record last; returns its size in bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if voice.lora is not None:
+        save_adapter(folder, voice.lora, scaling=1.0, base_model=voice.base)
+    kept = {name: getattr(voice, name) for name in FORM if name != "format"}
+    write_json(folder / RECORD, {"format": FORMAT, **kept})
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+def read_voice(folder: str | Path) -> Voice:
+    """Read a voice.
+
+    Raises:
+        UserError: the folder holds no voice, or a damaged one, or one of a later version.
+    """
+    folder = Path(folder)
+    require_there(folder)
+    again = "learn the voice again with recipes/personalise_whisper.py"
+    if not (folder / RECORD).exists():
+        raise UserError(f"{folder} holds no voice: {RECORD} is missing; {again}")
+    record = read_record(folder / RECORD, FORM, again)
+    if record["format"] != FORMAT:
+        raise UserError(f"{folder / RECORD} has format {record['format']}, and {FORMAT} is known; update underheard")
+    if record["way"] not in WAYS:
+        raise UserError(f"{folder / RECORD} is damaged: way must be one of {', '.join(WAYS)}; {again}")
+    lora = _read_lora(folder, again) if record["way"] == LORA else None
+    return Voice(lora=lora, **{name: record[name] for name in FORM if name != "format"})
+
+
+def find_voices(path: str | Path) -> dict[str, Path]:
+    """Folders of voices by name: `path` itself, its folder `voice`, or every voice in it or in its folder `voices`.
+
+    Raises:
+        UserError: there is none, or two have the same name.
+    """
+    path = Path(path)
+    require_there(path)
+    for folder in (path, path / "voice"):
+        if (folder / RECORD).exists():
+            return {_name_of(folder): folder}
+    found: dict[str, Path] = {}
+    for record in sorted([*path.glob(f"*/{RECORD}"), *path.glob(f"voices/**/{RECORD}")]):
+        name = _name_of(record.parent)
+        if name in found:
+            raise UserError(f"{path} holds two voices of {name}: {found[name]} and {record.parent}; move one away")
+        found[name] = record.parent
+    if not found:
+        raise UserError(f"{path} holds no voice; recipes/personalise_whisper.py makes one")
+    return found
+
+
+def require_same_base(voice: Voice, model: PreTrainedModel, where: str | Path) -> None:
+    """Raise UserError if a voice was learned over other weights than those of `model`."""
+    if voice.base_digest != digest_of_model(model):
+        raise UserError(
+            f"the voice in {where} was learned over {voice.base}, and {model.name_or_path} has other weights; give "
+            "that model, or learn the voice again"
+        )
+
+
+def _name_of(folder: Path) -> str:
+    return read_record(folder / RECORD, {"name": str}, "learn the voice again")["name"]
+
+
+def _read_lora(folder: Path, again: str) -> Lora:
+    try:
+        with damage_named(folder, again):
+            lora, _, scaling = load_adapter(folder)
+    except (ValueError, json.JSONDecodeError) as error:
+        raise UserError(f"{error}; {again}") from error
+    return {name: (a, b * scaling) for name, (a, b) in lora.items()}
