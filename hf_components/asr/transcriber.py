@@ -3,6 +3,8 @@
 from hf_components.asr.transcriber import Transcriber
 transcriber = Transcriber.from_pretrained("openai/whisper-small", adapter="runs/lora")
 print(transcriber.transcribe("audio.wav"))
+
+With `voice="voices/anna"` it writes what the voice of one person makes of it, see `hf_components.asr.voices`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +20,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_components.asr.families import family_of, load_asr
 from hf_components.asr.recordings import Files, Recordings, Rows
+from hf_components.asr.voices import Voices, load_voices
 from hf_components.checkpoints import merge_adapter
 from hf_components.runtime import Progress, UserError
 from hf_components.speech import SAMPLING_RATE, AudioError, cut_at_quiet, decode, duration_batches, seconds_batches
@@ -52,6 +55,8 @@ class Transcriber:
         max_new_tokens: limit of tokens for one piece of audio, for decoders that write token by token.
         num_beams: width of the beam search; 1 is greedy.
         num_workers: processes that decode audio in advance; with 0 the main process does it between batches.
+        voices: voices of people over this model. A single one is that of every utterance; with several, each utterance
+            names its own.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Transcriber:
         max_new_tokens: int = 225,
         num_beams: int = 1,
         num_workers: int = 0,
+        voices: Voices | None = None,
     ):
         self.family = family_of(model)
         self.model = model
@@ -75,6 +81,7 @@ class Transcriber:
         self.max_new_tokens = max_new_tokens
         self.num_beams = num_beams
         self.num_workers = num_workers
+        self.voices = voices
 
     @classmethod
     def from_pretrained(
@@ -86,6 +93,7 @@ class Transcriber:
         dtype: str = "auto",
         device: str | torch.device | None = None,
         audio_context: str | None = None,
+        voice: str | Path | Sequence[str | Path] = (),
         **options,
     ) -> "Transcriber":
         """Load a checkpoint.
@@ -100,10 +108,11 @@ class Transcriber:
             device: device of the model; by default that of this process.
             audio_context: audio context of a Whisper, instead of its own: "full" for 30 s, "dynamic" for the length of
                 the clips.
+            voice: folder of a voice, folder that holds several of them, or several such folders.
             options: other arguments of the class.
         Raises:
-            UserError: there is no such checkpoint or adapter, no family supports it, the adapter belongs to another
-                model, or the model has no audio context to choose.
+            UserError: there is no such checkpoint, adapter or voice, no family supports it, one of the latter belongs to
+                another model, or the model has no audio context to choose.
         """
         device = torch.device(device) if device is not None else PartialState().device
         model, processor = load_asr(str(name_or_path), language, choose_dtype(dtype, device))
@@ -113,31 +122,54 @@ class Transcriber:
             model.set_audio_context(audio_context, model.min_audio_context)
         for folder in [adapter] if isinstance(adapter, (str, Path)) else adapter:
             model = merge_adapter(model, str(folder))
-        return cls(model.to(device).eval(), processor, language=language, **options)
+        model = model.to(device).eval()
+        folders = [voice] if isinstance(voice, (str, Path)) else list(voice)
+        if folders:
+            options["voices"] = load_voices(model, folders)
+        return cls(model, processor, language=language, **options)
 
-    def transcribe(self, path: str | Path) -> str:
-        """The text of one audio file. Raises AudioError if it cannot be read."""
-        return self._transcribe({0: decode(path)})[0]
+    def transcribe(self, path: str | Path, *, voice: str | None = None) -> str:
+        """The text of one audio file, with the voice of that name.
 
-    def transcribe_files(self, paths: Sequence[str | Path]) -> list[Transcript]:
-        """Transcripts of audio files, in their order; every process returns all of them."""
-        found = {transcript.id: transcript for transcript in self._collect(Files({str(path): path for path in paths}))}
-        return [found[str(path)] for path in paths]
+        Raises:
+            AudioError: the file cannot be read.
+            UserError: there is no such voice, or several and none is named.
+        """
+        return self._transcribe({0: decode(path)}, self._routing(1, None, None if voice is None else [voice]))[0]
+
+    def transcribe_files(
+        self, paths: Sequence[str | Path], *, voices: Sequence[str] | None = None
+    ) -> list[Transcript]:
+        """Transcripts of audio files, in their order; every process returns all of them.
+
+        Args:
+            voices: name of the voice of each file.
+        """
+        names = [str(path) for path in paths]
+        of_file = None if voices is None else dict(zip(names, voices, strict=True))
+        files = Files(dict(zip(names, paths, strict=True)))
+        routing = self._routing(
+            len(files.ids), None, None if of_file is None else [of_file[name] for name in files.ids]
+        )
+        found = {transcript.id: transcript for transcript in self._collect(files, routing)}
+        return [found[name] for name in names]
 
     def transcribe_corpus(
         self,
         corpus: datasets.Dataset,
         *,
         expert_weights: torch.Tensor | None = None,
+        voices: Sequence[str] | None = None,
         description: str = "transcribing",
     ) -> list[Transcript]:
         """Transcripts of rows of a prepared corpus, in their order; every process returns all of them.
 
         Args:
             expert_weights: weights that replace the router of a MoE-Whisper, `(utterances, experts)`.
+            voices: name of the voice of each row.
             description: title of the progress bar.
         """
-        return self._collect(Rows(corpus), expert_weights, description)
+        return self._collect(Rows(corpus), self._routing(len(corpus), expert_weights, voices), description)
 
     def stream(
         self,
@@ -147,6 +179,8 @@ class Transcriber:
     ) -> Iterator[list[Transcript]]:
         """This process's share of the transcripts, batch by batch, in no particular order."""
         state = PartialState()
+        if expert_weights is None:
+            expert_weights = self._routing(len(recordings.ids), None, None)
         ids = recordings.ids
         seconds, unreadable = _durations(recordings, disable=not state.is_main_process)
         readable = list(seconds)
@@ -185,6 +219,25 @@ class Transcriber:
         by_id = {transcript.id: transcript for transcript in found}
         return [by_id[name] for name in recordings.ids]
 
+    def _routing(
+        self, rows: int, expert_weights: torch.Tensor | None, voices: Sequence[str] | None
+    ) -> torch.Tensor | None:
+        """Weights over experts and voices, `(rows, experts + voices)`, or None if the model chooses.
+
+        Raises:
+            UserError: voices are named and none is loaded, or several are loaded and none is named.
+        """
+        if self.voices is None:
+            if voices is not None:
+                raise UserError("voices are named, but none is loaded; give voice when the recogniser is loaded")
+            return expert_weights
+        if voices is None and len(self.voices.names) > 1:
+            raise UserError(
+                f"{len(self.voices.names)} voices are loaded, such as {self.voices.names[0]}: name that of each "
+                "recording"
+            )
+        return self.voices.weights_of(self.voices.names * rows if voices is None else voices)
+
     def _heard_seconds(self, seconds: float) -> float:
         return self.family.heard_seconds(self.model, min(seconds, self.family.longest_seconds))
 
@@ -219,11 +272,32 @@ class Transcriber:
 
     @torch.inference_mode()
     def _decode(self, clips: list[np.ndarray], expert_weights: torch.Tensor | None) -> list[str]:
+        if self.voices is not None and expert_weights is not None:
+            return self._decode_voices(clips, expert_weights)
+        return self._decode_by(self.model, clips, expert_weights)
+
+    def _decode_voices(self, clips: list[np.ndarray], weights: torch.Tensor) -> list[str]:
+        """Texts of clips of several voices: those that change nothing by the base, all others in one pass."""
+        texts = [""] * len(clips)
+        nothing = weights.isnan().any(1)
+        for model, rows, given in (
+            (self.model, nothing.nonzero().flatten().tolist(), None),
+            (self.voices.model, (~nothing).nonzero().flatten().tolist(), weights[~nothing]),
+        ):
+            if rows:
+                written = self._decode_by(model, [clips[row] for row in rows], given)
+                for row, text in zip(rows, written, strict=True):
+                    texts[row] = text
+        return texts
+
+    def _decode_by(
+        self, model: PreTrainedModel, clips: list[np.ndarray], expert_weights: torch.Tensor | None
+    ) -> list[str]:
         inputs = self.family.inputs(self.processor, clips, language=self.language)
         routing = {} if expert_weights is None else {"expert_weights": expert_weights}
         try:
             return self.family.decode(
-                self.model,
+                model,
                 self.processor,
                 inputs,
                 max_new_tokens=self.max_new_tokens,

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from hf_components.checkpoints import Voice, require_same_base
+from hf_components.checkpoints import Voice, find_voices, read_voice, require_same_base
 from hf_components.runtime import UserError, first_few
 from hf_components.whisper import MoeWhisperConfig, MoeWhisperForConditionalGeneration
 from hf_components.whisper.audio_context import DynamicContextGenerationMixin
@@ -73,6 +73,8 @@ def with_slots(
         _copy_experts(extended, model, experts)
     extended.generation_config = copy.deepcopy(model.generation_config)
     extended.name_or_path = model.name_or_path
+    for part in (extended.model.encoder, extended.model.decoder):
+        part.state.by_row = True
     return extended.eval()
 
 
@@ -146,6 +148,21 @@ class Voices:
             if voice.lora is not None:
                 row[self.experts + self.changing.index(name)] = 1.0
             self._rows[name] = row
+
+
+def load_voices(model: PreTrainedModel, folders: Sequence[str | Path]) -> Voices:
+    """Read voices over a model: each folder is one voice, or holds several.
+
+    Raises:
+        UserError: there is no voice, one was learned over another model, or two have the same name.
+    """
+    places: dict[str, Path] = {}
+    for folder in folders:
+        for name, place in find_voices(folder).items():
+            if name in places:
+                raise UserError(f"two voices have the name {name}: {places[name]} and {place}; leave one of them out")
+            places[name] = place
+    return Voices(model, {name: read_voice(place) for name, place in places.items()}, places)
 
 
 @torch.no_grad()

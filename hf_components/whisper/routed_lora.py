@@ -51,11 +51,15 @@ class RoutingState:
     Each thread has its own, so that several can use one model at once. It stays after the forward pass, because
     non-reentrant gradient checkpointing reads it again in backward. Backward may run in a thread of autograd, which
     finds the last routing that was set with gradients.
+
+    With `by_row` an utterance is computed by products of its own, also in the steps of a decoder. Its result then has
+    the same bits, whichever experts the other rows of the batch use.
     """
 
-    def __init__(self, shared_expert: bool, folded: Sequence[float] | None = None):
+    def __init__(self, shared_expert: bool, folded: Sequence[float] | None = None, by_row: bool = False):
         self.shared_expert = shared_expert
         self.folded = folded
+        self.by_row = by_row
         self._of_thread = threading.local()
         self._of_graph: Routing | None = None
 
@@ -78,7 +82,7 @@ class RoutingState:
             self._of_graph = self._of_thread.routing
 
     def __reduce__(self):  # for copies and pickles: weights belong to one graph
-        return RoutingState, (self.shared_expert, self.folded)
+        return RoutingState, (self.shared_expert, self.folded, self.by_row)
 
 
 class RoutedLinear(nn.Linear):
@@ -165,7 +169,8 @@ class RoutedLinear(nn.Linear):
         hidden_states = self.lora_dropout(hidden_states)
         # An expert without weight adds nothing, but the gradient of its weight needs it. A graph that is compiled for
         # every routing cannot depend on which experts one batch uses.
-        if weights.requires_grad or hidden_states.shape[1] < GATHER_FROM or torch.compiler.is_compiling():
+        is_short = hidden_states.shape[1] < GATHER_FROM and not self.state.by_row
+        if weights.requires_grad or is_short or torch.compiler.is_compiling():
             return self._add_stacked(output, hidden_states, routing)
         return self._add_gathered(output, hidden_states, routing)
 
@@ -208,13 +213,29 @@ class RoutedLinear(nn.Linear):
 
     def _add_gathered(self, output: torch.Tensor, hidden_states: torch.Tensor, routing: Routing) -> torch.Tensor:
         """Add the experts by two batched products over the experts of each row."""
+        a, b, weights = self._gathered(routing)
+        down = torch.bmm(hidden_states, a.transpose(1, 2))
+        down = down * weights.to(down.dtype)
+        return torch.baddbmm(output, down, b, alpha=self.scaling)
+
+    def _gathered(self, routing: Routing) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A and B^T of each row's experts, `(rows, k * rank, in_features or out_features)`, and the rank's weights.
+
+        By row they are kept for the next steps of a decoder, without gradients.
+        """
+        keeps = self.state.by_row and not torch.is_grad_enabled()
+        if keeps and self in routing.stacked:
+            return routing.stacked[self]
         weights, slots = routing.active()
         lora_a, lora_b = self._experts()
-        a = lora_a[slots].flatten(1, 2)  # (rows, k * rank, in_features)
-        b = lora_b[slots].transpose(2, 3).flatten(1, 2)  # (rows, k * rank, out_features)
-        down = torch.bmm(hidden_states, a.transpose(1, 2))
-        down = down * weights.to(down.dtype).repeat_interleave(self.rank, dim=1)[:, None]
-        return torch.baddbmm(output, down, b, alpha=self.scaling)
+        gathered = (
+            lora_a[slots].flatten(1, 2),
+            lora_b[slots].transpose(2, 3).flatten(1, 2),
+            weights.repeat_interleave(self.rank, dim=1)[:, None],
+        )
+        if keeps:
+            routing.stacked[self] = gathered
+        return gathered
 
     def delta(self, weights: Sequence[float]) -> torch.Tensor:
         """What the experts add to the weight, with a weight for each slot, `(out_features, in_features)`."""
