@@ -111,8 +111,8 @@ class Transcriber:
             voice: folder of a voice, folder that holds several of them, or several such folders.
             options: other arguments of the class.
         Raises:
-            UserError: there is no such checkpoint, adapter or voice, no family supports it, one of the latter belongs to
-                another model, or the model has no audio context to choose.
+            UserError: there is no such checkpoint, adapter or voice, no family supports it, an adapter or a voice is
+                of another model, or the model has no audio context to choose.
         """
         device = torch.device(device) if device is not None else PartialState().device
         model, processor = load_asr(str(name_or_path), language, choose_dtype(dtype, device))
