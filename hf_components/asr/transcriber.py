@@ -171,6 +171,17 @@ class Transcriber:
         """
         return self._collect(Rows(corpus), self._routing(len(corpus), expert_weights, voices), description)
 
+    def transcribe_rows(self, rows: datasets.Dataset, voices: Sequence[str] | None = None) -> list[Transcript]:
+        """The same as `transcribe_corpus`, by this process alone and without a progress bar."""
+        routing = self._routing(len(rows), None, voices)
+        recordings = Rows(rows)
+        clips = {i: recordings.read(i) for i in range(len(rows))}
+        seconds = {i: len(clip) / SAMPLING_RATE for i, clip in clips.items()}
+        texts: dict[int, str] = {}
+        for batch in self._batches(list(seconds.values())):
+            texts |= self._transcribe({i: clips[i] for i in batch}, routing)
+        return [Transcript(recordings.ids[i], texts[i], seconds[i]) for i in clips]
+
     def stream(
         self,
         recordings: Recordings,

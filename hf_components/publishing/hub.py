@@ -15,7 +15,16 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from hf_components.publishing.hub_files import Kind, check_name, files_of, is_voice, kind_of, license_of, outdated
+from hf_components.publishing.hub_files import (
+    Kind,
+    check_name,
+    files_of,
+    is_personal,
+    is_voice,
+    kind_of,
+    license_of,
+    outdated,
+)
 from hf_components.runtime import UserError, causes, flag
 
 logger = logging.getLogger(__name__)
@@ -100,8 +109,8 @@ def publish(folder: str | Path, repo_id: str, *, private: bool | None = None, li
     Args:
         folder: folder of a model, an adapter, a prepared corpus, a metric or a Space.
         repo_id: id of the repository, user/name; it is created if it does not exist.
-        private: whether a new repository is private. By default data are private; the account's settings decide for
-            models and Spaces.
+        private: whether a new repository is private. By default data and personal voices are private; the account's
+            settings decide for models and Spaces.
         license: licence for the card of a model that names none; by default apache-2.0, but a voice has no default.
     Raises:
         UserError: the folder cannot be published, or an attempt failed; the message has the command to repeat it.
@@ -115,6 +124,8 @@ def publish(folder: str | Path, repo_id: str, *, private: bool | None = None, li
             raise UserError(f"{folder} holds a voice, and its card names no licence; give --license, {ASK_SPEAKERS}")
     else:
         license = license or LICENSE
+    if private is None and is_personal(folder):
+        private = True
     files = files_of(folder, license, repo_id)
     command = repeating_command(folder, repo_id, private, license)
     text = "publishing %d files of %s as %s; if this is interrupted, repeat it with: %s"

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 CARD = "README.md"
 VOCODER = "unit_hifigan"  # model type
+PERSONAL = "voice.json"  # what one person's sentences changed about a recogniser
 NO_LICENSE = "Licence of the voice: none was chosen. Ask the speakers before you share it."  # on the card of a voice
 RESULTS = "results.json"
 ADAPTER = "adapter_config.json"
@@ -99,8 +100,14 @@ def check_name(folder: Path, repo_id: str) -> None:
 
 
 def is_voice(folder: Path) -> bool:
-    """Whether a folder holds a vocoder, alone or beside its units: it speaks with the voices of its recordings."""
-    return any(_read(place / "config.json").get("model_type") == VOCODER for place in (folder, folder / "vocoder"))
+    """Whether a folder belongs to those who spoke: a vocoder, alone or beside its units, or a personal voice."""
+    speaks = any(_read(place / "config.json").get("model_type") == VOCODER for place in (folder, folder / "vocoder"))
+    return speaks or is_personal(folder)
+
+
+def is_personal(folder: Path) -> bool:
+    """Whether a folder holds the voice of a person who is recognised by it, or several of them."""
+    return any(folder.glob(PERSONAL)) or any(folder.glob(f"voices/**/{PERSONAL}"))
 
 
 def license_of(folder: Path) -> str | None:
@@ -156,7 +163,7 @@ def _kind(folder: Path) -> Kind | None:
     if any(folder.glob("data/*.parquet")):
         return Kind("dataset")
     is_model = any((folder / name).exists() for name in ("config.json", ADAPTER, "tokenizer_config.json"))
-    return Kind("model") if is_model else None
+    return Kind("model") if is_model or is_personal(folder) else None
 
 
 def _metadata(folder: Path) -> dict[str, Any]:

@@ -11,4 +11,4 @@ from hf_components.scoring.comparison import (
     tables,
 )
 from hf_components.scoring.consensus import disagreement, nearest_to_all, vote
-from hf_components.scoring.error_rates import compare, paired_bootstrap, score, utterance_errors
+from hf_components.scoring.error_rates import compare, normalizer_of, paired_bootstrap, score, utterance_errors

@@ -27,11 +27,22 @@ class Candidate:
     scale: float = 1.0
 
 
-def folds_of(sentences: int, most: int, seed: int) -> list[list[int]]:
-    """Indices of the sentences that each fold holds out; with few sentences each fold holds out one."""
-    order = np.random.default_rng(seed).permutation(sentences).tolist()
-    folds = min(most, sentences)
-    return [sorted(order[fold::folds]) for fold in range(folds)]
+def folds_of(said: Sequence[str], most: int, seed: int) -> list[list[int]]:
+    """Indices of the sentences that each fold holds out; with few sentences each fold holds out one.
+
+    Recordings of the same sentence are held out together. There is no fold if all say the same.
+
+    Args:
+        said: what each sentence says.
+        most: greatest number of folds.
+    """
+    distinct = sorted(set(said))
+    if len(distinct) < 2:
+        return []
+    order = np.random.default_rng(seed).permutation(len(distinct)).tolist()
+    folds = min(most, len(distinct))
+    held_out = [{distinct[i] for i in order[fold::folds]} for fold in range(folds)]
+    return [[row for row, words in enumerate(said) if words in fold] for fold in held_out]
 
 
 def choose(candidates: Sequence[Candidate], tokens: np.ndarray, *, min_gain: float, certainty: float) -> Candidate:

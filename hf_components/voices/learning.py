@@ -9,7 +9,9 @@ import numpy as np
 from transformers import PreTrainedModel, WhisperProcessor
 
 from hf_components.checkpoints import LORA, NO_CHANGE, WEIGHTS, Voice, base_model_id, digest_of_model
+from hf_components.metrics.whisper_wer.counting import normalize
 from hf_components.runtime import UserError
+from hf_components.scoring import normalizer_of
 from hf_components.voices.arguments import VoiceArguments
 from hf_components.voices.batches import Batches
 from hf_components.voices.choosing import Candidate, choose, folds_of, gain_of
@@ -67,7 +69,7 @@ def learn_voice(
     batches = Batches(model, processor, [*sentences, *others], seed)
     own = range(len(sentences))
     tokens = batches.tokens[: len(sentences)]
-    folds = folds_of(len(sentences), args.max_folds, seed) if len(sentences) > 1 else []
+    folds = folds_of([normalize(one.text, normalizer_of(None)) for one in sentences], args.max_folds, seed)
     common = {
         "name": name,
         "base": base_model_id(model.name_or_path),

@@ -30,8 +30,8 @@ def weights_to_try(model: MoeWhisperForConditionalGeneration) -> list[list[float
     tries = [plain, *alone, *(0.5 * (plain + one) for one in alone)]
     tries += [0.5 * (alone[i] + alone[j]) for i, j in combinations(range(experts), 2)]
     tries.append(np.full(experts, 1 / experts))
-    distinct = {tuple(np.round(weights, 6).tolist()): None for weights in tries}
-    return [list(weights) for weights in distinct]
+    distinct = {tuple(np.round(weights, 6)): weights.tolist() for weights in reversed(tries)}
+    return list(reversed(distinct.values()))
 
 
 @torch.no_grad()
@@ -64,6 +64,22 @@ def losses_of_model(model: PreTrainedModel, batches: Batches) -> np.ndarray:
         routing = {"fit_audio_context": False} if is_mixture(model) else {}
         losses = losses_of_rows(model, batches.clean(rows), batches.labels_of(rows), **routing)
         found[rows] = losses.cpu().numpy()
+    return found
+
+
+@torch.no_grad()
+def losses_of_texts(model: PreTrainedModel, batches: Batches) -> np.ndarray:
+    """Loss per token of every text on every recording, `(recordings, texts)`."""
+    count = len(batches.sentences)
+    found = np.zeros((count, count))
+    routing = {"fit_audio_context": False} if is_mixture(model) else {}
+    for row in range(count):
+        features = batches.clean([row])
+        for i in range(0, count, ROWS_AT_ONCE):
+            texts = list(range(i, min(i + ROWS_AT_ONCE, count)))
+            repeated = features.expand(len(texts), -1, -1)
+            losses = losses_of_rows(model, repeated, batches.labels_of(texts), **routing)
+            found[row, texts] = losses.cpu().numpy() / batches.tokens[texts]
     return found
 
 

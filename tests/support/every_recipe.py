@@ -52,6 +52,7 @@ TRAINING = {
 }
 CTC = {name: value for name, value in TRAINING.items() if name not in ("full_context_fraction", "max_new_tokens")}
 DECODING = {"max_new_tokens": 6, "batch_size": 4, "max_samples": 9}
+VOICE = {"voice_rank": 2, "voice_marks": 2, "voice_learning_rate": 0.01, "voice_scales": 1, "max_folds": 2}
 VOCODER = {
     "head": "istft",
     "hidden_size": 16,
@@ -171,6 +172,20 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "max_new_tokens": 6,
             "batch_seconds": 40,
             "output_jsonl": out / "transcribe.jsonl",
+        },
+        "personalise_whisper": {
+            "model": joint,
+            "data": corpus,
+            "max_sentences": 3,
+            **VOICE,
+        },
+        "evaluate_voices": {
+            "model": sources / "whisper",
+            "corpus": corpus,
+            "sentences": 2,
+            "num_bootstrap": 10,
+            "max_new_tokens": 6,
+            **VOICE,
         },
         "evaluate_asr": {
             "predictions": inputs / "transcribe.jsonl",

@@ -1,0 +1,210 @@
+"""How much a voice gains: every speaker with a few sentences drawn at random, and the rest as test."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import datasets
+import numpy as np
+from accelerate import PartialState
+
+from hf_components.asr import Transcriber, Voices
+from hf_components.checkpoints import LORA, NO_CHANGE, WEIGHTS, Voice, save_voice
+from hf_components.runtime import UserError, first_few, place_for, read_record, write_json
+from hf_components.scoring import paired_bootstrap, utterance_errors
+from hf_components.speech import is_known
+from hf_components.voices.arguments import VoiceArguments
+from hf_components.voices.learning import learn_voice
+from hf_components.voices.sentences import sentences_of_rows
+
+logger = logging.getLogger(__name__)
+
+BEFORE, CHOSEN, CONTROL = "before", "chosen", "control"
+SYSTEMS = (BEFORE, WEIGHTS, LORA, CONTROL, CHOSEN)
+WORSE = 0.02  # a speaker is worse from this difference of WER on
+JOB_FORM = {"ids": [str], "texts": {str: [str]}, "way": str, "seconds": (int, float), "bytes": int, "figures": dict}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One draw: indices of the rows of a speaker that are learned from, of others for the control, and the test."""
+
+    speaker: str
+    sentences: int
+    draw: int
+    enrolment: list[int]
+    others: list[int]
+    test: list[int]
+
+    def without_control(self) -> "Job":
+        return replace(self, others=[])
+
+    @property
+    def file(self) -> str:
+        return f"{place_for(self.speaker)}/{self.sentences}_{self.draw}.json"
+
+
+def draw_jobs(corpus: datasets.Dataset, sentences: Sequence[int], draws: int, seed: int) -> list[Job]:
+    """Draw enrolment sentences of every known speaker. Speakers without a test sentence left are named and left out.
+
+    The draws of a speaker do not depend on who else is there, and smaller numbers of sentences are parts of larger
+    ones. The control has as many sentences of other speakers.
+
+    Raises:
+        UserError: no speaker has enough sentences.
+    """
+    speakers = np.array(corpus["speaker_id"][:])
+    ids = np.array(corpus["id"][:])
+    jobs = []
+    short = []
+    for speaker in sorted(filter(is_known, set(speakers.tolist()))):
+        own = np.flatnonzero(speakers == speaker)
+        own = own[np.argsort(ids[own])]
+        strangers = np.flatnonzero(speakers != speaker)
+        for draw in range(draws):
+            random = np.random.default_rng([seed, draw, *speaker.encode()])
+            order = random.permutation(own)
+            other = random.permutation(strangers)
+            for count in sentences:
+                if count >= len(own):
+                    short.append(speaker)
+                    continue
+                parts = (
+                    order[:count],
+                    other[:count],
+                    order[max(sentences) :] if len(own) > max(sentences) else order[count:],
+                )
+                jobs.append(Job(speaker, count, draw, *(part.tolist() for part in parts)))
+    if not jobs:
+        raise UserError(f"no speaker has more than {min(sentences)} sentences; lower --sentences")
+    if short:
+        logger.warning(
+            "too few sentences of %s for some of --sentences: they are left out there", first_few(sorted(set(short)))
+        )
+    return jobs
+
+
+def run_job(
+    job: Job,
+    corpus: datasets.Dataset,
+    transcriber: Transcriber,
+    before: Sequence[str],
+    args: VoiceArguments,
+    seed: int,
+    folder: Path,
+) -> None:
+    """Learn the voice of a job, transcribe the test sentences with it, and write both; a finished job is kept."""
+    file = folder / job.file
+    if file.exists():
+        return
+    learned = learn_voice(
+        transcriber.model,
+        transcriber.processor,
+        job.speaker,
+        sentences_of_rows(corpus.select(job.enrolment)),
+        args,
+        seed,
+        sentences_of_rows(corpus.select(job.others)) if job.others else (),
+    )
+    voices = {**learned.of_way, **({CONTROL: learned.control} if learned.control else {})}
+    rows = corpus.select(job.test)
+    texts = {BEFORE: [before[row] for row in job.test]}
+    for name, written in _written(transcriber, rows, voices).items():
+        texts[name] = written
+    texts[CHOSEN] = texts[BEFORE if learned.voice.way == NO_CHANGE else learned.voice.way]
+    size = save_voice(learned.voice, file.with_suffix(""))
+    write_json(
+        file,
+        {
+            "ids": rows["id"][:],
+            "texts": texts,
+            "way": learned.voice.way,
+            "seconds": learned.seconds,
+            "bytes": size,
+            "figures": learned.voice.figures,
+        },
+    )
+
+
+def _written(transcriber: Transcriber, rows: datasets.Dataset, voices: dict[str, Voice]) -> dict[str, list[str]]:
+    """Texts of the rows with each of the voices, in batches that mix them."""
+    several = Voices(transcriber.model, voices, dict.fromkeys(voices, "memory"))
+    asking = Transcriber(
+        transcriber.model,
+        transcriber.processor,
+        language=transcriber.language,
+        batch_seconds=transcriber.batch_seconds,
+        max_new_tokens=transcriber.max_new_tokens,
+        num_beams=transcriber.num_beams,
+        voices=several,
+    )
+    return {name: [one.text for one in asking.transcribe_rows(rows, [name] * len(rows))] for name in voices}
+
+
+def collect(
+    jobs: Sequence[Job], corpus: datasets.Dataset, folder: Path, language: str, bootstrap: int, seed: int
+) -> dict:
+    """Figures of all jobs by number of sentences.
+
+    Returns:
+        number of sentences -> figures: `wer` of each system, `difference` and `interval` of the chosen voice against
+        the base, the same of the LoRA against its control, `made_worse`, seconds, bytes and ways.
+    """
+    references = dict(zip(corpus["id"][:], corpus["text"][:], strict=True))
+    curve = {}
+    for count in sorted({job.sentences for job in jobs}):
+        own = [job for job in jobs if job.sentences == count]
+        records = [read_record(folder / job.file, JOB_FORM, "delete it and run again") for job in own]
+        curve[str(count)] = _figures(own, records, references, language, bootstrap, seed)
+    return curve
+
+
+def _figures(jobs, records, references, language, bootstrap, seed) -> dict:
+    names = [name for name in SYSTEMS if all(name in record["texts"] for record in records)]
+    texts = {name: [text for record in records for text in record["texts"][name]] for name in names}
+    said = [references[one] for record in records for one in record["ids"]]
+    speakers = [job.speaker for job, record in zip(jobs, records, strict=True) for _ in record["ids"]]
+    errors = {name: utterance_errors(texts[name], said, language) for name in names}
+    words = errors[BEFORE]["reference_words"]
+    against = {"num_bootstrap": bootstrap, "seed": seed}
+    change = paired_bootstrap(errors[BEFORE], errors[CHOSEN], speakers, **against)
+    of_speaker = {}
+    for speaker in sorted(set(speakers)):
+        rows = np.array(speakers) == speaker
+        rates = {name: float(errors[name]["errors"][rows].sum() / max(1, words[rows].sum())) for name in names}
+        ways = [record["way"] for job, record in zip(jobs, records, strict=True) if job.speaker == speaker]
+        of_speaker[speaker] = {"wer": rates, "words": int(words[rows].sum()), "ways": ways}
+    worse = [one["wer"][CHOSEN] - one["wer"][BEFORE] > WORSE for one in of_speaker.values()]
+    ways = [record["way"] for record in records]
+    figures = {
+        "speakers": len(of_speaker),
+        "draws": len(jobs),
+        "words": int(words.sum()),
+        "wer": {name: float(one["errors"].sum() / words.sum()) for name, one in errors.items()},
+        "difference": change["difference"],
+        "interval": change["interval"],
+        "relative": change["difference"] / max(1e-9, float(errors[BEFORE]["errors"].sum() / words.sum())),
+        "made_worse": float(np.mean(worse)),
+        "ways": {way: ways.count(way) for way in (NO_CHANGE, WEIGHTS, LORA)},
+        "seconds_per_voice": float(np.mean([record["seconds"] for record in records])),
+        "slowest_seconds": float(max(record["seconds"] for record in records)),
+        "bytes_per_voice": max(record["bytes"] for record in records),
+        "per_speaker": of_speaker,
+    }
+    if CONTROL in names and LORA in names:
+        figures["voice_against_control"] = {
+            key: paired_bootstrap(errors[CONTROL], errors[LORA], speakers, **against)[key]
+            for key in ("difference", "interval")
+        }
+        figures["control_against_before"] = {
+            key: paired_bootstrap(errors[BEFORE], errors[CONTROL], speakers, **against)[key]
+            for key in ("difference", "interval")
+        }
+    return figures
+
+
+def own_share(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs of this process."""
+    state = PartialState()
+    return list(jobs[state.process_index :: state.num_processes])

@@ -1,0 +1,38 @@
+"""The folder of a voice: its file and its card."""
+
+from pathlib import Path
+
+from huggingface_hub import ModelCardData
+
+from hf_components.checkpoints import Voice, save_voice
+from hf_components.publishing import hub_id, render_card
+
+CARD = "README.md"
+TAGS = ["whisper", "speech-recognition", "personal-voice", "personal-data"]
+
+
+def release_voice(voice: Voice, folder: Path, *, transcribed: bool) -> int:
+    """Write the card and the voice; returns the bytes of the voice.
+
+    The card does not name the person.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    data = ModelCardData(
+        library_name="peft" if voice.lora is not None else None,
+        pipeline_tag="automatic-speech-recognition",
+        tags=TAGS,
+        base_model=hub_id(voice.base),
+    )
+    shown = {
+        "sentences": voice.sentences,
+        "seconds_of_speech": voice.seconds_of_speech,
+        "base": voice.base,
+        "base_digest": voice.base_digest,
+        "way": voice.way,
+        "adapter": voice.lora is not None and voice.expert_weights is None,
+        "folds": voice.figures["folds"],
+        "candidates": voice.figures["candidates"],
+        "transcribed": transcribed,
+    }
+    (folder / CARD).write_text(render_card("voice.md", shown, data), encoding="utf-8")
+    return save_voice(voice, folder)

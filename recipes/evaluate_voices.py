@@ -1,0 +1,139 @@
+"""How much a personal voice gains: every speaker of a split with a few sentences, and the rest of them as test.
+
+accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+    recipes/evaluate_voices.py --config recipes/configs/evaluate_voices/default.yaml \\
+    --model runs/moe/model --corpus data/prepared --sentences 5 --output_dir runs/voices
+
+Beside the chosen voice it scores the base as it is, each way alone, and a LoRA of the same steps that was trained on
+as many sentences of other speakers: that one shows what is the voice, and what is only more training. An interrupted
+run goes on where it stopped.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import PartialState
+from rich.table import Table
+
+from hf_components.asr import Transcriber
+from hf_components.checkpoints import language_of
+from hf_components.reporting import interval, percent, plot_curves, show
+from hf_components.runtime import (
+    PlotArguments,
+    Progress,
+    RecipeArguments,
+    SeedArguments,
+    flag,
+    parse_arguments,
+    read_record,
+    run_as_stage,
+    run_recipe,
+    write_json,
+)
+from hf_components.speech import language_code, load_corpus
+from hf_components.voices import VoiceArguments, collect, draw_jobs, own_share, run_job
+
+
+@dataclass(kw_only=True)
+class Arguments(RecipeArguments, SeedArguments, PlotArguments):
+    model: str = flag("Whisper or MoE-Whisper that has not heard these speakers: folder or Hub id")
+    corpus: str = flag("prepared corpus: folder or Hub id")
+    split: str = flag("split whose speakers are learned", default="dev")
+    data_config_override: str | None = flag(
+        "part of the corpus to use, and who is held out: JSON, see pretrain_experts", default=None
+    )
+    sentences: list[int] = flag(
+        "sentences to learn from; several make a curve, the first is reported", default=[5], min=1
+    )
+    draws: int = flag("draws of these sentences per speaker", default=1, min=1)
+    language: str | None = flag(
+        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
+    )
+    control: bool = flag("also train on sentences of other speakers, to compare", default=True)
+    num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
+    batch_seconds: float = flag("seconds of audio per batch when transcribing", default=120.0, above=0)
+    max_new_tokens: int = flag("longest transcript in tokens", default=225, min=1)
+    num_beams: int = flag("beams; 1 is greedy", default=1, min=1)
+
+
+def main(argv: list[str] | None = None) -> dict:
+    args, voice_args = parse_arguments((Arguments, VoiceArguments), argv, __doc__)
+    result = run_as_stage(produce, args, voice_args, inputs=[args.model, args.corpus], derive={"plot": plot})
+    show(table(result))
+    return result
+
+
+def produce(args: Arguments, voice_args: VoiceArguments, folder: Path) -> dict:
+    corpus = load_corpus(args.corpus, args.split, args.data_config_override)
+    transcriber = Transcriber.from_pretrained(
+        args.model,
+        args.language,
+        dtype="float32",
+        batch_seconds=args.batch_seconds,
+        max_new_tokens=args.max_new_tokens,
+        num_beams=args.num_beams,
+    )
+    state = PartialState()
+    before = [one.text for one in transcriber.transcribe_corpus(corpus, description="before")]
+    jobs = draw_jobs(corpus, args.sentences, args.draws, args.seed)
+    if not args.control:
+        jobs = [job.without_control() for job in jobs]
+    for job in Progress(own_share(jobs), desc="learning voices", unit="voice", disable=not state.is_main_process):
+        run_job(job, corpus, transcriber, before, voice_args, args.seed, folder / "jobs")
+    state.wait_for_everyone()
+    language = args.language or language_of(transcriber.model)
+    curve = collect(jobs, corpus, folder / "jobs", language, args.num_bootstrap, args.seed)
+    reported = curve[str(args.sentences[0])]
+    result = {
+        "sentences": args.sentences[0],
+        "wer_before": reported["wer"]["before"],
+        "wer_after": reported["wer"]["chosen"],
+        **{
+            name: reported[name]
+            for name in ("difference", "interval", "relative", "made_worse", "seconds_per_voice", "bytes_per_voice")
+        },
+        "curve": curve,
+    }
+    if state.is_main_process:
+        write_json(folder / "results.json", result)
+        if args.plot:
+            plot(folder, folder)
+    state.wait_for_everyone()
+    return result
+
+
+def plot(finished: Path, folder: Path) -> None:
+    curve = read_record(finished / "results.json", dict, "the plot needs it; leave out --plot")["curve"]
+    counts = list(curve)
+    names = [name for name in curve[counts[0]]["wer"] if all(name in curve[count]["wer"] for count in counts)]
+    plot_curves(
+        folder / "learning_curve.png",
+        {name: [100 * curve[count]["wer"][name] for count in counts] for name in names},
+        "sentences of the speaker",
+        "WER (%) on other sentences",
+        f"Personal voices, {curve[counts[0]]['speakers']} speakers",
+        x=[int(count) for count in counts],
+    )
+
+
+def table(result: dict) -> Table:
+    shown = Table(
+        title="WER (%) with sentences of the speaker",
+        caption="in brackets: 95 % paired bootstrap over speakers of chosen minus before; worse: more than two points",
+    )
+    for heading in ("sentences", *result["curve"][str(result["sentences"])]["wer"], "difference", "worse", "s", "kB"):
+        shown.add_column(heading, justify="right")
+    for count, row in result["curve"].items():
+        shown.add_row(
+            count,
+            *(percent(wer) for wer in row["wer"].values()),
+            f"{percent(row['difference'])} ({interval(row['interval'])})",
+            percent(row["made_worse"]),
+            f"{row['seconds_per_voice']:.0f}",
+            f"{row['bytes_per_voice'] / 1000:.0f}",
+        )
+    return shown
+
+
+if __name__ == "__main__":
+    run_recipe(main)
