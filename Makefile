@@ -39,7 +39,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup recipe-moe recipe-children recipe-wav2vec2 recipe-units demo doctor test test-slow lint format clean
+.PHONY: help setup recipe-moe recipe-children recipe-wav2vec2 recipe-units recipe-voice demo doctor test test-slow lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "  %-24s %s\n", $$1, $$2}' Makefile
@@ -94,6 +94,9 @@ data/demo_recordings: | $(INSTALLED) ## Speak clean and noisy demo recordings
 data/demo_long: | $(INSTALLED) ## Speak long demo recordings
 	$(LAUNCH) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/long.yaml --output_dir $@
 
+data/demo_personal: | $(INSTALLED) ## Speak voices that a recogniser gets wrong
+	$(LAUNCH) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/personal.yaml --output_dir $@
+
 recipe-moe: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA),,data/demo_speakers) ## Whisper with a router and LoRA experts, and its benchmark
 	$(LAUNCH) recipes/run_moe_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_moe_pipeline/quick.yaml)" \
 		--data "$(or $(DATA),data/demo_speakers)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/moe)" $(ARGS)
@@ -111,6 +114,10 @@ recipe-wav2vec2: $(INSTALLED) $(if $(MODEL)$(CONFIG),,models/wav2vec2-demo) $(if
 recipe-units: $(INSTALLED) $(if $(CONFIG),,models/whisper-tiny.en) $(if $(DATA),,data/demo_long) ## Units, motifs and a unit vocoder, from long recordings
 	$(LAUNCH) recipes/run_units_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_units_pipeline/quick.yaml)" \
 		--data "$(or $(DATA),data/demo_long)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/units)" $(ARGS)
+
+recipe-voice: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA),,data/demo_personal) ## A personal recogniser from a handful of sentences, and what it gains
+	$(LAUNCH) recipes/run_voice_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_voice_pipeline/quick.yaml)" \
+		--data "$(or $(DATA),data/demo_personal)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/voice)" $(ARGS)
 
 job-%: $(INSTALLED) ## Run recipe-% as a Hugging Face Job on FLAVOR, from DATA on the Hub
 	@test -n "$(DATA)" || { echo 'error: a job needs DATA: a data set on the Hub, or a folder of a volume mounted by JOB' >&2; exit 2; }
@@ -140,5 +147,5 @@ format: $(INSTALLED) ## Fix and format the code with ruff
 	$(BIN)/ruff format .
 
 clean: ## Remove caches, the embedded model and the demo corpora; keep the environment and runs
-	rm -rf build dist .pytest_cache .ruff_cache models/whisper-tiny.en models/smollm2 models/wav2vec2-demo data/demo_speakers data/demo_children data/demo_recordings data/demo_long
+	rm -rf build dist .pytest_cache .ruff_cache models/whisper-tiny.en models/smollm2 models/wav2vec2-demo data/demo_speakers data/demo_children data/demo_recordings data/demo_long data/demo_personal
 	find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -r {} +

@@ -117,9 +117,21 @@ def write_demo_corpus(
         for split, count in (("Train", train_speakers), ("Dev", dev_speakers))
         for number in range(count)
     ]
+    return write_speakers(Path(folder), speakers, GROUPS, utterances_per_speaker, seed, progress)
+
+
+def write_speakers(
+    folder: Path,
+    speakers: list[Speaker],
+    groups: dict[str, Group],
+    utterances: int,
+    seed: int,
+    progress: Callable[[Iterator], Iterator],
+) -> list[dict]:
+    """Write the files of speakers; returns one row per split and group, see `write_demo_corpus`."""
     rows: dict[tuple, dict] = {}
     for speaker in progress(speakers):
-        seconds, sample_rate = _write_speaker(Path(folder), speaker, utterances_per_speaker, seed)
+        seconds, sample_rate = _write_speaker(folder, speaker, groups[speaker.group], utterances, seed)
         row = rows.setdefault(
             (speaker.split, speaker.group),
             {
@@ -132,7 +144,7 @@ def write_demo_corpus(
             },
         )
         row["speakers"] += 1
-        row["utterances"] += utterances_per_speaker
+        row["utterances"] += utterances
         row["minutes"] += seconds / 60
     return [rows[key] for key in sorted(rows, reverse=True)]
 
@@ -148,14 +160,14 @@ def check_size(train_speakers: int, dev_speakers: int, utterances_per_speaker: i
             raise UserError(f"`{name}` must lie in [1, {most}], got {value}")
 
 
-def _write_speaker(folder: Path, speaker: Speaker, utterances: int, seed: int) -> tuple[float, int]:
+def _write_speaker(folder: Path, speaker: Speaker, group: Group, utterances: int, seed: int) -> tuple[float, int]:
     """Write a speaker's files. Return the seconds of speech and their sample rate."""
     place = folder / speaker.split / speaker.id
     place.mkdir(parents=True, exist_ok=True)
     texts = islice(sentences(speaker.split, random_of(seed, speaker.id, "sentences")), utterances)
     files = []
     seconds = 0.0
-    for index, (text, samples, sample_rate) in enumerate(speak(speaker, GROUPS[speaker.group], texts, seed)):
+    for index, (text, samples, sample_rate) in enumerate(speak(speaker, group, texts, seed)):
         name = f"{speaker.id}_{index:04d}.flac"
         soundfile.write(place / name, samples, sample_rate, subtype="PCM_16")
         files.append({"Filename": name, "Prompt": {"Transcript": text}})

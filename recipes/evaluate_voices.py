@@ -56,8 +56,11 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     num_beams: int = flag("beams; 1 is greedy", default=1, min=1)
 
 
+ARGUMENTS = (Arguments, VoiceArguments)
+
+
 def main(argv: list[str] | None = None) -> dict:
-    args, voice_args = parse_arguments((Arguments, VoiceArguments), argv, __doc__)
+    args, voice_args = parse_arguments(ARGUMENTS, argv, __doc__)
     result = run_as_stage(produce, args, voice_args, inputs=[args.model, args.corpus], derive={"plot": plot})
     show(table(result))
     return result

@@ -6,7 +6,8 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
 Layouts: speakers is four groups of speakers, with one JSON file each. children is four ages in JSONL manifests; Dev is
 then the folder test/. clean_noisy is two folders of recordings by speakers of Dev alone, without transcripts, and
 truth.jsonl to score by. long is four recordings of each speaker of Train, with pauses between the sentences, and
-sentences.jsonl to score by.
+sentences.jsonl to score by. personal is speakers of Dev alone, of five kinds that a recogniser gets wrong, for a voice
+each.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from dataset_scripts.demo_children import write_demo_children
 from dataset_scripts.demo_long import write_demo_long
+from dataset_scripts.demo_personal import write_demo_personal
 from dataset_scripts.demo_recordings import write_demo_recordings
 from dataset_scripts.demo_speakers import write_demo_corpus
 from hf_components.reporting import show
@@ -26,6 +28,7 @@ LAYOUTS = {  # function that writes the corpus, and the flags that count its spe
     "children": (write_demo_children, BOTH),
     "clean_noisy": (write_demo_recordings, BOTH[1:]),
     "long": (write_demo_long, BOTH[:1]),
+    "personal": (write_demo_personal, BOTH[1:]),
 }
 
 
@@ -33,7 +36,7 @@ LAYOUTS = {  # function that writes the corpus, and the flags that count its spe
 class Arguments(ResumeArguments):
     layout: str = flag("kind of corpus, see above", default="speakers", choices=tuple(LAYOUTS))
     output_dir: str = flag("folder of the corpus", default="data/demo_speakers")
-    train_speakers: int = flag("speakers in Train, for each of the four groups or ages", default=4, min=1)
+    train_speakers: int = flag("speakers in Train, for each group or age", default=4, min=1)
     dev_speakers: int = flag("the same in Dev; none of them is in Train", default=2, min=1)
     utterances_per_speaker: int = flag("recordings (long: sentences) per speaker, about 2.5 s each", default=16, min=1)
     seed: int = flag("seed of voices, sentences and noise", default=0, **SEEDS)

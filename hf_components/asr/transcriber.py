@@ -22,7 +22,7 @@ from hf_components.asr.families import family_of, load_asr
 from hf_components.asr.recordings import Files, Recordings, Rows
 from hf_components.asr.voices import Voices, load_voices
 from hf_components.checkpoints import merge_adapter
-from hf_components.runtime import Progress, UserError
+from hf_components.runtime import Progress, UserError, first_few
 from hf_components.speech import SAMPLING_RATE, AudioError, cut_at_quiet, decode, duration_batches, seconds_batches
 from hf_components.whisper.audio_context import DynamicContextGenerationMixin
 
@@ -233,21 +233,28 @@ class Transcriber:
     def _routing(
         self, rows: int, expert_weights: torch.Tensor | None, voices: Sequence[str] | None
     ) -> torch.Tensor | None:
-        """Weights over experts and voices, `(rows, experts + voices)`, or None if the model chooses.
+        """Weights over experts `(rows, experts)`; with voices the number of the voice of each, `(rows,)`; or None.
 
         Raises:
-            UserError: voices are named and none is loaded, or several are loaded and none is named.
+            UserError: there is no such voice, or none is loaded; or several are loaded and none is named.
         """
         if self.voices is None:
             if voices is not None:
                 raise UserError("voices are named, but none is loaded; give voice when the recogniser is loaded")
             return expert_weights
-        if voices is None and len(self.voices.names) > 1:
-            raise UserError(
-                f"{len(self.voices.names)} voices are loaded, such as {self.voices.names[0]}: name that of each "
-                "recording"
-            )
-        return self.voices.weights_of(self.voices.names * rows if voices is None else voices)
+        names = self.voices.names
+        if voices is None and len(names) > 1:
+            raise UserError(f"{len(names)} voices are loaded, such as {names[0]}: name that of each recording")
+        if unknown := [name for name in voices or () if name not in names]:
+            raise UserError(f"there is no voice {unknown[0]!r}; there are {first_few(names)}")
+        return torch.tensor([0] * rows if voices is None else [names.index(name) for name in voices])
+
+    def _longest_piece(self, key: int, routing: torch.Tensor | None) -> float:
+        """Seconds of a piece of a recording; an example of the voice takes its part of the model's window."""
+        if self.voices is None or routing is None:
+            return self.family.longest_seconds
+        example, _ = self.voices.examples.get(self.voices.names[routing[key]], ((), ""))
+        return self.family.longest_seconds - len(example) / SAMPLING_RATE
 
     def _heard_seconds(self, seconds: float) -> float:
         return self.family.heard_seconds(self.model, min(seconds, self.family.longest_seconds))
@@ -264,7 +271,7 @@ class Transcriber:
         pieces = [
             (key, piece)
             for key, clip in clips.items()
-            for piece in cut_at_quiet(clip, self.family.longest_seconds, SAMPLING_RATE)
+            for piece in cut_at_quiet(clip, self._longest_piece(key, expert_weights), SAMPLING_RATE)
         ]
         written = [""] * len(pieces)
         for batch in self._batches([len(piece) / SAMPLING_RATE for _, piece in pieces]):
@@ -284,28 +291,44 @@ class Transcriber:
     @torch.inference_mode()
     def _decode(self, clips: list[np.ndarray], expert_weights: torch.Tensor | None) -> list[str]:
         if self.voices is not None and expert_weights is not None:
-            return self._decode_voices(clips, expert_weights)
+            return self._decode_voices(clips, expert_weights.tolist())
         return self._decode_by(self.model, clips, expert_weights)
 
-    def _decode_voices(self, clips: list[np.ndarray], weights: torch.Tensor) -> list[str]:
-        """Texts of clips of several voices: those that change nothing by the base, all others in one pass."""
+    def _decode_voices(self, clips: list[np.ndarray], numbers: list[int]) -> list[str]:
+        """Texts of clips, each with the voice of a number: in one pass, or two if a router chooses for some."""
+        names = [self.voices.names[number] for number in numbers]
+        weights = self.voices.weights_of(names)
         texts = [""] * len(clips)
-        nothing = weights.isnan().any(1)
+        as_it_is = weights.isnan().any(1)
         for model, rows, given in (
-            (self.model, nothing.nonzero().flatten().tolist(), None),
-            (self.voices.model, (~nothing).nonzero().flatten().tolist(), weights[~nothing]),
+            (self.model, as_it_is.nonzero().flatten().tolist(), None),
+            (self.voices.model, (~as_it_is).nonzero().flatten().tolist(), weights[~as_it_is]),
         ):
             if rows:
-                written = self._decode_by(model, [clips[row] for row in rows], given)
+                examples = [self.voices.examples.get(names[row]) for row in rows]
+                written = self._decode_by(model, [clips[row] for row in rows], given, examples)
                 for row, text in zip(rows, written, strict=True):
                     texts[row] = text
         return texts
 
     def _decode_by(
-        self, model: PreTrainedModel, clips: list[np.ndarray], expert_weights: torch.Tensor | None
+        self,
+        model: PreTrainedModel,
+        clips: list[np.ndarray],
+        expert_weights: torch.Tensor | None,
+        examples: Sequence[tuple[np.ndarray, str] | None] = (),
     ) -> list[str]:
-        inputs = self.family.inputs(self.processor, clips, language=self.language)
         routing = {} if expert_weights is None else {"expert_weights": expert_weights}
+        if any(examples):
+            clips = [
+                clip if example is None else np.concatenate([example[0], clip])
+                for example, clip in zip(examples, clips, strict=True)
+            ]
+            routing["said"] = [
+                [] if example is None else self.family.tokenize_text(self.processor, example[1])
+                for example in examples
+            ]
+        inputs = self.family.inputs(self.processor, clips, language=self.language)
         try:
             return self.family.decode(
                 model,

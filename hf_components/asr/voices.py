@@ -4,11 +4,13 @@ import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from hf_components.checkpoints import Voice, find_voices, read_voice, require_same_base
 from hf_components.runtime import UserError, first_few
+from hf_components.speech import SAMPLING_RATE
 from hf_components.whisper import MoeWhisperConfig, MoeWhisperForConditionalGeneration
 from hf_components.whisper.audio_context import DynamicContextGenerationMixin
 from hf_components.whisper.routed_lora import RoutedLinear
@@ -78,6 +80,9 @@ def with_slots(
     return extended.eval()
 
 
+PAUSE = np.zeros(SAMPLING_RATE * 3 // 10, np.float32)  # between an example and a recording
+
+
 class Voices:
     """Voices over one base model, by name.
 
@@ -102,11 +107,16 @@ class Voices:
         self._rows: dict[str, torch.Tensor | None] = dict.fromkeys(voices)
         if any(voice.expert_weights is not None or voice.lora is not None for voice in voices.values()):
             self._add(voices)
+        self.examples = {
+            name: (np.concatenate([voice.example, PAUSE]), voice.example_text)
+            for name, voice in voices.items()
+            if voice.example is not None
+        }
 
     def weights_of(self, names: Sequence[str]) -> torch.Tensor:
         """Weights over experts and voices for utterances of these voices, `(utterances, experts + voices)`.
 
-        A row of a voice that changes nothing is NaN: the base transcribes it.
+        A row is NaN if the base transcribes it as it is.
 
         Raises:
             UserError: there is no such voice.
@@ -140,10 +150,10 @@ class Voices:
             for module, (a, b) in voice.lora.items():
                 set_slot(layers[module], self.experts + number, a, b)
         for name, voice in voices.items():
-            if voice.lora is None and voice.expert_weights is None:
-                continue
+            if voice.lora is None and voice.expert_weights is None and self.experts:
+                continue  # a router chooses
             row = torch.zeros(self.experts + slots)
-            if self.experts:
+            if self.experts:  # else zeros change nothing
                 row[: self.experts] = torch.tensor(voice.expert_weights)
             if voice.lora is not None:
                 row[self.experts + self.changing.index(name)] = 1.0

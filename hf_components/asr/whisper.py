@@ -1,8 +1,10 @@
 """Whisper, and MoE-Whisper, whose configuration has `num_experts`."""
 
 import logging
+from collections.abc import Collection, Sequence
 
 import torch
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from hf_components.asr.family import Family, place
 from hf_components.checkpoints import load_moe_whisper, load_whisper, prompt_language
@@ -44,9 +46,23 @@ class Whisper(Family):
         }
 
     def decode(
-        self, model, processor, inputs, *, max_new_tokens, num_beams, expert_weights: torch.Tensor | None = None
+        self,
+        model,
+        processor,
+        inputs,
+        *,
+        max_new_tokens,
+        num_beams,
+        expert_weights: torch.Tensor | None = None,
+        said: Sequence[Sequence[int]] | None = None,
     ):
-        """The same as in `Family`; `expert_weights (batch, experts)` replaces the router of a MoE-Whisper."""
+        """The same as in `Family`.
+
+        Args:
+            expert_weights: weights that replace the router of a MoE-Whisper, `(batch, experts)`.
+            said: tokens that each text starts with, because the clip starts with a known sentence; the texts are
+                returned without them.
+        """
         longest = model.config.max_target_positions - TASK_TOKENS
         if not 1 <= max_new_tokens <= longest:
             raise UserError(
@@ -56,7 +72,13 @@ class Whisper(Family):
         features = place(inputs, model)[
             "input_features"
         ]  # the model finds the padding in the features, without a mask
+        if said is not None:
+            routing["logits_processor"] = LogitsProcessorList([SaidBefore(said)])
+            most = max_new_tokens
+            max_new_tokens = min(longest, max_new_tokens + max(map(len, said)))
         tokens = model.generate(features, max_new_tokens=max_new_tokens, num_beams=num_beams, **routing)
+        if said is not None:
+            tokens = without_said(tokens.tolist(), said, set(processor.tokenizer.all_special_ids), most)
         return processor.batch_decode(tokens, skip_special_tokens=True)
 
     def tokenize(self, processor, text):
@@ -65,3 +87,43 @@ class Whisper(Family):
         The text is plain: the name of a special token in it would become that token.
         """
         return processor.tokenizer(plain_text(text)).input_ids[1:]
+
+    def tokenize_text(self, processor, text, *, follows: bool = False) -> list[int]:
+        """Ids of a text alone; `follows` that of a sentence after another one."""
+        return processor.tokenizer(" " * follows + plain_text(text), add_special_tokens=False).input_ids
+
+
+class SaidBefore(LogitsProcessor):
+    """Lets each text of a batch start with given tokens; after them the model writes on.
+
+    Args:
+        said: tokens of each row; they may have different lengths.
+    """
+
+    def __init__(self, said: Sequence[Sequence[int]]):
+        self.said = said
+        self.begin = 0
+
+    def set_begin_index(self, index: int) -> None:
+        """Whisper's `generate` tells where the text starts, after the tokens of the task."""
+        self.begin = index
+
+    def __call__(self, input_ids, scores):
+        step = input_ids.shape[1] - self.begin
+        beams = len(input_ids) // len(self.said)
+        for row in range(len(input_ids)):
+            tokens = self.said[row // beams]
+            if step < len(tokens):
+                scores[row] = -torch.inf
+                scores[row, tokens[step]] = 0
+        return scores
+
+
+def without_said(
+    written: Sequence[Sequence[int]], said: Sequence[Sequence[int]], special: Collection[int], most: int
+) -> list[list[int]]:
+    """At most `most` tokens of each text, without special ones and without those that `SaidBefore` gave."""
+    return [
+        [token for token in tokens if token not in special][len(known) : len(known) + most]
+        for tokens, known in zip(written, said, strict=True)
+    ]

@@ -37,8 +37,10 @@ from hf_components.checkpoints.training_checkpoints import (
     mark_complete,
 )
 from hf_components.checkpoints.voices import (
+    CONTEXT,
     LORA,
     NO_CHANGE,
+    WAYS,
     WEIGHTS,
     Voice,
     find_voices,

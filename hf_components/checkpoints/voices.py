@@ -1,7 +1,7 @@
 """Voices on disk: what one person's sentences changed about a recogniser, in one small folder.
 
-A voice is `voice.json` beside nothing (no change), weights over the experts of a mixture, or a PEFT adapter. It holds
-no recording and no transcript, but it was learned from them: it is personal data.
+A voice is `voice.json` alone (no change, or weights over the experts of a mixture), with one recorded sentence as an
+example, or with a PEFT adapter. It was learned from the recordings of one person: it is personal data.
 """
 
 import json
@@ -9,17 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from hf_components.checkpoints.digests import digest_of_model
 from hf_components.runtime import NUMBER, UserError, damage_named, read_record, require_there, write_json
+from hf_components.speech import AudioError, decode, encode_flac
 from hf_components.whisper.adapters import Lora, load_adapter, save_adapter
 
 RECORD = "voice.json"
 ADAPTER = "adapter_config.json"
 FORMAT = 1
-NO_CHANGE, WEIGHTS, LORA = "no change", "weights", "lora"
-WAYS = (NO_CHANGE, WEIGHTS, LORA)
+EXAMPLE = "example.flac"
+NO_CHANGE, WEIGHTS, CONTEXT, LORA = "no change", "weights", "context", "lora"
+WAYS = (NO_CHANGE, WEIGHTS, CONTEXT, LORA)  # the cheapest first
 FORM = {
     "format": int,
     "name": str,
@@ -30,6 +33,7 @@ FORM = {
     "seconds_of_speech": NUMBER,
     "expert_weights": (list, None),
     "first_layer": (int, None),
+    "example_text": (str, None),
     "figures": {str: object},
 }
 
@@ -40,7 +44,8 @@ class Voice:
 
     Args:
         name: name of the person.
-        way: "no change": the base as it is; "weights": fixed weights over its experts; "lora": one more LoRA.
+        way: "no change": the base as it is; "weights": fixed weights over its experts; "context": an example of the
+            voice before each recording; "lora": one more LoRA.
         base: folder or Hub id of the base model.
         base_digest: `digest_of_model` of it.
         sentences: number of sentences that the voice was learned from.
@@ -48,6 +53,8 @@ class Voice:
         expert_weights: weights over the experts of a mixture, `(experts,)`; None for a base without experts.
         lora: A `(rank, in)` and B `(out, rank)` per module name, with a scaling of 1; None without a LoRA.
         first_layer: index of the first encoder layer with a LoRA, or the number of layers if only the decoder has one.
+        example: recording of one sentence, float32 `(samples,)` at 16 kHz; None without one.
+        example_text: what is said in it.
         figures: what choosing the way showed, for the record.
     """
 
@@ -60,6 +67,8 @@ class Voice:
     expert_weights: list[float] | None = None
     lora: Lora | None = None
     first_layer: int | None = None
+    example: np.ndarray | None = None
+    example_text: str | None = None
     figures: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -72,6 +81,8 @@ def save_voice(voice: Voice, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     if voice.lora is not None:
         save_adapter(folder, voice.lora, scaling=1.0, base_model=voice.base)
+    if voice.example is not None:
+        (folder / EXAMPLE).write_bytes(encode_flac(voice.example))
     kept = {name: getattr(voice, name) for name in FORM if name != "format"}
     write_json(folder / RECORD, {"format": FORMAT, **kept})
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
@@ -94,7 +105,8 @@ def read_voice(folder: str | Path) -> Voice:
     if record["way"] not in WAYS:
         raise UserError(f"{folder / RECORD} is damaged: way must be one of {', '.join(WAYS)}; {again}")
     lora = _read_lora(folder, again) if record["way"] == LORA else None
-    return Voice(lora=lora, **{name: record[name] for name in FORM if name != "format"})
+    example = _read_example(folder / EXAMPLE, again) if record["way"] == CONTEXT else None
+    return Voice(lora=lora, example=example, **{name: record[name] for name in FORM if name != "format"})
 
 
 def find_voices(path: str | Path) -> dict[str, Path]:
@@ -130,6 +142,13 @@ def require_same_base(voice: Voice, model: PreTrainedModel, where: str | Path) -
 
 def _name_of(folder: Path) -> str:
     return read_record(folder / RECORD, {"name": str}, "learn the voice again")["name"]
+
+
+def _read_example(file: Path, again: str) -> np.ndarray:
+    try:
+        return decode(file)
+    except AudioError as error:
+        raise UserError(f"{file} cannot be read: {error.detail}; {again}") from error
 
 
 def _read_lora(folder: Path, again: str) -> Lora:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, WhisperFeatureExtractor, WhisperProces
 from hf_components.metrics.whisper_wer.counting import normalize
 from hf_components.runtime import UserError, first_few, visible
 from hf_components.scoring import normalizer_of
-from hf_components.speech import SAMPLING_RATE, log_mel
+from hf_components.speech import SAMPLING_RATE, has_words, log_mel
 from hf_components.voices.batches import Batches
 from hf_components.voices.placing import losses_of_texts
 from hf_components.voices.sentences import Sentence
@@ -52,7 +52,7 @@ def check_sentences(name: str, sentences: Sequence[Sentence], fewest: int = FEWE
             f"{visible(first_few(silent))} of {visible(name)} is silent: its loudest 20 ms lie below {SILENT_DB:.0f} "
             "dB of full scale; record it again, or leave it out"
         )
-    if empty := [one.id for one in sentences if one.text is not None and not _said(one)]:
+    if empty := [one.id for one in sentences if one.text is not None and not has_words(one.text)]:
         raise UserError(f"the text of {visible(first_few(empty))} has no words; write down what was said")
     warnings = []
     if clipped := [one.id for one in sentences if clipped_share(one.waveform) > CLIPPED_SHARE]:

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_components.checkpoints import LORA, NO_CHANGE, WEIGHTS
-
-COST = (NO_CHANGE, WEIGHTS, LORA)  # the cheapest first
+from hf_components.checkpoints import WAYS
 
 
 @dataclass(frozen=True)
@@ -15,7 +13,7 @@ class Candidate:
     """A way, and its losses on sentences that were held out of it.
 
     Args:
-        way: "no change", "weights" or "lora".
+        way: one of `WAYS`, the cheapest of which is "no change".
         losses: summed token losses, `(sentences,)`.
         step: steps of training of a LoRA.
         scale: part of its strength.
@@ -58,7 +56,7 @@ def choose(candidates: Sequence[Candidate], tokens: np.ndarray, *, min_gain: flo
         certainty: number of standard errors.
     """
     chosen = candidates[0]
-    for way in COST[1:]:
+    for way in WAYS[1:]:
         of_way = [one for one in candidates if one.way == way]
         if not of_way:
             continue

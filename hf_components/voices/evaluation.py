@@ -10,7 +10,7 @@ import numpy as np
 from accelerate import PartialState
 
 from hf_components.asr import Transcriber, Voices
-from hf_components.checkpoints import LORA, NO_CHANGE, WEIGHTS, Voice, save_voice
+from hf_components.checkpoints import CONTEXT, LORA, NO_CHANGE, WAYS, WEIGHTS, Voice, save_voice
 from hf_components.runtime import UserError, first_few, place_for, read_record, write_json
 from hf_components.scoring import paired_bootstrap, utterance_errors
 from hf_components.speech import is_known
@@ -21,7 +21,7 @@ from hf_components.voices.sentences import sentences_of_rows
 logger = logging.getLogger(__name__)
 
 BEFORE, CHOSEN, CONTROL = "before", "chosen", "control"
-SYSTEMS = (BEFORE, WEIGHTS, LORA, CONTROL, CHOSEN)
+SYSTEMS = (BEFORE, WEIGHTS, CONTEXT, LORA, CONTROL, CHOSEN)
 WORSE = 0.02  # a speaker is worse from this difference of WER on
 JOB_FORM = {"ids": [str], "texts": {str: [str]}, "way": str, "seconds": (int, float), "bytes": int, "figures": dict}
 
@@ -186,7 +186,7 @@ def _figures(jobs, records, references, language, bootstrap, seed) -> dict:
         "interval": change["interval"],
         "relative": change["difference"] / max(1e-9, float(errors[BEFORE]["errors"].sum() / words.sum())),
         "made_worse": float(np.mean(worse)),
-        "ways": {way: ways.count(way) for way in (NO_CHANGE, WEIGHTS, LORA)},
+        "ways": {way: ways.count(way) for way in WAYS},
         "seconds_per_voice": float(np.mean([record["seconds"] for record in records])),
         "slowest_seconds": float(max(record["seconds"] for record in records)),
         "bytes_per_voice": max(record["bytes"] for record in records),

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from transformers import PreTrainedModel, WhisperProcessor
 
-from hf_components.checkpoints import LORA, NO_CHANGE, WEIGHTS, Voice, base_model_id, digest_of_model
+from hf_components.checkpoints import CONTEXT, LORA, NO_CHANGE, WEIGHTS, Voice, base_model_id, digest_of_model
 from hf_components.metrics.whisper_wer.counting import normalize
 from hf_components.runtime import UserError
 from hf_components.scoring import normalizer_of
 from hf_components.voices.arguments import VoiceArguments
 from hf_components.voices.batches import Batches
 from hf_components.voices.choosing import Candidate, choose, folds_of, gain_of
+from hf_components.voices.context import best_example, held_out_in_context, losses_in_context
 from hf_components.voices.lora import LoraTraining, planned_steps, scaled
 from hf_components.voices.placing import is_mixture, losses_of_model, losses_of_weights, merged, weights_to_try
 from hf_components.voices.sentences import Sentence
@@ -86,6 +87,13 @@ def learn_voice(
         best = int(losses.sum(-1).argmin())
         weights = tries[best]
         plain = merged(model, weights)
+    example = None
+    if args.context and folds:
+        in_context = losses_in_context(model, processor, batches, own)
+        without = candidates[0].losses
+        if np.isfinite(in_context).any():
+            example = sentences[best_example(in_context, without, tokens)]
+            candidates.append(Candidate(CONTEXT, held_out_in_context(in_context, without, tokens)))
     marks, trained, control = _train_loras(plain, batches, folds, own, args, seed, candidates)
 
     tokens_of_all = np.asarray(tokens)
@@ -95,6 +103,14 @@ def learn_voice(
     of_way = {}
     if weights is not None:
         of_way[WEIGHTS] = Voice(way=WEIGHTS, expert_weights=weights, **common)
+    if example is not None:
+        of_way[CONTEXT] = Voice(
+            way=CONTEXT,
+            example=example.waveform,
+            example_text=example.text,
+            expert_weights=model.config.plain_weights if is_mixture(model) else None,
+            **common,
+        )
     loras = [one for one in candidates if one.way == LORA]
     best_lora = (
         min(loras, key=lambda one: one.losses.sum()) if folds else Candidate(LORA, tokens_of_all, marks[-1], 1.0)
@@ -136,8 +152,7 @@ def _train_loras(plain, batches, folds, own, args, seed, candidates) -> tuple[li
         jobs.append(list(others))
     settings = args.settings(plain.config.encoder_layers)
     per_step = sum(
-        min(1.0, settings.sentences_per_step / len(job)) * sum(batches.sentences[row].seconds for row in job)
-        for job in jobs
+        min(1.0, settings.sentences_per_step / len(job)) * sum(map(batches.heard_seconds, job)) for job in jobs
     )
     most = planned_steps(plain, per_step, max(args.voice_marks), args.budget_seconds)
     marks = sorted({min(mark, most) for mark in args.voice_marks})

@@ -1,11 +1,12 @@
 """The folder of a voice: its file and its card."""
 
+import shutil
 from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
 from hf_components.checkpoints import Voice, save_voice
-from hf_components.publishing import hub_id, render_card
+from hf_components.publishing import hub_id, render_card, write_report
 
 CARD = "README.md"
 TAGS = ["whisper", "speech-recognition", "personal-voice", "personal-data"]
@@ -36,3 +37,23 @@ def release_voice(voice: Voice, folder: Path, *, transcribed: bool) -> int:
     }
     (folder / CARD).write_text(render_card("voice.md", shown, data), encoding="utf-8")
     return save_voice(voice, folder)
+
+
+def release_voices(folder: Path, run: Path, results: dict) -> dict:
+    """Copy the voices of a run to `folder`, and write `README.md` and `results.json` with what voices gain.
+
+    Args:
+        folder: folder of the release.
+        run: output folder of `run_voice_pipeline`.
+        results: values for the card.
+    Returns:
+        WER before and after.
+    """
+    shutil.copytree(run / "voices" / "voices", folder / "voices", dirs_exist_ok=True)
+    evaluation = results["evaluation"]
+    data = ModelCardData(
+        pipeline_tag="automatic-speech-recognition", tags=TAGS, base_model=hub_id(results["base_model"])
+    )
+    # The card does not name people.
+    write_report(folder, [run / "evaluation" / "learning_curve.png"], results, "voices.md", data)
+    return {name: evaluation[name] for name in ("wer_before", "wer_after")}

@@ -99,7 +99,9 @@ def _named(file: Path, lines: Sequence[str], recordings: Sequence[Path]) -> dict
     for number, line in enumerate(lines, start=1):
         name, text = (part.strip() for part in line.split("\t", 1))
         if name not in by_name:
-            raise UserError(f"{file}, line {number}: there is no recording {name!r}; there are {first_few(sorted(by_name))}")
+            raise UserError(
+                f"{file}, line {number}: there is no recording {name!r}; there are {first_few(sorted(by_name))}"
+            )
         if by_name[name] in texts:
             raise UserError(f"{file}, line {number}: {name!r} was named before; leave one of the lines out")
         texts[by_name[name]] = text

@@ -1,9 +1,10 @@
 """Voices of random numbers over a tiny Whisper."""
 
 import torch
+from tiny_speech import tone
 
 from hf_components.checkpoints.digests import digest_of_model
-from hf_components.checkpoints.voices import LORA, NO_CHANGE, WEIGHTS, Voice
+from hf_components.checkpoints.voices import CONTEXT, LORA, NO_CHANGE, WEIGHTS, Voice
 
 MODULES = ("q_proj", "fc1")
 
@@ -33,3 +34,8 @@ def no_change(model, name: str) -> Voice:
 
 def weights_only(model, name: str, weights: list[float]) -> Voice:
     return Voice(name, WEIGHTS, expert_weights=weights, **common(model))
+
+
+def with_example(model, name: str, number: int, text: str = "red cat", weights=None) -> Voice:
+    example = tone(number, number, 0.6).astype("float32")
+    return Voice(name, CONTEXT, example=example, example_text=text, expert_weights=weights, **common(model))

@@ -7,11 +7,12 @@ import torch
 from paths import ROOT
 from peft import PeftModel
 from tiny_speech import rows, save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper
-from tiny_voices import no_change, random_lora, weights_only
+from tiny_voices import no_change, random_lora, weights_only, with_example
 from transformers import WhisperForConditionalGeneration
 
 from hf_components.asr.transcriber import Transcriber
 from hf_components.asr.voices import Voices, with_slots
+from hf_components.asr.whisper import Whisper
 from hf_components.checkpoints.loading import load_whisper
 from hf_components.checkpoints.voices import save_voice
 from hf_components.runtime.errors import UserError
@@ -100,6 +101,35 @@ def test_voices_over_a_mixture_start_from_its_experts(shared, folded, tmp_path):
     assert (found[1] - expected[1]).abs().max() > 0.01
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_an_example_is_heard_and_said_before_the_text(num_beams):
+    """Rows with different examples in one batch write what a plain loop over the decoder writes."""
+    model = tiny_whisper()
+    processor = tiny_processor()
+    family = Whisper()
+    said = [family.tokenize_text(processor, text) for text in ("cat", "a green dog", "")]
+    inputs = {"input_features": features_of(3)}
+    texts = family.decode(model, processor, inputs, max_new_tokens=8, num_beams=num_beams, said=said)
+    if num_beams > 1:
+        return
+    suppressed = model.generation_config.suppress_tokens
+    end = model.config.eos_token_id
+    head = [model.config.decoder_start_token_id, model.generation_config.no_timestamps_token_id]
+    for row, known in enumerate(said):
+        ids = head + known
+        while len(ids) < len(head) + len(known) + 8 and ids[-1] != end:
+            logits = model(inputs["input_features"][row : row + 1], decoder_input_ids=torch.tensor([ids])).logits[
+                0, -1
+            ]
+            logits[suppressed] = -torch.inf
+            if len(ids) == len(head):
+                logits[model.generation_config.begin_suppress_tokens or []] = -torch.inf
+            ids.append(int(logits.argmax()))
+        expected = processor.decode(ids[len(head) + len(known) :], skip_special_tokens=True)
+        assert texts[row] == expected
+
+
 def test_the_plain_weights_are_there_once():
     base = tiny_whisper()
     extended = with_slots(base, 2, 4, ["q_proj"], 1)
@@ -112,7 +142,13 @@ def test_the_plain_weights_are_there_once():
 def saved(tmp_path):
     folder = save_tiny_whisper(tmp_path / "model")
     base, _ = load_whisper(str(folder))
-    for voice in (random_lora(base, "anna", 1), random_lora(base, "bo", 2), no_change(base, "chris")):
+    everyone = (
+        random_lora(base, "anna", 1),
+        random_lora(base, "bo", 2),
+        no_change(base, "chris"),
+        with_example(base, "dan", 3),
+    )
+    for voice in everyone:
         save_voice(voice, tmp_path / "voices" / voice.name)
     return folder, tmp_path
 
@@ -124,15 +160,16 @@ def test_transcriber_with_voices(saved):
     plain = Transcriber.from_pretrained(folder, **options).transcribe_corpus(corpus)
     alone = {
         name: Transcriber.from_pretrained(folder, voice=place / "voices" / name, **options).transcribe_corpus(corpus)
-        for name in ("anna", "bo", "chris")
+        for name in ("anna", "bo", "chris", "dan")
     }
     assert [one.text for one in alone["chris"]] == [one.text for one in plain]
     assert [one.text for one in alone["anna"]] != [one.text for one in plain]
-    names = ["anna", "bo", "chris", "anna", "bo", "chris"]
+    assert [one.text for one in alone["dan"]] != [one.text for one in plain]
+    names = ["anna", "bo", "chris", "dan", "bo", "dan"]
     mixed = Transcriber.from_pretrained(folder, voice=place / "voices", **options)
     found = mixed.transcribe_corpus(corpus, voices=names)
     assert [one.text for one in found] == [alone[name][row].text for row, name in enumerate(names)]
-    with pytest.raises(UserError, match="3 voices are loaded, such as anna: name that of each"):
+    with pytest.raises(UserError, match="4 voices are loaded, such as anna: name that of each"):
         mixed.transcribe_corpus(corpus)
     with pytest.raises(UserError, match="there is no voice 'dora'; there are anna, bo"):
         mixed.transcribe_corpus(corpus, voices=["dora"] * 6)

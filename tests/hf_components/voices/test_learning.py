@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_speech import rows, tiny_moe, tiny_processor, tiny_whisper
 
-from hf_components.checkpoints.voices import LORA, NO_CHANGE, WEIGHTS, read_voice, save_voice
+from hf_components.checkpoints.voices import CONTEXT, LORA, NO_CHANGE, WEIGHTS, read_voice, save_voice
 from hf_components.runtime.errors import UserError
 from hf_components.voices.arguments import VoiceArguments
 from hf_components.voices.batches import Batches
@@ -91,13 +91,14 @@ def test_weights_over_experts_are_their_merge(shared):
 def test_a_mixture_has_all_ways_and_saves_them(tmp_path):
     model = tiny_moe(router_layer=1)
     learned = learn_voice(model, tiny_processor(), "anna", sentences(), FAST, seed=3, others=sentences(6)[4:])
-    assert set(learned.of_way) == {WEIGHTS, LORA} and learned.control is not None
-    assert {row["way"] for row in learned.candidates} == {NO_CHANGE, WEIGHTS, LORA}
+    assert set(learned.of_way) == {WEIGHTS, CONTEXT, LORA} and learned.control is not None
+    assert {row["way"] for row in learned.candidates} == {NO_CHANGE, WEIGHTS, CONTEXT, LORA}
     for way, voice in learned.of_way.items():
         save_voice(voice, tmp_path / way)
         found = read_voice(tmp_path / way)
         assert (found.way, found.expert_weights, found.sentences) == (way, voice.expert_weights, 4)
-        assert way == WEIGHTS or found.lora.keys() == voice.lora.keys()
+        assert way != LORA or found.lora.keys() == voice.lora.keys()
+        assert way != CONTEXT or np.abs(found.example - voice.example).max() < 1e-4
 
 
 def test_one_sentence_changes_nothing():
