@@ -47,6 +47,7 @@ def people_of(data: str | Path, name: str | None, work: Path, *, with_texts: boo
 
 
 def _prepared_people(builder: type, options: dict, work: Path) -> dict[str, list[Sentence]]:
+    work.mkdir(parents=True, exist_ok=True)
     try:
         write_corpus(builder, work, options, **ONE_PROCESS, name="enrolment", source=builder.__name__)
         return _people_of_corpus(work)

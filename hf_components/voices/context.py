@@ -24,7 +24,7 @@ def losses_in_context(
 ) -> np.ndarray:
     """Summed token losses of each sentence after each example, `(examples, sentences)`.
 
-    It is infinite for a sentence after itself, and after an example that is too long. A mixture takes the weights of
+    It is infinite for a sentence after itself, and where both are too long together. A mixture takes the weights of
     its plain model.
     """
     family = Whisper()
@@ -34,10 +34,11 @@ def losses_in_context(
     end = processor.tokenizer.eos_token_id
     for place, row in enumerate(sentences):
         example = batches.sentences[row]
-        others = [other for other in range(count) if other != place]
+        said = [*head, *family.tokenize_text(processor, example.text)]
+        room = model.config.max_target_positions - len(said) - 2
+        others = [other for other in range(count) if other != place and batches.tokens[sentences[other]] <= room]
         if example.seconds > LONGEST_EXAMPLE or not others:
             continue
-        said = [*head, *family.tokenize_text(processor, example.text)]
         waves = [np.concatenate([example.waveform, PAUSE, batches.sentences[sentences[i]].waveform]) for i in others]
         features = batches.fit([log_mel(processor.feature_extractor, [wave])[0] for wave in waves])
         texts = [
