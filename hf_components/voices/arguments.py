@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from hf_components.checkpoints import WAYS
 from hf_components.runtime import UserError, flag
 from hf_components.voices.lora import LoraSettings
 
@@ -24,10 +25,16 @@ class VoiceArguments:
     voice_l2_to_start: float = flag("pull of the LoRA towards no change", default=0.0, min=0)
     voice_marks: list[int] = flag("numbers of training steps to choose from", default=[4, 8, 16], min=1)
     voice_scales: list[float] = flag("strengths of the LoRA to choose from", default=[0.5, 1.0], above=0, max=1)
-    context: bool = flag("also try an example of the voice before each recording", default=True)
+    ways: list[str] = flag("ways to try, beside no change", default=list(WAYS[1:]), choices=WAYS[1:])
     max_folds: int = flag("folds over the sentences, by which the way is chosen", default=5, min=2)
-    min_gain: float = flag("least gain of a way over a cheaper one, nats per token", default=0.01, min=0)
+    min_gain: float = flag("least gain of weights or LoRA over a cheaper way, nats per token", default=0.01, min=0)
     certainty: float = flag("the same in standard errors over sentences", default=1.0, min=0)
+    context_certainty: float = flag(
+        "least gain of an example, in standard errors of the held-out errors",
+        default=0.0,
+        min=0,
+        needs={"ways": "context"},
+    )
     budget_seconds: float = flag("time to plan for on two cores, per voice", default=60.0, above=0)
 
     def settings(self, encoder_layers: int) -> LoraSettings:

@@ -92,13 +92,11 @@ def losses_of_rows(
     model: PreTrainedModel,
     features: torch.Tensor,
     labels: torch.Tensor,
-    ignored: int = 0,
     **routing: torch.Tensor,
 ) -> torch.Tensor:
     """Summed token loss of each row, `(rows,)` in float32.
 
     Args:
-        ignored: first labels of each row that are given and not scored.
         routing: `expert_weights` and `trunk_states` of a mixture, see its `forward`.
     """
     labels = labels.to(model.device)
@@ -110,4 +108,4 @@ def losses_of_rows(
     losses = torch.nn.functional.cross_entropy(
         logits.float().transpose(1, 2), labels, ignore_index=-100, reduction="none"
     )
-    return losses[:, ignored:].sum(-1)
+    return losses.sum(-1)

@@ -2,6 +2,9 @@
 
 Whisper was trained on 30 s of continuous speech. So it takes what it hears of a voice first, and what was said, into
 account for the rest. Nothing is trained.
+
+Examples are judged by errors and not by loss: on real speech the loss often grows behind an example, as the text
+starts in another way, while errors become fewer.
 """
 
 from collections.abc import Sequence
@@ -11,70 +14,78 @@ import torch
 from transformers import PreTrainedModel, WhisperProcessor
 
 from hf_components.asr import PAUSE, Whisper
-from hf_components.speech import log_mel
-from hf_components.voices.batches import Batches, losses_of_rows
+from hf_components.scoring import utterance_errors
+from hf_components.speech import SAMPLING_RATE
 from hf_components.voices.placing import is_mixture
+from hf_components.voices.sentences import Sentence
 
 LONGEST_EXAMPLE = 10.0  # seconds; the longest recording that fits behind it has 20
+LONGEST_TOGETHER = 30.0
 
 
-@torch.no_grad()
-def losses_in_context(
-    model: PreTrainedModel, processor: WhisperProcessor, batches: Batches, sentences: Sequence[int]
-) -> np.ndarray:
-    """Summed token losses of each sentence after each example, `(examples, sentences)`.
+def errors_in_context(
+    model: PreTrainedModel, processor: WhisperProcessor, sentences: Sequence[Sentence], language: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Word errors of each sentence alone `(sentences,)`, and after each other one `(examples, sentences)`.
 
-    It is infinite for a sentence after itself, and where both are too long together. A mixture takes the weights of
-    its plain model.
+    NaN is a sentence after itself, one that says the same, and where both are too long together. A mixture takes the
+    weights of its plain model behind an example.
     """
-    family = Whisper()
-    count = len(sentences)
-    found = np.full((count, count), np.inf)
-    head = batches.labels[sentences[0]][: len(processor.tokenizer.prefix_tokens) - 1]
-    end = processor.tokenizer.eos_token_id
-    for place, row in enumerate(sentences):
-        example = batches.sentences[row]
-        said = [*head, *family.tokenize_text(processor, example.text)]
-        room = model.config.max_target_positions - len(said) - 2
-        others = [other for other in range(count) if other != place and batches.tokens[sentences[other]] <= room]
-        if example.seconds > LONGEST_EXAMPLE or not others:
-            continue
-        waves = [np.concatenate([example.waveform, PAUSE, batches.sentences[sentences[i]].waveform]) for i in others]
-        features = batches.fit([log_mel(processor.feature_extractor, [wave])[0] for wave in waves])
-        texts = [
-            [*family.tokenize_text(processor, batches.sentences[sentences[i]].text, follows=True), end] for i in others
+    texts = [one.text for one in sentences]
+    alone = utterance_errors(_written(model, processor, sentences, None), texts, language)["errors"].astype(float)
+    found = np.full((len(sentences), len(sentences)), np.nan)
+    for place, example in enumerate(sentences):
+        others = [
+            other
+            for other, one in enumerate(sentences)
+            if other != place
+            and one.text != example.text
+            and example.seconds <= LONGEST_EXAMPLE
+            and example.seconds + one.seconds + len(PAUSE) / SAMPLING_RATE <= LONGEST_TOGETHER
         ]
-        longest = max(map(len, texts))
-        labels = torch.tensor([said + text + [-100] * (longest - len(text)) for text in texts])
-        routing = {}
+        if others:
+            written = _written(model, processor, [sentences[i] for i in others], example)
+            found[place, others] = utterance_errors(written, [texts[i] for i in others], language)["errors"]
+    return alone, found
+
+
+def best_example(alone: np.ndarray, after: np.ndarray, sentences: Sequence[Sentence]) -> int | None:
+    """The example after which most errors of the other sentences are gone; of equal ones the shortest.
+
+    Args:
+        alone, after: results of `errors_in_context`.
+    Returns:
+        its index, or None if no sentence can be an example.
+    """
+    gained = [np.nansum(alone - row) if np.isfinite(row).any() else -np.inf for row in after]
+    if not np.isfinite(gained).any():
+        return None
+    return min(range(len(gained)), key=lambda i: (-gained[i], sentences[i].seconds, i))
+
+
+def is_surely_better(alone: np.ndarray, after: np.ndarray, certainty: float) -> bool:
+    """Whether examples help: fewer errors, by `certainty` standard errors over sentences.
+
+    Each sentence counts with the mean over all examples, so that a lucky example does not decide.
+    """
+    known = np.isfinite(after).any(0)
+    if known.sum() < 2:
+        return False
+    gained = alone[known] - np.nanmean(after[:, known], axis=0)
+    error = np.sqrt(len(gained)) * gained.std(ddof=1)
+    return bool(gained.sum() > 0 and gained.sum() >= certainty * error)
+
+
+@torch.inference_mode()
+def _written(
+    model: PreTrainedModel, processor: WhisperProcessor, sentences: Sequence[Sentence], example: Sentence | None
+) -> list[str]:
+    family = Whisper()
+    limits = {"max_new_tokens": min(100, model.config.max_target_positions - 4), "num_beams": 1}
+    clips = [one.waveform for one in sentences]
+    if example is not None:
+        clips = [np.concatenate([example.waveform, PAUSE, clip]) for clip in clips]
+        limits["said"] = [family.tokenize_text(processor, example.text)] * len(clips)
         if is_mixture(model):
-            routing["expert_weights"] = torch.tensor([model.config.plain_weights] * len(others))
-        losses = losses_of_rows(model, features, labels, ignored=len(said), **routing)
-        found[place, others] = losses.cpu().numpy()
-    return found
-
-
-def best_example(losses: np.ndarray, without: np.ndarray, tokens: np.ndarray) -> int:
-    """The example after which the other sentences have the least loss, compared with their loss without any."""
-    gains = [
-        _gain(losses[example], without, tokens) if np.isfinite(losses[example]).any() else -np.inf
-        for example in range(len(losses))
-    ]
-    return int(np.argmax(gains))
-
-
-def held_out_in_context(losses: np.ndarray, without: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Loss of each sentence after the example that is best for all sentences but it, `(sentences,)`."""
-    found = without.copy()
-    for sentence in range(len(without)):
-        rest = losses.copy()
-        rest[:, sentence] = np.inf
-        rest[sentence] = np.inf
-        if np.isfinite(rest).any():
-            found[sentence] = losses[best_example(rest, without, tokens), sentence]
-    return found
-
-
-def _gain(losses: np.ndarray, without: np.ndarray, tokens: np.ndarray) -> float:
-    known = np.isfinite(losses)
-    return float((without[known] - losses[known]).sum() / tokens[known].sum())
+            limits["expert_weights"] = torch.tensor([model.config.plain_weights] * len(clips))
+    return family.decode(model, processor, family.inputs(processor, clips), **limits)

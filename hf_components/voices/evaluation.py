@@ -10,7 +10,7 @@ import numpy as np
 from accelerate import PartialState
 
 from hf_components.asr import Transcriber, Voices
-from hf_components.checkpoints import CONTEXT, LORA, NO_CHANGE, WAYS, WEIGHTS, Voice, save_voice
+from hf_components.checkpoints import CONTEXT, LORA, NO_CHANGE, WAYS, Voice, save_voice
 from hf_components.runtime import UserError, first_few, place_for, read_record, write_json
 from hf_components.scoring import paired_bootstrap, utterance_errors
 from hf_components.speech import is_known
@@ -20,8 +20,9 @@ from hf_components.voices.sentences import sentences_of_rows
 
 logger = logging.getLogger(__name__)
 
-BEFORE, CHOSEN, CONTROL = "before", "chosen", "control"
-SYSTEMS = (BEFORE, WEIGHTS, CONTEXT, LORA, CONTROL, CHOSEN)
+BEFORE, CHOSEN, CONTROL = "before", "chosen", "control"  # the latter with the way that it controls: "control lora"
+CONTROLLED = (CONTEXT, LORA)
+SYSTEMS = (BEFORE, *WAYS[1:], *(f"{CONTROL} {way}" for way in CONTROLLED), CHOSEN)
 WORSE = 0.02  # a speaker is worse from this difference of WER on
 JOB_FORM = {"ids": [str], "texts": {str: [str]}, "way": str, "seconds": (int, float), "bytes": int, "figures": dict}
 
@@ -107,7 +108,7 @@ def run_job(
         seed,
         sentences_of_rows(corpus.select(job.others)) if job.others else (),
     )
-    voices = {**learned.of_way, **({CONTROL: learned.control} if learned.control else {})}
+    voices = {**learned.of_way, **{f"{CONTROL} {way}": voice for way, voice in learned.controls.items()}}
     rows = corpus.select(job.test)
     texts = {BEFORE: [before[row] for row in job.test]}
     for name, written in _written(transcriber, rows, voices).items():
@@ -192,16 +193,24 @@ def _figures(jobs, records, references, language, bootstrap, seed) -> dict:
         "bytes_per_voice": max(record["bytes"] for record in records),
         "per_speaker": of_speaker,
     }
-    if CONTROL in names and LORA in names:
-        figures["voice_against_control"] = {
-            key: paired_bootstrap(errors[CONTROL], errors[LORA], speakers, **against)[key]
-            for key in ("difference", "interval")
+    figures["controls"] = {
+        way: {
+            name: _difference(errors[one], errors[other], speakers, against)
+            for name, one, other in (
+                ("voice_against_control", f"{CONTROL} {way}", way),
+                ("control_against_before", BEFORE, f"{CONTROL} {way}"),
+                ("voice_against_before", BEFORE, way),
+            )
         }
-        figures["control_against_before"] = {
-            key: paired_bootstrap(errors[BEFORE], errors[CONTROL], speakers, **against)[key]
-            for key in ("difference", "interval")
-        }
+        for way in CONTROLLED
+        if {way, f"{CONTROL} {way}"} <= set(names)
+    }
     return figures
+
+
+def _difference(one: dict, other: dict, speakers: Sequence[str], options: dict) -> dict:
+    compared = paired_bootstrap(one, other, speakers, **options)
+    return {"difference": compared["difference"], "interval": compared["interval"]}
 
 
 def own_share(jobs: Sequence[Job]) -> list[Job]:

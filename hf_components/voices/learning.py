@@ -15,7 +15,7 @@ from hf_components.scoring import normalizer_of
 from hf_components.voices.arguments import VoiceArguments
 from hf_components.voices.batches import Batches
 from hf_components.voices.choosing import Candidate, choose, folds_of, gain_of
-from hf_components.voices.context import best_example, held_out_in_context, losses_in_context
+from hf_components.voices.context import best_example, errors_in_context, is_surely_better
 from hf_components.voices.lora import LoraTraining, planned_steps, scaled
 from hf_components.voices.placing import is_mixture, losses_of_model, losses_of_weights, merged, weights_to_try
 from hf_components.voices.sentences import Sentence
@@ -30,15 +30,15 @@ class Learned:
 
     Args:
         voice: the voice that was chosen.
-        of_way: the best voice of each way, chosen or not: "weights" and "lora", those there are.
-        control: a LoRA of the chosen steps and strength that was trained on other people's sentences, or None.
+        of_way: the best voice of each way, chosen or not, except "no change".
+        controls: the same of other people's sentences: a LoRA of the same steps and strength, another's example.
         candidates: held-out loss per token of each candidate, for the record.
         seconds: time that it took.
     """
 
     voice: Voice
     of_way: dict[str, Voice]
-    control: Voice | None
+    controls: dict[str, Voice]
     candidates: list[dict] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -80,41 +80,50 @@ def learn_voice(
     }
     candidates = [Candidate(NO_CHANGE, losses_of_model(model, batches)[: len(sentences)])]
     plain, weights = model, None
-    if is_mixture(model):
+    if is_mixture(model) and WEIGHTS in args.ways:
         tries = weights_to_try(model)
         losses = losses_of_weights(model, batches, tries)[:, : len(sentences)]
         candidates.append(Candidate(WEIGHTS, _held_out(losses, folds)))
         best = int(losses.sum(-1).argmin())
         weights = tries[best]
+    if is_mixture(model):
+        weights = weights or model.config.plain_weights
         plain = merged(model, weights)
-    example = None
-    if args.context and folds:
-        in_context = losses_in_context(model, processor, batches, own)
-        without = candidates[0].losses
-        if np.isfinite(in_context).any():
-            example = sentences[best_example(in_context, without, tokens)]
-            candidates.append(Candidate(CONTEXT, held_out_in_context(in_context, without, tokens)))
-    marks, trained, control = _train_loras(plain, batches, folds, own, args, seed, candidates)
+    examples, helps = (
+        _examples(model, processor, sentences, others, args) if CONTEXT in args.ways and folds else ([], False)
+    )
+    marks, trained, control = [0], {}, {}
+    if LORA in args.ways:
+        marks, trained, control = _train_loras(plain, batches, folds, own, args, seed, candidates)
 
     tokens_of_all = np.asarray(tokens)
-    chosen = (
-        choose(candidates, tokens_of_all, min_gain=args.min_gain, certainty=args.certainty) if folds else candidates[0]
-    )
+    chosen = candidates[0]
+    if folds and helps:  # found by errors, which count more than loss
+        chosen = Candidate(CONTEXT, candidates[0].losses)
+    elif folds:
+        chosen = choose(candidates, tokens_of_all, min_gain=args.min_gain, certainty=args.certainty)
     of_way = {}
-    if weights is not None:
+    if any(one.way == WEIGHTS for one in candidates):
         of_way[WEIGHTS] = Voice(way=WEIGHTS, expert_weights=weights, **common)
-    if example is not None:
-        of_way[CONTEXT] = Voice(
+
+    def with_example(example: Sentence) -> Voice:
+        return Voice(
             way=CONTEXT,
             example=example.waveform,
             example_text=example.text,
             expert_weights=model.config.plain_weights if is_mixture(model) else None,
             **common,
         )
+
+    controls = {}
+    if examples:
+        of_way[CONTEXT] = with_example(examples[0])
+        if len(examples) > 1:
+            controls[CONTEXT] = with_example(examples[1])
     loras = [one for one in candidates if one.way == LORA]
-    best_lora = (
-        min(loras, key=lambda one: one.losses.sum()) if folds else Candidate(LORA, tokens_of_all, marks[-1], 1.0)
-    )
+    best_lora = Candidate(LORA, tokens_of_all, marks[-1], 1.0)
+    if loras:
+        best_lora = min(loras, key=lambda one: one.losses.sum())
 
     def with_lora(lora: Lora, candidate: Candidate) -> Voice:
         return Voice(
@@ -125,7 +134,10 @@ def learn_voice(
             **common,
         )
 
-    of_way[LORA] = with_lora(trained[best_lora.step], best_lora)
+    if trained:
+        of_way[LORA] = with_lora(trained[best_lora.step], best_lora)
+    if control:
+        controls[LORA] = with_lora(control[best_lora.step], best_lora)
     no_change = Voice(way=NO_CHANGE, **common)
     shown = [_shown(one, candidates[0], tokens_of_all) for one in candidates] if folds else []
     voice = {NO_CHANGE: no_change, **of_way}[chosen.way]
@@ -138,10 +150,19 @@ def learn_voice(
     return Learned(
         voice,
         of_way,
-        with_lora(control[best_lora.step], best_lora) if control else None,
+        controls,
         shown,
         time.perf_counter() - started,
     )
+
+
+def _examples(model, processor, sentences, others, args) -> tuple[list[Sentence], bool]:
+    """The best example, after it one of other people, and whether examples surely help."""
+    alone, after = errors_in_context(model, processor, sentences)
+    best = best_example(alone, after, sentences)
+    if best is None:
+        return [], False
+    return [sentences[best], *others[:1]], is_surely_better(alone, after, args.context_certainty)
 
 
 def _train_loras(plain, batches, folds, own, args, seed, candidates) -> tuple[list[int], dict, dict]:

@@ -61,8 +61,8 @@ ALWAYS = re.findall(
     train_manifest train_on train_speakers truth units units_dir unreadable_rows update_seconds usage_momentum
     use_cache use_cpu use_f0 use_liger_kernel use_lora utterances_per_speaker validation_crops validation_fraction
     verify vocab_size vocoder_model warmup_steps weight_decay worst
-    budget_seconds certainty context control draws first_layer max_folds max_sentences min_gain sentences untranscribed
-    voice_in voice_l2_to_start voice_layers voice_learning_rate voice_marks voice_rank voice_scales
+    budget_seconds certainty control draws first_layer max_folds max_sentences min_gain sentences untranscribed
+    voice_in voice_l2_to_start voice_layers voice_learning_rate voice_marks voice_rank voice_scales ways
     bootstrap_seed expert_learning_rate fold folds only_folds selection_share shared_runs ship
     """,
 )

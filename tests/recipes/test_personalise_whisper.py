@@ -105,9 +105,8 @@ def test_what_is_no_data_is_named(model, tmp_path):
 @pytest.mark.slow
 def test_killed_in_the_middle_and_started_again(model, tmp_path):
     data = speaker_folder(tmp_path / "speakers")
-    whole = personalise(model, data, tmp_path / "whole", "--max_sentences=3", "--no_context")
+    whole = personalise(model, data, tmp_path / "whole", "--max_sentences=3")
     words = [f"--model={model}", f"--data={data}", f"--output_dir={tmp_path / 'out'}", *FAST, "--max_sentences=3"]
-    words += ["--no_context"]
     killer = (
         "import os, signal, sys; sys.path.insert(0, '.')\n"
         "from recipes import personalise_whisper as recipe\n"
@@ -121,7 +120,7 @@ def test_killed_in_the_middle_and_started_again(model, tmp_path):
     )
     killed = subprocess.run([sys.executable, "-c", killer], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert killed.returncode == -signal.SIGKILL and not (tmp_path / "out").exists()
-    again = personalise(model, data, tmp_path / "out", "--max_sentences=3", "--no_context")
+    again = personalise(model, data, tmp_path / "out", "--max_sentences=3")
     assert again == whole
     for name, voice in whole["voices"].items():
         if voice["way"] == "lora":

@@ -91,8 +91,8 @@ def test_weights_over_experts_are_their_merge(shared):
 def test_a_mixture_has_all_ways_and_saves_them(tmp_path):
     model = tiny_moe(router_layer=1)
     learned = learn_voice(model, tiny_processor(), "anna", sentences(), FAST, seed=3, others=sentences(6)[4:])
-    assert set(learned.of_way) == {WEIGHTS, CONTEXT, LORA} and learned.control is not None
-    assert {row["way"] for row in learned.candidates} == {NO_CHANGE, WEIGHTS, CONTEXT, LORA}
+    assert set(learned.of_way) == {WEIGHTS, CONTEXT, LORA} and set(learned.controls) == {CONTEXT, LORA}
+    assert {row["way"] for row in learned.candidates} == {NO_CHANGE, WEIGHTS, LORA}
     for way, voice in learned.of_way.items():
         save_voice(voice, tmp_path / way)
         found = read_voice(tmp_path / way)
