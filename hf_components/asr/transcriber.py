@@ -23,6 +23,7 @@ from hf_components.asr.recordings import Files, Recordings, Rows
 from hf_components.asr.voices import Voices, load_voices
 from hf_components.checkpoints import merge_adapter
 from hf_components.runtime import Progress, UserError, first_few
+from hf_components.scoring import vote
 from hf_components.speech import SAMPLING_RATE, AudioError, cut_at_quiet, decode, duration_batches, seconds_batches
 from hf_components.whisper.audio_context import DynamicContextGenerationMixin
 
@@ -135,7 +136,11 @@ class Transcriber:
             AudioError: the file cannot be read.
             UserError: there is no such voice, or several and none is named.
         """
-        return self._transcribe({0: decode(path)}, self._routing(1, None, None if voice is None else [voice]))[0]
+        return self.transcribe_waveform(decode(path), voice=voice)
+
+    def transcribe_waveform(self, waveform: np.ndarray, *, voice: str | None = None) -> str:
+        """The text of float32 `(samples,)` at 16 kHz, with the voice of that name; else as `transcribe`."""
+        return self._transcribe({0: waveform}, self._routing(1, None, None if voice is None else [voice]))[0]
 
     def transcribe_files(
         self, paths: Sequence[str | Path], *, voices: Sequence[str] | None = None
@@ -253,8 +258,7 @@ class Transcriber:
         """Seconds of a piece of a recording; an example of the voice takes its part of the model's window."""
         if self.voices is None or routing is None:
             return self.family.longest_seconds
-        example, _ = self.voices.examples.get(self.voices.names[routing[key]], ((), ""))
-        return self.family.longest_seconds - len(example) / SAMPLING_RATE
+        return self.family.longest_seconds - self.voices.longest_example(self.voices.names[routing[key]])
 
     def _heard_seconds(self, seconds: float) -> float:
         return self.family.heard_seconds(self.model, min(seconds, self.family.longest_seconds))
@@ -295,8 +299,38 @@ class Transcriber:
         return self._decode_by(self.model, clips, expert_weights)
 
     def _decode_voices(self, clips: list[np.ndarray], numbers: list[int]) -> list[str]:
-        """Texts of clips, each with the voice of a number: in one pass, or two if a router chooses for some."""
-        names = [self.voices.names[number] for number in numbers]
+        """Texts of clips, each with the voice of a number.
+
+        A clip of a voice with examples is transcribed alone and after each of them, and the texts vote on every word.
+        """
+        asked = [
+            (row, example)
+            for row, number in enumerate(numbers)
+            for example in (None, *self.voices.examples[self.voices.names[number]])
+        ]
+        seconds = [
+            (len(clips[row]) + (0 if example is None else len(example[0]))) / SAMPLING_RATE for row, example in asked
+        ]
+        batches = [list(range(len(asked)))] if len(asked) == len(clips) else self._batches(seconds)
+        written = [""] * len(asked)
+        for batch in batches:
+            rows = [asked[i][0] for i in batch]
+            found = self._decode_mixed(
+                [clips[row] for row in rows],
+                [self.voices.names[numbers[row]] for row in rows],
+                [asked[i][1] for i in batch],
+            )
+            for i, text in zip(batch, found, strict=True):
+                written[i] = text
+        texts: list[list[str]] = [[] for _ in clips]
+        for (row, _), text in zip(asked, written, strict=True):
+            texts[row].append(text)
+        return [one[0] if len(one) == 1 else vote(one, self.language) for one in texts]
+
+    def _decode_mixed(
+        self, clips: list[np.ndarray], names: list[str], examples: Sequence[tuple[np.ndarray, str] | None]
+    ) -> list[str]:
+        """Texts of clips, each with its voice and example: in one pass, or two if a router chooses for some."""
         weights = self.voices.weights_of(names)
         texts = [""] * len(clips)
         as_it_is = weights.isnan().any(1)
@@ -305,8 +339,7 @@ class Transcriber:
             (self.voices.model, (~as_it_is).nonzero().flatten().tolist(), weights[~as_it_is]),
         ):
             if rows:
-                examples = [self.voices.examples.get(names[row]) for row in rows]
-                written = self._decode_by(model, [clips[row] for row in rows], given, examples)
+                written = self._decode_by(model, [clips[i] for i in rows], given, [examples[i] for i in rows])
                 for row, text in zip(rows, written, strict=True):
                     texts[row] = text
         return texts

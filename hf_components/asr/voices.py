@@ -108,10 +108,16 @@ class Voices:
         if any(voice.expert_weights is not None or voice.lora is not None for voice in voices.values()):
             self._add(voices)
         self.examples = {
-            name: (np.concatenate([voice.example, PAUSE]), voice.example_text)
+            name: [
+                (np.concatenate([example, PAUSE]), text)
+                for example, text in zip(voice.examples, voice.example_texts, strict=True)
+            ]
             for name, voice in voices.items()
-            if voice.example is not None
         }
+
+    def longest_example(self, name: str) -> float:
+        """Seconds of the longest example of a voice, with the pause after it."""
+        return max((len(example) for example, _ in self.examples[name]), default=0) / SAMPLING_RATE
 
     def weights_of(self, names: Sequence[str]) -> torch.Tensor:
         """Weights over experts and voices for utterances of these voices, `(utterances, experts + voices)`.

@@ -1,10 +1,11 @@
 """Voices on disk: what one person's sentences changed about a recogniser, in one small folder.
 
-A voice is `voice.json` alone (no change, or weights over the experts of a mixture), with one recorded sentence as an
-example, or with a PEFT adapter. It was learned from the recordings of one person: it is personal data.
+A voice is `voice.json` alone (no change, or weights over the experts of a mixture), with some recorded sentences as
+examples, or with a PEFT adapter. It was learned from the recordings of one person: it is personal data.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from hf_components.whisper.adapters import Lora, load_adapter, save_adapter
 RECORD = "voice.json"
 ADAPTER = "adapter_config.json"
 FORMAT = 1
-EXAMPLE = "example.flac"
+EXAMPLE = "example_{}.flac"
 NO_CHANGE, WEIGHTS, CONTEXT, LORA = "no change", "weights", "context", "lora"
 WAYS = (NO_CHANGE, WEIGHTS, CONTEXT, LORA)  # the cheapest first
 FORM = {
@@ -33,7 +34,7 @@ FORM = {
     "seconds_of_speech": NUMBER,
     "expert_weights": (list, None),
     "first_layer": (int, None),
-    "example_text": (str, None),
+    "example_texts": [str],
     "figures": {str: object},
 }
 
@@ -44,8 +45,8 @@ class Voice:
 
     Args:
         name: name of the person.
-        way: "no change": the base as it is; "weights": fixed weights over its experts; "context": an example of the
-            voice before each recording; "lora": one more LoRA.
+        way: "no change": the base as it is; "weights": fixed weights over its experts; "context": examples of
+            the voice before each recording; "lora": one more LoRA.
         base: folder or Hub id of the base model.
         base_digest: `digest_of_model` of it.
         sentences: number of sentences that the voice was learned from.
@@ -53,8 +54,8 @@ class Voice:
         expert_weights: weights over the experts of a mixture, `(experts,)`; None for a base without experts.
         lora: A `(rank, in)` and B `(out, rank)` per module name, with a scaling of 1; None without a LoRA.
         first_layer: index of the first encoder layer with a LoRA, or the number of layers if only the decoder has one.
-        example: recording of one sentence, float32 `(samples,)` at 16 kHz; None without one.
-        example_text: what is said in it.
+        examples: recordings of sentences, float32 `(samples,)` at 16 kHz each.
+        example_texts: what is said in each.
         figures: what choosing the way showed, for the record.
     """
 
@@ -67,8 +68,8 @@ class Voice:
     expert_weights: list[float] | None = None
     lora: Lora | None = None
     first_layer: int | None = None
-    example: np.ndarray | None = None
-    example_text: str | None = None
+    examples: Sequence[np.ndarray] = ()
+    example_texts: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -81,8 +82,8 @@ def save_voice(voice: Voice, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     if voice.lora is not None:
         save_adapter(folder, voice.lora, scaling=1.0, base_model=voice.base)
-    if voice.example is not None:
-        (folder / EXAMPLE).write_bytes(encode_flac(voice.example))
+    for number, example in enumerate(voice.examples):
+        (folder / EXAMPLE.format(number)).write_bytes(encode_flac(example))
     kept = {name: getattr(voice, name) for name in FORM if name != "format"}
     write_json(folder / RECORD, {"format": FORMAT, **kept})
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
@@ -105,8 +106,8 @@ def read_voice(folder: str | Path) -> Voice:
     if record["way"] not in WAYS:
         raise UserError(f"{folder / RECORD} is damaged: way must be one of {', '.join(WAYS)}; {again}")
     lora = _read_lora(folder, again) if record["way"] == LORA else None
-    example = _read_example(folder / EXAMPLE, again) if record["way"] == CONTEXT else None
-    return Voice(lora=lora, example=example, **{name: record[name] for name in FORM if name != "format"})
+    examples = [_read_example(folder / EXAMPLE.format(i), again) for i in range(len(record["example_texts"]))]
+    return Voice(lora=lora, examples=examples, **{name: record[name] for name in FORM if name != "format"})
 
 
 def find_voices(path: str | Path) -> dict[str, Path]:

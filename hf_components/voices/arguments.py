@@ -29,6 +29,12 @@ class VoiceArguments:
     max_folds: int = flag("folds over the sentences, by which the way is chosen", default=5, min=2)
     min_gain: float = flag("least gain of weights or LoRA over a cheaper way, nats per token", default=0.01, min=0)
     certainty: float = flag("the same in standard errors over sentences", default=1.0, min=0)
+    max_examples: int = flag(
+        "examples of the voice that are kept; each is one more transcription",
+        default=5,
+        min=1,
+        needs={"ways": "context"},
+    )
     context_certainty: float = flag(
         "least gain of an example, in standard errors of the held-out errors",
         default=0.0,

@@ -1,40 +1,55 @@
-"""A voice as an example: one of the person's sentences before each recording, and its text before each transcript.
+"""A voice as examples: one of the person's sentences before each recording, and its text before each transcript.
 
 Whisper was trained on 30 s of continuous speech. So it takes what it hears of a voice first, and what was said, into
-account for the rest. Nothing is trained.
+account for the rest. Nothing is trained. The text without an example and those after each of them vote on every word.
 
 Examples are judged by errors and not by loss: on real speech the loss often grows behind an example, as the text
 starts in another way, while errors become fewer.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, WhisperProcessor
 
 from hf_components.asr import PAUSE, Whisper
-from hf_components.scoring import utterance_errors
+from hf_components.scoring import utterance_errors, vote
 from hf_components.speech import SAMPLING_RATE
 from hf_components.voices.placing import is_mixture
 from hf_components.voices.sentences import Sentence
 
 LONGEST_EXAMPLE = 10.0  # seconds; the longest recording that fits behind it has 20
 LONGEST_TOGETHER = 30.0
+LONGEST_FILE = 35.0  # seconds of all examples of a voice: as FLAC less than 1 MB
 
 
-def errors_in_context(
-    model: PreTrainedModel, processor: WhisperProcessor, sentences: Sequence[Sentence], language: str | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Word errors of each sentence alone `(sentences,)`, and after each other one `(examples, sentences)`.
+@dataclass(frozen=True)
+class Tried:
+    """Texts of sentences alone, and after each other one.
 
-    NaN is a sentence after itself, one that says the same, and where both are too long together. A mixture takes the
-    weights of its plain model behind an example.
+    Args:
+        texts: what was said.
+        alone: text of each sentence alone.
+        after: example -> sentence -> text; not of sentences that say the same, or are too long together.
     """
-    texts = [one.text for one in sentences]
-    alone = utterance_errors(_written(model, processor, sentences, None), texts, language)["errors"].astype(float)
-    found = np.full((len(sentences), len(sentences)), np.nan)
-    for place, example in enumerate(sentences):
+
+    texts: list[str]
+    alone: list[str]
+    after: dict[int, dict[int, str]]
+
+
+def try_examples(
+    model: PreTrainedModel, processor: WhisperProcessor, sentences: Sequence[Sentence], most: int
+) -> Tried:
+    """Transcribe each sentence alone and after others; a mixture then takes the weights of its plain model.
+
+    Args:
+        most: number of sentences that are tried as examples.
+    """
+    after: dict[int, dict[int, str]] = {}
+    for place, example in enumerate(sentences[:most]):
         others = [
             other
             for other, one in enumerate(sentences)
@@ -45,33 +60,45 @@ def errors_in_context(
         ]
         if others:
             written = _written(model, processor, [sentences[i] for i in others], example)
-            found[place, others] = utterance_errors(written, [texts[i] for i in others], language)["errors"]
-    return alone, found
+            after[place] = dict(zip(others, written, strict=True))
+    return Tried([one.text for one in sentences], _written(model, processor, sentences, None), after)
 
 
-def best_example(alone: np.ndarray, after: np.ndarray, sentences: Sequence[Sentence]) -> int | None:
-    """The example after which most errors of the other sentences are gone; of equal ones the shortest.
+def best_examples(tried: Tried, sentences: Sequence[Sentence], most: int, language: str | None = None) -> list[int]:
+    """Indices of the examples after which most errors of the other sentences are gone; of equal ones the shortest.
 
-    Args:
-        alone, after: results of `errors_in_context`.
-    Returns:
-        its index, or None if no sentence can be an example.
+    Together they are short enough for the file of a voice.
     """
-    gained = [np.nansum(alone - row) if np.isfinite(row).any() else -np.inf for row in after]
-    if not np.isfinite(gained).any():
-        return None
-    return min(range(len(gained)), key=lambda i: (-gained[i], sentences[i].seconds, i))
+    alone = utterance_errors(tried.alone, tried.texts, language)["errors"]
+    gained = {}
+    for example, written in tried.after.items():
+        rows = list(written)
+        errors = utterance_errors(written.values(), [tried.texts[i] for i in rows], language)["errors"]
+        gained[example] = float((alone[rows] - errors).mean())
+    chosen: list[int] = []
+    seconds = 0.0
+    for example in sorted(gained, key=lambda i: (-gained[i], sentences[i].seconds, i)):
+        if len(chosen) < most and seconds + sentences[example].seconds <= LONGEST_FILE:
+            chosen.append(example)
+            seconds += sentences[example].seconds
+    return sorted(chosen)
 
 
-def is_surely_better(alone: np.ndarray, after: np.ndarray, certainty: float) -> bool:
-    """Whether examples help: fewer errors, by `certainty` standard errors over sentences.
+def helps(tried: Tried, certainty: float, language: str | None = None) -> bool:
+    """Whether the votes of examples make fewer errors, by `certainty` standard errors over sentences.
 
-    Each sentence counts with the mean over all examples, so that a lucky example does not decide.
+    A sentence is never its own example.
     """
-    known = np.isfinite(after).any(0)
-    if known.sum() < 2:
+    known = [row for row in range(len(tried.texts)) if any(row in written for written in tried.after.values())]
+    if len(known) < 2:
         return False
-    gained = alone[known] - np.nanmean(after[:, known], axis=0)
+    voted = [
+        vote([tried.alone[row], *(written[row] for written in tried.after.values() if row in written)], language)
+        for row in known
+    ]
+    texts = [tried.texts[row] for row in known]
+    before = utterance_errors([tried.alone[row] for row in known], texts, language)["errors"]
+    gained = before - utterance_errors(voted, texts, language)["errors"]
     error = np.sqrt(len(gained)) * gained.std(ddof=1)
     return bool(gained.sum() > 0 and gained.sum() >= certainty * error)
 

@@ -15,7 +15,7 @@ from hf_components.scoring import normalizer_of
 from hf_components.voices.arguments import VoiceArguments
 from hf_components.voices.batches import Batches
 from hf_components.voices.choosing import Candidate, choose, folds_of, gain_of
-from hf_components.voices.context import best_example, errors_in_context, is_surely_better
+from hf_components.voices.context import best_examples, helps, try_examples
 from hf_components.voices.lora import LoraTraining, planned_steps, scaled
 from hf_components.voices.placing import is_mixture, losses_of_model, losses_of_weights, merged, weights_to_try
 from hf_components.voices.sentences import Sentence
@@ -89,16 +89,19 @@ def learn_voice(
     if is_mixture(model):
         weights = weights or model.config.plain_weights
         plain = merged(model, weights)
-    examples, helps = (
-        _examples(model, processor, sentences, others, args) if CONTEXT in args.ways and folds else ([], False)
-    )
+    examples, examples_help = ([], False)
+    if CONTEXT in args.ways and folds:
+        tried = try_examples(model, processor, sentences, 2 * args.max_examples)
+        examples = best_examples(tried, sentences, args.max_examples)
+        examples_help = helps(tried, args.context_certainty)
+
     marks, trained, control = [0], {}, {}
     if LORA in args.ways:
         marks, trained, control = _train_loras(plain, batches, folds, own, args, seed, candidates)
 
     tokens_of_all = np.asarray(tokens)
     chosen = candidates[0]
-    if folds and helps:  # found by errors, which count more than loss
+    if folds and examples_help:  # found by errors, which count more than loss
         chosen = Candidate(CONTEXT, candidates[0].losses)
     elif folds:
         chosen = choose(candidates, tokens_of_all, min_gain=args.min_gain, certainty=args.certainty)
@@ -106,20 +109,20 @@ def learn_voice(
     if any(one.way == WEIGHTS for one in candidates):
         of_way[WEIGHTS] = Voice(way=WEIGHTS, expert_weights=weights, **common)
 
-    def with_example(example: Sentence) -> Voice:
+    def with_examples(examples: Sequence[Sentence]) -> Voice:
         return Voice(
             way=CONTEXT,
-            example=example.waveform,
-            example_text=example.text,
+            examples=[one.waveform for one in examples],
+            example_texts=[one.text for one in examples],
             expert_weights=model.config.plain_weights if is_mixture(model) else None,
             **common,
         )
 
     controls = {}
     if examples:
-        of_way[CONTEXT] = with_example(examples[0])
-        if len(examples) > 1:
-            controls[CONTEXT] = with_example(examples[1])
+        of_way[CONTEXT] = with_examples([sentences[i] for i in examples])
+        if others:
+            controls[CONTEXT] = with_examples(others[: len(examples)])
     loras = [one for one in candidates if one.way == LORA]
     best_lora = Candidate(LORA, tokens_of_all, marks[-1], 1.0)
     if loras:
@@ -154,15 +157,6 @@ def learn_voice(
         shown,
         time.perf_counter() - started,
     )
-
-
-def _examples(model, processor, sentences, others, args) -> tuple[list[Sentence], bool]:
-    """The best example, after it one of other people, and whether examples surely help."""
-    alone, after = errors_in_context(model, processor, sentences)
-    best = best_example(alone, after, sentences)
-    if best is None:
-        return [], False
-    return [sentences[best], *others[:1]], is_surely_better(alone, after, args.context_certainty)
 
 
 def _train_loras(plain, batches, folds, own, args, seed, candidates) -> tuple[list[int], dict, dict]:

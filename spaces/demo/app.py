@@ -1,4 +1,4 @@
-"""Demo of Underheard: a recording through routed experts, and through discrete units and back.
+"""Demo of Underheard: a recording through routed experts, through discrete units and back, and a voice of your own.
 
 RECOGNISERS="user/moe-whisper" UNITS="user/units" python app.py
 """
@@ -6,6 +6,7 @@ RECOGNISERS="user/moe-whisper" UNITS="user/units" python app.py
 import importlib.util
 import os
 import sys
+from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: recordings are private
 import gradio as gr
@@ -17,6 +18,7 @@ from recordings import SAMPLING_RATE, read_recording, spectrograms
 from resynthesis import resynthesise
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from voice import MISSING, SENTENCES, before_and_after, is_available, learn
 
 LOCAL = ("localhost", "127.0.0.1")
 # A checkpoint brings code that runs here. So only those that were named at the start are loaded, unless the user of
@@ -81,6 +83,96 @@ def show_units(file: str | None, name: str) -> tuple[dict, str, str, Figure]:
     )
 
 
+def sentences_of(text: str) -> list[str]:
+    """The lines of a text that are not empty."""
+    return [line.strip() for line in (text or "").splitlines() if line.strip()]
+
+
+def ask_for(text: str, recorded: list[str]) -> str:
+    """What to read next, as Markdown."""
+    lines = sentences_of(text)
+    if len(recorded) >= len(lines):
+        return f"All {len(lines)} sentences are recorded. Press *Learn my voice*."
+    return f"Sentence {len(recorded) + 1} of {len(lines)}. Read aloud:\n\n### {lines[len(recorded)]}"
+
+
+def keep_sentence(file: str | None, text: str, recorded: list[str]) -> tuple[list[str], str, None]:
+    """Keep the recording of the sentence that was asked for, and ask for the next."""
+    try:
+        if len(recorded) >= len(sentences_of(text)):
+            raise ValueError("Every sentence is recorded already; press Learn my voice, or start again.")
+        read_recording(file)
+    except ValueError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+    recorded = [*recorded, file]
+    return recorded, ask_for(text, recorded), None
+
+
+def start_again(text: str) -> tuple[list[str], str, None]:
+    return [], ask_for(text, []), None
+
+
+def read_sentences(file: str) -> str:
+    """The sentences of an uploaded text file."""
+    try:
+        return Path(file).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise gr.Error("The file is no text in UTF-8; save it as plain text.", print_exception=False) from error
+
+
+def learn_my_voice(name: str, text: str, recorded: list[str]) -> tuple:
+    """The voice of the recorded sentences, and what was chosen."""
+    try:
+        waveforms = [read_recording(file)[0] for file in recorded]
+        learnt = learn(name, sentences_of(text)[: len(recorded)], waveforms)
+    except ValueError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+    return learnt, learnt.remark
+
+
+def compare_voice(file: str | None, learnt) -> tuple[str, str]:
+    """The transcript of a recording before and after the voice."""
+    try:
+        if learnt is None:
+            raise ValueError("Learn a voice first: record the sentences and press Learn my voice.")
+        return before_and_after(learnt, read_recording(file)[0])
+    except ValueError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+
+
+def build_voice_tab(recognisers: list[str]) -> None:
+    """The tab in which a voice is learned. It stays in memory, and is gone when the page is closed."""
+    if not is_available():
+        gr.Markdown(MISSING)
+        return
+    recorded = gr.State([])
+    learnt = gr.State(None)
+    with gr.Row():
+        with gr.Column():
+            name = checkpoint_field(recognisers)
+            text = gr.Textbox("\n".join(SENTENCES), label="Sentences, one per line", lines=6)
+            upload = gr.UploadButton("Upload sentences", file_types=[".txt"], size="sm")
+            asked = gr.Markdown(ask_for("\n".join(SENTENCES), []))
+            sentence = gr.Audio(sources=["microphone", "upload"], type="filepath", label="This sentence")
+            with gr.Row():
+                keep = gr.Button("Keep and go on")
+                again = gr.Button("Start again")
+            button = gr.Button("Learn my voice", variant="primary")
+            remark = gr.Markdown("A voice is personal data. It stays in memory, and is gone when you close the page.")
+        with gr.Column():
+            speech = gr.Audio(sources=["microphone", "upload"], type="filepath", label="Now say something else")
+            listen = gr.Button("Transcribe before and after", variant="primary")
+            with gr.Row():
+                before = gr.Textbox(label="Before", lines=3)
+                after = gr.Textbox(label="With my voice", lines=3)
+    upload.upload(read_sentences, upload, text)
+    text.change(start_again, text, [recorded, asked, sentence])
+    again.click(start_again, text, [recorded, asked, sentence])
+    keep.click(keep_sentence, [sentence, text, recorded], [recorded, asked, sentence], api_visibility="private")
+    button.click(learn_my_voice, [name, text, recorded], [learnt, remark], api_visibility="private")
+    listen.click(compare_voice, [speech, learnt], [before, after], api_visibility="private")
+
+
 def checkpoint_field(names: list[str]) -> gr.Dropdown:
     return gr.Dropdown(
         names,
@@ -142,6 +234,8 @@ def build(recognisers: list[str], units: list[str]) -> gr.Blocks:
                 motifs = gr.Textbox(label="Units without repetitions, joined to motifs", lines=3, buttons=["copy"])
                 figure = gr.Plot(show_label=False)
             button.click(show_units, [recording, name], [speech, remark, motifs, figure], api_name="resynthesise")
+        with gr.Tab("My voice"):
+            build_voice_tab(recognisers)
     return page
 
 

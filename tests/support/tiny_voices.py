@@ -36,6 +36,6 @@ def weights_only(model, name: str, weights: list[float]) -> Voice:
     return Voice(name, WEIGHTS, expert_weights=weights, **common(model))
 
 
-def with_example(model, name: str, number: int, text: str = "red cat", weights=None) -> Voice:
-    example = tone(number, number, 0.6).astype("float32")
-    return Voice(name, CONTEXT, example=example, example_text=text, expert_weights=weights, **common(model))
+def with_examples(model, name: str, *texts: str, weights=None) -> Voice:
+    examples = [tone(number, number, 0.6).astype("float32") for number in range(len(texts))]
+    return Voice(name, CONTEXT, examples=examples, example_texts=list(texts), expert_weights=weights, **common(model))

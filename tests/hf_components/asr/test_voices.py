@@ -7,7 +7,7 @@ import torch
 from paths import ROOT
 from peft import PeftModel
 from tiny_speech import rows, save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper
-from tiny_voices import no_change, random_lora, weights_only, with_example
+from tiny_voices import no_change, random_lora, weights_only, with_examples
 from transformers import WhisperForConditionalGeneration
 
 from hf_components.asr.transcriber import Transcriber
@@ -146,7 +146,7 @@ def saved(tmp_path):
         random_lora(base, "anna", 1),
         random_lora(base, "bo", 2),
         no_change(base, "chris"),
-        with_example(base, "dan", 3),
+        with_examples(base, "dan", "red cat", "green dog", "blue sun"),
     )
     for voice in everyone:
         save_voice(voice, tmp_path / "voices" / voice.name)

@@ -98,7 +98,9 @@ def test_a_mixture_has_all_ways_and_saves_them(tmp_path):
         found = read_voice(tmp_path / way)
         assert (found.way, found.expert_weights, found.sentences) == (way, voice.expert_weights, 4)
         assert way != LORA or found.lora.keys() == voice.lora.keys()
-        assert way != CONTEXT or np.abs(found.example - voice.example).max() < 1e-4
+        assert way != CONTEXT or found.example_texts == voice.example_texts
+        for one, other in zip(found.examples, voice.examples, strict=True):
+            assert np.abs(one - other).max() < 1e-4
 
 
 def test_one_sentence_changes_nothing():

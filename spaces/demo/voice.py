@@ -1,0 +1,89 @@
+"""A personal voice, learned on this machine from sentences that are read aloud one by one.
+
+It needs Underheard itself, as `make demo` has it; a Space that only has the files of the demo shows why it cannot.
+"""
+
+import functools
+import importlib.util
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MISSING = "Learning a voice needs Underheard installed beside this page: clone it and run `make demo`."
+SENTENCES = (
+    "Please turn on the light in the kitchen.",
+    "I would like a glass of water.",
+    "Call my sister tomorrow morning.",
+    "The weather is better than yesterday.",
+    "Can you read the last message to me?",
+    "I am going to the garden now.",
+)
+SEED = 42
+
+
+class Learnt(NamedTuple):
+    """A voice in memory: nothing of it is written to disk.
+
+    Args:
+        name: checkpoint that it is a voice over.
+        voice: the voice.
+        remark: what was chosen, and warnings.
+    """
+
+    name: str
+    voice: Any
+    remark: str
+
+
+def is_available() -> bool:
+    return importlib.util.find_spec("hf_components") is not None
+
+
+@functools.lru_cache(maxsize=1)
+def load(name: str) -> tuple:
+    """Model and processor of a Whisper. Raises ValueError if it is none."""
+    from hf_components.asr import load_asr
+    from hf_components.runtime import UserError
+
+    try:
+        return load_asr(name)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+def learn(name: str, texts: Sequence[str], waveforms: Sequence[np.ndarray]) -> Learnt:
+    """Learn a voice.
+
+    Args:
+        texts, waveforms: what was read, and float32 (samples,) at 16 kHz each.
+    Raises:
+        ValueError: something is wrong with the sentences, or the checkpoint is no Whisper.
+    """
+    if not is_available():
+        raise ValueError(MISSING)
+    from hf_components.runtime import UserError
+    from hf_components.voices import Sentence, VoiceArguments, check_sentences, check_texts, learn_voice
+
+    model, processor = load(name)
+    sentences = [
+        Sentence(f"sentence {number}", waveform, text)
+        for number, (text, waveform) in enumerate(zip(texts, waveforms, strict=True), start=1)
+    ]
+    try:
+        warnings = check_sentences("you", sentences) + check_texts(model, processor, "you", sentences)
+        learned = learn_voice(model, processor, "you", sentences, VoiceArguments(), SEED)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    remark = f"Chosen: **{learned.voice.way}**, in {learned.seconds:.0f} s, from {len(sentences)} sentences."
+    return Learnt(name, learned.voice, "\n\n".join([remark, *(f"Note: {warning}." for warning in warnings)]))
+
+
+def before_and_after(learnt: Learnt, waveform: np.ndarray) -> tuple[str, str]:
+    """Texts of a recording `(samples,)` by the checkpoint as it is, and with the voice."""
+    from hf_components.asr import Transcriber, Voices
+
+    model, processor = load(learnt.name)
+    voices = Voices(model, {"you": learnt.voice}, {"you": "this page"})
+    before = Transcriber(model, processor).transcribe_waveform(waveform)
+    return before, Transcriber(model, processor, voices=voices).transcribe_waveform(waveform)
