@@ -84,23 +84,34 @@ def best_examples(tried: Tried, sentences: Sequence[Sentence], most: int, langua
     return sorted(chosen)
 
 
-def helps(tried: Tried, certainty: float, language: str | None = None) -> bool:
+@dataclass(frozen=True)
+class Judged:
+    """Whether examples help, and word errors of the sentences alone and after examples of the others."""
+
+    helps: bool
+    errors_before: int
+    errors_after: int
+
+
+def judge(tried: Tried, certainty: float, language: str | None = None) -> Judged:
     """Whether the votes of examples make fewer errors, by `certainty` standard errors over sentences.
 
     A sentence is never its own example.
     """
     known = [row for row in range(len(tried.texts)) if any(row in written for written in tried.after.values())]
     if len(known) < 2:
-        return False
+        return Judged(False, 0, 0)
     voted = [
         vote([tried.alone[row], *(written[row] for written in tried.after.values() if row in written)], language)
         for row in known
     ]
     texts = [tried.texts[row] for row in known]
     before = utterance_errors([tried.alone[row] for row in known], texts, language)["errors"]
-    gained = before - utterance_errors(voted, texts, language)["errors"]
+    after = utterance_errors(voted, texts, language)["errors"]
+    gained = before - after
     error = np.sqrt(len(gained)) * gained.std(ddof=1)
-    return bool(gained.sum() > 0 and gained.sum() >= certainty * error)
+    better = gained.sum() > 0 and gained.sum() >= certainty * error
+    return Judged(bool(better), int(before.sum()), int(after.sum()))
 
 
 @torch.inference_mode()

@@ -107,6 +107,7 @@ def run_job(
         args,
         seed,
         sentences_of_rows(corpus.select(job.others)) if job.others else (),
+        all_ways=True,
     )
     voices = {**learned.of_way, **{f"{CONTROL} {way}": voice for way, voice in learned.controls.items()}}
     rows = corpus.select(job.test)

@@ -15,7 +15,7 @@ from hf_components.scoring import normalizer_of
 from hf_components.voices.arguments import VoiceArguments
 from hf_components.voices.batches import Batches
 from hf_components.voices.choosing import Candidate, choose, folds_of, gain_of
-from hf_components.voices.context import best_examples, helps, try_examples
+from hf_components.voices.context import Judged, best_examples, judge, try_examples
 from hf_components.voices.lora import LoraTraining, planned_steps, scaled
 from hf_components.voices.placing import is_mixture, losses_of_model, losses_of_weights, merged, weights_to_try
 from hf_components.voices.sentences import Sentence
@@ -51,6 +51,8 @@ def learn_voice(
     args: VoiceArguments,
     seed: int,
     others: Sequence[Sentence] = (),
+    *,
+    all_ways: bool = False,
 ) -> Learned:
     """Learn the voice of one person.
 
@@ -61,6 +63,7 @@ def learn_voice(
         model: the base, a Whisper or a mixture, in evaluation mode.
         name: name of the person.
         others: sentences of other people, for the control.
+        all_ways: also train a LoRA that will not be chosen, because examples help.
     Raises:
         UserError: there is no sentence, or one is too long.
     """
@@ -89,19 +92,20 @@ def learn_voice(
     if is_mixture(model):
         weights = weights or model.config.plain_weights
         plain = merged(model, weights)
-    examples, examples_help = ([], False)
+    examples = []
+    judged = Judged(False, 0, 0)
     if CONTEXT in args.ways and folds:
         tried = try_examples(model, processor, sentences, 2 * args.max_examples)
         examples = best_examples(tried, sentences, args.max_examples)
-        examples_help = helps(tried, args.context_certainty)
+        judged = judge(tried, args.context_certainty)
 
     marks, trained, control = [0], {}, {}
-    if LORA in args.ways:
+    if LORA in args.ways and (all_ways or not judged.helps):
         marks, trained, control = _train_loras(plain, batches, folds, own, args, seed, candidates)
 
     tokens_of_all = np.asarray(tokens)
     chosen = candidates[0]
-    if folds and examples_help:  # found by errors, which count more than loss
+    if folds and judged.helps:  # found by errors, which count more than loss
         chosen = Candidate(CONTEXT, candidates[0].losses)
     elif folds:
         chosen = choose(candidates, tokens_of_all, min_gain=args.min_gain, certainty=args.certainty)
@@ -147,6 +151,8 @@ def learn_voice(
     figures = {
         "chosen": _shown(chosen, candidates[0], tokens_of_all) if folds else {"way": NO_CHANGE},
         "folds": len(folds),
+        "errors_before": judged.errors_before,
+        "errors_after": judged.errors_after,
         "candidates": shown,
     }
     voice = Voice(**{**vars(voice), "figures": figures})

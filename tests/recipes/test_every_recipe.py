@@ -47,6 +47,8 @@ ABOUT = {
     "processes",
     "train_batch_size",
     "seconds_to_load",
+    "seconds_per_voice",
+    "slowest_seconds",
     "seconds_per_transcript",
     "total_flos",
 }

@@ -272,6 +272,15 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "output_wav": out / "speak_units.wav",
         },
         "publish": {"folder": joint, "repo_id": f"{USER}/{out.parent.name}"},
+        "run_voice_pipeline": {
+            "data": corpus,
+            "model": sources / "whisper",
+            "sentences": 2,
+            "max_sentences": 3,
+            "num_bootstrap": 10,
+            "stage_options": stage_options({"evaluate_voices": {"max_new_tokens": 6}}),
+            **VOICE,
+        },
         "run_moe_pipeline": mixture,
         "cross_validate": {
             **mixture,
