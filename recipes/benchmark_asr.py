@@ -78,6 +78,9 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
         default=None,
         aliases=["--full_dir"],
     )
+    merge_model: str | None = flag(
+        "merge of several LoRAs trained apart: output of average_checkpoints, or PEFT adapter", default=None
+    )
     base_model: str = flag("Whisper checkpoint: folder or Hub id", default="models/whisper-tiny.en")
     language: str | None = flag(
         "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
