@@ -57,7 +57,7 @@ class Whisper(Family):
             "input_features"
         ]  # the model finds the padding in the features, without a mask
         search = {} if num_beams is None else {"num_beams": num_beams}
-        tokens = model.generate(features, max_new_tokens=max_new_tokens, **search, **routing)
+        tokens = model.generate(features, max_new_tokens=max_new_tokens, least_risk=True, **search, **routing)
         return processor.batch_decode(tokens, skip_special_tokens=True)
 
     def tokenize(self, processor, text):
