@@ -10,11 +10,11 @@ from hf_components.moe.embedding import (
     FULL_CONTEXT,
     TIME_BINS,
     WHISPER_MODELS,
-    Pooling,
     embed_batch,
     join_shards,
     plan_shards,
     write_shards,
+    write_vectors,
 )
 from hf_components.moe.experts import (
     ExpertArguments,
@@ -25,7 +25,9 @@ from hf_components.moe.experts import (
     save_trained_experts,
     start_from_lora,
 )
+from hf_components.moe.gradients import LoraGradients
 from hf_components.moe.labels import load_labels
+from hf_components.moe.losses import ExpertLosses
 from hf_components.moe.merging import merge_experts, score_plain
 from hf_components.moe.release import release_model
 from hf_components.moe.router import RouterArguments, best_epoch, choose_held_out, evaluate_router, train_router
