@@ -111,19 +111,20 @@ def produce(args: Arguments, folder: Path) -> dict:
 
 
 def moves_table(summary: dict) -> Table:
-    """How many speakers moved from the expert of each row to the expert of each column."""
+    """A row per expert before, a column per expert after, speakers in the cells; the caption rates the move."""
     moves = summary["reassigned"]
     table = Table(
-        title="Speakers by their expert, before (row) and after (column)",
+        title="Speakers by expert, before (rows) and after (columns)",
         caption=(
             f"{moves['moved']} of {moves['speakers']} speakers moved\n"
-            f"adjusted Rand index {moves['adjusted_rand']:.2f}\n"
-            f"loss per token {moves['loss_before']:.3f} before, {moves['loss_after']:.3f} after\n"
-            f"NMI with group {summary['agreement_nmi']['group']:.2f}"
+            f"adjusted Rand index {moves['adjusted_rand']:.2f}, NMI with group {summary['agreement_nmi']['group']:.2f}\n"
+            f"loss per token {moves['loss_before']:.3f} before, {moves['loss_after']:.3f} after"
         ),
+        min_width=60,
     )
-    for heading in ("from", *summary["expert_names"]):
-        table.add_column(heading, justify="right")
+    table.add_column("from")
+    for name in summary["expert_names"]:
+        table.add_column(name, justify="right")
     for name, row in zip(summary["expert_names"], moves["from_to"], strict=True):
         table.add_row(name, *map(str, row))
     return table

@@ -45,6 +45,7 @@ from recipes import (
     prepare_corpus,
     pretrain_experts,
     pretrain_router,
+    reassign_speakers,
     train_moe_whisper,
 )
 
@@ -56,6 +57,7 @@ TRAINED = {  # system of the benchmark: where its checkpoint lies
     "full": "full/model",
     "moe": "joint/model",
 }
+GRADIENT_BATCH = 8  # a backward pass takes more memory than an embedding
 TRAINING = same_names(
     "gradient_accumulation_steps",
     "fp16",
@@ -67,6 +69,7 @@ TRAINING = same_names(
 )
 PASSED_ON = {
     extract_embeddings: same_names("unreadable_rows"),
+    reassign_speakers: same_names("unreadable_rows", "target_entropy"),
     cluster_embeddings: {**all_flags(ClusteringArguments, without=("seed",)), **same_names("plot_method")},
     pretrain_router: {"gating_batch_size": "batch_size"},
     pretrain_experts: {"expert_batch_size": "per_device_train_batch_size", **TRAINING},
@@ -120,7 +123,7 @@ def take_steps(pipeline: Pipeline) -> None:
             max_samples=args.max_samples,
         )
     pipeline.check(require_speaker_splits, args.data, str(corpus), passed_on.benchmark_split or "dev")
-    pipeline.everywhere(corpus=corpus, model=args.model, language=args.language, data_config_override=args.share)
+    pipeline.everywhere(corpus=corpus, model=args.model, data_config_override=args.share)
 
     # 2 Embeddings for the router; those for the clusters may be of another model
     embeddings = clustered = run(extract_embeddings, "embeddings")
@@ -132,30 +135,36 @@ def take_steps(pipeline: Pipeline) -> None:
             pooling=args.pooling,
             full_context_samples=0,
         )
+    pipeline.everywhere(language=args.language)
 
-    # 3 Clusters of utterances, one per expert
+    # 3 A LoRA for all, to which each expert adds what its utterances need
+    first, shared, sizes = take_shared_expert(pipeline, embeddings)
+
+    # 4 Clusters of utterances, one per expert: of embeddings, or of what the shared LoRA gets wrong
+    if args.expert_source == "error":
+        size = passed_on.expert_batch_size or GRADIENT_BATCH
+        clustered = run(extract_embeddings, "gradients", pooling="gradient", lora_model=shared, batch_size=size)
     clusters = run(cluster_embeddings, "clusters", embedding_dir=clustered)
     top_k = at_most(args.experts_per_utterance, clusters["num_experts"])
 
-    # 4 Router: learns to find the cluster
-    router = run(pretrain_router, "router", embedding_dir=embeddings, labels_dir=clusters)
-    pipeline.everywhere(router_dir=router)
-
-    # 5 Experts: a LoRA for all, then what each cluster adds to it. Later trainings see other batches (data_seed).
-    first, shared, sizes = take_shared_expert(pipeline)
+    # 5 Experts, and a router that finds them; by error, speakers move first. Later trainings see other batches.
     onward = {"data_seed": args.seed + 1000}
     freeze = bool(shared) and clusters["num_experts"] > 1 and args.freeze_shared_expert
-    experts = run(
-        pretrain_experts,
-        "experts",
-        labels_dir=clusters,
-        freeze_shared_expert=freeze,
-        num_train_epochs=epochs.experts,
-        lora_model=shared,
-        learning_rate=args.expert_rate,
+    over_shared = {
+        "freeze_shared_expert": freeze,
+        "num_train_epochs": epochs.experts,
+        "lora_model": shared,
+        "learning_rate": args.expert_rate,
         **sizes,
         **onward,
-    )
+    }
+    if args.expert_source == "error":
+        layer = embeddings["layer"]
+        trial = run(pretrain_experts, "trial_experts", labels_dir=clusters, router_layer=layer, **over_shared)
+        clusters = run(reassign_speakers, "reassigned", experts_dir=trial, labels_dir=clusters)
+    router = run(pretrain_router, "router", embedding_dir=embeddings, labels_dir=clusters)
+    pipeline.everywhere(router_dir=router)
+    experts = run(pretrain_experts, "experts", labels_dir=clusters, **over_shared)
 
     # 6 Router and experts together: soft, top-k, hard
     run(
@@ -225,19 +234,19 @@ def folders_of(pipeline: Pipeline, systems: list[str]) -> dict[str, Path]:
     return {f"{name}_model": pipeline.out / folder for name, folder in TRAINED.items() if name in systems}
 
 
-def take_shared_expert(pipeline: Pipeline) -> tuple[Any, Any, dict]:
+def take_shared_expert(pipeline: Pipeline, embeddings: Any) -> tuple[Any, Any, dict]:
     """The first LoRA for all, the shared expert (it, or the merge of several), and the size that experts then need."""
     args = pipeline.args
-    epochs = args.epochs.shared
-    if not epochs:
+    if not args.epochs.shared:
         return None, None, {}
-    first = pipeline.run(pretrain_experts, "shared", num_train_epochs=epochs)
+    same = {"num_train_epochs": args.epochs.shared, "router_layer": embeddings["layer"]}
+    first = pipeline.run(pretrain_experts, "shared", **same)
     if args.shared_runs == 1:
         return first, first, {}
     runs = [first]
     for number in range(1, args.shared_runs):
         own = {"seed": args.seed + 100 * number, "speed_factors": [0.9, 1.0, 1.1]}
-        runs.append(pipeline.run(pretrain_experts, f"shared_{number}", num_train_epochs=epochs, **own))
+        runs.append(pipeline.run(pretrain_experts, f"shared_{number}", **same, **own))
     merged = pipeline.run(average_checkpoints, "shared_merge", candidates=runs, method="lora_products", max_samples=0)
     sizes = {name: first.read("config.json")[name] * args.shared_runs for name in ("lora_rank", "lora_alpha")}
     return first, merged, sizes
@@ -264,7 +273,7 @@ def results_of(pipeline: Pipeline, steps: dict) -> dict:
         "base_model": base_model_id(args.model),
         **shipped,
         "benchmark": steps["benchmark"].metrics,
-        "clusters": steps["clusters"].metrics,
+        "clusters": steps["reassigned" if "reassigned" in steps else "clusters"].metrics,
         "corpus": summarise_corpus(str(corpus), args.share),
         "training": trained,
         "selected_on": sorted(selected),

@@ -55,10 +55,20 @@ class MoePipelineArguments(PipelineArguments):
     experts_per_utterance: int = flag(
         "experts of top-k routing, at most num_experts", default=2, min=1, aliases=["--top_k_experts", "--moe_top_k"]
     )
-    embedding_model: str | None = flag(
-        "Whisper of the embeddings: v2, v3, folder, Hub id; default: model", default=None, aliases=["--whisper_model"]
+    expert_source: Literal["embedding", "error"] = flag(
+        "what experts are found by; embedding: how utterances sound; error: how they would change the shared LoRA, "
+        "then speakers move once to the expert with the lowest loss",
+        default="embedding",
     )
-    pooling: Literal["mean", "flatten"] = flag("pooling of the embeddings that are clustered", default="mean")
+    embedding_model: str | None = flag(
+        "Whisper of the embeddings: v2, v3, folder, Hub id; default: model",
+        default=None,
+        aliases=["--whisper_model"],
+        needs={"expert_source": "embedding"},
+    )
+    pooling: Literal["mean", "flatten"] = flag(
+        "pooling of the embeddings that are clustered", default="mean", needs={"expert_source": "embedding"}
+    )
     language: str = flag("language code, for multilingual checkpoints", default="en", read=language_code)
     shared_epochs: float | None = flag(
         "epochs of the LoRA where shared expert and single LoRA start; default 4 or 5; 0: none", default=None, min=0
@@ -102,6 +112,11 @@ class MoePipelineArguments(PipelineArguments):
         if self.shared_runs > 1 and self.shared_epochs == 0:
             raise UserError("--shared_runs merges trainings of the shared LoRA, but --shared_epochs 0 leaves it out")
 
+        if self.expert_source == "error" and self.shared_epochs == 0:
+            raise UserError(
+                "--expert_source error takes gradients at the shared LoRA, but --shared_epochs 0 leaves it out"
+            )
+
     @property
     def is_speaker_folder(self) -> bool:
         """Whether `data` is a speaker-JSON folder, which is still to be prepared."""
@@ -116,7 +131,8 @@ class MoePipelineArguments(PipelineArguments):
     @property
     def total_epochs(self) -> float:
         """Epochs of all trainings of the mixture together."""
-        return self.epochs.shared * self.shared_runs + self.epochs.experts + self.epochs.joint
+        trial = self.epochs.experts if self.expert_source == "error" else 0
+        return self.epochs.shared * self.shared_runs + trial + self.epochs.experts + self.epochs.joint
 
     @property
     def further_rate(self) -> float | None:
