@@ -117,7 +117,8 @@ def moves_table(summary: dict) -> Table:
         title="Speakers by expert, before (rows) and after (columns)",
         caption=(
             f"{moves['moved']} of {moves['speakers']} speakers moved\n"
-            f"adjusted Rand index {moves['adjusted_rand']:.2f}, NMI with group {summary['agreement_nmi']['group']:.2f}\n"
+            f"adjusted Rand index to before {moves['adjusted_rand']:.2f}\n"
+            f"NMI with group {summary['agreement_nmi']['group']:.2f}\n"
             f"loss per token {moves['loss_before']:.3f} before, {moves['loss_after']:.3f} after"
         ),
         min_width=60,
