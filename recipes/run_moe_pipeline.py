@@ -20,6 +20,7 @@ from hf_components.moe import (
     RoutingArguments,
     at_most,
     choose_shipped,
+    other_embeddings,
     release_model,
     require_speaker_splits,
     systems_of,
@@ -57,7 +58,6 @@ TRAINED = {  # system of the benchmark: where its checkpoint lies
     "full": "full/model",
     "moe": "joint/model",
 }
-GRADIENT_BATCH = 8  # a backward pass takes more memory than an embedding
 TRAINING = same_names(
     "gradient_accumulation_steps",
     "fp16",
@@ -123,27 +123,17 @@ def take_steps(pipeline: Pipeline) -> None:
             max_samples=args.max_samples,
         )
     pipeline.check(require_speaker_splits, args.data, str(corpus), passed_on.benchmark_split or "dev")
-    pipeline.everywhere(corpus=corpus, model=args.model, data_config_override=args.share)
+    pipeline.everywhere(corpus=corpus, model=args.model, language=args.language, data_config_override=args.share)
 
-    # 2 Embeddings for the router; those for the clusters may be of another model
-    embeddings = clustered = run(extract_embeddings, "embeddings")
-    if args.embedding_model or args.pooling != "mean":
-        clustered = run(
-            extract_embeddings,
-            "clustering_embeddings",
-            model=args.embedding_model or args.model,
-            pooling=args.pooling,
-            full_context_samples=0,
-        )
-    pipeline.everywhere(language=args.language)
+    # 2 Embeddings for the router
+    embeddings = run(extract_embeddings, "embeddings", language=None)
 
     # 3 A LoRA for all, to which each expert adds what its utterances need
     first, shared, sizes = take_shared_expert(pipeline, embeddings)
 
-    # 4 Clusters of utterances, one per expert: of embeddings, or of what the shared LoRA gets wrong
-    if args.expert_source == "error":
-        size = passed_on.expert_batch_size or GRADIENT_BATCH
-        clustered = run(extract_embeddings, "gradients", pooling="gradient", lora_model=shared, batch_size=size)
+    # 4 Clusters of utterances, one per expert: of these embeddings, or of those of another model, or of gradients
+    others = other_embeddings(args, shared, passed_on.expert_batch_size)
+    clustered = run(extract_embeddings, **others) if others else embeddings
     clusters = run(cluster_embeddings, "clusters", embedding_dir=clustered)
     top_k = at_most(args.experts_per_utterance, clusters["num_experts"])
 
@@ -159,8 +149,13 @@ def take_steps(pipeline: Pipeline) -> None:
         **onward,
     }
     if args.expert_source == "error":
-        layer = embeddings["layer"]
-        trial = run(pretrain_experts, "trial_experts", labels_dir=clusters, router_layer=layer, **over_shared)
+        trial = run(
+            pretrain_experts,
+            "trial_experts",
+            labels_dir=clusters,
+            router_layer=embeddings["layer"],
+            **over_shared,
+        )
         clusters = run(reassign_speakers, "reassigned", experts_dir=trial, labels_dir=clusters)
     router = run(pretrain_router, "router", embedding_dir=embeddings, labels_dir=clusters)
     pipeline.everywhere(router_dir=router)
@@ -245,8 +240,8 @@ def take_shared_expert(pipeline: Pipeline, embeddings: Any) -> tuple[Any, Any, d
         return first, first, {}
     runs = [first]
     for number in range(1, args.shared_runs):
-        own = {"seed": args.seed + 100 * number, "speed_factors": [0.9, 1.0, 1.1]}
-        runs.append(pipeline.run(pretrain_experts, f"shared_{number}", **same, **own))
+        own = {**same, "seed": args.seed + 100 * number, "speed_factors": [0.9, 1.0, 1.1]}
+        runs.append(pipeline.run(pretrain_experts, f"shared_{number}", **own))
     merged = pipeline.run(average_checkpoints, "shared_merge", candidates=runs, method="lora_products", max_samples=0)
     sizes = {name: first.read("config.json")[name] * args.shared_runs for name in ("lora_rank", "lora_alpha")}
     return first, merged, sizes

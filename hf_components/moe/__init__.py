@@ -3,7 +3,14 @@
 The model itself is in `hf_components.whisper`, which the Hub copies to users.
 """
 
-from hf_components.moe.arguments import RIVAL, MoePipelineArguments, at_most, require_speaker_splits, systems_of
+from hf_components.moe.arguments import (
+    RIVAL,
+    MoePipelineArguments,
+    at_most,
+    other_embeddings,
+    require_speaker_splits,
+    systems_of,
+)
 from hf_components.moe.curriculum import RoutingArguments, routing_losses
 from hf_components.moe.distillation import DistillationArguments, DistillationTrainer
 from hf_components.moe.embedding import (

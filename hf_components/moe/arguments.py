@@ -25,6 +25,7 @@ class Epochs(NamedTuple):
 EPOCHS = {"quick": Epochs(4, 2, 1), "full": Epochs(5, 2, 2)}
 FURTHER_RATE = 1e-4  # learning rate of the training that continues from the shared LoRA
 EXPERT_RATE = 5e-4  # of experts, which shall differ: at 1e-4 they hardly did
+GRADIENT_BATCH = 8  # utterances; a backward pass takes more memory than an embedding
 # Full fine-tuning, which a mixture is compared with: same batches, warm-up and masks, and no selection on dev either.
 RIVAL = {
     "quick": UNSELECTED,
@@ -154,6 +155,31 @@ class MoePipelineArguments(PipelineArguments):
     def share(self) -> str:
         """How much of every split the steps take, as `--data_config_override`."""
         return json.dumps({"percent": self.data_percent, **self.division})
+
+
+def other_embeddings(args: MoePipelineArguments, shared: Any, batch_size: int | None) -> dict[str, Any]:
+    """Folder and flags of the embeddings that are clustered; empty if these are the router's.
+
+    Args:
+        shared: the shared LoRA, at which gradients are taken.
+        batch_size: utterances per batch of the trainings of experts, which need as much memory.
+    """
+    if args.expert_source == "error":
+        return {
+            "folder": "gradients",
+            "pooling": "gradient",
+            "lora_model": shared,
+            "batch_size": batch_size or GRADIENT_BATCH,
+        }
+    if args.embedding_model or args.pooling != "mean":
+        return {
+            "folder": "clustering_embeddings",
+            "model": args.embedding_model or args.model,
+            "pooling": args.pooling,
+            "full_context_samples": 0,
+            "language": None,  # has an effect on gradients only
+        }
+    return {}
 
 
 def systems_of(args: MoePipelineArguments, passed_on: Any) -> list[str]:
