@@ -56,7 +56,8 @@ class Whisper(Family):
         features = place(inputs, model)[
             "input_features"
         ]  # the model finds the padding in the features, without a mask
-        tokens = model.generate(features, max_new_tokens=max_new_tokens, num_beams=num_beams, **routing)
+        search = {} if num_beams is None else {"num_beams": num_beams}
+        tokens = model.generate(features, max_new_tokens=max_new_tokens, **search, **routing)
         return processor.batch_decode(tokens, skip_special_tokens=True)
 
     def tokenize(self, processor, text):

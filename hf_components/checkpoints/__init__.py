@@ -3,6 +3,7 @@
 from hf_components.checkpoints.ctranslate2_export import export_whisper, transcribe_exported
 from hf_components.checkpoints.ctranslate2_import import import_whisper
 from hf_components.checkpoints.loading import (
+    BEAMS,
     DAMAGED,
     base_model_id,
     check_sizes,

@@ -44,7 +44,8 @@ RIVAL = {
 class MoePipelineArguments(PipelineArguments):
     """Flags of the pipeline itself; its steps document their own.
 
-    The other systems of the benchmark train for as many epochs as all trainings of the mixture together.
+    The other systems of the benchmark train for as many epochs as all trainings of the mixture together. Speakers that
+    choose what is released take part in the training that follows the choice.
     """
 
     data: str = flag(
@@ -89,7 +90,8 @@ class MoePipelineArguments(PipelineArguments):
         above=0,
     )
     selection_share: float = flag(
-        "share of train, as whole speakers, on which the released system is chosen; nothing is trained on them",
+        "share of train, as whole speakers, on which the released system is chosen; then all is trained again, on "
+        "everybody; 0: no choice, and one training",
         default=0.15,
         min=0,
         max=0.5,
@@ -146,15 +148,18 @@ class MoePipelineArguments(PipelineArguments):
         return self.expert_learning_rate or (EXPERT_RATE if self.epochs.shared else None)
 
     @property
-    def division(self) -> dict:
-        """Who is held out, with the keys of `--data_config_override`."""
-        folds = {} if self.folds is None else {"folds": self.folds, "fold": self.fold}
-        return {**folds, "selection": self.selection_share, "seed": self.seed}
+    def merged_runs(self) -> int:
+        """Independent LoRAs of the merge that the mixture is compared with: as many as its own training could make."""
+        return max(self.shared_runs + 1, round(self.total_epochs / self.epochs.shared))
 
-    @property
-    def share(self) -> str:
+    def division(self, *, choosing: bool) -> dict:
+        """Who is held out, with the keys of `--data_config_override`; `choosing`: also who chooses the release."""
+        folds = {} if self.folds is None else {"folds": self.folds, "fold": self.fold}
+        return {**folds, **({"selection": self.selection_share} if choosing else {}), "seed": self.seed}
+
+    def share(self, *, choosing: bool) -> str:
         """How much of every split the steps take, as `--data_config_override`."""
-        return json.dumps({"percent": self.data_percent, **self.division})
+        return json.dumps({"percent": self.data_percent, **self.division(choosing=choosing)})
 
 
 def other_embeddings(args: MoePipelineArguments, shared: Any, batch_size: int | None) -> dict[str, Any]:
@@ -190,17 +195,15 @@ def systems_of(args: MoePipelineArguments, passed_on: Any) -> list[str]:
             are requested than there will be.
     """
     systems = choose_systems(
-        passed_on.benchmark_models or "zero_shot,single_lora,moe", dict.fromkeys(FLAGS, "trained here")
+        passed_on.benchmark_models or f"zero_shot,single_lora,{'merge,' if args.epochs.shared else ''}moe",
+        dict.fromkeys(FLAGS, "trained here"),
     )
     if "moe" not in systems:
         raise UserError(f"benchmark_models must name moe, which the card describes, got {passed_on.benchmark_models}")
-    if args.ship == "single_lora" and "single_lora" not in systems:
-        raise UserError("--ship single_lora needs that system; name it in --benchmark_models")
-    if args.ship in ("shared_lora", "merge") and (args.ship == "merge") != (args.shared_runs > 1):
-        raise UserError(
-            f"--ship {args.ship}: the shared expert is {'a merge' if args.shared_runs > 1 else 'one LoRA'} with "
-            f"--shared_runs {args.shared_runs}; take --ship {'merge' if args.shared_runs > 1 else 'shared_lora'}"
-        )
+    if args.ship in ("single_lora", "merge") and args.ship not in systems:
+        raise UserError(f"--ship {args.ship} needs that system; name it in --benchmark_models")
+    if not args.epochs.shared and (args.ship == "shared_lora" or "merge" in systems):
+        raise UserError("--shared_epochs 0 trains no LoRA for all, of which shared_lora and merge are made; set it")
     most = passed_on.num_experts
     if passed_on.algorithm != "group" and most is not None and args.experts_per_utterance > most:
         raise UserError(

@@ -17,7 +17,7 @@ from hf_components.whisper import MoeWhisperForConditionalGeneration
 ZERO_SHOT = "zero_shot"
 SHARED = "moe_shared"  # the shared expert of a mixture alone; the other experts should improve on it
 MERGE = "moe_merge"  # the mean of a mixture's experts in one decode; a router should improve on it
-BASELINES = (ZERO_SHOT, "single_lora", "single_lora_wide", "full", SHARED, MERGE)
+BASELINES = (ZERO_SHOT, "single_lora", "single_lora_wide", "full", "merge", SHARED, MERGE)
 
 
 @dataclass
