@@ -24,6 +24,7 @@ from hf_components.moe import (
     LoraGradients,
     join_shards,
     plan_shards,
+    require_transcripts,
     write_shards,
     write_vectors,
 )
@@ -119,6 +120,8 @@ def produce(args: Arguments, folder: Path) -> dict:
     for name in (name for name in corpus if name.endswith(LONG)):
         logger.warning("%d recordings of %s are longer than 30 s and take no part", len(corpus[name]), name)
     splits = {name: rows for name, rows in corpus.items() if not name.endswith(LONG)}
+    if gradients:
+        require_transcripts(splits, args.corpus)
     if args.unreadable_rows == "reject":
         splits = leave_out_unreadable(splits, args.corpus, folder, args.num_workers)
     shards = {"dynamic": plan_shards("dynamic", splits, args.batch_size)}

@@ -22,6 +22,7 @@ from hf_components.moe import (
     load_labels,
     load_trained_experts,
     plan_shards,
+    require_transcripts,
     write_vectors,
 )
 from hf_components.moe.clustering import labels_table, load_embeddings, reassign
@@ -69,6 +70,7 @@ def main(argv: list[str] | None = None) -> dict:
 def produce(args: Arguments, folder: Path) -> dict:
     corpus = load_corpus(args.corpus, data_config_override=args.data_config_override)
     splits = {name: rows for name, rows in corpus.items() if not name.endswith(LONG)}
+    require_transcripts(splits, args.corpus)
     labels = load_labels(args.labels_dir)
     before = read_record(
         Path(args.labels_dir) / "summary.json",

@@ -1,4 +1,4 @@
-"""Run the pipeline of MoE-Whisper: corpus, embeddings, clusters, router, experts, joint training, benchmark, card.
+"""Run the pipeline of MoE-Whisper: corpus, embeddings, clusters, experts, router, joint training, benchmark, card.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_moe_pipeline.py --config recipes/configs/run_moe_pipeline/default.yaml \\

@@ -34,7 +34,7 @@ from hf_components.moe.experts import (
 )
 from hf_components.moe.gradients import LoraGradients
 from hf_components.moe.labels import load_labels
-from hf_components.moe.losses import ExpertLosses
+from hf_components.moe.losses import ExpertLosses, require_transcripts
 from hf_components.moe.merging import merge_experts, score_plain
 from hf_components.moe.release import release_model
 from hf_components.moe.router import RouterArguments, best_epoch, choose_held_out, evaluate_router, train_router

@@ -1,5 +1,7 @@
 """Losses of single utterances on their transcripts, and under each expert of a mixture."""
 
+from collections.abc import Mapping
+
 import datasets
 import numpy as np
 import torch
@@ -7,9 +9,20 @@ from torch import nn
 from transformers import WhisperProcessor
 
 from hf_components.asr import family_of
+from hf_components.runtime import UserError
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 
 IGNORED = -100
+
+
+def require_transcripts(splits: Mapping[str, datasets.Dataset], corpus: str) -> None:
+    """Raise UserError if no utterance has a transcript, which a loss is measured on."""
+    if not any(text.strip() for rows in splits.values() for text in rows["text"]):
+        count = sum(map(len, splits.values()))
+        raise UserError(
+            f"a loss is measured on transcripts, but none of the {count} utterances in {corpus} has one; transcribe "
+            "them, or find experts by --expert_source embedding"
+        )
 
 
 def labels_of(model: MoeWhisperForConditionalGeneration, processor: WhisperProcessor, rows: datasets.Dataset):

@@ -10,7 +10,7 @@ from hf_components.moe.clustering import ClusteringArguments, Embeddings, cluste
 from hf_components.moe.embedding import embed_batch
 from hf_components.moe.experts import ExpertArguments, build_experts, save_trained_experts
 from hf_components.moe.gradients import CountSketch, LoraGradients
-from hf_components.moe.losses import labels_of
+from hf_components.moe.losses import labels_of, require_transcripts
 from hf_components.runtime.errors import UserError
 from hf_components.speech.audio import log_mel
 from hf_components.speech.corpus import waveforms
@@ -108,6 +108,14 @@ def test_a_transcript_longer_than_the_decoder_is_cut(lora):
     corpus = rows(1).remove_columns("text").add_column("text", ["a " * 500])
     (vector,) = gradients_of(lora[0])(heard(corpus), corpus)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_corpus_without_transcripts_is_refused():
+    said = rows(3)
+    silent = said.remove_columns("text").add_column("text", ["", " ", ""])
+    require_transcripts({"train": silent, "dev": said}, "corpus")
+    with pytest.raises(UserError, match="none of the 6 utterances in corpus has one; transcribe them"):
+        require_transcripts({"train": silent, "dev": silent}, "corpus")
 
 
 def test_what_is_no_single_lora_of_this_model_is_refused(lora, tmp_path):
