@@ -24,6 +24,7 @@ from hf_components.moe import (
     at_most,
     choose_shipped,
     other_embeddings,
+    read_candidates,
     release_model,
     require_speaker_splits,
     systems_of,
@@ -35,8 +36,6 @@ from hf_components.runtime import (
     Step,
     all_flags,
     passed_on_arguments,
-    read_json_lines,
-    read_record,
     run_recipe,
     same_names,
 )
@@ -209,10 +208,15 @@ def train(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
         runs += train_loras(args, run, args.merged_runs, start=args.shared_runs)
         run(average_checkpoints, "merge", candidates=runs, method="lora_products", max_samples=0)
     if "single_lora_wide" in systems:
-        wide = {
-            name: experts.read("config.json")[name] * clusters["num_experts"] for name in ("lora_rank", "lora_alpha")
-        }
-        run(pretrain_experts, "single_lora_wide", num_train_epochs=args.total_epochs, **wide)
+        run(
+            pretrain_experts,
+            "single_lora_wide",
+            num_train_epochs=args.total_epochs,
+            **{
+                name: experts.read("config.json")[name] * clusters["num_experts"]
+                for name in ("lora_rank", "lora_alpha")
+            },
+        )
     if "full" in systems:
         run(finetune_whisper, "full", num_train_epochs=args.total_epochs, **RIVAL[args.mode])
 
@@ -265,13 +269,6 @@ def results_of(pipeline: Pipeline, steps: dict) -> dict:
     args = pipeline.args
     rivals = [name for name in TRAINED if name in steps]
     trained = {name: steps[name].metrics if name in steps else None for name in (*STAGES, *rivals)}
-    judged = read_json_lines(steps["selection"] / "transcripts.jsonl") if "selection" in steps else []
-    lines = [line for _, line in judged]
-    has_shared = read_record(steps["joint"] / "model" / "config.json", {"shared_expert": bool}, "train again")[
-        "shared_expert"
-    ]
-    shipped = choose_shipped(lines, args.language, ship=args.ship, has_shared=has_shared, seed=args.seed)
-    selected = {row["selected_on"] for row in trained.values() if row and row.get("selected_on")}
     corpus = steps.get("corpus", args.data)
     return {
         "mode": args.mode,
@@ -279,12 +276,17 @@ def results_of(pipeline: Pipeline, steps: dict) -> dict:
         "language": args.language,
         "license": pipeline.publishing.model_license,
         "base_model": base_model_id(args.model),
-        **shipped,
+        **choose_shipped(
+            **read_candidates(steps["joint"], steps.get("selection")),
+            language=args.language,
+            ship=args.ship,
+            seed=args.seed,
+        ),
         "benchmark": steps["benchmark"].metrics,
         "clusters": steps["reassigned" if "reassigned" in steps else "clusters"].metrics,
         "corpus": summarise_corpus(str(corpus), args.share(choosing=False)),
         "training": trained,
-        "selected_on": sorted(selected),
+        "selected_on": sorted({row["selected_on"] for row in trained.values() if row and row.get("selected_on")}),
     }
 
 
