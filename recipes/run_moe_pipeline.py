@@ -1,4 +1,4 @@
-"""Run the pipeline of MoE-Whisper: corpus, embeddings, clusters, router, experts, joint training, benchmark, card.
+"""Run the pipeline of MoE-Whisper: corpus, embeddings, clusters, experts, router, joint training, benchmark, card.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_moe_pipeline.py --config recipes/configs/run_moe_pipeline/default.yaml \\
@@ -23,6 +23,8 @@ from hf_components.moe import (
     RoutingArguments,
     at_most,
     choose_shipped,
+    other_embeddings,
+    read_candidates,
     release_model,
     require_speaker_splits,
     systems_of,
@@ -34,8 +36,6 @@ from hf_components.runtime import (
     Step,
     all_flags,
     passed_on_arguments,
-    read_json_lines,
-    read_record,
     run_recipe,
     same_names,
 )
@@ -49,6 +49,7 @@ from recipes import (
     prepare_corpus,
     pretrain_experts,
     pretrain_router,
+    reassign_speakers,
     train_moe_whisper,
 )
 
@@ -73,6 +74,7 @@ TRAINING = same_names(
 )
 PASSED_ON = {
     extract_embeddings: same_names("unreadable_rows"),
+    reassign_speakers: same_names("unreadable_rows", "target_entropy"),
     cluster_embeddings: {**all_flags(ClusteringArguments, without=("seed",)), **same_names("plot_method")},
     pretrain_router: {"gating_batch_size": "batch_size"},
     pretrain_experts: {"expert_batch_size": "per_device_train_batch_size", **TRAINING},
@@ -142,26 +144,11 @@ def train(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
 
     pipeline.everywhere(data_config_override=args.share(choosing=choosing), router_dir=None)
 
-    # 1 Embeddings for the router; those for the clusters may be of another model
-    embeddings = clustered = run(extract_embeddings, "embeddings")
-    if args.embedding_model or args.pooling != "mean":
-        clustered = run(
-            extract_embeddings,
-            "clustering_embeddings",
-            model=args.embedding_model or args.model,
-            pooling=args.pooling,
-            full_context_samples=0,
-        )
+    # 1 Embeddings for the router
+    embeddings = run(extract_embeddings, "embeddings", language=None)  # gradients alone need one
+    pipeline.everywhere(router_layer=embeddings["layer"])
 
-    # 2 Clusters of utterances, one per expert
-    clusters = run(cluster_embeddings, "clusters", embedding_dir=clustered)
-    top_k = at_most(args.experts_per_utterance, clusters["num_experts"])
-
-    # 3 Router: learns to find the cluster
-    router = run(pretrain_router, "router", embedding_dir=embeddings, labels_dir=clusters)
-    pipeline.everywhere(router_dir=router)
-
-    # 4 LoRAs for all, trained apart: the first is where the single LoRA starts, their merge is the shared expert
+    # 2 LoRAs for all, trained apart: the first is where the single LoRA starts, their merge is the shared expert
     runs = train_loras(args, run, args.shared_runs if epochs.shared else 0)
     first = shared = runs[0] if runs else None
     sizes = {}
@@ -169,27 +156,37 @@ def train(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
         shared = run(average_checkpoints, "shared_merge", candidates=runs, method="lora_products", max_samples=0)
         sizes = {name: first.read("config.json")[name] * len(runs) for name in ("lora_rank", "lora_alpha")}
 
-    # 5 Experts: what each cluster adds to the shared expert. Later trainings see other batches (data_seed).
+    # 3 Clusters of utterances, one per expert: of these embeddings, of those of another model, or of gradients
+    others = other_embeddings(args, shared, pipeline.passed_on.expert_batch_size)
+    clustered = run(extract_embeddings, **others) if others else embeddings
+    clusters = run(cluster_embeddings, "clusters", embedding_dir=clustered)
+
+    # 4 Experts: what each cluster adds to the shared expert. Later trainings see other batches (data_seed).
     onward = {"data_seed": args.seed + 1000}
     freeze = bool(shared) and clusters["num_experts"] > 1 and args.freeze_shared_expert
-    experts = run(
-        pretrain_experts,
-        "experts",
-        labels_dir=clusters,
-        freeze_shared_expert=freeze,
-        num_train_epochs=epochs.experts,
-        lora_model=shared,
-        learning_rate=args.expert_rate,
+    over_shared = {
+        "freeze_shared_expert": freeze,
+        "num_train_epochs": epochs.experts,
+        "lora_model": shared,
+        "learning_rate": args.expert_rate,
         **sizes,
         **onward,
-    )
+    }
+    if args.expert_source == "error":  # speakers move to the expert with the lowest loss
+        trial = run(pretrain_experts, "trial_experts", labels_dir=clusters, **over_shared)
+        clusters = run(reassign_speakers, "reassigned", experts_dir=trial, labels_dir=clusters)
+    experts = run(pretrain_experts, "experts", labels_dir=clusters, **over_shared)
+
+    # 5 Router: learns to find the cluster
+    router = run(pretrain_router, "router", embedding_dir=embeddings, labels_dir=clusters)
+    pipeline.everywhere(router_dir=router, router_layer=None)
 
     # 6 Router and experts together: soft, top-k, hard
     run(
         train_moe_whisper,
         "joint",
         experts_dir=experts,
-        experts_per_utterance=top_k,
+        experts_per_utterance=at_most(args.experts_per_utterance, clusters["num_experts"]),
         freeze_shared_expert=freeze,
         num_train_epochs=epochs.joint,
         data_seed=args.seed + 2000,
@@ -199,11 +196,10 @@ def train(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
     if "soup" in systems:
         run(average_checkpoints, "soup", candidates=[pipeline.out / f"{prefix}joint"], method="uniform")
     if "single_lora" in systems:
-        more = args.total_epochs - epochs.shared
         run(
             pretrain_experts,
             "single_lora",
-            num_train_epochs=more,
+            num_train_epochs=args.total_epochs - epochs.shared,
             lora_model=first,
             learning_rate=args.further_rate,
             **onward,
@@ -212,10 +208,15 @@ def train(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
         runs += train_loras(args, run, args.merged_runs, start=args.shared_runs)
         run(average_checkpoints, "merge", candidates=runs, method="lora_products", max_samples=0)
     if "single_lora_wide" in systems:
-        wide = {
-            name: experts.read("config.json")[name] * clusters["num_experts"] for name in ("lora_rank", "lora_alpha")
-        }
-        run(pretrain_experts, "single_lora_wide", num_train_epochs=args.total_epochs, **wide)
+        run(
+            pretrain_experts,
+            "single_lora_wide",
+            num_train_epochs=args.total_epochs,
+            **{
+                name: experts.read("config.json")[name] * clusters["num_experts"]
+                for name in ("lora_rank", "lora_alpha")
+            },
+        )
     if "full" in systems:
         run(finetune_whisper, "full", num_train_epochs=args.total_epochs, **RIVAL[args.mode])
 
@@ -268,13 +269,6 @@ def results_of(pipeline: Pipeline, steps: dict) -> dict:
     args = pipeline.args
     rivals = [name for name in TRAINED if name in steps]
     trained = {name: steps[name].metrics if name in steps else None for name in (*STAGES, *rivals)}
-    judged = read_json_lines(steps["selection"] / "transcripts.jsonl") if "selection" in steps else []
-    lines = [line for _, line in judged]
-    has_shared = read_record(steps["joint"] / "model" / "config.json", {"shared_expert": bool}, "train again")[
-        "shared_expert"
-    ]
-    shipped = choose_shipped(lines, args.language, ship=args.ship, has_shared=has_shared, seed=args.seed)
-    selected = {row["selected_on"] for row in trained.values() if row and row.get("selected_on")}
     corpus = steps.get("corpus", args.data)
     return {
         "mode": args.mode,
@@ -282,12 +276,17 @@ def results_of(pipeline: Pipeline, steps: dict) -> dict:
         "language": args.language,
         "license": pipeline.publishing.model_license,
         "base_model": base_model_id(args.model),
-        **shipped,
+        **choose_shipped(
+            **read_candidates(steps["joint"], steps.get("selection")),
+            language=args.language,
+            ship=args.ship,
+            seed=args.seed,
+        ),
         "benchmark": steps["benchmark"].metrics,
-        "clusters": steps["clusters"].metrics,
+        "clusters": steps["reassigned" if "reassigned" in steps else "clusters"].metrics,
         "corpus": summarise_corpus(str(corpus), args.share(choosing=False)),
         "training": trained,
-        "selected_on": sorted(selected),
+        "selected_on": sorted({row["selected_on"] for row in trained.values() if row and row.get("selected_on")}),
     }
 
 

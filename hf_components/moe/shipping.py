@@ -5,7 +5,7 @@ from typing import Any
 
 from hf_components.moe.benchmark.rows import SHARED
 from hf_components.reporting import interval, percent
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, read_json_lines, read_record
 from hf_components.scoring import compare
 
 # What can be released, the cheaper and plainer first, and its row in the benchmark. `merge` is that of LoRAs trained
@@ -19,6 +19,18 @@ CANDIDATES = {
 }
 RESAMPLES = 1000
 UNCHOSEN = "no speakers were held out to choose a system, and a mixture must be shown to be better"
+
+
+def read_candidates(joint: Any, selection: Any) -> dict:
+    """`transcripts` and `has_shared` for `choose_shipped`.
+
+    Args:
+        joint: step that trained the mixture.
+        selection: step that benchmarked what may be released; None: no speakers were held out.
+    """
+    judged = read_json_lines(selection / "transcripts.jsonl") if selection else []
+    config = read_record(joint / "model" / "config.json", {"shared_expert": bool}, "train again")
+    return {"transcripts": [line for _, line in judged], "has_shared": config["shared_expert"]}
 
 
 def choose_shipped(

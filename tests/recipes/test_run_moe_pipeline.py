@@ -135,6 +135,24 @@ def test_several_runs_make_the_shared_expert(sources, tmp_path):
     assert training["single_lora"]["steps"] == steps
 
 
+def test_experts_by_what_the_shared_expert_gets_wrong(sources, tmp_path, caplog):
+    more = ["--expert_source=error", "--no_plot", "--selection_share=0", "--num_experts=2", "--cluster_by=speaker"]
+    results = run_moe_pipeline.main(command(sources, tmp_path / "run", *more))
+    assert "no effect" not in caplog.text
+    records = {
+        name: json.loads((tmp_path / "run" / name / "stage.json").read_text())
+        for name in ("gradients", "clusters", "trial_experts", "reassigned", "router", "experts")
+    }
+    read = {name: set(record["identity"]["inputs"]) for name, record in records.items()}
+    assert "shared" in read["gradients"] and "gradients" in read["clusters"] and "clusters" in read["trial_experts"]
+    assert {"trial_experts", "clusters"} <= read["reassigned"]
+    assert "reassigned" in read["router"] and "reassigned" in read["experts"]
+    assert results["clusters"]["reassigned"]["speakers"] == 6
+    training = results["training"]
+    steps = training["experts"]["steps"] + records["trial_experts"]["metrics"]["steps"] + training["joint"]["steps"]
+    assert training["single_lora"]["steps"] == steps
+
+
 def test_the_single_lora_goes_on_from_the_shared_one_for_as_long_as_the_mixture(finished):
     out, results = finished
     training = results["training"]
