@@ -71,7 +71,7 @@ def count_decodes(model: PreTrainedModel, expert_weights: torch.Tensor | None = 
         return 1
     config = model.config
     if config.mixture == "choose" and expert_weights is None:
-        return config.num_experts + 2  # the plain model writes again, beside the experts
+        return config.num_experts + 1
     if config.mixture != "logits":
         return 1
     if expert_weights is not None or config.routing == "soft":
