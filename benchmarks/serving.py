@@ -48,7 +48,9 @@ def main(argv: list[str] | None = None) -> dict:
 
     def of_transformers(context: str, batch_size: int) -> list[str]:
         model.set_audio_context(context, model.min_audio_context)
-        return transcribe(model, processor, corpus, batch_size=batch_size, max_new_tokens=args.max_new_tokens)
+        return transcribe(
+            model, processor, corpus, batch_size=batch_size, max_new_tokens=args.max_new_tokens, num_beams=1
+        )
 
     def of_faster_whisper(served: WhisperModel) -> list[str]:
         written = (

@@ -130,6 +130,7 @@ def produce(args: Arguments, folder: Path) -> dict:
                 batch_size=args.batch_size,
                 max_new_tokens=args.max_new_tokens,
                 language=args.language,
+                num_beams=1,
                 description=named(members),
             )
         wer[key] = score(texts[key], corpus["text"][:], num_bootstrap=0, language=language)["wer"]

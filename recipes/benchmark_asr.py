@@ -16,6 +16,7 @@ from typing import Literal
 import datasets
 from accelerate import PartialState
 
+from hf_components.checkpoints import BEAMS
 from hf_components.moe.benchmark import (
     ALL,
     COMBINATIONS,
@@ -77,6 +78,9 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
         default=None,
         aliases=["--full_dir"],
     )
+    merge_model: str | None = flag(
+        "merge of several LoRAs trained apart: output of average_checkpoints, or PEFT adapter", default=None
+    )
     base_model: str = flag("Whisper checkpoint: folder or Hub id", default="models/whisper-tiny.en")
     language: str | None = flag(
         "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
@@ -120,8 +124,9 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     )
     batch_size: int = flag("utterances per batch and process", default=16, min=1)
     num_beams: int = flag(
-        "beams; 1 is greedy. To compare numbers, run once for each: output folders side by side share the sample",
-        default=1,
+        "beams of every system; 1 is greedy. To compare numbers, run once for each: output folders side by side "
+        "share the sample",
+        default=BEAMS,
         min=1,
     )
     max_new_tokens: int = flag("longest transcript in tokens", default=225, min=1)

@@ -39,6 +39,8 @@ from hf_components.runtime import (
 
 logger = logging.getLogger(__name__)
 
+CLUSTERABLE = ("mean", "flatten", "gradient")  # poolings with one vector for each utterance
+
 
 @dataclass(kw_only=True)
 class Arguments(ClusteringArguments, RecipeArguments, PlotArguments):
@@ -61,7 +63,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def produce(args: Arguments, folder: Path) -> dict:
-    embeddings = load_embeddings(args.embedding_dir, poolings=("mean", "flatten"))
+    embeddings = load_embeddings(args.embedding_dir, poolings=CLUSTERABLE)
     start = time.monotonic()
     clustering = cluster(embeddings, args)
     logger.info(
@@ -81,7 +83,7 @@ def produce(args: Arguments, folder: Path) -> dict:
 
 def plot_again(args: Arguments, finished: Path, folder: Path) -> None:
     """Draw the clusters of a finished result, which are found again."""
-    embeddings = load_embeddings(args.embedding_dir, poolings=("mean", "flatten"))
+    embeddings = load_embeddings(args.embedding_dir, poolings=CLUSTERABLE)
     plot(args, embeddings, cluster(embeddings, args), folder / "clusters.png")
 
 

@@ -96,7 +96,9 @@ def produce(args: Arguments, folder: Path) -> dict:
         return {"quantization": args.quantization, "check": None}
 
     # All processes share this; the rest is done by the main process.
-    texts = transcribe(model, processor, corpus, max_new_tokens=args.max_new_tokens, description="original")
+    texts = transcribe(
+        model, processor, corpus, max_new_tokens=args.max_new_tokens, num_beams=1, description="original"
+    )
     if not is_main:
         return {}
     features = log_mel(processor.feature_extractor, waveforms(corpus), FULL_CONTEXT_FRAMES)

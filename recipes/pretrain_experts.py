@@ -42,6 +42,12 @@ class Arguments(TrainingRecipeArguments):
         default=None,
         aliases=["--gating_model_checkpoint"],
     )
+    router_layer: int | None = flag(
+        "encoder layer that the router will read, experts are above it; default: the middle one",
+        default=None,
+        min=1,
+        needs={"router_dir": False},
+    )
     lora_model: str | None = flag(
         "LoRA that the shared (or only) expert starts from: output without labels, or PEFT adapter",
         default=None,
@@ -78,7 +84,9 @@ def produce(
     set_seed(training_args.seed)  # before the experts get random weights
     train, evaluated = load_training_rows(args, training_args, folder)
     base, processor = load_whisper(args.model, args.language)
-    router_layer = load_router(args.router_dir)[1] if args.router_dir else max(1, base.config.encoder_layers // 2)
+    router_layer = args.router_layer or max(1, base.config.encoder_layers // 2)
+    if args.router_dir:
+        router_layer = load_router(args.router_dir)[1]
     labels = load_labels(args.labels_dir) if args.labels_dir else None
     model = build_experts(base, expert_args, labels.num_experts if labels else 1, router_layer)
     if args.lora_model:

@@ -1,4 +1,4 @@
-"""Run the pipeline of MoE-Whisper: corpus, embeddings, clusters, router, experts, joint training, benchmark, card.
+"""Run the pipeline of MoE-Whisper: corpus, embeddings, clusters, experts, router, joint training, benchmark, card.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_moe_pipeline.py --config recipes/configs/run_moe_pipeline/default.yaml \\
@@ -8,18 +8,23 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
 import functools
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
 from hf_components.checkpoints import base_model_id
 from hf_components.moe import (
+    CANDIDATES,
     RIVAL,
     MoePipelineArguments,
     RoutingArguments,
     at_most,
     choose_shipped,
+    other_embeddings,
+    read_candidates,
     release_model,
     require_speaker_splits,
     systems_of,
@@ -28,10 +33,9 @@ from hf_components.moe.clustering import ClusteringArguments
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.runtime import (
     Pipeline,
+    Step,
     all_flags,
     passed_on_arguments,
-    read_json_lines,
-    read_record,
     run_recipe,
     same_names,
 )
@@ -45,15 +49,18 @@ from recipes import (
     prepare_corpus,
     pretrain_experts,
     pretrain_router,
+    reassign_speakers,
     train_moe_whisper,
 )
 
+CHOOSING = "choosing_"  # beginning of the folders of the trainings that only choose
 STAGES = ("router", "shared", "experts", "joint")
 TRAINED = {  # system of the benchmark: where its checkpoint lies
     "soup": "soup/model",
     "single_lora": "single_lora",
     "single_lora_wide": "single_lora_wide",
     "full": "full/model",
+    "merge": "merge",
     "moe": "joint/model",
 }
 TRAINING = same_names(
@@ -67,6 +74,7 @@ TRAINING = same_names(
 )
 PASSED_ON = {
     extract_embeddings: same_names("unreadable_rows"),
+    reassign_speakers: same_names("unreadable_rows", "target_entropy"),
     cluster_embeddings: {**all_flags(ClusteringArguments, without=("seed",)), **same_names("plot_method")},
     pretrain_router: {"gating_batch_size": "batch_size"},
     pretrain_experts: {"expert_batch_size": "per_device_train_batch_size", **TRAINING},
@@ -103,15 +111,10 @@ def main(argv: list[str] | None = None) -> dict:
 
 def take_steps(pipeline: Pipeline) -> None:
     args = pipeline.args
-    passed_on = pipeline.passed_on
-    run = pipeline.run
-    epochs = args.epochs
-    systems = systems_of(args, passed_on)
-
-    # 1 Corpus
+    systems = systems_of(args, pipeline.passed_on)
     corpus = args.data
     if args.is_speaker_folder:
-        corpus = run(
+        corpus = pipeline.run(
             prepare_corpus,
             "corpus",
             size="default",  # all data also in quick mode
@@ -119,50 +122,71 @@ def take_steps(pipeline: Pipeline) -> None:
             data_dir=args.data,
             max_samples=args.max_samples,
         )
-    pipeline.check(require_speaker_splits, args.data, str(corpus), passed_on.benchmark_split or "dev")
-    pipeline.everywhere(corpus=corpus, model=args.model, language=args.language, data_config_override=args.share)
+    pipeline.check(require_speaker_splits, args.data, str(corpus), pipeline.passed_on.benchmark_split or "dev")
+    pipeline.everywhere(corpus=corpus, model=args.model, language=args.language)
 
-    # 2 Embeddings for the router; those for the clusters may be of another model
-    embeddings = clustered = run(extract_embeddings, "embeddings")
-    if args.embedding_model or args.pooling != "mean":
-        clustered = run(
-            extract_embeddings,
-            "clustering_embeddings",
-            model=args.embedding_model or args.model,
-            pooling=args.pooling,
-            full_context_samples=0,
-        )
+    if args.selection_share:  # what may be released is trained without some speakers, and compared on them
+        releasable = [name for name in systems if name in CANDIDATES]
+        train(pipeline, releasable, choosing=True)
+        compare(pipeline, releasable, choosing=True)
+    train(pipeline, systems, choosing=False)
+    compare(pipeline, systems, choosing=False)
 
-    # 3 Clusters of utterances, one per expert
+
+def train(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
+    """Train systems; `choosing`: without the speakers who choose, into folders that begin with `CHOOSING`."""
+    args = pipeline.args
+    epochs = args.epochs
+    prefix = CHOOSING if choosing else ""
+
+    def run(recipe: ModuleType, folder: str, **flags: Any) -> Step:
+        return pipeline.run(recipe, prefix + folder, **flags)
+
+    pipeline.everywhere(data_config_override=args.share(choosing=choosing), router_dir=None)
+
+    # 1 Embeddings for the router
+    embeddings = run(extract_embeddings, "embeddings", language=None)  # gradients alone need one
+    pipeline.everywhere(router_layer=embeddings["layer"])
+
+    # 2 LoRAs for all, trained apart: the first is where the single LoRA starts, their merge is the shared expert
+    runs = train_loras(args, run, args.shared_runs if epochs.shared else 0)
+    first = shared = runs[0] if runs else None
+    sizes = {}
+    if len(runs) > 1:
+        shared = run(average_checkpoints, "shared_merge", candidates=runs, method="lora_products", max_samples=0)
+        sizes = {name: first.read("config.json")[name] * len(runs) for name in ("lora_rank", "lora_alpha")}
+
+    # 3 Clusters of utterances, one per expert: of these embeddings, of those of another model, or of gradients
+    others = other_embeddings(args, shared, pipeline.passed_on.expert_batch_size)
+    clustered = run(extract_embeddings, **others) if others else embeddings
     clusters = run(cluster_embeddings, "clusters", embedding_dir=clustered)
-    top_k = at_most(args.experts_per_utterance, clusters["num_experts"])
 
-    # 4 Router: learns to find the cluster
-    router = run(pretrain_router, "router", embedding_dir=embeddings, labels_dir=clusters)
-    pipeline.everywhere(router_dir=router)
-
-    # 5 Experts: a LoRA for all, then what each cluster adds to it. Later trainings see other batches (data_seed).
-    first, shared, sizes = take_shared_expert(pipeline)
+    # 4 Experts: what each cluster adds to the shared expert. Later trainings see other batches (data_seed).
     onward = {"data_seed": args.seed + 1000}
     freeze = bool(shared) and clusters["num_experts"] > 1 and args.freeze_shared_expert
-    experts = run(
-        pretrain_experts,
-        "experts",
-        labels_dir=clusters,
-        freeze_shared_expert=freeze,
-        num_train_epochs=epochs.experts,
-        lora_model=shared,
-        learning_rate=args.expert_rate,
+    over_shared = {
+        "freeze_shared_expert": freeze,
+        "num_train_epochs": epochs.experts,
+        "lora_model": shared,
+        "learning_rate": args.expert_rate,
         **sizes,
         **onward,
-    )
+    }
+    if args.expert_source == "error":  # speakers move to the expert with the lowest loss
+        trial = run(pretrain_experts, "trial_experts", labels_dir=clusters, **over_shared)
+        clusters = run(reassign_speakers, "reassigned", experts_dir=trial, labels_dir=clusters)
+    experts = run(pretrain_experts, "experts", labels_dir=clusters, **over_shared)
+
+    # 5 Router: learns to find the cluster
+    router = run(pretrain_router, "router", embedding_dir=embeddings, labels_dir=clusters)
+    pipeline.everywhere(router_dir=router, router_layer=None)
 
     # 6 Router and experts together: soft, top-k, hard
     run(
         train_moe_whisper,
         "joint",
         experts_dir=experts,
-        experts_per_utterance=top_k,
+        experts_per_utterance=at_most(args.experts_per_utterance, clusters["num_experts"]),
         freeze_shared_expert=freeze,
         num_train_epochs=epochs.joint,
         data_seed=args.seed + 2000,
@@ -170,91 +194,81 @@ def take_steps(pipeline: Pipeline) -> None:
 
     # 7 Systems that the mixture is compared with, each trained as long
     if "soup" in systems:
-        run(average_checkpoints, "soup", candidates=[pipeline.out / "joint"], method="uniform")
+        run(average_checkpoints, "soup", candidates=[pipeline.out / f"{prefix}joint"], method="uniform")
     if "single_lora" in systems:
-        more = args.total_epochs - epochs.shared
         run(
             pretrain_experts,
             "single_lora",
-            num_train_epochs=more,
+            num_train_epochs=args.total_epochs - epochs.shared,
             lora_model=first,
             learning_rate=args.further_rate,
             **onward,
         )
+    if "merge" in systems:
+        runs += train_loras(args, run, args.merged_runs, start=args.shared_runs)
+        run(average_checkpoints, "merge", candidates=runs, method="lora_products", max_samples=0)
     if "single_lora_wide" in systems:
-        wide = {
-            name: experts.read("config.json")[name] * clusters["num_experts"] for name in ("lora_rank", "lora_alpha")
-        }
-        run(pretrain_experts, "single_lora_wide", num_train_epochs=args.total_epochs, **wide)
+        run(
+            pretrain_experts,
+            "single_lora_wide",
+            num_train_epochs=args.total_epochs,
+            **{
+                name: experts.read("config.json")[name] * clusters["num_experts"]
+                for name in ("lora_rank", "lora_alpha")
+            },
+        )
     if "full" in systems:
         run(finetune_whisper, "full", num_train_epochs=args.total_epochs, **RIVAL[args.mode])
 
-    # 8 Benchmark: of what may be released, on the speakers that choose; of all systems, on the split that judges
-    if passed_on.benchmark_top_k:
-        passed_on.benchmark_top_k = at_most(passed_on.benchmark_top_k, clusters["num_experts"])
-    same = {
-        "base_model": args.model,
-        "moe_mixture": passed_on.mixture,
-        "data_config_override": json.dumps(args.division),
-    }
-    releasable = [name for name in ("single_lora", "moe") if name in systems]
-    if args.selection_share:
-        run(
-            benchmark_asr,
-            "selection",
-            keeps=("split", "models", "experts_per_utterance", "max_samples"),
-            split=SELECTION,
-            experts_per_utterance=1,
-            models=",".join(releasable),
-            percent=args.data_percent,
-            **folders_of(pipeline, releasable),
-            **same,
-        )
-    run(
-        benchmark_asr,
-        "benchmark",
-        experts_per_utterance=top_k,
-        models=",".join(systems),
-        percent=args.data_percent * args.benchmark_percent / 100,
-        **folders_of(pipeline, systems),
-        **same,
-    )
+
+def train_loras(args: MoePipelineArguments, run: Callable[..., Step], number: int, start: int = 0) -> list[Step]:
+    """Independent LoRAs for all, from `start` on: other seeds, so other orders, and other speeds."""
+    own = {"seed": args.seed, "num_train_epochs": args.epochs.shared}
+    return [
+        run(pretrain_experts, f"shared_{i}", **own | {"seed": args.seed + 100 * i, "speed_factors": [0.9, 1.0, 1.1]})
+        if i
+        else run(pretrain_experts, "shared", **own)
+        for i in range(start, number)
+    ]
 
 
-def folders_of(pipeline: Pipeline, systems: list[str]) -> dict[str, Path]:
-    return {f"{name}_model": pipeline.out / folder for name, folder in TRAINED.items() if name in systems}
-
-
-def take_shared_expert(pipeline: Pipeline) -> tuple[Any, Any, dict]:
-    """The first LoRA for all, the shared expert (it, or the merge of several), and the size that experts then need."""
+def compare(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
+    """Benchmark systems: all on the split that judges, or `choosing`: on the speakers who choose the release."""
     args = pipeline.args
-    epochs = args.epochs.shared
-    if not epochs:
-        return None, None, {}
-    first = pipeline.run(pretrain_experts, "shared", num_train_epochs=epochs)
-    if args.shared_runs == 1:
-        return first, first, {}
-    runs = [first]
-    for number in range(1, args.shared_runs):
-        own = {"seed": args.seed + 100 * number, "speed_factors": [0.9, 1.0, 1.1]}
-        runs.append(pipeline.run(pretrain_experts, f"shared_{number}", num_train_epochs=epochs, **own))
-    merged = pipeline.run(average_checkpoints, "shared_merge", candidates=runs, method="lora_products", max_samples=0)
-    sizes = {name: first.read("config.json")[name] * args.shared_runs for name in ("lora_rank", "lora_alpha")}
-    return first, merged, sizes
+    passed_on = pipeline.passed_on
+    prefix = CHOOSING if choosing else ""
+    experts = pipeline.steps[f"{prefix}clusters"]["num_experts"]
+    if passed_on.benchmark_top_k:
+        passed_on.benchmark_top_k = at_most(passed_on.benchmark_top_k, experts)
+    own = (
+        {
+            "keeps": ("split", "models", "experts_per_utterance", "max_samples", "combine"),
+            "split": SELECTION,
+            "experts_per_utterance": 1,
+            "percent": args.data_percent,
+        }
+        if choosing
+        else {
+            "experts_per_utterance": at_most(args.experts_per_utterance, experts),
+            "percent": args.data_percent * args.benchmark_percent / 100,
+        }
+    )
+    pipeline.run(
+        benchmark_asr,
+        SELECTION if choosing else "benchmark",
+        models=",".join(systems),
+        base_model=args.model,
+        moe_mixture=passed_on.mixture,
+        data_config_override=json.dumps(args.division(choosing=choosing)),
+        **{f"{name}_model": pipeline.out / f"{prefix}{TRAINED[name]}" for name in systems if name in TRAINED},
+        **own,
+    )
 
 
 def results_of(pipeline: Pipeline, steps: dict) -> dict:
     args = pipeline.args
     rivals = [name for name in TRAINED if name in steps]
     trained = {name: steps[name].metrics if name in steps else None for name in (*STAGES, *rivals)}
-    judged = read_json_lines(steps["selection"] / "transcripts.jsonl") if "selection" in steps else []
-    lines = [line for _, line in judged]
-    has_shared = read_record(steps["joint"] / "model" / "config.json", {"shared_expert": bool}, "train again")[
-        "shared_expert"
-    ]
-    shared = ("merge" if args.shared_runs > 1 else "shared_lora") if has_shared else None
-    shipped = choose_shipped(lines, args.language, ship=args.ship, shared=shared, seed=args.seed)
-    selected = {row["selected_on"] for row in trained.values() if row and row.get("selected_on")}
     corpus = steps.get("corpus", args.data)
     return {
         "mode": args.mode,
@@ -262,12 +276,17 @@ def results_of(pipeline: Pipeline, steps: dict) -> dict:
         "language": args.language,
         "license": pipeline.publishing.model_license,
         "base_model": base_model_id(args.model),
-        **shipped,
+        **choose_shipped(
+            **read_candidates(steps["joint"], steps.get("selection")),
+            language=args.language,
+            ship=args.ship,
+            seed=args.seed,
+        ),
         "benchmark": steps["benchmark"].metrics,
-        "clusters": steps["clusters"].metrics,
-        "corpus": summarise_corpus(str(corpus), args.share),
+        "clusters": steps["reassigned" if "reassigned" in steps else "clusters"].metrics,
+        "corpus": summarise_corpus(str(corpus), args.share(choosing=False)),
         "training": trained,
-        "selected_on": sorted(selected),
+        "selected_on": sorted({row["selected_on"] for row in trained.values() if row and row.get("selected_on")}),
     }
 
 

@@ -69,7 +69,11 @@ class Arguments(ResumeArguments):
         default=240.0,
         above=0,
     )
-    num_beams: int = flag("beams of autoregressive models; 1 is greedy", default=1, min=1)
+    num_beams: int | None = flag(
+        "beams of autoregressive models; 1 is greedy; default: as saved with the model, 5 for a Whisper",
+        default=None,
+        min=1,
+    )
     max_new_tokens: int = flag("longest text of 30 s of audio, in tokens", default=225, min=1)
     num_workers: int = flag("helper processes that decode audio", default=0, min=0)
 

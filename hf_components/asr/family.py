@@ -83,13 +83,13 @@ class Family(ABC):
         inputs: Mapping[str, torch.Tensor],
         *,
         max_new_tokens: int,
-        num_beams: int,
+        num_beams: int | None,
     ) -> list[str]:
         """Texts of a batch of `inputs`.
 
         Args:
             max_new_tokens: limit of tokens per text, for decoders that write token by token.
-            num_beams: width of the beam search; 1 is greedy.
+            num_beams: width of the beam search; 1 is greedy, None is what the checkpoint says, else greedy.
         Raises:
             UserError: the model cannot decode with these settings.
         """
@@ -145,7 +145,7 @@ def place(inputs: Mapping[str, torch.Tensor], model: PreTrainedModel) -> dict[st
     }
 
 
-def check_greedy(name: str, num_beams: int) -> None:
+def check_greedy(name: str, num_beams: int | None) -> None:
     """Raise UserError if beams are requested from a model without a beam search."""
-    if num_beams != 1:
+    if num_beams not in (None, 1):
         raise UserError(f"{name} models decode greedily: num_beams must be 1, got {num_beams}")

@@ -36,9 +36,8 @@ class Seamless(Family):
     def decode(self, model, processor, inputs, *, max_new_tokens, num_beams):
         inputs = place(inputs, model)
         language = processor.tokenizer.convert_ids_to_tokens(int(inputs.pop("decoder_input_ids")[0]))
-        tokens = model.generate(
-            **inputs, tgt_lang=language, max_new_tokens=max_new_tokens, num_beams=num_beams, do_sample=False
-        )
+        search = {} if num_beams is None else {"num_beams": num_beams}
+        tokens = model.generate(**inputs, tgt_lang=language, max_new_tokens=max_new_tokens, do_sample=False, **search)
         return processor.batch_decode(tokens, skip_special_tokens=True)
 
 

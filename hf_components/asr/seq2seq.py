@@ -50,9 +50,8 @@ class Seq2Seq(Family):
 
     def decode(self, model, processor, inputs, *, max_new_tokens, num_beams):
         inputs = place(inputs, model)
-        tokens = model.generate(
-            **inputs, max_new_tokens=max_new_tokens, num_beams=num_beams, do_sample=False, **self.writing
-        )
+        search = {} if num_beams is None else {"num_beams": num_beams}
+        tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, **search, **self.writing)
         for prompt in ("decoder_input_ids", "input_ids"):
             if prompt in inputs:  # the output begins with it
                 tokens = tokens[:, inputs[prompt].shape[1] :]

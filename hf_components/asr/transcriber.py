@@ -54,7 +54,8 @@ class Transcriber:
         batch_seconds: seconds of audio per batch, padding included (30 s for each clip of a stock Whisper).
         batch_size: recordings per batch of any length, instead of `batch_seconds`.
         max_new_tokens: limit of tokens for one piece of audio, for decoders that write token by token.
-        num_beams: width of the beam search; 1 is greedy.
+        num_beams: width of the beam search; 1 is greedy. By default what the checkpoint says, which is 5 for a
+            Whisper that says nothing, and greedy for other models.
         num_workers: processes that decode audio in advance; with 0 the main process does it between batches.
         voices: voices of people over this model. A single one is that of every utterance; with several, each utterance
             names its own.
@@ -69,7 +70,7 @@ class Transcriber:
         batch_seconds: float = 240.0,
         batch_size: int | None = None,
         max_new_tokens: int = 225,
-        num_beams: int = 1,
+        num_beams: int | None = None,
         num_workers: int = 0,
         voices: Voices | None = None,
     ):

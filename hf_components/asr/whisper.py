@@ -72,13 +72,14 @@ class Whisper(Family):
         features = place(inputs, model)[
             "input_features"
         ]  # the model finds the padding in the features, without a mask
-        if said is not None:
-            routing["logits_processor"] = LogitsProcessorList([SaidBefore(said)])
-            most = max_new_tokens
-            max_new_tokens = min(longest, max_new_tokens + max(map(len, said)))
-        tokens = model.generate(features, max_new_tokens=max_new_tokens, num_beams=num_beams, **routing)
-        if said is not None:
-            tokens = without_said(tokens.tolist(), said, set(processor.tokenizer.all_special_ids), most)
+        search = {} if num_beams is None else {"num_beams": num_beams}
+        if said is None:
+            tokens = model.generate(features, max_new_tokens=max_new_tokens, least_risk=True, **search, **routing)
+        else:
+            room = min(longest, max_new_tokens + max(map(len, said)))
+            search["logits_processor"] = LogitsProcessorList([SaidBefore(said)])
+            tokens = model.generate(features, max_new_tokens=room, **search, **routing)
+            tokens = without_said(tokens.tolist(), said, set(processor.tokenizer.all_special_ids), max_new_tokens)
         return processor.batch_decode(tokens, skip_special_tokens=True)
 
     def tokenize(self, processor, text):

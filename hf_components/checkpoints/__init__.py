@@ -4,6 +4,7 @@ from hf_components.checkpoints.ctranslate2_export import export_whisper, transcr
 from hf_components.checkpoints.ctranslate2_import import import_whisper
 from hf_components.checkpoints.digests import digest_of_base, digest_of_model
 from hf_components.checkpoints.loading import (
+    BEAMS,
     DAMAGED,
     base_model_id,
     check_sizes,

@@ -38,6 +38,7 @@ DAMAGED = (
 COUNTS = ("_layers", "n_layer", "_heads", "_rank", "num_experts")  # fields end in these
 MOST = 4096
 LARGEST = 2**40  # of any number in a configuration
+BEAMS = 5  # of a Whisper whose checkpoint names no number; see "Beams" in docs/results.md
 UNUSED_IN_INFERENCE = "masked_spec_embed"  # vector for SpecAugment in wav2vec2 and similar; often not published
 
 
@@ -47,6 +48,7 @@ def load_whisper(
     """A Whisper and its processor, in evaluation mode on this process's device.
 
     Its audio context is 30 s, unless its configuration has an `audio_context` and `min_audio_context` from training.
+    It searches with `BEAMS` beams, unless its generation config names another number.
 
     Args:
         language: language code, see `prompt_language`.
@@ -64,14 +66,21 @@ def load_whisper(
         model.set_audio_context(fields["audio_context"], fields["min_audio_context"])
     processor = load_processor(name_or_path)
     prompt_language(model, processor, language)
+    _search_with_beams(model)
     return model, processor
 
 
 def load_moe_whisper(
     name_or_path: str, dtype: torch.dtype = torch.float32
 ) -> tuple[MoeWhisperForConditionalGeneration, WhisperProcessor]:
-    """A MoE-Whisper and its processor, in evaluation mode on this process's device, with the saved prompt."""
-    return load_model(MoeWhisperForConditionalGeneration, name_or_path, dtype), load_processor(name_or_path)
+    """A MoE-Whisper and its processor, in evaluation mode on this process's device, with its saved prompt."""
+    model = load_model(MoeWhisperForConditionalGeneration, name_or_path, dtype)
+    _search_with_beams(model)
+    return model, load_processor(name_or_path)
+
+
+def _search_with_beams(model: PreTrainedModel) -> None:
+    model.generation_config.num_beams = model.generation_config.num_beams or BEAMS
 
 
 def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, language: str | None) -> None:

@@ -3,18 +3,25 @@
 The model itself is in `hf_components.whisper`, which the Hub copies to users.
 """
 
-from hf_components.moe.arguments import RIVAL, MoePipelineArguments, at_most, require_speaker_splits, systems_of
+from hf_components.moe.arguments import (
+    RIVAL,
+    MoePipelineArguments,
+    at_most,
+    other_embeddings,
+    require_speaker_splits,
+    systems_of,
+)
 from hf_components.moe.curriculum import RoutingArguments, routing_losses
 from hf_components.moe.distillation import DistillationArguments, DistillationTrainer
 from hf_components.moe.embedding import (
     FULL_CONTEXT,
     TIME_BINS,
     WHISPER_MODELS,
-    Pooling,
     embed_batch,
     join_shards,
     plan_shards,
     write_shards,
+    write_vectors,
 )
 from hf_components.moe.experts import (
     ExpertArguments,
@@ -25,9 +32,11 @@ from hf_components.moe.experts import (
     save_trained_experts,
     start_from_lora,
 )
+from hf_components.moe.gradients import LoraGradients
 from hf_components.moe.labels import load_labels
+from hf_components.moe.losses import ExpertLosses, require_transcripts
 from hf_components.moe.merging import merge_experts, score_plain
 from hf_components.moe.release import release_model
 from hf_components.moe.router import RouterArguments, best_epoch, choose_held_out, evaluate_router, train_router
-from hf_components.moe.shipping import CANDIDATES, choose_shipped
+from hf_components.moe.shipping import CANDIDATES, choose_shipped, read_candidates
 from hf_components.moe.trainer import MoeTrainer

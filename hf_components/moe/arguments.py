@@ -25,6 +25,7 @@ class Epochs(NamedTuple):
 EPOCHS = {"quick": Epochs(4, 2, 1), "full": Epochs(5, 2, 2)}
 FURTHER_RATE = 1e-4  # learning rate of the training that continues from the shared LoRA
 EXPERT_RATE = 5e-4  # of experts, which shall differ: at 1e-4 they hardly did
+GRADIENT_BATCH = 8  # utterances; a backward pass takes more memory than an embedding
 # Full fine-tuning, which a mixture is compared with: same batches, warm-up and masks, and no selection on dev either.
 RIVAL = {
     "quick": UNSELECTED,
@@ -43,7 +44,8 @@ RIVAL = {
 class MoePipelineArguments(PipelineArguments):
     """Flags of the pipeline itself; its steps document their own.
 
-    The other systems of the benchmark train for as many epochs as all trainings of the mixture together.
+    The other systems of the benchmark train for as many epochs as all trainings of the mixture together. Speakers that
+    choose what is released take part in the training that follows the choice.
     """
 
     data: str = flag(
@@ -55,10 +57,20 @@ class MoePipelineArguments(PipelineArguments):
     experts_per_utterance: int = flag(
         "experts of top-k routing, at most num_experts", default=2, min=1, aliases=["--top_k_experts", "--moe_top_k"]
     )
-    embedding_model: str | None = flag(
-        "Whisper of the embeddings: v2, v3, folder, Hub id; default: model", default=None, aliases=["--whisper_model"]
+    expert_source: Literal["embedding", "error"] = flag(
+        "what experts are found by; embedding: how utterances sound; error: how they would change the shared LoRA, "
+        "then speakers move once to the expert with the lowest loss",
+        default="embedding",
     )
-    pooling: Literal["mean", "flatten"] = flag("pooling of the embeddings that are clustered", default="mean")
+    embedding_model: str | None = flag(
+        "Whisper of the embeddings: v2, v3, folder, Hub id; default: model",
+        default=None,
+        aliases=["--whisper_model"],
+        needs={"expert_source": "embedding"},
+    )
+    pooling: Literal["mean", "flatten"] = flag(
+        "pooling of the embeddings that are clustered", default="mean", needs={"expert_source": "embedding"}
+    )
     language: str = flag("language code, for multilingual checkpoints", default="en", read=language_code)
     shared_epochs: float | None = flag(
         "epochs of the LoRA where shared expert and single LoRA start; default 4 or 5; 0: none", default=None, min=0
@@ -78,7 +90,8 @@ class MoePipelineArguments(PipelineArguments):
         above=0,
     )
     selection_share: float = flag(
-        "share of train, as whole speakers, on which the released system is chosen; nothing is trained on them",
+        "share of train, as whole speakers, on which the released system is chosen; then all is trained again, on "
+        "everybody; 0: no choice, and one training",
         default=0.15,
         min=0,
         max=0.5,
@@ -102,6 +115,11 @@ class MoePipelineArguments(PipelineArguments):
         if self.shared_runs > 1 and self.shared_epochs == 0:
             raise UserError("--shared_runs merges trainings of the shared LoRA, but --shared_epochs 0 leaves it out")
 
+        if self.expert_source == "error" and self.shared_epochs == 0:
+            raise UserError(
+                "--expert_source error takes gradients at the shared LoRA, but --shared_epochs 0 leaves it out"
+            )
+
     @property
     def is_speaker_folder(self) -> bool:
         """Whether `data` is a speaker-JSON folder, which is still to be prepared."""
@@ -116,7 +134,8 @@ class MoePipelineArguments(PipelineArguments):
     @property
     def total_epochs(self) -> float:
         """Epochs of all trainings of the mixture together."""
-        return self.epochs.shared * self.shared_runs + self.epochs.experts + self.epochs.joint
+        trial = self.epochs.experts if self.expert_source == "error" else 0
+        return self.epochs.shared * self.shared_runs + trial + self.epochs.experts + self.epochs.joint
 
     @property
     def further_rate(self) -> float | None:
@@ -129,15 +148,43 @@ class MoePipelineArguments(PipelineArguments):
         return self.expert_learning_rate or (EXPERT_RATE if self.epochs.shared else None)
 
     @property
-    def division(self) -> dict:
-        """Who is held out, with the keys of `--data_config_override`."""
-        folds = {} if self.folds is None else {"folds": self.folds, "fold": self.fold}
-        return {**folds, "selection": self.selection_share, "seed": self.seed}
+    def merged_runs(self) -> int:
+        """Independent LoRAs of the merge that the mixture is compared with: as many as its own training could make."""
+        return max(self.shared_runs + 1, round(self.total_epochs / self.epochs.shared))
 
-    @property
-    def share(self) -> str:
+    def division(self, *, choosing: bool) -> dict:
+        """Who is held out, with the keys of `--data_config_override`; `choosing`: also who chooses the release."""
+        folds = {} if self.folds is None else {"folds": self.folds, "fold": self.fold}
+        return {**folds, **({"selection": self.selection_share} if choosing else {}), "seed": self.seed}
+
+    def share(self, *, choosing: bool) -> str:
         """How much of every split the steps take, as `--data_config_override`."""
-        return json.dumps({"percent": self.data_percent, **self.division})
+        return json.dumps({"percent": self.data_percent, **self.division(choosing=choosing)})
+
+
+def other_embeddings(args: MoePipelineArguments, shared: Any, batch_size: int | None) -> dict[str, Any]:
+    """Folder and flags of the embeddings that are clustered; empty if these are the router's.
+
+    Args:
+        shared: the shared LoRA, at which gradients are taken.
+        batch_size: utterances per batch of the trainings of experts, which need as much memory.
+    """
+    if args.expert_source == "error":
+        return {
+            "folder": "gradients",
+            "pooling": "gradient",
+            "lora_model": shared,
+            "batch_size": batch_size or GRADIENT_BATCH,
+        }
+    if args.embedding_model or args.pooling != "mean":
+        return {
+            "folder": "clustering_embeddings",
+            "model": args.embedding_model or args.model,
+            "pooling": args.pooling,
+            "full_context_samples": 0,
+            "language": None,  # has an effect on gradients only
+        }
+    return {}
 
 
 def systems_of(args: MoePipelineArguments, passed_on: Any) -> list[str]:
@@ -148,17 +195,15 @@ def systems_of(args: MoePipelineArguments, passed_on: Any) -> list[str]:
             are requested than there will be.
     """
     systems = choose_systems(
-        passed_on.benchmark_models or "zero_shot,single_lora,moe", dict.fromkeys(FLAGS, "trained here")
+        passed_on.benchmark_models or f"zero_shot,single_lora,{'merge,' if args.epochs.shared else ''}moe",
+        dict.fromkeys(FLAGS, "trained here"),
     )
     if "moe" not in systems:
         raise UserError(f"benchmark_models must name moe, which the card describes, got {passed_on.benchmark_models}")
-    if args.ship == "single_lora" and "single_lora" not in systems:
-        raise UserError("--ship single_lora needs that system; name it in --benchmark_models")
-    if args.ship in ("shared_lora", "merge") and (args.ship == "merge") != (args.shared_runs > 1):
-        raise UserError(
-            f"--ship {args.ship}: the shared expert is {'a merge' if args.shared_runs > 1 else 'one LoRA'} with "
-            f"--shared_runs {args.shared_runs}; take --ship {'merge' if args.shared_runs > 1 else 'shared_lora'}"
-        )
+    if args.ship in ("single_lora", "merge") and args.ship not in systems:
+        raise UserError(f"--ship {args.ship} needs that system; name it in --benchmark_models")
+    if not args.epochs.shared and (args.ship == "shared_lora" or "merge" in systems):
+        raise UserError("--shared_epochs 0 trains no LoRA for all, of which shared_lora and merge are made; set it")
     most = passed_on.num_experts
     if passed_on.algorithm != "group" and most is not None and args.experts_per_utterance > most:
         raise UserError(

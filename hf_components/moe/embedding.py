@@ -1,7 +1,7 @@
 """Utterance embeddings of a corpus: what a router at some encoder layer sees, in shards that survive a stop."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,6 +34,7 @@ BATCHES_PER_SHARD = 16  # a shard is sorted by duration: little padding, and a s
 COLUMNS = ("id", "speaker_id", "group", "duration")
 
 Pooling = Literal["mean", "flatten", "none"]
+Embed = Callable[[torch.Tensor, datasets.Dataset], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,6 @@ def plan_shards(
     ]
 
 
-@torch.inference_mode()
 def write_shards(
     model: DynamicContextWhisper,
     processor: WhisperProcessor,
@@ -77,14 +77,39 @@ def write_shards(
     batch_size: int = 16,
     num_workers: int = 0,
 ) -> None:
-    """Embed the shards that are not in `folder` yet. Each process does its share and waits for the others.
-
-    A shard is a Parquet file with the columns id, speaker_id, group, duration, split and embedding, see `embed_batch`.
+    """Embed the shards that are not in `folder` yet, see `write_vectors` and `embed_batch`.
 
     Args:
-        shards: rows of the data contract, at most 30 s each, audio not decoded.
         layer: encoder layer, from 1.
+    """
+
+    def embed(features: torch.Tensor, rows: datasets.Dataset) -> list[np.ndarray]:
+        return embed_batch(model.model.encoder, features.to(model.device, model.dtype), layer, pooling)
+
+    extractor = processor.feature_extractor
+    write_vectors(embed, extractor, shards, folder, batch_size=batch_size, num_workers=num_workers)
+
+
+def write_vectors(
+    embed: Embed,
+    feature_extractor: WhisperFeatureExtractor,
+    shards: Iterable[Shard],
+    folder: Path,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    doing: str = "embedding",
+) -> None:
+    """Write the shards that are not in `folder` yet. Each process does its share and waits for the others.
+
+    A shard is a Parquet file with the columns id, speaker_id, group, duration, split and embedding.
+
+    Args:
+        embed: function of log-mel features `(batch, n_mels, frames)` and their rows, which returns a float32 array for
+            each clip.
+        shards: rows of the data contract, at most 30 s each, audio not decoded.
         num_workers: processes that decode audio ahead of the model; 0 decodes in this process.
+        doing: what the progress bar says.
     """
     state = PartialState()
     if state.is_main_process:
@@ -95,18 +120,17 @@ def write_shards(
     mine = missing[state.process_index :: state.num_processes]
     batches = [(shard, indices) for shard in mine for indices in duration_batches(shard.rows["duration"], batch_size)]
     loader = torch.utils.data.DataLoader(
-        _Features(batches, processor.feature_extractor), batch_size=None, num_workers=num_workers
+        _Features(batches, feature_extractor), batch_size=None, num_workers=num_workers
     )
     found: dict[int, np.ndarray] = {}
     with Progress(
         total=sum(len(shard.rows) for shard in mine),
-        desc="embedding",
+        desc=doing,
         unit="utterance",
         disable=not state.is_main_process,
     ) as progress:
         for (shard, indices), features in zip(batches, loader, strict=True):
-            vectors = embed_batch(model.model.encoder, features.to(model.device, model.dtype), layer, pooling)
-            found.update(zip(indices, vectors, strict=True))
+            found.update(zip(indices, embed(features, shard.rows.select(indices)), strict=True))
             progress.update(len(indices))
             if len(found) == len(shard.rows):
                 write_part(_table(shard, [found[row] for row in range(len(found))]), folder / shard.file_name)
@@ -114,6 +138,7 @@ def write_shards(
     state.wait_for_everyone()
 
 
+@torch.inference_mode()
 def embed_batch(
     encoder: DynamicContextEncoder, features: torch.Tensor, layer: int, pooling: Pooling
 ) -> list[np.ndarray]:

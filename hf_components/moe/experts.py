@@ -76,7 +76,7 @@ def start_from_lora(model: MoeWhisperForConditionalGeneration, folder: str | Pat
         lora, rank, scaling = load_adapter(lora_folder(folder))
     except ValueError as error:
         raise UserError(str(error)) from error
-    _check_base(folder, model)
+    check_base(folder, model)
     if rank > model.config.lora_rank:
         raise UserError(
             f"the LoRA in {folder} has rank {rank}, the experts that would start from it {model.config.lora_rank}; "
@@ -145,11 +145,11 @@ def load_trained_experts(
         model.load_state_dict(weights, strict=False)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"the experts in {folder} do not fit {base.name_or_path}: {error}") from error
-    _check_base(folder, base)
+    check_base(folder, base)
     return model
 
 
-def _check_base(folder: str | Path, base: WhisperForConditionalGeneration) -> None:
+def check_base(folder: str | Path, base: WhisperForConditionalGeneration) -> None:
     """Raise UserError if experts were trained on other weights than those of `base`; adapters keep no record of it."""
     file = Path(folder) / WEIGHTS
     if not file.exists():

@@ -6,6 +6,7 @@ import datasets
 import torch
 from transformers import WhisperProcessor
 
+from hf_components.checkpoints import BEAMS
 from hf_components.moe.benchmark.rows import ZERO_SHOT, run_row, score_rows
 from hf_components.runtime import UserError
 from hf_components.scoring import compare
@@ -66,7 +67,7 @@ def score_plain(
     """
     systems = {ZERO_SHOT: base_whisper(model), "moe": model, **plain}
     rows = [
-        run_row(name, system, processor, corpus, batch_size=batch_size, num_beams=1, max_new_tokens=max_new_tokens)
+        run_row(name, system, processor, corpus, batch_size=batch_size, num_beams=BEAMS, max_new_tokens=max_new_tokens)
         for name, system in systems.items()
     ]
     result = score_rows(rows, corpus, num_bootstrap=num_bootstrap, seed=seed)

@@ -67,9 +67,9 @@ def release_model(folder: Path, run: Path, results: dict, *, base: str) -> dict:
 def _plain(shipped: str, run: Path, base: str, language: str) -> tuple[DynamicContextWhisper, WhisperProcessor]:
     """The plain Whisper of a LoRA for all, in the audio context of the mixture."""
     moe, processor = load_moe_whisper(str(run / "joint" / "model"))
-    if shipped == "single_lora":
+    if shipped in ("single_lora", "merge"):
         model, processor = load_whisper(base, language)
-        model = merge_adapter(model, str(lora_folder(run / "single_lora")))
+        model = merge_adapter(model, str(lora_folder(run / shipped)))
     else:
         model = shared_whisper(moe)
     model.set_audio_context(moe.config.audio_context, moe.config.min_audio_context)

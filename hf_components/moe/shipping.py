@@ -5,15 +5,15 @@ from typing import Any
 
 from hf_components.moe.benchmark.rows import SHARED
 from hf_components.reporting import interval, percent
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, read_json_lines, read_record
 from hf_components.scoring import compare
 
-# What can be released, the cheaper and plainer first, and its row in the benchmark. `merge` is the shared expert too,
-# if it is the merge of several LoRAs; `moe_merge` is the mixture with the mean of its experts.
+# What can be released, the cheaper and plainer first, and its row in the benchmark. `merge` is that of LoRAs trained
+# apart, for as long as the mixture together; `moe_merge` is the mixture with the mean of its experts.
 CANDIDATES = {
     "single_lora": "single_lora",
     "shared_lora": SHARED,
-    "merge": SHARED,
+    "merge": "merge",
     "moe_merge": "moe_merge",
     "moe": "moe_top1",
 }
@@ -21,8 +21,20 @@ RESAMPLES = 1000
 UNCHOSEN = "no speakers were held out to choose a system, and a mixture must be shown to be better"
 
 
+def read_candidates(joint: Any, selection: Any) -> dict:
+    """`transcripts` and `has_shared` for `choose_shipped`.
+
+    Args:
+        joint: step that trained the mixture.
+        selection: step that benchmarked what may be released; None: no speakers were held out.
+    """
+    judged = read_json_lines(selection / "transcripts.jsonl") if selection else []
+    config = read_record(joint / "model" / "config.json", {"shared_expert": bool}, "train again")
+    return {"transcripts": [line for _, line in judged], "has_shared": config["shared_expert"]}
+
+
 def choose_shipped(
-    transcripts: Sequence[Mapping[str, Any]], language: str, *, ship: str, shared: str | None, seed: int
+    transcripts: Sequence[Mapping[str, Any]], language: str, *, ship: str, has_shared: bool, seed: int
 ) -> dict:
     """Choose a system on utterances of speakers that none was trained on.
 
@@ -34,7 +46,7 @@ def choose_shipped(
             expert is released, which is cheaper than the mixture.
         language: language code of the texts.
         ship: "auto", or the system to release in any case.
-        shared: what the shared expert is, "shared_lora" or "merge"; None if there is none.
+        has_shared: whether the mixture has a shared expert.
         seed: seed of the resampling over speakers.
     Returns:
         `shipped`; `reason` in words; `candidates`: WER of each; `against_best`: comparison of each with the best.
@@ -42,11 +54,9 @@ def choose_shipped(
         UserError: the requested system was not trained.
     """
     if not transcripts:
-        chosen = {"shipped": shared or "moe", "reason": UNCHOSEN, "candidates": {}}
+        chosen = {"shipped": "shared_lora" if has_shared else "moe", "reason": UNCHOSEN, "candidates": {}}
         return chosen if ship == "auto" else {**chosen, "shipped": ship, "reason": _asked(ship)}
-    rows = {
-        name: row for name, row in CANDIDATES.items() if row in transcripts[0] and (row != SHARED or name == shared)
-    }
+    rows = {name: row for name, row in CANDIDATES.items() if row in transcripts[0]}
     references = [line["reference"] for line in transcripts]
     speakers = [line["speaker_id"] for line in transcripts]
 

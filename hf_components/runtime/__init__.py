@@ -44,6 +44,7 @@ from hf_components.runtime.parquet_parts import join_parts, read_part, write_par
 from hf_components.runtime.pipeline import (
     Pipeline,
     PipelineArguments,
+    Step,
     all_flags,
     passed_on_arguments,
     same_names,

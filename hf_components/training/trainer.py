@@ -207,6 +207,7 @@ class SpeechTrainer(Seq2SeqTrainer):
                 description="evaluating",
                 batch_size=self.args.eval_batch_size,
                 max_new_tokens=self.args.max_new_tokens,
+                num_beams=1,  # greedy: fast, and enough to compare checkpoints
             )
         scores = score(
             texts,

@@ -8,6 +8,7 @@ This file and `moe_generation` override private methods of transformers' Whisper
 State dict and configuration are those of stock Whisper.
 """
 
+import copy
 import logging
 import math
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.whisper.modeling_whisper import WhisperAttention, WhisperDecoder, WhisperEncoder, sinusoids
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
+
+from .least_risk import LeastRiskMixin
 
 logger = logging.getLogger(__name__)
 
@@ -320,7 +323,7 @@ class TimestampsWithinAudio(LogitsProcessor):
         return scores.masked_fill(tokens > self.first + ends[:, None], -torch.inf)
 
 
-class DynamicContextGenerationMixin:
+class DynamicContextGenerationMixin(LeastRiskMixin):
     """`generate` for a Whisper whose encoder takes short input; see `set_audio_context`."""
 
     def set_audio_context(self, audio_context: str, min_audio_context: int = 1000) -> None:
@@ -345,12 +348,24 @@ class DynamicContextGenerationMixin:
             frames = min(frames, max(longest + longest % 2, self.min_audio_context + self.min_audio_context % 2))
         return fit_audio_context(input_features, frames)
 
-    def generate(self, input_features=None, generation_config=None, *args, attention_mask=None, **kwargs):
+    def generate(
+        self,
+        input_features=None,
+        generation_config=None,
+        *args,
+        attention_mask=None,
+        least_risk: bool | None = None,
+        **kwargs,
+    ):
         """Stock Whisper's `generate` in this model's audio context.
 
         In a dynamic context it ends where the audio ends, found from the features if there is no `attention_mask`, and
-        no timestamp lies after that.
+        no timestamp lies after that. `least_risk` chooses among the texts of a beam search by their risk, see
+        `choose_least_risk`; by default only if the generation config says so.
         """
+        if least_risk is not None:
+            generation_config = copy.deepcopy(generation_config or self.generation_config)
+            generation_config.least_risk = least_risk
         given = attention_mask is not None and input_features is not None
         fits = given and attention_mask.shape[-1] == input_features.shape[-1]
         if self.audio_context == "dynamic" and input_features is not None and not fits:

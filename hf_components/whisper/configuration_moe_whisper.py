@@ -21,8 +21,8 @@ class MoeWhisperConfig(WhisperConfig):
             `"soft"` (all).
         mixture (`str`): `"weights"` decodes once with the merged LoRA; `"merge"` too, but with the plain model
             whatever the router says: the shared expert alone, or without one the mean of all experts; `"logits"`
-            decodes once per active expert and mixes the probabilities; `"choose"` lets every expert and the plain
-            model transcribe, and takes the text with the highest mean of the log-probabilities that all give it.
+            decodes once per active expert and mixes the probabilities; `"choose"` asks all experts where the plain
+            model is not sure, and takes the text of the least risk by what all say.
         beta (`float`): with `"weights"`, the experts get `beta` times the router's choice plus `(1 - beta)` times
             their weights in the plain model, 0 to 1 (default 1, the choice alone).
         router_layer (`int`): the router reads the encoder after this many layers, 1 to `encoder_layers` (default:

@@ -14,12 +14,14 @@ from recipes import (
     cluster_embeddings,
     evaluate_asr,
     evaluate_vocoder,
+    extract_embeddings,
     finetune_wav2vec2_lora,
     finetune_whisper,
     merge_moe_whisper,
     pack_submission,
     prepare_corpus,
     pretrain_experts,
+    run_moe_pipeline,
     sweep_units,
     train_unit_vocoder,
     transcribe,
@@ -37,19 +39,19 @@ ALWAYS = re.findall(
     corpus crop_seconds data data_config_override data_dir data_percent data_seed dataloader_num_workers
     dataloader_pin_memory ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters
     ddp_static_graph debug debug_run deepspeed detector dev_speakers dev_utterances disable_tqdm discriminator_lr
-    discriminator_steps dry_run dtype ema_decay embedding_dim embedding_dir embedding_model epochs eval_every_n_epochs
+    discriminator_steps dry_run dtype ema_decay embedding_dim embedding_dir epochs eval_every_n_epochs
     eval_on_start eval_strategy evaluate_on_train expert_epochs experts_dir filter_transcripts finetuning
     folder force_restart fp16 freeze_encoder fsdp full_determinism full_model gold gradient_accumulation_steps
     gradient_checkpointing head hub_id include_num_input_tokens_seen input_jsonl joint_epochs kl_to_base_coef
-    kl_weight l2_to_start labels_dir last layer layers layout learning_rate license linguists load_balance_coef
+    kl_weight l2_to_start labels_dir last layers layout learning_rate license linguists load_balance_coef
     load_best_model_at_end log_file log_level log_level_replica log_on_each_node logging_nan_inf_filter
-    logging_strategy lora_model lr lr_decay lr_scheduler_kwargs lr_scheduler_type max_duration max_grad_norm
-    max_megabytes max_segment max_steps mel_masks method min_duration min_expert_usage_fraction min_segment
+    logging_strategy lr lr_decay lr_scheduler_kwargs lr_scheduler_type max_duration max_grad_norm
+    max_megabytes max_segment max_steps mel_masks merge_model method min_duration min_expert_usage_fraction min_segment
     min_silence min_units mixture mode model model_license models moe_model motifs_dir name
     neftune_noise_alpha no_fp16 no_lora no_plot noise num_attention_heads num_beams num_bootstrap
     num_hidden_layers num_motifs num_proc num_units num_workers optim optim_args optim_target_modules output
     output_dir output_jsonl output_wav padding passes patience per_device_eval_batch_size
-    per_device_train_batch_size percent period_channels phone_labels plot pooling predict_durations
+    per_device_train_batch_size percent period_channels phone_labels plot predict_durations
     predictions prepared private push_to_hub r1_weight rebase_output_dir recogniser_model recordings_dir
     reduce remove_duration repo_id report_to resolution_channels resume router_dir router_hidden_size router_noise_std
     routing_alignment_coef routing_entropy_coef routing_temperature_end routing_temperature_min
@@ -63,7 +65,7 @@ ALWAYS = re.findall(
     verify vocab_size vocoder_model warmup_steps weight_decay worst
     budget_seconds certainty control draws first_layer max_folds max_sentences min_gain sentences untranscribed
     voice_in voice_l2_to_start voice_layers voice_learning_rate voice_marks voice_rank voice_scales ways
-    bootstrap_seed expert_learning_rate fold folds only_folds selection_share shared_runs ship
+    bootstrap_seed expert_learning_rate expert_source fold folds only_folds selection_share shared_runs ship
     """,
 )
 # Flags that have an effect in some recipes whatever else is given; in the others they have `needs`.
@@ -71,8 +73,8 @@ IN_SOME = re.findall(
     r"\w+",
     """
     adapter batch_seconds early_stopping_patience expert experts_per_utterance freeze_shared_expert
-    hidden_size language max_new_tokens max_samples min_audio_context num_train_epochs quantization
-    selection_split split split_by split_seed val_manifest val_ratio
+    hidden_size language layer lora_model max_new_tokens max_samples min_audio_context num_train_epochs pooling
+    quantization     selection_split split split_by split_seed val_manifest val_ratio
     """,
 )
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py"))
@@ -157,6 +159,10 @@ def test_no_configuration_of_ours_has_a_key_without_effect(config, caplog):
         (finetune_wav2vec2_lora, "--gold manifest --nbest 5", "--nbest has no effect without --gold llm"),
         (finetune_wav2vec2_lora, "--evaluate_on_train --eval_ratio 0.5", "has no effect with --evaluate_on_train"),
         (pretrain_experts, "--freeze_shared_expert", "has no effect without --labels_dir"),
+        (pretrain_experts, "--router_layer 2 --router_dir x", "--router_layer has no effect with --router_dir"),
+        (extract_embeddings, "--lora_model x", "--lora_model has no effect without --pooling gradient"),
+        (extract_embeddings, "--pooling gradient --lora_model x --layer 2", "--layer has no effect without --pooling"),
+        (run_moe_pipeline, "--expert_source error --pooling flatten", "without --expert_source embedding"),
         (prepare_corpus, "--split_seed 42", "without --builder jsonl_manifest or segmented_audio"),
         (transcribe, "--corpus x --audio_dirs y", "--audio_dirs has no effect without --input_jsonl"),
         (evaluate_asr, "--predictions a --adapter b", "--adapter has no effect without --model"),

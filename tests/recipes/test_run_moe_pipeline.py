@@ -99,7 +99,10 @@ def test_what_is_released_is_chosen_on_speakers_of_train(finished, sources, tmp_
     judged = [json.loads(line) for line in (out / "selection" / "transcripts.jsonl").read_text().splitlines()]
     assert {line["speaker_id"] for line in judged} == held_out
     assert held_out and not held_out & set(corpus[0]["dev"]["speaker_id"])
-    assert results["corpus"]["rows"]["train"] == len(corpus[0]["train"])
+    # They take part in what is trained after the choice.
+    assert results["corpus"]["rows"]["train"] == len(corpus[0]["train"]) + len(corpus[0]["selection"])
+    parts = [json.loads((out / name / "stage.json").read_text()) for name in ("choosing_shared", "shared")]
+    assert parts[0]["metrics"]["steps"] < parts[1]["metrics"]["steps"]
     for name in ("single_lora", "shared_lora"):
         again = tmp_path / name
         shutil.copytree(out, again)
@@ -119,8 +122,8 @@ def test_what_is_released_is_chosen_on_speakers_of_train(finished, sources, tmp_
 def test_several_runs_make_the_shared_expert(sources, tmp_path):
     more = ["--shared_runs=2", "--no_plot", "--selection_share=0"]
     results = run_moe_pipeline.main(command(sources, tmp_path / "run", *more))
-    assert results["shipped"] == "merge" and "no speakers were held out" in results["reason"]
-    assert not (tmp_path / "run" / "selection").exists()
+    assert results["shipped"] == "shared_lora" and "no speakers were held out" in results["reason"]
+    assert not list((tmp_path / "run").glob("choosing_*")) and not (tmp_path / "run" / "selection").exists()
     config = json.loads((tmp_path / "run" / "joint" / "model" / "config.json").read_text())
     one = json.loads((tmp_path / "run" / "shared" / "config.json").read_text())
     assert config["lora_rank"] == 2 * one["lora_rank"]
@@ -129,6 +132,24 @@ def test_several_runs_make_the_shared_expert(sources, tmp_path):
     assert seeds == [42, 142]
     training = results["training"]
     steps = training["shared"]["steps"] + training["experts"]["steps"] + training["joint"]["steps"]
+    assert training["single_lora"]["steps"] == steps
+
+
+def test_experts_by_what_the_shared_expert_gets_wrong(sources, tmp_path, caplog):
+    more = ["--expert_source=error", "--no_plot", "--selection_share=0", "--num_experts=2", "--cluster_by=speaker"]
+    results = run_moe_pipeline.main(command(sources, tmp_path / "run", *more))
+    assert "no effect" not in caplog.text
+    records = {
+        name: json.loads((tmp_path / "run" / name / "stage.json").read_text())
+        for name in ("gradients", "clusters", "trial_experts", "reassigned", "router", "experts")
+    }
+    read = {name: set(record["identity"]["inputs"]) for name, record in records.items()}
+    assert "shared" in read["gradients"] and "gradients" in read["clusters"] and "clusters" in read["trial_experts"]
+    assert {"trial_experts", "clusters"} <= read["reassigned"]
+    assert "reassigned" in read["router"] and "reassigned" in read["experts"]
+    assert results["clusters"]["reassigned"]["speakers"] == 6
+    training = results["training"]
+    steps = training["experts"]["steps"] + records["trial_experts"]["metrics"]["steps"] + training["joint"]["steps"]
     assert training["single_lora"]["steps"] == steps
 
 
@@ -191,7 +212,7 @@ def test_an_interrupted_run_continues(finished, sources, tmp_path, monkeypatch):
 def test_every_rival_is_trained_when_it_is_asked_for(finished, sources, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(finished[0], out)
-    asked = "zero_shot,single_lora,single_lora_wide,full,soup,moe"
+    asked = "zero_shot,single_lora,single_lora_wide,full,merge,soup,moe"
     results = run_moe_pipeline.main(
         command(
             sources,
@@ -214,6 +235,7 @@ def test_every_rival_is_trained_when_it_is_asked_for(finished, sources, tmp_path
         "single_lora",
         "single_lora_wide",
         "full",
+        "merge",
         "soup",
         "moe_top1",
         "moe_beta0.3",
@@ -228,6 +250,8 @@ def test_every_rival_is_trained_when_it_is_asked_for(finished, sources, tmp_path
         stage: row["steps"] for stage, row in results["training"].items() if stage in ("shared", "single_lora", "full")
     }
     assert steps["full"] == steps["shared"] + steps["single_lora"]
+    merged = json.loads((out / "merge" / "stage.json").read_text())["config"]["candidates"]
+    assert [Path(folder).name for folder in merged] == ["shared", "shared_1", "shared_2", "shared_3"]
 
 
 def test_a_share_of_the_data_is_the_same_in_every_stage(sources, tmp_path):
@@ -235,7 +259,7 @@ def test_a_share_of_the_data_is_the_same_in_every_stage(sources, tmp_path):
     results = run_moe_pipeline.main(command(sources, out, "--data_percent=50", "--no_plot", "--pooling=flatten"))
     steps = results["training"]["shared"]["steps"]
     assert results["benchmark"]["sample"]["utterances"] == 6  # of 12 in Dev
-    assert steps == 1  # half of 16 in Train, without 8 of speakers held out, by batches of 8
+    assert steps == 2  # half of 24 in Train, by batches of 8
     assert not list(out.rglob("*.png"))
     assert (out / "clustering_embeddings").is_dir()  # the router keeps to means
 
@@ -325,8 +349,8 @@ def test_the_flags_of_the_original_pipeline_are_known(tmp_path):
         (["--stage_options", "benchmark.max_token=6"], "benchmark has no flag max_token; did you mean max_new_tokens"),
         (["--benchmark_models=zero_shot,full"], "must name moe"),
         (["--benchmark_models=moe", "--ship=single_lora"], "--ship single_lora needs that system"),
-        (["--ship=merge"], "--shared_runs 1; take --ship shared_lora"),
-        (["--ship=shared_lora", "--shared_runs=2"], "--shared_runs 2; take --ship merge"),
+        (["--ship=merge"], "--ship merge needs that system; name it in --benchmark_models"),
+        (["--ship=shared_lora", "--shared_epochs=0"], "--shared_epochs 0 trains no LoRA for all"),
         (["--benchmark_models=moe, suop"], "did you mean soup"),
         (["--benchmark_split=test"], "no split test to benchmark on"),
         (["--data_percent=0"], r"data_percent must lie in \(0, 100\], got 0"),

@@ -134,6 +134,12 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "router_hidden_size": 8,
         },
         "pretrain_experts": {**training, **router, "labels_dir": inputs / "cluster_embeddings", "lora_dropout": 0},
+        "reassign_speakers": {
+            **base,
+            "experts_dir": inputs / "pretrain_experts",
+            "labels_dir": inputs / "cluster_embeddings",
+            "batch_size": 4,
+        },
         "train_moe_whisper": {
             **training,
             **router,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import datasets
 import numpy as np
 import torch
+from accelerate import PartialState
 from transformers import PreTrainedModel, WhisperProcessor
 
 from hf_components.asr import transcribe
@@ -17,7 +18,7 @@ from hf_components.whisper import MoeWhisperForConditionalGeneration
 ZERO_SHOT = "zero_shot"
 SHARED = "moe_shared"  # the shared expert of a mixture alone; the other experts should improve on it
 MERGE = "moe_merge"  # the mean of a mixture's experts in one decode; a router should improve on it
-BASELINES = (ZERO_SHOT, "single_lora", "single_lora_wide", "full", SHARED, MERGE)
+BASELINES = (ZERO_SHOT, "single_lora", "single_lora_wide", "full", "merge", SHARED, MERGE)
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Row:
     texts: list[str]
     seconds: float
     language: str = "en"  # language code of the texts
-    decodes: int = 1  # price: how many times an utterance is decoded
+    decodes: float = 1  # price: how many times an utterance is decoded
 
 
 def run_row(
@@ -51,15 +52,21 @@ def run_row(
         options: `batch_size`, `num_beams`, `max_new_tokens` of `transcribe`.
     """
     _warm_up(model, processor, corpus, expert_weights, options["num_beams"])
+    chooses = expert_weights is None and getattr(model.config, "mixture", None) == "choose"
+    before = (model.experts_asked, model.utterances_chosen) if chooses else ()
     start = time.perf_counter()
     texts = transcribe(model, processor, corpus, expert_weights=expert_weights, description=name, **options)
     context = "30 s" if model.audio_context == "full" else f">= {model.min_audio_context / 100:g} s"
     seconds = time.perf_counter() - start
-    return Row(name, context, texts, seconds, language_of(model), count_decodes(model, expert_weights))
+    decodes = count_decodes(model, expert_weights)
+    if chooses and PartialState().num_processes == 1:  # else each process knows only its own share
+        asked, chosen = model.experts_asked - before[0], model.utterances_chosen - before[1]
+        decodes = round(1 + (decodes - 1) * asked / max(1, chosen), 2)
+    return Row(name, context, texts, seconds, language_of(model), decodes)
 
 
 def count_decodes(model: PreTrainedModel, expert_weights: torch.Tensor | None = None) -> int:
-    """How many times a model decodes an utterance: once for each expert that writes by itself, else once."""
+    """How many times a model decodes an utterance, at most: once for each expert that writes by itself, else once."""
     if not isinstance(model, MoeWhisperForConditionalGeneration):
         return 1
     config = model.config

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, WhisperProcessor
 
-from hf_components.checkpoints import base_model_id, load_moe_whisper, load_whisper, read_config
+from hf_components.checkpoints import (
+    base_model_id,
+    load_moe_whisper,
+    load_whisper,
+    lora_folder,
+    merge_adapter,
+    read_config,
+)
 from hf_components.moe.experts import load_trained_experts
 from hf_components.runtime import UserError
 from hf_components.whisper import MoeWhisperConfig
@@ -20,11 +27,12 @@ FLAGS = {
     "single_lora": "single_lora_model",
     "single_lora_wide": "single_lora_wide_model",
     "full": "full_model",
+    "merge": "merge_model",
     "soup": "soup_model",
     "moe": "moe_model",
 }
 MIXTURES = ("moe", "soup")
-ON_BASE = ("zero_shot", "single_lora", "single_lora_wide")
+ON_BASE = ("zero_shot", "single_lora", "single_lora_wide", "merge")
 
 
 def choose_systems(models: str | None, folders: Mapping[str, str | None]) -> list[str]:
@@ -84,8 +92,8 @@ def load_system(
     """Load a system and its processor.
 
     Zero-shot and fully fine-tuned Whisper use 30 s, as stock Whisper does: on shorter input, weights that were not
-    trained on it repeat themselves. A LoRA uses the mixture's audio context, so that only the adaptation differs;
-    without a mixture it uses its own. A soup takes the best expert.
+    trained on it repeat themselves. A LoRA, or a merge of several, uses the mixture's audio context, so that only the
+    adaptation differs; without a mixture it uses its own. A soup takes the best expert.
 
     Raises:
         UserError: the folder does not hold that system.
@@ -109,6 +117,11 @@ def load_system(
         if mixture is None
         else {"audio_context": mixture.audio_context, "min_audio_context": mixture.min_audio_context}
     )
+    if name == "merge":
+        merged = merge_adapter(base, str(lora_folder(folders[name])))
+        if context:
+            merged.set_audio_context(**context)
+        return merged.eval(), processor
     lora = load_trained_experts(base, folders[name], **context)
     if lora.config.num_experts != 1:
         raise UserError(

@@ -155,3 +155,12 @@ def test_the_type_of_the_weights(whisper):
 def test_too_long_texts_are_refused_at_once(whisper):
     with pytest.raises(UserError, match=r"max_new_tokens must lie in \[1, 60\]"):
         Transcriber.from_pretrained(whisper, max_new_tokens=61).transcribe_corpus(rows(1))
+
+
+def test_beams_are_those_of_the_checkpoint_unless_asked_for(whisper):
+    clips = rows(4)
+
+    def texts(**options):
+        return [t.text for t in Transcriber.from_pretrained(whisper, **SHORT, **options).transcribe_corpus(clips)]
+
+    assert texts() == texts(num_beams=5) != texts(num_beams=1)

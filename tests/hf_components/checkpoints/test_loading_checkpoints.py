@@ -15,6 +15,7 @@ from hf_components.asr import load_asr
 from hf_components.asr.transcriber import Transcriber
 from hf_components.checkpoints.generation import prompt_of
 from hf_components.checkpoints.loading import (
+    BEAMS,
     language_of,
     load_model,
     load_moe_whisper,
@@ -174,6 +175,16 @@ def test_fields_of_an_old_generation_config_are_kept(tmp_path):
     assert (model.generation_config.max_length, model.generation_config.num_beams) == (33, 3)
     assert model.generation_config.suppress_tokens == fields["suppress_tokens"]
     check_savable(model, processor)
+
+
+def test_a_whisper_searches_with_beams_unless_its_checkpoint_says_otherwise(tmp_path):
+    model, processor = load_whisper(str(save_tiny_whisper(tmp_path / "base")))
+    save_whisper(model, processor, tmp_path / "tuned")
+    stock = WhisperForConditionalGeneration.from_pretrained(tmp_path / "tuned")
+    assert stock.generation_config.num_beams == model.generation_config.num_beams == BEAMS > 1
+    features = torch.randn(2, 80, 2 * stock.config.max_source_positions)
+    expected = stock.generate(features, num_beams=BEAMS, max_new_tokens=6)
+    assert torch.equal(stock.generate(features, max_new_tokens=6), expected)
 
 
 def test_what_could_not_be_saved_is_told_before_training(tmp_path):

@@ -1,8 +1,12 @@
-"""`mixture="choose"`: of the texts of all experts and the plain model, the one that all of them find most probable."""
+"""`mixture="choose"`: of the texts of all experts and the plain model, the one with the least risk."""
 
 import pytest
 import torch
+from rapidfuzz.distance import Levenshtein
 from tiny_whisper import END, EXPERTS, WINDOW, noise, tiny_moe
+from transformers import GenerationMixin
+
+from hf_components.whisper import choosing
 
 pytestmark = pytest.mark.unit
 
@@ -24,26 +28,46 @@ def log_probability(model, features, weights, text: list[int]) -> float:
     return float(logits.log_softmax(-1).gather(2, ids[:, 1:, None])[:, len(prompt) - 1 :].sum())
 
 
-@pytest.mark.parametrize("options", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
+def lists_of(model, clip, weights, beams: int) -> list[list[int]]:
+    """The texts that transformers' own beam search finds with these weights."""
+    prompt = model.generate(clip, max_new_tokens=1, num_beams=1, return_dict_in_generate=True)["sequences"]
+    with torch.no_grad():
+        heard = model.model.encoder(model.fit_inputs(clip, None)[0], expert_weights=weights[None])
+    options = {"num_beams": beams, "num_return_sequences": beams, "max_new_tokens": 8}
+    found = GenerationMixin.generate(model, encoder_outputs=heard, decoder_input_ids=prompt[:, :-1], **options)
+    return [text_of(text[prompt.shape[1] - 1 :]) for text in found]
+
+
+@pytest.mark.parametrize("sure", [0.0, 2.0], ids=["the plain model is sure", "nobody is sure"])
+@pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("shared_expert", [False, True])
-def test_the_text_that_all_judges_like_most_is_taken(shared_expert, options):
+def test_of_all_texts_the_one_with_the_least_risk_is_taken(shared_expert, beams, sure, monkeypatch):
+    monkeypatch.setattr(choosing, "SURE", sure)
     model = tiny_moe(shared_expert=shared_expert, mixture="choose")
     features = noise(ROWS, WINDOW, seed=3)
-    chosen = model.generate(features, max_new_tokens=8, **options)
+    chosen = model.generate(features, max_new_tokens=8, num_beams=beams)
     assert chosen.shape[0] == ROWS
-    judges = torch.cat([torch.eye(EXPERTS), torch.tensor([model.config.plain_weights])])
+    assert (model.utterances_chosen, model.experts_asked) == (ROWS, ROWS if sure else 0)
+    plain = torch.tensor([model.config.plain_weights])
+    judges = torch.cat([torch.eye(EXPERTS), plain]) if sure else plain
     is_other = 0
     for row in range(ROWS):
         clip = features[row : row + 1]
-        written = [
-            text_of(model.generate(clip, max_new_tokens=8, expert_weights=weights[None], **options)[0])
-            for weights in judges
+        texts = {tuple(text) for weights in judges for text in lists_of(model, clip, weights, beams)}
+        texts = sorted(texts)
+        shares = torch.tensor(
+            [[log_probability(model, clip, judge, list(text)) for judge in judges] for text in texts]
+        )
+        shares = shares.exp().mean(1)
+        shares = (shares / shares.sum()).tolist()
+        risks = [
+            sum(share * Levenshtein.distance(text, other) for share, other in zip(shares, texts, strict=True))
+            for text in texts
         ]
-        scores = [sum(log_probability(model, clip, judge, text) for judge in judges) for text in written]
-        best = max(range(len(scores)), key=scores.__getitem__)
-        assert text_of(chosen[row]) == written[best]
-        is_other += written[best] != written[-1]
-    assert is_other  # the choice is not always the plain model's own text
+        got = tuple(text_of(chosen[row]))
+        assert risks[texts.index(got)] == pytest.approx(min(risks), abs=1e-4)
+        is_other += got != tuple(text_of(model.generate(clip, max_new_tokens=8, expert_weights=plain)[0]))
+    assert is_other or (not sure and beams == 1)  # it is not always what the plain model wrote
 
 
 def test_a_batch_chooses_as_each_clip_alone():

@@ -182,12 +182,12 @@ def test_a_plain_whisper_transcribes(options, error, tmp_path):
     with torch.no_grad():
         ours, theirs = (one(features, decoder_input_ids=ids).logits for one in (model, exact))
     assert float((ours - theirs).abs().mean() / theirs.std()) < error
-    written = Transcriber(model, processor, max_new_tokens=4)._transcribe(dict(enumerate(clips)))
+    written = Transcriber(model, processor, max_new_tokens=4, num_beams=1)._transcribe(dict(enumerate(clips)))
 
     save_whisper(model, processor, tmp_path / "quantised")
     again, _ = load_whisper(str(tmp_path / "quantised"))
     assert again.is_quantized and again.audio_context == "dynamic"
     with torch.no_grad():
         assert torch.equal(again(features, decoder_input_ids=ids).logits, ours)
-    loaded = Transcriber.from_pretrained(tmp_path / "quantised", max_new_tokens=4)
+    loaded = Transcriber.from_pretrained(tmp_path / "quantised", max_new_tokens=4, num_beams=1)
     assert loaded._transcribe(dict(enumerate(clips))) == written

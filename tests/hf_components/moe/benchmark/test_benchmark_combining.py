@@ -52,7 +52,7 @@ def test_one_row_for_each_combination_and_its_price(ran):
         "moe_logits": 3,
         "moe_mbr": 3,
         "moe_rover": 3,
-        "moe_choose": 4,
+        "moe_choose": 4,  # nobody is sure of noise
     }
     assert [row.name for row in mixture.rows] == [
         "moe_merge",

@@ -48,7 +48,7 @@ def test_the_price_is_how_often_an_utterance_is_decoded():
         ({"mixture": "logits"}, 1, 3),  # hard routing: one expert, unless weights are given
         ({"mixture": "logits", "routing": "top_k"}, 2, 3),
         ({"mixture": "logits", "routing": "soft"}, 3, 3),
-        ({"mixture": "choose"}, 4, 1),
+        ({"mixture": "choose"}, 4, 1),  # at most; a run measures how often the experts were asked
     ):
         with model.override(**fields):
             assert (count_decodes(model), count_decodes(model, weights)) == (alone, given), fields
