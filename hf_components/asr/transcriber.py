@@ -331,16 +331,21 @@ class Transcriber:
     def _decode_mixed(
         self, clips: list[np.ndarray], names: list[str], examples: Sequence[tuple[np.ndarray, str] | None]
     ) -> list[str]:
-        """Texts of clips, each with its voice and example: in one pass, or two if a router chooses for some."""
+        """Texts of clips, each with its voice: in one pass, and in others those behind an example or by a router."""
         weights = self.voices.weights_of(names)
         texts = [""] * len(clips)
-        as_it_is = weights.isnan().any(1)
-        for model, rows, given in (
-            (self.model, as_it_is.nonzero().flatten().tolist(), None),
-            (self.voices.model, (~as_it_is).nonzero().flatten().tolist(), weights[~as_it_is]),
-        ):
-            if rows:
-                written = self._decode_by(model, [clips[i] for i in rows], given, [examples[i] for i in rows])
+        as_it_is = weights.isnan().any(1).tolist()
+        for routed in (True, False):
+            for alone in (True, False):
+                rows = [i for i in range(len(clips)) if as_it_is[i] == routed and (examples[i] is None) == alone]
+                if not rows:
+                    continue
+                written = self._decode_by(
+                    self.model if routed else self.voices.model,
+                    [clips[i] for i in rows],
+                    None if routed else weights[rows],
+                    [examples[i] for i in rows],
+                )
                 for row, text in zip(rows, written, strict=True):
                     texts[row] = text
         return texts
