@@ -13,7 +13,9 @@ def common(model) -> dict:
     return {"base": model.name_or_path or "tiny", "base_digest": digest_of_model(model), "sentences": 3}
 
 
-def random_lora(model, name: str, seed: int = 0, rank: int = 4, first_layer: int = 1, weights=None) -> Voice:
+def random_lora(
+    model, name: str, seed: int = 0, rank: int = 4, first_layer: int = 1, weights=None, size: float = 0.5
+) -> Voice:
     """A voice whose LoRA changes what is written."""
     generator = torch.Generator().manual_seed(seed)
     lora = {}
@@ -22,8 +24,8 @@ def random_lora(model, name: str, seed: int = 0, rank: int = 4, first_layer: int
         inside = parts[-1] in MODULES and (parts[1] == "decoder" or int(parts[3]) >= first_layer)
         if inside:
             lora[module_name] = (
-                0.5 * torch.randn(rank, module.in_features, generator=generator),
-                0.5 * torch.randn(module.out_features, rank, generator=generator),
+                size * torch.randn(rank, module.in_features, generator=generator),
+                size * torch.randn(module.out_features, rank, generator=generator),
             )
     return Voice(name, LORA, lora=lora, first_layer=first_layer, expert_weights=weights, **common(model))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from paths import ROOT
 from peft import PeftModel
-from tiny_speech import rows, save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper
+from tiny_speech import rows, save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper, tone
 from tiny_voices import no_change, random_lora, weights_only, with_examples
 from transformers import WhisperForConditionalGeneration
 
@@ -28,8 +28,8 @@ def features_of(count: int) -> torch.Tensor:
     return log_mel(tiny_processor().feature_extractor, waveforms(rows(count)), 3000)
 
 
-def ten(model) -> dict:
-    return {f"v{i}": random_lora(model, f"v{i}", seed=i) for i in range(10)}
+def ten(model, size: float = 0.5) -> dict:
+    return {f"v{i}": random_lora(model, f"v{i}", seed=i, size=size) for i in range(10)}
 
 
 def places(voices: dict) -> dict:
@@ -189,13 +189,19 @@ def test_what_is_no_voice_is_named(saved, tmp_path):
         Transcriber.from_pretrained(saved[0], voice=saved[1] / "voices" / "anna")
 
 
+def real_size() -> tuple:
+    """Whisper tiny.en on as much audio as there is, and ten clips of a second."""
+    base, processor = load_whisper(str(WHISPER))
+    base.set_audio_context("dynamic", 200)
+    return base, log_mel(processor.feature_extractor, [tone(i % 3, i, 1.0).astype("float32") for i in range(10)], 200)
+
+
 @pytest.mark.slow
 def test_ten_voices_take_at_most_a_fifth_longer_than_one():
     if not WHISPER.exists():
         pytest.skip("models/whisper-tiny.en is not there; make models/whisper-tiny.en")
-    base, _ = load_whisper(str(WHISPER))
-    voices = ten(base)
-    features = torch.randn(10, 80, 3000)
+    base, features = real_size()
+    voices = ten(base, size=0.03)
 
     def seconds(several: Voices, names: list[str]) -> float:
         weights = several.weights_of(names)
@@ -209,3 +215,25 @@ def test_ten_voices_take_at_most_a_fifth_longer_than_one():
 
     one = seconds(Voices(base, {"v0": voices["v0"]}, {"v0": "somewhere"}), ["v0"] * 10)
     assert seconds(Voices(base, voices, places(voices)), list(voices)) <= 1.2 * one
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_a_mixed_batch_of_real_size_has_the_bits_of_each_voice_alone():
+    if not WHISPER.exists():
+        pytest.skip("models/whisper-tiny.en is not there; make models/whisper-tiny.en")
+    base, features = real_size()
+    voices = ten(base, size=0.03)
+    mixed = Voices(base, voices, places(voices))
+    options = {"max_new_tokens": 6, "num_beams": 2, "return_dict_in_generate": True, "output_scores": True}
+    together = mixed.model.generate(features, expert_weights=mixed.weights_of(list(voices)), **options)
+    for row, (name, voice) in list(enumerate(voices.items()))[::4]:
+        alone = Voices(base, {name: voice}, {name: "somewhere"})
+        own = alone.model.generate(features, expert_weights=alone.weights_of([name] * 10), **options)
+        assert torch.equal(own["sequences"][row], together["sequences"][row, : own["sequences"].shape[1]])
+        start = torch.full((10, 4), base.config.decoder_start_token_id)
+        logits = [
+            one.model(features, decoder_input_ids=start, expert_weights=one.weights_of(names)).logits[row]
+            for one, names in ((mixed, list(voices)), (alone, [name] * 10))
+        ]
+        assert torch.equal(*logits)
