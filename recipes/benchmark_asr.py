@@ -81,6 +81,9 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     merge_model: str | None = flag(
         "merge of several LoRAs trained apart: output of average_checkpoints, or PEFT adapter", default=None
     )
+    choose_model: str | None = flag(
+        "MoE-Whisper of LoRAs trained apart, as saved: output of assemble_moe_whisper, or Hub id", default=None
+    )
     base_model: str = flag("Whisper checkpoint: folder or Hub id", default="models/whisper-tiny.en")
     language: str | None = flag(
         "language code of a multilingual model; default: the one saved with it", default=None, read=language_code

@@ -41,6 +41,7 @@ from hf_components.runtime import (
 )
 from hf_components.speech import SELECTION, summarise_corpus
 from recipes import (
+    assemble_moe_whisper,
     average_checkpoints,
     benchmark_asr,
     cluster_embeddings,
@@ -61,6 +62,7 @@ TRAINED = {  # system of the benchmark: where its checkpoint lies
     "single_lora_wide": "single_lora_wide",
     "full": "full/model",
     "merge": "merge",
+    "choose": "choose/model",
     "moe": "joint/model",
 }
 TRAINING = same_names(
@@ -136,7 +138,6 @@ def take_steps(pipeline: Pipeline) -> None:
 def train(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
     """Train systems; `choosing`: without the speakers who choose, into folders that begin with `CHOOSING`."""
     args = pipeline.args
-    epochs = args.epochs
     prefix = CHOOSING if choosing else ""
 
     def run(recipe: ModuleType, folder: str, **flags: Any) -> Step:
@@ -149,7 +150,7 @@ def train(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
     pipeline.everywhere(router_layer=embeddings["layer"])
 
     # 2 LoRAs for all, trained apart: the first is where the single LoRA starts, their merge is the shared expert
-    runs = train_loras(args, run, args.shared_runs if epochs.shared else 0)
+    runs = train_loras(args, run, args.shared_runs if args.epochs.shared else 0)
     first = shared = runs[0] if runs else None
     sizes = {}
     if len(runs) > 1:
@@ -166,7 +167,7 @@ def train(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
     freeze = bool(shared) and clusters["num_experts"] > 1 and args.freeze_shared_expert
     over_shared = {
         "freeze_shared_expert": freeze,
-        "num_train_epochs": epochs.experts,
+        "num_train_epochs": args.epochs.experts,
         "lora_model": shared,
         "learning_rate": args.expert_rate,
         **sizes,
@@ -188,7 +189,7 @@ def train(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
         experts_dir=experts,
         experts_per_utterance=at_most(args.experts_per_utterance, clusters["num_experts"]),
         freeze_shared_expert=freeze,
-        num_train_epochs=epochs.joint,
+        num_train_epochs=args.epochs.joint,
         data_seed=args.seed + 2000,
     )
 
@@ -199,7 +200,7 @@ def train(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
         run(
             pretrain_experts,
             "single_lora",
-            num_train_epochs=args.total_epochs - epochs.shared,
+            num_train_epochs=args.total_epochs - args.epochs.shared,
             lora_model=first,
             learning_rate=args.further_rate,
             **onward,
@@ -207,6 +208,8 @@ def train(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
     if "merge" in systems:
         runs += train_loras(args, run, args.merged_runs, start=args.shared_runs)
         run(average_checkpoints, "merge", candidates=runs, method="lora_products", max_samples=0)
+    if "choose" in systems:
+        run(assemble_moe_whisper, "choose", loras=runs)
     if "single_lora_wide" in systems:
         run(
             pretrain_experts,
@@ -267,8 +270,10 @@ def compare(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
 
 def results_of(pipeline: Pipeline, steps: dict) -> dict:
     args = pipeline.args
-    rivals = [name for name in TRAINED if name in steps]
-    trained = {name: steps[name].metrics if name in steps else None for name in (*STAGES, *rivals)}
+    trained = {
+        name: steps[name].metrics if name in steps else None
+        for name in (*STAGES, *(rival for rival in TRAINED if rival in steps))
+    }
     corpus = steps.get("corpus", args.data)
     return {
         "mode": args.mode,

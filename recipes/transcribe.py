@@ -63,6 +63,9 @@ class Arguments(ResumeArguments):
     audio_context: Literal["dynamic", "full"] | None = flag(
         "audio context of a Whisper: as long as the clip, or always 30 s; default: as it was trained", default=None
     )
+    mixture: Literal["weights", "merge", "logits", "choose"] | None = flag(
+        "how a MoE-Whisper uses its experts, see docs/how_it_works.md; default: as it was saved", default=None
+    )
     dtype: str = flag("float32, float16, bfloat16, or auto: half precision on a GPU, else float32", default="auto")
     batch_seconds: float = flag(
         "seconds of audio per batch, padding included; a clip counts as 30 s for a stock Whisper",
@@ -84,7 +87,17 @@ def main(argv: list[str] | None = None) -> dict:
     join_processes()
     output = Path(args.output_jsonl)
     inputs = [args.model, *(args.adapter or []), args.input_jsonl or args.corpus, args.submission_format]
-    settings = ("audio_dirs", "fields", "split", "language", "audio_context", "dtype", "num_beams", "max_new_tokens")
+    settings = (
+        "audio_dirs",
+        "fields",
+        "split",
+        "language",
+        "audio_context",
+        "mixture",
+        "dtype",
+        "num_beams",
+        "max_new_tokens",
+    )
     identity = {
         "inputs": {path: fingerprint(path) for path in inputs if path is not None},
         "settings": {name: vars(args)[name] for name in settings},
@@ -109,6 +122,7 @@ def main(argv: list[str] | None = None) -> dict:
         args.language,
         adapter=args.adapter or (),
         audio_context=args.audio_context,
+        mixture=args.mixture,
         dtype=args.dtype,
         batch_seconds=args.batch_seconds,
         num_beams=args.num_beams,

@@ -25,7 +25,9 @@ from hf_components.checkpoints import merge_adapter
 from hf_components.runtime import Progress, UserError, first_few
 from hf_components.scoring import vote
 from hf_components.speech import SAMPLING_RATE, AudioError, cut_at_quiet, decode, duration_batches, seconds_batches
+from hf_components.whisper import MoeWhisperForConditionalGeneration
 from hf_components.whisper.audio_context import DynamicContextGenerationMixin
+from hf_components.whisper.configuration_moe_whisper import MIXTURES
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -95,6 +97,7 @@ class Transcriber:
         dtype: str = "auto",
         device: str | torch.device | None = None,
         audio_context: str | None = None,
+        mixture: str | None = None,
         voice: str | Path | Sequence[str | Path] = (),
         **options,
     ) -> "Transcriber":
@@ -110,11 +113,12 @@ class Transcriber:
             device: device of the model; by default that of this process.
             audio_context: audio context of a Whisper, instead of its own: "full" for 30 s, "dynamic" for the length of
                 the clips.
+            mixture: how a MoE-Whisper uses its experts, instead of its own way: see `MoeWhisperConfig`.
             voice: folder of a voice, folder that holds several of them, or several such folders.
             options: other arguments of the class.
         Raises:
             UserError: there is no such checkpoint, adapter or voice, no family supports it, an adapter or a voice is
-                of another model, or the model has no audio context to choose.
+                of another model, or the model has no audio context or mixture to choose.
         """
         device = torch.device(device) if device is not None else PartialState().device
         model, processor = load_asr(str(name_or_path), language, choose_dtype(dtype, device))
@@ -122,6 +126,12 @@ class Transcriber:
             if not isinstance(model, DynamicContextGenerationMixin):
                 raise UserError(f"audio_context is for a Whisper, and {name_or_path} is not one; leave it out")
             model.set_audio_context(audio_context, model.min_audio_context)
+        if mixture is not None:
+            if not isinstance(model, MoeWhisperForConditionalGeneration):
+                raise UserError(f"mixture is for a MoE-Whisper, and {name_or_path} is not one; leave it out")
+            if mixture not in MIXTURES:
+                raise UserError(f"mixture must be {', '.join(MIXTURES)}, got {mixture!r}")
+            model.config.mixture = mixture
         for folder in [adapter] if isinstance(adapter, (str, Path)) else adapter:
             model = merge_adapter(model, str(folder))
         model = model.to(device).eval()

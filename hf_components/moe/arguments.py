@@ -96,7 +96,7 @@ class MoePipelineArguments(PipelineArguments):
         min=0,
         max=0.5,
     )
-    ship: Literal["auto", "moe", "moe_merge", "merge", "shared_lora", "single_lora"] = flag(
+    ship: Literal["auto", "moe", "moe_merge", "choose", "merge", "shared_lora", "single_lora"] = flag(
         "system that becomes model/; auto: the best on those speakers, of equals the cheaper; without speakers, the "
         "shared expert",
         default="auto",
@@ -195,12 +195,14 @@ def systems_of(args: MoePipelineArguments, passed_on: Any) -> list[str]:
             are requested than there will be.
     """
     systems = choose_systems(
-        passed_on.benchmark_models or f"zero_shot,single_lora,{'merge,' if args.epochs.shared else ''}moe",
+        passed_on.benchmark_models or f"zero_shot,single_lora,{'merge,choose,' if args.epochs.shared else ''}moe",
         dict.fromkeys(FLAGS, "trained here"),
     )
     if "moe" not in systems:
         raise UserError(f"benchmark_models must name moe, which the card describes, got {passed_on.benchmark_models}")
-    if args.ship in ("single_lora", "merge") and args.ship not in systems:
+    if "choose" in systems and "merge" not in systems:
+        raise UserError("choose is made of the LoRAs of merge; name merge in --benchmark_models too")
+    if args.ship in ("single_lora", "merge", "choose") and args.ship not in systems:
         raise UserError(f"--ship {args.ship} needs that system; name it in --benchmark_models")
     if not args.epochs.shared and (args.ship == "shared_lora" or "merge" in systems):
         raise UserError("--shared_epochs 0 trains no LoRA for all, of which shared_lora and merge are made; set it")

@@ -15,7 +15,7 @@ from hf_components.publishing import error_rates, evaluated_on, hub_id, write_re
 from hf_components.runtime import write_json
 from hf_components.whisper import DynamicContextWhisper
 
-MIXTURES = ("moe", "moe_merge")  # the others are plain Whispers
+MIXTURES = {"moe": "joint", "moe_merge": "joint", "choose": "choose"}  # and their step; the others are plain Whispers
 
 PLOTS = (
     "benchmark/wer_per_group.png",
@@ -38,10 +38,10 @@ def release_model(folder: Path, run: Path, results: dict, *, base: str) -> dict:
     Returns:
         WER per system.
     """
-    mixture = run / "joint" / "model"
+    mixture = run / MIXTURES.get(results["shipped"], "joint")
     if results["shipped"] in MIXTURES:
-        shutil.copytree(mixture, folder, dirs_exist_ok=True)
-        shutil.copytree(run / "joint" / "experts", folder / "experts", dirs_exist_ok=True)
+        shutil.copytree(mixture / "model", folder, dirs_exist_ok=True)
+        shutil.copytree(mixture / "experts", folder / "experts", dirs_exist_ok=True)
         if results["shipped"] == "moe_merge":
             config = json.loads((folder / "config.json").read_text())
             write_json(folder / "config.json", {**config, "mixture": "merge"})
@@ -57,7 +57,7 @@ def release_model(folder: Path, run: Path, results: dict, *, base: str) -> dict:
         card_data(results),
         baselines=baselines,
         differences=differences,
-        moe=json.loads((mixture / "config.json").read_text()),
+        moe=json.loads((mixture / "model" / "config.json").read_text()),
         row=CANDIDATES[results["shipped"]],
         groups=sorted({group for row in rows.values() for group in row["per_group"]}),
     )

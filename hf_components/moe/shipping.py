@@ -9,13 +9,15 @@ from hf_components.runtime import UserError, read_json_lines, read_record
 from hf_components.scoring import compare
 
 # What can be released, the cheaper and plainer first, and its row in the benchmark. `merge` is that of LoRAs trained
-# apart, for as long as the mixture together; `moe_merge` is the mixture with the mean of its experts.
+# apart, for as long as the mixture together; `moe_merge` is the mixture with the mean of its experts; `choose` decodes
+# with each of the LoRAs of `merge` where their mean is not sure.
 CANDIDATES = {
     "single_lora": "single_lora",
     "shared_lora": SHARED,
     "merge": "merge",
     "moe_merge": "moe_merge",
     "moe": "moe_top1",
+    "choose": "choose",
 }
 RESAMPLES = 1000
 UNCHOSEN = "no speakers were held out to choose a system, and a mixture must be shown to be better"

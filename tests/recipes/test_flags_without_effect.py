@@ -47,7 +47,7 @@ ALWAYS = re.findall(
     load_best_model_at_end log_file log_level log_level_replica log_on_each_node logging_nan_inf_filter
     logging_strategy lr lr_decay lr_scheduler_kwargs lr_scheduler_type max_duration max_grad_norm
     max_megabytes max_segment max_steps mel_masks merge_model method min_duration min_expert_usage_fraction min_segment
-    min_silence min_units mixture mode model model_license models moe_model motifs_dir name
+    choose_model loras min_silence min_units mixture mode model model_license models moe_model motifs_dir name
     neftune_noise_alpha no_fp16 no_lora no_plot noise num_attention_heads num_beams num_bootstrap
     num_hidden_layers num_motifs num_proc num_units num_workers optim optim_args optim_target_modules output
     output_dir output_jsonl output_wav padding passes patience per_device_eval_batch_size

@@ -212,7 +212,7 @@ def test_an_interrupted_run_continues(finished, sources, tmp_path, monkeypatch):
 def test_every_rival_is_trained_when_it_is_asked_for(finished, sources, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(finished[0], out)
-    asked = "zero_shot,single_lora,single_lora_wide,full,merge,soup,moe"
+    asked = "zero_shot,single_lora,single_lora_wide,full,merge,choose,soup,moe"
     results = run_moe_pipeline.main(
         command(
             sources,
@@ -236,6 +236,7 @@ def test_every_rival_is_trained_when_it_is_asked_for(finished, sources, tmp_path
         "single_lora_wide",
         "full",
         "merge",
+        "choose",
         "soup",
         "moe_top1",
         "moe_beta0.3",
@@ -349,6 +350,7 @@ def test_the_flags_of_the_original_pipeline_are_known(tmp_path):
         (["--stage_options", "benchmark.max_token=6"], "benchmark has no flag max_token; did you mean max_new_tokens"),
         (["--benchmark_models=zero_shot,full"], "must name moe"),
         (["--benchmark_models=moe", "--ship=single_lora"], "--ship single_lora needs that system"),
+        (["--benchmark_models=moe,choose"], "choose is made of the LoRAs of merge; name merge"),
         (["--ship=merge"], "--ship merge needs that system; name it in --benchmark_models"),
         (["--ship=shared_lora", "--shared_epochs=0"], "--shared_epochs 0 trains no LoRA for all"),
         (["--benchmark_models=moe, suop"], "did you mean soup"),

@@ -154,6 +154,10 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "corpus": corpus,
             "candidates": [sources / "whisper", inputs / "finetune_whisper" / "model"],
         },
+        "assemble_moe_whisper": {
+            "model": sources / "whisper",
+            "loras": [joint.parent / "experts" / f"expert_{i}" for i in range(2)],
+        },
         "merge_moe_whisper": {**DECODING, "model": joint, "corpus": corpus, "num_bootstrap": 10},
         "distil_moe_whisper": {
             **training,

@@ -28,6 +28,7 @@ FLAGS = {
     "single_lora_wide": "single_lora_wide_model",
     "full": "full_model",
     "merge": "merge_model",
+    "choose": "choose_model",
     "soup": "soup_model",
     "moe": "moe_model",
 }
@@ -93,12 +94,12 @@ def load_system(
 
     Zero-shot and fully fine-tuned Whisper use 30 s, as stock Whisper does: on shorter input, weights that were not
     trained on it repeat themselves. A LoRA, or a merge of several, uses the mixture's audio context, so that only the
-    adaptation differs; without a mixture it uses its own. A soup takes the best expert.
+    adaptation differs; without a mixture it uses its own. A soup takes the best expert. The others are as saved.
 
     Raises:
         UserError: the folder does not hold that system.
     """
-    if name == "moe":
+    if name in ("moe", "choose"):
         return load_moe_whisper(folders[name])
     if name == "soup":
         model, processor = load_moe_whisper(folders[name])
