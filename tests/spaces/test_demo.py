@@ -320,6 +320,8 @@ def test_the_files_are_a_space_that_imports_only_what_it_lists():
                 else ([node.module] if isinstance(node, ast.ImportFrom) else [])
             )
             foreign = {name.split(".")[0] for name in names} - own - set(sys.stdlib_module_names)
+            if path.name == "voice.py":  # its tab says what is missing where this project is not installed
+                foreign.discard("hf_components")
             assert foreign <= brought | {requirement.name for requirement in lists}, f"{path.name} imports {foreign}"
     metadata = SpaceCard.load(DEMO / "README.md").data.to_dict()
     assert (DEMO / metadata["app_file"]).exists()
