@@ -61,6 +61,7 @@ def results() -> dict:
                 "file": "sample.json",
                 "seed": 42,
                 "batch_size": 16,
+                "num_beams": 5,
                 "processes": 1,
             },
             "rows": {
