@@ -57,6 +57,7 @@ class Arguments(ResumeArguments):
         "submission_format.jsonl: its order is that of the lines, its ids must be those of the input", default=None
     )
     adapter: list[str] | None = flag("PEFT LoRA of the model: folder or Hub id; several: merged in turn", default=None)
+    voice: str | None = flag("voice of one person over the model: output of personalise_whisper", default=None)
     language: str | None = flag(
         "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
     )
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> dict:
     check(args)
     join_processes()
     output = Path(args.output_jsonl)
-    inputs = [args.model, *(args.adapter or []), args.input_jsonl or args.corpus, args.submission_format]
+    inputs = [args.model, *(args.adapter or []), args.voice, args.input_jsonl or args.corpus, args.submission_format]
     settings = (
         "audio_dirs",
         "fields",
@@ -121,6 +122,7 @@ def main(argv: list[str] | None = None) -> dict:
         args.model,
         args.language,
         adapter=args.adapter or (),
+        voice=args.voice or (),
         audio_context=args.audio_context,
         mixture=args.mixture,
         dtype=args.dtype,

@@ -73,12 +73,12 @@ class Whisper(Family):
             "input_features"
         ]  # the model finds the padding in the features, without a mask
         search = {} if num_beams is None else {"num_beams": num_beams}
-        if said is None:
-            tokens = model.generate(features, max_new_tokens=max_new_tokens, least_risk=True, **search, **routing)
-        else:
+        room = max_new_tokens
+        if said is not None:
             room = min(longest, max_new_tokens + max(map(len, said)))
             search["logits_processor"] = LogitsProcessorList([SaidBefore(said)])
-            tokens = model.generate(features, max_new_tokens=room, **search, **routing)
+        tokens = model.generate(features, max_new_tokens=room, least_risk=True, **search, **routing)
+        if said is not None:
             tokens = without_said(tokens.tolist(), said, set(processor.tokenizer.all_special_ids), max_new_tokens)
         return processor.batch_decode(tokens, skip_special_tokens=True)
 

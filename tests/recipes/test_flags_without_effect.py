@@ -58,7 +58,7 @@ ALWAYS = re.findall(
     routing_temperature_start run_id sample_file samples_per_epoch sampling save_every save_every_n_epochs
     save_strategy seed shard_megabytes shared_epochs shared_expert single_lora_model single_lora_wide_model
     soft_routing_epochs soup_model source speaker speaker_embedding speech_seed speed_factors stage_options
-    submission_format target_entropy teacher_model test_manifest test_utterances tf32 time_masks
+    submission_format target_entropy voice teacher_model test_manifest test_utterances tf32 time_masks
     topk_routing_epochs torch_compile torch_compile_backend torch_compile_mode torch_empty_cache_steps
     train_manifest train_on train_speakers truth units units_dir unreadable_rows update_seconds usage_momentum
     use_cache use_cpu use_f0 use_liger_kernel use_lora utterances_per_speaker validation_crops validation_fraction

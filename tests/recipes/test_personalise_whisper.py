@@ -17,7 +17,7 @@ from tiny_speech import save_tiny_whisper, speaker_folder, tone
 from hf_components.asr.transcriber import Transcriber
 from hf_components.publishing.hub_files import is_personal, is_voice, kind_of
 from hf_components.runtime.errors import UserError
-from recipes import personalise_whisper
+from recipes import personalise_whisper, transcribe
 
 pytestmark = pytest.mark.integration
 
@@ -53,6 +53,13 @@ def test_a_folder_of_one_person(model, anna, tmp_path):
     assert "personal data" in card and "To delete it" in card and "anna" not in card
     assert not any(tmp_path.glob("out/**/*.wav"))
     assert Transcriber.from_pretrained(model, voice=tmp_path / "out", max_new_tokens=4).transcribe(anna / "0.wav")
+    manifest = [{"utterance_id": "0", "audio_path": "0.wav", "orthographic_text": "red cat", "child_id": "anna"}]
+    (anna / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in manifest))
+    flags = [f"--input_jsonl={anna / 'm.jsonl'}", f"--output_jsonl={tmp_path / 'texts.jsonl'}", "--max_new_tokens=4"]
+    transcribe.main([f"--model={model}", f"--voice={tmp_path / 'out'}", *flags])
+    assert json.loads((tmp_path / "texts.jsonl").read_text())["utterance_id"] == "0"
+    with pytest.raises(UserError, match="holds no voice"):
+        transcribe.main([f"--model={model}", f"--voice={anna}", "--no_resume", *flags])
     assert is_personal(folder) and is_voice(folder) and kind_of(folder).repo_type == "model"
 
 
