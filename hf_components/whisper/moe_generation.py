@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from transformers import EncoderDecoderCache
+from transformers import EncoderDecoderCache, LogitsProcessorList
 from transformers.utils import logging
 
-from .audio_context import DynamicContextGenerationMixin
+from .audio_context import DynamicContextGenerationMixin, TimestampsWithinAudio
 from .choosing import ChoosingMixin
 from .mixing import check_expert_weights
 
@@ -47,6 +47,10 @@ class MoeGenerationMixin(ChoosingMixin, DynamicContextGenerationMixin):
                 return self._generate_by_row(
                     input_features, (generation_config, *args), expert_weights, is_long, kwargs
                 )
+            if (last := getattr(config, "no_timestamps_token_id", None)) is not None:
+                # A timestamp would end the segment of its row: the others would leave the batch, with their experts.
+                none = TimestampsWithinAudio(last + 1, torch.full((rows,), -1))
+                kwargs["logits_processor"] = LogitsProcessorList([*(kwargs.get("logits_processor") or ()), none])
             repeats = kwargs.get("num_return_sequences") or config.num_return_sequences or 1
             expert_weights = expert_weights.repeat_interleave(repeats, dim=0)  # stock repeats only the features
         return super().generate(input_features, generation_config, *args, expert_weights=expert_weights, **kwargs)

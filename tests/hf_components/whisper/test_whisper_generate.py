@@ -242,3 +242,17 @@ def test_autocast():
     loss.backward()
     layer = next(iter(model.routed_layers().values()))
     assert loss.isfinite() and layer.lora_a.grad.dtype == torch.float32 and layer.lora_a.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_rows_with_given_experts_never_leave_the_batch_for_a_timestamp(beams):
+    """Untrained weights write timestamps without being asked, where a row of Whisper's batch would start anew."""
+    model = tiny_moe()
+    model.generation_config.suppress_tokens = None
+    model.set_audio_context("dynamic", 20)
+    features = noise(10, WINDOW, seed=0)
+    given = torch.eye(EXPERTS)[torch.arange(10) % EXPERTS]
+    written = model.generate(features, max_new_tokens=8, num_beams=beams, expert_weights=given)
+    assert len(written) == 10 and not (written > NO_TIMESTAMPS).any()
+    alone = model.generate(features[3:5], max_new_tokens=8, num_beams=beams, expert_weights=given[3:5])
+    assert alone.tolist() == written[3:5, : alone.shape[1]].tolist()
