@@ -143,7 +143,6 @@ def word_error_rate(args: Arguments, plain, processor, corpus) -> float:
         corpus,
         batch_size=args.batch_size,
         max_new_tokens=args.max_new_tokens,
-        num_beams=1,
         description="soup of experts",
     )
     return score(texts, corpus["text"][:], num_bootstrap=0, language=language_of(plain))["wer"]

@@ -35,7 +35,12 @@ def load_packable(name_or_path: str, language: str | None, adapter: str | None, 
         UserError: there is no such checkpoint or adapter, or `main.py` does not support its kind.
     """
     transcriber = Transcriber.from_pretrained(
-        name_or_path, language, adapter=adapter or (), dtype="float32", max_new_tokens=max_new_tokens
+        name_or_path,
+        language,
+        adapter=adapter or (),
+        dtype="float32",
+        max_new_tokens=max_new_tokens,
+        least_risk=False,  # main.py takes the most probable text
     )
     model = transcriber.model
     if isinstance(model, MoeWhisperForConditionalGeneration):

@@ -58,6 +58,8 @@ class Transcriber:
         max_new_tokens: limit of tokens for one piece of audio, for decoders that write token by token.
         num_beams: width of the beam search; 1 is greedy. By default what the checkpoint says, which is 5 for a
             Whisper that says nothing, and greedy for other models.
+        least_risk: of the beams of a Whisper take the text of least risk, see `hf_components.whisper.least_risk`; else
+            the most probable one, as stock transformers does.
         num_workers: processes that decode audio in advance; with 0 the main process does it between batches.
         voices: voices of people over this model. A single one is that of every utterance; with several, each utterance
             names its own.
@@ -73,6 +75,7 @@ class Transcriber:
         batch_size: int | None = None,
         max_new_tokens: int = 225,
         num_beams: int | None = None,
+        least_risk: bool = True,
         num_workers: int = 0,
         voices: Voices | None = None,
     ):
@@ -84,6 +87,7 @@ class Transcriber:
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
         self.num_beams = num_beams
+        self.least_risk = least_risk
         self.num_workers = num_workers
         self.voices = voices
 
@@ -368,6 +372,8 @@ class Transcriber:
         examples: Sequence[tuple[np.ndarray, str] | None] = (),
     ) -> list[str]:
         routing = {} if expert_weights is None else {"expert_weights": expert_weights}
+        if isinstance(model, DynamicContextGenerationMixin):
+            routing["least_risk"] = self.least_risk
         if any(examples):
             clips = [
                 clip if example is None else np.concatenate([example[0], clip])

@@ -55,6 +55,7 @@ class Whisper(Family):
         num_beams,
         expert_weights: torch.Tensor | None = None,
         said: Sequence[Sequence[int]] | None = None,
+        least_risk: bool = True,
     ):
         """The same as in `Family`.
 
@@ -62,6 +63,7 @@ class Whisper(Family):
             expert_weights: weights that replace the router of a MoE-Whisper, `(batch, experts)`.
             said: tokens that each text starts with, because the clip starts with a known sentence; the texts are
                 returned without them.
+            least_risk: of the beams take the text of least risk, not the most probable one.
         """
         longest = model.config.max_target_positions - TASK_TOKENS
         if not 1 <= max_new_tokens <= longest:
@@ -77,7 +79,7 @@ class Whisper(Family):
         if said is not None:
             room = min(longest, max_new_tokens + max(map(len, said)))
             search["logits_processor"] = LogitsProcessorList([SaidBefore(said)])
-        tokens = model.generate(features, max_new_tokens=room, least_risk=True, **search, **routing)
+        tokens = model.generate(features, max_new_tokens=room, least_risk=least_risk, **search, **routing)
         if said is not None:
             tokens = without_said(tokens.tolist(), said, set(processor.tokenizer.all_special_ids), max_new_tokens)
         return processor.batch_decode(tokens, skip_special_tokens=True)

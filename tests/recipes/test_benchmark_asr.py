@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 CONFIG = str(ROOT / "recipes" / "configs" / "benchmark_asr" / "quick.yaml")
 OPTIONS = {"max_samples": 7, "batch_size": 4, "max_new_tokens": 6, "num_bootstrap": 20}
-BASELINES = ["zero_shot", "single_lora", "single_lora_wide", "full"]
+BASELINES = ["zero_shot", "single_lora", "single_lora_wide", "full", "merge"]
 MIXTURE = ["moe_top1", "moe_random", "moe_oracle"]  # of top-1
 
 
@@ -34,14 +34,20 @@ def sources(tmp_path_factory) -> Path:
     """A corpus of 24 utterances to train on and 12 to test on, and one checkpoint per system."""
     folder = tmp_path_factory.mktemp("sources")
     base = save_tiny_whisper(folder / "base_model")
-    for seed, name in ((0, "moe_model"), (1, "soup_model")):
+    for seed, name in ((0, "moe_model"), (1, "soup_model"), (2, "choose_model")):
         mixture = tiny_moe(min_audio_context=100, base_model_name_or_path=str(base))
         generator = torch.Generator().manual_seed(seed)
         for layer in mixture.routed_layers().values():
             layer.lora_b.data = 0.3 * torch.randn(layer.lora_b.shape, generator=generator)
+        mixture.config.mixture = "choose" if name == "choose_model" else "weights"
         mixture.save_pretrained(folder / name)
         save_processor(tiny_processor(), folder / name)
-    for rank, experts, name in ((2, 1, "single_lora_model"), (6, 1, "single_lora_wide_model"), (2, 2, "experts")):
+    for rank, experts, name in (
+        (2, 1, "single_lora_model"),
+        (6, 1, "single_lora_wide_model"),
+        (2, 2, "experts"),
+        (3, 1, "merge_model"),
+    ):
         lora = build_experts(tiny_whisper(), ExpertArguments(lora_rank=rank), experts, router_layer=1)
         for layer in lora.routed_layers().values():
             torch.nn.init.normal_(layer.lora_b, std=0.3)
@@ -86,6 +92,7 @@ def test_a_row_per_system_on_the_same_utterances(finished):
     out, result = finished
     assert list(result["rows"]) == [
         *BASELINES,
+        "choose",
         "soup",
         "moe_shared",
         "moe_top1",
@@ -93,7 +100,10 @@ def test_a_row_per_system_on_the_same_utterances(finished):
         "moe_random",
         "moe_oracle",
     ]
-    assert {name: row["decodes"] for name, row in result["rows"].items() if row["decodes"] > 1} == {"moe_oracle": 3}
+    assert {name: row["decodes"] for name, row in result["rows"].items() if row["decodes"] > 1} == {
+        "choose": 4,  # nobody is sure of noise
+        "moe_oracle": 3,
+    }
     assert {row["utterances"] for row in result["rows"].values()} == {7}
     contexts = {name: row["audio_context"] for name, row in result["rows"].items()}
     assert {name for name, context in contexts.items() if context == "30 s"} == {"zero_shot", "full"}
@@ -108,7 +118,7 @@ def test_a_row_per_system_on_the_same_utterances(finished):
     assert pairs == {
         *itertools.combinations(BASELINES, 2),
         *itertools.product(BASELINES, mixtures),
-        *itertools.product(["moe_shared"], mixtures - {"soup", "moe_shared"}),
+        *itertools.product(["moe_shared"], mixtures - {"choose", "soup", "moe_shared"}),
     }
 
 
@@ -119,6 +129,8 @@ def test_a_row_per_system_on_the_same_utterances(finished):
         ("single_lora", "dynamic"),
         ("single_lora_wide", "dynamic"),
         ("full", "full"),
+        ("merge", "dynamic"),
+        ("choose", "dynamic"),
         ("soup", "dynamic"),
     ],
 )
