@@ -98,9 +98,8 @@ data/demo_personal: | $(INSTALLED) ## Speak voices that a recogniser gets wrong
 	$(LAUNCH) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/personal.yaml --output_dir $@
 
 recipe-moe: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA),,data/demo_speakers) ## Whisper with a router and LoRA experts, and its benchmark
-	$(LAUNCH) recipes/run_moe_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_moe_pipeline/quick.yaml)" \
-		--data "$(or $(DATA),data/demo_speakers)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/moe)" \
-		$(if $(DATA)$(CONFIG),,--ship moe) $(ARGS)
+	$(LAUNCH) recipes/run_moe_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_moe_pipeline/$(if $(DATA),quick,demo).yaml)" \
+		--data "$(or $(DATA),data/demo_speakers)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/moe)" $(ARGS)
 
 recipe-children: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA),,data/demo_children) ## Whisper fine-tuned on children's speech, from a JSONL manifest to a submission
 	$(LAUNCH) recipes/run_children_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_children_pipeline/quick.yaml)" \
