@@ -114,7 +114,6 @@ class MoePipelineArguments(PipelineArguments):
             )
         if self.shared_runs > 1 and self.shared_epochs == 0:
             raise UserError("--shared_runs merges trainings of the shared LoRA, but --shared_epochs 0 leaves it out")
-
         if self.expert_source == "error" and self.shared_epochs == 0:
             raise UserError(
                 "--expert_source error takes gradients at the shared LoRA, but --shared_epochs 0 leaves it out"

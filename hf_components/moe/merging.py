@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import datasets
-import torch
 from transformers import WhisperProcessor
 
 from hf_components.checkpoints import BEAMS
@@ -31,17 +30,17 @@ def merge_experts(model: MoeWhisperForConditionalGeneration, weights: Sequence[f
             f"weights must be {experts} numbers of at least 0 that add up to 1, one per expert, got "
             f"{', '.join(f'{weight:g}' for weight in weights)}"
         )
-    return _plain_whisper(model, weights, shared=1.0)
+    return model.plain_whisper(weights)
 
 
 def shared_whisper(model: MoeWhisperForConditionalGeneration) -> DynamicContextWhisper:
     """The plain Whisper of the shared expert alone, in a context of 30 s."""
-    return _plain_whisper(model, [0.0] * model.config.num_experts, shared=1.0)
+    return model.plain_whisper([0.0] * model.config.num_experts)
 
 
 def base_whisper(model: MoeWhisperForConditionalGeneration) -> DynamicContextWhisper:
     """The plain Whisper that the experts adapt, with an audio context of 30 s."""
-    return _plain_whisper(model, [0.0] * model.config.num_experts, shared=0.0)
+    return model.plain_whisper([0.0] * model.config.num_experts, shared=0.0)
 
 
 def score_plain(
@@ -86,19 +85,3 @@ def score_plain(
         )
     result["sample"] = {"split": split, "utterances": len(corpus), "speakers": len(set(speakers)), "seed": seed}
     return result
-
-
-@torch.no_grad()
-def _plain_whisper(
-    model: MoeWhisperForConditionalGeneration, weights: list[float], shared: float
-) -> DynamicContextWhisper:
-    """The mixture merged with fixed weights of its experts, and of the shared one."""
-    stock = model.merge_expert(0)
-    state = stock.state_dict()
-    missing = model.left_to_add(weights, shared)
-    for name, layer in model.routed_layers().items():
-        state[f"{name}.weight"] = layer.plain_weight + layer.delta(missing)
-    plain = DynamicContextWhisper(stock.config).to(model.device, model.dtype)
-    plain.load_state_dict(state)
-    plain.generation_config = stock.generation_config
-    return plain.eval()

@@ -1,16 +1,14 @@
 """A voice as weights over the experts of a mixture: a handful of numbers, fitted by loss without gradients."""
 
-import copy
 from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, WhisperConfig
+from transformers import PreTrainedModel
 
 from hf_components.voices.batches import Batches, losses_of_rows
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWhisperForConditionalGeneration
-from hf_components.whisper.routed_lora import stock_weights
 
 ROWS_AT_ONCE = 30
 
@@ -89,19 +87,9 @@ def parts_of(batches: Batches) -> list[list[int]]:
     return [order[i : i + ROWS_AT_ONCE] for i in range(0, len(order), ROWS_AT_ONCE)]
 
 
-@torch.no_grad()
 def merged(model: MoeWhisperForConditionalGeneration, weights: Sequence[float]) -> DynamicContextWhisper:
-    """A plain Whisper with the experts of a mixture merged by fixed weights."""
-    fields = model.config.to_dict()
-    own = MoeWhisperConfig().to_dict().keys() - WhisperConfig().to_dict().keys()
-    for name in own | {"auto_map", "architectures"}:
-        fields.pop(name, None)
-    plain = DynamicContextWhisper(WhisperConfig(**fields)).to(model.device, model.dtype)
-    state = dict(stock_weights(model))
-    for name, layer in model.routed_layers().items():
-        state[f"{name}.weight"] = layer.plain_weight + layer.delta(model.left_to_add(weights))
-    plain.load_state_dict(state)
+    """A plain Whisper with the experts of a mixture merged by fixed weights, in its audio context."""
+    plain = model.plain_whisper(weights)
     plain.set_audio_context(model.audio_context, model.min_audio_context)
-    plain.generation_config = copy.deepcopy(model.generation_config)
     plain.name_or_path = model.name_or_path
-    return plain.eval()
+    return plain
