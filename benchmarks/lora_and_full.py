@@ -19,8 +19,9 @@ import torch
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 from benchmarks.side_by_side import Work, compare
+from hf_components.asr import Ctc, family_of
 from hf_components.speech import SAMPLING_RATE
-from hf_components.training import ATTENTION, FEED_FORWARD, CtcLoraArguments, add_lora, prepare_ctc, save_lora
+from hf_components.training import LoraArguments, add_lora, save_lora
 
 SIZES = {
     "base": {},
@@ -43,12 +44,12 @@ class Training:
         torch.manual_seed(0)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         model = Wav2Vec2ForCTC(Wav2Vec2Config(**SIZES[size]))
-        prepare_ctc(model, freeze_feature_encoder=True)
+        family_of(model).prepare_for_training(model)
         self.parameters = model.num_parameters()
         self.lora = None
         if method != "full":
-            targets = ATTENTION if method == "lora" else ATTENTION + FEED_FORWARD
-            self.lora = add_lora(model, CtcLoraArguments(target_modules=list(targets)))
+            targets = None if method == "lora" else [*Ctc.lora_layers, "intermediate_dense", "output_dense"]
+            self.lora = add_lora(model, LoraArguments(target_modules=targets))
         self.model = model.to(self.device).train()
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-5)

@@ -22,7 +22,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallba
 from hf_components.asr import Whisper
 from hf_components.checkpoints import load_whisper
 from hf_components.speech import load_corpus, sample_rows, waveforms
-from hf_components.training import SpeechTrainer, SpeechTrainingArguments, drop_long_transcripts
+from hf_components.training import SpeechTrainer, SpeechTrainingArguments, keep_learnable
 
 WARM_UP = 2
 
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> dict:
 def train_ours(args: argparse.Namespace, folder: str) -> tuple[float, float]:
     model, processor = load_whisper(args.base_model)
     model.set_audio_context("dynamic")
-    corpus = drop_long_transcripts(load_corpus(args.corpus, "train"), model, processor)
+    corpus = keep_learnable(load_corpus(args.corpus, "train"), model, processor)
     clock = Clock()
     SpeechTrainer(
         model,

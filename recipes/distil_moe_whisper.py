@@ -24,7 +24,7 @@ from hf_components.speech import load_corpus, sample_rows
 from hf_components.training import (
     Teacher,
     TrainingRecipeArguments,
-    drop_long_transcripts,
+    keep_learnable,
     load_training_rows,
     plot_training,
     save_history,
@@ -68,7 +68,7 @@ def produce(args: Arguments, training_args: DistillationArguments, folder: Path)
     student.model.encoder.embed_positions.requires_grad_(False)  # fixed sinusoids, as in Whisper's training
 
     training_args.output_dir = str(folder / "checkpoints")
-    train = drop_long_transcripts(train, student, processor)
+    train = keep_learnable(train, student, processor)
     trainer = DistillationTrainer(student, training_args, processor, train, evaluated, teacher=Teacher(teacher))
     trainer.train(resume_from_checkpoint=args.resume)
     student = trainer.whole_model()

@@ -19,12 +19,11 @@ from transformers import PreTrainedModel, ProcessorMixin, set_seed
 
 from dataset_scripts.audio_folder import AudioFolder, AudioFolderConfig
 from dataset_scripts.prepared import write_corpus
-from hf_components.asr import Transcriber, family_of, load_asr
+from hf_components.asr import Ctc, Transcriber, family_of, load_asr
 from hf_components.checkpoints import base_model_id
 from hf_components.correction import CorrectionArguments
 from hf_components.correction.finetuning import (
     ADAPTER,
-    LOGS,
     MODEL,
     RESULTS,
     TITLE,
@@ -48,17 +47,14 @@ from hf_components.correction.finetuning import (
 )
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.reporting import show
-from hf_components.runtime import environment, parse_arguments, run_recipe, run_stage
+from hf_components.runtime import UserError, environment, parse_arguments, run_recipe, run_stage
 from hf_components.speech import load_corpus
 from hf_components.training import (
-    CtcLoraArguments,
-    CtcTrainer,
+    FinetuningArguments,
+    LoraArguments,
     TimeEstimate,
-    add_lora,
+    finetune,
     keep_learnable,
-    prepare_ctc,
-    save_history,
-    save_lora,
     warn_of_learning_rate,
 )
 
@@ -66,7 +62,7 @@ ARGUMENTS = (
     Wav2Vec2Arguments,
     GoldArguments,
     CorrectionArguments,
-    CtcLoraArguments,
+    LoraArguments,
     Wav2Vec2TrainingArguments,
     PublishModelArguments,
 )
@@ -95,7 +91,7 @@ def produce(
     args: Wav2Vec2Arguments,
     gold_args: GoldArguments,
     llm: CorrectionArguments,
-    lora_args: CtcLoraArguments,
+    lora_args: LoraArguments,
     training_args: Wav2Vec2TrainingArguments,
     publishing: PublishModelArguments,
     source: AudioFolderConfig,
@@ -105,7 +101,10 @@ def produce(
     """Run the phases, each a stage in `work` or in the work folder of --prepared; the results go to `folder`."""
     prepared, resume = (work_of(args.prepared), True) if args.prepared else (work, args.resume)
     model, processor = load_asr(args.model)
-    prepare_ctc(model, freeze_feature_encoder=True)
+    if gold_args.nbest > 1 and not isinstance(family_of(model), Ctc):
+        raise UserError(
+            f"--nbest {gold_args.nbest} lists what a CTC model hears, and {args.model} is none; set it to 1"
+        )
     ingested, corpus = ingest(source, prepared / "corpus", resume)
     transcriber = Transcriber(model, processor, batch_seconds=args.batch_seconds)
     inputs = [prepared / "corpus", args.model]
@@ -194,8 +193,8 @@ def transcribe_finetuned(args: Wav2Vec2Arguments, corpus: datasets.Dataset, work
     """What the fine-tuned model in `work` hears, one text per recording."""
     training = work / "training"
     tuned = Transcriber.from_pretrained(
-        args.model if args.use_lora else training / MODEL,
-        adapter=[training / ADAPTER] if args.use_lora else [],
+        args.model if args.use_lora else training / "model",
+        adapter=[training / "adapter"] if args.use_lora else [],
         dtype="float32",
         batch_seconds=args.batch_seconds,
     )
@@ -232,7 +231,7 @@ def ingest(source: AudioFolderConfig, folder: Path, resume: bool) -> tuple[dict,
 
 def train(
     args: Wav2Vec2Arguments,
-    lora_args: CtcLoraArguments,
+    lora_args: LoraArguments,
     training_args: Wav2Vec2TrainingArguments,
     model: PreTrainedModel,
     processor: ProcessorMixin,
@@ -241,29 +240,29 @@ def train(
 ) -> dict:
     set_seed(training_args.seed)
     total = model.num_parameters()
-    lora = add_lora(model, lora_args) if args.use_lora else None
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    show(f"training {trained:,} of {total:,} parameters ({trained / total:.2%}) on {len(rows)} recordings")
-    training_args.output_dir = str(folder / "checkpoints")
     estimate = TimeEstimate()
     start = time.monotonic()
-    trainer = CtcTrainer(model, training_args, processor, rows, callbacks=[estimate])
-    trainer.train(resume_from_checkpoint=args.resume)
+    method = FinetuningArguments("lora" if args.use_lora else "full")
+    finetuned = finetune(
+        model,
+        processor,
+        rows,
+        None,
+        method,
+        lora_args,
+        training_args,
+        folder,
+        resume=args.resume,
+        callbacks=[estimate],
+    )
     seconds = time.monotonic() - start
-    model = trainer.whole_model()
-    if trainer.is_world_process_zero():
-        if lora is not None:
-            save_lora(lora, folder / ADAPTER)
-        else:
-            model.save_pretrained(folder / MODEL)
-            processor.save_pretrained(folder / MODEL)
-        (folder / LOGS).mkdir(exist_ok=True)
-        save_history(trainer, folder / LOGS, TITLE, plot=False)
+    finetuned.save(folder, TITLE, plot=False, merge=False)
+    trainer = finetuned.trainer
     return {
         "recordings": len(rows),
         "steps": trainer.state.global_step,
         "train_loss": trainer.last_loss,
-        "trained_parameters": trained,
+        "trained_parameters": finetuned.trained_parameters,
         "all_parameters": total,
         "estimated_seconds": estimate.seconds,
         "seconds": seconds,

@@ -27,7 +27,7 @@ from hf_components.training import (
     SpeechTrainingArguments,
     Teacher,
     TrainingRecipeArguments,
-    drop_long_transcripts,
+    keep_learnable,
     load_training_rows,
     plot_training,
     save_history,
@@ -96,7 +96,7 @@ def produce(
         freeze_shared_expert(model, training_args.weight_decay)
 
     training_args.output_dir = str(folder / "checkpoints")
-    train = drop_long_transcripts(train, model, processor)
+    train = keep_learnable(train, model, processor)
     teacher = Teacher(base) if kl.kl_to_base_coef else None
     del base  # the experts' model has its weights; a second copy would stay in the GPU's memory
     trainer = KlToBaseTrainer(

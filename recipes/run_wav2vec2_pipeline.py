@@ -28,7 +28,7 @@ from hf_components.runtime import (
     run_recipe,
     same_names,
 )
-from hf_components.training import AugmentationArguments, CtcLoraArguments
+from hf_components.training import AugmentationArguments, LoraArguments
 from recipes import finetune_wav2vec2_lora
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ PASSED_ON = {
         **all_flags(GoldArguments, without=("gold", "train_on")),
         **{
             flag: flag
-            for kind in (CorrectionArguments, CtcLoraArguments, AugmentationArguments)
+            for kind in (CorrectionArguments, LoraArguments, AugmentationArguments)
             for flag in all_flags(kind)
         },
     }

@@ -16,7 +16,7 @@ from accelerate import PartialState
 from transformers import set_seed
 
 from dataset_scripts.demo_recordings import CONDITIONS, heard_utterances, new_utterances
-from hf_components.asr import NetworkArguments, build_wav2vec2
+from hf_components.asr import NetworkArguments, build_wav2vec2, family_of
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.runtime import (
     SEEDS,
@@ -30,11 +30,10 @@ from hf_components.runtime import (
 )
 from hf_components.speech import SAMPLING_RATE, encode_flac
 from hf_components.training import (
-    CtcTrainer,
     CtcTrainingArguments,
+    SpeechTrainer,
     keep_learnable,
     plot_training,
-    prepare_ctc,
     save_history,
 )
 
@@ -73,11 +72,11 @@ def produce(args: Arguments, network: NetworkArguments, training_args: CtcTraini
         ]
     )
     model, processor = build_wav2vec2(network)
-    prepare_ctc(model, freeze_feature_encoder=False)
+    family_of(model).prepare_for_training(model, from_scratch=True)
     train = keep_learnable(train, model, processor, max(training_args.speed_factors, default=1.0))
 
     training_args.output_dir = str(folder / "checkpoints")
-    trainer = CtcTrainer(model, training_args, processor, train, dev)
+    trainer = SpeechTrainer(model, training_args, processor, train, dev)
     trainer.train(resume_from_checkpoint=args.resume)
     metrics = trainer.evaluate()
     if trainer.is_world_process_zero():

@@ -20,7 +20,7 @@ from hf_components.training import (
     SpeechTrainingArguments,
     Teacher,
     TrainingRecipeArguments,
-    drop_long_transcripts,
+    keep_learnable,
     load_training_rows,
     plot_training,
     save_history,
@@ -107,7 +107,7 @@ def produce(
         freeze_shared_expert(model, training_args.weight_decay)
 
     training_args.output_dir = str(folder / "checkpoints")
-    train = drop_long_transcripts(train, model, processor)
+    train = keep_learnable(train, model, processor)
     teacher = Teacher(base) if kl.kl_to_base_coef else None
     del base  # the mixture has its weights; a second copy would stay in the GPU's memory
     trainer = MoeTrainer(model, training_args, processor, train, evaluated, routing=routing_args, kl=kl, base=teacher)

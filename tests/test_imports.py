@@ -115,6 +115,11 @@ def directions(path: str, source: str) -> list[str]:
             found.append(where + "nothing imports tests or benchmarks")
         elif here[0] == room[0] == "recipes":
             step = (name.split(".") + [""])[1]
+            if (here[-1], step) == (
+                "finetune_whisper",
+                "finetune_asr",
+            ):  # the same recipe, with its own configurations
+                continue
             repeats = here[-1] == "cross_validate"  # a pipeline, fold by fold
             if repeats != _is_pipeline(step) or not (repeats or _is_pipeline(here[-1])):
                 found.append(where + "only a pipeline imports recipes, and only steps")

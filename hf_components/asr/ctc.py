@@ -1,13 +1,16 @@
 """Connectionist temporal classification (Graves et al. 2006): wav2vec2, HuBERT, WavLM, w2v-BERT, Parakeet-CTC, ..."""
 
 import unicodedata
-from collections.abc import Container
+from collections.abc import Container, Sequence
 
-from transformers import AutoModelForCTC, PreTrainedTokenizerBase
+import numpy as np
+import torch
+from accelerate.utils import extract_model_from_parallel
+from transformers import AutoModelForCTC, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
-from hf_components.asr.family import Family, check_greedy, extract, place
-from hf_components.speech import plain_text
+from hf_components.asr.family import SHORTEST_SAMPLES, Family, Scores, check_greedy, extract, place, rate_of
+from hf_components.speech import SAMPLING_RATE, plain_text
 
 SILENT = {"'": "", ".": ""}  # punctuation inside words, as in "a.m."; other punctuation becomes a space
 TURKIC = frozenset("abcdefghijklmnopqrstuvwxyz\u00e2\u00e7\u00e9\u00ee\u00f6\u00fb\u00fc\u011f\u0131\u015f\u0259")
@@ -24,6 +27,17 @@ class Ctc(Family):
 
     name = "CTC"
     model_classes = dict.fromkeys(MODEL_FOR_CTC_MAPPING_NAMES, AutoModelForCTC)
+    lora_layers = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "out_proj",
+        "o_proj",
+        "linear_q",
+        "linear_k",
+        "linear_v",
+        "linear_out",
+    )
 
     def inputs(self, processor, waveforms, *, language=None, full_context=False):
         return extract(processor, waveforms)
@@ -36,9 +50,7 @@ class Ctc(Family):
             tokens = model.generate(**inputs)
         else:
             tokens = model(**inputs).logits.argmax(dim=-1)  # (batch, frames)
-            if "attention_mask" in inputs:
-                real = model._get_feature_vector_attention_mask(tokens.shape[1], inputs["attention_mask"]).bool()
-                tokens[~real] = model.config.pad_token_id
+            tokens[~real_frames(model, tokens.shape, inputs.get("attention_mask"))] = model.config.pad_token_id
         # Remove repetitions first, then blanks. A wav2vec2 tokenizer that skips special tokens does it in the other
         # order and writes "helo" for "hello".
         blank = model.config.pad_token_id
@@ -48,6 +60,59 @@ class Ctc(Family):
     def tokenize(self, processor, text):
         """Ids of the characters or pieces that `writable` keeps."""
         return processor.tokenizer(writable(processor.tokenizer, text), add_special_tokens=False).input_ids
+
+    def training_batch(self, processor, waveforms, labels, **options):
+        batch = super().training_batch(processor, waveforms, labels, **options)
+        features = batch.get("input_features")
+        if features is not None and "attention_mask" not in batch:  # LASR gives none, and needs one for its loss
+            batch["attention_mask"] = torch.ones(features.shape[:2], dtype=torch.long)
+        return batch
+
+    def score(self, model, batch):
+        outputs = model(**batch)  # the loss is a sum, see `prepare_for_training`
+        logits = outputs.logits
+        real = real_frames(extract_model_from_parallel(model), logits.shape[:2], batch.get("attention_mask"))
+        return Scores(outputs.loss, outputs, logits, real.to(logits.device))
+
+    def prepare_for_training(self, model, *, freeze=None, from_scratch=False):
+        """The same as in `Family`. The saved configuration has the same settings."""
+        super().prepare_for_training(model, freeze=freeze)
+        model.config.ctc_zero_infinity = True
+        model.config.ctc_loss_reduction = "sum"
+        if hasattr(model, "freeze_feature_encoder") and not from_scratch:
+            model.freeze_feature_encoder()
+
+    def encoder(self, model):
+        return getattr(model, "encoder", model.base_model)
+
+    def blank(self, model):
+        return model.config.pad_token_id
+
+    def count_frames(self, model: PreTrainedModel, processor: ProcessorMixin, seconds: Sequence[float]) -> list[int]:
+        """Number of output frames of clips with these lengths."""
+        shortest = SHORTEST_SAMPLES / SAMPLING_RATE
+        inputs = torch.tensor([round(max(shortest, value) * rate_of(processor)) for value in seconds])  # samples
+        if model.main_input_name == "input_features":
+            second = np.zeros(SAMPLING_RATE, dtype=np.float32)
+            per_second = self.inputs(processor, [np.tile(second, 10)])["input_features"].shape[1] / 10
+            inputs = (inputs / rate_of(processor) * per_second).long()
+        if hasattr(model, "_get_subsampling_output_length"):
+            return model._get_subsampling_output_length(inputs).tolist()
+        return model._get_feat_extract_output_lengths(inputs).tolist()
+
+
+def real_frames(model: PreTrainedModel, shape: Sequence[int], attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """The frames that are not padding, bool.
+
+    Args:
+        shape: (batch, frames) of the model's output.
+        attention_mask: mask over its inputs `(batch, samples or features)`; None: there is no padding.
+    """
+    if attention_mask is None:
+        return torch.ones(tuple(shape), dtype=torch.bool)
+    if hasattr(model, "_get_output_attention_mask"):
+        return model._get_output_attention_mask(attention_mask, target_length=shape[1]).bool()
+    return model._get_feature_vector_attention_mask(shape[1], attention_mask).bool()
 
 
 def writable(tokenizer: PreTrainedTokenizerBase, text: str) -> str:

@@ -62,6 +62,11 @@ def family_of(model: PreTrainedModel | PreTrainedConfig) -> Family:
     return _family(config.model_type, config.name_or_path)
 
 
+def is_audio_llm(model_type: str | None) -> bool:
+    """Whether models of a type are language models that hear, for which transformers has no speech pipeline."""
+    return any(model_type in family.model_classes for family in AUDIO_LLMS)
+
+
 def load_asr(
     name_or_path: str, language: str | None = None, dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedModel, ProcessorMixin]:

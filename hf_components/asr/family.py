@@ -2,14 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import soxr
 import torch
 from transformers import AutoProcessor, FeatureExtractionMixin, PreTrainedModel, ProcessorMixin
 
-from hf_components.checkpoints import load_model, load_processor
+from hf_components.checkpoints import load_model, load_processor, save_processor
 from hf_components.runtime import UserError
 from hf_components.speech import SAMPLING_RATE, language_code
 
@@ -17,12 +18,33 @@ from hf_components.speech import SAMPLING_RATE, language_code
 # over time needs several frames.
 SHORTEST_SAMPLES = SAMPLING_RATE // 5
 
+ONLY_TRANSCRIBE = "are supported for transcription, not for training"
+
 # (processor, clips at its sampling rate, language) -> inputs of `generate`
 Request = Callable[[ProcessorMixin, Sequence[np.ndarray], str], Mapping[str, Any]]
 
 
+class Scores(NamedTuple):
+    """What `Family.score` finds for a batch with known texts.
+
+    Attributes:
+        loss: -log p of the texts, summed over the batch, a scalar with its gradient. float32 under autocast too.
+        outputs: the output of the model.
+        logits: `(batch, positions, vocabulary)`, by which two outputs are compared; None for transducers, which have
+            a distribution for each pair of frame and token.
+        real: positions that count in a comparison, bool `(batch, positions)`; None like `logits`.
+    """
+
+    loss: torch.Tensor
+    outputs: Any
+    logits: torch.Tensor | None = None
+    real: torch.Tensor | None = None
+
+
 class Family(ABC):
-    """Models with the same kind of inputs and outputs.
+    """Models with the same kind of inputs and outputs, and how they learn.
+
+    Families that can be trained have `tokenize`, `score` and `lora_layers`.
 
     Attributes:
         name: name that users see.
@@ -30,13 +52,15 @@ class Family(ABC):
         longest_seconds: greatest length of one piece of audio; longer recordings are cut. Most models were trained on
             30 to 40 s at most, and the cost of attention grows with the square of the length.
         has_mel_features: `inputs` are log-mel `input_features (batch, n_mels, frames)` with a mask over frames, which
-            training masks with SpecAugment.
+            training masks with SpecAugment. For other families it masks the waveforms.
+        lora_layers: names of the linear layers that carry a LoRA, unless the user names others.
     """
 
     name: str
     model_classes: Mapping[str, type]
     longest_seconds: float = 30.0
     has_mel_features: bool = False
+    lora_layers: Sequence[str] = ()
 
     def load(
         self, name_or_path: str, fields: Mapping, language: str | None = None, dtype: torch.dtype = torch.float32
@@ -94,9 +118,102 @@ class Family(ABC):
             UserError: the model cannot decode with these settings.
         """
 
+    # How they learn
+
     def tokenize(self, processor: ProcessorMixin, text: str) -> list[int]:
         """Token ids that the model learns to write. Raises UserError if the family is for transcription only."""
-        raise UserError(f"{self.name} models are supported for transcription, not for training")
+        raise UserError(f"{self.name} models {ONLY_TRANSCRIBE}")
+
+    def training_batch(
+        self,
+        processor: ProcessorMixin,
+        waveforms: Sequence[np.ndarray],
+        labels: Sequence[Sequence[int]],
+        *,
+        language: str | None = None,
+        full_context: bool = False,
+    ) -> dict[str, torch.Tensor]:
+        """Inputs of `score`: those of `inputs`, with `labels (batch, tokens)`, where -100 is nothing to learn.
+
+        Args:
+            labels: ids of `tokenize` for each clip.
+        """
+        batch = self.inputs(processor, waveforms, language=language, full_context=full_context)
+        return {**batch, "labels": padded(labels, -100)}
+
+    def score(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Scores:
+        """How probable the model finds the texts of a training batch, by one call of its `forward`."""
+        outputs = model(**batch)
+        real = batch["labels"] != -100
+        return Scores(outputs.loss * real.sum(), outputs, outputs.logits, real)  # their loss is a mean over tokens
+
+    def as_teacher(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """A training batch as this model hears it, where that differs from how another one hears it."""
+        return batch
+
+    def check_savable(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:  # noqa: B027
+        """Raise `UserError` before training if `save` would fail after it."""
+
+    def save(self, model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
+        """Write a checkpoint that stock transformers loads."""
+        model.save_pretrained(folder)
+        save_processor(processor, folder)
+
+    def prepare_for_training(
+        self, model: PreTrainedModel, *, freeze: str | None = None, from_scratch: bool = False
+    ) -> None:
+        """Freeze what is not trained, in place, and switch off what draws random numbers of its own.
+
+        Args:
+            freeze: "encoder" or "decoder" (everything but the encoder), or None.
+            from_scratch: train also what is trained only once, such as the convolutions of a wav2vec2.
+        Raises:
+            UserError: models of this type cannot be trained.
+        """
+        if not self.lora_layers:
+            raise UserError(f"{self.name} models {ONLY_TRANSCRIBE}")
+        switch_off_own_noise(model)
+        if freeze == "encoder":
+            self.encoder(model).requires_grad_(False)
+        elif freeze == "decoder":
+            model.requires_grad_(False)
+            self.encoder(model).requires_grad_(True)
+
+    def encoder(self, model: PreTrainedModel) -> torch.nn.Module:
+        """The part of a model that hears. Raises UserError if transformers does not tell which it is."""
+        for encoder in (model.get_encoder(modality="audio"), model.get_encoder()):
+            if encoder is not model:
+                return encoder
+        raise UserError(f"{self.name} models have no encoder of their own that could be frozen, or trained alone")
+
+    def longest_labels(self, model: PreTrainedModel) -> int | None:
+        """Number of tokens that the decoder has positions for; None: any number."""
+        return None
+
+    def blank(self, model: PreTrainedModel) -> int | None:
+        """The token of frames without text, if the model writes one token per frame."""
+        return None
+
+
+def switch_off_own_noise(model: PreTrainedModel) -> None:
+    """Switch off a model's own SpecAugment and layer drop, in place; its saved configuration has the same settings.
+
+    The first uses numpy's global generator, so that a resumed run would differ; the trainer masks batches instead. The
+    second leaves parameters without a gradient, which stops training on several processes.
+    """
+    for owner in (model.config, getattr(model.config, "encoder_config", None), *model.modules()):
+        for name, off in (("apply_spec_augment", False), ("layerdrop", 0.0)):
+            if getattr(owner, name, None):
+                setattr(owner, name, off)
+    for name, parameter in model.named_parameters():
+        if name.endswith("masked_spec_embed"):  # used only by the model's own SpecAugment
+            parameter.requires_grad_(False)
+
+
+def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """Integers `(rows, longest)`, filled up at the end with `value`."""
+    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
 
 
 def rate_of(processor: ProcessorMixin) -> int:

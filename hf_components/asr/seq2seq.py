@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForSpeechSeq2Seq, ProcessorMixin
 
-from hf_components.asr.family import Family, Request, ask, place, rate_of
+from hf_components.asr.family import Family, Request, ask, padded, place, rate_of
 from hf_components.runtime import UserError
+from hf_components.speech import plain_text
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Seq2Seq(Family):
     writing: Mapping[str, Any] = field(default_factory=dict)
     model_class: type = AutoModelForSpeechSeq2Seq
     hears_windows: bool = False
+    lora_layers = (
+        *("q_proj", "k_proj", "v_proj", "out_proj", "o_proj"),  # attention
+        *("fc1", "fc2", "gate_proj", "up_proj", "down_proj"),  # feed-forward layers of encoders and language models
+    )
 
     @property
     def model_classes(self) -> dict[str, type]:
@@ -57,6 +62,33 @@ class Seq2Seq(Family):
                 tokens = tokens[:, inputs[prompt].shape[1] :]
         return processor.decode(tokens, skip_special_tokens=True, **self.reading)
 
+    def tokenize(self, processor, text):
+        """Ids of text and end token, which follow the prompt. The text is plain: it names no special token."""
+        ids = processor.tokenizer(plain_text(text), add_special_tokens=False).input_ids
+        return [*ids, processor.tokenizer.eos_token_id]
+
+    def training_batch(self, processor, waveforms, labels, *, language=None, full_context=False):
+        """The same as in `Family`. The texts follow the prompt, on which there is no loss."""
+        batch = self.inputs(processor, waveforms, language=language, full_context=full_context)
+        targets = padded(labels, -100)
+        written = targets.masked_fill(targets == -100, processor.tokenizer.pad_token_id)
+        if "input_ids" in batch:  # a language model: one sequence, whose labels the model shifts itself
+            prompt = batch["input_ids"]
+            batch["input_ids"] = torch.cat([prompt, written], dim=1)
+            batch["attention_mask"] = torch.cat([batch["attention_mask"], (targets != -100).long()], dim=1)
+            targets = torch.cat([torch.full_like(prompt, -100), targets], dim=1)
+        elif "decoder_input_ids" in batch:  # a prompt of the decoder, whose last token predicts the first of the text
+            prompt = batch["decoder_input_ids"]
+            batch["decoder_input_ids"] = torch.cat([prompt, written[:, :-1]], dim=1)
+            targets = torch.cat([torch.full_like(prompt[:, 1:], -100), targets], dim=1)
+        return {**batch, "labels": targets}
+
+    def score(self, model, batch):
+        scores = super().score(model, batch)
+        if "input_ids" not in batch:
+            return scores
+        return scores._replace(logits=scores.logits[:, :-1], real=scores.real[:, 1:])  # position i predicts i + 1
+
 
 class EncoderDecoder(Seq2Seq):
     """Encoder-decoders without a prompt; the checkpoint decides what they write.
@@ -73,6 +105,19 @@ class EncoderDecoder(Seq2Seq):
                 "prompt for transcription is not known; add an entry to hf_components/asr/audio_llms.py"
             )
         return model, processor
+
+    def prepare_for_training(self, model, *, freeze=None, from_scratch=False):
+        super().prepare_for_training(model, freeze=freeze)
+        decoder = model.config.get_text_config(decoder=True)
+        for name, of_decoder in (("pad_token_id", "pad_token_id"), ("decoder_start_token_id", "bos_token_id")):
+            if getattr(model.config, name, None) is None:  # two models put together, of which only the parts have them
+                known = getattr(model.generation_config, name, None)
+                setattr(model.config, name, getattr(decoder, of_decoder) if known is None else known)
+
+    def longest_labels(self, model):
+        decoder = model.config.get_text_config(decoder=True)
+        names = ("max_target_positions", "max_text_positions", "max_position_embeddings")
+        return next((getattr(decoder, name) for name in names if getattr(decoder, name, None)), None)
 
 
 def in_language(processor: ProcessorMixin, clips: Sequence[np.ndarray], language: str) -> Mapping[str, Any]:

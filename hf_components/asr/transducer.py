@@ -4,10 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from accelerate.utils import extract_model_from_parallel
 from transformers import AutoModelForRNNT, AutoModelForTDT, ProcessorMixin
+from transformers.loss.loss_rnnt import rnnt_loss
+from transformers.loss.loss_tdt import tdt_loss
 from transformers.models.auto.modeling_auto import MODEL_FOR_RNNT_MAPPING_NAMES, MODEL_FOR_TDT_MAPPING_NAMES
 
-from hf_components.asr.family import Family, Request, ask, check_greedy, place, unprompted
+from hf_components.asr.family import Family, Request, Scores, ask, check_greedy, place, unprompted
+from hf_components.speech import plain_text
 
 # All transducers that transformers lists.
 TRANSDUCERS = {
@@ -28,6 +33,7 @@ class Transducer(Family):
     model_classes: Mapping[str, type]
     request: Request = unprompted
     writing: Callable[[ProcessorMixin], Mapping[str, Any]] = lambda processor: {}
+    lora_layers = ("q_proj", "k_proj", "v_proj", "o_proj", "linear1", "linear2")
 
     def inputs(self, processor, waveforms, *, language=None, full_context=False):
         return ask(self.name, self.request, processor, waveforms, language)
@@ -43,6 +49,31 @@ class Transducer(Family):
         frames = model._get_subsampling_output_length(inputs["attention_mask"].sum(dim=1))
         tokens = output.sequences.masked_fill(begins >= frames[:, None], processor.tokenizer.pad_token_id)
         return processor.batch_decode(tokens, skip_special_tokens=True)
+
+    def tokenize(self, processor, text):
+        return processor.tokenizer(plain_text(text), add_special_tokens=False).input_ids
+
+    def score(self, model, batch):
+        """The same as in `Family`; memory grows with frames * tokens * vocabulary of the batch."""
+        inputs = dict(batch)
+        labels = inputs.pop("labels")
+        core = extract_model_from_parallel(model)
+        config = core.config
+        texts = labels.masked_fill(labels == -100, config.blank_token_id)
+        first = torch.full_like(texts[:, :1], config.blank_token_id)  # what comes before the first token
+        outputs = model(**inputs, decoder_input_ids=torch.cat([first, texts], dim=1))
+        logits = outputs.logits  # (batch, frames, tokens + 1, vocabulary, or vocabulary + durations)
+        sizes = {
+            "targets": texts,
+            "logit_lengths": core._get_subsampling_output_length(inputs["attention_mask"].sum(dim=1)),
+            "target_lengths": (labels != -100).sum(dim=1),
+            "blank_token_id": config.blank_token_id,
+            "reduction": "sum",
+        }
+        if hasattr(config, "durations"):
+            logits, of_durations = logits[..., : config.vocab_size], logits[..., config.vocab_size :]
+            return Scores(tdt_loss(logits, of_durations, durations=config.durations, **sizes), outputs)
+        return Scores(rnnt_loss(logits[:, : int(sizes["logit_lengths"].max())], **sizes), outputs)
 
 
 def lookahead(processor: ProcessorMixin) -> dict[str, int]:

@@ -7,10 +7,11 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from hf_components.asr.family import Family, place
-from hf_components.checkpoints import load_moe_whisper, load_whisper, prompt_language
+from hf_components.checkpoints import check_savable, load_moe_whisper, load_whisper, prompt_language, save_whisper
 from hf_components.runtime import UserError
 from hf_components.speech import count_mel_frames, log_mel, plain_text
-from hf_components.whisper import DynamicContextWhisper
+from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
+from hf_components.whisper.configuration_moe_whisper import TARGETS
 
 # Whisper's `generate` calls itself with arguments that transformers warns about, whatever the caller gives.
 OF_NO_USE = ("Both `max_new_tokens`", "Passing `generation_config` together")
@@ -25,6 +26,7 @@ class Whisper(Family):
     name = "Whisper"
     model_classes = {"whisper": DynamicContextWhisper}
     has_mel_features = True
+    lora_layers = TARGETS
 
     def load(self, name_or_path, fields, language=None, dtype=torch.float32):
         if "num_experts" not in fields:
@@ -90,6 +92,34 @@ class Whisper(Family):
         The text is plain: the name of a special token in it would become that token.
         """
         return processor.tokenizer(plain_text(text)).input_ids[1:]
+
+    def as_teacher(self, model, batch):
+        """The same features in the audio context of this model."""
+        features = model.prepare_audio_context(batch["input_features"], batch["attention_mask"])
+        more = features.shape[-1] - batch["attention_mask"].shape[-1]
+        mask = torch.nn.functional.pad(batch["attention_mask"], (0, more))
+        return {"input_features": features, "attention_mask": mask, "labels": batch["labels"], "use_cache": False}
+
+    def check_savable(self, model, processor):
+        if isinstance(model, MoeWhisperForConditionalGeneration):
+            raise UserError(
+                f"{model.name_or_path} mixes experts: recipes/train_moe_whisper.py trains them, and "
+                "recipes/merge_moe_whisper.py makes one plain Whisper of them"
+            )
+        check_savable(model, processor)
+
+    def save(self, model, processor, folder):
+        save_whisper(model, processor, folder)
+
+    def prepare_for_training(self, model, *, freeze=None, from_scratch=False):
+        super().prepare_for_training(model, freeze=freeze)
+        self.encoder(model).embed_positions.requires_grad_(False)  # fixed sinusoids, as in Whisper's training
+
+    def encoder(self, model):
+        return model.model.encoder
+
+    def longest_labels(self, model):
+        return model.config.max_target_positions
 
     def tokenize_text(self, processor, text, *, follows: bool = False) -> list[int]:
         """Ids of a text alone; `follows` that of a sentence after another one."""

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
+from hf_components.asr import Whisper
 from hf_components.checkpoints import base_model_id, digest_of_base, lora_folder
 from hf_components.runtime import (
     UserError,
@@ -46,7 +47,7 @@ def build_experts(
             lora_rank=args.lora_rank,
             lora_alpha=args.lora_alpha,
             lora_dropout=args.lora_dropout,
-            target_modules=args.target_modules,
+            target_modules=list(args.target_modules or Whisper.lora_layers),
             base_model_name_or_path=base_model_id(base.name_or_path),
             shared_expert=args.shared_expert and num_experts > 1,
         )

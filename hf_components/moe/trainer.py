@@ -72,7 +72,8 @@ class MoeTrainer(KlToBaseTrainer):
                     inputs["input_features"], labels, inputs["attention_mask"]
                 )
             inputs = {**inputs, "trunk_states": trunk_states}
-        loss, outputs = super().loss_of_batch(model, inputs, num_items_in_batch)
+        loss, scores = super().loss_of_batch(model, inputs, num_items_in_batch)
+        outputs = scores.outputs
         if expert_losses is None and core.config.routing == "soft" and self.routing.routing_alignment_coef > 0:
             expert_losses = outputs.expert_losses  # of all experts in their order
         terms = routing_losses(outputs.gates, self.usage, expert_losses, self.routing.routing_alignment_tau)
@@ -93,7 +94,7 @@ class MoeTrainer(KlToBaseTrainer):
         for name, values in terms.items():
             sums = torch.stack([values.detach().sum(), values.new_tensor(len(values))])
             self._log_sums[name] = self._log_sums[name] + sums  # stays a tensor: no wait for the device
-        return loss, outputs
+        return loss, scores
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         if "loss" in logs:

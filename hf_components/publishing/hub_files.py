@@ -12,10 +12,12 @@ import yaml
 from huggingface_hub import ModelCardData, get_token
 
 from hf_components.acoustic_units import MFCC
+from hf_components.asr import is_audio_llm
 from hf_components.checkpoints import base_model_id
 from hf_components.publishing.cards import HERE, RECOGNITION, render_card
 from hf_components.publishing.report import hub_id
 from hf_components.runtime import UserError, read_completion, read_record
+from hf_components.whisper.adapters import STOCK_WHISPER
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +51,12 @@ HIDDEN_BUT_PUBLIC = ".eval_results"
 DESCRIBING = (CARD, RESULTS, ADAPTER, "config.json")
 PLACE = re.compile(r"(?<=[\"`])/[^\"`\n/]+/[^\"`\n]+(?=[\"`])")  # an absolute path in JSON or in a card
 TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{34}\b")
-RECOGNISERS = ("ForConditionalGeneration", "ForCTC")
+RECOGNISERS = ("ForConditionalGeneration", "ForCTC", "ForRNNT", "ForTDT")
 TITLES = {
     "adapter": "Adapter",
     "export": "CTranslate2 export",
     "recogniser": "Recogniser",
+    "hearing_llm": "Recogniser",
     "AcousticUnitsModel": "Acoustic units",
     "UnitHifiGanModel": "Unit vocoder",
     "Tokenizer": "Motif tokenizer",
@@ -221,8 +224,9 @@ def _stage_report(folder: Path, license: str | None) -> Files:
     }
     config = completion["config"]
     model = _read(folder / "config.json")
+    adapter = _read(folder / ADAPTER)
     base = hub_id(
-        _read(folder / ADAPTER)["base_model_name_or_path"] or str(folder)
+        adapter["base_model_name_or_path"] or str(folder)
         if is_adapter
         else base_model_id(config["model"] if config.get("model") not in (None, MFCC) else str(folder))
     )
@@ -232,6 +236,8 @@ def _stage_report(folder: Path, license: str | None) -> Files:
         if is_adapter
         else "export"
         if exported
+        else "hearing_llm"
+        if is_audio_llm(model.get("model_type"))
         else "recogniser"
         if architecture.endswith(RECOGNISERS)
         else architecture
@@ -244,7 +250,7 @@ def _stage_report(folder: Path, license: str | None) -> Files:
         base_model=base,
         tags=["speech"],
         library_name="peft" if is_adapter else "ctranslate2" if exported else "transformers",
-        pipeline_tag=RECOGNITION if use in ("adapter", "export", "recogniser") else None,
+        pipeline_tag=RECOGNITION if use in ("adapter", "export", "recogniser", "hearing_llm") else None,
     )
     plots = {f"plots/{plot.name}": plot for plot in sorted(stage.glob("*.png"))}
     shown = {
@@ -253,7 +259,8 @@ def _stage_report(folder: Path, license: str | None) -> Files:
         "title": TITLES[use],
         "use": use,
         "own_code": "auto_map" in model,
-        "adapted": _read(folder / ADAPTER).get("base_model_name_or_path"),
+        "adapted": adapter.get("base_model_name_or_path"),
+        "base_class": (adapter.get("auto_mapping") or {}).get("base_model_class", STOCK_WHISPER[1]),
         "data": next((Path(config[name]).name for name in DATA if config.get(name)), None),
         "plots": [Path(plot).name for plot in plots],
         "figures": {name: value for name, value in results["metrics"].items() if isinstance(value, (int, float))},

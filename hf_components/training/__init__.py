@@ -2,6 +2,7 @@
 
 from hf_components.training.arguments import (
     UNSELECTED,
+    CtcTrainingArguments,
     SpeechTrainingArguments,
     TrainingRecipeArguments,
     warn_of_learning_rate,
@@ -13,26 +14,18 @@ from hf_components.training.augmentation import (
     mix,
     spec_augment,
 )
-from hf_components.training.ctc import (
-    ATTENTION,
-    FEED_FORWARD,
-    CtcLoraArguments,
-    CtcTrainer,
-    CtcTrainingArguments,
-    prepare_ctc,
-)
-from hf_components.training.ctc_rows import keep_learnable
 from hf_components.training.data import (
     FULL_CONTEXT_FRAMES,
     DurationBatchSampler,
     SpeechCollator,
-    drop_long_transcripts,
     load_training_rows,
 )
 from hf_components.training.filtering import FilterArguments, filter_by_transcripts
+from hf_components.training.finetuning import Finetuned, FinetuningArguments, finetune
 from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
+from hf_components.training.learnable import keep_learnable
 from hf_components.training.lora import LoraArguments, add_lora, save_lora
 from hf_components.training.report import plot_training, save_history
-from hf_components.training.teacher import BaseOfAdapter, TaughtTrainer, Teacher
+from hf_components.training.teacher import TaughtTrainer, Teacher
 from hf_components.training.time_estimate import TimeEstimate
 from hf_components.training.trainer import SpeechTrainer

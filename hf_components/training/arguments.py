@@ -244,6 +244,14 @@ add_bounds(
 )
 
 
+@dataclass
+class CtcTrainingArguments(SpeechTrainingArguments):
+    """`SpeechTrainingArguments` without the arguments of decoders that write token by token."""
+
+    full_context_fraction: float = field(default=0.0, init=False, metadata={"help": "Of Whisper; not a flag here."})
+    max_new_tokens: int = field(default=225, init=False, metadata={"help": "Of other decoders; not a flag here."})
+
+
 def warn_of_learning_rate(args: SpeechTrainingArguments, finetuning: str) -> None:
     """Warn if the learning rate is unusual for training all weights ("full") or a LoRA ("lora")."""
     lowest, highest = USUAL_RATES[finetuning]

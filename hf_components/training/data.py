@@ -1,6 +1,5 @@
 """From corpus rows to batches. Every random choice depends only on the seed, the epoch, and the utterance or batch."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,10 +7,9 @@ from typing import NamedTuple
 import datasets
 import numpy as np
 import torch
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import ProcessorMixin
 
-from hf_components.asr import Family, family_of
-from hf_components.runtime import UserError
+from hf_components.asr import Family
 from hf_components.speech import leave_out_unreadable, load_corpus, unreadable_explained, waveforms
 from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments
 from hf_components.training.augmentation import (
@@ -22,8 +20,6 @@ from hf_components.training.augmentation import (
     spec_augment,
 )
 from hf_components.training.concatenation import ALONE, Concatenation, join_clips
-
-logger = logging.getLogger(__name__)
 
 FULL_CONTEXT_FRAMES = 3000
 # Batches come from random pools of so many steps, sorted by duration: little padding, but a new order in each epoch.
@@ -177,24 +173,6 @@ class SpeechDataset(torch.utils.data.Dataset):
         return item
 
 
-def drop_long_transcripts(
-    corpus: datasets.Dataset, model: PreTrainedModel, processor: ProcessorMixin
-) -> datasets.Dataset:
-    """Leave out utterances with more tokens than the decoder has positions, with a warning."""
-    family = family_of(model)
-    longest = model.config.max_target_positions
-    lengths = [len(family.tokenize(processor, text)) for text in corpus["text"]]
-    kept = [i for i, length in enumerate(lengths) if length <= longest]
-    if len(kept) < len(lengths):
-        ids = [name for name, length in zip(corpus["id"], lengths, strict=True) if length > longest]
-        text = "%d transcripts have more than %d tokens and are not trained on: %s"
-        logger.warning(text, len(ids), longest, ", ".join(ids))
-    if not kept:
-        found = f"all {len(lengths)} transcripts have more than {longest} tokens"
-        raise UserError(f"no utterance is left to train on: {found}")
-    return corpus.select(kept) if len(kept) < len(lengths) else corpus
-
-
 class SpeechCollator:
     """Makes batches: features padded to the longest clip, and labels padded with -100.
 
@@ -204,6 +182,7 @@ class SpeechCollator:
         time_masks, time_mask_length, mel_masks, mel_mask_width: see `spec_augment` for families with log-mel features,
             `mask_waveform` for the others.
         seed: seed of the masks, used together with epoch and utterance id.
+        language: code such as "en", for families with a prompt in each request.
         two_masks: give each utterance twice, with different masks: first all utterances, then all of them again.
     """
 
@@ -217,11 +196,13 @@ class SpeechCollator:
         mel_masks: int = 0,
         mel_mask_width: int = 10,
         seed: int = 0,
+        language: str | None = None,
         two_masks: bool = False,
     ):
         self.family = family
         self.processor = processor
         self.seed = seed
+        self.language = language
         self.two_masks = two_masks
         self.masks = {
             "time_masks": time_masks,
@@ -231,8 +212,8 @@ class SpeechCollator:
         }
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
-        """Returns the inputs of the family (Whisper: `input_features (batch, n_mels, frames)`, `attention_mask (batch,
-        frames)`), `labels (batch, tokens)` and, if the data set has them, `expert_weights (batch, experts)`. With
+        """Returns what the family scores (Whisper: `input_features (batch, n_mels, frames)`, `attention_mask (batch,
+        frames)`, `labels (batch, tokens)`) and, if the data set has them, `expert_weights (batch, experts)`. With
         `two_masks` the batch has twice as many rows as items."""
         draws = [draws_of(self.seed, item["epoch"], item["id"]) for item in items]
         if self.two_masks:
@@ -241,14 +222,16 @@ class SpeechCollator:
         clips = [item["waveform"] for item in items]
         if not self.family.has_mel_features:
             clips = [mask_waveform(clip, random, **self.masks) for clip, random in zip(clips, draws, strict=True)]
-        batch = self.family.inputs(self.processor, clips, full_context=items[0]["full_context"])
+        batch = self.family.training_batch(
+            self.processor,
+            clips,
+            [item["labels"] for item in items],
+            language=self.language,
+            full_context=items[0]["full_context"],
+        )
         if self.family.has_mel_features:
             for random, features, mask in zip(draws, batch["input_features"], batch["attention_mask"], strict=True):
                 spec_augment(features, int(mask.sum()), random, **self.masks)
-        labels = torch.full((len(items), max(len(item["labels"]) for item in items)), -100)
-        for row, item in enumerate(items):
-            labels[row, : len(item["labels"])] = torch.tensor(item["labels"])
-        batch["labels"] = labels
         if "expert_weights" in items[0]:
             batch["expert_weights"] = torch.from_numpy(np.stack([item["expert_weights"] for item in items]))
         return batch

@@ -1,19 +1,20 @@
-"""Training with a frozen teacher: KL(teacher || student), token by token on the same transcripts."""
+"""Training with a frozen teacher: KL(teacher || student), position by position on the same transcripts."""
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from hf_components.asr import family_of
 from hf_components.runtime import UserError
-from hf_components.training.trainer import SpeechTrainer
-from hf_components.whisper.audio_context import labels_to_decoder_input
+from hf_components.training.trainer import SpeechTrainer, comparable
+from hf_components.whisper import DynamicContextWhisper
 
 
 class Teacher:
-    """A frozen Whisper with its own audio context.
+    """A frozen model. A Whisper keeps its own audio context.
 
     Args:
-        model: Whisper of `hf_components.whisper`, which is frozen here.
+        model: model of a family that can be trained, which is frozen here.
     """
 
     def __init__(self, model: PreTrainedModel):
@@ -25,18 +26,15 @@ class Teacher:
 
     @torch.no_grad()
     def log_probs(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Log probabilities of a training batch, float32 `(batch, tokens, vocab_size)`."""
-        features = self.model.prepare_audio_context(inputs["input_features"], inputs["attention_mask"])
-        mask = torch.nn.functional.pad(
-            inputs["attention_mask"], (0, features.shape[-1] - inputs["attention_mask"].shape[-1])
-        )
-        start = labels_to_decoder_input(inputs["labels"], self.config)
-        logits = self.model(features, attention_mask=mask, decoder_input_ids=start, use_cache=False).logits
-        return logits.float().log_softmax(-1)
+        """Log probabilities at the positions of a training batch that count, float32 `(positions, vocab_size)`."""
+        family = family_of(self.model)
+        scores = family.score(self.model, family.as_teacher(self.model, inputs))
+        logits, real = comparable(scores, family.name, "a teacher")
+        return logits[real].float().log_softmax(-1)
 
 
 class BaseOfAdapter(Teacher):
-    """The base of a LoRA in training: the same weights with the adapter off and the stock audio context of 30 s.
+    """The base of a LoRA in training: the same weights with the adapter off; for a Whisper, with 30 s of context.
 
     Args:
         lora: PEFT model in training.
@@ -48,16 +46,21 @@ class BaseOfAdapter(Teacher):
 
     def log_probs(self, inputs):
         was_training = self.model.training
-        context = (self.model.audio_context, self.model.min_audio_context)
-        self.model.eval().set_audio_context("full")
+        is_whisper = isinstance(self.model, DynamicContextWhisper)
+        if is_whisper:
+            context = (self.model.audio_context, self.model.min_audio_context)
+            self.model.set_audio_context("full")
+        self.model.eval()
         with self.lora.disable_adapter():
             log_probs = super().log_probs(inputs)
-        self.model.train(was_training).set_audio_context(*context)
+        self.model.train(was_training)
+        if is_whisper:
+            self.model.set_audio_context(*context)
         return log_probs
 
 
 class TaughtTrainer(SpeechTrainer):
-    """A `SpeechTrainer` whose loss is a weighted sum of cross-entropy and KL(teacher || student).
+    """A `SpeechTrainer` whose loss is a weighted sum of its own and KL(teacher || student), per token of the texts.
 
     Both get the same augmented features (Beyer et al. 2022, arXiv 2106.05237), the teacher in its own audio context,
     the student in that of the batch. The teacher runs first, to save memory: the student has no graph yet.
@@ -76,8 +79,9 @@ class TaughtTrainer(SpeechTrainer):
         if teacher is None:
             return
         for name in ("vocab_size", "decoder_start_token_id"):
-            if getattr(teacher.config, name) != getattr(model.config, name):
-                values = f"{getattr(teacher.config, name)} and {getattr(model.config, name)}"
+            of_each = [getattr(config, name, None) for config in (teacher.config, model.config)]
+            if of_each[0] != of_each[1]:
+                values = f"{of_each[0]} and {of_each[1]}"
                 raise UserError(
                     f"teacher and student must write the same tokens, but their {name} is {values}; distil into a "
                     "Whisper with the teacher's vocabulary"
@@ -92,16 +96,17 @@ class TaughtTrainer(SpeechTrainer):
     def loss_of_batch(self, model, inputs, num_items_in_batch):
         if self.teacher is None:
             return super().loss_of_batch(model, inputs, num_items_in_batch)
-        real = inputs["labels"] != -100
+        labels = inputs["labels"]
         with self.accelerator.autocast():
-            target = self.teacher.log_probs(inputs)[real]  # (tokens, vocab_size)
-        cross_entropy, outputs = super().loss_of_batch(model, inputs, num_items_in_batch)
-        student = outputs.logits[real].float().log_softmax(-1)  # (tokens, vocab_size)
+            target = self.teacher.log_probs(inputs)  # (real positions, vocab_size)
+        cross_entropy, scores = super().loss_of_batch(model, inputs, num_items_in_batch)
+        logits, real = comparable(scores, self.family.name, self.kl_name)
+        student = logits[real].float().log_softmax(-1)  # (real positions, vocab_size)
         kl_sum = torch.nn.functional.kl_div(student, target, reduction="sum", log_target=True)
-        kl = self.per_token(kl_sum, inputs["labels"], num_items_in_batch)
+        kl = self.per_token(kl_sum, labels, num_items_in_batch)
         of_cross_entropy, of_kl = self.loss_weights()
-        self._kl += torch.stack([kl_sum.detach(), real.sum()])
-        return of_cross_entropy * cross_entropy + of_kl * kl, outputs
+        self._kl += torch.stack([kl_sum.detach(), (labels != -100).sum()])
+        return of_cross_entropy * cross_entropy + of_kl * kl, scores
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         if self.teacher and "loss" in logs:

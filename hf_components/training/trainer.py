@@ -14,15 +14,15 @@ from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
     PrinterCallback,
+    ProcessorMixin,
     ProgressCallback,
     Seq2SeqTrainer,
     TrainerCallback,
-    WhisperProcessor,
 )
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_components.asr import family_of, transcribe
+from hf_components.asr import Scores, family_of, transcribe
 from hf_components.checkpoints import (
     BASE,
     BASE_FORM,
@@ -37,6 +37,7 @@ from hf_components.scoring import score
 from hf_components.speech import unreadable_explained
 from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.augmentation import WaveformAugmentation
+from hf_components.training.blank_rate import BlankRate
 from hf_components.training.callbacks import BestRecord, EveryNEpochs, LogWithCheckpoints, ProgressAndLog
 from hf_components.training.concatenation import Concatenation
 from hf_components.training.consistency import symmetric_kl
@@ -49,12 +50,16 @@ logger = logging.getLogger(__name__)
 
 
 class SpeechTrainer(Seq2SeqTrainer):
-    """Train a Whisper of `hf_components.whisper` on a prepared corpus.
+    """Train a speech recogniser of any family that can be trained on a prepared corpus.
+
+    The loss is -log p(transcript), summed over the batch and divided by the tokens of the whole accumulated global
+    batch, so that the gradient does not depend on how the batch is split.
 
     Args:
-        model: model to train; checkpoints hold only parameters that require gradients.
+        model: model after `Family.prepare_for_training`; checkpoints hold only parameters that require gradients.
         args: training arguments.
         processor: processor of the checkpoint.
+        language: code such as "en", for families with a prompt in each request; by default "en".
         corpus: training rows, audio not decoded.
         eval_corpus: rows that `evaluate` transcribes and scores.
         expert_weights: weights of the experts for each training row, `(utterances, experts)`.
@@ -66,16 +71,19 @@ class SpeechTrainer(Seq2SeqTrainer):
         self,
         model: PreTrainedModel,
         args: SpeechTrainingArguments,
-        processor: WhisperProcessor,
+        processor: ProcessorMixin,
         corpus: datasets.Dataset,
         eval_corpus: datasets.Dataset | None = None,
         expert_weights=None,
+        language: str | None = None,
         **kwargs,
     ):
-        family = family_of(model)
+        family = self.family = family_of(model)
+        self.language = language
         collator = SpeechCollator(
             family,
             processor,
+            language=language,
             time_masks=args.time_masks,
             seed=args.data_seed,
             time_mask_length=args.time_mask_length,
@@ -94,6 +102,9 @@ class SpeechTrainer(Seq2SeqTrainer):
             train_dataset=SpeechDataset(corpus, family, processor, expert_weights, augment),
             **kwargs,
         )
+        self.model_accepts_loss_kwargs = (
+            True  # the loss is ours, and right with accumulation, whatever the model takes
+        )
         prepare_sharding(self.accelerator, self.model)
         for name in ("ema_decay", "l2_to_start"):
             if getattr(args, name):
@@ -101,6 +112,12 @@ class SpeechTrainer(Seq2SeqTrainer):
         self.ema = MovingAverage(self.model, args.ema_decay) if args.ema_decay else None
         self.start = DistanceToStart(self.model) if args.l2_to_start else None
         self._consistency = torch.zeros(2, device=args.device)  # sum of the symmetric KL, number of tokens
+        # A statistic over the batch would make the gradient depend on how the batch is split; it stays as it was.
+        self._batch_norms = [
+            part for part in model.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)
+        ]
+        blank = family.blank(model)
+        self.blank_rate = None if blank is None else BlankRate(blank, args)
         self.durations = corpus["duration"]
         self.concatenation = None
         if args.concatenate:
@@ -110,7 +127,7 @@ class SpeechTrainer(Seq2SeqTrainer):
                 args.data_seed,
                 min(args.concatenate_seconds, family.longest_seconds),
                 tokens=[len(family.tokenize(processor, text)) for text in corpus["text"]],
-                longest_tokens=self.longest_transcript(),
+                longest_tokens=family.longest_labels(model),
             )
         if self.ema:
             self.add_callback(self.ema)
@@ -123,10 +140,6 @@ class SpeechTrainer(Seq2SeqTrainer):
         for default in (ProgressCallback, PrinterCallback):
             self.remove_callback(default)
         self.add_callback(ProgressAndLog())
-
-    def longest_transcript(self) -> int | None:
-        """The number of tokens that the decoder has positions for; None: any number."""
-        return self.model.config.max_target_positions
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         args = self.args
@@ -151,22 +164,27 @@ class SpeechTrainer(Seq2SeqTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The loss of `loss_of_batch` and the regularisers, which have the same weight in every kind of training."""
-        loss, outputs = self.loss_of_batch(model, inputs, num_items_in_batch)
+        for norm in self._batch_norms:
+            norm.eval()
+        loss, scores = self.loss_of_batch(model, inputs, num_items_in_batch)
         labels = inputs["labels"]
         tokens = (labels != -100).sum()
+        if self.blank_rate:
+            self.blank_rate.count(scores, tokens)
         if self.args.consistency_coef:
-            kl_sum = symmetric_kl(outputs.logits, labels)
+            kl_sum = symmetric_kl(*comparable(scores, self.family.name, "consistency_coef"))
             self._consistency += torch.stack([kl_sum.detach(), tokens / 2])
             # Every utterance is there twice, and so are its tokens, but it has one divergence.
             loss = loss + self.args.consistency_coef * self.per_token(2 * kl_sum, labels, num_items_in_batch)
         if self.start:  # the parts of a step add up to 1
             part_of_step = self.per_token(tokens, labels, num_items_in_batch)
             loss = loss + self.args.l2_to_start * part_of_step * self.start.squared()
-        return (loss, outputs) if return_outputs else loss
+        return (loss, scores.outputs) if return_outputs else loss
 
-    def loss_of_batch(self, model, inputs, num_items_in_batch) -> tuple[torch.Tensor, dict]:
-        """Loss without regularisers, and outputs; trainers with a loss of their own override it."""
-        return super().compute_loss(model, inputs, True, num_items_in_batch)
+    def loss_of_batch(self, model, inputs, num_items_in_batch) -> tuple[torch.Tensor, Scores]:
+        """Loss without regularisers, and what it is made of; trainers with a loss of their own override it."""
+        scores = self.family.score(model, inputs)
+        return self.per_token(scores.loss, inputs["labels"], num_items_in_batch), scores
 
     def per_token(self, sums: torch.Tensor, labels: torch.Tensor, num_items_in_batch) -> torch.Tensor:
         """Sums over the tokens of this batch, as their part of the mean over all tokens of the optimizer step."""
@@ -184,6 +202,8 @@ class SpeechTrainer(Seq2SeqTrainer):
         if self.start and "loss" in logs:
             with torch.no_grad():
                 logs["distance_to_start"] = round(self.start.squared().sqrt().item(), 4)
+        if self.blank_rate and "loss" in logs:
+            logs |= self.blank_rate.report(self.accelerator, self.state)
         super().log(logs, *args, **kwargs)
 
     def whole_model(self) -> PreTrainedModel:
@@ -205,6 +225,7 @@ class SpeechTrainer(Seq2SeqTrainer):
                 self.processing_class,
                 corpus,
                 description="evaluating",
+                language=self.language,
                 batch_size=self.args.eval_batch_size,
                 max_new_tokens=self.args.max_new_tokens,
                 num_beams=1,  # greedy: fast, and enough to compare checkpoints
@@ -215,7 +236,7 @@ class SpeechTrainer(Seq2SeqTrainer):
             corpus["group"],
             corpus["speaker_id"],
             num_bootstrap=0,
-            language=language_of(self.accelerator.unwrap_model(self.model)),
+            language=self.language or language_of(self.accelerator.unwrap_model(self.model)),
         )
         metrics = {
             f"{metric_key_prefix}_{key}": value for key, value in scores.items() if isinstance(value, (int, float))
@@ -309,6 +330,13 @@ class SpeechTrainer(Seq2SeqTrainer):
         for kept in (self.ema, self.start):
             if kept:
                 kept.load(Path(resume_from_checkpoint))
+
+
+def comparable(scores: Scores, family: str, flag: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """`logits` and `real` of scores. Raises UserError if the family's outputs cannot be compared."""
+    if scores.logits is None:
+        raise UserError(f"{flag} compares outputs position by position, which a {family} has none of; set it to 0")
+    return scores.logits, scores.real
 
 
 class _SamplerEpoch(TrainerCallback):

@@ -12,12 +12,18 @@ UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save")
 Lora = dict[str, tuple[torch.Tensor, torch.Tensor]]  # module name -> A (rank, in), B (out, rank)
 
 
-def save_adapter(folder: Path, lora: Lora, *, scaling: float, base_model: str | None) -> None:
+STOCK_WHISPER = ("transformers.models.whisper.modeling_whisper", "WhisperForConditionalGeneration")
+
+
+def save_adapter(
+    folder: Path, lora: Lora, *, scaling: float, base_model: str | None, base_class: tuple[str, str] = STOCK_WHISPER
+) -> None:
     """Write one LoRA as a PEFT adapter of the base model.
 
     Args:
-        lora: A and B per module name of `WhisperForConditionalGeneration`.
+        lora: A and B per module name of the base class.
         scaling: alpha / rank.
+        base_class: module and name of the class that loads the base model, by which `AutoPeftModel` finds it.
     """
     try:
         from peft import LoraConfig
@@ -30,6 +36,7 @@ def save_adapter(folder: Path, lora: Lora, *, scaling: float, base_model: str | 
         lora_alpha=scaling * rank,
         target_modules=sorted(lora),
         base_model_name_or_path=base_model,
+        auto_mapping={"parent_library": base_class[0], "base_model_class": base_class[1]},
         inference_mode=True,
     )
     config.target_modules = sorted(lora)  # PEFT makes a set of it, whose order changes with every process

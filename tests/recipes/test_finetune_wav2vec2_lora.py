@@ -155,7 +155,7 @@ PHASES = {
     "baseline": ("hf_components.asr.transcriber.Transcriber._decode", 2),
     "gold": ("hf_components.correction.corrector.TranscriptCorrector.decide", 5),
     "training": ("hf_components.training.time_estimate.TimeEstimate.on_step_end", 3),
-    "after training": ("recipes.finetune_wav2vec2_lora.save_lora", 1),
+    "after training": ("hf_components.training.finetuning.save_lora", 1),
     "publication": ("hf_components.correction.finetuning.release.write_card", 1),
 }
 

@@ -41,8 +41,9 @@ ALWAYS = re.findall(
     ddp_static_graph debug debug_run deepspeed detector dev_speakers dev_utterances disable_tqdm discriminator_lr
     discriminator_steps dry_run dtype ema_decay embedding_dim embedding_dir epochs eval_every_n_epochs
     eval_on_start eval_strategy evaluate_on_train expert_epochs experts_dir filter_transcripts finetuning
-    folder force_restart fp16 freeze_encoder fsdp full_determinism full_model gold gradient_accumulation_steps
-    gradient_checkpointing head hub_id include_num_input_tokens_seen input_jsonl joint_epochs kl_to_base_coef
+    folder force_restart fp16 freeze_decoder freeze_encoder fsdp full_determinism full_model gold
+    gradient_accumulation_steps gradient_checkpointing head hub_id include_num_input_tokens_seen input_jsonl
+    joint_epochs kl_to_base_coef
     kl_weight l2_to_start labels_dir last layers layout learning_rate license linguists load_balance_coef
     load_best_model_at_end log_file log_level log_level_replica log_on_each_node logging_nan_inf_filter
     logging_strategy lr lr_decay lr_scheduler_kwargs lr_scheduler_type max_duration max_grad_norm

@@ -13,7 +13,7 @@ from tiny_speech import save_tiny_whisper
 from transformers import WhisperForConditionalGeneration
 
 from hf_components.runtime.errors import UserError
-from recipes import finetune_whisper, prepare_corpus, run_children_pipeline, transcribe
+from recipes import finetune_asr, prepare_corpus, run_children_pipeline, transcribe
 
 pytestmark = pytest.mark.integration
 
@@ -108,7 +108,7 @@ def test_the_submission_has_the_order_of_its_format_and_the_package_runs(finishe
 
 def test_resuming_trains_and_transcribes_nothing_again(sources, finished, monkeypatch):
     out, results = finished
-    monkeypatch.setattr(finetune_whisper, "produce", None)  # calling them would fail
+    monkeypatch.setattr(finetune_asr, "produce", None)  # calling them would fail
     monkeypatch.setattr(transcribe, "transcribe_to_file", None)
     again = run_children_pipeline.main(command(sources, out, "--resume"))
     assert again["evaluation"] == results["evaluation"]

@@ -130,7 +130,7 @@ def test_plain_whisper_and_ctc_write_and_say_that_they_have_no_router(tmp_path, 
 
 def test_an_adapter_is_put_on_its_base_model(tmp_path, whisper):
     base = WhisperForConditionalGeneration.from_pretrained(whisper)
-    adapted = add_lora(base, LoraArguments(lora_rank=2, lora_dropout=0.0), freeze_encoder=False)
+    adapted = add_lora(base, LoraArguments(lora_rank=2, lora_dropout=0.0))
     with torch.no_grad():
         for name, parameter in base.named_parameters():
             if "lora_B" in name:

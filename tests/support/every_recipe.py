@@ -148,6 +148,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "soft_routing_epochs": 1,
             "topk_routing_epochs": 1,
         },
+        "finetune_asr": {**training, "model": sources / "wav2vec2", "early_stopping_patience": 0},
         "finetune_whisper": {**training, "early_stopping_patience": 0},
         "average_checkpoints": {
             **DECODING,

@@ -7,7 +7,8 @@ from tiny_speech import GradientRecorder, rows, training_arguments
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from hf_components.asr.ctc_from_scratch import NetworkArguments, build_wav2vec2, letter_processor
-from hf_components.training.ctc import CtcTrainer, prepare_ctc
+from hf_components.asr.families import family_of
+from hf_components.training.trainer import SpeechTrainer
 
 TINY = {
     "hidden_size": 16,
@@ -44,13 +45,13 @@ def ctc_trainer(
     corpus=None,
     eval_corpus=None,
     callbacks=(),
-    freeze_feature_encoder: bool = False,
+    from_scratch: bool = True,
     **options,
-) -> CtcTrainer:
+) -> SpeechTrainer:
     """Nothing random unless `options` of the training arguments say so."""
     model = model or tiny_wav2vec2()
-    prepare_ctc(model, freeze_feature_encoder=freeze_feature_encoder)
-    return CtcTrainer(
+    family_of(model).prepare_for_training(model, from_scratch=from_scratch)
+    return SpeechTrainer(
         model,
         training_arguments(folder, **options),
         tiny_ctc_processor(),

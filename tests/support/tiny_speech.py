@@ -281,7 +281,7 @@ def gradient_near_base(folder: Path, batch_size: int, accumulation: int) -> dict
     """As `gradient_of_one_step`, of a LoRA that is held near its base."""
     model, recorder = tiny_whisper(), GradientRecorder()
     torch.manual_seed(0)
-    lora = add_lora(model, LoraArguments(lora_rank=2, lora_dropout=0.0), freeze_encoder=False)
+    lora = add_lora(model, LoraArguments(lora_rank=2, lora_dropout=0.0))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:

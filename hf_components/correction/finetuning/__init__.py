@@ -10,7 +10,6 @@ from hf_components.correction.finetuning.gold import (
 from hf_components.correction.finetuning.improvement import describe, examples, improve, measure, summary
 from hf_components.correction.finetuning.release import (
     ADAPTER,
-    LOGS,
     MODEL,
     RESULTS,
     TITLE,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from hf_components.asr import load_asr
+from hf_components.asr import family_of, load_asr
 from hf_components.checkpoints import merge_adapter
 from hf_components.correction.finetuning.gold import CORRECTIONS, Sample, write_samples
 from hf_components.correction.finetuning.improvement import is_silent, plot_improvement
 from hf_components.publishing import evaluated_on, hub_id, write_report
 from hf_components.runtime import read_record, write_json
-from hf_components.training import plot_training, prepare_ctc
+from hf_components.training import plot_training
 
 ADAPTER, MODEL, LOGS = "lora_adapters", "model", "logs"
 TITLE = "Fine-tuning"  # of the curves
@@ -43,15 +43,12 @@ def publish_finetuned(
     shutil.copy(prepared / "corpus" / REJECTED, folder)
     if result["gold"]["source"] == "llm":
         shutil.copy(prepared / "gold" / CORRECTIONS, folder)
+    (folder / LOGS).mkdir(exist_ok=True)
+    shutil.copy(trained / "history.json", folder / LOGS)
     # The log folders hold TensorBoard's files of this run, and of the part before an interruption.
-    for source, target in (
-        (trained / LOGS, LOGS),
-        (trained / "checkpoints" / "runs", f"{LOGS}/runs"),
-        (trained / ADAPTER, ADAPTER),
-        (trained / MODEL, MODEL),
-    ):
-        if source.exists():
-            shutil.copytree(source, folder / target, dirs_exist_ok=True)
+    for source, target in (("checkpoints/runs", f"{LOGS}/runs"), ("adapter", ADAPTER), ("model", MODEL)):
+        if (trained / source).exists():
+            shutil.copytree(trained / source, folder / target, dirs_exist_ok=True)
     if plot:
         draw_plots(folder, folder, result)
     if merge_into is not None:
@@ -89,10 +86,8 @@ def draw_plots(finished: Path, folder: Path, result: dict) -> None:
 def merge_lora(base: str, adapter: Path, folder: Path) -> None:
     """Write the base model with the merged LoRA, and its processor."""
     model, processor = load_asr(base)
-    prepare_ctc(model, freeze_feature_encoder=True)  # the same configuration as after training
-    model = merge_adapter(model, str(adapter))
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    family_of(model).prepare_for_training(model)  # the same configuration as after training
+    family_of(model).save(merge_adapter(model, str(adapter)), processor, folder)
 
 
 def release_wav2vec2(folder: Path, run: Path, results: dict) -> dict:

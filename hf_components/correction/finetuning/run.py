@@ -22,7 +22,7 @@ class Wav2Vec2Arguments(ResumeArguments, PlotArguments):
     """
 
     audio_dir: str = flag("folder of recordings, in clean/ and noisy/ or to be split in half by name")
-    model: str = flag("wav2vec2, HuBERT or WavLM with CTC: folder or Hub id", default="facebook/wav2vec2-base-960h")
+    model: str = flag("recogniser of any family: folder or Hub id", default="facebook/wav2vec2-base-960h")
     truth: str | None = flag("JSON lines of file and text; default: audio_dir/truth.jsonl, if it exists", default=None)
     prepared: str | None = flag("output folder of another run on these recordings, to reuse its texts", default=None)
     use_lora: bool = flag("train a LoRA, written to <output_dir>/lora_adapters", default=True)

@@ -8,12 +8,11 @@ import pytest
 import torch
 from tiny_ctc import ctc_gradient_of_one_step, ctc_trainer, tiny_ctc_processor, tiny_wav2vec2
 from tiny_speech import Kill, rows
-from transformers import ParakeetCTCConfig, ParakeetForCTC, Wav2Vec2Config, Wav2Vec2ForCTC
+from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 from hf_components.asr.families import family_of
-from hf_components.runtime.errors import UserError
-from hf_components.training.ctc import CtcTrainer, prepare_ctc
 from hf_components.training.data import Draw, SpeechCollator, SpeechDataset
+from hf_components.training.trainer import SpeechTrainer
 
 pytestmark = pytest.mark.unit
 
@@ -75,7 +74,7 @@ def test_a_clip_shorter_than_its_labels_costs_nothing_and_leaves_the_others_fini
     assert torch.isinf(stock(**batch).loss)
 
 
-def resumable(folder, **options) -> CtcTrainer:
+def resumable(folder, **options) -> SpeechTrainer:
     """Everything that draws random numbers is on."""
     model = tiny_wav2vec2()
     for module in model.modules():
@@ -123,7 +122,7 @@ def test_augmentation_of_the_model_itself_is_off_and_batches_are_masked_instead(
         )
     )
     batch = batch_of(rows(2, seconds=1.0))
-    prepare_ctc(model, freeze_feature_encoder=False)
+    family_of(model).prepare_for_training(model, from_scratch=True)
     model.train()
     assert torch.equal(model(**batch).logits, model(**batch).logits)
     assert not model.wav2vec2.masked_spec_embed.requires_grad  # it takes no part
@@ -134,7 +133,7 @@ def test_augmentation_of_the_model_itself_is_off_and_batches_are_masked_instead(
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_feature_encoder_moves_unless_frozen(tmp_path, frozen):
-    trainer = ctc_trainer(tmp_path, freeze_feature_encoder=frozen, max_steps=2, learning_rate=1e-2)
+    trainer = ctc_trainer(tmp_path, from_scratch=not frozen, max_steps=2, learning_rate=1e-2)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     trainer.train()
     moved = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
@@ -174,17 +173,3 @@ def test_evaluation_transcribes_and_scores(tmp_path):
     trainer = ctc_trainer(tmp_path, eval_corpus=rows(3, first=50), max_steps=1)
     metrics = trainer.evaluate()
     assert metrics["eval_wer"] > 0 and {"eval_wer_low", "eval_wer_middle", "eval_wer_high"} <= metrics.keys()
-
-
-def test_other_kinds_of_models_are_refused():
-    config = ParakeetCTCConfig(
-        encoder_config={
-            "hidden_size": 8,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 1,
-            "intermediate_size": 8,
-            "subsampling_conv_channels": 8,
-        }
-    )
-    with pytest.raises(UserError, match="of type parakeet_ctc; CTC training supports wav2vec2"):
-        prepare_ctc(ParakeetForCTC(config), freeze_feature_encoder=False)

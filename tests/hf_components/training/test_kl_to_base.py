@@ -40,7 +40,7 @@ def trainer_of(folder, model, teacher, callbacks=(), kl=None, corpus=None, **opt
 
 
 def lora_of(model):
-    return add_lora(model, LoraArguments(lora_rank=2, lora_dropout=0.0), freeze_encoder=False)
+    return add_lora(model, LoraArguments(lora_rank=2, lora_dropout=0.0))
 
 
 def kl_of(trainer, full_context=True) -> float:
@@ -160,7 +160,7 @@ def test_resuming_a_lora_beside_its_base_gives_the_same_bits(tmp_path):
     def trainer(folder, callbacks=(), **options):
         torch.manual_seed(0)
         model = tiny_whisper()
-        lora = add_lora(model, LoraArguments(lora_rank=2, lora_dropout=0.2), freeze_encoder=False)
+        lora = add_lora(model, LoraArguments(lora_rank=2, lora_dropout=0.2))
         return trainer_of(
             folder,
             model,

@@ -52,7 +52,7 @@ def train(folder, model, steps=3) -> SpeechTrainer:
 def test_merged_model_equals_adapter_on_the_base(tmp_path, freeze_encoder):
     base = save_tiny_whisper(tmp_path / "base")
     model, processor = load_whisper(str(base))
-    lora = add_lora(model, LoraArguments(lora_rank=2, lora_alpha=8), freeze_encoder=freeze_encoder)
+    lora = add_lora(model, LoraArguments(lora_rank=2, lora_alpha=8), freeze="encoder" if freeze_encoder else None)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained and all(".lora_" in name for name in trained)
     assert any("model.encoder." in name for name in trained) != freeze_encoder
@@ -80,7 +80,7 @@ def test_merged_model_equals_adapter_on_the_base(tmp_path, freeze_encoder):
 def test_a_fresh_adapter_changes_nothing():
     model, features = tiny_whisper(), torch.randn(1, 80, 100)
     expected = model(features, labels=torch.tensor([[1, 2]])).logits
-    add_lora(model, LoraArguments(lora_dropout=0.0), freeze_encoder=False)
+    add_lora(model, LoraArguments(lora_dropout=0.0))
     torch.testing.assert_close(model(features, labels=torch.tensor([[1, 2]])).logits, expected)
 
 
@@ -93,7 +93,7 @@ def test_a_fresh_adapter_changes_nothing():
 )
 def test_what_is_no_lora_is_named(options, message):
     with pytest.raises(UserError, match=message):
-        add_lora(tiny_whisper(), LoraArguments(**options), freeze_encoder=False)
+        add_lora(tiny_whisper(), LoraArguments(**options))
 
 
 @pytest.mark.parametrize("finetuning", ["full", "lora"])
@@ -103,7 +103,7 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path, finetuning):
         torch.manual_seed(0)
         model, recorder = tiny_whisper(), GradientRecorder()
         if finetuning == "lora":
-            add_lora(model, LoraArguments(lora_rank=2, lora_dropout=0.0), freeze_encoder=False)
+            add_lora(model, LoraArguments(lora_rank=2, lora_dropout=0.0))
         args = training_arguments(
             tmp_path, per_device_train_batch_size=4, max_steps=1, activation_checkpointing=checkpointing
         )

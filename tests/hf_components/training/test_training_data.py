@@ -15,8 +15,8 @@ from hf_components.training.data import (
     DurationBatchSampler,
     SpeechCollator,
     SpeechDataset,
-    drop_long_transcripts,
 )
+from hf_components.training.learnable import keep_learnable
 
 pytestmark = pytest.mark.unit
 WHISPER = family_of(WhisperConfig())
@@ -201,15 +201,15 @@ def test_augmentation_keeps_within_its_sizes():
 
 def test_long_transcripts_are_named_and_left_out(corpus, caplog):
     lengths, model = [len(WHISPER.tokenize(tiny_processor(), text)) for text in corpus["text"]], tiny_whisper()
-    assert drop_long_transcripts(corpus, model, tiny_processor()) is corpus
+    assert keep_learnable(corpus, model, tiny_processor()) is corpus
     model.config.max_target_positions = longest = sorted(lengths)[3]
     with caplog.at_level("WARNING"):
-        kept = drop_long_transcripts(corpus, model, tiny_processor())
+        kept = keep_learnable(corpus, model, tiny_processor())
     assert kept["id"][:] == [f"u{i}" for i, length in enumerate(lengths) if length <= longest]
     assert all(f"u{i}" in caplog.text for i, length in enumerate(lengths) if length > longest)
     model.config.max_target_positions = 2
     with pytest.raises(UserError, match="no utterance is left"):
-        drop_long_transcripts(corpus, model, tiny_processor())
+        keep_learnable(corpus, model, tiny_processor())
 
 
 @pytest.mark.parametrize("processes", [2, 8])

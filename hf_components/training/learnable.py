@@ -1,15 +1,13 @@
-"""Find the rows of a corpus that a CTC model can learn from, before training."""
+"""Find the rows of a corpus that a model can learn from, before training."""
 
 import logging
 from collections import Counter
 
 import datasets
-import torch
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from hf_components.asr import SHORTEST_SAMPLES, family_of, rate_of, writable
+from hf_components.asr import family_of, writable
 from hf_components.runtime import NothingToTrainOnError, first_few
-from hf_components.speech import SAMPLING_RATE
 
 logger = logging.getLogger(__name__)
 
@@ -19,28 +17,54 @@ NAMED = 10  # ids and characters that a message shows
 def keep_learnable(
     corpus: datasets.Dataset, model: PreTrainedModel, processor: ProcessorMixin, fastest: float = 1.0
 ) -> datasets.Dataset:
-    """Leave out the rows that a CTC model cannot learn from, with a warning.
+    """Leave out the rows that a model cannot learn from, with a warning.
 
-    These are transcripts with characters that the vocabulary lacks, transcripts without any character of it (the model
-    would learn to write nothing), and transcripts that need more frames than their audio has (see `frames_needed`;
-    their loss is infinite).
+    For a decoder with a number of positions these are longer transcripts. For CTC they are transcripts with characters
+    that the vocabulary lacks, transcripts without any character of it (the model would learn to write nothing), and
+    transcripts that need more frames than their audio has (see `frames_needed`; their loss is infinite).
 
     Args:
         corpus: rows of a prepared corpus.
-        model: model with waveform input, such as wav2vec2, HuBERT and WavLM.
+        model, processor: the model to train.
         fastest: largest speed factor of the augmentation, which makes clips shorter.
     Raises:
         NothingToTrainOnError: no row is left.
+        UserError: models of this family cannot be trained.
     """
     family = family_of(model)
-    tokenizer = processor.tokenizer
-    ids = corpus["id"][:]
     texts = corpus["text"][:]
     labels = [family.tokenize(processor, text) for text in texts]
+    longest = family.longest_labels(model)
+    if longest is not None:
+        kept = _short_enough(corpus["id"][:], labels, longest)
+    elif family.blank(model) is not None:
+        frames = family.count_frames(model, processor, [seconds / fastest for seconds in corpus["duration"]])
+        kept = _writable_in_time(processor.tokenizer, corpus["id"][:], texts, labels, frames)
+    else:
+        return corpus
+    return corpus.select(kept) if len(kept) < len(texts) else corpus
+
+
+def _short_enough(ids: list[str], labels: list[list[int]], longest: int) -> list[int]:
+    """Rows whose transcript has at most `longest` tokens."""
+    kept = [i for i, row in enumerate(labels) if len(row) <= longest]
+    if len(kept) < len(labels):
+        gone = [name for name, row in zip(ids, labels, strict=True) if len(row) > longest]
+        text = "%d transcripts have more than %d tokens and are not trained on: %s"
+        logger.warning(text, len(gone), longest, first_few(gone, NAMED))
+    if not kept:
+        found = f"all {len(labels)} transcripts have more than {longest} tokens"
+        raise NothingToTrainOnError(f"no utterance is left to train on: {found}")
+    return kept
+
+
+def _writable_in_time(
+    tokenizer: PreTrainedTokenizerBase, ids: list[str], texts: list[str], labels: list[list[int]], frames: list[int]
+) -> list[int]:
+    """Rows that a CTC model with this tokenizer can write in so many frames."""
     unknown = {
         i: _unknown_characters(tokenizer, texts[i]) for i, row in enumerate(labels) if tokenizer.unk_token_id in row
     }
-    frames = count_frames(model, [seconds / fastest for seconds in corpus["duration"]], rate_of(processor))
     short = [i for i, row in enumerate(labels) if i not in unknown and frames_needed(row) > frames[i]]
     empty = [i for i, row in enumerate(labels) if not row]
     if empty:
@@ -71,19 +95,12 @@ def keep_learnable(
             f"no utterance is left to train on: of {len(ids)}, {len(unknown)} have characters that the tokenizer "
             f"lacks, {len(empty)} have no character that it has, and {len(short)} are too short for their transcripts"
         )
-    return corpus.select(kept) if len(kept) < len(ids) else corpus
+    return kept
 
 
 def frames_needed(labels: list[int]) -> int:
     """Frames of the shortest CTC path: one per label, and a blank between equal neighbours (Graves et al. 2006)."""
     return len(labels) + sum(a == b for a, b in zip(labels, labels[1:], strict=False))
-
-
-def count_frames(model: PreTrainedModel, seconds: list[float], sampling_rate: int = SAMPLING_RATE) -> list[int]:
-    """Number of output frames for clips of these lengths, at that sampling rate in Hz."""
-    shortest = SHORTEST_SAMPLES / SAMPLING_RATE
-    samples = torch.tensor([round(max(shortest, value) * sampling_rate) for value in seconds])
-    return model._get_feat_extract_output_lengths(samples).tolist()
 
 
 def _unknown_characters(tokenizer, text: str) -> set[str]:

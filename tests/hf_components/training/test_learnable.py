@@ -10,7 +10,7 @@ from tiny_speech import rows
 from hf_components.asr.ctc import writable
 from hf_components.asr.families import family_of
 from hf_components.runtime.errors import UserError
-from hf_components.training.ctc_rows import count_frames, frames_needed, keep_learnable
+from hf_components.training.learnable import frames_needed, keep_learnable
 
 pytestmark = pytest.mark.unit
 
@@ -58,10 +58,14 @@ def test_frames_needed_are_the_fewest_with_a_finite_loss(labels):
 
 def test_frames_are_those_that_the_model_writes():
     model = tiny_wav2vec2()
+
+    def count_frames(seconds: float) -> int:
+        return family_of(model).count_frames(model, tiny_ctc_processor(), [seconds])[0]
+
     for seconds in (0.2, 0.5, 1.234):
         frames = model(torch.zeros(1, round(seconds * 16_000))).logits.shape[1]
-        assert count_frames(model, [seconds]) == [frames]
-    assert count_frames(model, [0.01]) == count_frames(model, [0.2])  # extended by silence
+        assert count_frames(seconds) == frames
+    assert count_frames(0.01) == count_frames(0.2)  # extended by silence
 
 
 def test_unlearnable_rows_are_left_out_and_named(caplog):

@@ -18,7 +18,8 @@ from hf_components.runtime.arguments import parse_arguments
 from hf_components.runtime.errors import UserError
 from hf_components.speech import readable
 from hf_components.speech.corpus import load_corpus
-from recipes import finetune_whisper, prepare_corpus
+from hf_components.training import finetuning
+from recipes import finetune_asr, prepare_corpus
 
 pytestmark = pytest.mark.integration
 
@@ -67,7 +68,7 @@ def command(run: Path, output: str | Path, *words: str, **flags) -> list[str]:
 
 @pytest.fixture(scope="module")
 def finetuned(run) -> dict:
-    return finetune_whisper.main(command(run, "full", plot=True))
+    return finetune_asr.main(command(run, "full", plot=True))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -107,43 +108,43 @@ def edit_record(folder: Path, **settings) -> None:
 
 def test_a_finished_run_is_kept_and_restarted_by_force(run, finetuned, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(finetune_whisper, "produce", None)  # calling it again would fail
-        assert finetune_whisper.main(command(run, "full", plot=True)) == finetuned
+        patch.setattr(finetune_asr, "produce", None)  # calling it again would fail
+        assert finetune_asr.main(command(run, "full", plot=True)) == finetuned
         for name in ("loss.png", "wer.png"):
             (run / "full" / name).unlink()
         edit_record(run / "full", plot=False)
-        assert finetune_whisper.main(command(run, "full", plot=True)) == finetuned
+        assert finetune_asr.main(command(run, "full", plot=True)) == finetuned
         assert (run / "full" / "loss.png").exists()
     before = (run / "full" / "stage.json").stat().st_mtime_ns
-    assert finetune_whisper.main(command(run, "full", "--force_restart", plot=True)) == finetuned
+    assert finetune_asr.main(command(run, "full", "--force_restart", plot=True)) == finetuned
     assert (run / "full" / "stage.json").stat().st_mtime_ns > before
-    monkeypatch.setattr(finetune_whisper, "produce", None)
-    assert finetune_whisper.main(command(run, "full", plot=True)) == finetuned  # made by force, and kept from then on
+    monkeypatch.setattr(finetune_asr, "produce", None)
+    assert finetune_asr.main(command(run, "full", plot=True)) == finetuned  # made by force, and kept from then on
 
 
 @pytest.mark.parametrize("force", [False, True])
 def test_an_interrupted_run_goes_on_by_itself_unless_forced(run, finetuned, monkeypatch, force):
     output = f"again{force}"
     with monkeypatch.context() as patch:
-        patch.setattr(finetune_whisper, "save_history", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patch.setattr(finetuning, "save_history", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
-            finetune_whisper.main(command(run, output))
+            finetune_asr.main(command(run, output))
     started = []
-    train = finetune_whisper.KlToBaseTrainer
+    train = finetuning.KlToBaseTrainer
 
     def watched(*args, **kwargs):
         trainer = train(*args, **kwargs)
         started.append(Path(trainer.args.output_dir, "checkpoint-3").exists())
         return trainer
 
-    monkeypatch.setattr(finetune_whisper, "KlToBaseTrainer", watched)
-    finetune_whisper.main(command(run, output, *(["--force-restart"] if force else [])))
+    monkeypatch.setattr(finetuning, "KlToBaseTrainer", watched)
+    finetune_asr.main(command(run, output, *(["--force-restart"] if force else [])))
     assert started == [not force]
     assert all(torch.equal(value, weights(run / "full")[name]) for name, value in weights(run / output).items())
 
 
 def test_decoder_alone(run):
-    metrics = finetune_whisper.main(command(run, "decoder", freeze_encoder=True, num_train_epochs=1))
+    metrics = finetune_asr.main(command(run, "decoder", freeze_encoder=True, num_train_epochs=1))
     moved = {
         name
         for name, value in load_file(run / "whisper" / "model.safetensors").items()
@@ -154,7 +155,7 @@ def test_decoder_alone(run):
 
 
 def test_lora_leaves_an_adapter_and_the_merged_model(run):
-    metrics = finetune_whisper.main(
+    metrics = finetune_asr.main(
         command(
             run, "lora", finetuning="lora", lora_rank=2, kl_to_base_coef=0.1, num_train_epochs=1, learning_rate=1e-2
         )
@@ -174,7 +175,7 @@ def test_lora_leaves_an_adapter_and_the_merged_model(run):
 
 def test_full_context_trains_and_evaluates_at_30_seconds(run, monkeypatch):
     seen = []
-    train = finetune_whisper.KlToBaseTrainer
+    train = finetuning.KlToBaseTrainer
 
     def watched(model, *args, **kwargs):
         model.get_encoder().register_forward_pre_hook(
@@ -185,21 +186,21 @@ def test_full_context_trains_and_evaluates_at_30_seconds(run, monkeypatch):
         )
         return train(model, *args, **kwargs)
 
-    monkeypatch.setattr(finetune_whisper, "KlToBaseTrainer", watched)
+    monkeypatch.setattr(finetuning, "KlToBaseTrainer", watched)
     flags = {"max_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
-    finetune_whisper.main(command(run, "context", audio_context="full", **flags))
+    finetune_asr.main(command(run, "context", audio_context="full", **flags))
     assert len(seen) >= 2 and set(seen) == {3000}
     assert load_whisper(str(run / "context" / "model"))[0].audio_context == "full"
     seen.clear()
-    finetune_whisper.main(command(run, "context", audio_context="dynamic", min_audio_context=400, **flags))
+    finetune_asr.main(command(run, "context", audio_context="dynamic", min_audio_context=400, **flags))
     assert min(seen) < 200 and max(seen) == 400  # of evaluation
     model, _ = load_whisper(str(run / "context" / "model"))
     assert (model.audio_context, model.min_audio_context) == ("dynamic", 400)
 
 
 def test_debug_is_small_and_otherwise_in_earnest(run, monkeypatch):
-    monkeypatch.setattr(finetune_whisper, "DEBUG_SAMPLES", {"train": 10, "validation": 4})
-    metrics = finetune_whisper.main(command(run, "debugged", "--debug"))
+    monkeypatch.setattr(finetune_asr, "DEBUG_SAMPLES", {"train": 10, "validation": 4})
+    metrics = finetune_asr.main(command(run, "debugged", "--debug"))
     assert (metrics["utterances"], metrics["steps"]) == (10, 2)
     history = json.loads((run / "debugged_debug" / "history.json").read_text())
     assert [entry["eval_utterances"] for entry in history if "eval_wer" in entry] == [4]
@@ -210,7 +211,7 @@ def test_filtered_utterances_are_listed(run):
     ids = load_corpus(run / "corpus", "train")["id"][:]
     lines = [{"utterance_id": name, "orthographic_text": "not a word of it"} for name in ids[:5]]
     (run / "heard.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    metrics = finetune_whisper.main(
+    metrics = finetune_asr.main(
         command(run, "filtered", filter_transcripts=run / "heard.jsonl", filter_max_wer=0.5, num_train_epochs=1)
     )
     rows = [json.loads(line) for line in (run / "filtered" / "filtered.jsonl").read_text().splitlines()]
@@ -227,19 +228,19 @@ def test_from_a_manifest(run, tmp_path, monkeypatch):
         "output_dir": tmp_path / "out",
     }
     folders = ["--audio_dirs", *(str(root / f"audio_{i}") for i in range(3))]
-    metrics = finetune_whisper.main(command(run, "", *folders, **flags))
+    metrics = finetune_asr.main(command(run, "", *folders, **flags))
     corpus = load_corpus(tmp_path / "out_corpus")
     assert metrics["utterances"] == len(corpus["train"]) and sum(map(len, corpus.values())) == 18
     assert not set(corpus["train"]["speaker_id"]) & set(corpus["dev"]["speaker_id"])
-    monkeypatch.setattr(finetune_whisper, "write_corpus", None)
-    monkeypatch.setattr(finetune_whisper, "produce", None)
-    assert finetune_whisper.main(command(run, "", *folders, **flags)) == metrics  # both stages are kept
+    monkeypatch.setattr(finetune_asr, "write_corpus", None)
+    monkeypatch.setattr(finetune_asr, "produce", None)
+    assert finetune_asr.main(command(run, "", *folders, **flags)) == metrics  # both stages are kept
 
 
 @pytest.mark.parametrize("flag", ["--model", "--base_model", "--variant"])
 def test_variants_are_openais_and_folders_come_first(tmp_path, monkeypatch, flag):
     def model(name: str) -> str:
-        return parse_arguments(finetune_whisper.ARGUMENTS, [flag, name, "--output_dir", "x"])[0].model
+        return parse_arguments(finetune_asr.ARGUMENTS, [flag, name, "--output_dir", "x"])[0].model
 
     monkeypatch.chdir(tmp_path)
     assert model("large-v3-turbo") == "openai/whisper-large-v3-turbo"
@@ -250,9 +251,7 @@ def test_variants_are_openais_and_folders_come_first(tmp_path, monkeypatch, flag
 
 
 def test_effective_batch_of_the_default_configuration():
-    args = parse_arguments(
-        finetune_whisper.ARGUMENTS, ["--config", str(CONFIG / "default.yaml"), "--output_dir", "x"]
-    )[-1]
+    args = parse_arguments(finetune_asr.ARGUMENTS, ["--config", str(CONFIG / "default.yaml"), "--output_dir", "x"])[-1]
     assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 36
     assert (args.learning_rate, args.warmup_steps, args.activation_checkpointing) == (1e-5, 500, True)
     assert args.load_best_model_at_end and args.metric_for_best_model == "wer"
@@ -296,7 +295,7 @@ ERRORS = [
 def test_mistakes_are_named_and_leave_no_result(run, tmp_path, flags, message):
     flags = {flag: value.format(run=run) if isinstance(value, str) else value for flag, value in flags.items()}
     with pytest.raises(UserError, match=message):
-        finetune_whisper.main(command(run, tmp_path / "output", **flags))
+        finetune_asr.main(command(run, tmp_path / "output", **flags))
     assert not (tmp_path / "output").exists()
 
 
@@ -309,8 +308,8 @@ def test_mistakes_are_named_and_leave_no_result(run, tmp_path, flags, message):
     ],
 )
 def test_an_unusual_learning_rate_is_told(run, tmp_path, monkeypatch, capsys, flags, warned):
-    monkeypatch.setattr(finetune_whisper, "run_stage", lambda *args, **kwargs: {})
-    finetune_whisper.main(command(run, tmp_path / "output", **flags))
+    monkeypatch.setattr(finetune_asr, "run_stage", lambda *args, **kwargs: {})
+    finetune_asr.main(command(run, tmp_path / "output", **flags))
     assert ("is unusual for" in capsys.readouterr().err) == warned
 
 
@@ -326,7 +325,7 @@ def test_an_unreadable_row_stops_the_training_and_names_the_flag(run, damaged, t
     corpus, ids = damaged
     rule = f"^{ids['train']}: .*; prepare the corpus again, or leave such rows out with --unreadable_rows reject$"
     with pytest.raises(UserError, match=rule):
-        finetune_whisper.main(command(run, tmp_path / "out", corpus=corpus, dataloader_num_workers=workers))
+        finetune_asr.main(command(run, tmp_path / "out", corpus=corpus, dataloader_num_workers=workers))
 
 
 def test_an_unreadable_row_of_dev_is_named_too(run, damaged, tmp_path):
@@ -335,7 +334,7 @@ def test_an_unreadable_row_of_dev_is_named_too(run, damaged, tmp_path):
     readable_train = load_corpus(corpus, "train", flags["data_config_override"])["id"]
     assert ids["train"] not in readable_train[:]  # else the training would stop first
     with pytest.raises(UserError, match=f"^{ids['dev']}: .* --unreadable_rows reject$"):
-        finetune_whisper.main(command(run, tmp_path / "out", corpus=corpus, **flags))
+        finetune_asr.main(command(run, tmp_path / "out", corpus=corpus, **flags))
 
 
 def test_unreadable_rows_are_left_out_counted_and_named(run, damaged, tmp_path, capsys, monkeypatch):
@@ -346,12 +345,12 @@ def test_unreadable_rows_are_left_out_counted_and_named(run, damaged, tmp_path, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune_whisper, "load_whisper", interrupt)
+        patch.setattr(finetune_asr, "load_asr", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            finetune_whisper.main(command(run, tmp_path / "out", **flags))
+            finetune_asr.main(command(run, tmp_path / "out", **flags))
     capsys.readouterr()
     monkeypatch.setattr(readable, "_unreadable", interrupt)  # the recordings are not decoded again
-    result = finetune_whisper.main(command(run, tmp_path / "out", **flags))
+    result = finetune_asr.main(command(run, tmp_path / "out", **flags))
     assert result["utterances"] == 23
     rows = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
     assert {row["split"]: row["id"] for row in rows} == ids

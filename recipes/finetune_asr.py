@@ -1,0 +1,259 @@
+"""Fine-tune any recogniser: all of it, only its encoder or decoder, or a LoRA, on a prepared corpus or a manifest.
+
+accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+    recipes/finetune_asr.py --config recipes/configs/finetune_asr/default.yaml \\
+    --train_manifest data/train_word_transcripts.jsonl --audio_dirs data/audio_0 data/audio_1 data/audio_2 \\
+    --model Qwen/Qwen3-ASR-1.7B --output_dir runs/qwen3-asr
+
+Whisper, Moonshine and other encoder-decoders, wav2vec2, Parakeet and other CTC models, transducers, and language
+models that hear, such as Qwen3-ASR: hf_components/asr has a file for each family.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import set_seed
+
+from dataset_scripts.jsonl_manifest import STRATA, JsonlManifest, JsonlManifestConfig
+from dataset_scripts.prepared import write_corpus
+from hf_components.asr import Whisper, family_of, load_asr
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.runtime import (
+    SEEDS,
+    UserError,
+    flag,
+    parse_arguments,
+    parse_pairs,
+    run_as_stage,
+    run_recipe,
+    run_stage,
+)
+from hf_components.speech import sample_rows
+from hf_components.training import (
+    FilterArguments,
+    FinetuningArguments,
+    KlToBaseArguments,
+    LoraArguments,
+    SpeechTrainingArguments,
+    TrainingRecipeArguments,
+    filter_by_transcripts,
+    finetune,
+    keep_learnable,
+    load_training_rows,
+    plot_training,
+    warn_of_learning_rate,
+)
+
+TITLE = "Fine-tuning"
+DEBUG_SAMPLES = {"train": 100, "validation": 20}
+
+
+@dataclass(kw_only=True)
+class Arguments(TrainingRecipeArguments):
+    corpus: str | None = flag("prepared corpus: folder or Hub id", default=None)
+    audio_context: Literal["dynamic", "full"] = flag(
+        "audio context of a Whisper in training and evaluation: as long as the audio, or always 30 s",
+        default="dynamic",
+    )
+    min_audio_context: int = flag(
+        "shortest dynamic context in mel frames of 10 ms; saved with the model",
+        default=200,
+        min=2,
+        max=3000,
+        needs={"audio_context": "dynamic"},
+    )
+    debug_run: bool = flag(
+        f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on {DEBUG_SAMPLES['validation']}, into "
+        "<output_dir>_debug",
+        default=False,
+        aliases=["--debug"],
+    )
+
+
+@dataclass
+class ManifestArguments:
+    """A corpus that is not prepared yet. The run prepares it in <output_dir>_corpus."""
+
+    train_manifest: str | None = flag("JSONL manifest, instead of --corpus", default=None)
+    audio_dirs: list[str] = flag(
+        "folders to search for its audio; default: its folder and sub-folders", default=[], needs="train_manifest"
+    )
+    val_manifest: str | None = flag(
+        "JSONL manifest of validation data, with other speakers", default=None, needs="train_manifest"
+    )
+    val_ratio: float = flag(
+        "share of the rows for validation, without val_manifest",
+        default=0.1,
+        min=0,
+        below=1,
+        needs={"train_manifest": True, "val_manifest": False, "split_file": False},
+    )
+    stratify_by: str = flag(
+        "age_bucket: equal shares of every age; or none",
+        default="age_bucket",
+        choices=STRATA,
+        needs={"train_manifest": True, "val_manifest": False, "split_file": False},
+    )
+    split_seed: int = flag(
+        "seed of the division into training and validation",
+        default=42,
+        **SEEDS,
+        needs={"train_manifest": True, "val_manifest": False, "split_file": False},
+    )
+    split_file: str | None = flag(
+        "splits.json of a corpus, to divide the children in the same way", default=None, needs="train_manifest"
+    )
+    fields: list[str] | None = flag(
+        "OURS=THEIRS for every field that has another name in the manifest", default=None, needs="train_manifest"
+    )
+    external_data: list[str] | None = flag(
+        "names of external data in the manifest, for the corpus card", default=None, needs="train_manifest"
+    )
+
+
+ARGUMENTS = (
+    Arguments,
+    ManifestArguments,
+    PublishModelArguments,
+    FinetuningArguments,
+    FilterArguments,
+    LoraArguments,
+    KlToBaseArguments,
+    SpeechTrainingArguments,
+)
+
+
+def main(argv: list[str] | None = None) -> dict:
+    return run(*parse_arguments(ARGUMENTS, argv, __doc__))
+
+
+def run(
+    args: Arguments,
+    manifest: ManifestArguments,
+    publishing: PublishModelArguments,
+    finetuning: FinetuningArguments,
+    *others: Any,
+) -> dict:
+    """What `main` does with its flags."""
+    training_args = others[-1]
+    if (args.corpus is None) == (manifest.train_manifest is None):
+        raise UserError(f"give either --corpus or --train_manifest, got {args.corpus} and {manifest.train_manifest}")
+    if args.corpus and (given := manifest.audio_dirs or manifest.val_manifest or manifest.split_file):
+        raise UserError(f"{given} belongs to a --train_manifest; {args.corpus} is prepared and divided already")
+    if not training_args.output_dir:
+        raise UserError("--output_dir is required: the folder of the result")
+    warn_of_learning_rate(training_args, finetuning.finetuning)
+    if args.debug_run:  # beside the real result, which it must not replace
+        training_args.num_train_epochs = 1
+        training_args.output_dir = f"{training_args.output_dir.rstrip('/')}_debug"
+    if args.audio_context == "full":
+        training_args.full_context_fraction = 1.0
+    if manifest.train_manifest:
+        args.corpus = prepare(args, manifest, training_args.output_dir)
+    filters = others[0]
+    output_dir = Path(training_args.output_dir)
+    result = run_as_stage(
+        produce,
+        args,
+        finetuning,
+        *others,
+        inputs=[args.corpus, args.model, filters.filter_transcripts, training_args.noise_dir],
+        derive={"plot": plot_training(TITLE)},
+    )
+    push(publishing, output_dir / ("adapter" if finetuning.finetuning == "lora" else "model"))
+    return result
+
+
+def prepare(args: Arguments, manifest: ManifestArguments, output_dir: str) -> str:
+    """Prepare the manifest's corpus, or keep that of an earlier run if nothing has changed; return its folder."""
+    folder = f"{output_dir.rstrip('/')}_corpus"
+    options = {
+        **asdict(manifest),
+        "manifest": manifest.train_manifest,
+        "audio_dirs": manifest.audio_dirs or None,
+        "fields": parse_pairs("fields", manifest.fields),
+        "max_samples": DEBUG_SAMPLES["train"] if args.debug_run else None,
+    }
+    del options["train_manifest"]
+    name = Path(manifest.train_manifest).stem
+    source = JsonlManifestConfig(**options)
+    run_stage(
+        folder,
+        lambda work: write_corpus(
+            JsonlManifest,
+            work,
+            options,
+            num_proc=os.cpu_count(),
+            name=name,
+            source="jsonl_manifest",
+            language=args.language,
+        ),
+        config=(options, source.recordings()),
+        inputs=source.inputs(),
+        resume=args.resume,
+        alone=True,
+    )
+    return folder
+
+
+def produce(
+    args: Arguments,
+    finetuning: FinetuningArguments,
+    filters: FilterArguments,
+    lora_args: LoraArguments,
+    kl: KlToBaseArguments,
+    training_args: SpeechTrainingArguments,
+    folder: Path,
+) -> dict:
+    set_seed(training_args.seed)
+    train, evaluated = load_training_rows(args, training_args, folder)
+    dropped = []
+    if filters.filter_transcripts:
+        train, dropped = filter_by_transcripts(
+            train, filters.filter_transcripts, filters.filter_max_wer, args.language
+        )
+    if args.debug_run:
+        train = sample_rows(train, DEBUG_SAMPLES["train"], training_args.seed)
+        evaluated = evaluated and sample_rows(evaluated, DEBUG_SAMPLES["validation"], training_args.seed)
+    model, processor = load_asr(args.model, args.language)
+    family = family_of(model)
+    if family.name == Whisper.name:
+        model.set_audio_context(args.audio_context, args.min_audio_context)
+    family.check_savable(model, processor)
+    train = keep_learnable(train, model, processor, max(training_args.speed_factors, default=1.0))
+    finetuned = finetune(
+        model,
+        processor,
+        train,
+        evaluated,
+        finetuning,
+        lora_args,
+        training_args,
+        folder,
+        resume=args.resume,
+        kl=kl,
+        language=args.language,
+    )
+    finetuned.save(folder, TITLE, args.plot)
+    trainer = finetuned.trainer
+    if trainer.is_world_process_zero() and filters.filter_transcripts:
+        (folder / "filtered.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in dropped))
+    return {
+        "family": family.name,
+        "finetuning": finetuning.finetuning,
+        "audio_context": args.audio_context if family.name == Whisper.name else None,
+        "train_loss": trainer.last_loss,
+        "steps": trainer.state.global_step,
+        "best_wer": trainer.state.best_metric,
+        "utterances": len(train),
+        "selected_on": args.eval_split if training_args.load_best_model_at_end else None,
+        "filtered": len(dropped),
+        "trained_parameters": finetuned.trained_parameters,
+    }
+
+
+if __name__ == "__main__":
+    run_recipe(main)
