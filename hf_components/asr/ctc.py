@@ -57,6 +57,9 @@ class Ctc(Family):
         merged = [[token for token in row.unique_consecutive().tolist() if token != blank] for row in tokens]
         return [processor.tokenizer.decode(row, group_tokens=False, skip_special_tokens=True) for row in merged]
 
+    def packed(self, model, language):
+        return {"kind": "ctc", "class": AutoModelForCTC.__name__}
+
     def tokenize(self, processor, text):
         """Ids of the characters or pieces that `writable` keeps."""
         return processor.tokenizer(writable(processor.tokenizer, text), add_special_tokens=False).input_ids

@@ -118,6 +118,13 @@ class Family(ABC):
             UserError: the model cannot decode with these settings.
         """
 
+    def packed(self, model: PreTrainedModel, language: str | None) -> dict[str, Any] | None:
+        """How `hf_components/submission/main.py` runs a checkpoint with transformers alone; None: it cannot.
+
+        `kind` names a branch of its `decode`, `class` the auto class that loads the checkpoint.
+        """
+        return None
+
     # How they learn
 
     def tokenize(self, processor: ProcessorMixin, text: str) -> list[int]:

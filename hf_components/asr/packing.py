@@ -13,10 +13,11 @@ from pathlib import Path
 import datasets
 import torch
 
+from hf_components.asr.family import rate_of
 from hf_components.asr.transcriber import Transcriber
 from hf_components.checkpoints import save_processor
 from hf_components.runtime import UserError, full_disk_explained
-from hf_components.speech import encode_flac, waveforms
+from hf_components.speech import SAMPLING_RATE, encode_flac, waveforms
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
 MAIN = Path(__file__).parents[1] / "submission" / "main.py"
@@ -47,9 +48,11 @@ def load_packable(name_or_path: str, language: str | None, adapter: str | None, 
         raise UserError(
             f"{name_or_path} mixes experts, but a plain Whisper is needed; recipes/merge_moe_whisper.py makes one"
         )
-    if not isinstance(model, DynamicContextWhisper) and (transcriber.family.name != "CTC" or model.can_generate()):
+    how = transcriber.family.packed(model, language)
+    if how is None or rate_of(transcriber.processor) != SAMPLING_RATE:
         kind = model.config.model_type
-        raise UserError(f"{name_or_path} is of type {kind}; only a Whisper or a CTC model like wav2vec2 can be packed")
+        raise UserError(f"{name_or_path} is of type {kind}, which needs more than transformers to run in a package")
+    model.config.submission = {**how, "max_new_tokens": max_new_tokens}
     if isinstance(model, DynamicContextWhisper):
         model.set_audio_context("full")  # as in main.py, so that differences come from the packing
     return transcriber
@@ -62,7 +65,7 @@ def write_package(file: Path, transcriber: Transcriber, dtype: torch.dtype) -> N
         UserError: the disk is full.
     """
     model = transcriber.model
-    if model.can_generate():  # main.py takes all settings from the folder
+    if isinstance(model, DynamicContextWhisper):  # main.py takes all settings from the folder
         model.generation_config.update(max_new_tokens=transcriber.max_new_tokens, max_length=None)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".packing") as folder, full_disk_explained(file):
         model.to(dtype).save_pretrained(f"{folder}/model")

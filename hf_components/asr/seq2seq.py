@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSpeechSeq2Seq, ProcessorMixin
 
-from hf_components.asr.family import Family, Request, ask, padded, place, rate_of
+from hf_components.asr.family import Family, Request, ask, padded, place, rate_of, unprompted
 from hf_components.runtime import UserError
 from hf_components.speech import plain_text
 
@@ -61,6 +61,13 @@ class Seq2Seq(Family):
             if prompt in inputs:  # the output begins with it
                 tokens = tokens[:, inputs[prompt].shape[1] :]
         return processor.decode(tokens, skip_special_tokens=True, **self.reading)
+
+    def packed(self, model, language):
+        spoken = {in_language: {"language": language or "en"}, in_any_language: {}, unprompted: None}
+        if self.request not in spoken:
+            return None
+        settings = {"reading": dict(self.reading), "writing": dict(self.writing), "request": spoken[self.request]}
+        return {"kind": "generates", "class": self.model_class.__name__, **settings}
 
     def tokenize(self, processor, text):
         """Ids of text and end token, which follow the prompt. The text is plain: it names no special token."""

@@ -50,6 +50,10 @@ class Transducer(Family):
         tokens = output.sequences.masked_fill(begins >= frames[:, None], processor.tokenizer.pad_token_id)
         return processor.batch_decode(tokens, skip_special_tokens=True)
 
+    def packed(self, model, language):
+        name = self.model_classes[model.config.model_type].__name__
+        return {"kind": "transducer", "class": name} if self.request is unprompted else None
+
     def tokenize(self, processor, text):
         return processor.tokenizer(plain_text(text), add_special_tokens=False).input_ids
 

@@ -86,6 +86,9 @@ class Whisper(Family):
             tokens = without_said(tokens.tolist(), said, set(processor.tokenizer.all_special_ids), max_new_tokens)
         return processor.batch_decode(tokens, skip_special_tokens=True)
 
+    def packed(self, model, language):
+        return {"kind": "whisper", "class": "AutoModelForSpeechSeq2Seq"}
+
     def tokenize(self, processor, text):
         """Ids of task tokens, text and end token, without the start token, which is the decoder's first input.
 

@@ -32,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 METADATA, FORMAT = "utterance_metadata.jsonl", "submission_format.jsonl"
 SAMPLING_RATE = 16_000
 LONGEST = 30 * SAMPLING_RATE
-SHORTEST = SAMPLING_RATE // 10  # samples of one piece; shorter ones are padded with silence
+SHORTEST = SAMPLING_RATE // 5  # samples of one piece; shorter ones are padded with silence
 BLOCK = 1 << 20  # frames per read; a wrong length in the header must not decide how much memory is allocated
 UNKNOWN_LENGTH = (1 << 63) - 1  # libsndfile's frame count for a stream without a length in its header
 QUIET = SAMPLING_RATE // 5  # samples of the quiet window in which a long recording is cut
@@ -96,10 +96,12 @@ def read_rows(file: Path) -> dict[str, dict]:
 def load_model() -> tuple[transformers.PreTrainedModel, transformers.ProcessorMixin]:
     transformers.logging.set_verbosity_error()
     device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
-    is_ctc = transformers.AutoConfig.from_pretrained(HERE / "model").architectures[0].endswith("ForCTC")
-    kind = transformers.AutoModelForCTC if is_ctc else transformers.AutoModelForSpeechSeq2Seq
+    how = transformers.AutoConfig.from_pretrained(HERE / "model").submission
+    kind = getattr(transformers, how["class"])
     model = kind.from_pretrained(HERE / "model", dtype=dtype).to(device).eval()
-    return model, transformers.AutoProcessor.from_pretrained(HERE / "model")
+    processor = transformers.AutoProcessor.from_pretrained(HERE / "model")
+    processor.tokenizer.padding_side = "left"  # a text follows directly after its prompt
+    return model, processor
 
 
 def find_clips(ids: Iterable[str], metadata: dict[str, dict], data: Path, complain: "Complaints") -> list[tuple]:
@@ -202,7 +204,7 @@ def read_ahead(batches: Iterable[list[tuple]], complain: "Complaints") -> Iterat
 
 
 def read_audio(file: Path) -> np.ndarray:
-    """float32 waveform (samples,) at 16 kHz, at least 0.1 s."""
+    """float32 waveform (samples,) at 16 kHz, at least 0.2 s."""
     with soundfile.SoundFile(file) as audio:
         blocks = [audio.read(BLOCK, dtype="float32", always_2d=True)]
         while len(blocks[-1]) == BLOCK:
@@ -234,24 +236,63 @@ def cut(waveform: np.ndarray) -> Iterator[np.ndarray]:
 def decode(model, processor, pieces: list[np.ndarray]) -> list[str]:
     """Texts of a batch; a batch that does not fit on the GPU is divided."""
     try:
-        is_whisper = model.config.is_encoder_decoder
-        options = {"device": model.device.type} if is_whisper else {"padding": True}  # Whisper always pads to 30 s
-        inputs = processor.feature_extractor(pieces, sampling_rate=SAMPLING_RATE, return_tensors="pt", **options)
-        inputs = inputs.to(model.device, model.dtype)
-        if is_whisper:
-            return processor.tokenizer.batch_decode(model.generate(inputs.input_features), skip_special_tokens=True)
-        tokens = model(**inputs).logits.argmax(-1)
-        blank = model.config.pad_token_id
-        if "attention_mask" in inputs:  # tokens in the padding are not speech
-            real = model._get_feature_vector_attention_mask(tokens.shape[1], inputs.attention_mask).bool()
-            tokens[~real] = blank
-        return [collapse(processor.tokenizer, frames, blank) for frames in tokens]
+        return DECODERS[model.config.submission["kind"]](model, processor, pieces)
     except torch.cuda.OutOfMemoryError:
         if len(pieces) == 1:
             raise
     torch.cuda.empty_cache()
     half = len(pieces) // 2
     return decode(model, processor, pieces[:half]) + decode(model, processor, pieces[half:])
+
+
+def decode_whisper(model, processor, pieces: list[np.ndarray]) -> list[str]:
+    """Whisper always hears 30 s."""
+    inputs = processor.feature_extractor(
+        pieces, sampling_rate=SAMPLING_RATE, return_tensors="pt", device=model.device.type
+    )
+    features = inputs.to(model.device, model.dtype).input_features
+    return processor.tokenizer.batch_decode(model.generate(features), skip_special_tokens=True)
+
+
+def decode_ctc(model, processor, pieces: list[np.ndarray]) -> list[str]:
+    inputs = processor.feature_extractor(pieces, sampling_rate=SAMPLING_RATE, return_tensors="pt", padding=True)
+    inputs = inputs.to(model.device, model.dtype)
+    blank = model.config.pad_token_id
+    if model.can_generate():  # greedy, without padding
+        tokens = model.generate(**inputs)
+    else:
+        tokens = model(**inputs).logits.argmax(-1)
+        if "attention_mask" in inputs:  # tokens in the padding are not speech
+            real = model._get_feature_vector_attention_mask(tokens.shape[1], inputs.attention_mask).bool()
+            tokens[~real] = blank
+    return [collapse(processor.tokenizer, frames, blank) for frames in tokens]
+
+
+def decode_transducer(model, processor, pieces: list[np.ndarray]) -> list[str]:
+    inputs = processor(audio=pieces, sampling_rate=SAMPLING_RATE, return_tensors="pt", padding=True)
+    inputs = inputs.to(model.device, model.dtype)
+    output = model.generate(**inputs)
+    # Tokens that begin after the end of their clip are not speech.
+    begins = output.durations.cumsum(dim=1) - output.durations
+    frames = model._get_subsampling_output_length(inputs["attention_mask"].sum(dim=1))
+    tokens = output.sequences.masked_fill(begins >= frames[:, None], processor.tokenizer.pad_token_id)
+    return processor.batch_decode(tokens, skip_special_tokens=True)
+
+
+def decode_generated(model, processor, pieces: list[np.ndarray]) -> list[str]:
+    """Models that write token by token: encoder-decoders, and language models that are asked for a transcript."""
+    how = model.config.submission
+    options = {"sampling_rate": SAMPLING_RATE, "return_tensors": "pt"}
+    if how["request"] is None:
+        inputs = processor(audio=pieces, padding=True, **options)
+    else:
+        options["text_kwargs"] = {"padding": True}
+        inputs = processor.apply_transcription_request(pieces, **how["request"], processor_kwargs=options)
+    inputs = inputs.to(model.device, model.dtype)
+    tokens = model.generate(**inputs, max_new_tokens=how["max_new_tokens"], do_sample=False, **how["writing"])
+    if "input_ids" in inputs:  # the output begins with it
+        tokens = tokens[:, inputs["input_ids"].shape[1] :]
+    return processor.decode(tokens, skip_special_tokens=True, **how["reading"])
 
 
 def collapse(tokenizer, frames: torch.Tensor, blank: int) -> str:
@@ -261,6 +302,14 @@ def collapse(tokenizer, frames: torch.Tensor, blank: int) -> str:
     """
     tokens = [token for token in frames.unique_consecutive().tolist() if token != blank]
     return tokenizer.decode(tokens, group_tokens=False, skip_special_tokens=True)
+
+
+DECODERS = {
+    "whisper": decode_whisper,
+    "ctc": decode_ctc,
+    "transducer": decode_transducer,
+    "generates": decode_generated,
+}
 
 
 def write_submission(file: Path, texts: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from every_model import EVERY
 from tiny_speech import rows, save_tiny_whisper, tone
 from transformers import (
     Wav2Vec2Config,
@@ -18,7 +19,7 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
-from hf_components.asr.packing import write_package, write_test_data
+from hf_components.asr.packing import load_packable, write_package, write_test_data
 from hf_components.asr.transcriber import Transcriber
 from hf_components.speech.audio import decode
 from hf_components.speech.cutting import cut_at_quiet
@@ -53,11 +54,16 @@ def save_tiny_wav2vec2(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["whisper", "wav2vec2"])
+EVERY_KIND = ("whisper", "wav2vec2", "parakeet ctc", "parakeet tdt", "moonshine", "qwen3-asr", "glm-asr")
+
+
+@pytest.fixture(scope="module", params=EVERY_KIND)
 def transcriber(request, tmp_path_factory) -> Transcriber:
     folder = tmp_path_factory.mktemp("model") / "model"
-    save = save_tiny_whisper if request.param == "whisper" else save_tiny_wav2vec2
-    return Transcriber.from_pretrained(save(folder), max_new_tokens=8, dtype="float32", least_risk=False)
+    save = {"whisper": save_tiny_whisper, "wav2vec2": save_tiny_wav2vec2}.get(request.param, EVERY[request.param])
+    transcriber = load_packable(str(save(folder)), "en", None, 8)
+    transcriber.batch_size = submission.BATCH_SIZE["cpu"]  # some models hear how far a clip is padded
+    return transcriber
 
 
 @pytest.fixture
@@ -244,7 +250,8 @@ def test_a_batch_too_large_for_the_gpu_is_divided(monkeypatch):
             raise StopIteration(pieces)
 
     class Model:
-        config, device, dtype = type("Config", (), {"is_encoder_decoder": True}), torch.device("cpu"), torch.float32
+        config, device, dtype = type("Config", (), {}), torch.device("cpu"), torch.float32
+        config.submission = {"kind": "whisper"}
 
     processor = type("Processor", (), {"feature_extractor": Extractor()})
     with pytest.raises(StopIteration):
