@@ -156,6 +156,7 @@ def produce(
     show(describe("Fine-tuned Metrics", finetuned, f"{part} {len(scored)} recordings", label))
     result = {
         "base_model": base_model_id(args.model),
+        "family": family_of(model).name,
         "method": "lora" if args.use_lora else "full",
         "train_on": gold_args.train_on,
         "evaluated_on": "training_recordings" if gold_args.evaluate_on_train else "held_out",

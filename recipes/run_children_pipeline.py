@@ -1,4 +1,4 @@
-"""Run the pipeline of children's Whisper: manifest, fine-tuning, transcripts, WER beside zero-shot, submission, card.
+"""Run the pipeline of children's speech: manifest, fine-tuning, transcripts, WER beside zero-shot, submission, card.
 
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_children_pipeline.py --config recipes/configs/run_children_pipeline/default.yaml \\
@@ -13,8 +13,8 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
 from hf_components.asr import check_same_ids, read_submission_format
-from hf_components.checkpoints import base_model_id
-from hf_components.publishing import PublishModelArguments, push, release_whisper
+from hf_components.checkpoints import base_model_id, read_config
+from hf_components.publishing import PublishModelArguments, push, release_recogniser
 from hf_components.runtime import (
     Pipeline,
     PipelineArguments,
@@ -29,7 +29,15 @@ from hf_components.runtime import (
 )
 from hf_components.speech import is_prepared, language_code, require_splits, summarise_corpus
 from hf_components.training import UNSELECTED, AugmentationArguments, FilterArguments, KlToBaseArguments, LoraArguments
-from recipes import average_checkpoints, evaluate_asr, finetune_whisper, pack_submission, prepare_corpus, transcribe
+from recipes import (
+    average_checkpoints,
+    evaluate_asr,
+    finetune_asr,
+    finetune_whisper,
+    pack_submission,
+    prepare_corpus,
+    transcribe,
+)
 
 TRANSCRIBED = {  # transcripts of each system: folder of the step
     "zero_shot": "zero_shot",
@@ -42,21 +50,8 @@ ADVICE = (
     "a model is trained on some children and scored on others; raise --val_ratio, take --stratify_by none if no age "
     "has two children, or give a --val_manifest"
 )
-PASSED_ON = {
-    prepare_corpus: same_names(
-        "manifest",
-        "audio_dirs",
-        "val_manifest",
-        "split_file",
-        "val_ratio",
-        "stratify_by",
-        "split_seed",
-        "fields",
-        "external_data",
-        "max_samples",
-        "license",
-    ),
-    finetune_whisper: same_names(
+TRAINING = (
+    same_names(
         "finetuning",
         "freeze_encoder",
         "audio_context",
@@ -77,7 +72,24 @@ PASSED_ON = {
     | all_flags(FilterArguments)
     | all_flags(LoraArguments)
     | all_flags(KlToBaseArguments)
-    | all_flags(AugmentationArguments),
+    | all_flags(AugmentationArguments)
+)
+PASSED_ON = {
+    prepare_corpus: same_names(
+        "manifest",
+        "audio_dirs",
+        "val_manifest",
+        "split_file",
+        "val_ratio",
+        "stratify_by",
+        "split_seed",
+        "fields",
+        "external_data",
+        "max_samples",
+        "license",
+    ),
+    finetune_whisper: TRAINING,
+    finetune_asr: TRAINING,
     transcribe: same_names("batch_seconds", "num_beams", "max_new_tokens"),
     evaluate_asr: same_names("num_bootstrap", "worst"),
     pack_submission: same_names("test_utterances", "hours", "max_megabytes", "max_new_tokens"),
@@ -87,7 +99,10 @@ PASSED_ON = {
 @dataclass
 class Arguments(PipelineArguments):
     data: str = flag("folder of a JSONL manifest and its audio, or a prepared corpus: folder or Hub id")
-    model: str = flag("base Whisper: folder or Hub id", default="models/whisper-tiny.en")
+    model: str = flag(
+        "base model, a Whisper or any other recogniser that can be trained: folder or Hub id",
+        default="models/whisper-tiny.en",
+    )
     average: Literal["none", "uniform", "greedy"] = flag(
         "average the checkpoints of training: all of them, or those that lower the WER on dev", default="none"
     )
@@ -145,7 +160,7 @@ def main(argv: list[str] | None = None) -> dict:
     }
     results = pipeline.finish(
         results,
-        release_whisper,
+        release_recogniser,
         inputs=[steps.get("average", steps["finetuned"]) / "model", steps["evaluation"]],
         seconds=sum(figures["seconds"] for figures in transcribed.values()),
     )
@@ -174,16 +189,18 @@ def take_steps(pipeline: Pipeline) -> None:
     short = (
         {"num_train_epochs": 1, "data_config_override": f'{{"max_samples": {DEBUG_SAMPLES}}}'} if args.debug else {}
     )
-    trained = run(finetune_whisper, "finetuned", model=args.model, **unselected, **short)
+    train = finetune_whisper if is_whisper(args.model) else finetune_asr
+    trained = run(train, "finetuned", model=args.model, **unselected, **short)
     audio_context = trained["audio_context"]
     if args.average != "none":
         trained = run(average_checkpoints, "average", candidates=[trained.folder], method=args.average)
     model = trained / "model"
 
-    # 3 Transcripts of the base model and of the trained one, in its own audio context and at 30 s
-    systems = {"zero_shot": (args.model, "full"), "finetuned": (model, None), "finetuned_30s": (model, "full")}
-    if audio_context == "full":
-        del systems["finetuned_30s"]  # it would be the same
+    # 3 Transcripts of the base model and of the trained one; a Whisper in its own audio context and at 30 s
+    stock_context = "full" if train is finetune_whisper else None
+    systems = {"zero_shot": (args.model, stock_context), "finetuned": (model, None)}
+    if audio_context == "dynamic":
+        systems["finetuned_30s"] = (model, stock_context)
     files = {name: pipeline.out / "transcripts" / f"{name}.jsonl" for name in systems}
     for name, (checkpoint, context) in systems.items():
         run(transcribe, TRANSCRIBED[name], model=checkpoint, audio_context=context, output_jsonl=files[name])
@@ -207,6 +224,14 @@ def take_steps(pipeline: Pipeline) -> None:
 
     # 6 The zip that a competition runs
     run(pack_submission, "submission", model=model, output=pipeline.out / "submission.zip")
+
+
+def is_whisper(model: str) -> bool:
+    """Whether a checkpoint is a Whisper, or cannot be read here; then the training says what is wrong with it."""
+    try:
+        return read_config(model)["model_type"] == "whisper"
+    except UserError:
+        return True
 
 
 def check_inputs(args: Arguments, passed_on) -> None:

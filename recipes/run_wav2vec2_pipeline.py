@@ -62,7 +62,9 @@ PASSED_ON = {
 @dataclass
 class Arguments(PipelineArguments):
     data: str = flag("folder with clean/ and noisy/, or of recordings to split in half by name")
-    model: str = flag("wav2vec2, HuBERT or WavLM: folder or Hub id", default="models/wav2vec2-demo")
+    model: str = flag(
+        "recogniser to adapt, of any family that can be trained: folder or Hub id", default="models/wav2vec2-demo"
+    )
     gold: Literal["llm", "manifest", "stt"] = flag(
         "texts to train on and to score by: an LLM's corrections, those of --truth, or the recogniser's own",
         default="llm",

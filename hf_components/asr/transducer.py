@@ -52,7 +52,8 @@ class Transducer(Family):
 
     def packed(self, model, language):
         name = self.model_classes[model.config.model_type].__name__
-        return {"kind": "transducer", "class": name} if self.request is unprompted else None
+        is_plain = self.request is unprompted and self.writing is Transducer.writing
+        return {"kind": "transducer", "class": name} if is_plain else None
 
     def tokenize(self, processor, text):
         return processor.tokenizer(plain_text(text), add_special_tokens=False).input_ids

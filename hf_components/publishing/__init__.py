@@ -8,5 +8,5 @@ from hf_components.publishing.hub import (
     publish,
     push,
 )
+from hf_components.publishing.recogniser import release_recogniser
 from hf_components.publishing.report import hub_id, write_report
-from hf_components.publishing.whisper import release_whisper

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from every_model import EVERY
 from paths import CONFIGS
 from safetensors.torch import load_file
 from tiny_ctc import save_tiny_wav2vec2
@@ -148,6 +149,22 @@ def test_adapter_merged_model_and_card(whole, sources):
     assert "PeftModel" in cards["lora_adapters"] and "pipeline(" in cards["model"]
     assert "favours that recogniser" in cards["model"] and "\n\n\n" not in cards["model"]
     assert {"history.json", "loss.png"} <= {path.name for path in (out / "logs").iterdir()}
+
+
+@pytest.mark.parametrize("family", ["w2v-bert", "moonshine", "qwen3-asr"])
+def test_any_family_goes_all_the_way(sources, tmp_path, family):
+    flags = {"model": EVERY[family](tmp_path / "base"), "gold": "manifest", "nbest": 1, "train_on": "all"}
+    flags |= {"num_epochs": 1, "num_bootstrap": 10}
+    result = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", **flags))
+    assert result["training"]["steps"] > 0 and result["finetuned"]["samples"] == result["baseline"]["samples"]
+    for name in ("lora_adapters", "model"):
+        card = (tmp_path / "run" / name / "README.md").read_text()
+        assert "None" not in card and "\n\n\n" not in card
+        assert ("AutoModelForCTC" in card) == (name == "lora_adapters" and family == "w2v-bert")
+    adapted = Transcriber.from_pretrained(flags["model"], adapter=tmp_path / "run" / "lora_adapters")
+    merged = Transcriber.from_pretrained(tmp_path / "run" / "model")
+    file = next((sources / "audio").rglob("*.wav"))
+    assert adapted.transcribe(file) == merged.transcribe(file)
 
 
 PHASES = {

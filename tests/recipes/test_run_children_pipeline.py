@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from card_blocks import run_blocks
+from every_model import EVERY
 from make_corpus import children_corpus, write_manifest
 from paths import CONFIGS
 from tiny_speech import save_tiny_whisper
@@ -96,6 +97,19 @@ def test_the_model_is_a_stock_whisper_with_its_card(finished):
 def test_every_line_of_use_on_the_card_runs(finished, tmp_path):
     model = finished[0] / "model"
     assert run_blocks((model / "README.md").read_text(), tmp_path / "home", folder=model) == 2
+
+
+@pytest.mark.parametrize("family", ["parakeet tdt", "moonshine", "qwen3-asr"])
+def test_any_family_goes_all_the_way(sources, tmp_path, family):
+    small = [flag for flag in SMALL if "full_context" not in flag]
+    small = [flag.replace("finetune_whisper.", "finetune_asr.") for flag in small]
+    words = [*("--config", QUICK), *("--data", str(sources[0])), *("--model", str(EVERY[family](tmp_path / "base")))]
+    results = run_children_pipeline.main([*words, "--output_dir", str(tmp_path / "run"), *small])
+    assert list(results["evaluation"]["systems"]) == ["zero_shot", "finetuned"]
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "None" not in card and "\n\n\n" not in card and "every Whisper" not in card
+    assert ("pipeline(" in card) == (family != "qwen3-asr")
+    assert results["package"]["verified"]["wer"].keys() == {"before", "packed"}
 
 
 def test_the_submission_has_the_order_of_its_format_and_the_package_runs(finished):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from hf_components.asr import family_of, load_asr
-from hf_components.checkpoints import merge_adapter
+from hf_components.asr import Ctc, family_of, is_audio_llm, load_asr
+from hf_components.checkpoints import merge_adapter, read_config
 from hf_components.correction.finetuning.gold import CORRECTIONS, Sample, write_samples
 from hf_components.correction.finetuning.improvement import is_silent, plot_improvement
 from hf_components.publishing import evaluated_on, hub_id, write_report
@@ -120,12 +120,14 @@ def write_card(folder: Path, trained: Path, results: dict, is_adapter: bool = Fa
     """
     is_lora = results["evaluation"]["method"] == "lora"
     base = results["evaluation"]["base_model"]
+    family = results["evaluation"].get("family", Ctc.name).lower().replace(" ", "-")
+    is_ctc = family == Ctc.name.lower()
     card_data = ModelCardData(
         license=results["evaluation"]["license"],
         language="en",
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag="automatic-speech-recognition",
-        tags=["wav2vec2", "speech-recognition", "ctc", *(["lora"] if is_lora else [])],
+        tags=[*(["wav2vec2"] if is_ctc else []), "speech-recognition", family, *(["lora"] if is_lora else [])],
         metrics=["wer", "cer"],
         base_model=hub_id(base),
         **figures_for_the_hub(results["evaluation"]),
@@ -137,6 +139,7 @@ def write_card(folder: Path, trained: Path, results: dict, is_adapter: bool = Fa
         "wav2vec2.md",
         card_data,
         is_adapter=is_adapter,
+        stock_lines=is_ctc if is_adapter else not is_audio_llm(read_config(str(folder))["model_type"]),
         is_silent=is_silent(results["evaluation"]),
     )
 

@@ -1,17 +1,19 @@
-"""Make the release folder of a fine-tuned Whisper: weights, plots and the card with its results."""
+"""Make the release folder of a recogniser fine-tuned on children's speech: weights, plots, the card with results."""
 
 import shutil
 from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
+from hf_components.asr import is_audio_llm
+from hf_components.checkpoints import read_config
 from hf_components.publishing.cards import error_rates, evaluated_on
 from hf_components.publishing.report import hub_id, write_report
 
 PLOTS = ("evaluation/wer_per_group.png", "finetuned/loss.png")
 
 
-def release_whisper(folder: Path, run: Path, results: dict) -> dict:
+def release_recogniser(folder: Path, run: Path, results: dict) -> dict:
     """Copy the trained model and the plots of a run to `folder`, and write `README.md` and `results.json`.
 
     Args:
@@ -31,7 +33,7 @@ def release_whisper(folder: Path, run: Path, results: dict) -> dict:
         language=results["language"],
         library_name="transformers",
         pipeline_tag="automatic-speech-recognition",
-        tags=["whisper", "speech-recognition", "child-speech"],
+        tags=[results["training"]["family"].lower().replace(" ", "-"), "speech-recognition", "child-speech"],
         metrics=["wer", "cer"],
         base_model=hub_id(results["base_model"]),
         **evaluated_on(
@@ -41,5 +43,7 @@ def release_whisper(folder: Path, run: Path, results: dict) -> dict:
             name=f"{results['base_model']} fine-tuned on children's speech",
         ),
     )
-    write_report(folder, [run / plot for plot in PLOTS], results, "whisper.md", card_data)
+    plots = [run / plot for plot in PLOTS]
+    has_pipeline = not is_audio_llm(read_config(str(folder))["model_type"])
+    write_report(folder, plots, results, "recogniser.md", card_data, has_pipeline=has_pipeline)
     return {name: figures["wer"] for name, figures in results["evaluation"]["systems"].items()}
