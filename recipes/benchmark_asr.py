@@ -32,6 +32,7 @@ from hf_components.moe.benchmark import (
     mixture_config,
     plot_benchmark,
     routing_summary,
+    row_title,
     run_mixture,
     run_row,
     sample_file,
@@ -60,7 +61,8 @@ from hf_components.speech import Sampling, language_code, load_corpus
 class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     corpus: str = flag("prepared corpus: folder or Hub id")
     models: str | None = flag(
-        f"systems to score, separated by commas, of {','.join(FLAGS)}; default: all whose folder is given",
+        f"systems to score, separated by commas, of {','.join(FLAGS)}, and folders or Hub ids of any other "
+        "recogniser; default: all whose folder is given",
         default=None,
     )
     moe_model: str | None = flag("MoE-Whisper: folder or Hub id", default=None, aliases=["--moe_dir"])
@@ -160,7 +162,8 @@ def main(argv: list[str] | None = None) -> dict:
         raise UserError(f"--run_id becomes part of file names and must hold no slash, got {run_id!r}; choose one")
     join_processes()
     sample = draw_sample(args)  # also for a result that is kept: its sample may have been deleted
-    inputs = [path for path in (args.corpus, *args.folders.values(), args.sample_file) if path]
+    others = [name for name in names if name not in FLAGS]
+    inputs = [path for path in (args.corpus, *args.folders.values(), *others, args.sample_file) if path]
     result = run_stage(
         out,
         lambda folder: produce(args, names, run_id, *sample, folder),
@@ -201,7 +204,8 @@ def produce(
     options = {"batch_size": args.batch_size, "num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
 
     def run(name: str) -> Row:  # a model is freed before the next is loaded
-        return run_row(name, *load_system(name, args.folders, args.language, config), corpus, **options)
+        system = load_system(name, args.folders, args.language, config)
+        return run_row(row_title(name), *system, corpus, language=args.language, **options)
 
     rows = [run(name) for name in names if name != "moe"]
     mixture = None

@@ -27,6 +27,7 @@ class Ctc(Family):
 
     name = "CTC"
     model_classes = dict.fromkeys(MODEL_FOR_CTC_MAPPING_NAMES, AutoModelForCTC)
+    has_beams = False
     lora_layers = (
         "q_proj",
         "k_proj",

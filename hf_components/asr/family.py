@@ -53,6 +53,7 @@ class Family(ABC):
             30 to 40 s at most, and the cost of attention grows with the square of the length.
         has_mel_features: `inputs` are log-mel `input_features (batch, n_mels, frames)` with a mask over frames, which
             training masks with SpecAugment. For other families it masks the waveforms.
+        has_beams: whether `decode` can search with several beams.
         lora_layers: names of the linear layers that carry a LoRA, unless the user names others.
     """
 
@@ -60,6 +61,7 @@ class Family(ABC):
     model_classes: Mapping[str, type]
     longest_seconds: float = 30.0
     has_mel_features: bool = False
+    has_beams: bool = True
     lora_layers: Sequence[str] = ()
 
     def load(

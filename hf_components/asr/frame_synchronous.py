@@ -12,6 +12,7 @@ class Kyutai(Family):
 
     name = "Kyutai"
     model_classes = {"kyutai_speech_to_text": AutoModelForSpeechSeq2Seq}
+    has_beams = False
 
     def inputs(self, processor, waveforms, *, language=None, full_context=False):
         clips = heard(processor, waveforms)
@@ -32,6 +33,7 @@ class VoxtralRealtime(Family):
 
     name = "Voxtral Realtime"
     model_classes = {"voxtral_realtime": AutoModelForSpeechSeq2Seq}
+    has_beams = False
 
     def inputs(self, processor, waveforms, *, language=None, full_context=False):
         clips = [processor([clip], return_tensors="pt") for clip in heard(processor, waveforms)]

@@ -33,6 +33,7 @@ class Transducer(Family):
     model_classes: Mapping[str, type]
     request: Request = unprompted
     writing: Callable[[ProcessorMixin], Mapping[str, Any]] = lambda processor: {}
+    has_beams = False
     lora_layers = ("q_proj", "k_proj", "v_proj", "o_proj", "linear1", "linear2")
 
     def inputs(self, processor, waveforms, *, language=None, full_context=False):

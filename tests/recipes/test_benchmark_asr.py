@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from every_model import EVERY
 from paths import ROOT
 from tiny_speech import save_tiny_whisper, speaker_folder, tiny_moe, tiny_processor, tiny_whisper
 
+from hf_components.asr.families import load_asr
 from hf_components.asr.transcriber import transcribe
 from hf_components.checkpoints.loading import save_processor
 from hf_components.moe.benchmark.combining import COMBINATIONS
@@ -274,6 +276,26 @@ def test_baselines_without_a_mixture(sources, tmp_path):
     assert result["sample"]["utterances"] == 6 and result["sample"]["split"] == "dev"
     assert result["rows"]["single_lora"]["audio_context"] == "30 s"  # as the LoRA's own configuration says
     assert [path.name for path in (tmp_path / "benchmark").glob("*.jsonl")] == ["transcripts.jsonl"]
+
+
+def test_any_recogniser_is_one_more_row(sources, tmp_path):
+    others = [EVERY[name](tmp_path / name.replace(" ", "-")) for name in ("hubert", "qwen3-asr")]
+    models = f"--models={','.join(map(str, others))},zero_shot"
+    out = tmp_path / "benchmark"
+    result = benchmark_asr.main(command(sources, out, models, systems=("zero_shot",), max_samples=3))
+    assert list(result["rows"]) == ["zero_shot", "hubert", "qwen3-asr"]
+    assert [row["audio_context"] for row in result["rows"].values()] == ["30 s", "the clip", "the clip"]
+    assert [(line["a"], line["b"]) for line in result["differences"]] == [
+        ("zero_shot", "hubert"),
+        ("zero_shot", "qwen3-asr"),
+    ]
+    corpus = load_corpus(sources / "corpus", "dev")
+    heard = dict(zip(corpus["id"], transcribe(*load_asr(str(others[0])), corpus, batch_size=1), strict=True))
+    for line in lines_of(out / "transcripts.jsonl"):
+        assert heard[line["id"]] in line.values()
+    (tmp_path / "again" / "hubert").mkdir(parents=True)
+    with pytest.raises(UserError, match="two rows called hubert"):
+        benchmark_asr.main(command(sources, out, f"--models={others[0]},{tmp_path}/again/hubert", systems=()))
 
 
 def test_by_default_all_run_whose_folder_is_given(sources, tmp_path):

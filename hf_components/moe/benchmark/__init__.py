@@ -13,4 +13,4 @@ from hf_components.moe.benchmark.report import (
 from hf_components.moe.benchmark.routing import TOP_1, corpus_gates, routing_summary, run_mixture
 from hf_components.moe.benchmark.rows import Row, run_row, score_rows
 from hf_components.moe.benchmark.sample import fixed_sample, sample_file
-from hf_components.moe.benchmark.systems import FLAGS, choose_systems, load_system, mixture_config
+from hf_components.moe.benchmark.systems import FLAGS, choose_systems, load_system, mixture_config, row_title

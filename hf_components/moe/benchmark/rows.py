@@ -7,12 +7,12 @@ import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
-from transformers import PreTrainedModel, WhisperProcessor
+from transformers import PreTrainedModel, ProcessorMixin
 
-from hf_components.asr import transcribe
+from hf_components.asr import family_of, transcribe
 from hf_components.checkpoints import language_of
 from hf_components.scoring import paired_bootstrap, score, utterance_errors
-from hf_components.speech import log_mel, waveforms
+from hf_components.speech import waveforms
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 
 ZERO_SHOT = "zero_shot"
@@ -39,7 +39,7 @@ class Row:
 def run_row(
     name: str,
     model: PreTrainedModel,
-    processor: WhisperProcessor,
+    processor: ProcessorMixin,
     corpus: datasets.Dataset,
     *,
     expert_weights: torch.Tensor | None = None,
@@ -49,20 +49,25 @@ def run_row(
 
     Args:
         expert_weights: `(utterances, experts)`, used instead of the router's choice.
-        options: `batch_size`, `num_beams`, `max_new_tokens` of `transcribe`.
+        options: `batch_size`, `num_beams`, `max_new_tokens`, `language` of `transcribe`. A family without a beam
+            search is greedy.
     """
+    if not family_of(model).has_beams:
+        options["num_beams"] = 1
     _warm_up(model, processor, corpus, expert_weights, options["num_beams"])
     chooses = expert_weights is None and getattr(model.config, "mixture", None) == "choose"
     before = (model.experts_asked, model.utterances_chosen) if chooses else ()
     start = time.perf_counter()
     texts = transcribe(model, processor, corpus, expert_weights=expert_weights, description=name, **options)
-    context = "30 s" if model.audio_context == "full" else f">= {model.min_audio_context / 100:g} s"
+    context = "the clip"
+    if hasattr(model, "audio_context"):
+        context = "30 s" if model.audio_context == "full" else f">= {model.min_audio_context / 100:g} s"
     seconds = time.perf_counter() - start
     decodes = count_decodes(model, expert_weights)
     if chooses and PartialState().num_processes == 1:  # else each process knows only its own share
         asked, chosen = model.experts_asked - before[0], model.utterances_chosen - before[1]
         decodes = round(1 + (decodes - 1) * asked / max(1, chosen), 2)
-    return Row(name, context, texts, seconds, language_of(model), decodes)
+    return Row(name, context, texts, seconds, options.get("language") or language_of(model), decodes)
 
 
 def count_decodes(model: PreTrainedModel, expert_weights: torch.Tensor | None = None) -> int:
@@ -128,13 +133,14 @@ def score_rows(rows: list[Row], corpus: datasets.Dataset, *, num_bootstrap: int,
 @torch.inference_mode()
 def _warm_up(
     model: PreTrainedModel,
-    processor: WhisperProcessor,
+    processor: ProcessorMixin,
     corpus: datasets.Dataset,
     expert_weights: torch.Tensor | None,
     num_beams: int,
 ) -> None:
     # The first pass also sets up kernels, caches and memory; two tokens of one clip take most of that time.
     shortest = int(np.argmin(corpus["duration"]))
-    features = log_mel(processor.feature_extractor, waveforms(corpus.select([shortest])))
-    routing = {} if expert_weights is None else {"expert_weights": expert_weights[[shortest]].to(model.device)}
-    model.generate(features.to(model.device, model.dtype), max_new_tokens=2, num_beams=num_beams, **routing)
+    routing = {} if expert_weights is None else {"expert_weights": expert_weights[[shortest]]}
+    family = family_of(model)
+    inputs = family.inputs(processor, waveforms(corpus.select([shortest])))
+    family.decode(model, processor, inputs, max_new_tokens=2, num_beams=num_beams, **routing)

@@ -5,8 +5,9 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from transformers import PreTrainedModel, WhisperProcessor
+from transformers import PreTrainedModel, ProcessorMixin
 
+from hf_components.asr import load_asr
 from hf_components.checkpoints import (
     base_model_id,
     load_moe_whisper,
@@ -37,10 +38,11 @@ ON_BASE = ("zero_shot", "single_lora", "single_lora_wide", "merge")
 
 
 def choose_systems(models: str | None, folders: Mapping[str, str | None]) -> list[str]:
-    """The systems to run, in the order of the rows.
+    """The systems to run, in the order of the rows; further checkpoints come last.
 
     Args:
-        models: names separated by commas; None for all systems whose folder is given.
+        models: names separated by commas, and folders or Hub ids of any recogniser; None for all systems whose folder
+            is given.
         folders: folder or Hub id of each system's checkpoint.
     Raises:
         UserError: a system does not exist, or its folder is not given.
@@ -48,16 +50,27 @@ def choose_systems(models: str | None, folders: Mapping[str, str | None]) -> lis
     if models is None:
         return [name for name in FLAGS if folders[name]]
     asked = [name.strip() for name in models.split(",")]
+    others = [name for name in asked if name not in FLAGS and name and ("/" in name or Path(name).is_dir())]
+    titles = [row_title(name) for name in asked]
+    if twice := next((title for title in titles if titles.count(title) > 1), None):
+        raise UserError(f"--models has two rows called {twice}; rename a folder, or leave one out")
     for name in asked:
+        if name in others:
+            continue
         if name not in FLAGS:
             nearest = difflib.get_close_matches(name, FLAGS, n=1)
             raise UserError(
-                f"--models takes some of {','.join(FLAGS)}, got {name!r}"
+                f"--models takes some of {','.join(FLAGS)}, and folders and Hub ids of recognisers, got {name!r}"
                 + (f"; did you mean {nearest[0]}?" if nearest else "")
             )
         if not folders[name]:
             raise UserError(f"--models {name} needs --{FLAGS[name]}; give its folder, or leave {name} out")
-    return [name for name in FLAGS if name in asked]
+    return [name for name in FLAGS if name in asked] + others
+
+
+def row_title(name: str) -> str:
+    """The row of a system of `FLAGS`, or of another checkpoint, which is its last part."""
+    return Path(name).name
 
 
 def mixture_config(
@@ -89,16 +102,19 @@ def mixture_config(
 
 def load_system(
     name: str, folders: Mapping[str, str | None], language: str | None, mixture: MoeWhisperConfig | None
-) -> tuple[PreTrainedModel, WhisperProcessor]:
+) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Load a system and its processor.
 
     Zero-shot and fully fine-tuned Whisper use 30 s, as stock Whisper does: on shorter input, weights that were not
     trained on it repeat themselves. A LoRA, or a merge of several, uses the mixture's audio context, so that only the
-    adaptation differs; without a mixture it uses its own. A soup takes the best expert. The others are as saved.
+    adaptation differs; without a mixture it uses its own. A soup takes the best expert. The others are as saved, and so
+    are further checkpoints, of any family.
 
     Raises:
         UserError: the folder does not hold that system.
     """
+    if name not in FLAGS:
+        return load_asr(name, language)
     if name in ("moe", "choose"):
         return load_moe_whisper(folders[name])
     if name == "soup":
