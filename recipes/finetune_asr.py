@@ -19,7 +19,7 @@ from transformers import set_seed
 
 from dataset_scripts.jsonl_manifest import STRATA, JsonlManifest, JsonlManifestConfig
 from dataset_scripts.prepared import write_corpus
-from hf_components.asr import Whisper, family_of, load_asr
+from hf_components.asr import Whisper, family_of, load_asr, with_ctc_head
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.runtime import (
     SEEDS,
@@ -46,6 +46,7 @@ from hf_components.training import (
     plot_training,
     warn_of_learning_rate,
 )
+from hf_components.whisper import DynamicContextWhisper
 
 TITLE = "Fine-tuning"
 DEBUG_SAMPLES = {"train": 100, "validation": 20}
@@ -64,6 +65,11 @@ class Arguments(TrainingRecipeArguments):
         min=2,
         max=3000,
         needs={"audio_context": "dynamic"},
+    )
+    head: Literal["own", "ctc"] = flag(
+        "own: the model's output layer; ctc: a new one over the encoder of a Whisper, which writes the characters of "
+        "the transcripts, one per 20 ms",
+        default="own",
     )
     debug_run: bool = flag(
         f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on {DEBUG_SAMPLES['validation']}, into "
@@ -219,9 +225,15 @@ def produce(
         train = sample_rows(train, DEBUG_SAMPLES["train"], training_args.seed)
         evaluated = evaluated and sample_rows(evaluated, DEBUG_SAMPLES["validation"], training_args.seed)
     model, processor = load_asr(args.model, args.language)
-    family = family_of(model)
-    if family.name == Whisper.name:
+    if isinstance(model, DynamicContextWhisper):
         model.set_audio_context(args.audio_context, args.min_audio_context)
+    if args.head == "ctc":
+        if finetuning.finetuning == "lora":
+            raise UserError(
+                "--head ctc is new and must be trained, but --finetuning lora trains a LoRA only; take full"
+            )
+        model, processor = with_ctc_head(model, processor, train["text"])
+    family = family_of(model)
     family.check_savable(model, processor)
     train = keep_learnable(train, model, processor, max(training_args.speed_factors, default=1.0))
     finetuned = finetune(

@@ -17,3 +17,4 @@ from hf_components.asr.transcriber import Transcriber, Transcript, choose_dtype,
 from hf_components.asr.transcripts import check_same_ids, read_finished, read_submission_format, transcribe_to_file
 from hf_components.asr.voices import PAUSE, Voices, with_slots
 from hf_components.asr.whisper import Whisper
+from hf_components.asr.whisper_ctc import with_ctc_head

@@ -1,11 +1,15 @@
-"""A small untrained wav2vec2 for CTC: a stock configuration and a processor with letters."""
+"""A small untrained wav2vec2 for CTC, and processors whose vocabulary is letters."""
 
 import json
 import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import (
+    FeatureExtractionMixin,
     Wav2Vec2Config,
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
@@ -14,7 +18,7 @@ from transformers import (
 )
 
 from hf_components.runtime import UserError, flag
-from hf_components.speech import SAMPLING_RATE
+from hf_components.speech import SAMPLING_RATE, plain_text
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "|")  # the first is the blank, the last separates words
 LETTERS = "ETAONIHSRDLUMWCFGYPBVK'XJQZ"
@@ -77,10 +81,32 @@ def build_wav2vec2(args: NetworkArguments) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Proc
 
 def letter_processor() -> Wav2Vec2Processor:
     """A processor with normalised waveforms, an attention mask, and upper-case letters."""
-    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *LETTERS])}
+    extractor = Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, return_attention_mask=True)
+    return Wav2Vec2Processor(extractor, _tokenizer(LETTERS))
+
+
+def character_processor(texts: Iterable[str], extractor: FeatureExtractionMixin) -> Wav2Vec2Processor:
+    """A processor with these features, and with the lower-case characters of the texts as its vocabulary.
+
+    Punctuation and symbols are left out, but for the apostrophe.
+
+    Raises:
+        UserError: no character is left.
+    """
+    counts = Counter(character for text in texts for character in plain_text(text).lower())
+    kept = sorted(
+        character
+        for character in counts
+        if character == "'" or unicodedata.category(character)[0] in "LMN"  # letters, their marks, numbers
+    )
+    if not kept:
+        raise UserError("the transcripts have no letters to make a vocabulary of")
+    return Wav2Vec2Processor(extractor, _tokenizer(kept))
+
+
+def _tokenizer(characters: Iterable[str]) -> Wav2Vec2CTCTokenizer:
+    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *characters])}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "vocab.json"
         file.write_text(json.dumps(vocabulary))
-        tokenizer = Wav2Vec2CTCTokenizer(str(file))
-    extractor = Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, return_attention_mask=True)
-    return Wav2Vec2Processor(extractor, tokenizer)
+        return Wav2Vec2CTCTokenizer(str(file))

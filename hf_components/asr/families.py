@@ -15,6 +15,7 @@ from hf_components.asr.seamless import Seamless
 from hf_components.asr.seq2seq import EncoderDecoder, Seq2Seq
 from hf_components.asr.transducer import TRANSDUCERS, Transducer, lookahead
 from hf_components.asr.whisper import Whisper
+from hf_components.asr.whisper_ctc import WhisperCtc
 from hf_components.checkpoints import read_config
 from hf_components.runtime import UserError
 from hf_components.speech import SAMPLING_RATE
@@ -29,6 +30,7 @@ UNPROMPTED = tuple(sorted(set(MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES) - NO_REC
 
 FAMILIES: tuple[Family, ...] = (
     Whisper(),
+    WhisperCtc(),
     Ctc(),
     Transducer("Nemotron Streaming", {"nemotron_asr_streaming": AutoModelForRNNT}, writing=lookahead),
     Transducer(

@@ -1,4 +1,4 @@
-"""MoE-Whisper and Whisper on short audio. Closed: the Hub copies this folder to users' machines.
+"""MoE-Whisper, Whisper on short audio, its encoder with CTC. Closed: the Hub copies this folder to users' machines.
 
 Imports torch and transformers; `save_experts` and `from_experts` also need peft and safetensors.
 """
@@ -7,5 +7,6 @@ from . import auto_classes
 from .audio_context import DynamicContextWhisper
 from .configuration_moe_whisper import MoeWhisperConfig
 from .modeling_moe_whisper import MoeWhisperForConditionalGeneration
+from .modeling_whisper_ctc import WhisperForCTC
 
-__all__ = ["DynamicContextWhisper", "MoeWhisperConfig", "MoeWhisperForConditionalGeneration"]
+__all__ = ["DynamicContextWhisper", "MoeWhisperConfig", "MoeWhisperForConditionalGeneration", "WhisperForCTC"]

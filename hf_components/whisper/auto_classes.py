@@ -3,10 +3,12 @@
 Only the package itself does this. Code that a checkpoint brings along must not stand in for other checkpoints.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForSpeechSeq2Seq, WhisperConfig
+from transformers import AutoConfig, AutoModel, AutoModelForCTC, AutoModelForSpeechSeq2Seq, WhisperConfig
 
 from .configuration_moe_whisper import MoeWhisperConfig
+from .configuration_whisper_ctc import WhisperCTCConfig
 from .modeling_moe_whisper import MoeWhisperForConditionalGeneration, MoeWhisperModel
+from .modeling_whisper_ctc import WhisperForCTC
 
 
 class AnyWhisperConfig(WhisperConfig):
@@ -27,3 +29,5 @@ class AnyWhisperConfig(WhisperConfig):
 AutoConfig.register("whisper", AnyWhisperConfig, exist_ok=True)
 AutoModel.register(MoeWhisperConfig, MoeWhisperModel)
 AutoModelForSpeechSeq2Seq.register(MoeWhisperConfig, MoeWhisperForConditionalGeneration)
+AutoConfig.register(WhisperCTCConfig.model_type, WhisperCTCConfig)
+AutoModelForCTC.register(WhisperCTCConfig, WhisperForCTC)

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from every_model import EVERY
 from make_corpus import children_corpus, damaged_copy
 from paths import CONFIGS
 from safetensors.torch import load_file
 from tiny_speech import save_tiny_whisper, speaker_folder
 from transformers import WhisperForConditionalGeneration
 
+from hf_components.asr import Transcriber
 from hf_components.checkpoints.loading import load_whisper
 from hf_components.runtime.arguments import parse_arguments
 from hf_components.runtime.errors import UserError
@@ -205,6 +207,28 @@ def test_debug_is_small_and_otherwise_in_earnest(run, monkeypatch):
     history = json.loads((run / "debugged_debug" / "history.json").read_text())
     assert [entry["eval_utterances"] for entry in history if "eval_wer" in entry] == [4]
     assert (run / "debugged_debug" / "model" / "model.safetensors").exists()
+
+
+def test_a_new_head_on_the_encoder_of_a_whisper(run, tmp_path):
+    metrics = finetune_asr.main(command(run, "headed", head="ctc", num_train_epochs=2, learning_rate=1e-2))
+    assert (metrics["family"], metrics["audio_context"]) == ("Whisper CTC", None)
+    transcriber = Transcriber.from_pretrained(run / "headed" / "model")
+    assert transcriber.family.name == "Whisper CTC"
+    texts = [transcript.text for transcript in transcriber.transcribe_corpus(load_corpus(run / "corpus", "dev"))]
+    assert len(texts) == 12 and set("".join(texts)) <= set(" abcdefghijklmnopqrstuvwxyz")
+    with pytest.raises(UserError, match="--head ctc is new and must be trained"):
+        finetune_asr.main(command(run, tmp_path / "x", head="ctc", finetuning="lora"))
+    with pytest.raises(UserError, match="--head ctc goes on the encoder of a plain Whisper"):
+        finetune_asr.main(command(run, tmp_path / "x", head="ctc", model=EVERY["hubert"](tmp_path / "hubert")))
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_part_of_any_family_is_frozen(run, tmp_path, part):
+    base = EVERY["moonshine"](tmp_path / "base")
+    finetune_asr.main(command(run, tmp_path / "out", model=base, num_train_epochs=1, **{f"freeze_{part}": True}))
+    before = load_file(base / "model.safetensors")
+    moved = {name for name, value in weights(tmp_path / "out").items() if not torch.equal(value, before[name])}
+    assert moved and not any(f".{part}." in name for name in moved)
 
 
 def test_filtered_utterances_are_listed(run):

@@ -3,10 +3,23 @@
 import tiny_audio_llms
 import tiny_encoder_decoders
 import tiny_models
-from tiny_speech import save_tiny_whisper
+import torch
+from tiny_speech import save_tiny_whisper, tiny_processor, tiny_whisper
+
+from hf_components.asr import family_of, with_ctc_head
+
+
+def save_whisper_ctc(folder):
+    torch.manual_seed(0)
+    model, processor = with_ctc_head(tiny_whisper(), tiny_processor(), ["the quick brown fox jumps over a lazy dog"])
+    model.ctc_head.weight.data.normal_(std=2.0)
+    family_of(model).save(model, processor, folder)
+    return folder
+
 
 EVERY = {
     "whisper": save_tiny_whisper,
+    "whisper ctc": save_whisper_ctc,
     "wav2vec2": tiny_models.save_wav2vec2,
     "wav2vec2 without mask": lambda folder: tiny_models.save_wav2vec2(folder, norm="group"),
     "hubert": lambda folder: tiny_models.save_wav2vec2(folder, kind="hubert"),

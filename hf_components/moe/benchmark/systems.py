@@ -107,8 +107,8 @@ def load_system(
 
     Zero-shot and fully fine-tuned Whisper use 30 s, as stock Whisper does: on shorter input, weights that were not
     trained on it repeat themselves. A LoRA, or a merge of several, uses the mixture's audio context, so that only the
-    adaptation differs; without a mixture it uses its own. A soup takes the best expert. The others are as saved, and so
-    are further checkpoints, of any family.
+    adaptation differs; without a mixture it uses its own. A soup takes the best expert. The others, and further
+    checkpoints of any family, are as saved.
 
     Raises:
         UserError: the folder does not hold that system.
