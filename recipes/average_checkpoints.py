@@ -20,7 +20,7 @@ from typing import Literal
 
 from accelerate import PartialState
 
-from hf_components.asr import load_asr, transcribe
+from hf_components.asr import family_of, load_asr, transcribe
 from hf_components.checkpoints import (
     average_into,
     averaged,
@@ -30,8 +30,6 @@ from hf_components.checkpoints import (
     load_model,
     merge_adapter,
     save_average_adapter,
-    save_processor,
-    save_whisper,
 )
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.runtime import (
@@ -45,7 +43,6 @@ from hf_components.runtime import (
 )
 from hf_components.scoring import compare, score
 from hf_components.speech import language_code, load_corpus, sample_rows
-from hf_components.whisper import DynamicContextWhisper
 
 logger = logging.getLogger(__name__)
 
@@ -150,11 +147,7 @@ def produce(args: Arguments, folder: Path) -> dict:
         else:
             save_average_adapter(folder / "adapter", candidates.of(members), candidates.adapter, args.rank)
             model = merge_adapter(model, str(folder / "adapter"))
-        if isinstance(model, DynamicContextWhisper):
-            save_whisper(model, processor, folder / "model")
-        else:
-            model.save_pretrained(folder / "model")
-            save_processor(processor, folder / "model")
+        family_of(model).save(model, processor, folder / "model")
     result = {"method": args.method, "candidates": names, "chosen": [names[i] for i in members]}
     if corpus is None:
         return result

@@ -112,7 +112,10 @@ class Whisper(Family):
         check_savable(model, processor)
 
     def save(self, model, processor, folder):
-        save_whisper(model, processor, folder)
+        if isinstance(model, MoeWhisperForConditionalGeneration):
+            super().save(model, processor, folder)
+        else:
+            save_whisper(model, processor, folder)
 
     def prepare_for_training(self, model, *, freeze=None, from_scratch=False):
         super().prepare_for_training(model, freeze=freeze)

@@ -8,6 +8,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from transformers import PreTrainedModel
 
 from hf_components.runtime import UserError
+from hf_components.whisper.audio_context import DynamicContextGenerationMixin
 
 
 def prepare_sharding(accelerator: Accelerator, model: PreTrainedModel) -> None:
@@ -54,7 +55,7 @@ def refuse_sharding(accelerator: Accelerator, flag: str) -> None:
 
 
 def whole_model(model: PreTrainedModel) -> PreTrainedModel:
-    """A Whisper of `hf_components.whisper` with all its parameters on this process.
+    """A model with all its parameters on this process.
 
     If FSDP shards the model, every process must call this, and the result is a copy; else it is the model itself.
     """
@@ -69,5 +70,6 @@ def whole_model(model: PreTrainedModel) -> PreTrainedModel:
         parameter.requires_grad_(sharded.requires_grad)
     whole.generation_config = model.generation_config
     whole.name_or_path = model.name_or_path
-    whole.set_audio_context(model.audio_context, model.min_audio_context)
+    if isinstance(model, DynamicContextGenerationMixin):
+        whole.set_audio_context(model.audio_context, model.min_audio_context)
     return whole

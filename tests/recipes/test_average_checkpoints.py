@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from every_model import EVERY
 from paths import CONFIGS
 from peft import PeftModel
 from safetensors.torch import load_file
 from tiny_speech import save_multilingual_whisper, save_tiny_whisper, speaker_folder, tiny_whisper
 from transformers import WhisperForConditionalGeneration
 
+from hf_components.asr import Transcriber, load_asr
 from hf_components.checkpoints.loading import load_whisper
 from hf_components.runtime.errors import UserError
-from recipes import average_checkpoints, finetune_whisper, prepare_corpus
+from recipes import average_checkpoints, finetune_asr, finetune_whisper, prepare_corpus
 
 pytestmark = pytest.mark.integration
 
@@ -82,6 +84,25 @@ def test_models_are_averaged(run, tmp_path):
         torch.testing.assert_close(value, (zero[name] + one[name]) / 2, msg=name)
     assert metrics["chosen"] == metrics["candidates"] == [str(path) for path in candidates]
     assert metrics["against_last"]["wer_b"] == metrics["wer"]
+
+
+@pytest.mark.parametrize(("family", "finetuning"), [("moonshine", "full"), ("hubert", "lora"), ("qwen3-asr", "lora")])
+def test_checkpoints_of_any_family_are_averaged(run, tmp_path, family, finetuning):
+    base = EVERY[family](tmp_path / "base")
+    flags = {**FINETUNING, "finetuning": finetuning, "lora_rank": None if finetuning == "full" else 2}
+    flags = {name: value for name, value in flags.items() if value is not None and name != "full_context_fraction"}
+    finetune_asr.main(words(corpus=run / "corpus", model=base, output_dir=tmp_path / "run", **flags))
+    soup(run, tmp_path / "out", tmp_path / "run", method="uniform")
+    averaged = load_file(tmp_path / "out" / "model" / "model.safetensors")
+    kept = [load_file(path) for path in sorted((tmp_path / "run" / "checkpoints").glob("*/model.safetensors"))]
+    assert len(kept) == 2 and averaged.keys() == load_file(base / "model.safetensors").keys()
+    if finetuning == "full":
+        for name in averaged.keys() & kept[0].keys():
+            torch.testing.assert_close(averaged[name], (kept[0][name] + kept[1][name]) / 2)
+    else:
+        adapted = Transcriber.from_pretrained(base, adapter=tmp_path / "out" / "adapter").model.state_dict()
+        for name, value in load_asr(str(tmp_path / "out" / "model"))[0].state_dict().items():
+            torch.testing.assert_close(value, adapted[name], atol=1e-5, rtol=1e-4)
 
 
 def test_checkpoints_of_a_lora_are_averaged_as_merged_models(run, tmp_path):
