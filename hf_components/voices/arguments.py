@@ -13,17 +13,17 @@ ALL_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 class VoiceArguments:
     """How a voice is learned and which way is taken."""
 
-    voice_rank: int = flag("rank of the voice's LoRA", default=4, min=1)
+    voice_rank: int = flag("rank of the voice's LoRA", default=16, min=1)
     voice_layers: list[str] = flag("linear layers with a LoRA", default=list(ALL_LAYERS), choices=ALL_LAYERS)
     voice_in: str = flag(
         "part of the model with a LoRA: encoder, decoder, both",
-        default="both",
+        default="encoder",
         choices=("encoder", "decoder", "both"),
     )
     first_layer: int = flag("first encoder layer with a LoRA", default=1, min=1)
-    voice_learning_rate: float = flag("step size of Adam; large ones ruin a voice", default=4e-4, above=0, max=1e-2)
+    voice_learning_rate: float = flag("step size of Adam", default=1e-3, above=0, max=1e-2)
     voice_l2_to_start: float = flag("pull of the LoRA towards no change", default=0.0, min=0)
-    voice_marks: list[int] = flag("numbers of training steps to choose from", default=[4, 8, 16], min=1)
+    voice_marks: list[int] = flag("numbers of training steps to choose from", default=[4, 10, 20, 40], min=1)
     voice_scales: list[float] = flag("strengths of the LoRA to choose from", default=[0.5, 1.0], above=0, max=1)
     ways: list[str] = flag("ways to try, beside no change", default=list(WAYS[1:]), choices=WAYS[1:])
     max_folds: int = flag("folds over the sentences, by which the way is chosen", default=5, min=2)

@@ -16,6 +16,7 @@ from hf_components.whisper.audio_context import fit_audio_context, labels_to_dec
 SPEEDS = (0.9, 1.0, 1.1)
 MASKS = {"time_masks": 2, "time_mask_length": 40, "mel_masks": 2, "mel_mask_width": 10}
 LONGEST = 30.0  # seconds, at the slowest speed
+SHORT_CONTEXT = 300  # mel frames; what a stock Whisper learns in it also holds for 30 s, which are ten times slower
 
 
 class Batches:
@@ -37,6 +38,11 @@ class Batches:
                 f"{too_long[0].id} has {too_long[0].seconds:.0f} s, and a sentence may have {longest:.0f}; cut it"
             )
         self.model = model
+        self.least_context = (
+            model.min_audio_context
+            if model.audio_context == "dynamic"
+            else min(SHORT_CONTEXT, model.min_audio_context)
+        )
         self.extractor = processor.feature_extractor
         self.sentences = list(sentences)
         self.labels = [Whisper().tokenize(processor, one.text) for one in sentences]
@@ -48,7 +54,7 @@ class Batches:
 
     def heard_seconds(self, row: int) -> float:
         """Seconds of audio that the encoder computes for a sentence."""
-        return max(self.sentences[row].seconds, self.model.min_audio_context / 100)
+        return max(self.sentences[row].seconds, self.least_context / 100)
 
     def clean(self, rows: Sequence[int]) -> torch.Tensor:
         """Features of sentences as they were recorded, `(rows, mel bins, frames)`."""
@@ -80,9 +86,8 @@ class Batches:
         return self._mels[row, speed]
 
     def fit(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Features `(mel bins, frames)` of clips as one batch, in the least audio context of the model."""
-        # Also for a model that hears 30 s: its least context is as good, and three times as fast.
-        frames = max(self.model.min_audio_context, *(mel.shape[-1] for mel in features))
+        """Features `(mel bins, frames)` of clips as one batch, in the least audio context."""
+        frames = max(self.least_context, *(mel.shape[-1] for mel in features))
         frames += frames % 2
         fitted = torch.cat([fit_audio_context(mel[None], frames) for mel in features])
         return fitted.to(self.model.device, self.model.dtype)

@@ -3,7 +3,9 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel, WhisperProcessor
@@ -43,6 +45,46 @@ class Learned:
     seconds: float = 0.0
 
 
+@dataclass
+class Enrolment:
+    """What a voice is learned from: a model, sentences of one person, and sentences of others for the control."""
+
+    model: PreTrainedModel
+    processor: WhisperProcessor
+    name: str
+    sentences: Sequence[Sentence]
+    others: Sequence[Sentence]
+    args: VoiceArguments
+    seed: int
+
+    @cached_property
+    def batches(self) -> Batches:
+        """The sentences, then those of others."""
+        return Batches(self.model, self.processor, [*self.sentences, *self.others], self.seed)
+
+    @cached_property
+    def folds(self) -> list[list[int]]:
+        said = [normalize(one.text, normalizer_of(None)) for one in self.sentences]
+        return folds_of(said, self.args.max_folds, self.seed)
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Tokens of each sentence, `(sentences,)`."""
+        return self.batches.tokens[: len(self.sentences)]
+
+    @cached_property
+    def voice(self) -> Voice:
+        """A voice that changes nothing, which every other one of this person begins as."""
+        return Voice(
+            way=NO_CHANGE,
+            name=self.name,
+            base=base_model_id(self.model.name_or_path),
+            base_digest=digest_of_model(self.model),
+            sentences=len(self.sentences),
+            seconds_of_speech=round(sum(one.seconds for one in self.sentences), 2),
+        )
+
+
 def learn_voice(
     model: PreTrainedModel,
     processor: WhisperProcessor,
@@ -70,106 +112,98 @@ def learn_voice(
     if not sentences:
         raise UserError(f"the voice of {name} needs at least one sentence, got none")
     started = time.perf_counter()
-    batches = Batches(model, processor, [*sentences, *others], seed)
-    own = range(len(sentences))
-    tokens = batches.tokens[: len(sentences)]
-    folds = folds_of([normalize(one.text, normalizer_of(None)) for one in sentences], args.max_folds, seed)
-    common = {
-        "name": name,
-        "base": base_model_id(model.name_or_path),
-        "base_digest": digest_of_model(model),
-        "sentences": len(sentences),
-        "seconds_of_speech": round(sum(one.seconds for one in sentences), 2),
-    }
-    candidates = [Candidate(NO_CHANGE, losses_of_model(model, batches)[: len(sentences)])]
-    plain, weights = model, None
-    if is_mixture(model) and WEIGHTS in args.ways:
-        tries = weights_to_try(model)
-        losses = losses_of_weights(model, batches, tries)[:, : len(sentences)]
-        candidates.append(Candidate(WEIGHTS, _held_out(losses, folds)))
-        best = int(losses.sum(-1).argmin())
-        weights = tries[best]
+    enrolment = Enrolment(model, processor, name, sentences, others, args, seed)
+    no_change = Candidate(NO_CHANGE, losses_of_model(model, enrolment.batches)[: len(sentences)])
+    of_way: dict[str, Voice] = {}
+    controls: dict[str, Voice] = {}
+
+    # 1 Weights over the experts of a mixture; then a plain model for what follows
+    of_weights, plain, weights = [], model, None
     if is_mixture(model):
-        weights = weights or model.config.plain_weights
+        weights = model.config.plain_weights
+        if WEIGHTS in args.ways:
+            candidate, weights = best_weights(enrolment)
+            of_weights = [candidate]
+            of_way[WEIGHTS] = replace(enrolment.voice, way=WEIGHTS, expert_weights=weights)
         plain = merged(model, weights)
-    examples = []
+
+    # 2 Examples of the voice before each recording
     judged = Judged(False, 0, 0)
-    if CONTEXT in args.ways and folds:
+    if CONTEXT in args.ways and enrolment.folds:
         tried = try_examples(model, processor, sentences, 2 * args.max_examples)
-        examples = best_examples(tried, sentences, args.max_examples)
         judged = judge(tried, args.context_certainty)
+        if examples := best_examples(tried, sentences, args.max_examples):
+            of_way[CONTEXT] = with_examples(enrolment, [sentences[i] for i in examples])
+            if others:
+                controls[CONTEXT] = with_examples(enrolment, others[: len(examples)])
 
-    marks, trained, control = [0], {}, {}
+    # 3 A LoRA over the plain model
+    of_lora: list[Candidate] = []
     if LORA in args.ways and (all_ways or not judged.helps):
-        marks, trained, control = _train_loras(plain, batches, folds, own, args, seed, candidates)
+        of_lora, own, control = train_loras(enrolment, plain)
+        best = min(of_lora, key=lambda one: one.losses.sum())
+        first_layer = args.settings(model.config.encoder_layers).first_layer
+        for voices, loras in ((of_way, own), (controls, control)):
+            if best.step in loras:
+                lora = scaled(loras[best.step], best.scale)
+                placed = {"lora": lora, "first_layer": first_layer, "expert_weights": weights}
+                voices[LORA] = replace(enrolment.voice, way=LORA, **placed)
 
-    tokens_of_all = np.asarray(tokens)
-    chosen = candidates[0]
-    if folds and judged.helps:  # found by errors, which count more than loss
-        chosen = Candidate(CONTEXT, candidates[0].losses)
-    elif folds:
-        chosen = choose(candidates, tokens_of_all, min_gain=args.min_gain, certainty=args.certainty)
-    of_way = {}
-    if any(one.way == WEIGHTS for one in candidates):
-        of_way[WEIGHTS] = Voice(way=WEIGHTS, expert_weights=weights, **common)
-
-    def with_examples(examples: Sequence[Sentence]) -> Voice:
-        return Voice(
-            way=CONTEXT,
-            examples=[one.waveform for one in examples],
-            example_texts=[one.text for one in examples],
-            expert_weights=model.config.plain_weights if is_mixture(model) else None,
-            **common,
-        )
-
-    controls = {}
-    if examples:
-        of_way[CONTEXT] = with_examples([sentences[i] for i in examples])
-        if others:
-            controls[CONTEXT] = with_examples(others[: len(examples)])
-    loras = [one for one in candidates if one.way == LORA]
-    best_lora = Candidate(LORA, tokens_of_all, marks[-1], 1.0)
-    if loras:
-        best_lora = min(loras, key=lambda one: one.losses.sum())
-
-    def with_lora(lora: Lora, candidate: Candidate) -> Voice:
-        return Voice(
-            way=LORA,
-            lora=scaled(lora, candidate.scale),
-            first_layer=args.settings(model.config.encoder_layers).first_layer,
-            expert_weights=weights,
-            **common,
-        )
-
-    if trained:
-        of_way[LORA] = with_lora(trained[best_lora.step], best_lora)
-    if control:
-        controls[LORA] = with_lora(control[best_lora.step], best_lora)
-    no_change = Voice(way=NO_CHANGE, **common)
-    shown = [_shown(one, candidates[0], tokens_of_all) for one in candidates] if folds else []
-    voice = {NO_CHANGE: no_change, **of_way}[chosen.way]
+    # 4 The choice, by what was held out
+    candidates = [no_change, *of_weights, *(of_lora if enrolment.folds else ())]
+    chosen = no_change
+    if enrolment.folds and judged.helps:  # found by errors, which count more than loss
+        chosen = replace(no_change, way=CONTEXT)
+    elif enrolment.folds:
+        chosen = choose(candidates, enrolment.tokens, min_gain=args.min_gain, certainty=args.certainty)
+    shown = [_shown(one, no_change, enrolment.tokens) for one in candidates] if enrolment.folds else []
     figures = {
-        "chosen": _shown(chosen, candidates[0], tokens_of_all) if folds else {"way": NO_CHANGE},
-        "folds": len(folds),
+        "chosen": _shown(chosen, no_change, enrolment.tokens) if enrolment.folds else {"way": NO_CHANGE},
+        "folds": len(enrolment.folds),
         "errors_before": judged.errors_before,
         "errors_after": judged.errors_after,
         "candidates": shown,
     }
-    voice = Voice(**{**vars(voice), "figures": figures})
-    return Learned(
-        voice,
-        of_way,
-        controls,
-        shown,
-        time.perf_counter() - started,
+    voice = replace({NO_CHANGE: enrolment.voice, **of_way}[chosen.way], figures=figures)
+    return Learned(voice, of_way, controls, shown, time.perf_counter() - started)
+
+
+def best_weights(enrolment: Enrolment) -> tuple[Candidate, list[float]]:
+    """The weights over experts with the least loss, and a candidate with what they lose on held-out sentences."""
+    tries = weights_to_try(enrolment.model)
+    losses = losses_of_weights(enrolment.model, enrolment.batches, tries)[:, : len(enrolment.sentences)]
+    held_out = losses[losses.sum(-1).argmin()].copy()
+    for fold in enrolment.folds:  # the weights that are best for the sentences of the other folds
+        rest = np.setdiff1d(np.arange(losses.shape[1]), fold)
+        held_out[fold] = losses[losses[:, rest].sum(-1).argmin()][fold]
+    return Candidate(WEIGHTS, held_out), tries[int(losses.sum(-1).argmin())]
+
+
+def with_examples(enrolment: Enrolment, examples: Sequence[Sentence]) -> Voice:
+    """A voice of recordings that are heard before each one."""
+    model = enrolment.model
+    return replace(
+        enrolment.voice,
+        way=CONTEXT,
+        examples=[one.waveform for one in examples],
+        example_texts=[one.text for one in examples],
+        expert_weights=model.config.plain_weights if is_mixture(model) else None,
     )
 
 
-def _train_loras(plain, batches, folds, own, args, seed, candidates) -> tuple[list[int], dict, dict]:
-    """Train a LoRA per fold, one on all sentences, and one on those of others; adds the candidates."""
-    others = range(len(own), len(batches.sentences))
+def train_loras(
+    enrolment: Enrolment, plain: PreTrainedModel
+) -> tuple[list[Candidate], dict[int, Lora], dict[int, Lora]]:
+    """Train a LoRA per fold, one on all sentences, and one on those of others, all at once.
+
+    Returns:
+        a candidate for each number of steps and strength (with no fold, only the last), and by number of steps the
+        LoRA of all sentences and that of others.
+    """
+    args, batches, folds = enrolment.args, enrolment.batches, enrolment.folds
+    own = range(len(enrolment.sentences))
     jobs = [[row for row in own if row not in fold] for fold in folds] + [list(own)]
-    if others:
+    if others := range(len(own), len(batches.sentences)):
         jobs.append(list(others))
     settings = args.settings(plain.config.encoder_layers)
     per_step = sum(
@@ -179,8 +213,9 @@ def _train_loras(plain, batches, folds, own, args, seed, candidates) -> tuple[li
     marks = sorted({min(mark, most) for mark in args.voice_marks})
     if most < max(args.voice_marks):
         logger.info("%g s allow %d steps of training; raise --budget_seconds for more", args.budget_seconds, most)
-    training = LoraTraining(plain, batches, jobs, settings, seed)
+    training = LoraTraining(plain, batches, jobs, settings, enrolment.seed)
     fold_of = {row: number for number, fold in enumerate(folds) for row in fold}
+    candidates = [] if folds else [Candidate(LORA, enrolment.tokens, marks[-1])]
     trained: dict[int, Lora] = {}
     control: dict[int, Lora] = {}
     for step in training.steps(marks):
@@ -190,19 +225,10 @@ def _train_loras(plain, batches, folds, own, args, seed, candidates) -> tuple[li
         for scale in args.voice_scales if folds else ():
             losses = training.losses([(fold_of[row], row) for row in own], scale)
             candidates.append(Candidate(LORA, losses, step, scale))
-    return marks, trained, control
+    return candidates, trained, control
 
 
-def _held_out(losses: np.ndarray, folds: Sequence[Sequence[int]]) -> np.ndarray:
-    """Losses of each sentence with the weights that are best for the sentences of the other folds."""
-    found = losses[losses.sum(-1).argmin()].copy()
-    for fold in folds:
-        rest = np.setdiff1d(np.arange(losses.shape[1]), fold)
-        found[fold] = losses[losses[:, rest].sum(-1).argmin()][fold]
-    return found
-
-
-def _shown(candidate: Candidate, no_change: Candidate, tokens: np.ndarray) -> dict:
+def _shown(candidate: Candidate, no_change: Candidate, tokens: np.ndarray) -> dict[str, Any]:
     gain, error = gain_of(candidate, no_change, tokens)
     return {
         "way": candidate.way,
