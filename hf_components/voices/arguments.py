@@ -13,7 +13,7 @@ ALL_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 class VoiceArguments:
     """How a voice is learned and which way is taken."""
 
-    voice_rank: int = flag("rank of the voice's LoRA", default=16, min=1)
+    voice_rank: int = flag("rank of the voice's LoRA", default=8, min=1)
     voice_layers: list[str] = flag("linear layers with a LoRA", default=list(ALL_LAYERS), choices=ALL_LAYERS)
     voice_in: str = flag(
         "part of the model with a LoRA: encoder, decoder, both",
