@@ -33,6 +33,7 @@ from hf_components.runtime import (
 )
 from hf_components.speech import sample_rows
 from hf_components.training import (
+    VARIANTS,
     FilterArguments,
     FinetuningArguments,
     KlToBaseArguments,
@@ -55,6 +56,11 @@ DEBUG_SAMPLES = {"train": 100, "validation": 20}
 @dataclass(kw_only=True)
 class Arguments(TrainingRecipeArguments):
     corpus: str | None = flag("prepared corpus: folder or Hub id", default=None)
+    model: str = flag(
+        f"recogniser of any family that can be trained: folder, Hub id, or a Whisper of OpenAI's {', '.join(VARIANTS)}",
+        default="models/whisper-tiny.en",
+        aliases=["--variant", "--base_model"],
+    )
     audio_context: Literal["dynamic", "full"] = flag(
         "audio context of a Whisper in training and evaluation: as long as the audio, or always 30 s",
         default="dynamic",

@@ -2,6 +2,7 @@
 
 from hf_components.training.arguments import (
     UNSELECTED,
+    VARIANTS,
     CtcTrainingArguments,
     SpeechTrainingArguments,
     TrainingRecipeArguments,
