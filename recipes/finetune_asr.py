@@ -57,7 +57,7 @@ DEBUG_SAMPLES = {"train": 100, "validation": 20}
 class Arguments(TrainingRecipeArguments):
     corpus: str | None = flag("prepared corpus: folder or Hub id", default=None)
     model: str = flag(
-        f"recogniser of any family that can be trained: folder, Hub id, or a Whisper of OpenAI's {', '.join(VARIANTS)}",
+        f"recogniser of any family that can be trained: folder, Hub id, or Whisper of OpenAI's {', '.join(VARIANTS)}",
         default="models/whisper-tiny.en",
         aliases=["--variant", "--base_model"],
     )
