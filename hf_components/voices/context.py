@@ -23,6 +23,7 @@ from hf_components.voices.sentences import Sentence
 LONGEST_EXAMPLE = 10.0  # seconds; the longest recording that fits behind it has 20
 LONGEST_TOGETHER = 30.0
 LONGEST_FILE = 35.0  # seconds of all examples of a voice: as FLAC less than 1 MB
+UNHEARD = 0.5  # word error rate above which a model does not understand the examples either
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,17 @@ def try_examples(
 ) -> Tried:
     """Transcribe each sentence alone and after others; a mixture then takes the weights of its plain model.
 
+    A voice of which the model hears less than half is not tried: it would not understand the examples either.
+
     Args:
         most: number of sentences that are tried as examples.
     """
+    texts = [one.text for one in sentences]
+    alone = _written(model, processor, sentences, None)
     after: dict[int, dict[int, str]] = {}
-    for place, example in enumerate(sentences[:most]):
+    counts = utterance_errors(alone, texts)
+    heard = counts["errors"].sum() <= UNHEARD * counts["reference_words"].sum()
+    for place, example in enumerate(sentences[:most] if heard else ()):
         others = [
             other
             for other, one in enumerate(sentences)
@@ -61,7 +68,7 @@ def try_examples(
         if others:
             written = _written(model, processor, [sentences[i] for i in others], example)
             after[place] = dict(zip(others, written, strict=True))
-    return Tried([one.text for one in sentences], _written(model, processor, sentences, None), after)
+    return Tried(texts, alone, after)
 
 
 def best_examples(tried: Tried, sentences: Sequence[Sentence], most: int, language: str | None = None) -> list[int]:

@@ -163,8 +163,9 @@ def collect(
 
 
 def _figures(jobs, records, references, language, bootstrap, seed) -> dict:
-    names = [name for name in SYSTEMS if all(name in record["texts"] for record in records)]
-    texts = {name: [text for record in records for text in record["texts"][name]] for name in names}
+    names = [name for name in SYSTEMS if any(name in record["texts"] for record in records)]
+    written = [record["texts"] for record in records]  # a way that was not tried leaves the texts as they were
+    texts = {name: [text for one in written for text in one.get(name, one[BEFORE])] for name in names}
     said = [references[one] for record in records for one in record["ids"]]
     speakers = [job.speaker for job, record in zip(jobs, records, strict=True) for _ in record["ids"]]
     errors = {name: utterance_errors(texts[name], said, language) for name in names}

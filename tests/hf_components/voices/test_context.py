@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tiny_speech import tiny_processor, tiny_whisper, tone
 
+from hf_components.voices import context
 from hf_components.voices.context import LONGEST_FILE, Tried, best_examples, judge, try_examples
 from hf_components.voices.sentences import Sentence
 
@@ -56,7 +57,14 @@ def test_the_best_examples_are_taken_and_of_equal_ones_the_shortest():
     assert len(best_examples(found, long, most=5)) == 2  # the file of a voice stays small
 
 
-def test_a_sentence_is_never_its_own_example():
+def test_a_voice_that_is_not_understood_has_no_examples():
+    sentences = [Sentence(f"{i}", tone(0, i, 1.0), text) for i, text in enumerate(("red cat", "green dog"))]
+    found = try_examples(tiny_whisper(), tiny_processor(), sentences, most=2)  # of random weights: all words are wrong
+    assert found.after == {} and len(found.alone) == 2 and not judge(found, certainty=0).helps
+
+
+def test_a_sentence_is_never_its_own_example(monkeypatch):
+    monkeypatch.setattr(context, "UNHEARD", 100.0)
     sentences = [
         Sentence(str(i), tone(i, i, 0.6).astype("float32"), text) for i, text in enumerate([*TEXTS, "red cat"])
     ]

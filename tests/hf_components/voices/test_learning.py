@@ -9,6 +9,7 @@ from tiny_speech import rows, tiny_moe, tiny_processor, tiny_whisper
 
 from hf_components.checkpoints.voices import CONTEXT, LORA, NO_CHANGE, WEIGHTS, read_voice, save_voice
 from hf_components.runtime.errors import UserError
+from hf_components.voices import context
 from hf_components.voices.arguments import VoiceArguments
 from hf_components.voices.batches import Batches
 from hf_components.voices.choosing import Candidate, choose, folds_of
@@ -88,7 +89,8 @@ def test_weights_over_experts_are_their_merge(shared):
     assert model.config.plain_weights in weights_to_try(model)
 
 
-def test_a_mixture_has_all_ways_and_saves_them(tmp_path):
+def test_a_mixture_has_all_ways_and_saves_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(context, "UNHEARD", 100.0)
     model = tiny_moe(router_layer=1)
     learned = learn_voice(
         model, tiny_processor(), "anna", sentences(), FAST, seed=3, others=sentences(6)[4:], all_ways=True
