@@ -26,7 +26,7 @@ class VoiceArguments:
     voice_marks: list[int] = flag("numbers of training steps to choose from", default=[4, 10, 20, 40], min=1)
     voice_scales: list[float] = flag("strengths of the LoRA to choose from", default=[0.5, 1.0], above=0, max=1)
     ways: list[str] = flag("ways to try, beside no change", default=list(WAYS[1:]), choices=WAYS[1:])
-    max_folds: int = flag("folds over the sentences, by which the way is chosen", default=5, min=2)
+    max_folds: int = flag("folds over the sentences, by which the way is chosen", default=3, min=2)
     min_gain: float = flag("least gain of weights or LoRA over a cheaper way, nats per token", default=0.01, min=0)
     certainty: float = flag("the same in standard errors over sentences", default=1.0, min=0)
     max_examples: int = flag(
@@ -41,7 +41,7 @@ class VoiceArguments:
         min=0,
         needs={"ways": "context"},
     )
-    budget_seconds: float = flag("time to plan for on two cores, per voice", default=60.0, above=0)
+    budget_seconds: float = flag("time of training to plan for on two cores, per voice", default=40.0, above=0)
 
     def settings(self, encoder_layers: int) -> LoraSettings:
         """Settings of the LoRA. Raises UserError if the first layer does not exist."""
