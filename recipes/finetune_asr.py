@@ -238,6 +238,8 @@ def produce(
             raise UserError(
                 "--head ctc is new and must be trained, but --finetuning lora trains a LoRA only; take full"
             )
+        if kl.kl_to_base_coef or training_args.l2_to_start:
+            raise UserError("--head ctc has no base to stay close to; leave out --kl_to_base_coef and --l2_to_start")
         model, processor = with_ctc_head(model, processor, train["text"])
     family = family_of(model)
     family.check_savable(model, processor)

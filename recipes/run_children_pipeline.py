@@ -5,6 +5,7 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     --data data/children --model openai/whisper-small --output_dir runs/children
 """
 
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
-from hf_components.asr import check_same_ids, read_submission_format
+from hf_components.asr import can_be_packed, check_same_ids, read_submission_format
 from hf_components.checkpoints import base_model_id, read_config
 from hf_components.publishing import PublishModelArguments, push, release_recogniser
 from hf_components.runtime import (
@@ -38,6 +39,8 @@ from recipes import (
     prepare_corpus,
     transcribe,
 )
+
+logger = logging.getLogger(__name__)
 
 TRANSCRIBED = {  # transcripts of each system: folder of the step
     "zero_shot": "zero_shot",
@@ -155,7 +158,7 @@ def main(argv: list[str] | None = None) -> dict:
         "average": metrics.get("average"),
         "evaluation": metrics["evaluation"],
         "transcription": transcribed,
-        "package": metrics["submission"],
+        "package": metrics.get("submission"),
         "selected_on": next((training["selected_on"] for training in trainings if training["selected_on"]), None),
     }
     results = pipeline.finish(
@@ -189,7 +192,7 @@ def take_steps(pipeline: Pipeline) -> None:
     short = (
         {"num_train_epochs": 1, "data_config_override": f'{{"max_samples": {DEBUG_SAMPLES}}}'} if args.debug else {}
     )
-    train = finetune_whisper if is_whisper(args.model) else finetune_asr
+    train = finetune_whisper if model_type_of(args.model) == "whisper" else finetune_asr
     trained = run(train, "finetuned", model=args.model, **unselected, **short)
     audio_context = trained["audio_context"]
     if args.average != "none":
@@ -223,15 +226,18 @@ def take_steps(pipeline: Pipeline) -> None:
         )
 
     # 6 The zip that a competition runs
-    run(pack_submission, "submission", model=model, output=pipeline.out / "submission.zip")
+    if can_be_packed(model_type_of(args.model)):
+        run(pack_submission, "submission", model=model, output=pipeline.out / "submission.zip")
+    else:
+        logger.warning("%s needs more than transformers, so that there will be no submission.zip", args.model)
 
 
-def is_whisper(model: str) -> bool:
-    """Whether a checkpoint is a Whisper, or cannot be read here; then the training says what is wrong with it."""
+def model_type_of(model: str) -> str:
+    """The type of a checkpoint; "whisper" if it cannot be read here, since the training says what is wrong with it."""
     try:
-        return read_config(model)["model_type"] == "whisper"
+        return read_config(model)["model_type"]
     except UserError:
-        return True
+        return "whisper"
 
 
 def check_inputs(args: Arguments, passed_on) -> None:

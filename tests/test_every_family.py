@@ -306,3 +306,18 @@ def test_outputs_are_compared_where_mathematics_allows(base, tmp_path, name, reg
     if regulariser == "kl_to_base":
         assert abs(entries[0][key]) < 1e-3 or name == "whisper"  # nothing has moved yet
     assert entries[-1][key] > 1e-4
+
+
+def test_a_lora_near_its_base_leaves_batch_norms_alone(base, tmp_path):
+    model, processor = load_asr(str(base("parakeet ctc")))
+    before = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+    parts = (
+        FinetuningArguments("lora"),
+        LoraArguments(lora_rank=2),
+        training_arguments(tmp_path, max_steps=2),
+        tmp_path,
+    )
+    kl = KlToBaseArguments(kl_to_base_coef=0.5)
+    finetune(model, processor, rows(8, seconds=0.6), None, *parts, resume=False, kl=kl)
+    after = dict(model.named_buffers())
+    assert before and all(torch.equal(value, after[name]) for name, value in before.items())

@@ -58,19 +58,12 @@ class Ctc(Family):
         merged = [[token for token in row.unique_consecutive().tolist() if token != blank] for row in tokens]
         return [processor.tokenizer.decode(row, group_tokens=False, skip_special_tokens=True) for row in merged]
 
-    def packed(self, model, language):
+    def packed(self, model_type, language):
         return {"kind": "ctc", "class": AutoModelForCTC.__name__}
 
     def tokenize(self, processor, text):
         """Ids of the characters or pieces that `writable` keeps."""
         return processor.tokenizer(writable(processor.tokenizer, text), add_special_tokens=False).input_ids
-
-    def training_batch(self, processor, waveforms, labels, **options):
-        batch = super().training_batch(processor, waveforms, labels, **options)
-        features = batch.get("input_features")
-        if features is not None and "attention_mask" not in batch:  # LASR gives none, and needs one for its loss
-            batch["attention_mask"] = torch.ones(features.shape[:2], dtype=torch.long)
-        return batch
 
     def score(self, model, batch):
         outputs = model(**batch)  # the loss is a sum, see `prepare_for_training`

@@ -69,6 +69,11 @@ def is_audio_llm(model_type: str | None) -> bool:
     return any(model_type in family.model_classes for family in AUDIO_LLMS)
 
 
+def can_be_packed(model_type: str) -> bool:
+    """Whether `pack_submission` takes models of a type. Raises UserError if no family supports it."""
+    return _family(model_type, "").packed(model_type, None) is not None
+
+
 def load_asr(
     name_or_path: str, language: str | None = None, dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedModel, ProcessorMixin]:

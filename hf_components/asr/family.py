@@ -1,5 +1,6 @@
 """The interface of a family of speech recognisers. All other code uses models only through it."""
 
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import soxr
 import torch
-from transformers import AutoProcessor, FeatureExtractionMixin, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoProcessor,
+    FeatureExtractionMixin,
+    PreTrainedModel,
+    ProcessorMixin,
+    Wav2Vec2FeatureExtractor,
+)
 
 from hf_components.checkpoints import load_model, load_processor, save_processor
 from hf_components.runtime import UserError
@@ -120,8 +127,8 @@ class Family(ABC):
             UserError: the model cannot decode with these settings.
         """
 
-    def packed(self, model: PreTrainedModel, language: str | None) -> dict[str, Any] | None:
-        """How `hf_components/submission/main.py` runs a checkpoint with transformers alone; None: it cannot.
+    def packed(self, model_type: str, language: str | None) -> dict[str, Any] | None:
+        """How `hf_components/submission/main.py` runs such a checkpoint with transformers alone; None: it cannot.
 
         `kind` names a branch of its `decode`, `class` the auto class that loads the checkpoint.
         """
@@ -160,8 +167,19 @@ class Family(ABC):
         """A training batch as this model hears it, where that differs from how another one hears it."""
         return batch
 
-    def check_savable(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:  # noqa: B027
+    def check_savable(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
         """Raise `UserError` before training if `save` would fail after it."""
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                model.config.save_pretrained(folder)
+                if model.can_generate():
+                    model.generation_config.save_pretrained(folder)
+                save_processor(processor, Path(folder))
+            except (ValueError, OSError) as error:
+                raise UserError(
+                    f"a model trained from {model.name_or_path} could not be saved: {str(error).splitlines()[0]}; "
+                    "correct the settings of the base"
+                ) from error
 
     def save(self, model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
         """Write a checkpoint that stock transformers loads."""
@@ -181,12 +199,12 @@ class Family(ABC):
         """
         if not self.lora_layers:
             raise UserError(f"{self.name} models {ONLY_TRANSCRIBE}")
-        switch_off_own_noise(model)
         if freeze == "encoder":
             self.encoder(model).requires_grad_(False)
         elif freeze == "decoder":
             model.requires_grad_(False)
             self.encoder(model).requires_grad_(True)
+        switch_off_own_noise(model)
 
     def encoder(self, model: PreTrainedModel) -> torch.nn.Module:
         """The part of a model that hears. Raises UserError if transformers does not tell which it is."""
@@ -239,11 +257,14 @@ def heard(processor: ProcessorMixin, waveforms: Sequence[np.ndarray]) -> list[np
 
 
 def extract(processor: ProcessorMixin, waveforms: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-    """Features padded to the longest clip, with an attention mask only if the checkpoint's extractor is set to return
-    one: models with group normalisation (wav2vec2-base) were trained on zeros without a mask."""
+    """Features padded to the longest clip, with an attention mask unless a wav2vec2's extractor is set to return none:
+    models with group normalisation (wav2vec2-base) were trained on zeros without a mask."""
     clips = heard(processor, waveforms)
-    rate = rate_of(processor)
-    return dict(processor.feature_extractor(clips, sampling_rate=rate, padding=True, return_tensors="pt"))
+    extractor = processor.feature_extractor
+    options = {"sampling_rate": rate_of(processor), "padding": True, "return_tensors": "pt"}
+    if not isinstance(extractor, Wav2Vec2FeatureExtractor):
+        options["return_attention_mask"] = True
+    return dict(extractor(clips, **options))
 
 
 def unprompted(processor: ProcessorMixin, clips: Sequence[np.ndarray], language: str) -> Mapping[str, Any]:

@@ -48,7 +48,7 @@ def load_packable(name_or_path: str, language: str | None, adapter: str | None, 
         raise UserError(
             f"{name_or_path} mixes experts, but a plain Whisper is needed; recipes/merge_moe_whisper.py makes one"
         )
-    how = transcriber.family.packed(model, language)
+    how = transcriber.family.packed(model.config.model_type, language)
     if how is None or rate_of(transcriber.processor) != SAMPLING_RATE:
         kind = model.config.model_type
         raise UserError(f"{name_or_path} is of type {kind}, which needs more than transformers to run in a package")

@@ -12,6 +12,8 @@ from hf_components.asr.family import Family, Request, ask, padded, place, rate_o
 from hf_components.runtime import UserError
 from hf_components.speech import plain_text
 
+LONGEST_PROMPT = 16  # tokens before the text, of decoders with a prompt
+
 
 @dataclass(frozen=True)
 class Seq2Seq(Family):
@@ -62,7 +64,7 @@ class Seq2Seq(Family):
                 tokens = tokens[:, inputs[prompt].shape[1] :]
         return processor.decode(tokens, skip_special_tokens=True, **self.reading)
 
-    def packed(self, model, language):
+    def packed(self, model_type, language):
         spoken = {in_language: {"language": language or "en"}, in_any_language: {}, unprompted: None}
         if self.request not in spoken:
             return None
@@ -89,6 +91,14 @@ class Seq2Seq(Family):
             batch["decoder_input_ids"] = torch.cat([prompt, written[:, :-1]], dim=1)
             targets = torch.cat([torch.full_like(prompt[:, 1:], -100), targets], dim=1)
         return {**batch, "labels": targets}
+
+    def longest_labels(self, model):
+        if not model.config.is_encoder_decoder:
+            return None
+        decoder = model.config.get_text_config(decoder=True)
+        names = ("max_target_positions", "max_text_positions", "max_position_embeddings")
+        positions = next((getattr(decoder, name) for name in names if getattr(decoder, name, None)), None)
+        return positions and positions - (0 if self.request is unprompted else LONGEST_PROMPT)
 
     def score(self, model, batch):
         scores = super().score(model, batch)
@@ -120,11 +130,6 @@ class EncoderDecoder(Seq2Seq):
             if getattr(model.config, name, None) is None:  # two models put together, of which only the parts have them
                 known = getattr(model.generation_config, name, None)
                 setattr(model.config, name, getattr(decoder, of_decoder) if known is None else known)
-
-    def longest_labels(self, model):
-        decoder = model.config.get_text_config(decoder=True)
-        names = ("max_target_positions", "max_text_positions", "max_position_embeddings")
-        return next((getattr(decoder, name) for name in names if getattr(decoder, name, None)), None)
 
 
 def in_language(processor: ProcessorMixin, clips: Sequence[np.ndarray], language: str) -> Mapping[str, Any]:

@@ -51,8 +51,8 @@ class Transducer(Family):
         tokens = output.sequences.masked_fill(begins >= frames[:, None], processor.tokenizer.pad_token_id)
         return processor.batch_decode(tokens, skip_special_tokens=True)
 
-    def packed(self, model, language):
-        name = self.model_classes[model.config.model_type].__name__
+    def packed(self, model_type, language):
+        name = self.model_classes[model_type].__name__
         is_plain = self.request is unprompted and self.writing is Transducer.writing
         return {"kind": "transducer", "class": name} if is_plain else None
 
@@ -66,7 +66,7 @@ class Transducer(Family):
         core = extract_model_from_parallel(model)
         config = core.config
         texts = labels.masked_fill(labels == -100, config.blank_token_id)
-        first = torch.full_like(texts[:, :1], config.blank_token_id)  # what comes before the first token
+        first = texts.new_full((len(texts), 1), config.blank_token_id)  # what comes before the first token
         outputs = model(**inputs, decoder_input_ids=torch.cat([first, texts], dim=1))
         logits = outputs.logits  # (batch, frames, tokens + 1, vocabulary, or vocabulary + durations)
         sizes = {

@@ -86,7 +86,7 @@ class Whisper(Family):
             tokens = without_said(tokens.tolist(), said, set(processor.tokenizer.all_special_ids), max_new_tokens)
         return processor.batch_decode(tokens, skip_special_tokens=True)
 
-    def packed(self, model, language):
+    def packed(self, model_type, language):
         return {"kind": "whisper", "class": "AutoModelForSpeechSeq2Seq"}
 
     def tokenize(self, processor, text):

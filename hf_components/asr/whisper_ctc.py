@@ -32,7 +32,7 @@ class WhisperCtc(Ctc):
         frames = torch.tensor([int(100 * value) for value in seconds])
         return model._get_subsampling_output_length(frames).tolist()
 
-    def packed(self, model, language):
+    def packed(self, model_type, language):
         return None  # transformers alone does not have the model
 
 
@@ -52,7 +52,8 @@ def with_ctc_head(
         raise UserError(f"--head ctc goes on the encoder of a plain Whisper, {model.name_or_path} is a {kind}")
     processor = character_processor(texts, processor.feature_extractor)
     tokenizer = processor.tokenizer
-    context = {"min_audio_context": model.min_audio_context}
+    window = 2 * model.config.max_source_positions
+    context = {"min_audio_context": window if model.audio_context == "full" else model.min_audio_context}
     headed = WhisperForCTC.from_whisper(model, len(tokenizer), tokenizer.pad_token_id, **context)
     headed.name_or_path = headed.config.name_or_path = model.name_or_path  # checkpoints name what they started from
     return headed, processor

@@ -99,6 +99,9 @@ def load_model() -> tuple[transformers.PreTrainedModel, transformers.ProcessorMi
     how = transformers.AutoConfig.from_pretrained(HERE / "model").submission
     kind = getattr(transformers, how["class"])
     model = kind.from_pretrained(HERE / "model", dtype=dtype).to(device).eval()
+    for part in vars(model.config).values():  # some parts load without attention, and then hear padding
+        if isinstance(part, transformers.PretrainedConfig) and part._attn_implementation is None:
+            part._attn_implementation = model.config._attn_implementation
     processor = transformers.AutoProcessor.from_pretrained(HERE / "model")
     processor.tokenizer.padding_side = "left"  # a text follows directly after its prompt
     return model, processor
@@ -255,8 +258,11 @@ def decode_whisper(model, processor, pieces: list[np.ndarray]) -> list[str]:
 
 
 def decode_ctc(model, processor, pieces: list[np.ndarray]) -> list[str]:
-    inputs = processor.feature_extractor(pieces, sampling_rate=SAMPLING_RATE, return_tensors="pt", padding=True)
-    inputs = inputs.to(model.device, model.dtype)
+    options = {"sampling_rate": SAMPLING_RATE, "return_tensors": "pt", "padding": True}
+    extractor = processor.feature_extractor
+    if not isinstance(extractor, transformers.Wav2Vec2FeatureExtractor):  # whose own setting is right
+        options["return_attention_mask"] = True
+    inputs = extractor(pieces, **options).to(model.device, model.dtype)
     blank = model.config.pad_token_id
     if model.can_generate():  # greedy, without padding
         tokens = model.generate(**inputs)

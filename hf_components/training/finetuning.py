@@ -100,6 +100,13 @@ def finetune(
     lora = add_lora(model, lora_args, freeze=args.freeze) if args.finetuning == "lora" else None
     total = model.num_parameters()
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if not trained:
+        raise UserError(
+            f"nothing is left to train of {model.name_or_path} with its {args.freeze} frozen; freeze nothing"
+        )
+    checkpointing = training_args.gradient_checkpointing or training_args.activation_checkpointing
+    if checkpointing and not model.supports_gradient_checkpointing:
+        raise UserError(f"{type(model).__name__} does not support --gradient_checkpointing; leave it out")
     show(f"training {trained:,} of {total:,} parameters ({trained / total:.2%}) on {len(train)} recordings")
     training_args.output_dir = str(folder / "checkpoints")
     trainer = KlToBaseTrainer(

@@ -37,12 +37,23 @@ def keep_learnable(
     longest = family.longest_labels(model)
     if longest is not None:
         kept = _short_enough(corpus["id"][:], labels, longest)
+        _warn_of_unknown(processor.tokenizer, corpus["id"][:], labels)
     elif family.blank(model) is not None:
         frames = family.count_frames(model, processor, [seconds / fastest for seconds in corpus["duration"]])
         kept = _writable_in_time(processor.tokenizer, corpus["id"][:], texts, labels, frames)
     else:
         return corpus
     return corpus.select(kept) if len(kept) < len(texts) else corpus
+
+
+def _warn_of_unknown(tokenizer: PreTrainedTokenizerBase, ids: list[str], labels: list[list[int]]) -> None:
+    """Warn of transcripts that the tokenizer cannot write in full."""
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        return
+    if lacking := [name for name, row in zip(ids, labels, strict=True) if unknown in row]:
+        text = "%d of %d transcripts have characters that the tokenizer writes as %s, which the model will learn: %s"
+        logger.warning(text, len(lacking), len(ids), tokenizer.unk_token, first_few(lacking, NAMED))
 
 
 def _short_enough(ids: list[str], labels: list[list[int]], longest: int) -> list[int]:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
@@ -43,32 +44,64 @@ def add_lora(model: PreTrainedModel, args: LoraArguments, *, freeze: str | None 
         UserError: a size is out of its range, or no layer has one of the names.
     """
     family = family_of(model)
-    encoder = next(name for name, part in model.named_modules() if part is family.encoder(model)) if freeze else ""
-    only = {"encoder": rf"(?!{re.escape(encoder)}\.).*", "decoder": rf"{re.escape(encoder)}\..*"}
     layers = list(args.target_modules or family.lora_layers)
+    encoder = next(name for name, part in model.named_modules() if part is family.encoder(model)) if freeze else ""
+    inside = rf"{re.escape(encoder)}\."
+    where = {"encoder": rf"(?!{inside})", "decoder": inside}.get(freeze, "")
+    named = rf"{where}(.*\.)?({'|'.join(map(re.escape, layers))})"
+    if freeze and not any(re.fullmatch(named, name) for name, _ in model.named_modules()):
+        raise UserError(
+            f"no layer outside the frozen {freeze} is called {' or '.join(layers)}; name others by --target_modules, "
+            "or do not freeze it"
+        )
     try:
         # Without task_type: SEQ_2_SEQ_LM would make PEFT pass `input_ids` to Whisper.
         config = LoraConfig(
             r=args.lora_rank,
             lora_alpha=args.lora_alpha,
             lora_dropout=args.lora_dropout,
-            target_modules=rf"{only[freeze]}\.({'|'.join(layers)})" if freeze else layers,
+            target_modules=named if freeze else layers,
         )
-        return PeftModel(model, config)
+        lora = PeftModel(model, config)
     except (ValueError, NotImplementedError) as error:  # PEFT cannot put one into every model
         given = f"lora_rank {args.lora_rank}, lora_dropout {args.lora_dropout}, target_modules"
         raise UserError(f"{given} {' '.join(layers)}: {str(error).splitlines()[0]}") from error
+    _check_layers(model)
+    return lora
+
+
+def _check_layers(model: PreTrainedModel) -> None:
+    """Raise UserError for a LoRA that could not be saved or merged."""
+    embeddings = {id(part.weight) for part in model.modules() if isinstance(part, torch.nn.Embedding)}
+    for name, layer in model.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        if not isinstance(layer.get_base_layer(), torch.nn.Linear):
+            kind = type(layer.get_base_layer()).__name__
+            raise UserError(f"--target_modules names {name}, a {kind}; a LoRA goes into linear layers: leave it out")
+        if id(layer.get_base_layer().weight) in embeddings:
+            raise UserError(
+                f"--target_modules names {name}, which shares its weights with the input embeddings, so that its LoRA "
+                "could not be merged; leave it out"
+            )
 
 
 def save_lora(lora: PeftModel, folder: Path) -> None:
     """Write the trained LoRA as a PEFT adapter of its base model."""
     base = lora.get_base_model()
     layers = {name: module for name, module in base.named_modules() if isinstance(module, LoraLayer)}
-    stock = next(kind for kind in type(base).__mro__ if kind.__module__.startswith("transformers.models."))
+    stock = next(
+        (
+            (kind.__module__, kind.__name__)
+            for kind in type(base).__mro__
+            if kind.__module__.startswith("transformers.models.") and not kind.__name__.endswith("PreTrainedModel")
+        ),
+        None,  # a model of our own
+    )
     save_adapter(
         folder,
         {name: (layer.lora_A["default"].weight, layer.lora_B["default"].weight) for name, layer in layers.items()},
         scaling=next(iter(layers.values())).scaling["default"],
         base_model=base_model_id(base.name_or_path),
-        base_class=(stock.__module__, stock.__name__),
+        base_class=stock,
     )

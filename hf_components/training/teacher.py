@@ -45,18 +45,20 @@ class BaseOfAdapter(Teacher):
         self.model = lora.get_base_model()
 
     def log_probs(self, inputs):
-        was_training = self.model.training
+        modes = {part: part.training for part in self.model.modules()}  # batch norms stay as they were
         is_whisper = isinstance(self.model, DynamicContextWhisper)
         if is_whisper:
             context = (self.model.audio_context, self.model.min_audio_context)
             self.model.set_audio_context("full")
         self.model.eval()
-        with self.lora.disable_adapter():
-            log_probs = super().log_probs(inputs)
-        self.model.train(was_training)
-        if is_whisper:
-            self.model.set_audio_context(*context)
-        return log_probs
+        try:
+            with self.lora.disable_adapter():
+                return super().log_probs(inputs)
+        finally:
+            for part, mode in modes.items():
+                part.training = mode
+            if is_whisper:
+                self.model.set_audio_context(*context)
 
 
 class TaughtTrainer(SpeechTrainer):

@@ -16,14 +16,20 @@ STOCK_WHISPER = ("transformers.models.whisper.modeling_whisper", "WhisperForCond
 
 
 def save_adapter(
-    folder: Path, lora: Lora, *, scaling: float, base_model: str | None, base_class: tuple[str, str] = STOCK_WHISPER
+    folder: Path,
+    lora: Lora,
+    *,
+    scaling: float,
+    base_model: str | None,
+    base_class: tuple[str, str] | None = STOCK_WHISPER,
 ) -> None:
     """Write one LoRA as a PEFT adapter of the base model.
 
     Args:
         lora: A and B per module name of the base class.
         scaling: alpha / rank.
-        base_class: module and name of the class that loads the base model, by which `AutoPeftModel` finds it.
+        base_class: module and name of the class that loads the base model, by which `AutoPeftModel` finds it; None for
+            a class that no library has.
     """
     try:
         from peft import LoraConfig
@@ -36,7 +42,7 @@ def save_adapter(
         lora_alpha=scaling * rank,
         target_modules=sorted(lora),
         base_model_name_or_path=base_model,
-        auto_mapping={"parent_library": base_class[0], "base_model_class": base_class[1]},
+        auto_mapping=base_class and {"parent_library": base_class[0], "base_model_class": base_class[1]},
         inference_mode=True,
     )
     config.target_modules = sorted(lora)  # PEFT makes a set of it, whose order changes with every process

@@ -218,6 +218,8 @@ def test_a_new_head_on_the_encoder_of_a_whisper(run, tmp_path):
     assert len(texts) == 12 and set("".join(texts)) <= set(" abcdefghijklmnopqrstuvwxyz")
     with pytest.raises(UserError, match="--head ctc is new and must be trained"):
         finetune_asr.main(command(run, tmp_path / "x", head="ctc", finetuning="lora"))
+    with pytest.raises(UserError, match="--head ctc has no base to stay close to"):
+        finetune_asr.main(command(run, tmp_path / "x", head="ctc", kl_to_base_coef=0.5))
     with pytest.raises(UserError, match="--head ctc goes on the encoder of a plain Whisper"):
         finetune_asr.main(command(run, tmp_path / "x", head="ctc", model=EVERY["hubert"](tmp_path / "hubert")))
 

@@ -56,7 +56,6 @@ EVERY = {
 # Of which the model itself, or its features, take the padding of shorter clips for sound, at least near their end.
 HEARS_PADDING = (
     "wav2vec2 without mask",
-    "lasr",
     "moonshine",
     "moonshine streaming",
     "speech2text",

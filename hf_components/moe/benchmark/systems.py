@@ -69,8 +69,9 @@ def choose_systems(models: str | None, folders: Mapping[str, str | None]) -> lis
 
 
 def row_title(name: str) -> str:
-    """The row of a system of `FLAGS`, or of another checkpoint, which is its last part."""
-    return Path(name).name
+    """The row of a system of `FLAGS`, or of another checkpoint: its last part, or that before `model`."""
+    path = Path(name)
+    return path.parent.name if path.name == "model" and path.parent.name else path.name
 
 
 def mixture_config(

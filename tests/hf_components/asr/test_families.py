@@ -9,6 +9,7 @@ import tiny_models
 import torch
 from every_model import EVERY
 from peft import LoraConfig, get_peft_model
+from tiny_encoder_decoders import save_seamless
 from tiny_speech import save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper, tone
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor, WhisperForConditionalGeneration, pipeline
 
@@ -166,8 +167,11 @@ def test_what_cannot_be_done_is_told(tmp_path):
     model, processor = load_asr(str(tiny_models.save_canary(tmp_path / "canary")))
     with pytest.raises(UserError, match="Canary cannot transcribe language 'tlh'"):
         family_of(model).inputs(processor, CLIPS, language="tlh")
-    with pytest.raises(UserError, match="Canary models are supported for transcription, not for training"):
+    model, processor = load_asr(str(save_seamless(tmp_path / "seamless")))
+    with pytest.raises(UserError, match="SeamlessM4T models are supported for transcription, not for training"):
         family_of(model).tokenize(processor, "hello")
+    with pytest.raises(UserError, match="SeamlessM4T models are supported for transcription, not for training"):
+        family_of(model).prepare_for_training(model)
 
 
 def test_what_is_not_served_is_told(tmp_path):

@@ -125,7 +125,9 @@ def test_every_id_once_in_the_order_of_the_format_and_empty_where_nothing_can_be
 
 
 def test_a_broken_row_or_recording_costs_its_own_text(unpacked, transcriber, capsys):
-    expected = [transcript.text for transcript in transcriber.transcribe_corpus(rows(9))]
+    kept = rows(9).select([0, *range(6, 9)])  # in one batch, as here: some models hear how far a clip is padded
+    heard = [transcript.text for transcript in transcriber.transcribe_corpus(kept)]
+    expected = [heard[0], *[""] * 5, *heard[1:]]
     data = unpacked / "data"
     flac = bytearray((data / "audio" / "1.flac").read_bytes())
     flac[21] &= 0xF0  # the length in the header, 36 bits: 0 is unknown
@@ -140,8 +142,7 @@ def test_a_broken_row_or_recording_costs_its_own_text(unpacked, transcriber, cap
     lines += [b"[]", b"7", b'{"audio_path": "audio/6.flac"}', b'{"utterance_id": []}', b'{"utterance_id": "caf\xe9"}']
     (data / submission.METADATA).write_bytes(b"\n".join(lines))
     submission.main()
-    texts = ["" if i in range(1, 6) else text for i, text in enumerate(expected)]
-    assert [row["orthographic_text"] for row in written(unpacked)] == texts
+    assert [row["orthographic_text"] for row in written(unpacked)] == expected
     log = capsys.readouterr().err
     for message in (
         "u1 .*its header gives no length",

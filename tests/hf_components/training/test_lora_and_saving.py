@@ -154,3 +154,18 @@ def test_a_checkpoint_that_does_not_load_as_it_was_saved_is_noticed(tmp_path, mo
     monkeypatch.setattr(type(model), "save_pretrained", other_weights)
     with pytest.raises(RuntimeError, match=r"model.decoder.layers.0.fc1.weight"):
         save_whisper(model, processor, tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("layers", "freeze", "message"),
+    [
+        (["proj_out"], None, "names proj_out, which shares its weights with the input embeddings"),
+        (["conv1"], None, "names model.encoder.conv1, a Conv1d; a LoRA goes into linear layers"),
+        (["embed_tokens"], None, "names model.decoder.embed_tokens, a Embedding; a LoRA goes into linear layers"),
+        (["q_proj("], "encoder", r"no layer outside the frozen encoder is called q_proj\("),
+        (["nothing"], None, "target_modules nothing"),
+    ],
+)
+def test_a_lora_that_could_not_be_merged_is_refused(layers, freeze, message):
+    with pytest.raises(UserError, match=message):
+        add_lora(tiny_whisper(), LoraArguments(lora_rank=2, target_modules=layers), freeze=freeze)
