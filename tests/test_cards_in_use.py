@@ -60,7 +60,7 @@ MADE = {
 
 
 def published_card(hub, folder: Path, name: str, kind: str = "models") -> str:
-    publish(folder, f"{USER}/{name}")
+    publish(folder, f"{USER}/{name}", license="cc0-1.0" if name == "vocoder" else None)  # a voice needs one
     return hub.files(f"{USER}/{name}", kind)["README.md"].decode()
 
 
@@ -86,7 +86,10 @@ def test_every_line_of_use_runs(hub, tmp_path):
         ]
     )
     cards.append(published_card(hub, tmp_path / "corpus", "corpus", "datasets"))
-    cards += [published_card(hub, METRICS / name, name, "spaces") for name in ("whisper_wer", "speech_resynthesis")]
+    cards += [
+        published_card(hub, METRICS / name, name, "spaces")
+        for name in ("whisper_wer", "ipa_cer", "speech_resynthesis")
+    ]
     reader = tmp_path / "reader"
     shutil.copytree(tmp_path / "whisper", reader / "whisper")  # the adapter's base, which has no id on the Hub
     assert run_blocks("\n".join(cards), reader, environment=hub.environment(reader / "hf")) == len(MADE) + 3
