@@ -92,7 +92,7 @@ def test_every_line_of_use_runs(hub, tmp_path):
     ]
     reader = tmp_path / "reader"
     shutil.copytree(tmp_path / "whisper", reader / "whisper")  # the adapter's base, which has no id on the Hub
-    assert run_blocks("\n".join(cards), reader, environment=hub.environment(reader / "hf")) == len(MADE) + 3
+    assert run_blocks("\n".join(cards), reader, environment=hub.environment(reader / "hf")) == len(MADE) + 4
 
 
 def test_every_line_of_use_of_an_export_runs(hub, tmp_path):
