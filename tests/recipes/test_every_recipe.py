@@ -26,6 +26,7 @@ ALL = list(flags_of(Path(), Path(), Path(), 2))
 ROUNDED = {
     "pretrain_experts",
     "train_moe_whisper",
+    "finetune_asr",
     "finetune_whisper",
     "distil_moe_whisper",
     "train_demo_recogniser",
