@@ -201,6 +201,8 @@ class SpeechTrainingArguments(AugmentationArguments, RegularisationArguments, Se
                 automatic and torch.cuda.is_bf16_supported(including_emulation=False)
             )
             self.fp16 = launched_with == "fp16" or (automatic and not self.bf16)
+        if self.fp16 and (self.use_cpu or not torch.cuda.is_available()):
+            logger.warning("fp16 needs a GPU, so this trains in float32; take --bf16, or leave --fp16 out")
         self.fp16 = bool(self.fp16)
         self.bf16 = bool(self.bf16)
 

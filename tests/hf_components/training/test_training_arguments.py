@@ -38,6 +38,11 @@ def test_precision_is_automatic_with_cuda(tmp_path, monkeypatch, flags, has_cuda
     assert training_arguments(tmp_path, use_cpu=not has_cuda, **flags).mixed_precision == expected
 
 
+def test_fp16_without_a_gpu_is_told(tmp_path, caplog):
+    training_arguments(tmp_path, fp16=True)
+    assert "fp16 needs a GPU, so this trains in float32; take --bf16" in caplog.text
+
+
 def mixed_precision_of_trainer(self):
     self.mixed_precision = "fp16" if self.fp16 else "bf16" if self.bf16 else os.environ["ACCELERATE_MIXED_PRECISION"]
 
