@@ -90,8 +90,8 @@ class Ctc(Family):
         shortest = SHORTEST_SAMPLES / SAMPLING_RATE
         inputs = torch.tensor([round(max(shortest, value) * rate_of(processor)) for value in seconds])  # samples
         if model.main_input_name == "input_features":
-            second = np.zeros(SAMPLING_RATE, dtype=np.float32)
-            per_second = self.inputs(processor, [np.tile(second, 10)])["input_features"].shape[1] / 10
+            silence = np.zeros(10 * SAMPLING_RATE, dtype=np.float32)
+            per_second = self.inputs(processor, [silence])["input_features"].shape[1] / 10
             inputs = (inputs / rate_of(processor) * per_second).long()
         if hasattr(model, "_get_subsampling_output_length"):
             return model._get_subsampling_output_length(inputs).tolist()

@@ -17,6 +17,7 @@ from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
 from hf_components.training.lora import LoraArguments, add_lora, save_lora
 from hf_components.training.report import save_history
 from hf_components.training.teacher import BaseOfAdapter, Teacher
+from hf_components.whisper import DynamicContextWhisper
 
 
 @dataclass
@@ -70,6 +71,14 @@ class Finetuned:
         save_history(self.trainer, folder, title, plot)
 
 
+def frozen_copy(model: PreTrainedModel) -> Teacher:
+    """The model as it is now, to stay close to; a Whisper hears 30 s, as `BaseOfAdapter` does."""
+    base = copy.deepcopy(model)
+    if isinstance(base, DynamicContextWhisper):
+        base.set_audio_context("full")
+    return Teacher(base)
+
+
 def finetune(
     model: PreTrainedModel,
     processor: ProcessorMixin,
@@ -96,7 +105,7 @@ def finetune(
     """
     family = family_of(model)
     family.prepare_for_training(model, freeze=args.freeze)
-    base = Teacher(copy.deepcopy(model)) if kl and kl.kl_to_base_coef and args.finetuning == "full" else None
+    base = frozen_copy(model) if kl and kl.kl_to_base_coef and args.finetuning == "full" else None
     lora = add_lora(model, lora_args, freeze=args.freeze) if args.finetuning == "lora" else None
     total = model.num_parameters()
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

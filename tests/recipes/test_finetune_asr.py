@@ -200,6 +200,19 @@ def test_full_context_trains_and_evaluates_at_30_seconds(run, monkeypatch):
     assert (model.audio_context, model.min_audio_context) == ("dynamic", 400)
 
 
+def test_the_base_to_stay_close_to_hears_30_seconds(run, tmp_path, monkeypatch):
+    contexts = []
+    train = finetuning.KlToBaseTrainer
+
+    def watched(model, *args, base, **kwargs):
+        contexts.append((model.audio_context, base.model.audio_context))
+        return train(model, *args, base=base, **kwargs)
+
+    monkeypatch.setattr(finetuning, "KlToBaseTrainer", watched)
+    finetune_asr.main(command(run, tmp_path / "near", kl_to_base_coef=0.5, num_train_epochs=1))
+    assert contexts == [("dynamic", "full")]
+
+
 def test_debug_is_small_and_otherwise_in_earnest(run, monkeypatch):
     monkeypatch.setattr(finetune_asr, "DEBUG_SAMPLES", {"train": 10, "validation": 4})
     metrics = finetune_asr.main(command(run, "debugged", "--debug"))
