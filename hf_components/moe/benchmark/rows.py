@@ -54,7 +54,7 @@ def run_row(
     """
     if not family_of(model).has_beams:
         options["num_beams"] = 1
-    _warm_up(model, processor, corpus, expert_weights, options["num_beams"])
+    _warm_up(model, processor, corpus, expert_weights, options["num_beams"], options.get("language"))
     chooses = expert_weights is None and getattr(model.config, "mixture", None) == "choose"
     before = (model.experts_asked, model.utterances_chosen) if chooses else ()
     start = time.perf_counter()
@@ -137,10 +137,11 @@ def _warm_up(
     corpus: datasets.Dataset,
     expert_weights: torch.Tensor | None,
     num_beams: int,
+    language: str | None,
 ) -> None:
     # The first pass also sets up kernels, caches and memory; two tokens of one clip take most of that time.
     shortest = int(np.argmin(corpus["duration"]))
     routing = {} if expert_weights is None else {"expert_weights": expert_weights[[shortest]]}
     family = family_of(model)
-    inputs = family.inputs(processor, waveforms(corpus.select([shortest])))
+    inputs = family.inputs(processor, waveforms(corpus.select([shortest])), language=language)
     family.decode(model, processor, inputs, max_new_tokens=2, num_beams=num_beams, **routing)
