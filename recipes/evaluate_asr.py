@@ -39,13 +39,14 @@ from hf_components.scoring import (
     references_of_manifest,
     tables,
 )
-from hf_components.speech import language_code, load_corpus
+from hf_components.speech import TargetArguments, count_from_words, language_code, load_corpus
 
 
 @dataclass
 class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     predictions: list[str] = flag(
-        "JSONL files of utterance_id and orthographic_text; each is compared with those before it", default=[]
+        "JSONL files of utterance_id and orthographic_text or phonetic_text; each is compared with those before it",
+        default=[],
     )
     model: str | None = flag("checkpoint to transcribe with and to score last", default=None, aliases=["--model_path"])
     adapter: str | None = flag("PEFT adapter of that model", default=None, needs="model")
@@ -68,8 +69,11 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     worst: int = flag("utterances with the most errors to show per system", default=10, min=0)
 
 
+ARGUMENTS = (Arguments, TargetArguments)
+
+
 def main(argv: list[str] | None = None) -> dict:
-    (args,) = parse_arguments(Arguments, argv, __doc__)
+    args, target = parse_arguments(ARGUMENTS, argv, __doc__)
     if (args.corpus is None) == (args.val_manifest is None):
         raise UserError(
             "give either --corpus or --val_manifest, got " + ("neither" if args.corpus is None else "both")
@@ -83,8 +87,8 @@ def main(argv: list[str] | None = None) -> dict:
     )
     result = run_stage(
         args.output_dir,
-        lambda folder: produce(args, folder),
-        config=(args, recordings),
+        lambda folder: produce(args, target, folder),
+        config=(args, target, recordings),
         inputs=inputs,
         resume=args.resume,
         derive={"plot": plot},
@@ -93,14 +97,15 @@ def main(argv: list[str] | None = None) -> dict:
     return result
 
 
-def produce(args: Arguments, folder: Path) -> dict:
-    corpus = load_corpus(args.corpus, args.split) if args.corpus else None
-    references = references_of_corpus(corpus) if args.corpus else references_of_manifest(args.val_manifest)
+def produce(args: Arguments, target: TargetArguments, folder: Path) -> dict:
+    wanted = {"target": target.target, "g2p": target.g2p}
+    corpus = load_corpus(args.corpus, args.split, **wanted) if args.corpus else None
+    references = references_of_corpus(corpus) if args.corpus else references_of_manifest(args.val_manifest, **wanted)
     systems = {}
     lacking = {}
     language = args.language
     for name, file in zip(distinct_names(args.predictions), args.predictions, strict=True):
-        systems[name], lacking[name] = align(file, read_transcripts(file), references)
+        systems[name], lacking[name] = align(file, read_transcripts(file, **wanted), references)
     if args.model:
         recordings = Rows(corpus) if args.corpus else read_recordings(args.val_manifest, args.audio_dirs, {})
         transcriber = Transcriber.from_pretrained(
@@ -119,11 +124,18 @@ def produce(args: Arguments, folder: Path) -> dict:
             identity={},
             resume=args.resume,
         )
-        written = read_transcripts(folder / "predictions.jsonl")
+        written = read_transcripts(folder / "predictions.jsonl", **wanted)
         systems[args.model], lacking[args.model] = align(args.model, written, references)
     result, utterances = evaluate(
-        systems, references, num_bootstrap=args.num_bootstrap, seed=args.seed, worst=args.worst, language=language
+        systems,
+        references,
+        num_bootstrap=args.num_bootstrap,
+        seed=args.seed,
+        worst=args.worst,
+        language=language,
+        target=target.target,
     )
+    result["ipa_from_words"] = count_from_words(corpus, target.target) if corpus else None
     for name, counts in lacking.items():
         result["systems"][name] |= counts
     if PartialState().is_main_process:

@@ -15,9 +15,9 @@ import torch
 
 from hf_components.asr.family import rate_of
 from hf_components.asr.transcriber import Transcriber
-from hf_components.checkpoints import save_processor
-from hf_components.runtime import UserError, full_disk_explained
-from hf_components.speech import SAMPLING_RATE, encode_flac, waveforms
+from hf_components.checkpoints import save_processor, writes
+from hf_components.runtime import PHONETIC, TEXT, UserError, full_disk_explained
+from hf_components.speech import SAMPLING_RATE, WORDS, encode_flac, waveforms
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
 MAIN = Path(__file__).parents[1] / "submission" / "main.py"
@@ -52,7 +52,8 @@ def load_packable(name_or_path: str, language: str | None, adapter: str | None, 
     if how is None or rate_of(transcriber.processor) != SAMPLING_RATE:
         kind = model.config.model_type
         raise UserError(f"{name_or_path} is of type {kind}, which needs more than transformers to run in a package")
-    model.config.submission = {**how, "max_new_tokens": max_new_tokens}
+    field = TEXT if writes(model) == WORDS else PHONETIC
+    model.config.submission = {**how, "max_new_tokens": max_new_tokens, "field": field}
     if isinstance(model, DynamicContextWhisper):
         model.set_audio_context("full")  # as in main.py, so that differences come from the packing
     return transcriber
@@ -78,12 +79,15 @@ def write_package(file: Path, transcriber: Transcriber, dtype: torch.dtype) -> N
                 package.write(path, path.relative_to(folder), method)
 
 
-def run_package(file: Path, corpus: datasets.Dataset, python: str = sys.executable) -> tuple[list[str], dict]:
+def run_package(
+    file: Path, corpus: datasets.Dataset, python: str = sys.executable, *, field: str = TEXT
+) -> tuple[list[str], dict]:
     """Unpack into an empty folder, and run `main.py` there in its own process, offline, on clips of a corpus.
 
     Args:
         corpus: rows of a prepared corpus, audio not decoded.
         python: Python interpreter, maybe of another environment.
+        field: name of the text in a line of the submission.
     Returns:
         the transcripts in the order of the corpus, and the report of `main.py`: `utterances`, `unreadable`,
         `audio_seconds`, `loading_seconds`, `transcribing_seconds`.
@@ -91,7 +95,7 @@ def run_package(file: Path, corpus: datasets.Dataset, python: str = sys.executab
         UserError: `main.py` fails, or its output is not a submission.
     """
     with tempfile.TemporaryDirectory(prefix="submission") as folder:
-        write_test_data(Path(folder) / "data", corpus)
+        write_test_data(Path(folder) / "data", corpus, field)
         with zipfile.ZipFile(file) as package:
             package.extractall(Path(folder) / "src")
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -113,10 +117,10 @@ def run_package(file: Path, corpus: datasets.Dataset, python: str = sys.executab
         raise UserError(
             f"{file} does not write the ids of submission_format.jsonl in their order; this is an error in main.py"
         )
-    return [row["orthographic_text"] for row in written], json.loads(FINISHED.search(process.stderr)[1])
+    return [row[field] for row in written], json.loads(FINISHED.search(process.stderr)[1])
 
 
-def write_test_data(folder: Path, corpus: datasets.Dataset) -> None:
+def write_test_data(folder: Path, corpus: datasets.Dataset, field: str) -> None:
     """Write the files that a competition provides: metadata, format and `audio/`."""
     (folder / "audio").mkdir(parents=True)
     with (
@@ -128,7 +132,7 @@ def write_test_data(folder: Path, corpus: datasets.Dataset) -> None:
             (folder / path).write_bytes(encode_flac(*waveforms([row])))
             about = {"utterance_id": row["id"], "audio_path": path, "audio_duration_sec": row["duration"]}
             metadata.write(json.dumps(about) + "\n")
-            submission_format.write(json.dumps({"utterance_id": row["id"], "orthographic_text": ""}) + "\n")
+            submission_format.write(json.dumps({"utterance_id": row["id"], field: ""}) + "\n")
 
 
 def estimated_seconds(report: dict, utterances: int | None, hours: float | None) -> float | None:

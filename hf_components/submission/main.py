@@ -56,7 +56,7 @@ def main() -> None:
     complain = Complaints()
     clips = find_clips(ids, metadata, data, complain)
     texts = dict.fromkeys(ids, "") | transcribe(model, processor, clips, complain)
-    write_submission(root / "submission" / "submission.jsonl", texts)
+    write_submission(root / "submission" / "submission.jsonl", texts, model.config.submission["field"])
     log(
         "finished "
         + json.dumps(
@@ -96,9 +96,11 @@ def read_rows(file: Path) -> dict[str, dict]:
 def load_model() -> tuple[transformers.PreTrainedModel, transformers.ProcessorMixin]:
     transformers.logging.set_verbosity_error()
     device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
-    how = transformers.AutoConfig.from_pretrained(HERE / "model").submission
+    # Some models bring their own code in the folder, which comes from the same hands as this file.
+    own_code = {"trust_remote_code": True}
+    how = transformers.AutoConfig.from_pretrained(HERE / "model", **own_code).submission
     kind = getattr(transformers, how["class"])
-    model = kind.from_pretrained(HERE / "model", dtype=dtype).to(device).eval()
+    model = kind.from_pretrained(HERE / "model", dtype=dtype, **own_code).to(device).eval()
     for part in vars(model.config).values():  # some parts load without attention, and then hear padding
         if isinstance(part, transformers.PretrainedConfig) and part._attn_implementation is None:
             part._attn_implementation = model.config._attn_implementation
@@ -274,6 +276,28 @@ def decode_ctc(model, processor, pieces: list[np.ndarray]) -> list[str]:
     return [collapse(processor.tokenizer, frames, blank) for frames in tokens]
 
 
+def decode_whisper_ctc(model, processor, pieces: list[np.ndarray]) -> list[str]:
+    """The encoder of a Whisper with a CTC head hears the clips and no more, as in its training."""
+    extractor = processor.feature_extractor
+    most, hop = extractor.nb_max_frames, extractor.hop_length
+    # The STFT is centred, so frames after the end still hold samples of the clip. The number of frames is even.
+    frames = [2 * -(-(len(piece) + extractor.n_fft // 2) // (2 * hop)) for piece in pieces]
+    lengths = torch.tensor(frames, device=model.device).clamp(max=most)
+    longest = int(lengths.max())
+    inputs = extractor(
+        pieces,
+        sampling_rate=SAMPLING_RATE,
+        return_tensors="pt",
+        padding="max_length",
+        max_length=min(longest + 2, most) * hop,  # the STFT mirrors silence at the end
+    )
+    tokens = model(inputs.input_features[:, :, :longest].to(model.device, model.dtype)).logits.argmax(-1)
+    blank = model.config.pad_token_id
+    positions = torch.arange(tokens.shape[1], device=model.device)
+    tokens[positions >= lengths[:, None] // 2] = blank
+    return [collapse(processor.tokenizer, row, blank) for row in tokens]
+
+
 def decode_transducer(model, processor, pieces: list[np.ndarray]) -> list[str]:
     inputs = processor(audio=pieces, sampling_rate=SAMPLING_RATE, return_tensors="pt", padding=True)
     inputs = inputs.to(model.device, model.dtype)
@@ -313,20 +337,19 @@ def collapse(tokenizer, frames: torch.Tensor, blank: int) -> str:
 DECODERS = {
     "whisper": decode_whisper,
     "ctc": decode_ctc,
+    "whisper_ctc": decode_whisper_ctc,
     "transducer": decode_transducer,
     "generates": decode_generated,
 }
 
 
-def write_submission(file: Path, texts: dict[str, str]) -> None:
+def write_submission(file: Path, texts: dict[str, str], field: str) -> None:
     """Write the complete file, or leave an earlier one unchanged."""
     file.parent.mkdir(exist_ok=True)
     temporary = file.with_name(f".{file.name}.tmp")
     with temporary.open("w", encoding="utf-8") as lines:
         for utterance_id, text in texts.items():
-            lines.write(
-                json.dumps({"utterance_id": utterance_id, "orthographic_text": text}, ensure_ascii=False) + "\n"
-            )
+            lines.write(json.dumps({"utterance_id": utterance_id, field: text}, ensure_ascii=False) + "\n")
     temporary.replace(file)
 
 

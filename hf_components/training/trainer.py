@@ -31,6 +31,7 @@ from hf_components.checkpoints import (
     language_of,
     last_complete_checkpoint,
     mark_complete,
+    writes,
 )
 from hf_components.runtime import UserError, fingerprint, read_record, write_json
 from hf_components.scoring import score
@@ -237,6 +238,7 @@ class SpeechTrainer(Seq2SeqTrainer):
             corpus["speaker_id"],
             num_bootstrap=0,
             language=self.language or language_of(self.accelerator.unwrap_model(self.model)),
+            target=writes(self.accelerator.unwrap_model(self.model)),
         )
         metrics = {
             f"{metric_key_prefix}_{key}": value for key, value in scores.items() if isinstance(value, (int, float))
@@ -308,7 +310,8 @@ class SpeechTrainer(Seq2SeqTrainer):
 
     def _load_best_model(self):
         best = self.state.best_model_checkpoint
-        logger.info("the best weights are those of %s (WER %.4f)", best, self.state.best_metric)
+        metric = self.args.metric_for_best_model
+        logger.info("the best weights are those of %s (%s %.4f)", best, metric, self.state.best_metric)
         check_checkpoint(best)
         self._load_from_checkpoint(best)
 
