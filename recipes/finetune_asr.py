@@ -77,6 +77,12 @@ class Arguments(TrainingRecipeArguments):
         "the characters of the transcripts, one per frame",
         default="own",
     )
+    head_learning_rate: float = flag(
+        "learning rate of the new head, which knows nothing yet, while the encoder below it knows much",
+        default=0.01,
+        above=0,
+        needs={"head": "ctc"},
+    )
     debug_run: bool = flag(
         f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on {DEBUG_SAMPLES['validation']}, into "
         "<output_dir>_debug",
@@ -159,8 +165,7 @@ def run(
         raise UserError(f"{given} belongs to a --train_manifest; {args.corpus} is prepared and divided already")
     if not training_args.output_dir:
         raise UserError("--output_dir is required: the folder of the result")
-    if args.head == "own":  # a new layer learns at higher rates
-        warn_of_learning_rate(training_args, finetuning.finetuning)
+    warn_of_learning_rate(training_args, finetuning.finetuning)
     if args.debug_run:  # beside the real result, which it must not replace
         training_args.num_train_epochs = 1
         training_args.output_dir = f"{training_args.output_dir.rstrip('/')}_debug"
@@ -264,6 +269,7 @@ def produce(
         resume=args.resume,
         kl=kl,
         language=args.language,
+        head_learning_rate=args.head_learning_rate if args.head == "ctc" else None,
     )
     finetuned.save(folder, TITLE, args.plot)
     trainer = finetuned.trainer

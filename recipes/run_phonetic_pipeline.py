@@ -54,6 +54,7 @@ PASSED_ON = {
     ),
     finetune_asr: same_names(
         "head",
+        "head_learning_rate",
         "freeze_encoder",
         "num_train_epochs",
         "per_device_train_batch_size",

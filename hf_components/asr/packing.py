@@ -18,7 +18,7 @@ from hf_components.asr.transcriber import Transcriber
 from hf_components.checkpoints import save_processor, writes
 from hf_components.runtime import PHONETIC, TEXT, UserError, full_disk_explained
 from hf_components.speech import SAMPLING_RATE, WORDS, encode_flac, waveforms
-from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
+from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration, WhisperForCTC
 
 MAIN = Path(__file__).parents[1] / "submission" / "main.py"
 FINISHED = re.compile(r"finished (\{.*\})$", re.MULTILINE)  # the last line that main.py logs
@@ -56,6 +56,8 @@ def load_packable(name_or_path: str, language: str | None, adapter: str | None, 
     model.config.submission = {**how, "max_new_tokens": max_new_tokens, "field": field}
     if isinstance(model, DynamicContextWhisper):
         model.set_audio_context("full")  # as in main.py, so that differences come from the packing
+    elif isinstance(model, WhisperForCTC):
+        model.config.min_audio_context = 2 * model.config.max_source_positions
     return transcriber
 
 
@@ -71,12 +73,23 @@ def write_package(file: Path, transcriber: Transcriber, dtype: torch.dtype) -> N
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".packing") as folder, full_disk_explained(file):
         model.to(dtype).save_pretrained(f"{folder}/model")
         save_processor(transcriber.processor, f"{folder}/model")
+        if isinstance(model, WhisperForCTC):
+            leave_out_own_code(Path(folder) / "model")
         shutil.copy(MAIN, folder)
         with zipfile.ZipFile(file, "w") as package:
             for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
                 # Compression takes minutes for weights, and hardly makes them smaller.
                 method = zipfile.ZIP_STORED if path.suffix == ".safetensors" else zipfile.ZIP_DEFLATED
                 package.write(path, path.relative_to(folder), method)
+
+
+def leave_out_own_code(folder: Path) -> None:
+    """Describe a `WhisperForCTC` as a Whisper, whose encoder `main.py` takes from transformers of any version."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text()) | {"model_type": "whisper"}
+    file.write_text(json.dumps({name: config[name] for name in config if name not in ("auto_map", "architectures")}))
+    for code in folder.glob("*.py"):
+        code.unlink()
 
 
 def run_package(

@@ -1,7 +1,6 @@
 """Whisper's encoder with a CTC head, which is trained here; see `--head ctc` of finetune_asr."""
 
 import torch
-from transformers import AutoModelForCTC
 
 from hf_components.asr.ctc import Ctc
 from hf_components.asr.whisper import Whisper
@@ -31,4 +30,4 @@ class WhisperCtc(Ctc):
         return model._get_subsampling_output_length(frames).tolist()
 
     def packed(self, model_type, language):
-        return {"kind": "whisper_ctc", "class": AutoModelForCTC.__name__}
+        return {"kind": "whisper_ctc", "class": WhisperForCTC.__name__}
