@@ -12,3 +12,4 @@ from hf_components.scoring.comparison import (
 )
 from hf_components.scoring.consensus import disagreement, nearest_to_all, vote
 from hf_components.scoring.error_rates import compare, normalizer_of, paired_bootstrap, score, utterance_errors
+from hf_components.scoring.sap_text import reference_texts
