@@ -6,7 +6,7 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
 
 Writes results.json, evaluation.json (every utterance) and the plot to --output_dir. With --scoring sap, the rates are
 those of the Speech Accessibility Project Challenge. Predictions may be its CSV files (id,raw_hypos), those of --model
-are written as one too, and card.md names challenge, track, split and scorer.
+are written as one too, and README.md names challenge, track, split and scorer.
 """
 
 from dataclasses import dataclass
@@ -169,7 +169,7 @@ def produce(args: Arguments, folder: Path) -> dict:
 
 def write_card(args: Arguments, folder: Path, result: dict) -> None:
     card = render_card("sap_evaluation.md", {**result, "corpus": Path(args.corpus).name}, ModelCardData())
-    (folder / "card.md").write_text(card, encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def plot(finished: Path, folder: Path) -> None:

@@ -61,6 +61,16 @@ class Arguments(LogArguments, SeedArguments):
         default="drivendata",
         choices=("drivendata", *KITS),
     )
+    partial_seconds: float = flag(
+        "new audio before the next partial transcript", default=0.6, min=0.1, needs={"kit": "sapc2-track2"}
+    )
+    context_seconds: float = flag(
+        "least audio context of the streaming Whisper; a short one is fast, and bad for weights never trained on it",
+        default=10.0,
+        min=0.2,
+        max=30,
+        needs={"kit": "sapc2-track2"},
+    )
     adapter: str | None = flag("PEFT adapter of that model, merged into the packed weights", default=None)
     language: str | None = flag(
         "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
@@ -103,7 +113,8 @@ def pack(args: Arguments, transcriber: Transcriber, clips: datasets.Dataset | No
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f".{output.name}")
     try:
-        write = partial(write_sapc2_package, kit=args.kit) if args.kit in KITS else write_package
+        streaming = {"partial_seconds": args.partial_seconds, "context_seconds": args.context_seconds}
+        write = partial(write_sapc2_package, kit=args.kit, **streaming) if args.kit in KITS else write_package
         write(unfinished, transcriber, getattr(torch, args.dtype))
         size = unfinished.stat().st_size / 1e6
         if args.max_megabytes is not None and size > args.max_megabytes:

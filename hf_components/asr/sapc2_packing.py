@@ -26,9 +26,6 @@ TRIAL = Path(__file__).with_name("sapc2_trial.py")
 FOLDER = "underheard_submission"  # package in the zip
 KITS = ("sapc2-track1", "sapc2-track2")
 TIME_LIMITS = {"sapc2-track1": 21_600, "sapc2-track2": 15_000}  # seconds per submission
-PARTIAL_SECONDS = 0.6  # new audio before the next partial transcript
-# Whisper loops on a context that is much shorter than what it was trained on; 10 s are well for every Whisper.
-CONTEXT_SECONDS = 10.0
 
 # The image has torch 2.5, which transformers 4.57 still takes.
 SETUP = """#!/bin/bash
@@ -39,9 +36,21 @@ python3 -c "import soundfile, torch, transformers; print('torch', torch.__versio
 """
 
 
-def write_sapc2_package(file: Path, transcriber: Transcriber, dtype: torch.dtype, kit: str) -> None:
+def write_sapc2_package(
+    file: Path,
+    transcriber: Transcriber,
+    dtype: torch.dtype,
+    kit: str,
+    *,
+    partial_seconds: float = 0.6,
+    context_seconds: float = 10.0,
+) -> None:
     """Write the zip of a track. Converts the weights of `transcriber` to `dtype`, in place.
 
+    Args:
+        partial_seconds: track 2: new audio before the next partial transcript.
+        context_seconds: track 2: least audio context. A Whisper that was never trained on short ones needs 10 s, or it
+            repeats itself.
     Raises:
         UserError: track 2 with a model that is no Whisper, or the disk is full.
     """
@@ -54,8 +63,8 @@ def write_sapc2_package(file: Path, transcriber: Transcriber, dtype: torch.dtype
             )
         transcriber.model.config.submission = {
             **how,
-            "partial_seconds": PARTIAL_SECONDS,
-            "context_seconds": CONTEXT_SECONDS,
+            "partial_seconds": partial_seconds,
+            "context_seconds": context_seconds,
         }
     write_package(file, transcriber, dtype, functools.partial(lay_out, kit=kit))
 

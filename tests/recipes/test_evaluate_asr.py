@@ -224,7 +224,7 @@ def test_as_the_sap_challenge_scores(run, tmp_path, capsys):
     written = (tmp_path / "out" / "predictions.csv").read_text().splitlines()
     assert written[0] == "id,raw_hypos"
     assert len(written) == 1 + len(corpus)
-    card = (tmp_path / "out" / "card.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
     assert "SAPC2 challenge, track 2, split `dev`" in card
     assert "`c48d945`" in card
     assert "clipped per utterance" in capsys.readouterr().out
