@@ -65,10 +65,11 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
         "whisper: WER and CER after Whisper's normaliser; sap: as the Speech Accessibility Project Challenge scores",
         default="whisper",
     )
-    track: int = flag(
+    sap_track: int = flag(
         "track of that challenge, for the card: 1 unconstrained, 2 streaming",
         default=1,
-        choices=(1, 2),
+        min=1,
+        max=2,
         needs={"scoring": "sap"},
     )
     model: str | None = flag("checkpoint to transcribe with and to score last", default=None, aliases=["--model_path"])
@@ -154,7 +155,7 @@ def produce(args: Arguments, folder: Path) -> dict:
         result["systems"][name] |= counts
     if args.scoring == "sap":
         lacks = groups_not_scored(load_corpus(args.corpus), args.split)
-        result |= {"track": args.track, "split": args.split, "groups_not_scored": lacks}
+        result |= {"track": args.sap_track, "split": args.split, "groups_not_scored": lacks}
     if PartialState().is_main_process:
         write_json(folder / "results.json", result)
         write_json(folder / "evaluation.json", utterances)
@@ -168,7 +169,8 @@ def produce(args: Arguments, folder: Path) -> dict:
 
 
 def write_card(args: Arguments, folder: Path, result: dict) -> None:
-    card = render_card("sap_evaluation.md", {**result, "corpus": Path(args.corpus).name}, ModelCardData())
+    data = ModelCardData(metrics=["cer", "wer"], tags=["sapc2"])
+    card = render_card("sap_evaluation.md", {**result, "corpus": Path(args.corpus).name}, data)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -214,7 +214,7 @@ def test_as_the_sap_challenge_scores(run, tmp_path, capsys):
         texts = zip(sap_ids(corpus["id"][:]).values(), corpus["text"], strict=True)
         file.writelines(f'{name},"{text}, (um)"\n' for name, text in texts)
     result = evaluate_asr.main(
-        ["--config", QUICK, "--scoring", "sap", "--track", "2", "--corpus", str(run / "corpus"), "--predictions"]
+        ["--config", QUICK, "--scoring", "sap", "--sap_track", "2", "--corpus", str(run / "corpus"), "--predictions"]
         + [str(run / "base" / "predictions.jsonl"), str(hypotheses)]
         + ["--model", str(run / "whisper"), "--max_new_tokens", "20", "--output_dir", str(tmp_path / "out")]
     )
