@@ -31,7 +31,11 @@ TIME_LIMITS = {"sapc2-track1": 21_600, "sapc2-track2": 15_000}  # seconds per su
 SETUP = """#!/bin/bash
 # Installs what the image of the challenge lacks. Weights are in the zip, so nothing is downloaded later.
 set -e
-python3 -c "import soundfile, transformers" 2> /dev/null || python3 -m pip install "transformers>=4.57,<5" soundfile
+python3 - << 'CHECK' 2> /dev/null || python3 -m pip install "transformers>=4.57,<5" soundfile
+import soundfile
+import transformers
+assert tuple(map(int, transformers.__version__.split(".")[:2])) >= (4, 57)
+CHECK
 python3 -c "import soundfile, torch, transformers; print('torch', torch.__version__, transformers.__version__)"
 """
 
