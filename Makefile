@@ -41,7 +41,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup recipe-moe recipe-children recipe-wav2vec2 recipe-units recipe-voice demo doctor test test-slow lint format clean
+.PHONY: help setup recipe-moe recipe-children recipe-phonetic recipe-wav2vec2 recipe-units recipe-voice demo doctor test test-slow lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "  %-24s %s\n", $$1, $$2}' Makefile
@@ -122,10 +122,14 @@ recipe-children: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA
 		--data "$(or $(DATA),data/demo_children)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/children)" \
 		$(if $(DATA),,--test_manifest data/demo_children/test/utterance_metadata.jsonl --submission_format data/demo_children/test/submission_format.jsonl) $(ARGS)
 
-recipe-wav2vec2: $(INSTALLED) $(if $(MODEL)$(CONFIG),,models/wav2vec2-demo) $(if $(CONFIG),,models/smollm2) $(if $(DATA),,data/demo_recordings) ## wav2vec2 trained by LoRA where corrected transcripts show errors
+recipe-phonetic: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA),,data/demo_children) ## A recogniser that writes sounds in IPA, from a JSONL manifest to a submission
+	$(LAUNCH) recipes/run_phonetic_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_phonetic_pipeline/quick.yaml)" \
+		--data "$(or $(DATA),data/demo_children)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/phonetic)" $(ARGS)
+
+recipe-wav2vec2: $(INSTALLED) $(if $(DATA),$(if $(CONFIG),,models/whisper-tiny.en)) $(if $(MODEL)$(CONFIG),,models/wav2vec2-demo) $(if $(CONFIG),,models/smollm2) $(if $(DATA),,data/demo_recordings) ## wav2vec2 trained by LoRA where corrected transcripts show errors
 	$(LAUNCH) recipes/run_wav2vec2_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_wav2vec2_pipeline/quick.yaml)" \
 		--data "$(or $(DATA),data/demo_recordings)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/wav2vec2)" \
-		$(if $(DATA),$(if $(CONFIG),,--gold llm --llm_figure false)) $(ARGS)
+		$(if $(DATA),$(if $(CONFIG),,--gold llm --llm_figure false --judges models/whisper-tiny.en)) $(ARGS)
 
 recipe-units: $(INSTALLED) $(if $(CONFIG),,models/whisper-tiny.en) $(if $(DATA),,data/demo_long) ## Units, motifs and a unit vocoder, from long recordings
 	$(LAUNCH) recipes/run_units_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_units_pipeline/quick.yaml)" \

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
-from dataset_scripts.espeak_ng import EspeakNg
+from hf_components.speech import EspeakNg
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Builder for corpora with one JSON object per line, their audio spread over several folders.
 
 <data_dir>/<name>.jsonl    {"utterance_id": ..., "child_id": ..., "session_id": ..., "audio_path": "audio/<name>.flac",
-                            "audio_duration_sec": ..., "age_bucket": ..., "md5_hash": ..., "orthographic_text": ...}
+                            "audio_duration_sec": ..., "age_bucket": ..., "md5_hash": ..., "orthographic_text": ...,
+                            "phonetic_text": ...}    words or IPA or both
 <data_dir>/audio_0|audio_1|.../audio/<audio files>
 """
 
@@ -15,7 +16,7 @@ import datasets
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.jsonl_rows import FIELDS, IN_MEMORY, one_child_per_id, read_rows
 from dataset_scripts.utterances import Reader, Utterance, shared_names
-from hf_components.runtime import UserError, broken_link, printable
+from hf_components.runtime import PHONETIC, UserError, broken_link, printable
 from hf_components.speech import (
     DEV,
     TRAIN,
@@ -147,7 +148,7 @@ class JsonlManifest(CorpusBuilder):
 
     VERSION = datasets.Version("1.0.0")
     BUILDER_CONFIG_CLASS = JsonlManifestConfig
-    SOURCE_COLUMNS = {"session_id": datasets.Value("string"), "age_bucket": datasets.Value("string")}
+    SOURCE_COLUMNS = dict.fromkeys(("session_id", "age_bucket", PHONETIC), datasets.Value("string"))
 
     def read_manifests(self) -> Listing:
         config = self.config

@@ -8,11 +8,11 @@ from typing import Any
 
 from dataset_scripts.transcripts import clean_transcript
 from dataset_scripts.utterances import Rejection, Utterance
-from hf_components.runtime import UserError, as_id, as_label, why_unreadable
+from hf_components.runtime import PHONETIC, UserError, as_id, as_label, why_unreadable
 
 REQUIRED = ("utterance_id", "child_id", "audio_path")
 IDS = ("utterance_id", "child_id", "session_id")
-TEXTS = (*REQUIRED, "session_id", "age_bucket", "md5_hash", "orthographic_text")
+TEXTS = (*REQUIRED, "session_id", "age_bucket", "md5_hash", "orthographic_text", PHONETIC)
 FIELDS = (*TEXTS, "audio_duration_sec")
 MOST_SECONDS = 86_400_000  # longest possible recording is a day; some manifests give its length in milliseconds
 UNKNOWN = "unknown"
@@ -138,7 +138,11 @@ def _utterance(row: dict[str, Any], manifest: str, line: int) -> Utterance:
         raw_text=raw,
         speaker_id=unicodedata.normalize("NFC", row["child_id"]),  # one child, however its name is typed
         group=(age or "").strip() or UNKNOWN,
-        columns={"session_id": row.get("session_id"), "age_bucket": age},
+        columns={
+            "session_id": row.get("session_id"),
+            "age_bucket": age,
+            PHONETIC: (row.get(PHONETIC) or "").strip() or None,
+        },
         md5=(md5 or "").strip().lower() or None,
         duration=duration,
         manifest=manifest,

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hf_components.runtime import (
+    PHONETIC,
     broken_link,
     fingerprint,
     first_few,
@@ -87,7 +88,7 @@ class Reader:
         shared_names: file names in which several paths of the manifest end; there only a checksum shows which
             recording a bare name means.
         min_duration: seconds.
-        require_text: reject utterances without a transcript.
+        require_text: reject utterances without a transcript, in words or in IPA.
         follows_links: nobody's manifest names the files, so links to files elsewhere are the user's own.
     """
 
@@ -106,9 +107,10 @@ class Reader:
                 the checksum differs, or the audio cannot be used.
         """
         files = self._locate(utterance.file, utterance.md5)
-        if self.require_text and utterance.raw_text is None:
+        requires_words = self.require_text and not utterance.columns.get(PHONETIC)
+        if requires_words and utterance.raw_text is None:
             raise Rejection("missing transcript", "the manifest gives none")
-        if self.require_text and not utterance.text:
+        if requires_words and not utterance.text:
             raise Rejection("empty transcript", f"no word is left of {utterance.raw_text!r}")
         try:
             source_file, content = _read_one_of(files, utterance.md5)

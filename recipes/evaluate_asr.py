@@ -51,14 +51,14 @@ from hf_components.scoring import (
     tables,
     write_hypotheses,
 )
-from hf_components.speech import language_code, load_corpus
+from hf_components.speech import WORDS, TargetArguments, count_from_words, language_code, load_corpus
 
 
 @dataclass
 class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     predictions: list[str] = flag(
-        "JSONL files of utterance_id and orthographic_text, or CSV files of id and raw_hypos; each is compared with "
-        "those before it",
+        "JSONL files of utterance_id and orthographic_text or phonetic_text, or CSV files of id and raw_hypos; each "
+        "is compared with those before it",
         default=[],
     )
     scoring: Literal["whisper", "sap"] = flag(
@@ -93,8 +93,11 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     worst: int = flag("utterances with the most errors to show per system", default=10, min=0)
 
 
+ARGUMENTS = (Arguments, TargetArguments)
+
+
 def main(argv: list[str] | None = None) -> dict:
-    (args,) = parse_arguments(Arguments, argv, __doc__)
+    args, target = parse_arguments(ARGUMENTS, argv, __doc__)
     if (args.corpus is None) == (args.val_manifest is None):
         raise UserError(
             "give either --corpus or --val_manifest, got " + ("neither" if args.corpus is None else "both")
@@ -103,6 +106,8 @@ def main(argv: list[str] | None = None) -> dict:
         raise UserError("there is nothing to score: give --predictions, --model, or both")
     if args.scoring == "sap" and args.corpus is None:
         raise UserError("--scoring sap needs --corpus: a manifest has no second reference without disfluencies")
+    if args.scoring == "sap" and target.target != WORDS:
+        raise UserError(f"--scoring sap scores words, got --target {target.target}")
     inputs = [path for path in (*args.predictions, args.model, args.adapter, args.corpus, args.val_manifest) if path]
     heard = args.val_manifest is not None and args.model is not None
     recordings = (
@@ -110,8 +115,8 @@ def main(argv: list[str] | None = None) -> dict:
     )
     result = run_stage(
         args.output_dir,
-        lambda folder: produce(args, folder),
-        config=(args, recordings),
+        lambda folder: produce(args, target, folder),
+        config=(args, target, recordings),
         inputs=inputs,
         resume=args.resume,
         derive={"plot": plot},
@@ -120,15 +125,16 @@ def main(argv: list[str] | None = None) -> dict:
     return result
 
 
-def produce(args: Arguments, folder: Path) -> dict:
-    corpus = load_corpus(args.corpus, args.split) if args.corpus else None
+def produce(args: Arguments, target: TargetArguments, folder: Path) -> dict:
+    wanted = {"target": target.target, "g2p": target.g2p}
+    corpus = load_corpus(args.corpus, args.split, **wanted) if args.corpus else None
     references_of = sap_references if args.scoring == "sap" else references_of_corpus
-    references = references_of(corpus) if args.corpus else references_of_manifest(args.val_manifest)
+    references = references_of(corpus) if args.corpus else references_of_manifest(args.val_manifest, **wanted)
     systems = {}
     lacking = {}
     language = args.language
     for name, file in zip(distinct_names(args.predictions), args.predictions, strict=True):
-        systems[name], lacking[name] = align(file, read_hypotheses(file, references.ids), references)
+        systems[name], lacking[name] = align(file, read_hypotheses(file, references.ids, **wanted), references)
     if args.model:
         recordings = Rows(corpus) if args.corpus else read_recordings(args.val_manifest, args.audio_dirs, {})
         transcriber = Transcriber.from_pretrained(
@@ -147,10 +153,11 @@ def produce(args: Arguments, folder: Path) -> dict:
             identity={},
             resume=args.resume,
         )
-        written = read_transcripts(folder / "predictions.jsonl")
+        written = read_transcripts(folder / "predictions.jsonl", **wanted)
         systems[args.model], lacking[args.model] = align(args.model, written, references)
-    score = evaluate_sap if args.scoring == "sap" else partial(evaluate, language=language)
+    score = evaluate_sap if args.scoring == "sap" else partial(evaluate, language=language, target=target.target)
     result, utterances = score(systems, references, num_bootstrap=args.num_bootstrap, seed=args.seed, worst=args.worst)
+    result["ipa_from_words"] = count_from_words(corpus, target.target) if corpus else None
     for name, counts in lacking.items():
         result["systems"][name] |= counts
     if args.scoring == "sap":

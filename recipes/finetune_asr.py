@@ -31,7 +31,7 @@ from hf_components.runtime import (
     run_recipe,
     run_stage,
 )
-from hf_components.speech import sample_rows
+from hf_components.speech import WORDS, TargetArguments, count_from_words, sample_rows
 from hf_components.training import (
     VARIANTS,
     FilterArguments,
@@ -73,9 +73,15 @@ class Arguments(TrainingRecipeArguments):
         needs={"audio_context": "dynamic"},
     )
     head: Literal["own", "ctc"] = flag(
-        "own: the model's output layer; ctc: a new one over the encoder of a Whisper, which writes the characters of "
-        "the transcripts, one per 20 ms",
+        "own: the model's output layer; ctc: a new one over the encoder of a Whisper or of a CTC model, which writes "
+        "the characters of the transcripts, one per frame",
         default="own",
+    )
+    head_learning_rate: float = flag(
+        "learning rate of the new head, which knows nothing yet, while the encoder below it knows much",
+        default=0.01,
+        above=0,
+        needs={"head": "ctc"},
     )
     debug_run: bool = flag(
         f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on {DEBUG_SAMPLES['validation']}, into "
@@ -128,6 +134,7 @@ class ManifestArguments:
 
 ARGUMENTS = (
     Arguments,
+    TargetArguments,
     ManifestArguments,
     PublishModelArguments,
     FinetuningArguments,
@@ -144,6 +151,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 def run(
     args: Arguments,
+    target: TargetArguments,
     manifest: ManifestArguments,
     publishing: PublishModelArguments,
     finetuning: FinetuningArguments,
@@ -163,6 +171,8 @@ def run(
         training_args.output_dir = f"{training_args.output_dir.rstrip('/')}_debug"
     if args.audio_context == "full":
         training_args.full_context_fraction = 1.0
+    if target.target != WORDS and training_args.metric_for_best_model == "wer":
+        training_args.metric_for_best_model = "cer"
     if manifest.train_manifest:
         args.corpus = prepare(args, manifest, training_args.output_dir)
     filters = others[0]
@@ -170,6 +180,7 @@ def run(
     result = run_as_stage(
         produce,
         args,
+        target,
         finetuning,
         *others,
         inputs=[args.corpus, args.model, filters.filter_transcripts, training_args.noise_dir],
@@ -213,6 +224,7 @@ def prepare(args: Arguments, manifest: ManifestArguments, output_dir: str) -> st
 
 def produce(
     args: Arguments,
+    target: TargetArguments,
     finetuning: FinetuningArguments,
     filters: FilterArguments,
     lora_args: LoraArguments,
@@ -221,7 +233,7 @@ def produce(
     folder: Path,
 ) -> dict:
     set_seed(training_args.seed)
-    train, evaluated = load_training_rows(args, training_args, folder)
+    train, evaluated = load_training_rows(args, training_args, folder, target=target.target, g2p=target.g2p)
     dropped = []
     if filters.filter_transcripts:
         train, dropped = filter_by_transcripts(
@@ -241,6 +253,7 @@ def produce(
         if kl.kl_to_base_coef or training_args.l2_to_start:
             raise UserError("--head ctc has no base to stay close to; leave out --kl_to_base_coef and --l2_to_start")
         model, processor = with_ctc_head(model, processor, train["text"])
+    model.config.writes = target.target
     family = family_of(model)
     family.check_savable(model, processor)
     train = keep_learnable(train, model, processor, max(training_args.speed_factors, default=1.0))
@@ -256,6 +269,7 @@ def produce(
         resume=args.resume,
         kl=kl,
         language=args.language,
+        head_learning_rate=args.head_learning_rate if args.head == "ctc" else None,
     )
     finetuned.save(folder, TITLE, args.plot)
     trainer = finetuned.trainer
@@ -267,7 +281,10 @@ def produce(
         "audio_context": args.audio_context if family.name == Whisper.name else None,
         "train_loss": trainer.last_loss,
         "steps": trainer.state.global_step,
-        "best_wer": trainer.state.best_metric,
+        "target": target.target,
+        "g2p": target.g2p,
+        "ipa_from_words": count_from_words(train, target.target),
+        f"best_{training_args.metric_for_best_model}": trainer.state.best_metric,
         "utterances": len(train),
         "selected_on": args.eval_split if training_args.load_best_model_at_end else None,
         "filtered": len(dropped),

@@ -33,10 +33,13 @@ from hf_components.correction.finetuning import (
     add_to_finetuned,
     choose_for_training,
     describe,
+    estimated_wer,
     examples,
     find_gold,
     guess_rows,
+    hear_all,
     improve,
+    judge,
     make_samples,
     measure,
     publish_finetuned,
@@ -44,6 +47,7 @@ from hf_components.correction.finetuning import (
     training_rows,
     transcribe_rows,
     work_of,
+    write_gold,
 )
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.reporting import show
@@ -79,7 +83,13 @@ def main(argv: list[str] | None = None) -> dict:
         lambda folder: produce(*parsed, source, work_of(output_dir), folder),
         config=(*parsed, source.recordings()),
         resume=args.resume,
-        inputs=[*source.inputs(), args.model, *([llm.llm_model] if gold.gold == "llm" else [])],
+        inputs=[
+            *source.inputs(),
+            args.model,
+            *([llm.llm_model] if gold.gold == "llm" else []),
+            *gold.recognisers,
+            *gold.judges,
+        ],
         derive={"plot": add, "merge": add},
     )
     show(summary(result), f"results: {output_dir / RESULTS}")
@@ -118,13 +128,16 @@ def produce(
         inputs=[*inputs, prepared / "baseline"],
         resume=resume,
     )
-    gold = find_gold(gold_args, llm, corpus, guesses, processor, prepared, resume)
+    hears = {"batch_seconds": args.batch_seconds, "resume": resume}
+    others = hear_all(gold_args.recognisers, corpus, prepared, "recogniser", **hears)
+    gold = find_gold(gold_args, llm, corpus, guesses, processor, prepared, resume, others)
     samples = make_samples(corpus, heard, gold, gold_args)
     everywhere = measure(samples, heard)
     label = gold_args.label(llm.llm_model)
     show(describe("Baseline Metrics", everywhere, f"all {len(samples)} recordings", label), examples(samples))
 
-    chosen = choose_for_training(samples, gold_args.train_on, family_of(model).longest_seconds)
+    longest = family_of(model).longest_seconds
+    chosen = choose_for_training(samples, gold_args.train_on, longest, gold_args.max_gold_wer)
     rows = keep_learnable(
         training_rows(corpus, chosen), model, processor, max(training_args.speed_factors, default=1.0)
     )
@@ -152,6 +165,8 @@ def produce(
     scored = [samples[i] for i in indices]
     before = [heard[i] for i in indices]
     finetuned = measure(scored, written)
+    judges = hear_all(gold_args.judges, corpus, prepared, "judge", **hears)
+    release = judge(samples, heard, judges, num_bootstrap=args.num_bootstrap, seed=training_args.seed)
     part = "all" if gold_args.evaluate_on_train else "the held-out"
     show(describe("Fine-tuned Metrics", finetuned, f"{part} {len(scored)} recordings", label))
     result = {
@@ -166,9 +181,12 @@ def produce(
             "nbest": gold_args.nbest,
             "corrections": gold.corrections,
             "wer_truth": measure(samples, gold.texts)["wer_truth"],
+            "recognisers": gold_args.recognisers,
+            "estimated_wer": gold.estimated_errors and estimated_wer(gold.estimated_errors, gold.texts),
         },
         "baseline": measure(scored, before),
         "finetuned": finetuned,
+        "release": release,
         "improvement": improve(scored, before, written, num_bootstrap=args.num_bootstrap, seed=training_args.seed),
         "all_recordings": everywhere,
         "rejected": ingested["rejected"],
@@ -186,6 +204,9 @@ def produce(
     }
     if PartialState().is_main_process:
         merge_into = args.model if args.merge else None
+        if others:
+            names, lists = [args.model, *others], list(zip(heard, *others.values(), strict=True))
+            write_gold(folder / "gold.jsonl", corpus["id"][:], names, lists, gold.texts)
         publish_finetuned(folder, prepared, work / "training", result, samples, plot=args.plot, merge_into=merge_into)
     return result
 

@@ -18,6 +18,7 @@ from typing import Literal
 import datasets
 import torch
 from accelerate.utils import broadcast_object_list
+from transformers import PreTrainedModel
 
 from dataset_scripts.demo_children import AGES
 from dataset_scripts.demo_sentences import sentences
@@ -33,7 +34,7 @@ from hf_components.asr import (
     write_package,
     write_sapc2_package,
 )
-from hf_components.checkpoints import language_of
+from hf_components.checkpoints import language_of, writes
 from hf_components.runtime import (
     LogArguments,
     SeedArguments,
@@ -46,9 +47,12 @@ from hf_components.runtime import (
     write_json,
 )
 from hf_components.scoring import score
-from hf_components.speech import encode_flac, language_code, load_corpus, sample_rows
+from hf_components.speech import TARGETS, WORDS, encode_flac, language_code, load_corpus, sample_rows, to_ipa
 
 logger = logging.getLogger(__name__)
+
+TRACKS = dict(zip(TARGETS, ("word", "phonetic"), strict=True))  # of the competition, by what a model writes
+RATES = dict(zip(TARGETS, ("wer", "cer"), strict=True))
 
 
 @dataclass
@@ -71,6 +75,9 @@ class Arguments(LogArguments, SeedArguments):
         max=30,
         needs={"kit": "sapc2-track2"},
     )
+    track: Literal["word", "phonetic"] | None = flag(
+        "track of the competition: its texts are words or IPA; default: what the model writes", default=None
+    )
     adapter: str | None = flag("PEFT adapter of that model, merged into the packed weights", default=None)
     language: str | None = flag(
         "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
@@ -79,6 +86,7 @@ class Arguments(LogArguments, SeedArguments):
     max_new_tokens: int = flag("longest transcript of a Whisper in tokens", default=225, min=1)
     corpus: str | None = flag("prepared corpus (folder or Hub id) to try; default: synthetic voices", default=None)
     split: str = flag("split from which clips are drawn", default="dev", needs="corpus")
+    g2p: str = flag("voice of eSpeak NG that makes the IPA of clips that have none", default="en-us", needs="verify")
     max_samples: int = flag("number of clips", default=32, aliases=["--clips"], min=1)
     test_utterances: int | None = flag(
         "utterances of the test set, to estimate the run time", default=None, aliases=["--utterances"], min=1
@@ -101,7 +109,10 @@ def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
     state = join_processes()
     transcriber = load_packable(args.model, args.language, args.adapter, args.max_new_tokens)
-    clips = try_clips(args) if args.verify else None
+    target = writes(transcriber.model)
+    if args.track not in (None, TRACKS[target]):
+        raise UserError(f"{args.model} writes {target}, which is for the track {TRACKS[target]}, not {args.track}")
+    clips = try_clips(args, target) if args.verify else None
     # All processes transcribe. Then the others wait for the result of the main process.
     before = [transcript.text for transcript in transcriber.transcribe_corpus(clips)] if args.verify else []
     return broadcast_object_list([pack(args, transcriber, clips, before) if state.is_main_process else None])[0]
@@ -122,7 +133,7 @@ def pack(args: Arguments, transcriber: Transcriber, clips: datasets.Dataset | No
                 f"the zip has {size:.1f} MB, more than --max_megabytes {args.max_megabytes:g}; pack a smaller "
                 "model" + (", or --dtype float16" if args.dtype == "float32" else "")
             )
-        verified = verify(args, unfinished, clips, before, language_of(transcriber.model)) if args.verify else None
+        verified = verify(args, unfinished, clips, before, transcriber.model) if args.verify else None
         result = {"megabytes": round(size, 1), "verified": verified}
         unfinished.replace(output)
     finally:
@@ -137,28 +148,33 @@ def pack(args: Arguments, transcriber: Transcriber, clips: datasets.Dataset | No
     return result
 
 
-def verify(args: Arguments, package: Path, clips: datasets.Dataset, before: list[str], language: str) -> dict:
+def verify(args: Arguments, package: Path, clips: datasets.Dataset, before: list[str], model: PreTrainedModel) -> dict:
     """Run the package, compare its transcripts with those before packing, and estimate the run time."""
+    target = writes(model)
     logger.info(
         "trying the package on %d clips, %s", len(clips), f"of {args.corpus}" if args.corpus else "synthetic ones"
     )
     run = partial(run_sapc2_package, kit=args.kit) if args.kit in KITS else run_package
-    after, report = run(package, clips)
+    field = {} if args.kit in KITS else {"field": model.config.submission["field"]}
+    after, report = run(package, clips, **field)
     references = clips["text"][:]
-    wer = {
-        name: score(texts, references, num_bootstrap=0, language=language)["wer"]
+    rates = {
+        name: score(texts, references, num_bootstrap=0, language=language_of(model), target=target)[RATES[target]]
         for name, texts in (("before", before), ("packed", after))
     }
     different = sum(a != b for a, b in zip(before, after, strict=True))
-    tell = logger.warning if wer["packed"] > wer["before"] else logger.info
+    rate = RATES[target]
+    is_worse = rates["packed"] > rates["before"]
+    tell = logger.warning if is_worse else logger.info
     tell(
-        "packed as %s, %d of %d transcripts differ: WER %.1f %% before, %.1f %% packed%s",
+        "packed as %s, %d of %d transcripts differ: %s %.1f %% before, %.1f %% packed%s",
         args.dtype,
         different,
         len(after),
-        100 * wer["before"],
-        100 * wer["packed"],
-        "; if that matters, pack --dtype float32" if wer["packed"] > wer["before"] and args.dtype == "float16" else "",
+        rate.upper(),
+        100 * rates["before"],
+        100 * rates["packed"],
+        "; if that matters, pack --dtype float32" if is_worse and args.dtype == "float16" else "",
     )
     seconds = estimated_seconds(report, args.test_utterances, args.hours)
     gpu = environment()["gpu"]
@@ -172,19 +188,24 @@ def verify(args: Arguments, package: Path, clips: datasets.Dataset, before: list
         if seconds > TIME_LIMITS.get(args.kit, seconds):
             text = "this is more than the %d s that the challenge allows; pack a smaller model"
             logger.warning(text, TIME_LIMITS[args.kit])
-    return {**report, "wer": wer, "different": different, "estimated_seconds": seconds, "device": gpu or "cpu"}
+    return {**report, rate: rates, "different": different, "estimated_seconds": seconds, "device": gpu or "cpu"}
 
 
-def try_clips(args: Arguments) -> datasets.Dataset:
-    """Draw rows of the corpus; without one, make sentences by the demo voices, a share of each age."""
+def try_clips(args: Arguments, target: str) -> datasets.Dataset:
+    """Draw rows of the corpus; without one, make sentences by the demo voices, a share of each age.
+
+    Args:
+        target: what the texts of the rows shall be, words or IPA.
+    """
     if args.corpus:
-        return sample_rows(load_corpus(args.corpus, args.split), args.max_samples, args.seed)
+        corpus = load_corpus(args.corpus, args.split, target=target, g2p=args.g2p)
+        return sample_rows(corpus, args.max_samples, args.seed)
     texts = sentences("Dev", random_of(args.seed))
     rows = [
         {
             "id": f"{age}-{number}",
             "audio": {"bytes": encode_flac(samples / 32768, rate), "path": None},
-            "text": text,
+            "text": text if target == WORDS else to_ipa([text], args.g2p)[0],
             "speaker_id": age,
             "group": age,
             "duration": len(samples) / rate,

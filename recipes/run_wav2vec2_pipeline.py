@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as rec
 
 from hf_components.checkpoints import base_model_id
 from hf_components.correction import CorrectionArguments
-from hf_components.correction.finetuning import GoldArguments, release_wav2vec2
+from hf_components.correction.finetuning import BASE, FINETUNED, GoldArguments, release_wav2vec2
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.reporting import show
 from hf_components.runtime import (
@@ -65,17 +65,23 @@ class Arguments(PipelineArguments):
     model: str = flag(
         "recogniser to adapt, of any family that can be trained: folder or Hub id", default="models/wav2vec2-demo"
     )
-    gold: Literal["llm", "manifest", "stt"] = flag(
-        "texts to train on and to score by: an LLM's corrections, those of --truth, or the recogniser's own",
+    gold: Literal["llm", "manifest", "consensus", "stt"] = flag(
+        "texts to train on and to score by: an LLM's corrections, those of --truth, a vote of --recognisers, or the "
+        "recogniser's own",
         default="llm",
     )
     llm_figure: bool = flag(
         "with another gold: also fine-tune on an LLM's corrections, and report it",
         default=False,
-        needs={"gold": ("manifest", "stt")},
+        needs={"gold": ("manifest", "consensus", "stt")},
     )
     train_on: Literal["errors", "agreed", "all"] = flag(
         "recordings to train on: where recogniser and gold differ, where they agree, all", default="errors"
+    )
+    release: Literal["better", "always"] = flag(
+        "better: release the trained model if the truth, or --judges, say that it is surely better than its base, "
+        "else the base; always: release it anyway",
+        default="better",
     )
     compare_train_on: bool = flag("also fine-tune on the other choices, as long, and report the best", default=False)
 
@@ -89,6 +95,7 @@ def main(argv: list[str] | None = None) -> dict:
     args = pipeline.args
     if args.dry_run:
         return {"steps": list(steps)}
+    verdict = steps["finetuned"].metrics["release"]
     compared = {}
     if args.compare_train_on:
         trained = {args.train_on: steps["finetuned"], **steps}
@@ -98,12 +105,17 @@ def main(argv: list[str] | None = None) -> dict:
         "mode": args.mode,
         "seed": args.seed,
         "base_model": base_model_id(args.model),
+        "base": args.model,
+        "shipped": FINETUNED if args.release == "always" or verdict["released"] else BASE,
+        "reason": verdict["reason"],
         "evaluation": steps["finetuned"].metrics,
         "llm": steps["llm"].metrics if "llm" in steps else None,
         "compared": compared,
     }
     inputs = [steps[name] for name in ("finetuned", "llm") if name in steps]
     results = pipeline.finish(results, release_wav2vec2, inputs=inputs)
+    if results["shipped"] == BASE:
+        show(f"released is the base, unchanged, since {results['reason']}; the trained model is in not_released/")
     push(pipeline.publishing, pipeline.out / "model")
     return results
 

@@ -20,7 +20,7 @@ from hf_components.moe.benchmark.sample import fixed_sample
 from hf_components.publishing.hub_files import _metadata
 from hf_components.runtime.arguments import check_words
 from hf_components.runtime.records import read_record
-from hf_components.scoring.comparison import read_transcripts
+from hf_components.scoring import read_transcripts
 from hf_components.speech.sampling import Sampling
 from hf_components.speech.splits import read_split
 from hf_components.units.learning.phone_labels import read_phone_labels

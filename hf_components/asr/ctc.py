@@ -82,6 +82,10 @@ class Ctc(Family):
     def encoder(self, model):
         return getattr(model, "encoder", model.base_model)
 
+    def head(self, model: PreTrainedModel) -> torch.nn.Module:
+        """The layer that writes."""
+        return getattr(model, "lm_head", None) or model.ctc_head
+
     def blank(self, model):
         return model.config.pad_token_id
 

@@ -16,10 +16,10 @@ import torch
 
 from hf_components.asr.family import rate_of
 from hf_components.asr.transcriber import Transcriber
-from hf_components.checkpoints import save_processor
-from hf_components.runtime import UserError, full_disk_explained
-from hf_components.speech import SAMPLING_RATE, encode_flac, waveforms
-from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
+from hf_components.checkpoints import save_processor, writes
+from hf_components.runtime import PHONETIC, TEXT, UserError, full_disk_explained
+from hf_components.speech import SAMPLING_RATE, WORDS, encode_flac, waveforms
+from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration, WhisperForCTC
 
 MAIN = Path(__file__).parents[1] / "submission" / "main.py"
 FINISHED = re.compile(r"finished (\{.*\})$", re.MULTILINE)  # the last line that main.py logs
@@ -53,9 +53,12 @@ def load_packable(name_or_path: str, language: str | None, adapter: str | None, 
     if how is None or rate_of(transcriber.processor) != SAMPLING_RATE:
         kind = model.config.model_type
         raise UserError(f"{name_or_path} is of type {kind}, which needs more than transformers to run in a package")
-    model.config.submission = {**how, "max_new_tokens": max_new_tokens}
+    field = TEXT if writes(model) == WORDS else PHONETIC
+    model.config.submission = {**how, "max_new_tokens": max_new_tokens, "field": field}
     if isinstance(model, DynamicContextWhisper):
         model.set_audio_context("full")  # as in main.py, so that differences come from the packing
+    elif isinstance(model, WhisperForCTC):
+        model.config.min_audio_context = 2 * model.config.max_source_positions
     return transcriber
 
 
@@ -76,6 +79,8 @@ def write_package(
         home = lay_out(Path(folder)) if lay_out else Path(shutil.copy(MAIN, folder)).parent
         model.to(dtype).save_pretrained(home / "model")
         save_processor(transcriber.processor, home / "model")
+        if isinstance(model, WhisperForCTC):
+            leave_out_own_code(home / "model")
         with zipfile.ZipFile(file, "w") as package:
             for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
                 # Compression takes minutes for weights, and hardly makes them smaller.
@@ -83,12 +88,24 @@ def write_package(
                 package.write(path, path.relative_to(folder), method)
 
 
-def run_package(file: Path, corpus: datasets.Dataset, python: str = sys.executable) -> tuple[list[str], dict]:
+def leave_out_own_code(folder: Path) -> None:
+    """Describe a `WhisperForCTC` as a Whisper, whose encoder `main.py` takes from transformers of any version."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text()) | {"model_type": "whisper"}
+    file.write_text(json.dumps({name: config[name] for name in config if name not in ("auto_map", "architectures")}))
+    for code in folder.glob("*.py"):
+        code.unlink()
+
+
+def run_package(
+    file: Path, corpus: datasets.Dataset, python: str = sys.executable, *, field: str = TEXT
+) -> tuple[list[str], dict]:
     """Unpack into an empty folder, and run `main.py` there in its own process, offline, on clips of a corpus.
 
     Args:
         corpus: rows of a prepared corpus, audio not decoded.
         python: Python interpreter, maybe of another environment.
+        field: name of the text in a line of the submission.
     Returns:
         the transcripts in the order of the corpus, and the report of `main.py`: `utterances`, `unreadable`,
         `audio_seconds`, `loading_seconds`, `transcribing_seconds`.
@@ -96,7 +113,7 @@ def run_package(file: Path, corpus: datasets.Dataset, python: str = sys.executab
         UserError: `main.py` fails, or its output is not a submission.
     """
     with tempfile.TemporaryDirectory(prefix="submission") as folder:
-        write_test_data(Path(folder) / "data", corpus)
+        write_test_data(Path(folder) / "data", corpus, field)
         with zipfile.ZipFile(file) as package:
             package.extractall(Path(folder) / "src")
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -118,10 +135,10 @@ def run_package(file: Path, corpus: datasets.Dataset, python: str = sys.executab
         raise UserError(
             f"{file} does not write the ids of submission_format.jsonl in their order; this is an error in main.py"
         )
-    return [row["orthographic_text"] for row in written], json.loads(FINISHED.search(process.stderr)[1])
+    return [row[field] for row in written], json.loads(FINISHED.search(process.stderr)[1])
 
 
-def write_test_data(folder: Path, corpus: datasets.Dataset) -> None:
+def write_test_data(folder: Path, corpus: datasets.Dataset, field: str) -> None:
     """Write the files that a competition provides: metadata, format and `audio/`."""
     (folder / "audio").mkdir(parents=True)
     with (
@@ -133,7 +150,7 @@ def write_test_data(folder: Path, corpus: datasets.Dataset) -> None:
             (folder / path).write_bytes(encode_flac(*waveforms([row])))
             about = {"utterance_id": row["id"], "audio_path": path, "audio_duration_sec": row["duration"]}
             metadata.write(json.dumps(about) + "\n")
-            submission_format.write(json.dumps({"utterance_id": row["id"], "orthographic_text": ""}) + "\n")
+            submission_format.write(json.dumps({"utterance_id": row["id"], field: ""}) + "\n")
 
 
 def estimated_seconds(report: dict, utterances: int | None, hours: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Transcripts on disk: JSON lines with `utterance_id` and `orthographic_text`. An interruption loses one batch."""
+"""Transcripts on disk: JSON lines of ids and texts. An interruption loses one batch."""
 
 import contextlib
 import dataclasses
@@ -16,9 +16,11 @@ from accelerate import PartialState
 
 from hf_components.asr.recordings import Recordings
 from hf_components.asr.transcriber import Transcriber, Transcript
+from hf_components.checkpoints import writes
 from hf_components.runtime import (
     ID,
     NUMBER,
+    PHONETIC,
     TEXT,
     UserError,
     alone_in,
@@ -31,6 +33,7 @@ from hf_components.runtime import (
     read_record,
     write_json,
 )
+from hf_components.speech import WORDS
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +125,7 @@ def transcribe_to_file(
     """
     state = PartialState()
     start = time.perf_counter()
+    field = TEXT if writes(transcriber.model) == WORDS else PHONETIC
     partial = output.with_name(f".{output.name}.partial")
     alone = alone_in(partial, "--output_jsonl") if state.is_main_process else contextlib.nullcontext()
     with full_disk_explained(output), alone:
@@ -169,7 +173,7 @@ def transcribe_to_file(
             _write_lines(
                 output,
                 [
-                    {ID: ids_as_given.get(name, name), TEXT: transcript.text}
+                    {ID: ids_as_given.get(name, name), field: transcript.text}
                     for name, transcript in transcripts.items()
                 ],
             )

@@ -1,13 +1,10 @@
 """Whisper's encoder with a CTC head, which is trained here; see `--head ctc` of finetune_asr."""
 
 import torch
-from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_components.asr.ctc import Ctc
-from hf_components.asr.ctc_from_scratch import character_processor
 from hf_components.asr.whisper import Whisper
-from hf_components.runtime import UserError
-from hf_components.whisper import DynamicContextWhisper, WhisperForCTC
+from hf_components.whisper import WhisperForCTC
 
 
 class WhisperCtc(Ctc):
@@ -33,27 +30,4 @@ class WhisperCtc(Ctc):
         return model._get_subsampling_output_length(frames).tolist()
 
     def packed(self, model_type, language):
-        return None  # transformers alone does not have the model
-
-
-def with_ctc_head(
-    model: PreTrainedModel, processor: ProcessorMixin, texts: list[str]
-) -> tuple[WhisperForCTC, ProcessorMixin]:
-    """A Whisper's encoder with a new, untrained CTC head, and the processor for it.
-
-    Args:
-        model, processor: a Whisper.
-        texts: transcripts of the training data, whose characters become the vocabulary.
-    Raises:
-        UserError: the model is no plain Whisper, or the texts have no characters.
-    """
-    if not isinstance(model, DynamicContextWhisper):
-        kind = type(model).__name__
-        raise UserError(f"--head ctc goes on the encoder of a plain Whisper, {model.name_or_path} is a {kind}")
-    processor = character_processor(texts, processor.feature_extractor)
-    tokenizer = processor.tokenizer
-    window = 2 * model.config.max_source_positions
-    context = {"min_audio_context": window if model.audio_context == "full" else model.min_audio_context}
-    headed = WhisperForCTC.from_whisper(model, len(tokenizer), tokenizer.pad_token_id, **context)
-    headed.name_or_path = headed.config.name_or_path = model.name_or_path  # checkpoints name what they started from
-    return headed, processor
+        return {"kind": "whisper_ctc", "class": WhisperForCTC.__name__}

@@ -17,6 +17,7 @@ from hf_components.checkpoints.loading import (
     prompt_language,
     read_config,
     save_processor,
+    writes,
 )
 from hf_components.checkpoints.saving import check_savable, save_whisper
 from hf_components.checkpoints.soups import (

@@ -16,7 +16,7 @@ from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from hf_components.checkpoints.generation import complete_generation_config
 from hf_components.runtime import UserError, read_completion, require_there
-from hf_components.speech import language_code
+from hf_components.speech import WORDS, language_code
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
 logger = logging.getLogger(__name__)
@@ -121,6 +121,11 @@ def language_of(model: PreTrainedModel) -> str:
         return "en"
     saved = (getattr(generation, "language", None) or "en").strip("<|>").lower()
     return TO_LANGUAGE_CODE.get(saved, saved)
+
+
+def writes(model: PreTrainedModel) -> str:
+    """What a model writes, one of `TARGETS`: words, or IPA if its configuration says so."""
+    return getattr(model.config, "writes", WORDS)
 
 
 def load_processor(name_or_path: str, processor_class: type = WhisperProcessor) -> ProcessorMixin:

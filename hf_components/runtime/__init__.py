@@ -27,6 +27,7 @@ from hf_components.runtime.flags import SEEDS, add_bounds, flag
 from hf_components.runtime.json_lines import (
     GROUP,
     ID,
+    PHONETIC,
     SPEAKER,
     TEXT,
     as_id,

@@ -10,6 +10,7 @@ from hf_components.runtime.files import why_unreadable
 
 ID = "utterance_id"
 TEXT = "orthographic_text"
+PHONETIC = "phonetic_text"
 SPEAKER = "child_id"
 GROUP = "age_bucket"
 

@@ -1,15 +1,6 @@
 """Error rates, and comparisons of systems."""
 
-from hf_components.scoring.comparison import (
-    align,
-    distinct_names,
-    evaluate,
-    plot_evaluation,
-    read_transcripts,
-    references_of_corpus,
-    references_of_manifest,
-    tables,
-)
+from hf_components.scoring.comparison import distinct_names, evaluate, plot_evaluation, tables
 from hf_components.scoring.consensus import disagreement, nearest_to_all, vote
 from hf_components.scoring.error_rates import compare, normalizer_of, paired_bootstrap, score, utterance_errors
 from hf_components.scoring.sap_evaluation import (
@@ -21,3 +12,4 @@ from hf_components.scoring.sap_evaluation import (
     write_hypotheses,
 )
 from hf_components.scoring.sap_text import reference_texts
+from hf_components.scoring.transcripts import align, read_transcripts, references_of_corpus, references_of_manifest

@@ -1,129 +1,26 @@
 """Score the transcripts of several systems against references, per group, and compare the systems."""
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-import datasets
 from rich.markup import escape
 from rich.table import Table
 
-from hf_components.metrics.whisper_wer.counting import normalize
+from hf_components.metrics.whisper_wer.bootstrap import COUNTED
 from hf_components.reporting import interval, percent, plot_bars
 from hf_components.runtime import (
-    GROUP,
-    SPEAKER,
-    TEXT,
+    PHONETIC,
     UserError,
-    first_few,
-    id_field,
-    label_field,
-    read_by_id,
-    text_field,
 )
 from hf_components.scoring.error_rates import paired_bootstrap, score, utterance_errors
-from hf_components.speech import UNKNOWN, count_speakers, is_known, plain_text
+from hf_components.scoring.transcripts import References
+from hf_components.speech import UNKNOWN, WORDS, count_speakers
 
-logger = logging.getLogger(__name__)
-
-NOT_PLAIN = "typographic apostrophes, invisible characters, HTML entities or special tokens"
-UNKNOWN_GROUP = "unknown"
 RATES = ("wer", "wer_clipped", "cer", "cer_clipped")
 COUNTS = ("substitutions", "deletions", "insertions")
-
-
-@dataclass
-class References:
-    """References: lists of equal length, with one item per utterance. `speakers` may have "unknown"."""
-
-    ids: list[str]
-    texts: list[str]
-    speakers: list[str]
-    groups: list[str]
-
-    @property
-    def units(self) -> list[str] | None:
-        """What intervals resample: speakers, or None for utterances if a speaker is unknown."""
-        return self.speakers if all(map(is_known, self.speakers)) else None
-
-
-def references_of_corpus(corpus: datasets.Dataset) -> References:
-    """The texts of a split of a prepared corpus."""
-    return References(*(corpus[column][:] for column in ("id", "text", "speaker_id", "group")))
-
-
-def references_of_manifest(path: str | Path) -> References:
-    """The transcripts of a manifest, in the form that the competition scores; rows without one are left out.
-
-    Raises:
-        UserError: the file is not a manifest, has no transcripts, or has an id twice.
-    """
-    rows = {}
-    without = []
-    changed = []
-    for line, name, row in read_by_id(path):
-        if row.get(TEXT) is None or row[TEXT] != row[TEXT]:  # pandas writes NaN for a missing value
-            without.append(line)
-            continue
-        group = label_field(row, GROUP, path, line) or ""
-        text = text_field(row, TEXT, path, line).strip()
-        rows[name] = (
-            plain_text(text),
-            id_field(row, SPEAKER, path, line),
-            group or UNKNOWN_GROUP,
-        )
-        if _is_scored_otherwise(text):
-            changed.append(line)
-    if not rows:
-        raise UserError(f"{path} has no {TEXT} to score against")
-    if without:
-        text = "%d rows of %s have no %s and are not scored: line %s"
-        logger.warning(text, len(without), path, TEXT, first_few(without))
-    if changed:
-        text = (
-            "%d references of %s hold %s and are scored as plain text; a competition may count them as errors: line "
-        )
-        text += "%s"
-        logger.warning(text, len(changed), path, NOT_PLAIN, first_few(changed))
-    return References(list(rows), *map(list, zip(*rows.values(), strict=True)))
-
-
-def read_transcripts(path: str | Path) -> dict[str, str]:
-    """Text by id. Raises UserError if a line lacks `utterance_id` or `orthographic_text`, or an id appears twice."""
-    found = {name: text_field(row, TEXT, path, line) for line, name, row in read_by_id(path)}
-    if odd := [name for name, text in found.items() if _is_scored_otherwise(text)]:
-        text = "%d transcripts of %s hold %s, which count as errors, such as %s; write them as plain text"
-        logger.warning(text, len(odd), path, NOT_PLAIN, odd[0])
-    return found
-
-
-def align(name: str, transcripts: Mapping[str, str], references: References) -> tuple[list[str], dict]:
-    """Transcripts in the order of the references. A missing one is empty, so that all its words count as deleted.
-
-    Returns:
-        the texts, and the numbers of ids that are `missing` and `unknown`; both cause a warning.
-    Raises:
-        UserError: no id is among the references.
-    """
-    missing = [utterance for utterance in references.ids if utterance not in transcripts]
-    unknown = list(transcripts.keys() - set(references.ids))
-    if len(missing) == len(references.ids):
-        raise UserError(
-            f"{name} has no transcript of any of the {len(missing)} utterances, such as {missing[0]}; it holds "
-            f"{first_few(unknown) or 'nothing'}: does it belong to another split?"
-        )
-    if missing:
-        text = "%s lacks %d of %d utterances, which count as empty: %s"
-        logger.warning(text, name, len(missing), len(references.ids), first_few(missing))
-    if unknown:
-        text = "%s has %d ids that are not among the references and are left out: %s"
-        logger.warning(text, name, len(unknown), first_few(sorted(unknown)))
-    texts = [transcripts.get(utterance, "") for utterance in references.ids]
-    return texts, {"missing": len(missing), "unknown": len(unknown)}
 
 
 def evaluate(
@@ -134,6 +31,7 @@ def evaluate(
     seed: int,
     worst: int,
     language: str | None = None,
+    target: str = WORDS,
 ) -> tuple[dict, list[dict]]:
     """Score every system, and compare each with those before it.
 
@@ -142,35 +40,39 @@ def evaluate(
         num_bootstrap: resamples for each interval: over speakers, or over utterances if a speaker is unknown.
         worst: number of utterances with the most errors to list per system.
         language: language code of the texts; None for English.
+        target: what the texts are. Words are judged by their WER, IPA by its character error rate.
     Returns:
         a dictionary and a list. The dictionary has `references` (size of the scored data), `systems` (name -> figures
         of the `whisper_wer` metric and `worst` utterances), `differences` (paired comparisons, b - a) and `bootstrap`.
         The list has a row per utterance with the text of each system, those with the most errors first.
     """
+    rate = "cer" if target == PHONETIC else "wer"
+    wrong, length = COUNTED[rate]
     resampling = {"num_bootstrap": num_bootstrap, "seed": seed}
-    errors = {name: utterance_errors(texts, references.texts, language) for name, texts in systems.items()}
+    how = {"language": language, "target": target}
+    errors = {name: utterance_errors(texts, references.texts, **how) for name, texts in systems.items()}
     figures = {
-        name: score(texts, references.texts, references.groups, references.units, language=language, **resampling)
+        name: score(texts, references.texts, references.groups, references.units, **how, **resampling)
         for name, texts in systems.items()
     }
     differences = [
-        {"a": a, "b": b, **paired_bootstrap(errors[a], errors[b], references.units, **resampling)}
+        {"a": a, "b": b, **paired_bootstrap(errors[a], errors[b], references.units, **resampling, rate=rate)}
         for a, b in combinations(systems, 2)
     ]
     for name, texts in systems.items():
         counts = errors[name]
-        order = sorted(range(len(texts)), key=lambda i: (-counts["errors"][i], counts["reference_words"][i]))
+        order = sorted(range(len(texts)), key=lambda i: (-counts[wrong][i], counts[length][i]))
         figures[name]["worst"] = [
             {
                 "id": references.ids[i],
                 "group": references.groups[i],
-                "errors": int(counts["errors"][i]),
-                "reference_words": int(counts["reference_words"][i]),
+                "errors": int(counts[wrong][i]),
+                length: int(counts[length][i]),
                 "reference": references.texts[i],
                 "prediction": texts[i],
             }
             for i in order[:worst]
-            if counts["errors"][i]
+            if counts[wrong][i]
         ]
     utterances = [
         {
@@ -178,13 +80,15 @@ def evaluate(
             "speaker_id": references.speakers[i],
             "group": references.groups[i],
             "reference": references.texts[i],
-            "errors": {name: int(errors[name]["errors"][i]) for name in systems},
+            "errors": {name: int(errors[name][wrong][i]) for name in systems},
             "predictions": {name: texts[i] for name, texts in systems.items()},
         }
         for i in range(len(references.ids))
     ]
     utterances.sort(key=lambda row: -sum(row["errors"].values()))
     return {
+        "target": target,
+        "rate": rate,
         "references": {
             "utterances": len(references.ids),
             "speakers": count_speakers(references.speakers),
@@ -228,15 +132,15 @@ def tables(result: dict) -> list[Table]:
         for heading in ("utterance", "group", "errors", "reference", "prediction"):
             worst.add_column(heading)
         for row in figures["worst"]:
-            errors = f"{row['errors']} of {row['reference_words']}"
+            errors = f"{row['errors']} of {row[COUNTED[result['rate']][1]]}"
             worst.add_row(*map(escape, (row["id"], row["group"], errors, row["reference"], row["prediction"])))
         shown += [table, worst] if figures["worst"] else [table]
     if result["differences"]:
         table = Table(
-            title="Difference in WER (points)",
+            title=f"Difference in {result['rate'].upper()} (points)",
             caption=f"95 % paired bootstrap over {unit}s; an interval that contains 0 shows no difference",
         )
-        for heading in ("system", "minus", "WER", "interval"):
+        for heading in ("system", "minus", result["rate"].upper(), "interval"):
             table.add_column(heading)
         for line in result["differences"]:
             table.add_row(
@@ -247,7 +151,8 @@ def tables(result: dict) -> list[Table]:
 
 
 def plot_evaluation(file: str | Path, result: dict) -> None:
-    """Plot the WER of every system per group, with intervals."""
+    """Plot the error rate of every system per group, with intervals."""
+    rate = result["rate"]
     systems = result["systems"]
     counts = result["references"]
     groups = [*counts["groups"], "all"]
@@ -257,13 +162,13 @@ def plot_evaluation(file: str | Path, result: dict) -> None:
 
     plot_bars(
         file,
-        {name: [100 * row["wer"] for row in rows(figures)] for name, figures in systems.items()},
+        {name: [100 * row[rate] for row in rows(figures)] for name, figures in systems.items()},
         groups,
-        f"WER (%) with 95 % interval over {result['bootstrap']['unit']}s",
-        f"WER per group, {counts['utterances']} utterances of {counts['speakers'] or UNKNOWN} speakers",
+        f"{rate.upper()} (%) with 95 % interval over {result['bootstrap']['unit']}s",
+        f"{rate.upper()} per group, {counts['utterances']} utterances of {counts['speakers'] or UNKNOWN} speakers",
         {
             name: [
-                None if row["wer_interval"] is None else [100 * bound for bound in row["wer_interval"]]
+                None if row[f"{rate}_interval"] is None else [100 * bound for bound in row[f"{rate}_interval"]]
                 for row in rows(figures)
             ]
             for name, figures in systems.items()
@@ -279,12 +184,6 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise UserError(f"the same file is given twice: {', '.join(paths)}; leave one of them out")
-
-
-def _is_scored_otherwise(text: str) -> bool:
-    """Whether the plain text has another score than the text itself."""
-    plain = plain_text(text)
-    return plain != " ".join(text.split()) and normalize(plain) != normalize(text)
 
 
 def _by_first_number(item: tuple[str, int]) -> tuple:

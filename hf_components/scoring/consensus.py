@@ -1,4 +1,4 @@
-"""One text out of several for the same utterance: the one nearest to all, or a vote on each word.
+"""One text out of several for the same utterance: the one nearest to all, or a vote on each word or sound.
 
 Neither needs a reference or a probability, so the texts may be those of any recognisers.
 """
@@ -13,6 +13,7 @@ from rapidfuzz.distance import Levenshtein
 
 from hf_components.metrics.whisper_wer.counting import normalize
 from hf_components.scoring.error_rates import normalizer_of
+from hf_components.speech import WORDS
 
 
 class Word(NamedTuple):
@@ -25,8 +26,8 @@ class Word(NamedTuple):
 NOTHING = Word("", "")
 
 
-def nearest_to_all(texts: Sequence[str], language: str | None = None) -> int:
-    """The index of the text with the least mean word edit distance to the others; the lowest of equals.
+def nearest_to_all(texts: Sequence[str], language: str | None = None, target: str = WORDS) -> int:
+    """The index of the text with the least mean edit distance to the others; the lowest of equals.
 
     This is minimum Bayes risk decoding (Kumar and Byrne 2004, "Minimum Bayes-Risk Decoding for Statistical Machine
     Translation") with the texts as equally probable candidates.
@@ -34,13 +35,14 @@ def nearest_to_all(texts: Sequence[str], language: str | None = None) -> int:
     Args:
         texts: texts for one utterance, at least one. They are compared as they are scored, after normalising.
         language: language code of the texts; None for English.
+        target: words are compared as wholes, IPA by its symbols.
     """
-    words = [_scored_words(text, language) for text in texts]
+    words = [_scored(text, language, target) for text in texts]
     return int(np.argmin([sum(Levenshtein.distance(own, other) for other in words) for own in words]))
 
 
-def vote(texts: Sequence[str], language: str | None = None) -> str:
-    """A text in which every word has most votes of the texts.
+def vote(texts: Sequence[str], language: str | None = None, target: str = WORDS) -> str:
+    """A text in which every word, or symbol of IPA, has most votes of the texts.
 
     It follows ROVER (Fiscus 1997, "A post-processing system to yield reduced word error rates"). All texts are aligned
     with one of them, that of `nearest_to_all`, and vote on each of its words: to keep it, to replace it, or to leave
@@ -53,16 +55,18 @@ def vote(texts: Sequence[str], language: str | None = None) -> str:
     Args:
         texts: texts for one utterance, at least one.
         language: language code of the texts; None for English.
+        target: vote on words, or on the symbols of IPA, of which a space is one.
     """
     texts = list(texts)
-    pivot = _words(texts.pop(nearest_to_all(texts, language)), language)
+    pivot = _units(texts.pop(nearest_to_all(texts, language, target)), language, target)
     votes = {(i, "word", 0): [word] for i, word in enumerate(pivot)}  # the pivot votes first
     for text in texts:
-        for place, word in _votes_of(_words(text, language), pivot):
+        for place, word in _votes_of(_units(text, language, target), pivot):
             votes.setdefault(place, [NOTHING]).append(word)
     voters = len(texts) + 1
     chosen = (_majority(votes[place], voters) for place in sorted(votes))  # "before" sorts before "word"
-    return " ".join(word.written for word in chosen if word is not NOTHING)
+    between = " " if target == WORDS else ""
+    return between.join(word.written for word in chosen if word is not NOTHING)
 
 
 def disagreement(systems: Sequence[Sequence[str]], language: str | None = None) -> float:
@@ -75,15 +79,20 @@ def disagreement(systems: Sequence[Sequence[str]], language: str | None = None) 
         systems: texts of each system in the same order; with a single system the result is 0.
         language: language code of the texts; None for English.
     """
-    words = [[_scored_words(text, language) for text in texts] for texts in systems]
+    words = [[_scored(text, language, WORDS) for text in texts] for texts in systems]
     pairs = [pair for texts in zip(*words, strict=True) for pair in combinations(texts, 2)]
     if not pairs:
         return 0.0
     return float(np.mean([Levenshtein.distance(a, b) / max((len(a) + len(b)) / 2, 1) for a, b in pairs]))
 
 
-def _scored_words(text: str, language: str | None) -> list[str]:
-    return normalize(text, normalizer_of(language)).split()
+def _scored(text: str, language: str | None, target: str) -> list[str]:
+    return list(text) if target != WORDS else normalize(text, normalizer_of(language)).split()
+
+
+def _units(text: str, language: str | None, target: str) -> list[Word]:
+    """The words of a text, or the symbols of IPA."""
+    return _words(text, language) if target == WORDS else [Word(symbol, symbol) for symbol in text]
 
 
 def _words(text: str, language: str | None) -> list[Word]:

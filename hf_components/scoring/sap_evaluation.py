@@ -15,8 +15,8 @@ from rich.table import Table
 from hf_components.metrics.whisper_wer.bootstrap import paired_bootstrap
 from hf_components.reporting import interval, percent
 from hf_components.runtime import UserError, atomic_write, first_few
-from hf_components.scoring.comparison import References, read_transcripts
 from hf_components.scoring.sap import RATES, SCORER, score_sap, utterance_counts
+from hf_components.scoring.transcripts import References, read_transcripts
 from hf_components.speech import UNKNOWN
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def evaluate_sap(
     Args:
         references: from `sap_references`.
     Returns:
-        the same as `evaluate`, with CER first and `scorer` (its name, source and version).
+        the same as `evaluate`, with CER first, `rate` for the plot, and `scorer` (its name, source and version).
     """
     counts = {name: utterance_counts(texts, references.texts) for name, texts in systems.items()}
     resampling = {"num_bootstrap": num_bootstrap, "seed": seed}
@@ -108,6 +108,7 @@ def evaluate_sap(
     utterances.sort(key=lambda row: -sum(errors["cer"] for errors in row["errors"].values()))
     return {
         "scorer": SCORER,
+        "rate": RATES[0],
         "references": {
             "utterances": len(references.ids),
             "speakers": references.units and len(set(references.units)),
@@ -176,14 +177,16 @@ def sap_ids(ids: Iterable[str]) -> dict[str, str]:
     return names if len(set(names.values())) == len(names) else {name: name for name in names}
 
 
-def read_hypotheses(path: str | Path, ids: list[str]) -> dict[str, str]:
+def read_hypotheses(path: str | Path, ids: list[str], **wanted) -> dict[str, str]:
     """Text by id of ours, from JSON lines, or from a CSV of the challenge with its own ids or ours.
 
+    Args:
+        wanted: `target` and `g2p` of `read_transcripts`, for JSON lines.
     Raises:
         UserError: the CSV lacks a column, a row has no text, or an id is there twice; see also `read_transcripts`.
     """
     if Path(path).suffix != ".csv":
-        return read_transcripts(path)
+        return read_transcripts(path, **wanted)
     ours = {theirs: name for name, theirs in sap_ids(ids).items()}
     found: dict[str, str] = {}
     csv.field_size_limit(MANY)

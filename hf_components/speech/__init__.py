@@ -24,6 +24,7 @@ from hf_components.speech.corpus import (
     waveforms,
 )
 from hf_components.speech.cutting import cut_at_quiet
+from hf_components.speech.espeak_ng import EspeakNg
 from hf_components.speech.folds import SELECTION
 from hf_components.speech.languages import language_code
 from hf_components.speech.plain_text import has_words, plain_text
@@ -52,3 +53,4 @@ from hf_components.speech.splits import (
     split_recordings,
     split_speakers,
 )
+from hf_components.speech.targets import TARGETS, WORDS, TargetArguments, count_from_words, to_ipa

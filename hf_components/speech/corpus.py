@@ -40,6 +40,7 @@ from hf_components.speech.folds import divide
 from hf_components.speech.sampling import Sampling
 from hf_components.speech.speakers import UNKNOWN, describe_dev, known_speakers
 from hf_components.speech.splits import DEV, LONG, TRAIN
+from hf_components.speech.targets import with_target
 
 REQUIRED = ("id", "audio", "text", "speaker_id", "group", "duration")
 SEGMENT = re.compile(r"-\d{8,}-\d{8,}$")  # milliseconds at the end of the id of a segment
@@ -54,6 +55,8 @@ def load_corpus(
     data_config_override: str | None = None,
     *,
     shared_speakers: bool = False,
+    target: str | None = None,
+    g2p: str | None = None,
 ) -> DatasetDict | Dataset:
     """Load a prepared corpus without decoding its audio (`Audio(decode=False)`: bytes and path; see `waveforms`).
 
@@ -63,6 +66,7 @@ def load_corpus(
         data_config_override: part of each split to take, see `Sampling.parse`.
         shared_speakers: whether a known speaker may be in several splits, for recipes that need no new voices in dev.
             Segments of recordings may always share theirs.
+        target, g2p: only the rows that have this text, under `text`, see `with_target`; by default all, as they are.
     Raises:
         UserError: the corpus does not exist or is not a prepared one, its files were changed after it was written, the
             split or a required column is missing, a cell is empty, an id is there twice, or a speaker is in several
@@ -87,8 +91,14 @@ def load_corpus(
         )
     sampling = Sampling.parse(data_config_override)
     corpus = divide(corpus, sampling)
-    if split is not None and split not in corpus:
-        raise UserError(f"{path_or_hub_id} has no split {split!r}; it has {', '.join(corpus)}")
+    if split is not None:
+        if split not in corpus:
+            raise UserError(f"{path_or_hub_id} has no split {split!r}; it has {', '.join(corpus)}")
+        corpus = DatasetDict({split: corpus[split]})
+    if target is not None:
+        corpus = DatasetDict(
+            {name: with_target(rows, target, g2p, f"{path_or_hub_id}, split {name}") for name, rows in corpus.items()}
+        )
     corpus = corpus.cast_column("audio", Audio(sampling_rate=SAMPLING_RATE, decode=False))
     for name, rows in corpus.items():
         _check_seconds(rows, f"{path_or_hub_id}, split {name}")

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
@@ -27,6 +28,7 @@ import numpy as np
 import soundfile
 import torch
 import transformers
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 HERE = Path(__file__).resolve().parent
 METADATA, FORMAT = "utterance_metadata.jsonl", "submission_format.jsonl"
@@ -56,7 +58,7 @@ def main() -> None:
     complain = Complaints()
     clips = find_clips(ids, metadata, data, complain)
     texts = dict.fromkeys(ids, "") | transcribe(model, processor, clips, complain)
-    write_submission(root / "submission" / "submission.jsonl", texts)
+    write_submission(root / "submission" / "submission.jsonl", texts, model.config.submission["field"])
     log(
         "finished "
         + json.dumps(
@@ -93,15 +95,32 @@ def read_rows(file: Path) -> dict[str, dict]:
     return rows
 
 
+class WhisperForCTC(transformers.WhisperPreTrainedModel):
+    """The encoder of a Whisper, and a layer that writes a token or a blank for every 20 ms."""
+
+    def __init__(self, config: transformers.WhisperConfig):
+        super().__init__(config)
+        self.encoder = WhisperEncoder(config)
+        self.ctc_head = torch.nn.Linear(config.d_model, config.vocab_size)
+        self.post_init()
+
+    def forward(self, input_features: torch.Tensor) -> torch.Tensor:
+        return self.ctc_head(self.encoder(input_features).last_hidden_state)
+
+
 def load_model() -> tuple[transformers.PreTrainedModel, transformers.ProcessorMixin]:
     transformers.logging.set_verbosity_error()
     device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
     how = transformers.AutoConfig.from_pretrained(HERE / "model").submission
-    kind = getattr(transformers, how["class"])
+    kind = WhisperForCTC if how["kind"] == "whisper_ctc" else getattr(transformers, how["class"])
     model = kind.from_pretrained(HERE / "model", dtype=dtype).to(device).eval()
     for part in vars(model.config).values():  # some parts load without attention, and then hear padding
         if isinstance(part, transformers.PretrainedConfig) and part._attn_implementation is None:
             part._attn_implementation = model.config._attn_implementation
+    if how["kind"] == "whisper_ctc":  # no processor of transformers 4 has such a pair
+        extractor = transformers.WhisperFeatureExtractor.from_pretrained(HERE / "model")
+        tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(HERE / "model")
+        return model, SimpleNamespace(feature_extractor=extractor, tokenizer=tokenizer)
     processor = transformers.AutoProcessor.from_pretrained(HERE / "model")
     processor.tokenizer.padding_side = "left"  # a text follows directly after its prompt
     return model, processor
@@ -274,6 +293,19 @@ def decode_ctc(model, processor, pieces: list[np.ndarray]) -> list[str]:
     return [collapse(processor.tokenizer, frames, blank) for frames in tokens]
 
 
+def decode_whisper_ctc(model, processor, pieces: list[np.ndarray]) -> list[str]:
+    """The encoder hears 30 s; what it writes after the end of a clip is left out."""
+    extractor = processor.feature_extractor
+    inputs = extractor(pieces, sampling_rate=SAMPLING_RATE, return_tensors="pt", device=model.device.type)
+    tokens = model(inputs.input_features.to(model.device, model.dtype)).argmax(-1)
+    # The STFT is centred, so frames after the end still hold samples of the clip. A position is two frames.
+    samples = torch.tensor([len(piece) for piece in pieces], device=model.device)
+    ends = -(-(samples + extractor.n_fft // 2) // (2 * extractor.hop_length))
+    blank = model.config.pad_token_id
+    tokens[torch.arange(tokens.shape[1], device=model.device) >= ends[:, None]] = blank
+    return [collapse(processor.tokenizer, row, blank) for row in tokens]
+
+
 def decode_transducer(model, processor, pieces: list[np.ndarray]) -> list[str]:
     inputs = processor(audio=pieces, sampling_rate=SAMPLING_RATE, return_tensors="pt", padding=True)
     inputs = inputs.to(model.device, model.dtype)
@@ -313,20 +345,19 @@ def collapse(tokenizer, frames: torch.Tensor, blank: int) -> str:
 DECODERS = {
     "whisper": decode_whisper,
     "ctc": decode_ctc,
+    "whisper_ctc": decode_whisper_ctc,
     "transducer": decode_transducer,
     "generates": decode_generated,
 }
 
 
-def write_submission(file: Path, texts: dict[str, str]) -> None:
+def write_submission(file: Path, texts: dict[str, str], field: str) -> None:
     """Write the complete file, or leave an earlier one unchanged."""
     file.parent.mkdir(exist_ok=True)
     temporary = file.with_name(f".{file.name}.tmp")
     with temporary.open("w", encoding="utf-8") as lines:
         for utterance_id, text in texts.items():
-            lines.write(
-                json.dumps({"utterance_id": utterance_id, "orthographic_text": text}, ensure_ascii=False) + "\n"
-            )
+            lines.write(json.dumps({"utterance_id": utterance_id, field: text}, ensure_ascii=False) + "\n")
     temporary.replace(file)
 
 

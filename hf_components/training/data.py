@@ -10,7 +10,7 @@ import torch
 from transformers import ProcessorMixin
 
 from hf_components.asr import Family
-from hf_components.speech import leave_out_unreadable, load_corpus, unreadable_explained, waveforms
+from hf_components.speech import WORDS, leave_out_unreadable, load_corpus, unreadable_explained, waveforms
 from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments
 from hf_components.training.augmentation import (
     SECOND_MASK,
@@ -27,15 +27,23 @@ STEPS_PER_POOL = 50
 
 
 def load_training_rows(
-    args: TrainingRecipeArguments, training_args: SpeechTrainingArguments, folder: Path
+    args: TrainingRecipeArguments,
+    training_args: SpeechTrainingArguments,
+    folder: Path,
+    *,
+    target: str = WORDS,
+    g2p: str | None = None,
 ) -> tuple[datasets.Dataset, datasets.Dataset | None]:
     """The requested rows of the split "train" and of the evaluation split (None without evaluations).
 
     Args:
         folder: output folder, which gets `rejected.jsonl` if unreadable rows are to be left out.
+        target, g2p: what is learnt, see `load_corpus`.
     """
     names = dict.fromkeys(["train", *([args.eval_split] if training_args.do_eval else [])])
-    splits = {name: load_corpus(args.corpus, name, args.data_config_override) for name in names}
+    splits = {
+        name: load_corpus(args.corpus, name, args.data_config_override, target=target, g2p=g2p) for name in names
+    }
     if args.unreadable_rows == "reject":
         splits = leave_out_unreadable(splits, args.corpus, folder, training_args.dataloader_num_workers)
     return splits["train"], splits[args.eval_split] if training_args.do_eval else None

@@ -93,6 +93,7 @@ def finetune(
     kl: KlToBaseArguments | None = None,
     language: str | None = None,
     callbacks: list[TrainerCallback] | None = None,
+    head_learning_rate: float | None = None,
 ) -> Finetuned:
     """Train a model on rows that it can learn from (see `keep_learnable`), with checkpoints in `folder`.
 
@@ -100,6 +101,7 @@ def finetune(
         evaluated: rows for evaluations during training; None without them.
         kl: weight of KL(base || model), which keeps the model close to its base.
         language: code such as "en", for families with a prompt in each request.
+        head_learning_rate: rate of a CTC model's last layer, if it is another than that of the other layers.
     Raises:
         UserError: models of this family cannot be trained, or not with these settings.
     """
@@ -128,6 +130,7 @@ def finetune(
         base=base if lora is None else BaseOfAdapter(lora),
         language=language,
         callbacks=callbacks,
+        head_learning_rate=head_learning_rate,
     )
     trainer.train(resume_from_checkpoint=resume)
     return Finetuned(trainer, processor, lora, trained)

@@ -31,6 +31,7 @@ from hf_components.checkpoints import (
     language_of,
     last_complete_checkpoint,
     mark_complete,
+    writes,
 )
 from hf_components.runtime import UserError, fingerprint, read_record, write_json
 from hf_components.scoring import score
@@ -63,6 +64,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         corpus: training rows, audio not decoded.
         eval_corpus: rows that `evaluate` transcribes and scores.
         expert_weights: weights of the experts for each training row, `(utterances, experts)`.
+        head_learning_rate: rate of a CTC model's last layer, if it is another than that of the other layers.
     Raises:
         UserError: the launcher shards parameters in a way that is not supported.
     """
@@ -76,10 +78,12 @@ class SpeechTrainer(Seq2SeqTrainer):
         eval_corpus: datasets.Dataset | None = None,
         expert_weights=None,
         language: str | None = None,
+        head_learning_rate: float | None = None,
         **kwargs,
     ):
         family = self.family = family_of(model)
         self.language = language
+        self.head_learning_rate = head_learning_rate
         collator = SpeechCollator(
             family,
             processor,
@@ -140,6 +144,19 @@ class SpeechTrainer(Seq2SeqTrainer):
         for default in (ProgressCallback, PrinterCallback):
             self.remove_callback(default)
         self.add_callback(ProgressAndLog())
+
+    def create_optimizer(self, *args, **kwargs) -> torch.optim.Optimizer:
+        """The same as in `Trainer`; the last layer may have a learning rate of its own."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if is_new and self.head_learning_rate is not None:
+            head = set(self.family.head(self.accelerator.unwrap_model(self.model)).parameters())
+            for group in list(optimizer.param_groups):
+                of_head = [parameter for parameter in group["params"] if parameter in head]
+                group["params"] = [parameter for parameter in group["params"] if parameter not in head]
+                if of_head:
+                    optimizer.add_param_group({**group, "params": of_head, "lr": self.head_learning_rate})
+        return optimizer
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         args = self.args
@@ -237,6 +254,7 @@ class SpeechTrainer(Seq2SeqTrainer):
             corpus["speaker_id"],
             num_bootstrap=0,
             language=self.language or language_of(self.accelerator.unwrap_model(self.model)),
+            target=writes(self.accelerator.unwrap_model(self.model)),
         )
         metrics = {
             f"{metric_key_prefix}_{key}": value for key, value in scores.items() if isinstance(value, (int, float))
@@ -308,7 +326,8 @@ class SpeechTrainer(Seq2SeqTrainer):
 
     def _load_best_model(self):
         best = self.state.best_model_checkpoint
-        logger.info("the best weights are those of %s (WER %.4f)", best, self.state.best_metric)
+        metric = self.args.metric_for_best_model
+        logger.info("the best weights are those of %s (%s %.4f)", best, metric, self.state.best_metric)
         check_checkpoint(best)
         self._load_from_checkpoint(best)
 

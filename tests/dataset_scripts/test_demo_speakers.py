@@ -16,8 +16,8 @@ from paths import ROOT
 from dataset_scripts.demo_sentences import TEMPLATES, WORDS, sentences, split_of
 from dataset_scripts.demo_speakers import GROUPS, write_demo_corpus
 from dataset_scripts.demo_voices import draw_speaker, speak
-from dataset_scripts.espeak_ng import EspeakNg
 from hf_components.runtime.errors import UserError
+from hf_components.speech.espeak_ng import EspeakNg
 
 pytestmark = pytest.mark.unit
 espeakng_loader = pytest.importorskip("espeakng_loader", reason="the wheel espeakng-loader is not installed")

@@ -66,6 +66,7 @@ def test_rows_of_both_splits(build, root):
         "source_file": "audio_1/audio/U_4.flac",
         "session_id": "S_C_1",
         "age_bucket": "8-11",
+        "phonetic_text": None,
     }
     assert np.array_equal(waveforms([row])[0], decode(root / "audio_1/audio/U_4.flac"))
 

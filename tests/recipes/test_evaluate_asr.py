@@ -11,7 +11,6 @@ from tiny_speech import save_tiny_whisper, sentence, speaker_folder, tone
 
 from hf_components.asr.transcriber import Transcriber
 from hf_components.runtime.errors import UserError
-from hf_components.scoring.comparison import read_transcripts
 from hf_components.scoring.error_rates import compare, score
 from hf_components.scoring.sap import utterance_counts
 from hf_components.scoring.sap_evaluation import (
@@ -21,6 +20,7 @@ from hf_components.scoring.sap_evaluation import (
     sap_references,
     write_hypotheses,
 )
+from hf_components.scoring.transcripts import read_transcripts
 from hf_components.speech.corpus import load_corpus
 from recipes import evaluate_asr, prepare_corpus
 

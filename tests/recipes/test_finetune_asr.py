@@ -15,7 +15,7 @@ from tiny_speech import save_tiny_whisper, speaker_folder
 from transformers import WhisperForConditionalGeneration
 
 from hf_components.asr import Transcriber
-from hf_components.checkpoints.loading import load_whisper
+from hf_components.checkpoints.loading import load_whisper, writes
 from hf_components.runtime.arguments import parse_arguments
 from hf_components.runtime.errors import UserError
 from hf_components.speech import readable
@@ -234,7 +234,22 @@ def test_a_new_head_on_the_encoder_of_a_whisper(run, tmp_path):
     with pytest.raises(UserError, match="--head ctc has no base to stay close to"):
         finetune_asr.main(command(run, tmp_path / "x", head="ctc", kl_to_base_coef=0.5))
     with pytest.raises(UserError, match="--head ctc goes on the encoder of a plain Whisper"):
-        finetune_asr.main(command(run, tmp_path / "x", head="ctc", model=EVERY["hubert"](tmp_path / "hubert")))
+        finetune_asr.main(command(run, tmp_path / "x", head="ctc", model=EVERY["moonshine"](tmp_path / "moonshine")))
+
+
+@pytest.mark.parametrize("kind", ["whisper", "hubert"])
+def test_sounds_are_learnt_by_a_new_head_and_written_as_ipa(run, tmp_path, kind):
+    base = {} if kind == "whisper" else {"model": EVERY[kind](tmp_path / kind)}
+    flags = {"target": "phonetic_text", "head": "ctc", "num_train_epochs": 1, "learning_rate": 1e-2, **base}
+    with pytest.raises(UserError, match="none of 24 rows has phonetic_text; --g2p en-us makes IPA"):
+        finetune_asr.main(command(run, tmp_path / "none", **flags))
+    metrics = finetune_asr.main(command(run, tmp_path / "ipa", **flags, g2p="en-us"))
+    assert metrics["target"] == "phonetic_text" and metrics["g2p"] == "en-us" and metrics["best_cer"] > 0
+    transcriber = Transcriber.from_pretrained(tmp_path / "ipa" / "model")
+    assert writes(transcriber.model) == "phonetic_text"
+    learnt = load_corpus(run / "corpus", "train", target="phonetic_text", g2p="en-us")["text"][:]
+    symbols = {symbol for text in learnt for symbol in text} - {" "}
+    assert symbols <= transcriber.processor.tokenizer.get_vocab().keys() and "\u0279" in symbols
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])

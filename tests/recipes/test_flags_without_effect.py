@@ -57,8 +57,8 @@ ALWAYS = re.findall(
     reduce remove_duration repo_id report_to resolution_channels resume router_dir router_hidden_size router_noise_std
     routing_alignment_coef routing_entropy_coef routing_temperature_end routing_temperature_min
     routing_temperature_start run_id sample_file samples_per_epoch sampling save_every save_every_n_epochs
-    save_strategy seed shard_megabytes shared_epochs shared_expert single_lora_model single_lora_wide_model
-    soft_routing_epochs soup_model source speaker speaker_embedding speech_seed speed_factors stage_options
+    save_strategy seed shard_megabytes shared_epochs shared_expert single_lora_model single_lora_wide_model target
+    track soft_routing_epochs soup_model source speaker speaker_embedding speech_seed speed_factors stage_options
     submission_format target_entropy voice teacher_model test_manifest test_utterances tf32 time_masks
     topk_routing_epochs torch_compile torch_compile_backend torch_compile_mode torch_empty_cache_steps
     train_manifest train_on train_speakers truth units units_dir unreadable_rows update_seconds usage_momentum

@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from card_blocks import run_blocks
 from paths import CONFIGS
+from safetensors.torch import load_file
 from tiny_ctc import save_tiny_wav2vec2
 from tiny_recordings import recordings, scripted_corrector
 from transformers import Wav2Vec2ForCTC
@@ -41,6 +43,7 @@ def command(sources: Path, out: Path, *more: str) -> list[str]:
         "--eval_ratio=0.4",
         "--num_bootstrap=20",
         "--no_plot",
+        "--release=always",
         "--stage_options",
         "finetune_wav2vec2_lora.report_to=none",
         "finetune_wav2vec2_lora.use_cpu=true",
@@ -74,6 +77,19 @@ def test_the_model_is_a_stock_wav2vec2_with_its_card(finished):
     assert f"| all (4) | WER against the truth | {100 * results['evaluation']['baseline']['wer_truth']:.1f} |" in card
     assert "## On an LLM's corrections" in card and "## What to train on" not in card
     assert "None" not in card and "\n\n\n" not in card
+
+
+def test_a_model_that_is_not_surely_better_is_kept_and_the_base_released(sources, finished, monkeypatch):
+    out, earlier = finished
+    monkeypatch.setattr(finetune_wav2vec2_lora, "produce", None)  # only the decision is another one
+    results = run_wav2vec2_pipeline.main(command(sources, out, "--resume", "--release=better"))
+    assert (results["shipped"], results["reason"]) == ("base", earlier["evaluation"]["release"]["reason"])
+    base, released = (load_file(folder / "model.safetensors") for folder in (sources / "base", out / "model"))
+    assert all(torch.equal(released[name], value) for name, value in base.items())
+    assert (out / "not_released" / "lora_adapters" / "adapter_config.json").exists()
+    assert not (out / "model" / "lora_adapters").exists()
+    assert "**These are the weights of the base, unchanged.**" in (out / "model" / "README.md").read_text()
+    run_wav2vec2_pipeline.main(command(sources, out, "--resume"))  # as the other tests expect it
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ BY_PIPELINE = ("num_train_epochs", "max_new_tokens")  # what pipelines set thems
 PIPELINED, PIPELINED_CTC = (
     {flag: value for flag, value in flags.items() if flag not in BY_PIPELINE} for flags in (TRAINING, CTC)
 )
-WITHOUT_FOLDER = ("transcribe", "pack_submission", "check_llm", "speak_units", "publish")
+WITHOUT_FOLDER = ("transcribe", "combine_transcripts", "pack_submission", "check_llm", "speak_units", "publish")
 
 
 def write_sources(folder: Path) -> Path:
@@ -183,6 +183,10 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "max_new_tokens": 6,
             "batch_seconds": 40,
             "output_jsonl": out / "transcribe.jsonl",
+        },
+        "combine_transcripts": {
+            "predictions": [out / "transcribe.jsonl", out / "transcribe.jsonl"],
+            "output_jsonl": out / "combine_transcripts.jsonl",
         },
         "personalise_whisper": {
             "model": joint,
@@ -309,6 +313,18 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "num_bootstrap": 10,
             "stage_options": stage_options(
                 {"corpus": {"num_proc": 1}, "finetune_whisper": PIPELINED, "pack_submission": {"max_samples": 2}}
+            ),
+        },
+        "run_phonetic_pipeline": {
+            "data": sources / "children",
+            "model": sources / "whisper",
+            "val_ratio": 0.34,
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": 12 // processes,
+            "max_new_tokens": 6,
+            "num_bootstrap": 10,
+            "stage_options": stage_options(
+                {"corpus": {"num_proc": 1}, "finetune_asr": PIPELINED, "pack_submission": {"max_samples": 2}}
             ),
         },
         "run_wav2vec2_pipeline": {

@@ -46,6 +46,7 @@ def ctc_trainer(
     eval_corpus=None,
     callbacks=(),
     from_scratch: bool = True,
+    head_learning_rate: float | None = None,
     **options,
 ) -> SpeechTrainer:
     """Nothing random unless `options` of the training arguments say so."""
@@ -58,6 +59,7 @@ def ctc_trainer(
         corpus or rows(8, seconds=0.6),
         eval_corpus,
         callbacks=list(callbacks),
+        head_learning_rate=head_learning_rate,
     )
 
 

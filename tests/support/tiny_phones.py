@@ -12,8 +12,8 @@ from datasets import Audio, Dataset
 from tiny_units import CARD, RATE
 
 from dataset_scripts.demo_sentences import sentences
-from dataset_scripts.espeak_ng import DONT_EXIT, SYNCHRONOUS_RETRIEVAL, EspeakNg
 from hf_components.speech.audio import encode_flac
+from hf_components.speech.espeak_ng import DONT_EXIT, SYNCHRONOUS_RETRIEVAL, EspeakNg
 
 # Constants and structure of https://github.com/espeak-ng/espeak-ng/blob/master/src/include/espeak-ng/speak_lib.h
 PHONEME_EVENTS, LIST_TERMINATED, PHONEME = 1, 0, 7

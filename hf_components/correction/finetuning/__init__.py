@@ -1,5 +1,6 @@
 """Fine-tuning a wav2vec2 on corrected transcripts: gold texts, choice of training data, measured improvement."""
 
+from hf_components.correction.finetuning.consensus import estimated_wer, write_gold
 from hf_components.correction.finetuning.gold import (
     GoldArguments,
     choose_for_training,
@@ -8,8 +9,11 @@ from hf_components.correction.finetuning.gold import (
     training_rows,
 )
 from hf_components.correction.finetuning.improvement import describe, examples, improve, measure, summary
+from hf_components.correction.finetuning.judging import judge
 from hf_components.correction.finetuning.release import (
     ADAPTER,
+    BASE,
+    FINETUNED,
     MODEL,
     RESULTS,
     TITLE,
@@ -21,6 +25,7 @@ from hf_components.correction.finetuning.run import (
     Wav2Vec2Arguments,
     Wav2Vec2TrainingArguments,
     guess_rows,
+    hear_all,
     transcribe_rows,
     work_of,
 )

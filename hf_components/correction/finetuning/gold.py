@@ -5,9 +5,10 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Literal
 
 import datasets
@@ -15,6 +16,7 @@ from accelerate import PartialState
 from transformers import ProcessorMixin
 
 from hf_components.correction.arguments import CorrectionArguments, load_corrector
+from hf_components.correction.finetuning.consensus import consensus, estimated_errors, estimated_wer
 from hf_components.correction.record import correct_to_file, summarise
 from hf_components.correction.writing import alphabet_of
 from hf_components.runtime import SEEDS, NothingToTrainOnError, UserError, first_few, flag, read_json_lines, run_stage
@@ -27,10 +29,11 @@ CORRECTIONS = "corrections.jsonl"
 LABELS = {
     "llm": "the recogniser's text as {llm} corrects it; that favours the recogniser",
     "manifest": "the transcripts of the manifest",
+    "consensus": "a vote of {recognisers} on what this recogniser and they hear",
     "stt": "the recogniser's OWN TEXT, uncorrected, which is no measure of quality",
 }
 NAMED = 10  # ids that a message shows
-BELIEVED = ("manifest", "stt", "corrected", "unchanged")  # sources of gold texts without a rejected reply
+BELIEVED = ("manifest", "consensus", "stt", "corrected", "unchanged")  # sources of gold texts without a rejected reply
 
 
 @dataclass
@@ -40,9 +43,27 @@ class GoldArguments:
     With `evaluate_on_train` nothing is held out, and the table says so.
     """
 
-    gold: Literal["llm", "manifest", "stt"] = flag(
-        "llm: the recogniser's text, corrected by an LLM; manifest: the texts of --truth; stt: the recogniser's text",
+    gold: Literal["llm", "manifest", "consensus", "stt"] = flag(
+        "llm: the recogniser's text, corrected by an LLM; manifest: the texts of --truth; consensus: a vote of the "
+        "recogniser and --recognisers on every word; stt: the recogniser's text",
         default="llm",
+    )
+    recognisers: list[str] = flag(
+        "other recognisers of any family that vote on the gold: folders or Hub ids; two or more are best",
+        default=[],
+        needs={"gold": "consensus"},
+    )
+    max_gold_wer: float | None = flag(
+        "do not train on a recording if the recognisers disagree so much that its gold is expected to have a higher "
+        "WER; default: train on all",
+        default=None,
+        min=0,
+        needs={"gold": "consensus"},
+    )
+    judges: list[str] = flag(
+        "recognisers that decide, where no truth is known, whether the trained one became better: folders or Hub ids "
+        "of others than those that made the gold",
+        default=[],
     )
     nbest: int = flag(
         "texts per recording that the LLM gets, by beam search (--gold llm)", default=1, min=1, needs={"gold": "llm"}
@@ -59,6 +80,10 @@ class GoldArguments:
     def __post_init__(self):
         if self.gold != "llm":
             self.nbest = 1
+        if self.gold == "consensus" and not self.recognisers:
+            raise UserError("--gold consensus is a vote of several: also give --recognisers, best two or more")
+        if both := set(self.recognisers) & set(self.judges):
+            raise UserError(f"{min(both)} cannot judge what it made: give it to --recognisers or to --judges")
         if self.gold == "stt" and self.train_on == "errors":
             raise UserError(
                 "--gold stt is the recogniser's own text, so there are no errors to train on; also give --train_on "
@@ -66,7 +91,7 @@ class GoldArguments:
             )
 
     def label(self, llm: str) -> str:
-        return LABELS[self.gold].format(llm=llm)
+        return LABELS[self.gold].format(llm=llm, recognisers=" and ".join(self.recognisers))
 
 
 @dataclass
@@ -80,6 +105,7 @@ class Sample:
         truth: true text; None if it is not known.
         held_out: whether it is for evaluation and not for training.
         finetuned: text of the recogniser after training; None if it was not transcribed.
+        estimated_wer: expected WER of the gold, see `estimated_errors`; None if nobody else heard the recording.
     """
 
     id: str
@@ -92,6 +118,7 @@ class Sample:
     held_out: bool
     trained_on: bool = False
     finetuned: str | None = None
+    estimated_wer: float | None = None
 
 
 @dataclass
@@ -101,6 +128,7 @@ class Gold:
     texts: list[str]
     sources: list[str]
     corrections: dict | None = None
+    estimated_errors: list[float] | None = None
 
 
 def find_gold(
@@ -111,6 +139,7 @@ def find_gold(
     processor: ProcessorMixin,
     work: Path,
     resume: bool,
+    others: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Gold:
     """The gold of each row.
 
@@ -120,11 +149,16 @@ def find_gold(
         processor: processor of the recogniser, which gives its alphabet.
         work: folder with the stage `baseline` or `nbest` that `heard` comes from. The stage `gold` is added to it, and
             `corrections.jsonl`, the record of the LLM's replies, with which another run continues.
+        others: texts of further recognisers by name, for a consensus.
     Raises:
         SystemExit: the LLM cannot be used; the status is 1, and the message says what to do.
     """
     if args.gold == "manifest":
         return Gold(corpus["text"][:], ["manifest"] * len(corpus))
+    if args.gold == "consensus":
+        lists = list(zip([texts[0] for texts in heard], *others.values(), strict=True))
+        texts = consensus(lists)
+        return Gold(texts, ["consensus"] * len(texts), None, estimated_errors(lists, texts).tolist())
     if args.gold == "stt":
         return Gold([texts[0] for texts in heard], ["stt"] * len(corpus))
     source = work / ("baseline" if args.nbest == 1 else "nbest")
@@ -190,7 +224,10 @@ def make_samples(corpus: datasets.Dataset, heard: Sequence[str], gold: Gold, arg
             )
     truth = [None if raw is None else text for raw, text in zip(corpus["raw_text"], corpus["text"], strict=True)]
     columns = (ids, conditions, corpus["duration"], heard, gold.texts, gold.sources, truth)
-    return [Sample(*row, held_out=i in held_out) for i, row in enumerate(zip(*columns, strict=True))]
+    samples = [Sample(*row, held_out=i in held_out) for i, row in enumerate(zip(*columns, strict=True))]
+    for sample, errors in zip(samples, gold.estimated_errors or (), strict=bool(gold.estimated_errors)):
+        sample.estimated_wer = estimated_wer([errors], [sample.gold])
+    return samples
 
 
 def has_errors(samples: Sequence[Sample]) -> list[bool]:
@@ -198,12 +235,15 @@ def has_errors(samples: Sequence[Sample]) -> list[bool]:
     return (utterance_errors([row.heard for row in samples], [row.gold for row in samples])["errors"] > 0).tolist()
 
 
-def choose_for_training(samples: Sequence[Sample], train_on: str, longest_seconds: float) -> list[Sample]:
+def choose_for_training(
+    samples: Sequence[Sample], train_on: str, longest_seconds: float, max_gold_wer: float | None = None
+) -> list[Sample]:
     """Choose the recordings to train on from the training part.
 
     Recordings without a word in their gold are left out with a warning, and so are those longer than
     `longest_seconds`, because it is not known which part of the text belongs to which part of the recording. If the
     gate rejected the LLM's reply, recogniser and LLM do not agree, although the gold is the recogniser's text.
+    Recordings whose gold is expected to have a WER above `max_gold_wer` are left out too.
 
     Raises:
         NothingToTrainOnError: no recording is left.
@@ -216,11 +256,16 @@ def choose_for_training(samples: Sequence[Sample], train_on: str, longest_second
     ]
     silent = [row.id for row in chosen if not row.gold.strip()]
     long = [row.id for row in chosen if row.gold.strip() and row.duration > longest_seconds]
-    for names, what in ((silent, "have no word in their gold"), (long, f"are longer than {longest_seconds:g} s")):
+    doubtful = [row.id for row in chosen if max_gold_wer is not None and (row.estimated_wer or 0) > max_gold_wer]
+    for names, what in (
+        (silent, "have no word in their gold"),
+        (long, f"are longer than {longest_seconds:g} s"),
+        (doubtful, f"have gold with an expected WER above {max_gold_wer}"),
+    ):
         if names:
             text = "%d of %d recordings %s and are not trained on: %s"
             logger.warning(text, len(names), len(chosen), what, first_few(names, NAMED))
-    chosen = [row for row in chosen if row.id not in {*silent, *long}]
+    chosen = [row for row in chosen if row.id not in {*silent, *long, *doubtful}]
     if not chosen:
         wrong = sum(is_wrong for _, is_wrong in candidates)
         raise NothingToTrainOnError(

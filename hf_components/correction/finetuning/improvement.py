@@ -141,6 +141,12 @@ def summary(result: dict) -> str:
             "it makes fewer errors because it writes less, not because it recognises better",
         ]
     lines += ["=" * WIDTH, f"gold: {result['gold']['label']}"]
+    expected, real = result["gold"]["estimated_wer"], result["gold"]["wer_truth"]
+    if expected is not None:
+        known = "" if real is None else f"; by the truth it is {_rate(real)}"
+        lines.append(f"expected WER of the gold, by disagreement: {_rate(expected)}{known}")
+    verdict = result["release"]
+    lines.append(f"{'better than the base' if verdict['released'] else 'NOT SURELY BETTER'}: {verdict['reason']}")
     lines.append("interval: 95 % paired bootstrap over recordings; one that contains 0 shows no improvement")
     return "\n".join(lines)
 

@@ -17,6 +17,8 @@ from hf_components.training import plot_training
 ADAPTER, MODEL, LOGS = "lora_adapters", "model", "logs"
 TITLE = "Fine-tuning"  # of the curves
 PLOT, LOSS = "wer_per_condition.png", "logs/loss.png"
+NOT_RELEASED = "not_released"  # folder of a trained model that is not surely better than its base
+FINETUNED, BASE = "finetuned", "base"  # what is released
 RESULTS, SAMPLES, REJECTED = "evaluation_results.json", "samples.jsonl", "rejected.jsonl"
 
 
@@ -93,6 +95,8 @@ def merge_lora(base: str, adapter: Path, folder: Path) -> None:
 def release_wav2vec2(folder: Path, run: Path, results: dict) -> dict:
     """Copy the trained model, its adapter and the plots of a run to `folder`; write `README.md` and `results.json`.
 
+    If the trained model is not to be shipped, the base is, and the other is kept in `not_released/` of the run.
+
     Args:
         folder: folder of the release.
         run: output folder of `run_wav2vec2_pipeline`.
@@ -101,9 +105,13 @@ def release_wav2vec2(folder: Path, run: Path, results: dict) -> dict:
         WER against the gold before and after.
     """
     trained = run / "finetuned"
-    shutil.copytree(trained / MODEL, folder, dirs_exist_ok=True)
+    kept = folder if results["shipped"] == FINETUNED else run / NOT_RELEASED
+    shutil.copytree(trained / MODEL, kept, dirs_exist_ok=True)
     if (trained / ADAPTER).exists():
-        shutil.copytree(trained / ADAPTER, folder / ADAPTER, dirs_exist_ok=True)
+        shutil.copytree(trained / ADAPTER, kept / ADAPTER, dirs_exist_ok=True)
+    if results["shipped"] == BASE:
+        model, processor = load_asr(results["base"])
+        family_of(model).save(model, processor, folder)
     write_card(folder, trained, results)
     return {name: results["evaluation"][name]["wer"] for name in ("baseline", "finetuned")}
 

@@ -77,6 +77,22 @@ def transcribe_rows(
     return [texts[name] for name in ids]
 
 
+def hear_all(
+    names: Iterable[str], corpus: datasets.Dataset, folder: Path, stem: str, *, batch_seconds: float, resume: bool
+) -> dict[str, list[str]]:
+    """What several recognisers hear of the rows, by name; each is loaded when the one before it is done.
+
+    Args:
+        folder: folder with the stage `corpus`; a stage `<stem>_<number>` is added for each recogniser.
+    """
+    texts = {}
+    for number, name in enumerate(names):
+        transcriber = Transcriber.from_pretrained(name, batch_seconds=batch_seconds)
+        inputs = [folder / "corpus", name]
+        texts[name] = transcribe_rows(transcriber, corpus, folder / f"{stem}_{number}", inputs=inputs, resume=resume)
+    return texts
+
+
 def guess_rows(
     transcriber: Transcriber,
     corpus: datasets.Dataset,

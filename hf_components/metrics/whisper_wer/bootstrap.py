@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+COUNTED = {"wer": ("errors", "reference_words"), "cer": ("character_errors", "reference_characters")}
 DRAWS_AT_ONCE = 2**20  # bounds memory: 100,000 utterances times 1000 resamples do not fit at once
 
 
@@ -64,15 +65,17 @@ def paired_bootstrap(
     num_bootstrap: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
+    rate: str = "wer",
 ) -> dict:
     """Compare two systems on the same utterances: both are scored on every resample, and the difference is kept.
 
     Args:
         a, b: results of `utterance_errors` for the two systems, in the same order of utterances.
         units: label of the resampled unit of each utterance, normally its speaker; None resamples utterances.
+        rate: "wer", or "cer" to count characters.
     Returns:
-        `wer_a`, `wer_b`, `difference` (b - a: negative if b is better), `interval` [low, high] of the difference
-        (None with fewer than two units), and the numbers of `utterances` and `units`.
+        `wer_a`, `wer_b` (or `cer_a`, `cer_b`), `difference` (b - a: negative if b is better), `interval` [low, high]
+        of the difference (None with fewer than two units), and the numbers of `utterances` and `units`.
     Raises:
         ValueError: the systems were not scored on the same number of utterances.
     """
@@ -81,16 +84,17 @@ def paired_bootstrap(
             f"both systems must be scored on the same utterances, got {len(a['errors'])} and {len(b['errors'])}"
         )
     # With several references, each system is scored against its best one, so the reference words can differ.
-    counts = np.stack([a["errors"], a["reference_words"], b["errors"], b["reference_words"]], axis=1)
+    wrong, length = COUNTED[rate]
+    counts = np.stack([a[wrong], a[length], b[wrong], b[length]], axis=1)
     total = counts.sum(axis=0)
     sums = _resample(counts, units, num_bootstrap, seed)
-    wer_a = error_rate(total[0], total[1])
-    wer_b = error_rate(total[2], total[3])
+    rate_a = error_rate(total[0], total[1])
+    rate_b = error_rate(total[2], total[3])
     differences = error_rate(sums[:, 2], sums[:, 3]) - error_rate(sums[:, 0], sums[:, 1])
     return {
-        "wer_a": float(wer_a),
-        "wer_b": float(wer_b),
-        "difference": float(wer_b - wer_a),
+        f"{rate}_a": float(rate_a),
+        f"{rate}_b": float(rate_b),
+        "difference": float(rate_b - rate_a),
         "interval": _percentiles(differences, confidence),
         "utterances": len(counts),
         "units": len(counts) if units is None else len(set(units)),

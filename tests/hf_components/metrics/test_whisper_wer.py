@@ -19,7 +19,7 @@ from whisper import normalizers as openai_normalizers
 from hf_components.metrics.whisper_wer.bootstrap import interval, intervals, paired_bootstrap
 from hf_components.metrics.whisper_wer.counting import normalize, utterance_errors
 from hf_components.metrics.whisper_wer.whisper_wer import WhisperWer
-from hf_components.scoring.comparison import references_of_manifest
+from hf_components.scoring import references_of_manifest
 from hf_components.scoring.error_rates import compare, score
 
 pytestmark = pytest.mark.unit

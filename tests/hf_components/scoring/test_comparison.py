@@ -8,16 +8,8 @@ import pytest
 from rich.console import Console
 
 from hf_components.runtime.errors import UserError
-from hf_components.scoring.comparison import (
-    References,
-    align,
-    distinct_names,
-    evaluate,
-    plot_evaluation,
-    read_transcripts,
-    references_of_manifest,
-    tables,
-)
+from hf_components.scoring.comparison import distinct_names, evaluate, plot_evaluation, tables
+from hf_components.scoring.transcripts import References, align, read_transcripts, references_of_manifest
 
 pytestmark = pytest.mark.unit
 

@@ -52,7 +52,7 @@ def test_the_detector_of_voices_hears_them_in_noise():
     pytest.importorskip("espeakng_loader", reason="the wheel espeakng-loader is not installed")
     import soxr
 
-    from dataset_scripts.espeak_ng import EspeakNg
+    from hf_components.speech.espeak_ng import EspeakNg
 
     with EspeakNg() as espeak:
         spoken = espeak.synthesise("Nobody told the doctor about the weather.", "en-us+m3") / np.float32(32768)

@@ -96,6 +96,7 @@ def resumable(folder, **options) -> SpeechTrainer:
             "max_grad_norm": 1.0,
             "save_total_limit": 20,
             "noise": ["gaussian"],
+            "head_learning_rate": 3e-2,
             **options,
         },
     )
@@ -113,6 +114,19 @@ def test_resuming_gives_the_same_bits(tmp_path, step):
     assert resumed.state.global_step == whole.state.global_step == 9
     for name, value in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], value), name
+
+
+def test_the_last_layer_has_its_own_learning_rate(tmp_path):
+    trainer = ctc_trainer(tmp_path, learning_rate=1e-3, head_learning_rate=3e-2, weight_decay=0.1)
+    groups = trainer.create_optimizer().param_groups
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    trained = [(name, value) for name, value in trainer.model.named_parameters() if value.requires_grad]
+    assert {name: rates[id(value)] for name, value in trained} == {
+        name: 3e-2 if name.startswith("lm_head.") else 1e-3 for name, _ in trained
+    }
+    decays = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    head = trainer.model.lm_head
+    assert (decays[id(head.weight)], decays[id(head.bias)]) == (0.1, 0.0)
 
 
 def test_augmentation_of_the_model_itself_is_off_and_batches_are_masked_instead():

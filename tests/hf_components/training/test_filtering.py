@@ -8,7 +8,7 @@ from tiny_speech import rows
 from whisper.normalizers import EnglishTextNormalizer
 
 from hf_components.runtime.errors import UserError
-from hf_components.scoring.comparison import read_transcripts
+from hf_components.scoring import read_transcripts
 from hf_components.training.filtering import FilterArguments, filter_by_transcripts, parse_thresholds
 
 pytestmark = pytest.mark.unit

@@ -65,11 +65,15 @@ def test_text_of_the_figures():
         "improvement": improve(samples(), BEFORE, AFTER, num_bootstrap=50, seed=0),
         "evaluated_on": "held_out",
         "training": {"recordings": 3},
-        "gold": {"source": "llm", "label": "corrections"},
+        "gold": {"source": "llm", "label": "corrections", "estimated_wer": 0.2, "wer_truth": None},
+        "release": {"released": False, "reason": "nobody can tell"},
     }
     shown = summary(result)
     assert "SUMMARY: 5 held-out recordings, gold: llm" in shown and "WER (truth)" in shown
     assert "0.3077 (30.77%)    0.1538 (15.38%)    0.1538 (15.38;" in shown
+    assert (
+        "expected WER of the gold, by disagreement: 0.2000" in shown and "NOT SURELY BETTER: nobody can tell" in shown
+    )
     trained_on = result | {"evaluated_on": "training_recordings"}
     assert "SUMMARY: 5 recordings, 3 OF THEM TRAINED ON, gold: llm" in summary(trained_on)
     without = {
@@ -93,7 +97,8 @@ def test_fewer_errors_by_writing_less_are_told():
         "improvement": improve(gold, many, few, num_bootstrap=50, seed=0),
         "evaluated_on": "held_out",
         "training": {"recordings": 3},
-        "gold": {"source": "manifest", "label": "known"},
+        "gold": {"source": "manifest", "label": "known", "estimated_wer": None, "wer_truth": 0.0},
+        "release": {"released": True, "reason": "it is closer"},
     }
     assert is_silent(result) and "WARNING: the fine-tuned model writes 2% of the characters of the gold" in summary(
         result

@@ -1,4 +1,4 @@
-"""Speech synthesis by eSpeak NG, through ctypes, from the wheel `espeakng-loader`."""
+"""Speech and IPA from text by eSpeak NG, through ctypes, from the wheel `espeakng-loader`."""
 
 import _ctypes
 import ctypes
@@ -16,6 +16,7 @@ SYNCHRONOUS_RETRIEVAL = 2
 DONT_EXIT = 0x8000
 POSITION_CHARACTER = 1
 UTF8 = 1
+IPA = 2
 RATE = 1
 PITCH = 3
 RANGE = 4
@@ -73,8 +74,7 @@ class EspeakNg:
         Raises:
             UserError: the voice does not exist.
         """
-        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise UserError(f"eSpeak NG has no voice {voice!r}")
+        self._choose(voice)
         for parameter, value in ((RATE, rate), (PITCH, pitch), (RANGE, pitch_range), (WORD_GAP, word_gap)):
             self._library.espeak_SetParameter(parameter, value, 0)
         self._chunks = []
@@ -82,6 +82,27 @@ class EspeakNg:
         self._library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, POSITION_CHARACTER, 0, UTF8, None, None)
         self._library.espeak_Synchronize()
         return np.concatenate([np.zeros(0, np.int16), *self._chunks])
+
+    def phonemes(self, text: str, voice: str) -> list[str]:
+        """What `text` sounds like in IPA, with stress: a string for each clause.
+
+        Args:
+            voice: language and, after a plus sign, a variant: "en-us".
+        Raises:
+            UserError: the voice does not exist.
+        """
+        self._choose(voice)
+        of_clause = self._library.espeak_TextToPhonemes
+        of_clause.restype = ctypes.c_char_p
+        rest = ctypes.c_char_p(text.replace("\0", " ").encode())
+        clauses = []
+        while rest.value:  # the call moves it behind the clause, and sets it to NULL after the last
+            clauses.append((of_clause(ctypes.byref(rest), UTF8, IPA) or b"").decode())
+        return [clause for clause in map(str.strip, clauses) if clause]
+
+    def _choose(self, voice: str) -> None:
+        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise UserError(f"eSpeak NG has no voice {voice!r}")
 
     def _collect(self, samples, count: int, events) -> int:
         if samples and count > 0:

@@ -1,0 +1,77 @@
+"""Whether a trained recogniser is better than before, by the truth or by recognisers that it was not trained on."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hf_components.correction.finetuning.gold import Sample
+from hf_components.reporting import interval
+from hf_components.scoring import disagreement, paired_bootstrap, utterance_errors
+
+TRUTH, JUDGES, NOBODY = "truth", "judges", "nobody"
+UNLIKE = (
+    0.8  # a judge whose words differ so much from the base's does not hear the same speech: other texts are random
+)
+SILENT = 0.5  # below this share of the characters of before, fewer errors only mean fewer words
+
+
+def judge(
+    samples: Sequence[Sample],
+    heard: Sequence[str],
+    judges: Mapping[str, Sequence[str]],
+    *,
+    num_bootstrap: int,
+    seed: int,
+) -> dict:
+    """Decide whether the trained recogniser may replace its base, on recordings that were held out.
+
+    The truth decides where it is known. Else recognisers decide that neither made the gold nor were trained: the
+    trained recogniser must come closer to their texts. It is released if the whole 95 % interval of the decrease, by
+    paired bootstrap over recordings, is above 0, and if it still writes.
+
+    Args:
+        samples: all recordings.
+        heard: text of each by the base.
+        judges: texts of each by other recognisers, by name.
+    Returns:
+        `released`, `by` (truth, judges or nobody), `reason`, `difference` (decrease of the error rate) and `interval`
+        (None where nobody can judge), `recordings`, `judges`, and `left_out` (judges that hear something else).
+    """
+    unlike = sorted(name for name, texts in judges.items() if disagreement([heard, texts]) >= UNLIKE)
+    usable = {name: texts for name, texts in judges.items() if name not in unlike}
+    rows = [i for i, sample in enumerate(samples) if sample.held_out]
+    known = [i for i in rows if samples[i].truth is not None]
+    found = {"released": False, "by": NOBODY, "judges": sorted(usable), "left_out": unlike, "recordings": len(rows)}
+    found |= {"difference": None, "interval": None}
+    if not rows:
+        return {**found, "reason": "no recording was held out to judge it by"}
+    if not (known or usable):
+        told = f"; {', '.join(unlike)} hear something else than the base" if unlike else ""
+        return {**found, "reason": f"there is no truth and no --judges that could tell whether it became better{told}"}
+    if known:
+        rows = known
+    references = (
+        [[samples[i].truth for i in rows]] if known else [[texts[i] for i in rows] for texts in usable.values()]
+    )
+    old, new = [heard[i] for i in rows], [samples[i].finetuned for i in rows]
+    drawn = paired_bootstrap(
+        _errors(new, references), _errors(old, references), num_bootstrap=num_bootstrap, seed=seed
+    )
+    found |= {"by": TRUTH if known else JUDGES, "recordings": len(rows)}
+    found |= {"difference": drawn["difference"], "interval": drawn["interval"]}
+    points = 100 * drawn["difference"]
+    direction = "closer to" if points >= 0 else "further from"
+    whom = "the truth" if known else ", ".join(sorted(usable))
+    change = f"it is {abs(points):.1f} points {direction} {whom} (interval of the gain {interval(drawn['interval'])})"
+    written = [int(utterance_errors(texts, texts)["reference_characters"].sum()) for texts in (old, new)]
+    if written[1] < SILENT * written[0]:
+        return {**found, "reason": f"it writes {written[1]} characters, the base {written[0]}"}
+    if drawn["interval"] is None or drawn["interval"][0] <= 0:
+        return {**found, "reason": f"{change}, which is no sure gain"}
+    return {**found, "released": True, "reason": change}
+
+
+def _errors(texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+    """Errors and reference words of each recording, added up over all who judge."""
+    counts = [utterance_errors(texts, judged) for judged in references]
+    return {name: np.sum([count[name] for count in counts], axis=0) for name in ("errors", "reference_words")}

@@ -1,0 +1,88 @@
+"""Who decides whether a trained recogniser is released, and what a vote of recognisers is worth."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hf_components.correction.finetuning.consensus import consensus, estimated_errors, estimated_wer, write_gold
+from hf_components.correction.finetuning.gold import Sample
+from hf_components.correction.finetuning.judging import judge
+from hf_components.scoring import score
+
+pytestmark = pytest.mark.unit
+
+SAID = [f"the {color} {animal} sleeps" for color in ("red", "blue", "old", "big") for animal in ("cat", "dog", "cow")]
+WRONG = [text.replace("sleeps", "sheep") for text in SAID]
+WORSE = [text.replace("the", "a").replace("sleeps", "sheep") for text in SAID]
+DRAWN = {"num_bootstrap": 200, "seed": 0}
+
+
+def samples(finetuned: list[str], truth: list[str] | None = None, held_out: bool = True) -> list[Sample]:
+    truths = truth or [None] * len(SAID)
+    return [
+        Sample(str(i), "clean", 1.0, "", "", "llm", truths[i], held_out, finetuned=text)
+        for i, text in enumerate(finetuned)
+    ]
+
+
+def test_the_truth_decides_where_it_is_known():
+    better = judge(samples(SAID, SAID), WRONG, {"other": WRONG}, **DRAWN)
+    assert better["released"] and better["by"] == "truth" and better["difference"] == pytest.approx(0.25)
+    worse = judge(samples(WORSE, SAID), WRONG, {"other": WORSE}, **DRAWN)
+    assert not worse["released"] and "25.0 points further from the truth" in worse["reason"]
+
+
+def test_judges_decide_without_a_truth():
+    found = judge(samples(SAID), WRONG, {"a": SAID, "b": SAID}, **DRAWN)
+    assert found["released"] and (found["by"], found["judges"]) == ("judges", ["a", "b"])
+    assert not judge(samples(WRONG), WRONG, {"a": SAID}, **DRAWN)["released"]  # no change is no gain
+
+
+def test_nobody_can_judge():
+    assert judge(samples(SAID), WRONG, {}, **DRAWN)["by"] == "nobody"
+    assert "was held out" in judge(samples(SAID, SAID, held_out=False), WRONG, {}, **DRAWN)["reason"]
+
+
+@pytest.mark.parametrize("texts", [[""] * len(SAID), ["gracias por ver el video"] * len(SAID)])
+def test_a_judge_that_hears_something_else_has_no_say(texts):
+    found = judge(samples([""] * len(SAID)), WRONG, {"odd": texts}, **DRAWN)
+    assert (found["released"], found["by"], found["left_out"]) == (False, "nobody", ["odd"])
+
+
+def test_who_writes_little_is_not_better():
+    half = [text.split()[1] for text in SAID]
+    found = judge(samples(half, half), SAID, {}, **DRAWN)
+    assert not found["released"] and "it writes" in found["reason"]
+
+
+def test_chance_is_no_gain():
+    one = [SAID[0], *WRONG[1:]]
+    found = judge(samples(one, SAID), WRONG, {}, **DRAWN)
+    assert found["difference"] > 0 and not found["released"] and "no sure gain" in found["reason"]
+
+
+def test_a_vote_is_right_where_most_are_and_its_errors_are_expected(tmp_path):
+    random = np.random.default_rng(0)
+    words = [[f"w{random.integers(1000)}" for _ in range(8)] for _ in range(300)]
+
+    def hear(share: float) -> list[str]:
+        """Each word is another one with this probability."""
+        return [" ".join(w if random.random() > share else f"x{random.integers(1000)}" for w in row) for row in words]
+
+    truth = [" ".join(row) for row in words]
+    heard = list(zip(hear(0.2), hear(0.25), hear(0.3), strict=True))
+    gold = consensus(heard)
+    real = score(gold, truth, num_bootstrap=0)["wer"]
+    expected = estimated_wer(estimated_errors(heard, gold), gold)
+    assert real < 0.2 and abs(expected - real) < 0.06, (real, expected)
+    write_gold(tmp_path / "gold.jsonl", [str(i) for i in range(300)], ["a", "b", "c"], heard, gold)
+    row = json.loads((tmp_path / "gold.jsonl").read_text().splitlines()[0])
+    assert row["heard"]["b"] == heard[0][1] and row["gold"] == gold[0] and 0 <= row["estimated_wer"] <= 1
+
+
+def test_two_recognisers_share_the_blame():
+    heard = list(zip(SAID, WRONG, strict=True))
+    gold = consensus(heard)
+    assert estimated_wer(estimated_errors(heard, gold), gold) == pytest.approx(0.125, abs=0.01)
+    assert consensus([["", ""]]) == [""] and estimated_wer([0.0], [""]) is None
