@@ -22,6 +22,7 @@ from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.transcripts import DISFLUENCIES, clean_transcript, count_unintelligible
 from dataset_scripts.utterances import Rejection, Utterance
 from hf_components.runtime import UserError, broken_link, first_few, looks_like, printable, spelled_otherwise
+from hf_components.scoring import reference_texts
 
 logger = logging.getLogger(__name__)
 
@@ -58,18 +59,25 @@ class SpeakerJsonConfig(CorpusConfig):
 class SpeakerJson(CorpusBuilder):
     """`SpeakerJson(data_dir=...)`: splits train, dev and test (or test1, test2, ...), as far as their folders exist.
 
-    Columns beside those of every corpus: `etiology` (as given, or null; `group` is then "unknown") and
-    `unintelligible_words`. Words that nobody understood are missing in `text`, so a model learns to leave them out. To
-    avoid this, filter by `unintelligible_words == 0`.
+    Columns beside those of every corpus: `etiology` (as given, or null; `group` is then "unknown"),
+    `unintelligible_words`, and `references`, the two texts that the SAP challenge scores against: with disfluencies
+    and without them. Words that nobody understood are missing in `text`, so a model learns to leave them out. To
+    avoid this, filter by `unintelligible_words == 0`. In `references` each of them is "unk".
+
+    A folder of speakers that is no split is not read; each of its speakers is a row of `rejections()`.
 
     Raises:
         UserError: `data_dir` has another layout, a speaker's JSON is not valid (the error names file and line) and
             `broken_speakers` is "stop", or a speaker is in several splits.
     """
 
-    VERSION = datasets.Version("1.0.0")
+    VERSION = datasets.Version("1.1.0")
     BUILDER_CONFIG_CLASS = SpeakerJsonConfig
-    SOURCE_COLUMNS = {"etiology": datasets.Value("string"), "unintelligible_words": datasets.Value("int32")}
+    SOURCE_COLUMNS = {
+        "etiology": datasets.Value("string"),
+        "unintelligible_words": datasets.Value("int32"),
+        "references": datasets.List(datasets.Value("string")),
+    }
 
     def read_manifests(self) -> Listing:
         root = Path(self.config.data_dir).resolve()
@@ -78,17 +86,9 @@ class SpeakerJson(CorpusBuilder):
             raise UserError(
                 f"{root} has no folder Train, Dev or Test; the layout is Train|Dev/<speaker_id>/<speaker_id>.json"
             )
-        if left_out := [
-            path.name for path in _folders(root) if _holds_speakers(path) and path not in folders.values()
-        ]:
-            logger.warning(
-                "%s: left out %s; only folders named Train, Dev, Test, Test1, Test2, ... are read as splits",
-                root,
-                first_few(left_out),
-            )
         split_of: dict[str, str] = {}
         listed: dict[str, list[Utterance]] = {}
-        rejected = []
+        rejected = _left_out(root, folders)
         for split, folder in folders.items():
             listed[split] = []
             for speaker in _folders(folder, with_broken=True):
@@ -135,6 +135,24 @@ def split_folders(root: Path) -> dict[str, Path]:
                 raise UserError(f"{root} holds {found[split].name} and {folder.name}; a split has one folder")
             found[split] = folder
     return dict(sorted(found.items(), key=lambda item: (not item[0].startswith("train"), item[0])))
+
+
+def _left_out(root: Path, folders: dict[str, Path]) -> list[dict[str, Any]]:
+    """Rows of `rejected.jsonl` for the speakers in folders that are no split; a warning names the folders."""
+    others = [path for path in _folders(root) if _holds_speakers(path) and path not in folders.values()]
+    if others:
+        logger.warning(
+            "%s: left out %s; only folders named Train, Dev, Test, Test1, Test2, ... are read as splits",
+            root,
+            first_few([path.name for path in others]),
+        )
+    return [
+        Rejection("unknown split folder", f"{other.name} is not named Train, Dev, Test, Test1, Test2, ...").row(
+            speaker.name, str(speaker.relative_to(root)), None
+        )
+        for other in others
+        for speaker in _folders(other)
+    ]
 
 
 def _folders(parent: Path, with_broken: bool = False) -> list[Path]:
@@ -240,7 +258,11 @@ def _utterances(manifest: dict, speaker_id: str, folder: PurePosixPath, disfluen
                 raw_text=raw,
                 speaker_id=speaker_id,
                 group=etiology or UNKNOWN,
-                columns={"etiology": etiology, "unintelligible_words": count_unintelligible(raw or "")},
+                columns={
+                    "etiology": etiology,
+                    "unintelligible_words": count_unintelligible(raw or ""),
+                    "references": reference_texts(raw or ""),
+                },
             )
         )
     return utterances

@@ -3,11 +3,14 @@
 accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
     recipes/pack_submission.py --config recipes/configs/pack_submission/default.yaml \\
     --model runs/children/model --corpus data/prepared --output submission.zip
+
+--kit sapc2-track1 and --kit sapc2-track2 (streaming) pack for the Speech Accessibility Project Challenge.
 """
 
 import dataclasses
 import logging
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -20,7 +23,17 @@ from transformers import PreTrainedModel
 from dataset_scripts.demo_children import AGES
 from dataset_scripts.demo_sentences import sentences
 from dataset_scripts.demo_voices import draw_speaker, random_of, speak
-from hf_components.asr import Transcriber, estimated_seconds, load_packable, run_package, write_package
+from hf_components.asr import (
+    KITS,
+    TIME_LIMITS,
+    Transcriber,
+    estimated_seconds,
+    load_packable,
+    run_package,
+    run_sapc2_package,
+    write_package,
+    write_sapc2_package,
+)
 from hf_components.checkpoints import language_of, writes
 from hf_components.runtime import (
     LogArguments,
@@ -46,6 +59,22 @@ RATES = dict(zip(TARGETS, ("wer", "cer"), strict=True))
 class Arguments(LogArguments, SeedArguments):
     model: str = flag("checkpoint of a Whisper or a CTC model: folder or Hub id", aliases=["--model_path"])
     output: str = flag("zip to write; the report goes beside it as .json", default="submission.zip")
+    kit: str = flag(
+        "form of the package: drivendata (main.py), or a track of the SAP challenge (class Model), where track 2 "
+        "streams with a Whisper",
+        default="drivendata",
+        choices=("drivendata", *KITS),
+    )
+    partial_seconds: float = flag(
+        "new audio before the next partial transcript", default=0.6, min=0.1, needs={"kit": "sapc2-track2"}
+    )
+    context_seconds: float = flag(
+        "least audio context of the streaming Whisper; a short one is fast, and bad for weights never trained on it",
+        default=10.0,
+        min=0.2,
+        max=30,
+        needs={"kit": "sapc2-track2"},
+    )
     track: Literal["word", "phonetic"] | None = flag(
         "track of the competition: its texts are words or IPA; default: what the model writes", default=None
     )
@@ -95,7 +124,9 @@ def pack(args: Arguments, transcriber: Transcriber, clips: datasets.Dataset | No
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f".{output.name}")
     try:
-        write_package(unfinished, transcriber, getattr(torch, args.dtype))
+        streaming = {"partial_seconds": args.partial_seconds, "context_seconds": args.context_seconds}
+        write = partial(write_sapc2_package, kit=args.kit, **streaming) if args.kit in KITS else write_package
+        write(unfinished, transcriber, getattr(torch, args.dtype))
         size = unfinished.stat().st_size / 1e6
         if args.max_megabytes is not None and size > args.max_megabytes:
             raise UserError(
@@ -123,7 +154,9 @@ def verify(args: Arguments, package: Path, clips: datasets.Dataset, before: list
     logger.info(
         "trying the package on %d clips, %s", len(clips), f"of {args.corpus}" if args.corpus else "synthetic ones"
     )
-    after, report = run_package(package, clips, field=model.config.submission["field"])
+    run = partial(run_sapc2_package, kit=args.kit) if args.kit in KITS else run_package
+    field = {} if args.kit in KITS else {"field": model.config.submission["field"]}
+    after, report = run(package, clips, **field)
     references = clips["text"][:]
     rates = {
         name: score(texts, references, num_bootstrap=0, language=language_of(model), target=target)[RATES[target]]
@@ -152,6 +185,9 @@ def verify(args: Arguments, package: Path, clips: datasets.Dataset, before: list
             seconds / 60,
             gpu or "the CPU of this machine",
         )
+        if seconds > TIME_LIMITS.get(args.kit, seconds):
+            text = "this is more than the %d s that the challenge allows; pack a smaller model"
+            logger.warning(text, TIME_LIMITS[args.kit])
     return {**report, rate: rates, "different": different, "estimated_seconds": seconds, "device": gpu or "cpu"}
 
 

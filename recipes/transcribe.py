@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from accelerate import PartialState
+
 from dataset_scripts.manifest_recordings import read_recordings
 from hf_components.asr import (
     Rows,
@@ -31,6 +33,7 @@ from hf_components.runtime import (
     parse_pairs,
     run_recipe,
 )
+from hf_components.scoring import read_transcripts, write_hypotheses
 from hf_components.speech import language_code, load_corpus
 
 logger = logging.getLogger(__name__)
@@ -40,6 +43,9 @@ logger = logging.getLogger(__name__)
 class Arguments(ResumeArguments):
     model: str = flag("speech recogniser of any supported family: folder or Hub id", aliases=["--model_path"])
     output_jsonl: str = flag("file to write: utterance_id and orthographic_text, one line per utterance")
+    hypotheses_csv: str | None = flag(
+        "write the texts also as the CSV that the SAP challenge scores: id and raw_hypos", default=None
+    )
     input_jsonl: str | None = flag("manifest; its transcripts are ignored", default=None)
     audio_dirs: list[str] | None = flag(
         "folders to search for the manifest's audio; default: its own folder and sub-folders",
@@ -110,6 +116,7 @@ def main(argv: list[str] | None = None) -> dict:
     finished = read_finished(output, identity, recordings) if args.resume else None
     if finished is not None:
         logger.info("%s is complete, skipped", output)
+        write_csv(args)
         return finished
 
     ids_as_given = {} if args.input_jsonl is None else recordings.ids_as_given
@@ -140,6 +147,7 @@ def main(argv: list[str] | None = None) -> dict:
         resume=args.resume,
         ids_as_given=ids_as_given,
     )
+    write_csv(args)
     logger.info(
         "%d transcripts in %s, %d of them empty because unreadable, %d kept from an earlier run; %.1f s for %.1f s of "
         "audio, real-time factor %s",
@@ -152,6 +160,11 @@ def main(argv: list[str] | None = None) -> dict:
         metrics["real_time_factor"],
     )
     return metrics
+
+
+def write_csv(args: Arguments) -> None:
+    if args.hypotheses_csv is not None and PartialState().is_main_process:
+        write_hypotheses(args.hypotheses_csv, read_transcripts(args.output_jsonl))
 
 
 def check(args: Arguments) -> None:

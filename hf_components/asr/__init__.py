@@ -14,6 +14,7 @@ from hf_components.asr.nbest import CtcNBest
 from hf_components.asr.new_head import with_ctc_head
 from hf_components.asr.packing import estimated_seconds, load_packable, run_package, write_package
 from hf_components.asr.recordings import Recordings, Rows
+from hf_components.asr.sapc2_packing import KITS, TIME_LIMITS, run_sapc2_package, write_sapc2_package
 from hf_components.asr.transcriber import Transcriber, Transcript, choose_dtype, transcribe
 from hf_components.asr.transcripts import check_same_ids, read_finished, read_submission_format, transcribe_to_file
 from hf_components.asr.voices import PAUSE, Voices, with_slots

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -61,9 +62,13 @@ def load_packable(name_or_path: str, language: str | None, adapter: str | None, 
     return transcriber
 
 
-def write_package(file: Path, transcriber: Transcriber, dtype: torch.dtype) -> None:
+def write_package(
+    file: Path, transcriber: Transcriber, dtype: torch.dtype, lay_out: Callable[[Path], Path] | None = None
+) -> None:
     """Write a zip with `main.py` and the folder `model`. Converts the weights of `transcriber` to `dtype`, in place.
 
+    Args:
+        lay_out: writes the programs of another competition into an empty folder, and returns the folder for `model`.
     Raises:
         UserError: the disk is full.
     """
@@ -71,11 +76,11 @@ def write_package(file: Path, transcriber: Transcriber, dtype: torch.dtype) -> N
     if isinstance(model, DynamicContextWhisper):  # main.py takes all settings from the folder
         model.generation_config.update(max_new_tokens=transcriber.max_new_tokens, max_length=None)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".packing") as folder, full_disk_explained(file):
-        model.to(dtype).save_pretrained(f"{folder}/model")
-        save_processor(transcriber.processor, f"{folder}/model")
+        home = lay_out(Path(folder)) if lay_out else Path(shutil.copy(MAIN, folder)).parent
+        model.to(dtype).save_pretrained(home / "model")
+        save_processor(transcriber.processor, home / "model")
         if isinstance(model, WhisperForCTC):
-            leave_out_own_code(Path(folder) / "model")
-        shutil.copy(MAIN, folder)
+            leave_out_own_code(home / "model")
         with zipfile.ZipFile(file, "w") as package:
             for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
                 # Compression takes minutes for weights, and hardly makes them smaller.

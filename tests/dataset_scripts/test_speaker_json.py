@@ -46,6 +46,7 @@ def test_rows_of_both_splits(build, root):
         "duration": 0.3,
         "source_file": "Train/B/1.wav",
         "unintelligible_words": 0,
+        "references": ["sentence one of b"] * 2,
     }
     assert corpus["dev"]["group"][:] == ["ALS"] * 3
     assert row["audio"]["bytes"][:4] == b"fLaC"
@@ -60,6 +61,15 @@ def test_markup_is_cleaned_and_kept_in_raw_text(build, root):
         "(um) call {u: mom} [cough] now",
         1,
     )
+    assert row["references"] == ["call unk now", "call unk now"]
+
+
+def test_two_references_with_and_without_disfluencies_whatever_the_text_keeps(build, root):
+    add_speaker(root, "Test2", "D", {"a.wav": "#dis\n(I w-*) I like {w:2} (cs: the ~T ~V) show"})
+    for disfluencies, text in (("keep", "I w- I like the T V show"), ("drop", "I like the T V show")):
+        row = build(disfluencies=disfluencies)[0]["test2"][0]
+        assert row["text"] == text
+        assert row["references"] == ["i w i like unk unk the tv show", "i like unk unk the tv show"]
 
 
 def test_every_bad_row_is_listed_with_its_reason_and_the_others_stay(build, root, tmp_path):
@@ -244,8 +254,11 @@ def test_one_contributor_under_two_folder_names_stops(build, root):
 def test_numbered_tests_are_splits_and_other_folders_are_named(build, root, caplog):
     for split in ("Test1", "TEST2", "Unassigned"):
         add_speaker(root, split, f"in {split}", {"0.wav": "hi"})
-    corpus, _ = build()
+    corpus, rejected = build()
     assert {split: rows.num_rows for split, rows in corpus.items()} == {"train": 6, "dev": 3, "test1": 1, "test2": 1}
+    assert [(row["id"], row["file"], row["reason"]) for row in rejected] == [
+        ("in Unassigned", "Unassigned/in Unassigned", "unknown split folder")
+    ]
     assert "left out Unassigned; only folders named Train, Dev, Test" in caplog.text
     (root / "Test2").mkdir()
     with pytest.raises(UserError, match="holds TEST2 and Test2; a split has one folder"):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import datasets
 import pytest
 import soundfile
 from paths import CONFIGS
@@ -11,6 +12,15 @@ from tiny_speech import save_tiny_whisper, sentence, speaker_folder, tone
 from hf_components.asr.transcriber import Transcriber
 from hf_components.runtime.errors import UserError
 from hf_components.scoring.error_rates import compare, score
+from hf_components.scoring.sap import utterance_counts
+from hf_components.scoring.sap_evaluation import (
+    groups_not_scored,
+    read_hypotheses,
+    sap_ids,
+    sap_references,
+    write_hypotheses,
+)
+from hf_components.scoring.transcripts import read_transcripts
 from hf_components.speech.corpus import load_corpus
 from recipes import evaluate_asr, prepare_corpus
 
@@ -194,3 +204,76 @@ def test_a_manifest_and_the_corpus_made_of_it_judge_alike(run, tmp_path):
     )
     by_manifest = evaluate_asr.main(command(tmp_path / "b", "--predictions", judged, val_manifest=manifest))
     assert by_corpus["systems"]["judged"]["wer"] == by_manifest["systems"]["judged"]["wer"]
+
+
+def test_as_the_sap_challenge_scores(run, tmp_path, capsys):
+    corpus = load_corpus(run / "corpus", "dev")
+    hypotheses = tmp_path / "theirs.csv"
+    with hypotheses.open("w") as file:
+        file.write("id,raw_hypos\n")
+        texts = zip(sap_ids(corpus["id"][:]).values(), corpus["text"], strict=True)
+        file.writelines(f'{name},"{text}, (um)"\n' for name, text in texts)
+    result = evaluate_asr.main(
+        ["--config", QUICK, "--scoring", "sap", "--sap_track", "2", "--corpus", str(run / "corpus"), "--predictions"]
+        + [str(run / "base" / "predictions.jsonl"), str(hypotheses)]
+        + ["--model", str(run / "whisper"), "--max_new_tokens", "20", "--output_dir", str(tmp_path / "out")]
+    )
+    assert result["systems"]["theirs"]["cer"] == result["systems"]["theirs"]["wer"] == 0
+    assert 0 < result["systems"]["predictions"]["cer"] == score_of(run, corpus)
+    assert list(result["systems"]["theirs"])[0] == "cer"
+    written = (tmp_path / "out" / "predictions.csv").read_text().splitlines()
+    assert written[0] == "id,raw_hypos"
+    assert len(written) == 1 + len(corpus)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "SAPC2 challenge, track 2, split `dev`" in card
+    assert "`c48d945`" in card
+    assert "clipped per utterance" in capsys.readouterr().out
+
+
+def score_of(run: Path, corpus) -> float:
+    texts = read_transcripts(run / "base" / "predictions.jsonl")
+    counts = utterance_counts([texts[name] for name in corpus["id"]], corpus["references"])
+    return float(counts["cer_errors"].sum() / counts["cer_length"].sum())
+
+
+def test_sap_scoring_needs_a_corpus_with_two_references(run, tmp_path):
+    with pytest.raises(UserError, match="needs --corpus"):
+        evaluate_asr.main(
+            ["--scoring", "sap", "--val_manifest", str(run / "manifest.jsonl"), "--output_dir", str(tmp_path)]
+            + ["--predictions", str(run / "base" / "predictions.jsonl")]
+        )
+    corpus = load_corpus(run / "corpus", "dev")
+    with pytest.raises(UserError, match="needs the column references"):
+        sap_references(corpus.remove_columns("references"))
+
+
+def test_a_split_without_an_etiology_of_the_corpus_is_named(caplog):
+    rows = datasets.Dataset.from_dict({"group": ["ALS", "Parkinson's"]})
+    corpus = datasets.DatasetDict({"train": rows, "dev": rows.select([0])})
+    assert groups_not_scored(corpus, "dev") == ["Parkinson's"]
+    assert "the split dev has no utterance of Parkinson's" in caplog.text
+    assert groups_not_scored(corpus, "train") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,text\na,b\n", "lacks the column raw_hypos; it has id, text"),
+        ("id,raw_hypos\na,b\na,c\n", "line 3: the id a is there twice"),
+        ("id,raw_hypos\na\n", "line 2: the id a has no text"),
+        ("", "lacks the column id; it has nothing"),
+    ],
+)
+def test_a_file_that_is_no_csv_of_hypotheses_is_refused(tmp_path, text, message):
+    file = tmp_path / "theirs.csv"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_hypotheses(file, ["s/a"])
+
+
+def test_hypotheses_keep_every_character(tmp_path):
+    texts = {"s/a": 'say "a, b"\nnow', "s/b": ""}
+    write_hypotheses(tmp_path / "file.csv", texts)
+    assert (tmp_path / "file.csv").read_text().splitlines()[0] == "id,raw_hypos"
+    assert read_hypotheses(tmp_path / "file.csv", list(texts)) == texts
+    assert sap_ids(["s/a", "t/a"]) == {"s/a": "s/a", "t/a": "t/a"}  # one name for two files

@@ -35,7 +35,7 @@ ALWAYS = re.findall(
     """
     accelerator_config activation_checkpointing adversarial_from_epoch algorithm audio audio_context audio_dir
     auto_find_batch_size average base_model batch_size benchmark_percent bf16 builder cache_gib candidates
-    checkpoint_every clips_per_motif compare_train_on concatenate context_seconds conv_dim conv_kernel conv_stride
+    checkpoint_every clips_per_motif compare_train_on concatenate conv_dim conv_kernel conv_stride
     corpus crop_seconds data data_config_override data_dir data_percent data_seed dataloader_num_workers
     dataloader_pin_memory ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters
     ddp_static_graph debug debug_run deepspeed detector dev_speakers dev_utterances disable_tqdm discriminator_lr
@@ -66,6 +66,7 @@ ALWAYS = re.findall(
     verify vocab_size vocoder_model warmup_steps weight_decay worst
     budget_seconds certainty control draws first_layer max_folds max_sentences min_gain sentences untranscribed
     voice_in voice_l2_to_start voice_layers voice_learning_rate voice_marks voice_rank voice_scales ways
+    hypotheses_csv kit scoring
     bootstrap_seed expert_learning_rate expert_source fold folds only_folds selection_share shared_runs ship
     """,
 )
@@ -73,7 +74,7 @@ ALWAYS = re.findall(
 IN_SOME = re.findall(
     r"\w+",
     """
-    adapter batch_seconds early_stopping_patience expert experts_per_utterance freeze_shared_expert
+    adapter batch_seconds context_seconds early_stopping_patience expert experts_per_utterance freeze_shared_expert
     hidden_size language layer lora_model max_new_tokens max_samples min_audio_context num_train_epochs pooling
     quantization     selection_split split split_by split_seed val_manifest val_ratio
     """,
@@ -168,6 +169,8 @@ def test_no_configuration_of_ours_has_a_key_without_effect(config, caplog):
         (transcribe, "--corpus x --audio_dirs y", "--audio_dirs has no effect without --input_jsonl"),
         (evaluate_asr, "--predictions a --adapter b", "--adapter has no effect without --model"),
         (pack_submission, "--hours 2 --test_utterances 5", "--hours has no effect with --test_utterances"),
+        (evaluate_asr, "--predictions a --sap_track 2", "--sap_track has no effect without --scoring sap"),
+        (pack_submission, "--context_seconds 2", "--context_seconds has no effect without --kit sapc2-track2"),
         (merge_moe_whisper, "--expert 1", "--expert has no effect without --method expert"),
         (
             cluster_embeddings,

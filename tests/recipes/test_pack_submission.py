@@ -103,3 +103,13 @@ def test_a_real_whisper_is_packed_tried_and_timed(tmp_path, capsys):
     assert tried["wer"]["packed"] <= tried["wer"]["before"] + 0.05 < 0.6
     assert tried["estimated_seconds"] == pytest.approx(tried["loading_seconds"] + 250 * tried["transcribing_seconds"])
     assert "a test set of 1000 utterances takes about" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kit", ["sapc2-track1", "sapc2-track2"])
+def test_a_kit_of_the_sap_challenge_runs_by_itself(tmp_path, kit, capsys):
+    model = save_tiny_whisper(tmp_path / "model")
+    flags = {"model": model, "kit": kit, "max_new_tokens": 20, "max_samples": 2, "test_utterances": 10**7}
+    result = pack_submission.main(command(tmp_path / "a.zip", **flags))
+    assert result["verified"]["utterances"] == 2
+    assert "s that the challenge allows; pack a smaller model" in capsys.readouterr().err

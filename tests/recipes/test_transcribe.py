@@ -1,5 +1,6 @@
 """`recipes/transcribe.py`: one line per id in the asked order, whatever happens to files and processes."""
 
+import csv
 import hashlib
 import json
 import os
@@ -391,3 +392,13 @@ def test_a_length_that_cannot_be_is_measured(model, data):
         line["audio_duration_sec"] = seconds
     write_lines(data / "metadata.jsonl", lines)
     assert run(model, data)[0]["audio_seconds"] == 3.9
+
+
+def test_texts_also_as_the_csv_of_the_sap_challenge(model, data, tmp_path):
+    for _ in range(2):  # the second time the transcripts are there
+        _, lines = run(model, data, "--hypotheses_csv", str(tmp_path / "new" / "texts.csv"))
+        with (tmp_path / "new" / "texts.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["raw_hypos"] for row in rows] == [line["orthographic_text"] for line in lines]
+        assert list(rows[0]) == ["id", "raw_hypos"]
+        (tmp_path / "new" / "texts.csv").unlink()
