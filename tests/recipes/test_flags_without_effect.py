@@ -43,7 +43,7 @@ ALWAYS = re.findall(
     eval_on_start eval_strategy evaluate_on_train expert_epochs experts_dir filter_transcripts finetuning
     folder force_restart fp16 freeze_decoder freeze_encoder fsdp full_determinism full_model gold
     gradient_accumulation_steps gradient_checkpointing head hub_id include_num_input_tokens_seen input_jsonl
-    joint_epochs kl_to_base_coef
+    joint_epochs judges kl_to_base_coef
     kl_weight l2_to_start labels_dir last layers layout learning_rate license linguists load_balance_coef
     load_best_model_at_end log_file log_level log_level_replica log_on_each_node logging_nan_inf_filter
     logging_strategy lr lr_decay lr_scheduler_kwargs lr_scheduler_type max_duration max_grad_norm
