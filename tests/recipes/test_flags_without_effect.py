@@ -54,7 +54,8 @@ ALWAYS = re.findall(
     output_dir output_jsonl output_wav padding passes patience per_device_eval_batch_size
     per_device_train_batch_size percent period_channels phone_labels plot predict_durations
     predictions prepared private push_to_hub r1_weight rebase_output_dir recogniser_model recordings_dir
-    reduce remove_duration repo_id report_to resolution_channels resume router_dir router_hidden_size router_noise_std
+    reduce release remove_duration repo_id report_to resolution_channels resume router_dir
+    router_hidden_size router_noise_std
     routing_alignment_coef routing_entropy_coef routing_temperature_end routing_temperature_min
     routing_temperature_start run_id sample_file samples_per_epoch sampling save_every save_every_n_epochs
     save_strategy seed shard_megabytes shared_epochs shared_expert single_lora_model single_lora_wide_model target
