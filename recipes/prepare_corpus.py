@@ -43,6 +43,19 @@ from hf_components.runtime import (
 )
 from hf_components.speech import SAMPLING, UNKNOWN, Segmentation
 
+OF_MANIFESTS = (  # flags that pipelines on JSONL manifests pass on
+    "manifest",
+    "audio_dirs",
+    "val_manifest",
+    "split_file",
+    "val_ratio",
+    "stratify_by",
+    "split_seed",
+    "fields",
+    "external_data",
+    "max_samples",
+    "license",
+)
 BUILDERS = {"speaker_json": SpeakerJson, "jsonl_manifest": JsonlManifest, "segmented_audio": SegmentedAudio}
 
 

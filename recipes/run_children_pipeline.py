@@ -78,19 +78,7 @@ TRAINING = (
     | all_flags(AugmentationArguments)
 )
 PASSED_ON = {
-    prepare_corpus: same_names(
-        "manifest",
-        "audio_dirs",
-        "val_manifest",
-        "split_file",
-        "val_ratio",
-        "stratify_by",
-        "split_seed",
-        "fields",
-        "external_data",
-        "max_samples",
-        "license",
-    ),
+    prepare_corpus: same_names(*prepare_corpus.OF_MANIFESTS),
     finetune_whisper: TRAINING,
     finetune_asr: TRAINING,
     transcribe: same_names("batch_seconds", "num_beams", "max_new_tokens"),

@@ -39,19 +39,7 @@ ADVICE = (
     "has two people, or give a --val_manifest"
 )
 PASSED_ON = {
-    prepare_corpus: same_names(
-        "manifest",
-        "audio_dirs",
-        "val_manifest",
-        "split_file",
-        "val_ratio",
-        "stratify_by",
-        "split_seed",
-        "fields",
-        "external_data",
-        "max_samples",
-        "license",
-    ),
+    prepare_corpus: same_names(*prepare_corpus.OF_MANIFESTS),
     finetune_asr: same_names(
         "head",
         "head_learning_rate",
