@@ -30,10 +30,11 @@ from hf_components.runtime import (
 )
 from hf_components.speech import is_prepared, language_code, require_splits, summarise_corpus
 from hf_components.training import UNSELECTED, AugmentationArguments
-from recipes import evaluate_asr, finetune_asr, pack_submission, prepare_corpus, transcribe
+from recipes import evaluate_asr, finetune_asr, finetune_whisper, pack_submission, prepare_corpus, transcribe
 
 logger = logging.getLogger(__name__)
 
+TRANSCRIBED = {"zero_shot": "zero_shot", "words": "words_transcripts", "finetuned": "finetuned_transcripts"}
 ADVICE = (
     "a model is trained on some people and scored on others; raise --val_ratio, take --stratify_by none if no age "
     "has two people, or give a --val_manifest"
@@ -76,6 +77,10 @@ class Arguments(PipelineArguments):
         default="en-us",
         needs={"target": PHONETIC},  # always so here
     )
+    compare_words: bool = flag(
+        "also fine-tune the base, a Whisper, on words, and turn what that writes into IPA: a row beside the others",
+        default=False,
+    )
     language: str = flag("language code of a multilingual model", default="en", read=language_code)
     test_manifest: str | None = flag("manifest to write IPA of, to <output_dir>/submission.jsonl", default=None)
     test_audio_dirs: list[str] | None = flag(
@@ -100,9 +105,7 @@ def main(argv: list[str] | None = None) -> dict:
     if args.dry_run:
         return {"steps": list(steps)}
     metrics = {name: step.metrics for name, step in steps.items()}
-    transcribed = {
-        name: metrics[folder] for name, folder in (("zero_shot", "zero_shot"), ("finetuned", "finetuned_transcripts"))
-    }
+    transcribed = {name: metrics[folder] for name, folder in TRANSCRIBED.items() if folder in metrics}
     results = {
         "mode": args.mode,
         "seed": args.seed,
@@ -147,10 +150,14 @@ def take_steps(pipeline: Pipeline) -> None:
     trained = run(finetune_asr, "finetuned", model=args.model, **ipa, **unselected)
     model = trained / "model"
 
-    # 3 What the base model writes, which are words, and what the trained one writes
-    files = {name: pipeline.out / "transcripts" / f"{name}.jsonl" for name in ("zero_shot", "finetuned")}
-    run(transcribe, "zero_shot", model=args.model, output_jsonl=files["zero_shot"])
-    run(transcribe, "finetuned_transcripts", model=model, output_jsonl=files["finetuned"])
+    # 3 What the base model writes, which are words; so does one that is trained on words; and what this one writes
+    systems = {"zero_shot": args.model, "finetuned": model}
+    if args.compare_words:
+        words = run(finetune_whisper, "words", model=args.model, **unselected)
+        systems = {"zero_shot": args.model, "words": words / "model", "finetuned": model}
+    files = {name: pipeline.out / "transcripts" / f"{name}.jsonl" for name in systems}
+    for name, checkpoint in systems.items():
+        run(transcribe, TRANSCRIBED[name], model=checkpoint, output_jsonl=files[name])
 
     # 4 Character error rates of IPA side by side
     run(evaluate_asr, "evaluation", predictions=list(files.values()), **ipa)

@@ -35,7 +35,7 @@ ALWAYS = re.findall(
     """
     accelerator_config activation_checkpointing adversarial_from_epoch algorithm audio audio_context audio_dir
     auto_find_batch_size average base_model batch_size benchmark_percent bf16 builder cache_gib candidates
-    checkpoint_every clips_per_motif compare_train_on concatenate conv_dim conv_kernel conv_stride
+    checkpoint_every clips_per_motif compare_train_on compare_words concatenate conv_dim conv_kernel conv_stride
     corpus crop_seconds data data_config_override data_dir data_percent data_seed dataloader_num_workers
     dataloader_pin_memory ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters
     ddp_static_graph debug debug_run deepspeed detector dev_speakers dev_utterances disable_tqdm discriminator_lr

@@ -23,6 +23,9 @@ SMALL = [
     "--num_bootstrap=20",
     "--stage_options",
     "finetune_asr.report_to=none",
+    "finetune_whisper.report_to=none",
+    "finetune_whisper.num_train_epochs=1",
+    "finetune_whisper.max_new_tokens=6",
     "pack_submission.max_samples=2",
 ]
 
@@ -49,14 +52,15 @@ def finished(tmp_path_factory) -> tuple[Path, dict]:
 
 def test_words_in_ipa_stand_beside_what_was_trained(finished):
     folder, results = finished
-    assert list(results["ipa_cer"]) == ["zero_shot", "finetuned"]
+    assert list(results["ipa_cer"]) == ["zero_shot", "words", "finetuned"]
     assert results["training"]["family"] == "Whisper CTC" and results["training"]["target"] == "phonetic_text"
     assert 0 < results["training"]["ipa_from_words"] < results["training"]["utterances"] <= 12
     rows = json.loads((folder / "run" / "evaluation" / "evaluation.json").read_text())
     said, heard = ([row[side] for row in rows] for side in ("reference", "predictions"))
     scored = IpaCer(keep_in_memory=True).compute(predictions=[texts["finetuned"] for texts in heard], references=said)
     assert scored["ipa_cer"] == pytest.approx(results["ipa_cer"]["finetuned"], abs=1e-12)
-    (difference,) = results["evaluation"]["differences"]
+    difference = results["evaluation"]["differences"][1]
+    assert (difference["a"], difference["b"]) == ("zero_shot", "finetuned")
     assert difference["cer_b"] == results["ipa_cer"]["finetuned"] and "wer_b" not in difference
 
 
