@@ -194,7 +194,9 @@ class Pipeline:
             )
             metrics = Later(folder)
         else:
-            logger.info("step %d of %d, %s; to run it alone: %s", len(self._plan), self._planned, folder, command)
+            number = len(self._plan)  # some steps are planned only when an earlier one has run
+            total = max(self._planned, number)
+            logger.info("step %d of %d, %s; to run it alone: %s", number, total, folder, command)
             metrics = recipe.main(words)
         self.steps[folder] = Step(self.out / folder, metrics)
         return self.steps[folder]
