@@ -138,7 +138,7 @@ def run_package(
     return [row[field] for row in written], json.loads(FINISHED.search(process.stderr)[1])
 
 
-def write_test_data(folder: Path, corpus: datasets.Dataset, field: str) -> None:
+def write_test_data(folder: Path, corpus: datasets.Dataset, field: str = TEXT) -> None:
     """Write the files that a competition provides: metadata, format and `audio/`."""
     (folder / "audio").mkdir(parents=True)
     with (
