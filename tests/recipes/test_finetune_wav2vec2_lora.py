@@ -19,6 +19,7 @@ from hf_components.asr.transcriber import Transcriber
 from hf_components.correction.finetuning import gold
 from hf_components.correction.finetuning.improvement import improve, measure
 from hf_components.runtime.errors import UserError
+from hf_components.scoring import vote
 from recipes import finetune_wav2vec2_lora
 
 pytestmark = pytest.mark.integration
@@ -99,6 +100,31 @@ def test_no_recording_is_trained_on_and_judged(whole):
     assert all(row.trained_on == (row.heard != row.gold and not row.held_out) for row in rows)
     assert result["training"]["recordings"] == sum(row.trained_on for row in rows) > 0
     assert result["rejected"] == {"unreadable audio": 1} and (out / "rejected.jsonl").read_text().count("\n") == 1
+
+
+def test_several_recognisers_vote_and_another_judges(sources, tmp_path):
+    voter = str(EVERY["hubert"](tmp_path / "voter"))
+    other = str(save_tiny_wav2vec2(tmp_path / "other"))
+    judge = str(EVERY["parakeet ctc"](tmp_path / "judge"))
+    flags = {"gold": "consensus", "train_on": "all", "truth": tmp_path / "no.jsonl", "num_epochs": 1}
+    (tmp_path / "no.jsonl").write_text("")
+    words = ["--recognisers", voter, other, "--judges", judge]
+    result = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", *words, **flags))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "gold.jsonl").read_text().splitlines()]
+    rows = {row.id: row for row in samples(tmp_path / "run")}
+    assert len(lines) == len(rows) == 10
+    for line in lines:
+        assert list(line["heard"]) == [str(sources / "base"), voter, other]
+        assert line["gold"] == rows[line["id"]].gold == vote(list(line["heard"].values())).strip()
+    assert result["gold"]["recognisers"] == [voter, other] and 0 <= result["gold"]["estimated_wer"] <= 1
+    verdict = result["release"]
+    assert not verdict["released"] and verdict["by"] == "nobody" and verdict["left_out"] == [judge]  # it hears tones
+    with pytest.raises(UserError, match="cannot judge what it made"):
+        finetune_wav2vec2_lora.main(
+            command(sources, tmp_path / "x", "--recognisers", voter, "--judges", voter, **flags)
+        )
+    with pytest.raises(UserError, match="a vote of several"):
+        finetune_wav2vec2_lora.main(command(sources, tmp_path / "x", **flags))
 
 
 def test_every_figure_follows_from_the_texts_beside_it(whole):
