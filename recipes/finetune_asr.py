@@ -20,6 +20,7 @@ from transformers import set_seed
 from dataset_scripts.jsonl_manifest import STRATA, JsonlManifest, JsonlManifestConfig
 from dataset_scripts.prepared import write_corpus
 from hf_components.asr import Whisper, family_of, load_asr, with_ctc_head
+from hf_components.checkpoints import writes
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.runtime import (
     SEEDS,
@@ -253,7 +254,8 @@ def produce(
         if kl.kl_to_base_coef or training_args.l2_to_start:
             raise UserError("--head ctc has no base to stay close to; leave out --kl_to_base_coef and --l2_to_start")
         model, processor = with_ctc_head(model, processor, train["text"])
-    model.config.writes = target.target
+    if writes(model) != target.target:  # the configuration of other models stays stock
+        model.config.writes = target.target
     family = family_of(model)
     family.check_savable(model, processor)
     train = keep_learnable(train, model, processor, max(training_args.speed_factors, default=1.0))

@@ -165,8 +165,16 @@ def produce(
     scored = [samples[i] for i in indices]
     before = [heard[i] for i in indices]
     finetuned = measure(scored, written)
-    judges = hear_all(gold_args.judges, corpus, prepared, "judge", **hears)
-    release = judge(samples, heard, judges, num_bootstrap=args.num_bootstrap, seed=training_args.seed)
+    held_out = [i for i, sample in enumerate(samples) if sample.held_out]
+    is_known = any(samples[i].truth is not None for i in held_out)
+    judges = {} if is_known else hear_all(gold_args.judges, corpus.select(held_out), prepared, "judge", **hears)
+    release = judge(
+        [samples[i] for i in held_out],
+        [heard[i] for i in held_out],
+        judges,
+        num_bootstrap=args.num_bootstrap,
+        seed=training_args.seed,
+    )
     part = "all" if gold_args.evaluate_on_train else "the held-out"
     show(describe("Fine-tuned Metrics", finetuned, f"{part} {len(scored)} recordings", label))
     result = {
@@ -206,7 +214,7 @@ def produce(
         merge_into = args.model if args.merge else None
         if others:
             names, lists = [args.model, *others], list(zip(heard, *others.values(), strict=True))
-            write_gold(folder / "gold.jsonl", corpus["id"][:], names, lists, gold.texts)
+            write_gold(folder / "gold.jsonl", corpus["id"][:], names, lists, gold.texts, gold.estimated_errors)
         publish_finetuned(folder, prepared, work / "training", result, samples, plot=args.plot, merge_into=merge_into)
     return result
 

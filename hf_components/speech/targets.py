@@ -52,6 +52,9 @@ def to_ipa(texts: Iterable[str], voice: str) -> list[str]:
     Raises:
         UserError: eSpeak NG is not installed or has no such voice.
     """
+    texts = list(texts)
+    if not texts:  # the synthesiser may not be installed, and is not needed
+        return []
     with EspeakNg() as synthesiser:
         known: dict[str, str] = {}
         for text in texts:

@@ -48,10 +48,18 @@ def estimated_wer(errors: Sequence[float], gold: Sequence[str]) -> float | None:
 
 
 def write_gold(
-    file: Path, ids: Sequence[str], names: Sequence[str], heard: Sequence[Sequence[str]], gold: Sequence[str]
+    file: Path,
+    ids: Sequence[str],
+    names: Sequence[str],
+    heard: Sequence[Sequence[str]],
+    gold: Sequence[str],
+    expected: Sequence[float],
 ) -> None:
-    """One line of JSON per recording: what each recogniser heard, the gold, and how far they agree with it."""
-    expected = estimated_errors(heard, gold)
+    """One line of JSON per recording: what each recogniser heard, the gold, and how far they agree with it.
+
+    Args:
+        expected: wrong words of each gold text, from `estimated_errors`.
+    """
     words = utterance_errors(gold, gold)["reference_words"]
     with file.open("w", encoding="utf-8") as lines:
         for i, name in enumerate(ids):
@@ -66,7 +74,7 @@ def write_gold(
 
 
 def _half_or_more(wrong: np.ndarray) -> np.ndarray:
-    """Probability that at least half of the recognisers are wrong, each with its own: `(recordings, n)` -> `(n,)`."""
+    """Probability that at least half of the recognisers are wrong, each with its own: `(recordings, n)` -> `(recordings,)`."""
     count = wrong.shape[1]
     total = np.zeros(len(wrong))
     for size in range((count + 1) // 2, count + 1):

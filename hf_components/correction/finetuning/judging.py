@@ -30,7 +30,7 @@ def judge(
     paired bootstrap over recordings, is above 0, and if it still writes.
 
     Args:
-        samples: all recordings.
+        samples: recordings that were held out.
         heard: text of each by the base.
         judges: texts of each by other recognisers, by name.
     Returns:
@@ -39,8 +39,8 @@ def judge(
     """
     unlike = sorted(name for name, texts in judges.items() if disagreement([heard, texts]) >= UNLIKE)
     usable = {name: texts for name, texts in judges.items() if name not in unlike}
-    rows = [i for i, sample in enumerate(samples) if sample.held_out]
-    known = [i for i in rows if samples[i].truth is not None]
+    known = [i for i, sample in enumerate(samples) if sample.truth is not None]
+    rows = known or list(range(len(samples)))
     found = {"released": False, "by": NOBODY, "judges": sorted(usable), "left_out": unlike, "recordings": len(rows)}
     found |= {"difference": None, "interval": None}
     if not rows:
@@ -48,8 +48,6 @@ def judge(
     if not (known or usable):
         told = f"; {', '.join(unlike)} hear something else than the base" if unlike else ""
         return {**found, "reason": f"there is no truth and no --judges that could tell whether it became better{told}"}
-    if known:
-        rows = known
     references = (
         [[samples[i].truth for i in rows]] if known else [[texts[i] for i in rows] for texts in usable.values()]
     )
@@ -57,8 +55,7 @@ def judge(
     drawn = paired_bootstrap(
         _errors(new, references), _errors(old, references), num_bootstrap=num_bootstrap, seed=seed
     )
-    found |= {"by": TRUTH if known else JUDGES, "recordings": len(rows)}
-    found |= {"difference": drawn["difference"], "interval": drawn["interval"]}
+    found |= {"by": TRUTH if known else JUDGES, "difference": drawn["difference"], "interval": drawn["interval"]}
     points = 100 * drawn["difference"]
     direction = "closer to" if points >= 0 else "further from"
     whom = "the truth" if known else ", ".join(sorted(usable))

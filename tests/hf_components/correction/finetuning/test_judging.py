@@ -18,10 +18,10 @@ WORSE = [text.replace("the", "a").replace("sleeps", "sheep") for text in SAID]
 DRAWN = {"num_bootstrap": 200, "seed": 0}
 
 
-def samples(finetuned: list[str], truth: list[str] | None = None, held_out: bool = True) -> list[Sample]:
+def samples(finetuned: list[str], truth: list[str] | None = None) -> list[Sample]:
     truths = truth or [None] * len(SAID)
     return [
-        Sample(str(i), "clean", 1.0, "", "", "llm", truths[i], held_out, finetuned=text)
+        Sample(str(i), "clean", 1.0, "", "", "llm", truths[i], True, finetuned=text)
         for i, text in enumerate(finetuned)
     ]
 
@@ -41,7 +41,7 @@ def test_judges_decide_without_a_truth():
 
 def test_nobody_can_judge():
     assert judge(samples(SAID), WRONG, {}, **DRAWN)["by"] == "nobody"
-    assert "was held out" in judge(samples(SAID, SAID, held_out=False), WRONG, {}, **DRAWN)["reason"]
+    assert "was held out" in judge([], [], {}, **DRAWN)["reason"]
 
 
 @pytest.mark.parametrize("texts", [[""] * len(SAID), ["gracias por ver el video"] * len(SAID)])
@@ -76,7 +76,14 @@ def test_a_vote_is_right_where_most_are_and_its_errors_are_expected(tmp_path):
     real = score(gold, truth, num_bootstrap=0)["wer"]
     expected = estimated_wer(estimated_errors(heard, gold), gold)
     assert real < 0.2 and abs(expected - real) < 0.06, (real, expected)
-    write_gold(tmp_path / "gold.jsonl", [str(i) for i in range(300)], ["a", "b", "c"], heard, gold)
+    write_gold(
+        tmp_path / "gold.jsonl",
+        [str(i) for i in range(300)],
+        ["a", "b", "c"],
+        heard,
+        gold,
+        estimated_errors(heard, gold),
+    )
     row = json.loads((tmp_path / "gold.jsonl").read_text().splitlines()[0])
     assert row["heard"]["b"] == heard[0][1] and row["gold"] == gold[0] and 0 <= row["estimated_wer"] <= 1
 
