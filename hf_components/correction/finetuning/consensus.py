@@ -74,7 +74,7 @@ def write_gold(
 
 
 def _half_or_more(wrong: np.ndarray) -> np.ndarray:
-    """Probability that at least half of the recognisers are wrong, each with its own: `(recordings, n)` -> `(recordings,)`."""
+    """Probability that at least half of the recognisers are wrong: `(recordings, recognisers)` -> `(recordings,)`."""
     count = wrong.shape[1]
     total = np.zeros(len(wrong))
     for size in range((count + 1) // 2, count + 1):
