@@ -18,7 +18,7 @@ from tiny_speech import (
 )
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from hf_components.asr.transcriber import transcribe
+from hf_components.asr.transcriber import Transcriber, transcribe
 from hf_components.checkpoints.ctranslate2_import import import_whisper
 from hf_components.checkpoints.loading import load_moe_whisper, save_processor
 from hf_components.moe.merging import merge_experts
@@ -28,6 +28,7 @@ from hf_components.speech.audio import log_mel
 from hf_components.speech.batching import duration_batches
 from hf_components.speech.corpus import load_corpus, sample_rows, waveforms
 from recipes import average_checkpoints, distil_moe_whisper, export_ctranslate2, merge_moe_whisper, prepare_corpus
+from recipes import transcribe as transcribe_recipe
 
 pytestmark = pytest.mark.integration
 
@@ -233,6 +234,49 @@ def test_export_of_a_merge_is_checked(run, average):
     exported = import_whisper(run / "export" / "model")[0].state_dict()
     for name, value in load_file(run / "average" / "model" / "model.safetensors").items():
         assert torch.equal(exported[name], value), name
+
+
+def test_export_in_a_dynamic_context_is_checked_and_transcribed(run, tmp_path, capsys):
+    flags = {"quantization": "float32", "audio_context": "dynamic", "max_new_tokens": 6}
+    metrics = export_ctranslate2.main(
+        command(export_ctranslate2, run, tmp_path / "export", model=run / "joint/model", expert=1, **flags)
+    )
+    mixture = load_moe_whisper(str(run / "joint" / "model"))[0]
+    assert (
+        metrics["min_audio_context"] == mixture.min_audio_context and "was not trained" not in capsys.readouterr().err
+    )
+    assert metrics["check"]["equal"] == metrics["check"]["clips"] > 1
+    found = transcribe_recipe.main(
+        [
+            "--model",
+            str(tmp_path / "export" / "model"),
+            "--engine=ctranslate2",
+            "--corpus",
+            str(run / "corpus"),
+            "--output_jsonl",
+            str(tmp_path / "texts.jsonl"),
+            "--max_new_tokens=6",
+            "--num_beams=1",
+        ]
+    )
+    lines = [json.loads(line) for line in (tmp_path / "texts.jsonl").read_text().splitlines()]
+    corpus = load_corpus(run / "corpus", "dev")
+    model = merge_experts(mixture, [0.0, 1.0, 0.0])
+    model.set_audio_context(mixture.audio_context, mixture.min_audio_context)
+    texts = [
+        one.text
+        for one in Transcriber(model, tiny_processor(), max_new_tokens=6, num_beams=1).transcribe_corpus(corpus)
+    ]
+    assert [line["orthographic_text"] for line in lines] == texts
+    assert set(found["seconds_by_part"]) == {"audio", "features", "encoder", "decoder"}
+
+
+def test_an_export_below_the_context_of_an_untrained_model_is_warned_of(run, tmp_path, capsys):
+    save_tiny_whisper(tmp_path / "stock")
+    flags = {"model": tmp_path / "stock", "corpus": None, "audio_context": "dynamic", "min_audio_context": 300}
+    metrics = export_ctranslate2.main(command(export_ctranslate2, run, tmp_path / "export", **flags))
+    assert metrics["min_audio_context"] == 300
+    assert "below --min_audio_context 600; got 300" in capsys.readouterr().err
 
 
 def test_export_of_an_expert(run, tmp_path, capsys):
