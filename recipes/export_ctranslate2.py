@@ -1,4 +1,4 @@
-"""Export a Whisper, or one expert of a MoE-Whisper, to CTranslate2 for faster-whisper, and check the export.
+"""Export a Whisper, an expert of a MoE-Whisper or a voice to CTranslate2, for faster-whisper, and check the export.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/export_ctranslate2.py --config recipes/configs/export_ctranslate2/default.yaml \\
@@ -17,7 +17,7 @@ import datasets
 from accelerate import PartialState
 from transformers import WhisperProcessor
 
-from hf_components.asr import transcribe
+from hf_components.asr import load_asr, load_voices, transcribe
 from hf_components.checkpoints import (
     ExportedWhisper,
     export_whisper,
@@ -42,6 +42,7 @@ from hf_components.runtime import (
 from hf_components.scoring import score
 from hf_components.speech import language_code, load_corpus, log_mel, sample_rows, waveforms
 from hf_components.training import FULL_CONTEXT_FRAMES
+from hf_components.whisper import DynamicContextWhisper
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,9 @@ LEAST_UNTRAINED = 600  # mel frames; see "Short context in CTranslate2" in docs/
 class Arguments(RecipeArguments, SeedArguments):
     model: str = flag("Whisper or MoE-Whisper checkpoint: folder or Hub id")
     expert: int | None = flag("expert of a MoE-Whisper, counted from 0", default=None, min=0)
+    voice: str | None = flag(
+        "voice of one person over the model, merged into it: output of personalise_whisper", default=None
+    )
     quantization: Literal[
         "float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16", "int8_bfloat16"
     ] = flag("type of the stored weights; faster-whisper converts it to its compute_type", default="float16")
@@ -82,27 +86,13 @@ ARGUMENTS = (Arguments, PublishModelArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
-    result = run_as_stage(produce, args, inputs=[args.model, args.corpus])
+    result = run_as_stage(produce, args, inputs=[args.model, args.voice, args.corpus])
     push(publishing, Path(args.output_dir) / "model")
     return result
 
 
 def produce(args: Arguments, folder: Path) -> dict:
-    experts = read_config(args.model).get("num_experts")
-    if experts is not None:
-        if args.expert is None or not 0 <= args.expert < experts:
-            raise UserError(
-                f"{args.model} mixes {experts} experts: give --expert 0 to {experts - 1}, got {args.expert}; or "
-                "merge them with recipes/merge_moe_whisper.py"
-            )
-        mixture, processor = load_moe_whisper(args.model)
-        prompt_language(mixture, processor, args.language)
-        model = merge_experts(mixture, [float(i == args.expert) for i in range(experts)])
-        model.set_audio_context(mixture.audio_context, mixture.min_audio_context)
-    elif args.expert is not None:
-        raise UserError(f"{args.model} has no experts; leave --expert out")
-    else:
-        model, processor = load_whisper(args.model, args.language)
+    model, processor = with_voice(args) if args.voice is not None else without_voice(args)
     corpus = sample_rows(load_corpus(args.corpus, args.split), args.max_samples, args.seed) if args.corpus else None
     trained_short = model.audio_context == "dynamic"
     model.set_audio_context(args.audio_context, args.min_audio_context or model.min_audio_context)
@@ -144,6 +134,33 @@ def produce(args: Arguments, folder: Path) -> dict:
             100 * check["wer_between"],
         )
     return {"quantization": args.quantization, **context, "check": check}
+
+
+def without_voice(args: Arguments) -> tuple[DynamicContextWhisper, WhisperProcessor]:
+    experts = read_config(args.model).get("num_experts")
+    if experts is None:
+        if args.expert is not None:
+            raise UserError(f"{args.model} has no experts; leave --expert out")
+        return load_whisper(args.model, args.language)
+    if args.expert is None or not 0 <= args.expert < experts:
+        raise UserError(
+            f"{args.model} mixes {experts} experts: give --expert 0 to {experts - 1}, got {args.expert}; or "
+            "merge them with recipes/merge_moe_whisper.py"
+        )
+    mixture, processor = load_moe_whisper(args.model)
+    prompt_language(mixture, processor, args.language)
+    model = merge_experts(mixture, [float(i == args.expert) for i in range(experts)])
+    model.set_audio_context(mixture.audio_context, mixture.min_audio_context)
+    return model, processor
+
+
+def with_voice(args: Arguments) -> tuple[DynamicContextWhisper, WhisperProcessor]:
+    if args.expert is not None:
+        raise UserError(f"the voice {args.voice} weighs the experts itself; leave --expert out")
+    base, processor = load_asr(args.model, args.language)
+    model = load_voices(base, [args.voice]).merged(args.voice)
+    model.set_audio_context(base.audio_context, base.min_audio_context)
+    return model, processor
 
 
 def texts_of_export(folder: Path, processor: WhisperProcessor, corpus: datasets.Dataset, args: Arguments) -> list[str]:

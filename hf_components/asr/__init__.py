@@ -17,5 +17,5 @@ from hf_components.asr.recordings import Recordings, Rows
 from hf_components.asr.sapc2_packing import KITS, TIME_LIMITS, run_sapc2_package, write_sapc2_package
 from hf_components.asr.transcriber import Transcriber, Transcript, choose_dtype, transcribe
 from hf_components.asr.transcripts import check_same_ids, read_finished, read_submission_format, transcribe_to_file
-from hf_components.asr.voices import PAUSE, Voices, with_slots
+from hf_components.asr.voices import PAUSE, Voices, load_voices, with_slots
 from hf_components.asr.whisper import Whisper

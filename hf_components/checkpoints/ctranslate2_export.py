@@ -54,9 +54,13 @@ def export_whisper(
 
 
 def transcribe_exported(
-    folder: str | Path, processor: WhisperProcessor, input_features: torch.Tensor, max_new_tokens: int
+    folder: str | Path,
+    processor: WhisperProcessor,
+    input_features: torch.Tensor,
+    max_new_tokens: int,
+    num_beams: int = 1,
 ) -> list[str]:
-    """Greedy transcripts of an export, on the CPU.
+    """Transcripts of an export with a full audio context, on the CPU.
 
     Args:
         folder: folder of the export.
@@ -65,10 +69,10 @@ def transcribe_exported(
     """
     import ctranslate2
 
-    model = ctranslate2.models.Whisper(str(folder), device="cpu")
+    model = ctranslate2.models.Whisper(str(folder), device="cpu", intra_threads=torch.get_num_threads())
     features = ctranslate2.StorageView.from_array(np.ascontiguousarray(input_features.float().cpu().numpy()))
     prompts = [processor.tokenizer.prefix_tokens] * len(input_features)
     # CTranslate2 reserves half of `max_length` for the text before.
-    results = model.generate(features, prompts, beam_size=1, max_length=2 * max_new_tokens)
+    results = model.generate(features, prompts, beam_size=num_beams, max_length=2 * max_new_tokens)
     texts = processor.batch_decode([result.sequences_ids[0] for result in results], skip_special_tokens=True)
     return [text.strip() for text in texts]

@@ -16,11 +16,14 @@ from tiny_speech import (
     tiny_processor,
     tiny_whisper,
 )
+from tiny_voices import no_change, random_lora, with_examples
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from hf_components.asr.transcriber import Transcriber, transcribe
+from hf_components.asr.voices import load_voices
 from hf_components.checkpoints.ctranslate2_import import import_whisper
-from hf_components.checkpoints.loading import load_moe_whisper, save_processor
+from hf_components.checkpoints.loading import load_moe_whisper, load_whisper, save_processor
+from hf_components.checkpoints.voices import save_voice
 from hf_components.moe.merging import merge_experts
 from hf_components.runtime.errors import UserError
 from hf_components.scoring.error_rates import score
@@ -269,6 +272,37 @@ def test_export_in_a_dynamic_context_is_checked_and_transcribed(run, tmp_path, c
     ]
     assert [line["orthographic_text"] for line in lines] == texts
     assert set(found["seconds_by_part"]) == {"audio", "features", "encoder", "decoder"}
+
+
+def test_export_of_a_voice(run, tmp_path):
+    base, processor = load_whisper(str(save_tiny_whisper(tmp_path / "whisper")))
+    for voice in (random_lora(base, "anna", 1), no_change(base, "chris"), with_examples(base, "dan", "red cat")):
+        save_voice(voice, tmp_path / "voices" / voice.name)
+    flags = {"model": tmp_path / "whisper", "quantization": "float32", "audio_context": "dynamic"}
+
+    def export(voice: str, **more) -> dict:
+        words = command(export_ctranslate2, run, tmp_path / f"export_{voice}", **flags, **more)
+        return export_ctranslate2.main([*words, f"--voice={tmp_path / 'voices' / voice}"])
+
+    metrics = export("anna", max_new_tokens=6)
+    assert metrics["check"]["equal"] == metrics["check"]["clips"] > 1
+    corpus = load_corpus(run / "corpus", "dev")
+    options = {"max_new_tokens": 6, "num_beams": 1}
+    exported = Transcriber.from_pretrained(tmp_path / "export_anna" / "model", engine="ctranslate2", **options)
+    base.set_audio_context("dynamic", 1000)
+    voices = load_voices(base, [tmp_path / "voices" / "anna"])
+    original = Transcriber(base, processor, voices=voices, **options)
+    texts = [one.text for one in exported.transcribe_corpus(corpus)]
+    assert texts == [one.text for one in original.transcribe_corpus(corpus)]
+    assert texts != [one.text for one in Transcriber(base, processor, **options).transcribe_corpus(corpus)]
+    for voice, more, message in (
+        ("chris", {}, "chris changes nothing; leave the voice out"),
+        ("dan", {}, "dan puts examples before each recording"),
+        ("", {}, "holds 3 voices, such as anna; give one of them"),
+        ("anna", {"expert": 1}, "weighs the experts itself; leave --expert out"),
+    ):
+        with pytest.raises(UserError, match=message):
+            export(voice, **more)
 
 
 def test_an_export_below_the_context_of_an_untrained_model_is_warned_of(run, tmp_path, capsys):
