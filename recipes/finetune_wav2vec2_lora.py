@@ -19,11 +19,12 @@ from transformers import PreTrainedModel, ProcessorMixin, set_seed
 
 from dataset_scripts.audio_folder import AudioFolder, AudioFolderConfig
 from dataset_scripts.prepared import write_corpus
-from hf_components.asr import Ctc, Transcriber, family_of, load_asr
+from hf_components.asr import POCKETSPHINX, Ctc, Transcriber, family_of, load_asr
 from hf_components.checkpoints import base_model_id
 from hf_components.correction import CorrectionArguments
 from hf_components.correction.finetuning import (
     ADAPTER,
+    ASKED,
     MODEL,
     RESULTS,
     TITLE,
@@ -33,7 +34,7 @@ from hf_components.correction.finetuning import (
     add_to_finetuned,
     choose_for_training,
     describe,
-    estimated_wer,
+    estimates,
     examples,
     find_gold,
     guess_rows,
@@ -86,9 +87,8 @@ def main(argv: list[str] | None = None) -> dict:
         inputs=[
             *source.inputs(),
             args.model,
-            *([llm.llm_model] if gold.gold == "llm" else []),
-            *gold.recognisers,
-            *gold.judges,
+            *([llm.llm_model] if gold.gold in ASKED else []),
+            *(name for name in (*gold.recognisers, *gold.judges) if name != POCKETSPHINX),
         ],
         derive={"plot": add, "merge": add},
     )
@@ -116,9 +116,11 @@ def produce(
             f"--nbest {gold_args.nbest} lists what a CTC model hears, and {args.model} is none; set it to 1"
         )
     ingested, corpus = ingest(source, prepared / "corpus", resume)
-    transcriber = Transcriber(model, processor, batch_seconds=args.batch_seconds)
+    with_words = bool(gold_args.recognisers)
+    transcriber = Transcriber(model, processor, batch_seconds=args.batch_seconds, word_confidences=with_words)
     inputs = [prepared / "corpus", args.model]
-    heard = transcribe_rows(transcriber, corpus, prepared / "baseline", inputs=inputs, resume=resume)
+    said = transcribe_rows(transcriber, corpus, prepared / "baseline", inputs=inputs, resume=resume)
+    heard = [one.text for one in said]
     guesses = guess_rows(
         transcriber,
         corpus,
@@ -130,7 +132,7 @@ def produce(
     )
     hears = {"batch_seconds": args.batch_seconds, "resume": resume}
     others = hear_all(gold_args.recognisers, corpus, prepared, "recogniser", **hears)
-    gold = find_gold(gold_args, llm, corpus, guesses, processor, prepared, resume, others)
+    gold = find_gold(gold_args, llm, corpus, said, guesses, processor, prepared, resume, others)
     samples = make_samples(corpus, heard, gold, gold_args)
     everywhere = measure(samples, heard)
     label = gold_args.label(llm.llm_model)
@@ -144,7 +146,7 @@ def produce(
     learnable = set(rows["id"])
     for row in chosen:
         row.trained_on = row.id in learnable
-    used = [prepared / name for name in ("corpus", "baseline", "gold")[: 3 if gold_args.gold == "llm" else 2]]
+    used = [prepared / name for name in ("corpus", "baseline", "gold")[: 3 if gold_args.gold in ASKED else 2]]
     trained = run_stage(
         work / "training",
         lambda stage: train(args, lora_args, training_args, model, processor, rows, stage),
@@ -171,7 +173,7 @@ def produce(
     release = judge(
         [samples[i] for i in held_out],
         [heard[i] for i in held_out],
-        judges,
+        {name: [one.text for one in texts] for name, texts in judges.items()},
         num_bootstrap=args.num_bootstrap,
         seed=training_args.seed,
     )
@@ -190,7 +192,7 @@ def produce(
             "corrections": gold.corrections,
             "wer_truth": measure(samples, gold.texts)["wer_truth"],
             "recognisers": gold_args.recognisers,
-            "estimated_wer": gold.estimated_errors and estimated_wer(gold.estimated_errors, gold.texts),
+            **estimates(samples, gold),
         },
         "baseline": measure(scored, before),
         "finetuned": finetuned,
@@ -213,8 +215,8 @@ def produce(
     if PartialState().is_main_process:
         merge_into = args.model if args.merge else None
         if others:
-            names, lists = [args.model, *others], list(zip(heard, *others.values(), strict=True))
-            write_gold(folder / "gold.jsonl", corpus["id"][:], names, lists, gold.texts, gold.estimated_errors)
+            names, lists = [args.model, *others], list(zip(said, *others.values(), strict=True))
+            write_gold(folder / "gold.jsonl", corpus["id"][:], names, lists, gold.texts, gold.errors, gold.vote)
         publish_finetuned(folder, prepared, work / "training", result, samples, plot=args.plot, merge_into=merge_into)
     return result
 
@@ -229,7 +231,8 @@ def transcribe_finetuned(args: Wav2Vec2Arguments, corpus: datasets.Dataset, work
         batch_seconds=args.batch_seconds,
     )
     inputs = [prepared / "corpus", training]
-    return transcribe_rows(tuned, corpus, work / "finetuned", resume=args.resume, inputs=inputs)
+    found = transcribe_rows(tuned, corpus, work / "finetuned", resume=args.resume, inputs=inputs)
+    return [one.text for one in found]
 
 
 def ingest(source: AudioFolderConfig, folder: Path, resume: bool) -> tuple[dict, datasets.Dataset]:

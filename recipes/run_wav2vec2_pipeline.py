@@ -65,15 +65,15 @@ class Arguments(PipelineArguments):
     model: str = flag(
         "recogniser to adapt, of any family that can be trained: folder or Hub id", default="models/wav2vec2-demo"
     )
-    gold: Literal["llm", "manifest", "consensus", "stt"] = flag(
-        "texts to train on and to score by: an LLM's corrections, those of --truth, a vote of --recognisers, or the "
-        "recogniser's own",
+    gold: Literal["llm", "manifest", "consensus", "best", "stt"] = flag(
+        "texts to train on and to score by: an LLM's corrections, those of --truth, a vote of --recognisers, the best "
+        "of vote, recognisers and LLM, or the recogniser's own",
         default="llm",
     )
     llm_figure: bool = flag(
         "with another gold: also fine-tune on an LLM's corrections, and report it",
         default=False,
-        needs={"gold": ("manifest", "consensus", "stt")},
+        needs={"gold": ("manifest", "consensus", "best", "stt")},
     )
     train_on: Literal["errors", "agreed", "all"] = flag(
         "recordings to train on: where recogniser and gold differ, where they agree, all", default="errors"

@@ -12,10 +12,18 @@ from hf_components.asr.families import can_be_packed, family_of, is_audio_llm, l
 from hf_components.asr.family import Family, Scores
 from hf_components.asr.nbest import CtcNBest
 from hf_components.asr.new_head import with_ctc_head
+from hf_components.asr.outside import POCKETSPHINX, Recogniser, load_recogniser
 from hf_components.asr.packing import estimated_seconds, load_packable, run_package, write_package
-from hf_components.asr.recordings import Recordings, Rows
+from hf_components.asr.recordings import Files, Recordings, Rows
 from hf_components.asr.sapc2_packing import KITS, TIME_LIMITS, run_sapc2_package, write_sapc2_package
 from hf_components.asr.transcriber import Transcriber, Transcript, choose_dtype, transcribe
-from hf_components.asr.transcripts import check_same_ids, read_finished, read_submission_format, transcribe_to_file
+from hf_components.asr.transcripts import (
+    check_same_ids,
+    read_finished,
+    read_submission_format,
+    read_words,
+    transcribe_to_file,
+)
 from hf_components.asr.voices import PAUSE, Voices, load_voices, with_slots
 from hf_components.asr.whisper import Whisper
+from hf_components.asr.words import Word

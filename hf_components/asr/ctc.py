@@ -2,14 +2,18 @@
 
 import unicodedata
 from collections.abc import Container, Sequence
+from itertools import groupby, pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from accelerate.utils import extract_model_from_parallel
+from torchaudio.functional import forced_align
 from transformers import AutoModelForCTC, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
 from hf_components.asr.family import SHORTEST_SAMPLES, Family, Scores, check_greedy, extract, place, rate_of
+from hf_components.asr.words import in_words, parts_of
 from hf_components.speech import SAMPLING_RATE, plain_text
 
 SILENT = {"'": "", ".": ""}  # punctuation inside words, as in "a.m."; other punctuation becomes a space
@@ -57,6 +61,30 @@ class Ctc(Family):
         blank = model.config.pad_token_id
         merged = [[token for token in row.unique_consecutive().tolist() if token != blank] for row in tokens]
         return [processor.tokenizer.decode(row, group_tokens=False, skip_special_tokens=True) for row in merged]
+
+    def words(self, model, processor, waveforms, texts, *, language=None):
+        """The same as in `Family`, from the frames that the text is aligned with; they also give the times."""
+        inputs = place(self.inputs(processor, waveforms, language=language), model)
+        logits = model(**inputs).logits
+        real = real_frames(model, logits.shape[:2], inputs.get("attention_mask")).to(logits.device)
+        log_probs = logits.float().log_softmax(dim=-1)
+        found = []
+        for text, clip, row, frames in zip(texts, waveforms, log_probs, real, strict=True):
+            ids = self.tokenize(processor, text)
+            row = row[frames]
+            tokens = aligned(row, ids, model.config.pad_token_id)
+            seconds = max(len(clip), SHORTEST_SAMPLES) / SAMPLING_RATE / max(len(row), 1)
+            space = getattr(processor.tokenizer, "word_delimiter_token", None)
+            names = processor.tokenizer.convert_ids_to_tokens(ids)
+            words = in_words(text, names, [token.log_prob for token in tokens], space)
+            parts = parts_of(names, space)
+            if len(parts) == len(words):
+                words = [
+                    word._replace(start=tokens[part[0]].start * seconds, end=tokens[part[-1]].end * seconds)
+                    for word, part in zip(words, parts, strict=True)
+                ]
+            found.append(words)
+        return found
 
     def packed(self, model_type, language):
         return {"kind": "ctc", "class": AutoModelForCTC.__name__}
@@ -114,6 +142,33 @@ def real_frames(model: PreTrainedModel, shape: Sequence[int], attention_mask: to
     if hasattr(model, "_get_output_attention_mask"):
         return model._get_output_attention_mask(attention_mask, target_length=shape[1]).bool()
     return model._get_feature_vector_attention_mask(shape[1], attention_mask).bool()
+
+
+class Aligned(NamedTuple):
+    """A token of a text: the frames from `start` to before `end`, and the mean log probability there."""
+
+    start: int
+    end: int
+    log_prob: float
+
+
+def aligned(log_probs: torch.Tensor, ids: Sequence[int], blank: int) -> list[Aligned]:
+    """Align the tokens of a text with frames, on the most probable path through all of them.
+
+    Args:
+        log_probs: natural logarithms of probabilities `(frames, vocabulary)`.
+    Returns:
+        one entry for each token; if the text has more tokens than there are frames, all have probability 0.
+    """
+    repeated = sum(a == b for a, b in pairwise(ids))
+    if not ids or len(log_probs) < len(ids) + repeated:
+        return [Aligned(0, len(log_probs), -np.inf)] * len(ids)
+    path, scores = forced_align(log_probs[None].cpu(), torch.tensor([list(ids)]), blank=blank)
+    path, scores = path[0].tolist(), scores[0].tolist()
+    runs = [list(run) for _, run in groupby(range(len(path)), key=lambda i: path[i])]
+    return [
+        Aligned(run[0], run[-1] + 1, float(np.mean([scores[i] for i in run]))) for run in runs if path[run[0]] != blank
+    ]
 
 
 def writable(tokenizer: PreTrainedTokenizerBase, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from hf_components.asr.whisper import Whisper, longest_text
 from hf_components.checkpoints import ExportedWhisper
+from hf_components.runtime import UserError
 
 
 class WhisperInCTranslate2(Whisper):
@@ -18,3 +19,6 @@ class WhisperInCTranslate2(Whisper):
         longest_text(model.config, max_new_tokens)
         tokens = model.generate(inputs["input_features"], max_new_tokens=max_new_tokens, num_beams=num_beams)
         return processor.batch_decode(tokens, skip_special_tokens=True)
+
+    def words(self, model, processor, waveforms, texts, *, language=None):
+        raise UserError(f"{model.name_or_path} is an export, which does not tell the confidence of its words")

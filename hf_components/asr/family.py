@@ -17,9 +17,10 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 
+from hf_components.asr.words import Word, in_words
 from hf_components.checkpoints import load_model, load_processor, save_processor
 from hf_components.runtime import UserError
-from hf_components.speech import SAMPLING_RATE, language_code
+from hf_components.speech import SAMPLING_RATE, language_code, plain_text
 
 # Shorter clips are extended with silence: the first layers of encoders need up to 150 ms of input, and normalisation
 # over time needs several frames.
@@ -126,6 +127,43 @@ class Family(ABC):
         Raises:
             UserError: the model cannot decode with these settings.
         """
+
+    def words(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        waveforms: Sequence[np.ndarray],
+        texts: Sequence[str],
+        *,
+        language: str | None = None,
+    ) -> list[list[Word]]:
+        """The words of texts that the model has written, with its confidence in each.
+
+        The confidence comes from one more pass of the decoder over the known texts.
+
+        Args:
+            waveforms, language: see `inputs`.
+            texts: what the model wrote for each clip.
+        Raises:
+            UserError: models of this family do not tell how probable a text is.
+        """
+        labels = [self.tokenize(processor, text) for text in texts]
+        batch = self.training_batch(processor, waveforms, labels, language=language)
+        scores = self.score(model, place(batch, model))
+        if scores.logits is None:
+            raise UserError(f"{self.name} models do not tell the confidence of their words")
+        log_probs = scores.logits.float().log_softmax(dim=-1).cpu()
+        found = []
+        for text, ids, row, real in zip(texts, labels, log_probs, scores.real.cpu(), strict=True):
+            spoken = processor.tokenizer(plain_text(text), add_special_tokens=False).input_ids
+            row = row[real][-len(ids) :]  # the text ends with one token that ends it
+            row = row[-len(spoken) - 1 : -1]
+            written = row[torch.arange(len(spoken)), torch.tensor(spoken)].tolist()
+            # Checkpoints differ in whether they begin a text with a space.
+            spaced = processor.tokenizer(f" {plain_text(text)}", add_special_tokens=False).input_ids
+            written[:1] = row[0, list({spoken[0], spaced[0]})].logsumexp(dim=0, keepdim=True).tolist()
+            found.append(in_words(text, processor.tokenizer.convert_ids_to_tokens(spoken), written))
+        return found
 
     def packed(self, model_type: str, language: str | None) -> dict[str, Any] | None:
         """How `hf_components/submission/main.py` runs such a checkpoint with transformers alone; None: it cannot.

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import datasets
 import numpy as np
@@ -24,7 +25,8 @@ from hf_components.asr.exported_whisper import WhisperInCTranslate2
 from hf_components.asr.families import family_of, load_asr
 from hf_components.asr.recordings import Files, Recordings, Rows
 from hf_components.asr.voices import Voices, load_voices
-from hf_components.checkpoints import ExportedWhisper, is_export, merge_adapter
+from hf_components.asr.words import Word, moved
+from hf_components.checkpoints import ExportedWhisper, is_export, merge_adapter, writes
 from hf_components.runtime import Progress, UserError, first_few
 from hf_components.scoring import vote
 from hf_components.speech import SAMPLING_RATE, AudioError, cut_at_quiet, decode, duration_batches, seconds_batches
@@ -38,12 +40,23 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 @dataclass
 class Transcript:
-    """The result for one recording. If it could not be read, `text` is "" and `problem` gives the reason."""
+    """The result for one recording. If it could not be read, `text` is "" and `problem` gives the reason.
+
+    `words` are those of the text with the recogniser's confidence in each, if they were asked for.
+    """
 
     id: str
     text: str
     seconds: float
     problem: str | None = None
+    words: list[Word] | None = None
+
+
+class Heard(NamedTuple):
+    """The text of a clip, and its words if they were asked for."""
+
+    text: str
+    words: list[Word] | None
 
 
 class Transcriber:
@@ -67,6 +80,7 @@ class Transcriber:
         num_workers: processes that decode audio in advance; with 0 the main process does it between batches.
         voices: voices of people over this model. A single one is that of every utterance; with several, each utterance
             names its own.
+        word_confidences: also find how sure the model is of each word that it writes; not with voices.
     """
 
     def __init__(
@@ -82,7 +96,10 @@ class Transcriber:
         least_risk: bool = True,
         num_workers: int = 0,
         voices: Voices | None = None,
+        word_confidences: bool = False,
     ):
+        if word_confidences and voices is not None:
+            raise UserError("word confidences are those of a model without voices; leave one of them out")
         self.family = WhisperInCTranslate2() if isinstance(model, ExportedWhisper) else family_of(model)
         self.model = model
         self.processor = processor
@@ -94,6 +111,7 @@ class Transcriber:
         self.least_risk = least_risk
         self.num_workers = num_workers
         self.voices = voices
+        self.word_confidences = word_confidences
         self.spent: Counter[str] = Counter()
 
     @classmethod
@@ -161,6 +179,11 @@ class Transcriber:
         if folders:
             options["voices"] = load_voices(model, folders)
         return cls(model, processor, language=language, **options)
+
+    @property
+    def target(self) -> str:
+        """What the model writes: words or IPA."""
+        return writes(self.model)
 
     def transcribe(self, path: str | Path, *, voice: str | None = None) -> str:
         """The text of one audio file, with the voice of that name.
@@ -259,8 +282,13 @@ class Transcriber:
                     if isinstance(clip, AudioError)
                 }
                 decoded = {i: clip for i, clip in zip(batch, clips, strict=True) if i not in problems}
-                texts = self._transcribe(decoded, expert_weights)
-                yield [Transcript(ids[i], texts.get(i, ""), seconds[i], problems.get(i)) for i in batch]
+                heard = self._hear(decoded, expert_weights)
+                yield [
+                    Transcript(ids[i], "", seconds[i], problems[i])
+                    if i in problems
+                    else Transcript(ids[i], heard[i].text, seconds[i], words=heard[i].words)
+                    for i in batch
+                ]
                 progress.update(round(sum(seconds[i] for i in batch)))
                 start = time.perf_counter()
 
@@ -318,22 +346,41 @@ class Transcriber:
     def _transcribe(
         self, clips: Mapping[int, np.ndarray], expert_weights: torch.Tensor | None = None
     ) -> dict[int, str]:
+        return {key: heard.text for key, heard in self._hear(clips, expert_weights).items()}
+
+    def _hear(self, clips: Mapping[int, np.ndarray], expert_weights: torch.Tensor | None = None) -> dict[int, Heard]:
         """Texts of clips by row; a clip that is too long is cut, and the texts of its pieces are joined."""
         pieces = [
             (key, piece)
             for key, clip in clips.items()
             for piece in cut_at_quiet(clip, self._longest_piece(key, expert_weights), SAMPLING_RATE)
         ]
-        written = [""] * len(pieces)
+        found: dict[int, Heard] = {}
         for batch in self._batches([len(piece) / SAMPLING_RATE for _, piece in pieces]):
             rows = [pieces[i][0] for i in batch]
             weights = None if expert_weights is None else expert_weights[rows]
-            for i, text in zip(batch, self._decode([pieces[i][1] for i in batch], weights), strict=True):
-                written[i] = text.strip()
+            texts = [text.strip() for text in self._decode([pieces[i][1] for i in batch], weights)]
+            words = self._words([pieces[i][1] for i in batch], texts)
+            found |= {i: Heard(*heard) for i, *heard in zip(batch, texts, words, strict=True)}
         texts: dict[int, list[str]] = {key: [] for key in clips}
-        for (key, _), text in zip(pieces, written, strict=True):
-            texts[key] += [text] if text else []
-        return {key: " ".join(parts) for key, parts in texts.items()}
+        words: dict[int, list[Word]] = {key: [] for key in clips}
+        begins = dict.fromkeys(clips, 0)
+        for i, (key, piece) in enumerate(pieces):
+            texts[key] += [found[i].text] if found[i].text else []
+            words[key] += moved(found[i].words or (), begins[key] / SAMPLING_RATE)
+            begins[key] += len(piece)
+        return {key: Heard(" ".join(texts[key]), words[key] if self.word_confidences else None) for key in clips}
+
+    @torch.inference_mode()
+    def _words(self, clips: list[np.ndarray], texts: list[str]) -> list[list[Word] | None]:
+        """The words of texts, if they are asked for; a clip without text has none."""
+        if not self.word_confidences:
+            return [None] * len(texts)
+        spoken = [i for i, text in enumerate(texts) if text]
+        asked = [clips[i] for i in spoken], [texts[i] for i in spoken]
+        found = self.family.words(self.model, self.processor, *asked, language=self.language) if spoken else []
+        words = dict(zip(spoken, found, strict=True))
+        return [words.get(i, []) for i in range(len(texts))]
 
     def _bound(self) -> str:
         name = "batch_seconds" if self.batch_size is None else "batch_size"

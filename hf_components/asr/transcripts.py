@@ -16,7 +16,7 @@ from accelerate import PartialState
 
 from hf_components.asr.recordings import Recordings
 from hf_components.asr.transcriber import Transcriber, Transcript
-from hf_components.checkpoints import writes
+from hf_components.asr.words import WORDS_HEARD, Word, as_lists, from_lists
 from hf_components.runtime import (
     ID,
     NUMBER,
@@ -77,7 +77,7 @@ class Written:
 
 
 WRITTEN_FORM = {
-    "transcript": {"id": str, "text": str, "seconds": NUMBER, "problem": (str, None)},
+    "transcript": {"id": str, "text": str, "seconds": NUMBER, "problem": (str, None), "words?": (list, None)},
     "recording": (str, None),
     "seconds": NUMBER,
 }
@@ -125,7 +125,7 @@ def transcribe_to_file(
     """
     state = PartialState()
     start = time.perf_counter()
-    field = TEXT if writes(transcriber.model) == WORDS else PHONETIC
+    field = TEXT if transcriber.target == WORDS else PHONETIC
     partial = output.with_name(f".{output.name}.partial")
     alone = alone_in(partial, "--output_jsonl") if state.is_main_process else contextlib.nullcontext()
     with full_disk_explained(output), alone:
@@ -175,6 +175,7 @@ def transcribe_to_file(
                 output,
                 [
                     {ID: ids_as_given.get(name, name), field: transcript.text}
+                    | ({} if transcript.words is None else {WORDS_HEARD: as_lists(transcript.words)})
                     for name, transcript in transcripts.items()
                 ],
             )
@@ -191,6 +192,20 @@ def transcribe_to_file(
                 shutil.rmtree(partial)
         state.wait_for_everyone()
     return metrics
+
+
+def read_words(file: str | Path) -> dict[str, list[Word]]:
+    """The words of each transcript by id, of those that have them.
+
+    Raises:
+        UserError: a line is not a transcript; file and line are given.
+    """
+    remedy = "words are lists of word, confidence, start and end"
+    return {
+        name: from_lists(row[WORDS_HEARD], f"{file}, line {line}: {remedy}")
+        for line, name, row in read_by_id(file)
+        if row.get(WORDS_HEARD) is not None
+    }
 
 
 def _summary_of(output: Path) -> Path:

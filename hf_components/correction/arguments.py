@@ -17,23 +17,23 @@ class CorrectionArguments:
         "instruct model with a chat template: folder or Hub id",
         default="mistralai/Mistral-7B-Instruct-v0.3",
         aliases=["--llm"],
-        needs={"gold": "llm"},
+        needs={"gold": ("llm", "best")},
     )
-    gguf_file: str | None = flag("file name of an LLM in GGUF format", default=None, needs={"gold": "llm"})
+    gguf_file: str | None = flag("file name of an LLM in GGUF format", default=None, needs={"gold": ("llm", "best")})
     quantization: str = flag(
         "4bit (bitsandbytes), none, or auto: 4bit on CUDA with bitsandbytes",
         default="auto",
         choices=("auto", "4bit", "none"),
-        needs={"gold": "llm"},
+        needs={"gold": ("llm", "best")},
     )
     llm_dtype: str = flag(
         "float32, float16, bfloat16, or auto: half precision on GPU, else float32",
         default="auto",
-        needs={"gold": "llm"},
+        needs={"gold": ("llm", "best")},
     )
-    llm_batch_size: int = flag("transcripts per batch of the LLM", default=16, min=1, needs={"gold": "llm"})
+    llm_batch_size: int = flag("transcripts per batch of the LLM", default=16, min=1, needs={"gold": ("llm", "best")})
     fast_mode: bool = flag(
-        "correct transcripts of up to 128 tokens only; else 512", default=True, needs={"gold": "llm"}
+        "correct transcripts of up to 128 tokens only; else 512", default=True, needs={"gold": ("llm", "best")}
     )
 
 

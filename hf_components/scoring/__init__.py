@@ -1,7 +1,15 @@
 """Error rates, and comparisons of systems."""
 
 from hf_components.scoring.comparison import distinct_names, evaluate, plot_evaluation, tables
-from hf_components.scoring.consensus import disagreement, nearest_to_all, vote
+from hf_components.scoring.consensus import (
+    NOTHING,
+    Alignment,
+    align_words,
+    disagreement,
+    nearest_to_all,
+    normalized,
+    vote,
+)
 from hf_components.scoring.error_rates import compare, normalizer_of, paired_bootstrap, score, utterance_errors
 from hf_components.scoring.sap_evaluation import (
     evaluate_sap,

@@ -57,16 +57,45 @@ def vote(texts: Sequence[str], language: str | None = None, target: str = WORDS)
         language: language code of the texts; None for English.
         target: vote on words, or on the symbols of IPA, of which a space is one.
     """
-    texts = list(texts)
-    pivot = _units(texts.pop(nearest_to_all(texts, language, target)), language, target)
-    votes = {(i, "word", 0): [word] for i, word in enumerate(pivot)}  # the pivot votes first
-    for text in texts:
-        for place, word in _votes_of(_units(text, language, target), pivot):
-            votes.setdefault(place, [NOTHING]).append(word)
-    voters = len(texts) + 1
-    chosen = (_majority(votes[place], voters) for place in sorted(votes))  # "before" sorts before "word"
+    aligned = align_words(texts, language, target)
+    order = sorted(range(len(texts)), key=lambda i: i != aligned.pivot)  # the aligned text votes first
+    chosen = (_majority([column[i] for i in order]) for column in aligned.columns())
     between = " " if target == WORDS else ""
     return between.join(word.written for word in chosen if word is not NOTHING)
+
+
+class Alignment(NamedTuple):
+    """Texts for one utterance, aligned word by word.
+
+    Attributes:
+        pivot: index of the text that all are aligned with, that of `nearest_to_all`.
+        words: words of each text, or symbols of IPA.
+        places: for each place in the utterance, the index of each text's word there; None if it has none.
+    """
+
+    pivot: int
+    words: list[list[Word]]
+    places: list[list[int | None]]
+
+    def columns(self) -> list[list[Word]]:
+        """The word of each text at each place; `NOTHING` where it has none."""
+        return [
+            [NOTHING if i is None else words[i] for words, i in zip(self.words, place, strict=True)]
+            for place in self.places
+        ]
+
+
+def align_words(texts: Sequence[str], language: str | None = None, target: str = WORDS) -> Alignment:
+    """Align texts with one of them; the arguments are those of `vote`."""
+    pivot = nearest_to_all(texts, language, target)
+    words = [_units(text, language, target) for text in texts]
+    places: dict[tuple[int, str, int], list[int | None]] = {
+        (i, "word", 0): [None] * len(texts) for i in range(len(words[pivot]))
+    }
+    for text, own in enumerate(words):
+        for place, i in _places_of(own, words[pivot]):
+            places.setdefault(place, [None] * len(texts))[text] = i
+    return Alignment(pivot, words, [places[place] for place in sorted(places)])  # "before" sorts before "word"
 
 
 def disagreement(systems: Sequence[Sequence[str]], language: str | None = None) -> float:
@@ -86,6 +115,11 @@ def disagreement(systems: Sequence[Sequence[str]], language: str | None = None) 
     return float(np.mean([Levenshtein.distance(a, b) / max((len(a) + len(b)) / 2, 1) for a, b in pairs]))
 
 
+def normalized(word: str, language: str | None = None) -> str:
+    """A word as it is compared; "" for what is not scored."""
+    return normalize(word, normalizer_of(language))
+
+
 def _scored(text: str, language: str | None, target: str) -> list[str]:
     return list(text) if target != WORDS else normalize(text, normalizer_of(language)).split()
 
@@ -99,31 +133,28 @@ def _words(text: str, language: str | None) -> list[Word]:
     """The words of a text; what is not scored, such as a dash between spaces, stays with the word before it."""
     words: list[Word] = []
     for written in text.split():
-        normalized = normalize(written, normalizer_of(language))
-        if normalized or not words:
-            words.append(Word(written, normalized))
+        compared = normalized(written, language)
+        if compared or not words:
+            words.append(Word(written, compared))
         else:
             words[-1] = words[-1]._replace(written=f"{words[-1].written} {written}")
     return words
 
 
-def _votes_of(words: list[Word], pivot: list[Word]) -> list[tuple[tuple[int, str, int], Word]]:
-    """The votes of a text, each with its place: a word of the pivot, or the n-th word inserted before it."""
-    votes = []
+def _places_of(words: list[Word], pivot: list[Word]) -> list[tuple[tuple[int, str, int], int]]:
+    """Each word's index with its place: a word of the pivot, or the n-th word inserted before it."""
+    places = []
     own = [word.normalized for word in words]
-    for change, start, end, own_start, own_end in Levenshtein.opcodes([word.normalized for word in pivot], own):
+    for change, start, _, own_start, own_end in Levenshtein.opcodes([word.normalized for word in pivot], own):
         if change == "insert":
-            votes += [((start, "before", n), word) for n, word in enumerate(words[own_start:own_end])]
-        elif change == "delete":
-            votes += [((i, "word", 0), NOTHING) for i in range(start, end)]
-        else:  # equal or replace: as many words here as there
-            votes += [((i, "word", 0), words[own_start + i - start]) for i in range(start, end)]
-    return votes
+            places += [((start, "before", n), i) for n, i in enumerate(range(own_start, own_end))]
+        elif change != "delete":  # equal or replace: as many words here as there
+            places += [((start + n, "word", 0), i) for n, i in enumerate(range(own_start, own_end))]
+    return places
 
 
-def _majority(votes: list[Word], voters: int) -> Word:
-    """The word with more votes than every other, else the first vote; who has not voted has voted for nothing."""
-    votes = votes + [NOTHING] * (voters - len(votes))
+def _majority(votes: list[Word]) -> Word:
+    """The word with more votes than every other, else the first vote."""
     counts = Counter(word.normalized for word in votes).most_common(2)
     is_tie = len(counts) == 2 and counts[0][1] == counts[1][1]
     best = votes[0].normalized if is_tie else counts[0][0]

@@ -1,9 +1,11 @@
 """Fine-tuning a wav2vec2 on corrected transcripts: gold texts, choice of training data, measured improvement."""
 
-from hf_components.correction.finetuning.consensus import estimated_wer, write_gold
+from hf_components.correction.finetuning.consensus import write_gold
 from hf_components.correction.finetuning.gold import (
+    ASKED,
     GoldArguments,
     choose_for_training,
+    estimates,
     find_gold,
     make_samples,
     training_rows,

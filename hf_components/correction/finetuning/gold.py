@@ -16,7 +16,14 @@ from accelerate import PartialState
 from transformers import ProcessorMixin
 
 from hf_components.correction.arguments import CorrectionArguments, load_corrector
-from hf_components.correction.finetuning.consensus import consensus, estimated_errors, estimated_wer
+from hf_components.correction.finetuning.consensus import (
+    Consensus,
+    Heard,
+    combine,
+    estimated_wer,
+    expected_errors,
+    where_unsure,
+)
 from hf_components.correction.record import correct_to_file, summarise
 from hf_components.correction.writing import alphabet_of
 from hf_components.runtime import SEEDS, NothingToTrainOnError, UserError, first_few, flag, read_json_lines, run_stage
@@ -29,11 +36,22 @@ CORRECTIONS = "corrections.jsonl"
 LABELS = {
     "llm": "the recogniser's text as {llm} corrects it; that favours the recogniser",
     "manifest": "the transcripts of the manifest",
-    "consensus": "a vote of {recognisers} on what this recogniser and they hear",
+    "consensus": "a vote of this recogniser and {recognisers} on every word",
+    "best": "the best, by votes of this recogniser and {recognisers}, of their texts and what {llm} makes of the vote",
     "stt": "the recogniser's OWN TEXT, uncorrected, which is no measure of quality",
 }
 NAMED = 10  # ids that a message shows
-BELIEVED = ("manifest", "consensus", "stt", "corrected", "unchanged")  # sources of gold texts without a rejected reply
+# Sources of gold texts without a rejected reply
+BELIEVED = ("manifest", "consensus", "recogniser", "stt", "corrected", "unchanged")
+
+
+GOLDS = (
+    "llm: the recogniser's text, corrected by an LLM; manifest: the texts of --truth; consensus: a vote of the "
+    "recogniser and --recognisers on every word; best: for each recording what has the lowest expected WER of the "
+    "vote, each recogniser's text and the LLM's; stt: the recogniser's text"
+)
+ASKED = ("llm", "best")  # what an LLM is asked for
+VOTED = ("llm", "consensus", "best")  # what other recognisers can vote on
 
 
 @dataclass
@@ -43,22 +61,27 @@ class GoldArguments:
     With `evaluate_on_train` nothing is held out, and the table says so.
     """
 
-    gold: Literal["llm", "manifest", "consensus", "stt"] = flag(
-        "llm: the recogniser's text, corrected by an LLM; manifest: the texts of --truth; consensus: a vote of the "
-        "recogniser and --recognisers on every word; stt: the recogniser's text",
-        default="llm",
-    )
+    gold: Literal["llm", "manifest", "consensus", "best", "stt"] = flag(GOLDS, default="llm")
     recognisers: list[str] = flag(
-        "other recognisers of any family that vote on the gold: folders or Hub ids; two or more are best",
+        "other recognisers that vote on every word of the gold, two or more are best: folders or Hub ids of any "
+        "family, pocketsphinx, or JSON lines of transcripts by any other tool. An LLM then gets all their texts, and "
+        "may change only what they are not sure of",
         default=[],
-        needs={"gold": "consensus"},
+        needs={"gold": VOTED},
+    )
+    sure_word: float = flag(
+        "an LLM may not change a word that is right with at least this probability, by the votes of --recognisers",
+        default=0.8,
+        above=0,
+        max=1,
+        needs={"gold": ("llm", "best")},
     )
     max_gold_wer: float | None = flag(
         "do not train on a recording if the recognisers disagree so much that its gold is expected to have a higher "
         "WER; default: train on all",
         default=None,
         min=0,
-        needs={"gold": "consensus"},
+        needs={"gold": VOTED},
     )
     judges: list[str] = flag(
         "recognisers that decide, where no truth is known, whether the trained one became better: folders or Hub ids "
@@ -66,7 +89,10 @@ class GoldArguments:
         default=[],
     )
     nbest: int = flag(
-        "texts per recording that the LLM gets, by beam search (--gold llm)", default=1, min=1, needs={"gold": "llm"}
+        "texts per recording that the LLM gets, by beam search (--gold llm or best)",
+        default=1,
+        min=1,
+        needs={"gold": ASKED},
     )
     train_on: Literal["errors", "agreed", "all"] = flag(
         "train where recogniser and gold differ (errors), where they agree, or on all", default="errors"
@@ -78,10 +104,12 @@ class GoldArguments:
     evaluate_on_train: bool = flag("hold nothing out; evaluate on the training recordings", default=False)
 
     def __post_init__(self):
-        if self.gold != "llm":
+        if self.gold not in ASKED:
             self.nbest = 1
-        if self.gold == "consensus" and not self.recognisers:
-            raise UserError("--gold consensus is a vote of several: also give --recognisers, best two or more")
+        if self.gold in ("consensus", "best") and not self.recognisers:
+            raise UserError(f"--gold {self.gold} is a vote of several: also give --recognisers, best two or more")
+        if self.max_gold_wer is not None and not self.recognisers:
+            raise UserError("--max_gold_wer needs an estimate of the WER: also give --recognisers")
         if both := set(self.recognisers) & set(self.judges):
             raise UserError(f"{min(both)} cannot judge what it made: give it to --recognisers or to --judges")
         if self.gold == "stt" and self.train_on == "errors":
@@ -101,11 +129,11 @@ class Sample:
     Args:
         duration: length in seconds.
         heard: text of the recogniser before training.
-        source: source of `gold`: manifest, stt, or the `reason` of the LLM's correction.
+        source: source of `gold`: manifest, stt, consensus, recogniser, or the `reason` of the LLM's correction.
         truth: true text; None if it is not known.
         held_out: whether it is for evaluation and not for training.
         finetuned: text of the recogniser after training; None if it was not transcribed.
-        estimated_wer: expected WER of the gold, see `estimated_errors`; None if nobody else heard the recording.
+        estimated_wer: expected WER of the gold, see `combine`; None if nobody else heard the recording.
     """
 
     id: str
@@ -123,54 +151,88 @@ class Sample:
 
 @dataclass
 class Gold:
-    """Gold texts of recordings with their sources, and for an LLM the counts of accepted and rejected replies."""
+    """Gold texts of recordings with their sources.
+
+    Attributes:
+        corrections: counts of the LLM's accepted and rejected replies; None without an LLM.
+        vote: votes of several recognisers, and `errors`, the expected errors of each text; None without them.
+    """
 
     texts: list[str]
     sources: list[str]
     corrections: dict | None = None
-    estimated_errors: list[float] | None = None
+    vote: Consensus | None = None
+    errors: list[float] | None = None
 
 
 def find_gold(
     args: GoldArguments,
     llm: CorrectionArguments,
     corpus: datasets.Dataset,
-    heard: Sequence[Sequence[str]],
+    heard: Sequence[Heard],
+    guesses: Sequence[Sequence[str]],
     processor: ProcessorMixin,
     work: Path,
     resume: bool,
-    others: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    others: Mapping[str, Sequence[Heard]] = MappingProxyType({}),
 ) -> Gold:
     """The gold of each row.
 
     Args:
         corpus: rows from `dataset_scripts.audio_folder.AudioFolder`.
-        heard: texts of the recogniser for each row: the best one, then alternatives for the LLM.
+        heard: what the recogniser heard in each row.
+        guesses: its texts for the LLM: the best one, then alternatives.
         processor: processor of the recogniser, which gives its alphabet.
         work: folder with the stage `baseline` or `nbest` that `heard` comes from. The stage `gold` is added to it, and
             `corrections.jsonl`, the record of the LLM's replies, with which another run continues.
-        others: texts of further recognisers by name, for a consensus.
+        others: what further recognisers heard, by name.
     Raises:
         SystemExit: the LLM cannot be used; the status is 1, and the message says what to do.
     """
     if args.gold == "manifest":
         return Gold(corpus["text"][:], ["manifest"] * len(corpus))
-    if args.gold == "consensus":
-        lists = list(zip([texts[0] for texts in heard], *others.values(), strict=True))
-        texts = consensus(lists)
-        return Gold(texts, ["consensus"] * len(texts), None, estimated_errors(lists, texts).tolist())
     if args.gold == "stt":
-        return Gold([texts[0] for texts in heard], ["stt"] * len(corpus))
+        return Gold([one.text for one in heard], ["stt"] * len(corpus))
+    lists = list(zip(heard, *others.values(), strict=True))
+    vote = combine(lists) if others else None
+    if args.gold == "consensus":
+        return Gold(vote.texts, ["consensus"] * len(lists), None, vote, vote.errors)
+    if vote is not None:
+        by_accuracy = sorted(range(len(lists[0])), key=lambda i: -vote.accuracy[i])
+        guesses = [
+            list(dict.fromkeys([text, *(one[i].text for i in by_accuracy), *own[1:]]))
+            for text, one, own in zip(vote.texts, lists, guesses, strict=True)
+        ]
     source = work / ("baseline" if args.nbest == 1 else "nbest")
     metrics = run_stage(
         work / "gold",
-        lambda folder: _correct(llm, corpus["id"][:], heard, processor, work, folder, resume),
-        config=llm,
-        inputs=[source, llm.llm_model],
+        lambda folder: _correct(llm, corpus["id"][:], guesses, processor, work, folder, resume),
+        config=(llm, {"recognisers": args.recognisers}) if others else llm,
+        inputs=[source, llm.llm_model, *(work / f"recogniser_{i}" for i in range(len(others)))],
         resume=resume,
     )
     rows = [row for _, row in read_json_lines(work / "gold" / CORRECTIONS)]
-    return Gold([row["text"] for row in rows], [row["reason"] for row in rows], metrics)
+    texts, sources = [row["text"] for row in rows], [row["reason"] for row in rows]
+    if vote is None:
+        return Gold(texts, sources, metrics)
+    texts = [where_unsure(places, text, args.sure_word) for places, text in zip(vote.places, texts, strict=True)]
+    if args.gold == "best":
+        texts, sources = _least_errors(vote, lists, texts, sources)
+    errors = [expected_errors(places, text) for places, text in zip(vote.places, texts, strict=True)]
+    return Gold(texts, sources, metrics, vote, errors)
+
+
+def _least_errors(
+    vote: Consensus, lists: Sequence[Sequence[Heard]], corrected: Sequence[str], reasons: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """For each recording the text with the fewest expected errors, the vote before others, and its source."""
+    texts, sources = [], []
+    for places, voted, heard, text, reason in zip(vote.places, vote.texts, lists, corrected, reasons, strict=True):
+        choices = [("consensus", voted), *(("recogniser", one.text) for one in heard if one.text), (reason, text)]
+        source, best = min(choices, key=lambda choice: expected_errors(places, choice[1]))
+        texts.append(best)
+        sources.append(source)
+    return texts, sources
 
 
 def _correct(
@@ -225,9 +287,29 @@ def make_samples(corpus: datasets.Dataset, heard: Sequence[str], gold: Gold, arg
     truth = [None if raw is None else text for raw, text in zip(corpus["raw_text"], corpus["text"], strict=True)]
     columns = (ids, conditions, corpus["duration"], heard, gold.texts, gold.sources, truth)
     samples = [Sample(*row, held_out=i in held_out) for i, row in enumerate(zip(*columns, strict=True))]
-    for sample, errors in zip(samples, gold.estimated_errors or (), strict=bool(gold.estimated_errors)):
+    for sample, errors in zip(samples, gold.errors or (), strict=bool(gold.errors)):
         sample.estimated_wer = estimated_wer([errors], [sample.gold])
     return samples
+
+
+def estimates(samples: Sequence[Sample], gold: Gold) -> dict:
+    """The expected WER of the gold, of all recordings and of each condition; None without votes.
+
+    Returns:
+        `estimated_wer`, `estimated_wer_per_condition`, and `accuracy`: the expected share of right words of this
+        recogniser and of the others, in their order.
+    """
+    if gold.vote is None:
+        return {"estimated_wer": None, "estimated_wer_per_condition": {}, "accuracy": []}
+    rows: dict[str, list[int]] = {}
+    for i, sample in enumerate(samples):
+        rows.setdefault(sample.condition, []).append(i)
+    per_condition = {
+        name: estimated_wer([gold.errors[i] for i in of], [gold.texts[i] for i in of])
+        for name, of in sorted(rows.items())
+    }
+    overall = estimated_wer(gold.errors, gold.texts)
+    return {"estimated_wer": overall, "estimated_wer_per_condition": per_condition, "accuracy": gold.vote.accuracy}
 
 
 def has_errors(samples: Sequence[Sample]) -> list[bool]:

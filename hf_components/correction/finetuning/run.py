@@ -6,7 +6,8 @@ from pathlib import Path
 
 import datasets
 
-from hf_components.asr import CtcNBest, Rows, Transcriber, transcribe_to_file
+from hf_components.asr import CtcNBest, Recogniser, Rows, Transcriber, load_recogniser, read_words, transcribe_to_file
+from hf_components.correction.finetuning.consensus import Heard
 from hf_components.runtime import PlotArguments, ResumeArguments, UserError, flag, run_stage
 from hf_components.scoring import read_transcripts
 from hf_components.training import CtcTrainingArguments
@@ -59,11 +60,11 @@ def work_of(output_dir: str | Path) -> Path:
 
 
 def transcribe_rows(
-    transcriber: Transcriber, corpus: datasets.Dataset, folder: Path, *, inputs: Iterable[str | Path], resume: bool
-) -> list[str]:
-    """Texts of rows of a prepared corpus, in its order. This is a stage, which can be resumed."""
+    transcriber: Recogniser, corpus: datasets.Dataset, folder: Path, *, inputs: Iterable[str | Path], resume: bool
+) -> list[Heard]:
+    """What a recogniser hears of rows of a prepared corpus, in its order. This is a stage, which can be resumed."""
     ids = corpus["id"][:]
-    settings = {"ids": ids, "batch_seconds": transcriber.batch_seconds, "decoding": transcriber.family.name}
+    settings = {"ids": ids, **decoding_of(transcriber)}
     run_stage(
         folder,
         lambda work: transcribe_to_file(
@@ -73,24 +74,50 @@ def transcribe_rows(
         inputs=inputs,
         resume=resume,
     )
-    texts = read_transcripts(folder / "transcripts.jsonl")
-    return [texts[name] for name in ids]
+    return read_heard(folder / "transcripts.jsonl", ids)
+
+
+def decoding_of(transcriber: Recogniser) -> dict:
+    """The settings of a recogniser that change what it writes."""
+    if not isinstance(transcriber, Transcriber):
+        return {"decoding": transcriber.name}
+    words = {"word_confidences": True} if transcriber.word_confidences else {}
+    return {"batch_seconds": transcriber.batch_seconds, "decoding": transcriber.family.name, **words}
+
+
+def read_heard(file: Path, ids: Sequence[str]) -> list[Heard]:
+    """The transcripts of a file, by this project or by another tool, in the order of `ids`.
+
+    Raises:
+        UserError: it has no transcript of one of them.
+    """
+    texts = read_transcripts(file)
+    words = read_words(file)
+    if lacking := [name for name in ids if name not in texts]:
+        raise UserError(
+            f"{file} lacks {len(lacking)} of {len(ids)} recordings, such as {lacking[0]}: it needs a line of "
+            "utterance_id and orthographic_text for each; a recording in which nothing was heard has an empty text"
+        )
+    return [Heard(texts[name], words.get(name)) for name in ids]
 
 
 def hear_all(
     names: Iterable[str], corpus: datasets.Dataset, folder: Path, stem: str, *, batch_seconds: float, resume: bool
-) -> dict[str, list[str]]:
+) -> dict[str, list[Heard]]:
     """What several recognisers hear of the rows, by name; each is loaded when the one before it is done.
 
     Args:
         folder: folder with the stage `corpus`; a stage `<stem>_<number>` is added for each recogniser.
     """
-    texts = {}
+    heard = {}
     for number, name in enumerate(names):
-        transcriber = Transcriber.from_pretrained(name, batch_seconds=batch_seconds)
+        if name.endswith(".jsonl"):
+            heard[name] = read_heard(Path(name), corpus["id"][:])
+            continue
+        transcriber = load_recogniser(name, batch_seconds=batch_seconds, word_confidences=True)
         inputs = [folder / "corpus", name]
-        texts[name] = transcribe_rows(transcriber, corpus, folder / f"{stem}_{number}", inputs=inputs, resume=resume)
-    return texts
+        heard[name] = transcribe_rows(transcriber, corpus, folder / f"{stem}_{number}", inputs=inputs, resume=resume)
+    return heard
 
 
 def guess_rows(
@@ -114,14 +141,15 @@ def guess_rows(
     if count == 1:
         return [[text] for text in heard]
     transcriber.family = CtcNBest(count)
+    transcriber.word_confidences = False
     chosen = [
         i
         for i, (text, seconds) in enumerate(zip(heard, corpus["duration"], strict=True))
         if text.strip() and seconds <= transcriber.family.longest_seconds
     ]
     lists = [[text] for text in heard]
-    texts = transcribe_rows(transcriber, corpus.select(chosen), folder, inputs=inputs, resume=resume)
-    for i, written in zip(chosen, texts, strict=True):
+    found = transcribe_rows(transcriber, corpus.select(chosen), folder, inputs=inputs, resume=resume)
+    for i, written in zip(chosen, found, strict=True):
         same = " ".join(heard[i].split())
-        lists[i] += [text for text in written.split("\n") if text and text != same][: count - 1]
+        lists[i] += [text for text in written.text.split("\n") if text and text != same][: count - 1]
     return lists

@@ -120,6 +120,9 @@ def test_the_engine_of_a_transcriber(folder, original, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             Transcriber.from_pretrained(folder, **options)
+    sure = Transcriber.from_pretrained(folder, engine="ctranslate2", max_new_tokens=5, word_confidences=True)
+    with pytest.raises(UserError, match="does not tell the confidence of its words"):
+        sure.transcribe_corpus(rows(3))
     with pytest.raises(UserError, match="is no export that engine ctranslate2 runs"):
         Transcriber.from_pretrained(tmp_path, engine="ctranslate2")
     (tmp_path / "encoder").symlink_to(folder / "encoder")

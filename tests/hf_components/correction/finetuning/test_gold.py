@@ -10,6 +10,7 @@ from tiny_recordings import scripted_corrector
 
 from hf_components.correction.arguments import CorrectionArguments
 from hf_components.correction.finetuning import gold
+from hf_components.correction.finetuning.consensus import Heard
 from hf_components.correction.finetuning.gold import (
     Gold,
     GoldArguments,
@@ -134,6 +135,7 @@ def find(work: Path, heard: list[str], **options) -> Gold:
         GoldArguments(**args),
         CorrectionArguments(llm_model=str(work)),
         corpus(len(heard)),
+        [Heard(text) for text in heard],
         [[text] for text in heard],
         tiny_ctc_processor(),
         work,

@@ -1,14 +1,9 @@
-"""Who decides whether a trained recogniser is released, and what a vote of recognisers is worth."""
+"""Who decides whether a trained recogniser is released."""
 
-import json
-
-import numpy as np
 import pytest
 
-from hf_components.correction.finetuning.consensus import consensus, estimated_errors, estimated_wer, write_gold
 from hf_components.correction.finetuning.gold import Sample
 from hf_components.correction.finetuning.judging import judge
-from hf_components.scoring import score
 
 pytestmark = pytest.mark.unit
 
@@ -60,36 +55,3 @@ def test_chance_is_no_gain():
     one = [SAID[0], *WRONG[1:]]
     found = judge(samples(one, SAID), WRONG, {}, **DRAWN)
     assert found["difference"] > 0 and not found["released"] and "no sure gain" in found["reason"]
-
-
-def test_a_vote_is_right_where_most_are_and_its_errors_are_expected(tmp_path):
-    random = np.random.default_rng(0)
-    words = [[f"w{random.integers(1000)}" for _ in range(8)] for _ in range(300)]
-
-    def hear(share: float) -> list[str]:
-        """Each word is another one with this probability."""
-        return [" ".join(w if random.random() > share else f"x{random.integers(1000)}" for w in row) for row in words]
-
-    truth = [" ".join(row) for row in words]
-    heard = list(zip(hear(0.2), hear(0.25), hear(0.3), strict=True))
-    gold = consensus(heard)
-    real = score(gold, truth, num_bootstrap=0)["wer"]
-    expected = estimated_wer(estimated_errors(heard, gold), gold)
-    assert real < 0.2 and abs(expected - real) < 0.06, (real, expected)
-    write_gold(
-        tmp_path / "gold.jsonl",
-        [str(i) for i in range(300)],
-        ["a", "b", "c"],
-        heard,
-        gold,
-        estimated_errors(heard, gold),
-    )
-    row = json.loads((tmp_path / "gold.jsonl").read_text().splitlines()[0])
-    assert row["heard"]["b"] == heard[0][1] and row["gold"] == gold[0] and 0 <= row["estimated_wer"] <= 1
-
-
-def test_two_recognisers_share_the_blame():
-    heard = list(zip(SAID, WRONG, strict=True))
-    gold = consensus(heard)
-    assert estimated_wer(estimated_errors(heard, gold), gold) == pytest.approx(0.125, abs=0.01)
-    assert consensus([["", ""]]) == [""] and estimated_wer([0.0], [""]) is None

@@ -1,0 +1,291 @@
+"""Does training on gold that no truth made ever do harm? Twenty scenarios, each with a truth that only the score sees.
+
+python benchmarks/gold_scenarios.py --output_dir runs/gold_scenarios --model models/wav2vec2-demo
+
+Every scenario makes gold for spoken demo recordings, trains the recogniser on it, and lets the judges decide whether
+the result is released. Recognisers and LLMs that lie, fail or know everything are played by scripts: their texts come
+from a file, or in place of an LLM's reply. Then the truth tells whether the decision was right. Finished scenarios are
+kept. `results.json` holds `scenarios`, `harmful_releases`, `useful_releases` and `wer_estimate_error`.
+"""
+
+import argparse
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import soundfile
+from rich.table import Table
+
+from dataset_scripts.demo_recordings import write_demo_recordings
+from hf_components.asr import Files, load_recogniser, transcribe_to_file
+from hf_components.correction import TranscriptCorrector
+from hf_components.correction.finetuning import gold
+from hf_components.reporting import show
+from hf_components.runtime import ID, TEXT, NothingToTrainOnError, UserError, read_json_lines, read_record, write_json
+from hf_components.scoring import paired_bootstrap, utterance_errors
+from hf_components.training import mix
+from recipes import finetune_wav2vec2_lora
+
+logger = logging.getLogger(__name__)
+
+NONSENSE = "the annual report of the committee describes a number of important developments in the region"
+GERMAN = "das wetter ist heute sehr schön und wir gehen mit den kindern in den garten am alten haus"
+NOISE = {"clean": None, "20 dB": 20.0, "10 dB": 10.0, "5 dB": 5.0, "0 dB": 0.0}
+Reply = Callable[[str], str]
+
+
+@dataclass
+class Scenario:
+    """Where gold comes from, and who judges.
+
+    Attributes:
+        level: noise behind the recordings.
+        recognisers: names of those that vote, see `players`.
+        judges: names of those that judge.
+        reply: what the LLM replies to a transcript, given the truth; None: there is no LLM.
+        flags: further flags of the recipe.
+    """
+
+    level: str = "10 dB"
+    recognisers: Sequence[str] = ()
+    judges: Sequence[str] = ("whisper",)
+    reply: Callable[[str, dict[str, str]], str] | None = None
+    flags: dict = field(default_factory=dict)
+
+
+VOTE = {"gold": "consensus", "train_on": "all"}
+SCENARIOS = {
+    **{f"vote, {level}": Scenario(level, ["pocketsphinx", "similar"], ["whisper"], flags=VOTE) for level in NOISE},
+    "vote with Whisper, judged by PocketSphinx": Scenario(
+        "clean", ["whisper", "similar"], ["pocketsphinx"], flags=VOTE
+    ),
+    "vote, nobody judges": Scenario("clean", ["whisper", "pocketsphinx"], [], flags=VOTE),
+    "one that knows all": Scenario(recognisers=["perfect", "pocketsphinx"], flags=VOTE),
+    "one that writes nothing": Scenario(recognisers=["silent", "similar"], flags=VOTE),
+    "one in another language": Scenario(recognisers=["german", "similar"], flags=VOTE),
+    "one whose texts are of other recordings": Scenario(recognisers=["shuffled", "pocketsphinx"], flags=VOTE),
+    "two that write the same nonsense": Scenario(recognisers=["nonsense", "nonsense again"], flags=VOTE),
+    "nonsense, judged by nonsense": Scenario(
+        recognisers=["nonsense", "nonsense again"], judges=["nonsense too"], flags=VOTE
+    ),
+    "a judge in another language": Scenario(recognisers=["perfect", "similar"], judges=["german"], flags=VOTE),
+    "LLM that writes fluent nonsense": Scenario(reply=lambda heard, truth: NONSENSE, flags={"train_on": "all"}),
+    "LLM that writes nothing": Scenario(reply=lambda heard, truth: "", flags={"train_on": "all"}),
+    "LLM that translates": Scenario(reply=lambda heard, truth: GERMAN, flags={"train_on": "all"}),
+    "LLM that drops every second word": Scenario(
+        reply=lambda heard, truth: " ".join(heard.split()[::2]), flags={"train_on": "all"}
+    ),
+    "LLM that knows the truth": Scenario(reply=lambda heard, truth: truth.get(heard, heard)),
+    "its own text": Scenario(flags={"gold": "stt", "train_on": "all"}),
+}
+
+
+class Scripted(TranscriptCorrector):
+    """A corrector whose LLM is a function of the transcript."""
+
+    def __init__(self, corrector: TranscriptCorrector, reply: Reply):
+        self.__dict__ |= vars(corrector)
+        self.reply = reply
+
+    def warm_up(self) -> float:
+        return 0.0
+
+    def _request(self, hypotheses):
+        return hypotheses[0]
+
+    def _ask(self, requests, max_new_tokens):
+        return [(self.reply(text), True) for text in requests]
+
+
+def main(argv: list[str] | None = None) -> dict:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", required=True)
+    parser.add_argument("--model", default="models/wav2vec2-demo", help="recogniser that is trained")
+    parser.add_argument("--whisper", default="models/whisper-tiny.en", help="recogniser that votes or judges")
+    parser.add_argument("--llm", default="models/smollm2", help="LLM whose tokens are counted; scripts reply for it")
+    parser.add_argument("--gguf_file", default="SmolLM2-135M-Instruct.Q4_1.gguf")
+    parser.add_argument("--speakers", type=int, default=4)
+    parser.add_argument("--utterances", type=int, default=12, help="recordings of each speaker, clean and noisy")
+    parser.add_argument("--epochs", type=float, default=30)
+    parser.add_argument("--only", nargs="*", choices=tuple(SCENARIOS), help="these scenarios; default: all")
+    args = parser.parse_args(argv)
+    out = Path(args.output_dir)
+    results = {}
+    for name in args.only or SCENARIOS:
+        file = out / "scenarios" / f"{re.sub(r'[^A-Za-z0-9]+', '_', name)}.json"
+        if not file.exists():
+            write_json(file, play(SCENARIOS[name], out, file.with_suffix(""), args))
+        results[name] = read_record(file, dict, "delete it to play it again")
+        logger.info("%s: %s", name, results[name]["reason"])
+    told = [
+        abs(row["estimated_wer"] - row["gold_wer"]) for row in results.values() if row["estimated_wer"] is not None
+    ]
+    summary = {
+        "scenarios": len(results),
+        "harmful_releases": sum(row["released"] and row["harmful"] for row in results.values()),
+        "useful_releases": sum(row["released"] and row["useful"] for row in results.values()),
+        "useful": sum(row["useful"] for row in results.values()),
+        "wer_estimate_error": float(np.mean(told)) if told else None,
+        "by_scenario": results,
+    }
+    write_json(out / "results.json", summary)
+    lines = [
+        f"harmful releases: {summary['harmful_releases']} of {len(results)}",
+        f"useful releases: {summary['useful_releases']} of {summary['useful']}",
+        *(
+            [f"expected WER of the gold: off by {100 * summary['wer_estimate_error']:.1f} points on average"]
+            * bool(told)
+        ),
+    ]
+    show(table(results), "\n".join(lines))
+    return summary
+
+
+def play(scenario: Scenario, out: Path, folder: Path, args: argparse.Namespace) -> dict:
+    """Make gold, train, let the judges decide, and score all of it by the truth."""
+    recordings, truth = speak(out, scenario.level, args)
+    (recordings / "hidden.jsonl").write_text("")
+    known = {name: players(name, recordings, truth, args) for name in {*scenario.recognisers, *scenario.judges}}
+    flags = {
+        "audio_dir": recordings,
+        "truth": recordings / "hidden.jsonl",
+        "model": args.model,
+        "output_dir": folder,
+        "llm_model": args.llm,
+        "gguf_file": args.gguf_file,
+        "num_epochs": args.epochs,
+        "eval_ratio": 0.4,
+        "plot": False,
+        "report_to": "none",
+        **scenario.flags,
+    }
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    for flag, names in (("--recognisers", scenario.recognisers), ("--judges", scenario.judges)):
+        words += [flag, *(str(known[name]) for name in names)] if names else []
+    config = Path(__file__).parents[1] / "recipes/configs/finetune_wav2vec2_lora/quick.yaml"
+    try:
+        with llm_of(scenario, recordings, truth):
+            result = finetune_wav2vec2_lora.main(["--config", str(config), *words])
+    except (NothingToTrainOnError, UserError, SystemExit) as error:
+        return {"released": False, "reason": str(error), "harmful": False, "useful": False} | dict.fromkeys(
+            ("estimated_wer", "gold_wer", "before", "after", "interval")
+        )
+    samples = [row for _, row in read_json_lines(folder / "samples.jsonl")]
+    real = [truth[row["id"]] for row in samples]
+    held_out = [i for i, row in enumerate(samples) if row["held_out"]]
+    new, old = (
+        utterance_errors([samples[i][name] for i in held_out], [real[i] for i in held_out])
+        for name in ("finetuned", "heard")
+    )
+    gain = paired_bootstrap(new, old, num_bootstrap=1000, seed=0)
+    return {
+        "released": result["release"]["released"],
+        "reason": result["release"]["reason"],
+        "harmful": gain["difference"] < 0,
+        "useful": gain["interval"][0] > 0,
+        "estimated_wer": result["gold"]["estimated_wer"],
+        "gold_wer": _wer(utterance_errors([row["gold"] for row in samples], real)),
+        "before": _wer(old),
+        "after": _wer(new),
+        "interval": gain["interval"],
+    }
+
+
+def speak(out: Path, level: str, args: argparse.Namespace) -> tuple[Path, dict[str, str]]:
+    """Recordings with noise of this level, and their texts by id."""
+    folder = out / "recordings" / level.replace(" ", "_")
+    if not (folder / "truth.jsonl").exists():
+        write_demo_recordings(folder, dev_speakers=args.speakers, utterances_per_speaker=args.utterances)
+        random = np.random.default_rng(0)
+        for file in sorted(folder.rglob("*.wav")) if NOISE[level] is not None else ():
+            samples, rate = soundfile.read(file, dtype="float32")
+            noisy = mix(samples, random.standard_normal(len(samples)).astype(np.float32), NOISE[level])
+            soundfile.write(file, noisy / max(1, np.abs(noisy).max()), rate, subtype="PCM_16")
+    return folder, {row["file"]: row["text"] for _, row in read_json_lines(folder / "truth.jsonl")}
+
+
+def players(name: str, recordings: Path, truth: dict[str, str], args: argparse.Namespace) -> Path:
+    """The transcripts of a recogniser, real or played."""
+    file = recordings / "heard" / f"{name.replace(' ', '_')}.jsonl"
+    if file.exists():
+        return file
+    file.parent.mkdir(exist_ok=True)
+    ids, random = list(truth), np.random.default_rng(len(name))
+    if name in ("whisper", "pocketsphinx"):
+        options = {} if name == "pocketsphinx" else {"word_confidences": True, "num_beams": 1}
+        recogniser = load_recogniser(args.whisper if name == "whisper" else name, **options)
+        files = Files({i: recordings / i for i in ids})
+        transcribe_to_file(recogniser, files, file, order=ids, identity={}, resume=True)
+        return file
+    texts = {
+        "perfect": [truth[i] for i in ids],
+        "silent": [""] * len(ids),
+        "german": [_some(GERMAN, random, 8) for _ in ids],
+        "shuffled": [truth[i] for i in random.permutation(ids)],
+        "similar": [_misheard(truth[i], random, truth) for i in ids],
+    }.get(name) or [_some(NONSENSE, np.random.default_rng(i), 6) for i in range(len(ids))]
+    rows = [{ID: i, TEXT: text} for i, text in zip(ids, texts, strict=True)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def llm_of(scenario: Scenario, recordings: Path, truth: dict[str, str]):
+    """The LLM of a scenario in place of the real one, which is loaded for its tokens."""
+    load = gold.load_corrector
+
+    def scripted(args, alphabet):
+        corrector = load(args, alphabet)
+        return Scripted(corrector, lambda heard: scenario.reply(heard, by_text))
+
+    by_text: dict[str, str] = {}
+    correct = gold.correct_to_file
+
+    def noting(corrector, ids, texts, path, resume):
+        by_text.update({text[0]: truth[i] for i, text in zip(ids, texts, strict=True)})
+        return correct(corrector, ids, texts, path, resume)
+
+    return mock.patch.multiple(gold, load_corrector=scripted, correct_to_file=noting)
+
+
+def table(results: dict[str, dict]) -> Table:
+    lines = Table(title="Gold without truth: its WER, and that of the recogniser (%)")
+    for heading in ("scenario", "gold", "expected", "before", "after", "decision", "by the truth"):
+        lines.add_column(heading, justify="left" if heading == "scenario" else "right")
+    for name, row in results.items():
+        lines.add_row(
+            name,
+            *(_percent(row[key]) for key in ("gold_wer", "estimated_wer", "before", "after")),
+            "released" if row["released"] else "refused",
+            "useful" if row["useful"] else "harmful" if row["harmful"] else "neither",
+        )
+    return lines
+
+
+def _misheard(text: str, random: np.random.Generator, truth: dict[str, str]) -> str:
+    """A text in which a third of the words are others."""
+    others = " ".join(truth.values()).split()
+    return " ".join(word if random.random() > 1 / 3 else str(random.choice(others)) for word in text.split())
+
+
+def _some(text: str, random: np.random.Generator, count: int) -> str:
+    return " ".join(random.permutation(text.split())[:count])
+
+
+def _wer(counts: dict) -> float:
+    return float(counts["errors"].sum() / counts["reference_words"].sum())
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+if __name__ == "__main__":
+    main()
