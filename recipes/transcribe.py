@@ -62,6 +62,10 @@ class Arguments(ResumeArguments):
     submission_format: str | None = flag(
         "submission_format.jsonl: its order is that of the lines, its ids must be those of the input", default=None
     )
+    engine: Literal["transformers", "ctranslate2"] = flag(
+        "what runs the model; ctranslate2 for an output of export_ctranslate2 --audio_context dynamic, on the CPU",
+        default="transformers",
+    )
     adapter: list[str] | None = flag("PEFT LoRA of the model: folder or Hub id; several: merged in turn", default=None)
     voice: str | None = flag("voice of one person over the model: output of personalise_whisper", default=None)
     language: str | None = flag(
@@ -95,6 +99,7 @@ def main(argv: list[str] | None = None) -> dict:
     output = Path(args.output_jsonl)
     inputs = [args.model, *(args.adapter or []), args.voice, args.input_jsonl or args.corpus, args.submission_format]
     settings = (
+        "engine",
         "audio_dirs",
         "fields",
         "split",
@@ -132,6 +137,7 @@ def main(argv: list[str] | None = None) -> dict:
         voice=args.voice or (),
         audio_context=args.audio_context,
         mixture=args.mixture,
+        engine=args.engine,
         dtype=args.dtype,
         batch_seconds=args.batch_seconds,
         num_beams=args.num_beams,
@@ -148,6 +154,9 @@ def main(argv: list[str] | None = None) -> dict:
         ids_as_given=ids_as_given,
     )
     write_csv(args)
+    if metrics["seconds_by_part"]:
+        parts = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in metrics["seconds_by_part"].items())
+        logger.info("where the time of this run went: %s", parts)
     logger.info(
         "%d transcripts in %s, %d of them empty because unreadable, %d kept from an earlier run; %.1f s for %.1f s of "
         "audio, real-time factor %s",

@@ -103,3 +103,16 @@ def test_every_line_of_use_of_an_export_runs(hub, tmp_path):
         hub, tmp_path, "export", lambda folder: export_whisper(*load_whisper(str(WHISPER)), folder, "int8")
     )
     assert run_blocks(card, tmp_path / "reader", environment=hub.environment(tmp_path / "reader" / "hf")) == 1
+
+
+def test_every_line_of_use_of_an_export_for_short_clips_runs(hub, tmp_path):
+    if not WHISPER.exists():
+        pytest.skip(f"there is no {WHISPER}; recipes/import_whisper.py makes it")
+    card = stage_card(
+        hub,
+        tmp_path,
+        "short_export",
+        lambda folder: export_whisper(*load_whisper(str(WHISPER)), folder, "int8", audio_context="dynamic"),
+    )
+    assert "engine=" in card
+    assert run_blocks(card, tmp_path / "reader", environment=hub.environment(tmp_path / "reader" / "hf")) == 1

@@ -24,6 +24,6 @@ from hf_components.asr.transcripts import (
     read_words,
     transcribe_to_file,
 )
-from hf_components.asr.voices import PAUSE, Voices, with_slots
+from hf_components.asr.voices import PAUSE, Voices, load_voices, with_slots
 from hf_components.asr.whisper import Whisper
 from hf_components.asr.words import Word

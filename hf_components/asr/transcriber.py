@@ -7,6 +7,8 @@ print(transcriber.transcribe("audio.wav"))
 With `voice="voices/anna"` it writes what the voice of one person makes of it, see `hf_components.asr.voices`.
 """
 
+import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +21,12 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import PreTrainedModel, ProcessorMixin
 
+from hf_components.asr.exported_whisper import WhisperInCTranslate2
 from hf_components.asr.families import family_of, load_asr
 from hf_components.asr.recordings import Files, Recordings, Rows
 from hf_components.asr.voices import Voices, load_voices
 from hf_components.asr.words import Word, moved
-from hf_components.checkpoints import merge_adapter, writes
+from hf_components.checkpoints import ExportedWhisper, is_export, merge_adapter, writes
 from hf_components.runtime import Progress, UserError, first_few
 from hf_components.scoring import vote
 from hf_components.speech import SAMPLING_RATE, AudioError, cut_at_quiet, decode, duration_batches, seconds_batches
@@ -31,6 +34,7 @@ from hf_components.whisper import MoeWhisperForConditionalGeneration
 from hf_components.whisper.audio_context import DynamicContextGenerationMixin
 from hf_components.whisper.configuration_moe_whisper import MIXTURES
 
+ENGINES = ("transformers", "ctranslate2")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -96,7 +100,7 @@ class Transcriber:
     ):
         if word_confidences and voices is not None:
             raise UserError("word confidences are those of a model without voices; leave one of them out")
-        self.family = family_of(model)
+        self.family = WhisperInCTranslate2() if isinstance(model, ExportedWhisper) else family_of(model)
         self.model = model
         self.processor = processor
         self.language = language
@@ -108,6 +112,7 @@ class Transcriber:
         self.num_workers = num_workers
         self.voices = voices
         self.word_confidences = word_confidences
+        self.spent: Counter[str] = Counter()
 
     @classmethod
     def from_pretrained(
@@ -121,6 +126,7 @@ class Transcriber:
         audio_context: str | None = None,
         mixture: str | None = None,
         voice: str | Path | Sequence[str | Path] = (),
+        engine: str = "transformers",
         **options,
     ) -> "Transcriber":
         """Load a checkpoint.
@@ -137,11 +143,23 @@ class Transcriber:
                 the clips.
             mixture: how a MoE-Whisper uses its experts, instead of its own way: see `MoeWhisperConfig`.
             voice: folder of a voice, folder that holds several of them, or several such folders.
+            engine: "transformers", or "ctranslate2" for a folder that recipes/export_ctranslate2.py wrote with
+                `--audio_context dynamic`, which runs on the CPU.
             options: other arguments of the class.
         Raises:
             UserError: there is no such checkpoint, adapter or voice, no family supports it, an adapter or a voice is
-                of another model, or the model has no audio context or mixture to choose.
+                of another model, the model has no audio context or mixture to choose, or the engine cannot run it.
         """
+        if engine not in ENGINES:
+            raise UserError(f"engine must be {' or '.join(ENGINES)}, got {engine!r}")
+        if engine == "ctranslate2":
+            fixed = {"adapter": adapter, "audio_context": audio_context, "mixture": mixture, "voice": voice}
+            if given := [name for name, value in fixed.items() if value not in (None, (), [])]:
+                raise UserError(f"{given[0]} is a part of an export; leave it out, or use engine transformers")
+            exported = ExportedWhisper(name_or_path, language)
+            return cls(exported, exported.processor, language=language, **options)
+        if is_export(name_or_path):
+            raise UserError(f"{name_or_path} is an export for CTranslate2; transcribe with engine ctranslate2")
         device = torch.device(device) if device is not None else PartialState().device
         model, processor = load_asr(str(name_or_path), language, choose_dtype(dtype, device))
         if audio_context is not None:
@@ -255,7 +273,9 @@ class Transcriber:
             unit="s of audio",
             disable=not state.is_main_process,
         ) as progress:
+            start = time.perf_counter()
             for batch, clips in zip(batches, loader, strict=True):
+                self.spent["audio"] += time.perf_counter() - start
                 problems = {
                     i: f"{clip.reason}: {clip.detail}"
                     for i, clip in zip(batch, clips, strict=True)
@@ -270,6 +290,18 @@ class Transcriber:
                     for i in batch
                 ]
                 progress.update(round(sum(seconds[i] for i in batch)))
+                start = time.perf_counter()
+
+    def seconds_by_part(self) -> dict[str, float]:
+        """Seconds that this process waited for "audio", computed "features", and ran the "model" so far.
+
+        Of an export for CTranslate2 "encoder" and "decoder" are known, in place of "model".
+        """
+        spent = Counter(self.spent)
+        if isinstance(self.model, ExportedWhisper):
+            del spent["model"]
+            spent |= self.model.seconds
+        return {part: round(seconds, 2) for part, seconds in spent.items()}
 
     def _collect(self, recordings: Recordings, *options) -> list[Transcript]:
         found = [transcript for batch in self.stream(recordings, *options) for transcript in batch]
@@ -430,7 +462,10 @@ class Transcriber:
                 [] if example is None else self.family.tokenize_text(self.processor, example[1])
                 for example in examples
             ]
+        start = time.perf_counter()
         inputs = self.family.inputs(self.processor, clips, language=self.language)
+        ready = time.perf_counter()
+        self.spent["features"] += ready - start
         try:
             return self.family.decode(
                 model,
@@ -445,6 +480,8 @@ class Transcriber:
             raise UserError(
                 f"a batch of {len(clips)} clips does not fit into {where}: lower {self._bound()}"
             ) from error
+        finally:
+            self.spent["model"] += time.perf_counter() - ready
 
 
 def transcribe(
@@ -460,7 +497,8 @@ def transcribe(
     """Transcribe a corpus with a model in memory: texts in the order of its rows. Every process returns all of them.
 
     Args:
-        model: model of a family of `hf_components.asr`; if it is in training mode, it returns to it afterwards.
+        model: model of a family of `hf_components.asr`, or an `ExportedWhisper`; if it is in training mode, it returns
+            to it afterwards.
         corpus: rows of a prepared corpus, audio not decoded.
         batch_size: utterances per batch and process.
         expert_weights: weights that replace the router of a MoE-Whisper, `(utterances, experts)`.
@@ -470,11 +508,13 @@ def transcribe(
         AudioError: a row cannot be decoded.
         UserError: no family supports the model, or it cannot decode with these settings.
     """
-    was_training = model.training
-    model.eval()
+    was_training = isinstance(model, torch.nn.Module) and model.training
+    if was_training:
+        model.eval()
     transcriber = Transcriber(model, processor, batch_size=batch_size, **options)
     found = transcriber.transcribe_corpus(corpus, expert_weights=expert_weights, description=description)
-    model.train(was_training)
+    if was_training:
+        model.train()
     if broken := next((transcript for transcript in found if transcript.problem is not None), None):
         reason, _, detail = broken.problem.partition(": ")
         raise AudioError(broken.id, reason, detail)

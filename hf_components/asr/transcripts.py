@@ -119,7 +119,7 @@ def transcribe_to_file(
         ids_as_given: ids that the lines give in another form, by id: a number, or with spaces around them.
     Returns:
         counts (`kept`: transcripts of an earlier run), and seconds of audio, wall seconds and real-time factor (wall
-        seconds per second of audio), including earlier runs.
+        seconds per second of audio), including earlier runs; `seconds_by_part` of this run and process alone.
     Raises:
         UserError: the output cannot be written, or another run is writing it.
     """
@@ -167,6 +167,7 @@ def transcribe_to_file(
             "audio_seconds": round(audio_seconds, 1),
             "seconds": round(seconds, 1),
             "real_time_factor": round(seconds / audio_seconds, 4) if audio_seconds else None,
+            "seconds_by_part": transcriber.seconds_by_part(),
         }
         if state.is_main_process:
             _note_failures(output.with_suffix(".failures.jsonl"), failed)

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from hf_components.checkpoints import Voice, find_voices, read_voice, require_same_base
 from hf_components.runtime import UserError, first_few
 from hf_components.speech import SAMPLING_RATE
-from hf_components.whisper import MoeWhisperConfig, MoeWhisperForConditionalGeneration
+from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWhisperForConditionalGeneration
 from hf_components.whisper.audio_context import DynamicContextGenerationMixin
 from hf_components.whisper.routed_lora import RoutedLinear
 
@@ -133,6 +133,23 @@ class Voices:
         nothing = torch.full((width,), torch.nan)
         rows = [self._rows[name] for name in names]
         return torch.stack([nothing if row is None else row for row in rows])
+
+    def merged(self, place: str | Path) -> DynamicContextWhisper:
+        """The only voice and its base as one plain Whisper, in a context of 30 s.
+
+        Args:
+            place: where the voice was read from, for messages.
+        Raises:
+            UserError: there are several voices, or this one is no change of weights.
+        """
+        if len(self.names) > 1:
+            raise UserError(f"{place} holds {len(self.names)} voices, such as {self.names[0]}; give one of them")
+        if self.examples[self.names[0]]:
+            raise UserError(f"{place} puts examples before each recording, which no weights can replace")
+        weights = self.weights_of(self.names)[0]
+        if self.model is None or weights.isnan().any():
+            raise UserError(f"{place} changes nothing; leave the voice out")
+        return self.model.plain_whisper(weights.tolist())
 
     @torch.no_grad()
     def _add(self, voices: Mapping[str, Voice]) -> None:

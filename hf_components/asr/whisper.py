@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Sequence
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, WhisperConfig
 
 from hf_components.asr.family import Family, place
 from hf_components.checkpoints import check_savable, load_moe_whisper, load_whisper, prompt_language, save_whisper
@@ -67,11 +67,7 @@ class Whisper(Family):
                 returned without them.
             least_risk: of the beams take the text of least risk, not the most probable one.
         """
-        longest = model.config.max_target_positions - TASK_TOKENS
-        if not 1 <= max_new_tokens <= longest:
-            raise UserError(
-                f"max_new_tokens must lie in [1, {longest}] with this decoder's positions, got {max_new_tokens}"
-            )
+        longest = longest_text(model.config, max_new_tokens)
         routing = {} if expert_weights is None else {"expert_weights": expert_weights.to(model.device)}
         features = place(inputs, model)[
             "input_features"
@@ -130,6 +126,16 @@ class Whisper(Family):
     def tokenize_text(self, processor, text, *, follows: bool = False) -> list[int]:
         """Ids of a text alone; `follows` that of a sentence after another one."""
         return processor.tokenizer(" " * follows + plain_text(text), add_special_tokens=False).input_ids
+
+
+def longest_text(config: WhisperConfig, max_new_tokens: int) -> int:
+    """Tokens that a decoder has positions for. Raises UserError if more are asked for."""
+    longest = config.max_target_positions - TASK_TOKENS
+    if not 1 <= max_new_tokens <= longest:
+        raise UserError(
+            f"max_new_tokens must lie in [1, {longest}] with this decoder's positions, got {max_new_tokens}"
+        )
+    return longest
 
 
 class SaidBefore(LogitsProcessor):

@@ -1,5 +1,6 @@
 """Load, save and average checkpoints; import them from CTranslate2 and export them to it."""
 
+from hf_components.checkpoints.ctranslate2_engine import ExportedWhisper, is_export
 from hf_components.checkpoints.ctranslate2_export import export_whisper, transcribe_exported
 from hf_components.checkpoints.ctranslate2_import import import_whisper
 from hf_components.checkpoints.digests import digest_of_base, digest_of_model

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCardData, get_token
 
 from hf_components.acoustic_units import MFCC
 from hf_components.asr import is_audio_llm
-from hf_components.checkpoints import base_model_id
+from hf_components.checkpoints import base_model_id, is_export
 from hf_components.publishing.cards import HERE, RECOGNITION, render_card
 from hf_components.publishing.report import hub_id
 from hf_components.runtime import UserError, read_completion, read_record
@@ -55,6 +55,7 @@ RECOGNISERS = ("ForConditionalGeneration", "ForCTC", "ForRNNT", "ForTDT")
 TITLES = {
     "adapter": "Adapter",
     "export": "CTranslate2 export",
+    "short_export": "CTranslate2 export for short clips",
     "recogniser": "Recogniser",
     "hearing_llm": "Recogniser",
     "AcousticUnitsModel": "Acoustic units",
@@ -234,6 +235,8 @@ def _stage_report(folder: Path, license: str | None) -> Files:
     use = (
         "adapter"
         if is_adapter
+        else "short_export"
+        if is_export(folder)
         else "export"
         if exported
         else "hearing_llm"
@@ -250,7 +253,9 @@ def _stage_report(folder: Path, license: str | None) -> Files:
         base_model=base,
         tags=["speech"],
         library_name="peft" if is_adapter else "ctranslate2" if exported else "transformers",
-        pipeline_tag=RECOGNITION if use in ("adapter", "export", "recogniser", "hearing_llm") else None,
+        pipeline_tag=RECOGNITION
+        if use in ("adapter", "export", "short_export", "recogniser", "hearing_llm")
+        else None,
     )
     plots = {f"plots/{plot.name}": plot for plot in sorted(stage.glob("*.png"))}
     shown = {

@@ -14,6 +14,7 @@ from recipes import (
     cluster_embeddings,
     evaluate_asr,
     evaluate_vocoder,
+    export_ctranslate2,
     extract_embeddings,
     finetune_wav2vec2_lora,
     finetune_whisper,
@@ -39,7 +40,7 @@ ALWAYS = re.findall(
     corpus crop_seconds data data_config_override data_dir data_percent data_seed dataloader_num_workers
     dataloader_pin_memory ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters
     ddp_static_graph debug debug_run deepspeed detector dev_speakers dev_utterances disable_tqdm discriminator_lr
-    discriminator_steps dry_run dtype ema_decay embedding_dim embedding_dir epochs eval_every_n_epochs
+    discriminator_steps dry_run dtype ema_decay embedding_dim embedding_dir engine epochs eval_every_n_epochs
     eval_on_start eval_strategy evaluate_on_train expert_epochs experts_dir filter_transcripts finetuning
     folder force_restart fp16 freeze_decoder freeze_encoder fsdp full_determinism full_model gold
     gradient_accumulation_steps gradient_checkpointing head hub_id include_num_input_tokens_seen input_jsonl
@@ -167,6 +168,7 @@ def test_no_configuration_of_ours_has_a_key_without_effect(config, caplog):
         (extract_embeddings, "--pooling gradient --lora_model x --layer 2", "--layer has no effect without --pooling"),
         (run_moe_pipeline, "--expert_source error --pooling flatten", "without --expert_source embedding"),
         (prepare_corpus, "--split_seed 42", "without --builder jsonl_manifest or segmented_audio"),
+        (export_ctranslate2, "--model x --min_audio_context 200", "without --audio_context dynamic"),
         (transcribe, "--corpus x --audio_dirs y", "--audio_dirs has no effect without --input_jsonl"),
         (evaluate_asr, "--predictions a --adapter b", "--adapter has no effect without --model"),
         (pack_submission, "--hours 2 --test_utterances 5", "--hours has no effect with --test_utterances"),

@@ -16,11 +16,14 @@ from tiny_speech import (
     tiny_processor,
     tiny_whisper,
 )
+from tiny_voices import no_change, random_lora, with_examples
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from hf_components.asr.transcriber import transcribe
+from hf_components.asr.transcriber import Transcriber, transcribe
+from hf_components.asr.voices import load_voices
 from hf_components.checkpoints.ctranslate2_import import import_whisper
-from hf_components.checkpoints.loading import load_moe_whisper, save_processor
+from hf_components.checkpoints.loading import load_moe_whisper, load_whisper, save_processor
+from hf_components.checkpoints.voices import save_voice
 from hf_components.moe.merging import merge_experts
 from hf_components.runtime.errors import UserError
 from hf_components.scoring.error_rates import score
@@ -28,6 +31,7 @@ from hf_components.speech.audio import log_mel
 from hf_components.speech.batching import duration_batches
 from hf_components.speech.corpus import load_corpus, sample_rows, waveforms
 from recipes import average_checkpoints, distil_moe_whisper, export_ctranslate2, merge_moe_whisper, prepare_corpus
+from recipes import transcribe as transcribe_recipe
 
 pytestmark = pytest.mark.integration
 
@@ -233,6 +237,80 @@ def test_export_of_a_merge_is_checked(run, average):
     exported = import_whisper(run / "export" / "model")[0].state_dict()
     for name, value in load_file(run / "average" / "model" / "model.safetensors").items():
         assert torch.equal(exported[name], value), name
+
+
+def test_export_in_a_dynamic_context_is_checked_and_transcribed(run, tmp_path, capsys):
+    flags = {"quantization": "float32", "audio_context": "dynamic", "max_new_tokens": 6}
+    metrics = export_ctranslate2.main(
+        command(export_ctranslate2, run, tmp_path / "export", model=run / "joint/model", expert=1, **flags)
+    )
+    mixture = load_moe_whisper(str(run / "joint" / "model"))[0]
+    assert (
+        metrics["min_audio_context"] == mixture.min_audio_context and "was not trained" not in capsys.readouterr().err
+    )
+    assert metrics["check"]["equal"] == metrics["check"]["clips"] > 1
+    found = transcribe_recipe.main(
+        [
+            "--model",
+            str(tmp_path / "export" / "model"),
+            "--engine=ctranslate2",
+            "--corpus",
+            str(run / "corpus"),
+            "--output_jsonl",
+            str(tmp_path / "texts.jsonl"),
+            "--max_new_tokens=6",
+            "--num_beams=1",
+        ]
+    )
+    lines = [json.loads(line) for line in (tmp_path / "texts.jsonl").read_text().splitlines()]
+    corpus = load_corpus(run / "corpus", "dev")
+    model = merge_experts(mixture, [0.0, 1.0, 0.0])
+    model.set_audio_context(mixture.audio_context, mixture.min_audio_context)
+    texts = [
+        one.text
+        for one in Transcriber(model, tiny_processor(), max_new_tokens=6, num_beams=1).transcribe_corpus(corpus)
+    ]
+    assert [line["orthographic_text"] for line in lines] == texts
+    assert set(found["seconds_by_part"]) == {"audio", "features", "encoder", "decoder"}
+
+
+def test_export_of_a_voice(run, tmp_path):
+    base, processor = load_whisper(str(save_tiny_whisper(tmp_path / "whisper")))
+    for voice in (random_lora(base, "anna", 1), no_change(base, "chris"), with_examples(base, "dan", "red cat")):
+        save_voice(voice, tmp_path / "voices" / voice.name)
+    flags = {"model": tmp_path / "whisper", "quantization": "float32", "audio_context": "dynamic"}
+
+    def export(voice: str, **more) -> dict:
+        words = command(export_ctranslate2, run, tmp_path / f"export_{voice}", **flags, **more)
+        return export_ctranslate2.main([*words, f"--voice={tmp_path / 'voices' / voice}"])
+
+    metrics = export("anna", max_new_tokens=6)
+    assert metrics["check"]["equal"] == metrics["check"]["clips"] > 1
+    corpus = load_corpus(run / "corpus", "dev")
+    options = {"max_new_tokens": 6, "num_beams": 1}
+    exported = Transcriber.from_pretrained(tmp_path / "export_anna" / "model", engine="ctranslate2", **options)
+    base.set_audio_context("dynamic", 1000)
+    voices = load_voices(base, [tmp_path / "voices" / "anna"])
+    original = Transcriber(base, processor, voices=voices, **options)
+    texts = [one.text for one in exported.transcribe_corpus(corpus)]
+    assert texts == [one.text for one in original.transcribe_corpus(corpus)]
+    assert texts != [one.text for one in Transcriber(base, processor, **options).transcribe_corpus(corpus)]
+    for voice, more, message in (
+        ("chris", {}, "chris changes nothing; leave the voice out"),
+        ("dan", {}, "dan puts examples before each recording"),
+        ("", {}, "holds 3 voices, such as anna; give one of them"),
+        ("anna", {"expert": 1}, "weighs the experts itself; leave --expert out"),
+    ):
+        with pytest.raises(UserError, match=message):
+            export(voice, **more)
+
+
+def test_an_export_below_the_context_of_an_untrained_model_is_warned_of(run, tmp_path, capsys):
+    save_tiny_whisper(tmp_path / "stock")
+    flags = {"model": tmp_path / "stock", "corpus": None, "audio_context": "dynamic", "min_audio_context": 300}
+    metrics = export_ctranslate2.main(command(export_ctranslate2, run, tmp_path / "export", **flags))
+    assert metrics["min_audio_context"] == 300
+    assert "below --min_audio_context 600; got 300" in capsys.readouterr().err
 
 
 def test_export_of_an_expert(run, tmp_path, capsys):

@@ -13,7 +13,6 @@ from tiny_speech import rows, tiny_moe, tiny_processor, tiny_whisper
 from transformers import WhisperFeatureExtractor
 
 from hf_components.asr.transcriber import transcribe
-from hf_components.checkpoints import ctranslate2_export
 from hf_components.checkpoints.ctranslate2_export import export_whisper, transcribe_exported
 from hf_components.checkpoints.ctranslate2_import import import_whisper
 from hf_components.checkpoints.loading import load_whisper, save_processor
@@ -78,7 +77,7 @@ def test_ctranslate2_writes_what_pytorch_writes(tmp_path):
 
 @pytest.mark.unit
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(ctranslate2_export.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'pip install "underheard\[export\]"'):
         export_whisper(tiny_whisper(), tiny_processor(), tmp_path / "model", "float32")
 
