@@ -58,7 +58,7 @@ def read_phone_labels(path: str | Path, tier: str) -> dict[str, Phones]:
     found = _from_textgrids(path, tier) if path.is_dir() else _from_json_lines(path)
     if not any(found.values()):
         raise UserError(f"{path} holds no phones; give JSON lines or a folder of TextGrids")
-    return {name: _in_order(phones, f"{path}, {name}") for name, phones in found.items()}
+    return {name: in_order(phones, f"{path}, {name}") for name, phones in found.items()}
 
 
 def recording_key(source_file: str) -> str:
@@ -93,7 +93,7 @@ def _from_textgrids(folder: Path, tier: str) -> dict[str, list[tuple[float, floa
         if name in files:
             raise UserError(f"{file} and {files[name]} are of one recording; remove one of the two")
         files[name] = file
-        grid = _open_textgrid(file)
+        grid = open_textgrid(file)
         if tier not in grid.tierNames:
             tiers = ", ".join(grid.tierNames) or "none"
             raise UserError(f"{file} has no tier {tier!r}; it has {tiers}: give --phone_tier")
@@ -106,7 +106,7 @@ def _from_textgrids(folder: Path, tier: str) -> dict[str, list[tuple[float, floa
     return found
 
 
-def _open_textgrid(file: Path) -> Textgrid:
+def open_textgrid(file: Path) -> Textgrid:
     """Read a TextGrid in one of Praat's two text formats, long or short."""
     remedy = "open it in Praat and choose Save > Save as text file"
     try:
@@ -139,7 +139,7 @@ def _open_textgrid(file: Path) -> Textgrid:
     return grid
 
 
-def _in_order(phones: Iterable[tuple[float, float, str]], where: str) -> Phones:
+def in_order(phones: Iterable[tuple[float, float, str]], where: str) -> Phones:
     phones = sorted(phones)
     if not phones:  # nobody speaks, or nobody has labelled it
         return Phones(np.empty(0), np.empty(0), np.empty(0, dtype=str))

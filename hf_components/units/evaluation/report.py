@@ -1,0 +1,64 @@
+"""Figures of units as `results.json`, as a plot, and as a table."""
+
+from pathlib import Path
+
+from rich.table import Table
+
+from hf_components.reporting import plot_bars
+
+SHOWN = {
+    "pnmi": "PNMI",
+    "phone_purity": "phone purity",
+    "cluster_purity": "cluster purity",
+    "abx_within": "ABX error within speakers",
+    "abx_across": "ABX error across speakers",
+    "bitrate": "bitrate (bit/s)",
+}
+BY_CHANCE = 0.5  # of ABX
+
+
+def figures_table(results: dict) -> Table:
+    """A row per figure: value, interval, and what chance gives."""
+    table = Table(
+        title=f"{results['units']['num_units']} units of {results['units']['encoder']}"
+        + (f", layer {results['units']['layer']}" if results["units"]["layer"] else ""),
+        caption=f"{results['segments']} segments of {results['recordings']} recordings, {results['frames']} frames "
+        f"with {results['phones']} phones; in brackets: 95 % bootstrap over recordings",
+    )
+    table.add_column("figure")
+    for name in ("value", "interval", "by chance"):
+        table.add_column(name, justify="right")
+    chance = {"pnmi": results["pnmi_by_chance"], "abx_within": BY_CHANCE, "abx_across": BY_CHANCE}
+    for name, label in SHOWN.items():
+        row = [_number(results[name], name), _interval(results["intervals"][name], name)]
+        table.add_row(label, *row, _number(chance.get(name), name) if name in chance else "")
+    for name, value in results["robustness"].items():
+        bounds = results["intervals"][f"robustness {name}"]
+        table.add_row(f"unit edit distance, {name}", _number(value, name), _interval(bounds, name), "")
+    return table
+
+
+def _number(value: float | None, name: str) -> str:
+    return "-" if value is None else f"{value:.0f}" if name == "bitrate" else f"{value:.3f}"
+
+
+def _interval(bounds: list[float] | None, name: str) -> str:
+    return "-" if bounds is None else f"[{_number(bounds[0], name)}, {_number(bounds[1], name)}]"
+
+
+def plot_figures(file: Path, results: dict) -> None:
+    """Plot all figures that are shares, in per cent, with their intervals."""
+    values = {label: (results[name], results["intervals"][name]) for name, label in SHOWN.items() if name != "bitrate"}
+    values |= {
+        f"edits, {name}": (value, results["intervals"][f"robustness {name}"])
+        for name, value in results["robustness"].items()
+    }
+    values = {label: found for label, found in values.items() if found[0] is not None}
+    plot_bars(
+        file,
+        {"units": [100 * value for value, _ in values.values()]},
+        [label.replace(" ", "\n") for label in values],
+        "%",
+        f"{results['units']['num_units']} units of {results['units']['encoder']}",
+        {"units": [bounds and [100 * bound for bound in bounds] for _, bounds in values.values()]},
+    )

@@ -1,0 +1,34 @@
+"""Percentile bootstrap of any figure over recordings (Efron and Tibshirani 1993, chapter 13)."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+AT_ONCE = 50  # resamples whose sums are in memory together
+BOUNDS = (2.5, 97.5)  # percentiles
+
+
+def bootstrap_interval(
+    figure: Callable[[np.ndarray], np.ndarray], recordings: int, num_bootstrap: int, seed: int
+) -> list[float] | None:
+    """95 % interval of a figure, [low, high].
+
+    Args:
+        figure: takes how often each recording was drawn `(resamples, recordings)`, returns `(resamples,)`; NaN where a
+            resample has nothing to measure.
+    Returns:
+        None with fewer than two recordings or no resamples: nothing says how much the figure varies.
+    """
+    if recordings < 2 or not num_bootstrap:
+        return None
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(recordings, np.full(recordings, 1 / recordings), size=num_bootstrap)
+    values = np.concatenate([figure(drawn[at : at + AT_ONCE]) for at in range(0, num_bootstrap, AT_ONCE)])
+    values = values[~np.isnan(values)]
+    return [float(bound) for bound in np.percentile(values, BOUNDS)] if len(values) else None
+
+
+def numbered(names: list[str]) -> tuple[np.ndarray, list[str]]:
+    """The number of each name, and the names in the order of their numbers."""
+    found, numbers = np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)
+    return numbers, found.tolist()

@@ -1,0 +1,87 @@
+"""Robustness: how far the units of a segment change when noise is added or the speed is changed.
+
+The figure is the unit edit distance: edits between the units of the original and those of the changed segment, both
+without repetitions, per unit of the original (Gat et al. 2023, https://arxiv.org/abs/2209.15483, section 3).
+"""
+
+from collections.abc import Iterable, Sequence
+
+import datasets
+import numpy as np
+import soxr
+from rapidfuzz.distance import Levenshtein
+
+from hf_components.acoustic_units import AcousticUnitsModel
+from hf_components.runtime import Progress
+from hf_components.speech import SAMPLING_RATE, rank, waveforms
+from hf_components.units.evaluation.resampling import bootstrap_interval, numbered
+
+
+def robustness(
+    model: AcousticUnitsModel,
+    rows: datasets.Dataset,
+    recordings: Sequence[str],
+    *,
+    noise_snr: Sequence[float],
+    speeds: Sequence[float],
+    num_bootstrap: int,
+    seed: int,
+) -> tuple[dict[str, float], dict[str, list[float] | None]]:
+    """Unit edit distance under each change, and its interval over recordings.
+
+    Args:
+        rows: rows of the data contract, audio not decoded.
+        recordings: recording of each row.
+        noise_snr: signal-to-noise ratios of white noise in dB.
+        speeds: factors of speed; pitch and formants change as well, as they do between speakers.
+    """
+    changes = [("noise", snr) for snr in noise_snr] + [("speed", factor) for factor in speeds]
+    edits: dict[str, list[int]] = {_name(*change): [] for change in changes}
+    sizes: list[int] = []
+    for row in Progress(rows, desc="robustness", unit=" segments"):
+        (clip,) = waveforms([row])
+        original = _units(model, clip)
+        sizes.append(len(original))
+        for kind, value in changes:
+            changed = add_noise(clip, value, row["id"], seed) if kind == "noise" else change_speed(clip, value)
+            edits[_name(kind, value)].append(Levenshtein.distance(original, _units(model, changed)))
+    of_recording, names = numbered(list(recordings))
+    total = np.bincount(of_recording, sizes)
+    figures = {}
+    intervals = {}
+    for name, found in edits.items():
+        wrong = np.bincount(of_recording, found)
+        figures[name] = float(wrong.sum() / total.sum())
+        intervals[name] = bootstrap_interval(_Rate(wrong, total), len(names), num_bootstrap, seed)
+    return figures, intervals
+
+
+class _Rate:
+    """Edits per unit of each resample."""
+
+    def __init__(self, wrong: np.ndarray, total: np.ndarray):
+        self.wrong = wrong
+        self.total = total
+
+    def __call__(self, drawn: np.ndarray) -> np.ndarray:
+        return (drawn @ self.wrong) / (drawn @ self.total)
+
+
+def _name(kind: str, value: float) -> str:
+    return f"{kind} {value:g} dB" if kind == "noise" else f"{kind} {value:g}"
+
+
+def _units(model: AcousticUnitsModel, clip: np.ndarray) -> Iterable[int]:
+    return model.encode(clip, deduplicate=True).units.tolist()
+
+
+def add_noise(clip: np.ndarray, snr: float, name: str, seed: int) -> np.ndarray:
+    """The clip with white noise, which depends on seed and name alone."""
+    noise = np.random.default_rng(list(rank(seed, name))).standard_normal(len(clip))
+    level = np.sqrt(np.mean(np.square(clip, dtype=np.float64))) * 10 ** (-snr / 20)
+    return (clip + level * noise).astype(np.float32)
+
+
+def change_speed(clip: np.ndarray, factor: float) -> np.ndarray:
+    """The clip played faster by a factor."""
+    return soxr.resample(clip, SAMPLING_RATE * factor, SAMPLING_RATE).astype(np.float32)

@@ -1,0 +1,144 @@
+"""Evaluate learnt units against phone alignments: PNMI, purities, ABX, bitrate, robustness, each with an interval.
+
+accelerate launch --config_file accelerate_configs/cpu.yaml \\
+    recipes/evaluate_units.py --config recipes/configs/evaluate_units/default.yaml \\
+    --units_dir runs/units/units --alignments my_alignments --output_dir runs/units/yardsticks
+
+--alignments are the phones of the recordings: TextGrid (Praat, MFA), ELAN, CTM, JSON lines, or the table of DiscoPhon.
+Writes results.json, results.png and rejected.jsonl (alignments that cannot be read, segments without one) to
+--output_dir. With --corpus it also measures how far noise and speed change the units.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import concatenate_datasets
+
+from hf_components.acoustic_units import AcousticUnitsModel
+from hf_components.checkpoints import load_model
+from hf_components.reporting import show
+from hf_components.runtime import (
+    PlotArguments,
+    RecipeArguments,
+    SeedArguments,
+    UserError,
+    flag,
+    parse_arguments,
+    read_record,
+    run_as_stage,
+    run_recipe,
+    write_json,
+)
+from hf_components.speech import load_corpus, sample_rows
+from hf_components.units import check_same_units, read_units
+from hf_components.units.evaluation import (
+    SILENCES,
+    TASKS,
+    abx_error,
+    align_segments,
+    bitrate,
+    figures_table,
+    frame_figures,
+    plot_figures,
+    read_alignments,
+    robustness,
+    write_rejected,
+)
+
+SHORTEST = 0.1  # seconds of a segment that is played faster
+RESULTS = "results.json"
+
+
+@dataclass(kw_only=True)
+class Arguments(RecipeArguments, SeedArguments, PlotArguments):
+    units_dir: str = flag("output folder of learn_units")
+    alignments: str = flag("phones with their times: a TextGrid, .eaf, .ctm, .jsonl or DiscoPhon .txt, or a folder")
+    phone_tier: str = flag("tier of TextGrid and ELAN files that holds the phones", default="phones")
+    silences: list[str] = flag("labels that are no phones", default=list(SILENCES))
+    split: str | None = flag("split to score; default: all segments that are aligned", default=None)
+    max_tokens: int = flag("most tokens of a triphone and speaker in ABX, drawn at random", default=10, min=2)
+    corpus: str | None = flag("corpus of the units: also measure robustness on its audio", default=None)
+    max_samples: int = flag("segments for robustness, drawn at random", default=50, min=1, needs="corpus")
+    noise_snr: list[float] = flag("white noise, dB", default=[20.0, 10.0], min=-50, max=100, needs="corpus")
+    speeds: list[float] = flag("factors of speed and pitch", default=[0.9, 1.1], min=0.5, max=2, needs="corpus")
+    num_bootstrap: int = flag("resamples over recordings for each interval", default=1000, min=0)
+
+
+def main(argv: list[str] | None = None) -> dict:
+    (args,) = parse_arguments(Arguments, argv, __doc__)
+    inputs = [args.units_dir, args.alignments, args.corpus]
+    results = run_as_stage(produce, args, inputs=inputs, alone=True, derive={"plot": plot})
+    show(figures_table(results))
+    return results
+
+
+def produce(args: Arguments, folder: Path) -> dict:
+    table = read_units(args.units_dir)
+    rows = table.of_split(args.split) if args.split else table.rows
+    alignments = read_alignments(args.alignments, args.phone_tier, args.silences)
+    segments = align_segments(rows, alignments, f"{args.alignments} aligns none of the recordings of {args.units_dir}")
+    write_rejected(folder / "rejected.jsonl", alignments.rejected)
+    drawing = {"num_bootstrap": args.num_bootstrap, "seed": args.seed}
+    figures, intervals = frame_figures(segments, **drawing)
+    rate, intervals["bitrate"] = bitrate(segments, **drawing)
+    abx = {task: abx_error(segments, task, args.max_tokens, **drawing) for task in TASKS}
+    changed, of_changed = score_robustness(args, segments, table.identity) if args.corpus else ({}, {})
+    recordings = len({row["source_file"] for row in segments})
+    results = {
+        **figures,
+        **{f"abx_{task}": abx[task]["error"] for task in TASKS},
+        "bitrate": rate,
+        "intervals": {
+            **intervals,
+            **{f"abx_{task}": abx[task].pop("interval") for task in TASKS},
+            **{f"robustness {name}": bounds for name, bounds in of_changed.items()},
+        },
+        "reasons": {
+            **{f"abx_{task}": abx[task]["reason"] for task in TASKS if abx[task]["reason"]},
+            **({"intervals": "one recording says nothing about others"} if recordings < 2 else {}),
+        },
+        "abx": abx,
+        "robustness": changed,
+        "segments": len(segments),
+        "recordings": recordings,
+        "rejected": len(alignments.rejected),
+        "alignments": args.alignments,
+        "units": table.identity,
+    }
+    write_json(folder / RESULTS, results)
+    if args.plot:
+        plot(folder, folder)
+    return results
+
+
+def score_robustness(args: Arguments, segments: list[dict], identity: dict) -> tuple[dict, dict]:
+    """Unit edit distances on a sample of the segments. Raises UserError if model or corpus are not of these units."""
+    model = load_model(AcousticUnitsModel, str(Path(args.units_dir) / "model"))
+    check_same_units(identity, args.units_dir, model.identity(), f"{args.units_dir}/model")
+    recording_of = {row["id"]: row["source_file"] for row in segments}
+    rows = concatenate_datasets(list(load_corpus(args.corpus, shared_speakers=True).values()))
+    known = zip(rows["id"][:], rows["duration"][:], strict=True)
+    kept = [i for i, (name, seconds) in enumerate(known) if name in recording_of and seconds >= SHORTEST]
+    if not kept:
+        raise UserError(
+            f"{args.corpus} has none of the segments of {args.units_dir}; --corpus must be what they are of"
+        )
+    sample = sample_rows(rows.select(kept), args.max_samples, args.seed)
+    return robustness(
+        model,
+        sample,
+        [recording_of[name] for name in sample["id"][:]],
+        noise_snr=args.noise_snr,
+        speeds=args.speeds,
+        num_bootstrap=args.num_bootstrap,
+        seed=args.seed,
+    )
+
+
+def plot(finished: Path, folder: Path) -> None:
+    results = read_record(finished / RESULTS, dict, "the plot needs it; leave out --plot")
+    plot_figures(folder / "results.png", results)
+
+
+if __name__ == "__main__":
+    run_recipe(main)
