@@ -69,6 +69,7 @@ ALWAYS = re.findall(
     budget_seconds certainty control draws first_layer max_folds max_sentences min_gain sentences untranscribed
     voice_in voice_l2_to_start voice_layers voice_learning_rate voice_marks voice_rank voice_scales ways
     hypotheses_csv kit scoring
+    alignments max_tokens silences
     bootstrap_seed expert_learning_rate expert_source fold folds only_folds selection_share shared_runs ship
     """,
 )
@@ -77,8 +78,8 @@ IN_SOME = re.findall(
     r"\w+",
     """
     adapter batch_seconds context_seconds early_stopping_patience expert experts_per_utterance freeze_shared_expert
-    hidden_size language layer lora_model max_new_tokens max_samples min_audio_context num_train_epochs pooling
-    quantization     selection_split split split_by split_seed val_manifest val_ratio
+    hidden_size language layer lora_model max_new_tokens max_samples min_audio_context num_train_epochs
+    phone_tier pooling quantization selection_split split split_by split_seed val_manifest val_ratio
     """,
 )
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py"))

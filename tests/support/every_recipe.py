@@ -86,6 +86,9 @@ def write_sources(folder: Path) -> Path:
     recordings(folder / "recordings")
     children_corpus(folder / "children")
     soundfile.write(folder / "clip.wav", tone(0, 0, 1.0), 16_000)
+    phones = [(chapter, i) for chapter in range(1, 5) for i in range(400)]  # of the chapters of make_demo_corpus
+    lines = [f"chapter_{chapter:02d} 1 {i / 10} 0.1 {'akt'[(i * i + chapter) % 3]}\n" for chapter, i in phones]
+    (folder / "phones.ctm").write_text("".join(lines))
     return folder
 
 
@@ -270,6 +273,13 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "passes": 2,
             "update_seconds": 12,
             "batch_seconds": 6,
+        },
+        "evaluate_units": {
+            "units_dir": units,
+            "corpus": learnt["corpus"],
+            "alignments": sources / "phones.ctm",
+            "num_bootstrap": 10,
+            "max_samples": 3,
         },
         "train_unit_vocoder": {**learnt, **VOCODER, "batch_size": 4 // processes},
         "evaluate_vocoder": {

@@ -11,7 +11,10 @@ BOUNDS = (2.5, 97.5)  # percentiles
 def bootstrap_interval(
     figure: Callable[[np.ndarray], np.ndarray], recordings: int, num_bootstrap: int, seed: int
 ) -> list[float] | None:
-    """95 % interval of a figure, [low, high].
+    """95 % interval of a figure that cannot be negative, [low, high].
+
+    A resample holds fewer recordings, and mutual information is larger where less is counted. So the percentiles are
+    moved by the difference between the figure and the median of its resamples.
 
     Args:
         figure: takes how often each recording was drawn `(resamples, recordings)`, returns `(resamples,)`; NaN where a
@@ -25,7 +28,10 @@ def bootstrap_interval(
     drawn = rng.multinomial(recordings, np.full(recordings, 1 / recordings), size=num_bootstrap)
     values = np.concatenate([figure(drawn[at : at + AT_ONCE]) for at in range(0, num_bootstrap, AT_ONCE)])
     values = values[~np.isnan(values)]
-    return [float(bound) for bound in np.percentile(values, BOUNDS)] if len(values) else None
+    if not len(values):
+        return None
+    bias = np.median(values) - figure(np.ones((1, recordings)))[0]
+    return [float(max(0, bound - bias)) for bound in np.percentile(values, BOUNDS)]
 
 
 def numbered(names: list[str]) -> tuple[np.ndarray, list[str]]:
