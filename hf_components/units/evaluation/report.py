@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from rich.table import Table
 
-from hf_components.reporting import plot_bars
+from hf_components.reporting import PALETTE, percent
+from hf_components.runtime import visible
 
 SHOWN = {
     "pnmi": "PNMI",
@@ -54,11 +56,22 @@ def plot_figures(file: Path, results: dict) -> None:
         for name, value in results["robustness"].items()
     }
     values = {label: found for label, found in values.items() if found[0] is not None}
-    plot_bars(
-        file,
-        {"units": [100 * value for value, _ in values.values()]},
-        [label.replace(" ", "\n") for label in values],
-        "%",
-        f"{results['units']['num_units']} units of {results['units']['encoder']}",
-        {"units": [bounds and [100 * bound for bound in bounds] for _, bounds in values.values()]},
+    figure = Figure(figsize=(7, 1 + 0.4 * len(values)), layout="constrained")
+    axes = figure.subplots()
+    for place, (value, bounds) in enumerate(values.values()):
+        low, high = bounds or (value, value)
+        axes.barh(place, 100 * value, color=PALETTE[0])
+        axes.hlines(place, 100 * low, 100 * high, color="0.25", linewidth=1)
+        axes.text(100 * max(value, high) + 1, place, percent(value), fontsize=8, va="center")
+    axes.set(
+        xlabel="%", yticks=range(len(values)), title=f"{results['units']['num_units']} units of {name_of(results)}"
     )
+    axes.set_yticklabels(list(values))
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=120)
+
+
+def name_of(results: dict) -> str:
+    """Name of the encoder as plots can show it: `$` would start a formula."""
+    return visible(results["units"]["encoder"]).replace("$", r"\$")
