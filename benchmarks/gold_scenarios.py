@@ -54,7 +54,7 @@ class Scenario:
         flags: further flags of the recipe.
     """
 
-    level: str = "10 dB"
+    level: str = "clean"
     recognisers: Sequence[str] = ()
     judges: Sequence[str] = ("whisper",)
     reply: Callable[[str, dict[str, str]], str] | None = None

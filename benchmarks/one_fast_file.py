@@ -11,7 +11,6 @@ from audio files to text. CPU time is per clip, without loading; memory is the l
 
 import argparse
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -92,8 +91,13 @@ def run(queue, way: str, path: Path, files: list[Path], args: argparse.Namespace
         start = time.process_time()
         texts = [transcript.text for transcript in transcriber.transcribe_files(files)]
     cpu = time.process_time() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    queue.put((texts, {"cpu_ms": 1000 * cpu / len(files), "peak_mb": peak}))
+    queue.put((texts, {"cpu_ms": 1000 * cpu / len(files), "peak_mb": peak_megabytes()}))
+
+
+def peak_megabytes() -> float:
+    """Largest memory of this process, on Linux; `getrusage` would count that of the process which started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
 
 
 if __name__ == "__main__":

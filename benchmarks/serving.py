@@ -1,6 +1,6 @@
 """An export that hears clips at their own length, beside faster-whisper and transformers at 30 s, on the CPU.
 
-OMP_NUM_THREADS=2 python benchmarks/serving.py --model models/whisper-tiny.en --data ../shared/corpora
+OMP_NUM_THREADS=2 python benchmarks/serving.py --model models/whisper-tiny.en --data my_clips
 
 Clips of at most 5 s, from audio files to text. All ways have the same weights, the same number of beams, no word times
 and no fallback to higher temperatures; all texts are normalised in the same way. faster-whisper takes one file at a

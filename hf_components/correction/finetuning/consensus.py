@@ -86,7 +86,13 @@ def combine(heard: Sequence[Sequence[Heard]]) -> Consensus:
 
     Args:
         heard: what each recogniser heard in each recording, in the same order of recognisers; at least two.
+            Recognisers that wrote the same letter by letter in every recording are copies, and have one vote.
     """
+    one_of_each = originals(heard)
+    if len(one_of_each) < len(heard[0]):
+        found = combine([[texts[i] for i in one_of_each] for texts in heard])
+        of_text = dict(zip((_written(heard, i) for i in one_of_each), found.accuracy, strict=True))
+        return Consensus(found.places, [of_text[_written(heard, i)] for i in range(len(heard[0]))])
     recordings = [align_words([one.text for one in texts]) for texts in heard]
     columns = [column for alignment in recordings for column in alignment.columns()]
     if not columns:
@@ -101,6 +107,18 @@ def combine(heard: Sequence[Sequence[Heard]]) -> Consensus:
         for column, row in zip(columns, right, strict=True)
     )
     return Consensus([list(islice(rows, len(alignment.places))) for alignment in recordings], votes.accuracy())
+
+
+def originals(heard: Sequence[Sequence[Heard]]) -> list[int]:
+    """The indices of the recognisers without those that are copies of an earlier one."""
+    first: dict[tuple[str, ...], int] = {}
+    for i in range(len(heard[0])):
+        first.setdefault(_written(heard, i), i)
+    return list(first.values())
+
+
+def _written(heard: Sequence[Sequence[Heard]], recogniser: int) -> tuple[str, ...]:
+    return tuple(texts[recogniser].text for texts in heard)
 
 
 class Votes:

@@ -78,6 +78,15 @@ def test_who_hears_nothing_has_no_say():
     assert combine([[Heard(""), Heard("")]]).texts == [""] and estimated_wer([0.0], [""]) is None
 
 
+def test_copies_of_a_recogniser_have_one_vote():
+    _, heard = recognisers(0.2, 0.3)
+    nonsense = [Heard(f"the committee reports number {i}") for i in range(len(heard))]
+    copied = [[*texts, one, one] for texts, one in zip(heard, nonsense, strict=True)]
+    found, expected = combine(copied), combine([texts[:3] for texts in copied])
+    assert found.texts == expected.texts and found.accuracy == [*expected.accuracy, expected.accuracy[2]]
+    assert combine([[one, one] for one in nonsense]).accuracy[0] < 0.2
+
+
 def test_what_is_not_scored_stays_with_its_word():
     found = combine([[told("Well - yes, I know.", [0.9] * 5), told("well yes i know"), told("well yes i no")]])
     assert found.texts == ["Well - yes, I know."]
