@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, ProcessorMixin, set_seed
 
 from dataset_scripts.audio_folder import AudioFolder, AudioFolderConfig
 from dataset_scripts.prepared import write_corpus
-from hf_components.asr import POCKETSPHINX, Ctc, Transcriber, family_of, load_asr
+from hf_components.asr import Ctc, Transcriber, family_of, load_asr
 from hf_components.checkpoints import base_model_id
 from hf_components.correction import CorrectionArguments
 from hf_components.correction.finetuning import (
@@ -88,7 +88,8 @@ def main(argv: list[str] | None = None) -> dict:
             *source.inputs(),
             args.model,
             *([llm.llm_model] if gold.gold in ASKED else []),
-            *(name for name in (*gold.recognisers, *gold.judges) if name != POCKETSPHINX),
+            *gold.recognisers,
+            *gold.judges,
         ],
         derive={"plot": add, "merge": add},
     )

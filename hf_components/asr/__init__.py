@@ -12,7 +12,7 @@ from hf_components.asr.families import can_be_packed, family_of, is_audio_llm, l
 from hf_components.asr.family import Family, Scores
 from hf_components.asr.nbest import CtcNBest
 from hf_components.asr.new_head import with_ctc_head
-from hf_components.asr.outside import POCKETSPHINX, Recogniser, load_recogniser
+from hf_components.asr.outside import Recogniser, load_recogniser
 from hf_components.asr.packing import estimated_seconds, load_packable, run_package, write_package
 from hf_components.asr.recordings import Files, Recordings, Rows
 from hf_components.asr.sapc2_packing import KITS, TIME_LIMITS, run_sapc2_package, write_sapc2_package

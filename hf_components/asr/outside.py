@@ -56,6 +56,10 @@ class PocketSphinx:
             text = " ".join(word.text for word in words)
             yield [Transcript(recordings.ids[i], text, len(clip) / SAMPLING_RATE, words=words)]
 
+    def seconds_by_part(self) -> dict[str, float]:
+        """Nothing: its parts are not told apart."""
+        return {}
+
     def words(self, waveform: np.ndarray) -> list[Word]:
         """The words of float32 `(samples,)` at 16 kHz."""
         pcm = (np.clip(waveform, -1, 1) * np.iinfo(np.int16).max).astype("<i2")

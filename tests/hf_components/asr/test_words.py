@@ -95,8 +95,11 @@ def test_pocketsphinx_hears_with_times_and_confidences(tmp_path):
     soundfile.write(tmp_path / "a.wav", samples, rate)
     (tmp_path / "b.wav").write_bytes(b"no audio")
     files = Files({name: tmp_path / f"{name}.wav" for name in "ab"})
-    heard = {one.id: one for part in load_recogniser("pocketsphinx").stream(files) for one in part}
+    recogniser, out = load_recogniser("pocketsphinx"), tmp_path / "heard.jsonl"
+    heard = {one.id: one for part in recogniser.stream(files) for one in part}
     words = heard["a"].words
     assert words and heard["a"].text == " ".join(word.text for word in words)
+    metrics = transcribe_to_file(recogniser, files, out, order=files.ids, identity={}, resume=True)
+    assert metrics["failed"] == 1 and [word.text for word in read_words(out)["a"]] == heard["a"].text.split()
     assert all(0 <= word.confidence <= 1 and 0 <= word.start < word.end <= 10 for word in words)
     assert heard["b"].problem.startswith("unreadable audio") and heard["b"].text == ""
