@@ -188,7 +188,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "output_jsonl": out / "transcribe.jsonl",
         },
         "combine_transcripts": {
-            "predictions": [out / "transcribe.jsonl", out / "transcribe.jsonl"],
+            "predictions": [inputs / "transcribe.jsonl", inputs / "transcribe.jsonl"],
             "output_jsonl": out / "combine_transcripts.jsonl",
         },
         "personalise_whisper": {

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -146,23 +146,31 @@ def read_again(folder: Path) -> list[str]:
     return [f"read again: {', '.join(again)}"] if len(again) > 1 or max(times.values(), default=0) > 2 else []
 
 
-def differences(one: Path, other: Path) -> list[str]:
-    """What differs between two run folders, apart from times and their own names; a line per file."""
+def differences(one: Path, other: Path, names: Collection[str] | None = None) -> list[str]:
+    """What differs between two run folders, apart from times and their own names; a line per file.
+
+    Args:
+        names: files and folders of `one` that are compared; by default all.
+    """
     files = [{path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()} for run in (one, other)]
+    if names is not None:
+        files[0] = {name for name in files[0] if name.split("/")[0] in names}
     found = [f"{name}: only in {'one' if name in files[0] else 'other'}" for name in sorted(files[0] ^ files[1])]
     for name in sorted(files[0] & files[1]):
         if Path(name).name not in NOT_COMPARED:
-            contents = [content(run / name, run) for run in (one, other)]
+            contents = [content(run / name, (one, other)) for run in (one, other)]
             if contents[0] != contents[1]:
                 found.append(f"{name}: {first_difference(*contents)}")
     return found
 
 
-def content(path: Path, run: Path):
-    """Bytes; of text, its lines without times and without the run's own folder."""
+def content(path: Path, runs: tuple[Path, ...]):
+    """Bytes; of text, its lines without times and without the names of the runs' folders."""
     if path.suffix not in (".json", ".jsonl", ".md", ".html", ".eaf"):
         return path.read_bytes()
-    text = path.read_text().replace(str(run), "RUN")
+    text = path.read_text()
+    for run in runs:
+        text = text.replace(str(run), "RUN")
     if path.suffix in (".html", ".eaf"):
         return re.sub(r' DATE="\S+"', "", text).splitlines()
     if path.suffix == ".md":
