@@ -1,4 +1,4 @@
-"""Every recipe on tiny models without a fault: what its artefacts are, and what runs with a fault are compared with."""
+"""Every recipe on tiny models without a fault: the artefacts, and what runs with a fault are compared with."""
 
 import importlib
 import random
