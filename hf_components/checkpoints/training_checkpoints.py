@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_components.runtime import FILES, check_files, describe_files, read_record, sync_folder, write_json
+from hf_components.runtime import FILES, check_files, describe_files, read_record, sealed, sync_folder, write_json
 
 COMPLETE = "complete"  # marker file of a complete checkpoint, written last
 TRAINED_WEIGHTS = "model.safetensors"
@@ -43,7 +43,7 @@ def weights_file(folder: Path) -> Path:
 def mark_complete(folder: Path, progress: Mapping[str, int]) -> None:
     """Write the marker of a complete checkpoint, with its progress and the content of its files."""
     sync_folder(folder)  # before the marker: it must not exist if a file did not reach the disk
-    write_json(folder / COMPLETE, {**progress, "files": describe_files(folder, without=(COMPLETE,))})
+    write_json(folder / COMPLETE, sealed({**progress, "files": describe_files(folder, without=(COMPLETE,))}))
 
 
 def check_checkpoint(folder: str | Path) -> None:

@@ -68,6 +68,7 @@ from hf_components.runtime.records import (
     file_digest,
     parse_record,
     read_record,
+    sealed,
 )
 from hf_components.runtime.stages import (
     check_stage,
@@ -80,3 +81,4 @@ from hf_components.runtime.stages import (
     run_stage,
     write_json,
 )
+from hf_components.runtime.verification import verify_folder

@@ -11,6 +11,7 @@ from pathlib import Path
 from hf_components.runtime.errors import UserError, causes
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, full quota, limit on the file size
+NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP)  # what some network disks answer when a folder is to be flushed
 NUMBERS = "|".join(map(str, NO_SPACE))
 # Messages of safetensors, of an `OSError` from another process, of torch (two) and of numpy. Those of torch and numpy
 # appear for any file that was not completely written.
@@ -32,18 +33,41 @@ def atomic_write(file: Path) -> Iterator[Path]:
     temporary = file.with_name(f".{file.name}.tmp")
     try:
         yield temporary
-        with temporary.open("rb") as opened:
-            os.fsync(opened.fileno())
+        sync(temporary)
         temporary.replace(file)
+        sync(file.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush every file below `folder` to the disk, so that a power cut or a full disk cannot truncate it later."""
-    for file in (path for path in folder.rglob("*") if path.is_file()):
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
+    """Flush a folder and all below it to the disk, so that a power cut or a full disk cannot take it away later."""
+    for path in (*folder.rglob("*"), folder, folder.parent):
+        if path.is_file() or path.is_dir():
+            sync(path)
+
+
+def sync(path: Path) -> None:
+    """Flush the content of a file, or the names in a folder, to the disk.
+
+    A file that was flushed is lost in a power cut all the same if its folder was not: the disk does not know its name.
+    """
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in NOT_FOR_FOLDERS):
+            raise
+    finally:
+        os.close(opened)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it, so that a power cut cannot take them away."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in new:
+        sync(path.parent)
 
 
 @contextlib.contextmanager

@@ -26,11 +26,19 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
 from hf_components import __version__
-from hf_components.runtime.disk import atomic_write, full_disk_explained, sync_folder
+from hf_components.runtime.disk import atomic_write, full_disk_explained, sync, sync_folder
 from hf_components.runtime.errors import UserError, first_few
 from hf_components.runtime.files import files_below
 from hf_components.runtime.locks import alone_in
-from hf_components.runtime.records import FILES, NUMBER, check_files, describe_files, file_digest, read_record
+from hf_components.runtime.records import (
+    FILES,
+    NUMBER,
+    check_files,
+    describe_files,
+    file_digest,
+    read_record,
+    sealed,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +55,7 @@ COMPLETION_FORM = {
     "seconds": NUMBER,
     "environment?": dict,
     "files?": FILES,
+    "places?": {str: str},
 }
 MOUNTS = Path("/proc/self/mountinfo")  # also names folders of the same disk, as containers mount them
 DEEPEST = 3  # folders between a finished stage and what is read from it
@@ -179,7 +188,8 @@ def run_stage(
                 ):  # else it was killed after the completion record, before the renaming
                     try:
                         with full_disk_explained(output_dir):
-                            _produce(work, produce, {**stage, "config": resolved}, alone)
+                            places = {name: _place_of(path, output_dir) for name, path in inputs.items()}
+                            _produce(work, produce, {**stage, "config": resolved, "places": places}, alone)
                     except UserError:
                         if state.is_main_process and not _holds_work(work):
                             shutil.rmtree(work, ignore_errors=True)  # nothing that a next run could continue
@@ -322,6 +332,19 @@ def write_json(path: str | Path, value: Any) -> None:
         file.write("\n")
 
 
+def _write_record(file: Path, record: dict) -> None:
+    write_json(file, sealed(_plain(record)))
+
+
+def _place_of(path: str, output_dir: Path) -> str:
+    """Where an input lies: from beside the stage if it is there or below, so that a run may be moved."""
+    if not Path(path).exists():  # a Hub id
+        return path
+    place = Path(path).absolute()
+    around = output_dir.absolute().parent
+    return place.relative_to(around).as_posix() if place.is_relative_to(around) else str(place)
+
+
 def _replaceable(output_dir: Path) -> Path:
     """The folder to replace; behind a link, the one that it names. Raises UserError if it cannot be replaced."""
     if output_dir.is_symlink():
@@ -405,6 +428,8 @@ def _set_aside(work: Path, unfinished: dict | None, stage: dict, resume: bool) -
     kept.mkdir()
     for path in list(work.iterdir()):  # the files, not the folder, which is locked
         path.rename(kept / path.name)
+    for folder in (kept, work, work.parent):
+        sync(folder)
 
 
 def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bool) -> None:
@@ -416,7 +441,7 @@ def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bo
         sync_folder(work)  # before the completion record: it must not exist if a file did not reach the disk
         files = describe_files(work, without=(STARTED,))
         digest = _digest({key: stage[key] for key in ("identity", "sources")})
-        write_json(
+        _write_record(
             work / COMPLETION,
             {
                 "fingerprint": digest,
@@ -447,6 +472,7 @@ def _replace(work: Path, output_dir: Path, archive: bool) -> None:
         with contextlib.suppress(FileNotFoundError):
             output_dir.rename(old)
         work.rename(output_dir)
+        sync(output_dir.parent)  # before the earlier result is deleted
     except OSError as error:
         raise UserError(
             f"the result is complete, but cannot be moved from {work} to {output_dir} ({error.strerror}); make room "
@@ -478,7 +504,7 @@ def _add(output_dir: Path, derive: Mapping[str, Derive], settings: dict[str, Any
         if "files" in completion:
             there = {path.relative_to(output_dir).as_posix() for path in files_below(output_dir)}
             completion["files"] |= describe_files(output_dir, without=there - set(added))
-        write_json(output_dir / COMPLETION, completion)
+        _write_record(output_dir / COMPLETION, completion)
         shutil.rmtree(new)
     logger.info("%s: %s", output_dir, f"added what --{' --'.join(settings)} asks for: {first_few(added)}")
 

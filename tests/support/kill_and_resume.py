@@ -40,7 +40,8 @@ NOT_CONTENT = {
     "results.json",
     "fingerprint",
     "files",
-}  # the second is the digest of a file with times, the third of all else, the last has times of files
+    "seal",
+}  # the second is the digest of a file with times, the third of all else, and so on
 NOT_COMPARED = {"training_args.bin"}  # a pickle of paths; training does not read it
 
 

@@ -14,8 +14,8 @@ from every_recipe import command, flags_of, script_llm, write_sources
 from faults.children import Ended, run
 from faults.moments import Tally, Watch
 
-# `publish` needs a Hub, and `check_llm` leaves nothing.
-LEFT_OUT = ("publish", "check_llm")
+# The first needs a Hub, and the others leave nothing.
+LEFT_OUT = ("publish", "check_llm", "verify")
 # Tens of seconds each; they consist of the recipes above them.
 LONG = (
     "cross_validate",
