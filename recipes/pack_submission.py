@@ -39,6 +39,7 @@ from hf_components.runtime import (
     LogArguments,
     SeedArguments,
     UserError,
+    atomic_write,
     environment,
     flag,
     join_processes,
@@ -122,8 +123,7 @@ def pack(args: Arguments, transcriber: Transcriber, clips: datasets.Dataset | No
     """Write the zip, try it, and move it to its place if it works."""
     output = Path(args.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f".{output.name}")
-    try:
+    with atomic_write(output) as unfinished:
         streaming = {"partial_seconds": args.partial_seconds, "context_seconds": args.context_seconds}
         write = partial(write_sapc2_package, kit=args.kit, **streaming) if args.kit in KITS else write_package
         write(unfinished, transcriber, getattr(torch, args.dtype))
@@ -135,9 +135,6 @@ def pack(args: Arguments, transcriber: Transcriber, clips: datasets.Dataset | No
             )
         verified = verify(args, unfinished, clips, before, transcriber.model) if args.verify else None
         result = {"megabytes": round(size, 1), "verified": verified}
-        unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
     write_json(
         output.with_suffix(".json"), {**result, "config": dataclasses.asdict(args), "environment": environment()}
     )

@@ -1,11 +1,15 @@
 """The files in checkpoints of an unfinished training, and the search for a complete checkpoint."""
 
+import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_components.runtime import FILES, check_files, describe_files, read_record, sealed, sync_folder, write_json
+
+logger = logging.getLogger(__name__)
 
 COMPLETE = "complete"  # marker file of a complete checkpoint, written last
 TRAINED_WEIGHTS = "model.safetensors"
@@ -34,6 +38,23 @@ def last_complete_checkpoint(folder: str | Path) -> str | None:
     return str(found[-1])
 
 
+def delete_remains(folder: str | Path) -> None:
+    """Delete checkpoints that an interrupted training has half written, or half deleted because it had newer ones.
+
+    Else they would count among those that are kept, in place of good ones. The newest complete one stays in any case.
+    """
+    complete = complete_checkpoints(folder)
+    for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        is_half_deleted = path in complete[:-1] and not all(map(Path.exists, _files_of(path)))
+        if path.is_dir() and (path not in complete or is_half_deleted):
+            logger.info("%s was half written or half deleted, and is removed", path)
+            shutil.rmtree(path)
+
+
+def _files_of(checkpoint: Path) -> list[Path]:
+    return [checkpoint / place for place in _read_marker(checkpoint).get("files", ())]
+
+
 def weights_file(folder: Path) -> Path:
     """The file with the weights that a checkpoint is evaluated with: the moving average if there is one."""
     averaged = folder / AVERAGED_WEIGHTS
@@ -53,7 +74,14 @@ def check_checkpoint(folder: str | Path) -> None:
         UserError: a file was cut short, changed, exchanged or removed.
     """
     folder = Path(folder)
-    remedy = f"delete {folder}, then the training goes on from the checkpoint before it"
-    marker = read_record(folder / COMPLETE, {"files?": FILES}, remedy)
+    marker = _read_marker(folder)
     if "files" in marker:  # earlier versions did not record them
-        check_files(folder, marker["files"], remedy)
+        check_files(folder, marker["files"], _remedy(folder))
+
+
+def _read_marker(folder: Path) -> dict:
+    return read_record(folder / COMPLETE, {"files?": FILES}, _remedy(folder))
+
+
+def _remedy(folder: Path) -> str:
+    return f"delete {folder}, then the training goes on from the checkpoint before it"

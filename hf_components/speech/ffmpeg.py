@@ -36,12 +36,13 @@ class FFmpegFile:
         try:
             frames = _promised_frames(self.file)
             self.container = av.open(self.file, options={"format_whitelist": FORMATS})
-            if not self.container.streams.audio:
-                raise av.error.StreamNotFoundError(0, "no sound track")
+            tracks = [track for track in self.container.streams.audio if track.codec_context is not None]
+            if not tracks:
+                raise av.error.DecoderNotFoundError(0, "no sound track that can be decoded")
         except BaseException:
             self.file.close()
             raise
-        self.track = self.container.streams.audio[0]
+        self.track = tracks[0]
         self.samplerate = self.track.rate
         # Seconds; None if FFmpeg would only estimate them from size and bit rate.
         self.promised = None
@@ -83,7 +84,7 @@ class FFmpegFile:
         for packet in self.container.demux(self.track):
             try:
                 decoded = packet.decode()
-            except av.error.InvalidDataError:  # a tag between joined files, or damage; `promised` reveals damage
+            except av.FFmpegError:  # a tag between joined files, or damage; `promised` reveals damage
                 continue
             for frame in decoded:
                 if (frame.format.name, frame.layout.name, frame.sample_rate) != setting:

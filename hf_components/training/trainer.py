@@ -28,6 +28,7 @@ from hf_components.checkpoints import (
     BASE_FORM,
     TRAINED_WEIGHTS,
     check_checkpoint,
+    delete_remains,
     language_of,
     last_complete_checkpoint,
     mark_complete,
@@ -269,6 +270,9 @@ class SpeechTrainer(Seq2SeqTrainer):
     def train(self, resume_from_checkpoint: bool | str | None = None, **kwargs):
         """The same as `Trainer.train`; `True` resumes from the last complete checkpoint, if there is one."""
         if resume_from_checkpoint is True:
+            if self.args.should_save:
+                delete_remains(self.args.output_dir)
+            self.accelerator.wait_for_everyone()
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
         elif resume_from_checkpoint:
             check_checkpoint(resume_from_checkpoint)

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -34,14 +35,17 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from dataset_scripts import segment_writer
 
 RECIPES = ROOT / "recipes"
-TIMES = re.compile(r"(^|_)(seconds|runtime|time|time_factor|per_second|sha256)$")  # sha256: of a file with times
+# sha256: of a file with times
+TIMES = re.compile(r"(^|_)(seconds|runtime|time|time_factor|per_second|sha256)$|^seconds_(by|per|to)_")
 NOT_CONTENT = {
     "resume",
     "results.json",
     "fingerprint",
     "files",
     "seal",
-}  # the second is the digest of a file with times, the third of all else, and so on
+    "places",
+    "kept",
+}  # digests of what has times, where inputs lie, and how much an interrupted run had done
 NOT_COMPARED = {"training_args.bin"}  # a pickle of paths; training does not read it
 
 
@@ -167,13 +171,16 @@ def differences(one: Path, other: Path, names: Collection[str] | None = None) ->
 
 def content(path: Path, runs: tuple[Path, ...]):
     """Bytes; of text, its lines without times and without the names of the runs' folders."""
+    if path.suffix == ".zip":  # its entries have times
+        with zipfile.ZipFile(path) as package:
+            return b"".join(name.encode() + package.read(name) for name in package.namelist())
     if path.suffix not in (".json", ".jsonl", ".md", ".html", ".eaf"):
         return path.read_bytes()
     text = path.read_text()
     for run in runs:
         text = text.replace(str(run), "RUN")
     if path.suffix in (".html", ".eaf"):
-        return re.sub(r' DATE="\S+"', "", text).splitlines()
+        return re.sub(r' (DATE|RELATIVE_MEDIA_URL)="\S+"', "", text).splitlines()
     if path.suffix == ".md":
         return re.sub(r"\d+ minutes|\d\.\d{3}", "", text).splitlines()  # the latter are real-time factors
     documents = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else [json.loads(text)]

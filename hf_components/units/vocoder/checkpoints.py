@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_components.checkpoints import complete_checkpoints, last_complete_checkpoint, mark_complete
+from hf_components.checkpoints import complete_checkpoints, delete_remains, last_complete_checkpoint, mark_complete
 from hf_components.runtime import read_record, write_json
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,9 @@ def save_checkpoint(
 
 def load_checkpoint(accelerator: Accelerator, folder: Path) -> tuple[dict[str, torch.Tensor], list[dict]] | None:
     """Load the newest complete checkpoint into the accelerator's objects; returns its best weights and history."""
+    if accelerator.is_main_process:
+        delete_remains(folder)
+    accelerator.wait_for_everyone()
     newest = last_complete_checkpoint(folder)
     if newest is None:
         return None

@@ -48,7 +48,7 @@ SOUNDS = {  # name -> container and coding of libsndfile
 BY_FFMPEG = {  # name -> container and coding of FFmpeg
     "clip.m4a": ("ipod", "aac"),
     "clip.webm": ("webm", "libopus"),
-    "clip.mka": ("matroska", "flac"),
+    "clip.mka": ("matroska", "pcm_s16le"),
     "clip.ac3": ("ac3", "ac3"),
 }
 PHONES = ((0.0, 0.2, "a"), (0.2, 0.5, "k"), (0.5, 0.9, "t"))
@@ -86,7 +86,8 @@ def sounds(folder: Path) -> list[Path]:
         with av.open(str(folder / name), "w", format=container) as opened:
             stream = opened.add_stream(coding, rate=48_000, layout="mono")
             frame = av.AudioFrame.from_ndarray(sound[None], format="flt", layout="mono")
-            frame.sample_rate = 16_000
+            frame.sample_rate = 48_000
+            frame.pts = 0
             opened.mux(stream.encode(frame))
             opened.mux(stream.encode(None))
     return [folder / name for name in (*SOUNDS, *BY_FFMPEG)]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ def of_results(found: Path, expected: Path, names: Collection[str], returned: An
     """
     try:
         wrong = differences(expected, found, names)
-    except ValueError as error:  # a file is no JSON any more
+    except (ValueError, zipfile.BadZipFile) as error:  # a file is no JSON any more
         wrong = [str(error)]
     if _plain(returned, found) != _plain(should, expected):
         wrong.append(

@@ -144,8 +144,8 @@ def draw(chance: random.Random, only: list[str] | None = None) -> str:
 
 
 def belongs(place: str, recipe: str) -> bool:
-    """Whether a file or folder among all results is of this recipe; `transcribe.jsonl` is of `transcribe`."""
-    return place == recipe or place.startswith(f"{recipe}.")
+    """Whether a file or folder among all results is of this recipe: `transcribe.jsonl` is of `transcribe`."""
+    return place == recipe or place.startswith((f"{recipe}.", f"{recipe}_work"))
 
 
 def _texts(value: Any) -> Iterator[str]:
