@@ -26,7 +26,9 @@ from hf_components.runtime import (
     UserError,
     damage_named,
     estimate_rest,
+    make_folder,
     read_record,
+    sync,
     sync_folder,
     write_json,
 )
@@ -67,10 +69,11 @@ class Writer:
         """
         temporary = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(temporary, ignore_errors=True)  # left by a killed run
-        temporary.mkdir(parents=True)
+        make_folder(temporary)
         write_json(temporary / CONTENT, self.fill(temporary, split, utterances, progress))
         sync_folder(temporary)
         temporary.rename(folder)
+        sync(folder.parent)
 
     def divide(self, utterances: list[Utterance]) -> Iterable[list[Utterance]]:
         """The utterances of each shard."""
@@ -148,7 +151,7 @@ def write_shards(splits: dict[str, list[Utterance]], folder: Path, writer: Write
         sum(writer.size(utterance) for *_, utterances in some for utterance in utterances)
         for some in (shards, missing)
     )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with Progress(desc="Preparing", total=total, initial=total - left, unit=f" {writer.unit}") as bar:
         _work(writer, missing, num_proc, _Progress(bar, folder, left))
     return collect(place for place, *_ in shards)

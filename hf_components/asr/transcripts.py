@@ -31,6 +31,7 @@ from hf_components.runtime import (
     parse_record,
     read_by_id,
     read_record,
+    sync,
     write_json,
 )
 from hf_components.speech import WORDS
@@ -144,6 +145,7 @@ def transcribe_to_file(
         if kept:
             logger.info("%d of %d transcripts are kept from an earlier run", len(kept), len(order))
         with (partial / f"{runs:06d}-{state.process_index}.jsonl").open("w") as file:
+            sync(partial)
             for batch in transcriber.stream(recordings.without(kept)):
                 share = (time.perf_counter() - start) / (len(batch) * state.num_processes)
                 start = time.perf_counter()

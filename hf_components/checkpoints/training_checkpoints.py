@@ -7,7 +7,16 @@ from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_components.runtime import FILES, check_files, describe_files, read_record, sealed, sync_folder, write_json
+from hf_components.runtime import (
+    FILES,
+    check_files,
+    describe_files,
+    read_record,
+    sealed,
+    sync,
+    sync_folder,
+    write_json,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +73,7 @@ def weights_file(folder: Path) -> Path:
 def mark_complete(folder: Path, progress: Mapping[str, int]) -> None:
     """Write the marker of a complete checkpoint, with its progress and the content of its files."""
     sync_folder(folder)  # before the marker: it must not exist if a file did not reach the disk
+    sync(folder.parents[1])  # where the training has made the folder of its checkpoints
     write_json(folder / COMPLETE, sealed({**progress, "files": describe_files(folder, without=(COMPLETE,))}))
 
 

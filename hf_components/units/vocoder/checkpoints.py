@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_components.checkpoints import complete_checkpoints, delete_remains, last_complete_checkpoint, mark_complete
-from hf_components.runtime import read_record, write_json
+from hf_components.runtime import make_folder, read_record, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def save_checkpoint(
     if accelerator.is_main_process:
         for leftover in (temporary, target):  # incomplete, from a killed run
             shutil.rmtree(leftover, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        make_folder(temporary)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(temporary))  # each process writes the state of its own random generators
     accelerator.wait_for_everyone()
