@@ -45,7 +45,7 @@ from hf_components.runtime import (
     join_processes,
     parse_arguments,
     run_recipe,
-    write_json,
+    write_record,
 )
 from hf_components.scoring import score
 from hf_components.speech import TARGETS, WORDS, encode_flac, language_code, load_corpus, sample_rows, to_ipa
@@ -135,9 +135,8 @@ def pack(args: Arguments, transcriber: Transcriber, clips: datasets.Dataset | No
             )
         verified = verify(args, unfinished, clips, before, transcriber.model) if args.verify else None
         result = {"megabytes": round(size, 1), "verified": verified}
-    write_json(
-        output.with_suffix(".json"), {**result, "config": dataclasses.asdict(args), "environment": environment()}
-    )
+    report = {**result, "config": dataclasses.asdict(args), "environment": environment()}
+    write_record(output.with_suffix(".json"), report, [output])
     limit = "" if args.max_megabytes is None else f" of {args.max_megabytes:g} allowed"
     logger.info(
         "%s: %.1f MB%s, %s", output, size, limit, "runs by itself" if args.verify else "not tried (--no_verify)"

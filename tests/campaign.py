@@ -4,8 +4,8 @@
 
 Each trial ends in a verdict: `same_bits` (as if there had been no fault), `refused` (by an error that names the thing
 and the remedy), or `other` (a traceback, another result, lost work, no end). `<output_dir>/results.json` counts them,
-also by fault and by recipe, artefact or form of input, and lists each `other` with what repeats it. It is written
-every few trials, so that an interrupted campaign has figures too. Exit code 0: there is no `other`.
+also by fault and by recipe, artefact or form of input, and lists each `other`, which `--repeat KIND NUMBER` repeats.
+It is written every few trials, so that an interrupted campaign has figures too. Exit code 0: there is no `other`.
 
 Trials are drawn from the seed: trial n of a kind is the same in every campaign with that seed. A kill some
 milliseconds after an event hits another instruction each time. The parts are in tests/support/faults.
@@ -37,6 +37,8 @@ FLUSHED = 10.0  # seconds between two writings of the results
 
 def main(argv: list[str] | None = None) -> dict:
     args = parser().parse_args(argv)
+    if args.repeat:
+        vars(args).update({kind: int(kind == args.repeat[0]) for kind in KINDS})
     folder = Path(args.output_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     work = folder / "work"
@@ -60,6 +62,8 @@ def main(argv: list[str] | None = None) -> dict:
             write_json(folder / "results.json", results.summary(flushed - start))
     summary = results.summary(time.monotonic() - start)
     write_json(folder / "results.json", summary)
+    if (others := work / "mutations" / "others").exists():
+        shutil.copytree(others, folder / "spoiled", dirs_exist_ok=True)
     if not args.keep:
         shutil.rmtree(work, ignore_errors=True)
     return summary
@@ -76,20 +80,26 @@ def trials(args: argparse.Namespace, work: Path) -> Iterator:
     made: dict[str, Callable] = {"kills": kills.trial, "power_cuts": power_cuts.trial, "bit_flips": damage.trial}
     kinds = {kind: _of_runs(trial, kind, runs, args, work) for kind, trial in made.items() if wanted[kind]}
     if wanted["mutations"]:
-        kinds["mutations"] = mutations.trials(args.seed, args.mutations, work / "mutations")
+        kinds["mutations"] = mutations.trials(args.seed, numbers(args, "mutations"), work / "mutations")
     yield from in_turn(kinds, wanted)
 
 
 def _of_runs(trial: Callable, kind: str, runs, args: argparse.Namespace, work: Path) -> Iterator:
     import random
 
-    for number in range(getattr(args, kind)):
+    for number in numbers(args, kind):
         place = work / kind / str(number)
         place.mkdir(parents=True)
         verdict = trial(runs, number, random.Random(f"{args.seed}/{kind}/{number}"), place, args.recipes)
         yield verdict
         if verdict.verdict != "other" or not args.keep:
             shutil.rmtree(place)
+
+
+def numbers(args: argparse.Namespace, kind: str) -> range:
+    """The numbers of the trials of a kind."""
+    first = int(args.repeat[1]) if args.repeat else 0
+    return range(first, first + getattr(args, kind))
 
 
 def in_turn(kinds: dict[str, Iterator], wanted: dict[str, int]) -> Iterator:
@@ -113,6 +123,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--output_dir", required=True, help="folder for results.json")
     made.add_argument("--recipes", nargs="+", help="only these recipes; default: all")
+    made.add_argument("--repeat", nargs=2, metavar=("KIND", "NUMBER"), help="only this trial, as `others` names it")
     made.add_argument("--keep", action="store_true", help="keep the folders of trials that end in another way")
     return made
 

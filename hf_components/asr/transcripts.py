@@ -18,6 +18,7 @@ from hf_components.asr.recordings import Recordings
 from hf_components.asr.transcriber import Transcriber, Transcript
 from hf_components.asr.words import WORDS_HEARD, Word, as_lists, from_lists
 from hf_components.runtime import (
+    FILES,
     ID,
     NUMBER,
     PHONETIC,
@@ -25,6 +26,7 @@ from hf_components.runtime import (
     UserError,
     alone_in,
     atomic_write,
+    check_files,
     environment,
     first_few,
     full_disk_explained,
@@ -33,6 +35,7 @@ from hf_components.runtime import (
     read_record,
     sync,
     write_json,
+    write_record,
 )
 from hf_components.speech import WORDS
 
@@ -89,11 +92,16 @@ def read_finished(output: Path, identity: Mapping, recordings: Recordings) -> di
     file = _summary_of(output)
     if not (file.exists() and output.exists()):
         return None
-    form = {"identity": dict, "recordings": str, "metrics": {"failed": int}}
-    summary = read_record(file, form, "delete it to transcribe again")
+    form = {"identity": dict, "recordings": str, "metrics": {"failed": int}, "files?": FILES}
+    again = f"delete {file} to transcribe again"
+    summary = read_record(file, form, again)
     if summary["identity"] != identity or summary["metrics"]["failed"]:
         return None
-    return summary["metrics"] if summary["recordings"] == _digest(_fingerprints(recordings)) else None
+    if summary["recordings"] != _digest(_fingerprints(recordings)):
+        return None
+    check_files(output.parent, summary.get("files", {}), again, output)
+    _delete_remains(_partial_of(output), identity)
+    return summary["metrics"]
 
 
 def transcribe_to_file(
@@ -127,7 +135,7 @@ def transcribe_to_file(
     state = PartialState()
     start = time.perf_counter()
     field = TEXT if transcriber.target == WORDS else PHONETIC
-    partial = output.with_name(f".{output.name}.partial")
+    partial = _partial_of(output)
     alone = alone_in(partial, "--output_jsonl") if state.is_main_process else contextlib.nullcontext()
     with full_disk_explained(output), alone:
         if state.is_main_process:
@@ -172,7 +180,8 @@ def transcribe_to_file(
             "seconds_by_part": transcriber.seconds_by_part(),
         }
         if state.is_main_process:
-            _note_failures(output.with_suffix(".failures.jsonl"), failed)
+            failures = output.with_suffix(".failures.jsonl")
+            _note_failures(failures, failed)
             _write_lines(
                 output,
                 [
@@ -181,7 +190,7 @@ def transcribe_to_file(
                     for name, transcript in transcripts.items()
                 ],
             )
-            write_json(
+            write_record(
                 _summary_of(output),
                 {
                     "identity": identity,
@@ -189,6 +198,7 @@ def transcribe_to_file(
                     "metrics": metrics,
                     "environment": environment(),
                 },
+                [path for path in (output, failures) if path.exists()],
             )
             if not failed:
                 shutil.rmtree(partial)
@@ -208,6 +218,17 @@ def read_words(file: str | Path) -> dict[str, list[Word]]:
         for line, name, row in read_by_id(file)
         if row.get(WORDS_HEARD) is not None
     }
+
+
+def _partial_of(output: Path) -> Path:
+    return output.with_name(f".{output.name}.partial")
+
+
+def _delete_remains(partial: Path, identity: Mapping) -> None:
+    """Delete what a run has left that was interrupted when all was written."""
+    started = partial / STARTED
+    if PartialState().is_main_process and started.exists() and read_record(started, dict, "delete it") == identity:
+        shutil.rmtree(partial)
 
 
 def _summary_of(output: Path) -> Path:

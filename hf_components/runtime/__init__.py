@@ -88,5 +88,6 @@ from hf_components.runtime.stages import (
     run_as_stage,
     run_stage,
     write_json,
+    write_record,
 )
 from hf_components.runtime.verification import verify_folder

@@ -133,8 +133,12 @@ def describe_files(folder: Path, without: Iterable[str] = ()) -> dict[str, dict]
     for path in sorted(files_below(folder)):
         place = path.relative_to(folder).as_posix()
         if place not in without and path.is_file():
-            found[place] = {"size": path.stat().st_size, "sha256": file_digest(path)}
+            found[place] = describe_file(path)
     return found
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": file_digest(path)}
 
 
 def check_files(folder: Path, recorded: dict[str, dict], remedy: str, below: Path | None = None) -> None:

@@ -34,6 +34,7 @@ from hf_components.runtime.records import (
     FILES,
     NUMBER,
     check_files,
+    describe_file,
     describe_files,
     file_digest,
     read_record,
@@ -43,6 +44,7 @@ from hf_components.runtime.records import (
 logger = logging.getLogger(__name__)
 
 COMPLETION = "stage.json"
+SUMMARY = ".summary.json"  # end of the name of a record beside the files that it is about
 STARTED = "started.json"  # settings, inputs and sources of an unfinished stage
 IDENTITY_FORM = {"config": dict, "inputs": {str: str}, "code_version": str}
 STARTED_FORM = {"identity": IDENTITY_FORM, "sources": {str: str}}
@@ -284,6 +286,7 @@ def fingerprint(path: str | Path, known: Iterable[str] = ()) -> str:
         _check_content(stage, completion, path)
         if stage == path:
             return completion["fingerprint"]
+    check_beside(path)
     if not path.exists():
         return str(path)
     if known and (earlier := fingerprint_of_earlier_versions(path)) in known:
@@ -311,6 +314,15 @@ def check_stage(path: str | Path) -> bool:
     return completion is not None and "files" in completion
 
 
+def check_beside(path: Path) -> None:
+    """Raise UserError if a file is not what the record beside it says, such as `a.summary.json` beside `a.jsonl`."""
+    record = path.with_suffix(SUMMARY)
+    if path.is_file() and record.is_file():
+        remedy = f"write {path} again, or, to use it as it is, delete {record}"
+        described = read_record(record, {"files?": FILES}, remedy).get("files", {})
+        check_files(path.parent, {name: was for name, was in described.items() if name == path.name}, remedy, path)
+
+
 def environment() -> dict:
     """Versions and hardware, which are recorded with every result."""
     return {
@@ -332,8 +344,15 @@ def write_json(path: str | Path, value: Any) -> None:
         file.write("\n")
 
 
-def _write_record(file: Path, record: dict) -> None:
-    write_json(file, sealed(_plain(record)))
+def write_record(file: Path, record: dict, files: Iterable[Path] = ()) -> None:
+    """Write JSON with its seal, see `sealed`.
+
+    Args:
+        files: files in the same folder that the record is about; their content is recorded, and `read_record` and
+            `check_files` find a change.
+    """
+    described = {path.name: describe_file(path) for path in files}
+    write_json(file, sealed(_plain({**record, "files": described} if described else record)))
 
 
 def _place_of(path: str, output_dir: Path) -> str:
@@ -441,7 +460,7 @@ def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bo
         sync_folder(work)  # before the completion record: it must not exist if a file did not reach the disk
         files = describe_files(work, without=(STARTED,))
         digest = _digest({key: stage[key] for key in ("identity", "sources")})
-        _write_record(
+        write_record(
             work / COMPLETION,
             {
                 "fingerprint": digest,
@@ -456,6 +475,7 @@ def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bo
 
 def _replace(work: Path, output_dir: Path, archive: bool) -> None:
     (work / STARTED).unlink(missing_ok=True)
+    sync(work)
     if archive and (output_dir / COMPLETION).exists():
         ended = time.strftime("%Y%m%d-%H%M%S", time.localtime((output_dir / COMPLETION).stat().st_mtime))
         archived = output_dir.with_name("archive")
@@ -504,7 +524,7 @@ def _add(output_dir: Path, derive: Mapping[str, Derive], settings: dict[str, Any
         if "files" in completion:
             there = {path.relative_to(output_dir).as_posix() for path in files_below(output_dir)}
             completion["files"] |= describe_files(output_dir, without=there - set(added))
-        _write_record(output_dir / COMPLETION, completion)
+        write_record(output_dir / COMPLETION, completion)
         shutil.rmtree(new)
     logger.info("%s: %s", output_dir, f"added what --{' --'.join(settings)} asks for: {first_few(added)}")
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.files import files_below
-from hf_components.runtime.records import changed_file
+from hf_components.runtime.records import FILES, changed_file, read_record
 from hf_components.runtime.stages import COMPLETION, fingerprint, read_completion
 
+BESIDE = ("results.json", "benchmarks_index.jsonl", "wer_per_group.png")  # what pipelines write beside their stages
 UNFINISHED = (".partial", ".interrupted", ".added", ".old", ".tmp")  # ends of hidden names that an interruption leaves
 
 
@@ -55,8 +56,11 @@ def verify_folder(folder: str | Path) -> Findings:
     if not stages and not findings.unfinished:
         raise UserError(f"no stage has written {folder}: {COMPLETION} is missing there and below; give another folder")
     inputs = {path for stage in stages for path in _verify(stage, findings)}
-    around = (path for path in files_below(folder) if not any(path.is_relative_to(stage) for stage in stages))
-    findings.foreign += [str(path) for path in sorted(around) if path.absolute() not in inputs]
+    around = [path for path in files_below(folder) if not any(path.is_relative_to(stage) for stage in stages)]
+    recorded = {path for record in sorted(around) for path in _verify_beside(record, findings)}
+    known = inputs | recorded
+    around = sorted(path for path in around if path.name not in BESIDE and path.absolute() not in known)
+    findings.foreign += map(str, around)
     return findings
 
 
@@ -86,10 +90,7 @@ def _verify(stage: Path, findings: Findings) -> list[Path]:
         return []
     findings.stages += 1
     recorded = completion.get("files", {})
-    for place, was in recorded.items():
-        findings.files += 1
-        if problem := changed_file(stage, place, was):
-            findings.damaged.append(f"{stage / place}: {problem.removeprefix(place).strip()}")
+    _verify_files(stage, recorded, findings)
     there = (path for path in files_below(stage) if path != stage / COMPLETION)
     findings.foreign += [str(path) for path in sorted(there) if path.relative_to(stage).as_posix() not in recorded]
     known = completion["identity"]["inputs"]
@@ -97,6 +98,26 @@ def _verify(stage: Path, findings: Findings) -> list[Path]:
     for name, was in known.items():
         _compare(stage, name, was, places.get(name), findings)
     return list(places.values())
+
+
+def _verify_beside(record: Path, findings: Findings) -> list[Path]:
+    """The same for a record beside its files, such as transcripts; returns it and them, or nothing for other files."""
+    if record.suffix != ".json" or '"seal"' not in record.read_text(errors="replace"):
+        return []
+    try:
+        described = read_record(record, {"files?": FILES}, "delete it and make its files again").get("files", {})
+    except UserError as error:
+        findings.damaged.append(f"{record}: {error}")
+        return [record.absolute()]
+    _verify_files(record.parent, described, findings)
+    return [record.absolute(), *(record.absolute().with_name(name) for name in described)]
+
+
+def _verify_files(folder: Path, recorded: dict[str, dict], findings: Findings) -> None:
+    for place, was in recorded.items():
+        findings.files += 1
+        if problem := changed_file(folder, place, was):
+            findings.damaged.append(f"{folder / place}: {problem.removeprefix(place).strip()}")
 
 
 def _compare(stage: Path, name: str, was: str, place: Path | None, findings: Findings) -> None:

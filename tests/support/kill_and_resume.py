@@ -158,6 +158,7 @@ def differences(one: Path, other: Path, names: Collection[str] | None = None) ->
         names: files and folders of `one` that are compared; by default all.
     """
     files = [{path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()} for run in (one, other)]
+    files = [{name for name in found if not Path(name).name.endswith(".lock")} for found in files]
     if names is not None:
         files[0] = {name for name in files[0] if name.split("/")[0] in names}
     found = [f"{name}: only in {'one' if name in files[0] else 'other'}" for name in sorted(files[0] ^ files[1])]

@@ -16,6 +16,7 @@ from faults.verdicts import OTHER, REFUSED, SAME, Verdict
 from faults.whole_runs import LONG, WholeRuns, belongs, draw
 
 UNREAD = (".png",)
+WORK = "_work/"  # in the path of what an unfinished run reads: nothing does once its result is there
 FOR_PEOPLE = (".md", ".html", ".log")  # a kept result may hold them as somebody has edited them
 WAYS = ("bit", "bit", "bit", "cut", "zeros")
 PIECE = 512  # bytes that become zeros: a sector
@@ -89,7 +90,7 @@ def _artefacts(runs: WholeRuns, maker: str) -> list[Path]:
     return sorted(
         file.relative_to(runs.results)
         for file in files
-        if file.is_file() and file.stat().st_size and file.suffix not in UNREAD
+        if file.is_file() and file.stat().st_size and file.suffix not in UNREAD and WORK not in str(file)
     )
 
 

@@ -1,7 +1,7 @@
 """Fuzzed input of every form of `forms`, read by the project's own readers in a child process.
 
-What is accepted must be read the same twice: the verdict is then "same bits". Else it is refused by a `UserError`, or
-rejected as a row. Anything else counts as other: another error, a death, more than `SECONDS` or `BYTES`, and control
+What is accepted must be read the same twice: the verdict is then "same bits". Else it is refused by a `UserError` that
+names it, or rejected as a row. Anything else counts as other: another error, a death, more than `SECONDS` or `BYTES`, and control
 characters in what is printed or logged.
 """
 
@@ -28,18 +28,18 @@ BATCH = 500  # files per child
 SHOWN = "\n\t\r"  # control characters that a log may hold
 
 
-def trials(seed: int, count: int, place: Path) -> Iterator[Verdict]:
-    """Spoil and read `count` files."""
+def trials(seed: int, wanted: range, place: Path) -> Iterator[Verdict]:
+    """Spoil and read files. Those with another end are kept in `others`: some encoders write their random numbers."""
     place.mkdir()
     log = place / "log.txt"
     ended = run(lambda: write_good(place / "good"), log)
     if ended.how != "done":
         raise RuntimeError(ended.text)
     found = place / "verdicts.jsonl"
-    number = 0
-    while number < count:
+    number = wanted.start
+    while number < wanted.stop:
         found.unlink(missing_ok=True)
-        numbers = range(number, min(count, number + BATCH))
+        numbers = range(number, min(wanted.stop, number + BATCH))
         shutil.copytree(place / "good", place / "spoiled", dirs_exist_ok=True)
         ended = run(partial(_read_all, seed, numbers, place, log), log, longest=SECONDS * 30)
         lines = found.read_text().splitlines() if found.exists() else []
@@ -48,6 +48,7 @@ def trials(seed: int, count: int, place: Path) -> Iterator[Verdict]:
         number += len(lines)
         if len(lines) < len(numbers):  # the child died of it
             form, file, content = spoiled(seed, number, place)
+            _keep(content, number, file, place)
             fault = f"{file.name}, {len(content)} bytes"
             yield Verdict("mutations", number, form, fault, OTHER, f"{ended.how}: {ended.text}")
             number += 1
@@ -88,9 +89,16 @@ def _read_all(seed: int, numbers: range, place: Path, log: Path) -> None:
                 shown = opened.read().decode(errors="replace")
             if any(is_invisible(character) and character not in SHOWN for character in shown):
                 verdict, text = OTHER, f"control characters were printed: {shown[:500]!r}"
+            if verdict == OTHER:
+                _keep(content, number, file, place)
             line = [number, form, f"{file.name}, {len(content)} bytes", verdict, visible(text)[-1500:]]
             found.write(json.dumps(line) + "\n")
             found.flush()
+
+
+def _keep(content: bytes, number: int, file: Path, place: Path) -> None:
+    (place / "others").mkdir(exist_ok=True)
+    (place / "others" / f"{number}-{file.name}").write_bytes(content)
 
 
 def _read_twice(read: Callable, file: Path) -> tuple[str, str]:
@@ -101,7 +109,8 @@ def _read_twice(read: Callable, file: Path) -> tuple[str, str]:
         second = read(file)
         verdict = (SAME, "") if first == second else (OTHER, f"read in two ways: {first!r:.300} and {second!r:.300}")
     except UserError as error:
-        verdict = (REFUSED, str(error))
+        is_named = file.name in str(error) or str(file.parent) in str(error)
+        verdict = (REFUSED if is_named else OTHER, str(error))
     except BaseException:
         verdict = (OTHER, traceback.format_exc())
     finally:

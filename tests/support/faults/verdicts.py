@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kill_and_resume import differences, timeless
+from kill_and_resume import differences, first_difference, timeless
 
 SAME, REFUSED, OTHER = "same_bits", "refused", "other"
 VERDICTS = (SAME, REFUSED, OTHER)
-REMEDY = re.compile(r"[;:,.(] ?\w|\bmust\b")  # a message says more than what is wrong
+REMEDY = re.compile(r"[;?]")  # our messages are of the form "what is wrong; what to do", or ask
 
 
 @dataclass
@@ -46,21 +46,21 @@ def of_results(found: Path, expected: Path, names: Collection[str], returned: An
         wrong = differences(expected, found, names)
     except (ValueError, zipfile.BadZipFile) as error:  # a file is no JSON any more
         wrong = [str(error)]
-    if _plain(returned, found) != _plain(should, expected):
-        wrong.append(
-            f"returned {json.dumps(returned, default=str)[:200]}, not {json.dumps(should, default=str)[:200]}"
-        )
-    return wrong
+    was, now = (_lines(value, (found, expected)) for value in (should, returned))
+    return wrong + ([f"returned: {first_difference(was, now)}"] if was != now else [])
 
 
 def is_named(message: str, names: Collection[str]) -> bool:
-    """Whether a refusal names what is wrong, and says more."""
+    """Whether a refusal names what is wrong, and what to do."""
     return any(name in message for name in names) and REMEDY.search(message) is not None
 
 
-def _plain(value: Any, run: Path) -> Any:
-    """As JSON, without times and without the place of the run."""
-    return timeless(json.loads(json.dumps(value, default=str).replace(str(run), "RUN")))
+def _lines(value: Any, runs: Collection[Path]) -> list[str]:
+    """The lines of its JSON, without times and without the places of the runs."""
+    text = json.dumps(value, default=str)
+    for run in runs:
+        text = text.replace(str(run), "RUN")
+    return json.dumps(timeless(json.loads(text)), indent=1, sort_keys=True).splitlines()
 
 
 class Results:
