@@ -1,5 +1,6 @@
 """The files in checkpoints of an unfinished training, and the search for a complete checkpoint."""
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from hf_components.runtime import (
     FILES,
     check_files,
+    damage_named,
     describe_files,
     read_record,
     sealed,
@@ -29,8 +31,13 @@ BASE_FORM = {"base_model": str, "fingerprint": str}
 
 def complete_checkpoints(folder: str | Path) -> list[Path]:
     """The complete checkpoints of a training, the oldest first; incomplete ones are ignored."""
+    return [path for path in _checkpoints(folder) if (path / COMPLETE).exists()]
+
+
+def _checkpoints(folder: str | Path) -> list[Path]:
+    """Folders named like a checkpoint, by their number."""
     numbers = {path: path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-") for path in Path(folder).glob("*-*")}
-    found = [path for path, number in numbers.items() if number.isdecimal() and (path / COMPLETE).exists()]
+    found = [path for path, number in numbers.items() if number.isdecimal()]
     return sorted(found, key=lambda path: int(numbers[path]))
 
 
@@ -53,11 +60,11 @@ def delete_remains(folder: str | Path) -> None:
     Else they would count among those that are kept, in place of good ones. The newest complete one stays in any case.
     """
     complete = complete_checkpoints(folder)
-    for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        is_half_deleted = path in complete[:-1] and not all(map(Path.exists, _files_of(path)))
-        if path.is_dir() and (path not in complete or is_half_deleted):
-            logger.info("%s was half written or half deleted, and is removed", path)
-            shutil.rmtree(path)
+    half_written = [path for path in _checkpoints(folder) if path not in complete]
+    half_deleted = [path for path in complete[:-1] if not all(map(Path.exists, _files_of(path)))]
+    for path in half_written + half_deleted:
+        logger.info("%s was half written or half deleted, and is removed", path)
+        shutil.rmtree(path)
 
 
 def _files_of(checkpoint: Path) -> list[Path]:
@@ -89,9 +96,14 @@ def check_checkpoint(folder: str | Path) -> None:
         check_files(folder, marker["files"], _remedy(folder))
 
 
+def damaged_checkpoint_named(folder: str | Path) -> contextlib.AbstractContextManager[None]:
+    """Name a checkpoint whose files cannot be read in the block, or are no plain tensors and numbers."""
+    return damage_named(folder, _remedy(folder))
+
+
 def _read_marker(folder: Path) -> dict:
     return read_record(folder / COMPLETE, {"files?": FILES}, _remedy(folder))
 
 
-def _remedy(folder: Path) -> str:
+def _remedy(folder: str | Path) -> str:
     return f"delete {folder}, then the training goes on from the checkpoint before it"

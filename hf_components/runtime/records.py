@@ -11,6 +11,7 @@ from typing import Any
 
 from hf_components.runtime.errors import UserError, first_few
 from hf_components.runtime.files import files_below
+from hf_components.runtime.memory import is_want_of_memory
 
 NUMBER = (int, float)
 OPEN_TO_EDITS = (".md", ".png", ".html", ".log")  # for people: no recipe reads them
@@ -116,6 +117,8 @@ def damage_named(file: str | Path, remedy: str) -> Iterator[None]:
     except (UserError, FileNotFoundError):  # the caller knows what should have written a missing file
         raise
     except Exception as error:  # `tokenizers` raises no more specific one
+        if is_want_of_memory(error):
+            raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"{file} is damaged: {reason}; {remedy}") from error
 

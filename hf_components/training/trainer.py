@@ -28,6 +28,7 @@ from hf_components.checkpoints import (
     BASE_FORM,
     TRAINED_WEIGHTS,
     check_checkpoint,
+    damaged_checkpoint_named,
     delete_remains,
     language_of,
     last_complete_checkpoint,
@@ -322,7 +323,12 @@ class SpeechTrainer(Seq2SeqTrainer):
             checkpoint is not None and self.is_deepspeed_enabled
         ):  # then `Trainer` does not call `_load_from_checkpoint`
             self._load_from_checkpoint(checkpoint)
-        super()._load_optimizer_and_scheduler(checkpoint)
+        with damaged_checkpoint_named(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint):
+        with damaged_checkpoint_named(checkpoint):
+            super()._load_rng_state(checkpoint)
 
     def _base(self, *known: str) -> dict[str, str]:
         name = self.model.name_or_path  # empty for a model built in code

@@ -343,17 +343,17 @@ def test_a_recording_that_was_replaced_is_transcribed_anew(model, data, monkeypa
 
 
 def test_figures_are_of_all_runs_that_made_the_transcripts(model, data, monkeypatch):
-    write = transcripts.write_json
+    write = transcripts.write_record
 
-    def stop_before_the_summary(path, value):
+    def stop_before_the_summary(path, *value):
         if path.name == "predictions.summary.json":
             raise KeyboardInterrupt
-        write(path, value)
+        write(path, *value)
 
-    monkeypatch.setattr(transcripts, "write_json", stop_before_the_summary)
+    monkeypatch.setattr(transcripts, "write_record", stop_before_the_summary)
     with pytest.raises(KeyboardInterrupt):
         run(model, data)
-    monkeypatch.setattr(transcripts, "write_json", write)
+    monkeypatch.setattr(transcripts, "write_record", write)
     metrics, _ = run(model, data)
     assert (metrics["kept"], metrics["audio_seconds"]) == (6, 3.9) and metrics["real_time_factor"] > 0
     (data / "audio_0" / "audio" / "u2.flac").write_bytes(b"other")

@@ -9,7 +9,13 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_components.checkpoints import complete_checkpoints, delete_remains, last_complete_checkpoint, mark_complete
+from hf_components.checkpoints import (
+    complete_checkpoints,
+    damaged_checkpoint_named,
+    delete_remains,
+    last_complete_checkpoint,
+    mark_complete,
+)
 from hf_components.runtime import make_folder, read_record, write_json
 
 logger = logging.getLogger(__name__)
@@ -56,7 +62,8 @@ def load_checkpoint(accelerator: Accelerator, folder: Path) -> tuple[dict[str, t
     newest = last_complete_checkpoint(folder)
     if newest is None:
         return None
-    accelerator.load_state(newest)
+    with damaged_checkpoint_named(newest):
+        accelerator.load_state(newest)
     history = read_record(Path(newest) / HISTORY, [dict], f"delete {newest}, to go on from the checkpoint before it")
     logger.info("training resumes after epoch %d", len(history))
     return load_file(Path(newest) / BEST), history

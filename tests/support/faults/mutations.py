@@ -1,8 +1,8 @@
 """Fuzzed input of every form of `forms`, read by the project's own readers in a child process.
 
 What is accepted must be read the same twice: the verdict is then "same bits". Else it is refused by a `UserError` that
-names it, or rejected as a row. Anything else counts as other: another error, a death, more than `SECONDS` or `BYTES`, and control
-characters in what is printed or logged.
+names it, or rejected as a row. Anything else counts as other: another error, a death, more than `SECONDS` or `BYTES`,
+and control characters in what is printed or logged.
 """
 
 import json
@@ -82,7 +82,7 @@ def _read_all(seed: int, numbers: range, place: Path, log: Path) -> None:
             good = file.read_bytes()
             file.write_bytes(content)
             printed = log.stat().st_size
-            verdict, text = _read_twice(FORMS[form].read, file)
+            verdict, text = _read_twice(FORMS[form].read, file, place / "spoiled" / form)
             file.write_bytes(good)
             with log.open("rb") as opened:
                 opened.seek(printed)
@@ -101,7 +101,8 @@ def _keep(content: bytes, number: int, file: Path, place: Path) -> None:
     (place / "others" / f"{number}-{file.name}").write_bytes(content)
 
 
-def _read_twice(read: Callable, file: Path) -> tuple[str, str]:
+def _read_twice(read: Callable, file: Path, folder: Path) -> tuple[str, str]:
+    """Verdict and details for a file in the folder of its form."""
     before = _memory()
     signal.alarm(SECONDS)
     try:
@@ -109,7 +110,7 @@ def _read_twice(read: Callable, file: Path) -> tuple[str, str]:
         second = read(file)
         verdict = (SAME, "") if first == second else (OTHER, f"read in two ways: {first!r:.300} and {second!r:.300}")
     except UserError as error:
-        is_named = file.name in str(error) or str(file.parent) in str(error)
+        is_named = file.name in str(error) or str(folder) in str(error)
         verdict = (REFUSED if is_named else OTHER, str(error))
     except BaseException:
         verdict = (OTHER, traceback.format_exc())
