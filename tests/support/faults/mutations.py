@@ -30,7 +30,7 @@ SHOWN = "\n\t\r"  # control characters that a log may hold
 
 def trials(seed: int, wanted: range, place: Path) -> Iterator[Verdict]:
     """Spoil and read files. Those with another end are kept in `others`: some encoders write their random numbers."""
-    place.mkdir()
+    place.mkdir(parents=True)
     log = place / "log.txt"
     ended = run(lambda: write_good(place / "good"), log)
     if ended.how != "done":
