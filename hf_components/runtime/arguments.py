@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class _Parser(HfArgumentParser):
+    config_file: str | None = None
+    only_in_file: Collection[str] = ()  # flags whose values come from that file
+
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
         bounds = {name: options.pop(name) for name in BOUNDS if name in options}
         if options.get("type") in (int, float):
@@ -55,7 +58,9 @@ class _Parser(HfArgumentParser):
 
     def error(self, message: str) -> None:
         # argparse lists every spelling of a flag: argument --num_experts/--num-experts: must ...
-        raise UserError(re.sub(r"^argument (--\w+)\S*: must", r"\1 must", message))
+        message = re.sub(r"^argument (--\w+)\S*: must", r"\1 must", message)
+        named = re.search(r"--\w+", message)
+        raise UserError(f"{self.config_file}: {message}" if named and named[0] in self.only_in_file else message)
 
 
 def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, description: str | None = None) -> tuple:
@@ -203,6 +208,8 @@ def _read_words(
     spellings = _spellings(flags)
     from_file = _flags_of_file(Path(config_file), flags, spellings, _mappings(types)) if config_file else []
     typed = [_as_we_spell_it(word, spellings) for word in argv]
+    parser.config_file = config_file
+    parser.only_in_file = set(_named(from_file, flags)) - set(_named(typed, flags))
     _refuse_values(from_file, flags)
     _refuse_values(typed, flags)
     return parser, from_file, typed, flags

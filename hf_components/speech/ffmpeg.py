@@ -35,7 +35,7 @@ class FFmpegFile:
         self.file = io.BytesIO(source) if isinstance(source, bytes) else io.BufferedReader(io.FileIO(source))
         try:
             frames = _promised_frames(self.file)
-            self.container = av.open(self.file, options={"format_whitelist": FORMATS})
+            self.container = av.open(self.file, options={"format_whitelist": FORMATS}, metadata_errors="replace")
             tracks = [track for track in self.container.streams.audio if track.codec_context is not None]
             if not tracks:
                 raise av.error.DecoderNotFoundError(0, "no sound track that can be decoded")

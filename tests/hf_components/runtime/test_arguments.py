@@ -443,5 +443,12 @@ def test_numbers_switches_and_nothing_in_yaml(write, text, name, value):
 
 @pytest.mark.parametrize("text", ["seed: 12:30", "seed: 0x1F", "rate: much", "plot: maybe", "seed: 1.5"])
 def test_a_value_in_yaml_that_is_none_is_named(write, text):
-    with pytest.raises(UserError, match=text.partition(":")[0]):
+    with pytest.raises(UserError, match=rf"\.yaml: .*{text.partition(':')[0]}"):
         typed(write, text)
+
+
+def test_a_wrong_value_on_the_command_line_is_not_that_of_the_file(write):
+    file = write("seed: 7")
+    with pytest.raises(UserError, match="seed") as told:
+        parse_arguments(Typed, [f"--config={file}", "--seed=much"])
+    assert str(file) not in str(told.value)
