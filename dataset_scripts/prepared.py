@@ -11,7 +11,7 @@ from huggingface_hub import DatasetCardData
 
 from dataset_scripts.corpus_builder import CorpusBuilder, write_rejected
 from hf_components.publishing import render_card
-from hf_components.runtime import write_json, write_to_file
+from hf_components.runtime import check_files, write_json, write_to_file
 from hf_components.speech import LONG, content_digest, count_speakers
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -58,8 +58,12 @@ def write_corpus(
     prepared = builder.write_shards(listing, building / "shards", num_proc, shard_megabytes)
     for split, files in prepared.files.items():
         for number, file in enumerate(files):
-            if file.exists():  # else a killed run has moved it
-                file.replace(data / f"{split}-{number:05d}-of-{len(files):05d}.parquet")
+            target = data / f"{split}-{number:05d}-of-{len(files):05d}.parquet"
+            if file.exists():
+                file.replace(target)
+            elif file in prepared.written:  # a killed run has moved it
+                again = f"delete {folder} to start again"
+                check_files(data, {target.name: prepared.written[file]}, again, target)
     write_rejected(folder, prepared.rejected)
     for row in prepared.rejected[:MOST_LOGGED]:
         write_to_file(f"rejected: {row['id']}, {row['file']}: {row['reason']}")

@@ -28,6 +28,7 @@ from hf_components.runtime import (
     read_record,
     run_as_stage,
     run_recipe,
+    sync_folder,
     write_json,
 )
 from hf_components.speech import LONG, leave_out_unreadable, load_corpus, unreadable_flag
@@ -124,6 +125,7 @@ def produce(args: Arguments, folder: Path) -> dict:
             len(report["dead_units"]),
             args.num_units,
         )
+    sync_folder(folder)  # before the report: it must not exist if a file did not reach the disk
     write_json(folder / REPORT, report)
     return finish(folder)
 

@@ -33,6 +33,7 @@ from hf_components.runtime import (
     parse_record,
     read_by_id,
     read_record,
+    sealed,
     sync,
     write_json,
     write_record,
@@ -158,7 +159,7 @@ def transcribe_to_file(
                 share = (time.perf_counter() - start) / (len(batch) * state.num_processes)
                 start = time.perf_counter()
                 written = [Written(transcript, fingerprints[transcript.id], share) for transcript in batch]
-                file.writelines(json.dumps(dataclasses.asdict(line)) + "\n" for line in written)
+                file.writelines(json.dumps(sealed(dataclasses.asdict(line))) + "\n" for line in written)
                 file.flush()
                 os.fsync(file.fileno())
         state.wait_for_everyone()
@@ -261,7 +262,8 @@ def _read_partial(partial: Path) -> dict[str, Written]:
     for file in sorted(partial.glob("*.jsonl")):
         for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], 1):
             values = parse_record(line, WRITTEN_FORM, f"{file}, line {number},", f"delete {file}")
-            written = Written(**values | {"transcript": Transcript(**values["transcript"])})
+            fields = {name: values[name] for name in ("recording", "seconds")}
+            written = Written(Transcript(**values["transcript"]), **fields)
             found[written.transcript.id] = written
     return found
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -12,6 +14,9 @@ from hf_components.runtime.errors import UserError, causes
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, full quota, limit on the file size
 NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP)  # what some network disks answer when a folder is to be flushed
+PARTIAL = ".partial"  # end of the name of an unfinished stage's folder
+WRITTEN = ".written"  # notes in it: a line of path and SHA-256 for each file
+SEALED = ("started.json", "stage.json")  # which need no note
 NUMBERS = "|".join(map(str, NO_SPACE))
 # Messages of safetensors, of an `OSError` from another process, of torch (two) and of numpy. Those of torch and numpy
 # appear for any file that was not completely written.
@@ -26,7 +31,7 @@ def atomic_write(file: Path) -> Iterator[Path]:
     """A temporary path to write to, renamed to `file` at the end: readers see the old file or the new one, never half.
 
     A link stays a link, and the file that it names is replaced. After an error the temporary file is deleted, so that
-    it does not fill the disk.
+    it does not fill the disk. The digest of a file of an unfinished stage is noted, for the run that may go on.
     """
     if file.is_symlink():
         file = Path(os.path.realpath(file))
@@ -34,10 +39,36 @@ def atomic_write(file: Path) -> Iterator[Path]:
     try:
         yield temporary
         sync(temporary)
+        _note(file, temporary)
         temporary.replace(file)
         sync(file.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _note(file: Path, temporary: Path) -> None:
+    """Add the digest of what is about to become `file` to the notes of the outermost unfinished stage around it."""
+    around = [folder for folder in file.parents if folder.name.startswith(".") and folder.name.endswith(PARTIAL)]
+    if not around or file.name in SEALED:
+        return
+    with temporary.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    with (around[-1] / WRITTEN).open("a") as notes:
+        notes.write(json.dumps([file.relative_to(around[-1]).as_posix(), digest]) + "\n")
+
+
+def written_files(folder: Path) -> dict[str, set[str]]:
+    """The digests that were noted of each file of an unfinished stage, by path; the file has one of them, or is gone.
+
+    A note that is damaged itself, or was lost in a power cut, is passed over.
+    """
+    found: dict[str, set[str]] = {}
+    notes = folder / WRITTEN
+    for line in notes.read_bytes().split(b"\n") if notes.exists() else ():
+        with contextlib.suppress(ValueError):
+            place, digest = json.loads(line)
+            found.setdefault(place, set()).add(digest)
+    return found
 
 
 def sync_folder(folder: Path) -> None:

@@ -26,7 +26,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
 from hf_components import __version__
-from hf_components.runtime.disk import atomic_write, full_disk_explained, sync, sync_folder
+from hf_components.runtime.disk import WRITTEN, atomic_write, full_disk_explained, sync, sync_folder, written_files
 from hf_components.runtime.errors import UserError, first_few
 from hf_components.runtime.files import files_below
 from hf_components.runtime.locks import alone_in
@@ -181,13 +181,14 @@ def run_stage(
                 logger.info("%s runs again: %s", output_dir, _difference(completion["identity"], stage["identity"]))
             if not is_kept:
                 if state.is_main_process:
-                    if not goes_on:
+                    if goes_on:
+                        _check_written(work)
+                    else:
                         _set_aside(work, unfinished, stage, resume)
                     write_json(work / STARTED, stage)
                 state.wait_for_everyone()
-                if (
-                    read_completion(work) is None
-                ):  # else it was killed after the completion record, before the renaming
+                written = read_completion(work)
+                if written is None:  # else it was killed after the completion record, before the renaming
                     try:
                         with full_disk_explained(output_dir):
                             places = {name: _place_of(path, output_dir) for name, path in inputs.items()}
@@ -196,6 +197,8 @@ def run_stage(
                         if state.is_main_process and not _holds_work(work):
                             shutil.rmtree(work, ignore_errors=True)  # nothing that a next run could continue
                         raise
+                elif state.is_main_process:
+                    _check_content(work, written)
                 state.wait_for_everyone()
                 if state.is_main_process:
                     _replace(work, output_dir, archive)
@@ -426,7 +429,16 @@ def _interrupted(work: Path) -> Path:
 
 def _holds_work(work: Path) -> bool:
     """Whether the folder of an unfinished stage holds more than the record of its start."""
-    return any(path.is_file() and path != work / STARTED for path in work.rglob("*"))
+    return any(path.is_file() and path not in (work / STARTED, work / WRITTEN) for path in work.rglob("*"))
+
+
+def _check_written(work: Path) -> None:
+    """Raise UserError if a file that an interrupted run has written is another one now; see `atomic_write`."""
+    for place, digests in written_files(work).items():
+        path = work / place
+        if path.is_file() and file_digest(path) not in digests:
+            remedy = f"delete it, or all of {work} to start again, and run the same command"
+            raise UserError(f"{path} was changed after it was written; {remedy}")
 
 
 def _set_aside(work: Path, unfinished: dict | None, stage: dict, resume: bool) -> None:
@@ -474,7 +486,8 @@ def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bo
 
 
 def _replace(work: Path, output_dir: Path, archive: bool) -> None:
-    (work / STARTED).unlink(missing_ok=True)
+    for of_unfinished in (STARTED, WRITTEN):
+        (work / of_unfinished).unlink(missing_ok=True)
     sync(work)
     if archive and (output_dir / COMPLETION).exists():
         ended = time.strftime("%Y%m%d-%H%M%S", time.localtime((output_dir / COMPLETION).stat().st_mtime))

@@ -47,6 +47,7 @@ NOT_CONTENT = {
     "kept",
 }  # digests of what has times, where inputs lie, and how much an interrupted run had done
 NOT_COMPARED = {"training_args.bin"}  # a pickle of paths; training does not read it
+NO_RESULT = re.compile(r"\.lock$|/events\.out\.tfevents\.[^/]*$")  # empty; and logs named by time
 
 
 class Moment(NamedTuple):
@@ -158,7 +159,7 @@ def differences(one: Path, other: Path, names: Collection[str] | None = None) ->
         names: files and folders of `one` that are compared; by default all.
     """
     files = [{path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()} for run in (one, other)]
-    files = [{name for name in found if not Path(name).name.endswith(".lock")} for found in files]
+    files = [{name for name in found if not NO_RESULT.search(name)} for found in files]
     if names is not None:
         files[0] = {name for name in files[0] if name.split("/")[0] in names}
     found = [f"{name}: only in {'one' if name in files[0] else 'other'}" for name in sorted(files[0] ^ files[1])]
@@ -175,7 +176,7 @@ def content(path: Path, runs: tuple[Path, ...]):
     if path.suffix == ".zip":  # its entries have times
         with zipfile.ZipFile(path) as package:
             return b"".join(name.encode() + package.read(name) for name in package.namelist())
-    if path.suffix not in (".json", ".jsonl", ".md", ".html", ".eaf"):
+    if path.suffix not in (".json", ".jsonl", ".md", ".html", ".eaf") and path.name != "complete":
         return path.read_bytes()
     text = path.read_text()
     for run in runs:

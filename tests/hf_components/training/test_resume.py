@@ -187,6 +187,14 @@ def test_the_newest_checkpoint_is_never_removed(stopped, tmp_path):
         last_complete_checkpoint(tmp_path / "run")
 
 
+def test_a_checkpoint_at_the_end_of_an_epoch_holds_its_evaluation(tmp_path):
+    """Else a run that is killed between the two goes on from there, and that epoch is never evaluated."""
+    resumable_trainer(tmp_path, max_steps=4, eval_strategy="epoch").train()
+    for step, evaluated in ((2, []), (3, [3]), (4, [3, 4])):
+        log = json.loads((tmp_path / f"checkpoint-{step}" / "trainer_state.json").read_text())["log_history"]
+        assert [entry["step"] for entry in log if "eval_wer" in entry] == evaluated
+
+
 class Payload:
     """What a hostile checkpoint would run when it is read by pickle."""
 

@@ -1,9 +1,11 @@
 """A bit, a piece or the end of an artefact is lost, and the step that reads it runs.
 
-The file keeps its time of change, as after the decay of a disk. PNG is left out, since nothing reads it.
+The file keeps its time of change, as after the decay of a disk. PNG is left out, since nothing reads it. In a quarter
+of the trials the artefact is one that a killed run has left, and the step that reads it is the run that goes on.
 """
 
 import contextlib
+import dataclasses
 import os
 import random
 import shutil
@@ -11,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from faults import verdicts
-from faults.children import run
+from faults.children import kill_self, run
+from faults.kills import after_fault
+from faults.moments import Tally, Watch
 from faults.verdicts import OTHER, REFUSED, SAME, Verdict
 from faults.whole_runs import LONG, WholeRuns, belongs, draw
 
@@ -19,12 +23,15 @@ UNREAD = (".png",)
 WORK = "_work/"  # in the path of what an unfinished run reads: nothing does once its result is there
 FOR_PEOPLE = (".md", ".html", ".log")  # a kept result may hold them as somebody has edited them
 WAYS = ("bit", "bit", "bit", "cut", "zeros")
+OF_UNFINISHED = 0.25  # share of trials
 PIECE = 512  # bytes that become zeros: a sector
 
 
 def trial(runs: WholeRuns, number: int, chance: random.Random, place: Path, only: list[str] | None) -> Verdict:
     """Damage an artefact drawn at random, of a kind drawn at random, and run a recipe that reads it."""
     maker = draw(chance, only)
+    if chance.random() < OF_UNFINISHED:
+        return _of_unfinished(runs, maker, number, chance, place)
     readers = [name for name in runs.readers[maker] if name not in LONG and (not only or name in only)]
     reader = chance.choice([maker, *readers])
     artefacts = _artefacts(runs, maker)
@@ -55,9 +62,42 @@ def trial(runs: WholeRuns, number: int, chance: random.Random, place: Path, only
     )
 
 
+def _of_unfinished(runs: WholeRuns, maker: str, number: int, chance: random.Random, place: Path) -> Verdict:
+    """Kill a recipe, damage what it has left, and run it again."""
+    out = place / "run"
+    out.mkdir(parents=True)
+    moment = chance.randint(1, runs[maker].ended.events)
+    tally = Tally()
+    killed = run(runs.work(maker, out, Watch(out, tally, moment, kill_self)), place / "log.txt", tally)
+    killed.safe = 0  # work in a damaged file may be lost
+    files = sorted(file for file in out.rglob("*") if file.is_file() and file.stat().st_size and _is_continued(file))
+    if not files:
+        fault = f"killed at event {moment}, before any file"
+        return after_fault(runs, "bit_flips", number, maker, fault, killed, place)
+    kind = chance.choice(sorted({file.suffix for file in files}))
+    file = chance.choice([file for file in files if file.suffix == kind])
+    _, how = _damaged(file, chance)
+    fault = f"{file.relative_to(out)} of a run killed at event {moment}: {how}"
+    what = f"unfinished {maker}/*{file.suffix or file.name}"
+    verdict = after_fault(runs, "bit_flips", number, maker, fault, killed, place)
+    return dataclasses.replace(verdict, what=what)
+
+
 @contextlib.contextmanager
 def damage(file: Path, chance: random.Random) -> Iterator[str]:
     """Damage a file within the block, and yield what was done."""
+    stat = file.stat()
+    content, how = _damaged(file, chance)
+    try:
+        yield how
+    finally:
+        if file.exists():
+            file.write_bytes(content)
+            os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def _damaged(file: Path, chance: random.Random) -> tuple[bytes, str]:
+    """Damage a file; its earlier content, and what was done."""
     content = file.read_bytes()
     stat = file.stat()
     way = chance.choice(WAYS)
@@ -76,21 +116,22 @@ def damage(file: Path, chance: random.Random) -> Iterator[str]:
         how = f"bytes {place} to {end} of {len(content)} zeroed"
     file.write_bytes(damaged)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    try:
-        yield how
-    finally:
-        if file.exists():
-            file.write_bytes(content)
-            os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    return content, how
+
+
+def _is_read(file: Path) -> bool:
+    return file.suffix not in UNREAD and WORK not in str(file)
+
+
+def _is_continued(file: Path) -> bool:
+    return _is_read(file) and file.suffix not in FOR_PEOPLE
 
 
 def _artefacts(runs: WholeRuns, maker: str) -> list[Path]:
     """Files of a result that are not empty, by their path among all results."""
     files = (path for name in runs[maker].names for path in [runs.results / name, *(runs.results / name).rglob("*")])
     return sorted(
-        file.relative_to(runs.results)
-        for file in files
-        if file.is_file() and file.stat().st_size and file.suffix not in UNREAD and WORK not in str(file)
+        file.relative_to(runs.results) for file in files if file.is_file() and file.stat().st_size and _is_read(file)
     )
 
 
