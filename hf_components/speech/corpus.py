@@ -403,4 +403,5 @@ def _load(path_or_hub_id: str | Path) -> DatasetDict:
     except UserError:
         raise
     except (DatasetGenerationError, pyarrow.ArrowInvalid, OSError, ValueError, LookupError, YAMLError) as error:
-        raise UserError(f"{path_or_hub_id} cannot be read: {error.__cause__ or error}; prepare it again") from error
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise UserError(f"{path_or_hub_id} cannot be read: {reason}; prepare it again") from error
