@@ -13,7 +13,7 @@ import pytest
 from faults import damage, spoiling
 from faults.children import kill_self, run
 from faults.moments import Tally, Watch
-from faults.power_cuts import Journal, build_anew
+from faults.power_cuts import states_after
 from faults.verdicts import Results, Verdict
 from paths import ROOT
 
@@ -79,6 +79,15 @@ def test_a_run_is_killed_at_its_moment(tmp_path):
     assert (ended.how, ended.events) == ("killed", 3) and sorted(path.name for path in out.iterdir()) == ["a", "b"]
 
 
+def contents_after(write, folder: Path) -> list[dict[str, str]]:
+    """Every file with its text, in each state that power cuts after the end of `write` leave."""
+    found = []
+    for out in states_after(write, folder):
+        files = sorted(path for path in out.rglob("*") if path.is_file())
+        found.append({path.relative_to(out).as_posix(): path.read_text() for path in files})
+    return found
+
+
 def careless(folder: Path) -> None:
     """The record is on the disk, but its file may not be."""
     (folder / "stage").mkdir()
@@ -107,37 +116,17 @@ def renamed_with_its_folder(folder: Path) -> None:
     sync_folder(folder)
 
 
-def after_cuts(write, folder: Path) -> list[dict[str, str]]:
-    """Every state of the disk that thirty power cuts after the end of `write` leave, as contents by name."""
-    out, store = folder / "run", folder / "store"
-    out.mkdir(parents=True)
-    journal = Journal(out, Tally(), store, 0)
-
-    def work() -> None:
-        journal.install()
-        write(out)
-        journal.save()
-
-    assert run(work, folder / "log.txt").how == "done"
-    found = []
-    for seed in range(30):
-        build_anew(out, store, ("POSIX", "journal")[seed % 2], random.Random(seed))
-        files = (path for path in out.rglob("*") if path.is_file())
-        found.append({path.relative_to(out).as_posix(): path.read_text() for path in files})
-    return found
-
-
 @pytest.mark.unit
 def test_a_power_cut_takes_what_was_not_synced_and_nothing_else(tmp_path):
     whole = "weights" * 100
-    lost = [state for state in after_cuts(careless, tmp_path / "1") if "stage/done.json" in state]
+    lost = [state for state in contents_after(careless, tmp_path / "1") if "stage/done.json" in state]
     assert any(state.get("stage/weights") != whole for state in lost)
-    states = after_cuts(careful, tmp_path / "2")
+    states = contents_after(careful, tmp_path / "2")
     kept = [state for state in states if "stage/done.json" in state]
     assert kept and all(state["stage/weights"] == whole for state in kept)
-    names = {tuple(state) for state in after_cuts(renamed_without_its_folder, tmp_path / "3")}
+    names = {tuple(state) for state in contents_after(renamed_without_its_folder, tmp_path / "3")}
     assert ("weights",) in names and len(names) > 1
-    assert after_cuts(renamed_with_its_folder, tmp_path / "4") == [{"weights": whole}] * 30
+    assert contents_after(renamed_with_its_folder, tmp_path / "4") == [{"weights": whole}] * 30
 
 
 @pytest.mark.unit

@@ -18,6 +18,7 @@ from hf_components.runtime import (
     NUMBER,
     UserError,
     damage_named,
+    make_folder,
     read_record,
     require_there,
     sync_folder,
@@ -87,7 +88,7 @@ class Voice:
 
 def save_voice(voice: Voice, folder: Path) -> int:
     """Write a voice, the record last; returns its size in bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if voice.lora is not None:
         save_adapter(folder, voice.lora, scaling=1.0, base_model=voice.base)
     for number, example in enumerate(voice.examples):

@@ -19,6 +19,7 @@ import pickle
 import random
 import shutil
 import stat
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,6 +134,25 @@ def trial(runs: WholeRuns, number: int, chance: random.Random, place: Path, only
     if ended.how == "done":
         ended.safe = ended.steps
     return after_fault(runs, "power_cuts", number, name, fault, ended, place)
+
+
+def states_after(write: Callable[[Path], object], folder: Path, count: int = 30) -> Iterator[Path]:
+    """The folder that `write` has filled, as each of some power cuts after its end may leave it."""
+    out = folder / "run"
+    out.mkdir(parents=True)
+    journal = Journal(out, Tally(), folder / "store", 0)
+
+    def work() -> None:
+        journal.install()
+        write(out)
+        journal.save()
+
+    ended = run(work, folder / "log.txt")
+    if ended.how != "done":
+        raise RuntimeError(ended.text)
+    for seed in range(count):
+        build_anew(out, folder / "store", ("POSIX", "journal")[seed % 2], random.Random(seed))
+        yield out
 
 
 def build_anew(out: Path, store: Path, rule: str, chance: random.Random) -> None:
