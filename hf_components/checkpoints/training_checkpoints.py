@@ -45,13 +45,12 @@ def last_complete_checkpoint(folder: str | Path) -> str | None:
     """The newest complete checkpoint.
 
     Raises:
-        UserError: its files are not those that were written.
+        UserError: its files, or those of an older one, are not those that were written.
     """
     found = complete_checkpoints(folder)
-    if not found:
-        return None
-    check_checkpoint(found[-1])
-    return str(found[-1])
+    for checkpoint in reversed(found):
+        check_checkpoint(checkpoint)
+    return str(found[-1]) if found else None
 
 
 def delete_remains(folder: str | Path) -> None:
@@ -106,4 +105,4 @@ def _read_marker(folder: Path) -> dict:
 
 
 def _remedy(folder: str | Path) -> str:
-    return f"delete {folder}, then the training goes on from the checkpoint before it"
+    return f"delete {folder}, then the training goes on from the newest one that is left"

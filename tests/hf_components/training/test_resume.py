@@ -177,6 +177,14 @@ def test_what_an_interruption_left_is_removed_and_takes_no_place_of_a_good_one(u
     assert not (tmp_path / "checkpoint-4").exists()
 
 
+def test_an_older_checkpoint_that_decayed_is_named_too(stopped, tmp_path):
+    """Else it would be among the files of the result."""
+    shutil.copytree(stopped[0], tmp_path / "run")
+    (tmp_path / "run" / "checkpoint-1" / TRAINED_WEIGHTS).write_bytes(stopped[1])
+    with pytest.raises(UserError, match=r"checkpoint-1 was changed .*; delete .*checkpoint-1, then the training goes"):
+        last_complete_checkpoint(tmp_path / "run")
+
+
 def test_the_newest_checkpoint_is_never_removed(stopped, tmp_path):
     shutil.copytree(stopped[0], tmp_path / "run")
     (tmp_path / "run" / "checkpoint-2" / "optimizer.pt").unlink()
