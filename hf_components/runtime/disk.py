@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import re
@@ -11,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hf_components.runtime.errors import UserError, causes
+from hf_components.runtime.records import file_digest
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, full quota, limit on the file size
 NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP)  # what some network disks answer when a folder is to be flushed
 PARTIAL = ".partial"  # end of the name of an unfinished stage's folder
 WRITTEN = ".written"  # notes in it: a line of path and SHA-256 for each file
-SEALED = ("started.json", "stage.json")  # which need no note
+NOT_NOTED = ("started.json", "stage.json", WRITTEN)  # the first two are sealed
 NUMBERS = "|".join(map(str, NO_SPACE))
 # Messages of safetensors, of an `OSError` from another process, of torch (two) and of numpy. Those of torch and numpy
 # appear for any file that was not completely written.
@@ -46,13 +46,12 @@ def atomic_write(file: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _note(file: Path, temporary: Path) -> None:
-    """Add the digest of what is about to become `file` to the notes of the outermost unfinished stage around it."""
+def _note(file: Path, written: Path) -> None:
+    """Add the digest of what is, or is about to become, `file` to the notes of the outermost unfinished stage."""
     around = [folder for folder in file.parents if folder.name.startswith(".") and folder.name.endswith(PARTIAL)]
-    if not around or file.name in SEALED:
+    if not around or file.name in NOT_NOTED:
         return
-    with temporary.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    digest = file_digest(written)
     with (around[-1] / WRITTEN).open("a") as notes:
         notes.write(json.dumps([file.relative_to(around[-1]).as_posix(), digest]) + "\n")
 
@@ -72,10 +71,15 @@ def written_files(folder: Path) -> dict[str, set[str]]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder and all below it to the disk, so that a power cut or a full disk cannot take it away later."""
+    """Flush a folder and all below it to the disk, so that a power cut or a full disk cannot take it away later.
+
+    The digests of files of an unfinished stage are noted, see `atomic_write`.
+    """
     for path in (*folder.rglob("*"), folder, folder.parent):
         if path.is_file() or path.is_dir():
             sync(path)
+        if path.is_file():
+            _note(path, path)
 
 
 def sync(path: Path) -> None:

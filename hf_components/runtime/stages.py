@@ -185,10 +185,10 @@ def run_stage(
                         _check_written(work)
                     else:
                         _set_aside(work, unfinished, stage, resume)
-                    write_json(work / STARTED, stage)
+                    write_record(work / STARTED, stage)
                 state.wait_for_everyone()
-                written = read_completion(work)
-                if written is None:  # else it was killed after the completion record, before the renaming
+                is_written = read_completion(work) is not None  # it was killed before the renaming
+                if not is_written:
                     try:
                         with full_disk_explained(output_dir):
                             places = {name: _place_of(path, output_dir) for name, path in inputs.items()}
@@ -197,8 +197,6 @@ def run_stage(
                         if state.is_main_process and not _holds_work(work):
                             shutil.rmtree(work, ignore_errors=True)  # nothing that a next run could continue
                         raise
-                elif state.is_main_process:
-                    _check_content(work, written)
                 state.wait_for_everyone()
                 if state.is_main_process:
                     _replace(work, output_dir, archive)
@@ -434,6 +432,8 @@ def _holds_work(work: Path) -> bool:
 
 def _check_written(work: Path) -> None:
     """Raise UserError if a file that an interrupted run has written is another one now; see `atomic_write`."""
+    if (completion := read_completion(work)) is not None:
+        return _check_content(work, completion)
     for place, digests in written_files(work).items():
         path = work / place
         if path.is_file() and file_digest(path) not in digests:

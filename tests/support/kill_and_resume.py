@@ -184,7 +184,7 @@ def content(path: Path, runs: tuple[Path, ...]):
     if path.suffix in (".html", ".eaf"):
         return re.sub(r' (DATE|RELATIVE_MEDIA_URL)="\S+"', "", text).splitlines()
     if path.suffix == ".md":
-        return re.sub(r"\d+ minutes|\d\.\d{3}", "", text).splitlines()  # the latter are real-time factors
+        return re.sub(r"\d+ minutes|\d+ s\b|\d\.\d{3}", "", text).splitlines()  # the latter are real-time factors
     documents = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else [json.loads(text)]
     return json.dumps([timeless(document) for document in documents], indent=1, sort_keys=True).splitlines()
 

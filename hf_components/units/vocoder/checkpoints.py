@@ -64,6 +64,6 @@ def load_checkpoint(accelerator: Accelerator, folder: Path) -> tuple[dict[str, t
         return None
     with damaged_checkpoint_named(newest):
         accelerator.load_state(newest)
-    history = read_record(Path(newest) / HISTORY, [dict], f"delete {newest}, to go on from the checkpoint before it")
+    history = read_record(Path(newest) / HISTORY, [dict], f"delete {newest}, to go on from the one before it")
     logger.info("training resumes after epoch %d", len(history))
     return load_file(Path(newest) / BEST), history
