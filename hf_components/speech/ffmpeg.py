@@ -92,7 +92,8 @@ class FFmpegFile:
                         yield from _arrays(resampler.resample(None))
                     setting = frame.format.name, frame.layout.name, frame.sample_rate
                     layout = layout or frame.layout.name
-                    resampler = av.AudioResampler(format="fltp", layout=layout, rate=self.samplerate)
+                    # Packed: of planar frames, `av` reads no more than eight channels, and crashes at the ninth.
+                    resampler = av.AudioResampler(format="flt", layout=layout, rate=self.samplerate)
                 frame.pts = None  # else the resampler may add or drop samples at gaps in time
                 yield from _arrays(resampler.resample(frame))
         if resampler is not None:
@@ -100,7 +101,7 @@ class FFmpegFile:
 
 
 def _arrays(frames: list[av.AudioFrame]) -> Iterator[np.ndarray]:
-    return (frame.to_ndarray().T for frame in frames)
+    return (frame.to_ndarray().reshape(-1, frame.layout.nb_channels) for frame in frames)
 
 
 def _promised_frames(file: BinaryIO) -> int | None:

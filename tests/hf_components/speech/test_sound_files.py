@@ -11,6 +11,7 @@ import soundfile
 from faults.spoiling import spoil
 
 from hf_components.speech.audio import AudioError, decode, read_duration, stream
+from hf_components.speech.ffmpeg import FFmpegFile
 
 pytestmark = pytest.mark.unit
 RATE = 16_000
@@ -22,7 +23,7 @@ def tone(seconds: float, pitch: float = 220.0, rate: int = RATE) -> np.ndarray:
 
 def by_libsndfile(samples: np.ndarray, rate: int = RATE, **options) -> bytes:
     buffer = io.BytesIO()
-    with soundfile.SoundFile(buffer, "w", rate, samples.ndim if samples.ndim == 1 else 2, **options) as file:
+    with soundfile.SoundFile(buffer, "w", rate, 1 if samples.ndim == 1 else samples.shape[1], **options) as file:
         file.write(samples)
     return buffer.getvalue()
 
@@ -150,6 +151,16 @@ def test_integers_that_were_not_divided_are_refused(scale):
     with pytest.raises(AudioError, match="divide by 32768"):
         decode(by_libsndfile(scale * tone(0.2), format="WAV", subtype="FLOAT"))
     assert np.abs(decode(by_libsndfile(4 * tone(0.2), format="WAV", subtype="FLOAT"))).max() > 1  # only loud
+
+
+@pytest.mark.parametrize("channels", [8, 9, 16])
+def test_many_channels_are_read(channels):
+    """A microphone array; libsndfile reads this only if its header is as it should be."""
+    samples = np.stack([tone(0.5, 100 + 20 * channel) for channel in range(channels)], axis=1)
+    data = by_libsndfile(samples, format="WAV", subtype="FLOAT")
+    with FFmpegFile(data) as file:
+        read = np.concatenate(list(file.blocks(1000)))
+    assert np.array_equal(read, samples)
 
 
 def video_without_sound() -> bytes:
