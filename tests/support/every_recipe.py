@@ -260,6 +260,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "update_seconds": 12,
             "batch_seconds": 6,
         },
+        "encode_units": {"corpus": inputs / "segment_audio", "model": units / "model", "batch_seconds": 6},
         "learn_motifs": {"units_dir": units, "vocab_size": 80},
         "export_annotations": {
             "units_dir": units,
