@@ -77,7 +77,7 @@ class Aligner:
     def __init__(self):
         self.decoder = Decoder(samprate=SAMPLING_RATE, loglevel="FATAL")
 
-    def __call__(self, waveform: np.ndarray, text: str) -> tuple[list, list] | None:
+    def __call__(self, waveform: np.ndarray, text: str) -> tuple[list, ...] | None:
         """Words and phones, each as (start, end, name) in seconds; None where the text cannot be aligned."""
         words = re.findall(r"[a-z']+", text.lower().replace("-", " "))
         if re.search(r"\d", text) or not words or any(self.decoder.lookup_word(word) is None for word in words):
@@ -92,11 +92,10 @@ class Aligner:
             self.hear(pcm)
         except RuntimeError:  # no path through the words: they are not what was said
             return None
-        spoken = [word for word in self.decoder.get_alignment() if not word.name.startswith(SILENCE[1:])]
-        phones = [phone for word in spoken for phone in word if not phone.name.startswith(SILENCE)]
-        return [timed(word, re.sub(r"\(\d+\)$", "", word.name)) for word in spoken], [
-            timed(phone, phone.name) for phone in phones
-        ]
+        alignment = self.decoder.get_alignment()  # its words hold phones of the next word too
+        words = [timed(word, re.sub(r"\(\d+\)$", "", word.name)) for word in alignment.words()]
+        phones = [timed(phone, phone.name) for phone in alignment.phones()]
+        return tuple([entry for entry in found if not entry[2].startswith(SILENCE)] for found in (words, phones))
 
     def hear(self, pcm: bytes) -> None:
         self.decoder.start_utt()

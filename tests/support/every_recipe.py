@@ -267,6 +267,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "motifs_dir": motifs,
             "recordings_dir": inputs / "make_demo_corpus",
         },
+        "find_motifs": {**learnt, "query": sources / "clip.wav", "query_end": 0.4, "max_hits": 5},
         "build_concordance": {**learnt, "motifs_dir": motifs, "num_motifs": 5, "min_units": 2},
         "sweep_units": {
             "corpus": learnt["corpus"],
