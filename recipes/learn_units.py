@@ -14,7 +14,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from hf_components.acoustic_units import DEFAULT_ENCODER, MFCC
+from hf_components.acoustic_units import DEFAULT_ENCODER, FRAME, MFCC, SYLLABLE
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.reporting import show
 from hf_components.runtime import (
@@ -49,11 +49,20 @@ REPORT, WORK = "report.json", "learning"  # file that is written last; folder fr
 class Arguments(RecipeArguments, SeedArguments):
     corpus: str = flag("segments: output folder of segment_audio, or any prepared corpus", aliases=["--corpus_dir"])
     model: str = flag(
-        f"wav2vec2, HuBERT, WavLM or w2v-BERT: folder or Hub id; or {MFCC}, which needs no weights",
+        f"wav2vec2, HuBERT, WavLM, w2v-BERT or Whisper: folder or Hub id; or {MFCC}, which needs no weights",
         default=DEFAULT_ENCODER,
         aliases=["--encoder"],
     )
-    layer: int | None = flag(f"encoder layer to cluster, from 1; default: 14, or none for {MFCC}", default=None, min=1)
+    layer: int | None = flag(
+        f"encoder layer to cluster, from 1; default: 14, three quarters up in a Whisper, none for {MFCC}",
+        default=None,
+        min=1,
+    )
+    unit_rate: str = flag(
+        f"{FRAME}: a unit per 20 ms; {SYLLABLE}: one unit between two changes of sound",
+        default=FRAME,
+        choices=(FRAME, SYLLABLE),
+    )
     num_units: int = flag("units to learn", default=100, min=2)
     passes: int = flag("most passes of k-means on train; ends if one gains less than a thousandth", default=10, min=1)
     update_seconds: float = flag("seconds of speech (all processes) per step of the centroids", default=200.0, min=1)
@@ -93,7 +102,7 @@ def produce(args: Arguments, folder: Path) -> dict:
         )
     if args.unreadable_rows == "reject":
         splits = leave_out_unreadable(splits, args.corpus, folder, args.num_workers)
-    model = load_encoder(args.model, args.layer, args.num_units)
+    model = load_encoder(args.model, args.layer, args.num_units, args.unit_rate)
     kmeans = learn_centroids(
         model,
         splits[BPE_SPLIT],

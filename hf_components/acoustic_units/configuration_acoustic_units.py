@@ -7,6 +7,7 @@ DEFAULT_ENCODER, DEFAULT_LAYER = "facebook/wav2vec2-large-xlsr-53", 14
 ENCODERS = ("wav2vec2", "hubert", "wavlm", "wav2vec2-bert", "whisper")  # model types
 LOG_MEL = ("wav2vec2-bert", "whisper")  # those whose input is log-mel features, two per frame
 WINDOW, HOP = 400, 320  # samples of 16 kHz in a frame, and from one frame to the next
+FRAME, SYLLABLE = "frame", "syllable"
 COEFFICIENTS = 13  # MFCC; there are as many first and second differences
 
 
@@ -21,6 +22,8 @@ class AcousticUnitsConfig(PreTrainedConfig):
             for `"mfcc"`.
         num_units (`int`): number of centroids, at least 2.
         encoder_config (`dict`): configuration of the whole encoder. None for `"mfcc"`.
+        unit_rate (`str`): `"frame"`: a unit per frame of 20 ms. `"syllable"`: frames between two changes of sound have
+            one unit, that of their mean features.
         do_normalize (`bool`): scale waveforms to zero mean and unit variance, see `do_normalize` of the encoder's
             feature extractor.
     """
@@ -31,6 +34,7 @@ class AcousticUnitsConfig(PreTrainedConfig):
     layer: int | None = None
     num_units: int = 100
     encoder_config: dict | None = None
+    unit_rate: str = FRAME
     do_normalize: bool = False
 
     def __post_init__(self, **kwargs):
@@ -53,6 +57,8 @@ class AcousticUnitsConfig(PreTrainedConfig):
         """
         if self.num_units < 2:
             raise ValueError(f"`num_units` must be at least 2, got {self.num_units}.")
+        if self.unit_rate not in (FRAME, SYLLABLE):
+            raise ValueError(f"`unit_rate` must be '{FRAME}' or '{SYLLABLE}', got {self.unit_rate!r}.")
         if self.encoder == MFCC:
             if self.layer is not None or self.encoder_config is not None:
                 raise ValueError(
@@ -79,6 +85,13 @@ class AcousticUnitsConfig(PreTrainedConfig):
                 f"`encoder` must have one frame of {WINDOW} samples every {HOP}, "
                 f"{self.encoder} has one of {window} every {hop}."
             )
+
+
+def default_layer(encoder_config: dict) -> int:
+    """The layer whose units are taken where none is given: 14, as for XLSR-53; three quarters up in a Whisper."""
+    if encoder_config["model_type"] == "whisper":
+        return max(1, round(0.75 * encoder_config["encoder_layers"]))
+    return DEFAULT_LAYER
 
 
 def frame_size(encoder_config: dict) -> tuple[int, int]:
