@@ -1,8 +1,8 @@
 """Find where in a corpus something is said that sounds like a recording: query by example.
 
 accelerate launch --config_file accelerate_configs/cpu.yaml \\
-    recipes/find_motifs.py water.wav --corpus runs/units/segments --units_dir runs/units/units \\
-    --output_dir runs/water
+    recipes/find_motifs.py water.wav --config recipes/configs/find_motifs/default.yaml \\
+    --corpus runs/units/segments --units_dir runs/units/units --output_dir runs/water
 
 The query is a short clip of any format, such as one of a concordance; --query_start and --query_end cut it out of a
 longer recording. Writes hits.json, a page to listen to (index.html, clips/), and a TextGrid and an .eaf with the hits

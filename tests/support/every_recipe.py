@@ -353,6 +353,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
         },
         "run_units_pipeline": {
             "data": inputs / "make_demo_corpus",
+            "model": "mfcc",
             "num_units": 8,
             "vocab_size": 40,
             "recogniser_model": "none",
