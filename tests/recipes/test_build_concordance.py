@@ -93,7 +93,13 @@ def test_page_holds_no_foreign_markup_and_no_address(folders, tmp_path):
     main(command(folders, tmp_path / "page"))
     text = (tmp_path / "page/index.html").read_text()
     page = Page(text)
-    assert HOSTILE in page.text and "script" not in {tag for tag, _ in page.tags}
+    assert HOSTILE in page.text
+    assert [attributes for tag, attributes in page.tags if tag == "script"] == [
+        {"type": "application/json", "id": "data"},
+        {},
+    ]
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    assert HOSTILE in {clip["source_file"] for motif in data["motifs"] for clip in motif["clips"]}
     assert "://" not in text and str(tmp_path) not in text
 
 

@@ -2,7 +2,7 @@
 
 import mimetypes
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -63,6 +63,23 @@ def tiers_of_recordings(rows: pyarrow.Table, motifs: Motifs, found: Occurrences)
         tiers["segments"] = [
             Interval(segment.start, end, segment.label) for segment, end in zip(segments, ends, strict=True)
         ]
+    return recordings
+
+
+def tiers_of_hits(clips: Sequence[Mapping], label: str) -> dict[str, Tiers]:
+    """The tier hits of each recording, numbered by their rank.
+
+    Args:
+        clips: what `Clips.cut` returned, the nearest first.
+    Returns:
+        tiers by `source_file`.
+    """
+    recordings: dict[str, Tiers] = {}
+    for rank, clip in sorted(enumerate(clips, start=1), key=lambda ranked: ranked[1]["start"]):
+        hits = recordings.setdefault(clip["source_file"], {"hits": []})["hits"]
+        start = max(_time(clip["start"]), hits[-1].end if hits else 0.0)  # segments may overlap
+        if start < (end := _time(clip["end"])):
+            hits.append(Interval(start, end, visible(f"{label} {rank}")))
     return recordings
 
 
