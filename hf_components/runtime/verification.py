@@ -10,7 +10,8 @@ from hf_components.runtime.files import files_below
 from hf_components.runtime.records import FILES, changed_file, read_record
 from hf_components.runtime.stages import COMPLETION, fingerprint, read_completion
 
-BESIDE = ("results.json", "benchmarks_index.jsonl", "wer_per_group.png")  # what pipelines write beside their stages
+# What recipes write beside their stages without a record.
+BESIDE = ("results.json", "benchmarks_index.jsonl", "corrections.jsonl", "wer_per_group.png")
 UNFINISHED = (".partial", ".interrupted", ".added", ".old", ".tmp")  # ends of hidden names that an interruption leaves
 
 
