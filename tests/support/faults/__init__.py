@@ -8,4 +8,6 @@ kills.py       SIGKILL at a moment, then the same command again
 power_cuts.py  what was not synced is lost, then the same command again
 damage.py      a bit or the end of a file is lost, then the step that reads it runs
 mutations.py   readers of the project on fuzzed input
+forms.py       forms of input: a good file of each, and what reads it
+spoiling.py    ways to spoil the bytes of a file
 """

@@ -124,7 +124,7 @@ def _is_read(file: Path) -> bool:
 
 
 def _is_continued(file: Path) -> bool:
-    return _is_read(file) and file.suffix not in FOR_PEOPLE
+    return file.suffix not in UNREAD + FOR_PEOPLE
 
 
 def _artefacts(runs: WholeRuns, maker: str) -> list[Path]:
