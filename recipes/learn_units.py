@@ -23,6 +23,7 @@ from hf_components.runtime import (
     UserError,
     flag,
     full_memory_explained,
+    note_written,
     parse_arguments,
     read_record,
     run_as_stage,
@@ -141,6 +142,7 @@ def produce(args: Arguments, folder: Path) -> dict:
         )
     sync_folder(folder)  # before the report: it must not exist if a file did not reach the disk
     write_json(folder / REPORT, report)
+    note_written(folder)
     return finish(folder)
 
 

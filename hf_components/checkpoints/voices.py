@@ -19,6 +19,7 @@ from hf_components.runtime import (
     UserError,
     damage_named,
     make_folder,
+    note_written,
     read_record,
     require_there,
     sync_folder,
@@ -96,6 +97,7 @@ def save_voice(voice: Voice, folder: Path) -> int:
     kept = {name: getattr(voice, name) for name in FORM if name != "format"}
     sync_folder(folder)  # before the record: it must not exist if a file did not reach the disk
     write_json(folder / RECORD, {"format": FORMAT, **kept})
+    note_written(folder)
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 

@@ -9,6 +9,7 @@ from hf_components.runtime.disk import (
     atomic_write,
     full_disk_explained,
     make_folder,
+    note_written,
     sync,
     sync_folder,
     want_of_space,

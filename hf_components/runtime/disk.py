@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hf_components.runtime.errors import UserError, causes
@@ -39,21 +39,27 @@ def atomic_write(file: Path) -> Iterator[Path]:
     try:
         yield temporary
         sync(temporary)
-        _note(file, temporary)
+        _note({file: temporary})
         temporary.replace(file)
         sync(file.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _note(file: Path, written: Path) -> None:
-    """Add the digest of what is, or is about to become, `file` to the notes of the outermost unfinished stage."""
-    around = [folder for folder in file.parents if folder.name.startswith(".") and folder.name.endswith(PARTIAL)]
-    if not around or file.name in NOT_NOTED:
-        return
-    digest = file_digest(written)
-    with (around[-1] / WRITTEN).open("a") as notes:
-        notes.write(json.dumps([file.relative_to(around[-1]).as_posix(), digest]) + "\n")
+def note_written(folder: Path) -> None:
+    """Note the digests of a folder's files, see `atomic_write`. Call it when they are not written again."""
+    _note({path: path for path in folder.rglob("*") if path.is_file()})
+
+
+def _note(written: Mapping[Path, Path]) -> None:
+    """Add digests to the notes of the outermost unfinished stage, by the path that the content has or is to have."""
+    for file, content in written.items():
+        around = [folder for folder in file.parents if folder.name.startswith(".") and folder.name.endswith(PARTIAL)]
+        if around and file.name not in NOT_NOTED:
+            with (around[-1] / WRITTEN).open("a") as notes:
+                notes.write(json.dumps([file.relative_to(around[-1]).as_posix(), file_digest(content)]) + "\n")
+                notes.flush()
+                os.fsync(notes.fileno())  # before the content is there, which would be another one than was noted
 
 
 def written_files(folder: Path) -> dict[str, set[str]]:
@@ -71,15 +77,10 @@ def written_files(folder: Path) -> dict[str, set[str]]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder and all below it to the disk, so that a power cut or a full disk cannot take it away later.
-
-    The digests of files of an unfinished stage are noted, see `atomic_write`.
-    """
+    """Flush a folder and all below it to the disk, so that a power cut or a full disk cannot take it away later."""
     for path in (*folder.rglob("*"), folder, folder.parent):
         if path.is_file() or path.is_dir():
             sync(path)
-        if path.is_file():
-            _note(path, path)
 
 
 def sync(path: Path) -> None:

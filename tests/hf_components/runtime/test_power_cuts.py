@@ -1,5 +1,6 @@
 """A power cut takes no file of a record that is still there, wherever a record says that its files are."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +78,26 @@ def test_no_record_is_left_without_its_files(tmp_path, write: Callable[[Path], N
             del left[Path(Path(record).name)]  # it has a time in it
             assert left == {path: content for path, content in whole.items() if path.name != Path(record).name}
     assert seen == 30  # what has ended stays
+
+
+def test_no_power_cut_makes_a_good_file_look_like_another_one(tmp_path):
+    """The note of a file is on the disk before the file is."""
+
+    def stop(place: Path) -> dict:
+        make_folder(place / "parts")
+        for number in range(3):
+            write_json(place / "parts" / "1.json", {"n": number})
+        raise KeyboardInterrupt
+
+    def write(folder: Path) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            run_stage(folder / "stage", stop, config={})
+
+    goes_on = 0
+    for out in states_after(write, tmp_path, 60):
+        goes_on += (out / ".stage.partial" / "parts" / "1.json").exists()
+        run_stage(out / "stage", lambda place: {}, config={}, resume=True)
+    assert goes_on > 30
 
 
 def test_a_file_that_is_replaced_is_the_old_one_or_the_new_one(tmp_path):
