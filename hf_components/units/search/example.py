@@ -14,7 +14,13 @@ LEAST = 1e-6  # of a posterior
 
 
 def find_example(
-    model: AcousticUnitsModel, waveform: np.ndarray, rows: pyarrow.Table, most: int, per_segment: int
+    model: AcousticUnitsModel,
+    waveform: np.ndarray,
+    rows: pyarrow.Table,
+    *,
+    frames: slice = slice(None),
+    most: int,
+    per_segment: int,
 ) -> list[Hit]:
     """The stretches that are nearest to an example, the nearest first.
 
@@ -23,14 +29,16 @@ def find_example(
     posteriorgram templates", with one side certain): a softmax of minus the squared distances to the centroids.
 
     Args:
-        waveform: the example `(samples,)` at 16 kHz.
+        waveform: the example `(samples,)` at 16 kHz, best with what was said before and after it: an encoder hears a
+            sound in its context.
+        frames: where the example is in it.
         rows: segments, see `hf_components.units.table.UnitTable`.
         most: hits of all segments.
         per_segment: hits of one segment.
     Raises:
         UserError: the example is too short.
     """
-    costs = costs_of_units(model, waveform)
+    costs = costs_of_units(model, waveform)[frames]
     units = [np.asarray(of_segment) for of_segment in rows["units"].to_pylist()]
     order = sorted((i for i, of_segment in enumerate(units) if len(of_segment)), key=lambda i: len(units[i]))
     hits: list[Hit] = []
