@@ -12,7 +12,7 @@ from rich.table import Table
 from hf_components.moe.benchmark.routing import TOP_1, Mixture, routing_summary
 from hf_components.moe.benchmark.rows import Row
 from hf_components.reporting import interval, percent, plot_bars
-from hf_components.runtime import UserError, atomic_write, full_disk_explained, write_json
+from hf_components.runtime import UserError, atomic_write, full_disk_explained, parse_record, sealed, write_json
 
 # Beginnings of the names of rows that are in the tables, but not among the bars.
 NOT_PLOTTED = ("moe_random", "moe_oracle", "moe_soft", "moe_beta", "moe_speaker", "moe_logits", "moe_mbr", "moe_rover")
@@ -152,14 +152,16 @@ def add_to_index(index: Path, files: Iterable[Path]) -> None:
     Raises:
         UserError: the index is damaged, or the disk is full.
     """
+    remedy = "it is not an index of benchmarks: move it and run the same command with --resume"
     try:
         lines = index.read_text(encoding="utf-8").split("\n") if index.exists() else []
-        lines = [line for line in lines if line]
-        known = {str(json.loads(line)["sha256"]) for line in lines}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"{index} is not an index of benchmarks; move it and run the same command with --resume"
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{index} cannot be read; {remedy}") from error
+    lines = [line for line in lines if line]
+    known = {
+        parse_record(line, {"sha256": str}, f"{index}, line {number},", remedy)["sha256"]
+        for number, line in enumerate(lines, 1)
+    }
     added = []
     for file in files:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -167,14 +169,16 @@ def add_to_index(index: Path, files: Iterable[Path]) -> None:
             result = json.loads(file.read_text())
             added.append(
                 json.dumps(
-                    {
-                        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                        "file": file.relative_to(index.parent).as_posix(),
-                        "sha256": digest,
-                        "run_id": result["run_id"],
-                        "sample": result["sample"],
-                        "wer": {name: row["wer"] for name, row in result["rows"].items()},
-                    },
+                    sealed(
+                        {
+                            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                            "file": file.relative_to(index.parent).as_posix(),
+                            "sha256": digest,
+                            "run_id": result["run_id"],
+                            "sample": result["sample"],
+                            "wer": {name: row["wer"] for name, row in result["rows"].items()},
+                        }
+                    ),
                     ensure_ascii=False,
                 )
             )

@@ -232,6 +232,18 @@ def test_a_kill_or_a_full_disk_while_the_index_is_written_leaves_the_old_one(tmp
     assert index.read_bytes() == before
 
 
+def test_a_letter_of_the_index_that_changed_is_found(tmp_path):
+    result = {"run_id": "run", "sample": {"split": "dev", "speakers": 3}, "rows": {"moe": {"wer": 0.5}}}
+    (tmp_path / "benchmark.json").write_text(json.dumps(result))
+    index = tmp_path / "benchmarks_index.jsonl"
+    for _ in range(2):
+        add_to_index(index, [tmp_path / "benchmark.json"])
+    (line,) = index.read_text().splitlines()
+    index.write_text(line.replace("speakers", "steakers") + "\n")
+    with pytest.raises(UserError, match="benchmarks_index.jsonl, line 1, is damaged, or was edited"):
+        add_to_index(index, [])
+
+
 @pytest.mark.parametrize("content", ['{"file":', "[]", '{"wer": 1}'])
 def test_a_damaged_index_is_named_and_left_alone(tmp_path, content):
     index = tmp_path / "benchmarks_index.jsonl"
