@@ -16,7 +16,7 @@ from tiny_ctc import save_tiny_wav2vec2
 from tiny_recordings import recordings, scripted_corrector
 
 from hf_components.asr.transcriber import Transcriber
-from hf_components.correction.finetuning import gold
+from hf_components.correction.finetuning import gold, rounds
 from hf_components.correction.finetuning.improvement import improve, measure
 from hf_components.runtime.errors import UserError
 from recipes import finetune_wav2vec2_lora
@@ -229,6 +229,89 @@ def test_stopped_in_any_phase_it_goes_on_and_asks_nothing_twice(sources, whole, 
     asked = [text for batch in llm for text in batch]
     # The batch in which it was stopped was not recorded yet.
     assert len(asked) - len(set(asked)) <= (2 if phase == "gold" else 0)
+
+
+@pytest.fixture
+def voters(sources, tmp_path) -> list[str]:
+    """A model and a file of another tool."""
+    rows = [json.loads(line) for line in (sources / "audio" / "truth.jsonl").read_text().splitlines()]
+    file = tmp_path / "tool.jsonl"
+    file.write_text("".join(json.dumps({"utterance_id": row["file"], "text": row["text"]}) + "\n" for row in rows))
+    return ["--recognisers", str(EVERY["hubert"](tmp_path / "voter")), str(file)]
+
+
+def decide(monkeypatch, *released: bool) -> list[list[str]]:
+    """Have the judges say so, in turn; the list fills with the texts that had to be beaten."""
+    said, beaten = iter(released), []
+
+    def judge(samples, heard, judges, **drawn):
+        beaten.append(list(heard))
+        return {"released": next(said), "by": "truth", "reason": "so it is said", "difference": 0.1}
+
+    monkeypatch.setattr(rounds, "judge", judge)
+    return beaten
+
+
+def test_rounds_end_with_the_first_that_is_not_better(sources, tmp_path, voters, monkeypatch):
+    flags = {"gold": "consensus", "train_on": "all", "rounds": 4, "num_epochs": 1}
+    # In the second and third round the first decision is about the base, the second about the round before.
+    beaten = decide(monkeypatch, True, True, True, True, False)
+    result = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", *voters, **flags))
+    work = tmp_path / "run_work"
+    heard = [
+        [json.loads(line)["text"] for line in (work / name / "transcripts.jsonl").read_text().splitlines()]
+        for name in ("finetuned", "finetuned_2", "heard_2", "heard_3")
+    ]
+    assert [row["gain"]["released"] for row in result["rounds"]] == [True, True, False]
+    assert not (work / "training_4").exists() and result["training"]["seconds"] > 0
+    base = [row.heard for row in samples(tmp_path / "run") if row.held_out]
+    assert beaten == [base, base, heard[0], base, heard[1]]
+    adapters = [
+        (folder / "adapter_model.safetensors").read_bytes()
+        for folder in (work / "training_2" / "adapter", work / "training" / "adapter", tmp_path / "run/lora_adapters")
+    ]
+    assert adapters[0] == adapters[2] != adapters[1]  # that of the last better one
+    lines = [json.loads(line) for line in (tmp_path / "run" / "gold.jsonl").read_text().splitlines()]
+    assert [next(iter(line["heard"].values())) for line in lines] == heard[2] != [line["gold"] for line in lines]
+    decide(monkeypatch, False)
+    other = finetune_wav2vec2_lora.main(command(sources, tmp_path / "other", *voters, **flags))
+    assert len(other["rounds"]) == 1 and not (tmp_path / "other_work" / "heard_2").exists()
+
+
+LATER = {  # phase: what it calls, and the phase before it
+    "heard_2": ("hf_components.asr.transcriber.Transcriber._decode", "finetuned"),
+    "gold_2": ("hf_components.correction.corrector.TranscriptCorrector.decide", "heard_2"),
+    "training_2": ("hf_components.training.time_estimate.TimeEstimate.on_step_end", "gold_2"),
+    "finetuned_2": ("hf_components.asr.transcriber.Transcriber._decode", "training_2"),
+}
+
+
+@pytest.mark.parametrize("phase", LATER)
+def test_a_second_round_goes_on_where_it_was_stopped(sources, tmp_path, voters, llm, monkeypatch, phase):
+    flags = {"gold": "llm", "train_on": "all", "rounds": 2, "num_epochs": 1}
+    where, before = LATER[phase]
+    module, _, name = where.rpartition(".")
+    owner, calls = eval_path(module), []
+    function = getattr(owner, name)
+
+    def stop(*args, **kwargs):
+        if not (tmp_path / "run_work" / phase).exists() and (tmp_path / "run_work" / before).exists():
+            calls.append(None)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return function(*args, **kwargs)
+
+    decide(monkeypatch, *[True] * 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, stop)
+        with pytest.raises(KeyboardInterrupt):
+            finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", *voters, **flags))
+    result = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", *voters, **flags))
+    asked = [text for batch in llm for text in batch]
+    assert len(asked) - len(set(asked)) <= (2 if phase == "gold_2" else 0)  # the batch in which it was stopped
+    llm.clear()
+    whole = finetune_wav2vec2_lora.main(command(sources, tmp_path / "whole", *voters, **flags))
+    assert timeless(result) == timeless(whole) and len(whole["rounds"]) == 2
 
 
 def eval_path(path: str):

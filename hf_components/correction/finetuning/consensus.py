@@ -65,15 +65,21 @@ class Consensus:
     Attributes:
         places: places of each recording, in order.
         accuracy: expected share of right words of each recogniser, in the order of the texts.
+        own: for each recording, how sure each recogniser itself is of each word that it wrote, calibrated.
     """
 
     places: list[list[Place]]
     accuracy: list[float]
+    own: list[list[list[float]]]
 
     @property
     def texts(self) -> list[str]:
         """Text of each recording."""
         return [" ".join(place.word for place in places if place.word) for places in self.places]
+
+    def confidences(self, recording: int) -> list[float]:
+        """Probability that each word of a recording's text is right."""
+        return [1 - place.wrong for place in self.places[recording] for _ in place.word.split()]
 
     @property
     def errors(self) -> list[float]:
@@ -91,12 +97,14 @@ def combine(heard: Sequence[Sequence[Heard]]) -> Consensus:
     one_of_each = originals(heard)
     if len(one_of_each) < len(heard[0]):
         found = combine([[texts[i] for i in one_of_each] for texts in heard])
-        of_text = dict(zip((_written(heard, i) for i in one_of_each), found.accuracy, strict=True))
-        return Consensus(found.places, [of_text[_written(heard, i)] for i in range(len(heard[0]))])
+        number = {_written(heard, i): n for n, i in enumerate(one_of_each)}
+        among = [number[_written(heard, i)] for i in range(len(heard[0]))]
+        own = [[told[n] for n in among] for told in found.own]
+        return Consensus(found.places, [found.accuracy[n] for n in among], own)
     recordings = [align_words([one.text for one in texts]) for texts in heard]
     columns = [column for alignment in recordings for column in alignment.columns()]
     if not columns:
-        return Consensus([[] for _ in heard], [0.0] * len(heard[0]))
+        return Consensus([[] for _ in heard], [0.0] * len(heard[0]), [[[] for _ in texts] for texts in heard])
     confidences = [
         row for texts, alignment in zip(heard, recordings, strict=True) for row in _confidences(texts, alignment)
     ]
@@ -106,7 +114,10 @@ def combine(heard: Sequence[Sequence[Heard]]) -> Consensus:
         Place(column[row.argmax()].written, {word.normalized: float(p) for word, p in zip(column, row, strict=True)})
         for column, row in zip(columns, right, strict=True)
     )
-    return Consensus([list(islice(rows, len(alignment.places))) for alignment in recordings], votes.accuracy())
+    places = [list(islice(rows, len(alignment.places))) for alignment in recordings]
+    accurate = iter(votes.accurate)
+    own = [_own(alignment, list(islice(accurate, len(alignment.places)))) for alignment in recordings]
+    return Consensus(places, votes.accuracy(), own)
 
 
 def originals(heard: Sequence[Sequence[Heard]]) -> list[int]:
@@ -295,6 +306,19 @@ def _only(word: str) -> str:
 
 def _padded(words: list[str], length: int) -> list[str]:
     return words + [""] * (length - len(words))
+
+
+def _own(alignment: Alignment, accurate: Sequence[np.ndarray]) -> list[list[float]]:
+    """The probability of each word that each recogniser wrote, from that of its word at each place."""
+    told = [[0.0] * len(words) for words in alignment.words]
+    for place, right in zip(alignment.places, accurate, strict=True):
+        for who, i in enumerate(place):
+            if i is not None:
+                told[who][i] = float(right[who])
+    return [
+        [right for word, right in zip(words, rights, strict=True) for _ in word.written.split()]
+        for words, rights in zip(alignment.words, told, strict=True)
+    ]
 
 
 def _confidences(texts: Sequence[Heard], alignment: Alignment) -> list[list[float]]:
