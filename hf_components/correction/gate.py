@@ -145,7 +145,9 @@ def gate(
     text = in_writing(proposed, heard, alphabet)
     objection = _invisible(heard, proposed) or _chat(heard, proposed) or _unwritable(heard, text, alphabet)
     if partly and not objection:
-        text = _without_far_stretches(in_writing(heard, heard, alphabet), text, limits)
+        unchanged = in_writing(heard, heard, alphabet)
+        passed = _without_far_stretches(unchanged, text, limits)
+        text = passed if passed != unchanged else text  # if nothing passes, the reason is that of the whole
     objection = objection or _too_far(heard, text, limits)
     if objection:
         return Verdict(False, objection, heard)
@@ -250,15 +252,22 @@ def _far(old_words: list[str], new_words: list[str], limits: GateLimits, *, is_l
 
 
 def _without_far_stretches(heard: str, text: str, limits: GateLimits) -> str:
-    """The text, with what was heard in place of the stretches that `_far` objects to."""
+    """The text, with what was heard in place of the changes that `_far` objects to.
+
+    A stretch of as many words as were heard is judged word by word.
+    """
     old = heard.split()
     new = text.split()
     kept: list[str] = []
     i = j = 0
     for same in Levenshtein.editops([*map(comparable, old)], [*map(comparable, new)]).as_matching_blocks():
-        changed = [comparable(" ".join(words)).split() for words in (old[i : same.a], new[j : same.b])]
+        changes = [(old[i : same.a], new[j : same.b])]
+        if same.a - i == same.b - j:
+            changes = [([a], [b]) for a, b in zip(*changes[0], strict=True)]
         is_end = same.a == len(old) and same.b == len(new)
-        kept += old[i : same.a] if _far(*changed, limits, is_last=is_end) else new[j : same.b]
+        for before, after in changes:
+            compared = [comparable(" ".join(words)).split() for words in (before, after)]
+            kept += before if _far(*compared, limits, is_last=is_end) else after
         i = same.a + same.size
         j = same.b + same.size
         kept += new[same.b : j]

@@ -169,9 +169,11 @@ def test_the_llm_sees_all_recognisers_with_their_doubts():
     ]
     vote = combine([[*heard, heard[1]], [Heard("so it is")] * 4, [Heard("")] * 4])
     guesses, same, nothing = guesses_of_all(vote, [[*heard, heard[1]], [Heard("so it is")] * 4, [Heard("")] * 4], 0.8)
-    assert {guess.text for guess in guesses} == {vote.texts[0], *(text for text, _ in texts)} and len(guesses) == 3
-    assert all(told is None or told < 0.8 for guess in guesses for told in guess.confidences)
-    assert guesses[0].confidences[-1] < 0.8 and guesses[0].confidences[1] is None
+    assert [guess.text for guess in guesses][0] == vote.texts[0]
+    assert sorted(guess.text for guess in guesses) == sorted({vote.texts[0], *(text for text, _ in texts)})
+    assert all(told is None or told <= 0.8 for guess in guesses for told in guess.confidences)
+    unsure = next(guess for guess in guesses if guess.text == heard[0].text)
+    assert unsure.confidences[-1] < 0.8 and unsure.confidences[2] is None
     assert [guess.text for guess in same] == ["so it is"] and [guess.text for guess in nothing] == [""]
 
 
