@@ -11,9 +11,12 @@ kept. `results.json` holds `scenarios`, `harmful_releases`, `useful_releases` an
 import argparse
 import json
 import logging
+import multiprocessing
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
@@ -59,6 +62,10 @@ class Scenario:
     judges: Sequence[str] = ("whisper",)
     reply: Callable[[str, dict[str, str]], str] | None = None
     flags: dict = field(default_factory=dict)
+
+    def players(self) -> list[str]:
+        """All whose transcripts are needed."""
+        return list(dict.fromkeys([*self.recognisers, *self.judges]))
 
 
 VOTE = {"gold": "consensus", "train_on": "all"}
@@ -115,16 +122,20 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--speakers", type=int, default=4)
     parser.add_argument("--utterances", type=int, default=12, help="recordings of each speaker, clean and noisy")
     parser.add_argument("--epochs", type=float, default=30)
+    parser.add_argument("--processes", type=int, default=2, help="scenarios played at once, by one thread each")
     parser.add_argument("--only", nargs="*", choices=tuple(SCENARIOS), help="these scenarios; default: all")
     args = parser.parse_args(argv)
     out = Path(args.output_dir)
-    results = {}
-    for name in args.only or SCENARIOS:
-        file = out / "scenarios" / f"{re.sub(r'[^A-Za-z0-9]+', '_', name)}.json"
-        if not file.exists():
-            write_json(file, play(SCENARIOS[name], out, file.with_suffix(""), args))
-        results[name] = read_record(file, dict, "delete it to play it again")
-        logger.info("%s: %s", name, results[name]["reason"])
+    names = args.only or list(SCENARIOS)
+    files = {name: out / "scenarios" / f"{re.sub(r'[^A-Za-z0-9]+', '_', name)}.json" for name in names}
+    left = [name for name in names if not files[name].exists()]
+    heard = dict.fromkeys((SCENARIOS[name].level, who) for name in left for who in SCENARIOS[name].players())
+    levels = dict.fromkeys(SCENARIOS[name].level for name in left)
+    with Workers(args.processes) as workers:
+        workers.run(speak, [(out, level, args) for level in levels])
+        workers.run(hear, [(out, level, who, args) for level, who in heard])
+        workers.run(play_and_keep, [(name, out, files[name], args) for name in left])
+    results = {name: read_record(files[name], dict, "delete it to play it again") for name in names}
     told = [
         abs(row["estimated_wer"] - row["gold_wer"]) for row in results.values() if row["estimated_wer"] is not None
     ]
@@ -149,14 +160,44 @@ def main(argv: list[str] | None = None) -> dict:
     return summary
 
 
+class Workers:
+    """Processes with one thread each; with one there is none but this."""
+
+    def __init__(self, count: int):
+        self.pool = None
+        if count > 1:
+            os.environ["OMP_NUM_THREADS"] = "1"  # for those that are started
+            self.pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+    def run(self, function: Callable, jobs: Sequence[tuple]) -> None:
+        """Call a function with the arguments of each job, and wait for all."""
+        if self.pool is None:
+            for job in jobs:
+                function(*job)
+            return
+        for result in [self.pool.submit(function, *job) for job in jobs]:
+            result.result()
+
+
+def play_and_keep(name: str, out: Path, file: Path, args: argparse.Namespace) -> None:
+    write_json(file, play(SCENARIOS[name], out, file.with_suffix(""), args))
+
+
 def play(scenario: Scenario, out: Path, folder: Path, args: argparse.Namespace) -> dict:
     """Make gold, train, let the judges decide, and score all of it by the truth."""
-    recordings, truth = speak(out, scenario.level, args)
-    (recordings / "hidden.jsonl").write_text("")
-    known = {name: players(name, recordings, truth, args) for name in {*scenario.recognisers, *scenario.judges}}
+    recordings, truth = place_of(out, scenario.level)
+    hidden = out / "no_truth.jsonl"
+    hidden.write_text("")
     flags = {
         "audio_dir": recordings,
-        "truth": recordings / "hidden.jsonl",
+        "truth": hidden,
         "model": args.model,
         "output_dir": folder,
         "llm_model": args.llm,
@@ -165,11 +206,12 @@ def play(scenario: Scenario, out: Path, folder: Path, args: argparse.Namespace) 
         "eval_ratio": 0.4,
         "plot": False,
         "report_to": "none",
+        "save_strategy": "no",
         **scenario.flags,
     }
     words = [f"--{name}={value}" for name, value in flags.items()]
     for flag, names in (("--recognisers", scenario.recognisers), ("--judges", scenario.judges)):
-        words += [flag, *(str(known[name]) for name in names)] if names else []
+        words += [flag, *(str(file_of(out, scenario.level, name)) for name in names)] if names else []
     config = Path(__file__).parents[1] / "recipes/configs/finetune_wav2vec2_lora/quick.yaml"
     try:
         with llm_of(scenario, recordings, truth):
@@ -199,32 +241,46 @@ def play(scenario: Scenario, out: Path, folder: Path, args: argparse.Namespace) 
     }
 
 
-def speak(out: Path, level: str, args: argparse.Namespace) -> tuple[Path, dict[str, str]]:
-    """Recordings with noise of this level, and their texts by id."""
+def place_of(out: Path, level: str) -> tuple[Path, dict[str, str]]:
+    """The folder of the recordings with noise of this level, and their texts by id."""
     folder = out / "recordings" / level.replace(" ", "_")
-    if not (folder / "truth.jsonl").exists():
-        write_demo_recordings(folder, dev_speakers=args.speakers, utterances_per_speaker=args.utterances)
-        random = np.random.default_rng(0)
-        for file in sorted(folder.rglob("*.wav")) if NOISE[level] is not None else ():
-            samples, rate = soundfile.read(file, dtype="float32")
-            noisy = mix(samples, random.standard_normal(len(samples)).astype(np.float32), NOISE[level])
-            soundfile.write(file, noisy / max(1, np.abs(noisy).max()), rate, subtype="PCM_16")
     return folder, {row["file"]: row["text"] for _, row in read_json_lines(folder / "truth.jsonl")}
 
 
-def players(name: str, recordings: Path, truth: dict[str, str], args: argparse.Namespace) -> Path:
-    """The transcripts of a recogniser, real or played."""
-    file = recordings / "heard" / f"{name.replace(' ', '_')}.jsonl"
+def speak(out: Path, level: str, args: argparse.Namespace) -> None:
+    """Make the recordings with noise of this level."""
+    folder = out / "recordings" / level.replace(" ", "_")
+    if folder.exists():
+        return
+    unfinished = folder.with_name(f".{folder.name}")
+    write_demo_recordings(unfinished, dev_speakers=args.speakers, utterances_per_speaker=args.utterances)
+    random = np.random.default_rng(0)
+    for file in sorted(unfinished.rglob("*.wav")) if NOISE[level] is not None else ():
+        samples, rate = soundfile.read(file, dtype="float32")
+        noisy = mix(samples, random.standard_normal(len(samples)).astype(np.float32), NOISE[level])
+        soundfile.write(file, noisy / max(1, np.abs(noisy).max()), rate, subtype="PCM_16")
+    unfinished.rename(folder)
+
+
+def file_of(out: Path, level: str, name: str) -> Path:
+    """The transcripts of a recogniser."""
+    return out / "heard" / level.replace(" ", "_") / f"{name.replace(' ', '_')}.jsonl"
+
+
+def hear(out: Path, level: str, name: str, args: argparse.Namespace) -> None:
+    """Write the transcripts of a recogniser, real or played."""
+    file = file_of(out, level, name)
     if file.exists():
-        return file
-    file.parent.mkdir(exist_ok=True)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    recordings, truth = place_of(out, level)
     ids, random = list(truth), np.random.default_rng(len(name))
     if name in ("whisper", "pocketsphinx"):
         options = {} if name == "pocketsphinx" else {"word_confidences": True, "num_beams": 1}
         recogniser = load_recogniser(args.whisper if name == "whisper" else name, **options)
         files = Files({i: recordings / i for i in ids})
         transcribe_to_file(recogniser, files, file, order=ids, identity={}, resume=True)
-        return file
+        return
     texts = {
         "perfect": [truth[i] for i in ids],
         "silent": [""] * len(ids),
@@ -234,7 +290,6 @@ def players(name: str, recordings: Path, truth: dict[str, str], args: argparse.N
     }.get(name) or [_some(NONSENSE, np.random.default_rng(i), 6) for i in range(len(ids))]
     rows = [{ID: i, TEXT: text} for i, text in zip(ids, texts, strict=True)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
 
 
 def llm_of(scenario: Scenario, recordings: Path, truth: dict[str, str]):

@@ -88,8 +88,8 @@ def test_copies_of_a_recogniser_have_one_vote():
 
 
 def test_every_word_of_every_recogniser_has_a_probability():
-    truth, heard = recognisers(0.1, 0.4, sure=0.5)
-    heard.append([told("Well - yes", [0.9, 0.5, 0.8]), told("well", [0.3])])
+    truth, heard = recognisers(0.1, 0.5, 0.2, sure=0.5)
+    heard.append([told("Well - yes", [0.9, 0.5, 0.8]), told("well", [0.3]), told("")])
     found = combine(heard)
     for i, texts in enumerate(heard):
         assert len(found.confidences(i)) == len(found.texts[i].split())
@@ -97,7 +97,14 @@ def test_every_word_of_every_recogniser_has_a_probability():
     good, poor = (np.mean([np.mean(own[who]) for own in found.own[:-1]]) for who in range(2))
     assert good > poor + 0.15
     copied = combine([[*texts, texts[1]] for texts in heard])
-    assert copied.own[0][2] == copied.own[0][1] == found.own[0][1]
+    assert copied.own[0][3] == copied.own[0][1] == found.own[0][1]
+
+
+def test_two_count_as_equally_good():
+    truth, heard = recognisers(0.2, 0.5, sure=0.6)
+    found = combine(heard)
+    assert abs(found.accuracy[0] - found.accuracy[1]) < 0.15  # nobody else tells who is the better one
+    assert wer(found.texts, truth) < wer([texts[1].text for texts in heard], truth) - 0.1
 
 
 def test_what_is_not_scored_stays_with_its_word():
