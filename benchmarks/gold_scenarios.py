@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 NONSENSE = "the annual report of the committee describes a number of important developments in the region"
 GERMAN = "das wetter ist heute sehr schön und wir gehen mit den kindern in den garten am alten haus"
+MISHEARD = {"third": 1 / 3, "two fifths": 0.4, "half": 0.5}  # share of the words that a played recogniser gets wrong
 NOISE = {"clean": None, "20 dB": 20.0, "10 dB": 10.0, "5 dB": 5.0, "0 dB": 0.0}
 Reply = Callable[[str], str]
 
@@ -68,30 +69,29 @@ class Scenario:
         return list(dict.fromkeys([*self.recognisers, *self.judges]))
 
 
-VOTE = {"gold": "consensus", "train_on": "all"}
+ALL = {"train_on": "all"}
+VOTE = {**ALL, "gold": "consensus", "max_gold_wer": 0.3}
 SCENARIOS = {
-    **{f"vote, {level}": Scenario(level, ["pocketsphinx", "similar"], ["whisper"], flags=VOTE) for level in NOISE},
-    "vote with Whisper, judged by PocketSphinx": Scenario(
-        "clean", ["whisper", "similar"], ["pocketsphinx"], flags=VOTE
+    **{f"vote, {level}": Scenario(level, ["third", "half"], ["two fifths"], flags=VOTE) for level in NOISE},
+    "vote with Whisper alone, judged by PocketSphinx": Scenario(
+        recognisers=["whisper"], judges=["pocketsphinx"], flags=VOTE
     ),
+    "vote with Whisper, judged by PocketSphinx": Scenario("clean", ["whisper", "third"], ["pocketsphinx"], flags=VOTE),
     "vote, nobody judges": Scenario("clean", ["whisper", "pocketsphinx"], [], flags=VOTE),
     "one that knows all": Scenario(recognisers=["perfect", "pocketsphinx"], flags=VOTE),
-    "one that writes nothing": Scenario(recognisers=["silent", "similar"], flags=VOTE),
-    "one in another language": Scenario(recognisers=["german", "similar"], flags=VOTE),
+    "one that writes nothing": Scenario(recognisers=["silent", "third"], flags=VOTE),
+    "one in another language": Scenario(recognisers=["german", "third"], flags=VOTE),
     "one whose texts are of other recordings": Scenario(recognisers=["shuffled", "pocketsphinx"], flags=VOTE),
     "two that write the same nonsense": Scenario(recognisers=["nonsense", "nonsense again"], flags=VOTE),
     "nonsense, judged by nonsense": Scenario(
         recognisers=["nonsense", "nonsense again"], judges=["nonsense too"], flags=VOTE
     ),
-    "a judge in another language": Scenario(recognisers=["perfect", "similar"], judges=["german"], flags=VOTE),
-    "LLM that writes fluent nonsense": Scenario(reply=lambda heard, truth: NONSENSE, flags={"train_on": "all"}),
-    "LLM that writes nothing": Scenario(reply=lambda heard, truth: "", flags={"train_on": "all"}),
-    "LLM that translates": Scenario(reply=lambda heard, truth: GERMAN, flags={"train_on": "all"}),
-    "LLM that drops every second word": Scenario(
-        reply=lambda heard, truth: " ".join(heard.split()[::2]), flags={"train_on": "all"}
-    ),
+    "a judge in another language": Scenario(recognisers=["perfect", "third"], judges=["german"], flags=VOTE),
+    "LLM that writes fluent nonsense": Scenario(reply=lambda heard, truth: NONSENSE, flags=ALL),
+    "LLM that writes nothing": Scenario(reply=lambda heard, truth: "", flags=ALL),
+    "LLM that translates": Scenario(reply=lambda heard, truth: GERMAN, flags=ALL),
     "LLM that knows the truth": Scenario(reply=lambda heard, truth: truth.get(heard, heard)),
-    "its own text": Scenario(flags={"gold": "stt", "train_on": "all"}),
+    "its own text": Scenario(flags={**ALL, "gold": "stt"}),
 }
 
 
@@ -105,8 +105,8 @@ class Scripted(TranscriptCorrector):
     def warm_up(self) -> float:
         return 0.0
 
-    def _request(self, hypotheses):
-        return hypotheses[0]
+    def _request(self, lines):
+        return lines[0]
 
     def _ask(self, requests, max_new_tokens):
         return [(self.reply(text), True) for text in requests]
@@ -120,8 +120,8 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--llm", default="models/smollm2", help="LLM whose tokens are counted; scripts reply for it")
     parser.add_argument("--gguf_file", default="SmolLM2-135M-Instruct.Q4_1.gguf")
     parser.add_argument("--speakers", type=int, default=4)
-    parser.add_argument("--utterances", type=int, default=12, help="recordings of each speaker, clean and noisy")
-    parser.add_argument("--epochs", type=float, default=30)
+    parser.add_argument("--utterances", type=int, default=30, help="recordings of each speaker, clean and noisy")
+    parser.add_argument("--epochs", type=float, default=12)
     parser.add_argument("--processes", type=int, default=2, help="scenarios played at once, by one thread each")
     parser.add_argument("--only", nargs="*", choices=tuple(SCENARIOS), help="these scenarios; default: all")
     args = parser.parse_args(argv)
@@ -151,11 +151,11 @@ def main(argv: list[str] | None = None) -> dict:
     lines = [
         f"harmful releases: {summary['harmful_releases']} of {len(results)}",
         f"useful releases: {summary['useful_releases']} of {summary['useful']}",
-        *(
-            [f"expected WER of the gold: off by {100 * summary['wer_estimate_error']:.1f} points on average"]
-            * bool(told)
-        ),
     ]
+    if told:
+        lines.append(
+            f"expected WER of the gold: off by {100 * np.mean(told):.1f} points on average, {len(told)} scenarios"
+        )
     show(table(results), "\n".join(lines))
     return summary
 
@@ -202,7 +202,10 @@ def play(scenario: Scenario, out: Path, folder: Path, args: argparse.Namespace) 
         "output_dir": folder,
         "llm_model": args.llm,
         "gguf_file": args.gguf_file,
+        "no_lora": True,
         "num_epochs": args.epochs,
+        "batch_size": 8,
+        "learning_rate": 5e-4,
         "eval_ratio": 0.4,
         "plot": False,
         "report_to": "none",
@@ -286,7 +289,7 @@ def hear(out: Path, level: str, name: str, args: argparse.Namespace) -> None:
         "silent": [""] * len(ids),
         "german": [_some(GERMAN, random, 8) for _ in ids],
         "shuffled": [truth[i] for i in random.permutation(ids)],
-        "similar": [_misheard(truth[i], random, truth) for i in ids],
+        **{who: [_misheard(truth[i], random, truth, rate) for i in ids] for who, rate in MISHEARD.items()},
     }.get(name) or [_some(NONSENSE, np.random.default_rng(i), 6) for i in range(len(ids))]
     rows = [{ID: i, TEXT: text} for i, text in zip(ids, texts, strict=True)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -304,7 +307,8 @@ def llm_of(scenario: Scenario, recordings: Path, truth: dict[str, str]):
     correct = gold.correct_to_file
 
     def noting(corrector, ids, texts, path, resume):
-        by_text.update({text[0]: truth[i] for i, text in zip(ids, texts, strict=True)})
+        # The LLM is shown lower case.
+        by_text.update({" ".join(text[0].lower().split()): truth[i] for i, text in zip(ids, texts, strict=True)})
         return correct(corrector, ids, texts, path, resume)
 
     return mock.patch.multiple(gold, load_corrector=scripted, correct_to_file=noting)
@@ -324,10 +328,10 @@ def table(results: dict[str, dict]) -> Table:
     return lines
 
 
-def _misheard(text: str, random: np.random.Generator, truth: dict[str, str]) -> str:
-    """A text in which a third of the words are others."""
+def _misheard(text: str, random: np.random.Generator, truth: dict[str, str], rate: float) -> str:
+    """A text in which this share of the words are others."""
     others = " ".join(truth.values()).split()
-    return " ".join(word if random.random() > 1 / 3 else str(random.choice(others)) for word in text.split())
+    return " ".join(word if random.random() > rate else str(random.choice(others)) for word in text.split())
 
 
 def _some(text: str, random: np.random.Generator, count: int) -> str:

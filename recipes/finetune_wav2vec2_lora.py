@@ -117,6 +117,7 @@ def produce(
             "corrections": kept.gold.corrections,
             "wer_truth": measure(samples, kept.gold.texts)["wer_truth"],
             "recognisers": gold_args.recognisers,
+            "left_out": played.left_out,
             **estimates(samples, kept.gold),
         },
         "baseline": measure(scored, before),

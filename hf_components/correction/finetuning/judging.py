@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hf_components.correction.finetuning.gold import Sample
+from hf_components.correction.finetuning.listening import listeners
 from hf_components.reporting import interval
 from hf_components.scoring import disagreement, paired_bootstrap, utterance_errors
 
@@ -37,7 +38,11 @@ def judge(
         `released`, `by` (truth, judges or nobody), `reason`, `difference` (decrease of the error rate) and `interval`
         (None where nobody can judge), `recordings`, `judges`, and `left_out` (judges that hear something else).
     """
-    unlike = sorted(name for name, texts in judges.items() if disagreement([heard, texts]) >= UNLIKE)
+    unlike = sorted(
+        name
+        for name, texts in judges.items()
+        if disagreement([heard, texts]) >= UNLIKE or listeners([heard, texts]) == [0]
+    )
     usable = {name: texts for name, texts in judges.items() if name not in unlike}
     known = [i for i, sample in enumerate(samples) if sample.truth is not None]
     rows = known or list(range(len(samples)))

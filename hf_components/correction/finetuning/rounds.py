@@ -5,6 +5,7 @@ Every training starts at the base. The rounds end with the first whose recognise
 """
 
 import dataclasses
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from hf_components.correction.finetuning.gold import (
 )
 from hf_components.correction.finetuning.improvement import describe, examples, measure
 from hf_components.correction.finetuning.judging import judge
+from hf_components.correction.finetuning.listening import listeners
 from hf_components.correction.finetuning.release import TITLE
 from hf_components.correction.finetuning.run import (
     Wav2Vec2Arguments,
@@ -39,8 +41,10 @@ from hf_components.correction.finetuning.run import (
     transcribe_rows,
 )
 from hf_components.reporting import show
-from hf_components.runtime import UserError, run_stage
+from hf_components.runtime import NothingToTrainOnError, UserError, run_stage
 from hf_components.training import FinetuningArguments, LoraArguments, TimeEstimate, finetune, keep_learnable
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -120,6 +124,7 @@ class Rounds:
         self.family = family_of(self.model).name
         self.hears = {"batch_seconds": args.batch_seconds, "resume": self.resume_prepared}
         self.others: Mapping[str, Sequence[Heard]] = {}
+        self.left_out: list[str] = []
         self.heard: list[str] = []
 
     def play(self) -> list[Round]:
@@ -132,7 +137,8 @@ class Rounds:
         )
         said, guesses = self._hear(base, self.prepared, "baseline", "nbest", self.args.model, self.resume_prepared)
         self.heard = [one.text for one in said]
-        self.others = hear_all(self.gold_args.recognisers, self.corpus, self.prepared, "recogniser", **self.hears)
+        others = hear_all(self.gold_args.recognisers, self.corpus, self.prepared, "recogniser", **self.hears)
+        self.others = self._that_hear(others)
         rounds = [self._round(1, said, guesses, self.heard)]
         while len(rounds) < self.gold_args.rounds and rounds[-1].gain["released"]:
             number = len(rounds) + 1
@@ -141,6 +147,29 @@ class Rounds:
             heard = self._hear(tuned, self.work, f"heard_{number}", f"nbest_{number}", trained, self.args.resume)
             rounds.append(self._round(number, *heard, [one.text for one in heard[0]]))
         return rounds
+
+    def _that_hear(self, others: Mapping[str, Sequence[Heard]]) -> dict[str, Sequence[Heard]]:
+        """The other recognisers without those that do not hear these recordings.
+
+        Raises:
+            NothingToTrainOnError: none of them does.
+        """
+        texts = [self.heard, *([one.text for one in heard] for heard in others.values())]
+        kept = {list(others)[i - 1] for i in listeners(texts) if i}
+        self.left_out = [name for name in others if name not in kept]
+        if others and not kept:
+            raise NothingToTrainOnError(
+                f"nobody can vote with {self.args.model}: what {' and '.join(self.left_out)} wrote of a recording is "
+                "no more like its text than what they wrote of others; give other --recognisers, or check that they "
+                "know the language, and that their texts belong to these recordings"
+            )
+        for name in self.left_out:
+            logger.warning(
+                "%s does not hear these recordings and has no vote: its text of a recording is no more like those of "
+                "others than its texts of other recordings are",
+                name,
+            )
+        return {name: heard for name, heard in others.items() if name in kept}
 
     def tuned(self, training: Path, *, word_confidences: bool = False) -> Transcriber:
         """The recogniser of a training stage."""

@@ -45,6 +45,15 @@ def test_a_judge_that_hears_something_else_has_no_say(texts):
     assert (found["released"], found["by"], found["left_out"]) == (False, "nobody", ["odd"])
 
 
+def test_a_judge_of_other_recordings_has_no_say():
+    said = [f"{text} {place}" for text in SAID for place in ("here", "there")]
+    heard = [text.replace("the", "a") for text in said]
+    rows = [Sample(str(i), "clean", 1.0, "", "", "llm", None, True, finetuned=text) for i, text in enumerate(said)]
+    assert judge(rows, heard, {"good": said}, **DRAWN)["released"]
+    turned = judge(rows, heard, {"turned": said[7:] + said[:7]}, **DRAWN)
+    assert (turned["by"], turned["left_out"]) == ("nobody", ["turned"])
+
+
 def test_who_writes_little_is_not_better():
     half = [text.split()[1] for text in SAID]
     found = judge(samples(half, half), SAID, {}, **DRAWN)
