@@ -206,6 +206,7 @@ def play(scenario: Scenario, out: Path, folder: Path, args: argparse.Namespace) 
         "num_epochs": args.epochs,
         "batch_size": 8,
         "learning_rate": 5e-4,
+        "base_share": 0.5,
         "eval_ratio": 0.4,
         "plot": False,
         "report_to": "none",

@@ -335,6 +335,22 @@ def test_other_training_keeps_transcripts_and_corrections(sources, tmp_path, llm
     assert moved and not any("feature_extractor" in name for name in moved)
 
 
+def test_weights_half_way_to_the_base(sources, tmp_path):
+    flags = {"gold": "manifest", "train_on": "all", "num_epochs": 1, "merge": False}
+
+    def trained(name: str, file: str, *words: str, **more) -> dict[str, torch.Tensor]:
+        finetune_wav2vec2_lora.main(command(sources, tmp_path / name, *words, **flags, **more))
+        return load_file(tmp_path / name / file)
+
+    lora = [trained(f"lora{s}", "lora_adapters/adapter_model.safetensors", base_share=s) for s in (0.0, 0.25)]
+    for name, whole in lora[0].items():
+        assert torch.allclose(lora[1][name], whole if "lora_A" in name else 0.75 * whole)
+    full = [trained(f"full{s}", "model/model.safetensors", "--no_lora", base_share=s) for s in (0.0, 0.25)]
+    base = load_file(sources / "base" / "model.safetensors")
+    assert all(torch.allclose(full[1][name], 0.75 * full[0][name] + 0.25 * base[name], atol=1e-6) for name in base)
+    assert any(not torch.equal(full[0][name], base[name]) for name in base)
+
+
 def test_merging_and_plots_asked_for_later_keep_the_trained_adapter(sources, whole, tmp_path, llm, monkeypatch):
     run = tmp_path / "run"
     first = finetune_wav2vec2_lora.main(command(sources, run, merge=False))

@@ -270,7 +270,11 @@ class Rounds:
                 dataclasses.replace(gold_args, judges=[], rounds=1),  # they decide afterwards
                 self.lora_args,
                 self.training_args,
-                {"use_lora": self.args.use_lora, "processes": self.training_args.world_size},
+                {
+                    "use_lora": self.args.use_lora,
+                    "base_share": self.args.base_share,
+                    "processes": self.training_args.world_size,
+                },
             ),
             inputs=inputs,
             resume=self.args.resume,
@@ -309,7 +313,7 @@ def train(
         processor,
         rows,
         None,
-        FinetuningArguments("lora" if args.use_lora else "full"),
+        FinetuningArguments("lora" if args.use_lora else "full", base_share=args.base_share),
         lora_args,
         training_args,
         folder,
