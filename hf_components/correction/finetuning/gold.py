@@ -114,6 +114,9 @@ class GoldArguments:
     def __post_init__(self):
         if self.gold not in ASKED:
             self.nbest = 1
+        if self.gold not in VOTED:  # nobody votes
+            self.recognisers = []
+            self.max_gold_wer = None
         if self.gold in ("consensus", "best") and not self.recognisers:
             raise UserError(f"--gold {self.gold} is a vote of several: also give --recognisers, best two or more")
         if self.max_gold_wer is not None and not self.recognisers:
