@@ -18,7 +18,7 @@ import torch
 from accelerate import PartialState
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_components.asr import choose_dtype
+from hf_components.asr import Recordings, choose_dtype
 from hf_components.correction import prompt
 from hf_components.correction.gate import LIMITS, GateLimits, gate
 from hf_components.correction.loading import load_llm
@@ -98,9 +98,8 @@ class TranscriptCorrector:
         self._ends = set(ends) if isinstance(ends, list) else {ends}
         self._padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends, pad_token_id=self._padding)
-        self._probes = [self._request([text]) for text in PROBES]
-        self._shared = []
-        self._cache = DynamicCache(config=model.config)
+        self._shared: list[int] = []
+        self._cache: DynamicCache | None = None
 
     @classmethod
     def from_pretrained(
@@ -174,7 +173,7 @@ class TranscriptCorrector:
                 started = time.perf_counter()
                 # The gate would reject a longer reply.
                 longest = math.ceil(self.limits.max_length_ratio * max(lengths[i] for i in batch)) + 8
-                replies = self._ask([self._request(lines[i]) for i in batch], min(longest, self.max_tokens))
+                replies = self._replies(batch, [lines[i] for i in batch], min(longest, self.max_tokens))
                 seconds = round((time.perf_counter() - started) / len(batch), 3)
                 yield [
                     (i, self.decide(recordings[i], lines[i], *reply, seconds))
@@ -209,6 +208,15 @@ class TranscriptCorrector:
         reason = "unchanged" if best.text == heard else "corrected"
         return Correction(heard, others, lines, reply, best.text, True, reason, seconds)
 
+    def hear(self, recordings: Recordings) -> None:
+        """Give the recordings, in the order of the texts, to an LLM that hears; this one does not."""
+
+    def _replies(
+        self, indices: Sequence[int], lines: Sequence[list[str]], max_new_tokens: int
+    ) -> list[tuple[str, bool]]:
+        """Replies to a batch of texts, and whether each one ended within `max_new_tokens`."""
+        return self._ask([self._request(own) for own in lines], max_new_tokens)
+
     def _tokens(self, lines: Sequence[str]) -> int:
         """Number of tokens of the longest text in the request, without the confidences of its words."""
         texts = [prompt.without_numbers(line) for line in lines]
@@ -223,7 +231,7 @@ class TranscriptCorrector:
     @torch.inference_mode()
     def _ask(self, requests: list[list[int]], max_new_tokens: int) -> list[tuple[str, bool]]:
         """Greedy replies, and whether each one ended within `max_new_tokens`."""
-        shared = len(os.path.commonprefix([*self._probes, *requests]))
+        shared = len(os.path.commonprefix([*(self._request([text]) for text in PROBES), *requests]))
         width = max(map(len, requests))
         # The padding is between the shared part, where the cache ends, and the rest.
         rows = [(request, width - len(request)) for request in requests]
@@ -246,7 +254,7 @@ class TranscriptCorrector:
         return [self._read(row) for row in written.tolist()]
 
     def _prefix_cache(self, shared: list[int]) -> DynamicCache:
-        if shared != self._shared:
+        if self._cache is None or shared != self._shared:
             cache = DynamicCache(config=self.model.config)
             self.model(
                 input_ids=torch.tensor([shared], device=self.model.device), past_key_values=cache, logits_to_keep=1

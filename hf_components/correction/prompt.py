@@ -27,6 +27,8 @@ NUMBERED_EXAMPLE = (
     ["she red(0.31) the hole(0.42) book", "she read(0.55) a(0.12) hole(0.37) book"],
     "she read the whole book",
 )
+# Before the texts of a recording that the LLM hears.
+HEARD = "Listen to the recording. These transcripts of it may be wrong."
 NUMBER = re.compile(r"\([01]\.\d\d\)")
 # Removed from transcripts, so that they cannot close their delimiters or write special tokens of a chat template.
 MARKUP = str.maketrans(dict.fromkeys("<>[]{}|", " "))

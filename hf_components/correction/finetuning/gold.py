@@ -15,6 +15,7 @@ import datasets
 from accelerate import PartialState
 from transformers import ProcessorMixin
 
+from hf_components.asr import Rows
 from hf_components.correction.arguments import CorrectionArguments, load_corrector
 from hf_components.correction.finetuning.consensus import (
     Consensus,
@@ -217,7 +218,7 @@ def find_gold(
         ]
     metrics = run_stage(
         folder,
-        lambda stage: _correct(llm, corpus["id"][:], guesses, processor, record_of(folder), stage, resume),
+        lambda stage: _correct(llm, corpus, guesses, processor, record_of(folder), stage, resume),
         config=(llm, {"recognisers": args.recognisers, "sure_word": args.sure_word}) if others else llm,
         inputs=[*inputs, llm.llm_model],
         resume=resume,
@@ -272,7 +273,7 @@ def record_of(folder: Path) -> Path:
 
 def _correct(
     args: CorrectionArguments,
-    ids: Sequence[str],
+    corpus: datasets.Dataset,
     heard: Sequence[Sequence[str | Guess]],
     processor: ProcessorMixin,
     record: Path,
@@ -286,7 +287,8 @@ def _correct(
             f"error: {error}\nrecipes/check_llm.py tests only the LLM. Without an LLM, --gold manifest uses the texts "
             "of --truth, and --gold stt --train_on all the recogniser's own texts, which is not ideal"
         ) from error
-    corrections = correct_to_file(corrector, ids, heard, record, resume)
+    corrector.hear(Rows(corpus))
+    corrections = correct_to_file(corrector, corpus["id"][:], heard, record, resume)
     if PartialState().is_main_process:
         shutil.copy(record, folder / CORRECTIONS)
     return summarise(corrections)
