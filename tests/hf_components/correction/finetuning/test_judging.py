@@ -71,9 +71,9 @@ def test_a_poor_judge_that_hears_has_its_say():
 
 
 def test_who_comes_closer_by_leaving_out_is_not_better():
-    heard = [f"{text} or so" for text in SAID]
-    new = [text.rpartition(" ")[0] for text in SAID]  # without the last word
-    found = judge(samples(new, SAID), heard, {}, **DRAWN)
+    said = [f"{text} in the {text.split()[2]} house" for text in SAID]
+    new = [text.rpartition(" ")[0] for text in said]  # without the last word
+    found = judge(samples(new, said), [f"{text} or so" for text in said], {}, **DRAWN)
     assert found["difference"] > 0 and not found["released"] and "words in common" in found["reason"]
 
 
