@@ -47,7 +47,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "  %-24s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "  DATA                     corpus folder (speaker-JSON, JSONL manifest, recordings) or Hub id; default: a demo corpus in data/"
-	@echo "  MODEL                    base model, folder or Hub id; default: that of CONFIG; without CONFIG models/whisper-tiny.en, models/wav2vec2-demo, or MFCC"
+	@echo "  MODEL                    base model, folder or Hub id; default: that of CONFIG; without CONFIG models/whisper-tiny.en or models/wav2vec2-demo"
 	@echo "  CONFIG                   the recipe's configuration; default: its quick.yaml, or demo.yaml for the demo corpus of recipe-moe"
 	@echo "  OUTPUT                   output folder; default: runs/<recipe>"
 	@echo "  ARGS                     appended to the recipe's command line, or to pytest's"

@@ -51,6 +51,7 @@ def produce(args: Arguments, folder: Path) -> dict:
         table.rows,
         found,
         concatenate_datasets(list(load_corpus(args.corpus, shared_speakers=True).values())),
+        table.identity,
         num_motifs=args.num_motifs,
         clips_per_motif=args.clips_per_motif,
         context_seconds=args.context_seconds,

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import PartialState
-from rich.table import Table
 
-from hf_components.acoustic_units import DEFAULT_ENCODER, MFCC
+from hf_components.acoustic_units import DEFAULT_ENCODER, FRAME, MFCC, SYLLABLE
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.reporting import plot_curves, show
+from hf_components.reporting import show
 from hf_components.runtime import (
     RecipeArguments,
     SeedArguments,
@@ -30,24 +29,40 @@ from hf_components.runtime import (
     run_recipe,
     write_json,
 )
-from hf_components.speech import LONG, leave_out_unreadable, load_corpus, unreadable_flag
-from hf_components.units.learning import BPE_SPLIT, learn_centroids, load_encoder, write_units
+from hf_components.speech import leave_out_unreadable, unreadable_flag
+from hf_components.units.learning import (
+    BPE_SPLIT,
+    learn_centroids,
+    load_encoder,
+    load_segments,
+    plot_usage,
+    usage_table,
+    write_units,
+)
 
 logger = logging.getLogger(__name__)
 
 REPORT, WORK = "report.json", "learning"  # file that is written last; folder from which a stopped run continues
-SHORTEST = 0.025  # seconds of audio in a frame
 
 
 @dataclass
 class Arguments(RecipeArguments, SeedArguments):
     corpus: str = flag("segments: output folder of segment_audio, or any prepared corpus", aliases=["--corpus_dir"])
     model: str = flag(
-        f"wav2vec2, HuBERT, WavLM or w2v-BERT: folder or Hub id; or {MFCC}, which needs no weights",
+        f"wav2vec2, HuBERT, WavLM, w2v-BERT or Whisper: folder or Hub id; or {MFCC}, which needs no weights",
         default=DEFAULT_ENCODER,
         aliases=["--encoder"],
     )
-    layer: int | None = flag(f"encoder layer to cluster, from 1; default: 14, or none for {MFCC}", default=None, min=1)
+    layer: int | None = flag(
+        f"encoder layer to cluster, from 1; default: 14, three quarters up in a Whisper, none for {MFCC}",
+        default=None,
+        min=1,
+    )
+    unit_rate: str = flag(
+        f"{FRAME}: a unit per 20 ms; {SYLLABLE}: one unit between two changes of sound",
+        default=FRAME,
+        choices=(FRAME, SYLLABLE),
+    )
     num_units: int = flag("units to learn", default=100, min=2)
     passes: int = flag("most passes of k-means on train; ends if one gains less than a thousandth", default=10, min=1)
     update_seconds: float = flag("seconds of speech (all processes) per step of the centroids", default=200.0, min=1)
@@ -65,7 +80,7 @@ ARGUMENTS = (Arguments, PublishModelArguments)
 def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
     report = run_as_stage(explained, args, inputs=[args.corpus, args.model])
-    show(summary_table(report))
+    show(usage_table(report["units"], report["splits"], caption_of(report)))
     push(publishing, Path(args.output_dir) / "model")
     return report
 
@@ -81,9 +96,13 @@ def produce(args: Arguments, folder: Path) -> dict:
     if (folder / REPORT).exists():  # an earlier run was killed while it tidied up
         return finish(folder)
     splits = load_segments(args.corpus)
+    if BPE_SPLIT not in splits:
+        raise UserError(
+            f"{args.corpus} has no split {BPE_SPLIT!r}, which units are learnt from; it has {', '.join(splits)}"
+        )
     if args.unreadable_rows == "reject":
         splits = leave_out_unreadable(splits, args.corpus, folder, args.num_workers)
-    model = load_encoder(args.model, args.layer, args.num_units)
+    model = load_encoder(args.model, args.layer, args.num_units, args.unit_rate)
     kmeans = learn_centroids(
         model,
         splits[BPE_SPLIT],
@@ -108,14 +127,9 @@ def produce(args: Arguments, folder: Path) -> dict:
         "revived": kmeans.revived,
         "splits": usage,
     }
-    plot_curves(
+    plot_usage(
         folder / "usage.png",
-        {
-            split: sorted((100 * n / found["frames"] for n in found["usage"]), reverse=True)
-            for split, found in usage.items()
-        },
-        "unit, the most used first",
-        "share of frames (%)",
+        usage,
         f"{args.num_units} units, entropy {report['entropy']:.2f} of {report['entropy_of_even_use']:.2f} bits",
     )
     if report["dead_units"]:
@@ -135,58 +149,9 @@ def finish(folder: Path) -> dict:
     return read_record(folder / REPORT, dict, f"delete {folder} to learn the units again")
 
 
-def load_segments(corpus_dir: str) -> dict:
-    """Load the splits, without recordings that are too long for an encoder.
-
-    Raises:
-        UserError: there is no split to learn from, or a segment is shorter than a frame.
-    """
-    corpus = load_corpus(corpus_dir, shared_speakers=True)
-    if BPE_SPLIT not in corpus:
-        raise UserError(
-            f"{corpus_dir} has no split {BPE_SPLIT!r}, which units are learnt from; it has {', '.join(corpus)}"
-        )
-    for name in (name for name in corpus if name.endswith(LONG)):
-        logger.warning(
-            "%d recordings of %s are too long and take no part; segment_audio cuts them", len(corpus[name]), name
-        )
-    splits = {name: rows for name, rows in corpus.items() if not name.endswith(LONG)}
-    for name, rows in splits.items():
-        durations = rows["duration"][:]
-        if durations and min(durations) < SHORTEST:
-            shortest = durations.index(min(durations))
-            raise UserError(
-                f"{rows['id'][shortest]} of {name} is {1000 * durations[shortest]:.0f} ms long, but a unit needs "
-                f"{1000 * SHORTEST:.0f} ms; segment the recordings with a minimum length"
-            )
-    return splits
-
-
-def summary_table(report: dict) -> Table:
-    """A row per split."""
-    units = report["units"]
-    table = Table(
-        title=f"{units['num_units']} units of {units['encoder']}"
-        + (f", layer {units['layer']}" if units["layer"] else ""),
-        caption=f"{len(report['passes'])} passes, mean squared distance {report['passes'][0]:.3f} -> "
-        f"{report['inertia_per_frame']:.3f}",
-    )
-    columns = {
-        "segments": "d",
-        "frames": "d",
-        "entropy": ".2f",
-        "perplexity": ".1f",
-        "frames_per_run": ".2f",
-        "inertia_per_frame": ".3f",
-    }
-    table.add_column("split")
-    for name in (*columns, "dead units"):
-        table.add_column(name.replace("_", " "), justify="right")
-    for split, found in report["splits"].items():
-        table.add_row(
-            split, *(format(found[name], form) for name, form in columns.items()), str(len(found["dead_units"]))
-        )
-    return table
+def caption_of(report: dict) -> str:
+    first = report["passes"][0]
+    return f"{len(report['passes'])} passes, mean squared distance {first:.3f} -> {report['inertia_per_frame']:.3f}"
 
 
 if __name__ == "__main__":

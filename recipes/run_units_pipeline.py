@@ -44,7 +44,7 @@ PASSED_ON = {
     segment_audio: same_names(
         "silence_db", "min_silence", "min_segment", "max_segment", "padding", "detector", "val_ratio", "split_by"
     ),
-    learn_units: same_names("num_units", "layer"),
+    learn_units: same_names("num_units", "layer", "unit_rate"),
     learn_motifs: same_names("vocab_size"),
     train_unit_vocoder: same_names(
         "head",
@@ -59,7 +59,7 @@ PASSED_ON = {
 class Arguments(PipelineArguments):
     data: str = flag("folder of recordings of any length, or a prepared corpus: folder or Hub id")
     model: str = flag(
-        "encoder of the units: wav2vec2, HuBERT, WavLM or w2v-BERT (folder or Hub id), or mfcc",
+        "encoder of the units: wav2vec2, HuBERT, WavLM, w2v-BERT or Whisper (folder or Hub id), or mfcc",
         default="facebook/wav2vec2-large-xlsr-53",
     )
     linguists: bool = flag("also write TextGrid and ELAN tiers, and a page of motifs to listen to", default=True)

@@ -3,13 +3,15 @@
 Imports torch, numpy and transformers.
 """
 
-from .configuration_acoustic_units import DEFAULT_ENCODER, MFCC, AcousticUnitsConfig
+from .configuration_acoustic_units import DEFAULT_ENCODER, FRAME, MFCC, SYLLABLE, AcousticUnitsConfig
 from .modeling_acoustic_units import AcousticUnitsModel, EncodedUnits, timed
 from .nearest import nearest_centroid, where_float64_is
 
 __all__ = [
     "DEFAULT_ENCODER",
+    "FRAME",
     "MFCC",
+    "SYLLABLE",
     "AcousticUnitsConfig",
     "AcousticUnitsModel",
     "EncodedUnits",

@@ -15,6 +15,7 @@ from transformers import (
 from transformers.utils import logging
 
 from .configuration_acoustic_units import AcousticUnitsConfig
+from .whisper_encoder import WHISPER, build_whisper, load_whisper, whisper_hidden_states
 
 LOG_MEL = "wav2vec2-bert"
 FBANK_WINDOW, FBANK_HOP = 400, 160  # samples of the log-mel features of w2v-BERT, two per frame
@@ -23,7 +24,8 @@ UNUSED = "masked_spec_embed"  # SpecAugment's vector, for training only
 
 def build_encoder(config: AcousticUnitsConfig) -> PreTrainedModel:
     """The encoder up to `config.layer`, with random weights."""
-    return _without_last_norm(AutoModel.from_config(_cut(config)))
+    cut = _cut(config)
+    return _without_last_norm(build_whisper(cut) if cut.model_type == WHISPER else AutoModel.from_config(cut))
 
 
 def load_encoder(name_or_path: str, config: AcousticUnitsConfig) -> PreTrainedModel:
@@ -35,14 +37,21 @@ def load_encoder(name_or_path: str, config: AcousticUnitsConfig) -> PreTrainedMo
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # the weights of later layers would be reported as unexpected
     try:
-        encoder, found = AutoModel.from_pretrained(
-            name_or_path, config=_cut(config), dtype=torch.float32, output_loading_info=True
-        )
+        load = load_whisper if config.encoder_config["model_type"] == WHISPER else _load
+        encoder, missing = load(name_or_path, _cut(config))
     finally:
         logging.set_verbosity(verbosity)
-    if missing := [name for name in found["missing_keys"] if not name.endswith(UNUSED)]:
+    if missing := [name for name in missing if not name.endswith(UNUSED)]:
         raise ValueError(f"{name_or_path} is not a checkpoint of {type(encoder).__name__}: it lacks {min(missing)}.")
     return _without_last_norm(encoder)
+
+
+def _load(name_or_path: str, config: PreTrainedConfig) -> tuple[PreTrainedModel, list[str]]:
+    """The encoder, and the names of weights that the checkpoint lacks."""
+    encoder, found = AutoModel.from_pretrained(
+        name_or_path, config=config, dtype=torch.float32, output_loading_info=True
+    )
+    return encoder, found["missing_keys"]
 
 
 def wants_normalized(name_or_path: str, config: PreTrainedConfig) -> bool:
@@ -51,7 +60,7 @@ def wants_normalized(name_or_path: str, config: PreTrainedConfig) -> bool:
     Raises:
         OSError: there is no feature extractor.
     """
-    if config.model_type == LOG_MEL:  # its features are normalised instead
+    if config.model_type in (LOG_MEL, WHISPER):  # their features are normalised instead
         return False
     return Wav2Vec2FeatureExtractor.from_pretrained(name_or_path).do_normalize
 
@@ -72,6 +81,8 @@ def hidden_states(
     Returns:
         `(batch, frames, dim)`; frames after the end of a clip are meaningless.
     """
+    if encoder.config.model_type == WHISPER:
+        return whisper_hidden_states(encoder, waveforms, num_frames)
     if encoder.config.model_type == LOG_MEL:
         features = _fbank(waveforms, num_frames).to(encoder.device, encoder.dtype)
         mask = torch.arange(features.shape[1], device=features.device) < num_frames[:, None]
@@ -103,11 +114,17 @@ def _cut(config: AcousticUnitsConfig) -> PreTrainedConfig:
         **config.encoder_config,
         **{name: value for name, value in unused.items() if name in config.encoder_config},
     }
-    return AutoConfig.for_model(**{**fields, "num_hidden_layers": config.layer})
+    if fields["model_type"] == WHISPER:
+        cut = {"encoder_layers": config.layer, "decoder_layers": 0, "encoder_layerdrop": 0.0}
+    else:
+        cut = {"num_hidden_layers": config.layer}
+    return AutoConfig.for_model(**{**fields, **cut})
 
 
 def _without_last_norm(encoder: PreTrainedModel) -> PreTrainedModel:
     """Remove the norm after the last layer, which encoders with a norm at the start of each layer have."""
+    if encoder.config.model_type == WHISPER:
+        encoder.layer_norm = nn.Identity()
     if getattr(encoder.config, "do_stable_layer_norm", False):  # w2v-BERT lacks this option
         encoder.encoder.layer_norm = nn.Identity()
     return encoder

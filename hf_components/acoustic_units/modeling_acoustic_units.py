@@ -9,10 +9,20 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 from transformers import initialization as init
 
-from .configuration_acoustic_units import DEFAULT_ENCODER, DEFAULT_LAYER, HOP, MFCC, WINDOW, AcousticUnitsConfig
+from .configuration_acoustic_units import (
+    DEFAULT_ENCODER,
+    FRAME,
+    HOP,
+    MFCC,
+    SYLLABLE,
+    WINDOW,
+    AcousticUnitsConfig,
+    default_layer,
+)
 from .cut_encoder import build_encoder, hidden_states, load_encoder, wants_normalized
 from .mfcc import mfcc
 from .nearest import nearest_centroid, where_float64_is
+from .syllables import pooled
 
 PADDING = -1  # the unit of frames after a clip's end
 SAMPLING_RATE = 16_000
@@ -44,8 +54,8 @@ def timed(units: torch.Tensor, deduplicate: bool) -> EncodedUnits:
 class AcousticUnitsModel(PreTrainedModel):
     """Speech to discrete units, one every 20 ms: unit i represents the samples 320 i to 320 (i + 1).
 
-    With every encoder, a clip of n samples has `(n - 400) // 320 + 1` units. They do not depend on the other clips of
-    the batch.
+    A syllable has the same unit in all its frames. With every encoder, a clip of n samples has
+    `(n - 400) // 320 + 1` units. They do not depend on the other clips of the batch.
     """
 
     config: AcousticUnitsConfig
@@ -72,25 +82,31 @@ class AcousticUnitsModel(PreTrainedModel):
 
     @classmethod
     def from_encoder(
-        cls, encoder: str = DEFAULT_ENCODER, layer: int | None = None, num_units: int = 100
+        cls,
+        encoder: str = DEFAULT_ENCODER,
+        layer: int | None = None,
+        num_units: int = 100,
+        unit_rate: str = FRAME,
     ) -> "AcousticUnitsModel":
         """A model with the features of an encoder; its centroids are still to be learnt (see `set_centroids`).
 
         Args:
-            encoder: `"mfcc"`, or folder or Hub id of a wav2vec2, HuBERT, WavLM or w2v-BERT.
-            layer: see [`AcousticUnitsConfig`]; 14 by default, none for MFCC.
+            encoder: `"mfcc"`, or folder or Hub id of a wav2vec2, HuBERT, WavLM, w2v-BERT or Whisper.
+            layer, unit_rate: see [`AcousticUnitsConfig`]; layer 14 by default, three quarters up in a Whisper, none
+                for MFCC.
         Raises:
             ValueError: it is another kind of model, or it has no such layer.
             OSError: there is no such checkpoint.
         """
         if encoder == MFCC:
-            return cls(AcousticUnitsConfig(layer=layer, num_units=num_units)).eval()
+            return cls(AcousticUnitsConfig(layer=layer, num_units=num_units, unit_rate=unit_rate)).eval()
         whole = AutoConfig.from_pretrained(encoder)
         config = AcousticUnitsConfig(
             encoder=Path(encoder).resolve().name if Path(encoder).exists() else encoder,
-            layer=DEFAULT_LAYER if layer is None else layer,
+            layer=default_layer(whole.to_dict()) if layer is None else layer,
             num_units=num_units,
             encoder_config=whole.to_dict(),
+            unit_rate=unit_rate,
         )
         config.do_normalize = wants_normalized(encoder, whole)
         with torch.device("meta"):  # the encoder's random weights would take memory and time
@@ -137,8 +153,10 @@ class AcousticUnitsModel(PreTrainedModel):
         frames = self.num_frames(lengths)
         if self.encoder is None:
             clips = [mfcc(clip[:length]) for clip, length in zip(input_values, lengths.tolist(), strict=True)]
-            return torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), frames
-        return hidden_states(self.encoder, input_values, lengths, frames, self.config.do_normalize), frames
+            found = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+        else:
+            found = hidden_states(self.encoder, input_values, lengths, frames, self.config.do_normalize)
+        return (pooled(found, frames) if self.config.unit_rate == SYLLABLE else found), frames
 
     @torch.no_grad()
     def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:

@@ -58,7 +58,9 @@ class _Parser(HfArgumentParser):
         raise UserError(re.sub(r"^argument (--\w+)\S*: must", r"\1 must", message))
 
 
-def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, description: str | None = None) -> tuple:
+def parse_arguments(
+    dataclass_types: Any, argv: list[str] | None = None, description: str | None = None, leading: str | None = None
+) -> tuple:
     """Parse `argv` into one instance per dataclass and set up logging.
 
     The keys of `--config FILE` become flags in front of the command line. So both are converted and checked in the
@@ -69,6 +71,7 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
         dataclass_types: dataclass or sequence of dataclasses; every field documents itself by `metadata["help"]`.
         argv: arguments without the program's name; `sys.argv[1:]` if None.
         description: text that `--help` shows, normally the recipe's `__doc__`.
+        leading: flag whose value may stand first, without the flag.
     Returns:
         the instances, in the order of `dataclass_types`.
     Raises:
@@ -80,6 +83,8 @@ def parse_arguments(dataclass_types: Any, argv: list[str] | None = None, descrip
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         join_processes()  # before a dataclass asks for the device, which would set a timeout of half an hour
     argv = sys.argv[1:] if argv is None else argv
+    if leading and argv and not argv[0].startswith("-"):
+        argv = [f"--{leading}", *argv]
     set_up_logging(_log_file(argv))  # before any mistake is found, which must be in the file too
     parser, from_file, typed, flags = _read_words(dataclass_types, argv, description)
     set_up_logging(_log_file(from_file + typed))

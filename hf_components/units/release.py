@@ -11,7 +11,7 @@ from hf_components.units.table import check_same_units
 
 PLOTS = ("vocoder/curves.png", "units/usage.png", "motifs/motifs.png", "segments/durations.png")
 SAMPLES = 4  # pairs of original and resynthesis in the release
-MFCC, TASK = "mfcc", "audio-to-audio"
+TASK = "audio-to-audio"
 
 
 def release_units(folder: Path, run: Path, results: dict) -> dict:
@@ -65,7 +65,7 @@ def card_data(results: dict) -> ModelCardData:
         library_name="transformers",
         pipeline_tag=TASK,
         tags=["acoustic-units", "speech-units", "vocoder", "unwritten-languages", "unsupervised"],
-        base_model=None if encoder == MFCC else hub_id(encoder),
+        base_model=hub_id(encoder) if "/" in encoder else None,
         metrics=["cer"] if evaluation["cer"] is not None else None,
         **evaluated_on(
             results["corpus"],

@@ -142,7 +142,7 @@ MOMENTS = [
     (writing, "write_part", 2),
     (writing, "join_parts", 1),
     (AcousticUnitsModel, "save_pretrained", 1),
-    (learn_units, "plot_curves", 1),
+    (learn_units, "plot_usage", 1),
     (learn_units, "finish", 1),
 ]
 

@@ -260,12 +260,14 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "update_seconds": 12,
             "batch_seconds": 6,
         },
+        "encode_units": {"corpus": inputs / "segment_audio", "model": units / "model", "batch_seconds": 6},
         "learn_motifs": {"units_dir": units, "vocab_size": 80},
         "export_annotations": {
             "units_dir": units,
             "motifs_dir": motifs,
             "recordings_dir": inputs / "make_demo_corpus",
         },
+        "find_motifs": {**learnt, "query": sources / "clip.wav", "query_end": 0.4, "max_hits": 5},
         "build_concordance": {**learnt, "motifs_dir": motifs, "num_motifs": 5, "min_units": 2},
         "sweep_units": {
             "corpus": learnt["corpus"],
@@ -351,6 +353,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
         },
         "run_units_pipeline": {
             "data": inputs / "make_demo_corpus",
+            "model": "mfcc",
             "num_units": 8,
             "vocab_size": 40,
             "recogniser_model": "none",

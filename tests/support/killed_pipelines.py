@@ -90,6 +90,7 @@ PIPELINES = {
         "run_units_pipeline",
         [
             "--recogniser_model=none",
+            "--model=mfcc",
             "--num_units=6",
             "--vocab_size=20",
             "--epochs=4",

@@ -62,7 +62,9 @@ def tiny_processor() -> WhisperProcessor:
     return WhisperProcessor(WhisperFeatureExtractor(feature_size=80), tokenizer)
 
 
-def tiny_whisper(seed: int = 0, encoder_layers: int = 3, positions: int = 64) -> DynamicContextWhisper:
+def tiny_whisper(
+    seed: int = 0, encoder_layers: int = 3, positions: int = 64, width: int = 16
+) -> DynamicContextWhisper:
     """Random weights, large enough that what is written depends on the audio; it writes letters only."""
     tokenizer = tiny_processor().tokenizer
     end, start = tokenizer.convert_tokens_to_ids(SPECIAL[:2])
@@ -70,13 +72,13 @@ def tiny_whisper(seed: int = 0, encoder_layers: int = 3, positions: int = 64) ->
     config = WhisperConfig(
         vocab_size=len(tokenizer),
         num_mel_bins=80,
-        d_model=16,
+        d_model=width,
         encoder_layers=encoder_layers,
         decoder_layers=1,
         encoder_attention_heads=2,
         decoder_attention_heads=2,
-        encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
+        encoder_ffn_dim=width,
+        decoder_ffn_dim=width,
         max_target_positions=positions,
         pad_token_id=end,
         bos_token_id=end,
@@ -84,7 +86,7 @@ def tiny_whisper(seed: int = 0, encoder_layers: int = 3, positions: int = 64) ->
         decoder_start_token_id=start,
         suppress_tokens=None,
         begin_suppress_tokens=None,
-        init_std=0.5,
+        init_std=2 / width**0.5,  # so that a wider one is no louder
     )
     model = DynamicContextWhisper(config).eval()
     letters = tokenizer.convert_tokens_to_ids(list("Ġabcdefghijklmnopqrstuvwxyz"))

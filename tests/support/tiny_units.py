@@ -123,6 +123,7 @@ def pipeline_command(recordings: Path, out: Path, *more: str) -> list[str]:
     return [
         "--config",
         str(QUICK),
+        "--model=mfcc",
         f"--data={recordings}",
         f"--output_dir={out}",
         "--recogniser_model=none",

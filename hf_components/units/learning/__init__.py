@@ -6,4 +6,6 @@ from hf_components.units.learning.learner import SAMPLE, SAMPLE_PER_UNIT, finish
 from hf_components.units.learning.phone_labels import Phones, in_order, open_textgrid, read_phone_labels, recording_key
 from hf_components.units.learning.plan import plan_steps
 from hf_components.units.learning.quality import label_free_figures, phone_agreement, plot_sweep
+from hf_components.units.learning.segments import load_segments
+from hf_components.units.learning.usage import plot_usage, usage_table
 from hf_components.units.learning.writing import BPE_SPLIT, write_units

@@ -166,7 +166,7 @@ def test_encode_takes_one_waveform():
         ({"num_units": 1}, "`num_units` must be at least 2, got 1"),
         ({"layer": 3}, "must be None for MFCC, which has no layers, got layer 3"),
         ({"encoder": "x"}, "`encoder_config` must hold the configuration of x"),
-        ({"encoder": "x", "layer": 1, "encoder_config": BertConfig().to_dict()}, "wav2vec2-bert, got x of type bert"),
+        ({"encoder": "x", "layer": 1, "encoder_config": BertConfig().to_dict()}, "whisper, got x of type bert"),
         (
             {"encoder": "x", "layer": 13, "encoder_config": Wav2Vec2Config().to_dict()},
             r"must lie in \[1, 12\] for x, got 13",

@@ -28,6 +28,15 @@ def saved(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """On CPUs with AVX512-BF16, four bits take only layers whose sizes are multiples of 64."""
+    folder = tmp_path_factory.mktemp("wide_mixture")
+    base = tiny_base(d_model=64, encoder_ffn_dim=64, decoder_ffn_dim=64, init_std=0.2)
+    tiny_moe(base, shared_expert=True).save_pretrained(folder)
+    return folder
+
+
 def load(folder, **options):
     pytest.importorskip("bitsandbytes")
     return MoeWhisperForConditionalGeneration.from_pretrained(
@@ -53,7 +62,8 @@ def assert_experts_are_heard(quantised, model, error: float) -> None:
 
 
 @pytest.mark.parametrize(("options", "error"), [(FOUR_BITS, 0.6), (EIGHT_BITS, 0.05)], ids=["4 bits", "8 bits"])
-def test_bitsandbytes_quantises_the_base_and_leaves_experts_and_router(saved, options, error):
+def test_bitsandbytes_quantises_the_base_and_leaves_experts_and_router(saved, wide, options, error):
+    saved = wide if options is FOUR_BITS else saved
     model, exact = load(saved, **options), MoeWhisperForConditionalGeneration.from_pretrained(saved)
     for layer in model.routed_layers().values():
         assert "bitsandbytes" in type(layer.linear).__module__ and layer.lora_a.dtype == torch.float32
@@ -66,16 +76,16 @@ def test_bitsandbytes_quantises_the_base_and_leaves_experts_and_router(saved, op
 
 
 @pytest.mark.parametrize("options", [FOUR_BITS, EIGHT_BITS], ids=["4 bits", "8 bits"])
-def test_quantised_mixture_is_saved_and_loaded(saved, options, tmp_path):
-    model = load(saved, **options)
+def test_quantised_mixture_is_saved_and_loaded(wide, options, tmp_path):
+    model = load(wide, **options)
     model.save_pretrained(tmp_path)
     again = MoeWhisperForConditionalGeneration.from_pretrained(tmp_path)
     for one, other in zip(logits_of_experts(again), logits_of_experts(model), strict=True):
         assert torch.equal(one, other)
 
 
-def test_experts_train_on_a_base_of_four_bits(saved):
-    model = load(saved, **FOUR_BITS).train()
+def test_experts_train_on_a_base_of_four_bits(wide):
+    model = load(wide, **FOUR_BITS).train()
     model.train_only(experts=True, router=False)
     base = {name: value.clone() for name, value in model.state_dict().items() if ".linear." in name}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -92,19 +102,20 @@ def test_experts_train_on_a_base_of_four_bits(saved):
 
 
 @pytest.mark.parametrize("options", [None, FOUR_BITS], ids=["plain", "4 bits"])
-def test_a_lora_of_peft_on_top(saved, options):
+def test_a_lora_of_peft_on_top(wide, options):
     """QLoRA with the layers that everybody names."""
     peft = pytest.importorskip("peft")
-    model = load(saved, **options) if options else MoeWhisperForConditionalGeneration.from_pretrained(saved)
-    before = logits_of_experts(model)
+    model = load(wide, **options) if options else MoeWhisperForConditionalGeneration.from_pretrained(wide)
+    before = logits_of_experts(load(wide, **options) if options else model)
     if options:
         model = peft.prepare_model_for_kbit_training(model)
     model = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
-    torch.testing.assert_close(logits_of_experts(model)[1], before[1])
     model.train()
     model(input_features=noise(2, 60), labels=tokens(2, 5)).loss.backward()
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert trained and all(".default." in name and p.grad is not None for name, p in trained.items())
+    # Last: on some CPUs, bitsandbytes packs the weights at the first evaluation, and they train no more.
+    torch.testing.assert_close(logits_of_experts(model.eval())[1], before[1])
 
 
 def test_dynamic_int8_of_torch():
@@ -144,8 +155,8 @@ def test_a_library_that_replaces_every_linear_layer():
     assert_experts_are_heard(quantised, model, 1e-6)
 
 
-def test_quantised_weights_take_no_experts_in(saved):
-    quantised = load(saved, **FOUR_BITS)
+def test_quantised_weights_take_no_experts_in(wide):
+    quantised = load(wide, **FOUR_BITS)
     with pytest.raises(ValueError, match="experts are merged into plain linear layers.*got Linear4bit"):
         quantised.merge_expert(0)
     with pytest.raises(ValueError, match="load the model without quantisation, got `base` with"):
@@ -170,7 +181,7 @@ def test_checkpoints_have_stocks_names(saved, tmp_path):
 def test_a_plain_whisper_transcribes(options, error, tmp_path):
     """Quantised while it is loaded, then from a checkpoint that is quantised already, as every recipe loads it."""
     pytest.importorskip("bitsandbytes")
-    folder = save_tiny_whisper(tmp_path / "whisper")
+    folder = save_tiny_whisper(tmp_path / "whisper", width=64)
     exact, processor = load_whisper(str(folder))
     model = DynamicContextWhisper.from_pretrained(folder, quantization_config=BitsAndBytesConfig(**options)).eval()
     model.set_audio_context("dynamic", 100)
