@@ -5,29 +5,35 @@ from pathlib import Path
 
 import pyarrow.parquet
 
-from hf_components.runtime import atomic_write, read_record, write_json
+from dataset_scripts.shards import Prepared
+from hf_components.runtime import atomic_write, check_files, damage_named, read_record, write_json
 
 PLAN = "files.json"  # target -> the files that become it
 
 
-def place_files(files: Mapping[str, Sequence[Path]], data: Path, building: Path, max_bytes: int) -> None:
+def place_files(prepared: Prepared, data: Path, building: Path, max_bytes: int) -> None:
     """Move the files of each split to `data/<split>-00000-of-0000N.parquet`; neighbours are joined up to `max_bytes`.
 
     A run that is killed goes on by the plan that it wrote first, since a file is gone once it has its place.
 
     Args:
-        files: complete Parquet files of each split, in order, below `building`.
+        prepared: its files are complete, and below `building`.
         building: folder of the plan.
     """
     if not (building / PLAN).exists():
-        write_json(building / PLAN, _plan(files, building, max_bytes))
-    plan = read_record(building / PLAN, {str: [str]}, f"delete {building} to prepare the corpus again")
+        write_json(building / PLAN, _plan(prepared.files, building, max_bytes))
+    again = f"delete {building.parent} to prepare the corpus again"
+    plan = read_record(building / PLAN, {str: [str]}, again)
     for target, sources in plan.items():
         present = [building / source for source in sources if (building / source).exists()]
-        if len(sources) == 1 and present:
-            present[0].replace(data / target)
-        elif len(present) == len(sources) and not (data / target).exists():
-            _join(present, data / target)
+        if len(sources) == 1:
+            if present:
+                present[0].replace(data / target)
+            elif was := prepared.written.get(building / sources[0]):
+                check_files(data, {target: was}, again, data / target)
+        elif not (data / target).exists():
+            with damage_named(building, again):
+                _join([building / source for source in sources], data / target)
         for source in present:
             source.unlink(missing_ok=True)
 

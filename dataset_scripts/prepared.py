@@ -57,7 +57,7 @@ def write_corpus(
     builder = builder_class(cache_dir=str(building), config_id="default", **options)
     listing = builder.read_manifests()
     prepared = builder.write_shards(listing, building / "shards", num_proc, shard_megabytes)
-    place_files(prepared.files, data, building, shard_megabytes * 10**6)
+    place_files(prepared, data, building, shard_megabytes * 10**6)
     write_rejected(folder, prepared.rejected)
     for row in prepared.rejected[:MOST_LOGGED]:
         write_to_file(f"rejected: {row['id']}, {row['file']}: {row['reason']}")

@@ -9,6 +9,7 @@ from datasets import Dataset, Features, Value
 
 from dataset_scripts import parquet_files
 from dataset_scripts.parquet_files import place_files
+from dataset_scripts.shards import Prepared
 
 pytestmark = pytest.mark.unit
 
@@ -33,7 +34,7 @@ def test_neighbours_are_joined_up_to_a_size(tmp_path):
     files = write_files(tmp_path / "building", [30, 30, 30, 90, 10, 10])
     expected = [sum(map(ids, group), []) for group in (files[:2], files[2:3], files[3:4], files[4:])]
     (tmp_path / "data").mkdir()
-    place_files({"train": files, "dev": []}, tmp_path / "data", tmp_path / "building", 75_000)
+    place_files(Prepared(files={"train": files, "dev": []}), tmp_path / "data", tmp_path / "building", 75_000)
     found = sorted((tmp_path / "data").iterdir())
     assert [file.name for file in found] == [f"train-{i:05d}-of-00004.parquet" for i in range(4)]
     assert [ids(file) for file in found] == expected
@@ -46,7 +47,7 @@ def test_a_stopped_run_goes_on_to_the_same_files(tmp_path, monkeypatch, moment):
     files = write_files(tmp_path / "building", [30, 30, 90, 10, 10])
     expected = [ids(file) for file in files]
     (tmp_path / "data").mkdir()
-    place = {"train": files}
+    place = Prepared(files={"train": files})
     calls = []
 
     def stopping(function):

@@ -13,7 +13,7 @@ from huggingface_hub import DatasetCard
 from kill_and_resume import differences
 from make_corpus import add_audio, add_entry, add_speaker, children_corpus, manifest_row, small_corpus, write_manifest
 
-from dataset_scripts import shards
+from dataset_scripts import corpus_builder, prepared, shards
 from hf_components.runtime.errors import UserError
 from hf_components.speech.corpus import load_corpus, waveforms
 from recipes import prepare_corpus
@@ -119,6 +119,28 @@ def test_resume_skips_unchanged_and_notices_changed_data(root, tmp_path):
     assert not (tmp_path / "out" / "witness").exists()
     # The same place and size: `load_dataset` on its own would answer from its cache.
     assert load_corpus(tmp_path / "out", "dev")["text"][0] == "Sentence 9 of C."
+
+
+@pytest.mark.parametrize("place", ["building/shards/train-00000", "data"])
+def test_rows_that_decayed_before_the_run_goes_on_are_named(root, tmp_path, monkeypatch, place):
+    """In their shard, or where a run that was stopped has moved them."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        write = shards.write_shards
+        if place == "data":
+            patch.setattr(prepared, "write_rejected", interrupt)
+        else:
+            patch.setattr(corpus_builder, "write_shards", lambda *args: write(*args) and interrupt())
+        prepare(root, tmp_path / "out", "--num_proc=1")
+    file = next((tmp_path / ".out.partial" / place).glob("*.parquet"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{file.name} has another content; delete"):
+        prepare(root, tmp_path / "out", "--num_proc=1", "--resume")
+
+
+def interrupt(*_) -> None:
+    raise KeyboardInterrupt
 
 
 def die_before(event: str, name: str) -> None:

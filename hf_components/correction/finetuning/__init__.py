@@ -20,6 +20,7 @@ from hf_components.correction.finetuning.release import (
     RESULTS,
     TITLE,
     add_to_finetuned,
+    keep_unreleased,
     publish_finetuned,
     release_wav2vec2,
 )
