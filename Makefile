@@ -41,7 +41,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup recipe-moe recipe-children recipe-phonetic recipe-wav2vec2 recipe-units recipe-voice demo doctor test test-slow lint format clean
+.PHONY: help setup recipe-moe recipe-children recipe-phonetic recipe-wav2vec2 recipe-units recipe-voice demo doctor test test-slow campaign lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "  %-24s %s\n", $$1, $$2}' Makefile
@@ -156,6 +156,9 @@ test: $(INSTALLED) ## Run the tests that take seconds each; offline
 
 test-slow: $(INSTALLED) models/whisper-tiny.en models/smollm2 data/demo_speakers ## Run the tests with real weights, real speech and subprocesses; offline
 	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -m slow $(ARGS)
+
+campaign: $(INSTALLED) ## Try kills, power cuts, damaged files and hostile input on tiny models: a night; offline
+	$(BIN)/python tests/campaign.py --kills 1000 --power_cuts 200 --bit_flips 1000 --mutations 20000 --output_dir "$(or $(OUTPUT),runs/campaign)" $(ARGS)
 
 lint: $(INSTALLED) ## Check the code with ruff
 	$(BIN)/ruff check .

@@ -32,7 +32,7 @@ from hf_components.units.search.example import LEAST, costs_of_units
 
 SHORTEST, LETTERS, SEGMENTS = 0.3, 4, 3  # of a word that is searched for: seconds, letters, segments with it
 RANDOM_ORDERS = 20
-HOP = 320  # samples of a frame
+HOP, OVERLAP = 320, 80  # samples from one frame to the next, and of which it reaches into it
 Search = Callable[[int, slice, list[int]], np.ndarray]  # segment and frames of the example, segments: their costs
 
 
@@ -99,16 +99,11 @@ def searches_of(model: AcousticUnitsModel, rows, table: list[dict]) -> dict[str,
     posteriors = [np.exp(-of_clip) for of_clip in costs]
 
     def by_units(example: int, frames: slice, others: list[int]) -> np.ndarray:
+        of_example = costs_of_units(model, clips[example][frames.start * HOP : frames.stop * HOP + OVERLAP])
+        return padded([of_example[:, units[i]] for i in others])
+
+    def in_context(example: int, frames: slice, others: list[int]) -> np.ndarray:
         return padded([costs[example][frames][:, units[i]] for i in others])
-
-    def alone(example: int, frames: slice, others: list[int]) -> np.ndarray:
-        of_example = costs_of_units(model, clips[example][frames.start * HOP : frames.stop * HOP + 80])
-        return padded([of_example[:, units[i]] for i in others])
-
-    def in_silence(example: int, frames: slice, others: list[int]) -> np.ndarray:
-        clip = np.pad(clips[example][frames.start * HOP : frames.stop * HOP + 80], 25 * HOP)
-        of_example = costs_of_units(model, clip)[25 : 25 + frames.stop - frames.start]
-        return padded([of_example[:, units[i]] for i in others])
 
     def by_posteriors(example: int, frames: slice, others: list[int]) -> np.ndarray:
         query = posteriors[example][frames]
@@ -116,8 +111,7 @@ def searches_of(model: AcousticUnitsModel, rows, table: list[dict]) -> dict[str,
 
     return {
         "find_motifs": by_units,
-        "find_motifs, the example cut out": alone,
-        "in silence": in_silence,
+        "the same, the example in its sentence": in_context,
         "posteriors of units": by_posteriors,
         "features": by_cosine(features),
         "mfcc": by_cosine(mfcc),

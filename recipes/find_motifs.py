@@ -4,9 +4,8 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/find_motifs.py water.wav --config recipes/configs/find_motifs/default.yaml \\
     --corpus runs/units/segments --units_dir runs/units/units --output_dir runs/water
 
-The query is a recording of any format, such as a clip of a concordance. --query_start and --query_end say where in it
-the example is: with what is said around it, it is found better than alone. Writes hits.json, a page to listen to
-(index.html, clips/), and a TextGrid and an .eaf with the hits of each recording to --output_dir.
+The query is a recording of any format; --query_start and --query_end cut the example out of it. Writes hits.json, a
+page to listen to (index.html, clips/), and a TextGrid and an .eaf with the hits of each recording to --output_dir.
 """
 
 from dataclasses import dataclass
@@ -61,10 +60,7 @@ def produce(args: Arguments, folder: Path) -> dict:
     table = read_units(args.units_dir)
     model = load_model(AcousticUnitsModel, str(Path(args.units_dir) / "model"))
     check_same_units(table.identity, args.units_dir, model.identity(), f"{args.units_dir}/model")
-    waveform, frames = example_of(args)
-    hits = find_example(
-        model, waveform, table.rows, frames=frames, most=args.max_hits, per_segment=args.hits_per_segment
-    )
+    hits = find_example(model, example_of(args), table.rows, most=args.max_hits, per_segment=args.hits_per_segment)
     if not hits:
         raise UserError(
             f"{args.query} is nowhere in {args.units_dir}: no segment is long enough; give a shorter example by "
@@ -98,8 +94,8 @@ def produce(args: Arguments, folder: Path) -> dict:
     return found
 
 
-def example_of(args: Arguments) -> tuple[np.ndarray, slice]:
-    """The samples of the query, and the frames of the example in it."""
+def example_of(args: Arguments) -> np.ndarray:
+    """The samples of the example."""
     waveform = decode(args.query)
     end = len(waveform) / SAMPLING_RATE if args.query_end is None else args.query_end
     if not args.query_start < end <= len(waveform) / SAMPLING_RATE + 0.01:
@@ -107,8 +103,7 @@ def example_of(args: Arguments) -> tuple[np.ndarray, slice]:
             f"--query_start and --query_end must lie in {args.query}, which lasts {len(waveform) / SAMPLING_RATE:.2f} "
             f"s, got {args.query_start:g} and {end:g}"
         )
-    first = round(args.query_start / SECONDS_PER_UNIT)
-    return waveform, slice(first, max(round(end / SECONDS_PER_UNIT), first + 1))
+    return waveform[round(args.query_start * SAMPLING_RATE) : round(end * SAMPLING_RATE)]
 
 
 def hits_table(hits: list[dict], query: str) -> Table:

@@ -22,6 +22,7 @@ from hf_components.runtime import (
     fingerprint_of_earlier_versions,
     full_disk_explained,
     parse_record,
+    sealed,
 )
 
 DECIMALS = 3
@@ -169,7 +170,8 @@ def _texts_of(row: dict) -> list[str]:
 
 
 def _line(name: str, correction: Correction, settings: str) -> str:
-    return json.dumps({"id": name, **dataclasses.asdict(correction), "asked": settings}, ensure_ascii=False) + "\n"
+    line = {"id": name, **dataclasses.asdict(correction), "asked": settings}
+    return json.dumps(sealed(line), ensure_ascii=False) + "\n"
 
 
 def _write(path: Path, lines: list[str]) -> None:

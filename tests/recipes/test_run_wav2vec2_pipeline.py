@@ -16,7 +16,7 @@ from transformers import Wav2Vec2ForCTC
 
 from hf_components.correction.finetuning import gold
 from hf_components.runtime import ID, TEXT
-from recipes import finetune_wav2vec2_lora, run_wav2vec2_pipeline
+from recipes import finetune_wav2vec2_lora, run_wav2vec2_pipeline, verify
 
 pytestmark = pytest.mark.integration
 
@@ -65,6 +65,11 @@ def finished(sources, tmp_path_factory) -> tuple[Path, dict]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gold, "load_corrector", lambda args, alphabet: corrector)
         return out, run_wav2vec2_pipeline.main(command(sources, out))
+
+
+def test_verify_knows_all_that_a_run_leaves(finished):
+    result = verify.main([str(finished[0])])
+    assert result["exit_status"] == 0 and result["stages"] > 2, result
 
 
 def test_both_kinds_of_gold_have_a_figure_on_the_same_held_out_recordings(finished):

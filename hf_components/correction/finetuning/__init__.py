@@ -10,6 +10,7 @@ from hf_components.correction.finetuning.release import (
     MODEL,
     RESULTS,
     add_to_finetuned,
+    keep_unreleased,
     publish_finetuned,
     release_wav2vec2,
 )
