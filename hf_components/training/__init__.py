@@ -23,6 +23,16 @@ from hf_components.training.data import (
 )
 from hf_components.training.filtering import FilterArguments, filter_by_transcripts
 from hf_components.training.finetuning import Finetuned, FinetuningArguments, finetune
+from hf_components.training.fit import (
+    Batch,
+    TrainingStep,
+    finetuned,
+    known_config,
+    largest_batches,
+    new_model,
+    on_gpu,
+    predict_peak,
+)
 from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
 from hf_components.training.learnable import keep_learnable
 from hf_components.training.lora import LoraArguments, add_lora, save_lora
