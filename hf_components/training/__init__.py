@@ -26,12 +26,14 @@ from hf_components.training.finetuning import Finetuned, FinetuningArguments, fi
 from hf_components.training.fit import (
     Batch,
     TrainingStep,
+    WithoutValues,
     finetuned,
     known_config,
     largest_batches,
     new_model,
     on_gpu,
     predict_peak,
+    with_fake_tensors,
 )
 from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
 from hf_components.training.learnable import keep_learnable

@@ -144,9 +144,11 @@ class WithoutValues(TorchDispatchMode):
         aten = torch.ops.aten
         if function is aten._local_scalar_dense.default:
             return True if args[0].dtype == torch.bool else self.slots
+        if function is aten.nonzero.default:
+            return aten.new_zeros(args[0], (args[0].numel(), args[0].dim()), dtype=torch.long)
         if function is aten.masked_select.default:
             return aten.clone(aten.reshape(args[0], (-1,)))
-        if function is aten.index.Tensor and args[1][0].dtype == torch.bool:
+        if function is aten.index.Tensor and args[1][0] is not None and args[1][0].dtype == torch.bool:
             mask = args[1][0]
             return aten.clone(aten.reshape(args[0], (mask.numel(), *args[0].shape[mask.dim() :])))
         return function(*args, **(kwargs or {}))
