@@ -19,7 +19,7 @@ from hf_components.acoustic_units.nearest import nearest_centroid
 from hf_components.asr import family_of
 from hf_components.training import TrainingStep, WithoutValues, with_fake_tensors
 from hf_components.unit_hifigan import UnitHifiGanModel
-from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration, WhisperForCTC
+from hf_components.whisper import DynamicContextWhisper, WhisperForCTC
 
 pytestmark = pytest.mark.integration
 
