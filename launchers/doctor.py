@@ -1,6 +1,9 @@
 """Report what will work on this machine, what will not, and how to fix it. Exit code 1 if something must be fixed.
 
 python launchers/doctor.py
+python launchers/doctor.py --plan run_moe_pipeline --model openai/whisper-small
+
+With `--plan` it tells instead how much memory the trainings of a pipeline will take; see launchers/plan.py.
 """
 
 import importlib.util
@@ -192,7 +195,13 @@ def examine() -> Iterator[Finding]:
         yield from part()
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
+    words = sys.argv[1:] if argv is None else argv
+    if words:
+        sys.path.insert(0, str(ROOT))
+        from launchers import plan
+
+        return plan.main(words)
     findings = []
     for finding in examine():
         findings.append(finding)

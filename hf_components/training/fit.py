@@ -4,6 +4,7 @@ A fake tensor has a shape, a type and a device, and no values. So a step of Whis
 """
 
 import copy
+import dataclasses
 import types
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from hf_components.whisper.routed_lora import RoutedLinear
 GIB = 2**30
 # A GPU holds more than tensors: CUDA's context, its libraries, and gaps between blocks. A guess, not measured here.
 BESIDE_TENSORS = 1 * GIB
+GPU_SIZES = (8, 16, 24, 80)  # GiB
 BATCHES = (1, 8, 64)  # the batches whose memory is predicted; that of others lies on lines between them
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -154,7 +156,7 @@ class WithoutValues(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def score(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+def loss_of_texts(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """The loss of a training without regularisers."""
     family = family_of(model)
     if family.blank(model) is None:
@@ -165,7 +167,7 @@ def score(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
 
 
 def take_step(
-    model: PreTrainedModel, step: TrainingStep, optimizer: torch.optim.Optimizer, loss: Loss = score
+    model: PreTrainedModel, step: TrainingStep, optimizer: torch.optim.Optimizer, loss: Loss = loss_of_texts
 ) -> None:
     """One optimizer step, the same as `Trainer` takes it. Where the model has fake tensors, the batch is fake too."""
     batch = step.batch(model)
@@ -216,7 +218,7 @@ def with_fake_tensors(model: torch.nn.Module, device: str = "cpu") -> torch.nn.M
     return model
 
 
-def predict_peak(build: Callable[[], PreTrainedModel], step: TrainingStep, loss: Loss = score) -> int:
+def predict_peak(build: Callable[[], PreTrainedModel], step: TrainingStep, loss: Loss = loss_of_texts) -> int:
     """The most bytes that tensors take during a step: weights, gradients, optimizer, activations, and the batch.
 
     Args:
@@ -234,16 +236,15 @@ def predict_peak(build: Callable[[], PreTrainedModel], step: TrainingStep, loss:
     return meter.peak
 
 
-def largest_batches(peak_of: Callable[[int], int], sizes: Sequence[float]) -> list[int]:
-    """The largest batch that fits GPUs of so many GiB; 0: not even one utterance fits.
+def largest_batches(
+    build: Callable[[], PreTrainedModel], step: TrainingStep, sizes: Sequence[float], loss: Loss = loss_of_texts
+) -> list[int]:
+    """The largest batch that fits GPUs of so many GiB; 0: not even one utterance fits. See `predict_peak`.
 
     At each moment of a step memory grows in proportion to the batch, so the peak is the greatest of several straight
     lines. It bends upward: between two batches it lies below the line through their peaks.
-
-    Args:
-        peak_of: function that predicts the peak for a batch in bytes.
     """
-    peaks = [peak_of(batch) for batch in BATCHES]
+    peaks = [predict_peak(build, dataclasses.replace(step, batch_size=batch), loss) for batch in BATCHES]
     return [_largest(peaks, size * GIB - BESIDE_TENSORS) for size in sizes]
 
 
