@@ -99,10 +99,8 @@ def measure(case: str) -> None:
     before = psutil.Process().memory_info().rss / GIB
     model = build()
     optimizer = ready(model, step)
-    kept = sum(
-        value.untyped_storage().nbytes()
-        for value in {id(v.untyped_storage()): v for v in held(model, optimizer)}.values()
-    )
+    storages = [value.untyped_storage() for value in held(model, optimizer)]
+    kept = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())  # tied weights once
     take_step(model, step, optimizer, loss)
     grown = peak_memory_gib() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:

@@ -78,8 +78,10 @@ class TrainingStep:
     def batch(self, model: PreTrainedModel) -> dict[str, Any]:
         """A batch of that size, of zeros."""
         config = model.config
-        labels = torch.zeros(self.batch_size, self.tokens, dtype=torch.long)
-        if family_of(model).has_mel_features or model.main_input_name == "input_features":
+        family = family_of(model)
+        tokens = min(self.tokens, family.longest_labels(model) or self.tokens)
+        labels = torch.zeros(self.batch_size, tokens, dtype=torch.long)
+        if family.has_mel_features or model.main_input_name == "input_features":
             frames = min(2 * round(50 * self.seconds), 2 * config.max_source_positions)
             features = torch.zeros(self.batch_size, config.num_mel_bins, frames)
         else:
@@ -290,7 +292,8 @@ def whisper_config(size: str) -> WhisperConfig:
 
 
 def new_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """A model without weights of its own: a Whisper, or one with a CTC head."""
+    """A model without trained weights: a Whisper, or one with a CTC head."""
+    config = copy.deepcopy(config)  # a training changes it
     if config.model_type == "whisper":
         model = DynamicContextWhisper(config)
     elif config.model_type in Ctc.model_classes:
