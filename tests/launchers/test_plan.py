@@ -23,7 +23,7 @@ def test_trainings_of_the_mixture(model, capsys):
     assert "8, 16, 24, 80 GB" in first
     what = [re.sub(r": \d+\.\d GiB; largest batch (\d+(, )?){4}$", "", line) for line in trainings]
     assert what == [
-        "shared, shared_1, single_lora: a LoRA of rank 16, batch 16, bf16",
+        "shared, shared_1, single_lora, shared_2: a LoRA of rank 16, batch 16, bf16",
         "experts: 8 experts and a shared one of rank 32, batch 16, bf16",
         "joint: 8 experts and a shared one of rank 32 and a router, batch 3, bf16, gradient checkpointing",
     ]
