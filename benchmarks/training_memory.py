@@ -3,9 +3,10 @@
 python benchmarks/training_memory.py --sizes tiny small
 python benchmarks/training_memory.py --measure
 
-The table is for a GPU, bfloat16, gradient checkpointing, and clips of 30 s with 128 tokens. `--measure` takes real steps in float32 on the CPU
-in three cases, each in a process of its own. It counts what torch's allocator gives out, and how much the process
-grows. glibc returns freed blocks to the system if they are at least 64 KiB, so that gaps between blocks do not count.
+The table is for a GPU, bfloat16, gradient checkpointing, and clips of 30 s with 128 tokens. `--measure` takes real
+steps in float32 on the CPU in three cases, each in a process of its own. It counts what torch's allocator gives out,
+and how much the process grows. glibc returns freed blocks to the system if they are at least 64 KiB, so that gaps
+between blocks do not count.
 """
 
 import argparse
