@@ -126,10 +126,9 @@ recipe-phonetic: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA
 	$(LAUNCH) recipes/run_phonetic_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_phonetic_pipeline/quick.yaml)" \
 		--data "$(or $(DATA),data/demo_children)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/phonetic)" $(ARGS)
 
-recipe-wav2vec2: $(INSTALLED) $(if $(DATA),$(if $(CONFIG),,models/whisper-tiny.en)) $(if $(MODEL)$(CONFIG),,models/wav2vec2-demo) $(if $(CONFIG),,models/smollm2) $(if $(DATA),,data/demo_recordings) ## wav2vec2 trained by LoRA where corrected transcripts show errors
+recipe-wav2vec2: $(INSTALLED) $(if $(CONFIG),,models/whisper-tiny.en) $(if $(MODEL)$(CONFIG),,models/wav2vec2-demo) $(if $(DATA),,data/demo_recordings) ## wav2vec2 trained on recordings without transcripts, by texts on which recognisers agree
 	$(LAUNCH) recipes/run_wav2vec2_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_wav2vec2_pipeline/quick.yaml)" \
-		--data "$(or $(DATA),data/demo_recordings)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/wav2vec2)" \
-		$(if $(DATA),$(if $(CONFIG),,--gold llm --llm_figure false --judges models/whisper-tiny.en)) $(ARGS)
+		--data "$(or $(DATA),data/demo_recordings)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/wav2vec2)" $(ARGS)
 
 recipe-units: $(INSTALLED) $(if $(CONFIG),,models/whisper-tiny.en) $(if $(DATA),,data/demo_long) ## Units, motifs and a unit vocoder, from long recordings
 	$(LAUNCH) recipes/run_units_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_units_pipeline/quick.yaml)" \
