@@ -28,10 +28,11 @@ from hf_components.runtime import Progress, write_json
 from hf_components.speech import load_corpus, waveforms
 from hf_components.units import SECONDS_PER_UNIT, read_units
 from hf_components.units.search.dtw import best_paths
-from hf_components.units.search.example import LEAST, TEMPERATURE, costs_of_units
+from hf_components.units.search.example import LEAST, costs_of_units
 
 SHORTEST, LETTERS, SEGMENTS = 0.3, 4, 3  # of a word that is searched for: seconds, letters, segments with it
 RANDOM_ORDERS = 20
+HOP, OVERLAP = 320, 80  # samples from one frame to the next, and of which it reaches into it
 Search = Callable[[int, slice, list[int]], np.ndarray]  # segment and frames of the example, segments: their costs
 
 
@@ -98,15 +99,19 @@ def searches_of(model: AcousticUnitsModel, rows, table: list[dict]) -> dict[str,
     posteriors = [np.exp(-of_clip) for of_clip in costs]
 
     def by_units(example: int, frames: slice, others: list[int]) -> np.ndarray:
-        of_example = costs_of_units(model, clips[example][frames.start * 320 : frames.stop * 320 + 80])
+        of_example = costs_of_units(model, clips[example][frames.start * HOP : frames.stop * HOP + OVERLAP])
         return padded([of_example[:, units[i]] for i in others])
+
+    def in_context(example: int, frames: slice, others: list[int]) -> np.ndarray:
+        return padded([costs[example][frames][:, units[i]] for i in others])
 
     def by_posteriors(example: int, frames: slice, others: list[int]) -> np.ndarray:
         query = posteriors[example][frames]
         return padded([-np.log((query @ posteriors[i].T).clip(LEAST)) for i in others])
 
     return {
-        f"find_motifs (units, temperature {TEMPERATURE})": by_units,
+        "find_motifs": by_units,
+        "the same, the example in its sentence": in_context,
         "posteriors of units": by_posteriors,
         "features": by_cosine(features),
         "mfcc": by_cosine(mfcc),

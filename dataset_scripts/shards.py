@@ -22,13 +22,18 @@ from datasets.arrow_writer import ParquetWriter
 
 from dataset_scripts.utterances import Reader, Rejection, Utterance
 from hf_components.runtime import (
+    FILES,
     Progress,
     UserError,
+    check_files,
     damage_named,
+    describe_files,
     estimate_rest,
+    make_folder,
     read_record,
+    sync,
     sync_folder,
-    write_json,
+    write_record,
 )
 from hf_components.speech import LONG
 
@@ -40,6 +45,7 @@ CONTENT_FORM = {
     "rejected": [{"id": str, "reason": str}],
     "remarks": {str: [str]},
     "statistics": [dict],
+    "written?": FILES,
 }
 SECONDS_BETWEEN_UPDATES = 0.5  # of the progress bar
 SECONDS_UNTIL_ESTIMATE = 30.0  # a short run reports none
@@ -67,10 +73,12 @@ class Writer:
         """
         temporary = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(temporary, ignore_errors=True)  # left by a killed run
-        temporary.mkdir(parents=True)
-        write_json(temporary / CONTENT, self.fill(temporary, split, utterances, progress))
+        make_folder(temporary)
+        content = self.fill(temporary, split, utterances, progress)
+        write_record(temporary / CONTENT, {**content, "written": describe_files(temporary)})
         sync_folder(temporary)
         temporary.rename(folder)
+        sync(folder.parent)
 
     def divide(self, utterances: list[Utterance]) -> Iterable[list[Utterance]]:
         """The utterances of each shard."""
@@ -120,6 +128,7 @@ class Prepared:
         remarks: ids of odd rows, by what is odd.
         statistics: figures of each recording, from the writer.
         records: further JSON files of the prepared corpus, by name.
+        written: size and digest of each file.
     """
 
     files: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
@@ -128,6 +137,7 @@ class Prepared:
     remarks: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     statistics: list[dict[str, Any]] = field(default_factory=list)
     records: dict[str, dict] = field(default_factory=dict)
+    written: dict[Path, dict] = field(default_factory=dict)
 
 
 def write_shards(splits: dict[str, list[Utterance]], folder: Path, writer: Writer, num_proc: int) -> Prepared:
@@ -144,14 +154,23 @@ def write_shards(splits: dict[str, list[Utterance]], folder: Path, writer: Write
         for number, utterances in enumerate(writer.divide(listed))
     ]
     missing = [shard for shard in shards if not shard[0].exists()]
+    _check_shards(shard[0] for shard in shards if shard[0].exists())
     total, left = (
         sum(writer.size(utterance) for *_, utterances in some for utterance in utterances)
         for some in (shards, missing)
     )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with Progress(desc="Preparing", total=total, initial=total - left, unit=f" {writer.unit}") as bar:
         _work(writer, missing, num_proc, _Progress(bar, folder, left))
     return collect(place for place, *_ in shards)
+
+
+def _check_shards(places: Iterable[Path]) -> None:
+    """Raise UserError if a file of a shard of an earlier run is another one now. Those moved since are left out."""
+    for place in places:
+        again = f"delete {place} to prepare these rows again"
+        written = read_record(place / CONTENT, CONTENT_FORM, again).get("written", {})
+        check_files(place, {name: was for name, was in written.items() if (place / name).exists()}, again)
 
 
 def collect(places: Iterable[Path]) -> Prepared:
@@ -164,6 +183,7 @@ def collect(places: Iterable[Path]) -> Prepared:
             for number, (split, rows) in enumerate(content["files"]):
                 prepared.files[split].append(place / f"{number}.parquet")
                 prepared.rows[split] += rows
+        prepared.written |= {place / name: was for name, was in content.get("written", {}).items()}
         prepared.rejected += content["rejected"]
         prepared.statistics += content["statistics"]
         for remark, ids in content["remarks"].items():

@@ -30,7 +30,14 @@ from hf_components.runtime import (
 )
 from hf_components.speech import encode_wav_file, read_duration
 from hf_components.units import check_same_units, read_units
-from hf_components.units.motifs import Motifs, find_occurrences, tiers_of_recordings, write_eaf, write_textgrid
+from hf_components.units.motifs import (
+    Decisions,
+    Motifs,
+    find_occurrences,
+    tiers_of_recordings,
+    write_eaf,
+    write_textgrid,
+)
 
 SAME_IN_PRAAT = (".wav", ".aif", ".aiff", ".aifc", ".flac")
 ROUNDING = 0.001  # seconds by which resampling or a header may change the length of a recording
@@ -41,11 +48,16 @@ class Arguments(RecipeArguments):
     units_dir: str = flag("output folder of learn_units")
     motifs_dir: str = flag("output folder of learn_motifs")
     recordings_dir: str | None = flag("folder of the segmented recordings; default: no links to them", default=None)
+    decisions: str | None = flag(
+        "decisions.json of a concordance: motifs get the names that were given, rejected ones are left out",
+        default=None,
+    )
 
 
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
-    counts = run_as_stage(produce, args, inputs=[args.units_dir, args.motifs_dir, args.recordings_dir], alone=True)
+    inputs = [args.units_dir, args.motifs_dir, args.recordings_dir, args.decisions]
+    counts = run_as_stage(produce, args, inputs=inputs, alone=True)
     show(
         f"{counts['segments']} segments, {counts['units']} units and {counts['motifs']} motifs of "
         f"{counts['recordings']} recordings: {args.output_dir}"
@@ -57,7 +69,8 @@ def produce(args: Arguments, folder: Path) -> dict:
     table = read_units(args.units_dir)
     motifs = Motifs.from_pretrained(args.motifs_dir)
     check_same_units(motifs.identity, args.motifs_dir, table.identity, args.units_dir)
-    recordings = tiers_of_recordings(table.rows, motifs, find_occurrences(motifs, table.rows))
+    decisions = Decisions.read(args.decisions, table.identity, args.units_dir) if args.decisions else Decisions()
+    recordings = tiers_of_recordings(table.rows, motifs, find_occurrences(motifs, table.rows), decisions)
     places = {source: place_for(source) for source in recordings}  # the units may be somebody else's
     names = recording_names(list(places.values()))
     for source, tiers in Progress(recordings.items(), desc="recordings", unit=" recordings"):

@@ -4,9 +4,8 @@ accelerate launch --config_file accelerate_configs/cpu.yaml \\
     recipes/find_motifs.py water.wav --config recipes/configs/find_motifs/default.yaml \\
     --corpus runs/units/segments --units_dir runs/units/units --output_dir runs/water
 
-The query is a short clip of any format, such as one of a concordance; --query_start and --query_end cut it out of a
-longer recording. Writes hits.json, a page to listen to (index.html, clips/), and a TextGrid and an .eaf with the hits
-of each recording to --output_dir, the nearest hits first.
+The query is a recording of any format; --query_start and --query_end cut the example out of it. Writes hits.json, a
+page to listen to (index.html, clips/), and a TextGrid and an .eaf with the hits of each recording to --output_dir.
 """
 
 from dataclasses import dataclass
@@ -61,7 +60,7 @@ def produce(args: Arguments, folder: Path) -> dict:
     table = read_units(args.units_dir)
     model = load_model(AcousticUnitsModel, str(Path(args.units_dir) / "model"))
     check_same_units(table.identity, args.units_dir, model.identity(), f"{args.units_dir}/model")
-    hits = find_example(model, example_of(args), table.rows, args.max_hits, args.hits_per_segment)
+    hits = find_example(model, example_of(args), table.rows, most=args.max_hits, per_segment=args.hits_per_segment)
     if not hits:
         raise UserError(
             f"{args.query} is nowhere in {args.units_dir}: no segment is long enough; give a shorter example by "

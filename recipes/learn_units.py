@@ -23,10 +23,12 @@ from hf_components.runtime import (
     UserError,
     flag,
     full_memory_explained,
+    note_written,
     parse_arguments,
     read_record,
     run_as_stage,
     run_recipe,
+    sync_folder,
     write_json,
 )
 from hf_components.speech import leave_out_unreadable, unreadable_flag
@@ -138,7 +140,9 @@ def produce(args: Arguments, folder: Path) -> dict:
             len(report["dead_units"]),
             args.num_units,
         )
+    sync_folder(folder)  # before the report: it must not exist if a file did not reach the disk
     write_json(folder / REPORT, report)
+    note_written(folder)
     return finish(folder)
 
 

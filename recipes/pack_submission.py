@@ -39,12 +39,13 @@ from hf_components.runtime import (
     LogArguments,
     SeedArguments,
     UserError,
+    atomic_write,
     environment,
     flag,
     join_processes,
     parse_arguments,
     run_recipe,
-    write_json,
+    write_record,
 )
 from hf_components.scoring import score
 from hf_components.speech import TARGETS, WORDS, encode_flac, language_code, load_corpus, sample_rows, to_ipa
@@ -122,8 +123,7 @@ def pack(args: Arguments, transcriber: Transcriber, clips: datasets.Dataset | No
     """Write the zip, try it, and move it to its place if it works."""
     output = Path(args.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f".{output.name}")
-    try:
+    with atomic_write(output) as unfinished:
         streaming = {"partial_seconds": args.partial_seconds, "context_seconds": args.context_seconds}
         write = partial(write_sapc2_package, kit=args.kit, **streaming) if args.kit in KITS else write_package
         write(unfinished, transcriber, getattr(torch, args.dtype))
@@ -135,12 +135,8 @@ def pack(args: Arguments, transcriber: Transcriber, clips: datasets.Dataset | No
             )
         verified = verify(args, unfinished, clips, before, transcriber.model) if args.verify else None
         result = {"megabytes": round(size, 1), "verified": verified}
-        unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    write_json(
-        output.with_suffix(".json"), {**result, "config": dataclasses.asdict(args), "environment": environment()}
-    )
+    report = {**result, "config": dataclasses.asdict(args), "environment": environment()}
+    write_record(output.with_suffix(".json"), report, [output])
     limit = "" if args.max_megabytes is None else f" of {args.max_megabytes:g} allowed"
     logger.info(
         "%s: %.1f MB%s, %s", output, size, limit, "runs by itself" if args.verify else "not tried (--no_verify)"

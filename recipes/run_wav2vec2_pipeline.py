@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as rec
 
 from hf_components.checkpoints import base_model_id
 from hf_components.correction import CorrectionArguments
-from hf_components.correction.finetuning import BASE, FINETUNED, GoldArguments, release_wav2vec2
+from hf_components.correction.finetuning import BASE, FINETUNED, GoldArguments, keep_unreleased, release_wav2vec2
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.reporting import show
 from hf_components.runtime import (
@@ -39,6 +39,7 @@ PASSED_ON = {
         **same_names(
             "truth",
             "no_lora",
+            "base_share",
             "num_train_epochs",
             "per_device_train_batch_size",
             "gradient_accumulation_steps",
@@ -115,6 +116,7 @@ def main(argv: list[str] | None = None) -> dict:
     inputs = [steps[name] for name in ("finetuned", "llm") if name in steps]
     results = pipeline.finish(results, release_wav2vec2, inputs=inputs)
     if results["shipped"] == BASE:
+        keep_unreleased(pipeline.out, steps["finetuned"].folder, args.resume)
         show(f"released is the base, unchanged, since {results['reason']}; the trained model is in not_released/")
     push(pipeline.publishing, pipeline.out / "model")
     return results

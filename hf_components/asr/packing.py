@@ -1,5 +1,6 @@
 """Pack a speech recogniser for a competition, and run the package the same way as the competition."""
 
+import contextlib
 import json
 import os
 import re
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datasets
@@ -75,17 +76,28 @@ def write_package(
     model = transcriber.model
     if isinstance(model, DynamicContextWhisper):  # main.py takes all settings from the folder
         model.generation_config.update(max_new_tokens=transcriber.max_new_tokens, max_length=None)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".packing") as folder, full_disk_explained(file):
-        home = lay_out(Path(folder)) if lay_out else Path(shutil.copy(MAIN, folder)).parent
+    with _emptied(file.with_suffix(".packing")) as folder, full_disk_explained(file):
+        home = lay_out(folder) if lay_out else Path(shutil.copy(MAIN, folder)).parent
         model.to(dtype).save_pretrained(home / "model")
         save_processor(transcriber.processor, home / "model")
         if isinstance(model, WhisperForCTC):
             leave_out_own_code(home / "model")
         with zipfile.ZipFile(file, "w") as package:
-            for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
                 # Compression takes minutes for weights, and hardly makes them smaller.
                 method = zipfile.ZIP_STORED if path.suffix == ".safetensors" else zipfile.ZIP_DEFLATED
                 package.write(path, path.relative_to(folder), method)
+
+
+@contextlib.contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    """An empty folder for the block. Its name is always the same, so that one which a kill has left is deleted too."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def leave_out_own_code(folder: Path) -> None:

@@ -18,6 +18,7 @@ from hf_components.asr.recordings import Recordings
 from hf_components.asr.transcriber import Transcriber, Transcript
 from hf_components.asr.words import WORDS_HEARD, Word, as_lists, from_lists
 from hf_components.runtime import (
+    FILES,
     ID,
     NUMBER,
     PHONETIC,
@@ -25,13 +26,17 @@ from hf_components.runtime import (
     UserError,
     alone_in,
     atomic_write,
+    check_files,
     environment,
     first_few,
     full_disk_explained,
     parse_record,
     read_by_id,
     read_record,
+    sealed,
+    sync,
     write_json,
+    write_record,
 )
 from hf_components.speech import WORDS
 
@@ -88,11 +93,16 @@ def read_finished(output: Path, identity: Mapping, recordings: Recordings) -> di
     file = _summary_of(output)
     if not (file.exists() and output.exists()):
         return None
-    form = {"identity": dict, "recordings": str, "metrics": {"failed": int}}
-    summary = read_record(file, form, "delete it to transcribe again")
+    form = {"identity": dict, "recordings": str, "metrics": {"failed": int}, "files?": FILES}
+    again = f"delete {file} to transcribe again"
+    summary = read_record(file, form, again)
     if summary["identity"] != identity or summary["metrics"]["failed"]:
         return None
-    return summary["metrics"] if summary["recordings"] == _digest(_fingerprints(recordings)) else None
+    if summary["recordings"] != _digest(_fingerprints(recordings)):
+        return None
+    check_files(output.parent, summary.get("files", {}), again, output)
+    _delete_remains(_partial_of(output), identity)
+    return summary["metrics"]
 
 
 def transcribe_to_file(
@@ -126,7 +136,7 @@ def transcribe_to_file(
     state = PartialState()
     start = time.perf_counter()
     field = TEXT if transcriber.target == WORDS else PHONETIC
-    partial = output.with_name(f".{output.name}.partial")
+    partial = _partial_of(output)
     alone = alone_in(partial, "--output_jsonl") if state.is_main_process else contextlib.nullcontext()
     with full_disk_explained(output), alone:
         if state.is_main_process:
@@ -144,11 +154,12 @@ def transcribe_to_file(
         if kept:
             logger.info("%d of %d transcripts are kept from an earlier run", len(kept), len(order))
         with (partial / f"{runs:06d}-{state.process_index}.jsonl").open("w") as file:
+            sync(partial)
             for batch in transcriber.stream(recordings.without(kept)):
                 share = (time.perf_counter() - start) / (len(batch) * state.num_processes)
                 start = time.perf_counter()
                 written = [Written(transcript, fingerprints[transcript.id], share) for transcript in batch]
-                file.writelines(json.dumps(dataclasses.asdict(line)) + "\n" for line in written)
+                file.writelines(json.dumps(sealed(dataclasses.asdict(line))) + "\n" for line in written)
                 file.flush()
                 os.fsync(file.fileno())
         state.wait_for_everyone()
@@ -170,7 +181,8 @@ def transcribe_to_file(
             "seconds_by_part": transcriber.seconds_by_part(),
         }
         if state.is_main_process:
-            _note_failures(output.with_suffix(".failures.jsonl"), failed)
+            failures = output.with_suffix(".failures.jsonl")
+            _note_failures(failures, failed)
             _write_lines(
                 output,
                 [
@@ -179,7 +191,7 @@ def transcribe_to_file(
                     for name, transcript in transcripts.items()
                 ],
             )
-            write_json(
+            write_record(
                 _summary_of(output),
                 {
                     "identity": identity,
@@ -187,6 +199,7 @@ def transcribe_to_file(
                     "metrics": metrics,
                     "environment": environment(),
                 },
+                [path for path in (output, failures) if path.exists()],
             )
             if not failed:
                 shutil.rmtree(partial)
@@ -206,6 +219,17 @@ def read_words(file: str | Path) -> dict[str, list[Word]]:
         for line, name, row in read_by_id(file)
         if row.get(WORDS_HEARD) is not None
     }
+
+
+def _partial_of(output: Path) -> Path:
+    return output.with_name(f".{output.name}.partial")
+
+
+def _delete_remains(partial: Path, identity: Mapping) -> None:
+    """Delete what a run has left that was interrupted when all was written."""
+    started = partial / STARTED
+    if PartialState().is_main_process and started.exists() and read_record(started, dict, "delete it") == identity:
+        shutil.rmtree(partial)
 
 
 def _summary_of(output: Path) -> Path:
@@ -238,7 +262,8 @@ def _read_partial(partial: Path) -> dict[str, Written]:
     for file in sorted(partial.glob("*.jsonl")):
         for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], 1):
             values = parse_record(line, WRITTEN_FORM, f"{file}, line {number},", f"delete {file}")
-            written = Written(**values | {"transcript": Transcript(**values["transcript"])})
+            fields = {name: values[name] for name in ("recording", "seconds")}
+            written = Written(Transcript(**values["transcript"]), **fields)
             found[written.transcript.id] = written
     return found
 

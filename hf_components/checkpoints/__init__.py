@@ -36,6 +36,8 @@ from hf_components.checkpoints.training_checkpoints import (
     TRAINED_WEIGHTS,
     check_checkpoint,
     complete_checkpoints,
+    damaged_checkpoint_named,
+    delete_remains,
     last_complete_checkpoint,
     mark_complete,
 )

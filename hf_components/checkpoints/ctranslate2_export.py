@@ -44,7 +44,10 @@ def export_whisper(
     checkpoint = folder.with_name("to_convert")
     model.save_pretrained(checkpoint)
     save_processor(processor, checkpoint)
-    converter(str(checkpoint), copy_files=["tokenizer.json"]).convert(str(folder), quantization=quantization)
+    # An interrupted run may have left a part of the folder.
+    converter(str(checkpoint), copy_files=["tokenizer.json"]).convert(
+        str(folder), quantization=quantization, force=True
+    )
     shutil.rmtree(checkpoint)
     if audio_context == "full":
         processor.feature_extractor.save_pretrained(folder)  # transformers 5 writes only processor_config.json

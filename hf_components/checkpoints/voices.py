@@ -14,7 +14,17 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from hf_components.checkpoints.digests import digest_of_model
-from hf_components.runtime import NUMBER, UserError, damage_named, read_record, require_there, write_json
+from hf_components.runtime import (
+    NUMBER,
+    UserError,
+    damage_named,
+    make_folder,
+    note_written,
+    read_record,
+    require_there,
+    sync_folder,
+    write_json,
+)
 from hf_components.speech import AudioError, decode, encode_flac
 from hf_components.whisper.adapters import Lora, load_adapter, save_adapter
 
@@ -79,13 +89,15 @@ class Voice:
 
 def save_voice(voice: Voice, folder: Path) -> int:
     """Write a voice, the record last; returns its size in bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if voice.lora is not None:
         save_adapter(folder, voice.lora, scaling=1.0, base_model=voice.base)
     for number, example in enumerate(voice.examples):
         (folder / EXAMPLE.format(number)).write_bytes(encode_flac(example))
     kept = {name: getattr(voice, name) for name in FORM if name != "format"}
+    sync_folder(folder)  # before the record: it must not exist if a file did not reach the disk
     write_json(folder / RECORD, {"format": FORMAT, **kept})
+    note_written(folder)
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 

@@ -17,6 +17,7 @@ from transformers import WhisperFeatureExtractor, WhisperProcessor
 from hf_components.runtime import (
     Progress,
     join_parts,
+    make_folder,
     read_part,
     write_part,
 )
@@ -113,7 +114,7 @@ def write_vectors(
     """
     state = PartialState()
     if state.is_main_process:
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
     state.wait_for_everyone()
     missing = [shard for shard in shards if not (folder / shard.file_name).exists()]
     state.wait_for_everyone()  # every process has looked before one writes

@@ -17,6 +17,7 @@ from hf_components.runtime import (
     atomic_write,
     damage_named,
     flag,
+    make_folder,
 )
 from hf_components.whisper.routed_lora import UtteranceRouter
 
@@ -223,7 +224,7 @@ def _save_checkpoint(
     history: list[dict],
 ) -> None:
     """Write one file, complete or not at all."""
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     moments = {
         f"{index}.{name}": value
         for index, state in optimizer.state_dict()["state"].items()

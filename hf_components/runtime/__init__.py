@@ -4,7 +4,16 @@ This package imports no other package of the project.
 """
 
 from hf_components.runtime.arguments import parse_arguments, parse_own_arguments, parse_pairs
-from hf_components.runtime.disk import NO_SPACE, atomic_write, full_disk_explained, sync_folder, want_of_space
+from hf_components.runtime.disk import (
+    NO_SPACE,
+    atomic_write,
+    full_disk_explained,
+    make_folder,
+    note_written,
+    sync,
+    sync_folder,
+    want_of_space,
+)
 from hf_components.runtime.errors import NothingToTrainOnError, UserError, causes, first_few
 from hf_components.runtime.estimates import estimate_rest, peak_memory_gib, warn_of_full_disk
 from hf_components.runtime.files import (
@@ -68,6 +77,7 @@ from hf_components.runtime.records import (
     file_digest,
     parse_record,
     read_record,
+    sealed,
 )
 from hf_components.runtime.stages import (
     check_stage,
@@ -79,4 +89,6 @@ from hf_components.runtime.stages import (
     run_as_stage,
     run_stage,
     write_json,
+    write_record,
 )
+from hf_components.runtime.verification import verify_folder

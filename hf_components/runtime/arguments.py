@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class _Parser(HfArgumentParser):
+    config_file: str | None = None
+    only_in_file: Collection[str] = ()  # names of flags whose values come from that file
+
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
         bounds = {name: options.pop(name) for name in BOUNDS if name in options}
         if options.get("type") in (int, float):
@@ -55,7 +58,9 @@ class _Parser(HfArgumentParser):
 
     def error(self, message: str) -> None:
         # argparse lists every spelling of a flag: argument --num_experts/--num-experts: must ...
-        raise UserError(re.sub(r"^argument (--\w+)\S*: must", r"\1 must", message))
+        message = re.sub(r"^argument (--\w+)\S*: must", r"\1 must", message)
+        named = re.search(r"--(\w+)", message)
+        raise UserError(f"{self.config_file}: {message}" if named and named[1] in self.only_in_file else message)
 
 
 def parse_arguments(
@@ -208,6 +213,9 @@ def _read_words(
     spellings = _spellings(flags)
     from_file = _flags_of_file(Path(config_file), flags, spellings, _mappings(types)) if config_file else []
     typed = [_as_we_spell_it(word, spellings) for word in argv]
+    parser.config_file = config_file
+    in_file, on_command_line = ({flags[name].dest for name in _named(words, flags)} for words in (from_file, typed))
+    parser.only_in_file = in_file - on_command_line
     _refuse_values(from_file, flags)
     _refuse_values(typed, flags)
     return parser, from_file, typed, flags
@@ -327,7 +335,7 @@ def _flags_of_file(
         values = json.loads(text) if path.suffix == ".json" else yaml.load(text, _AsTyped)
     except OSError as error:
         raise UserError(f"cannot read --config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML or JSON: {' '.join(str(error).split())}") from error
     values = {} if values is None else values  # an empty file
     if not isinstance(values, dict):

@@ -2,15 +2,21 @@
 
 import contextlib
 import errno
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hf_components.runtime.errors import UserError, causes
+from hf_components.runtime.records import file_digest
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, full quota, limit on the file size
+NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP)  # what some network disks answer when a folder is to be flushed
+PARTIAL = ".partial"  # end of the name of an unfinished stage's folder
+WRITTEN = ".written"  # notes in it: a line of path and SHA-256 for each file
+NOT_NOTED = ("started.json", "stage.json", WRITTEN)  # the first two are sealed
 NUMBERS = "|".join(map(str, NO_SPACE))
 # Messages of safetensors, of an `OSError` from another process, of torch (two) and of numpy. Those of torch and numpy
 # appear for any file that was not completely written.
@@ -25,25 +31,79 @@ def atomic_write(file: Path) -> Iterator[Path]:
     """A temporary path to write to, renamed to `file` at the end: readers see the old file or the new one, never half.
 
     A link stays a link, and the file that it names is replaced. After an error the temporary file is deleted, so that
-    it does not fill the disk.
+    it does not fill the disk. The digest of a file of an unfinished stage is noted, for the run that may go on.
     """
     if file.is_symlink():
         file = Path(os.path.realpath(file))
     temporary = file.with_name(f".{file.name}.tmp")
     try:
         yield temporary
-        with temporary.open("rb") as opened:
-            os.fsync(opened.fileno())
+        sync(temporary)
+        _note({file: temporary})
         temporary.replace(file)
+        sync(file.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def note_written(folder: Path) -> None:
+    """Note the digests of a folder's files, see `atomic_write`. Call it when they are not written again."""
+    _note({path: path for path in folder.rglob("*") if path.is_file()})
+
+
+def _note(written: Mapping[Path, Path]) -> None:
+    """Add digests to the notes of the outermost unfinished stage, by the path that the content has or is to have."""
+    for file, content in written.items():
+        around = [folder for folder in file.parents if folder.name.startswith(".") and folder.name.endswith(PARTIAL)]
+        if around and file.name not in NOT_NOTED:
+            with (around[-1] / WRITTEN).open("a") as notes:
+                notes.write(json.dumps([file.relative_to(around[-1]).as_posix(), file_digest(content)]) + "\n")
+                notes.flush()
+                os.fsync(notes.fileno())  # before the content is there, which would be another one than was noted
+
+
+def written_files(folder: Path) -> dict[str, set[str]]:
+    """The digests that were noted of each file of an unfinished stage, by path; the file has one of them, or is gone.
+
+    A note that is damaged itself, or was lost in a power cut, is passed over.
+    """
+    found: dict[str, set[str]] = {}
+    notes = folder / WRITTEN
+    for line in notes.read_bytes().split(b"\n") if notes.exists() else ():
+        with contextlib.suppress(ValueError):
+            place, digest = json.loads(line)
+            found.setdefault(place, set()).add(digest)
+    return found
+
+
 def sync_folder(folder: Path) -> None:
-    """Flush every file below `folder` to the disk, so that a power cut or a full disk cannot truncate it later."""
-    for file in (path for path in folder.rglob("*") if path.is_file()):
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
+    """Flush a folder and all below it to the disk, so that a power cut or a full disk cannot take it away later."""
+    for path in (*folder.rglob("*"), folder, folder.parent):
+        if path.is_file() or path.is_dir():
+            sync(path)
+
+
+def sync(path: Path) -> None:
+    """Flush the content of a file, or the names in a folder, to the disk.
+
+    A file that was flushed is lost in a power cut all the same if its folder was not: the disk does not know its name.
+    """
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in NOT_FOR_FOLDERS):
+            raise
+    finally:
+        os.close(opened)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it, so that a power cut cannot take them away."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in new:
+        sync(path.parent)
 
 
 @contextlib.contextmanager

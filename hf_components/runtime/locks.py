@@ -6,6 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from hf_components.runtime.disk import make_folder
 from hf_components.runtime.errors import UserError
 
 
@@ -21,7 +22,7 @@ def alone_in(folder: Path, flag: str) -> Iterator[None]:
     file = folder.with_name(f".{folder.name.lstrip('.')}.lock")
     lock = FileLock(file)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock.acquire(blocking=False)
         folder.mkdir(exist_ok=True)  # again: the run before may have renamed it before it gave up the lock
     except Timeout as error:

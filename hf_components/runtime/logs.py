@@ -105,11 +105,11 @@ def end_with_the_launcher() -> None:
 def run_recipe(main: Callable[[list[str] | None], dict]) -> None:
     """Run a recipe's `main` as a program: exit 0, or print the `UserError` and exit 2.
 
-    What ended the run is also written to its `--log_file`.
+    What ended the run is also written to its `--log_file`. A result may say by `exit_status` that not all is well.
     """
     end_with_the_launcher()
     try:
-        main(None)
+        result = main(None)
     except UserError as error:
         print(f"error: {visible(error)}", file=sys.stderr)
         if error.details:
@@ -129,6 +129,8 @@ def run_recipe(main: Callable[[list[str] | None], dict]) -> None:
             sys.exit(2)
         write_to_file(traceback.format_exc(), logging.ERROR)
         raise
+    if status := result.get("exit_status"):
+        sys.exit(status)
 
 
 def write_to_file(text: str, level: int = logging.INFO) -> None:

@@ -11,11 +11,13 @@ from typing import Any
 
 from hf_components.runtime.errors import UserError, first_few
 from hf_components.runtime.files import files_below
+from hf_components.runtime.memory import is_want_of_memory
 
 NUMBER = (int, float)
 OPEN_TO_EDITS = (".md", ".png", ".html", ".log")  # for people: no recipe reads them
 READ_BY_PATTERN = (".parquet", ".safetensors")  # a reader takes every such file of a folder
 CHECKPOINTS = "checkpoint-"  # folders that people delete for the space
+SEAL = "seal"  # SHA-256 of all else in a record
 
 
 def read_record(file: str | Path, form: Any, remedy: str) -> Any:
@@ -27,7 +29,7 @@ def read_record(file: str | Path, form: Any, remedy: str) -> Any:
             `bool` is no number.
         remedy: what to do with a damaged file, for the message.
     Raises:
-        UserError: the file cannot be read, is no JSON in UTF-8, or has another form.
+        UserError: the file cannot be read, is no JSON in UTF-8, has another form, or is not what was `sealed`.
     """
     try:
         content = Path(file).read_bytes()
@@ -45,7 +47,19 @@ def parse_record(content: str | bytes, form: Any, name: str, remedy: str) -> Any
         raise UserError(f"{name} is damaged: {error}; {remedy}") from error
     if problem := _other_form(value, form, ""):
         raise UserError(f"{name} is damaged: {problem}; {remedy}")
+    if isinstance(value, dict) and value.get(SEAL, _seal(value)) != _seal(value):
+        raise UserError(f"{name} is damaged, or was edited: its {SEAL} is that of another content; {remedy}")
     return value
+
+
+def sealed(record: dict) -> dict:
+    """The record, which must be JSON, with its digest: `read_record` then finds any change, such as another figure."""
+    return {**record, SEAL: _seal(record)}
+
+
+def _seal(record: dict) -> str:
+    content = {name: value for name, value in record.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _other_form(value: Any, form: Any, place: str) -> str | None:
@@ -103,32 +117,38 @@ def damage_named(file: str | Path, remedy: str) -> Iterator[None]:
     except (UserError, FileNotFoundError):  # the caller knows what should have written a missing file
         raise
     except Exception as error:  # `tokenizers` raises no more specific one
+        if is_want_of_memory(error):
+            raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"{file} is damaged: {reason}; {remedy}") from error
 
 
-FILES = {str: {"size": int, "changed": [int], "sha256": str}}  # the form of what `describe_files` returns
+FILES = {str: {"size": int, "sha256": str}}  # the form of what `describe_files` returns
 
 
 def describe_files(folder: Path, without: Iterable[str] = ()) -> dict[str, dict]:
-    """Size, times of change and SHA-256 of every file below a folder, by path.
+    """Size and SHA-256 of every file below a folder, by path.
 
     Args:
-        without: paths that are left out. Files for people, such as cards and plots, and hidden ones are left out too.
+        without: paths that are left out. Hidden files are left out too.
     """
     found = {}
     for path in sorted(files_below(folder)):
         place = path.relative_to(folder).as_posix()
-        if place not in without and path.is_file() and _counts(place):
-            found[place] = {**_state(path), "sha256": file_digest(path)}
+        if place not in without and path.is_file():
+            found[place] = describe_file(path)
     return found
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": file_digest(path)}
 
 
 def check_files(folder: Path, recorded: dict[str, dict], remedy: str, below: Path | None = None) -> None:
     """Make sure that the files of a folder are those that its record describes.
 
-    A file whose size and times of change are as recorded is not read. The time of the last change of its state
-    (`st_ctime`) is among them, which copying and `touch` cannot set.
+    Every file is read, large ones too: a disk that decays changes neither size nor time. Files for people, such as
+    cards and plots, may have been edited.
 
     Args:
         recorded: result of `describe_files`.
@@ -146,20 +166,24 @@ def check_files(folder: Path, recorded: dict[str, dict], remedy: str, below: Pat
             looked_at = {inside: recorded[inside]} if inside in recorded else {}
         else:
             looked_at = {place: was for place, was in recorded.items() if place.startswith(f"{inside}/")}
-    changed = []
-    for place, was in looked_at.items():
-        path = folder / place
-        if not path.is_file():
-            if not place.startswith(CHECKPOINTS) and f"/{CHECKPOINTS}" not in place:
-                changed.append(f"{place} is missing")
-        elif _state(path) != {key: was[key] for key in ("size", "changed")} and file_digest(path) != was["sha256"]:
-            changed.append(f"{place} has another content")
+    changed = [problem for place in looked_at if (problem := changed_file(folder, place, recorded[place]))]
     if below.is_dir():
         places = (path.relative_to(folder).as_posix() for path in files_below(below))
         more = (place for place in places if place.endswith(READ_BY_PATTERN) and place not in recorded)
         changed += [f"{place} is new" for place in sorted(more)]
     if changed:
         raise UserError(f"{folder} was changed after it was written: {first_few(changed, 3)}; {remedy}")
+
+
+def changed_file(folder: Path, place: str, was: dict) -> str | None:
+    """Words for how a file of a folder differs from its description; None if it does not, or may."""
+    path = folder / place
+    if place.endswith(OPEN_TO_EDITS):
+        return None
+    if not path.is_file():
+        return None if place.startswith(CHECKPOINTS) or f"/{CHECKPOINTS}" in place else f"{place} is missing"
+    is_same = path.stat().st_size == was["size"] and file_digest(path) == was["sha256"]
+    return None if is_same else f"{place} has another content"
 
 
 def file_digest(path: Path) -> str:
@@ -172,12 +196,3 @@ def file_digest(path: Path) -> str:
 def _digest(path: str, *state: int) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _state(path: Path) -> dict[str, Any]:
-    stat = path.stat()
-    return {"size": stat.st_size, "changed": [stat.st_mtime_ns, stat.st_ctime_ns]}
-
-
-def _counts(place: str) -> bool:
-    return not place.endswith(OPEN_TO_EDITS)

@@ -26,15 +26,25 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
 from hf_components import __version__
-from hf_components.runtime.disk import atomic_write, full_disk_explained, sync_folder
+from hf_components.runtime.disk import WRITTEN, atomic_write, full_disk_explained, sync, sync_folder, written_files
 from hf_components.runtime.errors import UserError, first_few
 from hf_components.runtime.files import files_below
 from hf_components.runtime.locks import alone_in
-from hf_components.runtime.records import FILES, NUMBER, check_files, describe_files, file_digest, read_record
+from hf_components.runtime.records import (
+    FILES,
+    NUMBER,
+    check_files,
+    describe_file,
+    describe_files,
+    file_digest,
+    read_record,
+    sealed,
+)
 
 logger = logging.getLogger(__name__)
 
 COMPLETION = "stage.json"
+SUMMARY = ".summary.json"  # end of the name of a record beside the files that it is about
 STARTED = "started.json"  # settings, inputs and sources of an unfinished stage
 IDENTITY_FORM = {"config": dict, "inputs": {str: str}, "code_version": str}
 STARTED_FORM = {"identity": IDENTITY_FORM, "sources": {str: str}}
@@ -47,6 +57,7 @@ COMPLETION_FORM = {
     "seconds": NUMBER,
     "environment?": dict,
     "files?": FILES,
+    "places?": {str: str},
 }
 MOUNTS = Path("/proc/self/mountinfo")  # also names folders of the same disk, as containers mount them
 DEEPEST = 3  # folders between a finished stage and what is read from it
@@ -170,16 +181,18 @@ def run_stage(
                 logger.info("%s runs again: %s", output_dir, _difference(completion["identity"], stage["identity"]))
             if not is_kept:
                 if state.is_main_process:
-                    if not goes_on:
+                    if goes_on:
+                        _check_written(work)
+                    else:
                         _set_aside(work, unfinished, stage, resume)
-                    write_json(work / STARTED, stage)
+                    write_record(work / STARTED, stage)
                 state.wait_for_everyone()
-                if (
-                    read_completion(work) is None
-                ):  # else it was killed after the completion record, before the renaming
+                is_written = read_completion(work) is not None  # it was killed before the renaming
+                if not is_written:
                     try:
                         with full_disk_explained(output_dir):
-                            _produce(work, produce, {**stage, "config": resolved}, alone)
+                            places = {name: _place_of(path, output_dir) for name, path in inputs.items()}
+                            _produce(work, produce, {**stage, "config": resolved, "places": places}, alone)
                     except UserError:
                         if state.is_main_process and not _holds_work(work):
                             shutil.rmtree(work, ignore_errors=True)  # nothing that a next run could continue
@@ -274,6 +287,7 @@ def fingerprint(path: str | Path, known: Iterable[str] = ()) -> str:
         _check_content(stage, completion, path)
         if stage == path:
             return completion["fingerprint"]
+    check_beside(path)
     if not path.exists():
         return str(path)
     if known and (earlier := fingerprint_of_earlier_versions(path)) in known:
@@ -301,6 +315,15 @@ def check_stage(path: str | Path) -> bool:
     return completion is not None and "files" in completion
 
 
+def check_beside(path: Path) -> None:
+    """Raise UserError if a file is not what the record beside it says, such as `a.summary.json` beside `a.jsonl`."""
+    record = path.with_suffix(SUMMARY)
+    if path.is_file() and record.is_file():
+        remedy = f"write {path} again, or, to use it as it is, delete {record}"
+        described = read_record(record, {"files?": FILES}, remedy).get("files", {})
+        check_files(path.parent, {name: was for name, was in described.items() if name == path.name}, remedy, path)
+
+
 def environment() -> dict:
     """Versions and hardware, which are recorded with every result."""
     return {
@@ -320,6 +343,26 @@ def write_json(path: str | Path, value: Any) -> None:
     with full_disk_explained(path), atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=2, ensure_ascii=False, default=_jsonable)
         file.write("\n")
+
+
+def write_record(file: Path, record: dict, files: Iterable[Path] = ()) -> None:
+    """Write JSON with its seal, see `sealed`.
+
+    Args:
+        files: files in the same folder that the record is about; their content is recorded, and `read_record` and
+            `check_files` find a change.
+    """
+    described = {path.name: describe_file(path) for path in files}
+    write_json(file, sealed(_plain({**record, "files": described} if described else record)))
+
+
+def _place_of(path: str, output_dir: Path) -> str:
+    """Where an input lies: from beside the stage if it is there or below, so that a run may be moved."""
+    if not Path(path).exists():  # a Hub id
+        return path
+    place = Path(path).absolute()
+    around = output_dir.absolute().parent
+    return place.relative_to(around).as_posix() if place.is_relative_to(around) else str(place)
 
 
 def _replaceable(output_dir: Path) -> Path:
@@ -384,7 +427,18 @@ def _interrupted(work: Path) -> Path:
 
 def _holds_work(work: Path) -> bool:
     """Whether the folder of an unfinished stage holds more than the record of its start."""
-    return any(path.is_file() and path != work / STARTED for path in work.rglob("*"))
+    return any(path.is_file() and path not in (work / STARTED, work / WRITTEN) for path in work.rglob("*"))
+
+
+def _check_written(work: Path) -> None:
+    """Raise UserError if a file that an interrupted run has written is another one now; see `atomic_write`."""
+    if (completion := read_completion(work)) is not None:
+        return _check_content(work, completion)
+    for place, digests in written_files(work).items():
+        path = work / place
+        if path.is_file() and file_digest(path) not in digests:
+            remedy = f"delete it, or all of {work} to start again, and run the same command"
+            raise UserError(f"{path} was changed after it was written; {remedy}")
 
 
 def _set_aside(work: Path, unfinished: dict | None, stage: dict, resume: bool) -> None:
@@ -405,6 +459,8 @@ def _set_aside(work: Path, unfinished: dict | None, stage: dict, resume: bool) -
     kept.mkdir()
     for path in list(work.iterdir()):  # the files, not the folder, which is locked
         path.rename(kept / path.name)
+    for folder in (kept, work, work.parent):
+        sync(folder)
 
 
 def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bool) -> None:
@@ -416,7 +472,7 @@ def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bo
         sync_folder(work)  # before the completion record: it must not exist if a file did not reach the disk
         files = describe_files(work, without=(STARTED,))
         digest = _digest({key: stage[key] for key in ("identity", "sources")})
-        write_json(
+        write_record(
             work / COMPLETION,
             {
                 "fingerprint": digest,
@@ -430,7 +486,9 @@ def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bo
 
 
 def _replace(work: Path, output_dir: Path, archive: bool) -> None:
-    (work / STARTED).unlink(missing_ok=True)
+    for of_unfinished in (STARTED, WRITTEN):
+        (work / of_unfinished).unlink(missing_ok=True)
+    sync(work)
     if archive and (output_dir / COMPLETION).exists():
         ended = time.strftime("%Y%m%d-%H%M%S", time.localtime((output_dir / COMPLETION).stat().st_mtime))
         archived = output_dir.with_name("archive")
@@ -447,6 +505,7 @@ def _replace(work: Path, output_dir: Path, archive: bool) -> None:
         with contextlib.suppress(FileNotFoundError):
             output_dir.rename(old)
         work.rename(output_dir)
+        sync(output_dir.parent)  # before the earlier result is deleted
     except OSError as error:
         raise UserError(
             f"the result is complete, but cannot be moved from {work} to {output_dir} ({error.strerror}); make room "
@@ -478,7 +537,7 @@ def _add(output_dir: Path, derive: Mapping[str, Derive], settings: dict[str, Any
         if "files" in completion:
             there = {path.relative_to(output_dir).as_posix() for path in files_below(output_dir)}
             completion["files"] |= describe_files(output_dir, without=there - set(added))
-        write_json(output_dir / COMPLETION, completion)
+        write_record(output_dir / COMPLETION, completion)
         shutil.rmtree(new)
     logger.info("%s: %s", output_dir, f"added what --{' --'.join(settings)} asks for: {first_few(added)}")
 

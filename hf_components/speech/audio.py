@@ -267,6 +267,9 @@ def _blocks(file: SndFile | FFmpegFile, name: str) -> Iterator[np.ndarray]:
             yield block
     except TruncatedError as error:
         raise AudioError(name, "truncated audio", str(error)) from error
+    except (av.FFmpegError, ValueError) as error:  # damage between packets, or in what they say of frames
+        detail = f"decoding stopped after {total / file.samplerate:.1f} s: {error}; repair or leave it out"
+        raise AudioError(name, "unreadable audio", detail) from error
     promised = file.promised if isinstance(file, FFmpegFile) else None
     found = total / file.samplerate
     if promised is not None and promised - found > max(0.25, 0.02 * promised):

@@ -20,6 +20,7 @@ from datasets import Audio, Dataset, DatasetDict, load_dataset, load_dataset_bui
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from yaml import YAMLError
 
 from hf_components.runtime import (
     UserError,
@@ -399,5 +400,8 @@ def _load(path_or_hub_id: str | Path) -> DatasetDict:
         raise UserError(
             f"{path_or_hub_id} is neither a folder nor a data set that the Hub gives access to: {reason}"
         ) from error
-    except (DatasetGenerationError, pyarrow.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path_or_hub_id} cannot be read: {error.__cause__ or error}; prepare it again") from error
+    except UserError:
+        raise
+    except (DatasetGenerationError, pyarrow.ArrowInvalid, OSError, ValueError, LookupError, YAMLError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise UserError(f"{path_or_hub_id} cannot be read: {reason}; prepare it again") from error

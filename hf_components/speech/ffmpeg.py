@@ -35,13 +35,14 @@ class FFmpegFile:
         self.file = io.BytesIO(source) if isinstance(source, bytes) else io.BufferedReader(io.FileIO(source))
         try:
             frames = _promised_frames(self.file)
-            self.container = av.open(self.file, options={"format_whitelist": FORMATS})
-            if not self.container.streams.audio:
-                raise av.error.StreamNotFoundError(0, "no sound track")
+            self.container = av.open(self.file, options={"format_whitelist": FORMATS}, metadata_errors="replace")
+            tracks = [track for track in self.container.streams.audio if track.codec_context is not None]
+            if not tracks:
+                raise av.error.DecoderNotFoundError(0, "no sound track that can be decoded")
         except BaseException:
             self.file.close()
             raise
-        self.track = self.container.streams.audio[0]
+        self.track = tracks[0]
         self.samplerate = self.track.rate
         # Seconds; None if FFmpeg would only estimate them from size and bit rate.
         self.promised = None
@@ -83,7 +84,7 @@ class FFmpegFile:
         for packet in self.container.demux(self.track):
             try:
                 decoded = packet.decode()
-            except av.error.InvalidDataError:  # a tag between joined files, or damage; `promised` reveals damage
+            except av.FFmpegError:  # a tag between joined files, or damage; `promised` reveals damage
                 continue
             for frame in decoded:
                 if (frame.format.name, frame.layout.name, frame.sample_rate) != setting:
@@ -91,7 +92,8 @@ class FFmpegFile:
                         yield from _arrays(resampler.resample(None))
                     setting = frame.format.name, frame.layout.name, frame.sample_rate
                     layout = layout or frame.layout.name
-                    resampler = av.AudioResampler(format="fltp", layout=layout, rate=self.samplerate)
+                    # Packed: of planar frames, `av` reads no more than eight channels, and crashes at the ninth.
+                    resampler = av.AudioResampler(format="flt", layout=layout, rate=self.samplerate)
                 frame.pts = None  # else the resampler may add or drop samples at gaps in time
                 yield from _arrays(resampler.resample(frame))
         if resampler is not None:
@@ -99,7 +101,7 @@ class FFmpegFile:
 
 
 def _arrays(frames: list[av.AudioFrame]) -> Iterator[np.ndarray]:
-    return (frame.to_ndarray().T for frame in frames)
+    return (frame.to_ndarray().reshape(-1, frame.layout.nb_channels) for frame in frames)
 
 
 def _promised_frames(file: BinaryIO) -> int | None:

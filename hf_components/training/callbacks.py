@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from transformers import TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy
 
 from hf_components.runtime import Progress, write_json
 
@@ -45,8 +45,19 @@ class EveryNEpochs(TrainerCallback):
     def __init__(self, save: int | None, evaluate: int | None):
         self.save = save
         self.evaluate = evaluate
+        self.save_later = False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        # A run that goes on from the last step of an epoch does not evaluate that epoch any more.
+        ends_epoch = state.epoch == round(state.epoch) or state.global_step >= state.max_steps
+        if control.should_save and ends_epoch and args.eval_strategy == IntervalStrategy.EPOCH:
+            control.should_save = False
+            self.save_later = True
+        return control
 
     def on_epoch_end(self, args, state, control, **kwargs):
+        control.should_save |= self.save_later
+        self.save_later = False
         is_last = state.global_step >= state.max_steps
 
         def is_due(every: int | None) -> bool:

@@ -28,6 +28,8 @@ from hf_components.checkpoints import (
     BASE_FORM,
     TRAINED_WEIGHTS,
     check_checkpoint,
+    damaged_checkpoint_named,
+    delete_remains,
     language_of,
     last_complete_checkpoint,
     mark_complete,
@@ -269,6 +271,9 @@ class SpeechTrainer(Seq2SeqTrainer):
     def train(self, resume_from_checkpoint: bool | str | None = None, **kwargs):
         """The same as `Trainer.train`; `True` resumes from the last complete checkpoint, if there is one."""
         if resume_from_checkpoint is True:
+            if self.args.should_save:
+                delete_remains(self.args.output_dir)
+            self.accelerator.wait_for_everyone()
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
         elif resume_from_checkpoint:
             check_checkpoint(resume_from_checkpoint)
@@ -318,7 +323,12 @@ class SpeechTrainer(Seq2SeqTrainer):
             checkpoint is not None and self.is_deepspeed_enabled
         ):  # then `Trainer` does not call `_load_from_checkpoint`
             self._load_from_checkpoint(checkpoint)
-        super()._load_optimizer_and_scheduler(checkpoint)
+        with damaged_checkpoint_named(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint):
+        with damaged_checkpoint_named(checkpoint):
+            super()._load_rng_state(checkpoint)
 
     def _base(self, *known: str) -> dict[str, str]:
         name = self.model.name_or_path  # empty for a model built in code

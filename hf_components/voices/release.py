@@ -7,6 +7,7 @@ from huggingface_hub import ModelCardData
 
 from hf_components.checkpoints import Voice, save_voice
 from hf_components.publishing import hub_id, render_card, write_report
+from hf_components.runtime import make_folder
 
 CARD = "README.md"
 TAGS = ["whisper", "speech-recognition", "personal-voice", "personal-data"]
@@ -17,7 +18,7 @@ def release_voice(voice: Voice, folder: Path, *, transcribed: bool) -> int:
 
     The card does not name the person.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     data = ModelCardData(
         library_name="peft" if voice.lora is not None else None,
         pipeline_tag="automatic-speech-recognition",

@@ -8,10 +8,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pyarrow.parquet
 import pytest
+from browser import browser_page
 from tiny_units import write_tiny_segments, write_tiny_units
 
 from hf_components.runtime.errors import UserError
 from hf_components.speech.audio import decode
+from hf_components.units.motifs.decisions import Decisions
+from hf_components.units.table import read_units
 from recipes import learn_motifs
 from recipes.build_concordance import main
 
@@ -160,3 +163,31 @@ def test_page_and_table_say_what_their_counts_are_of(folders, tmp_path, capsys):
     assert json.loads((folders / "motifs" / "motif_analysis.json").read_text())["counted_in"] == "train"
     analysis = json.loads((folders / "motifs" / "motif_analysis.json").read_text())
     assert learn_motifs.summary_table({**analysis, "top_motifs": []}).title.endswith("motifs, counted in train")
+
+
+def test_what_is_decided_on_the_page_is_kept_and_saved(folders, tmp_path):
+    main(command(folders, tmp_path / "page"))
+    with browser_page(accept_downloads=True) as (page, errors):
+        page.goto((tmp_path / "page" / "index.html").as_uri())
+        page.fill('input[data-section="0"]', " water ")
+        page.click('tr[data-section="0"][data-clip="0"] button[data-verdict="yes"]')
+        page.click('tr[data-section="1"][data-clip="0"] button[data-verdict="no"]')
+        page.click('tr[data-section="1"][data-clip="1"] button[data-verdict="no"]')
+        page.click('tr[data-section="1"][data-clip="1"] button[data-verdict="no"]')  # taken back
+        page.reload()
+        assert page.inner_text("#count") == "1 named, 2 clips judged"
+        with page.expect_download() as download:
+            page.click("#save")
+        download.value.save_as(tmp_path / "decisions.json")
+        assert errors == []
+    identity = read_units(folders / "units").identity
+    decided = json.loads((tmp_path / "decisions.json").read_text())
+    assert decided["units"] == identity
+    assert [(motif["name"], [clip["verdict"] for clip in motif["clips"]][:2]) for motif in decided["motifs"]] == [
+        ("water", ["yes", None]),
+        (None, ["no", None]),
+    ]
+    decisions = Decisions.read(tmp_path / "decisions.json", identity, "units")
+    rejected = decided["motifs"][1]
+    assert decisions.names == {decided["motifs"][0]["motif"]: "water"}
+    assert decisions.label(rejected["motif"], rejected["clips"][0]["segment"], rejected["clips"][0]["start"]) is None

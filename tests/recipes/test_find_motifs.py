@@ -72,15 +72,9 @@ def test_the_page_plays_the_hits_and_the_tiers_hold_them(folders, tmp_path):
         np.testing.assert_allclose([entry.start for entry in tier], [start for start, _ in expected], atol=0.001)
 
 
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["--query_start=9"], "must lie in .*whole.flac, which lasts"),
-        (["--query_end=0.01", "--query_start=0"], "the example cannot be searched for"),
-    ],
-)
-def test_mistakes_are_named(folders, tmp_path, more, message):
-    with pytest.raises(UserError, match=message):
+@pytest.mark.parametrize("more", [["--query_start=9"], ["--query_end=0.5"]])  # it starts at 0.8
+def test_an_example_outside_its_recording_is_named(folders, tmp_path, more):
+    with pytest.raises(UserError, match="must lie in .*whole.flac, which lasts"):
         search(folders, tmp_path / "hits", *more)
 
 

@@ -35,7 +35,7 @@ ALWAYS = re.findall(
     r"\w+",
     """
     accelerator_config activation_checkpointing adversarial_from_epoch algorithm audio audio_context audio_dir
-    auto_find_batch_size average base_model batch_size benchmark_percent bf16 builder cache_gib candidates
+    auto_find_batch_size average base_model base_share batch_size benchmark_percent bf16 builder cache_gib candidates
     checkpoint_every clips_per_motif compare_train_on compare_words concatenate conv_dim conv_kernel conv_stride
     corpus crop_seconds data data_config_override data_dir data_percent data_seed dataloader_num_workers
     dataloader_pin_memory ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters

@@ -175,6 +175,18 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(segments, whole, tmp_path, monk
     assert (name == "_keep") == bool(read)  # no file is read twice for what is there
 
 
+def test_the_report_comes_after_all_else_is_on_the_disk(segments, tmp_path, monkeypatch):
+    """A power cut may take a model whose report stays; a next run would not make it again."""
+    done = []
+    for name in ("sync_folder", "write_json"):
+        function = getattr(learn_units, name)
+        monkeypatch.setattr(
+            learn_units, name, lambda *args, of=name, call=function: done.append((of, args[0].name)) or call(*args)
+        )
+    learn_units.main(command(segments, tmp_path / "units"))
+    assert done.index(("sync_folder", ".units.partial")) == done.index(("write_json", "report.json")) - 1
+
+
 keep = FeatureStream._keep
 
 

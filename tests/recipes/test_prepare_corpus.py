@@ -13,7 +13,7 @@ from huggingface_hub import DatasetCard
 from kill_and_resume import differences
 from make_corpus import add_audio, add_entry, add_speaker, children_corpus, manifest_row, small_corpus, write_manifest
 
-from dataset_scripts import shards
+from dataset_scripts import corpus_builder, prepared, shards
 from hf_components.runtime.errors import UserError
 from hf_components.speech.corpus import load_corpus, waveforms
 from recipes import prepare_corpus
@@ -121,6 +121,28 @@ def test_resume_skips_unchanged_and_notices_changed_data(root, tmp_path):
     assert load_corpus(tmp_path / "out", "dev")["text"][0] == "Sentence 9 of C."
 
 
+@pytest.mark.parametrize("place", ["building/shards/train-00000", "data"])
+def test_rows_that_decayed_before_the_run_goes_on_are_named(root, tmp_path, monkeypatch, place):
+    """In their shard, or where a run that was stopped has moved them."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        write = shards.write_shards
+        if place == "data":
+            patch.setattr(prepared, "write_rejected", interrupt)
+        else:
+            patch.setattr(corpus_builder, "write_shards", lambda *args: write(*args) and interrupt())
+        prepare(root, tmp_path / "out", "--num_proc=1")
+    file = next((tmp_path / ".out.partial" / place).glob("*.parquet"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{file.name} has another content; delete"):
+        prepare(root, tmp_path / "out", "--num_proc=1", "--resume")
+
+
+def interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
 def die_before(event: str, name: str) -> None:
     """Have this process killed when it, or one of its workers, is about to do `event` to a path that ends in
     `name`."""
@@ -151,13 +173,9 @@ def prepare_and_die(event: str, name: str, *arguments) -> None:
         ),
         ("jsonl_manifest", 2, "os.rename", "/.train-00003.partial", None),
         ("jsonl_manifest", 1, "open", "/.dev-00001.partial/0.parquet", {"dev-00001"}),
-        (
-            "jsonl_manifest",
-            1,
-            "os.rename",
-            "/train-00002/0.parquet",
-            set(),
-        ),  # while finished shards move to their place
+        # While finished shards become the files of the corpus.
+        ("jsonl_manifest", 1, "os.rename", "/data/.train-00000-of-00001.parquet.tmp", set()),
+        ("jsonl_manifest", 1, "os.remove", "/train-00002/0.parquet", set()),
         ("jsonl_manifest", 1, "shutil.rmtree", "/building", set()),
         ("speaker_json", 1, "os.rename", "/.train-00001.partial", {"train-00001", "train-00002", "dev-00000"}),
     ],
@@ -262,7 +280,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path, monkeypatch):
     assert different.startswith('stage.json: -   "num_proc": 1')
     corpus = load_corpus(tmp_path / "3" / "run")
     assert sum(part.num_rows for part in corpus.values()) == 18
-    assert len(list((tmp_path / "3" / "run" / "data").glob("train-*"))) == 3
+    assert len(list((tmp_path / "3" / "run" / "data").glob("train-*"))) == 1  # of three shards
 
 
 def test_children_on_the_card_and_beside_the_corpus(tmp_path):

@@ -14,7 +14,7 @@ from tiny_speech import save_tiny_whisper
 from transformers import WhisperForConditionalGeneration
 
 from hf_components.runtime.errors import UserError
-from recipes import finetune_asr, prepare_corpus, run_children_pipeline, transcribe
+from recipes import finetune_asr, prepare_corpus, run_children_pipeline, transcribe, verify
 
 pytestmark = pytest.mark.integration
 
@@ -52,6 +52,11 @@ def sources(tmp_path_factory) -> tuple[Path, Path]:
 def finished(sources, tmp_path_factory) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("pipeline") / "run"
     return out, run_children_pipeline.main(command(sources, out))
+
+
+def test_verify_knows_all_that_a_run_leaves(finished):
+    result = verify.main([str(finished[0])])
+    assert result["exit_status"] == 0 and result["stages"] > 2, result
 
 
 def command(sources: tuple[Path, Path], out: Path, *more: str) -> list[str]:

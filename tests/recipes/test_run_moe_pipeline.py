@@ -19,7 +19,7 @@ from hf_components.runtime.arguments import parse_arguments
 from hf_components.runtime.errors import UserError
 from hf_components.speech.corpus import load_corpus
 from hf_components.whisper import MoeWhisperForConditionalGeneration
-from recipes import benchmark_asr, pretrain_experts, run_moe_pipeline
+from recipes import benchmark_asr, pretrain_experts, run_moe_pipeline, verify
 
 pytestmark = pytest.mark.integration
 
@@ -52,6 +52,11 @@ def sources(tmp_path_factory) -> tuple[Path, Path]:
 def finished(sources, tmp_path_factory) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("pipeline") / "run"
     return out, run_moe_pipeline.main(command(sources, out, "--ship=moe"))
+
+
+def test_verify_knows_all_that_a_run_leaves(finished):
+    result = verify.main([str(finished[0])])
+    assert result["exit_status"] == 0 and result["stages"] > 2, result
 
 
 def command(sources: tuple[Path, Path], out: Path, *more: str) -> list[str]:

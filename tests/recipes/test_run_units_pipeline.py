@@ -13,7 +13,7 @@ from tiny_units import pipeline_command as command
 from transformers import AutoModel, AutoTokenizer
 
 from hf_components.runtime.errors import UserError
-from recipes import run_units_pipeline, train_unit_vocoder
+from recipes import run_units_pipeline, train_unit_vocoder, verify
 
 pytestmark = pytest.mark.integration
 
@@ -31,6 +31,11 @@ def recordings(tmp_path_factory) -> Path:
 def finished(recordings, tmp_path_factory) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("pipeline") / "run"
     return out, run_units_pipeline.main(command(recordings, out))
+
+
+def test_verify_knows_all_that_a_run_leaves(finished):
+    result = verify.main([str(finished[0])])
+    assert result["exit_status"] == 0 and result["stages"] > 2, result
 
 
 def test_figures_of_every_stage_are_in_the_results(finished):

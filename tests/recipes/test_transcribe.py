@@ -18,6 +18,7 @@ from hf_components.asr import transcripts
 from hf_components.asr.transcriber import Transcriber
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.locks import alone_in
+from hf_components.runtime.stages import fingerprint
 from recipes import transcribe
 
 pytestmark = pytest.mark.integration
@@ -105,6 +106,44 @@ def test_lines_are_in_the_order_of_the_manifest(model, data):
     assert len({line["orthographic_text"] for line in lines}) > 1
     assert (metrics["utterances"], metrics["failed"], metrics["audio_seconds"]) == (6, 0, 3.9)
     assert {path.name for path in (data / "out").iterdir()} == {"predictions.jsonl", "predictions.summary.json"}
+
+
+def test_finished_transcripts_are_verified_when_they_are_kept_or_read(model, data):
+    run(model, data)
+    file = data / "out" / "predictions.jsonl"
+    file.write_text(file.read_text().replace("u1", "u9"))
+    for read in (lambda: run(model, data), lambda: fingerprint(file)):
+        with pytest.raises(UserError, match=r"predictions.jsonl has another content; .*delete .*summary.json"):
+            read()
+
+
+def test_what_was_left_when_all_was_written_is_deleted(model, data, monkeypatch):
+    partial = data / "out" / ".predictions.jsonl.partial"
+
+    def stop_before_the_deletion(folder):
+        assert folder == partial
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(transcripts.shutil, "rmtree", stop_before_the_deletion)
+        run(model, data)
+    assert partial.exists()
+    assert run(model, data)[0]["failed"] == 0
+    assert {path.name for path in (data / "out").iterdir()} == {"predictions.jsonl", "predictions.summary.json"}
+
+
+def test_a_line_that_decayed_before_the_run_goes_on_is_named(model, data, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(transcripts, "_write_lines", interrupt)
+        run(model, data)
+    (part,) = (data / "out" / ".predictions.jsonl.partial").glob("*.jsonl")
+    part.write_text(part.read_text().replace('"seconds": 0.4', '"seconds": 0.5'))
+    with pytest.raises(UserError, match=rf"{part.name}, line \d, is damaged, or was edited: .*; delete"):
+        run(model, data)
+
+
+def interrupt(*_) -> None:
+    raise KeyboardInterrupt
 
 
 def test_lines_are_in_the_order_of_the_submission_format(model, data):
@@ -343,17 +382,17 @@ def test_a_recording_that_was_replaced_is_transcribed_anew(model, data, monkeypa
 
 
 def test_figures_are_of_all_runs_that_made_the_transcripts(model, data, monkeypatch):
-    write = transcripts.write_json
+    write = transcripts.write_record
 
-    def stop_before_the_summary(path, value):
+    def stop_before_the_summary(path, *value):
         if path.name == "predictions.summary.json":
             raise KeyboardInterrupt
-        write(path, value)
+        write(path, *value)
 
-    monkeypatch.setattr(transcripts, "write_json", stop_before_the_summary)
+    monkeypatch.setattr(transcripts, "write_record", stop_before_the_summary)
     with pytest.raises(KeyboardInterrupt):
         run(model, data)
-    monkeypatch.setattr(transcripts, "write_json", write)
+    monkeypatch.setattr(transcripts, "write_record", write)
     metrics, _ = run(model, data)
     assert (metrics["kept"], metrics["audio_seconds"]) == (6, 3.9) and metrics["real_time_factor"] > 0
     (data / "audio_0" / "audio" / "u2.flac").write_bytes(b"other")

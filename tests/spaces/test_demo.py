@@ -17,6 +17,7 @@ import pytest
 import soundfile
 import torch
 from bare_python import bare_python
+from browser import browser_page
 from hub_server import USER
 from huggingface_hub import SpaceCard, constants, snapshot_download
 from packaging.requirements import Requirement
@@ -348,19 +349,8 @@ def test_it_is_published_as_a_space_and_reads_from_the_hub(hub, units, moe, tmp_
 
 @pytest.fixture
 def page():
-    """A page of a headless Chromium, and what its console says is wrong."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright is installed")
-    with playwright.sync_playwright() as driver:
-        chromium = shutil.which("chromium") or driver.chromium.executable_path
-        if not Path(chromium).exists():
-            pytest.skip("no browser is installed: apt-get install chromium, or playwright install chromium")
-        browser = driver.chromium.launch(executable_path=chromium)
-        page, errors = browser.new_page(viewport={"width": 1280, "height": 900}), []
-        page.set_default_timeout(60_000)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    with browser_page() as (page, errors):
         yield page, errors
-        browser.close()
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 """The tab of the demo in which a voice is learned, in a browser whose microphone plays a recording."""
 
-import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from browser import browser_page
 from paths import ROOT
 from tiny_speech import save_tiny_whisper, tone
 
@@ -36,25 +36,13 @@ def speech(tmp_path) -> Path:
 
 @pytest.fixture
 def page(speech):
-    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright is installed")
-    with playwright.sync_playwright() as driver:
-        chromium = shutil.which("chromium") or driver.chromium.executable_path
-        if not Path(chromium).exists():
-            pytest.skip("no browser is installed: apt-get install chromium, or playwright install chromium")
-        browser = driver.chromium.launch(
-            executable_path=chromium,
-            args=[
-                "--use-fake-ui-for-media-stream",
-                "--use-fake-device-for-media-stream",
-                f"--use-file-for-fake-audio-capture={speech}",
-            ],
-        )
-        context = browser.new_context(viewport={"width": 1280, "height": 1000}, permissions=["microphone"])
-        page, errors = context.new_page(), []
-        page.set_default_timeout(60_000)
-        page.on("pageerror", lambda error: errors.append(str(error)))
+    flags = (
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={speech}",
+    )
+    with browser_page(*flags, permissions=["microphone"]) as (page, errors):
         yield page, errors
-        browser.close()
 
 
 @pytest.fixture

@@ -73,7 +73,15 @@ BY_PIPELINE = ("num_train_epochs", "max_new_tokens")  # what pipelines set thems
 PIPELINED, PIPELINED_CTC = (
     {flag: value for flag, value in flags.items() if flag not in BY_PIPELINE} for flags in (TRAINING, CTC)
 )
-WITHOUT_FOLDER = ("transcribe", "combine_transcripts", "pack_submission", "check_llm", "speak_units", "publish")
+WITHOUT_FOLDER = (
+    "transcribe",
+    "combine_transcripts",
+    "pack_submission",
+    "check_llm",
+    "speak_units",
+    "publish",
+    "verify",
+)
 
 
 def write_sources(folder: Path) -> Path:
@@ -188,7 +196,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "output_jsonl": out / "transcribe.jsonl",
         },
         "combine_transcripts": {
-            "predictions": [out / "transcribe.jsonl", out / "transcribe.jsonl"],
+            "predictions": [inputs / "transcribe.jsonl", inputs / "transcribe.jsonl"],
             "output_jsonl": out / "combine_transcripts.jsonl",
         },
         "personalise_whisper": {
@@ -299,6 +307,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "output_wav": out / "speak_units.wav",
         },
         "publish": {"folder": joint, "repo_id": f"{USER}/{out.parent.name}"},
+        "verify": {"folder": joint.parent},
         "run_voice_pipeline": {
             "data": corpus,
             "model": sources / "whisper",

@@ -22,8 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,14 +35,19 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from dataset_scripts import segment_writer
 
 RECIPES = ROOT / "recipes"
-TIMES = re.compile(r"(^|_)(seconds|runtime|time|time_factor|per_second|sha256)$")  # sha256: of a file with times
+# sha256: of a file with times
+TIMES = re.compile(r"(^|_)(seconds|runtime|time|time_factor|per_second|sha256)$|^seconds_(by|per|to)_")
 NOT_CONTENT = {
     "resume",
     "results.json",
     "fingerprint",
     "files",
-}  # the second is the digest of a file with times, the third of all else, the last has times of files
+    "seal",
+    "places",
+    "kept",
+}  # digests of what has times, where inputs lie, and how much an interrupted run had done
 NOT_COMPARED = {"training_args.bin"}  # a pickle of paths; training does not read it
+NO_RESULT = re.compile(r"\.lock$|/events\.out\.tfevents\.[^/]*$")  # empty; and logs named by time
 
 
 class Moment(NamedTuple):
@@ -146,27 +152,39 @@ def read_again(folder: Path) -> list[str]:
     return [f"read again: {', '.join(again)}"] if len(again) > 1 or max(times.values(), default=0) > 2 else []
 
 
-def differences(one: Path, other: Path) -> list[str]:
-    """What differs between two run folders, apart from times and their own names; a line per file."""
+def differences(one: Path, other: Path, names: Collection[str] | None = None) -> list[str]:
+    """What differs between two run folders, apart from times and their own names; a line per file.
+
+    Args:
+        names: files and folders of `one` that are compared; by default all.
+    """
     files = [{path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()} for run in (one, other)]
+    files = [{name for name in found if not NO_RESULT.search(name)} for found in files]
+    if names is not None:
+        files[0] = {name for name in files[0] if name.split("/")[0] in names}
     found = [f"{name}: only in {'one' if name in files[0] else 'other'}" for name in sorted(files[0] ^ files[1])]
     for name in sorted(files[0] & files[1]):
         if Path(name).name not in NOT_COMPARED:
-            contents = [content(run / name, run) for run in (one, other)]
+            contents = [content(run / name, (one, other)) for run in (one, other)]
             if contents[0] != contents[1]:
                 found.append(f"{name}: {first_difference(*contents)}")
     return found
 
 
-def content(path: Path, run: Path):
-    """Bytes; of text, its lines without times and without the run's own folder."""
-    if path.suffix not in (".json", ".jsonl", ".md", ".html", ".eaf"):
+def content(path: Path, runs: tuple[Path, ...]):
+    """Bytes; of text, its lines without times and without the names of the runs' folders."""
+    if path.suffix == ".zip":  # its entries have times
+        with zipfile.ZipFile(path) as package:
+            return b"".join(name.encode() + package.read(name) for name in package.namelist())
+    if path.suffix not in (".json", ".jsonl", ".md", ".html", ".eaf") and path.name != "complete":
         return path.read_bytes()
-    text = path.read_text().replace(str(run), "RUN")
+    text = path.read_text()
+    for run in runs:
+        text = text.replace(str(run), "RUN")
     if path.suffix in (".html", ".eaf"):
-        return re.sub(r' DATE="\S+"', "", text).splitlines()
+        return re.sub(r' (DATE|RELATIVE_MEDIA_URL)="\S+"', "", text).splitlines()
     if path.suffix == ".md":
-        return re.sub(r"\d+ minutes|\d\.\d{3}", "", text).splitlines()  # the latter are real-time factors
+        return re.sub(r"\d+ minutes|\d+ s\b|\d\.\d{3}", "", text).splitlines()  # the latter are real-time factors
     documents = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else [json.loads(text)]
     return json.dumps([timeless(document) for document in documents], indent=1, sort_keys=True).splitlines()
 

@@ -8,10 +8,10 @@ from huggingface_hub import ModelCardData
 
 from hf_components.asr import Ctc, family_of, is_audio_llm, load_asr
 from hf_components.checkpoints import merge_adapter, read_config
-from hf_components.correction.finetuning.gold import CORRECTIONS, Sample, write_samples
+from hf_components.correction.finetuning.gold import Sample, write_samples
 from hf_components.correction.finetuning.improvement import is_silent, plot_improvement
 from hf_components.publishing import evaluated_on, hub_id, write_report
-from hf_components.runtime import read_record, write_json
+from hf_components.runtime import read_record, run_stage, write_json
 from hf_components.training import plot_training
 
 ADAPTER, MODEL, LOGS = "lora_adapters", "model", "logs"
@@ -24,10 +24,11 @@ RESULTS, SAMPLES, REJECTED = "evaluation_results.json", "samples.jsonl", "reject
 
 def publish_finetuned(
     folder: Path,
-    prepared: Path,
+    corpus: Path,
     trained: Path,
     result: dict,
     samples: Sequence[Sample],
+    corrections: Path | None,
     *,
     plot: bool,
     merge_into: str | None,
@@ -35,16 +36,17 @@ def publish_finetuned(
     """Fill the output folder of `finetune_wav2vec2_lora`: figures, texts, weights with their cards, logs.
 
     Args:
-        prepared: folder of the stages before training.
+        corpus: folder of the prepared recordings.
         trained: folder of the training stage.
         result: content of `evaluation_results.json`.
+        corrections: record of an LLM's replies; None without an LLM.
         merge_into: base model that the LoRA is merged into; None: no merged model is written.
     """
     write_json(folder / RESULTS, result)
     write_samples(folder / SAMPLES, samples)
-    shutil.copy(prepared / "corpus" / REJECTED, folder)
-    if result["gold"]["source"] == "llm":
-        shutil.copy(prepared / "gold" / CORRECTIONS, folder)
+    shutil.copy(corpus / REJECTED, folder)
+    if corrections is not None:
+        shutil.copy(corrections, folder)
     (folder / LOGS).mkdir(exist_ok=True)
     shutil.copy(trained / "history.json", folder / LOGS)
     # The log folders hold TensorBoard's files of this run, and of the part before an interruption.
@@ -95,7 +97,7 @@ def merge_lora(base: str, adapter: Path, folder: Path) -> None:
 def release_wav2vec2(folder: Path, run: Path, results: dict) -> dict:
     """Copy the trained model, its adapter and the plots of a run to `folder`; write `README.md` and `results.json`.
 
-    If the trained model is not to be shipped, the base is, and the other is kept in `not_released/` of the run.
+    If the trained model is not to be shipped, the base is.
 
     Args:
         folder: folder of the release.
@@ -105,15 +107,29 @@ def release_wav2vec2(folder: Path, run: Path, results: dict) -> dict:
         WER against the gold before and after.
     """
     trained = run / "finetuned"
-    kept = folder if results["shipped"] == FINETUNED else run / NOT_RELEASED
-    shutil.copytree(trained / MODEL, kept, dirs_exist_ok=True)
-    if (trained / ADAPTER).exists():
-        shutil.copytree(trained / ADAPTER, kept / ADAPTER, dirs_exist_ok=True)
-    if results["shipped"] == BASE:
+    if results["shipped"] == FINETUNED:
+        copy_trained(trained, folder)
+    else:
         model, processor = load_asr(results["base"])
         family_of(model).save(model, processor, folder)
     write_card(folder, trained, results)
     return {name: results["evaluation"][name]["wer"] for name in ("baseline", "finetuned")}
+
+
+def keep_unreleased(run: Path, trained: Path, resume: bool) -> None:
+    """Keep a trained model that is not released in `not_released/` of the run."""
+
+    def copy(folder: Path) -> dict:
+        return copy_trained(trained, folder)
+
+    run_stage(run / NOT_RELEASED, copy, config={}, inputs=[trained], resume=resume, alone=True)
+
+
+def copy_trained(trained: Path, folder: Path) -> dict:
+    shutil.copytree(trained / MODEL, folder, dirs_exist_ok=True)
+    if (trained / ADAPTER).exists():
+        shutil.copytree(trained / ADAPTER, folder / ADAPTER, dirs_exist_ok=True)
+    return {}
 
 
 def write_card(folder: Path, trained: Path, results: dict, is_adapter: bool = False) -> None:

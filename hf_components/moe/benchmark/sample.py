@@ -10,7 +10,7 @@ from accelerate import PartialState
 from hf_components.runtime import (
     UserError,
     read_record,
-    write_json,
+    write_record,
 )
 from hf_components.speech import Sampling
 
@@ -33,7 +33,7 @@ def fixed_sample(corpus: datasets.Dataset, file: Path, sampling: Sampling) -> da
         ids = sampling.of(corpus)["id"][:]
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, {**dataclasses.asdict(sampling), "size": len(ids), "ids": ids})
+            write_record(file, {**dataclasses.asdict(sampling), "size": len(ids), "ids": ids})
         except OSError as error:
             raise UserError(
                 f"cannot write the sample {file}: {error.strerror}; choose another --output_dir or --sample_file"

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-from xml.etree.ElementTree import ParseError
 
 import numpy as np
 import pyarrow
@@ -157,14 +156,9 @@ def _from_eaf(file: Path, place: str, tier: str, reject: Rejecting) -> Iterator[
         names = list(document.get_tier_names())
         wanted = _wanted(names, tier, file)
         annotations = [one for name in wanted for one in document.get_annotation_data_for_tier(name)]
-    except (
-        ParseError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        OSError,
-    ) as error:  # whatever pympi trips over
+    except UserError:
+        raise
+    except Exception as error:  # whatever pympi trips over, and it raises no more specific one itself
         raise UserError(f"{file} cannot be read as a document of ELAN ({type(error).__name__}: {error})") from error
     for start, end, phone, *_ in annotations:
         yield Labelled(recording_key(place), start / 1000, end / 1000, phone)

@@ -10,7 +10,7 @@ from accelerate import PartialState
 
 from hf_components.acoustic_units import FRAME, MFCC, AcousticUnitsModel
 from hf_components.checkpoints import base_model_id
-from hf_components.runtime import UserError, atomic_write, damage_named, require_there
+from hf_components.runtime import UserError, atomic_write, damage_named, make_folder, require_there
 from hf_components.speech import unreadable_explained, waveforms
 from hf_components.units.learning.plan import Batch
 
@@ -72,7 +72,7 @@ class FeatureStream:
         self.folder = folder
         self.num_workers = num_workers
         if folder is not None:
-            folder.mkdir(exist_ok=True)
+            make_folder(folder)
 
     def __call__(self, batches: Sequence[Batch]) -> Iterator[torch.Tensor]:
         """`(frames, dim)` of all clips of each batch, one clip after the other, on the model's device."""

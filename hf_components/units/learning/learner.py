@@ -17,6 +17,7 @@ from hf_components.runtime import (
     UserError,
     damage_named,
     estimate_rest,
+    make_folder,
     warn_of_full_disk,
     write_json,
 )
@@ -74,7 +75,7 @@ def learn_centroids(
     size = 4 * frames * model.config.feature_size
     kept = size <= cache_gib * 2**30
     if state.is_main_process:
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         if kept and not (folder / FEATURES).exists():
             logger.info("keeping features of %.1f hours on the disk: %.1f GiB", sum(durations) / 3600, size / 2**30)
             warn_of_full_disk("keeping features", folder, size, "lower --cache_gib to compute them in each pass")

@@ -18,6 +18,7 @@ from hf_components.acoustic_units import AcousticUnitsModel, nearest_centroid, t
 from hf_components.runtime import (
     Progress,
     join_parts,
+    make_folder,
     read_part,
     write_part,
 )
@@ -101,7 +102,7 @@ def write_units(
     """
     state = PartialState()
     if state.is_main_process:
-        folder_of_parts.mkdir(exist_ok=True)
+        make_folder(folder_of_parts)
     state.wait_for_everyone()
     parts = [part for split, rows in splits.items() for part in _parts(split, rows, batch_seconds)]
     missing = [part for part in parts if not (folder_of_parts / part.file_name).exists()]

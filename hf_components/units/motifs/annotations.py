@@ -14,6 +14,7 @@ from pympi.Elan import Eaf
 
 from hf_components.runtime import visible
 from hf_components.units.motifs.bpe import Motifs, Occurrences
+from hf_components.units.motifs.decisions import Decisions
 from hf_components.units.table import SECONDS_PER_UNIT
 
 
@@ -28,10 +29,13 @@ class Interval(NamedTuple):
 Tiers = dict[str, list[Interval]]  # by name, in display order; intervals of a tier do not overlap
 
 
-def tiers_of_recordings(rows: pyarrow.Table, motifs: Motifs, found: Occurrences) -> dict[str, Tiers]:
+def tiers_of_recordings(
+    rows: pyarrow.Table, motifs: Motifs, found: Occurrences, decisions: Decisions | None = None
+) -> dict[str, Tiers]:
     """The tiers segments, units and motifs of each recording.
 
-    The label of a unit is its number, the label of a motif its name. Motifs of a single unit are left out.
+    The label of a unit is its number, the label of a motif its name, or the one that it was given. Motifs of a single
+    unit are left out, and so are those that were rejected.
 
     Args:
         rows: segments, see `hf_components.units.table.UnitTable`.
@@ -39,6 +43,7 @@ def tiers_of_recordings(rows: pyarrow.Table, motifs: Motifs, found: Occurrences)
     Returns:
         tiers by `source_file`.
     """
+    decisions = decisions or Decisions()
     of_row = np.searchsorted(found.row, range(len(rows) + 1))  # first motif of each segment
     recordings: dict[str, Tiers] = {}
     for i in np.argsort(rows["start"].to_numpy(), kind="stable"):
@@ -53,10 +58,9 @@ def tiers_of_recordings(rows: pyarrow.Table, motifs: Motifs, found: Occurrences)
         for motif, unit in zip(
             found.motif[of_row[i] : of_row[i + 1]], found.unit[of_row[i] : of_row[i + 1]], strict=True
         ):
-            if len(motifs.units[motif]) > 1:
-                tiers["motifs"].append(
-                    Interval(times[unit], times[unit + len(motifs.units[motif])], motifs.name(motif))
-                )
+            label = decisions.label(motifs.name(motif), row["id"], times[unit])
+            if len(motifs.units[motif]) > 1 and label:
+                tiers["motifs"].append(Interval(times[unit], times[unit + len(motifs.units[motif])], visible(label)))
     for tiers in recordings.values():
         segments = tiers["segments"]
         ends = [min(a.end, b.start) for a, b in pairwise(segments)] + [segments[-1].end]

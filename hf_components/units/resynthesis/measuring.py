@@ -16,6 +16,7 @@ from hf_components.reporting import plot_spectrograms
 from hf_components.runtime import Progress, UserError
 from hf_components.speech import encode_wav, seconds_batches, waveforms
 from hf_components.unit_hifigan import UnitHifiGanModel
+from hf_components.units.resynthesis.naturalness import Dnsmos
 from hf_components.units.resynthesis.speaking import pitches_of, speak, voices_of
 from hf_components.units.table import SECONDS_PER_UNIT, UnitTable
 
@@ -63,11 +64,12 @@ def resynthesise(
         batch_seconds: seconds of speech that are spoken at once, with padding.
     Returns:
         a row per segment, in order: `id`, `speaker_id`, `duration`, `text`, the three files, the figures of the metric
-        `speech_resynthesis`, `mcd_shuffled_units`, and `units`.
+        `speech_resynthesis`, `mcd_shuffled_units`, `dnsmos` and `dnsmos_original`, and `units`.
     Raises:
         UserError: a segment or its resynthesis cannot be measured, or the vocoder has no voice for its speaker.
     """
     state = PartialState()
+    dnsmos = Dnsmos()
     rows = []
     for name in ("audio", "spectrograms"):
         (folder / name).mkdir(exist_ok=True)
@@ -88,6 +90,8 @@ def resynthesise(
                     "index": i,
                     **{key: row[key] for key in ("id", "speaker_id", "duration", "text")},
                     **measure_segment(row["id"], original, resynthesis, control),
+                    "dnsmos": dnsmos(resynthesis),
+                    "dnsmos_original": dnsmos(original),
                     **write_pair(folder, i, original, resynthesis),
                     "units": list(units[i]),
                 }

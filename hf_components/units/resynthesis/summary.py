@@ -7,6 +7,7 @@ from rich.table import Table
 from hf_components.metrics.speech_resynthesis.figures import FIGURES, bitrate, mean_and_interval
 from hf_components.scoring import score
 from hf_components.speech import count_speakers, say_speakers
+from hf_components.units.resynthesis.naturalness import Dnsmos
 
 RATES = ("cer", "wer")
 DECIMALS = {"dB": 1, "bit/s": 0}  # 3 for other units
@@ -27,6 +28,8 @@ GOOD = {
         "the control: the same units in random order, spoken by the same vocoder",
     ),
     "mcd_to_shuffled": ("", None, 0.85, "mcd / mcd_shuffled_units; at 1 the order of the units means nothing"),
+    "dnsmos": ("", None, None, "predicted rating by listeners, 1 to 5, without a reference (DNSMOS P.835, overall)"),
+    "dnsmos_original": ("", None, None, "the same of the originals"),
     "snr": (
         "dB",
         5.0,
@@ -62,7 +65,7 @@ def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | N
     """
     means = {
         name: mean_and_interval([row[name] for row in rows], num_bootstrap, seed=seed)
-        for name in (*FIGURES, "mcd_shuffled_units")
+        for name in (*FIGURES, "mcd_shuffled_units", "dnsmos", "dnsmos_original")
     }
     figures = {name: mean for name, (mean, _) in means.items()}
     figures |= {f"{name}_interval": interval for name, (_, interval) in means.items()}
@@ -74,6 +77,8 @@ def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | N
     figures |= rates
     if unvoiced := sum(row["log_f0_rmse"] is None for row in rows):
         missing["log_f0_rmse"] = f"{unvoiced} of {len(rows)} segments have no frame that is voiced on both sides"
+    if any(row["dnsmos"] is None for row in rows):
+        missing |= dict.fromkeys(("dnsmos", "dnsmos_original"), Dnsmos().missing or "a segment is silent")
     ranges = {**GOOD, **good_error_rates(rates)}
     return {
         **figures,

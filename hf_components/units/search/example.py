@@ -6,15 +6,19 @@ import torch
 
 from hf_components.acoustic_units import AcousticUnitsModel
 from hf_components.runtime import Progress, UserError
+from hf_components.speech import SAMPLING_RATE
 from hf_components.units.search.dtw import Hit, best_paths, hits_of
+from hf_components.units.table import HOP
 
 CELLS = 20_000_000  # frames of segments times frames of the example that are compared at once
 TEMPERATURE = 0.2  # of the posteriors, in mean squared distances of a frame to its centroid
 LEAST = 1e-6  # of a posterior
+SILENCE = 25  # frames before and after an example: half a second
+SHORTEST = 0.025  # seconds of audio in a frame
 
 
 def find_example(
-    model: AcousticUnitsModel, waveform: np.ndarray, rows: pyarrow.Table, most: int, per_segment: int
+    model: AcousticUnitsModel, waveform: np.ndarray, rows: pyarrow.Table, *, most: int, per_segment: int
 ) -> list[Hit]:
     """The stretches that are nearest to an example, the nearest first.
 
@@ -45,11 +49,19 @@ def find_example(
 
 
 def costs_of_units(model: AcousticUnitsModel, waveform: np.ndarray) -> np.ndarray:
-    """How unlike each frame of the example is to each unit, `(frames, num_units)` float32."""
-    try:
-        features, _ = model.features(torch.as_tensor(waveform, device=model.device)[None])
-    except ValueError as error:
-        raise UserError(f"the example cannot be searched for: {error}") from error
+    """How unlike each frame of the example is to each unit, `(frames, num_units)` float32.
+
+    The example is heard between silences. An encoder hears a sound in its context: words that are cut out without
+    silence are found worse, and words in their sentence, too (docs/results.md, "Units against phones").
+
+    Raises:
+        UserError: it is shorter than a frame.
+    """
+    frames = int(model.num_frames(len(waveform)))
+    if frames < 1:
+        raise UserError(f"an example must have at least {SHORTEST:g} s, got {len(waveform) / SAMPLING_RATE:.3f} s")
+    waveform = torch.as_tensor(np.pad(waveform, SILENCE * HOP), device=model.device)
+    features = model.features(waveform[None])[0][:, SILENCE : SILENCE + frames]
     centroids = model.centroids.double()
     squared = torch.cdist(features[0].double(), centroids, compute_mode="donot_use_mm_for_euclid_dist").square()
     spread = squared.min(1).values.mean().clamp_min(torch.finfo(torch.float64).tiny)

@@ -9,8 +9,14 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_components.checkpoints import complete_checkpoints, last_complete_checkpoint, mark_complete
-from hf_components.runtime import read_record, write_json
+from hf_components.checkpoints import (
+    complete_checkpoints,
+    damaged_checkpoint_named,
+    delete_remains,
+    last_complete_checkpoint,
+    mark_complete,
+)
+from hf_components.runtime import make_folder, read_record, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +40,7 @@ def save_checkpoint(
     if accelerator.is_main_process:
         for leftover in (temporary, target):  # incomplete, from a killed run
             shutil.rmtree(leftover, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        make_folder(temporary)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(temporary))  # each process writes the state of its own random generators
     accelerator.wait_for_everyone()
@@ -50,10 +56,14 @@ def save_checkpoint(
 
 def load_checkpoint(accelerator: Accelerator, folder: Path) -> tuple[dict[str, torch.Tensor], list[dict]] | None:
     """Load the newest complete checkpoint into the accelerator's objects; returns its best weights and history."""
+    if accelerator.is_main_process:
+        delete_remains(folder)
+    accelerator.wait_for_everyone()
     newest = last_complete_checkpoint(folder)
     if newest is None:
         return None
-    accelerator.load_state(newest)
-    history = read_record(Path(newest) / HISTORY, [dict], f"delete {newest}, to go on from the checkpoint before it")
+    with damaged_checkpoint_named(newest):
+        accelerator.load_state(newest)
+    history = read_record(Path(newest) / HISTORY, [dict], f"delete {newest}, to go on from the one before it")
     logger.info("training resumes after epoch %d", len(history))
     return load_file(Path(newest) / BEST), history

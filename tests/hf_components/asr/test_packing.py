@@ -60,6 +60,15 @@ def test_holds_main_at_its_root_and_the_weights_in_half(whisper, tmp_path):
 
 
 @pytest.mark.unit
+def test_what_a_kill_has_left_is_neither_packed_nor_kept(whisper, tmp_path):
+    (tmp_path / "a.packing" / "model").mkdir(parents=True)
+    (tmp_path / "a.packing" / "model" / "old.bin").write_bytes(b"old")
+    write_package(tmp_path / "a.zip", load_packable(whisper, "en", None, 7), torch.float16)
+    assert "model/old.bin" not in zipfile.ZipFile(tmp_path / "a.zip").namelist()
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.zip"]
+
+
+@pytest.mark.unit
 def test_an_adapter_is_merged(whisper, tmp_path):
     model = get_peft_model(tiny_whisper(), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
     model.save_pretrained(tmp_path / "adapter")

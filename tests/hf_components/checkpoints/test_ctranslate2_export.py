@@ -76,6 +76,13 @@ def test_ctranslate2_writes_what_pytorch_writes(tmp_path):
 
 
 @pytest.mark.unit
+def test_an_interrupted_export_is_made_again(tmp_path):
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "model.bin").write_bytes(b"half")
+    export_whisper(tiny_whisper(), tiny_processor(), tmp_path / "export", "float32")
+    assert (tmp_path / "export" / "model.bin").stat().st_size > 4
+
+
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'pip install "underheard\[export\]"'):

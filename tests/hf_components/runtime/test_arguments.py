@@ -376,6 +376,7 @@ class Typed:
     seed: int = field(default=0, metadata={"help": "whole number"})
     rate: float = field(default=0.1, metadata={"help": "number"})
     plot: bool = field(default=False, metadata={"help": "switch"})
+    of_two: int = field(default=0, metadata={"help": "flag of two words"})
     names: list[str] = field(default_factory=list, metadata={"help": "texts"})
     more: dict | str | None = field(default=None, metadata={"help": "mapping"})
 
@@ -441,7 +442,20 @@ def test_numbers_switches_and_nothing_in_yaml(write, text, name, value):
     assert found == value
 
 
-@pytest.mark.parametrize("text", ["seed: 12:30", "seed: 0x1F", "rate: much", "plot: maybe", "seed: 1.5"])
+@pytest.mark.parametrize("name", ["c.yaml", "c.json"])
+def test_a_file_that_is_nothing_but_brackets_is_named(write, name):
+    with pytest.raises(UserError, match=rf"{name} is not valid YAML or JSON: "):
+        parse_arguments(Typed, [f"--config={write('[' * 10_000, name)}"])
+
+
+@pytest.mark.parametrize("text", ["seed: 12:30", "seed: 0x1F", "rate: much", "plot: maybe", "seed: 1.5", "of_two: x"])
 def test_a_value_in_yaml_that_is_none_is_named(write, text):
-    with pytest.raises(UserError, match=text.partition(":")[0]):
+    with pytest.raises(UserError, match=rf"\.yaml: .*{text.partition(':')[0]}"):
         typed(write, text)
+
+
+def test_a_wrong_value_on_the_command_line_is_not_that_of_the_file(write):
+    file = write("seed: 7")
+    with pytest.raises(UserError, match="seed") as told:
+        parse_arguments(Typed, [f"--config={file}", "--seed=much"])
+    assert str(file) not in str(told.value)

@@ -1,9 +1,14 @@
 """Records that are read back: their form, and folders whose files must be those that were written."""
 
+import hashlib
+import json
+import os
+
 import pytest
 
+from hf_components.runtime import records
 from hf_components.runtime.errors import UserError
-from hf_components.runtime.records import check_files, describe_files, read_record
+from hf_components.runtime.records import check_files, describe_files, read_record, sealed
 
 pytestmark = pytest.mark.unit
 FORM = {"step": int, "loss?": (float, int, None), "names": [str], "of": {str: {"n": int}}, "any?": object}
@@ -54,19 +59,55 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path, make):
         read_record(tmp_path / "a.json", FORM, "delete it")
 
 
-def test_files_as_written_are_not_read_again(tmp_path, monkeypatch):
+def test_every_file_is_read_once(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").write_bytes(b"content")
     described = describe_files(tmp_path)
     assert set(described) == {"a.parquet"}
-    monkeypatch.setattr("hf_components.runtime.records.file_digest", lambda path: pytest.fail("it was read"))
-    check_files(tmp_path, described, "make it again")
-
-
-def test_a_touched_file_is_read_and_found_the_same(tmp_path):
-    (tmp_path / "a.parquet").write_bytes(b"content")
-    described = describe_files(tmp_path)
-    (tmp_path / "a.parquet").touch()
-    check_files(tmp_path, described, "make it again")
-    (tmp_path / "a.parquet").write_bytes(b"Content")
-    with pytest.raises(UserError, match="a.parquet has another content; make it again"):
+    read = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: read.append(file.name) or digest(file, name))
+    records._digest.cache_clear()
+    for _ in range(2):
         check_files(tmp_path, described, "make it again")
+    assert read == [str(tmp_path / "a.parquet")]
+
+
+def test_a_decayed_file_is_found_though_size_and_time_are_the_same(tmp_path):
+    file = tmp_path / "a.parquet"
+    file.write_bytes(b"content")
+    described = describe_files(tmp_path)
+    time = file.stat().st_mtime_ns
+    file.write_bytes(b"Content")
+    os.utime(file, ns=(time, time))
+    with pytest.raises(UserError, match=r"a.parquet has another content; make it again"):
+        check_files(tmp_path, described, "make it again")
+
+
+def test_what_earlier_versions_recorded_is_checked_too(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"content")
+    described = {name: {**was, "changed": [1, 2]} for name, was in describe_files(tmp_path).items()}
+    check_files(tmp_path, described, "make it again")
+
+
+def test_files_for_people_may_be_edited(tmp_path):
+    (tmp_path / "README.md").write_text("a card")
+    described = describe_files(tmp_path)
+    (tmp_path / "README.md").write_text("a better card")
+    check_files(tmp_path, described, "make it again")
+
+
+def test_any_change_of_a_sealed_record_is_found(tmp_path):
+    file = tmp_path / "a.json"
+    record = sealed({"wer": 0.25, "names": ["a"], "of": {"x": None}})
+    file.write_text(json.dumps(record))
+    assert read_record(file, {"wer": float}, "make it again") == record
+    assert sealed(record) == record
+    for changed in ({"wer": 0.26}, {"names": ["b"]}, {"of": {"x": 1}}, {"more": 1}, {"seal": "0"}, {"seal": None}):
+        file.write_text(json.dumps(record | changed))
+        with pytest.raises(UserError, match=r"a.json is damaged, or was edited: .*; make it again"):
+            read_record(file, {"wer": float}, "make it again")
+
+
+def test_a_record_without_a_seal_is_read(tmp_path):
+    (tmp_path / "a.json").write_text('{"wer": 0.25}')
+    assert read_record(tmp_path / "a.json", {"wer": float}, "make it again") == {"wer": 0.25}

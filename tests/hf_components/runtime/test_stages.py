@@ -14,6 +14,7 @@ from filelock import FileLock
 from transformers import TrainingArguments
 
 from hf_components.runtime import stages
+from hf_components.runtime.disk import WRITTEN
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.stages import COMPLETION, STARTED, fingerprint, read_completion, run_stage, write_json
 
@@ -35,7 +36,7 @@ class Producer:
 
     def __call__(self, folder):
         self.calls += 1
-        self.found = sorted(p.name for p in folder.iterdir() if p.name != STARTED)
+        self.found = sorted(p.name for p in folder.iterdir() if p.name not in (STARTED, WRITTEN))
         (folder / "weights.txt").write_text(self.content)
         return {"calls": self.calls}
 
@@ -87,6 +88,59 @@ def test_crash_leaves_the_earlier_result(out):
         run_stage(out, crash, config={})
     assert (out / "weights.txt").read_text() == "first"
     assert read_completion(out) is not None
+
+
+def decay(file) -> None:
+    """Another content of the same size and time."""
+    stat = file.stat()
+    file.write_bytes(bytes(byte ^ 1 for byte in file.read_bytes()))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_what_an_interrupted_run_has_written_is_verified_before_it_goes_on(out):
+    def stop(folder):
+        (folder / "parts").mkdir()
+        for text in ("early", "late"):  # the second replaces the first
+            write_json(folder / "parts" / "1.json", {"n": text})
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        run_stage(out, stop, config={})
+    part = out.with_name(".stage.partial") / "parts" / "1.json"
+    good = part.read_bytes()
+    decay(part)
+    with pytest.raises(UserError, match=r"1.json was changed after it was written; delete it, or all of .*partial"):
+        run_stage(out, Producer(), config={}, resume=True)
+    with (part.parents[1] / WRITTEN).open("a") as notes:
+        notes.write('["parts/1.js')  # torn by a power cut, and so no note
+    part.write_bytes(good)
+    run_stage(out, Producer(), config={}, resume=True)
+    assert names(out) == ["parts", COMPLETION, "weights.txt"]
+
+
+def test_a_part_that_was_deleted_is_made_again(out):
+    def stop(folder):
+        write_json(folder / "1.json", {})
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        run_stage(out, stop, config={})
+    (out.with_name(".stage.partial") / "1.json").unlink()
+    run_stage(out, Producer(), config={}, resume=True)
+    assert names(out) == [COMPLETION, "weights.txt"]
+
+
+def test_a_complete_folder_is_verified_before_it_is_renamed(out, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stages, "_replace", interrupt)
+        run_stage(out, Producer(), config={})
+    decay(out.with_name(".stage.partial") / "weights.txt")
+    with pytest.raises(UserError, match=r"weights.txt has another content; make .*stage.partial again"):
+        run_stage(out, Producer(), config={}, resume=True)
+
+
+def interrupt(*_) -> None:
+    raise KeyboardInterrupt
 
 
 def test_partial_folder_is_kept_on_resume(out):
@@ -459,6 +513,7 @@ def test_an_input_that_an_earlier_version_knew_by_its_time_does_not_run_again(ou
     stat = path.stat()
     listed = [("model.safetensors", f"{stat.st_size}:{stat.st_mtime_ns}")]
     record["identity"]["inputs"]["model.safetensors"] = stages._digest(listed)
+    del record["seal"]  # earlier versions wrote none
     write_json(out / COMPLETION, record)
     produce = Producer()
     run_stage(out, produce, config={}, inputs=[path], resume=True)
@@ -540,6 +595,7 @@ def test_a_moved_stage_is_as_it_was(out, tmp_path):
     record = read_completion(out)
     del record["files"]
     exchange(out / "weights.txt")
+    del record["seal"]
     write_json(out / COMPLETION, record)  # as an earlier version wrote it
     assert fingerprint(out) == before
 

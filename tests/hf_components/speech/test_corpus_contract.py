@@ -128,6 +128,16 @@ def test_a_file_that_is_no_table_is_named(tmp_path, shards, content):
         load_corpus(folder)
 
 
+@pytest.mark.parametrize(
+    "card", [CARD.encode() + b"\xa3", CARD.replace("split: train,", "split: [,").encode(), b"---\nconfigs: 7\n---\n"]
+)
+def test_a_damaged_card_is_named(tmp_path, shards, card):
+    folder = write(tmp_path / "corpus", *shards)
+    (folder / "README.md").write_bytes(card)
+    with pytest.raises(UserError, match=r"corpus cannot be read: .*; prepare it again"):
+        load_corpus(folder)
+
+
 @pytest.fixture
 def prepared(tmp_path):
     manifest = children_corpus(tmp_path / "children") / "train.jsonl"

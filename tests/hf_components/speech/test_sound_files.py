@@ -1,14 +1,17 @@
 """Files as phones, browsers, pipes and killed recorders leave them: every sample arrives, or the reason is said."""
 
 import io
+import random
 import struct
 
 import av
 import numpy as np
 import pytest
 import soundfile
+from faults.spoiling import spoil
 
 from hf_components.speech.audio import AudioError, decode, read_duration, stream
+from hf_components.speech.ffmpeg import FFmpegFile
 
 pytestmark = pytest.mark.unit
 RATE = 16_000
@@ -20,7 +23,7 @@ def tone(seconds: float, pitch: float = 220.0, rate: int = RATE) -> np.ndarray:
 
 def by_libsndfile(samples: np.ndarray, rate: int = RATE, **options) -> bytes:
     buffer = io.BytesIO()
-    with soundfile.SoundFile(buffer, "w", rate, samples.ndim if samples.ndim == 1 else 2, **options) as file:
+    with soundfile.SoundFile(buffer, "w", rate, 1 if samples.ndim == 1 else samples.shape[1], **options) as file:
         file.write(samples)
     return buffer.getvalue()
 
@@ -148,3 +151,57 @@ def test_integers_that_were_not_divided_are_refused(scale):
     with pytest.raises(AudioError, match="divide by 32768"):
         decode(by_libsndfile(scale * tone(0.2), format="WAV", subtype="FLOAT"))
     assert np.abs(decode(by_libsndfile(4 * tone(0.2), format="WAV", subtype="FLOAT"))).max() > 1  # only loud
+
+
+@pytest.mark.parametrize("channels", [8, 9, 16])
+def test_many_channels_are_read(channels):
+    """A microphone array; libsndfile reads this only if its header is as it should be."""
+    samples = np.stack([tone(0.5, 100 + 20 * channel) for channel in range(channels)], axis=1)
+    data = by_libsndfile(samples, format="WAV", subtype="FLOAT")
+    with FFmpegFile(data) as file:
+        read = np.concatenate(list(file.blocks(1000)))
+    assert np.array_equal(read, samples)
+
+
+def video_without_sound() -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as file:
+        track = file.add_stream("mpeg4", rate=10, width=16, height=16, pix_fmt="yuv420p")
+        for _ in range(5):
+            file.mux(track.encode(av.VideoFrame(16, 16, "yuv420p")))
+        file.mux(track.encode(None))
+    return buffer.getvalue()
+
+
+def unknown_coding() -> bytes:
+    return by_ffmpeg(tone(0.5), "matroska", "pcm_s16le").replace(b"A_PCM/INT/LIT", b"A_QQQ/QQQ/QQQ")
+
+
+@pytest.mark.parametrize("make", [video_without_sound, unknown_coding])
+@pytest.mark.parametrize("read", [decode, read_duration])
+def test_a_file_without_a_track_that_can_be_decoded_is_refused(make, read):
+    with pytest.raises(AudioError, match=r"unreadable audio: .*convert it to WAV or FLAC"):
+        read(make(), name="film.mp4")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        by_ffmpeg(tone(0.5), "ac3", "ac3"),
+        by_ffmpeg(tone(0.5), "matroska", "pcm_s16le"),
+        by_ffmpeg(tone(0.5), "ipod", "aac"),
+        by_libsndfile(tone(0.5), format="CAF", subtype="PCM_16"),
+        by_libsndfile(tone(0.5), format="W64", subtype="PCM_16"),
+    ],
+    ids=["ac3", "mka", "m4a", "caf", "w64"],
+)
+def test_a_spoiled_file_is_read_or_refused_by_its_name(content):
+    """Whatever is wrong; damage between packets and within them ended in errors of FFmpeg."""
+    refused = 0
+    for seed in range(150):
+        try:
+            decode(spoil(content, random.Random(seed)), name="recording")
+        except AudioError as error:
+            assert str(error).startswith("recording: ")
+            refused += 1
+    assert 0 < refused < 150

@@ -2,13 +2,21 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from tiny_speech import Kill, resumable_trainer
 
-from hf_components.checkpoints.training_checkpoints import COMPLETE, TRAINED_WEIGHTS, last_complete_checkpoint
+from hf_components.checkpoints.training_checkpoints import (
+    COMPLETE,
+    TRAINED_WEIGHTS,
+    complete_checkpoints,
+    delete_remains,
+    last_complete_checkpoint,
+    mark_complete,
+)
 from hf_components.moe.trainer import MoeTrainer
 from hf_components.runtime.errors import UserError
 
@@ -152,6 +160,70 @@ def test_a_damaged_checkpoint_stops_the_run_by_its_name(stopped, tmp_path, name,
         shutil.rmtree(file.parent)
         trainer.train(resume_from_checkpoint=True)
         assert trainer.state.global_step == 3
+
+
+def test_what_an_interruption_left_is_removed_and_takes_no_place_of_a_good_one(uninterrupted, tmp_path):
+    accumulation, expected = uninterrupted
+    options = {"accumulation": accumulation, "save_total_limit": 2}
+    with pytest.raises(KeyboardInterrupt):
+        resumable_trainer(tmp_path, callbacks=[Kill(5)], **options).train()
+    (tmp_path / "checkpoint-4" / "base.json").unlink()  # killed in the middle of its deletion
+    (tmp_path / "checkpoint-6").mkdir()  # killed in the middle of its writing
+    (tmp_path / "checkpoint-6" / "optimizer.pt").write_bytes(b"half")
+    resumed = resumable_trainer(tmp_path, **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same(outcome(resumed), expected)
+    assert complete_checkpoints(tmp_path) == [tmp_path / f"checkpoint-{step}" for step in (STEPS - 1, STEPS)]
+    assert not (tmp_path / "checkpoint-4").exists()
+
+
+def test_an_older_checkpoint_that_decayed_is_named_too(stopped, tmp_path):
+    """Else it would be among the files of the result."""
+    shutil.copytree(stopped[0], tmp_path / "run")
+    (tmp_path / "run" / "checkpoint-1" / TRAINED_WEIGHTS).write_bytes(stopped[1])
+    with pytest.raises(UserError, match=r"checkpoint-1 was changed .*; delete .*checkpoint-1, then the training goes"):
+        last_complete_checkpoint(tmp_path / "run")
+
+
+def test_the_newest_checkpoint_is_never_removed(stopped, tmp_path):
+    shutil.copytree(stopped[0], tmp_path / "run")
+    (tmp_path / "run" / "checkpoint-2" / "optimizer.pt").unlink()
+    (tmp_path / "run" / "checkpoint-3 (copy)").mkdir()
+    delete_remains(tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoint-3 (copy)").exists()
+    with pytest.raises(UserError, match=r"optimizer.pt is missing"):
+        last_complete_checkpoint(tmp_path / "run")
+
+
+def test_a_checkpoint_at_the_end_of_an_epoch_holds_its_evaluation(tmp_path):
+    """Else a run that is killed between the two goes on from there, and that epoch is never evaluated."""
+    resumable_trainer(tmp_path, max_steps=4, eval_strategy="epoch").train()
+    for step, evaluated in ((2, []), (3, [3]), (4, [3, 4])):
+        log = json.loads((tmp_path / f"checkpoint-{step}" / "trainer_state.json").read_text())["log_history"]
+        assert [entry["step"] for entry in log if "eval_wer" in entry] == evaluated
+
+
+class Payload:
+    """What a hostile checkpoint would run when it is read by pickle."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_checkpoint_runs_no_code(stopped, tmp_path, name):
+    """Also if its marker was made for it: states are read as tensors and numbers alone."""
+    shutil.copytree(stopped[0], tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint-2"
+    (checkpoint / COMPLETE).unlink()
+    torch.save({"state": Payload(tmp_path / "it_ran")}, checkpoint / name)
+    mark_complete(checkpoint, {"step": 2})
+    with pytest.raises(UserError, match=r"checkpoint-2 is damaged: .*; delete .*checkpoint-2"):
+        resumable_trainer(tmp_path / "run", max_steps=3).train(resume_from_checkpoint=True)
+    assert not (tmp_path / "it_ran").exists()
 
 
 def test_other_folders_are_no_checkpoints(tmp_path):

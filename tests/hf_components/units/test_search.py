@@ -75,5 +75,5 @@ def test_an_example_is_found_where_it_is_said(corpus, cells, monkeypatch):
 
 def test_an_example_without_a_frame_is_refused(corpus):
     model, _, rows = corpus
-    with pytest.raises(UserError, match="the example cannot be searched for: a waveform must have at least 400"):
+    with pytest.raises(UserError, match="an example must have at least 0.025 s, got 0.013"):
         find_example(model, np.zeros(200, dtype=np.float32), rows, most=5, per_segment=1)

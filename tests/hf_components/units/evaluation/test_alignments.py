@@ -107,6 +107,13 @@ def test_a_folder_without_phones_is_refused(tmp_path, make, message):
         read_alignments(tmp_path / "in", "phones")
 
 
+@pytest.mark.parametrize("content", ["", "no XML", "<a>", "<ANNOTATION_DOCUMENT/>", "<!DOCTYPE x [<!ENTITY a 'b'>]>"])
+def test_a_file_of_elan_that_cannot_be_read_is_refused(tmp_path, content):
+    (tmp_path / "x.eaf").write_text(content)
+    with pytest.raises(UserError, match=r"x.eaf holds no phones that can be read: .*x.eaf"):
+        read_alignments(tmp_path / "x.eaf", "phones")
+
+
 def test_a_name_that_two_alignments_have_needs_its_folder(tmp_path):
     for folder in ("a", "b"):
         textgrid(tmp_path / folder / "x.TextGrid", {"phones": PHONES})

@@ -1,5 +1,7 @@
 """Annotations read back by other libraries: Praat's own code for TextGrids, pympi for ELAN."""
 
+import json
+
 import numpy as np
 import parselmouth
 import pyarrow
@@ -9,8 +11,10 @@ from praatio import textgrid
 from pympi.Elan import Eaf
 from tiny_motifs import TABLE, pair_motif
 
+from hf_components.runtime.errors import UserError
 from hf_components.units.motifs.annotations import Interval, tiers_of_recordings, write_eaf, write_textgrid
 from hf_components.units.motifs.bpe import find_occurrences
+from hf_components.units.motifs.decisions import Decisions
 
 pytestmark = pytest.mark.unit
 
@@ -39,6 +43,23 @@ def test_times_are_those_of_the_recording(tiers):
         Interval(200, 200.11, "s2"),
         Interval(300, 300.15, "s3"),
     ]
+
+
+def test_motifs_have_the_names_that_were_given_and_rejected_ones_are_left_out(motifs, tmp_path):
+    clips = [
+        {"segment": "s0", "source_file": "a.wav", "start": 0.0, "end": 0.1, "verdict": "yes"},
+        {"segment": "s0", "source_file": "a.wav", "start": 0.12, "end": 0.16, "verdict": "no"},
+    ]
+    decided = {"units": motifs.identity, "motifs": [{"motif": "m4", "units": [0, 1], "name": "water", "clips": clips}]}
+    (tmp_path / "decisions.json").write_text(json.dumps(decided))
+    decisions = Decisions.read(tmp_path / "decisions.json", motifs.identity, "units")
+    found = tiers_of_recordings(TABLE, motifs, find_occurrences(motifs, TABLE), decisions)["a.wav"]
+    assert found["motifs"] == [Interval(0, 0.1, "water"), Interval(300.02, 300.14, "water")]
+    with pytest.raises(UserError, match="must be of the same units"):
+        Decisions.read(tmp_path / "decisions.json", {**motifs.identity, "num_units": 9}, "units")
+    (tmp_path / "decisions.json").write_text('{"units": {}, "motifs": [{"motif": 4}]}')
+    with pytest.raises(UserError, match="decisions.json is damaged: .*; save it again on the page"):
+        Decisions.read(tmp_path / "decisions.json", motifs.identity, "units")
 
 
 def test_recordings_apart_and_segments_in_order(motifs):

@@ -55,6 +55,8 @@ def row(index: int = 0, **changes) -> dict:
         "log_f0_rmse": 0.2,
         "voicing_error": 0.1,
         "mcd_shuffled_units": 8.0,
+        "dnsmos": 2.0,
+        "dnsmos_original": 3.0,
         "units": UNITS,
         "original": f"audio/orig_{index:04d}.wav",
         "resynthesis": f"audio/synth_{index:04d}.wav",
