@@ -148,8 +148,8 @@ demo: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) ## A page to try check
 	RECOGNISERS="$(or $(MODEL),$(wildcard runs/moe/model runs/children/model runs/wav2vec2/model) models/whisper-tiny.en)" \
 		UNITS="$(or $(UNITS),$(wildcard runs/units/model))" $(BIN)/python spaces/demo/app.py
 
-doctor: ## Report what will work on this machine, what will not, and how to fix it
-	@$(or $(wildcard $(BIN)/python),$(PYTHON)) launchers/doctor.py
+doctor: ## Report what will work on this machine, and how to fix the rest; ARGS="--plan run_moe_pipeline": memory of trainings
+	@$(or $(wildcard $(BIN)/python),$(PYTHON)) launchers/doctor.py $(ARGS)
 
 test: $(INSTALLED) ## Run the tests that take seconds each; offline
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile $(ARGS)

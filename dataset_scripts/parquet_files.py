@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet
 
 from dataset_scripts.shards import Prepared
-from hf_components.runtime import atomic_write, check_files, damage_named, read_record, write_json
+from hf_components.runtime import UserError, atomic_write, check_files, read_record, write_json
 
 PLAN = "files.json"  # target -> the files that become it
 
@@ -32,8 +32,9 @@ def place_files(prepared: Prepared, data: Path, building: Path, max_bytes: int) 
             elif was := prepared.written.get(building / sources[0]):
                 check_files(data, {target: was}, again, data / target)
         elif not (data / target).exists():
-            with damage_named(building, again):
-                _join([building / source for source in sources], data / target)
+            if len(present) < len(sources):
+                raise UserError(f"{building} lacks {len(sources) - len(present)} files of {target}; {again}")
+            _join(present, data / target)
         for source in present:
             source.unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ from datasets import Dataset, Features, Value
 from dataset_scripts import parquet_files
 from dataset_scripts.parquet_files import place_files
 from dataset_scripts.shards import Prepared
+from hf_components.runtime.errors import UserError
 
 pytestmark = pytest.mark.unit
 
@@ -71,3 +72,12 @@ def test_a_stopped_run_goes_on_to_the_same_files(tmp_path, monkeypatch, moment):
     place_files(place, tmp_path / "data", tmp_path / "building", 75_000)
     found = sorted((tmp_path / "data").iterdir())
     assert sum((ids(file) for file in found), []) == sum(expected, []) and len(found) == 3
+
+
+def test_a_file_that_is_gone_is_named(tmp_path):
+    files = write_files(tmp_path / "building", [10, 10])
+    (tmp_path / "data").mkdir()
+    files[1].unlink()
+    (tmp_path / "building" / parquet_files.PLAN).write_text('{"train.parquet": ["0/0.parquet", "1/1.parquet"]}')
+    with pytest.raises(UserError, match="building lacks 1 files of train.parquet; delete .* to prepare the corpus"):
+        place_files(Prepared(files={"train": files}), tmp_path / "data", tmp_path / "building", 10**6)
