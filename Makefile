@@ -126,10 +126,9 @@ recipe-phonetic: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA
 	$(LAUNCH) recipes/run_phonetic_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_phonetic_pipeline/quick.yaml)" \
 		--data "$(or $(DATA),data/demo_children)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/phonetic)" $(ARGS)
 
-recipe-wav2vec2: $(INSTALLED) $(if $(DATA),$(if $(CONFIG),,models/whisper-tiny.en)) $(if $(MODEL)$(CONFIG),,models/wav2vec2-demo) $(if $(CONFIG),,models/smollm2) $(if $(DATA),,data/demo_recordings) ## wav2vec2 trained by LoRA where corrected transcripts show errors
+recipe-wav2vec2: $(INSTALLED) $(if $(CONFIG),,models/whisper-tiny.en) $(if $(MODEL)$(CONFIG),,models/wav2vec2-demo) $(if $(DATA),,data/demo_recordings) ## wav2vec2 trained on recordings without transcripts, by texts on which recognisers agree
 	$(LAUNCH) recipes/run_wav2vec2_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_wav2vec2_pipeline/quick.yaml)" \
-		--data "$(or $(DATA),data/demo_recordings)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/wav2vec2)" \
-		$(if $(DATA),$(if $(CONFIG),,--gold llm --llm_figure false --judges models/whisper-tiny.en)) $(ARGS)
+		--data "$(or $(DATA),data/demo_recordings)" $(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/wav2vec2)" $(ARGS)
 
 recipe-units: $(INSTALLED) $(if $(CONFIG),,models/whisper-tiny.en) $(if $(DATA),,data/demo_long) ## Units, motifs and a unit vocoder, from long recordings
 	$(LAUNCH) recipes/run_units_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_units_pipeline/quick.yaml)" \
@@ -149,8 +148,8 @@ demo: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) ## A page to try check
 	RECOGNISERS="$(or $(MODEL),$(wildcard runs/moe/model runs/children/model runs/wav2vec2/model) models/whisper-tiny.en)" \
 		UNITS="$(or $(UNITS),$(wildcard runs/units/model))" $(BIN)/python spaces/demo/app.py
 
-doctor: ## Report what will work on this machine, what will not, and how to fix it
-	@$(or $(wildcard $(BIN)/python),$(PYTHON)) launchers/doctor.py
+doctor: ## Report what will work on this machine, and how to fix the rest; ARGS="--plan run_moe_pipeline": memory of trainings
+	@$(or $(wildcard $(BIN)/python),$(PYTHON)) launchers/doctor.py $(ARGS)
 
 test: $(INSTALLED) ## Run the tests that take seconds each; offline
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile $(ARGS)

@@ -11,9 +11,12 @@ kept. `results.json` holds `scenarios`, `harmful_releases`, `useful_releases` an
 import argparse
 import json
 import logging
+import multiprocessing
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
@@ -38,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 NONSENSE = "the annual report of the committee describes a number of important developments in the region"
 GERMAN = "das wetter ist heute sehr schön und wir gehen mit den kindern in den garten am alten haus"
+MISHEARD = {"third": 1 / 3, "two fifths": 0.4, "half": 0.5}  # share of the words that a played recogniser gets wrong
 NOISE = {"clean": None, "20 dB": 20.0, "10 dB": 10.0, "5 dB": 5.0, "0 dB": 0.0}
 Reply = Callable[[str], str]
 
@@ -60,31 +64,34 @@ class Scenario:
     reply: Callable[[str, dict[str, str]], str] | None = None
     flags: dict = field(default_factory=dict)
 
+    def players(self) -> list[str]:
+        """All whose transcripts are needed."""
+        return list(dict.fromkeys([*self.recognisers, *self.judges]))
 
-VOTE = {"gold": "consensus", "train_on": "all"}
+
+ALL = {"train_on": "all"}
+VOTE = {**ALL, "gold": "consensus", "max_gold_wer": 0.3}
 SCENARIOS = {
-    **{f"vote, {level}": Scenario(level, ["pocketsphinx", "similar"], ["whisper"], flags=VOTE) for level in NOISE},
-    "vote with Whisper, judged by PocketSphinx": Scenario(
-        "clean", ["whisper", "similar"], ["pocketsphinx"], flags=VOTE
+    **{f"vote, {level}": Scenario(level, ["third", "half"], ["two fifths"], flags=VOTE) for level in NOISE},
+    "vote with Whisper alone, judged by PocketSphinx": Scenario(
+        recognisers=["whisper"], judges=["pocketsphinx"], flags=VOTE
     ),
+    "vote with Whisper, judged by PocketSphinx": Scenario("clean", ["whisper", "third"], ["pocketsphinx"], flags=VOTE),
     "vote, nobody judges": Scenario("clean", ["whisper", "pocketsphinx"], [], flags=VOTE),
     "one that knows all": Scenario(recognisers=["perfect", "pocketsphinx"], flags=VOTE),
-    "one that writes nothing": Scenario(recognisers=["silent", "similar"], flags=VOTE),
-    "one in another language": Scenario(recognisers=["german", "similar"], flags=VOTE),
+    "one that writes nothing": Scenario(recognisers=["silent", "third"], flags=VOTE),
+    "one in another language": Scenario(recognisers=["german", "third"], flags=VOTE),
     "one whose texts are of other recordings": Scenario(recognisers=["shuffled", "pocketsphinx"], flags=VOTE),
     "two that write the same nonsense": Scenario(recognisers=["nonsense", "nonsense again"], flags=VOTE),
     "nonsense, judged by nonsense": Scenario(
         recognisers=["nonsense", "nonsense again"], judges=["nonsense too"], flags=VOTE
     ),
-    "a judge in another language": Scenario(recognisers=["perfect", "similar"], judges=["german"], flags=VOTE),
-    "LLM that writes fluent nonsense": Scenario(reply=lambda heard, truth: NONSENSE, flags={"train_on": "all"}),
-    "LLM that writes nothing": Scenario(reply=lambda heard, truth: "", flags={"train_on": "all"}),
-    "LLM that translates": Scenario(reply=lambda heard, truth: GERMAN, flags={"train_on": "all"}),
-    "LLM that drops every second word": Scenario(
-        reply=lambda heard, truth: " ".join(heard.split()[::2]), flags={"train_on": "all"}
-    ),
+    "a judge in another language": Scenario(recognisers=["perfect", "third"], judges=["german"], flags=VOTE),
+    "LLM that writes fluent nonsense": Scenario(reply=lambda heard, truth: NONSENSE, flags=ALL),
+    "LLM that writes nothing": Scenario(reply=lambda heard, truth: "", flags=ALL),
+    "LLM that translates": Scenario(reply=lambda heard, truth: GERMAN, flags=ALL),
     "LLM that knows the truth": Scenario(reply=lambda heard, truth: truth.get(heard, heard)),
-    "its own text": Scenario(flags={"gold": "stt", "train_on": "all"}),
+    "its own text": Scenario(flags={**ALL, "gold": "stt"}),
 }
 
 
@@ -98,8 +105,8 @@ class Scripted(TranscriptCorrector):
     def warm_up(self) -> float:
         return 0.0
 
-    def _request(self, hypotheses):
-        return hypotheses[0]
+    def _request(self, lines):
+        return lines[0]
 
     def _ask(self, requests, max_new_tokens):
         return [(self.reply(text), True) for text in requests]
@@ -113,18 +120,22 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--llm", default="models/smollm2", help="LLM whose tokens are counted; scripts reply for it")
     parser.add_argument("--gguf_file", default="SmolLM2-135M-Instruct.Q4_1.gguf")
     parser.add_argument("--speakers", type=int, default=4)
-    parser.add_argument("--utterances", type=int, default=12, help="recordings of each speaker, clean and noisy")
-    parser.add_argument("--epochs", type=float, default=30)
+    parser.add_argument("--utterances", type=int, default=30, help="recordings of each speaker, clean and noisy")
+    parser.add_argument("--epochs", type=float, default=12)
+    parser.add_argument("--processes", type=int, default=2, help="scenarios played at once, by one thread each")
     parser.add_argument("--only", nargs="*", choices=tuple(SCENARIOS), help="these scenarios; default: all")
     args = parser.parse_args(argv)
     out = Path(args.output_dir)
-    results = {}
-    for name in args.only or SCENARIOS:
-        file = out / "scenarios" / f"{re.sub(r'[^A-Za-z0-9]+', '_', name)}.json"
-        if not file.exists():
-            write_json(file, play(SCENARIOS[name], out, file.with_suffix(""), args))
-        results[name] = read_record(file, dict, "delete it to play it again")
-        logger.info("%s: %s", name, results[name]["reason"])
+    names = args.only or list(SCENARIOS)
+    files = {name: out / "scenarios" / f"{re.sub(r'[^A-Za-z0-9]+', '_', name)}.json" for name in names}
+    left = [name for name in names if not files[name].exists()]
+    heard = dict.fromkeys((SCENARIOS[name].level, who) for name in left for who in SCENARIOS[name].players())
+    levels = dict.fromkeys(SCENARIOS[name].level for name in left)
+    with Workers(args.processes) as workers:
+        workers.run(speak, [(out, level, args) for level in levels])
+        workers.run(hear, [(out, level, who, args) for level, who in heard])
+        workers.run(play_and_keep, [(name, out, files[name], args) for name in left])
+    results = {name: read_record(files[name], dict, "delete it to play it again") for name in names}
     told = [
         abs(row["estimated_wer"] - row["gold_wer"]) for row in results.values() if row["estimated_wer"] is not None
     ]
@@ -140,36 +151,71 @@ def main(argv: list[str] | None = None) -> dict:
     lines = [
         f"harmful releases: {summary['harmful_releases']} of {len(results)}",
         f"useful releases: {summary['useful_releases']} of {summary['useful']}",
-        *(
-            [f"expected WER of the gold: off by {100 * summary['wer_estimate_error']:.1f} points on average"]
-            * bool(told)
-        ),
     ]
+    if told:
+        lines.append(
+            f"expected WER of the gold: off by {100 * np.mean(told):.1f} points on average, {len(told)} scenarios"
+        )
     show(table(results), "\n".join(lines))
     return summary
 
 
+class Workers:
+    """Processes with one thread each; with one there is none but this."""
+
+    def __init__(self, count: int):
+        self.pool = None
+        if count > 1:
+            os.environ["OMP_NUM_THREADS"] = "1"  # for those that are started
+            self.pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+    def run(self, function: Callable, jobs: Sequence[tuple]) -> None:
+        """Call a function with the arguments of each job, and wait for all."""
+        if self.pool is None:
+            for job in jobs:
+                function(*job)
+            return
+        for result in [self.pool.submit(function, *job) for job in jobs]:
+            result.result()
+
+
+def play_and_keep(name: str, out: Path, file: Path, args: argparse.Namespace) -> None:
+    write_json(file, play(SCENARIOS[name], out, file.with_suffix(""), args))
+
+
 def play(scenario: Scenario, out: Path, folder: Path, args: argparse.Namespace) -> dict:
     """Make gold, train, let the judges decide, and score all of it by the truth."""
-    recordings, truth = speak(out, scenario.level, args)
-    (recordings / "hidden.jsonl").write_text("")
-    known = {name: players(name, recordings, truth, args) for name in {*scenario.recognisers, *scenario.judges}}
+    recordings, truth = place_of(out, scenario.level)
+    hidden = out / "no_truth.jsonl"
+    hidden.write_text("")
     flags = {
         "audio_dir": recordings,
-        "truth": recordings / "hidden.jsonl",
+        "truth": hidden,
         "model": args.model,
         "output_dir": folder,
         "llm_model": args.llm,
         "gguf_file": args.gguf_file,
+        "no_lora": True,
         "num_epochs": args.epochs,
+        "batch_size": 8,
+        "learning_rate": 5e-4,
+        "base_share": 0.5,
         "eval_ratio": 0.4,
         "plot": False,
         "report_to": "none",
+        "save_strategy": "no",
         **scenario.flags,
     }
     words = [f"--{name}={value}" for name, value in flags.items()]
     for flag, names in (("--recognisers", scenario.recognisers), ("--judges", scenario.judges)):
-        words += [flag, *(str(known[name]) for name in names)] if names else []
+        words += [flag, *(str(file_of(out, scenario.level, name)) for name in names)] if names else []
     config = Path(__file__).parents[1] / "recipes/configs/finetune_wav2vec2_lora/quick.yaml"
     try:
         with llm_of(scenario, recordings, truth):
@@ -199,42 +245,55 @@ def play(scenario: Scenario, out: Path, folder: Path, args: argparse.Namespace) 
     }
 
 
-def speak(out: Path, level: str, args: argparse.Namespace) -> tuple[Path, dict[str, str]]:
-    """Recordings with noise of this level, and their texts by id."""
+def place_of(out: Path, level: str) -> tuple[Path, dict[str, str]]:
+    """The folder of the recordings with noise of this level, and their texts by id."""
     folder = out / "recordings" / level.replace(" ", "_")
-    if not (folder / "truth.jsonl").exists():
-        write_demo_recordings(folder, dev_speakers=args.speakers, utterances_per_speaker=args.utterances)
-        random = np.random.default_rng(0)
-        for file in sorted(folder.rglob("*.wav")) if NOISE[level] is not None else ():
-            samples, rate = soundfile.read(file, dtype="float32")
-            noisy = mix(samples, random.standard_normal(len(samples)).astype(np.float32), NOISE[level])
-            soundfile.write(file, noisy / max(1, np.abs(noisy).max()), rate, subtype="PCM_16")
     return folder, {row["file"]: row["text"] for _, row in read_json_lines(folder / "truth.jsonl")}
 
 
-def players(name: str, recordings: Path, truth: dict[str, str], args: argparse.Namespace) -> Path:
-    """The transcripts of a recogniser, real or played."""
-    file = recordings / "heard" / f"{name.replace(' ', '_')}.jsonl"
+def speak(out: Path, level: str, args: argparse.Namespace) -> None:
+    """Make the recordings with noise of this level."""
+    folder = out / "recordings" / level.replace(" ", "_")
+    if folder.exists():
+        return
+    unfinished = folder.with_name(f".{folder.name}")
+    write_demo_recordings(unfinished, dev_speakers=args.speakers, utterances_per_speaker=args.utterances)
+    random = np.random.default_rng(0)
+    for file in sorted(unfinished.rglob("*.wav")) if NOISE[level] is not None else ():
+        samples, rate = soundfile.read(file, dtype="float32")
+        noisy = mix(samples, random.standard_normal(len(samples)).astype(np.float32), NOISE[level])
+        soundfile.write(file, noisy / max(1, np.abs(noisy).max()), rate, subtype="PCM_16")
+    unfinished.rename(folder)
+
+
+def file_of(out: Path, level: str, name: str) -> Path:
+    """The transcripts of a recogniser."""
+    return out / "heard" / level.replace(" ", "_") / f"{name.replace(' ', '_')}.jsonl"
+
+
+def hear(out: Path, level: str, name: str, args: argparse.Namespace) -> None:
+    """Write the transcripts of a recogniser, real or played."""
+    file = file_of(out, level, name)
     if file.exists():
-        return file
-    file.parent.mkdir(exist_ok=True)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    recordings, truth = place_of(out, level)
     ids, random = list(truth), np.random.default_rng(len(name))
     if name in ("whisper", "pocketsphinx"):
         options = {} if name == "pocketsphinx" else {"word_confidences": True, "num_beams": 1}
         recogniser = load_recogniser(args.whisper if name == "whisper" else name, **options)
         files = Files({i: recordings / i for i in ids})
         transcribe_to_file(recogniser, files, file, order=ids, identity={}, resume=True)
-        return file
+        return
     texts = {
         "perfect": [truth[i] for i in ids],
         "silent": [""] * len(ids),
         "german": [_some(GERMAN, random, 8) for _ in ids],
         "shuffled": [truth[i] for i in random.permutation(ids)],
-        "similar": [_misheard(truth[i], random, truth) for i in ids],
+        **{who: [_misheard(truth[i], random, truth, rate) for i in ids] for who, rate in MISHEARD.items()},
     }.get(name) or [_some(NONSENSE, np.random.default_rng(i), 6) for i in range(len(ids))]
     rows = [{ID: i, TEXT: text} for i, text in zip(ids, texts, strict=True)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
 
 
 def llm_of(scenario: Scenario, recordings: Path, truth: dict[str, str]):
@@ -249,7 +308,8 @@ def llm_of(scenario: Scenario, recordings: Path, truth: dict[str, str]):
     correct = gold.correct_to_file
 
     def noting(corrector, ids, texts, path, resume):
-        by_text.update({text[0]: truth[i] for i, text in zip(ids, texts, strict=True)})
+        # The LLM is shown lower case.
+        by_text.update({" ".join(text[0].lower().split()): truth[i] for i, text in zip(ids, texts, strict=True)})
         return correct(corrector, ids, texts, path, resume)
 
     return mock.patch.multiple(gold, load_corrector=scripted, correct_to_file=noting)
@@ -269,10 +329,10 @@ def table(results: dict[str, dict]) -> Table:
     return lines
 
 
-def _misheard(text: str, random: np.random.Generator, truth: dict[str, str]) -> str:
-    """A text in which a third of the words are others."""
+def _misheard(text: str, random: np.random.Generator, truth: dict[str, str], rate: float) -> str:
+    """A text in which this share of the words are others."""
     others = " ".join(truth.values()).split()
-    return " ".join(word if random.random() > 1 / 3 else str(random.choice(others)) for word in text.split())
+    return " ".join(word if random.random() > rate else str(random.choice(others)) for word in text.split())
 
 
 def _some(text: str, random: np.random.Generator, count: int) -> str:

@@ -10,8 +10,9 @@ import pyarrow.dataset
 from huggingface_hub import DatasetCardData
 
 from dataset_scripts.corpus_builder import CorpusBuilder, write_rejected
+from dataset_scripts.parquet_files import place_files
 from hf_components.publishing import render_card
-from hf_components.runtime import check_files, write_json, write_to_file
+from hf_components.runtime import write_json, write_to_file
 from hf_components.speech import LONG, content_digest, count_speakers
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -41,7 +42,7 @@ def write_corpus(
     Args:
         options: options of the builder.
         num_proc: worker processes; the result does not depend on it.
-        shard_megabytes: size at which a Parquet file is closed.
+        shard_megabytes: size at which a Parquet file is closed; smaller ones are joined up to it.
         name, source, license, language: texts for the card.
     Returns:
         rows per split (without splits whose rows were all rejected), rejected and remarked rows per reason, groups
@@ -56,14 +57,7 @@ def write_corpus(
     builder = builder_class(cache_dir=str(building), config_id="default", **options)
     listing = builder.read_manifests()
     prepared = builder.write_shards(listing, building / "shards", num_proc, shard_megabytes)
-    for split, files in prepared.files.items():
-        for number, file in enumerate(files):
-            target = data / f"{split}-{number:05d}-of-{len(files):05d}.parquet"
-            if file.exists():
-                file.replace(target)
-            elif file in prepared.written:  # a killed run has moved it
-                again = f"delete {folder} to start again"
-                check_files(data, {target.name: prepared.written[file]}, again, target)
+    place_files(prepared, data, building, shard_megabytes * 10**6)
     write_rejected(folder, prepared.rejected)
     for row in prepared.rejected[:MOST_LOGGED]:
         write_to_file(f"rejected: {row['id']}, {row['file']}: {row['reason']}")

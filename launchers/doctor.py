@@ -1,6 +1,9 @@
 """Report what will work on this machine, what will not, and how to fix it. Exit code 1 if something must be fixed.
 
 python launchers/doctor.py
+python launchers/doctor.py --plan run_moe_pipeline --model openai/whisper-small
+
+With `--plan` it tells instead how much memory the trainings of a pipeline will take; see launchers/plan.py.
 """
 
 import importlib.util
@@ -9,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import NamedTuple
@@ -192,7 +195,12 @@ def examine() -> Iterator[Finding]:
         yield from part()
 
 
-def main() -> int:
+def main(words: Sequence[str] = ()) -> int:
+    if words:
+        sys.path.insert(0, str(ROOT))
+        from launchers import plan
+
+        return plan.main(words)
     findings = []
     for finding in examine():
         findings.append(finding)
@@ -203,4 +211,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

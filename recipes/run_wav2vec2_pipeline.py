@@ -39,6 +39,7 @@ PASSED_ON = {
         **same_names(
             "truth",
             "no_lora",
+            "base_share",
             "num_train_epochs",
             "per_device_train_batch_size",
             "gradient_accumulation_steps",

@@ -9,7 +9,6 @@ been edited. Exit code 0: all is well. 1: something is not, and the report says 
 """
 
 import dataclasses
-import sys
 from dataclasses import dataclass
 
 from hf_components.reporting import show
@@ -31,10 +30,7 @@ class Arguments(LogArguments):
 
 
 def main(argv: list[str] | None = None) -> dict:
-    words = sys.argv[1:] if argv is None else argv
-    if words and not words[0].startswith("-"):
-        words = ["--folder", *words]
-    (args,) = parse_arguments(Arguments, words, __doc__)
+    (args,) = parse_arguments(Arguments, argv, __doc__, leading="folder")
     findings = verify_folder(args.folder)
     for kind, remedy in REMEDIES.items():
         if found := getattr(findings, kind):

@@ -322,7 +322,7 @@ def make(*given: str) -> subprocess.CompletedProcess:
     [
         ("recipe-moe DATA=x CONFIG=c.yaml", '--config "c.yaml" --data "x"', "--model"),
         ("recipe-children MODEL=openai/whisper-small", '--model "openai/whisper-small"', "--num_processes"),
-        ("recipe-wav2vec2 DATA=x", "--gold llm", "--model"),
+        ("recipe-wav2vec2 DATA=x", 'run_wav2vec2_pipeline/quick.yaml" --data "x"', "--model"),
         ("recipe-wav2vec2 DATA=x CONFIG=c.yaml", '--data "x"', "--gold"),
         (
             "recipe-units ACCELERATE_CONFIG=accelerate_configs/multi_gpu.yaml PROCESSES=3",

@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass
 
+from accelerate import PartialState
+
+from hf_components.asr import choose_dtype, is_audio_llm, load_asr
+from hf_components.checkpoints import read_config
 from hf_components.correction.corrector import TranscriptCorrector
-from hf_components.runtime import flag
+from hf_components.correction.hearing import HearingCorrector
+from hf_components.runtime import UserError, flag
 
 
 @dataclass
@@ -14,7 +19,8 @@ class CorrectionArguments:
     """
 
     llm_model: str = flag(
-        "instruct model with a chat template: folder or Hub id",
+        "instruct model with a chat template, or a language model that hears, which also gets the recordings: folder "
+        "or Hub id",
         default="mistralai/Mistral-7B-Instruct-v0.3",
         aliases=["--llm"],
         needs={"gold": ("llm", "best")},
@@ -45,12 +51,22 @@ def load_corrector(args: CorrectionArguments, alphabet: frozenset[str] | None = 
     Raises:
         UserError: the LLM cannot be loaded; the message says what to do.
     """
+    options = {"batch_size": args.llm_batch_size, "fast_mode": args.fast_mode, "alphabet": alphabet}
+    if args.gguf_file is None and hears(args.llm_model):
+        model, processor = load_asr(args.llm_model, dtype=choose_dtype(args.llm_dtype, PartialState().device))
+        return HearingCorrector(model, processor, name=args.llm_model, **options)
     return TranscriptCorrector.from_pretrained(
         args.llm_model,
         gguf_file=args.gguf_file,
         quantization=args.quantization,
         dtype=args.llm_dtype,
-        batch_size=args.llm_batch_size,
-        fast_mode=args.fast_mode,
-        alphabet=alphabet,
+        **options,
     )
+
+
+def hears(name: str) -> bool:
+    """Whether a checkpoint is a language model that hears; False if it cannot be read, of which loading tells more."""
+    try:
+        return is_audio_llm(read_config(name)["model_type"])
+    except UserError:
+        return False

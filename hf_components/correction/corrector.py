@@ -18,10 +18,11 @@ import torch
 from accelerate import PartialState
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_components.asr import choose_dtype
+from hf_components.asr import Recordings, choose_dtype
 from hf_components.correction import prompt
 from hf_components.correction.gate import LIMITS, GateLimits, gate
 from hf_components.correction.loading import load_llm
+from hf_components.correction.prompt import Guess
 from hf_components.runtime import Progress, UserError
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Correction:
     Args:
         heard: text of the recogniser, the most likely one of several.
         alternatives: its other texts.
+        shown: these texts as the LLM got them, with the confidences of their words.
         proposed: reply of the LLM; None if it was not asked.
         text: final text: the reply if the gate accepted it, else `heard`.
         accepted: whether the gate accepted the reply, which may be unchanged.
@@ -47,6 +49,7 @@ class Correction:
 
     heard: str
     alternatives: list[str]
+    shown: list[str]
     proposed: str | None
     text: str
     accepted: bool
@@ -95,9 +98,8 @@ class TranscriptCorrector:
         self._ends = set(ends) if isinstance(ends, list) else {ends}
         self._padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends, pad_token_id=self._padding)
-        self._probes = [self._request([text]) for text in PROBES]
-        self._shared = []
-        self._cache = DynamicCache(config=model.config)
+        self._shared: list[int] = []
+        self._cache: DynamicCache | None = None
 
     @classmethod
     def from_pretrained(
@@ -132,11 +134,12 @@ class TranscriptCorrector:
         self.correct([EXAMPLE])
         return time.perf_counter() - start
 
-    def correct(self, texts: Sequence[str | Sequence[str]]) -> list[Correction]:
+    def correct(self, texts: Sequence[str | Sequence[str | Guess]]) -> list[Correction]:
         """Correct transcripts.
 
         Args:
-            texts: per recording the text of the recogniser, or a list of hypotheses, the most likely first.
+            texts: per recording the text of the recogniser, or a list of guesses, the most likely first. Those may
+                say how probable their words are, see `hf_components.correction.prompt.Guess`.
         Returns:
             corrections in the same order.
         Raises:
@@ -146,14 +149,16 @@ class TranscriptCorrector:
         return [found[i] for i in range(len(texts))]
 
     def stream(
-        self, texts: Sequence[str | Sequence[str]], indices: Sequence[int], progress: bool = False
+        self, texts: Sequence[str | Sequence[str | Guess]], indices: Sequence[int], progress: bool = False
     ) -> Iterator[list[tuple[int, Correction]]]:
         """Correct the texts at `indices`: pairs of index and correction, batch by batch, the longest first."""
-        recordings = {i: [texts[i]] if isinstance(texts[i], str) else list(texts[i]) for i in indices}
-        lengths = {i: self._tokens(hypotheses) for i, hypotheses in recordings.items()}
+        recordings = {i: prompt.as_guesses(texts[i]) for i in indices}
+        lines = {i: [prompt.shown(guess) for guess in recordings[i]] for i in indices}
+        lengths = {i: self._tokens(lines[i]) for i in indices}
         idle = {
             i: _not_asked(
                 recordings[i],
+                lines[i],
                 f"too long: {length} tokens, at most {self.max_tokens} are allowed" if length else "nothing heard",
             )
             for i, length in lengths.items()
@@ -168,43 +173,65 @@ class TranscriptCorrector:
                 started = time.perf_counter()
                 # The gate would reject a longer reply.
                 longest = math.ceil(self.limits.max_length_ratio * max(lengths[i] for i in batch)) + 8
-                replies = self._ask([self._request(recordings[i]) for i in batch], min(longest, self.max_tokens))
+                replies = self._replies(batch, [lines[i] for i in batch], min(longest, self.max_tokens))
                 seconds = round((time.perf_counter() - started) / len(batch), 3)
                 yield [
-                    (i, self.decide(recordings[i], *reply, seconds)) for i, reply in zip(batch, replies, strict=True)
+                    (i, self.decide(recordings[i], lines[i], *reply, seconds))
+                    for i, reply in zip(batch, replies, strict=True)
                 ]
                 bar.update(len(batch))
 
-    def decide(self, hypotheses: list[str], proposed: str, finished: bool, seconds: float) -> Correction:
-        """The correction for a reply, which must pass the gate for at least one of the hypotheses.
+    def decide(
+        self, guesses: Sequence[Guess], lines: list[str], reply: str, finished: bool, seconds: float
+    ) -> Correction:
+        """The correction for a reply, which must pass the gate for at least one of the guesses.
+
+        Where confidences of words are known, what passes for the first guess is taken, stretch by stretch.
 
         Args:
+            lines: the guesses as they were shown.
             finished: whether the LLM ended the reply itself.
         """
-        heard, *others = hypotheses
+        heard, *others = [guess.text for guess in guesses]
         if not finished:
-            return Correction(heard, others, proposed, heard, False, "cut off: the reply did not end", seconds)
-        verdicts = [gate(text, proposed, self.alphabet, self.limits) for text in hypotheses if text.strip()]
+            return Correction(heard, others, lines, reply, heard, False, "cut off: the reply did not end", seconds)
+        partly = guesses[0].confidences is not None
+        proposed = prompt.without_numbers(reply) if partly else reply
+        verdicts = [
+            gate(text, proposed, self.alphabet, self.limits, partly=partly)
+            for text in ([heard] if partly else [heard, *others])
+            if text.strip()
+        ]
         best = next((verdict for verdict in verdicts if verdict.accepted), verdicts[0])
         if not best.accepted:
-            return Correction(heard, others, proposed, heard, False, best.reason, seconds)
+            return Correction(heard, others, lines, reply, heard, False, best.reason, seconds)
         reason = "unchanged" if best.text == heard else "corrected"
-        return Correction(heard, others, proposed, best.text, True, reason, seconds)
+        return Correction(heard, others, lines, reply, best.text, True, reason, seconds)
 
-    def _tokens(self, hypotheses: Sequence[str]) -> int:
-        """Number of tokens of the longest hypothesis in the request."""
-        return max(len(self.tokenizer(prompt.shown(text), add_special_tokens=False).input_ids) for text in hypotheses)
+    def hear(self, recordings: Recordings) -> None:
+        """Give the recordings, in the order of the texts, to an LLM that hears; this one does not."""
 
-    def _request(self, hypotheses: Sequence[str]) -> list[int]:
+    def _replies(
+        self, indices: Sequence[int], lines: Sequence[list[str]], max_new_tokens: int
+    ) -> list[tuple[str, bool]]:
+        """Replies to a batch of texts, and whether each one ended within `max_new_tokens`."""
+        return self._ask([self._request(own) for own in lines], max_new_tokens)
+
+    def _tokens(self, lines: Sequence[str]) -> int:
+        """Number of tokens of the longest text in the request, without the confidences of its words."""
+        texts = [prompt.without_numbers(line) for line in lines]
+        return max(len(self.tokenizer(text, add_special_tokens=False).input_ids) for text in texts)
+
+    def _request(self, lines: Sequence[str]) -> list[int]:
         # Switches off reasoning in models that have it by default; other templates ignore it.
         return self.tokenizer.apply_chat_template(
-            prompt.conversation(hypotheses), add_generation_prompt=True, enable_thinking=False
+            prompt.conversation(lines), add_generation_prompt=True, enable_thinking=False
         )["input_ids"]
 
     @torch.inference_mode()
     def _ask(self, requests: list[list[int]], max_new_tokens: int) -> list[tuple[str, bool]]:
         """Greedy replies, and whether each one ended within `max_new_tokens`."""
-        shared = len(os.path.commonprefix([*self._probes, *requests]))
+        shared = len(os.path.commonprefix([*(self._request([text]) for text in PROBES), *requests]))
         width = max(map(len, requests))
         # The padding is between the shared part, where the cache ends, and the rest.
         rows = [(request, width - len(request)) for request in requests]
@@ -227,7 +254,7 @@ class TranscriptCorrector:
         return [self._read(row) for row in written.tolist()]
 
     def _prefix_cache(self, shared: list[int]) -> DynamicCache:
-        if shared != self._shared:
+        if self._cache is None or shared != self._shared:
             cache = DynamicCache(config=self.model.config)
             self.model(
                 input_ids=torch.tensor([shared], device=self.model.device), past_key_values=cache, logits_to_keep=1
@@ -241,6 +268,6 @@ class TranscriptCorrector:
         return self.tokenizer.decode(row[:end], skip_special_tokens=True).strip(), end is not None
 
 
-def _not_asked(hypotheses: list[str], reason: str) -> Correction:
-    heard, *others = hypotheses
-    return Correction(heard, others, None, heard, False, reason, 0.0)
+def _not_asked(guesses: Sequence[Guess], lines: list[str], reason: str) -> Correction:
+    heard, *others = [guess.text for guess in guesses]
+    return Correction(heard, others, lines, None, heard, False, reason, 0.0)

@@ -126,21 +126,29 @@ CHAT_WORDS = {
 }
 
 
-def gate(heard: str, proposed: str, alphabet: frozenset[str] | None = None, limits: GateLimits = LIMITS) -> Verdict:
+def gate(
+    heard: str,
+    proposed: str,
+    alphabet: frozenset[str] | None = None,
+    limits: GateLimits = LIMITS,
+    *,
+    partly: bool = False,
+) -> Verdict:
     """Accept or reject an LLM's proposal for a transcript.
 
     Args:
         heard: text of the recogniser, not empty.
         proposed: unchanged reply of the LLM.
         alphabet: characters that the recogniser can write, including the space; None if it can write any character.
+        partly: judge every stretch of changed words alone, and accept those that may be mishearings.
     """
     text = in_writing(proposed, heard, alphabet)
-    objection = (
-        _invisible(heard, proposed)
-        or _chat(heard, proposed)
-        or _unwritable(heard, text, alphabet)
-        or _too_far(heard, text, limits)
-    )
+    objection = _invisible(heard, proposed) or _chat(heard, proposed) or _unwritable(heard, text, alphabet)
+    if partly and not objection:
+        unchanged = in_writing(heard, heard, alphabet)
+        passed = _without_far_stretches(unchanged, text, limits)
+        text = passed if passed != unchanged else text  # if nothing passes, the reason is that of the whole
+    objection = objection or _too_far(heard, text, limits)
     if objection:
         return Verdict(False, objection, heard)
     if text == in_writing(heard, heard, alphabet):  # equal except for spaces and composed characters
@@ -215,22 +223,55 @@ def _too_far(heard: str, text: str, limits: GateLimits) -> str | None:
     if distance > limits.max_distance * max(len(before), len(after)) + limits.spare:
         return f"distance: {distance} edits of {len(before)} characters"
     stretches = list(_stretches(before.split(), after.split()))
-    for words in stretches:
-        old, new = map("".join, words)
-        described = f"{' '.join(words[0])!r} became {' '.join(words[1])!r}"
-        if len(new) - len(old) > limits.max_added:
-            return f"added words: {described}"
-        if len(old) - len(new) > limits.max_removed:
-            return f"removed words: {described}"
-        is_last = (
-            words is stretches[-1] and after.split()[-1:] == words[1][-1:] and before.split()[-1:] != words[1][-1:]
-        )
-        if is_last and len(words[1]) > len(words[0]) and new.startswith(old):  # recognisers miss words between others
-            return f"went on after the end: {described}"
-        allowed = limits.max_stretch_distance * max(len(old), len(new)) + limits.spare
-        if old and new and (Levenshtein.distance(old, new) > allowed or not set(old) & set(new)):
-            return f"other words: {described}"
+    at_end = after.split()[-1:] != before.split()[-1:]
+    return next(
+        (
+            problem
+            for words in stretches
+            if (problem := _far(*words, limits, is_last=at_end and words is stretches[-1]))
+        ),
+        None,
+    )
+
+
+def _far(old_words: list[str], new_words: list[str], limits: GateLimits, *, is_last: bool) -> str | None:
+    """An objection to a stretch of changed words; `is_last`: it changes the end of the text."""
+    old = "".join(old_words)
+    new = "".join(new_words)
+    described = f"{' '.join(old_words)!r} became {' '.join(new_words)!r}"
+    if len(new) - len(old) > limits.max_added:
+        return f"added words: {described}"
+    if len(old) - len(new) > limits.max_removed:
+        return f"removed words: {described}"
+    if is_last and len(new_words) > len(old_words) and new.startswith(old):  # recognisers miss words between others
+        return f"went on after the end: {described}"
+    allowed = limits.max_stretch_distance * max(len(old), len(new)) + limits.spare
+    if old and new and (Levenshtein.distance(old, new) > allowed or not set(old) & set(new)):
+        return f"other words: {described}"
     return None
+
+
+def _without_far_stretches(heard: str, text: str, limits: GateLimits) -> str:
+    """The text, with what was heard in place of the changes that `_far` objects to.
+
+    A stretch of as many words as were heard is judged word by word.
+    """
+    old = heard.split()
+    new = text.split()
+    kept: list[str] = []
+    i = j = 0
+    for same in Levenshtein.editops([*map(comparable, old)], [*map(comparable, new)]).as_matching_blocks():
+        changes = [(old[i : same.a], new[j : same.b])]
+        if same.a - i == same.b - j:
+            changes = [([a], [b]) for a, b in zip(*changes[0], strict=True)]
+        is_end = same.a == len(old) and same.b == len(new)
+        for before, after in changes:
+            compared = [comparable(" ".join(words)).split() for words in (before, after)]
+            kept += before if _far(*compared, limits, is_last=is_end) else after
+        i = same.a + same.size
+        j = same.b + same.size
+        kept += new[same.b : j]
+    return " ".join(kept)
 
 
 def _stretches(old: list[str], new: list[str]) -> Iterator[tuple[list[str], list[str]]]:

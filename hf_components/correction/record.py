@@ -12,6 +12,7 @@ from accelerate import PartialState
 
 from hf_components.correction import prompt
 from hf_components.correction.corrector import Correction, TranscriptCorrector
+from hf_components.correction.prompt import Guess
 from hf_components.runtime import (
     NO_SPACE,
     NUMBER,
@@ -30,6 +31,7 @@ LINE_FORM = {
     "asked": str,
     "heard": str,
     "alternatives": [str],
+    "shown?": [str],
     "proposed": (str, None),
     "text": str,
     "accepted": bool,
@@ -41,7 +43,7 @@ LINE_FORM = {
 def correct_to_file(
     corrector: TranscriptCorrector,
     ids: Sequence[str],
-    texts: Sequence[str | Sequence[str]],
+    texts: Sequence[str | Sequence[str | Guess]],
     path: str | Path,
     resume: bool = True,
 ) -> list[Correction]:
@@ -49,11 +51,11 @@ def correct_to_file(
 
     Each line holds `id`, the fields of `Correction`, and `asked`, a digest of model and settings. It is appended as
     soon as its batch is done; at the end there is one line per id, in order. With `resume`, an earlier line is used if
-    id, texts of the recogniser and `asked` are the same.
+    id, texts of the recogniser, what the LLM is shown of them and `asked` are the same.
 
     Args:
         ids: unique id of each text.
-        texts: per recording the text of the recogniser, or a list of hypotheses, the most likely first.
+        texts: per recording the text of the recogniser, or a list of guesses, the most likely first.
     Returns:
         the corrections in the order of `ids`, in every process.
     Raises:
@@ -64,17 +66,20 @@ def correct_to_file(
     settings = _digest(corrector)
     # Corrections of an earlier version, which knew large files by their time, are not asked for again.
     accepted = {settings, _digest(corrector, fingerprint_of_earlier_versions(corrector.name))}
-    recordings = [[text] if isinstance(text, str) else list(text) for text in texts]
+    recordings = [prompt.as_guesses(guesses) for guesses in texts]
     with full_disk_explained(path):
         if state.is_main_process:
             _open(path, resume)
         state.wait_for_everyone()
         found = _read(path, accepted)
         state.wait_for_everyone()  # all must read before one writes
-        keys = [(name, *recording) for name, recording in zip(ids, recordings, strict=True)]
+        keys = [
+            _key(name, [guess.text for guess in guesses], [prompt.shown(guess) for guess in guesses])
+            for name, guesses in zip(ids, recordings, strict=True)
+        ]
         left = [i for i, key in enumerate(keys) if key not in found]
         # Distributed by length, so that all processes have the same amount of work.
-        left = sorted(left, key=lambda i: -len(recordings[i][0]))[state.process_index :: state.num_processes]
+        left = sorted(left, key=lambda i: -len(recordings[i][0].text))[state.process_index :: state.num_processes]
         if left:
             corrector.warm_up()
         # One unbuffered write per batch, so that lines of several processes are not mixed.
@@ -142,17 +147,26 @@ def _open(path: Path, resume: bool) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another folder") from error
 
 
-def _read(path: Path, settings: Collection[str]) -> dict[tuple[str, ...], Correction]:
-    """Corrections with one of these settings, by id and texts of the recogniser."""
+def _key(name: str, texts: Sequence[str], shown: Sequence[str]) -> tuple:
+    return name, tuple(texts), tuple(shown)
+
+
+def _read(path: Path, settings: Collection[str]) -> dict[tuple, Correction]:
+    """Corrections with one of these settings, by id, texts of the recogniser, and what the LLM was shown."""
     found = {}
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if line:
             row = parse_record(line, LINE_FORM, f"{path}, line {number},", "delete the line")
+            # Earlier versions showed the texts alone, and did not record them.
+            row.setdefault("shown", [prompt.shown(guess) for guess in prompt.as_guesses(_texts_of(row))])
             correction = Correction(**{field.name: row[field.name] for field in dataclasses.fields(Correction)})
             if row["asked"] in settings:
-                name = row["id"]
-                found[name, correction.heard, *correction.alternatives] = correction
+                found[_key(row["id"], _texts_of(row), correction.shown)] = correction
     return found
+
+
+def _texts_of(row: dict) -> list[str]:
+    return [row["heard"], *row["alternatives"]]
 
 
 def _line(name: str, correction: Correction, settings: str) -> str:

@@ -134,14 +134,7 @@ class Pipeline:
         Raises:
             UserError: a flag of a step is unknown or has a wrong value, or `--stage_options` names no step.
         """
-        for name in ("data", "model"):
-            if hasattr(self.args, name) and (name in self.given or not self.args.dry_run):
-                require_there(getattr(self.args, name), f"--{name} takes a folder or a Hub id")
-        self._go_through(take_steps)
-        self._options = self._read_options()
-        self._warns = True
-        self._go_through(take_steps)
-        self._warn_of_steps_left_out()
+        self.plan(take_steps)
         planned = self._plan
         if self.args.dry_run:
             PartialState().print("\n".join(f"{i}. {step}" for i, step in enumerate(planned, 1)))
@@ -150,6 +143,22 @@ class Pipeline:
         self._planned = len(planned)
         self._go_through(take_steps)
         return self.steps
+
+    def plan(self, take_steps: Callable[["Pipeline"], None]) -> dict[str, tuple[str, dict[str, Any]]]:
+        """List the steps and check their flags, see `follow`; run none.
+
+        Returns:
+            recipe, and values of its flags, by folder; a flag that depends on the result of a step has its default.
+        """
+        for name in ("data", "model"):
+            if hasattr(self.args, name) and (name in self.given or not self.args.dry_run):
+                require_there(getattr(self.args, name), f"--{name} takes a folder or a Hub id")
+        self._go_through(take_steps)
+        self._options = self._read_options()
+        self._warns = True
+        self._go_through(take_steps)
+        self._warn_of_steps_left_out()
+        return {folder: (_name(recipe), self._values[folder]) for folder, recipe in self._recipes.items()}
 
     def everywhere(self, **flags: Any) -> None:
         """Set flags of every later step that has them."""

@@ -22,7 +22,23 @@ from hf_components.training.data import (
     load_training_rows,
 )
 from hf_components.training.filtering import FilterArguments, filter_by_transcripts
-from hf_components.training.finetuning import Finetuned, FinetuningArguments, finetune
+from hf_components.training.finetuning import BASE_SHARE, Finetuned, FinetuningArguments, finetune
+from hf_components.training.fit import (
+    GPU_SIZES,
+    Batch,
+    TrainingStep,
+    WithoutValues,
+    finetuned,
+    known_config,
+    largest_batches,
+    loss_of_texts,
+    new_model,
+    on_gpu,
+    predict_peak,
+    ready,
+    take_step,
+    with_fake_tensors,
+)
 from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
 from hf_components.training.learnable import keep_learnable
 from hf_components.training.lora import LoraArguments, add_lora, save_lora

@@ -13,11 +13,19 @@ from hf_components.asr import family_of
 from hf_components.reporting import show
 from hf_components.runtime import UserError, flag
 from hf_components.training.arguments import SpeechTrainingArguments
+from hf_components.training.ema import trained_weights
 from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
 from hf_components.training.lora import LoraArguments, add_lora, save_lora
 from hf_components.training.report import save_history
+from hf_components.training.sharding import refuse_sharding
+from hf_components.training.start import average_with_start
 from hf_components.training.teacher import BaseOfAdapter, Teacher
 from hf_components.whisper import DynamicContextWhisper
+
+BASE_SHARE = (
+    "share of the base's weights in the saved ones, 0.5: half way between base and trained. More of what the base "
+    "knows stays, which helps where transcripts have errors"
+)
 
 
 @dataclass
@@ -29,6 +37,7 @@ class FinetuningArguments:
     )
     freeze_encoder: bool = flag("train the decoder only; of a CTC model, its last layer", default=False)
     freeze_decoder: bool = flag("train the encoder only", default=False)
+    base_share: float = flag(BASE_SHARE, default=0.0, min=0, below=1)
 
     def __post_init__(self):
         if self.freeze_encoder and self.freeze_decoder:
@@ -132,5 +141,11 @@ def finetune(
         callbacks=callbacks,
         head_learning_rate=head_learning_rate,
     )
+    start = None
+    if args.base_share:
+        refuse_sharding(trainer.accelerator, "base_share")
+        start = {name: weights.clone() for name, weights in trained_weights(model).items()}
     trainer.train(resume_from_checkpoint=resume)
+    if start is not None:
+        average_with_start(model, start, args.base_share)
     return Finetuned(trainer, processor, lora, trained)

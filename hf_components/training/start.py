@@ -1,5 +1,6 @@
-"""A penalty that keeps the trained weights close to those that training started from."""
+"""Weights that stay close to those that training started from: by a penalty, or by an average afterwards."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -49,3 +50,16 @@ class DistanceToStart:
             raise UserError(f"{checkpoint} was written without l2_to_start; train without --resume")
         found = load_file(file)
         self.start = {name: found[name].to(start.device) for name, start in self.start.items()}
+
+
+def average_with_start(model: PreTrainedModel, start: Mapping[str, torch.Tensor], share: float) -> None:
+    """Mix the weights from before training into the trained ones, in place: WiSE-FT of Wortsman et al. 2022 ("Robust
+    fine-tuning of zero-shot models"). Of a LoRA the product changes by that share, since B starts at zero.
+
+    Args:
+        start: `trained_weights` before training.
+        share: share of the start.
+    """
+    for name, weights in trained_weights(model).items():
+        if "lora_A" not in name:
+            weights.lerp_(start[name], share)

@@ -656,8 +656,10 @@ class MoeWhisperForConditionalGeneration(
         finally:
             for module in training:
                 module.training = True
-        logits = self.proj_out(outputs.last_hidden_state).unflatten(0, (len(labels), -1))
-        losses = summed_losses(logits.float().log_softmax(-1), labels) / (labels != -100).sum(-1).clamp(min=1)[:, None]
+        states = outputs.last_hidden_state.unflatten(0, (len(labels), -1))  # (batch, experts, tokens, d_model)
+        # One expert after the other: the vocabulary of all at once would take more memory than the training step.
+        summed = [summed_losses(self.proj_out(s).float().log_softmax(-1), labels) for s in states.split(1, dim=1)]
+        losses = torch.cat(summed, dim=1) / (labels != -100).sum(-1).clamp(min=1)[:, None]
         return losses, None if varies else trunk_states
 
     @contextmanager

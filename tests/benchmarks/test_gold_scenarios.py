@@ -21,12 +21,14 @@ def test_gold_scenarios(tmp_path):
         "llm": save_tiny_llm(tmp_path / "llm"),
     }
     words = [f"--{name}={path}" for name, path in models.items()]
-    sizes = ["--speakers=1", "--utterances=4", "--epochs=1", "--gguf_file="]
+    sizes = ["--speakers=1", "--utterances=10", "--epochs=1", "--gguf_file=", "--processes=1"]
     command = [f"--output_dir={tmp_path / 'out'}", *words, *sizes, "--only", *PLAYED]
     found = gold_scenarios.main(command)
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == found
     assert found["scenarios"] == 3 and found["harmful_releases"] == found["useful_releases"] == 0
     assert list(found["by_scenario"]) == PLAYED and len(gold_scenarios.SCENARIOS) == 20
     nonsense = found["by_scenario"]["two that write the same nonsense"]
-    assert nonsense["gold_wer"] > 0.8 and nonsense["estimated_wer"] is not None
+    assert not nonsense["released"] and nonsense["reason"].startswith("nobody can vote with")
+    told = found["by_scenario"]["LLM that writes nothing"]
+    assert told["gold_wer"] > 0.8 and told["estimated_wer"] is None  # nobody else heard it
     assert gold_scenarios.main(command) == found  # finished ones are kept

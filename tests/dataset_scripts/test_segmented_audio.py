@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import soundfile
 from make_corpus import noise
@@ -101,7 +102,9 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path, caplog):
         "cut.flac": "truncated audio",
         "gone.wav": "missing file",
     }
-    assert metrics["rejected"]["silence only"] == 2 and len(list((tmp_path / "out" / "data").iterdir())) == 2
+    files = list((tmp_path / "out" / "data").iterdir())
+    kept = {name for file in files for name in pyarrow.parquet.read_table(file)["source_file"].to_pylist()}
+    assert metrics["rejected"]["silence only"] == 2 and len(kept) == 2
     detail = {row["file"]: row["detail"] for row in rejected}
     assert "its loudest tenth is above -79 dB, silence_db is -40" in detail["faint.wav"]
     assert "from 65.5 s on" in detail["nan.wav"] and "neither libsndfile nor FFmpeg reads it" in detail["text.mp3"]

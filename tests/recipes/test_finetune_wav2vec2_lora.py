@@ -16,8 +16,9 @@ from tiny_ctc import save_tiny_wav2vec2
 from tiny_recordings import recordings, scripted_corrector
 
 from hf_components.asr.transcriber import Transcriber
-from hf_components.correction.finetuning import gold
+from hf_components.correction.finetuning import gold, rounds
 from hf_components.correction.finetuning.improvement import improve, measure
+from hf_components.runtime import ID, TEXT
 from hf_components.runtime.errors import UserError
 from recipes import finetune_wav2vec2_lora
 
@@ -231,6 +232,89 @@ def test_stopped_in_any_phase_it_goes_on_and_asks_nothing_twice(sources, whole, 
     assert len(asked) - len(set(asked)) <= (2 if phase == "gold" else 0)
 
 
+@pytest.fixture
+def voters(sources, tmp_path) -> list[str]:
+    """A model and a file of another tool."""
+    rows = [json.loads(line) for line in (sources / "audio" / "truth.jsonl").read_text().splitlines()]
+    file = tmp_path / "tool.jsonl"
+    file.write_text("".join(json.dumps({ID: row["file"], TEXT: row["text"]}) + "\n" for row in rows))
+    return ["--recognisers", str(EVERY["hubert"](tmp_path / "voter")), str(file)]
+
+
+def decide(monkeypatch, *released: bool) -> list[list[str]]:
+    """Have the judges say so, in turn; the list fills with the texts that had to be beaten."""
+    said, beaten = iter(released), []
+
+    def judge(samples, heard, judges, **drawn):
+        beaten.append(list(heard))
+        return {"released": next(said), "by": "truth", "reason": "so it is said", "difference": 0.1}
+
+    monkeypatch.setattr(rounds, "judge", judge)
+    return beaten
+
+
+def test_rounds_end_with_the_first_that_is_not_better(sources, tmp_path, voters, monkeypatch):
+    flags = {"gold": "consensus", "train_on": "all", "rounds": 4, "num_epochs": 1}
+    # In the second and third round the first decision is about the base, the second about the round before.
+    beaten = decide(monkeypatch, True, True, True, True, False)
+    result = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", *voters, **flags))
+    work = tmp_path / "run_work"
+    heard = [
+        [json.loads(line)[TEXT] for line in (work / name / "transcripts.jsonl").read_text().splitlines()]
+        for name in ("finetuned", "finetuned_2", "heard_2", "heard_3")
+    ]
+    assert [row["gain"]["released"] for row in result["rounds"]] == [True, True, False]
+    assert not (work / "training_4").exists() and result["training"]["seconds"] > 0
+    base = [row.heard for row in samples(tmp_path / "run") if row.held_out]
+    assert beaten == [base, base, heard[0], base, heard[1]]
+    adapters = [
+        (folder / "adapter_model.safetensors").read_bytes()
+        for folder in (work / "training_2" / "adapter", work / "training" / "adapter", tmp_path / "run/lora_adapters")
+    ]
+    assert adapters[0] == adapters[2] != adapters[1]  # that of the last better one
+    lines = [json.loads(line) for line in (tmp_path / "run" / "gold.jsonl").read_text().splitlines()]
+    assert [next(iter(line["heard"].values())) for line in lines] == heard[2]
+    decide(monkeypatch, False)
+    other = finetune_wav2vec2_lora.main(command(sources, tmp_path / "other", *voters, **flags))
+    assert len(other["rounds"]) == 1 and not (tmp_path / "other_work" / "heard_2").exists()
+
+
+LATER = {  # phase: what it calls, the phase before it, and the call in which it is stopped
+    "heard_2": ("hf_components.asr.transcriber.Transcriber._decode", "finetuned", 2),
+    "gold_2": ("hf_components.correction.corrector.TranscriptCorrector.decide", "heard_2", 2),
+    "training_2": ("hf_components.training.time_estimate.TimeEstimate.on_step_end", "gold_2", 2),
+    "finetuned_2": ("hf_components.asr.transcriber.Transcriber._decode", "training_2", 1),
+}
+
+
+@pytest.mark.parametrize("phase", LATER)
+def test_a_second_round_goes_on_where_it_was_stopped(sources, tmp_path, voters, llm, monkeypatch, phase):
+    flags = {"gold": "llm", "train_on": "all", "rounds": 2, "num_epochs": 1}
+    where, before, times = LATER[phase]
+    module, _, name = where.rpartition(".")
+    owner, calls = eval_path(module), []
+    function = getattr(owner, name)
+
+    def stop(*args, **kwargs):
+        if not (tmp_path / "run_work" / phase).exists() and (tmp_path / "run_work" / before).exists():
+            calls.append(None)
+        if len(calls) == times:
+            raise KeyboardInterrupt
+        return function(*args, **kwargs)
+
+    decide(monkeypatch, *[True] * 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, stop)
+        with pytest.raises(KeyboardInterrupt):
+            finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", *voters, **flags))
+    result = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", *voters, **flags))
+    asked = [text for batch in llm for text in batch]
+    assert len(asked) - len(set(asked)) <= (2 if phase == "gold_2" else 0)  # the batch in which it was stopped
+    llm.clear()
+    whole = finetune_wav2vec2_lora.main(command(sources, tmp_path / "whole", *voters, **flags))
+    assert timeless(result) == timeless(whole) and len(whole["rounds"]) == 2
+
+
 def eval_path(path: str):
     """The module or class of that name."""
     __import__(path if path in sys.modules else path.rpartition(".")[0])
@@ -249,6 +333,22 @@ def test_other_training_keeps_transcripts_and_corrections(sources, tmp_path, llm
     )
     moved = {name for name in base if not torch.equal(base[name], tuned[name])}
     assert moved and not any("feature_extractor" in name for name in moved)
+
+
+def test_weights_half_way_to_the_base(sources, tmp_path):
+    flags = {"gold": "manifest", "train_on": "all", "num_epochs": 1, "merge": False}
+
+    def trained(name: str, file: str, *words: str, **more) -> dict[str, torch.Tensor]:
+        finetune_wav2vec2_lora.main(command(sources, tmp_path / name, *words, **flags, **more))
+        return load_file(tmp_path / name / file)
+
+    lora = [trained(f"lora{s}", "lora_adapters/adapter_model.safetensors", base_share=s) for s in (0.0, 0.25)]
+    for name, whole in lora[0].items():
+        assert torch.allclose(lora[1][name], whole if "lora_A" in name else 0.75 * whole)
+    full = [trained(f"full{s}", "model/model.safetensors", "--no_lora", base_share=s) for s in (0.0, 0.25)]
+    base = load_file(sources / "base" / "model.safetensors")
+    assert all(torch.allclose(full[1][name], 0.75 * full[0][name] + 0.25 * base[name], atol=1e-6) for name in base)
+    assert any(not torch.equal(full[0][name], base[name]) for name in base)
 
 
 def test_merging_and_plots_asked_for_later_keep_the_trained_adapter(sources, whole, tmp_path, llm, monkeypatch):

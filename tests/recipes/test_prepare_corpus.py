@@ -173,13 +173,9 @@ def prepare_and_die(event: str, name: str, *arguments) -> None:
         ),
         ("jsonl_manifest", 2, "os.rename", "/.train-00003.partial", None),
         ("jsonl_manifest", 1, "open", "/.dev-00001.partial/0.parquet", {"dev-00001"}),
-        (
-            "jsonl_manifest",
-            1,
-            "os.rename",
-            "/train-00002/0.parquet",
-            set(),
-        ),  # while finished shards move to their place
+        # While finished shards become the files of the corpus.
+        ("jsonl_manifest", 1, "os.rename", "/data/.train-00000-of-00001.parquet.tmp", set()),
+        ("jsonl_manifest", 1, "os.remove", "/train-00002/0.parquet", set()),
         ("jsonl_manifest", 1, "shutil.rmtree", "/building", set()),
         ("speaker_json", 1, "os.rename", "/.train-00001.partial", {"train-00001", "train-00002", "dev-00000"}),
     ],
@@ -284,7 +280,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path, monkeypatch):
     assert different.startswith('stage.json: -   "num_proc": 1')
     corpus = load_corpus(tmp_path / "3" / "run")
     assert sum(part.num_rows for part in corpus.values()) == 18
-    assert len(list((tmp_path / "3" / "run" / "data").glob("train-*"))) == 3
+    assert len(list((tmp_path / "3" / "run" / "data").glob("train-*"))) == 1  # of three shards
 
 
 def test_children_on_the_card_and_beside_the_corpus(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from card_blocks import run_blocks
 from paths import CONFIGS
 from safetensors.torch import load_file
@@ -14,6 +15,7 @@ from tiny_recordings import recordings, scripted_corrector
 from transformers import Wav2Vec2ForCTC
 
 from hf_components.correction.finetuning import gold
+from hf_components.runtime import ID, TEXT
 from recipes import finetune_wav2vec2_lora, run_wav2vec2_pipeline, verify
 
 pytestmark = pytest.mark.integration
@@ -26,13 +28,18 @@ def sources(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sources")
     recordings(folder / "audio")
     save_tiny_wav2vec2(folder / "base")
+    quick = yaml.safe_load(Path(QUICK).read_text())
+    for name in ("recognisers", "judges", "max_gold_wer"):  # those of the quick run hear nothing in tones
+        del quick["data"][name]
+    quick["data"] |= {"gold": "manifest", "llm_figure": True, "train_on": "errors"}
+    (folder / "quick.yaml").write_text(yaml.safe_dump(quick))
     return folder
 
 
 def command(sources: Path, out: Path, *more: str) -> list[str]:
     return [
         "--config",
-        QUICK,
+        str(sources / "quick.yaml"),
         "--data",
         str(sources / "audio"),
         "--model",
@@ -72,6 +79,22 @@ def test_both_kinds_of_gold_have_a_figure_on_the_same_held_out_recordings(finish
     assert manifest["baseline"]["wer_truth"] == llm["baseline"]["wer_truth"] == manifest["baseline"]["wer"]
     assert llm["baseline"]["wer"] != manifest["baseline"]["wer"]
     assert json.loads((out / "results.json").read_text())["llm"] == llm and results["compared"] == {}
+
+
+def test_the_quick_run_takes_gold_that_no_truth_made(sources, tmp_path):
+    for name, change in (("voter", str.upper), ("judge", str.title)):
+        rows = [json.loads(line) for line in (sources / "audio" / "truth.jsonl").read_text().splitlines()]
+        lines = [json.dumps({ID: row["file"], TEXT: change(row["text"])}) + "\n" for row in rows]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    (tmp_path / "truth.jsonl").write_text("")
+    words = command(sources, tmp_path / "run", "--release=better", f"--truth={tmp_path / 'truth.jsonl'}")
+    words[1] = QUICK
+    words += ["--recognisers", str(tmp_path / "voter.jsonl"), "--judges", str(tmp_path / "judge.jsonl")]
+    results = run_wav2vec2_pipeline.main([*words, "--max_gold_wer=9"])
+    evaluation = results["evaluation"]
+    assert evaluation["gold"]["source"] == "consensus" and evaluation["gold"]["wer_truth"] is None
+    assert evaluation["gold"]["estimated_wer"] > 0.3 and results["shipped"] == "base"
+    assert "hear something else than the base" in results["reason"]  # the tiny one writes no words
 
 
 def test_the_model_is_a_stock_wav2vec2_with_its_card(finished):

@@ -2,11 +2,13 @@
 
 The vote follows ROVER (Fiscus 1997) on aligned texts. How much a recogniser's word weighs is learnt without truth, by
 expectation maximisation (Dawid and Skene 1979, "Maximum Likelihood Estimation of Observer Error-Rates Using the EM
-Algorithm"): a recogniser is often right if others, who err independently, often write the same. Its own confidence in
-a word enters by a logistic regression, which calibrates it.
+Algorithm"): a recogniser is often right if others, who err independently, often write the same. A logistic regression
+makes that depend on its own confidence in the word, on how common the word is, and on how far all agree in the rest of
+the recording: where one has difficulties, others have them too.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,20 +17,24 @@ from typing import NamedTuple
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
+from scipy.optimize import brentq
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from hf_components.asr import Word
 from hf_components.scoring import NOTHING, Alignment, align_words, disagreement, normalized, utterance_errors
 
-# Two recognisers that err independently write the same wrong word once in so many errors, and both leave out the same
-# word once in so many. Where some write nothing, it is so much likelier that nothing was said than a word. These
-# numbers, and the few iterations, were chosen on clean and noisy English, see docs/results.md.
-SAME_WORD, SAME_GAP = 100.0, 3.0
+# Two recognisers that err independently write the same wrong word as often as it is written at all, times this, since
+# texts are aligned where they agree. Both leave out the same word once in so many. Where some write nothing, it is so
+# much likelier that nothing was said than a word. These numbers, and the few iterations, were chosen on synthetic
+# voices and on real English, see docs/log.md.
+OFTEN, SAME_GAP = 10.0, 3.0
 EMPTY = 2.0
 ITERATIONS = 6
 UNHEARD = 0.5  # share of the places where nobody is right in which an LLM guesses the right word
 RARE = 0.02  # a recogniser is right at least so often, and at most all but so often
+RAREST, MOST_COMMON = 1e-4, 0.05  # chances of the same wrong word are taken as at least and at most this
+WIDEST_SHIFT = (-50.0, 50.0)  # of log odds
 SURE = 1e-3  # a confidence is taken as at least this far from 0 and 1
 DECIMALS = 4
 
@@ -65,15 +71,21 @@ class Consensus:
     Attributes:
         places: places of each recording, in order.
         accuracy: expected share of right words of each recogniser, in the order of the texts.
+        own: for each recording, how sure each recogniser itself is of each word that it wrote, calibrated.
     """
 
     places: list[list[Place]]
     accuracy: list[float]
+    own: list[list[list[float]]]
 
     @property
     def texts(self) -> list[str]:
         """Text of each recording."""
         return [" ".join(place.word for place in places if place.word) for places in self.places]
+
+    def confidences(self, recording: int) -> list[float]:
+        """Probability that each word of a recording's text is right."""
+        return [1 - place.wrong for place in self.places[recording] for _ in place.word.split()]
 
     @property
     def errors(self) -> list[float]:
@@ -91,22 +103,28 @@ def combine(heard: Sequence[Sequence[Heard]]) -> Consensus:
     one_of_each = originals(heard)
     if len(one_of_each) < len(heard[0]):
         found = combine([[texts[i] for i in one_of_each] for texts in heard])
-        of_text = dict(zip((_written(heard, i) for i in one_of_each), found.accuracy, strict=True))
-        return Consensus(found.places, [of_text[_written(heard, i)] for i in range(len(heard[0]))])
+        number = {_written(heard, i): n for n, i in enumerate(one_of_each)}
+        among = [number[_written(heard, i)] for i in range(len(heard[0]))]
+        own = [[told[n] for n in among] for told in found.own]
+        return Consensus(found.places, [found.accuracy[n] for n in among], own)
     recordings = [align_words([one.text for one in texts]) for texts in heard]
     columns = [column for alignment in recordings for column in alignment.columns()]
     if not columns:
-        return Consensus([[] for _ in heard], [0.0] * len(heard[0]))
+        return Consensus([[] for _ in heard], [0.0] * len(heard[0]), [[[] for _ in texts] for texts in heard])
     confidences = [
         row for texts, alignment in zip(heard, recordings, strict=True) for row in _confidences(texts, alignment)
     ]
-    votes = Votes(columns, np.array(confidences))
+    recording = np.repeat(np.arange(len(recordings)), [len(alignment.places) for alignment in recordings])
+    votes = Votes(columns, np.array(confidences), recording)
     right = votes.learn()
     rows = iter(
         Place(column[row.argmax()].written, {word.normalized: float(p) for word, p in zip(column, row, strict=True)})
         for column, row in zip(columns, right, strict=True)
     )
-    return Consensus([list(islice(rows, len(alignment.places))) for alignment in recordings], votes.accuracy())
+    places = [list(islice(rows, len(alignment.places))) for alignment in recordings]
+    accurate = iter(votes.accurate)
+    own = [_own(alignment, list(islice(accurate, len(alignment.places)))) for alignment in recordings]
+    return Consensus(places, votes.accuracy(), own)
 
 
 def originals(heard: Sequence[Sequence[Heard]]) -> list[int]:
@@ -127,21 +145,34 @@ class Votes:
     Args:
         columns: the word of each recogniser at each place, `NOTHING` where it has none.
         confidences: `(places, recognisers)`, NaN where a recogniser does not tell or has no word.
+        recording: number of the recording of each place.
     """
 
-    def __init__(self, columns: Sequence[Sequence], confidences: np.ndarray):
+    def __init__(self, columns: Sequence[Sequence], confidences: np.ndarray, recording: np.ndarray):
         names = [[word.normalized for word in column] for column in columns]
         self.nothing = np.array([[word is NOTHING for word in column] for column in columns])
         words = np.array(names, dtype=object)
         self.same = words[:, :, None] == words[:, None, :]  # (places, recognisers, recognisers)
         self.first = self.same.argmax(axis=2) == np.arange(words.shape[1])  # the first of those that write a word
+        counts = Counter(words[~self.nothing])
+        elsewhere = np.array([[counts[word] for word in place] for place in names]) - self.same.sum(axis=2)
+        chance = OFTEN * (elsewhere + 1) / max(counts.total(), 1)
+        self.rare = np.where(self.nothing, np.log(SAME_GAP), -np.log(np.clip(chance, RAREST, MOST_COMMON)))
         told = logit(np.clip(confidences, SURE, 1 - SURE))
         known = ~np.isnan(told)
         centre = np.array([told[known[:, i], i].mean() if known[:, i].any() else 0.0 for i in range(told.shape[1])])
-        self.told = np.where(known, told, centre) * ~self.nothing
+        told = np.where(known, told, centre) * ~self.nothing
+        around = np.broadcast_to(self._agreement_around(recording)[:, None], told.shape)
+        self.known = np.stack([told, self.rare - self.rare.mean(), around], axis=2)  # (places, recognisers, 3)
+        accuracy = self._agreed()
+        self.expected = [None] * len(accuracy)
+        if len(accuracy) <= 2:  # whom nobody else can compare: they count as equally good
+            accuracy = np.full(len(accuracy), np.sqrt(accuracy.prod()))
+            self.expected = np.clip(accuracy, RARE, 1 - RARE)
+        accuracy = np.clip(accuracy, RARE, 1 - RARE)
         # Probability that each word is right, whatever the others say: as far as any two recognisers agree, and surer
         # where the recogniser itself is.
-        self.accurate = expit(logit(np.clip(self._agreed(), RARE, 1 - RARE)) + self.told - centre * ~self.nothing)
+        self.accurate = expit(logit(accuracy) + told - centre * ~self.nothing)
         self.right = self.accurate
 
     def learn(self) -> np.ndarray:
@@ -168,6 +199,16 @@ class Votes:
                 right[i] = np.clip((agreement[i] * right).sum() / max((others[i] * right**2).sum(), SURE), SURE, 1)
         return right
 
+    def _agreement_around(self, recording: np.ndarray) -> np.ndarray:
+        """How far any two agree at the other places of the same recording, as a centred logit: `(places,)`."""
+        said = ~self.nothing
+        agreed = (self.same & said[:, :, None]).sum(axis=(1, 2)) - said.sum(axis=1)  # each with the others
+        possible = said.sum(axis=1) * (said.shape[1] - 1)
+        mean = agreed.sum() / max(possible.sum(), 1)
+        rest, of = (np.bincount(recording, counts)[recording] - counts for counts in (agreed, possible))
+        around = logit(np.clip((rest + mean) / (of + 1), RARE, 1 - RARE))
+        return around - around.mean()
+
     def accuracy(self) -> list[float]:
         """Expected share of each recogniser's words that are right."""
         said = ~self.nothing
@@ -178,27 +219,31 @@ class Votes:
 
     def _given_all_votes(self) -> np.ndarray:
         """Expectation: each word against all others that were written there, and against a word that nobody wrote."""
-        rare = np.log(np.where(self.nothing, SAME_GAP, SAME_WORD))
-        evidence = np.maximum(logit(self.accurate) + rare, 0)  # who agrees by chance alone counts for nothing
-        score = (self.same * evidence[:, None, :]).sum(axis=2) + np.where(self.nothing, np.log(EMPTY), -rare)
+        evidence = np.maximum(logit(self.accurate) + self.rare, 0)  # who agrees by chance alone counts for nothing
+        score = (self.same * evidence[:, None, :]).sum(axis=2)
+        score += np.where(self.nothing, np.log(EMPTY), -self.rare)
         highest = np.maximum(score.max(axis=1, keepdims=True), 0)
         weights = np.exp(score - highest)
         return weights / ((weights * self.first).sum(axis=1, keepdims=True) + np.exp(-highest))
 
     def _calibrated(self, recogniser: int) -> np.ndarray:
-        """Maximisation: how often a recogniser is right, by its confidence; its silence, as often as its words."""
+        """Maximisation: how often a recogniser is right, by what is known of a word; its silence, as its words."""
         said = ~self.nothing[:, recogniser]
         right = self.right[said, recogniser]
         if not len(right):
             return np.full(len(said), RARE)
-        told = self.told[said, recogniser][:, None]
+        known = self.known[said, recogniser]
         fitted = LogisticRegression().fit(
-            np.concatenate([told, told]),
+            np.concatenate([known, known]),
             np.repeat([1, 0], len(right)),
             sample_weight=np.concatenate([right, 1 - right]),
         )
+        found = fitted.decision_function(known)
+        expected = self.expected[recogniser]
+        if expected is not None:
+            found += brentq(lambda shift: expit(found + shift).mean() - expected, *WIDEST_SHIFT)
         accurate = np.full(len(said), right.mean())
-        accurate[said] = expit(fitted.decision_function(told))
+        accurate[said] = expit(found)
         return np.clip(accurate, RARE, 1 - RARE)
 
 
@@ -295,6 +340,19 @@ def _only(word: str) -> str:
 
 def _padded(words: list[str], length: int) -> list[str]:
     return words + [""] * (length - len(words))
+
+
+def _own(alignment: Alignment, accurate: Sequence[np.ndarray]) -> list[list[float]]:
+    """The probability of each word that each recogniser wrote, from that of its word at each place."""
+    told = [[0.0] * len(words) for words in alignment.words]
+    for place, right in zip(alignment.places, accurate, strict=True):
+        for who, i in enumerate(place):
+            if i is not None:
+                told[who][i] = float(right[who])
+    return [
+        [right for word, right in zip(words, rights, strict=True) for _ in word.written.split()]
+        for words, rights in zip(alignment.words, told, strict=True)
+    ]
 
 
 def _confidences(texts: Sequence[Heard], alignment: Alignment) -> list[list[float]]:

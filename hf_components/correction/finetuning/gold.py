@@ -15,6 +15,7 @@ import datasets
 from accelerate import PartialState
 from transformers import ProcessorMixin
 
+from hf_components.asr import Rows
 from hf_components.correction.arguments import CorrectionArguments, load_corrector
 from hf_components.correction.finetuning.consensus import (
     Consensus,
@@ -24,6 +25,7 @@ from hf_components.correction.finetuning.consensus import (
     expected_errors,
     where_unsure,
 )
+from hf_components.correction.prompt import Guess
 from hf_components.correction.record import correct_to_file, summarise
 from hf_components.correction.writing import alphabet_of
 from hf_components.runtime import SEEDS, NothingToTrainOnError, UserError, first_few, flag, read_json_lines, run_stage
@@ -88,6 +90,13 @@ class GoldArguments:
         "of others than those that made the gold",
         default=[],
     )
+    rounds: int = flag(
+        "rounds of gold and training; in each further one the trained recogniser votes in place of the base, and the "
+        "first that is not surely better ends them",
+        default=1,
+        min=1,
+        needs={"gold": VOTED},
+    )
     nbest: int = flag(
         "texts per recording that the LLM gets, by beam search (--gold llm or best)",
         default=1,
@@ -106,6 +115,9 @@ class GoldArguments:
     def __post_init__(self):
         if self.gold not in ASKED:
             self.nbest = 1
+        if self.gold not in VOTED:  # nobody votes
+            self.recognisers = []
+            self.max_gold_wer = None
         if self.gold in ("consensus", "best") and not self.recognisers:
             raise UserError(f"--gold {self.gold} is a vote of several: also give --recognisers, best two or more")
         if self.max_gold_wer is not None and not self.recognisers:
@@ -170,9 +182,11 @@ def find_gold(
     llm: CorrectionArguments,
     corpus: datasets.Dataset,
     heard: Sequence[Heard],
-    guesses: Sequence[Sequence[str]],
+    guesses: Sequence[Sequence[str | Guess]],
     processor: ProcessorMixin,
-    work: Path,
+    folder: Path,
+    *,
+    inputs: Sequence[str | Path],
     resume: bool,
     others: Mapping[str, Sequence[Heard]] = MappingProxyType({}),
 ) -> Gold:
@@ -183,8 +197,9 @@ def find_gold(
         heard: what the recogniser heard in each row.
         guesses: its texts for the LLM: the best one, then alternatives.
         processor: processor of the recogniser, which gives its alphabet.
-        work: folder with the stage `baseline` or `nbest` that `heard` comes from. The stage `gold` is added to it, and
-            `corrections.jsonl`, the record of the LLM's replies, with which another run continues.
+        folder: folder of the stage in which the LLM is asked. Beside it is the record of its replies, with which
+            another run continues.
+        inputs: files and stages with what was heard.
         others: what further recognisers heard, by name.
     Raises:
         SystemExit: the LLM cannot be used; the status is 1, and the message says what to do.
@@ -198,20 +213,17 @@ def find_gold(
     if args.gold == "consensus":
         return Gold(vote.texts, ["consensus"] * len(lists), None, vote, vote.errors)
     if vote is not None:
-        by_accuracy = sorted(range(len(lists[0])), key=lambda i: -vote.accuracy[i])
         guesses = [
-            list(dict.fromkeys([text, *(one[i].text for i in by_accuracy), *own[1:]]))
-            for text, one, own in zip(vote.texts, lists, guesses, strict=True)
+            [*told, *own[1:]] for told, own in zip(guesses_of_all(vote, lists, args.sure_word), guesses, strict=True)
         ]
-    source = work / ("baseline" if args.nbest == 1 else "nbest")
     metrics = run_stage(
-        work / "gold",
-        lambda folder: _correct(llm, corpus["id"][:], guesses, processor, work, folder, resume),
-        config=(llm, {"recognisers": args.recognisers}) if others else llm,
-        inputs=[source, llm.llm_model, *(work / f"recogniser_{i}" for i in range(len(others)))],
+        folder,
+        lambda stage: _correct(llm, corpus, guesses, processor, record_of(folder), stage, resume),
+        config=(llm, {"recognisers": args.recognisers, "sure_word": args.sure_word}) if others else llm,
+        inputs=[*inputs, llm.llm_model],
         resume=resume,
     )
-    rows = [row for _, row in read_json_lines(work / "gold" / CORRECTIONS)]
+    rows = [row for _, row in read_json_lines(folder / CORRECTIONS)]
     texts, sources = [row["text"] for row in rows], [row["reason"] for row in rows]
     if vote is None:
         return Gold(texts, sources, metrics)
@@ -235,12 +247,36 @@ def _least_errors(
     return texts, sources
 
 
+def guesses_of_all(vote: Consensus, lists: Sequence[Sequence[Heard]], sure: float) -> list[list[Guess]]:
+    """For each recording the guesses that an LLM gets: the vote, then what each recogniser heard, the best one first.
+
+    Words that are right with less than the probability `sure` have it beside them: by all votes in the vote, by the
+    recogniser's own calibrated confidence elsewhere.
+    """
+    by_accuracy = sorted(range(len(vote.accuracy)), key=lambda i: -vote.accuracy[i])
+
+    def doubts(confidences: Sequence[float]) -> tuple[float | None, ...]:
+        return tuple(None if told >= sure else round(told, 2) for told in confidences)
+
+    found = []
+    for i, (text, heard) in enumerate(zip(vote.texts, lists, strict=True)):
+        guesses = [Guess(text, doubts(vote.confidences(i)))]
+        guesses += [Guess(heard[who].text, doubts(vote.own[i][who])) for who in by_accuracy]
+        found.append(list({guess.text: guess for guess in reversed(guesses)}.values())[::-1])
+    return found
+
+
+def record_of(folder: Path) -> Path:
+    """The record of an LLM's replies for the stage `gold`, `gold_2`, ..."""
+    return folder.with_name(f"{folder.name.replace('gold', 'corrections')}.jsonl")
+
+
 def _correct(
     args: CorrectionArguments,
-    ids: Sequence[str],
-    heard: Sequence[Sequence[str]],
+    corpus: datasets.Dataset,
+    heard: Sequence[Sequence[str | Guess]],
     processor: ProcessorMixin,
-    work: Path,
+    record: Path,
     folder: Path,
     resume: bool,
 ) -> dict:
@@ -251,9 +287,10 @@ def _correct(
             f"error: {error}\nrecipes/check_llm.py tests only the LLM. Without an LLM, --gold manifest uses the texts "
             "of --truth, and --gold stt --train_on all the recogniser's own texts, which is not ideal"
         ) from error
-    corrections = correct_to_file(corrector, ids, heard, work / CORRECTIONS, resume)
+    corrector.hear(Rows(corpus))
+    corrections = correct_to_file(corrector, corpus["id"][:], heard, record, resume)
     if PartialState().is_main_process:
-        shutil.copy(work / CORRECTIONS, folder)
+        shutil.copy(record, folder / CORRECTIONS)
     return summarise(corrections)
 
 

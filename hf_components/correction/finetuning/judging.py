@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hf_components.correction.finetuning.gold import Sample
+from hf_components.correction.finetuning.listening import FEWEST, listeners
 from hf_components.reporting import interval
 from hf_components.scoring import disagreement, paired_bootstrap, utterance_errors
 
 TRUTH, JUDGES, NOBODY = "truth", "judges", "nobody"
-UNLIKE = (
-    0.8  # a judge whose words differ so much from the base's does not hear the same speech: other texts are random
-)
+# A judge whose words differ so much from the base's does not hear the same speech, as far as few recordings can tell.
+UNLIKE = 0.8
 SILENT = 0.5  # below this share of the characters of before, fewer errors only mean fewer words
 
 
@@ -27,7 +27,7 @@ def judge(
 
     The truth decides where it is known. Else recognisers decide that neither made the gold nor were trained: the
     trained recogniser must come closer to their texts. It is released if the whole 95 % interval of the decrease, by
-    paired bootstrap over recordings, is above 0, and if it still writes.
+    paired bootstrap over recordings, is above 0, and if it does not owe that to writing less.
 
     Args:
         samples: recordings that were held out.
@@ -37,7 +37,7 @@ def judge(
         `released`, `by` (truth, judges or nobody), `reason`, `difference` (decrease of the error rate) and `interval`
         (None where nobody can judge), `recordings`, `judges`, and `left_out` (judges that hear something else).
     """
-    unlike = sorted(name for name, texts in judges.items() if disagreement([heard, texts]) >= UNLIKE)
+    unlike = sorted(name for name, texts in judges.items() if not _hears(heard, texts))
     usable = {name: texts for name, texts in judges.items() if name not in unlike}
     known = [i for i, sample in enumerate(samples) if sample.truth is not None]
     rows = known or list(range(len(samples)))
@@ -63,9 +63,25 @@ def judge(
     written = [int(utterance_errors(texts, texts)["reference_characters"].sum()) for texts in (old, new)]
     if written[1] < SILENT * written[0]:
         return {**found, "reason": f"it writes {written[1]} characters, the base {written[0]}"}
+    common = [_in_common(texts, references) for texts in (old, new)]
+    if common[1] < common[0]:
+        return {**found, "reason": f"{change}, but has {common[1]} words in common with it, the base {common[0]}"}
     if drawn["interval"] is None or drawn["interval"][0] <= 0:
         return {**found, "reason": f"{change}, which is no sure gain"}
     return {**found, "released": True, "reason": change}
+
+
+def _hears(heard: Sequence[str], texts: Sequence[str]) -> bool:
+    """Whether a judge hears the same speech as the base."""
+    if len(heard) < FEWEST:
+        return disagreement([heard, texts]) < UNLIKE
+    return 1 in listeners([heard, texts])
+
+
+def _in_common(texts: Sequence[str], references: Sequence[Sequence[str]]) -> int:
+    """Words of the references that the texts have, too: who writes less comes closer, but has fewer of them."""
+    counts = [utterance_errors(texts, judged) for judged in references]
+    return int(sum((c["reference_words"] - c["substitutions"] - c["deletions"]).sum() for c in counts))
 
 
 def _errors(texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from huggingface_hub import ModelCardData
 
 from hf_components.asr import Ctc, family_of, is_audio_llm, load_asr
 from hf_components.checkpoints import merge_adapter, read_config
-from hf_components.correction.finetuning.gold import CORRECTIONS, Sample, write_samples
+from hf_components.correction.finetuning.gold import Sample, write_samples
 from hf_components.correction.finetuning.improvement import is_silent, plot_improvement
 from hf_components.publishing import evaluated_on, hub_id, write_report
 from hf_components.runtime import read_record, run_stage, write_json
@@ -24,10 +24,11 @@ RESULTS, SAMPLES, REJECTED = "evaluation_results.json", "samples.jsonl", "reject
 
 def publish_finetuned(
     folder: Path,
-    prepared: Path,
+    corpus: Path,
     trained: Path,
     result: dict,
     samples: Sequence[Sample],
+    corrections: Path | None,
     *,
     plot: bool,
     merge_into: str | None,
@@ -35,16 +36,17 @@ def publish_finetuned(
     """Fill the output folder of `finetune_wav2vec2_lora`: figures, texts, weights with their cards, logs.
 
     Args:
-        prepared: folder of the stages before training.
+        corpus: folder of the prepared recordings.
         trained: folder of the training stage.
         result: content of `evaluation_results.json`.
+        corrections: record of an LLM's replies; None without an LLM.
         merge_into: base model that the LoRA is merged into; None: no merged model is written.
     """
     write_json(folder / RESULTS, result)
     write_samples(folder / SAMPLES, samples)
-    shutil.copy(prepared / "corpus" / REJECTED, folder)
-    if result["gold"]["source"] == "llm":
-        shutil.copy(prepared / "gold" / CORRECTIONS, folder)
+    shutil.copy(corpus / REJECTED, folder)
+    if corrections is not None:
+        shutil.copy(corrections, folder)
     (folder / LOGS).mkdir(exist_ok=True)
     shutil.copy(trained / "history.json", folder / LOGS)
     # The log folders hold TensorBoard's files of this run, and of the part before an interruption.

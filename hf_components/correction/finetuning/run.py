@@ -10,7 +10,7 @@ from hf_components.asr import CtcNBest, Recogniser, Rows, Transcriber, load_reco
 from hf_components.correction.finetuning.consensus import Heard
 from hf_components.runtime import PlotArguments, ResumeArguments, UserError, flag, run_stage
 from hf_components.scoring import read_transcripts
-from hf_components.training import CtcTrainingArguments
+from hf_components.training import BASE_SHARE, CtcTrainingArguments
 
 
 @dataclass(kw_only=True)
@@ -31,6 +31,7 @@ class Wav2Vec2Arguments(ResumeArguments, PlotArguments):
     merge: bool = flag(
         "also write the model with the merged LoRA to <output_dir>/model", default=False, needs="use_lora"
     )
+    base_share: float = flag(BASE_SHARE, default=0.0, min=0, below=1)
     batch_seconds: float = flag("seconds of audio per batch in transcription, with padding", default=240.0, above=0)
     num_bootstrap: int = flag("resamples for each interval of the improvements", default=1000, min=0)
 

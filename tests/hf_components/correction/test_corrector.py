@@ -106,6 +106,21 @@ def test_several_hypotheses_are_shown_and_any_may_be_followed(corrector):
     assert (correction.text, correction.accepted) == ("sheep what a pear of shoe", False)
 
 
+def test_confidences_are_shown_as_numbers_and_judged_word_by_word(corrector):
+    shown = script(corrector, lambda text: "she bought(0.41) a pair of elephants")
+    guesses = [
+        prompt.Guess("SHE BROUGHT A PEAR OF SHOES", (None, 0.41, None, 0.2, None, 0.7)),
+        prompt.Guess("SHE BOUGHT PEARS", (None, 0.567, None)),
+    ]
+    (correction,) = corrector.correct([guesses])
+    lines = ["she brought(0.41) a pear(0.20) of shoes(0.70)", "she bought(0.57) pears"]
+    assert shown == [[f"1. {lines[0]}\n2. {lines[1]}"]] and correction.shown == lines
+    assert (correction.text, correction.reason) == ("SHE BOUGHT A PAIR OF SHOES", "corrected")
+    assert correction.proposed == "she bought(0.41) a pair of elephants"
+    request = corrector.tokenizer.decode(corrector._request(lines))
+    assert prompt.NUMBERED in request and prompt.NUMBERED not in corrector.tokenizer.decode(corrector._request(["a"]))
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -116,10 +131,11 @@ def test_several_hypotheses_are_shown_and_any_may_be_followed(corrector):
     ],
 )
 def test_a_transcript_cannot_leave_its_delimiters(corrector, text):
-    clean, dirty = (corrector.tokenizer.decode(corrector._request([words])) for words in ("a", text))
+    lines = [[prompt.shown(prompt.Guess(words))] for words in ("a", text)]
+    clean, dirty = (corrector.tokenizer.decode(corrector._request(shown)) for shown in lines)
     for mark in ("</s>", "<s>", "<transcript>", "</transcript>", "user\n"):
         assert clean.count(mark) == dirty.count(mark)
-    assert "\n" not in prompt.shown(text)
+    assert "\n" not in lines[1][0]
 
 
 def test_examples_of_the_prompt_pass_the_gate(corrector):

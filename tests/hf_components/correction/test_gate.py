@@ -247,3 +247,17 @@ def test_an_answer_after_the_end_never_passes(heard, proposed):
 )
 def test_corrections_of_many_writings_pass(heard, proposed):
     assert gate(heard, proposed).accepted
+
+
+def test_stretches_pass_or_fail_each_for_itself_where_words_are_judged_alone():
+    cases = {
+        "she read the whole elephant": ("corrected", "she read the whole book"),
+        "she red the hole elephant": ("other words", "she red the hole book"),
+        "she read the whole book and went home": ("corrected", "she read the whole book"),
+        "sure she read the whole book": ("chat", "she red the hole book"),
+        "she read the hole book 7": ("other digits", "she red the hole book"),
+    }
+    for proposed, (reason, text) in cases.items():
+        verdict = gate("she red the hole book", proposed, partly=True)
+        assert (verdict.reason.partition(":")[0], verdict.text) == (reason, text)
+    assert not gate("she red the hole book", "she read the whole elephant").accepted

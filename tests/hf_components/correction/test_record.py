@@ -14,6 +14,7 @@ from tiny_llm import save_tiny_llm, script
 from hf_components.correction import record
 from hf_components.correction.corrector import TranscriptCorrector
 from hf_components.correction.gate import GateLimits
+from hf_components.correction.prompt import Guess
 from hf_components.correction.record import correct_to_file, summarise
 from hf_components.runtime.errors import UserError
 
@@ -86,6 +87,20 @@ def test_a_killed_run_is_gone_on_from(llm, tmp_path):
     corrector, asked = scripted(llm)
     assert correct_to_file(corrector, IDS, TEXTS, path) == found
     assert asked == []
+
+
+def test_other_confidences_are_asked_again_and_lines_of_earlier_versions_are_not(llm, tmp_path):
+    path = tmp_path / "corrections.jsonl"
+    correct_to_file(scripted(llm)[0], IDS, TEXTS, path)
+    rows = [{key: value for key, value in row.items() if key != "shown"} for row in lines(path)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corrector, asked = scripted(llm)
+    correct_to_file(corrector, IDS, TEXTS, path)
+    assert asked == [] and lines(path)[0]["shown"] == ["the cat sat"]
+    guesses = [[Guess("the cat sat", (None, 0.5, None))], *TEXTS[1:]]
+    for _ in range(2):
+        correct_to_file(corrector, IDS, guesses, path)
+    assert transcripts(asked) == {"the cat(0.50) sat"} and lines(path)[0]["shown"] == ["the cat(0.50) sat"]
 
 
 def test_going_on_never_writes_whole_lines_again(llm, tmp_path, monkeypatch):

@@ -8,15 +8,17 @@ from parsing import parse
 from tiny_ctc import tiny_ctc_processor
 from tiny_recordings import scripted_corrector
 
+from hf_components.asr import Word
 from hf_components.correction.arguments import CorrectionArguments
 from hf_components.correction.finetuning import gold
-from hf_components.correction.finetuning.consensus import Heard
+from hf_components.correction.finetuning.consensus import Heard, combine
 from hf_components.correction.finetuning.gold import (
     Gold,
     GoldArguments,
     Sample,
     choose_for_training,
     find_gold,
+    guesses_of_all,
     make_samples,
     training_rows,
 )
@@ -138,7 +140,8 @@ def find(work: Path, heard: list[str], **options) -> Gold:
         [Heard(text) for text in heard],
         [[text] for text in heard],
         tiny_ctc_processor(),
-        work,
+        work / "gold",
+        inputs=[work / "baseline"],
         resume=True,
     )
 
@@ -156,6 +159,22 @@ def test_gold_of_every_source(tmp_path, monkeypatch):
     assert found.sources[:2] == ["corrected", "unchanged"] and found.corrections["rejected"] == 2
     times = len(asked)
     assert find(tmp_path, heard) == found and len(asked) == times  # not loaded, let alone asked
+
+
+def test_the_llm_sees_all_recognisers_with_their_doubts():
+    texts = [("the cat sat on a mat", [0.9, 0.8, 0.9, 0.9, 0.9, 0.2]), ("the cat sat on a hat", None), ("a cat", None)]
+    heard = [
+        Heard(text, told and [Word(word, sure) for word, sure in zip(text.split(), told, strict=True)])
+        for text, told in texts
+    ]
+    vote = combine([[*heard, heard[1]], [Heard("so it is")] * 4, [Heard("")] * 4])
+    guesses, same, nothing = guesses_of_all(vote, [[*heard, heard[1]], [Heard("so it is")] * 4, [Heard("")] * 4], 0.8)
+    assert [guess.text for guess in guesses][0] == vote.texts[0]
+    assert sorted(guess.text for guess in guesses) == sorted({vote.texts[0], *(text for text, _ in texts)})
+    assert all(told is None or told <= 0.8 for guess in guesses for told in guess.confidences)
+    unsure = next(guess for guess in guesses if guess.text == heard[0].text)
+    assert unsure.confidences[-1] < 0.8 and unsure.confidences[2] is None
+    assert [guess.text for guess in same] == ["so it is"] and [guess.text for guess in nothing] == [""]
 
 
 def test_an_llm_that_cannot_be_loaded_ends_with_status_1(tmp_path):

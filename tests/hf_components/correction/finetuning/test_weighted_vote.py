@@ -87,6 +87,26 @@ def test_copies_of_a_recogniser_have_one_vote():
     assert combine([[one, one] for one in nonsense]).accuracy[0] < 0.2
 
 
+def test_every_word_of_every_recogniser_has_a_probability():
+    truth, heard = recognisers(0.1, 0.5, 0.2, sure=0.5)
+    heard.append([told("Well - yes", [0.9, 0.5, 0.8]), told("well", [0.3]), told("")])
+    found = combine(heard)
+    for i, texts in enumerate(heard):
+        assert len(found.confidences(i)) == len(found.texts[i].split())
+        assert [len(own) for own in found.own[i]] == [len(one.text.split()) for one in texts]
+    good, poor = (np.mean([np.mean(own[who]) for own in found.own[:-1]]) for who in range(2))
+    assert good > poor + 0.15
+    copied = combine([[*texts, texts[1]] for texts in heard])
+    assert copied.own[0][3] == copied.own[0][1] == found.own[0][1]
+
+
+def test_two_count_as_equally_good():
+    truth, heard = recognisers(0.2, 0.5, sure=0.6)
+    found = combine(heard)
+    assert abs(found.accuracy[0] - found.accuracy[1]) < 0.15  # nobody else tells who is the better one
+    assert wer(found.texts, truth) < wer([texts[1].text for texts in heard], truth) - 0.1
+
+
 def test_what_is_not_scored_stays_with_its_word():
     found = combine([[told("Well - yes, I know.", [0.9] * 5), told("well yes i know"), told("well yes i no")]])
     assert found.texts == ["Well - yes, I know."]
