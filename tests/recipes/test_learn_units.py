@@ -275,7 +275,7 @@ def test_layers_and_kinds_of_encoders_are_checked(segments, encoder, tmp_path):
     BertModel(
         BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
     ).save_pretrained(tmp_path / "bert")
-    with pytest.raises(UserError, match="wav2vec2-bert, got bert of type bert"):
+    with pytest.raises(UserError, match="whisper, got bert of type bert"):
         learn_units.main(command(segments, tmp_path / "units", f"--model={tmp_path / 'bert'}"))
 
 

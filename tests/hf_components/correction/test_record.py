@@ -92,7 +92,7 @@ def test_a_killed_run_is_gone_on_from(llm, tmp_path):
 def test_other_confidences_are_asked_again_and_lines_of_earlier_versions_are_not(llm, tmp_path):
     path = tmp_path / "corrections.jsonl"
     correct_to_file(scripted(llm)[0], IDS, TEXTS, path)
-    rows = [{key: value for key, value in row.items() if key != "shown"} for row in lines(path)]
+    rows = [{key: value for key, value in row.items() if key not in ("shown", "seal")} for row in lines(path)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     corrector, asked = scripted(llm)
     correct_to_file(corrector, IDS, TEXTS, path)
