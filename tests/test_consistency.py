@@ -23,6 +23,7 @@ SIZES = ("default", "quick")
 WITHOUT_CONFIGURATION = {
     "cross_validate",
     "export_annotations",
+    "import_annotations",
     "publish",
     "speak_units",
     "verify",

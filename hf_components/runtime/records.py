@@ -14,7 +14,8 @@ from hf_components.runtime.files import files_below
 from hf_components.runtime.memory import is_want_of_memory
 
 NUMBER = (int, float)
-OPEN_TO_EDITS = (".md", ".png", ".html", ".log")  # for people: no recipe reads them
+# For people: no recipe reads them as what a stage wrote; import_annotations reads what was corrected in Praat and ELAN.
+OPEN_TO_EDITS = (".md", ".png", ".html", ".log", ".TextGrid", ".eaf")
 READ_BY_PATTERN = (".parquet", ".safetensors")  # a reader takes every such file of a folder
 CHECKPOINTS = "checkpoint-"  # folders that people delete for the space
 SEAL = "seal"  # SHA-256 of all else in a record

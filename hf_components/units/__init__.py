@@ -4,4 +4,4 @@ The models themselves are in `hf_components.acoustic_units` and `hf_components.u
 """
 
 from hf_components.units.release import release_units
-from hf_components.units.table import SECONDS_PER_UNIT, UnitTable, check_same_units, read_units
+from hf_components.units.table import SECONDS_PER_UNIT, UnitTable, check_same_units, read_units, units_schema

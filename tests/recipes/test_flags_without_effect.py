@@ -34,17 +34,17 @@ pytestmark = pytest.mark.unit
 ALWAYS = re.findall(
     r"\w+",
     """
-    accelerator_config activation_checkpointing adversarial_from_epoch algorithm alignments audio audio_context
-    audio_dir auto_find_batch_size average base_model base_share batch_size benchmark_percent bf16 bootstrap_seed
-    budget_seconds builder cache_gib candidates certainty checkpoint_every choose_model clips_per_motif
+    accelerator_config activation_checkpointing adversarial_from_epoch algorithm alignments annotations audio
+    audio_context audio_dir auto_find_batch_size average base_model base_share batch_size benchmark_percent bf16
+    bootstrap_seed budget_seconds builder cache_gib candidates certainty checkpoint_every choose_model clips_per_motif
     compare_train_on compare_words concatenate control conv_dim conv_kernel conv_stride corpus crop_seconds data
     data_config_override data_dir data_percent data_seed dataloader_num_workers dataloader_pin_memory ddp_backend
     ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph debug debug_run decisions
     deepspeed detector dev_speakers dev_utterances disable_tqdm discriminator_lr discriminator_steps draws dry_run
     dtype ema_decay embedding_dim embedding_dir engine epochs eval_every_n_epochs eval_on_start eval_strategy
     evaluate_on_train expert_epochs expert_learning_rate expert_source experts_dir filter_transcripts finetuning
-    first_layer fold folder folds force_restart fp16 freeze_decoder freeze_encoder fsdp full_determinism full_model
-    gold gradient_accumulation_steps gradient_checkpointing head hits_per_segment hub_id hypotheses_csv
+    first_layer fold folder folds force_restart format fp16 freeze_decoder freeze_encoder fsdp full_determinism
+    full_model gold gradient_accumulation_steps gradient_checkpointing head hits_per_segment hub_id hypotheses_csv
     include_num_input_tokens_seen input_jsonl joint_epochs judges kit kl_to_base_coef kl_weight l2_to_start labels_dir
     last layers layout learning_rate license linguists load_balance_coef load_best_model_at_end log_file log_level
     log_level_replica log_on_each_node logging_nan_inf_filter logging_strategy loras lr lr_decay lr_scheduler_kwargs

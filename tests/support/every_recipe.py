@@ -276,6 +276,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "recordings_dir": inputs / "make_demo_corpus",
         },
         "find_motifs": {**learnt, "query": sources / "clip.wav", "query_end": 0.4, "max_hits": 5},
+        "import_annotations": {"annotations": inputs / "export_annotations", "units_dir": units},
         "build_concordance": {**learnt, "motifs_dir": motifs, "num_motifs": 5, "min_units": 2},
         "sweep_units": {
             "corpus": learnt["corpus"],

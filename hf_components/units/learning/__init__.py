@@ -8,4 +8,4 @@ from hf_components.units.learning.plan import plan_steps
 from hf_components.units.learning.quality import label_free_figures, phone_agreement, plot_sweep
 from hf_components.units.learning.segments import load_segments
 from hf_components.units.learning.usage import plot_usage, usage_table
-from hf_components.units.learning.writing import BPE_SPLIT, write_units
+from hf_components.units.learning.writing import BPE_SPLIT, join_units, write_units

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,9 +122,8 @@ def write_units(
     if not state.is_main_process:
         return {}
     usage = {split: Usage(np.zeros(model.config.num_units, dtype=np.int64)) for split in splits}
-    with (folder / JSON_FILE).open("w") as json_file, (folder / BPE_FILE).open("w") as bpe_file:
-        tables = (read_part(folder_of_parts / part.file_name) for part in parts)
-        join_parts(_copied(tables, usage, json_file, bpe_file), folder / FILE)
+    tables = (read_part(folder_of_parts / part.file_name) for part in parts)
+    join_units(_counted(tables, usage), folder)
     return {split: found.report() for split, found in usage.items()}
 
 
@@ -174,12 +173,16 @@ def _row(segment: dict, split: str, units: torch.Tensor, distances: torch.Tensor
     }
 
 
-def _copied(tables: Iterator[pyarrow.Table], usage: dict[str, Usage], json_file, bpe_file) -> Iterator[pyarrow.Table]:
-    """The tables without the column for the report, which is added to `usage`; also writes JSON and text."""
+def join_units(tables: Iterable[pyarrow.Table], folder: Path) -> None:
+    """Write `units.parquet`, `units.json` and `all_units_for_bpe.txt` of tables with the schema of `units_schema`."""
+    with (folder / JSON_FILE).open("w") as json_file, (folder / BPE_FILE).open("w") as bpe_file:
+        join_parts(_copied(tables, json_file, bpe_file), folder / FILE)
+
+
+def _copied(tables: Iterable[pyarrow.Table], json_file, bpe_file) -> Iterator[pyarrow.Table]:
+    """The tables, once their rows are written as JSON and text."""
     lines = 0
     for table in tables:
-        _count(table, usage[table["split"][0].as_py()])
-        table = table.drop_columns(DISTANCE)
         for row in table.to_pylist():
             json_file.write((",\n" if lines else "[\n") + json.dumps(row, ensure_ascii=False))
             lines += 1
@@ -187,6 +190,13 @@ def _copied(tables: Iterator[pyarrow.Table], usage: dict[str, Usage], json_file,
                 bpe_file.write(" ".join(map(str, row["deduplicated"])) + "\n")
         yield table
     json_file.write("\n]\n")
+
+
+def _counted(tables: Iterable[pyarrow.Table], usage: dict[str, Usage]) -> Iterator[pyarrow.Table]:
+    """The tables without the column for the report, which is added to `usage`."""
+    for table in tables:
+        _count(table, usage[table["split"][0].as_py()])
+        yield table.drop_columns(DISTANCE)
 
 
 def _count(table: pyarrow.Table, usage: Usage) -> None:

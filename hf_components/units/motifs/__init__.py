@@ -5,5 +5,6 @@ from hf_components.units.motifs.annotations import tiers_of_hits, tiers_of_recor
 from hf_components.units.motifs.bpe import Motifs, find_occurrences, save_motifs, train_motifs
 from hf_components.units.motifs.clips import Clips
 from hf_components.units.motifs.concordance import build_concordance
+from hf_components.units.motifs.corrections import corrected, read_tiers
 from hf_components.units.motifs.decisions import Decisions
 from hf_components.units.motifs.page import write_page
