@@ -14,7 +14,7 @@ from hf_components.runtime.files import files_below
 from hf_components.runtime.memory import is_want_of_memory
 
 NUMBER = (int, float)
-# For people: no recipe reads them as what a stage wrote; import_annotations reads what was corrected in Praat and ELAN.
+# For people: no recipe reads them as what a stage wrote; import_annotations reads them corrected by Praat or ELAN.
 OPEN_TO_EDITS = (".md", ".png", ".html", ".log", ".TextGrid", ".eaf")
 READ_BY_PATTERN = (".parquet", ".safetensors")  # a reader takes every such file of a folder
 CHECKPOINTS = "checkpoint-"  # folders that people delete for the space
