@@ -142,7 +142,7 @@ def test_a_configuration_in_json(tmp_path):
 
 
 def test_corrections_are_not_asked_for_again(tmp_path):
-    row = {"id": "a", "heard": "x", "alternatives": [], "proposed": "y", "text": "y", "accepted": True}
+    row = {"id": "a", "heard": "x", "alternatives": [], "shown": ["x"], "proposed": "y", "text": "y", "accepted": True}
     row |= {"reason": "corrected", "seconds": 0.5, "asked": "settings"}
     assert row.keys() == {name.removesuffix("?") for name in LINE_FORM}
     found = []

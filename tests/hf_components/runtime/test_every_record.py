@@ -95,7 +95,11 @@ def transcripts_line(folder: Path) -> Record:
 
 
 def corrections_line(folder: Path) -> Record:
-    line = {"id": "a", **dataclasses.asdict(Correction("a", [], "b", "b", True, "corrected", 0.1)), "asked": "x"}
+    line = {
+        "id": "a",
+        **dataclasses.asdict(Correction("a", [], ["a"], "b", "b", True, "corrected", 0.1)),
+        "asked": "x",
+    }
     file = put(folder / "corrections.jsonl", json.dumps(line) + "\n")
     return file, lambda: corrections._read(file, {"x"})
 
