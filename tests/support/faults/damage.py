@@ -21,7 +21,8 @@ from faults.whole_runs import LONG, WholeRuns, belongs, draw
 
 UNREAD = (".png",)
 WORK = "_work/"  # in the path of what an unfinished run reads: nothing does once its result is there
-FOR_PEOPLE = (".md", ".html", ".log")  # a kept result may hold them as somebody has edited them
+# A kept result may hold them as somebody has edited them, and who reads an edited one takes it as it is.
+FOR_PEOPLE = (".md", ".html", ".log", ".TextGrid", ".eaf")
 WAYS = ("bit", "bit", "bit", "cut", "zeros")
 OF_UNFINISHED = 0.25  # share of trials
 PIECE = 512  # bytes that become zeros: a sector
@@ -35,6 +36,10 @@ def trial(runs: WholeRuns, number: int, chance: random.Random, place: Path, only
     readers = [name for name in runs.readers[maker] if name not in LONG and (not only or name in only)]
     reader = chance.choice([maker, *readers])
     artefacts = _artefacts(runs, maker)
+    if read := [file for file in artefacts if file.suffix not in FOR_PEOPLE]:
+        artefacts = artefacts if reader == maker else read
+    else:
+        reader = maker
     kind = chance.choice(sorted({file.suffix for file in artefacts}))
     file = chance.choice([file for file in artefacts if file.suffix == kind])
     whole = runs[reader]
