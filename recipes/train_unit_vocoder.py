@@ -25,6 +25,7 @@ from hf_components.runtime import (
     parse_arguments,
     run_recipe,
     run_stage,
+    sync_folder,
 )
 from hf_components.speech import load_corpus
 from hf_components.unit_hifigan import UnitHifiGanConfig, UnitHifiGanModel
@@ -140,6 +141,7 @@ def produce(args: Arguments, model_args: ModelArguments, training_args: Adversar
             model = trainer.vocoder(trainer.bare_generator.state_dict())
             save_vocoder(model, folder / "models" / name)
             listener.hear(model, name)
+        sync_folder(folder)  # the checkpoint that follows says that this is done
 
     trainer.train(args.resume, after_epoch)
     model = trainer.vocoder(trainer.best)

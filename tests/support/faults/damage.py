@@ -19,6 +19,8 @@ from faults.moments import Tally, Watch
 from faults.verdicts import OTHER, REFUSED, SAME, Verdict
 from faults.whole_runs import LONG, WholeRuns, belongs, draw
 
+from hf_components.runtime.stages import COMPLETION
+
 UNREAD = (".png",)
 WORK = "_work/"  # in the path of what an unfinished run reads: nothing does once its result is there
 # A kept result may hold them as somebody has edited them, and who reads an edited one takes it as it is.
@@ -75,7 +77,12 @@ def _of_unfinished(runs: WholeRuns, maker: str, number: int, chance: random.Rand
     tally = Tally()
     killed = run(runs.work(maker, out, Watch(out, tally, moment, kill_self)), place / "log.txt", tally)
     killed.safe = 0  # work in a damaged file may be lost
-    files = sorted(file for file in out.rglob("*") if file.is_file() and file.stat().st_size and _is_continued(file))
+    is_there = (out / maker / COMPLETION).exists()
+    files = sorted(
+        file
+        for file in out.rglob("*")
+        if file.is_file() and file.stat().st_size and _is_continued(file) and not (is_there and WORK in str(file))
+    )
     if not files:
         fault = f"killed at event {moment}, before any file"
         return after_fault(runs, "bit_flips", number, maker, fault, killed, place)
