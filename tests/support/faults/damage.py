@@ -18,7 +18,6 @@ from faults.kills import after_fault
 from faults.moments import Tally, Watch
 from faults.verdicts import OTHER, REFUSED, SAME, Verdict
 from faults.whole_runs import LONG, WholeRuns, belongs, draw
-
 from hf_components.runtime.stages import COMPLETION
 
 UNREAD = (".png",)
