@@ -76,7 +76,7 @@ def _of_unfinished(runs: WholeRuns, maker: str, number: int, chance: random.Rand
     tally = Tally()
     killed = run(runs.work(maker, out, Watch(out, tally, moment, kill_self)), place / "log.txt", tally)
     killed.safe = 0  # work in a damaged file may be lost
-    is_there = (out / maker / COMPLETION).exists()
+    is_there = any((out / name / COMPLETION).exists() for name in (maker, f".{maker}.partial"))  # but for its renaming
     files = sorted(
         file
         for file in out.rglob("*")
