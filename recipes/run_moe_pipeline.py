@@ -100,7 +100,7 @@ ARGUMENTS = (MoePipelineArguments, PublishModelArguments, passed_on_arguments(PA
 
 
 def main(argv: list[str] | None = None) -> dict:
-    pipeline = Pipeline(Path(__file__).parent / "configs", ARGUMENTS, PASSED_ON, argv, __doc__)
+    pipeline = Pipeline(__file__, ARGUMENTS, PASSED_ON, argv, __doc__)
     steps = pipeline.follow(take_steps)
     if pipeline.args.dry_run:
         return {"steps": list(steps)}
@@ -276,10 +276,7 @@ def results_of(pipeline: Pipeline, steps: dict) -> dict:
     }
     corpus = steps.get("corpus", args.data)
     return {
-        "mode": args.mode,
-        "seed": args.seed,
         "language": args.language,
-        "license": pipeline.publishing.model_license,
         "base_model": base_model_id(args.model),
         **choose_shipped(
             **read_candidates(steps["joint"], steps.get("selection")),
