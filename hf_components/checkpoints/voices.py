@@ -139,7 +139,9 @@ def voice_folder(voice: str | Path, model: str) -> Path:
     for place in places:
         if name in (found := find_voices(place)):
             return found[name]
-    looked = f"; there is no voice of that name in {first_few([str(place) for place in places])} either" if places else ""
+    looked = (
+        f"; there is no voice of that name in {first_few([str(place) for place in places])} either" if places else ""
+    )
     raise UserError(f"there is no folder {name}{looked}; recipes/personalise_whisper.py makes a voice")
 
 
