@@ -338,6 +338,14 @@ def test_make_passes_on_what_is_given_and_no_more(given, words, without):
     assert words in command and without not in command
 
 
+def test_the_demo_offers_the_mixture_before_the_plain_model_made_of_it(tmp_path):
+    for folder in ("runs/moe/model", "runs/moe/joint/model"):
+        (tmp_path / folder).mkdir(parents=True)
+    words = ["make", "-n", "-f", str(ROOT / "Makefile"), "demo", "INSTALLED="]
+    shown = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert 'RECOGNISERS="runs/moe/joint/model runs/moe/model models/whisper-tiny.en"' in shown
+
+
 def test_make_refuses_several_gpus_where_there_are_none():
     refused = make("recipe-units", "ACCELERATE_CONFIG=accelerate_configs/multi_gpu.yaml", "PROCESSES=1")
     assert refused.returncode and "is for several GPUs, and 1 found here; take single_gpu.yaml" in refused.stderr
