@@ -202,8 +202,8 @@ def test_tree_names_what_is_there():
     expected = {f"recipes/{recipe}.py" for recipe in recipes()}
     for folder in ("hf_components", "dataset_scripts"):
         for path in (ROOT / folder).rglob("*.py"):
-            is_face = path.name == "__init__.py"  # for which its folder's line stands
-            expected.add(f"{path.parent.relative_to(ROOT)}/" if is_face else path.relative_to(ROOT).as_posix())
+            is_package = path.name == "__init__.py"  # its line is that of the folder
+            expected.add(f"{path.parent.relative_to(ROOT)}/" if is_package else path.relative_to(ROOT).as_posix())
     assert expected <= set(named), f"docs/house.md lacks {sorted(expected - set(named))}"
 
 
