@@ -1,4 +1,4 @@
-"""Make the release folder of a recogniser fine-tuned on children's speech: weights, plots, the card with results."""
+"""Make the release folder of a recogniser fine-tuned on a manifest: weights, plots, the card with results."""
 
 import shutil
 from pathlib import Path
@@ -33,14 +33,14 @@ def release_recogniser(folder: Path, run: Path, results: dict) -> dict:
         language=results["language"],
         library_name="transformers",
         pipeline_tag="automatic-speech-recognition",
-        tags=[results["training"]["family"].lower().replace(" ", "-"), "speech-recognition", "child-speech"],
+        tags=[results["training"]["family"].lower().replace(" ", "-"), "speech-recognition"],
         metrics=["wer", "cer"],
         base_model=hub_id(results["base_model"]),
         **evaluated_on(
             results["corpus"],
             "dev",
             error_rates(figures["wer"], figures["cer"]),
-            name=f"{results['base_model']} fine-tuned on children's speech",
+            name=f"{results['base_model']} fine-tuned on {results['corpus']['name']}",
         ),
     )
     plots = [run / plot for plot in PLOTS]

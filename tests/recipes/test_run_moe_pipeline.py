@@ -116,6 +116,7 @@ def test_what_is_released_is_chosen_on_speakers_of_train(finished, sources, tmp_
         plain = WhisperForConditionalGeneration.from_pretrained(again / "model")
         card = (again / "model" / "README.md").read_text()
         assert f"Released as `{name}`" in card and "trust_remote_code" not in card
+        assert "\n# Whisper with a merged LoRA on " in card
         features = torch.randn(1, 80, 2 * plain.config.max_source_positions)
         mixture = MoeWhisperForConditionalGeneration.from_pretrained(out / "joint" / "model")
         mixture.set_audio_context("full")
@@ -178,6 +179,8 @@ def test_the_model_folder_is_complete(finished):
     assert (model.config.num_experts, model.config.routing, model.config.audio_context) == (3, "hard", "dynamic")
     card = (out / "model" / "README.md").read_text()
     assert all(name in card for name in ("zero_shot", "single_lora", "moe_oracle", "trust_remote_code=True"))
+    assert "\n# MoE-Whisper on " in card
+    assert "\n# model.config.mixture = " in card and "\nmodel.config" not in card  # pasted, it is the released system
     plots = {line.split("(")[1].rstrip(")") for line in card.splitlines() if line.startswith("![")}
     assert plots and all((out / "model" / plot).is_file() for plot in plots)
     assert sorted(folder.name for folder in (out / "model" / "experts").iterdir()) == [
