@@ -1,6 +1,6 @@
 """`Transcriber`: one interface to every speech recogniser.
 
-from hf_components.asr.transcriber import Transcriber
+from hf_components.asr import Transcriber
 transcriber = Transcriber.from_pretrained("openai/whisper-small", adapter="runs/lora")
 print(transcriber.transcribe("audio.wav"))
 
