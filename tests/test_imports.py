@@ -29,7 +29,7 @@ LAYERS = (
     {"asr"},
     {"training"},
     {"publishing"},
-    {"moe", "units", "correction", "voices"},
+    {"moe", "children", "units", "correction", "voices"},
     "dataset_scripts",
     "recipes",
 )

@@ -173,6 +173,15 @@ def test_every_line_of_use_on_the_card_runs(finished, tmp_path):
     assert run_blocks((model / "README.md").read_text(), tmp_path / "home", folder=model) == 3
 
 
+@pytest.mark.slow
+def test_the_lines_of_the_readme_load_the_mixture_of_the_quick_start(finished, tmp_path):
+    section = (ROOT / "README.md").read_text().partition("\n## Load the result elsewhere\n")[2].partition("\n## ")[0]
+    assert "runs/moe/joint/model" in section
+    lines = section.replace("clip.wav", "speech.wav")
+    lines = lines.replace("runs/moe/joint/model", str(finished[0] / "joint" / "model"))
+    assert run_blocks(lines, tmp_path / "home", folder=finished[0]) == 1
+
+
 def test_the_model_folder_is_complete(finished):
     out, _ = finished
     model = MoeWhisperForConditionalGeneration.from_pretrained(out / "model")
