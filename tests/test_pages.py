@@ -1,5 +1,6 @@
 """What the pages say is so: figures of the README are in results.md, and the functions of the walks exist."""
 
+import ast
 import importlib
 import re
 
@@ -82,6 +83,17 @@ def is_defined(name: str, file: str) -> bool:
     return any(_has(module, name) for module in modules)
 
 
+def classes() -> list[tuple[str, str]]:
+    """The classes of ours, each with its file."""
+    return [
+        (node.name, path.relative_to(ROOT).as_posix())
+        for folder in ("recipes", "dataset_scripts", "hf_components")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    ]
+
+
 def _has(owner: object, name: str) -> bool:
     first, _, rest = name.partition(".")
     return hasattr(owner, first) and (not rest or _has(getattr(owner, first), rest))
@@ -100,6 +112,11 @@ def test_the_walks_name_functions_that_exist():
     named = names_in_walks(WALKS)
     assert len(named) > 50
     assert [(name, file) for name, file in named if not is_defined(name, file)] == []
+    methods = set(re.findall(r"`([A-Z]\w+\.\w+)`", WALKS))  # a step may name the file of a class before
+    ours = classes()
+    files = {method: [file for name, file in ours if name == method.split(".")[0]] for method in methods}
+    assert len(methods) > 20
+    assert [name for name in sorted(methods) if not any(is_defined(name, file) for file in files[name])] == []
 
 
 @pytest.mark.parametrize(

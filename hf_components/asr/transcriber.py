@@ -31,8 +31,8 @@ from hf_components.runtime import Progress, UserError, first_few
 from hf_components.scoring import vote
 from hf_components.speech import SAMPLING_RATE, AudioError, cut_at_quiet, decode, duration_batches, seconds_batches
 from hf_components.whisper import MoeWhisperForConditionalGeneration
-from hf_components.whisper.audio_context import DynamicContextGenerationMixin
 from hf_components.whisper.configuration_moe_whisper import MIXTURES
+from hf_components.whisper.dynamic_generation import DynamicContextGenerationMixin
 
 ENGINES = ("transformers", "ctranslate2")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

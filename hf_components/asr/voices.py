@@ -12,7 +12,7 @@ from hf_components.checkpoints import Voice, find_voices, read_voice, require_sa
 from hf_components.runtime import UserError, first_few
 from hf_components.speech import SAMPLING_RATE
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWhisperForConditionalGeneration
-from hf_components.whisper.audio_context import DynamicContextGenerationMixin
+from hf_components.whisper.dynamic_generation import DynamicContextGenerationMixin
 from hf_components.whisper.routed_lora import RoutedLinear
 
 
