@@ -142,7 +142,7 @@ class Transcriber:
             audio_context: audio context of a Whisper, instead of its own: "full" for 30 s, "dynamic" for the length of
                 the clips.
             mixture: how a MoE-Whisper uses its experts, instead of its own way: see `MoeWhisperConfig`.
-            voice: folder of a voice, folder that holds several of them, or several such folders.
+            voice: name of a person, see `voice_folder`; folder of a voice; folder of several; or several of these.
             engine: "transformers", or "ctranslate2" for a folder that recipes/export_ctranslate2.py wrote with
                 `--audio_context dynamic`, which runs on the CPU.
             options: other arguments of the class.

@@ -147,4 +147,5 @@ class MoeGenerationMixin(ChoosingMixin, DynamicContextGenerationMixin):
 
 def _reshape_cache(cache: EncoderDecoderCache, reshape: Callable[[torch.Tensor], torch.Tensor]) -> None:
     for layer in (*cache.self_attention_cache.layers, *cache.cross_attention_cache.layers):
-        layer.keys, layer.values = reshape(layer.keys), reshape(layer.values)
+        layer.keys = reshape(layer.keys)
+        layer.values = reshape(layer.values)

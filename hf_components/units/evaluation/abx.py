@@ -93,7 +93,10 @@ def score_tokens(
     distances = _Distances(tokens, cells)
     recording, names = numbered([token.recording for token in tokens])
     _, pair = np.unique([" ".join(cell[0]) for cell in cells], return_inverse=True)
-    rows, of, wrong, number = [], [], [], []
+    rows = []
+    of = []
+    wrong = []
+    number = []
     for at, (_, a, b, x) in enumerate(cells):
         to_a = distances(x, a)  # (X, A)
         to_b = distances(x, b)
@@ -145,7 +148,8 @@ class _Distances:
         wanted = np.unique(
             np.concatenate([self._key(x, [*a, *b]).ravel() for _, a, b, x in cells])
         )  # sorted, to be found by bisection
-        first, second = wanted // self.count, wanted % self.count
+        first = wanted // self.count
+        second = wanted % self.count
         sizes = np.array([len(token.units) for token in tokens])
         order = np.argsort(sizes[first] * 1000 + sizes[second], kind="stable")  # little padding
         found = np.empty(len(wanted))
@@ -191,7 +195,8 @@ def dtw(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> np.ndarray
         ends = a_sizes == i + 1
         at = (np.flatnonzero(ends), b_sizes[ends])
         result[ends] = new_cost[at] / new_length[at]
-        cost, length = new_cost, new_length
+        cost = new_cost
+        length = new_length
     return result
 
 
