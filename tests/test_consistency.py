@@ -21,13 +21,15 @@ pytestmark = pytest.mark.unit
 
 SIZES = ("default", "quick")
 WITHOUT_CONFIGURATION = {
+    "combine_transcripts",
     "cross_validate",
     "export_annotations",
     "import_annotations",
+    "import_whisper",
     "publish",
     "speak_units",
     "verify",
-}  # all that they take differs from run to run
+}  # all that they take differs from run to run, or is the default
 MAX_STATEMENTS = 90
 README_LINES = 200
 PAGES = sorted(
@@ -200,8 +202,8 @@ def test_tree_names_what_is_there():
     expected = {f"recipes/{recipe}.py" for recipe in recipes()}
     for folder in ("hf_components", "dataset_scripts"):
         for path in (ROOT / folder).rglob("*.py"):
-            is_face = path.name == "__init__.py"  # for which its folder's line stands
-            expected.add(f"{path.parent.relative_to(ROOT)}/" if is_face else path.relative_to(ROOT).as_posix())
+            is_package = path.name == "__init__.py"  # its line is that of the folder
+            expected.add(f"{path.parent.relative_to(ROOT)}/" if is_package else path.relative_to(ROOT).as_posix())
     assert expected <= set(named), f"docs/house.md lacks {sorted(expected - set(named))}"
 
 
@@ -336,6 +338,14 @@ def test_make_passes_on_what_is_given_and_no_more(given, words, without):
     command = make(*given.split()).stdout.replace("\\\n", "").split("accelerate launch")[-1]
     command = " ".join(command.split())
     assert words in command and without not in command
+
+
+def test_the_demo_offers_the_mixture_before_the_plain_model_made_of_it(tmp_path):
+    for folder in ("runs/moe/model", "runs/moe/joint/model"):
+        (tmp_path / folder).mkdir(parents=True)
+    words = ["make", "-n", "-f", str(ROOT / "Makefile"), "demo", "INSTALLED="]
+    shown = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert 'RECOGNISERS="runs/moe/joint/model runs/moe/model models/whisper-tiny.en"' in shown
 
 
 def test_make_refuses_several_gpus_where_there_are_none():
