@@ -21,7 +21,6 @@ from hf_components.training import (
     known_config,
     largest_batches,
     loss_of_texts,
-    on_gpu,
     predict_peak,
 )
 
@@ -140,13 +139,13 @@ TRAIN = {
 
 
 def config_of(values: dict) -> Any:
-    return on_gpu(known_config(values["model"]))
+    return known_config(values["model"])
 
 
 def describe(training: Training) -> str:
     """The predictions for a training, in a line."""
     step = training.step
-    peak = predict_peak(training.build, step, training.loss) / 2**30
+    peak = predict_peak(training.build, step, training.loss, gpu=True) / 2**30
     batches = largest_batches(training.build, step, GPU_SIZES, training.loss)
     precision = {"no": "float32"}.get(step.precision, step.precision)
     saving = ", gradient checkpointing" if step.gradient_checkpointing else ""

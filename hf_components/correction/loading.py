@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import torch
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -25,7 +24,7 @@ from transformers import (
 from transformers.utils import is_bitsandbytes_available, is_flash_attn_2_available
 
 from hf_components.checkpoints import DAMAGED, check_sizes
-from hf_components.runtime import UserError, causes, require_there
+from hf_components.runtime import UserError, causes, free_memory, require_there
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +115,7 @@ def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:
 def _check_memory(name: str, config: PreTrainedConfig, bytes_per_weight: float, device: torch.device) -> None:
     with torch.device("meta"):
         weights = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    free = free_memory(device)
     if weights * bytes_per_weight > free:
         raise UserError(
             f"{name} needs about {weights * bytes_per_weight / 2**30:.1f} GiB of memory, {device} has "

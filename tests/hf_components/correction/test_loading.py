@@ -67,7 +67,7 @@ def test_what_the_hub_refuses(monkeypatch, error, advice):
 
 
 def test_too_little_memory_is_told_before_loading(monkeypatch, llm):
-    monkeypatch.setattr(loading.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000}))
+    monkeypatch.setattr(loading, "free_memory", lambda device: 1000)
     monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", None)
     with pytest.raises(
         UserError, match="needs about .* GiB of memory, cpu has 0.0 GiB free; choose a smaller --llm_model"
