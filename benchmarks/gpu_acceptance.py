@@ -296,7 +296,7 @@ def work(
                 run = functools.partial(take, case, precision, scratch(args))
                 yield Row(name, precision, reference=references[name]), run
     for name, precision, run, reference in (
-        ("flash attention", "bf16", with_flash_attention, "loss"),
+        ("flash attention" + ("" if is_flash_attn_2_available() else " (sdpa)"), "bf16", with_flash_attention, "loss"),
         ("base in 4 bits, LoRA", "4 bits", in_4_bit, "loss"),
         (TWO, "float32", by_two_processes, WHOLE),
     ):
@@ -421,7 +421,7 @@ def in_4_bit(args: argparse.Namespace) -> float:
 
 
 def by_two_processes(args: argparse.Namespace) -> float:
-    """The loss of fine-tuning by two processes, with half a batch each. All clips are 30 s, as in the batches of one."""
+    """The loss of fine-tuning by two processes, with half a batch each; all clips are 30 s, as in those of one."""
     gpus = torch.cuda.device_count()
     if gpus == 1:
         raise NotAvailable("there is one GPU")

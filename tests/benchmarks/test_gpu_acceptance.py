@@ -13,15 +13,16 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU, r
 
 
 @pytest.mark.integration
-def test_some_cases_on_the_cpu(tmp_path, capsys):
+def test_some_cases_on_the_cpu(tmp_path, capsys, monkeypatch):
     pytest.importorskip("bitsandbytes")
+    monkeypatch.setattr(gpu_acceptance, "is_flash_attn_2_available", lambda: False)
     model = save_tiny_whisper(tmp_path / "model", width=64)
     words = ["--output_dir", str(tmp_path / "out"), "--model", str(model)]
     rows = gpu_acceptance.main([*words, "--only", "fine-tuning, LoRA", "4 bits", "flash"])
     found = {row.case: row for row in rows}
     assert {name: row.verdict for name, row in found.items()} == {
         "fine-tuning, LoRA": "ok",
-        "flash attention": "not available: needs a GPU",
+        "flash attention (sdpa)": "not available: needs a GPU",
         "base in 4 bits, LoRA": "ok",
     }
     assert found["fine-tuning, LoRA"].precision == "bf16" and found["fine-tuning, LoRA"].loss > 0
