@@ -24,7 +24,8 @@ def told(monkeypatch, caplog):
     """What is logged before trainings, tiny ones too."""
     monkeypatch.setattr(memory_estimate, "SMALLEST", 0)
     caplog.set_level(logging.INFO, memory_estimate.__name__)
-    return caplog
+    with caplog.filtering(logging.Filter(memory_estimate.__name__)):
+        yield caplog
 
 
 def trainer_of(folder, model=None, corpus=ROWS, **options) -> SpeechTrainer:
