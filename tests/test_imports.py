@@ -216,7 +216,7 @@ def _callee(node: ast.Call) -> str:
 
 OTHERS = [
     path.relative_to(ROOT).as_posix()
-    for name in ("spaces", "benchmarks", "tests")
+    for name in ("spaces", "benchmarks", "launchers", "tests")
     for path in (ROOT / name).rglob("*.py")
 ]
 FOR_USERS = {"Transcript"}  # what a user of the package needs, and we do not

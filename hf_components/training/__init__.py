@@ -33,7 +33,6 @@ from hf_components.training.fit import (
     largest_batches,
     loss_of_texts,
     new_model,
-    on_gpu,
     predict_peak,
     ready,
     take_step,
