@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 import transformers
 
+from hf_components.runtime.disk import refusal
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.files import visible
 from hf_components.runtime.memory import is_want_of_memory
@@ -105,9 +106,11 @@ def run_recipe(main: Callable[[list[str] | None], dict]) -> None:
         write_to_file(what, logging.ERROR)
         sys.exit(128 + (signal.SIGTERM if what == "terminated" else signal.SIGINT))
     except Exception as error:
+        text = f"error: {visible(of_disk)}" if (of_disk := refusal(error)) else None
         if is_want_of_memory(error):
             text = f"error: out of memory: {error}".splitlines()[0]
             text += "; take smaller batches, see docs/troubleshooting.md"
+        if text:
             print(text, file=sys.stderr)
             write_to_file(text, logging.ERROR)
             sys.exit(2)
