@@ -83,7 +83,7 @@ def trials(args: argparse.Namespace, work: Path) -> Iterator:
         "power_cuts": power_cuts.trial,
         "bit_flips": damage.trial,
         "signals": stops.stopped,
-        "clocks": stops.clock_set_back,
+        "clocks": stops.set_back,
         "full_disks": full_disks.trial,
     }
     kinds = {kind: _of_runs(trial, kind, runs, args, work) for kind, trial in made.items() if wanted[kind]}
@@ -129,9 +129,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--bit_flips", type=int, default=0, help="artefacts that are damaged and read")
     made.add_argument("--signals", type=int, default=0, help="runs that SIGTERM or Ctrl-C stops, and run again")
     made.add_argument("--clocks", type=int, default=0, help="runs that are killed, and run again a year before")
-    made.add_argument(
-        "--full_disks", type=int, default=0, help="runs on a disk that fails, and again on one that works"
-    )
+    made.add_argument("--full_disks", type=int, default=0, help="runs on a disk that fails, then on one that works")
     made.add_argument("--mutations", type=int, default=0, help="files of input that are spoiled and read")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--output_dir", required=True, help="folder for results.json")

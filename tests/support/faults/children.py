@@ -25,8 +25,8 @@ class Ended:
     """How a run ended.
 
     Attributes:
-        how: "done", "refused" (by a `UserError`, or because of the disk), "stopped" (by SIGTERM or Ctrl-C), "failed" (by
-            another error), "killed" or "hung".
+        how: "done", "refused" (by a `UserError`, or as to the disk), "stopped" (by a signal), "failed" (by another
+            error), "killed" or "hung".
         text: message of the `UserError`, or the traceback.
         result: what the function returned.
         events, steps, safe: see `Tally`.

@@ -47,7 +47,7 @@ class Unwritable(Watch):
 
 
 def trial(runs: WholeRuns, number: int, chance: random.Random, place: Path, only: list[str] | None) -> Verdict:
-    """Run a recipe drawn at random on a disk that fails at a moment drawn at random, and again on one that does not."""
+    """Run a recipe on a disk that fails at a moment, both drawn at random, and again on one that does not."""
     name = draw(chance, only)
     whole = runs[name]
     out = place / "run"

@@ -1,4 +1,4 @@
-"""SIGTERM or Ctrl-C at a moment of a recipe, or a kill after which the clock is set back; then the same command again."""
+"""SIGTERM or Ctrl-C at a moment of a recipe, or a kill and a clock that is set back; then the same command again."""
 
 import os
 import random
@@ -35,14 +35,12 @@ def stopped(runs: WholeRuns, number: int, chance: random.Random, place: Path, on
     ended = run(work, place / "log.txt", tally)
     if ended.how not in ("stopped", "done"):  # it may come after the last instruction of the recipe
         return Verdict("signals", number, name, fault, OTHER, f"{ended.how}: {ended.text[-2000:]}")
-    if locks := [str(lock.relative_to(out)) for lock in out.glob("**/.*.lock") if "building" not in lock.parts]:
+    if locks := [str(lock.relative_to(out)) for lock in out.glob("**/.*.lock")]:
         return Verdict("signals", number, name, fault, OTHER, f"locks are left: {locks}")
     return after_fault(runs, "signals", number, name, fault, ended, place)
 
 
-def clock_set_back(
-    runs: WholeRuns, number: int, chance: random.Random, place: Path, only: list[str] | None
-) -> Verdict:
+def set_back(runs: WholeRuns, number: int, chance: random.Random, place: Path, only: list[str] | None) -> Verdict:
     """Kill a recipe, give its files times at random, and run it again a year before."""
     name = draw(chance, only)
     whole = runs[name]
