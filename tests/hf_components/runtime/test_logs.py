@@ -171,8 +171,9 @@ from hf_components.runtime.logs import run_recipe
 def main(argv):
     helper = os.fork()
     if helper == 0:
+        print(os.getpid(), flush=True)
         time.sleep(60)
-    print(helper, flush=True)
+        os._exit(0)
     try:
         print(os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1]), flush=True)
         time.sleep(60)
