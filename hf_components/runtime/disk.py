@@ -41,6 +41,8 @@ def atomic_write(file: Path) -> Iterator[Path]:
     try:
         yield temporary
         sync(temporary)
+        if file.exists():  # written by a library, perhaps; a run that is killed now leaves that
+            _note({file: file})
         _note({file: temporary})
         temporary.replace(file)
         sync(file.parent)
