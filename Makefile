@@ -157,8 +157,8 @@ test: $(INSTALLED) ## Run the tests that take seconds each; offline
 test-slow: $(INSTALLED) models/whisper-tiny.en models/smollm2 data/demo_speakers ## Run the tests with real weights, real speech and subprocesses; offline
 	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
-campaign: $(INSTALLED) ## Try kills, power cuts, damaged files and hostile input on tiny models: a night; offline
-	$(BIN)/python tests/campaign.py --kills 1000 --power_cuts 200 --bit_flips 1000 --mutations 20000 --output_dir "$(or $(OUTPUT),runs/campaign)" $(ARGS)
+campaign: $(INSTALLED) ## Try kills, power cuts, full disks, damaged files and hostile input on tiny models: a night; offline
+	$(BIN)/python tests/campaign.py --kills 1000 --power_cuts 200 --bit_flips 1000 --signals 300 --clocks 200 --full_disks 500 --mutations 20000 --output_dir "$(or $(OUTPUT),runs/campaign)" $(ARGS)
 
 lint: $(INSTALLED) ## Check the code with ruff
 	$(BIN)/ruff check .
