@@ -1,4 +1,4 @@
-"""A fault campaign on tiny models: kills, power cuts, damaged artefacts, signals, full disks, hostile input; thousands.
+"""A fault campaign on tiny models: kills, power cuts, damaged artefacts, signals, full disks, hostile input.
 
     python tests/campaign.py --kills 5 --power_cuts 5 --bit_flips 20 --mutations 200 --seed 3 --output_dir runs/faults
 
