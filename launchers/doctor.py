@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 GB = 1e9
-INSTALL = "make setup, or pip install -c constraints.txt -e '.[dev]'"
+INSTALL = "make setup"
 
 
 class Finding(NamedTuple):
@@ -53,7 +53,7 @@ def python_and_packages(tested: dict[str, str], needed: set[str]) -> Iterator[Fi
     if missing:
         yield Finding("FAIL", "packages", f"missing: {', '.join(missing)}", INSTALL)
     if other:
-        yield Finding("note", "packages", f"not as tested: {', '.join(other)}", "pip install -c constraints.txt NAMES")
+        yield Finding("note", "packages", f"not as tested: {', '.join(other)}", INSTALL)
     if not missing and not other:
         yield Finding("ok", "packages", f"as in constraints.txt ({len(tested)} versions)")
 
@@ -105,9 +105,7 @@ def sound() -> Iterator[Finding]:
     if importlib.util.find_spec("espeakng_loader"):
         yield Finding("ok", "eSpeak NG", f"wheel {version('espeakng-loader')}")
     else:
-        yield Finding(
-            "note", "eSpeak NG", "not installed: no demo corpora", "pip install -c constraints.txt espeakng-loader"
-        )
+        yield Finding("note", "eSpeak NG", "not installed: no demo corpora", INSTALL)
 
 
 def usable_cores() -> int:
@@ -171,7 +169,7 @@ def launchers() -> Iterator[Finding]:
         else Finding("ok", "Runpod", "ssh and tar are here")
     )
     if importlib.util.find_spec("modal") is None:
-        yield Finding("note", "Modal", "not installed", "pip install -c constraints.txt modal")
+        yield Finding("note", "Modal", "not installed", INSTALL)
         return
     settings = Path(os.environ.get("MODAL_CONFIG_PATH", "~/.modal.toml")).expanduser()
     has_token = "MODAL_TOKEN_ID" in os.environ or (settings.exists() and "token_id" in settings.read_text())

@@ -6,7 +6,7 @@ python launchers/modal_app.py upload my_corpus children       to /data/children;
 python launchers/modal_app.py ls runs/children
 python launchers/modal_app.py download runs/children runs/children
 
-First run `pip install -c constraints.txt modal && modal setup`. With HF_TOKEN in the environment a recipe may publish.
+First run `make setup && .venv/bin/modal setup`. With HF_TOKEN in the environment a recipe may publish.
 Ctrl-C leaves the recipe running. Exit codes: the recipe's own; 2 nothing was started, 124 it ran out of time, 130 it
 runs on, but is not followed.
 """

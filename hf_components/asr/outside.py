@@ -10,7 +10,7 @@ from accelerate import PartialState
 from hf_components.asr.recordings import Recordings
 from hf_components.asr.transcriber import Transcriber, Transcript
 from hf_components.asr.words import Word
-from hf_components.runtime import Progress, UserError
+from hf_components.runtime import Progress, UserError, packaged_weights
 from hf_components.speech import SAMPLING_RATE, WORDS, AudioError
 
 POCKETSPHINX = "pocketsphinx"
@@ -37,9 +37,8 @@ class PocketSphinx:
         try:
             from pocketsphinx import Decoder
         except ImportError as error:
-            raise UserError(
-                "the recogniser pocketsphinx is not installed: .venv/bin/pip install -c constraints.txt -e '.[demo]'"
-            ) from error
+            raise UserError("the recogniser pocketsphinx is not installed: pip install 'underheard[demo]'") from error
+        packaged_weights("pocketsphinx", "model/en-us")
         return Decoder(samprate=SAMPLING_RATE, loglevel="FATAL", **FAST)
 
     def stream(self, recordings: Recordings, description: str = "pocketsphinx") -> Iterator[list[Transcript]]:

@@ -18,6 +18,7 @@ from hf_components.checkpoints.loading import (
     prompt_language,
     read_config,
     save_processor,
+    what_failed,
     writes,
 )
 from hf_components.checkpoints.saving import check_savable, save_whisper
@@ -52,4 +53,5 @@ from hf_components.checkpoints.voices import (
     read_voice,
     require_same_base,
     save_voice,
+    voice_folder,
 )

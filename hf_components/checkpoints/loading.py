@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ DAMAGED = (
     MemoryError,
     SafetensorError,
     StrictDataclassError,
+    UnpicklingError,
 )
 COUNTS = ("_layers", "n_layer", "_heads", "_rank", "num_experts")  # fields end in these
 MOST = 4096
@@ -135,7 +137,7 @@ def load_processor(name_or_path: str, processor_class: type = WhisperProcessor) 
         return processor_class.from_pretrained(name_or_path)
     except (*DAMAGED, ImportError) as error:
         kind = "Whisper " if processor_class is WhisperProcessor else ""
-        raise UserError(f"{name_or_path} has no {kind}processor: {_first_line(error)}") from error
+        raise UserError(f"{name_or_path} has no {kind}processor: {what_failed(error)}") from error
 
 
 def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
@@ -223,7 +225,7 @@ def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
         adapted = PeftModel(model, config)
         found = adapted.load_adapter(adapter, adapted.active_adapter)
     except DAMAGED as error:
-        raise UserError(f"{adapter} is not an adapter of {name}: {_first_line(error)}") from error
+        raise UserError(f"{adapter} is not an adapter of {name}: {what_failed(error)}") from error
     if strangers := [*found.unexpected_keys, *found.missing_keys]:  # PEFT only warns about them
         raise UserError(f"{adapter} is not an adapter of {name}: one of the two has no {min(strangers)}")
     return adapted.merge_and_unload()
@@ -235,7 +237,7 @@ def _check_there(name_or_path: str) -> None:
 
 
 def _not_loadable(name_or_path: str, error: Exception) -> str:
-    problem = f"{name_or_path} is not a checkpoint that can be loaded: {_first_line(error)}"
+    problem = f"{name_or_path} is not a checkpoint that can be loaded: {what_failed(error)}"
     return problem + _model_inside(Path(name_or_path))
 
 
@@ -267,5 +269,8 @@ def check_sizes(fields: Mapping[str, Any], place: str = "config.json") -> None:
             raise ValueError(f"{place}: {name} must be at most {LARGEST:.0e}, got {str(value)[:60]}")
 
 
-def _first_line(error: Exception) -> str:
+def what_failed(error: BaseException) -> str:
+    """What a library says of a checkpoint that cannot be loaded, in a line."""
+    if isinstance(error, UnpicklingError):  # PyTorch's own text advises to run what is in the file
+        return "its weights are pickled and hold more than numbers, so they are not read; ask for safetensors"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.utils import is_bitsandbytes_available, is_flash_attn_2_available
 
-from hf_components.checkpoints import DAMAGED, check_sizes
+from hf_components.checkpoints import DAMAGED, check_sizes, what_failed
 from hf_components.runtime import UserError, causes, require_there
 
 logger = logging.getLogger(__name__)
@@ -153,4 +153,4 @@ def _advice(name: str, error: BaseException) -> str:
             f"the Hub cannot be reached (or HF_HUB_OFFLINE is set) and {name} is not in its cache; connect, or give "
             f"the folder of a copy that `hf download {name}` made elsewhere, or {OFFLINE}"
         )
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return what_failed(error)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.signal import lfilter
 
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, packaged_weights
 from hf_components.speech.audio import SAMPLING_RATE
 
 DETECTORS = ("energy", "vad")
@@ -78,6 +78,7 @@ class VoiceActivityDetector(Detector):
         if importlib.util.find_spec("silero_vad") is None:
             advice = 'pip install "underheard[vad]", or use --detector energy'
             raise UserError(f"the voice activity detector is not installed: {advice}")
+        packaged_weights("silero_vad", "data/silero_vad.jit")
         threads = torch.get_num_threads()
         from silero_vad import load_silero_vad
 

@@ -4,6 +4,7 @@ Imports torch and transformers. `discriminators` is for training only: no file o
 copied into a checkpoint.
 """
 
+from . import auto_classes
 from .configuration_unit_hifigan import UnitHifiGanConfig
 from .modeling_unit_hifigan import UnitHifiGanModel
 

@@ -12,20 +12,21 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import:
 import gradio as gr
 import numpy as np
 import pandas as pd
+from checkpoints import IS_INSTALLED
 from matplotlib.figure import Figure
 from recognition import recognise
 from recordings import SAMPLING_RATE, read_recording, spectrograms
 from resynthesis import resynthesise
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from voice import MISSING, SENTENCES, before_and_after, is_available, learn
+from voice import MISSING, SENTENCES, before_and_after, learn
 
 LOCAL = ("localhost", "127.0.0.1")
-# A checkpoint brings code that runs here. So only those that were named at the start are loaded, unless the user of
-# this machine asks for others. Who comes from elsewhere, to a Space or another server, never chooses.
+# Where checkpoints bring their own code, only those that were named at the start are loaded. With Underheard installed
+# none of that code runs, and the user of this machine may choose any. Who comes from elsewhere never chooses.
 TAKES_ANY_NAME = (
-    os.environ.get("ANY_CHECKPOINT") == "1"
-    and "SPACE_ID" not in os.environ
+    IS_INSTALLED
+    and not {"SPACE_ID", "GRADIO_SHARE"} & os.environ.keys()
     and os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1") in LOCAL
 )
 LARGEST_UPLOAD = "50mb"
@@ -142,7 +143,7 @@ def compare_voice(file: str | None, learnt) -> tuple[str, str]:
 
 def build_voice_tab(recognisers: list[str]) -> None:
     """The tab in which a voice is learned. It stays in memory, and is gone when the page is closed."""
-    if not is_available():
+    if not IS_INSTALLED:
         gr.Markdown(MISSING)
         return
     recorded = gr.State([])

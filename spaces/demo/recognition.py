@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from checkpoints import fetch, read_fields
+from checkpoints import IS_INSTALLED, NOT_LOADABLE, fetch, read_fields, what_failed
 from peft import PeftModel
 from transformers import (
     AutoModelForCTC,
@@ -69,12 +69,13 @@ def load_recogniser(name: str) -> Recogniser:
     kind = AutoModelForCTC if is_ctc else AutoModelForSpeechSeq2Seq
     try:
         # The base of an adapter was named by the adapter, and not by who started the demo: its code does not run.
-        model = kind.from_pretrained(folder, trust_remote_code=adapter is None, dtype=torch.float32)
+        trusted = adapter is None and not IS_INSTALLED
+        model = kind.from_pretrained(folder, trust_remote_code=trusted, dtype=torch.float32)
         if adapter:
             model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
         processor = AutoProcessor.from_pretrained(folder)
-    except (OSError, ValueError, ImportError) as error:
-        raise ValueError(f"{name} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except NOT_LOADABLE as error:
+        raise ValueError(f"{name} cannot be loaded: {what_failed(error)}") from error
     return Recogniser(model.to(DEVICE).eval(), processor, is_ctc, fields.get("num_experts"))
 
 

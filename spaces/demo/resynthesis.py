@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from checkpoints import fetch, read_fields
+from checkpoints import IS_INSTALLED, NOT_LOADABLE, fetch, read_fields, what_failed
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -54,8 +54,8 @@ def load_units(name: str) -> UnitModels:
         motifs = AutoTokenizer.from_pretrained(folder / "motifs") if (folder / "motifs").is_dir() else None
         if vocoder:
             vocoder.require_units(quantizer.identity())
-    except (OSError, ValueError, ImportError) as error:
-        raise ValueError(f"{name} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except NOT_LOADABLE as error:
+        raise ValueError(f"{name} cannot be loaded: {what_failed(error)}") from error
     return UnitModels(quantizer, vocoder, motifs)
 
 
@@ -91,4 +91,4 @@ def resynthesise(name: str, waveform: np.ndarray) -> Resynthesis:
 
 
 def _load(folder: Path) -> PreTrainedModel:
-    return AutoModel.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32).to(DEVICE).eval()
+    return AutoModel.from_pretrained(folder, trust_remote_code=not IS_INSTALLED, dtype=torch.float32).to(DEVICE).eval()

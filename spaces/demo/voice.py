@@ -4,11 +4,11 @@ It needs Underheard itself, as `make demo` has it; a Space that only has the fil
 """
 
 import functools
-import importlib.util
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from checkpoints import IS_INSTALLED
 
 MISSING = "Learning a voice needs Underheard installed beside this page: clone it and run `make demo`."
 SENTENCES = (
@@ -36,10 +36,6 @@ class Learnt(NamedTuple):
     remark: str
 
 
-def is_available() -> bool:
-    return importlib.util.find_spec("hf_components") is not None
-
-
 @functools.lru_cache(maxsize=1)
 def load(name: str) -> tuple:
     """Model and processor of a Whisper. Raises ValueError if it is none."""
@@ -60,7 +56,7 @@ def learn(name: str, texts: Sequence[str], waveforms: Sequence[np.ndarray]) -> L
     Raises:
         ValueError: something is wrong with the sentences, or the checkpoint is no Whisper.
     """
-    if not is_available():
+    if not IS_INSTALLED:
         raise ValueError(MISSING)
     from hf_components.runtime import UserError
     from hf_components.voices import Sentence, VoiceArguments, check_sentences, check_texts, learn_voice

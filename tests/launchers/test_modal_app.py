@@ -13,7 +13,7 @@ import pytest
 
 from launchers.commands import UserError
 
-modal = pytest.importorskip("modal", reason="modal is not installed; pip install -c constraints.txt modal")
+modal = pytest.importorskip("modal", reason="modal is not installed; make setup")
 modal_app = importlib.import_module("launchers.modal_app")
 FileEntry, FileEntryType = modal_app.FileEntry, modal_app.FileEntryType
 

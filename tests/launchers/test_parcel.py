@@ -72,7 +72,7 @@ def test_a_recipe_runs_from_it_and_continues(tmp_path, offline_pip):
     ]
     first = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stdout + first.stderr
-    assert f"underheard[demo,export,gpu] @ file://{folder}/{wheel.name}" in first.stdout
+    assert f"underheard[demo,export,gpu,vad] @ file://{folder}/{wheel.name}" in first.stdout
     assert (folder / "runs" / "demo" / "stage.json").is_file()
     made = (folder / "runs" / "demo" / "stage.json").stat().st_mtime_ns
     again = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)

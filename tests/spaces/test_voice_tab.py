@@ -88,7 +88,7 @@ def test_a_voice_is_learned_from_sentences_that_are_recorded_one_by_one(page, ad
 
 
 def test_learning_without_underheard_says_what_is_missing(monkeypatch):
-    monkeypatch.setattr(voice, "is_available", lambda: False)
+    monkeypatch.setattr(voice, "IS_INSTALLED", False)
     with pytest.raises(ValueError, match="run `make demo`"):
         voice.learn("x", [], [])
 

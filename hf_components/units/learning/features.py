@@ -9,7 +9,7 @@ import torch
 from accelerate import PartialState
 
 from hf_components.acoustic_units import FRAME, MFCC, AcousticUnitsModel
-from hf_components.checkpoints import base_model_id
+from hf_components.checkpoints import DAMAGED, base_model_id, what_failed
 from hf_components.runtime import UserError, atomic_write, damage_named, make_folder, require_there
 from hf_components.speech import unreadable_explained, waveforms
 from hf_components.units.learning.plan import Batch
@@ -25,8 +25,8 @@ def load_encoder(encoder: str, layer: int | None, num_units: int, unit_rate: str
         require_there(encoder, f"--model takes the folder or Hub id of an encoder, or {MFCC}")
     try:
         model = AcousticUnitsModel.from_encoder(encoder, layer, num_units, unit_rate)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"--model {encoder} cannot be used: {str(error).splitlines()[0]}") from error
+    except (*DAMAGED, ImportError) as error:
+        raise UserError(f"--model {encoder} cannot be used: {what_failed(error)}") from error
     if (hub_id := base_model_id(encoder)) != encoder:  # a copy on this disk says what it is a copy of
         model.config.encoder = hub_id
     return model.to(PartialState().device)

@@ -2,10 +2,10 @@
 
 import importlib.util
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
+from hf_components.runtime import packaged_weights
 from hf_components.speech import SAMPLING_RATE
 
 SECONDS = 9.01  # that the network hears at once
@@ -24,10 +24,8 @@ class Dnsmos:
     missing: str | None  # why there is none
 
     def __init__(self):
-        package = importlib.util.find_spec("speechmos")
         needs = [name for name in ("speechmos", "onnxruntime") if importlib.util.find_spec(name) is None]
-        self.missing = f"{' and '.join(needs)} not installed: pip install -e '.[judges]'" if needs else None
-        self._file = package and Path(package.submodule_search_locations[0]) / "dnsmos_models" / "sig_bak_ovr.onnx"
+        self.missing = f"{' and '.join(needs)} not installed: pip install 'underheard[judges]'" if needs else None
 
     def __call__(self, waveform: np.ndarray) -> float | None:
         """The rating of float32 `(samples,)` at 16 kHz; None without the packages, or for silence.
@@ -46,4 +44,5 @@ class Dnsmos:
     def _session(self):
         from onnxruntime import InferenceSession
 
-        return InferenceSession(self._file, providers=["CPUExecutionProvider"])
+        file = packaged_weights("speechmos", "dnsmos_models/sig_bak_ovr.onnx")
+        return InferenceSession(file, providers=["CPUExecutionProvider"])

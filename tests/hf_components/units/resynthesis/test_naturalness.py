@@ -43,4 +43,6 @@ def test_without_its_packages_it_says_what_to_install(monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "speechmos" else real(name))
     judge = Dnsmos()
-    assert judge.missing == "speechmos not installed: pip install -e '.[judges]'" and judge(babble(1.0, 0)) is None
+    assert (
+        judge.missing == "speechmos not installed: pip install 'underheard[judges]'" and judge(babble(1.0, 0)) is None
+    )
