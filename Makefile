@@ -30,7 +30,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-input
 INSTALLED := $(VENV)/.installed
 # `exec`: make passes SIGTERM to its child, and a shell in between would not pass it on.
 # Without --quiet, the launcher adds its own traceback to every error message of a recipe.
-LAUNCH = exec env $(THREADS)$(BIN)/accelerate launch --quiet --config_file "$(ACCELERATE_CONFIG)" $(if $(PROCESSES),--num_processes $(PROCESSES))
+LAUNCH = exec env $(THREADS)$(BIN)/python launchers/quiet_accelerate.py launch --quiet --config_file "$(ACCELERATE_CONFIG)" $(if $(PROCESSES),--num_processes $(PROCESSES))
 ifneq ($(and $(SEVERAL_GPUS),$(filter 0 1,$(PROCESSES))),)
 $(error $(SEVERAL_GPUS) is for several GPUs, and $(PROCESSES) found here; take single_gpu.yaml or cpu.yaml, or give PROCESSES)
 endif
@@ -162,8 +162,8 @@ test: $(INSTALLED) ## Run the tests that take seconds each; offline
 test-slow: $(INSTALLED) models/whisper-tiny.en models/smollm2 data/demo_speakers ## Run the tests with real weights, real speech and subprocesses; offline
 	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
-campaign: $(INSTALLED) ## Try kills, power cuts, damaged files and hostile input on tiny models: a night; offline
-	$(BIN)/python tests/campaign.py --kills 1000 --power_cuts 200 --bit_flips 1000 --mutations 20000 --output_dir "$(or $(OUTPUT),runs/campaign)" $(ARGS)
+campaign: $(INSTALLED) ## Try kills, power cuts, full disks, damaged files and hostile input on tiny models: a night; offline
+	$(BIN)/python tests/campaign.py --kills 1000 --power_cuts 200 --bit_flips 1000 --signals 300 --clocks 200 --full_disks 500 --mutations 20000 --output_dir "$(or $(OUTPUT),runs/campaign)" $(ARGS)
 
 lock: $(INSTALLED) ## Write constraints.txt anew for pyproject.toml; ARGS="--upgrade-package NAME" takes a newer version
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-annotate \

@@ -1,6 +1,5 @@
 """Write the listing of a builder as a prepared corpus: Parquet with audio inside, rejections, records, data card."""
 
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +11,10 @@ from huggingface_hub import DatasetCardData
 from dataset_scripts.corpus_builder import CorpusBuilder, write_rejected
 from dataset_scripts.parquet_files import place_files
 from hf_components.publishing import render_card
-from hf_components.runtime import write_json, write_to_file
+from hf_components.runtime import SCRATCH, write_json, write_to_file
 from hf_components.speech import LONG, content_digest, count_speakers
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-BUILDING = "building"
 MOST_LOGGED = 1000  # rejected rows in the log file
 # Options that the card does not print.
 PLACES = ("data_dir", "manifest", "samples", "audio_dirs", "val_manifest", "split_file")
@@ -51,7 +49,7 @@ def write_corpus(
         UserError: no row is left; and the errors of the builder.
     """
     data = folder / "data"
-    building = folder / BUILDING
+    building = folder / SCRATCH
     data.mkdir(exist_ok=True)
     # The stage compares the inputs: a fixed id saves reading all files again for a key of this cache.
     builder = builder_class(cache_dir=str(building), config_id="default", **options)
@@ -84,7 +82,6 @@ def write_corpus(
         max_duration=builder.config.max_duration,
         tasks=builder_class.TASKS,
     )
-    shutil.rmtree(building)  # last: a run that is killed before it can continue
     return metrics
 
 

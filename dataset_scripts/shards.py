@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import time
 from collections import Counter, defaultdict
@@ -301,6 +302,10 @@ def _work(writer: Writer, shards: list[tuple], num_proc: int, progress: Callable
                     future.result()
                 told, more = done.value, done.value - told
                 progress(more)
+        except KeyboardInterrupt:
+            for worker in multiprocessing.active_children():  # else the end would come after their shards
+                worker.kill()
+            raise
         except BrokenProcessPool as error:
             raise UserError(
                 "a worker process was killed, most likely because memory ran out; run the same command with --resume "
@@ -313,6 +318,7 @@ def _work(writer: Writer, shards: list[tuple], num_proc: int, progress: Callable
 def _start_worker(done: Synchronized) -> None:
     """Prepare a worker, which adds its finished work to `done`."""
     _worker.done = done
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends this one
     torch.set_num_threads(1)  # the other workers use the other cores
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -9,7 +9,6 @@ report. Motifs learnt with these units are found in them: give the folder to bui
 find_motifs.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from hf_components.acoustic_units import AcousticUnitsModel
 from hf_components.checkpoints import load_model
 from hf_components.reporting import show
 from hf_components.runtime import (
+    SCRATCH,
     RecipeArguments,
     flag,
     full_memory_explained,
@@ -29,8 +29,6 @@ from hf_components.runtime import (
 )
 from hf_components.speech import leave_out_unreadable, unreadable_flag
 from hf_components.units.learning import load_segments, plot_usage, usage_table, write_units
-
-PARTS = "parts"  # folder from which a stopped run continues
 
 
 @dataclass
@@ -59,7 +57,7 @@ def produce(args: Arguments, folder: Path) -> dict:
             model,
             splits,
             folder,
-            folder / PARTS,
+            folder / SCRATCH,
             batch_seconds=args.batch_seconds,
             num_workers=args.num_workers,
         )
@@ -69,7 +67,6 @@ def produce(args: Arguments, folder: Path) -> dict:
     report = {"units": model.identity(), "splits": usage}
     plot_usage(folder / "usage.png", usage, f"{model.config.num_units} units in {args.corpus}")
     write_json(folder / "report.json", report)
-    shutil.rmtree(folder / PARTS)
     return report
 
 

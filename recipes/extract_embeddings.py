@@ -8,7 +8,6 @@ Writes embeddings.parquet and embeddings.json to --output_dir.
 """
 
 import logging
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +29,7 @@ from hf_components.moe import (
 )
 from hf_components.reporting import show
 from hf_components.runtime import (
+    SCRATCH,
     RecipeArguments,
     SeedArguments,
     UserError,
@@ -130,7 +130,7 @@ def produce(args: Arguments, folder: Path) -> dict:
         samples = {name: sample_rows(rows, args.full_context_samples, args.seed) for name, rows in splits.items()}
         shards["full"] = plan_shards("full", samples, args.batch_size)
 
-    parts = folder / "shards"
+    parts = folder / SCRATCH
     every = [shard for context in shards.values() for shard in context]
     loading = {"batch_size": args.batch_size, "num_workers": args.num_workers}
     if gradients:
@@ -146,7 +146,6 @@ def produce(args: Arguments, folder: Path) -> dict:
                     target / "embeddings.json",
                     {"model": args.model, "layer": layer, "pooling": args.pooling, "audio_context": context},
                 )
-        shutil.rmtree(parts)
     return {"utterances": sum(map(len, splits.values())), "d_model": model.config.d_model, "layer": layer}
 
 

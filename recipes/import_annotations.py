@@ -88,7 +88,7 @@ def produce(args: Arguments, files: dict[str, Path], folder: Path) -> dict:
         for row in rows
     ]
     join_units([pyarrow.Table.from_pylist(found, units_schema(table.identity))], folder)
-    shutil.copytree(Path(args.units_dir) / "model", folder / "model")
+    shutil.copytree(Path(args.units_dir) / "model", folder / "model", dirs_exist_ok=True)
     with (folder / "motifs.jsonl").open("w", encoding="utf-8") as opened:
         for source, of_recording in tiers.items():
             for motif in of_recording["motifs"]:

@@ -7,7 +7,6 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
 Writes labels.parquet and summary.json, in the form of cluster_embeddings.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from hf_components.moe import (
 from hf_components.moe.clustering import labels_table, load_embeddings, reassign
 from hf_components.reporting import show
 from hf_components.runtime import (
+    SCRATCH,
     RecipeArguments,
     UserError,
     flag,
@@ -92,7 +92,7 @@ def produce(args: Arguments, folder: Path) -> dict:
         ExpertLosses(model, processor),
         processor.feature_extractor,
         shards,
-        folder / "shards",
+        folder / SCRATCH,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
         doing="losses of all experts",
@@ -100,7 +100,7 @@ def produce(args: Arguments, folder: Path) -> dict:
     summary = {}
     if PartialState().is_main_process:
         (folder / LOSSES).mkdir(exist_ok=True)
-        join_shards(shards, folder / "shards", folder / LOSSES / "embeddings.parquet")
+        join_shards(shards, folder / SCRATCH, folder / LOSSES / "embeddings.parquet")
         write_json(folder / LOSSES / "embeddings.json", {"experts": args.experts_dir, "pooling": LOSSES})
         losses = load_embeddings(folder / LOSSES, poolings=(LOSSES,))
         clustering = reassign(losses, labels.weights_of(losses.ids).argmax(1), args.target_entropy)
@@ -108,7 +108,6 @@ def produce(args: Arguments, folder: Path) -> dict:
         kept = {name: before[name] for name in ("algorithm", "expert_names")}
         summary = {**kept, "cluster_by": "speaker", **clustering.summary}
         write_json(folder / "summary.json", summary)
-        shutil.rmtree(folder / "shards")
     return summary
 
 

@@ -1,4 +1,4 @@
-"""A fault campaign on tiny models: kills, power cuts, damaged artefacts and hostile input, thousands if there is time.
+"""A fault campaign on tiny models: kills, power cuts, damaged artefacts, signals, full disks, hostile input.
 
     python tests/campaign.py --kills 5 --power_cuts 5 --bit_flips 20 --mutations 200 --seed 3 --output_dir runs/faults
 
@@ -31,7 +31,8 @@ for name, value in {  # before the libraries are imported, which read them once
     os.environ[name] = value
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = ("kills", "power_cuts", "bit_flips", "mutations")
+OF_RUNS = ("kills", "power_cuts", "bit_flips", "signals", "clocks", "full_disks")
+KINDS = (*OF_RUNS, "mutations")
 FLUSHED = 10.0  # seconds between two writings of the results
 
 
@@ -71,13 +72,20 @@ def main(argv: list[str] | None = None) -> dict:
 
 def trials(args: argparse.Namespace, work: Path) -> Iterator:
     """The verdicts of all trials, the kinds in turn, so that every kind has figures if time runs out."""
-    from faults import damage, kills, mutations, power_cuts
+    from faults import damage, full_disks, kills, mutations, power_cuts, stops
     from faults.whole_runs import WholeRuns, import_recipes
 
     import_recipes()
     wanted = {kind: getattr(args, kind) for kind in KINDS}
-    runs = WholeRuns(work) if any(wanted[kind] for kind in KINDS[:3]) else None
-    made: dict[str, Callable] = {"kills": kills.trial, "power_cuts": power_cuts.trial, "bit_flips": damage.trial}
+    runs = WholeRuns(work) if any(wanted[kind] for kind in OF_RUNS) else None
+    made: dict[str, Callable] = {
+        "kills": kills.trial,
+        "power_cuts": power_cuts.trial,
+        "bit_flips": damage.trial,
+        "signals": stops.stopped,
+        "clocks": stops.set_back,
+        "full_disks": full_disks.trial,
+    }
     kinds = {kind: _of_runs(trial, kind, runs, args, work) for kind, trial in made.items() if wanted[kind]}
     if wanted["mutations"]:
         kinds["mutations"] = mutations.trials(args.seed, numbers(args, "mutations"), work / "mutations")
@@ -119,6 +127,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--kills", type=int, default=0, help="runs that are killed and run again")
     made.add_argument("--power_cuts", type=int, default=0, help="runs that lose what was not synced, and run again")
     made.add_argument("--bit_flips", type=int, default=0, help="artefacts that are damaged and read")
+    made.add_argument("--signals", type=int, default=0, help="runs that SIGTERM or Ctrl-C stops, and run again")
+    made.add_argument("--clocks", type=int, default=0, help="runs that are killed, and run again a year before")
+    made.add_argument("--full_disks", type=int, default=0, help="runs on a disk that fails, then on one that works")
     made.add_argument("--mutations", type=int, default=0, help="files of input that are spoiled and read")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--output_dir", required=True, help="folder for results.json")

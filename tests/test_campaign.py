@@ -1,5 +1,7 @@
 """A small part of the fault campaign, and its parts: `make campaign` goes on for as long as it is asked to."""
 
+import contextlib
+import errno
 import json
 import os
 import random
@@ -10,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import damage, spoiling
+from faults import damage, full_disks, spoiling
 from faults.children import kill_self, run
 from faults.moments import Tally, Watch
 from faults.power_cuts import states_after
@@ -25,7 +27,7 @@ RECIPES = ["prepare_corpus", "extract_embeddings", "cluster_embeddings", "pretra
 
 @pytest.mark.integration
 def test_no_fault_ends_in_anything_but_the_same_bits_or_a_refusal(tmp_path):
-    asked = {"kills": 3, "power_cuts": 3, "bit_flips": 8, "mutations": 100}
+    asked = {"kills": 3, "power_cuts": 3, "bit_flips": 8, "signals": 2, "clocks": 2, "full_disks": 4, "mutations": 100}
     words = [f"--{kind}={count}" for kind, count in asked.items()]
     command = [sys.executable, ROOT / "tests" / "campaign.py", *words, "--seed=3", f"--output_dir={tmp_path}"]
     done = subprocess.run([*command, "--recipes", *RECIPES], capture_output=True, text=True)
@@ -56,6 +58,35 @@ def test_how_a_child_ends_is_told(tmp_path, work, how, text):
     ended = run(work, tmp_path / "log.txt", longest=2 if how == "hung" else 60)
     assert ended.how == how and text in ended.text
     assert ended.result == ({"wer": 0.5} if how == "done" else None)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("error", "how", "left"), [(errno.ENOSPC, "refused", ["a"]), (errno.EROFS, "refused", ["a"])])
+def test_a_disk_fails_from_a_moment_on(tmp_path, error, how, left):
+    out = tmp_path / "run"
+    out.mkdir()
+
+    def work() -> None:
+        watch.install()
+        for name in "abc":
+            with contextlib.suppress(OSError) if name == "b" else contextlib.nullcontext():
+                (out / name).write_text(name)
+
+    watch = full_disks.Unwritable(out, Tally(), 2, error)
+    ended = run(work, tmp_path / "log.txt")
+    assert (ended.how, sorted(path.name for path in out.iterdir())) == (how, left)
+    assert str(out / "c") in ended.text and full_disks.not_refused(ended, out) is None
+    assert full_disks.not_refused(ended, tmp_path / "another") is not None
+
+
+@pytest.mark.unit
+def test_a_small_disk_is_really_full(tmp_path):
+    with full_disks.small_disk(tmp_path, 8192) as mounted:
+        if not mounted:
+            pytest.skip("a small file system cannot be mounted here")
+        with pytest.raises(OSError, match="No space left"):
+            (tmp_path / "a").write_bytes(bytes(20_000))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.unit

@@ -203,7 +203,7 @@ def transcribe_to_file(
                 [path for path in (output, failures) if path.exists()],
             )
             if not failed:
-                shutil.rmtree(partial)
+                _delete(partial)
         state.wait_for_everyone()
     return metrics
 
@@ -230,7 +230,15 @@ def _delete_remains(partial: Path, identity: Mapping) -> None:
     """Delete what a run has left that was interrupted when all was written."""
     started = partial / STARTED
     if PartialState().is_main_process and started.exists() and read_record(started, dict, "delete it") == identity:
-        shutil.rmtree(partial)
+        _delete(partial)
+
+
+def _delete(partial: Path) -> None:
+    """Delete the folder, and last the file by which another run knows its remains."""
+    for path in partial.iterdir():
+        if path.name != STARTED:
+            path.unlink()
+    shutil.rmtree(partial)
 
 
 def _summary_of(output: Path) -> Path:

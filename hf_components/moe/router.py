@@ -237,6 +237,10 @@ def _save_checkpoint(
     }
     with atomic_write(folder / f"epoch-{len(history):05d}.safetensors") as temporary:
         save_file(tensors, temporary, metadata={"history": json.dumps(history)})
+    _delete_old(folder)
+
+
+def _delete_old(folder: Path) -> None:
     for old in sorted(folder.glob("epoch-*.safetensors"))[:-KEPT_CHECKPOINTS]:
         old.unlink()
 
@@ -244,6 +248,7 @@ def _save_checkpoint(
 def _load_checkpoint(
     folder: Path, router: UtteranceRouter, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, torch.Tensor], list[dict]] | None:
+    _delete_old(folder)  # a run that was stopped before it did so may have been at its last checkpoint
     newest = max(folder.glob("epoch-*.safetensors"), default=None)
     if newest is None:
         return None

@@ -81,6 +81,7 @@ from hf_components.runtime.records import (
     sealed,
 )
 from hf_components.runtime.stages import (
+    SCRATCH,
     check_stage,
     environment,
     fingerprint,

@@ -1,4 +1,4 @@
-"""Atomic writing of files, and the error message for a full disk."""
+"""Atomic writing of files, and what to say of a disk that is full or may not be written."""
 
 import contextlib
 import errno
@@ -13,6 +13,7 @@ from hf_components.runtime.errors import UserError, causes
 from hf_components.runtime.records import file_digest
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, full quota, limit on the file size
+NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)  # read-only disk, rights of a file or folder
 NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP)  # what some network disks answer when a folder is to be flushed
 PARTIAL = ".partial"  # end of the name of an unfinished stage's folder
 WRITTEN = ".written"  # notes in it: a line of path and SHA-256 for each file
@@ -24,6 +25,7 @@ IN_WORDS = re.compile(
     rf"\(os error ({NUMBERS})\)|\[Errno ({NUMBERS})\]|unexpected pos \d+ vs|iostream error|"
     r"requested and \d+ written"
 )
+OF_RIGHTS = "make its disk and folder writable for this user, or choose another, then run the same command again"
 
 
 @contextlib.contextmanager
@@ -39,6 +41,8 @@ def atomic_write(file: Path) -> Iterator[Path]:
     try:
         yield temporary
         sync(temporary)
+        if file.exists():  # written by a library, perhaps; a run that is killed now leaves that
+            _note({file: file})
         _note({file: temporary})
         temporary.replace(file)
         sync(file.parent)
@@ -108,13 +112,15 @@ def make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def full_disk_explained(path: Path) -> Iterator[None]:
-    """If the disk is full while `path` is written, raise a `UserError` that says what to do."""
+    """If the disk is full or read-only while `path` is written, raise a `UserError` that says what to do."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         reason = want_of_space(error)
+        if reason is None and (denied := want_of_rights(error, path.parent)) is not None:
+            raise UserError(f"{path} could not be written ({denied}); {OF_RIGHTS}") from error
         if reason is None:
             raise
         free = shutil.disk_usage(path.parent).free / 2**20
@@ -122,6 +128,26 @@ def full_disk_explained(path: Path) -> Iterator[None]:
             f"{path} could not be written ({reason}); its disk has {free:.0f} MiB left: free some space, or raise the "
             "quota or the limit on file sizes, then continue the run with the same command and --resume"
         ) from error
+
+
+def refusal(error: BaseException) -> str | None:
+    """What to tell the user if the disk is full or may not be written, wherever that was; None for another error."""
+    if reason := want_of_space(error):
+        named = (cause.filename for cause in causes(error) if isinstance(cause, OSError) and cause.filename)
+        place = next(named, "a file")
+        return f"{place} could not be written ({reason}); free some space, then run the same command again"
+    denied = want_of_rights(error, Path("/"))
+    return f"{denied}; {OF_RIGHTS}" if denied else None
+
+
+def want_of_rights(error: BaseException, folder: Path) -> str | None:
+    """Words for the error if a file in `folder` or below may not be written, or not even opened; else None."""
+    for cause in causes(error):
+        if isinstance(cause, OSError) and cause.errno in NO_RIGHT and cause.filename is not None:
+            place = Path(os.fsdecode(cause.filename)).absolute()
+            if place.is_relative_to(folder.absolute()):
+                return f"{cause.strerror}: {place}"
+    return None
 
 
 def want_of_space(error: BaseException) -> str | None:

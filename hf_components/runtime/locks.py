@@ -32,5 +32,6 @@ def alone_in(folder: Path, flag: str) -> Iterator[None]:
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)  # before the release: a process that has opened the file must try again
+        with contextlib.suppress(OSError):  # the disk is read-only by now; the lock itself ends with the release
+            file.unlink()  # before the release: a process that has opened the file must try again
         lock.release()

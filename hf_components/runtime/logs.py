@@ -1,7 +1,5 @@
 """Logging of all recipes, and their entry point, which prints a user's mistake as one line."""
 
-import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -14,11 +12,12 @@ from typing import Any
 import datasets
 import transformers
 
+from hf_components.runtime.disk import refusal
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.files import visible
 from hf_components.runtime.memory import is_want_of_memory
+from hf_components.runtime.signals import Stopped, end_with_the_launcher, stop_in_order
 
-PR_SET_PDEATHSIG = 1  # of prctl: a signal when the parent ends
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 DATE = "%Y-%m-%d %H:%M:%S"  # in a file, which is read days later
 QUIET = (
@@ -86,28 +85,13 @@ def set_up_logging(log_file: str | Path | None = None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def end_with_the_launcher() -> None:
-    """Let this process end when `accelerate launch` ends: on SIGTERM it dies and does not pass the signal on.
-
-    Else a training would go on with nobody to stop it, and keep its GPU and the lock of its folder. Only Linux can do
-    this. A recipe that was started without the launcher may outlive its shell.
-    """
-    if sys.platform != "linux":
-        return
-    launcher = os.getppid()
-    with contextlib.suppress(OSError):  # it has ended, or /proc cannot be read
-        if b"accelerate" in Path(f"/proc/{launcher}/cmdline").read_bytes():
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != launcher:  # it ended before this call
-                os.kill(os.getpid(), signal.SIGTERM)
-
-
 def run_recipe(main: Callable[[list[str] | None], dict]) -> None:
     """Run a recipe's `main` as a program: exit 0, or print the `UserError` and exit 2.
 
     What ended the run is also written to its `--log_file`. A result may say by `exit_status` that not all is well.
     """
     end_with_the_launcher()
+    stop_in_order()
     try:
         result = main(None)
     except UserError as error:
@@ -116,14 +100,17 @@ def run_recipe(main: Callable[[list[str] | None], dict]) -> None:
             print(visible(error.details, keep="\n\t"), file=sys.stderr)
         write_to_file(f"error: {visible(error)}", logging.ERROR)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
-        write_to_file("interrupted", logging.ERROR)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        what = "terminated" if isinstance(error, Stopped) and error.number == signal.SIGTERM else "interrupted"
+        print(f"{what}; run the same command again to continue", file=sys.stderr)
+        write_to_file(what, logging.ERROR)
+        sys.exit(128 + (signal.SIGTERM if what == "terminated" else signal.SIGINT))
     except Exception as error:
+        text = f"error: {visible(of_disk)}" if (of_disk := refusal(error)) else None
         if is_want_of_memory(error):
             text = f"error: out of memory: {error}".splitlines()[0]
             text += "; take smaller batches, see docs/troubleshooting.md"
+        if text:
             print(text, file=sys.stderr)
             write_to_file(text, logging.ERROR)
             sys.exit(2)

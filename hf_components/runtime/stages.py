@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 COMPLETION = "stage.json"
 SUMMARY = ".summary.json"  # end of the name of a record beside the files that it is about
+SCRATCH = ".scratch"  # folder for work in an unfinished stage; deleted once its completion record is there
 STARTED = "started.json"  # settings, inputs and sources of an unfinished stage
 IDENTITY_FORM = {"config": dict, "inputs": {str: str}, "code_version": str}
 STARTED_FORM = {"identity": IDENTITY_FORM, "sources": {str: str}}
@@ -111,7 +112,8 @@ def run_stage(
     Args:
         output_dir: path of the finished folder. An earlier result of a stage is replaced, anything else is an error.
         produce: function that writes its files into the given folder and returns JSON-serialisable metrics. With
-            `resume` the folder may hold the files of an interrupted run with the same settings and inputs.
+            `resume` the folder may hold the files of an interrupted run with the same settings and inputs. What only a
+            run that goes on needs is in its folder `SCRATCH`, and is no part of the result.
         config: dataclass, dict, or sequence of them; recorded, and part of the fingerprint.
         inputs: files and folders that are read; their fingerprints are part of the stage's fingerprint.
         resume: if settings, inputs and package version are the same, continue an interrupted run or return the metrics
@@ -488,6 +490,8 @@ def _produce(work: Path, produce: Callable[[Path], dict], stage: dict, alone: bo
 def _replace(work: Path, output_dir: Path, archive: bool) -> None:
     for of_unfinished in (STARTED, WRITTEN):
         (work / of_unfinished).unlink(missing_ok=True)
+    if (work / SCRATCH).exists():
+        shutil.rmtree(work / SCRATCH)
     sync(work)
     if archive and (output_dir / COMPLETION).exists():
         ended = time.strftime("%Y%m%d-%H%M%S", time.localtime((output_dir / COMPLETION).stat().st_mtime))

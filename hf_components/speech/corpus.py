@@ -132,9 +132,15 @@ def is_prepared(data: str | Path) -> bool:
     return any(Path(data).glob("data/*.parquet")) or not Path(data).is_dir()
 
 
-def waveforms(rows: Iterable[dict[str, Any]], sampling_rate: int = SAMPLING_RATE) -> list[np.ndarray]:
-    """Decode the audio of rows from `load_corpus`: float32 (samples,) each. Raises AudioError with the row's id."""
-    return [decode(row["audio"]["bytes"] or row["audio"]["path"], sampling_rate, name=row["id"]) for row in rows]
+def waveforms(
+    rows: Iterable[dict[str, Any]], sampling_rate: int = SAMPLING_RATE, is_ours: bool = True
+) -> list[np.ndarray]:
+    """Decode the audio of rows from `load_corpus`: float32 (samples,) each. Raises AudioError with the row's id.
+
+    This process does so, since prepare_corpus has decoded every recording in a process apart, and encoded it itself.
+    """
+    audio = [(row["id"], row["audio"]["bytes"] or row["audio"]["path"]) for row in rows]
+    return [decode(source, sampling_rate, name=name, is_ours=is_ours) for name, source in audio]
 
 
 def sample_rows(corpus: Dataset, size: int, seed: int) -> Dataset:

@@ -129,7 +129,7 @@ class _Decoded(torch.utils.data.Dataset):
         split, index = self.places[number]
         row = self.splits[split][index]
         try:
-            waveforms([row])
+            waveforms([row], is_ours=False)
         except AudioError as error:
             names = {"id": printable(row["id"]), "file": printable(row["audio"]["path"] or "")}
             return {**names, "reason": error.reason, "detail": error.detail, "split": split}

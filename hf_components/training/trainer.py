@@ -20,7 +20,7 @@ from transformers import (
     TrainerCallback,
 )
 from transformers.trainer import SCHEDULER_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from hf_components.asr import Scores, family_of, transcribe
 from hf_components.checkpoints import (
@@ -292,13 +292,19 @@ class SpeechTrainer(Seq2SeqTrainer):
         return next((entry["loss"] for entry in reversed(self.state.log_history) if "loss" in entry), None)
 
     def _save_checkpoint(self, model, trial):
-        super()._save_checkpoint(model, trial)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()  # each process writes the state of its own random generators
         if self.args.should_save:
             folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             for kept in (self.ema, self.start):
                 if kept:
                     kept.save(folder)
+            # By their numbers: `Trainer` goes by time, and the clock may have been set back since the last run.
+            rotate_checkpoints(self.args.output_dir, limit, self.state.best_model_checkpoint)
             mark_complete(folder, {"step": self.state.global_step})
 
     def _save(self, output_dir=None, state_dict=None):

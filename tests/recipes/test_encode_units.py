@@ -48,7 +48,7 @@ def test_the_corpus_that_units_were_learnt_on_becomes_the_same_units(segments, l
     report = encode_units.main(command(learnt, segments, tmp_path / "units"))
     for name in FILES:
         assert (tmp_path / "units" / name).read_bytes() == (learnt / name).read_bytes(), name
-    assert not (tmp_path / "units" / encode_units.PARTS).exists()
+    assert not (tmp_path / "units" / ".scratch").exists()
     assert report["units"] == read_units(learnt).identity
     assert report["splits"].keys() == {"train", "dev"}
 

@@ -101,7 +101,7 @@ def test_a_stopped_extraction_goes_on_to_the_same_bytes(run, tmp_path, monkeypat
         with pytest.raises(KeyboardInterrupt):
             extract_embeddings.main(command(run, tmp_path / "stopped"))
     assert not (tmp_path / "stopped").exists()
-    done = len(list((tmp_path / ".stopped.partial" / "shards").iterdir()))
+    done = len(list((tmp_path / ".stopped.partial" / ".scratch").iterdir()))
     assert done == min(stop - 1, 16) // 2
     extract_embeddings.main(command(run, tmp_path / "stopped", "--resume"))
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")

@@ -121,7 +121,7 @@ def test_resume_skips_unchanged_and_notices_changed_data(root, tmp_path):
     assert load_corpus(tmp_path / "out", "dev")["text"][0] == "Sentence 9 of C."
 
 
-@pytest.mark.parametrize("place", ["building/shards/train-00000", "data"])
+@pytest.mark.parametrize("place", [".scratch/shards/train-00000", "data"])
 def test_rows_that_decayed_before_the_run_goes_on_are_named(root, tmp_path, monkeypatch, place):
     """In their shard, or where a run that was stopped has moved them."""
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -176,7 +176,7 @@ def prepare_and_die(event: str, name: str, *arguments) -> None:
         # While finished shards become the files of the corpus.
         ("jsonl_manifest", 1, "os.rename", "/data/.train-00000-of-00001.parquet.tmp", set()),
         ("jsonl_manifest", 1, "os.remove", "/train-00002/0.parquet", set()),
-        ("jsonl_manifest", 1, "shutil.rmtree", "/building", set()),
+        ("jsonl_manifest", 1, "shutil.rmtree", "/.scratch", set()),
         ("speaker_json", 1, "os.rename", "/.train-00001.partial", {"train-00001", "train-00002", "dev-00000"}),
     ],
 )
@@ -204,7 +204,7 @@ def test_killed_and_resumed_it_ends_as_if_it_had_never_been_killed(
     process.join()
     assert process.exitcode == -signal.SIGKILL
     time.sleep(1)  # workers die with their parent
-    building = killed / ".run.partial" / "building" / "shards"
+    building = killed / ".run.partial" / ".scratch" / "shards"
     finished = {path.parent.name for path in building.glob("*/shard.json") if not path.parent.name.startswith(".")}
     assert finished and not (killed / "run").exists()
 

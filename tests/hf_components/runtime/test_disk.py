@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from tiny_speech import resumable_trainer
 
 from hf_components.checkpoints.training_checkpoints import last_complete_checkpoint
-from hf_components.runtime.disk import full_disk_explained
+from hf_components.runtime.disk import OF_RIGHTS, full_disk_explained, refusal
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.stages import read_completion, run_stage, write_json
 
@@ -145,6 +145,28 @@ def test_other_errors_pass(tmp_path, error):
     with pytest.raises(type(error)) as raised, full_disk_explained(tmp_path):
         raise error
     assert raised.value is error
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_disk_that_may_not_be_written_is_named_but_only_where_the_result_is(tmp_path, number):
+    inside = OSError(number, os.strerror(number), str(tmp_path / ".run.partial" / "a.json"))
+    with (
+        pytest.raises(UserError, match=r"run could not be written \(.*a.json\); make its disk and folder writable"),
+        full_disk_explained(tmp_path / "run"),
+    ):
+        raise inside
+    elsewhere = OSError(number, os.strerror(number), "/somewhere/else")
+    with pytest.raises(OSError, match="else") as raised, full_disk_explained(tmp_path / "run"):
+        raise elsewhere
+    assert raised.value is elsewhere
+    assert refusal(elsewhere) == f"{os.strerror(number)}: /somewhere/else; {OF_RIGHTS}"
+
+
+def test_what_a_recipe_says_where_nothing_else_explains_the_disk():
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/log.txt")
+    assert refusal(full).startswith("runs/log.txt could not be written ([Errno 28] No space left on device")
+    assert refusal(full).endswith("; free some space, then run the same command again")
+    assert refusal(KeyError("a bug")) is None and refusal(FileNotFoundError(2, "none", "a")) is None
 
 
 def test_training_goes_on_from_the_last_whole_checkpoint(small_disk, tmp_path_factory):

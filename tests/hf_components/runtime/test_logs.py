@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -162,3 +163,41 @@ def test_a_recipe_ends_with_its_launcher_but_not_with_a_shell(tmp_path, name, en
     for left in alive:
         left.kill()
     assert bool(gone) == ends
+
+
+STOPPED = """
+import os, time
+from hf_components.runtime.logs import run_recipe
+def main(argv):
+    helper = os.fork()
+    if helper == 0:
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+        os._exit(0)
+    try:
+        print(os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1]), flush=True)
+        time.sleep(60)
+    finally:
+        os.kill(os.getpid(), 15)  # as that of a launcher which ends too
+        print("cleared away", flush=True)
+run_recipe(main)
+"""
+
+
+@pytest.mark.parametrize(("number", "what", "code"), [(signal.SIGTERM, "terminated", 143), (2, "interrupted", 130)])
+def test_a_run_that_is_stopped_clears_away_and_a_helper_dies_at_once(number, what, code):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**environment, "WORLD_SIZE": "1"},
+    )
+    os.kill(int(process.stdout.readline()), signal.SIGTERM)
+    assert process.stdout.readline() == "-15\n"
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert output == "cleared away\n"
+    assert errors.splitlines()[-1] == f"{what}; run the same command again to continue" and "Traceback" not in errors
+    assert process.returncode == code

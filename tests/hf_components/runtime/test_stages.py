@@ -16,7 +16,15 @@ from transformers import TrainingArguments
 from hf_components.runtime import stages
 from hf_components.runtime.disk import WRITTEN
 from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import COMPLETION, STARTED, fingerprint, read_completion, run_stage, write_json
+from hf_components.runtime.stages import (
+    COMPLETION,
+    SCRATCH,
+    STARTED,
+    fingerprint,
+    read_completion,
+    run_stage,
+    write_json,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -116,6 +124,35 @@ def test_what_an_interrupted_run_has_written_is_verified_before_it_goes_on(out):
     part.write_bytes(good)
     run_stage(out, Producer(), config={}, resume=True)
     assert names(out) == ["parts", COMPLETION, "weights.txt"]
+
+
+def test_a_file_of_a_library_that_was_about_to_be_replaced_is_no_damage(out, monkeypatch):
+    def stop(folder):
+        (folder / "1.json").write_text("{}")
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", interrupt)
+            write_json(folder / "1.json", {"n": 1})
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(out, stop, config={})
+    assert (out.with_name(".stage.partial") / "1.json").read_text() == "{}"
+    run_stage(out, Producer(), config={}, resume=True)
+    assert names(out) == ["1.json", COMPLETION, "weights.txt"]
+
+
+def test_work_that_only_a_run_that_goes_on_needs_is_deleted_after_the_record(out, monkeypatch):
+    def produce(folder):
+        (folder / SCRATCH).mkdir()
+        (folder / SCRATCH / "part").write_text("work")
+        return {}
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", interrupt)
+        run_stage(out, produce, config={})
+    unfinished = out.with_name(".stage.partial")
+    assert (unfinished / SCRATCH / "part").exists() and SCRATCH not in str(read_completion(unfinished)["files"])
+    run_stage(out, crash, config={}, resume=True)
+    assert names(out) == [COMPLETION]
 
 
 def test_a_part_that_was_deleted_is_made_again(out):

@@ -9,6 +9,7 @@ import soxr
 import torch
 from transformers import WhisperFeatureExtractor
 
+from hf_components.decoding import reading
 from hf_components.runtime.errors import UserError
 from hf_components.speech import audio
 from hf_components.speech.audio import (
@@ -58,8 +59,8 @@ def test_a_stream_joined_is_the_recording(monkeypatch, rate, channels, block):
     source = encoded(samples, rate)
     mono = soundfile.read(io.BytesIO(source), dtype="float32", always_2d=True)[0].mean(axis=1)
     whole = mono if rate == 16_000 else soxr.resample(mono, rate, 16_000)
-    monkeypatch.setattr(audio, "BLOCK", block)
-    blocks = list(stream(source))
+    monkeypatch.setattr(reading, "BLOCK", block)
+    blocks = list(stream(source, is_ours=True))
     assert len(blocks) == 20_000 // block + 1
     assert np.array_equal(np.concatenate([block.waveform for block in blocks]), whole)
     assert np.array_equal(decode(source), whole)

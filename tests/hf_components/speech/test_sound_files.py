@@ -10,8 +10,8 @@ import pytest
 import soundfile
 from faults.spoiling import spoil
 
+from hf_components.decoding.ffmpeg import FFmpegFile
 from hf_components.speech.audio import AudioError, decode, read_duration, stream
-from hf_components.speech.ffmpeg import FFmpegFile
 
 pytestmark = pytest.mark.unit
 RATE = 16_000
@@ -110,8 +110,8 @@ def test_every_sample_arrives(name, suffix, tmp_path):
 @pytest.mark.parametrize("name", ["two mp3 joined", "webm of a browser", "wav of a killed recorder"])
 def test_a_stream_joined_is_the_recording(name, monkeypatch):
     whole = decode(FILES[name][0])
-    monkeypatch.setattr("hf_components.speech.audio.BLOCK", 5000)
-    blocks = [block.waveform for block in stream(FILES[name][0])]
+    monkeypatch.setattr("hf_components.decoding.reading.BLOCK", 5000)
+    blocks = [block.waveform for block in stream(FILES[name][0], is_ours=True)]
     assert len(blocks) > 5 and np.allclose(np.concatenate(blocks), whole, atol=1e-6)
 
 

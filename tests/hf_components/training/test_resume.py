@@ -1,6 +1,7 @@
 """Training that is killed and resumed ends with the same bits as training that never stopped."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -120,6 +121,14 @@ def test_checkpoints_hold_what_is_trained_and_two_are_kept(tmp_path):
             assert torch.equal(weights.get_tensor(name), trainer.model.state_dict()[name])
     assert json.loads((tmp_path / "checkpoint-4" / COMPLETE).read_text())["step"] == 4
     assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
+
+
+def test_the_oldest_checkpoint_goes_whatever_the_clock_says(tmp_path):
+    resumable_trainer(tmp_path, max_steps=2, save_steps=1, save_total_limit=2).train()
+    for checkpoint in tmp_path.glob("checkpoint-*"):  # the clock was ahead
+        os.utime(checkpoint, (2e9, 2e9))
+    resumable_trainer(tmp_path, max_steps=4, save_steps=1, save_total_limit=2).train(resume_from_checkpoint=True)
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-4"}
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from typing import Any
 
 from faults.moments import Tally
 from hf_components.runtime import UserError
+from hf_components.runtime.disk import refusal
 
 LONGEST = 300.0  # seconds until a run counts as hung
 
@@ -24,7 +25,8 @@ class Ended:
     """How a run ended.
 
     Attributes:
-        how: "done", "refused" (by a `UserError`), "failed" (by another error), "killed" or "hung".
+        how: "done", "refused" (by a `UserError`, or as to the disk), "stopped" (by a signal), "failed" (by another
+            error), "killed" or "hung".
         text: message of the `UserError`, or the traceback.
         result: what the function returned.
         events, steps, safe: see `Tally`.
@@ -92,6 +94,10 @@ def _be_the_child(work: Callable[[], Any], log: Path, report: int) -> None:
         ended = ("done", "", work())
     except UserError as error:
         ended = ("refused", str(error), None)
+    except KeyboardInterrupt as error:
+        ended = ("stopped", type(error).__name__, None)
+    except OSError as error:  # as `run_recipe` does
+        ended = ("refused", text, None) if (text := refusal(error)) else ("failed", traceback.format_exc(), None)
     except BaseException:  # whatever it is, the parent must hear of it
         ended = ("failed", traceback.format_exc(), None)
     try:

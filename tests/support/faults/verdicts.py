@@ -21,7 +21,7 @@ class Verdict:
     """A trial and what came of it.
 
     Attributes:
-        kind: "kills", "power_cuts", "bit_flips" or "mutations".
+        kind: as the flag of tests/campaign.py, such as "kills".
         what: recipe, artefact or reader.
         fault: what was done, to repeat it.
         details: the message, or what is wrong.
