@@ -230,6 +230,18 @@ def test_docstring_holds_the_launch_command(recipe):
     assert [name for name in files if not (ROOT / name).is_file()] == []
 
 
+def test_nobody_is_told_to_resume_which_is_the_default():
+    folders = ("recipes", "dataset_scripts", "hf_components")
+    sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    told = [
+        (path.name, node.value)
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and re.search(r"(--|{)resume\b", str(node.value))
+    ]
+    assert len(sources) > 100 and told == []  # --force_restart starts anew, the same command continues
+
+
 @pytest.mark.parametrize("recipe", recipes())
 def test_recipe_is_short_and_runs_as_a_program(recipe):
     text = source(recipe)

@@ -86,7 +86,7 @@ class Step:
         return (
             self.metrics[name]
             if isinstance(self.metrics, Later)
-            else read_record(self / name, dict, f"delete {self.folder} and run the same command with --resume")
+            else read_record(self / name, dict, f"delete {self.folder} and run the same command again")
         )
 
 
