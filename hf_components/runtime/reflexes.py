@@ -45,7 +45,7 @@ SYNONYMS = {
 # Typed name -> what to do instead. A name in braces is one of our flags; the answer is only for recipes that have it.
 ANSWERS = {
     "resume_from_checkpoint": "the same command continues the interrupted run in {output_dir}; leave it out",
-    "overwrite_output_dir": "a finished result in {output_dir} is kept if nothing changed; use {force_restart} to make it anew",
+    "overwrite_output_dir": "a result in {output_dir} is kept if nothing changed; {force_restart} makes it anew",
     "ignore_data_skip": "an interrupted training always continues at the batch where it stopped; leave it out",
     "hub_token": "tokens are never flags: log in with `hf auth login`, or set HF_TOKEN",
     "token": "tokens are never flags: log in with `hf auth login`, or set HF_TOKEN",

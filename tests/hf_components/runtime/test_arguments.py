@@ -322,7 +322,7 @@ def test_habits_and_earlier_names_are_understood(write, typed, name):
         ("--resume_from_checkpoint", "the same command continues the interrupted run in --output_dir; leave it out"),
         ("--do_train", "every recipe does all of its work; leave it out"),
         ("--hub_token=x", "tokens are never flags"),
-        ("--overwrite_output_dir", "kept if nothing changed; use --force_restart to make it anew"),
+        ("--overwrite_output_dir", "kept if nothing changed; --force_restart makes it anew"),
         ("--corpora=x", "did you mean --corpus?"),
         ("--base_modle=x", "did you mean --model?"),
         ("--dataset_nam=x", "did you mean --corpus?"),
