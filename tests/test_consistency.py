@@ -301,7 +301,12 @@ def test_help_is_shown(recipe, capsys):
     with pytest.raises(SystemExit) as stop:
         parse_arguments(arguments(recipe), ["--help"], docstring(recipe))
     assert stop.value.code == 0
-    assert "--config FILE" in capsys.readouterr().out
+    shown = capsys.readouterr().out.partition("\nconfiguration and help:\n")[2]
+    assert shown.startswith("  --config FILE")
+    named = re.findall(r"^  --(\w+)", shown, re.MULTILINE)
+    fields = {field.name for kind in arguments(recipe) for field in dataclasses.fields(kind) if field.init}
+    assert sorted(named) == sorted(fields | {"config"})  # each once, and no negation by itself
+    assert not re.search(r"\de[+]\d", shown)
 
 
 @pytest.mark.parametrize("config", sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")))

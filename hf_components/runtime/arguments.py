@@ -23,6 +23,7 @@ from transformers.hf_argparser import string_to_bool
 
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.flags import BOUNDS, bounded, in_words, reader, unmet, ways_of
+from hf_components.runtime.help_page import HelpFormatter, format_help
 from hf_components.runtime.logs import set_up_logging
 from hf_components.runtime.recipe_arguments import ResumeArguments
 from hf_components.runtime.reflexes import ANSWERS, NO_VALUES, SYNONYMS, UNNEEDED
@@ -31,19 +32,14 @@ from hf_components.runtime.stages import join_processes
 logger = logging.getLogger(__name__)
 
 
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        has_default = action.default not in (None, argparse.SUPPRESS, [], "") and not action.required
-        if has_default and action.option_strings and "%(default)" not in (action.help or ""):
-            return f"{action.help} (default: %(default)s)"
-        return action.help
-
-
 class _Parser(HfArgumentParser):
     config_file: str | None = None
     only_in_file: Collection[str] = ()  # names of flags whose values come from that file
 
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        is_negation = options.get("action") == "store_false"
+        if is_negation:
+            options["help"] = argparse.SUPPRESS  # it stands beside the flag itself
         bounds = {name: options.pop(name) for name in BOUNDS if name in options}
         if options.get("type") in (int, float):
             options["type"] = bounded(options["type"], bounds)
@@ -54,7 +50,12 @@ class _Parser(HfArgumentParser):
             options["help"] = f"{options['help'].rstrip('.')}; {in_words(bounds)}"
         action = super().add_argument(*names, **options)
         action.needs = needs
+        if is_negation:
+            self._option_string_actions[f"--{action.dest}"].negation = names[0]
         return action
+
+    def format_help(self) -> str:
+        return format_help(self, self.dataclass_types)
 
     def error(self, message: str) -> None:
         # argparse lists every spelling of a flag: argument --num_experts/--num-experts: must ...
@@ -115,7 +116,7 @@ def parse_own_arguments(kind: type, argv: list[str], description: str | None = N
     Raises:
         UserError: a value is wrong, or a required flag is missing.
     """
-    parser = _Parser(kind, description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
+    parser = _Parser(kind, description=description, allow_abbrev=False, formatter_class=HelpFormatter)
     instance, words = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True, look_for_args_file=False)
     return instance, words
 
@@ -204,8 +205,10 @@ def _read_words(
 ) -> tuple[_Parser, list[str], list[str], dict[str, argparse.Action]]:
     """The parser, the words of the configuration file, those of the command line, and the parser's flags."""
     types = [dataclass_types] if dataclasses.is_dataclass(dataclass_types) else list(dataclass_types)
-    parser = _Parser(types, description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
-    parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of defaults for the flags below")
+    parser = _Parser(types, description=description, allow_abbrev=False, formatter_class=HelpFormatter)
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML or JSON file of values for all these flags; the command line wins"
+    )
     config_only = _Parser([], add_help=False, allow_abbrev=False)
     config_only.add_argument("--config")
     config_file = config_only.parse_known_args(argv)[0].config
