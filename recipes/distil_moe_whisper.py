@@ -12,7 +12,7 @@ teacher's vocabulary.
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import set_seed
+from accelerate.utils import set_seed
 
 from hf_components.checkpoints import load_moe_whisper, load_whisper, save_processor
 from hf_components.moe import DistillationArguments, DistillationTrainer, score_plain

@@ -8,7 +8,7 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import set_seed
+from accelerate.utils import set_seed
 
 from hf_components.checkpoints import load_whisper
 from hf_components.moe import (

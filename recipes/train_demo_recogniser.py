@@ -13,7 +13,7 @@ import datasets
 import numpy as np
 import soxr
 from accelerate import PartialState
-from transformers import set_seed
+from accelerate.utils import set_seed
 
 from dataset_scripts.demo_recordings import CONDITIONS, heard_utterances, new_utterances
 from hf_components.asr import NetworkArguments, build_wav2vec2, family_of

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from transformers import set_seed
+from accelerate.utils import set_seed
 
 from hf_components.checkpoints import load_whisper, save_processor
 from hf_components.moe import MoeTrainer, RoutingArguments, freeze_shared_expert, load_router, load_trained_experts

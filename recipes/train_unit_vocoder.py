@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from accelerate.utils import set_seed
 from rich.table import Table
-from transformers import set_seed
 
 from hf_components.publishing import PublishVoiceArguments, push
 from hf_components.reporting import show

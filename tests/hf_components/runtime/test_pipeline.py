@@ -155,7 +155,7 @@ def test_what_a_step_will_find_is_large():
 def test_help_and_checks_are_those_of_the_step(capsys):
     with pytest.raises(SystemExit):
         parse("--help")
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert "rank of each expert; in [1, 64]" in shown and "--depth" in shown
     with pytest.raises(UserError, match="method"):
         parse("--method=c")
