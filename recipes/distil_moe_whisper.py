@@ -1,6 +1,6 @@
 """Distil a MoE-Whisper, the teacher, into one plain Whisper, the student.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/distil_moe_whisper.py --config recipes/configs/distil_moe_whisper/default.yaml \\
     --teacher_model runs/moe/joint/model --model runs/moe/merged/model --corpus data/prepared \\
     --output_dir runs/moe/distilled

@@ -1,6 +1,6 @@
 """Fine-tune any recogniser: all of it, only its encoder or decoder, or a LoRA, on a prepared corpus or a manifest.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/finetune_asr.py --config recipes/configs/finetune_asr/default.yaml \\
     --train_manifest data/train_word_transcripts.jsonl --audio_dirs data/audio_0 data/audio_1 data/audio_2 \\
     --model Qwen/Qwen3-ASR-1.7B --output_dir runs/qwen3-asr

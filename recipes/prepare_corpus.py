@@ -1,6 +1,6 @@
 """Turn a source corpus into Parquet with the audio inside, a data card and the list of rejected rows.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/prepare_corpus.py --config recipes/configs/prepare_corpus/default.yaml \\
     --builder speaker_json --data_dir data/speakers --output_dir data/prepared
 

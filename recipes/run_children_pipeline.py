@@ -1,6 +1,6 @@
 """Run the pipeline of children's speech: manifest, fine-tuning, transcripts, WER beside zero-shot, submission, card.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_children_pipeline.py --config recipes/configs/run_children_pipeline/default.yaml \\
     --data data/children --model openai/whisper-small --output_dir runs/children
 """

@@ -1,6 +1,6 @@
 """Run the pipeline of sounds: manifest, a recogniser that writes IPA, its error rate beside words in IPA, submission.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_phonetic_pipeline.py --config recipes/configs/run_phonetic_pipeline/default.yaml \\
     --data data/children --model openai/whisper-small --output_dir runs/phonetic
 

@@ -1,6 +1,6 @@
 """Run the pipeline of acoustic units: recordings, segments, units, motifs, a vocoder, its figures, card.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_units_pipeline.py --config recipes/configs/run_units_pipeline/default.yaml \\
     --data data/recordings --model facebook/wav2vec2-large-xlsr-53 --output_dir runs/units
 """

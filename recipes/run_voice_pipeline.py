@@ -1,6 +1,6 @@
 """Run the pipeline of personal voices: corpus, what voices gain on held-out sentences, a voice for each person, cards.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_voice_pipeline.py --config recipes/configs/run_voice_pipeline/default.yaml \\
     --data data/my_speakers --model runs/moe/model --output_dir runs/voice
 """

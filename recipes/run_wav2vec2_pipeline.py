@@ -1,6 +1,6 @@
 """Run the pipeline of wav2vec2 on corrected transcripts: recordings, gold, LoRA, error rates before and after, card.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_wav2vec2_pipeline.py --config recipes/configs/run_wav2vec2_pipeline/default.yaml \\
     --data data/finetuning_audio --model facebook/wav2vec2-base-960h --output_dir runs/wav2vec2
 """

@@ -1,6 +1,6 @@
 """Train a small wav2vec2 from scratch on speech of eSpeak NG: a recogniser for machines without the Hub.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/train_demo_recogniser.py --config recipes/configs/train_demo_recogniser/default.yaml
 """
 

@@ -1,6 +1,6 @@
 """Train a vocoder that speaks acoustic units.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/train_unit_vocoder.py --config recipes/configs/train_unit_vocoder/default.yaml \\
     --corpus runs/units/segments --units_dir runs/units/units --output_dir runs/units/vocoder
 

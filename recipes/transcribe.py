@@ -1,6 +1,6 @@
 """Transcribe a manifest, or a split of a prepared corpus, with any speech recogniser: one line of JSON per utterance.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/transcribe.py --config recipes/configs/transcribe/default.yaml \\
     --model runs/children/model --input_jsonl data/test.jsonl --output_jsonl runs/predictions.jsonl
 

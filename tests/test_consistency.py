@@ -190,6 +190,7 @@ def test_files_named_in_a_page_exist(page):
     named = {name for name in named if not re.search("/[A-Z]+/", name)}  # which stands for any
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
     assert broken_links(page) == []
+    assert re.findall(r"accelerate launch (?!--quiet)-.*recipes/", text) == []
 
 
 def test_tree_names_what_is_there():
@@ -222,6 +223,7 @@ def test_every_named_card_exists_and_every_card_is_named():
 def test_docstring_holds_the_launch_command(recipe):
     words = launch_line(docstring(recipe))
     assert words, "the docstring holds no `accelerate launch` line"
+    assert words[2] == "--quiet"  # else the launcher adds its own traceback to every error message
     assert f"recipes/{recipe}.py" in words
     assert words[words.index("--config_file") + 1].startswith("accelerate_configs/")
     if recipe not in WITHOUT_CONFIGURATION:

@@ -1,10 +1,7 @@
 """Logging of all recipes, and their entry point, which prints a user's mistake as one line."""
 
-import contextlib
-import ctypes
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,9 +13,9 @@ import transformers
 
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.files import visible
+from hf_components.runtime.launcher import end_with_the_launcher
 from hf_components.runtime.memory import is_want_of_memory
 
-PR_SET_PDEATHSIG = 1  # of prctl: a signal when the parent ends
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 DATE = "%Y-%m-%d %H:%M:%S"  # in a file, which is read days later
 QUIET = (
@@ -84,22 +81,6 @@ def set_up_logging(log_file: str | Path | None = None) -> None:
         datasets.disable_progress_bars()
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def end_with_the_launcher() -> None:
-    """Let this process end when `accelerate launch` ends: on SIGTERM it dies and does not pass the signal on.
-
-    Else a training would go on with nobody to stop it, and keep its GPU and the lock of its folder. Only Linux can do
-    this. A recipe that was started without the launcher may outlive its shell.
-    """
-    if sys.platform != "linux":
-        return
-    launcher = os.getppid()
-    with contextlib.suppress(OSError):  # it has ended, or /proc cannot be read
-        if b"accelerate" in Path(f"/proc/{launcher}/cmdline").read_bytes():
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != launcher:  # it ended before this call
-                os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run_recipe(main: Callable[[list[str] | None], dict]) -> None:
