@@ -13,6 +13,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
+from dataset_scripts.layouts import MANIFEST, must_prepare
 from hf_components.asr import can_be_packed, check_same_ids, read_submission_format
 from hf_components.checkpoints import base_model_id, read_config
 from hf_components.publishing import PublishModelArguments, push, release_recogniser
@@ -167,7 +168,7 @@ def take_steps(pipeline: Pipeline) -> None:
 
     # 1 Corpus, divided by child
     corpus = args.data
-    if not is_prepared(args.data):
+    if passed_on.manifest or must_prepare(args.data, MANIFEST):
         few = DEBUG_SAMPLES if args.debug else None
         corpus = run(
             prepare_corpus, "corpus", size="default", builder="jsonl_manifest", data_dir=args.data, max_samples=few

@@ -15,6 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
+from dataset_scripts.layouts import SPEAKERS, must_prepare
 from hf_components.checkpoints import base_model_id
 from hf_components.moe import (
     CANDIDATES,
@@ -115,7 +116,7 @@ def take_steps(pipeline: Pipeline) -> None:
     args = pipeline.args
     systems = systems_of(args, pipeline.passed_on)
     corpus = args.data
-    if args.is_speaker_folder:
+    if must_prepare(args.data, SPEAKERS):
         corpus = pipeline.run(
             prepare_corpus,
             "corpus",

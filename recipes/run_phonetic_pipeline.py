@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
+from dataset_scripts.layouts import MANIFEST, must_prepare
 from hf_components.asr import can_be_packed
 from hf_components.checkpoints import base_model_id, read_config
 from hf_components.publishing import PublishModelArguments, push, release_phonetic
@@ -28,7 +29,7 @@ from hf_components.runtime import (
     run_recipe,
     same_names,
 )
-from hf_components.speech import is_prepared, language_code, require_splits, summarise_corpus
+from hf_components.speech import language_code, require_splits, summarise_corpus
 from hf_components.training import UNSELECTED, AugmentationArguments
 from recipes import evaluate_asr, finetune_asr, finetune_whisper, pack_submission, prepare_corpus, transcribe
 
@@ -139,7 +140,7 @@ def take_steps(pipeline: Pipeline) -> None:
 
     # 1 Corpus, divided by child
     corpus = args.data
-    if not is_prepared(args.data):
+    if passed_on.manifest or must_prepare(args.data, MANIFEST):
         corpus = run(prepare_corpus, "corpus", size="default", builder="jsonl_manifest", data_dir=args.data)
     pipeline.check(require_splits, args.data, str(corpus), {"train", "dev"}, ADVICE)
     pipeline.everywhere(corpus=corpus)

@@ -122,7 +122,7 @@ class MoePipelineArguments(PipelineArguments):
     @property
     def is_speaker_folder(self) -> bool:
         """Whether `data` is a speaker-JSON folder, which is still to be prepared."""
-        return any((Path(self.data) / split).is_dir() for split in ("Train", "Dev"))
+        return any(path.name.lower() in ("train", "dev") for path in Path(self.data).glob("*/"))
 
     @property
     def epochs(self) -> Epochs:

@@ -426,8 +426,9 @@ def _interrupted(work: Path) -> Path:
 
 
 def _holds_work(work: Path) -> bool:
-    """Whether the folder of an unfinished stage holds more than the record of its start."""
-    return any(path.is_file() and path not in (work / STARTED, work / WRITTEN) for path in work.rglob("*"))
+    """Whether the folder of an unfinished stage holds more than the record of its start, and locks of `datasets`."""
+    files = (path for path in work.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return any(path not in (work / STARTED, work / WRITTEN) for path in files)
 
 
 def _check_written(work: Path) -> None:

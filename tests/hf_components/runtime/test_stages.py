@@ -864,3 +864,13 @@ def test_one_function_for_several_settings_is_called_once(out):
     for method in ("umap", "umap", "pca"):
         run_stage(out, crash, config={"plot": True, "method": method}, resume=True, derive=derive)
     assert len(calls) == 2
+
+
+def test_a_lock_of_datasets_is_no_work(tmp_path):
+    work = tmp_path / ".out.partial"
+    work.mkdir()
+    (work / "started.json").write_text("{}")
+    (work / "cache_builder.lock").touch()
+    assert not stages._holds_work(work)
+    (work / "rows.parquet").touch()
+    assert stages._holds_work(work)
