@@ -24,7 +24,7 @@ from datasets import BuilderConfig
 from dataset_scripts import JsonlManifest, SegmentedAudio, SpeakerJson
 from dataset_scripts.corpus_builder import CorpusBuilder
 from dataset_scripts.jsonl_manifest import STRATA
-from dataset_scripts.layouts import require_layout
+from dataset_scripts.layouts import MANIFEST, require_layout
 from dataset_scripts.prepared import write_corpus
 from dataset_scripts.segmented_audio import SPLIT_BY
 from dataset_scripts.speaker_json import BROKEN_SPEAKERS
@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
     builder = BUILDERS[args.builder]
     options = builder_options(args)
-    if args.data_dir and not args.manifest:
+    if args.data_dir and args.builder != MANIFEST:  # which may be elsewhere
         require_layout(args.data_dir, args.builder)
     config = builder.BUILDER_CONFIG_CLASS(**options)
     metrics = run_stage(

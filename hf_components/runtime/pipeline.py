@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import logging
 import re
 import shlex
@@ -111,7 +112,9 @@ class Pipeline:
     def __init__(
         self, configs: Path, arguments: tuple, passed_on: PassedOn, argv: list[str] | None, description: str | None
     ):
-        self.args, self.publishing, self.passed_on = parse_arguments(arguments, argv, description)
+        self.args, self.publishing, self.passed_on = parse_arguments(
+            arguments, argv, description, elsewhere=functools.partial(_in_steps, passed_on)
+        )
         self.given = given_flags(arguments, sys.argv[1:] if argv is None else argv)
         self.configs = configs
         self.names = passed_on
@@ -376,6 +379,15 @@ def _as_words(flags: Mapping[str, Any]) -> list[str]:
         elif value is not None:
             words.append(f"--{name}={value}")
     return words
+
+
+def _in_steps(passed_on: PassedOn, names: Sequence[str]) -> str | None:
+    """What to write instead of a flag that only steps have: this pipeline's own name for it, or `--stage_options`."""
+    ours = [flag for flags in passed_on.values() for flag, target in flags.items() if target in names]
+    if ours:
+        return f"use {' or '.join(f'--{flag}' for flag in dict.fromkeys(ours))}"
+    words = [f"{_name(recipe)}.{name}=VALUE" for name in names for recipe in passed_on if name in _names(recipe)]
+    return f"it is a flag of steps: use --stage_options {' or '.join(words)}" if words else None
 
 
 def _optional(field: dataclasses.Field, keep_aliases: bool) -> tuple[Any, dataclasses.Field]:

@@ -327,6 +327,10 @@ def test_habits_and_earlier_names_are_understood(write, typed, name):
         ("--base_modle=x", "did you mean --model?"),
         ("--dataset_nam=x", "did you mean --corpus?"),
         ("--do_eval", "--help lists the known ones"),  # its answer speaks of a flag that is not here
+        ("--moddel=x", "did you mean --model?"),
+        ("--max_steps=9", "--help lists the known ones"),  # alike, but another thing than max_samples
+        ("--eval_steps=9", "--help lists the known ones"),  # alike to max_eval_samples
+        ("--device=cuda", "accelerate_configs/cpu.yaml"),
     ],
 )
 def test_other_habits_are_answered(typed, answer):

@@ -165,6 +165,24 @@ def test_help_and_checks_are_those_of_the_step(capsys):
         parse("--method=c")
 
 
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        ("--rank=3", "unknown argument '--rank': use --expert_rank"),  # its name in this pipeline
+        ("--targets=q", "it is a flag of steps: use --stage_options step.targets=VALUE"),
+        ("--lora_modules=q", "--help lists the known ones"),
+    ],
+)
+def test_a_flag_that_only_steps_have_is_found_there(pipeline, tmp_path, typed, answer):
+    with pytest.raises(UserError) as error:
+        pipeline(typed)
+    assert answer in str(error.value)
+    (tmp_path / "c.yaml").write_text(typed[2:].replace("=", ": "))
+    with pytest.raises(UserError) as error:
+        pipeline(f"--config={tmp_path / 'c.yaml'}")
+    assert answer.rpartition(": ")[2] in str(error.value)
+
+
 def test_all_flags_but_some():
     assert list(all_flags(StepArguments, without=("output_dir", "noisy", "seed", "corpus"))) == [
         "rank",
