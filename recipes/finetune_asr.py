@@ -32,7 +32,7 @@ from hf_components.runtime import (
     run_recipe,
     run_stage,
 )
-from hf_components.speech import WORDS, TargetArguments, count_from_words, sample_rows
+from hf_components.speech import WORDS, TargetArguments, at_most_rows, count_from_words, sample_rows
 from hf_components.training import (
     VARIANTS,
     FilterArguments,
@@ -84,12 +84,17 @@ class Arguments(TrainingRecipeArguments):
         above=0,
         needs={"head": "ctc"},
     )
+    max_samples: int | None = flag("most utterances of each split, drawn at random; default: all", default=None, min=1)
     debug_run: bool = flag(
         f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on {DEBUG_SAMPLES['validation']}, into "
         "<output_dir>_debug",
         default=False,
         aliases=["--debug"],
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.data_config_override = at_most_rows(self.data_config_override, self.max_samples)
 
 
 @dataclass

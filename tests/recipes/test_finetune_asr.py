@@ -102,6 +102,13 @@ def test_everything_is_trained_and_the_best_epoch_kept(run, finetuned):
     assert kept == ["model.encoder.embed_positions.weight"]
 
 
+def test_some_utterances_of_each_split(run):
+    flags = {"max_samples": 5, "num_train_epochs": 1}
+    assert finetune_asr.main(command(run, "some", **flags))["utterances"] == 5
+    with pytest.raises(UserError, match="max_samples is 5, and 6 in data_config_override"):
+        finetune_asr.main(command(run, "both", data_config_override='{"max_samples": 6}', **flags))
+
+
 def edit_record(folder: Path, **settings) -> None:
     record = json.loads((folder / "stage.json").read_text())
     record["config"] |= settings
