@@ -37,9 +37,9 @@ from hf_components.training import (
     VARIANTS,
     FilterArguments,
     FinetuningArguments,
+    FinetuningTrainingArguments,
     KlToBaseArguments,
     LoraArguments,
-    SpeechTrainingArguments,
     TrainingRecipeArguments,
     filter_by_transcripts,
     finetune,
@@ -147,7 +147,7 @@ ARGUMENTS = (
     FilterArguments,
     LoraArguments,
     KlToBaseArguments,
-    SpeechTrainingArguments,
+    FinetuningTrainingArguments,
 )
 
 
@@ -235,7 +235,7 @@ def produce(
     filters: FilterArguments,
     lora_args: LoraArguments,
     kl: KlToBaseArguments,
-    training_args: SpeechTrainingArguments,
+    training_args: FinetuningTrainingArguments,
     folder: Path,
 ) -> dict:
     set_seed(training_args.seed)

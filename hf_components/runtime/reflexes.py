@@ -102,6 +102,8 @@ ANSWERS = {
     "input": "{input_jsonl} takes a manifest, {audio} recordings, {corpus} a prepared corpus",
     "batch_size": "a batch is measured in seconds of audio: use {batch_seconds}",
     "per_device_eval_batch_size": "a batch is measured in seconds of audio: use {batch_seconds}",
+    "ddp_backend": "the processes are joined before any flag is read; leave it out",
+    "ddp_timeout": "the processes are joined before any flag is read; leave it out",
     "device": "the launcher chooses it, by its --config_file: accelerate_configs/cpu.yaml or single_gpu.yaml",
     "warmup_ratio": "use {warmup_steps}, which below 1 is a fraction of the training",
     "apply_spec_augment": "use {time_masks} and {mel_masks}",

@@ -164,6 +164,7 @@ class SpeechTrainingArguments(AugmentationArguments, RegularisationArguments, Se
     skip_memory_metrics: bool = _without_effect(default=True)
     parallelism_config: Any = _without_effect(default=None)
     ddp_timeout: int = _without_effect(default=1800)
+    ddp_backend: str | None = _without_effect(default=None)  # processes are joined before any flag is read
     local_rank: int = _without_effect(default=-1)
     remove_unused_columns: bool = _without_effect(default=False)
 
@@ -182,12 +183,22 @@ class SpeechTrainingArguments(AugmentationArguments, RegularisationArguments, Se
             if self.eval_strategy == "no":
                 raise ValueError("early_stopping_patience needs evaluations; set eval_every_n_epochs or eval_strategy")
             self.load_best_model_at_end = self.restore_callback_states_from_checkpoint = True
+        if self.load_best_model_at_end:
+            self._check_strategies()
         if self.data_seed is None:
             self.data_seed = self.seed
         self._choose_precision()
         super().__post_init__()
         if self.no_fp16:
             self.mixed_precision = "no"  # whatever `accelerate launch` says
+
+    def _check_strategies(self) -> None:
+        evaluates, saves = (getattr(way, "value", way) for way in (self.eval_strategy, self.save_strategy))
+        if evaluates != saves and saves != "best":
+            raise ValueError(
+                f"load_best_model_at_end needs an evaluation of every checkpoint, but eval_strategy is {evaluates} "
+                f"and save_strategy is {saves}; give both the same"
+            )
 
     def _choose_precision(self) -> None:
         if self.no_fp16 and (self.fp16 or self.bf16):
@@ -250,6 +261,15 @@ class CtcTrainingArguments(SpeechTrainingArguments):
 
     full_context_fraction: float = field(default=0.0, init=False, metadata={"help": "Of Whisper; not a flag here."})
     max_new_tokens: int = field(default=225, init=False, metadata={"help": "Of other decoders; not a flag here."})
+
+
+@dataclass
+class FinetuningTrainingArguments(SpeechTrainingArguments):
+    """`SpeechTrainingArguments` of recipes that train all weights, unless a LoRA is asked for."""
+
+    learning_rate: float = flag(
+        "peak learning rate; the default suits all weights, and 5e-4 a LoRA", default=1e-5, above=0
+    )
 
 
 def warn_of_learning_rate(args: SpeechTrainingArguments, finetuning: str) -> None:
