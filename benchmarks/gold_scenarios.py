@@ -278,7 +278,8 @@ def hear(out: Path, level: str, name: str, args: argparse.Namespace) -> None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     recordings, truth = place_of(out, level)
-    ids, random = list(truth), np.random.default_rng(len(name))
+    ids = list(truth)
+    random = np.random.default_rng(len(name))
     if name in ("whisper", "pocketsphinx"):
         options = {} if name == "pocketsphinx" else {"word_confidences": True, "num_beams": 1}
         recogniser = load_recogniser(args.whisper if name == "whisper" else name, **options)

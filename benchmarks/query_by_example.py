@@ -82,7 +82,8 @@ def read_words(file: str, starts: dict[str, float]) -> tuple[dict[str, set[str]]
     examples: dict[str, tuple[str, float, float]] = {}
     for line in Path(file).read_text().splitlines():
         row = json.loads(line)
-        name, word = row["segment"], row["word"]
+        name = row["segment"]
+        word = row["word"]
         held[name].add(word)
         if row["end"] - row["start"] >= SHORTEST and len(word) >= LETTERS:
             examples.setdefault(word, (name, row["start"] - starts[name], row["end"] - starts[name]))
@@ -121,7 +122,8 @@ def searches_of(model: AcousticUnitsModel, rows, table: list[dict]) -> dict[str,
 def by_cosine(features: list[np.ndarray]) -> Search:
     """1 - the cosine of features that are standardised over the corpus."""
     whole = np.concatenate(features)
-    mean, scale = whole.mean(0), whole.std(0)
+    mean = whole.mean(0)
+    scale = whole.std(0)
     scaled = [(clip - mean) / scale for clip in features]
     scaled = [clip / np.linalg.norm(clip, axis=1, keepdims=True) for clip in scaled]
     return lambda example, frames, others: padded([1 - scaled[example][frames] @ scaled[i].T for i in others])

@@ -178,7 +178,8 @@ def write_corpus(folder: Path, minutes: float) -> None:
     sounds = [(len(clip) / 16_000, encode_flac(clip)) for clip in voices(np.linspace(*SECONDS, 54))]
 
     def rows():
-        seconds, number = 0.0, 0
+        seconds = 0.0
+        number = 0
         while seconds < 60 * minutes:
             duration, sound = sounds[number % len(sounds)]
             yield {

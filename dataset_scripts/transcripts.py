@@ -67,7 +67,8 @@ def _close(stack: list[list], disfluencies: str) -> None:
     opening, pieces, count = stack.pop()
     text = "".join(pieces)
     if opening == "[":
-        text, count = "", 0
+        text = ""
+        count = 0
     elif opening == "(" and not TAG.match(text):
         text = text if disfluencies == "keep" else ""
     elif opening == "{":

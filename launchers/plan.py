@@ -66,7 +66,7 @@ def plan(name: str, words: list[str]) -> tuple[Pipeline, dict[str, tuple[str, di
     given = {word.partition("=")[0] for word in words}
     usual = {"--config": CONFIGS / name / "default.yaml", "--data": "DATA", "--output_dir": "OUTPUT"}
     words = [*(f"{flag}={value}" for flag, value in usual.items() if flag not in given), *words, "--dry_run"]
-    pipeline = Pipeline(CONFIGS, recipe.ARGUMENTS, recipe.PASSED_ON, words, __doc__)
+    pipeline = Pipeline(recipe.__file__, recipe.ARGUMENTS, recipe.PASSED_ON, words, __doc__)
     return pipeline, pipeline.plan(recipe.take_steps)
 
 

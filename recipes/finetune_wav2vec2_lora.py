@@ -97,9 +97,11 @@ def produce(
     played = Rounds(args, gold_args, llm, lora_args, training_args, corpus, prepared, work)
     rounds = played.play()
     kept = best_of(rounds)
-    samples, heard = kept.samples, played.heard
+    samples = kept.samples
+    heard = played.heard
     scored = [row for row in samples if row.finetuned is not None]
-    before, after = [row.heard for row in scored], [row.finetuned for row in scored]
+    before = [row.heard for row in scored]
+    after = [row.finetuned for row in scored]
     label = gold_args.label(llm.llm_model)
     finetuned = measure(scored, after)
     part = "all" if gold_args.evaluate_on_train else "the held-out"
@@ -142,7 +144,8 @@ def produce(
     if PartialState().is_main_process:
         merge_into = args.model if args.merge else None
         if kept.gold.vote is not None:
-            names, found = [args.model, *played.others], kept.gold
+            names = [args.model, *played.others]
+            found = kept.gold
             write_gold(
                 folder / "gold.jsonl", corpus["id"][:], names, kept.lists, found.texts, found.errors, found.vote
             )

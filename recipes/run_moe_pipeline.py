@@ -16,18 +16,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
 from dataset_scripts.layouts import SPEAKERS, must_prepare
-from hf_components.checkpoints import base_model_id
 from hf_components.moe import (
     CANDIDATES,
     RIVAL,
     MoePipelineArguments,
     RoutingArguments,
     at_most,
-    choose_shipped,
     other_embeddings,
-    read_candidates,
     release_model,
     require_speaker_splits,
+    results_of,
     systems_of,
 )
 from hf_components.moe.clustering import ClusteringArguments
@@ -40,7 +38,7 @@ from hf_components.runtime import (
     run_recipe,
     same_names,
 )
-from hf_components.speech import SELECTION, summarise_corpus
+from hf_components.speech import SELECTION
 from recipes import (
     assemble_moe_whisper,
     average_checkpoints,
@@ -55,8 +53,8 @@ from recipes import (
     train_moe_whisper,
 )
 
+LATER = 1000  # added to the seed of the data, so that a later training sees other batches
 CHOOSING = "choosing_"  # beginning of the folders of the trainings that only choose
-STAGES = ("router", "shared", "experts", "joint")
 TRAINED = {  # system of the benchmark: where its checkpoint lies
     "soup": "soup/model",
     "single_lora": "single_lora",
@@ -101,13 +99,13 @@ ARGUMENTS = (MoePipelineArguments, PublishModelArguments, passed_on_arguments(PA
 
 
 def main(argv: list[str] | None = None) -> dict:
-    pipeline = Pipeline(Path(__file__).parent / "configs", ARGUMENTS, PASSED_ON, argv, __doc__)
+    pipeline = Pipeline(__file__, ARGUMENTS, PASSED_ON, argv, __doc__)
     steps = pipeline.follow(take_steps)
     if pipeline.args.dry_run:
         return {"steps": list(steps)}
     release = functools.partial(release_model, base=pipeline.args.model)
     inputs = [steps[name] for name in ("joint", "selection", "benchmark") if name in steps]
-    results = pipeline.finish(results_of(pipeline, steps), release, inputs=inputs)
+    results = pipeline.finish(results_of(pipeline, steps, TRAINED), release, inputs=inputs)
     push(pipeline.publishing, pipeline.out / "model")
     return results
 
@@ -115,6 +113,8 @@ def main(argv: list[str] | None = None) -> dict:
 def take_steps(pipeline: Pipeline) -> None:
     args = pipeline.args
     systems = systems_of(args, pipeline.passed_on)
+
+    # 1 Corpus
     corpus = args.data
     if must_prepare(args.data, SPEAKERS):
         corpus = pipeline.run(
@@ -128,12 +128,14 @@ def take_steps(pipeline: Pipeline) -> None:
     pipeline.check(require_speaker_splits, args.data, str(corpus), pipeline.passed_on.benchmark_split or "dev")
     pipeline.everywhere(corpus=corpus, model=args.model, language=args.language)
 
-    if args.selection_share:  # what may be released is trained without some speakers, and compared on them
+    # To choose what is released, all that may be is trained without some speakers first, and compared on them
+    if args.selection_share:
         releasable = [name for name in systems if name in CANDIDATES]
         train(pipeline, releasable, choosing=True)
         compare(pipeline, releasable, choosing=True)
-    train(pipeline, systems, choosing=False)
-    compare(pipeline, systems, choosing=False)
+
+    train(pipeline, systems, choosing=False)  # 2 to 8
+    compare(pipeline, systems, choosing=False)  # 9
 
 
 def train(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
@@ -146,11 +148,11 @@ def train(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
 
     pipeline.everywhere(data_config_override=args.share(choosing=choosing), router_dir=None)
 
-    # 1 Embeddings for the router
+    # 2 Embeddings for the router
     embeddings = run(extract_embeddings, "embeddings", language=None)  # gradients alone need one
     pipeline.everywhere(router_layer=embeddings["layer"])
 
-    # 2 LoRAs for all, trained apart: the first is where the single LoRA starts, their merge is the shared expert
+    # 3 LoRAs for all, trained apart: the first is where the single LoRA starts, their merge is the shared expert
     runs = train_loras(args, run, args.shared_runs if args.epochs.shared else 0)
     first = shared = runs[0] if runs else None
     sizes = {}
@@ -158,13 +160,12 @@ def train(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
         shared = run(average_checkpoints, "shared_merge", candidates=runs, method="lora_products", max_samples=0)
         sizes = {name: first.read("config.json")[name] * len(runs) for name in ("lora_rank", "lora_alpha")}
 
-    # 3 Clusters of utterances, one per expert: of these embeddings, of those of another model, or of gradients
+    # 4 Clusters of utterances, one per expert: of these embeddings, of those of another model, or of gradients
     others = other_embeddings(args, shared, pipeline.passed_on.expert_batch_size)
     clustered = run(extract_embeddings, **others) if others else embeddings
     clusters = run(cluster_embeddings, "clusters", embedding_dir=clustered)
 
-    # 4 Experts: what each cluster adds to the shared expert. Later trainings see other batches (data_seed).
-    onward = {"data_seed": args.seed + 1000}
+    # 5 Experts: what each cluster adds to the shared expert. Later trainings see other batches.
     freeze = bool(shared) and clusters["num_experts"] > 1 and args.freeze_shared_expert
     over_shared = {
         "freeze_shared_expert": freeze,
@@ -172,55 +173,63 @@ def train(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
         "lora_model": shared,
         "learning_rate": args.expert_rate,
         **sizes,
-        **onward,
+        "data_seed": args.seed + LATER,
     }
     if args.expert_source == "error":  # speakers move to the expert with the lowest loss
         trial = run(pretrain_experts, "trial_experts", labels_dir=clusters, **over_shared)
         clusters = run(reassign_speakers, "reassigned", experts_dir=trial, labels_dir=clusters)
     experts = run(pretrain_experts, "experts", labels_dir=clusters, **over_shared)
 
-    # 5 Router: learns to find the cluster
+    # 6 Router: learns to find the cluster
     router = run(pretrain_router, "router", embedding_dir=embeddings, labels_dir=clusters)
     pipeline.everywhere(router_dir=router, router_layer=None)
 
-    # 6 Router and experts together: soft, top-k, hard
-    run(
+    # 7 Router and experts together: soft, top-k, hard
+    joint = run(
         train_moe_whisper,
         "joint",
         experts_dir=experts,
         experts_per_utterance=at_most(args.experts_per_utterance, clusters["num_experts"]),
         freeze_shared_expert=freeze,
         num_train_epochs=args.epochs.joint,
-        data_seed=args.seed + 2000,
+        data_seed=args.seed + 2 * LATER,
     )
 
-    # 7 Systems that the mixture is compared with, each trained as long
+    # 8 Systems that the mixture is compared with
+    train_rivals(args, run, systems, loras=runs, joint=joint, experts=experts, number=clusters["num_experts"])
+
+
+def train_rivals(
+    args: MoePipelineArguments,
+    run: Callable[..., Step],
+    systems: list[str],
+    *,
+    loras: list[Step],
+    joint: Step,
+    experts: Step,
+    number: Any,
+) -> None:
+    """The systems beside the mixture, each trained as long: of `loras` for all, the `number` `experts` and `joint`."""
     if "soup" in systems:
-        run(average_checkpoints, "soup", candidates=[pipeline.out / f"{prefix}joint"], method="uniform")
+        run(average_checkpoints, "soup", candidates=[joint], method="uniform")
     if "single_lora" in systems:
         run(
             pretrain_experts,
             "single_lora",
             num_train_epochs=args.total_epochs - args.epochs.shared,
-            lora_model=first,
+            lora_model=loras[0] if loras else None,
             learning_rate=args.further_rate,
-            **onward,
+            data_seed=args.seed + LATER,
         )
     if "merge" in systems:
-        runs += train_loras(args, run, args.merged_runs, start=args.shared_runs)
-        run(average_checkpoints, "merge", candidates=runs, method="lora_products", max_samples=0)
+        loras = loras + train_loras(args, run, args.merged_runs, start=args.shared_runs)
+        run(average_checkpoints, "merge", candidates=loras, method="lora_products", max_samples=0)
     if "choose" in systems:
-        run(assemble_moe_whisper, "choose", loras=runs)
+        run(assemble_moe_whisper, "choose", loras=loras)
     if "single_lora_wide" in systems:
-        run(
-            pretrain_experts,
-            "single_lora_wide",
-            num_train_epochs=args.total_epochs,
-            **{
-                name: experts.read("config.json")[name] * clusters["num_experts"]
-                for name in ("lora_rank", "lora_alpha")
-            },
-        )
+        config = experts.read("config.json")
+        sizes = {name: config[name] * number for name in ("lora_rank", "lora_alpha")}
+        run(pretrain_experts, "single_lora_wide", num_train_epochs=args.total_epochs, **sizes)
     if "full" in systems:
         run(finetune_whisper, "full", num_train_epochs=args.total_epochs, **RIVAL[args.mode])
 
@@ -239,61 +248,22 @@ def train_loras(args: MoePipelineArguments, run: Callable[..., Step], number: in
 def compare(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
     """Benchmark systems: all on the split that judges, or `choosing`: on the speakers who choose the release."""
     args = pipeline.args
-    passed_on = pipeline.passed_on
     prefix = CHOOSING if choosing else ""
     experts = pipeline.steps[f"{prefix}clusters"]["num_experts"]
-    if passed_on.benchmark_top_k:
-        passed_on.benchmark_top_k = at_most(passed_on.benchmark_top_k, experts)
-    own = (
-        {
-            "keeps": ("split", "models", "experts_per_utterance", "max_samples", "combine"),
-            "split": SELECTION,
-            "experts_per_utterance": 1,
-            "percent": args.data_percent,
-        }
-        if choosing
-        else {
-            "experts_per_utterance": at_most(args.experts_per_utterance, experts),
-            "percent": args.data_percent * args.benchmark_percent / 100,
-        }
-    )
+    wanted = 1 if choosing else pipeline.passed_on.benchmark_top_k or args.experts_per_utterance
     pipeline.run(
         benchmark_asr,
         SELECTION if choosing else "benchmark",
+        keeps=("experts_per_utterance", *(("split", "models", "max_samples", "combine") if choosing else ())),
         models=",".join(systems),
         base_model=args.model,
-        moe_mixture=passed_on.mixture,
+        split=SELECTION if choosing else None,
+        experts_per_utterance=at_most(wanted, experts),
+        percent=args.data_percent if choosing else args.data_percent * args.benchmark_percent / 100,
+        moe_mixture=pipeline.passed_on.mixture,
         data_config_override=json.dumps(args.division(choosing=choosing)),
         **{f"{name}_model": pipeline.out / f"{prefix}{TRAINED[name]}" for name in systems if name in TRAINED},
-        **own,
     )
-
-
-def results_of(pipeline: Pipeline, steps: dict) -> dict:
-    args = pipeline.args
-    trained = {
-        name: steps[name].metrics if name in steps else None
-        for name in (*STAGES, *(rival for rival in TRAINED if rival in steps))
-    }
-    corpus = steps.get("corpus", args.data)
-    return {
-        "mode": args.mode,
-        "seed": args.seed,
-        "language": args.language,
-        "license": pipeline.publishing.model_license,
-        "base_model": base_model_id(args.model),
-        **choose_shipped(
-            **read_candidates(steps["joint"], steps.get("selection")),
-            language=args.language,
-            ship=args.ship,
-            seed=args.seed,
-        ),
-        "benchmark": steps["benchmark"].metrics,
-        "clusters": steps["reassigned" if "reassigned" in steps else "clusters"].metrics,
-        "corpus": summarise_corpus(str(corpus), args.share(choosing=False)),
-        "training": trained,
-        "selected_on": sorted({row["selected_on"] for row in trained.values() if row and row.get("selected_on")}),
-    }
 
 
 if __name__ == "__main__":

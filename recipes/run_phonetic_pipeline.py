@@ -7,39 +7,30 @@ accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
 Rows with `phonetic_text` are used as they are. For those with words alone eSpeak NG says how the words should sound.
 """
 
-import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
-from dataset_scripts.layouts import MANIFEST, must_prepare
-from hf_components.asr import can_be_packed
-from hf_components.checkpoints import base_model_id, read_config
-from hf_components.publishing import PublishModelArguments, push, release_phonetic
-from hf_components.runtime import (
-    PHONETIC,
-    Pipeline,
-    PipelineArguments,
-    UserError,
-    all_flags,
-    flag,
-    passed_on_arguments,
-    run_recipe,
-    same_names,
+from dataset_scripts.layouts import MANIFEST, PREPARED, require_layout
+from hf_components.children import (
+    ManifestPipelineArguments,
+    check_inputs,
+    figures_of,
+    pack,
+    prepare,
+    release_phonetic,
+    seconds_of,
+    transcribe_each,
+    transcribe_test,
 )
-from hf_components.speech import language_code, require_splits, summarise_corpus
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.runtime import PHONETIC, Pipeline, all_flags, flag, passed_on_arguments, run_recipe, same_names
 from hf_components.training import UNSELECTED, AugmentationArguments
 from recipes import evaluate_asr, finetune_asr, finetune_whisper, pack_submission, prepare_corpus, transcribe
 
-logger = logging.getLogger(__name__)
-
 TRANSCRIBED = {"zero_shot": "zero_shot", "words": "words_transcripts", "finetuned": "finetuned_transcripts"}
-ADVICE = (
-    "a model is trained on some people and scored on others; raise --val_ratio, take --stratify_by none if no age "
-    "has two people, or give a --val_manifest"
-)
 PASSED_ON = {
     prepare_corpus: same_names(*prepare_corpus.OF_MANIFESTS),
     finetune_asr: same_names(
@@ -67,12 +58,7 @@ PASSED_ON = {
 
 
 @dataclass
-class Arguments(PipelineArguments):
-    data: str = flag("folder of a JSONL manifest and its audio, or a prepared corpus: folder or Hub id")
-    model: str = flag(
-        "base model, a Whisper or any other recogniser that can be trained: folder or Hub id",
-        default="models/whisper-tiny.en",
-    )
+class Arguments(ManifestPipelineArguments):
     g2p: str | None = flag(
         "voice of eSpeak NG that turns words into IPA, where there is none and for the zero-shot row",
         default="en-us",
@@ -82,51 +68,28 @@ class Arguments(PipelineArguments):
         "also fine-tune the base, a Whisper, on words, and turn what that writes into IPA: a row beside the others",
         default=False,
     )
-    language: str = flag("language code of a multilingual model", default="en", read=language_code)
-    test_manifest: str | None = flag("manifest to write IPA of, to <output_dir>/submission.jsonl", default=None)
-    test_audio_dirs: list[str] | None = flag(
-        "folders to search for its audio; default: --audio_dirs, or its own folder and sub-folders",
-        default=None,
-        needs="test_manifest",
-    )
-    submission_format: str | None = flag("submission_format.jsonl: gives the order of its lines", default=None)
-
-    def __post_init__(self):
-        if self.submission_format and not self.test_manifest:
-            raise UserError(f"--submission_format {self.submission_format} is for a --test_manifest; give that too")
 
 
 ARGUMENTS = (Arguments, PublishModelArguments, passed_on_arguments(PASSED_ON))
 
 
 def main(argv: list[str] | None = None) -> dict:
-    pipeline = Pipeline(Path(__file__).parent / "configs", ARGUMENTS, PASSED_ON, argv, __doc__)
+    pipeline = Pipeline(__file__, ARGUMENTS, PASSED_ON, argv, __doc__)
+    check_inputs(pipeline.args, pipeline.passed_on, PASSED_ON[prepare_corpus])
     steps = pipeline.follow(take_steps)
-    args = pipeline.args
-    if args.dry_run:
+    if pipeline.args.dry_run:
         return {"steps": list(steps)}
-    metrics = {name: step.metrics for name, step in steps.items()}
-    transcribed = {name: metrics[folder] for name, folder in TRANSCRIBED.items() if folder in metrics}
-    results = {
-        "mode": args.mode,
-        "seed": args.seed,
-        "language": args.language,
-        "license": pipeline.publishing.model_license,
-        "base_model": base_model_id(args.model),
-        "g2p": args.g2p,
-        "corpus": summarise_corpus(str(steps.get("corpus", args.data))),
-        "training": metrics["finetuned"],
-        "evaluation": metrics["evaluation"],
-        "ipa_cer": {name: figures["cer"] for name, figures in metrics["evaluation"]["systems"].items()},
-        "transcription": transcribed,
-        "package": metrics.get("submission"),
-        "selected_on": metrics["finetuned"]["selected_on"],
-    }
+    systems = steps["evaluation"]["systems"]
     results = pipeline.finish(
-        results,
+        {
+            **figures_of(pipeline, steps, TRANSCRIBED),
+            "g2p": pipeline.args.g2p,
+            "ipa_cer": {name: figures["cer"] for name, figures in systems.items()},
+            "selected_on": steps["finetuned"]["selected_on"],
+        },
         release_phonetic,
         inputs=[steps["finetuned"] / "model", steps["evaluation"]],
-        seconds=sum(figures["seconds"] for figures in transcribed.values()),
+        seconds=seconds_of(steps, TRANSCRIBED),
     )
     push(pipeline.publishing, pipeline.out / "model")
     return results
@@ -134,54 +97,32 @@ def main(argv: list[str] | None = None) -> dict:
 
 def take_steps(pipeline: Pipeline) -> None:
     args = pipeline.args
-    passed_on = pipeline.passed_on
-    run = pipeline.run
-    pipeline.everywhere(language=args.language)
-
-    # 1 Corpus, divided by child
-    corpus = args.data
-    if passed_on.manifest or must_prepare(args.data, MANIFEST):
-        corpus = run(prepare_corpus, "corpus", size="default", builder="jsonl_manifest", data_dir=args.data)
-    pipeline.check(require_splits, args.data, str(corpus), {"train", "dev"}, ADVICE)
-    pipeline.everywhere(corpus=corpus)
     ipa = {"target": PHONETIC, "g2p": args.g2p}
-
-    # 2 A recogniser that writes sounds
     unselected = UNSELECTED if args.mode == "quick" else {}
-    trained = run(finetune_asr, "finetuned", model=args.model, **ipa, **unselected)
-    model = trained / "model"
 
-    # 3 What the base model writes, which are words; so does one that is trained on words; and what this one writes
-    systems = {"zero_shot": args.model, "finetuned": model}
+    # 1 Corpus, divided by speaker
+    if not pipeline.passed_on.manifest:
+        require_layout(args.data, MANIFEST, PREPARED)
+    prepare(pipeline, prepare_corpus)
+
+    # 2 A recogniser that writes sounds; if asked for, one that writes words
+    model = pipeline.run(finetune_asr, "finetuned", model=args.model, **ipa, **unselected) / "model"
+    systems = {"zero_shot": (args.model, None), "finetuned": (model, None)}
     if args.compare_words:
-        words = run(finetune_whisper, "words", model=args.model, **unselected)
-        systems = {"zero_shot": args.model, "words": words / "model", "finetuned": model}
-    files = {name: pipeline.out / "transcripts" / f"{name}.jsonl" for name in systems}
-    for name, checkpoint in systems.items():
-        run(transcribe, TRANSCRIBED[name], model=checkpoint, output_jsonl=files[name])
+        words = pipeline.run(finetune_whisper, "words", model=args.model, **unselected)
+        systems = {"zero_shot": (args.model, None), "words": (words / "model", None), "finetuned": (model, None)}
+
+    # 3 What each of them writes; of words eSpeak NG says how they sound
+    files = transcribe_each(pipeline, transcribe, TRANSCRIBED, systems)
 
     # 4 Character error rates of IPA side by side
-    run(evaluate_asr, "evaluation", predictions=list(files.values()), **ipa)
+    pipeline.run(evaluate_asr, "evaluation", predictions=files, **ipa)
 
     # 5 IPA of the test set
-    if args.test_manifest:
-        run(
-            transcribe,
-            "test",
-            corpus=None,
-            input_jsonl=args.test_manifest,
-            fields=passed_on.fields,
-            audio_dirs=args.test_audio_dirs or passed_on.audio_dirs,
-            model=model,
-            output_jsonl=pipeline.out / "submission.jsonl",
-            submission_format=args.submission_format,
-        )
+    transcribe_test(pipeline, transcribe, model)
 
     # 6 The zip that a competition runs
-    if passed_on.head == "ctc" or can_be_packed(read_config(args.model)["model_type"]):
-        run(pack_submission, "submission", model=model, track="phonetic", output=pipeline.out / "submission.zip")
-    else:
-        logger.warning("%s needs more than transformers, so that there will be no submission.zip", args.model)
+    pack(pipeline, pack_submission, model, has_own_head=pipeline.passed_on.head == "ctc", track="phonetic")
 
 
 if __name__ == "__main__":

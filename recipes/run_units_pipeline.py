@@ -70,16 +70,13 @@ ARGUMENTS = (Arguments, PublishVoiceArguments, passed_on_arguments(PASSED_ON))
 
 
 def main(argv: list[str] | None = None) -> dict:
-    pipeline = Pipeline(Path(__file__).parent / "configs", ARGUMENTS, PASSED_ON, argv, __doc__)
+    pipeline = Pipeline(__file__, ARGUMENTS, PASSED_ON, argv, __doc__)
     steps = pipeline.follow(take_steps)
     args = pipeline.args
     if args.dry_run:
         return {"steps": list(steps)}
     metrics = {name: step.metrics for name, step in steps.items()}
     results = {
-        "mode": args.mode,
-        "seed": args.seed,
-        "license": pipeline.publishing.model_license,
         "corpus": summarise_corpus(str(steps.get("segments", args.data)), shared_speakers=True),
         **{name: metrics.get(name) for name in ("segments", "units", "motifs", "vocoder", "evaluation")},
         **{name: metrics["evaluation"][name] for name in FIGURES},

@@ -45,13 +45,11 @@ ARGUMENTS = (Arguments, PublishVoiceArguments, passed_on_arguments(PASSED_ON))
 
 
 def main(argv: list[str] | None = None) -> dict:
-    pipeline = Pipeline(Path(__file__).parent / "configs", ARGUMENTS, PASSED_ON, argv, __doc__)
+    pipeline = Pipeline(__file__, ARGUMENTS, PASSED_ON, argv, __doc__)
     steps = pipeline.follow(take_steps)
     if pipeline.args.dry_run:
         return {"steps": list(steps)}
     results = {
-        "mode": pipeline.args.mode,
-        "seed": pipeline.args.seed,
         "base_model": base_model_id(pipeline.args.model),
         "evaluation": steps["evaluation"].metrics,
         "voices": steps["voices"]["voices"],

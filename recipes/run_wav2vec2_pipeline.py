@@ -92,7 +92,7 @@ ARGUMENTS = (Arguments, PublishModelArguments, passed_on_arguments(PASSED_ON))
 
 
 def main(argv: list[str] | None = None) -> dict:
-    pipeline = Pipeline(Path(__file__).parent / "configs", ARGUMENTS, PASSED_ON, argv, __doc__)
+    pipeline = Pipeline(__file__, ARGUMENTS, PASSED_ON, argv, __doc__)
     steps = pipeline.follow(take_steps)
     args = pipeline.args
     if args.dry_run:
@@ -104,8 +104,6 @@ def main(argv: list[str] | None = None) -> dict:
         compared = {name: trained[name].metrics for name in TRAIN_ON if name in trained}
         show(compare(compared))
     results = {
-        "mode": args.mode,
-        "seed": args.seed,
         "base_model": base_model_id(args.model),
         "base": args.model,
         "shipped": FINETUNED if args.release == "always" or verdict["released"] else BASE,

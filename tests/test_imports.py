@@ -28,7 +28,7 @@ FLOORS = (
     {"asr"},
     {"training"},
     {"publishing"},
-    {"moe", "units", "correction", "voices"},
+    {"moe", "children", "units", "correction", "voices"},
     "dataset_scripts",
     "recipes",
 )

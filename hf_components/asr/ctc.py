@@ -164,7 +164,8 @@ def aligned(log_probs: torch.Tensor, ids: Sequence[int], blank: int) -> list[Ali
     if not ids or len(log_probs) < len(ids) + repeated:
         return [Aligned(0, len(log_probs), -np.inf)] * len(ids)
     path, scores = forced_align(log_probs[None].cpu(), torch.tensor([list(ids)]), blank=blank)
-    path, scores = path[0].tolist(), scores[0].tolist()
+    path = path[0].tolist()
+    scores = scores[0].tolist()
     runs = [list(run) for _, run in groupby(range(len(path)), key=lambda i: path[i])]
     return [
         Aligned(run[0], run[-1] + 1, float(np.mean([scores[i] for i in run]))) for run in runs if path[run[0]] != blank

@@ -31,8 +31,8 @@ from hf_components.runtime import Progress, UserError, first_few
 from hf_components.scoring import vote
 from hf_components.speech import SAMPLING_RATE, AudioError, cut_at_quiet, decode, duration_batches, seconds_batches
 from hf_components.whisper import MoeWhisperForConditionalGeneration
-from hf_components.whisper.audio_context import DynamicContextGenerationMixin
 from hf_components.whisper.configuration_moe_whisper import MIXTURES
+from hf_components.whisper.dynamic_generation import DynamicContextGenerationMixin
 
 ENGINES = ("transformers", "ctranslate2")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -142,7 +142,7 @@ class Transcriber:
             audio_context: audio context of a Whisper, instead of its own: "full" for 30 s, "dynamic" for the length of
                 the clips.
             mixture: how a MoE-Whisper uses its experts, instead of its own way: see `MoeWhisperConfig`.
-            voice: folder of a voice, folder that holds several of them, or several such folders.
+            voice: name of a person, see `voice_folder`; folder of a voice; folder of several; or several of these.
             engine: "transformers", or "ctranslate2" for a folder that recipes/export_ctranslate2.py wrote with
                 `--audio_context dynamic`, which runs on the CPU.
             options: other arguments of the class.

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hf_components.checkpoints import Voice, find_voices, read_voice, require_same_base
+from hf_components.checkpoints import Voice, find_voices, read_voice, require_same_base, voice_folder
 from hf_components.runtime import UserError, first_few
 from hf_components.speech import SAMPLING_RATE
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWhisperForConditionalGeneration
-from hf_components.whisper.audio_context import DynamicContextGenerationMixin
+from hf_components.whisper.dynamic_generation import DynamicContextGenerationMixin
 from hf_components.whisper.routed_lora import RoutedLinear
 
 
@@ -184,14 +184,14 @@ class Voices:
 
 
 def load_voices(model: PreTrainedModel, folders: Sequence[str | Path]) -> Voices:
-    """Read voices over a model: each folder is one voice, or holds several.
+    """Read voices over a model: each folder is one voice, or holds several; a name will do, see `voice_folder`.
 
     Raises:
         UserError: there is no voice, one was learned over another model, or two have the same name.
     """
     places: dict[str, Path] = {}
     for folder in folders:
-        for name, place in find_voices(folder).items():
+        for name, place in find_voices(voice_folder(folder, model.name_or_path)).items():
             if name in places:
                 raise UserError(f"two voices have the name {name}: {places[name]} and {place}; leave one of them out")
             places[name] = place

@@ -53,4 +53,5 @@ from hf_components.checkpoints.voices import (
     read_voice,
     require_same_base,
     save_voice,
+    voice_folder,
 )

@@ -11,7 +11,9 @@ from transformers import GenerationConfig, WhisperConfig
 
 from hf_components.checkpoints.loading import BEAMS, load_model, load_processor, prompt_language
 from hf_components.runtime import UserError
-from hf_components.whisper.audio_context import DynamicContextEncoder, context_bias, fit_audio_context, whole_context
+from hf_components.whisper.dynamic_encoder import DynamicContextEncoder
+from hf_components.whisper.mel_frames import fit_audio_context
+from hf_components.whisper.silence import context_bias, whole_context
 
 EXTRA = 8  # dimensions of a state after those of the model; the first is log n, the others keep sizes multiples of 8
 ENCODER = "encoder"  # folder of the encoder, of the settings of the whole model and of the processor

@@ -1,6 +1,6 @@
 """Export a Whisper to CTranslate2 such that a clip is heard at its own length, not in a window of 30 s.
 
-A few encoder states represent the silence after a clip, see `hf_components.whisper.audio_context`: log n is added to
+A few encoder states represent the silence after a clip, see `hf_components.whisper.silence`: log n is added to
 the score of a state that represents n equal ones. CTranslate2 adds nothing to scores, so log n becomes part of the
 product of query and key. Each head of the decoder's attention to the audio gets `EXTRA` more dimensions: in the first
 of them every query is 1, and every key is the log n that comes with its state. In its encoder's self-attention this

@@ -18,6 +18,7 @@ from hf_components.runtime import (
     NUMBER,
     UserError,
     damage_named,
+    first_few,
     make_folder,
     note_written,
     read_record,
@@ -30,6 +31,7 @@ from hf_components.whisper.adapters import Lora, load_adapter, save_adapter
 
 RECORD = "voice.json"
 ADAPTER = "adapter_config.json"
+RELEASED = "runs/voice/model/voices"  # where `make recipe-voice` leaves them
 FORMAT = 1
 EXAMPLE = "example_{}.flac"
 NO_CHANGE, WEIGHTS, CONTEXT, LORA = "no change", "weights", "context", "lora"
@@ -120,6 +122,27 @@ def read_voice(folder: str | Path) -> Voice:
     lora = _read_lora(folder, again) if record["way"] == LORA else None
     examples = [_read_example(folder / EXAMPLE.format(i), again) for i in range(len(record["example_texts"]))]
     return Voice(lora=lora, examples=examples, **{name: record[name] for name in FORM if name != "format"})
+
+
+def voice_folder(voice: str | Path, model: str) -> Path:
+    """The folder of a voice, given as a folder or by the name of its person.
+
+    A name is looked for in the folder `voices` of the model, in `voices` here, and among those of `recipe-voice`.
+
+    Raises:
+        UserError: there is no such folder, and no voice of that name.
+    """
+    name = str(voice)
+    if Path(name).exists() or Path(name).name != name:
+        return Path(name)
+    places = [place for place in (Path(model) / "voices", Path("voices"), Path(RELEASED)) if place.is_dir()]
+    for place in places:
+        if name in (found := find_voices(place)):
+            return found[name]
+    looked = (
+        f"; there is no voice of that name in {first_few([str(place) for place in places])} either" if places else ""
+    )
+    raise UserError(f"there is no folder {name}{looked}; recipes/personalise_whisper.py makes a voice")
 
 
 def find_voices(path: str | Path) -> dict[str, Path]:

@@ -24,7 +24,8 @@ from hf_components.runtime import (
 from hf_components.speech import duration_batches, log_mel, unreadable_explained, waveforms
 from hf_components.training import FULL_CONTEXT_FRAMES
 from hf_components.whisper import DynamicContextWhisper
-from hf_components.whisper.audio_context import DynamicContextEncoder, count_real_frames
+from hf_components.whisper.dynamic_encoder import DynamicContextEncoder
+from hf_components.whisper.mel_frames import count_real_frames
 
 logger = logging.getLogger(__name__)
 

@@ -189,4 +189,5 @@ class _Curriculum(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         config = self.trainer.model.config
-        config.router_noise_std, config.min_expert_usage_fraction = 0.0, 0.0
+        config.router_noise_std = 0.0
+        config.min_expert_usage_fraction = 0.0

@@ -8,6 +8,4 @@ from hf_components.publishing.hub import (
     publish,
     push,
 )
-from hf_components.publishing.phonetic import release_phonetic
-from hf_components.publishing.recogniser import release_recogniser
 from hf_components.publishing.report import hub_id, write_report

@@ -1,7 +1,6 @@
-"""The files of a folder that are published, the kind of repository, and a card from `stage.json` if there is none."""
+"""The files of a folder that are published, and the kind of repository."""
 
 import fnmatch
-import json
 import logging
 import re
 from dataclasses import dataclass
@@ -9,24 +8,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
-from huggingface_hub import ModelCardData, get_token
+from huggingface_hub import get_token
 
-from hf_components.acoustic_units import MFCC
-from hf_components.asr import is_audio_llm
-from hf_components.checkpoints import base_model_id, is_export
-from hf_components.publishing.cards import HERE, RECOGNITION, render_card
-from hf_components.publishing.report import hub_id
-from hf_components.runtime import UserError, read_completion, read_record
-from hf_components.whisper.adapters import STOCK_WHISPER
+from hf_components.publishing.cards import HERE
+from hf_components.publishing.stage_card import ADAPTER, CARD, RESULTS, read_fields, stage_card
+from hf_components.runtime import UserError
 
 logger = logging.getLogger(__name__)
 
-CARD = "README.md"
 VOCODER = "unit_hifigan"  # model type
 PERSONAL = "voice.json"  # what one person's sentences changed about a recogniser
 NO_LICENSE = "Licence of the voice: none was chosen. Ask the speakers before you share it."  # on the card of a voice
-RESULTS = "results.json"
-ADAPTER = "adapter_config.json"
 METRIC_TAG = "metric"
 # Files and folders that are not published: completion records with paths of this machine, training checkpoints,
 # pickles, logs with the name of this machine.
@@ -51,19 +43,6 @@ HIDDEN_BUT_PUBLIC = ".eval_results"
 DESCRIBING = (CARD, RESULTS, ADAPTER, "config.json")
 PLACE = re.compile(r"(?<=[\"`])/[^\"`\n/]+/[^\"`\n]+(?=[\"`])")  # an absolute path in JSON or in a card
 TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{34}\b")
-RECOGNISERS = ("ForConditionalGeneration", "ForCTC", "ForRNNT", "ForTDT")
-TITLES = {
-    "adapter": "Adapter",
-    "export": "CTranslate2 export",
-    "short_export": "CTranslate2 export for short clips",
-    "recogniser": "Recogniser",
-    "hearing_llm": "Recogniser",
-    "AcousticUnitsModel": "Acoustic units",
-    "UnitHifiGanModel": "Unit vocoder",
-    "Tokenizer": "Motif tokenizer",
-    "Model": "Model",
-}
-DATA = ("corpus", "units_dir")  # flags of recipes that name the data
 LONGEST_SEARCHED = 2**24  # bytes; larger files are weights and audio, not text
 
 Files = dict[str, Path | bytes]  # path in the repository -> file, or its content
@@ -105,7 +84,9 @@ def check_name(folder: Path, repo_id: str) -> None:
 
 def is_voice(folder: Path) -> bool:
     """Whether a folder belongs to those who spoke: a vocoder, alone or beside its units, or a personal voice."""
-    speaks = any(_read(place / "config.json").get("model_type") == VOCODER for place in (folder, folder / "vocoder"))
+    speaks = any(
+        read_fields(place / "config.json").get("model_type") == VOCODER for place in (folder, folder / "vocoder")
+    )
     return speaks or is_personal(folder)
 
 
@@ -134,7 +115,7 @@ def files_of(folder: Path, license: str | None, repo_id: str) -> Files:
         if path.is_file() and not _left_out(path.relative_to(folder).parts)
     }
     if CARD not in files:
-        files |= _stage_report(folder, license)
+        files |= stage_card(folder, license)
     elif is_voice(folder) and license_of(folder) is None:
         card = _text(files[CARD])
         card = card.removeprefix("---\n") if card.startswith("---\n") else f"---\n{card}"
@@ -201,81 +182,3 @@ def _without_places(path: str, file: Path | bytes) -> Path | bytes:
 
 def _text(file: Path | bytes) -> str:
     return file.decode() if isinstance(file, bytes) else file.read_text()
-
-
-def _stage_report(folder: Path, license: str | None) -> Files:
-    """Card, figures and plots of the result of a single recipe; the stage is the folder or its parent."""
-    stage = next((place for place in (folder, folder.resolve().parent) if read_completion(place)), None)
-    if stage is None:
-        raise UserError(
-            f"{folder} has no card ({CARD}) and is not the result of a recipe; write one, with its licence"
-        )
-    completion = read_completion(stage)
-    is_adapter = (folder / ADAPTER).exists()
-    exported = (folder / "model.bin").exists()
-    recipes = (PurePosixPath(name).stem for name in completion.get("sources", {}) if name.startswith("recipes/"))
-    recipe = next(recipes, "a recipe")
-    results = {
-        "recipe": recipe,
-        "metrics": completion["metrics"],
-        "seconds": completion["seconds"],
-        "environment": completion.get("environment", {}),
-        "code_version": completion["identity"]["code_version"],
-        "license": license,
-    }
-    config = completion["config"]
-    model = _read(folder / "config.json")
-    adapter = _read(folder / ADAPTER)
-    base = hub_id(
-        adapter["base_model_name_or_path"] or str(folder)
-        if is_adapter
-        else base_model_id(config["model"] if config.get("model") not in (None, MFCC) else str(folder))
-    )
-    architecture = next(iter(model.get("architectures") or ()), "Model" if model else "Tokenizer")
-    use = (
-        "adapter"
-        if is_adapter
-        else "short_export"
-        if is_export(folder)
-        else "export"
-        if exported
-        else "hearing_llm"
-        if is_audio_llm(model.get("model_type"))
-        else "recogniser"
-        if architecture.endswith(RECOGNISERS)
-        else architecture
-        if architecture in TITLES
-        else "Model"
-    )
-    metadata = ModelCardData(
-        license=license,
-        language=config.get("language"),
-        base_model=base,
-        tags=["speech"],
-        library_name="peft" if is_adapter else "ctranslate2" if exported else "transformers",
-        pipeline_tag=RECOGNITION
-        if use in ("adapter", "export", "short_export", "recogniser", "hearing_llm")
-        else None,
-    )
-    plots = {f"plots/{plot.name}": plot for plot in sorted(stage.glob("*.png"))}
-    shown = {
-        **results,
-        "base_model": base,
-        "title": TITLES[use],
-        "use": use,
-        "own_code": "auto_map" in model,
-        "adapted": adapter.get("base_model_name_or_path"),
-        "base_class": (adapter.get("auto_mapping") or {}).get("base_model_class", STOCK_WHISPER[1]),
-        "data": next((Path(config[name]).name for name in DATA if config.get(name)), None),
-        "plots": [Path(plot).name for plot in plots],
-        "figures": {name: value for name, value in results["metrics"].items() if isinstance(value, (int, float))},
-    }
-    return {
-        CARD: render_card("stage.md", shown, metadata).encode(),
-        RESULTS: (json.dumps(results, indent=2, ensure_ascii=False) + "\n").encode(),
-        **plots,
-    }
-
-
-def _read(file: Path) -> dict[str, Any]:
-    return read_record(file, dict, "write it again") if file.exists() else {}

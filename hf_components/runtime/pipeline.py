@@ -101,7 +101,7 @@ class Pipeline:
     `--stage_options` for the folder.
 
     Args:
-        configs: folder of the recipes' configurations.
+        recipe: file of the pipeline; its folder has the configurations of the steps.
         arguments: dataclasses of flags: the pipeline's own `PipelineArguments`, `PublishModelArguments`, and the
             result of `passed_on_arguments`.
         passed_on: flags of the command line that are passed on to steps.
@@ -110,13 +110,13 @@ class Pipeline:
     """
 
     def __init__(
-        self, configs: Path, arguments: tuple, passed_on: PassedOn, argv: list[str] | None, description: str | None
+        self, recipe: str, arguments: tuple, passed_on: PassedOn, argv: list[str] | None, description: str | None
     ):
         self.args, self.publishing, self.passed_on = parse_arguments(
             arguments, argv, description, elsewhere=functools.partial(_in_steps, passed_on)
         )
         self.given = given_flags(arguments, sys.argv[1:] if argv is None else argv)
-        self.configs = configs
+        self.configs = Path(recipe).parent / "configs"
         self.names = passed_on
         self.out = Path(self.args.output_dir)
         self.is_plan = True
@@ -223,7 +223,9 @@ class Pipeline:
         inputs: Iterable[Path],
         seconds: float = 0.0,
     ) -> dict:
-        """Add time and environment to the results, write `results.json`, release the model to `<output_dir>/model`.
+        """Complete the results, write `results.json`, release the model to `<output_dir>/model`.
+
+        Every pipeline's results have mode, seed, licence, time and environment.
 
         Args:
             release: function of the folder to fill, `output_dir` and the results; returns metrics.
@@ -234,7 +236,14 @@ class Pipeline:
         stages = sum(
             completion["seconds"] for name, completion in completions.items() if completion and name != "model"
         )
-        results = {**results, "environment": environment(), "seconds": round(stages + seconds)}
+        results = {
+            "mode": self.args.mode,
+            "seed": self.args.seed,
+            "license": self.publishing.model_license,
+            **results,
+            "environment": environment(),
+            "seconds": round(stages + seconds),
+        }
         model = self.out / "model"
         figures = self.out / "results.json"
         if PartialState().is_main_process:

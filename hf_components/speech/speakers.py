@@ -36,7 +36,8 @@ def describe_dev(train: Iterable[str | None], dev: Iterable[str | None], last_pa
         train, dev: values of `speaker_id` in each split.
         last_part: whether dev has later parts of the recordings in train.
     """
-    train, dev = set(train), set(dev)
+    train = set(train)
+    dev = set(dev)
     known = known_speakers(dev)
     what = "the last part of each recording" if last_part else "held-out recordings"
     if not known:

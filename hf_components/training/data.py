@@ -93,7 +93,8 @@ class DurationBatchSampler(torch.utils.data.Sampler):
         self.seed = seed
         self.full_context_fraction = full_context_fraction
         self.concatenation = concatenation
-        self.drop_last, self.epoch = False, 0
+        self.drop_last = False
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

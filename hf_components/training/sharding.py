@@ -8,7 +8,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from transformers import PreTrainedModel
 
 from hf_components.runtime import UserError
-from hf_components.whisper.audio_context import DynamicContextGenerationMixin
+from hf_components.whisper.dynamic_generation import DynamicContextGenerationMixin
 
 
 def prepare_sharding(accelerator: Accelerator, model: PreTrainedModel) -> None:

@@ -11,7 +11,8 @@ from hf_components.runtime import UserError
 from hf_components.speech import count_mel_frames, log_mel
 from hf_components.training import change_speed, draws_of, spec_augment
 from hf_components.voices.sentences import Sentence
-from hf_components.whisper.audio_context import fit_audio_context, labels_to_decoder_input
+from hf_components.whisper.losses import labels_to_decoder_input
+from hf_components.whisper.mel_frames import fit_audio_context
 
 SPEEDS = (0.9, 1.0, 1.1)
 MASKS = {"time_masks": 2, "time_mask_length": 40, "mel_masks": 2, "mel_mask_width": 10}

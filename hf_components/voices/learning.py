@@ -118,7 +118,9 @@ def learn_voice(
     controls: dict[str, Voice] = {}
 
     # 1 Weights over the experts of a mixture; then a plain model for what follows
-    of_weights, plain, weights = [], model, None
+    of_weights = []
+    plain = model
+    weights = None
     if is_mixture(model):
         weights = model.config.plain_weights
         if WEIGHTS in args.ways:
@@ -200,7 +202,9 @@ def train_loras(
         a candidate for each number of steps and strength (with no fold, only the last), and by number of steps the
         LoRA of all sentences and that of others.
     """
-    args, batches, folds = enrolment.args, enrolment.batches, enrolment.folds
+    args = enrolment.args
+    batches = enrolment.batches
+    folds = enrolment.folds
     own = range(len(enrolment.sentences))
     jobs = [[row for row in own if row not in fold] for fold in folds] + [list(own)]
     if others := range(len(own), len(batches.sentences)):

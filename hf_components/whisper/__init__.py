@@ -4,8 +4,8 @@ Imports torch and transformers; `save_experts` and `from_experts` also need peft
 """
 
 from . import auto_classes
-from .audio_context import DynamicContextWhisper
 from .configuration_moe_whisper import MoeWhisperConfig
+from .modeling_dynamic_whisper import DynamicContextWhisper
 from .modeling_moe_whisper import MoeWhisperForConditionalGeneration
 from .modeling_whisper_ctc import WhisperForCTC
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from transformers import GenerationMixin
 
-from .audio_context import audio_mask
 from .least_risk import choose_least_risk
+from .mel_frames import audio_mask
 
 # Where the plain model gives its best text at least this probability, no other text is looked for. On real speech all
 # values from 0.1 to 1 made the same errors; at 0.2 the experts are asked about a quarter of the utterances. See the

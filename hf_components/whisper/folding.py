@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .audio_context import DynamicContextWhisper
+from .modeling_dynamic_whisper import DynamicContextWhisper
 from .routed_lora import RoutedLinear, RoutingState, weighted_delta
 
 

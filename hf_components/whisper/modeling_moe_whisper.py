@@ -22,24 +22,15 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .adapters import load_adapter, save_adapter, stack_adapters
-from .audio_context import (
-    DynamicContextEncoder,
-    DynamicContextOutput,
-    attend_to_context,
-    count_real_frames,
-    divide_context,
-    labels_to_decoder_input,
-    one_row_each,
-    pool_real_frames,
-    token_loss,
-    whole_context,
-    without_silence,
-)
 from .configuration_moe_whisper import TARGETS, MoeWhisperConfig
+from .dynamic_encoder import DynamicContextEncoder
 from .folding import FoldingMixin
+from .losses import labels_to_decoder_input, one_row_each, token_loss
+from .mel_frames import count_real_frames, pool_real_frames
 from .mixing import check_expert_weights, mean_of_experts, mix_probabilities, summed_losses
 from .moe_generation import MoeGenerationMixin
 from .routed_lora import MERGE_RULE, RoutedLinear, RoutingState, UtteranceRouter, stock_weights
+from .silence import DynamicContextOutput, attend_to_context, divide_context, whole_context, without_silence
 
 logger = logging.get_logger(__name__)
 

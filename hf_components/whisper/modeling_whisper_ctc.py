@@ -6,8 +6,9 @@ from transformers import WhisperPreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.utils.generic import can_return_tuple
 
-from .audio_context import DynamicContextEncoder, fit_audio_context
 from .configuration_whisper_ctc import WhisperCTCConfig
+from .dynamic_encoder import DynamicContextEncoder
+from .mel_frames import fit_audio_context
 
 
 class WhisperForCTC(WhisperPreTrainedModel):

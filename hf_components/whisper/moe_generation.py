@@ -1,6 +1,6 @@
 """`generate` of MoE-Whisper: experts that are given, and k rows of the cache per utterance with `mixture="logits"`.
 
-It overrides private methods of transformers' Whisper, see `audio_context`.
+It overrides private methods of transformers' Whisper, see `dynamic_generation`.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from torch import nn
 from transformers import EncoderDecoderCache, LogitsProcessorList
 from transformers.utils import logging
 
-from .audio_context import DynamicContextGenerationMixin, TimestampsWithinAudio
 from .choosing import ChoosingMixin
+from .dynamic_generation import DynamicContextGenerationMixin, TimestampsWithinAudio
 from .mixing import check_expert_weights
 
 logger = logging.get_logger(__name__)
@@ -147,4 +147,5 @@ class MoeGenerationMixin(ChoosingMixin, DynamicContextGenerationMixin):
 
 def _reshape_cache(cache: EncoderDecoderCache, reshape: Callable[[torch.Tensor], torch.Tensor]) -> None:
     for layer in (*cache.self_attention_cache.layers, *cache.cross_attention_cache.layers):
-        layer.keys, layer.values = reshape(layer.keys), reshape(layer.values)
+        layer.keys = reshape(layer.keys)
+        layer.values = reshape(layer.values)

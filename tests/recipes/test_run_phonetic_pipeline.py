@@ -9,7 +9,7 @@ from paths import CONFIGS
 from tiny_speech import save_tiny_whisper
 
 from hf_components.metrics.ipa_cer.ipa_cer import IpaCer
-from hf_components.runtime.errors import UserError
+from hf_components.runtime import UserError
 from hf_components.speech import to_ipa
 from recipes import pack_submission, run_phonetic_pipeline
 
@@ -70,6 +70,21 @@ def test_the_card_says_what_was_made_from_words(finished):
     assert f"| `finetuned` | {100 * results['ipa_cer']['finetuned']:.1f} |" in card
     assert "training utterances was made from words by eSpeak NG** (voice `en-us`)" in card
     assert "None" not in card and "\n\n\n" not in card
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--test_manifest=missing.jsonl"], "missing.jsonl"),
+        (["--submission_format=x.jsonl"], "give that too"),
+        (["--data={corpus}", "--split_seed=1"], "--split_seed is for a manifest"),
+    ],
+)
+def test_mistakes_are_told_before_training(finished, tmp_path, flags, message):
+    folder, _ = finished
+    words = ["--data=x", *flags, f"--model={folder / 'whisper'}", f"--output_dir={tmp_path / 'run'}", "--dry_run"]
+    with pytest.raises(UserError, match=message):
+        run_phonetic_pipeline.main([word.format(corpus=folder / "run" / "corpus") for word in words])
 
 
 def test_submission_and_zip_write_ipa(finished):

@@ -3,8 +3,8 @@
 import transformers
 from transformers.integrations import tensor_parallel
 
-from hf_components.whisper.audio_context import DynamicContextWhisper, DynamicContextWhisperModel
 from hf_components.whisper.configuration_moe_whisper import MoeWhisperConfig
+from hf_components.whisper.modeling_dynamic_whisper import DynamicContextWhisper, DynamicContextWhisperModel
 from hf_components.whisper.modeling_moe_whisper import MoeWhisperForConditionalGeneration, MoeWhisperModel
 
 # The repository's tests may be a little older than the package, and read these.

@@ -224,7 +224,8 @@ def find_gold(
         resume=resume,
     )
     rows = [row for _, row in read_json_lines(folder / CORRECTIONS)]
-    texts, sources = [row["text"] for row in rows], [row["reason"] for row in rows]
+    texts = [row["text"] for row in rows]
+    sources = [row["reason"] for row in rows]
     if vote is None:
         return Gold(texts, sources, metrics)
     texts = [where_unsure(places, text, args.sure_word) for places, text in zip(vote.places, texts, strict=True)]
@@ -238,7 +239,8 @@ def _least_errors(
     vote: Consensus, lists: Sequence[Sequence[Heard]], corrected: Sequence[str], reasons: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """For each recording the text with the fewest expected errors, the vote before others, and its source."""
-    texts, sources = [], []
+    texts = []
+    sources = []
     for places, voted, heard, text, reason in zip(vote.places, vote.texts, lists, corrected, reasons, strict=True):
         choices = [("consensus", voted), *(("recogniser", one.text) for one in heard if one.text), (reason, text)]
         source, best = min(choices, key=lambda choice: expected_errors(places, choice[1]))

@@ -141,7 +141,8 @@ def summary(result: dict) -> str:
             "it makes fewer errors because it writes less, not because it recognises better",
         ]
     lines += ["=" * WIDTH, f"gold: {result['gold']['label']}"]
-    expected, real = result["gold"]["estimated_wer"], result["gold"]["wer_truth"]
+    expected = result["gold"]["estimated_wer"]
+    real = result["gold"]["wer_truth"]
     if expected is not None:
         known = "" if real is None else f"; by the truth it is {_rate(real)}"
         lines.append(f"expected WER of the gold, by disagreement: {_rate(expected)}{known}")

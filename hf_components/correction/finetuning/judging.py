@@ -51,7 +51,8 @@ def judge(
     references = (
         [[samples[i].truth for i in rows]] if known else [[texts[i] for i in rows] for texts in usable.values()]
     )
-    old, new = [heard[i] for i in rows], [samples[i].finetuned for i in rows]
+    old = [heard[i] for i in rows]
+    new = [samples[i].finetuned for i in rows]
     drawn = paired_bootstrap(
         _errors(new, references), _errors(old, references), num_bootstrap=num_bootstrap, seed=seed
     )

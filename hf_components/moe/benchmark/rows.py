@@ -65,7 +65,8 @@ def run_row(
     seconds = time.perf_counter() - start
     decodes = count_decodes(model, expert_weights)
     if chooses and PartialState().num_processes == 1:  # else each process knows only its own share
-        asked, chosen = model.experts_asked - before[0], model.utterances_chosen - before[1]
+        asked = model.experts_asked - before[0]
+        chosen = model.utterances_chosen - before[1]
         decodes = round(1 + (decodes - 1) * asked / max(1, chosen), 2)
     return Row(name, context, texts, seconds, options.get("language") or language_of(model), decodes)
 

@@ -8,9 +8,10 @@ where two frames cost 0 if their units are equal, else 1. A tie counts one half,
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 
 from hf_components.speech import known_speakers
 from hf_components.units.evaluation.resampling import bootstrap_interval, numbered
@@ -18,6 +19,8 @@ from hf_components.units.evaluation.resampling import bootstrap_interval, number
 PAIRS_AT_ONCE = 20_000  # pairs of tokens whose distances are computed together
 LONGEST = 60  # frames of a token; longer ones hold a pause, and cost most of the time
 TASKS = ("within", "across")
+
+ByCentre = dict[str, dict[str, list[int]]]  # numbers of tokens by centre and speaker
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,15 @@ class Token:
     speaker: str
     recording: str
     units: np.ndarray
+
+
+class Cell(NamedTuple):
+    """Triples that share context and speakers: two centres, and the numbers of the tokens A, B and X."""
+
+    centres: tuple[str, str]
+    a: list[int]
+    b: list[int]
+    x: list[int]
 
 
 def tokens_of(units: np.ndarray, phones: np.ndarray, speaker: str, recording: str) -> Iterator[Token]:
@@ -76,37 +88,14 @@ def score_tokens(
     tokens: Sequence[Token], task: str, most_tokens: int, num_bootstrap: int, seed: int
 ) -> tuple[dict, list[float] | None]:
     """The figures of `abx_error` for these tokens, and the interval."""
-    rng = np.random.default_rng(seed)
-    groups: dict[tuple[str, str], dict[str, dict[str, list[int]]]] = {}
-    for number, token in enumerate(tokens):
-        before, centre, after = token.phones
-        by_centre = groups.setdefault((before, after), {})
-        by_centre.setdefault(centre, {}).setdefault(token.speaker, []).append(number)
-    for by_centre in groups.values():
-        for by_speaker in by_centre.values():
-            for speaker, members in by_speaker.items():
-                by_speaker[speaker] = sorted(rng.permutation(members)[:most_tokens].tolist())
-    cells = [(pair, *cell) for group in groups.values() for pair, *cell in _cells(group, task)]
-    counts = {"error": None, "triples": 0, "cells": len(cells), "pairs": len({cell[0] for cell in cells})}
+    contexts = _drawn(tokens, most_tokens, np.random.default_rng(seed))
+    cells = [cell for by_centre in contexts.values() for cell in _cells(by_centre, task)]
+    counts = {"error": None, "triples": 0, "cells": len(cells), "pairs": len({cell.centres for cell in cells})}
     if not cells:
         return counts, None
-    distances = _Distances(tokens, cells)
     recording, names = numbered([token.recording for token in tokens])
-    _, pair = np.unique([" ".join(cell[0]) for cell in cells], return_inverse=True)
-    rows, of, wrong, number = [], [], [], []
-    for at, (_, a, b, x) in enumerate(cells):
-        to_a = distances(x, a)  # (X, A)
-        to_b = distances(x, b)
-        same = np.array(x)[:, None] == np.array(a)[None, :]  # X is not compared with itself
-        errors = (to_a[:, :, None] > to_b[:, None, :]) + 0.5 * (to_a[:, :, None] == to_b[:, None, :])
-        errors = np.where(same[:, :, None], 0, errors)
-        rows += [at] * len(x)
-        of += recording[x].tolist()
-        wrong += errors.sum((1, 2)).tolist()
-        number += ((~same).sum(1) * len(b)).tolist()
-    shape = (len(cells), len(names))
-    errors = coo_array((wrong, (rows, of)), shape=shape).tocsr()
-    triples = coo_array((number, (rows, of)), shape=shape).tocsr()
+    errors, triples = _errors(cells, _Distances(tokens, cells), recording, len(names))
+    _, pair = np.unique([" ".join(cell.centres) for cell in cells], return_inverse=True)
 
     def figure(drawn: np.ndarray) -> np.ndarray:
         compared = triples @ drawn.T  # (cells, resamples)
@@ -120,32 +109,71 @@ def score_tokens(
         pairs = (cells_of_pair > 0).sum(0)
         return np.where(pairs > 0, means.sum(0) / np.where(pairs > 0, pairs, 1), np.nan)
 
-    counts |= {"error": float(figure(np.ones((1, len(names))))[0]), "triples": int(sum(number))}
+    counts |= {"error": float(figure(np.ones((1, len(names))))[0]), "triples": int(triples.sum())}
     return counts, bootstrap_interval(figure, len(names), num_bootstrap, seed)
 
 
-def _cells(group: dict[str, dict[str, list[int]]], task: str) -> Iterator[tuple]:
-    """Of one context: the two centres, and the tokens A, B and X. A cell has at least one triple."""
-    for same, other in permutations(sorted(group), 2):
-        for speaker in sorted(set(group[same]) & set(group[other])):
-            a = group[same][speaker]
+def _drawn(tokens: Sequence[Token], most_tokens: int, rng: np.random.Generator) -> dict[tuple[str, str], ByCentre]:
+    """Numbers of the tokens that take part: by context, centre and speaker."""
+    contexts: dict[tuple[str, str], ByCentre] = {}
+    for number, token in enumerate(tokens):
+        before, centre, after = token.phones
+        by_centre = contexts.setdefault((before, after), {})
+        by_centre.setdefault(centre, {}).setdefault(token.speaker, []).append(number)
+    for by_centre in contexts.values():
+        for by_speaker in by_centre.values():
+            for speaker, members in by_speaker.items():
+                by_speaker[speaker] = sorted(rng.permutation(members)[:most_tokens].tolist())
+    return contexts
+
+
+def _cells(by_centre: ByCentre, task: str) -> Iterator[Cell]:
+    """The cells of one context; each has at least one triple."""
+    for same, other in permutations(sorted(by_centre), 2):
+        for speaker in sorted(set(by_centre[same]) & set(by_centre[other])):
+            a = by_centre[same][speaker]
+            b = by_centre[other][speaker]
             if task == "within":
                 if len(a) > 1:
-                    yield (same, other), a, group[other][speaker], a
+                    yield Cell((same, other), a, b, a)
                 continue
-            for stranger in sorted(set(group[same]) - {speaker}):
-                yield (same, other), a, group[other][speaker], group[same][stranger]
+            for stranger in sorted(set(by_centre[same]) - {speaker}):
+                yield Cell((same, other), a, b, by_centre[same][stranger])
+
+
+def _errors(
+    cells: Sequence[Cell], distances: "_Distances", recording: np.ndarray, recordings: int
+) -> tuple[csr_array, csr_array]:
+    """Errors and numbers of triples, `(cells, recordings)` each, by the recording of X.
+
+    Args:
+        recording: number of the recording of each token.
+    """
+    of_cell, of_recording, errors, triples = [], [], [], []
+    for number, cell in enumerate(cells):
+        to_a = distances(cell.x, cell.a)  # (X, A)
+        to_b = distances(cell.x, cell.b)  # (X, B)
+        same = np.array(cell.x)[:, None] == np.array(cell.a)[None, :]  # X is not compared with itself
+        wrong = (to_a[:, :, None] > to_b[:, None, :]) + 0.5 * (to_a[:, :, None] == to_b[:, None, :])
+        errors += np.where(same[:, :, None], 0, wrong).sum((1, 2)).tolist()
+        triples += ((~same).sum(1) * len(cell.b)).tolist()
+        of_cell += [number] * len(cell.x)
+        of_recording += recording[cell.x].tolist()
+    shape = (len(cells), recordings)
+    places = (of_cell, of_recording)
+    return coo_array((errors, places), shape=shape).tocsr(), coo_array((triples, places), shape=shape).tocsr()
 
 
 class _Distances:
     """Distances of tokens; each pair is computed once."""
 
-    def __init__(self, tokens: Sequence[Token], cells: Sequence[tuple]):
+    def __init__(self, tokens: Sequence[Token], cells: Sequence[Cell]):
         self.count = len(tokens)
         wanted = np.unique(
-            np.concatenate([self._key(x, [*a, *b]).ravel() for _, a, b, x in cells])
+            np.concatenate([self._key(cell.x, [*cell.a, *cell.b]).ravel() for cell in cells])
         )  # sorted, to be found by bisection
-        first, second = wanted // self.count, wanted % self.count
+        first = wanted // self.count
+        second = wanted % self.count
         sizes = np.array([len(token.units) for token in tokens])
         order = np.argsort(sizes[first] * 1000 + sizes[second], kind="stable")  # little padding
         found = np.empty(len(wanted))
@@ -191,7 +219,8 @@ def dtw(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> np.ndarray
         ends = a_sizes == i + 1
         at = (np.flatnonzero(ends), b_sizes[ends])
         result[ends] = new_cost[at] / new_length[at]
-        cost, length = new_cost, new_length
+        cost = new_cost
+        length = new_length
     return result
 
 

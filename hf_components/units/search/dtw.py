@@ -46,8 +46,11 @@ def best_paths(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for diagonal, cost in enumerate(skewed):
         # From the frame before of the segment, of the example, of both.
         best = _go_on([last, _shifted(last), _shifted(before)], cost)
-        best.total[:, 0], best.length[:, 0], best.start[:, 0] = cost[:, 0], 1, diagonal  # it may start at any frame
-        before, last = last, best
+        best.total[:, 0] = cost[:, 0]
+        best.length[:, 0] = 1
+        best.start[:, 0] = diagonal  # it may start at any frame
+        before = last
+        last = best
         end = diagonal - (example - 1)
         if end >= 0:
             mean[:, end] = best.total[:, -1] / best.length[:, -1]
@@ -99,7 +102,8 @@ def hits_of(mean: np.ndarray, start: np.ndarray, example: int, most: int, segmen
         for frame in np.argsort(costs, kind="stable"):
             if len(taken) == most or not np.isfinite(costs[frame]):
                 break
-            begin, end = int(starts[frame]), int(frame) + 1
+            begin = int(starts[frame])
+            end = int(frame) + 1
             if all(end <= hit.start or begin >= hit.end for hit in taken):
                 taken.append(Hit(segment, begin, end, float(costs[frame])))
         hits += taken

@@ -1,6 +1,8 @@
 """Voices over one model: each writes in a mixed batch what it writes alone, and what PEFT makes of its file."""
 
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -172,6 +174,22 @@ def test_transcriber_with_voices(saved):
         mixed.transcribe_corpus(corpus)
     with pytest.raises(UserError, match="there is no voice 'dora'; there are anna, bo"):
         mixed.transcribe_corpus(corpus, voices=["dora"] * 6)
+
+
+@pytest.mark.parametrize("place", ["of the model", "here", "of the recipe"])
+def test_a_voice_is_found_by_its_name(saved, monkeypatch, tmp_path, place):
+    folder, everyone = saved
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    there = {"of the model": Path(folder), "here": work, "of the recipe": work / "runs" / "voice" / "model"}
+    with pytest.raises(UserError, match="there is no folder anna; recipes/personalise_whisper.py"):
+        Transcriber.from_pretrained(folder, voice="anna")
+    shutil.copytree(everyone / "voices", there[place] / "voices")
+    named = Transcriber.from_pretrained(folder, voice=["anna", "bo"])
+    assert set(named.voices.names) == {"anna", "bo"}
+    with pytest.raises(UserError, match="there is no folder dora; there is no voice of that name in .*voices"):
+        Transcriber.from_pretrained(folder, voice="dora")
 
 
 def test_a_voice_of_another_model_is_refused(saved, tmp_path):

@@ -15,7 +15,7 @@ from hf_components.checkpoints.ctranslate2_export import export_whisper
 from hf_components.runtime.errors import UserError
 from hf_components.speech.audio import log_mel
 from hf_components.speech.corpus import waveforms
-from hf_components.whisper.audio_context import context_bias
+from hf_components.whisper.silence import context_bias
 
 pytestmark = pytest.mark.unit
 LEAST = 100

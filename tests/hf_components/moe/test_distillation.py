@@ -19,7 +19,7 @@ from hf_components.moe.merging import merge_experts
 from hf_components.runtime.errors import UserError
 from hf_components.training.teacher import Teacher
 from hf_components.training.trainer import SpeechTrainer
-from hf_components.whisper.audio_context import labels_to_decoder_input
+from hf_components.whisper.losses import labels_to_decoder_input
 
 pytestmark = pytest.mark.unit
 

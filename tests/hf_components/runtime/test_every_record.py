@@ -22,7 +22,7 @@ from hf_components.correction.corrector import Correction
 from hf_components.moe import experts, labels, router
 from hf_components.moe.benchmark import report, sample
 from hf_components.moe.clustering.embeddings import load_embeddings
-from hf_components.publishing import hub_files
+from hf_components.publishing import stage_card
 from hf_components.runtime import parquet_parts, pipeline, stages
 from hf_components.runtime.errors import UserError
 from hf_components.speech.corpus import summarise_corpus
@@ -128,7 +128,7 @@ def adapter(folder: Path) -> Record:
 
 def published_config(folder: Path) -> Record:
     file = put(folder / "config.json", {"model_type": "whisper"})
-    return file, lambda: hub_files._read(file)
+    return file, lambda: stage_card.read_fields(file)
 
 
 def benchmark_sample(folder: Path) -> Record:

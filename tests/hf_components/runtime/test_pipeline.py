@@ -66,7 +66,7 @@ def pipeline(tmp_path):
 
     def make(*argv: str) -> Pipeline:
         words = [f"--output_dir={tmp_path / 'run'}", *argv]
-        return Pipeline(tmp_path / "configs", ARGUMENTS, PASSED_ON, words, "")
+        return Pipeline(str(tmp_path / "recipe.py"), ARGUMENTS, PASSED_ON, words, "")
 
     return make
 
@@ -198,7 +198,9 @@ def test_a_flag_whose_step_this_run_does_not_take_is_warned_of(tmp_path, taken, 
     passed_on = {STEP: same_names("method"), other: same_names("method", "rank")}
     arguments = (PipelineArguments, Publishing, passed_on_arguments(passed_on))
     words = [f"--output_dir={tmp_path}", "--method=b", "--rank=3", "--dry_run"]
-    Pipeline(tmp_path, arguments, passed_on, words, "").follow(lambda pipeline: pipeline.run(STEP, "first"))
+    Pipeline(str(tmp_path / "recipe.py"), arguments, passed_on, words, "").follow(
+        lambda pipeline: pipeline.run(STEP, "first")
+    )
     warnings = [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()]
     assert warnings == ["--rank has no effect: this run takes no step other; leave it out"]
 
@@ -219,6 +221,6 @@ class OnData(PipelineArguments):
 )
 def test_paths_that_are_not_there_stop_a_pipeline_at_once(tmp_path, words, name):
     with pytest.raises(UserError, match=f"there is no folder {name}"):
-        Pipeline(tmp_path, (OnData, Publishing, Publishing), {}, [f"--output_dir={tmp_path}", *words], "").follow(
-            print
-        )
+        Pipeline(
+            str(tmp_path / "recipe.py"), (OnData, Publishing, Publishing), {}, [f"--output_dir={tmp_path}", *words], ""
+        ).follow(print)

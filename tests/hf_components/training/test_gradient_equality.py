@@ -8,7 +8,7 @@ from hf_components.asr.families import family_of
 from hf_components.moe.curriculum import routing_losses
 from hf_components.training.data import Draw, SpeechCollator, SpeechDataset
 from hf_components.training.trainer import SpeechTrainer
-from hf_components.whisper.audio_context import fit_audio_context
+from hf_components.whisper.mel_frames import fit_audio_context
 
 pytestmark = pytest.mark.unit
 SYSTEMS = [(None, "weights"), *((r, mixture) for r in ("soft", "top_k", "hard") for mixture in ("weights", "logits"))]

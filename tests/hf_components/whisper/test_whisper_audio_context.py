@@ -8,14 +8,10 @@ from tiny_whisper import WINDOW, FramesHeard, extract, noise, speech, tiny_base,
 from transformers import WhisperForConditionalGeneration
 
 from hf_components.whisper import DynamicContextWhisper
-from hf_components.whisper.audio_context import (
-    DynamicContextOutput,
-    check_transformers,
-    count_real_frames,
-    divide_context,
-    fit_audio_context,
-    labels_to_decoder_input,
-)
+from hf_components.whisper.dynamic_generation import check_transformers
+from hf_components.whisper.losses import labels_to_decoder_input
+from hf_components.whisper.mel_frames import count_real_frames, fit_audio_context
+from hf_components.whisper.silence import DynamicContextOutput, divide_context
 
 pytestmark = pytest.mark.unit
 
@@ -42,6 +38,12 @@ def test_encoder_refuses_odd_and_too_long(frames, make):
         make().get_encoder()(noise(1, frames))
 
 
+def set_silence(monkeypatch, positions: int) -> None:
+    """So many positions represent the silence."""
+    for module in ("silence", "dynamic_encoder"):
+        monkeypatch.setattr(f"hf_components.whisper.{module}.silent_positions", lambda config: positions)
+
+
 @torch.no_grad()
 def test_short_audio_is_heard_as_stock_whisper_hears_it_in_silence(monkeypatch):
     """Nearly: its last position hears the window's end too. Without the silence it is another matter."""
@@ -50,13 +52,15 @@ def test_short_audio_is_heard_as_stock_whisper_hears_it_in_silence(monkeypatch):
     expected = base(fit_audio_context(features, 200), decoder_input_ids=ids).logits
 
     def distance(silent: int) -> float:
-        monkeypatch.setattr("hf_components.whisper.audio_context.silent_positions", lambda config: silent)
+        set_silence(monkeypatch, silent)
         output = dynamic(base).get_encoder()(features)
         assert output.last_hidden_state.shape == (2, 30, 16) and output.silent_states.shape == (2, silent, 16)
         return float((dynamic(base)(features, decoder_input_ids=ids).logits - expected).abs().mean())
 
     assert distance(70) < 0.01
-    monkeypatch.setattr("hf_components.whisper.audio_context.whole_context", lambda outputs, config: outputs[0])
+    monkeypatch.setattr(
+        "hf_components.whisper.modeling_dynamic_whisper.whole_context", lambda outputs, config: outputs[0]
+    )
     assert distance(70) > 0.1
 
 
@@ -71,14 +75,13 @@ def test_a_position_counts_for_as_many_as_it_stands_for(make, monkeypatch):
     encoder.embed_positions.weight.data[30:] = encoder.embed_positions.weight.data[30]
     features, ids, logits = noise(2, 60), tokens(2, 5).clamp(min=0), {}
     for silent in (1, 7, 70):
-        monkeypatch.setattr(
-            "hf_components.whisper.audio_context.silent_positions", lambda config, silent=silent: silent
-        )
+        set_silence(monkeypatch, silent)
         logits[silent] = model(features, decoder_input_ids=ids).logits
     torch.testing.assert_close(logits[1], logits[70], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(logits[7], logits[70], atol=1e-4, rtol=1e-4)
-    monkeypatch.setattr("hf_components.whisper.audio_context.silent_positions", lambda config: 7)
-    monkeypatch.setattr("hf_components.whisper.audio_context.context_bias", lambda states, config: None)
+    set_silence(monkeypatch, 7)
+    for module in ("silence", "dynamic_encoder"):
+        monkeypatch.setattr(f"hf_components.whisper.{module}.context_bias", lambda states, config: None)
     assert not torch.allclose(model(features, decoder_input_ids=ids).logits, logits[70], atol=1e-4, rtol=1e-4)
 
 

@@ -6,7 +6,7 @@ import torch
 from tiny_whisper import TEXT, WINDOW, extract, speech, tiny_moe
 from transformers import WhisperFeatureExtractor, WhisperTokenizer, pipeline
 
-from hf_components.whisper.audio_context import count_real_frames, pool_real_frames
+from hf_components.whisper.mel_frames import count_real_frames, pool_real_frames
 
 pytestmark = pytest.mark.unit
 CLIPS = [speech(0.3, 0), speech(1.1, 1), speech(0.62, 2)]

@@ -14,7 +14,7 @@ from paths import ROOT
 from transformers import WhisperFeatureExtractor
 
 from hf_components.whisper import MoeWhisperForConditionalGeneration
-from hf_components.whisper.audio_context import count_real_frames, fit_audio_context
+from hf_components.whisper.mel_frames import count_real_frames, fit_audio_context
 
 pytestmark = pytest.mark.slow
 TINY_EN = ROOT / "models" / "whisper-tiny.en"
