@@ -3,7 +3,7 @@
 #   make recipe-moe                                  the whole MoE-Whisper pipeline on the embedded model and the demo corpus
 #   make recipe-children                             Whisper fine-tuned on children's voices, to a packed submission
 #   make recipe-units DATA=my_recordings             units, motifs and a vocoder of recordings without transcripts
-#   make recipe-moe DATA=my_corpus MODEL=openai/whisper-small ARGS="--seed 7 --resume"
+#   make recipe-moe DATA=my_corpus MODEL=openai/whisper-small ARGS="--seed 7"
 
 SHELL := bash
 

@@ -1,6 +1,6 @@
 """Run the pipeline of MoE-Whisper: corpus, embeddings, clusters, experts, router, joint training, benchmark, card.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_moe_pipeline.py --config recipes/configs/run_moe_pipeline/default.yaml \\
     --data data/my_speakers --model openai/whisper-small --output_dir runs/moe
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
+from dataset_scripts.layouts import SPEAKERS, must_prepare
 from hf_components.moe import (
     CANDIDATES,
     RIVAL,
@@ -115,7 +116,7 @@ def take_steps(pipeline: Pipeline) -> None:
 
     # 1 Corpus
     corpus = args.data
-    if args.is_speaker_folder:
+    if must_prepare(args.data, SPEAKERS):
         corpus = pipeline.run(
             prepare_corpus,
             "corpus",

@@ -6,6 +6,7 @@ Sound files and pickles are opened in one place each.
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
@@ -260,7 +261,7 @@ def test_a_package_exports_what_others_use_and_no_more(init):
         for _, name, _ in imported(path, (ROOT / path).read_text())
         if name.rpartition(".")[0] == package
     }
-    assert given - used <= FOR_USERS
+    assert given - used <= FOR_USERS | sys.stdlib_module_names  # which a face uses, and does not give
 
 
 MOE = "hf_components/whisper/modeling_moe_whisper.py"

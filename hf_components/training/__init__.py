@@ -4,6 +4,7 @@ from hf_components.training.arguments import (
     UNSELECTED,
     VARIANTS,
     CtcTrainingArguments,
+    FinetuningTrainingArguments,
     SpeechTrainingArguments,
     TrainingRecipeArguments,
     warn_of_learning_rate,

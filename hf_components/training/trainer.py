@@ -362,7 +362,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         if base != self._base(base["fingerprint"]):
             raise UserError(
                 f"{resume_from_checkpoint} adapts {base['base_model']} ({base['fingerprint']}), not the current "
-                f"{name}; train without --resume"
+                f"{name}; start anew with --force_restart"
             )
         weights = load_file(Path(resume_from_checkpoint) / TRAINED_WEIGHTS)
         options = StateDictOptions(full_state_dict=True, strict=False)  # the file is whole, the model may be sharded
