@@ -30,7 +30,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-input
 INSTALLED := $(VENV)/.installed
 # `exec`: make passes SIGTERM to its child, and a shell in between would not pass it on.
 # Without --quiet, the launcher adds its own traceback to every error message of a recipe.
-LAUNCH = exec env $(THREADS)$(BIN)/python launchers/quiet_accelerate.py launch --quiet --config_file "$(ACCELERATE_CONFIG)" $(if $(PROCESSES),--num_processes $(PROCESSES))
+LAUNCH = exec env $(THREADS)$(BIN)/python -P launchers/quiet_accelerate.py launch --quiet --config_file "$(ACCELERATE_CONFIG)" $(if $(PROCESSES),--num_processes $(PROCESSES))
 ifneq ($(and $(SEVERAL_GPUS),$(filter 0 1,$(PROCESSES))),)
 $(error $(SEVERAL_GPUS) is for several GPUs, and $(PROCESSES) found here; take single_gpu.yaml or cpu.yaml, or give PROCESSES)
 endif

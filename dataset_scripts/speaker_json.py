@@ -215,6 +215,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except UnicodeError as error:
         line = error.object[: error.start].count(b"\n") + 1 if isinstance(error, UnicodeDecodeError) else 1
         raise UserError(f"{path}, line {line}: not UTF-8 text: {error.reason}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets within brackets
+        raise UserError(f"{path}: not JSON that can be read: {error}; repair it") from error
     if not isinstance(manifest, dict):
         raise UserError(f"{path}, line 1: expected an object with Files, got {_type(manifest)}")
     if not isinstance(manifest.get("Files"), list):

@@ -112,7 +112,7 @@ def _answers(source: str | bytes, sampling_rate: int | None) -> Iterator[tuple[d
     """What a decoder says of a recording. If one dies of it, a fresh one tries: files before it may be to blame."""
     given = 0
     for is_last in (False, True):
-        decoder = _idle.pop() if _idle and not is_last else Decoder()
+        decoder = Decoder() if is_last else _take()
         is_free = False
         try:
             for number, (message, content) in enumerate(decoder.ask(source, sampling_rate)):
@@ -133,6 +133,13 @@ def _answers(source: str | bytes, sampling_rate: int | None) -> Iterator[tuple[d
                 _idle.append(decoder)
             else:
                 decoder.end()
+
+
+def _take() -> Decoder:
+    try:
+        return _idle.pop()
+    except IndexError:
+        return Decoder()
 
 
 def _cause(status: int) -> str:

@@ -25,6 +25,7 @@ IN_WORDS = re.compile(
     rf"\(os error ({NUMBERS})\)|\[Errno ({NUMBERS})\]|unexpected pos \d+ vs|iostream error|"
     r"requested and \d+ written"
 )
+OF_COPY = re.compile(r"\[Errno (\d+)\] ([\w -]+): '([^']*)'")
 OF_RIGHTS = "make its disk and folder writable for this user, or choose another, then run the same command again"
 
 
@@ -143,6 +144,8 @@ def refusal(error: BaseException) -> str | None:
 def want_of_rights(error: BaseException, folder: Path) -> str | None:
     """Words for the error if a file in `folder` or below may not be written, or not even opened; else None."""
     for cause in causes(error):
+        if isinstance(cause, shutil.Error):  # of `copytree`: source, target and words for each file
+            cause = next((OSError(int(found[1]), found[2], found[3]) for found in OF_COPY.finditer(str(cause))), cause)
         if isinstance(cause, OSError) and cause.errno in NO_RIGHT and cause.filename is not None:
             place = Path(os.fsdecode(cause.filename)).absolute()
             if place.is_relative_to(folder.absolute()):

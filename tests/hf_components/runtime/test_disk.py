@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import subprocess
 
 import numpy as np
@@ -164,6 +165,20 @@ def test_a_disk_that_may_not_be_written_is_named_but_only_where_the_result_is(tm
         raise elsewhere
     assert raised.value is elsewhere
     assert refusal(elsewhere) == f"{os.strerror(number)}: /somewhere/else; {OF_RIGHTS}"
+
+
+def test_a_folder_that_cannot_be_copied_is_explained_too(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "a").write_text("a")
+
+    def copy(_, target):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), target)
+
+    with (
+        pytest.raises(UserError, match=r"run could not be written \(Read-only file system: .*run/model/a\); make"),
+        full_disk_explained(tmp_path / "run"),
+    ):
+        shutil.copytree(tmp_path / "model", tmp_path / "run" / "model", copy_function=copy)
 
 
 def test_what_a_recipe_says_where_nothing_else_explains_the_disk():
