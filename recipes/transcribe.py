@@ -27,6 +27,7 @@ from hf_components.asr import (
     read_submission_format,
     transcribe_to_file,
 )
+from hf_components.checkpoints import voice_folder
 from hf_components.runtime import (
     ResumeArguments,
     UserError,
@@ -75,7 +76,9 @@ class Arguments(ResumeArguments):
         default="transformers",
     )
     adapter: list[str] | None = flag("PEFT LoRA of the model: folder or Hub id; several: merged in turn", default=None)
-    voice: str | None = flag("voice of one person over the model: output of personalise_whisper", default=None)
+    voice: str | None = flag(
+        "voice of one person over the model: name, or output of personalise_whisper", default=None
+    )
     language: str | None = flag(
         "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
     )
@@ -103,6 +106,8 @@ class Arguments(ResumeArguments):
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__, leading="audio")
     check(args)
+    if args.voice is not None:
+        args.voice = str(voice_folder(args.voice, args.model))
     join_processes()
     output = Path(args.output_jsonl)
     source = args.input_jsonl or args.corpus
