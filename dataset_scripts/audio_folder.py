@@ -132,6 +132,29 @@ def audio_files(folder: str | Path) -> list[str]:
     )
 
 
+def named_recordings(places: Iterable[str | Path]) -> dict[str, Path]:
+    """Recordings by name: a file by its own name, those of a folder by their paths in it.
+
+    Raises:
+        UserError: a place does not exist, a folder holds no recording, or two recordings have one name.
+    """
+    named: dict[str, Path] = {}
+    for place in map(Path, places):
+        if place.is_dir():
+            found = {printable(name): place / name for name in audio_files(place)}
+        elif place.exists() or place.is_symlink():
+            found = {printable(place.name): place}
+        else:
+            raise UserError(f"there is no file or folder {place}; give recordings, or folders of them")
+        if not found:
+            raise UserError(f"{place} holds no recording; give recordings, or folders of them")
+        if twice := sorted(named.keys() & found.keys()):
+            first = f"{named[twice[0]]} and {found[twice[0]]}"
+            raise UserError(f"{first} have one name, {twice[0]}; give the folder that holds both, or rename one")
+        named |= found
+    return named
+
+
 def warn_of_links(folder: str | Path, files: Iterable[str]) -> None:
     """Warn if several of these recordings are links to one file: they may be on both sides of a split."""
     named: dict[str, list[str]] = defaultdict(list)

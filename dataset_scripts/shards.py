@@ -308,8 +308,8 @@ def _work(writer: Writer, shards: list[tuple], num_proc: int, progress: Callable
             raise
         except BrokenProcessPool as error:
             raise UserError(
-                "a worker process was killed, most likely because memory ran out; run the same command with --resume "
-                "and a smaller --num_proc"
+                "a worker process was killed, most likely because memory ran out; run the same command again "
+                "with a smaller --num_proc"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

@@ -9,7 +9,7 @@ shift
 python launchers/doctor.py
 
 help=$(python "recipes/$recipe.py" --help)
-case $help in *"--resume "*)
+case $help in *"  --resume"*)
     # In front, so that the user's own --resume overrides it.
     if [ -n "${RESTART:-}" ]; then set -- --resume false "$@"; else set -- --resume true "$@"; fi ;;
 esac

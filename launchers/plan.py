@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hf_components.correction import hears, predict_llm
+from hf_components.correction.finetuning import ASKED
 from hf_components.moe import ExpertArguments, loss_of_labels, loss_of_routing, mixture
 from hf_components.runtime import Pipeline, UserError
 from hf_components.training import (
@@ -21,12 +23,11 @@ from hf_components.training import (
     known_config,
     largest_batches,
     loss_of_texts,
-    on_gpu,
     predict_peak,
 )
 
 CONFIGS = Path(__file__).resolve().parents[1] / "recipes" / "configs"
-PIPELINES = ("run_moe_pipeline", "run_children_pipeline")
+PIPELINES = ("run_moe_pipeline", "run_children_pipeline", "run_wav2vec2_pipeline")
 CHOOSING = "choosing_"  # the same trainings, on fewer speakers
 EXPERTS = 8  # where the clustering finds their number
 
@@ -50,6 +51,8 @@ def main(argv: list[str]) -> int:
         print(f"peak memory of a training step in GiB, and the largest batch for GPUs of {sizes()} GB")
         for folders, training in trainings(pipeline, steps, args.tokens):
             print(f"{', '.join(folders)}: {describe(training)}", flush=True)
+        for line in dict.fromkeys(llms(steps)):
+            print(line, flush=True)
     except UserError as error:
         print(f"error: {error}")
         return 2
@@ -87,6 +90,18 @@ def trainings(
         what, build, loss = TRAIN[recipe](pipeline, values)
         found.setdefault((what, step), ([], Training(what, build, loss, step)))[0].append(folder)
     yield from found.values()
+
+
+def llms(steps: dict[str, tuple[str, dict]]) -> Iterator[str]:
+    """A line for each language model that corrects transcripts, before the training; it is gone when that starts."""
+    for recipe, values in steps.values():
+        if recipe == "finetune_wav2vec2_lora" and values["gold"] in ASKED:
+            name = values["llm_model"]
+            if values["gguf_file"] is None and hears(name):
+                yield f"correction: {name} hears, and is not predicted"
+                continue
+            size, in_4_bit = predict_llm(name, values["gguf_file"], values["quantization"], values["llm_dtype"])
+            yield f"correction: {name}{' in 4 bits' if in_4_bit else ''}: {size / 2**30:.1f} GiB for its weights"
 
 
 def of_experts(pipeline: Pipeline, values: dict) -> tuple:
@@ -131,22 +146,32 @@ def of_finetuning(pipeline: Pipeline, values: dict) -> tuple:
     return what + (f" but the {freeze}" if freeze else ""), build, loss_of_texts
 
 
+def of_wav2vec2(pipeline: Pipeline, values: dict) -> tuple:
+    rank = values["lora_rank"] if values["use_lora"] and not values["no_lora"] else None
+    return (
+        f"a LoRA of rank {rank}" if rank else "all weights",
+        finetuned(config_of(values), lora_rank=rank),
+        loss_of_texts,
+    )
+
+
 TRAIN = {
     "pretrain_experts": of_experts,
     "train_moe_whisper": of_joint,
     "finetune_whisper": of_finetuning,
     "finetune_asr": of_finetuning,
+    "finetune_wav2vec2_lora": of_wav2vec2,
 }
 
 
 def config_of(values: dict) -> Any:
-    return on_gpu(known_config(values["model"]))
+    return known_config(values["model"])
 
 
 def describe(training: Training) -> str:
     """The predictions for a training, in a line."""
     step = training.step
-    peak = predict_peak(training.build, step, training.loss) / 2**30
+    peak = predict_peak(training.build, step, training.loss, gpu=True) / 2**30
     batches = largest_batches(training.build, step, GPU_SIZES, training.loss)
     precision = {"no": "float32"}.get(step.precision, step.precision)
     saving = ", gradient checkpointing" if step.gradient_checkpointing else ""

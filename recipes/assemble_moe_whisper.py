@@ -1,6 +1,6 @@
 """Make a MoE-Whisper of LoRAs that were trained apart, each of them an expert. Nothing is trained.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/assemble_moe_whisper.py --config recipes/configs/assemble_moe_whisper/default.yaml \\
     --model openai/whisper-small --loras runs/moe/shared runs/moe/shared_1 --output_dir runs/moe/apart
 

@@ -1,6 +1,6 @@
 """Average trained weights (a model soup): checkpoints of one training, several models, or several LoRA adapters.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/average_checkpoints.py --config recipes/configs/average_checkpoints/default.yaml \\
     --candidates runs/children --corpus data/prepared --output_dir runs/soup
 

@@ -1,6 +1,6 @@
 """Compare a MoE-Whisper with zero-shot Whisper, LoRA, full fine-tuning, oracle and random routing on a fixed sample.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/benchmark_asr.py --config recipes/configs/benchmark_asr/default.yaml \\
     --corpus data/prepared --moe_model runs/moe/joint/model --single_lora_model runs/moe/single_lora \\
     --output_dir runs/moe/benchmark

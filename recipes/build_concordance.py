@@ -1,6 +1,6 @@
 """Build a page of motifs with clips to listen to, each in its context.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/build_concordance.py --config recipes/configs/build_concordance/default.yaml \\
     --corpus runs/units/segments --units_dir runs/units/units --motifs_dir runs/units/motifs \\
     --output_dir runs/units/concordance

@@ -1,6 +1,6 @@
 """Check an LLM that corrects transcripts: load it, ask it, correct one example, then measure a few more.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/check_llm.py --config recipes/configs/check_llm/default.yaml
 
 Exit code 0: the LLM can be used. 1: it cannot, and the message says what to do.

@@ -1,6 +1,6 @@
 """Cluster utterance embeddings into experts, with soft labels whose entropy is calibrated.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/cluster_embeddings.py --config recipes/configs/cluster_embeddings/default.yaml \\
     --embedding_dir runs/moe/embeddings --output_dir runs/moe/clusters
 """

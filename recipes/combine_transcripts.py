@@ -1,8 +1,7 @@
 """Combine the transcripts of several systems into one, by a vote on every word or sound.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
-    recipes/combine_transcripts.py --config recipes/configs/combine_transcripts/default.yaml \\
-    --predictions a.jsonl b.jsonl c.jsonl --output_jsonl runs/combined.jsonl
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
+    recipes/combine_transcripts.py --predictions a.jsonl b.jsonl c.jsonl --output_jsonl runs/combined.jsonl
 
 Give the best system first: it decides where votes are equal.
 """

@@ -1,6 +1,6 @@
 """Cross-validate the pipeline of MoE-Whisper over all speakers: every system of it, in every fold.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/cross_validate.py --folds 5 --output_dir runs/cross_validation \\
     --config recipes/configs/run_moe_pipeline/default.yaml --data data/my_speakers --model openai/whisper-small
 

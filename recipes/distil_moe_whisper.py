@@ -1,6 +1,6 @@
 """Distil a MoE-Whisper, the teacher, into one plain Whisper, the student.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/distil_moe_whisper.py --config recipes/configs/distil_moe_whisper/default.yaml \\
     --teacher_model runs/moe/joint/model --model runs/moe/merged/model --corpus data/prepared \\
     --output_dir runs/moe/distilled
@@ -12,7 +12,7 @@ teacher's vocabulary.
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import set_seed
+from accelerate.utils import set_seed
 
 from hf_components.checkpoints import load_moe_whisper, load_whisper, save_processor
 from hf_components.moe import DistillationArguments, DistillationTrainer, score_plain

@@ -1,6 +1,6 @@
 """Write new recordings as the units of a model that was learnt before.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/encode_units.py --config recipes/configs/encode_units/default.yaml \\
     --model runs/units/model --corpus runs/new/segments --output_dir runs/new/units
 

@@ -1,6 +1,6 @@
 """Score transcripts: WER and CER, clipped and not, per group, with intervals, worst utterances and paired comparisons.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/evaluate_asr.py --config recipes/configs/evaluate_asr/default.yaml \\
     --predictions baseline.jsonl finetuned.jsonl --corpus data/prepared --output_dir runs/evaluation
 

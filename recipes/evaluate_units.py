@@ -1,6 +1,6 @@
 """Evaluate learnt units against phone alignments: PNMI, purities, ABX, bitrate, robustness, each with an interval.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/evaluate_units.py --config recipes/configs/evaluate_units/default.yaml \\
     --units_dir runs/units/units --alignments my_alignments --output_dir runs/units/yardsticks
 

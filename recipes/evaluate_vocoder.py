@@ -1,6 +1,6 @@
 """Evaluate a unit vocoder: speak held-out segments again from their units; write figures and a page to listen to.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/evaluate_vocoder.py --config recipes/configs/evaluate_vocoder/default.yaml \\
     --corpus runs/units/segments --units_dir runs/units/units --vocoder_model runs/units/vocoder/model \\
     --output_dir runs/units/evaluation

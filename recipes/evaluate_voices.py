@@ -1,6 +1,6 @@
 """How much a personal voice gains: every speaker of a split with a few sentences, and the rest of them as test.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/evaluate_voices.py --config recipes/configs/evaluate_voices/default.yaml \\
     --model runs/moe/model --corpus data/prepared --sentences 5 --output_dir runs/voices
 

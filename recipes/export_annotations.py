@@ -1,6 +1,6 @@
 """Export segments, units and motifs as tiers of each recording, for Praat (TextGrid) and ELAN (.eaf).
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/export_annotations.py \\
     --units_dir runs/units/units --motifs_dir runs/units/motifs --recordings_dir my_recordings \\
     --output_dir runs/units/annotations

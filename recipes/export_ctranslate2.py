@@ -1,6 +1,6 @@
 """Export a Whisper, an expert of a MoE-Whisper or a voice to CTranslate2, for faster-whisper, and check the export.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/export_ctranslate2.py --config recipes/configs/export_ctranslate2/default.yaml \\
     --model runs/moe/joint/model --expert 0 --corpus data/prepared --output_dir runs/moe/export
 

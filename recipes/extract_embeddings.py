@@ -1,6 +1,6 @@
 """Embed every utterance of a corpus as the router of a MoE-Whisper will see it.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/extract_embeddings.py --config recipes/configs/extract_embeddings/default.yaml \\
     --corpus data/prepared --output_dir runs/moe/embeddings
 

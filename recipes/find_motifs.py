@@ -1,6 +1,6 @@
 """Find where in a corpus something is said that sounds like a recording: query by example.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/find_motifs.py water.wav --config recipes/configs/find_motifs/default.yaml \\
     --corpus runs/units/segments --units_dir runs/units/units --output_dir runs/water
 

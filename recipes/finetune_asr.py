@@ -1,6 +1,6 @@
 """Fine-tune any recogniser: all of it, only its encoder or decoder, or a LoRA, on a prepared corpus or a manifest.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/finetune_asr.py --config recipes/configs/finetune_asr/default.yaml \\
     --train_manifest data/train_word_transcripts.jsonl --audio_dirs data/audio_0 data/audio_1 data/audio_2 \\
     --model Qwen/Qwen3-ASR-1.7B --output_dir runs/qwen3-asr
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import set_seed
+from accelerate.utils import set_seed
 
 from dataset_scripts.jsonl_manifest import STRATA, JsonlManifest, JsonlManifestConfig
 from dataset_scripts.prepared import write_corpus
@@ -32,14 +32,14 @@ from hf_components.runtime import (
     run_recipe,
     run_stage,
 )
-from hf_components.speech import WORDS, TargetArguments, count_from_words, sample_rows
+from hf_components.speech import WORDS, TargetArguments, at_most_rows, count_from_words, sample_rows
 from hf_components.training import (
     VARIANTS,
     FilterArguments,
     FinetuningArguments,
+    FinetuningTrainingArguments,
     KlToBaseArguments,
     LoraArguments,
-    SpeechTrainingArguments,
     TrainingRecipeArguments,
     filter_by_transcripts,
     finetune,
@@ -84,12 +84,17 @@ class Arguments(TrainingRecipeArguments):
         above=0,
         needs={"head": "ctc"},
     )
+    max_samples: int | None = flag("most utterances of each split, drawn at random; default: all", default=None, min=1)
     debug_run: bool = flag(
         f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on {DEBUG_SAMPLES['validation']}, into "
         "<output_dir>_debug",
         default=False,
         aliases=["--debug"],
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.data_config_override = at_most_rows(self.data_config_override, self.max_samples)
 
 
 @dataclass
@@ -142,7 +147,7 @@ ARGUMENTS = (
     FilterArguments,
     LoraArguments,
     KlToBaseArguments,
-    SpeechTrainingArguments,
+    FinetuningTrainingArguments,
 )
 
 
@@ -230,7 +235,7 @@ def produce(
     filters: FilterArguments,
     lora_args: LoraArguments,
     kl: KlToBaseArguments,
-    training_args: SpeechTrainingArguments,
+    training_args: FinetuningTrainingArguments,
     folder: Path,
 ) -> dict:
     set_seed(training_args.seed)

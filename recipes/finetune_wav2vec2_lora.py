@@ -1,6 +1,6 @@
 """Fine-tune a wav2vec2 on recordings without transcripts: an LLM corrects its text, a LoRA learns from its errors.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/finetune_wav2vec2_lora.py --config recipes/configs/finetune_wav2vec2_lora/default.yaml \\
     --audio_dir data/finetuning_audio --output_dir models/finetuned_wav2vec2
 

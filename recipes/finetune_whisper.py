@@ -1,6 +1,6 @@
 """Fine-tune a Whisper: all of it, all but its encoder, or a LoRA, on a prepared corpus or a JSONL manifest.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/finetune_whisper.py --config recipes/configs/finetune_whisper/default.yaml \\
     --train_manifest data/train_word_transcripts.jsonl --audio_dirs data/audio_0 data/audio_1 data/audio_2 \\
     --output_dir runs/whisper-small

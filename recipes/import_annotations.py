@@ -1,6 +1,6 @@
 """Read units and motifs back that were corrected in Praat or ELAN.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/import_annotations.py \\
     --annotations runs/units/annotations --units_dir runs/units/units --output_dir runs/units/corrected
 

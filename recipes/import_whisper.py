@@ -1,7 +1,7 @@
 """Import a CTranslate2 (faster-whisper) Whisper checkpoint as a transformers checkpoint, without the Hub.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
-    recipes/import_whisper.py --config recipes/configs/import_whisper/default.yaml
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
+    recipes/import_whisper.py --output_dir models/whisper-tiny.en
 """
 
 import importlib.util

@@ -1,6 +1,6 @@
 """Learn motifs: byte-pair encoding joins units that often follow each other into a vocabulary.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/learn_motifs.py --config recipes/configs/learn_motifs/default.yaml \\
     --units_dir runs/units/units --output_dir runs/units/motifs
 

@@ -1,6 +1,6 @@
 """Learn discrete acoustic units on the segments of a corpus, and write every segment as units.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/learn_units.py --config recipes/configs/learn_units/default.yaml \\
     --corpus runs/units/segments --output_dir runs/units/units
 

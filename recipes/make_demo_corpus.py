@@ -1,6 +1,6 @@
 """Make a demo corpus spoken by eSpeak NG.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/default.yaml
 
 Layouts: speakers is four groups of speakers, with one JSON file each. children is four ages in JSONL manifests; Dev is

@@ -1,6 +1,6 @@
 """Merge a MoE-Whisper into one plain Whisper: one expert, the experts' weighted mean, or a greedy soup of experts.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/merge_moe_whisper.py --config recipes/configs/merge_moe_whisper/default.yaml \\
     --model runs/moe/joint/model --corpus data/prepared --output_dir runs/moe/merged
 

@@ -1,6 +1,6 @@
 """Pack a speech recogniser for a competition: a zip with the model and a `main.py` that transcribes offline.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/pack_submission.py --config recipes/configs/pack_submission/default.yaml \\
     --model runs/children/model --corpus data/prepared --output submission.zip
 

@@ -1,6 +1,6 @@
 """Learn the voice of a person, or of several, from a handful of their sentences.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/personalise_whisper.py --config recipes/configs/personalise_whisper/default.yaml \\
     --model runs/moe/model --data recordings/anna --output_dir runs/anna
 

@@ -1,6 +1,6 @@
 """Turn a source corpus into Parquet with the audio inside, a data card and the list of rejected rows.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/prepare_corpus.py --config recipes/configs/prepare_corpus/default.yaml \\
     --builder speaker_json --data_dir data/speakers --output_dir data/prepared
 
@@ -24,6 +24,7 @@ from datasets import BuilderConfig
 from dataset_scripts import JsonlManifest, SegmentedAudio, SpeakerJson
 from dataset_scripts.corpus_builder import CorpusBuilder
 from dataset_scripts.jsonl_manifest import STRATA
+from dataset_scripts.layouts import MANIFEST, require_layout
 from dataset_scripts.prepared import write_corpus
 from dataset_scripts.segmented_audio import SPLIT_BY
 from dataset_scripts.speaker_json import BROKEN_SPEAKERS
@@ -149,6 +150,8 @@ def main(argv: list[str] | None = None) -> dict:
     args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
     builder = BUILDERS[args.builder]
     options = builder_options(args)
+    if args.data_dir and args.builder != MANIFEST:  # which may be elsewhere
+        require_layout(args.data_dir, args.builder)
     config = builder.BUILDER_CONFIG_CLASS(**options)
     metrics = run_stage(
         args.output_dir,

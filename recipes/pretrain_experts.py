@@ -1,6 +1,6 @@
 """Train LoRA experts, with the cluster labels of each utterance as weights; without labels, train one LoRA for all.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/pretrain_experts.py --config recipes/configs/pretrain_experts/default.yaml \\
     --corpus data/prepared --labels_dir runs/moe/clusters --router_dir runs/moe/router --output_dir runs/moe/experts
 """
@@ -8,7 +8,7 @@ accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import set_seed
+from accelerate.utils import set_seed
 
 from hf_components.checkpoints import load_whisper
 from hf_components.moe import (

@@ -1,6 +1,6 @@
 """Pre-train the router of a MoE-Whisper on embeddings and soft cluster labels.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/pretrain_router.py --config recipes/configs/pretrain_router/default.yaml \\
     --embedding_dir runs/moe/embeddings --labels_dir runs/moe/clusters --output_dir runs/moe/router
 

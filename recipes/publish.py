@@ -1,6 +1,6 @@
 """Publish a folder on the Hub, for the first time or again: a model, adapter, corpus, metric or Space.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/publish.py --folder runs/moe/model --repo_id user/moe-whisper
 
 In short: python recipes/publish.py runs/moe/model --repo_id user/moe-whisper

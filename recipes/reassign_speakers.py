@@ -1,6 +1,6 @@
 """Move every speaker to the expert that has the lowest loss on them, and write labels to train router and experts on.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/reassign_speakers.py --config recipes/configs/reassign_speakers/default.yaml --corpus data/prepared \\
     --experts_dir runs/moe/experts --labels_dir runs/moe/clusters --output_dir runs/moe/reassigned
 

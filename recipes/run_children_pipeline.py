@@ -1,6 +1,6 @@
 """Run the pipeline of children's speech: manifest, fine-tuning, transcripts, WER beside zero-shot, submission, card.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_children_pipeline.py --config recipes/configs/run_children_pipeline/default.yaml \\
     --data data/children --model openai/whisper-small --output_dir runs/children
 """
@@ -12,6 +12,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
+from dataset_scripts.layouts import MANIFEST, PREPARED, require_layout
 from hf_components.children import (
     ManifestPipelineArguments,
     check_inputs,
@@ -125,6 +126,8 @@ def take_steps(pipeline: Pipeline) -> None:
     args = pipeline.args
 
     # 1 Corpus, divided by child
+    if not pipeline.passed_on.manifest:
+        require_layout(args.data, MANIFEST, PREPARED)
     prepare(pipeline, prepare_corpus, DEBUG_SAMPLES if args.debug else None)
 
     # 2 Fine-tuning; then, if asked for, the mean of its checkpoints

@@ -1,6 +1,6 @@
 """Run the pipeline of MoE-Whisper: corpus, embeddings, clusters, experts, router, joint training, benchmark, card.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_moe_pipeline.py --config recipes/configs/run_moe_pipeline/default.yaml \\
     --data data/my_speakers --model openai/whisper-small --output_dir runs/moe
 """
@@ -15,18 +15,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
-from hf_components.checkpoints import base_model_id
+from dataset_scripts.layouts import SPEAKERS, must_prepare
 from hf_components.moe import (
     CANDIDATES,
     RIVAL,
     MoePipelineArguments,
     RoutingArguments,
     at_most,
-    choose_shipped,
     other_embeddings,
-    read_candidates,
     release_model,
     require_speaker_splits,
+    results_of,
     systems_of,
 )
 from hf_components.moe.clustering import ClusteringArguments
@@ -39,7 +38,7 @@ from hf_components.runtime import (
     run_recipe,
     same_names,
 )
-from hf_components.speech import SELECTION, summarise_corpus
+from hf_components.speech import SELECTION
 from recipes import (
     assemble_moe_whisper,
     average_checkpoints,
@@ -56,7 +55,6 @@ from recipes import (
 
 LATER = 1000  # added to the seed of the data, so that a later training sees other batches
 CHOOSING = "choosing_"  # beginning of the folders of the trainings that only choose
-STAGES = ("router", "shared", "experts", "joint")
 TRAINED = {  # system of the benchmark: where its checkpoint lies
     "soup": "soup/model",
     "single_lora": "single_lora",
@@ -107,7 +105,7 @@ def main(argv: list[str] | None = None) -> dict:
         return {"steps": list(steps)}
     release = functools.partial(release_model, base=pipeline.args.model)
     inputs = [steps[name] for name in ("joint", "selection", "benchmark") if name in steps]
-    results = pipeline.finish(results_of(pipeline, steps), release, inputs=inputs)
+    results = pipeline.finish(results_of(pipeline, steps, TRAINED), release, inputs=inputs)
     push(pipeline.publishing, pipeline.out / "model")
     return results
 
@@ -118,7 +116,7 @@ def take_steps(pipeline: Pipeline) -> None:
 
     # 1 Corpus
     corpus = args.data
-    if args.is_speaker_folder:
+    if must_prepare(args.data, SPEAKERS):
         corpus = pipeline.run(
             prepare_corpus,
             "corpus",
@@ -266,30 +264,6 @@ def compare(pipeline: Pipeline, systems: list[str], *, choosing: bool) -> None:
         data_config_override=json.dumps(args.division(choosing=choosing)),
         **{f"{name}_model": pipeline.out / f"{prefix}{TRAINED[name]}" for name in systems if name in TRAINED},
     )
-
-
-def results_of(pipeline: Pipeline, steps: dict) -> dict:
-    args = pipeline.args
-    trained = {
-        name: steps[name].metrics if name in steps else None
-        for name in (*STAGES, *(rival for rival in TRAINED if rival in steps))
-    }
-    corpus = steps.get("corpus", args.data)
-    return {
-        "language": args.language,
-        "base_model": base_model_id(args.model),
-        **choose_shipped(
-            **read_candidates(steps["joint"], steps.get("selection")),
-            language=args.language,
-            ship=args.ship,
-            seed=args.seed,
-        ),
-        "benchmark": steps["benchmark"].metrics,
-        "clusters": steps["reassigned" if "reassigned" in steps else "clusters"].metrics,
-        "corpus": summarise_corpus(str(corpus), args.share(choosing=False)),
-        "training": trained,
-        "selected_on": sorted({row["selected_on"] for row in trained.values() if row and row.get("selected_on")}),
-    }
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Run the pipeline of sounds: manifest, a recogniser that writes IPA, its error rate beside words in IPA, submission.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_phonetic_pipeline.py --config recipes/configs/run_phonetic_pipeline/default.yaml \\
     --data data/children --model openai/whisper-small --output_dir runs/phonetic
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
+from dataset_scripts.layouts import MANIFEST, PREPARED, require_layout
 from hf_components.children import (
     ManifestPipelineArguments,
     check_inputs,
@@ -100,6 +101,8 @@ def take_steps(pipeline: Pipeline) -> None:
     unselected = UNSELECTED if args.mode == "quick" else {}
 
     # 1 Corpus, divided by speaker
+    if not pipeline.passed_on.manifest:
+        require_layout(args.data, MANIFEST, PREPARED)
     prepare(pipeline, prepare_corpus)
 
     # 2 A recogniser that writes sounds; if asked for, one that writes words

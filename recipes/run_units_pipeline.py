@@ -1,6 +1,6 @@
 """Run the pipeline of acoustic units: recordings, segments, units, motifs, a vocoder, its figures, card.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_units_pipeline.py --config recipes/configs/run_units_pipeline/default.yaml \\
     --data data/recordings --model facebook/wav2vec2-large-xlsr-53 --output_dir runs/units
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
 from dataset_scripts.audio_folder import audio_files
+from dataset_scripts.layouts import RECORDINGS, must_prepare
 from dataset_scripts.segmented_audio import speakers_of
 from hf_components.publishing import PublishVoiceArguments, push
 from hf_components.runtime import (
@@ -23,7 +24,7 @@ from hf_components.runtime import (
     run_recipe,
     same_names,
 )
-from hf_components.speech import is_prepared, require_splits, summarise_corpus
+from hf_components.speech import require_splits, summarise_corpus
 from hf_components.units import release_units
 from hf_components.units.vocoder import AdversarialArguments, require_known_voices, require_voices
 from recipes import (
@@ -94,7 +95,7 @@ def take_steps(pipeline: Pipeline) -> None:
     corpus = args.data
     recordings = None
     has_voices = pipeline.planned("vocoder", "speaker_embedding")  # then train and dev need the same speakers
-    if not is_prepared(args.data):
+    if must_prepare(args.data, RECORDINGS):
         if has_voices:
             pipeline.check(check_voices, args.data, pipeline.planned("segments", "split_by"))
         corpus = run(segment_audio, "segments", data_dir=args.data, split_by="recording" if has_voices else None)

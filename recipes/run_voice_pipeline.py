@@ -1,6 +1,6 @@
 """Run the pipeline of personal voices: corpus, what voices gain on held-out sentences, a voice for each person, cards.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_voice_pipeline.py --config recipes/configs/run_voice_pipeline/default.yaml \\
     --data data/my_speakers --model runs/moe/model --output_dir runs/voice
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
+from dataset_scripts.layouts import SPEAKERS, must_prepare
 from hf_components.checkpoints import base_model_id
 from hf_components.publishing import PublishVoiceArguments, push
 from hf_components.runtime import (
@@ -22,7 +23,6 @@ from hf_components.runtime import (
     run_recipe,
     same_names,
 )
-from hf_components.speech import is_prepared
 from hf_components.voices import VoiceArguments, release_voices
 from recipes import evaluate_voices, personalise_whisper, prepare_corpus
 
@@ -65,7 +65,7 @@ def take_steps(pipeline: Pipeline) -> None:
 
     # 1 Corpus
     corpus = args.data
-    if not is_prepared(args.data):
+    if must_prepare(args.data, SPEAKERS):
         corpus = run(prepare_corpus, "corpus", size="default", builder="speaker_json", data_dir=args.data)
     pipeline.everywhere(model=args.model)
 

@@ -1,6 +1,6 @@
 """Run the pipeline of wav2vec2 on corrected transcripts: recordings, gold, LoRA, error rates before and after, card.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/run_wav2vec2_pipeline.py --config recipes/configs/run_wav2vec2_pipeline/default.yaml \\
     --data data/finetuning_audio --model facebook/wav2vec2-base-960h --output_dir runs/wav2vec2
 """
@@ -13,6 +13,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to import the steps as recipes.<step>
 
+from dataset_scripts.layouts import RECORDINGS, require_layout
 from hf_components.checkpoints import base_model_id
 from hf_components.correction import CorrectionArguments
 from hf_components.correction.finetuning import BASE, FINETUNED, GoldArguments, keep_unreleased, release_wav2vec2
@@ -123,6 +124,7 @@ def main(argv: list[str] | None = None) -> dict:
 def take_steps(pipeline: Pipeline) -> None:
     args = pipeline.args
     run = pipeline.run
+    require_layout(args.data, RECORDINGS)
     pipeline.everywhere(audio_dir=args.data, model=args.model, gold=args.gold, train_on=args.train_on)
 
     # 1 Transcripts, their corrections, and training where they differ

@@ -1,6 +1,6 @@
 """Cut long recordings at their pauses into a prepared corpus of segments without transcripts.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/segment_audio.py --config recipes/configs/segment_audio/default.yaml \\
     --data_dir data/demo_long --output_dir data/segments
 

@@ -1,6 +1,6 @@
 """Speak with a unit vocoder: repeat a recording from its units alone, or speak given units.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/speak_units.py \\
     --audio clip.wav --units_model runs/units/units/model --vocoder_model runs/units/vocoder/model \\
     --output_wav spoken.wav

@@ -1,6 +1,6 @@
 """Sweep over encoder layers and numbers of units, and score the units by phone labels or without labels.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/sweep_units.py --config recipes/configs/sweep_units/default.yaml \\
     --corpus runs/units/segments --phone_labels my_phones.jsonl --output_dir runs/units/sweep
 

@@ -1,6 +1,6 @@
 """Train a small wav2vec2 from scratch on speech of eSpeak NG: a recogniser for machines without the Hub.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/train_demo_recogniser.py --config recipes/configs/train_demo_recogniser/default.yaml
 """
 
@@ -13,7 +13,7 @@ import datasets
 import numpy as np
 import soxr
 from accelerate import PartialState
-from transformers import set_seed
+from accelerate.utils import set_seed
 
 from dataset_scripts.demo_recordings import CONDITIONS, heard_utterances, new_utterances
 from hf_components.asr import NetworkArguments, build_wav2vec2, family_of

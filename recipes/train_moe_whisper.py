@@ -1,6 +1,6 @@
 """Train MoE-Whisper jointly: soft, then top-k, then hard routing.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/train_moe_whisper.py --config recipes/configs/train_moe_whisper/default.yaml \\
     --corpus data/prepared --experts_dir runs/moe/experts --router_dir runs/moe/router --output_dir runs/moe/joint
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from transformers import set_seed
+from accelerate.utils import set_seed
 
 from hf_components.checkpoints import load_whisper, save_processor
 from hf_components.moe import MoeTrainer, RoutingArguments, freeze_shared_expert, load_router, load_trained_experts

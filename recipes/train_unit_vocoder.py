@@ -1,6 +1,6 @@
 """Train a vocoder that speaks acoustic units.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/train_unit_vocoder.py --config recipes/configs/train_unit_vocoder/default.yaml \\
     --corpus runs/units/segments --units_dir runs/units/units --output_dir runs/units/vocoder
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from accelerate.utils import set_seed
 from rich.table import Table
-from transformers import set_seed
 
 from hf_components.publishing import PublishVoiceArguments, push
 from hf_components.reporting import show

@@ -1,9 +1,10 @@
-"""Transcribe a manifest, or a split of a prepared corpus, with any speech recogniser: one line of JSON per utterance.
+"""Transcribe recordings, a manifest, or a split of a corpus, with any speech recogniser: one line of JSON each.
 
-accelerate launch --config_file accelerate_configs/single_gpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/transcribe.py --config recipes/configs/transcribe/default.yaml \\
     --model runs/children/model --input_jsonl data/test.jsonl --output_jsonl runs/predictions.jsonl
 
+Recordings, or folders of them, may stand first: `transcribe.py my_recordings --model ...`; their paths are the ids.
 Run it again after a stop, and it continues. Run it again after you fixed unreadable files, and it transcribes those.
 """
 
@@ -14,8 +15,11 @@ from typing import Literal
 
 from accelerate import PartialState
 
+from dataset_scripts.audio_folder import named_recordings
 from dataset_scripts.manifest_recordings import read_recordings
 from hf_components.asr import (
+    Files,
+    Recordings,
     Rows,
     Transcriber,
     check_same_ids,
@@ -34,7 +38,7 @@ from hf_components.runtime import (
     run_recipe,
 )
 from hf_components.scoring import read_transcripts, write_hypotheses
-from hf_components.speech import language_code, load_corpus
+from hf_components.speech import language_code, load_corpus, sample
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +49,9 @@ class Arguments(ResumeArguments):
     output_jsonl: str = flag("file to write: utterance_id and orthographic_text, one line per utterance")
     hypotheses_csv: str | None = flag(
         "write the texts also as the CSV that the SAP challenge scores: id and raw_hypos", default=None
+    )
+    audio: list[str] | None = flag(
+        "recordings, or folders of them; an id is the name of a file, or its path in the folder", default=None
     )
     input_jsonl: str | None = flag("manifest; its transcripts are ignored", default=None)
     audio_dirs: list[str] | None = flag(
@@ -57,8 +64,9 @@ class Arguments(ResumeArguments):
         default=None,
         needs="input_jsonl",
     )
-    corpus: str | None = flag("prepared corpus, instead of a manifest: folder or Hub id", default=None)
+    corpus: str | None = flag("prepared corpus: folder or Hub id", default=None)
     split: str = flag("split of the corpus", default="dev", needs="corpus")
+    max_samples: int | None = flag("most recordings, drawn at random; default: all", default=None, min=1)
     submission_format: str | None = flag(
         "submission_format.jsonl: its order is that of the lines, its ids must be those of the input", default=None
     )
@@ -93,11 +101,12 @@ class Arguments(ResumeArguments):
 
 
 def main(argv: list[str] | None = None) -> dict:
-    (args,) = parse_arguments(Arguments, argv, __doc__)
+    (args,) = parse_arguments(Arguments, argv, __doc__, leading="audio")
     check(args)
     join_processes()
     output = Path(args.output_jsonl)
-    inputs = [args.model, *(args.adapter or []), args.voice, args.input_jsonl or args.corpus, args.submission_format]
+    source = args.input_jsonl or args.corpus
+    inputs = [args.model, *(args.adapter or []), args.voice, source, args.submission_format]
     settings = (
         "engine",
         "audio_dirs",
@@ -114,10 +123,7 @@ def main(argv: list[str] | None = None) -> dict:
         "inputs": {path: fingerprint(path) for path in inputs if path is not None},
         "settings": {name: vars(args)[name] for name in settings},
     }
-    if args.corpus is not None:
-        recordings = Rows(load_corpus(args.corpus, args.split, shared_speakers=True))
-    else:
-        recordings = read_recordings(args.input_jsonl, args.audio_dirs, parse_pairs("fields", args.fields) or {})
+    recordings = recordings_of(args)
     finished = read_finished(output, identity, recordings) if args.resume else None
     if finished is not None:
         logger.info("%s is complete, skipped", output)
@@ -129,7 +135,7 @@ def main(argv: list[str] | None = None) -> dict:
     if args.submission_format is not None:
         ids_as_given = read_submission_format(args.submission_format)
         order = list(ids_as_given)
-        check_same_ids(order, args.submission_format, recordings.ids, args.input_jsonl or args.corpus)
+        check_same_ids(order, args.submission_format, recordings.ids, source or "--audio")
     transcriber = Transcriber.from_pretrained(
         args.model,
         args.language,
@@ -171,6 +177,19 @@ def main(argv: list[str] | None = None) -> dict:
     return metrics
 
 
+def recordings_of(args: Arguments) -> Recordings:
+    if args.audio is not None:
+        recordings = Files(named_recordings(args.audio))
+    elif args.corpus is not None:
+        recordings = Rows(load_corpus(args.corpus, args.split, shared_speakers=True))
+    else:
+        recordings = read_recordings(args.input_jsonl, args.audio_dirs, parse_pairs("fields", args.fields) or {})
+    if args.max_samples is None:
+        return recordings
+    chosen = sample(recordings.ids, [""] * len(recordings.ids), max_samples=args.max_samples)
+    return recordings.without(set(recordings.ids) - {recordings.ids[index] for index in chosen})
+
+
 def write_csv(args: Arguments) -> None:
     if args.hypotheses_csv is not None and PartialState().is_main_process:
         write_hypotheses(args.hypotheses_csv, read_transcripts(args.output_jsonl))
@@ -178,8 +197,11 @@ def write_csv(args: Arguments) -> None:
 
 def check(args: Arguments) -> None:
     """Raise UserError for flags that contradict each other."""
-    if (args.input_jsonl is None) == (args.corpus is None):
-        raise UserError(f"give either --input_jsonl or --corpus, got {'neither' if args.corpus is None else 'both'}")
+    given = [name for name in ("audio", "input_jsonl", "corpus") if getattr(args, name) is not None]
+    if len(given) != 1:
+        raise UserError(f"give one of --audio, --input_jsonl and --corpus, got {' and '.join(given) or 'none'}")
+    if args.max_samples is not None and args.submission_format is not None:
+        raise UserError("--submission_format wants all recordings, but --max_samples takes some; leave one out")
     if Path(args.output_jsonl).is_dir():
         raise UserError(f"output_jsonl must name a file, and {args.output_jsonl} is a folder; name a file in it")
 

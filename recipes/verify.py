@@ -1,6 +1,6 @@
 """Verify a finished folder: what is damaged, stale (its inputs changed since), foreign or unfinished.
 
-accelerate launch --config_file accelerate_configs/cpu.yaml \\
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
     recipes/verify.py runs/moe
 
 Takes the folder of a stage, or of a whole run. Every file is read in full and compared with the completion record

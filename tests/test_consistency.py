@@ -21,13 +21,15 @@ pytestmark = pytest.mark.unit
 
 SIZES = ("default", "quick")
 WITHOUT_CONFIGURATION = {
+    "combine_transcripts",
     "cross_validate",
     "export_annotations",
     "import_annotations",
+    "import_whisper",
     "publish",
     "speak_units",
     "verify",
-}  # all that they take differs from run to run
+}  # all that they take differs from run to run, or is the default
 MAX_STATEMENTS = 90
 README_LINES = 200
 PAGES = sorted(
@@ -190,6 +192,7 @@ def test_files_named_in_a_page_exist(page):
     named = {name for name in named if not re.search("/[A-Z]+/", name)}  # which stands for any
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
     assert broken_links(page) == []
+    assert re.findall(r"accelerate launch (?!--quiet)-.*recipes/", text) == []
 
 
 def test_tree_names_what_is_there():
@@ -200,8 +203,8 @@ def test_tree_names_what_is_there():
     expected = {f"recipes/{recipe}.py" for recipe in recipes()}
     for folder in ("hf_components", "dataset_scripts"):
         for path in (ROOT / folder).rglob("*.py"):
-            is_face = path.name == "__init__.py"  # for which its folder's line stands
-            expected.add(f"{path.parent.relative_to(ROOT)}/" if is_face else path.relative_to(ROOT).as_posix())
+            is_package = path.name == "__init__.py"  # its line is that of the folder
+            expected.add(f"{path.parent.relative_to(ROOT)}/" if is_package else path.relative_to(ROOT).as_posix())
     assert expected <= set(named), f"docs/house.md lacks {sorted(expected - set(named))}"
 
 
@@ -222,12 +225,25 @@ def test_every_named_card_exists_and_every_card_is_named():
 def test_docstring_holds_the_launch_command(recipe):
     words = launch_line(docstring(recipe))
     assert words, "the docstring holds no `accelerate launch` line"
+    assert words[2] == "--quiet"  # else the launcher adds its own traceback to every error message
     assert f"recipes/{recipe}.py" in words
     assert words[words.index("--config_file") + 1].startswith("accelerate_configs/")
     if recipe not in WITHOUT_CONFIGURATION:
         assert words[words.index("--config") + 1].startswith(f"recipes/configs/{recipe}/")
     files = [word for word in words if re.search(r"\.(py|yaml)$", word)]
     assert [name for name in files if not (ROOT / name).is_file()] == []
+
+
+def test_nobody_is_told_to_resume_which_is_the_default():
+    folders = ("recipes", "dataset_scripts", "hf_components")
+    sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    told = [
+        (path.name, node.value)
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and re.search(r"(--|{)resume\b", str(node.value))
+    ]
+    assert len(sources) > 100 and told == []  # --force_restart starts anew, the same command continues
 
 
 @pytest.mark.parametrize("recipe", recipes())
@@ -289,7 +305,12 @@ def test_help_is_shown(recipe, capsys):
     with pytest.raises(SystemExit) as stop:
         parse_arguments(arguments(recipe), ["--help"], docstring(recipe))
     assert stop.value.code == 0
-    assert "--config FILE" in capsys.readouterr().out
+    shown = capsys.readouterr().out.partition("\nconfiguration and help:\n")[2]
+    assert shown.startswith("  --config FILE")
+    named = re.findall(r"^  --(\w+)", shown, re.MULTILINE)
+    fields = {field.name for kind in arguments(recipe) for field in dataclasses.fields(kind) if field.init}
+    assert sorted(named) == sorted(fields | {"config"})  # each once, and no negation by itself
+    assert not re.search(r"\de[+]\d", shown)
 
 
 @pytest.mark.parametrize("config", sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")))
@@ -336,6 +357,14 @@ def test_make_passes_on_what_is_given_and_no_more(given, words, without):
     command = make(*given.split()).stdout.replace("\\\n", "").split("accelerate launch")[-1]
     command = " ".join(command.split())
     assert words in command and without not in command
+
+
+def test_the_demo_offers_the_mixture_before_the_plain_model_made_of_it(tmp_path):
+    for folder in ("runs/moe/model", "runs/moe/joint/model"):
+        (tmp_path / folder).mkdir(parents=True)
+    words = ["make", "-n", "-f", str(ROOT / "Makefile"), "demo", "INSTALLED="]
+    shown = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert 'RECOGNISERS="runs/moe/joint/model runs/moe/model models/whisper-tiny.en"' in shown
 
 
 def test_make_refuses_several_gpus_where_there_are_none():

@@ -5,6 +5,7 @@ and merges; two processes train as one; the lines on the card run.
 """
 
 import copy
+import dataclasses
 import multiprocessing
 import os
 import shutil
@@ -35,6 +36,7 @@ from hf_components.training import (
     SpeechTrainer,
     finetune,
 )
+from hf_components.training.memory_estimate import longest_step, predicted
 from hf_components.training.teacher import comparable
 
 pytestmark = pytest.mark.integration
@@ -321,3 +323,16 @@ def test_a_lora_near_its_base_leaves_batch_norms_alone(base, tmp_path):
     finetune(model, processor, rows(8, seconds=0.6), None, *parts, resume=False, kl=kl)
     after = dict(model.named_buffers())
     assert before and all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+@every_family
+def test_memory_of_a_training_is_predicted(base, tmp_path, name):
+    trainer = trainer_of(base(name), tmp_path)
+    step = longest_step(trainer)
+    if name == "qwen3-asr":  # it computes with the lengths of clips, which are values
+        with pytest.raises(RuntimeError, match="data is not allocated"):
+            predicted(trainer, step)
+        return
+    alone = dataclasses.replace(step, batch_size=1)
+    weights = sum(value.nbytes for value in trainer.model.parameters())
+    assert 4 * weights < predicted(trainer, alone) < predicted(trainer, step)

@@ -1,10 +1,12 @@
-"""Imports point downward, floor by floor, and enter a room by its face; closed folders stay closed.
+"""Imports point downward, layer by layer, and take from another package what its `__init__` exports; closed folders
+import nothing else of ours.
 
 Sound files and pickles are opened in one place each.
 """
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
@@ -17,8 +19,8 @@ OURS = {"recipes", "dataset_scripts", "hf_components", "tests", "benchmarks"}
 RECIPES = {path.stem for path in ROOT.glob("recipes/*.py")} - {"__init__"}
 CLOSED = re.compile(r"hf_components/(whisper|acoustic_units|unit_hifigan|submission|decoding|metrics/[^/]+)/")
 
-# The floors of the house, the lowest first. Names stand for rooms of hf_components, a string for a folder beside it.
-FLOORS = (
+# The layers, the lowest first. A set names packages of hf_components, a string a folder beside it.
+LAYERS = (
     {"whisper", "acoustic_units", "unit_hifigan", "metrics", "submission", "decoding"},
     {"runtime"},
     {"reporting"},
@@ -81,7 +83,7 @@ def imported(path: str, source: str) -> Iterator[tuple[int, str, bool]]:
 
 
 def place(name: str) -> tuple[str, ...]:
-    """Where a module or file of ours belongs: its room, as parts of a path; a recipe is a room of its own.
+    """The package that a module or file of ours belongs to, as parts of a path; a recipe is a package of its own.
 
     >>> place("hf_components/moe/clustering/density.py"), place("hf_components.asr.Transcriber")
     (("hf_components", "moe"), ("hf_components", "asr"))
@@ -90,16 +92,16 @@ def place(name: str) -> tuple[str, ...]:
     return parts[:2] if parts[0] in ("hf_components", "recipes") else parts[:1]
 
 
-def height(room: tuple[str, ...]) -> int:
-    """Number of the floor that a room lies on; imports go to a lower one."""
-    if room[0] != "hf_components":
-        return FLOORS.index(room[0])
-    floors = [floor for floor, rooms in enumerate(FLOORS) if not isinstance(rooms, str) and room[-1] in rooms]
-    return floors[0] if floors else len(FLOORS)  # a room without a floor lies above all others
+def layer(package: tuple[str, ...]) -> int:
+    """Number of the layer of a package; imports go to a lower one."""
+    if package[0] != "hf_components":
+        return LAYERS.index(package[0])
+    found = [number for number, names in enumerate(LAYERS) if not isinstance(names, str) and package[-1] in names]
+    return found[0] if found else len(LAYERS)  # a package without a layer lies above all others
 
 
 def directions(path: str, source: str) -> list[str]:
-    """Imports of our own modules that the order of the rooms forbids."""
+    """Imports of our own modules that the order of the layers forbids."""
     found = []
     closed, here = CLOSED.match(path), place(path)
     for line, name, relative in imported(path, source):
@@ -114,10 +116,10 @@ def directions(path: str, source: str) -> list[str]:
                     where + f"{closed.group()} is copied to the Hub alone; import siblings only, as `from .x`"
                 )
             continue
-        room = place(name)
-        if room[0] in ("tests", "benchmarks"):
+        package = place(name)
+        if package[0] in ("tests", "benchmarks"):
             found.append(where + "nothing imports tests or benchmarks")
-        elif here[0] == room[0] == "recipes":
+        elif here[0] == package[0] == "recipes":
             step = (name.split(".") + [""])[1]
             if (here[-1], step) == (
                 "finetune_whisper",
@@ -127,28 +129,29 @@ def directions(path: str, source: str) -> list[str]:
             repeats = here[-1] == "cross_validate"  # a pipeline, fold by fold
             if repeats != _is_pipeline(step) or not (repeats or _is_pipeline(here[-1])):
                 found.append(where + "only a pipeline imports recipes, and only steps")
-        elif room != here and height(room) >= height(here):
-            found.append(where + f"{'.'.join(room)} does not lie below {'.'.join(here)}")
+        elif package != here and layer(package) >= layer(here):
+            found.append(where + f"{'.'.join(package)} is not in a layer below {'.'.join(here)}")
     return found
 
 
-def faces(path: str, source: str) -> list[str]:
-    """Imports from inside another room, past what its `__init__` gives to others."""
+def interfaces(path: str, source: str) -> list[str]:
+    """Imports from inside another package, past what its `__init__` exports."""
     found = []
     for line, name, relative in imported(path, source):
         parts = name.split(".")
         if relative or parts[0] != "hf_components" or len(parts) < 3 or place(name) == place(path):
             continue
-        if CLOSED.match(name.replace(".", "/") + "/"):  # whose faces hold what the Hub needs
+        if CLOSED.match(name.replace(".", "/") + "/"):  # whose `__init__` names what the Hub needs
             continue
-        room = ".".join(parts[:-1])
-        if not (ROOT / room.replace(".", "/") / "__init__.py").is_file():
-            found.append(f"{path}:{line} imports {name}: take it from the face of its room, `from {place_of(parts)}`")
+        package = ".".join(parts[:-1])
+        if not (ROOT / package.replace(".", "/") / "__init__.py").is_file():
+            exported = f"`from {package_of(parts)}`"
+            found.append(f"{path}:{line} imports {name}: take what the package exports, {exported}")
     return found
 
 
-def place_of(parts: list[str]) -> str:
-    """The innermost room of a dotted name."""
+def package_of(parts: list[str]) -> str:
+    """The innermost package of a dotted name."""
     for end in range(len(parts) - 1, 0, -1):
         if (ROOT / "/".join(parts[:end]) / "__init__.py").is_file():
             return ".".join(parts[:end])
@@ -218,7 +221,7 @@ def _callee(node: ast.Call) -> str:
 
 OTHERS = [
     path.relative_to(ROOT).as_posix()
-    for name in ("spaces", "benchmarks", "tests")
+    for name in ("spaces", "benchmarks", "launchers", "tests")
     for path in (ROOT / name).rglob("*.py")
 ]
 FOR_USERS = {"Transcript"}  # what a user of the package needs, and we do not
@@ -230,7 +233,7 @@ FILES = sorted(
 )
 
 
-@pytest.mark.parametrize("rule", [directions, faces, sounds, pickles])
+@pytest.mark.parametrize("rule", [directions, interfaces, sounds, pickles])
 @pytest.mark.parametrize("path", FILES)
 def test_file_keeps_the_rule(rule, path):
     found = rule(path, (ROOT / path).read_text())
@@ -242,23 +245,23 @@ def test_there_is_something_to_check():
     assert any(CLOSED.match(path) for path in FILES)
 
 
-def test_every_room_has_its_floor_and_the_root_holds_nothing_else():
+def test_every_package_has_its_layer_and_the_root_holds_nothing_else():
     entries = {path.name for path in (ROOT / "hf_components").iterdir() if path.name != "__pycache__"}
-    assert entries == {"__init__.py"}.union(*(rooms for rooms in FLOORS if not isinstance(rooms, str)))
+    assert entries == {"__init__.py"}.union(*(names for names in LAYERS if not isinstance(names, str)))
 
 
-@pytest.mark.parametrize("face", [path for path in FILES if path.endswith("/__init__.py") and not CLOSED.match(path)])
-def test_a_face_gives_what_others_use_and_no_more(face):
-    room = face.removesuffix("/__init__.py").replace("/", ".")
-    given = {name.split(".")[-1] for _, name, _ in imported(face, (ROOT / face).read_text())}
+@pytest.mark.parametrize("init", [path for path in FILES if path.endswith("/__init__.py") and not CLOSED.match(path)])
+def test_a_package_exports_what_others_use_and_no_more(init):
+    package = init.removesuffix("/__init__.py").replace("/", ".")
+    given = {name.split(".")[-1] for _, name, _ in imported(init, (ROOT / init).read_text())}
     used = {
         name.split(".")[-1]
         for path in (*FILES, *OTHERS)
-        if path != face
+        if path != init
         for _, name, _ in imported(path, (ROOT / path).read_text())
-        if name.rpartition(".")[0] == room
+        if name.rpartition(".")[0] == package
     }
-    assert given - used <= FOR_USERS
+    assert given - used <= FOR_USERS | sys.stdlib_module_names  # which a face uses, and does not give
 
 
 MOE = "hf_components/whisper/modeling_moe_whisper.py"
@@ -286,10 +289,10 @@ MOE = "hf_components/whisper/modeling_moe_whisper.py"
         (directions, "hf_components/moe/trainer.py", "from hf_components.units import UnitTable"),
         (directions, "hf_components/units/table.py", "from hf_components.correction.finetuning import improve"),
         (directions, "hf_components/moe/trainer.py", "from dataset_scripts import SpeakerJson"),
-        (faces, "recipes/train_x.py", "from hf_components.speech.audio import decode"),
-        (faces, "dataset_scripts/speaker_json.py", "from hf_components.runtime.errors import UserError"),
-        (faces, "hf_components/training/trainer.py", "from hf_components.asr.families import family_of"),
-        (faces, "recipes/train_x.py", "from hf_components.moe.clustering.density import x"),
+        (interfaces, "recipes/train_x.py", "from hf_components.speech.audio import decode"),
+        (interfaces, "dataset_scripts/speaker_json.py", "from hf_components.runtime.errors import UserError"),
+        (interfaces, "hf_components/training/trainer.py", "from hf_components.asr.families import family_of"),
+        (interfaces, "recipes/train_x.py", "from hf_components.moe.clustering.density import x"),
         (directions, "recipes/train_x.py", "from recipes.import_whisper import main"),
         (directions, "recipes/train_x.py", "from recipes import import_whisper"),
         (directions, "recipes/train_x.py", "from . import import_whisper"),
@@ -350,9 +353,9 @@ def test_rule_finds_what_it_forbids(rule, path, source):
         (directions, "hf_components/training/trainer.py", "from ..whisper import x\nfrom .collators import y"),
         (directions, "hf_components/moe/merging.py", "from hf_components.moe.benchmark.rows import score_rows"),
         (directions, "hf_components/runtime/stages.py", "from hf_components import __version__"),
-        (faces, "hf_components/moe/merging.py", "from hf_components.moe.benchmark.rows import score_rows"),
-        (faces, "recipes/train_x.py", "from hf_components.moe.benchmark import score_rows"),
-        (faces, "recipes/train_x.py", "from hf_components.whisper.audio_context import x"),
+        (interfaces, "hf_components/moe/merging.py", "from hf_components.moe.benchmark.rows import score_rows"),
+        (interfaces, "recipes/train_x.py", "from hf_components.moe.benchmark import score_rows"),
+        (interfaces, "recipes/train_x.py", "from hf_components.whisper.audio_context import x"),
         (directions, MOE, "import torch\nfrom .routed_lora import RoutedLinear\nfrom . import adapters"),
         (sounds, "hf_components/decoding/sndfile.py", "import soundfile"),
         (sounds, "dataset_scripts/demo_speakers.py", "import soundfile"),

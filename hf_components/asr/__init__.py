@@ -16,7 +16,8 @@ from hf_components.asr.outside import Recogniser, load_recogniser
 from hf_components.asr.packing import estimated_seconds, load_packable, run_package, write_package
 from hf_components.asr.recordings import Files, Recordings, Rows
 from hf_components.asr.sapc2_packing import KITS, TIME_LIMITS, run_sapc2_package, write_sapc2_package
-from hf_components.asr.transcriber import Transcriber, Transcript, choose_dtype, transcribe
+from hf_components.asr.transcriber import Transcriber, choose_dtype, transcribe
+from hf_components.asr.transcript import Transcript
 from hf_components.asr.transcripts import (
     check_same_ids,
     read_finished,

@@ -8,7 +8,8 @@ import numpy as np
 from accelerate import PartialState
 
 from hf_components.asr.recordings import Recordings
-from hf_components.asr.transcriber import Transcriber, Transcript
+from hf_components.asr.transcriber import Transcriber
+from hf_components.asr.transcript import Transcript
 from hf_components.asr.words import Word
 from hf_components.runtime import Progress, UserError, packaged_weights
 from hf_components.speech import SAMPLING_RATE, WORDS, AudioError

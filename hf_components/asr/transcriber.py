@@ -1,6 +1,6 @@
 """`Transcriber`: one interface to every speech recogniser.
 
-from hf_components.asr.transcriber import Transcriber
+from hf_components.asr import Transcriber
 transcriber = Transcriber.from_pretrained("openai/whisper-small", adapter="runs/lora")
 print(transcriber.transcribe("audio.wav"))
 
@@ -10,9 +10,7 @@ With `voice="voices/anna"` it writes what the voice of one person makes of it, s
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import datasets
 import numpy as np
@@ -21,14 +19,17 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import PreTrainedModel, ProcessorMixin
 
+from hf_components.asr.batching import AudioBatches, durations_of
 from hf_components.asr.exported_whisper import WhisperInCTranslate2
 from hf_components.asr.families import family_of, load_asr
 from hf_components.asr.recordings import Files, Recordings, Rows
+from hf_components.asr.routing import MODEL_AS_IT_IS, Routing, routing_by
+from hf_components.asr.transcript import Heard, Transcript
+from hf_components.asr.voiced_decoding import Example, decode_with_voices
 from hf_components.asr.voices import Voices, load_voices
 from hf_components.asr.words import Word, moved
 from hf_components.checkpoints import ExportedWhisper, is_export, merge_adapter, writes
-from hf_components.runtime import Progress, UserError, first_few
-from hf_components.scoring import vote
+from hf_components.runtime import Progress, UserError
 from hf_components.speech import SAMPLING_RATE, AudioError, cut_at_quiet, decode, duration_batches, seconds_batches
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 from hf_components.whisper.configuration_moe_whisper import MIXTURES
@@ -36,27 +37,6 @@ from hf_components.whisper.dynamic_generation import DynamicContextGenerationMix
 
 ENGINES = ("transformers", "ctranslate2")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-@dataclass
-class Transcript:
-    """The result for one recording. If it could not be read, `text` is "" and `problem` gives the reason.
-
-    `words` are those of the text with the recogniser's confidence in each, if they were asked for.
-    """
-
-    id: str
-    text: str
-    seconds: float
-    problem: str | None = None
-    words: list[Word] | None = None
-
-
-class Heard(NamedTuple):
-    """The text of a clip, and its words if they were asked for."""
-
-    text: str
-    words: list[Word] | None
 
 
 class Transcriber:
@@ -196,7 +176,7 @@ class Transcriber:
 
     def transcribe_waveform(self, waveform: np.ndarray, *, voice: str | None = None) -> str:
         """The text of float32 `(samples,)` at 16 kHz, with the voice of that name; else as `transcribe`."""
-        return self._transcribe({0: waveform}, self._routing(1, None, None if voice is None else [voice]))[0]
+        return self._transcribe({0: waveform}, self._routing(1, voices=None if voice is None else [voice]))[0]
 
     def transcribe_files(
         self, paths: Sequence[str | Path], *, voices: Sequence[str] | None = None
@@ -209,10 +189,8 @@ class Transcriber:
         names = [str(path) for path in paths]
         of_file = None if voices is None else dict(zip(names, voices, strict=True))
         files = Files(dict(zip(names, paths, strict=True)))
-        routing = self._routing(
-            len(files.ids), None, None if of_file is None else [of_file[name] for name in files.ids]
-        )
-        found = {transcript.id: transcript for transcript in self._collect(files, routing)}
+        of_ids = None if of_file is None else [of_file[name] for name in files.ids]
+        found = {found.id: found for found in self._collect(files, self._routing(len(files.ids), voices=of_ids))}
         return [found[name] for name in names]
 
     def transcribe_corpus(
@@ -234,7 +212,7 @@ class Transcriber:
 
     def transcribe_rows(self, rows: datasets.Dataset, voices: Sequence[str] | None = None) -> list[Transcript]:
         """The same as `transcribe_corpus`, by this process alone and without a progress bar."""
-        routing = self._routing(len(rows), None, voices)
+        routing = self._routing(len(rows), voices=voices)
         recordings = Rows(rows)
         clips = {i: recordings.read(i) for i in range(len(rows))}
         seconds = {i: len(clip) / SAMPLING_RATE for i, clip in clips.items()}
@@ -246,22 +224,21 @@ class Transcriber:
     def stream(
         self,
         recordings: Recordings,
-        expert_weights: torch.Tensor | None = None,
+        routing: Routing | None = None,
         description: str = "transcribing",
     ) -> Iterator[list[Transcript]]:
         """This process's share of the transcripts, batch by batch, in no particular order."""
         state = PartialState()
-        if expert_weights is None:
-            expert_weights = self._routing(len(recordings.ids), None, None)
+        routing = routing or self._routing(len(recordings.ids))
         ids = recordings.ids
-        seconds, unreadable = _durations(recordings, disable=not state.is_main_process)
+        seconds, unreadable = durations_of(recordings, disable=not state.is_main_process)
         readable = list(seconds)
         batches = [[readable[i] for i in batch] for batch in self._batches([seconds[i] for i in readable])]
         batches = batches[state.process_index :: state.num_processes]
         if state.is_main_process and unreadable:
             yield [Transcript(ids[i], "", 0.0, problem) for i, problem in unreadable.items()]
         loader = torch.utils.data.DataLoader(
-            _Batches(recordings, batches),
+            AudioBatches(recordings, batches),
             batch_size=None,
             num_workers=self.num_workers,
             collate_fn=list,  # keeps arrays as they are
@@ -282,7 +259,7 @@ class Transcriber:
                     if isinstance(clip, AudioError)
                 }
                 decoded = {i: clip for i, clip in zip(batch, clips, strict=True) if i not in problems}
-                heard = self._hear(decoded, expert_weights)
+                heard = self._hear(decoded, routing)
                 yield [
                     Transcript(ids[i], "", seconds[i], problems[i])
                     if i in problems
@@ -311,29 +288,14 @@ class Transcriber:
         return [by_id[name] for name in recordings.ids]
 
     def _routing(
-        self, rows: int, expert_weights: torch.Tensor | None, voices: Sequence[str] | None
-    ) -> torch.Tensor | None:
-        """Weights over experts `(rows, experts)`; with voices the number of the voice of each, `(rows,)`; or None.
+        self, count: int, expert_weights: torch.Tensor | None = None, voices: Sequence[str] | None = None
+    ) -> Routing:
+        return routing_by(self.voices, count, expert_weights, voices)
 
-        Raises:
-            UserError: there is no such voice, or none is loaded; or several are loaded and none is named.
-        """
-        if self.voices is None:
-            if voices is not None:
-                raise UserError("voices are named, but none is loaded; give voice when the recogniser is loaded")
-            return expert_weights
-        names = self.voices.names
-        if voices is None and len(names) > 1:
-            raise UserError(f"{len(names)} voices are loaded, such as {names[0]}: name that of each recording")
-        if unknown := [name for name in voices or () if name not in names]:
-            raise UserError(f"there is no voice {unknown[0]!r}; there are {first_few(names)}")
-        return torch.tensor([0] * rows if voices is None else [names.index(name) for name in voices])
-
-    def _longest_piece(self, key: int, routing: torch.Tensor | None) -> float:
+    def _longest_piece(self, key: int, routing: Routing) -> float:
         """Seconds of a piece of a recording; an example of the voice takes its part of the model's window."""
-        if self.voices is None or routing is None:
-            return self.family.longest_seconds
-        return self.family.longest_seconds - self.voices.longest_example(self.voices.names[routing[key]])
+        example = 0.0 if routing.voices is None else self.voices.longest_example(routing.voices[key])
+        return self.family.longest_seconds - example
 
     def _heard_seconds(self, seconds: float) -> float:
         return self.family.heard_seconds(self.model, min(seconds, self.family.longest_seconds))
@@ -343,23 +305,20 @@ class Transcriber:
             return duration_batches(seconds, self.batch_size)
         return seconds_batches([max(one, self._heard_seconds(one)) for one in seconds], self.batch_seconds)
 
-    def _transcribe(
-        self, clips: Mapping[int, np.ndarray], expert_weights: torch.Tensor | None = None
-    ) -> dict[int, str]:
-        return {key: heard.text for key, heard in self._hear(clips, expert_weights).items()}
+    def _transcribe(self, clips: Mapping[int, np.ndarray], routing: Routing = MODEL_AS_IT_IS) -> dict[int, str]:
+        return {key: heard.text for key, heard in self._hear(clips, routing).items()}
 
-    def _hear(self, clips: Mapping[int, np.ndarray], expert_weights: torch.Tensor | None = None) -> dict[int, Heard]:
+    def _hear(self, clips: Mapping[int, np.ndarray], routing: Routing = MODEL_AS_IT_IS) -> dict[int, Heard]:
         """Texts of clips by row; a clip that is too long is cut, and the texts of its pieces are joined."""
         pieces = [
             (key, piece)
             for key, clip in clips.items()
-            for piece in cut_at_quiet(clip, self._longest_piece(key, expert_weights), SAMPLING_RATE)
+            for piece in cut_at_quiet(clip, self._longest_piece(key, routing), SAMPLING_RATE)
         ]
         found: dict[int, Heard] = {}
         for batch in self._batches([len(piece) / SAMPLING_RATE for _, piece in pieces]):
-            rows = [pieces[i][0] for i in batch]
-            weights = None if expert_weights is None else expert_weights[rows]
-            texts = [text.strip() for text in self._decode([pieces[i][1] for i in batch], weights)]
+            of_batch = routing.of([pieces[i][0] for i in batch])
+            texts = [text.strip() for text in self._decode([pieces[i][1] for i in batch], of_batch)]
             words = self._words([pieces[i][1] for i in batch], texts)
             found |= {i: Heard(*heard) for i, *heard in zip(batch, texts, words, strict=True)}
         texts: dict[int, list[str]] = {key: [] for key in clips}
@@ -387,78 +346,35 @@ class Transcriber:
         return f"{name}, now {getattr(self, name):g}"
 
     @torch.inference_mode()
-    def _decode(self, clips: list[np.ndarray], expert_weights: torch.Tensor | None) -> list[str]:
-        if self.voices is not None and expert_weights is not None:
-            return self._decode_voices(clips, expert_weights.tolist())
-        return self._decode_by(self.model, clips, expert_weights)
-
-    def _decode_voices(self, clips: list[np.ndarray], numbers: list[int]) -> list[str]:
-        """Texts of clips, each with the voice of a number.
-
-        A clip of a voice with examples is transcribed alone and after each of them, and the texts vote on every word.
-        """
-        asked = [
-            (row, example)
-            for row, number in enumerate(numbers)
-            for example in (None, *self.voices.examples[self.voices.names[number]])
-        ]
-        seconds = [
-            (len(clips[row]) + (0 if example is None else len(example[0]))) / SAMPLING_RATE for row, example in asked
-        ]
-        batches = [list(range(len(asked)))] if len(asked) == len(clips) else self._batches(seconds)
-        written = [""] * len(asked)
-        for batch in batches:
-            rows = [asked[i][0] for i in batch]
-            found = self._decode_mixed(
-                [clips[row] for row in rows],
-                [self.voices.names[numbers[row]] for row in rows],
-                [asked[i][1] for i in batch],
-            )
-            for i, text in zip(batch, found, strict=True):
-                written[i] = text
-        texts: list[list[str]] = [[] for _ in clips]
-        for (row, _), text in zip(asked, written, strict=True):
-            texts[row].append(text)
-        return [one[0] if len(one) == 1 else vote(one, self.language) for one in texts]
-
-    def _decode_mixed(
-        self, clips: list[np.ndarray], names: list[str], examples: Sequence[tuple[np.ndarray, str] | None]
-    ) -> list[str]:
-        """Texts of clips, each with its voice: in one pass, and in others those behind an example or by a router."""
-        weights = self.voices.weights_of(names)
-        texts = [""] * len(clips)
-        as_it_is = weights.isnan().any(1).tolist()
-        for routed in (True, False):
-            for alone in (True, False):
-                rows = [i for i in range(len(clips)) if as_it_is[i] == routed and (examples[i] is None) == alone]
-                if not rows:
-                    continue
-                written = self._decode_by(
-                    self.model if routed else self.voices.model,
-                    [clips[i] for i in rows],
-                    None if routed else weights[rows],
-                    [examples[i] for i in rows],
-                )
-                for row, text in zip(rows, written, strict=True):
-                    texts[row] = text
-        return texts
+    def _decode(self, clips: list[np.ndarray], routing: Routing) -> list[str]:
+        if routing.voices is None:
+            return self._decode_by(self.model, clips, routing.expert_weights)
+        return decode_with_voices(
+            self.voices,
+            self.model,
+            clips,
+            routing.voices,
+            decode=self._decode_by,
+            batches=self._batches,
+            language=self.language,
+        )
 
     def _decode_by(
         self,
         model: PreTrainedModel,
         clips: list[np.ndarray],
         expert_weights: torch.Tensor | None,
-        examples: Sequence[tuple[np.ndarray, str] | None] = (),
+        examples: Sequence[Example | None] = (),
     ) -> list[str]:
-        routing = {} if expert_weights is None else {"expert_weights": expert_weights}
+        options = {} if expert_weights is None else {"expert_weights": expert_weights}
         if isinstance(model, DynamicContextGenerationMixin):
-            routing["least_risk"] = self.least_risk
+            options["least_risk"] = self.least_risk
         if any(examples):
             clips = [
                 clip if example is None else np.concatenate([example[0], clip])
                 for example, clip in zip(examples, clips, strict=True)
             ]
-            routing["said"] = [
+            options["said"] = [
                 [] if example is None else self.family.tokenize_text(self.processor, example[1])
                 for example in examples
             ]
@@ -473,7 +389,7 @@ class Transcriber:
                 inputs,
                 max_new_tokens=self.max_new_tokens,
                 num_beams=self.num_beams,
-                **routing,
+                **options,
             )
         except torch.OutOfMemoryError as error:
             where = f"the memory of {self.model.device}"
@@ -530,35 +446,3 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise UserError(f"dtype must be auto, {', '.join(DTYPES)}, got {name!r}")
     return DTYPES[name]
-
-
-def _durations(recordings: Recordings, disable: bool) -> tuple[dict[int, float], dict[int, str]]:
-    """Seconds by index for recordings with a readable header, and the problem by index for the others."""
-    seconds = {}
-    unreadable = {}
-    for i in Progress(range(len(recordings.ids)), desc="measuring", unit="recording", disable=disable):
-        try:
-            seconds[i] = recordings.seconds(i)
-        except AudioError as error:
-            unreadable[i] = f"{error.reason}: {error.detail}"
-    return seconds, unreadable
-
-
-class _Batches(torch.utils.data.Dataset):
-    """Waveforms of each batch; a recording that cannot be decoded is represented by its `AudioError`."""
-
-    def __init__(self, recordings: Recordings, batches: list[list[int]]):
-        self.recordings = recordings
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> list[np.ndarray | AudioError]:
-        clips = []
-        for i in self.batches[index]:
-            try:
-                clips.append(self.recordings.read(i))
-            except AudioError as error:
-                clips.append(error)
-        return clips

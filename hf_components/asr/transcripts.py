@@ -15,7 +15,8 @@ from types import MappingProxyType
 from accelerate import PartialState
 
 from hf_components.asr.recordings import Recordings
-from hf_components.asr.transcriber import Transcriber, Transcript
+from hf_components.asr.transcriber import Transcriber
+from hf_components.asr.transcript import Transcript
 from hf_components.asr.words import WORDS_HEARD, Word, as_lists, from_lists
 from hf_components.runtime import (
     FILES,

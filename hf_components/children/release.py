@@ -30,10 +30,10 @@ def release_recogniser(folder: Path, run: Path, results: dict) -> dict:
     figures = results["evaluation"]["systems"]["finetuned"]
     card_data = _card_data(
         results,
-        tags=["speech-recognition", "child-speech"],
+        tags=["speech-recognition"],
         metrics=["wer", "cer"],
         rates=error_rates(figures["wer"], figures["cer"]),
-        name=f"{results['base_model']} fine-tuned on children's speech",
+        name=f"{results['base_model']} fine-tuned on {results['corpus']['name']}",
     )
     has_pipeline = not is_audio_llm(read_config(str(folder))["model_type"])
     write_report(folder, _plots(run), results, "recogniser.md", card_data, has_pipeline=has_pipeline)

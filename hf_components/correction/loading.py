@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import torch
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -17,15 +16,16 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import is_bitsandbytes_available, is_flash_attn_2_available
 
+from hf_components.asr import choose_dtype
 from hf_components.checkpoints import DAMAGED, check_sizes, what_failed
-from hf_components.runtime import UserError, causes, require_there
+from hf_components.correction.four_bit import four_bit, weight_bytes
+from hf_components.runtime import UserError, causes, free_memory, require_there
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ OFFLINE = (
     "use the small one: make models/smollm2, --llm_model models/smollm2 --gguf_file SmolLM2-135M-Instruct.Q4_1.gguf"
 )
 QUANTIZATIONS = ("auto", "4bit", "none")
-BYTES_IN_4_BIT = 0.6  # per weight, including scales and the embeddings, which are not quantised
 SMALLER = "choose a smaller --llm_model, or use --quantization 4bit (also works on CPUs) or --llm_dtype bfloat16"
 
 
@@ -68,7 +67,7 @@ def load_llm(
             )
         in_4_bit = _in_4_bit(config, quantization, device)
         if gguf_file or "quantization_config" not in config.to_dict():
-            _check_memory(name, config, BYTES_IN_4_BIT if in_4_bit else dtype.itemsize, device)
+            _check_memory(name, config, dtype, in_4_bit, device)
         flash = device.type == "cuda" and dtype != torch.float32 and is_flash_attn_2_available()
         model = AutoModelForCausalLM.from_pretrained(
             name,
@@ -77,9 +76,26 @@ def load_llm(
             device_map={"": device},
             **source,
             attn_implementation="flash_attention_2" if flash else "sdpa",
-            quantization_config=_four_bit(dtype) if in_4_bit else None,
+            quantization_config=four_bit(dtype) if in_4_bit else None,
         )
     return model.eval(), tokenizer
+
+
+def predict_llm(name: str, gguf_file: str | None, quantization: str, dtype: str) -> tuple[int, bool]:
+    """Bytes that the weights of a causal language model will take on a GPU, and whether they are in 4 bits.
+
+    Nothing but its configuration is read.
+
+    Args:
+        quantization, dtype: see `hf_components.correction.arguments.CorrectionArguments`.
+    Raises:
+        UserError: there is no such model, or it cannot be loaded with these settings.
+    """
+    with _explained(name):
+        config = AutoConfig.from_pretrained(name, **({"gguf_file": gguf_file} if gguf_file else {}))
+    in_4_bit = _in_4_bit(config, quantization, torch.device("cuda"))
+    weights = torch.float16 if dtype == "auto" else choose_dtype(dtype, torch.device("cpu"))
+    return _weight_bytes(config, weights, in_4_bit), in_4_bit
 
 
 def _check_folder(folder: Path, gguf_file: str | None) -> None:
@@ -106,22 +122,21 @@ def _in_4_bit(config: PreTrainedConfig, quantization: str, device: torch.device)
     return False
 
 
-def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:
-    """NF4 with quantised scales, as in QLoRA (Dettmers et al. 2023)."""
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-    )
-
-
-def _check_memory(name: str, config: PreTrainedConfig, bytes_per_weight: float, device: torch.device) -> None:
-    with torch.device("meta"):
-        weights = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    if weights * bytes_per_weight > free:
+def _check_memory(
+    name: str, config: PreTrainedConfig, dtype: torch.dtype, in_4_bit: bool, device: torch.device
+) -> None:
+    needed = _weight_bytes(config, dtype, in_4_bit)
+    free = free_memory(device)
+    if needed > free:
         raise UserError(
-            f"{name} needs about {weights * bytes_per_weight / 2**30:.1f} GiB of memory, {device} has "
-            f"{free / 2**30:.1f} GiB free; {SMALLER}"
+            f"{name} needs about {needed / 2**30:.1f} GiB of memory, {device} has {free / 2**30:.1f} GiB free; "
+            f"{SMALLER}"
         )
+
+
+def _weight_bytes(config: PreTrainedConfig, dtype: torch.dtype, in_4_bit: bool) -> int:
+    with torch.device("meta"):
+        return weight_bytes(AutoModelForCausalLM.from_config(config), dtype, in_4_bit)
 
 
 @contextlib.contextmanager

@@ -81,8 +81,8 @@ class MoePipelineArguments(PipelineArguments):
     expert_epochs: float | None = flag("epochs of expert pre-training; default 2", default=None, above=0)
     joint_epochs: float | None = flag("epochs of joint training; default 1 or 2", default=None, above=0)
     freeze_shared_expert: bool = flag("freeze the shared expert; if it moves, the experts overfit", default=True)
-    learning_rate: float | None = flag(
-        "learning rate of the single LoRA after the shared one; default 1e-4", default=None, above=0
+    single_lora_learning_rate: float | None = flag(
+        "learning rate of the single LoRA, a baseline, after the shared one; default 1e-4", default=None, above=0
     )
     expert_learning_rate: float | None = flag(
         "learning rate of the experts over the shared LoRA; default 5e-4; 1e-4 makes experts that hardly differ",
@@ -122,7 +122,7 @@ class MoePipelineArguments(PipelineArguments):
     @property
     def is_speaker_folder(self) -> bool:
         """Whether `data` is a speaker-JSON folder, which is still to be prepared."""
-        return any((Path(self.data) / split).is_dir() for split in ("Train", "Dev"))
+        return any(path.name.lower() in ("train", "dev") for path in Path(self.data).glob("*/"))
 
     @property
     def epochs(self) -> Epochs:
@@ -139,7 +139,7 @@ class MoePipelineArguments(PipelineArguments):
     @property
     def further_rate(self) -> float | None:
         """Learning rate of the training that continues from the shared LoRA; None: see the step's configuration."""
-        return self.learning_rate or (FURTHER_RATE if self.epochs.shared else None)
+        return self.single_lora_learning_rate or (FURTHER_RATE if self.epochs.shared else None)
 
     @property
     def expert_rate(self) -> float | None:

@@ -16,20 +16,20 @@ class RoutingArguments:
     below 1 / num_experts.
     """
 
-    soft_routing_epochs: float = flag("Epochs in which every expert takes part.", default=2.0, min=0)
-    topk_routing_epochs: float = flag("Epochs of top-k routing after that; the rest is hard.", default=2.0, min=0)
-    routing_temperature_start: float = flag("Router temperature at the start.", default=2.0, above=0)
-    routing_temperature_end: float = flag("Router temperature at the end.", default=1.0, above=0)
-    routing_temperature_min: float = flag("Floor of the router temperature.", default=0.5, above=0)
-    router_noise_std: float = flag("Gaussian noise on the router's logits, falls to 0.", default=0.1, min=0)
-    min_expert_usage_fraction: float = flag("Floor of every gate under soft routing.", default=0.02, min=0, below=1)
-    load_balance_coef: float = flag("Weight of the load-balance loss.", default=0.01, min=0)
-    routing_alignment_coef: float = flag("Weight of the alignment loss under soft routing.", default=0.1, min=0)
+    soft_routing_epochs: float = flag("epochs in which every expert takes part", default=2.0, min=0)
+    topk_routing_epochs: float = flag("epochs of top-k routing after that; the rest is hard", default=2.0, min=0)
+    routing_temperature_start: float = flag("router temperature at the start", default=2.0, above=0)
+    routing_temperature_end: float = flag("router temperature at the end", default=1.0, above=0)
+    routing_temperature_min: float = flag("floor of the router temperature", default=0.5, above=0)
+    router_noise_std: float = flag("Gaussian noise on the router's logits, falls to 0", default=0.1, min=0)
+    min_expert_usage_fraction: float = flag("floor of every gate under soft routing", default=0.02, min=0, below=1)
+    load_balance_coef: float = flag("weight of the load-balance loss", default=0.01, min=0)
+    routing_alignment_coef: float = flag("weight of the alignment loss under soft routing", default=0.1, min=0)
     routing_alignment_tau: float = flag(
-        "Temperature of the alignment target, in nats.", default=0.1, above=0, needs="routing_alignment_coef"
+        "temperature of the alignment target, in nats", default=0.1, above=0, needs="routing_alignment_coef"
     )
-    routing_entropy_coef: float = flag("Weight of the gates' entropy as a bonus, falls to 0.", default=0.01, min=0)
-    usage_momentum: float = flag("Momentum of the running mean of expert usage.", default=0.9, min=0, below=1)
+    routing_entropy_coef: float = flag("weight of the gates' entropy as a bonus, falls to 0", default=0.01, min=0)
+    usage_momentum: float = flag("momentum of the running mean of expert usage", default=0.9, min=0, below=1)
 
     def routing(self, epoch: float) -> str:
         """The routing at a point of training; `epoch` is fractional and starts at 0."""

@@ -10,8 +10,8 @@ from hf_components.training import SpeechTrainingArguments, TaughtTrainer
 class DistillationArguments(SpeechTrainingArguments):
     """Training arguments of a student that trains all its weights; the loss is KL and cross-entropy, weighted."""
 
-    kl_weight: float = flag("Weight of KL(teacher || student); cross-entropy has the rest.", default=0.8, min=0, max=1)
-    learning_rate: float = flag("Peak learning rate; the default suits whole models.", default=1e-5, above=0)
+    kl_weight: float = flag("weight of KL(teacher || student); cross-entropy has the rest", default=0.8, min=0, max=1)
+    learning_rate: float = flag("peak learning rate; the default suits whole models", default=1e-5, above=0)
 
 
 class DistillationTrainer(TaughtTrainer):

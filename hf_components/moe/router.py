@@ -45,7 +45,9 @@ class RouterArguments(SeedArguments):
     early_stopping_patience: int = flag(
         "epochs without a better validation loss that end training", default=10, min=1, needs="validation_fraction"
     )
-    save_every_n_epochs: int = flag("epochs between checkpoints for --resume", default=5, min=1)
+    save_every_n_epochs: int = flag(
+        "epochs between checkpoints, from which an interrupted run continues", default=5, min=1
+    )
 
 
 def choose_held_out(speakers: np.ndarray, labels: np.ndarray, args: RouterArguments) -> np.ndarray:

@@ -10,8 +10,10 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_components.moe.curriculum import RoutingArguments, routing_losses
+from hf_components.moe.fit import loss_of_routing
 from hf_components.runtime import NUMBER, UserError, read_record, write_json
 from hf_components.training import KlToBaseTrainer
+from hf_components.whisper import MoeWhisperForConditionalGeneration
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +64,7 @@ class MoeTrainer(KlToBaseTrainer):
         core = self.accelerator.unwrap_model(model)
         labels = inputs["labels"]
         expert_losses = None
-        if (
-            self.routing.routing_alignment_coef > 0
-            and core.config.routing == "soft"
-            and core.config.mixture == "weights"
-        ):
+        if self._asks_every_expert(core):
             with self.accelerator.autocast():  # accelerate applies it to `forward` only
                 expert_losses, trunk_states = core.expert_losses(
                     inputs["input_features"], labels, inputs["attention_mask"]
@@ -95,6 +93,19 @@ class MoeTrainer(KlToBaseTrainer):
             sums = torch.stack([values.detach().sum(), values.new_tensor(len(values))])
             self._log_sums[name] = self._log_sums[name] + sums  # stays a tensor: no wait for the device
         return loss, scores
+
+    def loss_without_values(self, model, batch):
+        model.config.routing = self.routing.routing(0)  # the first phase takes most
+        return (
+            loss_of_routing(model, batch)
+            if self._asks_every_expert(model)
+            else super().loss_without_values(model, batch)
+        )
+
+    def _asks_every_expert(self, model: MoeWhisperForConditionalGeneration) -> bool:
+        """Whether the loss of each expert is found before the one that is minimised."""
+        config = model.config
+        return self.routing.routing_alignment_coef > 0 and (config.routing, config.mixture) == ("soft", "weights")
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         if "loss" in logs:

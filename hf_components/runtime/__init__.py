@@ -49,7 +49,7 @@ from hf_components.runtime.json_lines import (
 )
 from hf_components.runtime.locks import alone_in
 from hf_components.runtime.logs import run_recipe, write_to_file
-from hf_components.runtime.memory import full_memory_explained
+from hf_components.runtime.memory import free_memory, full_memory_explained
 from hf_components.runtime.packaged import packaged_weights
 from hf_components.runtime.parquet_parts import join_parts, read_part, write_part
 from hf_components.runtime.pipeline import (

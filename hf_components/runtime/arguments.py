@@ -5,6 +5,7 @@ import contextlib
 import copy
 import dataclasses
 import difflib
+import functools
 import inspect
 import itertools
 import json
@@ -12,7 +13,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from transformers.hf_argparser import string_to_bool
 
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.flags import BOUNDS, bounded, in_words, reader, unmet, ways_of
+from hf_components.runtime.help_page import HelpFormatter, format_help
 from hf_components.runtime.logs import set_up_logging
 from hf_components.runtime.recipe_arguments import ResumeArguments
 from hf_components.runtime.reflexes import ANSWERS, NO_VALUES, SYNONYMS, UNNEEDED
@@ -31,19 +33,14 @@ from hf_components.runtime.stages import join_processes
 logger = logging.getLogger(__name__)
 
 
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        has_default = action.default not in (None, argparse.SUPPRESS, [], "") and not action.required
-        if has_default and action.option_strings and "%(default)" not in (action.help or ""):
-            return f"{action.help} (default: %(default)s)"
-        return action.help
-
-
 class _Parser(HfArgumentParser):
     config_file: str | None = None
     only_in_file: Collection[str] = ()  # names of flags whose values come from that file
 
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        is_negation = options.get("action") == "store_false"
+        if is_negation:
+            options["help"] = argparse.SUPPRESS  # it stands beside the flag itself
         bounds = {name: options.pop(name) for name in BOUNDS if name in options}
         if options.get("type") in (int, float):
             options["type"] = bounded(options["type"], bounds)
@@ -54,7 +51,12 @@ class _Parser(HfArgumentParser):
             options["help"] = f"{options['help'].rstrip('.')}; {in_words(bounds)}"
         action = super().add_argument(*names, **options)
         action.needs = needs
+        if is_negation:
+            self._option_string_actions[f"--{action.dest}"].negation = names[0]
         return action
+
+    def format_help(self) -> str:
+        return format_help(self, self.dataclass_types)
 
     def error(self, message: str) -> None:
         # argparse lists every spelling of a flag: argument --num_experts/--num-experts: must ...
@@ -63,8 +65,16 @@ class _Parser(HfArgumentParser):
         raise UserError(f"{self.config_file}: {message}" if named and named[1] in self.only_in_file else message)
 
 
+ALMOST_THE_SAME = 0.8  # of 1, as difflib measures it
+Elsewhere = Callable[[Sequence[str]], str | None]  # function of an unknown flag's names: where it is one, in words
+
+
 def parse_arguments(
-    dataclass_types: Any, argv: list[str] | None = None, description: str | None = None, leading: str | None = None
+    dataclass_types: Any,
+    argv: list[str] | None = None,
+    description: str | None = None,
+    leading: str | None = None,
+    elsewhere: Elsewhere = lambda names: None,
 ) -> tuple:
     """Parse `argv` into one instance per dataclass and set up logging.
 
@@ -77,6 +87,7 @@ def parse_arguments(
         argv: arguments without the program's name; `sys.argv[1:]` if None.
         description: text that `--help` shows, normally the recipe's `__doc__`.
         leading: flag whose value may stand first, without the flag.
+        elsewhere: function that says where else an unknown flag is one, such as in the steps of a pipeline.
     Returns:
         the instances, in the order of `dataclass_types`.
     Raises:
@@ -91,7 +102,7 @@ def parse_arguments(
     if leading and argv and not argv[0].startswith("-"):
         argv = [f"--{leading}", *argv]
     set_up_logging(_log_file(argv))  # before any mistake is found, which must be in the file too
-    parser, from_file, typed, flags = _read_words(dataclass_types, argv, description)
+    parser, from_file, typed, flags = _read_words(dataclass_types, argv, description, elsewhere)
     set_up_logging(_log_file(from_file + typed))
     try:
         *instances, _, unknown = parser.parse_args_into_dataclasses(
@@ -100,7 +111,7 @@ def parse_arguments(
     except ValueError as error:  # a dataclass refuses a combination of values
         raise UserError(str(error)) from error
     if unknown:
-        raise UserError(_unknown(unknown[0], flags))
+        raise UserError(_unknown(unknown[0], flags, elsewhere))
     for instance in instances:
         if isinstance(instance, ResumeArguments):
             instance.resume = instance.resume and not instance.force_restart
@@ -115,7 +126,7 @@ def parse_own_arguments(kind: type, argv: list[str], description: str | None = N
     Raises:
         UserError: a value is wrong, or a required flag is missing.
     """
-    parser = _Parser(kind, description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
+    parser = _Parser(kind, description=description, allow_abbrev=False, formatter_class=HelpFormatter)
     instance, words = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True, look_for_args_file=False)
     return instance, words
 
@@ -200,18 +211,24 @@ def given_flags(dataclass_types: Any, argv: list[str]) -> set[str]:
 
 
 def _read_words(
-    dataclass_types: Any, argv: Sequence[str], description: str | None = None
+    dataclass_types: Any,
+    argv: Sequence[str],
+    description: str | None = None,
+    elsewhere: Elsewhere = lambda names: None,
 ) -> tuple[_Parser, list[str], list[str], dict[str, argparse.Action]]:
     """The parser, the words of the configuration file, those of the command line, and the parser's flags."""
     types = [dataclass_types] if dataclasses.is_dataclass(dataclass_types) else list(dataclass_types)
-    parser = _Parser(types, description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
-    parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of defaults for the flags below")
+    parser = _Parser(types, description=description, allow_abbrev=False, formatter_class=HelpFormatter)
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML or JSON file of values for all these flags; the command line wins"
+    )
     config_only = _Parser([], add_help=False, allow_abbrev=False)
     config_only.add_argument("--config")
     config_file = config_only.parse_known_args(argv)[0].config
     flags = {option: action for action in parser._actions for option in action.option_strings}
     spellings = _spellings(flags)
-    from_file = _flags_of_file(Path(config_file), flags, spellings, _mappings(types)) if config_file else []
+    advice = functools.partial(_advice, flags=flags, elsewhere=elsewhere)
+    from_file = _flags_of_file(Path(config_file), flags, spellings, _mappings(types), advice) if config_file else []
     typed = [_as_we_spell_it(word, spellings) for word in argv]
     parser.config_file = config_file
     in_file, on_command_line = ({flags[name].dest for name in _named(words, flags)} for words in (from_file, typed))
@@ -328,7 +345,11 @@ def _typed(value: Any) -> Any:
 
 
 def _flags_of_file(
-    path: Path, flags: Mapping[str, argparse.Action], spellings: Mapping[str, str], mappings: set[str]
+    path: Path,
+    flags: Mapping[str, argparse.Action],
+    spellings: Mapping[str, str],
+    mappings: set[str],
+    advice: Callable[[str], str],
 ) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark in front
@@ -347,7 +368,7 @@ def _flags_of_file(
             logger.warning("%s: the key %s is not needed: %s", path, key, UNNEEDED[key])
             continue
         if flag is None or key in ("config", "help"):
-            raise UserError(f"{path}: unknown key {key!r}{_advice(f'--{key}', flags)}")
+            raise UserError(f"{path}: unknown key {key!r}{advice(f'--{key}')}")
         if value is None:
             continue  # an empty value leaves the default
         if isinstance(value, dict):
@@ -381,20 +402,35 @@ def _without_sections(values: dict, mappings: set[str], path: Path) -> Iterator[
             yield key, value
 
 
-def _unknown(word: str, flags: Mapping[str, argparse.Action]) -> str:
+def _unknown(word: str, flags: Mapping[str, argparse.Action], elsewhere: Elsewhere = lambda names: None) -> str:
     name = word.split("=")[0]  # without its value, which may be a token
-    return f"unknown argument {name!r}{_advice(name, flags)}"
+    return f"unknown argument {name!r}{_advice(name, flags, elsewhere)}"
 
 
-def _advice(typed: str, flags: Mapping[str, argparse.Action]) -> str:
-    """What to write instead of an unknown flag: the text of `ANSWERS`, or the flag with the most similar name."""
+def _advice(typed: str, flags: Mapping[str, argparse.Action], elsewhere: Elsewhere) -> str:
+    """What to write instead of an unknown flag: a text of `ANSWERS`, its place elsewhere, or a similar flag."""
     name = typed.lstrip("-").replace("-", "_")
-    if name in ANSWERS and (text := _filled(ANSWERS[name], flags)):
+    meant = (name, *SYNONYMS.get(name, ()))
+    answers = (answer for one in meant for answer in _several(ANSWERS.get(one, ())))
+    if text := next(filter(None, (_filled(answer, flags) for answer in answers)), None) or elsewhere(meant):
         return f": {text}"
     # Suggest --no_plot under its own name, but an alias under the name of its flag.
     names = {
         spelling[2:]: option[2:] if flags[option].nargs == 0 else flags[option].dest
         for spelling, option in _spellings(flags).items()
     }
-    match = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"; did you mean --{names[match[0]]}?" if match else "; --help lists the known ones"
+    similar = difflib.get_close_matches(name, names, n=5, cutoff=0.6)
+    match = next((one for one in similar if _looks_meant(name, one, is_flag=f"--{one}" in flags)), None)
+    return f"; did you mean --{names[match]}?" if match else "; --help lists the known ones"
+
+
+def _several(answers: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (answers,) if isinstance(answers, str) else answers
+
+
+def _looks_meant(typed: str, known: str, *, is_flag: bool) -> bool:
+    """Whether two similar names are nearly the same, or, if the second is a flag of ours, have a word in common."""
+    if known.startswith(typed) or difflib.SequenceMatcher(None, typed, known).ratio() >= ALMOST_THE_SAME:
+        return True
+    starts = [{word[:4] for word in name.split("_") if len(word) >= 4} for name in (typed, known)]
+    return is_flag and bool(starts[0] & starts[1])

@@ -127,7 +127,7 @@ def full_disk_explained(path: Path) -> Iterator[None]:
         free = shutil.disk_usage(path.parent).free / 2**20
         raise UserError(
             f"{path} could not be written ({reason}); its disk has {free:.0f} MiB left: free some space, or raise the "
-            "quota or the limit on file sizes, then continue the run with the same command and --resume"
+            "quota or the limit on file sizes, then run the same command again, which continues"
         ) from error
 
 

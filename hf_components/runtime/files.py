@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 # Encodings of archives that were packed on Windows, DOS and the Mac of the nineties.
 OLD_ENCODINGS = ("cp1252", "cp437", "mac_roman", "shift_jis", "gbk")
+OUR_FOLDERS = ("models/", "data/", "runs/")  # that the Makefile fills: no names of users of the Hub
 JOINERS = "\u200c\u200d"  # shape letters of Persian, Hindi and others
 LONGEST_NAME = 200  # bytes of a name that `place_for` keeps; file systems allow 255, and a suffix comes on top
 SHORTENED = 180  # bytes that it leaves of a longer one; a digest comes on top
@@ -61,7 +62,7 @@ def require_there(name: str | Path, advice: str = "give a folder that exists, or
         if path.exists():
             return
         validate_repo_id(str(name))
-        if not str(name).startswith("models/"):  # the folder that the Makefile fills
+        if not str(name).startswith(OUR_FOLDERS):
             return
     except HFValidationError:
         pass

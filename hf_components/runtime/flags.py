@@ -84,10 +84,14 @@ def in_words(bounds: Mapping[str, float]) -> str:
     if low and high:
         opening = "[("[low == "above"]
         closing = "])"[high == "below"]
-        return f"in {opening}{bounds[low]:g}, {bounds[high]:g}{closing}"
+        return f"in {opening}{_figure(bounds[low])}, {_figure(bounds[high])}{closing}"
     name = low or high
     words = {"min": "at least", "max": "at most", "above": "above", "below": "below"}
-    return f"{words[name]} {bounds[name]:g}"
+    return f"{words[name]} {_figure(bounds[name])}"
+
+
+def _figure(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def keeps(value: float, bounds: Mapping[str, float]) -> bool:

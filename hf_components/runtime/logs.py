@@ -15,8 +15,9 @@ import transformers
 from hf_components.runtime.disk import refusal
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.files import visible
+from hf_components.runtime.launcher import end_with_the_launcher
 from hf_components.runtime.memory import is_want_of_memory
-from hf_components.runtime.signals import Stopped, end_with_the_launcher, stop_in_order
+from hf_components.runtime.signals import Stopped, stop_in_order
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 DATE = "%Y-%m-%d %H:%M:%S"  # in a file, which is read days later

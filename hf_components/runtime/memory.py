@@ -1,13 +1,22 @@
-"""What to say when the memory of the GPU or of the machine is full."""
+"""How much memory is free, and what to say when that of the GPU or of the machine is full."""
 
 import contextlib
 from collections.abc import Iterator
 
+import psutil
 import torch
 
 from hf_components.runtime.errors import UserError, causes
 
 ON_CPU = ("can't allocate memory", "not enough memory")  # of torch's allocator for the CPU, a `RuntimeError`
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a GPU, with what torch keeps there for later; for the CPU, those of this machine."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    return psutil.virtual_memory().available
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ def write_part(table: pyarrow.Table, file: Path) -> None:
 
 def read_part(file: Path) -> pyarrow.Table:
     """Read what `write_part` wrote. Raises UserError if the file is damaged."""
-    with damage_named(file, "delete it, and run the same command with --resume"):
+    with damage_named(file, "delete it, and run the same command again"):
         return pyarrow.parquet.read_table(file)
 
 

@@ -2,11 +2,12 @@
 
 import dataclasses
 import difflib
+import functools
 import logging
 import re
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from hf_components.runtime.arguments import check_words, given_flags, parse_argu
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.files import require_there
 from hf_components.runtime.flags import flag
+from hf_components.runtime.launcher import launch_words
 from hf_components.runtime.logs import write_to_file
 from hf_components.runtime.recipe_arguments import RecipeArguments, SeedArguments
 from hf_components.runtime.records import read_record
@@ -24,6 +26,7 @@ from hf_components.runtime.stages import environment, read_completion, run_stage
 
 logger = logging.getLogger(__name__)
 
+UNKNOWN = re.compile("=<(.*)>$")  # end of a word whose value is `Later`
 PassedOn = Mapping[ModuleType, Mapping[str, str]]  # step -> {flag of the pipeline: flag of the step}
 
 
@@ -86,7 +89,7 @@ class Step:
         return (
             self.metrics[name]
             if isinstance(self.metrics, Later)
-            else read_record(self / name, dict, f"delete {self.folder} and run the same command with --resume")
+            else read_record(self / name, dict, f"delete {self.folder} and run the same command again")
         )
 
 
@@ -109,7 +112,9 @@ class Pipeline:
     def __init__(
         self, recipe: str, arguments: tuple, passed_on: PassedOn, argv: list[str] | None, description: str | None
     ):
-        self.args, self.publishing, self.passed_on = parse_arguments(arguments, argv, description)
+        self.args, self.publishing, self.passed_on = parse_arguments(
+            arguments, argv, description, elsewhere=functools.partial(_in_steps, passed_on)
+        )
         self.given = given_flags(arguments, sys.argv[1:] if argv is None else argv)
         self.configs = Path(recipe).parent / "configs"
         self.names = passed_on
@@ -193,11 +198,11 @@ class Pipeline:
         """
         size = size or ("quick" if self.args.mode == "quick" else "default")
         words = self._words(recipe, folder, size, flags, keeps)
-        command = shlex.join(["accelerate", "launch", f"recipes/{_name(recipe)}.py", *words])
+        command = self._command(recipe, words)
         self._plan.append(f"{folder}: {command}")
         self._recipes[folder] = recipe
         if self.is_plan:
-            known = [word for word in words if not re.search("=<.*>$", word)]
+            known = [word for word in words if not UNKNOWN.search(word)]
             self._values[folder] = check_words(
                 _kinds(recipe), known, is_complete=known == words, warn=self._warns and known == words
             )
@@ -283,13 +288,21 @@ class Pipeline:
             if (value := getattr(self.passed_on, name)) is not None and target not in keeps:
                 given[target] = value
         config = self.configs / _name(recipe) / f"{size}.yaml"
-        shown = config.relative_to(Path.cwd()) if config.is_relative_to(Path.cwd()) else config
         return [
-            *(["--config", str(shown)] if config.exists() else []),
+            *(["--config", _from_here(config)] if config.exists() else []),
             *self._options.get(_name(recipe), []),
             *_as_words(given),
             *self._options.get(folder, []),
         ]
+
+    def _command(self, recipe: ModuleType, words: Sequence[str]) -> str:
+        """The command that runs a step alone; what a step before has to find out is said behind it."""
+        known = [word for word in words if not UNKNOWN.search(word)]
+        file = _from_here(self.configs.parent / f"{_name(recipe)}.py")
+        command = shlex.join([*launch_words(), file, *known])
+        later = [UNKNOWN.search(word) for word in words if word not in known]
+        told = [f"{word.string[: word.start()]} is the {word[1]}, known when that has run" for word in later]
+        return f"{command}  # {', '.join(told)}" if told else command
 
     def _warn_of_steps_left_out(self) -> None:
         """Warn of flags of the command line whose steps this run does not take."""
@@ -348,6 +361,10 @@ def _name(recipe: ModuleType) -> str:
     return recipe.__name__.rsplit(".", 1)[-1]
 
 
+def _from_here(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def _kinds(recipe: ModuleType) -> tuple[type, ...]:
     return tuple(recipe.ARGUMENTS) if "ARGUMENTS" in vars(recipe) else (recipe.Arguments,)
 
@@ -371,6 +388,15 @@ def _as_words(flags: Mapping[str, Any]) -> list[str]:
         elif value is not None:
             words.append(f"--{name}={value}")
     return words
+
+
+def _in_steps(passed_on: PassedOn, names: Sequence[str]) -> str | None:
+    """What to write instead of a flag that only steps have: this pipeline's own name for it, or `--stage_options`."""
+    ours = [flag for flags in passed_on.values() for flag, target in flags.items() if target in names]
+    if ours:
+        return f"use {' or '.join(f'--{flag}' for flag in dict.fromkeys(ours))}"
+    words = [f"{_name(recipe)}.{name}=VALUE" for name in names for recipe in passed_on if name in _names(recipe)]
+    return f"it is a flag of steps: use --stage_options {' or '.join(words)}" if words else None
 
 
 def _optional(field: dataclasses.Field, keep_aliases: bool) -> tuple[Any, dataclasses.Field]:

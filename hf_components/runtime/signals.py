@@ -1,13 +1,8 @@
-"""How a recipe ends when it is told to: by Ctrl-C, by SIGTERM, or because its launcher has ended."""
+"""How a recipe ends when it is told to: by Ctrl-C or by SIGTERM."""
 
-import contextlib
-import ctypes
 import os
 import signal
-import sys
-from pathlib import Path
 
-PR_SET_PDEATHSIG = 1  # of prctl: a signal when the parent ends
 IN_ORDER = 30  # seconds until a run that was stopped ends in any case
 
 
@@ -41,19 +36,3 @@ def stop_in_order() -> None:
     signal.signal(signal.SIGTERM, stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the shell has taken it away: nohup, &
         signal.signal(signal.SIGINT, stop)
-
-
-def end_with_the_launcher() -> None:
-    """Let this process end when `accelerate launch` ends: on SIGTERM it dies and does not pass the signal on.
-
-    Else a training would go on with nobody to stop it, and keep its GPU and the lock of its folder. Only Linux can do
-    this. A recipe that was started without the launcher may outlive its shell.
-    """
-    if sys.platform != "linux":
-        return
-    launcher = os.getppid()
-    with contextlib.suppress(OSError):  # it has ended, or /proc cannot be read
-        if b"accelerate" in Path(f"/proc/{launcher}/cmdline").read_bytes():
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != launcher:  # it ended before this call
-                os.kill(os.getpid(), signal.SIGTERM)

@@ -176,7 +176,7 @@ def run_stage(
             # Again, because another run may have ended in between.
             stage, completion, unfinished, goes_on, is_kept = decide()
             if goes_on:
-                advice = "to start again, run without --resume"
+                advice = "to start anew, use --force_restart"
                 continued = f"the interrupted run of {output_dir} is continued"
                 _warn_of_changed_sources(unfinished["sources"], stage["sources"], continued, advice)
             elif resume and completion is not None and not is_kept:
@@ -428,8 +428,9 @@ def _interrupted(work: Path) -> Path:
 
 
 def _holds_work(work: Path) -> bool:
-    """Whether the folder of an unfinished stage holds more than the record of its start."""
-    return any(path.is_file() and path not in (work / STARTED, work / WRITTEN) for path in work.rglob("*"))
+    """Whether the folder of an unfinished stage holds more than the record of its start, and locks of `datasets`."""
+    files = (path for path in work.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return any(path not in (work / STARTED, work / WRITTEN) for path in files)
 
 
 def _check_written(work: Path) -> None:
@@ -448,14 +449,14 @@ def _set_aside(work: Path, unfinished: dict | None, stage: dict, resume: bool) -
     if not _holds_work(work):
         return
     if not resume:
-        why = "--resume would have continued it if nothing changed"
+        why = "it was to start anew"
     elif unfinished is None:
         why = "it has no record of its settings"
     else:
         why = _difference(unfinished["identity"], stage["identity"])
     kept = _interrupted(work)
     text = "the interrupted run in %s is set aside: %s; it is kept in %s until this run is complete; to continue it, "
-    text += "move it back and use --resume"
+    text += "move it back and run its own command, without --force_restart"
     logger.warning(text, work, why, kept)
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir()
@@ -513,7 +514,7 @@ def _replace(work: Path, output_dir: Path, archive: bool) -> None:
     except OSError as error:
         raise UserError(
             f"the result is complete, but cannot be moved from {work} to {output_dir} ({error.strerror}); make room "
-            "there, then run the same command with --resume"
+            "there, then run the same command again"
         ) from error
     for left in (old, _interrupted(work)):
         shutil.rmtree(left, ignore_errors=True)

@@ -14,6 +14,20 @@ from hf_components.runtime import UserError
 SAMPLING = ("random", "stratified")
 
 
+def at_most_rows(override: str | None, max_samples: int | None) -> str | None:
+    """A `data_config_override` that takes at most so many rows of each split; None leaves it as it is.
+
+    Raises:
+        UserError: it is not valid, or has another limit.
+    """
+    if max_samples is None:
+        return override
+    given = Sampling.parse(override).max_samples
+    if given not in (None, max_samples):
+        raise UserError(f"max_samples is {max_samples}, and {given} in data_config_override; leave one of them out")
+    return json.dumps({**json.loads(override or "{}"), "max_samples": max_samples})
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How much of a corpus a stage takes, and who is held out. Stages with the same values choose the same rows.

@@ -79,48 +79,46 @@ class SpeechTrainingArguments(AugmentationArguments, RegularisationArguments, Se
     """
 
     full_context_fraction: float = flag(
-        "Share of batches with 30 s of audio context.", default=0.04, min=0, max=1, needs={"audio_context": "dynamic"}
+        "share of batches with 30 s of audio context", default=0.04, min=0, max=1, needs={"audio_context": "dynamic"}
     )
-    max_new_tokens: int = flag("Longest transcript in evaluation, in tokens.", default=225, min=1)
-    data_seed: int | None = flag(
-        "Seed of order, augmentation and audio context; default: seed.", default=None, **SEEDS
-    )
-    output_dir: str = flag("Folder of the result; required.", default="")
-    per_device_train_batch_size: int = flag("Utterances per step and device.", default=8, min=1)
-    per_device_eval_batch_size: int = flag("Utterances per evaluation batch and device.", default=16, min=1)
-    learning_rate: float = flag("Peak learning rate; the default suits LoRA.", default=5e-4, above=0)
-    warmup_steps: float = flag("Warm-up, as steps or as a fraction of training below 1.", default=0.1, min=0)
-    eval_strategy: str = flag("When to evaluate during training: no, steps or epoch.", default="no")
-    save_strategy: str = flag("When to write checkpoints: no, steps or epoch.", default="epoch")
+    max_new_tokens: int = flag("longest transcript in evaluation, in tokens", default=225, min=1)
+    data_seed: int | None = flag("seed of order, augmentation and audio context; default: seed", default=None, **SEEDS)
+    output_dir: str = flag("folder of the result; required", default="")
+    per_device_train_batch_size: int = flag("utterances per step and device", default=8, min=1)
+    per_device_eval_batch_size: int = flag("utterances per evaluation batch and device", default=16, min=1)
+    learning_rate: float = flag("peak learning rate; the default suits LoRA", default=5e-4, above=0)
+    warmup_steps: float = flag("warm-up, as steps or as a fraction of training below 1", default=0.1, min=0)
+    eval_strategy: str = flag("when to evaluate during training: no, steps or epoch", default="no")
+    save_strategy: str = flag("when to write checkpoints: no, steps or epoch", default="epoch")
     save_every_n_epochs: int | None = flag(
-        "Save a checkpoint every n epochs and after the last; sets save_strategy to epoch.", default=None, min=1
+        "save a checkpoint every n epochs and after the last; sets save_strategy to epoch", default=None, min=1
     )
     eval_every_n_epochs: int | None = flag(
-        "Evaluate every n epochs and after the last; sets eval_strategy to epoch.", default=None, min=1
+        "evaluate every n epochs and after the last; sets eval_strategy to epoch", default=None, min=1
     )
     early_stopping_patience: int | None = flag(
-        "Stop after n evaluations without a lower WER, and use the best checkpoint; 0: never.", default=None, min=0
+        "stop after n evaluations without a lower WER, and use the best checkpoint; 0: never", default=None, min=0
     )
     metric_for_best_model: str = flag(
-        "Metric that selects the checkpoint in best.json.", default="wer", needs="eval_strategy"
+        "metric that selects the checkpoint in best.json", default="wer", needs="eval_strategy"
     )
     greater_is_better: bool = flag(
-        "Whether a larger value of that metric is better.", default=False, needs="eval_strategy"
+        "whether a larger value of that metric is better", default=False, needs="eval_strategy"
     )
     fp16: bool | None = flag(
-        "Mixed precision with float16; default on CUDA: bf16 if supported, else fp16.",
+        "mixed precision with float16; default on CUDA: bf16 if supported, else fp16",
         default=None,
         nargs="?",
         const=True,
     )
-    bf16: bool | None = flag("Mixed precision with bfloat16.", default=None, nargs="?", const=True)
-    no_fp16: bool = flag("Train in float32 even on a GPU.", default=False)
-    rebase_output_dir: bool = flag("Move an earlier result to archive/<name>_<time> beside it.", default=False)
+    bf16: bool | None = flag("mixed precision with bfloat16", default=None, nargs="?", const=True)
+    no_fp16: bool = flag("train in float32 even on a GPU", default=False)
+    rebase_output_dir: bool = flag("move an earlier result to archive/<name>_<time> beside it", default=False)
     save_total_limit: int = flag(
-        "Checkpoints kept; at least 2, so that one is always complete.", default=2, min=2, needs="save_strategy"
+        "checkpoints kept; at least 2, so that one is always complete", default=2, min=2, needs="save_strategy"
     )
-    logging_steps: float = flag("Steps between log entries.", default=10, above=0, needs={"logging_strategy": "steps"})
-    logging_first_step: bool = flag("Log the first step too.", default=True, needs={"logging_strategy": "steps"})
+    logging_steps: float = flag("steps between log entries", default=10, above=0, needs={"logging_strategy": "steps"})
+    logging_first_step: bool = flag("log the first step too", default=True, needs={"logging_strategy": "steps"})
     report_to: str = tracker_flag()
     debug: str = field(
         default="", init=False, metadata={"help": "Of transformers; not a flag: recipes have their own."}
@@ -166,6 +164,7 @@ class SpeechTrainingArguments(AugmentationArguments, RegularisationArguments, Se
     skip_memory_metrics: bool = _without_effect(default=True)
     parallelism_config: Any = _without_effect(default=None)
     ddp_timeout: int = _without_effect(default=1800)
+    ddp_backend: str | None = _without_effect(default=None)  # processes are joined before any flag is read
     local_rank: int = _without_effect(default=-1)
     remove_unused_columns: bool = _without_effect(default=False)
 
@@ -184,12 +183,22 @@ class SpeechTrainingArguments(AugmentationArguments, RegularisationArguments, Se
             if self.eval_strategy == "no":
                 raise ValueError("early_stopping_patience needs evaluations; set eval_every_n_epochs or eval_strategy")
             self.load_best_model_at_end = self.restore_callback_states_from_checkpoint = True
+        if self.load_best_model_at_end:
+            self._check_strategies()
         if self.data_seed is None:
             self.data_seed = self.seed
         self._choose_precision()
         super().__post_init__()
         if self.no_fp16:
             self.mixed_precision = "no"  # whatever `accelerate launch` says
+
+    def _check_strategies(self) -> None:
+        evaluates, saves = (getattr(way, "value", way) for way in (self.eval_strategy, self.save_strategy))
+        if evaluates != saves and saves != "best":
+            raise ValueError(
+                f"load_best_model_at_end needs an evaluation of every checkpoint, but eval_strategy is {evaluates} "
+                f"and save_strategy is {saves}; give both the same"
+            )
 
     def _choose_precision(self) -> None:
         if self.no_fp16 and (self.fp16 or self.bf16):
@@ -252,6 +261,15 @@ class CtcTrainingArguments(SpeechTrainingArguments):
 
     full_context_fraction: float = field(default=0.0, init=False, metadata={"help": "Of Whisper; not a flag here."})
     max_new_tokens: int = field(default=225, init=False, metadata={"help": "Of other decoders; not a flag here."})
+
+
+@dataclass
+class FinetuningTrainingArguments(SpeechTrainingArguments):
+    """`SpeechTrainingArguments` of recipes that train all weights, unless a LoRA is asked for."""
+
+    learning_rate: float = flag(
+        "peak learning rate; the default suits all weights, and 5e-4 a LoRA", default=1e-5, above=0
+    )
 
 
 def warn_of_learning_rate(args: SpeechTrainingArguments, finetuning: str) -> None:

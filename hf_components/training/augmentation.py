@@ -30,31 +30,31 @@ class AugmentationArguments:
     at random. An utterance may be joined with another one of its speaker first, see `Concatenation`.
     """
 
-    time_masks: int = flag("SpecAugment: time masks per utterance, such as 2.", default=0, min=0)
+    time_masks: int = flag("SpecAugment: time masks per utterance, such as 2", default=0, min=0)
     time_mask_length: int = flag(
-        "SpecAugment: longest time mask in mel frames (10 ms).", default=40, min=1, needs="time_masks"
+        "SpecAugment: longest time mask in mel frames (10 ms)", default=40, min=1, needs="time_masks"
     )
-    mel_masks: int = flag("SpecAugment: masks of mel bins per utterance, such as 2.", default=0, min=0)
-    mel_mask_width: int = flag("SpecAugment: widest mask in mel bins.", default=10, min=1, needs="mel_masks")
+    mel_masks: int = flag("SpecAugment: masks of mel bins per utterance, such as 2", default=0, min=0)
+    mel_mask_width: int = flag("SpecAugment: widest mask in mel bins", default=10, min=1, needs="mel_masks")
     concatenate: float = flag(
-        "Share of utterances that are followed by another one of the same known speaker, in one clip.",
+        "share of utterances that are followed by another one of the same known speaker, in one clip",
         default=0.0,
         min=0,
         max=1,
     )
     concatenate_seconds: float = flag(
-        "Longest clip that is joined from two.", default=15.0, above=0, max=30, needs="concatenate"
+        "longest clip that is joined from two", default=15.0, above=0, max=30, needs="concatenate"
     )
-    speed_factors: list[float] = flag("Speeds to choose from, such as 0.9 1.0 1.1.", default=[], min=0.5, max=2)
-    noise: list[str] = flag(f"Kinds of noise to choose from: {', '.join(NOISES)}.", default=[], choices=NOISES)
+    speed_factors: list[float] = flag("speeds to choose from, such as 0.9 1.0 1.1", default=[], min=0.5, max=2)
+    noise: list[str] = flag(f"kinds of noise to choose from: {', '.join(NOISES)}", default=[], choices=NOISES)
     noise_probability: float = flag(
-        "Share of utterances with noise, if --noise is given.", default=0.5, min=0, max=1, needs="noise"
+        "share of utterances with noise, if --noise is given", default=0.5, min=0, max=1, needs="noise"
     )
     noise_snr: list[float] = flag(
-        "Lowest and highest signal-to-noise ratio, dB.", default=[5.0, 20.0], min=-50, max=100, needs="noise"
+        "lowest and highest signal-to-noise ratio, dB", default=[5.0, 20.0], min=-50, max=100, needs="noise"
     )
     noise_dir: str | None = flag(
-        "Folder of sound files (with subfolders) for the noise `recordings`.",
+        "folder of sound files (with subfolders) for the noise `recordings`",
         default=None,
         needs={"noise": "recordings"},
     )

@@ -8,12 +8,15 @@ import dataclasses
 import types
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from accelerate.utils import convert_outputs_to_fp32
 from torch._subclasses import FakeTensorMode
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCTC, PreTrainedConfig, PreTrainedModel, Wav2Vec2Config, WhisperConfig
 from transformers.initialization import no_init_weights
@@ -113,6 +116,8 @@ class PeakMeter(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, kinds, args=(), kwargs=None):
         made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.device):  # most calls only ask where a tensor is
+            return made
         for value in made if isinstance(made, (tuple, list)) else (made,):
             if isinstance(value, torch.Tensor):
                 self._count(value.untyped_storage())
@@ -156,6 +161,19 @@ class WithoutValues(TorchDispatchMode):
             mask = args[1][0]
             return aten.clone(aten.reshape(args[0], (mask.numel(), *args[0].shape[mask.dim() :])))
         return function(*args, **(kwargs or {}))
+
+
+class FusedAttention(TorchFunctionMode):
+    """Attention without dropout. It keeps no probabilities, as the fused attention of a GPU with dropout does not.
+
+    On the CPU attention with dropout keeps them.
+    """
+
+    def __torch_function__(self, function, kinds, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is scaled_dot_product_attention:
+            kwargs = {**kwargs, "dropout_p": 0.0}
+        return function(*args, **kwargs)
 
 
 def loss_of_texts(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
@@ -220,12 +238,25 @@ def with_fake_tensors(model: torch.nn.Module, device: str = "cpu") -> torch.nn.M
     return model
 
 
-def predict_peak(build: Callable[[], PreTrainedModel], step: TrainingStep, loss: Loss = loss_of_texts) -> int:
+def without_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy whose weights and buffers have a size and no values."""
+    empty: dict[int, torch.Tensor] = {}
+    for value in (*model.parameters(), *model.buffers()):
+        made = torch.empty_like(value, device="meta")
+        is_weight = isinstance(value, torch.nn.Parameter)
+        empty[id(value)] = torch.nn.Parameter(made, value.requires_grad) if is_weight else made
+    return copy.deepcopy(model, empty)
+
+
+def predict_peak(
+    build: Callable[[], PreTrainedModel], step: TrainingStep, loss: Loss = loss_of_texts, *, gpu: bool = False
+) -> int:
     """The most bytes that tensors take during a step: weights, gradients, optimizer, activations, and the batch.
 
     Args:
         build: function that returns a new model in which only what is trained requires gradients; see `finetuned`.
         loss: what is minimised.
+        gpu: a step of a GPU, whose attention is fused; else of the CPU.
     """
     with torch.device("meta"), no_init_weights():
         model = build()
@@ -233,7 +264,7 @@ def predict_peak(build: Callable[[], PreTrainedModel], step: TrainingStep, loss:
         model = with_fake_tensors(model)
         with PeakMeter(model) as meter:
             optimizer = ready(model, step)
-            with WithoutValues(model):
+            with WithoutValues(model), FusedAttention() if gpu else nullcontext():
                 take_step(model, step, optimizer, loss)
     return meter.peak
 
@@ -246,7 +277,7 @@ def largest_batches(
     At each moment of a step memory grows in proportion to the batch, so the peak is the greatest of several straight
     lines. It bends upward: between two batches it lies below the line through their peaks.
     """
-    peaks = [predict_peak(build, dataclasses.replace(step, batch_size=batch), loss) for batch in BATCHES]
+    peaks = [predict_peak(build, dataclasses.replace(step, batch_size=batch), loss, gpu=True) for batch in BATCHES]
     return [_largest(peaks, size * GIB - BESIDE_TENSORS) for size in sizes]
 
 
@@ -302,16 +333,6 @@ def new_model(config: PreTrainedConfig) -> PreTrainedModel:
         raise UserError(f"the memory of a {config.model_type} is not predicted; a Whisper or a CTC model is")
     model.tie_weights()
     return model
-
-
-def on_gpu(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration for a prediction of a GPU, whose attention keeps no probabilities, not even with dropout.
-
-    On the CPU attention with dropout keeps them.
-    """
-    config = copy.deepcopy(config)
-    config.attention_dropout = 0.0
-    return config
 
 
 def finetuned(

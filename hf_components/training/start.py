@@ -47,7 +47,7 @@ class DistanceToStart:
         """Raises UserError if the checkpoint does not hold the start."""
         file = checkpoint / START_WEIGHTS
         if not file.exists():
-            raise UserError(f"{checkpoint} was written without l2_to_start; train without --resume")
+            raise UserError(f"{checkpoint} was written without l2_to_start; start anew with --force_restart")
         found = load_file(file)
         self.start = {name: found[name].to(start.device) for name, start in self.start.items()}
 

@@ -46,6 +46,8 @@ from hf_components.training.concatenation import Concatenation
 from hf_components.training.consistency import symmetric_kl
 from hf_components.training.data import DurationBatchSampler, SpeechCollator, SpeechDataset
 from hf_components.training.ema import MovingAverage
+from hf_components.training.fit import loss_of_texts
+from hf_components.training.memory_estimate import tell_memory
 from hf_components.training.sharding import prepare_sharding, refuse_sharding, whole_model
 from hf_components.training.start import DistanceToStart
 
@@ -205,6 +207,10 @@ class SpeechTrainer(Seq2SeqTrainer):
         scores = self.family.score(model, inputs)
         return self.per_token(scores.loss, inputs["labels"], num_items_in_batch), scores
 
+    def loss_without_values(self, model: PreTrainedModel, batch) -> torch.Tensor:
+        """What takes the memory of `loss_of_batch`, for tensors without values; it changes nothing in the trainer."""
+        return loss_of_texts(model, batch)
+
     def per_token(self, sums: torch.Tensor, labels: torch.Tensor, num_items_in_batch) -> torch.Tensor:
         """Sums over the tokens of this batch, as their part of the mean over all tokens of the optimizer step."""
         means = sums / ((labels != -100).sum() if num_items_in_batch is None else num_items_in_batch)
@@ -277,6 +283,7 @@ class SpeechTrainer(Seq2SeqTrainer):
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
         elif resume_from_checkpoint:
             check_checkpoint(resume_from_checkpoint)
+        tell_memory(self)
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
 
     @property
@@ -355,7 +362,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         if base != self._base(base["fingerprint"]):
             raise UserError(
                 f"{resume_from_checkpoint} adapts {base['base_model']} ({base['fingerprint']}), not the current "
-                f"{name}; train without --resume"
+                f"{name}; start anew with --force_restart"
             )
         weights = load_file(Path(resume_from_checkpoint) / TRAINED_WEIGHTS)
         options = StateDictOptions(full_state_dict=True, strict=False)  # the file is whole, the model may be sharded

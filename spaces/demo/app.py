@@ -48,18 +48,16 @@ def show_experts(file: str | None, name: str) -> tuple[str, str, dict, dict]:
         heard = recognise(name, waveform)
     except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from error
-    experts = [f"Expert {number}" for number in range(len(heard.weights))]
-    bars = pd.DataFrame({"expert": experts, "weight": np.round(heard.weights, 4)})
-    rows = [
-        [expert, f"{weight:.2f}", text]
-        for expert, weight, text in zip(experts, heard.weights, heard.by_expert, strict=True)
-    ]
-    has_router = bool(experts)
+    experts = [f"Expert {number}" for number in range(len(heard.by_expert))]
+    is_routed = bool(heard.weights)
+    shown = [f"{weight:.2f}" for weight in heard.weights] if is_routed else [""] * len(experts)
+    bars = pd.DataFrame({"expert": experts if is_routed else [], "weight": np.round(heard.weights, 4)})
+    rows = list(map(list, zip(experts, shown, heard.by_expert, strict=True)))
     return (
         heard.transcript,
         f"{heard.remark} {remark}".strip(),
-        gr.update(value=bars, visible=has_router),
-        gr.update(value=rows, visible=has_router),
+        gr.update(value=bars, visible=is_routed),
+        gr.update(value=rows, visible=bool(experts)),
     )
 
 
@@ -216,7 +214,7 @@ def build(recognisers: list[str], units: list[str]) -> gr.Blocks:
                     visible=False,
                 )
                 experts = gr.Dataframe(
-                    headers=["expert", "weight", "alone, it would have heard"],
+                    headers=["expert", "weight", "alone, it would have written"],
                     wrap=True,
                     visible=False,
                     interactive=False,

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+NOT_ROUTED = ("merge", "choose")  # mixtures that transcribe with the plain model; their router may be untrained
 
 
 class Recogniser(NamedTuple):
@@ -31,7 +32,7 @@ class Heard(NamedTuple):
     """Result of a recognition.
 
     Args:
-        weights: weights of the router, one per expert; empty without a router.
+        weights: weights of the router, one per expert; empty where no router is asked.
         by_expert: transcript of each expert alone.
         remark: which experts wrote the transcript, or what the checkpoint cannot do.
     """
@@ -97,21 +98,39 @@ def recognise(name: str, waveform: np.ndarray) -> Heard:
     (transcript,) = processor.batch_decode(model.generate(features), skip_special_tokens=True)
     if num_experts is None:
         return Heard(transcript.strip(), [], [], f"`{name}` is a plain Whisper: it has no router and no experts.")
-    weights = model.route(features)[0].tolist()
+    is_routed = model.config.mixture not in NOT_ROUTED
+    weights = model.route(features)[0].tolist() if is_routed else []
     with model.override(mixture="weights"):  # a single expert needs no mixing
         alone = model.generate(
             features.expand(num_experts, -1, -1), expert_weights=torch.eye(num_experts, device=DEVICE)
         )
     by_expert = [text.strip() for text in processor.batch_decode(alone, skip_special_tokens=True)]
-    return Heard(transcript.strip(), weights, by_expert, _writers(model.config, weights))
+    remark = _chosen_by_router(model.config, weights) if is_routed else _without_router(model.config)
+    return Heard(transcript.strip(), weights, by_expert, remark)
 
 
-def _writers(config: PreTrainedConfig, weights: list[float]) -> str:
-    """A sentence that names the experts that wrote the transcript."""
+def _chosen_by_router(config: PreTrainedConfig, weights: list[float]) -> str:
+    """A remark that names the experts that wrote the transcript."""
     by_weight = sorted(range(len(weights)), key=lambda expert: -weights[expert])
-    if config.routing == "hard":
-        return f"Expert {by_weight[0]} wrote the transcript, as its weight is the largest (`hard` routing)."
     writing = by_weight if config.routing == "soft" else by_weight[: config.experts_per_utterance]
-    return (
-        f"Experts {', '.join(map(str, sorted(writing)))} wrote the transcript together (`{config.routing}` routing)."
-    )
+    if config.routing == "hard":
+        remark = f"Expert {by_weight[0]} wrote the transcript, as its weight is the largest (`hard` routing)."
+    else:
+        experts = ", ".join(map(str, sorted(writing)))
+        remark = f"Experts {experts} wrote the transcript together (`{config.routing}` routing)."
+    if config.mixture == "weights" and config.beta < 1:
+        remark += f" The router's choice counts {config.beta:g}; {_plain(config)} has the rest."
+    return remark
+
+
+def _without_router(config: PreTrainedConfig) -> str:
+    """A remark on a mixture that transcribes whatever its router says."""
+    remark = f"{_plain(config).capitalize()} wrote the transcript"
+    if config.mixture == "choose":
+        remark += "; where it was not sure, all experts were asked, and the text of least risk was taken"
+    return f"{remark} (`{config.mixture}`). The router has no say."
+
+
+def _plain(config: PreTrainedConfig) -> str:
+    """What transcribes if no expert is chosen."""
+    return "the shared expert" if config.shared_expert else "the mean of all experts"

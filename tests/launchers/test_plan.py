@@ -3,8 +3,12 @@
 import re
 
 import pytest
+from tiny_audio_llms import save_glm_asr
+from tiny_ctc import save_tiny_wav2vec2
 from tiny_whisper import tiny_base
+from transformers import LlamaConfig
 
+from hf_components.correction import loading
 from launchers import doctor
 
 pytestmark = pytest.mark.integration
@@ -32,6 +36,30 @@ def test_trainings_of_the_mixture(model, capsys):
 def test_fine_tuning(model, capsys):
     assert doctor.main(["--plan", "run_children_pipeline", f"--model={model}"]) == 0
     assert "finetuned: all weights, batch 12, bf16, gradient checkpointing: " in capsys.readouterr().out
+
+
+def test_wav2vec2_and_the_llm_that_corrects(tmp_path, capsys, monkeypatch):
+    save_tiny_wav2vec2(tmp_path / "model")
+    # 0.5 GiB of embeddings and output in half precision
+    LlamaConfig(vocab_size=2**21, hidden_size=64, num_hidden_layers=1).save_pretrained(tmp_path / "llm")
+    monkeypatch.setattr(loading, "is_bitsandbytes_available", lambda: True)
+    words = ["--plan", "run_wav2vec2_pipeline", f"--model={tmp_path / 'model'}", f"--llm_model={tmp_path / 'llm'}"]
+    assert doctor.main(words) == 0
+    _, training, correction = capsys.readouterr().out.splitlines()
+    assert training.startswith("finetuned: a LoRA of rank 8, batch 4, bf16: ")
+    assert correction == f"correction: {tmp_path / 'llm'} in 4 bits: 0.5 GiB for its weights"
+    assert doctor.main([*words, "--quantization=none", "--llm_dtype=float32"]) == 0
+    assert capsys.readouterr().out.endswith("llm: 1.0 GiB for its weights\n")
+    assert doctor.main([*words, "--gold=stt", "--train_on=all"]) == 0
+    assert "correction" not in capsys.readouterr().out
+
+
+def test_an_llm_that_hears_is_not_predicted(tmp_path, capsys):
+    save_tiny_wav2vec2(tmp_path / "model")
+    save_glm_asr(tmp_path / "llm")
+    words = ["--plan", "run_wav2vec2_pipeline", f"--model={tmp_path / 'model'}", f"--llm_model={tmp_path / 'llm'}"]
+    assert doctor.main(words) == 0
+    assert "llm hears, and is not predicted" in capsys.readouterr().out
 
 
 def test_mistakes_are_named(model, capsys):

@@ -102,6 +102,13 @@ def test_everything_is_trained_and_the_best_epoch_kept(run, finetuned):
     assert kept == ["model.encoder.embed_positions.weight"]
 
 
+def test_some_utterances_of_each_split(run):
+    flags = {"max_samples": 5, "num_train_epochs": 1}
+    assert finetune_asr.main(command(run, "some", **flags))["utterances"] == 5
+    with pytest.raises(UserError, match="max_samples is 5, and 6 in data_config_override"):
+        finetune_asr.main(command(run, "both", data_config_override='{"max_samples": 6}', **flags))
+
+
 def edit_record(folder: Path, **settings) -> None:
     record = json.loads((folder / "stage.json").read_text())
     record["config"] |= settings
@@ -362,6 +369,13 @@ def test_mistakes_are_named_and_leave_no_result(run, tmp_path, flags, message):
         ({"learning_rate": 1e-5}, False),
     ],
 )
+def test_the_default_learning_rate_is_a_usual_one(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(finetune_asr, "run_stage", lambda *args, **kwargs: {})
+    monkeypatch.setattr(finetune_asr, "run_as_stage", lambda *args, **kwargs: {})
+    finetune_asr.main([f"--corpus={run / 'corpus'}", f"--output_dir={tmp_path / 'output'}"])
+    assert "is unusual for" not in capsys.readouterr().err
+
+
 def test_an_unusual_learning_rate_is_told(run, tmp_path, monkeypatch, capsys, flags, warned):
     monkeypatch.setattr(finetune_asr, "run_stage", lambda *args, **kwargs: {})
     finetune_asr.main(command(run, tmp_path / "output", **flags))

@@ -38,7 +38,7 @@ ALWAYS = re.findall(
     audio_context audio_dir auto_find_batch_size average base_model base_share batch_size benchmark_percent bf16
     bootstrap_seed budget_seconds builder cache_gib candidates certainty checkpoint_every choose_model clips_per_motif
     compare_train_on compare_words concatenate control conv_dim conv_kernel conv_stride corpus crop_seconds data
-    data_config_override data_dir data_percent data_seed dataloader_num_workers dataloader_pin_memory ddp_backend
+    data_config_override data_dir data_percent data_seed dataloader_num_workers dataloader_pin_memory
     ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph debug debug_run decisions
     deepspeed detector dev_speakers dev_utterances disable_tqdm discriminator_lr discriminator_steps draws dry_run
     dtype ema_decay embedding_dim embedding_dir engine epochs eval_every_n_epochs eval_on_start eval_strategy
@@ -59,14 +59,14 @@ ALWAYS = re.findall(
     router_dir router_hidden_size router_noise_std routing_alignment_coef routing_entropy_coef routing_temperature_end
     routing_temperature_min routing_temperature_start run_id sample_file samples_per_epoch sampling save_every
     save_every_n_epochs save_strategy scoring seed selection_share sentences shard_megabytes shared_epochs
-    shared_expert shared_runs ship silences single_lora_model single_lora_wide_model soft_routing_epochs soup_model
-    source speaker speaker_embedding speech_seed speed_factors stage_options submission_format target target_entropy
-    teacher_model test_manifest test_utterances tf32 time_masks topk_routing_epochs torch_compile torch_compile_backend
-    torch_compile_mode torch_empty_cache_steps track train_manifest train_on train_speakers truth unit_rate units
-    units_dir unreadable_rows untranscribed update_seconds usage_momentum use_cache use_cpu use_f0 use_liger_kernel
-    use_lora utterances_per_speaker validation_crops validation_fraction verify vocab_size vocoder_model voice voice_in
-    voice_l2_to_start voice_layers voice_learning_rate voice_marks voice_rank voice_scales warmup_steps ways
-    weight_decay worst
+    shared_expert shared_runs ship silences single_lora_learning_rate single_lora_model single_lora_wide_model
+    soft_routing_epochs soup_model source speaker speaker_embedding speech_seed speed_factors stage_options
+    submission_format target target_entropy teacher_model test_manifest test_utterances tf32 time_masks
+    topk_routing_epochs torch_compile torch_compile_backend torch_compile_mode torch_empty_cache_steps track
+    train_manifest train_on train_speakers truth unit_rate units units_dir unreadable_rows untranscribed update_seconds
+    usage_momentum use_cache use_cpu use_f0 use_liger_kernel use_lora utterances_per_speaker validation_crops
+    validation_fraction verify vocab_size vocoder_model voice voice_in voice_l2_to_start voice_layers
+    voice_learning_rate voice_marks voice_rank voice_scales warmup_steps ways weight_decay worst
     """,
 )
 # Flags that have an effect in some recipes whatever else is given; in the others they have `needs`.
@@ -74,8 +74,8 @@ IN_SOME = re.findall(
     r"\w+",
     """
     adapter batch_seconds context_seconds early_stopping_patience expert experts_per_utterance freeze_shared_expert
-    hidden_size language layer lora_model max_new_tokens max_samples min_audio_context num_train_epochs
-    phone_tier pooling quantization selection_split split split_by split_seed val_manifest val_ratio
+    hidden_size language layer lora_model max_new_tokens max_samples min_audio_context num_train_epochs phone_tier
+    pooling quantization selection_split split split_by split_seed val_manifest val_ratio
     """,
 )
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py"))

@@ -261,7 +261,7 @@ def test_a_worker_that_is_killed_stops_the_run_and_says_so(tmp_path, monkeypatch
         os.kill(os.getpid(), signal.SIGKILL)
 
     monkeypatch.setattr(shards.Writer, "write", write)
-    with pytest.raises(UserError, match="a worker process was killed, .*--resume and a smaller --num_proc"):
+    with pytest.raises(UserError, match="a worker process was killed, .*again with a smaller --num_proc"):
         prepare(children_corpus(tmp_path / "corpus"), tmp_path / "out", "--builder=jsonl_manifest", "--num_proc=2")
 
 

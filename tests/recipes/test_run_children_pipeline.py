@@ -96,6 +96,7 @@ def test_the_model_is_a_stock_whisper_with_its_card(finished):
     wer = results["evaluation"]["systems"]["finetuned"]["wer"]
     assert f"| `finetuned` | {100 * wer:.1f} |" in card and "plots/wer_per_group.png" in card
     assert "None" not in card and "\n\n\n" not in card
+    assert f"fine-tuned on {results['corpus']['name']}" in card
 
 
 @pytest.mark.slow

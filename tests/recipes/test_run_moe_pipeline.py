@@ -116,6 +116,7 @@ def test_what_is_released_is_chosen_on_speakers_of_train(finished, sources, tmp_
         plain = WhisperForConditionalGeneration.from_pretrained(again / "model")
         card = (again / "model" / "README.md").read_text()
         assert f"Released as `{name}`" in card and "trust_remote_code" not in card
+        assert "\n# Whisper with a merged LoRA on " in card
         features = torch.randn(1, 80, 2 * plain.config.max_source_positions)
         mixture = MoeWhisperForConditionalGeneration.from_pretrained(out / "joint" / "model")
         mixture.set_audio_context("full")
@@ -172,12 +173,23 @@ def test_every_line_of_use_on_the_card_runs(finished, tmp_path):
     assert run_blocks((model / "README.md").read_text(), tmp_path / "home", folder=model) == 3
 
 
+@pytest.mark.slow
+def test_the_lines_of_the_readme_load_the_mixture_of_the_quick_start(finished, tmp_path):
+    section = (ROOT / "README.md").read_text().partition("\n## Load the result elsewhere\n")[2].partition("\n## ")[0]
+    assert "runs/moe/joint/model" in section
+    lines = section.replace("clip.wav", "speech.wav")
+    lines = lines.replace("runs/moe/joint/model", str(finished[0] / "joint" / "model"))
+    assert run_blocks(lines, tmp_path / "home", folder=finished[0]) == 1
+
+
 def test_the_model_folder_is_complete(finished):
     out, _ = finished
     model = MoeWhisperForConditionalGeneration.from_pretrained(out / "model")
     assert (model.config.num_experts, model.config.routing, model.config.audio_context) == (3, "hard", "dynamic")
     card = (out / "model" / "README.md").read_text()
     assert all(name in card for name in ("zero_shot", "single_lora", "moe_oracle", "trust_remote_code=True"))
+    assert "\n# MoE-Whisper on " in card
+    assert "\n# model.config.mixture = " in card and "\nmodel.config" not in card  # pasted, it is the released system
     plots = {line.split("(")[1].rstrip(")") for line in card.splitlines() if line.startswith("![")}
     assert plots and all((out / "model" / plot).is_file() for plot in plots)
     assert sorted(folder.name for folder in (out / "model" / "experts").iterdir()) == [

@@ -348,7 +348,7 @@ def test_a_manifest_with_other_field_names(model, data):
 
 
 def test_arguments_that_contradict_are_told(model, data):
-    with pytest.raises(UserError, match="give either --input_jsonl or --corpus, got both"):
+    with pytest.raises(UserError, match="give one of --audio, --input_jsonl and --corpus, got input_jsonl and corpus"):
         run(model, data, "--corpus", "data/prepared")
     with pytest.raises(UserError, match="there is no folder ./none"):
         run(model, data, "--model", "./none")
@@ -441,3 +441,41 @@ def test_texts_also_as_the_csv_of_the_sap_challenge(model, data, tmp_path):
         assert [row["raw_hypos"] for row in rows] == [line["orthographic_text"] for line in lines]
         assert list(rows[0]) == ["id", "raw_hypos"]
         (tmp_path / "new" / "texts.csv").unlink()
+
+
+def test_recordings_and_folders_of_them_without_a_manifest(model, data):
+    _, expected = run(model, data)
+    output = data / "texts.jsonl"
+    words = ["--model", str(model), "--output_jsonl", str(output), "--max_new_tokens", "8", "--dtype", "float32"]
+    metrics = transcribe.main([str(data / "audio_0"), str(data / "audio_1" / "audio" / "u1.flac"), *words])
+    assert metrics["utterances"] == 4 and metrics["failed"] == 0
+    texts = {line["utterance_id"]: line["orthographic_text"] for line in expected}
+    assert read_lines(output) == [
+        {"utterance_id": f"audio/{name}.flac" if name != "u1" else "u1.flac", "orthographic_text": texts[name]}
+        for name in ("u0", "u2", "u4", "u1")
+    ]
+    soundfile.write(data / "audio_0" / "new.flac", tone(1, 1, 0.5), 16_000)
+    assert transcribe.main(["--audio", str(data / "audio_0"), *words])["utterances"] == 4
+    assert [line["utterance_id"] for line in read_lines(output)][-1] == "new.flac"
+
+
+def test_recordings_that_cannot_be_named_are_told(model, data, tmp_path):
+    words = ["--model", str(model), "--output_jsonl", str(tmp_path / "x.jsonl")]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "u0.flac").touch()
+    for places, message in {
+        ("none.wav",): "there is no file or folder none.wav",
+        (tmp_path / "empty",): "empty holds no recording",
+        (data / "audio_0" / "audio", tmp_path / "u0.flac"): r"u0.flac have one name, u0.flac; .*, or rename one",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            transcribe.main([*map(str, places), *words])
+
+
+def test_some_of_the_recordings(model, data):
+    metrics, lines = run(model, data, "--max_samples", "2")
+    assert metrics["utterances"] == len(lines) == 2
+    more, longer = run(model, data, "--max_samples", "3")
+    assert more["utterances"] == 3 and all(line in longer for line in lines)
+    with pytest.raises(UserError, match="--submission_format wants all recordings"):
+        run(model, data, "--max_samples", "2", "--submission_format", "x.jsonl")

@@ -119,6 +119,39 @@ def test_experts_that_write_together_are_named_and_heard_alone(tmp_path, moe, ro
     assert heard.by_expert == recognise(str(moe), speech()).by_expert
 
 
+@pytest.mark.parametrize(
+    ("mixture", "shared_expert", "said"),
+    [
+        ("merge", True, "The shared expert wrote the transcript (`merge`). The router has no say."),
+        ("merge", False, "The mean of all experts wrote the transcript (`merge`). The router has no say."),
+        (
+            "choose",
+            False,
+            "The mean of all experts wrote the transcript; where it was not sure, all experts were asked, and the "
+            "text of least risk was taken (`choose`). The router has no say.",
+        ),
+    ],
+)
+def test_a_mixture_that_does_not_route_shows_no_weights(tmp_path, wav, mixture, shared_expert, said):
+    tiny_moe(mixture=mixture, shared_expert=shared_expert).save_pretrained(tmp_path)
+    save_processor(tiny_processor(), tmp_path)
+    heard = recognise(str(tmp_path), speech())
+    assert (heard.remark, heard.weights, len(heard.by_expert)) == (said, [], EXPERTS)
+    pytest.importorskip("gradio")
+    import app
+
+    *_, bars, experts = app.show_experts(str(wav), str(tmp_path))
+    assert not bars["visible"] and bars["value"].empty
+    assert experts["visible"] and [row[1:] for row in experts["value"]] == [["", text] for text in heard.by_expert]
+
+
+def test_a_router_that_counts_for_half_is_said_to(tmp_path):
+    tiny_moe(beta=0.5).save_pretrained(tmp_path)
+    save_processor(tiny_processor(), tmp_path)
+    said = r"Expert \d wrote .* \(`hard` routing\)\. The router's choice counts 0\.5; the shared expert has the rest\."
+    assert re.fullmatch(said, recognise(str(tmp_path), speech()).remark)
+
+
 def test_plain_whisper_and_ctc_write_and_say_that_they_have_no_router(tmp_path, whisper):
     features = tiny_processor()(speech(), sampling_rate=RATE, return_tensors="pt").input_features
     written = WhisperForConditionalGeneration.from_pretrained(whisper).generate(features)

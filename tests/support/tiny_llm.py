@@ -17,7 +17,8 @@ TEMPLATE = (
 )
 
 
-def save_tiny_llm(folder: Path, template: str | None = TEMPLATE) -> Path:
+def save_tiny_llm(folder: Path, template: str | None = TEMPLATE, **fields) -> Path:
+    """`fields` change those of its configuration."""
     torch.manual_seed(0)
     vocabulary = {token: i for i, token in enumerate([*SPECIAL, *CHARACTERS])}
     letters = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
@@ -27,17 +28,20 @@ def save_tiny_llm(folder: Path, template: str | None = TEMPLATE) -> Path:
     )
     tokenizer.chat_template = template
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        initializer_range=0.5,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=3,
-        max_position_embeddings=4096,
+        **{
+            "vocab_size": len(tokenizer),
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "initializer_range": 0.5,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 3,
+            "max_position_embeddings": 4096,
+            **fields,
+        }
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

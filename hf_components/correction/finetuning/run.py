@@ -45,14 +45,14 @@ class Wav2Vec2Arguments(ResumeArguments, PlotArguments):
 class Wav2Vec2TrainingArguments(CtcTrainingArguments):
     """`CtcTrainingArguments` with defaults and short flags for fine-tuning a wav2vec2."""
 
-    output_dir: str = flag("Folder of the result.", default="models/finetuned_wav2vec2")
+    output_dir: str = flag("folder of the result", default="models/finetuned_wav2vec2")
     num_train_epochs: float = flag(
-        "Epochs of training.", default=3, aliases=["--num_epochs"], above=0, needs={"max_steps": -1}
+        "epochs of training", default=3, aliases=["--num_epochs"], above=0, needs={"max_steps": -1}
     )
     per_device_train_batch_size: int = flag(
-        "Recordings per step and device.", default=4, aliases=["--batch_size"], min=1
+        "recordings per step and device", default=4, aliases=["--batch_size"], min=1
     )
-    learning_rate: float = flag("Peak learning rate; a LoRA usually takes 3e-4 to 1e-3.", default=3e-5, above=0)
+    learning_rate: float = flag("peak learning rate; a LoRA usually takes 3e-4 to 1e-3", default=3e-5, above=0)
 
 
 def work_of(output_dir: str | Path) -> Path:

@@ -152,7 +152,7 @@ def add_to_index(index: Path, files: Iterable[Path]) -> None:
     Raises:
         UserError: the index is damaged, or the disk is full.
     """
-    remedy = "it is not an index of benchmarks: move it and run the same command with --resume"
+    remedy = "it is not an index of benchmarks: move it and run the same command again"
     try:
         lines = index.read_text(encoding="utf-8").split("\n") if index.exists() else []
     except (OSError, UnicodeDecodeError) as error:

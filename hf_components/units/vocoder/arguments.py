@@ -33,7 +33,7 @@ class AdversarialArguments(SeedArguments):
     )
     validation_crops: int = flag("held-out crops of the validation loss, always the same", default=64, min=1)
     save_every: int = flag("epochs between saved models with spoken samples", default=20, min=1)
-    checkpoint_every: int = flag("epochs between checkpoints for --resume; two are kept", default=1, min=1)
+    checkpoint_every: int = flag("epochs between checkpoints; two are kept", default=1, min=1)
     num_workers: int = flag("processes that decode audio ahead", default=0, min=0)
     report_to: str = tracker_flag()
 

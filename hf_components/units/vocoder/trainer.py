@@ -180,8 +180,8 @@ class AdversarialTrainer:
         means[JUDGED] = self.validate()
         if wrong := [name for name, value in means.items() if not math.isfinite(value)]:
             raise UserError(
-                f"{wrong[0]} is not finite after epoch {epoch + 1}; start again with a lower --lr (now {args.lr:g}), "
-                "or use --resume if the cause is the machine"
+                f"{wrong[0]} is not finite after epoch {epoch + 1}; take a lower --lr (now {args.lr:g}), or, if "
+                "the cause is the machine, run the same command again"
             )
         progress.set_postfix({"epoch": epoch + 1, **{name: f"{value:.2f}" for name, value in means.items()}})
         return {"epoch": epoch + 1, "lr": args.lr * args.lr_decay**epoch, **means}

@@ -9,6 +9,7 @@ from tiny_llm import save_tiny_llm, script
 from hf_components.correction import loading
 from hf_components.correction.arguments import CorrectionArguments
 from hf_components.correction.corrector import TranscriptCorrector
+from hf_components.correction.loading import predict_llm
 from hf_components.runtime.errors import UserError
 
 pytestmark = pytest.mark.unit
@@ -67,7 +68,7 @@ def test_what_the_hub_refuses(monkeypatch, error, advice):
 
 
 def test_too_little_memory_is_told_before_loading(monkeypatch, llm):
-    monkeypatch.setattr(loading.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000}))
+    monkeypatch.setattr(loading, "free_memory", lambda device: 1000)
     monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", None)
     with pytest.raises(
         UserError, match="needs about .* GiB of memory, cpu has 0.0 GiB free; choose a smaller --llm_model"
@@ -108,6 +109,24 @@ def test_auto_is_4_bit_on_cuda_only(monkeypatch, llm, caplog):
     assert not loading._in_4_bit(config, "auto", torch.device("cuda"))
     with pytest.raises(UserError, match="already quantised .awq."):
         loading._in_4_bit(config, "4bit", torch.device("cuda"))
+
+
+def stored_bytes(model: torch.nn.Module) -> int:
+    """Bytes of all weights, with what bitsandbytes keeps beside them."""
+    found = list(model.parameters())
+    for state in [weight.quant_state for weight in found if hasattr(weight, "quant_state")]:
+        found += [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
+    storages = [value.untyped_storage() for value in found]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("quantization", ["4bit", "none"])
+def test_predicted_memory_is_that_of_the_loaded_weights(tmp_path, tied, quantization):
+    pytest.importorskip("bitsandbytes")
+    save_tiny_llm(tmp_path, hidden_size=128, tie_word_embeddings=tied)
+    model = load(tmp_path, quantization=quantization, dtype="bfloat16").model
+    assert predict_llm(str(tmp_path), None, quantization, "bfloat16") == (stored_bytes(model), quantization == "4bit")
 
 
 def test_4_bit_weights_answer_on_the_cpu(llm):

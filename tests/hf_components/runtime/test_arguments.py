@@ -291,7 +291,7 @@ class Habits:
     model: str = flag("checkpoint", default="tiny", aliases=["--base_model"])
     max_samples: int = flag("how many", default=1, min=1)
     output_dir: str = flag("folder", default="out")
-    resume: bool = flag("go on", default=False)
+    force_restart: bool = flag("start anew", default=False)
 
 
 def habits(*argv: str) -> Habits:
@@ -319,14 +319,18 @@ def test_habits_and_earlier_names_are_understood(write, typed, name):
 @pytest.mark.parametrize(
     ("typed", "answer"),
     [
-        ("--resume_from_checkpoint", "--resume continues the interrupted run in --output_dir"),
+        ("--resume_from_checkpoint", "the same command continues the interrupted run in --output_dir; leave it out"),
         ("--do_train", "every recipe does all of its work; leave it out"),
         ("--hub_token=x", "tokens are never flags"),
-        ("--overwrite_output_dir", "an earlier result in --output_dir is replaced unless --resume is given"),
+        ("--overwrite_output_dir", "kept if nothing changed; --force_restart makes it anew"),
         ("--corpora=x", "did you mean --corpus?"),
         ("--base_modle=x", "did you mean --model?"),
         ("--dataset_nam=x", "did you mean --corpus?"),
         ("--do_eval", "--help lists the known ones"),  # its answer speaks of a flag that is not here
+        ("--moddel=x", "did you mean --model?"),
+        ("--max_steps=9", "--help lists the known ones"),  # alike, but another thing than max_samples
+        ("--eval_steps=9", "--help lists the known ones"),  # alike to max_eval_samples
+        ("--device=cuda", "accelerate_configs/cpu.yaml"),
     ],
 )
 def test_other_habits_are_answered(typed, answer):

@@ -81,7 +81,9 @@ class Producer:
 @pytest.mark.parametrize("writer", WRITERS)
 def test_every_way_of_writing_explains_a_full_disk(small_disk, writer):
     out, produce = small_disk / "run" / "stage", Producer(WRITERS[writer])
-    with pytest.raises(UserError, match=r"/run/.*could not be written.*MiB left: free some space.*--resume"):
+    with pytest.raises(
+        UserError, match=r"/run/.*could not be written.*MiB left: free some space.*run the same command again"
+    ):
         run_stage(out, produce, config={})
     assert not out.exists() and read_completion(small_disk / "run" / ".stage.partial") is None
     grow(small_disk, "64m")
@@ -94,7 +96,9 @@ def test_every_way_of_writing_explains_a_limit_of_file_sizes(tmp_path, writer):
     out, produce = tmp_path / "run" / "stage", Producer(WRITERS[writer])
     with (
         largest_file(2**19),
-        pytest.raises(UserError, match=r"/run/.*could not be written.*limit on file sizes.*--resume"),
+        pytest.raises(
+            UserError, match=r"/run/.*could not be written.*limit on file sizes.*run the same command again"
+        ),
     ):
         run_stage(out, produce, config={})
     assert not out.exists() and read_completion(tmp_path / "run" / ".stage.partial") is None
@@ -200,7 +204,7 @@ def test_training_goes_on_from_the_last_whole_checkpoint(small_disk, tmp_path_fa
         )
         return {"steps": trainer.state.global_step}
 
-    with pytest.raises(UserError, match="experts could not be written.*--resume"):
+    with pytest.raises(UserError, match="experts could not be written.*run the same command again"):
         run_stage(out, produce, config={})
     assert not out.exists() and last_complete_checkpoint(checkpoints) == str(checkpoints / "checkpoint-2")
     assert (checkpoints / "checkpoint-3").exists()  # cut short

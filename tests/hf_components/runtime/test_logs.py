@@ -98,6 +98,31 @@ class Arguments(LogArguments):
     count: int = flag("how many", default=1, min=1)
 
 
+def test_what_a_quantiser_says_when_it_is_imported_is_not_shown(caplog):
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    logger.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "no module")
+    logger.warning("another warning")
+    assert caplog.messages == ["another warning"]
+
+
+@pytest.mark.integration
+def test_nothing_is_said_before_a_recipe_starts():
+    recipes = sorted((ROOT / "recipes").glob("*.py"))
+    before = {
+        line
+        for recipe in recipes
+        for line in recipe.read_text().split("\nfrom hf_components", 1)[0].splitlines()
+        if re.match(r"(from|import) (?!dataset_scripts|hf_components)\w", line) and not line.endswith("(")
+    }
+    assert len(before) > 10
+    code = "\n".join([*sorted(before), "import sys; assert 'peft' not in sys.modules, 'it comes before our filter'"])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    helped = [sys.executable, "recipes/finetune_whisper.py", "--help"]
+    for command in ([sys.executable, "-c", code], helped):
+        run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert (run.returncode, run.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     "error", [UserError("speakers.json, line 3: not JSON"), KeyError("a bug"), KeyboardInterrupt()]
 )

@@ -1,11 +1,14 @@
-"""Memory that is full is a message with a remedy."""
+"""Memory that is full is a message with a remedy, and what is free is known."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from hf_components.runtime import memory
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.memory import full_memory_explained
+from hf_components.runtime.memory import free_memory, full_memory_explained
 
 pytestmark = pytest.mark.unit
 
@@ -40,3 +43,12 @@ def test_any_recipe_ends_with_one_line(error, capsys):
         run_recipe(main)
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("error: out of memory") and "\n" not in capsys.readouterr().err[:-1]
+
+
+def test_free_memory(monkeypatch):
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=5))
+    assert free_memory(torch.device("cpu")) == 5
+    kept = {"mem_get_info": (100, 1000), "memory_reserved": 30, "memory_allocated": 10}
+    for name, value in kept.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert free_memory(torch.device("cuda")) == 120  # what torch keeps for later is free, too

@@ -40,6 +40,7 @@ class Publishing:
 
 STEP = ModuleType("recipes.step")
 STEP.Arguments = StepArguments
+LAUNCH = "accelerate launch --quiet --config_file accelerate_configs/cpu.yaml"
 PASSED_ON = {STEP: {"expert_rank": "rank", **same_names("method", "noisy", "layer")}}
 ARGUMENTS = (PipelineArguments, Publishing, passed_on_arguments(PASSED_ON))
 
@@ -102,18 +103,21 @@ def test_what_is_given_arrives_under_the_name_of_the_step_and_wins(pipeline, tak
     assert "quick.yaml" in taken[0][1]
 
 
-def test_a_plan_shows_the_steps_and_runs_none(pipeline, taken, capsys):
+def test_a_plan_shows_the_steps_and_runs_none(pipeline, taken, capsys, tmp_path):
     steps = pipeline("--dry_run").follow(two_steps)
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("1. first: accelerate launch recipes/step.py --config ")
-    assert second.startswith("2. second: ") and "'--rank=<num_experts of first x 2>'" in second
+    assert first.startswith(f"1. first: {LAUNCH} {tmp_path}/step.py --config {tmp_path}/configs/step/default.yaml ")
+    assert second.startswith("2. second: ") and second.count("--rank") == 1
+    assert second.endswith("/second  # --rank is the num_experts of first x 2, known when that has run")
     assert list(steps) == ["first", "second"] and taken == []
 
 
-def test_every_step_says_its_place_and_its_command(pipeline, taken, capsys):
+def test_every_step_says_its_place_and_its_command(pipeline, taken, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     pipeline().follow(two_steps)
     told = [line for line in capsys.readouterr().err.splitlines() if "step 2 of 2" in line]
-    assert "step 2 of 2, second; to run it alone: accelerate launch recipes/step.py --config" in told[0]
+    command = f"{LAUNCH} step.py --config configs/step/quick.yaml "
+    assert f"step 2 of 2, second; to run it alone: {command}" in told[0]
     assert told[0].endswith("--rank=6")
 
 
@@ -155,10 +159,28 @@ def test_what_a_step_will_find_is_large():
 def test_help_and_checks_are_those_of_the_step(capsys):
     with pytest.raises(SystemExit):
         parse("--help")
-    shown = capsys.readouterr().out
-    assert "rank of each expert; in [1, 64]" in shown and "--depth" in shown
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "rank of each expert; in [1, 64]" in shown and "--layer LAYER" in shown
     with pytest.raises(UserError, match="method"):
         parse("--method=c")
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        ("--rank=3", "unknown argument '--rank': use --expert_rank"),  # its name in this pipeline
+        ("--targets=q", "it is a flag of steps: use --stage_options step.targets=VALUE"),
+        ("--lora_modules=q", "--help lists the known ones"),
+    ],
+)
+def test_a_flag_that_only_steps_have_is_found_there(pipeline, tmp_path, typed, answer):
+    with pytest.raises(UserError) as error:
+        pipeline(typed)
+    assert answer in str(error.value)
+    (tmp_path / "c.yaml").write_text(typed[2:].replace("=", ": "))
+    with pytest.raises(UserError) as error:
+        pipeline(f"--config={tmp_path / 'c.yaml'}")
+    assert answer.rpartition(": ")[2] in str(error.value)
 
 
 def test_all_flags_but_some():

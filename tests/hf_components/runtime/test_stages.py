@@ -191,7 +191,7 @@ def test_partial_folder_is_kept_on_resume(out):
 @pytest.mark.parametrize(
     ("config", "resume", "message"),
     [
-        ({"rank": 8}, False, "is set aside: --resume would have continued it"),
+        ({"rank": 8}, False, "is set aside: it was to start anew"),
         ({"rank": 4}, True, "is set aside: config.rank changed from 8 to 4"),
     ],
 )
@@ -686,7 +686,9 @@ def test_a_result_that_cannot_be_placed_is_kept_for_resume(out, monkeypatch):
     produce = Producer("two")
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", busy)
-        with pytest.raises(UserError, match="the result is complete, but cannot be moved .*with --resume"):
+        with pytest.raises(
+            UserError, match="the result is complete, but cannot be moved .*run the same command again"
+        ):
             run_stage(out, produce, config={"n": 2})
     run_stage(out, produce, config={"n": 2}, resume=True)
     assert produce.calls == 1 and (out / "weights.txt").read_text() == "two"
@@ -899,3 +901,13 @@ def test_one_function_for_several_settings_is_called_once(out):
     for method in ("umap", "umap", "pca"):
         run_stage(out, crash, config={"plot": True, "method": method}, resume=True, derive=derive)
     assert len(calls) == 2
+
+
+def test_a_lock_of_datasets_is_no_work(tmp_path):
+    work = tmp_path / ".out.partial"
+    work.mkdir()
+    (work / "started.json").write_text("{}")
+    (work / "cache_builder.lock").touch()
+    assert not stages._holds_work(work)
+    (work / "rows.parquet").touch()
+    assert stages._holds_work(work)

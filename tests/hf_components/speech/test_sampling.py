@@ -3,7 +3,7 @@ import random
 import pytest
 
 from hf_components.runtime.errors import UserError
-from hf_components.speech.sampling import sample
+from hf_components.speech.sampling import Sampling, at_most_rows, sample
 
 pytestmark = pytest.mark.unit
 IDS = [f"speaker/{n}" for n in range(200)]
@@ -70,3 +70,11 @@ def test_stratified_keeps_shares_and_every_group_it_has_room_for(size, expected)
 def test_wrong_options(options, message):
     with pytest.raises(UserError, match=message):
         sample(IDS, GROUPS, **options)
+
+
+def test_a_limit_of_rows_is_added_to_an_override():
+    assert at_most_rows(None, None) is None and at_most_rows('{"percent": 5}', None) == '{"percent": 5}'
+    assert Sampling.parse(at_most_rows('{"percent": 5}', 7)) == Sampling(percent=5, max_samples=7)
+    assert at_most_rows(at_most_rows(None, 7), 7) == '{"max_samples": 7}'
+    with pytest.raises(UserError, match="max_samples is 7, and 8 in data_config_override; leave one of them out"):
+        at_most_rows('{"max_samples": 8}', 7)

@@ -21,7 +21,6 @@ ELSEWHERE = {
     "deepspeed": "the launcher's plugin",
     "fsdp": "the launcher's plugin",
     "fsdp_config": "the launcher's plugin",
-    "ddp_backend": "the process group",
     "ddp_find_unused_parameters": "the wrapper of several processes",
     "ddp_bucket_cap_mb": "the wrapper of several processes",
     "ddp_broadcast_buffers": "the wrapper of several processes",

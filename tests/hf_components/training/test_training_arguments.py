@@ -53,6 +53,7 @@ def mixed_precision_of_trainer(self):
         ({"no_fp16": True, "fp16": True}, "leave one of them out"),
         ({"save_every_n_epochs": 0}, "--save_every_n_epochs must be at least 1, got 0"),
         ({"early_stopping_patience": 2}, "needs evaluations"),
+        ({"load_best_model_at_end": True}, "eval_strategy is no and save_strategy is epoch; give both the same"),
         ({"save_total_limit": 1}, "--save_total_limit must be at least 2, got 1"),
     ],
 )
