@@ -4,6 +4,7 @@ This package imports no other package of the project.
 """
 
 from hf_components.runtime.arguments import parse_arguments, parse_own_arguments, parse_pairs
+from hf_components.runtime.completion import environment, read_completion, write_json, write_record
 from hf_components.runtime.disk import (
     NO_SPACE,
     atomic_write,
@@ -32,6 +33,7 @@ from hf_components.runtime.files import (
     visible,
     why_unreadable,
 )
+from hf_components.runtime.fingerprints import check_stage, fingerprint, fingerprint_of_earlier_versions
 from hf_components.runtime.flags import SEEDS, add_bounds, flag
 from hf_components.runtime.json_lines import (
     GROUP,
@@ -60,6 +62,7 @@ from hf_components.runtime.pipeline import (
     passed_on_arguments,
     same_names,
 )
+from hf_components.runtime.processes import join_processes
 from hf_components.runtime.progress import Progress
 from hf_components.runtime.recipe_arguments import (
     LogArguments,
@@ -80,17 +83,6 @@ from hf_components.runtime.records import (
     read_record,
     sealed,
 )
-from hf_components.runtime.stages import (
-    SCRATCH,
-    check_stage,
-    environment,
-    fingerprint,
-    fingerprint_of_earlier_versions,
-    join_processes,
-    read_completion,
-    run_as_stage,
-    run_stage,
-    write_json,
-    write_record,
-)
+from hf_components.runtime.stage_folder import SCRATCH
+from hf_components.runtime.stages import run_as_stage, run_stage
 from hf_components.runtime.verification import verify_folder

@@ -26,9 +26,9 @@ from hf_components.runtime.errors import UserError
 from hf_components.runtime.flags import BOUNDS, bounded, in_words, reader, unmet, ways_of
 from hf_components.runtime.help_page import HelpFormatter, format_help
 from hf_components.runtime.logs import set_up_logging
+from hf_components.runtime.processes import join_processes
 from hf_components.runtime.recipe_arguments import ResumeArguments
 from hf_components.runtime.reflexes import ANSWERS, NO_VALUES, SYNONYMS, UNNEEDED
-from hf_components.runtime.stages import join_processes
 
 logger = logging.getLogger(__name__)
 

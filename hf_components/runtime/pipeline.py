@@ -15,6 +15,7 @@ from typing import Any, Literal
 from accelerate import PartialState
 
 from hf_components.runtime.arguments import check_words, given_flags, parse_arguments
+from hf_components.runtime.completion import environment, read_completion, write_json
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.files import require_there
 from hf_components.runtime.flags import flag
@@ -22,7 +23,7 @@ from hf_components.runtime.launcher import launch_words
 from hf_components.runtime.logs import write_to_file
 from hf_components.runtime.recipe_arguments import RecipeArguments, SeedArguments
 from hf_components.runtime.records import read_record
-from hf_components.runtime.stages import environment, read_completion, run_stage, write_json
+from hf_components.runtime.stages import run_stage
 
 logger = logging.getLogger(__name__)
 

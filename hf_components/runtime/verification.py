@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hf_components.runtime.completion import COMPLETION, read_completion
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.files import files_below
+from hf_components.runtime.fingerprints import fingerprint
 from hf_components.runtime.records import FILES, changed_file, read_record
-from hf_components.runtime.stages import COMPLETION, fingerprint, read_completion
 
 # What recipes write beside their stages without a record.
 BESIDE = ("results.json", "benchmarks_index.jsonl", "corrections.jsonl", "wer_per_group.png")

@@ -9,7 +9,7 @@ import pytest
 
 from hf_components.moe.labels import load_labels
 from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import fingerprint
+from hf_components.runtime.fingerprints import fingerprint
 from recipes import cluster_embeddings
 from recipes.cluster_embeddings import main
 

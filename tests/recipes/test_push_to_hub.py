@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from test_run_moe_pipeline import SMALL
 from tiny_speech import save_tiny_whisper, speaker_folder, tiny_processor, tone
 
+from hf_components.runtime.completion import read_completion
 from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import read_completion
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 from recipes import average_checkpoints, finetune_whisper, prepare_corpus, publish
 

@@ -17,8 +17,8 @@ from tiny_speech import rows, save_tiny_whisper, tone
 from hf_components.asr import transcripts
 from hf_components.asr.transcriber import Transcriber
 from hf_components.runtime.errors import UserError
+from hf_components.runtime.fingerprints import fingerprint
 from hf_components.runtime.locks import alone_in
-from hf_components.runtime.stages import fingerprint
 from recipes import transcribe
 
 pytestmark = pytest.mark.integration

@@ -13,7 +13,7 @@ from tiny_llm import script
 from hf_components.correction.arguments import CorrectionArguments, load_corrector
 from hf_components.correction.record import correct_to_file
 from hf_components.runtime.arguments import parse_arguments
-from hf_components.runtime.stages import join_processes
+from hf_components.runtime.processes import join_processes
 
 if __name__ == "__main__":
     llm, folder = sys.argv[1:]

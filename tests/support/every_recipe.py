@@ -31,7 +31,7 @@ from tiny_speech import save_tiny_whisper, speaker_folder, tone
 from tiny_ssl import save_tiny_ssl
 
 from hf_components.correction.finetuning import gold
-from hf_components.runtime.stages import write_json
+from hf_components.runtime.completion import write_json
 from recipes import check_llm
 
 # Nothing random that is not a function of seed, epoch and id: no dropout, no noise of the router. Plain gradients,

@@ -33,7 +33,7 @@ from tiny_speech import (
 from hf_components.moe.curriculum import RoutingArguments
 from hf_components.moe.experts import freeze_shared_expert, save_trained_experts
 from hf_components.moe.trainer import MoeTrainer
-from hf_components.runtime.stages import write_json
+from hf_components.runtime.completion import write_json
 from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.trainer import SpeechTrainer
 

@@ -21,8 +21,9 @@ from hf_components.publishing.hub import (
     push,
 )
 from hf_components.publishing.hub_files import NO_LICENSE
+from hf_components.runtime.completion import write_json
 from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import run_stage, write_json
+from hf_components.runtime.stages import run_stage
 from recipes import publish as recipe
 from recipes import run_units_pipeline, train_unit_vocoder
 

@@ -21,9 +21,10 @@ from safetensors.torch import load_file, save_file
 from tiny_speech import resumable_trainer
 
 from hf_components.checkpoints.training_checkpoints import last_complete_checkpoint
+from hf_components.runtime.completion import read_completion, write_json
 from hf_components.runtime.disk import OF_RIGHTS, full_disk_explained, refusal
 from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import read_completion, run_stage, write_json
+from hf_components.runtime.stages import run_stage
 
 pytestmark = pytest.mark.unit
 VALUES = np.random.default_rng(0).standard_normal(500_000)  # 4 MB

@@ -23,7 +23,7 @@ from hf_components.moe import experts, labels, router
 from hf_components.moe.benchmark import report, sample
 from hf_components.moe.clustering.embeddings import load_embeddings
 from hf_components.publishing import stage_card
-from hf_components.runtime import parquet_parts, pipeline, stages
+from hf_components.runtime import parquet_parts, pipeline, records, stages
 from hf_components.runtime.errors import UserError
 from hf_components.speech.corpus import summarise_corpus
 from hf_components.speech.sampling import Sampling
@@ -106,7 +106,7 @@ def corrections_line(folder: Path) -> Record:
 
 def base_of_a_checkpoint(folder: Path) -> Record:
     file = put(folder / "base.json", {"base_model": "", "fingerprint": ""})
-    return file, lambda: stages.read_record(file, training_checkpoints.BASE_FORM, "delete it")
+    return file, lambda: records.read_record(file, training_checkpoints.BASE_FORM, "delete it")
 
 
 def marker_of_a_checkpoint(folder: Path) -> Record:

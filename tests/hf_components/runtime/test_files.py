@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hf_components.runtime import files
-from hf_components.runtime.stages import fingerprint
+from hf_components.runtime.fingerprints import fingerprint
 
 pytestmark = pytest.mark.unit
 

@@ -13,8 +13,9 @@ from tiny_voices import random_lora, with_examples
 
 from hf_components.checkpoints.training_checkpoints import mark_complete
 from hf_components.checkpoints.voices import save_voice
+from hf_components.runtime.completion import write_json
 from hf_components.runtime.disk import make_folder
-from hf_components.runtime.stages import run_stage, write_json
+from hf_components.runtime.stages import run_stage
 
 pytestmark = pytest.mark.unit
 WEIGHTS = {"a": torch.arange(1000.0)}

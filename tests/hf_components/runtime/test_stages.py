@@ -13,18 +13,13 @@ import pytest
 from filelock import FileLock
 from transformers import TrainingArguments
 
-from hf_components.runtime import stages
+from hf_components.runtime import fingerprints, stage_folder, stages
+from hf_components.runtime.completion import COMPLETION, STARTED, read_completion, write_json
 from hf_components.runtime.disk import WRITTEN
 from hf_components.runtime.errors import UserError
-from hf_components.runtime.stages import (
-    COMPLETION,
-    SCRATCH,
-    STARTED,
-    fingerprint,
-    read_completion,
-    run_stage,
-    write_json,
-)
+from hf_components.runtime.fingerprints import fingerprint
+from hf_components.runtime.stage_folder import SCRATCH
+from hf_components.runtime.stages import run_stage
 
 pytestmark = pytest.mark.unit
 
@@ -169,7 +164,7 @@ def test_a_part_that_was_deleted_is_made_again(out):
 
 def test_a_complete_folder_is_verified_before_it_is_renamed(out, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(stages, "_replace", interrupt)
+        patch.setattr(stages, "put_in_place", interrupt)
         run_stage(out, Producer(), config={})
     decay(out.with_name(".stage.partial") / "weights.txt")
     with pytest.raises(UserError, match=r"weights.txt has another content; make .*stage.partial again"):
@@ -347,7 +342,9 @@ def sources(tmp_path, monkeypatch):
     for file in ("hf_components/runtime/stages.py", "hf_components/moe/router.py", "dataset_scripts/speaker_json.py"):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text("pass")
-    monkeypatch.setattr("hf_components.runtime.stages.__file__", str(root / "hf_components" / "runtime" / "stages.py"))
+    monkeypatch.setattr(
+        "hf_components.runtime.stage_identity.__file__", str(root / "hf_components" / "runtime" / "stages.py")
+    )
     return root
 
 
@@ -549,7 +546,7 @@ def test_an_input_that_an_earlier_version_knew_by_its_time_does_not_run_again(ou
     record = read_completion(out)
     stat = path.stat()
     listed = [("model.safetensors", f"{stat.st_size}:{stat.st_mtime_ns}")]
-    record["identity"]["inputs"]["model.safetensors"] = stages._digest(listed)
+    record["identity"]["inputs"]["model.safetensors"] = fingerprints.digest_of(listed)
     del record["seal"]  # earlier versions wrote none
     write_json(out / COMPLETION, record)
     produce = Producer()
@@ -667,7 +664,7 @@ def test_a_mount_point_is_refused_before_any_work(tmp_path, monkeypatch, name):
     table = tmp_path / "mountinfo"
     place = str(folder).replace(" ", r"\040")
     table.write_text(f"36 35 98:0 /mnt1 {place} rw,noatime master:1 - ext3 /dev/root rw\n")
-    monkeypatch.setattr(stages, "MOUNTS", table)
+    monkeypatch.setattr(stage_folder, "MOUNTS", table)
     produce = Producer()
     with pytest.raises(
         UserError, match=f"a disk or volume is mounted; choose a folder on it, such as {folder}/result"
@@ -696,7 +693,7 @@ def test_a_result_that_cannot_be_placed_is_kept_for_resume(out, monkeypatch):
 
 def test_clocks_do_not_matter(out, monkeypatch):
     now = iter(range(10**6, 0, -3600))
-    monkeypatch.setattr(stages.time, "time", lambda: float(next(now)))  # goes back an hour at each look
+    monkeypatch.setattr(stage_folder.time, "time", lambda: float(next(now)))  # goes back an hour at each look
     for content in ("one", "two", "three", "four"):
         run_stage(out, Producer(content), config={}, archive=True)
         os.utime(out / COMPLETION, (1, 1))  # all in one second
@@ -884,7 +881,7 @@ def test_stopped_while_it_adds_what_follows_from_a_result(out, monkeypatch, wher
 
     with monkeypatch.context() as patch:
         if where == "before it is recorded":
-            patch.setattr(stages, "describe_files", stop)
+            patch.setattr(stage_folder, "describe_files", stop)
         with pytest.raises(KeyboardInterrupt):
             derive = {"merge": merge if where == "before it is recorded" else stop}
             run_stage(out, crash, config={"merge": True}, resume=True, derive=derive)
@@ -908,6 +905,6 @@ def test_a_lock_of_datasets_is_no_work(tmp_path):
     work.mkdir()
     (work / "started.json").write_text("{}")
     (work / "cache_builder.lock").touch()
-    assert not stages._holds_work(work)
+    assert not stage_folder.holds_work(work)
     (work / "rows.parquet").touch()
-    assert stages._holds_work(work)
+    assert stage_folder.holds_work(work)

@@ -18,7 +18,7 @@ from faults.kills import after_fault
 from faults.moments import Tally, Watch
 from faults.verdicts import OTHER, REFUSED, SAME, Verdict
 from faults.whole_runs import LONG, WholeRuns, belongs, draw
-from hf_components.runtime.stages import COMPLETION
+from hf_components.runtime.completion import COMPLETION
 
 UNREAD = (".png",)
 WORK = "_work/"  # in the path of what an unfinished run reads: nothing does once its result is there
