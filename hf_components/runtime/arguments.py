@@ -66,6 +66,7 @@ class _Parser(HfArgumentParser):
 
 
 ALMOST_THE_SAME = 0.8  # of 1, as difflib measures it
+SMALL_WORDS = {"no", "max", "min", "num", "per", "of", "to", "on", "dir"}  # two flags that share these differ
 Elsewhere = Callable[[Sequence[str]], str | None]  # function of an unknown flag's names: where it is one, in words
 
 
@@ -432,5 +433,5 @@ def _looks_meant(typed: str, known: str, *, is_flag: bool) -> bool:
     """Whether two similar names are nearly the same, or, if the second is a flag of ours, have a word in common."""
     if known.startswith(typed) or difflib.SequenceMatcher(None, typed, known).ratio() >= ALMOST_THE_SAME:
         return True
-    starts = [{word[:4] for word in name.split("_") if len(word) >= 4} for name in (typed, known)]
+    starts = [{word[:4] for word in name.split("_") if word not in SMALL_WORDS} for name in (typed, known)]
     return is_flag and bool(starts[0] & starts[1])

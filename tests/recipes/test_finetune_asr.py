@@ -361,6 +361,13 @@ def test_mistakes_are_named_and_leave_no_result(run, tmp_path, flags, message):
     assert not (tmp_path / "output").exists()
 
 
+def test_the_default_learning_rate_is_a_usual_one(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(finetune_asr, "run_stage", lambda *args, **kwargs: {})
+    monkeypatch.setattr(finetune_asr, "run_as_stage", lambda *args, **kwargs: {})
+    finetune_asr.main([f"--corpus={run / 'corpus'}", f"--output_dir={tmp_path / 'output'}"])
+    assert "is unusual for" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "warned"),
     [
@@ -369,13 +376,6 @@ def test_mistakes_are_named_and_leave_no_result(run, tmp_path, flags, message):
         ({"learning_rate": 1e-5}, False),
     ],
 )
-def test_the_default_learning_rate_is_a_usual_one(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(finetune_asr, "run_stage", lambda *args, **kwargs: {})
-    monkeypatch.setattr(finetune_asr, "run_as_stage", lambda *args, **kwargs: {})
-    finetune_asr.main([f"--corpus={run / 'corpus'}", f"--output_dir={tmp_path / 'output'}"])
-    assert "is unusual for" not in capsys.readouterr().err
-
-
 def test_an_unusual_learning_rate_is_told(run, tmp_path, monkeypatch, capsys, flags, warned):
     monkeypatch.setattr(finetune_asr, "run_stage", lambda *args, **kwargs: {})
     finetune_asr.main(command(run, tmp_path / "output", **flags))

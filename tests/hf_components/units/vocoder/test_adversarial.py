@@ -259,7 +259,7 @@ def test_discriminators_that_win_raise_the_alarm(data, tmp_path, monkeypatch, ca
 
 def test_a_loss_that_is_not_finite_stops_training(data, tmp_path):
     trainer = trainer_of(data, tmp_path, lr=1e30)
-    with pytest.raises(UserError, match="is not finite after epoch 1; start again with a lower --lr"):
+    with pytest.raises(UserError, match="is not finite after epoch 1; take a lower --lr .now 1e.30."):
         trainer.train()
     assert not (tmp_path / "checkpoints").exists()
 
