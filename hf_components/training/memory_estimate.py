@@ -1,21 +1,21 @@
-"""Predict before a training how much memory it will take, and warn if there is less."""
+"""Predict before a training how much memory it will take, and warn if there is less.
+
+Every `trainer` here is a `SpeechTrainer`, which calls `tell_memory`.
+"""
 
 import functools
 import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from accelerate import DistributedType
+from transformers import Trainer
 
 from hf_components.runtime import free_memory
 from hf_components.speech import SAMPLING_RATE
 from hf_components.training.fit import BESIDE_TENSORS, GIB, TrainingStep, predict_peak, without_weights
-
-if TYPE_CHECKING:
-    from hf_components.training.trainer import SpeechTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class LongestStep(TrainingStep):
         )
 
 
-def tell_memory(trainer: "SpeechTrainer") -> None:
+def tell_memory(trainer: Trainer) -> None:
     """Log the memory that a training will take at most, and what is free; warn if that is less, and say what helps.
 
     The prediction takes a step on fake tensors, see `predict_peak`. If that fails, the training goes on without it.
@@ -77,7 +77,7 @@ def tell_memory(trainer: "SpeechTrainer") -> None:
         logger.warning("this training will not fit into the memory of %s; %s", place, remedy(trainer, step, fitting))
 
 
-def longest_step(trainer: "SpeechTrainer") -> LongestStep:
+def longest_step(trainer: Trainer) -> LongestStep:
     """The step that takes most memory: all its clips and texts are as long as the longest."""
     args = trainer.args
     seconds = longest_seconds(trainer)
@@ -102,7 +102,7 @@ def longest_step(trainer: "SpeechTrainer") -> LongestStep:
     )
 
 
-def longest_seconds(trainer: "SpeechTrainer") -> float:
+def longest_seconds(trainer: Trainer) -> float:
     """Length of the longest clip, joined with another one, or slowed down."""
     args = trainer.args
     longest = max(trainer.durations[:])
@@ -112,7 +112,7 @@ def longest_seconds(trainer: "SpeechTrainer") -> float:
     return max(longest, min(slowed, trainer.family.longest_seconds))
 
 
-def longest_labels(trainer: "SpeechTrainer") -> list[int]:
+def longest_labels(trainer: Trainer) -> list[int]:
     """Tokens of the longest transcript; twice these, if clips are joined."""
     family = trainer.family
     texts = sorted(trainer.train_dataset.corpus["text"][:], key=len)[-LONGEST_TEXTS:]
@@ -122,7 +122,7 @@ def longest_labels(trainer: "SpeechTrainer") -> list[int]:
     return labels[: family.longest_labels(trainer.model)]
 
 
-def predicted(trainer: "SpeechTrainer", step: LongestStep) -> int:
+def predicted(trainer: Trainer, step: LongestStep) -> int:
     """Peak bytes of each process."""
     build = functools.partial(without_weights, trainer.model)
     peak = predict_peak(build, step, trainer.loss_without_values, gpu=trainer.args.device.type == "cuda")
@@ -131,7 +131,7 @@ def predicted(trainer: "SpeechTrainer", step: LongestStep) -> int:
     return peak
 
 
-def free_for(trainer: "SpeechTrainer") -> int:
+def free_for(trainer: Trainer) -> int:
     """Bytes that are there for the tensors of each process: what is free, and where the model already is."""
     device = trainer.args.device
     model = trainer.model
@@ -142,7 +142,7 @@ def free_for(trainer: "SpeechTrainer") -> int:
     return free // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) + held  # processes share the machine's memory
 
 
-def largest_batch(trainer: "SpeechTrainer", step: LongestStep, peak: int, free: int) -> int:
+def largest_batch(trainer: Trainer, step: LongestStep, peak: int, free: int) -> int:
     """The largest batch that fits, below that of a step which does not; 0: none does.
 
     Between two batches memory lies below the line through their peaks, see `largest_batches`.
@@ -153,7 +153,7 @@ def largest_batch(trainer: "SpeechTrainer", step: LongestStep, peak: int, free: 
     return 1 + int((free - alone) * (step.batch_size - 1) / (peak - alone))
 
 
-def remedy(trainer: "SpeechTrainer", step: LongestStep, fitting: int) -> str:
+def remedy(trainer: Trainer, step: LongestStep, fitting: int) -> str:
     """What to do if batches of at most `fitting` utterances fit."""
     if fitting:
         accumulated = -(-step.batch_size * trainer.args.gradient_accumulation_steps // fitting)
