@@ -44,7 +44,7 @@ def what_failed(error: BaseException) -> str:
     """Why a checkpoint cannot be loaded, in a line."""
     if isinstance(error, UnpicklingError):  # PyTorch's own text advises to run what is in the file
         return "its weights are pickled and hold more than numbers, so they are not read; ask for safetensors"
-    return str(error).splitlines()[0]
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def read_fields(folder: Path, name: str) -> dict[str, Any]:
