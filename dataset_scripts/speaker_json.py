@@ -214,7 +214,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}, line {error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
     except UnicodeError as error:
         line = error.object[: error.start].count(b"\n") + 1 if isinstance(error, UnicodeDecodeError) else 1
-        raise UserError(f"{path}, line {line}: not UTF-8 text: {error.reason}") from error
+        raise UserError(f"{path}, line {line}: not UTF-8 text: {error.reason}; save it as UTF-8") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets within brackets
         raise UserError(f"{path}: not JSON that can be read: {error}; repair it") from error
     if not isinstance(manifest, dict):
