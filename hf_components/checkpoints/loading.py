@@ -134,10 +134,16 @@ def load_processor(name_or_path: str, processor_class: type = WhisperProcessor) 
     """The processor of a checkpoint; by default of a Whisper."""
     _check_there(name_or_path)
     try:
-        return processor_class.from_pretrained(name_or_path)
+        processor = processor_class.from_pretrained(name_or_path)
     except (*DAMAGED, ImportError) as error:
         kind = "Whisper " if processor_class is WhisperProcessor else ""
-        raise UserError(f"{name_or_path} has no {kind}processor: {what_failed(error)}") from error
+        raise UserError(
+            f"{name_or_path} has no {kind}processor: {what_failed(error)}; copy its files from the base model"
+        ) from error
+    # Without its vocabulary, transformers makes a tokenizer of the special tokens alone, and every text is empty.
+    if not getattr(getattr(processor, "tokenizer", None), "vocab_size", 1):
+        raise UserError(f"{name_or_path} has a tokenizer without words; copy tokenizer.json from the base model")
+    return processor
 
 
 def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:

@@ -25,6 +25,7 @@ from hf_components.runtime.files import (
     is_utf8,
     leads_out,
     looks_like,
+    natural_order,
     place_for,
     printable,
     require_there,

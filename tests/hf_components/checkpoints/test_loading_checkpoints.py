@@ -117,6 +117,13 @@ def test_mistakes_are_named(tmp_path):
         load_whisper(str(tmp_path))
 
 
+def test_a_tokenizer_without_its_vocabulary_is_named(tmp_path):
+    folder = save_tiny_whisper(tmp_path / "whisper")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="whisper has a tokenizer without words; copy tokenizer.json"):
+        Transcriber.from_pretrained(str(folder), device="cpu")
+
+
 def test_half_a_weights_file_is_named(tmp_path):
     folder = save_tiny_whisper(tmp_path / "whisper")
     weights = folder / "model.safetensors"
