@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_components.asr import family_of, transcribe
 from hf_components.checkpoints import language_of
-from hf_components.scoring import paired_bootstrap, score, utterance_errors
+from hf_components.scoring import has_markup, paired_bootstrap, sap_counts, score, score_sap, utterance_errors
 from hf_components.speech import waveforms
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 
@@ -102,7 +102,8 @@ def score_rows(
         seed: seed of the resampling.
     Returns:
         `rows` (name -> figures of the `whisper_wer` metric, audio context, decodes per utterance, real-time factor:
-        wall seconds per second of audio), `differences` (paired comparisons b - a on the same utterances), `bootstrap`
+        wall seconds per second of audio; `sap`, where transcripts have disfluencies: the rates by the rules of the SAP
+        challenge, see `score_sap`), `differences` (paired comparisons b - a on the same utterances), `bootstrap`
         (its settings).
     """
     references = corpus["text"][:]
@@ -112,6 +113,7 @@ def score_rows(
     resampling = {"num_bootstrap": num_bootstrap, "seed": seed}
     figures = {}
     errors = {}
+    pairs = corpus["references"][:] if "references" in corpus.column_names else []
     differences = []
 
     def compare(a: str, row: Row) -> None:
@@ -130,6 +132,8 @@ def score_rows(
             "real_time_factor": round(row.seconds / audio_seconds, 4),
             **score(row.texts, references, groups, speakers, language=row.language, **resampling),
         }
+        if has_markup(pairs):
+            figures[row.name]["sap"] = score_sap(sap_counts(row.texts, pairs), speakers, **resampling)
         errors[row.name] = utterance_errors(row.texts, references, row.language)
         for other in BASELINES:
             if other in errors and other != row.name:

@@ -104,6 +104,17 @@ def test_the_mixture_is_compared_with_an_expert_at_random_as_expected_over_all_d
     assert line["difference"] == pytest.approx(-of_wrong / 2) and line["interval"][1] < 0
 
 
+def test_with_disfluencies_every_row_is_scored_by_the_rules_of_the_challenge_too():
+    plain = rows(3)
+    systems = [Row("full", "30 s", ["um yes", "no", "go on"], 1.0)]
+    same = plain.add_column("references", [["yes", "yes"], ["no", "no"], ["go on", "go on"]])
+    assert "sap" not in score_rows(systems, same, num_bootstrap=5, seed=0)["rows"]["full"]
+    marked = plain.add_column("references", [["um yes", "yes"], ["unk", "unk"], ["go down", "go down"]])
+    result = score_rows(systems, marked, num_bootstrap=5, seed=0)
+    assert result["rows"]["full"]["sap"]["wer"] == pytest.approx(1 / 4)  # "down" of "um yes unk go down"
+    assert json.loads(json.dumps(result)) == result
+
+
 def test_baselines_that_did_not_run_are_not_compared_with():
     corpus = rows(3)
     systems = [Row(name, "30 s", ["x"] * 3, 1.0) for name in ("full", "moe_top1")]
