@@ -13,22 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import datasets
 from accelerate import PartialState
 from transformers import WhisperProcessor
 
-from hf_components.asr import load_asr, load_voices, transcribe
-from hf_components.checkpoints import (
-    ExportedWhisper,
-    export_whisper,
-    language_of,
-    load_moe_whisper,
-    load_whisper,
-    prompt_language,
-    read_config,
-    transcribe_exported,
-)
-from hf_components.moe import merge_experts
+from hf_components.asr import compare_with_export, load_asr, load_voices
+from hf_components.checkpoints import export_whisper, load_whisper, read_config
+from hf_components.moe import load_expert
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.runtime import (
     RecipeArguments,
@@ -39,9 +29,7 @@ from hf_components.runtime import (
     run_as_stage,
     run_recipe,
 )
-from hf_components.scoring import score
-from hf_components.speech import language_code, load_corpus, log_mel, sample_rows, waveforms
-from hf_components.training import FULL_CONTEXT_FRAMES
+from hf_components.speech import language_code, load_corpus, sample_rows
 from hf_components.whisper import DynamicContextWhisper
 
 logger = logging.getLogger(__name__)
@@ -92,89 +80,51 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def produce(args: Arguments, folder: Path) -> dict:
-    model, processor = with_voice(args) if args.voice is not None else without_voice(args)
-    corpus = sample_rows(load_corpus(args.corpus, args.split), args.max_samples, args.seed) if args.corpus else None
+    model, processor = load(args)
+    context = set_context(args, model)
+    if PartialState().is_main_process:
+        export_whisper(model, processor, folder / "model", args.quantization, **context)
+    result = {"quantization": args.quantization, **context, "check": None}
+    if args.corpus is None:
+        text = "the export is not checked; give --corpus to compare its transcripts with those of %s"
+        logger.warning(text, args.model)
+        return result
+    corpus = sample_rows(load_corpus(args.corpus, args.split), args.max_samples, args.seed)
+    check = compare_with_export(
+        model, processor, folder / "model", corpus, max_new_tokens=args.max_new_tokens, language=args.language
+    )
+    if check and check["equal"] < check["clips"]:
+        text = "%d of %d clips are transcribed differently by the export (%s), %.1f %% of the words"
+        different = check["clips"] - check["equal"]
+        logger.warning(text, different, check["clips"], args.quantization, 100 * check["wer_between"])
+    return {**result, "check": check}
+
+
+def load(args: Arguments) -> tuple[DynamicContextWhisper, WhisperProcessor]:
+    """The plain Whisper to export: as it is, with a voice merged into it, or an expert of a mixture."""
+    if args.voice is not None:
+        if args.expert is not None:
+            raise UserError(f"the voice {args.voice} weighs the experts itself; leave --expert out")
+        base, processor = load_asr(args.model, args.language)
+        model = load_voices(base, [args.voice]).merged(args.voice)
+        model.set_audio_context(base.audio_context, base.min_audio_context)
+        return model, processor
+    experts = read_config(args.model).get("num_experts")
+    if experts is not None:
+        return load_expert(args.model, args.expert, experts, args.language)
+    if args.expert is not None:
+        raise UserError(f"{args.model} has no experts; leave --expert out")
+    return load_whisper(args.model, args.language)
+
+
+def set_context(args: Arguments, model: DynamicContextWhisper) -> dict:
+    """Give the model the audio context of the export; it may warn of one that the model did not learn."""
     trained_short = model.audio_context == "dynamic"
     model.set_audio_context(args.audio_context, args.min_audio_context or model.min_audio_context)
     if args.audio_context == "dynamic" and not trained_short and model.min_audio_context < LEAST_UNTRAINED:
         text = "%s was not trained on short audio, and makes more errors below --min_audio_context %d; got %d"
         logger.warning(text, args.model, LEAST_UNTRAINED, model.min_audio_context)
-    context = {"audio_context": model.audio_context, "min_audio_context": model.min_audio_context}
-    is_main = PartialState().is_main_process
-    if is_main:
-        export_whisper(model, processor, folder / "model", args.quantization, **context)
-    if corpus is None:
-        logger.warning(
-            "the export is not checked; give --corpus to compare its transcripts with those of %s", args.model
-        )
-        return {"quantization": args.quantization, **context, "check": None}
-
-    # All processes share this; the rest is done by the main process.
-    texts = transcribe(
-        model, processor, corpus, max_new_tokens=args.max_new_tokens, num_beams=1, description="original"
-    )
-    if not is_main:
-        return {}
-    exported = texts_of_export(folder / "model", processor, corpus, args)
-    references = corpus["text"][:]
-    scored = {"num_bootstrap": 0, "language": language_of(model)}
-    check = {
-        "clips": len(corpus),
-        "equal": sum(a == b for a, b in zip(texts, exported, strict=True)),
-        "wer_original": score(texts, references, **scored)["wer"],
-        "wer_export": score(exported, references, **scored)["wer"],
-        "wer_between": score(exported, texts, **scored)["wer"],
-    }
-    if check["equal"] < len(corpus):
-        logger.warning(
-            "%d of %d clips are transcribed differently by the export (%s), %.1f %% of the words",
-            len(corpus) - check["equal"],
-            len(corpus),
-            args.quantization,
-            100 * check["wer_between"],
-        )
-    return {"quantization": args.quantization, **context, "check": check}
-
-
-def without_voice(args: Arguments) -> tuple[DynamicContextWhisper, WhisperProcessor]:
-    experts = read_config(args.model).get("num_experts")
-    if experts is None:
-        if args.expert is not None:
-            raise UserError(f"{args.model} has no experts; leave --expert out")
-        return load_whisper(args.model, args.language)
-    if args.expert is None or not 0 <= args.expert < experts:
-        raise UserError(
-            f"{args.model} mixes {experts} experts: give --expert 0 to {experts - 1}, got {args.expert}; or "
-            "merge them with recipes/merge_moe_whisper.py"
-        )
-    mixture, processor = load_moe_whisper(args.model)
-    prompt_language(mixture, processor, args.language)
-    model = merge_experts(mixture, [float(i == args.expert) for i in range(experts)])
-    model.set_audio_context(mixture.audio_context, mixture.min_audio_context)
-    return model, processor
-
-
-def with_voice(args: Arguments) -> tuple[DynamicContextWhisper, WhisperProcessor]:
-    if args.expert is not None:
-        raise UserError(f"the voice {args.voice} weighs the experts itself; leave --expert out")
-    base, processor = load_asr(args.model, args.language)
-    model = load_voices(base, [args.voice]).merged(args.voice)
-    model.set_audio_context(base.audio_context, base.min_audio_context)
-    return model, processor
-
-
-def texts_of_export(folder: Path, processor: WhisperProcessor, corpus: datasets.Dataset, args: Arguments) -> list[str]:
-    if args.audio_context == "dynamic":
-        return transcribe(
-            ExportedWhisper(folder, args.language),
-            processor,
-            corpus,
-            max_new_tokens=args.max_new_tokens,
-            num_beams=1,
-            description="export",
-        )
-    features = log_mel(processor.feature_extractor, waveforms(corpus), FULL_CONTEXT_FRAMES)
-    return transcribe_exported(folder, processor, features, args.max_new_tokens)
+    return {"audio_context": model.audio_context, "min_audio_context": model.min_audio_context}
 
 
 if __name__ == "__main__":

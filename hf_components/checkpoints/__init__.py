@@ -23,6 +23,7 @@ from hf_components.checkpoints.loading import (
 )
 from hf_components.checkpoints.saving import check_savable, save_whisper
 from hf_components.checkpoints.soups import (
+    Candidates,
     average_into,
     averaged,
     find_candidates,
