@@ -36,7 +36,7 @@ ALWAYS = re.findall(
     """
     accelerator_config activation_checkpointing adversarial_from_epoch algorithm alignments annotations audio
     audio_context audio_dir auto_find_batch_size average base_model base_share batch_size benchmark_percent bf16
-    bootstrap_seed budget_seconds builder cache_gib candidates certainty checkpoint_every choose_model clips_per_motif
+    bootstrap_seed boundaries budget_seconds builder cache_gib candidates certainty checkpoint_every choose_model clips_per_motif
     compare_train_on compare_words concatenate control conv_dim conv_kernel conv_stride corpus crop_seconds data
     data_config_override data_dir data_percent data_seed dataloader_num_workers dataloader_pin_memory
     ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph debug debug_run decisions
