@@ -16,6 +16,7 @@ from paths import CONFIGS, ROOT
 from hf_components.runtime.arguments import check_words, parse_arguments
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.flags import BOUNDS
+from hf_components.runtime.reflexes import ANSWERS, SYNONYMS
 
 pytestmark = pytest.mark.unit
 
@@ -37,6 +38,9 @@ PAGES = sorted(
     for pattern in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "recipes/README.md", "docs/*.md")
     for path in ROOT.glob(pattern)
 )
+
+OF_EARLIER_FLAGS = ("CHANGELOG.md", "docs/from_the_originals.md", "docs/log.md")  # pages that name flags of the past
+OF_OTHER_PROGRAMS = {"machine_rank", "main_process_ip", "num_processes", "logdir", "renormalize"}
 
 
 def recipes() -> list[str]:
@@ -193,6 +197,26 @@ def test_files_named_in_a_page_exist(page):
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
     assert broken_links(page) == []
     assert re.findall(r"accelerate launch (?!--quiet)-.*recipes/", text) == []
+
+
+def flags_of_recipes() -> set[str]:
+    """Names of all flags of all recipes, with their aliases and what turns them off."""
+    fields = [field for recipe in recipes() for kind in arguments(recipe) for field in dataclasses.fields(kind)]
+    aliases = {alias.lstrip("-") for field in fields for alias in field.metadata.get("aliases", ())}
+    return aliases | {prefix + field.name for field in fields for prefix in ("", "no_")} | {"config", "help"}
+
+
+def flags_named(text: str) -> set[str]:
+    """Names of the flags in a text, with `_` for `-`."""
+    return {name.replace("-", "_") for name in re.findall(r"(?<![\w-])--([a-zA-Z][\w-]*)", text)}
+
+
+def test_flags_named_in_a_page_exist():
+    sources = [path for folder in ("launchers", "benchmarks", "tests") for path in (ROOT / folder).glob("*.py")]
+    known = flags_of_recipes() | {*SYNONYMS, *ANSWERS} | OF_OTHER_PROGRAMS
+    known |= set().union(*(flags_named(path.read_text()) for path in sources))
+    unknown = {page: flags_named((ROOT / page).read_text()) - known for page in PAGES if page not in OF_EARLIER_FLAGS}
+    assert {page: names for page, names in unknown.items() if names} == {}
 
 
 def test_tree_names_what_is_there():
@@ -393,6 +417,7 @@ def test_readers_of_makefile_pages_and_cards():
     house = "\n## What is where\n\n```\nx/   x\n  y/    y\n    a.py  a\n  b.py  b\nc.md  c\n```\n"
     assert tree(house) == ["x/", "x/y/", "x/y/a.py", "x/b.py", "c.md"]
     assert anchors("# A b\n## Children's `X`-y\n```\n# no\n```\n") == {"a-b", "childrens-x-y"}
+    assert flags_named("`--a-b c`, --d=1; a--e ---f") == {"a_b", "d"}
     assert cards_named("f('moe.md.jinja')\ng('README.md')\nh('a sentence about x.md files')") == {"moe.md.jinja"}
 
 
