@@ -45,7 +45,10 @@ def read_rows(
             rejected.append(problem.row(*names, None, name, number))
     if not listed:
         first = "".join(f", line {row['line']}: {row['reason']}: {row['detail']}" for row in rejected[:1])
-        raise UserError(f"{manifest or IN_MEMORY}{first or ' is empty'}; not one line is a row of a manifest")
+        raise UserError(
+            f"{manifest or IN_MEMORY}{first or ' is empty'}; no line can be used: each must be a JSON object with the "
+            "fields of a manifest"
+        )
     return listed, rejected
 
 

@@ -183,7 +183,9 @@ def _keep(
             add_derived(output_dir, functions, {name: config[name] for name in asked})
         state.wait_for_everyone()
     elif config.get("plot") and completion["config"].get("plot") is False and "plot" not in derive:
-        logger.warning("%s was made without plots; to draw them, delete it", output_dir)
+        logger.warning(
+            "%s was made without plots; to draw them, delete this folder and run the command again", output_dir
+        )
 
 
 def run_as_stage(

@@ -268,7 +268,7 @@ def decode(model, processor, pieces: list[np.ndarray]) -> list[str]:
 
 
 def decode_whisper(model, processor, pieces: list[np.ndarray]) -> list[str]:
-    """Whisper always hears 30 s."""
+    """Whisper always sees a 30 s window."""
     inputs = processor.feature_extractor(
         pieces, sampling_rate=SAMPLING_RATE, return_tensors="pt", device=model.device.type
     )
@@ -294,7 +294,7 @@ def decode_ctc(model, processor, pieces: list[np.ndarray]) -> list[str]:
 
 
 def decode_whisper_ctc(model, processor, pieces: list[np.ndarray]) -> list[str]:
-    """The encoder hears 30 s; what it writes after the end of a clip is left out."""
+    """The encoder sees a 30 s window; what it writes after the end of a clip is left out."""
     extractor = processor.feature_extractor
     inputs = extractor(pieces, sampling_rate=SAMPLING_RATE, return_tensors="pt", device=model.device.type)
     tokens = model(inputs.input_features.to(model.device, model.dtype)).argmax(-1)

@@ -24,8 +24,8 @@ from hf_components.moe.clustering.reduction import standardise_and_reduce, witho
 from hf_components.moe.clustering.soft_labels import calibrate_temperature, cosine_similarities, softmax
 from hf_components.moe.clustering.stability import measure_stability
 from hf_components.moe.clustering.summary import (
-    describe,
     measure_silhouette,
+    summarise_clusters,
     warn_of_unknown_groups,
     warn_of_weak_clusters,
 )
@@ -130,7 +130,7 @@ def assign_experts(embeddings: Embeddings, utterance_points: np.ndarray, args: C
         "nearest_centroid_agreement": float((nearest[train] == labels[train]).mean()),
         "silhouette": measure_silhouette(points[fit], fit_labels, args.seed),
         "stability": stability,
-        **describe(embeddings, train, labels, weights),
+        **summarise_clusters(embeddings, train, labels, weights),
     }
     warn_of_weak_clusters(embeddings, train, summary)
     return Clustering(labels, weights, utterance_points, summary)
