@@ -75,7 +75,8 @@ def import_whisper(
             {name: torch.from_numpy(value).to(dtype) for name, value in state_dict.items()}, assign=True
         )
     except RuntimeError as error:
-        raise UserError(f"the tensors of {folder / 'model.bin'} do not fit together: {error}; {AGAIN}") from error
+        detail = str(error).splitlines()[-1].strip("\t .")
+        raise UserError(f"the tensors of {folder / 'model.bin'} do not fit together: {detail}; {AGAIN}") from error
     model.tie_weights()
     model.config.dtype = dtype
     model.generation_config = generation_config
@@ -97,8 +98,8 @@ def read_ctranslate2(path: str | Path) -> dict[str, np.ndarray]:
     version = reader.number("I")
     if version != BINARY_VERSION:
         raise UserError(
-            f"{path} must be a CTranslate2 model of binary version {BINARY_VERSION}, its first number is {version}; "
-            "convert it again with CTranslate2"
+            f"{path} is not a CTranslate2 model of binary version {BINARY_VERSION}: its first number is {version}; "
+            "convert the model again with CTranslate2"
         )
     specification = reader.string()
     if specification != "WhisperSpec":

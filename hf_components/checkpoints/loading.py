@@ -227,7 +227,9 @@ def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
     except DAMAGED as error:
         raise UserError(f"{adapter} is not an adapter of {name}: {what_failed(error)}; give its base") from error
     if strangers := [*found.unexpected_keys, *found.missing_keys]:  # PEFT only warns about them
-        raise UserError(f"{adapter} is not an adapter of {name}: one of them lacks {min(strangers)}; give its base")
+        raise UserError(
+            f"{adapter} is not an adapter of {name}: one of the two has no {min(strangers)}; give its base"
+        )
     return adapted.merge_and_unload()
 
 
