@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from .choosing import ChoosingMixin
 from .dynamic_generation import DynamicContextGenerationMixin, TimestampsWithinAudio
-from .mixing import check_expert_weights
+from .router import check_expert_weights
 
 logger = logging.get_logger(__name__)
 
