@@ -8,6 +8,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .dynamic_encoder import DynamicContextEncoder
 from .dynamic_generation import DynamicContextGenerationMixin
+from .hooks import mask_features
 from .losses import labels_to_decoder_input, one_row_each, token_loss
 from .silence import DynamicContextOutput, attend_to_context, whole_context, without_silence
 
@@ -36,9 +37,7 @@ class DynamicContextWhisperModel(WhisperModel):
     ):
         """The same as in stock Whisper, but the decoder also attends to the silence after the audio."""
         if encoder_outputs is None:
-            encoder_outputs = self.encoder(
-                self._mask_input_features(input_features, attention_mask=attention_mask), **kwargs
-            )
+            encoder_outputs = self.encoder(mask_features(self, input_features, attention_mask), **kwargs)
         elif not isinstance(encoder_outputs, BaseModelOutput):
             encoder_outputs = DynamicContextOutput.from_tuple(encoder_outputs)
         attended = BaseModelOutput(

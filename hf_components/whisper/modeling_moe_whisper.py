@@ -20,6 +20,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_moe_whisper import TARGETS, MoeWhisperConfig
 from .expert_exchange import ExpertExchangeMixin
 from .expert_losses import ExpertLossesMixin
+from .hooks import mask_features
 from .losses import labels_to_decoder_input, one_row_each, token_loss
 from .mel_frames import count_real_frames
 from .mixing import mean_of_experts, mix_probabilities, summed_losses
@@ -88,7 +89,7 @@ class MoeWhisperModel(MoeWhisperPreTrainedModel, WhisperModel):
             if self.training and self.config.apply_spec_augment:
                 frames = torch.arange(input_features.shape[-1], device=input_features.device)
                 attention_mask = (frames < count_real_frames(input_features, attention_mask)[:, None]).long()
-                input_features = self._mask_input_features(input_features.clone(), attention_mask)
+                input_features = mask_features(self, input_features.clone(), attention_mask)
             encoder_outputs = self.encoder(
                 input_features,
                 attention_mask=attention_mask,
