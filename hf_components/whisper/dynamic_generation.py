@@ -16,7 +16,9 @@ class DynamicContextGenerationMixin(DynamicContextHooks):
 
         Args:
             audio_context: "dynamic" cuts each batch of segments to its speech, "full" keeps 30 s.
-            min_audio_context: least mel frames of a dynamic context.
+            min_audio_context: least mel frames of a dynamic context, 10 ms each.
+        Raises:
+            ValueError: the context is neither.
         """
         if audio_context not in ("dynamic", "full"):
             raise ValueError(f"`audio_context` must be dynamic or full, got {audio_context!r}.")
@@ -26,7 +28,14 @@ class DynamicContextGenerationMixin(DynamicContextHooks):
     def prepare_audio_context(
         self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Fit features `(batch, num_mel_bins, frames)`, at most their first 30 s, to this model's audio context."""
+        """Fit features, at most their first 30 s, to this model's audio context.
+
+        Args:
+            input_features: `(batch, num_mel_bins, any)`.
+            attention_mask: `(batch, any)`, 1 for audio; found from the features if None.
+        Returns:
+            `(batch, num_mel_bins, frames)`, an even number of frames up to 3000.
+        """
         frames = 2 * self.config.max_source_positions
         if self.audio_context == "dynamic":
             longest = int(count_real_frames(input_features, attention_mask).max())
@@ -45,8 +54,13 @@ class DynamicContextGenerationMixin(DynamicContextHooks):
         """Stock Whisper's `generate` in this model's audio context.
 
         In a dynamic context it ends where the audio ends, found from the features if there is no `attention_mask`, and
-        no timestamp lies after that. `least_risk` chooses among the texts of a beam search by their risk, see
-        `choose_least_risk`; by default only if the generation config says so.
+        no timestamp lies after that.
+
+        Args:
+            input_features: `(batch, num_mel_bins, frames)`, of any length.
+            attention_mask: `(batch, frames)`, 1 for audio.
+            least_risk: choose among the texts of a beam search by their risk, see `choose_least_risk`; by default only
+                if the generation config says so.
         """
         if least_risk is not None:
             generation_config = copy.deepcopy(generation_config or self.generation_config)

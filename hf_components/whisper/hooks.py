@@ -35,7 +35,14 @@ HOOKS = (
 
 
 def check_transformers(found: str = transformers.__version__, whisper: type = WhisperForConditionalGeneration) -> None:
-    """Refuse a transformers without the private methods that are overridden here; warn of an untested newer one."""
+    """Refuse a transformers without the private methods that are overridden here; warn of an untested newer one.
+
+    Args:
+        found: its version.
+        whisper: its model, which has these methods.
+    Raises:
+        ImportError: it is older than the supported versions, or lacks a method.
+    """
     rule = f"this model overrides private methods of Whisper in transformers >= {SUPPORTED[0]}, < {SUPPORTED[1]}"
     remedy = f"pip install 'transformers=={SUPPORTED[0]}.*'"
     lost = [name for name in HOOKS if not hasattr(whisper, name)]
@@ -52,14 +59,16 @@ check_transformers()
 class WithAudioContext(Protocol):
     """A Whisper of this package. Its code may come from another checkpoint: its classes are others than these."""
 
-    def prepare_audio_context(self, input_features: torch.Tensor) -> torch.Tensor: ...
+    def prepare_audio_context(self, input_features: torch.Tensor) -> torch.Tensor:
+        """Features `(batch, num_mel_bins, any)` in its context, see `DynamicContextGenerationMixin`."""
 
 
 @runtime_checkable
 class WithExperts(Protocol):
     """A mixture of this package, see `WithAudioContext`."""
 
-    def routed_layers(self) -> dict: ...
+    def routed_layers(self) -> dict:
+        """See `FoldingMixin`."""
 
 
 def mask_features(

@@ -21,10 +21,18 @@ class MoeGenerationMixin(MoeHooks, ChoosingMixin, DynamicContextGenerationMixin)
     """`generate` with `expert_weights`, in this model's audio context."""
 
     def generate(self, input_features=None, generation_config=None, *args, expert_weights=None, **kwargs):
-        """Stock Whisper's `generate`, with `expert_weights (batch, experts)` instead of the router's choice.
+        """Stock Whisper's `generate`, with routing.
 
-        Without them the router chooses for each 30 s window, and finds the padding in the features. With them,
-        long-form audio, timestamps and temperature fallback run row by row, because they change the batch meanwhile.
+        Without `expert_weights` the router chooses for each 30 s window, and finds the padding in the features. With
+        them, long-form audio, timestamps and temperature fallback run row by row, because they change the batch
+        meanwhile.
+
+        Args:
+            input_features: `(batch, num_mel_bins, frames)`, of any length.
+            expert_weights: `(batch, experts)`, or one row for all, used instead of the router's choice.
+        Raises:
+            ValueError: weights without features, of another shape, negative, or not finite; or row by row, something
+                other than sequences and segments is asked for.
         """
         if expert_weights is None and self.config.mixture == "choose" and input_features is not None:
             if not args and self._can_choose(input_features, generation_config, kwargs):

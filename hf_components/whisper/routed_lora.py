@@ -62,12 +62,14 @@ class RoutingState:
 
     @property
     def current(self) -> Routing | None:
+        """The routing of this thread, else the last one that was set with gradients."""
         return getattr(self._of_thread, "routing", self._of_graph)
 
     def set(self, expert_weights: torch.Tensor, *, continues: bool = False) -> None:
         """Route by `expert_weights`, see `Routing`.
 
         Args:
+            expert_weights: `(rows, experts)`, or one-hot `(batch, k, experts)`.
             continues: this forward pass continues the cached decoding that the same weights started; what layers have
                 stacked for it stays, as the cache does.
         """
@@ -124,14 +126,16 @@ class RoutedLinear(nn.Linear):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The weight of the layer without experts, which may be quantised."""
+        """The weight `(out_features, in_features)` of the layer without experts, which may be quantised."""
         return self.linear.weight
 
     @property
     def bias(self) -> torch.Tensor | None:
+        """The bias `(out_features,)` of the layer."""
         return self.linear.bias
 
     def extra_repr(self) -> str:
+        """What is printed of the layer."""
         return f"num_experts={self.num_experts}"
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
@@ -253,12 +257,24 @@ class RoutedLinear(nn.Linear):
 def weighted_delta(
     lora_a: torch.Tensor, lora_b: torch.Tensor, weights: Sequence[float], scaling: float
 ) -> torch.Tensor:
-    """`s sum_i w_i B_i A_i` of `(experts, rank, in)` and `(experts, out, rank)`: products add up, not A or B."""
+    """`s sum_i w_i B_i A_i`: products add up, not A or B.
+
+    Args:
+        lora_a, lora_b: `(experts, rank, in)` and `(experts, out, rank)`.
+        weights: w, one per expert.
+        scaling: s.
+    Returns:
+        `(out, in)`.
+    """
     return scaling * torch.einsum("e,eor,eri->oi", lora_a.new_tensor(weights), lora_b, lora_a)
 
 
 def stock_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a Whisper without its experts and router, by their names in a checkpoint of stock Whisper."""
+    """The weights of a Whisper without its experts and router, by their names in a checkpoint of stock Whisper.
+
+    Returns:
+        tensors in the shapes that stock Whisper has, such as `(out, in)`.
+    """
     return {
         name.replace(".linear.", "."): value
         for name, value in model.state_dict().items()

@@ -11,7 +11,7 @@ from .configuration_moe_whisper import MoeWhisperConfig
 
 
 class UtteranceRouter(nn.Module):
-    """Scores experts for one utterance from its pooled encoder state.
+    """Scores experts for one utterance from its pooled encoder state: two linear layers with a GELU between them.
 
     The embedding is standardised by statistics of the router's training data: a few dimensions of Whisper's residual
     stream are a hundred times larger than the others and would hide them.
@@ -38,7 +38,7 @@ class UtteranceRouter(nn.Module):
         self.std.copy_(embeddings.std(0, correction=0).clamp(min=1e-6))
 
     def save(self, folder: str | Path, *, router_layer: int) -> None:
-        """Write weights and sizes, and the encoder layer that the router reads."""
+        """Write weights and sizes, and the encoder layer that the router reads, 1 to the number of layers."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_file({key: value.contiguous() for key, value in self.state_dict().items()}, folder / self.WEIGHTS)
@@ -135,6 +135,11 @@ def active_experts(
 def check_expert_weights(expert_weights: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
     """The given weights in the gates' shape; a single row is used for the whole batch.
 
+    Args:
+        expert_weights: `(batch, experts)` or `(1, experts)`.
+        gates: `(batch, experts)`.
+    Returns:
+        `(batch, experts)` in float32.
     Raises:
         ValueError: the weights have another shape, are negative or are not finite.
     """
