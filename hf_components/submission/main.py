@@ -117,7 +117,7 @@ def load_model() -> tuple[transformers.PreTrainedModel, transformers.ProcessorMi
     how = transformers.AutoConfig.from_pretrained(HERE / "model").submission
     kind = WhisperForCTC if how["kind"] == "whisper_ctc" else getattr(transformers, how["class"])
     model = kind.from_pretrained(HERE / "model", dtype=dtype).to(device).eval()
-    for part in vars(model.config).values():  # some parts load without attention, and then hear padding
+    for part in vars(model.config).values():  # some parts load without attention, and then see padding
         if isinstance(part, transformers.PretrainedConfig) and part._attn_implementation is None:
             part._attn_implementation = model.config._attn_implementation
     if how["kind"] == "whisper_ctc":  # no processor of transformers 4 has such a pair

@@ -89,7 +89,7 @@ class DynamicContextHooks:
     """Whisper's `generate` in the model's audio context, see `DynamicContextGenerationMixin`."""
 
     def _retrieve_max_frames_and_seek(self, batch_size, attention_mask, total_input_frames, is_shortform):
-        # Stock Whisper hears short audio to the end of its padding.
+        # Stock Whisper sees short audio to the end of its padding.
         if self.audio_context == "dynamic" and attention_mask is not None:
             is_shortform = False
             if batch_size == 1:
@@ -138,7 +138,7 @@ class DynamicContextHooks:
     def _get_candidate_generator(
         self, generation_config, input_ids, inputs_tensor, *args, assistant_model=None, **kwargs
     ):
-        # An assistant without a dynamic context hears the whole window.
+        # An assistant without a dynamic context sees the whole window.
         if assistant_model is not None and not isinstance(assistant_model, WithAudioContext):
             inputs_tensor = fit_audio_context(inputs_tensor, 2 * self.config.max_source_positions)
         return super()._get_candidate_generator(

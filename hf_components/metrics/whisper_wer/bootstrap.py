@@ -74,7 +74,7 @@ def paired_bootstrap(
     """Compare two systems on the same utterances: both are scored on every resample, and the difference is kept.
 
     Args:
-        a, b: results of `utterance_errors` for the two systems, in the same order of utterances.
+        a, b: results of `utterance_errors` for the two systems, counts of shape (utterances,) in the same order.
         units: label of the resampled unit of each utterance, normally its speaker; None resamples utterances.
         rate: "wer", or "cer" to count characters.
     Returns:
