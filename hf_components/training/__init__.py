@@ -16,6 +16,7 @@ from hf_components.training.augmentation import (
     mix,
     spec_augment,
 )
+from hf_components.training.averaging import Averages, load_recipient
 from hf_components.training.data import (
     FULL_CONTEXT_FRAMES,
     DurationBatchSampler,
