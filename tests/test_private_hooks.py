@@ -78,11 +78,3 @@ def test_every_override_is_checked_when_the_package_is_imported():
     overridden = {name for mixin in (hooks.DynamicContextHooks, hooks.MoeHooks) for name in vars(mixin)}
     overridden = {name for name in overridden if not name.startswith("__")}
     assert overridden - {"_reorder_cache"} == set(hooks.HOOKS)
-
-
-def test_both_forms_of_models_are_told_apart():
-    from hf_components.asr.output_frames import Subsampling, WithOutputMask
-
-    parakeet, wav2vec2 = (kind.__new__(kind) for kind in (transformers.ParakeetForCTC, transformers.Wav2Vec2ForCTC))
-    for protocol in (Subsampling, WithOutputMask):
-        assert isinstance(parakeet, protocol) and not isinstance(wav2vec2, protocol)

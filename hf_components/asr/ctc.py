@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Container, Sequence
 from itertools import groupby, pairwise
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,13 +25,6 @@ LOWER_TURKIC = {
     ord("\u0130"): "i",
 }  # Turkish and Azerbaijani have two letters i, with and without dot
 UPPER_TURKIC = {ord("i"): "\u0130", ord("\u0131"): "I"}
-
-
-@runtime_checkable
-class WithConvolutions(Protocol):
-    """A model whose first layers are convolutions over samples, such as wav2vec2; these stay as pretrained."""
-
-    def freeze_feature_encoder(self) -> None: ...
 
 
 class Ctc(Family):
@@ -112,7 +105,7 @@ class Ctc(Family):
         super().prepare_for_training(model, freeze=freeze)
         model.config.ctc_zero_infinity = True
         model.config.ctc_loss_reduction = "sum"
-        if isinstance(model, WithConvolutions) and not from_scratch:
+        if hasattr(model, "freeze_feature_encoder") and not from_scratch:  # only some have these convolutions
             model.freeze_feature_encoder()
 
     def encoder(self, model):

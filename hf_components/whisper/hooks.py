@@ -6,12 +6,11 @@ They may change with any release of transformers, so its version is checked when
 import copy
 import logging
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
 import torch
 import transformers
 from packaging import version
-from transformers import EncoderDecoderCache, WhisperForConditionalGeneration, WhisperModel
+from transformers import EncoderDecoderCache, PreTrainedModel, WhisperForConditionalGeneration, WhisperModel
 
 from .least_risk import keep_least_risk
 from .mel_frames import OVERHANG, audio_mask, fit_audio_context, silence_of
@@ -55,20 +54,14 @@ def check_transformers(found: str = transformers.__version__, whisper: type = Wh
 check_transformers()
 
 
-@runtime_checkable
-class WithAudioContext(Protocol):
-    """A Whisper of this package. Its code may come from another checkpoint: its classes are others than these."""
-
-    def prepare_audio_context(self, input_features: torch.Tensor) -> torch.Tensor:
-        """Features `(batch, num_mel_bins, any)` in its context, see `DynamicContextGenerationMixin`."""
+def has_audio_context(model: PreTrainedModel) -> bool:
+    """Whether a model is a Whisper of this package, which may be wrapped, or have brought its own copy of the code."""
+    return hasattr(model, "prepare_audio_context")
 
 
-@runtime_checkable
-class WithExperts(Protocol):
-    """A mixture of this package, see `WithAudioContext`."""
-
-    def routed_layers(self) -> dict:
-        """See `FoldingMixin`."""
+def has_experts(model: PreTrainedModel | None) -> bool:
+    """Whether a model is a mixture of this package, see `has_audio_context`."""
+    return hasattr(model, "routed_layers")
 
 
 def mask_features(
@@ -139,7 +132,7 @@ class DynamicContextHooks:
         self, generation_config, input_ids, inputs_tensor, *args, assistant_model=None, **kwargs
     ):
         # An assistant without a dynamic context sees the whole window.
-        if assistant_model is not None and not isinstance(assistant_model, WithAudioContext):
+        if assistant_model is not None and not has_audio_context(assistant_model):
             inputs_tensor = fit_audio_context(inputs_tensor, 2 * self.config.max_source_positions)
         return super()._get_candidate_generator(
             generation_config, input_ids, inputs_tensor, *args, assistant_model=assistant_model, **kwargs
@@ -173,7 +166,7 @@ class MoeHooks:
         **kwargs,
     ):
         # An assistant that is a mixture routes in its encoder, once; any other knows no experts.
-        if not isinstance(assistant_model, WithExperts):
+        if not has_experts(assistant_model):
             model_kwargs = {name: value for name, value in model_kwargs.items() if name != "expert_weights"}
         generator = super()._get_candidate_generator(
             generation_config,
