@@ -18,7 +18,7 @@ from hf_components.runtime import (
 from hf_components.training import LoraArguments
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWhisperForConditionalGeneration
 from hf_components.whisper.adapters import load_adapter
-from hf_components.whisper.routed_lora import UtteranceRouter
+from hf_components.whisper.router import UtteranceRouter
 
 WEIGHTS = "experts.safetensors"
 BASE_DIGEST = "base_digest"  # key in the metadata of that file

@@ -19,7 +19,7 @@ from hf_components.moe.experts import (
 from hf_components.runtime.errors import UserError
 from hf_components.speech.audio import log_mel
 from hf_components.speech.corpus import waveforms
-from hf_components.whisper.routed_lora import UtteranceRouter
+from hf_components.whisper.router import UtteranceRouter
 
 pytestmark = pytest.mark.unit
 
