@@ -24,7 +24,13 @@ from hf_components.training.data import (
     load_training_rows,
 )
 from hf_components.training.filtering import FilterArguments, filter_by_transcripts
-from hf_components.training.finetuning import BASE_SHARE, Finetuned, FinetuningArguments, finetune
+from hf_components.training.finetuning import (
+    BASE_SHARE,
+    Finetuned,
+    FinetuningArguments,
+    FinetuningSettings,
+    finetune,
+)
 from hf_components.training.fit import (
     GPU_SIZES,
     Batch,

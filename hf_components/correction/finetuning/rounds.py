@@ -42,7 +42,14 @@ from hf_components.correction.finetuning.run import (
 )
 from hf_components.reporting import show
 from hf_components.runtime import NothingToTrainOnError, UserError, run_stage
-from hf_components.training import FinetuningArguments, LoraArguments, TimeEstimate, finetune, keep_learnable
+from hf_components.training import (
+    FinetuningArguments,
+    FinetuningSettings,
+    LoraArguments,
+    TimeEstimate,
+    finetune,
+    keep_learnable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -308,18 +315,13 @@ def train(
     total = model.num_parameters()
     estimate = TimeEstimate()
     start = time.monotonic()
-    finetuned = finetune(
-        model,
-        processor,
-        rows,
-        None,
+    settings = FinetuningSettings(
         FinetuningArguments("lora" if args.use_lora else "full", base_share=args.base_share),
-        lora_args,
         training_args,
-        folder,
-        resume=args.resume,
+        lora_args,
         callbacks=[estimate],
     )
+    finetuned = finetune(model, processor, rows, None, settings, folder, resume=args.resume)
     seconds = time.monotonic() - start
     finetuned.save(folder, TITLE, plot=False, merge=False)
     trainer = finetuned.trainer
