@@ -208,7 +208,7 @@ def produce(
         return run_row(row_title(name), *system, corpus, language=args.language, **options)
 
     rows = [run(name) for name in names if name != "moe"]
-    mixture = None
+    mixture, experts = None, []
     if "moe" in names:
         mixture = run_mixture(
             *load_system("moe", args.folders, args.language, config),
@@ -221,6 +221,7 @@ def produce(
             beta=args.beta,
         )
         rows += mixture.rows
+        experts = mixture.experts
     result = {
         "run_id": run_id,
         "sample": {
@@ -234,13 +235,13 @@ def produce(
             "num_beams": args.num_beams,
             "processes": PartialState().num_processes,
         },
-        **score_rows(rows, corpus, num_bootstrap=args.num_bootstrap, seed=args.seed),
+        **score_rows(rows, corpus, experts, num_bootstrap=args.num_bootstrap, seed=args.seed),
     }
     if mixture is not None:
         result["routing"] = routing_summary(mixture, TOP_1, corpus)
     if PartialState().is_main_process:
         write_benchmark(folder, run_id, result, mixture, corpus)
-        write_transcripts(folder / "transcripts.jsonl", rows + (mixture.experts if mixture else []), corpus)
+        write_transcripts(folder / "transcripts.jsonl", rows + experts, corpus)
         if args.plot:
             plot_benchmark(folder, result)
     return result

@@ -14,22 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 from accelerate import PartialState
-from transformers import WhisperProcessor
 
-from hf_components.asr import compare_with_export, load_asr, load_voices
-from hf_components.checkpoints import export_whisper, load_whisper, read_config
-from hf_components.moe import load_expert
+from hf_components.asr import compare_with_export, texts_of_ctranslate2
+from hf_components.checkpoints import export_whisper
+from hf_components.moe import ExportArguments, load_to_export
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import (
-    RecipeArguments,
-    SeedArguments,
-    UserError,
-    flag,
-    parse_arguments,
-    run_as_stage,
-    run_recipe,
-)
-from hf_components.speech import language_code, load_corpus, sample_rows
+from hf_components.runtime import flag, parse_arguments, run_as_stage, run_recipe
+from hf_components.speech import load_corpus, sample_rows
 from hf_components.whisper import DynamicContextWhisper
 
 logger = logging.getLogger(__name__)
@@ -38,12 +29,7 @@ LEAST_UNTRAINED = 600  # mel frames; see "Short context in CTranslate2" in docs/
 
 
 @dataclass
-class Arguments(RecipeArguments, SeedArguments):
-    model: str = flag("Whisper or MoE-Whisper checkpoint: folder or Hub id")
-    expert: int | None = flag("expert of a MoE-Whisper, counted from 0", default=None, min=0)
-    voice: str | None = flag(
-        "voice of one person over the model, merged into it: output of personalise_whisper", default=None
-    )
+class Arguments(ExportArguments):
     quantization: Literal[
         "float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16", "int8_bfloat16"
     ] = flag("type of the stored weights; faster-whisper converts it to its compute_type", default="float16")
@@ -58,15 +44,6 @@ class Arguments(RecipeArguments, SeedArguments):
         max=3000,
         needs={"audio_context": "dynamic"},
     )
-    language: str | None = flag(
-        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
-    )
-    corpus: str | None = flag("prepared corpus to check the export on: folder or Hub id", default=None)
-    split: str = flag("split from which clips are drawn", default="dev", needs="corpus")
-    max_samples: int = flag(
-        "clips that export and original transcribe", default=4, aliases=["--check_clips"], min=0, needs="corpus"
-    )
-    max_new_tokens: int = flag("longest transcript in tokens", default=200, min=1, needs="corpus")
 
 
 ARGUMENTS = (Arguments, PublishModelArguments)
@@ -80,7 +57,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def produce(args: Arguments, folder: Path) -> dict:
-    model, processor = load(args)
+    model, processor = load_to_export(args)
     context = set_context(args, model)
     if PartialState().is_main_process:
         export_whisper(model, processor, folder / "model", args.quantization, **context)
@@ -90,31 +67,12 @@ def produce(args: Arguments, folder: Path) -> dict:
         logger.warning(text, args.model)
         return result
     corpus = sample_rows(load_corpus(args.corpus, args.split), args.max_samples, args.seed)
-    check = compare_with_export(
-        model, processor, folder / "model", corpus, max_new_tokens=args.max_new_tokens, language=args.language
-    )
-    if check and check["equal"] < check["clips"]:
-        text = "%d of %d clips are transcribed differently by the export (%s), %.1f %% of the words"
-        different = check["clips"] - check["equal"]
-        logger.warning(text, different, check["clips"], args.quantization, 100 * check["wer_between"])
-    return {**result, "check": check}
 
+    def exported() -> list[str]:
+        return texts_of_ctranslate2(folder / "model", processor, corpus, args.language, args.max_new_tokens)
 
-def load(args: Arguments) -> tuple[DynamicContextWhisper, WhisperProcessor]:
-    """The plain Whisper to export: as it is, with a voice merged into it, or an expert of a mixture."""
-    if args.voice is not None:
-        if args.expert is not None:
-            raise UserError(f"the voice {args.voice} weighs the experts itself; leave --expert out")
-        base, processor = load_asr(args.model, args.language)
-        model = load_voices(base, [args.voice]).merged(args.voice)
-        model.set_audio_context(base.audio_context, base.min_audio_context)
-        return model, processor
-    experts = read_config(args.model).get("num_experts")
-    if experts is not None:
-        return load_expert(args.model, args.expert, experts, args.language)
-    if args.expert is not None:
-        raise UserError(f"{args.model} has no experts; leave --expert out")
-    return load_whisper(args.model, args.language)
+    exports = {"check": exported}
+    return result | compare_with_export(model, processor, corpus, exports, max_new_tokens=args.max_new_tokens)
 
 
 def set_context(args: Arguments, model: DynamicContextWhisper) -> dict:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from huggingface_hub import get_token
 
+from hf_components.checkpoints import find_ggml
 from hf_components.publishing.cards import HERE
 from hf_components.publishing.stage_card import ADAPTER, CARD, RESULTS, read_fields, stage_card
 from hf_components.runtime import UserError
@@ -148,7 +149,7 @@ def _kind(folder: Path) -> Kind | None:
     if any(folder.glob("data/*.parquet")):
         return Kind("dataset")
     is_model = any((folder / name).exists() for name in ("config.json", ADAPTER, "tokenizer_config.json"))
-    return Kind("model") if is_model or is_personal(folder) else None
+    return Kind("model") if is_model or is_personal(folder) or find_ggml(folder) else None
 
 
 def _metadata(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rich.table import Table
 from hf_components.metrics.whisper_wer.bootstrap import paired_bootstrap
 from hf_components.reporting import interval, percent
 from hf_components.runtime import UserError, atomic_write, first_few
-from hf_components.scoring.sap import RATES, SCORER, score_sap, utterance_counts
+from hf_components.scoring.sap import RATES, SCORER, sap_counts, score_sap
 from hf_components.scoring.transcripts import References, read_transcripts
 from hf_components.speech import UNKNOWN
 
@@ -59,7 +59,7 @@ def evaluate_sap(
     Returns:
         the same as `evaluate`, with CER first, `rate` for the plot, and `scorer` (its name, source and version).
     """
-    counts = {name: utterance_counts(texts, references.texts) for name, texts in systems.items()}
+    counts = {name: sap_counts(texts, references.texts) for name, texts in systems.items()}
     resampling = {"num_bootstrap": num_bootstrap, "seed": seed}
     scored = {
         name: {

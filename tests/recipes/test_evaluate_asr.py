@@ -12,7 +12,7 @@ from tiny_speech import save_tiny_whisper, sentence, speaker_folder, tone
 from hf_components.asr.transcriber import Transcriber
 from hf_components.runtime.errors import UserError
 from hf_components.scoring.error_rates import compare, score
-from hf_components.scoring.sap import utterance_counts
+from hf_components.scoring.sap import sap_counts
 from hf_components.scoring.sap_evaluation import (
     groups_not_scored,
     read_hypotheses,
@@ -232,7 +232,7 @@ def test_as_the_sap_challenge_scores(run, tmp_path, capsys):
 
 def score_of(run: Path, corpus) -> float:
     texts = read_transcripts(run / "base" / "predictions.jsonl")
-    counts = utterance_counts([texts[name] for name in corpus["id"]], corpus["references"])
+    counts = sap_counts([texts[name] for name in corpus["id"]], corpus["references"])
     return float(counts["cer_errors"].sum() / counts["cer_length"].sum())
 
 

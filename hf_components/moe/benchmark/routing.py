@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from transformers import WhisperProcessor
 
 from hf_components.moe.benchmark.combining import run_combinations
-from hf_components.moe.benchmark.rows import BASELINES, SHARED, Row, run_row
+from hf_components.moe.benchmark.rows import BASELINES, EXPERT, SHARED, Row, run_row
 from hf_components.runtime import Progress
 from hf_components.scoring import disagreement, score, utterance_errors
 from hf_components.speech import duration_batches, log_mel, waveforms
@@ -101,7 +101,7 @@ def run_mixture(
     one_hot = torch.eye(model.config.num_experts)[:, None].expand(-1, len(corpus), -1)  # (experts, rows, experts)
     with model.override(mixture="weights"):
         experts = [
-            run_row(f"expert_{i}", model, processor, corpus, expert_weights=rows, **options)
+            run_row(f"{EXPERT}{i}", model, processor, corpus, expert_weights=rows, **options)
             for i, rows in enumerate(one_hot)
         ]
         none = torch.zeros(len(corpus), model.config.num_experts)
