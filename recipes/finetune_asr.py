@@ -9,20 +9,16 @@ Whisper, Moonshine and other encoder-decoders, wav2vec2, Parakeet and other CTC 
 models that hear, such as Qwen3-ASR: hf_components/asr has a file for each family.
 """
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import datasets
 from accelerate.utils import set_seed
-from transformers import PreTrainedModel, ProcessorMixin
 
 from dataset_scripts.jsonl_manifest import STRATA, JsonlManifest, JsonlManifestConfig
 from dataset_scripts.prepared import write_corpus
-from hf_components.asr import Whisper, family_of, load_asr, with_ctc_head
-from hf_components.checkpoints import writes
+from hf_components.asr import Whisper, family_of
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.runtime import (
     SEEDS,
@@ -36,57 +32,30 @@ from hf_components.runtime import (
 )
 from hf_components.speech import WORDS, TargetArguments, at_most_rows, count_from_words, sample_rows
 from hf_components.training import (
-    VARIANTS,
     FilterArguments,
     FinetuningArguments,
     FinetuningSettings,
     FinetuningTrainingArguments,
     KlToBaseArguments,
     LoraArguments,
-    TrainingRecipeArguments,
-    filter_by_transcripts,
+    RecogniserArguments,
+    filtered,
     finetune,
     keep_learnable,
+    load_to_train,
     load_training_rows,
     plot_training,
     warn_of_learning_rate,
+    write_dropped,
 )
-from hf_components.whisper import DynamicContextWhisper
 
 TITLE = "Fine-tuning"
 DEBUG_SAMPLES = {"train": 100, "validation": 20}
 
 
 @dataclass(kw_only=True)
-class Arguments(TrainingRecipeArguments):
+class Arguments(RecogniserArguments):
     corpus: str | None = flag("prepared corpus: folder or Hub id", default=None)
-    model: str = flag(
-        f"recogniser of any family that can be trained: folder, Hub id, or Whisper of OpenAI's {', '.join(VARIANTS)}",
-        default="models/whisper-tiny.en",
-        aliases=["--variant", "--base_model"],
-    )
-    audio_context: Literal["dynamic", "full"] = flag(
-        "audio context of a Whisper in training and evaluation: as long as the audio, or always 30 s",
-        default="dynamic",
-    )
-    min_audio_context: int = flag(
-        "shortest dynamic context in mel frames of 10 ms; saved with the model",
-        default=200,
-        min=2,
-        max=3000,
-        needs={"audio_context": "dynamic"},
-    )
-    head: Literal["own", "ctc"] = flag(
-        "own: the model's output layer; ctc: a new one over the encoder of a Whisper or of a CTC model, which writes "
-        "the characters of the transcripts, one per frame",
-        default="own",
-    )
-    head_learning_rate: float = flag(
-        "learning rate of the new head, which knows nothing yet, while the encoder below it knows much",
-        default=0.01,
-        above=0,
-        needs={"head": "ctc"},
-    )
     max_samples: int | None = flag("most utterances of each split, drawn at random; default: all", default=None, min=1)
     debug_run: bool = flag(
         f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on {DEBUG_SAMPLES['validation']}, into "
@@ -249,15 +218,11 @@ def produce(
 ) -> dict:
     set_seed(training.seed)
     train, evaluated = load_training_rows(args, training, folder, target=target.target, g2p=target.g2p)
-    dropped = []
-    if filters.filter_transcripts:
-        train, dropped = filter_by_transcripts(
-            train, filters.filter_transcripts, filters.filter_max_wer, args.language
-        )
+    train, dropped = filtered(train, filters, args.language)
     if args.debug_run:
         train = sample_rows(train, DEBUG_SAMPLES["train"], training.seed)
         evaluated = evaluated and sample_rows(evaluated, DEBUG_SAMPLES["validation"], training.seed)
-    model, processor = load(args, target, train)
+    model, processor = load_to_train(args, target.target, train["text"])
     family = family_of(model)
     family.check_savable(model, processor)
     train = keep_learnable(train, model, processor, max(training.speed_factors, default=1.0))
@@ -267,13 +232,13 @@ def produce(
         lora,
         kl,
         language=args.language,
-        head_learning_rate=args.head_learning_rate if args.head == "ctc" else None,
+        head_learning_rate=args.own_head_learning_rate,
     )
     finetuned = finetune(model, processor, train, evaluated, settings, folder, resume=args.resume)
     finetuned.save(folder, TITLE, args.plot)
     trainer = finetuned.trainer
-    if trainer.is_world_process_zero() and filters.filter_transcripts:
-        (folder / "filtered.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in dropped))
+    if filters.filter_transcripts and trainer.is_world_process_zero():
+        write_dropped(folder / "filtered.jsonl", dropped)
     return {
         "family": family.name,
         "finetuning": finetuning.finetuning,
@@ -289,18 +254,6 @@ def produce(
         "filtered": len(dropped),
         "trained_parameters": finetuned.trained_parameters,
     }
-
-
-def load(args: Arguments, target: TargetArguments, train: datasets.Dataset) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """The recogniser to train, with its audio context, its head, and what it writes."""
-    model, processor = load_asr(args.model, args.language)
-    if isinstance(model, DynamicContextWhisper):
-        model.set_audio_context(args.audio_context, args.min_audio_context)
-    if args.head == "ctc":
-        model, processor = with_ctc_head(model, processor, train["text"])
-    if writes(model) != target.target:  # the configuration of other models stays stock
-        model.config.writes = target.target
-    return model, processor
 
 
 if __name__ == "__main__":
