@@ -213,7 +213,8 @@ def produce(
         return run_row(row_title(name), *system, corpus, language=args.language, **options)
 
     rows = [run(name) for name in names if name != "moe"]
-    mixture, experts = None, []
+    mixture = None
+    experts = []
     if "moe" in names:
         mixture = run_mixture(
             *load_system("moe", args.folders, args.language, config),

@@ -270,6 +270,29 @@ def test_nobody_is_told_to_resume_which_is_the_default():
     assert len(sources) > 100 and told == []  # --force_restart starts anew, the same command continues
 
 
+def several_at_once(text: str) -> list[int]:
+    """Lines of functions that assign several values to as many names, but for those that exchange values."""
+    found = []
+    for function in ast.walk(ast.parse(text)):
+        for node in ast.walk(function) if isinstance(function, ast.FunctionDef) else ():
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
+                targets = {ast.unparse(target) for target in node.targets[0].elts}
+                read = {ast.unparse(part) for part in ast.walk(node.value) if isinstance(part, ast.expr)}
+                if isinstance(node.value, ast.Tuple) and not targets & read:
+                    found.append(node.lineno)
+    return sorted(set(found))
+
+
+def test_a_statement_assigns_one_thing():
+    assert several_at_once(
+        "def f():\n    a, b = 1, []\n    a, b = b, a\n    a, b = f()\n    a, b = a[:1], a[1:]\n"
+    ) == [2]
+    sources = [
+        path for name in ("recipes", "dataset_scripts", "hf_components") for path in (ROOT / name).rglob("*.py")
+    ]
+    assert not {str(path): lines for path in sources if (lines := several_at_once(path.read_text()))}
+
+
 @pytest.mark.parametrize("recipe", recipes())
 def test_recipe_is_short_and_runs_as_a_program(recipe):
     text = source(recipe)
