@@ -414,6 +414,14 @@ def test_the_demo_offers_the_mixture_before_the_plain_model_made_of_it(tmp_path)
     assert 'RECOGNISERS="runs/moe/joint/model runs/moe/model models/whisper-tiny.en"' in shown
 
 
+def test_whatever_make_installs_of_others_has_its_digest():
+    """By uv or else by pip; this package alone has none."""
+    installations = re.findall(r"pip install [^&|]*", make("setup").stdout.replace("\\\n", " "))
+    assert sum("--require-hashes" in words and "-r constraints.txt" in words for words in installations) == 2
+    (ours,) = (words for words in installations if "--require-hashes" not in words)
+    assert "--no-deps --no-build-isolation -e ." in ours
+
+
 def test_make_refuses_several_gpus_where_there_are_none():
     refused = make("recipe-units", "ACCELERATE_CONFIG=accelerate_configs/multi_gpu.yaml", "PROCESSES=1")
     assert refused.returncode and "is for several GPUs, and 1 found here; take single_gpu.yaml" in refused.stderr
