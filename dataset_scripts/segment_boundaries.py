@@ -1,14 +1,15 @@
 """Segments that somebody marked in Praat or ELAN: where each recording is cut, instead of at its pauses."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
-from hf_components.runtime import UserError, first_few
+from hf_components.runtime import UserError, files_below, first_few, printable, same_path
 from hf_components.speech import SAMPLING_RATE
 from hf_components.units.motifs import read_tiers
 
-SUFFIXES = (".TextGrid", ".eaf")
+SUFFIXES = (".textgrid", ".eaf")  # in lower case
 ROUNDING = 0.05  # seconds by which an annotation may end after its recording
 SHORTEST = 0.025  # seconds; of less no unit is left
 
@@ -24,9 +25,13 @@ def annotation_files(folder: str | Path, names: Mapping[str, str]) -> dict[str, 
     Raises:
         UserError: no recording has one, or a recording has one of each kind.
     """
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(files_below(folder)):
+        if file.suffix.lower() in SUFFIXES:
+            by_name[same_path(printable(file.relative_to(folder).with_suffix("")))].append(file)
     found = {}
     for recording, name in names.items():
-        files = [file for suffix in SUFFIXES if (file := Path(folder) / f"{name}{suffix}").is_file()]
+        files = by_name.get(same_path(name), [])
         if len(files) > 1:
             raise UserError(f"{files[0]} and {files[1]} are of the same recording; keep the one that was corrected")
         if files:

@@ -18,6 +18,8 @@ from hf_components.asr.words import in_words, parts_of
 from hf_components.speech import SAMPLING_RATE, plain_text
 
 SILENT = {"'": "", ".": ""}  # punctuation inside words, as in "a.m."; other punctuation becomes a space
+# Letters that Unicode does not divide, for vocabularies that lack them.
+TWO_LETTERS = {"\u00df": "ss", "\u1e9e": "SS", "\u0153": "oe", "\u0152": "OE", "\u00e6": "ae", "\u00c6": "AE"}
 TURKIC = frozenset("abcdefghijklmnopqrstuvwxyz\u00e2\u00e7\u00e9\u00ee\u00f6\u00fb\u00fc\u011f\u0131\u015f\u0259")
 DOTTED_OR_DOTLESS = frozenset("\u0131\u0130")
 LOWER_TURKIC = {
@@ -191,9 +193,9 @@ def _written(character: str, vocabulary: Container[str]) -> str:
         return SILENT.get(character, " ")
     if unicodedata.category(character) == "Cf":  # joiners of Arabic and Indic scripts
         return ""
-    if character.isalpha():
-        for form in ("NFKC", "NFD", "NFKD"):
-            pieces = unicodedata.normalize(form, character)
+    if character.isalnum():
+        forms = (unicodedata.normalize(form, character) for form in ("NFKC", "NFD", "NFKD"))
+        for pieces in (*forms, TWO_LETTERS.get(character, character)):
             if all(piece in vocabulary for piece in pieces):
                 return pieces
     return character

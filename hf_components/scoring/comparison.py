@@ -1,5 +1,6 @@
 """Score the transcripts of several systems against references, per group, and compare the systems."""
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,9 +19,12 @@ from hf_components.runtime import (
 )
 from hf_components.scoring.error_rates import paired_bootstrap, score, utterance_errors
 from hf_components.scoring.transcripts import References
-from hf_components.speech import UNKNOWN, WORDS, count_speakers
+from hf_components.speech import UNKNOWN, WORDS, count_speakers, language_code
+
+logger = logging.getLogger(__name__)
 
 RATES = ("wer", "wer_clipped", "cer", "cer_clipped")
+WITHOUT_SPACES = ("zh", "yue", "ja", "th", "lo", "km", "my", "bo")  # languages whose words are not separated
 COUNTS = ("substitutions", "deletions", "insertions")
 
 
@@ -48,6 +52,8 @@ def evaluate(
         The list has a row per utterance with the text of each system, those with the most errors first.
     """
     rate = "cer" if target == PHONETIC else "wer"
+    if target == WORDS and language_code(language or "en") in WITHOUT_SPACES:
+        logger.warning("%s is written without spaces, so that a word is a whole phrase: use the CER", language)
     resampling = {"num_bootstrap": num_bootstrap, "seed": seed}
     how = {"language": language, "target": target}
     errors = {name: utterance_errors(texts, references.texts, **how) for name, texts in systems.items()}

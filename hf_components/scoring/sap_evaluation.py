@@ -199,7 +199,7 @@ def read_hypotheses(path: str | Path, ids: list[str], **wanted) -> dict[str, str
     Raises:
         UserError: the CSV lacks a column, a row has no text, or an id is there twice; see also `read_transcripts`.
     """
-    if Path(path).suffix != ".csv":
+    if Path(path).suffix.lower() != ".csv":
         return read_transcripts(path, **wanted)
     ours = {theirs: name for name, theirs in sap_ids(ids).items()}
     found: dict[str, str] = {}
@@ -213,13 +213,18 @@ def read_hypotheses(path: str | Path, ids: list[str], **wanted) -> dict[str, str
                     f"a file of hypotheses has the columns {ID} and {TEXT}"
                 )
             for row in rows:
-                name = ours.get(row[ID], row[ID])
+                if None in row:  # what is left of the line after the last column
+                    raise UserError(
+                        f"{path}, line {rows.line_num}: there are more fields than columns; put texts with commas "
+                        "between double quotes"
+                    )
+                name = ours.get(row[ID].strip(), row[ID].strip())
                 if row[TEXT] is None or name in found:
                     problem = "has no text" if row[TEXT] is None else "is there twice"
                     raise UserError(f"{path}, line {rows.line_num}: the id {row[ID]} {problem}; write each id once")
                 found[name] = row[TEXT]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path} as CSV: {error}") from error
+        raise UserError(f"cannot read {path} as CSV: {error}; save it as CSV in UTF-8") from error
     return found
 
 

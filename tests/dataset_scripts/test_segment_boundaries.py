@@ -8,6 +8,7 @@ from make_long_recordings import long_recording
 
 from dataset_scripts import SegmentedAudio
 from dataset_scripts.prepared import write_corpus
+from dataset_scripts.segment_boundaries import annotation_files
 from hf_components.runtime.errors import UserError
 from hf_components.speech.audio import decode
 from hf_components.speech.corpus import load_corpus, waveforms
@@ -87,6 +88,13 @@ def test_mistakes_in_an_annotation_are_told(tmp_path, intervals, options, messag
     annotate(tmp_path / "marks", "a", "eaf", intervals)
     with pytest.raises(UserError, match=message):
         prepare(tmp_path / "audio", tmp_path / "out", boundaries=str(tmp_path / "marks"), **options)
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9.textgrid", "cafe\u0301.TextGrid", "caf\u00e9.EAF", "caf%C3%A9.TEXTGRID"])
+def test_an_annotation_may_be_spelled_in_another_way(tmp_path, name):
+    (tmp_path / name).write_text("")
+    (tmp_path / ".cafe.TextGrid").write_text("")
+    assert annotation_files(tmp_path, {"caf\u00e9.wav": "caf\u00e9"}) == {"caf\u00e9.wav": tmp_path / name}
 
 
 def test_annotations_of_other_recordings_or_of_both_kinds_are_told(tmp_path):

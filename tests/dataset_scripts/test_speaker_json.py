@@ -238,7 +238,7 @@ def test_a_speaker_in_both_splits_stops_by_folder_or_by_name_within(build, root)
     shutil.rmtree(folder)
     renamed = add_speaker(root, "Dev", "other", {"0.wav": "again"})
     manifest = json.loads((renamed / "other.json").read_text())
-    for key in ("Contributor ID", "Contributor_ID", "contributorId"):
+    for key in ("Contributor ID", "Contributor_ID", "contributorId", "Speaker ID", "participant_id"):
         (renamed / "other.json").write_text(json.dumps({key: "A"} | manifest))
         with pytest.raises(UserError, match="speaker A is in the splits train and dev"):
             build()

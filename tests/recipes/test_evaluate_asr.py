@@ -261,6 +261,8 @@ def test_a_split_without_an_etiology_of_the_corpus_is_named(caplog):
         ("id,text\na,b\n", "lacks the column raw_hypos; it has id, text"),
         ("id,raw_hypos\na,b\na,c\n", "line 3: the id a is there twice"),
         ("id,raw_hypos\na\n", "line 2: the id a has no text"),
+        ("id,raw_hypos\na,hello, world\n", "line 2: there are more fields than columns; put texts with commas"),
+        ("id;raw_hypos\na;b\n", "lacks the column id; it has id;raw_hypos"),
         ("", "lacks the column id; it has nothing"),
     ],
 )
@@ -268,6 +270,15 @@ def test_a_file_that_is_no_csv_of_hypotheses_is_refused(tmp_path, text, message)
     file = tmp_path / "theirs.csv"
     file.write_text(text)
     with pytest.raises(UserError, match=message):
+        read_hypotheses(file, ["s/a"])
+
+
+def test_hypotheses_from_a_spreadsheet(tmp_path):
+    file = tmp_path / "theirs.CSV"
+    file.write_bytes('\ufeff"id","raw_hypos"\r\n" a ","hello, world"\r\nb ,x\r\n'.encode())
+    assert read_hypotheses(file, ["s/a", "s/b"]) == {"s/a": "hello, world", "s/b": "x"}
+    file.write_text("id,raw_hypos\na,b\n", encoding="utf-16")
+    with pytest.raises(UserError, match="cannot read .* save it as CSV in UTF-8"):
         read_hypotheses(file, ["s/a"])
 
 

@@ -1,15 +1,15 @@
 """Tiers of segments, units and motifs, corrected in Praat or ELAN, read back as units of the corpus."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from praatio.textgrid import PointTier
-from pympi.Elan import Eaf
 
 from hf_components.runtime import UserError, visible
 from hf_components.speech import SAMPLING_RATE
-from hf_components.units.learning import open_textgrid
+from hf_components.units.learning import open_textgrid, read_eaf
 from hf_components.units.motifs.annotations import Interval, Tiers
 from hf_components.units.table import HOP, SECONDS_PER_UNIT
 
@@ -24,7 +24,7 @@ def read_tiers(file: Path, names: Sequence[str] = TIERS) -> Tiers:
     Raises:
         UserError: the file cannot be read, or lacks a tier.
     """
-    found = _of_eaf(file, names) if file.suffix == ".eaf" else _of_textgrid(file, names)
+    found = _of_eaf(file, names) if file.suffix.lower() == ".eaf" else _of_textgrid(file, names)
     if missing := [name for name in names if name not in found]:
         if missing[0] in TIERS:
             raise UserError(
@@ -48,18 +48,12 @@ def _of_textgrid(file: Path, names: Sequence[str]) -> Tiers:
 
 
 def _of_eaf(file: Path, names: Sequence[str]) -> Tiers:
-    try:
-        document = Eaf(str(file))
-        return {
-            name: [
-                Interval(one[0] / 1000, one[1] / 1000, one[2].strip())
-                for one in document.get_annotation_data_for_tier(name)
-            ]
-            for name in names
-            if name in document.get_tier_names()
-        }
-    except Exception as error:  # whatever pympi trips over, and it raises no more specific one itself
-        raise UserError(f"{file} cannot be read as an ELAN document: {error}; save it again in ELAN") from error
+    tiers = read_eaf(file, partial(_among, names))
+    return {name: [Interval(start, end, text.strip()) for start, end, text in found] for name, found in tiers.items()}
+
+
+def _among(names: Sequence[str], there: Sequence[str]) -> list[str]:
+    return [name for name in names if name in there]
 
 
 def corrected(segment: Mapping, tiers: Tiers, num_units: int, file: Path) -> dict:
