@@ -69,7 +69,7 @@ class CorpusConfig(datasets.BuilderConfig):
         check_sampling(self.sampling, self.percent, self.max_samples)
         if not 0 <= self.min_duration < self.max_duration:
             raise UserError(
-                f"0 <= min_duration < max_duration must hold, got {self.min_duration} and {self.max_duration}"
+                f"min_duration must lie in [0, max_duration), got {self.min_duration} and {self.max_duration}"
             )
         if self.data_dir is None or not Path(self.data_dir).is_dir():
             place = Path(self.data_dir or ".")
@@ -155,7 +155,9 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
             raise UserError(f"{self.config.data_dir} has no usable utterance: {found}{example}")
         for split, listed in sampled.items():
             if listed and not (prepared.rows[split] or prepared.rows[split + LONG]):
-                logger.warning("every row of the split %s was rejected; it is left out", split)
+                logger.warning(
+                    "every row of the split %s was rejected, so there is no such split; rejected.jsonl says why", split
+                )
         for remark, ids in prepared.remarks.items():
             logger.warning("%d recordings, such as %s, are %s", len(ids), ids[0], remark)
         return prepared

@@ -45,9 +45,10 @@ def read_rows(
             rejected.append(problem.row(*names, None, name, number))
     if not listed:
         first = "".join(f", line {row['line']}: {row['reason']}: {row['detail']}" for row in rejected[:1])
-        remedy = manifest and first and what_instead(_head(manifest))
-        no_row = f"{manifest or IN_MEMORY}{first or ' is empty'}; not one line is a row of a manifest"
-        raise UserError(f"{no_row}; {remedy}" if remedy else no_row)
+        remedy = (manifest and first and what_instead(_head(manifest))) or (
+            "each must be a JSON object with the fields of a manifest"
+        )
+        raise UserError(f"{manifest or IN_MEMORY}{first or ' is empty'}; no line can be used: {remedy}")
     return listed, rejected
 
 

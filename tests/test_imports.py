@@ -7,7 +7,9 @@ Sound files and pickles are opened in one place each.
 import ast
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import PurePosixPath
 
 import pytest
@@ -63,11 +65,16 @@ MAY_UNPICKLE = {"hf_components/training/trainer.py"}  # optimizer and scheduler 
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
-def imported(path: str, source: str) -> Iterator[tuple[int, str, bool]]:
+@cache
+def imported(path: str, source: str) -> list[tuple[int, str, bool]]:
     """`(line, dotted name, is relative)` of each import anywhere in `source`, relative ones made absolute.
 
     `from a import b` yields `a.b`: whether b is a module or a name in one, its prefix tells.
     """
+    return list(_imports(path, source))
+
+
+def _imports(path: str, source: str) -> Iterator[tuple[int, str, bool]]:
     folder = PurePosixPath(path).parent.parts
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -250,17 +257,22 @@ def test_every_package_has_its_layer_and_the_root_holds_nothing_else():
     assert entries == {"__init__.py"}.union(*(names for names in LAYERS if not isinstance(names, str)))
 
 
+@pytest.fixture(scope="module")
+def takers() -> dict[tuple[str, str], set[str]]:
+    """The files that take a name from a package, by package and name."""
+    found = defaultdict(set)
+    for path in (*FILES, *OTHERS):
+        for _, dotted, _ in imported(path, (ROOT / path).read_text()):
+            package, _, name = dotted.rpartition(".")
+            found[package, name].add(path)
+    return found
+
+
 @pytest.mark.parametrize("init", [path for path in FILES if path.endswith("/__init__.py") and not CLOSED.match(path)])
-def test_a_package_exports_what_others_use_and_no_more(init):
+def test_a_package_exports_what_others_use_and_no_more(init, takers):
     package = init.removesuffix("/__init__.py").replace("/", ".")
     given = {name.split(".")[-1] for _, name, _ in imported(init, (ROOT / init).read_text())}
-    used = {
-        name.split(".")[-1]
-        for path in (*FILES, *OTHERS)
-        if path != init
-        for _, name, _ in imported(path, (ROOT / path).read_text())
-        if name.rpartition(".")[0] == package
-    }
+    used = {name for (taken_from, name), paths in takers.items() if taken_from == package and paths != {init}}
     assert given - used <= FOR_USERS | sys.stdlib_module_names  # which a face uses, and does not give
 
 

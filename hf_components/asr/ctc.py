@@ -13,6 +13,7 @@ from transformers import AutoModelForCTC, PreTrainedModel, PreTrainedTokenizerBa
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
 from hf_components.asr.family import SHORTEST_SAMPLES, Family, Scores, check_greedy, extract, place, rate_of
+from hf_components.asr.output_frames import output_lengths, real_frames
 from hf_components.asr.words import in_words, parts_of
 from hf_components.speech import SAMPLING_RATE, plain_text
 
@@ -106,7 +107,7 @@ class Ctc(Family):
         super().prepare_for_training(model, freeze=freeze)
         model.config.ctc_zero_infinity = True
         model.config.ctc_loss_reduction = "sum"
-        if hasattr(model, "freeze_feature_encoder") and not from_scratch:
+        if hasattr(model, "freeze_feature_encoder") and not from_scratch:  # only some have these convolutions
             model.freeze_feature_encoder()
 
     def encoder(self, model):
@@ -127,23 +128,7 @@ class Ctc(Family):
             silence = np.zeros(10 * SAMPLING_RATE, dtype=np.float32)
             per_second = self.inputs(processor, [silence])["input_features"].shape[1] / 10
             inputs = (inputs / rate_of(processor) * per_second).long()
-        if hasattr(model, "_get_subsampling_output_length"):
-            return model._get_subsampling_output_length(inputs).tolist()
-        return model._get_feat_extract_output_lengths(inputs).tolist()
-
-
-def real_frames(model: PreTrainedModel, shape: Sequence[int], attention_mask: torch.Tensor | None) -> torch.Tensor:
-    """The frames that are not padding, bool.
-
-    Args:
-        shape: (batch, frames) of the model's output.
-        attention_mask: mask over its inputs `(batch, samples or features)`; None: there is no padding.
-    """
-    if attention_mask is None:
-        return torch.ones(tuple(shape), dtype=torch.bool)
-    if hasattr(model, "_get_output_attention_mask"):
-        return model._get_output_attention_mask(attention_mask, target_length=shape[1]).bool()
-    return model._get_feature_vector_attention_mask(shape[1], attention_mask).bool()
+        return output_lengths(model, inputs).tolist()
 
 
 class Aligned(NamedTuple):

@@ -244,9 +244,11 @@ def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
         adapted = PeftModel(model, config)
         found = adapted.load_adapter(adapter, adapted.active_adapter)
     except DAMAGED as error:
-        raise UserError(f"{adapter} is not an adapter of {name}: {what_failed(error)}") from error
+        raise UserError(f"{adapter} is not an adapter of {name}: {what_failed(error)}; give its base") from error
     if strangers := [*found.unexpected_keys, *found.missing_keys]:  # PEFT only warns about them
-        raise UserError(f"{adapter} is not an adapter of {name}: one of the two has no {min(strangers)}")
+        raise UserError(
+            f"{adapter} is not an adapter of {name}: one of the two has no {min(strangers)}; give its base"
+        )
     return adapted.merge_and_unload()
 
 

@@ -52,6 +52,7 @@ class SndFile:
         return not in_part and 0 < self.file.frames < UNKNOWN_LENGTH
 
     def seconds(self) -> float:
+        """Duration by the header."""
         return self.file.frames / self.samplerate
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:

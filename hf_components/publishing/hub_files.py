@@ -64,7 +64,7 @@ def kind_of(folder: Path) -> Kind:
         UserError: there is no such folder, or it holds nothing that can be published.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder} to publish")
+        raise UserError(f"there is no folder {folder} to publish; give the result of a recipe")
     kind = _kind(folder)
     if kind is None:
         folders = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

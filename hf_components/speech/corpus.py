@@ -89,7 +89,7 @@ def load_corpus(
         speaker = min(shared)
         raise UserError(
             f"speaker {speaker} of {path_or_hub_id} is in the splits {speakers[speaker]} and {shared[speaker]}; "
-            "splits must not share a speaker"
+            "splits must not share a speaker: give each speaker to one split and prepare the corpus again"
         )
     sampling = Sampling.parse(data_config_override)
     corpus = divide(corpus, sampling)

@@ -140,7 +140,7 @@ def test_byte_order_mark_carriage_returns_blank_lines_and_a_missing_last_line_en
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"", r"train\.jsonl is empty; not one line is a row"),
+        (b"", r"train\.jsonl is empty; no line can be used: each must be a JSON object"),
         (b"\n\r\n", r"train\.jsonl is empty"),
         (b"id,child\nU_0,C_0\n", r"train\.jsonl, line 1: not JSON.*looks like a table.*pandas"),
         (b'\n[\n {"utterance_id": "a"}\n]\n', r"train\.jsonl, line 2: not JSON.*one JSON array"),

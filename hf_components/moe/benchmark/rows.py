@@ -15,6 +15,7 @@ from hf_components.checkpoints import language_of
 from hf_components.scoring import has_markup, paired_bootstrap, sap_counts, score, score_sap, utterance_errors
 from hf_components.speech import waveforms
 from hf_components.whisper import MoeWhisperForConditionalGeneration
+from hf_components.whisper.dynamic_generation import DynamicContextGenerationMixin
 
 ZERO_SHOT = "zero_shot"
 EXPERT = "expert_"  # with its number: an expert alone
@@ -58,12 +59,13 @@ def run_row(
     if not family_of(model).has_beams:
         options["num_beams"] = 1
     _warm_up(model, processor, corpus, expert_weights, options["num_beams"], options.get("language"))
-    chooses = expert_weights is None and getattr(model.config, "mixture", None) == "choose"
+    is_mixture = isinstance(model, MoeWhisperForConditionalGeneration)
+    chooses = is_mixture and expert_weights is None and model.config.mixture == "choose"
     before = (model.experts_asked, model.utterances_chosen) if chooses else ()
     start = time.perf_counter()
     texts = transcribe(model, processor, corpus, expert_weights=expert_weights, description=name, **options)
     context = "the clip"
-    if hasattr(model, "audio_context"):
+    if isinstance(model, DynamicContextGenerationMixin):
         context = "30 s" if model.audio_context == "full" else f">= {model.min_audio_context / 100:g} s"
     seconds = time.perf_counter() - start
     decodes = count_decodes(model, expert_weights)

@@ -158,7 +158,7 @@ def test_references_of_a_manifest(tmp_path, caplog):
         ["5-7", "unknown"],
     )
     assert "1 rows of" in caplog.text and "are not scored: line 3" in caplog.text
-    with pytest.raises(UserError, match="has no orthographic_text to score against"):
+    with pytest.raises(UserError, match="has no row with orthographic_text to score against; give references"):
         references_of_manifest(lines(tmp_path / "b.jsonl", rows[2]))
     with pytest.raises(UserError, match="line 2: utterance_id u1 is already on line 1"):
         references_of_manifest(lines(tmp_path / "c.jsonl", rows[0], rows[0]))
