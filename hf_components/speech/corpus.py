@@ -242,8 +242,8 @@ def _check_contract(rows: Dataset, where: str) -> None:
         if not (fits or (column in ("text", "speaker_id", "group") and pyarrow.types.is_null(kind))):
             wanted = "seconds" if column == "duration" else "text"
             raise UserError(
-                f"{where} must hold {wanted} in the column {column}, got {kind}; prepare the corpus again, or cast the "
-                "column, with cast_column of datasets"
+                f"{where} must hold {wanted} in the column {column}, got {kind}; prepare the corpus again, or cast "
+                "the column, with cast_column of datasets"
             )
     if not len(rows):
         return
