@@ -106,6 +106,14 @@ def test_a_column_of_another_type_in_all_shards_is_named(tmp_path, shards, colum
         load_corpus(write(tmp_path / "corpus", put(shards[0], column, values)))
 
 
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_shard_that_did_not_arrive_is_named(tmp_path, shards, missing):
+    folder = write(tmp_path / "corpus", *shards)
+    (folder / "data" / f"train-0000{missing}-of-00002.parquet").unlink()
+    with pytest.raises(UserError, match=f"train-0000{missing}-of-00002.parquet is missing"):
+        load_corpus(folder)
+
+
 def test_an_id_that_is_there_twice_is_named(tmp_path, shards):
     with pytest.raises(UserError, match="has the id .* twice"):
         load_corpus(write(tmp_path / "corpus", shards[0], put(shards[1], "id", shards[0]["id"])))
