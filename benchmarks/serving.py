@@ -1,4 +1,4 @@
-"""An export that hears clips at their own length, beside faster-whisper and transformers at 30 s, on the CPU.
+"""An export that sees clips at their own length, beside faster-whisper and transformers at 30 s, on the CPU.
 
 OMP_NUM_THREADS=2 python benchmarks/serving.py --model models/whisper-tiny.en --data my_clips
 

@@ -16,7 +16,16 @@ from pathlib import Path
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.transcripts import clean_transcript
 from dataset_scripts.utterances import Rejection, Utterance, check_name
-from hf_components.runtime import UserError, files_below, looks_like, printable, read_json_lines, same_path, text_field
+from hf_components.runtime import (
+    UserError,
+    files_below,
+    looks_like,
+    natural_order,
+    printable,
+    read_json_lines,
+    same_path,
+    text_field,
+)
 from hf_components.speech import UNKNOWN
 
 logger = logging.getLogger(__name__)
@@ -26,8 +35,10 @@ SPLIT = "recordings"
 TRUTH = "truth.jsonl"
 # Suffixes of recordings. Only reading a file shows whether it can be read.
 SUFFIXES = frozenset(
-    """.3g2 .3gp .3gpp .aac .ac3 .aif .aifc .aiff .amr .ape .au .avi .bwf .caf .flac .m4a .m4b .mka .mkv .mov .mp2 .mp3
-    .mp4 .mpga .oga .ogg .opus .rf64 .snd .tta .w64 .wav .webm .wma .wv""".split()  # noqa: SIM905
+    """.3g2 .3gp .3gpp .3gpp2 .aac .ac3 .adts .aif .aifc .aiff .amr .ape .asf .au .avi .awb .bwf .caf .ds2 .dsf
+    .dss .dts .dvf .eac3 .f4a .f4v .flac .flv .gsm .m2ts .m4a .m4b .m4p .m4r .m4v .mka .mkv .mov .mp1 .mp2 .mp3
+    .mp4 .mpc .mpeg .mpg .mpga .msv .mts .nist .oga .ogg .ogv .opus .pcm .qt .ra .raw .rf64 .rm .snd .sph .spx
+    .tta .voc .vox .w64 .wav .wave .weba .webm .wma .wmv .wv""".split()  # noqa: SIM905
 )
 
 
@@ -193,4 +204,4 @@ def _conditions(root: Path, files: list[Path]) -> dict[Path, str | None]:
         len(files) - half,
         CONDITIONS[1],
     )
-    return {file: CONDITIONS[index >= half] for index, file in enumerate(files)}
+    return {file: CONDITIONS[index >= half] for index, file in enumerate(sorted(files, key=natural_order))}

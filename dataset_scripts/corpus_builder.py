@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,16 @@ import pyarrow.parquet
 
 from dataset_scripts.shards import Prepared, Writer, write_shards
 from dataset_scripts.utterances import Reader, Utterance
-from hf_components.runtime import UserError, broken_link, fingerprint, is_utf8, printable, read_json_lines
+from hf_components.runtime import (
+    UserError,
+    broken_link,
+    fingerprint,
+    first_few,
+    is_utf8,
+    printable,
+    read_json_lines,
+    same_path,
+)
 from hf_components.speech import LONG, SAMPLING_RATE, check_sampling, sample
 
 logger = logging.getLogger(__name__)
@@ -60,7 +69,7 @@ class CorpusConfig(datasets.BuilderConfig):
         check_sampling(self.sampling, self.percent, self.max_samples)
         if not 0 <= self.min_duration < self.max_duration:
             raise UserError(
-                f"0 <= min_duration < max_duration must hold, got {self.min_duration} and {self.max_duration}"
+                f"min_duration must lie in [0, max_duration), got {self.min_duration} and {self.max_duration}"
             )
         if self.data_dir is None or not Path(self.data_dir).is_dir():
             place = Path(self.data_dir or ".")
@@ -135,6 +144,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
             UserError: no row is left.
         """
         sampled = {split: self._sample(listed) for split, listed in listing.splits.items()}
+        _warn_of_shared_recordings(sampled)
         prepared = write_shards(sampled, folder, self.writer(listing, shard_megabytes * 10**6), num_proc)
         prepared.rejected = listing.rejected + prepared.rejected
         prepared.records = dict(listing.records)
@@ -145,7 +155,9 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
             raise UserError(f"{self.config.data_dir} has no usable utterance: {found}{example}")
         for split, listed in sampled.items():
             if listed and not (prepared.rows[split] or prepared.rows[split + LONG]):
-                logger.warning("every row of the split %s was rejected; it is left out", split)
+                logger.warning(
+                    "every row of the split %s was rejected, so there is no such split; rejected.jsonl says why", split
+                )
         for remark, ids in prepared.remarks.items():
             logger.warning("%d recordings, such as %s, are %s", len(ids), ids[0], remark)
         return prepared
@@ -191,6 +203,25 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
             for batch in pyarrow.parquet.ParquetFile(file).iter_batches(self.DEFAULT_WRITER_BATCH_SIZE):
                 yield from ((row["id"], row) for row in batch.to_pylist())
             file.unlink()  # its rows are in the cache now
+
+
+def _warn_of_shared_recordings(splits: dict[str, list[Utterance]]) -> None:
+    """Warn of recordings that several rows name: each row gets all of the sound, and they may be in several splits."""
+    rows: dict[str, set[str]] = defaultdict(set)
+    where: dict[str, set[str]] = defaultdict(set)
+    for split, listed in splits.items():
+        for utterance in listed:
+            rows[same_path(utterance.file)].add(utterance.id)
+            where[same_path(utterance.file)].add(split)
+    if shared := [file for file, ids in rows.items() if len(ids) > 1]:
+        across = sum(len(where[file]) > 1 for file in shared)
+        logger.warning(
+            "%d recordings are named by several rows, such as %s by %s; each row gets all of its sound%s",
+            len(shared),
+            shared[0],
+            first_few(sorted(rows[shared[0]])),
+            f", and {across} are in several splits" if across else "",
+        )
 
 
 def write_rejected(folder: Path, rejected: list[dict[str, Any]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dataset_scripts.transcripts import clean_transcript
 from dataset_scripts.utterances import Rejection, Utterance
-from hf_components.runtime import PHONETIC, UserError, as_id, as_label, why_unreadable
+from hf_components.runtime import PHONETIC, SEEN, UserError, as_id, as_label, what_instead, why_unreadable
 
 REQUIRED = ("utterance_id", "child_id", "audio_path")
 IDS = ("utterance_id", "child_id", "session_id")
@@ -45,7 +45,10 @@ def read_rows(
             rejected.append(problem.row(*names, None, name, number))
     if not listed:
         first = "".join(f", line {row['line']}: {row['reason']}: {row['detail']}" for row in rejected[:1])
-        raise UserError(f"{manifest or IN_MEMORY}{first or ' is empty'}; not one line is a row of a manifest")
+        remedy = (manifest and first and what_instead(_head(manifest))) or (
+            "each must be a JSON object with the fields of a manifest"
+        )
+        raise UserError(f"{manifest or IN_MEMORY}{first or ' is empty'}; no line can be used: {remedy}")
     return listed, rejected
 
 
@@ -87,6 +90,11 @@ def _lines(path: str) -> Iterator[tuple[int, bytes]]:
                     yield number, content
     except OSError as error:
         raise UserError(f"cannot read the manifest {path}: {why_unreadable(path, error)}") from error
+
+
+def _head(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(SEEN)
 
 
 def _row(line: bytes | dict, fields: dict[str, str]) -> dict[str, Any]:

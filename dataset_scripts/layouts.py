@@ -1,12 +1,12 @@
 """Which layout a folder of data has, and which recipes take it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dataset_scripts.audio_folder import audio_files
-from dataset_scripts.speaker_json import split_folders
-from hf_components.runtime import UserError, files_below
+from dataset_scripts.speaker_json import holds_speakers, split_folders
+from hf_components.runtime import UserError, files_below, first_few
 from hf_components.speech import is_prepared
 
 SPEAKERS = "speaker_json"
@@ -58,7 +58,19 @@ def require_layout(data: str | Path, *wanted: str) -> None:
     if folder.is_dir() and not any(LAYOUTS[name].is_there(folder) for name in wanted):
         names = " nor ".join(LAYOUTS[name].name for name in wanted)
         neither = "neither" if len(wanted) > 1 else "not"
-        raise UserError(f"{data} is {neither} {names}; {who_takes(folder)}")
+        advice = _meant(folder, wanted) or who_takes(folder)
+        raise UserError(f"{data} is {neither} {names}; {advice}")
+
+
+def _meant(folder: Path, wanted: Sequence[str]) -> str | None:
+    """What to give or to rename instead, in words: the folder in an archive, or splits with other names."""
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+    for path in inside:
+        if any(LAYOUTS[name].is_there(path) for name in wanted if name != RECORDINGS):
+            return f"did you mean {path}?"
+    if SPEAKERS in wanted and (splits := [path.name for path in inside if holds_speakers(path)]):
+        return f"{first_few(splits)} in it have speakers, but splits are named Train, Dev and Test: rename them"
+    return None
 
 
 def must_prepare(data: str | Path, layout: str) -> bool:

@@ -84,5 +84,5 @@ def read_recordings(
             float(seconds) if is_seconds(seconds) and seconds > 0 else None,
         )
     if not listed:
-        raise UserError(f"{manifest} lists nothing to transcribe")
+        raise UserError(f"{manifest} lists nothing to transcribe; each line names a recording")
     return ManifestRecordings(listed, config.reader(row.file for row in listed.values()))

@@ -56,6 +56,7 @@ def warn_of_recordings(statistics: list[dict], rules: Segmentation) -> None:
         )
     if rules.detector != "energy":
         return
+    statistics = [recording for recording in statistics if "quiet_db" in recording]  # the others were cut by hand
     noisy = [recording for recording in statistics if recording["quiet_db"] >= rules.silence_db]
     if noisy:
         logger.warning(

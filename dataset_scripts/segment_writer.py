@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from dataset_scripts.segment_boundaries import Boundaries
 from dataset_scripts.shards import Files, Writer
 from dataset_scripts.utterances import Rejection, Utterance
 from hf_components.speech import (
@@ -19,6 +20,7 @@ from hf_components.speech import (
     AudioError,
     Segmentation,
     Stretch,
+    cut_at,
     encode_flac,
     segment,
     sound_print,
@@ -28,10 +30,14 @@ from hf_components.speech import (
 
 @dataclass(frozen=True)
 class SegmentWriter(Writer):
-    """Writes the segments of a recording as a shard. Those that start in its last part, a share of it, go to dev."""
+    """Writes the segments of a recording as a shard. Those that start in its last part, a share of it, go to dev.
+
+    A recording with `boundaries` is cut there, the others by `rules`.
+    """
 
     rules: Segmentation
     last_part: float
+    boundaries: Boundaries
     unit: ClassVar[str] = "s of audio"
 
     def divide(self, utterances):
@@ -72,12 +78,14 @@ class SegmentWriter(Writer):
             Rejection: the recording cannot be used, or nothing of it is left.
         """
         detector = self.rules.new_detector()
+        marked = self.boundaries.get(recording.file)
+        stretches = segment(blocks, self.rules, detector) if marked is None else cut_at(blocks, marked)
         dev_from = (1 - self.last_part) * recording.duration if self.last_part else inf
         samples = Counter({SPEECH: 0, SILENCE: 0, TOO_SHORT: 0})
         durations = []
         first = last = None
         try:
-            for stretch in segment(blocks, self.rules, detector):
+            for stretch in stretches:
                 samples[stretch.kind] += stretch.end - stretch.start
                 if stretch.kind == SPEECH:
                     row = _row(recording, stretch)
@@ -88,12 +96,12 @@ class SegmentWriter(Writer):
         except AudioError as error:
             raise Rejection(error.reason, error.detail) from error
         if not durations:
-            raise _nothing_left(samples, self.rules, detector.findings())
+            raise _nothing_left(samples, self.rules, {} if marked else detector.findings())
         return {
             "source_file": recording.file,
             "speaker_id": recording.speaker_id,
             "samples": {"total": samples.total(), **samples},
-            **detector.findings(),
+            **({} if marked else detector.findings()),
             "durations": durations,
             "sound": sound_print(first, last),
         }

@@ -17,11 +17,12 @@ import datasets
 from dataset_scripts.audio_folder import audio_files
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.recording_division import Division, Recording, SplitBy, divide, record_of, require_known_speakers
+from dataset_scripts.segment_boundaries import Boundaries, annotation_files, read_boundaries
 from dataset_scripts.segment_statistics import summarise_segments, warn_of_recordings
 from dataset_scripts.segment_writer import SegmentWriter
 from dataset_scripts.shards import Prepared
 from dataset_scripts.utterances import Reader, Rejection, Utterance
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, file_digest
 from hf_components.speech import (
     DEV,
     SAMPLING_RATE,
@@ -53,11 +54,16 @@ class SegmentedAudioConfig(Segmentation, CorpusConfig):
         split_by: what dev holds out: `speaker` or `recording`. Default: speakers, if at least two are known and about
             `val_ratio` can be held out so; else recordings. If there is no recording to spare, the last part of each.
         split_seed: seed of the division into train and dev.
+        boundaries: folder of TextGrid or ELAN files, such as those of `export_annotations` with corrections. A
+            recording with one is cut at the intervals of its tier `boundary_tier`, not at its pauses.
+        boundary_tier: name of that tier.
     """
 
     val_ratio: float = 0.1
     split_by: SplitBy | None = None
     split_seed: int = 42
+    boundaries: str | None = None
+    boundary_tier: str = "segments"
 
     def __post_init__(self):
         CorpusConfig.__post_init__(self)
@@ -77,6 +83,13 @@ class SegmentedAudioConfig(Segmentation, CorpusConfig):
 
     def files(self) -> list[str]:
         return audio_files(self.data_dir)
+
+    def recordings(self):
+        if self.boundaries is None:
+            return super().recordings()
+        # One by one: the record of their folder is of the time before the corrections.
+        annotations = annotation_files(self.boundaries, recording_names(self.files()))
+        return {**super().recordings(), "boundaries": [file_digest(file) for file in annotations.values()]}
 
 
 class SegmentedAudio(CorpusBuilder):
@@ -127,7 +140,19 @@ class SegmentedAudio(CorpusBuilder):
             )
             for file, speaker in zip(seconds, speakers, strict=True)
         ]
+        self.boundaries = self.read_boundaries(names, seconds) if config.boundaries else {}
         return Listing({TRAIN: listed, DEV: []}, rejected)
+
+    def read_boundaries(self, names: dict[str, str], seconds: dict[str, float]) -> Boundaries:
+        """Where the recordings that somebody annotated are cut; a log line counts the others."""
+        config = self.config
+        files = annotation_files(config.boundaries, {file: names[file] for file in seconds})
+        if others := len(seconds) - len(files):
+            logger.info("%d of %d recordings have no annotation, and are cut at their pauses", others, len(seconds))
+        return {
+            recording: read_boundaries(file, config.boundary_tier, seconds[recording], config.max_segment)
+            for recording, file in files.items()
+        }
 
     def last_part(self, listed: list[Utterance]) -> float:
         """The share at the end of every recording that is dev, because no recording can be spared; else 0."""
@@ -147,6 +172,7 @@ class SegmentedAudio(CorpusBuilder):
             max_bytes,
             Segmentation.of(self.config),
             self.last_part(listing.splits[TRAIN]),
+            self.boundaries,
         )
 
     def write_shards(self, listing, folder, num_proc=1, shard_megabytes=500) -> Prepared:

@@ -139,7 +139,7 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 def _left_out(root: Path, folders: dict[str, Path]) -> list[dict[str, Any]]:
     """Rows of `rejected.jsonl` for the speakers in folders that are no split; a warning names the folders."""
-    others = [path for path in _folders(root) if _holds_speakers(path) and path not in folders.values()]
+    others = [path for path in _folders(root) if holds_speakers(path) and path not in folders.values()]
     if others:
         logger.warning(
             "%s: left out %s; only folders named Train, Dev, Test, Test1, Test2, ... are read as splits",
@@ -181,16 +181,17 @@ def manifest_of(speaker: Path) -> Path:
     return file
 
 
-def _holds_speakers(folder: Path) -> bool:
+def holds_speakers(folder: Path) -> bool:
+    """Whether the folder may be a split: its folders hold JSON files."""
     return any(folder.glob("*/*.json"))
 
 
 def _contributor(manifest: dict[str, Any]) -> list[str]:
-    """The speaker's name within a manifest: the project writes `Contributor ID`, others `Contributor_ID`."""
+    """The speaker's name within a manifest: the project writes `Contributor ID`, others `Speaker_ID`."""
     names = [
         unicodedata.normalize("NFC", str(value)) if value is not None else None
         for key, value in manifest.items()
-        if re.fullmatch(r"contributor[ _-]?id", key, re.IGNORECASE)
+        if re.fullmatch(r"(contributor|speaker|participant)[ _-]?id", key, re.IGNORECASE)
     ]
     return [str(name).strip() for name in names if name is not None and str(name).strip()]
 
@@ -214,7 +215,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}, line {error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
     except UnicodeError as error:
         line = error.object[: error.start].count(b"\n") + 1 if isinstance(error, UnicodeDecodeError) else 1
-        raise UserError(f"{path}, line {line}: not UTF-8 text: {error.reason}") from error
+        raise UserError(f"{path}, line {line}: not UTF-8 text: {error.reason}; save it as UTF-8") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets within brackets
         raise UserError(f"{path}: not JSON that can be read: {error}; repair it") from error
     if not isinstance(manifest, dict):

@@ -13,7 +13,7 @@ UNINTELLIGIBLE_GUESS = re.compile(r"\s*u\s*:.*", re.IGNORECASE | re.DOTALL)
 TAG = re.compile(r"\s*[A-Za-z][\w-]*\s*:")
 HEADER = re.compile(r"\A[\s\ufeff]*#dis\b", re.IGNORECASE)
 LETTER = re.compile(r"~(?=[^\W\d_])")
-CUT_OFF = re.compile(r"(?<=[^\W\d_])(-?)\*(?![\w*])")
+CUT_OFF = re.compile(r"(?<=[^\W\d_])(-?)-*\*(?![\w*])")
 DISFLUENCIES = ("keep", "drop")
 
 

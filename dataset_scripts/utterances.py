@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from hf_components.runtime import (
     PHONETIC,
     broken_link,
@@ -26,6 +28,10 @@ from hf_components.speech import SAMPLING_RATE, AudioError, decode, encode_flac
 SEVERAL_FOLDERS = "in several folders, all copies alike; the first is taken"
 IN_MILLISECONDS = "of a duration that the manifest gives in milliseconds; the recording's own, in seconds, is kept"
 LONGEST_ROW = 3 * 3600.0  # seconds of one row; longer recordings are for recipes/segment_audio.py
+SILENT = "silent from start to end; leave them out, unless nobody speaks there either"
+TOO_LOUD = "louder than full scale, as float samples may be, and are clipped; save them again at a lower level"
+LARGEST_SILENCE = 2 / 32768  # between the samples of a silent recording: the last bit of 16, up and down
+LOUDEST = 1.5  # of full scale; decoders and resamplers overshoot by less
 OTHER_DURATION = "of another duration than the manifest says; the recording's own is kept"
 
 
@@ -123,6 +129,10 @@ class Reader:
         if duration < self.min_duration:
             raise Rejection("too short", f"{duration:.3f} s, min_duration is {self.min_duration}")
         remarks = [SEVERAL_FOLDERS] if len(files) > 1 else []
+        if np.ptp(waveform) <= LARGEST_SILENCE:
+            remarks.append(SILENT)
+        if np.abs(waveform).max() > LOUDEST:
+            remarks.append(TOO_LOUD)
         if utterance.duration is not None and not _is_about(utterance.duration, duration):
             remarks.append(IN_MILLISECONDS if _is_about(utterance.duration / 1000, duration) else OTHER_DURATION)
         return {

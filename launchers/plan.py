@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
         pipeline, steps = plan(args.plan, words)
         print(f"peak memory of a training step in GiB, and the largest batch for GPUs of {sizes()} GB")
         for folders, training in trainings(pipeline, steps, args.tokens):
-            print(f"{', '.join(folders)}: {describe(training)}", flush=True)
+            print(f"{', '.join(folders)}: {sentence(training)}", flush=True)
         for line in dict.fromkeys(llms(steps)):
             print(line, flush=True)
     except UserError as error:
@@ -168,7 +168,7 @@ def config_of(values: dict) -> Any:
     return known_config(values["model"])
 
 
-def describe(training: Training) -> str:
+def sentence(training: Training) -> str:
     """The predictions for a training, in a line."""
     step = training.step
     peak = predict_peak(training.build, step, training.loss, gpu=True) / 2**30

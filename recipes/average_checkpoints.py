@@ -18,19 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from accelerate import PartialState
-
-from hf_components.asr import family_of, load_asr, transcribe
-from hf_components.checkpoints import (
-    average_into,
-    averaged,
-    find_candidates,
-    greedy_soup,
-    language_of,
-    load_model,
-    merge_adapter,
-    save_average_adapter,
-)
+from hf_components.checkpoints import Candidates, find_candidates
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.runtime import (
     RecipeArguments,
@@ -41,8 +29,8 @@ from hf_components.runtime import (
     run_recipe,
     run_stage,
 )
-from hf_components.scoring import compare, score
 from hf_components.speech import language_code, load_corpus, sample_rows
+from hf_components.training import Averages, load_recipient
 
 logger = logging.getLogger(__name__)
 
@@ -96,76 +84,40 @@ def main(argv: list[str] | None = None) -> dict:
 
 def produce(args: Arguments, folder: Path) -> dict:
     candidates = find_candidates(args.candidates, args.last, args.model)
+    check(args, candidates)
+    corpus = None
+    if args.max_samples:
+        split = load_corpus(args.corpus, args.selection_split, args.data_config_override)
+        corpus = sample_rows(split, args.max_samples, args.seed)
+    averages = Averages(candidates, *load_recipient(candidates, args.language), args.rank, args.language)
+    decoding = {"batch_size": args.batch_size, "max_new_tokens": args.max_new_tokens}
+    if args.method == "greedy":
+        members = averages.greedy(corpus, **decoding)
+        logger.info("selected on the split %s: the WER of the soup is optimistic there", args.selection_split)
+    else:
+        members = averages.uniform(corpus, **decoding)
+    averages.save(members, folder)
+    names = averages.names
+    result = {"method": args.method, "candidates": names, "chosen": [names[i] for i in members]}
+    if corpus is None:
+        return result
+    return {
+        **result,
+        "split": args.selection_split,
+        "utterances": len(corpus),
+        "selected_on": args.selection_split if args.method == "greedy" else None,
+        **averages.compare_with_last(members, corpus),
+    }
+
+
+def check(args: Arguments, candidates: Candidates) -> None:
+    """Raise UserError for a method that these candidates or settings do not allow."""
     if args.method == "lora_products" and candidates.adapter is None:
         raise UserError(
             f"--method lora_products averages LoRAs, {args.candidates[0]} holds whole weights; take --method uniform"
         )
     if args.method == "greedy" and not args.max_samples:
         raise UserError("--method greedy needs utterances to score on, got --max_samples 0")
-    names = list(candidates.folders)
-    texts = {}
-    wer = {}
-    corpus = None
-    if args.max_samples:
-        judged = load_corpus(args.corpus, args.selection_split, args.data_config_override)
-        corpus = sample_rows(judged, args.max_samples, args.seed)
-    model, processor = load_asr(candidates.model, args.language)
-    if candidates.base is not None:
-        model.load_state_dict(load_model(type(model), candidates.base).state_dict())
-    language = args.language or language_of(model)
-
-    def named(members: list[int]) -> str:
-        return " + ".join(names[i] for i in members)
-
-    def evaluate(members: list[int]) -> float:
-        key = tuple(members)
-        with averaged(model, candidates, members, args.rank if len(members) > 1 else None):
-            texts[key] = transcribe(
-                model,
-                processor,
-                corpus,
-                batch_size=args.batch_size,
-                max_new_tokens=args.max_new_tokens,
-                language=args.language,
-                num_beams=1,
-                description=named(members),
-            )
-        wer[key] = score(texts[key], corpus["text"][:], num_bootstrap=0, language=language)["wer"]
-        return wer[key]
-
-    last = len(names) - 1
-    if args.method == "greedy":
-        members = greedy_soup(len(names), evaluate).members
-        logger.info("selected on the split %s: the WER of the soup is optimistic there", args.selection_split)
-    else:
-        members = list(range(len(names)))
-        for scored in ([last], members) if corpus else ():
-            evaluate(scored)
-    if PartialState().is_main_process:
-        if candidates.adapter is None:
-            average_into(model, candidates.of(members))
-        else:
-            save_average_adapter(folder / "adapter", candidates.of(members), candidates.adapter, args.rank)
-            model = merge_adapter(model, str(folder / "adapter"))
-        family_of(model).save(model, processor, folder / "model")
-    result = {"method": args.method, "candidates": names, "chosen": [names[i] for i in members]}
-    if corpus is None:
-        return result
-    chosen = tuple(members)
-    logger.info(
-        "%s: WER %.1f %% against %.1f %% of %s", named(members), 100 * wer[chosen], 100 * wer[(last,)], names[last]
-    )
-    return {
-        **result,
-        "split": args.selection_split,
-        "utterances": len(corpus),
-        "selected_on": args.selection_split if args.method == "greedy" else None,
-        "candidate_wer": {names[i]: wer[(i,)] for i in range(len(names)) if (i,) in wer},
-        "wer": wer[chosen],
-        "against_last": compare(
-            texts[(last,)], texts[chosen], corpus["text"][:], corpus["speaker_id"][:], language=language
-        ),
-    }
 
 
 if __name__ == "__main__":

@@ -70,10 +70,12 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
         "MoE-Whisper of averaged checkpoints, scored with top-1 routing", default=None, aliases=["--soup_dir"]
     )
     single_lora_model: str | None = flag(
-        "output of pretrain_experts without labels", default=None, aliases=["--single_lora_dir"]
+        "single LoRA: output of pretrain_experts without labels", default=None, aliases=["--single_lora_dir"]
     )
     single_lora_wide_model: str | None = flag(
-        "the same, with the rank of all experts together", default=None, aliases=["--single_lora_wide_dir"]
+        "single LoRA with the rank of all experts together: output of pretrain_experts without labels",
+        default=None,
+        aliases=["--single_lora_wide_dir"],
     )
     full_model: str | None = flag(
         "fully fine-tuned Whisper, scored with an audio context of 30 s: folder or Hub id",
@@ -86,7 +88,9 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     choose_model: str | None = flag(
         "MoE-Whisper of LoRAs trained apart, as saved: output of assemble_moe_whisper, or Hub id", default=None
     )
-    base_model: str = flag("Whisper checkpoint: folder or Hub id", default="models/whisper-tiny.en")
+    base_model: str = flag(
+        "Whisper of the zero-shot row, base of the other systems: folder or Hub id", default="models/whisper-tiny.en"
+    )
     language: str | None = flag(
         "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
     )
@@ -115,7 +119,8 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     combine: list[str] = flag(
         "ways of combining the experts without training, a row each (see docs/how_it_works.md); merge: their mean, "
         "soft: by the gates, beta: the best one and the mean, speaker: one expert per speaker, logits: mixed "
-        "probabilities of all, mbr: the text nearest to all, rover: a vote on each word, choose: all judge all texts",
+        "probabilities of all, mbr: the text nearest to all, rover: a vote on each word, choose: the "
+        "text of least risk by all",
         default=["merge"],
         choices=[*COMBINATIONS, ALL],
         needs="moe_model",
@@ -209,6 +214,7 @@ def produce(
 
     rows = [run(name) for name in names if name != "moe"]
     mixture = None
+    experts = []
     if "moe" in names:
         mixture = run_mixture(
             *load_system("moe", args.folders, args.language, config),
@@ -221,6 +227,7 @@ def produce(
             beta=args.beta,
         )
         rows += mixture.rows
+        experts = mixture.experts
     result = {
         "run_id": run_id,
         "sample": {
@@ -234,13 +241,13 @@ def produce(
             "num_beams": args.num_beams,
             "processes": PartialState().num_processes,
         },
-        **score_rows(rows, corpus, num_bootstrap=args.num_bootstrap, seed=args.seed),
+        **score_rows(rows, corpus, experts, num_bootstrap=args.num_bootstrap, seed=args.seed),
     }
     if mixture is not None:
         result["routing"] = routing_summary(mixture, TOP_1, corpus)
     if PartialState().is_main_process:
         write_benchmark(folder, run_id, result, mixture, corpus)
-        write_transcripts(folder / "transcripts.jsonl", rows + (mixture.experts if mixture else []), corpus)
+        write_transcripts(folder / "transcripts.jsonl", rows + experts, corpus)
         if args.plot:
             plot_benchmark(folder, result)
     return result

@@ -47,7 +47,7 @@ def check(args: CorrectionArguments) -> dict:
     start = time.perf_counter()
     corrector = load_corrector(args)
     seconds_to_load = time.perf_counter() - start
-    show(f"   ok: {describe(corrector)}, {seconds_to_load:.1f} s")
+    show(f"   ok: {where_it_runs(corrector)}, {seconds_to_load:.1f} s")
 
     show("2. Asking it for the first time")
     show(f"   ok: it answers; warm-up {corrector.warm_up():.1f} s")
@@ -76,8 +76,8 @@ def check(args: CorrectionArguments) -> dict:
     return {"seconds_to_load": round(seconds_to_load, 1), "wer_heard": before, "wer_corrected": after, **counts}
 
 
-def describe(corrector: TranscriptCorrector) -> str:
-    """Describe where and how the model runs."""
+def where_it_runs(corrector: TranscriptCorrector) -> str:
+    """Where and how the model runs, as a sentence."""
     model = corrector.model
     stored = model.config.to_dict().get("quantization_config")
     quantization = QuantizationMethod(stored["quant_method"]).value if stored else "none"

@@ -64,7 +64,9 @@ def main(argv: list[str] | None = None) -> dict:
         with atomic_write(output) as temporary:
             temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     changed = sum(text != first for text, first in zip(combined, systems[0], strict=True))
-    logger.info("%d texts in %s, %d unlike those of %s", len(combined), output, changed, args.predictions[0])
+    logger.info(
+        "%d texts are in %s; %d of them differ from those of %s", len(combined), output, changed, args.predictions[0]
+    )
     return {"utterances": len(combined), "systems": len(files), "changed": changed}
 
 

@@ -12,16 +12,11 @@ Writes results.json, results.png and rejected.jsonl (alignments that cannot be r
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import concatenate_datasets
-
-from hf_components.acoustic_units import AcousticUnitsModel
-from hf_components.checkpoints import load_model
 from hf_components.reporting import show
 from hf_components.runtime import (
     PlotArguments,
     RecipeArguments,
     SeedArguments,
-    UserError,
     flag,
     parse_arguments,
     read_record,
@@ -29,23 +24,20 @@ from hf_components.runtime import (
     run_recipe,
     write_json,
 )
-from hf_components.speech import load_corpus, sample_rows
-from hf_components.units import check_same_units, read_units
+from hf_components.units import read_units
 from hf_components.units.evaluation import (
     SILENCES,
-    TASKS,
-    abx_error,
     align_segments,
-    bitrate,
+    figures_of,
     figures_table,
-    frame_figures,
+    load_units_model,
     plot_figures,
     read_alignments,
     robustness,
+    sampled_audio,
     write_rejected,
 )
 
-SHORTEST = 0.1  # seconds of a segment that is played faster
 RESULTS = "results.json"
 
 
@@ -78,61 +70,35 @@ def produce(args: Arguments, folder: Path) -> dict:
     alignments = read_alignments(args.alignments, args.phone_tier, args.silences)
     segments = align_segments(rows, alignments, f"{args.alignments} aligns none of the recordings of {args.units_dir}")
     write_rejected(folder / "rejected.jsonl", alignments.rejected)
-    drawing = {"num_bootstrap": args.num_bootstrap, "seed": args.seed}
-    figures, intervals = frame_figures(segments, **drawing)
-    rate, intervals["bitrate"] = bitrate(segments, **drawing)
-    abx = {task: abx_error(segments, task, args.max_tokens, **drawing) for task in TASKS}
-    changed, of_changed = score_robustness(args, segments, table.identity) if args.corpus else ({}, {})
-    recordings = len({row["source_file"] for row in segments})
-    results = {
-        **figures,
-        **{f"abx_{task}": abx[task]["error"] for task in TASKS},
-        "bitrate": rate,
-        "intervals": {
-            **intervals,
-            **{f"abx_{task}": abx[task].pop("interval") for task in TASKS},
-            **{f"robustness {name}": bounds for name, bounds in of_changed.items()},
-        },
-        "reasons": {
-            **{f"abx_{task}": abx[task]["reason"] for task in TASKS if abx[task]["reason"]},
-            **({"intervals": "one recording says nothing about others"} if recordings < 2 else {}),
-        },
-        "abx": abx,
-        "robustness": changed,
-        "segments": len(segments),
-        "recordings": recordings,
+    results = figures_of(segments, max_tokens=args.max_tokens, num_bootstrap=args.num_bootstrap, seed=args.seed)
+    results |= {
+        "robustness": {},
         "rejected": len(alignments.rejected),
         "alignments": args.alignments,
         "units": table.identity,
     }
+    if args.corpus:
+        add_robustness(args, results, segments)
     write_json(folder / RESULTS, results)
     if args.plot:
         plot(folder, folder)
     return results
 
 
-def score_robustness(args: Arguments, segments: list[dict], identity: dict) -> tuple[dict, dict]:
-    """Unit edit distances on a sample of the segments. Raises UserError if model or corpus are not of these units."""
-    model = load_model(AcousticUnitsModel, str(Path(args.units_dir) / "model"))
-    check_same_units(identity, args.units_dir, model.identity(), f"{args.units_dir}/model")
-    recording_of = {row["id"]: row["source_file"] for row in segments}
-    rows = concatenate_datasets(list(load_corpus(args.corpus, shared_speakers=True).values()))
-    known = zip(rows["id"][:], rows["duration"][:], strict=True)
-    kept = [i for i, (name, seconds) in enumerate(known) if name in recording_of and seconds >= SHORTEST]
-    if not kept:
-        raise UserError(
-            f"{args.corpus} has none of the segments of {args.units_dir}; --corpus must be what they are of"
-        )
-    sample = sample_rows(rows.select(kept), args.max_samples, args.seed)
-    return robustness(
+def add_robustness(args: Arguments, results: dict, segments: list[dict]) -> None:
+    """Add how far noise and speed change the units of a sample of the segments."""
+    model = load_units_model(args.units_dir, results["units"])
+    sample, recordings = sampled_audio(args.corpus, segments, args.units_dir, args.max_samples, args.seed)
+    results["robustness"], intervals = robustness(
         model,
         sample,
-        [recording_of[name] for name in sample["id"][:]],
+        recordings,
         noise_snr=args.noise_snr,
         speeds=args.speeds,
         num_bootstrap=args.num_bootstrap,
         seed=args.seed,
     )
+    results["intervals"] |= {f"robustness {name}": bounds for name, bounds in intervals.items()}
 
 
 def plot(finished: Path, folder: Path) -> None:

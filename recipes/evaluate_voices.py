@@ -36,14 +36,16 @@ from hf_components.voices import VoiceArguments, collect, draw_jobs, own_share, 
 
 @dataclass(kw_only=True)
 class Arguments(RecipeArguments, SeedArguments, PlotArguments):
-    model: str = flag("Whisper or MoE-Whisper that has not heard these speakers: folder or Hub id")
+    model: str = flag("Whisper or MoE-Whisper that was not trained on these speakers: folder or Hub id")
     corpus: str = flag("prepared corpus: folder or Hub id")
     split: str = flag("split whose speakers are learned", default="dev")
     data_config_override: str | None = flag(
         "part of the corpus to use, and who is held out: JSON, see pretrain_experts", default=None
     )
     sentences: list[int] = flag(
-        "sentences to learn from; several make a curve, the first is reported", default=[5], min=1
+        "number of sentences to learn from; several numbers make a curve, and the first is reported",
+        default=[5],
+        min=1,
     )
     draws: int = flag("draws of these sentences per speaker", default=1, min=1)
     language: str | None = flag(

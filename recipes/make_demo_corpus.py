@@ -37,7 +37,7 @@ class Arguments(ResumeArguments):
     layout: str = flag("kind of corpus, see above", default="speakers", choices=tuple(LAYOUTS))
     output_dir: str = flag("folder of the corpus", default="data/demo_speakers")
     train_speakers: int = flag("speakers in Train, for each group or age", default=4, min=1)
-    dev_speakers: int = flag("the same in Dev; none of them is in Train", default=2, min=1)
+    dev_speakers: int = flag("speakers in Dev, for each group or age; none of them is in Train", default=2, min=1)
     utterances_per_speaker: int = flag("recordings (long: sentences) per speaker, about 2.5 s each", default=16, min=1)
     seed: int = flag("seed of voices, sentences and noise", default=0, **SEEDS)
 

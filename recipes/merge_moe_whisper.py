@@ -43,7 +43,7 @@ class Arguments(RecipeArguments, SeedArguments):
     corpus: str = flag("prepared corpus: folder or Hub id")
     method: Literal["average", "expert", "soup"] = flag("how experts become one, see above", default="average")
     weights: str = flag(
-        "for average: usage (mean gates on train), uniform, or such as 0.2,0.5,0.3",
+        "for average: usage (mean gates on train), uniform, or a number per expert, such as 0.2,0.5,0.3",
         default="usage",
         needs={"method": "average"},
     )

@@ -67,7 +67,7 @@ class Arguments(LogArguments, SeedArguments):
         choices=("drivendata", *KITS),
     )
     partial_seconds: float = flag(
-        "new audio before the next partial transcript", default=0.6, min=0.1, needs={"kit": "sapc2-track2"}
+        "seconds of new audio before the next partial transcript", default=0.6, min=0.1, needs={"kit": "sapc2-track2"}
     )
     context_seconds: float = flag(
         "least audio context of the streaming Whisper; a short one is fast, and bad for weights never trained on it",

@@ -76,7 +76,7 @@ def produce(args: Arguments, router_args: RouterArguments, folder: Path) -> dict
     router, history = train_router(vectors[train], weights[train], router_args, held_out, folder / "checkpoints")
     parts[train] = np.where(held_out, HELD_OUT, FIT_SPLIT)
 
-    judged = {
+    scored = {
         f"{part}_{context}_context": evaluate_router(router, vectors[chosen], weights[chosen])
         for context in contexts
         for part in sorted(set(parts))
@@ -84,20 +84,20 @@ def produce(args: Arguments, router_args: RouterArguments, folder: Path) -> dict
     }
     router.save(folder, router_layer=contexts["dynamic"].source["layer"])
     write_json(folder / HISTORY, history)
-    write_json(folder / METRICS, judged)
+    write_json(folder / METRICS, scored)
     if args.plot:
         plot(folder, folder)
     return {
         "epochs": len(history),
         "best_epoch": best_epoch(history),
         "held_out_speakers": sorted(set(speakers[train][held_out])),
-        **judged,
+        **scored,
     }
 
 
 def plot(trained: Path, folder: Path) -> None:
     history = read_record(trained / HISTORY, [dict], LOST)
-    judged = read_record(trained / METRICS, {str: dict}, LOST)
+    scored = read_record(trained / METRICS, {str: dict}, LOST)
     curves = {
         key.replace("_kl", ""): [entry[key] for entry in history]
         for key in ("train_kl", "validation_kl")
@@ -112,7 +112,7 @@ def plot(trained: Path, folder: Path) -> None:
     )
     plot_reliability(
         folder / "reliability.png",
-        {name.replace("_", " "): row["reliability"] for name, row in judged.items()},
+        {name.replace("_", " "): row["reliability"] for name, row in scored.items()},
         "Gates against the labels' best expert",
     )
 

@@ -46,6 +46,12 @@ class Arguments(Segmentation, RecipeArguments):
         choices=SPLIT_BY,
     )
     split_seed: int = flag("seed of the division into train and dev", default=42, **SEEDS)
+    boundaries: str | None = flag(
+        "folder of TextGrid or ELAN files, such as the corrected output of export_annotations: a recording that has "
+        "one is cut at the intervals of a tier, not at its pauses",
+        default=None,
+    )
+    boundary_tier: str = flag("the tier whose intervals are segments", default="segments", needs="boundaries")
     name: str | None = flag("name on the data card; default: the source folder's", default=None)
     license: str | None = flag("licence for the data card, such as cc-by-4.0", default=None)
     language: str | None = flag("language for the data card, such as en", default=None)

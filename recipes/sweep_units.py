@@ -63,7 +63,9 @@ SHOWN = {
 @dataclass
 class Arguments(RecipeArguments, SeedArguments):
     corpus: str = flag("output folder of segment_audio, with the splits train and dev", aliases=["--corpus_dir"])
-    model: str = flag(f"as in learn_units: folder, Hub id or {MFCC}", default=DEFAULT_ENCODER, aliases=["--encoder"])
+    model: str = flag(
+        f"encoder, as in learn_units: folder, Hub id or {MFCC}", default=DEFAULT_ENCODER, aliases=["--encoder"]
+    )
     layers: list[int] = flag(f"encoder layers, counted from 1; none for {MFCC}", default=[], min=1)
     num_units: list[int] = flag("numbers of units", default=[50, 100, 200, 500], min=2)
     phone_labels: str | None = flag("phones of the dev recordings: JSON lines or a folder of TextGrids", default=None)

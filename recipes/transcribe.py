@@ -43,6 +43,20 @@ from hf_components.speech import language_code, load_corpus, sample
 
 logger = logging.getLogger(__name__)
 
+# Flags on which the texts depend, beside the inputs.
+SETTINGS = (
+    "engine",
+    "audio_dirs",
+    "fields",
+    "split",
+    "language",
+    "audio_context",
+    "mixture",
+    "dtype",
+    "num_beams",
+    "max_new_tokens",
+)
+
 
 @dataclass
 class Arguments(ResumeArguments):
@@ -111,23 +125,7 @@ def main(argv: list[str] | None = None) -> dict:
     join_processes()
     output = Path(args.output_jsonl)
     source = args.input_jsonl or args.corpus
-    inputs = [args.model, *(args.adapter or []), args.voice, source, args.submission_format]
-    settings = (
-        "engine",
-        "audio_dirs",
-        "fields",
-        "split",
-        "language",
-        "audio_context",
-        "mixture",
-        "dtype",
-        "num_beams",
-        "max_new_tokens",
-    )
-    identity = {
-        "inputs": {path: fingerprint(path) for path in inputs if path is not None},
-        "settings": {name: vars(args)[name] for name in settings},
-    }
+    identity = identity_of(args, source)
     recordings = recordings_of(args)
     finished = read_finished(output, identity, recordings) if args.resume else None
     if finished is not None:
@@ -141,7 +139,31 @@ def main(argv: list[str] | None = None) -> dict:
         ids_as_given = read_submission_format(args.submission_format)
         order = list(ids_as_given)
         check_same_ids(order, args.submission_format, recordings.ids, source or "--audio")
-    transcriber = Transcriber.from_pretrained(
+    metrics = transcribe_to_file(
+        transcriber_of(args),
+        recordings,
+        output,
+        order=order,
+        identity=identity,
+        resume=args.resume,
+        ids_as_given=ids_as_given,
+    )
+    write_csv(args)
+    tell(metrics, output)
+    return metrics
+
+
+def identity_of(args: Arguments, source: str | None) -> dict:
+    """What the transcripts depend on beside the recordings."""
+    inputs = [args.model, *(args.adapter or []), args.voice, source, args.submission_format]
+    return {
+        "inputs": {path: fingerprint(path) for path in inputs if path is not None},
+        "settings": {name: vars(args)[name] for name in SETTINGS},
+    }
+
+
+def transcriber_of(args: Arguments) -> Transcriber:
+    return Transcriber.from_pretrained(
         args.model,
         args.language,
         adapter=args.adapter or (),
@@ -155,16 +177,10 @@ def main(argv: list[str] | None = None) -> dict:
         max_new_tokens=args.max_new_tokens,
         num_workers=args.num_workers,
     )
-    metrics = transcribe_to_file(
-        transcriber,
-        recordings,
-        output,
-        order=order,
-        identity=identity,
-        resume=args.resume,
-        ids_as_given=ids_as_given,
-    )
-    write_csv(args)
+
+
+def tell(metrics: dict, output: Path) -> None:
+    """Log how long it took, and what was read and kept."""
     if metrics["seconds_by_part"]:
         parts = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in metrics["seconds_by_part"].items())
         logger.info("where the time of this run went: %s", parts)
@@ -173,13 +189,8 @@ def main(argv: list[str] | None = None) -> dict:
         "audio, real-time factor %s",
         metrics["utterances"],
         output,
-        metrics["failed"],
-        metrics["kept"],
-        metrics["seconds"],
-        metrics["audio_seconds"],
-        metrics["real_time_factor"],
+        *(metrics[name] for name in ("failed", "kept", "seconds", "audio_seconds", "real_time_factor")),
     )
-    return metrics
 
 
 def recordings_of(args: Arguments) -> Recordings:

@@ -16,6 +16,7 @@ from paths import CONFIGS, ROOT
 from hf_components.runtime.arguments import check_words, parse_arguments
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.flags import BOUNDS
+from hf_components.runtime.reflexes import ANSWERS, SYNONYMS
 
 pytestmark = pytest.mark.unit
 
@@ -37,6 +38,9 @@ PAGES = sorted(
     for pattern in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "recipes/README.md", "docs/*.md")
     for path in ROOT.glob(pattern)
 )
+
+OF_EARLIER_FLAGS = ("CHANGELOG.md", "docs/from_the_originals.md", "docs/log.md")  # pages that name flags of the past
+OF_OTHER_PROGRAMS = {"machine_rank", "main_process_ip", "num_processes", "logdir", "renormalize"}
 
 
 def recipes() -> list[str]:
@@ -195,6 +199,26 @@ def test_files_named_in_a_page_exist(page):
     assert re.findall(r"accelerate launch (?!--quiet)-.*recipes/", text) == []
 
 
+def flags_of_recipes() -> set[str]:
+    """Names of all flags of all recipes, with their aliases and what turns them off."""
+    fields = [field for recipe in recipes() for kind in arguments(recipe) for field in dataclasses.fields(kind)]
+    aliases = {alias.lstrip("-") for field in fields for alias in field.metadata.get("aliases", ())}
+    return aliases | {prefix + field.name for field in fields for prefix in ("", "no_")} | {"config", "help"}
+
+
+def flags_named(text: str) -> set[str]:
+    """Names of the flags in a text, with `_` for `-`."""
+    return {name.replace("-", "_") for name in re.findall(r"(?<![\w-])--([a-zA-Z][\w-]*)", text)}
+
+
+def test_flags_named_in_a_page_exist():
+    sources = [path for folder in ("launchers", "benchmarks", "tests") for path in (ROOT / folder).glob("*.py")]
+    known = flags_of_recipes() | {*SYNONYMS, *ANSWERS} | OF_OTHER_PROGRAMS
+    known |= set().union(*(flags_named(path.read_text()) for path in sources))
+    unknown = {page: flags_named((ROOT / page).read_text()) - known for page in PAGES if page not in OF_EARLIER_FLAGS}
+    assert {page: names for page, names in unknown.items() if names} == {}
+
+
 def test_tree_names_what_is_there():
     named = tree((ROOT / "docs" / "house.md").read_text())
     assert [path for path in named if not (ROOT / path).exists()] == []
@@ -244,6 +268,29 @@ def test_nobody_is_told_to_resume_which_is_the_default():
         if isinstance(node, ast.Constant) and re.search(r"(--|{)resume\b", str(node.value))
     ]
     assert len(sources) > 100 and told == []  # --force_restart starts anew, the same command continues
+
+
+def several_at_once(text: str) -> list[int]:
+    """Lines of functions that assign several values to as many names, but for those that exchange values."""
+    found = []
+    for function in ast.walk(ast.parse(text)):
+        for node in ast.walk(function) if isinstance(function, ast.FunctionDef) else ():
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
+                targets = {ast.unparse(target) for target in node.targets[0].elts}
+                read = {ast.unparse(part) for part in ast.walk(node.value) if isinstance(part, ast.expr)}
+                if isinstance(node.value, ast.Tuple) and not targets & read:
+                    found.append(node.lineno)
+    return sorted(set(found))
+
+
+def test_a_statement_assigns_one_thing():
+    assert several_at_once(
+        "def f():\n    a, b = 1, []\n    a, b = b, a\n    a, b = f()\n    a, b = a[:1], a[1:]\n"
+    ) == [2]
+    sources = [
+        path for name in ("recipes", "dataset_scripts", "hf_components") for path in (ROOT / name).rglob("*.py")
+    ]
+    assert not {str(path): lines for path in sources if (lines := several_at_once(path.read_text()))}
 
 
 @pytest.mark.parametrize("recipe", recipes())
@@ -401,6 +448,7 @@ def test_readers_of_makefile_pages_and_cards():
     house = "\n## What is where\n\n```\nx/   x\n  y/    y\n    a.py  a\n  b.py  b\nc.md  c\n```\n"
     assert tree(house) == ["x/", "x/y/", "x/y/a.py", "x/b.py", "c.md"]
     assert anchors("# A b\n## Children's `X`-y\n```\n# no\n```\n") == {"a-b", "childrens-x-y"}
+    assert flags_named("`--a-b c`, --d=1; a--e ---f") == {"a_b", "d"}
     assert cards_named("f('moe.md.jinja')\ng('README.md')\nh('a sentence about x.md files')") == {"moe.md.jinja"}
 
 

@@ -31,6 +31,7 @@ from hf_components.runtime import UserError, run_stage
 from hf_components.training import (
     Finetuned,
     FinetuningArguments,
+    FinetuningSettings,
     KlToBaseArguments,
     LoraArguments,
     SpeechTrainer,
@@ -193,9 +194,11 @@ def with_lora(base: Path, folder: Path) -> Finetuned:
         processor,
         rows(8, seconds=0.6),
         None,
-        FinetuningArguments("lora"),
-        LoraArguments(lora_rank=2, lora_alpha=8),
-        training_arguments(folder, learning_rate=1e-2, max_steps=3),
+        FinetuningSettings(
+            FinetuningArguments("lora"),
+            training_arguments(folder, learning_rate=1e-2, max_steps=3),
+            LoraArguments(lora_rank=2, lora_alpha=8),
+        ),
         folder,
         resume=False,
     )
@@ -296,8 +299,9 @@ def test_outputs_are_compared_where_mathematics_allows(base, tmp_path, name, reg
 
     def train() -> Finetuned:
         args = training_arguments(tmp_path, max_steps=2, learning_rate=1e-2, **options)
-        parts = (FinetuningArguments("full"), LoraArguments(), args, tmp_path)
-        return finetune(without_dropout(model), processor, rows(8, seconds=0.6), None, *parts, resume=False, kl=kl)
+        settings = FinetuningSettings(FinetuningArguments("full"), args, kl=kl)
+        corpus = rows(8, seconds=0.6)
+        return finetune(without_dropout(model), processor, corpus, None, settings, tmp_path, resume=False)
 
     if name == "parakeet tdt":  # a distribution for each pair of frame and token: too many to compare
         with pytest.raises(UserError, match="compares outputs position by position, which a transducer has none of"):
@@ -313,14 +317,13 @@ def test_outputs_are_compared_where_mathematics_allows(base, tmp_path, name, reg
 def test_a_lora_near_its_base_leaves_batch_norms_alone(base, tmp_path):
     model, processor = load_asr(str(base("parakeet ctc")))
     before = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
-    parts = (
+    settings = FinetuningSettings(
         FinetuningArguments("lora"),
-        LoraArguments(lora_rank=2),
         training_arguments(tmp_path, max_steps=2),
-        tmp_path,
+        LoraArguments(lora_rank=2),
+        KlToBaseArguments(kl_to_base_coef=0.5),
     )
-    kl = KlToBaseArguments(kl_to_base_coef=0.5)
-    finetune(model, processor, rows(8, seconds=0.6), None, *parts, resume=False, kl=kl)
+    finetune(model, processor, rows(8, seconds=0.6), None, settings, tmp_path, resume=False)
     after = dict(model.named_buffers())
     assert before and all(torch.equal(value, after[name]) for name, value in before.items())
 

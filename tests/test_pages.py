@@ -11,6 +11,7 @@ pytestmark = pytest.mark.unit
 
 README = (ROOT / "README.md").read_text()
 RESULTS = (ROOT / "docs" / "results.md").read_text()
+LOG = (ROOT / "docs" / "log.md").read_text()
 WALKS = (ROOT / "docs" / "how_it_works.md").read_text().partition("\n## Walk 1")[2]
 WORDS = 25  # a sentence of the README has fewer
 NUMBER = r"[-+]?\d+(?:\.\d+)?"
@@ -94,6 +95,27 @@ def classes() -> list[tuple[str, str]]:
     ]
 
 
+def tables_without_a_source(page: str) -> list[str]:
+    """First lines of the tables that do not say which command, date and commit their rows are of.
+
+    A table says so in columns, or in a paragraph "Run:" of its section, above it.
+    """
+    found = []
+    for section in re.split(r"^##+ ", page, flags=re.MULTILINE):
+        says = False
+        for block in re.split(r"\n\s*\n", section):
+            first = block.partition("\n")[0]
+            says |= block.startswith("Run: ") and bool(
+                re.search(r"\d{4}-\d\d-\d\d.*\s[0-9a-f]{7}\b", block, re.DOTALL)
+            )
+            says |= block.startswith("| ") and {"command", "date", "commit"} <= {
+                cell.strip() for cell in first.split("|")
+            }
+            if block.startswith("| ") and not says:
+                found.append(first)
+    return found
+
+
 def _has(owner: object, name: str) -> bool:
     first, _, rest = name.partition(".")
     return hasattr(owner, first) and (not rest or _has(getattr(owner, first), rest))
@@ -102,6 +124,18 @@ def _has(owner: object, name: str) -> bool:
 def test_every_figure_of_the_readme_is_in_results():
     assert len(differences(tables_and_bullets(README))) >= 8
     assert unbacked(README, RESULTS) == []
+
+
+def test_every_table_of_results_says_how_it_was_run():
+    results, _, missing = RESULTS.partition("\n## Not recorded")
+    assert missing
+    assert tables_without_a_source(results) == []
+
+
+def test_the_index_of_the_log_has_every_entry():
+    index, _, entries = LOG.partition("\n## Index\n")[2].partition("\n## ")
+    listed = re.findall(r"^- \[(.+)\]\(#", index, flags=re.MULTILINE)
+    assert sorted(listed) == sorted(re.findall(r"^(?:## )?\d{4}-\d\d-\d\d: (.+)$", entries, flags=re.MULTILINE))
 
 
 def test_the_sentences_of_the_readme_are_short():
@@ -132,6 +166,21 @@ def test_the_walks_name_functions_that_exist():
 )
 def test_a_figure_without_a_source_is_found(page, wrong):
     assert unbacked(page, "| merged | 15.0 | minus single LoRA (15.9) -0.8, -1.6 to -0.2 |") == wrong
+
+
+@pytest.mark.parametrize(
+    ("before", "header", "found"),
+    [
+        ("Run: `x`, seed 1, 2026-11-30, commit 1234abc.\n\n", "| a | b |", []),
+        ("Run: `x`, seed 1,\n2026-11-30, recorded at 1234abc.\n\n", "| a | b |", []),
+        ("", "| a | command | date | commit |", []),
+        ("", "| a | command | date |", ["| a | command | date |"]),
+        ("Run: `x`, seed 1, 2026-11-30.\n\n", "| a | b |", ["| a | b |"]),
+        ("Run: `x`, 2026-11-30, commit 1234abc.\n\n## Next\n\n", "| a | b |", ["| a | b |"]),
+    ],
+)
+def test_a_table_without_a_source_is_found(before, header, found):
+    assert tables_without_a_source(f"## Section\n\n{before}{header}\n|---|---|\n| 1 | 2 |\n") == found
 
 
 def test_readers_of_sentences_and_walks():

@@ -43,6 +43,7 @@ class AcousticUnitsConfig(PreTrainedConfig):
 
     @property
     def feature_size(self) -> int:
+        """Number of features per frame."""
         return 3 * COEFFICIENTS if self.encoder == MFCC else self._of_encoder("hidden_size", "d_model")
 
     def _of_encoder(self, name: str, of_whisper: str) -> int:

@@ -130,14 +130,16 @@ class AcousticUnitsModel(PreTrainedModel):
     # transformers looks at the parameters, and MFCC has none.
     @property
     def device(self) -> torch.device:
+        """The device of the centroids."""
         return self.centroids.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The type of the centroids."""
         return self.centroids.dtype
 
     def num_frames(self, samples: int | torch.Tensor) -> int | torch.Tensor:
-        """Number of units of a clip with this number of samples."""
+        """Number of units of a clip with this number of samples, or of several clips, `(clips,)` to `(clips,)`."""
         return (samples - WINDOW) // HOP + 1
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ CHUNK = 8192  # frames whose distances to all centroids are in memory at once
 
 
 def where_float64_is(values: torch.Tensor) -> torch.Tensor:
-    """The tensor where float64 can be computed: as it is on CUDA, else on the CPU: Apple's GPU has none."""
+    """A tensor of any shape where float64 can be computed: on CUDA as it is, else on the CPU. Apple's GPU has none."""
     return values if values.is_cuda else values.cpu()
 
 

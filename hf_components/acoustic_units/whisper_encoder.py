@@ -30,7 +30,7 @@ def load_whisper(name_or_path: str, config: PreTrainedConfig) -> tuple[PreTraine
 def whisper_hidden_states(encoder: PreTrainedModel, waveforms: torch.Tensor, num_frames: torch.Tensor) -> torch.Tensor:
     """The output of the encoder's last layer, before the norm that follows it.
 
-    A clip that is longer than Whisper hears (30 s) is cut: each piece is encoded alone. Mel frames are those of the
+    A clip that is longer than Whisper sees (30 s) is cut: each piece is encoded alone. Mel frames are those of the
     units' grid: an encoder frame is centred on the same sample as one of wav2vec2, 100 samples after that of Whisper's
     own feature extractor.
 

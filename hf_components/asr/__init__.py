@@ -8,6 +8,7 @@
 
 from hf_components.asr.ctc import Ctc, writable
 from hf_components.asr.ctc_from_scratch import NetworkArguments, build_wav2vec2
+from hf_components.asr.export_check import compare_with_export, texts_of_ctranslate2
 from hf_components.asr.families import can_be_packed, family_of, is_audio_llm, load_asr
 from hf_components.asr.family import Family, Scores
 from hf_components.asr.nbest import CtcNBest

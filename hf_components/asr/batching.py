@@ -16,7 +16,7 @@ def durations_of(recordings: Recordings, disable: bool) -> tuple[dict[int, float
         try:
             seconds[i] = recordings.seconds(i)
         except AudioError as error:
-            unreadable[i] = f"{error.reason}: {error.detail}"
+            unreadable[i] = error.problem
     return seconds, unreadable
 
 

@@ -13,10 +13,13 @@ from transformers import AutoModelForCTC, PreTrainedModel, PreTrainedTokenizerBa
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES
 
 from hf_components.asr.family import SHORTEST_SAMPLES, Family, Scores, check_greedy, extract, place, rate_of
+from hf_components.asr.output_frames import output_lengths, real_frames
 from hf_components.asr.words import in_words, parts_of
 from hf_components.speech import SAMPLING_RATE, plain_text
 
 SILENT = {"'": "", ".": ""}  # punctuation inside words, as in "a.m."; other punctuation becomes a space
+# Letters that Unicode does not divide, for vocabularies that lack them.
+TWO_LETTERS = {"\u00df": "ss", "\u1e9e": "SS", "\u0153": "oe", "\u0152": "OE", "\u00e6": "ae", "\u00c6": "AE"}
 TURKIC = frozenset("abcdefghijklmnopqrstuvwxyz\u00e2\u00e7\u00e9\u00ee\u00f6\u00fb\u00fc\u011f\u0131\u015f\u0259")
 DOTTED_OR_DOTLESS = frozenset("\u0131\u0130")
 LOWER_TURKIC = {
@@ -104,7 +107,7 @@ class Ctc(Family):
         super().prepare_for_training(model, freeze=freeze)
         model.config.ctc_zero_infinity = True
         model.config.ctc_loss_reduction = "sum"
-        if hasattr(model, "freeze_feature_encoder") and not from_scratch:
+        if hasattr(model, "freeze_feature_encoder") and not from_scratch:  # only some have these convolutions
             model.freeze_feature_encoder()
 
     def encoder(self, model):
@@ -125,23 +128,7 @@ class Ctc(Family):
             silence = np.zeros(10 * SAMPLING_RATE, dtype=np.float32)
             per_second = self.inputs(processor, [silence])["input_features"].shape[1] / 10
             inputs = (inputs / rate_of(processor) * per_second).long()
-        if hasattr(model, "_get_subsampling_output_length"):
-            return model._get_subsampling_output_length(inputs).tolist()
-        return model._get_feat_extract_output_lengths(inputs).tolist()
-
-
-def real_frames(model: PreTrainedModel, shape: Sequence[int], attention_mask: torch.Tensor | None) -> torch.Tensor:
-    """The frames that are not padding, bool.
-
-    Args:
-        shape: (batch, frames) of the model's output.
-        attention_mask: mask over its inputs `(batch, samples or features)`; None: there is no padding.
-    """
-    if attention_mask is None:
-        return torch.ones(tuple(shape), dtype=torch.bool)
-    if hasattr(model, "_get_output_attention_mask"):
-        return model._get_output_attention_mask(attention_mask, target_length=shape[1]).bool()
-    return model._get_feature_vector_attention_mask(shape[1], attention_mask).bool()
+        return output_lengths(model, inputs).tolist()
 
 
 class Aligned(NamedTuple):
@@ -206,9 +193,9 @@ def _written(character: str, vocabulary: Container[str]) -> str:
         return SILENT.get(character, " ")
     if unicodedata.category(character) == "Cf":  # joiners of Arabic and Indic scripts
         return ""
-    if character.isalpha():
-        for form in ("NFKC", "NFD", "NFKD"):
-            pieces = unicodedata.normalize(form, character)
+    if character.isalnum():
+        forms = (unicodedata.normalize(form, character) for form in ("NFKC", "NFD", "NFKD"))
+        for pieces in (*forms, TWO_LETTERS.get(character, character)):
             if all(piece in vocabulary for piece in pieces):
                 return pieces
     return character

@@ -6,6 +6,7 @@ import numpy as np
 
 from hf_components.asr.ctc import Ctc
 from hf_components.asr.family import place
+from hf_components.asr.output_frames import real_frames
 
 WIDTH = 16  # prefixes that are kept from frame to frame; more if more texts are requested
 PRUNED = 7.0  # tokens less likely than e^-7 times the best token of their frame are skipped
@@ -22,9 +23,7 @@ class CtcNBest(Ctc):
         """The same as in `Family`; `num_beams` is not used."""
         inputs = place(inputs, model)
         log_probs = model(**inputs).logits.float().log_softmax(-1)
-        frames = [log_probs.shape[1]] * len(log_probs)
-        if "attention_mask" in inputs:
-            frames = model._get_feature_vector_attention_mask(frames[0], inputs["attention_mask"]).sum(-1).tolist()
+        frames = real_frames(model, log_probs.shape[:2], inputs.get("attention_mask")).sum(-1).tolist()
         return [
             "\n".join(self._texts(model, processor, clip[:count]))
             for clip, count in zip(log_probs.cpu().numpy(), frames, strict=True)

@@ -50,7 +50,7 @@ class PocketSphinx:
             try:
                 clip = recordings.read(i)
             except AudioError as error:
-                yield [Transcript(recordings.ids[i], "", 0.0, f"{error.reason}: {error.detail}")]
+                yield [Transcript(recordings.ids[i], "", 0.0, error.problem)]
                 continue
             words = self.words(clip)
             text = " ".join(word.text for word in words)

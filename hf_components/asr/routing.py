@@ -14,7 +14,8 @@ class Routing:
     """Of each utterance its weights over the experts, or the name of its voice; neither: the model as it is.
 
     Args:
-        expert_weights: `(utterances, experts)`.
+        expert_weights: weights that replace the router of a MoE-Whisper, `(utterances, experts)`.
+        voices: name of the voice of each utterance.
     """
 
     expert_weights: torch.Tensor | None = None
@@ -36,13 +37,20 @@ def routing_by(
 ) -> Routing:
     """The routing of `count` utterances, by the voices that are loaded and the `names` that are asked for.
 
+    Args:
+        voices: the voices that are loaded, None if there are none.
+        expert_weights: `(utterances, experts)`, only without voices.
+        names: name of the voice of each utterance; a single voice that is loaded needs none.
     Raises:
-        UserError: there is no such voice, or none is loaded; or several are loaded and none is named.
+        UserError: there is no such voice, or none is loaded; several are loaded and none is named; or expert weights
+            are given too.
     """
     if voices is None:
         if names is not None:
             raise UserError("voices are named, but none is loaded; give voice when the recogniser is loaded")
         return Routing(expert_weights)
+    if expert_weights is not None:
+        raise UserError("expert_weights and a voice both choose what is added to the model; leave one of them out")
     if names is None and len(voices.names) > 1:
         raise UserError(
             f"{len(voices.names)} voices are loaded, such as {voices.names[0]}: name that of each recording"

@@ -175,7 +175,7 @@ class Transcriber:
         return self.transcribe_waveform(decode(path), voice=voice)
 
     def transcribe_waveform(self, waveform: np.ndarray, *, voice: str | None = None) -> str:
-        """The text of float32 `(samples,)` at 16 kHz, with the voice of that name; else as `transcribe`."""
+        """The same as `transcribe`, for a waveform in memory: float32 `(samples,)`, mono, 16 kHz, in [-1, 1]."""
         return self._transcribe({0: waveform}, self._routing(1, voices=None if voice is None else [voice]))[0]
 
     def transcribe_files(
@@ -227,7 +227,14 @@ class Transcriber:
         routing: Routing | None = None,
         description: str = "transcribing",
     ) -> Iterator[list[Transcript]]:
-        """This process's share of the transcripts, batch by batch, in no particular order."""
+        """This process's share of the transcripts, batch by batch, in no particular order.
+
+        Args:
+            routing: the experts or the voice of each recording; by default the router's choice, or the only voice.
+            description: title of the progress bar.
+        Raises:
+            UserError: several voices are loaded and none is named, or a batch does not fit into memory.
+        """
         state = PartialState()
         routing = routing or self._routing(len(recordings.ids))
         ids = recordings.ids
@@ -254,9 +261,7 @@ class Transcriber:
             for batch, clips in zip(batches, loader, strict=True):
                 self.spent["audio"] += time.perf_counter() - start
                 problems = {
-                    i: f"{clip.reason}: {clip.detail}"
-                    for i, clip in zip(batch, clips, strict=True)
-                    if isinstance(clip, AudioError)
+                    i: clip.problem for i, clip in zip(batch, clips, strict=True) if isinstance(clip, AudioError)
                 }
                 decoded = {i: clip for i, clip in zip(batch, clips, strict=True) if i not in problems}
                 heard = self._hear(decoded, routing)
@@ -280,8 +285,10 @@ class Transcriber:
             spent |= self.model.seconds
         return {part: round(seconds, 2) for part, seconds in spent.items()}
 
-    def _collect(self, recordings: Recordings, *options) -> list[Transcript]:
-        found = [transcript for batch in self.stream(recordings, *options) for transcript in batch]
+    def _collect(
+        self, recordings: Recordings, routing: Routing, description: str = "transcribing"
+    ) -> list[Transcript]:
+        found = [transcript for batch in self.stream(recordings, routing, description) for transcript in batch]
         if PartialState().num_processes > 1:
             found = gather_object(found)
         by_id = {transcript.id: transcript for transcript in found}
@@ -432,8 +439,7 @@ def transcribe(
     if was_training:
         model.train()
     if broken := next((transcript for transcript in found if transcript.problem is not None), None):
-        reason, _, detail = broken.problem.partition(": ")
-        raise AudioError(broken.id, reason, detail)
+        raise AudioError(f"{broken.id}: {broken.problem}")
     return [transcript.text for transcript in found]
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -81,6 +81,11 @@ class Written:
     recording: str | None
     seconds: float
 
+    def is_kept(self, fingerprints: Mapping[str, str | None]) -> bool:
+        """Whether its recording could be read and is still the same, by the fingerprints of all recordings."""
+        name = self.transcript.id
+        return self.transcript.problem is None and name in fingerprints and self.recording == fingerprints[name]
+
 
 WRITTEN_FORM = {
     "transcript": {"id": str, "text": str, "seconds": NUMBER, "problem": (str, None), "words?": (list, None)},
@@ -120,7 +125,8 @@ def transcribe_to_file(
 
     Finished batches are kept in a folder beside `output`, and an interrupted run continues from them. A recording that
     could not be read has an empty text, a warning and a line in `<output>.failures.jsonl`. Another run transcribes
-    only such recordings again, and those that have changed.
+    only such recordings again, and those that have changed. This is no stage of `run_stage`, which replaces a whole
+    folder: `output` may lie beside other files, and each recording is kept or transcribed again for itself.
 
     Args:
         recordings: recordings to transcribe.
@@ -136,7 +142,6 @@ def transcribe_to_file(
     """
     state = PartialState()
     start = time.perf_counter()
-    field = TEXT if transcriber.target == WORDS else PHONETIC
     partial = _partial_of(output)
     alone = alone_in(partial, "--output_jsonl") if state.is_main_process else contextlib.nullcontext()
     with full_disk_explained(output), alone:
@@ -147,65 +152,77 @@ def transcribe_to_file(
         runs = len(list(partial.glob("*.jsonl")))
         state.wait_for_everyone()  # all must read before one writes
         fingerprints = _fingerprints(recordings)
-        kept = {
-            name
-            for name, written in earlier.items()
-            if written.transcript.problem is None and written.recording == fingerprints[name]
-        }
+        kept = {name for name, written in earlier.items() if written.is_kept(fingerprints)}
         if kept:
             logger.info("%d of %d transcripts are kept from an earlier run", len(kept), len(order))
-        with (partial / f"{runs:06d}-{state.process_index}.jsonl").open("w") as file:
-            sync(partial)
-            for batch in transcriber.stream(recordings.without(kept)):
-                share = (time.perf_counter() - start) / (len(batch) * state.num_processes)
-                start = time.perf_counter()
-                written = [Written(transcript, fingerprints[transcript.id], share) for transcript in batch]
-                file.writelines(json.dumps(sealed(dataclasses.asdict(line))) + "\n" for line in written)
-                file.flush()
-                os.fsync(file.fileno())
+        file = partial / f"{runs:06d}-{state.process_index}.jsonl"
+        _write_batches(file, transcriber, recordings.without(kept), fingerprints, start)
         state.wait_for_everyone()
         found = _read_partial(partial)
         state.wait_for_everyone()  # all must read before one deletes
-        transcripts = {name: found[name].transcript for name in order}
-        failed = {
-            name: transcript.problem for name, transcript in transcripts.items() if transcript.problem is not None
-        }
-        audio_seconds = sum(transcript.seconds for transcript in transcripts.values())
-        seconds = sum(found[name].seconds for name in order)
-        metrics = {
-            "utterances": len(order),
-            "kept": len(kept),
-            "failed": len(failed),
-            "audio_seconds": round(audio_seconds, 1),
-            "seconds": round(seconds, 1),
-            "real_time_factor": round(seconds / audio_seconds, 4) if audio_seconds else None,
-            "seconds_by_part": transcriber.seconds_by_part(),
-        }
+        transcripts = {name: found[name] for name in order}
+        metrics = _metrics(transcripts.values(), len(kept), transcriber.seconds_by_part())
         if state.is_main_process:
-            failures = output.with_suffix(".failures.jsonl")
-            _note_failures(failures, failed)
-            _write_lines(
-                output,
-                [
-                    {ID: ids_as_given.get(name, name), field: transcript.text}
-                    | ({} if transcript.words is None else {WORDS_HEARD: as_lists(transcript.words)})
-                    for name, transcript in transcripts.items()
-                ],
-            )
-            write_record(
-                _summary_of(output),
-                {
-                    "identity": identity,
-                    "recordings": _digest(fingerprints),
-                    "metrics": metrics,
-                    "environment": environment(),
-                },
-                [path for path in (output, failures) if path.exists()],
-            )
-            if not failed:
+            field = TEXT if transcriber.target == WORDS else PHONETIC
+            _write_output(output, transcripts, field, ids_as_given)
+            record = {"identity": identity, "recordings": _digest(fingerprints), "metrics": metrics}
+            files = [path for path in (output, _failures_of(output)) if path.exists()]
+            write_record(_summary_of(output), {**record, "environment": environment()}, files)
+            if not metrics["failed"]:
                 _delete(partial)
         state.wait_for_everyone()
     return metrics
+
+
+def _write_batches(
+    file: Path, transcriber: Transcriber, recordings: Recordings, fingerprints: Mapping[str, str | None], start: float
+) -> None:
+    """Transcribe this process's part of the recordings, and add each batch to a file of the partial folder.
+
+    Args:
+        start: time at which the first batch began, on the clock `time.perf_counter`.
+    """
+    processes = PartialState().num_processes
+    with file.open("w") as opened:
+        sync(file.parent)
+        for batch in transcriber.stream(recordings):
+            share = (time.perf_counter() - start) / (len(batch) * processes)
+            start = time.perf_counter()
+            written = [Written(transcript, fingerprints[transcript.id], share) for transcript in batch]
+            opened.writelines(json.dumps(sealed(dataclasses.asdict(line))) + "\n" for line in written)
+            opened.flush()
+            os.fsync(opened.fileno())
+
+
+def _metrics(transcripts: Collection[Written], kept: int, seconds_by_part: Mapping[str, float]) -> dict:
+    audio_seconds = sum(written.transcript.seconds for written in transcripts)
+    seconds = sum(written.seconds for written in transcripts)
+    return {
+        "utterances": len(transcripts),
+        "kept": kept,
+        "failed": sum(written.transcript.problem is not None for written in transcripts),
+        "audio_seconds": round(audio_seconds, 1),
+        "seconds": round(seconds, 1),
+        "real_time_factor": round(seconds / audio_seconds, 4) if audio_seconds else None,
+        "seconds_by_part": seconds_by_part,
+    }
+
+
+def _write_output(
+    output: Path, transcripts: Mapping[str, Written], field: str, ids_as_given: Mapping[str, str | int]
+) -> None:
+    """Write the transcripts, and the failures beside them."""
+    _note_failures(
+        _failures_of(output),
+        {name: one.transcript.problem for name, one in transcripts.items() if one.transcript.problem is not None},
+    )
+    lines = []
+    for name, written in transcripts.items():
+        line = {ID: ids_as_given.get(name, name), field: written.transcript.text}
+        if written.transcript.words is not None:
+            line[WORDS_HEARD] = as_lists(written.transcript.words)
+        lines.append(line)
+    _write_lines(output, lines)
 
 
 def read_words(file: str | Path) -> dict[str, list[Word]]:
@@ -243,6 +260,10 @@ def _delete(partial: Path) -> None:
 
 def _summary_of(output: Path) -> Path:
     return output.with_suffix(".summary.json")
+
+
+def _failures_of(output: Path) -> Path:
+    return output.with_suffix(".failures.jsonl")
 
 
 def _fingerprints(recordings: Recordings) -> dict[str, str | None]:

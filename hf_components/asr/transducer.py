@@ -12,6 +12,7 @@ from transformers.loss.loss_tdt import tdt_loss
 from transformers.models.auto.modeling_auto import MODEL_FOR_RNNT_MAPPING_NAMES, MODEL_FOR_TDT_MAPPING_NAMES
 
 from hf_components.asr.family import Family, Request, Scores, ask, check_greedy, place, unprompted
+from hf_components.asr.output_frames import output_lengths
 from hf_components.speech import plain_text
 
 # All transducers that transformers lists.
@@ -47,7 +48,7 @@ class Transducer(Family):
         # `generate` continues each clip until the longest of the batch is done. Remove tokens that begin after its
         # end.
         begins = output.durations.cumsum(dim=1) - output.durations  # (batch, tokens), in frames of the encoder
-        frames = model._get_subsampling_output_length(inputs["attention_mask"].sum(dim=1))
+        frames = output_lengths(model, inputs["attention_mask"].sum(dim=1))
         tokens = output.sequences.masked_fill(begins >= frames[:, None], processor.tokenizer.pad_token_id)
         return processor.batch_decode(tokens, skip_special_tokens=True)
 
@@ -71,12 +72,12 @@ class Transducer(Family):
         logits = outputs.logits  # (batch, frames, tokens + 1, vocabulary, or vocabulary + durations)
         sizes = {
             "targets": texts,
-            "logit_lengths": core._get_subsampling_output_length(inputs["attention_mask"].sum(dim=1)),
+            "logit_lengths": output_lengths(core, inputs["attention_mask"].sum(dim=1)),
             "target_lengths": (labels != -100).sum(dim=1),
             "blank_token_id": config.blank_token_id,
             "reduction": "sum",
         }
-        if hasattr(config, "durations"):
+        if config.model_type in MODEL_FOR_TDT_MAPPING_NAMES:
             logits, of_durations = logits[..., : config.vocab_size], logits[..., config.vocab_size :]
             return Scores(tdt_loss(logits, of_durations, durations=config.durations, **sizes), outputs)
         return Scores(rnnt_loss(logits[:, : int(sizes["logit_lengths"].max())], **sizes), outputs)

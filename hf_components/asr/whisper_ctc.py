@@ -3,6 +3,7 @@
 import torch
 
 from hf_components.asr.ctc import Ctc
+from hf_components.asr.output_frames import output_lengths
 from hf_components.asr.whisper import Whisper
 from hf_components.whisper import WhisperForCTC
 
@@ -27,7 +28,7 @@ class WhisperCtc(Ctc):
 
     def count_frames(self, model, processor, seconds):
         frames = torch.tensor([int(100 * value) for value in seconds])
-        return model._get_subsampling_output_length(frames).tolist()
+        return output_lengths(model, frames).tolist()
 
     def packed(self, model_type, language):
         return {"kind": "whisper_ctc", "class": WhisperForCTC.__name__}

@@ -1,9 +1,11 @@
-"""Load, save and average checkpoints; import them from CTranslate2 and export them to it."""
+"""Load, save and average checkpoints; import them from CTranslate2; export them to it and to ggml."""
 
 from hf_components.checkpoints.ctranslate2_engine import ExportedWhisper, is_export
 from hf_components.checkpoints.ctranslate2_export import export_whisper, transcribe_exported
 from hf_components.checkpoints.ctranslate2_import import import_whisper
 from hf_components.checkpoints.digests import digest_of_base, digest_of_model
+from hf_components.checkpoints.ggml_engine import transcribe_ggml
+from hf_components.checkpoints.ggml_export import export_ggml, find_ggml
 from hf_components.checkpoints.loading import (
     BEAMS,
     DAMAGED,
@@ -23,6 +25,7 @@ from hf_components.checkpoints.loading import (
 )
 from hf_components.checkpoints.saving import check_savable, save_whisper
 from hf_components.checkpoints.soups import (
+    Candidates,
     average_into,
     averaged,
     find_candidates,

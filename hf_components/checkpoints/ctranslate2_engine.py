@@ -1,4 +1,4 @@
-"""Run a CTranslate2 export that hears clips at their own length; `ctranslate2_short` writes it."""
+"""Run a CTranslate2 export that sees clips at their own length; `ctranslate2_short` writes it."""
 
 import importlib.util
 import time

@@ -31,9 +31,11 @@ from hf_components.runtime import (
     read_record,
 )
 
+AGAIN = "download the checkpoint again"
 BINARY_VERSION = 6
 BFLOAT16 = 5  # read as uint16, since numpy has no such type
 DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16, BFLOAT16: np.uint16}
+FILES = ("model.bin", "config.json", "tokenizer.json")
 TIMESTAMPS = [f"<|{step * 0.02:.2f}|>" for step in range(1501)]
 
 
@@ -50,15 +52,17 @@ def import_whisper(
         UserError: a file is missing or damaged, or the checkpoint is not a Whisper model.
     """
     folder = Path(folder)
-    for name in ("model.bin", "config.json", "tokenizer.json"):
+    for name in FILES:
         if not (folder / name).is_file():
-            raise UserError(f"{folder} is not a CTranslate2 Whisper checkpoint: {name} is missing")
+            raise UserError(
+                f"{folder} must hold {', '.join(FILES)}, but {name} is missing; give a CTranslate2 Whisper"
+            )
     variables = read_ctranslate2(folder / "model.bin")
     try:
         config = whisper_config(variables)
         state_dict = whisper_state_dict(variables, config)
     except KeyError as error:
-        raise UserError(f"{folder / 'model.bin'} lacks {error.args[0]!r}, which every Whisper model has") from error
+        raise UserError(f"{folder / 'model.bin'} lacks {error.args[0]!r}, which every Whisper has; {AGAIN}") from error
     tokenizer = load_tokenizer(folder / "tokenizer.json", config.vocab_size)
     generation_config = whisper_generation_config(_read_json(folder / "config.json"), tokenizer, config)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "begin_suppress_tokens"):
@@ -71,7 +75,8 @@ def import_whisper(
             {name: torch.from_numpy(value).to(dtype) for name, value in state_dict.items()}, assign=True
         )
     except RuntimeError as error:
-        raise UserError(f"the tensors of {folder / 'model.bin'} do not fit together: {error}") from error
+        detail = str(error).splitlines()[-1].strip("\t .")
+        raise UserError(f"the tensors of {folder / 'model.bin'} do not fit together: {detail}; {AGAIN}") from error
     model.tie_weights()
     model.config.dtype = dtype
     model.generation_config = generation_config
@@ -88,16 +93,17 @@ def read_ctranslate2(path: str | Path) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty; download it again")
+        raise UserError(f"{path} is empty; {AGAIN}")
     reader = _Reader(path)
     version = reader.number("I")
     if version != BINARY_VERSION:
         raise UserError(
-            f"{path} is not a CTranslate2 model of binary version {BINARY_VERSION}: its first number is {version}"
+            f"{path} is not a CTranslate2 model of binary version {BINARY_VERSION}: its first number is {version}; "
+            "convert the model again with CTranslate2"
         )
     specification = reader.string()
     if specification != "WhisperSpec":
-        raise UserError(f"{path} is a CTranslate2 {specification!r}, only a 'WhisperSpec' can be imported")
+        raise UserError(f"{path} must be a CTranslate2 'WhisperSpec', got {specification!r}; give a Whisper")
     reader.number("I")  # the revision of the specification, not needed: every variable is checked
 
     variables = {}
@@ -108,10 +114,10 @@ def read_ctranslate2(path: str | Path) -> dict[str, np.ndarray]:
         alias = reader.string()
         name = reader.string()
         if name not in variables:
-            raise UserError(f"{path} is damaged: {alias!r} is an alias of {name!r}, which is missing")
+            raise UserError(f"{path} is damaged: {alias!r} is an alias of {name!r}, which is missing; {AGAIN}")
         variables[alias] = variables[name]
     if reader.position != len(reader.data):
-        raise UserError(f"{path} is damaged: {len(reader.data) - reader.position} bytes follow its end")
+        raise UserError(f"{path} is damaged: {len(reader.data) - reader.position} bytes follow its end; {AGAIN}")
     return variables
 
 
@@ -128,7 +134,7 @@ class _Reader:
         if start + size > len(self.data):
             raise UserError(
                 f"{self.path} is truncated or damaged: {size} bytes are expected at {start}, the file has "
-                f"{len(self.data)}; download it again"
+                f"{len(self.data)}; {AGAIN}"
             )
         self.position += size
         return start
@@ -141,7 +147,7 @@ class _Reader:
         start = self.take(length)
         raw = self.data[start : start + length].tobytes()
         if not raw.endswith(b"\0") or not raw[:-1].isascii():
-            raise UserError(f"{self.path} is damaged: a name is expected at byte {start}, got {raw[:20]!r}")
+            raise UserError(f"{self.path} is damaged: a name is expected at byte {start}, got {raw[:20]!r}; {AGAIN}")
         return raw[:-1].decode("ascii")
 
     def array(self, name: str) -> np.ndarray:
@@ -149,12 +155,12 @@ class _Reader:
         code = self.number("B")
         size = self.number("I")
         if code not in DTYPES:
-            raise UserError(f"{self.path} is damaged: {name!r} has type {code}, known are 0 to {max(DTYPES)}")
+            raise UserError(f"{self.path} is damaged: {name!r} has type {code}, known are 0 to {max(DTYPES)}; {AGAIN}")
         dtype = np.dtype(DTYPES[code]).newbyteorder("<")
         count = math.prod(shape)
         if count * dtype.itemsize != size:
             raise UserError(
-                f"{self.path} is damaged: {name!r} of shape {shape} and type {dtype.name} has {size} bytes"
+                f"{self.path} is damaged: {name!r} of shape {shape} and type {dtype.name} has {size} bytes; {AGAIN}"
             )
         value = np.frombuffer(self.data, dtype, count, self.take(size)).reshape(shape)
         if code == BFLOAT16:  # the upper half of a float32
@@ -249,7 +255,9 @@ def load_tokenizer(path: Path, vocab_size: int) -> WhisperTokenizer:
     # Timestamps are not special tokens: `decode` expects their ids above the last special one.
     special = [token["content"] for token in backend.get("added_tokens", []) if token["special"]]
     if "<|startoftranscript|>" not in special:
-        raise UserError(f"{path} is not the tokenizer of a Whisper model: it has no token '<|startoftranscript|>'")
+        raise UserError(
+            f"{path} is not the tokenizer of a Whisper model: it has no token '<|startoftranscript|>'; {AGAIN}"
+        )
     settings = {
         "bos_token": "<|endoftext|>",
         "eos_token": "<|endoftext|>",
@@ -267,7 +275,7 @@ def load_tokenizer(path: Path, vocab_size: int) -> WhisperTokenizer:
     if len(tokenizer) > vocab_size:
         raise UserError(
             f"{path} has {len(tokenizer)} tokens with its timestamps, the model has {vocab_size}; they do not belong "
-            "to the same checkpoint"
+            f"to the same checkpoint; {AGAIN}"
         )
     return tokenizer
 

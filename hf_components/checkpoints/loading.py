@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -41,6 +41,8 @@ COUNTS = ("_layers", "n_layer", "_heads", "_rank", "num_experts")  # fields end 
 MOST = 4096
 LARGEST = 2**40  # of any number in a configuration
 BEAMS = 5  # of a Whisper whose checkpoint names no number; see "Beams" in docs/results.md
+# Codes of today for languages that Whisper has under another one: Javanese, Bokmål, Mandarin, Filipino.
+CODES_OF_WHISPER = {"jv": "jw", "nb": "no", "cmn": "zh", "fil": "tl"}
 UNUSED_IN_INFERENCE = "masked_spec_embed"  # vector for SpecAugment in wav2vec2 and similar; often not published
 
 
@@ -107,13 +109,19 @@ def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, languag
     if language is None and getattr(generation, "language", None) is None:
         text = "%s knows many languages and does not say which one it writes: using en; choose one with --language"
         logger.warning(text, model.name_or_path)
-    language = language or language_of(model)
+    language = code_among(language or language_of(model), generation.lang_to_id)
     if f"<|{language}|>" not in generation.lang_to_id:
         raise UserError(f"--language must be a code that {model.name_or_path} knows, such as en; got {language!r}")
     processor.tokenizer.set_prefix_tokens(language=language, task="transcribe", predict_timestamps=False)
     generation.language = language
     generation.task = "transcribe"
     generation.forced_decoder_ids = model.config.forced_decoder_ids = None  # older checkpoints store a prompt there
+
+
+def code_among(language: str, tokens: Collection[str]) -> str:
+    """The code that a Whisper with these language tokens has for a language: `jw` for Javanese, and not `jv`."""
+    other = CODES_OF_WHISPER.get(language, language)
+    return other if f"<|{language}|>" not in tokens and f"<|{other}|>" in tokens else language
 
 
 def language_of(model: PreTrainedModel) -> str:
@@ -134,10 +142,16 @@ def load_processor(name_or_path: str, processor_class: type = WhisperProcessor) 
     """The processor of a checkpoint; by default of a Whisper."""
     _check_there(name_or_path)
     try:
-        return processor_class.from_pretrained(name_or_path)
+        processor = processor_class.from_pretrained(name_or_path)
     except (*DAMAGED, ImportError) as error:
         kind = "Whisper " if processor_class is WhisperProcessor else ""
-        raise UserError(f"{name_or_path} has no {kind}processor: {what_failed(error)}") from error
+        raise UserError(
+            f"{name_or_path} has no {kind}processor: {what_failed(error)}; copy its files from the base model"
+        ) from error
+    # Without its vocabulary, transformers makes a tokenizer of the special tokens alone, and every text is empty.
+    if not getattr(getattr(processor, "tokenizer", None), "vocab_size", 1):
+        raise UserError(f"{name_or_path} has a tokenizer without words; copy tokenizer.json from the base model")
+    return processor
 
 
 def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
@@ -191,7 +205,7 @@ def load_model(model_class: type, name_or_path: str, dtype: torch.dtype = torch.
     Args:
         model_class: model class or auto class of transformers.
     Raises:
-        UserError: there is no such checkpoint, or it lacks weights of this class.
+        UserError: there is no such checkpoint, it lacks weights of this class, or has weights that are no numbers.
     """
     wanted = getattr(getattr(model_class, "config_class", None), "model_type", None)  # an auto class takes any
     if wanted and (found_type := read_config(name_or_path)["model_type"]) != wanted:
@@ -208,6 +222,11 @@ def load_model(model_class: type, name_or_path: str, dtype: torch.dtype = torch.
     missing = [name for name in found["missing_keys"] if not name.endswith(UNUSED_IN_INFERENCE)]
     if missing:  # transformers would fill them with random numbers
         raise UserError(f"{name_or_path} is not a checkpoint of {type(model).__name__}: it lacks {min(missing)}")
+    if broken := [name for name, weight in model.named_parameters() if not weight.sum(dtype=torch.float32).isfinite()]:
+        raise UserError(
+            f"{name_or_path} has NaN or infinite weights, such as {broken[0]}: its training diverged, or it "
+            "overflowed in float16; take an earlier checkpoint"
+        )
     return model.to(PartialState().device).eval()
 
 
@@ -225,9 +244,11 @@ def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
         adapted = PeftModel(model, config)
         found = adapted.load_adapter(adapter, adapted.active_adapter)
     except DAMAGED as error:
-        raise UserError(f"{adapter} is not an adapter of {name}: {what_failed(error)}") from error
+        raise UserError(f"{adapter} is not an adapter of {name}: {what_failed(error)}; give its base") from error
     if strangers := [*found.unexpected_keys, *found.missing_keys]:  # PEFT only warns about them
-        raise UserError(f"{adapter} is not an adapter of {name}: one of the two has no {min(strangers)}")
+        raise UserError(
+            f"{adapter} is not an adapter of {name}: one of the two has no {min(strangers)}; give its base"
+        )
     return adapted.merge_and_unload()
 
 

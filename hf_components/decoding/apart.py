@@ -75,6 +75,7 @@ class Decoder:
             return 0
 
     def end(self) -> None:
+        """End the process; a process that was forked from its owner leaves it alone."""
         if self.owner != os.getpid():
             return
         self.process.kill()

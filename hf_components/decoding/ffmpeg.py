@@ -17,6 +17,8 @@ FORMATS = (
 FRAME_COUNT = re.compile(rb"(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f](....)", re.DOTALL)  # of an MP3
 SEARCHED = 1 << 12  # bytes after the ID3 tag that are searched for it
 ID3 = 10  # bytes in the header of an ID3 tag
+TELL_LENGTH = ("matroska", "flv", "tta")  # their headers do; of other formats FFmpeg may only estimate it
+LONGEST_PACKET = 60.0  # seconds; of short Ogg files FFmpeg gives the last packet a negative duration, as 2^32 less it
 
 av.logging.set_level(av.logging.PANIC)  # problems that matter are exceptions
 
@@ -50,6 +52,8 @@ class FFmpegFile:
             self.promised = frames * (1152 if self.samplerate >= 32_000 else 576) / self.samplerate
         elif self.container.format.name.startswith("mov") and self.track.duration:
             self.promised = float(self.track.duration * self.track.time_base)
+        elif self.container.format.name.startswith(TELL_LENGTH) and len(self.container.streams) == 1:
+            self.promised = self.container.duration and self.container.duration / av.time_base
 
     def __enter__(self) -> "FFmpegFile":
         return self
@@ -60,8 +64,10 @@ class FFmpegFile:
 
     def seconds(self) -> float:
         """Length from the headers of all packets, else from that of the file. Do not call `blocks` afterwards."""
-        packets = (packet for packet in self.container.demux(self.track) if packet.duration)
-        seconds = float(sum(packet.duration * packet.time_base for packet in packets))
+        packets = (
+            packet.duration * packet.time_base for packet in self.container.demux(self.track) if packet.duration
+        )
+        seconds = float(sum(length for length in packets if length < LONGEST_PACKET))
         return seconds or (self.container.duration or 0) / av.time_base
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:

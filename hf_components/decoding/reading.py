@@ -10,8 +10,10 @@ import numpy as np
 import soundfile
 import soxr
 
+from .ends import what_follows
 from .ffmpeg import FFmpegFile, id3_size
 from .sndfile import SndFile, TruncatedError
+from .what_it_is import what_it_is
 
 BLOCK = 1 << 20  # frames read at once, so that a wrong length in a header does not decide how much is allocated
 RATES = (1_000, 768_000)  # Hz; other rates come from damaged headers, and a second would become many
@@ -55,6 +57,8 @@ class Block(NamedTuple):
 def stream(source: str | bytes, sampling_rate: int) -> Iterator[Block]:
     """Decode block by block, in constant memory. Raises SoundError, also at the end, after blocks were yielded."""
     with _open(source) as file:
+        if rest := what_follows(source):
+            raise SoundError("truncated audio", rest)
         rate = file.samplerate
         total = 0
         given = 0
@@ -96,7 +100,7 @@ def _open(source: str | bytes) -> SndFile | FFmpegFile:
         raise SoundError("unreadable audio", "a Git LFS pointer instead of the sound; run git lfs pull")
     if isinstance(source, bytes) and source[(tag := id3_size(head)) :].startswith(SOUND_AFTER_ID3):
         source = source[tag:]  # libsndfile skips the tag only in files
-    problem = ("unreadable audio", "neither libsndfile nor FFmpeg reads it; convert it to WAV or FLAC")
+    problem = None
     with contextlib.suppress(soundfile.LibsndfileError):
         file = SndFile(source)
         if file.is_read_whole:
@@ -107,7 +111,7 @@ def _open(source: str | bytes) -> SndFile | FFmpegFile:
     try:
         file = FFmpegFile(source if isinstance(source, bytes) else Path(source))
     except (av.FFmpegError, OSError) as error:
-        raise SoundError(*problem) from error
+        raise SoundError(*(problem or ("unreadable audio", what_it_is(source, head)))) from error
     return _possible(file, file.track.channels)
 
 

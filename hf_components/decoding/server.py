@@ -20,7 +20,8 @@ MEMORY = 2 << 30  # bytes more than at the start and than the recording has; 64 
 
 def serve() -> None:
     """Answer requests until standard input ends: with the process that asks, however it ends."""
-    asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", BUFFER)
+    asked = sys.stdin.buffer
+    answers = os.fdopen(os.dup(1), "wb", BUFFER)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # nobody reads the answer: end without a word
     send(answers, {"ready": True})
     answers.flush()

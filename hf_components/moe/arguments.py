@@ -73,7 +73,9 @@ class MoePipelineArguments(PipelineArguments):
     )
     language: str = flag("language code, for multilingual checkpoints", default="en", read=language_code)
     shared_epochs: float | None = flag(
-        "epochs of the LoRA where shared expert and single LoRA start; default 4 or 5; 0: none", default=None, min=0
+        "epochs of the LoRA that shared expert and single LoRA start from; default 4 or 5; 0: none",
+        default=None,
+        min=0,
     )
     shared_runs: int = flag(
         "independent LoRAs, by seed, order and speed, whose merge is the shared expert", default=1, min=1
@@ -90,15 +92,15 @@ class MoePipelineArguments(PipelineArguments):
         above=0,
     )
     selection_share: float = flag(
-        "share of train, as whole speakers, on which the released system is chosen; then all is trained again, on "
-        "everybody; 0: no choice, and one training",
+        "share of train, as whole speakers, that choose the released system; everything is then trained twice, "
+        "without them and with everybody; 0: no choice, and one training",
         default=0.15,
         min=0,
         max=0.5,
     )
     ship: Literal["auto", "moe", "moe_merge", "choose", "merge", "shared_lora", "single_lora"] = flag(
-        "system that becomes model/; auto: the best on those speakers, of equals the cheaper; without speakers, the "
-        "shared expert",
+        "system that is released in model/; auto: the best on the speakers of --selection_share, or a cheaper one "
+        "that is not clearly worse; without such speakers the shared expert",
         default="auto",
     )
     folds: int | None = flag("cross-validation: divide all speakers into so many folds", default=None, min=2)
@@ -204,7 +206,7 @@ def systems_of(args: MoePipelineArguments, passed_on: Any) -> list[str]:
     if args.ship in ("single_lora", "merge", "choose") and args.ship not in systems:
         raise UserError(f"--ship {args.ship} needs that system; name it in --benchmark_models")
     if not args.epochs.shared and (args.ship == "shared_lora" or "merge" in systems):
-        raise UserError("--shared_epochs 0 trains no LoRA for all, of which shared_lora and merge are made; set it")
+        raise UserError("--shared_epochs 0 trains no LoRA for all, and shared_lora and merge are made of it; raise it")
     most = passed_on.num_experts
     if passed_on.algorithm != "group" and most is not None and args.experts_per_utterance > most:
         raise UserError(

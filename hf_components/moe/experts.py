@@ -18,7 +18,7 @@ from hf_components.runtime import (
 from hf_components.training import LoraArguments
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWhisperForConditionalGeneration
 from hf_components.whisper.adapters import load_adapter
-from hf_components.whisper.routed_lora import UtteranceRouter
+from hf_components.whisper.router import UtteranceRouter
 
 WEIGHTS = "experts.safetensors"
 BASE_DIGEST = "base_digest"  # key in the metadata of that file
@@ -66,12 +66,12 @@ def start_from_lora(model: MoeWhisperForConditionalGeneration, folder: str | Pat
     """
     if model.config.num_experts > 1 and not model.config.shared_expert:
         raise UserError(
-            "a single LoRA is the start of the shared expert, but shared_expert is false; leave one of them out"
+            "--lora_model is the start of the shared expert, but --no_shared_expert is given; leave one of them out"
         )
     if (Path(folder) / "expert_1").exists():
         raise UserError(
-            f"experts start from a single LoRA, {folder} holds several experts; pretrain_experts without --labels_dir "
-            "makes one"
+            f"experts start from a single LoRA, but {folder} holds several; train one by pretrain_experts without "
+            "--labels_dir"
         )
     try:
         lora, rank, scaling = load_adapter(lora_folder(folder))
@@ -107,10 +107,12 @@ def freeze_shared_expert(model: MoeWhisperForConditionalGeneration, weight_decay
     """
     if weight_decay:
         raise UserError(
-            f"weight_decay {weight_decay} would shrink the shared expert; set it to 0 or give up freeze_shared_expert"
+            f"weight_decay {weight_decay} would shrink the shared expert; set it to 0, or --no_freeze_shared_expert"
         )
     if not model.config.shared_expert:
-        raise UserError("freeze_shared_expert needs a shared expert; train the experts with shared_expert")
+        raise UserError(
+            "freeze_shared_expert needs a shared expert; train the experts with --shared_expert, or leave it out"
+        )
     for layer in model.routed_layers().values():
         layer.shared_is_frozen = True
 
@@ -145,7 +147,9 @@ def load_trained_experts(
             raise ValueError(f"one of the two lacks {min(unmatched)}")
         model.load_state_dict(weights, strict=False)
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"the experts in {folder} do not fit {base.name_or_path}: {error}") from error
+        raise UserError(
+            f"the experts in {folder} do not fit {base.name_or_path}: {error}; train them over it"
+        ) from error
     check_base(folder, base)
     return model
 
@@ -160,7 +164,7 @@ def check_base(folder: str | Path, base: WhisperForConditionalGeneration) -> Non
     if adapted != digest_of_base(base):
         raise UserError(
             f"the experts in {folder} adapt {MoeWhisperConfig.from_pretrained(folder).base_model_name_or_path}, not "
-            f"{base_model_id(base.name_or_path)}, which has other weights"
+            f"{base_model_id(base.name_or_path)}, which has other weights; give the model that they adapt"
         )
 
 

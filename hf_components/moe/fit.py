@@ -31,7 +31,7 @@ def mixture(
     def build() -> MoeWhisperForConditionalGeneration:
         base = new_model(config)
         model = build_experts(base, args, experts, router_layer or max(1, config.encoder_layers // 2))
-        model._set_fields(fields)
+        model.set_fields(**fields)
         model.tie_weights()
         model.train_only(experts=True, router=train_router)
         for layer in model.routed_layers().values():

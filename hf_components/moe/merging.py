@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import datasets
 from transformers import WhisperProcessor
 
-from hf_components.checkpoints import BEAMS
+from hf_components.checkpoints import BEAMS, load_moe_whisper, prompt_language
 from hf_components.moe.benchmark.rows import ZERO_SHOT, run_row, score_rows
 from hf_components.runtime import UserError
 from hf_components.scoring import compare
@@ -31,6 +31,31 @@ def merge_experts(model: MoeWhisperForConditionalGeneration, weights: Sequence[f
             f"{', '.join(f'{weight:g}' for weight in weights)}"
         )
     return model.plain_whisper(weights)
+
+
+def load_expert(
+    checkpoint: str, expert: int | None, experts: int, language: str | None = None
+) -> tuple[DynamicContextWhisper, WhisperProcessor]:
+    """One expert of a mixture as a plain Whisper, in the audio context of the mixture.
+
+    Args:
+        checkpoint: MoE-Whisper, folder or Hub id.
+        expert: number of the expert, counted from 0.
+        experts: number of its experts.
+        language: language code of a multilingual model; None for the one saved with it.
+    Raises:
+        UserError: there is no such expert.
+    """
+    if expert is None or not 0 <= expert < experts:
+        raise UserError(
+            f"{checkpoint} mixes {experts} experts: give --expert 0 to {experts - 1}, got {expert}; or "
+            "merge them with recipes/merge_moe_whisper.py"
+        )
+    mixture, processor = load_moe_whisper(checkpoint)
+    prompt_language(mixture, processor, language)
+    model = merge_experts(mixture, [float(i == expert) for i in range(experts)])
+    model.set_audio_context(mixture.audio_context, mixture.min_audio_context)
+    return model, processor
 
 
 def shared_whisper(model: MoeWhisperForConditionalGeneration) -> DynamicContextWhisper:

@@ -19,7 +19,7 @@ from hf_components.runtime import (
     flag,
     make_folder,
 )
-from hf_components.whisper.routed_lora import UtteranceRouter
+from hf_components.whisper.router import UtteranceRouter
 
 logger = logging.getLogger(__name__)
 

@@ -73,7 +73,7 @@ def choose_shipped(
     against_best = {name: against(best, name) for name in rows}
     equals = [name for name, line in against_best.items() if line["interval"] is None or line["interval"][0] <= 0]
     if ship != "auto" and ship not in rows:
-        raise UserError(f"--ship {ship} was not trained in this run; it has {', '.join(rows)}")
+        raise UserError(f"--ship {ship} was not trained in this run; choose one of {', '.join(rows)}")
     shipped = equals[0] if ship == "auto" else ship
     where = f"{len(references)} utterances of {len(set(speakers))} speakers held out of the training"
     reason = _reason(shipped, best, wer, against_best, where) if ship == "auto" else _asked(ship)

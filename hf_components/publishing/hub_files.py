@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from huggingface_hub import get_token
 
+from hf_components.checkpoints import find_ggml
 from hf_components.publishing.cards import HERE
 from hf_components.publishing.stage_card import ADAPTER, CARD, RESULTS, read_fields, stage_card
 from hf_components.runtime import UserError
@@ -63,7 +64,7 @@ def kind_of(folder: Path) -> Kind:
         UserError: there is no such folder, or it holds nothing that can be published.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder} to publish")
+        raise UserError(f"there is no folder {folder} to publish; give the result of a recipe")
     kind = _kind(folder)
     if kind is None:
         folders = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -148,7 +149,7 @@ def _kind(folder: Path) -> Kind | None:
     if any(folder.glob("data/*.parquet")):
         return Kind("dataset")
     is_model = any((folder / name).exists() for name in ("config.json", ADAPTER, "tokenizer_config.json"))
-    return Kind("model") if is_model or is_personal(folder) else None
+    return Kind("model") if is_model or is_personal(folder) or find_ggml(folder) else None
 
 
 def _metadata(folder: Path) -> dict[str, Any]:

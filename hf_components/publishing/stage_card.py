@@ -8,7 +8,7 @@ from huggingface_hub import ModelCardData
 
 from hf_components.acoustic_units import MFCC
 from hf_components.asr import is_audio_llm
-from hf_components.checkpoints import base_model_id, is_export
+from hf_components.checkpoints import base_model_id, find_ggml, is_export
 from hf_components.publishing.cards import RECOGNITION, render_card
 from hf_components.publishing.report import hub_id
 from hf_components.runtime import UserError, read_completion, read_record
@@ -33,6 +33,7 @@ class Use(NamedTuple):
 ADAPTED = Use("adapter", "Adapter", "peft")
 EXPORTED = Use("export", "CTranslate2 export", "ctranslate2")
 EXPORTED_SHORT = Use("short_export", "CTranslate2 export for short clips", "ctranslate2")
+FOR_WHISPER_CPP = Use("ggml", "Whisper for whisper.cpp", "whisper.cpp")
 HEARING_LLM = Use("hearing_llm", "Recogniser")
 RECOGNISER = Use("recogniser", "Recogniser")
 OTHERS = {
@@ -63,6 +64,7 @@ def stage_card(folder: Path, license: str | None) -> dict[str, Path | bytes]:
     use = use_of(folder, model, bool(adapter))
     base = base_of(folder, config, adapter)
     results = _results(completion, license)
+    ggml = find_ggml(folder)
     plots = {f"plots/{plot.name}": plot for plot in sorted(stage.glob("*.png"))}
     metadata = ModelCardData(
         license=license,
@@ -81,6 +83,7 @@ def stage_card(folder: Path, license: str | None) -> dict[str, Path | bytes]:
         "adapted": adapter.get("base_model_name_or_path"),
         "base_class": (adapter.get("auto_mapping") or {}).get("base_model_class", STOCK_WHISPER[1]),
         "data": next((Path(config[name]).name for name in DATA if config.get(name)), None),
+        "file": ggml and ggml.name,
         "plots": [Path(plot).name for plot in plots],
         "figures": {name: value for name, value in results["metrics"].items() if isinstance(value, (int, float))},
     }
@@ -99,6 +102,8 @@ def use_of(folder: Path, model: dict[str, Any], is_adapter: bool) -> Use:
         return EXPORTED_SHORT
     if (folder / "model.bin").exists():
         return EXPORTED
+    if find_ggml(folder):
+        return FOR_WHISPER_CPP
     if is_audio_llm(model.get("model_type")):
         return HEARING_LLM
     architecture = next(iter(model.get("architectures") or ()), "Model" if model else "Tokenizer")

@@ -25,6 +25,7 @@ from hf_components.runtime.files import (
     is_utf8,
     leads_out,
     looks_like,
+    natural_order,
     place_for,
     printable,
     require_there,
@@ -39,6 +40,7 @@ from hf_components.runtime.json_lines import (
     GROUP,
     ID,
     PHONETIC,
+    SEEN,
     SPEAKER,
     TEXT,
     as_id,
@@ -48,6 +50,7 @@ from hf_components.runtime.json_lines import (
     read_by_id,
     read_json_lines,
     text_field,
+    what_instead,
 )
 from hf_components.runtime.locks import alone_in
 from hf_components.runtime.logs import run_recipe, write_to_file

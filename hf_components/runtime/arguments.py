@@ -326,7 +326,27 @@ def _plain(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
     return _Plain(node.value) if node.style is None else node.value
 
 
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> Iterator[dict]:
+    _refuse_twins(str(key.value) for key, _ in node.value)
+    yield from loader.construct_yaml_map(node)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict:
+    _refuse_twins(key for key, _ in pairs)
+    return dict(pairs)
+
+
+def _refuse_twins(keys: Iterable[str]) -> None:
+    """Raise YAMLError for a key that is given twice; YAML and JSON would silently take the last one."""
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            raise yaml.YAMLError(f"{key!r} is given twice; leave one out")
+        seen.add(key)
+
+
 _AsTyped.add_constructor("tag:yaml.org,2002:str", _plain)
+_AsTyped.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
 def _typed(value: Any) -> Any:
@@ -354,10 +374,15 @@ def _flags_of_file(
 ) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark in front
-        values = json.loads(text) if path.suffix == ".json" else yaml.load(text, _AsTyped)
+        if path.suffix == ".json":
+            values = json.loads(text, parse_float=_Plain, parse_int=_Plain, object_pairs_hook=_object)
+        else:
+            values = yaml.load(text, _AsTyped)
     except OSError as error:
         raise UserError(f"cannot read --config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not valid YAML or JSON: {error}; save it as UTF-8") from error
+    except (yaml.YAMLError, json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML or JSON: {' '.join(str(error).split())}") from error
     values = {} if values is None else values  # an empty file
     if not isinstance(values, dict):
@@ -378,12 +403,18 @@ def _flags_of_file(
             flags[flag].default = []
             flags[flag].required = False  # the command line of argparse cannot express an empty list
         elif isinstance(value, list):
-            arguments += [flag, *map(str, value)]
+            if wrong := [one for one in value if one is None or isinstance(one, list | dict)]:
+                raise UserError(f"{path}: {key} must be a list of words or numbers, got {wrong[0]!r} in it")
+            arguments += [flag, *map(_word, value)]
         else:
             if flags[flag].type is string_to_bool:
                 value = {"on": "true", "off": "false"}.get(str(value).lower(), value)
-            arguments += [f"{flag}={value}"]  # one token, so that a value may start with a dash
+            arguments += [f"{flag}={_word(value)}"]  # one token, so that a value may start with a dash
     return arguments
+
+
+def _word(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, bool) else str(value)
 
 
 def _without_sections(values: dict, mappings: set[str], path: Path) -> Iterator[tuple[Any, Any]]:
@@ -420,6 +451,7 @@ def _advice(typed: str, flags: Mapping[str, argparse.Action], elsewhere: Elsewhe
         spelling[2:]: option[2:] if flags[option].nargs == 0 else flags[option].dest
         for spelling, option in _spellings(flags).items()
     }
+    name = name.lower()
     similar = difflib.get_close_matches(name, names, n=5, cutoff=0.6)
     match = next((one for one in similar if _looks_meant(name, one, is_flag=f"--{one}" in flags)), None)
     return f"; did you mean --{names[match]}?" if match else "; --help lists the known ones"

@@ -188,6 +188,12 @@ def same_path(path: str) -> str:
     return str(PurePosixPath(unicodedata.normalize("NFC", unquote(path).strip()).replace("\\", "/")))
 
 
+def natural_order(path: str | Path) -> list[tuple[int, int, str]]:
+    """A key that sorts paths as people count: `2.wav` before `10.wav`."""
+    words = re.split(r"([0-9]+)", str(path))
+    return [(0, int(word), word) if word.isdecimal() else (1, 0, word) for word in words if word]
+
+
 def spelled_otherwise(folder: Path, place: str) -> list[Path]:
     """The files below `folder` whose path has the same `same_path` as `place`."""
     return [path for path in _matching(folder, place, alike=False) if path.is_file() or path.is_symlink()]

@@ -1,6 +1,8 @@
 """JSON lines (one object per line), and the field names of manifests and transcripts."""
 
+import codecs
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,24 @@ TEXT = "orthographic_text"
 PHONETIC = "phonetic_text"
 SPEAKER = "child_id"
 GROUP = "age_bucket"
+MARK = codecs.BOM_UTF8
+SEEN = 4096  # bytes of a file that tell what it is
+UTF_16 = "it is UTF-16, as PowerShell writes; save it as UTF-8, for example with iconv -f UTF-16 -t UTF-8"
+# What people have instead of JSON lines, by its first bytes without white space before them.
+INSTEAD = (
+    (rb"\xff\xfe|\xfe\xff|.\0.\0|\0.\0.", UTF_16),
+    (rb"\x1f\x8b", "it is compressed; unpack it with gunzip"),
+    (rb"PK\x03\x04", "it is a ZIP archive or a workbook; unpack it, or save it as CSV and that as JSON lines"),
+    (rb"\[\s*[\[{]", "it is one JSON array; write an object per line, for example with jq -c '.[]'"),
+    (rb"\{\s*\n", "its objects take several lines; write one per line, for example with jq -c ."),
+    (rb"\{\s*'", "it has Python's quotes; write its objects with json.dumps"),
+    (rb"\{[^\n]*\},\s*\n", "its lines end in commas; leave them out"),
+    (rb"\{[^\n]*\}\r\s*\{", "its lines end in carriage returns alone; write line feeds, with tr '\\r' '\\n'"),
+    (
+        rb"[^{\n]*[,;\t|][^\n]*\n",
+        "it looks like a table; make JSON lines of it, in pandas by to_json(FILE, orient='records', lines=True)",
+    ),
+)
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict]]:
@@ -22,20 +42,34 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict]]:
         UserError: the file cannot be read, or a line is not UTF-8 text or not a JSON object; its number is given.
     """
     try:
-        lines = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {why_unreadable(path, error)}") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(content.removeprefix(MARK).split(b"\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line.decode("utf-8"))
             json.dumps(row, ensure_ascii=False).encode()  # fails for half a surrogate pair: valid JSON, but no text
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error}); was the file cut short?") from error
+            remedy = what_instead(content[:SEEN]) or "was the file cut short?"
+            raise UserError(f"{path}, line {number}: not JSON ({error}); {remedy}") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: expected an object, got {line[:80].decode(errors='replace')}")
         yield number, row
+
+
+def what_instead(head: bytes) -> str | None:
+    """What a file that is no JSON lines is, and how it becomes some, in words; None if its first bytes do not tell."""
+    start = head.removeprefix(MARK).lstrip()
+    for form, words in INSTEAD:
+        if re.match(form, start, re.DOTALL):
+            return words
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return "it is not UTF-8; save it as that, for example with iconv -f WINDOWS-1252 -t UTF-8"
+    return None
 
 
 def text_field(row: dict, name: str, path: str | Path, line: int) -> str:

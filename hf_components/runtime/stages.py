@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import transformers
 from accelerate.utils import broadcast_object_list
@@ -78,78 +78,122 @@ def run_stage(
         UserError: `output_dir` cannot be written or replaced, another run is writing it, it holds something else than
             the result of a stage, or its disk is full; or files of it or of a stage that it reads were changed.
     """
-    output_dir = replaceable(Path(output_dir))
-    state = join_processes()
-    work = output_dir.with_name(f".{output_dir.name}.partial")
-    resolved = plain(config)
-    inputs = inputs_by_name(inputs)
-    left_out = NOT_PART_OF_RESULT | derive.keys()
-    defaults = defaults_of(config)
+    stage = _Stage(output_dir, produce, config, inputs, resume, derive)
+    seen = stage.look()
+    if not stage.is_kept(seen):
+        with alone_in(stage.work, "--output_dir") if stage.state.is_main_process else contextlib.nullcontext():
+            seen = stage.look()  # again, because another run may have ended in between
+            if not stage.is_kept(seen):
+                stage.begin(seen)
+                stage.fill(seen, alone)
+                stage.put_in_place(archive)
+    if stage.is_kept(seen):
+        _keep(stage.output_dir, seen.completion, seen.now["sources"], stage.config, derive)
+        logger.info("%s is complete, skipped", stage.output_dir)
+        return seen.completion["metrics"]
+    completion = read_completion(stage.output_dir)
+    logger.info("%s written in %.0f s", stage.output_dir, completion["seconds"])
+    return completion["metrics"]
 
-    def look() -> tuple[dict, dict | None, dict | None]:
-        completion = read_completion(output_dir)
-        if completion is None and output_dir.is_dir() and any(output_dir.iterdir()):
+
+class Seen(NamedTuple):
+    """What is found when a stage is run.
+
+    Attributes:
+        now: identity and sources of this run.
+        completion: completion record of an earlier result; None without one.
+        unfinished: record of the start of an interrupted run; None without one.
+    """
+
+    now: dict
+    completion: dict | None
+    unfinished: dict | None
+
+
+class _Stage:
+    """A stage while it is run; see `run_stage`. Every process makes the same calls."""
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        produce: Callable[[Path], dict],
+        config: Any,
+        inputs: Iterable[str | Path],
+        resume: bool,
+        derive: Mapping[str, Derive],
+    ):
+        self.output_dir = replaceable(Path(output_dir))
+        self.state = join_processes()
+        self.work = self.output_dir.with_name(f".{self.output_dir.name}.partial")
+        self.produce = produce
+        self.config = plain(config)
+        self.inputs = inputs_by_name(inputs)
+        self.resume = resume
+        self.left_out = NOT_PART_OF_RESULT | derive.keys()
+        self.defaults = defaults_of(config)
+
+    def look(self) -> Seen:
+        """What is there now. One process looks, so that all of them decide the same even if their disks differ."""
+        return broadcast_object_list([self._look() if self.state.is_main_process else None])[0]
+
+    def _look(self) -> Seen:
+        completion = read_completion(self.output_dir)
+        if completion is None and self.output_dir.is_dir() and any(self.output_dir.iterdir()):
             raise UserError(
-                f"{output_dir} is not empty and not the result of a stage ({COMPLETION} is missing); choose another "
-                "--output_dir or empty it"
+                f"{self.output_dir} is not empty and not the result of a stage ({COMPLETION} is missing); choose "
+                "another --output_dir or empty it"
             )
-        unfinished = read_started(work)
+        unfinished = read_started(self.work)
         known = [record["identity"]["inputs"] for record in (completion, unfinished) if record is not None]
         fingerprints = {
             name: fingerprint(path, [recorded[name] for recorded in known if name in recorded])
-            for name, path in inputs.items()
+            for name, path in self.inputs.items()
         }
         identity = {
-            "config": result_relevant(resolved, inputs, left_out),
+            "config": result_relevant(self.config, self.inputs, self.left_out),
             "inputs": fingerprints,
             "code_version": __version__,
         }
-        return {"identity": identity, "sources": source_digests(produce)}, completion, unfinished
+        return Seen({"identity": identity, "sources": source_digests(self.produce)}, completion, unfinished)
 
-    def decide() -> tuple[dict, dict | None, dict | None, bool, bool]:
-        # Only one process looks, so that all of them decide the same even if their disks differ.
-        stage, completion, unfinished = broadcast_object_list([look() if state.is_main_process else None])[0]
-        goes_on = (
-            resume
-            and unfinished is not None
-            and is_same(unfinished["identity"], stage["identity"], left_out, defaults)
-        )
-        # Not if there is an interrupted run with the same settings: it was to replace the result.
-        is_kept = resume and not goes_on and completion is not None
-        is_kept = is_kept and is_same(completion["identity"], stage["identity"], left_out, defaults)
-        return stage, completion, unfinished, goes_on, is_kept
+    def goes_on(self, seen: Seen) -> bool:
+        """Whether the interrupted run is continued."""
+        return self.resume and self._is_of_this_run(seen.unfinished, seen)
 
-    stage, completion, unfinished, goes_on, is_kept = decide()
-    if not is_kept:
-        with alone_in(work, "--output_dir") if state.is_main_process else contextlib.nullcontext():
-            # Again, because another run may have ended in between.
-            stage, completion, unfinished, goes_on, is_kept = decide()
+    def is_kept(self, seen: Seen) -> bool:
+        """Whether the earlier result is kept. Not if an interrupted run goes on: it was to replace the result."""
+        return self.resume and not self.goes_on(seen) and self._is_of_this_run(seen.completion, seen)
+
+    def _is_of_this_run(self, record: dict | None, seen: Seen) -> bool:
+        return record is not None and is_same(record["identity"], seen.now["identity"], self.left_out, self.defaults)
+
+    def begin(self, seen: Seen) -> None:
+        """Say what is done and why, and make the folder ready for it."""
+        goes_on = self.goes_on(seen)
+        if goes_on:
+            advice = "to start anew, use --force_restart"
+            continued = f"the interrupted run of {self.output_dir} is continued"
+            warn_of_changed_sources(seen.unfinished["sources"], seen.now["sources"], continued, advice)
+        elif self.resume and seen.completion is not None:
+            changes = difference(seen.completion["identity"], seen.now["identity"])
+            logger.info("%s runs again: %s", self.output_dir, changes)
+        if self.state.is_main_process:
             if goes_on:
-                advice = "to start anew, use --force_restart"
-                continued = f"the interrupted run of {output_dir} is continued"
-                warn_of_changed_sources(unfinished["sources"], stage["sources"], continued, advice)
-            elif resume and completion is not None and not is_kept:
-                logger.info("%s runs again: %s", output_dir, difference(completion["identity"], stage["identity"]))
-            if not is_kept:
-                if state.is_main_process:
-                    if goes_on:
-                        check_written(work)
-                    else:
-                        set_aside(work, unfinished, stage, resume)
-                    write_record(work / STARTED, stage)
-                state.wait_for_everyone()
-                places = {name: place_of(path, output_dir) for name, path in inputs.items()}
-                _fill(work, output_dir, produce, {**stage, "config": resolved, "places": places}, alone)
-                if state.is_main_process:
-                    put_in_place(work, output_dir, archive)
-                state.wait_for_everyone()
-    if is_kept:
-        _keep(output_dir, completion, stage["sources"], resolved, derive)
-        logger.info("%s is complete, skipped", output_dir)
-        return completion["metrics"]
-    completion = read_completion(output_dir)
-    logger.info("%s written in %.0f s", output_dir, completion["seconds"])
-    return completion["metrics"]
+                check_written(self.work)
+            else:
+                set_aside(self.work, seen.unfinished, seen.now, self.resume)
+            write_record(self.work / STARTED, seen.now)
+        self.state.wait_for_everyone()
+
+    def fill(self, seen: Seen, alone: bool) -> None:
+        places = {name: place_of(path, self.output_dir) for name, path in self.inputs.items()}
+        record = {**seen.now, "config": self.config, "places": places}
+        _fill(self.work, self.output_dir, self.produce, record, alone)
+
+    def put_in_place(self, archive: bool) -> None:
+        if self.state.is_main_process:
+            put_in_place(self.work, self.output_dir, archive)
+        self.state.wait_for_everyone()
 
 
 def _fill(work: Path, output_dir: Path, produce: Callable[[Path], dict], stage: dict, alone: bool) -> None:
@@ -183,7 +227,9 @@ def _keep(
             add_derived(output_dir, functions, {name: config[name] for name in asked})
         state.wait_for_everyone()
     elif config.get("plot") and completion["config"].get("plot") is False and "plot" not in derive:
-        logger.warning("%s was made without plots; to draw them, delete it", output_dir)
+        logger.warning(
+            "%s was made without plots; to draw them, delete this folder and run the command again", output_dir
+        )
 
 
 def run_as_stage(

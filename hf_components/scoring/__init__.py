@@ -11,6 +11,7 @@ from hf_components.scoring.consensus import (
     vote,
 )
 from hf_components.scoring.error_rates import compare, normalizer_of, paired_bootstrap, score, utterance_errors
+from hf_components.scoring.sap import RATES, has_markup, sap_counts, score_sap
 from hf_components.scoring.sap_evaluation import (
     evaluate_sap,
     groups_not_scored,

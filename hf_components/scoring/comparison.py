@@ -1,11 +1,13 @@
 """Score the transcripts of several systems against references, per group, and compare the systems."""
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,9 +19,12 @@ from hf_components.runtime import (
 )
 from hf_components.scoring.error_rates import paired_bootstrap, score, utterance_errors
 from hf_components.scoring.transcripts import References
-from hf_components.speech import UNKNOWN, WORDS, count_speakers
+from hf_components.speech import UNKNOWN, WORDS, count_speakers, language_code
+
+logger = logging.getLogger(__name__)
 
 RATES = ("wer", "wer_clipped", "cer", "cer_clipped")
+WITHOUT_SPACES = ("zh", "yue", "ja", "th", "lo", "km", "my", "bo")  # languages whose words are not separated
 COUNTS = ("substitutions", "deletions", "insertions")
 
 
@@ -47,45 +52,20 @@ def evaluate(
         The list has a row per utterance with the text of each system, those with the most errors first.
     """
     rate = "cer" if target == PHONETIC else "wer"
-    wrong, length = COUNTED[rate]
+    if target == WORDS and language_code(language or "en") in WITHOUT_SPACES:
+        logger.warning("%s is written without spaces, so that a word is a whole phrase: use the CER", language)
     resampling = {"num_bootstrap": num_bootstrap, "seed": seed}
     how = {"language": language, "target": target}
     errors = {name: utterance_errors(texts, references.texts, **how) for name, texts in systems.items()}
     figures = {
         name: score(texts, references.texts, references.groups, references.units, **how, **resampling)
+        | {"worst": _worst(texts, references, errors[name], rate, worst)}
         for name, texts in systems.items()
     }
     differences = [
         {"a": a, "b": b, **paired_bootstrap(errors[a], errors[b], references.units, **resampling, rate=rate)}
         for a, b in combinations(systems, 2)
     ]
-    for name, texts in systems.items():
-        counts = errors[name]
-        order = sorted(range(len(texts)), key=lambda i: (-counts[wrong][i], counts[length][i]))
-        figures[name]["worst"] = [
-            {
-                "id": references.ids[i],
-                "group": references.groups[i],
-                "errors": int(counts[wrong][i]),
-                length: int(counts[length][i]),
-                "reference": references.texts[i],
-                "prediction": texts[i],
-            }
-            for i in order[:worst]
-            if counts[wrong][i]
-        ]
-    utterances = [
-        {
-            "id": references.ids[i],
-            "speaker_id": references.speakers[i],
-            "group": references.groups[i],
-            "reference": references.texts[i],
-            "errors": {name: int(errors[name][wrong][i]) for name in systems},
-            "predictions": {name: texts[i] for name, texts in systems.items()},
-        }
-        for i in range(len(references.ids))
-    ]
-    utterances.sort(key=lambda row: -sum(row["errors"].values()))
     return {
         "target": target,
         "rate": rate,
@@ -102,7 +82,45 @@ def evaluate(
             "confidence": 0.95,
             "seed": seed,
         },
-    }, utterances
+    }, _utterances(systems, references, {name: counts[COUNTED[rate][0]] for name, counts in errors.items()})
+
+
+def _worst(
+    texts: Sequence[str], references: References, counts: Mapping[str, np.ndarray], rate: str, most: int
+) -> list[dict]:
+    """The utterances with the most errors of a system; of equals the shortest ones."""
+    wrong, length = COUNTED[rate]
+    order = sorted(range(len(texts)), key=lambda i: (-counts[wrong][i], counts[length][i]))
+    return [
+        {
+            "id": references.ids[i],
+            "group": references.groups[i],
+            "errors": int(counts[wrong][i]),
+            length: int(counts[length][i]),
+            "reference": references.texts[i],
+            "prediction": texts[i],
+        }
+        for i in order[:most]
+        if counts[wrong][i]
+    ]
+
+
+def _utterances(
+    systems: Mapping[str, list[str]], references: References, errors: Mapping[str, np.ndarray]
+) -> list[dict]:
+    """A row per utterance with the text of each system, those with the most errors first."""
+    rows = [
+        {
+            "id": references.ids[i],
+            "speaker_id": references.speakers[i],
+            "group": references.groups[i],
+            "reference": references.texts[i],
+            "errors": {name: int(errors[name][i]) for name in systems},
+            "predictions": {name: texts[i] for name, texts in systems.items()},
+        }
+        for i in range(len(references.ids))
+    ]
+    return sorted(rows, key=lambda row: -sum(row["errors"].values()))
 
 
 def tables(result: dict) -> list[Table]:

@@ -17,7 +17,7 @@ SUBSTITUTION, GAP = 4, 3  # costs of sclite's alignment; a gap is a deletion or 
 RATES = ("cer", "wer")  # the challenge ranks by CER first
 
 
-def utterance_counts(predictions: Iterable[str], references: Iterable[Sequence[str]]) -> dict[str, np.ndarray]:
+def sap_counts(predictions: Iterable[str], references: Iterable[Sequence[str]]) -> dict[str, np.ndarray]:
     """Errors of every utterance.
 
     Args:
@@ -39,10 +39,15 @@ def utterance_counts(predictions: Iterable[str], references: Iterable[Sequence[s
     return dict(zip(names, np.array(rows, dtype=float).reshape(len(rows), len(names)).T, strict=True))
 
 
+def has_markup(references: Iterable[Sequence[str]]) -> bool:
+    """Whether the two references of some utterance differ, or hold a word that nobody understood."""
+    return any(kept != dropped or UNKNOWN_WORD in kept.split() for kept, dropped in references)
+
+
 def score_sap(
     counts: dict[str, np.ndarray], speakers: Sequence[str] | None, *, num_bootstrap: int = 1000, seed: int = 0
 ) -> dict:
-    """Rates over all utterances with their 95 % intervals, from `utterance_counts`.
+    """Rates over all utterances with their 95 % intervals, from `sap_counts`.
 
     Args:
         speakers: speaker of each utterance; speakers are resampled, or utterances if None.

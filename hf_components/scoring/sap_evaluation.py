@@ -15,7 +15,7 @@ from rich.table import Table
 from hf_components.metrics.whisper_wer.bootstrap import paired_bootstrap
 from hf_components.reporting import interval, percent
 from hf_components.runtime import UserError, atomic_write, first_few
-from hf_components.scoring.sap import RATES, SCORER, score_sap, utterance_counts
+from hf_components.scoring.sap import RATES, SCORER, sap_counts, score_sap
 from hf_components.scoring.transcripts import References, read_transcripts
 from hf_components.speech import UNKNOWN
 
@@ -59,53 +59,19 @@ def evaluate_sap(
     Returns:
         the same as `evaluate`, with CER first, `rate` for the plot, and `scorer` (its name, source and version).
     """
-    counts = {name: utterance_counts(texts, references.texts) for name, texts in systems.items()}
+    counts = {name: sap_counts(texts, references.texts) for name, texts in systems.items()}
     resampling = {"num_bootstrap": num_bootstrap, "seed": seed}
-    groups = np.array(references.groups)
-
-    def figures(found: dict[str, np.ndarray], rows: np.ndarray) -> dict:
-        units = references.units and [references.speakers[i] for i in np.flatnonzero(rows)]
-        return score_sap({name: column[rows] for name, column in found.items()}, units, **resampling)
-
-    def worst_of(name: str) -> list[dict]:
-        errors = counts[name]["cer_errors"]
-        order = sorted(np.flatnonzero(errors), key=lambda i: (-errors[i], counts[name]["cer_length"][i]))
-        return [
-            {
-                "id": references.ids[i],
-                "group": references.groups[i],
-                "errors": float(errors[i]),
-                "reference_characters": float(counts[name]["cer_length"][i]),
-                "references": references.texts[i],
-                "prediction": systems[name][i],
-            }
-            for i in order[:worst]
-        ]
-
     scored = {
         name: {
-            **figures(found, np.full(len(groups), True)),
-            "per_group": {str(group): figures(found, groups == group) for group in np.unique(groups)},
-            "worst": worst_of(name),
+            **_figures(counts[name], references, resampling),
+            "worst": _worst(texts, references, counts[name], worst),
         }
-        for name, found in counts.items()
+        for name, texts in systems.items()
     }
     differences = [
         {"a": a, "b": b, **{rate: _difference(counts[a], counts[b], rate, references, resampling) for rate in RATES}}
         for a, b in combinations(systems, 2)
     ]
-    utterances = [
-        {
-            "id": references.ids[i],
-            "speaker_id": references.speakers[i],
-            "group": references.groups[i],
-            "references": references.texts[i],
-            "errors": {name: {rate: float(counts[name][f"{rate}_errors"][i]) for rate in RATES} for name in systems},
-            "predictions": {name: texts[i] for name, texts in systems.items()},
-        }
-        for i in range(len(references.ids))
-    ]
-    utterances.sort(key=lambda row: -sum(errors["cer"] for errors in row["errors"].values()))
     return {
         "scorer": SCORER,
         "rate": RATES[0],
@@ -122,7 +88,55 @@ def evaluate_sap(
             "confidence": 0.95,
             "seed": seed,
         },
-    }, utterances
+    }, _utterances(systems, references, counts)
+
+
+def _figures(counts: dict[str, np.ndarray], references: References, resampling: dict) -> dict:
+    """The rates of a system on all utterances, and in `per_group` on those of each group."""
+    groups = np.array(references.groups)
+
+    def figures(rows: np.ndarray) -> dict:
+        units = references.units and [references.speakers[i] for i in np.flatnonzero(rows)]
+        return score_sap({name: column[rows] for name, column in counts.items()}, units, **resampling)
+
+    everywhere = figures(np.full(len(groups), True))
+    return {**everywhere, "per_group": {str(group): figures(groups == group) for group in np.unique(groups)}}
+
+
+def _worst(texts: list[str], references: References, counts: dict[str, np.ndarray], most: int) -> list[dict]:
+    """The utterances with the most character errors of a system; of equals the shortest ones."""
+    errors = counts["cer_errors"]
+    length = counts["cer_length"]
+    order = sorted(np.flatnonzero(errors), key=lambda i: (-errors[i], length[i]))
+    return [
+        {
+            "id": references.ids[i],
+            "group": references.groups[i],
+            "errors": float(errors[i]),
+            "reference_characters": float(length[i]),
+            "references": references.texts[i],
+            "prediction": texts[i],
+        }
+        for i in order[:most]
+    ]
+
+
+def _utterances(
+    systems: Mapping[str, list[str]], references: References, counts: Mapping[str, dict[str, np.ndarray]]
+) -> list[dict]:
+    """A row per utterance with the text of each system, those with the most character errors first."""
+    rows = [
+        {
+            "id": references.ids[i],
+            "speaker_id": references.speakers[i],
+            "group": references.groups[i],
+            "references": references.texts[i],
+            "errors": {name: {rate: float(counts[name][f"{rate}_errors"][i]) for rate in RATES} for name in systems},
+            "predictions": {name: texts[i] for name, texts in systems.items()},
+        }
+        for i in range(len(references.ids))
+    ]
+    return sorted(rows, key=lambda row: -sum(errors["cer"] for errors in row["errors"].values()))
 
 
 def _difference(a: dict, b: dict, rate: str, references: References, resampling: dict) -> dict:
@@ -185,7 +199,7 @@ def read_hypotheses(path: str | Path, ids: list[str], **wanted) -> dict[str, str
     Raises:
         UserError: the CSV lacks a column, a row has no text, or an id is there twice; see also `read_transcripts`.
     """
-    if Path(path).suffix != ".csv":
+    if Path(path).suffix.lower() != ".csv":
         return read_transcripts(path, **wanted)
     ours = {theirs: name for name, theirs in sap_ids(ids).items()}
     found: dict[str, str] = {}
@@ -199,13 +213,18 @@ def read_hypotheses(path: str | Path, ids: list[str], **wanted) -> dict[str, str
                     f"a file of hypotheses has the columns {ID} and {TEXT}"
                 )
             for row in rows:
-                name = ours.get(row[ID], row[ID])
+                if None in row:  # what is left of the line after the last column
+                    raise UserError(
+                        f"{path}, line {rows.line_num}: there are more fields than columns; put texts with commas "
+                        "between double quotes"
+                    )
+                name = ours.get(row[ID].strip(), row[ID].strip())
                 if row[TEXT] is None or name in found:
                     problem = "has no text" if row[TEXT] is None else "is there twice"
                     raise UserError(f"{path}, line {rows.line_num}: the id {row[ID]} {problem}; write each id once")
                 found[name] = row[TEXT]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path} as CSV: {error}") from error
+        raise UserError(f"cannot read {path} as CSV: {error}; save it as CSV in UTF-8") from error
     return found
 
 

@@ -75,7 +75,7 @@ def references_of_manifest(path: str | Path, target: str = WORDS, g2p: str | Non
             changed.append(line)
     field = TEXT if target == WORDS else target
     if not rows:
-        raise UserError(f"{path} has no {field} to score against")
+        raise UserError(f"{path} has no row with {field} to score against; give references, or another --target")
     if without:
         text = "%d rows of %s have no %s and are not scored: line %s"
         logger.warning(text, len(without), path, field, first_few(without))

@@ -29,11 +29,17 @@ class AudioError(UserError):
     """
 
     def __init__(self, name: str, reason: str = "", detail: str = ""):
-        # Only one argument comes from a `DataLoader`, which raises the error of its worker anew, with its whole text.
+        # One argument with the whole text comes from a `DataLoader`, which raises its worker's error anew, or from a
+        # transcript, which has the text alone.
         super().__init__(f"{name}: {reason}: {detail}" if reason else name)
         self.name = name
         self.reason = reason
         self.detail = detail
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, without the name of the recording."""
+        return f"{self.reason}: {self.detail}"
 
     def __reduce__(self):  # for workers that send it to the main process; by default only one argument would survive
         return type(self), (self.name, self.reason, self.detail)

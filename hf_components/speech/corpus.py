@@ -88,7 +88,7 @@ def load_corpus(
         speaker = min(shared)
         raise UserError(
             f"speaker {speaker} of {path_or_hub_id} is in the splits {speakers[speaker]} and {shared[speaker]}; "
-            "splits must not share a speaker"
+            "splits must not share a speaker: give each speaker to one split and prepare the corpus again"
         )
     sampling = Sampling.parse(data_config_override)
     corpus = divide(corpus, sampling)
@@ -236,12 +236,15 @@ def _check_contract(rows: Dataset, where: str) -> None:
             f"{where} lacks the columns {', '.join(missing)}; a prepared corpus has {', '.join(REQUIRED)}; "
             "recipes/prepare_corpus.py writes one"
         )
-    for column in ("id", "text", "duration"):
+    for column in ("id", "text", "speaker_id", "group", "duration"):
         kind = rows.data.column(column).type
         fits = _is_number(kind) if column == "duration" else _is_text(kind)
-        if not (fits or (column == "text" and pyarrow.types.is_null(kind))):
+        if not (fits or (column in ("text", "speaker_id", "group") and pyarrow.types.is_null(kind))):
             wanted = "seconds" if column == "duration" else "text"
-            raise UserError(f"{where} must hold {wanted} in the column {column}, got {kind}; prepare the corpus again")
+            raise UserError(
+                f"{where} must hold {wanted} in the column {column}, got {kind}; prepare the corpus again, or cast "
+                "the column, with cast_column of datasets"
+            )
     if not len(rows):
         return
     for column in ("id", "text", "group", "duration"):

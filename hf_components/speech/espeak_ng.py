@@ -102,7 +102,7 @@ class EspeakNg:
 
     def _choose(self, voice: str) -> None:
         if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise UserError(f"eSpeak NG has no voice {voice!r}")
+            raise UserError(f"eSpeak NG has no voice {voice!r}; give one such as en-us, de or fr")
 
     def _collect(self, samples, count: int, events) -> int:
         if samples and count > 0:

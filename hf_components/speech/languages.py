@@ -18,6 +18,7 @@ TWO_LETTERS = frozenset(
     """.split()  # noqa: SIM905
 )
 THREE_LETTERS = {"eng": "en", "tur": "tr", "aze": "az", "azj": "az"}  # those whose texts are scored in their own way
+WITHDRAWN = {"iw": "he", "in": "id", "ji": "yi"}  # codes of before 1989, which some corpora still have
 CODE = re.compile(r"(?P<language>[a-z]{2,3})(?:[-_](?P<script>[a-z]{4}))?(?:[-_](?:[a-z]{2}|\d{3}))?(?:\..*)?")
 
 
@@ -34,7 +35,7 @@ def language_code(language: str) -> str:
     if word in TO_LANGUAGE_CODE:
         return TO_LANGUAGE_CODE[word]
     if found := CODE.fullmatch(word):
-        code = THREE_LETTERS.get(found["language"], found["language"])
+        code = {**THREE_LETTERS, **WITHDRAWN}.get(found["language"], found["language"])
         if code in TWO_LETTERS:
             return code
         if len(code) == 3:

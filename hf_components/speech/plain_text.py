@@ -6,6 +6,8 @@ import unicodedata
 
 ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 MARK = re.compile(r"<\|[^<>|\s]*\|>")  # special tokens of recognisers, such as <|endoftext|>: nobody says them
+# Tags of web pages and subtitles; those of the first group end a word.
+TAG = re.compile(r"<(?:(/?(?:br|p))|/?(?:b|i|u|em|strong|font|span|sub|sup|c|v))(?:[ .][^<>]*)?\s*/?>", re.IGNORECASE)
 MOJIBAKE = {"\u00e2\u20ac\u2122": "\u2019", "\u00e2\u20ac\u02dc": "\u2018"}  # UTF-8 that was read as Windows-1252
 QUOTATION = re.compile(r"(?<!\w)\u2018((?:[^\u2018\u2019]|(?<=\w)\u2019(?=\w))*)\u2019(?!\w)")
 APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u02bc\uff07", "'"))
@@ -20,13 +22,14 @@ def plain_text(text: str) -> str:
     """The text as somebody would type it, with single spaces.
 
     HTML entities become their characters, decomposed letters are composed (NFC), typographic apostrophes become `'`
-    and what they quote is put between `"`. Invisible and control characters are removed, and so are
-    special tokens such as `<|endoftext|>`. Text without any of these is returned as it is, apart from white space.
+    and what they quote is put between `"`. Invisible and control characters are removed, and so are special tokens
+    such as `<|endoftext|>`, and tags of web pages and subtitles such as `<i>`. Text without any of these is returned
+    as it is, apart from white space.
     """
     while (decoded := ENTITY.sub(lambda found: html.unescape(found[0]), text)) != text:
         text = decoded  # a text may have been escaped twice
-    if "<|" in text:
-        text = MARK.sub(" ", text)
+    if "<" in text:
+        text = TAG.sub(lambda tag: " " if tag[1] else "", MARK.sub(" ", text))
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
         for wrong, right in MOJIBAKE.items():

@@ -1,8 +1,10 @@
 """Divide a recording of any length into segments of speech and omitted parts between them, in constant memory."""
 
 import dataclasses
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -108,6 +110,34 @@ def segment(blocks: Iterable[np.ndarray], rules: Segmentation, detector: Detecto
     for waveform, is_speech in detect(blocks, detector):
         yield from segmenter.add(waveform, is_speech, detector.frame)
     yield from segmenter.finish()
+
+
+def cut_at(blocks: Iterable[np.ndarray], boundaries: Iterable[tuple[int, int]]) -> Iterator[Stretch]:
+    """Divide a recording into given segments and the parts between them, in order, without gap or overlap.
+
+    Args:
+        blocks: float32 (samples,) each, consecutive, at 16 kHz.
+        boundaries: first sample of each segment, and the one after its last; sorted, without overlap. What lies after
+            the end of the recording is left out.
+    """
+    held = np.zeros(0, np.float32)
+    held_from = given = 0
+    waiting = deque(boundaries)
+    for block in chain(blocks, [None]):
+        ended = block is None
+        held = held if ended else np.concatenate([held, block])
+        heard = held_from + len(held)
+        while waiting and (waiting[0][1] <= heard or (ended and waiting[0][0] < heard)):
+            start, end = waiting.popleft()
+            if given < start:
+                yield Stretch(given, start, SILENCE)
+            given = min(end, heard)
+            yield Stretch(start, given, SPEECH, held[start - held_from : given - held_from])
+        needed = min(heard, max(given, waiting[0][0] if waiting else heard))
+        held = held[needed - held_from :]
+        held_from = needed
+    if given < heard:
+        yield Stretch(given, heard, SILENCE)
 
 
 class _Segmenter:

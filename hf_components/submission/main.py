@@ -44,6 +44,7 @@ LOG_EVERY, MOST_COMPLAINTS = 30, 100  # seconds, lines; competitions truncate lo
 
 
 def main() -> None:
+    """Transcribe every utterance of the format, see the top of this file."""
     root = find_root()
     data = root / "data"
     start = time.monotonic()
@@ -105,16 +106,18 @@ class WhisperForCTC(transformers.WhisperPreTrainedModel):
         self.post_init()
 
     def forward(self, input_features: torch.Tensor) -> torch.Tensor:
+        """Logits `(batch, 1500, vocab_size)` of log-mel features `(batch, num_mel_bins, 3000)`."""
         return self.ctc_head(self.encoder(input_features).last_hidden_state)
 
 
 def load_model() -> tuple[transformers.PreTrainedModel, transformers.ProcessorMixin]:
+    """Model in evaluation mode, in float16 on a GPU or float32 on the CPU, and processor of the folder `model`."""
     transformers.logging.set_verbosity_error()
     device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
     how = transformers.AutoConfig.from_pretrained(HERE / "model").submission
     kind = WhisperForCTC if how["kind"] == "whisper_ctc" else getattr(transformers, how["class"])
     model = kind.from_pretrained(HERE / "model", dtype=dtype).to(device).eval()
-    for part in vars(model.config).values():  # some parts load without attention, and then hear padding
+    for part in vars(model.config).values():  # some parts load without attention, and then see padding
         if isinstance(part, transformers.PretrainedConfig) and part._attn_implementation is None:
             part._attn_implementation = model.config._attn_implementation
     if how["kind"] == "whisper_ctc":  # no processor of transformers 4 has such a pair
@@ -143,7 +146,12 @@ def find_clips(ids: Iterable[str], metadata: dict[str, dict], data: Path, compla
 
 
 def find_file(audio_path: str | None, folders: list[Path]) -> Path:
-    """The recording in the first folder that has the whole path, else the only file of its name in these folders."""
+    """The recording in the first folder that has the whole path, else the only file of its name in these folders.
+
+    Raises:
+        ValueError: there is no path.
+        FileNotFoundError: no folder has the file, or several have one of its name.
+    """
     if not audio_path:
         raise ValueError(f"it has no audio_path in {METADATA}")
     for spelling in dict.fromkeys(spellings(audio_path)):
@@ -169,7 +177,12 @@ def spellings(path: str) -> Iterator[str]:
 
 
 def transcribe(model, processor, clips: list[tuple], complain: "Complaints") -> dict[str, str]:
-    """Text by id, for all clips that could be read."""
+    """Text by id, for all clips that could be read.
+
+    Args:
+        clips: `(id, file, seconds)` of each, see `find_clips`.
+        complain: is told of every clip that cannot be read.
+    """
     texts = {}
     start = time.monotonic()
     reported = 0.0
@@ -198,10 +211,12 @@ def transcribe(model, processor, clips: list[tuple], complain: "Complaints") -> 
 
 
 def number_of_pieces(clip: tuple) -> int:
+    """Greatest number of pieces of at most 30 s that a clip `(id, file, seconds)` is cut into."""
     return 1 + int(clip[2] * SAMPLING_RATE / LONGEST)
 
 
 def in_batches(clips: list[tuple], size: int) -> Iterator[list[tuple]]:
+    """Neighbouring clips of together at most `size` pieces; a clip of more pieces is a batch of its own."""
     batch: list[tuple] = []
     for clip in clips:
         if batch and sum(map(number_of_pieces, batch)) + number_of_pieces(clip) > size:
@@ -226,7 +241,12 @@ def read_ahead(batches: Iterable[list[tuple]], complain: "Complaints") -> Iterat
 
 
 def read_audio(file: Path) -> np.ndarray:
-    """float32 waveform (samples,) at 16 kHz, at least 0.2 s."""
+    """float32 waveform (samples,) at 16 kHz, mono, at least 0.2 s.
+
+    Raises:
+        ValueError: the file is empty, or has samples that are not finite.
+        soundfile.LibsndfileError: the file cannot be read.
+    """
     with soundfile.SoundFile(file) as audio:
         blocks = [audio.read(BLOCK, dtype="float32", always_2d=True)]
         while len(blocks[-1]) == BLOCK:
@@ -243,7 +263,13 @@ def read_audio(file: Path) -> np.ndarray:
 
 
 def cut(waveform: np.ndarray) -> Iterator[np.ndarray]:
-    """Cut into pieces of at most 30 s, each at the middle of the quietest 0.2 s of its last 10 s."""
+    """Cut into pieces of at most 30 s, each at the middle of the quietest 0.2 s of its last 10 s.
+
+    Args:
+        waveform: float32 (samples,) at 16 kHz.
+    Returns:
+        pieces (samples,) that together are the waveform.
+    """
     while len(waveform) > LONGEST:
         first = LONGEST * 2 // 3
         energy = np.concatenate([[0.0], np.cumsum(np.square(waveform[first:LONGEST], dtype=np.float64))])
@@ -256,7 +282,13 @@ def cut(waveform: np.ndarray) -> Iterator[np.ndarray]:
 
 @torch.inference_mode()
 def decode(model, processor, pieces: list[np.ndarray]) -> list[str]:
-    """Texts of a batch; a batch that does not fit on the GPU is divided."""
+    """Texts of a batch; a batch that does not fit on the GPU is divided.
+
+    Args:
+        pieces: float32 waveforms (samples,) at 16 kHz, each of at most 30 s; the same in all functions `decode_…`.
+    Raises:
+        torch.cuda.OutOfMemoryError: a single piece does not fit.
+    """
     try:
         return DECODERS[model.config.submission["kind"]](model, processor, pieces)
     except torch.cuda.OutOfMemoryError:
@@ -268,7 +300,7 @@ def decode(model, processor, pieces: list[np.ndarray]) -> list[str]:
 
 
 def decode_whisper(model, processor, pieces: list[np.ndarray]) -> list[str]:
-    """Whisper always hears 30 s."""
+    """Texts of pieces (samples,) by a Whisper, which always sees a window of 30 s."""
     inputs = processor.feature_extractor(
         pieces, sampling_rate=SAMPLING_RATE, return_tensors="pt", device=model.device.type
     )
@@ -277,6 +309,7 @@ def decode_whisper(model, processor, pieces: list[np.ndarray]) -> list[str]:
 
 
 def decode_ctc(model, processor, pieces: list[np.ndarray]) -> list[str]:
+    """Texts of pieces (samples,) by a model with a token or a blank per frame, greedily."""
     options = {"sampling_rate": SAMPLING_RATE, "return_tensors": "pt", "padding": True}
     extractor = processor.feature_extractor
     if not isinstance(extractor, transformers.Wav2Vec2FeatureExtractor):  # whose own setting is right
@@ -294,7 +327,7 @@ def decode_ctc(model, processor, pieces: list[np.ndarray]) -> list[str]:
 
 
 def decode_whisper_ctc(model, processor, pieces: list[np.ndarray]) -> list[str]:
-    """The encoder hears 30 s; what it writes after the end of a clip is left out."""
+    """Texts of pieces (samples,) by a Whisper encoder with CTC; what it writes after the end of one is left out."""
     extractor = processor.feature_extractor
     inputs = extractor(pieces, sampling_rate=SAMPLING_RATE, return_tensors="pt", device=model.device.type)
     tokens = model(inputs.input_features.to(model.device, model.dtype)).argmax(-1)
@@ -307,6 +340,7 @@ def decode_whisper_ctc(model, processor, pieces: list[np.ndarray]) -> list[str]:
 
 
 def decode_transducer(model, processor, pieces: list[np.ndarray]) -> list[str]:
+    """Texts of pieces (samples,) by a transducer, greedily."""
     inputs = processor(audio=pieces, sampling_rate=SAMPLING_RATE, return_tensors="pt", padding=True)
     inputs = inputs.to(model.device, model.dtype)
     output = model.generate(**inputs)
@@ -318,7 +352,10 @@ def decode_transducer(model, processor, pieces: list[np.ndarray]) -> list[str]:
 
 
 def decode_generated(model, processor, pieces: list[np.ndarray]) -> list[str]:
-    """Models that write token by token: encoder-decoders, and language models that are asked for a transcript."""
+    """Texts of pieces (samples,) by a model that writes token by token.
+
+    It is an encoder-decoder, or a language model that is asked for a transcript.
+    """
     how = model.config.submission
     options = {"sampling_rate": SAMPLING_RATE, "return_tensors": "pt"}
     if how["request"] is None:
@@ -383,6 +420,7 @@ class Complaints:
 
 
 def log(message: str) -> None:
+    """Write the start of a message to standard error, with the time."""
     print(f"{time.strftime('%H:%M:%S')} {message[:300]}", file=sys.stderr, flush=True)
 
 

@@ -8,11 +8,17 @@ from .main import cut, decode, load_model, log, read_audio
 
 
 class Model:
+    """The model in the folder `model`, loaded once."""
+
     def __init__(self):
         self.model, self.processor = load_model()
 
     def predict(self, wav_path: str) -> str:
-        """Text of a recording of any length, "" if it cannot be read: one bad file must not cost all others."""
+        """Text of a recording of any length, "" if it cannot be read: one bad file must not cost all others.
+
+        Args:
+            wav_path: path of a sound file of any rate and any number of channels.
+        """
         try:
             pieces = list(cut(read_audio(wav_path)))
         except Exception as error:

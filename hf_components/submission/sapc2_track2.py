@@ -23,6 +23,8 @@ WORD = "\u0120"  # begins a token that begins a word
 
 
 class Model:
+    """One recording at a time: `reset`, `accept_chunk` for each chunk, `input_finished`."""
+
     def __init__(self):
         self.model, self.processor = load_model()
         self.settings = self.model.config.submission
@@ -32,9 +34,11 @@ class Model:
         self.reset()
 
     def set_partial_callback(self, callback) -> None:
+        """Set the function that gets the text so far whenever it grows."""
         self.show = callback
 
     def reset(self) -> None:
+        """Start a new recording."""
         self.waiting: list[np.ndarray] = []  # chunks that were not yet put into `audio`
         self.audio = np.zeros(0, np.float32)
         self.transcribed = 0  # samples of `audio` that the last transcript is of
@@ -46,6 +50,11 @@ class Model:
         self.seconds = 0.0  # that the last transcript took
 
     def accept_chunk(self, audio_chunk: np.ndarray) -> str:
+        """Take the next chunk of the recording, and return the text shown so far.
+
+        Args:
+            audio_chunk: float32 (samples,) at 16 kHz, in [-1, 1].
+        """
         chunk = np.asarray(audio_chunk, np.float32)
         self.waiting.append(chunk)
         self.spoken = self.spoken or float(np.sqrt(np.mean(np.square(chunk)))) > QUIET
@@ -56,6 +65,7 @@ class Model:
         return self.shown
 
     def input_finished(self) -> str:
+        """The text of the whole recording."""
         self._take()
         self.stable = self._write(self.audio)
         return self._text()
@@ -126,7 +136,13 @@ def prompt_of(model, tokenizer) -> list[int]:
 
 
 def greedy(model, encoded, prompt: list[int], begun: list[int], limit: int) -> list[int]:
-    """The most probable tokens one by one, after those of `begun`, until the end of the text or `limit` tokens."""
+    """The most probable tokens one by one, after those of `begun`, until the end of the text or `limit` tokens.
+
+    Args:
+        encoded: encoder outputs of one clip, `(1, positions, d_model)`.
+        prompt, begun: tokens before the text, and its first tokens.
+        limit: greatest number of tokens of the text.
+    """
     settings = model.generation_config
     end = model.config.eos_token_id
     tokens = list(begun)

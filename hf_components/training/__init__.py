@@ -2,7 +2,6 @@
 
 from hf_components.training.arguments import (
     UNSELECTED,
-    VARIANTS,
     CtcTrainingArguments,
     FinetuningTrainingArguments,
     SpeechTrainingArguments,
@@ -16,14 +15,21 @@ from hf_components.training.augmentation import (
     mix,
     spec_augment,
 )
+from hf_components.training.averaging import Averages, load_recipient
 from hf_components.training.data import (
     FULL_CONTEXT_FRAMES,
     DurationBatchSampler,
     SpeechCollator,
     load_training_rows,
 )
-from hf_components.training.filtering import FilterArguments, filter_by_transcripts
-from hf_components.training.finetuning import BASE_SHARE, Finetuned, FinetuningArguments, finetune
+from hf_components.training.filtering import FilterArguments, filtered, write_dropped
+from hf_components.training.finetuning import (
+    BASE_SHARE,
+    Finetuned,
+    FinetuningArguments,
+    FinetuningSettings,
+    finetune,
+)
 from hf_components.training.fit import (
     GPU_SIZES,
     Batch,
@@ -42,6 +48,7 @@ from hf_components.training.fit import (
 from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
 from hf_components.training.learnable import keep_learnable
 from hf_components.training.lora import LoraArguments, add_lora, save_lora
+from hf_components.training.recogniser import RecogniserArguments, load_to_train
 from hf_components.training.report import plot_training, save_history
 from hf_components.training.teacher import TaughtTrainer, Teacher
 from hf_components.training.time_estimate import TimeEstimate

@@ -1,7 +1,8 @@
 """Fine-tune a recogniser of any family: all of it, all but its encoder or its decoder, or a LoRA."""
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -88,64 +89,96 @@ def frozen_copy(model: PreTrainedModel) -> Teacher:
     return Teacher(base)
 
 
+@dataclass
+class FinetuningSettings:
+    """How a model is fine-tuned.
+
+    Args:
+        finetuning: what is trained of it.
+        training: settings of the trainer; its `output_dir` is set by `finetune`.
+        lora: settings of a LoRA, if one is trained.
+        kl: weight of KL(base || model), which keeps the model close to its base.
+        language: code such as "en", for families with a prompt in each request.
+        head_learning_rate: rate of a CTC model's last layer, if it is another than that of the other layers.
+        callbacks: callbacks of the trainer, beside its own.
+    """
+
+    finetuning: FinetuningArguments
+    training: SpeechTrainingArguments
+    lora: LoraArguments = field(default_factory=LoraArguments)
+    kl: KlToBaseArguments = field(default_factory=KlToBaseArguments)
+    language: str | None = None
+    head_learning_rate: float | None = None
+    callbacks: Sequence[TrainerCallback] = ()
+
+
 def finetune(
     model: PreTrainedModel,
     processor: ProcessorMixin,
     train: datasets.Dataset,
     evaluated: datasets.Dataset | None,
-    args: FinetuningArguments,
-    lora_args: LoraArguments,
-    training_args: SpeechTrainingArguments,
+    settings: FinetuningSettings,
     folder: Path,
     *,
     resume: bool,
-    kl: KlToBaseArguments | None = None,
-    language: str | None = None,
-    callbacks: list[TrainerCallback] | None = None,
-    head_learning_rate: float | None = None,
 ) -> Finetuned:
     """Train a model on rows that it can learn from (see `keep_learnable`), with checkpoints in `folder`.
 
     Args:
         evaluated: rows for evaluations during training; None without them.
-        kl: weight of KL(base || model), which keeps the model close to its base.
-        language: code such as "en", for families with a prompt in each request.
-        head_learning_rate: rate of a CTC model's last layer, if it is another than that of the other layers.
     Raises:
         UserError: models of this family cannot be trained, or not with these settings.
     """
-    family = family_of(model)
-    family.prepare_for_training(model, freeze=args.freeze)
-    base = frozen_copy(model) if kl and kl.kl_to_base_coef and args.finetuning == "full" else None
-    lora = add_lora(model, lora_args, freeze=args.freeze) if args.finetuning == "lora" else None
+    base, lora = prepare_model(model, settings)
     total = model.num_parameters()
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    if not trained:
-        raise UserError(
-            f"nothing is left to train of {model.name_or_path} with its {args.freeze} frozen; freeze nothing"
-        )
-    checkpointing = training_args.gradient_checkpointing or training_args.activation_checkpointing
-    if checkpointing and not model.supports_gradient_checkpointing:
-        raise UserError(f"{type(model).__name__} does not support --gradient_checkpointing; leave it out")
+    check_trainable(model, trained, settings)
     show(f"training {trained:,} of {total:,} parameters ({trained / total:.2%}) on {len(train)} recordings")
-    training_args.output_dir = str(folder / "checkpoints")
+    settings.training.output_dir = str(folder / "checkpoints")
     trainer = KlToBaseTrainer(
         model,
-        training_args,
+        settings.training,
         processor,
         train,
         evaluated,
-        kl=kl,
-        base=base if lora is None else BaseOfAdapter(lora),
-        language=language,
-        callbacks=callbacks,
-        head_learning_rate=head_learning_rate,
+        kl=settings.kl,
+        base=base,
+        language=settings.language,
+        callbacks=list(settings.callbacks),
+        head_learning_rate=settings.head_learning_rate,
     )
+    share_of_base = settings.finetuning.base_share
     start = None
-    if args.base_share:
+    if share_of_base:
         refuse_sharding(trainer.accelerator, "base_share")
         start = {name: weights.clone() for name, weights in trained_weights(model).items()}
     trainer.train(resume_from_checkpoint=resume)
     if start is not None:
-        average_with_start(model, start, args.base_share)
+        average_with_start(model, start, share_of_base)
     return Finetuned(trainer, processor, lora, trained)
+
+
+def prepare_model(model: PreTrainedModel, settings: FinetuningSettings) -> tuple[Teacher | None, PeftModel | None]:
+    """Freeze what is not trained, or add a LoRA; return the base to stay close to, and the LoRA."""
+    freeze = settings.finetuning.freeze
+    family_of(model).prepare_for_training(model, freeze=freeze)
+    if settings.finetuning.finetuning == "lora":
+        lora = add_lora(model, settings.lora, freeze=freeze)
+        return BaseOfAdapter(lora), lora
+    return frozen_copy(model) if settings.kl.kl_to_base_coef else None, None
+
+
+def check_trainable(model: PreTrainedModel, trained: int, settings: FinetuningSettings) -> None:
+    """Raise UserError if nothing is left to train, or the model does not support a setting of the trainer.
+
+    Args:
+        trained: number of parameters that are trained.
+    """
+    if not trained:
+        raise UserError(
+            f"nothing is left to train of {model.name_or_path} with its {settings.finetuning.freeze} frozen; freeze "
+            "nothing"
+        )
+    args = settings.training
+    if (args.gradient_checkpointing or args.activation_checkpointing) and not model.supports_gradient_checkpointing:
+        raise UserError(f"{type(model).__name__} does not support --gradient_checkpointing; leave it out")

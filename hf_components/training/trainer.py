@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import datasets
+import numpy as np
 import torch
 from accelerate.utils import save_fsdp_optimizer
 from safetensors.torch import load_file, save_file
@@ -22,7 +23,7 @@ from transformers import (
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from hf_components.asr import Scores, family_of, transcribe
+from hf_components.asr import Family, Scores, family_of, transcribe
 from hf_components.checkpoints import (
     BASE,
     BASE_FORM,
@@ -80,7 +81,7 @@ class SpeechTrainer(Seq2SeqTrainer):
         processor: ProcessorMixin,
         corpus: datasets.Dataset,
         eval_corpus: datasets.Dataset | None = None,
-        expert_weights=None,
+        expert_weights: np.ndarray | None = None,
         language: str | None = None,
         head_learning_rate: float | None = None,
         **kwargs,
@@ -88,32 +89,26 @@ class SpeechTrainer(Seq2SeqTrainer):
         family = self.family = family_of(model)
         self.language = language
         self.head_learning_rate = head_learning_rate
-        collator = SpeechCollator(
-            family,
-            processor,
-            language=language,
-            time_masks=args.time_masks,
-            seed=args.data_seed,
-            time_mask_length=args.time_mask_length,
-            mel_masks=args.mel_masks,
-            mel_mask_width=args.mel_mask_width,
-            two_masks=args.consistency_coef > 0,
-        )
-        augments = args.noise or args.speed_factors
-        augment = WaveformAugmentation(args, args.data_seed, family.longest_seconds) if augments else None
         super().__init__(
             model=model,
             args=args,
-            data_collator=collator,
+            data_collator=collator_of(family, processor, args, language),
             processing_class=processor,
             eval_dataset=eval_corpus,
-            train_dataset=SpeechDataset(corpus, family, processor, expert_weights, augment),
+            train_dataset=SpeechDataset(corpus, family, processor, expert_weights, augmentation_of(family, args)),
             **kwargs,
         )
-        self.model_accepts_loss_kwargs = (
-            True  # the loss is ours, and right with accumulation, whatever the model takes
-        )
+        # The loss is ours, and right with accumulation, whatever the model takes.
+        self.model_accepts_loss_kwargs = True
+        self.durations = corpus["duration"]
+        self.concatenation = concatenation_of(corpus, model, processor, args)
         prepare_sharding(self.accelerator, self.model)
+        self._prepare_regularisers()
+        self._add_own_callbacks()
+
+    def _prepare_regularisers(self) -> None:
+        """What losses and logs need beside the model, and the weights that are kept beside those in training."""
+        args = self.args
         for name in ("ema_decay", "l2_to_start"):
             if getattr(args, name):
                 refuse_sharding(self.accelerator, name)
@@ -122,21 +117,13 @@ class SpeechTrainer(Seq2SeqTrainer):
         self._consistency = torch.zeros(2, device=args.device)  # sum of the symmetric KL, number of tokens
         # A statistic over the batch would make the gradient depend on how the batch is split; it stays as it was.
         self._batch_norms = [
-            part for part in model.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)
+            part for part in self.model.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)
         ]
-        blank = family.blank(model)
+        blank = self.family.blank(self.model)
         self.blank_rate = None if blank is None else BlankRate(blank, args)
-        self.durations = corpus["duration"]
-        self.concatenation = None
-        if args.concatenate:
-            self.concatenation = Concatenation(
-                corpus,
-                args.concatenate,
-                args.data_seed,
-                min(args.concatenate_seconds, family.longest_seconds),
-                tokens=[len(family.tokenize(processor, text)) for text in corpus["text"]],
-                longest_tokens=family.longest_labels(model),
-            )
+
+    def _add_own_callbacks(self) -> None:
+        args = self.args
         if self.ema:
             self.add_callback(self.ema)
         self.add_callback(_SamplerEpoch(self))
@@ -372,6 +359,44 @@ class SpeechTrainer(Seq2SeqTrainer):
         for kept in (self.ema, self.start):
             if kept:
                 kept.load(Path(resume_from_checkpoint))
+
+
+def collator_of(
+    family: Family, processor: ProcessorMixin, args: SpeechTrainingArguments, language: str | None
+) -> SpeechCollator:
+    return SpeechCollator(
+        family,
+        processor,
+        language=language,
+        time_masks=args.time_masks,
+        seed=args.data_seed,
+        time_mask_length=args.time_mask_length,
+        mel_masks=args.mel_masks,
+        mel_mask_width=args.mel_mask_width,
+        two_masks=args.consistency_coef > 0,
+    )
+
+
+def augmentation_of(family: Family, args: SpeechTrainingArguments) -> WaveformAugmentation | None:
+    if not (args.noise or args.speed_factors):
+        return None
+    return WaveformAugmentation(args, args.data_seed, family.longest_seconds)
+
+
+def concatenation_of(
+    corpus: datasets.Dataset, model: PreTrainedModel, processor: ProcessorMixin, args: SpeechTrainingArguments
+) -> Concatenation | None:
+    if not args.concatenate:
+        return None
+    family = family_of(model)
+    return Concatenation(
+        corpus,
+        args.concatenate,
+        args.data_seed,
+        min(args.concatenate_seconds, family.longest_seconds),
+        tokens=[len(family.tokenize(processor, text)) for text in corpus["text"]],
+        longest_tokens=family.longest_labels(model),
+    )
 
 
 def comparable(scores: Scores, family: str, flag: str) -> tuple[torch.Tensor, torch.Tensor]:

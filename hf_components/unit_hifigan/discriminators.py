@@ -75,6 +75,8 @@ class Discriminators(nn.Module):
 
     Args:
         period_channels, resolution_channels: width of the first layers; 32 and 32 in the papers, less on a CPU.
+        periods: samples per row of each discriminator by period.
+        resolutions: window in samples of each discriminator by resolution.
     """
 
     def __init__(
@@ -93,10 +95,12 @@ class Discriminators(nn.Module):
         )
 
     def forward(self, waveform: torch.Tensor) -> list[Features]:
+        """Features of `waveform (batch, samples)` by each discriminator."""
         return [member(waveform) for member in self.members]
 
 
 def run_layers(hidden: torch.Tensor, layers: nn.ModuleList, scores: nn.Module) -> Features:
+    """Outputs of all layers, and last the scores, of an image `(batch, 1, height, width)`."""
     features = []
     for layer in layers:
         hidden = leaky_relu(layer(hidden), SLOPE)

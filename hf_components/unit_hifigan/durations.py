@@ -26,7 +26,14 @@ class DurationPredictor(nn.Module):
 
 
 def repeat_units(units: torch.Tensor, durations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Units per frame and their mask, both `(batch, frames)`; `durations (batch, units)` are 0 for padding."""
+    """Each unit as often as it lasts.
+
+    Args:
+        units: `(batch, units)`.
+        durations: frames that each lasts `(batch, units)`, 0 for padding.
+    Returns:
+        units per frame and their mask, both `(batch, frames)`.
+    """
     rows = [row.repeat_interleave(count) for row, count in zip(units, durations, strict=True)]
     frames = pad_sequence(rows, batch_first=True)
     mask = torch.arange(frames.shape[1], device=units.device) < durations.sum(1, keepdim=True)
@@ -34,7 +41,14 @@ def repeat_units(units: torch.Tensor, durations: torch.Tensor) -> tuple[torch.Te
 
 
 def deduplicate(units: torch.Tensor, attention_mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The inverse of `repeat_units`: units without repetitions, and the frames that each lasts, padded with 0."""
+    """The inverse of `repeat_units`.
+
+    Args:
+        units: one per frame, `(batch, frames)`.
+        attention_mask: `(batch, frames)`, 1 for real frames; None: there is no padding.
+    Returns:
+        units without repetitions, and the frames that each lasts, both `(batch, units)` and padded with 0.
+    """
     lengths = [units.shape[1]] * len(units) if attention_mask is None else attention_mask.sum(1).tolist()
     runs = [
         torch.unique_consecutive(row[:length], return_counts=True) for row, length in zip(units, lengths, strict=True)

@@ -12,7 +12,14 @@ from .masking import masked
 
 
 class ResidualBlock(nn.Module):
-    """Pairs of a dilated and a plain convolution, each pair with a residual connection."""
+    """Pairs of a dilated and a plain convolution, each pair with a residual connection.
+
+    Args:
+        channels: channels of input and output.
+        kernel_size: samples that each convolution sees.
+        dilations: one for each pair.
+        slope: slope of the leaky ReLU below zero.
+    """
 
     def __init__(self, channels: int, kernel_size: int, dilations: list[int], slope: float):
         super().__init__()
@@ -31,6 +38,12 @@ class ResidualBlock(nn.Module):
 
 
 class HifiGanHead(nn.Module):
+    """The whole generator: each transposed convolution is followed by the mean of parallel residual blocks.
+
+    Args:
+        input_size: channels of what it gets per frame.
+    """
+
     def __init__(self, config: UnitHifiGanConfig, input_size: int):
         super().__init__()
         self.slope = config.leaky_relu_slope

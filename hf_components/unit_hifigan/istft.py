@@ -28,6 +28,12 @@ class ConvNeXtBlock(nn.Module):
 
 
 class IstftHead(nn.Module):
+    """The whole generator: ConvNeXt blocks predict a spectrum per frame, and overlap-add makes it a waveform.
+
+    Args:
+        input_size: channels of what it gets per frame.
+    """
+
     def __init__(self, config: UnitHifiGanConfig, input_size: int):
         super().__init__()
         self.hop_length = config.hop_length
@@ -58,6 +64,12 @@ class IstftHead(nn.Module):
         """Overlap-add with the squared window divided out (Griffin and Lim 1984).
 
         The centre of frame i's window is the centre of samples `[i * hop_length, (i + 1) * hop_length)`.
+
+        Args:
+            spectrum: complex `(batch, frames, n_fft / 2 + 1)`.
+            mask: `(batch, frames, 1)`, 1 for real frames; None: there is no padding.
+        Returns:
+            `(batch, frames * hop_length)`.
         """
         window = torch.hann_window(self.n_fft, device=spectrum.device)
         frames = torch.fft.irfft(spectrum, self.n_fft) * window
@@ -79,6 +91,7 @@ class IstftHead(nn.Module):
         return total[:, over : total.shape[1] - over]
 
     def samples_of(self, mask: torch.Tensor) -> torch.Tensor:
+        """A mask over frames `(batch, frames, 1)` as one over samples `(batch, frames * hop_length)`."""
         return mask.squeeze(-1).repeat_interleave(self.hop_length, dim=-1)
 
     def normalised_layers(self) -> list[nn.Module]:

@@ -19,6 +19,8 @@ REFERENCE_F0 = 150.0  # Hz at which the F0 input is 0
 
 
 class UnitHifiGanModel(PreTrainedModel):
+    """Embeddings of units, perhaps of speaker and F0, and a generator; perhaps a predictor of durations."""
+
     config: UnitHifiGanConfig
     config_class = UnitHifiGanConfig
     main_input_name = "units"
@@ -79,7 +81,9 @@ class UnitHifiGanModel(PreTrainedModel):
         """Natural logarithms of the frames that each unit of deduplicated sequences lasts, `(batch, units)`.
 
         Args:
+            units: `(batch, units)`.
             mask: `(batch, units)`, 1 for real units.
+            speaker_ids: `(batch,)`; needed by a vocoder of several voices.
         Raises:
             ValueError: this vocoder has no duration predictor.
         """
@@ -93,17 +97,32 @@ class UnitHifiGanModel(PreTrainedModel):
     def predict_durations(
         self, units: torch.LongTensor, mask: torch.Tensor | None = None, speaker_ids: torch.LongTensor | None = None
     ) -> torch.LongTensor:
-        """The `durations` of `forward`: frames that each unit lasts, at least 1, and 0 for padding."""
+        """The `durations` of `forward`: frames that each unit lasts, at least 1, and 0 for padding.
+
+        Args:
+            units: deduplicated, `(batch, units)`.
+            mask: `(batch, units)`, 1 for real units; None: there is no padding.
+            speaker_ids: `(batch,)`; needed by a vocoder of several voices.
+        Returns:
+            `(batch, units)`.
+        Raises:
+            ValueError: this vocoder has no duration predictor.
+        """
         mask = torch.ones_like(units) if mask is None else mask
         frames = self.predict_log_durations(units, mask, speaker_ids).exp().round().clamp(min=1)
         return frames.long() * mask.long()
 
     def embed(self, units: torch.LongTensor, speaker_ids: torch.LongTensor | None) -> torch.Tensor:
-        """`(batch, units, embedding_dim)`."""
+        """Embeddings `(batch, units, embedding_dim)` of units `(batch, units)` by speakers `(batch,)`."""
         hidden = self.unit_embedding(units)
         return hidden if self.speaker_embedding is None else hidden + self.speaker_embedding(speaker_ids)[:, None]
 
     def check_inputs(self, speaker_ids: torch.Tensor | None, f0: torch.Tensor | None) -> None:
+        """Check that `speaker_ids (batch,)` and `f0 (batch, frames)` are given where this vocoder has them.
+
+        Raises:
+            ValueError: one is missing, or given to a vocoder that does not have it.
+        """
         for name, value, needed in (
             ("speaker_ids", speaker_ids, bool(self.config.speakers)),
             ("f0", f0, self.config.use_f0),
@@ -131,6 +150,7 @@ class UnitHifiGanModel(PreTrainedModel):
             parametrizations.weight_norm(layer)
 
     def remove_weight_norm(self) -> None:
+        """Undo `apply_weight_norm`; the weights stay as they are."""
         for layer in self.head.normalised_layers():
             parametrize.remove_parametrizations(layer, "weight")
 

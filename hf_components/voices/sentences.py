@@ -7,11 +7,12 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from hf_components.runtime import UserError, files_below, first_few
+from hf_components.runtime import UserError, files_below, first_few, natural_order, printable, same_path
 from hf_components.speech import SAMPLING_RATE, AudioError, decode, plain_text
 
 LIST = "sentences.txt"
-SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".webm", ".mp4", ".aac", ".3gp", ".aiff", ".aif")
+SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".webm", ".mp4", ".aac", ".3gp", ".aiff", ".aif", ".wave")
+SOUNDS += (".oga", ".wma", ".amr", ".mov", ".caf", ".m4b", ".3g2")
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ def sentences_of_rows(rows: datasets.Dataset) -> list[Sentence]:
 def sentences_of_folder(folder: str | Path, *, with_texts: bool = True) -> list[Sentence]:
     """The sentences of one person: `sentences.txt` with one sentence per line, and as many recordings.
 
-    A line is the text of a recording, in the order of the file names. Or it starts with the name of the recording,
-    with or without its suffix, and a tab: then the order does not matter.
+    A line is the text of a recording, in the order of the file names, where 2.wav is before 10.wav. Or it starts with
+    the name of the recording, with or without its suffix, and a tab: then the order does not matter.
 
     Args:
         with_texts: whether `sentences.txt` is needed; else the recordings are taken without text.
@@ -60,13 +61,14 @@ def sentences_of_folder(folder: str | Path, *, with_texts: bool = True) -> list[
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give one with {LIST} and a recording of each sentence")
-    recordings = sorted(path for path in files_below(folder) if path.suffix.lower() in SOUNDS)
+    recordings = sorted((path for path in files_below(folder) if path.suffix.lower() in SOUNDS), key=natural_order)
     if not recordings:
         raise UserError(f"{folder} holds no recording; sound files end in {' '.join(SOUNDS)}")
-    if not with_texts:
-        return [Sentence(path.name, _read(path, path), None) for path in recordings]
-    texts = _texts_of(folder / LIST, recordings)
-    return [Sentence(path.name, _read(path, path), plain_text(text)) for path, text in texts.items()]
+    texts = _texts_of(folder / LIST, recordings) if with_texts else dict.fromkeys(recordings)
+    return [
+        Sentence(printable(path.relative_to(folder)), _read(path, path), None if text is None else plain_text(text))
+        for path, text in texts.items()
+    ]
 
 
 def is_folder_of_one(data: str | Path) -> bool:
@@ -78,9 +80,9 @@ def _texts_of(file: Path, recordings: Sequence[Path]) -> dict[Path, str]:
     if not file.exists():
         raise UserError(f"{file} is missing: it holds one sentence per line, in the order of the recordings")
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read as UTF-8: {error}; save it as plain text") from error
+        raise UserError(f"{file} cannot be read as UTF-8: {error}; save it as text in UTF-8") from error
     lines = [line for line in lines if line]
     if lines and all("\t" in line for line in lines):
         return _named(file, lines, recordings)
@@ -94,17 +96,24 @@ def _texts_of(file: Path, recordings: Sequence[Path]) -> dict[Path, str]:
 
 
 def _named(file: Path, lines: Sequence[str], recordings: Sequence[Path]) -> dict[Path, str]:
-    by_name = {path.name: path for path in recordings} | {path.stem: path for path in recordings}
+    by_name: dict[str, list[Path]] = {}
+    for path in recordings:
+        inside = path.relative_to(file.parent)
+        for name in {same_path(printable(form)) for form in (inside, inside.with_suffix(""), path.name, path.stem)}:
+            by_name.setdefault(name, []).append(path)
     texts: dict[Path, str] = {}
     for number, line in enumerate(lines, start=1):
         name, text = (part.strip() for part in line.split("\t", 1))
-        if name not in by_name:
-            raise UserError(
-                f"{file}, line {number}: there is no recording {name!r}; there are {first_few(sorted(by_name))}"
-            )
-        if by_name[name] in texts:
+        found = by_name.get(same_path(name), [])
+        if not found:
+            there = first_few([path.name for path in recordings])
+            raise UserError(f"{file}, line {number}: there is no recording {name!r}; there are {there}")
+        if len(found) > 1:
+            several = first_few([str(path.relative_to(file.parent)) for path in found])
+            raise UserError(f"{file}, line {number}: {name!r} may be {several}; write which one")
+        if found[0] in texts:
             raise UserError(f"{file}, line {number}: {name!r} was named before; leave one of the lines out")
-        texts[by_name[name]] = text
+        texts[found[0]] = text
     return texts
 
 

@@ -26,10 +26,13 @@ def save_adapter(
     """Write one LoRA as a PEFT adapter of the base model.
 
     Args:
-        lora: A and B per module name of the base class.
+        lora: A `(rank, in)` and B `(out, rank)` per module name of the base class.
         scaling: alpha / rank.
+        base_model: Hub id or folder of the base model.
         base_class: module and name of the class that loads the base model, by which `AutoPeftModel` finds it; None for
             a class that no library has.
+    Raises:
+        ImportError: peft is not installed.
     """
     try:
         from peft import LoraConfig
@@ -59,7 +62,7 @@ def load_adapter(folder: Path) -> tuple[Lora, int, float]:
     """Read a PEFT LoRA adapter.
 
     Returns:
-        A and B per module name, the rank, and the scaling that PEFT applies.
+        A `(rank, in)` and B `(out, rank)` per module name, the rank, and the scaling that PEFT applies.
     Raises:
         ValueError: the folder does not hold a plain LoRA adapter.
     """
@@ -95,6 +98,8 @@ def stack_adapters(
     Smaller ranks are filled with zeros. If a scaling differs from the first one, B is multiplied by the ratio. A
     module that an adapter does not have gets zeros.
 
+    Args:
+        adapters: for each A `(rank, in)` and B `(out, rank)` per module name, its rank and its scaling.
     Returns:
         `lora_a (experts, rank, in)` and `lora_b (experts, out, rank)` per module name, the rank, and the scaling.
     """

@@ -22,6 +22,7 @@ class AnyWhisperConfig(WhisperConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
+        """The configuration of a `config.json`: that of a mixture if it has experts."""
         kind = MoeWhisperConfig if "num_experts" in config_dict else WhisperConfig
         return kind.from_dict(config_dict, **kwargs)
 

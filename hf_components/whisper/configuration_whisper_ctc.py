@@ -9,7 +9,7 @@ class WhisperCTCConfig(WhisperConfig):
     Args:
         vocab_size: number of tokens, the blank among them.
         pad_token_id: the blank.
-        min_audio_context: least mel frames of 10 ms that the encoder hears.
+        min_audio_context: least mel frames of 10 ms that the encoder sees.
         ctc_loss_reduction, ctc_zero_infinity: see `torch.nn.CTCLoss`.
     """
 

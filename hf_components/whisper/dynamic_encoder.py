@@ -31,7 +31,16 @@ class DynamicContextEncoder(WhisperEncoder):
     def forward(
         self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> DynamicContextOutput:
-        """Encode `(batch, num_mel_bins, frames)` to `(batch, frames / 2, d_model)`; the mask is not used."""
+        """Encode the audio.
+
+        Args:
+            input_features: `(batch, num_mel_bins, frames)`, an even number of frames up to 3000.
+            attention_mask: not used, the same as in stock Whisper.
+        Returns:
+            states of the audio `(batch, frames / 2, d_model)`, and of the silence after it.
+        Raises:
+            ValueError: the features have another number of frames.
+        """
         return self.show_audio(self.encode(input_features, attention_mask, **kwargs, return_dict=True))
 
     @merge_with_config_defaults
@@ -39,7 +48,12 @@ class DynamicContextEncoder(WhisperEncoder):
     def encode(
         self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> DynamicContextOutput:
-        """The same as `forward`, with hidden states and attentions of audio and silence."""
+        """The same as `forward`, but hidden states and attentions, if asked for, are of audio and silence.
+
+        Args:
+            input_features: `(batch, num_mel_bins, frames)`, an even number of frames up to 3000.
+            attention_mask: not used, the same as in stock Whisper.
+        """
         hidden_states = self.run_layers(self.embed_frames(input_features), self.layers, **kwargs)
         return DynamicContextOutput(**divide_context(self.layer_norm(hidden_states), input_features.shape[-1]))
 
@@ -53,7 +67,11 @@ class DynamicContextEncoder(WhisperEncoder):
         return outputs
 
     def embed_frames(self, input_features: torch.Tensor) -> torch.Tensor:
-        """Convolutions and position embeddings: `(batch, num_mel_bins, frames)` to `(batch, positions, d_model)`."""
+        """Convolutions and position embeddings: `(batch, num_mel_bins, frames)` to `(batch, positions, d_model)`.
+
+        Raises:
+            ValueError: the number of frames is odd, or more than the window.
+        """
         frames = input_features.shape[-1]
         longest = 2 * self.max_source_positions
         if frames % 2 or not 2 <= frames <= longest:
@@ -78,6 +96,7 @@ class DynamicContextEncoder(WhisperEncoder):
         return nn.functional.dropout(hidden_states, p=self.dropout, training=self.training)
 
     def run_layers(self, hidden_states: torch.Tensor, layers: nn.ModuleList, **kwargs) -> torch.Tensor:
+        """States `(batch, positions, d_model)` of audio and silence, after some of the encoder's layers."""
         bias = context_bias(hidden_states, self.config)
         for layer in layers:
             hidden_states = layer(hidden_states, bias, **kwargs)
@@ -86,6 +105,14 @@ class DynamicContextEncoder(WhisperEncoder):
     def embed(
         self, input_features: torch.Tensor, layer: int, attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Mean over real frames of the hidden states after `layer` layers, `(batch, d_model)` in float32."""
+        """Mean over real frames of the hidden states after `layer` layers.
+
+        Args:
+            input_features: `(batch, num_mel_bins, frames)`, an even number of frames up to 3000.
+            layer: number of layers, 0 to all of them.
+            attention_mask: `(batch, frames)`, 1 for audio; found from the features if None.
+        Returns:
+            `(batch, d_model)` in float32.
+        """
         hidden_states = self.run_layers(self.embed_frames(input_features), self.layers[:layer])
         return pool_real_frames(hidden_states, count_real_frames(input_features, attention_mask))

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .modeling_dynamic_whisper import DynamicContextWhisper
 from .routed_lora import RoutedLinear, RoutingState, weighted_delta
 
 
@@ -59,24 +58,6 @@ class FoldingMixin:
         for module in self.modules():
             if isinstance(getattr(module, "state", None), RoutingState):
                 module.state.folded = None
-
-    @torch.no_grad()
-    def plain_whisper(self, weights: Sequence[float], shared: float = 1.0) -> DynamicContextWhisper:
-        """A plain Whisper with the experts merged by fixed weights, in a context of 30 s.
-
-        Args:
-            weights: one per expert.
-            shared: weight of the shared expert.
-        """
-        stock = self.merge_expert(0)
-        state = stock.state_dict()
-        missing = self.left_to_add(weights, shared)
-        for name, layer in self.routed_layers().items():
-            state[f"{name}.weight"] = layer.plain_weight + layer.delta(missing)
-        plain = DynamicContextWhisper(stock.config).to(self.device, self.dtype)
-        plain.load_state_dict(state)
-        plain.generation_config = stock.generation_config
-        return plain.eval()
 
     def routed_layers(self) -> dict[str, RoutedLinear]:
         """The layers that have experts, by module name."""

@@ -5,10 +5,11 @@ Goel and Byrne 2000, doi:10.1006/csla.2000.0138). Word errors follow it more clo
 text does. Where a text has at least half of the probability, it is the text of least risk.
 """
 
-import copy
 from collections.abc import Sequence
 
 import torch
+from transformers import GenerationConfig
+from transformers.generation import GenerateBeamEncoderDecoderOutput
 
 
 def choose_least_risk(texts: Sequence[Sequence[int]], log_probs: torch.Tensor) -> int:
@@ -38,35 +39,32 @@ def edit_distance(a: Sequence[int], b: Sequence[int]) -> int:
     return row[-1]
 
 
-class LeastRiskMixin:
-    """Beam search that returns texts of least risk, where the generation config has a true `least_risk`.
+def keep_least_risk(
+    found: GenerateBeamEncoderDecoderOutput, generation_config: GenerationConfig, prompt: int
+) -> torch.LongTensor | GenerateBeamEncoderDecoderOutput:
+    """Of the texts that a beam search returned for each utterance, the one with the least risk.
 
-    It overrides a private method of transformers: Whisper's `generate` has no other way to several texts per clip.
+    Args:
+        found: all `num_beams` texts of each utterance, with scores.
+        generation_config: what was asked for: tokens or a dictionary, scores or none.
+        prompt: tokens before each text.
+    Returns:
+        token ids with the prompt `(utterances, tokens)`, or the output with these.
     """
-
-    def _beam_search(self, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs):
-        one = (generation_config.num_return_sequences or 1) == 1 and not generation_config.do_sample
-        if not getattr(generation_config, "least_risk", False) or not one:
-            return super()._beam_search(
-                input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs
-            )
-        every = copy.copy(generation_config)
-        every.num_return_sequences = every.num_beams
-        every.return_dict_in_generate = every.output_scores = True
-        found = super()._beam_search(input_ids, logits_processor, stopping_criteria, every, **model_kwargs)
-        prompt = input_ids.shape[1]
-        lengths = (found.beam_indices >= 0).sum(1)
-        log_probs = found.sequences_scores * lengths**generation_config.length_penalty
-        chosen = []
-        for first in range(0, len(lengths), every.num_beams):
-            rows = range(first, first + every.num_beams)
-            texts = [found.sequences[row, prompt : prompt + lengths[row]].tolist() for row in rows]
-            chosen.append(first + choose_least_risk(texts, log_probs[first : first + every.num_beams]))
-        sequences = found.sequences[chosen, : prompt + int(lengths[chosen].max())]
-        if not generation_config.return_dict_in_generate:
-            return sequences
-        found.sequences = sequences
-        found.beam_indices = found.beam_indices[chosen, : int(lengths[chosen].max())]
-        found.sequences_scores = found.sequences_scores[chosen] if generation_config.output_scores else None
-        found.scores = found.scores if generation_config.output_scores else None
-        return found
+    beams = generation_config.num_beams
+    lengths = (found.beam_indices >= 0).sum(1)
+    log_probs = found.sequences_scores * lengths**generation_config.length_penalty
+    chosen = []
+    for first in range(0, len(lengths), beams):
+        rows = range(first, first + beams)
+        texts = [found.sequences[row, prompt : prompt + lengths[row]].tolist() for row in rows]
+        chosen.append(first + choose_least_risk(texts, log_probs[first : first + beams]))
+    longest = int(lengths[chosen].max())
+    sequences = found.sequences[chosen, : prompt + longest]
+    if not generation_config.return_dict_in_generate:
+        return sequences
+    found.sequences = sequences
+    found.beam_indices = found.beam_indices[chosen, :longest]
+    found.sequences_scores = found.sequences_scores[chosen] if generation_config.output_scores else None
+    found.scores = found.scores if generation_config.output_scores else None
+    return found

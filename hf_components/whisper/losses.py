@@ -22,7 +22,13 @@ def token_loss(
 
 
 def one_row_each(rows: int, *values: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-    """Tensors of one row as `rows` equal ones, since one text may be for several utterances; others unchanged."""
+    """Tensors of one row as `rows` equal ones, since one text may be for several utterances; others unchanged.
+
+    Args:
+        values: `(1 or rows, ...)`, or None.
+    Returns:
+        `(rows, ...)`, or None.
+    """
     return tuple(
         value.expand(rows, *value.shape[1:]) if value is not None and value.shape[0] == 1 else value
         for value in values
@@ -33,7 +39,10 @@ def labels_to_decoder_input(labels: torch.Tensor, config: WhisperConfig, longest
     """The decoder's input: the start token, then the labels; -100 becomes padding.
 
     Args:
+        labels: `(rows, tokens)`, padded with -100.
         longest: positions of the decoder, `config.max_target_positions` if None.
+    Returns:
+        `(rows, tokens)`.
     Raises:
         ValueError: the labels are longer.
     """

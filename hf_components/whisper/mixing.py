@@ -29,6 +29,8 @@ def mean_of_experts(
     Args:
         layers: tensors `(batch * k, ...)`; those of `batch` rows are the same for all experts.
         mixture_weights: `(batch, k)`.
+    Returns:
+        tensors `(batch, ...)`; what is given if there are none.
     """
     if not layers or layers[0] is None:
         return layers
@@ -43,24 +45,14 @@ def mean_of_experts(
 
 
 def summed_losses(log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Each expert's loss, summed over the tokens of each row, `(batch, k)`, of `(batch, k, tokens, vocab_size)`."""
+    """Each expert's loss, summed over the tokens of each row.
+
+    Args:
+        log_probs: natural logarithms of probabilities `(batch, k, tokens, vocab_size)`.
+        labels: `(batch, tokens)`, -100 is ignored.
+    Returns:
+        `(batch, k)`.
+    """
     targets = labels[:, None].expand(log_probs.shape[:-1])
     losses = nn.functional.nll_loss(log_probs.flatten(0, 2), targets.flatten(), ignore_index=-100, reduction="none")
     return losses.view(targets.shape).sum(-1)
-
-
-def check_expert_weights(expert_weights: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
-    """The given weights in the gates' shape; a single row is used for the whole batch.
-
-    Raises:
-        ValueError: the weights have another shape, are negative or are not finite.
-    """
-    if expert_weights.shape not in (gates.shape, (1, gates.shape[1])):
-        raise ValueError(
-            f"`expert_weights` must have shape (batch, experts) = {tuple(gates.shape)}, "
-            f"got {tuple(expert_weights.shape)}."
-        )
-    valid = (expert_weights >= 0).all() & expert_weights.isfinite().all()
-    if not torch.compiler.is_compiling() and not bool(valid):  # a compiled graph cannot look at values
-        raise ValueError("`expert_weights` must be finite and not negative.")
-    return expert_weights.to(torch.float32).expand(gates.shape)

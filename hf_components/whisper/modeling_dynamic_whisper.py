@@ -8,11 +8,14 @@ from transformers.utils.generic import can_return_tuple
 
 from .dynamic_encoder import DynamicContextEncoder
 from .dynamic_generation import DynamicContextGenerationMixin
+from .hooks import mask_features
 from .losses import labels_to_decoder_input, one_row_each, token_loss
 from .silence import DynamicContextOutput, attend_to_context, whole_context, without_silence
 
 
 class DynamicContextWhisperModel(WhisperModel):
+    """Encoder for short audio, and the stock decoder: `DynamicContextWhisper` without the layer that makes logits."""
+
     def __init__(self, config: WhisperConfig):
         super(WhisperModel, self).__init__(config)
         self.encoder = DynamicContextEncoder(config)
@@ -34,11 +37,21 @@ class DynamicContextWhisperModel(WhisperModel):
         use_cache=None,
         **kwargs,
     ):
-        """The same as in stock Whisper, but the decoder also attends to the silence after the audio."""
+        """The same as in stock Whisper, but the decoder also attends to the silence after the audio.
+
+        Args:
+            input_features: `(batch, num_mel_bins, frames)`, an even number of frames up to 3000.
+            attention_mask: `(batch, frames)`, 1 for audio, for SpecAugment in training only.
+            decoder_input_ids: `(batch, tokens)`, or `decoder_inputs_embeds (batch, tokens, d_model)`.
+            decoder_attention_mask, decoder_position_ids: `(batch, tokens)`.
+            encoder_outputs: what this model's encoder made of the features, instead of these.
+            past_key_values: the cache of earlier steps.
+            use_cache: return the cache.
+        Raises:
+            ValueError: the features have another number of frames, or the encoder outputs are of another model.
+        """
         if encoder_outputs is None:
-            encoder_outputs = self.encoder(
-                self._mask_input_features(input_features, attention_mask=attention_mask), **kwargs
-            )
+            encoder_outputs = self.encoder(mask_features(self, input_features, attention_mask), **kwargs)
         elif not isinstance(encoder_outputs, BaseModelOutput):
             encoder_outputs = DynamicContextOutput.from_tuple(encoder_outputs)
         attended = BaseModelOutput(
@@ -94,7 +107,14 @@ class DynamicContextWhisper(DynamicContextGenerationMixin, WhisperForConditional
         num_items_in_batch=None,
         **kwargs,
     ) -> Seq2SeqLMOutput:
-        """The same as in stock Whisper; `num_items_in_batch` is the number of tokens that the loss is divided by."""
+        """The same as in stock Whisper; arguments that are not listed are as in `DynamicContextWhisperModel`.
+
+        Args:
+            labels: `(batch, tokens)`, -100 is ignored.
+            num_items_in_batch: number of tokens over which `Trainer` averages the loss; those of this batch if None.
+        Raises:
+            ValueError: see `DynamicContextWhisperModel`, or the labels are longer than the decoder's positions.
+        """
         rows = len(input_features) if encoder_outputs is None else len(encoder_outputs[0])
         labels, decoder_input_ids, decoder_inputs_embeds = one_row_each(
             rows, labels, decoder_input_ids, decoder_inputs_embeds

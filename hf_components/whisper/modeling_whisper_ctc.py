@@ -12,7 +12,7 @@ from .mel_frames import fit_audio_context
 
 
 class WhisperForCTC(WhisperPreTrainedModel):
-    """The encoder hears as much audio as there is, at least `config.min_audio_context`."""
+    """The encoder sees as much audio as there is, at least `config.min_audio_context`."""
 
     config: WhisperCTCConfig
     config_class = WhisperCTCConfig
@@ -43,6 +43,7 @@ class WhisperForCTC(WhisperPreTrainedModel):
         return model.to(whisper.device, whisper.dtype).eval()
 
     def get_encoder(self, modality=None):
+        """The same as in transformers."""
         return self.encoder
 
     @can_return_tuple

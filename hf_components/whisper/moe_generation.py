@@ -1,30 +1,38 @@
 """`generate` of MoE-Whisper: experts that are given, and k rows of the cache per utterance with `mixture="logits"`.
 
-It overrides private methods of transformers' Whisper, see `dynamic_generation`.
+What it changes inside of transformers is in `hooks`.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import nn
-from transformers import EncoderDecoderCache, LogitsProcessorList
+from transformers import LogitsProcessorList
 from transformers.utils import logging
 
 from .choosing import ChoosingMixin
-from .dynamic_generation import DynamicContextGenerationMixin, TimestampsWithinAudio
-from .mixing import check_expert_weights
+from .dynamic_generation import DynamicContextGenerationMixin
+from .hooks import MoeHooks
+from .router import check_expert_weights
+from .timestamps import TimestampsWithinAudio
 
 logger = logging.get_logger(__name__)
 
 
-class MoeGenerationMixin(ChoosingMixin, DynamicContextGenerationMixin):
+class MoeGenerationMixin(MoeHooks, ChoosingMixin, DynamicContextGenerationMixin):
     """`generate` with `expert_weights`, in this model's audio context."""
 
     def generate(self, input_features=None, generation_config=None, *args, expert_weights=None, **kwargs):
-        """Stock Whisper's `generate`, with `expert_weights (batch, experts)` instead of the router's choice.
+        """Stock Whisper's `generate`, with routing.
 
-        Without them the router chooses for each 30 s window, and finds the padding in the features. With them,
-        long-form audio, timestamps and temperature fallback run row by row, because they change the batch meanwhile.
+        Without `expert_weights` the router chooses for each 30 s window, and finds the padding in the features. With
+        them, long-form audio, timestamps and temperature fallback run row by row, because they change the batch
+        meanwhile.
+
+        Args:
+            input_features: `(batch, num_mel_bins, frames)`, of any length.
+            expert_weights: `(batch, experts)`, or one row for all, used instead of the router's choice.
+        Raises:
+            ValueError: weights without features, of another shape, negative, or not finite; or row by row, something
+                other than sequences and segments is asked for.
         """
         if expert_weights is None and self.config.mixture == "choose" and input_features is not None:
             if not args and self._can_choose(input_features, generation_config, kwargs):
@@ -96,56 +104,3 @@ class MoeGenerationMixin(ChoosingMixin, DynamicContextGenerationMixin):
                 f"got {sorted(results[0])}. Generate row by row for more."
             )
         return {"sequences": padded, "segments": [segments for result in results for segments in result["segments"]]}
-
-    def _get_candidate_generator(
-        self,
-        generation_config,
-        input_ids,
-        inputs_tensor,
-        logits_processor,
-        model_kwargs,
-        assistant_model=None,
-        **kwargs,
-    ):
-        # An assistant that is a mixture routes in its encoder, once; any other knows no experts.
-        if not hasattr(assistant_model, "routed_layers"):
-            model_kwargs = {name: value for name, value in model_kwargs.items() if name != "expert_weights"}
-        generator = super()._get_candidate_generator(
-            generation_config,
-            input_ids,
-            inputs_tensor,
-            logits_processor,
-            model_kwargs,
-            assistant_model=assistant_model,
-            **kwargs,
-        )
-        getattr(generator, "assistant_kwargs", {}).pop("expert_weights", None)
-        return generator
-
-    def _postprocess_outputs(self, seek_outputs, generation_config, **kwargs):
-        # Stock Whisper takes one row of the cache per utterance or beam, where each active expert has one.
-        cache = seek_outputs.get("past_key_values") if isinstance(seek_outputs, dict) else None
-        if cache is not None and self.config.mixture == "logits":
-            beams = len(seek_outputs["sequences"]) * (generation_config.num_beams or 1)
-            _reshape_cache(cache, lambda rows: rows.unflatten(0, (beams, -1)))
-        return super()._postprocess_outputs(seek_outputs=seek_outputs, generation_config=generation_config, **kwargs)
-
-    def _stack_split_outputs(self, seek_outputs, model_output_type, device, kwargs):
-        outputs = super()._stack_split_outputs(seek_outputs, model_output_type, device, kwargs)
-        cache = outputs.get("past_key_values")
-        if cache is not None and self.config.mixture == "logits":
-            _reshape_cache(cache, lambda rows: rows.flatten(0, 1))
-        return outputs
-
-    def _reorder_cache(self, past_key_values, beam_idx: torch.Tensor):
-        # With mixture="logits" each beam has k neighbouring rows of the cache.
-        rows = past_key_values.self_attention_cache.layers[0].keys.shape[0]
-        k = rows // beam_idx.shape[0]
-        past_key_values.reorder_cache((beam_idx[:, None] * k + torch.arange(k, device=beam_idx.device)).flatten())
-        return past_key_values
-
-
-def _reshape_cache(cache: EncoderDecoderCache, reshape: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    for layer in (*cache.self_attention_cache.layers, *cache.cross_attention_cache.layers):
-        layer.keys = reshape(layer.keys)
-        layer.values = reshape(layer.values)

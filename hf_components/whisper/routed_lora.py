@@ -1,12 +1,9 @@
 """Linear layers with LoRA experts, chosen per row of the batch, and the router that chooses."""
 
-import json
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 # With fewer positions, as in a decoder's cached steps, copying weights per row takes longer than products with all.
@@ -65,12 +62,14 @@ class RoutingState:
 
     @property
     def current(self) -> Routing | None:
+        """The routing of this thread, else the last one that was set with gradients."""
         return getattr(self._of_thread, "routing", self._of_graph)
 
     def set(self, expert_weights: torch.Tensor, *, continues: bool = False) -> None:
         """Route by `expert_weights`, see `Routing`.
 
         Args:
+            expert_weights: `(rows, experts)`, or one-hot `(batch, k, experts)`.
             continues: this forward pass continues the cached decoding that the same weights started; what layers have
                 stacked for it stays, as the cache does.
         """
@@ -127,14 +126,16 @@ class RoutedLinear(nn.Linear):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The weight of the layer without experts, which may be quantised."""
+        """The weight `(out_features, in_features)` of the layer without experts, which may be quantised."""
         return self.linear.weight
 
     @property
     def bias(self) -> torch.Tensor | None:
+        """The bias `(out_features,)` of the layer."""
         return self.linear.bias
 
     def extra_repr(self) -> str:
+        """What is printed of the layer."""
         return f"num_experts={self.num_experts}"
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
@@ -256,68 +257,26 @@ class RoutedLinear(nn.Linear):
 def weighted_delta(
     lora_a: torch.Tensor, lora_b: torch.Tensor, weights: Sequence[float], scaling: float
 ) -> torch.Tensor:
-    """`s sum_i w_i B_i A_i` of `(experts, rank, in)` and `(experts, out, rank)`: products add up, not A or B."""
+    """`s sum_i w_i B_i A_i`: products add up, not A or B.
+
+    Args:
+        lora_a, lora_b: `(experts, rank, in)` and `(experts, out, rank)`.
+        weights: w, one per expert.
+        scaling: s.
+    Returns:
+        `(out, in)`.
+    """
     return scaling * torch.einsum("e,eor,eri->oi", lora_a.new_tensor(weights), lora_b, lora_a)
 
 
 def stock_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a Whisper without its experts and router, by their names in a checkpoint of stock Whisper."""
+    """The weights of a Whisper without its experts and router, by their names in a checkpoint of stock Whisper.
+
+    Returns:
+        tensors in the shapes that stock Whisper has, such as `(out, in)`.
+    """
     return {
         name.replace(".linear.", "."): value
         for name, value in model.state_dict().items()
         if ".lora_" not in name and ".router." not in name
     }
-
-
-class UtteranceRouter(nn.Module):
-    """Scores experts for one utterance from its pooled encoder state.
-
-    The embedding is standardised by statistics of the router's training data: a few dimensions of Whisper's residual
-    stream are a hundred times larger than the others and would hide them.
-    """
-
-    WEIGHTS, CONFIG = "router.safetensors", "router.json"
-
-    def __init__(self, d_model: int, hidden_size: int, num_experts: int):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(d_model))
-        self.register_buffer("std", torch.ones(d_model))
-        self.hidden = nn.Linear(d_model, hidden_size)
-        self.output = nn.Linear(hidden_size, num_experts)
-
-    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
-        """`(batch, d_model)` to logits `(batch, num_experts)` in float32."""
-        standardised = (embedding.float() - self.mean.float()) / self.std.float()
-        # The statistics keep the model's type where the layers are quantised.
-        return self.output(nn.functional.gelu(self.hidden(standardised.to(self.mean.dtype)))).float()
-
-    def fit_statistics(self, embeddings: torch.Tensor) -> None:
-        """Take mean and standard deviation from training embeddings `(utterances, d_model)`."""
-        self.mean.copy_(embeddings.mean(0))
-        self.std.copy_(embeddings.std(0, correction=0).clamp(min=1e-6))
-
-    def save(self, folder: str | Path, *, router_layer: int) -> None:
-        """Write weights and sizes, and the encoder layer that the router reads."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({key: value.contiguous() for key, value in self.state_dict().items()}, folder / self.WEIGHTS)
-        sizes = {
-            "d_model": self.hidden.in_features,
-            "router_hidden_size": self.hidden.out_features,
-            "num_experts": self.output.out_features,
-            "router_layer": router_layer,
-        }
-        (folder / self.CONFIG).write_text(json.dumps(sizes, indent=2) + "\n")
-
-    @classmethod
-    def load(cls, folder: str | Path) -> tuple["UtteranceRouter", int]:
-        """The router saved in `folder` and the encoder layer that it reads.
-
-        Raises:
-            FileNotFoundError: the folder holds no router.
-        """
-        folder = Path(folder)
-        sizes = json.loads((folder / cls.CONFIG).read_text())
-        router = cls(sizes["d_model"], sizes["router_hidden_size"], sizes["num_experts"])
-        router.load_state_dict(load_file(folder / cls.WEIGHTS))
-        return router, sizes["router_layer"]

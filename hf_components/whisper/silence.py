@@ -42,15 +42,23 @@ class DynamicContextOutput(BaseModelOutput):
 
 
 def without_silence(attentions: tuple[torch.Tensor, ...] | None, positions: int) -> tuple[torch.Tensor, ...] | None:
-    """Attention to the audio, the first `positions` keys of `(..., keys)`."""
+    """Attention to the audio: of each layer the first `positions` keys.
+
+    Args:
+        attentions: per layer `(batch, heads, queries, keys)`, or None.
+    """
     if not attentions or attentions[0] is None or attentions[0].shape[-1] == positions:
         return attentions
     return tuple(attention[..., :positions] for attention in attentions)
 
 
 def whole_context(outputs: BaseModelOutput, config: WhisperConfig) -> torch.Tensor:
-    """The states of audio and silence, which a decoder attends to, `(batch, positions, d_model)`.
+    """The states of audio and silence, which a decoder attends to.
 
+    Args:
+        outputs: an encoder's, with states `(batch, positions, d_model)`, or `(batch, k, positions, d_model)`.
+    Returns:
+        the same shape, with as many positions more as represent the silence.
     Raises:
         ValueError: the states are shorter than the window, and those of the silence are missing.
     """
@@ -67,7 +75,12 @@ def whole_context(outputs: BaseModelOutput, config: WhisperConfig) -> torch.Tens
 
 
 def divide_context(states: torch.Tensor, frames: int) -> dict[str, torch.Tensor | None]:
-    """Fields of a `DynamicContextOutput` from states of `frames` and silence, `(..., positions, d_model)`."""
+    """Fields of a `DynamicContextOutput`.
+
+    Args:
+        states: states of audio and silence, `(..., positions, d_model)`.
+        frames: mel frames of the audio, two per position.
+    """
     real = frames // 2
     return {
         "last_hidden_state": states[..., :real, :],
@@ -97,6 +110,13 @@ class ContextAttention(WhisperAttention):
     """The decoder's attention to an encoder whose last states represent silence."""
 
     def forward(self, hidden_states, key_value_states=None, past_key_values=None, attention_mask=None, **kwargs):
+        """The same as in stock Whisper, but each key counts for the positions that it represents.
+
+        Args:
+            hidden_states: `(batch, tokens, d_model)`.
+            key_value_states: states of audio and silence, `(batch, positions, d_model)`.
+            attention_mask: not used, the same as for stock Whisper's encoder.
+        """
         return super().forward(
             hidden_states, key_value_states, past_key_values, context_bias(key_value_states, self.config), **kwargs
         )

@@ -8,7 +8,7 @@ from make_corpus import noise
 from tiny_recordings import recordings
 from tiny_speech import sentence
 
-from dataset_scripts.audio_folder import AudioFolder
+from dataset_scripts.audio_folder import AudioFolder, audio_files
 from dataset_scripts.prepared import write_corpus
 from hf_components.runtime.errors import UserError
 from hf_components.speech.corpus import load_corpus
@@ -72,6 +72,18 @@ def test_one_folder_is_split_in_half_by_name(tmp_path, caplog):
     rows, _ = listed(empty_files(tmp_path, *(f"audio_{n:03d}.wav" for n in range(1, 6)), "sub/z.wav"))
     assert [row.group for row in rows.values()] == 3 * ["clean"] + 3 * ["noisy"]
     assert "the first 3 recordings by name are taken for clean" in caplog.text
+
+
+def test_numbers_are_divided_as_people_count(tmp_path):
+    rows, _ = listed(empty_files(tmp_path, *(f"audio_{n}.wav" for n in range(1, 13))))
+    assert {name for name, row in rows.items() if row.group == "clean"} == {f"audio_{n}.wav" for n in range(1, 7)}
+
+
+@pytest.mark.parametrize(
+    "suffix", ["WAVE", "sph", "nist", "dss", "DS2", "spx", "voc", "flv", "mpg", "mts", "pcm", "weba"]
+)
+def test_every_suffix_of_a_recording_is_listed(tmp_path, suffix):
+    assert audio_files(empty_files(tmp_path, f"a.{suffix}", "a.txt", "b.jpg")) == [f"a.{suffix}"]
 
 
 def test_truth_may_lie_elsewhere_and_name_more_or_less(tmp_path, caplog):

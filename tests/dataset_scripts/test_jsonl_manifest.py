@@ -140,15 +140,15 @@ def test_byte_order_mark_carriage_returns_blank_lines_and_a_missing_last_line_en
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"", r"train\.jsonl is empty; not one line is a row"),
+        (b"", r"train\.jsonl is empty; no line can be used: each must be a JSON object"),
         (b"\n\r\n", r"train\.jsonl is empty"),
-        (b"id,child\nU_0,C_0\n", r"train\.jsonl, line 1: not JSON"),
-        (b'\n[\n {"utterance_id": "a"}\n]\n', r"train\.jsonl, line 2: not JSON"),
+        (b"id,child\nU_0,C_0\n", r"train\.jsonl, line 1: not JSON.*looks like a table.*pandas"),
+        (b'\n[\n {"utterance_id": "a"}\n]\n', r"train\.jsonl, line 2: not JSON.*one JSON array"),
         (
             b'{"id": "a", "speaker": "b"}\n',
             "line 1: missing field: utterance_id, .*has id, speaker; .*--fields utterance_id=",
         ),
-        ('{"utterance_id": "a"}'.encode("utf-16"), r"train\.jsonl, line 1: not "),
+        ('{"utterance_id": "a"}'.encode("utf-16"), r"train\.jsonl, line 1: not .*iconv -f UTF-16"),
     ],
 )
 def test_a_file_that_is_no_manifest_stops_with_file_and_line(build, root, content, message):
@@ -235,6 +235,21 @@ def test_durations_that_are_not_the_recordings_are_told_and_the_recordings_kept(
         corpus, _ = build(val_ratio=0)
     assert corpus["train"].filter(lambda row: row["id"] == "long")["duration"][0] == 2.0
     assert "1 recordings, such as long, are of another duration" in caplog.text
+
+
+def test_recordings_that_are_silent_too_loud_or_named_twice_are_told(build, root, caplog):
+    soundfile.write(root / "audio_0/audio/silent.wav", np.full(8000, 0.25), 16_000)
+    soundfile.write(root / "audio_0/audio/loud.wav", 10 * noise(0.5), 16_000, subtype="FLOAT")
+    soundfile.write(root / "audio_0/audio/twice.wav", 0.1 * noise(0.5), 16_000)
+    files = {"silent": "audio/silent", "loud": "audio/loud", "one": "audio/twice", "two": "./audio/twice"}
+    append(root, *(manifest_row(name, "C_0", audio_path=f"{file}.wav") for name, file in files.items()))
+    with caplog.at_level(logging.WARNING):
+        _, rejected = build()
+    told = caplog.text
+    assert not rejected
+    assert "1 recordings, such as silent, are silent" in told
+    assert "1 recordings, such as loud, are louder than full scale" in told
+    assert "by one, two; each row gets all of its sound" in told
 
 
 def test_other_names_of_fields(build, root):

@@ -55,6 +55,18 @@ def test_what_another_recipe_takes_is_said(folder):
         require_layout(folder(MANIFEST), RECORDINGS)
 
 
+def test_a_folder_within_and_splits_of_other_names_are_named(folder, tmp_path):
+    outer = tmp_path / "unpacked"
+    outer.mkdir()
+    inner = folder(SPEAKERS).rename(outer / "corpus")
+    with pytest.raises(UserError, match=f"did you mean {inner}"):
+        must_prepare(outer, SPEAKERS)
+    for split in [path for path in inner.iterdir() if path.is_dir()]:
+        split.rename(inner / f"{split.name}ing")
+    with pytest.raises(UserError, match="ing in it have speakers, but splits are named Train, Dev and Test: rename"):
+        must_prepare(inner, SPEAKERS)
+
+
 @pytest.mark.parametrize(
     ("recipe", "taken"),
     [

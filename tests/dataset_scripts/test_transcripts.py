@@ -31,6 +31,7 @@ pytestmark = pytest.mark.unit
         ("Call the shop. (ss: Hope it is open)", *["Call the shop. Hope it is open"] * 2, 0),
         ("My name is ~J ~O from ~NPR.", *["My name is J O from NPR."] * 2, 0),
         ("(f-*) Find my phone.", "f- Find my phone.", "Find my phone.", 0),
+        ("find--* my (pho---*) phone", "find- my pho- phone", "find- my phone", 0),
         ("#dis\nTurn on the light.", *["Turn on the light."] * 2, 0),
         ("#DIS\r\n(SS: I like ~t~v.) (um, wor*) yes", "I like tv. um, wor yes", "I like tv. yes", 0),
         ("(cs: what (um) is {w:2}) that", "what um is that", "what is that", 2),

@@ -120,7 +120,7 @@ def test_a_row_per_system_on_the_same_utterances(finished):
     assert pairs == {
         *itertools.combinations(BASELINES, 2),
         *itertools.product(BASELINES, mixtures),
-        *itertools.product(["moe_shared"], mixtures - {"choose", "soup", "moe_shared"}),
+        *itertools.product(["moe_shared", "chance"], mixtures - {"choose", "soup", "moe_shared"}),
     }
 
 
@@ -247,7 +247,7 @@ def test_top_1_alone_under_another_name(sources, finished, tmp_path):
     )
     assert list(result["rows"]) == ["moe_shared", *MIXTURE]
     assert {(line["a"], line["b"]) for line in result["differences"]} == {
-        *itertools.product(["moe_shared"], MIXTURE),
+        *itertools.product(["moe_shared", "chance"], MIXTURE),
     }
     assert result["rows"]["moe_top1"]["wer"] == finished[1]["rows"]["moe_top1"]["wer"]
     assert {path.name for path in out.iterdir()} == {
@@ -360,7 +360,7 @@ def test_all_combinations_change_no_other_row(sources, finished, tmp_path):
     for name in [*kept, "expert_0", "expert_1", "expert_2"]:
         assert [line[name] for line in lines] == [line[name] for line in before]
     assert result["routing"] == finished[1]["routing"]
-    assert {line["a"] for line in result["differences"] if line["b"] == "moe_choose"} == {"moe_shared"}
+    assert {line["a"] for line in result["differences"] if line["b"] == "moe_choose"} == {"moe_shared", "chance"}
     for key, other in (("top1", "moe_top2_weights"), ("topk2", "moe_top1")):
         written = json.loads((out / f"benchmark_trial_{key}.json").read_text())
         assert written["rows"].keys() == prices.keys() - {other}

@@ -8,6 +8,7 @@ from paths import ROOT
 from tiny_speech import save_tiny_whisper, speaker_folder
 
 from hf_components.runtime.errors import UserError
+from hf_components.scoring import utterance_errors
 from recipes import cross_validate, prepare_corpus, run_moe_pipeline
 
 pytestmark = pytest.mark.integration
@@ -49,6 +50,11 @@ def lines_of(out: Path, fold: int) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def errors_of(folds: list[list[dict]], system: str) -> dict:
+    lines = [line for fold in folds for line in fold]
+    return utterance_errors([line[system] for line in lines], [line["reference"] for line in lines])
+
+
 def test_folds_are_one_benchmark_and_an_interrupted_run_goes_on(sources, tmp_path):
     out = tmp_path / "out"
     first = cross_validate.main(command(sources, out, "--folds=2", "--only_folds", "1"))
@@ -65,7 +71,10 @@ def test_folds_are_one_benchmark_and_an_interrupted_run_goes_on(sources, tmp_pat
     words = [sum(len(line["reference"].split()) for line in lines) for lines in folds]
     errors = sum(result["per_fold"][str(fold)]["wer"]["moe_top1"] * words[fold] for fold in (0, 1))
     assert result["rows"]["moe_top1"]["wer"] == pytest.approx(errors / sum(words))
-    assert any(line["a"] == "zero_shot" and line["b"] == "shipped" for line in result["differences"])
+    compared = {(line["a"], line["b"]): line for line in result["differences"]}
+    assert ("zero_shot", "shipped") in compared
+    alone = [sum(e["errors"]) / sum(words) for e in (errors_of(folds, f"expert_{i}") for i in (0, 1))]
+    assert compared["chance", "moe_top1"]["wer_a"] == pytest.approx(sum(alone) / 2)
     assert json.loads((out / "results.json").read_text())["rows"].keys() == result["rows"].keys()
 
 

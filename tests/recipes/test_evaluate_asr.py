@@ -12,7 +12,7 @@ from tiny_speech import save_tiny_whisper, sentence, speaker_folder, tone
 from hf_components.asr.transcriber import Transcriber
 from hf_components.runtime.errors import UserError
 from hf_components.scoring.error_rates import compare, score
-from hf_components.scoring.sap import utterance_counts
+from hf_components.scoring.sap import sap_counts
 from hf_components.scoring.sap_evaluation import (
     groups_not_scored,
     read_hypotheses,
@@ -232,7 +232,7 @@ def test_as_the_sap_challenge_scores(run, tmp_path, capsys):
 
 def score_of(run: Path, corpus) -> float:
     texts = read_transcripts(run / "base" / "predictions.jsonl")
-    counts = utterance_counts([texts[name] for name in corpus["id"]], corpus["references"])
+    counts = sap_counts([texts[name] for name in corpus["id"]], corpus["references"])
     return float(counts["cer_errors"].sum() / counts["cer_length"].sum())
 
 
@@ -261,6 +261,8 @@ def test_a_split_without_an_etiology_of_the_corpus_is_named(caplog):
         ("id,text\na,b\n", "lacks the column raw_hypos; it has id, text"),
         ("id,raw_hypos\na,b\na,c\n", "line 3: the id a is there twice"),
         ("id,raw_hypos\na\n", "line 2: the id a has no text"),
+        ("id,raw_hypos\na,hello, world\n", "line 2: there are more fields than columns; put texts with commas"),
+        ("id;raw_hypos\na;b\n", "lacks the column id; it has id;raw_hypos"),
         ("", "lacks the column id; it has nothing"),
     ],
 )
@@ -268,6 +270,15 @@ def test_a_file_that_is_no_csv_of_hypotheses_is_refused(tmp_path, text, message)
     file = tmp_path / "theirs.csv"
     file.write_text(text)
     with pytest.raises(UserError, match=message):
+        read_hypotheses(file, ["s/a"])
+
+
+def test_hypotheses_from_a_spreadsheet(tmp_path):
+    file = tmp_path / "theirs.CSV"
+    file.write_bytes('\ufeff"id","raw_hypos"\r\n" a ","hello, world"\r\nb ,x\r\n'.encode())
+    assert read_hypotheses(file, ["s/a", "s/b"]) == {"s/a": "hello, world", "s/b": "x"}
+    file.write_text("id,raw_hypos\na,b\n", encoding="utf-16")
+    with pytest.raises(UserError, match="cannot read .* save it as CSV in UTF-8"):
         read_hypotheses(file, ["s/a"])
 
 

@@ -20,7 +20,7 @@ from hf_components.runtime.arguments import parse_arguments
 from hf_components.runtime.errors import UserError
 from hf_components.speech import readable
 from hf_components.speech.corpus import load_corpus
-from hf_components.training import finetuning
+from hf_components.training import finetuning, recogniser
 from recipes import finetune_asr, prepare_corpus
 
 pytestmark = pytest.mark.integration
@@ -414,7 +414,7 @@ def test_unreadable_rows_are_left_out_counted_and_named(run, damaged, tmp_path, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune_asr, "load_asr", interrupt)
+        patch.setattr(recogniser, "load_asr", interrupt)
         with pytest.raises(KeyboardInterrupt):
             finetune_asr.main(command(run, tmp_path / "out", **flags))
     capsys.readouterr()

@@ -18,6 +18,7 @@ from tiny_recordings import recordings, scripted_corrector
 from hf_components.asr.transcriber import Transcriber
 from hf_components.correction.finetuning import gold, rounds
 from hf_components.correction.finetuning.improvement import improve, measure
+from hf_components.correction.finetuning.samples import Sample
 from hf_components.runtime import ID, TEXT
 from hf_components.runtime.errors import UserError
 from recipes import finetune_wav2vec2_lora
@@ -81,8 +82,8 @@ def whole(sources, corrector, tmp_path_factory) -> tuple[Path, dict]:
         return out, finetune_wav2vec2_lora.main(command(sources, out, plot=True))
 
 
-def samples(folder: Path) -> list[gold.Sample]:
-    return [gold.Sample(**json.loads(line)) for line in (folder / "samples.jsonl").read_text().splitlines()]
+def samples(folder: Path) -> list[Sample]:
+    return [Sample(**json.loads(line)) for line in (folder / "samples.jsonl").read_text().splitlines()]
 
 
 def timeless(value):

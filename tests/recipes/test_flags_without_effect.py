@@ -36,36 +36,37 @@ ALWAYS = re.findall(
     """
     accelerator_config activation_checkpointing adversarial_from_epoch algorithm alignments annotations audio
     audio_context audio_dir auto_find_batch_size average base_model base_share batch_size benchmark_percent bf16
-    bootstrap_seed budget_seconds builder cache_gib candidates certainty checkpoint_every choose_model clips_per_motif
-    compare_train_on compare_words concatenate control conv_dim conv_kernel conv_stride corpus crop_seconds data
-    data_config_override data_dir data_percent data_seed dataloader_num_workers dataloader_pin_memory
-    ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph debug debug_run decisions
-    deepspeed detector dev_speakers dev_utterances disable_tqdm discriminator_lr discriminator_steps draws dry_run
-    dtype ema_decay embedding_dim embedding_dir engine epochs eval_every_n_epochs eval_on_start eval_strategy
-    evaluate_on_train expert_epochs expert_learning_rate expert_source experts_dir filter_transcripts finetuning
-    first_layer fold folder folds force_restart format fp16 freeze_decoder freeze_encoder fsdp full_determinism
-    full_model gold gradient_accumulation_steps gradient_checkpointing head hits_per_segment hub_id hypotheses_csv
-    include_num_input_tokens_seen input_jsonl joint_epochs judges kit kl_to_base_coef kl_weight l2_to_start labels_dir
-    last layers layout learning_rate license linguists load_balance_coef load_best_model_at_end log_file log_level
-    log_level_replica log_on_each_node logging_nan_inf_filter logging_strategy loras lr lr_decay lr_scheduler_kwargs
-    lr_scheduler_type max_duration max_folds max_grad_norm max_hits max_megabytes max_segment max_sentences max_steps
-    max_tokens mel_masks merge_model method min_duration min_expert_usage_fraction min_gain min_segment min_silence
-    min_units mixture mode model model_license models moe_model motifs_dir name neftune_noise_alpha no_fp16 no_lora
-    no_plot noise num_attention_heads num_beams num_bootstrap num_hidden_layers num_motifs num_proc num_units
-    num_workers only_folds optim optim_args optim_target_modules output output_dir output_jsonl output_wav padding
-    passes patience per_device_eval_batch_size per_device_train_batch_size percent period_channels phone_labels plot
-    predict_durations predictions prepared private push_to_hub query query_end query_start r1_weight rebase_output_dir
-    recogniser_model recordings_dir reduce release remove_duration repo_id report_to resolution_channels resume
-    router_dir router_hidden_size router_noise_std routing_alignment_coef routing_entropy_coef routing_temperature_end
+    bootstrap_seed boundaries budget_seconds builder cache_gib candidates certainty checkpoint_every choose_model
+    clips_per_motif compare_train_on compare_words concatenate control conv_dim conv_kernel conv_stride corpus
+    crop_seconds data data_config_override data_dir data_percent data_seed dataloader_num_workers
+    dataloader_pin_memory ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph debug
+    debug_run decisions deepspeed detector dev_speakers dev_utterances disable_tqdm discriminator_lr
+    discriminator_steps draws dry_run dtype ema_decay embedding_dim embedding_dir engine epochs eval_every_n_epochs
+    eval_on_start eval_strategy evaluate_on_train expert_epochs expert_learning_rate expert_source experts_dir
+    filter_transcripts finetuning first_layer fold folder folds force_restart format fp16 freeze_decoder
+    freeze_encoder fsdp full_determinism full_model gold gradient_accumulation_steps gradient_checkpointing head
+    hits_per_segment hub_id hypotheses_csv include_num_input_tokens_seen input_jsonl joint_epochs judges kit
+    kl_to_base_coef kl_weight l2_to_start labels_dir last layers layout learning_rate license linguists
+    load_balance_coef load_best_model_at_end log_file log_level log_level_replica log_on_each_node
+    logging_nan_inf_filter logging_strategy loras lr lr_decay lr_scheduler_kwargs lr_scheduler_type max_duration
+    max_folds max_grad_norm max_hits max_megabytes max_segment max_sentences max_steps max_tokens mel_masks
+    merge_model method min_duration min_expert_usage_fraction min_gain min_segment min_silence min_units mixture mode
+    model model_license models moe_model motifs_dir name neftune_noise_alpha no_fp16 no_lora no_plot noise
+    num_attention_heads num_beams num_bootstrap num_hidden_layers num_motifs num_proc num_units num_workers only_folds
+    optim optim_args optim_target_modules output output_dir output_jsonl output_wav padding passes patience
+    per_device_eval_batch_size per_device_train_batch_size percent period_channels phone_labels plot predict_durations
+    predictions prepared private push_to_hub query query_end query_start r1_weight rebase_output_dir recogniser_model
+    recordings_dir reduce release remove_duration repo_id report_to resolution_channels resume router_dir
+    router_hidden_size router_noise_std routing_alignment_coef routing_entropy_coef routing_temperature_end
     routing_temperature_min routing_temperature_start run_id sample_file samples_per_epoch sampling save_every
     save_every_n_epochs save_strategy scoring seed selection_share sentences shard_megabytes shared_epochs
     shared_expert shared_runs ship silences single_lora_learning_rate single_lora_model single_lora_wide_model
     soft_routing_epochs soup_model source speaker speaker_embedding speech_seed speed_factors stage_options
     submission_format target target_entropy teacher_model test_manifest test_utterances tf32 time_masks
     topk_routing_epochs torch_compile torch_compile_backend torch_compile_mode torch_empty_cache_steps track
-    train_manifest train_on train_speakers truth unit_rate units units_dir unreadable_rows untranscribed update_seconds
-    usage_momentum use_cache use_cpu use_f0 use_liger_kernel use_lora utterances_per_speaker validation_crops
-    validation_fraction verify vocab_size vocoder_model voice voice_in voice_l2_to_start voice_layers
+    train_manifest train_on train_speakers truth unit_rate units units_dir unreadable_rows untranscribed
+    update_seconds usage_momentum use_cache use_cpu use_f0 use_liger_kernel use_lora utterances_per_speaker
+    validation_crops validation_fraction verify vocab_size vocoder_model voice voice_in voice_l2_to_start voice_layers
     voice_learning_rate voice_marks voice_rank voice_scales warmup_steps ways weight_decay worst
     """,
 )

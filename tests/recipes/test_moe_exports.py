@@ -30,6 +30,7 @@ from hf_components.scoring.error_rates import score
 from hf_components.speech.audio import log_mel
 from hf_components.speech.batching import duration_batches
 from hf_components.speech.corpus import load_corpus, sample_rows, waveforms
+from hf_components.training import averaging
 from recipes import average_checkpoints, distil_moe_whisper, export_ctranslate2, merge_moe_whisper, prepare_corpus
 from recipes import transcribe as transcribe_recipe
 
@@ -93,8 +94,8 @@ def run(tmp_path_factory) -> Path:
 def by_characters():
     """Selection by character errors: a model of random weights gets every word wrong."""
     with pytest.MonkeyPatch.context() as patch:
-        for recipe in (average_checkpoints, merge_moe_whisper):
-            patch.setattr(recipe, "score", lambda *args, **options: {"wer": score(*args, **options)["cer"]})
+        for place in (averaging, merge_moe_whisper):
+            patch.setattr(place, "score", lambda *args, **options: {"wer": score(*args, **options)["cer"]})
         yield
 
 

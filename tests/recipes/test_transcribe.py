@@ -271,6 +271,19 @@ def test_an_interrupted_run_goes_on(model, data, monkeypatch):
     assert lines == run(model, data, "--no_resume")[1] and not (data / "out" / ".predictions.jsonl.partial").exists()
 
 
+def test_fewer_recordings_than_before_an_interruption(model, data, monkeypatch):
+    def write_and_stop(*_args, **_options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transcripts, "_write_lines", write_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(model, data)
+    sizes = counting(monkeypatch)
+    metrics, lines = run(model, data, "--max_samples", "3")
+    assert metrics["utterances"] == metrics["kept"] == len(lines) == 3 and sizes == []
+
+
 @pytest.mark.slow
 def test_a_killed_process_loses_a_batch_at_most(model, data):
     script = (

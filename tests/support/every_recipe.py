@@ -228,6 +228,7 @@ def flags_of(sources: Path, inputs: Path, out: Path, processes: int) -> dict[str
             "output": out / "pack_submission.zip",
         },
         "export_ctranslate2": {"model": joint, "expert": 1, "corpus": corpus, "max_new_tokens": 6},
+        "export_ggml": {"model": joint, "expert": 1, "quantization": "float16"},
         "import_whisper": {"source": inputs / "export_ctranslate2" / "model"},
         "check_llm": {"llm_model": sources / "llm"},
         "train_demo_recogniser": {

@@ -1,8 +1,8 @@
 """Fine-tuning a wav2vec2 on corrected transcripts: gold texts, choice of training data, measured improvement."""
 
-from hf_components.correction.finetuning.consensus import write_gold
-from hf_components.correction.finetuning.gold import ASKED, GoldArguments, estimates
-from hf_components.correction.finetuning.improvement import describe, improve, measure, summary
+from hf_components.correction.finetuning.arguments import ASKED, FinetuningFlags, GoldArguments, work_of
+from hf_components.correction.finetuning.gold import write_gold
+from hf_components.correction.finetuning.improvement import describe, summary
 from hf_components.correction.finetuning.release import (
     ADAPTER,
     BASE,
@@ -14,5 +14,5 @@ from hf_components.correction.finetuning.release import (
     publish_finetuned,
     release_wav2vec2,
 )
+from hf_components.correction.finetuning.results import results_of
 from hf_components.correction.finetuning.rounds import Rounds, best_of
-from hf_components.correction.finetuning.run import Wav2Vec2Arguments, Wav2Vec2TrainingArguments, work_of

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_components.correction.finetuning.gold import Sample, has_errors
+from hf_components.correction.finetuning.samples import Sample, has_errors
 from hf_components.metrics.whisper_wer.bootstrap import error_rate
 from hf_components.reporting import interval, plot_bars
 from hf_components.scoring import paired_bootstrap, utterance_errors

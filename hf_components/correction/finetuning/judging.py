@@ -1,15 +1,17 @@
-"""Whether a trained recogniser is better than before, by the truth or by recognisers that it was not trained on."""
+"""Whether a trained recogniser is better than before, by the truth or by judges."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hf_components.correction.finetuning.gold import Sample
 from hf_components.correction.finetuning.listening import FEWEST, listeners
+from hf_components.correction.finetuning.samples import Sample
 from hf_components.reporting import interval
 from hf_components.scoring import disagreement, paired_bootstrap, utterance_errors
 
-TRUTH, JUDGES, NOBODY = "truth", "judges", "nobody"
+TRUTH = "truth"
+JUDGES = "judges"
+NOBODY = "nobody"
 # A judge whose words differ so much from the base's does not hear the same speech, as far as few recordings can tell.
 UNLIKE = 0.8
 SILENT = 0.5  # below this share of the characters of before, fewer errors only mean fewer words
@@ -25,14 +27,14 @@ def judge(
 ) -> dict:
     """Decide whether the trained recogniser may replace its base, on recordings that were held out.
 
-    The truth decides where it is known. Else recognisers decide that neither made the gold nor were trained: the
+    The truth decides where it is known. Else the judges decide, which neither voted on the gold nor were trained: the
     trained recogniser must come closer to their texts. It is released if the whole 95 % interval of the decrease, by
     paired bootstrap over recordings, is above 0, and if it does not owe that to writing less.
 
     Args:
         samples: recordings that were held out.
         heard: text of each by the base.
-        judges: texts of each by other recognisers, by name.
+        judges: texts of each by the judges, by name.
     Returns:
         `released`, `by` (truth, judges or nobody), `reason`, `difference` (decrease of the error rate) and `interval`
         (None where nobody can judge), `recordings`, `judges`, and `left_out` (judges that hear something else).

@@ -8,8 +8,8 @@ from huggingface_hub import ModelCardData
 
 from hf_components.asr import Ctc, family_of, is_audio_llm, load_asr
 from hf_components.checkpoints import merge_adapter, read_config
-from hf_components.correction.finetuning.gold import Sample, write_samples
 from hf_components.correction.finetuning.improvement import is_silent, plot_improvement
+from hf_components.correction.finetuning.samples import Sample, write_samples
 from hf_components.publishing import evaluated_on, hub_id, write_report
 from hf_components.runtime import read_record, run_stage, write_json
 from hf_components.training import plot_training

@@ -44,7 +44,13 @@ def measure(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float | 
 
 
 def checked(name: str, waveform: np.ndarray) -> np.ndarray:
-    """The waveform in float64, or a ValueError that says why it cannot be measured."""
+    """The waveform (samples,) at 16 kHz in float64.
+
+    Args:
+        name: what it is called in messages.
+    Raises:
+        ValueError: it is not one channel, too short for a frame of F0, silent, or not finite.
+    """
     waveform = np.asarray(waveform, dtype=np.float64)
     least = int(SHORTEST * SAMPLING_RATE)
     if waveform.ndim != 1:
@@ -62,14 +68,18 @@ def checked(name: str, waveform: np.ndarray) -> np.ndarray:
 
 
 def signal_to_noise(prediction: np.ndarray, reference: np.ndarray) -> float:
-    """10 log10(|r|^2 / |r - p|^2) over samples, in dB; 0 for silence, -3 for the same energy in an unrelated phase."""
+    """10 log10(|r|^2 / |r - p|^2) of waveforms (samples,), in dB.
+
+    It is 0 for a silent prediction, and -3 for one of the same energy in an unrelated phase.
+    """
     return decibels(np.sum(reference**2), np.sum((reference - prediction) ** 2))
 
 
 def scale_invariant_sdr(prediction: np.ndarray, reference: np.ndarray) -> float:
     """SI-SDR in dB: ratio of the prediction's part that is the reference, at any gain, to its other part.
 
-    10 log10(|a r|^2 / |a r - p|^2), a = <p, r> / |r|^2 (Le Roux et al. 2019, https://arxiv.org/abs/1811.02508).
+    10 log10(|a r|^2 / |a r - p|^2), a = <p, r> / |r|^2 (Le Roux et al. 2019, https://arxiv.org/abs/1811.02508), of
+    waveforms (samples,).
     """
     scaled = np.dot(prediction, reference) / np.sum(reference**2) * reference
     return decibels(np.sum(scaled**2), np.sum((scaled - prediction) ** 2))

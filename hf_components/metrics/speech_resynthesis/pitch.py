@@ -27,7 +27,14 @@ def fundamental_frequency(waveform: np.ndarray, frames: int) -> np.ndarray:
 
 
 def unit_pitch(waveform: np.ndarray, units: int) -> np.ndarray:
-    """F0 in Hz of each unit, 0 where unvoiced; of the two values in a unit of 20 ms, the first is taken."""
+    """F0 in Hz of each unit, 0 where unvoiced; of the two values in a unit of 20 ms, the first is taken.
+
+    Args:
+        waveform: (samples,) at 16 kHz.
+        units: number of units.
+    Returns:
+        float64 (units,).
+    """
     return fundamental_frequency(waveform, 2 * units)[::2]
 
 

@@ -13,7 +13,11 @@ DRAWS_AT_ONCE = 2**20  # bounds memory: 100,000 utterances times 1000 resamples 
 
 
 def error_rate(errors: np.ndarray, reference_length: np.ndarray) -> np.ndarray:
-    """Errors per reference word; without reference words the number of errors, the same as in jiwer."""
+    """Errors per reference word; without reference words the number of errors, the same as in jiwer.
+
+    Args:
+        errors, reference_length: counts of any shape, such as (num_bootstrap,).
+    """
     return errors / np.maximum(reference_length, 1)
 
 
@@ -70,7 +74,7 @@ def paired_bootstrap(
     """Compare two systems on the same utterances: both are scored on every resample, and the difference is kept.
 
     Args:
-        a, b: results of `utterance_errors` for the two systems, in the same order of utterances.
+        a, b: results of `utterance_errors` for the two systems, counts of shape (utterances,) in the same order.
         units: label of the resampled unit of each utterance, normally its speaker; None resamples utterances.
         rate: "wer", or "cer" to count characters.
     Returns:
@@ -102,7 +106,11 @@ def paired_bootstrap(
 
 
 def sum_by_unit(counts: np.ndarray, units: Sequence[str]) -> np.ndarray:
-    """Sum the rows of `counts` (utterances, columns) by unit -> (units, columns), sorted by label."""
+    """Sum the rows of `counts` (utterances, columns) by unit -> (units, columns), sorted by label.
+
+    Raises:
+        ValueError: there is not a unit for each row.
+    """
     if len(units) != len(counts):
         raise ValueError(f"every utterance needs a unit (speaker), got {len(units)} for {len(counts)} utterances")
     labels, position = np.unique(np.asarray(units, dtype=str), return_inverse=True)

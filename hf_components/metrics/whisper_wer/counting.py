@@ -19,14 +19,26 @@ WORD_COUNTS = ("errors", "substitutions", "deletions", "insertions", "hits", "re
 CHARACTER_COUNTS = ("character_errors", "reference_characters")
 
 
+APOSTROPHES = "\u02b9\u02bb\u02bc\u02bd"  # Unicode calls them letters, and others are typed in their place
+JOINERS = "\u200c\u200d"  # part of the spelling in Arabic and Indic scripts
+AS_SPACE = "PS"  # first letter of the categories of punctuation and symbols
+
+
 def without_punctuation(text: str) -> str:
-    """Lower case in NFKC; punctuation and symbols become spaces.
+    """Lower case in NFKC; punctuation, symbols and apostrophes become spaces, and what cannot be seen is left out.
 
     Letters keep their marks, which are vowels in Indic scripts. `BasicTextNormalizer` replaces them by spaces (Manohar
     and Pillai 2024, "What is lost in normalization?", arXiv 2409.02449).
     """
     text = unicodedata.normalize("NFKC", text.lower().replace("i\u0307", "i"))  # of a capital I with dot
-    return "".join(" " if unicodedata.category(character)[0] in "PS" else character for character in text)
+    return "".join(map(_visible_or_space, text))
+
+
+def _visible_or_space(character: str) -> str:
+    category = unicodedata.category(character)
+    if category[0] in AS_SPACE or character in APOSTROPHES:
+        return " "
+    return "" if category == "Cf" and character not in JOINERS else character
 
 
 def turkic(text: str) -> str:

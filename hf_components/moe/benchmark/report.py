@@ -13,6 +13,7 @@ from hf_components.moe.benchmark.routing import TOP_1, Mixture, routing_summary
 from hf_components.moe.benchmark.rows import Row
 from hf_components.reporting import interval, percent, plot_bars
 from hf_components.runtime import UserError, atomic_write, full_disk_explained, parse_record, sealed, write_json
+from hf_components.scoring import RATES
 
 # Beginnings of the names of rows that are in the tables, but not among the bars.
 NOT_PLOTTED = ("moe_random", "moe_oracle", "moe_soft", "moe_beta", "moe_speaker", "moe_logits", "moe_mbr", "moe_rover")
@@ -141,6 +142,8 @@ def summary_tables(result: dict) -> list[Table]:
     for name, row in rows.items():
         per_group.add_row(name, *(percent(row["per_group"][group]["wer"]) for group in groups))
     tables = [overall, differences, per_group] if matrix else [overall, per_group]
+    if all("sap" in row for row in rows.values()):
+        tables.append(_sap_table(rows))
     return [*tables, _routing_table(result["routing"])] if "routing" in result else tables
 
 
@@ -234,6 +237,19 @@ def _table(title: str, names: list[str], figures: list[str], caption: str | None
         table.add_column(heading, no_wrap=True)
     for heading in figures:
         table.add_column(heading, justify="right")
+    return table
+
+
+def _sap_table(rows: dict[str, dict]) -> Table:
+    table = _table(
+        "CER and WER (%) by the rules of the SAP challenge",
+        ["system"],
+        ["CER", "interval", "WER", "interval"],
+        "of two references, with and without disfluencies, the nearer one counts",
+    )
+    for name, row in rows.items():
+        cells = [(percent(row["sap"][rate]), interval(row["sap"][f"{rate}_interval"])) for rate in RATES]
+        table.add_row(name, *cells[0], *cells[1])
     return table
 
 

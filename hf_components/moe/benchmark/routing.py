@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from transformers import WhisperProcessor
 
 from hf_components.moe.benchmark.combining import run_combinations
-from hf_components.moe.benchmark.rows import BASELINES, SHARED, Row, run_row
+from hf_components.moe.benchmark.rows import BASELINES, EXPERT, SHARED, Row, run_row
 from hf_components.runtime import Progress
 from hf_components.scoring import disagreement, score, utterance_errors
 from hf_components.speech import duration_batches, log_mel, waveforms
@@ -80,36 +80,14 @@ def run_mixture(
         beta: weight of the router's best expert in the combination `beta`.
         options: options of `run_row`.
     """
-    routings = {TOP_1: ("moe_top1", {"routing": "hard", "mixture": "weights", "beta": 1.0})}
-    if experts_per_utterance > 1:
-        routings[f"topk{experts_per_utterance}"] = (
-            f"moe_top{experts_per_utterance}_{mixture}",
-            {
-                "routing": "top_k",
-                "experts_per_utterance": experts_per_utterance,
-                "mixture": mixture,
-                "beta": 1.0,
-            },
-        )
     gates = corpus_gates(model, processor, corpus, options["batch_size"])
     routed = {}
     weights = {}
-    for key, (name, fields) in routings.items():
+    for key, (name, fields) in _routings(experts_per_utterance, mixture).items():
         with model.override(**fields):
             routed[key] = run_row(name, model, processor, corpus, **options)
             weights[key] = model.model.encoder.select(gates).numpy()
-    one_hot = torch.eye(model.config.num_experts)[:, None].expand(-1, len(corpus), -1)  # (experts, rows, experts)
-    with model.override(mixture="weights"):
-        experts = [
-            run_row(f"expert_{i}", model, processor, corpus, expert_weights=rows, **options)
-            for i, rows in enumerate(one_hot)
-        ]
-        none = torch.zeros(len(corpus), model.config.num_experts)
-        shared = (
-            run_row(SHARED, model, processor, corpus, expert_weights=none, **options)
-            if model.config.shared_expert
-            else None
-        )
+    experts, shared = _run_experts(model, processor, corpus, **options)
     errors = np.stack([utterance_errors(row.texts, corpus["text"][:], row.language)["errors"] for row in experts])
     return Mixture(
         shared,
@@ -122,6 +100,31 @@ def run_mixture(
         random_experts(corpus["id"][:], len(experts), seed),
         run_combinations(combine, model, processor, corpus, gates=gates, experts=experts, beta=beta, **options),
     )
+
+
+def _routings(experts_per_utterance: int, mixture: str) -> dict[str, tuple[str, dict]]:
+    """Name of the row, and settings of the model, of each routing."""
+    routings = {TOP_1: ("moe_top1", {"routing": "hard", "mixture": "weights", "beta": 1.0})}
+    if experts_per_utterance > 1:
+        several = {"routing": "top_k", "experts_per_utterance": experts_per_utterance, "mixture": mixture, "beta": 1.0}
+        routings[f"topk{experts_per_utterance}"] = (f"moe_top{experts_per_utterance}_{mixture}", several)
+    return routings
+
+
+def _run_experts(
+    model: MoeWhisperForConditionalGeneration, processor: WhisperProcessor, corpus: datasets.Dataset, **options
+) -> tuple[list[Row], Row | None]:
+    """Every expert alone, and none: the shared expert, if there is one."""
+    one_hot = torch.eye(model.config.num_experts)[:, None].expand(-1, len(corpus), -1)  # (experts, rows, experts)
+    with model.override(mixture="weights"):
+        experts = [
+            run_row(f"{EXPERT}{i}", model, processor, corpus, expert_weights=rows, **options)
+            for i, rows in enumerate(one_hot)
+        ]
+        if not model.config.shared_expert:
+            return experts, None
+        none = torch.zeros(len(corpus), model.config.num_experts)
+        return experts, run_row(SHARED, model, processor, corpus, expert_weights=none, **options)
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """Run a system on the sample, score it, and compare it with the baselines."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import datasets
@@ -11,13 +12,16 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_components.asr import family_of, transcribe
 from hf_components.checkpoints import language_of
-from hf_components.scoring import paired_bootstrap, score, utterance_errors
+from hf_components.scoring import has_markup, paired_bootstrap, sap_counts, score, score_sap, utterance_errors
 from hf_components.speech import waveforms
 from hf_components.whisper import MoeWhisperForConditionalGeneration
+from hf_components.whisper.dynamic_generation import DynamicContextGenerationMixin
 
 ZERO_SHOT = "zero_shot"
+EXPERT = "expert_"  # with its number: an expert alone
 SHARED = "moe_shared"  # the shared expert of a mixture alone; the other experts should improve on it
 MERGE = "moe_merge"  # the mean of a mixture's experts in one decode; a router should improve on it
+CHANCE = "chance"  # an expert drawn at random, as expected over all draws; a router should improve on it
 BASELINES = (ZERO_SHOT, "single_lora", "single_lora_wide", "full", "merge", SHARED, MERGE)
 
 
@@ -55,12 +59,13 @@ def run_row(
     if not family_of(model).has_beams:
         options["num_beams"] = 1
     _warm_up(model, processor, corpus, expert_weights, options["num_beams"], options.get("language"))
-    chooses = expert_weights is None and getattr(model.config, "mixture", None) == "choose"
+    is_mixture = isinstance(model, MoeWhisperForConditionalGeneration)
+    chooses = is_mixture and expert_weights is None and model.config.mixture == "choose"
     before = (model.experts_asked, model.utterances_chosen) if chooses else ()
     start = time.perf_counter()
     texts = transcribe(model, processor, corpus, expert_weights=expert_weights, description=name, **options)
     context = "the clip"
-    if hasattr(model, "audio_context"):
+    if isinstance(model, DynamicContextGenerationMixin):
         context = "30 s" if model.audio_context == "full" else f">= {model.min_audio_context / 100:g} s"
     seconds = time.perf_counter() - start
     decodes = count_decodes(model, expert_weights)
@@ -85,16 +90,22 @@ def count_decodes(model: PreTrainedModel, expert_weights: torch.Tensor | None = 
     return config.experts_per_utterance if config.routing == "top_k" else 1
 
 
-def score_rows(rows: list[Row], corpus: datasets.Dataset, *, num_bootstrap: int, seed: int) -> dict:
+def score_rows(
+    rows: list[Row], corpus: datasets.Dataset, experts: Sequence[Row] = (), *, num_bootstrap: int, seed: int
+) -> dict:
     """Score every row, and compare it with every baseline before it.
 
     Args:
         rows: rows of the systems, baselines first.
+        experts: each expert of the mixture alone. The mixture's rows are also compared with the mean of their errors,
+            which is what an expert drawn at random is expected to make. The row `moe_random` is one such draw, whose
+            luck widens its interval.
         num_bootstrap: resamples over speakers for each interval.
         seed: seed of the resampling.
     Returns:
         `rows` (name -> figures of the `whisper_wer` metric, audio context, decodes per utterance, real-time factor:
-        wall seconds per second of audio), `differences` (paired comparisons b - a on the same utterances), `bootstrap`
+        wall seconds per second of audio; `sap`, where transcripts have disfluencies: the rates by the rules of the SAP
+        challenge, see `score_sap`), `differences` (paired comparisons b - a on the same utterances), `bootstrap`
         (its settings).
     """
     references = corpus["text"][:]
@@ -104,7 +115,16 @@ def score_rows(rows: list[Row], corpus: datasets.Dataset, *, num_bootstrap: int,
     resampling = {"num_bootstrap": num_bootstrap, "seed": seed}
     figures = {}
     errors = {}
+    pairs = corpus["references"][:] if "references" in corpus.column_names else []
     differences = []
+
+    def compare(a: str, row: Row) -> None:
+        found = paired_bootstrap(errors[a], errors[row.name], speakers, **resampling)
+        differences.append({"a": a, "b": row.name, **found})
+
+    if experts:
+        alone = [utterance_errors(expert.texts, references, expert.language) for expert in experts]
+        errors[CHANCE] = {name: np.mean([counts[name] for counts in alone], axis=0) for name in alone[0]}
     for row in rows:
         figures[row.name] = {
             "audio_context": row.audio_context,
@@ -114,16 +134,14 @@ def score_rows(rows: list[Row], corpus: datasets.Dataset, *, num_bootstrap: int,
             "real_time_factor": round(row.seconds / audio_seconds, 4),
             **score(row.texts, references, groups, speakers, language=row.language, **resampling),
         }
+        if has_markup(pairs):
+            figures[row.name]["sap"] = score_sap(sap_counts(row.texts, pairs), speakers, **resampling)
         errors[row.name] = utterance_errors(row.texts, references, row.language)
         for other in BASELINES:
             if other in errors and other != row.name:
-                differences.append(
-                    {
-                        "a": other,
-                        "b": row.name,
-                        **paired_bootstrap(errors[other], errors[row.name], speakers, **resampling),
-                    }
-                )
+                compare(other, row)
+        if experts and row.name.startswith("moe_") and row.name not in BASELINES:
+            compare(CHANCE, row)
     return {
         "rows": figures,
         "differences": differences,

@@ -1,7 +1,7 @@
 """From embeddings to experts: a label, and weights over the experts, for every utterance of every split."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -24,8 +24,8 @@ from hf_components.moe.clustering.reduction import standardise_and_reduce, witho
 from hf_components.moe.clustering.soft_labels import calibrate_temperature, cosine_similarities, softmax
 from hf_components.moe.clustering.stability import measure_stability
 from hf_components.moe.clustering.summary import (
-    describe,
     measure_silhouette,
+    summarise_clusters,
     warn_of_unknown_groups,
     warn_of_weak_clusters,
 )
@@ -80,60 +80,92 @@ def assign_experts(embeddings: Embeddings, utterance_points: np.ndarray, args: C
     items = make_items(utterance_points, embeddings, cluster_by)
     groups = np.unique(embeddings.groups[train])
     check_number(items, cluster_by, len(groups) if args.algorithm == "group" else args.num_experts)
-    points = items.points
-    fit = items.fit
-
-    if args.algorithm == "group":
-        names, fit_labels = np.unique(embeddings.groups[train], return_inverse=True)
-        memberships = stability = None
-        parameters = {}
-    else:
-        find = partial(find_clusters, per_speaker=utterances_per_speaker(items, embeddings.speakers), args=args)
-        fit_labels, memberships, parameters = find(points[fit])
-        names = np.array([f"cluster {expert}" for expert in range(fit_labels.max() + 1)])
-        stability = measure_stability(
-            points[fit],
-            fit_labels,
-            speakers_of(items, embeddings.speakers),
-            np.bincount(items.of_utterance[train], minlength=len(fit))[fit],
-            args.num_experts,
-            args.seed,
-            find,
-        )
-    centroids = np.stack([points[fit][fit_labels == expert].mean(axis=0) for expert in range(len(names))])
-    similarities = cosine_similarities(points, centroids)
-    item_weights, temperature = _weights(items, train, similarities, memberships, args)
+    fitted = _groups_as_experts(embeddings, train) if args.algorithm == "group" else _fit(items, embeddings, args)
+    similarities = cosine_similarities(items.points, fitted.centroids(items))
+    item_weights, temperature = _weights(items, train, similarities, fitted.memberships, args)
     item_labels = item_weights.argmax(axis=1)
-    item_labels[fit] = fit_labels
+    item_labels[items.fit] = fitted.labels
     labels = item_labels[items.of_utterance]
     weights = item_weights[items.of_utterance]
     if args.algorithm == "group":
-        known = np.isin(embeddings.groups, names)
-        labels[known] = np.searchsorted(names, embeddings.groups[known])
-        weights[known] = np.eye(len(names))[labels[known]]
-        warn_of_unknown_groups(embeddings.groups[~known], names)
-
+        _set_known_groups(labels, weights, embeddings.groups, fitted.names)
     nearest = similarities.argmax(axis=1)[items.of_utterance]
     summary = {
         "algorithm": args.algorithm,
         "cluster_by": cluster_by,
-        "num_experts": len(names),
-        "expert_names": list(map(str, names)),
+        "num_experts": len(fitted.names),
+        "expert_names": list(map(str, fitted.names)),
         "embeddings": embeddings.source,
         "remove_duration": args.remove_duration,
         "reduce": args.reduce,
-        "reduced_dim": points.shape[1],
+        "reduced_dim": items.points.shape[1],
         "seed": args.seed,
-        "parameters": parameters,
+        "parameters": fitted.parameters,
         "temperature": temperature,
         "target_entropy": args.target_entropy,
         "nearest_centroid_agreement": float((nearest[train] == labels[train]).mean()),
-        "silhouette": measure_silhouette(points[fit], fit_labels, args.seed),
-        "stability": stability,
-        **describe(embeddings, train, labels, weights),
+        "silhouette": measure_silhouette(items.points[items.fit], fitted.labels, args.seed),
+        "stability": fitted.stability,
+        **summarise_clusters(embeddings, train, labels, weights),
     }
     warn_of_weak_clusters(embeddings, train, summary)
     return Clustering(labels, weights, utterance_points, summary)
+
+
+@dataclass
+class Fitted:
+    """Experts as they were found on the items that are fitted.
+
+    Attributes:
+        names: name of each expert.
+        labels: expert of each fitted item.
+        memberships: HDBSCAN's, `(fitted items, experts)`; None for the other algorithms.
+        parameters: parameters of the algorithm, for the record.
+        stability: see `measure_stability`; None where nothing was searched for.
+    """
+
+    names: np.ndarray
+    labels: np.ndarray
+    memberships: np.ndarray | None = None
+    parameters: dict = field(default_factory=dict)
+    stability: dict | None = None
+
+    def centroids(self, items: Items) -> np.ndarray:
+        """Mean point of the items of each expert, `(experts, dimension)`."""
+        points = items.points[items.fit]
+        return np.stack([points[self.labels == expert].mean(axis=0) for expert in range(len(self.names))])
+
+
+def _groups_as_experts(embeddings: Embeddings, train: np.ndarray) -> Fitted:
+    names, labels = np.unique(embeddings.groups[train], return_inverse=True)
+    return Fitted(names, labels)
+
+
+def _fit(items: Items, embeddings: Embeddings, args: ClusteringArguments) -> Fitted:
+    """The clusters that an algorithm finds, and how stable they are."""
+    train = embeddings.splits == FIT_SPLIT
+    find = partial(find_clusters, per_speaker=utterances_per_speaker(items, embeddings.speakers), args=args)
+    points = items.points[items.fit]
+    labels, memberships, parameters = find(points)
+    names = np.array([f"cluster {expert}" for expert in range(labels.max() + 1)])
+    stability = measure_stability(
+        points,
+        labels,
+        speakers_of(items, embeddings.speakers),
+        np.bincount(items.of_utterance[train], minlength=len(items.fit))[items.fit],
+        args.num_experts,
+        args.seed,
+        find,
+    )
+    return Fitted(names, labels, memberships, parameters, stability)
+
+
+def _set_known_groups(labels: np.ndarray, weights: np.ndarray, groups: np.ndarray, names: np.ndarray) -> None:
+    """Give utterances of a group that has an expert its label and weight one; warn of other groups."""
+    known = np.isin(groups, names)
+    labels[known] = np.searchsorted(names, groups[known])
+    weights[known] = np.eye(len(names))[labels[known]]
+    warn_of_unknown_groups(groups[~known], names)
 
 
 def labels_table(embeddings: Embeddings, clustering: Clustering) -> pyarrow.Table:

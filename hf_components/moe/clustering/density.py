@@ -40,7 +40,7 @@ def density_clusters(points: np.ndarray, args: ClusteringArguments) -> tuple[np.
     distinct, copy_of = np.unique(points, axis=0, return_inverse=True)
     fitted, attempts = _fit(distinct, args)
     found = int(fitted.labels_.max()) + 1
-    _judge_number(found, attempts, args)
+    _require_number(found, attempts, args)
 
     memberships = _memberships(fitted, found)[copy_of]
     noise = fitted.labels_[copy_of] < 0
@@ -193,7 +193,7 @@ def _fit(points: np.ndarray, args: ClusteringArguments) -> tuple[HDBSCAN, list[d
     return best, attempts
 
 
-def _judge_number(found: int, attempts: list[dict], args: ClusteringArguments) -> None:
+def _require_number(found: int, attempts: list[dict], args: ClusteringArguments) -> None:
     """Refuse too few clusters, and warn of any other number that is not the requested one."""
     tried = f"min_cluster_size {', '.join(str(attempt['min_cluster_size']) for attempt in attempts)}"
     clusters = f"{found} cluster{'s' if found > 1 else ''}"

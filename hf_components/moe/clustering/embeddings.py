@@ -59,7 +59,8 @@ def load_embeddings(folder: str | Path, poolings: Sequence[str] = ("mean",)) -> 
         raise UserError(f"the embeddings in {folder} are damaged: {error}; extract them again") from error
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing:
-        raise UserError(f"{file} lacks the column {', '.join(missing)}; it has {', '.join(table.column_names)}")
+        found = ", ".join(table.column_names)
+        raise UserError(f"{file} lacks the column {', '.join(missing)}, it has {found}; extract the embeddings again")
     empty = [name for name in COLUMNS if table[name].null_count]
     if empty or not len(table):
         raise UserError(f"{file} has {'empty cells in ' + ', '.join(empty) if empty else 'no rows'}; extract it again")

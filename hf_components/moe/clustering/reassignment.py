@@ -10,7 +10,7 @@ from hf_components.moe.clustering.assignment import Clustering
 from hf_components.moe.clustering.embeddings import FIT_SPLIT, Embeddings
 from hf_components.moe.clustering.items import number_speakers
 from hf_components.moe.clustering.soft_labels import calibrate_temperature, softmax
-from hf_components.moe.clustering.summary import describe, warn_of_weak_clusters
+from hf_components.moe.clustering.summary import summarise_clusters, warn_of_weak_clusters
 from hf_components.runtime import UserError
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def reassign(embeddings: Embeddings, labels: np.ndarray, target_entropy: float) 
             "from_to": _moves(speakers, after).tolist(),
             "lost_all": lost_all,
         },
-        **describe(embeddings, train, new, weights[of_utterance]),
+        **summarise_clusters(embeddings, train, new, weights[of_utterance]),
     }
     warn_of_weak_clusters(embeddings, train, {"algorithm": "reassigned", **summary})
     return Clustering(new, weights[of_utterance], speakers.losses[of_utterance], summary)

@@ -17,7 +17,7 @@ SMALL_CLUSTER = 0.02  # share of the utterances
 MUCH_AGREEMENT = 0.1  # NMI above which a warning is given
 
 
-def describe(
+def summarise_clusters(
     embeddings: Embeddings,
     train: np.ndarray,
     labels: np.ndarray,

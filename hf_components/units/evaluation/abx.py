@@ -149,7 +149,10 @@ def _errors(
     Args:
         recording: number of the recording of each token.
     """
-    of_cell, of_recording, errors, triples = [], [], [], []
+    of_cell: list[int] = []
+    of_recording: list[int] = []
+    errors: list[float] = []
+    triples: list[int] = []
     for number, cell in enumerate(cells):
         to_a = distances(cell.x, cell.a)  # (X, A)
         to_b = distances(cell.x, cell.b)  # (X, B)

@@ -8,13 +8,13 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow
 from praatio.textgrid import PointTier
-from pympi.Elan import Eaf
 
 from hf_components.runtime import (
     UserError,
@@ -24,7 +24,7 @@ from hf_components.runtime import (
     same_path,
     why_unreadable,
 )
-from hf_components.units.learning import Phones, in_order, open_textgrid, recording_key
+from hf_components.units.learning import Phones, in_order, open_textgrid, phone_of, read_eaf, recording_key
 
 logger = logging.getLogger(__name__)
 
@@ -151,17 +151,9 @@ def _from_textgrid(file: Path, place: str, tier: str, reject: Rejecting) -> Iter
 
 
 def _from_eaf(file: Path, place: str, tier: str, reject: Rejecting) -> Iterator[Labelled]:
-    try:
-        document = Eaf(str(file))
-        names = list(document.get_tier_names())
-        wanted = _wanted(names, tier, file)
-        annotations = [one for name in wanted for one in document.get_annotation_data_for_tier(name)]
-    except UserError:
-        raise
-    except Exception as error:  # whatever pympi trips over, and it raises no more specific one itself
-        raise UserError(f"{file} cannot be read as a document of ELAN ({type(error).__name__}: {error})") from error
-    for start, end, phone, *_ in annotations:
-        yield Labelled(recording_key(place), start / 1000, end / 1000, phone)
+    for annotations in read_eaf(file, partial(_wanted, tier=tier, file=file)).values():
+        for start, end, phone in annotations:
+            yield Labelled(recording_key(place), start, end, phone)
 
 
 def _from_ctm(file: Path, place: str, tier: str, reject: Rejecting) -> Iterator[Labelled]:
@@ -195,7 +187,7 @@ def _from_table(file: Path, place: str, tier: str, reject: Rejecting) -> Iterato
 def _from_json_lines(file: Path, place: str, tier: str, reject: Rejecting) -> Iterator[Labelled]:
     for number, row in read_json_lines(file):
         try:
-            yield Labelled(_key(str(row["source_file"])), _time(row["start"]), _time(row["end"]), str(row["phone"]))
+            yield Labelled(_key(str(row["source_file"])), _time(row["start"]), _time(row["end"]), phone_of(row))
         except (KeyError, TypeError, ValueError):
             reject(f"line {number}", f"a phone needs source_file, start, end (in seconds) and phone, got {row}")
 
@@ -251,7 +243,7 @@ def reader_of(file: Path) -> Reader | None:
     if reader is not _from_table:
         return reader
     try:
-        with file.open(encoding="utf-8") as opened:
+        with file.open(encoding="utf-8-sig") as opened:
             header = opened.readline().split()
     except (OSError, UnicodeError):
         return None
@@ -278,7 +270,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
         raise UserError(f"{file} cannot be read: {why_unreadable(file, error)}") from error
     except UnicodeError as error:
         raise UserError(f"{file} is not UTF-8 text ({error}); save it as UTF-8") from error
-    return ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    return ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip())
 
 
 def _key(recording: str) -> str:

@@ -1,5 +1,6 @@
 """Figures of units as `results.json`, as a plot, and as a table."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -7,6 +8,8 @@ from rich.table import Table
 
 from hf_components.reporting import PALETTE, percent
 from hf_components.runtime import visible
+from hf_components.units.evaluation.abx import TASKS, abx_error
+from hf_components.units.evaluation.frames import bitrate, frame_figures
 
 SHOWN = {
     "pnmi": "PNMI",
@@ -17,6 +20,34 @@ SHOWN = {
     "bitrate": "bitrate (bit/s)",
 }
 BY_CHANCE = 0.5  # of ABX
+
+
+def figures_of(segments: Sequence[dict], *, max_tokens: int, num_bootstrap: int, seed: int) -> dict:
+    """All figures of units that need no audio.
+
+    Args:
+        segments: rows of `align_segments`.
+        max_tokens: most tokens of a triphone and speaker in ABX.
+    Returns:
+        the figures by name; `intervals` of each; `reasons` why one is missing; `abx`: what each of its tasks compared;
+        numbers of `segments` and `recordings`.
+    """
+    resampling = {"num_bootstrap": num_bootstrap, "seed": seed}
+    figures, intervals = frame_figures(segments, **resampling)
+    figures["bitrate"], intervals["bitrate"] = bitrate(segments, **resampling)
+    abx = {task: abx_error(segments, task, max_tokens, num_bootstrap, seed) for task in TASKS}
+    reasons = {}
+    for task, found in abx.items():
+        name = f"abx_{task}"
+        figures[name] = found["error"]
+        intervals[name] = found.pop("interval")
+        if found["reason"]:
+            reasons[name] = found["reason"]
+    recordings = len({row["source_file"] for row in segments})
+    if recordings < 2:
+        reasons["intervals"] = "one recording says nothing about others"
+    counts = {"segments": len(segments), "recordings": recordings}
+    return {**figures, **counts, "intervals": intervals, "reasons": reasons, "abx": abx}
 
 
 def figures_table(results: dict) -> Table:

@@ -5,6 +5,7 @@ without repetitions, per unit of the original (Gat et al. 2023, https://arxiv.or
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -12,9 +13,38 @@ import soxr
 from rapidfuzz.distance import Levenshtein
 
 from hf_components.acoustic_units import AcousticUnitsModel
-from hf_components.runtime import Progress
-from hf_components.speech import SAMPLING_RATE, rank, waveforms
+from hf_components.checkpoints import load_model
+from hf_components.runtime import Progress, UserError
+from hf_components.speech import SAMPLING_RATE, load_corpus, rank, sample_rows, waveforms
 from hf_components.units.evaluation.resampling import bootstrap_interval, numbered
+from hf_components.units.table import check_same_units
+
+SHORTEST = 0.1  # seconds of a segment that is played faster
+
+
+def load_units_model(units_dir: str | Path, identity: dict) -> AcousticUnitsModel:
+    """The model of `learn_units` in its output folder. Raises UserError if it is not that of the units there."""
+    model = load_model(AcousticUnitsModel, str(Path(units_dir) / "model"))
+    check_same_units(identity, units_dir, model.identity(), f"{units_dir}/model")
+    return model
+
+
+def sampled_audio(
+    corpus: str, segments: Sequence[dict], units_dir: str | Path, max_samples: int, seed: int
+) -> tuple[datasets.Dataset, list[str]]:
+    """Rows of a corpus that are among the segments of `units_dir`, drawn at random, and the recording of each.
+
+    Raises:
+        UserError: the corpus has none of the segments.
+    """
+    recording_of = {row["id"]: row["source_file"] for row in segments}
+    rows = datasets.concatenate_datasets(list(load_corpus(corpus, shared_speakers=True).values()))
+    known = zip(rows["id"][:], rows["duration"][:], strict=True)
+    kept = [i for i, (name, seconds) in enumerate(known) if name in recording_of and seconds >= SHORTEST]
+    if not kept:
+        raise UserError(f"{corpus} has none of the segments of {units_dir}; --corpus must be what they are of")
+    sample = sample_rows(rows.select(kept), max_samples, seed)
+    return sample, [recording_of[name] for name in sample["id"][:]]
 
 
 def robustness(

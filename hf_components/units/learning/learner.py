@@ -29,7 +29,8 @@ from hf_components.units.table import SECONDS_PER_UNIT
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 240.0  # with the current batch, a stop loses less than five minutes
-SAMPLE, SAMPLE_PER_UNIT = 20_000, 20  # frames that k-means++ chooses from: at least, and per unit
+SAMPLE = 20_000  # frames that k-means++ chooses from, at least
+SAMPLE_PER_UNIT = 20  # and for each unit
 FEATURES = "features"
 TOLERANCE = 1e-3  # learning ends when a pass lowers the mean squared distance by less than this share
 
@@ -66,24 +67,10 @@ def learn_centroids(
     state = PartialState()
     num_units = model.config.num_units
     durations = rows["duration"][:]
-    frames = int(sum(durations) / SECONDS_PER_UNIT)
-    if frames < num_units:
-        raise UserError(
-            f"{num_units} units need as many frames of 20 ms, but the split to learn from has {frames}; "
-            "lower --num_units or take more speech"
-        )
-    size = 4 * frames * model.config.feature_size
-    kept = size <= cache_gib * 2**30
-    if state.is_main_process:
-        make_folder(folder)
-        if kept and not (folder / FEATURES).exists():
-            logger.info("keeping features of %.1f hours on the disk: %.1f GiB", sum(durations) / 3600, size / 2**30)
-            warn_of_full_disk("keeping features", folder, size, "lower --cache_gib to compute them in each pass")
-    state.wait_for_everyone()
-    stream = FeatureStream(model, rows, folder / FEATURES if kept else None, num_workers)
+    features = _prepare_folder(model, durations, folder, cache_gib)
+    stream = FeatureStream(model, rows, features, num_workers)
     steps = plan_steps(rows["id"][:], durations, seed, update_seconds, batch_seconds)
-
-    sample = _sample(stream, steps, durations, folder / "sample.safetensors", passes=1 if kept else passes)
+    sample = _sample(stream, steps, durations, folder / "sample.safetensors", passes=passes if features is None else 1)
     file = folder / "kmeans.safetensors"
     kmeans = (
         MiniBatchKMeans.load(file)
@@ -93,19 +80,49 @@ def learn_centroids(
     state.wait_for_everyone()  # every process has read before the main process writes
     while not finished(kmeans, passes):
         _run_pass(kmeans, stream, steps, file, f"pass {len(kmeans.passes) + 1} of at most {passes}")
-        dead = kmeans.end_pass()
-        revive = int(dead.sum()) if len(kmeans.passes) < passes else 0
-        if revive:
-            living = kmeans.centroids[~dead]
-            kmeans.centroids[dead] = _of_main(kmeans_plus_plus(sample, revive, seed + len(kmeans.passes), living))
-        kmeans.revived.append(revive)
-        logger.info(
-            "pass %d: mean squared distance %.4f, %d units revived", len(kmeans.passes), kmeans.passes[-1], revive
-        )
+        _end_pass(kmeans, sample, seed, is_last=len(kmeans.passes) + 1 == passes)
         if state.is_main_process:
             kmeans.save(file)
     model.set_centroids(kmeans.centroids)
     return kmeans
+
+
+def _prepare_folder(
+    model: AcousticUnitsModel, durations: Sequence[float], folder: Path, cache_gib: float
+) -> Path | None:
+    """Make the folder of the run; return where features are kept for the next pass, or None if they are too large.
+
+    Raises:
+        UserError: there are fewer frames than units.
+    """
+    state = PartialState()
+    num_units = model.config.num_units
+    frames = int(sum(durations) / SECONDS_PER_UNIT)
+    if frames < num_units:
+        raise UserError(
+            f"{num_units} units need as many frames of 20 ms, but the split to learn from has {frames}; "
+            "lower --num_units or take more speech"
+        )
+    size = 4 * frames * model.config.feature_size
+    features = folder / FEATURES if size <= cache_gib * 2**30 else None
+    if state.is_main_process:
+        make_folder(folder)
+        if features is not None and not features.exists():
+            logger.info("keeping features of %.1f hours on the disk: %.1f GiB", sum(durations) / 3600, size / 2**30)
+            warn_of_full_disk("keeping features", folder, size, "lower --cache_gib to compute them in each pass")
+    state.wait_for_everyone()
+    return features
+
+
+def _end_pass(kmeans: MiniBatchKMeans, sample: torch.Tensor, seed: int, *, is_last: bool) -> None:
+    """End a pass; units that no frame is nearest to get a new place for the next one, if there is one."""
+    dead = kmeans.end_pass()
+    revive = 0 if is_last else int(dead.sum())
+    if revive:
+        living = kmeans.centroids[~dead]
+        kmeans.centroids[dead] = _of_main(kmeans_plus_plus(sample, revive, seed + len(kmeans.passes), living))
+    kmeans.revived.append(revive)
+    logger.info("pass %d: mean squared distance %.4f, %d units revived", len(kmeans.passes), kmeans.passes[-1], revive)
 
 
 def finished(kmeans: MiniBatchKMeans, passes: int) -> bool:

@@ -3,12 +3,13 @@
 import codecs
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from praatio.textgrid import PointTier, Textgrid, openTextgrid
+from pympi.Elan import Eaf
 
 from hf_components.runtime import UserError, files_below, printable, read_json_lines, same_path, why_unreadable
 from hf_components.units.table import SECONDS_PER_UNIT
@@ -74,15 +75,22 @@ def _from_json_lines(path: Path) -> dict[str, list[tuple[float, float, str]]]:
             name = row["source_file"]
             start = float(row["start"])
             end = float(row["end"])
-            phone = row["phone"]
+            phone = phone_of(row)
             if not math.isfinite(start + end):
                 raise ValueError("not a time")
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{path}, line {line}: a phone needs source_file, start and end (in seconds) and phone, got {row}"
             ) from error
-        found.setdefault(recording_key(str(name)), []).append((start, end, str(phone)))
+        found.setdefault(recording_key(str(name)), []).append((start, end, phone))
     return found
+
+
+def phone_of(row: dict) -> str:
+    """The label of a line; a number may be one. Raises KeyError or TypeError if there is none."""
+    if isinstance(row["phone"], bool) or not isinstance(row["phone"], str | int):
+        raise TypeError(f"no phone: {row['phone']!r}")
+    return str(row["phone"])
 
 
 def _from_textgrids(folder: Path, tier: str) -> dict[str, list[tuple[float, float, str]]]:
@@ -137,6 +145,33 @@ def open_textgrid(file: Path) -> Textgrid:
             f"{given}; was the file cut short? Otherwise {remedy}"
         )
     return grid
+
+
+def read_eaf(file: Path, choose: Callable[[list[str]], list[str]]) -> dict[str, list[tuple[float, float, str]]]:
+    """The annotations of tiers of a document of ELAN: start and end in seconds, and text.
+
+    Args:
+        choose: function of the names of all tiers that returns the wanted ones.
+    Raises:
+        UserError: it cannot be read, an annotation has no times, or `choose` raises it.
+    """
+    try:
+        document = Eaf(str(file))
+        tiers = {name: document.get_annotation_data_for_tier(name) for name in choose(list(document.get_tier_names()))}
+    except UserError:
+        raise
+    except Exception as error:  # whatever pympi trips over, and it raises no more specific one itself
+        detail = f"{type(error).__name__}: {error}"
+        raise UserError(f"{file} cannot be read as an ELAN document ({detail}); save it again in ELAN") from error
+    read: dict[str, list[tuple[float, float, str]]] = {}
+    for name, annotations in tiers.items():
+        if any(time is None for one in annotations for time in one[:2]):
+            raise UserError(
+                f"{file}: the tier {name!r} has annotations without times, as subdivisions of others have; align them "
+                "in ELAN, or export the document as TextGrid, where they get times"
+            )
+        read[name] = [(start / 1000, end / 1000, text) for start, end, text, *_ in annotations]
+    return read
 
 
 def in_order(phones: Iterable[tuple[float, float, str]], where: str) -> Phones:

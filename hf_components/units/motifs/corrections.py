@@ -1,15 +1,15 @@
 """Tiers of segments, units and motifs, corrected in Praat or ELAN, read back as units of the corpus."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from praatio.textgrid import PointTier
-from pympi.Elan import Eaf
 
 from hf_components.runtime import UserError, visible
 from hf_components.speech import SAMPLING_RATE
-from hf_components.units.learning import open_textgrid
+from hf_components.units.learning import open_textgrid, read_eaf
 from hf_components.units.motifs.annotations import Interval, Tiers
 from hf_components.units.table import HOP, SECONDS_PER_UNIT
 
@@ -18,21 +18,25 @@ HALF = SECONDS_PER_UNIT / 2
 MOVED = 0.002  # seconds by which a document may round the start of a segment; ELAN keeps milliseconds
 
 
-def read_tiers(file: Path) -> Tiers:
-    """The tiers of `export_annotations` in a TextGrid or an .eaf.
+def read_tiers(file: Path, names: Sequence[str] = TIERS) -> Tiers:
+    """Tiers of a TextGrid or an .eaf, by default those of `export_annotations`, without intervals that have no label.
 
     Raises:
         UserError: the file cannot be read, or lacks a tier.
     """
-    found = _of_eaf(file) if file.suffix == ".eaf" else _of_textgrid(file)
-    if missing := [name for name in TIERS if name not in found]:
-        raise UserError(f"{file} has no tier {missing[0]!r}; export_annotations writes it, so export the units again")
-    return {name: sorted(found[name]) for name in TIERS}
+    found = _of_eaf(file, names) if file.suffix.lower() == ".eaf" else _of_textgrid(file, names)
+    if missing := [name for name in names if name not in found]:
+        if missing[0] in TIERS:
+            raise UserError(
+                f"{file} has no tier {missing[0]!r}, which export_annotations writes; export the units again"
+            )
+        raise UserError(f"{file} has no tier {missing[0]!r}; give the name of one that it has")
+    return {name: sorted(found[name]) for name in names}
 
 
-def _of_textgrid(file: Path) -> Tiers:
+def _of_textgrid(file: Path, names: Sequence[str]) -> Tiers:
     grid = open_textgrid(file)
-    tiers = {name: grid.getTier(name) for name in TIERS if name in grid.tierNames}
+    tiers = {name: grid.getTier(name) for name in names if name in grid.tierNames}
     if points := [name for name, tier in tiers.items() if isinstance(tier, PointTier)]:
         raise UserError(f"{file}: the tier {points[0]!r} is a point tier, and needs intervals with a start and an end")
     return {
@@ -43,19 +47,13 @@ def _of_textgrid(file: Path) -> Tiers:
     }
 
 
-def _of_eaf(file: Path) -> Tiers:
-    try:
-        document = Eaf(str(file))
-        return {
-            name: [
-                Interval(one[0] / 1000, one[1] / 1000, one[2].strip())
-                for one in document.get_annotation_data_for_tier(name)
-            ]
-            for name in TIERS
-            if name in document.get_tier_names()
-        }
-    except Exception as error:  # whatever pympi trips over, and it raises no more specific one itself
-        raise UserError(f"{file} cannot be read as an ELAN document: {error}; save it again in ELAN") from error
+def _of_eaf(file: Path, names: Sequence[str]) -> Tiers:
+    tiers = read_eaf(file, partial(_among, names))
+    return {name: [Interval(start, end, text.strip()) for start, end, text in found] for name, found in tiers.items()}
+
+
+def _among(names: Sequence[str], there: Sequence[str]) -> list[str]:
+    return [name for name in names if name in there]
 
 
 def corrected(segment: Mapping, tiers: Tiers, num_units: int, file: Path) -> dict:
@@ -73,8 +71,8 @@ def corrected(segment: Mapping, tiers: Tiers, num_units: int, file: Path) -> dic
     named = [one for one in tiers["segments"] if one.label == visible(segment["id"])]
     if len(named) != 1 or abs(named[0].start - start) > MOVED:
         raise UserError(
-            f"{file}: the segment {segment['id']} must start at {start:.3f} s as before, and be there once; segments "
-            "are cut by segment_audio: keep their tier, and correct units and motifs"
+            f"{file}: the segment {segment['id']} must start at {start:.3f} s as before, and be there once; keep the "
+            "tier of segments, and correct units and motifs. segment_audio --boundaries cuts other segments"
         )
     end = start + len(segment["units"]) * SECONDS_PER_UNIT
     inside = [one for one in tiers["units"] if one.end > start + HALF and one.start < end - HALF]

@@ -8,7 +8,7 @@ import numpy as np
 from hf_components.runtime import packaged_weights
 from hf_components.speech import SAMPLING_RATE
 
-SECONDS = 9.01  # that the network hears at once
+SECONDS = 9.01  # window of the network
 STEP = 1.0  # seconds from one window to the next
 # From the network's scale to the overall rating (1 to 5) of listeners, see the repository of the DNS challenge.
 TO_RATING = np.polynomial.Polynomial([0.04602535, 1.11546468, -0.06766283])
@@ -30,7 +30,7 @@ class Dnsmos:
     def __call__(self, waveform: np.ndarray) -> float | None:
         """The rating of float32 `(samples,)` at 16 kHz; None without the packages, or for silence.
 
-        A clip that is shorter than the network hears is repeated, as in the original.
+        A clip that is shorter than the network's window is repeated, as in the original.
         """
         if self.missing or not waveform.any():
             return None

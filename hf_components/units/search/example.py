@@ -51,8 +51,8 @@ def find_example(
 def costs_of_units(model: AcousticUnitsModel, waveform: np.ndarray) -> np.ndarray:
     """How unlike each frame of the example is to each unit, `(frames, num_units)` float32.
 
-    The example is heard between silences. An encoder hears a sound in its context: words that are cut out without
-    silence are found worse, and words in their sentence, too (docs/results.md, "Units against phones").
+    The example stands between silences. An encoder sees a sound in its context: words that are cut out without
+    silence are found less well, and so are words in their sentence (docs/results.md, "Query by example").
 
     Raises:
         UserError: it is shorter than a frame.

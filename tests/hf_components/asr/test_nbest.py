@@ -6,6 +6,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
+from every_model import EVERY
 from tiny_ctc import tiny_ctc_processor, tiny_wav2vec2
 from tiny_speech import tone
 
@@ -55,3 +56,11 @@ def test_padding_changes_no_list_and_sure_models_write_what_greedy_ones_do():
     alone = {i: transcriber._transcribe({i: clip})[i].split("\n") for i, clip in clips.items()}
     assert together == alone and all(len(set(texts)) == len(texts) <= 4 for texts in together.values())
     assert {i: " ".join(text.split()) for i, text in greedy.items()} == {i: texts[0] for i, texts in together.items()}
+
+
+@pytest.mark.parametrize("name", ["wav2vec2", "parakeet ctc"])
+def test_both_forms_of_masks_leave_out_the_padding(name, tmp_path):
+    transcriber = Transcriber.from_pretrained(EVERY[name](tmp_path / "model"), dtype="float32")
+    transcriber.family = CtcNBest(3)
+    clips = {i: tone(i, i, 0.4 + 0.6 * i) for i in range(2)}
+    assert transcriber._transcribe(clips)[0] == transcriber._transcribe({0: clips[0]})[0]

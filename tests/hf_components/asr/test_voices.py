@@ -174,6 +174,8 @@ def test_transcriber_with_voices(saved):
         mixed.transcribe_corpus(corpus)
     with pytest.raises(UserError, match="there is no voice 'dora'; there are anna, bo"):
         mixed.transcribe_corpus(corpus, voices=["dora"] * 6)
+    with pytest.raises(UserError, match="expert_weights and a voice both choose"):
+        mixed.transcribe_corpus(corpus, voices=names, expert_weights=torch.ones(6, 1))
 
 
 @pytest.mark.parametrize("place", ["of the model", "here", "of the recipe"])

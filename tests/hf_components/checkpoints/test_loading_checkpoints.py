@@ -16,6 +16,7 @@ from hf_components.asr.transcriber import Transcriber
 from hf_components.checkpoints.generation import prompt_of
 from hf_components.checkpoints.loading import (
     BEAMS,
+    code_among,
     language_of,
     load_model,
     load_moe_whisper,
@@ -92,6 +93,20 @@ def test_a_language_that_is_not_known_is_told(tmp_path, caplog):
     assert "knows only English, so --language de has no effect" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("language", "tokens", "code"),
+    [
+        ("jv", ["<|jw|>", "<|en|>"], "jw"),
+        ("nb", ["<|no|>"], "no"),
+        ("cmn", ["<|zh|>"], "zh"),
+        ("jv", ["<|jv|>", "<|jw|>"], "jv"),
+        ("nb", ["<|en|>"], "nb"),
+    ],
+)
+def test_languages_that_whisper_has_under_another_code(language, tokens, code):
+    assert code_among(language, tokens) == code
+
+
 def test_half_an_adapter_is_named(tmp_path):
     get_peft_model(tiny_whisper(), LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path)
     weights = tmp_path / "adapter_model.safetensors"
@@ -117,12 +132,28 @@ def test_mistakes_are_named(tmp_path):
         load_whisper(str(tmp_path))
 
 
+def test_a_tokenizer_without_its_vocabulary_is_named(tmp_path):
+    folder = save_tiny_whisper(tmp_path / "whisper")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="whisper has a tokenizer without words; copy tokenizer.json"):
+        Transcriber.from_pretrained(str(folder), device="cpu")
+
+
 def test_half_a_weights_file_is_named(tmp_path):
     folder = save_tiny_whisper(tmp_path / "whisper")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="is not a checkpoint that can be loaded"):
         load_whisper(str(folder))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_of_a_training_that_diverged_are_named(tmp_path, value):
+    model = tiny_whisper()
+    model.model.encoder.conv1.bias.data[0] = value
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="NaN or infinite weights, such as model.encoder.conv1.bias"):
+        load_whisper(str(tmp_path))
 
 
 def test_plain_whisper_is_no_mixture(tmp_path):

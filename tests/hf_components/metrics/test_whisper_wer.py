@@ -369,6 +369,23 @@ def test_wrong_input_is_named(arguments, message):
 
 
 @pytest.mark.parametrize(
+    ("typed", "other"),
+    [
+        ("п\u02bcять", "п'ять"),
+        ("п\u2019ять", "п'ять"),
+        ("Hawai\u02bbi", "Hawai\u2018i"),
+        ("peut\u2011être", "peut-être"),
+        ("so\u00adfort", "sofort"),
+        ("\u200fשלום\u200e", "שלום"),
+        ("\ufeffja\u200b", "ja"),
+    ],
+)
+def test_letters_that_are_typed_in_several_ways(typed, other):
+    assert normalize(typed, "unicode") == normalize(other, "unicode")
+    assert normalize("می\u200cخواهم", "unicode") == "می\u200cخواهم"  # a joiner is spelling
+
+
+@pytest.mark.parametrize(
     "normalizer, text, expected",
     [
         (

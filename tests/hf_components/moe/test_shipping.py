@@ -57,7 +57,7 @@ def test_a_wish_wins():
         "against_best": 0,
     }
     with pytest.raises(
-        UserError, match="--ship merge was not trained in this run; it has single_lora, shared_lora, moe"
+        UserError, match="--ship merge was not trained in this run; choose one of single_lora, shared_lora, moe"
     ):
         choose(lines, ship="merge")
 

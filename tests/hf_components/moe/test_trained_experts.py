@@ -19,7 +19,7 @@ from hf_components.moe.experts import (
 from hf_components.runtime.errors import UserError
 from hf_components.speech.audio import log_mel
 from hf_components.speech.corpus import waveforms
-from hf_components.whisper.routed_lora import UtteranceRouter
+from hf_components.whisper.router import UtteranceRouter
 
 pytestmark = pytest.mark.unit
 
@@ -98,7 +98,9 @@ def test_a_base_model_is_known_by_its_weights_not_by_its_name(tmp_path):
     load_trained_experts(renamed, tmp_path), load_trained_experts(renamed.to(torch.bfloat16), tmp_path)
     with torch.no_grad():
         finetuned.model.decoder.layers[0].fc1.weight += 0.01
-    with pytest.raises(UserError, match="the experts in .* adapt .*, not runs/other/model, which has other weights"):
+    with pytest.raises(
+        UserError, match="the experts in .* adapt .*, not runs/other/model, which has other weights; give the model"
+    ):
         load_trained_experts(finetuned, tmp_path)
 
 
@@ -159,7 +161,12 @@ def test_experts_that_start_from_a_lora_compute_what_it_computes(lora_folder, nu
         ({"lora_rank": 4}, 2, 3, "has rank 8, the experts that would start from it 4; set lora_rank to 8 or more"),
         ({"target_modules": ["fc1"]}, 2, 3, "adapt different layers"),
         ({}, 1, 3, "adapt different layers"),
-        ({"shared_expert": False}, 2, 3, "shared_expert is false"),
+        (
+            {"shared_expert": False},
+            2,
+            3,
+            "--lora_model is the start .* --no_shared_expert is given; leave one of them out",
+        ),
     ],
 )
 def test_a_lora_that_does_not_fit_is_told(lora_folder, sizes, layer, num_experts, message):
@@ -171,7 +178,7 @@ def test_a_lora_that_does_not_fit_is_told(lora_folder, sizes, layer, num_experts
 def test_several_experts_are_no_single_lora(tmp_path):
     model = build_experts(tiny_whisper(), ExpertArguments(), 3, router_layer=2)
     save_trained_experts(model, tmp_path)
-    with pytest.raises(UserError, match="single LoRA, .* holds several experts"):
+    with pytest.raises(UserError, match="single LoRA, but .* holds several; train one by pretrain_experts"):
         start_from_lora(model, tmp_path)
 
 
@@ -195,7 +202,7 @@ def test_a_frozen_shared_expert_gets_no_gradient_and_the_others_do(lora_folder, 
     for layer in model.routed_layers().values():
         assert not layer.lora_b.grad[-1].any() and not layer.lora_a.grad[-1].any()
     assert any(layer.lora_b.grad[:-1].abs().sum() > 0 for layer in model.routed_layers().values())
-    with pytest.raises(UserError, match="needs a shared expert"):
+    with pytest.raises(UserError, match="needs a shared expert; train the experts with --shared_expert"):
         freeze_shared_expert(
             build_experts(tiny_whisper(), ExpertArguments(shared_expert=False), 3, router_layer=2), 0.0
         )

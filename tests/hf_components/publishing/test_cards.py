@@ -122,6 +122,17 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
+def test_the_card_of_a_corpus_with_disfluencies_has_the_rates_of_the_challenge(run, tmp_path, results):
+    rates = {"cer": 0.081, "cer_interval": [0.05, 0.11], "wer": 0.192, "wer_interval": [0.15, 0.23]}
+    for row in results["benchmark"]["rows"].values():
+        row["sap"] = rates
+    (tmp_path / "release").mkdir()
+    release_model(tmp_path / "release", run, results, base="base")
+    text = (tmp_path / "release" / "README.md").read_text()
+    assert "| `moe_top1` | 8.1 | 5.0 to 11.0 | 19.2 | 15.0 to 23.0 |" in text
+    assert "(SAPC2)" in text
+
+
 def test_the_release_is_whole_and_its_card_valid(run, tmp_path, results):
     folder = tmp_path / "release"
     folder.mkdir()
@@ -137,6 +148,7 @@ def test_the_release_is_whole_and_its_card_valid(run, tmp_path, results):
     assert json.loads((folder / "results.json").read_text()) == results
     assert "{{" not in card.text and "{%" not in card.text
     assert "2 empty audio, 1 missing file" in card.text
+    assert "SAPC2" not in card.text  # no disfluencies, no second scorer
 
 
 def test_the_tables_of_the_card_are_tables(run, tmp_path, results):

@@ -11,7 +11,9 @@ import pytest
 from hub_server import TOKEN, USER
 from huggingface_hub import HfApi, ModelCard
 from paths import ROOT
+from tiny_speech import tiny_processor, tiny_whisper
 
+from hf_components.checkpoints.ggml_export import export_ggml
 from hf_components.publishing.hub import (
     PublishArguments,
     Published,
@@ -402,3 +404,16 @@ def test_the_card_of_units_says_that_no_licence_was_chosen():
     assert NO_LICENSE in (ROOT / "model_cards" / "acoustic_units.md").read_text()
     for speaking in (run_units_pipeline, train_unit_vocoder):
         assert PublishVoiceArguments in speaking.ARGUMENTS
+
+
+def test_the_card_of_a_file_for_whisper_cpp_has_its_command(hub, tmp_path):
+    def produce(folder) -> dict:
+        (folder / "model").mkdir()
+        export_ggml(tiny_whisper(width=32), tiny_processor(), folder / "model" / "ggml-model-q8_0.bin", "q8_0")
+        return {"quantization": "q8_0"}
+
+    run_stage(tmp_path / "out", produce, config={})
+    publish(tmp_path / "out" / "model", REPO, license="mit")
+    card = hub.files(REPO)["README.md"].decode()
+    assert f"hf download {REPO} ggml-model-q8_0.bin --local-dir .\nwhisper-cli -m ggml-model-q8_0.bin" in card
+    assert "library_name: whisper.cpp" in card and "```python" not in card

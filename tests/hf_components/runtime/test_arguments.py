@@ -423,6 +423,36 @@ def test_a_text_in_yaml_is_what_was_typed(write, word):
     assert typed(write, f"language: '{word}'").language == word
 
 
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"seed": 1, "seed": 2}', "'seed' is given twice"),
+        ('{"data": {"seed": 1, "seed": 2}}', "'seed' is given twice"),
+        ('{"names": ["a", null]}', "names must be a list of words or numbers, got None"),
+        ('{"names": [["a"]]}', "names must be a list of words or numbers, got .'a'."),
+        ('{"Seed": 1}', "unknown key 'Seed'; did you mean --seed"),
+    ],
+)
+def test_what_would_be_read_as_something_else_is_refused(tmp_path, suffix, text, message):
+    (tmp_path / f"c.{suffix}").write_text(text)
+    with pytest.raises(UserError, match=message):
+        parse_arguments(Typed, ["--config", str(tmp_path / f"c.{suffix}")])
+
+
+def test_values_of_json_are_what_was_typed(tmp_path):
+    (tmp_path / "c.json").write_text('{"language": 1.10, "names": [true, 0.50], "more": {"a": [1, 2.5, true]}}')
+    found = parse_arguments(Typed, ["--config", str(tmp_path / "c.json")])[0]
+    assert (found.language, found.names) == ("1.10", ["true", "0.50"])
+    assert json.loads(found.more) == {"a": [1, 2.5, True]}
+
+
+def test_a_file_in_another_encoding_says_which_to_save(tmp_path):
+    (tmp_path / "c.yaml").write_text("seed: 1", encoding="utf-16")
+    with pytest.raises(UserError, match="c.yaml is not valid.*save it as UTF-8"):
+        parse_arguments(Typed, ["--config", str(tmp_path / "c.yaml")])
+
+
 @pytest.mark.parametrize(
     ("text", "name", "value"),
     [

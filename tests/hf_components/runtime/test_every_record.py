@@ -31,7 +31,7 @@ from hf_components.speech.splits import read_split
 from hf_components.units.learning import features, kmeans, learner
 from hf_components.units.motifs.bpe import Motifs
 from hf_components.units.table import read_units, units_schema
-from hf_components.whisper.routed_lora import UtteranceRouter
+from hf_components.whisper.router import UtteranceRouter
 from recipes import learn_units, sweep_units
 
 pytestmark = pytest.mark.unit

@@ -1,5 +1,6 @@
 """JSON lines as other programs write them, and lines that are none."""
 
+import gzip
 import json
 
 import pytest
@@ -29,6 +30,35 @@ def test_blank_lines_byte_order_mark_and_crlf_are_allowed(tmp_path):
 def test_a_line_that_is_none_is_named(tmp_path, line, message):
     (tmp_path / "a.jsonl").write_bytes(b"{}\n" + line)
     with pytest.raises(UserError, match=message):
+        list(read_json_lines(tmp_path / "a.jsonl"))
+
+
+ROWS = '{"a": "\u00e9", "b": 1}\n{"a": "y", "b": 2}\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (ROWS.encode("utf-16"), "UTF-16.*iconv"),
+        (ROWS.encode("utf-16-be"), "UTF-16.*iconv"),
+        (ROWS.encode("latin-1"), "not UTF-8.*iconv"),
+        (gzip.compress(ROWS.encode()), "gunzip"),
+        (b"PK\3\4workbook", "save it as CSV"),
+        (b'[{"a": 1},\n {"a": 2}]', "jq -c '.\\[\\]'"),
+        (b'\n[\n {"a": 1}\n]', "jq -c '.\\[\\]'"),
+        (b'{\n "a": 1\n}\n', r"jq -c \."),
+        (b"{'a': 1}\n", "json.dumps"),
+        (b'{"a": 1},\n{"a": 2},\n', "commas"),
+        (b'{"a": 1}\r{"a": 2}\r', "carriage returns"),
+        (b"\xef\xbb\xbfa,b\n1,2\n", "pandas"),
+        (b"a\tb\n1\t2\n", "pandas"),
+        (b'"a";"b"\r\n1;2\r\n', "pandas"),
+        (b"hello\n", "was the file cut short"),
+    ],
+)
+def test_what_a_file_is_instead_and_how_it_becomes_json_lines(tmp_path, content, remedy):
+    (tmp_path / "a.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=f"a.jsonl, line .*{remedy}"):
         list(read_json_lines(tmp_path / "a.jsonl"))
 
 

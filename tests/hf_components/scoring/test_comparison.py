@@ -158,7 +158,7 @@ def test_references_of_a_manifest(tmp_path, caplog):
         ["5-7", "unknown"],
     )
     assert "1 rows of" in caplog.text and "are not scored: line 3" in caplog.text
-    with pytest.raises(UserError, match="has no orthographic_text to score against"):
+    with pytest.raises(UserError, match="has no row with orthographic_text to score against; give references"):
         references_of_manifest(lines(tmp_path / "b.jsonl", rows[2]))
     with pytest.raises(UserError, match="line 2: utterance_id u1 is already on line 1"):
         references_of_manifest(lines(tmp_path / "c.jsonl", rows[0], rows[0]))
@@ -201,3 +201,12 @@ def test_intervals_hold_the_rates_of_a_random_corpus():
     figures, _ = evaluate({"a": heard}, references, num_bootstrap=500, seed=1, worst=0)
     low, high = figures["systems"]["a"]["wer_interval"]
     assert low < figures["systems"]["a"]["wer"] < high and 0.05 < high - low < 0.25
+
+
+@pytest.mark.parametrize(
+    ("language", "told"), [("zh", True), ("Thai", True), ("en", False), (None, False), ("de", False)]
+)
+def test_words_of_a_script_without_spaces_are_warned_of(caplog, language, told):
+    references = References(["a"], ["\u4f60\u597d"], ["s"], ["g"])
+    evaluate({"x": ["\u4f60"]}, references, num_bootstrap=0, seed=0, worst=0, language=language)
+    assert ("without spaces" in caplog.text) == told

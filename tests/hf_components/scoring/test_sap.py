@@ -6,7 +6,7 @@ The figures are those of evaluate.sh in github.com/xiuwenz2/SAPC-template at c48
 import numpy as np
 import pytest
 
-from hf_components.scoring.sap import align_words, score_sap, utterance_counts
+from hf_components.scoring.sap import align_words, sap_counts, score_sap
 from hf_components.scoring.sap_text import hypothesis_text, reference_texts
 
 pytestmark = pytest.mark.unit
@@ -179,12 +179,12 @@ OFFICIAL = {"n_utts": 32, "wer": 0.16129031777381897, "cer": 0.08255159109830856
 def test_a_case_as_the_official_scorer_counts_it(raw, text, kept, dropped, hypothesis, counts):
     assert reference_texts(raw) == [kept, dropped]
     assert hypothesis_text(text) == hypothesis
-    found = utterance_counts([text], [[kept, dropped]])
+    found = sap_counts([text], [[kept, dropped]])
     assert tuple(float(column[0]) for column in found.values()) == counts
 
 
 def test_all_cases_together_give_the_official_rates():
-    counts = utterance_counts([case[1] for case in CASES], [reference_texts(case[0]) for case in CASES])
+    counts = sap_counts([case[1] for case in CASES], [reference_texts(case[0]) for case in CASES])
     found = score_sap(counts, None, num_bootstrap=100)
     assert list(found)[0] == "cer"  # as the challenge ranks
     assert found["utterances"] == OFFICIAL["n_utts"]
@@ -193,17 +193,17 @@ def test_all_cases_together_give_the_official_rates():
 
 
 def test_intervals_resample_speakers():
-    counts = utterance_counts(["a b", "c d", "e f"], [["a b", "a b"], ["c x", "c x"], ["y z", "y z"]])
+    counts = sap_counts(["a b", "c d", "e f"], [["a b", "a b"], ["c x", "c x"], ["y z", "y z"]])
     assert score_sap(counts, ["one", "one", "two"], num_bootstrap=50)["speakers"] == 2
     assert score_sap(counts, ["one", "one", "one"], num_bootstrap=50)["wer_interval"] is None
 
 
 def test_a_silent_utterance_costs_nothing_and_noise_over_it_does():
     # The official parser leaves out an utterance whose reference and hypothesis are both empty.
-    silent = utterance_counts([""], [["", ""]])
+    silent = sap_counts([""], [["", ""]])
     assert not np.concatenate(list(silent.values())).any()
-    assert utterance_counts(["no yes"], [["", ""]])["wer_errors"] == 2
-    assert utterance_counts([""], [["er", ""]])["wer_errors"] == 1
+    assert sap_counts(["no yes"], [["", ""]])["wer_errors"] == 2
+    assert sap_counts([""], [["er", ""]])["wer_errors"] == 1
 
 
 def test_a_hypothesis_is_cut_as_in_the_challenge():

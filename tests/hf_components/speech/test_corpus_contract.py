@@ -99,7 +99,7 @@ def test_a_cell_that_no_recipe_can_use_is_named(tmp_path, shards, column, values
     assert str(folder) in str(told.value)
 
 
-@pytest.mark.parametrize("column", ["id", "text", "duration", "audio"])
+@pytest.mark.parametrize("column", ["id", "text", "speaker_id", "group", "duration", "audio"])
 def test_a_column_of_another_type_in_all_shards_is_named(tmp_path, shards, column):
     values = pyarrow.array(["x"] * 3) if column in ("duration", "audio") else pyarrow.array([1, 2, 3])
     with pytest.raises(UserError, match=f"in the column {column}, got"):

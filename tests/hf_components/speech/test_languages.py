@@ -28,6 +28,8 @@ pytestmark = pytest.mark.unit
         ("haw", "haw"),
         ("cmn_Hant", "cmn_Hant"),
         ("ga", "ga"),
+        ("iw", "he"),
+        ("in-ID", "id"),
     ],
 )
 def test_code_of_a_language(given, code):

@@ -78,6 +78,7 @@ FILES = {
     "mp3 behind a tag": (ID3 + mp3(3, "VARIABLE"), 3),
     "two ogg chained": (by_libsndfile(tone(2), **OGG) + by_libsndfile(tone(1, 440), **OGG), 3),
     "ogg": (by_libsndfile(tone(3), **OGG), 3),
+    "short ogg": (by_libsndfile(tone(0.7), **OGG), 0.7),  # FFmpeg gives its last packet a duration of 2^32 samples
     "wav of a killed recorder": (wav(3, riff=0, data=0), 3),
     "wav from a pipe, all ones": (wav(3, riff=0xFFFFFFFF, data=0xFFFFFFFF), 3),
     "wav from a pipe, sox": (wav(3, riff=0x7FFFF024, data=0x7FFFF000), 3),
@@ -126,6 +127,7 @@ def test_a_stream_joined_is_the_recording(name, monkeypatch):
         (wav(3, data=3 * 2 * RATE + 6400), "truncated audio", "header promises"),  # 0.2 s are missing
         (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n", "unreadable audio", "neither"),
         (wav(0, riff=0, data=0), "empty audio", "less than one sample"),
+        (FILES["webm of a browser"][0][:20_000], "truncated audio", "header promises 3.0 s"),
         (2 * by_libsndfile(tone(1), format="FLAC"), "truncated audio", "join them as WAV"),
     ],
 )

@@ -32,6 +32,32 @@ def test_lines_may_name_their_recording(folder):
     assert {one.id: one.text for one in sentences_of_folder(folder)} == {"1.wav": "Red cat.", "2.wav": "Green dog."}
 
 
+def test_ten_comes_after_two(folder):
+    soundfile.write(folder / "10.wav", tone(0, 3, 0.5), 16_000)
+    (folder / "sentences.txt").write_bytes("\ufeffRed cat.\r\nGreen dog.\r\nBlue\u2028sun.\r\n".encode())
+    read = [(one.id, one.text) for one in sentences_of_folder(folder)]
+    assert read == [("1.wav", "Red cat."), ("2.wav", "Green dog."), ("10.wav", "Blue sun.")]
+
+
+def test_names_in_another_spelling_and_in_folders(tmp_path):
+    for name in ("monday/cafe\u0301.wav", "tuesday/caf\u00e9.wav", "a b.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, tone(0, 1, 0.5), 16_000)
+    list_of = "monday/caf\u00e9\tRed.\ntuesday\\caf\u00e9.wav\tGreen.\na%20b\tBlue.\n"
+    (tmp_path / "sentences.txt").write_text(list_of, encoding="utf-8")
+    read = {one.id: one.text for one in sentences_of_folder(tmp_path)}
+    assert read == {"monday/cafe\u0301.wav": "Red.", "tuesday/caf\u00e9.wav": "Green.", "a b.wav": "Blue."}
+
+
+@pytest.mark.parametrize("twin", ["sub/1.wav", "1.mp3"])
+def test_a_name_that_two_recordings_have_is_refused(folder, twin):
+    (folder / twin).parent.mkdir(exist_ok=True)
+    soundfile.write(folder / twin, tone(0, 3, 0.5), 16_000)
+    (folder / "sentences.txt").write_text("1\tRed cat.\n2\tGreen dog.\n", encoding="utf-8")
+    with pytest.raises(UserError, match="line 1: '1' may be .*1.*, .*1.*; write which one"):
+        sentences_of_folder(folder)
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [

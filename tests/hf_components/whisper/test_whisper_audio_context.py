@@ -8,7 +8,7 @@ from tiny_whisper import WINDOW, FramesHeard, extract, noise, speech, tiny_base,
 from transformers import WhisperForConditionalGeneration
 
 from hf_components.whisper import DynamicContextWhisper
-from hf_components.whisper.dynamic_generation import check_transformers
+from hf_components.whisper.hooks import check_transformers
 from hf_components.whisper.losses import labels_to_decoder_input
 from hf_components.whisper.mel_frames import count_real_frames, fit_audio_context
 from hf_components.whisper.silence import DynamicContextOutput, divide_context

@@ -6,7 +6,7 @@ from peft import PeftModel
 from tiny_whisper import EXPERTS, WINDOW, extract, noise, one_hot, speech, tiny_base, tiny_moe, tokens
 
 from hf_components.whisper import MoeWhisperForConditionalGeneration
-from hf_components.whisper.routed_lora import UtteranceRouter
+from hf_components.whisper.router import UtteranceRouter
 
 pytestmark = pytest.mark.unit
 

@@ -11,17 +11,12 @@ from tiny_recordings import scripted_corrector
 from hf_components.asr import Word
 from hf_components.correction.arguments import CorrectionArguments
 from hf_components.correction.finetuning import gold
-from hf_components.correction.finetuning.consensus import Heard, combine
-from hf_components.correction.finetuning.gold import (
-    Gold,
-    GoldArguments,
-    Sample,
-    choose_for_training,
-    find_gold,
-    guesses_of_all,
-    make_samples,
-    training_rows,
-)
+from hf_components.correction.finetuning.arguments import GoldArguments
+from hf_components.correction.finetuning.consensus import combine
+from hf_components.correction.finetuning.ensemble import Voters
+from hf_components.correction.finetuning.gold import Corrections, Gold, find_gold, guesses_of_all
+from hf_components.correction.finetuning.samples import Sample, choose_for_training, make_samples, training_rows
+from hf_components.correction.finetuning.transcribing import Heard
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.stages import run_stage
 
@@ -133,17 +128,10 @@ def test_training_rows_have_the_gold_for_text():
 def find(work: Path, heard: list[str], **options) -> Gold:
     run_stage(work / "baseline", lambda folder: {}, config={}, resume=True)
     args = {"gold": "llm", "train_on": "all"} | options
-    return find_gold(
-        GoldArguments(**args),
-        CorrectionArguments(llm_model=str(work)),
-        corpus(len(heard)),
-        [Heard(text) for text in heard],
-        [[text] for text in heard],
-        tiny_ctc_processor(),
-        work / "gold",
-        inputs=[work / "baseline"],
-        resume=True,
-    )
+    llm = CorrectionArguments(llm_model=str(work))
+    corrections = Corrections(llm, tiny_ctc_processor(), work / "gold", inputs=[work / "baseline"], resume=True)
+    voters = Voters([Heard(text) for text in heard], [[text] for text in heard])
+    return find_gold(GoldArguments(**args), corpus(len(heard)), voters, corrections)
 
 
 def test_gold_of_every_source(tmp_path, monkeypatch):

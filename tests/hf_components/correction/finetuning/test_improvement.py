@@ -3,8 +3,8 @@
 import jiwer
 import pytest
 
-from hf_components.correction.finetuning.gold import Sample
 from hf_components.correction.finetuning.improvement import RATES, describe, improve, is_silent, measure, summary
+from hf_components.correction.finetuning.samples import Sample
 from hf_components.scoring.error_rates import compare
 
 pytestmark = pytest.mark.unit

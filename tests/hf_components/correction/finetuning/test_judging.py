@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hf_components.correction.finetuning.gold import Sample
 from hf_components.correction.finetuning.judging import judge
+from hf_components.correction.finetuning.samples import Sample
 from hf_components.scoring import disagreement
 
 pytestmark = pytest.mark.unit

@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 
 from hf_components.asr import Word
-from hf_components.correction.finetuning.consensus import (
-    Heard,
-    combine,
-    estimated_wer,
-    expected_errors,
-    where_unsure,
-    write_gold,
-)
+from hf_components.correction.finetuning.consensus import combine
+from hf_components.correction.finetuning.expectation import estimated_wer, expected_errors, where_unsure
+from hf_components.correction.finetuning.gold import Gold, write_gold
+from hf_components.correction.finetuning.transcribing import Heard
 from hf_components.scoring import score, vote
 
 
@@ -129,7 +125,8 @@ def test_gold_is_written_beside_what_was_heard(tmp_path):
     _, heard = recognisers(0.2, 0.2, 0.2)
     found = combine(heard)
     ids = [str(i) for i in range(len(heard))]
-    write_gold(tmp_path / "gold.jsonl", ids, ["a", "b", "c"], heard, found.texts, found.errors, found)
+    gold = Gold(found.texts, ["consensus"] * len(ids), None, found, found.errors)
+    write_gold(tmp_path / "gold.jsonl", ids, ["a", "b", "c"], heard, gold)
     row = json.loads((tmp_path / "gold.jsonl").read_text().splitlines()[0])
     assert row["heard"]["b"] == heard[0][1].text and row["gold"] == found.texts[0]
     assert " ".join(word for word, _ in row["consensus"]) == row["gold"]

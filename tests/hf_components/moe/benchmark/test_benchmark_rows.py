@@ -8,7 +8,7 @@ from tiny_speech import rows, tiny_moe, tiny_processor, tiny_whisper
 
 from hf_components.asr.transcriber import transcribe
 from hf_components.moe.benchmark import rows as module
-from hf_components.moe.benchmark.rows import Row, count_decodes, run_row, score_rows
+from hf_components.moe.benchmark.rows import CHANCE, Row, count_decodes, run_row, score_rows
 from hf_components.scoring.error_rates import compare, score
 
 pytestmark = pytest.mark.unit
@@ -90,6 +90,29 @@ def test_every_row_is_compared_with_every_baseline_before_it(judged):
     last = compare(systems[3].texts, systems[5].texts, corpus["text"], corpus["speaker_id"], num_bootstrap=50, seed=3)
     assert result["differences"][-1] == {"a": "full", "b": "moe_top1", **last} and last["difference"] < 0
     assert result["bootstrap"] == {"resamples": 50, "unit": "speaker", "confidence": 0.95, "seed": 3}
+
+
+def test_the_mixture_is_compared_with_an_expert_at_random_as_expected_over_all_draws():
+    corpus = rows(4)
+    perfect, wrong = corpus["text"][:], ["wrong"] * 4
+    systems = [Row(name, "30 s", perfect, 1.0) for name in ("full", "moe_shared", "moe_top1")]
+    experts = [Row("expert_0", "", perfect, 0.0), Row("expert_1", "", wrong, 0.0)]
+    found = score_rows(systems, corpus, experts, num_bootstrap=50, seed=0)["differences"]
+    (line,) = [line for line in found if line["a"] == CHANCE]
+    of_wrong = score(wrong, perfect, num_bootstrap=0)["wer"]
+    assert line["b"] == "moe_top1" and line["wer_a"] == pytest.approx(of_wrong / 2)
+    assert line["difference"] == pytest.approx(-of_wrong / 2) and line["interval"][1] < 0
+
+
+def test_with_disfluencies_every_row_is_scored_by_the_rules_of_the_challenge_too():
+    plain = rows(3)
+    systems = [Row("full", "30 s", ["um yes", "no", "go on"], 1.0)]
+    same = plain.add_column("references", [["yes", "yes"], ["no", "no"], ["go on", "go on"]])
+    assert "sap" not in score_rows(systems, same, num_bootstrap=5, seed=0)["rows"]["full"]
+    marked = plain.add_column("references", [["um yes", "yes"], ["unk", "unk"], ["go down", "go down"]])
+    result = score_rows(systems, marked, num_bootstrap=5, seed=0)
+    assert result["rows"]["full"]["sap"]["wer"] == pytest.approx(1 / 4)  # "down" of "um yes unk go down"
+    assert json.loads(json.dumps(result)) == result
 
 
 def test_baselines_that_did_not_run_are_not_compared_with():

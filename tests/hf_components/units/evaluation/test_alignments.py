@@ -1,5 +1,7 @@
 """Alignments in every format, and what is wrong with them."""
 
+import re
+
 import numpy as np
 import pytest
 from praatio.textgrid import IntervalTier, Textgrid
@@ -105,6 +107,30 @@ def test_a_folder_without_phones_is_refused(tmp_path, make, message):
     make(tmp_path / "in")
     with pytest.raises(UserError, match=message):
         read_alignments(tmp_path / "in", "phones")
+
+
+def test_what_tables_may_have_around_their_lines(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf#file onset offset phone\r\nx 0 0.5 k\r\n")
+    (tmp_path / "b.ctm").write_text("y 1 0 0.5 k\u0085\ny 1 0.5 0.5 a\u2028b\n", encoding="utf-8")
+    found = read_alignments(tmp_path, "phones")
+    assert not found.rejected and set(found.phones) == {"x", "y"} and len(found.phones["y"].names) == 2
+
+
+@pytest.mark.parametrize("phone", ["null", "true", "[1]"])
+def test_a_label_that_is_none_is_rejected(tmp_path, phone):
+    form = '{{"source_file": "x", "start": {}, "end": {}, "phone": {}}}'
+    write(tmp_path / "a.jsonl", [form.format(0, 1, '"k"'), form.format(1, 2, phone), form.format(2, 3, 7)])
+    found = read_alignments(tmp_path, "phones")
+    assert found.phones["x"].names.tolist() == ["k", "7"] and [row["id"] for row in found.rejected] == ["line 2"]
+
+
+def test_an_annotation_of_elan_without_times_is_named(tmp_path):
+    elan(tmp_path)
+    (file,) = tmp_path.rglob("*.eaf")
+    content = file.read_text(encoding="utf-8")
+    file.write_text(re.sub(r' TIME_VALUE="[1-9]\d*"', "", content, count=1), encoding="utf-8")
+    with pytest.raises(UserError, match="the tier 'phones' has annotations without times.*export"):
+        read_alignments(tmp_path, "phones")
 
 
 @pytest.mark.parametrize("content", ["", "no XML", "<a>", "<ANNOTATION_DOCUMENT/>", "<!DOCTYPE x [<!ENTITY a 'b'>]>"])

@@ -1,0 +1,79 @@
+"""Export a Whisper, an expert of a MoE-Whisper or a voice to ggml, for whisper.cpp, and check the export.
+
+accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
+    recipes/export_ggml.py --config recipes/configs/export_ggml/default.yaml \\
+    --model runs/moe/model --corpus data/prepared --output_dir runs/moe/ggml
+
+Writes <output_dir>/model/ggml-model-<quantization>.bin, which whisper.cpp and the apps that are built on it open:
+`whisper-cli -m ggml-model-q8_0.bin -f clip.wav`. They hear a window of 30 s. For a short clip --audio-ctx shortens it:
+50 times the seconds of the clip and of the silence after it. The check has both.
+"""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from accelerate import PartialState
+
+from hf_components.asr import compare_with_export
+from hf_components.checkpoints import export_ggml, language_of, transcribe_ggml
+from hf_components.moe import ExportArguments, load_to_export
+from hf_components.publishing import PublishModelArguments, push
+from hf_components.runtime import flag, parse_arguments, run_as_stage, run_recipe
+from hf_components.speech import load_corpus, sample_rows, waveforms
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Arguments(ExportArguments):
+    quantization: Literal["float16", "q8_0", "q5_0"] = flag(
+        "type of the stored matrices: 16, 8 or 5 bits a weight", default="q8_0"
+    )
+    silence: float = flag(
+        "seconds after a clip that are heard in the check of --audio-ctx", default=5.0, min=0, max=30, needs="corpus"
+    )
+
+
+ARGUMENTS = (Arguments, PublishModelArguments)
+
+
+def main(argv: list[str] | None = None) -> dict:
+    args, publishing = parse_arguments(ARGUMENTS, argv, __doc__)
+    result = run_as_stage(produce, args, inputs=[args.model, args.voice, args.corpus])
+    push(publishing, Path(args.output_dir) / "model")
+    return result
+
+
+def produce(args: Arguments, folder: Path) -> dict:
+    model, processor = load_to_export(args)
+    model.set_audio_context("full", model.min_audio_context)
+    file = folder / "model" / f"ggml-model-{args.quantization}.bin"
+    if PartialState().is_main_process:
+        file.parent.mkdir()
+        export_ggml(model, processor, file, args.quantization)
+    result = {"quantization": args.quantization, "check": None, "check_short": None}
+    if args.corpus is None:
+        text = "the export is not checked; give --corpus to compare its transcripts with those of %s"
+        logger.warning(text, args.model)
+        return result
+    corpus = sample_rows(load_corpus(args.corpus, args.split), args.max_samples, args.seed)
+
+    def exported(silence: float | None) -> list[str]:
+        return transcribe_ggml(
+            file,
+            waveforms(corpus),
+            vocab_size=model.config.vocab_size,
+            max_new_tokens=args.max_new_tokens,
+            language=language_of(model),
+            silence=silence,
+        )
+
+    exports = {"check": partial(exported, None), "check_short": partial(exported, args.silence)}
+    return result | compare_with_export(model, processor, corpus, exports, max_new_tokens=args.max_new_tokens)
+
+
+if __name__ == "__main__":
+    run_recipe(main)
