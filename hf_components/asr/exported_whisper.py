@@ -21,4 +21,7 @@ class WhisperInCTranslate2(Whisper):
         return processor.batch_decode(tokens, skip_special_tokens=True)
 
     def words(self, model, processor, waveforms, texts, *, language=None):
-        raise UserError(f"{model.name_or_path} is an export, which does not tell the confidence of its words")
+        raise UserError(
+            f"{model.name_or_path} is an export, which does not tell the confidence of its words; take the "
+            "checkpoint that it was made from"
+        )

@@ -96,6 +96,8 @@ def _family(model_type: str, name_or_path: str) -> Family:
             return family
     found = f"{name_or_path or 'the model'} is of type {model_type}"
     if model_type in NO_RECOGNISERS:
-        raise UserError(f"{found}, which {NO_RECOGNISERS[model_type]} and recognises no speech")
+        raise UserError(
+            f"{found}, which {NO_RECOGNISERS[model_type]} and recognises no speech; choose a speech recogniser"
+        )
     supported = sorted({name for family in FAMILIES for name in family.model_classes})
     raise UserError(f"{found}, which cannot transcribe; supported types are {', '.join(supported)}")

@@ -144,11 +144,13 @@ class Transcriber:
         model, processor = load_asr(str(name_or_path), language, choose_dtype(dtype, device))
         if audio_context is not None:
             if not isinstance(model, DynamicContextGenerationMixin):
-                raise UserError(f"audio_context is for a Whisper, and {name_or_path} is not one; leave it out")
+                raise UserError(
+                    f"audio_context is for a Whisper, and {name_or_path} is not one; leave audio_context out"
+                )
             model.set_audio_context(audio_context, model.min_audio_context)
         if mixture is not None:
             if not isinstance(model, MoeWhisperForConditionalGeneration):
-                raise UserError(f"mixture is for a MoE-Whisper, and {name_or_path} is not one; leave it out")
+                raise UserError(f"mixture is for a MoE-Whisper, and {name_or_path} is not one; leave mixture out")
             if mixture not in MIXTURES:
                 raise UserError(f"mixture must be {', '.join(MIXTURES)}, got {mixture!r}")
             model.config.mixture = mixture

@@ -25,7 +25,10 @@ class HearingCorrector(TranscriptCorrector):
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, **options):
         super().__init__(model, processor.tokenizer, **options)
         if not processor.chat_template:
-            raise UserError(f"{self.name} has no chat template, so it cannot be asked for a correction")
+            raise UserError(
+                f"{self.name} has no chat template, so it cannot be asked for a correction; choose a "
+                "model that follows instructions"
+            )
         self.processor = processor
         self.recordings: Recordings | None = None
         processor.tokenizer.padding_side = "left"  # it writes on at the end

@@ -64,7 +64,9 @@ class MovingAverage(TrainerCallback):
         """Raises UserError if the checkpoint has no average."""
         file = checkpoint / AVERAGED_WEIGHTS
         if not file.exists():
-            raise UserError(f"{checkpoint} was written without ema_decay; start anew with --force_restart")
+            raise UserError(
+                f"{checkpoint} was written without ema_decay; leave ema_decay out, or start anew with --force_restart"
+            )
         found = load_file(file)
         self.average = {name: found[name].to(weights.device) for name, weights in trained_weights(self.model).items()}
 

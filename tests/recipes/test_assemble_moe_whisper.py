@@ -86,7 +86,7 @@ def test_a_transcriber_takes_another_way_of_mixing(sources, tmp_path):
     assert choosing.model.utterances_chosen == 3
     with pytest.raises(UserError, match="mixture must be weights, merge, logits, choose, got 'best'"):
         Transcriber.from_pretrained(tmp_path / "out" / "model", mixture="best")
-    with pytest.raises(UserError, match="mixture is for a MoE-Whisper, and .*whisper is not one; leave it out"):
+    with pytest.raises(UserError, match="mixture is for a MoE-Whisper, and .*whisper is not one; leave mixture out"):
         Transcriber.from_pretrained(sources / "whisper", mixture="choose")
 
 

@@ -120,7 +120,7 @@ def test_several_recognisers_vote_and_another_judges(sources, tmp_path):
     assert result["gold"]["recognisers"] == [voter, other] and 0 <= result["gold"]["estimated_wer"] <= 1
     verdict = result["release"]
     assert not verdict["released"] and verdict["by"] == "nobody" and verdict["left_out"] == [judge]  # it hears tones
-    with pytest.raises(UserError, match="cannot judge what it made"):
+    with pytest.raises(UserError, match="cannot vote on the gold and judge it too"):
         finetune_wav2vec2_lora.main(
             command(sources, tmp_path / "x", "--recognisers", voter, "--judges", voter, **flags)
         )

@@ -134,7 +134,9 @@ class GoldArguments:
         if self.max_gold_wer is not None and not self.recognisers:
             raise UserError("--max_gold_wer needs an estimate of the WER: also give --recognisers")
         if both := set(self.recognisers) & set(self.judges):
-            raise UserError(f"{min(both)} cannot judge what it made: give it to --recognisers or to --judges")
+            raise UserError(
+                f"{min(both)} cannot vote on the gold and judge it too: give it to --recognisers or to --judges"
+            )
         if self.gold == "stt" and self.train_on == "errors":
             raise UserError(
                 "--gold stt is the recogniser's own text, so there are no errors to train on; also give --train_on "
