@@ -95,7 +95,7 @@ class FinetuningSettings:
 
     Args:
         finetuning: what is trained of it.
-        training: settings of the trainer; its `output_dir` is set by `finetune`.
+        training: settings of the trainer; `finetune` takes another `output_dir`, for checkpoints.
         lora: settings of a LoRA, if one is trained.
         kl: weight of KL(base || model), which keeps the model close to its base.
         language: code such as "en", for families with a prompt in each request.
@@ -134,10 +134,11 @@ def finetune(
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     check_trainable(model, trained, settings)
     show(f"training {trained:,} of {total:,} parameters ({trained / total:.2%}) on {len(train)} recordings")
-    settings.training.output_dir = str(folder / "checkpoints")
+    training = copy.copy(settings.training)  # its caller still needs the folder of the result
+    training.output_dir = str(folder / "checkpoints")
     trainer = KlToBaseTrainer(
         model,
-        settings.training,
+        training,
         processor,
         train,
         evaluated,

@@ -179,6 +179,7 @@ def test_a_whole_pipeline_is_pushed_and_pulled_and_the_token_is_nowhere(hub, tmp
             "--log_file",
             str(log),
             *SMALL,
+            "--ship=moe",  # with code of its own and experts
             *push_to("moe"),
         ],
         env=environment,
