@@ -46,6 +46,7 @@ from hf_components.speech.targets import with_target
 REQUIRED = ("id", "audio", "text", "speaker_id", "group", "duration")
 SEGMENT = re.compile(r"-\d{8,}-\d{8,}$")  # milliseconds at the end of the id of a segment
 UNUSUAL = 100.0  # seconds; few corpora have half of their recordings longer
+COUNTED = re.compile(r"(.*-)\d+-of-(\d+)(\..*)")  # name of a file that says how many there are
 SHARD = re.compile(r"-\d{5}-of-\d{5}\.parquet$")
 CONTENT = re.compile(r"^ *description: content ([0-9a-f]{16})$", re.MULTILINE)
 
@@ -242,8 +243,8 @@ def _check_contract(rows: Dataset, where: str) -> None:
         if not (fits or (column in ("text", "speaker_id", "group") and pyarrow.types.is_null(kind))):
             wanted = "seconds" if column == "duration" else "text"
             raise UserError(
-                f"{where} must hold {wanted} in the column {column}, got {kind}; prepare the corpus again, or cast "
-                "the column, with cast_column of datasets"
+                f"{where} must hold {wanted} in the column {column}, got {kind}; prepare the corpus again, or "
+                "cast the column, with cast_column of datasets"
             )
     if not len(rows):
         return
@@ -312,6 +313,7 @@ def _check_files(folder: Path, tables: Sequence[Path]) -> dict[str, str]:
             f"to use it as it is, remove the line '{promised[0].strip()}' from {card}"
         )
     of_split: dict[str, tuple[Path, dict]] = {}
+    _check_complete(tables)
     for path in sorted(tables):
         try:
             schema = pyarrow.parquet.read_schema(path)
@@ -328,6 +330,16 @@ def _check_files(folder: Path, tables: Sequence[Path]) -> dict[str, str]:
         return {}
     states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in tables]
     return {"description": f"state {hashlib.sha256(repr(states).encode()).hexdigest()[:16]}"}  # a key of the cache
+
+
+def _check_complete(tables: Sequence[Path]) -> None:
+    """Raise UserError if a file is missing of those that count themselves, as `train-00001-of-00002.parquet` does."""
+    series = {(path.parent, *counted.groups()) for path in tables if (counted := COUNTED.fullmatch(path.name))}
+    for folder, before, total, after in sorted(series):
+        for number in range(int(total)):
+            path = folder / f"{before}{number:0{len(total)}}-of-{total}{after}"
+            if not path.exists():
+                raise UserError(f"{path} is missing; get it, or prepare the corpus again")
 
 
 def _kind(kind: pyarrow.DataType) -> str:

@@ -65,7 +65,7 @@ class MovingAverage(TrainerCallback):
         file = checkpoint / AVERAGED_WEIGHTS
         if not file.exists():
             raise UserError(
-                f"{checkpoint} was written without ema_decay; leave ema_decay out, or start anew with --force_restart"
+                f"{checkpoint} was written without ema_decay; leave it out, or start anew with --force_restart"
             )
         found = load_file(file)
         self.average = {name: found[name].to(weights.device) for name, weights in trained_weights(self.model).items()}

@@ -47,7 +47,9 @@ class DistanceToStart:
         """Raises UserError if the checkpoint does not hold the start."""
         file = checkpoint / START_WEIGHTS
         if not file.exists():
-            raise UserError(f"{checkpoint} was written without l2_to_start; start anew with --force_restart")
+            raise UserError(
+                f"{checkpoint} was written without l2_to_start; leave it out, or start anew with --force_restart"
+            )
         found = load_file(file)
         self.start = {name: found[name].to(start.device) for name, start in self.start.items()}
 

@@ -153,7 +153,7 @@ def test_the_best_checkpoint_gives_its_average(tmp_path):
 @pytest.mark.parametrize("flag", ["ema_decay", "l2_to_start"])
 def test_a_checkpoint_without_it_does_not_go_on_with_it(tmp_path, flag):
     trainer_of(tmp_path, save_strategy="steps", save_steps=1, num_train_epochs=1).train()
-    with pytest.raises(UserError, match=f"written without {flag}; start anew with --force_restart"):
+    with pytest.raises(UserError, match=f"written without {flag}; leave it out, or start anew with --force_restart"):
         trainer_of(tmp_path, **{flag: 0.5}).train(resume_from_checkpoint=True)
 
 
