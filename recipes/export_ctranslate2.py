@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import datasets
 from accelerate import PartialState
 
-from hf_components.asr import compare_with_export, texts_of_ctranslate2
+from hf_components.asr import texts_of_ctranslate2
 from hf_components.checkpoints import export_whisper
-from hf_components.moe import ExportArguments, load_to_export
+from hf_components.moe import ExportArguments, check_export, load_to_export
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.runtime import flag, parse_arguments, run_as_stage, run_recipe
-from hf_components.speech import load_corpus, sample_rows
 from hf_components.whisper import DynamicContextWhisper
 
 logger = logging.getLogger(__name__)
@@ -61,18 +61,12 @@ def produce(args: Arguments, folder: Path) -> dict:
     context = set_context(args, model)
     if PartialState().is_main_process:
         export_whisper(model, processor, folder / "model", args.quantization, **context)
-    result = {"quantization": args.quantization, **context, "check": None}
-    if args.corpus is None:
-        text = "the export is not checked; give --corpus to compare its transcripts with those of %s"
-        logger.warning(text, args.model)
-        return result
-    corpus = sample_rows(load_corpus(args.corpus, args.split), args.max_samples, args.seed)
 
-    def exported() -> list[str]:
+    def exported(corpus: datasets.Dataset) -> list[str]:
         return texts_of_ctranslate2(folder / "model", processor, corpus, args.language, args.max_new_tokens)
 
-    exports = {"check": exported}
-    return result | compare_with_export(model, processor, corpus, exports, max_new_tokens=args.max_new_tokens)
+    check = check_export(args, model, processor, {"check": exported})
+    return {"quantization": args.quantization, **context, **check}
 
 
 def set_context(args: Arguments, model: DynamicContextWhisper) -> dict:

@@ -9,22 +9,19 @@ Writes <output_dir>/model/ggml-model-<quantization>.bin, which whisper.cpp and t
 50 times the seconds of the clip and of the silence after it. The check has both.
 """
 
-import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import datasets
 from accelerate import PartialState
 
-from hf_components.asr import compare_with_export
 from hf_components.checkpoints import export_ggml, language_of, transcribe_ggml
-from hf_components.moe import ExportArguments, load_to_export
+from hf_components.moe import ExportArguments, check_export, load_to_export
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.runtime import flag, parse_arguments, run_as_stage, run_recipe
-from hf_components.speech import load_corpus, sample_rows, waveforms
-
-logger = logging.getLogger(__name__)
+from hf_components.speech import waveforms
 
 
 @dataclass
@@ -33,7 +30,7 @@ class Arguments(ExportArguments):
         "type of the stored matrices: 16, 8 or 5 bits a weight", default="q8_0"
     )
     silence: float = flag(
-        "seconds after a clip that are heard in the check of --audio-ctx", default=5.0, min=0, max=30, needs="corpus"
+        "seconds after a clip that are heard in the check of --audio-ctx", default=7.0, min=0, max=30, needs="corpus"
     )
 
 
@@ -54,14 +51,8 @@ def produce(args: Arguments, folder: Path) -> dict:
     if PartialState().is_main_process:
         file.parent.mkdir()
         export_ggml(model, processor, file, args.quantization)
-    result = {"quantization": args.quantization, "check": None, "check_short": None}
-    if args.corpus is None:
-        text = "the export is not checked; give --corpus to compare its transcripts with those of %s"
-        logger.warning(text, args.model)
-        return result
-    corpus = sample_rows(load_corpus(args.corpus, args.split), args.max_samples, args.seed)
 
-    def exported(silence: float | None) -> list[str]:
+    def exported(silence: float | None, corpus: datasets.Dataset) -> list[str]:
         return transcribe_ggml(
             file,
             waveforms(corpus),
@@ -72,7 +63,7 @@ def produce(args: Arguments, folder: Path) -> dict:
         )
 
     exports = {"check": partial(exported, None), "check_short": partial(exported, args.silence)}
-    return result | compare_with_export(model, processor, corpus, exports, max_new_tokens=args.max_new_tokens)
+    return {"quantization": args.quantization, **check_export(args, model, processor, exports)}
 
 
 if __name__ == "__main__":

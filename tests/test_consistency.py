@@ -40,7 +40,7 @@ PAGES = sorted(
 )
 
 OF_EARLIER_FLAGS = ("CHANGELOG.md", "docs/from_the_originals.md", "docs/log.md")  # pages that name flags of the past
-OF_OTHER_PROGRAMS = {"machine_rank", "main_process_ip", "num_processes", "logdir", "renormalize"}
+OF_OTHER_PROGRAMS = {"machine_rank", "main_process_ip", "num_processes", "logdir", "renormalize", "audio_ctx"}
 
 
 def recipes() -> list[str]:

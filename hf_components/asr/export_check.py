@@ -22,7 +22,7 @@ def compare_with_export(
     model: DynamicContextWhisper,
     processor: WhisperProcessor,
     corpus: datasets.Dataset,
-    exports: Mapping[str, Callable[[], list[str]]],
+    exports: Mapping[str, Callable[[datasets.Dataset], list[str]]],
     *,
     max_new_tokens: int,
 ) -> dict[str, dict]:
@@ -31,7 +31,7 @@ def compare_with_export(
     Args:
         model: the Whisper as it was exported, in the audio context of the export.
         corpus: rows to transcribe.
-        exports: name -> what transcribes the same rows, greedily, with the export.
+        exports: name -> what transcribes rows, greedily, with the export.
     Returns:
         for each name `clips`, how many of them are `equal`, `wer_original`, `wer_export`, `wer_between`, and the
         `seconds` that the export took; other processes than the main one get nothing. A difference is logged.
@@ -44,7 +44,7 @@ def compare_with_export(
     found = {}
     for name, texts_of_export in exports.items():
         start = time.perf_counter()
-        exported = texts_of_export()
+        exported = texts_of_export(corpus)
         found[name] = {
             "clips": len(corpus),
             "equal": sum(a == b for a, b in zip(original, exported, strict=True)),

@@ -32,7 +32,7 @@ from hf_components.moe.experts import (
     save_trained_experts,
     start_from_lora,
 )
-from hf_components.moe.exporting import ExportArguments, load_to_export
+from hf_components.moe.exporting import ExportArguments, check_export, load_to_export
 from hf_components.moe.fit import loss_of_labels, loss_of_routing, mixture
 from hf_components.moe.gradients import LoraGradients
 from hf_components.moe.labels import load_labels

@@ -1,15 +1,20 @@
-"""Which Whisper is exported, and on what the export is checked: the same for every format."""
+"""Which Whisper is exported, and how the export is checked: the same for every format."""
 
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import datasets
 from transformers import WhisperProcessor
 
-from hf_components.asr import load_asr, load_voices
+from hf_components.asr import compare_with_export, load_asr, load_voices
 from hf_components.checkpoints import load_whisper, read_config
 from hf_components.moe.merging import load_expert
 from hf_components.runtime import RecipeArguments, SeedArguments, UserError, flag
-from hf_components.speech import language_code
+from hf_components.speech import language_code, load_corpus, sample_rows
 from hf_components.whisper import DynamicContextWhisper
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -49,3 +54,18 @@ def load_to_export(args: ExportArguments) -> tuple[DynamicContextWhisper, Whispe
     if args.expert is not None:
         raise UserError(f"{args.model} has no experts; leave --expert out")
     return load_whisper(args.model, args.language)
+
+
+def check_export(
+    args: ExportArguments,
+    model: DynamicContextWhisper,
+    processor: WhisperProcessor,
+    exports: Mapping[str, Callable[[datasets.Dataset], list[str]]],
+) -> dict[str, dict | None]:
+    """What `compare_with_export` finds on rows of the corpus for each name; without a corpus a warning, and None."""
+    if args.corpus is None:
+        text = "the export is not checked; give --corpus to compare its transcripts with those of %s"
+        logger.warning(text, args.model)
+        return dict.fromkeys(exports)
+    corpus = sample_rows(load_corpus(args.corpus, args.split), args.max_samples, args.seed)
+    return compare_with_export(model, processor, corpus, exports, max_new_tokens=args.max_new_tokens)
