@@ -32,7 +32,7 @@ def zipped(content: bytes) -> bytes:
 
 FILES = {
     "ZIP": (zipped(b"sound"), "unpack it"),
-    "gzip": (gzip.compress(b"sound"), "unpack it"),
+    "gzip": (gzip.compress(b"sound", mtime=0), "unpack it"),
     "web page": (b"\n<!DOCTYPE html><html></html>", "get the recording again"),
     "JSON": (b'{"error": "not found"}', "get the recording again"),
     "text": (b"to be recorded\r\n", "it is text"),
