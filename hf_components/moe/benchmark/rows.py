@@ -116,6 +116,7 @@ def score_rows(
     figures = {}
     errors = {}
     pairs = corpus["references"][:] if "references" in corpus.column_names else []
+    is_marked = has_markup(pairs)
     differences = []
 
     def compare(a: str, row: Row) -> None:
@@ -134,7 +135,7 @@ def score_rows(
             "real_time_factor": round(row.seconds / audio_seconds, 4),
             **score(row.texts, references, groups, speakers, language=row.language, **resampling),
         }
-        if has_markup(pairs):
+        if is_marked:
             figures[row.name]["sap"] = score_sap(sap_counts(row.texts, pairs), speakers, **resampling)
         errors[row.name] = utterance_errors(row.texts, references, row.language)
         for other in BASELINES:
