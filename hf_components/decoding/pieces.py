@@ -53,7 +53,7 @@ def _page(content: Content, place: int) -> int | None:
 def _box(content: Content, place: int) -> int | None:
     """A box of MP4, QuickTime or 3GP."""
     head = content[place : place + 16]
-    if len(head) < 8 and any(head):
+    if len(head) < 8:
         return place + 8
     if head[4:8] not in BOXES:
         return None
