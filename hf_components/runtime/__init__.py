@@ -22,6 +22,7 @@ from hf_components.runtime.files import (
     files_below,
     is_foreign_link,
     is_invisible,
+    is_stream,
     is_utf8,
     leads_out,
     looks_like,

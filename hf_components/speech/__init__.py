@@ -2,6 +2,7 @@
 
 from hf_components.speech.audio import (
     SAMPLING_RATE,
+    SOUND_SUFFIXES,
     AudioError,
     count_mel_frames,
     decode,
