@@ -54,7 +54,7 @@ from hf_components.runtime import (
     run_recipe,
     run_stage,
 )
-from hf_components.speech import Sampling, language_code, load_corpus
+from hf_components.speech import Sampling, language_code, load_corpus, require_readable
 
 
 @dataclass
@@ -205,6 +205,7 @@ def draw_sample(args: Arguments) -> tuple[datasets.Dataset, Path]:
 def produce(
     args: Arguments, names: list[str], run_id: str, corpus: datasets.Dataset, sample: Path, folder: Path
 ) -> dict:
+    require_readable(corpus, args.corpus, args.split)
     config = mixture_config(args.folders, names, args.experts_per_utterance)
     options = {"batch_size": args.batch_size, "num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
 

@@ -32,7 +32,7 @@ from hf_components.runtime import (
     run_recipe,
 )
 from hf_components.scoring import score
-from hf_components.speech import load_corpus, sample_rows
+from hf_components.speech import load_corpus, require_readable, sample_rows
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,9 @@ def produce(args: Arguments, folder: Path) -> dict:
 
 
 def sampled(args: Arguments, split: str) -> datasets.Dataset:
-    return sample_rows(load_corpus(args.corpus, split), args.max_samples, args.seed)
+    sample = sample_rows(load_corpus(args.corpus, split), args.max_samples, args.seed)
+    require_readable(sample, args.corpus, split)
+    return sample
 
 
 def choose_weights(args: Arguments, moe, processor) -> tuple[list[float], dict]:
