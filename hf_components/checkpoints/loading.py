@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,6 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin, Whis
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from hf_components.checkpoints.generation import complete_generation_config
+from hf_components.checkpoints.whisper_settings import check_whisper_settings
 from hf_components.runtime import UserError, read_completion, require_there
 from hf_components.speech import WORDS, language_code
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
@@ -79,8 +81,10 @@ def load_moe_whisper(
 ) -> tuple[MoeWhisperForConditionalGeneration, WhisperProcessor]:
     """A MoE-Whisper and its processor, in evaluation mode on this process's device, with its saved prompt."""
     model = load_model(MoeWhisperForConditionalGeneration, name_or_path, dtype)
+    processor = load_processor(name_or_path)
+    check_whisper_settings(model, processor)
     _search_with_beams(model)
-    return model, load_processor(name_or_path)
+    return model, processor
 
 
 def _search_with_beams(model: PreTrainedModel) -> None:
@@ -96,15 +100,21 @@ def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, languag
     Args:
         language: such as "de", see `language_code`; by default the language saved in the checkpoint, else "en".
     Raises:
-        UserError: it is no language, or the checkpoint does not know the language.
+        UserError: it is no language, the checkpoint does not know the language, or its files contradict each other.
     """
     language = language and language_code(language)
     complete_generation_config(model, processor.tokenizer)
+    check_whisper_settings(model, processor)
     generation = model.generation_config
     if not getattr(generation, "is_multilingual", False):
-        if language not in (None, "en"):
-            text = "%s knows only English, so --language %s has no effect; use a multilingual checkpoint"
-            logger.warning(text, model.name_or_path, language)
+        wanted = language or getattr(generation, "language", None)
+        if wanted not in (None, "", "en", "english", "<|en|>"):
+            text = "%s knows only English, so the language %s has no effect; use a multilingual checkpoint"
+            logger.warning(text, model.name_or_path, wanted)
+        for name in ("language", "task", "lang_to_id", "task_to_id"):  # its prompt has none, and `generate` looks
+            if hasattr(generation, name):
+                delattr(generation, name)
+        generation.forced_decoder_ids = model.config.forced_decoder_ids = None
         return
     if language is None and getattr(generation, "language", None) is None:
         text = "%s knows many languages and does not say which one it writes: using en; choose one with --language"
@@ -222,12 +232,23 @@ def load_model(model_class: type, name_or_path: str, dtype: torch.dtype = torch.
     missing = [name for name in found["missing_keys"] if not name.endswith(UNUSED_IN_INFERENCE)]
     if missing:  # transformers would fill them with random numbers
         raise UserError(f"{name_or_path} is not a checkpoint of {type(model).__name__}: it lacks {min(missing)}")
+    if surplus := _layers_of_weights_alone(model, found["unexpected_keys"]):
+        raise UserError(
+            f"{name_or_path}: its weights have {surplus}, which its config.json leaves out; copy the config.json that "
+            "belongs to these weights"
+        )
     if broken := [name for name, weight in model.named_parameters() if not weight.sum(dtype=torch.float32).isfinite()]:
         raise UserError(
             f"{name_or_path} has NaN or infinite weights, such as {broken[0]}: its training diverged, or it "
             "overflowed in float16; take an earlier checkpoint"
         )
     return model.to(PartialState().device).eval()
+
+
+def _layers_of_weights_alone(model: PreTrainedModel, unexpected: Collection[str]) -> str | None:
+    """A weight of a layer beyond those that a model was built with; other weights, such as heads, may be left over."""
+    shared = {re.sub(r"\.\d+\.", ".", name) for name in model.state_dict()}
+    return min((name for name in unexpected if re.sub(r"\.\d+\.", ".", name) in shared), default=None)
 
 
 def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
