@@ -45,6 +45,7 @@ LARGEST = 2**40  # of any number in a configuration
 BEAMS = 5  # of a Whisper whose checkpoint names no number; see "Beams" in docs/results.md
 # Codes of today for languages that Whisper has under another one: Javanese, Bokmål, Mandarin, Filipino.
 CODES_OF_WHISPER = {"jv": "jw", "nb": "no", "cmn": "zh", "fil": "tl"}
+ENGLISH = (None, "", "en", "english", "<|en|>")
 UNUSED_IN_INFERENCE = "masked_spec_embed"  # vector for SpecAugment in wav2vec2 and similar; often not published
 
 
@@ -107,10 +108,11 @@ def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, languag
     check_whisper_settings(model, processor)
     generation = model.generation_config
     if not getattr(generation, "is_multilingual", False):
-        wanted = language or getattr(generation, "language", None)
-        if wanted not in (None, "", "en", "english", "<|en|>"):
-            text = "%s knows only English, so the language %s has no effect; use a multilingual checkpoint"
-            logger.warning(text, model.name_or_path, wanted)
+        saved = getattr(generation, "language", None)
+        if (language or saved) not in ENGLISH:
+            text = "%s knows only English, so %s has no effect; use a multilingual checkpoint"
+            which = f"--language {language}" if language else f"its saved language {saved}"
+            logger.warning(text, model.name_or_path, which)
         for name in ("language", "task", "lang_to_id", "task_to_id"):  # its prompt has none, and `generate` looks
             if hasattr(generation, name):
                 delattr(generation, name)

@@ -67,7 +67,7 @@ def test_the_text_is_that_of_the_checkpoint(folder, kind, fields):
 def test_a_language_of_an_english_model_is_warned_of(folder, caplog):
     with caplog.at_level(logging.WARNING):
         load_whisper(str(changed(folder, "english", "generation_config.json", language="de")))
-    assert "knows only English, so the language de has no effect" in caplog.text
+    assert "knows only English, so its saved language de has no effect" in caplog.text
 
 
 WRONG = {
