@@ -38,6 +38,7 @@ DAMAGED = (
     SafetensorError,
     StrictDataclassError,
     UnpicklingError,
+    re.error,  # of a pattern in an adapter_config.json
 )
 COUNTS = ("_layers", "n_layer", "_heads", "_rank", "num_experts")  # fields end in these
 MOST = 4096
@@ -256,11 +257,15 @@ def _layers_of_weights_alone(model: PreTrainedModel, unexpected: Collection[str]
 def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
     """Merge a PEFT LoRA into the weights of a model, so that it adds no computation.
 
+    If it says that it was trained over a model of another name, a warning tells so.
+
     Raises:
-        UserError: there is no such adapter, or it belongs to another model.
+        UserError: there is no such adapter, it belongs to another model, or has weights that are no numbers.
     """
     name = model.name_or_path
     require_there(adapter)
+    if Path(adapter).is_dir() and not any(Path(adapter).glob("adapter_model.*")):
+        raise UserError(f"{adapter} is not an adapter: it has no adapter_model.safetensors; copy it from its source")
     try:
         config = PeftConfig.from_pretrained(adapter)
         check_sizes(config.to_dict())
@@ -272,7 +277,18 @@ def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
         raise UserError(
             f"{adapter} is not an adapter of {name}: one of the two has no {min(strangers)}; give its base"
         )
+    if broken := [name for name, weight in adapted.named_parameters() if not weight.isfinite().all()]:
+        raise UserError(f"{adapter} has NaN or infinite weights, such as {broken[0]}: its training diverged")
+    _warn_of_another_base(adapter, config.base_model_name_or_path, name)
     return adapted.merge_and_unload()
+
+
+def _warn_of_another_base(adapter: str, trained_over: str | None, model: str) -> None:
+    """Only names can be compared: an adapter fits any model of the same sizes, and a base may have been moved."""
+    names = [Path(base_model_id(base)).name for base in (trained_over, model) if base]
+    if len(set(names)) == 2:
+        text = "%s says that it was trained over %s, and is merged into %s: if these are not the same weights, its "
+        logger.warning(text + "texts are wrong", adapter, trained_over, model)
 
 
 def _check_there(name_or_path: str) -> None:
@@ -317,4 +333,5 @@ def what_failed(error: BaseException) -> str:
     """What a library says of a checkpoint that cannot be loaded, in a line."""
     if isinstance(error, UnpicklingError):  # PyTorch's own text advises to run what is in the file
         return "its weights are pickled and hold more than numbers, so they are not read; ask for safetensors"
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or type(error).__name__
