@@ -107,7 +107,13 @@ def test_several_recognisers_vote_and_another_judges(sources, tmp_path):
     voter = str(EVERY["hubert"](tmp_path / "voter"))
     other = str(save_tiny_wav2vec2(tmp_path / "other"))
     judge = str(EVERY["parakeet ctc"](tmp_path / "judge"))
-    flags = {"gold": "consensus", "train_on": "all", "truth": tmp_path / "no.jsonl", "num_epochs": 1}
+    flags = {
+        "gold": "consensus",
+        "train_on": "all",
+        "truth": tmp_path / "no.jsonl",
+        "num_epochs": 1,
+        "weigh_gold": True,
+    }
     (tmp_path / "no.jsonl").write_text("")
     words = ["--recognisers", voter, other, "--judges", judge]
     result = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", *words, **flags))

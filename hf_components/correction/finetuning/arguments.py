@@ -96,6 +96,11 @@ class GoldArguments:
         min=0,
         needs={"gold": VOTED},
     )
+    weigh_gold: bool = flag(
+        "the loss of a recording counts by the share of words that its gold is expected to have right",
+        default=False,
+        needs={"gold": VOTED},
+    )
     judges: list[str] = flag(
         "recognisers that decide, where no truth is known, whether the trained one became better: folders or Hub ids "
         "of others than those that made the gold",
@@ -129,10 +134,13 @@ class GoldArguments:
         if self.gold not in VOTED:  # nobody votes
             self.recognisers = []
             self.max_gold_wer = None
+            self.weigh_gold = False
         if self.gold in ("consensus", "best") and not self.recognisers:
             raise UserError(f"--gold {self.gold} is a vote of several: also give --recognisers, best two or more")
-        if self.max_gold_wer is not None and not self.recognisers:
-            raise UserError("--max_gold_wer needs an estimate of the WER: also give --recognisers")
+        estimated = {"max_gold_wer": self.max_gold_wer is not None, "weigh_gold": self.weigh_gold}
+        for name, is_given in estimated.items():
+            if is_given and not self.recognisers:
+                raise UserError(f"--{name} needs an estimate of the WER: also give --recognisers")
         if both := set(self.recognisers) & set(self.judges):
             raise UserError(
                 f"{min(both)} cannot vote on the gold and judge it too: give it to --recognisers or to --judges"

@@ -207,7 +207,9 @@ class Rounds:
         longest = family_of(self.model).longest_seconds
         chosen = choose_for_training(samples, gold_args.train_on, longest, gold_args.max_gold_wer)
         fastest = max(self.flags.training.speed_factors, default=1.0)
-        rows = keep_learnable(training_rows(self.corpus, chosen), self.model, self.processor, fastest)
+        rows = keep_learnable(
+            training_rows(self.corpus, chosen, gold_args.weigh_gold), self.model, self.processor, fastest
+        )
         learnable = set(rows["id"])
         for row in chosen:
             row.trained_on = row.id in learnable
