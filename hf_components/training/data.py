@@ -164,7 +164,8 @@ class SpeechDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, draw: Draw) -> dict:
         row = self.corpus[draw.index]
-        text, weight = row["text"], row.get(WEIGHT)
+        text = row["text"]
+        weight = row.get(WEIGHT)
         with unreadable_explained():
             (waveform,) = waveforms([row])
             if draw.partner != ALONE:
