@@ -110,7 +110,10 @@ class Voices:
                 self._add(voices)
             except ValueError as error:
                 read = ", ".join(str(place) for place in places.values())
-                raise UserError(f"{read} does not fit {model.name_or_path}: {error}; learn the voice again") from error
+                problem = str(error).rstrip(".")
+                raise UserError(
+                    f"{read} does not fit {model.name_or_path}: {problem}; learn the voice again"
+                ) from error
         self.examples = {
             name: [
                 (np.concatenate([example, PAUSE]), text)
