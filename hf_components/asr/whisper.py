@@ -72,9 +72,7 @@ class Whisper(Family):
         features = place(inputs, model)[
             "input_features"
         ]  # the model finds the padding in the features, without a mask
-        search = {"return_timestamps": False, "return_dict_in_generate": False}  # whatever the checkpoint says
-        if num_beams is not None:
-            search["num_beams"] = num_beams
+        search = {} if num_beams is None else {"num_beams": num_beams}
         room = max_new_tokens
         if said is not None:
             room = min(longest, max_new_tokens + max(map(len, said)))

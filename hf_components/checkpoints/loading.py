@@ -75,7 +75,7 @@ def load_whisper(
         model.set_audio_context(fields["audio_context"], fields["min_audio_context"])
     processor = load_processor(name_or_path)
     prompt_language(model, processor, language)
-    _search_with_beams(model)
+    _search_for_plain_texts(model)
     return model, processor
 
 
@@ -86,12 +86,17 @@ def load_moe_whisper(
     model = load_model(MoeWhisperForConditionalGeneration, name_or_path, dtype)
     processor = load_processor(name_or_path)
     check_whisper_settings(model, processor)
-    _search_with_beams(model)
+    _search_for_plain_texts(model)
     return model, processor
 
 
-def _search_with_beams(model: PreTrainedModel) -> None:
-    model.generation_config.num_beams = model.generation_config.num_beams or BEAMS
+def _search_for_plain_texts(model: PreTrainedModel) -> None:
+    """With `BEAMS` beams if the checkpoint names no number; tokens alone, even if it asks for more beside them."""
+    generation = model.generation_config
+    generation.num_beams = generation.num_beams or BEAMS
+    for name in ("return_timestamps", "return_dict_in_generate"):
+        if getattr(generation, name, None):
+            setattr(generation, name, False)
 
 
 def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, language: str | None) -> None:
