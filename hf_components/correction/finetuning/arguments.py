@@ -45,7 +45,7 @@ class Wav2Vec2Arguments(ResumeArguments, PlotArguments):
     )
     base_share: float = flag(BASE_SHARE, default=0.0, min=0, below=1)
     batch_seconds: float = flag("seconds of audio per batch in transcription, with padding", default=240.0, above=0)
-    num_bootstrap: int = flag("resamples for each interval of the improvements", default=1000, min=0)
+    num_bootstrap: int = flag("number of bootstrap samples for each interval of an improvement", default=1000, min=0)
 
     def __post_init__(self):
         self.use_lora = self.use_lora and not self.no_lora
