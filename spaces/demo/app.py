@@ -44,7 +44,7 @@ def own_hosts() -> list[str]:
 
 def refusal(error: ValueError) -> gr.Error:
     """What the user did wrong, as a message of the page that stays long enough to be read."""
-    return gr.Error(str(error), title="This did not work", duration=30, print_exception=False)
+    return gr.Error(str(error), duration=30, print_exception=False)
 
 
 def show_experts(file: str | None, name: str) -> tuple[str, str, dict, dict]:
@@ -193,7 +193,14 @@ def build_voice_tab(recognisers: list[str]) -> None:
     text.change(start_again, text, [recorded, asked, sentence])
     again.click(start_again, text, [recorded, asked, sentence])
     back.click(go_back, [text, recorded], [recorded, asked, sentence], api_visibility="private")
-    keep.click(keep_sentence, [sentence, text, recorded], [recorded, asked, sentence], api_visibility="private")
+    # Without progress, an error does not cover the field in which the sentence is to be recorded.
+    keep.click(
+        keep_sentence,
+        [sentence, text, recorded],
+        [recorded, asked, sentence],
+        show_progress="hidden",
+        api_visibility="private",
+    )
     button.click(learn_my_voice, [name, text, recorded, learnt], [learnt, remark], api_visibility="private")
     listen.click(compare_voice, [speech, learnt], [before, after], api_visibility="private")
 
@@ -245,7 +252,7 @@ def build(recognisers: list[str], units: list[str]) -> gr.Blocks:
                     visible=False,
                     interactive=False,
                     label="Each expert alone",
-                    column_widths=["15%", "15%", "70%"],
+                    column_widths=["90px", "80px", "60%"],
                 )
             button.click(show_experts, [recording, name], [transcript, remark, weights, experts], api_name="recognise")
         with gr.Tab("Units"), gr.Row():
