@@ -58,7 +58,7 @@ def show_experts(file: str | None, name: str) -> tuple[str, str, dict, dict]:
     is_routed = bool(heard.weights)
     shown = [f"{weight:.2f}" for weight in heard.weights] if is_routed else [""] * len(experts)
     bars = pd.DataFrame({"expert": experts if is_routed else [], "weight": np.round(heard.weights, 4)})
-    rows = list(map(list, zip(experts, shown, heard.by_expert, strict=True)))
+    rows = list(map(list, zip(range(len(experts)), shown, heard.by_expert, strict=True)))
     return (
         heard.transcript,
         f"{heard.remark} {remark}".strip(),
@@ -252,7 +252,7 @@ def build(recognisers: list[str], units: list[str]) -> gr.Blocks:
                     visible=False,
                     interactive=False,
                     label="Each expert alone",
-                    column_widths=["90px", "80px", "60%"],
+                    column_widths=["25%", "25%", "50%"],
                 )
             button.click(show_experts, [recording, name], [transcript, remark, weights, experts], api_name="recognise")
         with gr.Tab("Units"), gr.Row():
