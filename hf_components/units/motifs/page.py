@@ -44,6 +44,7 @@ audio { height: 2em; width: 15em }
   tr { display: block; padding: .4em 0; border-bottom: 1px solid #ddd }
   td { display: inline-block; padding: 0 .2em }
   td.units { display: inline }
+  td.left::before { content: ""; display: block }
   td.motif { white-space: normal }
   .where { display: block }
 }
