@@ -104,6 +104,8 @@ def plot_curves(
             marker=MARKERS[i % len(MARKERS)] if points.shape[1] < MARKED else "",
         )
     axes.set(xlabel=x_label, ylabel=y_label, title=_label(title))
+    if x is not None and len(x) < MARKED and all(float(value).is_integer() for value in x):
+        axes.set_xticks(x)  # else half a sentence, or half an epoch
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(file, dpi=120)

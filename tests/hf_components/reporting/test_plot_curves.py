@@ -32,3 +32,8 @@ def test_more_curves_than_colours_differ_by_their_lines(drawn):
     plot_curves("x.png", {str(i): [1.0] * 20 for i in range(2 * len(PALETTE))}, "x", "y", "title")
     looks = {(line.get_color(), line.get_linestyle()) for line in drawn}
     assert len(looks) == len(drawn) == 2 * len(PALETTE)
+
+
+def test_whole_numbers_have_no_ticks_between_them(drawn):
+    plot_curves("x.png", {"before": [20.0, 19.0]}, "sentences", "WER (%)", "Voices", x=[5, 10])
+    assert drawn[0].axes.get_xticks().tolist() == [5, 10]
