@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hf_components.correction import hears, predict_llm
+from hf_components.checkpoints import predict_llm
+from hf_components.correction import hears
 from hf_components.correction.finetuning import ASKED
 from hf_components.moe import ExpertArguments, loss_of_labels, loss_of_routing, mixture
 from hf_components.runtime import Pipeline, UserError

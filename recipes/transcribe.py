@@ -18,7 +18,9 @@ from accelerate import PartialState
 from dataset_scripts.audio_folder import named_recordings
 from dataset_scripts.manifest_recordings import read_recordings
 from hf_components.asr import (
+    CHOICES,
     Files,
+    LanguageModel,
     Recordings,
     Rows,
     Transcriber,
@@ -55,6 +57,8 @@ SETTINGS = (
     "dtype",
     "num_beams",
     "max_new_tokens",
+    "gguf_file",
+    "llm_choices",
 )
 
 
@@ -102,6 +106,12 @@ class Arguments(ResumeArguments):
     mixture: Literal["weights", "merge", "logits", "choose"] | None = flag(
         "how a MoE-Whisper uses its experts, see docs/how_it_works.md; default: as it was saved", default=None
     )
+    llm_model: str | None = flag(
+        "LLM that chooses among the texts that a CTC model may have heard, by their probabilities: folder or Hub id",
+        default=None,
+    )
+    gguf_file: str | None = flag("file name of an LLM in GGUF format", default=None, needs="llm_model")
+    llm_choices: int = flag("texts among which the LLM chooses", default=CHOICES, min=2, needs="llm_model")
     dtype: str = flag("float32, float16, bfloat16, or auto: half precision on a GPU, else float32", default="auto")
     batch_seconds: float = flag(
         "seconds of audio per batch, padding included; a clip counts as 30 s for a stock Whisper",
@@ -155,7 +165,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 def identity_of(args: Arguments, source: str | None) -> dict:
     """What the transcripts depend on beside the recordings."""
-    inputs = [args.model, *(args.adapter or []), args.voice, source, args.submission_format]
+    inputs = [args.model, *(args.adapter or []), args.voice, args.llm_model, source, args.submission_format]
     return {
         "inputs": {path: fingerprint(path) for path in inputs if path is not None},
         "settings": {name: vars(args)[name] for name in SETTINGS},
@@ -163,7 +173,7 @@ def identity_of(args: Arguments, source: str | None) -> dict:
 
 
 def transcriber_of(args: Arguments) -> Transcriber:
-    return Transcriber.from_pretrained(
+    transcriber = Transcriber.from_pretrained(
         args.model,
         args.language,
         adapter=args.adapter or (),
@@ -177,6 +187,9 @@ def transcriber_of(args: Arguments) -> Transcriber:
         max_new_tokens=args.max_new_tokens,
         num_workers=args.num_workers,
     )
+    if args.llm_model is not None:
+        transcriber.choose_by(LanguageModel.from_pretrained(args.llm_model, args.gguf_file), args.llm_choices)
+    return transcriber
 
 
 def tell(metrics: dict, output: Path) -> None:

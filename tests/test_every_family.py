@@ -140,6 +140,29 @@ def test_the_loss_falls_and_is_that_of_a_plain_loop(base, tmp_path, name):
     assert losses == pytest.approx(expected, rel=1e-4) and losses[-1] < losses[0] - 0.05
 
 
+@every_family
+def test_weights_of_rows_weigh_their_losses(base, tmp_path, name):
+    """One everywhere changes nothing, and a row of weight 0 adds nothing to the gradient."""
+    trainer = trainer_of(base(name), tmp_path)
+    batch = trainer.data_collator([trainer.train_dataset[draw] for draw in next(iter(sampler_of(trainer)))])
+    if name == "parakeet tdt":  # its loss is a sum over the batch
+        with pytest.raises(UserError, match="train without weights of rows"):
+            trainer.compute_loss(trainer.model, {**batch, "loss_weight": torch.ones(8)}, num_items_in_batch=40)
+        return
+
+    def gradient(weights: torch.Tensor | None) -> torch.Tensor:
+        trainer.model.zero_grad()
+        weighted = batch if weights is None else {**batch, "loss_weight": weights}
+        trainer.compute_loss(trainer.model, dict(weighted), num_items_in_batch=40).backward()
+        grads = [weight.grad.flatten() for weight in trainer.model.parameters() if weight.grad is not None]
+        return torch.cat(grads)
+
+    first, last = torch.eye(8)[0], torch.ones(8) - torch.eye(8)[0]
+    assert torch.allclose(gradient(torch.ones(8)), gradient(None), rtol=1e-4, atol=1e-6)
+    assert torch.allclose(gradient(first) + gradient(last), gradient(None), rtol=1e-4, atol=1e-5)
+    assert gradient(first).norm() > 0 and not torch.allclose(gradient(first), gradient(None), rtol=0.01)
+
+
 def sampler_of(trainer: SpeechTrainer):
     trainer.get_train_dataloader()
     return trainer.sampler

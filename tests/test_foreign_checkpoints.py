@@ -21,8 +21,8 @@ from transformers import AutoModelForCTC
 from hf_components.acoustic_units import AcousticUnitsModel
 from hf_components.asr import Transcriber
 from hf_components.checkpoints import load_moe_whisper, load_whisper, merge_adapter
+from hf_components.checkpoints.language_models import load_llm
 from hf_components.checkpoints.loading import load_model
-from hf_components.correction.loading import load_llm
 from hf_components.runtime import UserError
 from hf_components.training.lora import LoraArguments, add_lora, save_lora
 from hf_components.units.learning.features import load_encoder

@@ -102,6 +102,18 @@ class Ctc(Family):
         real = real_frames(extract_model_from_parallel(model), logits.shape[:2], batch.get("attention_mask"))
         return Scores(outputs.loss, outputs, logits, real.to(logits.device))
 
+    def losses_of_rows(self, model, scores, batch):
+        labels = batch["labels"]
+        return torch.nn.functional.ctc_loss(
+            scores.logits.float().log_softmax(dim=-1).transpose(0, 1),
+            labels.clamp(min=0),
+            input_lengths=scores.real.sum(dim=1),
+            target_lengths=(labels != -100).sum(dim=1),
+            blank=self.blank(extract_model_from_parallel(model)),
+            reduction="none",
+            zero_infinity=True,
+        )
+
     def prepare_for_training(self, model, *, freeze=None, from_scratch=False):
         """The same as in `Family`. The saved configuration has the same settings."""
         super().prepare_for_training(model, freeze=freeze)

@@ -201,6 +201,22 @@ class Family(ABC):
         real = batch["labels"] != -100
         return Scores(outputs.loss * real.sum(), outputs, outputs.logits, real)  # their loss is a mean over tokens
 
+    def losses_of_rows(
+        self, model: PreTrainedModel, scores: Scores, batch: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """-log p of each text of a training batch, `(batch,)`, whose sum is `scores.loss`.
+
+        Raises:
+            UserError: models of this family only tell the sum.
+        """
+        if scores.logits is None:
+            raise UserError(f"{self.name} models only tell the loss of a whole batch; train without weights of rows")
+        targets = batch["labels"][:, -scores.logits.shape[1] :]  # an LLM's first token has no logits
+        losses = torch.nn.functional.cross_entropy(
+            scores.logits.float().transpose(1, 2), targets, ignore_index=-100, reduction="none"
+        )
+        return losses.sum(dim=1)
+
     def as_teacher(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """A training batch as this model hears it, where that differs from how another one hears it."""
         return batch

@@ -1,40 +1,72 @@
-"""Several texts per clip from a CTC model: a prefix beam search over its frames, instead of greedy decoding."""
+"""Several texts per clip from a CTC model: a prefix beam search over its frames, instead of greedy decoding.
 
+Either all of them are written, or the one that a language model finds probable too.
+"""
+
+import copy
 from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 
 from hf_components.asr.ctc import Ctc
 from hf_components.asr.family import place
+from hf_components.asr.language_model import LanguageModel
 from hf_components.asr.output_frames import real_frames
 
 WIDTH = 16  # prefixes that are kept from frame to frame; more if more texts are requested
 PRUNED = 7.0  # tokens less likely than e^-7 times the best token of their frame are skipped
+CHOICES = 24  # texts among which a language model chooses
+WEIGHT = 0.5  # of the language model, see "An LLM that chooses" in docs/log.md
 
 
-class CtcNBest(Ctc):
-    """`Ctc` that writes up to `count` different texts per clip, one per line, the most likely first."""
+def n_best_family(family: Ctc, count: int) -> Ctc:
+    """The same family, but it writes up to `count` different texts per clip, one per line, the most likely first."""
+    return _deciding(family, f"CTC, {count} best", count, lambda lists: ["\n".join(texts) for texts in lists])
 
-    def __init__(self, count: int):
-        self.count = count
-        self.name = f"CTC, {count} best"
 
-    def decode(self, model, processor, inputs, *, max_new_tokens=None, num_beams=1):
-        """The same as in `Family`; `num_beams` is not used."""
-        inputs = place(inputs, model)
-        log_probs = model(**inputs).logits.float().log_softmax(-1)
-        frames = real_frames(model, log_probs.shape[:2], inputs.get("attention_mask")).sum(-1).tolist()
-        return [
-            "\n".join(self._texts(model, processor, clip[:count]))
-            for clip, count in zip(log_probs.cpu().numpy(), frames, strict=True)
-        ]
+def choosing_family(family: Ctc, language_model: LanguageModel, count: int) -> Ctc:
+    """The same family, but it writes what the frames and a language model find most probable together.
 
-    def _texts(self, model, processor, log_probs: np.ndarray) -> list[str]:
-        found = prefix_beam_search(log_probs, model.config.pad_token_id, max(WIDTH, self.count))
-        texts = [
-            processor.tokenizer.decode(list(tokens), group_tokens=False, skip_special_tokens=True) for tokens in found
-        ]
-        return list(dict.fromkeys(" ".join(text.split()) for text in texts))[: self.count]
+    That is, of the `count` texts most likely by the frames, the one with the highest log p(text) by the frames +
+    `WEIGHT` * log p(text) by the language model (n-best rescoring; Schwartz and Chow 1990,
+    doi:10.1109/ICASSP.1990.115542).
+    """
+
+    def choose(lists: list[dict[str, float]]) -> list[str]:
+        asked = list({text: None for texts in lists if len(texts) > 1 for text in texts})
+        read = dict(zip(asked, language_model.log_probs(asked), strict=True))
+        return [max(texts, key=lambda text: texts[text] + WEIGHT * read.get(text, 0.0)) for texts in lists]
+
+    return _deciding(family, f"CTC, {count} best, chosen by {language_model.name}", count, choose)
+
+
+def _deciding(family: Ctc, name: str, count: int, decide: Callable[[list[dict[str, float]]], list[str]]) -> Ctc:
+    made = copy.copy(family)
+    made.name = name
+    made.decode = lambda model, processor, inputs, **options: decide(n_best(model, processor, inputs, count))
+    return made
+
+
+def n_best(model, processor, inputs, count: int) -> list[dict[str, float]]:
+    """For each clip up to `count` different texts with their log probabilities, the most likely first."""
+    inputs = place(inputs, model)
+    log_probs = model(**inputs).logits.float().log_softmax(-1)
+    frames = real_frames(model, log_probs.shape[:2], inputs.get("attention_mask")).sum(-1).tolist()
+    return [
+        _texts(model, processor, clip[:length], count)
+        for clip, length in zip(log_probs.cpu().numpy(), frames, strict=True)
+    ]
+
+
+def _texts(model, processor, log_probs: np.ndarray, count: int) -> dict[str, float]:
+    texts: dict[str, float] = {}
+    for tokens, log_prob in prefix_beam_search(log_probs, model.config.pad_token_id, max(WIDTH, count)).items():
+        text = processor.tokenizer.decode(list(tokens), group_tokens=False, skip_special_tokens=True)
+        text = " ".join(text.split())
+        texts[text] = float(np.logaddexp(texts.get(text, -np.inf), log_prob))
+    likeliest = sorted(texts, key=texts.get, reverse=True)[:count]
+    return {text: texts[text] for text in likeliest}
 
 
 def prefix_beam_search(log_probs: np.ndarray, blank: int, width: int) -> dict[tuple[int, ...], float]:

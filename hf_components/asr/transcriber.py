@@ -20,15 +20,18 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_components.asr.batching import AudioBatches, durations_of
+from hf_components.asr.ctc import Ctc
 from hf_components.asr.exported_whisper import WhisperInCTranslate2
 from hf_components.asr.families import family_of, load_asr
+from hf_components.asr.language_model import LanguageModel
+from hf_components.asr.nbest import CHOICES, choosing_family
 from hf_components.asr.recordings import Files, Recordings, Rows, require_waveform
 from hf_components.asr.routing import MODEL_AS_IT_IS, Routing, routing_by
 from hf_components.asr.transcript import Heard, Transcript
 from hf_components.asr.voiced_decoding import Example, decode_with_voices
 from hf_components.asr.voices import Voices, load_voices
 from hf_components.asr.words import Word, moved
-from hf_components.checkpoints import ExportedWhisper, is_export, merge_adapter, writes
+from hf_components.checkpoints import ExportedWhisper, choose_dtype, is_export, merge_adapter, writes
 from hf_components.runtime import Progress, UserError
 from hf_components.speech import SAMPLING_RATE, AudioError, cut_at_quiet, decode, duration_batches, seconds_batches
 from hf_components.whisper import MoeWhisperForConditionalGeneration
@@ -36,7 +39,6 @@ from hf_components.whisper.configuration_moe_whisper import MIXTURES
 from hf_components.whisper.dynamic_generation import DynamicContextGenerationMixin
 
 ENGINES = ("transformers", "ctranslate2")
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Transcriber:
@@ -161,6 +163,21 @@ class Transcriber:
         if folders:
             options["voices"] = load_voices(model, folders)
         return cls(model, processor, language=language, **options)
+
+    def choose_by(self, language_model: LanguageModel, choices: int = CHOICES) -> None:
+        """From now on write what the frames of a CTC model and a language model find most probable together.
+
+        Args:
+            choices: number of texts, the most likely by the frames, among which the language model chooses.
+        Raises:
+            UserError: the model is no CTC model. Others have a language model of their own in their decoder.
+        """
+        if not isinstance(self.family, Ctc):
+            raise UserError(
+                f"an LLM chooses among the texts of a CTC model, and this is a {self.family.name} model, whose "
+                "decoder knows its language already; leave the LLM out"
+            )
+        self.family = choosing_family(self.family, language_model, choices)
 
     @property
     def target(self) -> str:
@@ -457,14 +474,3 @@ def transcribe(
     if broken := next((transcript for transcript in found if transcript.problem is not None), None):
         raise AudioError(f"{broken.id}: {broken.problem}")
     return [transcript.text for transcript in found]
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Type of the weights by name; for "auto" see `Transcriber.from_pretrained`."""
-    if name == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if name not in DTYPES:
-        raise UserError(f"dtype must be auto, {', '.join(DTYPES)}, got {name!r}")
-    return DTYPES[name]

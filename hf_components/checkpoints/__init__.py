@@ -6,11 +6,12 @@ from hf_components.checkpoints.ctranslate2_import import import_whisper
 from hf_components.checkpoints.digests import digest_of_base, digest_of_model
 from hf_components.checkpoints.ggml_engine import transcribe_ggml
 from hf_components.checkpoints.ggml_export import export_ggml, find_ggml
+from hf_components.checkpoints.language_models import load_llm, predict_llm
 from hf_components.checkpoints.loading import (
     BEAMS,
     DAMAGED,
     base_model_id,
-    check_sizes,
+    choose_dtype,
     language_of,
     load_model,
     load_moe_whisper,

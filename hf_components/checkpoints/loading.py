@@ -37,6 +37,7 @@ DAMAGED = (
     StrictDataclassError,
     UnpicklingError,
 )
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 COUNTS = ("_layers", "n_layer", "_heads", "_rank", "num_experts")  # fields end in these
 MOST = 4096
 LARGEST = 2**40  # of any number in a configuration
@@ -295,3 +296,14 @@ def what_failed(error: BaseException) -> str:
     if isinstance(error, UnpicklingError):  # PyTorch's own text advises to run what is in the file
         return "its weights are pickled and hold more than numbers, so they are not read; ask for safetensors"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Type of the weights by name; "auto" is bfloat16 on a GPU that has it, float16 on others, float32 elsewhere."""
+    if name == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if name not in DTYPES:
+        raise UserError(f"dtype must be auto, {', '.join(DTYPES)}, got {name!r}")
+    return DTYPES[name]

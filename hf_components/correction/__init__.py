@@ -2,5 +2,4 @@
 
 from hf_components.correction.arguments import CorrectionArguments, hears, load_corrector
 from hf_components.correction.corrector import Correction, TranscriptCorrector
-from hf_components.correction.loading import predict_llm
 from hf_components.correction.record import summarise

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 from accelerate import PartialState
 
-from hf_components.asr import choose_dtype, is_audio_llm, load_asr
-from hf_components.checkpoints import read_config
+from hf_components.asr import is_audio_llm, load_asr
+from hf_components.checkpoints import choose_dtype, read_config
 from hf_components.correction.corrector import TranscriptCorrector
 from hf_components.correction.hearing import HearingCorrector
 from hf_components.runtime import UserError, flag
+
+# Where an LLM is used: it corrects what a recogniser heard, or chooses among what it may have heard.
+USED = ({"gold": ("llm", "best")}, "llm_choices")
 
 
 @dataclass
@@ -23,24 +26,22 @@ class CorrectionArguments:
         "or Hub id",
         default="mistralai/Mistral-7B-Instruct-v0.3",
         aliases=["--llm"],
-        needs={"gold": ("llm", "best")},
+        needs=USED,
     )
-    gguf_file: str | None = flag("file name of an LLM in GGUF format", default=None, needs={"gold": ("llm", "best")})
+    gguf_file: str | None = flag("file name of an LLM in GGUF format", default=None, needs=USED)
     quantization: str = flag(
         "4bit (bitsandbytes), none, or auto: 4bit on CUDA with bitsandbytes",
         default="auto",
         choices=("auto", "4bit", "none"),
-        needs={"gold": ("llm", "best")},
+        needs=USED,
     )
     llm_dtype: str = flag(
         "float32, float16, bfloat16, or auto: half precision on GPU, else float32",
         default="auto",
-        needs={"gold": ("llm", "best")},
+        needs=USED,
     )
-    llm_batch_size: int = flag("transcripts per batch of the LLM", default=16, min=1, needs={"gold": ("llm", "best")})
-    fast_mode: bool = flag(
-        "correct transcripts of up to 128 tokens only; else 512", default=True, needs={"gold": ("llm", "best")}
-    )
+    llm_batch_size: int = flag("transcripts per batch of the LLM", default=16, min=1, needs=USED)
+    fast_mode: bool = flag("correct transcripts of up to 128 tokens only; else 512", default=True, needs=USED)
 
 
 def load_corrector(args: CorrectionArguments, alphabet: frozenset[str] | None = None) -> TranscriptCorrector:

@@ -18,10 +18,10 @@ import torch
 from accelerate import PartialState
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_components.asr import Recordings, choose_dtype
+from hf_components.asr import Recordings
+from hf_components.checkpoints import choose_dtype, load_llm
 from hf_components.correction import prompt
 from hf_components.correction.gate import LIMITS, GateLimits, gate
-from hf_components.correction.loading import load_llm
 from hf_components.correction.prompt import Guess
 from hf_components.runtime import Progress, UserError
 

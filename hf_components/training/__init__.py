@@ -18,6 +18,7 @@ from hf_components.training.augmentation import (
 from hf_components.training.averaging import Averages, load_recipient
 from hf_components.training.data import (
     FULL_CONTEXT_FRAMES,
+    WEIGHT,
     DurationBatchSampler,
     SpeechCollator,
     load_training_rows,

@@ -24,6 +24,7 @@ from hf_components.training.concatenation import ALONE, Concatenation, join_clip
 FULL_CONTEXT_FRAMES = 3000
 # Batches come from random pools of so many steps, sorted by duration: little padding, but a new order in each epoch.
 STEPS_PER_POOL = 50
+WEIGHT = "loss_weight"  # column of a corpus: how much the loss of each row counts
 
 
 def load_training_rows(
@@ -137,7 +138,7 @@ class SpeechDataset(torch.utils.data.Dataset):
     """Rows of a prepared corpus, decoded and tokenised when they are drawn.
 
     Args:
-        corpus: rows of a prepared corpus, audio not decoded.
+        corpus: rows of a prepared corpus, audio not decoded; perhaps with `WEIGHT`.
         family: family of the model, which tokenises the texts.
         processor: processor of the checkpoint.
         expert_weights: weights that replace the model's router, float32 `(utterances, experts)`.
@@ -164,12 +165,14 @@ class SpeechDataset(torch.utils.data.Dataset):
     def __getitem__(self, draw: Draw) -> dict:
         row = self.corpus[draw.index]
         text = row["text"]
+        weight = row.get(WEIGHT)
         with unreadable_explained():
             (waveform,) = waveforms([row])
             if draw.partner != ALONE:
                 partner = self.corpus[draw.partner]
                 waveform = join_clips(waveform, *waveforms([partner]))
                 text = f"{text} {partner['text']}"
+                weight = None if weight is None else (weight + partner[WEIGHT]) / 2
         item = {
             "id": row["id"],
             "epoch": draw.epoch,
@@ -177,6 +180,8 @@ class SpeechDataset(torch.utils.data.Dataset):
             "waveform": self.augment(waveform, draw.epoch, row["id"]) if self.augment else waveform,
             "labels": self.family.tokenize(self.processor, text),
         }
+        if weight is not None:
+            item[WEIGHT] = weight
         if self.expert_weights is not None:
             item["expert_weights"] = self.expert_weights[draw.index]
         return item
@@ -222,8 +227,8 @@ class SpeechCollator:
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
         """Returns what the family scores (Whisper: `input_features (batch, n_mels, frames)`, `attention_mask (batch,
-        frames)`, `labels (batch, tokens)`) and, if the data set has them, `expert_weights (batch, experts)`. With
-        `two_masks` the batch has twice as many rows as items."""
+        frames)`, `labels (batch, tokens)`) and, if the data set has them, `loss_weight (batch,)` and `expert_weights
+        (batch, experts)`. With `two_masks` the batch has twice as many rows as items."""
         draws = [draws_of(self.seed, item["epoch"], item["id"]) for item in items]
         if self.two_masks:
             draws += [draws_of(self.seed, item["epoch"], item["id"], SECOND_MASK) for item in items]
@@ -241,6 +246,8 @@ class SpeechCollator:
         if self.family.has_mel_features:
             for random, features, mask in zip(draws, batch["input_features"], batch["attention_mask"], strict=True):
                 spec_augment(features, int(mask.sum()), random, **self.masks)
+        if WEIGHT in items[0]:
+            batch[WEIGHT] = torch.tensor([item[WEIGHT] for item in items])
         if "expert_weights" in items[0]:
             batch["expert_weights"] = torch.from_numpy(np.stack([item["expert_weights"] for item in items]))
         return batch

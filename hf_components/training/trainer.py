@@ -45,7 +45,7 @@ from hf_components.training.blank_rate import BlankRate
 from hf_components.training.callbacks import BestRecord, EveryNEpochs, LogWithCheckpoints, ProgressAndLog
 from hf_components.training.concatenation import Concatenation
 from hf_components.training.consistency import symmetric_kl
-from hf_components.training.data import DurationBatchSampler, SpeechCollator, SpeechDataset
+from hf_components.training.data import WEIGHT, DurationBatchSampler, SpeechCollator, SpeechDataset
 from hf_components.training.ema import MovingAverage
 from hf_components.training.fit import loss_of_texts
 from hf_components.training.memory_estimate import tell_memory
@@ -191,8 +191,12 @@ class SpeechTrainer(Seq2SeqTrainer):
 
     def loss_of_batch(self, model, inputs, num_items_in_batch) -> tuple[torch.Tensor, Scores]:
         """Loss without regularisers, and what it is made of; trainers with a loss of their own override it."""
+        weights = inputs.pop(WEIGHT, None)
         scores = self.family.score(model, inputs)
-        return self.per_token(scores.loss, inputs["labels"], num_items_in_batch), scores
+        loss = scores.loss
+        if weights is not None:
+            loss = (weights * self.family.losses_of_rows(model, scores, inputs)).sum()
+        return self.per_token(loss, inputs["labels"], num_items_in_batch), scores
 
     def loss_without_values(self, model: PreTrainedModel, batch) -> torch.Tensor:
         """What takes the memory of `loss_of_batch`, for tensors without values; it changes nothing in the trainer."""

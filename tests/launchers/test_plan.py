@@ -8,7 +8,7 @@ from tiny_ctc import save_tiny_wav2vec2
 from tiny_whisper import tiny_base
 from transformers import LlamaConfig
 
-from hf_components.correction import loading
+from hf_components.checkpoints import language_models
 from launchers import doctor
 
 pytestmark = pytest.mark.integration
@@ -42,7 +42,7 @@ def test_wav2vec2_and_the_llm_that_corrects(tmp_path, capsys, monkeypatch):
     save_tiny_wav2vec2(tmp_path / "model")
     # 0.5 GiB of embeddings and output in half precision
     LlamaConfig(vocab_size=2**21, hidden_size=64, num_hidden_layers=1).save_pretrained(tmp_path / "llm")
-    monkeypatch.setattr(loading, "is_bitsandbytes_available", lambda: True)
+    monkeypatch.setattr(language_models, "is_bitsandbytes_available", lambda: True)
     words = ["--plan", "run_wav2vec2_pipeline", f"--model={tmp_path / 'model'}", f"--llm_model={tmp_path / 'llm'}"]
     assert doctor.main(words) == 0
     _, training, correction = capsys.readouterr().out.splitlines()

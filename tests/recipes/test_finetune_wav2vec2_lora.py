@@ -13,6 +13,7 @@ from every_model import EVERY
 from paths import CONFIGS
 from safetensors.torch import load_file
 from tiny_ctc import save_tiny_wav2vec2
+from tiny_llm import save_tiny_llm
 from tiny_recordings import recordings, scripted_corrector
 
 from hf_components.asr.transcriber import Transcriber
@@ -107,7 +108,13 @@ def test_several_recognisers_vote_and_another_judges(sources, tmp_path):
     voter = str(EVERY["hubert"](tmp_path / "voter"))
     other = str(save_tiny_wav2vec2(tmp_path / "other"))
     judge = str(EVERY["parakeet ctc"](tmp_path / "judge"))
-    flags = {"gold": "consensus", "train_on": "all", "truth": tmp_path / "no.jsonl", "num_epochs": 1}
+    flags = {
+        "gold": "consensus",
+        "train_on": "all",
+        "truth": tmp_path / "no.jsonl",
+        "num_epochs": 1,
+        "weigh_gold": True,
+    }
     (tmp_path / "no.jsonl").write_text("")
     words = ["--recognisers", voter, other, "--judges", judge]
     result = finetune_wav2vec2_lora.main(command(sources, tmp_path / "run", *words, **flags))
@@ -126,6 +133,29 @@ def test_several_recognisers_vote_and_another_judges(sources, tmp_path):
         )
     with pytest.raises(UserError, match="a vote of several"):
         finetune_wav2vec2_lora.main(command(sources, tmp_path / "x", **flags))
+
+
+def test_gold_begins_with_what_an_llm_chooses(sources, tmp_path):
+    llm = save_tiny_llm(tmp_path / "llm", template=None)
+    (tmp_path / "empty.yaml").write_text("{}")  # without the GGUF file of quick.yaml
+
+    def run(**flags) -> dict:
+        words = command(sources, tmp_path / "run", **flags)[2:]
+        return finetune_wav2vec2_lora.main(["--config", str(tmp_path / "empty.yaml"), *words])
+
+    flags = {"gold": "stt", "llm_choices": 5, "llm_model": llm, "num_epochs": 1}
+    result = run(**flags)
+    rows = samples(tmp_path / "run")
+    assert any(row.gold != row.heard for row in rows) and {row.source for row in rows} == {"stt"}
+    assert f"what {llm} chooses among the texts" in result["gold"]["label"]
+    work = tmp_path / "run_work"
+    chosen = [json.loads(line) for line in (work / "chosen/transcripts.jsonl").read_text().splitlines()]
+    assert [line["orthographic_text"] for line in chosen] == [row.gold for row in rows]
+    voter = str(EVERY["hubert"](tmp_path / "voter"))
+    flags |= {"gold": "consensus", "train_on": "all", "recognisers": voter}
+    run(**flags)
+    (line, *_) = [json.loads(line) for line in (tmp_path / "run" / "gold.jsonl").read_text().splitlines()]
+    assert line["heard"][str(sources / "base")] == rows[0].gold  # it votes with what was chosen
 
 
 def test_every_figure_follows_from_the_texts_beside_it(whole):

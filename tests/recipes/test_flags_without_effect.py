@@ -75,8 +75,8 @@ IN_SOME = re.findall(
     r"\w+",
     """
     adapter batch_seconds context_seconds early_stopping_patience expert experts_per_utterance freeze_shared_expert
-    hidden_size language layer lora_model max_new_tokens max_samples min_audio_context num_train_epochs phone_tier
-    pooling quantization selection_split split split_by split_seed val_manifest val_ratio
+    hidden_size language layer llm_model lora_model max_new_tokens max_samples min_audio_context num_train_epochs
+    phone_tier pooling quantization selection_split split split_by split_seed val_manifest val_ratio
     """,
 )
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py"))

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import soundfile
 from paths import ROOT
+from tiny_ctc import save_tiny_wav2vec2
+from tiny_llm import save_tiny_llm
 from tiny_speech import rows, save_tiny_whisper, tone
 
 from hf_components.asr import transcripts
@@ -367,6 +369,17 @@ def test_arguments_that_contradict_are_told(model, data):
         run(model, data, "--model", "./none")
     with pytest.raises(UserError, match="fields takes OUR_NAME=NAME_IN_FILE"):
         run(model, data, "--fields", "key")
+
+
+def test_an_llm_chooses_among_the_texts_of_a_ctc_model(model, data, tmp_path):
+    recogniser = save_tiny_wav2vec2(tmp_path / "ctc")
+    llm = str(save_tiny_llm(tmp_path / "llm", template=None))
+    _, likeliest = run(recogniser, data)
+    _, chosen = run(recogniser, data, "--llm_model", llm, "--llm_choices", "4")
+    assert [line["utterance_id"] for line in chosen] == [line["utterance_id"] for line in likeliest]
+    assert [line["orthographic_text"] for line in chosen] != [line["orthographic_text"] for line in likeliest]
+    with pytest.raises(UserError, match="is a Whisper model, whose decoder knows its language already; leave the LLM"):
+        run(model, data, "--llm_model", llm)
 
 
 def without_checksums(data: Path) -> None:

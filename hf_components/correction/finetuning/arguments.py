@@ -15,14 +15,16 @@ LABELS = {
     "consensus": "a vote of this recogniser and {recognisers} on every word",
     "best": "the best, by votes of this recogniser and {recognisers}, of their texts and what {llm} makes of the vote",
     "stt": "the recogniser's OWN TEXT, uncorrected, which is no measure of quality",
+    "chosen": "what {llm} chooses among the texts that the recogniser may have heard; that favours the recogniser",
 }
 GOLDS = (
     "llm: the recogniser's text, corrected by an LLM; manifest: the texts of --truth; consensus: a vote of the "
     "recogniser and --recognisers on every word; best: for each recording what has the lowest expected WER of the "
-    "vote, each recogniser's text and the LLM's; stt: the recogniser's text"
+    "vote, each recogniser's text and the LLM's; stt: the recogniser's text, best with --llm_choices"
 )
 ASKED = ("llm", "best")  # what an LLM is asked for
 VOTED = ("llm", "consensus", "best")  # what other recognisers can vote on
+HEARD = ("stt", *VOTED)  # what begins with the text of the base
 
 
 @dataclass(kw_only=True)
@@ -96,6 +98,11 @@ class GoldArguments:
         min=0,
         needs={"gold": VOTED},
     )
+    weigh_gold: bool = flag(
+        "the loss of a recording counts by the share of words that its gold is expected to have right",
+        default=False,
+        needs={"gold": VOTED},
+    )
     judges: list[str] = flag(
         "recognisers that decide, where no truth is known, whether the trained one became better: folders or Hub ids "
         "of others than those that made the gold",
@@ -114,6 +121,13 @@ class GoldArguments:
         min=1,
         needs={"gold": ASKED},
     )
+    llm_choices: int = flag(
+        "let an LLM choose what a CTC base heard, among so many texts that it may have heard; gold and votes then "
+        "begin with its choice. 0: with the most probable text",
+        default=0,
+        min=0,
+        needs={"gold": HEARD},
+    )
     train_on: Literal["errors", "agreed", "all"] = flag(
         "train where recogniser and gold differ (errors), where they agree, or on all", default="errors"
     )
@@ -126,25 +140,31 @@ class GoldArguments:
     def __post_init__(self):
         if self.gold not in ASKED:
             self.nbest = 1
+        if self.gold not in HEARD:
+            self.llm_choices = 0
         if self.gold not in VOTED:  # nobody votes
             self.recognisers = []
             self.max_gold_wer = None
+            self.weigh_gold = False
         if self.gold in ("consensus", "best") and not self.recognisers:
             raise UserError(f"--gold {self.gold} is a vote of several: also give --recognisers, best two or more")
-        if self.max_gold_wer is not None and not self.recognisers:
-            raise UserError("--max_gold_wer needs an estimate of the WER: also give --recognisers")
+        estimated = {"max_gold_wer": self.max_gold_wer is not None, "weigh_gold": self.weigh_gold}
+        for name, is_given in estimated.items():
+            if is_given and not self.recognisers:
+                raise UserError(f"--{name} needs an estimate of the WER: also give --recognisers")
         if both := set(self.recognisers) & set(self.judges):
             raise UserError(
                 f"{min(both)} cannot vote on the gold and judge it too: give it to --recognisers or to --judges"
             )
-        if self.gold == "stt" and self.train_on == "errors":
+        if self.gold == "stt" and self.train_on == "errors" and not self.llm_choices:
             raise UserError(
                 "--gold stt is the recogniser's own text, so there are no errors to train on; also give --train_on "
-                "all, or use another --gold"
+                "all, let an LLM choose it by --llm_choices 24, or use another --gold"
             )
 
     def label(self, llm: str) -> str:
-        return LABELS[self.gold].format(llm=llm, recognisers=" and ".join(self.recognisers))
+        kind = "chosen" if self.gold == "stt" and self.llm_choices else self.gold
+        return LABELS[kind].format(llm=llm, recognisers=" and ".join(self.recognisers))
 
 
 class FinetuningFlags(NamedTuple):

@@ -34,6 +34,10 @@ class Phases:
         return self.folder / ("baseline" if self.is_first else f"heard_{self.number}")
 
     @property
+    def chosen(self) -> Path:
+        return self.folder / self._named("chosen")
+
+    @property
     def nbest(self) -> Path:
         return self.folder / self._named("nbest")
 

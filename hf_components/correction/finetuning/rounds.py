@@ -11,7 +11,7 @@ from pathlib import Path
 
 import datasets
 
-from hf_components.asr import Ctc, Transcriber, family_of, load_asr
+from hf_components.asr import Ctc, LanguageModel, Transcriber, family_of, load_asr
 from hf_components.correction.finetuning.arguments import ASKED, FinetuningFlags
 from hf_components.correction.finetuning.ensemble import Ensemble, Voters
 from hf_components.correction.finetuning.gold import CORRECTIONS, Corrections, Gold, find_gold
@@ -101,10 +101,12 @@ class Rounds:
         )
         self.model, self.processor = load_asr(args.model)
         family = family_of(self.model)
-        if flags.gold.nbest > 1 and not isinstance(family, Ctc):
-            raise UserError(
-                f"--nbest {flags.gold.nbest} lists what a CTC model hears, and {args.model} is none; set it to 1"
-            )
+        for name, lists, off in (("nbest", flags.gold.nbest > 1, 1), ("llm_choices", flags.gold.llm_choices, 0)):
+            if lists and not isinstance(family, Ctc):
+                raise UserError(
+                    f"--{name} {getattr(flags.gold, name)} lists what a CTC model may have heard, and {args.model} is "
+                    f"none; set it to {off}"
+                )
         self.family = family.name
         self.others: dict[str, list[Heard]] = {}
         self.left_out: list[str] = []
@@ -119,16 +121,15 @@ class Rounds:
             batch_seconds=self.args.batch_seconds,
             word_confidences=bool(self.gold_args.recognisers),
         )
-        said, guesses = self._hear(base, self.args.model, phases)
-        self.heard = [one.text for one in said]
+        self.heard, said, guesses = self._hear(base, self.args.model, phases)
         self.others, self.left_out = self.ensemble.hear_others(self.heard)
-        rounds = [self._round(phases, Voters(said, guesses, self.others))]
+        rounds = [self._round(phases, Voters(said, guesses, self.others), self.heard)]
         while len(rounds) < self.gold_args.rounds and rounds[-1].gain["released"]:
             phases = self._phases(len(rounds) + 1)
             trained = rounds[-1].training
             tuned = self.tuned(trained, word_confidences=bool(self.gold_args.recognisers))
-            said, guesses = self._hear(tuned, trained, phases)
-            rounds.append(self._round(phases, Voters(said, guesses, self.others)))
+            heard, said, guesses = self._hear(tuned, trained, phases)
+            rounds.append(self._round(phases, Voters(said, guesses, self.others), heard))
         return rounds
 
     def tuned(self, training: Path, *, word_confidences: bool = False) -> Transcriber:
@@ -150,28 +151,55 @@ class Rounds:
 
     def _hear(
         self, transcriber: Transcriber, source: str | Path, phases: Phases
-    ) -> tuple[list[Heard], list[list[str]]]:
-        """What the recogniser of a round hears in every recording, and its guesses for the LLM.
+    ) -> tuple[list[str], list[Heard], list[list[str]]]:
+        """What the recogniser of a round hears in every recording.
 
         Args:
             source: its checkpoint, or the stage that trained it.
+        Returns:
+            its most probable text; the text with which the gold begins, which an LLM may have chosen; and its guesses
+            for an LLM that corrects, that text first.
         """
         inputs = [self.prepared / "corpus", source]
         resume = self._resume(phases)
         said = transcribe_as_stage(transcriber, self.corpus, phases.heard, inputs=inputs, resume=resume)
+        heard = [one.text for one in said]
+        if self.gold_args.llm_choices:
+            said = self._choose(transcriber, phases.chosen, [*inputs, self.flags.llm.llm_model], resume)
         guesses = guess_rows(
             transcriber,
             self.corpus,
             [one.text for one in said],
             self.gold_args.nbest,
             phases.nbest,
-            inputs=[*inputs, phases.heard],
+            inputs=[*inputs, phases.heard, *self._chosen(phases)],
             resume=resume,
         )
-        return said, guesses
+        return heard, said, guesses
 
-    def _round(self, phases: Phases, voters: Voters) -> Round:
-        """One round; its recogniser must beat the base, and what the base of this vote heard."""
+    def _choose(
+        self, transcriber: Transcriber, folder: Path, inputs: Sequence[str | Path], resume: bool
+    ) -> list[Heard]:
+        """What an LLM chooses among the texts that a recogniser may have heard. This is a stage."""
+        llm = self.flags.llm
+        plain = transcriber.family
+        language_model = LanguageModel.from_pretrained(
+            llm.llm_model, llm.gguf_file, quantization=llm.quantization, dtype=llm.llm_dtype
+        )
+        transcriber.choose_by(language_model, self.gold_args.llm_choices)
+        chosen = transcribe_as_stage(transcriber, self.corpus, folder, inputs=inputs, resume=resume)
+        transcriber.family = plain  # its memory is for the training now
+        return chosen
+
+    def _chosen(self, phases: Phases) -> list[Path]:
+        return [phases.chosen] if self.gold_args.llm_choices else []
+
+    def _round(self, phases: Phases, voters: Voters, heard: Sequence[str]) -> Round:
+        """One round; its recogniser must beat the base, and the one that votes in it.
+
+        Args:
+            heard: the most probable texts of the recogniser that votes.
+        """
         corrections = phases.gold / CORRECTIONS if self.gold_args.gold in ASKED else None
         gold = self._find_gold(phases, voters)
         samples = make_samples(self.corpus, self.heard, gold, self.gold_args)
@@ -180,7 +208,7 @@ class Rounds:
         figures = self._train(samples, phases, corrections)
         self._transcribe(samples, phases)
         release = self._judge(samples, self.heard)
-        gain = release if phases.is_first else self._judge(samples, [one.text for one in voters.base])
+        gain = release if phases.is_first else self._judge(samples, heard)
         return Round(gold, voters, corrections, samples, phases.training, figures, release, gain)
 
     def _find_gold(self, phases: Phases, voters: Voters) -> Gold:
@@ -189,7 +217,7 @@ class Rounds:
             self.flags.llm,
             self.processor,
             phases.gold,
-            inputs=[heard, *self.ensemble.sources_of_others()],
+            inputs=[heard, *self._chosen(phases), *self.ensemble.sources_of_others()],
             resume=self._resume(phases),
         )
         return find_gold(self.gold_args, self.corpus, voters, corrections)
@@ -207,7 +235,9 @@ class Rounds:
         longest = family_of(self.model).longest_seconds
         chosen = choose_for_training(samples, gold_args.train_on, longest, gold_args.max_gold_wer)
         fastest = max(self.flags.training.speed_factors, default=1.0)
-        rows = keep_learnable(training_rows(self.corpus, chosen), self.model, self.processor, fastest)
+        rows = keep_learnable(
+            training_rows(self.corpus, chosen, gold_args.weigh_gold), self.model, self.processor, fastest
+        )
         learnable = set(rows["id"])
         for row in chosen:
             row.trained_on = row.id in learnable
@@ -222,7 +252,7 @@ class Rounds:
                 self.flags.training,
                 {**settings, "processes": self.flags.training.world_size},
             ),
-            inputs=[self.prepared / "corpus", phases.heard, args.model, *read],
+            inputs=[self.prepared / "corpus", phases.heard, *self._chosen(phases), args.model, *read],
             resume=args.resume,
         )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import datasets
+import numpy as np
 
 from hf_components.correction.finetuning.arguments import GoldArguments
 from hf_components.correction.finetuning.expectation import estimated_wer
@@ -16,6 +17,7 @@ from hf_components.correction.finetuning.gold import Gold
 from hf_components.runtime import NothingToTrainOnError, UserError, first_few
 from hf_components.scoring import utterance_errors
 from hf_components.speech import hold_out
+from hf_components.training import WEIGHT
 
 logger = logging.getLogger(__name__)
 
@@ -131,11 +133,21 @@ def choose_for_training(
     return chosen
 
 
-def training_rows(corpus: datasets.Dataset, chosen: Sequence[Sample]) -> datasets.Dataset:
-    """The corpus rows of the chosen recordings, with the gold as text."""
+def training_rows(corpus: datasets.Dataset, chosen: Sequence[Sample], weigh: bool = False) -> datasets.Dataset:
+    """The corpus rows of the chosen recordings, with the gold as text.
+
+    Args:
+        weigh: also give each row its weight in the loss, the expected share of right words. The mean over all words
+            is 1, so that the steps are as large as without weights.
+    """
     index = {name: i for i, name in enumerate(corpus["id"])}
     rows = corpus.select([index[row.id] for row in chosen])
-    return rows.remove_columns("text").add_column("text", [row.gold for row in chosen])
+    rows = rows.remove_columns("text").add_column("text", [row.gold for row in chosen])
+    if not weigh:
+        return rows
+    right = np.array([1 - min(row.estimated_wer or 0, 1) for row in chosen])
+    mean = np.average(right, weights=[len(row.gold.split()) for row in chosen])
+    return rows.add_column(WEIGHT, right / mean if mean else np.ones(len(chosen)))
 
 
 def write_samples(path: Path, samples: Iterable[Sample]) -> None:

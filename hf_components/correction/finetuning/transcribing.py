@@ -6,7 +6,7 @@ from pathlib import Path
 
 import datasets
 
-from hf_components.asr import CtcNBest, Recogniser, Rows, Transcriber, Word, read_words, transcribe_to_file
+from hf_components.asr import Recogniser, Rows, Transcriber, Word, n_best_family, read_words, transcribe_to_file
 from hf_components.runtime import UserError, run_stage
 from hf_components.scoring import read_transcripts
 
@@ -77,11 +77,11 @@ def guess_rows(
     recording is so long that it is cut.
 
     Args:
-        transcriber: recogniser; its family is set to `CtcNBest`.
+        transcriber: recogniser; its family becomes that of `n_best_family`.
     """
     if count == 1:
         return [[text] for text in heard]
-    transcriber.family = CtcNBest(count)
+    transcriber.family = n_best_family(transcriber.family, count)
     transcriber.word_confidences = False
     chosen = [
         i

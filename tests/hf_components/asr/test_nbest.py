@@ -11,7 +11,7 @@ from tiny_ctc import tiny_ctc_processor, tiny_wav2vec2
 from tiny_speech import tone
 
 from hf_components.asr.ctc import Ctc
-from hf_components.asr.nbest import CtcNBest, prefix_beam_search
+from hf_components.asr.nbest import n_best_family, prefix_beam_search
 from hf_components.asr.transcriber import Transcriber
 
 pytestmark = pytest.mark.unit
@@ -51,7 +51,7 @@ def test_padding_changes_no_list_and_sure_models_write_what_greedy_ones_do():
     clips = {i: tone(i, i, 0.4 + 0.3 * i) for i in range(3)}
     greedy = transcriber._transcribe(clips)
     assert isinstance(transcriber.family, Ctc)
-    transcriber.family = CtcNBest(4)
+    transcriber.family = n_best_family(transcriber.family, 4)
     together = {i: text.split("\n") for i, text in transcriber._transcribe(clips).items()}
     alone = {i: transcriber._transcribe({i: clip})[i].split("\n") for i, clip in clips.items()}
     assert together == alone and all(len(set(texts)) == len(texts) <= 4 for texts in together.values())
@@ -61,6 +61,6 @@ def test_padding_changes_no_list_and_sure_models_write_what_greedy_ones_do():
 @pytest.mark.parametrize("name", ["wav2vec2", "parakeet ctc"])
 def test_both_forms_of_masks_leave_out_the_padding(name, tmp_path):
     transcriber = Transcriber.from_pretrained(EVERY[name](tmp_path / "model"), dtype="float32")
-    transcriber.family = CtcNBest(3)
+    transcriber.family = n_best_family(transcriber.family, 3)
     clips = {i: tone(i, i, 0.4 + 0.6 * i) for i in range(2)}
     assert transcriber._transcribe(clips)[0] == transcriber._transcribe({0: clips[0]})[0]

@@ -13,8 +13,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_speech import rows, save_tiny_whisper, tiny_moe, tiny_processor, tone
 
 from hf_components.asr.families import load_asr
-from hf_components.asr.transcriber import Transcriber, choose_dtype, transcribe
-from hf_components.checkpoints.loading import save_processor
+from hf_components.asr.transcriber import Transcriber, transcribe
+from hf_components.checkpoints.loading import choose_dtype, save_processor
 from hf_components.runtime.errors import UserError
 from hf_components.speech.audio import AudioError
 from hf_components.speech.batching import seconds_batches

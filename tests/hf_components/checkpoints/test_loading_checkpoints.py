@@ -14,6 +14,7 @@ from hf_components.acoustic_units import AcousticUnitsModel
 from hf_components.asr import load_asr
 from hf_components.asr.transcriber import Transcriber
 from hf_components.checkpoints.generation import prompt_of
+from hf_components.checkpoints.language_models import load_llm
 from hf_components.checkpoints.loading import (
     BEAMS,
     code_among,
@@ -27,7 +28,6 @@ from hf_components.checkpoints.loading import (
     save_processor,
 )
 from hf_components.checkpoints.saving import check_savable, save_whisper
-from hf_components.correction.loading import load_llm
 from hf_components.moe.benchmark.systems import load_system
 from hf_components.runtime.errors import UserError
 from hf_components.speech import load_corpus

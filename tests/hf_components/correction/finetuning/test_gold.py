@@ -19,6 +19,7 @@ from hf_components.correction.finetuning.samples import Sample, choose_for_train
 from hf_components.correction.finetuning.transcribing import Heard
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.stages import run_stage
+from hf_components.training import WEIGHT
 
 pytestmark = pytest.mark.unit
 
@@ -123,6 +124,16 @@ def test_training_rows_have_the_gold_for_text():
         corpus(4), [row for row in samples(GoldArguments(), 4) if row.id in ("clean/1.wav", "noisy/2.wav")]
     )
     assert list(zip(rows["id"], rows["text"], strict=True)) == [("clean/1.wav", "text 1"), ("noisy/2.wav", "text 2")]
+
+
+def test_doubtful_gold_counts_less():
+    rows = samples(GoldArguments(), 4)
+    for row, wrong in zip(rows, (0.5, None, 0.0, 1.4), strict=True):
+        row.estimated_wer = wrong
+    assert training_rows(corpus(4), rows, weigh=True)[WEIGHT] == pytest.approx([0.8, 1.6, 1.6, 0.0])
+    assert WEIGHT not in training_rows(corpus(4), rows).column_names
+    with pytest.raises(UserError, match="--weigh_gold needs an estimate of the WER: also give --recognisers"):
+        GoldArguments(gold="llm", weigh_gold=True)
 
 
 def find(work: Path, heard: list[str], **options) -> Gold:

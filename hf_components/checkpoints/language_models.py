@@ -1,4 +1,4 @@
-"""Load an instruct model for `TranscriptCorrector`, with errors that say what to do."""
+"""Load a causal language model, with errors that say what to do."""
 
 import contextlib
 import logging
@@ -22,9 +22,8 @@ from transformers import (
 )
 from transformers.utils import is_bitsandbytes_available, is_flash_attn_2_available
 
-from hf_components.asr import choose_dtype
-from hf_components.checkpoints import DAMAGED, check_sizes, what_failed
-from hf_components.correction.four_bit import four_bit, weight_bytes
+from hf_components.checkpoints.four_bit import four_bit, weight_bytes
+from hf_components.checkpoints.loading import DAMAGED, check_sizes, choose_dtype, what_failed
 from hf_components.runtime import UserError, causes, free_memory, require_there
 
 logger = logging.getLogger(__name__)
@@ -37,9 +36,15 @@ SMALLER = "choose a smaller --llm_model, or use --quantization 4bit (also works 
 
 
 def load_llm(
-    name: str, gguf_file: str | None, quantization: str, dtype: torch.dtype, device: torch.device
+    name: str,
+    gguf_file: str | None,
+    quantization: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    must_chat: bool = True,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a causal language model in evaluation mode, and its tokenizer with a chat template.
+    """Load a causal language model in evaluation mode, and its tokenizer.
 
     The free memory is checked before the weights are loaded: a process killed by the system cannot report the reason.
 
@@ -47,6 +52,7 @@ def load_llm(
         name: folder or Hub id.
         gguf_file: name of the file in it, for a checkpoint in GGUF format; its weights are expanded to `dtype`.
         quantization: see `hf_components.correction.arguments.CorrectionArguments`.
+        must_chat: refuse a model that is no instruct model, since it has no chat template.
     Raises:
         UserError: the model cannot be loaded; the message says what to do.
     """
@@ -60,7 +66,7 @@ def load_llm(
         config = AutoConfig.from_pretrained(name, **source)
         check_sizes(config.to_dict())
         tokenizer = AutoTokenizer.from_pretrained(name, **source)
-        if tokenizer.chat_template is None:
+        if must_chat and tokenizer.chat_template is None:
             raise UserError(
                 f"{name} has no chat template, so it is not an instruct model; choose one that is, such as "
                 "mistralai/Mistral-7B-Instruct-v0.3"

@@ -6,10 +6,10 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from parsing import parse
 from tiny_llm import save_tiny_llm, script
 
-from hf_components.correction import loading
+from hf_components.checkpoints import language_models
+from hf_components.checkpoints.language_models import predict_llm
 from hf_components.correction.arguments import CorrectionArguments
 from hf_components.correction.corrector import TranscriptCorrector
-from hf_components.correction.loading import predict_llm
 from hf_components.runtime.errors import UserError
 
 pytestmark = pytest.mark.unit
@@ -62,14 +62,14 @@ def test_what_the_hub_refuses(monkeypatch, error, advice):
     def refuse(*args, **kwargs):
         raise OSError("as transformers says it") from error.__new__(error)  # they are made from a reply of the Hub
 
-    monkeypatch.setattr(loading.AutoConfig, "from_pretrained", refuse)
+    monkeypatch.setattr(language_models.AutoConfig, "from_pretrained", refuse)
     with pytest.raises(UserError, match=advice):
         load("someone/llm")
 
 
 def test_too_little_memory_is_told_before_loading(monkeypatch, llm):
-    monkeypatch.setattr(loading, "free_memory", lambda device: 1000)
-    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", None)
+    monkeypatch.setattr(language_models, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(language_models.AutoModelForCausalLM, "from_pretrained", None)
     with pytest.raises(
         UserError, match="needs about .* GiB of memory, cpu has 0.0 GiB free; choose a smaller --llm_model"
     ):
@@ -80,13 +80,13 @@ def test_too_little_memory_while_loading(monkeypatch, llm):
     def refuse(*args, **kwargs):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", refuse)
+    monkeypatch.setattr(language_models.AutoModelForCausalLM, "from_pretrained", refuse)
     with pytest.raises(UserError, match="does not fit into the memory"):
         load(llm)
 
 
 def test_four_bits_need_bitsandbytes(monkeypatch, llm):
-    monkeypatch.setattr(loading, "is_bitsandbytes_available", lambda: False)
+    monkeypatch.setattr(language_models, "is_bitsandbytes_available", lambda: False)
     with pytest.raises(UserError, match="pip install bitsandbytes"):
         load(llm, quantization="4bit")
 
@@ -97,18 +97,18 @@ def test_unknown_quantization(llm):
 
 
 def test_auto_is_4_bit_on_cuda_only(monkeypatch, llm, caplog):
-    config = loading.AutoConfig.from_pretrained(llm)
-    monkeypatch.setattr(loading, "is_bitsandbytes_available", lambda: True)
-    assert not loading._in_4_bit(config, "auto", torch.device("cpu"))
-    assert loading._in_4_bit(config, "auto", torch.device("cuda"))
-    assert not loading._in_4_bit(config, "none", torch.device("cuda"))
-    monkeypatch.setattr(loading, "is_bitsandbytes_available", lambda: False)
-    assert not loading._in_4_bit(config, "auto", torch.device("cuda"))
+    config = language_models.AutoConfig.from_pretrained(llm)
+    monkeypatch.setattr(language_models, "is_bitsandbytes_available", lambda: True)
+    assert not language_models._in_4_bit(config, "auto", torch.device("cpu"))
+    assert language_models._in_4_bit(config, "auto", torch.device("cuda"))
+    assert not language_models._in_4_bit(config, "none", torch.device("cuda"))
+    monkeypatch.setattr(language_models, "is_bitsandbytes_available", lambda: False)
+    assert not language_models._in_4_bit(config, "auto", torch.device("cuda"))
     assert "pip install bitsandbytes" in caplog.text
     config.quantization_config = {"quant_method": "awq"}
-    assert not loading._in_4_bit(config, "auto", torch.device("cuda"))
+    assert not language_models._in_4_bit(config, "auto", torch.device("cuda"))
     with pytest.raises(UserError, match="already quantised .awq."):
-        loading._in_4_bit(config, "4bit", torch.device("cuda"))
+        language_models._in_4_bit(config, "4bit", torch.device("cuda"))
 
 
 def stored_bytes(model: torch.nn.Module) -> int:
