@@ -22,8 +22,8 @@ class CorrectionArguments:
     """
 
     llm_model: str = flag(
-        "instruct model with a chat template, or a language model that hears, which also gets the recordings: folder "
-        "or Hub id",
+        "instruct model with a chat template, or a language model that takes audio, which also gets the recordings: "
+        "folder or Hub id",
         default="mistralai/Mistral-7B-Instruct-v0.3",
         aliases=["--llm"],
         needs=USED,

@@ -122,8 +122,8 @@ class GoldArguments:
         needs={"gold": ASKED},
     )
     llm_choices: int = flag(
-        "let an LLM choose what a CTC base heard, among so many texts that it may have heard; gold and votes then "
-        "begin with its choice. 0: with the most probable text",
+        "an LLM chooses among so many of the most probable texts of a CTC base, and gold and votes begin with its "
+        "choice; 0: no LLM chooses, and they begin with the most probable text",
         default=0,
         min=0,
         needs={"gold": HEARD},
