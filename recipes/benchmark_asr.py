@@ -140,7 +140,7 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
         min=1,
     )
     max_new_tokens: int = flag("longest transcript in tokens", default=225, min=1)
-    num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
+    num_bootstrap: int = flag("number of bootstrap samples of speakers for each interval", default=1000, min=0)
     run_id: str | None = flag("part of the file names; default: name of the folder above output_dir", default=None)
     output: str | None = flag("also write the result of the largest k to this file", default=None)
     gating_output: str | None = flag(

@@ -39,7 +39,7 @@ class Arguments(TrainingRecipeArguments):
     model: str = flag("Whisper that the student starts from: folder or Hub id", aliases=["--student", "--base_model"])
     split: str = flag("split to score", default="dev")
     max_samples: int = flag("utterances drawn at random from that split", default=200, min=1)
-    num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
+    num_bootstrap: int = flag("number of bootstrap samples of speakers for each interval", default=1000, min=0)
 
 
 ARGUMENTS = (Arguments, PublishModelArguments, DistillationArguments)

@@ -55,7 +55,7 @@ class Arguments(RecipeArguments, SeedArguments):
     max_samples: int = flag("utterances drawn at random from each of these splits", default=200, min=1)
     batch_size: int = flag("utterances per batch and process", default=16, min=1)
     max_new_tokens: int = flag("longest transcript in tokens", default=225, min=1)
-    num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
+    num_bootstrap: int = flag("number of bootstrap samples of speakers for each interval", default=1000, min=0)
 
 
 ARGUMENTS = (Arguments, PublishModelArguments)
