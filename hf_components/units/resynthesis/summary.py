@@ -1,5 +1,6 @@
 """The figures of all segments together, the range that is called good for each, and their table."""
 
+from collections.abc import Sequence
 from itertools import groupby
 
 from rich.table import Table
@@ -8,6 +9,8 @@ from hf_components.metrics.speech_resynthesis.figures import FIGURES, bitrate, m
 from hf_components.scoring import score
 from hf_components.speech import count_speakers, say_speakers
 from hf_components.units.resynthesis.naturalness import Dnsmos
+from hf_components.units.resynthesis.speaker_encoder import SpeakerEncoder
+from hf_components.units.resynthesis.voices import OTHER_VOICE, OWN_VOICE
 
 RATES = ("cer", "wer")
 DECIMALS = {"dB": 1, "bit/s": 0}  # 3 for other units
@@ -30,6 +33,7 @@ GOOD = {
     "mcd_to_shuffled": ("", None, 0.85, "mcd / mcd_shuffled_units; at 1 the order of the units means nothing"),
     "dnsmos": ("", None, None, "predicted rating by listeners, 1 to 5, without a reference (DNSMOS P.835, overall)"),
     "dnsmos_original": ("", None, None, "the same of the originals"),
+    OWN_VOICE: ("", None, None, "cosine of the speaker embeddings of resynthesis and original (GE2E, Resemblyzer)"),
     "snr": (
         "dB",
         5.0,
@@ -44,6 +48,21 @@ GOOD = {
     "bitrate": ("bit/s", None, 365.0, "codec of units, pitch and speaker of Polyak et al. 2021, arXiv 2104.00355"),
     "bitrate_deduplicated": ("bit/s", None, None, "the same without repetitions and durations"),
 }
+
+# The same of segments that were also spoken in the voice of another speaker, the target.
+GOOD_OTHER_VOICE = dict(
+    zip(
+        OTHER_VOICE,
+        (
+            ("", None, None, "units spoken in another voice, compared with real segments of that voice"),
+            ("", None, None, "the same, compared with real segments of the speaker whose units they are"),
+            ("", None, None, "share of these segments that are nearer to the other voice; 0 if the voice stays"),
+            ("", None, None, "the original, compared with other real segments of its speaker: the best to expect"),
+            ("", None, None, "the original, compared with real segments of the other voice: how like both voices are"),
+        ),
+        strict=True,
+    )
+)
 
 
 def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | None = None) -> dict:
@@ -63,9 +82,10 @@ def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | N
         range, and whether it is `reached`, of each figure); `sample` (size of the evaluation; `speakers` is None if
         nobody is known).
     """
+    of_voices = (OWN_VOICE, *(OTHER_VOICE if "other_voice" in rows[0] else ()))
     means = {
         name: mean_and_interval([row[name] for row in rows], num_bootstrap, seed=seed)
-        for name in (*FIGURES, "mcd_shuffled_units", "dnsmos", "dnsmos_original")
+        for name in (*FIGURES, "mcd_shuffled_units", "dnsmos", "dnsmos_original", *of_voices)
     }
     figures = {name: mean for name, (mean, _) in means.items()}
     figures |= {f"{name}_interval": interval for name, (_, interval) in means.items()}
@@ -79,7 +99,8 @@ def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | N
         missing["log_f0_rmse"] = f"{unvoiced} of {len(rows)} segments have no frame that is voiced on both sides"
     if any(row["dnsmos"] is None for row in rows):
         missing |= dict.fromkeys(("dnsmos", "dnsmos_original"), Dnsmos().missing or "a segment is silent")
-    ranges = {**GOOD, **good_error_rates(rates)}
+    missing |= missing_voices(rows, of_voices)
+    ranges = {**GOOD, **(GOOD_OTHER_VOICE if "other_voice" in rows[0] else {}), **good_error_rates(rates)}
     return {
         **figures,
         "missing": missing,
@@ -102,6 +123,18 @@ def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | N
             "num_bootstrap": num_bootstrap,
             "seed": seed,
         },
+    }
+
+
+def missing_voices(rows: list[dict], figures: Sequence[str]) -> dict[str, str]:
+    """Why figures of voices are None, or of fewer segments."""
+    lacking = {name: sum(row[name] is None for row in rows) for name in figures}
+    encoder = SpeakerEncoder()
+    return {
+        name: encoder.missing
+        or f"{count} of {len(rows)} segments are silent, or their speakers have no other real segment in this split"
+        for name, count in lacking.items()
+        if count
     }
 
 
