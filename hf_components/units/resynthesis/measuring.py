@@ -66,8 +66,8 @@ def resynthesise(
         batch_seconds: seconds of speech that are spoken at once, with padding.
     Returns:
         a row per segment, in order: `id`, `speaker_id`, `duration`, `text`, the three files, the figures of the metric
-        `speech_resynthesis`, `mcd_shuffled_units`, `dnsmos` and `dnsmos_original`, and `units`; with
-        `others` also `other_voice` and `in_other_voice`, the speaker and the file.
+        `speech_resynthesis`, `mcd_shuffled_units`, `dnsmos` and `dnsmos_original`, and `units`; with `others`
+        also `other_voice` and `in_other_voice`, the speaker and the file.
     Raises:
         UserError: a segment or its resynthesis cannot be measured, or the vocoder has no voice for its speaker.
     """
@@ -87,18 +87,13 @@ def resynthesise(
         spoken = speak(vocoder, sequences, voices, pitches)
         shuffles = [shuffled(units[i], row["id"], seed) for i, row in zip(batch, segments, strict=True)]
         controls = speak(vocoder, shuffles, voices, pitches)
+        in_other_voices = {}
         if others:
-            chosen = [others[i] for i in batch]
-            converted = speak(vocoder, sequences, voices_of(vocoder, chosen), pitches)
-            in_other_voice = [
-                write_other(folder, i, name, waveform)
-                for i, name, waveform in zip(batch, chosen, converted, strict=True)
-            ]
-        else:
-            in_other_voice = [{}] * len(batch)
-        for i, row, original, resynthesis, control, other in zip(
-            batch, segments, originals, spoken, controls, in_other_voice, strict=True
-        ):
+            converted = speak(vocoder, sequences, voices_of(vocoder, [others[i] for i in batch]), pitches)
+            in_other_voices = {
+                i: write_other(folder, i, others[i], waveform) for i, waveform in zip(batch, converted, strict=True)
+            }
+        for i, row, original, resynthesis, control in zip(batch, segments, originals, spoken, controls, strict=True):
             rows.append(
                 {
                     "index": i,
@@ -107,7 +102,7 @@ def resynthesise(
                     "dnsmos": dnsmos(resynthesis),
                     "dnsmos_original": dnsmos(original),
                     **write_pair(folder, i, original, resynthesis),
-                    **other,
+                    **in_other_voices.get(i, {}),
                     "units": list(units[i]),
                 }
             )

@@ -78,7 +78,7 @@ def power_mel(waveform: np.ndarray) -> np.ndarray:
 
 def windows_of(mel: np.ndarray) -> np.ndarray:
     """Overlapping windows `(windows, 160, 40)` of frames `(frames, 40)`; silence fills the last one."""
-    starts = range(0, max(1, len(mel) - WINDOW + STEP), STEP)
-    starts = [start for start in starts if start == 0 or len(mel) - start >= LEAST_COVERED * WINDOW]
+    starts = range(0, max(1, len(mel) - WINDOW + STEP + 1), STEP)
+    starts = [start for start in starts if start == 0 or len(mel) - start > LEAST_COVERED * WINDOW]
     padded = np.pad(mel, ((0, WINDOW), (0, 0)))
     return np.stack([padded[start : start + WINDOW] for start in starts])

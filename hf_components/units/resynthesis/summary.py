@@ -129,10 +129,10 @@ def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | N
 def missing_voices(rows: list[dict], figures: Sequence[str]) -> dict[str, str]:
     """Why figures of voices are None, or of fewer segments."""
     lacking = {name: sum(row[name] is None for row in rows) for name in figures}
-    encoder = SpeakerEncoder()
+    if lacking[OWN_VOICE] == len(rows) and (why := SpeakerEncoder().missing):
+        return dict.fromkeys(figures, why)
     return {
-        name: encoder.missing
-        or f"{count} of {len(rows)} segments are silent, or their speakers have no other real segment in this split"
+        name: f"{count} of {len(rows)} segments are silent, or their speakers have no other real segment in this split"
         for name, count in lacking.items()
         if count
     }

@@ -34,7 +34,7 @@ def test_quiet_clips_are_amplified_and_loud_ones_are_not():
 
 @pytest.mark.parametrize(
     ("frames", "starts"),
-    [(1, [0]), (160, [0]), (196, [0]), (197, [0, 77]), (237, [0, 77]), (273, [0, 77]), (274, [0, 77, 154])],
+    [(1, [0]), (160, [0]), (197, [0]), (198, [0, 77]), (237, [0, 77]), (274, [0, 77]), (275, [0, 77, 154])],
 )
 def test_the_last_window_is_read_if_three_quarters_of_it_are_speech(frames, starts):
     mel = np.arange(1, frames + 1, dtype=np.float32)[:, None].repeat(2, axis=1)
