@@ -132,7 +132,7 @@ def missing_voices(rows: list[dict], figures: Sequence[str]) -> dict[str, str]:
     if lacking[OWN_VOICE] == len(rows) and (why := SpeakerEncoder().missing):
         return dict.fromkeys(figures, why)
     return {
-        name: f"{count} of {len(rows)} segments are silent, or their speakers have no other real segment in this split"
+        name: f"{count} of {len(rows)} segments are silent, or their speakers have no other real segment"
         for name, count in lacking.items()
         if count
     }

@@ -24,18 +24,18 @@ Embeddings = Mapping[str, np.ndarray]  # by segment: (256,), of length 1
 
 
 def other_voices(
-    voices: Sequence[str], split: datasets.Dataset, sample: datasets.Dataset, seed: int
+    voices: Sequence[str], corpus: datasets.Dataset, sample: datasets.Dataset, seed: int
 ) -> list[str] | None:
     """A voice for each segment of a sample that is not its own, drawn at random by the seed and its name.
 
     Args:
         voices: speakers of the vocoder.
-        split: real segments to compare with.
+        corpus: real segments to compare with, of all splits.
         sample: segments that are spoken.
     Returns:
         names of speakers; None if there are not two known voices with real segments.
     """
-    candidates = sorted(known_speakers(split.unique("speaker_id")) & set(voices))
+    candidates = sorted(known_speakers(corpus.unique("speaker_id")) & set(voices))
     if len(candidates) < 2:
         return None
     chosen = []
@@ -45,7 +45,7 @@ def other_voices(
     return chosen
 
 
-def compare_voices(rows: list[dict], split: datasets.Dataset, folder: Path, seed: int) -> None:
+def compare_voices(rows: list[dict], corpus: datasets.Dataset, folder: Path, seed: int) -> None:
     """Add to each row of `resynthesise` how near voices are: cosines of the embeddings of `SpeakerEncoder`.
 
     `voice_similarity` compares resynthesis and original. Where the segment was also spoken in another voice, that
@@ -55,7 +55,7 @@ def compare_voices(rows: list[dict], split: datasets.Dataset, folder: Path, seed
     segments. All are None without the encoder.
 
     Args:
-        split: real segments.
+        corpus: real segments, of all splits.
         folder: folder of the files that the rows name.
         seed: seed of the choice of real segments.
     """
@@ -65,7 +65,7 @@ def compare_voices(rows: list[dict], split: datasets.Dataset, folder: Path, seed
             row |= dict.fromkeys((OWN_VOICE, *(OTHER_VOICE if "other_voice" in row else ())))
         return
     speakers = {row[key] for row in rows if "other_voice" in row for key in ("speaker_id", "other_voice")}
-    real = {speaker: embed_speaker(encoder, split, speaker, seed) for speaker in sorted(speakers)}
+    real = {speaker: embed_speaker(encoder, corpus, speaker, seed) for speaker in sorted(speakers)}
     for row in rows:
         original = encoder(decode(folder / row["original"]))
         row[OWN_VOICE] = nearness(encoder(decode(folder / row["resynthesis"])), {"original": original})
@@ -101,8 +101,8 @@ def nearness(embedding: np.ndarray | None, references: Embeddings) -> float | No
     return float(embedding @ mean / np.linalg.norm(mean))
 
 
-def embed_speaker(encoder: SpeakerEncoder, split: datasets.Dataset, speaker: str, seed: int) -> Embeddings:
+def embed_speaker(encoder: SpeakerEncoder, corpus: datasets.Dataset, speaker: str, seed: int) -> Embeddings:
     """Embeddings of at most `REFERENCES` real segments of a speaker, drawn at random by the seed."""
-    own = split.select([i for i, name in enumerate(split["speaker_id"]) if name == speaker])
+    own = corpus.select([i for i, name in enumerate(corpus["speaker_id"]) if name == speaker])
     chosen = sample_rows(own, REFERENCES, seed)
     return {row["id"]: encoder(waveform) for row, waveform in zip(chosen, waveforms(chosen), strict=True)}
