@@ -79,8 +79,8 @@ def chosen_voice(args: Arguments, voices: list[str]) -> str | None:
         raise UserError(f"{args.vocoder_model} has several voices; choose one by --speaker: {', '.join(voices)}")
     if args.speaker is not None and not voices:
         raise UserError(
-            f"{args.vocoder_model} was trained without --speaker_embedding and has one voice without a name; leave out "
-            f"--speaker {args.speaker}"
+            f"{args.vocoder_model} was trained without --speaker_embedding and has one voice without a name; "
+            f"leave out --speaker {args.speaker}"
         )
     return voices[0] if args.speaker is None and voices else args.speaker
 
