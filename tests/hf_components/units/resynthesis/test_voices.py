@@ -25,6 +25,7 @@ def corpus(*speakers: str) -> Dataset:
         {
             "id": f"{speaker}_{number}",
             "speaker_id": speaker,
+            "group": "tones",
             "audio": {"bytes": encode_flac(tone(PITCH[speaker])), "path": None},
         }
         for number, speaker in enumerate(speakers)
