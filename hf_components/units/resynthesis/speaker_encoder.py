@@ -16,6 +16,7 @@ STEP = 77  # frames from one window to the next
 LEAST_COVERED = 0.75  # of the last window
 BANDS = 40
 FFT = 400
+HOP = SAMPLING_RATE // 100
 LEAST_RMS = 10 ** (-30 / 20)  # quieter clips are amplified to it
 
 
@@ -53,8 +54,8 @@ class SpeakerEncoder:
         """
         if self.missing or not waveform.any():
             return None
-        windows = torch.from_numpy(windows_of(power_mel(waveform)))
-        mean = self._network(windows).mean(0).numpy()
+        windows = windows_of(power_mel(waveform), frames=1 + len(waveform) // HOP)
+        mean = self._network(torch.from_numpy(windows)).mean(0).numpy()
         return mean / np.linalg.norm(mean)
 
     @cached_property
@@ -67,18 +68,19 @@ class SpeakerEncoder:
 
 
 def power_mel(waveform: np.ndarray) -> np.ndarray:
-    """Power mel spectrogram `(frames, 40)`, without logarithm, of float32 `(samples,)`, amplified if it is quiet."""
+    """Power mel spectrogram `(frames, 40)`, without logarithm, of float32 `(samples,)`, amplified if it is quiet.
+
+    A window of silence follows it.
+    """
     waveform = torch.from_numpy(waveform * max(1.0, LEAST_RMS / np.sqrt(np.mean(waveform**2)))).float()
-    spectrum = torch.stft(
-        waveform, FFT, SAMPLING_RATE // 100, window=torch.hann_window(FFT), pad_mode="constant", return_complex=True
-    )
+    waveform = nn.functional.pad(waveform, (0, WINDOW * HOP))
+    spectrum = torch.stft(waveform, FFT, HOP, window=torch.hann_window(FFT), pad_mode="constant", return_complex=True)
     bank = mel_filter_bank(FFT // 2 + 1, BANDS, 0, SAMPLING_RATE / 2, SAMPLING_RATE, norm="slaney", mel_scale="slaney")
     return (spectrum.abs().square().T @ torch.from_numpy(bank).float()).numpy()
 
 
-def windows_of(mel: np.ndarray) -> np.ndarray:
-    """Overlapping windows `(windows, 160, 40)` of frames `(frames, 40)`; silence fills the last one."""
-    starts = range(0, max(1, len(mel) - WINDOW + STEP + 1), STEP)
-    starts = [start for start in starts if start == 0 or len(mel) - start > LEAST_COVERED * WINDOW]
-    padded = np.pad(mel, ((0, WINDOW), (0, 0)))
-    return np.stack([padded[start : start + WINDOW] for start in starts])
+def windows_of(mel: np.ndarray, frames: int) -> np.ndarray:
+    """Overlapping windows `(windows, 160, 40)` of the first frames of `mel (frames + 160, 40)`."""
+    starts = range(0, max(1, frames - WINDOW + STEP + 1), STEP)
+    starts = [start for start in starts if start == 0 or frames - start > LEAST_COVERED * WINDOW]
+    return np.stack([mel[start : start + WINDOW] for start in starts])
