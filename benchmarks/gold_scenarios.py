@@ -202,6 +202,7 @@ def play(scenario: Scenario, out: Path, folder: Path, args: argparse.Namespace) 
         "output_dir": folder,
         "llm_model": args.llm,
         "gguf_file": args.gguf_file,
+        "llm_choices": 0,
         "no_lora": True,
         "num_epochs": args.epochs,
         "batch_size": 8,

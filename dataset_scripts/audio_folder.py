@@ -26,20 +26,13 @@ from hf_components.runtime import (
     same_path,
     text_field,
 )
-from hf_components.speech import UNKNOWN
+from hf_components.speech import SOUND_SUFFIXES, UNKNOWN
 
 logger = logging.getLogger(__name__)
 
 CONDITIONS = ("clean", "noisy")
 SPLIT = "recordings"
 TRUTH = "truth.jsonl"
-# Suffixes of recordings. Only reading a file shows whether it can be read.
-SUFFIXES = frozenset(
-    """.3g2 .3gp .3gpp .3gpp2 .aac .ac3 .adts .aif .aifc .aiff .amr .ape .asf .au .avi .awb .bwf .caf .ds2 .dsf
-    .dss .dts .dvf .eac3 .f4a .f4v .flac .flv .gsm .m2ts .m4a .m4b .m4p .m4r .m4v .mka .mkv .mov .mp1 .mp2 .mp3
-    .mp4 .mpc .mpeg .mpg .mpga .msv .mts .nist .oga .ogg .ogv .opus .pcm .qt .ra .raw .rf64 .rm .snd .sph .spx
-    .tta .voc .vox .w64 .wav .wave .weba .webm .wma .wmv .wv""".split()  # noqa: SIM905
-)
 
 
 @dataclasses.dataclass
@@ -139,7 +132,7 @@ def audio_files(folder: str | Path) -> list[str]:
     return sorted(
         path.relative_to(root).as_posix()
         for path in files_below(root)
-        if path.suffix.lower() in SUFFIXES or (not path.suffix and path.is_symlink() and not path.exists())
+        if path.suffix.lower() in SOUND_SUFFIXES or (not path.suffix and path.is_symlink() and not path.exists())
     )
 
 

@@ -8,7 +8,17 @@ from typing import Any
 
 from dataset_scripts.transcripts import clean_transcript
 from dataset_scripts.utterances import Rejection, Utterance
-from hf_components.runtime import PHONETIC, SEEN, UserError, as_id, as_label, what_instead, why_unreadable
+from hf_components.runtime import (
+    PHONETIC,
+    SEEN,
+    TwinKeysError,
+    UserError,
+    as_id,
+    as_label,
+    parse_json,
+    what_instead,
+    why_unreadable,
+)
 
 REQUIRED = ("utterance_id", "child_id", "audio_path")
 IDS = ("utterance_id", "child_id", "session_id")
@@ -100,12 +110,14 @@ def _head(path: str) -> bytes:
 def _row(line: bytes | dict, fields: dict[str, str]) -> dict[str, Any]:
     """Our fields of a line, by our names. Raise Rejection if it is no object or lacks a required field."""
     try:
-        values = json.loads(line.decode()) if isinstance(line, bytes) else line
+        values = parse_json(line.decode()) if isinstance(line, bytes) else line
         json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but not text
     except UnicodeError as error:
         raise Rejection("not UTF-8 text", error.reason) from error
     except json.JSONDecodeError as error:
         raise Rejection("not JSON", f"{error.msg} (column {error.colno})") from error
+    except TwinKeysError as error:
+        raise Rejection("key given twice", str(error)) from error
     except (ValueError, TypeError, RecursionError) as error:
         raise Rejection("not JSON", str(error)) from error
     if not isinstance(values, dict):

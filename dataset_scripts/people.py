@@ -1,17 +1,21 @@
 """Sentences of each person, from any form of data that a voice is learned from."""
 
+import logging
 import shutil
 from collections import defaultdict
 from pathlib import Path
 
 from datasets import concatenate_datasets
 
+from dataset_scripts.corpus_builder import REJECTED
 from dataset_scripts.jsonl_manifest import JsonlManifest
 from dataset_scripts.prepared import write_corpus
 from dataset_scripts.speaker_json import SpeakerJson
 from hf_components.runtime import UserError
 from hf_components.speech import LONG, is_known, is_prepared, load_corpus
 from hf_components.voices import Sentence, is_folder_of_one, sentences_of_folder, sentences_of_rows
+
+logger = logging.getLogger(__name__)
 
 ONE_PROCESS = {"num_proc": 1, "shard_megabytes": 500}
 
@@ -23,7 +27,8 @@ def people_of(data: str | Path, name: str | None, work: Path, *, with_texts: boo
         data: folder with `sentences.txt` and recordings of one person; JSONL manifest; speaker-JSON folder; or a
             prepared corpus, on this disk or the Hub.
         name: name of the person, for a folder of one; by default that of the folder.
-        work: folder for a prepared copy of a manifest or a speaker-JSON folder; it is deleted at the end.
+        work: folder for a prepared copy of a manifest or a speaker-JSON folder; it is deleted at the end. Rows that
+            cannot be used are named in `rejected.jsonl` beside it.
         with_texts: whether `sentences.txt` is needed.
     Raises:
         UserError: the data are none of these, a recording cannot be read, or no speaker is known.
@@ -49,7 +54,11 @@ def people_of(data: str | Path, name: str | None, work: Path, *, with_texts: boo
 def _prepared_people(builder: type, options: dict, work: Path) -> dict[str, list[Sentence]]:
     work.mkdir(parents=True, exist_ok=True)
     try:
-        write_corpus(builder, work, options, **ONE_PROCESS, name="enrolment", source=builder.__name__)
+        metrics = write_corpus(builder, work, options, **ONE_PROCESS, name="enrolment", source=builder.__name__)
+        if metrics["rejected"]:
+            rejected = (work / REJECTED).replace(work.with_name(REJECTED))
+            reasons = ", ".join(f"{count} {reason}" for reason, count in metrics["rejected"].items())
+            logger.warning("recordings that cannot be used are left out: %s; %s names them", reasons, rejected.name)
         return _people_of_corpus(work)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
@@ -32,6 +33,7 @@ SILENT = "silent from start to end; leave them out, unless nobody speaks there e
 TOO_LOUD = "louder than full scale, as float samples may be, and are clipped; save them again at a lower level"
 LARGEST_SILENCE = 2 / 32768  # between the samples of a silent recording: the last bit of 16, up and down
 LOUDEST = 1.5  # of full scale; decoders and resamplers overshoot by less
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 OTHER_DURATION = "of another duration than the manifest says; the recording's own is kept"
 
 
@@ -226,12 +228,16 @@ class Reader:
         return dict(by_content.values())
 
     def _why_missing(self, file: str) -> str | None:
-        """Words for a link to nothing, or a folder, in the place of the file; None if there is neither."""
+        """Words for a link to nothing, a folder or an address in the place of the file; None if there is none."""
         for place in (file, _name(file)) if self.by_bare_name else (file,):
             for _, folder in self.folders:
                 for path in (folder / place, *spelled_otherwise(folder, place)):
                     if problem := broken_link(folder, str(path.relative_to(folder))):
                         return problem
+        if ADDRESS.match(file):
+            return f"{file} is an address; download the recording, and give its path in the corpus"
+        if file.startswith("~"):
+            return f"no file at {file}, where ~ is no home folder; give the path in the corpus"
         if any(_is(Path.is_dir, folder / file) for _, folder in self.folders):
             return f"{file} is a folder, and a recording is needed"
         return None

@@ -7,11 +7,13 @@ With `--plan` it tells instead how much memory the trainings of a pipeline will 
 """
 
 import importlib.util
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
+import wave
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -92,8 +94,9 @@ def accelerators() -> Iterator[Finding]:
 
 def sound() -> Iterator[Finding]:
     try:
-        import torchcodec.decoders  # noqa: F401
+        from torchcodec.decoders import AudioDecoder
 
+        AudioDecoder(a_moment_of_silence()).get_all_samples()  # FFmpeg's libraries are loaded no earlier
         yield Finding("ok", "FFmpeg", "torchcodec decodes")
     except (ImportError, RuntimeError, OSError):
         yield Finding(
@@ -106,6 +109,15 @@ def sound() -> Iterator[Finding]:
         yield Finding("ok", "eSpeak NG", f"wheel {version('espeakng-loader')}")
     else:
         yield Finding("note", "eSpeak NG", "not installed: no demo corpora", INSTALL)
+
+
+def a_moment_of_silence() -> bytes:
+    """The bytes of a WAV file."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setparams((1, 2, 16_000, 0, "NONE", ""))
+        sound.writeframes(bytes(3200))
+    return file.getvalue()
 
 
 def usable_cores() -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import httpx
 from huggingface_hub import HfApi, JobInfo, JobStage, Volume, get_token
 from huggingface_hub.errors import HfHubHTTPError, HfUriError
 from huggingface_hub.utils import parse_hf_mount
@@ -41,6 +42,7 @@ REPOSITORY = "underheard-jobs"  # private, in the user's namespace; every job ma
 # The repository is mounted read-only, but recipes write beside their own files.
 START = 'cp -r /parcel /tmp/underheard && exec bash /tmp/underheard/launchers/run.sh "$@"'
 SECRET = "HF_TOKEN"
+SOMEBODY = "YOUR_NAME"  # in a dry run of somebody who is not logged in
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -194,10 +196,10 @@ def main(argv: list[str] | None = None) -> int:
     request(args, "user", "REVISION")  # report wrong values before any request to the Hub
     if args.recipe in ("attach", "cancel") and len(args.words) != 1:
         raise UserError(f"{args.recipe} takes the id of one job")
-    if get_token() is None and not (args.dry_run and args.namespace):
+    if get_token() is None and not args.dry_run:
         raise UserError("a job needs a token of the Hub; log in with `hf auth login`, or set HF_TOKEN")
     try:
-        namespace = args.namespace or api.whoami()["name"]
+        namespace = args.namespace or (SOMEBODY if get_token() is None else api.whoami()["name"])
         if args.recipe in ("attach", "cancel"):
             if args.dry_run:
                 action = ["logs", "--follow"] if args.recipe == "attach" else ["cancel"]
@@ -220,6 +222,8 @@ def main(argv: list[str] | None = None) -> int:
         return follow(api, launch(api, args, namespace))
     except HfHubHTTPError as error:
         raise UserError(f"the Hub answered {error.response.status_code}, {error.server_message or error}") from error
+    except (httpx.TransportError, OSError) as error:
+        raise UserError(f"the Hub cannot be reached: {error}; a --dry_run with --namespace needs no Hub") from error
 
 
 if __name__ == "__main__":

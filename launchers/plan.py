@@ -99,7 +99,7 @@ def llms(steps: dict[str, tuple[str, dict]]) -> Iterator[str]:
         if recipe == "finetune_wav2vec2_lora" and values["gold"] in ASKED:
             name = values["llm_model"]
             if values["gguf_file"] is None and hears(name):
-                yield f"correction: {name} hears, and is not predicted"
+                yield f"correction: the memory of {name} cannot be predicted, as it takes audio"
                 continue
             size, in_4_bit = predict_llm(name, values["gguf_file"], values["quantization"], values["llm_dtype"])
             yield f"correction: {name}{' in 4 bits' if in_4_bit else ''}: {size / 2**30:.1f} GiB for its weights"

@@ -88,24 +88,37 @@ def in_debug(recipe: str, words: list[str]) -> list[str]:
 
 # Settings
 
+# What a pod needs to know, and what a dry run shows instead.
+PLACEHOLDERS = {
+    "RUNPOD_API_KEY": "RUNPOD_API_KEY",
+    "NETWORK_VOLUME_ID": "NETWORK_VOLUME_ID",
+    "SSH_KEY_PATH": "~/.ssh/id_ed25519",
+    "GPU_TYPE": "GPU_TYPE",
+}
 
-def read_settings() -> dict[str, str]:
+
+def read_settings(*, for_show: bool = False) -> dict[str, str]:
     """Read the lines NAME=VALUE of .runpod.env.
 
+    Args:
+        for_show: the settings are only shown. What is missing has its name as value, as on a machine without them.
     Raises:
         UserError: the file is missing or incomplete, or other users may read it.
     """
-    if not SETTINGS.exists():
+    if not SETTINGS.exists() and not for_show:
         raise UserError(f"{SETTINGS} is missing; copy .runpod.env.example, fill it in, and chmod 600 it")
-    if SETTINGS.stat().st_mode & 0o077:
+    if SETTINGS.exists() and SETTINGS.stat().st_mode & 0o077:
         raise UserError(f"{SETTINGS} holds a key that other users of this machine may read; chmod 600 {SETTINGS}")
-    lines = (line.partition("=") for line in SETTINGS.read_text().splitlines() if not line.lstrip().startswith("#"))
+    text = SETTINGS.read_text() if SETTINGS.exists() else ""
+    lines = (line.partition("=") for line in text.splitlines() if not line.lstrip().startswith("#"))
     settings = {name.strip(): value.partition(" #")[0].strip() for name, equals, value in lines if equals}
-    for name in ("RUNPOD_API_KEY", "NETWORK_VOLUME_ID", "SSH_KEY_PATH", "GPU_TYPE"):
-        if not settings.get(name):
+    for name, placeholder in PLACEHOLDERS.items():
+        if not settings.get(name) and for_show:
+            settings[name] = placeholder
+        elif not settings.get(name):
             raise UserError(f"{SETTINGS} has no {name}; .runpod.env.example explains it")
     key = settings["SSH_KEY_PATH"] = str(Path(settings["SSH_KEY_PATH"]).expanduser())
-    if not Path(f"{key}.pub").exists():
+    if not Path(f"{key}.pub").exists() and not for_show:
         raise UserError(
             f"SSH_KEY_PATH {key} has no public key {key}.pub beside it; make a pair with ssh-keygen -t ed25519"
         )
@@ -145,6 +158,7 @@ def ask(key: str, method: str, path: str, body: dict | None = None) -> dict:
 
 def pod_request(settings: dict[str, str], data_center: str) -> dict:
     """Request for a new pod; a network volume can be mounted only in its own data centre."""
+    public = Path(settings["SSH_KEY_PATH"] + ".pub")  # missing only in a dry run, see `read_settings`
     return {
         "name": "underheard",
         "image": settings.get("IMAGE") or IMAGE,
@@ -153,7 +167,7 @@ def pod_request(settings: dict[str, str], data_center: str) -> dict:
         "gpu": {"id": settings["GPU_TYPE"], "count": 1},
         "ports": ["22/tcp"],
         "dataCenterIds": [data_center],
-        "env": {"PUBLIC_KEY": Path(settings["SSH_KEY_PATH"] + ".pub").read_text().strip()},
+        "env": {"PUBLIC_KEY": public.read_text().strip() if public.exists() else f"what is in {public}"},
         "mounts": {"network": [{"volumeId": settings["NETWORK_VOLUME_ID"], "path": VOLUME}]},
     }
 
@@ -362,7 +376,7 @@ def remote_command(ssh: list[str], args: argparse.Namespace) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
-    settings = read_settings()
+    settings = read_settings(for_show=args.dry_run)
     if args.dry_run:
         show_all(settings, args)
         return 0

@@ -29,7 +29,7 @@ from hf_components.runtime import (
     run_recipe,
     run_stage,
 )
-from hf_components.speech import language_code, load_corpus, sample_rows
+from hf_components.speech import language_code, load_corpus, require_readable, sample_rows
 from hf_components.training import Averages, load_recipient
 
 logger = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ def produce(args: Arguments, folder: Path) -> dict:
     if args.max_samples:
         split = load_corpus(args.corpus, args.selection_split, args.data_config_override)
         corpus = sample_rows(split, args.max_samples, args.seed)
+        require_readable(corpus, args.corpus, args.selection_split)
     averages = Averages(candidates, *load_recipient(candidates, args.language), args.rank, args.language)
     decoding = {"batch_size": args.batch_size, "max_new_tokens": args.max_new_tokens}
     if args.method == "greedy":

@@ -54,7 +54,7 @@ from hf_components.runtime import (
     run_recipe,
     run_stage,
 )
-from hf_components.speech import Sampling, language_code, load_corpus
+from hf_components.speech import Sampling, language_code, load_corpus, require_readable
 
 
 @dataclass
@@ -140,7 +140,7 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
         min=1,
     )
     max_new_tokens: int = flag("longest transcript in tokens", default=225, min=1)
-    num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
+    num_bootstrap: int = flag("number of bootstrap samples of speakers for each interval", default=1000, min=0)
     run_id: str | None = flag("part of the file names; default: name of the folder above output_dir", default=None)
     output: str | None = flag("also write the result of the largest k to this file", default=None)
     gating_output: str | None = flag(
@@ -205,6 +205,7 @@ def draw_sample(args: Arguments) -> tuple[datasets.Dataset, Path]:
 def produce(
     args: Arguments, names: list[str], run_id: str, corpus: datasets.Dataset, sample: Path, folder: Path
 ) -> dict:
+    require_readable(corpus, args.corpus, args.split)
     config = mixture_config(args.folders, names, args.experts_per_utterance)
     options = {"batch_size": args.batch_size, "num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
 

@@ -20,7 +20,7 @@ from hf_components.moe.benchmark import summary_tables
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.reporting import show
 from hf_components.runtime import flag, parse_arguments, run_as_stage, run_recipe
-from hf_components.speech import load_corpus, sample_rows
+from hf_components.speech import load_corpus, require_readable, sample_rows
 from hf_components.training import (
     Teacher,
     TrainingRecipeArguments,
@@ -39,7 +39,7 @@ class Arguments(TrainingRecipeArguments):
     model: str = flag("Whisper that the student starts from: folder or Hub id", aliases=["--student", "--base_model"])
     split: str = flag("split to score", default="dev")
     max_samples: int = flag("utterances drawn at random from that split", default=200, min=1)
-    num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
+    num_bootstrap: int = flag("number of bootstrap samples of speakers for each interval", default=1000, min=0)
 
 
 ARGUMENTS = (Arguments, PublishModelArguments, DistillationArguments)
@@ -63,6 +63,7 @@ def produce(args: Arguments, training_args: DistillationArguments, folder: Path)
     set_seed(training_args.seed)
     train, evaluated = load_training_rows(args, training_args, folder)
     corpus = sample_rows(load_corpus(args.corpus, args.split), args.max_samples, training_args.seed)
+    require_readable(corpus, args.corpus, args.split)
     teacher, _ = load_moe_whisper(args.teacher_model)
     student, processor = load_whisper(args.model, args.language)
     student.model.encoder.embed_positions.requires_grad_(False)  # fixed sinusoids, as in Whisper's training

@@ -65,7 +65,7 @@ def produce(args: Arguments, folder: Path) -> dict:
         return {}
     model.save_pretrained(folder / "model")
     report = {"units": model.identity(), "splits": usage}
-    plot_usage(folder / "usage.png", usage, f"{model.config.num_units} units in {args.corpus}")
+    plot_usage(folder / "usage.png", usage, f"Use of {model.config.num_units} units in {args.corpus}")
     write_json(folder / "report.json", report)
     return report
 

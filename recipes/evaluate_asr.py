@@ -89,7 +89,7 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
         default=None,
         needs="val_manifest",
     )
-    num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
+    num_bootstrap: int = flag("number of bootstrap samples of speakers for each interval", default=1000, min=0)
     worst: int = flag("utterances with the most errors to show per system", default=10, min=0)
 
 

@@ -53,7 +53,7 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     max_samples: int = flag("segments for robustness, drawn at random", default=50, min=1, needs="corpus")
     noise_snr: list[float] = flag("white noise, dB", default=[20.0, 10.0], min=-50, max=100, needs="corpus")
     speeds: list[float] = flag("factors of speed and pitch", default=[0.9, 1.1], min=0.5, max=2, needs="corpus")
-    num_bootstrap: int = flag("resamples over recordings for each interval", default=1000, min=0)
+    num_bootstrap: int = flag("number of bootstrap samples of recordings for each interval", default=1000, min=0)
 
 
 def main(argv: list[str] | None = None) -> dict:

@@ -60,7 +60,7 @@ class Arguments(RecipeArguments, SeedArguments):
         needs="recogniser_model",
     )
     batch_seconds: float = flag("seconds of speech per batch and process, padding included", default=240.0, above=0)
-    num_bootstrap: int = flag("resamples over segments for each interval", default=1000, min=0)
+    num_bootstrap: int = flag("number of bootstrap samples of segments for each interval", default=1000, min=0)
 
 
 def main(argv: list[str] | None = None) -> dict:

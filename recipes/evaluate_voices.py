@@ -1,12 +1,12 @@
-"""How much a personal voice gains: every speaker of a split with a few sentences, and the rest of them as test.
+"""Measure how much personal voices gain: each is learned from a few sentences, and scored on the speaker's others.
 
 accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     recipes/evaluate_voices.py --config recipes/configs/evaluate_voices/default.yaml \\
     --model runs/moe/model --corpus data/prepared --sentences 5 --output_dir runs/voices
 
-Beside the chosen voice it scores the base as it is, each way alone, and a LoRA of the same steps that was trained on
-as many sentences of other speakers: that one shows what is the voice, and what is only more training. An interrupted
-run goes on where it stopped.
+Scored beside the voice are the model without it, each way alone, and a control: a LoRA that was trained as long, on as
+many sentences of other speakers. What the control gains comes from more training, and not from the voice. An
+interrupted run continues where it stopped.
 """
 
 from dataclasses import dataclass
@@ -38,21 +38,21 @@ from hf_components.voices import VoiceArguments, collect, draw_jobs, own_share, 
 class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     model: str = flag("Whisper or MoE-Whisper that was not trained on these speakers: folder or Hub id")
     corpus: str = flag("prepared corpus: folder or Hub id")
-    split: str = flag("split whose speakers are learned", default="dev")
+    split: str = flag("split with the speakers whose voices are learned", default="dev")
     data_config_override: str | None = flag(
         "part of the corpus to use, and who is held out: JSON, see pretrain_experts", default=None
     )
     sentences: list[int] = flag(
-        "number of sentences to learn from; several numbers make a curve, and the first is reported",
+        "number of sentences to learn a voice from; several numbers draw a curve, and the report is about the first",
         default=[5],
         min=1,
     )
-    draws: int = flag("draws of these sentences per speaker", default=1, min=1)
+    draws: int = flag("how often these sentences are drawn at random, per speaker", default=1, min=1)
     language: str | None = flag(
         "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
     )
-    control: bool = flag("also train on sentences of other speakers, to compare", default=True)
-    num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
+    control: bool = flag("also score the control, which was trained on sentences of other speakers", default=True)
+    num_bootstrap: int = flag("number of bootstrap samples of speakers for each interval", default=1000, min=0)
     batch_seconds: float = flag("seconds of audio per batch when transcribing", default=120.0, above=0)
     max_new_tokens: int = flag("longest transcript in tokens", default=225, min=1)
     num_beams: int = flag("beams; 1 is greedy", default=1, min=1)

@@ -30,7 +30,11 @@ class Arguments(ExportArguments):
         "type of the stored matrices: 16, 8 or 5 bits a weight", default="q8_0"
     )
     silence: float = flag(
-        "seconds after a clip that are heard in the check of --audio-ctx", default=7.0, min=0, max=30, needs="corpus"
+        "seconds of silence that whisper.cpp sees after a clip in the check of --audio-ctx",
+        default=7.0,
+        min=0,
+        max=30,
+        needs="corpus",
     )
 
 

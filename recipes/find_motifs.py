@@ -76,7 +76,8 @@ def produce(args: Arguments, folder: Path) -> dict:
     name = Path(args.query).name
     section = {"name": name, "units": [], "about": f"{len(clips)} hits, the nearest first", "clips": clips}
     intro = (
-        f"Where something sounds like {name}. Each clip has up to {args.context_seconds} s before and after the hit."
+        f"Where something sounds like {name}. Each clip has up to {args.context_seconds} s before and after the hit. "
+        "The cost is the distance to the example: the lower, the more alike."
     )
     write_page(folder / "index.html", f"Hits of {name}", intro, [section], table.identity)
     for source, tiers in tiers_of_hits(clips, name).items():

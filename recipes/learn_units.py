@@ -132,7 +132,8 @@ def produce(args: Arguments, folder: Path) -> dict:
     plot_usage(
         folder / "usage.png",
         usage,
-        f"{args.num_units} units, entropy {report['entropy']:.2f} of {report['entropy_of_even_use']:.2f} bits",
+        f"Use of {args.num_units} units: entropy {report['entropy']:.2f} of at most "
+        f"{report['entropy_of_even_use']:.2f} bits",
     )
     if report["dead_units"]:
         logger.warning(

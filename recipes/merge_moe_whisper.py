@@ -32,7 +32,7 @@ from hf_components.runtime import (
     run_recipe,
 )
 from hf_components.scoring import score
-from hf_components.speech import load_corpus, sample_rows
+from hf_components.speech import load_corpus, require_readable, sample_rows
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Arguments(RecipeArguments, SeedArguments):
     max_samples: int = flag("utterances drawn at random from each of these splits", default=200, min=1)
     batch_size: int = flag("utterances per batch and process", default=16, min=1)
     max_new_tokens: int = flag("longest transcript in tokens", default=225, min=1)
-    num_bootstrap: int = flag("resamples over speakers for each interval", default=1000, min=0)
+    num_bootstrap: int = flag("number of bootstrap samples of speakers for each interval", default=1000, min=0)
 
 
 ARGUMENTS = (Arguments, PublishModelArguments)
@@ -92,7 +92,9 @@ def produce(args: Arguments, folder: Path) -> dict:
 
 
 def sampled(args: Arguments, split: str) -> datasets.Dataset:
-    return sample_rows(load_corpus(args.corpus, split), args.max_samples, args.seed)
+    sample = sample_rows(load_corpus(args.corpus, split), args.max_samples, args.seed)
+    require_readable(sample, args.corpus, split)
+    return sample
 
 
 def choose_weights(args: Arguments, moe, processor) -> tuple[list[float], dict]:

@@ -5,8 +5,9 @@ accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
     --model runs/moe/model --data recordings/anna --output_dir runs/anna
 
 --data is a folder with sentences.txt and a recording of each sentence, a JSONL manifest, a speaker-JSON folder, or a
-prepared corpus; several people get a voice each. Writes <output_dir>/voices/<person>, a small folder: "no change",
-weights over the experts of a mixture, or a LoRA. Which one is chosen by sentences that are held out. Use it by
+prepared corpus. Each person gets a voice: the small folder <output_dir>/voices/<person>. It holds what adapts the
+model to this person: a LoRA, some of the sentences as context, or weights over the experts of a mixture. Sentences
+that are held out decide which of these, or that the model stays as it is. Use a voice by
 `Transcriber.from_pretrained(model, voice=...)`. A run that was killed gives the same voices when it is started again.
 """
 
@@ -50,17 +51,19 @@ logger = logging.getLogger(__name__)
 @dataclass(kw_only=True)
 class Arguments(RecipeArguments, SeedArguments):
     model: str = flag("Whisper or MoE-Whisper: folder or Hub id", aliases=["--base_model"])
-    data: str = flag("sentences of one person or of several, see above")
-    name: str | None = flag("name of the person, for a folder of one; default: the folder's", default=None)
-    max_sentences: int | None = flag("sentences of each person to learn from; default: all", default=None, min=2)
+    data: str = flag("recordings of one person or of several, with their texts; the formats are listed above")
+    name: str | None = flag(
+        "name of the person, if --data is a folder of one person; default: the name of the folder", default=None
+    )
+    max_sentences: int | None = flag("most sentences of each person to learn from; default: all", default=None, min=2)
     language: str | None = flag(
         "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
     )
     untranscribed: bool = flag(
-        "the recordings have no text: learn from what several readings of the model agree on", default=False
+        "the recordings have no text: learn from those that the model transcribes alike several times", default=False
     )
     min_agreement: float = flag(
-        "least agreement of the readings of a recording, 1 if all are equal",
+        "a recording is used if its transcripts agree at least so much; 1: they are all equal",
         default=0.7,
         min=0,
         max=1,
@@ -131,7 +134,7 @@ def produce(args: Arguments, voice_args: VoiceArguments, folder: Path) -> dict:
 
 
 def table(result: dict) -> Table:
-    shown = Table(title="Voices", caption="gain: held-out loss per token, nats, against no change")
+    shown = Table(title="Voices", caption="gain: how much lower the loss of held-out sentences is, in nats per token")
     for heading in ("person", "sentences", "way", "gain", "kB"):
         shown.add_column(heading)
     for name, voice in result["voices"].items():

@@ -113,7 +113,7 @@ def plot(trained: Path, folder: Path) -> None:
     plot_reliability(
         folder / "reliability.png",
         {name.replace("_", " "): row["reliability"] for name, row in scored.items()},
-        "Gates against the labels' best expert",
+        "How sure the router is, and how often it is right",
     )
 
 

@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> dict:
             **found["histogram"],
             x_label="duration (s)",
             y_label="segments",
-            title=f"{found['segments']} segments, {found['duration']['mean']:.1f} s on average",
+            title=f"Length of {found['segments']} segments, {found['duration']['mean']:.1f} s on average",
         )
         return metrics
 

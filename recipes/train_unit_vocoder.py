@@ -27,7 +27,7 @@ from hf_components.runtime import (
     run_stage,
     sync_folder,
 )
-from hf_components.speech import load_corpus
+from hf_components.speech import leave_out_unreadable, load_corpus, unreadable_flag
 from hf_components.unit_hifigan import UnitHifiGanConfig, UnitHifiGanModel
 from hf_components.units import SECONDS_PER_UNIT, read_units
 from hf_components.units.vocoder import (
@@ -50,6 +50,7 @@ class Arguments(RecipeArguments, PlotArguments):
     max_samples: int = flag(
         "held-out segments that every saved model speaks, to listen to", default=4, aliases=["--num_samples"], min=0
     )
+    unreadable_rows: str = unreadable_flag()
 
 
 @dataclass
@@ -123,10 +124,12 @@ def produce(args: Arguments, model_args: ModelArguments, training_args: Adversar
     set_seed(training_args.seed)
     table = read_units(args.units_dir)
     units = dict(zip(table.rows["id"].to_pylist(), table.rows["units"].to_numpy(), strict=True))
-    corpus = [load_corpus(args.corpus, split, shared_speakers=True) for split in ("train", "dev")]
-    model = build_model(model_args, table.identity, corpus[0].unique("speaker_id"))
+    corpus = {split: load_corpus(args.corpus, split, shared_speakers=True) for split in ("train", "dev")}
+    if args.unreadable_rows == "reject":
+        corpus = leave_out_unreadable(corpus, args.corpus, folder)
+    model = build_model(model_args, table.identity, corpus["train"].unique("speaker_id"))
     crop_frames = round(training_args.crop_seconds / SECONDS_PER_UNIT)
-    train, held_out = (UnitCrops(rows, units, crop_frames, model.config) for rows in corpus)
+    train, held_out = (UnitCrops(rows, units, crop_frames, model.config) for rows in corpus.values())
 
     trainer = AdversarialTrainer(model, training_args, train, held_out, folder)
     listener = Listener(held_out, args.max_samples, training_args.seed, folder, args.plot)

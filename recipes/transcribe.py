@@ -107,11 +107,11 @@ class Arguments(ResumeArguments):
         "how a MoE-Whisper uses its experts, see docs/how_it_works.md; default: as it was saved", default=None
     )
     llm_model: str | None = flag(
-        "LLM that chooses among the texts that a CTC model may have heard, by their probabilities: folder or Hub id",
+        "LLM that chooses among the most probable texts of a CTC model, by their probabilities: folder or Hub id",
         default=None,
     )
     gguf_file: str | None = flag("file name of an LLM in GGUF format", default=None, needs="llm_model")
-    llm_choices: int = flag("texts among which the LLM chooses", default=CHOICES, min=2, needs="llm_model")
+    llm_choices: int = flag("number of texts among which the LLM chooses", default=CHOICES, min=2, needs="llm_model")
     dtype: str = flag("float32, float16, bfloat16, or auto: half precision on a GPU, else float32", default="auto")
     batch_seconds: float = flag(
         "seconds of audio per batch, padding included; a clip counts as 30 s for a stock Whisper",

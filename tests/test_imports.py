@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 
 import pytest
 from paths import ROOT
+from transformers.dynamic_module_utils import get_relative_import_files
 
 pytestmark = pytest.mark.unit
 
@@ -258,6 +259,13 @@ def test_there_is_something_to_check():
 def test_every_package_has_its_layer_and_the_root_holds_nothing_else():
     entries = {path.name for path in (ROOT / "hf_components").iterdir() if path.name != "__pycache__"}
     assert entries == {"__init__.py"}.union(*(names for names in LAYERS if not isinstance(names, str)))
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("hf_components/*/configuration_*.py")), ids=lambda file: file.stem)
+def test_a_configuration_names_the_code_of_its_model(file):
+    """transformers takes two local checkpoints of one folder name for one if these files are the same."""
+    model = file.with_name(file.name.replace("configuration_", "modeling_"))
+    assert str(model) in get_relative_import_files(file)
 
 
 @pytest.fixture(scope="module")

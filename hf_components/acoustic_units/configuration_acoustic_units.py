@@ -1,6 +1,13 @@
 """Configuration of acoustic units: the features of speech that are quantised, and the number of units."""
 
+from typing import TYPE_CHECKING
+
 from transformers import PreTrainedConfig
+
+if TYPE_CHECKING:
+    # Not for type checkers: transformers tells the code of two checkpoints apart by the files that the configuration
+    # imports. With this import the code of the model counts too, and none stands in for that of another version.
+    from .modeling_acoustic_units import AcousticUnitsModel  # noqa: F401
 
 MFCC = "mfcc"
 DEFAULT_ENCODER, DEFAULT_LAYER = "facebook/wav2vec2-large-xlsr-53", 14

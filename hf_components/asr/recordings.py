@@ -7,8 +7,26 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from hf_components.runtime import fingerprint
+from hf_components.runtime import UserError, fingerprint, is_stream
 from hf_components.speech import decode, read_duration, waveforms
+
+
+def require_waveform(samples: np.ndarray) -> np.ndarray:
+    """Samples that a user holds in memory, as an array.
+
+    Raises:
+        UserError: they are not floats `(samples,)`, or some are no numbers.
+    """
+    waveform = np.asarray(samples)
+    if waveform.ndim != 1:
+        raise UserError(f"a waveform must be mono, of the shape (samples,), got {waveform.shape}: mix it down")
+    if waveform.dtype.kind != "f":
+        raise UserError(
+            f"the samples of a waveform must be floats in [-1, 1], got {waveform.dtype}: divide 16-bit ones by 32768"
+        )
+    if not np.isfinite(waveform).all():
+        raise UserError("the waveform has samples that are no numbers (NaN or infinite)")
+    return waveform
 
 
 class Recordings(ABC):
@@ -47,7 +65,8 @@ class Files(Recordings):
         return read_duration(self.files[self.ids[index]])
 
     def fingerprint(self, index):
-        return fingerprint(self.files[self.ids[index]])
+        file = Path(self.files[self.ids[index]])
+        return None if is_stream(file) else fingerprint(file)  # `read` says what is wrong with it
 
     def without(self, ids):
         return Files({name: file for name, file in self.files.items() if name not in ids})

@@ -25,7 +25,7 @@ from hf_components.asr.exported_whisper import WhisperInCTranslate2
 from hf_components.asr.families import family_of, load_asr
 from hf_components.asr.language_model import LanguageModel
 from hf_components.asr.nbest import CHOICES, choosing_family
-from hf_components.asr.recordings import Files, Recordings, Rows
+from hf_components.asr.recordings import Files, Recordings, Rows, require_waveform
 from hf_components.asr.routing import MODEL_AS_IT_IS, Routing, routing_by
 from hf_components.asr.transcript import Heard, Transcript
 from hf_components.asr.voiced_decoding import Example, decode_with_voices
@@ -189,12 +189,22 @@ class Transcriber:
 
         Raises:
             AudioError: the file cannot be read.
-            UserError: there is no such voice, or several and none is named.
+            UserError: this is no path, there is no such voice, or there are several and none is named.
         """
+        if not isinstance(path, (str, Path)):
+            raise UserError(
+                f"transcribe takes the path of one file, got {type(path).__name__}; transcribe_files takes several "
+                "paths, and transcribe_waveform takes samples"
+            )
         return self.transcribe_waveform(decode(path), voice=voice)
 
     def transcribe_waveform(self, waveform: np.ndarray, *, voice: str | None = None) -> str:
-        """The same as `transcribe`, for a waveform in memory: float32 `(samples,)`, mono, 16 kHz, in [-1, 1]."""
+        """The same as `transcribe`, for a waveform in memory: floats `(samples,)`, mono, 16 kHz, in [-1, 1].
+
+        Raises:
+            UserError: it is no such waveform, or as in `transcribe`.
+        """
+        waveform = require_waveform(waveform)
         return self._transcribe({0: waveform}, self._routing(1, voices=None if voice is None else [voice]))[0]
 
     def transcribe_files(
@@ -204,7 +214,11 @@ class Transcriber:
 
         Args:
             voices: name of the voice of each file.
+        Raises:
+            UserError: there is a single path instead of a list, or as in `transcribe`.
         """
+        if isinstance(paths, (str, Path)):
+            raise UserError(f"transcribe_files takes a list of paths, got {paths}; transcribe takes a single one")
         names = [str(path) for path in paths]
         of_file = None if voices is None else dict(zip(names, voices, strict=True))
         files = Files(dict(zip(names, paths, strict=True)))

@@ -106,7 +106,14 @@ class Voices:
         self.model = None
         self._rows: dict[str, torch.Tensor | None] = dict.fromkeys(voices)
         if any(voice.expert_weights is not None or voice.lora is not None for voice in voices.values()):
-            self._add(voices)
+            try:
+                self._add(voices)
+            except ValueError as error:
+                read = ", ".join(str(place) for place in places.values())
+                problem = str(error).rstrip(".")
+                raise UserError(
+                    f"{read} does not fit {model.name_or_path}: {problem}; learn the voice again"
+                ) from error
         self.examples = {
             name: [
                 (np.concatenate([example, PAUSE]), text)

@@ -35,13 +35,15 @@ def complete_generation_config(model: PreTrainedModel, tokenizer: WhisperTokeniz
         UserError: the tokenizer lacks a token of Whisper's prompt.
     """
     generation = model.generation_config
-    if getattr(generation, "no_timestamps_token_id", None) is not None and hasattr(generation, "is_multilingual"):
+    is_multilingual = getattr(generation, "is_multilingual", None)
+    has_prompt = not is_multilingual or all(getattr(generation, f"{kind}_to_id", None) for kind in ("lang", "task"))
+    if getattr(generation, "no_timestamps_token_id", None) is not None and is_multilingual is not None and has_prompt:
         return
     forced = getattr(model.config, "forced_decoder_ids", None) or getattr(generation, "forced_decoder_ids", None)
-    language = _forced_language(dict(forced or ()), tokenizer)
-    multilingual = language is not None or model.config.vocab_size > ENGLISH_VOCABULARY
+    language = _forced_language(_pairs(forced), tokenizer)
+    multilingual = bool(is_multilingual) or language is not None or model.config.vocab_size > ENGLISH_VOCABULARY
     for name, value in _values_of_tokenizer(tokenizer, model.config, multilingual).items():
-        if getattr(generation, name, None) is None:
+        if getattr(generation, name, None) in (None, {}):
             setattr(generation, name, value)
     if generation.max_length == 20:  # the default of transformers, not a choice: transcripts would end after 20 tokens
         generation.max_length = model.config.max_target_positions
@@ -88,12 +90,20 @@ def _values_of_tokenizer(tokenizer: WhisperTokenizer, config: WhisperConfig, mul
     return values
 
 
+def _pairs(forced: Any) -> dict[int, int]:
+    """An old prompt by place, {1: language, 2: task, 3: no timestamps}; nothing if it is none."""
+    try:
+        return dict(forced or ())
+    except (TypeError, ValueError):
+        return {}
+
+
 def _language_id(code: str, tokenizer: WhisperTokenizer) -> int:
     return tokenizer.convert_tokens_to_ids("<|startoftranscript|>") + 1 + list(LANGUAGES).index(code)
 
 
 def _forced_language(forced: dict[int, int], tokenizer: WhisperTokenizer) -> str | None:
-    """The language of an old prompt {1: language, 2: task, 3: no timestamps}; None if it has none."""
+    """The language of an old prompt, see `_pairs`; None if it has none."""
     tasks = {tokenizer.convert_tokens_to_ids(f"<|{task}|>") for task in TASK_IDS}
     if forced.get(2) not in tasks:
         return None

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,6 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin, Whis
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from hf_components.checkpoints.generation import complete_generation_config
+from hf_components.checkpoints.whisper_settings import check_whisper_settings
 from hf_components.runtime import UserError, read_completion, require_there
 from hf_components.speech import WORDS, language_code
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
@@ -36,6 +38,7 @@ DAMAGED = (
     SafetensorError,
     StrictDataclassError,
     UnpicklingError,
+    re.error,  # of a pattern in an adapter_config.json
 )
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 COUNTS = ("_layers", "n_layer", "_heads", "_rank", "num_experts")  # fields end in these
@@ -44,6 +47,7 @@ LARGEST = 2**40  # of any number in a configuration
 BEAMS = 5  # of a Whisper whose checkpoint names no number; see "Beams" in docs/results.md
 # Codes of today for languages that Whisper has under another one: Javanese, Bokmål, Mandarin, Filipino.
 CODES_OF_WHISPER = {"jv": "jw", "nb": "no", "cmn": "zh", "fil": "tl"}
+ENGLISH = (None, "", "en", "english", "<|en|>")
 UNUSED_IN_INFERENCE = "masked_spec_embed"  # vector for SpecAugment in wav2vec2 and similar; often not published
 
 
@@ -71,7 +75,7 @@ def load_whisper(
         model.set_audio_context(fields["audio_context"], fields["min_audio_context"])
     processor = load_processor(name_or_path)
     prompt_language(model, processor, language)
-    _search_with_beams(model)
+    _search_for_plain_texts(model)
     return model, processor
 
 
@@ -80,12 +84,19 @@ def load_moe_whisper(
 ) -> tuple[MoeWhisperForConditionalGeneration, WhisperProcessor]:
     """A MoE-Whisper and its processor, in evaluation mode on this process's device, with its saved prompt."""
     model = load_model(MoeWhisperForConditionalGeneration, name_or_path, dtype)
-    _search_with_beams(model)
-    return model, load_processor(name_or_path)
+    processor = load_processor(name_or_path)
+    check_whisper_settings(model, processor)
+    _search_for_plain_texts(model)
+    return model, processor
 
 
-def _search_with_beams(model: PreTrainedModel) -> None:
-    model.generation_config.num_beams = model.generation_config.num_beams or BEAMS
+def _search_for_plain_texts(model: PreTrainedModel) -> None:
+    """With `BEAMS` beams if the checkpoint names no number; tokens alone, even if it asks for more beside them."""
+    generation = model.generation_config
+    generation.num_beams = generation.num_beams or BEAMS
+    for name in ("return_timestamps", "return_dict_in_generate"):
+        if getattr(generation, name, None):
+            setattr(generation, name, False)
 
 
 def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, language: str | None) -> None:
@@ -97,15 +108,22 @@ def prompt_language(model: PreTrainedModel, processor: WhisperProcessor, languag
     Args:
         language: such as "de", see `language_code`; by default the language saved in the checkpoint, else "en".
     Raises:
-        UserError: it is no language, or the checkpoint does not know the language.
+        UserError: it is no language, the checkpoint does not know the language, or its files contradict each other.
     """
     language = language and language_code(language)
     complete_generation_config(model, processor.tokenizer)
+    check_whisper_settings(model, processor)
     generation = model.generation_config
     if not getattr(generation, "is_multilingual", False):
-        if language not in (None, "en"):
-            text = "%s knows only English, so --language %s has no effect; use a multilingual checkpoint"
-            logger.warning(text, model.name_or_path, language)
+        saved = getattr(generation, "language", None)
+        if (language or saved) not in ENGLISH:
+            text = "%s knows only English, so %s has no effect; use a multilingual checkpoint"
+            which = f"--language {language}" if language else f"its saved language {saved}"
+            logger.warning(text, model.name_or_path, which)
+        for name in ("language", "task", "lang_to_id", "task_to_id"):  # its prompt has none, and `generate` looks
+            if hasattr(generation, name):
+                delattr(generation, name)
+        generation.forced_decoder_ids = model.config.forced_decoder_ids = None
         return
     if language is None and getattr(generation, "language", None) is None:
         text = "%s knows many languages and does not say which one it writes: using en; choose one with --language"
@@ -223,6 +241,11 @@ def load_model(model_class: type, name_or_path: str, dtype: torch.dtype = torch.
     missing = [name for name in found["missing_keys"] if not name.endswith(UNUSED_IN_INFERENCE)]
     if missing:  # transformers would fill them with random numbers
         raise UserError(f"{name_or_path} is not a checkpoint of {type(model).__name__}: it lacks {min(missing)}")
+    if surplus := _layers_of_weights_alone(model, found["unexpected_keys"]):
+        raise UserError(
+            f"{name_or_path}: its weights have {surplus}, which its config.json leaves out; copy the config.json that "
+            "belongs to these weights"
+        )
     if broken := [name for name, weight in model.named_parameters() if not weight.sum(dtype=torch.float32).isfinite()]:
         raise UserError(
             f"{name_or_path} has NaN or infinite weights, such as {broken[0]}: its training diverged, or it "
@@ -231,14 +254,24 @@ def load_model(model_class: type, name_or_path: str, dtype: torch.dtype = torch.
     return model.to(PartialState().device).eval()
 
 
+def _layers_of_weights_alone(model: PreTrainedModel, unexpected: Collection[str]) -> str | None:
+    """A weight of a layer beyond those that a model was built with; other weights, such as heads, may be left over."""
+    shared = {re.sub(r"\.\d+\.", ".", name) for name in model.state_dict()}
+    return min((name for name in unexpected if re.sub(r"\.\d+\.", ".", name) in shared), default=None)
+
+
 def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
     """Merge a PEFT LoRA into the weights of a model, so that it adds no computation.
 
+    If it says that it was trained over a model of another name, a warning tells so.
+
     Raises:
-        UserError: there is no such adapter, or it belongs to another model.
+        UserError: there is no such adapter, it belongs to another model, or has weights that are no numbers.
     """
     name = model.name_or_path
     require_there(adapter)
+    if Path(adapter).is_dir() and not any(Path(adapter).glob("adapter_model.*")):
+        raise UserError(f"{adapter} is not an adapter: it has no adapter_model.safetensors; copy it from its source")
     try:
         config = PeftConfig.from_pretrained(adapter)
         check_sizes(config.to_dict())
@@ -250,7 +283,18 @@ def merge_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
         raise UserError(
             f"{adapter} is not an adapter of {name}: one of the two has no {min(strangers)}; give its base"
         )
+    if broken := [name for name, weight in adapted.named_parameters() if not weight.isfinite().all()]:
+        raise UserError(f"{adapter} has NaN or infinite weights, such as {broken[0]}: its training diverged")
+    _warn_of_another_base(adapter, config.base_model_name_or_path, name)
     return adapted.merge_and_unload()
+
+
+def _warn_of_another_base(adapter: str, trained_over: str | None, model: str) -> None:
+    """Only names can be compared: an adapter fits any model of the same sizes, and a base may have been moved."""
+    names = [Path(base_model_id(base)).name for base in (trained_over, model) if base]
+    if len(set(names)) == 2:
+        text = "%s says that it was trained over %s, and is merged into %s: if these are not the same weights, its "
+        logger.warning(text + "texts are wrong", adapter, trained_over, model)
 
 
 def _check_there(name_or_path: str) -> None:
@@ -295,7 +339,8 @@ def what_failed(error: BaseException) -> str:
     """What a library says of a checkpoint that cannot be loaded, in a line."""
     if isinstance(error, UnpicklingError):  # PyTorch's own text advises to run what is in the file
         return "its weights are pickled and hold more than numbers, so they are not read; ask for safetensors"
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or type(error).__name__
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

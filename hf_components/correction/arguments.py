@@ -10,8 +10,8 @@ from hf_components.correction.corrector import TranscriptCorrector
 from hf_components.correction.hearing import HearingCorrector
 from hf_components.runtime import UserError, flag
 
-# Where an LLM is used: it corrects what a recogniser heard, or chooses among what it may have heard.
-USED = ({"gold": ("llm", "best")}, "llm_choices")
+WRITES = {"gold": ("llm", "best")}  # where an LLM corrects what a recogniser heard
+USED = (WRITES, "llm_choices")  # or chooses among what it may have heard
 
 
 @dataclass
@@ -22,8 +22,8 @@ class CorrectionArguments:
     """
 
     llm_model: str = flag(
-        "instruct model with a chat template, or a language model that hears, which also gets the recordings: folder "
-        "or Hub id",
+        "instruct model with a chat template, or a language model that takes audio, which also gets the recordings: "
+        "folder or Hub id",
         default="mistralai/Mistral-7B-Instruct-v0.3",
         aliases=["--llm"],
         needs=USED,
@@ -40,8 +40,8 @@ class CorrectionArguments:
         default="auto",
         needs=USED,
     )
-    llm_batch_size: int = flag("transcripts per batch of the LLM", default=16, min=1, needs=USED)
-    fast_mode: bool = flag("correct transcripts of up to 128 tokens only; else 512", default=True, needs=USED)
+    llm_batch_size: int = flag("transcripts per batch of the LLM", default=16, min=1, needs=WRITES)
+    fast_mode: bool = flag("correct transcripts of up to 128 tokens only; else 512", default=True, needs=WRITES)
 
 
 def load_corrector(args: CorrectionArguments, alphabet: frozenset[str] | None = None) -> TranscriptCorrector:

@@ -1,4 +1,4 @@
-"""Whether a file goes on after the sound that a decoder reads: joined files, headers with too small sizes."""
+"""Whether a file goes on after the sound that a decoder reads, or ends before it: joined, wrong sizes, cut short."""
 
 import contextlib
 import itertools
@@ -6,6 +6,8 @@ import mmap
 import re
 from collections.abc import Iterator
 from pathlib import Path
+
+from .pieces import KINDS, start_of_sound
 
 # How files begin that end by what their header says. If one begins within another, only the first is read.
 STARTS = {
@@ -22,6 +24,9 @@ BYTE_RATE = 16  # place of the bytes per second in the chunk `fmt `
 SEARCHED = 4096  # bytes after the last chunk that tell what they are
 
 
+CUT_SHORT = "it ends in the middle of {}: the recording or its copy broke off; get it again"
+
+
 def what_follows(source: str | bytes) -> str | None:
     """Words for what is left of a file after its sound, if that may be sound too; else None."""
     with content_of(source) as content:
@@ -32,6 +37,24 @@ def what_follows(source: str | bytes) -> str | None:
                         f"several {form} files were joined, and only the first is read; join them as WAV, as sox does"
                     )
                 return _after_chunks(content) if form == "WAV" else None
+    return None
+
+
+def what_is_missing(source: str | bytes) -> str | None:
+    """Words for a file whose last piece (a page, a box, a frame) is not whole; None if it is, or is of another kind.
+
+    Their headers do not give the length of the sound, so a decoder takes what is there for all of it.
+    """
+    with content_of(source) as content:
+        place = start_of_sound(content)
+        kind = next((kind for kind in KINDS if re.match(kind.start, content[place : place + 12], re.DOTALL)), None)
+        while kind is not None and place < len(content):
+            end = kind.end(content, place)
+            if end is None:  # something else follows, such as a tag
+                return None
+            if end > len(content) + 1:  # a byte that fills up an odd size is often left out
+                return CUT_SHORT.format(kind.name)
+            place = end
     return None
 
 

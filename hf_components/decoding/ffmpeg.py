@@ -12,7 +12,7 @@ import numpy as np
 # Demuxers for files that contain their sound. Playlists, which open other files or addresses, are not among them.
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mp3,ogg,wav,w64,aiff,flac,aac,amr,amrnb,amrwb,asf,caf,au,avi,ac3,eac3,adts,"
-    "ape,wv,tta,mpeg,mpegts"
+    "ape,wv,tta,flv,mpeg,mpegts"
 )
 FRAME_COUNT = re.compile(rb"(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f](....)", re.DOTALL)  # of an MP3
 SEARCHED = 1 << 12  # bytes after the ID3 tag that are searched for it

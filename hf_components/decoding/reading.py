@@ -1,6 +1,7 @@
 """Decode a sound file in this process: open it with the library that reads it, check it, mix it down, resample it."""
 
 import contextlib
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from .ends import what_follows
+from .ends import what_follows, what_is_missing
 from .ffmpeg import FFmpegFile, id3_size
 from .sndfile import SndFile, TruncatedError
 from .what_it_is import what_it_is
@@ -73,6 +74,8 @@ def stream(source: str | bytes, sampling_rate: int) -> Iterator[Block]:
                 waveform = resampler.resample_chunk(waveform, last=len(channels) < BLOCK)
             given += len(waveform)
             yield Block(waveform, channels.size, int(np.count_nonzero(np.abs(channels) >= FULL_SCALE)))
+        if missing := what_is_missing(source):
+            raise SoundError("truncated audio", f"{missing}, or keep what is there: ffmpeg -i IN OUT.wav")
         if not given:
             raise SoundError("empty audio", f"{total} frames at {rate} Hz are less than one sample")
         if energy[1] < CANCELLED * energy[0]:
@@ -89,6 +92,8 @@ def read_duration(source: str | bytes) -> float:
 def _open(source: str | bytes) -> SndFile | FFmpegFile:
     """Open a file with libsndfile if that reads all its samples, else with FFmpeg."""
     try:
+        if not isinstance(source, bytes) and _is_stream(Path(source)):
+            raise SoundError("unreadable audio", "it is a pipe or a device, and no file; write it to a file first")
         head = source[:64] if isinstance(source, bytes) else _head(Path(source))
     except OSError as error:
         raise SoundError("unreadable audio", error.strerror or str(error)) from error
@@ -105,7 +110,7 @@ def _open(source: str | bytes) -> SndFile | FFmpegFile:
         file = SndFile(source)
         if file.is_read_whole:
             return _possible(file, file.file.channels)
-        if file.file.frames == 0:
+        if file.file.frames == 0 and not what_is_missing(source):
             problem = ("empty audio", "0 samples")
         file.file.close()
     try:
@@ -123,6 +128,12 @@ def _possible(file: SndFile | FFmpegFile, channels: int) -> SndFile | FFmpegFile
     file.__exit__(None, None, None)
     detail = f"its header says {rate} Hz and {channels} channels, and recordings have {RATES[0]} to {RATES[1]} Hz and "
     raise SoundError("unreadable audio", detail + f"1 to {MOST_CHANNELS} channels; repair or leave it out")
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether reading it would wait for somebody who writes, or never end."""
+    mode = path.stat().st_mode
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _head(path: Path) -> bytes:

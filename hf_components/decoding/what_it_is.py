@@ -1,6 +1,6 @@
 """What a file is that no decoder reads, and what to do with it, in words."""
 
-from .ends import content_of
+from .ends import content_of, what_is_missing
 
 # By the first bytes, without white space before them.
 STARTS = (
@@ -31,10 +31,9 @@ def what_it_is(source: str | bytes, head: bytes) -> str:
             "or repair it (untrunc) and convert it to WAV or FLAC"
         )
     if not any(head):
-        return (
-            "unreadable audio",
-            f"its first {len(head)} bytes are zero, as after a copy that broke off; get it again",
-        )
+        return f"its first {len(head)} bytes are zero, as after a copy that broke off; get it again"
+    if missing := what_is_missing(source):
+        return missing
     if head.isascii() and head.decode().replace("\r", "").replace("\n", "").replace("\t", "").isprintable():
         return f"{NOBODY}: it is text, which begins with {head[:20].decode()!r}; leave it out"
     return f"{NOBODY}; convert it to WAV or FLAC"

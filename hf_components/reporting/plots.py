@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 from hf_components.runtime import visible
 
 # Okabe and Ito (https://jfly.uni-koeln.de/color/): people with any kind of colour vision can distinguish them. Yellow
-# is left out: it is too pale on white. Beyond seven series the markers change as well.
+# is left out: it is too pale on white. Beyond seven series the markers or lines change as well.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 MARKERS = ("o", "^", "s", "X", "D")
+LINES = ("-", "--", ":")
+MARKED = 10  # a curve with fewer points has marks: a line of a single point is invisible
 MAX_POINTS = 5000
 DYNAMIC_RANGE = 70  # dB; bins this far below the loudest one are black in a spectrogram
 
@@ -84,14 +86,26 @@ def plot_curves(
     title: str,
     x: Sequence[float] | None = None,
 ) -> None:
-    """Plot named curves over `x` (1, 2, ... by default) and save a PNG."""
+    """Plot named curves over `x` (1, 2, ... by default) and save a PNG. Of a curve with few points each has a mark.
+
+    Args:
+        curves: values by name; a value that is no number leaves no gap.
+    """
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for i, (name, values) in enumerate(curves.items()):
+        points = np.array([range(1, len(values) + 1) if x is None else x, values], dtype=float)
+        points = points[:, np.isfinite(points[1])]
         axes.plot(
-            range(1, len(values) + 1) if x is None else x, values, label=_label(name), color=PALETTE[i % len(PALETTE)]
+            *points,
+            label=_label(name),
+            color=PALETTE[i % len(PALETTE)],
+            linestyle=LINES[i // len(PALETTE) % len(LINES)],
+            marker=MARKERS[i % len(MARKERS)] if points.shape[1] < MARKED else "",
         )
     axes.set(xlabel=x_label, ylabel=y_label, title=_label(title))
+    if x is not None and len(x) < MARKED and all(float(value).is_integer() for value in x):
+        axes.set_xticks(x)  # else half a sentence, or half an epoch
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(file, dpi=120)

@@ -65,6 +65,8 @@ class _Parser(HfArgumentParser):
         raise UserError(f"{self.config_file}: {message}" if named and named[1] in self.only_in_file else message)
 
 
+# What a dataclass raises that refuses values, or a combination of them. Those of transformers open files and packages.
+UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, OSError, ImportError, RuntimeError)
 ALMOST_THE_SAME = 0.8  # of 1, as difflib measures it
 SMALL_WORDS = {"no", "max", "min", "num", "per", "of", "to", "on", "dir"}  # two flags that share these differ
 Elsewhere = Callable[[Sequence[str]], str | None]  # function of an unknown flag's names: where it is one, in words
@@ -109,8 +111,10 @@ def parse_arguments(
         *instances, _, unknown = parser.parse_args_into_dataclasses(
             from_file + typed, return_remaining_strings=True, look_for_args_file=False
         )
-    except ValueError as error:  # a dataclass refuses a combination of values
-        raise UserError(str(error)) from error
+    except UserError:
+        raise
+    except UNUSABLE as error:
+        raise UserError(_why_unusable(error)) from error
     if unknown:
         raise UserError(_unknown(unknown[0], flags, elsewhere))
     for instance in instances:
@@ -168,8 +172,17 @@ def _checked_together(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     try:
         return vars(kind(**{name: copy.deepcopy(values[name]) for name in names}))
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    except UNUSABLE as error:
+        raise UserError(_why_unusable(error)) from error
+
+
+def _why_unusable(error: Exception) -> str:
+    """A dataclass of ours, or of transformers, says what is wrong; where it only fails, its error is named too."""
+    return (
+        str(error)
+        if isinstance(error, ValueError)
+        else f"settings that cannot be used: {type(error).__name__}: {error}"
+    )
 
 
 def _warn_of_no_effect(

@@ -121,6 +121,11 @@ def why_unreadable(path: str | Path, error: OSError) -> str:
     return broken_link(path.parent, path.name) or error.strerror or str(error)
 
 
+def is_stream(path: Path) -> bool:
+    """Whether there is a pipe or a device at `path`, such as the `<(command)` of a shell: it is read only once."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def printable(path: str | Path) -> str:
     r"""The path as text that every file can hold: bytes that are not UTF-8 become \xe9."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

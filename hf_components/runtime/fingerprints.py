@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_components.runtime.completion import COMPLETION, SUMMARY, jsonable, read_completion
-from hf_components.runtime.files import files_below
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.files import files_below, is_stream
 from hf_components.runtime.records import FILES, check_files, file_digest, read_record
 
 DEEPEST = 3  # folders between a finished stage and what is read from it
@@ -22,9 +23,11 @@ def fingerprint(path: str | Path, known: Iterable[str] = ()) -> str:
     Args:
         known: fingerprints in earlier records. One that an earlier version gave the same files is returned.
     Raises:
-        UserError: files of a finished stage are not those that it wrote.
+        UserError: files of a finished stage are not those that it wrote, or the path is a pipe or a device.
     """
     path = Path(path)
+    if is_stream(path):
+        raise UserError(f"{path} is a pipe or a device, which is read only once; write it to a file, and give that")
     stage, completion = _stage_around(path)
     if completion is not None:
         check_content(stage, completion, path)

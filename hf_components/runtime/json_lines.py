@@ -20,6 +20,7 @@ SEEN = 4096  # bytes of a file that tell what it is
 UTF_16 = "it is UTF-16, as PowerShell writes; save it as UTF-8, for example with iconv -f UTF-16 -t UTF-8"
 # What people have instead of JSON lines, by its first bytes without white space before them.
 INSTEAD = (
+    (rb"\0\0\0\0", "it begins with zeros, as after a copy that broke off; get it again"),
     (rb"\xff\xfe|\xfe\xff|.\0.\0|\0.\0.", UTF_16),
     (rb"\x1f\x8b", "it is compressed; unpack it with gunzip"),
     (rb"PK\x03\x04", "it is a ZIP archive or a workbook; unpack it, or save it as CSV and that as JSON lines"),
@@ -33,6 +34,24 @@ INSTEAD = (
         "it looks like a table; make JSON lines of it, in pandas by to_json(FILE, orient='records', lines=True)",
     ),
 )
+
+
+class TwinKeysError(ValueError):
+    """An object of JSON that gives a key twice: every reader would silently take one of the two values."""
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. Raises TwinKeysError, and what `json.loads` raises."""
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twin = next(name for name in found if names.count(name) > 1)
+        raise TwinKeysError(f"the key {twin!r} is given twice; leave one out")
+    return found
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict]]:
@@ -49,8 +68,10 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line.decode("utf-8"))
+            row = parse_json(line.decode("utf-8"))
             json.dumps(row, ensure_ascii=False).encode()  # fails for half a surrogate pair: valid JSON, but no text
+        except TwinKeysError as error:
+            raise UserError(f"{path}, line {number}: {error}") from error
         except (ValueError, RecursionError) as error:
             remedy = what_instead(content[:SEEN]) or "was the file cut short?"
             raise UserError(f"{path}, line {number}: not JSON ({error}); {remedy}") from error

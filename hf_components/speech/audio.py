@@ -16,6 +16,13 @@ from hf_components.decoding.reading import Block, SoundError
 from hf_components.runtime import UserError
 
 SAMPLING_RATE = 16_000
+# Suffixes of recordings. Only reading a file shows whether it can be read.
+SOUND_SUFFIXES = frozenset(
+    """.3g2 .3gp .3gpp .3gpp2 .aac .ac3 .adts .aif .aifc .aiff .amr .ape .asf .au .avi .awb .bwf .caf .ds2 .dsf
+    .dss .dts .dvf .eac3 .f4a .f4v .flac .flv .gsm .m2ts .m4a .m4b .m4p .m4r .m4v .mka .mkv .mov .mp1 .mp2 .mp3
+    .mp4 .mpc .mpeg .mpg .mpga .msv .mts .nist .oga .ogg .ogv .opus .pcm .qt .ra .raw .rf64 .rm .snd .sph .spx
+    .tta .voc .vox .w64 .wav .wave .weba .webm .wma .wmv .wv""".split()  # noqa: SIM905
+)
 LONGEST = 6 * 3600.0  # seconds that are decoded at once, 1.4 GB; hours of silence are small files
 
 

@@ -1,4 +1,8 @@
-"""Rows of a prepared corpus whose recording cannot be decoded: an error that says what to do, or left out."""
+"""Rows of a prepared corpus whose recording cannot be decoded: an error that says what to do, or left out.
+
+What learns from a corpus may leave such rows out, if `--unreadable_rows reject` says so. What scores on a sample never
+does: its figures would be those of other clips than the sample names. It stops before it loads a model.
+"""
 
 import contextlib
 import json
@@ -83,6 +87,20 @@ def leave_out_unreadable(
     for line, row in read_json_lines(file):
         left_out[text_field(row, "split", file, line)].add(text_field(row, "id", file, line))
     return {name: _without(rows, left_out[name], f"{corpus}, split {name}", file) for name, rows in splits.items()}
+
+
+def require_readable(sample: datasets.Dataset, corpus: str, split: str) -> None:
+    """Raise UserError unless every recording of a sample that is scored can be decoded.
+
+    All of them are decoded once, by all processes together; not those of the unchanged output of prepare_corpus.
+    """
+    is_checked = broadcast_object_list([check_stage(corpus) if PartialState().is_main_process else None])[0]
+    if broken := [] if is_checked else _unreadable({split: sample}, num_workers=0):
+        names = first_few([f"{row['id']} ({row['reason']}: {row['detail']})" for row in broken], 3)
+        raise UserError(
+            f"{corpus}, split {split}: {len(broken)} of the {len(sample)} recordings to score cannot be decoded: "
+            f"{names}. A score is that of every row of its sample: repair them, or take their rows out of the corpus"
+        )
 
 
 def _without(rows: datasets.Dataset, left_out: set[str], where: str, file: Path) -> datasets.Dataset:

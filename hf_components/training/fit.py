@@ -330,7 +330,11 @@ def new_model(config: PreTrainedConfig) -> PreTrainedModel:
     elif config.model_type in Ctc.model_classes:
         model = AutoModelForCTC.from_config(config)
     else:
-        raise UserError(f"the memory of a {config.model_type} is not predicted; a Whisper or a CTC model is")
+        raise UserError(
+            f"the memory that training a {config.model_type} takes cannot be predicted, only that of a Whisper or a "
+            "CTC model such as wav2vec2: name one of these, or try it on the GPU itself, from "
+            "--per_device_train_batch_size 1 upwards"
+        )
     model.tie_weights()
     return model
 

@@ -59,7 +59,8 @@ def tell_memory(trainer: Trainer) -> None:
     if not trainer.is_world_process_zero() or model.num_parameters() < SMALLEST:
         return
     if trainer.accelerator.distributed_type in SHARDED:
-        logger.info("memory is not predicted where weights are spread over processes")
+        why = "its weights are spread over processes"
+        logger.info("the memory that this training takes cannot be predicted (%s); it starts", why)
         return
     try:
         step = longest_step(trainer)
@@ -67,7 +68,8 @@ def tell_memory(trainer: Trainer) -> None:
         free = free_for(trainer)
         fitting = step.batch_size if peak <= free else largest_batch(trainer, step, peak, free)
     except Exception as error:  # whatever a model does with tensors that have no values
-        logger.info("the memory of this training is not predicted: %s", str(error).partition("\n")[0])
+        why = str(error).partition("\n")[0]
+        logger.info("the memory that this training takes cannot be predicted (%s); it starts", why)
         return
     place = trainer.args.device
     name = model.name_or_path or type(model).__name__

@@ -16,7 +16,11 @@ CURVES = {  # file: (keys of the log, title, y label)
         "entropy, KL (nats); balance; temperature",
     ),
     "kl.png": (("distillation_kl", "kl_to_base"), "{title}: distance from the teacher", "KL, nats per token"),
-    "wer.png": (("eval_wer", "eval_cer"), "{title}: error rates in training", "error rate"),
+    "wer.png": (
+        ("eval_wer", "eval_cer"),
+        "{title}: error rates on held-out utterances",
+        "error rate (errors / reference length)",
+    ),
 }
 
 

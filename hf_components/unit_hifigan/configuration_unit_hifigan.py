@@ -1,8 +1,14 @@
 """Configuration of the unit vocoder."""
 
 from math import prod
+from typing import TYPE_CHECKING
 
 from transformers import PreTrainedConfig
+
+if TYPE_CHECKING:
+    # Not for type checkers: transformers tells the code of two checkpoints apart by the files that the configuration
+    # imports. With this import the code of the model counts too, and none stands in for that of another version.
+    from .modeling_unit_hifigan import UnitHifiGanModel  # noqa: F401
 
 HEADS = ("hifigan", "istft")
 

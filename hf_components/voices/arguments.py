@@ -11,37 +11,78 @@ ALL_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 @dataclass
 class VoiceArguments:
-    """How a voice is learned and which way is taken."""
+    """How a voice is learned, and how the way is chosen.
 
-    voice_rank: int = flag("rank of the voice's LoRA", default=8, min=1)
-    voice_layers: list[str] = flag("linear layers with a LoRA", default=list(ALL_LAYERS), choices=ALL_LAYERS)
+    A "way" is one of `WAYS`. Each is tried on sentences that were held out, and "no change" stays unless one helps.
+    """
+
+    voice_rank: int = flag("rank of the LoRA that is trained for a voice", default=8, min=1)
+    voice_layers: list[str] = flag("linear layers that get this LoRA", default=list(ALL_LAYERS), choices=ALL_LAYERS)
     voice_in: str = flag(
-        "part of the model with a LoRA: encoder, decoder, both",
+        "part of the model that gets this LoRA",
         default="encoder",
         choices=("encoder", "decoder", "both"),
     )
-    first_layer: int = flag("first encoder layer with a LoRA", default=1, min=1)
-    voice_learning_rate: float = flag("step size of Adam", default=1e-3, above=0, max=1e-2)
-    voice_l2_to_start: float = flag("pull of the LoRA towards no change", default=0.0, min=0)
-    voice_marks: list[int] = flag("numbers of training steps to choose from", default=[4, 10, 20, 40], min=1)
-    voice_scales: list[float] = flag("strengths of the LoRA to choose from", default=[0.5, 1.0], above=0, max=1)
-    ways: list[str] = flag("ways to try, beside no change", default=list(WAYS[1:]), choices=WAYS[1:])
-    max_folds: int = flag("folds over the sentences, by which the way is chosen", default=3, min=2)
-    min_gain: float = flag("least gain of weights or LoRA over a cheaper way, nats per token", default=0.01, min=0)
-    certainty: float = flag("the same in standard errors over sentences", default=1.0, min=0)
+    first_layer: int = flag(
+        "first layer of the encoder that gets this LoRA, counted from 0; those below stay as they are",
+        default=1,
+        min=1,
+    )
+    voice_learning_rate: float = flag("learning rate of this LoRA, trained by Adam", default=1e-3, above=0, max=1e-2)
+    voice_l2_to_start: float = flag(
+        "strength of an L2 penalty that keeps this LoRA near zero, where it changes nothing", default=0.0, min=0
+    )
+    voice_marks: list[int] = flag(
+        "numbers of training steps that are tried; the best on held-out sentences is taken",
+        default=[4, 10, 20, 40],
+        min=1,
+    )
+    voice_scales: list[float] = flag(
+        "factors by which the trained LoRA is multiplied; the best on held-out sentences is taken",
+        default=[0.5, 1.0],
+        above=0,
+        max=1,
+    )
+    ways: list[str] = flag(
+        "ways that are tried. weights: fixed weights over the experts of a mixture; context: some of the person's "
+        "sentences are put before each recording; lora: a LoRA is trained. If none helps, the model stays as it is",
+        default=list(WAYS[1:]),
+        choices=WAYS[1:],
+    )
+    max_folds: int = flag(
+        "most folds of the cross-validation over the person's sentences, which chooses the way", default=3, min=2
+    )
+    min_gain: float = flag(
+        "weights or lora is chosen only if it lowers the loss of held-out sentences by at least this, in nats per "
+        "token, compared with a simpler way",
+        default=0.01,
+        min=0,
+    )
+    certainty: float = flag(
+        "weights or lora is chosen only if it lowers this loss by at least this number of standard errors; 0: "
+        "--min_gain alone decides",
+        default=1.0,
+        min=0,
+    )
     max_examples: int = flag(
-        "examples of the voice that are kept; each is one more transcription",
+        "most sentences that are put before a recording, one at a time; each costs one more transcription",
         default=5,
         min=1,
         needs={"ways": "context"},
     )
     context_certainty: float = flag(
-        "least gain of an example, in standard errors of the held-out errors",
+        "context is chosen only if it lowers the word errors of held-out sentences by at least this number of "
+        "standard errors; 0: it is also chosen if there are as many errors as before",
         default=0.0,
         min=0,
         needs={"ways": "context"},
     )
-    budget_seconds: float = flag("time of training to plan for on two cores, per voice", default=40.0, above=0)
+    budget_seconds: float = flag(
+        "time to train the LoRA of one voice, in seconds on two CPU cores; if the training is estimated to take "
+        "longer, it has fewer steps",
+        default=40.0,
+        above=0,
+    )
 
     def settings(self, encoder_layers: int) -> LoraSettings:
         """Settings of the LoRA. Raises UserError if the first layer does not exist."""

@@ -86,12 +86,12 @@ def check_texts(
         best = int(losses[row].argmin())
         other = sentences[best]
         if own - losses[row, best] > BETTER_TEXT and _said(other) != _said(sentences[row]):
-            fits = f"the text of {other.id} fits it better ({losses[row, best]:.1f} against {own:.1f} nats per token)"
-            warnings.append(f"the text of {sentences[row].id} of {name} does not match the recording: {fits}")
+            fits = f"that of {other.id} fits it better (loss {losses[row, best]:.1f}, not {own:.1f} nats per token)"
+            warnings.append(f"the text of {sentences[row].id} of {name} does not match its recording: {fits}")
         elif own > WRONG_TEXT:
             warnings.append(
-                f"the text of {sentences[row].id} of {name} hardly matches the recording ({own:.1f} nats per token, "
-                f"and more than {WRONG_TEXT:g} is rare): listen to it"
+                f"the text of {sentences[row].id} of {name} hardly matches the recording: listen to it, and correct "
+                f"the one or the other (the loss is {own:.1f} nats per token; above {WRONG_TEXT:g} is rare)"
             )
     return [visible(warning) for warning in warnings]
 

@@ -8,11 +8,9 @@ import datasets
 import numpy as np
 
 from hf_components.runtime import UserError, files_below, first_few, natural_order, printable, same_path
-from hf_components.speech import SAMPLING_RATE, AudioError, decode, plain_text
+from hf_components.speech import SAMPLING_RATE, SOUND_SUFFIXES, AudioError, decode, plain_text
 
 LIST = "sentences.txt"
-SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".webm", ".mp4", ".aac", ".3gp", ".aiff", ".aif", ".wave")
-SOUNDS += (".oga", ".wma", ".amr", ".mov", ".caf", ".m4b", ".3g2")
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,11 @@ def sentences_of_folder(folder: str | Path, *, with_texts: bool = True) -> list[
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give one with {LIST} and a recording of each sentence")
-    recordings = sorted((path for path in files_below(folder) if path.suffix.lower() in SOUNDS), key=natural_order)
+    recordings = sorted(
+        (path for path in files_below(folder) if path.suffix.lower() in SOUND_SUFFIXES), key=natural_order
+    )
     if not recordings:
-        raise UserError(f"{folder} holds no recording; sound files end in {' '.join(SOUNDS)}")
+        raise UserError(f"{folder} holds no recording; sound files end in .wav, .flac, .mp3, .ogg, .m4a and the like")
     texts = _texts_of(folder / LIST, recordings) if with_texts else dict.fromkeys(recordings)
     return [
         Sentence(printable(path.relative_to(folder)), _read(path, path), None if text is None else plain_text(text))

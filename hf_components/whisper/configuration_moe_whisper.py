@@ -1,6 +1,13 @@
 """Configuration of MoE-Whisper: stock Whisper's fields, and those of the router and its LoRA experts."""
 
+from typing import TYPE_CHECKING
+
 from transformers import WhisperConfig
+
+if TYPE_CHECKING:
+    # Not for type checkers: transformers tells the code of two checkpoints apart by the files that the configuration
+    # imports. With this import the code of the model counts too, and none stands in for that of another version.
+    from .modeling_moe_whisper import MoeWhisperModel  # noqa: F401
 
 ROUTINGS = ("hard", "top_k", "soft")
 MIXTURES = ("weights", "merge", "logits", "choose")

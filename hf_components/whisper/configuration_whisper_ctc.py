@@ -1,6 +1,13 @@
 """Configuration of a Whisper encoder with a CTC head."""
 
+from typing import TYPE_CHECKING
+
 from transformers import WhisperConfig
+
+if TYPE_CHECKING:
+    # Not for type checkers: transformers tells the code of two checkpoints apart by the files that the configuration
+    # imports. With this import the code of the model counts too, and none stands in for that of another version.
+    from .modeling_whisper_ctc import WhisperForCTC  # noqa: F401
 
 
 class WhisperCTCConfig(WhisperConfig):

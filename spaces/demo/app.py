@@ -6,6 +6,7 @@ RECOGNISERS="user/moe-whisper" UNITS="user/units" python app.py
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: recordings are private
@@ -41,18 +42,23 @@ def own_hosts() -> list[str]:
     return [*LOCAL, *([given] if given not in ("", "0.0.0.0", *LOCAL) else []), *os.environ.get("HOSTS", "").split()]
 
 
+def refusal(error: ValueError) -> gr.Error:
+    """What the user did wrong, as a message of the page that stays long enough to be read."""
+    return gr.Error(str(error), duration=30, print_exception=False)
+
+
 def show_experts(file: str | None, name: str) -> tuple[str, str, dict, dict]:
     """Transcript, remark, weights as bars, and the transcript of each expert."""
     try:
         waveform, remark = read_recording(file)
         heard = recognise(name, waveform)
     except ValueError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+        raise refusal(error) from error
     experts = [f"Expert {number}" for number in range(len(heard.by_expert))]
     is_routed = bool(heard.weights)
     shown = [f"{weight:.2f}" for weight in heard.weights] if is_routed else [""] * len(experts)
     bars = pd.DataFrame({"expert": experts if is_routed else [], "weight": np.round(heard.weights, 4)})
-    rows = list(map(list, zip(experts, shown, heard.by_expert, strict=True)))
+    rows = list(map(list, zip(range(len(experts)), shown, heard.by_expert, strict=True)))
     return (
         heard.transcript,
         f"{heard.remark} {remark}".strip(),
@@ -67,7 +73,7 @@ def show_units(file: str | None, name: str) -> tuple[dict, str, str, Figure]:
         waveform, remark = read_recording(file)
         result = resynthesise(name, waveform)
     except ValueError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+        raise refusal(error) from error
     panels = {"Recording": waveform}
     audio = None
     if result.speech is not None:
@@ -102,8 +108,14 @@ def keep_sentence(file: str | None, text: str, recorded: list[str]) -> tuple[lis
             raise ValueError("Every sentence is recorded already; press Learn my voice, or start again.")
         read_recording(file)
     except ValueError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+        raise refusal(error) from error
     recorded = [*recorded, file]
+    return recorded, ask_for(text, recorded), None
+
+
+def go_back(text: str, recorded: list[str]) -> tuple[list[str], str, None]:
+    """Ask for the last sentence again."""
+    recorded = recorded[:-1]
     return recorded, ask_for(text, recorded), None
 
 
@@ -116,17 +128,22 @@ def read_sentences(file: str) -> str:
     try:
         return Path(file).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise gr.Error("The file is no text in UTF-8; save it as plain text.", print_exception=False) from error
+        raise refusal(ValueError("The file is no text in UTF-8; save it as plain text.")) from error
 
 
-def learn_my_voice(name: str, text: str, recorded: list[str]) -> tuple:
-    """The voice of the recorded sentences, and what was chosen."""
+def learn_my_voice(name: str, text: str, recorded: list[str], before) -> Iterator[tuple]:
+    """First what is going on, then the voice of the recorded sentences and what was chosen.
+
+    What is wrong with the sentences takes the place of the latter: it is to be read while they are recorded again.
+    """
+    yield before, f"Learning from {len(recorded)} sentences. On two CPU cores this takes one to five minutes."
     try:
         waveforms = [read_recording(file)[0] for file in recorded]
         learnt = learn(name, sentences_of(text)[: len(recorded)], waveforms)
     except ValueError as error:
-        raise gr.Error(str(error), print_exception=False) from error
-    return learnt, learnt.remark
+        yield before, f"**Nothing was learned.** {error}"
+        return
+    yield learnt, learnt.remark
 
 
 def compare_voice(file: str | None, learnt) -> tuple[str, str]:
@@ -136,7 +153,7 @@ def compare_voice(file: str | None, learnt) -> tuple[str, str]:
             raise ValueError("Learn a voice first: record the sentences and press Learn my voice.")
         return before_and_after(learnt, read_recording(file)[0])
     except ValueError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+        raise refusal(error) from error
 
 
 def build_voice_tab(recognisers: list[str]) -> None:
@@ -146,20 +163,28 @@ def build_voice_tab(recognisers: list[str]) -> None:
         return
     recorded = gr.State([])
     learnt = gr.State(None)
+    gr.Markdown(
+        "Adapt a recogniser to one person. A voice is personal data: it stays in memory, and is gone when you close "
+        "the page. Recordings are deleted from the computer that runs this page, after a day or when it stops."
+    )
     with gr.Row():
         with gr.Column():
+            gr.Markdown("### 1. Record a few sentences")
             name = checkpoint_field(recognisers)
             text = gr.Textbox("\n".join(SENTENCES), label="Sentences, one per line", lines=6)
-            upload = gr.UploadButton("Upload sentences", file_types=[".txt"], size="sm")
+            upload = gr.UploadButton("Take the sentences from a text file", file_types=[".txt"], size="sm")
             asked = gr.Markdown(ask_for("\n".join(SENTENCES), []))
-            sentence = gr.Audio(sources=["microphone", "upload"], type="filepath", label="This sentence")
+            sentence = recording_field("This sentence", "microphone", "upload")
             with gr.Row():
                 keep = gr.Button("Keep and go on")
+                back = gr.Button("Go back")
                 again = gr.Button("Start again")
-            button = gr.Button("Learn my voice", variant="primary")
-            remark = gr.Markdown("A voice is personal data. It stays in memory, and is gone when you close the page.")
         with gr.Column():
-            speech = gr.Audio(sources=["microphone", "upload"], type="filepath", label="Now say something else")
+            gr.Markdown("### 2. Learn the voice")
+            button = gr.Button("Learn my voice", variant="primary")
+            remark = gr.Markdown("No voice is learned yet.", min_height=60)
+            gr.Markdown("### 3. Compare")
+            speech = recording_field("Now say something else", "microphone", "upload")
             listen = gr.Button("Transcribe before and after", variant="primary")
             with gr.Row():
                 before = gr.Textbox(label="Before", lines=3)
@@ -167,8 +192,16 @@ def build_voice_tab(recognisers: list[str]) -> None:
     upload.upload(read_sentences, upload, text)
     text.change(start_again, text, [recorded, asked, sentence])
     again.click(start_again, text, [recorded, asked, sentence])
-    keep.click(keep_sentence, [sentence, text, recorded], [recorded, asked, sentence], api_visibility="private")
-    button.click(learn_my_voice, [name, text, recorded], [learnt, remark], api_visibility="private")
+    back.click(go_back, [text, recorded], [recorded, asked, sentence], api_visibility="private")
+    # Without progress, an error does not cover the field in which the sentence is to be recorded.
+    keep.click(
+        keep_sentence,
+        [sentence, text, recorded],
+        [recorded, asked, sentence],
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    button.click(learn_my_voice, [name, text, recorded, learnt], [learnt, remark], api_visibility="private")
     listen.click(compare_voice, [speech, learnt], [before, after], api_visibility="private")
 
 
@@ -182,21 +215,21 @@ def checkpoint_field(names: list[str]) -> gr.Dropdown:
     )
 
 
-def recording_field() -> gr.Audio:
-    return gr.Audio(
-        sources=["upload", "microphone"], type="filepath", label="Recording, 30 s at most", buttons=["download"]
-    )
+def recording_field(label: str, *sources: str) -> gr.Audio:
+    """A recording; it has no button that shares it, since that would upload it."""
+    return gr.Audio(sources=list(sources), type="filepath", label=label, buttons=["download"])
 
 
 def build(recognisers: list[str], units: list[str]) -> gr.Blocks:
     """Build the page, with checkpoints to choose from."""
     with gr.Blocks(title="Underheard", delete_cache=KEPT) as page:
         gr.Markdown(
-            "# Underheard\nSpeech that mainstream models get wrong: routed experts hear it, discrete units speak it."
+            "# Underheard\nSpeech that mainstream models get wrong. **Experts** writes down what was said, **Units** "
+            "turns speech into discrete units and back, and **My voice** adapts a recogniser to you."
         )
         with gr.Tab("Experts"), gr.Row():
             with gr.Column(scale=2):
-                recording = recording_field()
+                recording = recording_field("Recording, 30 s at most", "upload", "microphone")
                 name = checkpoint_field(recognisers)
                 button = gr.Button("Transcribe", variant="primary")
             with gr.Column(scale=3):
@@ -219,12 +252,12 @@ def build(recognisers: list[str], units: list[str]) -> gr.Blocks:
                     visible=False,
                     interactive=False,
                     label="Each expert alone",
-                    column_widths=["15%", "15%", "70%"],
+                    column_widths=["25%", "25%", "50%"],
                 )
             button.click(show_experts, [recording, name], [transcript, remark, weights, experts], api_name="recognise")
         with gr.Tab("Units"), gr.Row():
             with gr.Column(scale=2):
-                recording = recording_field()
+                recording = recording_field("Recording, 30 s at most", "upload", "microphone")
                 name = checkpoint_field(units)
                 button = gr.Button("To units and back", variant="primary")
             with gr.Column(scale=3):

@@ -20,6 +20,13 @@ SENTENCES = (
     "I am going to the garden now.",
 )
 SEED = 42
+SPEAKER = "this speaker"
+CHOSEN = {
+    "no change": "Nothing that was tried helped, so the recogniser stays as it is. More sentences may help.",
+    "weights": "The experts of the recogniser were weighted for this voice.",
+    "context": "Some of the sentences now go before each recording, as examples of the voice.",
+    "lora": "A small LoRA was trained on the sentences.",
+}
 
 
 class Learnt(NamedTuple):
@@ -67,11 +74,11 @@ def learn(name: str, texts: Sequence[str], waveforms: Sequence[np.ndarray]) -> L
         for number, (text, waveform) in enumerate(zip(texts, waveforms, strict=True), start=1)
     ]
     try:
-        warnings = check_sentences("you", sentences) + check_texts(model, processor, "you", sentences)
-        learned = learn_voice(model, processor, "you", sentences, VoiceArguments(), SEED)
+        warnings = check_sentences(SPEAKER, sentences) + check_texts(model, processor, SPEAKER, sentences)
+        learned = learn_voice(model, processor, SPEAKER, sentences, VoiceArguments(), SEED)
     except UserError as error:
         raise ValueError(str(error)) from error
-    remark = f"Chosen: **{learned.voice.way}**, in {learned.seconds:.0f} s, from {len(sentences)} sentences."
+    remark = f"**Learned** from {len(sentences)} sentences in {learned.seconds:.0f} s. {CHOSEN[learned.voice.way]}"
     return Learnt(name, learned.voice, "\n\n".join([remark, *(f"Note: {warning}." for warning in warnings)]))
 
 
@@ -80,6 +87,6 @@ def before_and_after(learnt: Learnt, waveform: np.ndarray) -> tuple[str, str]:
     from hf_components.asr import Transcriber, Voices
 
     model, processor = load(learnt.name)
-    voices = Voices(model, {"you": learnt.voice}, {"you": "this page"})
+    voices = Voices(model, {SPEAKER: learnt.voice}, {SPEAKER: "this page"})
     before = Transcriber(model, processor).transcribe_waveform(waveform)
     return before, Transcriber(model, processor, voices=voices).transcribe_waveform(waveform)

@@ -128,6 +128,22 @@ def test_every_bad_line_is_listed_with_its_number_and_the_others_stay(build, roo
         assert len(rejected) == len(bad)
 
 
+def test_a_row_says_of_an_address_a_home_folder_and_a_key_given_twice_what_to_do(build, root):
+    twice = json.dumps(manifest_row("a", "C_0")).replace('"child_id"', '"utterance_id": "b", "child_id"')
+    append(
+        root,
+        manifest_row("x", "C_0", audio_path="https://example.org/x.flac"),
+        manifest_row("y", "C_0", audio_path="~/y.flac"),
+        twice,
+    )
+    _, rejected = build()
+    details = sorted(f"{row['reason']}: {row['detail']}" for row in rejected)
+    assert len(details) == 3
+    assert details[0] == "key given twice: the key 'utterance_id' is given twice; leave one out"
+    assert "missing file: https://example.org/x.flac is an address; download" in details[1]
+    assert "missing file: no file at ~/y.flac, where ~ is no home folder" in details[2]
+
+
 def test_byte_order_mark_carriage_returns_blank_lines_and_a_missing_last_line_end(build, root):
     text = (root / "train.jsonl").read_text()
     expected = kept(build()[0])

@@ -37,6 +37,21 @@ def test_versions_are_held_against_the_tested_ones():
     assert other.state == "note" and "instead of 0.1" in other.text and other.advice == "make setup"
 
 
+@pytest.mark.parametrize(("error", "state"), [(None, "ok"), (RuntimeError("Could not load libtorchcodec."), "note")])
+def test_ffmpeg_is_there_if_a_sound_can_be_decoded(monkeypatch, error, state):
+    """torchcodec imports without FFmpeg."""
+
+    def decoder(source: bytes):
+        assert source.startswith(b"RIFF")
+        if error:
+            raise error
+        return SimpleNamespace(get_all_samples=list)
+
+    monkeypatch.setattr("torchcodec.decoders.AudioDecoder", decoder)
+    ffmpeg = next(doctor.sound())
+    assert (ffmpeg.subject, ffmpeg.state) == ("FFmpeg", state)
+
+
 def test_an_old_python_is_refused(monkeypatch):
     monkeypatch.setattr(doctor.sys, "version_info", (3, 10, 1))
     first, *_ = doctor.python_and_packages({}, set())

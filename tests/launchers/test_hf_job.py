@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from hub_server import TOKEN
 from paths import ROOT
@@ -192,6 +193,23 @@ def test_without_a_token_nothing_starts(hub, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(UserError, match="hf auth login"):
         hf_job.main(WORDS)
+
+
+@pytest.mark.parametrize("argv", [WORDS, ["attach", "job1"], ["cancel", "job1"]])
+def test_a_dry_run_needs_no_token(hub, monkeypatch, capsys, argv):
+    monkeypatch.delenv("HF_TOKEN")
+    assert hf_job.main(["--dry_run", *argv]) == 0
+    assert "--namespace YOUR_NAME" in capsys.readouterr().out
+    assert not hub.records
+
+
+def test_a_hub_that_cannot_be_reached_is_named(hub, monkeypatch):
+    def refuse(self):
+        raise httpx.ConnectError("no route")
+
+    monkeypatch.setattr(hf_job.HfApi, "whoami", refuse)
+    with pytest.raises(UserError, match="cannot be reached: no route.*--namespace"):
+        hf_job.main(["--dry_run", *WORDS])
 
 
 def test_what_would_vanish_with_the_job_is_warned_of(hub, capsys):

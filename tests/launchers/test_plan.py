@@ -59,7 +59,7 @@ def test_an_llm_that_hears_is_not_predicted(tmp_path, capsys):
     save_glm_asr(tmp_path / "llm")
     words = ["--plan", "run_wav2vec2_pipeline", f"--model={tmp_path / 'model'}", f"--llm_model={tmp_path / 'llm'}"]
     assert doctor.main(words) == 0
-    assert "llm hears, and is not predicted" in capsys.readouterr().out
+    assert "llm cannot be predicted, as it takes audio" in capsys.readouterr().out
 
 
 def test_mistakes_are_named(model, capsys):

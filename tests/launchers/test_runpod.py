@@ -279,6 +279,17 @@ def test_dry_run_prints_commands_and_asks_nothing(api, sshd, capfd, argv):
         assert "-L 6006:localhost:6006" in said and "tensorboard --logdir runs" in said
 
 
+@pytest.mark.parametrize("argv", [RECIPE, ["attach"], ["stop"]])
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_text("RUNPOD_API_KEY=\nPOD_ID=\n")])
+def test_a_dry_run_needs_no_settings(api, capfd, change, argv):
+    change(runpod.SETTINGS)
+    assert runpod.main(["--dry_run", *argv]) == 0
+    said = "".join(capfd.readouterr())
+    assert not api.requests and KEY not in said and TOKEN not in said
+    subprocess.run(["bash", "-n"], input=said, text=True, check=True)
+    assert argv != RECIPE or "network-volumes/NETWORK_VOLUME_ID" in said
+
+
 def test_the_printed_commands_run_by_hand(api, sshd, capfd, tmp_path):
     """What a dry run prints starts the recipe and follows it, once HOST and PORT are put in."""
     assert runpod.main(["--dry_run", *RECIPE]) == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from every_model import EVERY
+from make_corpus import damaged_copy
 from paths import ROOT
 from tiny_speech import save_tiny_whisper, speaker_folder, tiny_moe, tiny_processor, tiny_whisper
 
@@ -430,3 +431,12 @@ def test_mistakes_are_named_and_leave_no_result(sources, tmp_path, flags, messag
     with pytest.raises(UserError, match=message):
         benchmark_asr.main(command(sources, tmp_path / "output", **{"max_samples": 1, **flags}))
     assert not (tmp_path / "output").exists() and not (tmp_path / "benchmarks_index.jsonl").exists()
+
+
+def test_an_unreadable_row_of_the_sample_stops_it(sources, tmp_path):
+    rows = load_corpus(sources / "corpus", "dev")["id"][:]
+    corpus = damaged_copy(sources / "corpus", tmp_path / "damaged", rows[:1])
+    flags = {"corpus": corpus, "models": "zero_shot", "max_samples": len(rows)}
+    with pytest.raises(UserError, match=f"1 of the {len(rows)} recordings to score .*{rows[0]} .*take their rows out"):
+        benchmark_asr.main(command(sources, tmp_path / "output", **flags))
+    assert not (tmp_path / "output").exists()

@@ -176,6 +176,8 @@ def test_what_is_decided_on_the_page_is_kept_and_saved(folders, tmp_path):
         page.click('tr[data-section="1"][data-clip="1"] button[data-verdict="no"]')  # taken back
         page.reload()
         assert page.inner_text("#count") == "1 named, 2 clips judged"
+        pressed = page.locator("button[aria-pressed=true]")
+        assert [button.get_attribute("title") for button in pressed.all()] == ["belongs to it", "does not belong"]
         with page.expect_download() as download:
             page.click("#save")
         download.value.save_as(tmp_path / "decisions.json")
@@ -191,3 +193,12 @@ def test_what_is_decided_on_the_page_is_kept_and_saved(folders, tmp_path):
     rejected = decided["motifs"][1]
     assert decisions.names == {decided["motifs"][0]["motif"]: "water"}
     assert decisions.label(rejected["motif"], rejected["clips"][0]["segment"], rejected["clips"][0]["start"]) is None
+
+
+def test_the_page_fits_a_telephone(folders, tmp_path):
+    main(command(folders, tmp_path / "page"))
+    with browser_page() as (page, errors):
+        page.set_viewport_size({"width": 360, "height": 700})
+        page.goto((tmp_path / "page" / "index.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        assert errors == []

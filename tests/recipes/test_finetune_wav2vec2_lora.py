@@ -28,6 +28,8 @@ pytestmark = pytest.mark.integration
 
 CONFIG = str(CONFIGS / "finetune_wav2vec2_lora" / "quick.yaml")
 FLAGS = {
+    "gold": "llm",
+    "llm_choices": 0,
     "num_epochs": 2,
     "report_to": "none",
     "logging_steps": 1,
@@ -140,8 +142,8 @@ def test_gold_begins_with_what_an_llm_chooses(sources, tmp_path):
     (tmp_path / "empty.yaml").write_text("{}")  # without the GGUF file of quick.yaml
 
     def run(**flags) -> dict:
-        words = command(sources, tmp_path / "run", **flags)[2:]
-        return finetune_wav2vec2_lora.main(["--config", str(tmp_path / "empty.yaml"), *words])
+        words = command(sources, tmp_path / "run", **flags)
+        return finetune_wav2vec2_lora.main(["--config", str(tmp_path / "empty.yaml"), *words[2:]])
 
     flags = {"gold": "stt", "llm_choices": 5, "llm_model": llm, "num_epochs": 1}
     result = run(**flags)

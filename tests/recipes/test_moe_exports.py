@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from make_corpus import damaged_copy
 from paths import CONFIGS
 from safetensors.torch import load_file
 from tiny_speech import (
@@ -389,6 +390,16 @@ ERRORS = [
 def test_mistakes_are_named_and_leave_no_result(run, average, tmp_path, recipe, flags, message):
     flags = {flag: str(value).format(run=run) for flag, value in flags.items()}
     with pytest.raises(UserError, match=message):
+        recipe.main(command(recipe, run, tmp_path / "output", **flags))
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize("recipe", [average_checkpoints, merge_moe_whisper, distil_moe_whisper])
+def test_what_scores_stops_at_an_unreadable_row_before_the_work(run, average, tmp_path, recipe):
+    rows = load_corpus(run / "corpus", "dev")["id"][:]
+    corpus = damaged_copy(run / "corpus", tmp_path / "damaged", rows[:1])
+    flags = {"corpus": corpus, "max_samples": len(rows)}
+    with pytest.raises(UserError, match=f"1 of the {len(rows)} recordings to score .*{rows[0]} .*take their rows out"):
         recipe.main(command(recipe, run, tmp_path / "output", **flags))
     assert not (tmp_path / "output").exists()
 

@@ -77,6 +77,25 @@ def test_several_people_have_a_voice_each(model, kind, tmp_path):
     assert not (tmp_path / "out" / "corpus").exists()  # no copy of the recordings stays
 
 
+def test_rows_of_a_manifest_that_cannot_be_used_are_named(model, anna, tmp_path, capsys):
+    (anna / "2.wav").write_bytes((anna / "2.wav").read_bytes()[:9000])
+    rows = [
+        {"utterance_id": str(i), "child_id": "anna", "audio_path": f"{i}.wav", "orthographic_text": text}
+        for i, text in enumerate(("red cat", "blue dog", "green bird"))
+    ]
+    manifest = anna / "m.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    voice = personalise(model, manifest, tmp_path / "out")["voices"]["anna"]
+    assert voice["sentences"] == 2 and "1 truncated audio" in capsys.readouterr().err
+    (row,) = map(json.loads, (tmp_path / "out" / "rejected.jsonl").read_text().splitlines())
+    assert row["id"] == "2" and row["reason"] == "truncated audio"
+
+
+def test_recordings_of_any_suffix_are_found(model, anna, tmp_path):
+    (anna / "2.wav").rename(anna / "2.weba")
+    assert personalise(model, anna, tmp_path / "out")["voices"]["anna"]["sentences"] == 3
+
+
 def test_untranscribed(model, anna, tmp_path):
     (anna / "sentences.txt").unlink()
     result = personalise(model, anna, tmp_path / "out", "--untranscribed", "--min_agreement=0")

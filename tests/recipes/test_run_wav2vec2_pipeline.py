@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from card_blocks import run_blocks
+from huggingface_hub import ModelCard
 from paths import CONFIGS
 from safetensors.torch import load_file
 from tiny_ctc import save_tiny_wav2vec2
@@ -116,7 +117,13 @@ def test_a_model_that_is_not_surely_better_is_kept_and_the_base_released(sources
     assert all(torch.equal(released[name], value) for name, value in base.items())
     assert (out / "not_released" / "lora_adapters" / "adapter_config.json").exists()
     assert not (out / "model" / "lora_adapters").exists()
-    assert "**These are the weights of the base, unchanged.**" in (out / "model" / "README.md").read_text()
+    card = ModelCard.load(out / "model" / "README.md")
+    assert "**These are the weights of the base, unchanged:**" in card.content and "lora" not in card.data.tags
+    (figure,) = card.data.eval_results
+    evaluation = results["evaluation"]
+    assert figure.metric_value == pytest.approx(100 * evaluation["baseline"]["wer_truth"], abs=0.01)
+    trained = ModelCard.load(out / "finetuned" / "model" / "README.md").data.eval_results[0]
+    assert trained.metric_value == pytest.approx(100 * evaluation["finetuned"]["wer_truth"], abs=0.01)
     run_wav2vec2_pipeline.main(command(sources, out, "--resume"))  # as the other tests expect it
 
 

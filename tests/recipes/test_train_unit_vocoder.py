@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from make_corpus import damaged_copy
 from paths import ROOT
 from safetensors.torch import load_file
 from tiny_units import write_tiny_segments, write_tiny_units
 from transformers import AutoModel
 
 from hf_components.runtime.errors import UserError
+from hf_components.speech.corpus import load_corpus
 from hf_components.units.table import read_units
 from recipes import train_unit_vocoder
 
@@ -209,3 +211,14 @@ def test_units_of_another_corpus_are_refused(inputs, tmp_path):
     other = write_tiny_segments(tmp_path / "segments", train=3, dev=2, seconds=2.5)
     with pytest.raises(UserError, match="run recipes/learn_units.py again"):
         train_unit_vocoder.main(["--corpus", str(other), *command(inputs, tmp_path / "vocoder")[2:]])
+
+
+def test_an_unreadable_segment_stops_it_or_is_left_out(inputs, tmp_path):
+    name = load_corpus(inputs / "segments", "train", shared_speakers=True)["id"][1]
+    corpus = damaged_copy(inputs / "segments", tmp_path / "damaged", [name])
+    words = ["--crop_seconds=0.3", f"--corpus={corpus}", "--samples_per_epoch=30", "--max_samples=0"]
+    with pytest.raises(UserError, match=f"^{name}: .* --unreadable_rows reject$"):
+        train_unit_vocoder.main(command(inputs, tmp_path / "out", *words))
+    metrics = train_unit_vocoder.main(command(inputs, tmp_path / "out", *words, "--unreadable_rows=reject"))
+    assert metrics["segments"] == 2
+    assert json.loads((tmp_path / "out" / "rejected.jsonl").read_text())["id"] == name

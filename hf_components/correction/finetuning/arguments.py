@@ -47,7 +47,7 @@ class Wav2Vec2Arguments(ResumeArguments, PlotArguments):
     )
     base_share: float = flag(BASE_SHARE, default=0.0, min=0, below=1)
     batch_seconds: float = flag("seconds of audio per batch in transcription, with padding", default=240.0, above=0)
-    num_bootstrap: int = flag("resamples for each interval of the improvements", default=1000, min=0)
+    num_bootstrap: int = flag("number of bootstrap samples for each interval of an improvement", default=1000, min=0)
 
     def __post_init__(self):
         self.use_lora = self.use_lora and not self.no_lora
@@ -122,8 +122,8 @@ class GoldArguments:
         needs={"gold": ASKED},
     )
     llm_choices: int = flag(
-        "let an LLM choose what a CTC base heard, among so many texts that it may have heard; gold and votes then "
-        "begin with its choice. 0: with the most probable text",
+        "an LLM chooses among so many of the most probable texts of a CTC base, and gold and votes begin with its "
+        "choice; 0: no LLM chooses, and they begin with the most probable text",
         default=0,
         min=0,
         needs={"gold": HEARD},

@@ -139,10 +139,11 @@ def write_card(folder: Path, trained: Path, results: dict, is_adapter: bool = Fa
         folder: folder with the weights.
         trained: output folder of `finetune_wav2vec2_lora`.
         results: `evaluation` (its evaluation_results.json), `llm` (the same for the run on an LLM's corrections, or
-            None) and `compared` (the same for other training data, by name).
+            None), `compared` (the same for other training data, by name), and in a release `shipped` and `reason`.
         is_adapter: whether the weights are those of an adapter.
     """
-    is_lora = results["evaluation"]["method"] == "lora"
+    is_base = results.get("shipped") == BASE
+    is_lora = results["evaluation"]["method"] == "lora" and not is_base
     base = results["evaluation"]["base_model"]
     family = results["evaluation"].get("family", Ctc.name).lower().replace(" ", "-")
     is_ctc = family == Ctc.name.lower()
@@ -154,7 +155,7 @@ def write_card(folder: Path, trained: Path, results: dict, is_adapter: bool = Fa
         tags=[*(["wav2vec2"] if is_ctc else []), "speech-recognition", family, *(["lora"] if is_lora else [])],
         metrics=["wer", "cer"],
         base_model=hub_id(base),
-        **figures_for_the_hub(results["evaluation"]),
+        **figures_for_the_hub(results["evaluation"], is_base),
     )
     write_report(
         folder,
@@ -163,21 +164,26 @@ def write_card(folder: Path, trained: Path, results: dict, is_adapter: bool = Fa
         "wav2vec2.md",
         card_data,
         is_adapter=is_adapter,
+        is_base=is_base,
         stock_lines=is_ctc if is_adapter else not is_audio_llm(read_config(str(folder))["model_type"]),
         is_silent=is_silent(results["evaluation"]),
     )
 
 
-def figures_for_the_hub(evaluation: dict) -> dict:
-    """Fields of the card's metadata for the error rate on the held-out recordings, if there are any."""
+def figures_for_the_hub(evaluation: dict, is_base: bool) -> dict:
+    """Fields of the card's metadata for the error rate on the held-out recordings, if there are any.
+
+    Args:
+        is_base: whether the card is one of the base, and not of the trained model.
+    """
     if evaluation["evaluated_on"] != "held_out":
         return {}
-    rates = evaluation["finetuned"]
+    rates = evaluation["baseline" if is_base else "finetuned"]
     known = rates["wer_truth"] is not None
     title = f"WER against {'the truth' if known else evaluation['gold']['label']} (%)"
     return evaluated_on(
         evaluation["corpus"],
         "held_out",
         {("wer", title): 100 * rates["wer_truth" if known else "wer"]},
-        name=f"{evaluation['base_model']} fine-tuned",
+        name=evaluation["base_model"] if is_base else f"{evaluation['base_model']} fine-tuned",
     )

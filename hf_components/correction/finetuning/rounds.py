@@ -188,7 +188,7 @@ class Rounds:
         )
         transcriber.choose_by(language_model, self.gold_args.llm_choices)
         chosen = transcribe_as_stage(transcriber, self.corpus, folder, inputs=inputs, resume=resume)
-        transcriber.family = plain  # its memory is for the training now
+        transcriber.family = plain  # gives the LLM's memory back before the training
         return chosen
 
     def _chosen(self, phases: Phases) -> list[Path]:

@@ -98,13 +98,19 @@ def plot_motifs(file: Path, described: list[dict], title: str) -> None:
     left, right = figure.subplots(1, 2)
     counts = [row["count"] for row in described if row["count"]]
     left.plot(range(1, len(counts) + 1), counts, color=PALETTE[0], marker="o", markersize=3, linewidth=1)
-    left.set(xscale="log", yscale="log", xlabel="rank", ylabel="occurrences", title="frequency")
+    left.set(
+        xscale="log",
+        yscale="log",
+        xlabel="motif, the most frequent first",
+        ylabel="occurrences",
+        title="how often they occur",
+    )
     lengths = np.array([row["length"] for row in described])
     of_length = np.arange(2, lengths.max() + 1)
     for shift, weights, name in ((-0.2, None, "motifs"), (0.2, [row["count"] for row in described], "occurrences")):
         share = np.bincount(lengths, weights)[2:]
         right.bar(of_length + shift, 100 * share / share.sum(), 0.4, label=name, color=PALETTE[shift > 0])
-    right.set(xlabel="units in a motif", ylabel="%", title="length", xticks=of_length)
+    right.set(xlabel="units in a motif", ylabel="share (%)", title="how long they are", xticks=of_length)
     right.legend(frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

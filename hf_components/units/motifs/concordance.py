@@ -59,9 +59,11 @@ def build_concordance(
         motif["clips"].append(clips.cut(segment, found.start[at], found.end[at], name))
     splits = sorted(set(rows["split"].to_pylist()), reverse=True)  # train before dev
     intro = (
-        f"{len(shown)} of {len(described)} motifs, the most frequent first, with at most {clips_per_motif} "
-        f"occurrences each, drawn at random. Counts are of all segments, those of {' and '.join(splits)}; "
-        f"learn_motifs counts train alone. Each clip has up to {context_seconds} s before and after the motif."
+        "A motif is a sequence of units that recurs, and a number is a unit: a sound of 20 ms or more. "
+        f"Shown are {len(shown)} of {len(described)} motifs, the most frequent first, each with at most "
+        f"{clips_per_motif} occurrences, drawn at random. Counts are of all segments, those of "
+        f"{' and '.join(splits)}; learn_motifs counts train alone. Each clip has up to {context_seconds} s before "
+        "and after the motif."
     )
     write_page(folder / "index.html", "Concordance of motifs", intro, shown, identity)
     return {"motifs": len(shown), "clips": len(chosen), "clip_bytes": clips.size}

@@ -10,6 +10,10 @@ from pathlib import Path
 import jinja2
 
 DECISIONS = "decisions.json"
+HOW = (
+    "Listen to the clips. Name what you recognise, and mark each clip: \u2713 if it belongs to it, \u2717 if not. "
+    f"The browser remembers this, and the button saves it as {DECISIONS}."
+)
 PAGE = jinja2.Environment(
     autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
 ).from_string("""\
@@ -28,16 +32,28 @@ h2 input { font: inherit; font-size: .7em; margin-left: 1em }
 table { border-collapse: collapse }
 td { padding: .15em .5em; vertical-align: middle }
 td.left { text-align: right }
-td.left, td.right, .where { color: #666 }
-td.verdict { white-space: nowrap }
+td.left, td.right, .where { color: #555 }
+td.verdict, td.motif { white-space: nowrap }
+td.motif { font-weight: bold }
+button { font: inherit }
+button[aria-pressed=true] { background: #222; color: #fff; border-color: #222 }
 tr.yes { background: #e7f5e7 }
-tr.no { background: #f8e8e8; opacity: .6 }
+tr.no { background: #f8e8e8 }
 audio { height: 2em; width: 15em }
+@media (max-width: 60em) {
+  tr { display: block; padding: .4em 0; border-bottom: 1px solid #ddd }
+  td { display: inline-block; padding: 0 .2em }
+  td.units { display: inline }
+  td.left::before { content: ""; display: block }
+  td.motif { white-space: normal }
+  .where { display: block }
+}
 </style>
 </head>
 <body>
 <h1>{{ title }}</h1>
 <p>{{ intro }}</p>
+<p>{{ how }}</p>
 <p class="bar"><button id="save">Save {{ decisions }}</button> <span id="count"></span></p>
 {% for section in sections %}
 <h2 id="{{ section.name }}">{{ section.name }} <span class="units">{{ section.units | join(" ") }}</span>
@@ -47,11 +63,12 @@ audio { height: 2em; width: 15em }
 {% set outer = loop.index0 %}
 {% for clip in section.clips %}
 <tr data-section="{{ outer }}" data-clip="{{ loop.index0 }}">
-<td class="verdict"><button data-verdict="yes" title="confirm">&#10003;</button>
-<button data-verdict="no" title="reject">&#10007;</button></td>
+<td class="verdict">
+<button data-verdict="yes" title="belongs to it" aria-label="{{ loop.index }} belongs to it">&#10003;</button>
+<button data-verdict="no" title="does not belong" aria-label="{{ loop.index }} does not belong">&#10007;</button></td>
 <td><audio controls preload="none" src="{{ clip.file }}"></audio></td>
 <td class="units left">{{ clip.left | join(" ") }}</td>
-<td class="units"><b>{{ clip.units | join(" ") }}</b></td>
+<td class="units motif">{{ clip.units | join(" ") }}</td>
 <td class="units right">{{ clip.right | join(" ") }}</td>
 <td class="where">{{ clip.source_file }}, {{ "%.2f" | format(clip.start) }} s to {{ "%.2f" | format(clip.end) }} s;
 {{ clip.segment }}, {{ clip.voice }}
@@ -69,8 +86,11 @@ let kept = {};
 try { kept = JSON.parse(localStorage.getItem(key)) || {}; } catch (error) { /* a private window keeps nothing */ }
 const names = kept.names || {}, verdicts = kept.verdicts || {};
 function show() {
-  for (const row of document.querySelectorAll("tr[data-clip]"))
+  for (const row of document.querySelectorAll("tr[data-clip]")) {
     row.className = verdicts[row.dataset.section + "/" + row.dataset.clip] || "";
+    for (const button of row.querySelectorAll("button"))
+      button.setAttribute("aria-pressed", button.dataset.verdict === row.className);
+  }
   const given = Object.values(names).filter(Boolean).length;
   document.getElementById("count").textContent =
     given + " named, " + Object.keys(verdicts).length + " clips judged";
@@ -125,5 +145,5 @@ def write_page(file: Path, title: str, intro: str, sections: Sequence[dict], ide
             for section in sections
         ],
     }
-    page = PAGE.render(title=title, intro=intro, sections=sections, data=data, decisions=DECISIONS)
+    page = PAGE.render(title=title, intro=intro, sections=sections, how=HOW, data=data, decisions=DECISIONS)
     file.write_text(page, encoding="utf-8")

@@ -33,7 +33,7 @@ PAGE = """\
 <p>{{ results.sample.segments }} segments ({{ "%.0f" % results.sample.seconds }} s,
   {{ results.sample.voices }}), each spoken from its units alone. Intervals: 95 % bootstrap over segments.</p>
 <div class="wide"><table>
-  <thead><tr><th>figure<th>value<th>interval<th>called good<th>reached<th>by whom, and why</thead>
+  <thead><tr><th>figure<th>value<th>interval<th>good range<th>reached<th>what it is, and why this range</thead>
   {%- for row in figures %}
   <tr><td>{{ row.name }}<td class="number">{{ row.value }}<td class="number">{{ row.interval }}
     <td class="number">{{ row.good }}<td>{{ row.reached }}<td>{{ row.source }}

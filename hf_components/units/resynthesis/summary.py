@@ -1,4 +1,4 @@
-"""The figures of all segments together, the range that is called good for each, and their table."""
+"""The figures of all segments together, the good range for each, and their table."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -15,14 +15,15 @@ from hf_components.units.resynthesis.voices import OTHER_VOICE, OWN_VOICE
 RATES = ("cer", "wer")
 DECIMALS = {"dB": 1, "bit/s": 0}  # 3 for other units
 
-# Unit, lowest and highest value that is called good, and the source of that range.
+# Unit, lowest and highest value of the good range, and the source of that range.
 GOOD = {
     "mcd": (
         "dB",
         None,
         6.0,
-        "measured on one narrator: each frame replaced by the mean spectrum of its unit (one of 100) 4.3, another "
-        "sentence of the same voice 7.3, those units shuffled 7.6, noise 10.2",
+        "mel-cepstral distortion: how different the spectra are. Measured on one narrator: each frame replaced by the "
+        "mean spectrum of its unit (one of 100) 4.3, another sentence of the same voice 7.3, those units shuffled "
+        "7.6, noise 10.2",
     ),
     "mcd_shuffled_units": (
         "dB",
@@ -30,23 +31,43 @@ GOOD = {
         None,
         "the control: the same units in random order, spoken by the same vocoder",
     ),
-    "mcd_to_shuffled": ("", None, 0.85, "mcd / mcd_shuffled_units; at 1 the order of the units means nothing"),
+    "mcd_to_shuffled": ("", None, 0.85, "mcd / mcd_shuffled_units; 1 if the order of the units meant nothing"),
     "dnsmos": ("", None, None, "predicted rating by listeners, 1 to 5, without a reference (DNSMOS P.835, overall)"),
-    "dnsmos_original": ("", None, None, "the same of the originals"),
+    "dnsmos_original": ("", None, None, "the same rating of the original recordings"),
     OWN_VOICE: ("", None, None, "cosine of the speaker embeddings of resynthesis and original (GE2E, Resemblyzer)"),
     "snr": (
         "dB",
         5.0,
         None,
-        "usual for waveform coders. A vocoder chooses its phase freely: perfect speech in another phase has -3 dB, "
-        "silence 0, so a good vocoder does not reach it",
+        "signal-to-noise ratio, usual for waveform coders. A vocoder chooses its phase freely: perfect speech in "
+        "another phase has -3 dB, silence 0, so a good vocoder does not reach it",
     ),
-    "si_sdr": ("dB", None, None, "SNR at the best gain; the phase counts as in snr"),
-    "length_ratio": ("", 0.98, 1.02, "a unit lasts 20 ms; only the last 25 ms of a segment may have none"),
-    "log_f0_rmse": ("ln Hz", None, 0.3, "rule of thumb, five semitones; units of phones carry little pitch"),
-    "voicing_error": ("", None, 0.2, "rule of thumb, one frame of five"),
-    "bitrate": ("bit/s", None, 365.0, "codec of units, pitch and speaker of Polyak et al. 2021, arXiv 2104.00355"),
-    "bitrate_deduplicated": ("bit/s", None, None, "the same without repetitions and durations"),
+    "si_sdr": ("dB", None, None, "snr after the best gain; it also depends on the phase"),
+    "length_ratio": (
+        "",
+        0.98,
+        1.02,
+        "length of the speech from units / length of the original; at most the last 25 ms have no unit",
+    ),
+    "log_f0_rmse": (
+        "ln Hz",
+        None,
+        0.3,
+        "error of the logarithm of the pitch; a rule of thumb, five semitones, since units carry little pitch",
+    ),
+    "voicing_error": (
+        "",
+        None,
+        0.2,
+        "share of frames that are voiced in one of the two only; a rule of thumb, one frame of five",
+    ),
+    "bitrate": (
+        "bit/s",
+        None,
+        365.0,
+        "bits that the units take; the codec of units, pitch and speaker of Polyak et al. 2021 (arXiv 2104.00355)",
+    ),
+    "bitrate_deduplicated": ("bit/s", None, None, "the same without repeated units, so without durations"),
 }
 
 # The same of segments that were also spoken in the voice of another speaker, the target.
@@ -164,7 +185,7 @@ def good_error_rates(rates: dict) -> dict[str, tuple]:
             "",
             None,
             0.1 + (of_original or 0),
-            "rule of thumb, 0.1 "
+            "a recogniser's errors on the speech from units; a rule of thumb, 0.1 "
             + ("against its transcript of the originals" if of_original is None else f"more than {rate}_original"),
         )
         ranges[f"{rate}_original"] = ("", None, None, "the recogniser on the originals: the best possible value")
@@ -217,7 +238,7 @@ def table(results: dict) -> Table:
         title=f"Resynthesis of {sample['segments']} segments ({sample['seconds']:.0f} s) from their units",
         caption="95 % bootstrap over segments; results.json names the source of each range",
     )
-    for heading in ("figure", "value", "interval", "called good", "reached"):
+    for heading in ("figure", "value", "interval", "good range", "reached"):
         lines.add_column(heading, justify="left" if heading == "figure" else "right", no_wrap=True)
     for row in figure_rows(results):
         lines.add_row(row["name"], row["value"], row["interval"], row["good"], row["reached"])

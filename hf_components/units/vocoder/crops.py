@@ -10,7 +10,7 @@ import torch
 
 from hf_components.metrics.speech_resynthesis.pitch import unit_pitch
 from hf_components.runtime import UserError
-from hf_components.speech import waveforms
+from hf_components.speech import unreadable_explained, waveforms
 from hf_components.unit_hifigan import UnitHifiGanConfig
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,8 @@ class UnitCrops(torch.utils.data.Dataset):
         return self.piece(Crop(segment, 0), len(self.units[segment]))
 
     def piece(self, crop: Crop, frames: int) -> dict[str, torch.Tensor]:
-        (waveform,) = waveforms([self.corpus[crop.segment]], self.config.sampling_rate)
+        with unreadable_explained():
+            (waveform,) = waveforms([self.corpus[crop.segment]], self.config.sampling_rate)
         first = crop.frame
         last = crop.frame + frames
         waveform = waveform[first * self.config.hop_length : last * self.config.hop_length]

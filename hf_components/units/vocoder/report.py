@@ -95,4 +95,11 @@ def plot_log(folder: Path, history: list[dict]) -> None:
         entries = [entry for entry in history if keys[0] in entry]
         if entries:
             curves = {key.replace("_", " "): [entry[key] for entry in entries] for key in keys}
-            plot_curves(folder / file, curves, "epoch", unit, "Unit vocoder", x=[entry["epoch"] for entry in entries])
+            plot_curves(
+                folder / file,
+                curves,
+                "epoch",
+                unit,
+                "Training of the unit vocoder",
+                x=[entry["epoch"] for entry in entries],
+            )

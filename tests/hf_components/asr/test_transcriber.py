@@ -164,3 +164,36 @@ def test_beams_are_those_of_the_checkpoint_unless_asked_for(whisper):
         return [t.text for t in Transcriber.from_pretrained(whisper, **SHORT, **options).transcribe_corpus(clips)]
 
     assert texts() == texts(num_beams=5) != texts(num_beams=1)
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        (np.zeros((16_000, 2), np.float32), r"must be mono, of the shape \(samples,\), got \(16000, 2\)"),
+        (np.zeros((1, 16_000), np.float32), r"got \(1, 16000\)"),
+        (np.full(16_000, 3000, np.int16), "must be floats in .*, got int16: divide"),
+        (np.full(16_000, np.nan, np.float32), "no numbers"),
+    ],
+    ids=["stereo", "batch", "integers", "nan"],
+)
+def test_a_waveform_that_is_none_is_refused(whisper, samples, said):
+    with pytest.raises(UserError, match=said):
+        Transcriber.from_pretrained(whisper, **SHORT).transcribe_waveform(samples)
+
+
+def test_a_waveform_may_be_a_tensor_or_of_double_precision(whisper):
+    transcriber = Transcriber.from_pretrained(whisper, **SHORT)
+    waveform = tone(0, 1, 0.6).astype(np.float32)
+    expected = transcriber.transcribe_waveform(waveform)
+    assert transcriber.transcribe_waveform(torch.from_numpy(waveform)) == expected
+    assert transcriber.transcribe_waveform(waveform.astype(np.float64)) == expected
+
+
+def test_a_message_names_the_method_for_what_was_given(whisper, tmp_path):
+    transcriber = Transcriber.from_pretrained(whisper, **SHORT)
+    file = write(tmp_path, "a.wav", tone(0, 1, 0.6))
+    for given in ([file], {"array": tone(0, 1, 0.6), "sampling_rate": 16_000}, tone(0, 1, 0.6)):
+        with pytest.raises(UserError, match="transcribe_files takes several paths, and transcribe_waveform takes"):
+            transcriber.transcribe(given)
+    with pytest.raises(UserError, match="transcribe takes a single one"):
+        transcriber.transcribe_files(str(file))

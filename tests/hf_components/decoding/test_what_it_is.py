@@ -54,7 +54,7 @@ def test_says_what_it_is_and_what_to_do(name, tmp_path):
     for source in (content, str(tmp_path / "a.wav")):
         with pytest.raises(reading.SoundError, match=advice) as error:
             reading.read_duration(source)
-        assert error.value.reason == "unreadable audio"
+        assert error.value.reason == "unreadable audio" and isinstance(error.value.detail, str)
 
 
 def test_phone_recording_that_broke_off(tmp_path):

@@ -252,6 +252,8 @@ def test_wrong_value_on_the_command_line():
     [
         (["--eval_strategy", "sometimes"], "eval_strategy"),
         (["--load_best_model_at_end", "true", "--eval_strategy", "no"], "load_best_model_at_end"),
+        (["--accelerator_config", "nowhere.json"], "nowhere.json"),  # it opens the file
+        (["--accelerator_config", '{"a": 1}'], "settings that cannot be used: TypeError: .*unexpected keyword"),
     ],
 )
 def test_combination_a_dataclass_refuses(tmp_path, flags, words):

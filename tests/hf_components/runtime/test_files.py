@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from hf_components.asr.recordings import Files
 from hf_components.runtime import files
+from hf_components.runtime.errors import UserError
 from hf_components.runtime.fingerprints import fingerprint
+from hf_components.speech.audio import AudioError
 
 pytestmark = pytest.mark.unit
 
@@ -110,3 +113,18 @@ def test_a_link_to_nothing_is_named(tmp_path):
     assert files.broken_link(tmp_path, "a.wav") is None and files.broken_link(tmp_path, "n" * 300) is None
     assert files.broken_link(tmp_path, "x/b.wav").startswith("x/b.wav is a link to ../.git/annex/objects/b.wav, where")
     assert "git annex get" in files.broken_link(tmp_path, "disk/c.wav")
+
+
+def test_a_pipe_is_no_input(tmp_path):
+    os.mkfifo(tmp_path / "rows.jsonl")  # as `<(command)` of a shell gives it
+    with pytest.raises(UserError, match="rows.jsonl is a pipe.*write it to a file"):
+        fingerprint(tmp_path / "rows.jsonl")
+    assert fingerprint(tmp_path)  # a folder may have one
+
+
+def test_a_pipe_among_recordings_is_only_a_recording_that_cannot_be_read(tmp_path):
+    os.mkfifo(tmp_path / "a.wav")
+    recordings = Files({"a": tmp_path / "a.wav"})
+    assert recordings.fingerprint(0) is None
+    with pytest.raises(AudioError, match="pipe"):
+        recordings.read(0)

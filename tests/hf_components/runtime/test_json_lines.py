@@ -25,6 +25,8 @@ def test_blank_lines_byte_order_mark_and_crlf_are_allowed(tmp_path):
         (b'{"a": ' + b"1" * 5_000 + b"}", "line 2: not JSON"),
         (b'{"a": "\\ud800"}', "line 2: not JSON .*surrogates"),
         (b"[1]", r"line 2: expected an object, got \[1\]"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "line 2: the key 'c' is given twice; leave one out"),
+        (bytes(50), "line 2: not JSON"),
     ],
 )
 def test_a_line_that_is_none_is_named(tmp_path, line, message):
@@ -48,6 +50,7 @@ ROWS = '{"a": "\u00e9", "b": 1}\n{"a": "y", "b": 2}\n'
         (b'\n[\n {"a": 1}\n]', "jq -c '.\\[\\]'"),
         (b'{\n "a": 1\n}\n', r"jq -c \."),
         (b"{'a': 1}\n", "json.dumps"),
+        (bytes(50), "begins with zeros"),
         (b'{"a": 1},\n{"a": 2},\n', "commas"),
         (b'{"a": 1}\r{"a": 2}\r', "carriage returns"),
         (b"\xef\xbb\xbfa,b\n1,2\n", "pandas"),

@@ -149,7 +149,7 @@ def test_failing_prediction_does_not_stop_a_training(monkeypatch, told, tmp_path
     monkeypatch.setattr(trainer, "loss_without_values", fail)
     trainer.train()
     assert trainer.state.global_step == 1
-    assert told.messages == ["the memory of this training is not predicted: looks at values"]
+    assert told.messages == ["the memory that this training takes cannot be predicted (looks at values); it starts"]
 
 
 def test_toys_are_not_predicted(monkeypatch, told, tmp_path):

@@ -74,8 +74,9 @@ def test_a_text_of_another_sentence_is_warned_of(monkeypatch):
     monkeypatch.setattr(checks, "losses_of_texts", lambda model, batches: losses)
     warnings = check_texts(tiny_whisper(), tiny_processor(), "anna", said(3))
     assert len(warnings) == 2
-    assert "the text of 1.wav of anna does not match the recording: the text of 2.wav fits it better" in warnings[0]
-    assert "the text of 2.wav of anna hardly matches the recording (5.5 nats per token" in warnings[1]
+    assert "the text of 1.wav of anna does not match its recording: that of 2.wav fits it better" in warnings[0]
+    assert "the text of 2.wav of anna hardly matches the recording: listen to it" in warnings[1]
+    assert "the loss is 5.5 nats per token; above 4 is rare" in warnings[1]
 
 
 def test_names_are_made_visible():

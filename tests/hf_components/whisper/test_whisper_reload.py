@@ -81,6 +81,26 @@ save_file({"routed": routed.logits, "given": given.logits, "gates": routed.gates
     assert (tmp_path / "again" / "modeling_moe_whisper.py").exists()
 
 
+@pytest.mark.integration
+def test_checkpoints_of_two_versions_in_folders_of_one_name_have_each_their_own_code(tmp_path):
+    for version in ("old", "new"):
+        tiny_moe().save_pretrained(tmp_path / version / "model")
+    router = tmp_path / "new" / "model" / "router.py"
+    router.write_text(router.read_text() + "\nVERSION = 2\n")
+    said = run_elsewhere(
+        """
+from transformers import AutoModelForSpeechSeq2Seq
+for version in ("old", "new", "old"):
+    model = AutoModelForSpeechSeq2Seq.from_pretrained(f"{sys.argv[1]}/{version}/model", trust_remote_code=True)
+    code = sys.modules[type(model).__module__.replace("modeling_moe_whisper", "router")]
+    print(version, getattr(code, "VERSION", 1))
+""",
+        tmp_path,
+        tmp_path,
+    )
+    assert said.split() == ["old", "1", "new", "2", "old", "1"]
+
+
 @pytest.mark.slow
 def test_pipeline_elsewhere(tmp_path):
     if not TINY_EN.is_dir():
