@@ -16,8 +16,8 @@ OTHER_VOICE = (
     "voice_similarity_target",
     "voice_similarity_source",
     "voice_on_target_side",
-    "voice_similarity_same_speaker",
-    "voice_similarity_other_speaker",
+    "voice_same_speaker",
+    "voice_other_speaker",
 )
 
 Embeddings = Mapping[str, np.ndarray]  # by segment: (256,), of length 1
@@ -51,7 +51,7 @@ def compare_voices(rows: list[dict], corpus: datasets.Dataset, folder: Path, see
     `voice_similarity` compares resynthesis and original. Where the segment was also spoken in another voice, that
     recording is compared with the mean of real segments of its target and of its source, the original itself left out:
     `voice_similarity_target`, `voice_similarity_source`, and `voice_on_target_side` (1 if the target is nearer, else
-    0). `voice_similarity_same_speaker` and `voice_similarity_other_speaker` are what the original has with the same
+    0). `voice_same_speaker` and `voice_other_speaker` are what the original has with the same
     segments. All are None without the encoder.
 
     Args:

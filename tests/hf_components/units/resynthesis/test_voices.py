@@ -102,8 +102,8 @@ def test_a_segment_in_another_voice_is_compared_with_both_speakers(tmp_path, mon
     assert [row["voice_similarity"] for row in rows] == pytest.approx([1, 1])
     assert [changed["voice_similarity_target"], same["voice_similarity_source"]] == pytest.approx([1, 1])
     assert (changed["voice_on_target_side"], same["voice_on_target_side"]) == (1, 0)
-    assert changed["voice_similarity_same_speaker"] == pytest.approx(1)
-    assert changed["voice_similarity_other_speaker"] < 0.9
+    assert changed["voice_same_speaker"] == pytest.approx(1)
+    assert changed["voice_other_speaker"] < 0.9
 
 
 def test_the_original_is_no_reference_of_itself(tmp_path, monkeypatch):
