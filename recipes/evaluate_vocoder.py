@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import PartialState
+from datasets import concatenate_datasets
 
 from hf_components.asr import Transcriber
 from hf_components.checkpoints import language_of, load_model
@@ -28,7 +29,16 @@ from hf_components.runtime import (
 from hf_components.speech import language_code, load_corpus, sample_rows
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.units import check_same_units, read_units
-from hf_components.units.resynthesis import hear, resynthesise, summarise, table, units_of, write_page
+from hf_components.units.resynthesis import (
+    compare_voices,
+    hear,
+    other_voices,
+    resynthesise,
+    summarise,
+    table,
+    units_of,
+    write_page,
+)
 
 
 @dataclass
@@ -75,11 +85,18 @@ def produce(args: Arguments, folder: Path) -> dict:
         if args.recogniser_model == "none"
         else Transcriber.from_pretrained(args.recogniser_model, args.language, batch_seconds=args.batch_seconds)
     )
-    corpus = load_corpus(args.corpus, args.split, shared_speakers=True)
-    corpus = sample_rows(corpus, args.max_samples, args.seed)
+    corpus = sample_rows(load_corpus(args.corpus, args.split, shared_speakers=True), args.max_samples, args.seed)
+    everything = concatenate_datasets(list(load_corpus(args.corpus, shared_speakers=True).values()))
     segments = resynthesise(
-        vocoder, corpus, units_of(units, corpus), folder, seed=args.seed, batch_seconds=args.batch_seconds
+        vocoder,
+        corpus,
+        units_of(units, corpus),
+        folder,
+        others=other_voices(vocoder.config.speakers, everything, corpus, args.seed),
+        seed=args.seed,
+        batch_seconds=args.batch_seconds,
     )
+    compare_voices(segments, everything, folder, args.seed)
     if transcriber is not None:
         hear(segments, transcriber, folder)
     language = transcriber and language_of(transcriber.model)

@@ -47,10 +47,7 @@ def main(argv: list[str] | None = None) -> dict:
         raise UserError("--audio and --units_model, which finds its units, go together; give both or only --units")
     state = join_processes()
     vocoder = load_model(UnitHifiGanModel, args.vocoder_model)
-    if vocoder.config.speakers and args.speaker is None:
-        raise UserError(
-            f"{args.vocoder_model} has several voices; choose one by --speaker: {', '.join(vocoder.config.speakers)}"
-        )
+    voice = chosen_voice(args, vocoder.config.speakers)
     if vocoder.config.use_f0 and args.audio is None:
         raise UserError(
             f"{args.vocoder_model} needs pitch as well as units (it was trained with --use_f0), and takes the "
@@ -63,7 +60,7 @@ def main(argv: list[str] | None = None) -> dict:
             f"--units must be numbers from 0 to {vocoder.config.num_units - 1}, one at least, got "
             f"{f'{min(units)} to {max(units)}' if units else 'none'}"
         )
-    (spoken,) = speak(vocoder, [units], voices_of(vocoder, [args.speaker]), pitches_of(vocoder, [waveform], [units]))
+    (spoken,) = speak(vocoder, [units], voices_of(vocoder, [voice]), pitches_of(vocoder, [waveform], [units]))
     rate = vocoder.config.sampling_rate
     output = Path(args.output_wav)
     if state.is_main_process:
@@ -74,6 +71,18 @@ def main(argv: list[str] | None = None) -> dict:
             raise UserError(f"cannot write --output_wav {output}: {error.strerror}; choose another") from error
     logger.info("%s: %.2f s spoken from %d units", output, len(spoken) / rate, len(units))
     return {"units": units, "seconds": len(spoken) / rate}
+
+
+def chosen_voice(args: Arguments, voices: list[str]) -> str | None:
+    """The speaker whose voice is used; None for a vocoder without names."""
+    if args.speaker is None and len(voices) > 1:
+        raise UserError(f"{args.vocoder_model} has several voices; choose one by --speaker: {', '.join(voices)}")
+    if args.speaker is not None and not voices:
+        raise UserError(
+            f"{args.vocoder_model} was trained without --speaker_embedding and has one voice without a name; "
+            f"leave out --speaker {args.speaker}"
+        )
+    return voices[0] if args.speaker is None and voices else args.speaker
 
 
 def units_of_recording(args: Arguments, waveform: np.ndarray, vocoder: UnitHifiGanModel) -> list[int]:

@@ -49,18 +49,25 @@ def save_units(folder: Path) -> None:
     AcousticUnitsModel.from_encoder("mfcc", None, 8).save_pretrained(folder)
 
 
+def save_voices(folder: Path) -> None:
+    save_tiny_vocoder(folder, speakers=["anna", "ben"], use_f0=True)
+
+
 MADE = {
     "recogniser": save_tiny_whisper,
     "moe": save_moe,
     "adapter": save_adapter,
     "vocoder": save_tiny_vocoder,
+    "voices": save_voices,
     "motifs": save_motifs,
     "units": save_units,
 }
 
 
 def published_card(hub, folder: Path, name: str, kind: str = "models") -> str:
-    publish(folder, f"{USER}/{name}", license="cc0-1.0" if name == "vocoder" else None)  # a voice needs one
+    publish(
+        folder, f"{USER}/{name}", license="cc0-1.0" if name in ("vocoder", "voices") else None
+    )  # a voice needs one
     return hub.files(f"{USER}/{name}", kind)["README.md"].decode()
 
 

@@ -62,7 +62,10 @@ SOUND_LIBRARIES = {
 }
 SOUND_FUNCTIONS = {"load_audio", "ffmpeg_read"}  # of transformers and whisper
 
-MAY_UNPICKLE = {"hf_components/training/trainer.py"}  # optimizer and scheduler state of training checkpoints
+MAY_UNPICKLE = {
+    "hf_components/training/trainer.py",  # optimizer and scheduler state of training checkpoints
+    "hf_components/units/resynthesis/speaker_encoder.py",  # one file in a package, whose digest is checked first
+}
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 

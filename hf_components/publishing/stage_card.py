@@ -84,6 +84,8 @@ def stage_card(folder: Path, license: str | None) -> dict[str, Path | bytes]:
         "base_class": (adapter.get("auto_mapping") or {}).get("base_model_class", STOCK_WHISPER[1]),
         "data": next((Path(config[name]).name for name in DATA if config.get(name)), None),
         "file": ggml and ggml.name,
+        "voices": model.get("speakers"),
+        "use_f0": model.get("use_f0"),
         "plots": [Path(plot).name for plot in plots],
         "figures": {name: value for name, value in results["metrics"].items() if isinstance(value, (int, float))},
     }

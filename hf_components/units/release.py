@@ -6,6 +6,7 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from hf_components.publishing import evaluated_on, hub_id, write_report
+from hf_components.runtime import read_record
 from hf_components.units.resynthesis.summary import figure_rows
 from hf_components.units.table import check_same_units
 
@@ -39,6 +40,7 @@ def release_units(folder: Path, run: Path, results: dict) -> dict:
     shutil.copytree(run / "vocoder" / "model", folder / "vocoder", dirs_exist_ok=True)
     for code in (folder / "vocoder").glob("*.py"):
         shutil.copy(code, folder)
+    vocoder = read_record(folder / "vocoder" / "config.json", dict, "train the vocoder again")
     (folder / "samples").mkdir(exist_ok=True)
     for number in range(min(SAMPLES, results["evaluation"]["sample"]["segments"])):
         for kind in ("orig", "synth"):
@@ -50,6 +52,8 @@ def release_units(folder: Path, run: Path, results: dict) -> dict:
         "acoustic_units.md",
         card_data(results),
         figures=figure_rows(results["evaluation"]),
+        voices=vocoder["speakers"],
+        use_f0=vocoder["use_f0"],
         samples=sorted(file.name.removeprefix("orig_") for file in (folder / "samples").glob("orig_*.wav")),
     )
     return {name: results["evaluation"][name] for name in ("mcd", "mcd_shuffled_units", "length_ratio")}

@@ -1,5 +1,6 @@
 """`recipes/evaluate_vocoder.py`: a run with and without a recogniser, mistakes."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -69,6 +70,16 @@ def test_a_vocoder_is_judged(run, tmp_path, capsys):
 def test_a_vocoder_that_is_told_the_pitch_is_judged(run, tmp_path):
     vocoder = save_tiny_vocoder(tmp_path / "vocoder", use_f0=True)
     assert evaluate_vocoder.main(command(run, tmp_path / "out", vocoder_model=vocoder))["sample"]["segments"] == 5
+
+
+def test_a_vocoder_of_two_voices_speaks_each_segment_in_the_other(run, tmp_path):
+    vocoder = save_tiny_vocoder(tmp_path / "vocoder", speakers=["dev_speaker_0", "dev_speaker_1"])
+    results = evaluate_vocoder.main(command(run, tmp_path / "out", vocoder_model=vocoder))
+    rows = json.loads((tmp_path / "out" / "segments.json").read_text())
+    assert all({row["speaker_id"], row["other_voice"]} == {"dev_speaker_0", "dev_speaker_1"} for row in rows)
+    assert all((tmp_path / "out" / row["in_other_voice"]).is_file() for row in rows)
+    known = importlib.util.find_spec("resemblyzer") is not None
+    assert (results["voice_on_target_side"] is not None) == known == ("voice_similarity" not in results["missing"])
 
 
 def test_all_segments_are_judged_where_there_are_fewer_than_asked_for(run, tmp_path):

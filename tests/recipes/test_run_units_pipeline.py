@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from card_blocks import run_blocks
 from make_long_recordings import long_recording
@@ -98,12 +100,17 @@ def speakers(tmp_path_factory) -> Path:
     return folder
 
 
-def test_voices_are_learnt_of_speakers_who_are_in_train_and_dev(speakers, tmp_path):
+def test_voices_are_learnt_of_speakers_who_are_in_train_and_dev(speakers, tmp_path, monkeypatch):
     results = run_units_pipeline.main(command(speakers, tmp_path / "run", "--speaker_embedding"))
     vocoder = AutoModel.from_pretrained(tmp_path / "run" / "vocoder" / "model", trust_remote_code=True)
     assert vocoder.config.speakers == ["A", "B", "C"]
     assert results["corpus"]["held_out"] == "held-out recordings of the same speakers as in train"
-    assert "held-out recordings of the same speakers" in (tmp_path / "run" / "model" / "README.md").read_text()
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "held-out recordings of the same speakers" in card
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(speakers / "A" / "0.wav", "speech.wav")
+    exec(card.split("```python\n")[1].split("```")[0].replace("path/to/this/folder", "run/model"), {})
+    assert soundfile.info("resynthesis.wav").frames > 16_000
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,14 @@ def test_a_voice_must_be_chosen_among_several(run, tmp_path):
     np.testing.assert_allclose(soundfile.read(tmp_path / "x.wav")[0], expected.clip(-1, 1), atol=1 / 32768)
 
 
+def test_the_only_voice_need_not_be_chosen_and_a_nameless_one_cannot(run, tmp_path):
+    vocoder = save_tiny_vocoder(tmp_path / "one", speakers=["anna"])
+    speak_units.main(command(run, tmp_path / "x.wav", f"--vocoder_model={vocoder}", "--units", 1))
+    assert soundfile.info(tmp_path / "x.wav").frames == 320
+    with pytest.raises(UserError, match="vocoder was trained without --speaker_embedding .* leave out --speaker anna"):
+        speak_units.main(command(run, tmp_path / "y.wav", "--speaker=anna", "--units", 1))
+
+
 def test_a_vocoder_that_is_told_the_pitch_needs_a_recording(run, tmp_path):
     units_model = AcousticUnitsModel.from_pretrained(run / "units_model")
     vocoder = save_tiny_vocoder(tmp_path / "vocoder", units=units_model.identity(), use_f0=True)

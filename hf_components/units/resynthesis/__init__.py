@@ -4,3 +4,4 @@ from hf_components.units.resynthesis.measuring import hear, measure_segment, res
 from hf_components.units.resynthesis.page import write_page
 from hf_components.units.resynthesis.speaking import pitches_of, speak, voices_of
 from hf_components.units.resynthesis.summary import summarise, table
+from hf_components.units.resynthesis.voices import compare_voices, other_voices

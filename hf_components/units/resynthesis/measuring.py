@@ -49,6 +49,7 @@ def resynthesise(
     units: Sequence[Sequence[int]],
     folder: Path,
     *,
+    others: Sequence[str] | None = None,
     seed: int,
     batch_seconds: float,
 ) -> list[dict]:
@@ -60,11 +61,13 @@ def resynthesise(
         corpus: rows of the data contract, audio not decoded.
         units: units of each row.
         folder: gets `audio/orig_0000.wav`, `audio/synth_0000.wav` and `spectrograms/0000.png`, numbered as the rows.
+        others: another voice for each row, see `other_voices`; its recording is `audio/other_0000.wav`.
         seed: seed of the shuffling.
         batch_seconds: seconds of speech that are spoken at once, with padding.
     Returns:
         a row per segment, in order: `id`, `speaker_id`, `duration`, `text`, the three files, the figures of the metric
-        `speech_resynthesis`, `mcd_shuffled_units`, `dnsmos` and `dnsmos_original`, and `units`.
+        `speech_resynthesis`, `mcd_shuffled_units`, `dnsmos` and `dnsmos_original`, and `units`; with `others`
+        also `other_voice` and `in_other_voice`, the speaker and the file.
     Raises:
         UserError: a segment or its resynthesis cannot be measured, or the vocoder has no voice for its speaker.
     """
@@ -84,6 +87,12 @@ def resynthesise(
         spoken = speak(vocoder, sequences, voices, pitches)
         shuffles = [shuffled(units[i], row["id"], seed) for i, row in zip(batch, segments, strict=True)]
         controls = speak(vocoder, shuffles, voices, pitches)
+        in_other_voices = {}
+        if others:
+            converted = speak(vocoder, sequences, voices_of(vocoder, [others[i] for i in batch]), pitches)
+            in_other_voices = {
+                i: write_other(folder, i, others[i], waveform) for i, waveform in zip(batch, converted, strict=True)
+            }
         for i, row, original, resynthesis, control in zip(batch, segments, originals, spoken, controls, strict=True):
             rows.append(
                 {
@@ -93,6 +102,7 @@ def resynthesise(
                     "dnsmos": dnsmos(resynthesis),
                     "dnsmos_original": dnsmos(original),
                     **write_pair(folder, i, original, resynthesis),
+                    **in_other_voices.get(i, {}),
                     "units": list(units[i]),
                 }
             )
@@ -125,6 +135,13 @@ def write_pair(folder: Path, index: int, original: np.ndarray, resynthesis: np.n
     (folder / files["resynthesis"]).write_bytes(encode_wav(resynthesis))
     plot_spectrograms(folder / files["spectrogram"], {"original": original, "resynthesis": resynthesis})
     return files
+
+
+def write_other(folder: Path, index: int, voice: str, waveform: np.ndarray) -> dict[str, str]:
+    """Write a segment in another voice as 16-bit WAV; returns the speaker and the path within the folder."""
+    file = f"audio/other_{index:04d}.wav"
+    (folder / file).write_bytes(encode_wav(waveform))
+    return {"other_voice": voice, "in_other_voice": file}
 
 
 def hear(rows: list[dict], transcriber: Transcriber, folder: Path) -> None:

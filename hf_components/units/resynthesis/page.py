@@ -54,9 +54,9 @@ PAGE = """\
   <p>{{ row.text }}</p>
   {%- endif %}
   <div class="pair">
-    {%- for side in ("original", "resynthesis") %}
+    {%- for side in ("original", "resynthesis", "in_other_voice") if side in row %}
     <figure>
-      <figcaption>{{ side }}</figcaption>
+      <figcaption>{{ "in the voice of " ~ row.other_voice if side == "in_other_voice" else side }}</figcaption>
       <audio controls preload="none" src="{{ row[side] }}"></audio>
       {%- if "heard_" ~ side in row %}
       <p class="heard">{{ row["heard_" ~ side] or "(nothing heard)" }}</p>

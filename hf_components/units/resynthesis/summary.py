@@ -1,5 +1,6 @@
 """The figures of all segments together, the good range for each, and their table."""
 
+from collections.abc import Sequence
 from itertools import groupby
 
 from rich.table import Table
@@ -8,6 +9,8 @@ from hf_components.metrics.speech_resynthesis.figures import FIGURES, bitrate, m
 from hf_components.scoring import score
 from hf_components.speech import count_speakers, say_speakers
 from hf_components.units.resynthesis.naturalness import Dnsmos
+from hf_components.units.resynthesis.speaker_encoder import SpeakerEncoder
+from hf_components.units.resynthesis.voices import OTHER_VOICE, OWN_VOICE
 
 RATES = ("cer", "wer")
 DECIMALS = {"dB": 1, "bit/s": 0}  # 3 for other units
@@ -31,6 +34,7 @@ GOOD = {
     "mcd_to_shuffled": ("", None, 0.85, "mcd / mcd_shuffled_units; 1 if the order of the units meant nothing"),
     "dnsmos": ("", None, None, "predicted rating by listeners, 1 to 5, without a reference (DNSMOS P.835, overall)"),
     "dnsmos_original": ("", None, None, "the same rating of the original recordings"),
+    OWN_VOICE: ("", None, None, "cosine of the speaker embeddings of resynthesis and original (GE2E, Resemblyzer)"),
     "snr": (
         "dB",
         5.0,
@@ -66,6 +70,21 @@ GOOD = {
     "bitrate_deduplicated": ("bit/s", None, None, "the same without repeated units, so without durations"),
 }
 
+# The same of segments that were also spoken in the voice of another speaker, the target.
+GOOD_OTHER_VOICE = dict(
+    zip(
+        OTHER_VOICE,
+        (
+            ("", None, None, "units spoken in another voice, compared with real segments of that voice"),
+            ("", None, None, "the same, compared with real segments of the speaker whose units they are"),
+            ("", None, None, "share of these segments that are nearer to the other voice; 0 if the voice stays"),
+            ("", None, None, "the original, compared with other real segments of its speaker: the best to expect"),
+            ("", None, None, "the original, compared with real segments of the other voice: how like both voices are"),
+        ),
+        strict=True,
+    )
+)
+
 
 def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | None = None) -> dict:
     """The figures of all segments, computed from the rows of `resynthesise` (and `hear`) alone.
@@ -84,9 +103,10 @@ def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | N
         range, and whether it is `reached`, of each figure); `sample` (size of the evaluation; `speakers` is None if
         nobody is known).
     """
+    of_voices = (OWN_VOICE, *(OTHER_VOICE if "other_voice" in rows[0] else ()))
     means = {
         name: mean_and_interval([row[name] for row in rows], num_bootstrap, seed=seed)
-        for name in (*FIGURES, "mcd_shuffled_units", "dnsmos", "dnsmos_original")
+        for name in (*FIGURES, "mcd_shuffled_units", "dnsmos", "dnsmos_original", *of_voices)
     }
     figures = {name: mean for name, (mean, _) in means.items()}
     figures |= {f"{name}_interval": interval for name, (_, interval) in means.items()}
@@ -100,7 +120,8 @@ def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | N
         missing["log_f0_rmse"] = f"{unvoiced} of {len(rows)} segments have no frame that is voiced on both sides"
     if any(row["dnsmos"] is None for row in rows):
         missing |= dict.fromkeys(("dnsmos", "dnsmos_original"), Dnsmos().missing or "a segment is silent")
-    ranges = {**GOOD, **good_error_rates(rates)}
+    missing |= missing_voices(rows, of_voices)
+    ranges = {**GOOD, **(GOOD_OTHER_VOICE if "other_voice" in rows[0] else {}), **good_error_rates(rates)}
     return {
         **figures,
         "missing": missing,
@@ -123,6 +144,18 @@ def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | N
             "num_bootstrap": num_bootstrap,
             "seed": seed,
         },
+    }
+
+
+def missing_voices(rows: list[dict], figures: Sequence[str]) -> dict[str, str]:
+    """Why figures of voices are None, or of fewer segments."""
+    lacking = {name: sum(row[name] is None for row in rows) for name in figures}
+    if lacking[OWN_VOICE] == len(rows) and (why := SpeakerEncoder().missing):
+        return dict.fromkeys(figures, why)
+    return {
+        name: f"{count} of {len(rows)} segments are silent, or their speakers have no other real segment"
+        for name, count in lacking.items()
+        if count
     }
 
 

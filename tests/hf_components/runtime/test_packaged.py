@@ -1,5 +1,7 @@
 """Weights in Python packages are used only if they are those that were tested."""
 
+import importlib.util
+
 import pytest
 
 from hf_components.runtime import UserError, packaged_weights
@@ -8,7 +10,8 @@ from hf_components.runtime.packaged import TESTED
 
 @pytest.mark.parametrize(("package", "name"), TESTED)
 def test_the_installed_packages_hold_the_tested_weights(package, name):
-    pytest.importorskip(package)
+    if importlib.util.find_spec(package) is None:  # some are installed without what their code needs
+        pytest.skip(f"{package} is not installed")
     assert packaged_weights(package, name).exists()
 
 

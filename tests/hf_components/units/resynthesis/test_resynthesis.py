@@ -20,6 +20,7 @@ from hf_components.units.resynthesis.measuring import measure_segment, resynthes
 from hf_components.units.resynthesis.page import write_page
 from hf_components.units.resynthesis.speaking import pitches_of, speak, voices_of
 from hf_components.units.resynthesis.summary import figure_rows, shown, shown_range, summarise, table
+from hf_components.units.resynthesis.voices import OTHER_VOICE, compare_voices
 from hf_components.units.table import HOP, read_units
 
 pytestmark = pytest.mark.unit
@@ -37,6 +38,7 @@ def run(tmp_path_factory) -> tuple[Path, list[dict]]:
     corpus = load_corpus(segments, "dev")
     (folder / "out").mkdir()
     rows = resynthesise(tiny_vocoder(), corpus, units_of(units, corpus), folder / "out", seed=1, batch_seconds=8.0)
+    compare_voices(rows, corpus, folder / "out", seed=1)
     return folder, rows
 
 
@@ -57,6 +59,7 @@ def row(index: int = 0, **changes) -> dict:
         "mcd_shuffled_units": 8.0,
         "dnsmos": 2.0,
         "dnsmos_original": 3.0,
+        "voice_similarity": 0.8,
         "units": UNITS,
         "original": f"audio/orig_{index:04d}.wav",
         "resynthesis": f"audio/synth_{index:04d}.wav",
@@ -108,6 +111,24 @@ def test_rows_are_those_of_single_segments_and_their_files(run):
         control = speak(vocoder, [shuffled(units, one["id"], 1)])[0]
         assert one["mcd_shuffled_units"] == pytest.approx(measure(control, original)["mcd"], rel=1e-3)
         assert (folder / "out" / one["spectrogram"]).stat().st_size > 10_000
+
+
+def test_a_segment_is_also_spoken_in_another_voice(run, tmp_path):
+    folder, _ = run
+    corpus = load_corpus(folder / "segments", "dev")
+    units = units_of(read_units(folder / "units"), corpus)
+    vocoder = tiny_vocoder(speakers=["dev_speaker_0", "dev_speaker_1"])
+    others = ["dev_speaker_1", "dev_speaker_0"] * 2
+    rows = resynthesise(vocoder, corpus, units, tmp_path, others=others, seed=1, batch_seconds=8.0)
+    for one, own, other in zip(rows, [0, 1, 0, 1], [1, 0, 1, 0], strict=True):
+        assert (one["speaker_id"], one["other_voice"]) == (f"dev_speaker_{own}", f"dev_speaker_{other}")
+        for side, voice in (("resynthesis", own), ("in_other_voice", other)):
+            spoken = speak(vocoder, [one["units"]], [voice])[0]
+            np.testing.assert_allclose(soundfile.read(tmp_path / one[side])[0], spoken.clip(-1, 1), atol=1 / 32768)
+    compare_voices(rows, corpus, tmp_path, seed=1)
+    write_page(tmp_path / "index.html", "Title", {}, summarise(rows, num_bootstrap=0, seed=0), rows)
+    page = (tmp_path / "index.html").read_text()
+    assert "in the voice of dev_speaker_1" in page and "audio/other_0003.wav" in page
 
 
 def test_segments_without_units_are_named(run):
@@ -169,6 +190,28 @@ def test_figures_that_are_missing_say_why():
     assert results["missing"]["log_f0_rmse"] == "1 of 2 segments have no frame that is voiced on both sides"
     assert results["cer"] is results["wer_original"] is results["cer_interval"] is None
     assert results["missing"]["cer"] == results["missing"]["wer_original"] == "no recogniser was given"
+
+
+def in_other_voice(index: int, target: float, source: float | None) -> dict:
+    side = None if source is None else float(target > source)
+    figures = dict(zip(OTHER_VOICE, (target, source, side, 0.9, 0.5), strict=True))
+    return row(index, other_voice="b", in_other_voice=f"audio/other_{index:04d}.wav", **figures)
+
+
+def test_figures_of_other_voices_are_there_where_segments_were_spoken_in_them():
+    results = summarise([in_other_voice(0, 0.8, 0.6), in_other_voice(1, 0.5, 0.7)], num_bootstrap=50, seed=0)
+    assert results["voice_on_target_side"] == 0.5 and results["voice_on_target_side_interval"] == [0, 1]
+    assert results["voice_similarity_target"] == pytest.approx(0.65)
+    assert set(OTHER_VOICE) <= {one["name"] for one in figure_rows(results)} and not set(OTHER_VOICE) & set(
+        results["missing"]
+    )
+    assert not set(OTHER_VOICE) & set(summarise([row()], num_bootstrap=0, seed=0))
+
+
+def test_a_speaker_with_a_single_segment_is_said_to_have_no_side():
+    results = summarise([in_other_voice(0, 0.8, None), in_other_voice(1, 0.8, 0.7)], num_bootstrap=0, seed=0)
+    assert results["voice_on_target_side"] == 1
+    assert results["missing"]["voice_on_target_side"].startswith("1 of 2 segments are silent, or their speakers have")
 
 
 def test_error_rates_by_the_text_of_the_corpus():
