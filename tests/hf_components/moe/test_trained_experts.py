@@ -61,7 +61,8 @@ def test_round_trip(tmp_path, shared):
     for name, value in model.state_dict().items():
         if ".router." not in name:
             assert torch.equal(loaded.state_dict()[name], value), name
-    assert sorted(path.name for path in tmp_path.glob("expert_*")) == ["expert_0", "expert_1", "expert_2"]
+    folders = [path.name for path in tmp_path.glob("expert_*") if path.is_dir()]  # beside files of code
+    assert sorted(folders) == ["expert_0", "expert_1", "expert_2"]
 
 
 @pytest.mark.filterwarnings("ignore")

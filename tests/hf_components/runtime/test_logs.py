@@ -191,7 +191,8 @@ def test_a_recipe_ends_with_its_launcher_but_not_with_a_shell(tmp_path, name, en
 
 
 STOPPED = """
-import os, time
+import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background inherit that it is ignored
 from hf_components.runtime.logs import run_recipe
 def main(argv):
     helper = os.fork()
