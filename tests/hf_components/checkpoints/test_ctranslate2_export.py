@@ -111,7 +111,7 @@ def test_tiny_en_goes_there_and_back_and_transcribes_real_speech(tmp_path, corpo
     )
     corpus = sample_rows(load_corpus(tmp_path / "corpus", "dev"), 12, 0)
     features = log_mel(processor.feature_extractor, waveforms(corpus), 3000)
-    texts = transcribe(model, processor, corpus, max_new_tokens=100)
+    texts = transcribe(model, processor, corpus, max_new_tokens=100, num_beams=1)
     exported = transcribe_exported(tmp_path / "model", processor, features, 100)
     assert sum(a == b for a, b in zip(texts, exported, strict=True)) >= len(corpus) - 1  # ties may fall either way
 
