@@ -17,7 +17,7 @@ from hf_components.asr.output_frames import real_frames
 WIDTH = 16  # prefixes that are kept from frame to frame; more if more texts are requested
 PRUNED = 7.0  # tokens less likely than e^-7 times the best token of their frame are skipped
 CHOICES = 24  # texts among which a language model chooses
-WEIGHT = 0.5  # of the language model, see "An LLM that chooses" in docs/log.md
+WEIGHT = 0.5  # of the language model, see "A small LLM that chooses" in docs/log.md
 
 
 def n_best_family(family: Ctc, count: int) -> Ctc:
