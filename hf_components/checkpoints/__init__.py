@@ -50,6 +50,7 @@ from hf_components.checkpoints.voices import (
     CONTEXT,
     LORA,
     NO_CHANGE,
+    VOTE,
     WAYS,
     WEIGHTS,
     Voice,
