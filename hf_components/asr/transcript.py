@@ -1,9 +1,12 @@
 """What a recogniser makes of one recording."""
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hf_components.asr.words import Word
+from hf_components.asr.words import Word, moved
+from hf_components.speech import SAMPLING_RATE
 
 
 @dataclass
@@ -25,3 +28,13 @@ class Heard(NamedTuple):
 
     text: str
     words: list[Word] | None
+
+
+def joined(parts: Sequence[Heard], samples: Sequence[int]) -> Heard:
+    """What was heard in the pieces of a clip, each of so many samples."""
+    text = " ".join(part.text for part in parts if part.text)
+    if any(part.words is None for part in parts):
+        return Heard(text, None)
+    begins = itertools.accumulate(samples, initial=0)
+    words = [moved(part.words, begin / SAMPLING_RATE) for part, begin in zip(parts, begins, strict=False)]
+    return Heard(text, list(itertools.chain.from_iterable(words)))

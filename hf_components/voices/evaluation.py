@@ -132,15 +132,7 @@ def run_job(
 def _written(transcriber: Transcriber, rows: datasets.Dataset, voices: dict[str, Voice]) -> dict[str, list[str]]:
     """Texts of the rows with each of the voices, in batches that mix them."""
     several = Voices(transcriber.model, voices, dict.fromkeys(voices, "memory"))
-    asking = Transcriber(
-        transcriber.model,
-        transcriber.processor,
-        language=transcriber.language,
-        batch_seconds=transcriber.batch_seconds,
-        max_new_tokens=transcriber.max_new_tokens,
-        num_beams=transcriber.num_beams,
-        voices=several,
-    )
+    asking = replace(transcriber, voices=several)
     return {name: [one.text for one in asking.transcribe_rows(rows, [name] * len(rows))] for name in voices}
 
 
