@@ -26,6 +26,7 @@ from hf_components.training import (
     TrainingRecipeArguments,
     keep_learnable,
     load_training_rows,
+    outcome,
     plot_training,
     save_history,
 )
@@ -90,9 +91,7 @@ def produce(args: Arguments, training_args: DistillationArguments, folder: Path)
         seed=training_args.seed,
     )
     return {
-        "train_loss": trainer.last_loss,
-        "steps": trainer.state.global_step,
-        "selected_on": args.eval_split if training_args.load_best_model_at_end else None,
+        **outcome(trainer, args.eval_split),
         **result,
     }
 

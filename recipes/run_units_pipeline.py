@@ -50,7 +50,7 @@ PASSED_ON = {
     train_unit_vocoder: same_names(
         "head",
         "speaker_embedding",
-        *(flag for flag in all_flags(AdversarialArguments, without=("seed", "num_workers", "report_to"))),
+        *all_flags(AdversarialArguments, without=("seed", "num_workers", "report_to")),
     ),
     evaluate_vocoder: same_names("max_samples", "num_bootstrap", "recogniser_model"),
 }

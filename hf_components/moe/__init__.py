@@ -27,6 +27,7 @@ from hf_components.moe.experts import (
     ExpertArguments,
     build_experts,
     freeze_shared_expert,
+    load_mixture,
     load_router,
     load_trained_experts,
     save_trained_experts,

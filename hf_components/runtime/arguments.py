@@ -385,6 +385,22 @@ def _flags_of_file(
     mappings: set[str],
     advice: Callable[[str], str],
 ) -> list[str]:
+    words: list[str] = []
+    for key, value in _without_sections(_values_of_file(path), mappings, path):
+        flag = spellings.get(f"--{key}".replace("-", "_").replace("__", "--", 1))
+        if flag is None and key in UNNEEDED:
+            logger.warning("%s: the key %s is not needed: %s", path, key, UNNEEDED[key])
+        elif flag is None or key in ("config", "help"):
+            raise UserError(f"{path}: unknown key {key!r}{advice(f'--{key}')}")
+        elif value == [] and flags[flag].nargs == "+":
+            flags[flag].default = []
+            flags[flag].required = False  # the command line of argparse cannot express an empty list
+        elif value is not None:  # an empty value leaves the default
+            words += _words_of_value(flag, value, flags[flag].type is string_to_bool, f"{path}: {key}")
+    return words
+
+
+def _values_of_file(path: Path) -> dict:
     try:
         text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark in front
         if path.suffix == ".json":
@@ -400,30 +416,20 @@ def _flags_of_file(
     values = {} if values is None else values  # an empty file
     if not isinstance(values, dict):
         raise UserError(f"{path} must map keys to values, got {type(values).__name__}")
-    arguments: list[str] = []
-    for key, value in _without_sections(values, mappings, path):
-        flag = spellings.get(f"--{key}".replace("-", "_").replace("__", "--", 1))
-        if flag is None and key in UNNEEDED:
-            logger.warning("%s: the key %s is not needed: %s", path, key, UNNEEDED[key])
-            continue
-        if flag is None or key in ("config", "help"):
-            raise UserError(f"{path}: unknown key {key!r}{advice(f'--{key}')}")
-        if value is None:
-            continue  # an empty value leaves the default
-        if isinstance(value, dict):
-            arguments += [flag, json.dumps(_typed(value))]
-        elif value == [] and flags[flag].nargs == "+":
-            flags[flag].default = []
-            flags[flag].required = False  # the command line of argparse cannot express an empty list
-        elif isinstance(value, list):
-            if wrong := [one for one in value if one is None or isinstance(one, list | dict)]:
-                raise UserError(f"{path}: {key} must be a list of words or numbers, got {wrong[0]!r} in it")
-            arguments += [flag, *map(_word, value)]
-        else:
-            if flags[flag].type is string_to_bool:
-                value = {"on": "true", "off": "false"}.get(str(value).lower(), value)
-            arguments += [f"{flag}={_word(value)}"]  # one token, so that a value may start with a dash
-    return arguments
+    return values
+
+
+def _words_of_value(flag: str, value: Any, is_switch: bool, where: str) -> list[str]:
+    """A flag and its value as on a command line."""
+    if isinstance(value, dict):
+        return [flag, json.dumps(_typed(value))]
+    if isinstance(value, list):
+        if wrong := [one for one in value if one is None or isinstance(one, list | dict)]:
+            raise UserError(f"{where} must be a list of words or numbers, got {wrong[0]!r} in it")
+        return [flag, *map(_word, value)]
+    if is_switch:
+        value = {"on": "true", "off": "false"}.get(str(value).lower(), value)
+    return [f"{flag}={_word(value)}"]  # one token, so that a value may start with a dash
 
 
 def _word(value: Any) -> str:

@@ -50,7 +50,7 @@ from hf_components.training.kl_to_base import KlToBaseArguments, KlToBaseTrainer
 from hf_components.training.learnable import keep_learnable
 from hf_components.training.lora import LoraArguments, add_lora, save_lora
 from hf_components.training.recogniser import RecogniserArguments, load_to_train
-from hf_components.training.report import plot_training, save_history
+from hf_components.training.report import outcome, plot_training, save_history
 from hf_components.training.teacher import TaughtTrainer, Teacher
 from hf_components.training.time_estimate import TimeEstimate
 from hf_components.training.trainer import SpeechTrainer

@@ -92,41 +92,54 @@ def read_alignments(path: str | Path, tier: str, silences: Sequence[str] = SILEN
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
-    files = sorted(file for file in (files_below(path) if path.is_dir() else [path]) if reader_of(file))
-    if not path.exists():
-        raise UserError(f"there is no file or folder {path}; --alignments takes phones with their times")
-    if not files:
-        raise UserError(f"{path} holds no alignments; give {', '.join(READERS)} files, or a folder of them")
-    found: dict[str, list[tuple[float, float, str]]] = {}
+    labels: dict[str, list[tuple[float, float, str]]] = {}
     source: dict[str, str] = {}
     rejected: list[dict] = []
-    for file in files:
+    for file in _files_of(path):
         place = printable(file.relative_to(folder))
         reject = Rejecting(place, rejected)
-        try:
-            labelled = list(reader_of(file)(file, place, tier, reject))
-        except UserError as error:
-            reject("", str(error))
-            continue
-        for recording in {one.recording for one in labelled} | ({recording_key(place)} if one_each(file) else set()):
-            if source.setdefault(recording, place) != place:
+        for recording, labelled in _read_file(file, place, tier, reject).items():
+            if recording in labels:
                 reject(recording, f"{source[recording]} already holds the alignment of this recording")
-                labelled = [one for one in labelled if one.recording != recording]
-            else:
-                found.setdefault(recording, [])
-        for one in labelled:
-            if one.phone.strip() and one.phone.strip() not in silences:
-                found[one.recording].append((one.start, one.end, one.phone.strip()))
+                continue
+            source[recording] = place
+            labels[recording] = [
+                (one.start, one.end, phone)
+                for one in labelled
+                if (phone := one.phone.strip()) and phone not in silences
+            ]
     phones: dict[str, Phones] = {}
-    for recording, labels in found.items():
+    for recording, labelled in labels.items():
         try:
-            phones[recording] = in_order(labels, f"{source[recording]}, {recording}")
+            phones[recording] = in_order(labelled, f"{source[recording]}, {recording}")
         except UserError as error:
             Rejecting(source[recording], rejected)(recording, str(error))
     if not any(len(of.names) for of in phones.values()):
         reason = f": {rejected[0]['reason']}" if rejected else f", or only {', '.join(silences)}"
         raise UserError(f"{path} holds no phones that can be read{reason}")
     return Alignments(phones, rejected)
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The files of alignments at a path. Raises UserError if there are none."""
+    if not path.exists():
+        raise UserError(f"there is no file or folder {path}; --alignments takes phones with their times")
+    files = sorted(file for file in (files_below(path) if path.is_dir() else [path]) if reader_of(file))
+    if not files:
+        raise UserError(f"{path} holds no alignments; give {', '.join(READERS)} files, or a folder of them")
+    return files
+
+
+def _read_file(file: Path, place: str, tier: str, reject: "Rejecting") -> dict[str, list[Labelled]]:
+    """The phones of a file by recording; none if it cannot be read."""
+    found: dict[str, list[Labelled]] = {recording_key(place): []} if one_each(file) else {}
+    try:
+        for one in reader_of(file)(file, place, tier, reject):
+            found.setdefault(one.recording, []).append(one)
+    except UserError as error:
+        reject("", str(error))
+        return {}
+    return found
 
 
 class Rejecting:
