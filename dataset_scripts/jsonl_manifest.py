@@ -17,15 +17,7 @@ from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.jsonl_rows import FIELDS, IN_MEMORY, one_child_per_id, read_rows
 from dataset_scripts.utterances import Reader, Utterance, shared_names
 from hf_components.runtime import PHONETIC, UserError, broken_link, printable
-from hf_components.speech import (
-    DEV,
-    TRAIN,
-    check_val_ratio,
-    known_speakers,
-    read_split,
-    report_split,
-    split_speakers,
-)
+from hf_components.speech import DEV, TRAIN, check_val_ratio, known_speakers, read_split, report_split, split_speakers
 
 STRATA = ("age_bucket", "none")
 

@@ -28,10 +28,11 @@ from hf_components.runtime import (
     read_record,
     run_as_stage,
     run_recipe,
+    share_of,
     write_json,
 )
 from hf_components.speech import language_code, load_corpus
-from hf_components.voices import VoiceArguments, collect, draw_jobs, own_share, run_job
+from hf_components.voices import VoiceArguments, collect, draw_jobs, run_job
 
 
 @dataclass(kw_only=True)
@@ -83,7 +84,7 @@ def produce(args: Arguments, voice_args: VoiceArguments, folder: Path) -> dict:
     jobs = draw_jobs(corpus, args.sentences, args.draws, args.seed)
     if not args.control:
         jobs = [job.without_control() for job in jobs]
-    for job in Progress(own_share(jobs), desc="learning voices", unit="voice", disable=not state.is_main_process):
+    for job in Progress(share_of(jobs), desc="learning voices", unit="voice", disable=not state.is_main_process):
         run_job(job, corpus, transcriber, before, voice_args, args.seed, folder / "jobs")
     state.wait_for_everyone()
     language = args.language or language_of(transcriber.model)

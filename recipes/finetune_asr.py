@@ -29,6 +29,7 @@ from hf_components.runtime import (
     run_as_stage,
     run_recipe,
     run_stage,
+    write_json_lines,
 )
 from hf_components.speech import WORDS, TargetArguments, at_most_rows, count_from_words, sample_rows
 from hf_components.training import (
@@ -47,7 +48,6 @@ from hf_components.training import (
     outcome,
     plot_training,
     warn_of_learning_rate,
-    write_dropped,
 )
 
 TITLE = "Fine-tuning"
@@ -239,7 +239,7 @@ def produce(
     finetuned.save(folder, TITLE, args.plot)
     trainer = finetuned.trainer
     if filters.filter_transcripts and trainer.is_world_process_zero():
-        write_dropped(folder / "filtered.jsonl", dropped)
+        write_json_lines(folder / "filtered.jsonl", dropped)
     return {
         "family": family.name,
         "finetuning": finetuning.finetuning,

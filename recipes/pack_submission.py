@@ -17,7 +17,6 @@ from typing import Literal
 
 import datasets
 import torch
-from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
 
 from dataset_scripts.demo_children import AGES
@@ -43,6 +42,7 @@ from hf_components.runtime import (
     environment,
     flag,
     join_processes,
+    of_main,
     parse_arguments,
     run_recipe,
     write_record,
@@ -108,7 +108,7 @@ class Arguments(LogArguments, SeedArguments):
 
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
-    state = join_processes()
+    join_processes()
     transcriber = load_packable(args.model, args.language, args.adapter, args.max_new_tokens)
     target = writes(transcriber.model)
     if args.track not in (None, TRACKS[target]):
@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> dict:
     clips = try_clips(args, target) if args.verify else None
     # All processes transcribe. Then the others wait for the result of the main process.
     before = [transcript.text for transcript in transcriber.transcribe_corpus(clips)] if args.verify else []
-    return broadcast_object_list([pack(args, transcriber, clips, before) if state.is_main_process else None])[0]
+    return of_main(lambda: pack(args, transcriber, clips, before))
 
 
 def pack(args: Arguments, transcriber: Transcriber, clips: datasets.Dataset | None, before: list[str]) -> dict:

@@ -17,7 +17,6 @@ import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_components.asr.batching import durations_of, read_ahead
@@ -33,7 +32,7 @@ from hf_components.asr.voiced_decoding import Example, decode_with_voices
 from hf_components.asr.voices import Voices, load_voices
 from hf_components.asr.words import Word
 from hf_components.checkpoints import ExportedWhisper, choose_dtype, is_export, merge_adapter, writes
-from hf_components.runtime import Progress, UserError
+from hf_components.runtime import Progress, UserError, gathered, share_of
 from hf_components.speech import SAMPLING_RATE, AudioError, cut_at_quiet, decode, duration_batches, seconds_batches
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 from hf_components.whisper.configuration_moe_whisper import MIXTURES
@@ -255,7 +254,7 @@ class Transcriber:
         seconds, unreadable = durations_of(recordings, disable=not state.is_main_process)
         readable = list(seconds)
         batches = [[readable[i] for i in batch] for batch in self._batches([seconds[i] for i in readable])]
-        batches = batches[state.process_index :: state.num_processes]
+        batches = share_of(batches)
         if state.is_main_process and unreadable:
             yield [Transcript(ids[i], "", 0.0, problem) for i, problem in unreadable.items()]
         with Progress(
@@ -293,9 +292,7 @@ class Transcriber:
         self, recordings: Recordings, routing: Routing, description: str = "transcribing"
     ) -> list[Transcript]:
         found = [transcript for batch in self.stream(recordings, routing, description) for transcript in batch]
-        if PartialState().num_processes > 1:
-            found = gather_object(found)
-        by_id = {transcript.id: transcript for transcript in found}
+        by_id = {transcript.id: transcript for transcript in gathered(found)}
         return [by_id[name] for name in recordings.ids]
 
     def _routing(

@@ -14,13 +14,7 @@ import torch
 from accelerate import PartialState
 from transformers import WhisperFeatureExtractor, WhisperProcessor
 
-from hf_components.runtime import (
-    Progress,
-    join_parts,
-    make_folder,
-    read_part,
-    write_part,
-)
+from hf_components.runtime import Progress, join_parts, make_folder, read_part, share_of, write_part
 from hf_components.speech import duration_batches, log_mel, unreadable_explained, waveforms
 from hf_components.training import FULL_CONTEXT_FRAMES
 from hf_components.whisper import DynamicContextWhisper
@@ -119,7 +113,7 @@ def write_vectors(
     state.wait_for_everyone()
     missing = [shard for shard in shards if not (folder / shard.file_name).exists()]
     state.wait_for_everyone()  # every process has looked before one writes
-    mine = missing[state.process_index :: state.num_processes]
+    mine = share_of(missing)
     batches = [(shard, indices) for shard in mine for indices in duration_batches(shard.rows["duration"], batch_size)]
     loader = torch.utils.data.DataLoader(
         _Features(batches, feature_extractor), batch_size=None, num_workers=num_workers

@@ -54,6 +54,7 @@ from hf_components.runtime.json_lines import (
     read_json_lines,
     text_field,
     what_instead,
+    write_json_lines,
 )
 from hf_components.runtime.locks import alone_in
 from hf_components.runtime.logs import run_recipe, write_to_file
@@ -68,7 +69,7 @@ from hf_components.runtime.pipeline import (
     passed_on_arguments,
     same_names,
 )
-from hf_components.runtime.processes import join_processes
+from hf_components.runtime.processes import gathered, join_processes, of_main, share_of
 from hf_components.runtime.progress import Progress
 from hf_components.runtime.recipe_arguments import (
     LogArguments,

@@ -117,10 +117,10 @@ def encode_wav(waveform: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> byte
     return _encode(waveform, sampling_rate, "WAV")
 
 
-def encode_wav_file(source: Path, file: Path, sampling_rate: int = SAMPLING_RATE) -> Path:
+def encode_wav_file(source: Path, file: Path) -> Path:
     """Write a recording as 16-bit mono WAV to `file`, block by block, and return `file`. Raises AudioError."""
-    with soundfile.SoundFile(file, "w", sampling_rate, channels=1, subtype="PCM_16") as written:
-        for block in stream(source, sampling_rate):
+    with soundfile.SoundFile(file, "w", SAMPLING_RATE, channels=1, subtype="PCM_16") as written:
+        for block in stream(source):
             written.write(block.waveform)
     return file
 

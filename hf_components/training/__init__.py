@@ -8,13 +8,7 @@ from hf_components.training.arguments import (
     TrainingRecipeArguments,
     warn_of_learning_rate,
 )
-from hf_components.training.augmentation import (
-    AugmentationArguments,
-    change_speed,
-    draws_of,
-    mix,
-    spec_augment,
-)
+from hf_components.training.augmentation import AugmentationArguments, Masks, change_speed, draws_of, mix, spec_augment
 from hf_components.training.averaging import Averages, load_recipient
 from hf_components.training.data import (
     FULL_CONTEXT_FRAMES,
@@ -23,14 +17,8 @@ from hf_components.training.data import (
     SpeechCollator,
     load_training_rows,
 )
-from hf_components.training.filtering import FilterArguments, filtered, write_dropped
-from hf_components.training.finetuning import (
-    BASE_SHARE,
-    Finetuned,
-    FinetuningArguments,
-    FinetuningSettings,
-    finetune,
-)
+from hf_components.training.filtering import FilterArguments, filtered
+from hf_components.training.finetuning import BASE_SHARE, Finetuned, FinetuningArguments, FinetuningSettings, finetune
 from hf_components.training.fit import (
     GPU_SIZES,
     Batch,

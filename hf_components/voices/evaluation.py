@@ -7,7 +7,6 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-from accelerate import PartialState
 
 from hf_components.asr import Transcriber, Voices
 from hf_components.checkpoints import CONTEXT, LORA, NO_CHANGE, WAYS, Voice, save_voice
@@ -208,9 +207,3 @@ def _figures(
             if {way, f"{CONTROL} {way}"} <= set(names)
         },
     }
-
-
-def own_share(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs of this process."""
-    state = PartialState()
-    return list(jobs[state.process_index :: state.num_processes])

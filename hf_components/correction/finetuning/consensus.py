@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hf_components.correction.finetuning.transcribing import Heard
+from hf_components.asr import Heard
 from hf_components.correction.finetuning.votes import Votes
 from hf_components.scoring import Alignment, align_words
 

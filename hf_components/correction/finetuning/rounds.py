@@ -11,7 +11,7 @@ from pathlib import Path
 
 import datasets
 
-from hf_components.asr import Ctc, LanguageModel, Transcriber, family_of, load_asr
+from hf_components.asr import Ctc, Heard, LanguageModel, Transcriber, family_of, load_asr
 from hf_components.correction.finetuning.arguments import ASKED, FinetuningFlags
 from hf_components.correction.finetuning.ensemble import Ensemble, Voters
 from hf_components.correction.finetuning.gold import CORRECTIONS, Corrections, Gold, find_gold
@@ -25,7 +25,7 @@ from hf_components.correction.finetuning.samples import (
     make_samples,
     training_rows,
 )
-from hf_components.correction.finetuning.transcribing import Heard, guess_rows, transcribe_as_stage
+from hf_components.correction.finetuning.transcribing import guess_rows, transcribe_as_stage
 from hf_components.reporting import show
 from hf_components.runtime import UserError, run_stage
 from hf_components.training import keep_learnable
@@ -114,7 +114,7 @@ class Rounds:
 
     def play(self) -> list[Round]:
         """All rounds, in order."""
-        phases = self._phases(1)
+        phases = Phases.of_round(1, self.prepared, self.work)
         base = Transcriber(
             self.model,
             self.processor,
@@ -125,7 +125,7 @@ class Rounds:
         self.others, self.left_out = self.ensemble.hear_others(self.heard)
         rounds = [self._round(phases, Voters(said, guesses, self.others), self.heard)]
         while len(rounds) < self.gold_args.rounds and rounds[-1].gain["released"]:
-            phases = self._phases(len(rounds) + 1)
+            phases = Phases.of_round(len(rounds) + 1, self.prepared, self.work)
             trained = rounds[-1].training
             tuned = self.tuned(trained, word_confidences=bool(self.gold_args.recognisers))
             heard, said, guesses = self._hear(tuned, trained, phases)
@@ -141,9 +141,6 @@ class Rounds:
             batch_seconds=self.args.batch_seconds,
             word_confidences=word_confidences,
         )
-
-    def _phases(self, number: int) -> Phases:
-        return Phases(number, self.prepared, self.work)
 
     def _resume(self, phases: Phases) -> bool:
         """Whether the stages before the training of a round are continued or kept."""

@@ -1,12 +1,10 @@
 """Recordings with their gold: divided into training and evaluation, and chosen for training."""
 
-import dataclasses
 import hashlib
-import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 import datasets
 import numpy as np
@@ -152,11 +150,6 @@ def training_rows(corpus: datasets.Dataset, chosen: Sequence[Sample], weigh: boo
     right = np.array([1 - min(row.estimated_wer or 0, 1) for row in chosen])
     mean = np.average(right, weights=[len(row.gold.split()) for row in chosen])
     return rows.add_column(WEIGHT, right / mean if mean else np.ones(len(chosen)))
-
-
-def write_samples(path: Path, samples: Iterable[Sample]) -> None:
-    lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in samples]
-    path.write_text("".join(lines), encoding="utf-8")
 
 
 def estimates(samples: Sequence[Sample], gold: Gold) -> dict:

@@ -12,7 +12,15 @@ from rich.table import Table
 from hf_components.moe.benchmark.routing import TOP_1, Mixture, routing_summary
 from hf_components.moe.benchmark.rows import Row
 from hf_components.reporting import interval, percent, plot_bars
-from hf_components.runtime import UserError, atomic_write, full_disk_explained, parse_record, sealed, write_json
+from hf_components.runtime import (
+    UserError,
+    atomic_write,
+    full_disk_explained,
+    parse_record,
+    sealed,
+    write_json,
+    write_json_lines,
+)
 from hf_components.scoring import RATES
 
 # Beginnings of the names of rows that are in the tables, but not among the bars.
@@ -40,12 +48,12 @@ def write_benchmark(
                 "routing": routing_summary(mixture, key, corpus),
             },
         )
-        _write_lines(folder / f"gating_{run_id}_{key}.jsonl", _gates_of(mixture, key, corpus))
+        write_json_lines(folder / f"gating_{run_id}_{key}.jsonl", _gates_of(mixture, key, corpus))
 
 
 def write_transcripts(file: Path, rows: list[Row], corpus: datasets.Dataset) -> None:
     """Write one JSON line per utterance: the reference and the text of each system."""
-    _write_lines(
+    write_json_lines(
         file,
         (
             {
@@ -220,11 +228,6 @@ def _gates_of(mixture: Mixture, key: str, corpus: datasets.Dataset) -> Iterator[
 
 def _rounded(values: Iterable[float]) -> list[float]:
     return [round(float(value), 5) for value in values]
-
-
-def _write_lines(file: Path, rows: Iterable[dict]) -> None:
-    with file.open("w") as lines:
-        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _groups(rows: dict[str, dict]) -> list[str]:

@@ -4,7 +4,6 @@ What cannot be read is rejected with its reason, and the rest is used. Times are
 whose first column names segments, seconds in the segment.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +15,7 @@ import numpy as np
 import pyarrow
 from praatio.textgrid import PointTier
 
-from hf_components.runtime import (
-    UserError,
-    files_below,
-    printable,
-    read_json_lines,
-    same_path,
-    why_unreadable,
-)
+from hf_components.runtime import UserError, files_below, printable, read_json_lines, same_path, why_unreadable
 from hf_components.units.learning import Phones, in_order, open_textgrid, phone_of, read_eaf, recording_key
 
 logger = logging.getLogger(__name__)
@@ -233,11 +225,6 @@ def align_segments(rows: pyarrow.Table, alignments: Alignments, if_none: str) ->
     if alignments.rejected:
         logger.warning("%d alignments or segments are left out; rejected.jsonl says why", len(alignments.rejected))
     return found
-
-
-def write_rejected(file: Path, rejected: Iterable[dict]) -> None:
-    with file.open("w", encoding="utf-8") as opened:
-        opened.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected)
 
 
 Reader = Callable[[Path, str, str, Rejecting], Iterable[Labelled]]

@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file
 
 from hf_components.acoustic_units import AcousticUnitsModel
@@ -17,7 +17,9 @@ from hf_components.runtime import (
     UserError,
     damage_named,
     estimate_rest,
+    gathered,
     make_folder,
+    share_of,
     warn_of_full_disk,
     write_json,
 )
@@ -146,7 +148,7 @@ def _run_pass(kmeans: MiniBatchKMeans, stream: FeatureStream, steps: list[list[B
     ) as progress:
         for batches, ends_step in rounds:
             mine = [assign(next(features), kmeans.centroids)] if state.process_index < len(batches) else []
-            for assigned in gather_object(mine) if state.num_processes > 1 else mine:
+            for assigned in gathered(mine):
                 kmeans.add(assigned)
             if ends_step:
                 kmeans.end_step()
@@ -201,7 +203,7 @@ def _sample(
         if seconds < needed:
             batches.append(batch)
             seconds += sum(durations[row] for row in batch.rows)
-    mine = batches[state.process_index :: state.num_processes]
+    mine = share_of(batches)
     start = time.perf_counter()
     found = [
         (batch.number, features.cpu())
@@ -213,9 +215,7 @@ def _sample(
             disable=not state.is_main_process,
         )
     ]
-    if state.num_processes > 1:
-        found = gather_object(found)
-    sample = torch.cat([features for _, features in sorted(found, key=lambda pair: pair[0])])
+    sample = torch.cat([features for _, features in sorted(gathered(found), key=lambda pair: pair[0])])
     # One more time to write the units.
     estimate_rest(
         "learning and writing units, at most",
