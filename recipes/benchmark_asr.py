@@ -54,7 +54,7 @@ from hf_components.runtime import (
     run_recipe,
     run_stage,
 )
-from hf_components.speech import Sampling, language_code, load_corpus, require_readable
+from hf_components.speech import Sampling, language_flag, load_corpus, require_readable
 
 
 @dataclass
@@ -91,9 +91,7 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     base_model: str = flag(
         "Whisper of the zero-shot row, base of the other systems: folder or Hub id", default="models/whisper-tiny.en"
     )
-    language: str | None = flag(
-        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
-    )
+    language: str | None = language_flag()
     split: str = flag("split to transcribe (Train and Dev mean train and dev)", default="dev")
     data_config_override: str | None = flag(
         "part of the corpus to use, and who is held out: JSON, see pretrain_experts", default=None

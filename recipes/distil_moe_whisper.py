@@ -90,10 +90,7 @@ def produce(args: Arguments, training_args: DistillationArguments, folder: Path)
         num_bootstrap=args.num_bootstrap,
         seed=training_args.seed,
     )
-    return {
-        **outcome(trainer, args.eval_split),
-        **result,
-    }
+    return {**outcome(trainer, args.eval_split), **result}
 
 
 if __name__ == "__main__":

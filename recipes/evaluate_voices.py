@@ -31,7 +31,7 @@ from hf_components.runtime import (
     share_of,
     write_json,
 )
-from hf_components.speech import language_code, load_corpus
+from hf_components.speech import language_flag, load_corpus
 from hf_components.voices import VoiceArguments, collect, draw_jobs, run_job
 
 
@@ -49,9 +49,7 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
         min=1,
     )
     draws: int = flag("how often these sentences are drawn at random, per speaker", default=1, min=1)
-    language: str | None = flag(
-        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
-    )
+    language: str | None = language_flag()
     control: bool = flag("also score the control, which was trained on sentences of other speakers", default=True)
     num_bootstrap: int = flag("number of bootstrap samples of speakers for each interval", default=1000, min=0)
     batch_seconds: float = flag("seconds of audio per batch when transcribing", default=120.0, above=0)

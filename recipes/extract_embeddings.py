@@ -158,12 +158,7 @@ def splits_to_embed(args: Arguments, corpus: datasets.DatasetDict, folder: Path)
 
 def take_gradients(args: Arguments, model: DynamicContextWhisper, processor: WhisperProcessor) -> LoraGradients:
     return LoraGradients(
-        model,
-        processor,
-        args.lora_model,
-        batch_size=args.batch_size,
-        dimension=args.gradient_dim,
-        seed=args.seed,
+        model, processor, args.lora_model, batch_size=args.batch_size, dimension=args.gradient_dim, seed=args.seed
     )
 
 

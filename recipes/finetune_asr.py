@@ -228,12 +228,7 @@ def produce(
     family.check_savable(model, processor)
     train = keep_learnable(train, model, processor, max(training.speed_factors, default=1.0))
     settings = FinetuningSettings(
-        finetuning,
-        training,
-        lora,
-        kl,
-        language=args.language,
-        head_learning_rate=args.own_head_learning_rate,
+        finetuning, training, lora, kl, language=args.language, head_learning_rate=args.own_head_learning_rate
     )
     finetuned = finetune(model, processor, train, evaluated, settings, folder, resume=args.resume)
     finetuned.save(folder, TITLE, args.plot)

@@ -48,7 +48,7 @@ from hf_components.runtime import (
     write_record,
 )
 from hf_components.scoring import score
-from hf_components.speech import TARGETS, WORDS, encode_flac, language_code, load_corpus, sample_rows, to_ipa
+from hf_components.speech import TARGETS, WORDS, encode_flac, language_flag, load_corpus, sample_rows, to_ipa
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +80,7 @@ class Arguments(LogArguments, SeedArguments):
         "track of the competition: its texts are words or IPA; default: what the model writes", default=None
     )
     adapter: str | None = flag("PEFT adapter of that model, merged into the packed weights", default=None)
-    language: str | None = flag(
-        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
-    )
+    language: str | None = language_flag()
     dtype: Literal["float16", "float32"] = flag("type of the packed weights; its WER is measured", default="float16")
     max_new_tokens: int = flag("longest transcript of a Whisper in tokens", default=225, min=1)
     corpus: str | None = flag("prepared corpus (folder or Hub id) to try; default: synthetic voices", default=None)

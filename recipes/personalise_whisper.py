@@ -36,7 +36,7 @@ from hf_components.runtime import (
     run_stage,
     write_json,
 )
-from hf_components.speech import language_code
+from hf_components.speech import language_flag
 from hf_components.voices import (
     Sentence,
     VoiceArguments,
@@ -58,9 +58,7 @@ class Arguments(RecipeArguments, SeedArguments):
         "name of the person, if --data is a folder of one person; default: the name of the folder", default=None
     )
     max_sentences: int | None = flag("most sentences of each person to learn from; default: all", default=None, min=2)
-    language: str | None = flag(
-        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
-    )
+    language: str | None = language_flag()
     untranscribed: bool = flag(
         "the recordings have no text: learn from those that the model transcribes alike several times", default=False
     )

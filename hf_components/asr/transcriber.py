@@ -235,10 +235,7 @@ class Transcriber:
         return [Transcript(recordings.ids[i], texts[i], seconds[i]) for i in clips]
 
     def stream(
-        self,
-        recordings: Recordings,
-        routing: Routing | None = None,
-        description: str = "transcribing",
+        self, recordings: Recordings, routing: Routing | None = None, description: str = "transcribing"
     ) -> Iterator[list[Transcript]]:
         """This process's share of the transcripts, batch by batch, in no particular order.
 
@@ -371,26 +368,15 @@ class Transcriber:
         if isinstance(model, DynamicContextGenerationMixin):
             options["least_risk"] = self.least_risk
         if any(examples):
-            clips = [
-                clip if example is None else np.concatenate([example[0], clip])
-                for example, clip in zip(examples, clips, strict=True)
-            ]
-            options["said"] = [
-                [] if example is None else self.family.tokenize_text(self.processor, example[1])
-                for example in examples
-            ]
+            clips = [np.concatenate([sound, clip]) for (sound, _), clip in zip(examples, clips, strict=True)]
+            options["said"] = [self.family.tokenize_text(self.processor, text) for _, text in examples]
         start = time.perf_counter()
         inputs = self.family.inputs(self.processor, clips, language=self.language)
         ready = time.perf_counter()
         self.spent["features"] += ready - start
         try:
             return self.family.decode(
-                model,
-                self.processor,
-                inputs,
-                max_new_tokens=self.max_new_tokens,
-                num_beams=self.num_beams,
-                **options,
+                model, self.processor, inputs, max_new_tokens=self.max_new_tokens, num_beams=self.num_beams, **options
             )
         except torch.OutOfMemoryError as error:
             bound = "batch_seconds" if self.batch_size is None else "batch_size"

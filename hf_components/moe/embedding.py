@@ -120,10 +120,7 @@ def write_vectors(
     )
     found: dict[int, np.ndarray] = {}
     with Progress(
-        total=sum(len(shard.rows) for shard in mine),
-        desc=doing,
-        unit="utterance",
-        disable=not state.is_main_process,
+        total=sum(len(shard.rows) for shard in mine), desc=doing, unit="utterance", disable=not state.is_main_process
     ) as progress:
         for (shard, indices), features in zip(batches, loader, strict=True):
             found.update(zip(indices, embed(features, shard.rows.select(indices)), strict=True))
@@ -176,11 +173,7 @@ class _Features(torch.utils.data.Dataset):
         shard, rows = self.batches[index]
         with unreadable_explained():
             clips = waveforms(shard.rows.select(rows))
-        return log_mel(
-            self.feature_extractor,
-            clips,
-            FULL_CONTEXT_FRAMES if shard.context == "full" else None,
-        )
+        return log_mel(self.feature_extractor, clips, FULL_CONTEXT_FRAMES if shard.context == "full" else None)
 
 
 def _table(shard: Shard, vectors: list[np.ndarray]) -> pyarrow.Table:

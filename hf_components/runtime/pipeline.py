@@ -180,13 +180,7 @@ class Pipeline:
             function(*arguments)
 
     def run(
-        self,
-        recipe: ModuleType,
-        folder: str,
-        *,
-        size: str | None = None,
-        keeps: Collection[str] = (),
-        **flags: Any,
+        self, recipe: ModuleType, folder: str, *, size: str | None = None, keeps: Collection[str] = (), **flags: Any
     ) -> Step:
         """Run a recipe as a step, or plan to.
 

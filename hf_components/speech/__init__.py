@@ -27,7 +27,7 @@ from hf_components.speech.corpus import (
 from hf_components.speech.cutting import cut_at_quiet
 from hf_components.speech.espeak_ng import EspeakNg
 from hf_components.speech.folds import SELECTION
-from hf_components.speech.languages import language_code
+from hf_components.speech.languages import language_code, language_flag
 from hf_components.speech.plain_text import has_words, plain_text
 from hf_components.speech.readable import leave_out_unreadable, require_readable, unreadable_explained, unreadable_flag
 from hf_components.speech.sampling import SAMPLING, Sampling, at_most_rows, check_sampling, rank, sample

@@ -17,17 +17,7 @@ WORDS = "text"
 TARGETS = (WORDS, PHONETIC)  # columns of a prepared corpus
 LANGUAGE_SWITCH = re.compile(r"\([a-z-]+\)")  # eSpeak NG marks foreign words so
 # The symbols of eSpeak NG's English that the children's challenge writes in another way, or not at all.
-OF_ENGLISH = {
-    "n\u0329": "ən",
-    "l\u0329": "əl",
-    "ɜ": "ɚ",
-    "a": "ɑ",
-    "ɒ": "ɑ",
-    "ᵻ": "ɪ",
-    "ɡ": "g",
-    "ʲ": "",
-    "ː": "",
-}
+OF_ENGLISH = {"n\u0329": "ən", "l\u0329": "əl", "ɜ": "ɚ", "a": "ɑ", "ɒ": "ɑ", "ᵻ": "ɪ", "ɡ": "g", "ʲ": "", "ː": ""}
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """From corpus rows to batches. Every random choice depends only on the seed, the epoch, and the utterance or batch."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,6 +65,7 @@ class Draw(NamedTuple):
     partner: int = ALONE
 
 
+@dataclass(eq=False, repr=False)
 class DurationBatchSampler(torch.utils.data.Sampler):
     """Batches of utterances of similar duration, in a new order in each epoch.
 
@@ -81,23 +82,17 @@ class DurationBatchSampler(torch.utils.data.Sampler):
         concatenation: which utterances are joined with another one, or None; the duration is that of the joined clip.
     """
 
-    def __init__(
-        self,
-        durations: Sequence[float],
-        batch_size: int,
-        seed: int,
-        full_context_fraction: float,
-        batches_per_step: int = 1,
-        concatenation: Concatenation | None = None,
-    ):
-        self.durations = np.asarray(durations)
-        self.batch_size = batch_size
-        self.batches_per_step = batches_per_step
-        self.seed = seed
-        self.full_context_fraction = full_context_fraction
-        self.concatenation = concatenation
-        self.drop_last = False
-        self.epoch = 0
+    durations: Sequence[float]
+    batch_size: int
+    seed: int
+    full_context_fraction: float
+    batches_per_step: int = 1
+    concatenation: Concatenation | None = None
+    drop_last: bool = field(default=False, init=False)
+    epoch: int = field(default=0, init=False)
+
+    def __post_init__(self):
+        self.durations = np.asarray(self.durations)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

@@ -95,10 +95,7 @@ class Batches:
 
 
 def losses_of_rows(
-    model: PreTrainedModel,
-    features: torch.Tensor,
-    labels: torch.Tensor,
-    **routing: torch.Tensor,
+    model: PreTrainedModel, features: torch.Tensor, labels: torch.Tensor, **routing: torch.Tensor
 ) -> torch.Tensor:
     """Summed token loss of each row, `(rows,)` in float32.
 

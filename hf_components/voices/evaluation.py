@@ -153,6 +153,17 @@ def collect(
     return curve
 
 
+def _of_speakers(speakers: Sequence[str], errors: Mapping[str, np.ndarray], words: np.ndarray) -> dict[str, dict]:
+    """WER of each system on the sentences of each speaker, and the words in these; their `ways` are empty."""
+    found = {}
+    for speaker in sorted(set(speakers)):
+        rows = np.array(speakers) == speaker
+        total = int(words[rows].sum())
+        rates = {name: float(one[rows].sum() / max(1, total)) for name, one in errors.items()}
+        found[speaker] = {"wer": rates, "words": total, "ways": []}
+    return found
+
+
 def _figures(
     jobs: Sequence[Job],
     records: Sequence[dict],
@@ -174,12 +185,9 @@ def _figures(
         compared = paired_bootstrap(counts[one], counts[other], speakers, num_bootstrap=bootstrap, seed=seed)
         return {"difference": compared["difference"], "interval": compared["interval"]}
 
-    of_speaker = {}
-    for speaker in sorted(set(speakers)):
-        rows = np.array(speakers) == speaker
-        rates = {name: float(errors[name][rows].sum() / max(1, words[rows].sum())) for name in names}
-        ways = [record["way"] for job, record in zip(jobs, records, strict=True) if job.speaker == speaker]
-        of_speaker[speaker] = {"wer": rates, "words": int(words[rows].sum()), "ways": ways}
+    of_speaker = _of_speakers(speakers, errors, words)
+    for job, record in zip(jobs, records, strict=True):
+        of_speaker[job.speaker]["ways"].append(record["way"])
     worse = [one["wer"][CHOSEN] - one["wer"][BEFORE] > WORSE for one in of_speaker.values()]
     ways = [record["way"] for record in records]
     wer = {name: float(one.sum() / words.sum()) for name, one in errors.items()}
