@@ -134,7 +134,9 @@ class SpeechTrainingArguments(
     logging_steps: float = flag("steps between log entries", default=10, above=0, needs={"logging_strategy": "steps"})
     logging_first_step: bool = flag("log the first step too", default=True, needs={"logging_strategy": "steps"})
     report_to: str = tracker_flag()
-    remove_unused_columns: bool = field(default=False, init=False)  # rows are drawn with what the sampler chose
+    remove_unused_columns: bool = field(
+        default=False, init=False, metadata={"help": "Of transformers; not a flag: rows are read as the sampler drew."}
+    )
 
     def __post_init__(self):
         self.check_augmentation()
