@@ -18,6 +18,7 @@ from transformers.models.whisper.modeling_whisper import WhisperDecoder
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_moe_whisper import TARGETS, MoeWhisperConfig
+from .context_attention import attend_to_context
 from .expert_exchange import ExpertExchangeMixin
 from .expert_losses import ExpertLossesMixin
 from .hooks import mask_features
@@ -29,7 +30,7 @@ from .moe_generation import MoeGenerationMixin
 from .moe_outputs import MoeEncoderOutput, MoeSeq2SeqLMOutput, MoeSeq2SeqModelOutput
 from .moe_pretrained import MoeWhisperPreTrainedModel, add_routed_lora
 from .routed_lora import RoutingState
-from .silence import attend_to_context, whole_context, without_silence
+from .silence import whole_context, without_silence
 
 
 class MoeWhisperDecoder(MoeWhisperPreTrainedModel, WhisperDecoder):
