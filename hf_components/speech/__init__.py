@@ -4,6 +4,7 @@ from hf_components.speech.audio import (
     SAMPLING_RATE,
     SOUND_SUFFIXES,
     AudioError,
+    change_speed,
     count_mel_frames,
     decode,
     encode_flac,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 import torch
 from transformers import WhisperFeatureExtractor
 
@@ -102,6 +103,13 @@ def read_duration(source: str | Path | bytes, name: str | None = None) -> float:
     """The length in seconds given by the header. Raises AudioError if the file is empty or not readable as audio."""
     with _named(source, name):
         return apart.read_duration(_place(source))
+
+
+def change_speed(waveform: np.ndarray, factor: float) -> np.ndarray:
+    """Change tempo and pitch of `(samples,)` by `factor`; the result has `(samples / factor,)`."""
+    if factor == 1:
+        return waveform
+    return soxr.resample(waveform, factor * SAMPLING_RATE, SAMPLING_RATE)
 
 
 def encode_flac(waveform: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> bytes:

@@ -8,7 +8,7 @@ from hf_components.training.arguments import (
     TrainingRecipeArguments,
     warn_of_learning_rate,
 )
-from hf_components.training.augmentation import AugmentationArguments, Masks, change_speed, draws_of, mix, spec_augment
+from hf_components.training.augmentation import AugmentationArguments, Masks, draws_of, mix, spec_augment
 from hf_components.training.averaging import Averages, load_recipient
 from hf_components.training.data import (
     FULL_CONTEXT_FRAMES,

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soxr
 import torch
 from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
 from hf_components.runtime import UserError, files_below, flag
-from hf_components.speech import SAMPLING_RATE, AudioError, decode, read_duration
+from hf_components.speech import SAMPLING_RATE, AudioError, change_speed, decode, read_duration
 
 NOISES = ("gaussian", "recordings")
 MEL_BINS = 80
@@ -117,13 +116,6 @@ class WaveformAugmentation:
 def draws_of(seed: int, epoch: int, utterance_id: str, *stream: int) -> np.random.Generator:
     """The random generator of one utterance in one epoch; each `stream` has independent numbers."""
     return np.random.default_rng([seed, epoch, zlib.crc32(utterance_id.encode()), *stream])
-
-
-def change_speed(waveform: np.ndarray, factor: float) -> np.ndarray:
-    """Change tempo and pitch of `(samples,)` by `factor`; the result has `(samples / factor,)`."""
-    if factor == 1:
-        return waveform
-    return soxr.resample(waveform, factor * SAMPLING_RATE, SAMPLING_RATE)
 
 
 def mix(waveform: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:

@@ -8,8 +8,8 @@ from transformers import PreTrainedModel, WhisperProcessor
 
 from hf_components.asr import Whisper
 from hf_components.runtime import UserError
-from hf_components.speech import count_mel_frames, log_mel
-from hf_components.training import Masks, change_speed, draws_of, spec_augment
+from hf_components.speech import change_speed, count_mel_frames, log_mel
+from hf_components.training import Masks, draws_of, spec_augment
 from hf_components.voices.sentences import Sentence
 from hf_components.whisper.losses import labels_to_decoder_input
 from hf_components.whisper.mel_frames import fit_audio_context

@@ -28,6 +28,13 @@ COMMENT = ";;"  # starts a comment in CTM
 CTM_FIELDS = 5  # recording, channel, start, duration, phone; a confidence may follow
 
 
+Reject = Callable[[str, str], None]  # function of what is rejected, and of the reason
+
+
+def _reject(rejected: list[dict], file: str, name: str, reason: str) -> None:
+    rejected.append({"id": printable(name), "file": file, "reason": reason})
+
+
 class Labelled(NamedTuple):
     """A phone of a recording; times are in seconds."""
 
@@ -89,7 +96,7 @@ def read_alignments(path: str | Path, tier: str, silences: Sequence[str] = SILEN
     rejected: list[dict] = []
     for file in _files_of(path):
         place = printable(file.relative_to(folder))
-        reject = Rejecting(place, rejected)
+        reject = partial(_reject, rejected, place)
         for recording, labelled in _read_file(file, place, tier, reject).items():
             if recording in labels:
                 reject(recording, f"{source[recording]} already holds the alignment of this recording")
@@ -105,7 +112,7 @@ def read_alignments(path: str | Path, tier: str, silences: Sequence[str] = SILEN
         try:
             phones[recording] = in_order(labelled, f"{source[recording]}, {recording}")
         except UserError as error:
-            Rejecting(source[recording], rejected)(recording, str(error))
+            _reject(rejected, source[recording], recording, str(error))
     if not any(len(of.names) for of in phones.values()):
         reason = f": {rejected[0]['reason']}" if rejected else f", or only {', '.join(silences)}"
         raise UserError(f"{path} holds no phones that can be read{reason}")
@@ -122,7 +129,7 @@ def _files_of(path: Path) -> list[Path]:
     return files
 
 
-def _read_file(file: Path, place: str, tier: str, reject: "Rejecting") -> dict[str, list[Labelled]]:
+def _read_file(file: Path, place: str, tier: str, reject: Reject) -> dict[str, list[Labelled]]:
     """The phones of a file by recording; none if it cannot be read."""
     found: dict[str, list[Labelled]] = {recording_key(place): []} if one_each(file) else {}
     try:
@@ -134,18 +141,7 @@ def _read_file(file: Path, place: str, tier: str, reject: "Rejecting") -> dict[s
     return found
 
 
-class Rejecting:
-    """Adds rows to `rejected`, each with the name of the file."""
-
-    def __init__(self, file: str, rejected: list[dict]):
-        self.file = file
-        self.rejected = rejected
-
-    def __call__(self, name: str, reason: str) -> None:
-        self.rejected.append({"id": printable(name), "file": self.file, "reason": reason})
-
-
-def _from_textgrid(file: Path, place: str, tier: str, reject: Rejecting) -> Iterator[Labelled]:
+def _from_textgrid(file: Path, place: str, tier: str, reject: Reject) -> Iterator[Labelled]:
     grid = open_textgrid(file)
     for name in _wanted(grid.tierNames, tier, file):
         found = grid.getTier(name)
@@ -155,13 +151,13 @@ def _from_textgrid(file: Path, place: str, tier: str, reject: Rejecting) -> Iter
             yield Labelled(recording_key(place), start, end, phone)
 
 
-def _from_eaf(file: Path, place: str, tier: str, reject: Rejecting) -> Iterator[Labelled]:
+def _from_eaf(file: Path, place: str, tier: str, reject: Reject) -> Iterator[Labelled]:
     for annotations in read_eaf(file, partial(_wanted, tier=tier, file=file)).values():
         for start, end, phone in annotations:
             yield Labelled(recording_key(place), start, end, phone)
 
 
-def _from_ctm(file: Path, place: str, tier: str, reject: Rejecting) -> Iterator[Labelled]:
+def _from_ctm(file: Path, place: str, tier: str, reject: Reject) -> Iterator[Labelled]:
     for number, line in _lines(file):
         words = line.split()
         if line.startswith(COMMENT):
@@ -175,7 +171,7 @@ def _from_ctm(file: Path, place: str, tier: str, reject: Rejecting) -> Iterator[
             )
 
 
-def _from_table(file: Path, place: str, tier: str, reject: Rejecting) -> Iterator[Labelled]:
+def _from_table(file: Path, place: str, tier: str, reject: Reject) -> Iterator[Labelled]:
     lines = _lines(file)
     _, header = next(lines)
     columns = [name.lstrip("#") for name in header.split()]
@@ -189,7 +185,7 @@ def _from_table(file: Path, place: str, tier: str, reject: Rejecting) -> Iterato
             reject(f"line {number}", f"a line holds {', '.join(DISCOPHON)}, got {line[:80]}")
 
 
-def _from_json_lines(file: Path, place: str, tier: str, reject: Rejecting) -> Iterator[Labelled]:
+def _from_json_lines(file: Path, place: str, tier: str, reject: Reject) -> Iterator[Labelled]:
     for number, row in read_json_lines(file):
         try:
             yield Labelled(_key(str(row["source_file"])), _time(row["start"]), _time(row["end"]), phone_of(row))
@@ -212,8 +208,7 @@ def align_segments(rows: pyarrow.Table, alignments: Alignments, if_none: str) ->
     for row in segments:
         phones = alignments.of_frames(row)
         if phones is None:
-            reject = Rejecting(printable(row["source_file"]), alignments.rejected)
-            reject(row["id"], "no alignment")
+            _reject(alignments.rejected, printable(row["source_file"]), row["id"], "no alignment")
         else:
             found.append({**row, "phones": phones})
     if not any((row["phones"] != "").any() for row in found):
@@ -227,7 +222,7 @@ def align_segments(rows: pyarrow.Table, alignments: Alignments, if_none: str) ->
     return found
 
 
-Reader = Callable[[Path, str, str, Rejecting], Iterable[Labelled]]
+Reader = Callable[[Path, str, str, Reject], Iterable[Labelled]]
 READERS: dict[str, Reader] = {
     ".TextGrid": _from_textgrid,
     ".eaf": _from_eaf,
