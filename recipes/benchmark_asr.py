@@ -229,17 +229,7 @@ def produce(
         experts = mixture.experts
     result = {
         "run_id": run_id,
-        "sample": {
-            "split": args.split,
-            "utterances": len(corpus),
-            "speakers": len(set(corpus["speaker_id"])),
-            "hours": sum(corpus["duration"]) / 3600,
-            "file": sample.name,
-            "seed": args.seed,
-            "batch_size": args.batch_size,
-            "num_beams": args.num_beams,
-            "processes": PartialState().num_processes,
-        },
+        "sample": figures_of(args, corpus, sample),
         **score_rows(rows, corpus, experts, num_bootstrap=args.num_bootstrap, seed=args.seed),
     }
     if mixture is not None:
@@ -250,6 +240,21 @@ def produce(
         if args.plot:
             plot_benchmark(folder, result)
     return result
+
+
+def figures_of(args: Arguments, corpus: datasets.Dataset, sample: Path) -> dict:
+    """What was scored, and how it was decoded."""
+    return {
+        "split": args.split,
+        "utterances": len(corpus),
+        "speakers": len(set(corpus["speaker_id"])),
+        "hours": sum(corpus["duration"]) / 3600,
+        "file": sample.name,
+        "seed": args.seed,
+        "batch_size": args.batch_size,
+        "num_beams": args.num_beams,
+        "processes": PartialState().num_processes,
+    }
 
 
 def plot(finished: Path, folder: Path) -> None:

@@ -114,23 +114,21 @@ class Rounds:
 
     def play(self) -> list[Round]:
         """All rounds, in order."""
-        phases = Phases.of_round(1, self.prepared, self.work)
-        base = Transcriber(
-            self.model,
-            self.processor,
-            batch_seconds=self.args.batch_seconds,
-            word_confidences=bool(self.gold_args.recognisers),
-        )
-        self.heard, said, guesses = self._hear(base, self.args.model, phases)
-        self.others, self.left_out = self.ensemble.hear_others(self.heard)
-        rounds = [self._round(phases, Voters(said, guesses, self.others), self.heard)]
-        while len(rounds) < self.gold_args.rounds and rounds[-1].gain["released"]:
+        rounds: list[Round] = []
+        source: str | Path = self.args.model
+        asks_words = {"word_confidences": bool(self.gold_args.recognisers)}
+        voter = Transcriber(self.model, self.processor, batch_seconds=self.args.batch_seconds, **asks_words)
+        while True:
             phases = Phases.of_round(len(rounds) + 1, self.prepared, self.work)
-            trained = rounds[-1].training
-            tuned = self.tuned(trained, word_confidences=bool(self.gold_args.recognisers))
-            heard, said, guesses = self._hear(tuned, trained, phases)
+            heard, said, guesses = self._hear(voter, source, phases)
+            if phases.is_first:
+                self.heard = heard
+                self.others, self.left_out = self.ensemble.hear_others(heard)
             rounds.append(self._round(phases, Voters(said, guesses, self.others), heard))
-        return rounds
+            if len(rounds) == self.gold_args.rounds or not rounds[-1].gain["released"]:
+                return rounds
+            source = rounds[-1].training
+            voter = self.tuned(source, **asks_words)
 
     def tuned(self, training: Path, *, word_confidences: bool = False) -> Transcriber:
         """The recogniser of a training stage."""
