@@ -63,7 +63,7 @@ ARGUMENTS = (Arguments, VoiceArguments)
 def main(argv: list[str] | None = None) -> dict:
     args, voice_args = parse_arguments(ARGUMENTS, argv, __doc__)
     result = run_as_stage(produce, args, voice_args, inputs=[args.model, args.corpus], derive={"plot": plot})
-    show(table(result))
+    show(gains(result), each_way(result))
     return result
 
 
@@ -120,22 +120,36 @@ def plot(finished: Path, folder: Path) -> None:
     )
 
 
-def table(result: dict) -> Table:
+def gains(result: dict) -> Table:
     shown = Table(
-        title="WER (%) with sentences of the speaker",
-        caption="in brackets: 95 % paired bootstrap over speakers of chosen minus before; worse: more than two points",
+        title="WER (%) on other sentences of the speaker",
+        caption="in brackets: 95 % paired bootstrap over speakers; worse: speakers (%) by more than two points",
     )
-    for heading in ("sentences", *result["curve"][str(result["sentences"])]["wer"], "difference", "worse", "s", "kB"):
+    for heading in ("sentences", "before", "chosen", "chosen minus before", "worse", "s", "kB"):
         shown.add_column(heading, justify="right")
     for count, row in result["curve"].items():
         shown.add_row(
             count,
-            *(percent(wer) for wer in row["wer"].values()),
+            percent(row["wer"]["before"]),
+            percent(row["wer"]["chosen"]),
             f"{percent(row['difference'])} ({interval(row['interval'])})",
             percent(row["made_worse"]),
             f"{row['seconds_per_voice']:.0f}",
             f"{row['bytes_per_voice'] / 1000:.0f}",
         )
+    return shown
+
+
+def each_way(result: dict) -> Table:
+    shown = Table(
+        title="WER (%) of each way for everybody, by sentences", caption="control: learned from other people"
+    )
+    shown.add_column("way")
+    for count in result["curve"]:
+        shown.add_column(count, justify="right")
+    for name in result["curve"][str(result["sentences"])]["wer"]:
+        rates = [row["wer"].get(name) for row in result["curve"].values()]
+        shown.add_row(name, *("" if rate is None else percent(rate) for rate in rates))
     return shown
 
 

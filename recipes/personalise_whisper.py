@@ -6,8 +6,8 @@ accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
 
 --data is a folder with sentences.txt and a recording of each sentence, a JSONL manifest, a speaker-JSON folder, or a
 prepared corpus. Each person gets a voice: the small folder <output_dir>/voices/<person>. It holds what adapts the
-model to this person: a LoRA, some of the sentences as context, or weights over the experts of a mixture. Sentences
-that are held out decide which of these, or that the model stays as it is. Use a voice by
+model to this person: a LoRA, some of the sentences as context, both, or weights over the experts of a mixture. The
+sentences decide which of these, or that the model stays as it is. Use a voice by
 `Transcriber.from_pretrained(model, voice=...)`. A run that was killed gives the same voices when it is started again.
 """
 

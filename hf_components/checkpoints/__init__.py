@@ -51,6 +51,7 @@ from hf_components.checkpoints.voices import (
     CONTEXT,
     LORA,
     NO_CHANGE,
+    VOTE,
     WAYS,
     WEIGHTS,
     Voice,

@@ -9,7 +9,7 @@ import datasets
 import numpy as np
 
 from hf_components.asr import Transcriber, Voices
-from hf_components.checkpoints import CONTEXT, LORA, NO_CHANGE, WAYS, Voice, save_voice
+from hf_components.checkpoints import CONTEXT, LORA, NO_CHANGE, VOTE, WAYS, Voice, save_voice
 from hf_components.runtime import UserError, first_few, place_for, read_record, write_json
 from hf_components.scoring import paired_bootstrap, utterance_errors
 from hf_components.speech import is_known
@@ -20,7 +20,7 @@ from hf_components.voices.sentences import sentences_of_rows
 logger = logging.getLogger(__name__)
 
 BEFORE, CHOSEN, CONTROL = "before", "chosen", "control"  # the latter with the way that it controls: "control lora"
-CONTROLLED = (CONTEXT, LORA)
+CONTROLLED = (CONTEXT, LORA, VOTE)
 SYSTEMS = (BEFORE, *WAYS[1:], *(f"{CONTROL} {way}" for way in CONTROLLED), CHOSEN)
 WORSE = 0.02  # a speaker is worse from this difference of WER on
 JOB_FORM = {"ids": [str], "texts": {str: [str]}, "way": str, "seconds": (int, float), "bytes": int, "figures": dict}
@@ -106,7 +106,6 @@ def run_job(
         args,
         seed,
         sentences_of_rows(corpus.select(job.others)) if job.others else (),
-        all_ways=True,
     )
     voices = {**learned.of_way, **{f"{CONTROL} {way}": voice for way, voice in learned.controls.items()}}
     rows = corpus.select(job.test)

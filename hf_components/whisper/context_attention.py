@@ -34,7 +34,11 @@ class BeamCache(EncoderDecoderCache):
         return shared
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        """Sort what the beams have written; what they hear is the same for all beams of an utterance."""
+        """Sort what the beams have written; what they hear is the same for all beams of an utterance.
+
+        Args:
+            beam_idx: for each row the beam that it goes on from, `(batch,)`.
+        """
         self.self_attention_cache.reorder_cache(beam_idx)
 
     def copied(self) -> EncoderDecoderCache:

@@ -79,6 +79,15 @@ def mask_features(
     return model._mask_input_features(input_features, attention_mask=attention_mask)
 
 
+def beam_cache(model: PreTrainedModel, cache: Cache | None, beams: int) -> BeamCache | None:
+    """The cache of a search whose beams share what they hear, or None if they cannot."""
+    if (
+        getattr(model.config, "mixture", None) == "logits"
+    ):  # the rows of a beam are its experts, which hear differently
+        return None
+    return BeamCache.of(cache, beams)
+
+
 class DynamicContextHooks:
     """Whisper's `generate` in the model's audio context, see `DynamicContextGenerationMixin`."""
 
@@ -140,7 +149,7 @@ class DynamicContextHooks:
         )
 
     def _beam_search(self, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs):
-        shared = self._shared_cache(model_kwargs.get("past_key_values"), generation_config.num_beams)
+        shared = beam_cache(self, model_kwargs.get("past_key_values"), generation_config.num_beams)
         if shared:
             model_kwargs["past_key_values"] = shared
         # Whisper's `generate` has no other way to several texts per clip.
@@ -157,9 +166,6 @@ class DynamicContextHooks:
         if shared and generation_config.return_dict_in_generate:
             found.past_key_values = shared.copied()
         return found
-
-    def _shared_cache(self, cache: Cache | None, beams: int) -> BeamCache | None:
-        return BeamCache.of(cache, beams)
 
 
 class MoeHooks:
@@ -204,10 +210,6 @@ class MoeHooks:
         if cache is not None and self.config.mixture == "logits":
             _reshape_cache(cache, lambda rows: rows.flatten(0, 1))
         return outputs
-
-    def _shared_cache(self, cache, beams):
-        # With mixture="logits" the rows of a beam are its experts, which hear differently.
-        return None if self.config.mixture == "logits" else super()._shared_cache(cache, beams)
 
     def _reorder_cache(self, past_key_values, beam_idx: torch.Tensor):
         # With mixture="logits" each beam has k neighbouring rows of the cache.
