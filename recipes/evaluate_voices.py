@@ -28,10 +28,11 @@ from hf_components.runtime import (
     read_record,
     run_as_stage,
     run_recipe,
+    share_of,
     write_json,
 )
-from hf_components.speech import language_code, load_corpus
-from hf_components.voices import VoiceArguments, collect, draw_jobs, own_share, run_job
+from hf_components.speech import language_flag, load_corpus
+from hf_components.voices import VoiceArguments, collect, draw_jobs, run_job
 
 
 @dataclass(kw_only=True)
@@ -48,9 +49,7 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
         min=1,
     )
     draws: int = flag("how often these sentences are drawn at random, per speaker", default=1, min=1)
-    language: str | None = flag(
-        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
-    )
+    language: str | None = language_flag()
     control: bool = flag("also score the control, which was trained on sentences of other speakers", default=True)
     num_bootstrap: int = flag("number of bootstrap samples of speakers for each interval", default=1000, min=0)
     batch_seconds: float = flag("seconds of audio per batch when transcribing", default=120.0, above=0)
@@ -83,7 +82,7 @@ def produce(args: Arguments, voice_args: VoiceArguments, folder: Path) -> dict:
     jobs = draw_jobs(corpus, args.sentences, args.draws, args.seed)
     if not args.control:
         jobs = [job.without_control() for job in jobs]
-    for job in Progress(own_share(jobs), desc="learning voices", unit="voice", disable=not state.is_main_process):
+    for job in Progress(share_of(jobs), desc="learning voices", unit="voice", disable=not state.is_main_process):
         run_job(job, corpus, transcriber, before, voice_args, args.seed, folder / "jobs")
     state.wait_for_everyone()
     language = args.language or language_of(transcriber.model)

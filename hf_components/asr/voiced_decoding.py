@@ -1,5 +1,6 @@
 """Decode clips of several people, each with the voice of that person."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from hf_components.asr.voices import Example, Reading, Voices
 from hf_components.scoring import vote
 from hf_components.speech import SAMPLING_RATE
 
-# Texts of clips by a model, with weights over its experts, each behind an example.
+# Texts of clips by a model, with weights over its experts, each behind an example, or all of them alone.
 Decode = Callable[[PreTrainedModel, list[np.ndarray], torch.Tensor | None, Sequence[Example | None]], list[str]]
 
 
@@ -86,19 +87,18 @@ def _decode_mixed(
 ) -> list[str]:
     """Texts of clips, each with its voice: in one pass, and in others those behind an example or by a router."""
     weights = voices.weights_of(names, [reading.with_lora for reading in readings])
-    texts = [""] * len(clips)
     as_it_is = weights.isnan().any(1).tolist()
-    for routed in (True, False):
-        for alone in (True, False):
-            rows = [i for i in range(len(clips)) if as_it_is[i] == routed and (readings[i].example is None) == alone]
-            if not rows:
-                continue
-            written = decode(
-                model if routed else voices.model,
-                [clips[i] for i in rows],
-                None if routed else weights[rows],
-                [readings[i].example for i in rows],
-            )
-            for row, text in zip(rows, written, strict=True):
-                texts[row] = text
+    passes: dict[tuple[bool, bool], list[int]] = defaultdict(list)  # by who decodes, and whether it is alone
+    for row, reading in enumerate(readings):
+        passes[as_it_is[row], reading.example is None].append(row)
+    texts = [""] * len(clips)
+    for (routed, _), rows in sorted(passes.items(), reverse=True):
+        written = decode(
+            model if routed else voices.model,
+            [clips[i] for i in rows],
+            None if routed else weights[rows],
+            [readings[i].example for i in rows],
+        )
+        for row, text in zip(rows, written, strict=True):
+            texts[row] = text
     return texts

@@ -48,37 +48,41 @@ def with_slots(
         "min_audio_context": model.min_audio_context,
         "target_modules": list(target_modules),
     }
-    experts = 0
     if isinstance(model.config, MoeWhisperConfig):
-        config = model.config
-        experts = config.num_experts
-        folded = config.folded_weights
-        if folded is not None:
-            shared = folded[experts:]
-            folded = [*folded[:experts], *[0.0] * slots, *shared]
-        most = max(rank, config.lora_rank)
-        fields |= {
-            "num_experts": experts + slots,
-            "lora_rank": most,
-            "lora_alpha": config.lora_alpha / config.lora_rank * most,
-            "shared_expert": config.shared_expert,
-            "router_layer": config.router_layer,
-            "target_modules": sorted({*config.target_modules, *target_modules}),
-            "folded_weights": folded,
-        }
+        fields |= _beside_experts(model.config, slots, rank, target_modules)
     inherited = model.config.to_dict()
     for name in ("architectures", "auto_map"):
         inherited.pop(name, None)
     extended = MoeWhisperForConditionalGeneration(MoeWhisperConfig(**{**inherited, **fields}))
     extended = extended.to(model.device, model.dtype)
     _share_plain_weights(extended, model)
-    if experts:
-        _copy_experts(extended, model, experts)
+    if isinstance(model.config, MoeWhisperConfig):
+        _copy_experts(extended, model, model.config.num_experts)
     extended.generation_config = copy.deepcopy(model.generation_config)
     extended.name_or_path = model.name_or_path
     for part in (extended.model.encoder, extended.model.decoder):
         part.state.by_row = True
     return extended.eval()
+
+
+def _beside_experts(
+    config: MoeWhisperConfig, slots: int, rank: int, target_modules: Sequence[str]
+) -> dict[str, object]:
+    """Fields of a configuration with the experts of this one, and then so many slots."""
+    experts = config.num_experts
+    folded = config.folded_weights
+    if folded is not None:
+        folded = [*folded[:experts], *[0.0] * slots, *folded[experts:]]  # the shared expert is the last
+    most = max(rank, config.lora_rank)
+    return {
+        "num_experts": experts + slots,
+        "lora_rank": most,
+        "lora_alpha": config.lora_alpha / config.lora_rank * most,
+        "shared_expert": config.shared_expert,
+        "router_layer": config.router_layer,
+        "target_modules": sorted({*config.target_modules, *target_modules}),
+        "folded_weights": folded,
+    }
 
 
 PAUSE = np.zeros(SAMPLING_RATE * 3 // 10, np.float32)  # between an example and a recording

@@ -21,9 +21,7 @@ class VoiceArguments:
     voice_rank: int = flag("rank of the LoRA that is trained for a voice", default=8, min=1)
     voice_layers: list[str] = flag("linear layers that get this LoRA", default=list(ALL_LAYERS), choices=ALL_LAYERS)
     voice_in: str = flag(
-        "part of the model that gets this LoRA",
-        default="encoder",
-        choices=("encoder", "decoder", "both"),
+        "part of the model that gets this LoRA", default="encoder", choices=("encoder", "decoder", "both")
     )
     first_layer: int = flag(
         "first layer of the encoder that gets this LoRA, counted from 0; those below stay as they are",
