@@ -162,6 +162,15 @@ def test_ogg_that_was_damaged(codec, harm):
         seconds(bytes(content))
 
 
+@pytest.mark.parametrize("container", ["mp4", "3gp"])
+def test_a_hole_that_is_too_short_to_be_missed_in_the_length(container):
+    content = bytearray(by_ffmpeg(container, "aac"))
+    middle = len(content) // 2
+    content[middle : middle + 900] = bytes(900)
+    with pytest.raises(reading.SoundError, match=r"0\.\d+ s of it are damaged and cannot be decoded"):
+        seconds(bytes(content))
+
+
 @pytest.mark.parametrize("length", [300, 3000])
 def test_ogg_without_a_whole_page_of_sound_is_no_empty_recording(length):
     buffer = io.BytesIO()
