@@ -183,8 +183,8 @@ def _origin(document: Eaf, file: Path) -> int:
     origins = {int(medium.get("TIME_ORIGIN") or 0) for medium in recordings}
     if len(origins) > 1:
         raise UserError(
-            f"{file}: its recordings begin at {', '.join(map(str, sorted(origins)))} ms of its time (TIME_ORIGIN); keep "
-            "the one that was annotated, in ELAN by Edit > Linked Files"
+            f"{file}: its recordings begin at {', '.join(map(str, sorted(origins)))} ms of its time (TIME_ORIGIN); "
+            "keep the one that was annotated, in ELAN by Edit > Linked Files"
         )
     return origins.pop() if origins else 0
 

@@ -49,7 +49,10 @@ def _of_textgrid(file: Path, names: Sequence[str]) -> Tiers:
 
 def _of_eaf(file: Path, names: Sequence[str]) -> Tiers:
     tiers = read_eaf(file, partial(_among, names))
-    return {name: [Interval(start, end, text.strip()) for start, end, text in found] for name, found in tiers.items()}
+    return {
+        name: [Interval(start, end, text.strip()) for start, end, text in found if text.strip()]
+        for name, found in tiers.items()
+    }
 
 
 def _among(names: Sequence[str], there: Sequence[str]) -> list[str]:
