@@ -82,7 +82,7 @@ def write_demo_long(
             ]
             row["minutes"] += len(samples) / sample_rate / 60
             row["sample_rate"] = sample_rate
-    (folder / SENTENCES).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / SENTENCES).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return [row]
 
 

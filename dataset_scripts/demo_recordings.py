@@ -138,7 +138,7 @@ def write_demo_recordings(
         row["utterances"] += 1
         row["minutes"] += len(samples) / sample_rate / 60
         row["sample_rate"] = sample_rate
-    (folder / TRUTH).write_text("".join(json.dumps(row) + "\n" for row in truth))
+    (folder / TRUTH).write_text("".join(json.dumps(row) + "\n" for row in truth), encoding="utf-8")
     return list(rows.values())
 
 

@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> dict:
         rows = ({ID: name, field: text} for name, text in zip(files[0], combined, strict=True))
         output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(output) as temporary:
-            temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     changed = sum(text != first for text, first in zip(combined, systems[0], strict=True))
     logger.info(
         "%d texts are in %s; %d of them differ from those of %s", len(combined), output, changed, args.predictions[0]

@@ -46,7 +46,7 @@ def replaceable(output_dir: Path) -> Path:
 def _is_mounted(folder: Path) -> bool:
     if not MOUNTS.exists():
         return folder.is_mount()
-    places = (line.split()[4] for line in MOUNTS.read_text(errors="surrogateescape").splitlines())
+    places = (line.split()[4] for line in MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
     return os.path.realpath(folder) in {re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), one) for one in places}
 
 

@@ -71,7 +71,7 @@ def filtered(
 
 def write_dropped(file: Path, dropped: Sequence[dict]) -> None:
     """Write the rows that were dropped, a line of JSON each."""
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in dropped))
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in dropped), encoding="utf-8")
 
 
 def filter_by_transcripts(

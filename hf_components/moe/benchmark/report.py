@@ -169,7 +169,7 @@ def add_to_index(index: Path, files: Iterable[Path]) -> None:
     for file in files:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         if digest not in known:
-            result = json.loads(file.read_text())
+            result = json.loads(file.read_text(encoding="utf-8"))
             added.append(
                 json.dumps(
                     sealed(
@@ -223,7 +223,7 @@ def _rounded(values: Iterable[float]) -> list[float]:
 
 
 def _write_lines(file: Path, rows: Iterable[dict]) -> None:
-    with file.open("w") as lines:
+    with file.open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
