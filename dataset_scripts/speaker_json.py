@@ -21,7 +21,16 @@ import datasets
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.transcripts import DISFLUENCIES, clean_transcript, count_unintelligible
 from dataset_scripts.utterances import Rejection, Utterance
-from hf_components.runtime import UserError, broken_link, first_few, looks_like, printable, spelled_otherwise
+from hf_components.runtime import (
+    TwinKeysError,
+    UserError,
+    broken_link,
+    first_few,
+    looks_like,
+    parse_json,
+    printable,
+    spelled_otherwise,
+)
 from hf_components.scoring import reference_texts
 
 logger = logging.getLogger(__name__)
@@ -205,7 +214,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        manifest = json.loads(text)
+        manifest = parse_json(text)
         json.dumps(manifest, ensure_ascii=False).encode()
     except OSError as error:
         raise UserError(
@@ -216,6 +225,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except UnicodeError as error:
         line = error.object[: error.start].count(b"\n") + 1 if isinstance(error, UnicodeDecodeError) else 1
         raise UserError(f"{path}, line {line}: not UTF-8 text: {error.reason}; save it as UTF-8") from error
+    except TwinKeysError as error:
+        raise UserError(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets within brackets
         raise UserError(f"{path}: not JSON that can be read: {error}; repair it") from error
     if not isinstance(manifest, dict):

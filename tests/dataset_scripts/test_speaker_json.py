@@ -186,6 +186,10 @@ def test_rejections_stay_with_the_cache(build, root):
         ("", r"C\.json, line 1: not JSON"),
         ('{"Files": ' + "[" * 100_000, r"C\.json: not JSON that can be read: maximum recursion.*; repair it"),
         ('{"Files": ' + "9" * 5_000 + "}", r"C\.json: not JSON that can be read: Exceeds the limit.*; repair it"),
+        (
+            '{"Files": [{"Filename": "0.wav", "Filename": "1.wav"}]}',
+            r"C\.json: the key 'Filename' is given twice; leave",
+        ),
         ('{"Etiology": "ALS"}', r"C\.json, line 1: Files must be a list of recordings, it has Etiology"),
         ('{\n"Files": {}\n}', r"C\.json, line 2: Files must be a list of recordings, got an object"),
         ('["a"]', r"C\.json, line 1: expected an object with Files, got a list"),
