@@ -71,7 +71,7 @@ def corrected(segment: Mapping, tiers: Tiers, num_units: int, file: Path) -> dic
             numbers of units.
     """
     start = segment["start"]
-    named = [one for one in tiers["segments"] if one.label == visible(segment["id"])]
+    named = [one for one in tiers["segments"] if one.label == visible(segment["id"]).strip()]
     if len(named) != 1 or abs(named[0].start - start) > MOVED:
         raise UserError(
             f"{file}: the segment {segment['id']} must start at {start:.3f} s as before, and be there once; keep the "
