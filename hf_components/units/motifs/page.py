@@ -74,8 +74,7 @@ audio { height: 2em; width: 15em }
 <td class="units left">{{ clip.left | join(" ") }}</td>
 <td class="units motif">{{ clip.units | join(" ") }}</td>
 <td class="units right">{{ clip.right | join(" ") }}</td>
-<td class="where">{{ clip.source_file | visible }},
-{{ "%.2f" | format(clip.start) }} s to {{ "%.2f" | format(clip.end) }} s;
+<td class="where">{{ clip.source_file | visible }}, {{ "%.2f s to %.2f s" | format(clip.start, clip.end) }};
 {{ clip.segment | visible }}, {{ clip.voice | visible }}
 {%- if clip.cost is defined %}; cost {{ "%.3f" | format(clip.cost) }}{% endif %}</td>
 </tr>
