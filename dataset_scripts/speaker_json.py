@@ -13,6 +13,7 @@ import json
 import logging
 import re
 import unicodedata
+from collections import defaultdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -96,6 +97,7 @@ class SpeakerJson(CorpusBuilder):
                 f"{root} has no folder Train, Dev or Test; the layout is Train|Dev/<speaker_id>/<speaker_id>.json"
             )
         split_of: dict[str, str] = {}
+        folders_of: dict[str, list[str]] = defaultdict(list)
         listed: dict[str, list[Utterance]] = {}
         rejected = _left_out(root, folders)
         for split, folder in folders.items():
@@ -118,6 +120,7 @@ class SpeakerJson(CorpusBuilder):
                     continue
                 # A folder may have been renamed, so the name inside the file counts as well.
                 for name in {speaker_id, *_contributor(manifest)}:
+                    folders_of[name].append(speaker_id)
                     if split_of.setdefault(name, split) != split:
                         raise UserError(
                             f"speaker {name} is in the splits {split_of[name]} and {split} of {root}; splits must "
@@ -125,6 +128,10 @@ class SpeakerJson(CorpusBuilder):
                         )
                 folder_of_files = PurePosixPath(speaker.relative_to(root).as_posix())
                 listed[split] += _utterances(manifest, speaker_id, folder_of_files, self.config.disfluencies)
+        if several := [name for name, folders in folders_of.items() if len(folders) > 1]:
+            text = "%d speakers have several folders, such as %s: %s; each folder counts as a speaker, and one may be "
+            text += "trained on and scored by: put the recordings of a speaker into one folder"
+            logger.warning(text, len(several), several[0], first_few(folders_of[several[0]]))
         return Listing(listed, rejected)
 
 

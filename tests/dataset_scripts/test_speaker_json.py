@@ -257,6 +257,15 @@ def test_one_contributor_under_two_folder_names_stops(build, root):
         build()
 
 
+def test_one_contributor_with_two_folders_of_a_split_is_warned_of(build, root, caplog):
+    for name in ("first", "second"):
+        folder = add_speaker(root, "Train", name, {"0.wav": name})
+        manifest = json.loads((folder / f"{name}.json").read_text())
+        (folder / f"{name}.json").write_text(json.dumps({"Contributor ID": 17} | manifest))
+    assert {"first", "second"} < set(build()[0]["train"]["speaker_id"])
+    assert "1 speakers have several folders, such as 17: first, second; each folder counts as a speaker" in caplog.text
+
+
 def test_numbered_tests_are_splits_and_other_folders_are_named(build, root, caplog):
     for split in ("Test1", "TEST2", "Unassigned"):
         add_speaker(root, split, f"in {split}", {"0.wav": "hi"})
