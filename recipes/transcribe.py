@@ -38,6 +38,7 @@ from hf_components.runtime import (
     join_processes,
     parse_arguments,
     parse_pairs,
+    require_apart,
     run_recipe,
 )
 from hf_components.scoring import read_transcripts, write_hypotheses
@@ -231,6 +232,12 @@ def check(args: Arguments) -> None:
         raise UserError("--submission_format wants all recordings, but --max_samples takes some; leave one out")
     if Path(args.output_jsonl).is_dir():
         raise UserError(f"output_jsonl must name a file, and {args.output_jsonl} is a folder; name a file in it")
+    read = [*(args.audio or []), *filter(None, (args.input_jsonl, args.submission_format))]
+    require_apart(args.output_jsonl, read, flag="--output_jsonl")
+    if args.hypotheses_csv is not None:
+        require_apart(args.hypotheses_csv, read, flag="--hypotheses_csv")
+        if Path(args.hypotheses_csv).resolve() == Path(args.output_jsonl).resolve():
+            raise UserError("--output_jsonl and --hypotheses_csv are one file; choose another --hypotheses_csv")
 
 
 if __name__ == "__main__":

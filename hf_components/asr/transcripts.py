@@ -184,7 +184,7 @@ def _write_batches(
         start: time at which the first batch began, on the clock `time.perf_counter`.
     """
     processes = PartialState().num_processes
-    with file.open("w") as opened:
+    with file.open("w", encoding="utf-8") as opened:
         sync(file.parent)
         for batch in transcriber.stream(recordings):
             share = (time.perf_counter() - start) / (len(batch) * processes)
