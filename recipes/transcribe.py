@@ -25,6 +25,7 @@ from hf_components.asr import (
     Rows,
     Transcriber,
     check_same_ids,
+    log_metrics,
     read_finished,
     read_submission_format,
     transcribe_to_file,
@@ -158,7 +159,7 @@ def main(argv: list[str] | None = None) -> dict:
         ids_as_given=ids_as_given,
     )
     write_csv(args)
-    tell(metrics, output)
+    log_metrics(metrics, output)
     return metrics
 
 
@@ -189,20 +190,6 @@ def transcriber_of(args: Arguments) -> Transcriber:
     if args.llm_model is not None:
         transcriber.choose_by(LanguageModel.from_pretrained(args.llm_model, args.gguf_file), args.llm_choices)
     return transcriber
-
-
-def tell(metrics: dict, output: Path) -> None:
-    """Log how long it took, and what was read and kept."""
-    if metrics["seconds_by_part"]:
-        parts = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in metrics["seconds_by_part"].items())
-        logger.info("where the time of this run went: %s", parts)
-    logger.info(
-        "%d transcripts in %s, %d of them empty because unreadable, %d kept from an earlier run; %.1f s for %.1f s of "
-        "audio, real-time factor %s",
-        metrics["utterances"],
-        output,
-        *(metrics[name] for name in ("failed", "kept", "seconds", "audio_seconds", "real_time_factor")),
-    )
 
 
 def recordings_of(args: Arguments) -> Recordings:

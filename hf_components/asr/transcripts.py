@@ -209,6 +209,20 @@ def _metrics(transcripts: Collection[Written], kept: int, seconds_by_part: Mappi
     }
 
 
+def log_metrics(metrics: Mapping, output: Path) -> None:
+    """Log how long it took, and what was read and kept."""
+    if metrics["seconds_by_part"]:
+        parts = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in metrics["seconds_by_part"].items())
+        logger.info("where the time of this run went: %s", parts)
+    logger.info(
+        "%d transcripts in %s, %d of them empty because unreadable, %d kept from an earlier run; %.1f s for %.1f s of "
+        "audio, real-time factor %s",
+        metrics["utterances"],
+        output,
+        *(metrics[name] for name in ("failed", "kept", "seconds", "audio_seconds", "real_time_factor")),
+    )
+
+
 def _write_output(
     output: Path, transcripts: Mapping[str, Written], field: str, ids_as_given: Mapping[str, str | int]
 ) -> None:
