@@ -34,7 +34,7 @@ class VoiceArguments:
     )
     voice_marks: list[int] = flag(
         "numbers of training steps that are tried; the best on held-out sentences is taken",
-        default=[4, 10, 20, 40],
+        default=[4, 10, 20],
         min=1,
     )
     voice_scales: list[float] = flag(
