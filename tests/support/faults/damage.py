@@ -76,11 +76,10 @@ def _of_unfinished(runs: WholeRuns, maker: str, number: int, chance: random.Rand
     tally = Tally()
     killed = run(runs.work(maker, out, Watch(out, tally, moment, kill_self)), place / "log.txt", tally)
     killed.safe = 0  # work in a damaged file may be lost
-    is_there = any((out / name / COMPLETION).exists() for name in (maker, f".{maker}.partial"))  # but for its renaming
     files = sorted(
         file
         for file in out.rglob("*")
-        if file.is_file() and file.stat().st_size and _is_continued(file) and not (is_there and WORK in str(file))
+        if file.is_file() and file.stat().st_size and _is_continued(file) and not _is_done_with(file, out)
     )
     if not files:
         fault = f"killed at event {moment}, before any file"
@@ -136,6 +135,17 @@ def _is_read(file: Path) -> bool:
 
 def _is_continued(file: Path) -> bool:
     return file.suffix not in UNREAD + FOR_PEOPLE
+
+
+def _is_done_with(file: Path, out: Path) -> bool:
+    """Whether a file is work of a step whose result is there, maybe but for its renaming."""
+    steps = [
+        folder.with_name(folder.name.removesuffix(WORK[:-1]))
+        for folder in file.relative_to(out).parents
+        if folder.name.endswith(WORK[:-1])
+    ]
+    places = [place for step in steps for place in (step, step.with_name(f".{step.name}.partial"))]
+    return any((out / place / COMPLETION).exists() for place in places)
 
 
 def _artefacts(runs: WholeRuns, maker: str) -> list[Path]:
