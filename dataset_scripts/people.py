@@ -10,7 +10,7 @@ from datasets import concatenate_datasets
 from dataset_scripts.corpus_builder import REJECTED
 from dataset_scripts.jsonl_manifest import JsonlManifest
 from dataset_scripts.prepared import write_corpus
-from dataset_scripts.speaker_json import SpeakerJson
+from dataset_scripts.speaker_json import SpeakerJson, split_folders
 from hf_components.runtime import UserError
 from hf_components.speech import LONG, is_known, is_prepared, load_corpus
 from hf_components.voices import Sentence, is_folder_of_one, sentences_of_folder, sentences_of_rows
@@ -42,7 +42,7 @@ def people_of(data: str | Path, name: str | None, work: Path, *, with_texts: boo
         options = {"data_dir": str(path.parent), "manifest": str(path), "val_ratio": 0.0}
         return _prepared_people(JsonlManifest, options, work)
     if path.is_dir() and not is_prepared(path):
-        if not any((path / split).is_dir() for split in ("Train", "Dev", "Test")):
+        if not split_folders(path):
             raise UserError(
                 f"{data} is no data of a voice: give a folder with sentences.txt and a recording of each sentence, a "
                 "JSONL manifest, a speaker-JSON folder, or a prepared corpus"

@@ -144,4 +144,4 @@ def write_card(
         ],
     )
     shown = {**metrics, "name": name, "source": source, "options": options, "max_duration": max_duration}
-    (folder / "README.md").write_text(render_card("dataset.md", shown, metadata))
+    (folder / "README.md").write_text(render_card("dataset.md", shown, metadata), encoding="utf-8")

@@ -13,6 +13,7 @@ import json
 import logging
 import re
 import unicodedata
+from collections import defaultdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,7 +22,16 @@ import datasets
 from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.transcripts import DISFLUENCIES, clean_transcript, count_unintelligible
 from dataset_scripts.utterances import Rejection, Utterance
-from hf_components.runtime import UserError, broken_link, first_few, looks_like, printable, spelled_otherwise
+from hf_components.runtime import (
+    TwinKeysError,
+    UserError,
+    broken_link,
+    first_few,
+    looks_like,
+    parse_json,
+    printable,
+    spelled_otherwise,
+)
 from hf_components.scoring import reference_texts
 
 logger = logging.getLogger(__name__)
@@ -87,6 +97,7 @@ class SpeakerJson(CorpusBuilder):
                 f"{root} has no folder Train, Dev or Test; the layout is Train|Dev/<speaker_id>/<speaker_id>.json"
             )
         split_of: dict[str, str] = {}
+        folders_of: dict[str, list[str]] = defaultdict(list)
         listed: dict[str, list[Utterance]] = {}
         rejected = _left_out(root, folders)
         for split, folder in folders.items():
@@ -109,6 +120,7 @@ class SpeakerJson(CorpusBuilder):
                     continue
                 # A folder may have been renamed, so the name inside the file counts as well.
                 for name in {speaker_id, *_contributor(manifest)}:
+                    folders_of[name].append(speaker_id)
                     if split_of.setdefault(name, split) != split:
                         raise UserError(
                             f"speaker {name} is in the splits {split_of[name]} and {split} of {root}; splits must "
@@ -116,6 +128,10 @@ class SpeakerJson(CorpusBuilder):
                         )
                 folder_of_files = PurePosixPath(speaker.relative_to(root).as_posix())
                 listed[split] += _utterances(manifest, speaker_id, folder_of_files, self.config.disfluencies)
+        if several := [name for name, folders in folders_of.items() if len(folders) > 1]:
+            text = "%d speakers have several folders, such as %s: %s; each folder counts as a speaker, and one may be "
+            text += "trained on and scored by: put the recordings of a speaker into one folder"
+            logger.warning(text, len(several), several[0], first_few(folders_of[several[0]]))
         return Listing(listed, rejected)
 
 
@@ -205,7 +221,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        manifest = json.loads(text)
+        manifest = parse_json(text)
         json.dumps(manifest, ensure_ascii=False).encode()
     except OSError as error:
         raise UserError(
@@ -216,6 +232,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except UnicodeError as error:
         line = error.object[: error.start].count(b"\n") + 1 if isinstance(error, UnicodeDecodeError) else 1
         raise UserError(f"{path}, line {line}: not UTF-8 text: {error.reason}; save it as UTF-8") from error
+    except TwinKeysError as error:
+        raise UserError(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets within brackets
         raise UserError(f"{path}: not JSON that can be read: {error}; repair it") from error
     if not isinstance(manifest, dict):

@@ -24,6 +24,7 @@ from hf_components.runtime import (
     first_few,
     flag,
     parse_arguments,
+    require_apart,
     run_recipe,
     write_json_lines,
 )
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> dict:
     args, target = parse_arguments((Arguments, TargetArguments), argv, __doc__)
     if len(args.predictions) < 2:
         raise UserError(f"--predictions takes two files or more, got {len(args.predictions)}")
+    require_apart(args.output_jsonl, args.predictions, flag="--output_jsonl")
     files = [read_transcripts(file, target.target, target.g2p) for file in args.predictions]
     for name, texts in zip(args.predictions[1:], files[1:], strict=True):
         if other := sorted(texts.keys() ^ files[0].keys()):

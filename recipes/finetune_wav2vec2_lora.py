@@ -35,7 +35,7 @@ from hf_components.correction.finetuning import (
 )
 from hf_components.publishing import push
 from hf_components.reporting import show
-from hf_components.runtime import parse_arguments, run_recipe, run_stage
+from hf_components.runtime import parse_arguments, require_apart, run_recipe, run_stage
 from hf_components.speech import load_corpus
 from hf_components.training import warn_of_learning_rate
 
@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> dict:
     warn_of_learning_rate(flags.training, "lora" if args.use_lora else "full")
     source = AudioFolderConfig(data_dir=args.audio_dir, truth=args.truth, require_text=gold.gold == "manifest")
     output_dir = Path(flags.training.output_dir)
+    require_apart(output_dir, [args.audio_dir], wholly=True)
     add = functools.partial(add_to_finetuned, plot=args.plot, merge_into=args.model if args.merge else None)
     result = run_stage(
         output_dir,

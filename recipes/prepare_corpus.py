@@ -39,6 +39,7 @@ from hf_components.runtime import (
     flag,
     parse_arguments,
     parse_pairs,
+    require_apart,
     run_recipe,
     run_stage,
 )
@@ -153,6 +154,7 @@ def main(argv: list[str] | None = None) -> dict:
     if args.data_dir and args.builder != MANIFEST:  # which may be elsewhere
         require_layout(args.data_dir, args.builder)
     config = builder.BUILDER_CONFIG_CLASS(**options)
+    require_apart(args.output_dir, [config.data_dir])
     metrics = run_stage(
         args.output_dir,
         lambda folder: write_corpus(

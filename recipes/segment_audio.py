@@ -20,7 +20,7 @@ from dataset_scripts.prepared import write_corpus
 from dataset_scripts.segmented_audio import SPLIT_BY, SegmentedAudioConfig
 from hf_components.publishing import PublishArguments, push
 from hf_components.reporting import plot_histogram, show
-from hf_components.runtime import SEEDS, RecipeArguments, flag, parse_arguments, run_recipe, run_stage
+from hf_components.runtime import SEEDS, RecipeArguments, flag, parse_arguments, require_apart, run_recipe, run_stage
 from hf_components.speech import Segmentation
 
 BAR = 40  # characters of the longest bar of the histogram
@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> dict:
     taken = {option.name for option in fields(SegmentedAudioConfig)} - {"name"}
     options = {name: value for name, value in vars(args).items() if name in taken}
     config = SegmentedAudioConfig(**options)
+    require_apart(args.output_dir, [args.data_dir], wholly=True)
     config.new_detector()  # raises now if its package is missing
 
     def produce(folder: Path) -> dict:

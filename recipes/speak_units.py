@@ -16,7 +16,15 @@ import numpy as np
 
 from hf_components.acoustic_units import AcousticUnitsModel
 from hf_components.checkpoints import load_model
-from hf_components.runtime import LogArguments, UserError, flag, join_processes, parse_arguments, run_recipe
+from hf_components.runtime import (
+    LogArguments,
+    UserError,
+    flag,
+    join_processes,
+    parse_arguments,
+    require_apart,
+    run_recipe,
+)
 from hf_components.speech import decode, encode_wav
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.units import check_same_units
@@ -45,6 +53,8 @@ def main(argv: list[str] | None = None) -> dict:
         )
     if (args.audio is None) != (args.units_model is None):
         raise UserError("--audio and --units_model, which finds its units, go together; give both or only --units")
+    if args.audio is not None:
+        require_apart(args.output_wav, [args.audio], flag="--output_wav")
     state = join_processes()
     vocoder = load_model(UnitHifiGanModel, args.vocoder_model)
     voice = chosen_voice(args, vocoder.config.speakers)

@@ -25,6 +25,7 @@ from hf_components.asr import (
     Rows,
     Transcriber,
     check_same_ids,
+    log_metrics,
     read_finished,
     read_submission_format,
     transcribe_to_file,
@@ -38,6 +39,7 @@ from hf_components.runtime import (
     join_processes,
     parse_arguments,
     parse_pairs,
+    require_apart,
     run_recipe,
 )
 from hf_components.scoring import read_transcripts, write_hypotheses
@@ -157,7 +159,7 @@ def main(argv: list[str] | None = None) -> dict:
         ids_as_given=ids_as_given,
     )
     write_csv(args)
-    tell(metrics, output)
+    log_metrics(metrics, output)
     return metrics
 
 
@@ -190,20 +192,6 @@ def transcriber_of(args: Arguments) -> Transcriber:
     return transcriber
 
 
-def tell(metrics: dict, output: Path) -> None:
-    """Log how long it took, and what was read and kept."""
-    if metrics["seconds_by_part"]:
-        parts = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in metrics["seconds_by_part"].items())
-        logger.info("where the time of this run went: %s", parts)
-    logger.info(
-        "%d transcripts in %s, %d of them empty because unreadable, %d kept from an earlier run; %.1f s for %.1f s of "
-        "audio, real-time factor %s",
-        metrics["utterances"],
-        output,
-        *(metrics[name] for name in ("failed", "kept", "seconds", "audio_seconds", "real_time_factor")),
-    )
-
-
 def recordings_of(args: Arguments) -> Recordings:
     if args.audio is not None:
         recordings = Files(named_recordings(args.audio))
@@ -231,6 +219,12 @@ def check(args: Arguments) -> None:
         raise UserError("--submission_format wants all recordings, but --max_samples takes some; leave one out")
     if Path(args.output_jsonl).is_dir():
         raise UserError(f"output_jsonl must name a file, and {args.output_jsonl} is a folder; name a file in it")
+    read = [*(args.audio or []), *filter(None, (args.input_jsonl, args.submission_format))]
+    require_apart(args.output_jsonl, read, flag="--output_jsonl")
+    if args.hypotheses_csv is not None:
+        require_apart(args.hypotheses_csv, read, flag="--hypotheses_csv")
+        if Path(args.hypotheses_csv).resolve() == Path(args.output_jsonl).resolve():
+            raise UserError("--output_jsonl and --hypotheses_csv are one file; choose another --hypotheses_csv")
 
 
 if __name__ == "__main__":

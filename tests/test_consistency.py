@@ -283,6 +283,25 @@ def several_at_once(text: str) -> list[int]:
     return sorted(set(found))
 
 
+def names_its_encoding(call: ast.Call) -> bool:
+    """Whether a call that opens a text file says which text it is; others need not."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else None
+    modes = [word.value for word in call.args if isinstance(word, ast.Constant) and isinstance(word.value, str)]
+    opens_text = name in ("read_text", "write_text") or (name == "open" and modes and not any("b" in m for m in modes))
+    return not opens_text or any(keyword.arg == "encoding" for keyword in call.keywords)
+
+
+def test_text_files_are_utf_8_whatever_the_machine_prefers():
+    calls = [
+        (str(path.relative_to(ROOT)), node)
+        for folder in ("hf_components", "dataset_scripts", "recipes")
+        for path in ROOT.glob(f"{folder}/**/*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
+    assert calls and not [f"{file}:{call.lineno}" for file, call in calls if not names_its_encoding(call)]
+
+
 def test_a_statement_assigns_one_thing():
     assert several_at_once(
         "def f():\n    a, b = 1, []\n    a, b = b, a\n    a, b = f()\n    a, b = a[:1], a[1:]\n"

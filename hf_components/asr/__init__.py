@@ -22,6 +22,7 @@ from hf_components.asr.transcriber import Transcriber, transcribe
 from hf_components.asr.transcript import Heard, Transcript
 from hf_components.asr.transcripts import (
     check_same_ids,
+    log_metrics,
     read_finished,
     read_submission_format,
     read_words,

@@ -108,5 +108,5 @@ def _tokenizer(characters: Iterable[str]) -> Wav2Vec2CTCTokenizer:
     vocabulary = {token: index for index, token in enumerate([*SPECIAL, *characters])}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "vocab.json"
-        file.write_text(json.dumps(vocabulary))
+        file.write_text(json.dumps(vocabulary), encoding="utf-8")
         return Wav2Vec2CTCTokenizer(str(file))

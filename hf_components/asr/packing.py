@@ -103,8 +103,11 @@ def _emptied(folder: Path) -> Iterator[Path]:
 def leave_out_own_code(folder: Path) -> None:
     """Describe a `WhisperForCTC` as a Whisper, whose encoder `main.py` takes from transformers of any version."""
     file = folder / "config.json"
-    config = json.loads(file.read_text()) | {"model_type": "whisper"}
-    file.write_text(json.dumps({name: config[name] for name in config if name not in ("auto_map", "architectures")}))
+    config = json.loads(file.read_text(encoding="utf-8")) | {"model_type": "whisper"}
+    file.write_text(
+        json.dumps({name: config[name] for name in config if name not in ("auto_map", "architectures")}),
+        encoding="utf-8",
+    )
     for code in folder.glob("*.py"):
         code.unlink()
 

@@ -80,8 +80,8 @@ def lay_out(folder: Path, kit: str) -> Path:
     program = kit.replace("-", "_")
     for name in ("__init__", "main", program):
         shutil.copy(PROGRAMS / f"{name}.py", home)
-    (folder / "model.py").write_text(f"from {FOLDER}.{program} import Model\n")
-    (folder / "setup.sh").write_text(SETUP)
+    (folder / "model.py").write_text(f"from {FOLDER}.{program} import Model\n", encoding="utf-8")
+    (folder / "setup.sh").write_text(SETUP, encoding="utf-8")
     return home
 
 
@@ -115,5 +115,5 @@ def run_sapc2_package(
             raise UserError(
                 f"{file} fails in its own process, with exit code {process.returncode}; it ended with:", details=log
             )
-        found = json.loads((Path(folder) / "trial.json").read_text())
+        found = json.loads((Path(folder) / "trial.json").read_text(encoding="utf-8"))
     return found.pop("texts"), found

@@ -35,7 +35,7 @@ def main() -> None:
         "loading_seconds": round(loaded - start, 2),
         "transcribing_seconds": round(time.monotonic() - loaded, 2),
     }
-    Path("trial.json").write_text(json.dumps(report))
+    Path("trial.json").write_text(json.dumps(report), encoding="utf-8")
 
 
 def whole(model, file: str) -> str:

@@ -184,7 +184,7 @@ def _write_batches(
         start: time at which the first batch began, on the clock `time.perf_counter`.
     """
     processes = PartialState().num_processes
-    with file.open("w") as opened:
+    with file.open("w", encoding="utf-8") as opened:
         sync(file.parent)
         for batch in transcriber.stream(recordings):
             share = (time.perf_counter() - start) / (len(batch) * processes)
@@ -207,6 +207,20 @@ def _metrics(transcripts: Collection[Written], kept: int, seconds_by_part: Mappi
         "real_time_factor": round(seconds / audio_seconds, 4) if audio_seconds else None,
         "seconds_by_part": seconds_by_part,
     }
+
+
+def log_metrics(metrics: Mapping, output: Path) -> None:
+    """Log how long it took, and what was read and kept."""
+    if metrics["seconds_by_part"]:
+        parts = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in metrics["seconds_by_part"].items())
+        logger.info("where the time of this run went: %s", parts)
+    logger.info(
+        "%d transcripts in %s, %d of them empty because unreadable, %d kept from an earlier run; %.1f s for %.1f s of "
+        "audio, real-time factor %s",
+        metrics["utterances"],
+        output,
+        *(metrics[name] for name in ("failed", "kept", "seconds", "audio_seconds", "real_time_factor")),
+    )
 
 
 def _write_output(

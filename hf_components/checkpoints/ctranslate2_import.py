@@ -266,7 +266,7 @@ def load_tokenizer(path: Path, vocab_size: int) -> WhisperTokenizer:
     with tempfile.TemporaryDirectory() as folder:  # only from_pretrained keeps the stored tokenizer pipeline
         shutil.copy(path, Path(folder) / "tokenizer.json")
         shutil.copy(english_spelling_map(), Path(folder) / "normalizer.json")
-        (Path(folder) / "tokenizer_config.json").write_text(json.dumps(settings))
+        (Path(folder) / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
         tokenizer = WhisperTokenizer.from_pretrained(folder)
     tokenizer.add_tokens([AddedToken(stamp, normalized=False, special=False) for stamp in TIMESTAMPS])
     if len(tokenizer) > vocab_size:

@@ -18,7 +18,7 @@ from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from hf_components.checkpoints.generation import complete_generation_config
 from hf_components.checkpoints.whisper_settings import check_whisper_settings
-from hf_components.runtime import UserError, read_completion, require_there
+from hf_components.runtime import UserError, read_completion, read_record, require_there
 from hf_components.speech import WORDS, language_code
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
@@ -224,7 +224,8 @@ def load_model(model_class: type, name_or_path: str, dtype: torch.dtype = torch.
     Args:
         model_class: model class or auto class of transformers.
     Raises:
-        UserError: there is no such checkpoint, it lacks weights of this class, or has weights that are no numbers.
+        UserError: there is no such checkpoint, it lacks weights of this class, has weights that are no numbers, or its
+            generation config is damaged.
     """
     wanted = getattr(getattr(model_class, "config_class", None), "model_type", None)  # an auto class takes any
     if wanted and (found_type := read_config(name_or_path)["model_type"]) != wanted:
@@ -233,6 +234,9 @@ def load_model(model_class: type, name_or_path: str, dtype: torch.dtype = torch.
             f"{_model_inside(Path(name_or_path), wanted)}"
         )
     _check_there(name_or_path)
+    generation = Path(name_or_path, "generation_config.json")
+    if generation.exists():  # transformers would go on without one that is damaged: in another language, say
+        read_record(generation, dict, "copy it from the base model")
     try:
         check_sizes(PreTrainedConfig.get_config_dict(name_or_path)[0])
         model, found = model_class.from_pretrained(name_or_path, dtype=dtype, output_loading_info=True)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .pieces import KINDS, start_of_sound
+from .pieces import KINDS, DamagedError, start_of_sound
 
 # How files begin that end by what their header says. If one begins within another, only the first is read.
 STARTS = {
@@ -17,6 +17,7 @@ STARTS = {
     "AU": rb"\.snd\0\0\0.\0",
     "CAF": rb"caff\0\x01\0\0desc",
     "FLAC": rb"fLaC\0\0\0\x22",
+    "MP4": rb"\0\0\0.ftyp",
 }
 FIRST_CHUNK = 12  # its place in a WAV
 HEAD = 8  # bytes of a chunk before its content: name and size
@@ -25,6 +26,7 @@ SEARCHED = 4096  # bytes after the last chunk that tell what they are
 
 
 CUT_SHORT = "it ends in the middle of {}: the recording or its copy broke off; get it again"
+DAMAGED = "{} is damaged {}, and nobody reads it: get the recording again"
 
 
 def what_follows(source: str | bytes) -> str | None:
@@ -41,15 +43,18 @@ def what_follows(source: str | bytes) -> str | None:
 
 
 def what_is_missing(source: str | bytes) -> str | None:
-    """Words for a file whose last piece (a page, a box, a frame) is not whole; None if it is, or is of another kind.
+    """Words for a file with a piece (a page, a box, a frame) that is not whole; None if all are, or of another kind.
 
     Their headers do not give the length of the sound, so a decoder takes what is there for all of it.
     """
     with content_of(source) as content:
         place = start_of_sound(content)
-        kind = next((kind for kind in KINDS if re.match(kind.start, content[place : place + 12], re.DOTALL)), None)
+        kind = next((kind for kind in KINDS if re.match(kind.start, content[place : place + 24], re.DOTALL)), None)
         while kind is not None and place < len(content):
-            end = kind.end(content, place)
+            try:
+                end = kind.end(content, place)
+            except DamagedError as where:
+                return DAMAGED.format(kind.name, where)
             if end is None:  # something else follows, such as a tag
                 return None
             if end > len(content) + 1:  # a byte that fills up an odd size is often left out

@@ -17,6 +17,7 @@ FORMATS = (
 FRAME_COUNT = re.compile(rb"(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f](....)", re.DOTALL)  # of an MP3
 SEARCHED = 1 << 12  # bytes after the ID3 tag that are searched for it
 ID3 = 10  # bytes in the header of an ID3 tag
+JOINED = ("mp3", "aac")  # files of these are often joined, and a tag between them is a packet that cannot be decoded
 TELL_LENGTH = ("matroska", "flv", "tta")  # their headers do; of other formats FFmpeg may only estimate it
 LONGEST_PACKET = 60.0  # seconds; of short Ogg files FFmpeg gives the last packet a negative duration, as 2^32 less it
 
@@ -46,6 +47,7 @@ class FFmpegFile:
             raise
         self.track = tracks[0]
         self.samplerate = self.track.rate
+        self.lost = 0.0  # seconds in packets that could not be decoded
         # Seconds; None if FFmpeg would only estimate them from size and bit rate.
         self.promised = None
         if self.container.format.name == "mp3" and frames:
@@ -90,7 +92,9 @@ class FFmpegFile:
         for packet in self.container.demux(self.track):
             try:
                 decoded = packet.decode()
-            except av.FFmpegError:  # a tag between joined files, or damage; `promised` reveals damage
+            except av.FFmpegError:  # damage, or a tag between joined files
+                if self.container.format.name not in JOINED:
+                    self.lost += float((packet.duration or 0) * packet.time_base)
                 continue
             for frame in decoded:
                 if (frame.format.name, frame.layout.name, frame.sample_rate) != setting:

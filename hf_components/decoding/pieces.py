@@ -1,5 +1,6 @@
 """The pieces that files of phones, browsers and the web are made of, each with its length in its header."""
 
+import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,6 +19,12 @@ KILOBITS = {
 BOXES = b"ftyp styp moov mdat moof mfra free skip wide pnot sidx ssix meta uuid emsg prft".split()
 CAF_CHUNKS = b"desc data pakt chan info kuki free mark regn umid uuid peak ovvw midi strg edct inst".split()
 HERTZ = (44_100, 48_000, 32_000)  # of version 1; half of it in version 2, a quarter in 2.5
+BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+CHECKSUM = slice(22, 26)  # its place in a page of Ogg
+
+
+class DamagedError(Exception):
+    """A piece is not as it was written; FFmpeg leaves it out without a word."""
 
 
 class Kind(NamedTuple):
@@ -27,6 +34,7 @@ class Kind(NamedTuple):
         start: pattern of its first bytes.
         name: name of a piece.
         end: content and place of a piece -> place after it; None if no such piece begins there, or its size is open.
+            Raises DamagedError.
     """
 
     start: bytes
@@ -40,14 +48,26 @@ def start_of_sound(content: Content) -> int:
 
 
 def _page(content: Content, place: int) -> int | None:
-    """A page of Ogg (RFC 3533)."""
+    """A page of Ogg (RFC 3533). Raises DamagedError."""
     head = content[place : place + 27]
     if not head.startswith(b"OggS"):
-        return None
+        if content.find(b"OggS", place) < 0:
+            return None
+        raise DamagedError(f"at byte {place}")
     if len(head) < 27:
         return place + 27
     sizes = content[place + 27 : place + 27 + head[26]]
-    return place + 27 + head[26] + sum(sizes)
+    end = place + 27 + head[26] + sum(sizes)
+    if end <= len(content) and _checksum(content[place:end]) != int.from_bytes(head[CHECKSUM], "little"):
+        raise DamagedError(f"at byte {place}")
+    return end
+
+
+def _checksum(page: bytes) -> int:
+    """The checksum of a page: CRC-32 as in `zlib`, but from the highest bit on, and without inversions."""
+    written = page[: CHECKSUM.start] + bytes(4) + page[CHECKSUM.stop :]
+    found = zlib.crc32(written.translate(BITS_REVERSED), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
+    return int(f"{found:032b}"[::-1], 2)
 
 
 def _box(content: Content, place: int) -> int | None:
@@ -122,6 +142,7 @@ KINDS = (
     Kind(rb"....(?:ftyp|moov|mdat|wide|free|skip)", "a box of MP4", _box),
     Kind(rb"caff", "a chunk of CAF", _caf_chunk),
     Kind(rb"RIFF....AVI ", "an AVI", _riff),
+    Kind(rb"RIFF....WAVEfmt ....[\x50\x55]\0", "a WAV with MPEG audio", _riff),
     Kind(rb"\x1a\x45\xdf\xa3", "a segment of Matroska", _element),
     Kind(rb"\xff[\xf0\xf1\xf8\xf9]", "a frame of AAC", _aac_frame),
     Kind(rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd]", "a frame of MPEG audio", _mpeg_frame),

@@ -21,6 +21,7 @@ RATES = (1_000, 768_000)  # Hz; other rates come from damaged headers, and a sec
 MOST_CHANNELS = 64
 FULL_SCALE = 32767 / 32768  # largest value of 16 bits; decoders may overshoot it
 LOUDEST = 8.0  # larger float samples come from integers that were not divided
+MOST_LOST = 0.05  # seconds that may be damaged; first and last packets are often odd
 CANCELLED = 0.01  # smallest energy of a mix, as a share of its channels' energy; below it the sound is lost
 ANNEX_POINTER = b"/annex/objects/"  # an unlocked file without content, or a link that was checked out as a file
 LFS_POINTER = b"version https://git-lfs"
@@ -76,6 +77,9 @@ def stream(source: str | bytes, sampling_rate: int) -> Iterator[Block]:
             yield Block(waveform, channels.size, int(np.count_nonzero(np.abs(channels) >= FULL_SCALE)))
         if missing := what_is_missing(source):
             raise SoundError("truncated audio", f"{missing}, or keep what is there: ffmpeg -i IN OUT.wav")
+        if isinstance(file, FFmpegFile) and file.lost > MOST_LOST:
+            detail = f"{file.lost:.2f} s of it are damaged and cannot be decoded; repair or leave it out"
+            raise SoundError("unreadable audio", detail)
         if not given:
             raise SoundError("empty audio", f"{total} frames at {rate} Hz are less than one sample")
         if energy[1] < CANCELLED * energy[0]:

@@ -85,7 +85,7 @@ def _address_space() -> int:
     """Bytes that this process has mapped. Only Linux tells, and only there is a limit kept."""
     if sys.platform != "linux":
         return 0
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
 
 
 def _bound_memory(wanted: int) -> None:

@@ -43,7 +43,7 @@ def release_model(folder: Path, run: Path, results: dict, *, base: str) -> dict:
         shutil.copytree(mixture / "model", folder, dirs_exist_ok=True)
         shutil.copytree(mixture / "experts", folder / "experts", dirs_exist_ok=True)
         if results["shipped"] == "moe_merge":
-            config = json.loads((folder / "config.json").read_text())
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             write_json(folder / "config.json", {**config, "mixture": "merge"})
     else:
         save_whisper(*_plain(results["shipped"], run, base, results["language"]), folder)
@@ -57,7 +57,7 @@ def release_model(folder: Path, run: Path, results: dict, *, base: str) -> dict:
         card_data(results),
         baselines=baselines,
         differences=differences,
-        moe=json.loads((mixture / "model" / "config.json").read_text()),
+        moe=json.loads((mixture / "model" / "config.json").read_text(encoding="utf-8")),
         row=CANDIDATES[results["shipped"]],
         groups=sorted({group for row in rows.values() for group in row["per_group"]}),
     )

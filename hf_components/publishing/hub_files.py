@@ -163,7 +163,7 @@ def _kind(folder: Path) -> Kind | None:
 def _metadata(folder: Path) -> dict[str, Any]:
     if not (folder / CARD).exists():
         return {}
-    match = re.match(r"---\n(.*?)\n---\n", (folder / CARD).read_text(), re.DOTALL)
+    match = re.match(r"---\n(.*?)\n---\n", (folder / CARD).read_text(encoding="utf-8"), re.DOTALL)
     return yaml.safe_load(match[1]) or {} if match else {}
 
 
@@ -190,4 +190,4 @@ def _without_places(path: str, file: Path | bytes) -> Path | bytes:
 
 
 def _text(file: Path | bytes) -> str:
-    return file.decode() if isinstance(file, bytes) else file.read_text()
+    return file.decode() if isinstance(file, bytes) else file.read_text(encoding="utf-8")

@@ -32,9 +32,9 @@ def write_report(
     write_json(folder / "results.json", results)
     if (entries := eval_results_file(card_data.eval_results or ())) is not None:
         (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
-        (folder / EVAL_RESULTS).write_text(entries)
+        (folder / EVAL_RESULTS).write_text(entries, encoding="utf-8")
     shown = {**results, "plots": [plot.name for plot in drawn], **shown}
-    (folder / "README.md").write_text(render_card(template, shown, card_data))
+    (folder / "README.md").write_text(render_card(template, shown, card_data), encoding="utf-8")
 
 
 def hub_id(base_model: str) -> str | None:

@@ -83,7 +83,7 @@ from hf_components.runtime.records import (
     read_record,
     sealed,
 )
-from hf_components.runtime.stage_folder import SCRATCH
+from hf_components.runtime.stage_folder import SCRATCH, require_apart
 from hf_components.runtime.stages import run_as_stage, run_stage
 from hf_components.runtime.step_flags import all_flags, passed_on_arguments, same_names
 from hf_components.runtime.verification import verify_folder

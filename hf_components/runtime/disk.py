@@ -61,7 +61,7 @@ def _note(written: Mapping[Path, Path]) -> None:
     for file, content in written.items():
         around = [folder for folder in file.parents if folder.name.startswith(".") and folder.name.endswith(PARTIAL)]
         if around and file.name not in NOT_NOTED:
-            with (around[-1] / WRITTEN).open("a") as notes:
+            with (around[-1] / WRITTEN).open("a", encoding="utf-8") as notes:
                 notes.write(json.dumps([file.relative_to(around[-1]).as_posix(), file_digest(content)]) + "\n")
                 notes.flush()
                 os.fsync(notes.fileno())  # before the content is there, which would be another one than was noted

@@ -91,6 +91,7 @@ def run_recipe(main: Callable[[list[str] | None], dict]) -> None:
 
     What ended the run is also written to its `--log_file`. A result may say by `exit_status` that not all is well.
     """
+    sys.stdout.reconfigure(errors="backslashreplace")  # of a terminal that has not all letters, as stderr is
     end_with_the_launcher()
     stop_in_order()
     try:

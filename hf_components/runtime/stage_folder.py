@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,32 @@ def replaceable(output_dir: Path) -> Path:
     return output_dir
 
 
+def require_apart(
+    output: str | Path, read: Iterable[str | Path], *, flag: str = "--output_dir", wholly: bool = False
+) -> None:
+    """Raise UserError if a result would replace what it is made of, or would itself be read by the next run.
+
+    Args:
+        read: files and folders that are read; names of the Hub among them do not matter.
+        flag: flag that chose the output, for messages.
+        wholly: every recording in the folders is read, so that sound among the results would be read too.
+    """
+    result = Path(os.path.realpath(output))
+    for path in read:
+        place = Path(os.path.realpath(path))
+        if place.is_relative_to(result) and place.exists():
+            raise UserError(f"{flag} {output} would replace {path}, which is read; choose another {flag}")
+        if wholly and result.is_relative_to(place):
+            raise UserError(
+                f"{flag} {output} lies in {path}, of which every recording is read, the next time also those of the "
+                f"result; choose a place outside"
+            )
+
+
 def _is_mounted(folder: Path) -> bool:
     if not MOUNTS.exists():
         return folder.is_mount()
-    places = (line.split()[4] for line in MOUNTS.read_text(errors="surrogateescape").splitlines())
+    places = (line.split()[4] for line in MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
     return os.path.realpath(folder) in {re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), one) for one in places}
 
 

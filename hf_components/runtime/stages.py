@@ -27,6 +27,7 @@ from hf_components.runtime.stage_folder import (
     produce_into,
     put_in_place,
     replaceable,
+    require_apart,
     set_aside,
 )
 from hf_components.runtime.stage_identity import (
@@ -74,8 +75,9 @@ def run_stage(
     Returns:
         the metrics of `produce`.
     Raises:
-        UserError: `output_dir` cannot be written or replaced, another run is writing it, it holds something else than
-            the result of a stage, or its disk is full; or files of it or of a stage that it reads were changed.
+        UserError: `output_dir` cannot be written or replaced, another run is writing it, its disk is full, or it holds
+            an input or something else than the result of a stage; or files of it or of a stage that it reads were
+            changed.
     """
     stage = _Stage(output_dir, produce, config, inputs, resume, derive)
     seen = stage.look()
@@ -127,6 +129,7 @@ class _Stage:
         self.produce = produce
         self.config = plain(config)
         self.inputs = inputs_by_name(inputs)
+        require_apart(self.output_dir, self.inputs.values())
         self.resume = resume
         self.left_out = NOT_PART_OF_RESULT | derive.keys()
         self.defaults = defaults_of(config)

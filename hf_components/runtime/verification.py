@@ -104,7 +104,7 @@ def _verify(stage: Path, findings: Findings) -> list[Path]:
 
 def _verify_beside(record: Path, findings: Findings) -> list[Path]:
     """The same for a record beside its files, such as transcripts; returns it and them, or nothing for other files."""
-    if record.suffix != ".json" or '"seal"' not in record.read_text(errors="replace"):
+    if record.suffix != ".json" or '"seal"' not in record.read_text(encoding="utf-8", errors="replace"):
         return []
     try:
         described = read_record(record, {"files?": FILES}, "delete it and make its files again").get("files", {})

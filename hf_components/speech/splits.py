@@ -1,16 +1,17 @@
 """Divide a corpus into training and validation, seeded: by speaker and stratified, or by recording; with a report."""
 
-import json
 import logging
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, as_id, parse_json
 from hf_components.speech.sampling import rank, sample
 from hf_components.speech.speakers import is_known
 
@@ -202,9 +203,10 @@ def read_split(path: str | Path) -> tuple[str, dict[str, str]]:
         UserError: the file has another form, or a speaker or recording is on both sides.
     """
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        record = parse_json(Path(path).read_text(encoding="utf-8-sig"))
         unit = "recording" if record.get("split_by") == "recording" else "speaker"
-        named = [(name, side) for side in (TRAIN, DEV) for name in record[f"{unit}s"][side]]
+        name_of = _speaker if unit == "speaker" else str
+        named = [(name_of(name), side) for side in (TRAIN, DEV) for name in record[f"{unit}s"][side]]
         counts = Counter(name for name, _ in named)
     except OSError as error:
         raise UserError(f"cannot read the split {path}: {error.strerror}") from error
@@ -218,6 +220,13 @@ def read_split(path: str | Path) -> tuple[str, dict[str, str]]:
             remedy = '; a split of the same speakers is {"split_by": "recording", "recordings": {"train": [...], ...}}'
         raise UserError(f"{path} names {twice[0]} more than once; a {unit} must be on one side only{remedy}")
     return unit, dict(named)
+
+
+def _speaker(value: Any) -> str:
+    """The name of a speaker as corpora have it, from however it is typed in JSON."""
+    if (name := as_id(value)) is None:
+        raise TypeError(f"{value!r} is no name")
+    return unicodedata.normalize("NFC", name)
 
 
 def _together(rows: int, shared: Sequence[Sequence[str]]) -> list[int]:

@@ -84,7 +84,7 @@ def _texts_of(file: Path, recordings: Sequence[Path]) -> dict[Path, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read as UTF-8: {error}; save it as text in UTF-8") from error
     lines = [line for line in lines if line]
-    if lines and all("\t" in line for line in lines):
+    if any("\t" in line for line in lines):
         return _named(file, lines, recordings)
     if len(lines) != len(recordings):
         names = first_few([path.name for path in recordings])
@@ -103,6 +103,10 @@ def _named(file: Path, lines: Sequence[str], recordings: Sequence[Path]) -> dict
             by_name.setdefault(name, []).append(path)
     texts: dict[Path, str] = {}
     for number, line in enumerate(lines, start=1):
+        if "\t" not in line:
+            raise UserError(
+                f"{file}, line {number}: no tab is between the name of the recording and its text, as in other lines"
+            )
         name, text = (part.strip() for part in line.split("\t", 1))
         found = by_name.get(same_path(name), [])
         if not found:

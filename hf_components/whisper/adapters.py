@@ -67,7 +67,7 @@ def load_adapter(folder: Path) -> tuple[Lora, int, float]:
         ValueError: the folder does not hold a plain LoRA adapter.
     """
     try:
-        config = json.loads((folder / "adapter_config.json").read_text())
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "adapter_model.safetensors")
     except FileNotFoundError as error:
         raise ValueError(

@@ -48,7 +48,7 @@ class UtteranceRouter(nn.Module):
             "num_experts": self.output.out_features,
             "router_layer": router_layer,
         }
-        (folder / self.CONFIG).write_text(json.dumps(sizes, indent=2) + "\n")
+        (folder / self.CONFIG).write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> tuple["UtteranceRouter", int]:
@@ -58,7 +58,7 @@ class UtteranceRouter(nn.Module):
             FileNotFoundError: the folder holds no router.
         """
         folder = Path(folder)
-        sizes = json.loads((folder / cls.CONFIG).read_text())
+        sizes = json.loads((folder / cls.CONFIG).read_text(encoding="utf-8"))
         router = cls(sizes["d_model"], sizes["router_hidden_size"], sizes["num_experts"])
         router.load_state_dict(load_file(folder / cls.WEIGHTS))
         return router, sizes["router_layer"]

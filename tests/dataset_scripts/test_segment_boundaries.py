@@ -37,7 +37,7 @@ def test_the_parts_are_the_recording_however_it_is_read(size, boundaries):
 
 def annotate(folder, name: str, suffix: str, intervals=MARKED, tier: str = "segments", duration: float = 7.1):
     folder.mkdir(parents=True, exist_ok=True)
-    tiers = {tier: [Interval(*interval, f"s{i}") for i, interval in enumerate(intervals)]}
+    tiers = {tier: [*(Interval(*interval, f"s{i}") for i, interval in enumerate(intervals)), Interval(5.5, 6.0, " ")]}
     if suffix == "TextGrid":
         write_textgrid(folder / f"{name}.TextGrid", tiers, duration)
     else:

@@ -186,6 +186,10 @@ def test_rejections_stay_with_the_cache(build, root):
         ("", r"C\.json, line 1: not JSON"),
         ('{"Files": ' + "[" * 100_000, r"C\.json: not JSON that can be read: maximum recursion.*; repair it"),
         ('{"Files": ' + "9" * 5_000 + "}", r"C\.json: not JSON that can be read: Exceeds the limit.*; repair it"),
+        (
+            '{"Files": [{"Filename": "0.wav", "Filename": "1.wav"}]}',
+            r"C\.json: the key 'Filename' is given twice; leave",
+        ),
         ('{"Etiology": "ALS"}', r"C\.json, line 1: Files must be a list of recordings, it has Etiology"),
         ('{\n"Files": {}\n}', r"C\.json, line 2: Files must be a list of recordings, got an object"),
         ('["a"]', r"C\.json, line 1: expected an object with Files, got a list"),
@@ -251,6 +255,15 @@ def test_one_contributor_under_two_folder_names_stops(build, root):
         (folder / f"{name}.json").write_text(json.dumps({"Contributor ID": 17} | manifest))
     with pytest.raises(UserError, match="speaker 17 is in the splits train and test2"):
         build()
+
+
+def test_one_contributor_with_two_folders_of_a_split_is_warned_of(build, root, caplog):
+    for name in ("first", "second"):
+        folder = add_speaker(root, "Train", name, {"0.wav": name})
+        manifest = json.loads((folder / f"{name}.json").read_text())
+        (folder / f"{name}.json").write_text(json.dumps({"Contributor ID": 17} | manifest))
+    assert {"first", "second"} < set(build()[0]["train"]["speaker_id"])
+    assert "1 speakers have several folders, such as 17: first, second; each folder counts as a speaker" in caplog.text
 
 
 def test_numbered_tests_are_splits_and_other_folders_are_named(build, root, caplog):

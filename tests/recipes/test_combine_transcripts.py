@@ -48,5 +48,7 @@ def test_mistakes_are_named(tmp_path):
         combined(tmp_path, [one])
     with pytest.raises(UserError, match="same ids; only one of them has u1"):
         combined(tmp_path, [one, write(tmp_path, "b.jsonl", ["x", "y"])])
+    with pytest.raises(UserError, match="--output_jsonl .*a.jsonl would replace .*a.jsonl, which is read"):
+        combined(tmp_path, [one, one], "--output_jsonl", str(one))
     with pytest.raises(UserError, match="line 1, has no phonetic_text"):
         combined(tmp_path, [one, one], "--target", "phonetic_text")

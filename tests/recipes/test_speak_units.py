@@ -66,6 +66,14 @@ def test_mistakes_are_named(run, tmp_path, words, message):
     assert not (tmp_path / "x.wav").exists()
 
 
+def test_a_recording_is_not_overwritten(run, tmp_path):
+    soundfile.write(tmp_path / "x.wav", babble(1.0, 0), 16_000)
+    with pytest.raises(UserError, match="--output_wav .*x.wav would replace .*x.wav, which is read"):
+        speak_units.main(
+            command(run, tmp_path / "x.wav", "--audio", tmp_path / "x.wav", "--units_model", run / "units" / "model")
+        )
+
+
 def test_a_recording_must_be_long_enough_and_the_units_the_vocoders(run, tmp_path):
     soundfile.write(tmp_path / "short.wav", babble(0.02, 0), 16_000)
     with pytest.raises(UserError, match="short.wav has no units: a waveform must have at least 400 samples"):

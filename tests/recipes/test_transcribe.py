@@ -371,6 +371,16 @@ def test_arguments_that_contradict_are_told(model, data):
         run(model, data, "--fields", "key")
 
 
+def test_what_is_read_is_not_overwritten(model, data):
+    manifest = (data / "metadata.jsonl").read_bytes()
+    for flag in ("--output_jsonl", "--hypotheses_csv"):
+        with pytest.raises(UserError, match=f"{flag} .* would replace .*metadata.jsonl, which is read"):
+            run(model, data, f"{flag}={data}/metadata.jsonl")
+    with pytest.raises(UserError, match="--output_jsonl and --hypotheses_csv are one file"):
+        run(model, data, f"--output_jsonl={data}/texts", f"--hypotheses_csv={data}/./texts")
+    assert (data / "metadata.jsonl").read_bytes() == manifest
+
+
 def test_an_llm_chooses_among_the_texts_of_a_ctc_model(model, data, tmp_path):
     recogniser = save_tiny_wav2vec2(tmp_path / "ctc")
     llm = str(save_tiny_llm(tmp_path / "llm", template=None))

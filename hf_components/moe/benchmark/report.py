@@ -148,7 +148,7 @@ def add_to_index(index: Path, files: Iterable[Path]) -> None:
     for file in files:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         if digest not in known:
-            result = json.loads(file.read_text())
+            result = json.loads(file.read_text(encoding="utf-8"))
             added.append(
                 json.dumps(
                     sealed(

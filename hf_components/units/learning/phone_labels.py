@@ -148,15 +148,17 @@ def open_textgrid(file: Path) -> Textgrid:
 
 
 def read_eaf(file: Path, choose: Callable[[list[str]], list[str]]) -> dict[str, list[tuple[float, float, str]]]:
-    """The annotations of tiers of a document of ELAN: start and end in seconds, and text.
+    """The annotations of tiers of a document of ELAN: start and end in seconds of the recording, and text.
 
     Args:
         choose: function of the names of all tiers that returns the wanted ones.
     Raises:
-        UserError: it cannot be read, an annotation has no times, or `choose` raises it.
+        UserError: it cannot be read, an annotation has no times, its recordings begin at different times, or `choose`
+            raises it.
     """
     try:
         document = Eaf(str(file))
+        origin = _origin(document, file)
         tiers = {name: document.get_annotation_data_for_tier(name) for name in choose(list(document.get_tier_names()))}
     except UserError:
         raise
@@ -170,8 +172,21 @@ def read_eaf(file: Path, choose: Callable[[list[str]], list[str]]) -> dict[str, 
                 f"{file}: the tier {name!r} has annotations without times, as subdivisions of others have; align them "
                 "in ELAN, or export the document as TextGrid, where they get times"
             )
-        read[name] = [(start / 1000, end / 1000, text) for start, end, text, *_ in annotations]
+        read[name] = [((origin + start) / 1000, (origin + end) / 1000, text) for start, end, text, *_ in annotations]
     return read
+
+
+def _origin(document: Eaf, file: Path) -> int:
+    """Where in the recording the times of a document begin, in milliseconds: not at 0 if it was synchronised."""
+    media = document.media_descriptors
+    recordings = [medium for medium in media if medium["MIME_TYPE"].startswith("audio/")] or media
+    origins = {int(medium.get("TIME_ORIGIN") or 0) for medium in recordings}
+    if len(origins) > 1:
+        raise UserError(
+            f"{file}: its recordings begin at {', '.join(map(str, sorted(origins)))} ms of its time (TIME_ORIGIN); "
+            "keep the one that was annotated, in ELAN by Edit > Linked Files"
+        )
+    return origins.pop() if origins else 0
 
 
 def in_order(phones: Iterable[tuple[float, float, str]], where: str) -> Phones:

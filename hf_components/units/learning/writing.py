@@ -169,7 +169,10 @@ def _row(segment: dict, split: str, units: torch.Tensor, distances: torch.Tensor
 
 def join_units(tables: Iterable[pyarrow.Table], folder: Path) -> None:
     """Write `units.parquet`, `units.json` and `all_units_for_bpe.txt` of tables with the schema of `units_schema`."""
-    with (folder / JSON_FILE).open("w") as json_file, (folder / BPE_FILE).open("w") as bpe_file:
+    with (
+        (folder / JSON_FILE).open("w", encoding="utf-8") as json_file,
+        (folder / BPE_FILE).open("w", encoding="utf-8") as bpe_file,
+    ):
         join_parts(_copied(tables, json_file, bpe_file), folder / FILE)
 
 

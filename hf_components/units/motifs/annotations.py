@@ -116,6 +116,7 @@ def write_eaf(file: Path, tiers: Tiers, identity: Mapping, recording: Path | Non
         document.add_property(f"units:{key}", str(value))
     if recording is not None:
         kind = mimetypes.guess_type(recording.name)[0] or "audio/x-wav"
-        document.add_linked_file(recording.resolve().as_uri(), os.path.relpath(recording, file.parent), kind)
+        place = visible(os.path.relpath(recording, file.parent))  # XML cannot hold an escape character
+        document.add_linked_file(recording.resolve().as_uri(), place, kind)
     file.unlink(missing_ok=True)  # pympi would keep the file of a stopped run as .bak
     document.to_file(file)

@@ -227,7 +227,7 @@ def save_motifs(folder: Path, model: bytes, identity: dict) -> None:
     lines = [f"{piece.piece}\t{piece.score:g}\n" for piece in ModelProto.FromString(model).pieces]
     (folder / VOCABULARY).write_text("".join(lines), encoding="utf-8")
     to_fast_tokenizer(model).save_pretrained(folder)
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     # transformers 4.57 does not know the class name that 5 writes; both know this one.
     write_json(
         folder / "tokenizer_config.json", {**settings, "tokenizer_class": "PreTrainedTokenizerFast", "units": identity}

@@ -49,7 +49,10 @@ def _of_textgrid(file: Path, names: Sequence[str]) -> Tiers:
 
 def _of_eaf(file: Path, names: Sequence[str]) -> Tiers:
     tiers = read_eaf(file, partial(_among, names))
-    return {name: [Interval(start, end, text.strip()) for start, end, text in found] for name, found in tiers.items()}
+    return {
+        name: [Interval(start, end, text.strip()) for start, end, text in found if text.strip()]
+        for name, found in tiers.items()
+    }
 
 
 def _among(names: Sequence[str], there: Sequence[str]) -> list[str]:
@@ -68,7 +71,7 @@ def corrected(segment: Mapping, tiers: Tiers, num_units: int, file: Path) -> dic
             numbers of units.
     """
     start = segment["start"]
-    named = [one for one in tiers["segments"] if one.label == visible(segment["id"])]
+    named = [one for one in tiers["segments"] if one.label == visible(segment["id"]).strip()]
     if len(named) != 1 or abs(named[0].start - start) > MOVED:
         raise UserError(
             f"{file}: the segment {segment['id']} must start at {start:.3f} s as before, and be there once; keep the "

@@ -9,14 +9,18 @@ from pathlib import Path
 
 import jinja2
 
+from hf_components.runtime import visible
+
 DECISIONS = "decisions.json"
 HOW = (
     "Listen to the clips. Name what you recognise, and mark each clip: \u2713 if it belongs to it, \u2717 if not. "
     f"The browser remembers this, and the button saves it as {DECISIONS}."
 )
-PAGE = jinja2.Environment(
+ENVIRONMENT = jinja2.Environment(
     autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-).from_string("""\
+)
+ENVIRONMENT.filters["visible"] = visible
+PAGE = ENVIRONMENT.from_string("""\
 <!DOCTYPE html>
 <html lang="en">
 <head>
@@ -70,8 +74,8 @@ audio { height: 2em; width: 15em }
 <td class="units left">{{ clip.left | join(" ") }}</td>
 <td class="units motif">{{ clip.units | join(" ") }}</td>
 <td class="units right">{{ clip.right | join(" ") }}</td>
-<td class="where">{{ clip.source_file }}, {{ "%.2f" | format(clip.start) }} s to {{ "%.2f" | format(clip.end) }} s;
-{{ clip.segment }}, {{ clip.voice }}
+<td class="where">{{ clip.source_file | visible }}, {{ "%.2f s to %.2f s" | format(clip.start, clip.end) }};
+{{ clip.segment | visible }}, {{ clip.voice | visible }}
 {%- if clip.cost is defined %}; cost {{ "%.3f" | format(clip.cost) }}{% endif %}</td>
 </tr>
 {% endfor %}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jinja2
 
+from hf_components.runtime import visible
 from hf_components.units.resynthesis.summary import figure_rows, shown
 
 PAGE = """\
@@ -46,7 +47,7 @@ PAGE = """\
 </dl>
 {%- for row in segments %}
 <section>
-  <h2 id="{{ row.index }}">{{ row.index }}: {{ row.id }}</h2>
+  <h2 id="{{ row.index }}">{{ row.index }}: {{ row.id | visible }}</h2>
   <p>{{ "%.1f" % row.duration }} s, MCD {{ row.mcd | shown("dB") }}
     (shuffled {{ row.mcd_shuffled_units | shown("dB") }}), log-F0 RMSE {{ row.log_f0_rmse | shown }},
     voicing error {{ row.voicing_error | shown }}</p>
@@ -64,7 +65,7 @@ PAGE = """\
     </figure>
     {%- endfor %}
   </div>
-  <img src="{{ row.spectrogram }}" alt="spectrograms of the original and of the resynthesis of {{ row.id }}"
+  <img src="{{ row.spectrogram }}" alt="spectrograms of the original and of the resynthesis of {{ row.id | visible }}"
     loading="lazy">
 </section>
 {%- endfor %}
@@ -81,7 +82,7 @@ def write_page(file: Path, title: str, about: dict[str, str], results: dict, seg
         segments: rows of `resynthesise`.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["shown"] = shown
+    environment.filters |= {"shown": shown, "visible": visible}
     file.write_text(
         environment.from_string(PAGE).render(
             title=title, about=about, results=results, figures=figure_rows(results), segments=segments

@@ -186,6 +186,18 @@ def test_an_old_multilingual_checkpoint_gets_todays_generation_config(tmp_path, 
     assert prompt_of(again.generation_config) == processor.tokenizer.prefix_tokens
 
 
+@pytest.mark.parametrize(
+    "harm", [lambda content: b"", lambda content: content[: len(content) // 2], lambda content: b"[]"]
+)
+def test_a_damaged_generation_config_is_named(tmp_path, harm):
+    """Without it the model would write another language, and tokens that are suppressed."""
+    file = save_multilingual_whisper(tmp_path / "many") / "generation_config.json"
+    file.write_bytes(harm(file.read_bytes()))
+    for load in (load_whisper, Transcriber.from_pretrained):
+        with pytest.raises(UserError, match=r"generation_config.json is damaged: .*; copy it from the base model"):
+            load(str(file.parent))
+
+
 def test_an_old_english_checkpoint_gets_todays_generation_config(tmp_path):
     today = save_tiny_whisper(tmp_path / "today")
     wanted = load_whisper(str(today))[0].generation_config

@@ -99,6 +99,14 @@ def by_ffmpeg(container: str, codec: str, rate: int = 48_000, **options: str) ->
     return buffer.getvalue()
 
 
+@pytest.mark.parametrize("options", [{}, {"movflags": "frag_every_frame+empty_moov"}], ids=["whole", "in fragments"])
+def test_joined_recordings_of_phones(options):
+    content = by_ffmpeg("mp4", "aac", **options)
+    assert what_follows(content) is None
+    with pytest.raises(reading.SoundError, match="several MP4 files were joined"):
+        seconds(content + content)
+
+
 def mp3() -> bytes:
     """Without the frame that says how many follow."""
     buffer = io.BytesIO()
@@ -115,6 +123,7 @@ IN_PIECES = {
     "MP3 without Xing": mp3(),
     "MP3 behind a tag": b"ID3\4\0\0\0\0\1\0" + bytes(128) + mp3(),
     "AVI": by_ffmpeg("avi", "mp3"),
+    "MP3 in a WAV": by_ffmpeg("wav", "mp3"),
     "MP4 in fragments": by_ffmpeg("mp4", "aac", movflags="frag_every_frame+empty_moov"),
     "WebM": by_ffmpeg("webm", "libopus"),
     "FLV": by_ffmpeg("flv", "aac", 44_100),
@@ -133,6 +142,33 @@ def test_pieces_are_whole_or_the_file_was_cut_short(form):
         with pytest.raises(reading.SoundError) as error:
             seconds(content[:length])
         assert error.value.reason in ("truncated audio", "unreadable audio")
+
+
+@pytest.mark.parametrize("codec", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("harm", ["a bit", "a hole", "bytes lost"])
+def test_ogg_that_was_damaged(codec, harm):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.tile(SPEECH, 3), 16_000, format="OGG", subtype=codec)
+    content = bytearray(buffer.getvalue())
+    middle = len(content) // 2
+    assert what_is_missing(bytes(content)) is None
+    if harm == "a bit":
+        content[middle] ^= 1
+    elif harm == "a hole":
+        content[middle : middle + 2000] = bytes(2000)
+    else:
+        del content[middle : middle + 2000]
+    with pytest.raises(reading.SoundError, match=r"a page of Ogg is damaged at byte \d+.*get the recording again"):
+        seconds(bytes(content))
+
+
+@pytest.mark.parametrize("container", ["mp4", "3gp"])
+def test_a_hole_that_is_too_short_to_be_missed_in_the_length(container):
+    content = bytearray(by_ffmpeg(container, "aac"))
+    middle = len(content) // 2
+    content[middle : middle + 900] = bytes(900)
+    with pytest.raises(reading.SoundError, match=r"0\.\d+ s of it are damaged and cannot be decoded"):
+        seconds(bytes(content))
 
 
 @pytest.mark.parametrize("length", [300, 3000])

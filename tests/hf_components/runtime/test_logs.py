@@ -1,5 +1,6 @@
 """Logging and the way a recipe ends: 0, one line and 2, or 130."""
 
+import io
 import logging
 import os
 import re
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import psutil
 import pytest
 from paths import ROOT
+from rich.table import Table
 
 from hf_components.reporting import show
 from hf_components.runtime.arguments import parse_arguments
@@ -87,6 +89,21 @@ def test_bug_keeps_its_traceback():
 
     with pytest.raises(KeyError):
         run_recipe(main)
+
+
+def test_a_terminal_that_has_not_all_letters_shows_the_result(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+
+    def main(argv):
+        table = Table("text")
+        table.add_row("\u00e9 \u0259" * 200)
+        show(table)
+        return {}
+
+    run_recipe(main)
+    sys.stdout.flush()
+    assert b"\xe9 \\u0259" in written.getvalue()
 
 
 def test_success_returns():

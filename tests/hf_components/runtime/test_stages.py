@@ -18,7 +18,7 @@ from hf_components.runtime.completion import COMPLETION, STARTED, read_completio
 from hf_components.runtime.disk import WRITTEN
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.fingerprints import fingerprint
-from hf_components.runtime.stage_folder import SCRATCH
+from hf_components.runtime.stage_folder import SCRATCH, require_apart
 from hf_components.runtime.stages import run_stage
 
 pytestmark = pytest.mark.unit
@@ -458,6 +458,25 @@ def test_foreign_folder_is_refused_and_untouched(out, resume):
         run_stage(out, produce, config={}, resume=resume)
     assert produce.calls == 0
     assert (out / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("place", ["", "model", "model/weights.txt"])
+def test_a_result_does_not_replace_what_it_is_made_of(out, tmp_path, place):
+    run_stage(out, lambda folder: (folder / "model").mkdir() or Producer()(folder / "model"), config=Config())
+    (tmp_path / "link").symlink_to(out)
+    for spelled in (out, tmp_path / "link"):
+        with pytest.raises(UserError, match="would replace .*, which is read; choose another --output_dir"):
+            run_stage(out, Producer(), config=Config(), inputs=[spelled / place])
+    assert (out / "model" / "weights.txt").read_text() == "result"
+    run_stage(out / "again", Producer(), config=Config(), inputs=[out / place])  # lies in it, and replaces nothing
+
+
+def test_a_result_does_not_lie_among_recordings_of_which_each_is_read(tmp_path):
+    (tmp_path / "recordings").mkdir()
+    require_apart(tmp_path / "result", [tmp_path / "recordings"], wholly=True)
+    for place in ("recordings", "recordings/result"):
+        with pytest.raises(UserError, match="would replace|lies in .*, of which every recording is read"):
+            require_apart(tmp_path / place, [tmp_path / "recordings"], wholly=True)
 
 
 def test_empty_folder_is_accepted(out):

@@ -106,8 +106,13 @@ def test_recorded_split(tmp_path):
     narrator = {"speakers": {"train": ["n"], "dev": ["n"]}, "recordings": {"train": ["1", "2"], "dev": ["3"]}}
     path.write_text(json.dumps({"split_by": "recording", **narrator}))
     assert read_split(path) == ("recording", {"1": "train", "2": "train", "3": "dev"})
+    path.write_text(
+        json.dumps({"speakers": {"train": [5, "cafe\u0301 "], "dev": ["6"]}})
+    )  # as manifests may have them
+    assert read_split(path) == ("speaker", {"5": "train", "caf\u00e9": "train", "6": "dev"})
     for content in (
         "{",
+        '{"speakers": {"train": ["a"], "dev": ["b"], "train": ["c"]}}',
         "[]",
         '{"speakers": {"train": ["a"]}}',
         '{"speakers": {"train": 3, "dev": []}}',

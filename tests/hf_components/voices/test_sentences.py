@@ -62,6 +62,7 @@ def test_a_name_that_two_recordings_have_is_refused(folder, twin):
     ("lines", "message"),
     [
         ("Red cat.\n", "has 1 sentences for 2 recordings"),
+        ("1\tRed\n2 Dog\n", "line 2: no tab is between the name"),
         ("1\tRed\n3\tDog\n", "line 2: there is no recording '3'"),
         ("1\tRed\n1.wav\tDog\n", "line 2: '1.wav' was named before"),
     ],

@@ -133,6 +133,22 @@ def test_an_annotation_of_elan_without_times_is_named(tmp_path):
         read_alignments(tmp_path, "phones")
 
 
+def test_a_document_of_elan_whose_recording_was_synchronised(tmp_path):
+    """Its times are those of the video; the recording was started 1.5 s before."""
+    document = Eaf()
+    document.add_tier("phones")
+    document.add_annotation("phones", 100, 200, "k")
+    document.add_linked_file("file:///x.mp4", mimetype="video/mp4")
+    document.add_linked_file("file:///x.wav", mimetype="audio/x-wav", time_origin=1500)
+    document.to_file(tmp_path / "x.eaf")
+    found = read_alignments(tmp_path, "phones").phones["x"]
+    assert found.starts.tolist() == [1.6] and found.ends.tolist() == [1.7]
+    document.add_linked_file("file:///y.wav", mimetype="audio/x-wav")
+    document.to_file(tmp_path / "x.eaf")
+    with pytest.raises(UserError, match="its recordings begin at 0, 1500 ms of its time.*keep the one"):
+        read_alignments(tmp_path, "phones")
+
+
 @pytest.mark.parametrize("content", ["", "no XML", "<a>", "<ANNOTATION_DOCUMENT/>", "<!DOCTYPE x [<!ENTITY a 'b'>]>"])
 def test_a_file_of_elan_that_cannot_be_read_is_refused(tmp_path, content):
     (tmp_path / "x.eaf").write_text(content)

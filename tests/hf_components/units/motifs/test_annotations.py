@@ -14,7 +14,9 @@ from tiny_motifs import TABLE, pair_motif
 from hf_components.runtime.errors import UserError
 from hf_components.units.motifs.annotations import Interval, tiers_of_recordings, write_eaf, write_textgrid
 from hf_components.units.motifs.bpe import find_occurrences
+from hf_components.units.motifs.corrections import corrected, read_tiers
 from hf_components.units.motifs.decisions import Decisions
+from hf_components.units.motifs.page import write_page
 
 pytestmark = pytest.mark.unit
 
@@ -128,3 +130,48 @@ def test_labels_with_quotes_survive(tmp_path):
         == tiers["segments"][0].label
     )
     assert Eaf(tmp_path / "a.eaf").get_annotation_data_for_tier("segments")[0][2] == tiers["segments"][0].label
+
+
+def test_a_recording_with_any_name_keeps_the_document_readable(tmp_path):
+    write_eaf(tmp_path / "a.eaf", {"segments": [Interval(0, 1, "a")]}, {}, tmp_path / "\x1b[31m\u202e.wav")
+    (medium,) = Eaf(tmp_path / "a.eaf").get_linked_files()
+    assert medium["RELATIVE_MEDIA_URL"] == r"\x1b[31m\u202e.wav" and medium["MEDIA_URL"].endswith(
+        "/%1B%5B31m%E2%80%AE.wav"
+    )
+
+
+def test_a_segment_whose_name_begins_with_a_space_comes_back(tmp_path):
+    segment = {
+        "id": " a-0",
+        "start": 0.0,
+        "units": [3, 3],
+        "deduplicated": [3],
+        "durations": [2],
+        "start_times": [0.0],
+    }
+    tiers = {"segments": [Interval(0, 0.04, " a-0")], "units": [Interval(0, 0.04, "3")], "motifs": []}
+    write_textgrid(tmp_path / "a.TextGrid", tiers, 0.04)
+    write_eaf(tmp_path / "a.eaf", tiers, {})
+    for file in (tmp_path / "a.TextGrid", tmp_path / "a.eaf"):
+        assert corrected(segment, read_tiers(file), 4, file) == segment
+
+
+def test_the_page_shows_names_that_would_turn_its_text_around(tmp_path):
+    clip = {
+        "file": "clips/0.flac",
+        "units": [1],
+        "left": [],
+        "right": [],
+        "start": 0.0,
+        "end": 1.0,
+        "voice": "\u202ev",
+    }
+    section = {
+        "name": "m4",
+        "units": [1],
+        "about": "once",
+        "clips": [{**clip, "segment": "\u202es", "source_file": "\u202ea"}],
+    }
+    write_page(tmp_path / "index.html", "Motifs", "Listen.", [section], {})
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "\u202e" not in page and all(rf"\u202e{name}" in page for name in "vsa")
