@@ -152,6 +152,17 @@ def collect(
     return curve
 
 
+def _counts(records: Sequence[dict], references: Mapping[str, str], language: str) -> dict[str, dict[str, np.ndarray]]:
+    """Errors of each system on every test sentence; a way that was not tried leaves the texts as they were."""
+    said = [references[one] for record in records for one in record["ids"]]
+    written = [record["texts"] for record in records]
+    return {
+        name: utterance_errors([text for one in written for text in one.get(name, one[BEFORE])], said, language)
+        for name in SYSTEMS
+        if any(name in one for one in written)
+    }
+
+
 def _of_speakers(speakers: Sequence[str], errors: Mapping[str, np.ndarray], words: np.ndarray) -> dict[str, dict]:
     """WER of each system on the sentences of each speaker, and the words in these; their `ways` are empty."""
     found = {}
@@ -171,12 +182,8 @@ def _figures(
     bootstrap: int,
     seed: int,
 ) -> dict:
-    names = [name for name in SYSTEMS if any(name in record["texts"] for record in records)]
-    written = [record["texts"] for record in records]  # a way that was not tried leaves the texts as they were
-    texts = {name: [text for one in written for text in one.get(name, one[BEFORE])] for name in names}
-    said = [references[one] for record in records for one in record["ids"]]
+    counts = _counts(records, references, language)
     speakers = [job.speaker for job, record in zip(jobs, records, strict=True) for _ in record["ids"]]
-    counts = {name: utterance_errors(texts[name], said, language) for name in names}
     words = counts[BEFORE]["reference_words"]
     errors = {name: one["errors"] for name, one in counts.items()}
 
@@ -211,6 +218,6 @@ def _figures(
                 "voice_against_before": difference(BEFORE, way),
             }
             for way in CONTROLLED
-            if {way, f"{CONTROL} {way}"} <= set(names)
+            if {way, f"{CONTROL} {way}"} <= counts.keys()
         },
     }

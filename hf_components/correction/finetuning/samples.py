@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -112,15 +113,7 @@ def choose_for_training(
         chosen = errors
     else:
         chosen = [row for row, wrong in candidates if not wrong and row.source in BELIEVED]
-    left_out = {
-        "have no word in their gold": [row.id for row in chosen if not row.gold.strip()],
-        f"are longer than {longest_seconds:g} s": [
-            row.id for row in chosen if row.gold.strip() and row.duration > longest_seconds
-        ],
-        f"have gold with an expected WER above {max_gold_wer}": [
-            row.id for row in chosen if max_gold_wer is not None and (row.estimated_wer or 0) > max_gold_wer
-        ],
-    }
+    left_out = _left_out(chosen, longest_seconds, max_gold_wer)
     for what, names in left_out.items():
         if names:
             text = "%d of %d recordings %s and are not trained on: %s"
@@ -133,6 +126,19 @@ def choose_for_training(
             f"the gold, and --train_on is {train_on}; choose another"
         )
     return chosen
+
+
+def _left_out(chosen: Sequence[Sample], longest_seconds: float, max_gold_wer: float | None) -> dict[str, list[str]]:
+    """Ids of recordings that are not trained on, by what is the matter with them."""
+    heard = [row for row in chosen if row.gold.strip()]
+    limit = math.inf if max_gold_wer is None else max_gold_wer
+    return {
+        "have no word in their gold": [row.id for row in chosen if not row.gold.strip()],
+        f"are longer than {longest_seconds:g} s": [row.id for row in heard if row.duration > longest_seconds],
+        f"have gold with an expected WER above {limit}": [
+            row.id for row in chosen if (row.estimated_wer or 0) > limit
+        ],
+    }
 
 
 def training_rows(corpus: datasets.Dataset, chosen: Sequence[Sample], weigh: bool = False) -> datasets.Dataset:
