@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel, WhisperProcessor
 
 from hf_components.asr import PAUSE, Whisper
+from hf_components.checkpoints import language_of
 from hf_components.scoring import utterance_errors, vote
 from hf_components.speech import SAMPLING_RATE
 from hf_components.voices.placing import is_mixture
@@ -34,11 +35,13 @@ class Tried:
         texts: what was said.
         alone: text of each sentence alone.
         after: example -> sentence -> text; not of sentences that say the same, or are too long together.
+        language: of the texts.
     """
 
     texts: list[str]
     alone: list[str]
     after: dict[int, dict[int, str]]
+    language: str = "en"
 
 
 def try_examples(
@@ -52,9 +55,10 @@ def try_examples(
         most: number of sentences that are tried as examples.
     """
     texts = [one.text for one in sentences]
+    language = language_of(model)
     alone = _written(model, processor, sentences, None)
     after: dict[int, dict[int, str]] = {}
-    counts = utterance_errors(alone, texts)
+    counts = utterance_errors(alone, texts, language)
     heard = counts["errors"].sum() <= UNHEARD * counts["reference_words"].sum()
     for place, example in enumerate(sentences[:most] if heard else ()):
         others = [
@@ -68,19 +72,19 @@ def try_examples(
         if others:
             written = _written(model, processor, [sentences[i] for i in others], example)
             after[place] = dict(zip(others, written, strict=True))
-    return Tried(texts, alone, after)
+    return Tried(texts, alone, after, language)
 
 
-def best_examples(tried: Tried, sentences: Sequence[Sentence], most: int, language: str | None = None) -> list[int]:
+def best_examples(tried: Tried, sentences: Sequence[Sentence], most: int) -> list[int]:
     """Indices of the examples after which most errors of the other sentences are gone; of equal ones the shortest.
 
     Together they are short enough for the file of a voice.
     """
-    alone = utterance_errors(tried.alone, tried.texts, language)["errors"]
+    alone = utterance_errors(tried.alone, tried.texts, tried.language)["errors"]
     gained = {}
     for example, written in tried.after.items():
         rows = list(written)
-        errors = utterance_errors(written.values(), [tried.texts[i] for i in rows], language)["errors"]
+        errors = utterance_errors(written.values(), [tried.texts[i] for i in rows], tried.language)["errors"]
         gained[example] = float((alone[rows] - errors).mean())
     chosen: list[int] = []
     seconds = 0.0
@@ -100,7 +104,7 @@ class Judged:
     errors_after: int
 
 
-def judge(tried: Tried, certainty: float, language: str | None = None) -> Judged:
+def judge(tried: Tried, certainty: float) -> Judged:
     """Whether the votes of examples make no more errors, or fewer by `certainty` standard errors over sentences.
 
     A sentence is never its own example.
@@ -109,12 +113,12 @@ def judge(tried: Tried, certainty: float, language: str | None = None) -> Judged
     if len(known) < 2:
         return Judged(False, 0, 0)
     voted = [
-        vote([tried.alone[row], *(written[row] for written in tried.after.values() if row in written)], language)
+        vote([tried.alone[row], *(written[row] for written in tried.after.values() if row in written)], tried.language)
         for row in known
     ]
     texts = [tried.texts[row] for row in known]
-    before = utterance_errors([tried.alone[row] for row in known], texts, language)["errors"]
-    after = utterance_errors(voted, texts, language)["errors"]
+    before = utterance_errors([tried.alone[row] for row in known], texts, tried.language)["errors"]
+    after = utterance_errors(voted, texts, tried.language)["errors"]
     gained = before - after
     error = np.sqrt(len(gained)) * gained.std(ddof=1)
     # As many errors are enough where there are any: on real speech examples help more often than not.

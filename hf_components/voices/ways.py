@@ -17,6 +17,7 @@ from hf_components.checkpoints import (
     Voice,
     base_model_id,
     digest_of_model,
+    language_of,
 )
 from hf_components.metrics.whisper_wer.counting import normalize
 from hf_components.scoring import normalizer_of
@@ -51,7 +52,7 @@ class Enrolment:
 
     @cached_property
     def folds(self) -> list[list[int]]:
-        said = [normalize(one.text, normalizer_of(None)) for one in self.sentences]
+        said = [normalize(one.text, normalizer_of(language_of(self.model))) for one in self.sentences]
         return folds_of(said, self.args.max_folds, self.seed)
 
     @property

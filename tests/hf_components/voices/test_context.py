@@ -1,5 +1,7 @@
 """Examples of a voice: which are taken, and whether they help."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tiny_speech import tiny_processor, tiny_whisper, tone
@@ -77,3 +79,9 @@ def test_a_sentence_is_never_its_own_example(monkeypatch):
 def test_a_long_recording_is_no_example():
     sentences = [Sentence("long", np.zeros(16_000 * 11, np.float32), "red cat"), *said("green dog")]
     assert 0 not in try_examples(tiny_whisper(positions=128), tiny_processor(), sentences, most=5).after
+
+
+def test_errors_are_those_of_the_language():
+    texts = ["mister x", "guten tag"]
+    found = Tried(texts, ["mr x", "guten tag"], {0: {1: "guten tag"}, 1: {0: "mister x"}}, language="de")
+    assert (judge(found, 0).errors_before, judge(replace(found, language="en"), 0).errors_before) == (1, 0)
