@@ -11,7 +11,7 @@ import numpy as np
 from hf_components.asr import Transcriber, Voices
 from hf_components.checkpoints import CONTEXT, LORA, NO_CHANGE, VOTE, WAYS, Voice, save_voice
 from hf_components.runtime import UserError, first_few, place_for, read_record, write_json
-from hf_components.scoring import paired_bootstrap, utterance_errors
+from hf_components.scoring import paired_bootstrap, utterance_errors, vote
 from hf_components.speech import is_known
 from hf_components.voices.arguments import VoiceArguments
 from hf_components.voices.learning import learn_voice
@@ -110,8 +110,7 @@ def run_job(
     voices = {**learned.of_way, **{f"{CONTROL} {way}": voice for way, voice in learned.controls.items()}}
     rows = corpus.select(job.test)
     texts = {BEFORE: [before[row] for row in job.test]}
-    for name, written in _written(transcriber, rows, voices).items():
-        texts[name] = written
+    texts |= written_with(transcriber, rows, voices, texts[BEFORE])
     texts[CHOSEN] = texts[BEFORE if learned.voice.way == NO_CHANGE else learned.voice.way]
     size = save_voice(learned.voice, file.with_suffix(""))
     write_json(
@@ -127,11 +126,29 @@ def run_job(
     )
 
 
-def _written(transcriber: Transcriber, rows: datasets.Dataset, voices: dict[str, Voice]) -> dict[str, list[str]]:
-    """Texts of the rows with each of the voices, in batches that mix them."""
+def written_with(
+    transcriber: Transcriber, rows: datasets.Dataset, voices: dict[str, Voice], before: Sequence[str]
+) -> dict[str, list[str]]:
+    """Texts of the rows with each of the voices.
+
+    A vote over a base without experts is one of texts that are there: nothing is transcribed twice.
+
+    Args:
+        voices: by name: that of a way, for a control with a word before it.
+        before: texts of the rows without a voice.
+    """
+    votes = [name for name, voice in voices.items() if voice.way == VOTE and voice.expert_weights is None]
     several = Voices(transcriber.model, voices, dict.fromkeys(voices, "memory"))
     asking = replace(transcriber, voices=several)
-    return {name: [one.text for one in asking.transcribe_rows(rows, [name] * len(rows))] for name in voices}
+    texts = {
+        name: [one.text for one in asking.transcribe_rows(rows, [name] * len(rows))]
+        for name in voices
+        if name not in votes
+    }
+    for name in votes:
+        each = zip(before, *(texts[name.replace(VOTE, way)] for way in (CONTEXT, LORA)), strict=True)
+        texts[name] = [vote(list(one), transcriber.language) for one in each]
+    return texts
 
 
 def collect(
