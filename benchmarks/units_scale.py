@@ -11,6 +11,7 @@ memory is its own; the memory of the modules alone is printed beside it. The dis
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -83,21 +84,26 @@ def measure(step: str, place: Path, args: argparse.Namespace) -> dict:
         "segments": ["--data_dir", place / "recordings", "--num_proc", 1, "--detector", args.detector],
         "units": ["--corpus", place / "segments", "--model", args.model],
         "motifs": ["--units_dir", place / "units"],
-        "encoded": ["--corpus", place / "segments", "--model", place / "units"],
+        "encoded": ["--corpus", place / "segments", "--model", place / "units" / "model"],
     }[step]
     recipe = {"segments": segment_audio, "units": learn_units, "motifs": learn_motifs, "encoded": encode_units}[step]
     modules = peak()
     start = time.perf_counter()
-    cpu = time.process_time()
+    cpu = cpu_seconds()
     metrics = recipe.main([str(word) for word in [*words, "--output_dir", output]])
     return {
         "segments": metrics["segments"]["segments"] if step == "segments" else None,
         "seconds": time.perf_counter() - start,
-        "cpu_seconds": time.process_time() - cpu,
+        "cpu_seconds": cpu_seconds() - cpu,
         "modules_mib": modules,
         "peak_mib": peak(),
         "disk_mib": sum(file.stat().st_size for file in output.rglob("*") if file.is_file()) / 2**20,
     }
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
 
 
 def peak() -> float:
