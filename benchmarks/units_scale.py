@@ -6,7 +6,9 @@ python benchmarks/units_scale.py --minutes 10 600 --recording chapter_01.mp3 --s
 Segments a recording, learns units on the segments and writes all of them as units, learns motifs, and writes the
 segments as units once more, as `encode_units` does for new recordings. A recording repeats a minute of noise bursts
 with pauses of different lengths, or the given recording. Each step of each length is its own process, so its peak
-memory is its own; the memory of the modules alone is printed beside it. The disk is what the step leaves.
+memory is its own; the memory of the modules alone is printed beside it. It is memory of the process's own, without
+mapped files such as the corpus, whose pages the system takes back when it needs them. It is looked at every 20 ms. The
+disk is what the step leaves.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -87,16 +90,17 @@ def measure(step: str, place: Path, args: argparse.Namespace) -> dict:
         "encoded": ["--corpus", place / "segments", "--model", place / "units" / "model"],
     }[step]
     recipe = {"segments": segment_audio, "units": learn_units, "motifs": learn_motifs, "encoded": encode_units}[step]
-    modules = peak()
+    modules = own_memory()
     start = time.perf_counter()
     cpu = cpu_seconds()
-    metrics = recipe.main([str(word) for word in [*words, "--output_dir", output]])
+    with PeakMemory() as memory:
+        metrics = recipe.main([str(word) for word in [*words, "--output_dir", output]])
     return {
         "segments": metrics["segments"]["segments"] if step == "segments" else None,
         "seconds": time.perf_counter() - start,
         "cpu_seconds": cpu_seconds() - cpu,
         "modules_mib": modules,
-        "peak_mib": peak(),
+        "peak_mib": memory.peak,
         "disk_mib": sum(file.stat().st_size for file in output.rglob("*") if file.is_file()) / 2**20,
     }
 
@@ -106,9 +110,30 @@ def cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def peak() -> float:
-    """Peak memory in MiB, on Linux; `getrusage` would report that of the parent where it is larger."""
-    return int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) / 2**10
+def own_memory() -> float:
+    """Memory of this process in MiB without mapped files, on Linux."""
+    return int(re.search(r"RssAnon:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) / 2**10
+
+
+class PeakMemory(threading.Thread):
+    """Looks at `own_memory` within a block; `peak` is the most that it saw."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.peak = own_memory()
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.02):
+            self.peak = max(self.peak, own_memory())
+
+    def __enter__(self) -> "PeakMemory":
+        self.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._ended.set()
+        self.join()
 
 
 def write_recording(path: Path, minutes: float, recording: str | None) -> None:
