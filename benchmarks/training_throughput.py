@@ -24,7 +24,7 @@ from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneratio
 from benchmarks.side_by_side import Work, compare
 from benchmarks.synthetic import SIZES, clips, transcript, whisper
 from hf_components.asr import Whisper
-from hf_components.training import FULL_CONTEXT_FRAMES, DurationBatchSampler, SpeechCollator
+from hf_components.training import FULL_CONTEXT_FRAMES, DurationBatchSampler, Masks, SpeechCollator
 from hf_components.whisper import DynamicContextWhisper
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> dict:
         for draws in DurationBatchSampler(durations, args.batch_size, seed=0, full_context_fraction=0)
     ]
     processor = SimpleNamespace(feature_extractor=WhisperFeatureExtractor())
-    collator = SpeechCollator(Whisper(), processor, time_masks=2, mel_masks=2)
+    collator = SpeechCollator(Whisper(), processor, masks=Masks(time_masks=2, mel_masks=2))
     mixed = [{**item, "full_context": True} for item in items[:: args.batches]]  # with the lengths of the corpus
     padded = collator(mixed)
 

@@ -92,14 +92,8 @@ class AudioFolder(CorpusBuilder):
         if strangers := other_spelling.keys() - {same_path(file.as_posix()) for file in files}:
             first = min(strangers)
             meant = next((f"; did you mean {path.relative_to(root)}?" for path in looks_like(root, first)), "")
-            logger.warning(
-                "%s names %d recordings that are not below %s, such as %s%s",
-                self.config.truth,
-                len(strangers),
-                root,
-                first,
-                meant,
-            )
+            text = "%s names %d recordings that are not below %s, such as %s%s"
+            logger.warning(text, self.config.truth, len(strangers), root, first, meant)
         condition_of = _conditions(root, files)
         listed = []
         rejected = []

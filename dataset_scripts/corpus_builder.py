@@ -24,6 +24,7 @@ from hf_components.runtime import (
     printable,
     read_json_lines,
     same_path,
+    write_json_lines,
 )
 from hf_components.speech import LONG, SAMPLING_RATE, check_sampling, sample
 
@@ -241,5 +242,4 @@ def _warn_of_copies(sounds: dict[str, dict[str, str]]) -> None:
 
 
 def write_rejected(folder: Path, rejected: list[dict[str, Any]]) -> None:
-    with (folder / REJECTED).open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected)
+    write_json_lines(folder / REJECTED, rejected)

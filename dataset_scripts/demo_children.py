@@ -5,15 +5,14 @@ punctuation, and the children of the test set come separately, without text.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
 from dataset_scripts.demo_sentences import word_sentences
-from dataset_scripts.demo_speakers import check_size
+from dataset_scripts.demo_speakers import DemoTable, check_size
 from dataset_scripts.demo_voices import Group, Speaker, draw_speaker, random_of, shorter_tract, speak
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, write_json_lines
 from hf_components.speech import encode_flac
 
 AUDIO_FOLDERS = ("audio_0", "audio_1", "audio_2")
@@ -69,41 +68,29 @@ def write_demo_children(
         split: word_sentences(split, random_of(seed, split, "sentences of children"), MOST_WORDS)
         for split in ("Train", "Dev")
     }
+    children = [
+        draw_speaker(seed, split, age, group, number)
+        for age, group in AGES.items()
+        for split, count in (("Train", train_speakers), ("Dev", dev_speakers))
+        for number in range(count)
+    ]
     listed: dict[str, list[dict]] = {"Train": [], "Dev": []}
-    table: dict[tuple, dict] = {}
-    for child in progress(
-        [
-            draw_speaker(seed, split, age, group, number)
-            for age, group in AGES.items()
-            for split, count in (("Train", train_speakers), ("Dev", dev_speakers))
-            for number in range(count)
-        ]
-    ):
-        own, seconds, sample_rate = _write_child(
-            folder, child, islice(texts[child.split], utterances_per_speaker), seed
-        )
-        listed[child.split] += own
-        row = table.setdefault(
-            (child.split, child.group),
-            {
-                "split": "test" if child.split == "Dev" else "train",
-                "group": child.group,
-                "speakers": 0,
-                "utterances": 0,
-                "minutes": 0.0,
-                "sample_rate": sample_rate,
-            },
-        )
-        row["speakers"] += 1
-        row["utterances"] += len(own)
-        row["minutes"] += seconds / 60
+    tables = {"Train": DemoTable(), "Dev": DemoTable()}
+    for child in progress(children):
+        own = islice(texts[child.split], utterances_per_speaker)
+        rows, seconds, sample_rate = _write_child(folder, child, own, seed)
+        listed[child.split] += rows
+        split = {"Train": "train", "Dev": "test"}[child.split]
+        tables[child.split].add(split, child.group, len(rows), seconds, sample_rate)
     text = "orthographic_text"
-    _write_lines(folder / MANIFEST, listed["Train"])
     test = listed["Dev"]
-    _write_lines(folder / "test" / METADATA, [{key: row[key] for key in row if key != text} for row in test])
-    _write_lines(folder / "test" / FORMAT, [{"utterance_id": row["utterance_id"], text: ""} for row in test])
-    _write_lines(folder / "test" / TRANSCRIPTS, [{key: row[key] for key in ("utterance_id", text)} for row in test])
-    return [row for split in ("Train", "Dev") for key, row in table.items() if key[0] == split]
+    write_json_lines(folder / MANIFEST, listed["Train"])
+    write_json_lines(folder / "test" / METADATA, [{key: row[key] for key in row if key != text} for row in test])
+    write_json_lines(folder / "test" / FORMAT, [{"utterance_id": row["utterance_id"], text: ""} for row in test])
+    write_json_lines(
+        folder / "test" / TRANSCRIPTS, [{key: row[key] for key in ("utterance_id", text)} for row in test]
+    )
+    return [row for table in tables.values() for row in table.rows.values()]
 
 
 def _write_child(folder: Path, child: Speaker, texts: Iterator[str], seed: int) -> tuple[list[dict], float, int]:
@@ -135,7 +122,3 @@ def _write_child(folder: Path, child: Speaker, texts: Iterator[str], seed: int) 
 
 def _name(kind: str, *of) -> str:
     return f"{kind}_{hashlib.sha256(repr((kind, *of)).encode()).hexdigest()[:16]}"
-
-
-def _write_lines(path: Path, rows: list[dict]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

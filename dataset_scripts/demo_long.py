@@ -1,6 +1,5 @@
 """A demo corpus of long recordings: narrators who read sentences with pauses between them, no transcripts."""
 
-import json
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from dataset_scripts.demo_sentences import sentences
 from dataset_scripts.demo_speakers import check_size
 from dataset_scripts.demo_voices import Group, accented, add_noise, draw_speaker, random_of, speak
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, write_json_lines
 from hf_components.speech import encode_flac
 
 RECORDINGS = 4  # of each narrator
@@ -82,7 +81,7 @@ def write_demo_long(
             ]
             row["minutes"] += len(samples) / sample_rate / 60
             row["sample_rate"] = sample_rate
-    (folder / SENTENCES).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    write_json_lines(folder / SENTENCES, lines)
     return [row]
 
 

@@ -1,6 +1,5 @@
 """A demo corpus like field recordings, `clean/` and `noisy/` without transcripts, and speech to train a recogniser."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,6 +11,7 @@ from dataset_scripts.audio_folder import CONDITIONS, TRUTH
 from dataset_scripts.demo_sentences import word_sentences
 from dataset_scripts.demo_speakers import check_size
 from dataset_scripts.demo_voices import Group, Speaker, accented, band_pass, draw_speaker, random_of, speak
+from hf_components.runtime import write_json_lines
 from hf_components.training import mix
 
 MOST_WORDS = 8  # keeps an utterance below 4 s
@@ -138,7 +138,7 @@ def write_demo_recordings(
         row["utterances"] += 1
         row["minutes"] += len(samples) / sample_rate / 60
         row["sample_rate"] = sample_rate
-    (folder / TRUTH).write_text("".join(json.dumps(row) + "\n" for row in truth), encoding="utf-8")
+    write_json_lines(folder / TRUTH, truth)
     return list(rows.values())
 
 

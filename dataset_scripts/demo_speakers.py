@@ -86,6 +86,21 @@ GROUPS = {
 }
 
 
+class DemoTable:
+    """What a demo corpus holds: a row per split and group."""
+
+    def __init__(self):
+        self.rows: dict[tuple[str, str], dict] = {}
+
+    def add(self, split: str, group: str, utterances: int, seconds: float, sample_rate: int) -> None:
+        """Add a speaker."""
+        sums = {"speakers": 0, "utterances": 0, "minutes": 0.0, "sample_rate": sample_rate}
+        row = self.rows.setdefault((split, group), {"split": split, "group": group, **sums})
+        row["speakers"] += 1
+        row["utterances"] += utterances
+        row["minutes"] += seconds / 60
+
+
 def write_demo_corpus(
     folder: str | Path,
     *,
@@ -129,24 +144,11 @@ def write_speakers(
     progress: Callable[[Iterator], Iterator],
 ) -> list[dict]:
     """Write the files of speakers; returns one row per split and group, see `write_demo_corpus`."""
-    rows: dict[tuple, dict] = {}
+    table = DemoTable()
     for speaker in progress(speakers):
         seconds, sample_rate = _write_speaker(folder, speaker, groups[speaker.group], utterances, seed)
-        row = rows.setdefault(
-            (speaker.split, speaker.group),
-            {
-                "split": speaker.split,
-                "group": speaker.group,
-                "speakers": 0,
-                "utterances": 0,
-                "minutes": 0.0,
-                "sample_rate": sample_rate,
-            },
-        )
-        row["speakers"] += 1
-        row["utterances"] += utterances
-        row["minutes"] += seconds / 60
-    return [rows[key] for key in sorted(rows, reverse=True)]
+        table.add(speaker.split, speaker.group, utterances, seconds, sample_rate)
+    return [table.rows[key] for key in sorted(table.rows, reverse=True)]
 
 
 def check_size(train_speakers: int, dev_speakers: int, utterances_per_speaker: int, most_utterances: int) -> None:

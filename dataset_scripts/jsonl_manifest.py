@@ -17,15 +17,7 @@ from dataset_scripts.corpus_builder import CorpusBuilder, CorpusConfig, Listing
 from dataset_scripts.jsonl_rows import FIELDS, IN_MEMORY, one_child_per_id, read_rows
 from dataset_scripts.utterances import Reader, Utterance, shared_names
 from hf_components.runtime import PHONETIC, UserError, broken_link, printable
-from hf_components.speech import (
-    DEV,
-    TRAIN,
-    check_val_ratio,
-    known_speakers,
-    read_split,
-    report_split,
-    split_speakers,
-)
+from hf_components.speech import DEV, TRAIN, check_val_ratio, known_speakers, read_split, report_split, split_speakers
 
 STRATA = ("age_bucket", "none")
 
@@ -62,11 +54,8 @@ class JsonlManifestConfig(CorpusConfig):
     external_data: list[str] | None = None
 
     def __post_init__(self):
-        if (
-            self.manifest is not None and self.samples is None and not Path(self.manifest).exists()
-        ):  # before its folder is missed
-            reason = broken_link(Path(self.manifest).parent, Path(self.manifest).name) or "there is no such file"
-            raise UserError(f"cannot read the manifest {self.manifest}: {reason}; check the path")
+        if self.manifest is not None and self.samples is None:  # before its folder is missed
+            self._require_manifest()
         if self.data_dir is None and self.manifest is not None:
             self.data_dir = str(Path(self.manifest).parent)
         elif self.data_dir is None and self.audio_dirs:
@@ -82,14 +71,21 @@ class JsonlManifestConfig(CorpusConfig):
         if self.val_manifest is not None and self.split_file is not None:
             raise UserError("val_manifest and split_file are both given; leave one of them out")
         for folder in self.audio_dirs or ():
-            if not Path(folder).is_dir():
-                inside = Path(self.data_dir, folder)
-                raise UserError(
-                    f"audio_dirs names {folder}, which is no folder"
-                    + (f"; did you mean {inside}?" if inside.is_dir() else "; check the path")
-                )
+            self._require_folder(folder)
         if self.manifest is None and self.samples is None:
             self.manifest = self._only_manifest()
+
+    def _require_manifest(self) -> None:
+        manifest = Path(self.manifest)
+        if not manifest.exists():
+            reason = broken_link(manifest.parent, manifest.name) or "there is no such file"
+            raise UserError(f"cannot read the manifest {self.manifest}: {reason}; check the path")
+
+    def _require_folder(self, folder: str) -> None:
+        inside = Path(self.data_dir, folder)
+        if not Path(folder).is_dir():
+            advice = f"did you mean {inside}?" if inside.is_dir() else "check the path"
+            raise UserError(f"audio_dirs names {folder}, which is no folder; {advice}")
 
     def inputs(self) -> list[Path]:
         return [Path(file) for file in (self.manifest, self.val_manifest, self.split_file) if file is not None]

@@ -134,37 +134,41 @@ def _row(line: bytes | dict, fields: dict[str, str]) -> dict[str, Any]:
 
 def _utterance(row: dict[str, Any], manifest: str, line: int) -> Utterance:
     """Build the utterance of a row. Raise Rejection if a value has a wrong type."""
-    row = {name: value for name, value in row.items() if value == value}  # pandas writes NaN for a missing value
-    row |= {name: found for name in IDS if (found := as_id(row.get(name))) is not None}
-    if isinstance(row.get("age_bucket"), int | float) and not isinstance(row["age_bucket"], bool):
-        row["age_bucket"] = as_label(row["age_bucket"])
-    if empty := [name for name in REQUIRED if row.get(name) is None or not str(row[name]).strip()]:
-        raise Rejection("missing field", f"{empty[0]} is empty")
-    for name in TEXTS:
-        if not isinstance(row.get(name), str if name in REQUIRED else str | None):
-            raise Rejection("wrong type", f"{name} must be a string, got {json.dumps(row.get(name))[:80]}")
-    duration, md5, raw, age = (
-        row.get(name) for name in ("audio_duration_sec", "md5_hash", "orthographic_text", "age_bucket")
-    )
-    if duration is not None and not is_seconds(duration):
-        raise Rejection(
-            "wrong type",
-            f"audio_duration_sec must be a number of seconds, got {json.dumps(duration)[:80]}",
-        )
+    row = _typed(row)
+    raw = row["orthographic_text"]
     return Utterance(
         id=row["utterance_id"],
         file=row["audio_path"],
         text=clean_transcript(raw or "", markup=False),
         raw_text=raw,
         speaker_id=unicodedata.normalize("NFC", row["child_id"]),  # one child, however its name is typed
-        group=(age or "").strip() or UNKNOWN,
+        group=(row["age_bucket"] or "").strip() or UNKNOWN,
         columns={
-            "session_id": row.get("session_id"),
-            "age_bucket": age,
-            PHONETIC: (row.get(PHONETIC) or "").strip() or None,
+            "session_id": row["session_id"],
+            "age_bucket": row["age_bucket"],
+            PHONETIC: (row[PHONETIC] or "").strip() or None,
         },
-        md5=(md5 or "").strip().lower() or None,
-        duration=duration,
+        md5=(row["md5_hash"] or "").strip().lower() or None,
+        duration=row["audio_duration_sec"],
         manifest=manifest,
         line=line,
     )
+
+
+def _typed(row: dict[str, Any]) -> dict[str, Any]:
+    """All fields of a row, None where a value is missing. Raise Rejection if a value has a wrong type."""
+    row = dict.fromkeys(FIELDS) | {name: value for name, value in row.items() if value == value}  # pandas writes NaN
+    row |= {name: found for name in IDS if (found := as_id(row[name])) is not None}
+    if isinstance(row["age_bucket"], int | float) and not isinstance(row["age_bucket"], bool):
+        row["age_bucket"] = as_label(row["age_bucket"])
+    if empty := [name for name in REQUIRED if row[name] is None or not str(row[name]).strip()]:
+        raise Rejection("missing field", f"{empty[0]} is empty")
+    for name in TEXTS:
+        if not isinstance(row[name], str if name in REQUIRED else str | None):
+            raise Rejection("wrong type", f"{name} must be a string, got {json.dumps(row[name])[:80]}")
+    seconds = row["audio_duration_sec"]
+    if seconds is not None and not is_seconds(seconds):
+        raise Rejection(
+            "wrong type", f"audio_duration_sec must be a number of seconds, got {json.dumps(seconds)[:80]}"
+        )
+    return row

@@ -57,10 +57,7 @@ def write_corpus(
     prepared = builder.write_shards(listing, building / "shards", num_proc, shard_megabytes)
     place_files(prepared, data, building, shard_megabytes * 10**6)
     write_rejected(folder, prepared.rejected)
-    for row in prepared.rejected[:MOST_LOGGED]:
-        write_to_file(f"rejected: {row['id']}, {row['file']}: {row['reason']}")
-    if len(prepared.rejected) > MOST_LOGGED:
-        write_to_file(f"rejected: {len(prepared.rejected) - MOST_LOGGED} more, see rejected.jsonl")
+    log_rejected(prepared.rejected)
     for record, content in prepared.records.items():
         write_json(folder / f"{record}.json", content)
     splits = [split for name in listing.splits for split in (name, name + LONG) if split in prepared.rows]
@@ -83,6 +80,13 @@ def write_corpus(
         tasks=builder_class.TASKS,
     )
     return metrics
+
+
+def log_rejected(rejected: Sequence[dict[str, Any]]) -> None:
+    for row in rejected[:MOST_LOGGED]:
+        write_to_file(f"rejected: {row['id']}, {row['file']}: {row['reason']}")
+    if len(rejected) > MOST_LOGGED:
+        write_to_file(f"rejected: {len(rejected) - MOST_LOGGED} more, see rejected.jsonl")
 
 
 def summarise(folder: Path, splits: list[str]) -> list[dict[str, Any]]:

@@ -72,22 +72,28 @@ def divide(
         split_by: what to hold out. None: speakers, if at least two are known and the share of dev comes close to
             `val_ratio`; else recordings.
     """
-    known = known_speakers(recording.speaker for recording in recordings)
+    are_known = len(known_speakers(recording.speaker for recording in recordings)) > 1
+    if split_by == "speaker" and not are_known:
+        return Division(split_by, None, [recording.speaker for recording in recordings])
     why = ""
-    if split_by != "recording" and len(known) > 1:
+    if split_by != "recording" and are_known:
         names, sides = _by_speaker(recordings, copies, val_ratio, seed)
-        share = sides and sum(r.size for r, side in zip(recordings, sides, strict=True) if side == DEV)
-        share = share and share / sum(r.size for r in recordings)
-        why = "copies of recordings tie all speakers together"
-        if sides:
-            near = abs(share - val_ratio) <= LARGE_DEVIATION
-            why = "" if near else f"of the speakers, at best {share:.2f} can be held out for val_ratio {val_ratio:g}"
+        why = _objection(recordings, sides, val_ratio)
         if split_by == "speaker" or not why:
             return Division("speaker", sides, names, "" if sides else why)
-    elif split_by == "speaker":
-        return Division(split_by, None, [recording.speaker for recording in recordings])
     sides = _by_recording(recordings, copies, val_ratio, seed)
     return Division("recording", sides, [recording.name for recording in recordings], why)
+
+
+def _objection(recordings: Sequence[Recording], sides: Sequence[str] | None, val_ratio: float) -> str:
+    """Why a division by speaker is a poor one; "" if it is not."""
+    if not sides:
+        return "copies of recordings tie all speakers together"
+    held_out = sum(recording.size for recording, side in zip(recordings, sides, strict=True) if side == DEV)
+    share = held_out / sum(recording.size for recording in recordings)
+    if abs(share - val_ratio) <= LARGE_DEVIATION:
+        return ""
+    return f"of the speakers, at best {share:.2f} can be held out for val_ratio {val_ratio:g}"
 
 
 def require_known_speakers(speakers: Sequence[str], data_dir: str) -> None:

@@ -188,18 +188,12 @@ class SegmentedAudio(CorpusBuilder):
         """Move about `val_ratio` of the segments from train to dev. Return the record of the splits."""
         config = self.config
         how = (config.val_ratio, config.split_seed)
-        found = prepared.statistics
-        place = {recording["source_file"]: number for number, recording in enumerate(found)}
         listing = {one.file: one for one in listed}
         recordings = [
             Recording(listing[recording["source_file"]].id, recording["speaker_id"], len(recording["durations"]))
-            for recording in found
+            for recording in prepared.statistics
         ]
-        by_name = [(listed[i].file, listed[j].file) for i, j in self.copies]
-        copies = [(place[one], place[other]) for one, other in by_name if one in place and other in place]
-        seconds = [recording["samples"]["total"] / SAMPLING_RATE for recording in found]
-        copies += copies_by_sound([recording["sound"] for recording in found], seconds)
-        warn_of_copies(list(place), copies)
+        copies = self.copies_among(prepared.statistics, listed)
         last_part = self.last_part(listed)
         division = Division("recording", None, [recording.name for recording in recordings])
         if config.val_ratio and not last_part:
@@ -213,6 +207,16 @@ class SegmentedAudio(CorpusBuilder):
                 else division.why or f"the segments of only one {division.split_by} can be used",
             )
         return record_of(recordings, division, *how, last_part=bool(last_part and prepared.rows[DEV]))
+
+    def copies_among(self, found: list[dict], listed: list[Utterance]) -> list[tuple[int, int]]:
+        """Pairs of the recordings that could be used which are copies, by name or by sound; warns of them."""
+        place = {recording["source_file"]: number for number, recording in enumerate(found)}
+        by_name = [(listed[i].file, listed[j].file) for i, j in self.copies]
+        copies = [(place[one], place[other]) for one, other in by_name if one in place and other in place]
+        seconds = [recording["samples"]["total"] / SAMPLING_RATE for recording in found]
+        copies += copies_by_sound([recording["sound"] for recording in found], seconds)
+        warn_of_copies(list(place), copies)
+        return copies
 
 
 def move(prepared: Prepared, sides: list[str]) -> None:

@@ -23,7 +23,7 @@ from hf_components.runtime import (
     run_as_stage,
     run_recipe,
 )
-from hf_components.speech import language_code
+from hf_components.speech import language_flag
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 
 
@@ -31,9 +31,7 @@ from hf_components.whisper import MoeWhisperForConditionalGeneration
 class Arguments(RecipeArguments):
     loras: list[str] = flag("LoRAs of one base model: outputs of pretrain_experts without labels, or PEFT adapters")
     model: str = flag("base Whisper of the LoRAs: folder or Hub id", default="models/whisper-tiny.en")
-    language: str | None = flag(
-        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
-    )
+    language: str | None = language_flag()
     mixture: Literal["choose", "merge"] = flag(
         "choose: the text of least risk by all LoRAs; merge: their mean", default="choose"
     )

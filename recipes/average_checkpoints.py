@@ -29,7 +29,7 @@ from hf_components.runtime import (
     run_recipe,
     run_stage,
 )
-from hf_components.speech import language_code, load_corpus, require_readable, sample_rows
+from hf_components.speech import language_flag, load_corpus, require_readable, sample_rows
 from hf_components.training import Averages, load_recipient
 
 logger = logging.getLogger(__name__)
@@ -42,9 +42,7 @@ class Arguments(RecipeArguments, SeedArguments):
     model: str | None = flag(
         "model of the adapters; default: the one they name", default=None, aliases=["--base_model"]
     )
-    language: str | None = flag(
-        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
-    )
+    language: str | None = language_flag()
     method: Literal["greedy", "uniform", "lora_products"] = flag(
         "which candidates are averaged, see above", default="greedy"
     )

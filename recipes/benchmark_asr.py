@@ -54,7 +54,7 @@ from hf_components.runtime import (
     run_recipe,
     run_stage,
 )
-from hf_components.speech import Sampling, language_code, load_corpus, require_readable
+from hf_components.speech import Sampling, language_flag, load_corpus, require_readable
 
 
 @dataclass
@@ -91,9 +91,7 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
     base_model: str = flag(
         "Whisper of the zero-shot row, base of the other systems: folder or Hub id", default="models/whisper-tiny.en"
     )
-    language: str | None = flag(
-        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
-    )
+    language: str | None = language_flag()
     split: str = flag("split to transcribe (Train and Dev mean train and dev)", default="dev")
     data_config_override: str | None = flag(
         "part of the corpus to use, and who is held out: JSON, see pretrain_experts", default=None
@@ -231,17 +229,7 @@ def produce(
         experts = mixture.experts
     result = {
         "run_id": run_id,
-        "sample": {
-            "split": args.split,
-            "utterances": len(corpus),
-            "speakers": len(set(corpus["speaker_id"])),
-            "hours": sum(corpus["duration"]) / 3600,
-            "file": sample.name,
-            "seed": args.seed,
-            "batch_size": args.batch_size,
-            "num_beams": args.num_beams,
-            "processes": PartialState().num_processes,
-        },
+        "sample": figures_of(args, corpus, sample),
         **score_rows(rows, corpus, experts, num_bootstrap=args.num_bootstrap, seed=args.seed),
     }
     if mixture is not None:
@@ -252,6 +240,21 @@ def produce(
         if args.plot:
             plot_benchmark(folder, result)
     return result
+
+
+def figures_of(args: Arguments, corpus: datasets.Dataset, sample: Path) -> dict:
+    """What was scored, and how it was decoded."""
+    return {
+        "split": args.split,
+        "utterances": len(corpus),
+        "speakers": len(set(corpus["speaker_id"])),
+        "hours": sum(corpus["duration"]) / 3600,
+        "file": sample.name,
+        "seed": args.seed,
+        "batch_size": args.batch_size,
+        "num_beams": args.num_beams,
+        "processes": PartialState().num_processes,
+    }
 
 
 def plot(finished: Path, folder: Path) -> None:

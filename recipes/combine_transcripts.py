@@ -6,7 +6,6 @@ accelerate launch --quiet --config_file accelerate_configs/cpu.yaml \\
 Give the best system first: it decides where votes are equal.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from hf_components.runtime import (
     parse_arguments,
     require_apart,
     run_recipe,
+    write_json_lines,
 )
 from hf_components.scoring import nearest_to_all, read_transcripts, vote
 from hf_components.speech import WORDS, TargetArguments, language_code
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> dict:
         rows = ({ID: name, field: text} for name, text in zip(files[0], combined, strict=True))
         output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(output) as temporary:
-            temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+            write_json_lines(temporary, rows)
     changed = sum(text != first for text, first in zip(combined, systems[0], strict=True))
     logger.info(
         "%d texts are in %s; %d of them differ from those of %s", len(combined), output, changed, args.predictions[0]

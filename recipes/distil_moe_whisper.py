@@ -26,6 +26,7 @@ from hf_components.training import (
     TrainingRecipeArguments,
     keep_learnable,
     load_training_rows,
+    outcome,
     plot_training,
     save_history,
 )
@@ -89,12 +90,7 @@ def produce(args: Arguments, training_args: DistillationArguments, folder: Path)
         num_bootstrap=args.num_bootstrap,
         seed=training_args.seed,
     )
-    return {
-        "train_loss": trainer.last_loss,
-        "steps": trainer.state.global_step,
-        "selected_on": args.eval_split if training_args.load_best_model_at_end else None,
-        **result,
-    }
+    return {**outcome(trainer, args.eval_split), **result}
 
 
 if __name__ == "__main__":

@@ -54,12 +54,7 @@ def produce(args: Arguments, folder: Path) -> dict:
     model = load_model(AcousticUnitsModel, args.model)
     with full_memory_explained(f"a smaller --batch_seconds (now {args.batch_seconds:g})"):
         usage = write_units(
-            model,
-            splits,
-            folder,
-            folder / SCRATCH,
-            batch_seconds=args.batch_seconds,
-            num_workers=args.num_workers,
+            model, splits, folder, folder / SCRATCH, batch_seconds=args.batch_seconds, num_workers=args.num_workers
         )
     if not PartialState().is_main_process:
         return {}

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import datasets
 from accelerate import PartialState
 from huggingface_hub import ModelCardData
 
@@ -98,16 +99,7 @@ ARGUMENTS = (Arguments, TargetArguments)
 
 def main(argv: list[str] | None = None) -> dict:
     args, target = parse_arguments(ARGUMENTS, argv, __doc__)
-    if (args.corpus is None) == (args.val_manifest is None):
-        raise UserError(
-            "give either --corpus or --val_manifest, got " + ("neither" if args.corpus is None else "both")
-        )
-    if not args.predictions and args.model is None:
-        raise UserError("there is nothing to score: give --predictions, --model, or both")
-    if args.scoring == "sap" and args.corpus is None:
-        raise UserError("--scoring sap needs --corpus: a manifest has no second reference without disfluencies")
-    if args.scoring == "sap" and target.target != WORDS:
-        raise UserError(f"--scoring sap scores words, got --target {target.target}")
+    check(args, target)
     inputs = [path for path in (*args.predictions, args.model, args.adapter, args.corpus, args.val_manifest) if path]
     heard = args.val_manifest is not None and args.model is not None
     recordings = (
@@ -125,6 +117,20 @@ def main(argv: list[str] | None = None) -> dict:
     return result
 
 
+def check(args: Arguments, target: TargetArguments) -> None:
+    """Raise UserError for flags that contradict each other."""
+    if (args.corpus is None) == (args.val_manifest is None):
+        raise UserError(
+            "give either --corpus or --val_manifest, got " + ("neither" if args.corpus is None else "both")
+        )
+    if not args.predictions and args.model is None:
+        raise UserError("there is nothing to score: give --predictions, --model, or both")
+    if args.scoring == "sap" and args.corpus is None:
+        raise UserError("--scoring sap needs --corpus: a manifest has no second reference without disfluencies")
+    if args.scoring == "sap" and target.target != WORDS:
+        raise UserError(f"--scoring sap scores words, got --target {target.target}")
+
+
 def produce(args: Arguments, target: TargetArguments, folder: Path) -> dict:
     wanted = {"target": target.target, "g2p": target.g2p}
     corpus = load_corpus(args.corpus, args.split, **wanted) if args.corpus else None
@@ -136,23 +142,7 @@ def produce(args: Arguments, target: TargetArguments, folder: Path) -> dict:
     for name, file in zip(distinct_names(args.predictions), args.predictions, strict=True):
         systems[name], lacking[name] = align(file, read_hypotheses(file, references.ids, **wanted), references)
     if args.model:
-        recordings = Rows(corpus) if args.corpus else read_recordings(args.val_manifest, args.audio_dirs, {})
-        transcriber = Transcriber.from_pretrained(
-            args.model,
-            args.language,
-            adapter=args.adapter or (),
-            batch_seconds=args.batch_seconds,
-            max_new_tokens=args.max_new_tokens,
-        )
-        language = language or language_of(transcriber.model)
-        transcribe_to_file(
-            transcriber,
-            recordings,
-            folder / "predictions.jsonl",
-            order=recordings.ids,
-            identity={},
-            resume=args.resume,
-        )
+        language = transcribe(args, corpus, folder / "predictions.jsonl")
         written = read_transcripts(folder / "predictions.jsonl", **wanted)
         systems[args.model], lacking[args.model] = align(args.model, written, references)
     score = evaluate_sap if args.scoring == "sap" else partial(evaluate, language=language, target=target.target)
@@ -173,6 +163,20 @@ def produce(args: Arguments, target: TargetArguments, folder: Path) -> dict:
         if args.plot:
             plot(folder, folder)
     return result
+
+
+def transcribe(args: Arguments, corpus: datasets.Dataset | None, file: Path) -> str:
+    """Transcribe the recordings by --model; returns the language of the texts."""
+    recordings = Rows(corpus) if args.corpus else read_recordings(args.val_manifest, args.audio_dirs, {})
+    transcriber = Transcriber.from_pretrained(
+        args.model,
+        args.language,
+        adapter=args.adapter or (),
+        batch_seconds=args.batch_seconds,
+        max_new_tokens=args.max_new_tokens,
+    )
+    transcribe_to_file(transcriber, recordings, file, order=recordings.ids, identity={}, resume=args.resume)
+    return args.language or language_of(transcriber.model)
 
 
 def write_card(args: Arguments, folder: Path, result: dict) -> None:

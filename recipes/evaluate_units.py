@@ -23,6 +23,7 @@ from hf_components.runtime import (
     run_as_stage,
     run_recipe,
     write_json,
+    write_json_lines,
 )
 from hf_components.units import read_units
 from hf_components.units.evaluation import (
@@ -35,7 +36,6 @@ from hf_components.units.evaluation import (
     read_alignments,
     robustness,
     sampled_audio,
-    write_rejected,
 )
 
 RESULTS = "results.json"
@@ -69,7 +69,7 @@ def produce(args: Arguments, folder: Path) -> dict:
     rows = table.of_split(args.split) if args.split else table.rows
     alignments = read_alignments(args.alignments, args.phone_tier, args.silences)
     segments = align_segments(rows, alignments, f"{args.alignments} aligns none of the recordings of {args.units_dir}")
-    write_rejected(folder / "rejected.jsonl", alignments.rejected)
+    write_json_lines(folder / "rejected.jsonl", alignments.rejected)
     results = figures_of(segments, max_tokens=args.max_tokens, num_bootstrap=args.num_bootstrap, seed=args.seed)
     results |= {
         "robustness": {},

@@ -28,10 +28,11 @@ from hf_components.runtime import (
     read_record,
     run_as_stage,
     run_recipe,
+    share_of,
     write_json,
 )
-from hf_components.speech import language_code, load_corpus
-from hf_components.voices import VoiceArguments, collect, draw_jobs, own_share, run_job
+from hf_components.speech import language_flag, load_corpus
+from hf_components.voices import VoiceArguments, collect, draw_jobs, run_job
 
 
 @dataclass(kw_only=True)
@@ -48,9 +49,7 @@ class Arguments(RecipeArguments, SeedArguments, PlotArguments):
         min=1,
     )
     draws: int = flag("how often these sentences are drawn at random, per speaker", default=1, min=1)
-    language: str | None = flag(
-        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
-    )
+    language: str | None = language_flag()
     control: bool = flag("also score the control, which was trained on sentences of other speakers", default=True)
     num_bootstrap: int = flag("number of bootstrap samples of speakers for each interval", default=1000, min=0)
     batch_seconds: float = flag("seconds of audio per batch when transcribing", default=120.0, above=0)
@@ -64,7 +63,7 @@ ARGUMENTS = (Arguments, VoiceArguments)
 def main(argv: list[str] | None = None) -> dict:
     args, voice_args = parse_arguments(ARGUMENTS, argv, __doc__)
     result = run_as_stage(produce, args, voice_args, inputs=[args.model, args.corpus], derive={"plot": plot})
-    show(table(result))
+    show(gains(result), each_way(result))
     return result
 
 
@@ -83,7 +82,7 @@ def produce(args: Arguments, voice_args: VoiceArguments, folder: Path) -> dict:
     jobs = draw_jobs(corpus, args.sentences, args.draws, args.seed)
     if not args.control:
         jobs = [job.without_control() for job in jobs]
-    for job in Progress(own_share(jobs), desc="learning voices", unit="voice", disable=not state.is_main_process):
+    for job in Progress(share_of(jobs), desc="learning voices", unit="voice", disable=not state.is_main_process):
         run_job(job, corpus, transcriber, before, voice_args, args.seed, folder / "jobs")
     state.wait_for_everyone()
     language = args.language or language_of(transcriber.model)
@@ -121,22 +120,36 @@ def plot(finished: Path, folder: Path) -> None:
     )
 
 
-def table(result: dict) -> Table:
+def gains(result: dict) -> Table:
     shown = Table(
-        title="WER (%) with sentences of the speaker",
-        caption="in brackets: 95 % paired bootstrap over speakers of chosen minus before; worse: more than two points",
+        title="WER (%) on other sentences of the speaker",
+        caption="in brackets: 95 % paired bootstrap over speakers; worse: speakers (%) by more than two points",
     )
-    for heading in ("sentences", *result["curve"][str(result["sentences"])]["wer"], "difference", "worse", "s", "kB"):
+    for heading in ("sentences", "before", "chosen", "chosen minus before", "worse", "s", "kB"):
         shown.add_column(heading, justify="right")
     for count, row in result["curve"].items():
         shown.add_row(
             count,
-            *(percent(wer) for wer in row["wer"].values()),
+            percent(row["wer"]["before"]),
+            percent(row["wer"]["chosen"]),
             f"{percent(row['difference'])} ({interval(row['interval'])})",
             percent(row["made_worse"]),
             f"{row['seconds_per_voice']:.0f}",
             f"{row['bytes_per_voice'] / 1000:.0f}",
         )
+    return shown
+
+
+def each_way(result: dict) -> Table:
+    shown = Table(
+        title="WER (%) of each way for everybody, by sentences", caption="control: learned from other people"
+    )
+    shown.add_column("way")
+    for count in result["curve"]:
+        shown.add_column(count, justify="right")
+    for name in result["curve"][str(result["sentences"])]["wer"]:
+        rates = [row["wer"].get(name) for row in result["curve"].values()]
+        shown.add_row(name, *("" if rate is None else percent(rate) for rate in rates))
     return shown
 
 

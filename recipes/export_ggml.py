@@ -20,7 +20,7 @@ from accelerate import PartialState
 from hf_components.checkpoints import export_ggml, language_of, transcribe_ggml
 from hf_components.moe import ExportArguments, check_export, load_to_export
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import flag, parse_arguments, run_as_stage, run_recipe
+from hf_components.runtime import flag, make_folder, parse_arguments, run_as_stage, run_recipe
 from hf_components.speech import waveforms
 
 
@@ -53,7 +53,7 @@ def produce(args: Arguments, folder: Path) -> dict:
     model.set_audio_context("full", model.min_audio_context)
     file = folder / "model" / f"ggml-model-{args.quantization}.bin"
     if PartialState().is_main_process:
-        file.parent.mkdir()
+        make_folder(file.parent)
         export_ggml(model, processor, file, args.quantization)
 
     def exported(silence: float | None, corpus: datasets.Dataset) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import datasets
 from accelerate import PartialState
 from transformers import WhisperProcessor
 
@@ -117,13 +118,7 @@ def produce(args: Arguments, folder: Path) -> dict:
     model, processor = load_whisper(args.model, args.language)
     gradients = take_gradients(args, model, processor) if args.pooling == "gradient" else None
     layer = None if gradients else choose_layer(args, model.config.encoder_layers)
-    for name in (name for name in corpus if name.endswith(LONG)):
-        logger.warning("%d recordings of %s are longer than 30 s and take no part", len(corpus[name]), name)
-    splits = {name: rows for name, rows in corpus.items() if not name.endswith(LONG)}
-    if gradients:
-        require_transcripts(splits, args.corpus)
-    if args.unreadable_rows == "reject":
-        splits = leave_out_unreadable(splits, args.corpus, folder, args.num_workers)
+    splits = splits_to_embed(args, corpus, folder)
     shards = {"dynamic": plan_shards("dynamic", splits, args.batch_size)}
     if args.pooling == "mean" and args.full_context_samples:
         # The router sees both contexts: clips without padding in training, 30 s in stock pipelines.
@@ -138,25 +133,32 @@ def produce(args: Arguments, folder: Path) -> dict:
     else:
         write_shards(model, processor, every, parts, layer=layer, pooling=args.pooling, **loading)
     if PartialState().is_main_process:
-        for context, target in (("dynamic", folder), ("full", folder / FULL_CONTEXT)):
-            if context in shards:
-                target.mkdir(exist_ok=True)
-                join_shards(shards[context], parts, target / "embeddings.parquet")
-                write_json(
-                    target / "embeddings.json",
-                    {"model": args.model, "layer": layer, "pooling": args.pooling, "audio_context": context},
-                )
+        for context, of_context in shards.items():
+            target = folder / FULL_CONTEXT if context == "full" else folder
+            target.mkdir(exist_ok=True)
+            join_shards(of_context, parts, target / "embeddings.parquet")
+            write_json(
+                target / "embeddings.json",
+                {"model": args.model, "layer": layer, "pooling": args.pooling, "audio_context": context},
+            )
     return {"utterances": sum(map(len, splits.values())), "d_model": model.config.d_model, "layer": layer}
+
+
+def splits_to_embed(args: Arguments, corpus: datasets.DatasetDict, folder: Path) -> dict[str, datasets.Dataset]:
+    """The splits of the corpus without recordings that are too long, or cannot be read."""
+    for name in (name for name in corpus if name.endswith(LONG)):
+        logger.warning("%d recordings of %s are longer than 30 s and take no part", len(corpus[name]), name)
+    splits = {name: rows for name, rows in corpus.items() if not name.endswith(LONG)}
+    if args.pooling == "gradient":
+        require_transcripts(splits, args.corpus)
+    if args.unreadable_rows == "reject":
+        splits = leave_out_unreadable(splits, args.corpus, folder, args.num_workers)
+    return splits
 
 
 def take_gradients(args: Arguments, model: DynamicContextWhisper, processor: WhisperProcessor) -> LoraGradients:
     return LoraGradients(
-        model,
-        processor,
-        args.lora_model,
-        batch_size=args.batch_size,
-        dimension=args.gradient_dim,
-        seed=args.seed,
+        model, processor, args.lora_model, batch_size=args.batch_size, dimension=args.gradient_dim, seed=args.seed
     )
 
 

@@ -29,6 +29,7 @@ from hf_components.runtime import (
     run_as_stage,
     run_recipe,
     run_stage,
+    write_json_lines,
 )
 from hf_components.speech import WORDS, TargetArguments, at_most_rows, count_from_words, sample_rows
 from hf_components.training import (
@@ -44,9 +45,9 @@ from hf_components.training import (
     keep_learnable,
     load_to_train,
     load_training_rows,
+    outcome,
     plot_training,
     warn_of_learning_rate,
-    write_dropped,
 )
 
 TITLE = "Fine-tuning"
@@ -227,30 +228,23 @@ def produce(
     family.check_savable(model, processor)
     train = keep_learnable(train, model, processor, max(training.speed_factors, default=1.0))
     settings = FinetuningSettings(
-        finetuning,
-        training,
-        lora,
-        kl,
-        language=args.language,
-        head_learning_rate=args.own_head_learning_rate,
+        finetuning, training, lora, kl, language=args.language, head_learning_rate=args.own_head_learning_rate
     )
     finetuned = finetune(model, processor, train, evaluated, settings, folder, resume=args.resume)
     finetuned.save(folder, TITLE, args.plot)
     trainer = finetuned.trainer
     if filters.filter_transcripts and trainer.is_world_process_zero():
-        write_dropped(folder / "filtered.jsonl", dropped)
+        write_json_lines(folder / "filtered.jsonl", dropped)
     return {
         "family": family.name,
         "finetuning": finetuning.finetuning,
         "audio_context": args.audio_context if family.name == Whisper.name else None,
-        "train_loss": trainer.last_loss,
-        "steps": trainer.state.global_step,
+        **outcome(trainer, args.eval_split),
         "target": target.target,
         "g2p": target.g2p,
         "ipa_from_words": count_from_words(train, target.target),
         f"best_{training.metric_for_best_model}": trainer.state.best_metric,
         "utterances": len(train),
-        "selected_on": args.eval_split if training.load_best_model_at_end else None,
         "filtered": len(dropped),
         "trained_parameters": finetuned.trained_parameters,
     }

@@ -9,7 +9,6 @@ corrected units, and motifs.jsonl with every interval of the tier motifs, to --o
 learn_motifs, train_unit_vocoder or find_motifs. Recordings without an annotation keep their units.
 """
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from hf_components.runtime import (
     place_for,
     run_recipe,
     run_stage,
+    write_json_lines,
 )
 from hf_components.units import read_units, units_schema
 from hf_components.units.learning import join_units
@@ -89,11 +89,12 @@ def produce(args: Arguments, files: dict[str, Path], folder: Path) -> dict:
     ]
     join_units([pyarrow.Table.from_pylist(found, units_schema(table.identity))], folder)
     shutil.copytree(Path(args.units_dir) / "model", folder / "model", dirs_exist_ok=True)
-    with (folder / "motifs.jsonl").open("w", encoding="utf-8") as opened:
-        for source, of_recording in tiers.items():
-            for motif in of_recording["motifs"]:
-                row = {"source_file": source, "start": motif.start, "end": motif.end, "motif": motif.label}
-                opened.write(json.dumps(row, ensure_ascii=False) + "\n")
+    motifs = (
+        {"source_file": source, "start": motif.start, "end": motif.end, "motif": motif.label}
+        for source, of_recording in tiers.items()
+        for motif in of_recording["motifs"]
+    )
+    write_json_lines(folder / "motifs.jsonl", motifs)
     pairs = [
         pair for old, new in zip(rows, found, strict=True) for pair in zip(old["units"], new["units"], strict=True)
     ]

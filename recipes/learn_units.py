@@ -129,18 +129,11 @@ def produce(args: Arguments, folder: Path) -> dict:
         "revived": kmeans.revived,
         "splits": usage,
     }
-    plot_usage(
-        folder / "usage.png",
-        usage,
-        f"Use of {args.num_units} units: entropy {report['entropy']:.2f} of at most "
-        f"{report['entropy_of_even_use']:.2f} bits",
-    )
-    if report["dead_units"]:
-        logger.warning(
-            "%d of %d units are never used; lower --num_units, or take more speech",
-            len(report["dead_units"]),
-            args.num_units,
-        )
+    bits = f"entropy {report['entropy']:.2f} of at most {report['entropy_of_even_use']:.2f} bits"
+    plot_usage(folder / "usage.png", usage, f"Use of {args.num_units} units: {bits}")
+    if dead := len(report["dead_units"]):
+        text = "%d of %d units are never used; lower --num_units, or take more speech"
+        logger.warning(text, dead, args.num_units)
     sync_folder(folder)  # before the report: it must not exist if a file did not reach the disk
     write_json(folder / REPORT, report)
     note_written(folder)

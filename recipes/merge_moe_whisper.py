@@ -16,9 +16,8 @@ from typing import Literal
 import datasets
 from accelerate import PartialState
 
-from hf_components.asr import transcribe
-from hf_components.checkpoints import greedy_soup, language_of, load_moe_whisper, save_processor
-from hf_components.moe import merge_experts, score_plain
+from hf_components.checkpoints import load_moe_whisper, save_processor
+from hf_components.moe import equal_weights, merge_experts, score_plain, soup_of_experts
 from hf_components.moe.benchmark import corpus_gates, summary_tables
 from hf_components.publishing import PublishModelArguments, push
 from hf_components.reporting import show
@@ -31,7 +30,6 @@ from hf_components.runtime import (
     run_as_stage,
     run_recipe,
 )
-from hf_components.scoring import score
 from hf_components.speech import load_corpus, require_readable, sample_rows
 
 logger = logging.getLogger(__name__)
@@ -103,51 +101,29 @@ def choose_weights(args: Arguments, moe, processor) -> tuple[list[float], dict]:
     if args.method == "expert":
         if args.expert is None or not 0 <= args.expert < experts:
             raise UserError(f"--method expert needs --expert from 0 to {experts - 1}, got {args.expert}")
-        return mean_of([args.expert], experts), {}
+        return equal_weights([args.expert], experts), {}
     if args.expert is not None:
         raise UserError(f"--expert goes with --method expert, got --method {args.method}; leave one of them out")
     if args.method == "soup":
-        corpus = sampled(args, args.selection_split)
-        soup = greedy_soup(
-            experts,
-            lambda members: word_error_rate(args, merge_experts(moe, mean_of(members, experts)), processor, corpus),
-        )
         if args.selection_split == args.split:
             logger.warning(
                 "the soup is selected and scored on the split %s, where its WER is optimistic; score another one",
                 args.split,
             )
-        return mean_of(soup.members, experts), {
-            "selected_on": args.selection_split,
-            "expert_wer": soup.candidate_scores,
-            "chosen": soup.members,
-        }
+        corpus = sampled(args, args.selection_split)
+        soup = soup_of_experts(moe, processor, corpus, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens)
+        found = {"selected_on": args.selection_split, "expert_wer": soup.candidate_scores, "chosen": soup.members}
+        return equal_weights(soup.members, experts), found
     if args.weights == "usage":
         return corpus_gates(moe, processor, sampled(args, "train"), args.batch_size).mean(0).tolist(), {}
     if args.weights == "uniform":
-        return mean_of(range(experts), experts), {}
+        return equal_weights(range(experts), experts), {}
     try:
         return [float(number) for number in args.weights.split(",")], {}
     except ValueError as error:
         raise UserError(
             f"--weights must be usage, uniform or one number per expert, such as 0.2,0.5,0.3; got {args.weights!r}"
         ) from error
-
-
-def mean_of(members, experts: int) -> list[float]:
-    return [1 / len(members) if expert in members else 0.0 for expert in range(experts)]
-
-
-def word_error_rate(args: Arguments, plain, processor, corpus) -> float:
-    texts = transcribe(
-        plain,
-        processor,
-        corpus,
-        batch_size=args.batch_size,
-        max_new_tokens=args.max_new_tokens,
-        description="soup of experts",
-    )
-    return score(texts, corpus["text"][:], num_bootstrap=0, language=language_of(plain))["wer"]
 
 
 if __name__ == "__main__":

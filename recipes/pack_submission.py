@@ -17,7 +17,6 @@ from typing import Literal
 
 import datasets
 import torch
-from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
 
 from dataset_scripts.demo_children import AGES
@@ -43,12 +42,13 @@ from hf_components.runtime import (
     environment,
     flag,
     join_processes,
+    of_main,
     parse_arguments,
     run_recipe,
     write_record,
 )
 from hf_components.scoring import score
-from hf_components.speech import TARGETS, WORDS, encode_flac, language_code, load_corpus, sample_rows, to_ipa
+from hf_components.speech import TARGETS, WORDS, encode_flac, language_flag, load_corpus, sample_rows, to_ipa
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +80,7 @@ class Arguments(LogArguments, SeedArguments):
         "track of the competition: its texts are words or IPA; default: what the model writes", default=None
     )
     adapter: str | None = flag("PEFT adapter of that model, merged into the packed weights", default=None)
-    language: str | None = flag(
-        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
-    )
+    language: str | None = language_flag()
     dtype: Literal["float16", "float32"] = flag("type of the packed weights; its WER is measured", default="float16")
     max_new_tokens: int = flag("longest transcript of a Whisper in tokens", default=225, min=1)
     corpus: str | None = flag("prepared corpus (folder or Hub id) to try; default: synthetic voices", default=None)
@@ -108,7 +106,7 @@ class Arguments(LogArguments, SeedArguments):
 
 def main(argv: list[str] | None = None) -> dict:
     (args,) = parse_arguments(Arguments, argv, __doc__)
-    state = join_processes()
+    join_processes()
     transcriber = load_packable(args.model, args.language, args.adapter, args.max_new_tokens)
     target = writes(transcriber.model)
     if args.track not in (None, TRACKS[target]):
@@ -116,7 +114,7 @@ def main(argv: list[str] | None = None) -> dict:
     clips = try_clips(args, target) if args.verify else None
     # All processes transcribe. Then the others wait for the result of the main process.
     before = [transcript.text for transcript in transcriber.transcribe_corpus(clips)] if args.verify else []
-    return broadcast_object_list([pack(args, transcriber, clips, before) if state.is_main_process else None])[0]
+    return of_main(lambda: pack(args, transcriber, clips, before))
 
 
 def pack(args: Arguments, transcriber: Transcriber, clips: datasets.Dataset | None, before: list[str]) -> dict:

@@ -6,8 +6,8 @@ accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml \\
 
 --data is a folder with sentences.txt and a recording of each sentence, a JSONL manifest, a speaker-JSON folder, or a
 prepared corpus. Each person gets a voice: the small folder <output_dir>/voices/<person>. It holds what adapts the
-model to this person: a LoRA, some of the sentences as context, or weights over the experts of a mixture. Sentences
-that are held out decide which of these, or that the model stays as it is. Use a voice by
+model to this person: a LoRA, some of the sentences as context, both, or weights over the experts of a mixture. The
+sentences decide which of these, or that the model stays as it is. Use a voice by
 `Transcriber.from_pretrained(model, voice=...)`. A run that was killed gives the same voices when it is started again.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 from rich.table import Table
+from transformers import PreTrainedModel, ProcessorMixin
 
 from dataset_scripts.people import people_of
 from hf_components.asr import load_asr
@@ -35,8 +36,9 @@ from hf_components.runtime import (
     run_stage,
     write_json,
 )
-from hf_components.speech import language_code
+from hf_components.speech import language_flag
 from hf_components.voices import (
+    Sentence,
     VoiceArguments,
     check_sentences,
     check_texts,
@@ -56,9 +58,7 @@ class Arguments(RecipeArguments, SeedArguments):
         "name of the person, if --data is a folder of one person; default: the name of the folder", default=None
     )
     max_sentences: int | None = flag("most sentences of each person to learn from; default: all", default=None, min=2)
-    language: str | None = flag(
-        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
-    )
+    language: str | None = language_flag()
     untranscribed: bool = flag(
         "the recordings have no text: learn from those that the model transcribes alike several times", default=False
     )
@@ -93,17 +93,12 @@ def main(argv: list[str] | None = None) -> dict:
 def produce(args: Arguments, voice_args: VoiceArguments, folder: Path) -> dict:
     people = people_of(args.data, args.name, folder / "corpus", with_texts=not args.untranscribed)
     model, processor = load_asr(args.model, args.language)
-    language = args.language or language_of(model)
     report = {}
     for name in Progress(people, desc="learning voices", unit="voice", disable=not PartialState().is_main_process):
         sentences = people[name][: args.max_sentences]
-        place = folder / "voices" / place_for(name)
         agreements = {}
         if args.untranscribed:
-            guessed = guess_texts(model, processor, sentences, language)
-            agreements = {one.sentence.id: round(one.agreement, 3) for one in guessed}
-            sentences = [one.sentence for one in guessed if one.agreement >= args.min_agreement and one.sentence.text]
-            logger.info("%s: the readings of %d of %d recordings agree", name, len(sentences), len(guessed))
+            sentences, agreements = agreed(args, model, processor, name, sentences)
         try:
             warnings = check_sentences(name, sentences)
         except UserError as error:
@@ -115,6 +110,7 @@ def produce(args: Arguments, voice_args: VoiceArguments, folder: Path) -> dict:
         warnings += [] if args.untranscribed else check_texts(model, processor, name, sentences)
         for warning in warnings:
             logger.warning("%s", warning)
+        place = folder / "voices" / place_for(name)
         if not (place / "voice.json").exists():  # else an interrupted run has finished it
             learned = learn_voice(model, processor, name, sentences, voice_args, args.seed)
             release_voice(learned.voice, place, transcribed=not args.untranscribed)
@@ -131,6 +127,16 @@ def produce(args: Arguments, voice_args: VoiceArguments, folder: Path) -> dict:
         }
     write_json(folder / "results.json", {"voices": report})
     return {"voices": report}
+
+
+def agreed(
+    args: Arguments, model: PreTrainedModel, processor: ProcessorMixin, name: str, recordings: list[Sentence]
+) -> tuple[list[Sentence], dict[str, float]]:
+    """The recordings whose transcripts agree, with a text, and how far those of each recording agree."""
+    guessed = guess_texts(model, processor, recordings, args.language or language_of(model))
+    kept = [one.sentence for one in guessed if one.agreement >= args.min_agreement and one.sentence.text]
+    logger.info("%s: the readings of %d of %d recordings agree", name, len(kept), len(guessed))
+    return kept, {one.sentence.id: round(one.agreement, 3) for one in guessed}
 
 
 def table(result: dict) -> Table:

@@ -29,6 +29,7 @@ from hf_components.training import (
     TrainingRecipeArguments,
     keep_learnable,
     load_training_rows,
+    outcome,
     plot_training,
     save_history,
 )
@@ -115,9 +116,7 @@ def produce(
         save_trained_experts(model, folder)
         save_history(trainer, folder, title(args), args.plot)
     return {
-        "train_loss": trainer.last_loss,
-        "steps": trainer.state.global_step,
-        "selected_on": args.eval_split if training_args.load_best_model_at_end else None,
+        **outcome(trainer, args.eval_split),
         "experts": model.config.num_experts,
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }

@@ -30,14 +30,7 @@ from hf_components.moe import (
 )
 from hf_components.moe.clustering import ClusteringArguments
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import (
-    Pipeline,
-    Step,
-    all_flags,
-    passed_on_arguments,
-    run_recipe,
-    same_names,
-)
+from hf_components.runtime import Pipeline, Step, all_flags, passed_on_arguments, run_recipe, same_names
 from hf_components.speech import SELECTION
 from recipes import (
     assemble_moe_whisper,

@@ -48,9 +48,7 @@ PASSED_ON = {
     learn_units: same_names("num_units", "layer", "unit_rate"),
     learn_motifs: same_names("vocab_size"),
     train_unit_vocoder: same_names(
-        "head",
-        "speaker_embedding",
-        *(flag for flag in all_flags(AdversarialArguments, without=("seed", "num_workers", "report_to"))),
+        "head", "speaker_embedding", *all_flags(AdversarialArguments, without=("seed", "num_workers", "report_to"))
     ),
     evaluate_vocoder: same_names("max_samples", "num_bootstrap", "recogniser_model"),
 }

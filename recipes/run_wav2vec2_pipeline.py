@@ -52,11 +52,9 @@ PASSED_ON = {
             "bf16",
         ),
         **all_flags(GoldArguments, without=("gold", "train_on")),
-        **{
-            flag: flag
-            for kind in (CorrectionArguments, LoraArguments, AugmentationArguments)
-            for flag in all_flags(kind)
-        },
+        **all_flags(CorrectionArguments),
+        **all_flags(LoraArguments),
+        **all_flags(AugmentationArguments),
     }
 }
 

@@ -29,13 +29,7 @@ from hf_components.runtime import (
     run_recipe,
 )
 from hf_components.speech import SAMPLING_RATE, encode_flac
-from hf_components.training import (
-    CtcTrainingArguments,
-    SpeechTrainer,
-    keep_learnable,
-    plot_training,
-    save_history,
-)
+from hf_components.training import CtcTrainingArguments, SpeechTrainer, keep_learnable, plot_training, save_history
 
 logger = logging.getLogger(__name__)
 TITLE = "Demo recogniser"

@@ -12,9 +12,9 @@ from typing import Literal
 from accelerate.utils import set_seed
 
 from hf_components.checkpoints import load_whisper, save_processor
-from hf_components.moe import MoeTrainer, RoutingArguments, freeze_shared_expert, load_router, load_trained_experts
+from hf_components.moe import MoeTrainer, RoutingArguments, freeze_shared_expert, load_mixture
 from hf_components.publishing import PublishModelArguments, push
-from hf_components.runtime import UserError, flag, parse_arguments, run_as_stage, run_recipe
+from hf_components.runtime import flag, parse_arguments, run_as_stage, run_recipe
 from hf_components.training import (
     KlToBaseArguments,
     SpeechTrainingArguments,
@@ -22,6 +22,7 @@ from hf_components.training import (
     TrainingRecipeArguments,
     keep_learnable,
     load_training_rows,
+    outcome,
     plot_training,
     save_history,
 )
@@ -79,29 +80,16 @@ def produce(
     set_seed(training_args.seed)
     train, evaluated = load_training_rows(args, training_args, folder)
     base, processor = load_whisper(args.model, args.language)
-    router, router_layer = load_router(args.router_dir)
-    model = load_trained_experts(
+    model = load_mixture(
         base,
         args.experts_dir,
+        args.router_dir,
         experts_per_utterance=args.experts_per_utterance,
         mixture=args.mixture,
         beta=args.beta,
         audio_context="dynamic",
         min_audio_context=args.min_audio_context,
-        router_hidden_size=router.hidden.out_features,
     )
-    if (router.output.out_features, router_layer) != (model.config.num_experts, model.config.router_layer):
-        raise UserError(
-            f"the router in {args.router_dir} chooses among {router.output.out_features} experts above layer "
-            f"{router_layer}, but {args.experts_dir} holds {model.config.num_experts} above layer "
-            f"{model.config.router_layer}; make both from the same clusters and embeddings"
-        )
-    if router.hidden.in_features != model.config.d_model:
-        raise UserError(
-            f"the router in {args.router_dir} reads embeddings of {router.hidden.in_features} dimensions, "
-            f"{args.model} has {model.config.d_model}; pre-train it on embeddings of this model"
-        )
-    model.model.encoder.router.load_state_dict(router.state_dict())
     model.train_only(experts=True, router=True)
     if args.freeze_shared_expert:
         freeze_shared_expert(model, training_args.weight_decay)
@@ -119,9 +107,7 @@ def produce(
         model.save_experts(folder / "experts")
         save_history(trainer, folder, TITLE, args.plot)
     return {
-        "train_loss": trainer.last_loss,
-        "steps": trainer.state.global_step,
-        "selected_on": args.eval_split if training_args.load_best_model_at_end else None,
+        **outcome(trainer, args.eval_split),
         "usage": trainer.usage.tolist(),
         "routing": model.config.routing,
         "router_temperature": model.config.router_temperature,

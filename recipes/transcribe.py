@@ -42,7 +42,7 @@ from hf_components.runtime import (
     run_recipe,
 )
 from hf_components.scoring import read_transcripts, write_hypotheses
-from hf_components.speech import language_code, load_corpus, sample
+from hf_components.speech import language_flag, load_corpus, sample
 
 logger = logging.getLogger(__name__)
 
@@ -98,9 +98,7 @@ class Arguments(ResumeArguments):
     voice: str | None = flag(
         "voice of one person over the model: name, or output of personalise_whisper", default=None
     )
-    language: str | None = flag(
-        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
-    )
+    language: str | None = language_flag()
     audio_context: Literal["dynamic", "full"] | None = flag(
         "audio context of a Whisper: as long as the clip, or always 30 s; default: as it was trained", default=None
     )

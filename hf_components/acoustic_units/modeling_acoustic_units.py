@@ -82,11 +82,7 @@ class AcousticUnitsModel(PreTrainedModel):
 
     @classmethod
     def from_encoder(
-        cls,
-        encoder: str = DEFAULT_ENCODER,
-        layer: int | None = None,
-        num_units: int = 100,
-        unit_rate: str = FRAME,
+        cls, encoder: str = DEFAULT_ENCODER, layer: int | None = None, num_units: int = 100, unit_rate: str = FRAME
     ) -> "AcousticUnitsModel":
         """A model with the features of an encoder; its centroids are still to be learnt (see `set_centroids`).
 

@@ -19,7 +19,7 @@ from hf_components.asr.packing import estimated_seconds, load_packable, run_pack
 from hf_components.asr.recordings import Files, Recordings, Rows
 from hf_components.asr.sapc2_packing import KITS, TIME_LIMITS, run_sapc2_package, write_sapc2_package
 from hf_components.asr.transcriber import Transcriber, transcribe
-from hf_components.asr.transcript import Transcript
+from hf_components.asr.transcript import Heard, Transcript
 from hf_components.asr.transcripts import (
     check_same_ids,
     read_finished,

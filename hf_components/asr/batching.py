@@ -1,5 +1,7 @@
 """Recordings in batches: how long each is, and their sound, read ahead of the model."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 
@@ -20,21 +22,25 @@ def durations_of(recordings: Recordings, disable: bool) -> tuple[dict[int, float
     return seconds, unreadable
 
 
-class AudioBatches(torch.utils.data.Dataset):
-    """Waveforms of each batch; a recording that cannot be decoded is represented by its `AudioError`."""
+def read_ahead(
+    recordings: Recordings, batches: list[list[int]], num_workers: int
+) -> Iterable[list[np.ndarray | AudioError]]:
+    """Waveforms of each batch, read by other processes; of what cannot be decoded, its `AudioError`."""
+    return torch.utils.data.DataLoader(
+        _Read(recordings),
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=list,  # keeps arrays as they are
+        generator=torch.Generator(),  # else the loader would change the random state of a training in progress
+    )
 
-    def __init__(self, recordings: Recordings, batches: list[list[int]]):
+
+class _Read(torch.utils.data.Dataset):
+    def __init__(self, recordings: Recordings):
         self.recordings = recordings
-        self.batches = batches
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> list[np.ndarray | AudioError]:
-        clips = []
-        for i in self.batches[index]:
-            try:
-                clips.append(self.recordings.read(i))
-            except AudioError as error:
-                clips.append(error)
-        return clips
+    def __getitem__(self, index: int) -> np.ndarray | AudioError:
+        try:
+            return self.recordings.read(index)
+        except AudioError as error:
+            return error

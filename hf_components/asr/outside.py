@@ -11,7 +11,7 @@ from hf_components.asr.recordings import Recordings
 from hf_components.asr.transcriber import Transcriber
 from hf_components.asr.transcript import Transcript
 from hf_components.asr.words import Word
-from hf_components.runtime import Progress, UserError, packaged_weights
+from hf_components.runtime import Progress, UserError, packaged_weights, share_of
 from hf_components.speech import SAMPLING_RATE, WORDS, AudioError
 
 POCKETSPHINX = "pocketsphinx"
@@ -45,7 +45,7 @@ class PocketSphinx:
     def stream(self, recordings: Recordings, description: str = "pocketsphinx") -> Iterator[list[Transcript]]:
         """This process's share of the transcripts, each as soon as it is there."""
         state = PartialState()
-        mine = range(len(recordings.ids))[state.process_index :: state.num_processes]
+        mine = share_of(range(len(recordings.ids)))
         for i in Progress(mine, desc=description, unit="recording", disable=not state.is_main_process):
             try:
                 clip = recordings.read(i)

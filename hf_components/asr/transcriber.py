@@ -10,16 +10,16 @@ With `voice="voices/anna"` it writes what the voice of one person makes of it, s
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from transformers import PreTrainedModel, ProcessorMixin
 
-from hf_components.asr.batching import AudioBatches, durations_of
+from hf_components.asr.batching import durations_of, read_ahead
 from hf_components.asr.ctc import Ctc
 from hf_components.asr.exported_whisper import WhisperInCTranslate2
 from hf_components.asr.families import family_of, load_asr
@@ -27,12 +27,12 @@ from hf_components.asr.language_model import LanguageModel
 from hf_components.asr.nbest import CHOICES, choosing_family
 from hf_components.asr.recordings import Files, Recordings, Rows, require_waveform
 from hf_components.asr.routing import MODEL_AS_IT_IS, Routing, routing_by
-from hf_components.asr.transcript import Heard, Transcript
+from hf_components.asr.transcript import Heard, Transcript, joined
 from hf_components.asr.voiced_decoding import Example, decode_with_voices
 from hf_components.asr.voices import Voices, load_voices
-from hf_components.asr.words import Word, moved
+from hf_components.asr.words import Word
 from hf_components.checkpoints import ExportedWhisper, choose_dtype, is_export, merge_adapter, writes
-from hf_components.runtime import Progress, UserError
+from hf_components.runtime import Progress, UserError, gathered, share_of
 from hf_components.speech import SAMPLING_RATE, AudioError, cut_at_quiet, decode, duration_batches, seconds_batches
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 from hf_components.whisper.configuration_moe_whisper import MIXTURES
@@ -41,6 +41,7 @@ from hf_components.whisper.dynamic_generation import DynamicContextGenerationMix
 ENGINES = ("transformers", "ctranslate2")
 
 
+@dataclass(eq=False, repr=False)
 class Transcriber:
     """A speech recogniser of any family of `hf_components.asr.families`, ready to transcribe.
 
@@ -65,35 +66,23 @@ class Transcriber:
         word_confidences: also find how sure the model is of each word that it writes; not with voices.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        processor: ProcessorMixin,
-        *,
-        language: str | None = None,
-        batch_seconds: float = 240.0,
-        batch_size: int | None = None,
-        max_new_tokens: int = 225,
-        num_beams: int | None = None,
-        least_risk: bool = True,
-        num_workers: int = 0,
-        voices: Voices | None = None,
-        word_confidences: bool = False,
-    ):
-        if word_confidences and voices is not None:
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    _: KW_ONLY
+    language: str | None = None
+    batch_seconds: float = 240.0
+    batch_size: int | None = None
+    max_new_tokens: int = 225
+    num_beams: int | None = None
+    least_risk: bool = True
+    num_workers: int = 0
+    voices: Voices | None = None
+    word_confidences: bool = False
+
+    def __post_init__(self):
+        if self.word_confidences and self.voices is not None:
             raise UserError("word confidences are those of a model without voices; leave one of them out")
-        self.family = WhisperInCTranslate2() if isinstance(model, ExportedWhisper) else family_of(model)
-        self.model = model
-        self.processor = processor
-        self.language = language
-        self.batch_seconds = batch_seconds
-        self.batch_size = batch_size
-        self.max_new_tokens = max_new_tokens
-        self.num_beams = num_beams
-        self.least_risk = least_risk
-        self.num_workers = num_workers
-        self.voices = voices
-        self.word_confidences = word_confidences
+        self.family = WhisperInCTranslate2() if isinstance(self.model, ExportedWhisper) else family_of(self.model)
         self.spent: Counter[str] = Counter()
 
     @classmethod
@@ -145,22 +134,13 @@ class Transcriber:
         device = torch.device(device) if device is not None else PartialState().device
         model, processor = load_asr(str(name_or_path), language, choose_dtype(dtype, device))
         if audio_context is not None:
-            if not isinstance(model, DynamicContextGenerationMixin):
-                raise UserError(
-                    f"audio_context is for a Whisper, and {name_or_path} is not one; leave audio_context out"
-                )
-            model.set_audio_context(audio_context, model.min_audio_context)
+            _set_audio_context(model, audio_context)
         if mixture is not None:
-            if not isinstance(model, MoeWhisperForConditionalGeneration):
-                raise UserError(f"mixture is for a MoE-Whisper, and {name_or_path} is not one; leave mixture out")
-            if mixture not in MIXTURES:
-                raise UserError(f"mixture must be {', '.join(MIXTURES)}, got {mixture!r}")
-            model.config.mixture = mixture
-        for folder in [adapter] if isinstance(adapter, (str, Path)) else adapter:
+            _set_mixture(model, mixture)
+        for folder in _listed(adapter):
             model = merge_adapter(model, str(folder))
         model = model.to(device).eval()
-        folders = [voice] if isinstance(voice, (str, Path)) else list(voice)
-        if folders:
+        if folders := _listed(voice):
             options["voices"] = load_voices(model, folders)
         return cls(model, processor, language=language, **options)
 
@@ -255,10 +235,7 @@ class Transcriber:
         return [Transcript(recordings.ids[i], texts[i], seconds[i]) for i in clips]
 
     def stream(
-        self,
-        recordings: Recordings,
-        routing: Routing | None = None,
-        description: str = "transcribing",
+        self, recordings: Recordings, routing: Routing | None = None, description: str = "transcribing"
     ) -> Iterator[list[Transcript]]:
         """This process's share of the transcripts, batch by batch, in no particular order.
 
@@ -274,16 +251,9 @@ class Transcriber:
         seconds, unreadable = durations_of(recordings, disable=not state.is_main_process)
         readable = list(seconds)
         batches = [[readable[i] for i in batch] for batch in self._batches([seconds[i] for i in readable])]
-        batches = batches[state.process_index :: state.num_processes]
+        batches = share_of(batches)
         if state.is_main_process and unreadable:
             yield [Transcript(ids[i], "", 0.0, problem) for i, problem in unreadable.items()]
-        loader = torch.utils.data.DataLoader(
-            AudioBatches(recordings, batches),
-            batch_size=None,
-            num_workers=self.num_workers,
-            collate_fn=list,  # keeps arrays as they are
-            generator=torch.Generator(),  # else the loader would change the random state of a training in progress
-        )
         with Progress(
             total=round(sum(seconds[i] for batch in batches for i in batch)),
             desc=description,
@@ -291,18 +261,15 @@ class Transcriber:
             disable=not state.is_main_process,
         ) as progress:
             start = time.perf_counter()
-            for batch, clips in zip(batches, loader, strict=True):
+            for batch, clips in zip(batches, read_ahead(recordings, batches, self.num_workers), strict=True):
                 self.spent["audio"] += time.perf_counter() - start
-                problems = {
-                    i: clip.problem for i, clip in zip(batch, clips, strict=True) if isinstance(clip, AudioError)
-                }
-                decoded = {i: clip for i, clip in zip(batch, clips, strict=True) if i not in problems}
-                heard = self._hear(decoded, routing)
+                read = dict(zip(batch, clips, strict=True))
+                heard = self._hear({i: clip for i, clip in read.items() if isinstance(clip, np.ndarray)}, routing)
                 yield [
-                    Transcript(ids[i], "", seconds[i], problems[i])
-                    if i in problems
-                    else Transcript(ids[i], heard[i].text, seconds[i], words=heard[i].words)
-                    for i in batch
+                    Transcript(ids[i], heard[i].text, seconds[i], words=heard[i].words)
+                    if i in heard
+                    else Transcript(ids[i], "", seconds[i], clip.problem)
+                    for i, clip in read.items()
                 ]
                 progress.update(round(sum(seconds[i] for i in batch)))
                 start = time.perf_counter()
@@ -322,9 +289,7 @@ class Transcriber:
         self, recordings: Recordings, routing: Routing, description: str = "transcribing"
     ) -> list[Transcript]:
         found = [transcript for batch in self.stream(recordings, routing, description) for transcript in batch]
-        if PartialState().num_processes > 1:
-            found = gather_object(found)
-        by_id = {transcript.id: transcript for transcript in found}
+        by_id = {transcript.id: transcript for transcript in gathered(found)}
         return [by_id[name] for name in recordings.ids]
 
     def _routing(
@@ -357,18 +322,15 @@ class Transcriber:
         ]
         found: dict[int, Heard] = {}
         for batch in self._batches([len(piece) / SAMPLING_RATE for _, piece in pieces]):
-            of_batch = routing.of([pieces[i][0] for i in batch])
-            texts = [text.strip() for text in self._decode([pieces[i][1] for i in batch], of_batch)]
-            words = self._words([pieces[i][1] for i in batch], texts)
-            found |= {i: Heard(*heard) for i, *heard in zip(batch, texts, words, strict=True)}
-        texts: dict[int, list[str]] = {key: [] for key in clips}
-        words: dict[int, list[Word]] = {key: [] for key in clips}
-        begins = dict.fromkeys(clips, 0)
+            keys, sounds = map(list, zip(*(pieces[i] for i in batch), strict=True))
+            texts = [text.strip() for text in self._decode(sounds, routing.of(keys))]
+            found |= dict(zip(batch, map(Heard, texts, self._words(sounds, texts)), strict=True))
+        parts: dict[int, list[Heard]] = {key: [] for key in clips}
+        samples: dict[int, list[int]] = {key: [] for key in clips}
         for i, (key, piece) in enumerate(pieces):
-            texts[key] += [found[i].text] if found[i].text else []
-            words[key] += moved(found[i].words or (), begins[key] / SAMPLING_RATE)
-            begins[key] += len(piece)
-        return {key: Heard(" ".join(texts[key]), words[key] if self.word_confidences else None) for key in clips}
+            parts[key].append(found[i])
+            samples[key].append(len(piece))
+        return {key: joined(parts[key], samples[key]) for key in clips}
 
     @torch.inference_mode()
     def _words(self, clips: list[np.ndarray], texts: list[str]) -> list[list[Word] | None]:
@@ -380,10 +342,6 @@ class Transcriber:
         found = self.family.words(self.model, self.processor, *asked, language=self.language) if spoken else []
         words = dict(zip(spoken, found, strict=True))
         return [words.get(i, []) for i in range(len(texts))]
-
-    def _bound(self) -> str:
-        name = "batch_seconds" if self.batch_size is None else "batch_size"
-        return f"{name}, now {getattr(self, name):g}"
 
     @torch.inference_mode()
     def _decode(self, clips: list[np.ndarray], routing: Routing) -> list[str]:
@@ -410,34 +368,44 @@ class Transcriber:
         if isinstance(model, DynamicContextGenerationMixin):
             options["least_risk"] = self.least_risk
         if any(examples):
-            clips = [
-                clip if example is None else np.concatenate([example[0], clip])
-                for example, clip in zip(examples, clips, strict=True)
-            ]
-            options["said"] = [
-                [] if example is None else self.family.tokenize_text(self.processor, example[1])
-                for example in examples
-            ]
+            clips = [np.concatenate([sound, clip]) for (sound, _), clip in zip(examples, clips, strict=True)]
+            options["said"] = [self.family.tokenize_text(self.processor, text) for _, text in examples]
         start = time.perf_counter()
         inputs = self.family.inputs(self.processor, clips, language=self.language)
         ready = time.perf_counter()
         self.spent["features"] += ready - start
         try:
             return self.family.decode(
-                model,
-                self.processor,
-                inputs,
-                max_new_tokens=self.max_new_tokens,
-                num_beams=self.num_beams,
-                **options,
+                model, self.processor, inputs, max_new_tokens=self.max_new_tokens, num_beams=self.num_beams, **options
             )
         except torch.OutOfMemoryError as error:
-            where = f"the memory of {self.model.device}"
+            bound = "batch_seconds" if self.batch_size is None else "batch_size"
             raise UserError(
-                f"a batch of {len(clips)} clips does not fit into {where}: lower {self._bound()}"
+                f"a batch of {len(clips)} clips does not fit into the memory of {self.model.device}: lower {bound}, "
+                f"now {getattr(self, bound):g}"
             ) from error
         finally:
             self.spent["model"] += time.perf_counter() - ready
+
+
+def _set_audio_context(model: PreTrainedModel, audio_context: str) -> None:
+    if not isinstance(model, DynamicContextGenerationMixin):
+        raise UserError(
+            f"audio_context is for a Whisper, and {model.name_or_path} is not one; leave audio_context out"
+        )
+    model.set_audio_context(audio_context, model.min_audio_context)
+
+
+def _set_mixture(model: PreTrainedModel, mixture: str) -> None:
+    if not isinstance(model, MoeWhisperForConditionalGeneration):
+        raise UserError(f"mixture is for a MoE-Whisper, and {model.name_or_path} is not one; leave mixture out")
+    if mixture not in MIXTURES:
+        raise UserError(f"mixture must be {', '.join(MIXTURES)}, got {mixture!r}")
+    model.config.mixture = mixture
+
+
+def _listed(given: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    return [given] if isinstance(given, (str, Path)) else given
 
 
 def transcribe(

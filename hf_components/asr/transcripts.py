@@ -37,6 +37,7 @@ from hf_components.runtime import (
     sealed,
     sync,
     write_json,
+    write_json_lines,
     write_record,
 )
 from hf_components.speech import WORDS
@@ -309,5 +310,5 @@ def _note_failures(file: Path, failed: Mapping[str, str]) -> None:
 
 def _write_lines(file: Path, lines: Iterable[dict]) -> None:
     """Write JSON lines; a reader finds the whole file or none."""
-    with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8") as opened:
-        opened.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    with atomic_write(file) as temporary:
+        write_json_lines(temporary, lines)

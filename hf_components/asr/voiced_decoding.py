@@ -1,17 +1,17 @@
 """Decode clips of several people, each with the voice of that person."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hf_components.asr.voices import Voices
+from hf_components.asr.voices import Example, Reading, Voices
 from hf_components.scoring import vote
 from hf_components.speech import SAMPLING_RATE
 
-Example = tuple[np.ndarray, str]  # a sentence of that person: sound and text
-# Texts of clips by a model, with weights over its experts, each behind an example.
+# Texts of clips by a model, with weights over its experts, each behind an example, or all of them alone.
 Decode = Callable[[PreTrainedModel, list[np.ndarray], torch.Tensor | None, Sequence[Example | None]], list[str]]
 
 
@@ -27,16 +27,18 @@ def decode_with_voices(
 ) -> list[str]:
     """Texts of clips `(samples,)`, each with the voice of a name.
 
-    A clip of a voice with examples is transcribed alone and after each of them, and the texts vote on every word.
+    A clip of a voice with examples is transcribed alone and after each of them, and the texts vote on every word, see
+    `agreed`.
 
     Args:
         model: the model without voices, for those whose experts a router chooses.
         batches: divides clips of so many seconds into batches of their numbers.
         language: of the words that vote.
     """
-    asked = [(row, example) for row, name in enumerate(names) for example in (None, *voices.examples[name])]
+    asked = [(row, reading) for row, name in enumerate(names) for reading in voices.readings(name)]
     seconds = [
-        (len(clips[row]) + (0 if example is None else len(example[0]))) / SAMPLING_RATE for row, example in asked
+        (len(clips[row]) + (len(reading.example[0]) if reading.example else 0)) / SAMPLING_RATE
+        for row, reading in asked
     ]
     written = [""] * len(asked)
     for batch in [list(range(len(asked)))] if len(asked) == len(clips) else batches(seconds):
@@ -51,10 +53,28 @@ def decode_with_voices(
         )
         for i, text in zip(batch, found, strict=True):
             written[i] = text
-    texts: list[list[str]] = [[] for _ in clips]
-    for (row, _), text in zip(asked, written, strict=True):
-        texts[row].append(text)
-    return [one[0] if len(one) == 1 else vote(one, language) for one in texts]
+    texts: list[list[tuple[Reading, str]]] = [[] for _ in clips]
+    for (row, reading), text in zip(asked, written, strict=True):
+        texts[row].append((reading, text))
+    return [agreed(one, language) for one in texts]
+
+
+def agreed(readings: Sequence[tuple[Reading, str]], language: str | None) -> str:
+    """The text of a clip.
+
+    The text of the base and those after examples vote on every word. If there is also one of a LoRA, the base, what
+    was voted, and the LoRA have a vote each: a single one of them that goes wrong is outvoted.
+
+    Args:
+        readings: each with its text; that of the base is the first, if there are others.
+        language: of the words that vote.
+    """
+    if len(readings) == 1:
+        return readings[0][1]
+    without = [text for reading, text in readings if not reading.with_lora]
+    voted = vote(without, language)
+    lora = [text for reading, text in readings if reading.with_lora]
+    return vote([without[0], voted, *lora], language) if lora else voted
 
 
 def _decode_mixed(
@@ -62,24 +82,23 @@ def _decode_mixed(
     model: PreTrainedModel,
     clips: list[np.ndarray],
     names: list[str],
-    examples: Sequence[Example | None],
+    readings: Sequence[Reading],
     decode: Decode,
 ) -> list[str]:
     """Texts of clips, each with its voice: in one pass, and in others those behind an example or by a router."""
-    weights = voices.weights_of(names)
-    texts = [""] * len(clips)
+    weights = voices.weights_of(names, [reading.with_lora for reading in readings])
     as_it_is = weights.isnan().any(1).tolist()
-    for routed in (True, False):
-        for alone in (True, False):
-            rows = [i for i in range(len(clips)) if as_it_is[i] == routed and (examples[i] is None) == alone]
-            if not rows:
-                continue
-            written = decode(
-                model if routed else voices.model,
-                [clips[i] for i in rows],
-                None if routed else weights[rows],
-                [examples[i] for i in rows],
-            )
-            for row, text in zip(rows, written, strict=True):
-                texts[row] = text
+    passes: dict[tuple[bool, bool], list[int]] = defaultdict(list)  # by who decodes, and whether it is alone
+    for row, reading in enumerate(readings):
+        passes[as_it_is[row], reading.example is None].append(row)
+    texts = [""] * len(clips)
+    for (routed, _), rows in sorted(passes.items(), reverse=True):
+        written = decode(
+            model if routed else voices.model,
+            [clips[i] for i in rows],
+            None if routed else weights[rows],
+            [readings[i].example for i in rows],
+        )
+        for row, text in zip(rows, written, strict=True):
+            texts[row] = text
     return texts

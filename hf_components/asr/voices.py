@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -47,32 +48,16 @@ def with_slots(
         "min_audio_context": model.min_audio_context,
         "target_modules": list(target_modules),
     }
-    experts = 0
     if isinstance(model.config, MoeWhisperConfig):
-        config = model.config
-        experts = config.num_experts
-        folded = config.folded_weights
-        if folded is not None:
-            shared = folded[experts:]
-            folded = [*folded[:experts], *[0.0] * slots, *shared]
-        most = max(rank, config.lora_rank)
-        fields |= {
-            "num_experts": experts + slots,
-            "lora_rank": most,
-            "lora_alpha": config.lora_alpha / config.lora_rank * most,
-            "shared_expert": config.shared_expert,
-            "router_layer": config.router_layer,
-            "target_modules": sorted({*config.target_modules, *target_modules}),
-            "folded_weights": folded,
-        }
+        fields |= _beside_experts(model.config, slots, rank, target_modules)
     inherited = model.config.to_dict()
     for name in ("architectures", "auto_map"):
         inherited.pop(name, None)
     extended = MoeWhisperForConditionalGeneration(MoeWhisperConfig(**{**inherited, **fields}))
     extended = extended.to(model.device, model.dtype)
     _share_plain_weights(extended, model)
-    if experts:
-        _copy_experts(extended, model, experts)
+    if isinstance(model.config, MoeWhisperConfig):
+        _copy_experts(extended, model, model.config.num_experts)
     extended.generation_config = copy.deepcopy(model.generation_config)
     extended.name_or_path = model.name_or_path
     for part in (extended.model.encoder, extended.model.decoder):
@@ -80,7 +65,35 @@ def with_slots(
     return extended.eval()
 
 
+def _beside_experts(
+    config: MoeWhisperConfig, slots: int, rank: int, target_modules: Sequence[str]
+) -> dict[str, object]:
+    """Fields of a configuration with the experts of this one, and then so many slots."""
+    experts = config.num_experts
+    folded = config.folded_weights
+    if folded is not None:
+        folded = [*folded[:experts], *[0.0] * slots, *folded[experts:]]  # the shared expert is the last
+    most = max(rank, config.lora_rank)
+    return {
+        "num_experts": experts + slots,
+        "lora_rank": most,
+        "lora_alpha": config.lora_alpha / config.lora_rank * most,
+        "shared_expert": config.shared_expert,
+        "router_layer": config.router_layer,
+        "target_modules": sorted({*config.target_modules, *target_modules}),
+        "folded_weights": folded,
+    }
+
+
 PAUSE = np.zeros(SAMPLING_RATE * 3 // 10, np.float32)  # between an example and a recording
+Example = tuple[np.ndarray, str]  # a sentence of that person: sound and text
+
+
+class Reading(NamedTuple):
+    """One of the texts that a voice asks for: behind an example or alone, with its LoRA or without."""
+
+    example: Example | None
+    with_lora: bool
 
 
 class Voices:
@@ -104,7 +117,7 @@ class Voices:
         self.experts = model.config.num_experts if isinstance(model.config, MoeWhisperConfig) else 0
         self.changing = [name for name, voice in voices.items() if voice.lora is not None]
         self.model = None
-        self._rows: dict[str, torch.Tensor | None] = dict.fromkeys(voices)
+        self._rows: dict[str, torch.Tensor | None] = dict.fromkeys(voices)  # without the voice's LoRA
         if any(voice.expert_weights is not None or voice.lora is not None for voice in voices.values()):
             try:
                 self._add(voices)
@@ -122,15 +135,25 @@ class Voices:
             for name, voice in voices.items()
         }
 
+    def readings(self, name: str) -> list[Reading]:
+        """The texts that a voice asks for of each clip."""
+        changes = name in self.changing
+        if not self.examples[name]:
+            return [Reading(None, changes)]
+        alone = [Reading(example, False) for example in (None, *self.examples[name])]
+        return [*alone, Reading(None, True)] if changes else alone
+
     def longest_example(self, name: str) -> float:
         """Seconds of the longest example of a voice, with the pause after it."""
         return max((len(example) for example, _ in self.examples[name]), default=0) / SAMPLING_RATE
 
-    def weights_of(self, names: Sequence[str]) -> torch.Tensor:
+    def weights_of(self, names: Sequence[str], with_lora: Sequence[bool] | None = None) -> torch.Tensor:
         """Weights over experts and voices for utterances of these voices, `(utterances, experts + voices)`.
 
         A row is NaN if the base transcribes it as it is.
 
+        Args:
+            with_lora: for each utterance whether the LoRA of its voice is used, if it has one; by default it is.
         Raises:
             UserError: there is no such voice.
         """
@@ -138,8 +161,11 @@ class Voices:
             raise UserError(f"there is no voice {unknown[0]!r}; there are {first_few(self.names)}")
         width = self.experts + max(1, len(self.changing))
         nothing = torch.full((width,), torch.nan)
-        rows = [self._rows[name] for name in names]
-        return torch.stack([nothing if row is None else row for row in rows])
+        weights = torch.stack([nothing if self._rows[name] is None else self._rows[name] for name in names])
+        for row, name in enumerate(names):
+            if name in self.changing and (with_lora is None or with_lora[row]):
+                weights[row, self.experts + self.changing.index(name)] = 1.0
+        return weights
 
     def merged(self, place: str | Path) -> DynamicContextWhisper:
         """The only voice and its base as one plain Whisper, in a context of 30 s.
@@ -185,8 +211,6 @@ class Voices:
             row = torch.zeros(self.experts + slots)
             if self.experts:  # else zeros change nothing
                 row[: self.experts] = torch.tensor(voice.expert_weights)
-            if voice.lora is not None:
-                row[self.experts + self.changing.index(name)] = 1.0
             self._rows[name] = row
 
 

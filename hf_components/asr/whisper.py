@@ -123,9 +123,9 @@ class Whisper(Family):
     def longest_labels(self, model):
         return model.config.max_target_positions
 
-    def tokenize_text(self, processor, text, *, follows: bool = False) -> list[int]:
-        """Ids of a text alone; `follows` that of a sentence after another one."""
-        return processor.tokenizer(" " * follows + plain_text(text), add_special_tokens=False).input_ids
+    def tokenize_text(self, processor, text) -> list[int]:
+        """Ids of a text alone."""
+        return processor.tokenizer(plain_text(text), add_special_tokens=False).input_ids
 
 
 def longest_text(config: WhisperConfig, max_new_tokens: int) -> int:

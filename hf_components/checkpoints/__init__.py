@@ -27,6 +27,7 @@ from hf_components.checkpoints.loading import (
 from hf_components.checkpoints.saving import check_savable, save_whisper
 from hf_components.checkpoints.soups import (
     Candidates,
+    Soup,
     average_into,
     averaged,
     find_candidates,
@@ -50,6 +51,7 @@ from hf_components.checkpoints.voices import (
     CONTEXT,
     LORA,
     NO_CHANGE,
+    VOTE,
     WAYS,
     WEIGHTS,
     Voice,

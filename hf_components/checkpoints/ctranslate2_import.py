@@ -26,10 +26,7 @@ from transformers import (
 )
 
 from hf_components.checkpoints.generation import whisper_generation_config
-from hf_components.runtime import (
-    UserError,
-    read_record,
-)
+from hf_components.runtime import UserError, read_record
 
 AGAIN = "download the checkpoint again"
 BINARY_VERSION = 6

@@ -1,7 +1,7 @@
 """Voices on disk: what one person's sentences changed about a recogniser, in one small folder.
 
 A voice is `voice.json` alone (no change, or weights over the experts of a mixture), with some recorded sentences as
-examples, or with a PEFT adapter. It was learned from the recordings of one person: it is personal data.
+examples, with a PEFT adapter, or with both. It was learned from the recordings of one person: it is personal data.
 """
 
 import json
@@ -34,8 +34,8 @@ ADAPTER = "adapter_config.json"
 RELEASED = "runs/voice/model/voices"  # where `make recipe-voice` leaves them
 FORMAT = 1
 EXAMPLE = "example_{}.flac"
-NO_CHANGE, WEIGHTS, CONTEXT, LORA = "no change", "weights", "context", "lora"
-WAYS = (NO_CHANGE, WEIGHTS, CONTEXT, LORA)  # the cheapest first
+NO_CHANGE, WEIGHTS, CONTEXT, LORA, VOTE = "no change", "weights", "context", "lora", "vote"
+WAYS = (NO_CHANGE, WEIGHTS, CONTEXT, LORA, VOTE)  # the cheapest first
 FORM = {
     "format": int,
     "name": str,
@@ -58,7 +58,7 @@ class Voice:
     Args:
         name: name of the person.
         way: "no change": the base as it is; "weights": fixed weights over its experts; "context": examples of
-            the voice before each recording; "lora": one more LoRA.
+            the voice before each recording; "lora": one more LoRA; "vote": the base, examples and a LoRA vote.
         base: folder or Hub id of the base model.
         base_digest: `digest_of_model` of it.
         sentences: number of sentences that the voice was learned from.
@@ -119,7 +119,7 @@ def read_voice(folder: str | Path) -> Voice:
         raise UserError(f"{folder / RECORD} has format {record['format']}, and {FORMAT} is known; update underheard")
     if record["way"] not in WAYS:
         raise UserError(f"{folder / RECORD} is damaged: way must be one of {', '.join(WAYS)}; {again}")
-    lora = _read_lora(folder, again) if record["way"] == LORA else None
+    lora = _read_lora(folder, again) if record["way"] in (LORA, VOTE) else None
     examples = [_read_example(folder / EXAMPLE.format(i), again) for i in range(len(record["example_texts"]))]
     return Voice(lora=lora, examples=examples, **{name: record[name] for name in FORM if name != "format"})
 

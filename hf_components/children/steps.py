@@ -28,12 +28,7 @@ def prepare(pipeline: Pipeline, prepare_corpus: ModuleType, max_samples: int | N
     pipeline.everywhere(language=pipeline.args.language)
     if not is_prepared(data):
         corpus = pipeline.run(
-            prepare_corpus,
-            "corpus",
-            size="default",
-            builder="jsonl_manifest",
-            data_dir=data,
-            max_samples=max_samples,
+            prepare_corpus, "corpus", size="default", builder="jsonl_manifest", data_dir=data, max_samples=max_samples
         )
     pipeline.check(require_splits, data, str(corpus), {"train", "dev"}, ADVICE)
     pipeline.everywhere(corpus=corpus)

@@ -36,9 +36,7 @@ class CorrectionArguments:
         needs=USED,
     )
     llm_dtype: str = flag(
-        "float32, float16, bfloat16, or auto: half precision on GPU, else float32",
-        default="auto",
-        needs=USED,
+        "float32, float16, bfloat16, or auto: half precision on GPU, else float32", default="auto", needs=USED
     )
     llm_batch_size: int = flag("transcripts per batch of the LLM", default=16, min=1, needs=WRITES)
     fast_mode: bool = flag("correct transcripts of up to 128 tokens only; else 512", default=True, needs=WRITES)
@@ -57,11 +55,7 @@ def load_corrector(args: CorrectionArguments, alphabet: frozenset[str] | None = 
         model, processor = load_asr(args.llm_model, dtype=choose_dtype(args.llm_dtype, PartialState().device))
         return HearingCorrector(model, processor, name=args.llm_model, **options)
     return TranscriptCorrector.from_pretrained(
-        args.llm_model,
-        gguf_file=args.gguf_file,
-        quantization=args.quantization,
-        dtype=args.llm_dtype,
-        **options,
+        args.llm_model, gguf_file=args.gguf_file, quantization=args.quantization, dtype=args.llm_dtype, **options
     )
 
 

@@ -1,8 +1,8 @@
 """`TranscriptCorrector`: an instruct model that corrects transcripts in batches, within limits.
 
 from hf_components.correction.corrector import TranscriptCorrector
-corrector = TranscriptCorrector.from_pretrained("mistralai/Mistral-7B-Instruct-v0.3") print(corrector.correct(["i red
-the hole book"])[0].text)
+corrector = TranscriptCorrector.from_pretrained("mistralai/Mistral-7B-Instruct-v0.3")
+print(corrector.correct(["i red the hole book"])[0].text)
 """
 
 import copy

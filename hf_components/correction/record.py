@@ -23,6 +23,7 @@ from hf_components.runtime import (
     full_disk_explained,
     parse_record,
     sealed,
+    share_of,
 )
 
 DECIMALS = 3
@@ -79,7 +80,7 @@ def correct_to_file(
         ]
         left = [i for i, key in enumerate(keys) if key not in found]
         # Distributed by length, so that all processes have the same amount of work.
-        left = sorted(left, key=lambda i: -len(recordings[i][0].text))[state.process_index :: state.num_processes]
+        left = share_of(sorted(left, key=lambda i: -len(recordings[i][0].text)))
         if left:
             corrector.warm_up()
         # One unbuffered write per batch, so that lines of several processes are not mixed.

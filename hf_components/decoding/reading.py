@@ -95,18 +95,7 @@ def read_duration(source: str | bytes) -> float:
 
 def _open(source: str | bytes) -> SndFile | FFmpegFile:
     """Open a file with libsndfile if that reads all its samples, else with FFmpeg."""
-    try:
-        if not isinstance(source, bytes) and _is_stream(Path(source)):
-            raise SoundError("unreadable audio", "it is a pipe or a device, and no file; write it to a file first")
-        head = source[:64] if isinstance(source, bytes) else _head(Path(source))
-    except OSError as error:
-        raise SoundError("unreadable audio", error.strerror or str(error)) from error
-    if not head:
-        raise SoundError("empty audio", "0 bytes")
-    if ANNEX_POINTER in head:
-        raise SoundError("unreadable audio", "a git-annex pointer instead of the sound; run git annex get")
-    if head.startswith(LFS_POINTER):
-        raise SoundError("unreadable audio", "a Git LFS pointer instead of the sound; run git lfs pull")
+    head = _head_of_sound(source)
     if isinstance(source, bytes) and source[(tag := id3_size(head)) :].startswith(SOUND_AFTER_ID3):
         source = source[tag:]  # libsndfile skips the tag only in files
     problem = None
@@ -122,6 +111,23 @@ def _open(source: str | bytes) -> SndFile | FFmpegFile:
     except (av.FFmpegError, OSError) as error:
         raise SoundError(*(problem or ("unreadable audio", what_it_is(source, head)))) from error
     return _possible(file, file.track.channels)
+
+
+def _head_of_sound(source: str | bytes) -> bytes:
+    """The first bytes of a file. Raises SoundError if they show that it holds no sound."""
+    try:
+        if not isinstance(source, bytes) and _is_stream(Path(source)):
+            raise SoundError("unreadable audio", "it is a pipe or a device, and no file; write it to a file first")
+        head = source[:64] if isinstance(source, bytes) else _head(Path(source))
+    except OSError as error:
+        raise SoundError("unreadable audio", error.strerror or str(error)) from error
+    if not head:
+        raise SoundError("empty audio", "0 bytes")
+    if ANNEX_POINTER in head:
+        raise SoundError("unreadable audio", "a git-annex pointer instead of the sound; run git annex get")
+    if head.startswith(LFS_POINTER):
+        raise SoundError("unreadable audio", "a Git LFS pointer instead of the sound; run git lfs pull")
+    return head
 
 
 def _possible(file: SndFile | FFmpegFile, channels: int) -> SndFile | FFmpegFile:

@@ -27,6 +27,7 @@ from hf_components.moe.experts import (
     ExpertArguments,
     build_experts,
     freeze_shared_expert,
+    load_mixture,
     load_router,
     load_trained_experts,
     save_trained_experts,
@@ -37,7 +38,7 @@ from hf_components.moe.fit import loss_of_labels, loss_of_routing, mixture
 from hf_components.moe.gradients import LoraGradients
 from hf_components.moe.labels import load_labels
 from hf_components.moe.losses import ExpertLosses, require_transcripts
-from hf_components.moe.merging import merge_experts, score_plain
+from hf_components.moe.merging import equal_weights, merge_experts, score_plain, soup_of_experts
 from hf_components.moe.release import release_model
 from hf_components.moe.results import results_of
 from hf_components.moe.router import RouterArguments, best_epoch, choose_held_out, evaluate_router, train_router

@@ -14,13 +14,7 @@ import torch
 from accelerate import PartialState
 from transformers import WhisperFeatureExtractor, WhisperProcessor
 
-from hf_components.runtime import (
-    Progress,
-    join_parts,
-    make_folder,
-    read_part,
-    write_part,
-)
+from hf_components.runtime import Progress, join_parts, make_folder, read_part, share_of, write_part
 from hf_components.speech import duration_batches, log_mel, unreadable_explained, waveforms
 from hf_components.training import FULL_CONTEXT_FRAMES
 from hf_components.whisper import DynamicContextWhisper
@@ -119,17 +113,14 @@ def write_vectors(
     state.wait_for_everyone()
     missing = [shard for shard in shards if not (folder / shard.file_name).exists()]
     state.wait_for_everyone()  # every process has looked before one writes
-    mine = missing[state.process_index :: state.num_processes]
+    mine = share_of(missing)
     batches = [(shard, indices) for shard in mine for indices in duration_batches(shard.rows["duration"], batch_size)]
     loader = torch.utils.data.DataLoader(
         _Features(batches, feature_extractor), batch_size=None, num_workers=num_workers
     )
     found: dict[int, np.ndarray] = {}
     with Progress(
-        total=sum(len(shard.rows) for shard in mine),
-        desc=doing,
-        unit="utterance",
-        disable=not state.is_main_process,
+        total=sum(len(shard.rows) for shard in mine), desc=doing, unit="utterance", disable=not state.is_main_process
     ) as progress:
         for (shard, indices), features in zip(batches, loader, strict=True):
             found.update(zip(indices, embed(features, shard.rows.select(indices)), strict=True))
@@ -182,11 +173,7 @@ class _Features(torch.utils.data.Dataset):
         shard, rows = self.batches[index]
         with unreadable_explained():
             clips = waveforms(shard.rows.select(rows))
-        return log_mel(
-            self.feature_extractor,
-            clips,
-            FULL_CONTEXT_FRAMES if shard.context == "full" else None,
-        )
+        return log_mel(self.feature_extractor, clips, FULL_CONTEXT_FRAMES if shard.context == "full" else None)
 
 
 def _table(shard: Shard, vectors: list[np.ndarray]) -> pyarrow.Table:

@@ -10,11 +10,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from hf_components.asr import Whisper
 from hf_components.checkpoints import base_model_id, digest_of_base, lora_folder
-from hf_components.runtime import (
-    UserError,
-    damage_named,
-    flag,
-)
+from hf_components.runtime import UserError, damage_named, flag
 from hf_components.training import LoraArguments
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperConfig, MoeWhisperForConditionalGeneration
 from hf_components.whisper.adapters import load_adapter
@@ -151,6 +147,31 @@ def load_trained_experts(
             f"the experts in {folder} do not fit {base.name_or_path}: {error}; train them over it"
         ) from error
     check_base(folder, base)
+    return model
+
+
+def load_mixture(
+    base: DynamicContextWhisper, experts_dir: str | Path, router_dir: str | Path, **config
+) -> MoeWhisperForConditionalGeneration:
+    """Put saved experts and a pre-trained router on their base model, see `load_trained_experts`.
+
+    Raises:
+        UserError: either is missing, or they do not fit each other or the base.
+    """
+    router, router_layer = load_router(router_dir)
+    model = load_trained_experts(base, experts_dir, router_hidden_size=router.hidden.out_features, **config)
+    if (router.output.out_features, router_layer) != (model.config.num_experts, model.config.router_layer):
+        raise UserError(
+            f"the router in {router_dir} chooses among {router.output.out_features} experts above layer "
+            f"{router_layer}, but {experts_dir} holds {model.config.num_experts} above layer "
+            f"{model.config.router_layer}; make both from the same clusters and embeddings"
+        )
+    if router.hidden.in_features != model.config.d_model:
+        raise UserError(
+            f"the router in {router_dir} reads embeddings of {router.hidden.in_features} dimensions, "
+            f"{base.name_or_path} has {model.config.d_model}; pre-train it on embeddings of this model"
+        )
+    model.model.encoder.router.load_state_dict(router.state_dict())
     return model
 
 

@@ -11,7 +11,7 @@ from hf_components.asr import compare_with_export, load_asr, load_voices
 from hf_components.checkpoints import load_whisper, read_config
 from hf_components.moe.merging import load_expert
 from hf_components.runtime import RecipeArguments, SeedArguments, UserError, flag
-from hf_components.speech import language_code, load_corpus, sample_rows
+from hf_components.speech import language_flag, load_corpus, sample_rows
 from hf_components.whisper import DynamicContextWhisper
 
 logger = logging.getLogger(__name__)
@@ -24,9 +24,7 @@ class ExportArguments(RecipeArguments, SeedArguments):
     voice: str | None = flag(
         "voice of one person over the model, merged into it: output of personalise_whisper", default=None
     )
-    language: str | None = flag(
-        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
-    )
+    language: str | None = language_flag()
     corpus: str | None = flag("prepared corpus to check the export on: folder or Hub id", default=None)
     split: str = flag("split from which clips are drawn", default="dev", needs="corpus")
     max_samples: int = flag(

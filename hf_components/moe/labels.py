@@ -8,10 +8,7 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from hf_components.runtime import (
-    UserError,
-    damage_named,
-)
+from hf_components.runtime import UserError, damage_named
 
 
 @dataclass

@@ -1,14 +1,15 @@
 """Merge a MoE-Whisper into one plain Whisper, and score plain Whispers beside their mixture."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import datasets
 from transformers import WhisperProcessor
 
-from hf_components.checkpoints import BEAMS, load_moe_whisper, prompt_language
+from hf_components.asr import transcribe
+from hf_components.checkpoints import BEAMS, Soup, greedy_soup, language_of, load_moe_whisper, prompt_language
 from hf_components.moe.benchmark.rows import ZERO_SHOT, run_row, score_rows
 from hf_components.runtime import UserError
-from hf_components.scoring import compare
+from hf_components.scoring import compare, word_error_rate
 from hf_components.whisper import DynamicContextWhisper, MoeWhisperForConditionalGeneration
 
 
@@ -33,6 +34,29 @@ def merge_experts(model: MoeWhisperForConditionalGeneration, weights: Sequence[f
     return model.plain_whisper(weights)
 
 
+def equal_weights(members: Collection[int], experts: int) -> list[float]:
+    """Weights of all experts: the same for `members`, 0 for the others."""
+    return [1 / len(members) if expert in members else 0.0 for expert in range(experts)]
+
+
+def soup_of_experts(
+    model: MoeWhisperForConditionalGeneration, processor: WhisperProcessor, corpus: datasets.Dataset, **decoding: int
+) -> Soup:
+    """A greedy soup of the experts, by the WER on rows of a prepared corpus.
+
+    Args:
+        decoding: `batch_size` and `max_new_tokens` of `transcribe`.
+    """
+    references = corpus["text"][:]
+
+    def error_of(members: list[int]) -> float:
+        plain = merge_experts(model, equal_weights(members, model.config.num_experts))
+        texts = transcribe(plain, processor, corpus, description="soup of experts", **decoding)
+        return word_error_rate(texts, references, language_of(plain))
+
+    return greedy_soup(model.config.num_experts, error_of)
+
+
 def load_expert(
     checkpoint: str, expert: int | None, experts: int, language: str | None = None
 ) -> tuple[DynamicContextWhisper, WhisperProcessor]:
@@ -53,7 +77,7 @@ def load_expert(
         )
     mixture, processor = load_moe_whisper(checkpoint)
     prompt_language(mixture, processor, language)
-    model = merge_experts(mixture, [float(i == expert) for i in range(experts)])
+    model = merge_experts(mixture, equal_weights([expert], experts))
     model.set_audio_context(mixture.audio_context, mixture.min_audio_context)
     return model, processor
 

@@ -11,14 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from hf_components.runtime import (
-    Progress,
-    SeedArguments,
-    atomic_write,
-    damage_named,
-    flag,
-    make_folder,
-)
+from hf_components.runtime import Progress, SeedArguments, atomic_write, damage_named, flag, make_folder
 from hf_components.whisper.router import UtteranceRouter
 
 logger = logging.getLogger(__name__)

@@ -118,22 +118,30 @@ def files_of(folder: Path, license: str | None, repo_id: str) -> Files:
     if CARD not in files:
         files |= stage_card(folder, license)
     elif is_voice(folder) and license_of(folder) is None:
-        card = _text(files[CARD])
-        card = card.removeprefix("---\n") if card.startswith("---\n") else f"---\n{card}"
-        files[CARD] = f"---\nlicense: {license}\n{card}".replace(
-            NO_LICENSE, f"Licence of the voice: {license}."
-        ).encode()
+        files[CARD] = _licensed(_text(files[CARD]), license).encode()
     files = {name: _without_places(name, file) for name, file in files.items()}
     files[CARD] = _text(files[CARD]).replace(HERE, repo_id).encode()
+    _refuse_tokens(folder, files)
+    return files
+
+
+def _licensed(card: str, license: str | None) -> str:
+    """The card of a voice that names no licence, with one."""
+    card = card.removeprefix("---\n") if card.startswith("---\n") else f"---\n{card}"
+    return f"---\nlicense: {license}\n{card}".replace(NO_LICENSE, f"Licence of the voice: {license}.")
+
+
+def _refuse_tokens(folder: Path, files: Files) -> None:
+    """Raise UserError if a file holds a token of the Hub."""
     token = (get_token() or "").encode()
     for name, file in files.items():
-        if isinstance(file, bytes) or file.stat().st_size <= LONGEST_SEARCHED:
-            content = file if isinstance(file, bytes) else file.read_bytes()
-            if (token and token in content) or TOKEN.search(content):
-                raise UserError(
-                    f"{folder / name} holds an access token of the Hub, which must not be published; remove it"
-                )
-    return files
+        if isinstance(file, Path) and file.stat().st_size > LONGEST_SEARCHED:
+            continue
+        content = file if isinstance(file, bytes) else file.read_bytes()
+        if (token and token in content) or TOKEN.search(content):
+            raise UserError(
+                f"{folder / name} holds an access token of the Hub, which must not be published; remove it"
+            )
 
 
 def outdated(there: list[str], files: Files) -> list[str]:

@@ -19,6 +19,7 @@ MARKERS = ("o", "^", "s", "X", "D")
 LINES = ("-", "--", ":")
 MARKED = 10  # a curve with fewer points has marks: a line of a single point is invisible
 MAX_POINTS = 5000
+SAMPLING_RATE = 16_000
 DYNAMIC_RANGE = 70  # dB; bins this far below the loudest one are black in a spectrogram
 
 
@@ -189,31 +190,29 @@ def plot_reliability(file: str | Path, parts: dict[str, list[dict[str, float]]],
     figure.savefig(file, dpi=120)
 
 
-def plot_spectrograms(
-    file: str | Path, waveforms: dict[str, np.ndarray], title: str = "", sampling_rate: int = 16_000
-) -> None:
-    """Plot spectrograms of named waveforms (samples,), with common scales of time and loudness, and save a PNG."""
+def plot_spectrograms(file: str | Path, waveforms: dict[str, np.ndarray], title: str = "") -> None:
+    """Plot spectrograms of named waveforms (samples,) at 16 kHz, with common scales of time and loudness, to a PNG."""
     figure = Figure(figsize=(10, 2.4 * len(waveforms) + 0.6), layout="constrained")
     figure.suptitle(_label(title))
     rows = figure.subplots(len(waveforms), 1, sharex=True, squeeze=False)[:, 0]
     levels = {
-        name: 10 * np.log10(mlab.specgram(waveform, NFFT=512, noverlap=512 - 160, Fs=sampling_rate)[0] + 1e-20)
+        name: 10 * np.log10(mlab.specgram(waveform, NFFT=512, noverlap=512 - 160, Fs=SAMPLING_RATE)[0] + 1e-20)
         for name, waveform in waveforms.items()
     }  # (bins, frames) each
     loudest = max(level.max() for level in levels.values())
     for axes, (name, level) in zip(rows, levels.items(), strict=True):
-        seconds = len(waveforms[name]) / sampling_rate
+        seconds = len(waveforms[name]) / SAMPLING_RATE
         image = axes.imshow(
             level,
             origin="lower",
             aspect="auto",
-            extent=(0, seconds, 0, sampling_rate / 2000),
+            extent=(0, seconds, 0, SAMPLING_RATE / 2000),
             cmap="magma",
             vmin=loudest - DYNAMIC_RANGE,
             vmax=loudest,
         )
         axes.set(ylabel="kHz", title=_label(name))
-    rows[-1].set(xlabel="seconds", xlim=(0, max(map(len, waveforms.values())) / sampling_rate))
+    rows[-1].set(xlabel="seconds", xlim=(0, max(map(len, waveforms.values())) / SAMPLING_RATE))
     figure.colorbar(image, ax=rows, label="dB")
     figure.savefig(file, dpi=100)
 

@@ -54,21 +54,15 @@ from hf_components.runtime.json_lines import (
     read_json_lines,
     text_field,
     what_instead,
+    write_json_lines,
 )
 from hf_components.runtime.locks import alone_in
 from hf_components.runtime.logs import run_recipe, write_to_file
 from hf_components.runtime.memory import free_memory, full_memory_explained
 from hf_components.runtime.packaged import packaged_weights
 from hf_components.runtime.parquet_parts import join_parts, read_part, write_part
-from hf_components.runtime.pipeline import (
-    Pipeline,
-    PipelineArguments,
-    Step,
-    all_flags,
-    passed_on_arguments,
-    same_names,
-)
-from hf_components.runtime.processes import join_processes
+from hf_components.runtime.pipeline import Pipeline, PipelineArguments, Step
+from hf_components.runtime.processes import gathered, join_processes, of_main, share_of
 from hf_components.runtime.progress import Progress
 from hf_components.runtime.recipe_arguments import (
     LogArguments,
@@ -91,4 +85,5 @@ from hf_components.runtime.records import (
 )
 from hf_components.runtime.stage_folder import SCRATCH, require_apart
 from hf_components.runtime.stages import run_as_stage, run_stage
+from hf_components.runtime.step_flags import all_flags, passed_on_arguments, same_names
 from hf_components.runtime.verification import verify_folder

@@ -3,7 +3,7 @@
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,12 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict]]:
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: expected an object, got {line[:80].decode(errors='replace')}")
         yield number, row
+
+
+def write_json_lines(file: Path, rows: Iterable[dict]) -> None:
+    """Write an object per line, see `read_json_lines`."""
+    with file.open("w", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def what_instead(head: bytes) -> str | None:

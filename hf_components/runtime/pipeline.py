@@ -24,11 +24,19 @@ from hf_components.runtime.logs import write_to_file
 from hf_components.runtime.recipe_arguments import RecipeArguments, SeedArguments
 from hf_components.runtime.records import read_record
 from hf_components.runtime.stages import run_stage
+from hf_components.runtime.step_flags import (
+    PassedOn,
+    as_words,
+    fields_of,
+    in_steps,
+    kinds_of,
+    name_of,
+    names_of,
+)
 
 logger = logging.getLogger(__name__)
 
 UNKNOWN = re.compile("=<(.*)>$")  # end of a word whose value is `Later`
-PassedOn = Mapping[ModuleType, Mapping[str, str]]  # step -> {flag of the pipeline: flag of the step}
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -114,7 +122,7 @@ class Pipeline:
         self, recipe: str, arguments: tuple, passed_on: PassedOn, argv: list[str] | None, description: str | None
     ):
         self.args, self.publishing, self.passed_on = parse_arguments(
-            arguments, argv, description, elsewhere=functools.partial(_in_steps, passed_on)
+            arguments, argv, description, elsewhere=functools.partial(in_steps, passed_on)
         )
         self.given = given_flags(arguments, sys.argv[1:] if argv is None else argv)
         self.configs = Path(recipe).parent / "configs"
@@ -164,7 +172,7 @@ class Pipeline:
         self._warns = True
         self._go_through(take_steps)
         self._warn_of_steps_left_out()
-        return {folder: (_name(recipe), self._values[folder]) for folder, recipe in self._recipes.items()}
+        return {folder: (name_of(recipe), self._values[folder]) for folder, recipe in self._recipes.items()}
 
     def everywhere(self, **flags: Any) -> None:
         """Set flags of every later step that has them."""
@@ -180,13 +188,7 @@ class Pipeline:
             function(*arguments)
 
     def run(
-        self,
-        recipe: ModuleType,
-        folder: str,
-        *,
-        size: str | None = None,
-        keeps: Collection[str] = (),
-        **flags: Any,
+        self, recipe: ModuleType, folder: str, *, size: str | None = None, keeps: Collection[str] = (), **flags: Any
     ) -> Step:
         """Run a recipe as a step, or plan to.
 
@@ -205,7 +207,7 @@ class Pipeline:
         if self.is_plan:
             known = [word for word in words if not UNKNOWN.search(word)]
             self._values[folder] = check_words(
-                _kinds(recipe), known, is_complete=known == words, warn=self._warns and known == words
+                kinds_of(recipe), known, is_complete=known == words, warn=self._warns and known == words
             )
             metrics = Later(folder)
         else:
@@ -281,25 +283,25 @@ class Pipeline:
     def _words(
         self, recipe: ModuleType, folder: str, size: str, flags: Mapping[str, Any], keeps: Collection[str]
     ) -> list[str]:
-        known = _fields(recipe)
+        known = fields_of(recipe)
         given = {name: value for name, value in self._everywhere.items() if name in known}
         given |= {"output_dir": self.out / folder} if "output_dir" in known else {}
         given |= flags
         for name, target in self.names.get(recipe, {}).items():
             if (value := getattr(self.passed_on, name)) is not None and target not in keeps:
                 given[target] = value
-        config = self.configs / _name(recipe) / f"{size}.yaml"
+        config = self.configs / name_of(recipe) / f"{size}.yaml"
         return [
             *(["--config", _from_here(config)] if config.exists() else []),
-            *self._options.get(_name(recipe), []),
-            *_as_words(given),
+            *self._options.get(name_of(recipe), []),
+            *as_words(given),
             *self._options.get(folder, []),
         ]
 
     def _command(self, recipe: ModuleType, words: Sequence[str]) -> str:
         """The command that runs a step alone; what a step before has to find out is said behind it."""
         known = [word for word in words if not UNKNOWN.search(word)]
-        file = _from_here(self.configs.parent / f"{_name(recipe)}.py")
+        file = _from_here(self.configs.parent / f"{name_of(recipe)}.py")
         command = shlex.join([*launch_words(), file, *known])
         later = [UNKNOWN.search(word) for word in words if word not in known]
         told = [f"{word.string[: word.start()]} is the {word[1]}, known when that has run" for word in later]
@@ -312,11 +314,11 @@ class Pipeline:
         for recipe, names in self.names.items():
             for name in sorted(self.given & names.keys() - flags):
                 text = "--%s has no effect: this run takes no step %s; leave it out"
-                logger.warning(text, name, _name(recipe))
+                logger.warning(text, name, name_of(recipe))
 
     def _read_options(self) -> dict[str, list[str]]:
         """`STEP.FLAG=VALUE` as command-line words per step."""
-        steps = {_name(recipe): recipe for recipe in self._recipes.values()} | self._recipes
+        steps = {name_of(recipe): recipe for recipe in self._recipes.values()} | self._recipes
         found: dict[str, list[str]] = {}
         for option in self.args.stage_options:
             step, dot, word = option.partition(".")
@@ -327,7 +329,7 @@ class Pipeline:
                 names = ", ".join(steps)
                 raise UserError(f"--stage_options takes STEP.FLAG=VALUE with a step of {names}, got {option!r}")
             name = word.partition("=")[0].replace("-", "_")
-            known = _names(steps[step])
+            known = names_of(steps[step])
             if name not in known:
                 nearest = difflib.get_close_matches(name, known, n=1)
                 advice = f"; did you mean {nearest[0]}?" if nearest else ""
@@ -336,76 +338,5 @@ class Pipeline:
         return found
 
 
-def same_names(*flags: str) -> dict[str, str]:
-    """Flags that have the same name in a pipeline and in its step."""
-    return {name: name for name in flags}
-
-
-def all_flags(kind: type, without: Iterable[str] = ()) -> dict[str, str]:
-    """All flags of a dataclass of arguments, except those that the pipeline sets itself."""
-    return same_names(*(field.name for field in dataclasses.fields(kind) if field.name not in without))
-
-
-def passed_on_arguments(passed_on: PassedOn) -> type:
-    """A dataclass of those flags, each with the step's type, bounds and help.
-
-    The default is None: a flag that is not given keeps the value of the step's own configuration.
-    """
-    flags: dict[str, tuple[str, Any, dataclasses.Field]] = {}
-    for recipe, names in passed_on.items():
-        for name, target in names.items():
-            flags.setdefault(name, (name, *_optional(_fields(recipe)[target], keep_aliases=name == target)))
-    return dataclasses.make_dataclass("PassedOn", flags.values())
-
-
-def _name(recipe: ModuleType) -> str:
-    return recipe.__name__.rsplit(".", 1)[-1]
-
-
 def _from_here(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def _kinds(recipe: ModuleType) -> tuple[type, ...]:
-    return tuple(recipe.ARGUMENTS) if "ARGUMENTS" in vars(recipe) else (recipe.Arguments,)
-
-
-def _fields(recipe: ModuleType) -> dict[str, dataclasses.Field]:
-    return {field.name: field for kind in _kinds(recipe) for field in dataclasses.fields(kind) if field.init}
-
-
-def _names(recipe: ModuleType) -> set[str]:
-    """Names of a recipe's flags, also the earlier ones."""
-    fields = _fields(recipe)
-    aliases = (alias for field in fields.values() for alias in field.metadata.get("aliases", ()))
-    return {*fields, *(alias.lstrip("-").replace("-", "_") for alias in aliases)}
-
-
-def _as_words(flags: Mapping[str, Any]) -> list[str]:
-    words: list[str] = []
-    for name, value in flags.items():
-        if isinstance(value, list):
-            words += [f"--{name}", *map(str, value)]
-        elif value is not None:
-            words.append(f"--{name}={value}")
-    return words
-
-
-def _in_steps(passed_on: PassedOn, names: Sequence[str]) -> str | None:
-    """What to write instead of a flag that only steps have: this pipeline's own name for it, or `--stage_options`."""
-    ours = [flag for flags in passed_on.values() for flag, target in flags.items() if target in names]
-    if ours:
-        return f"use {' or '.join(f'--{flag}' for flag in dict.fromkeys(ours))}"
-    words = [f"{_name(recipe)}.{name}=VALUE" for name in names for recipe in passed_on if name in _names(recipe)]
-    return f"it is a flag of steps: use --stage_options {' or '.join(words)}" if words else None
-
-
-def _optional(field: dataclasses.Field, keep_aliases: bool) -> tuple[Any, dataclasses.Field]:
-    """Type and field of the same flag, made optional."""
-    # What a flag needs may be set by the step's configuration, so the step says whether it has an effect.
-    left_out = {"needs"} if keep_aliases else {"needs", "aliases"}
-    metadata = {key: value for key, value in field.metadata.items() if key not in left_out}
-    if field.type in (bool, bool | None):
-        metadata |= {"nargs": "?", "const": True}  # HfArgumentParser adds them for `bool`, not for `bool | None`
-    kind = field.type if type(None) in getattr(field.type, "__args__", ()) else field.type | None
-    return kind, dataclasses.field(default=None, metadata=metadata)

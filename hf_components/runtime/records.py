@@ -46,7 +46,7 @@ def parse_record(content: str | bytes, form: Any, name: str, remedy: str) -> Any
         json.dumps(value, ensure_ascii=False).encode()  # fails for half a surrogate pair
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name} is damaged: {error}; {remedy}") from error
-    if problem := _other_form(value, form, ""):
+    if problem := next(_problems(value, form, ""), None):
         raise UserError(f"{name} is damaged: {problem}; {remedy}")
     if isinstance(value, dict) and value.get(SEAL, _seal(value)) != _seal(value):
         raise UserError(f"{name} is damaged, or was edited: its {SEAL} is that of another content; {remedy}")
@@ -63,39 +63,42 @@ def _seal(record: dict) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _other_form(value: Any, form: Any, place: str) -> str | None:
-    """Words for the first part of a value that has not its form."""
+def _problems(value: Any, form: Any, place: str) -> Iterator[str]:
+    """Words for each part of a value that has not its form."""
     where = place or "the content"
     if isinstance(form, list):
         if not isinstance(value, list):
-            return f"{where} must be a list, got {_short(value)}"
-        problems = (_other_form(one, form[0], f"{where}[{i}]") for i, one in enumerate(value))
-        return next(filter(None, problems), None)
-    if isinstance(form, Mapping):
+            yield f"{where} must be a list, got {_short(value)}"
+            return
+        for i, one in enumerate(value):
+            yield from _problems(one, form[0], f"{where}[{i}]")
+    elif isinstance(form, Mapping):
         if not isinstance(value, dict):
-            return f"{where} must be an object, got {_short(value)}"
+            yield f"{where} must be an object, got {_short(value)}"
+            return
         if str in form:
-            problems = (_other_form(one, form[str], _inside(place, name)) for name, one in value.items())
-            return next(filter(None, problems), None)
+            for name, one in value.items():
+                yield from _problems(one, form[str], _inside(place, name))
+            return
         for name, part in form.items():
             known = name.removesuffix("?")
-            if known not in value:
-                if name == known:
-                    return f"{_inside(place, name)} is missing"
-                continue
-            if problem := _other_form(value[known], part, _inside(place, known)):
-                return problem
-        return None
-    kinds = form if isinstance(form, tuple) else (form,)
+            if known in value:
+                yield from _problems(value[known], part, _inside(place, known))
+            elif known == name:
+                yield f"{_inside(place, name)} is missing"
+    else:
+        yield from _problems_of_scalar(value, form if isinstance(form, tuple) else (form,), where)
+
+
+def _problems_of_scalar(value: Any, kinds: tuple, where: str) -> Iterator[str]:
     if object in kinds or (value is None and None in kinds):
-        return None
+        return
     fits = isinstance(value, tuple(kind for kind in kinds if kind is not None))
     if not fits or (isinstance(value, bool) and bool not in kinds):
         names = " or ".join("null" if kind is None else kind.__name__ for kind in kinds)
-        return f"{where} must be {names}, got {_short(value)}"
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"{where} must be a finite number, got {value}"
-    return None
+        yield f"{where} must be {names}, got {_short(value)}"
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{where} must be a finite number, got {value}"
 
 
 def _inside(place: str, name: str) -> str:

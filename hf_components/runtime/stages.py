@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import transformers
-from accelerate.utils import broadcast_object_list
 
 from hf_components import __version__
 from hf_components.runtime.completion import COMPLETION, STARTED, plain, read_completion, read_started, write_record
@@ -18,7 +17,7 @@ from hf_components.runtime.disk import full_disk_explained
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.fingerprints import check_content, fingerprint
 from hf_components.runtime.locks import alone_in
-from hf_components.runtime.processes import join_processes
+from hf_components.runtime.processes import join_processes, of_main
 from hf_components.runtime.stage_folder import (
     Derive,
     add_derived,
@@ -136,8 +135,8 @@ class _Stage:
         self.defaults = defaults_of(config)
 
     def look(self) -> Seen:
-        """What is there now. One process looks, so that all of them decide the same even if their disks differ."""
-        return broadcast_object_list([self._look() if self.state.is_main_process else None])[0]
+        """What is there now."""
+        return of_main(self._look)
 
     def _look(self) -> Seen:
         completion = read_completion(self.output_dir)

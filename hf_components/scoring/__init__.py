@@ -10,7 +10,14 @@ from hf_components.scoring.consensus import (
     normalized,
     vote,
 )
-from hf_components.scoring.error_rates import compare, normalizer_of, paired_bootstrap, score, utterance_errors
+from hf_components.scoring.error_rates import (
+    compare,
+    normalizer_of,
+    paired_bootstrap,
+    score,
+    utterance_errors,
+    word_error_rate,
+)
 from hf_components.scoring.sap import RATES, has_markup, sap_counts, score_sap
 from hf_components.scoring.sap_evaluation import (
     evaluate_sap,

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -13,10 +13,7 @@ from rich.table import Table
 
 from hf_components.metrics.whisper_wer.bootstrap import COUNTED
 from hf_components.reporting import interval, percent, plot_bars
-from hf_components.runtime import (
-    PHONETIC,
-    UserError,
-)
+from hf_components.runtime import PHONETIC, UserError
 from hf_components.scoring.error_rates import paired_bootstrap, score, utterance_errors
 from hf_components.scoring.transcripts import References
 from hf_components.speech import UNKNOWN, WORDS, count_speakers, language_code
@@ -76,13 +73,14 @@ def evaluate(
         },
         "systems": figures,
         "differences": differences,
-        "bootstrap": {
-            "resamples": num_bootstrap,
-            "unit": "speaker" if references.units else "utterance",
-            "confidence": 0.95,
-            "seed": seed,
-        },
+        "bootstrap": resampling_of(references, num_bootstrap, seed),
     }, _utterances(systems, references, {name: counts[COUNTED[rate][0]] for name, counts in errors.items()})
+
+
+def resampling_of(references: References, num_bootstrap: int, seed: int) -> dict:
+    """The settings of the intervals, as results have them."""
+    unit = "speaker" if references.units else "utterance"
+    return {"resamples": num_bootstrap, "unit": unit, "confidence": 0.95, "seed": seed}
 
 
 def _worst(
@@ -134,18 +132,8 @@ def tables(result: dict) -> list[Table]:
             caption=f"in brackets: 95 % bootstrap over {unit}s; clipped: at most as many errors per utterance as it "
             "has words (characters)",
         )
-        table.add_column("group", no_wrap=True)
-        for heading in ("utterances", "speakers", "WER", "clipped", "CER", "clipped", "sub", "del", "ins"):
-            table.add_column(heading, justify="right")
-        for group, row in [*((group, figures["per_group"][group]) for group in groups), ("all", figures)]:
-            table.add_row(
-                escape(group),
-                str(row["utterances"]),
-                str(row["speakers"] or UNKNOWN),
-                *(f"{percent(row[rate])} ({interval(row[f'{rate}_interval'])})" for rate in RATES),
-                *(str(row[count]) for count in COUNTS),
-                style="bold" if group == "all" else None,
-            )
+        headings = ("WER", "clipped", "CER", "clipped", "sub", "del", "ins")
+        add_groups(table, headings, [(group, figures["per_group"][group]) for group in groups], figures, RATES, COUNTS)
         worst = Table(title=f"{escape(name)}: most errors")
         for heading in ("utterance", "group", "errors", "reference", "prediction"):
             worst.add_column(heading)
@@ -166,6 +154,34 @@ def tables(result: dict) -> list[Table]:
             )
         shown.append(table)
     return shown
+
+
+def add_groups(
+    table: Table,
+    headings: Sequence[str],
+    groups: Iterable[tuple[str, dict]],
+    everywhere: dict,
+    rates: Sequence[str],
+    counts: Sequence[str] = (),
+) -> None:
+    """Fill a table with a row for each group of utterances, and one for all.
+
+    Args:
+        headings: of the rates and counts, after utterances and speakers.
+        groups: names with their figures.
+    """
+    table.add_column("group", no_wrap=True)
+    for heading in ("utterances", "speakers", *headings):
+        table.add_column(heading, justify="right")
+    for group, row in [*groups, ("all", everywhere)]:
+        table.add_row(
+            escape(group),
+            str(row["utterances"]),
+            str(row["speakers"] or UNKNOWN),
+            *(f"{percent(row[rate])} ({interval(row[f'{rate}_interval'])})" for rate in rates),
+            *(str(row[count]) for count in counts),
+            style="bold" if group == "all" else None,
+        )
 
 
 def plot_evaluation(file: str | Path, result: dict) -> None:

@@ -63,6 +63,13 @@ def score(
     return {**found, "normalizer": normalizer}
 
 
+def word_error_rate(
+    predictions: Iterable[str], references: Iterable[str | Sequence[str]], language: str | None = None
+) -> float:
+    """Corpus WER alone, see `score`."""
+    return score(predictions, references, num_bootstrap=0, language=language)["wer"]
+
+
 def utterance_errors(
     predictions: Iterable[str],
     references: Iterable[str | Sequence[str]],

@@ -15,9 +15,9 @@ from rich.table import Table
 from hf_components.metrics.whisper_wer.bootstrap import paired_bootstrap
 from hf_components.reporting import interval, percent
 from hf_components.runtime import UserError, atomic_write, first_few
+from hf_components.scoring.comparison import add_groups, resampling_of
 from hf_components.scoring.sap import RATES, SCORER, sap_counts, score_sap
 from hf_components.scoring.transcripts import References, read_transcripts
-from hf_components.speech import UNKNOWN
 
 logger = logging.getLogger(__name__)
 
@@ -82,12 +82,7 @@ def evaluate_sap(
         },
         "systems": scored,
         "differences": differences,
-        "bootstrap": {
-            "resamples": num_bootstrap,
-            "unit": "speaker" if references.units else "utterance",
-            "confidence": 0.95,
-            "seed": seed,
-        },
+        "bootstrap": resampling_of(references, num_bootstrap, seed),
     }, _utterances(systems, references, counts)
 
 
@@ -155,17 +150,7 @@ def sap_tables(result: dict) -> list[Table]:
             title=f"{escape(name)}: error rates (%), scorer {scorer['name']} {scorer['version']}",
             caption=f"in brackets: 95 % bootstrap over {unit}s; the better of two references, clipped per utterance",
         )
-        table.add_column("group", no_wrap=True)
-        for heading in ("utterances", "speakers", *(rate.upper() for rate in RATES)):
-            table.add_column(heading, justify="right")
-        for group, row in [*figures["per_group"].items(), ("all", figures)]:
-            table.add_row(
-                escape(group),
-                str(row["utterances"]),
-                str(row["speakers"] or UNKNOWN),
-                *(f"{percent(row[rate])} ({interval(row[f'{rate}_interval'])})" for rate in RATES),
-                style="bold" if group == "all" else None,
-            )
+        add_groups(table, [rate.upper() for rate in RATES], figures["per_group"].items(), figures, RATES)
         shown.append(table)
     if result["differences"]:
         table = Table(title="Differences (points)", caption=f"95 % paired bootstrap over {unit}s")

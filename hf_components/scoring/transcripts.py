@@ -66,11 +66,7 @@ def references_of_manifest(path: str | Path, target: str = WORDS, g2p: str | Non
             continue
         group = label_field(row, GROUP, path, line) or ""
         text = text_field(row, TEXT, path, line).strip()
-        rows[name] = (
-            plain_text(text),
-            id_field(row, SPEAKER, path, line),
-            group or UNKNOWN_GROUP,
-        )
+        rows[name] = (plain_text(text), id_field(row, SPEAKER, path, line), group or UNKNOWN_GROUP)
         if target == WORDS and _is_scored_otherwise(text):
             changed.append(line)
     field = TEXT if target == WORDS else target

@@ -4,6 +4,7 @@ from hf_components.speech.audio import (
     SAMPLING_RATE,
     SOUND_SUFFIXES,
     AudioError,
+    change_speed,
     count_mel_frames,
     decode,
     encode_flac,
@@ -27,24 +28,12 @@ from hf_components.speech.corpus import (
 from hf_components.speech.cutting import cut_at_quiet
 from hf_components.speech.espeak_ng import EspeakNg
 from hf_components.speech.folds import SELECTION
-from hf_components.speech.languages import language_code
+from hf_components.speech.languages import language_code, language_flag
 from hf_components.speech.plain_text import has_words, plain_text
-from hf_components.speech.readable import (
-    leave_out_unreadable,
-    require_readable,
-    unreadable_explained,
-    unreadable_flag,
-)
+from hf_components.speech.readable import leave_out_unreadable, require_readable, unreadable_explained, unreadable_flag
 from hf_components.speech.sampling import SAMPLING, Sampling, at_most_rows, check_sampling, rank, sample
 from hf_components.speech.segmenting import SILENCE, SPEECH, TOO_SHORT, Segmentation, Stretch, cut_at, segment
-from hf_components.speech.speakers import (
-    UNKNOWN,
-    count_speakers,
-    describe_dev,
-    is_known,
-    known_speakers,
-    say_speakers,
-)
+from hf_components.speech.speakers import UNKNOWN, count_speakers, describe_dev, is_known, known_speakers, say_speakers
 from hf_components.speech.splits import (
     ALL,
     DEV,

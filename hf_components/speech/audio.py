@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 import torch
 from transformers import WhisperFeatureExtractor
 
@@ -104,6 +105,13 @@ def read_duration(source: str | Path | bytes, name: str | None = None) -> float:
         return apart.read_duration(_place(source))
 
 
+def change_speed(waveform: np.ndarray, factor: float) -> np.ndarray:
+    """Change tempo and pitch of `(samples,)` by `factor`; the result has `(samples / factor,)`."""
+    if factor == 1:
+        return waveform
+    return soxr.resample(waveform, factor * SAMPLING_RATE, SAMPLING_RATE)
+
+
 def encode_flac(waveform: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> bytes:
     """Encode a float waveform (samples,) as 16-bit mono FLAC; samples outside [-1, 1] are clipped.
 
@@ -117,10 +125,10 @@ def encode_wav(waveform: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> byte
     return _encode(waveform, sampling_rate, "WAV")
 
 
-def encode_wav_file(source: Path, file: Path, sampling_rate: int = SAMPLING_RATE) -> Path:
+def encode_wav_file(source: Path, file: Path) -> Path:
     """Write a recording as 16-bit mono WAV to `file`, block by block, and return `file`. Raises AudioError."""
-    with soundfile.SoundFile(file, "w", sampling_rate, channels=1, subtype="PCM_16") as written:
-        for block in stream(source, sampling_rate):
+    with soundfile.SoundFile(file, "w", SAMPLING_RATE, channels=1, subtype="PCM_16") as written:
+        for block in stream(source):
             written.write(block.waveform)
     return file
 

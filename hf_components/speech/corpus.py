@@ -33,19 +33,17 @@ from hf_components.runtime import (
     read_record,
     require_there,
     text_field,
-    visible,
     want_of_space,
 )
-from hf_components.speech.audio import SAMPLING_RATE, AudioError, decode, read_duration
+from hf_components.speech.audio import SAMPLING_RATE, decode
+from hf_components.speech.contract import check_contract, check_seconds, kind_of
 from hf_components.speech.folds import divide
 from hf_components.speech.sampling import Sampling
 from hf_components.speech.speakers import UNKNOWN, describe_dev, known_speakers
 from hf_components.speech.splits import DEV, LONG, TRAIN
 from hf_components.speech.targets import with_target
 
-REQUIRED = ("id", "audio", "text", "speaker_id", "group", "duration")
 SEGMENT = re.compile(r"-\d{8,}-\d{8,}$")  # milliseconds at the end of the id of a segment
-UNUSUAL = 100.0  # seconds; few corpora have half of their recordings longer
 COUNTED = re.compile(r"(.*-)\d+-of-(\d+)(\..*)")  # name of a file that says how many there are
 SHARD = re.compile(r"-\d{5}-of-\d{5}\.parquet$")
 CONTENT = re.compile(r"^ *description: content ([0-9a-f]{16})$", re.MULTILINE)
@@ -76,21 +74,10 @@ def load_corpus(
     """
     corpus = _load(path_or_hub_id)
     for name, rows in corpus.items():
-        _check_contract(rows, f"{path_or_hub_id}, split {name},")
+        check_contract(rows, f"{path_or_hub_id}, split {name},")
     corpus = DatasetDict({name: _name_unknown(rows) for name, rows in corpus.items()})
-    speakers: dict[str, str] = {}
-    shared: dict[str, str] = {}
-    for name, rows in corpus.items():
-        part = name.removesuffix(LONG)
-        for speaker in known_speakers(rows.unique("speaker_id")):
-            if speakers.setdefault(speaker, part) != part:
-                shared.setdefault(speaker, part)
-    if shared and not shared_speakers and not _holds_segments(corpus):
-        speaker = min(shared)
-        raise UserError(
-            f"speaker {speaker} of {path_or_hub_id} is in the splits {speakers[speaker]} and {shared[speaker]}; "
-            "splits must not share a speaker: give each speaker to one split and prepare the corpus again"
-        )
+    if not shared_speakers and not _holds_segments(corpus):
+        _check_speakers(corpus, path_or_hub_id)
     sampling = Sampling.parse(data_config_override)
     corpus = divide(corpus, sampling)
     if split is not None:
@@ -103,10 +90,27 @@ def load_corpus(
         )
     corpus = corpus.cast_column("audio", Audio(sampling_rate=SAMPLING_RATE, decode=False))
     for name, rows in corpus.items():
-        _check_seconds(rows, f"{path_or_hub_id}, split {name}")
+        check_seconds(rows, f"{path_or_hub_id}, split {name}")
     if split is None:
         return DatasetDict({name: sampling.of(rows) for name, rows in corpus.items()})
     return sampling.of(corpus[split])
+
+
+def _check_speakers(corpus: DatasetDict, where: str | Path) -> None:
+    """Raise UserError if a known speaker is in several splits; a split and its long recordings count as one."""
+    first: dict[str, str] = {}
+    shared: dict[str, str] = {}
+    for name, rows in corpus.items():
+        part = name.removesuffix(LONG)
+        for speaker in known_speakers(rows.unique("speaker_id")):
+            if first.setdefault(speaker, part) != part:
+                shared.setdefault(speaker, part)
+    if shared:
+        speaker = min(shared)
+        raise UserError(
+            f"speaker {speaker} of {where} is in the splits {first[speaker]} and {shared[speaker]}; splits must not "
+            "share a speaker: give each speaker to one split and prepare the corpus again"
+        )
 
 
 def require_splits(
@@ -213,78 +217,6 @@ def _holds_segments(corpus: DatasetDict) -> bool:
     return all({"start", "source_file"} <= set(rows.column_names) for rows in corpus.values())
 
 
-def _check_seconds(rows: Dataset, where: str) -> None:
-    """Raise UserError if the column `duration` is in milliseconds; only long durations are compared with the audio."""
-    if not len(rows) or np.median(rows["duration"][:]) < UNUSUAL:
-        return
-    (given,) = rows["duration"][:1]
-    (audio,) = rows["audio"][:1]
-    try:
-        seconds = read_duration(audio["bytes"] or audio["path"], name=where)
-    except AudioError:  # told with its id when it is used
-        return
-    if abs(given / 1000 - seconds) <= max(0.1, 0.05 * seconds):
-        raise UserError(
-            f"{where}: duration must be in seconds, but the first row gives {given:g} and its recording lasts "
-            f"{seconds:.2f} s; divide the column by 1000"
-        )
-
-
-def _check_contract(rows: Dataset, where: str) -> None:
-    """Raise UserError if a column is missing or of another type, or a row lacks what every recipe needs."""
-    if missing := [column for column in REQUIRED if column not in rows.column_names]:
-        raise UserError(
-            f"{where} lacks the columns {', '.join(missing)}; a prepared corpus has {', '.join(REQUIRED)}; "
-            "recipes/prepare_corpus.py writes one"
-        )
-    for column in ("id", "text", "speaker_id", "group", "duration"):
-        kind = rows.data.column(column).type
-        fits = _is_number(kind) if column == "duration" else _is_text(kind)
-        if not (fits or (column in ("text", "speaker_id", "group") and pyarrow.types.is_null(kind))):
-            wanted = "seconds" if column == "duration" else "text"
-            raise UserError(
-                f"{where} must hold {wanted} in the column {column}, got {kind}; prepare the corpus again, or "
-                "cast the column, with cast_column of datasets"
-            )
-    if not len(rows):
-        return
-    for column in ("id", "text", "group", "duration"):
-        _refuse(rows, rows.data.column(column).is_null(), where, f"has no {column}")
-    seconds = rows.data.column("duration").cast(pyarrow.float64())
-    wrong = pyarrow.compute.invert(
-        pyarrow.compute.and_(pyarrow.compute.is_finite(seconds), pyarrow.compute.greater(seconds, 0.0))
-    )
-    _refuse(rows, wrong, where, "must have a duration above 0 s")
-    counts = pyarrow.compute.value_counts(rows.data.column("id").combine_chunks())
-    twice = counts.filter(pyarrow.compute.greater(counts.field("counts"), 1))
-    if len(twice):
-        raise UserError(f"{where} has the id {visible(twice[0]['values'])} twice; every id must appear once")
-    audio = rows.data.column("audio")
-    if not (pyarrow.types.is_struct(audio.type) and "bytes" in [field.name for field in audio.type]):
-        raise UserError(
-            f"{where} must hold recordings in the column audio, got {audio.type}; prepare the corpus again"
-        )
-    inside = pyarrow.chunked_array([pyarrow.compute.struct_field(chunk, "bytes") for chunk in audio.chunks])
-    _refuse(rows, inside.is_null(), where, "must hold its recording, and not only a path")
-
-
-def _refuse(rows: Dataset, wrong: pyarrow.ChunkedArray, where: str, rule: str) -> None:
-    """Raise UserError if a row of the table is wrong."""
-    if count := pyarrow.compute.sum(wrong).as_py():
-        first = pyarrow.compute.index(wrong, True).as_py()
-        name = visible(rows.data.column("id")[first])
-        more = f" (and {count - 1} more rows)" if count > 1 else ""
-        raise UserError(f"{where} row {name}{more}: every row {rule}; prepare the corpus again, or leave the row out")
-
-
-def _is_text(kind: pyarrow.DataType) -> bool:
-    return pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
-
-
-def _is_number(kind: pyarrow.DataType) -> bool:
-    return pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind)
-
-
 def content_digest(folder: Path) -> str:
     """SHA-256 of the files of a folder. The card of a corpus has it, as `description: content <digest>`.
 
@@ -319,7 +251,7 @@ def _check_files(folder: Path, tables: Sequence[Path]) -> dict[str, str]:
             schema = pyarrow.parquet.read_schema(path)
         except (pyarrow.ArrowInvalid, OSError) as error:
             raise UserError(f"{path} cannot be read: {error}; prepare the corpus again") from error
-        columns = {field.name: _kind(field.type) for field in schema}
+        columns = {field.name: kind_of(field.type) for field in schema}
         first, expected = of_split.setdefault(SHARD.sub("", str(path)), (path, columns))
         if other := sorted({name for name, _ in expected.items() ^ columns.items()}):
             raise UserError(
@@ -340,11 +272,6 @@ def _check_complete(tables: Sequence[Path]) -> None:
             path = folder / f"{before}{number:0{len(total)}}-of-{total}{after}"
             if not path.exists():
                 raise UserError(f"{path} is missing; get it, or prepare the corpus again")
-
-
-def _kind(kind: pyarrow.DataType) -> str:
-    """A type in words; types that `datasets` reads in the same way have the same."""
-    return "text" if _is_text(kind) else "number" if _is_number(kind) else str(kind)
 
 
 @contextlib.contextmanager

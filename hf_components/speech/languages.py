@@ -1,10 +1,11 @@
 """Codes of languages: one place decides which language a word such as `EN`, `en-US` or `english` means."""
 
 import re
+from typing import Any
 
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
-from hf_components.runtime import UserError
+from hf_components.runtime import UserError, flag
 
 # ISO 639-1, and two codes of Whisper and of Serbo-Croatian corpora.
 TWO_LETTERS = frozenset(
@@ -43,4 +44,11 @@ def language_code(language: str) -> str:
     raise UserError(
         f"a language must be a code such as en, de or haw, or a name such as english, got {language!r}; codes are "
         "listed at https://en.wikipedia.org/wiki/List_of_ISO_639_language_codes"
+    )
+
+
+def language_flag() -> Any:
+    """The flag `language` of a recipe that runs a recogniser."""
+    return flag(
+        "language code of a multilingual model; default: the one saved with it", default=None, read=language_code
     )

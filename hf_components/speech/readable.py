@@ -5,7 +5,6 @@ does: its figures would be those of other clips than the sample names. It stops 
 """
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any, Literal
 import datasets
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
 
 from hf_components.runtime import (
     Progress,
@@ -23,9 +21,13 @@ from hf_components.runtime import (
     check_stage,
     first_few,
     flag,
+    gathered,
+    of_main,
     printable,
     read_json_lines,
+    share_of,
     text_field,
+    write_json_lines,
 )
 from hf_components.speech.audio import AudioError
 from hf_components.speech.corpus import waveforms
@@ -74,14 +76,11 @@ def leave_out_unreadable(
     """
     state = PartialState()
     file = folder / REJECTED
-    # Only one process looks, so that all of them decide the same even if their disks differ.
-    is_known = broadcast_object_list([file.exists() if state.is_main_process else None])[0]
-    if not is_known:
-        is_checked = broadcast_object_list([check_stage(corpus) if state.is_main_process else None])[0]
-        found = [] if is_checked else _unreadable(splits, num_workers)
+    if not of_main(file.exists):
+        found = [] if _is_checked(corpus) else _unreadable(splits, num_workers)
         if state.is_main_process:
-            with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8") as opened:
-                opened.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+            with atomic_write(file) as temporary:
+                write_json_lines(temporary, found)
         state.wait_for_everyone()
     left_out: dict[str, set[str]] = {name: set() for name in splits}
     for line, row in read_json_lines(file):
@@ -94,13 +93,17 @@ def require_readable(sample: datasets.Dataset, corpus: str, split: str) -> None:
 
     All of them are decoded once, by all processes together; not those of the unchanged output of prepare_corpus.
     """
-    is_checked = broadcast_object_list([check_stage(corpus) if PartialState().is_main_process else None])[0]
-    if broken := [] if is_checked else _unreadable({split: sample}, num_workers=0):
+    if broken := [] if _is_checked(corpus) else _unreadable({split: sample}, num_workers=0):
         names = first_few([f"{row['id']} ({row['reason']}: {row['detail']})" for row in broken], 3)
         raise UserError(
             f"{corpus}, split {split}: {len(broken)} of the {len(sample)} recordings to score cannot be decoded: "
             f"{names}. A score is that of every row of its sample: repair them, or take their rows out of the corpus"
         )
+
+
+def _is_checked(corpus: str) -> bool:
+    """Whether the corpus is the unchanged output of prepare_corpus."""
+    return of_main(lambda: check_stage(corpus))
 
 
 def _without(rows: datasets.Dataset, left_out: set[str], where: str, file: Path) -> datasets.Dataset:
@@ -120,17 +123,15 @@ def _unreadable(splits: Mapping[str, datasets.Dataset], num_workers: int) -> lis
     state = PartialState()
     places = [(name, index) for name, rows in splits.items() for index in range(len(rows))]
     loader = torch.utils.data.DataLoader(
-        _Decoded(splits, places[state.process_index :: state.num_processes]),
+        _Decoded(splits, share_of(places)),
         batch_size=None,
         num_workers=num_workers,
         generator=torch.Generator(),  # else the loader would change the random state of the training
     )
     progress = Progress(loader, desc="decoding every recording once", disable=not state.is_main_process)
     found = [row for row in progress if row is not None]
-    if state.num_processes > 1:
-        found = gather_object(found)
     order = {name: number for number, name in enumerate(splits)}
-    return sorted(found, key=lambda row: (order[row["split"]], row["id"]))
+    return sorted(gathered(found), key=lambda row: (order[row["split"]], row["id"]))
 
 
 class _Decoded(torch.utils.data.Dataset):

@@ -186,7 +186,7 @@ def hold_out(ids: Sequence[str], strata: Sequence[str], ratio: float, seed: int,
     return {i for number in chosen for i in bundles[number]}
 
 
-def connected(count: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
+def connected(count: int, pairs: Sequence[tuple[int, int]] | np.ndarray) -> list[int]:
     """A label for each of `count` things, which it shares with those it is paired with, directly or through others."""
     starts, ends = np.array(pairs, int).reshape(-1, 2).T
     graph = coo_array((np.ones(len(pairs)), (starts, ends)), shape=(count, count))
@@ -235,10 +235,7 @@ def _together(rows: int, shared: Sequence[Sequence[str]]) -> list[int]:
     nodes = rows + sum(len(column) for column in values)
     ends = np.concatenate([column + rows * (number + 1) for number, column in enumerate(values)])
     starts = np.tile(np.arange(rows), len(values))
-    _, labels = connected_components(
-        coo_array((np.ones(len(ends)), (starts, ends)), shape=(nodes, nodes)), directed=False
-    )
-    return labels[:rows].tolist()
+    return connected(nodes, np.column_stack([starts, ends]))[:rows]
 
 
 def _by_stratum(speakers: Sequence[str], strata: Sequence[str]) -> dict[str, list[str]]:

@@ -17,17 +17,7 @@ WORDS = "text"
 TARGETS = (WORDS, PHONETIC)  # columns of a prepared corpus
 LANGUAGE_SWITCH = re.compile(r"\([a-z-]+\)")  # eSpeak NG marks foreign words so
 # The symbols of eSpeak NG's English that the children's challenge writes in another way, or not at all.
-OF_ENGLISH = {
-    "n\u0329": "ən",
-    "l\u0329": "əl",
-    "ɜ": "ɚ",
-    "a": "ɑ",
-    "ɒ": "ɑ",
-    "ᵻ": "ɪ",
-    "ɡ": "g",
-    "ʲ": "",
-    "ː": "",
-}
+OF_ENGLISH = {"n\u0329": "ən", "l\u0329": "əl", "ɜ": "ɚ", "a": "ɑ", "ɒ": "ɑ", "ᵻ": "ɪ", "ɡ": "g", "ʲ": "", "ː": ""}
 
 
 @dataclass
@@ -83,13 +73,9 @@ def with_target(rows: Dataset, target: str, g2p: str | None, name: str) -> Datas
     if target == WORDS:  # rows without words and IPA are for transcribing, and stay
         kept = [i for i, text in enumerate(words) if text or not ipa[i]]
     else:
-        lacking = [i for i, text in enumerate(words) if text and not ipa[i]] if g2p else []
-        for i, made in zip(lacking, to_ipa([words[i] for i in lacking], g2p or ""), strict=True):
-            ipa[i] = made
-        if lacking:
-            logger.warning("%s: IPA of %d of %d rows is made from words by eSpeak NG", name, len(lacking), len(words))
+        ipa = _with_ipa_of_words(ipa, words, g2p, name) if g2p else ipa
         kept = [i for i, text in enumerate(ipa) if text]
-        if odd := sorted({symbol for i in kept for symbol in unknown_symbols(ipa[i])}):
+        if odd := sorted({symbol for text in ipa for symbol in unknown_symbols(text)}):
             logger.warning("%s: the children's challenge refuses the symbols %s", name, " ".join(odd))
         rows = rows.remove_columns(WORDS).add_column(WORDS, ipa)
     if len(kept) == len(words):
@@ -97,10 +83,19 @@ def with_target(rows: Dataset, target: str, g2p: str | None, name: str) -> Datas
     if not kept:
         advice = "" if target == WORDS or g2p else "; --g2p en-us makes IPA from their words"
         raise UserError(f"{name}: none of {len(words)} rows has {target}{advice}")
-    left_out = set(range(len(words))) - set(kept)
+    left_out = [rows["id"][i] for i in sorted(set(range(len(words))) - set(kept))]
     text = "%s: %d of %d rows have no %s and are left out: %s"
-    logger.warning(text, name, len(left_out), len(words), target, first_few([rows["id"][i] for i in sorted(left_out)]))
+    logger.warning(text, name, len(left_out), len(words), target, first_few(left_out))
     return rows.select(kept)
+
+
+def _with_ipa_of_words(ipa: Sequence[str], words: Sequence[str], g2p: str, name: str) -> list[str]:
+    """The IPA of rows, made by eSpeak NG where there is none, but words."""
+    lacking = [i for i, text in enumerate(words) if text and not ipa[i]]
+    if lacking:
+        logger.warning("%s: IPA of %d of %d rows is made from words by eSpeak NG", name, len(lacking), len(words))
+    made = dict(zip(lacking, to_ipa([words[i] for i in lacking], g2p), strict=True))
+    return [made.get(i, text) for i, text in enumerate(ipa)]
 
 
 def count_from_words(rows: Dataset, target: str) -> int:

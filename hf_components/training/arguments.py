@@ -2,9 +2,9 @@
 
 import logging
 import os
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import Seq2SeqTrainingArguments
@@ -33,6 +33,18 @@ VARIANTS = (
 )
 USUAL_RATES = {"full": (1e-6, 1e-4), "lora": (5e-5, 5e-3)}
 SAVE_STEPS = 500  # default of transformers
+# Fields of transformers that are no flags of a recipe. `hf_components.publishing` publishes the finished result;
+# batches, loss, checkpoints and evaluation are our own; processes are joined before any flag is read.
+NO_FLAGS = """
+    push_to_hub hub_model_id hub_strategy hub_token hub_private_repo hub_always_push hub_revision
+    dataloader_drop_last dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order
+    train_sampling_strategy length_column_name sortish_sampler average_tokens_across_devices label_smoothing_factor
+    label_names predict_with_generate generation_max_length generation_num_beams generation_config
+    prediction_loss_only eval_accumulation_steps eval_do_concat_batches eval_use_gather_object batch_eval_metrics
+    include_for_metrics fp16_full_eval bf16_full_eval do_train do_eval do_predict resume_from_checkpoint
+    ignore_data_skip save_only_model save_on_each_node enable_jit_checkpoint restore_callback_states_from_checkpoint
+    skip_memory_metrics parallelism_config ddp_timeout ddp_backend local_rank debug
+""".split()  # noqa: SIM905 -- a list would have a line for each name
 # Without selection of a checkpoint on dev, figures on dev are unbiased.
 UNSELECTED = {"eval_strategy": "no", "early_stopping_patience": 0}
 
@@ -60,18 +72,20 @@ class TrainingRecipeArguments(ResumeArguments, PlotArguments):
             self.model = f"openai/whisper-{self.model}"
 
 
-def _published_elsewhere(default: bool | str | None) -> Any:
-    metadata = {"help": "Of transformers; not a flag: hf_components.publishing publishes the finished result."}
-    return field(default=default, init=False, metadata=metadata)
-
-
-def _without_effect(**default: Any) -> Any:
-    metadata = {"help": "Of transformers; not a flag: batches, loss, checkpoints and evaluation are our own."}
-    return field(**default, init=False, metadata=metadata)
+def _with_fewer_flags(kind: type, names: Collection[str]) -> type:
+    """A dataclass with the same fields, of which some always have their default, so that they are no flags."""
+    fixed = [
+        (one.name, one.type, field(default=one.default, default_factory=one.default_factory, init=False))
+        for one in fields(kind)
+        if one.name in names
+    ]
+    return make_dataclass(kind.__name__, fixed, bases=(kind,))
 
 
 @dataclass
-class SpeechTrainingArguments(AugmentationArguments, RegularisationArguments, Seq2SeqTrainingArguments):
+class SpeechTrainingArguments(
+    AugmentationArguments, RegularisationArguments, _with_fewer_flags(Seq2SeqTrainingArguments, NO_FLAGS)
+):
     """`Seq2SeqTrainingArguments` with defaults and additional arguments for speech.
 
     A stage that continues the training of another one needs another `data_seed`, else it starts with the same batches
@@ -120,53 +134,9 @@ class SpeechTrainingArguments(AugmentationArguments, RegularisationArguments, Se
     logging_steps: float = flag("steps between log entries", default=10, above=0, needs={"logging_strategy": "steps"})
     logging_first_step: bool = flag("log the first step too", default=True, needs={"logging_strategy": "steps"})
     report_to: str = tracker_flag()
-    debug: str = field(
-        default="", init=False, metadata={"help": "Of transformers; not a flag: recipes have their own."}
+    remove_unused_columns: bool = field(
+        default=False, init=False, metadata={"help": "Of transformers; not a flag: rows are read as the sampler drew."}
     )
-    push_to_hub: bool = _published_elsewhere(False)
-    hub_model_id: str | None = _published_elsewhere(None)
-    hub_strategy: str = _published_elsewhere("every_save")
-    hub_token: str | None = _published_elsewhere(None)
-    hub_private_repo: bool | None = _published_elsewhere(None)
-    hub_always_push: bool = _published_elsewhere(False)
-    hub_revision: str | None = _published_elsewhere(None)
-    dataloader_drop_last: bool = _without_effect(default=False)
-    dataloader_prefetch_factor: int | None = _without_effect(default=None)
-    train_sampling_strategy: str = _without_effect(default="random")
-    length_column_name: str = _without_effect(default="length")
-    sortish_sampler: bool = _without_effect(default=False)
-    predict_with_generate: bool = _without_effect(default=False)
-    generation_max_length: int | None = _without_effect(default=None)
-    generation_num_beams: int | None = _without_effect(default=None)
-    generation_config: str | None = _without_effect(default=None)
-    prediction_loss_only: bool = _without_effect(default=False)
-    eval_accumulation_steps: int | None = _without_effect(default=None)
-    eval_do_concat_batches: bool = _without_effect(default=True)
-    eval_use_gather_object: bool = _without_effect(default=False)
-    batch_eval_metrics: bool = _without_effect(default=False)
-    include_for_metrics: list[str] = _without_effect(default_factory=list)
-    fp16_full_eval: bool = _without_effect(default=False)
-    bf16_full_eval: bool = _without_effect(default=False)
-    do_train: bool = _without_effect(default=False)
-    do_eval: bool = _without_effect(default=False)
-    do_predict: bool = _without_effect(default=False)
-    resume_from_checkpoint: str | None = _without_effect(default=None)
-    ignore_data_skip: bool = _without_effect(default=False)
-    save_only_model: bool = _without_effect(default=False)
-    save_on_each_node: bool = _without_effect(default=False)
-    enable_jit_checkpoint: bool = _without_effect(default=False)
-    restore_callback_states_from_checkpoint: bool = _without_effect(default=False)
-    average_tokens_across_devices: bool = _without_effect(default=True)
-    label_smoothing_factor: float = _without_effect(default=0.0)
-    label_names: list[str] | None = _without_effect(default=None)
-    dataloader_multiprocessing_context: str | None = _without_effect(default=None)
-    dataloader_in_order: bool = _without_effect(default=True)
-    skip_memory_metrics: bool = _without_effect(default=True)
-    parallelism_config: Any = _without_effect(default=None)
-    ddp_timeout: int = _without_effect(default=1800)
-    ddp_backend: str | None = _without_effect(default=None)  # processes are joined before any flag is read
-    local_rank: int = _without_effect(default=-1)
-    remove_unused_columns: bool = _without_effect(default=False)
 
     def __post_init__(self):
         self.check_augmentation()

@@ -4,14 +4,14 @@ import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import soxr
 import torch
 from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
 from hf_components.runtime import UserError, files_below, flag
-from hf_components.speech import SAMPLING_RATE, AudioError, decode, read_duration
+from hf_components.speech import SAMPLING_RATE, AudioError, change_speed, decode, read_duration
 
 NOISES = ("gaussian", "recordings")
 MEL_BINS = 80
@@ -20,6 +20,15 @@ SAMPLES_PER_FRAME = SAMPLING_RATE // 100  # unit of time masks, the frame of Whi
 WAVEFORM = 1
 CONCATENATION = 2
 SECOND_MASK = 3
+
+
+class Masks(NamedTuple):
+    """What SpecAugment masks: number and greatest size (in mel frames, in mel bins) of the masks; 0 masks nothing."""
+
+    time_masks: int = 0
+    time_mask_length: int = 40
+    mel_masks: int = 0
+    mel_mask_width: int = 10
 
 
 @dataclass
@@ -109,13 +118,6 @@ def draws_of(seed: int, epoch: int, utterance_id: str, *stream: int) -> np.rando
     return np.random.default_rng([seed, epoch, zlib.crc32(utterance_id.encode()), *stream])
 
 
-def change_speed(waveform: np.ndarray, factor: float) -> np.ndarray:
-    """Change tempo and pitch of `(samples,)` by `factor`; the result has `(samples / factor,)`."""
-    if factor == 1:
-        return waveform
-    return soxr.resample(waveform, factor * SAMPLING_RATE, SAMPLING_RATE)
-
-
 def mix(waveform: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
     """Add noise `(samples,)` at `snr` dB, the ratio of mean powers. If either is silent, nothing changes."""
     power = np.mean(np.square(waveform, dtype=np.float64))
@@ -134,58 +136,38 @@ def find_recordings(folder: str | Path) -> list[Path]:
     return files
 
 
-def spec_augment(
-    features: torch.Tensor,
-    real_frames: int,
-    random: np.random.Generator,
-    *,
-    time_masks: int,
-    time_mask_length: int,
-    mel_masks: int,
-    mel_mask_width: int,
-) -> None:
+def spec_augment(features: torch.Tensor, real_frames: int, random: np.random.Generator, masks: Masks) -> None:
     """Mask parts of `features (n_mels, frames)` with their mean, in place (Park et al. 2019, arXiv 1904.08779).
 
     Args:
         real_frames: number of frames before the padding, which is not changed.
-        time_masks, time_mask_length, mel_masks, mel_mask_width: number and greatest size (in mel frames, mel bins) of
-            the masks; 0 masks nothing.
     """
     mean = features[:, :real_frames].mean()
-    for _ in range(time_masks):
+    for _ in range(masks.time_masks):
         # At most a fifth of the clip, so that short words are not lost.
-        length = int(random.integers(0, min(time_mask_length, real_frames // 5) + 1))
+        length = int(random.integers(0, min(masks.time_mask_length, real_frames // 5) + 1))
         start = int(random.integers(0, real_frames - length + 1))
         features[:, start : start + length] = mean
-    for _ in range(mel_masks):
-        width = int(random.integers(0, mel_mask_width + 1))
+    for _ in range(masks.mel_masks):
+        width = int(random.integers(0, masks.mel_mask_width + 1))
         start = int(random.integers(0, features.shape[0] - width + 1))
         features[start : start + width, :real_frames] = mean
 
 
-def mask_waveform(
-    waveform: np.ndarray,
-    random: np.random.Generator,
-    *,
-    time_masks: int,
-    time_mask_length: int,
-    mel_masks: int,
-    mel_mask_width: int,
-) -> np.ndarray:
+def mask_waveform(waveform: np.ndarray, random: np.random.Generator, masks: Masks) -> np.ndarray:
     """SpecAugment for models with waveform input: silence parts and frequency bands of `(samples,)`.
 
     It is the same as SpeechBrain's `DropChunk` and `DropFreq` (Ravanelli et al. 2021, arXiv 2106.04624).
 
     Args:
-        time_masks, time_mask_length, mel_masks, mel_mask_width: see `spec_augment`; a frame has 10 ms, and a bin is an
-            80th of the mel scale up to 8 kHz.
+        masks: a frame has 10 ms, and a bin is an 80th of the mel scale up to 8 kHz.
     """
-    if mel_masks:
+    if masks.mel_masks:
         spectrum = np.fft.rfft(waveform)
         frequencies = np.fft.rfftfreq(len(waveform), 1 / SAMPLING_RATE)
         edges = mel_to_hertz(np.linspace(0, hertz_to_mel(SAMPLING_RATE / 2, "slaney"), MEL_BINS + 1), "slaney")
-        for _ in range(mel_masks):
-            width = int(random.integers(0, mel_mask_width + 1))
+        for _ in range(masks.mel_masks):
+            width = int(random.integers(0, masks.mel_mask_width + 1))
             low = int(random.integers(0, MEL_BINS - width + 1))
             spectrum[(frequencies >= edges[low]) & (frequencies < edges[low + width])] = 0
         waveform = np.fft.irfft(spectrum, len(waveform)).astype(np.float32)
@@ -193,8 +175,8 @@ def mask_waveform(
         waveform = waveform.copy()
     frames = len(waveform) // SAMPLES_PER_FRAME
     samples = SAMPLES_PER_FRAME
-    for _ in range(time_masks):
-        length = int(random.integers(0, min(time_mask_length, frames // 5) + 1))
+    for _ in range(masks.time_masks):
+        length = int(random.integers(0, min(masks.time_mask_length, frames // 5) + 1))
         start = int(random.integers(0, frames - length + 1))
         waveform[start * samples : (start + length) * samples] = 0
     return waveform

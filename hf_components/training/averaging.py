@@ -19,7 +19,7 @@ from hf_components.checkpoints import (
     merge_adapter,
     save_average_adapter,
 )
-from hf_components.scoring import compare, score
+from hf_components.scoring import compare, word_error_rate
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Averages:
                 num_beams=1,
                 description=self.name(members),
             )
-        wer = score(texts, corpus["text"][:], num_bootstrap=0, language=self.scored_language)["wer"]
+        wer = word_error_rate(texts, corpus["text"][:], self.scored_language)
         self.texts[tuple(members)] = texts
         self.wer[tuple(members)] = wer
         return wer

@@ -1,19 +1,21 @@
 """From corpus rows to batches. Every random choice depends only on the seed, the epoch, and the utterance or batch."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import datasets
 import numpy as np
 import torch
-from transformers import ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 
-from hf_components.asr import Family
+from hf_components.asr import Family, family_of
 from hf_components.speech import WORDS, leave_out_unreadable, load_corpus, unreadable_explained, waveforms
 from hf_components.training.arguments import SpeechTrainingArguments, TrainingRecipeArguments
 from hf_components.training.augmentation import (
     SECOND_MASK,
+    Masks,
     WaveformAugmentation,
     draws_of,
     mask_waveform,
@@ -63,6 +65,7 @@ class Draw(NamedTuple):
     partner: int = ALONE
 
 
+@dataclass(eq=False, repr=False)
 class DurationBatchSampler(torch.utils.data.Sampler):
     """Batches of utterances of similar duration, in a new order in each epoch.
 
@@ -79,23 +82,17 @@ class DurationBatchSampler(torch.utils.data.Sampler):
         concatenation: which utterances are joined with another one, or None; the duration is that of the joined clip.
     """
 
-    def __init__(
-        self,
-        durations: Sequence[float],
-        batch_size: int,
-        seed: int,
-        full_context_fraction: float,
-        batches_per_step: int = 1,
-        concatenation: Concatenation | None = None,
-    ):
-        self.durations = np.asarray(durations)
-        self.batch_size = batch_size
-        self.batches_per_step = batches_per_step
-        self.seed = seed
-        self.full_context_fraction = full_context_fraction
-        self.concatenation = concatenation
-        self.drop_last = False
-        self.epoch = 0
+    durations: Sequence[float]
+    batch_size: int
+    seed: int
+    full_context_fraction: float
+    batches_per_step: int = 1
+    concatenation: Concatenation | None = None
+    drop_last: bool = field(default=False, init=False)
+    epoch: int = field(default=0, init=False)
+
+    def __post_init__(self):
+        self.durations = np.asarray(self.durations)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -134,6 +131,7 @@ def in_parts(items: np.ndarray, size: int) -> list[np.ndarray]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
+@dataclass(eq=False, repr=False)
 class SpeechDataset(torch.utils.data.Dataset):
     """Rows of a prepared corpus, decoded and tokenised when they are drawn.
 
@@ -145,19 +143,11 @@ class SpeechDataset(torch.utils.data.Dataset):
         augment: augmentation of the recordings, or None.
     """
 
-    def __init__(
-        self,
-        corpus: datasets.Dataset,
-        family: Family,
-        processor: ProcessorMixin,
-        expert_weights: np.ndarray | None = None,
-        augment: WaveformAugmentation | None = None,
-    ):
-        self.corpus = corpus
-        self.family = family
-        self.processor = processor
-        self.expert_weights = expert_weights
-        self.augment = augment
+    corpus: datasets.Dataset
+    family: Family
+    processor: ProcessorMixin
+    expert_weights: np.ndarray | None = None
+    augment: WaveformAugmentation | None = None
 
     def __len__(self) -> int:
         return len(self.corpus)
@@ -187,43 +177,26 @@ class SpeechDataset(torch.utils.data.Dataset):
         return item
 
 
+@dataclass(eq=False, repr=False)
 class SpeechCollator:
     """Makes batches: features padded to the longest clip, and labels padded with -100.
 
     Args:
         family: family of the model, which computes the features.
         processor: processor of the checkpoint.
-        time_masks, time_mask_length, mel_masks, mel_mask_width: see `spec_augment` for families with log-mel features,
-            `mask_waveform` for the others.
+        masks: log-mel features are masked by `spec_augment`, waveforms by `mask_waveform`.
         seed: seed of the masks, used together with epoch and utterance id.
         language: code such as "en", for families with a prompt in each request.
         two_masks: give each utterance twice, with different masks: first all utterances, then all of them again.
     """
 
-    def __init__(
-        self,
-        family: Family,
-        processor: ProcessorMixin,
-        *,
-        time_masks: int = 0,
-        time_mask_length: int = 40,
-        mel_masks: int = 0,
-        mel_mask_width: int = 10,
-        seed: int = 0,
-        language: str | None = None,
-        two_masks: bool = False,
-    ):
-        self.family = family
-        self.processor = processor
-        self.seed = seed
-        self.language = language
-        self.two_masks = two_masks
-        self.masks = {
-            "time_masks": time_masks,
-            "time_mask_length": time_mask_length,
-            "mel_masks": mel_masks,
-            "mel_mask_width": mel_mask_width,
-        }
+    family: Family
+    processor: ProcessorMixin
+    _: KW_ONLY
+    masks: Masks = Masks()
+    seed: int = 0
+    language: str | None = None
+    two_masks: bool = False
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
         """Returns what the family scores (Whisper: `input_features (batch, n_mels, frames)`, `attention_mask (batch,
@@ -235,7 +208,7 @@ class SpeechCollator:
             items = items * 2
         clips = [item["waveform"] for item in items]
         if not self.family.has_mel_features:
-            clips = [mask_waveform(clip, random, **self.masks) for clip, random in zip(clips, draws, strict=True)]
+            clips = [mask_waveform(clip, random, self.masks) for clip, random in zip(clips, draws, strict=True)]
         batch = self.family.training_batch(
             self.processor,
             clips,
@@ -245,9 +218,44 @@ class SpeechCollator:
         )
         if self.family.has_mel_features:
             for random, features, mask in zip(draws, batch["input_features"], batch["attention_mask"], strict=True):
-                spec_augment(features, int(mask.sum()), random, **self.masks)
+                spec_augment(features, int(mask.sum()), random, self.masks)
         if WEIGHT in items[0]:
             batch[WEIGHT] = torch.tensor([item[WEIGHT] for item in items])
         if "expert_weights" in items[0]:
             batch["expert_weights"] = torch.from_numpy(np.stack([item["expert_weights"] for item in items]))
         return batch
+
+
+def collator_of(
+    family: Family, processor: ProcessorMixin, args: SpeechTrainingArguments, language: str | None
+) -> SpeechCollator:
+    return SpeechCollator(
+        family,
+        processor,
+        masks=Masks(*(getattr(args, name) for name in Masks._fields)),
+        seed=args.data_seed,
+        language=language,
+        two_masks=args.consistency_coef > 0,
+    )
+
+
+def augmentation_of(family: Family, args: SpeechTrainingArguments) -> WaveformAugmentation | None:
+    if not (args.noise or args.speed_factors):
+        return None
+    return WaveformAugmentation(args, args.data_seed, family.longest_seconds)
+
+
+def concatenation_of(
+    corpus: datasets.Dataset, model: PreTrainedModel, processor: ProcessorMixin, args: SpeechTrainingArguments
+) -> Concatenation | None:
+    if not args.concatenate:
+        return None
+    family = family_of(model)
+    return Concatenation(
+        corpus,
+        args.concatenate,
+        args.data_seed,
+        min(args.concatenate_seconds, family.longest_seconds),
+        tokens=[len(family.tokenize(processor, text)) for text in corpus["text"]],
+        longest_tokens=family.longest_labels(model),
+    )

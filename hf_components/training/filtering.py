@@ -69,11 +69,6 @@ def filtered(
     return filter_by_transcripts(corpus, filters.filter_transcripts, filters.filter_max_wer, language)
 
 
-def write_dropped(file: Path, dropped: Sequence[dict]) -> None:
-    """Write the rows that were dropped, a line of JSON each."""
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in dropped), encoding="utf-8")
-
-
 def filter_by_transcripts(
     corpus: datasets.Dataset, transcripts: str | Path, max_wer: str, language: str | None = None
 ) -> tuple[datasets.Dataset, list[dict]]:

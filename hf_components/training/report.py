@@ -35,6 +35,15 @@ def save_history(trainer: SpeechTrainer, folder: Path, title: str, plot: bool = 
         plot_training(title)(folder, folder)
 
 
+def outcome(trainer: SpeechTrainer, eval_split: str) -> dict:
+    """How a training ended: its loss, its steps, and the split on which the checkpoint was selected, if it was."""
+    return {
+        "train_loss": trainer.last_loss,
+        "steps": trainer.state.global_step,
+        "selected_on": eval_split if trainer.args.load_best_model_at_end else None,
+    }
+
+
 def plot_training(title: str) -> Callable[[Path, Path], None]:
     """A function that draws every kind of entry in the `history.json` of a folder into a second folder."""
 

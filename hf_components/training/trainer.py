@@ -23,7 +23,7 @@ from transformers import (
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from hf_components.asr import Family, Scores, family_of, transcribe
+from hf_components.asr import Scores, family_of, transcribe
 from hf_components.checkpoints import (
     BASE,
     BASE_FORM,
@@ -40,12 +40,17 @@ from hf_components.runtime import UserError, fingerprint, read_record, write_jso
 from hf_components.scoring import score
 from hf_components.speech import unreadable_explained
 from hf_components.training.arguments import SpeechTrainingArguments
-from hf_components.training.augmentation import WaveformAugmentation
 from hf_components.training.blank_rate import BlankRate
 from hf_components.training.callbacks import BestRecord, EveryNEpochs, LogWithCheckpoints, ProgressAndLog
-from hf_components.training.concatenation import Concatenation
 from hf_components.training.consistency import symmetric_kl
-from hf_components.training.data import WEIGHT, DurationBatchSampler, SpeechCollator, SpeechDataset
+from hf_components.training.data import (
+    WEIGHT,
+    DurationBatchSampler,
+    SpeechDataset,
+    augmentation_of,
+    collator_of,
+    concatenation_of,
+)
 from hf_components.training.ema import MovingAverage
 from hf_components.training.fit import loss_of_texts
 from hf_components.training.memory_estimate import tell_memory
@@ -363,44 +368,6 @@ class SpeechTrainer(Seq2SeqTrainer):
         for kept in (self.ema, self.start):
             if kept:
                 kept.load(Path(resume_from_checkpoint))
-
-
-def collator_of(
-    family: Family, processor: ProcessorMixin, args: SpeechTrainingArguments, language: str | None
-) -> SpeechCollator:
-    return SpeechCollator(
-        family,
-        processor,
-        language=language,
-        time_masks=args.time_masks,
-        seed=args.data_seed,
-        time_mask_length=args.time_mask_length,
-        mel_masks=args.mel_masks,
-        mel_mask_width=args.mel_mask_width,
-        two_masks=args.consistency_coef > 0,
-    )
-
-
-def augmentation_of(family: Family, args: SpeechTrainingArguments) -> WaveformAugmentation | None:
-    if not (args.noise or args.speed_factors):
-        return None
-    return WaveformAugmentation(args, args.data_seed, family.longest_seconds)
-
-
-def concatenation_of(
-    corpus: datasets.Dataset, model: PreTrainedModel, processor: ProcessorMixin, args: SpeechTrainingArguments
-) -> Concatenation | None:
-    if not args.concatenate:
-        return None
-    family = family_of(model)
-    return Concatenation(
-        corpus,
-        args.concatenate,
-        args.data_seed,
-        min(args.concatenate_seconds, family.longest_seconds),
-        tokens=[len(family.tokenize(processor, text)) for text in corpus["text"]],
-        longest_tokens=family.longest_labels(model),
-    )
 
 
 def comparable(scores: Scores, family: str, flag: str) -> tuple[torch.Tensor, torch.Tensor]:

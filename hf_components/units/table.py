@@ -7,10 +7,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from hf_components.runtime import (
-    UserError,
-    parse_record,
-)
+from hf_components.runtime import UserError, parse_record
 
 FILE = "units.parquet"
 IDENTITY = ("encoder", "layer", "num_units", "centroids_sha256")

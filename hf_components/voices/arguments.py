@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from hf_components.checkpoints import WAYS
+from hf_components.checkpoints import CONTEXT, LORA, WEIGHTS
 from hf_components.runtime import UserError, flag
 from hf_components.voices.lora import LoraSettings
 
+TRIED = (WEIGHTS, CONTEXT, LORA)
 ALL_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
@@ -13,15 +14,14 @@ ALL_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 class VoiceArguments:
     """How a voice is learned, and how the way is chosen.
 
-    A "way" is one of `WAYS`. Each is tried on sentences that were held out, and "no change" stays unless one helps.
+    The ways of `TRIED` are tried on sentences that were held out. "No change" stays unless one helps, or unless
+    examples and a LoRA can vote with the model as it is.
     """
 
     voice_rank: int = flag("rank of the LoRA that is trained for a voice", default=8, min=1)
     voice_layers: list[str] = flag("linear layers that get this LoRA", default=list(ALL_LAYERS), choices=ALL_LAYERS)
     voice_in: str = flag(
-        "part of the model that gets this LoRA",
-        default="encoder",
-        choices=("encoder", "decoder", "both"),
+        "part of the model that gets this LoRA", default="encoder", choices=("encoder", "decoder", "both")
     )
     first_layer: int = flag(
         "first layer of the encoder that gets this LoRA, counted from 0; those below stay as they are",
@@ -45,9 +45,10 @@ class VoiceArguments:
     )
     ways: list[str] = flag(
         "ways that are tried. weights: fixed weights over the experts of a mixture; context: some of the person's "
-        "sentences are put before each recording; lora: a LoRA is trained. If none helps, the model stays as it is",
-        default=list(WAYS[1:]),
-        choices=WAYS[1:],
+        "sentences are put before each recording; lora: a LoRA is trained. If the model makes mistakes, it votes with "
+        "context and lora; if none helps, it stays as it is",
+        default=list(TRIED),
+        choices=TRIED,
     )
     max_folds: int = flag(
         "most folds of the cross-validation over the person's sentences, which chooses the way", default=3, min=2

@@ -8,14 +8,14 @@ from transformers import PreTrainedModel, WhisperProcessor
 
 from hf_components.asr import Whisper
 from hf_components.runtime import UserError
-from hf_components.speech import count_mel_frames, log_mel
-from hf_components.training import change_speed, draws_of, spec_augment
+from hf_components.speech import change_speed, count_mel_frames, log_mel
+from hf_components.training import Masks, draws_of, spec_augment
 from hf_components.voices.sentences import Sentence
 from hf_components.whisper.losses import labels_to_decoder_input
 from hf_components.whisper.mel_frames import fit_audio_context
 
 SPEEDS = (0.9, 1.0, 1.1)
-MASKS = {"time_masks": 2, "time_mask_length": 40, "mel_masks": 2, "mel_mask_width": 10}
+MASKS = Masks(time_masks=2, time_mask_length=40, mel_masks=2, mel_mask_width=10)
 LONGEST = 30.0  # seconds, at the slowest speed
 SHORT_CONTEXT = 300  # mel frames; what a stock Whisper learns in it also holds for 30 s, which are ten times slower
 
@@ -68,7 +68,7 @@ class Batches:
             random = draws_of(self.seed, step, self.sentences[row].id)
             mel, frames = self._mel(row, float(random.choice(SPEEDS)))
             mel = mel.clone()
-            spec_augment(mel, frames, random, **MASKS)
+            spec_augment(mel, frames, random, MASKS)
             features.append(mel)
         return self.fit(features)
 
@@ -95,10 +95,7 @@ class Batches:
 
 
 def losses_of_rows(
-    model: PreTrainedModel,
-    features: torch.Tensor,
-    labels: torch.Tensor,
-    **routing: torch.Tensor,
+    model: PreTrainedModel, features: torch.Tensor, labels: torch.Tensor, **routing: torch.Tensor
 ) -> torch.Tensor:
     """Summed token loss of each row, `(rows,)` in float32.
 

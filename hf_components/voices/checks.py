@@ -34,7 +34,7 @@ WRONG_TEXT = 4.0
 BETTER_TEXT = 1.0  # nats per token by which the text of another sentence fits better
 
 
-def check_sentences(name: str, sentences: Sequence[Sentence], fewest: int = FEWEST) -> list[str]:
+def check_sentences(name: str, sentences: Sequence[Sentence]) -> list[str]:
     """Look at recordings and texts of one person.
 
     Returns:
@@ -42,9 +42,9 @@ def check_sentences(name: str, sentences: Sequence[Sentence], fewest: int = FEWE
     Raises:
         UserError: there are too few sentences, one is silent, or one has no words.
     """
-    if len(sentences) < fewest:
+    if len(sentences) < FEWEST:
         raise UserError(
-            f"the voice of {visible(name)} needs at least {fewest} sentences, because one is held out to see whether "
+            f"the voice of {visible(name)} needs at least {FEWEST} sentences, because one is held out to see whether "
             f"the voice helps; got {len(sentences)}: record more, five or more are better"
         )
     if silent := [one.id for one in sentences if loudest_db(one.waveform) < SILENT_DB]:

@@ -1,16 +1,15 @@
 """How much a voice gains: every speaker with a few sentences drawn at random, and the rest as test."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
 import numpy as np
-from accelerate import PartialState
 
 from hf_components.asr import Transcriber, Voices
-from hf_components.checkpoints import CONTEXT, LORA, NO_CHANGE, WAYS, Voice, save_voice
+from hf_components.checkpoints import CONTEXT, LORA, NO_CHANGE, VOTE, WAYS, Voice, save_voice
 from hf_components.runtime import UserError, first_few, place_for, read_record, write_json
 from hf_components.scoring import paired_bootstrap, utterance_errors
 from hf_components.speech import is_known
@@ -21,7 +20,7 @@ from hf_components.voices.sentences import sentences_of_rows
 logger = logging.getLogger(__name__)
 
 BEFORE, CHOSEN, CONTROL = "before", "chosen", "control"  # the latter with the way that it controls: "control lora"
-CONTROLLED = (CONTEXT, LORA)
+CONTROLLED = (CONTEXT, LORA, VOTE)
 SYSTEMS = (BEFORE, *WAYS[1:], *(f"{CONTROL} {way}" for way in CONTROLLED), CHOSEN)
 WORSE = 0.02  # a speaker is worse from this difference of WER on
 JOB_FORM = {"ids": [str], "texts": {str: [str]}, "way": str, "seconds": (int, float), "bytes": int, "figures": dict}
@@ -107,7 +106,6 @@ def run_job(
         args,
         seed,
         sentences_of_rows(corpus.select(job.others)) if job.others else (),
-        all_ways=True,
     )
     voices = {**learned.of_way, **{f"{CONTROL} {way}": voice for way, voice in learned.controls.items()}}
     rows = corpus.select(job.test)
@@ -132,15 +130,7 @@ def run_job(
 def _written(transcriber: Transcriber, rows: datasets.Dataset, voices: dict[str, Voice]) -> dict[str, list[str]]:
     """Texts of the rows with each of the voices, in batches that mix them."""
     several = Voices(transcriber.model, voices, dict.fromkeys(voices, "memory"))
-    asking = Transcriber(
-        transcriber.model,
-        transcriber.processor,
-        language=transcriber.language,
-        batch_seconds=transcriber.batch_seconds,
-        max_new_tokens=transcriber.max_new_tokens,
-        num_beams=transcriber.num_beams,
-        voices=several,
-    )
+    asking = replace(transcriber, voices=several)
     return {name: [one.text for one in asking.transcribe_rows(rows, [name] * len(rows))] for name in voices}
 
 
@@ -162,60 +152,65 @@ def collect(
     return curve
 
 
-def _figures(jobs, records, references, language, bootstrap, seed) -> dict:
+def _of_speakers(speakers: Sequence[str], errors: Mapping[str, np.ndarray], words: np.ndarray) -> dict[str, dict]:
+    """WER of each system on the sentences of each speaker, and the words in these; their `ways` are empty."""
+    found = {}
+    for speaker in sorted(set(speakers)):
+        rows = np.array(speakers) == speaker
+        total = int(words[rows].sum())
+        rates = {name: float(one[rows].sum() / max(1, total)) for name, one in errors.items()}
+        found[speaker] = {"wer": rates, "words": total, "ways": []}
+    return found
+
+
+def _figures(
+    jobs: Sequence[Job],
+    records: Sequence[dict],
+    references: Mapping[str, str],
+    language: str,
+    bootstrap: int,
+    seed: int,
+) -> dict:
     names = [name for name in SYSTEMS if any(name in record["texts"] for record in records)]
     written = [record["texts"] for record in records]  # a way that was not tried leaves the texts as they were
     texts = {name: [text for one in written for text in one.get(name, one[BEFORE])] for name in names}
     said = [references[one] for record in records for one in record["ids"]]
     speakers = [job.speaker for job, record in zip(jobs, records, strict=True) for _ in record["ids"]]
-    errors = {name: utterance_errors(texts[name], said, language) for name in names}
-    words = errors[BEFORE]["reference_words"]
-    against = {"num_bootstrap": bootstrap, "seed": seed}
-    change = paired_bootstrap(errors[BEFORE], errors[CHOSEN], speakers, **against)
-    of_speaker = {}
-    for speaker in sorted(set(speakers)):
-        rows = np.array(speakers) == speaker
-        rates = {name: float(errors[name]["errors"][rows].sum() / max(1, words[rows].sum())) for name in names}
-        ways = [record["way"] for job, record in zip(jobs, records, strict=True) if job.speaker == speaker]
-        of_speaker[speaker] = {"wer": rates, "words": int(words[rows].sum()), "ways": ways}
+    counts = {name: utterance_errors(texts[name], said, language) for name in names}
+    words = counts[BEFORE]["reference_words"]
+    errors = {name: one["errors"] for name, one in counts.items()}
+
+    def difference(one: str, other: str) -> dict:
+        compared = paired_bootstrap(counts[one], counts[other], speakers, num_bootstrap=bootstrap, seed=seed)
+        return {"difference": compared["difference"], "interval": compared["interval"]}
+
+    of_speaker = _of_speakers(speakers, errors, words)
+    for job, record in zip(jobs, records, strict=True):
+        of_speaker[job.speaker]["ways"].append(record["way"])
     worse = [one["wer"][CHOSEN] - one["wer"][BEFORE] > WORSE for one in of_speaker.values()]
     ways = [record["way"] for record in records]
-    figures = {
+    wer = {name: float(one.sum() / words.sum()) for name, one in errors.items()}
+    change = difference(BEFORE, CHOSEN)
+    return {
         "speakers": len(of_speaker),
         "draws": len(jobs),
         "words": int(words.sum()),
-        "wer": {name: float(one["errors"].sum() / words.sum()) for name, one in errors.items()},
-        "difference": change["difference"],
-        "interval": change["interval"],
-        "relative": change["difference"] / max(1e-9, float(errors[BEFORE]["errors"].sum() / words.sum())),
+        "wer": wer,
+        **change,
+        "relative": change["difference"] / max(1e-9, wer[BEFORE]),
         "made_worse": float(np.mean(worse)),
         "ways": {way: ways.count(way) for way in WAYS},
         "seconds_per_voice": float(np.mean([record["seconds"] for record in records])),
         "slowest_seconds": float(max(record["seconds"] for record in records)),
         "bytes_per_voice": max(record["bytes"] for record in records),
         "per_speaker": of_speaker,
+        "controls": {
+            way: {
+                "voice_against_control": difference(f"{CONTROL} {way}", way),
+                "control_against_before": difference(BEFORE, f"{CONTROL} {way}"),
+                "voice_against_before": difference(BEFORE, way),
+            }
+            for way in CONTROLLED
+            if {way, f"{CONTROL} {way}"} <= set(names)
+        },
     }
-    figures["controls"] = {
-        way: {
-            name: _difference(errors[one], errors[other], speakers, against)
-            for name, one, other in (
-                ("voice_against_control", f"{CONTROL} {way}", way),
-                ("control_against_before", BEFORE, f"{CONTROL} {way}"),
-                ("voice_against_before", BEFORE, way),
-            )
-        }
-        for way in CONTROLLED
-        if {way, f"{CONTROL} {way}"} <= set(names)
-    }
-    return figures
-
-
-def _difference(one: dict, other: dict, speakers: Sequence[str], options: dict) -> dict:
-    compared = paired_bootstrap(one, other, speakers, **options)
-    return {"difference": compared["difference"], "interval": compared["interval"]}
-
-
-def own_share(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs of this process."""
-    state = PartialState()
-    return list(jobs[state.process_index :: state.num_processes])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, WhisperProcessor
 
-from hf_components.checkpoints import CONTEXT, LORA, NO_CHANGE, Voice
+from hf_components.checkpoints import CONTEXT, LORA, NO_CHANGE, VOTE, Voice
 from hf_components.runtime import UserError
 from hf_components.voices.arguments import VoiceArguments
 from hf_components.voices.choosing import Candidate, choose, gain_of
@@ -44,8 +44,6 @@ def learn_voice(
     args: VoiceArguments,
     seed: int,
     others: Sequence[Sentence] = (),
-    *,
-    all_ways: bool = False,
 ) -> Learned:
     """Learn the voice of one person.
 
@@ -56,7 +54,6 @@ def learn_voice(
         model: the base, a Whisper or a mixture, in evaluation mode.
         name: name of the person.
         others: sentences of other people, for the control.
-        all_ways: also train a LoRA that will not be chosen, because examples help.
     Raises:
         UserError: there is no sentence, or one is too long.
     """
@@ -67,7 +64,7 @@ def learn_voice(
     tries = Tries()
     plain, weights = try_weights(enrolment, tries)
     examples = try_context(enrolment, tries)
-    if LORA in args.ways and (all_ways or not examples.helps):
+    if LORA in args.ways:
         try_lora(enrolment, tries, plain, weights)
     chosen = choose_way(enrolment, tries, examples)
     figures = figures_of(enrolment, tries, examples, chosen)
@@ -79,6 +76,8 @@ def choose_way(enrolment: Enrolment, tries: Tries, examples: Judged) -> Candidat
     """The way that is taken, by what was held out; no change if nothing was."""
     if not enrolment.folds:
         return enrolment.no_change
+    if VOTE in tries.of_way and examples.errors_before:  # where one of three goes wrong, the others outvote it
+        return replace(enrolment.no_change, way=VOTE)
     if examples.helps:  # found by errors, which count more than loss
         return replace(enrolment.no_change, way=CONTEXT)
     args = enrolment.args

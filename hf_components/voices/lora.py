@@ -186,5 +186,5 @@ def planned_steps(
 
 
 def scaled(lora: Lora, scale: float) -> Lora:
-    """The LoRA at a part of its strength."""
-    return {name: (a, b * scale) for name, (a, b) in lora.items()}
+    """The LoRA at a part of its strength, in half precision, so that its file is half as large."""
+    return {name: (a.half(), (b * scale).half()) for name, (a, b) in lora.items()}

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, WhisperProcessor
 
 from hf_components.asr import Whisper
 from hf_components.scoring import disagreement, nearest_to_all
-from hf_components.training import change_speed
+from hf_components.speech import change_speed
 from hf_components.voices.placing import is_mixture
 from hf_components.voices.sentences import Sentence
 

@@ -8,7 +8,16 @@ from functools import cached_property
 import numpy as np
 from transformers import PreTrainedModel, WhisperProcessor
 
-from hf_components.checkpoints import CONTEXT, LORA, NO_CHANGE, WEIGHTS, Voice, base_model_id, digest_of_model
+from hf_components.checkpoints import (
+    CONTEXT,
+    LORA,
+    NO_CHANGE,
+    VOTE,
+    WEIGHTS,
+    Voice,
+    base_model_id,
+    digest_of_model,
+)
 from hf_components.metrics.whisper_wer.counting import normalize
 from hf_components.scoring import normalizer_of
 from hf_components.voices.arguments import VoiceArguments
@@ -117,7 +126,10 @@ def try_context(enrolment: Enrolment, tries: Tries) -> Judged:
 
 
 def try_lora(enrolment: Enrolment, tries: Tries, plain: PreTrainedModel, weights: Sequence[float] | None) -> None:
-    """Try a LoRA over the plain model of some weights. The control is trained on sentences of others."""
+    """Try a LoRA over the plain model of some weights, also in a vote with examples.
+
+    The control is trained on sentences of others.
+    """
     candidates, own, control = train_loras(enrolment, plain)
     tries.candidates += candidates
     best = min(candidates, key=lambda one: one.losses.sum())
@@ -127,6 +139,8 @@ def try_lora(enrolment: Enrolment, tries: Tries, plain: PreTrainedModel, weights
             lora = scaled(loras[best.step], best.scale)
             placed = {"lora": lora, "first_layer": first_layer, "expert_weights": weights}
             voices[LORA] = replace(enrolment.voice, way=LORA, **placed)
+            if CONTEXT in voices:
+                voices[VOTE] = replace(voices[CONTEXT], way=VOTE, **placed)
 
 
 def best_weights(enrolment: Enrolment) -> tuple[Candidate, list[float]]:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 import torch
 import transformers
 from packaging import version
-from transformers import EncoderDecoderCache, PreTrainedModel, WhisperForConditionalGeneration, WhisperModel
+from transformers import Cache, EncoderDecoderCache, PreTrainedModel, WhisperForConditionalGeneration, WhisperModel
 
+from .context_attention import BeamCache
 from .least_risk import keep_least_risk
 from .mel_frames import OVERHANG, audio_mask, fit_audio_context, silence_of
 from .silence import whole_context
@@ -78,6 +79,15 @@ def mask_features(
     return model._mask_input_features(input_features, attention_mask=attention_mask)
 
 
+def beam_cache(model: PreTrainedModel, cache: Cache | None, beams: int) -> BeamCache | None:
+    """The cache of a search whose beams share what they hear, or None if they cannot."""
+    if (
+        getattr(model.config, "mixture", None) == "logits"
+    ):  # the rows of a beam are its experts, which hear differently
+        return None
+    return BeamCache.of(cache, beams)
+
+
 class DynamicContextHooks:
     """Whisper's `generate` in the model's audio context, see `DynamicContextGenerationMixin`."""
 
@@ -139,17 +149,23 @@ class DynamicContextHooks:
         )
 
     def _beam_search(self, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs):
+        shared = beam_cache(self, model_kwargs.get("past_key_values"), generation_config.num_beams)
+        if shared:
+            model_kwargs["past_key_values"] = shared
         # Whisper's `generate` has no other way to several texts per clip.
         one = (generation_config.num_return_sequences or 1) == 1 and not generation_config.do_sample
-        if not getattr(generation_config, "least_risk", False) or not one:
-            return super()._beam_search(
-                input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs
-            )
-        every = copy.copy(generation_config)
-        every.num_return_sequences = every.num_beams
-        every.return_dict_in_generate = every.output_scores = True
-        found = super()._beam_search(input_ids, logits_processor, stopping_criteria, every, **model_kwargs)
-        return keep_least_risk(found, generation_config, prompt=input_ids.shape[1])
+        chooses = getattr(generation_config, "least_risk", False) and one
+        asked = generation_config
+        if chooses:
+            asked = copy.copy(generation_config)
+            asked.num_return_sequences = asked.num_beams
+            asked.return_dict_in_generate = asked.output_scores = True
+        found = super()._beam_search(input_ids, logits_processor, stopping_criteria, asked, **model_kwargs)
+        if chooses:
+            found = keep_least_risk(found, generation_config, prompt=input_ids.shape[1])
+        if shared and generation_config.return_dict_in_generate:
+            found.past_key_values = shared.copied()
+        return found
 
 
 class MoeHooks:

@@ -6,11 +6,12 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.whisper.modeling_whisper import WhisperDecoder
 from transformers.utils.generic import can_return_tuple
 
+from .context_attention import attend_to_context
 from .dynamic_encoder import DynamicContextEncoder
 from .dynamic_generation import DynamicContextGenerationMixin
 from .hooks import mask_features
 from .losses import labels_to_decoder_input, one_row_each, token_loss
-from .silence import DynamicContextOutput, attend_to_context, whole_context, without_silence
+from .silence import DynamicContextOutput, whole_context, without_silence
 
 
 class DynamicContextWhisperModel(WhisperModel):

@@ -18,6 +18,7 @@ from transformers.models.whisper.modeling_whisper import WhisperDecoder
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_moe_whisper import TARGETS, MoeWhisperConfig
+from .context_attention import attend_to_context
 from .expert_exchange import ExpertExchangeMixin
 from .expert_losses import ExpertLossesMixin
 from .hooks import mask_features
@@ -29,7 +30,7 @@ from .moe_generation import MoeGenerationMixin
 from .moe_outputs import MoeEncoderOutput, MoeSeq2SeqLMOutput, MoeSeq2SeqModelOutput
 from .moe_pretrained import MoeWhisperPreTrainedModel, add_routed_lora
 from .routed_lora import RoutingState
-from .silence import attend_to_context, whole_context, without_silence
+from .silence import whole_context, without_silence
 
 
 class MoeWhisperDecoder(MoeWhisperPreTrainedModel, WhisperDecoder):
@@ -87,9 +88,7 @@ class MoeWhisperModel(MoeWhisperPreTrainedModel, WhisperModel):
         """
         if encoder_outputs is None:
             if self.training and self.config.apply_spec_augment:
-                frames = torch.arange(input_features.shape[-1], device=input_features.device)
-                attention_mask = (frames < count_real_frames(input_features, attention_mask)[:, None]).long()
-                input_features = mask_features(self, input_features.clone(), attention_mask)
+                input_features, attention_mask = self._mask_audio(input_features, attention_mask)
             encoder_outputs = self.encoder(
                 input_features,
                 attention_mask=attention_mask,
@@ -105,26 +104,22 @@ class MoeWhisperModel(MoeWhisperPreTrainedModel, WhisperModel):
         rows = len(encoder_outputs.expert_weights)
         _require_rows("decoder_input_ids", decoder_input_ids, rows)
         _require_rows("decoder_inputs_embeds", decoder_inputs_embeds, rows)
+        decoder_inputs = {
+            "input_ids": decoder_input_ids,
+            "attention_mask": decoder_attention_mask,
+            "inputs_embeds": decoder_inputs_embeds,
+            "position_ids": decoder_position_ids,
+        }
         encoder_states = whole_context(encoder_outputs, self.config)
         if encoder_outputs.mixture_weights is not None:
-            # (batch * k, positions, d_model); (batch, positions, d_model) if routed layers repeat the rows per expert
-            alike = self.config.router_layer == self.config.encoder_layers
-            routed = {"k_proj", "v_proj"} <= set(self.config.target_modules)
-            encoder_states = encoder_states[:, 0] if alike and routed else encoder_states.flatten(0, 1)
-            k = encoder_outputs.mixture_weights.shape[1]
-            decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, decoder_position_ids = (
-                None if value is None else value.repeat_interleave(k, dim=0)
-                for value in (decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, decoder_position_ids)
-            )
+            encoder_states = self._states_of_experts(encoder_states)
+            decoder_inputs = _rows_of_experts(decoder_inputs, encoder_outputs.mixture_weights.shape[1])
         continues = past_key_values is not None and past_key_values.get_seq_length() > 0
         self.decoder.state.set(encoder_outputs.expert_weights, continues=continues)
         decoder_outputs = self.decoder(
-            input_ids=decoder_input_ids,
-            attention_mask=decoder_attention_mask,
+            **decoder_inputs,
             encoder_hidden_states=encoder_states,
             past_key_values=past_key_values,
-            inputs_embeds=decoder_inputs_embeds,
-            position_ids=decoder_position_ids,
             use_cache=use_cache,
             **kwargs,
         )
@@ -141,6 +136,25 @@ class MoeWhisperModel(MoeWhisperPreTrainedModel, WhisperModel):
             encoder_attentions=encoder_outputs.attentions,
             encoder_outputs=encoder_outputs,
         )
+
+    def _mask_audio(
+        self, input_features: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """SpecAugment on copies of the features, within the audio, and the mask `(batch, frames)` of the audio."""
+        frames = torch.arange(input_features.shape[-1], device=input_features.device)
+        is_audio = (frames < count_real_frames(input_features, attention_mask)[:, None]).long()
+        return mask_features(self, input_features.clone(), is_audio), is_audio
+
+    def _states_of_experts(self, states: torch.Tensor) -> torch.Tensor:
+        """States `(batch, k, positions, d_model)` of k active experts, as the decoder takes them.
+
+        Returns:
+            `(batch * k, positions, d_model)`; or `(batch, positions, d_model)` if all k are equal, and the decoder's
+            own experts make k rows of them.
+        """
+        are_equal = self.config.router_layer == self.config.encoder_layers
+        are_routed = {"k_proj", "v_proj"} <= set(self.config.target_modules)
+        return states[:, 0] if are_equal and are_routed else states.flatten(0, 1)
 
 
 class MoeWhisperForConditionalGeneration(
@@ -346,6 +360,11 @@ class MoeWhisperForConditionalGeneration(
         for name, value in fields.items():
             setattr(self.config, name, value)
         self.config.check()
+
+
+def _rows_of_experts(inputs: dict[str, torch.Tensor | None], k: int) -> dict[str, torch.Tensor | None]:
+    """Inputs of a decoder `(batch, ...)` with a row for each of k active experts: `(batch * k, ...)`."""
+    return {name: None if value is None else value.repeat_interleave(k, dim=0) for name, value in inputs.items()}
 
 
 def _require_rows(name: str, given: torch.Tensor | None, rows: int) -> None:

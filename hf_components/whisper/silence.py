@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from transformers import WhisperConfig
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.models.whisper.modeling_whisper import WhisperAttention, WhisperDecoder
 
 SILENT_SHARE = 100  # 1 / this of the positions of a full window represent the silence after shorter audio
 
@@ -104,33 +103,3 @@ def context_bias(states: torch.Tensor, config: WhisperConfig) -> torch.Tensor | 
     bias = states.new_zeros(1, 1, 1, positions)
     bias[..., positions - silent :] = math.log(stands_for)
     return bias
-
-
-class ContextAttention(WhisperAttention):
-    """The decoder's attention to an encoder whose last states represent silence."""
-
-    def forward(self, hidden_states, key_value_states=None, past_key_values=None, attention_mask=None, **kwargs):
-        """The same as in stock Whisper, but each key counts for the positions that it represents.
-
-        Args:
-            hidden_states: `(batch, tokens, d_model)`.
-            key_value_states: states of audio and silence, `(batch, positions, d_model)`.
-            attention_mask: not used, the same as for stock Whisper's encoder.
-        """
-        return super().forward(
-            hidden_states, key_value_states, past_key_values, context_bias(key_value_states, self.config), **kwargs
-        )
-
-
-def attend_to_context(decoder: WhisperDecoder) -> None:
-    """Give a new, untrained decoder cross-attention that knows which encoder states represent silence."""
-    config = decoder.config
-    for index, layer in enumerate(decoder.layers):
-        layer.encoder_attn = ContextAttention(
-            config.d_model,
-            config.decoder_attention_heads,
-            dropout=config.attention_dropout,
-            is_decoder=True,
-            layer_idx=index,
-            config=config,
-        )

@@ -26,6 +26,7 @@ CHOSEN = {
     "weights": "The experts of the recogniser were weighted for this voice.",
     "context": "Some of the sentences now go before each recording, as examples of the voice.",
     "lora": "A small LoRA was trained on the sentences.",
+    "vote": "The recogniser, sentences as examples, and a small LoRA now vote on every word.",
 }
 
 

@@ -3,7 +3,15 @@ needs."""
 
 import pytest
 
-from benchmarks import corpus_scale, embedding_extraction, generation, lora_and_full, soft_routing, training_throughput
+from benchmarks import (
+    beam_search,
+    corpus_scale,
+    embedding_extraction,
+    generation,
+    lora_and_full,
+    soft_routing,
+    training_throughput,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -32,6 +40,12 @@ def test_generation(capsys):
     assert 1.2 * plain < found["top-2, logits"]["flops"] < 2.2 * plain
     printed = capsys.readouterr().out
     assert "matrix products" in printed and "aten::addmm" in printed
+
+
+def test_beam_search():
+    found = beam_search.main(["--batch_size", "1", "--seconds", "1", "--tokens", "2", "--repeats", "1"])
+    flops = {name: values["flops"] for name, values in found.items()}
+    assert flops["ours, own length, greedy"] < flops["ours, own length"] < flops["ours, 30 s"] < flops["stock, 30 s"]
 
 
 def test_embedding_extraction():

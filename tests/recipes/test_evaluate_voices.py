@@ -42,7 +42,8 @@ def test_figures_that_are_checked_from_outside(model, corpus, tmp_path, monkeypa
         assert written[name] == result[name]
     assert set(result["curve"]) == {"1", "2"}
     figures = result["curve"]["2"]
-    assert {"before", "context", "lora", "control context", "control lora", "chosen"} == set(figures["wer"])
+    ways = ("context", "lora", "vote")
+    assert {"before", *ways, *(f"control {way}" for way in ways), "chosen"} == set(figures["wer"])
     assert sum(figures["ways"].values()) == figures["draws"]
     assert 0 <= result["made_worse"] <= 1 and result["bytes_per_voice"] < 10**6
     assert result["curve"]["1"]["wer"]["chosen"] == result["curve"]["1"]["wer"]["before"]  # nothing to choose by

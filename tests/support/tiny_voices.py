@@ -1,10 +1,12 @@
 """Voices of random numbers over a tiny Whisper."""
 
+from dataclasses import replace
+
 import torch
 from tiny_speech import tone
 
 from hf_components.checkpoints.digests import digest_of_model
-from hf_components.checkpoints.voices import CONTEXT, LORA, NO_CHANGE, WEIGHTS, Voice
+from hf_components.checkpoints.voices import CONTEXT, LORA, NO_CHANGE, VOTE, WEIGHTS, Voice
 
 MODULES = ("q_proj", "fc1")
 
@@ -28,6 +30,13 @@ def random_lora(
                 size * torch.randn(module.out_features, rank, generator=generator),
             )
     return Voice(name, LORA, lora=lora, first_layer=first_layer, expert_weights=weights, **common(model))
+
+
+def voting(model, name: str, *texts: str, weights=None, **options) -> Voice:
+    """A voice with examples and a LoRA."""
+    lora = random_lora(model, name, weights=weights, **options)
+    examples = with_examples(model, name, *texts, weights=weights)
+    return replace(examples, way=VOTE, lora=lora.lora, first_layer=lora.first_layer)
 
 
 def no_change(model, name: str) -> Voice:

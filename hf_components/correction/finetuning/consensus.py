@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hf_components.correction.finetuning.transcribing import Heard
+from hf_components.asr import Heard
 from hf_components.correction.finetuning.votes import Votes
 from hf_components.scoring import Alignment, align_words
 
@@ -69,12 +69,15 @@ def combine(heard: Sequence[Sequence[Heard]]) -> Consensus:
             Recognisers that wrote the same letter by letter in every recording are copies, and have one vote.
     """
     one_of_each = originals(heard)
-    if len(one_of_each) < len(heard[0]):
-        found = combine([[texts[i] for i in one_of_each] for texts in heard])
-        number = {_written(heard, i): n for n, i in enumerate(one_of_each)}
-        among = [number[_written(heard, i)] for i in range(len(heard[0]))]
-        own = [[told[n] for n in among] for told in found.own]
-        return Consensus(found.places, [found.accuracy[n] for n in among], own)
+    found = _vote([[texts[i] for i in one_of_each] for texts in heard])
+    number = {_written(heard, i): n for n, i in enumerate(one_of_each)}
+    among = [number[_written(heard, i)] for i in range(len(heard[0]))]
+    own = [[told[n] for n in among] for told in found.own]
+    return Consensus(found.places, [found.accuracy[n] for n in among], own)
+
+
+def _vote(heard: Sequence[Sequence[Heard]]) -> Consensus:
+    """The vote of recognisers that are no copies of each other."""
     recordings = [align_words([one.text for one in texts]) for texts in heard]
     columns = [column for alignment in recordings for column in alignment.columns()]
     if not columns:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import datasets
 
-from hf_components.asr import load_recogniser
+from hf_components.asr import Heard, load_recogniser
 from hf_components.correction.finetuning.listening import listeners
-from hf_components.correction.finetuning.transcribing import Heard, read_heard, transcribe_as_stage
+from hf_components.correction.finetuning.transcribing import read_heard, transcribe_as_stage
 from hf_components.runtime import NothingToTrainOnError
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,5 @@
 """Gold: the texts that recordings without transcripts are evaluated against and trained on."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +9,16 @@ import datasets
 from accelerate import PartialState
 from transformers import ProcessorMixin
 
-from hf_components.asr import Rows
+from hf_components.asr import Heard, Rows
 from hf_components.correction.arguments import CorrectionArguments, load_corrector
 from hf_components.correction.finetuning.arguments import GoldArguments
 from hf_components.correction.finetuning.consensus import Consensus, combine
 from hf_components.correction.finetuning.ensemble import Voters
 from hf_components.correction.finetuning.expectation import expected_errors, where_unsure
-from hf_components.correction.finetuning.transcribing import Heard
 from hf_components.correction.prompt import Guess
 from hf_components.correction.record import correct_to_file, summarise
 from hf_components.correction.writing import alphabet_of
-from hf_components.runtime import UserError, read_json_lines, run_stage
+from hf_components.runtime import UserError, read_json_lines, run_stage, write_json_lines
 from hf_components.scoring import disagreement, utterance_errors
 
 CORRECTIONS = "corrections.jsonl"
@@ -179,16 +177,17 @@ def write_gold(
         names: names of the voters, in the order of `heard`.
     """
     for_words = utterance_errors(gold.texts, gold.texts)["reference_words"]
-    with file.open("w", encoding="utf-8") as lines:
-        for i, name in enumerate(ids):
-            row = {
-                "id": name,
-                "heard": {who: one.text for who, one in zip(names, heard[i], strict=True)},
-                "gold": gold.texts[i],
-                "consensus": [
-                    [place.word, round(1 - place.wrong, DECIMALS)] for place in gold.vote.places[i] if place.word
-                ],
-                "estimated_wer": round(gold.errors[i] / for_words[i], DECIMALS) if for_words[i] else None,
-                "disagreement": round(disagreement([[one.text] for one in heard[i]]), DECIMALS),
-            }
-            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+    rows = (
+        {
+            "id": name,
+            "heard": {who: one.text for who, one in zip(names, heard[i], strict=True)},
+            "gold": gold.texts[i],
+            "consensus": [
+                [place.word, round(1 - place.wrong, DECIMALS)] for place in gold.vote.places[i] if place.word
+            ],
+            "estimated_wer": round(gold.errors[i] / for_words[i], DECIMALS) if for_words[i] else None,
+            "disagreement": round(disagreement([[one.text] for one in heard[i]]), DECIMALS),
+        }
+        for i, name in enumerate(ids)
+    )
+    write_json_lines(file, rows)

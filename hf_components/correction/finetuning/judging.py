@@ -63,15 +63,32 @@ def judge(
     direction = "closer to" if points >= 0 else "further from"
     whom = "the truth" if known else ", ".join(sorted(usable))
     change = f"it is {abs(points):.1f} points {direction} {whom} (interval of the gain {interval(drawn['interval'])})"
+    problem = _problem(old, new, references, drawn["interval"], change)
+    return {**found, "released": problem is None, "reason": problem or change}
+
+
+def _problem(
+    old: Sequence[str],
+    new: Sequence[str],
+    references: Sequence[Sequence[str]],
+    gain: Sequence[float] | None,
+    change: str,
+) -> str | None:
+    """Why the new texts do not replace the old ones; None if they do.
+
+    Args:
+        gain: interval of the decrease of the error rate.
+        change: the decrease in words.
+    """
     written = [int(utterance_errors(texts, texts)["reference_characters"].sum()) for texts in (old, new)]
     if written[1] < SILENT * written[0]:
-        return {**found, "reason": f"it writes {written[1]} characters, the base {written[0]}"}
+        return f"it writes {written[1]} characters, the base {written[0]}"
     common = [_in_common(texts, references) for texts in (old, new)]
     if common[1] < common[0]:
-        return {**found, "reason": f"{change}, but has {common[1]} words in common with it, the base {common[0]}"}
-    if drawn["interval"] is None or drawn["interval"][0] <= 0:
-        return {**found, "reason": f"{change}, which is no sure gain"}
-    return {**found, "released": True, "reason": change}
+        return f"{change}, but has {common[1]} words in common with it, the base {common[0]}"
+    if gain is None or gain[0] <= 0:
+        return f"{change}, which is no sure gain"
+    return None
 
 
 def _hears(heard: Sequence[str], texts: Sequence[str]) -> bool:

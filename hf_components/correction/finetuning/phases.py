@@ -1,8 +1,8 @@
 """The stages of a round of fine-tuning: hear, find gold, train, and hear again."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import datasets
 from transformers import PreTrainedModel, ProcessorMixin, set_seed
@@ -12,49 +12,32 @@ from hf_components.correction.finetuning.release import TITLE
 from hf_components.training import FinetuningArguments, FinetuningSettings, TimeEstimate, finetune
 
 
-@dataclass(frozen=True)
-class Phases:
-    """The stages of a round. Those before the training of the first round are in `prepared`, all others in `work`."""
+class Phases(NamedTuple):
+    """The folders of the stages of a round."""
 
-    number: int
-    prepared: Path
-    work: Path
+    is_first: bool
+    heard: Path
+    chosen: Path
+    nbest: Path
+    gold: Path
+    training: Path
+    finetuned: Path
 
-    @property
-    def is_first(self) -> bool:
-        return self.number == 1
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the stages before the training."""
-        return self.prepared if self.is_first else self.work
-
-    @property
-    def heard(self) -> Path:
-        return self.folder / ("baseline" if self.is_first else f"heard_{self.number}")
-
-    @property
-    def chosen(self) -> Path:
-        return self.folder / self._named("chosen")
-
-    @property
-    def nbest(self) -> Path:
-        return self.folder / self._named("nbest")
-
-    @property
-    def gold(self) -> Path:
-        return self.folder / self._named("gold")
-
-    @property
-    def training(self) -> Path:
-        return self.work / self._named("training")
-
-    @property
-    def finetuned(self) -> Path:
-        return self.work / self._named("finetuned")
-
-    def _named(self, stage: str) -> str:
-        return stage if self.is_first else f"{stage}_{self.number}"
+    @classmethod
+    def of_round(cls, number: int, prepared: Path, work: Path) -> "Phases":
+        """Those before the training of the first round are in `prepared`, all others in `work`."""
+        is_first = number == 1
+        before = prepared if is_first else work
+        name = "{}" if is_first else f"{{}}_{number}"
+        return cls(
+            is_first,
+            heard=before / ("baseline" if is_first else f"heard_{number}"),
+            chosen=before / name.format("chosen"),
+            nbest=before / name.format("nbest"),
+            gold=before / name.format("gold"),
+            training=work / name.format("training"),
+            finetuned=work / name.format("finetuned"),
+        )
 
 
 def train(

@@ -1,5 +1,6 @@
 """Make the release folders of a wav2vec2 trained on corrected transcripts: weights, plots and the card."""
 
+import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,9 @@ from huggingface_hub import ModelCardData
 from hf_components.asr import Ctc, family_of, is_audio_llm, load_asr
 from hf_components.checkpoints import merge_adapter, read_config
 from hf_components.correction.finetuning.improvement import is_silent, plot_improvement
-from hf_components.correction.finetuning.samples import Sample, write_samples
+from hf_components.correction.finetuning.samples import Sample
 from hf_components.publishing import evaluated_on, hub_id, write_report
-from hf_components.runtime import read_record, run_stage, write_json
+from hf_components.runtime import read_record, run_stage, write_json, write_json_lines
 from hf_components.training import plot_training
 
 ADAPTER, MODEL, LOGS = "lora_adapters", "model", "logs"
@@ -43,7 +44,7 @@ def publish_finetuned(
         merge_into: base model that the LoRA is merged into; None: no merged model is written.
     """
     write_json(folder / RESULTS, result)
-    write_samples(folder / SAMPLES, samples)
+    write_json_lines(folder / SAMPLES, map(dataclasses.asdict, samples))
     shutil.copy(corpus / REJECTED, folder)
     if corrections is not None:
         shutil.copy(corrections, folder)
@@ -53,13 +54,7 @@ def publish_finetuned(
     for source, target in (("checkpoints/runs", f"{LOGS}/runs"), ("adapter", ADAPTER), ("model", MODEL)):
         if (trained / source).exists():
             shutil.copytree(trained / source, folder / target, dirs_exist_ok=True)
-    if plot:
-        draw_plots(folder, folder, result)
-    if merge_into is not None:
-        merge_lora(merge_into, folder / ADAPTER, folder / MODEL)
-    for name in (ADAPTER, MODEL):
-        if (folder / name).exists():
-            write_card(folder / name, folder, {"evaluation": result, "llm": None, "compared": {}}, name == ADAPTER)
+    add_to_finetuned(folder, folder, plot=plot, merge_into=merge_into)
 
 
 def add_to_finetuned(finished: Path, folder: Path, *, plot: bool, merge_into: str | None) -> None:

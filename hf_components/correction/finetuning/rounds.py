@@ -11,7 +11,7 @@ from pathlib import Path
 
 import datasets
 
-from hf_components.asr import Ctc, LanguageModel, Transcriber, family_of, load_asr
+from hf_components.asr import Ctc, Heard, LanguageModel, Transcriber, family_of, load_asr
 from hf_components.correction.finetuning.arguments import ASKED, FinetuningFlags
 from hf_components.correction.finetuning.ensemble import Ensemble, Voters
 from hf_components.correction.finetuning.gold import CORRECTIONS, Corrections, Gold, find_gold
@@ -25,7 +25,7 @@ from hf_components.correction.finetuning.samples import (
     make_samples,
     training_rows,
 )
-from hf_components.correction.finetuning.transcribing import Heard, guess_rows, transcribe_as_stage
+from hf_components.correction.finetuning.transcribing import guess_rows, transcribe_as_stage
 from hf_components.reporting import show
 from hf_components.runtime import UserError, run_stage
 from hf_components.training import keep_learnable
@@ -114,23 +114,21 @@ class Rounds:
 
     def play(self) -> list[Round]:
         """All rounds, in order."""
-        phases = self._phases(1)
-        base = Transcriber(
-            self.model,
-            self.processor,
-            batch_seconds=self.args.batch_seconds,
-            word_confidences=bool(self.gold_args.recognisers),
-        )
-        self.heard, said, guesses = self._hear(base, self.args.model, phases)
-        self.others, self.left_out = self.ensemble.hear_others(self.heard)
-        rounds = [self._round(phases, Voters(said, guesses, self.others), self.heard)]
-        while len(rounds) < self.gold_args.rounds and rounds[-1].gain["released"]:
-            phases = self._phases(len(rounds) + 1)
-            trained = rounds[-1].training
-            tuned = self.tuned(trained, word_confidences=bool(self.gold_args.recognisers))
-            heard, said, guesses = self._hear(tuned, trained, phases)
+        rounds: list[Round] = []
+        source: str | Path = self.args.model
+        asks_words = {"word_confidences": bool(self.gold_args.recognisers)}
+        voter = Transcriber(self.model, self.processor, batch_seconds=self.args.batch_seconds, **asks_words)
+        while True:
+            phases = Phases.of_round(len(rounds) + 1, self.prepared, self.work)
+            heard, said, guesses = self._hear(voter, source, phases)
+            if phases.is_first:
+                self.heard = heard
+                self.others, self.left_out = self.ensemble.hear_others(heard)
             rounds.append(self._round(phases, Voters(said, guesses, self.others), heard))
-        return rounds
+            if len(rounds) == self.gold_args.rounds or not rounds[-1].gain["released"]:
+                return rounds
+            source = rounds[-1].training
+            voter = self.tuned(source, **asks_words)
 
     def tuned(self, training: Path, *, word_confidences: bool = False) -> Transcriber:
         """The recogniser of a training stage."""
@@ -141,9 +139,6 @@ class Rounds:
             batch_seconds=self.args.batch_seconds,
             word_confidences=word_confidences,
         )
-
-    def _phases(self, number: int) -> Phases:
-        return Phases(number, self.prepared, self.work)
 
     def _resume(self, phases: Phases) -> bool:
         """Whether the stages before the training of a round are continued or kept."""

@@ -1,12 +1,10 @@
 """Recordings with their gold: divided into training and evaluation, and chosen for training."""
 
-import dataclasses
 import hashlib
-import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 import datasets
 import numpy as np
@@ -107,28 +105,32 @@ def choose_for_training(
         NothingToTrainOnError: no recording is left.
     """
     candidates = [(row, wrong) for row, wrong in zip(samples, has_errors(samples), strict=True) if not row.held_out]
-    chosen = [
-        row
-        for row, wrong in candidates
-        if train_on == "all" or (wrong if train_on == "errors" else not wrong and row.source in BELIEVED)
-    ]
-    silent = [row.id for row in chosen if not row.gold.strip()]
-    long = [row.id for row in chosen if row.gold.strip() and row.duration > longest_seconds]
-    doubtful = [row.id for row in chosen if max_gold_wer is not None and (row.estimated_wer or 0) > max_gold_wer]
-    for names, what in (
-        (silent, "have no word in their gold"),
-        (long, f"are longer than {longest_seconds:g} s"),
-        (doubtful, f"have gold with an expected WER above {max_gold_wer}"),
-    ):
+    errors = [row for row, wrong in candidates if wrong]
+    if train_on == "all":
+        chosen = [row for row, _ in candidates]
+    elif train_on == "errors":
+        chosen = errors
+    else:
+        chosen = [row for row, wrong in candidates if not wrong and row.source in BELIEVED]
+    left_out = {
+        "have no word in their gold": [row.id for row in chosen if not row.gold.strip()],
+        f"are longer than {longest_seconds:g} s": [
+            row.id for row in chosen if row.gold.strip() and row.duration > longest_seconds
+        ],
+        f"have gold with an expected WER above {max_gold_wer}": [
+            row.id for row in chosen if max_gold_wer is not None and (row.estimated_wer or 0) > max_gold_wer
+        ],
+    }
+    for what, names in left_out.items():
         if names:
             text = "%d of %d recordings %s and are not trained on: %s"
             logger.warning(text, len(names), len(chosen), what, first_few(names, NAMED))
-    chosen = [row for row in chosen if row.id not in {*silent, *long, *doubtful}]
+    gone = set().union(*left_out.values())
+    chosen = [row for row in chosen if row.id not in gone]
     if not chosen:
-        wrong = sum(is_wrong for _, is_wrong in candidates)
         raise NothingToTrainOnError(
-            f"there is nothing to train on: {wrong} of {len(candidates)} recordings have errors against the gold, and "
-            f"--train_on is {train_on}; choose another"
+            f"there is nothing to train on: {len(errors)} of {len(candidates)} recordings have errors against "
+            f"the gold, and --train_on is {train_on}; choose another"
         )
     return chosen
 
@@ -148,11 +150,6 @@ def training_rows(corpus: datasets.Dataset, chosen: Sequence[Sample], weigh: boo
     right = np.array([1 - min(row.estimated_wer or 0, 1) for row in chosen])
     mean = np.average(right, weights=[len(row.gold.split()) for row in chosen])
     return rows.add_column(WEIGHT, right / mean if mean else np.ones(len(chosen)))
-
-
-def write_samples(path: Path, samples: Iterable[Sample]) -> None:
-    lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in samples]
-    path.write_text("".join(lines), encoding="utf-8")
 
 
 def estimates(samples: Sequence[Sample], gold: Gold) -> dict:

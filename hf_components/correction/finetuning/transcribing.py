@@ -1,22 +1,13 @@
 """What recognisers hear in the rows of a corpus, transcribed as stages."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 
-from hf_components.asr import Recogniser, Rows, Transcriber, Word, n_best_family, read_words, transcribe_to_file
+from hf_components.asr import Heard, Recogniser, Rows, Transcriber, n_best_family, read_words, transcribe_to_file
 from hf_components.runtime import UserError, run_stage
 from hf_components.scoring import read_transcripts
-
-
-@dataclass
-class Heard:
-    """What a recogniser heard in a recording; `words` have its confidences, None if it does not tell them."""
-
-    text: str
-    words: list[Word] | None = None
 
 
 def transcribe_as_stage(

@@ -12,7 +12,15 @@ from rich.table import Table
 from hf_components.moe.benchmark.routing import TOP_1, Mixture, routing_summary
 from hf_components.moe.benchmark.rows import Row
 from hf_components.reporting import interval, percent, plot_bars
-from hf_components.runtime import UserError, atomic_write, full_disk_explained, parse_record, sealed, write_json
+from hf_components.runtime import (
+    UserError,
+    atomic_write,
+    full_disk_explained,
+    parse_record,
+    sealed,
+    write_json,
+    write_json_lines,
+)
 from hf_components.scoring import RATES
 
 # Beginnings of the names of rows that are in the tables, but not among the bars.
@@ -40,12 +48,12 @@ def write_benchmark(
                 "routing": routing_summary(mixture, key, corpus),
             },
         )
-        _write_lines(folder / f"gating_{run_id}_{key}.jsonl", _gates_of(mixture, key, corpus))
+        write_json_lines(folder / f"gating_{run_id}_{key}.jsonl", _gates_of(mixture, key, corpus))
 
 
 def write_transcripts(file: Path, rows: list[Row], corpus: datasets.Dataset) -> None:
     """Write one JSON line per utterance: the reference and the text of each system."""
-    _write_lines(
+    write_json_lines(
         file,
         (
             {
@@ -102,49 +110,20 @@ def summary_tables(result: dict) -> list[Table]:
     """WER with its interval per system, differences with the baselines, WER per system and group, routing."""
     sample = result["sample"]
     rows = result["rows"]
-    bootstrap = result["bootstrap"]
     where = f"{sample['utterances']} utterances of {sample['speakers']} speakers, split {sample['split']}"
-    overall = _table(
-        f"WER (%) on {where}",
-        ["system", "context"],
-        ["decodes", "WER", "interval", "CER", "RTF"],
-        "decodes: passes of the decoder over an utterance; interval: 95 % bootstrap over speakers; RTF: wall seconds "
-        "from audio bytes to text per second of audio",
-    )
-    for name, row in rows.items():
-        overall.add_row(
-            name,
-            row["audio_context"],
-            str(row["decodes"]),
-            percent(row["wer"]),
-            interval(row["wer_interval"]),
-            percent(row["cer"]),
-            f"{row['real_time_factor']:.3f}",
-        )
-    baselines, matrix = difference_matrix(result)
-    differences = _table(
-        f"WER minus that of a baseline (points) on {where}",
-        ["system"],
-        baselines,
-        f"in brackets: 95 % paired bootstrap over speakers, {bootstrap['resamples']} resamples, "
-        f"seed {bootstrap['seed']}; an interval that contains 0 shows no difference",
-    )
-    for name, lines in matrix.items():
-        differences.add_row(
-            name,
-            *(
-                "" if line is None else f"{percent(line['difference'])} ({interval(line['interval'])})"
-                for line in lines
-            ),
-        )
+    tables = [_overall_table(rows, where)]
+    if result["differences"]:
+        tables.append(_differences_table(result, where))
     groups = _groups(rows)
     per_group = _table("WER (%) per group", ["system"], groups)
     for name, row in rows.items():
         per_group.add_row(name, *(percent(row["per_group"][group]["wer"]) for group in groups))
-    tables = [overall, differences, per_group] if matrix else [overall, per_group]
+    tables.append(per_group)
     if all("sap" in row for row in rows.values()):
         tables.append(_sap_table(rows))
-    return [*tables, _routing_table(result["routing"])] if "routing" in result else tables
+    if "routing" in result:
+        tables.append(_routing_table(result["routing"]))
+    return tables
 
 
 def add_to_index(index: Path, files: Iterable[Path]) -> None:
@@ -222,11 +201,6 @@ def _rounded(values: Iterable[float]) -> list[float]:
     return [round(float(value), 5) for value in values]
 
 
-def _write_lines(file: Path, rows: Iterable[dict]) -> None:
-    with file.open("w", encoding="utf-8") as lines:
-        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
 def _groups(rows: dict[str, dict]) -> list[str]:
     return sorted(next(iter(rows.values()))["per_group"])
 
@@ -237,6 +211,45 @@ def _table(title: str, names: list[str], figures: list[str], caption: str | None
         table.add_column(heading, no_wrap=True)
     for heading in figures:
         table.add_column(heading, justify="right")
+    return table
+
+
+def _overall_table(rows: dict[str, dict], where: str) -> Table:
+    table = _table(
+        f"WER (%) on {where}",
+        ["system", "context"],
+        ["decodes", "WER", "interval", "CER", "RTF"],
+        "decodes: passes of the decoder over an utterance; interval: 95 % bootstrap over speakers; RTF: wall seconds "
+        "from audio bytes to text per second of audio",
+    )
+    for name, row in rows.items():
+        table.add_row(
+            name,
+            row["audio_context"],
+            str(row["decodes"]),
+            percent(row["wer"]),
+            interval(row["wer_interval"]),
+            percent(row["cer"]),
+            f"{row['real_time_factor']:.3f}",
+        )
+    return table
+
+
+def _differences_table(result: dict, where: str) -> Table:
+    baselines, matrix = difference_matrix(result)
+    bootstrap = result["bootstrap"]
+    table = _table(
+        f"WER minus that of a baseline (points) on {where}",
+        ["system"],
+        baselines,
+        f"in brackets: 95 % paired bootstrap over speakers, {bootstrap['resamples']} resamples, "
+        f"seed {bootstrap['seed']}; an interval that contains 0 shows no difference",
+    )
+    for name, lines in matrix.items():
+        cells = (
+            "" if line is None else f"{percent(line['difference'])} ({interval(line['interval'])})" for line in lines
+        )
+        table.add_row(name, *cells)
     return table
 
 

@@ -9,13 +9,12 @@ import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from transformers import WhisperProcessor
 
 from hf_components.moe.benchmark.combining import run_combinations
 from hf_components.moe.benchmark.rows import BASELINES, EXPERT, SHARED, Row, run_row
-from hf_components.runtime import Progress
-from hf_components.scoring import disagreement, score, utterance_errors
+from hf_components.runtime import Progress, gathered, share_of
+from hf_components.scoring import disagreement, utterance_errors, word_error_rate
 from hf_components.speech import duration_batches, log_mel, waveforms
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 
@@ -134,14 +133,12 @@ def corpus_gates(
     """The router's gates `(utterances, experts)`, in the order of the corpus; every process gets all of them."""
     state = PartialState()
     found: list[tuple[int, np.ndarray]] = []
-    batches = duration_batches(corpus["duration"], batch_size)[state.process_index :: state.num_processes]
+    batches = share_of(duration_batches(corpus["duration"], batch_size))
     for indices in Progress(batches, desc="gates", unit="batch", disable=not state.is_main_process):
         features = log_mel(processor.feature_extractor, waveforms(corpus.select(indices)))
         gates = model.route(features.to(model.device, model.dtype))
         found += zip(indices, gates.cpu().numpy(), strict=True)
-    if state.num_processes > 1:
-        found = gather_object(found)
-    return torch.from_numpy(np.stack([gate for _, gate in sorted(found, key=lambda pair: pair[0])]))
+    return torch.from_numpy(np.stack([gate for _, gate in sorted(gathered(found), key=lambda pair: pair[0])]))
 
 
 def random_experts(ids: Sequence[str], num_experts: int, seed: int) -> np.ndarray:
@@ -177,10 +174,8 @@ def routing_summary(mixture: Mixture, key: str, corpus: datasets.Dataset) -> dic
         "usage": weights.mean(axis=0).tolist(),
         "usage_per_group": {group: weights[groups == group].mean(axis=0).tolist() for group in sorted(set(groups))},
         "gate_entropy": float(-(mixture.gates * np.log(mixture.gates.clip(min=1e-9))).sum(axis=1).mean()),
-        "wer_of_each_expert": [
-            score(row.texts, references, num_bootstrap=0, language=row.language)["wer"] for row in mixture.experts
-        ],
-        "oracle_wer": score(oracle.texts, references, num_bootstrap=0, language=oracle.language)["wer"],
+        "wer_of_each_expert": [word_error_rate(row.texts, references, row.language) for row in mixture.experts],
+        "oracle_wer": word_error_rate(oracle.texts, references, oracle.language),
         "disagreement": disagreement([row.texts for row in mixture.experts], oracle.language),
         "oracle_chosen": float(chosen[np.arange(len(chosen)), mixture.oracle].mean()),
         "as_good_as_oracle": float((chosen & is_best).any(axis=1).mean()),

@@ -118,11 +118,6 @@ def score_rows(
     pairs = corpus["references"][:] if "references" in corpus.column_names else []
     is_marked = has_markup(pairs)
     differences = []
-
-    def compare(a: str, row: Row) -> None:
-        found = paired_bootstrap(errors[a], errors[row.name], speakers, **resampling)
-        differences.append({"a": a, "b": row.name, **found})
-
     if experts:
         alone = [utterance_errors(expert.texts, references, expert.language) for expert in experts]
         errors[CHANCE] = {name: np.mean([counts[name] for counts in alone], axis=0) for name in alone[0]}
@@ -138,11 +133,13 @@ def score_rows(
         if is_marked:
             figures[row.name]["sap"] = score_sap(sap_counts(row.texts, pairs), speakers, **resampling)
         errors[row.name] = utterance_errors(row.texts, references, row.language)
-        for other in BASELINES:
-            if other in errors and other != row.name:
-                compare(other, row)
+        others = [name for name in BASELINES if name in errors and name != row.name]
         if experts and row.name.startswith("moe_") and row.name not in BASELINES:
-            compare(CHANCE, row)
+            others.append(CHANCE)
+        differences += [
+            {"a": other, "b": row.name, **paired_bootstrap(errors[other], errors[row.name], speakers, **resampling)}
+            for other in others
+        ]
     return {
         "rows": figures,
         "differences": differences,

@@ -7,11 +7,7 @@ from pathlib import Path
 import datasets
 from accelerate import PartialState
 
-from hf_components.runtime import (
-    UserError,
-    read_record,
-    write_record,
-)
+from hf_components.runtime import UserError, read_record, write_record
 from hf_components.speech import Sampling
 
 

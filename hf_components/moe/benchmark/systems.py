@@ -55,17 +55,20 @@ def choose_systems(models: str | None, folders: Mapping[str, str | None]) -> lis
     if twice := next((title for title in titles if titles.count(title) > 1), None):
         raise UserError(f"--models has two rows called {twice}; rename a folder, or leave one out")
     for name in asked:
-        if name in others:
-            continue
-        if name not in FLAGS:
-            nearest = difflib.get_close_matches(name, FLAGS, n=1)
-            raise UserError(
-                f"--models takes some of {','.join(FLAGS)}, and folders and Hub ids of recognisers, got {name!r}"
-                + (f"; did you mean {nearest[0]}?" if nearest else "")
-            )
-        if not folders[name]:
-            raise UserError(f"--models {name} needs --{FLAGS[name]}; give its folder, or leave {name} out")
+        if name not in others:
+            _require_system(name, folders)
     return [name for name in FLAGS if name in asked] + others
+
+
+def _require_system(name: str, folders: Mapping[str, str | None]) -> None:
+    if name not in FLAGS:
+        nearest = difflib.get_close_matches(name, FLAGS, n=1)
+        raise UserError(
+            f"--models takes some of {','.join(FLAGS)}, and folders and Hub ids of recognisers, got {name!r}"
+            + (f"; did you mean {nearest[0]}?" if nearest else "")
+        )
+    if not folders[name]:
+        raise UserError(f"--models {name} needs --{FLAGS[name]}; give its folder, or leave {name} out")
 
 
 def row_title(name: str) -> str:

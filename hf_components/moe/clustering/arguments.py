@@ -38,10 +38,7 @@ class ClusteringArguments(SeedArguments):
         needs={"algorithm": CLUSTERED},
     )
     num_experts: int = flag(
-        "number of clusters; hdbscan: at most; group: ignored",
-        default=4,
-        min=2,
-        needs={"algorithm": CLUSTERED},
+        "number of clusters; hdbscan: at most; group: ignored", default=4, min=2, needs={"algorithm": CLUSTERED}
     )
     remove_duration: bool = flag("remove from embeddings what follows an utterance's length", default=True)
     reduce: Literal["none", "pca", "umap"] = flag("reduction after standardising", default="pca")

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pyarrow
+from scipy.special import softmax
 
 from hf_components.moe.clustering.algorithms import find_clusters
 from hf_components.moe.clustering.arguments import ClusteringArguments
@@ -21,7 +22,7 @@ from hf_components.moe.clustering.items import (
     utterances_per_speaker,
 )
 from hf_components.moe.clustering.reduction import standardise_and_reduce, without_duration
-from hf_components.moe.clustering.soft_labels import calibrate_temperature, cosine_similarities, softmax
+from hf_components.moe.clustering.soft_labels import calibrate_temperature, cosine_similarities
 from hf_components.moe.clustering.stability import measure_stability
 from hf_components.moe.clustering.summary import (
     measure_silhouette,
@@ -223,10 +224,10 @@ def _weights(
     fitted = items.of_utterance[train & fit[items.of_utterance]]  # an item for each utterance
     if memberships is None:
         temperature = calibrate_temperature(similarities[fitted], args.target_entropy)
-        return softmax(similarities / temperature), temperature
+        return softmax(similarities / temperature, axis=-1), temperature
     scores = np.zeros((len(points), memberships.shape[1]))
     scores[fit] = np.log(np.maximum(memberships, LEAST_MEMBERSHIP))
     temperature = calibrate_temperature(scores[fitted], args.target_entropy)
-    weights = softmax(scores / temperature)
+    weights = softmax(scores / temperature, axis=-1)
     weights[~fit] = weights_of_unseen(points[~fit], points[fit], weights[fit], args.metric)
     return weights, temperature

@@ -147,42 +147,15 @@ def _fit(points: np.ndarray, args: ClusteringArguments) -> tuple[HDBSCAN, list[d
     size = args.min_cluster_size or max(SMALLEST_CLUSTER, round(SMALLEST_SHARE * len(points)))
     smallest = min(size, SMALLEST_CLUSTER)
     best = None
-    most = -1
     attempts = []
-    for _ in range(args.max_retries + 1):
-        samples = min(args.min_samples or min(size, MOST_SAMPLES), len(points) - 1)
-        fitted = HDBSCAN(
-            min_cluster_size=size,
-            min_samples=samples,
-            allow_single_cluster=args.allow_single_cluster,
-            metric="euclidean" if args.metric == "cosine" else args.metric,
-            algorithm=args.hdbscan_algorithm,
-            core_dist_n_jobs=1,
-        ).fit(points)
-        found = int(fitted.labels_.max()) + 1
-        attempts.append(
-            {
-                "min_cluster_size": size,
-                "min_samples": samples,
-                "clusters": found,
-                "noise": int((fitted.labels_ < 0).sum()),
-            }
-        )
-        logger.info(
-            "HDBSCAN with min_cluster_size %d, min_samples %d: %d clusters, %d of %d utterances are noise",
-            size,
-            samples,
-            found,
-            attempts[-1]["noise"],
-            len(points),
-        )
-        if found > most:
+    for left in reversed(range(args.max_retries + 1)):
+        fitted, figures = _attempt(points, size, args)
+        if best is None or figures["clusters"] > max(attempt["clusters"] for attempt in attempts):
             best = fitted
-            most = found
-        if found >= (args.min_clusters or args.num_experts):
+        attempts.append(figures)
+        if figures["clusters"] >= (args.min_clusters or args.num_experts):
             break
         if size == smallest:
-            left = args.max_retries + 1 - len(attempts)
             if left:
                 text = "HDBSCAN stops at min_cluster_size %d, although %d retries are left: %s; a smaller "
                 text += "--min_cluster_size goes below it"
@@ -191,6 +164,24 @@ def _fit(points: np.ndarray, args: ClusteringArguments) -> tuple[HDBSCAN, list[d
             break
         size = max(smallest, size // 2)
     return best, attempts
+
+
+def _attempt(points: np.ndarray, size: int, args: ClusteringArguments) -> tuple[HDBSCAN, dict]:
+    """Clusters of at least `size` utterances, and the figures of the attempt."""
+    samples = min(args.min_samples or min(size, MOST_SAMPLES), len(points) - 1)
+    fitted = HDBSCAN(
+        min_cluster_size=size,
+        min_samples=samples,
+        allow_single_cluster=args.allow_single_cluster,
+        metric="euclidean" if args.metric == "cosine" else args.metric,
+        algorithm=args.hdbscan_algorithm,
+        core_dist_n_jobs=1,
+    ).fit(points)
+    found = int(fitted.labels_.max()) + 1
+    noise = int((fitted.labels_ < 0).sum())
+    text = "HDBSCAN with min_cluster_size %d, min_samples %d: %d clusters, %d of %d utterances are noise"
+    logger.info(text, size, samples, found, noise, len(points))
+    return fitted, {"min_cluster_size": size, "min_samples": samples, "clusters": found, "noise": noise}
 
 
 def _require_number(found: int, attempts: list[dict], args: ClusteringArguments) -> None:

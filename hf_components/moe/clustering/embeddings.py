@@ -9,10 +9,7 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from hf_components.runtime import (
-    UserError,
-    read_record,
-)
+from hf_components.runtime import UserError, read_record
 
 FIT_SPLIT = "train"
 COLUMNS = ("id", "split", "speaker_id", "group", "duration", "embedding")

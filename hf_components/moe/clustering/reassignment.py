@@ -4,12 +4,13 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.metrics import adjusted_rand_score
 
 from hf_components.moe.clustering.assignment import Clustering
 from hf_components.moe.clustering.embeddings import FIT_SPLIT, Embeddings
 from hf_components.moe.clustering.items import number_speakers
-from hf_components.moe.clustering.soft_labels import calibrate_temperature, softmax
+from hf_components.moe.clustering.soft_labels import calibrate_temperature
 from hf_components.moe.clustering.summary import summarise_clusters, warn_of_weak_clusters
 from hf_components.runtime import UserError
 
@@ -124,7 +125,7 @@ def soften(
     """Temperature, and weights `(speakers, experts)` whose greatest is that of the expert in `after`."""
     scores = -speakers.losses
     temperature = calibrate_temperature(scores[speakers.of_utterance[train]], target_entropy)
-    weights = softmax(scores / temperature)
+    weights = softmax(scores / temperature, axis=-1)
     kept = after != speakers.losses.argmin(1)
     weights[kept] = np.eye(weights.shape[1])[after[kept]]
     return temperature, weights

@@ -1,6 +1,7 @@
 """Weights over experts from similarities, at the temperature that gives a chosen mean entropy."""
 
 import numpy as np
+from scipy.special import softmax
 
 
 def cosine_similarities(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
@@ -11,12 +12,6 @@ def cosine_similarities(points: np.ndarray, centroids: np.ndarray) -> np.ndarray
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors along the last axis scaled to length one; a zero vector stays zero."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Softmax over the last axis."""
-    scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return scores / scores.sum(axis=-1, keepdims=True)
 
 
 def normalised_entropy(weights: np.ndarray) -> np.ndarray:
@@ -37,7 +32,7 @@ def calibrate_temperature(scores: np.ndarray, target_entropy: float) -> float:
     high = np.log(1e4)
     for _ in range(60):
         middle = (low + high) / 2
-        if normalised_entropy(softmax(scores / np.exp(middle))).mean() < target_entropy:
+        if normalised_entropy(softmax(scores / np.exp(middle), axis=-1)).mean() < target_entropy:
             low = middle
         else:
             high = middle

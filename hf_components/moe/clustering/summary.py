@@ -17,12 +17,7 @@ SMALL_CLUSTER = 0.02  # share of the utterances
 MUCH_AGREEMENT = 0.1  # NMI above which a warning is given
 
 
-def summarise_clusters(
-    embeddings: Embeddings,
-    train: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray,
-) -> dict:
+def summarise_clusters(embeddings: Embeddings, train: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> dict:
     """Contents of the clusters; figures are of "train" except under `splits`.
 
     Args:

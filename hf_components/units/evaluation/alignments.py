@@ -4,7 +4,6 @@ What cannot be read is rejected with its reason, and the rest is used. Times are
 whose first column names segments, seconds in the segment.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +15,7 @@ import numpy as np
 import pyarrow
 from praatio.textgrid import PointTier
 
-from hf_components.runtime import (
-    UserError,
-    files_below,
-    printable,
-    read_json_lines,
-    same_path,
-    why_unreadable,
-)
+from hf_components.runtime import UserError, files_below, printable, read_json_lines, same_path, why_unreadable
 from hf_components.units.learning import Phones, in_order, open_textgrid, phone_of, read_eaf, recording_key
 
 logger = logging.getLogger(__name__)
@@ -34,6 +26,13 @@ OF_SPEAKER = " - "  # MFA names a tier "speaker - phones" if a recording has sev
 DISCOPHON = ("file", "onset", "offset", "phone")  # header of its table; https://github.com/bootphon/discophon
 COMMENT = ";;"  # starts a comment in CTM
 CTM_FIELDS = 5  # recording, channel, start, duration, phone; a confidence may follow
+
+
+Reject = Callable[[str, str], None]  # function of what is rejected, and of the reason
+
+
+def _reject(rejected: list[dict], file: str, name: str, reason: str) -> None:
+    rejected.append({"id": printable(name), "file": file, "reason": reason})
 
 
 class Labelled(NamedTuple):
@@ -92,55 +91,57 @@ def read_alignments(path: str | Path, tier: str, silences: Sequence[str] = SILEN
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
-    files = sorted(file for file in (files_below(path) if path.is_dir() else [path]) if reader_of(file))
-    if not path.exists():
-        raise UserError(f"there is no file or folder {path}; --alignments takes phones with their times")
-    if not files:
-        raise UserError(f"{path} holds no alignments; give {', '.join(READERS)} files, or a folder of them")
-    found: dict[str, list[tuple[float, float, str]]] = {}
+    labels: dict[str, list[tuple[float, float, str]]] = {}
     source: dict[str, str] = {}
     rejected: list[dict] = []
-    for file in files:
+    for file in _files_of(path):
         place = printable(file.relative_to(folder))
-        reject = Rejecting(place, rejected)
-        try:
-            labelled = list(reader_of(file)(file, place, tier, reject))
-        except UserError as error:
-            reject("", str(error))
-            continue
-        for recording in {one.recording for one in labelled} | ({recording_key(place)} if one_each(file) else set()):
-            if source.setdefault(recording, place) != place:
+        reject = partial(_reject, rejected, place)
+        for recording, labelled in _read_file(file, place, tier, reject).items():
+            if recording in labels:
                 reject(recording, f"{source[recording]} already holds the alignment of this recording")
-                labelled = [one for one in labelled if one.recording != recording]
-            else:
-                found.setdefault(recording, [])
-        for one in labelled:
-            if one.phone.strip() and one.phone.strip() not in silences:
-                found[one.recording].append((one.start, one.end, one.phone.strip()))
+                continue
+            source[recording] = place
+            labels[recording] = [
+                (one.start, one.end, phone)
+                for one in labelled
+                if (phone := one.phone.strip()) and phone not in silences
+            ]
     phones: dict[str, Phones] = {}
-    for recording, labels in found.items():
+    for recording, labelled in labels.items():
         try:
-            phones[recording] = in_order(labels, f"{source[recording]}, {recording}")
+            phones[recording] = in_order(labelled, f"{source[recording]}, {recording}")
         except UserError as error:
-            Rejecting(source[recording], rejected)(recording, str(error))
+            _reject(rejected, source[recording], recording, str(error))
     if not any(len(of.names) for of in phones.values()):
         reason = f": {rejected[0]['reason']}" if rejected else f", or only {', '.join(silences)}"
         raise UserError(f"{path} holds no phones that can be read{reason}")
     return Alignments(phones, rejected)
 
 
-class Rejecting:
-    """Adds rows to `rejected`, each with the name of the file."""
+def _files_of(path: Path) -> list[Path]:
+    """The files of alignments at a path. Raises UserError if there are none."""
+    if not path.exists():
+        raise UserError(f"there is no file or folder {path}; --alignments takes phones with their times")
+    files = sorted(file for file in (files_below(path) if path.is_dir() else [path]) if reader_of(file))
+    if not files:
+        raise UserError(f"{path} holds no alignments; give {', '.join(READERS)} files, or a folder of them")
+    return files
 
-    def __init__(self, file: str, rejected: list[dict]):
-        self.file = file
-        self.rejected = rejected
 
-    def __call__(self, name: str, reason: str) -> None:
-        self.rejected.append({"id": printable(name), "file": self.file, "reason": reason})
+def _read_file(file: Path, place: str, tier: str, reject: Reject) -> dict[str, list[Labelled]]:
+    """The phones of a file by recording; none if it cannot be read."""
+    found: dict[str, list[Labelled]] = {recording_key(place): []} if one_each(file) else {}
+    try:
+        for one in reader_of(file)(file, place, tier, reject):
+            found.setdefault(one.recording, []).append(one)
+    except UserError as error:
+        reject("", str(error))
+        return {}
+    return found
 
 
-def _from_textgrid(file: Path, place: str, tier: str, reject: Rejecting) -> Iterator[Labelled]:
+def _from_textgrid(file: Path, place: str, tier: str, reject: Reject) -> Iterator[Labelled]:
     grid = open_textgrid(file)
     for name in _wanted(grid.tierNames, tier, file):
         found = grid.getTier(name)
@@ -150,13 +151,13 @@ def _from_textgrid(file: Path, place: str, tier: str, reject: Rejecting) -> Iter
             yield Labelled(recording_key(place), start, end, phone)
 
 
-def _from_eaf(file: Path, place: str, tier: str, reject: Rejecting) -> Iterator[Labelled]:
+def _from_eaf(file: Path, place: str, tier: str, reject: Reject) -> Iterator[Labelled]:
     for annotations in read_eaf(file, partial(_wanted, tier=tier, file=file)).values():
         for start, end, phone in annotations:
             yield Labelled(recording_key(place), start, end, phone)
 
 
-def _from_ctm(file: Path, place: str, tier: str, reject: Rejecting) -> Iterator[Labelled]:
+def _from_ctm(file: Path, place: str, tier: str, reject: Reject) -> Iterator[Labelled]:
     for number, line in _lines(file):
         words = line.split()
         if line.startswith(COMMENT):
@@ -170,7 +171,7 @@ def _from_ctm(file: Path, place: str, tier: str, reject: Rejecting) -> Iterator[
             )
 
 
-def _from_table(file: Path, place: str, tier: str, reject: Rejecting) -> Iterator[Labelled]:
+def _from_table(file: Path, place: str, tier: str, reject: Reject) -> Iterator[Labelled]:
     lines = _lines(file)
     _, header = next(lines)
     columns = [name.lstrip("#") for name in header.split()]
@@ -184,7 +185,7 @@ def _from_table(file: Path, place: str, tier: str, reject: Rejecting) -> Iterato
             reject(f"line {number}", f"a line holds {', '.join(DISCOPHON)}, got {line[:80]}")
 
 
-def _from_json_lines(file: Path, place: str, tier: str, reject: Rejecting) -> Iterator[Labelled]:
+def _from_json_lines(file: Path, place: str, tier: str, reject: Reject) -> Iterator[Labelled]:
     for number, row in read_json_lines(file):
         try:
             yield Labelled(_key(str(row["source_file"])), _time(row["start"]), _time(row["end"]), phone_of(row))
@@ -207,8 +208,7 @@ def align_segments(rows: pyarrow.Table, alignments: Alignments, if_none: str) ->
     for row in segments:
         phones = alignments.of_frames(row)
         if phones is None:
-            reject = Rejecting(printable(row["source_file"]), alignments.rejected)
-            reject(row["id"], "no alignment")
+            _reject(alignments.rejected, printable(row["source_file"]), row["id"], "no alignment")
         else:
             found.append({**row, "phones": phones})
     if not any((row["phones"] != "").any() for row in found):
@@ -222,12 +222,7 @@ def align_segments(rows: pyarrow.Table, alignments: Alignments, if_none: str) ->
     return found
 
 
-def write_rejected(file: Path, rejected: Iterable[dict]) -> None:
-    with file.open("w", encoding="utf-8") as opened:
-        opened.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected)
-
-
-Reader = Callable[[Path, str, str, Rejecting], Iterable[Labelled]]
+Reader = Callable[[Path, str, str, Reject], Iterable[Labelled]]
 READERS: dict[str, Reader] = {
     ".TextGrid": _from_textgrid,
     ".eaf": _from_eaf,

@@ -5,17 +5,17 @@ without repetitions, per unit of the original (Gat et al. 2023, https://arxiv.or
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import datasets
 import numpy as np
-import soxr
 from rapidfuzz.distance import Levenshtein
 
 from hf_components.acoustic_units import AcousticUnitsModel
 from hf_components.checkpoints import load_model
 from hf_components.runtime import Progress, UserError
-from hf_components.speech import SAMPLING_RATE, load_corpus, rank, sample_rows, waveforms
+from hf_components.speech import change_speed, load_corpus, rank, sample_rows, waveforms
 from hf_components.units.evaluation.resampling import bootstrap_interval, numbered
 from hf_components.units.table import check_same_units
 
@@ -82,19 +82,13 @@ def robustness(
     for name, found in edits.items():
         wrong = np.bincount(of_recording, found)
         figures[name] = float(wrong.sum() / total.sum())
-        intervals[name] = bootstrap_interval(_Rate(wrong, total), len(names), num_bootstrap, seed)
+        intervals[name] = bootstrap_interval(partial(_rate, wrong, total), len(names), num_bootstrap, seed)
     return figures, intervals
 
 
-class _Rate:
+def _rate(wrong: np.ndarray, total: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """Edits per unit of each resample."""
-
-    def __init__(self, wrong: np.ndarray, total: np.ndarray):
-        self.wrong = wrong
-        self.total = total
-
-    def __call__(self, drawn: np.ndarray) -> np.ndarray:
-        return (drawn @ self.wrong) / (drawn @ self.total)
+    return (drawn @ wrong) / (drawn @ total)
 
 
 def _name(kind: str, value: float) -> str:
@@ -110,8 +104,3 @@ def add_noise(clip: np.ndarray, snr: float, name: str, seed: int) -> np.ndarray:
     noise = np.random.default_rng(list(rank(seed, name))).standard_normal(len(clip))
     level = np.sqrt(np.mean(np.square(clip, dtype=np.float64))) * 10 ** (-snr / 20)
     return (clip + level * noise).astype(np.float32)
-
-
-def change_speed(clip: np.ndarray, factor: float) -> np.ndarray:
-    """The clip played faster by a factor."""
-    return soxr.resample(clip, SAMPLING_RATE * factor, SAMPLING_RATE).astype(np.float32)

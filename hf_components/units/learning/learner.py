@@ -8,7 +8,6 @@ from pathlib import Path
 import datasets
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
 from safetensors.torch import load_file
 
 from hf_components.acoustic_units import AcousticUnitsModel
@@ -17,7 +16,10 @@ from hf_components.runtime import (
     UserError,
     damage_named,
     estimate_rest,
+    gathered,
     make_folder,
+    of_main,
+    share_of,
     warn_of_full_disk,
     write_json,
 )
@@ -72,11 +74,7 @@ def learn_centroids(
     steps = plan_steps(rows["id"][:], durations, seed, update_seconds, batch_seconds)
     sample = _sample(stream, steps, durations, folder / "sample.safetensors", passes=passes if features is None else 1)
     file = folder / "kmeans.safetensors"
-    kmeans = (
-        MiniBatchKMeans.load(file)
-        if file.exists()
-        else MiniBatchKMeans(_of_main(kmeans_plus_plus(sample, num_units, seed)))
-    )
+    kmeans = MiniBatchKMeans.load(file) if file.exists() else MiniBatchKMeans(_chosen(sample, num_units, seed))
     state.wait_for_everyone()  # every process has read before the main process writes
     while not finished(kmeans, passes):
         _run_pass(kmeans, stream, steps, file, f"pass {len(kmeans.passes) + 1} of at most {passes}")
@@ -120,9 +118,14 @@ def _end_pass(kmeans: MiniBatchKMeans, sample: torch.Tensor, seed: int, *, is_la
     revive = 0 if is_last else int(dead.sum())
     if revive:
         living = kmeans.centroids[~dead]
-        kmeans.centroids[dead] = _of_main(kmeans_plus_plus(sample, revive, seed + len(kmeans.passes), living))
+        kmeans.centroids[dead] = _chosen(sample, revive, seed + len(kmeans.passes), living)
     kmeans.revived.append(revive)
     logger.info("pass %d: mean squared distance %.4f, %d units revived", len(kmeans.passes), kmeans.passes[-1], revive)
+
+
+def _chosen(sample: torch.Tensor, count: int, seed: int, living: torch.Tensor | None = None) -> torch.Tensor:
+    """Starts of k-means, chosen by one process: on different machines, rounding may change a random choice."""
+    return of_main(lambda: kmeans_plus_plus(sample, count, seed, living))
 
 
 def finished(kmeans: MiniBatchKMeans, passes: int) -> bool:
@@ -146,7 +149,7 @@ def _run_pass(kmeans: MiniBatchKMeans, stream: FeatureStream, steps: list[list[B
     ) as progress:
         for batches, ends_step in rounds:
             mine = [assign(next(features), kmeans.centroids)] if state.process_index < len(batches) else []
-            for assigned in gather_object(mine) if state.num_processes > 1 else mine:
+            for assigned in gathered(mine):
                 kmeans.add(assigned)
             if ends_step:
                 kmeans.end_step()
@@ -201,7 +204,7 @@ def _sample(
         if seconds < needed:
             batches.append(batch)
             seconds += sum(durations[row] for row in batch.rows)
-    mine = batches[state.process_index :: state.num_processes]
+    mine = share_of(batches)
     start = time.perf_counter()
     found = [
         (batch.number, features.cpu())
@@ -213,9 +216,7 @@ def _sample(
             disable=not state.is_main_process,
         )
     ]
-    if state.num_processes > 1:
-        found = gather_object(found)
-    sample = torch.cat([features for _, features in sorted(found, key=lambda pair: pair[0])])
+    sample = torch.cat([features for _, features in sorted(gathered(found), key=lambda pair: pair[0])])
     # One more time to write the units.
     estimate_rest(
         "learning and writing units, at most",
@@ -228,8 +229,3 @@ def _sample(
         save_tensors({"features": sample}, file)
     state.wait_for_everyone()
     return sample
-
-
-def _of_main(value: torch.Tensor) -> torch.Tensor:
-    """The main process's value: on different machines, rounding may change a random choice."""
-    return broadcast_object_list([value])[0]

@@ -15,13 +15,7 @@ import torch
 from accelerate import PartialState
 
 from hf_components.acoustic_units import AcousticUnitsModel, nearest_centroid, timed
-from hf_components.runtime import (
-    Progress,
-    join_parts,
-    make_folder,
-    read_part,
-    write_part,
-)
+from hf_components.runtime import Progress, join_parts, make_folder, read_part, share_of, write_part
 from hf_components.speech import seconds_batches, unreadable_explained, waveforms
 from hf_components.units.learning.features import clip_features, pad_waveforms
 from hf_components.units.table import FILE, units_schema
@@ -107,7 +101,7 @@ def write_units(
     parts = [part for split, rows in splits.items() for part in _parts(split, rows, batch_seconds)]
     missing = [part for part in parts if not (folder_of_parts / part.file_name).exists()]
     state.wait_for_everyone()  # every process has looked before one writes
-    mine = missing[state.process_index :: state.num_processes]
+    mine = share_of(missing)
     with Progress(
         total=sum(len(part.rows) for part in mine),
         desc="writing units",

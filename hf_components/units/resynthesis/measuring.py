@@ -7,13 +7,12 @@ from pathlib import Path
 import datasets
 import numpy as np
 from accelerate import PartialState
-from accelerate.utils import gather_object
 
 from hf_components.asr import Transcriber
 from hf_components.metrics.speech_resynthesis.cepstra import mel_cepstra, mel_cepstral_distortion
 from hf_components.metrics.speech_resynthesis.figures import measure
 from hf_components.reporting import plot_spectrograms
-from hf_components.runtime import Progress, UserError
+from hf_components.runtime import Progress, UserError, gathered, share_of
 from hf_components.speech import encode_wav, seconds_batches, waveforms
 from hf_components.unit_hifigan import UnitHifiGanModel
 from hf_components.units.resynthesis.naturalness import Dnsmos
@@ -77,8 +76,7 @@ def resynthesise(
     for name in ("audio", "spectrograms"):
         (folder / name).mkdir(exist_ok=True)
     batches = seconds_batches([len(sequence) * SECONDS_PER_UNIT for sequence in units], batch_seconds)
-    share = batches[state.process_index :: state.num_processes]
-    for batch in Progress(share, desc="resynthesising", unit="batch", disable=not state.is_main_process):
+    for batch in Progress(share_of(batches), desc="resynthesising", unit="batch", disable=not state.is_main_process):
         segments = [corpus[i] for i in batch]
         originals = waveforms(segments)
         voices = voices_of(vocoder, [row["speaker_id"] for row in segments])
@@ -106,9 +104,7 @@ def resynthesise(
                     "units": list(units[i]),
                 }
             )
-    if state.num_processes > 1:
-        rows = gather_object(rows)
-    return sorted(rows, key=lambda row: row["index"])
+    return sorted(gathered(rows), key=lambda row: row["index"])
 
 
 def measure_segment(

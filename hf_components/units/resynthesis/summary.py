@@ -125,16 +125,7 @@ def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | N
     return {
         **figures,
         "missing": missing,
-        "good": {
-            name: {
-                "unit": unit,
-                "low": low,
-                "high": high,
-                "reached": reached(figures[name], low, high),
-                "source": source,
-            }
-            for name, (unit, low, high, source) in ranges.items()
-        },
+        "good": {name: _in_range(figures[name], *expected) for name, expected in ranges.items()},
         "sample": {
             "segments": len(rows),
             "speakers": count_speakers(row["speaker_id"] for row in rows),
@@ -145,6 +136,10 @@ def summarise(rows: list[dict], num_bootstrap: int, seed: int, language: str | N
             "seed": seed,
         },
     }
+
+
+def _in_range(value: float | None, unit: str, low: float | None, high: float | None, source: str) -> dict:
+    return {"unit": unit, "low": low, "high": high, "reached": reached(value, low, high), "source": source}
 
 
 def missing_voices(rows: list[dict], figures: Sequence[str]) -> dict[str, str]:

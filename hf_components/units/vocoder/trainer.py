@@ -16,13 +16,7 @@ from hf_components.unit_hifigan.durations import deduplicate
 from hf_components.units.vocoder.arguments import AdversarialArguments
 from hf_components.units.vocoder.checkpoints import load_checkpoint, save_checkpoint
 from hf_components.units.vocoder.crops import CropSampler, UnitCrops
-from hf_components.units.vocoder.losses import (
-    MelLoss,
-    adversarial_loss,
-    discriminator_loss,
-    feature_loss,
-    r1_penalty,
-)
+from hf_components.units.vocoder.losses import MelLoss, adversarial_loss, discriminator_loss, feature_loss, r1_penalty
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import torch
 from paths import ROOT
 from peft import PeftModel
 from tiny_speech import rows, save_tiny_whisper, tiny_moe, tiny_processor, tiny_whisper, tone
-from tiny_voices import no_change, random_lora, weights_only, with_examples
+from tiny_voices import no_change, random_lora, voting, weights_only, with_examples
 from transformers import WhisperForConditionalGeneration
 
 from hf_components.asr.transcriber import Transcriber
@@ -18,6 +18,7 @@ from hf_components.asr.whisper import Whisper
 from hf_components.checkpoints.loading import load_whisper
 from hf_components.checkpoints.voices import save_voice
 from hf_components.runtime.errors import UserError
+from hf_components.scoring import vote
 from hf_components.speech.audio import log_mel
 from hf_components.speech.corpus import waveforms
 
@@ -176,6 +177,26 @@ def test_transcriber_with_voices(saved):
         mixed.transcribe_corpus(corpus, voices=["dora"] * 6)
     with pytest.raises(UserError, match="expert_weights and a voice both choose"):
         mixed.transcribe_corpus(corpus, voices=names, expert_weights=torch.ones(6, 1))
+
+
+def test_base_examples_and_lora_vote():
+    base = tiny_whisper()
+    said = ("red cat", "green dog")
+    voices = {
+        "examples": with_examples(base, "examples", *said),
+        "lora": random_lora(base, "lora", seed=1),
+        "both": voting(base, "both", *said, seed=1),
+        "nothing": no_change(base, "nothing"),
+    }
+    several = Voices(base, voices, places(voices))
+    asking = Transcriber(base, tiny_processor(), max_new_tokens=8, voices=several)
+    corpus = rows(6)
+    texts = {name: [one.text for one in asking.transcribe_corpus(corpus, voices=[name] * 6)] for name in voices}
+    each = zip(texts["nothing"], texts["examples"], texts["lora"], strict=True)
+    assert texts["both"] == [vote(list(one)) for one in each]
+    assert texts["lora"] != texts["nothing"]
+    with pytest.raises(UserError, match="puts examples before each recording"):
+        Voices(base, {"both": voices["both"]}, {"both": "somewhere"}).merged("somewhere")
 
 
 @pytest.mark.parametrize("place", ["of the model", "here", "of the recipe"])

@@ -9,14 +9,8 @@ import pytest
 from hf_components.runtime.arguments import parse_arguments
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.flags import flag
-from hf_components.runtime.pipeline import (
-    Later,
-    Pipeline,
-    PipelineArguments,
-    all_flags,
-    passed_on_arguments,
-    same_names,
-)
+from hf_components.runtime.pipeline import Later, Pipeline, PipelineArguments
+from hf_components.runtime.step_flags import all_flags, passed_on_arguments, same_names
 
 pytestmark = pytest.mark.unit
 

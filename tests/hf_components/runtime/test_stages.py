@@ -801,9 +801,11 @@ def test_a_run_that_was_moved_is_still_complete(tmp_path):
 
 def test_alone_the_other_processes_wait_and_read_the_result(tmp_path, monkeypatch):
     sent = []
-    monkeypatch.setattr("hf_components.runtime.stages.broadcast_object_list", lambda seen: sent.append(seen) or seen)
+    monkeypatch.setattr(
+        "hf_components.runtime.processes.broadcast_object_list", lambda seen: sent.append(seen) or seen
+    )
     run_stage(tmp_path / "stage", lambda work: {"rows": 3}, config={}, alone=True)
-    monkeypatch.setattr("hf_components.runtime.stages.broadcast_object_list", lambda seen: sent[0])
+    monkeypatch.setattr("hf_components.runtime.processes.broadcast_object_list", lambda seen: sent[0])
     monkeypatch.setattr("accelerate.PartialState.is_main_process", property(lambda self: False))
     calls = []
     assert run_stage(tmp_path / "stage", lambda work: calls.append(1) or {}, config={}, alone=True) == {"rows": 3}

@@ -16,6 +16,7 @@ from hf_components.speech.audio import SAMPLING_RATE
 from hf_components.speech.corpus import waveforms
 from hf_components.training.arguments import SpeechTrainingArguments
 from hf_components.training.augmentation import (
+    Masks,
     WaveformAugmentation,
     change_speed,
     find_recordings,
@@ -154,17 +155,17 @@ def test_a_noise_folder_without_sound_is_named(tmp_path):
 
 def test_mask_of_a_waveform_silences_bands_and_stretches():
     noise = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
-    sizes = {"time_masks": 1, "time_mask_length": 40, "mel_masks": 0, "mel_mask_width": 10}
-    clip = mask_waveform(noise, np.random.default_rng(2), **sizes)
+    masks = Masks(time_masks=1, time_mask_length=40, mel_masks=0, mel_mask_width=10)
+    clip = mask_waveform(noise, np.random.default_rng(2), masks)
     silent = np.flatnonzero(clip == 0)
     assert 0 < len(silent) <= 20 * 160 and len(silent) % 160 == 0 and np.ptp(silent) == len(silent) - 1
     assert np.array_equal(np.delete(clip, silent), np.delete(noise, silent))
-    clip = mask_waveform(noise, np.random.default_rng(2), **{**sizes, "time_masks": 0, "mel_masks": 1})
+    clip = mask_waveform(noise, np.random.default_rng(2), masks._replace(time_masks=0, mel_masks=1))
     gone = np.flatnonzero(np.abs(np.fft.rfft(clip)) < 1e-2)
     assert clip.dtype == np.float32 and 10 < len(gone) < 4000 and np.ptp(gone) == len(gone) - 1
-    clip = mask_waveform(noise, np.random.default_rng(2), **{**sizes, "time_masks": 0})
+    clip = mask_waveform(noise, np.random.default_rng(2), masks._replace(time_masks=0))
     assert np.array_equal(clip, noise) and clip is not noise
-    assert len(mask_waveform(noise[:100], np.random.default_rng(2), **{**sizes, "mel_masks": 2})) == 100
+    assert len(mask_waveform(noise[:100], np.random.default_rng(2), masks._replace(mel_masks=2))) == 100
 
 
 def test_masks_of_waveforms_are_a_function_of_seed_epoch_and_id():
@@ -172,7 +173,7 @@ def test_masks_of_waveforms_are_a_function_of_seed_epoch_and_id():
     item = {"id": "u0", "epoch": 0, "full_context": False, "waveform": CLIP, "labels": [1]}
 
     def masked(seed: int = 3, **changes) -> np.ndarray:
-        collator = SpeechCollator(family, processor, time_masks=2, mel_masks=2, seed=seed)
+        collator = SpeechCollator(family, processor, masks=Masks(time_masks=2, mel_masks=2), seed=seed)
         return collator([{**item, **changes}])["input_values"].numpy()
 
     assert np.array_equal(masked(), masked())

@@ -11,16 +11,18 @@ from tiny_speech import Kill, rows
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 from hf_components.asr.families import family_of
+from hf_components.training.augmentation import Masks
 from hf_components.training.data import Draw, SpeechCollator, SpeechDataset
 from hf_components.training.trainer import SpeechTrainer
 
 pytestmark = pytest.mark.unit
 
 
-def batch_of(corpus, **options) -> dict[str, torch.Tensor]:
+def batch_of(corpus, seed=0, **masks) -> dict[str, torch.Tensor]:
     family, processor = family_of(tiny_wav2vec2()), tiny_ctc_processor()
     dataset = SpeechDataset(corpus, family, processor)
-    return SpeechCollator(family, processor, **options)([dataset[Draw(i, 0, False)] for i in range(len(corpus))])
+    collator = SpeechCollator(family, processor, masks=Masks(**masks), seed=seed)
+    return collator([dataset[Draw(i, 0, False)] for i in range(len(corpus))])
 
 
 def loss_by_hand(logits: torch.Tensor, batch: dict[str, torch.Tensor], blank: int) -> torch.Tensor:

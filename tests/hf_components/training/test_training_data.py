@@ -10,12 +10,8 @@ from hf_components.asr.families import family_of
 from hf_components.runtime.errors import UserError
 from hf_components.speech.audio import count_mel_frames, log_mel
 from hf_components.speech.corpus import waveforms
-from hf_components.training.data import (
-    Draw,
-    DurationBatchSampler,
-    SpeechCollator,
-    SpeechDataset,
-)
+from hf_components.training.augmentation import Masks
+from hf_components.training.data import Draw, DurationBatchSampler, SpeechCollator, SpeechDataset
 from hf_components.training.learnable import keep_learnable
 
 pytestmark = pytest.mark.unit
@@ -110,8 +106,8 @@ def items(corpus, indices, epoch=0, full_context=False, **options):
     return [dataset[Draw(index, epoch, full_context)] for index in indices]
 
 
-def collate(batch, **options):
-    return SpeechCollator(WHISPER, tiny_processor(), **options)(batch)
+def collate(batch, seed=0, **masks):
+    return SpeechCollator(WHISPER, tiny_processor(), masks=Masks(**masks), seed=seed)(batch)
 
 
 def test_labels_are_text_between_task_tokens_padded(corpus):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_speech import rows, tiny_moe, tiny_processor, tiny_whisper
 
-from hf_components.checkpoints.voices import CONTEXT, LORA, NO_CHANGE, WEIGHTS, read_voice, save_voice
+from hf_components.checkpoints.voices import CONTEXT, LORA, NO_CHANGE, VOTE, WEIGHTS, read_voice, save_voice
 from hf_components.runtime.errors import UserError
 from hf_components.voices import context
 from hf_components.voices.arguments import VoiceArguments
@@ -32,10 +32,10 @@ def sentences(count: int = 4) -> list[Sentence]:
 
 def test_the_same_sentences_give_the_same_bits():
     torch.manual_seed(1)
-    first = learn_voice(tiny_whisper(), tiny_processor(), "anna", sentences(), FAST, seed=3, all_ways=True)
+    first = learn_voice(tiny_whisper(), tiny_processor(), "anna", sentences(), FAST, seed=3)
     torch.manual_seed(2)
     np.random.seed(5)
-    second = learn_voice(tiny_whisper(), tiny_processor(), "anna", sentences(), FAST, seed=3, all_ways=True)
+    second = learn_voice(tiny_whisper(), tiny_processor(), "anna", sentences(), FAST, seed=3)
     assert first.candidates == second.candidates
     for name, (a, b) in first.of_way[LORA].lora.items():
         assert torch.equal(a, second.of_way[LORA].lora[name][0])
@@ -46,7 +46,7 @@ def test_the_base_stays_as_it_is_and_the_lora_moves():
     model = tiny_whisper()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     trainable = [p.requires_grad for p in model.parameters()]
-    learned = learn_voice(model, tiny_processor(), "anna", sentences(), FAST, seed=3, all_ways=True)
+    learned = learn_voice(model, tiny_processor(), "anna", sentences(), FAST, seed=3)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [p.requires_grad for p in model.parameters()] == trainable
     assert all(p.grad is None for p in model.parameters())
@@ -92,19 +92,35 @@ def test_weights_over_experts_are_their_merge(shared):
 def test_a_mixture_has_all_ways_and_saves_them(tmp_path, monkeypatch):
     monkeypatch.setattr(context, "UNHEARD", 100.0)
     model = tiny_moe(router_layer=1)
-    learned = learn_voice(
-        model, tiny_processor(), "anna", sentences(), FAST, seed=3, others=sentences(6)[4:], all_ways=True
-    )
-    assert set(learned.of_way) == {WEIGHTS, CONTEXT, LORA} and set(learned.controls) == {CONTEXT, LORA}
+    learned = learn_voice(model, tiny_processor(), "anna", sentences(), FAST, seed=3, others=sentences(6)[4:])
+    assert set(learned.of_way) == {WEIGHTS, CONTEXT, LORA, VOTE} and set(learned.controls) == {CONTEXT, LORA, VOTE}
     assert {row["way"] for row in learned.candidates} == {NO_CHANGE, WEIGHTS, LORA}
     for way, voice in learned.of_way.items():
         save_voice(voice, tmp_path / way)
         found = read_voice(tmp_path / way)
         assert (found.way, found.expert_weights, found.sentences) == (way, voice.expert_weights, 4)
-        assert way != LORA or found.lora.keys() == voice.lora.keys()
-        assert way != CONTEXT or found.example_texts == voice.example_texts
+        assert way not in (LORA, VOTE) or found.lora.keys() == voice.lora.keys()
+        assert way not in (CONTEXT, VOTE) or found.example_texts == voice.example_texts
         for one, other in zip(found.examples, voice.examples, strict=True):
             assert np.abs(one - other).max() < 1e-4
+
+
+def test_where_the_model_errs_it_votes_with_examples_and_lora(monkeypatch):
+    monkeypatch.setattr(context, "UNHEARD", 100.0)
+    learned = learn_voice(tiny_whisper(), tiny_processor(), "anna", sentences(), FAST, seed=3)
+    assert learned.voice.way == VOTE and learned.voice.figures["errors_before"] > 0
+    assert learned.voice.example_texts == learned.of_way[CONTEXT].example_texts
+    for name, (a, b) in learned.voice.lora.items():
+        assert a.dtype == b.dtype == torch.float16
+        assert torch.equal(a, learned.of_way[LORA].lora[name][0])
+
+
+@pytest.mark.parametrize(("ways", "expected"), [(["lora"], {LORA}), (["context"], {CONTEXT})])
+def test_one_way_alone_does_not_vote(ways, expected, monkeypatch):
+    monkeypatch.setattr(context, "UNHEARD", 100.0)
+    asked = dataclasses.replace(FAST, ways=ways)
+    learned = learn_voice(tiny_whisper(), tiny_processor(), "anna", sentences(), asked, seed=3)
+    assert set(learned.of_way) == expected and learned.voice.way != VOTE
 
 
 def test_one_sentence_changes_nothing():

@@ -53,7 +53,7 @@ class Watch:
         self.number = number
         self.strike = strike
         self.events = self.steps = self.safe = 0
-        self._about_to_be_safe = False
+        self._renamed: str | None = None  # what will make the steps so far safe
 
     def install(self) -> None:
         sync = os.fsync
@@ -72,14 +72,18 @@ class Watch:
         """Called just before an event."""
         if not path.startswith(self.folder):
             return
-        if self._about_to_be_safe:
-            self.safe, self._about_to_be_safe = self.steps, False
+        self.before_an_event()
         self.events += 1
         self.tally.write(self.events, self.steps, self.safe)
         if self.events == self.number:
             self.strike()
-        # The next event shows that this one has happened.
-        self._about_to_be_safe = kind == "os.rename" and Path(path).name in (STAGE, CHECKPOINT)
+        if kind == "os.rename" and Path(path).name in (STAGE, CHECKPOINT):
+            self._renamed = path
+
+    def before_an_event(self) -> None:
+        """The next event shows that a renaming has happened."""
+        if self._renamed:
+            self.safe, self._renamed = self.steps, None
 
     def synced(self, path: str) -> None:
         """Called after a file or folder was synced."""

@@ -76,7 +76,12 @@ class Journal(Watch):
             self._look()
         super().happens(kind, path)
 
+    def before_an_event(self) -> None:
+        """A renaming survives a power cut once its folder is synced, see `synced`."""
+
     def synced(self, path: str) -> None:
+        if self._renamed and path == str(Path(self._renamed).parent):
+            super().before_an_event()
         if not (path.startswith(self.folder) or path == str(self.root)):
             return
         self._look()

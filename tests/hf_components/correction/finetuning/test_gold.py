@@ -8,7 +8,7 @@ from parsing import parse
 from tiny_ctc import tiny_ctc_processor
 from tiny_recordings import scripted_corrector
 
-from hf_components.asr import Word
+from hf_components.asr import Heard, Word
 from hf_components.correction.arguments import CorrectionArguments
 from hf_components.correction.finetuning import gold
 from hf_components.correction.finetuning.arguments import GoldArguments
@@ -16,7 +16,6 @@ from hf_components.correction.finetuning.consensus import combine
 from hf_components.correction.finetuning.ensemble import Voters
 from hf_components.correction.finetuning.gold import Corrections, Gold, find_gold, guesses_of_all
 from hf_components.correction.finetuning.samples import Sample, choose_for_training, make_samples, training_rows
-from hf_components.correction.finetuning.transcribing import Heard
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.stages import run_stage
 from hf_components.training import WEIGHT

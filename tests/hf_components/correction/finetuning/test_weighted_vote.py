@@ -5,11 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from hf_components.asr import Word
+from hf_components.asr import Heard, Word
 from hf_components.correction.finetuning.consensus import combine
 from hf_components.correction.finetuning.expectation import estimated_wer, expected_errors, where_unsure
 from hf_components.correction.finetuning.gold import Gold, write_gold
-from hf_components.correction.finetuning.transcribing import Heard
 from hf_components.scoring import score, vote
 
 

@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pyarrow
 import pytest
+from scipy.special import softmax
 from sklearn.metrics import adjusted_rand_score
 from synthetic_embeddings import GROUPS, make_embeddings
 
@@ -13,7 +14,6 @@ from hf_components.moe.clustering.soft_labels import (
     calibrate_temperature,
     cosine_similarities,
     normalised_entropy,
-    softmax,
 )
 from hf_components.runtime.errors import UserError
 
@@ -96,7 +96,7 @@ def test_raw_cosines_would_be_nearly_uniform():
     """Why the embeddings are standardised first."""
     embeddings = make_embeddings()
     centroids = np.stack([embeddings.vectors[embeddings.groups == group].mean(axis=0) for group in GROUPS])
-    raw = softmax(cosine_similarities(embeddings.vectors, centroids))
+    raw = softmax(cosine_similarities(embeddings.vectors, centroids), axis=-1)
     assert normalised_entropy(raw).mean() > 0.999
     assert calibrate_temperature(cosine_similarities(embeddings.vectors, centroids), 0.3) < 0.01
 

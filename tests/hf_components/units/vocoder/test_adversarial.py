@@ -18,13 +18,7 @@ from hf_components.units.table import read_units
 from hf_components.units.vocoder import trainer as trainer_module
 from hf_components.units.vocoder.arguments import AdversarialArguments
 from hf_components.units.vocoder.crops import UnitCrops
-from hf_components.units.vocoder.losses import (
-    MelLoss,
-    adversarial_loss,
-    discriminator_loss,
-    feature_loss,
-    r1_penalty,
-)
+from hf_components.units.vocoder.losses import MelLoss, adversarial_loss, discriminator_loss, feature_loss, r1_penalty
 from hf_components.units.vocoder.trainer import JUDGED, AdversarialTrainer, epochs_without_gain, warn_of_collapse
 
 pytestmark = pytest.mark.unit
