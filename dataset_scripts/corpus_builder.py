@@ -6,6 +6,7 @@ import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
                 )
         for remark, ids in prepared.remarks.items():
             logger.warning("%d recordings, such as %s, are %s", len(ids), ids[0], remark)
+        _warn_of_copies(prepared.sounds)
         return prepared
 
     def writer(self, listing: Listing, max_bytes: int) -> Writer:
@@ -223,6 +225,20 @@ def _warn_of_shared_recordings(splits: dict[str, list[Utterance]]) -> None:
             first_few(sorted(rows[shared[0]])),
             f", and {across} are in several splits" if across else "",
         )
+
+
+def _warn_of_copies(sounds: dict[str, dict[str, str]]) -> None:
+    """Warn of recordings that are in several splits under different names, such as two names of one speaker."""
+    for (one, of_one), (other, of_other) in combinations(sounds.items(), 2):
+        if copies := [(of_one[digest], of_other[digest]) for digest in of_one if digest in of_other]:
+            logger.warning(
+                "%d recordings of %s are in %s too, under other names, such as %s and %s: a model would be scored by "
+                "what it was trained on; leave one of the two out",
+                len(copies),
+                one,
+                other,
+                *copies[0],
+            )
 
 
 def write_rejected(folder: Path, rejected: list[dict[str, Any]]) -> None:

@@ -1,6 +1,7 @@
 """Prepare the rows of a corpus by several processes, in shards that are complete or absent."""
 
 import contextlib
+import hashlib
 import multiprocessing
 import os
 import shutil
@@ -46,6 +47,7 @@ CONTENT_FORM = {
     "rejected": [{"id": str, "reason": str}],
     "remarks": {str: [str]},
     "statistics": [dict],
+    "sounds?": {str: str},
     "written?": FILES,
 }
 SECONDS_BETWEEN_UPDATES = 0.5  # of the progress bar
@@ -99,6 +101,7 @@ class Writer:
         rejected = []
         remarks = defaultdict(list)
         accepted = set()
+        sounds: dict[str, str] = {}
         files = Files(folder, self)
         for utterance in utterances:
             progress(self.size(utterance))
@@ -112,10 +115,12 @@ class Writer:
                 rejected.append(problem.row(utterance.id, utterance.file, split, utterance.manifest, utterance.line))
                 continue
             accepted.add(utterance.id)
+            digest = hashlib.md5(row["audio"]["bytes"], usedforsecurity=False).hexdigest()
+            sounds.setdefault(digest, utterance.id)
             files.add(split + LONG if row["duration"] > self.max_duration else split, row)
             for remark in odd:
                 remarks[remark].append(utterance.id)
-        return {"files": files.close(), "rejected": rejected, "remarks": remarks, "statistics": []}
+        return {"files": files.close(), "rejected": rejected, "remarks": remarks, "statistics": [], "sounds": sounds}
 
 
 @dataclass
@@ -129,6 +134,7 @@ class Prepared:
         remarks: ids of odd rows, by what is odd.
         statistics: figures of each recording, from the writer.
         records: further JSON files of the prepared corpus, by name.
+        sounds: digest of each different recording and the id of its first row, of each split as it is listed.
         written: size and digest of each file.
     """
 
@@ -138,6 +144,7 @@ class Prepared:
     remarks: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     statistics: list[dict[str, Any]] = field(default_factory=list)
     records: dict[str, dict] = field(default_factory=dict)
+    sounds: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     written: dict[Path, dict] = field(default_factory=dict)
 
 
@@ -163,7 +170,7 @@ def write_shards(splits: dict[str, list[Utterance]], folder: Path, writer: Write
     make_folder(folder)
     with Progress(desc="Preparing", total=total, initial=total - left, unit=f" {writer.unit}") as bar:
         _work(writer, missing, num_proc, _Progress(bar, folder, left))
-    return collect(place for place, *_ in shards)
+    return collect((place, split) for place, split, _ in shards)
 
 
 def _check_shards(places: Iterable[Path]) -> None:
@@ -174,10 +181,10 @@ def _check_shards(places: Iterable[Path]) -> None:
         check_files(place, {name: was for name, was in written.items() if (place / name).exists()}, again)
 
 
-def collect(places: Iterable[Path]) -> Prepared:
-    """The outcome of finished shards. Raises UserError if the record of one is damaged."""
+def collect(shards: Iterable[tuple[Path, str]]) -> Prepared:
+    """The outcome of finished shards of splits. Raises UserError if the record of one is damaged."""
     prepared = Prepared()
-    for place in places:
+    for place, listed_as in shards:
         again = f"delete {place} to prepare these rows again"
         content = read_record(place / CONTENT, CONTENT_FORM, again)
         with damage_named(place / CONTENT, again):
@@ -187,6 +194,7 @@ def collect(places: Iterable[Path]) -> Prepared:
         prepared.written |= {place / name: was for name, was in content.get("written", {}).items()}
         prepared.rejected += content["rejected"]
         prepared.statistics += content["statistics"]
+        prepared.sounds[listed_as] = content.get("sounds", {}) | prepared.sounds[listed_as]
         for remark, ids in content["remarks"].items():
             prepared.remarks[remark] += ids
     return prepared

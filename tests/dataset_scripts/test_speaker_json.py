@@ -266,6 +266,17 @@ def test_one_contributor_with_two_folders_of_a_split_is_warned_of(build, root, c
     assert "1 speakers have several folders, such as 17: first, second; each folder counts as a speaker" in caplog.text
 
 
+def test_recordings_of_both_splits_under_two_names_are_warned_of(build, root, caplog):
+    build()
+    assert "3 recordings of train are in dev too, under other names, such as A/0 and C/0" in caplog.text
+    caplog.clear()
+    for i in range(3):
+        sound, rate = soundfile.read(root / "Dev" / "C" / f"{i}.wav")
+        soundfile.write(root / "Dev" / "C" / f"{i}.wav", 0.9 * sound, rate)
+    build()
+    assert "under other names" not in caplog.text
+
+
 def test_numbered_tests_are_splits_and_other_folders_are_named(build, root, caplog):
     for split in ("Test1", "TEST2", "Unassigned"):
         add_speaker(root, split, f"in {split}", {"0.wav": "hi"})

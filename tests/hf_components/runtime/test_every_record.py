@@ -154,7 +154,7 @@ def figures_of_a_sweep(folder: Path) -> Record:
 
 def shard(folder: Path) -> Record:
     file = put(folder / "shard.json", {"files": [["train", 1]], "rejected": [], "remarks": {}, "statistics": []})
-    return file, lambda: shards.collect([folder])
+    return file, lambda: shards.collect([(folder, "train")])
 
 
 def corpus_provenance(folder: Path) -> Record:
