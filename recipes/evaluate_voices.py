@@ -17,7 +17,7 @@ from rich.table import Table
 
 from hf_components.asr import Transcriber
 from hf_components.checkpoints import language_of
-from hf_components.reporting import interval, percent, plot_curves, show
+from hf_components.reporting import interval, percent, plot_bars, plot_curves, show
 from hf_components.runtime import (
     PlotArguments,
     Progress,
@@ -110,14 +110,18 @@ def plot(finished: Path, folder: Path) -> None:
     curve = read_record(finished / "results.json", dict, "the plot needs it; leave out --plot")["curve"]
     counts = list(curve)
     names = [name for name in curve[counts[0]]["wer"] if all(name in curve[count]["wer"] for count in counts)]
-    plot_curves(
-        folder / "learning_curve.png",
-        {name: [100 * curve[count]["wer"][name] for count in counts] for name in names},
-        "sentences of the speaker",
-        "WER (%) on other sentences",
-        f"Personal voices, {curve[counts[0]]['speakers']} speakers",
-        x=[int(count) for count in counts],
-    )
+    file = folder / "learning_curve.png"
+    rates = {name: [100 * curve[count]["wer"][name] for count in counts] for name in names}
+    title = f"Personal voices, {curve[counts[0]]['speakers']} speakers"
+    x_label = "sentences of the speaker"
+    y_label = "WER (%) on other sentences"
+    if len(counts) == 1:  # a curve of one point shows nothing
+        heights = {f"{counts[0]} {x_label}": [rate for (rate,) in rates.values()]}
+        plot_bars(
+            file, heights, [name.replace(" ", "\n") for name in names], y_label, f"{title}, {counts[0]} {x_label}"
+        )
+    else:
+        plot_curves(file, rates, x_label, y_label, title, x=[int(count) for count in counts])
 
 
 def gains(result: dict) -> Table:

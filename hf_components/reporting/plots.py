@@ -140,7 +140,9 @@ def plot_bars(
             axes.text(position, max(value, high), f"{value:.0f}", fontsize=7, ha="center", va="bottom")
     axes.set(ylabel=y_label, title=_label(title), xticks=range(len(categories)))
     axes.set_xticklabels(list(map(_label, categories)))
-    axes.legend(frameon=False, fontsize=8, ncols=min(3, len(series)), loc="upper center", bbox_to_anchor=(0.5, -0.08))
+    if len(series) > 1:
+        columns = min(3, len(series))
+        axes.legend(frameon=False, fontsize=8, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.08))
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=120)
 
