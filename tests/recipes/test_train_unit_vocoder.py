@@ -26,8 +26,8 @@ KILLED = """
 import os, signal, sys
 from recipes import train_unit_vocoder
 def kill(event, args):
-    name = args[0] if event == "open" and isinstance(args[0], str) else ""
-    if ".checkpoint-2.tmp" in name and name.endswith("optimizer.bin"):
+    name = str(args[0]) if event == "open" else ""
+    if ".checkpoint-2.tmp" in name and name.endswith(".history.json.tmp"):  # torch opens its files unseen
         os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(kill)
 train_unit_vocoder.main(sys.argv[1:])
