@@ -20,7 +20,7 @@ def release_voice(voice: Voice, folder: Path, *, transcribed: bool) -> int:
     """
     make_folder(folder)
     data = ModelCardData(
-        library_name="peft" if voice.lora is not None else None,
+        library_name="peft" if voice.lora is not None and not voice.examples else None,
         pipeline_tag="automatic-speech-recognition",
         tags=TAGS,
         base_model=hub_id(voice.base),
@@ -31,7 +31,7 @@ def release_voice(voice: Voice, folder: Path, *, transcribed: bool) -> int:
         "base": voice.base,
         "base_digest": voice.base_digest,
         "way": voice.way,
-        "adapter": voice.lora is not None and voice.expert_weights is None,
+        "adapter": voice.lora is not None and voice.expert_weights is None and not voice.examples,
         "examples": len(voice.examples),
         "errors_before": voice.figures["errors_before"],
         "errors_after": voice.figures["errors_after"],
