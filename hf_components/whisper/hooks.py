@@ -150,7 +150,7 @@ class DynamicContextHooks:
 
     def _beam_search(self, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs):
         shared = beam_cache(self, model_kwargs.get("past_key_values"), generation_config.num_beams)
-        if shared:
+        if shared is not None:  # its truth is whether it has layers
             model_kwargs["past_key_values"] = shared
         # Whisper's `generate` has no other way to several texts per clip.
         one = (generation_config.num_return_sequences or 1) == 1 and not generation_config.do_sample
@@ -163,7 +163,7 @@ class DynamicContextHooks:
         found = super()._beam_search(input_ids, logits_processor, stopping_criteria, asked, **model_kwargs)
         if chooses:
             found = keep_least_risk(found, generation_config, prompt=input_ids.shape[1])
-        if shared and generation_config.return_dict_in_generate:
+        if shared is not None and generation_config.return_dict_in_generate:
             found.past_key_values = shared.copied()
         return found
 
