@@ -19,12 +19,12 @@ import torch
 import transformers
 from accelerate.state import AcceleratorState, PartialState
 from card_blocks import run_blocks
-from every_model import EVERY
+from every_model import EVERY, STEPS, trainer_of, without_dropout
 from hub_server import USER
 from safetensors.torch import load_file, save_file
 from tiny_speech import Kill, batch_of, rows, training_arguments
 
-from hf_components.asr import family_of, load_asr
+from hf_components.asr import load_asr
 from hf_components.checkpoints import merge_adapter
 from hf_components.publishing import publish
 from hf_components.runtime import UserError, run_stage
@@ -49,7 +49,6 @@ FAMILIES = {
     "parakeet tdt": transformers.ParakeetForTDT,
     "qwen3-asr": transformers.Qwen3ASRForConditionalGeneration,
 }
-STEPS = 4
 every_family = pytest.mark.parametrize("name", FAMILIES)
 
 
@@ -65,29 +64,6 @@ def base(tmp_path_factory):
         return folders[name]
 
     return of
-
-
-def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
-    for part in model.modules():
-        for name, value in vars(part).items():
-            if "dropout" in name and isinstance(value, float):
-                setattr(part, name, 0.0)
-        if isinstance(part, torch.nn.Dropout):
-            part.p = 0.0
-    return model
-
-
-def trainer_of(base: Path, folder: Path, *, dropout: bool = False, callbacks=(), **options) -> SpeechTrainer:
-    model, processor = load_asr(str(base))
-    family_of(model).prepare_for_training(model)
-    args = {"optim": "sgd", "lr_scheduler_type": "constant", "learning_rate": 0.05, "max_steps": STEPS, **options}
-    return SpeechTrainer(
-        model if dropout else without_dropout(model),
-        training_arguments(folder, **{"per_device_train_batch_size": 8, **args}),
-        processor,
-        rows(8, seconds=0.6),
-        callbacks=list(callbacks),
-    )
 
 
 def stock_loss(model: transformers.PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:

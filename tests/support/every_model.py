@@ -1,12 +1,41 @@
-"""A tiny checkpoint of every kind that is served: name -> function that saves it."""
+"""A tiny checkpoint of every kind that is served: name -> function that saves it; and how each is trained."""
+
+from pathlib import Path
 
 import tiny_audio_llms
 import tiny_encoder_decoders
 import tiny_models
 import torch
-from tiny_speech import save_tiny_whisper, tiny_processor, tiny_whisper
+from tiny_speech import rows, save_tiny_whisper, tiny_processor, tiny_whisper, training_arguments
 
-from hf_components.asr import family_of, with_ctc_head
+from hf_components.asr import family_of, load_asr, with_ctc_head
+from hf_components.training import SpeechTrainer
+
+STEPS = 4
+
+
+def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
+    for part in model.modules():
+        for name, value in vars(part).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(part, name, 0.0)
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    return model
+
+
+def trainer_of(base: Path, folder: Path, *, dropout: bool = False, callbacks=(), **options) -> SpeechTrainer:
+    """All weights of a checkpoint, by plain gradients, on eight clips in a batch."""
+    model, processor = load_asr(str(base))
+    family_of(model).prepare_for_training(model)
+    args = {"optim": "sgd", "lr_scheduler_type": "constant", "learning_rate": 0.05, "max_steps": STEPS, **options}
+    return SpeechTrainer(
+        model if dropout else without_dropout(model),
+        training_arguments(folder, **{"per_device_train_batch_size": 8, **args}),
+        processor,
+        rows(8, seconds=0.6),
+        callbacks=list(callbacks),
+    )
 
 
 def save_whisper_ctc(folder):

@@ -2,7 +2,8 @@
 comes out.
 
 `sharded_processes.py FOLDER gradients` trains one step per system; `... FOLDER train` trains experts and a mixture,
-evaluates and saves them; `... FOLDER resume` trains, is killed, resumes.
+evaluates and saves them; `... FOLDER resume` trains, is killed, resumes; `... FOLDER families` trains every checkpoint
+in FOLDER/base.
 """
 
 import contextlib
@@ -14,14 +15,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import DistributedType, PartialState
+from every_model import trainer_of
 from paths import ROOT
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
+from transformers import training_args
 
 sys.path.insert(0, str(ROOT))
 
 from tiny_speech import (
     Kill,
+    batch_of,
     gradient_of_one_step,
     resumable_trainer,
     rows,
@@ -44,6 +48,7 @@ def shard_on_cpu() -> None:
     """Let accelerate shard: it ignores FSDP and DeepSpeed on what it calls MULTI_CPU, though both run over gloo."""
     os.environ["ACCELERATE_TORCH_DEVICE"] = os.environ["DS_ACCELERATOR"] = "cpu"
     torch.distributed.init_process_group("gloo")
+    training_args.is_torch_bf16_gpu_available = lambda: True  # else `Trainer` allows bf16 on a GPU only
     PartialState._prepare_backend = lambda *args: ("gloo", DistributedType.MULTI_GPU)
     if "ACCELERATE_USE_DEEPSPEED" in os.environ:
         from deepspeed.ops import __compatible_ops__
@@ -54,7 +59,7 @@ def shard_on_cpu() -> None:
 def save(file: Path, tensors: dict) -> None:
     whole = {name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor for name, tensor in tensors.items()}
     if PartialState().is_main_process:
-        save_file({name: tensor.contiguous() for name, tensor in whole.items()}, file)
+        save_file({name: tensor.contiguous().clone() for name, tensor in whole.items()}, file)
 
 
 def arguments(folder: Path, batch_size: int, **options) -> SpeechTrainingArguments:
@@ -153,9 +158,18 @@ def resume(folder: Path) -> None:
         save(folder / f"{name}.safetensors", {**trained_weights(trainer), "usage": trainer.usage})
 
 
+def families(folder: Path) -> None:
+    for base in sorted((folder / "base").iterdir()):
+        trainer = trainer_of(base, folder, per_device_train_batch_size=4, max_steps=2, use_cpu=False)
+        trainer.train()
+        whole = trainer.whole_model()
+        assert torch.isfinite(trainer.family.score(whole.eval(), batch_of(trainer)).loss), base.name
+        save(folder / f"{base.name}.safetensors", whole.state_dict())
+
+
 if __name__ == "__main__":
     shard_on_cpu()
-    {"gradients": gradients, "train": train, "resume": resume}[sys.argv[2]](Path(sys.argv[1]))
+    {"gradients": gradients, "train": train, "resume": resume, "families": families}[sys.argv[2]](Path(sys.argv[1]))
     assert PartialState().num_processes == 2
     # Trainers are cyclic garbage; freed at interpreter exit, after gloo's threads, they may abort the process.
     gc.collect()

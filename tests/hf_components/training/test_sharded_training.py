@@ -11,25 +11,32 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import DistributedType, FullyShardedDataParallelPlugin
+from every_model import EVERY, NEEDS_MISTRAL_COMMON, trainer_of
 from paths import ROOT
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from sharded_processes import SYSTEMS, experts_trainer, mixture_trainer
 from tiny_speech import gradient_of_one_step, tiny_whisper
 
+from hf_components.asr import load_asr
 from hf_components.moe.experts import load_trained_experts
 from hf_components.runtime.errors import UserError
-from hf_components.training.sharding import prepare_sharding
+from hf_components.training.sharding import prepare_sharding, repeated_layers
 from hf_components.training.trainer import SpeechTrainer
 from hf_components.whisper import MoeWhisperForConditionalGeneration
 
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed"
 )
+ONLY_TRANSCRIBED = ("seamless", "seamless 2", "kyutai")
+NOT_SHARDED = {
+    "moonshine streaming": "model.encoder.embedder.comp.log_k",
+    "two put together": "decoder.cls.predictions.decoder.bias",
+}
 CONFIGS = ("fsdp", pytest.param("deepspeed_zero2", marks=needs_deepspeed))
 
 
-def launch(config: str, folder: Path, what: str) -> None:
+def launch(config: str, folder: Path, what: str, precision: str = "no") -> None:
     subprocess.run(
         [
             sys.executable,
@@ -40,7 +47,7 @@ def launch(config: str, folder: Path, what: str) -> None:
             "--num_processes",
             "2",
             "--mixed_precision",
-            "no",
+            precision,
             ROOT / "tests" / "support" / "sharded_processes.py",
             folder,
             what,
@@ -123,7 +130,60 @@ def test_shards_resume_with_the_same_bits(config, tmp_path):
     assert "pytorch_model_fsdp.bin" not in names  # `Trainer`'s copy of the whole model, frozen weights included
 
 
-MODEL = torch.nn.Linear(2, 2)
+SHARDED_ALIKE = sorted(set(EVERY) - set(ONLY_TRANSCRIBED) - set(NEEDS_MISTRAL_COMMON) - set(NOT_SHARDED))
+
+
+def distance(weights: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> float:
+    assert weights.keys() == others.keys()
+    return sum(float((others[name] - value).double().square().sum()) for name, value in weights.items()) ** 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "precision", "tolerance"),
+    [("fsdp", "no", 5e-3), ("fsdp", "bf16", 0.8), pytest.param("deepspeed_zero2", "no", 5e-3, marks=needs_deepspeed)],
+)
+def test_shards_of_every_family_train_as_one_process_does(config, precision, tolerance, tmp_path):
+    """Also those whose layers accelerate does not find by itself, whose encoder it takes for a norm, and so on."""
+    names = [name for name in SHARDED_ALIKE if precision == "no" or name != "speecht5"]  # which needs float32
+    for name in names:
+        EVERY[name](tmp_path / "base" / name)
+    launch(config, tmp_path, "families", precision)
+    apart = {}
+    for name in names:
+        alone = trainer_of(tmp_path / "base" / name, tmp_path, max_steps=2)
+        before = {key: value.clone() for key, value in alone.model.state_dict().items()}
+        alone.train()
+        after = alone.model.state_dict()
+        moved = distance(before, after)
+        assert moved > 1e-3
+        apart[name] = distance(load_file(tmp_path / f"{name}.safetensors"), after) / moved
+    assert max(apart.values()) < tolerance, apart
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("name", "weight"), NOT_SHARDED.items())
+def test_weights_that_cannot_be_divided_are_named(name, weight, tmp_path):
+    EVERY[name](tmp_path / "model")
+    model = load_asr(str(tmp_path / "model"))[0]
+    plugin = FullyShardedDataParallelPlugin(**RIGHT)
+    with pytest.raises(UserError, match=rf"must have an axis and one place, unlike {weight}; .*multi_gpu\.yaml"):
+        prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=plugin), model)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", sorted(set(EVERY) - set(NEEDS_MISTRAL_COMMON)))
+def test_layers_to_divide_are_found_in_every_family(name, tmp_path):
+    EVERY[name](tmp_path / "model")
+    model = load_asr(str(tmp_path / "model"))[0]
+    layers = repeated_layers(model)
+    parts = [part for part in model.modules() if type(part).__name__ in layers]
+    assert any("attn" in key or "attention" in key for part in parts for key, _ in part.named_parameters())
+    assert "Linear" not in layers and "ModuleList" not in layers
+
+
+MODEL = tiny_whisper()
+RIGHT = {"fsdp_version": 2, "state_dict_type": "FULL_STATE_DICT", "cpu_ram_efficient_loading": False}
 
 
 def accelerator(kind: DistributedType, **plugins) -> SimpleNamespace:
@@ -140,19 +200,16 @@ def accelerator(kind: DistributedType, **plugins) -> SimpleNamespace:
     ],
 )
 def test_other_ways_of_sharding_are_refused(name, option):
-    right = {"fsdp_version": 2, "state_dict_type": "FULL_STATE_DICT", "cpu_ram_efficient_loading": False}
-    prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=FullyShardedDataParallelPlugin(**right)), MODEL)
-    plugin = FullyShardedDataParallelPlugin(**{**right, **option})
+    prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=FullyShardedDataParallelPlugin(**RIGHT)), MODEL)
+    plugin = FullyShardedDataParallelPlugin(**{**RIGHT, **option})
     with pytest.raises(UserError, match=rf"^{name} must be .*, got .*fsdp\.yaml"):
         prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=plugin), MODEL)
 
 
 @pytest.mark.unit
 def test_a_lora_of_peft_is_not_sharded():
-    plugin = FullyShardedDataParallelPlugin(
-        fsdp_version=2, state_dict_type="FULL_STATE_DICT", cpu_ram_efficient_loading=False
-    )
-    lora = get_peft_model(torch.nn.Sequential(MODEL), LoraConfig(target_modules=["0"]))
+    plugin = FullyShardedDataParallelPlugin(**RIGHT)
+    lora = get_peft_model(torch.nn.Sequential(torch.nn.Linear(2, 2)), LoraConfig(target_modules=["0"]))
     with pytest.raises(UserError, match="sharded training does not support a LoRA"):
         prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=plugin), lora)
 
@@ -165,9 +222,7 @@ def test_zero_3_is_refused():
 
 @pytest.mark.unit
 def test_losses_and_sums_of_gradients_stay_float32():
-    plugin = FullyShardedDataParallelPlugin(
-        fsdp_version=2, state_dict_type="FULL_STATE_DICT", cpu_ram_efficient_loading=False
-    )
+    plugin = FullyShardedDataParallelPlugin(**RIGHT)
     plugin.set_mixed_precision("bf16")
     prepare_sharding(accelerator(DistributedType.FSDP, fsdp_plugin=plugin), MODEL)
     policy = plugin.mixed_precision_policy
