@@ -13,12 +13,9 @@ disk is what the step leaves.
 
 import argparse
 import json
-import os
-import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -27,6 +24,7 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.memory import PeakMemory, cpu_seconds, own_memory
 from hf_components.speech import SAMPLING_RATE, decode
 from recipes import encode_units, learn_motifs, learn_units, segment_audio
 
@@ -103,37 +101,6 @@ def measure(step: str, place: Path, args: argparse.Namespace) -> dict:
         "peak_mib": memory.peak,
         "disk_mib": sum(file.stat().st_size for file in output.rglob("*") if file.is_file()) / 2**20,
     }
-
-
-def cpu_seconds() -> float:
-    """CPU time of this process and of those that it has waited for."""
-    return sum(os.times()[:4])
-
-
-def own_memory() -> float:
-    """Memory of this process in MiB without mapped files, on Linux."""
-    return int(re.search(r"RssAnon:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) / 2**10
-
-
-class PeakMemory(threading.Thread):
-    """Looks at `own_memory` within a block; `peak` is the most that it saw."""
-
-    def __init__(self):
-        super().__init__(daemon=True)
-        self.peak = own_memory()
-        self._ended = threading.Event()
-
-    def run(self) -> None:
-        while not self._ended.wait(0.02):
-            self.peak = max(self.peak, own_memory())
-
-    def __enter__(self) -> "PeakMemory":
-        self.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._ended.set()
-        self.join()
 
 
 def write_recording(path: Path, minutes: float, recording: str | None) -> None:

@@ -201,8 +201,10 @@ def build_voice_tab(recognisers: list[str]) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
-    button.click(learn_my_voice, [name, text, recorded, learnt], [learnt, remark], api_visibility="private")
-    listen.click(compare_voice, [speech, learnt], [before, after], api_visibility="private")
+    # One at a time, whoever asks: while a voice is learned, it changes the recogniser that the others hear with.
+    one_recogniser = {"concurrency_id": "voices", "concurrency_limit": 1, "api_visibility": "private"}
+    button.click(learn_my_voice, [name, text, recorded, learnt], [learnt, remark], **one_recogniser)
+    listen.click(compare_voice, [speech, learnt], [before, after], **one_recogniser)
 
 
 def checkpoint_field(names: list[str]) -> gr.Dropdown:

@@ -47,6 +47,15 @@ def page(speech):
         yield page, errors
 
 
+def test_no_voice_is_learned_while_another_is_heard(whisper):
+    """Both use one recogniser, which learning changes."""
+    pytest.importorskip("gradio")
+    import app
+
+    queues = {fn.name: (fn.concurrency_id, fn.concurrency_limit) for fn in app.build([str(whisper)], []).fns.values()}
+    assert queues["learn_my_voice"] == queues["compare_voice"] == ("voices", 1)
+
+
 @pytest.fixture
 def address(whisper, monkeypatch, tmp_path):
     pytest.importorskip("gradio")
