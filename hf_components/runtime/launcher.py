@@ -10,6 +10,9 @@ from pathlib import Path
 
 from accelerate import PartialState
 
+from hf_components.runtime.errors import UserError
+
+NUMBERS_OF_PROCESSES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT")
 PR_SET_PDEATHSIG = 1  # of prctl: a signal when the parent ends
 LAUNCH = ("accelerate", "launch", "--quiet")  # without --quiet it adds its own traceback to every error message
 
@@ -30,6 +33,18 @@ def launch_words(script: str | None = None, of_launcher: Sequence[str] | None = 
         return [*LAUNCH, *(word for word in options if word not in ("--quiet", "-q"))]
     file = "cpu" if PartialState().device.type == "cpu" else "single_gpu"
     return [*LAUNCH, "--config_file", f"accelerate_configs/{file}.yaml"]
+
+
+def check_processes() -> None:
+    """Raise UserError if a variable that numbers the processes of a run has no number, as one left in a shell may."""
+    for name in NUMBERS_OF_PROCESSES:
+        try:
+            int(os.environ.get(name, "0"))
+        except ValueError as error:
+            raise UserError(
+                f"{name} must be a whole number, got {os.environ[name]!r}; a launcher sets this variable: unset it, and "
+                "start the recipe by accelerate launch"
+            ) from error
 
 
 def end_with_the_launcher() -> None:

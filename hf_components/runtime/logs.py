@@ -15,7 +15,7 @@ import transformers
 from hf_components.runtime.disk import refusal
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.files import visible
-from hf_components.runtime.launcher import end_with_the_launcher
+from hf_components.runtime.launcher import check_processes, end_with_the_launcher
 from hf_components.runtime.memory import is_want_of_memory
 from hf_components.runtime.signals import Stopped, stop_in_order
 
@@ -93,8 +93,9 @@ def run_recipe(main: Callable[[list[str] | None], dict]) -> None:
     """
     sys.stdout.reconfigure(errors="backslashreplace")  # of a terminal that has not all letters, as stderr is
     end_with_the_launcher()
-    stop_in_order()
     try:
+        check_processes()
+        stop_in_order()
         result = main(None)
     except UserError as error:
         print(f"error: {visible(error)}", file=sys.stderr)

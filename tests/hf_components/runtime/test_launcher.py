@@ -7,7 +7,8 @@ import sys
 import pytest
 from paths import ROOT
 
-from hf_components.runtime.launcher import launch_words
+from hf_components.runtime.errors import UserError
+from hf_components.runtime.launcher import NUMBERS_OF_PROCESSES, check_processes, launch_words
 
 pytestmark = pytest.mark.unit
 CPU = "accelerate launch --quiet --config_file accelerate_configs/cpu.yaml"
@@ -37,3 +38,12 @@ def test_the_words_of_the_launcher_are_read(tmp_path):
     command += ["--config_file", "accelerate_configs/cpu.yaml", "--main_process_port=0", str(tmp_path / "recipe.py")]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout == f"{CPU} --main_process_port=0\n"
+
+
+@pytest.mark.parametrize("name", NUMBERS_OF_PROCESSES)
+def test_a_variable_left_in_the_shell_is_named(name, monkeypatch):
+    monkeypatch.setenv(name, "-1")  # torch's word for "none"
+    check_processes()
+    monkeypatch.setenv(name, "two")
+    with pytest.raises(UserError, match=f"^{name} must be a whole number, got 'two'; .* unset it"):
+        check_processes()
