@@ -42,8 +42,8 @@ def check_processes() -> None:
             int(os.environ.get(name, "0"))
         except ValueError as error:
             raise UserError(
-                f"{name} must be a whole number, got {os.environ[name]!r}; a launcher sets this variable: unset it, and "
-                "start the recipe by accelerate launch"
+                f"{name} must be a whole number, got {os.environ[name]!r}; a launcher sets this variable: unset "
+                "it, and start the recipe by accelerate launch"
             ) from error
 
 
