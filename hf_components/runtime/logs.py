@@ -16,7 +16,7 @@ from hf_components.runtime.disk import refusal
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.files import visible
 from hf_components.runtime.launcher import check_processes, end_with_the_launcher
-from hf_components.runtime.memory import is_want_of_memory
+from hf_components.runtime.memory import is_want_of_memory, return_freed_memory
 from hf_components.runtime.signals import Stopped, stop_in_order
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -95,6 +95,7 @@ def run_recipe(main: Callable[[list[str] | None], dict]) -> None:
     end_with_the_launcher()
     try:
         check_processes()
+        return_freed_memory()
         stop_in_order()
         result = main(None)
     except UserError as error:

@@ -1,6 +1,8 @@
 """How much memory is free, and what to say when that of the GPU or of the machine is full."""
 
 import contextlib
+import ctypes
+import os
 from collections.abc import Iterator
 
 import psutil
@@ -9,6 +11,24 @@ import torch
 from hf_components.runtime.errors import UserError, causes
 
 ON_CPU = ("can't allocate memory", "not enough memory")  # of torch's allocator for the CPU, a `RuntimeError`
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+
+
+def return_freed_memory() -> None:
+    """Let the C library of Linux return large blocks to the system as soon as they are freed.
+
+    It learns to keep blocks of up to 32 MiB, for it expects more of the same size. Batches of speech have many sizes,
+    and the gaps between them grow: a training of Whisper tiny took 2.5 GiB instead of 1.5, at the same speed. Blocks
+    of less than 8 MiB are still kept, since returning those costs a third of the time. Whoever has set variables of
+    malloc decides instead.
+    """
+    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another system, or another C library
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, 8 * 2**20)
+        library.mallopt(M_TRIM_THRESHOLD, 256 * 2**20)
 
 
 def free_memory(device: torch.device) -> int:

@@ -1,5 +1,7 @@
 """Memory that is full is a message with a remedy, and what is free is known."""
 
+import ctypes
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from hf_components.runtime import memory
 from hf_components.runtime.errors import UserError
 from hf_components.runtime.logs import run_recipe
-from hf_components.runtime.memory import free_memory, full_memory_explained
+from hf_components.runtime.memory import free_memory, full_memory_explained, return_freed_memory
 
 pytestmark = pytest.mark.unit
 
@@ -52,3 +54,19 @@ def test_free_memory(monkeypatch):
     for name, value in kept.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     assert free_memory(torch.device("cuda")) == 120  # what torch keeps for later is free, too
+
+
+def test_freed_memory_is_returned_unless_somebody_has_decided(monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_TUNABLES"))]:
+        monkeypatch.delenv(name)
+    settings = {}
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=settings.__setitem__))
+    return_freed_memory()
+    assert settings == {-3: 8 * 2**20, -1: 256 * 2**20}  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
+    settings.clear()
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
+    return_freed_memory()
+    assert not settings
+    monkeypatch.delenv("MALLOC_ARENA_MAX")
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())  # another C library
+    return_freed_memory()
