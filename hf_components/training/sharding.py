@@ -14,33 +14,17 @@ BATCH_NORMS = torch.nn.BatchNorm1d | torch.nn.BatchNorm2d
 
 
 def prepare_sharding(accelerator: Accelerator, model: PreTrainedModel) -> None:
-    """Make FSDP return losses and sum gradients in float32, as unsharded training does; accelerate uses bf16 or fp16.
+    """Make FSDP divide this model, return losses and sum gradients in float32, as unsharded training does.
 
     Raises:
-        UserError: the launcher shards in a way that `whole_model` does not support.
+        UserError: the launcher shards in a way that `whole_model` does not support, or the model cannot be divided.
     """
     if accelerator.distributed_type == DistributedType.FSDP:
-        if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
-            raise UserError(
-                "sharded training does not support a LoRA, whose frozen base takes little memory; train it with "
-                "accelerate_configs/multi_gpu.yaml"
-            )
         plugin = accelerator.state.fsdp_plugin
-        for name, given, right in (
-            ("fsdp_version", plugin.fsdp_version, 2),
-            ("fsdp_state_dict_type", plugin.state_dict_type.name, "FULL_STATE_DICT"),
-            ("fsdp_cpu_ram_efficient_loading", plugin.cpu_ram_efficient_loading, False),
-        ):
-            if given != right:
-                raise UserError(f"{name} must be {right}, got {given}; see accelerate_configs/fsdp.yaml")
+        _check(plugin, model)
         _help_to_divide(plugin, model)
         if plugin.mixed_precision_policy is not None:
-            plugin.mixed_precision_policy = MixedPrecisionPolicy(
-                param_dtype=plugin.mixed_precision_policy.param_dtype, reduce_dtype=torch.float32
-            )
-            for part in model.modules():
-                if isinstance(part, BATCH_NORMS):  # its statistics are float32, so its weights must stay so, too
-                    fully_shard(part, mp_policy=MixedPrecisionPolicy(cast_forward_inputs=False))
+            _sum_in_float32(plugin, model)
     if (
         accelerator.distributed_type == DistributedType.DEEPSPEED
         and accelerator.state.deepspeed_plugin.zero_stage == 3
@@ -51,17 +35,28 @@ def prepare_sharding(accelerator: Accelerator, model: PreTrainedModel) -> None:
         )
 
 
-def _help_to_divide(plugin: FullyShardedDataParallelPlugin, model: PreTrainedModel) -> None:
-    """Let accelerate divide models of speech, too: its rules are those of language models.
-
-    Raises:
-        UserError: a model with weights that cannot be divided.
-    """
+def _check(plugin: FullyShardedDataParallelPlugin, model: PreTrainedModel) -> None:
+    if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        raise UserError(
+            "sharded training does not support a LoRA, whose frozen base takes little memory; train it with "
+            "accelerate_configs/multi_gpu.yaml"
+        )
+    for name, given, right in (
+        ("fsdp_version", plugin.fsdp_version, 2),
+        ("fsdp_state_dict_type", plugin.state_dict_type.name, "FULL_STATE_DICT"),
+        ("fsdp_cpu_ram_efficient_loading", plugin.cpu_ram_efficient_loading, False),
+    ):
+        if given != right:
+            raise UserError(f"{name} must be {right}, got {given}; see accelerate_configs/fsdp.yaml")
     if name := _indivisible(model):
         raise UserError(
             f"weights spread over processes must have an axis and one place, unlike {name}; train this model with "
             "accelerate_configs/multi_gpu.yaml"
         )
+
+
+def _help_to_divide(plugin: FullyShardedDataParallelPlugin, model: PreTrainedModel) -> None:
+    """Let accelerate divide models of speech, too: its rules are those of language models."""
     if plugin.transformer_cls_names_to_wrap is None:  # else `_no_split_modules`, which names parts that are not there
         plugin.transformer_cls_names_to_wrap = sorted(repeated_layers(model))
     try:
@@ -73,6 +68,16 @@ def _help_to_divide(plugin: FullyShardedDataParallelPlugin, model: PreTrainedMod
             # By its name accelerate takes the encoder of a wav2vec2 for a norm, and gives it views of its inputs. It
             # changes them in place, which views forbid.
             part.register_forward_pre_hook(lambda part, args: (args[0].clone(), *args[1:]))
+
+
+def _sum_in_float32(plugin: FullyShardedDataParallelPlugin, model: PreTrainedModel) -> None:
+    """Compute in the launcher's precision but sum gradients in float32; accelerate would sum in bf16 or fp16, too."""
+    plugin.mixed_precision_policy = MixedPrecisionPolicy(
+        param_dtype=plugin.mixed_precision_policy.param_dtype, reduce_dtype=torch.float32
+    )
+    for part in model.modules():
+        if isinstance(part, BATCH_NORMS):  # its statistics are float32, so its weights must stay so, too
+            fully_shard(part, mp_policy=MixedPrecisionPolicy(cast_forward_inputs=False))
 
 
 def _indivisible(model: PreTrainedModel) -> str | None:
