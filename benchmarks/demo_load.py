@@ -28,18 +28,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from recognition import recognise
 from recordings import read_recording
+from voice import SENTENCES
 
 from benchmarks.memory import PeakMemory, own_memory
 from hf_components.speech import EspeakNg
 
 PAGE = Path(__file__).parents[1] / "spaces" / "demo" / "app.py"
-SENTENCES = (
-    "Please turn on the light in the kitchen.",
-    "I would like a glass of water.",
-    "Call my sister tomorrow morning.",
-    "The weather is better than yesterday.",
-    "Can you read the last message to me?",
-)
 
 
 def main(argv: list[str] | None = None) -> dict:
