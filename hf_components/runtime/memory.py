@@ -19,7 +19,7 @@ def return_freed_memory() -> None:
     """Let the C library of Linux return large blocks to the system as soon as they are freed.
 
     It learns to keep blocks of up to 32 MiB, for it expects more of the same size. Batches of speech have many sizes,
-    and the gaps between them grow: a training of Whisper tiny took 2.5 GiB instead of 1.5, at the same speed. Blocks
+    and the gaps between them grow: a training of Whisper tiny took 2.6 GiB instead of 1.5, at the same speed. Blocks
     of less than 8 MiB are still kept, since returning those costs a third of the time. Whoever has set variables of
     malloc decides instead.
     """

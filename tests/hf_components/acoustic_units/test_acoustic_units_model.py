@@ -129,10 +129,9 @@ def test_centroids_stay_what_they_are_in_half_precision(tmp_path, dtype):
     half = AcousticUnitsModel.from_pretrained(tmp_path / "model", dtype=dtype)
     assert half.encoder.dtype == dtype and half.identity() == model.identity()
     clip = babble(1.0, 1)
-    ours, whole = (each.features(torch.from_numpy(clip)[None])[0][0].double() for each in (half, model))
-    assert torch.equal(half.encode(clip).units, torch.cdist(ours, model.centroids.double()).argmin(1))
-    if dtype == torch.float16:  # the 8 bits of bfloat16 change what this random encoder hears by 40 % on some CPUs
-        assert (ours - whole).norm() < 0.02 * whole.norm()
+    features = half.features(torch.from_numpy(clip)[None])[0][0]
+    assert torch.equal(half.encode(clip).units, torch.cdist(features.double(), model.centroids.double()).argmin(1))
+    with torch.backends.mkldnn.flags(enabled=False):  # a CPU's matrix units sum bfloat16 in their own way
         assert (half.encode(clip).units == model.encode(clip).units).float().mean() > 0.8
 
 
