@@ -1,9 +1,20 @@
 """Time and memory of one process, for the scripts that ask whether memory grows with the work."""
 
+import json
 import os
 import re
+import subprocess
+import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+
+
+def in_own_process(script: str, words: Sequence[object]) -> dict:
+    """Run a script anew, so that its peak memory is its own, and read the JSON that it prints last."""
+    command = [sys.executable, script, *map(str, words)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def cpu_seconds() -> float:

@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import string
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +29,7 @@ from transformers import (
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.memory import PeakMemory, cpu_seconds, own_memory
+from benchmarks.memory import PeakMemory, cpu_seconds, in_own_process, own_memory
 from benchmarks.synthetic import clips
 from hf_components.speech import encode_flac
 from recipes import transcribe
@@ -59,21 +58,14 @@ def main(argv: list[str] | None = None) -> dict:
         for number in args.clips:
             place = folder / str(number)
             write_recordings(place / "recordings", number)
-            found[number] = run = in_process(folder, number, model)
+            words = ["--measure", "--folder", folder, "--clips", number, "--model", model]
+            found[number] = run = in_own_process(__file__, words)
             print(
                 f"{number:<10,}{run['seconds']:8.1f}{run['cpu_seconds']:10.1f}{number / run['seconds']:10.1f}"
                 f"{run['peak_mib']:19.0f} ({run['modules_mib']:.0f}){run['lost']:25}",
                 flush=True,
             )
     return found
-
-
-def in_process(folder: Path, number: int, model: str) -> dict:
-    words = ["--measure", "--folder", str(folder), "--clips", str(number), "--model", model]
-    done = subprocess.run(
-        [sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(place: Path, model: str) -> dict:

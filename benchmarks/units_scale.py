@@ -13,7 +13,6 @@ disk is what the step leaves.
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.memory import PeakMemory, cpu_seconds, own_memory
+from benchmarks.memory import PeakMemory, cpu_seconds, in_own_process, own_memory
 from hf_components.speech import SAMPLING_RATE, decode
 from recipes import encode_units, learn_motifs, learn_units, segment_audio
 
@@ -56,18 +55,12 @@ def main(argv: list[str] | None = None) -> dict:
             place = folder / f"{minutes:g}"
             write_recording(place / "recordings" / "long.wav", minutes, args.recording)
             for step in args.steps:
-                run = found.setdefault(step, {})[minutes] = in_process(step, folder, minutes, args)
+                words = ["--measure", step, "--folder", folder, "--minutes", minutes]
+                words += ["--detector", args.detector, "--model", args.model]
+                run = found.setdefault(step, {})[minutes] = in_own_process(__file__, words)
                 run["growth"] = run["peak_mib"] / found[step][args.minutes[0]]["peak_mib"]
                 print_row(minutes, step, run)
     return found
-
-
-def in_process(step: str, folder: Path, minutes: float, args: argparse.Namespace) -> dict:
-    words = ["--measure", step, "--folder", str(folder), "--minutes", str(minutes)]
-    words += ["--detector", args.detector, "--model", args.model]
-    command = [sys.executable, __file__, *words]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def print_row(minutes: float, step: str, run: dict) -> None:
